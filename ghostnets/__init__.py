@@ -1,0 +1,50 @@
+"""GhostNets: build, understand, train, compress, measure and ship the GhostNet family.
+
+>>> import ghostnets
+>>> model = ghostnets.create_model("ghostnet_100", num_classes=10)
+
+Nothing heavy is imported before it is used: ``import ghostnets`` takes milliseconds, and the command line can print
+its help without loading torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ghostnets.checkpoints import load_checkpoint, save_checkpoint
+    from ghostnets.errors import GhostNetsError
+    from ghostnets.models import create_model, list_models
+    from ghostnets.predict import load_predictor
+    from ghostnets.train import train
+
+__all__ = [
+    "GhostNetsError",
+    "create_model",
+    "list_models",
+    "load_checkpoint",
+    "load_predictor",
+    "save_checkpoint",
+    "train",
+]
+
+_ROOMS = {
+    "GhostNetsError": "errors",
+    "create_model": "models",
+    "list_models": "models",
+    "load_checkpoint": "checkpoints",
+    "load_predictor": "predict",
+    "save_checkpoint": "checkpoints",
+    "train": "train",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'ghostnets' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ghostnets.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

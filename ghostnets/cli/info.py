@@ -1,0 +1,151 @@
+"""``ghostnets info MODEL|CHECKPOINT``: what a network is made of, costs, and saves."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.table import Table
+
+from ghostnets.checkpoints import read_checkpoint
+from ghostnets.cli.output import print_json, result_console
+from ghostnets.data import Preprocessing
+from ghostnets.errors import ConfigurationError
+from ghostnets.explain import Savings, ghost_savings
+from ghostnets.models import create_model, list_models, model_arguments, model_entry
+
+__all__ = ["main"]
+
+
+@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
+@dataclass(frozen=True)
+class Info:
+    """Show a network by stage: output, parameters, multiply-adds and activation memory, beside its plain twin.
+
+    The plain twin is the network of the same shape with an ordinary convolution in place of each Ghost module.
+    Without an argument the networks are listed.
+
+    Examples: ghostnets info ghostnet_100 | ghostnets info runs/photos-ghostnet_100/best.safetensors
+    """
+
+    network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL|CHECKPOINT")] = ""
+    """Name of a network, or a checkpoint."""
+    image_size: int | None = None
+    """Side of the input in pixels; 224, or what the checkpoint was made for."""
+    num_classes: int | None = None
+    """Size of the classifier; 1000, or the checkpoint's."""
+    width: float | None = None
+    """Width multiplier instead of the model's own."""
+    small_input: bool = False
+    """The variant for images of 28 to 64 pixels."""
+    json: bool = False
+    """Print the result as JSON on stdout."""
+
+
+def main(arguments: list[str]) -> int:
+    command = tyro.cli(Info, prog="ghostnets info", args=arguments)
+    if not command.network:
+        _list(as_json=command.json)
+        return 0
+    name, network_arguments, input_shape = _resolve(command)
+    with torch.device("meta"):  # shapes are enough: nothing is computed
+        model = create_model(name, **network_arguments)
+        plain = None
+        if "ratio" in model_arguments(name):
+            plain = create_model(name, **{**network_arguments, "ratio": 1})
+    savings = ghost_savings(model, plain, input_shape)
+    if command.json:
+        print_json({"model": name, "arguments": network_arguments, **savings.to_dict()})
+    else:
+        _print(name, network_arguments, savings)
+    return 0
+
+
+def _resolve(command: Info) -> tuple[str, dict[str, Any], tuple[int, int, int]]:
+    """Name, arguments and input (C, H, W) of the network that is asked for."""
+    options: dict[str, Any] = {"num_classes": command.num_classes, "width": command.width}
+    options = {key: value for key, value in options.items() if value is not None}
+    if command.small_input:
+        options["small_input"] = True
+    if command.image_size is not None and command.image_size < 1:
+        raise ConfigurationError(f"--image-size is {command.image_size}; it must be at least 1.")
+    if command.network in list_models() or not (Path(command.network).suffix or "/" in command.network):
+        model_entry(command.network)  # an unknown name is told here, with close matches
+        side = command.image_size or (32 if command.small_input else 224)
+        return command.network, options, (3, side, side)
+    if options:
+        raise ConfigurationError(
+            f"{command.network} is a checkpoint, which fixes its network; leave out {', '.join(options)}."
+        )
+    checkpoint = read_checkpoint(command.network)
+    preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
+    side = command.image_size or preprocessing.image_size
+    return checkpoint.architecture, checkpoint.arguments, (preprocessing.channels, side, side)
+
+
+def _list(*, as_json: bool) -> None:
+    entries = {name: model_entry(name) for name in list_models()}
+    if as_json:
+        print_json({name: {**e.variant._asdict(), "source": e.source} for name, e in entries.items()})
+        return
+    table = Table("network", "width", "parameters (M)", "MACs at 224 (M)", "published top-1", "source")
+    for column in table.columns[1:5]:
+        column.justify = "right"
+    for name, entry in entries.items():
+        width, params, macs, top1 = entry.variant
+        table.add_row(name, f"{width}", f"{params:.2f}", f"{macs:.1f}", f"{top1} %" if top1 else "-", entry.source)
+    console = result_console()
+    console.print(table)
+    console.print("Accuracies are ImageNet figures published by the authors, not measured here.")
+
+
+def _print(name: str, arguments: dict[str, Any], savings: Savings) -> None:
+    described = ", ".join(f"{key}={value}" for key, value in arguments.items())
+    has_twin = savings.plain_macs is not None
+    table = Table("stage", "output", "params (M)", "MACs (M)", "activations (kB)")
+    if has_twin:
+        table.add_column("plain params")
+        table.add_column("plain MACs")
+        table.add_column("MACs saved")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for stage in savings.stages:
+        cells = [stage.name, " x ".join(map(str, stage.output_shape)), _millions(stage.params), _millions(stage.macs)]
+        cells.append(f"{stage.activation_bytes / 1e3:,.0f}")
+        if stage.plain_macs is not None and stage.plain_params is not None:
+            cells += [
+                _millions(stage.plain_params),
+                _millions(stage.plain_macs),
+                f"{stage.plain_macs / stage.macs:.2f} x",
+            ]
+        table.add_row(*cells)
+    table.add_section()
+    total = ["all", "", _millions(savings.params), _millions(savings.macs), f"{savings.activation_bytes / 1e3:,.0f}"]
+    if savings.plain_macs is not None and savings.plain_params is not None:
+        total += [
+            _millions(savings.plain_params),
+            _millions(savings.plain_macs),
+            f"{savings.plain_macs / savings.macs:.2f} x",
+        ]
+    table.add_row(*total)
+    console = result_console()
+    console.print(f"{name}({described}), one image of {' x '.join(map(str, savings.input_shape))}, float32")
+    console.print(table)
+    if savings.plain_module_macs and savings.theoretical_ratio:
+        console.print(
+            f"Ghost modules: {_millions(savings.module_macs)} M MACs for {_millions(savings.plain_module_macs)} M of"
+            f" plain convolutions, {savings.plain_module_macs / savings.module_macs:.3f} times less;"
+            f" equation 4 of the paper gives {savings.theoretical_ratio:.3f}.",
+            soft_wrap=True,
+        )
+    others = ", ".join(f"{number} {kind}" for kind, number in savings.not_counted.items())
+    console.print(
+        "MACs are multiply-adds of convolutions and linear layers (the papers' FLOPs); activations are their outputs."
+        f" Not counted: {others}, additions, concatenations. The last row has normalisation among its parameters.",
+        soft_wrap=True,
+    )
+
+
+def _millions(value: int) -> str:
+    return f"{value / 1e6:,.3f}"

@@ -1,0 +1,32 @@
+"""Where the commands print: results on stdout, everything else on stderr."""
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+__all__ = ["message", "print_json", "progress_console", "result_console"]
+
+
+def result_console() -> Console:
+    """For tables; what a pipe receives is not wrapped to a terminal's width."""
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def progress_console() -> Console:
+    """For progress and notes."""
+    return Console(stderr=True, highlight=False)
+
+
+def message(sentence: str, *, kind: str = "note") -> None:
+    """One sentence on stderr, unwrapped; ``kind`` is ``"note"`` or ``"error"``."""
+    style = "bold red" if kind == "error" else "bold"
+    text = Text.assemble((f"{kind}: ", style), sentence)
+    Console(stderr=True, highlight=False).print(text, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """A result as JSON on stdout."""
+    print(json.dumps(value, indent=2))

@@ -1,0 +1,129 @@
+"""The report of a training run: gathers what ``explain.write_report`` shows."""
+
+import os
+import platform
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from ghostnets import __version__
+from ghostnets.checkpoints import read_checkpoint
+from ghostnets.explain import ClassRow, Curve, Example, RunReport, ghost_savings, write_report
+from ghostnets.models import create_model, model_arguments
+from ghostnets.predict import Predictor
+from ghostnets.train import RECIPES, Recipe, RunFolder, TrainingResult, recipe_for
+
+__all__ = ["minutes", "part_sentence", "write_run_report"]
+
+RIGHT_EXAMPLES, WRONG_EXAMPLES = 12, 6
+
+
+def minutes(seconds: float) -> str:
+    """
+    >>> minutes(605)
+    '10:05'
+    """
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def part_sentence(result: TrainingResult) -> str:
+    """What the evaluation was measured on, and whether that flatters it."""
+    if result.part == "test":
+        return f"Measured on the {result.evaluation.images:,} test images, on which nothing was chosen."
+    return (
+        f"Measured on the {result.evaluation.images:,} validation images, on which the best epoch was chosen as well,"
+        " so the figures are a little optimistic."
+    )
+
+
+def write_run_report(run: RunFolder, result: TrainingResult) -> None:
+    """Writes ``runs/NAME/report.html``."""
+    config = run.read_config()
+    checkpoint = read_checkpoint(run.best)
+    predictor = Predictor(checkpoint)
+    preprocessing = predictor.preprocessing
+    input_shape = (preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
+    plain = None
+    if "ratio" in model_arguments(checkpoint.architecture):
+        plain = create_model(checkpoint.architecture, **{**checkpoint.arguments, "ratio": 1})
+    savings = ghost_savings(predictor.model, plain, input_shape)
+    evaluation, history = result.evaluation, result.history
+    examples = _examples(predictor, result)
+    first = next((example for example in examples if example.is_right), examples[0])
+    report = RunReport(
+        title=f"{config.recipe.model} on {Path(config.data).name}",
+        summary=f"{len(evaluation.classes)} classes, images of {' x '.join(map(str, input_shape))}."
+        f" {part_sentence(result)}"
+        + (f" {len(result.skipped)} unreadable images were left out." if result.skipped else ""),
+        figures={
+            f"top-1 ({result.part})": f"{evaluation.top1:.1%}",
+            **({f"top-5 ({result.part})": f"{evaluation.top5:.1%}"} if len(evaluation.classes) > 5 else {}),
+            "parameters": f"{savings.params / 1e6:.2f} M",
+            "multiply-adds": f"{savings.macs / 1e6:.1f} M",
+            "training": f"{minutes(result.seconds)} min",
+        },
+        epochs=[row.epoch for row in history],
+        curves=[
+            Curve("loss (nats)", [row.train_loss for row in history], [row.val_loss for row in history]),
+            Curve(
+                "top-1 accuracy (%)",
+                [100 * row.train_top1 for row in history],
+                [100 * row.val_top1 for row in history],
+            ),
+        ],
+        classes=[ClassRow(c.name, c.images, c.recall, c.precision) for c in evaluation.classes],
+        confusion=evaluation.confusion,
+        evaluated_on=part_sentence(result),
+        examples=examples,
+        model=predictor.model,
+        example_input=preprocessing.normalize(first.pixels[None]),
+        example_pixels=first.pixels,
+        savings=savings,
+        settings={
+            **{name: str(value) for name, value in asdict(config.recipe).items() if value is not None},
+            "best epoch": str(result.best_epoch),
+            "threads": str(config.threads),
+            "processor": platform.processor() or platform.machine(),
+            "versions": f"ghostnets {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
+        },
+        command=_command(config.data, config.recipe, full=config.full, root=config.root, skip=config.skip_corrupt),
+    )
+    write_report(run.report, report)
+
+
+def _examples(predictor: Predictor, result: TrainingResult) -> list[Example]:
+    """A random choice of right answers, and the mistakes with the highest probability."""
+    images, names = result.images, predictor.class_names
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randperm(len(images), generator=generator)[:512].tolist()
+    examples = []
+    for start in range(0, len(chosen), predictor.batch_size):
+        indices = chosen[start : start + predictor.batch_size]
+        pixels = torch.stack([predictor.preprocessing.center(images[i]) for i in indices])
+        values, answers = predictor.probabilities(pixels).max(1)
+        truths = images.labels[indices].tolist()
+        for image, truth, answer, value in zip(pixels, truths, answers.tolist(), values.tolist(), strict=True):
+            examples.append(Example(image, names[truth], names[answer], value))
+    right = [example for example in examples if example.is_right][:RIGHT_EXAMPLES]
+    wrong = sorted((e for e in examples if not e.is_right), key=lambda e: -e.probability)[:WRONG_EXAMPLES]
+    return right + wrong
+
+
+def _command(data: str, recipe: Recipe, *, full: bool, root: str | None, skip: bool) -> str:
+    words = ["ghostnets", "train", os.path.relpath(data) if Path(data).is_dir() else data]
+    words += ["--full"] if full else []
+    words += ["--root", root] if root else []
+    words += ["--skip-corrupt"] if skip else []
+    name = recipe_for(recipe.image_size or 224)
+    words += ["--recipe", name]
+    for field, value in asdict(recipe).items():
+        if value != getattr(RECIPES[name], field):
+            option = field.replace("_", "-")
+            words += (
+                [f"--{option}" if value else f"--no-{option}"]
+                if isinstance(value, bool)
+                else [f"--{option}", str(value)]
+            )
+    return shlex.join(words)

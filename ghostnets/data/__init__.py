@@ -1,0 +1,72 @@
+"""Images in: folders, the embedded set, preprocessing and batches."""
+
+import os
+from pathlib import Path
+
+from ghostnets.data.fashion_mnist import FashionMnist
+from ghostnets.data.folders import ImageFolder, find_images
+from ghostnets.data.images import IMAGE_SUFFIXES, decode, read_image
+from ghostnets.data.sets import (
+    ArrayImages,
+    FileImages,
+    Images,
+    ImageSplits,
+    evaluation_batches,
+    load_files,
+    training_batches,
+)
+from ghostnets.data.transforms import CropAndFlip, Preprocessing, ShiftAndFlip
+from ghostnets.errors import ConfigurationError
+
+__all__ = [
+    "EMBEDDED",
+    "IMAGE_SUFFIXES",
+    "ArrayImages",
+    "CropAndFlip",
+    "FashionMnist",
+    "FileImages",
+    "ImageFolder",
+    "ImageSplits",
+    "Images",
+    "Preprocessing",
+    "ShiftAndFlip",
+    "decode",
+    "evaluation_batches",
+    "find_images",
+    "load_files",
+    "open_data",
+    "read_image",
+    "training_batches",
+]
+
+EMBEDDED = "fashion-mnist"
+
+
+def open_data(
+    data: str | os.PathLike[str] = EMBEDDED,
+    *,
+    full: bool = False,
+    root: str | os.PathLike[str] | None = None,
+    val_share: float = 0.2,
+    seed: int = 0,
+) -> ImageFolder | FashionMnist:
+    """A dataset by name or folder; no pixel is read yet.
+
+    Args:
+        data: ``"fashion-mnist"``, or the path of a folder (see ``ImageFolder``).
+        full: Of Fashion-MNIST: all 70,000 images.
+        root: With ``full``: the folder of their files.
+        val_share: Share of each class that is split off for validation where a folder has no such part.
+        seed: Of that split.
+
+    Raises:
+        DataError: As ``find_images``.
+        ConfigurationError: ``full`` or ``root`` with a folder of one's own.
+    """
+    if str(data) == EMBEDDED:
+        if root is not None and not full:
+            raise ConfigurationError("--root goes with --full, the whole of Fashion-MNIST.")
+        return FashionMnist(full=full, root=None if root is None else Path(root), seed=seed)
+    if full or root is not None:
+        raise ConfigurationError(f"--full and --root belong to {EMBEDDED}, not to the folder {data}.")
+    return find_images(data, val_share=val_share, seed=seed)

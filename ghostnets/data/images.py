@@ -1,0 +1,122 @@
+"""One image file -> pixels: right for the kinds of files that people have, safe for those they should not have."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ghostnets.errors import ImageError
+
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "decode", "is_grey", "read_image", "to_tensor"]
+
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+)
+MAX_PIXELS = 100_000_000  # 10,000 x 10,000: 300 MB once decoded; a file of a few kB can claim any size
+MAX_ELONGATION = 4  # longer side : shorter side
+
+GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N"})
+TRANSPARENT_MODES = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
+
+
+def read_image(path: str | os.PathLike[str], *, channels: int, shorter_side: int | None = None) -> Tensor:
+    """Reads an image file.
+
+    Args:
+        path: JPEG, PNG, GIF, BMP, TIFF, WebP or PNM.
+        channels: 3 for RGB, 1 for grey; files of the other kind are converted.
+        shorter_side: Resize to this shorter side in pixels, keeping the shape (bilinear, antialiased).
+
+    Returns:
+        uint8 (channels, H, W), rotated as EXIF says.
+
+    Raises:
+        ImageError: The file is missing, empty, no image, truncated, or larger than ``MAX_PIXELS``.
+    """
+    return to_tensor(decode(path), channels=channels, shorter_side=shorter_side)
+
+
+def decode(path: str | os.PathLike[str]) -> Image.Image:
+    """Reads an image file as 8-bit "L" or "RGB": upright, transparent pixels on white, first frame of an animation.
+
+    Raises:
+        ImageError: As ``read_image``.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(_too_large(path, f"{image.width} x {image.height} pixels"))
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+        return _to_8_bit(upright, path)
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"there is no image {path}.") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(_too_large(path, "more")) from error
+    except MemoryError as error:
+        raise ImageError(f"{path} does not fit into memory; scale it down.") from error
+    except Exception as error:  # decoders of damaged files raise OSError, SyntaxError, struct.error, IndexError, ...
+        is_empty = Path(path).is_file() and Path(path).stat().st_size == 0
+        reason = "the file is empty" if is_empty else (str(error) or "it is damaged").splitlines()[0]
+        raise ImageError(f"{path} cannot be read as an image ({reason}); repair or remove it.") from error
+
+
+def to_tensor(image: Image.Image, *, channels: int, shorter_side: int | None = None) -> Tensor:
+    """A decoded image -> uint8 (channels, H, W), resized to ``shorter_side`` where given.
+
+    An image more elongated than 4 : 1 is first cut to its middle, since a line of one pixel by ten thousand would
+    otherwise grow to a gigabyte.
+    """
+    image = image.convert("L" if channels == 1 else "RGB")
+    if shorter_side is not None:
+        width, height = image.size
+        most = MAX_ELONGATION * min(width, height)
+        if max(width, height) > most:
+            left, top = max(0, (width - most) // 2), max(0, (height - most) // 2)
+            image = image.crop((left, top, left + min(width, most), top + min(height, most)))
+            width, height = image.size
+        scale = shorter_side / min(width, height)
+        # The longer side is rounded down, as torchvision.transforms.Resize does.
+        is_upright = width <= height
+        size = (shorter_side, int(height * scale)) if is_upright else (int(width * scale), shorter_side)
+        if size != image.size:
+            image = image.resize(size, Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)  # (H, W) or (H, W, 3)
+    pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(pixels))
+
+
+def is_grey(path: str | os.PathLike[str]) -> tuple[bool, int]:
+    """Whether a file holds a grey image, and its shorter side in pixels, from the header alone.
+
+    Raises:
+        ImageError: The file cannot be read as an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.mode in GREY_MODES, min(image.size)
+    except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{path} cannot be read as an image.") from error
+
+
+def _to_8_bit(image: Image.Image, path: str | os.PathLike[str]) -> Image.Image:
+    if image.mode in TRANSPARENT_MODES or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        flat = Image.new("RGBA", layer.size, "white")
+        flat.alpha_composite(layer)
+        return flat.convert("L" if image.mode in GREY_MODES else "RGB")
+    if image.mode.startswith("I"):  # 16 bits a pixel; PIL's own conversion would clip instead of scaling
+        values = np.asarray(image).astype(np.int64)
+        return Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
+    if image.mode == "F":
+        raise ImageError(f"{Path(path)} has floating-point pixels, whose range is unknown; save it with 8 or 16 bits.")
+    return image.convert("L" if image.mode in GREY_MODES else "RGB")
+
+
+def _too_large(path: str | os.PathLike[str], size: str) -> str:
+    return f"{path} has {size}, the limit is {MAX_PIXELS // 10**6} million; scale it down or remove it."

@@ -1,0 +1,249 @@
+"""Labelled images in memory or in files, and the batches drawn from them."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ghostnets.data.images import read_image
+from ghostnets.data.transforms import CropAndFlip, Preprocessing, ShiftAndFlip
+from ghostnets.errors import DataError, ImageError
+
+__all__ = ["ArrayImages", "FileImages", "ImageSplits", "Images", "evaluation_batches", "load_files", "training_batches"]
+
+CACHE_BYTES = 2 * 1024**3  # decoded images up to this size are kept in memory
+
+
+class Images(Protocol):
+    """Labelled images: ``labels`` int64 (N,); ``[i]`` gives uint8 (C, H, W)."""
+
+    labels: Tensor
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Tensor: ...
+
+
+class ArrayImages:
+    """Images in memory.
+
+    Args:
+        pixels: uint8 (N, C, H, W), or a list of N tensors (C, H, W) of different sizes.
+        labels: int64 (N,).
+    """
+
+    def __init__(self, pixels: Tensor | list[Tensor], labels: Tensor) -> None:
+        if isinstance(pixels, list) and len({image.shape for image in pixels}) == 1:
+            pixels = torch.stack(pixels)
+        self.pixels = pixels
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.pixels[index]
+
+
+class FileImages:
+    """Images that are decoded each time they are asked for.
+
+    Args:
+        paths: One file an image.
+        labels: int64 (N,).
+        channels: 1 or 3.
+        shorter_side: Every image is resized to it, in pixels.
+    """
+
+    def __init__(self, paths: Sequence[Path], labels: Tensor, *, channels: int, shorter_side: int) -> None:
+        self.paths = paths
+        self.labels = labels
+        self.channels = channels
+        self.shorter_side = shorter_side
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return read_image(self.paths[index], channels=self.channels, shorter_side=self.shorter_side)
+
+
+@dataclass(frozen=True)
+class ImageSplits:
+    """A dataset ready for use.
+
+    Attributes:
+        train: What the weights are fitted to.
+        val: What the best epoch is chosen on.
+        test: What nothing is chosen on, or None where the data has no such part.
+        skipped: One sentence for each file that could not be read and was left out.
+    """
+
+    train: Images
+    val: Images
+    test: Images | None
+    skipped: tuple[str, ...] = ()
+
+
+def load_files(
+    paths: Sequence[Path],
+    labels: Tensor,
+    *,
+    channels: int,
+    shorter_side: int,
+    on_image: Callable[[], None] = lambda: None,
+) -> tuple[Images, list[str]]:
+    """Decodes every file once, to find damaged ones before hours of work depend on them, and keeps what fits in memory.
+
+    Args:
+        paths: One file an image.
+        labels: int64 (N,).
+        channels: 1 or 3.
+        shorter_side: Every image is resized to it, in pixels.
+        on_image: Called after each file, for a progress bar.
+
+    Returns:
+        The readable images, in memory up to ``CACHE_BYTES`` or else in files; one sentence for each unreadable one.
+    """
+    source = FileImages(paths, labels, channels=channels, shorter_side=shorter_side)
+
+    def attempt(index: int) -> Tensor | ImageError:
+        try:
+            return source[index]
+        except ImageError as error:
+            return error
+
+    cache: list[Tensor] | None = []
+    cached_bytes = 0
+    readable: list[int] = []
+    problems: list[str] = []
+    chunk = 256  # bounds the images in flight
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
+        for start in range(0, len(source), chunk):
+            indices = range(start, min(start + chunk, len(source)))
+            for index, image in zip(indices, pool.map(attempt, indices), strict=True):
+                on_image()
+                if isinstance(image, ImageError):
+                    problems.append(str(image))
+                    continue
+                readable.append(index)
+                cached_bytes += image.numel()
+                if cached_bytes > CACHE_BYTES:
+                    cache = None
+                if cache is not None:
+                    cache.append(image)
+    labels = labels[readable]
+    if cache is not None:
+        return ArrayImages(cache, labels), problems
+    kept = [paths[index] for index in readable]
+    return FileImages(kept, labels, channels=channels, shorter_side=shorter_side), problems
+
+
+def training_batches(
+    images: Images, augmentation: ShiftAndFlip | CropAndFlip, *, batch_size: int, seed: int, epoch: int, start: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of one epoch in random order: uint8 (B, C, S, S) and labels int64 (B,).
+
+    What comes out depends on ``seed``, ``epoch`` and the images alone, not on the number of workers nor on what was
+    drawn before, so that a resumed run sees what the undisturbed run would have seen. A last batch that is not full
+    is left out; images that all fit in one batch make one.
+
+    Args:
+        images: At least 2.
+        augmentation: ``ShiftAndFlip`` where all images have the input's size, else ``CropAndFlip``.
+        batch_size: B.
+        seed: Chooses order and augmentation, with ``epoch``.
+        epoch: From 0.
+        start: Number of batches to leave out at the beginning.
+    """
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(_mix(seed, epoch))).tolist()
+    size = min(batch_size, len(order))
+    batches = [order[i : i + size] for i in range(0, len(order) - size + 1, size)][start:]
+    return _load(_TrainingView(images, augmentation, seed, epoch), batches, images)
+
+
+def evaluation_batches(
+    images: Images, preprocessing: Preprocessing, *, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """All images in order, centre cut: uint8 (B, C, S, S) and labels int64 (B,); the last batch may be smaller."""
+    indices = list(range(len(images)))
+    batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
+    return _load(_EvaluationView(images, preprocessing), batches, images)
+
+
+@dataclass(frozen=True)
+class _TrainingView(Dataset[tuple[Tensor, Tensor]]):
+    images: Images
+    augmentation: ShiftAndFlip | CropAndFlip
+    seed: int
+    epoch: int
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        labels = self.images.labels[indices]
+        if isinstance(self.augmentation, ShiftAndFlip):
+            # indices[0] tells the batches of an epoch apart, since each image occurs once.
+            batch_seed = _mix(self.seed, self.epoch, indices[0])
+            return self.augmentation(_stack(self.images, indices), batch_seed), labels
+        pixels = [self.augmentation(self.images[i], _mix(self.seed, self.epoch, i)) for i in indices]
+        return torch.stack(pixels), labels
+
+
+@dataclass(frozen=True)
+class _EvaluationView(Dataset[tuple[Tensor, Tensor]]):
+    images: Images
+    preprocessing: Preprocessing
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        if isinstance(self.images, ArrayImages) and isinstance(self.images.pixels, Tensor):
+            pixels = self.preprocessing.center(self.images.pixels[indices])
+        else:
+            pixels = torch.stack([self.preprocessing.center(self.images[i]) for i in indices])
+        return pixels, self.images.labels[indices]
+
+
+def _load(
+    view: Dataset[tuple[Tensor, Tensor]], batches: list[list[int]], images: Images
+) -> Iterator[tuple[Tensor, Tensor]]:
+    # Handing batches from one process to another costs more than cutting them from memory; decoding costs more still.
+    workers = 0 if isinstance(images, ArrayImages) else min(8, os.cpu_count() or 1)
+    return iter(
+        DataLoader(
+            view,
+            batch_sampler=batches,
+            collate_fn=_as_is,
+            num_workers=workers,
+            worker_init_fn=_leave_interrupts_to_the_parent,
+            generator=torch.Generator(),  # else each epoch would draw from the stream that dropout draws from
+        )
+    )
+
+
+def _stack(images: Images, indices: list[int]) -> Tensor:
+    if isinstance(images, ArrayImages) and isinstance(images.pixels, Tensor):
+        return images.pixels[indices]
+    try:
+        return torch.stack([images[i] for i in indices])
+    except RuntimeError as error:
+        raise DataError("the images have different sizes; choose an augmentation that resizes them.") from error
+
+
+def _as_is(batch: Any) -> Any:
+    return batch  # __getitems__ has put it together
+
+
+def _leave_interrupts_to_the_parent(_: int) -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _mix(*numbers: int) -> int:
+    """One seed from several numbers, so that neighbours do not give related streams."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

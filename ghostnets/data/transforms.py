@@ -1,0 +1,120 @@
+"""What happens to pixels before the network sees them: fixed for evaluation, random for training."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tvf
+
+from ghostnets.errors import CheckpointError, ConfigurationError
+
+__all__ = ["CropAndFlip", "Preprocessing", "ShiftAndFlip"]
+
+# The statistics of ImageNet that published weights expect; their means serve grey images.
+RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+GREY_MEAN, GREY_STD = (0.449,), (0.226,)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Image -> network input at evaluation: resize the shorter side, cut the centre square, normalise.
+
+    Attributes:
+        image_size: Side of the square input in pixels.
+        resize_to: Shorter side before the cut, at least ``image_size``; bilinear, antialiased.
+        mean, std: One value a channel, of pixels in [0, 1]; their length is the number of channels, 1 or 3.
+    """
+
+    image_size: int
+    resize_to: int
+    mean: tuple[float, ...] = RGB_MEAN
+    std: tuple[float, ...] = RGB_STD
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.image_size <= self.resize_to:
+            raise ConfigurationError(
+                f"image_size is {self.image_size} and resize_to {self.resize_to};"
+                " they must be at least 1, and resize_to not below image_size."
+            )
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or min(self.std) <= 0:
+            raise ConfigurationError(
+                f"mean is {self.mean} and std {self.std}; they must have 1 or 3 values each, those of std above 0."
+            )
+
+    @classmethod
+    def standard(cls, image_size: int, channels: int) -> "Preprocessing":
+        """The usual choice: shorter side 8 / 7 of the input (256 for 224), for up to 64 pixels the input itself."""
+        resize_to = image_size if image_size <= 64 else round(image_size * 8 / 7)
+        mean, std = (GREY_MEAN, GREY_STD) if channels == 1 else (RGB_MEAN, RGB_STD)
+        return cls(image_size, resize_to, mean, std)
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+    def center(self, image: Tensor) -> Tensor:
+        """uint8 (..., C, H, W) with a shorter side of ``resize_to`` -> its centre, (..., C, image_size, image_size)."""
+        return tvf.center_crop(image, [self.image_size, self.image_size])
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 (N, C, H, W) -> float32 in channels_last layout, (pixel / 255 - mean) / std."""
+        mean, std = (torch.tensor(v, device=images.device)[:, None, None] * 255 for v in (self.mean, self.std))
+        return (images.float() - mean).div_(std).contiguous(memory_format=torch.channels_last)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
+        """Raises CheckpointError where ``values`` does not come from ``to_dict``."""
+        try:
+            return cls(int(values["image_size"]), int(values["resize_to"]), tuple(values["mean"]), tuple(values["std"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"the checkpoint describes no usable preprocessing ({error}).") from error
+
+
+@dataclass(frozen=True)
+class ShiftAndFlip:
+    """Augmentation of small images, for a whole batch at once: shift by up to ``padding`` pixels, mirror half of them.
+
+    (N, C, H, W) -> same shape; what moves in at the border is 0.
+    """
+
+    padding: int
+    flip: bool
+
+    def __call__(self, images: Tensor, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        n, c, h, w = images.shape
+        if self.padding:
+            top, left = torch.randint(0, 2 * self.padding + 1, (2, n), generator=generator)
+            rows = (top[:, None] + torch.arange(h))[:, None, :, None]  # (N, 1, H, 1)
+            columns = (left[:, None] + torch.arange(w))[:, None, None, :]  # (N, 1, 1, W)
+            padded = torch.nn.functional.pad(images, (self.padding,) * 4)
+            images = padded[torch.arange(n)[:, None, None, None], torch.arange(c)[:, None, None], rows, columns]
+        if self.flip:
+            mirrored = torch.rand(n, generator=generator) < 0.5
+            images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+        return images
+
+
+@dataclass(frozen=True)
+class CropAndFlip:
+    """Augmentation of photographs, one at a time: a random part resized to the input, mirrored half of the time.
+
+    uint8 (C, H, W) of any size -> (C, image_size, image_size). ``torchvision.transforms.v2.RandomResizedCrop`` with
+    an area of ``min_scale`` to 1 of the image and a shape of 3 : 4 to 4 : 3.
+    """
+
+    image_size: int
+    min_scale: float
+    flip: bool
+
+    def __call__(self, image: Tensor, seed: int) -> Tensor:
+        transform = v2.RandomResizedCrop(self.image_size, scale=(self.min_scale, 1.0), antialias=True)
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
+            torch.manual_seed(seed)
+            image = transform(image)
+            return tvf.horizontal_flip(image) if self.flip and torch.rand(()) < 0.5 else image

@@ -1,0 +1,99 @@
+"""Every error that ghostnets raises on purpose.
+
+    GhostNetsError
+    ├── ConfigurationError (ValueError)       an option or argument is out of its range
+    │   └── UnknownNameError (LookupError)    no such model, recipe, dataset, ...; close matches are named
+    ├── DataError (ValueError)                a folder of images that cannot be used
+    │   └── ImageError                        one image file that cannot be used
+    ├── CheckpointError (ValueError)          a file that is not a checkpoint, or not one that fits
+    ├── RunError (RuntimeError)               a training run that cannot start, go on or be resumed
+    ├── StorageError (OSError)                a file could not be written; what stood there before still stands
+    └── MissingExtraError (ImportError)       an optional library is not installed
+
+Each message is one sentence that says what was got, what was wanted and what to do next. The errors also inherit the
+builtin that a caller would expect, so ``except ValueError`` works without knowing this package.
+"""
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+__all__ = [
+    "CheckpointError",
+    "ConfigurationError",
+    "DataError",
+    "GhostNetsError",
+    "ImageError",
+    "MissingExtraError",
+    "RunError",
+    "StorageError",
+    "UnknownNameError",
+    "require",
+]
+
+
+class GhostNetsError(Exception):
+    """Base of all errors raised on purpose by ghostnets."""
+
+
+class ConfigurationError(GhostNetsError, ValueError):
+    """An option or argument is out of its range."""
+
+
+class UnknownNameError(ConfigurationError, LookupError):
+    """A name that is not in the table it was looked up in.
+
+    Args:
+        kind: What was looked up, in the singular: ``"model"``.
+        name: The name that was asked for.
+        known: All names of the table.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(names)}."
+        super().__init__(f"there is no {kind} named {name!r}; {hint}")
+
+
+class DataError(GhostNetsError, ValueError):
+    """A folder of images that cannot be used."""
+
+
+class ImageError(DataError):
+    """One image file that cannot be used."""
+
+
+class CheckpointError(GhostNetsError, ValueError):
+    """A file that is not a checkpoint, or not one that fits."""
+
+
+class RunError(GhostNetsError, RuntimeError):
+    """A training run that cannot start, go on or be resumed."""
+
+
+class StorageError(GhostNetsError, OSError):
+    """A file could not be written; what stood there before still stands."""
+
+
+class MissingExtraError(GhostNetsError, ImportError):
+    """An optional library is not installed."""
+
+
+def require(module: str, *, extra: str) -> ModuleType:
+    """Imports an optional library.
+
+    Args:
+        module: Import name, ``"matplotlib.pyplot"``.
+        extra: The extra of this package that installs it.
+
+    Raises:
+        MissingExtraError: The library is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"this needs {error.name}, which is not installed; run: pip install 'ghostnets[{extra}]'"
+        ) from error

@@ -1,0 +1,18 @@
+"""Pictures and pages that show what a network does and costs."""
+
+from ghostnets.explain.anatomy import GhostMaps, ghost_maps
+from ghostnets.explain.report import ClassRow, Curve, Example, RunReport, write_report
+from ghostnets.explain.savings import Savings, StageCost, ghost_savings
+
+__all__ = [
+    "ClassRow",
+    "Curve",
+    "Example",
+    "GhostMaps",
+    "RunReport",
+    "Savings",
+    "StageCost",
+    "ghost_maps",
+    "ghost_savings",
+    "write_report",
+]

@@ -1,0 +1,136 @@
+"""Figures, as text of an SVG or as PNG bytes. Neutral colours, so that they read on a light and on a dark page."""
+
+import io
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ghostnets.errors import ConfigurationError, require
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["confusion_figure", "curves_figure", "map_png", "pixels_png", "save_figure", "to_svg"]
+
+PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
+INK, GRID, FIRST, SECOND = "#7a7f87", "#7a7f8755", "#2f81c4", "#e07a2f"
+
+
+def curves_figure(epochs: Sequence[int], curves: dict[str, tuple[Sequence[float], Sequence[float]]]) -> "Figure":
+    """One panel a quantity, training beside validation over the epochs.
+
+    Args:
+        epochs: Along the x axis.
+        curves: Label of the y axis -> values in training, values in validation.
+    """
+    figure = _figure(width=9.0, height=3.4)
+    axes = figure.subplots(1, len(curves), squeeze=False)[0]
+    marker = "o" if len(epochs) <= 30 else ""
+    for axis, (label, (training, validation)) in zip(axes, curves.items(), strict=True):
+        axis.plot(epochs, training, color=SECOND, marker=marker, markersize=3.5, label="training (augmented)")
+        axis.plot(epochs, validation, color=FIRST, marker=marker, markersize=3.5, label="validation")
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(color=GRID, linewidth=0.6)
+        axis.legend(frameon=False, labelcolor=INK, fontsize=9)
+        _style(axis)
+    return figure
+
+
+def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[str]) -> "Figure":
+    """The confusion matrix: rows are true classes, columns are answers, shades are shares of the row.
+
+    With more than 30 classes the numbers and names are left out.
+    """
+    counts = np.asarray(confusion)
+    share = counts / np.maximum(1, counts.sum(1, keepdims=True))
+    classes = len(class_names)
+    with_text = classes <= 30
+    side = min(12.0, 2.6 + 0.5 * classes) if with_text else 8.0
+    figure = _figure(width=side + 1.0, height=side)
+    axis = figure.subplots()
+    picture = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    if with_text:
+        axis.set_xticks(range(classes), class_names, rotation=45, ha="right", rotation_mode="anchor")
+        axis.set_yticks(range(classes), class_names)
+        for row in range(classes):
+            for column in range(classes):
+                if counts[row, column]:
+                    color = "white" if share[row, column] > 0.5 else "#1c2a38"
+                    axis.text(
+                        column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=8.5
+                    )
+    axis.set_xlabel("answer")
+    axis.set_ylabel("true class")
+    bar = figure.colorbar(picture, ax=axis, fraction=0.046, pad=0.03)
+    bar.set_label("share of the true class", color=INK)
+    bar.ax.tick_params(colors=INK)
+    bar.outline.set_visible(False)
+    _style(axis)
+    return figure
+
+
+def to_svg(figure: "Figure", *, title: str) -> str:
+    """The figure as an inline ``<svg>`` that names itself for a screen reader."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+
+
+def save_figure(figure: "Figure", path: str | os.PathLike[str], suffix: str) -> None:
+    """Writes the figure on white.
+
+    Args:
+        figure: The figure.
+        path: Where to.
+        suffix: The format, ``".png"``, ``".svg"`` or ``".pdf"``.
+
+    Raises:
+        ConfigurationError: Another format.
+    """
+    if suffix.lower() not in PICTURE_SUFFIXES:
+        raise ConfigurationError(f"a picture cannot end in {suffix!r}; choose {', '.join(PICTURE_SUFFIXES)}.")
+    figure.savefig(path, format=suffix.lower()[1:], facecolor="white", dpi=150)
+
+
+def map_png(feature_map: Tensor) -> bytes:
+    """A feature map (H, W) as a PNG, dark for its lowest value and bright for its highest."""
+    colors = require("matplotlib", extra="explain").colormaps["viridis"]
+    values = feature_map.numpy()
+    low, high = float(values.min()), float(values.max())
+    scaled = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    return _png(Image.fromarray((colors(scaled)[..., :3] * 255).astype(np.uint8)))
+
+
+def pixels_png(pixels: Tensor) -> bytes:
+    """uint8 (1 or 3, H, W) as a PNG."""
+    array = pixels.numpy()
+    return _png(Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)))
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _figure(*, width: float, height: float) -> "Figure":
+    require("matplotlib.figure", extra="explain")
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _style(axis: Any) -> None:
+    axis.tick_params(colors=INK)
+    axis.xaxis.label.set_color(INK)
+    axis.yaxis.label.set_color(INK)
+    for spine in axis.spines.values():
+        spine.set_color(GRID)

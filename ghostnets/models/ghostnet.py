@@ -1,0 +1,230 @@
+"""GhostNet V1: a stack of Ghost bottlenecks.
+
+Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020 (arXiv 1911.11907), table 1. Module names, and so
+the keys of a state dict, are those of the official PyTorch implementation.
+
+Nonlinearities are ReLU throughout, with no hard-swish: the paper leaves it out because of its large latency.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ghostnets.errors import ConfigurationError
+from ghostnets.layers import ConvBnAct, GhostBottleneck, make_divisible
+
+__all__ = ["STAGES", "VARIANTS", "BlockSpec", "FeatureLevel", "GhostNet", "GhostNetFeatures", "Variant"]
+
+
+class BlockSpec(NamedTuple):
+    """One Ghost bottleneck at width 1.0; a row of table 1."""
+
+    kernel_size: int  # of the depthwise convolutions at stride 2 and in the shortcut
+    hidden_channels: int
+    out_channels: int
+    se_ratio: float
+    stride: int
+
+
+STAGES: tuple[tuple[BlockSpec, ...], ...] = (
+    #          k  hidden  out  se    stride     input at 224
+    (BlockSpec(3, 16, 16, 0, 1),),  # ........ 112 x 112
+    (BlockSpec(3, 48, 24, 0, 2),),  # ........ 112 x 112
+    (BlockSpec(3, 72, 24, 0, 1),),  # ........  56 x 56
+    (BlockSpec(5, 72, 40, 0.25, 2),),  # .....  56 x 56
+    (BlockSpec(5, 120, 40, 0.25, 1),),  # ....  28 x 28
+    (BlockSpec(3, 240, 80, 0, 2),),  # .......  28 x 28
+    (
+        BlockSpec(3, 200, 80, 0, 1),  # ......  14 x 14
+        BlockSpec(3, 184, 80, 0, 1),
+        BlockSpec(3, 184, 80, 0, 1),
+        BlockSpec(3, 480, 112, 0.25, 1),
+        BlockSpec(3, 672, 112, 0.25, 1),
+    ),
+    (BlockSpec(5, 672, 160, 0.25, 2),),  # ...  14 x 14
+    (
+        BlockSpec(5, 960, 160, 0, 1),  # .....   7 x 7
+        BlockSpec(5, 960, 160, 0.25, 1),
+        BlockSpec(5, 960, 160, 0, 1),
+        BlockSpec(5, 960, 160, 0.25, 1),
+    ),
+)
+STEM_CHANNELS, WIDE_CHANNELS, HEAD_CHANNELS = 16, 960, 1280
+
+
+class Variant(NamedTuple):
+    """A published network: numbers alone."""
+
+    width: float
+    params: float  # millions, 1000 classes
+    macs: float  # millions of multiply-adds of convolutions and linear layers at 224 x 224
+    top1: float | None  # published ImageNet accuracy in per cent (table 7 of the paper)
+
+
+VARIANTS: dict[str, Variant] = {
+    #                       width  params    MACs   top-1
+    "ghostnet_050": Variant(0.5, 2.5873, 42.33, 66.2),
+    "ghostnet_100": Variant(1.0, 5.1825, 141.15, 73.9),
+    "ghostnet_130": Variant(1.3, 7.3588, 227.00, 75.7),
+}
+
+
+class FeatureLevel(NamedTuple):
+    """One map of ``forward_intermediates``."""
+
+    channels: int
+    stride: int  # input pixels for each pixel of the map, in each direction
+    stage: int  # index into ``blocks`` of the stage whose output it is
+
+
+class GhostNet(nn.Module):
+    """GhostNet: images (N, in_chans, H, W) -> logits (N, num_classes), any H and W from 1.
+
+    ::
+
+        conv_stem 3x3 /2, bn1, ReLU ─> blocks.0 ... blocks.8 (Ghost bottlenecks) ─> blocks.9 (1x1 to 960, BN, ReLU)
+          ─> global average pool ─> conv_head (1x1 to 1280), ReLU ─> dropout ─> classifier
+
+    The width multiplier scales the channels of every row but the 1280 of the head. Weights and multiply-adds of the
+    convolutions grow with about its square; the published accuracies are 66.2 % (0.5), 73.9 % (1.0) and 75.7 % (1.3).
+
+    Args:
+        num_classes: Size of the classifier; 0 for none (features of the head come out).
+        in_chans: Channels of the input.
+        drop_rate: Dropout before the classifier, from 0 up to but not including 1.
+        width: Width multiplier, any positive number.
+        ratio: s of every Ghost module; 1 gives the plain-convolution network of the same shape.
+        cheap_kernel_size: d of every Ghost module.
+        small_input: For images of 28 to 64 pixels: the stem keeps the resolution (stride 1), so the total stride is 16
+            instead of 32 and a 32 x 32 image ends in 2 x 2 maps. Weights have the same shapes as without.
+        stages: Rows of the architecture, ``STAGES`` unless you are designing a network.
+
+    Raises:
+        ConfigurationError: An argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        drop_rate: float = 0.2,
+        width: float = 1.0,
+        ratio: int = 2,
+        cheap_kernel_size: int = 3,
+        small_input: bool = False,
+        stages: Sequence[Sequence[BlockSpec]] = STAGES,
+    ) -> None:
+        super().__init__()
+        if num_classes < 0 or in_chans < 1:
+            raise ConfigurationError(
+                f"GhostNet: num_classes is {num_classes} and in_chans is {in_chans};"
+                " they must be at least 0 and 1 respectively."
+            )
+        if not 0 <= drop_rate < 1 or not width > 0:
+            raise ConfigurationError(
+                f"GhostNet: drop_rate is {drop_rate} and width is {width};"
+                " drop_rate must be in [0, 1) and width above 0."
+            )
+        self.num_classes = num_classes
+        self.num_features = make_divisible(WIDE_CHANNELS * width)
+
+        in_channels = make_divisible(STEM_CHANNELS * width)
+        stride = 1 if small_input else 2
+        self.conv_stem = nn.Conv2d(in_chans, in_channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.act1 = nn.ReLU(inplace=True)
+
+        blocks: list[nn.Module] = []
+        levels: list[FeatureLevel] = []
+        for index, stage in enumerate(stages):
+            bottlenecks = []
+            for spec in stage:
+                if spec.stride > 1:
+                    levels.append(FeatureLevel(in_channels, stride, index - 1))
+                out_channels = make_divisible(spec.out_channels * width)
+                bottlenecks.append(
+                    GhostBottleneck(
+                        in_channels,
+                        make_divisible(spec.hidden_channels * width),
+                        out_channels,
+                        kernel_size=spec.kernel_size,
+                        stride=spec.stride,
+                        se_ratio=spec.se_ratio,
+                        ratio=ratio,
+                        cheap_kernel_size=cheap_kernel_size,
+                    )
+                )
+                in_channels, stride = out_channels, stride * spec.stride
+            blocks.append(nn.Sequential(*bottlenecks))
+        levels.append(FeatureLevel(in_channels, stride, len(stages) - 1))
+        blocks.append(nn.Sequential(ConvBnAct(in_channels, self.num_features)))
+        levels.append(FeatureLevel(self.num_features, stride, len(stages)))
+        self.blocks = nn.Sequential(*blocks)
+        self.feature_levels = tuple(levels)
+
+        self.global_pool = nn.AdaptiveAvgPool2d(1)
+        self.conv_head = nn.Conv2d(self.num_features, HEAD_CHANNELS, 1)
+        self.act2 = nn.ReLU(inplace=True)
+        self.drop = nn.Dropout(drop_rate)
+        self.reset_classifier(num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images (N, in_chans, H, W) -> the last map, (N, num_features, H / 32, W / 32) rounded up."""
+        return self.blocks(self.act1(self.bn1(self.conv_stem(x))))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """The last map -> logits (N, num_classes), or the (N, 1280) before the classifier where ``pre_logits``."""
+        x = self.act2(self.conv_head(self.global_pool(x))).flatten(1)
+        return x if pre_logits else self.classifier(self.drop(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replaces the classifier by a new, randomly initialised one; 0 removes it."""
+        self.num_classes = num_classes
+        self.classifier: nn.Module = nn.Linear(HEAD_CHANNELS, num_classes) if num_classes else nn.Identity()
+
+
+class GhostNetFeatures(nn.Module):
+    """A GhostNet as a backbone: images (N, C, H, W) -> a list of maps, fine to coarse.
+
+    Level i is the last map before the i-th halving of the resolution, the input of a feature pyramid; the last two
+    levels share a resolution: the output of the last bottleneck and the wide 1x1 map after it. At width 1.0:
+    channels 16, 24, 40, 112, 160, 960 at strides 2, 4, 8, 16, 32, 32.
+
+    Layers that no requested level needs are not built in, so that distributed training has no unused parameters.
+    Keys of the state dict are those of the network.
+
+    Args:
+        network: The GhostNet to take apart; its layers are shared, not copied.
+        out_indices: Which levels, ascending; negative numbers count from the end. All but the wide one by default.
+
+    Raises:
+        ConfigurationError: An index is out of range.
+    """
+
+    def __init__(self, network: GhostNet, *, out_indices: Sequence[int] | None = None) -> None:
+        super().__init__()
+        count = len(network.feature_levels)
+        indices = range(count - 1) if out_indices is None else out_indices
+        if not indices or any(not -count <= index < count for index in indices):
+            raise ConfigurationError(
+                f"out_indices is {list(indices)}; this network has the levels 0 to {count - 1}, choose at least one."
+            )
+        self.out_indices = tuple(sorted({index % count for index in indices}))
+        self.feature_levels = tuple(network.feature_levels[index] for index in self.out_indices)
+        self.conv_stem, self.bn1, self.act1 = network.conv_stem, network.bn1, network.act1
+        self.blocks = network.blocks[: self.feature_levels[-1].stage + 1]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.act1(self.bn1(self.conv_stem(x)))
+        wanted = {level.stage for level in self.feature_levels}
+        maps = []
+        for index, stage in enumerate(self.blocks):
+            x = stage(x)
+            if index in wanted:
+                maps.append(x)
+        return maps

@@ -1,0 +1,91 @@
+"""Every network by its name."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from ghostnets.errors import ConfigurationError, UnknownNameError
+from ghostnets.models.ghostnet import VARIANTS, GhostNet, GhostNetFeatures, Variant
+from ghostnets.models.printed_port import PrintedGhostNet
+
+__all__ = ["MODELS", "ModelEntry", "create_model", "list_models", "model_arguments", "model_entry"]
+
+
+class ModelEntry(NamedTuple):
+    """What the registry knows of a network."""
+
+    build: Callable[..., nn.Module]  # keyword arguments of the network's class
+    variant: Variant
+    source: str  # where the architecture and the published numbers come from
+
+
+MODELS: dict[str, ModelEntry] = {
+    name: ModelEntry(partial(GhostNet, width=variant.width), variant, "GhostNet, arXiv 1911.11907, tables 1 and 7")
+    for name, variant in VARIANTS.items()
+}
+MODELS["ghostnet_100_printed"] = ModelEntry(
+    PrintedGhostNet, Variant(1.0, 5.1830, 141.15, None), "the printed port of GhostNet 1.0x"
+)
+
+
+def list_models() -> list[str]:
+    """Names of all networks, sorted."""
+    return sorted(MODELS)
+
+
+def model_entry(name: str) -> ModelEntry:
+    """What the registry knows of a network.
+
+    Raises:
+        UnknownNameError: There is no such network; close matches are named.
+    """
+    if name not in MODELS:
+        raise UnknownNameError("model", name, MODELS)
+    return MODELS[name]
+
+
+def model_arguments(name: str) -> frozenset[str]:
+    """Names of the keyword arguments that the network takes.
+
+    Raises:
+        UnknownNameError: There is no such network.
+    """
+    return frozenset(inspect.signature(model_entry(name).build).parameters)
+
+
+def create_model(
+    name: str, *, features_only: bool = False, out_indices: Sequence[int] | None = None, **arguments: Any
+) -> nn.Module:
+    """Builds a network with random weights.
+
+    >>> model = create_model("ghostnet_100", num_classes=10, in_chans=1, small_input=True)
+    >>> backbone = create_model("ghostnet_100", features_only=True, out_indices=(1, 2, 3, 4))
+
+    Args:
+        name: One of ``list_models()``.
+        features_only: Give a backbone whose forward returns a list of maps (``GhostNetFeatures``).
+        out_indices: Which maps, with ``features_only``.
+        **arguments: Of the network: ``num_classes``, ``in_chans``, ``drop_rate``, ``width``, ``ratio``,
+            ``cheap_kernel_size``, ``small_input``; see ``GhostNet``.
+
+    Returns:
+        The network, in training mode, float32, on the CPU.
+
+    Raises:
+        UnknownNameError: There is no such network.
+        ConfigurationError: The network has no such argument, or its value is out of range.
+    """
+    build, known = model_entry(name).build, model_arguments(name)
+    if unknown := sorted(set(arguments) - known):
+        raise ConfigurationError(f"{name} has no argument {', '.join(unknown)}; it takes {', '.join(sorted(known))}.")
+    model = build(**arguments)
+    if not features_only:
+        if out_indices is not None:
+            raise ConfigurationError("out_indices goes with features_only=True; without it there is nothing to index.")
+        return model
+    if not isinstance(model, GhostNet):
+        raise ConfigurationError(f"{name} has no feature levels; build a ghostnet_* network for features_only.")
+    return GhostNetFeatures(model, out_indices=out_indices)

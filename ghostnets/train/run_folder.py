@@ -1,0 +1,157 @@
+"""What a training run leaves on disk, and how it is found again."""
+
+import csv
+import io
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ghostnets import __version__
+from ghostnets.checkpoints.load import load_pickled
+from ghostnets.errors import CheckpointError, ConfigurationError, RunError
+from ghostnets.files import write_atomically, write_text
+from ghostnets.train.recipe import Recipe
+
+__all__ = ["EpochResult", "RunConfig", "RunFolder"]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What was asked for, complete: with the images, it decides the outcome.
+
+    Attributes:
+        data: ``"fashion-mnist"`` or the absolute path of a folder.
+        recipe: With every value resolved.
+        full, root: Of Fashion-MNIST.
+        skip_corrupt: Leave unreadable files out.
+        threads: Of torch on the CPU; another number gives other rounding.
+    """
+
+    data: str
+    recipe: Recipe
+    full: bool = False
+    root: str | None = None
+    skip_corrupt: bool = False
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One row of ``metrics.csv``.
+
+    Attributes:
+        epoch: From 1.
+        lr: Learning rate at the end of the epoch.
+        train_loss: Mean over the epoch, with label smoothing and augmentation.
+        train_top1: Share of augmented training images recognised.
+        val_loss, val_top1: On the validation images.
+        images_per_second: While training, evaluation left out.
+        seconds: Training and evaluation since the beginning of the run, over all sessions.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_top1: float
+    val_loss: float
+    val_top1: float
+    images_per_second: float
+    seconds: float
+
+
+class RunFolder:
+    """``runs/NAME/``.
+
+    ::
+
+        config.json        what was asked for (RunConfig)
+        best.safetensors   the network of the best epoch, with all that prediction needs
+        last.pt            network, optimiser, scheduler, random state: what --resume goes on from
+        metrics.csv        one row an epoch
+        tensorboard/       the same as TensorBoard events
+        result.json        the final evaluation
+        report.html        all of it to look at
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.json"
+        self.best = self.path / "best.safetensors"
+        self.last = self.path / "last.pt"
+        self.metrics = self.path / "metrics.csv"
+        self.tensorboard = self.path / "tensorboard"
+        self.result = self.path / "result.json"
+        self.report = self.path / "report.html"
+
+    def create(self, config: RunConfig) -> None:
+        """Makes the folder.
+
+        Raises:
+            RunError: It exists and is not empty.
+            StorageError: It cannot be made.
+        """
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunError(
+                f"{self.path} exists already; choose another name (--name),"
+                f" or go on with the run in it: ghostnets train --resume {self.path}"
+            )
+        content = {"ghostnets_version": __version__, **asdict(config)}
+        write_text(self.config_file, json.dumps(content, indent=2) + "\n")
+
+    def read_config(self) -> RunConfig:
+        """Raises RunError where the folder holds no run."""
+        if not self.config_file.is_file():
+            raise RunError(
+                f"{self.path} holds no training run (it has no config.json); give a folder such as runs/NAME."
+            )
+        try:
+            content = json.loads(self.config_file.read_text(encoding="utf-8"))
+            content.pop("ghostnets_version")
+            return RunConfig(**{**content, "recipe": Recipe(**content["recipe"])})
+        except (
+            json.JSONDecodeError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            UnicodeDecodeError,
+            ConfigurationError,
+        ) as error:
+            raise RunError(
+                f"{self.config_file} cannot be used ({error}); it is damaged or of another version."
+            ) from error
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Raises StorageError; the older state is then untouched."""
+        with write_atomically(self.last) as temporary:
+            try:
+                torch.save(state, temporary)
+            except RuntimeError as error:  # torch's zip writer hides the reason of a failed write
+                raise OSError(None, str(error).splitlines()[0]) from error
+
+    def load_state(self) -> dict[str, Any] | None:
+        """The last saved state, or None where the run was stopped before it saved one.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        for half_written in self.path.glob(".*.partial"):  # of a process that was killed while it wrote
+            half_written.unlink()
+        if not self.last.exists():
+            return None
+        try:
+            state: dict[str, Any] = load_pickled(self.last)
+        except CheckpointError as error:
+            raise RunError(f"the run cannot be resumed: {error}") from error
+        return state
+
+    def write_metrics(self, history: list[EpochResult]) -> None:
+        """Raises StorageError."""
+        buffer = io.StringIO(newline="")
+        writer = csv.DictWriter(buffer, EpochResult.__dataclass_fields__, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in history)
+        write_text(self.metrics, buffer.getvalue())

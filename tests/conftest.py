@@ -1,0 +1,67 @@
+"""What several test files need: random networks, and small folders of images with something to learn."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from ghostnets.cli.main import main
+
+
+@pytest.fixture(autouse=True)
+def _one_seed_and_two_threads():
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def randomize() -> Callable[[nn.Module], nn.Module]:
+    """Random weights and batch-normalisation statistics, such that activations neither vanish nor explode."""
+
+    def apply(model: nn.Module) -> nn.Module:
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, 0, 0.2)
+                nn.init.normal_(module.running_mean, 0, 0.2)
+                nn.init.uniform_(module.running_var, 0.5, 1.5)
+        return model.eval()
+
+    return apply
+
+
+def make_images(folder: Path, *, classes: dict[str, int], size: tuple[int, int] = (16, 16), grey: bool = False) -> Path:
+    """One folder a class; the class decides the brightness, so that there is something to learn."""
+    generator = np.random.default_rng(0)
+    for index, (name, count) in enumerate(classes.items()):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = generator.normal(60 + 120 * index / max(1, len(classes) - 1), 30, (size[1], size[0], 3))
+            image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+            (image.convert("L") if grey else image).save(folder / name / f"{number:03d}.png")
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two classes of 20 small colour images, one folder a class."""
+    return make_images(tmp_path / "photos", classes={"dark": 20, "light": 20})
+
+
+# A network of a few thousand weights that trains in a blink.
+TINY = ["--width", "0.1", "--epochs", "2", "--batch-size", "8", "--lr", "0.05"]
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the command line on two classes; read it, do not change it."""
+    folder = tmp_path_factory.mktemp("session")
+    photos = make_images(folder / "photos", classes={"dark": 20, "light": 20})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["train", str(photos), "--name", "tiny", *TINY, "--epochs", "6"]) == 0
+    return folder / "runs" / "tiny"

@@ -1,0 +1,134 @@
+"""Numerically the published network: timm is exact against the official implementation, so it stands for it here."""
+
+import pytest
+import timm
+import torch
+
+from ghostnets.errors import ConfigurationError, UnknownNameError
+from ghostnets.measure import count
+from ghostnets.models import GhostNetFeatures, create_model
+from ghostnets.models.ghostnet import VARIANTS, GhostNet
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_counts_are_the_published_ones(name: str):
+    with torch.device("meta"):
+        cost = count(create_model(name), (3, 224, 224))
+    assert round(cost.params / 1e6, 4) == VARIANTS[name].params
+    assert round(cost.macs / 1e6, 2) == VARIANTS[name].macs
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_same_outputs_as_timm_with_the_same_weights(name: str, randomize):
+    theirs = randomize(timm.create_model(name))
+    ours = create_model(name).eval()
+    ours.load_state_dict(theirs.state_dict())
+    for batch, height, width in [(1, 224, 224), (3, 225, 225), (1, 192, 320), (3, 192, 320), (3, 224, 224)]:
+        x = torch.randn(batch, 3, height, width)
+        with torch.inference_mode():
+            expected = theirs(x)
+            torch.testing.assert_close(ours(x), expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+            torch.testing.assert_close(ours.forward_features(x), theirs.forward_features(x), rtol=1e-5, atol=1e-4)
+
+
+def test_same_gradients_as_timm(randomize):
+    theirs = timm.create_model("ghostnet_050", drop_rate=0.0).train()
+    ours = create_model("ghostnet_050", drop_rate=0.0).train()
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(4, 3, 64, 64)
+    for model in (ours, theirs):
+        model(x).square().mean().backward()
+    theirs_grads = dict(theirs.named_parameters())
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter.grad, theirs_grads[name].grad, rtol=1e-3, atol=1e-5)
+
+
+def test_feature_levels():
+    backbone = create_model("ghostnet_100", features_only=True, out_indices=range(6)).eval()
+    with torch.inference_mode():
+        maps = backbone(torch.randn(1, 3, 224, 224))
+    assert [m.shape[1] for m in maps] == [16, 24, 40, 112, 160, 960]
+    assert [224 // m.shape[2] for m in maps] == [2, 4, 8, 16, 32, 32]
+    assert [(level.channels, level.stride) for level in backbone.feature_levels] == [
+        (m.shape[1], 224 // m.shape[2]) for m in maps
+    ]
+
+
+def test_backbone_has_no_unused_parameters_and_the_networks_names():
+    backbone = create_model("ghostnet_050", features_only=True, out_indices=(1, -3))
+    assert backbone.out_indices == (1, 3)
+    sum(m.sum() for m in backbone(torch.randn(2, 3, 64, 64))).backward()
+    assert all(p.grad is not None for p in backbone.parameters())
+    assert backbone.state_dict().keys() <= create_model("ghostnet_050").state_dict().keys()
+
+
+def test_backbone_gives_the_networks_maps(randomize):
+    network = randomize(create_model("ghostnet_050"))
+    backbone = GhostNetFeatures(network, out_indices=(5,)).eval()
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(backbone(x)[0], network.forward_features(x))
+
+
+@pytest.mark.parametrize("indices", [(), (6,), (-7,)])
+def test_impossible_levels_are_refused(indices: tuple[int, ...]):
+    with pytest.raises(ConfigurationError, match="levels 0 to 5"):
+        create_model("ghostnet_050", features_only=True, out_indices=indices)
+
+
+@pytest.mark.parametrize("side", [28, 32, 64])
+def test_small_input_ends_in_more_than_one_pixel(side: int):
+    model = create_model("ghostnet_050", small_input=True, in_chans=1, num_classes=10).eval()
+    assert model.feature_levels[-1].stride == 16
+    with torch.inference_mode():
+        assert model.forward_features(torch.randn(1, 1, side, side)).shape[2:] == (-(-side // 16),) * 2
+
+
+def test_small_input_has_the_weights_of_the_usual_network():
+    usual, small = create_model("ghostnet_050"), create_model("ghostnet_050", small_input=True)
+    small.load_state_dict(usual.state_dict())
+
+
+@pytest.mark.parametrize("width", [0.1, 0.35, 0.77, 1.7])
+def test_any_width(width: float):
+    model = create_model("ghostnet_100", width=width, num_classes=3).eval()
+    assert model(torch.randn(1, 3, 33, 40)).shape == (1, 3)
+
+
+def test_head_parts(randomize):
+    model = randomize(create_model("ghostnet_050", num_classes=7))
+    x = torch.randn(2, 3, 32, 32)
+    features = model.forward_head(model.forward_features(x), pre_logits=True)
+    assert features.shape == (2, 1280)
+    torch.testing.assert_close(model.classifier(features), model(x))
+    model.reset_classifier(4)
+    assert model(x).shape == (2, 4)
+    model.reset_classifier(0)
+    torch.testing.assert_close(model(x), features)
+
+
+def test_dropout_acts_before_the_classifier_in_training_alone():
+    model = create_model("ghostnet_050", drop_rate=0.9, num_classes=5)
+    x = torch.randn(1, 1280, 1, 1)
+    features = torch.randn(2, 480, 1, 1)
+    model.train()
+    assert not torch.equal(model.forward_head(features), model.forward_head(features))
+    model.eval()
+    assert torch.equal(model.forward_head(features), model.forward_head(features))
+    assert x.shape[1] == model.classifier.in_features
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"width": 0}, {"drop_rate": 1.0}, {"num_classes": -1}, {"in_chans": 0}, {"ratio": 0}]
+)
+def test_impossible_arguments_are_refused(arguments: dict):
+    with pytest.raises(ConfigurationError):
+        GhostNet(**arguments)
+
+
+def test_unknown_names_and_arguments_are_refused():
+    with pytest.raises(UnknownNameError, match="did you mean ghostnet_100"):
+        create_model("ghostnet_1000")
+    with pytest.raises(ConfigurationError, match="no argument depth; it takes cheap_kernel_size, drop_rate"):
+        create_model("ghostnet_100", depth=3)
+    with pytest.raises(ConfigurationError, match="features_only"):
+        create_model("ghostnet_100", out_indices=(1,))

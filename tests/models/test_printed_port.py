@@ -1,0 +1,81 @@
+"""The printed port against the document that prints it."""
+
+import pytest
+import torch
+from torch import nn
+
+from ghostnets.checkpoints import load_checkpoint
+from ghostnets.models import PrintedGhostNet, create_model
+
+
+def test_has_the_printed_rows():
+    """Numbers typed from the document: channels, kernel, stride, squeeze-and-excitation, shortcut."""
+    printed = {
+        # N: (in, expansion, out, k, stride, (C, mid) of SE, has a shortcut path)
+        1: (16, 16, 16, 3, 1, None, False), 2: (16, 48, 24, 3, 2, None, True), 3: (24, 72, 24, 3, 1, None, False),
+        4: (24, 72, 40, 5, 2, (72, 18), True), 5: (40, 120, 40, 5, 1, (120, 30), False),
+        6: (40, 240, 80, 3, 2, None, True), 7: (80, 200, 80, 3, 1, None, False), 8: (80, 184, 80, 3, 1, None, False),
+        9: (80, 184, 80, 3, 1, None, False), 10: (80, 480, 112, 3, 1, (480, 120), True),
+        11: (112, 672, 112, 3, 1, (672, 168), False), 12: (112, 672, 160, 5, 2, (672, 168), True),
+        13: (160, 960, 160, 5, 1, None, False), 14: (160, 960, 160, 5, 1, (960, 240), False),
+        15: (160, 960, 160, 5, 1, None, False), 16: (160, 960, 160, 5, 1, (960, 240), False),
+    }  # fmt: skip
+    model = PrintedGhostNet()
+    assert len(model.features) == 17
+    for number, (c_in, hidden, c_out, k, stride, se, has_shortcut) in printed.items():
+        block = model.features[number]
+        first, depthwise, excite, second = block.conv
+        assert (first.in_channels, first.out_channels) == (c_in, hidden)
+        assert (second.in_channels, second.out_channels) == (hidden, c_out)
+        assert len(depthwise) == (2 if stride == 2 else 0)
+        if stride == 2:
+            assert depthwise[0].kernel_size == (k, k)
+        if se:
+            assert (excite.fc[0].in_features, excite.fc[0].out_features) == se
+        else:
+            assert len(excite) == 0
+        if has_shortcut:
+            assert block.shortcut[0][0].kernel_size == (k, k)
+            assert block.shortcut[0][0].stride == (stride, stride)
+            assert not any(isinstance(layer, nn.ReLU) for layer in block.shortcut.modules())
+        else:
+            assert len(block.shortcut) == 0
+    assert [type(layer).__name__ for layer in model.classifier] == [
+        "Linear", "BatchNorm1d", "ReLU", "Dropout", "Linear",
+    ]  # fmt: skip
+    assert not [m for m in model.modules() if isinstance(m, nn.Hardswish)]
+
+
+@pytest.mark.parametrize("num_classes", [1000, 7])
+def test_folds_exactly_into_the_canonical_network(num_classes: int, randomize, tmp_path):
+    port = randomize(PrintedGhostNet(num_classes=num_classes))
+    for name, parameter in port.named_parameters():
+        if ".fc." in name:  # gates on both sides of 0 and 1, so that clamping matters
+            nn.init.normal_(parameter, 0, 0.6)
+    torch.save(port.state_dict(), tmp_path / "port.pth")
+    canonical = create_model("ghostnet_100", num_classes=num_classes).eval()
+    load_checkpoint(canonical, tmp_path / "port.pth")
+    for size in [(224, 224), (97, 160)]:
+        x = torch.randn(2, 3, *size)
+        gates = []
+        handles = [
+            block.conv[2].fc.register_forward_hook(lambda _m, _i, out: gates.append(out))
+            for block in port.features[1:]
+            if len(list(block.conv[2].children()))
+        ]
+        with torch.inference_mode():
+            expected = port(x)
+            got = canonical(x)
+        for handle in handles:
+            handle.remove()
+        assert (torch.cat([g.flatten() for g in gates]) < 0).any()
+        assert (torch.cat([g.flatten() for g in gates]) > 1).any()
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5 * max(1.0, expected.abs().max().item()))
+
+
+def test_loads_into_itself(tmp_path, randomize):
+    port, twin = randomize(PrintedGhostNet()), PrintedGhostNet().eval()
+    torch.save(port.state_dict(), tmp_path / "port.pth")
+    load_checkpoint(twin, tmp_path / "port.pth")
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(twin(x), port(x))

@@ -1,0 +1,52 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from ghostnets.errors import StorageError
+from ghostnets.files import write_atomically, write_text
+
+
+def test_replaces_the_whole_file(tmp_path: Path):
+    target = tmp_path / "new" / "file.txt"
+    write_text(target, "one")
+    write_text(target, "two")
+    assert target.read_text() == "two"
+    assert [p.name for p in target.parent.iterdir()] == ["file.txt"]
+
+
+def test_an_error_half_way_leaves_the_old_file(tmp_path: Path):
+    target = tmp_path / "file.txt"
+    write_text(target, "old")
+    with pytest.raises(ZeroDivisionError), write_atomically(target) as temporary:
+        temporary.write_text("half")
+        1 / 0
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    target = tmp_path / "file.txt"
+    write_text(target, "old")
+
+    def no_space(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(StorageError, match=r"could not write .*file\.txt \(No space left on device\)"):
+        write_text(target, "new")
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_file_where_a_folder_should_be(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="could not write"):
+        write_text(tmp_path / "file" / "below", "text")
+
+
+def test_others_may_read_it(tmp_path: Path):
+    write_text(tmp_path / "a", "x")
+    (tmp_path / "b").write_text("x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
