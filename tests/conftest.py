@@ -1,5 +1,6 @@
 """What several test files need: random networks, and small folders of images with something to learn."""
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,11 @@ def make_images(folder: Path, *, classes: dict[str, int], size: tuple[int, int] 
             image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
             (image.convert("L") if grey else image).save(folder / name / f"{number:03d}.png")
     return folder
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 @pytest.fixture

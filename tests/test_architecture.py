@@ -34,7 +34,10 @@ def imports(path: Path) -> set[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names = [f"{node.module}.{alias.name}" if node.module == "ghostnets" else node.module or "" for alias in node.names]
+            names = [
+                f"{node.module}.{alias.name}" if node.module == "ghostnets" else node.module or ""
+                for alias in node.names
+            ]
         found |= {name.split(".")[1] for name in names if name.startswith("ghostnets.")}
     return found - {"__version__"}
 
@@ -75,6 +78,6 @@ def test_importing_and_help_load_no_torch():
 def test_tests_mirror_the_package():
     for file in sorted(ROOT.rglob("*.py")):
         relative = file.relative_to(ROOT)
-        if file.stem.startswith("__") or relative.parent == Path("."):
+        if file.stem.startswith("__") or relative.parent == Path():
             continue
         assert (ROOT.parent / "tests" / relative.parent).is_dir(), relative

@@ -19,9 +19,14 @@ def test_replaces_the_whole_file(tmp_path: Path):
 def test_an_error_half_way_leaves_the_old_file(tmp_path: Path):
     target = tmp_path / "file.txt"
     write_text(target, "old")
-    with pytest.raises(ZeroDivisionError), write_atomically(target) as temporary:
-        temporary.write_text("half")
-        1 / 0
+
+    def write_half() -> None:
+        with write_atomically(target) as temporary:
+            temporary.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_half()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -60,4 +61,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
     }
     tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.state_dict.items()}
     with write_atomically(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(description)})
+        try:
+            save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(description)})
+        except SafetensorError as error:  # it wraps what the disk said
+            raise OSError(None, str(error)) from error

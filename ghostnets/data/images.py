@@ -86,7 +86,7 @@ def to_tensor(image: Image.Image, *, channels: int, shorter_side: int | None = N
         size = (shorter_side, int(height * scale)) if is_upright else (int(width * scale), shorter_side)
         if size != image.size:
             image = image.resize(size, Image.Resampling.BILINEAR)
-    pixels = np.asarray(image)  # (H, W) or (H, W, 3)
+    pixels = np.array(image)  # (H, W) or (H, W, 3)
     pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     return torch.from_numpy(np.ascontiguousarray(pixels))
 

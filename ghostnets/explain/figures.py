@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -75,12 +76,19 @@ def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[s
     return figure
 
 
-def to_svg(figure: "Figure", *, title: str) -> str:
-    """The figure as an inline ``<svg>`` that names itself for a screen reader."""
+def to_svg(figure: "Figure", *, title: str, prefix: str) -> str:
+    """The figure as an inline ``<svg>`` that names itself for a screen reader.
+
+    Args:
+        figure: The figure.
+        title: What the reader says.
+        prefix: Of the names inside, which must differ between the figures of a page.
+    """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
 
 

@@ -119,8 +119,8 @@ def write_report(path: str | os.PathLike[str], report: RunReport) -> None:
     maps = _spread(ghost_maps(report.model, report.example_input), 4)
     page = environment.from_string(source).render(
         report=report,
-        curves=to_svg(curves, title="Curves of loss and accuracy over the epochs"),
-        confusion=to_svg(confusion_figure(report.confusion, names), title="Confusion matrix"),
+        curves=to_svg(curves, title="Curves of loss and accuracy over the epochs", prefix="curves"),
+        confusion=to_svg(confusion_figure(report.confusion, names), title="Confusion matrix", prefix="confusion"),
         layers=[_pairs(layer) for layer in maps],
         largest_stage=max(stage.plain_macs or stage.macs for stage in report.savings.stages),
     )

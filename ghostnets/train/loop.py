@@ -220,8 +220,8 @@ class _Training:
             _parameter_groups(self.model, recipe.weight_decay), lr=recipe.lr, momentum=0.9, nesterov=True
         )
         total_steps = recipe.epochs * self.batches
-        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, recipe.lr, total_steps=max(2, total_steps), pct_start=recipe.warmup
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: _one_cycle(step / total_steps, recipe.warmup)
         )
         self.progress = _Progress()
         if (state := self.run.load_state()) is not None:
@@ -400,6 +400,13 @@ def _model_arguments(recipe: Recipe, num_classes: int) -> dict[str, Any]:
     if recipe.width is not None:
         arguments["width"] = recipe.width
     return arguments
+
+
+def _one_cycle(done: float, warmup: float) -> float:
+    """Share of the peak learning rate after the share ``done`` of the run: up along a line, down along a cosine."""
+    if done < warmup:
+        return 0.04 + 0.96 * done / warmup
+    return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

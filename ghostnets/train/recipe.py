@@ -14,9 +14,9 @@ SMALL_IMAGE = 64  # pixels: up to this size a network keeps more of the resoluti
 class Recipe:
     """Everything that decides what a training run computes, besides the images.
 
-    SGD with Nesterov momentum under a one-cycle learning rate (Smith, Topin, arXiv 1708.07120): up over the first part
-    of the run, then down to nearly zero along a cosine; momentum goes from 0.95 to 0.85 and back. Weight decay acts on
-    the weights of convolutions and linear layers alone.
+    SGD with Nesterov momentum 0.9 under a one-cycle learning rate (Smith, Topin, arXiv 1708.07120): up along a line
+    over the first part of the run, then down to zero along a cosine. Weight decay acts on the weights of convolutions
+    and linear layers alone.
 
     Attributes:
         model: Name of the network; ``ghostnets info`` lists them.

@@ -13,9 +13,7 @@ from ghostnets.measure import count
 @pytest.mark.parametrize("out_channels", [1, 2, 7, 16, 17])
 @pytest.mark.parametrize(("kernel_size", "cheap", "stride"), [(1, 3, 1), (3, 1, 2), (5, 5, 1), (3, 7, 2)])
 def test_any_ratio_and_channel_count(ratio: int, out_channels: int, kernel_size: int, cheap: int, stride: int):
-    module = GhostModule(
-        5, out_channels, kernel_size=kernel_size, ratio=ratio, cheap_kernel_size=cheap, stride=stride
-    )
+    module = GhostModule(5, out_channels, kernel_size=kernel_size, ratio=ratio, cheap_kernel_size=cheap, stride=stride)
     x = torch.randn(2, 5, 9, 6)
     assert module(x).shape == (2, out_channels, math.ceil(9 / stride), math.ceil(6 / stride))
     intrinsic = math.ceil(out_channels / ratio)

@@ -1,0 +1,191 @@
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ghostnets.checkpoints import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from ghostnets.checkpoints.save import METADATA_KEY
+from ghostnets.errors import CheckpointError, ConfigurationError
+from ghostnets.models import create_model
+
+ARGUMENTS = {"num_classes": 2, "in_chans": 1, "width": 0.1}
+PREPROCESSING = {"image_size": 16, "resize_to": 16, "mean": [0.5], "std": [0.2]}
+
+
+def make(**changes) -> Checkpoint:
+    model = create_model("ghostnet_050", **ARGUMENTS)
+    values = {
+        "architecture": "ghostnet_050",
+        "arguments": ARGUMENTS,
+        "state_dict": model.state_dict(),
+        "class_names": ("cat", "dog"),
+        "preprocessing": PREPROCESSING,
+    }
+    return Checkpoint(**{**values, **changes})
+
+
+def test_comes_back_as_it_was(tmp_path: Path):
+    checkpoint = make(training={"epoch": 3})
+    save_checkpoint(tmp_path / "a.safetensors", checkpoint)
+    back = read_checkpoint(tmp_path / "a.safetensors")
+    assert (back.architecture, back.arguments, back.class_names) == ("ghostnet_050", ARGUMENTS, ("cat", "dog"))
+    assert (back.preprocessing, back.training) == (PREPROCESSING, {"epoch": 3})
+    assert all(torch.equal(tensor, checkpoint.state_dict[name]) for name, tensor in back.state_dict.items())
+    model = back.build()
+    assert not model.training
+    assert model(torch.randn(1, 1, 16, 16)).shape == (1, 2)
+
+
+def test_equal_content_gives_equal_bytes(tmp_path: Path):
+    checkpoint = make()
+    save_checkpoint(tmp_path / "a.safetensors", checkpoint)
+    save_checkpoint(tmp_path / "b.safetensors", checkpoint)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no safetensors file, or a damaged one"),
+        (b"not a checkpoint at all", "no safetensors file, or a damaged one"),
+        (b"\xff\xff\xff\xff\xff\xff\xff\x7f{}", "no safetensors file, or a damaged one"),  # a header of 9 exabytes
+        (b"\x00\xe4\x0b\x54\x02\x00\x00\x00{}", "no safetensors file, or a damaged one"),  # a header of 10 GB
+    ],
+)
+def test_a_file_that_is_no_checkpoint(tmp_path: Path, content: bytes, message: str):
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_a_truncated_checkpoint(tmp_path: Path):
+    save_checkpoint(tmp_path / "a.safetensors", make())
+    content = (tmp_path / "a.safetensors").read_bytes()
+    for length in (4, 100, len(content) // 2, len(content) - 1):
+        (tmp_path / "b.safetensors").write_bytes(content[:length])
+        with pytest.raises(CheckpointError, match="damaged"):
+            read_checkpoint(tmp_path / "b.safetensors")
+
+
+def test_missing_file_and_folder(tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint .*nothing\.safetensors"):
+        read_checkpoint(tmp_path / "nothing.safetensors")
+    with pytest.raises(CheckpointError, match="is not a file"):
+        read_checkpoint(tmp_path)
+
+
+def test_tensors_without_a_description(tmp_path: Path):
+    save_file({"a": torch.zeros(2)}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="no description by ghostnets"):
+        read_checkpoint(tmp_path / "x.safetensors")
+
+
+def rewrite(path: Path, change, state_dict=None) -> None:
+    """The checkpoint with a changed description."""
+    save_checkpoint(path, make())
+    description = {
+        "format_version": 1,
+        "architecture": "ghostnet_050",
+        "arguments": ARGUMENTS,
+        "class_names": ["cat", "dog"],
+        "preprocessing": PREPROCESSING,
+    }
+    change(description)
+    save_file(state_dict or make().state_dict, path, metadata={METADATA_KEY: json.dumps(description)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(format_version=99), "format 99, this ghostnets reads format 1"),
+        (lambda d: d.update(architecture="resnet_1"), "no model named 'resnet_1'"),
+        (lambda d: d.update(architecture="ghostnet_100_printed", arguments={"num_classes": 2}), "does not fit"),
+        (lambda d: d.update(arguments={**ARGUMENTS, "depth": 3}), "no argument depth"),
+        (
+            lambda d: d.update(arguments={**ARGUMENTS, "num_classes": 3}),
+            r"2 of another shape: classifier\.weight \(file \(2, 1280\), network \(3, 1280\)\)",
+        ),
+        (lambda d: d.update(class_names=["cat"]), "2 outputs but 1 class names"),
+        (lambda d: d.pop("preprocessing"), "description that cannot be used"),
+        (lambda d: d.update(arguments=7), "description that cannot be used"),
+    ],
+)
+def test_a_description_that_does_not_fit(tmp_path: Path, change, message: str):
+    rewrite(tmp_path / "x.safetensors", change)
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(tmp_path / "x.safetensors")
+
+
+class Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("writer", ["torch", "pickle"])
+def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, writer: str):
+    content = {"conv_stem.weight": Bomb(tmp_path / "executed")}
+    if writer == "torch":
+        torch.save(content, tmp_path / "bomb.pth")
+    else:
+        (tmp_path / "bomb.pth").write_bytes(pickle.dumps(content))
+    with pytest.raises(CheckpointError, match=r"is refused|is damaged"):
+        load_checkpoint(create_model("ghostnet_050"), tmp_path / "bomb.pth")
+    assert not (tmp_path / "executed").exists()
+    pickle.loads(pickle.dumps(content))  # the bomb is real
+    assert (tmp_path / "executed").exists()
+
+
+def test_loads_state_dicts_of_torch_save_and_safetensors(tmp_path: Path, randomize):
+    source, x = randomize(create_model("ghostnet_050", num_classes=3)), torch.randn(1, 3, 32, 32)
+    torch.save(source.state_dict(), tmp_path / "a.pth")
+    torch.save({"state_dict": source.state_dict(), "epoch": 3}, tmp_path / "b.pth.tar")
+    save_file(source.state_dict(), tmp_path / "c.safetensors")
+    for name in ("a.pth", "b.pth.tar", "c.safetensors"):
+        target = create_model("ghostnet_050", num_classes=3).eval()
+        load_checkpoint(target, tmp_path / name)
+        assert torch.equal(target(x), source(x))
+
+
+def test_loading_is_strict_and_lists_what_does_not_fit(tmp_path: Path):
+    state = create_model("ghostnet_050", num_classes=3).state_dict()
+    state["extra"] = state.pop("bn1.weight")
+    torch.save(state, tmp_path / "a.pth")
+    target = create_model("ghostnet_050", num_classes=4)
+    before = {k: v.clone() for k, v in target.state_dict().items()}
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(target, tmp_path / "a.pth")
+    for part in (
+        "1 missing: bn1.weight",
+        "1 unexpected: extra",
+        "2 of another shape: classifier.weight (file (3, 1280)",
+    ):
+        assert part in str(caught.value)
+    assert all(torch.equal(before[k], v) for k, v in target.state_dict().items())
+
+
+def test_names_of_no_known_network(tmp_path: Path):
+    torch.save({"layer1.0.weight": torch.zeros(1)}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"no known network .*layer1\.0\.weight"):
+        load_checkpoint(create_model("ghostnet_050"), tmp_path / "a.pth")
+    torch.save([1, 2], tmp_path / "b.pth")
+    with pytest.raises(CheckpointError, match="holds no state dict"):
+        load_checkpoint(create_model("ghostnet_050"), tmp_path / "b.pth")
+    with pytest.raises(ConfigurationError, match="source is 'timn'"):
+        load_checkpoint(create_model("ghostnet_050"), tmp_path / "a.pth", source="timn")
+
+
+def test_an_incomplete_printed_port_is_refused(tmp_path: Path):
+    state = create_model("ghostnet_100_printed").state_dict()
+    for gone in ("features.4.conv.2.fc.0.weight", "classifier.1.running_var"):
+        torch.save({k: v for k, v in state.items() if k != gone}, tmp_path / "a.pth")
+        with pytest.raises(CheckpointError, match="incomplete"):
+            load_checkpoint(create_model("ghostnet_100"), tmp_path / "a.pth")
+    torch.save({**state, "features.99.weight": torch.zeros(1)}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"no tensor 'features\.99\.weight'"):
+        load_checkpoint(create_model("ghostnet_100"), tmp_path / "a.pth")

@@ -1,0 +1,273 @@
+"""The command line as people use it, and as they misuse it."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TINY, make_images, read_csv
+from PIL import Image
+
+from ghostnets import __version__
+from ghostnets.cli.main import main
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The sentence of a command that must fail: one line, no traceback, exit code 1."""
+    capsys.readouterr()
+    assert run(*arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    lines = captured.err.strip().splitlines()
+    assert lines[-1].startswith("error: ")
+    return lines[-1]
+
+
+def test_help_version_and_unknown_verbs(capsys):
+    assert run("--help") == 0
+    assert "ghostnets train photos/" in capsys.readouterr().out
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"ghostnets {__version__}\n"
+    assert run() == 2
+    assert "did you mean train?" in fails(capsys, "trian")
+
+
+@pytest.mark.parametrize("verb", ["train", "eval", "predict", "info"])
+def test_every_verb_has_help(verb: str, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(verb, "--help")
+    assert caught.value.code == 0
+    assert f"usage: ghostnets {verb}" in capsys.readouterr().out
+
+
+def test_a_wrong_option_is_exit_code_2(capsys):
+    with pytest.raises(SystemExit) as caught:
+        run("train", "--epoch", "3")
+    assert caught.value.code == 2
+
+
+def test_train_eval_predict(photos: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "photos", "--json", *TINY) == 0
+    result = json.loads(capsys.readouterr().out)
+    folder = tmp_path / "runs" / "photos-ghostnet_050"
+    assert result["checkpoint"] == "runs/photos-ghostnet_050/best.safetensors"
+    assert (folder / "report.html").exists()
+
+    assert run("eval", folder / "best.safetensors", photos, "--json") == 0
+    evaluation = json.loads(capsys.readouterr().out)
+    assert evaluation["part"] == "val"  # what training kept back, not what it learned from
+    assert evaluation["images"] == 8
+    assert evaluation["top1"] == result["evaluation"]["top1"]
+    assert (folder / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+    assert run("predict", folder / "best.safetensors", photos / "dark", "--csv", tmp_path / "a.csv", "--json") == 0
+    answers = json.loads(capsys.readouterr().out)
+    rows = read_csv(tmp_path / "a.csv")
+    assert [row["path"] for row in rows] == [answer["path"] for answer in answers]
+    assert len(rows) == 20
+    assert float(rows[0]["probability_1"]) == pytest.approx(answers[0]["answers"][0]["probability"], abs=1e-6)
+    assert run("predict", folder / "best.safetensors", photos / "dark" / "000.png") == 0
+    assert "000.png" in capsys.readouterr().out
+
+
+def test_recipe_of_the_images_and_options_that_change_it(photos: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "--data", photos, "--name", "a", *TINY, "--no-flip", "--seed", "7") == 0
+    recipe = json.loads((tmp_path / "runs" / "a" / "config.json").read_text())["recipe"]
+    assert (recipe["model"], recipe["flip"], recipe["seed"], recipe["label_smoothing"]) == (
+        "ghostnet_050",
+        False,
+        7,
+        0.0,
+    )
+    assert "--recipe small-images" in (tmp_path / "runs" / "a" / "report.html").read_text()
+    assert run("train", photos, "--name", "b", "--recipe", "photos", *TINY, "--model", "ghostnet_050") == 0
+    recipe = json.loads((tmp_path / "runs" / "b" / "config.json").read_text())["recipe"]
+    assert recipe["label_smoothing"] == 0.1
+    capsys.readouterr()
+    assert "given twice" in fails(capsys, "train", photos, "--data", tmp_path)
+
+
+def test_the_command_in_the_report_repeats_the_run(photos: Path, tmp_path: Path, monkeypatch, capsys):
+    import html
+    import re
+    import shlex
+
+    monkeypatch.chdir(tmp_path)
+    assert run("train", photos, "--name", "a", *TINY, "--no-flip", "--seed", "3") == 0
+    report = (tmp_path / "runs" / "a" / "report.html").read_text()
+    command = shlex.split(html.unescape(re.search(r"<pre[^>]*><code>(.*?)</code>", report, re.DOTALL)[1]))
+    assert run(*command[1:], "--name", "b") == 0
+    configurations = [json.loads((tmp_path / "runs" / name / "config.json").read_text()) for name in ("a", "b")]
+    assert configurations[0] == configurations[1]
+    assert (tmp_path / "runs" / "a" / "best.safetensors").read_bytes() == (
+        tmp_path / "runs" / "b" / "best.safetensors"
+    ).read_bytes()
+
+
+def test_eval_of_other_layouts(tiny_run: Path, tmp_path: Path, capsys):
+    checkpoint = tiny_run / "best.safetensors"
+    picture = ("--picture", tmp_path / "c.svg", "--json")
+    make_images(tmp_path / "flat", classes={"light": 4, "dark": 4})
+    assert run("eval", checkpoint, tmp_path / "flat", *picture) == 0
+    assert json.loads(capsys.readouterr().out)["part"] == "all"
+    make_images(tmp_path / "parts" / "train", classes={"dark": 4, "light": 4})
+    make_images(tmp_path / "parts" / "test", classes={"dark": 1, "light": 2})
+    assert run("eval", checkpoint, tmp_path / "parts", *picture) == 0
+    evaluation = json.loads(capsys.readouterr().out)
+    assert (evaluation["part"], evaluation["images"]) == ("test", 3)
+    assert run("eval", checkpoint, tmp_path / "parts", "--part", "all") == 0
+    assert "11 images (all)" in capsys.readouterr().out
+    make_images(tmp_path / "strange", classes={"dark": 3, "green": 3})
+    assert "does not know (green); it knows 2: dark, light" in fails(capsys, "eval", checkpoint, tmp_path / "strange")
+    assert "cannot end in '.doc'" in fails(
+        capsys, "eval", checkpoint, tmp_path / "flat", "--picture", tmp_path / "c.doc"
+    )
+
+
+def test_a_subset_of_the_classes_is_matched_by_name(tiny_run: Path, tmp_path: Path, capsys):
+    """A folder whose classes come in another order, or lack some, still counts by name."""
+    from dataclasses import replace
+
+    from ghostnets.checkpoints import read_checkpoint, save_checkpoint
+
+    checkpoint = read_checkpoint(tiny_run / "best.safetensors")
+    weight, bias = (checkpoint.state_dict[f"classifier.{leaf}"].flip(0) for leaf in ("weight", "bias"))
+    turned = {**checkpoint.state_dict, "classifier.weight": weight, "classifier.bias": bias}
+    save_checkpoint(tmp_path / "t.safetensors", replace(checkpoint, state_dict=turned, class_names=("light", "dark")))
+    make_images(tmp_path / "flat", classes={"dark": 5, "light": 7})
+    results = []
+    for file in (tiny_run / "best.safetensors", tmp_path / "t.safetensors"):
+        assert run("eval", file, tmp_path / "flat", "--json", "--picture", tmp_path / "c.png") == 0
+        results.append(json.loads(capsys.readouterr().out))
+    assert results[0]["top1"] == results[1]["top1"]
+    assert results[0]["confusion"] == [row[::-1] for row in results[1]["confusion"][::-1]]
+
+
+def test_predict_goes_on_after_unreadable_images(tiny_run: Path, photos: Path, tmp_path: Path, capsys):
+    (photos / "dark" / "000.png").write_bytes(b"x")
+    assert run("predict", tiny_run / "best.safetensors", photos, "--csv", tmp_path / "a.csv") == 1
+    captured = capsys.readouterr()
+    assert "1 of 40 images have no answer" in captured.err
+    rows = read_csv(tmp_path / "a.csv")
+    assert len(rows) == 40
+    assert [bool(row["error"]) for row in rows].count(True) == 1
+    assert run("predict", tiny_run / "best.safetensors", photos / "light", "--csv", "-") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 21
+
+
+def test_info(tiny_run: Path, capsys):
+    assert run("info", "ghostnet_100") == 0
+    out = capsys.readouterr().out
+    for part in ("141.151", "230.066", "1.782 times less", "equation 4 of the paper gives 1.782", "160 x 7 x 7"):
+        assert part in out
+    assert run("info", "ghostnet_100", "--json", "--image-size", "32", "--num-classes", "10") == 0
+    assert json.loads(capsys.readouterr().out)["input_shape"] == [3, 32, 32]
+    assert run("info", tiny_run / "best.safetensors") == 0
+    assert "3 x 16 x 16" in capsys.readouterr().out
+    assert run("info") == 0
+    assert "ghostnet_130" in capsys.readouterr().out
+    assert run("info", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["ghostnet_100"]["params"] == 5.1825
+
+
+def test_info_misused(tiny_run: Path, capsys):
+    assert "did you mean ghostnet_100" in fails(capsys, "info", "ghostnet_1000")
+    assert "is a checkpoint, which fixes its network" in fails(
+        capsys, "info", tiny_run / "best.safetensors", "--width", "2"
+    )
+    assert "no argument width" in fails(capsys, "info", "ghostnet_100_printed", "--width", "2")
+    assert "there is no checkpoint" in fails(capsys, "info", "runs/nothing/best.safetensors")
+    assert "--image-size is 0" in fails(capsys, "info", "ghostnet_100", "--image-size", "0")
+
+
+def test_train_misused(photos: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert "there is no folder nowhere" in fails(capsys, "train", "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "holds nothing to learn from" in fails(capsys, "train", "empty")
+    assert "there is no model named 'ghostnet_1'" in fails(capsys, "train", photos, "--model", "ghostnet_1")
+    assert "no recipe named 'photoz'; did you mean photos" in fails(capsys, "train", photos, "--recipe", "photoz")
+    with pytest.raises(SystemExit) as caught:
+        run("train", photos, "--epochs", "0")
+    assert caught.value.code == 2
+    assert "epochs is 0" in capsys.readouterr().err
+    assert "a name without folders" in fails(capsys, "train", photos, "--name", "../x")
+    assert "leave the other options out" in fails(capsys, "train", "--resume", "runs/x", "--epochs", "3")
+    assert "holds no training run" in fails(capsys, "train", "--resume", "runs/x")
+    assert "--full and --root belong to fashion-mnist" in fails(capsys, "train", photos, "--full")
+    assert "28 x 28 grey images" in fails(capsys, "train", "--image-size", "32", "--epochs", "1")
+    for path in sorted(photos.rglob("*.png"))[:3]:
+        path.write_bytes(path.read_bytes()[:70])
+    assert "3 of 40 images cannot be used" in fails(capsys, "train", photos, "--name", "c", *TINY)
+    assert run("train", photos, "--name", "d", *TINY, "--skip-corrupt") == 0
+    assert "3 unreadable images were left out" in capsys.readouterr().out
+    assert "3 unreadable images were left out" in (tmp_path / "runs" / "d" / "report.html").read_text()
+    assert "exists already" in fails(capsys, "train", photos, "--name", "d", *TINY, "--skip-corrupt")
+
+
+def test_checkpoints_misused(tiny_run: Path, photos: Path, tmp_path: Path, capsys):
+    shutil.copy(tiny_run / "last.pt", tmp_path / "last.pt")
+    (tmp_path / "x.safetensors").write_text("hello")
+    for verb in ("eval", "predict"):
+        assert "there is no checkpoint" in fails(capsys, verb, tmp_path / "no.safetensors", photos)
+        assert "no safetensors file" in fails(capsys, verb, tmp_path / "x.safetensors", photos)
+        assert "no safetensors file" in fails(capsys, verb, tmp_path / "last.pt", photos)
+    assert "no image is given" in fails(capsys, "predict", tiny_run / "best.safetensors")
+    assert "there is no image or folder" in fails(capsys, "predict", tiny_run / "best.safetensors", "no.jpg")
+    assert "top is 0" in fails(capsys, "predict", tiny_run / "best.safetensors", photos, "--top", "0")
+    assert "give --csv a file" in fails(
+        capsys, "predict", tiny_run / "best.safetensors", photos, "--json", "--csv", "-"
+    )
+
+
+def test_a_missing_extra_is_named_before_anything_is_done(photos: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    sentence = fails(capsys, "train", photos, *TINY)
+    assert "needs jinja2, which is not installed; run: pip install 'ghostnets[train]'" in sentence
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_that_may_not_grow_is_one_sentence(photos: Path, tmp_path: Path):
+    """The kernel refuses the write itself, as on a full disk: no file may grow above 16 kB."""
+    command = [sys.executable, "-m", "ghostnets", "train", str(photos), "--name", "a", *TINY]
+    process = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, 16_384)),
+    )
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    assert "error: could not write" in process.stderr.splitlines()[-1]
+    assert not list((tmp_path / "runs" / "a").glob("*.partial"))
+    assert not (tmp_path / "runs" / "a" / "best.safetensors").exists()
+
+
+def test_the_pipe_that_closes_early(tmp_path: Path):
+    command = f"{sys.executable} -m ghostnets info --json | head -c 5"
+    process = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert process.stdout == '{\n  "'
+    assert "Traceback" not in process.stderr
+
+
+def test_grey_images_give_a_grey_network(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_images(tmp_path / "grey", classes={"a": 10, "b": 10}, grey=True)
+    assert run("train", "grey", "--name", "g", *TINY) == 0
+    assert run("info", "runs/g/best.safetensors") == 0
+    assert "1 x 16 x 16" in capsys.readouterr().out
+    Image.new("RGB", (50, 40), "red").save(tmp_path / "red.jpg")
+    assert run("predict", "runs/g/best.safetensors", "red.jpg") == 0

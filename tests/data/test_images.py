@@ -1,0 +1,144 @@
+"""Every kind of image file that people have, and some that they should not have."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as tvf
+
+from ghostnets.data import read_image
+from ghostnets.errors import ImageError
+
+COLOR = np.zeros((20, 30, 3), np.uint8)
+COLOR[:, :15] = (250, 10, 20)  # left red
+COLOR[:, 15:] = (10, 20, 250)  # right blue
+
+
+def mode_of(path: Path) -> str:
+    with Image.open(path) as image:
+        return image.mode
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp", "ppm"])
+def test_colour_files(tmp_path: Path, suffix: str):
+    Image.fromarray(COLOR).save(tmp_path / f"a.{suffix}", quality=95)
+    pixels = read_image(tmp_path / f"a.{suffix}", channels=3)
+    assert (pixels.dtype, pixels.shape) == (torch.uint8, (3, 20, 30))
+    assert (pixels[:, 10, 5].int() - torch.tensor([250, 10, 20])).abs().max() < 12
+    assert read_image(tmp_path / f"a.{suffix}", channels=1).shape == (1, 20, 30)
+
+
+def test_grey_becomes_three_equal_channels(tmp_path: Path):
+    Image.fromarray(COLOR).convert("L").save(tmp_path / "a.png")
+    pixels = read_image(tmp_path / "a.png", channels=3)
+    assert torch.equal(pixels[0], pixels[1])
+    assert torch.equal(pixels[0], pixels[2])
+
+
+def test_cmyk_has_the_right_colours(tmp_path: Path):
+    Image.fromarray(COLOR).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+    assert mode_of(tmp_path / "a.jpg") == "CMYK"
+    pixels = read_image(tmp_path / "a.jpg", channels=3)
+    assert (pixels[:, 10, 5].int() - torch.tensor([250, 10, 20])).abs().max() < 20
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path):
+    values = np.linspace(0, 65535, 600).reshape(20, 30).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert mode_of(tmp_path / "a.png").startswith("I")
+    pixels = read_image(tmp_path / "a.png", channels=1)[0]
+    assert torch.equal(pixels, torch.from_numpy((values >> 8).astype(np.uint8)))
+
+
+def test_palette_and_transparency_on_white(tmp_path: Path):
+    Image.fromarray(COLOR).convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "p.png")
+    assert mode_of(tmp_path / "p.png") == "P"
+    assert (read_image(tmp_path / "p.png", channels=3)[:, 10, 5].int() - torch.tensor([250, 10, 20])).abs().max() < 12
+    layer = Image.fromarray(COLOR).convert("RGBA")
+    layer.putalpha(Image.fromarray(np.where(np.arange(30) < 15, 255, 0).astype(np.uint8)[None].repeat(20, 0)))
+    layer.save(tmp_path / "a.png")
+    pixels = read_image(tmp_path / "a.png", channels=3)
+    assert pixels[:, 10, 5].tolist() == [250, 10, 20]
+    assert pixels[:, 10, 25].tolist() == [255, 255, 255]
+
+
+def test_first_frame_of_an_animation(tmp_path: Path):
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    for suffix in ("gif", "webp"):
+        frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:], lossless=True)
+        assert read_image(tmp_path / f"a.{suffix}", channels=3)[:, 4, 4].tolist() == [255, 0, 0]
+
+
+def test_exif_rotation(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise: what is left comes to the top
+    Image.fromarray(COLOR).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    pixels = read_image(tmp_path / "a.jpg", channels=3)
+    assert pixels.shape == (3, 30, 20)
+    assert pixels[0, 3, 10] > 200
+    assert pixels[2, 26, 10] > 200
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (31, 17)])
+def test_any_size_can_be_resized(tmp_path: Path, size: tuple[int, int]):
+    Image.new("RGB", size, "red").save(tmp_path / "a.png")
+    assert min(read_image(tmp_path / "a.png", channels=3, shorter_side=16).shape[1:]) == 16
+
+
+def test_a_very_long_image_is_cut_not_blown_up(tmp_path: Path):
+    Image.new("RGB", (100_000, 1)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png", channels=3, shorter_side=256).shape == (3, 256, 1024)
+
+
+def test_resizing_is_that_of_torchvision(tmp_path: Path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (61, 83, 3), dtype=np.uint8))
+    image.save(tmp_path / "a.png")
+    expected = tvf.pil_to_tensor(tvf.resize(image, [32]))
+    assert torch.equal(read_image(tmp_path / "a.png", channels=3, shorter_side=32), expected)
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("ignore:Image size")
+@pytest.mark.parametrize("size", [(30_000, 30_000), (11_000, 10_000), (2_000_000_000, 1)])
+def test_a_giant_is_refused_before_it_is_decoded(tmp_path: Path, size: tuple[int, int]):
+    (tmp_path / "a.png").write_bytes(png_header(*size))
+    with pytest.raises(ImageError, match=r"a\.png has .*the limit is 100 million; scale it down"):
+        read_image(tmp_path / "a.png", channels=3)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tif"])
+def test_truncated_files_are_refused_by_name(tmp_path: Path, suffix: str):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / f"a.{suffix}")
+    content = (tmp_path / f"a.{suffix}").read_bytes()
+    for length in (0, 3, 30, len(content) // 2):
+        (tmp_path / f"a.{suffix}").write_bytes(content[:length])
+        with pytest.raises(ImageError, match=rf"a\.{suffix}"):
+            read_image(tmp_path / f"a.{suffix}", channels=3)
+
+
+def test_text_missing_files_and_folders_are_refused(tmp_path: Path):
+    (tmp_path / "a.jpg").write_text("hello")
+    (tmp_path / "b.jpg").touch()
+    with pytest.raises(ImageError, match=r"a\.jpg cannot be read as an image"):
+        read_image(tmp_path / "a.jpg", channels=3)
+    with pytest.raises(ImageError, match="the file is empty"):
+        read_image(tmp_path / "b.jpg", channels=3)
+    with pytest.raises(ImageError, match="there is no image"):
+        read_image(tmp_path / "c.jpg", channels=3)
+    with pytest.raises(ImageError, match="cannot be read"):
+        read_image(tmp_path, channels=3)
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(ImageError, match="floating-point"):
+        read_image(tmp_path / "f.tif", channels=1)

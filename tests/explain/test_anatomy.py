@@ -1,0 +1,41 @@
+import pytest
+import torch
+from torch import nn
+
+from ghostnets.explain import ghost_maps
+from ghostnets.layers import GhostModule
+
+
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_each_ghost_stands_beside_the_map_it_is_made_from(ratio: int):
+    """Planted: the cheap kernels multiply their intrinsic map by 2, 3, ...; every ghost is then a copy of it."""
+    module = GhostModule(3, 4 * ratio, ratio=ratio, act=False).eval()
+    kernels = module.cheap_operation[0].weight
+    with torch.no_grad():
+        kernels.zero_()
+        for ghost in range(len(kernels)):
+            kernels[ghost, 0, 1, 1] = 2 + ghost
+    maps = ghost_maps(nn.Sequential(module), torch.randn(1, 3, 6, 5))[0]
+    assert maps.layer == "0"
+    assert maps.intrinsic.shape == (4, 6, 5)
+    assert maps.ghosts.shape == (4, ratio - 1, 6, 5)
+    for i in range(4):
+        for j in range(ratio - 1):
+            factor = 2 + i * (ratio - 1) + j
+            torch.testing.assert_close(maps.ghosts[i, j], maps.intrinsic[i] * factor, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(maps.similarity(), torch.ones(4, ratio - 1))
+
+
+def test_similarity_is_the_cosine_of_centred_maps_and_constant_maps_have_none():
+    module = GhostModule(1, 2, act=False).eval()
+    maps = ghost_maps(nn.Sequential(module), torch.zeros(1, 1, 4, 4))[0]
+    assert maps.similarity().isnan().all()
+    maps = ghost_maps(nn.Sequential(module), torch.randn(1, 1, 4, 4))[0]
+    pair = torch.stack([maps.intrinsic.flatten(), maps.ghosts.flatten()])
+    assert maps.similarity().item() == pytest.approx(torch.corrcoef(pair)[0, 1].item(), abs=1e-5)
+
+
+def test_a_network_without_ghosts_has_none_and_hooks_are_gone():
+    module = nn.Sequential(GhostModule(3, 4, ratio=1), GhostModule(4, 4))
+    assert [maps.layer for maps in ghost_maps(module.eval(), torch.randn(1, 3, 4, 4))] == ["1"]
+    assert not any(m._forward_hooks for m in module.modules())

@@ -1,0 +1,28 @@
+import pytest
+import torch
+
+from ghostnets.explain import ghost_savings
+from ghostnets.models import create_model
+
+
+@pytest.mark.parametrize("ratio", [2, 3, 4])
+def test_stages_add_up_and_theory_matches(ratio: int):
+    with torch.device("meta"):
+        model, plain = create_model("ghostnet_100", ratio=ratio), create_model("ghostnet_100", ratio=1)
+        savings = ghost_savings(model, plain, (3, 224, 224))
+    assert sum(stage.macs for stage in savings.stages) == savings.macs
+    assert sum(stage.plain_macs for stage in savings.stages) == savings.plain_macs
+    # What is outside the Ghost modules is the same in both.
+    assert savings.macs - savings.module_macs == savings.plain_macs - savings.plain_module_macs
+    measured = savings.plain_module_macs / savings.module_macs
+    # Exact where the ratio divides every channel count; a little work is cut off where it does not.
+    assert measured == pytest.approx(savings.theoretical_ratio, rel=1e-9 if ratio == 2 else 0.02)
+    assert [s.output_shape for s in savings.stages if s.name == "blocks.8"] == [(160, 7, 7)]
+    assert savings.stages[-1].output_shape == (1000,)
+
+
+def test_without_a_twin():
+    savings = ghost_savings(create_model("ghostnet_100_printed"), None, (3, 32, 32))
+    assert savings.plain_macs is None
+    assert savings.theoretical_ratio is None
+    assert {stage.name for stage in savings.stages} >= {"features.0", "features.16", "squeeze.0", "classifier.4"}

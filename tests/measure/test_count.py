@@ -1,0 +1,49 @@
+import timm
+import torch
+from fvcore.nn import FlopCountAnalysis
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ghostnets.measure import count
+from ghostnets.models import create_model
+
+
+def test_by_formula():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 5, padding=2, groups=8),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
+    )  # fmt: skip
+    cost = count(model, (3, 9, 7))
+    assert [layer.kind for layer in cost.layers] == ["conv 3x3", "depthwise 5x5", "linear"]
+    assert [layer.macs for layer in cost.layers] == [5 * 4 * 8 * 3 * 9, 5 * 4 * 8 * 25, 8 * 5]
+    assert [layer.params for layer in cost.layers] == [8 * 27 + 8, 8 * 25 + 8, 45]
+    assert cost.layers[0].output_shape == (8, 5, 4)
+    assert cost.activation_bytes == 4 * (8 * 20 + 8 * 20 + 5)
+    assert cost.params == sum(p.numel() for p in model.parameters())
+    assert cost.not_counted == {"BatchNorm2d": 1, "ReLU": 1, "AdaptiveAvgPool2d": 1, "Flatten": 1}
+
+
+def test_agrees_with_the_counter_of_torch_which_counts_two_for_a_multiply_add():
+    model = create_model("ghostnet_100").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, 224, 224))
+    assert counter.get_total_flops() == 2 * count(model, (3, 224, 224)).macs
+
+
+def test_agrees_with_fvcore_on_convolutions_and_linear_layers():
+    model = create_model("ghostnet_100").eval()
+    analysis = FlopCountAnalysis(model, torch.zeros(1, 3, 224, 224))
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    by_operator = analysis.by_operator()
+    assert by_operator["conv"] + by_operator["linear"] == count(model, (3, 224, 224)).macs
+
+
+def test_counts_a_foreign_network_and_leaves_it_as_it_was():
+    model = timm.create_model("mobilenetv3_large_100").train()
+    model.bn1.eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    assert 210e6 < count(model, (3, 224, 224)).macs < 225e6  # published: 219 M
+    assert model.training
+    assert not model.bn1.training
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert not any(m._forward_hooks for m in model.modules())
