@@ -11,6 +11,7 @@ import torch
 from ghostnets import __version__
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.explain import ClassRow, Curve, Example, RunReport, ghost_savings, write_report
+from ghostnets.measure import processor_name
 from ghostnets.models import create_model, model_arguments
 from ghostnets.predict import Predictor
 from ghostnets.train import RECIPES, Recipe, RunFolder, TrainingResult, recipe_for
@@ -85,7 +86,7 @@ def write_run_report(run: RunFolder, result: TrainingResult) -> None:
             **{name: str(value) for name, value in asdict(config.recipe).items() if value is not None},
             "best epoch": str(result.best_epoch),
             "threads": str(config.threads),
-            "processor": platform.processor() or platform.machine(),
+            "processor": processor_name(),
             "versions": f"ghostnets {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
         },
         command=_command(config.data, config.recipe, full=config.full, root=config.root, skip=config.skip_corrupt),

@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from ghostnets.data.images import read_image
 from ghostnets.data.transforms import CropAndFlip, Preprocessing, ShiftAndFlip
@@ -151,9 +150,9 @@ def training_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of one epoch in random order: uint8 (B, C, S, S) and labels int64 (B,).
 
-    What comes out depends on ``seed``, ``epoch`` and the images alone, not on the number of workers nor on what was
-    drawn before, so that a resumed run sees what the undisturbed run would have seen. A last batch that is not full
-    is left out; images that all fit in one batch make one.
+    What comes out depends on ``seed``, ``epoch`` and the images alone, not on what was drawn before, so that a resumed
+    run sees what the undisturbed run would have seen. A last batch that is not full is left out; images that all fit in
+    one batch make one.
 
     Args:
         images: At least 2.
@@ -166,82 +165,45 @@ def training_batches(
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(_mix(seed, epoch))).tolist()
     size = min(batch_size, len(order))
     batches = [order[i : i + size] for i in range(0, len(order) - size + 1, size)][start:]
-    return _load(_TrainingView(images, augmentation, seed, epoch), batches, images)
+    for indices, pixels in _read(images, batches):
+        if isinstance(augmentation, ShiftAndFlip):
+            # indices[0] tells the batches of an epoch apart, since each image occurs once.
+            batch = augmentation(_stack(pixels), _mix(seed, epoch, indices[0]))
+        else:
+            batch = torch.stack([augmentation(p, _mix(seed, epoch, i)) for i, p in zip(indices, pixels, strict=True)])
+        yield batch, images.labels[indices]
 
 
 def evaluation_batches(
     images: Images, preprocessing: Preprocessing, *, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """All images in order, centre cut: uint8 (B, C, S, S) and labels int64 (B,); the last batch may be smaller."""
-    indices = list(range(len(images)))
-    batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
-    return _load(_EvaluationView(images, preprocessing), batches, images)
+    order = list(range(len(images)))
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    for indices, pixels in _read(images, batches):
+        yield _stack([preprocessing.center(image) for image in pixels]), images.labels[indices]
 
 
-@dataclass(frozen=True)
-class _TrainingView(Dataset[tuple[Tensor, Tensor]]):
-    images: Images
-    augmentation: ShiftAndFlip | CropAndFlip
-    seed: int
-    epoch: int
+def _read(images: Images, batches: list[list[int]]) -> Iterator[tuple[list[int], list[Tensor]]]:
+    """The images of each batch, decoded by all cores at once where they are files.
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        labels = self.images.labels[indices]
-        if isinstance(self.augmentation, ShiftAndFlip):
-            # indices[0] tells the batches of an epoch apart, since each image occurs once.
-            batch_seed = _mix(self.seed, self.epoch, indices[0])
-            return self.augmentation(_stack(self.images, indices), batch_seed), labels
-        pixels = [self.augmentation(self.images[i], _mix(self.seed, self.epoch, i)) for i in indices]
-        return torch.stack(pixels), labels
+    Between two steps, not beside them: on a CPU, a thread that decodes while the network computes makes all threads of
+    the network wait for the one whose core it took (docs/log.md).
+    """
+    if not isinstance(images, FileImages):
+        for indices in batches:
+            yield indices, [images[i] for i in indices]
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
+        for indices in batches:
+            yield indices, list(pool.map(images.__getitem__, indices))
 
 
-@dataclass(frozen=True)
-class _EvaluationView(Dataset[tuple[Tensor, Tensor]]):
-    images: Images
-    preprocessing: Preprocessing
-
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        if isinstance(self.images, ArrayImages) and isinstance(self.images.pixels, Tensor):
-            pixels = self.preprocessing.center(self.images.pixels[indices])
-        else:
-            pixels = torch.stack([self.preprocessing.center(self.images[i]) for i in indices])
-        return pixels, self.images.labels[indices]
-
-
-def _load(
-    view: Dataset[tuple[Tensor, Tensor]], batches: list[list[int]], images: Images
-) -> Iterator[tuple[Tensor, Tensor]]:
-    # Handing batches from one process to another costs more than cutting them from memory; decoding costs more still.
-    workers = 0 if isinstance(images, ArrayImages) else min(8, os.cpu_count() or 1)
-    return iter(
-        DataLoader(
-            view,
-            batch_sampler=batches,
-            collate_fn=_as_is,
-            num_workers=workers,
-            worker_init_fn=_leave_interrupts_to_the_parent,
-            generator=torch.Generator(),  # else each epoch would draw from the stream that dropout draws from
-        )
-    )
-
-
-def _stack(images: Images, indices: list[int]) -> Tensor:
-    if isinstance(images, ArrayImages) and isinstance(images.pixels, Tensor):
-        return images.pixels[indices]
+def _stack(images: list[Tensor]) -> Tensor:
     try:
-        return torch.stack([images[i] for i in indices])
+        return torch.stack(images)
     except RuntimeError as error:
         raise DataError("the images have different sizes; choose an augmentation that resizes them.") from error
-
-
-def _as_is(batch: Any) -> Any:
-    return batch  # __getitems__ has put it together
-
-
-def _leave_interrupts_to_the_parent(_: int) -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _mix(*numbers: int) -> int:

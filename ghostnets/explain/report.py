@@ -16,7 +16,7 @@ from ghostnets.files import write_text
 
 __all__ = ["ClassRow", "Curve", "Example", "RunReport", "write_report"]
 
-PAIRS_SHOWN = 12  # intrinsic map and ghosts, for each layer
+PAIRS_SHOWN = 10  # intrinsic map and ghosts, for each layer
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def write_report(path: str | os.PathLike[str], report: RunReport) -> None:
     environment.filters["map_png"] = map_png
     environment.filters["pixels_png"] = pixels_png
     environment.filters["millions"] = lambda value: f"{value / 1e6:,.2f}"
-    environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
+    environment.filters["percent"] = lambda value: f"{value:.1%}"
     curves = curves_figure(report.epochs, {c.label: (c.training, c.validation) for c in report.curves})
     names = [row.name for row in report.classes]
     maps = _spread(ghost_maps(report.model, report.example_input), 4)

@@ -38,7 +38,7 @@ class GhostModule(nn.Module):
         kernel_size: Kernel of the primary convolution (k). 1 in GhostNet.
         ratio: s, the number of maps made from each intrinsic map, itself included. 1 is the plain convolution:
             no cheap operation, the same network shape at its full price.
-        cheap_kernel_size: Kernel of the cheap operation (d), odd. 3 in all published networks (table 2 of the paper
+        cheap_kernel_size: Kernel of the cheap operation (d), odd. 3 in all published networks (table 3 of the paper
             compares 1, 3, 5, 7).
         stride: Stride of the primary convolution.
         act: Whether ReLU follows both halves. False in the second module of a bottleneck, which is linear.
