@@ -5,8 +5,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ghostnets.files import write_atomically
@@ -60,8 +59,6 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
         "training": checkpoint.training,
     }
     tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.state_dict.items()}
+    content = save(tensors, metadata={METADATA_KEY: json.dumps(description)})
     with write_atomically(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(description)})
-        except SafetensorError as error:  # it wraps what the disk said
-            raise OSError(None, str(error)) from error
+        temporary.write_bytes(content)  # Python's own write says what is wrong where it fails

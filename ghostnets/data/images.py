@@ -1,6 +1,7 @@
 """One image file -> pixels: right for the kinds of files that people have, safe for those they should not have."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def decode(path: str | os.PathLike[str]) -> Image.Image:
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ImageError(_too_large(path, f"{image.width} x {image.height} pixels"))
+                raise ImageError(_too_large(path, image.width * image.height))
             image.load()
             upright = ImageOps.exif_transpose(image)
         return _to_8_bit(upright, path)
@@ -57,7 +58,8 @@ def decode(path: str | os.PathLike[str]) -> Image.Image:
     except FileNotFoundError as error:
         raise ImageError(f"there is no image {path}.") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(_too_large(path, "more")) from error
+        number = re.search(r"\d+", str(error))  # PIL refuses to open it, and names the size in its message alone
+        raise ImageError(_too_large(path, int(number[0]) if number else MAX_PIXELS + 1)) from error
     except MemoryError as error:
         raise ImageError(f"{path} does not fit into memory; scale it down.") from error
     except Exception as error:  # decoders of damaged files raise OSError, SyntaxError, struct.error, IndexError, ...
@@ -118,5 +120,8 @@ def _to_8_bit(image: Image.Image, path: str | os.PathLike[str]) -> Image.Image:
     return image.convert("L" if image.mode in GREY_MODES else "RGB")
 
 
-def _too_large(path: str | os.PathLike[str], size: str) -> str:
-    return f"{path} has {size}, the limit is {MAX_PIXELS // 10**6} million; scale it down or remove it."
+def _too_large(path: str | os.PathLike[str], pixels: int) -> str:
+    return (
+        f"{path} has {pixels / 1e6:.0f} million pixels, the limit is {MAX_PIXELS / 1e6:.0f} million;"
+        " scale it down or remove it."
+    )

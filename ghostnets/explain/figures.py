@@ -1,4 +1,4 @@
-"""Figures, as text of an SVG or as PNG bytes. Neutral colours, so that they read on a light and on a dark page."""
+"""Figures, as text of an SVG or as PNG bytes."""
 
 import io
 import os
@@ -88,6 +88,7 @@ def to_svg(figure: "Figure", *, title: str, prefix: str) -> str:
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
+    svg = svg.replace(INK, "currentColor")  # the page knows whether it is light or dark
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
 

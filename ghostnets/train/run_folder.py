@@ -126,11 +126,10 @@ class RunFolder:
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Raises StorageError; the older state is then untouched."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
         with write_atomically(self.last) as temporary:
-            try:
-                torch.save(state, temporary)
-            except RuntimeError as error:  # torch's zip writer hides the reason of a failed write
-                raise OSError(None, str(error).splitlines()[0]) from error
+            temporary.write_bytes(buffer.getbuffer())  # torch's own writer would hide why a write failed
 
     def load_state(self) -> dict[str, Any] | None:
         """The last saved state, or None where the run was stopped before it saved one.

@@ -110,10 +110,14 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore:Image size")
-@pytest.mark.parametrize("size", [(30_000, 30_000), (11_000, 10_000), (2_000_000_000, 1)])
-def test_a_giant_is_refused_before_it_is_decoded(tmp_path: Path, size: tuple[int, int]):
+@pytest.mark.parametrize(
+    ("size", "millions"), [((30_000, 30_000), 900), ((11_000, 10_000), 110), ((2_000_000_000, 1), 2000)]
+)
+def test_a_giant_is_refused_before_it_is_decoded(tmp_path: Path, size: tuple[int, int], millions: int):
     (tmp_path / "a.png").write_bytes(png_header(*size))
-    with pytest.raises(ImageError, match=r"a\.png has .*the limit is 100 million; scale it down"):
+    with pytest.raises(
+        ImageError, match=rf"a\.png has {millions} million pixels, the limit is 100 million; scale it down"
+    ):
         read_image(tmp_path / "a.png", channels=3)
 
 
