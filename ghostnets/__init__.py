@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ghostnets.errors import GhostNetsError
     from ghostnets.models import create_model, list_models
     from ghostnets.predict import load_predictor
-    from ghostnets.train import train
+    from ghostnets.train import resume_training, train_model
 
 __all__ = [
     "GhostNetsError",
@@ -25,8 +25,9 @@ __all__ = [
     "list_models",
     "load_checkpoint",
     "load_predictor",
+    "resume_training",
     "save_checkpoint",
-    "train",
+    "train_model",
 ]
 
 _ROOMS = {
@@ -35,8 +36,9 @@ _ROOMS = {
     "list_models": "models",
     "load_checkpoint": "checkpoints",
     "load_predictor": "predict",
+    "resume_training": "train",
     "save_checkpoint": "checkpoints",
-    "train": "train",
+    "train_model": "train",
 }
 
 

@@ -20,8 +20,8 @@ from ghostnets.train import (
     TrainingResult,
     named_recipe,
     recipe_for,
-    resume,
-    train,
+    resume_training,
+    train_model,
 )
 
 __all__ = ["main"]
@@ -69,14 +69,14 @@ def main(arguments: list[str]) -> int:
                 "--resume takes everything from the run's folder; leave the other options out, or start a new run."
             )
         with ProgressBars() as bars:
-            result = resume(command.resume, reporter=bars)
+            result = resume_training(command.resume, reporter=bars)
     else:
         if command.name is not None and (not command.name or Path(command.name).name != command.name):
             raise ConfigurationError(
                 f"--name is {command.name!r}; it must be a name without folders: runs/NAME is made."
             )
         with ProgressBars() as bars:
-            result = train(
+            result = train_model(
                 command.data,
                 folder=Path("runs", command.name) if command.name else None,
                 recipe=command.recipe,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ghostnets.data.sets import ArrayImages, ImageSplits
+from ghostnets.data.sets import ArrayImages, ImageSplits, held_out
 from ghostnets.data.transforms import Preprocessing
 from ghostnets.errors import ConfigurationError, DataError
 
@@ -25,7 +25,7 @@ __all__ = ["CLASS_NAMES", "FashionMnist", "read_idx"]
 CLASS_NAMES = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
-VALIDATION_IMAGES_PER_CLASS = 1 / 12  # share of the training images: 1,000 of 12,000
+VALIDATION_SHARE = 1 / 12  # 1,000 of 12,000 training images
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,7 @@ class FashionMnist:
         (train_pixels, train_labels), (test_pixels, test_labels) = self._read("train"), self._read("test")
         for _ in range(len(train_labels) + len(test_labels)):
             on_image()
-        generator = torch.Generator().manual_seed(self.seed)
-        in_val = torch.zeros(len(train_labels), dtype=torch.bool)
-        for label in range(len(CLASS_NAMES)):
-            members = (train_labels == label).nonzero().flatten()
-            count = round(VALIDATION_IMAGES_PER_CLASS * len(members))
-            in_val[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+        in_val = held_out(train_labels, VALIDATION_SHARE, self.seed)
         return ImageSplits(
             train=ArrayImages(train_pixels[~in_val], train_labels[~in_val]),
             val=ArrayImages(train_pixels[in_val], train_labels[in_val]),
@@ -130,7 +125,7 @@ def _download(part: str) -> tuple[Tensor, Tensor]:
         dataset = FashionMNIST(str(cache), train=part == "train", download=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"Fashion-MNIST could not be downloaded ({str(error).splitlines()[0]});"
+            f"Fashion-MNIST could not be downloaded ({str(error).splitlines()[0].rstrip(':')});"
             " give a folder that holds its four *-ubyte.gz files: --root FOLDER."
         ) from error
     return dataset.data[:, None], dataset.targets.long()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ghostnets.data.images import IMAGE_SUFFIXES, is_grey
-from ghostnets.data.sets import Images, ImageSplits, load_files
+from ghostnets.data.sets import Images, ImageSplits, held_out, load_files
 from ghostnets.data.transforms import Preprocessing
 from ghostnets.errors import ConfigurationError, DataError, ImageError
 
@@ -201,18 +201,14 @@ def _split_off(
     files: LabelledFiles, class_names: Sequence[str], share: float, seed: int
 ) -> tuple[LabelledFiles, LabelledFiles]:
     """Training and validation files: of each class the nearest number to ``share``, at least one on either side."""
-    generator = torch.Generator().manual_seed(seed)
     labels = torch.tensor(files.labels)
-    in_val = torch.zeros(len(labels), dtype=torch.bool)
-    for label, name in enumerate(class_names):
-        members = (labels == label).nonzero().flatten()
-        if len(members) < 2:
+    for name, count in zip(class_names, labels.bincount().tolist(), strict=True):
+        if count < 2:
             raise DataError(
                 f"class {name} has a single image, so none can be kept back for validation;"
                 " add at least one, or make a val/ folder beside train/."
             )
-        count = min(max(1, round(share * len(members))), len(members) - 1)
-        in_val[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+    in_val = held_out(labels, share, seed)
 
     def take(mask: Tensor) -> LabelledFiles:
         indices = mask.nonzero().flatten().tolist()

@@ -15,7 +15,16 @@ from ghostnets.data.images import read_image
 from ghostnets.data.transforms import CropAndFlip, Preprocessing, ShiftAndFlip
 from ghostnets.errors import DataError, ImageError
 
-__all__ = ["ArrayImages", "FileImages", "ImageSplits", "Images", "evaluation_batches", "load_files", "training_batches"]
+__all__ = [
+    "ArrayImages",
+    "FileImages",
+    "ImageSplits",
+    "Images",
+    "evaluation_batches",
+    "held_out",
+    "load_files",
+    "training_batches",
+]
 
 CACHE_BYTES = 2 * 1024**3  # decoded images up to this size are kept in memory
 
@@ -143,6 +152,23 @@ def load_files(
         return ArrayImages(cache, labels), problems
     kept = [paths[index] for index in readable]
     return FileImages(kept, labels, channels=channels, shorter_side=shorter_side), problems
+
+
+def held_out(labels: Tensor, share: float, seed: int) -> Tensor:
+    """Chooses images for validation, class by class: bool (N,), True for those held out.
+
+    Args:
+        labels: int64 (N,); each class must occur at least twice.
+        share: Of each class; the nearest number of images, at least one on either side.
+        seed: Of the choice.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    for label in range(int(labels.max()) + 1):
+        members = (labels == label).nonzero().flatten()
+        count = min(max(1, round(share * len(members))), len(members) - 1)
+        mask[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+    return mask
 
 
 def training_batches(

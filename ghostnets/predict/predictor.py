@@ -98,9 +98,10 @@ class Predictor:
 def load_predictor(path: str | os.PathLike[str]) -> Predictor:
     """Reads a checkpoint of a training run.
 
-    >>> predictor = load_predictor("runs/photos-ghostnet_100/best.safetensors")  # doctest: +SKIP
-    >>> predictor("photo.jpg").classes[0]  # doctest: +SKIP
-    'bees'
+    Example::
+
+        predictor = load_predictor("runs/photos-ghostnet_100/best.safetensors")
+        print(predictor("photo.jpg").classes[0])
 
     Raises:
         CheckpointError: The file cannot be used; the message says why.

@@ -1,7 +1,7 @@
 """Training and evaluation."""
 
 from ghostnets.train.evaluate import ClassResult, Evaluation, evaluate
-from ghostnets.train.loop import InterruptedRunError, TrainingResult, resume, train
+from ghostnets.train.loop import InterruptedRunError, TrainingResult, resume_training, train_model
 from ghostnets.train.recipe import RECIPES, Recipe, named_recipe, recipe_for
 from ghostnets.train.reporter import Reporter
 from ghostnets.train.run_folder import EpochResult, RunConfig, RunFolder
@@ -20,6 +20,6 @@ __all__ = [
     "evaluate",
     "named_recipe",
     "recipe_for",
-    "resume",
-    "train",
+    "resume_training",
+    "train_model",
 ]

@@ -3,14 +3,9 @@
 import json
 import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -34,8 +29,9 @@ from ghostnets.train.evaluate import Evaluation, evaluate
 from ghostnets.train.recipe import RECIPES, SMALL_IMAGE, Recipe, recipe_for
 from ghostnets.train.reporter import Reporter
 from ghostnets.train.run_folder import EpochResult, RunConfig, RunFolder
+from ghostnets.train.stop import stop_requests
 
-__all__ = ["InterruptedRunError", "TrainingResult", "resume", "train"]
+__all__ = ["InterruptedRunError", "TrainingResult", "resume_training", "train_model"]
 
 SAVE_SECONDS = 600  # within a long epoch the state is saved this often
 STATE_VERSION = 1
@@ -94,7 +90,7 @@ class InterruptedRunError(RunError):
         super().__init__(f"stopped, nothing is lost; go on with: ghostnets train --resume {folder}")
 
 
-def train(
+def train_model(
     data: str | os.PathLike[str] = "fashion-mnist",
     *,
     folder: str | os.PathLike[str] | None = None,
@@ -142,23 +138,28 @@ def train(
     require("tensorboard", extra="train")
     with torch.device("meta"):  # a name or argument that does not exist shows before a folder is made
         create_model(recipe.model, **_model_arguments(recipe, len(source.class_names)))
-    run.create(config)
-    return _Training(run, config, reporter or Reporter()).run_to_the_end()
+    run.refuse_existing()
+    training = _Training(run, config, reporter or Reporter())
+    training.read_images()
+    run.create(config)  # not before the images are known to be good
+    return training.run_to_the_end()
 
 
-def resume(folder: str | os.PathLike[str], *, reporter: Reporter | None = None) -> TrainingResult:
+def resume_training(folder: str | os.PathLike[str], *, reporter: Reporter | None = None) -> TrainingResult:
     """Goes on with a stopped run as if nothing had happened: the final weights are the same, bit for bit (CPU).
 
     Everything comes from the run's folder, the number of torch's threads included, which is set for the process.
 
     Raises:
         RunError: The folder holds no run, or its state is damaged.
-        Others as ``train``.
+        Others as ``train_model``.
     """
     run = RunFolder(folder)
     config = run.read_config()
     torch.set_num_threads(config.threads)
-    return _Training(run, config, reporter or Reporter()).run_to_the_end()
+    training = _Training(run, config, reporter or Reporter())
+    training.read_images()
+    return training.run_to_the_end()
 
 
 @dataclass
@@ -183,7 +184,7 @@ class _Training:
     def __init__(self, run: RunFolder, config: RunConfig, reporter: Reporter) -> None:
         self.run, self.config, self.recipe, self.reporter = run, config, config.recipe, reporter
         recipe = self.recipe
-        assert recipe.image_size is not None  # train() has resolved both
+        assert recipe.image_size is not None  # train_model() has resolved both
         assert recipe.in_chans is not None
         self.source = open_data(
             config.data, full=config.full, root=config.root, val_share=recipe.val_share, seed=recipe.seed
@@ -192,15 +193,17 @@ class _Training:
         self.preprocessing = Preprocessing.standard(recipe.image_size, recipe.in_chans)
         self.arguments = _model_arguments(recipe, len(self.class_names))
 
-    def run_to_the_end(self) -> TrainingResult:
+    def read_images(self) -> None:
         self.reporter.reading(self.source.count())
         self.splits = self.source.load(
             self.preprocessing, skip_corrupt=self.config.skip_corrupt, on_image=self.reporter.image_read
         )
         for sentence in self.splits.skipped:
             self.reporter.note(f"left out: {sentence}")
+
+    def run_to_the_end(self) -> TrainingResult:
         self._prepare()
-        with _stop_requests() as self.stop:
+        with stop_requests() as self.stop:
             self._epochs()
         return self._finish(self.splits)
 
@@ -421,31 +424,3 @@ def _free_folder(name: str) -> Path:
     while (folder := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
         number += 1
     return folder
-
-
-@dataclass
-class _Stop:
-    number: int | None = None  # of the signal that asked to stop
-
-
-@contextmanager
-def _stop_requests() -> Iterator[_Stop]:
-    """While inside, the first SIGINT or SIGTERM is noted, for the loop to stop between steps; a second acts at once."""
-    stop = _Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # signals reach the main thread only
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        stop.number = number
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -87,6 +87,14 @@ class RunFolder:
         self.result = self.path / "result.json"
         self.report = self.path / "report.html"
 
+    def refuse_existing(self) -> None:
+        """Raises RunError where the folder exists and is not empty."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunError(
+                f"{self.path} exists already; choose another name (--name),"
+                f" or go on with the run in it: ghostnets train --resume {self.path}"
+            )
+
     def create(self, config: RunConfig) -> None:
         """Makes the folder.
 
@@ -94,11 +102,7 @@ class RunFolder:
             RunError: It exists and is not empty.
             StorageError: It cannot be made.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise RunError(
-                f"{self.path} exists already; choose another name (--name),"
-                f" or go on with the run in it: ghostnets train --resume {self.path}"
-            )
+        self.refuse_existing()
         content = {"ghostnets_version": __version__, **asdict(config)}
         write_text(self.config_file, json.dumps(content, indent=2) + "\n")
 

@@ -208,7 +208,8 @@ def test_train_misused(photos: Path, tmp_path: Path, monkeypatch, capsys):
     assert "28 x 28 grey images" in fails(capsys, "train", "--image-size", "32", "--epochs", "1")
     for path in sorted(photos.rglob("*.png"))[:3]:
         path.write_bytes(path.read_bytes()[:70])
-    assert "3 of 40 images cannot be used" in fails(capsys, "train", photos, "--name", "c", *TINY)
+    assert "3 of 40 images cannot be used" in fails(capsys, "train", photos, "--name", "d", *TINY)
+    assert not (tmp_path / "runs").exists()  # so the same name can be used again
     assert run("train", photos, "--name", "d", *TINY, "--skip-corrupt") == 0
     assert "3 unreadable images were left out" in capsys.readouterr().out
     assert "3 unreadable images were left out" in (tmp_path / "runs" / "d" / "report.html").read_text()
@@ -236,6 +237,19 @@ def test_a_missing_extra_is_named_before_anything_is_done(photos: Path, tmp_path
     sentence = fails(capsys, "train", photos, *TINY)
     assert "needs jinja2, which is not installed; run: pip install 'ghostnets[train]'" in sentence
     assert not (tmp_path / "runs").exists()
+
+
+def test_prediction_and_info_need_no_extra(tiny_run: Path, photos: Path):
+    code = (
+        "import sys\n"
+        "for name in ('matplotlib', 'jinja2', 'torchmetrics', 'tensorboard'): sys.modules[name] = None\n"
+        "from ghostnets.cli.main import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    for arguments in (["predict", tiny_run / "best.safetensors", photos / "dark"], ["info", "ghostnet_050"]):
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stderr
 
 
 def test_a_file_that_may_not_grow_is_one_sentence(photos: Path, tmp_path: Path):

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.errors import ConfigurationError, RunError, StorageError
 from ghostnets.files import write_text
-from ghostnets.train import InterruptedRunError, Recipe, Reporter, RunFolder, resume, train
+from ghostnets.train import InterruptedRunError, Recipe, Reporter, RunFolder, resume_training, train_model
 
 RECIPE = Recipe(model="ghostnet_050", width=0.1, epochs=3, batch_size=8, lr=0.05, drop_rate=0.3)
 
@@ -52,7 +52,7 @@ def assert_same(a: Path, b: Path) -> None:
 
 
 def test_what_a_run_leaves_behind(photos: Path, tmp_path: Path):
-    result = train(photos, folder=tmp_path / "run", recipe=RECIPE)
+    result = train_model(photos, folder=tmp_path / "run", recipe=RECIPE)
     run = RunFolder(tmp_path / "run")
     assert sorted(p.name for p in run.path.iterdir()) == [
         "best.safetensors", "config.json", "last.pt", "metrics.csv", "result.json", "tensorboard",
@@ -77,7 +77,7 @@ def test_what_a_run_leaves_behind(photos: Path, tmp_path: Path):
 
 def test_the_same_run_twice_is_the_same(photos: Path, tmp_path: Path):
     for name in ("a", "b"):
-        train(photos, folder=tmp_path / name, recipe=RECIPE)
+        train_model(photos, folder=tmp_path / name, recipe=RECIPE)
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
@@ -86,31 +86,31 @@ def test_the_same_run_twice_is_the_same(photos: Path, tmp_path: Path):
     "steps", [1, 4, 6, 11]
 )  # 4 steps an epoch: after the first, at an end, in the middle, near the end
 def test_stopped_in_the_middle_and_resumed(photos: Path, tmp_path: Path, steps: int, number: int):
-    train(photos, folder=tmp_path / "whole", recipe=RECIPE)
+    train_model(photos, folder=tmp_path / "whole", recipe=RECIPE)
     with pytest.raises(InterruptedRunError, match=r"go on with: ghostnets train --resume .*parts") as caught:
-        train(photos, folder=tmp_path / "parts", recipe=RECIPE, reporter=StopAt(steps, number))
+        train_model(photos, folder=tmp_path / "parts", recipe=RECIPE, reporter=StopAt(steps, number))
     assert caught.value.signal == number
     with pytest.raises(InterruptedRunError):
-        resume(tmp_path / "parts", reporter=StopAt(1, number))
+        resume_training(tmp_path / "parts", reporter=StopAt(1, number))
     torch.manual_seed(99)  # whatever the new process did before
-    resume(tmp_path / "parts")
+    resume_training(tmp_path / "parts")
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_images_larger_than_the_input_are_cropped_and_resume_as_well(tmp_path: Path):
     photos = make_images(tmp_path / "photos", classes={"a": 12, "b": 12}, size=(60, 50))
     recipe = RECIPE.changed(image_size=32, epochs=2)
-    train(photos, folder=tmp_path / "whole", recipe=recipe)
+    train_model(photos, folder=tmp_path / "whole", recipe=recipe)
     with pytest.raises(InterruptedRunError):
-        train(photos, folder=tmp_path / "parts", recipe=recipe, reporter=StopAt(3))
-    resume(tmp_path / "parts")
+        train_model(photos, folder=tmp_path / "parts", recipe=recipe, reporter=StopAt(3))
+    resume_training(tmp_path / "parts")
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_killed_at_any_moment_and_resumed(photos: Path, tmp_path: Path):
     """SIGKILL leaves no time to save: the run goes on from what it had saved before."""
     options = ["--recipe", "photos", "--model", "ghostnet_050", *TINY, "--epochs", "12", "--drop-rate", "0.3"]
-    train(photos, folder=tmp_path / "runs" / "whole", recipe=RECIPE.changed(epochs=12))
+    train_model(photos, folder=tmp_path / "runs" / "whole", recipe=RECIPE.changed(epochs=12))
     command = [sys.executable, "-m", "ghostnets", "train", str(photos), "--name", "killed", *options]
     killed = tmp_path / "runs" / "killed"
     kills = 0
@@ -138,73 +138,73 @@ def test_killed_at_any_moment_and_resumed(photos: Path, tmp_path: Path):
 
 
 def test_resuming_a_finished_run_only_evaluates(photos: Path, tmp_path: Path):
-    first = train(photos, folder=tmp_path / "run", recipe=RECIPE)
+    first = train_model(photos, folder=tmp_path / "run", recipe=RECIPE)
     before = (tmp_path / "run" / "last.pt").read_bytes()
-    again = resume(tmp_path / "run")
+    again = resume_training(tmp_path / "run")
     assert again.to_dict() == first.to_dict()
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
 
 
 def test_a_run_stopped_before_its_first_save_starts_anew(photos: Path, tmp_path: Path):
-    train(photos, folder=tmp_path / "a", recipe=RECIPE)
+    train_model(photos, folder=tmp_path / "a", recipe=RECIPE)
     RunFolder(tmp_path / "b").create(RunFolder(tmp_path / "a").read_config())
-    resume(tmp_path / "b")
+    resume_training(tmp_path / "b")
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
 def test_a_test_part_is_measured_and_not_chosen_on(tmp_path: Path):
     make_images(tmp_path / "d" / "train", classes={"a": 16, "b": 16})
     make_images(tmp_path / "d" / "test", classes={"a": 3, "b": 4})
-    result = train(tmp_path / "d", folder=tmp_path / "run", recipe=RECIPE)
+    result = train_model(tmp_path / "d", folder=tmp_path / "run", recipe=RECIPE)
     assert (result.part, result.evaluation.images) == ("test", 7)
 
 
 def test_an_existing_folder_is_left_alone(photos: Path, tmp_path: Path):
     write_text(tmp_path / "run" / "precious.txt", "mine")
     with pytest.raises(RunError, match="exists already; choose another name"):
-        train(photos, folder=tmp_path / "run", recipe=RECIPE)
+        train_model(photos, folder=tmp_path / "run", recipe=RECIPE)
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["precious.txt"]
 
 
 def test_a_wrong_model_makes_no_folder(photos: Path, tmp_path: Path):
     for recipe in (RECIPE.changed(model="ghostnet"), RECIPE.changed(model="ghostnet_100_printed")):
         with pytest.raises(ConfigurationError):
-            train(photos, folder=tmp_path / "run", recipe=recipe)
+            train_model(photos, folder=tmp_path / "run", recipe=recipe)
     assert not (tmp_path / "run").exists()
 
 
 def test_resuming_what_is_no_run_or_is_damaged(photos: Path, tmp_path: Path):
     with pytest.raises(RunError, match=r"holds no training run"):
-        resume(tmp_path)
+        resume_training(tmp_path)
     with pytest.raises(InterruptedRunError):
-        train(photos, folder=tmp_path / "run", recipe=RECIPE, reporter=StopAt(2))
+        train_model(photos, folder=tmp_path / "run", recipe=RECIPE, reporter=StopAt(2))
     content = (tmp_path / "run" / "last.pt").read_bytes()
     (tmp_path / "run" / "last.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(RunError, match=r"cannot be resumed: .*last\.pt is"):
-        resume(tmp_path / "run")
+        resume_training(tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text("{")
     with pytest.raises(RunError, match=r"config\.json cannot be used"):
-        resume(tmp_path / "run")
+        resume_training(tmp_path / "run")
 
 
 def test_resuming_after_the_classes_changed(photos: Path, tmp_path: Path):
     with pytest.raises(InterruptedRunError):
-        train(photos, folder=tmp_path / "run", recipe=RECIPE, reporter=StopAt(2))
+        train_model(photos, folder=tmp_path / "run", recipe=RECIPE, reporter=StopAt(2))
     make_images(photos, classes={"medium": 20})
     with pytest.raises(RunError, match="was the number of classes or images in the data changed"):
-        resume(tmp_path / "run")
+        resume_training(tmp_path / "run")
 
 
 def test_a_loss_that_is_no_number_stops_with_advice(photos: Path, tmp_path: Path):
     with pytest.raises(
         RunError, match=r"the loss became (nan|inf) in epoch \d+, step \d+; start again with a smaller --lr"
     ):
-        train(photos, folder=tmp_path / "run", recipe=RECIPE.changed(lr=1e30))
+        train_model(photos, folder=tmp_path / "run", recipe=RECIPE.changed(lr=1e30))
 
 
 def test_a_full_disk_loses_nothing(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The disk is full from the second epoch on: one sentence, the first epoch's files whole, and it goes on later."""
-    train(photos, folder=tmp_path / "whole", recipe=RECIPE)
+    train_model(photos, folder=tmp_path / "whole", recipe=RECIPE)
     real, calls = os.fsync, []
 
     def full_after_the_first_epoch(handle: int) -> None:
@@ -215,8 +215,8 @@ def test_a_full_disk_loses_nothing(photos: Path, tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "fsync", full_after_the_first_epoch)
     with pytest.raises(StorageError, match=r"could not write .*No space left on device.*nothing that stood there"):
-        train(photos, folder=tmp_path / "run", recipe=RECIPE)
+        train_model(photos, folder=tmp_path / "run", recipe=RECIPE)
     monkeypatch.undo()
     read_checkpoint(tmp_path / "run" / "best.safetensors")
-    resume(tmp_path / "run")
+    resume_training(tmp_path / "run")
     assert_same(tmp_path / "whole", tmp_path / "run")

@@ -1,0 +1,39 @@
+"""What the README shows, as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import ghostnets
+from ghostnets.models import list_models, model_entry
+
+README = (Path(ghostnets.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_python_blocks_run(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "new").mkdir()
+    Image.new("RGB", (50, 40), (20, 20, 20)).save(tmp_path / "new" / "one.jpg")
+    torch.save(ghostnets.create_model("ghostnet_100").state_dict(), tmp_path / "state_dict_73.98.pth")
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) == 2
+    names: dict[str, object] = {"ghostnets": ghostnets}
+    for block in blocks:
+        exec(block, names)
+    assert capsys.readouterr().out.startswith("dark 0.")
+
+
+def test_the_table_of_networks_is_that_of_the_registry():
+    rows = {m[0]: m[1:] for m in re.findall(r"^\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \|", README, flags=re.MULTILINE)}
+    assert sorted(rows) == list_models()
+    for name, (params, macs) in rows.items():
+        variant = model_entry(name).variant
+        assert (float(params), float(macs)) == (variant.params, variant.macs)
+
+
+def test_the_version_is_in_the_changelog():
+    changelog = (Path(ghostnets.__file__).parents[1] / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{ghostnets.__version__}]" in changelog
