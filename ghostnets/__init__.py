@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ghostnets.checkpoints import load_checkpoint, save_checkpoint
+    from ghostnets.compress import fuse, reparameterize
     from ghostnets.errors import GhostNetsError
     from ghostnets.models import create_model, list_models
     from ghostnets.predict import load_predictor
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 __all__ = [
     "GhostNetsError",
     "create_model",
+    "fuse",
     "list_models",
     "load_checkpoint",
     "load_predictor",
+    "reparameterize",
     "resume_training",
     "save_checkpoint",
     "train_model",
@@ -33,9 +36,11 @@ __all__ = [
 _ROOMS = {
     "GhostNetsError": "errors",
     "create_model": "models",
+    "fuse": "compress",
     "list_models": "models",
     "load_checkpoint": "checkpoints",
     "load_predictor": "predict",
+    "reparameterize": "compress",
     "resume_training": "train",
     "save_checkpoint": "checkpoints",
     "train_model": "train",

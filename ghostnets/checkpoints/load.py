@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ghostnets.checkpoints.save import FORMAT_VERSION, METADATA_KEY, Checkpoint
-from ghostnets.checkpoints.sources import detect_source, fold_printed_port
+from ghostnets.checkpoints.sources import detect_source, drop_counters, fold_printed_port, rename_v3
 from ghostnets.errors import CheckpointError, ConfigurationError
 from ghostnets.models import PrintedGhostNet, create_model
 
@@ -73,8 +73,9 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, source: s
     Args:
         model: A network of ``create_model``; changed in place.
         path: A ``.safetensors`` file, or a state dict written by ``torch.save``.
-        source: ``"canonical"`` (official implementation, timm, this project), ``"printed_port"``, or ``"auto"`` to
-            tell by the names. Weights of the printed port are folded when the network is a canonical one.
+        source: ``"canonical"`` (official implementation, timm, this project; V1, V2, and V3 in either form),
+            ``"printed_port"``, or ``"auto"`` to tell by the names. Weights of the printed port are folded when the
+            network is a canonical one.
 
     Raises:
         CheckpointError: The file cannot be read, or tensors are missing, unexpected or of another shape; all are
@@ -89,6 +90,8 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, source: s
     if source == "printed_port" and not isinstance(model, PrintedGhostNet):
         squeezed = {k: v.shape[0] for k, v in model.state_dict().items() if k.endswith("se.conv_reduce.weight")}
         state_dict = fold_printed_port(state_dict, squeezed_channels=squeezed)
+    elif source == "canonical":
+        state_dict = rename_v3(drop_counters(state_dict))
     _check_fit(model, state_dict, path)
     model.load_state_dict(state_dict)
 

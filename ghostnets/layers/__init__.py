@@ -1,15 +1,20 @@
 """A Ghost layer and what it is made of."""
 
-from ghostnets.layers.conv import ConvBnAct, fold_batch_norm, make_divisible
+from ghostnets.layers.conv import ConvBnAct, fold_batch_norm, make_divisible, norm_arguments
+from ghostnets.layers.dfc import DFCGate
 from ghostnets.layers.ghost import GhostBottleneck, GhostModule, theoretical_speedup
+from ghostnets.layers.reparam import RepConv
 from ghostnets.layers.squeeze_excite import SqueezeExcite
 
 __all__ = [
     "ConvBnAct",
+    "DFCGate",
     "GhostBottleneck",
     "GhostModule",
+    "RepConv",
     "SqueezeExcite",
     "fold_batch_norm",
     "make_divisible",
+    "norm_arguments",
     "theoretical_speedup",
 ]

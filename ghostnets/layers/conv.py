@@ -1,9 +1,11 @@
 """What every convolution of the family shares: channel rounding, convolution + normalisation, and its folding."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ConvBnAct", "fold_batch_norm", "make_divisible"]
+__all__ = ["ConvBnAct", "fold_batch_norm", "make_divisible", "norm_arguments"]
 
 
 def make_divisible(channels: float, divisor: int = 4) -> int:
@@ -68,3 +70,14 @@ def fold_batch_norm(
         shift = shift + bias.double() * scale
     folded = weight.double() * scale.reshape(-1, *[1] * (weight.dim() - 1))
     return folded.to(weight.dtype), shift.to(weight.dtype)
+
+
+def norm_arguments(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> dict[str, Any]:
+    """What ``fold_batch_norm`` wants to know of a normalisation layer with weights and running statistics."""
+    return {
+        "running_mean": norm.running_mean,
+        "running_var": norm.running_var,
+        "gamma": norm.weight,
+        "beta": norm.bias,
+        "eps": norm.eps,
+    }

@@ -4,12 +4,15 @@ Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020 (arXiv 19
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ghostnets.errors import ConfigurationError
 from ghostnets.layers.conv import make_divisible
+from ghostnets.layers.dfc import DFCGate
+from ghostnets.layers.reparam import conv_norm
 from ghostnets.layers.squeeze_excite import SqueezeExcite
 
 __all__ = ["GhostBottleneck", "GhostModule", "theoretical_speedup"]
@@ -42,6 +45,9 @@ class GhostModule(nn.Module):
             compares 1, 3, 5, 7).
         stride: Stride of the primary convolution.
         act: Whether ReLU follows both halves. False in the second module of a bottleneck, which is linear.
+        dfc: Multiply the output by the DFC gate of GhostNetV2.
+        branches: Build either convolution of so many re-parameterisable branches, as in GhostNetV3; 0 for an ordinary
+            convolution with normalisation.
 
     Raises:
         ConfigurationError: A size is below 1, or a kernel size is even.
@@ -57,6 +63,8 @@ class GhostModule(nn.Module):
         cheap_kernel_size: int = 3,
         stride: int = 1,
         act: bool = True,
+        dfc: bool = False,
+        branches: int = 0,
     ) -> None:
         super().__init__()
         for name, value in [
@@ -77,29 +85,30 @@ class GhostModule(nn.Module):
         intrinsic = math.ceil(out_channels / ratio)
         ghosts = intrinsic * (ratio - 1)
         self.primary_conv = nn.Sequential(
-            nn.Conv2d(in_channels, intrinsic, kernel_size, stride, kernel_size // 2, bias=False),
-            nn.BatchNorm2d(intrinsic),
+            *conv_norm(in_channels, intrinsic, kernel_size, stride=stride, branches=branches),
             nn.ReLU(inplace=True) if act else nn.Identity(),
         )
         self.cheap_operation = nn.Sequential()
         if ghosts:
             self.cheap_operation = nn.Sequential(
-                nn.Conv2d(
-                    intrinsic, ghosts, cheap_kernel_size, 1, cheap_kernel_size // 2, groups=intrinsic, bias=False
+                *conv_norm(
+                    intrinsic, ghosts, cheap_kernel_size, groups=intrinsic, branches=branches, scale=True, skip=True
                 ),
-                nn.BatchNorm2d(ghosts),
                 nn.ReLU(inplace=True) if act else nn.Identity(),
             )
+        self.short_conv = DFCGate(in_channels, out_channels, kernel_size=kernel_size, stride=stride) if dfc else None
         self.has_ghosts = ghosts > 0
         self.has_surplus = intrinsic + ghosts > out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        intrinsic = self.primary_conv(x)  # (N, ceil(C_out / s), H', W')
-        if not self.has_ghosts:
-            return intrinsic
-        maps = torch.cat([intrinsic, self.cheap_operation(intrinsic)], dim=1)
-        # An unconditional slice would leave a useless node in every exported graph.
-        return maps[:, : self.out_channels] if self.has_surplus else maps
+        maps = self.primary_conv(x)  # (N, ceil(C_out / s), H', W'), the intrinsic ones
+        if self.has_ghosts:
+            maps = torch.cat([maps, self.cheap_operation(maps)], dim=1)
+        if self.has_surplus:  # an unconditional slice would leave a useless node in every exported graph
+            maps = maps[:, : self.out_channels]
+        if self.short_conv is not None:
+            maps = maps * self.short_conv.gate(x, (maps.shape[2], maps.shape[3]))
+        return maps
 
 
 class GhostBottleneck(nn.Module):
@@ -123,6 +132,8 @@ class GhostBottleneck(nn.Module):
         se_ratio: Squeeze-and-excitation width as a share of ``hidden_channels``; 0 for none.
         ratio: s of both Ghost modules.
         cheap_kernel_size: d of both Ghost modules.
+        dfc: Give the first Ghost module the DFC gate of GhostNetV2.
+        branches: Of every convolution in the modules and of the one between them, as in GhostNetV3; 0 for none.
     """
 
     def __init__(
@@ -136,24 +147,29 @@ class GhostBottleneck(nn.Module):
         se_ratio: float = 0.0,
         ratio: int = 2,
         cheap_kernel_size: int = 3,
+        dfc: bool = False,
+        branches: int = 0,
     ) -> None:
         super().__init__()
         padding = kernel_size // 2
-        self.ghost1 = GhostModule(
-            in_channels, hidden_channels, ratio=ratio, cheap_kernel_size=cheap_kernel_size, act=True
-        )
+        common: dict[str, Any] = {"ratio": ratio, "cheap_kernel_size": cheap_kernel_size, "branches": branches}
+        self.ghost1 = GhostModule(in_channels, hidden_channels, act=True, dfc=dfc, **common)
         self.has_downsample = stride > 1
         if self.has_downsample:
-            self.conv_dw = nn.Conv2d(
-                hidden_channels, hidden_channels, kernel_size, stride, padding, groups=hidden_channels, bias=False
+            self.conv_dw, *norm = conv_norm(
+                hidden_channels,
+                hidden_channels,
+                kernel_size,
+                stride=stride,
+                groups=hidden_channels,
+                branches=branches,
+                scale=True,
             )
-            self.bn_dw = nn.BatchNorm2d(hidden_channels)
+            self.bn_dw = norm[0] if norm else nn.Identity()
         self.se: nn.Module = nn.Identity()
         if se_ratio > 0:
             self.se = SqueezeExcite(hidden_channels, make_divisible(hidden_channels * se_ratio))
-        self.ghost2 = GhostModule(
-            hidden_channels, out_channels, ratio=ratio, cheap_kernel_size=cheap_kernel_size, act=False
-        )
+        self.ghost2 = GhostModule(hidden_channels, out_channels, act=False, **common)
         self.shortcut = nn.Sequential()  # the identity
         if stride > 1 or in_channels != out_channels:
             self.shortcut = nn.Sequential(

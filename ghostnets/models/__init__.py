@@ -1,6 +1,8 @@
 """The networks and their registry."""
 
 from ghostnets.models.ghostnet import BlockSpec, GhostNet, GhostNetFeatures
+from ghostnets.models.ghostnetv2 import GhostNetV2
+from ghostnets.models.ghostnetv3 import GhostNetV3
 from ghostnets.models.printed_port import PrintedGhostNet
 from ghostnets.models.registry import create_model, list_models, model_arguments, model_entry
 
@@ -8,6 +10,8 @@ __all__ = [
     "BlockSpec",
     "GhostNet",
     "GhostNetFeatures",
+    "GhostNetV2",
+    "GhostNetV3",
     "PrintedGhostNet",
     "create_model",
     "list_models",

@@ -7,7 +7,7 @@ Nonlinearities are ReLU throughout, with no hard-swish: the paper leaves it out 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -136,16 +136,17 @@ class GhostNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(in_channels)
         self.act1 = nn.ReLU(inplace=True)
 
-        blocks: list[nn.Module] = []
+        blocks: list[nn.Sequential] = []
         levels: list[FeatureLevel] = []
         for index, stage in enumerate(stages):
-            bottlenecks = []
+            bottlenecks: list[nn.Module] = []
             for spec in stage:
                 if spec.stride > 1:
                     levels.append(FeatureLevel(in_channels, stride, index - 1))
                 out_channels = make_divisible(spec.out_channels * width)
                 bottlenecks.append(
-                    GhostBottleneck(
+                    self.make_block(
+                        sum(map(len, blocks)) + len(bottlenecks),
                         in_channels,
                         make_divisible(spec.hidden_channels * width),
                         out_channels,
@@ -169,6 +170,12 @@ class GhostNet(nn.Module):
         self.act2 = nn.ReLU(inplace=True)
         self.drop = nn.Dropout(drop_rate)
         self.reset_classifier(num_classes)
+
+    def make_block(
+        self, index: int, in_channels: int, hidden_channels: int, out_channels: int, **options: Any
+    ) -> nn.Module:
+        """Bottleneck number ``index`` (from 0) of the network; what the later generations of the family change."""
+        return GhostBottleneck(in_channels, hidden_channels, out_channels, **options)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (N, in_chans, H, W) -> the last map, (N, num_features, H / 32, W / 32) rounded up."""

@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ghostnets.errors import ConfigurationError, UnknownNameError
-from ghostnets.models.ghostnet import VARIANTS, GhostNet, GhostNetFeatures, Variant
+from ghostnets.models import ghostnet, ghostnetv2, ghostnetv3
+from ghostnets.models.ghostnet import GhostNet, GhostNetFeatures, Variant
+from ghostnets.models.ghostnetv2 import GhostNetV2
+from ghostnets.models.ghostnetv3 import GhostNetV3
 from ghostnets.models.printed_port import PrintedGhostNet
 
 __all__ = ["MODELS", "ModelEntry", "create_model", "list_models", "model_arguments", "model_entry"]
@@ -23,8 +26,13 @@ class ModelEntry(NamedTuple):
 
 
 MODELS: dict[str, ModelEntry] = {
-    name: ModelEntry(partial(GhostNet, width=variant.width), variant, "GhostNet, arXiv 1911.11907, tables 1 and 7")
-    for name, variant in VARIANTS.items()
+    name: ModelEntry(partial(network, width=variant.width), variant, source)
+    for network, variants, source in [
+        (GhostNet, ghostnet.VARIANTS, "GhostNet, arXiv 1911.11907, tables 1 and 7"),
+        (GhostNetV2, ghostnetv2.VARIANTS, "GhostNetV2, arXiv 2211.12905, official README"),
+        (GhostNetV3, ghostnetv3.VARIANTS, "GhostNetV3, arXiv 2404.11202; 1.0 and 1.6 as iFormer quotes them"),
+    ]
+    for name, variant in variants.items()
 }
 MODELS["ghostnet_100_printed"] = ModelEntry(
     PrintedGhostNet, Variant(1.0, 5.1830, 141.15, None), "the printed port of GhostNet 1.0x"

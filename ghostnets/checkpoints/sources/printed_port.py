@@ -1,4 +1,4 @@
-"""Other people's weights: for each source one key table, and the arithmetic where names are not enough."""
+"""The printed port of the founding document: its key table, and the arithmetic where names are not enough."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from ghostnets.layers import fold_batch_norm
 from ghostnets.models.ghostnet import STAGES
 from ghostnets.models.printed_port import ROWS
 
-__all__ = ["PRINTED_PORT_KEYS", "detect_source", "fold_printed_port"]
+__all__ = ["PRINTED_PORT_KEYS", "fold_printed_port"]
 
 BATCH_NORM_EPS = 1e-5  # PyTorch's default, which both the port and the canonical network use
 
@@ -45,22 +45,6 @@ def _printed_port_keys() -> dict[str, str]:
 
 PRINTED_PORT_KEYS = _printed_port_keys()
 PRINTED_PORT_HEAD_NORM = "classifier.1"  # folded into conv_head, so it has no name in the canonical network
-
-
-def detect_source(keys: frozenset[str]) -> str:
-    """``"printed_port"`` or ``"canonical"``, from the names of a state dict.
-
-    Raises:
-        CheckpointError: The names are those of no known source.
-    """
-    if "features.0.0.weight" in keys and "squeeze.0.weight" in keys:
-        return "printed_port"
-    if "conv_stem.weight" in keys:
-        return "canonical"
-    raise CheckpointError(
-        f"these {len(keys)} tensors are of no known network (they begin with {', '.join(sorted(keys)[:3])}, ...);"
-        " known are the canonical names (conv_stem, blocks.0.0.ghost1, ...) and the printed port (features.0, squeeze)."
-    )
 
 
 def fold_printed_port(state_dict: Mapping[str, Tensor], *, squeezed_channels: Mapping[str, int]) -> dict[str, Tensor]:

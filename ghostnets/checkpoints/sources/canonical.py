@@ -1,0 +1,42 @@
+"""The official implementation and timm: V1 and V2 under the names of this package, V3 under its own."""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+__all__ = ["V3_KEYS", "drop_counters", "rename_v3"]
+
+# GhostNetV3, official implementation ("bn") and timm ("bn1"): pattern -> our name. The fused form needs no renaming.
+V3_KEYS: tuple[tuple[str, str], ...] = (
+    (r"\.primary_rpr_conv\.(\d+)\.conv\.", r".primary_conv.0.convs.\1.0."),
+    (r"\.primary_rpr_conv\.(\d+)\.bn1?\.", r".primary_conv.0.convs.\1.1."),
+    (r"\.cheap_rpr_conv\.(\d+)\.conv\.", r".cheap_operation.0.convs.\1.0."),
+    (r"\.cheap_rpr_conv\.(\d+)\.bn1?\.", r".cheap_operation.0.convs.\1.1."),
+    (r"\.cheap_rpr_scale\.conv\.", r".cheap_operation.0.scale.0."),
+    (r"\.cheap_rpr_scale\.bn1?\.", r".cheap_operation.0.scale.1."),
+    (r"\.cheap_rpr_skip\.", r".cheap_operation.0.skip."),
+    (r"\.dw_rpr_conv\.(\d+)\.conv\.", r".conv_dw.convs.\1.0."),
+    (r"\.dw_rpr_conv\.(\d+)\.bn1?\.", r".conv_dw.convs.\1.1."),
+    (r"\.dw_rpr_scale\.conv\.", r".conv_dw.scale.0."),
+    (r"\.dw_rpr_scale\.bn1?\.", r".conv_dw.scale.1."),
+)
+
+COUNTERS = ("total_ops", "total_params")  # left in the official V2 files by a counting tool
+
+
+def rename_v3(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State dict of GhostNetV3 by the official implementation or timm -> ours; other names stay."""
+    renamed: dict[str, Tensor] = {}
+    for key, tensor in state_dict.items():
+        for pattern, replacement in V3_KEYS:
+            key, hits = re.subn(pattern, replacement, key)
+            if hits:
+                break
+        renamed[key] = tensor
+    return renamed
+
+
+def drop_counters(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict without the counts that a tool left in the official V2 checkpoints."""
+    return {key: tensor for key, tensor in state_dict.items() if key.rpartition(".")[2] not in COUNTERS}

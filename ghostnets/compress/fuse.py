@@ -1,0 +1,69 @@
+"""Folding: fewer layers, equal outputs in evaluation mode.
+
+Both functions leave the network they are given alone and return a new one that can be trained further.
+"""
+
+import copy
+import itertools
+
+import torch
+from torch import nn
+
+from ghostnets.layers import RepConv, fold_batch_norm, norm_arguments
+
+__all__ = ["fuse", "reparameterize"]
+
+# Outside of Sequentials the order of registration proves nothing; these run one after the other.
+PAIRS = (("conv_stem", "bn1"), ("conv_dw", "bn_dw"), ("conv", "bn1"))
+
+
+def reparameterize(model: nn.Module) -> nn.Module:
+    """Merges the branches of every re-parameterisable convolution (GhostNetV3) into one convolution.
+
+    Args:
+        model: Any network; one without such convolutions comes back as a plain copy.
+
+    Returns:
+        A new network with the same outputs in evaluation mode, up to rounding.
+    """
+    merged = copy.deepcopy(model)
+    for parent in list(merged.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, RepConv):
+                setattr(parent, name, child.merged())
+    return merged
+
+
+def fuse(model: nn.Module) -> nn.Module:
+    """Merges branches as ``reparameterize``, and folds every batch normalisation into the layer before it.
+
+    Folded are convolutions and linear layers directly followed by their normalisation: in any ``nn.Sequential``, and in
+    the Ghost layers of this package (stem, Ghost modules, depthwise convolution, shortcut, DFC gate, head). What stood
+    in place of a normalisation is an ``nn.Identity`` afterwards, so that the layers keep their names.
+
+    Args:
+        model: Any network.
+
+    Returns:
+        A new network with the same outputs in evaluation mode, up to rounding.
+    """
+    fused = reparameterize(model)
+    for parent in list(fused.modules()):
+        names = list(parent._modules)
+        neighbours = itertools.pairwise(names) if isinstance(parent, nn.Sequential) else PAIRS
+        for first, second in list(neighbours):
+            layer, norm = parent._modules.get(first), parent._modules.get(second)
+            if isinstance(layer, nn.Conv2d | nn.Linear) and isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+                setattr(parent, first, _folded(layer, norm))
+                setattr(parent, second, nn.Identity())
+    return fused
+
+
+@torch.no_grad()
+def _folded(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Conv2d | nn.Linear:
+    """A copy of the layer with the normalisation in its weight and bias."""
+    weight, bias = fold_batch_norm(layer.weight, layer.bias, **norm_arguments(norm))
+    folded = copy.deepcopy(layer)
+    folded.weight = nn.Parameter(weight)
+    folded.bias = nn.Parameter(bias)
+    return folded

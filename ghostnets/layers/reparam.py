@@ -1,0 +1,135 @@
+"""Re-parameterisable convolutions: several parallel branches in training, one convolution afterwards.
+
+Ding et al., "RepVGG", CVPR 2021 (arXiv 2101.03697); used in the Ghost modules of Liu et al., "GhostNetV3: Exploring the
+Training Strategies for Compact Models" (arXiv 2404.11202), section 3.1.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ghostnets.layers.conv import fold_batch_norm, norm_arguments
+
+__all__ = ["RepConv", "conv_norm"]
+
+
+class RepConv(nn.Module):
+    """A sum of branches that is one convolution: (N, C_in, H, W) -> (N, C_out, H', W'), H' = ceil(H / stride).
+
+    ::
+
+        x ─┬─> convs: k x k convolution, BN (several, alike) ──┐
+           ├─> scale: 1 x 1 convolution, BN ───────────────────┼─> + ─> out
+           └─> skip: BN ───────────────────────────────────────┘
+
+    Every branch is linear at inference, so their sum is; ``merged`` computes its kernel.
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        kernel_size: k, odd.
+        stride: Of every branch.
+        groups: Of every convolution.
+        branches: Number of k x k convolutions.
+        scale: Add the 1 x 1 branch, where k is above 1 (else it would be one more of the others).
+        skip: Add the identity branch, where it has the shape of the output.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        branches: int,
+        scale: bool,
+        skip: bool,
+    ) -> None:
+        super().__init__()
+
+        def branch(size: int) -> nn.Sequential:
+            convolution = nn.Conv2d(in_channels, out_channels, size, stride, size // 2, groups=groups, bias=False)
+            return nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
+
+        self.kernel_size, self.stride, self.groups = kernel_size, stride, groups
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.convs = nn.ModuleList(branch(kernel_size) for _ in range(branches))
+        self.scale = branch(1) if scale and kernel_size > 1 else None
+        self.skip = nn.BatchNorm2d(out_channels) if skip and in_channels == out_channels and stride == 1 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.scale(x) if self.scale is not None else torch.zeros((), dtype=x.dtype, device=x.device)
+        if self.skip is not None:
+            out = out + self.skip(x)
+        for conv in self.convs:
+            out = out + conv(x)
+        return out
+
+    @torch.no_grad()
+    def merged(self) -> nn.Conv2d:
+        """One convolution with bias whose output is that of all branches in evaluation mode."""
+        kernels, biases = zip(*(self._kernel(*branch) for branch in self._branches()), strict=True)
+        kernel, bias = sum(kernels), sum(biases)
+        if self.skip is not None:
+            inputs = self.in_channels // self.groups
+            identity = torch.zeros_like(kernel)
+            for channel in range(self.out_channels):
+                identity[channel, channel % inputs, self.kernel_size // 2, self.kernel_size // 2] = 1
+            extra_kernel, extra_bias = self._kernel(identity, self.skip)
+            kernel, bias = kernel + extra_kernel, bias + extra_bias
+        merged = nn.Conv2d(
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,
+            self.stride,
+            self.kernel_size // 2,
+            groups=self.groups,
+        ).to(kernel)
+        merged.weight.copy_(kernel)
+        assert merged.bias is not None
+        merged.bias.copy_(bias)
+        return merged
+
+    def _branches(self) -> list[tuple[Tensor, nn.BatchNorm2d]]:
+        """Weight and normalisation of each branch with a convolution."""
+        branches: list[Any] = [*self.convs, *([self.scale] if self.scale is not None else [])]
+        return [(convolution.weight, norm) for convolution, norm in branches]
+
+    def _kernel(self, weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+        """Kernel (k x k) and bias of a branch; a smaller kernel stands in the middle of a larger one."""
+        folded, bias = fold_batch_norm(weight, None, **norm_arguments(norm))
+        pad = (self.kernel_size - folded.shape[-1]) // 2
+        return F.pad(folded, [pad] * 4), bias
+
+
+def conv_norm(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    branches: int = 0,
+    scale: bool = False,
+    skip: bool = False,
+) -> list[nn.Module]:
+    """A convolution with its normalisation: two layers, or one ``RepConv`` where ``branches`` is above 0."""
+    if branches:
+        return [
+            RepConv(
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride=stride,
+                groups=groups,
+                branches=branches,
+                scale=scale,
+                skip=skip,
+            )
+        ]
+    convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+    return [convolution, nn.BatchNorm2d(out_channels)]

@@ -1,0 +1,34 @@
+"""GhostNetV2: GhostNet whose first Ghost modules have a DFC gate.
+
+Tang et al., "GhostNetV2: Enhance Cheap Operation with Long-Range Attention", NeurIPS 2022 (arXiv 2211.12905). Rows,
+widths and names are those of V1; the first two bottlenecks have no gate.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from ghostnets.layers import GhostBottleneck
+from ghostnets.models.ghostnet import GhostNet, Variant
+
+__all__ = ["VARIANTS", "GhostNetV2"]
+
+UNGATED_BLOCKS = 2
+
+VARIANTS: dict[str, Variant] = {
+    #                         width  params    MACs    top-1
+    "ghostnetv2_050": Variant(0.5, 2.8578, 49.64, None),
+    "ghostnetv2_100": Variant(1.0, 6.1569, 167.05, 75.3),
+    "ghostnetv2_130": Variant(1.3, 8.9604, 269.32, 76.9),
+    "ghostnetv2_160": Variant(1.6, 12.3927, 398.61, 77.8),
+}
+
+
+class GhostNetV2(GhostNet):
+    """GhostNetV2: images (N, in_chans, H, W) -> logits (N, num_classes); arguments as ``GhostNet``."""
+
+    def make_block(
+        self, index: int, in_channels: int, hidden_channels: int, out_channels: int, **options: Any
+    ) -> nn.Module:
+        has_gate = index >= UNGATED_BLOCKS
+        return GhostBottleneck(in_channels, hidden_channels, out_channels, dfc=has_gate, **options)

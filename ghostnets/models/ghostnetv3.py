@@ -1,0 +1,37 @@
+"""GhostNetV3: GhostNetV2 whose convolutions have several branches in training.
+
+Liu et al., "GhostNetV3: Exploring the Training Strategies for Compact Models" (arXiv 2404.11202). The primary
+convolution, the cheap operation and the depthwise convolution between the modules are sums of three like convolutions,
+the last two with a 1x1 branch, the cheap operation with the identity as well. ``compress.reparameterize`` merges them:
+the network that is shipped has the cost of GhostNetV2.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from ghostnets.layers import GhostBottleneck
+from ghostnets.models.ghostnet import GhostNet, Variant
+from ghostnets.models.ghostnetv2 import UNGATED_BLOCKS
+
+__all__ = ["VARIANTS", "GhostNetV3"]
+
+BRANCHES = 3
+
+VARIANTS: dict[str, Variant] = {
+    # in training form:       width  params    MACs    top-1
+    "ghostnetv3_050": Variant(0.5, 3.3954, 117.53, None),
+    "ghostnetv3_100": Variant(1.0, 8.1290, 404.13, 77.1),
+    "ghostnetv3_130": Variant(1.3, 12.2177, 654.84, 79.1),
+    "ghostnetv3_160": Variant(1.6, 17.2757, 971.57, 80.4),
+}
+
+
+class GhostNetV3(GhostNet):
+    """GhostNetV3 in training form: images (N, in_chans, H, W) -> logits (N, num_classes); arguments as ``GhostNet``."""
+
+    def make_block(
+        self, index: int, in_channels: int, hidden_channels: int, out_channels: int, **options: Any
+    ) -> nn.Module:
+        has_gate = index >= UNGATED_BLOCKS
+        return GhostBottleneck(in_channels, hidden_channels, out_channels, dfc=has_gate, branches=BRANCHES, **options)

@@ -1,0 +1,47 @@
+"""Checkpoints of the official implementation and of timm, in the shapes they are published in."""
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from timm.utils import reparameterize_model
+
+from ghostnets.checkpoints import load_checkpoint
+from ghostnets.compress import reparameterize
+from ghostnets.errors import CheckpointError
+from ghostnets.models import create_model
+
+X = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def test_v2_with_the_counters_that_a_tool_left(tmp_path, randomize):
+    theirs = randomize(timm.create_model("ghostnetv2_100"))
+    state = theirs.state_dict()
+    for prefix in ("", "conv_stem.", "blocks.3.0.ghost1.primary_conv.0."):
+        state |= {f"{prefix}total_ops": torch.zeros(1), f"{prefix}total_params": torch.zeros(1)}
+    torch.save({"state_dict": state, "epoch": 449}, tmp_path / "ck_ghostnetv2_10.pth.tar")
+    ours = create_model("ghostnetv2_100").eval()
+    load_checkpoint(ours, tmp_path / "ck_ghostnetv2_10.pth.tar")
+    torch.testing.assert_close(ours(X), theirs(X), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("names", ["timm", "official"])
+def test_v3_in_training_form(tmp_path, randomize, names):
+    theirs = randomize(timm.create_model("ghostnetv3_100"))
+    state = theirs.state_dict()
+    if names == "official":  # there the normalisation of a branch is called bn
+        state = {k.replace(".bn1.", ".bn.") if "_rpr_" in k else k: v for k, v in state.items()}
+    torch.save(state, tmp_path / "v3.pth")
+    ours = create_model("ghostnetv3_100").eval()
+    load_checkpoint(ours, tmp_path / "v3.pth")
+    torch.testing.assert_close(ours(X), theirs(X), rtol=0, atol=1e-5 * max(1, theirs(X).abs().max().item()))
+
+
+def test_v3_in_fused_form(tmp_path, randomize):
+    theirs = reparameterize_model(randomize(timm.create_model("ghostnetv3_050")))
+    save_file(theirs.state_dict(), tmp_path / "fused.safetensors")
+    ours = reparameterize(create_model("ghostnetv3_050")).eval()
+    load_checkpoint(ours, tmp_path / "fused.safetensors")
+    torch.testing.assert_close(ours(X), theirs(X), rtol=0, atol=1e-5 * max(1, theirs(X).abs().max().item()))
+    with pytest.raises(CheckpointError, match="missing"):
+        load_checkpoint(create_model("ghostnetv3_050"), tmp_path / "fused.safetensors")

@@ -1,0 +1,104 @@
+"""Equal outputs with random statistics, and a structure that really changed."""
+
+import copy
+
+import pytest
+import timm
+import torch
+from timm.utils import reparameterize_model
+from torch import nn
+
+from ghostnets.checkpoints.sources import rename_v3
+from ghostnets.compress import fuse, reparameterize
+from ghostnets.layers import GhostBottleneck, GhostModule, RepConv
+from ghostnets.models import create_model, list_models
+
+
+def kinds(model: nn.Module) -> list[str]:
+    return [type(m).__name__ for m in model.modules()]
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_network_fuses_completely(name: str, randomize):
+    model = randomize(create_model(name, num_classes=7))
+    before = copy.deepcopy(model.state_dict())
+    fused = fuse(model)
+    assert not {"BatchNorm1d", "BatchNorm2d", "RepConv"} & set(kinds(fused))
+    for size in [(64, 64), (33, 47)]:
+        x = torch.randn(2, 3, *size)
+        with torch.no_grad():
+            expected = model(x)
+            torch.testing.assert_close(fused(x), expected, rtol=1e-5, atol=1e-5 * max(1, expected.abs().max().item()))
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert "BatchNorm2d" in kinds(model)
+    fused.train()(torch.randn(2, 3, 64, 64)).square().sum().backward()  # still trainable, all of it
+    assert [key for key, p in fused.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("width", ["050", "100", "130", "160"])
+def test_v3_fused_counts_and_outputs_are_those_of_timm(width: str, randomize):
+    theirs = randomize(timm.create_model(f"ghostnetv3_{width}"))
+    ours = create_model(f"ghostnetv3_{width}").eval()
+    ours.load_state_dict(rename_v3(theirs.state_dict()))
+    merged, their_merged = reparameterize(ours), reparameterize_model(theirs)
+    counts = [sum(p.numel() for p in model.parameters()) for model in (ours, merged)]
+    assert counts == [sum(p.numel() for p in model.parameters()) for model in (theirs, their_merged)]
+    if width == "100":
+        assert counts == [8_129_028, 6_147_588]
+    for size in [(224, 224), (225, 225), (192, 320)]:
+        x = torch.randn(1, 3, *size)
+        with torch.inference_mode():
+            expected = theirs(x)
+            atol = 1e-5 * max(1, expected.abs().max().item())
+            torch.testing.assert_close(ours(x), expected, rtol=0, atol=atol)
+            torch.testing.assert_close(merged(x), their_merged(x), rtol=0, atol=atol)
+            torch.testing.assert_close(merged(x), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 3, 4])
+@pytest.mark.parametrize("out_channels", [6, 7, 17])
+@pytest.mark.parametrize(("kernel_size", "cheap", "stride"), [(1, 3, 1), (3, 5, 2), (3, 1, 2)])
+def test_ghost_modules_with_branches(ratio, out_channels, kernel_size, cheap, stride, randomize):
+    module = randomize(
+        GhostModule(
+            3, out_channels, kernel_size=kernel_size, ratio=ratio, cheap_kernel_size=cheap, stride=stride, branches=3
+        )
+    )
+    x = torch.randn(2, 3, 9, 8)
+    assert module(x).shape[1] == out_channels
+    for changed in (reparameterize(module), fuse(module)):
+        assert not any(isinstance(m, RepConv) for m in changed.modules())
+        torch.testing.assert_close(changed(x), module(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5])
+@pytest.mark.parametrize("channels", [(8, 8), (7, 9)])
+def test_bottlenecks_with_everything(kernel_size, channels, randomize):
+    c_in, c_out = channels
+    for stride in (1, 2):
+        block = randomize(
+            GhostBottleneck(
+                c_in, 15, c_out, kernel_size=kernel_size, stride=stride, se_ratio=0.25, ratio=3, dfc=True, branches=2
+            )
+        )
+        x = torch.randn(2, c_in, 11, 6)
+        torch.testing.assert_close(fuse(block)(x), block(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_foreign_network_with_branches_elsewhere_is_left_right(randomize):
+    """Normalisation that does not follow its neighbour in the list of children must not be folded into it."""
+
+    class Crossed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 4, 3, padding=1)
+            self.norm = nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            return self.norm(self.first(x).relu())
+
+    model = randomize(Crossed())
+    x = torch.randn(1, 3, 5, 5)
+    assert torch.equal(fuse(model)(x), model(x))
+    tail = randomize(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Flatten()))
+    assert torch.equal(fuse(tail)(x), tail(x))
