@@ -1,8 +1,9 @@
 """A Ghost layer and what it is made of."""
 
+from ghostnets.layers.bottleneck import GhostBottleneck
 from ghostnets.layers.conv import ConvBnAct, fold_batch_norm, make_divisible, norm_arguments
 from ghostnets.layers.dfc import DFCGate
-from ghostnets.layers.ghost import GhostBottleneck, GhostModule, theoretical_speedup
+from ghostnets.layers.ghost import GhostModule, theoretical_speedup
 from ghostnets.layers.reparam import RepConv
 from ghostnets.layers.squeeze_excite import SqueezeExcite
 

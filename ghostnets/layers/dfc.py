@@ -30,16 +30,21 @@ class DFCGate(nn.Sequential):
         out_channels: C_out.
         kernel_size: Of the first convolution, as the Ghost module's.
         stride: Of the first convolution, as the Ghost module's.
+        dilation: Of the last two convolutions. Pooling is not dilated, so a network that trades stride for dilation
+            computes this gate from other pixels than the strided one.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 1, stride: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel_size: int = 1, stride: int = 1, dilation: int = 1
+    ) -> None:
+        d, c = dilation, out_channels
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.Conv2d(out_channels, out_channels, (1, 5), 1, (0, 2), groups=out_channels, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.Conv2d(out_channels, out_channels, (5, 1), 1, (2, 0), groups=out_channels, bias=False),
-            nn.BatchNorm2d(out_channels),
+            nn.Conv2d(in_channels, c, kernel_size, stride, kernel_size // 2, bias=False),
+            nn.BatchNorm2d(c),
+            nn.Conv2d(c, c, (1, 5), padding=(0, 2 * d), dilation=(1, d), groups=c, bias=False),
+            nn.BatchNorm2d(c),
+            nn.Conv2d(c, c, (5, 1), padding=(2 * d, 0), dilation=(d, 1), groups=c, bias=False),
+            nn.BatchNorm2d(c),
         )
 
     def gate(self, x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -32,6 +32,7 @@ class RepConv(nn.Module):
         kernel_size: k, odd.
         stride: Of every branch.
         groups: Of every convolution.
+        dilation: Of the k x k convolutions.
         branches: Number of k x k convolutions.
         scale: Add the 1 x 1 branch, where k is above 1 (else it would be one more of the others).
         skip: Add the identity branch, where it has the shape of the output.
@@ -45,6 +46,7 @@ class RepConv(nn.Module):
         *,
         stride: int = 1,
         groups: int = 1,
+        dilation: int = 1,
         branches: int,
         scale: bool,
         skip: bool,
@@ -52,10 +54,11 @@ class RepConv(nn.Module):
         super().__init__()
 
         def branch(size: int) -> nn.Sequential:
-            convolution = nn.Conv2d(in_channels, out_channels, size, stride, size // 2, groups=groups, bias=False)
-            return nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
+            return nn.Sequential(
+                *conv_norm(in_channels, out_channels, size, stride=stride, groups=groups, dilation=dilation)
+            )
 
-        self.kernel_size, self.stride, self.groups = kernel_size, stride, groups
+        self.kernel_size, self.stride, self.groups, self.dilation = kernel_size, stride, groups, dilation
         self.in_channels, self.out_channels = in_channels, out_channels
         self.convs = nn.ModuleList(branch(kernel_size) for _ in range(branches))
         self.scale = branch(1) if scale and kernel_size > 1 else None
@@ -86,8 +89,9 @@ class RepConv(nn.Module):
             self.out_channels,
             self.kernel_size,
             self.stride,
-            self.kernel_size // 2,
+            self.dilation * (self.kernel_size // 2),
             groups=self.groups,
+            dilation=self.dilation,
         ).to(kernel)
         merged.weight.copy_(kernel)
         assert merged.bias is not None
@@ -113,6 +117,7 @@ def conv_norm(
     *,
     stride: int = 1,
     groups: int = 1,
+    dilation: int = 1,
     branches: int = 0,
     scale: bool = False,
     skip: bool = False,
@@ -126,10 +131,14 @@ def conv_norm(
                 kernel_size,
                 stride=stride,
                 groups=groups,
+                dilation=dilation,
                 branches=branches,
                 scale=scale,
                 skip=skip,
             )
         ]
-    convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+    padding = dilation * (kernel_size // 2)
+    convolution = nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, padding, groups=groups, dilation=dilation, bias=False
+    )
     return [convolution, nn.BatchNorm2d(out_channels)]

@@ -93,6 +93,9 @@ class GhostNet(nn.Module):
         num_classes: Size of the classifier; 0 for none (features of the head come out).
         in_chans: Channels of the input.
         drop_rate: Dropout before the classifier, from 0 up to but not including 1.
+        drop_path_rate: Stochastic depth of the last bottleneck; it grows along a line from 0 at the first. Same range.
+        output_stride: 32, or 16 or 8: later downsampling blocks keep the resolution and what follows is dilated
+            instead, for dense prediction. Weights have the same shapes.
         width: Width multiplier, any positive number.
         ratio: s of every Ghost module; 1 gives the plain-convolution network of the same shape.
         cheap_kernel_size: d of every Ghost module.
@@ -110,6 +113,8 @@ class GhostNet(nn.Module):
         num_classes: int = 1000,
         in_chans: int = 3,
         drop_rate: float = 0.2,
+        drop_path_rate: float = 0.0,
+        output_stride: int = 32,
         width: float = 1.0,
         ratio: int = 2,
         cheap_kernel_size: int = 3,
@@ -122,11 +127,13 @@ class GhostNet(nn.Module):
                 f"GhostNet: num_classes is {num_classes} and in_chans is {in_chans};"
                 " they must be at least 0 and 1 respectively."
             )
-        if not 0 <= drop_rate < 1 or not width > 0:
+        if not 0 <= drop_rate < 1 or not 0 <= drop_path_rate < 1 or not width > 0:
             raise ConfigurationError(
-                f"GhostNet: drop_rate is {drop_rate} and width is {width};"
-                " drop_rate must be in [0, 1) and width above 0."
+                f"GhostNet: drop_rate is {drop_rate}, drop_path_rate is {drop_path_rate} and width is {width};"
+                " the rates must be in [0, 1) and width above 0."
             )
+        if output_stride not in (8, 16, 32):
+            raise ConfigurationError(f"GhostNet: output_stride is {output_stride}; it must be 8, 16 or 32.")
         self.num_classes = num_classes
         self.num_features = make_divisible(WIDE_CHANNELS * width)
 
@@ -138,26 +145,36 @@ class GhostNet(nn.Module):
 
         blocks: list[nn.Sequential] = []
         levels: list[FeatureLevel] = []
-        for index, stage in enumerate(stages):
+        dilation = 1
+        for stage in stages:
             bottlenecks: list[nn.Module] = []
             for spec in stage:
+                index = sum(map(len, blocks)) + len(bottlenecks)
+                is_atrous = spec.stride > 1 and stride >= output_stride
                 if spec.stride > 1:
-                    levels.append(FeatureLevel(in_channels, stride, index - 1))
+                    levels.append(FeatureLevel(in_channels, stride, len(blocks) - 1))
                 out_channels = make_divisible(spec.out_channels * width)
                 bottlenecks.append(
                     self.make_block(
-                        sum(map(len, blocks)) + len(bottlenecks),
+                        index,
                         in_channels,
                         make_divisible(spec.hidden_channels * width),
                         out_channels,
                         kernel_size=spec.kernel_size,
                         stride=spec.stride,
+                        dilation=dilation,
+                        atrous=is_atrous,
+                        drop_path_rate=drop_path_rate * index / max(1, sum(map(len, stages)) - 1),
                         se_ratio=spec.se_ratio,
                         ratio=ratio,
                         cheap_kernel_size=cheap_kernel_size,
                     )
                 )
-                in_channels, stride = out_channels, stride * spec.stride
+                in_channels = out_channels
+                if is_atrous:
+                    dilation *= spec.stride
+                else:
+                    stride *= spec.stride
             blocks.append(nn.Sequential(*bottlenecks))
         levels.append(FeatureLevel(in_channels, stride, len(stages) - 1))
         blocks.append(nn.Sequential(ConvBnAct(in_channels, self.num_features)))

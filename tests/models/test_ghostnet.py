@@ -9,7 +9,7 @@ import torch
 from ghostnets.errors import ConfigurationError, UnknownNameError
 from ghostnets.measure import count
 from ghostnets.models import GhostNetFeatures, create_model
-from ghostnets.models.ghostnet import VARIANTS, GhostNet
+from ghostnets.models.ghostnet import STAGES, VARIANTS, GhostNet
 
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))
@@ -95,6 +95,27 @@ def test_any_width(width: float):
     assert model(torch.randn(1, 3, 33, 40)).shape == (1, 3)
 
 
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_dilation_computes_the_strided_network_at_some_of_its_pixels(output_stride: int, randomize):
+    """Without squeeze-and-excitation, whose mean is over other pixels, the two agree exactly where they meet."""
+    stages = [[row._replace(se_ratio=0.0) for row in stage] for stage in STAGES]
+    strided = randomize(GhostNet(width=0.5, stages=stages))
+    dilated = GhostNet(width=0.5, stages=stages, output_stride=output_stride).eval()
+    dilated.load_state_dict(strided.state_dict())
+    x = torch.randn(1, 3, 128, 64)
+    step = 32 // output_stride
+    got, expected = dilated.forward_features(x), strided.forward_features(x)
+    assert got.shape[2:] == (128 // output_stride, 64 // output_stride)
+    torch.testing.assert_close(got[:, :, ::step, ::step], expected, rtol=1e-4, atol=1e-4)
+    assert [level.stride for level in dilated.feature_levels] == [min(s, output_stride) for s in (2, 4, 8, 16, 32, 32)]
+
+
+def test_drop_path_grows_with_depth():
+    model = create_model("ghostnet_050", drop_path_rate=0.3)
+    rates = [m.p for m in model.modules() if type(m).__name__ == "StochasticDepth"]
+    assert rates == pytest.approx([0.3 * i / 15 for i in range(1, 16)])
+
+
 def test_head_parts(randomize):
     model = randomize(create_model("ghostnet_050", num_classes=7))
     x = torch.randn(2, 3, 32, 32)
@@ -127,7 +148,16 @@ def test_dropout_acts_before_the_classifier_in_training_alone():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"width": 0}, {"drop_rate": 1.0}, {"num_classes": -1}, {"in_chans": 0}, {"ratio": 0}]
+    "arguments",
+    [
+        {"width": 0},
+        {"drop_rate": 1.0},
+        {"drop_path_rate": -0.1},
+        {"output_stride": 4},
+        {"num_classes": -1},
+        {"in_chans": 0},
+        {"ratio": 0},
+    ],
 )
 def test_impossible_arguments_are_refused(arguments: dict):
     with pytest.raises(ConfigurationError):
@@ -137,7 +167,7 @@ def test_impossible_arguments_are_refused(arguments: dict):
 def test_unknown_names_and_arguments_are_refused():
     with pytest.raises(UnknownNameError, match="did you mean ghostnet_100"):
         create_model("ghostnet_1000")
-    with pytest.raises(ConfigurationError, match="no argument depth; it takes cheap_kernel_size, drop_rate"):
+    with pytest.raises(ConfigurationError, match="no argument depth; it takes cheap_kernel_size, drop_path_rate"):
         create_model("ghostnet_100", depth=3)
     with pytest.raises(ConfigurationError, match="features_only"):
         create_model("ghostnet_100", out_indices=(1,))

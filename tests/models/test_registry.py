@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from torch.export import Dim
 
 from ghostnets.measure import count
 from ghostnets.models import create_model, list_models, model_arguments, model_entry
@@ -43,11 +44,35 @@ class TestEveryModel:
         torch.testing.assert_close(last(x.to(memory_format=torch.channels_last)), expected, rtol=1e-4, atol=1e-4)
         assert model.to(torch.bfloat16)(x.to(torch.bfloat16)).dtype == torch.bfloat16
 
-    def test_export(self, name: str, randomize):
+    def test_export_of_any_batch_and_size(self, name: str, randomize):
         model = randomize(create_model(name, num_classes=3))
+        dynamic = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
+        exported = torch.export.export(model, (torch.randn(2, 3, 192, 256),), dynamic_shapes=dynamic).module()
+        for shape in [(2, 3, 192, 256), (1, 3, 225, 160), (3, 3, 128, 320)]:
+            x = torch.randn(*shape)
+            expected = model(x)
+            atol = 1e-5 * max(1, expected.abs().max().item())
+            torch.testing.assert_close(exported(x), expected, rtol=1e-5, atol=atol)
+
+    @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+    def test_script(self, name: str, randomize):
+        model = randomize(create_model(name, num_classes=3))
+        scripted = torch.jit.script(model)
+        for size in [(64, 64), (33, 47), (8, 8)]:
+            x = torch.randn(2, 3, *size)
+            torch.testing.assert_close(scripted(x), model(x), rtol=1e-4, atol=1e-4)
+
+    def test_compiles_as_one_graph(self, name: str, randomize):
+        torch.compiler.reset()
+        model = randomize(create_model(name, num_classes=3))
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
         x = torch.randn(2, 3, 64, 64)
-        exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
-        torch.testing.assert_close(exported(x), model(x), rtol=1e-5, atol=1e-5)
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
+
+    def test_takes_the_arguments_of_the_family(self, name: str):
+        model = create_model(name, num_classes=3, in_chans=4, drop_rate=0.5)
+        assert model.train()(torch.randn(2, 4, 40, 40)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("name", [name for name in list_models() if "ratio" in model_arguments(name)])
