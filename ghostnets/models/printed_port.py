@@ -69,7 +69,7 @@ class PrintedSqueezeExcite(nn.Module):
 class PrintedBottleneck(nn.Module):
     """``conv``: 0 Ghost module, 1 depthwise at stride 2, 2 squeeze-and-excitation, 3 Ghost module; ``shortcut``."""
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: Row, *, revised: bool) -> None:
         super().__init__()
         k, c_in, hidden, c_out, use_se, stride = row
         self.conv = nn.Sequential(
@@ -80,9 +80,10 @@ class PrintedBottleneck(nn.Module):
         )
         self.shortcut = nn.Sequential()
         if stride == 2 or c_in != c_out:
-            self.shortcut = nn.Sequential(
-                depthwise_bn(c_in, k, stride), nn.Conv2d(c_in, c_out, 1, bias=False), nn.BatchNorm2d(c_out)
-            )
+            depthwise = depthwise_bn(c_in, 3 if revised else k, stride)
+            if revised:
+                depthwise.append(nn.ReLU(inplace=True))
+            self.shortcut = nn.Sequential(depthwise, nn.Conv2d(c_in, c_out, 1, bias=False), nn.BatchNorm2d(c_out))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x) + self.shortcut(x)
@@ -95,13 +96,17 @@ class PrintedGhostNet(nn.Module):
         num_classes: Size of the last linear layer.
         in_chans: Channels of the input.
         drop_rate: Dropout before the last linear layer.
+        revised: The port's later revision: the shortcut's depthwise convolution is 3x3 in every row, with a ReLU. That
+            is another function, which does not fold into the canonical network.
     """
 
-    def __init__(self, *, num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.2) -> None:
+    def __init__(
+        self, *, num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.2, revised: bool = False
+    ) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.revised = num_classes, revised
         stem = nn.Sequential(nn.Conv2d(in_chans, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True))
-        self.features = nn.Sequential(stem, *[PrintedBottleneck(row) for row in ROWS.values()])
+        self.features = nn.Sequential(stem, *[PrintedBottleneck(row, revised=revised) for row in ROWS.values()])
         self.squeeze = nn.Sequential(
             nn.Conv2d(160, 960, 1, bias=False), nn.BatchNorm2d(960), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1)
         )

@@ -37,6 +37,11 @@ MODELS: dict[str, ModelEntry] = {
 MODELS["ghostnet_100_printed"] = ModelEntry(
     PrintedGhostNet, Variant(1.0, 5.1830, 141.15, None), "the printed port of GhostNet 1.0x"
 )
+MODELS["ghostnet_100_printed_revised"] = ModelEntry(
+    partial(PrintedGhostNet, revised=True),
+    Variant(1.0, 5.1808, 140.76, 73.636),
+    "the printed port's later revision (d-li14), its README",
+)
 
 
 def list_models() -> list[str]:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from ghostnets.checkpoints import load_checkpoint
+from ghostnets.errors import CheckpointError
 from ghostnets.models import PrintedGhostNet, create_model
 
 
@@ -74,3 +75,19 @@ def test_loads_into_itself(tmp_path, randomize):
     load_checkpoint(twin, tmp_path / "port.pth")
     x = torch.randn(1, 3, 64, 64)
     assert torch.equal(twin(x), port(x))
+
+
+def test_the_later_revision_is_a_network_of_its_own(tmp_path, randomize):
+    revised = randomize(create_model("ghostnet_100_printed_revised"))
+    for number in (2, 4, 6, 10, 12):
+        depthwise = revised.features[number].shortcut[0]
+        assert depthwise[0].kernel_size == (3, 3)
+        assert isinstance(depthwise[2], nn.ReLU)
+    torch.save(revised.state_dict(), tmp_path / "revised.pth")
+    twin = create_model("ghostnet_100_printed_revised").eval()
+    load_checkpoint(twin, tmp_path / "revised.pth")
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(twin(x), revised(x))
+    for other in ("ghostnet_100", "ghostnet_100_printed"):  # the 5x5 shortcut kernels give it away
+        with pytest.raises(CheckpointError, match="of another shape"):
+            load_checkpoint(create_model(other), tmp_path / "revised.pth")
