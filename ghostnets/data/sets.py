@@ -53,6 +53,11 @@ class ArrayImages:
         self.pixels = pixels
         self.labels = labels
 
+    @property
+    def common_size(self) -> tuple[int, int] | None:
+        """(H, W) of all images, or None where they differ."""
+        return None if isinstance(self.pixels, list) else (self.pixels.shape[2], self.pixels.shape[3])
+
     def __len__(self) -> int:
         return len(self.labels)
 

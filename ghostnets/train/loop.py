@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.data import (
+    ArrayImages,
     CropAndFlip,
     Images,
     ImageSplits,
@@ -210,12 +211,12 @@ class _Training:
     def _prepare(self) -> None:
         recipe, images = self.recipe, self.splits.train
         self.batches = max(1, len(images) // recipe.batch_size)
-        is_at_size = all(images[i].shape[1:] == (recipe.image_size,) * 2 for i in (0, len(images) - 1))
+        size = self.preprocessing.image_size
         self.augmentation: ShiftAndFlip | CropAndFlip
-        if is_at_size and self.preprocessing.resize_to == recipe.image_size:
+        if isinstance(images, ArrayImages) and images.common_size == (size, size):
             self.augmentation = ShiftAndFlip(recipe.shift, recipe.flip)
         else:
-            self.augmentation = CropAndFlip(self.preprocessing.image_size, recipe.min_scale, recipe.flip)
+            self.augmentation = CropAndFlip(size, recipe.min_scale, recipe.flip)
 
         torch.manual_seed(recipe.seed)
         self.model = create_model(recipe.model, **self.arguments).to(memory_format=torch.channels_last)
@@ -346,6 +347,7 @@ class _Training:
         self.run.save_state(
             {
                 "version": STATE_VERSION,
+                "images": len(self.splits.train),
                 "progress": asdict(self.progress),
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -360,6 +362,11 @@ class _Training:
                 raise RunError(
                     f"{self.run.last} is of version {state['version']}, this ghostnets reads {STATE_VERSION}."
                 )
+            if state["images"] != len(self.splits.train):
+                raise RunError(
+                    f"the run was trained on {state['images']} images, but {self.config.data} now has"
+                    f" {len(self.splits.train)}; put the images back, or start a new run."
+                )
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
@@ -370,7 +377,7 @@ class _Training:
                 raise
             raise RunError(
                 f"{self.run.last} does not fit the run ({str(error).splitlines()[0]});"
-                " was the number of classes or images in the data changed?"
+                " were the classes in the data changed?"
             ) from error
 
     def _finish(self, splits: ImageSplits) -> TrainingResult:

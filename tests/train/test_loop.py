@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,15 @@ def test_images_larger_than_the_input_are_cropped_and_resume_as_well(tmp_path: P
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_images_of_mixed_sizes_that_begin_and_end_at_the_size_of_the_input(tmp_path: Path):
+    photos = make_images(tmp_path / "photos", classes={"a": 8, "b": 8}, size=(16, 16))
+    make_images(tmp_path / "wide", classes={"a": 4}, size=(30, 16))
+    for path in (tmp_path / "wide" / "a").iterdir():
+        path.rename(photos / "a" / f"004-{path.name}")
+    result = train_model(photos, folder=tmp_path / "run", recipe=RECIPE.changed(epochs=1))
+    assert len(result.history) == 1
+
+
 def test_killed_at_any_moment_and_resumed(photos: Path, tmp_path: Path):
     """SIGKILL leaves no time to save: the run goes on from what it had saved before."""
     options = ["--recipe", "photos", "--model", "ghostnet_050", *TINY, "--epochs", "12", "--drop-rate", "0.3"]
@@ -187,11 +197,16 @@ def test_resuming_what_is_no_run_or_is_damaged(photos: Path, tmp_path: Path):
         resume_training(tmp_path / "run")
 
 
-def test_resuming_after_the_classes_changed(photos: Path, tmp_path: Path):
+def test_resuming_after_the_data_changed(photos: Path, tmp_path: Path):
     with pytest.raises(InterruptedRunError):
         train_model(photos, folder=tmp_path / "run", recipe=RECIPE, reporter=StopAt(2))
-    make_images(photos, classes={"medium": 20})
-    with pytest.raises(RunError, match="was the number of classes or images in the data changed"):
+    (photos / "light" / "000.png").unlink()
+    (photos / "light" / "001.png").unlink()
+    with pytest.raises(RunError, match=r"trained on 32 images, but .*photos now has 3[01]; put the images back"):
+        resume_training(tmp_path / "run")
+    shutil.rmtree(photos / "light")
+    make_images(photos, classes={"l": 10, "m": 10})
+    with pytest.raises(RunError, match="were the classes in the data changed"):
         resume_training(tmp_path / "run")
 
 
