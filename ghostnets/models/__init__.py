@@ -1,5 +1,7 @@
 """The networks and their registry."""
 
+from ghostnets.models.ghost_resnet import GhostResNet
+from ghostnets.models.ghost_vgg import GhostVGG
 from ghostnets.models.ghostnet import BlockSpec, GhostNet, GhostNetFeatures
 from ghostnets.models.ghostnetv2 import GhostNetV2
 from ghostnets.models.ghostnetv3 import GhostNetV3
@@ -12,6 +14,8 @@ __all__ = [
     "GhostNetFeatures",
     "GhostNetV2",
     "GhostNetV3",
+    "GhostResNet",
+    "GhostVGG",
     "PrintedGhostNet",
     "create_model",
     "list_models",

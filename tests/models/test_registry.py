@@ -44,6 +44,17 @@ class TestEveryModel:
         torch.testing.assert_close(last(x.to(memory_format=torch.channels_last)), expected, rtol=1e-4, atol=1e-4)
         assert model.to(torch.bfloat16)(x.to(torch.bfloat16)).dtype == torch.bfloat16
 
+    def test_takes_the_arguments_of_the_family(self, name: str):
+        model = create_model(name, num_classes=3, in_chans=4, drop_rate=0.5)
+        assert model.train()(torch.randn(2, 4, 40, 40)).shape == (2, 3)
+
+
+# Widths of an architecture differ in numbers alone, and tracing takes seconds: one width of each is traced.
+ARCHITECTURES = ["ghostnet_050", "ghostnetv2_050", "ghostnetv3_050", "ghostnet_100_printed"]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+class TestEveryArchitecture:
     def test_export_of_any_batch_and_size(self, name: str, randomize):
         model = randomize(create_model(name, num_classes=3))
         dynamic = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
@@ -70,16 +81,17 @@ class TestEveryModel:
         with torch.no_grad():
             torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
 
-    def test_takes_the_arguments_of_the_family(self, name: str):
-        model = create_model(name, num_classes=3, in_chans=4, drop_rate=0.5)
-        assert model.train()(torch.randn(2, 4, 40, 40)).shape == (2, 3)
-
 
 @pytest.mark.parametrize("name", [name for name in list_models() if "ratio" in model_arguments(name)])
 def test_ratio_one_is_a_plain_network(name: str):
     plain = create_model(name, ratio=1, num_classes=3)
     assert not [key for key in plain.state_dict() if "cheap_operation" in key]
     assert plain.eval()(torch.randn(1, 3, 40, 40)).shape == (1, 3)
+
+
+def test_every_architecture_is_traced():
+    kinds = {type(create_model(name)) for name in ARCHITECTURES}
+    assert kinds == {type(create_model(name)) for name in list_models()}
 
 
 def test_names_are_sorted_and_include_the_fields():

@@ -1,0 +1,146 @@
+"""Ghost-VGG: the VGG-16 of the CIFAR experiments, its convolutions replaced by Ghost modules.
+
+Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020 (arXiv 1911.11907), tables 3 to 5. The network is
+configuration D of Simonyan and Zisserman (arXiv 1409.1556) with batch normalisation and two linear layers at the end,
+512 -> 512 -> classes, in place of three.
+
+In millions, published and counted here, the multiply-adds with and without the linear layer of 512 x 512::
+
+     s  d    parameters        multiply-adds
+    -----  --------------  -----------------------
+     1  -   15.0   14.99    313   313.46   313.20
+     2  1    7.6    7.63    157   157.00   156.74
+     2  3    7.7    7.65    158   158.11   157.85
+     2  5    7.7    7.68    160   160.32   160.06
+     2  7    7.7    7.73    163   163.64   163.38
+     3  3    5.2    5.22    107   107.24   106.98
+     4  3    4.0    3.98     80    80.43    80.17
+     5  3    3.3    3.27     65    65.67    65.40
+
+The parameters agree only with that layer. The multiply-adds, rounded, agree only without it (the paper seems to count
+convolutions), and only if the first convolution is a Ghost module too.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ghostnets.errors import ConfigurationError
+from ghostnets.layers import GhostModule
+from ghostnets.models.ghostnet import FeatureLevel
+
+__all__ = ["STAGES", "VARIANTS", "GhostVGG", "Variant"]
+
+STAGES: tuple[tuple[int, ...], ...] = (
+    # output channels of each 3x3 convolution; input at 32
+    (64, 64),  # ............ 32 x 32
+    (128, 128),  # .......... 16 x 16
+    (256, 256, 256),  # .....  8 x 8
+    (512, 512, 512),  # .....  4 x 4
+    (512, 512, 512),  # .....  2 x 2
+)
+HEAD_CHANNELS = 512
+
+
+class GhostVGG(nn.Module):
+    """Ghost-VGG-16: images (N, in_chans, H, W) -> logits (N, num_classes), any H and W from 1.
+
+    ::
+
+        blocks.0 ─> max pool, blocks.1 ─> ... ─> max pool, blocks.4 ─> max pool ─> global average pool
+          ─> fc (512), ReLU ─> dropout ─> classifier
+
+    Args:
+        num_classes: Size of the classifier; 0 for none (features of the head come out).
+        in_chans: Channels of the input.
+        drop_rate: Dropout before the classifier, from 0 up to but not including 1.
+        ratio: s of every Ghost module; 1 gives the plain VGG-16.
+        cheap_kernel_size: d of every Ghost module.
+        ghost_stem: Whether the first convolution is a Ghost module too. In the last column of the table above, a plain
+            one gives 158.44, 107.73, 81.06 and 66.33 for s = 2 to 5, of which the last three are not the published.
+
+    Raises:
+        ConfigurationError: An argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        drop_rate: float = 0.0,
+        ratio: int = 2,
+        cheap_kernel_size: int = 3,
+        ghost_stem: bool = True,
+    ) -> None:
+        super().__init__()
+        if num_classes < 0 or in_chans < 1 or not 0 <= drop_rate < 1:
+            raise ConfigurationError(
+                f"GhostVGG: num_classes is {num_classes}, in_chans is {in_chans} and drop_rate is {drop_rate};"
+                " they must be at least 0, at least 1 and in [0, 1) respectively."
+            )
+        blocks: list[nn.Sequential] = []
+        levels: list[FeatureLevel] = []
+        in_channels = in_chans
+        for stage, widths in enumerate(STAGES):
+            # Rounding up leaves no pixel of an odd map out and keeps a map of one pixel.
+            layers: list[nn.Module] = [nn.MaxPool2d(2, ceil_mode=True)] if stage else []
+            for out_channels in widths:
+                is_plain_stem = not blocks and not layers and not ghost_stem
+                layers.append(
+                    GhostModule(
+                        in_channels,
+                        out_channels,
+                        kernel_size=3,
+                        ratio=1 if is_plain_stem else ratio,
+                        cheap_kernel_size=cheap_kernel_size,
+                    )
+                )
+                in_channels = out_channels
+            blocks.append(nn.Sequential(*layers))
+            levels.append(FeatureLevel(in_channels, 2**stage, stage))
+        self.blocks = nn.Sequential(*blocks)
+        self.feature_levels = tuple(levels)
+        self.pool = nn.MaxPool2d(2, ceil_mode=True)
+
+        self.num_features = in_channels
+        self.global_pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(self.num_features, HEAD_CHANNELS)
+        self.act = nn.ReLU(inplace=True)
+        self.drop = nn.Dropout(drop_rate)
+        self.reset_classifier(num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images (N, in_chans, H, W) -> the last map, (N, num_features, H / 32, W / 32) rounded up."""
+        return self.pool(self.blocks(x))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """The last map -> logits (N, num_classes), or the (N, 512) before the classifier where ``pre_logits``."""
+        x = self.act(self.fc(self.global_pool(x).flatten(1)))
+        return x if pre_logits else self.classifier(self.drop(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replaces the classifier by a new, randomly initialised one; 0 removes it."""
+        self.num_classes = num_classes
+        self.classifier: nn.Module = nn.Linear(HEAD_CHANNELS, num_classes) if num_classes else nn.Identity()
+
+
+class Variant(NamedTuple):
+    """A network for 32 x 32 images of 10 classes: numbers alone."""
+
+    ratio: int
+    params: float  # millions, counted here
+    macs: float  # millions of multiply-adds of convolutions and linear layers, counted here
+    published_params: float  # millions; table 5 of the paper
+    published_macs: float  # millions
+    top1: float  # published CIFAR-10 accuracy in per cent
+
+
+VARIANTS: dict[str, Variant] = {
+    #                      s  params   MACs    published: params, MACs, top-1
+    "vgg16": Variant(1, 14.9867, 313.46, 15.0, 313.0, 93.6),
+    "ghost_vgg16": Variant(2, 7.6505, 158.11, 7.7, 158.0, 93.7),
+}

@@ -1,0 +1,223 @@
+"""With ratio 1 it is torchvision's ResNet; with any ratio it costs what the formula says of torchvision's layers."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+from ghostnets.compress import fuse
+from ghostnets.errors import ConfigurationError
+from ghostnets.measure import Cost, count
+from ghostnets.models.ghost_resnet import CIFAR, VARIANTS, GhostResNet, Variant, ZeroPadShortcut
+
+
+def build(variant: Variant, **arguments) -> GhostResNet:
+    settings = {
+        "form": variant.form,
+        "depths": variant.depths,
+        "expansion": variant.expansion,
+        "ratio": variant.ratio,
+        "num_classes": variant.num_classes,
+    }
+    return GhostResNet(**(settings | arguments))
+
+
+class Decimated(nn.Module):
+    """Option A of the ResNet paper, as a slice and a concatenation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[:, :, ::2, ::2]
+        return torch.cat([x, torch.zeros_like(x)], dim=1)
+
+
+def plain(name: str) -> nn.Module:
+    """The ratio-1 twin of a variant, by torchvision."""
+    depth = int(name.split("resnet")[1])
+    if VARIANTS[name].form != CIFAR:
+        return torchvision.models.get_model(f"resnet{depth}")
+    layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    channels = 16
+    for width in (16, 32, 64):
+        for _ in range((depth - 2) // 6):
+            halves = width != channels
+            layers.append(BasicBlock(channels, width, 2 if halves else 1, Decimated() if halves else None))
+            channels = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+
+
+def copy_weights(theirs: nn.Module, ours: GhostResNet) -> None:
+    """Both hold convolutions, normalisations and the classifier in one order, but for the shortcuts' place."""
+    blocks = [m for m in theirs.modules() if hasattr(m, "downsample")]
+    inside = {id(m) for block in blocks for m in block.modules()}
+    outside = [m for m in theirs.modules() if list(m.parameters(recurse=False)) and id(m) not in inside]
+    pairs = list(zip([ours.stem[0], ours.stem[1], ours.classifier], outside, strict=True))
+    for residual, block in zip([r for stage in ours.blocks for r in stage], blocks, strict=True):
+        for index, convolution in enumerate(residual.convs, start=1):
+            pairs += [
+                (convolution.primary_conv[0], getattr(block, f"conv{index}")),
+                (convolution.primary_conv[1], getattr(block, f"bn{index}")),
+            ]
+        if isinstance(block.downsample, nn.Sequential):
+            pairs += zip(residual.shortcut.primary_conv[:2], block.downsample, strict=True)
+    for mine, their in pairs:
+        mine.load_state_dict(their.state_dict())
+    copied = sum(p.numel() for module, _ in pairs for p in module.parameters())
+    assert copied == sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in ours.parameters())
+
+
+def ghost_cost(cost: Cost, *, ratio: int, d: int) -> tuple[int, int]:
+    """Parameters and MACs with every layer but the first and the classifier a Ghost module (equations 2 and 3)."""
+    stem, *convolutions, classifier = cost.layers
+    params, macs = stem.params + 2 * stem.output_shape[0] + classifier.params, stem.macs + classifier.macs
+    for layer in convolutions:
+        outputs, height, width = layer.output_shape
+        intrinsic = math.ceil(outputs / ratio)
+        weights = intrinsic * layer.params // outputs + intrinsic * (ratio - 1) * d**2
+        params += weights + 2 * intrinsic * ratio
+        macs += weights * height * width
+    return params, macs
+
+
+@pytest.fixture
+def lively(randomize) -> Callable[[nn.Module], nn.Module]:
+    """``randomize``, and convolutions so large that the output of these deep networks depends on the input."""
+
+    def apply(model: nn.Module) -> nn.Module:
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+        return randomize(model)
+
+    return apply
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_counts_are_those_of_the_table(name: str):
+    variant = VARIANTS[name]
+    with torch.device("meta"):
+        cost = count(build(variant), (3, variant.image_size, variant.image_size))
+    assert (round(cost.params / 1e6, 4), round(cost.macs / 1e6, 2)) == (variant.params, variant.macs)
+
+
+def test_counts_of_the_plain_networks_are_the_published_ones():
+    with torch.device("meta"):
+        resnet50 = count(GhostResNet(ratio=1), (3, 224, 224))
+    assert resnet50.params == 25_557_032
+    assert round(resnet50.macs / 1e9, 1) == 4.1
+    variant = VARIANTS["resnet56"]
+    assert (round(variant.params, 2), int(variant.macs)) == (variant.published_params, variant.published_macs)
+
+
+@pytest.mark.parametrize("name", ["ghost_resnet18", "ghost_resnet50", "ghost_resnet56"])
+@pytest.mark.parametrize(("ratio", "d"), [(1, 3), (2, 3), (3, 5), (4, 1)])
+def test_counts_follow_the_formula(name: str, ratio: int, d: int):
+    variant = VARIANTS[name]
+    shape = (3, variant.image_size, variant.image_size)
+    with torch.device("meta"):
+        cost = count(build(variant, ratio=ratio, cheap_kernel_size=d), shape)
+        expected = ghost_cost(count(plain(name), shape), ratio=ratio, d=d)
+    assert (cost.params, cost.macs) == expected
+
+
+@pytest.mark.parametrize("name", ["ghost_resnet18", "ghost_resnet50", "ghost_resnet20"])
+def test_ratio_one_is_torchvisions_network(name: str, lively):
+    theirs = lively(plain(name))
+    ours = build(VARIANTS[name], ratio=1).eval()
+    copy_weights(theirs, ours)
+    for size in [(224, 224), (161, 97)]:
+        x = torch.randn(1, 3, *size)
+        with torch.inference_mode():
+            expected = theirs(x)
+            atol = 1e-5 * max(1, expected.abs().max().item())
+            torch.testing.assert_close(ours(x), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (1, 1)])
+def test_zero_padded_shortcut(size: tuple[int, int]):
+    x = torch.randn(2, 3, *size)
+    torch.testing.assert_close(ZeroPadShortcut(3, 6, stride=2)(x), Decimated()(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["ghost_resnet18", "ghost_resnet50", "ghost_resnet20", "resnet20"])
+def test_every_parameter_gets_a_gradient(name: str):
+    model = build(VARIANTS[name], num_classes=5).train()
+    model(torch.randn(2, 3, 32, 32)).square().sum().backward()
+    assert [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize("name", ["ghost_resnet18", "ghost_resnet20"])
+@pytest.mark.parametrize("ratio", [1, 2, 3, 4])
+def test_any_size_ratio_and_number_of_channels(name: str, ratio: int, lively):
+    model = lively(build(VARIANTS[name], ratio=ratio, num_classes=7, in_chans=2))
+    with torch.inference_mode():
+        for size in [(1, 1), (32, 32), (33, 47)]:
+            assert model(torch.randn(2, 2, *size)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["ghost_resnet18", "ghost_resnet50", "ghost_resnet20"])
+def test_feature_levels(name: str):
+    model = build(VARIANTS[name]).eval()
+    x = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        m = model.stem(x)
+        for level, stage in zip(model.feature_levels, model.blocks, strict=True):
+            m = stage(m)
+            assert m.shape[1:] == (level.channels, 64 // level.stride, 96 // level.stride)
+        torch.testing.assert_close(m, model.forward_features(x))
+    assert [level.stage for level in model.feature_levels] == list(range(len(model.blocks)))
+
+
+def test_head_parts(lively):
+    model = lively(build(VARIANTS["ghost_resnet20"]))
+    x = torch.randn(2, 3, 32, 32)
+    features = model.forward_head(model.forward_features(x), pre_logits=True)
+    assert features.shape == (2, 64) == (2, model.num_features)
+    torch.testing.assert_close(model.classifier(features), model(x))
+    model.reset_classifier(4)
+    assert model(x).shape == (2, 4)
+    model.reset_classifier(0)
+    torch.testing.assert_close(model(x), features)
+
+
+def test_dropout_acts_before_the_classifier_in_training_alone():
+    model = build(VARIANTS["ghost_resnet20"], drop_rate=0.9)
+    features = torch.randn(2, 64, 1, 1)
+    assert not torch.equal(model.forward_head(features), model.forward_head(features))
+    model.eval()
+    assert torch.equal(model.forward_head(features), model.forward_head(features))
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 3])
+@pytest.mark.parametrize("name", ["ghost_resnet18", "ghost_resnet50", "ghost_resnet20"])
+def test_fuse_folds_every_normalisation(name: str, ratio: int, lively):
+    model = lively(build(VARIANTS[name], ratio=ratio))
+    fused = fuse(model)
+    assert not [m for m in fused.modules() if isinstance(m, nn.BatchNorm2d)]
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = model(x)
+        assert (expected[0] - expected[1]).abs().max() > 0.1
+        atol = 1e-5 * max(1, expected.abs().max().item())
+        torch.testing.assert_close(fused(x), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_classes": -1},
+        {"in_chans": 0},
+        {"drop_rate": 1.0},
+        {"depths": ()},
+        {"depths": (2, 0)},
+        {"expansion": 0},
+        {"ratio": 0},
+        {"cheap_kernel_size": 2},
+    ],
+)
+def test_impossible_arguments_are_refused(arguments: dict):
+    with pytest.raises(ConfigurationError):
+        GhostResNet(**arguments)

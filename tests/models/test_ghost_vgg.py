@@ -1,0 +1,164 @@
+"""With ratio 1 it is torchvision's VGG-16; the published figures come out as the module's docstring says."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from ghostnets.compress import fuse
+from ghostnets.errors import ConfigurationError
+from ghostnets.measure import count
+from ghostnets.models.ghost_vgg import VARIANTS, GhostVGG
+
+PUBLISHED = [
+    # s, d, parameters, multiply-adds; in millions, tables 3 to 5 of the paper
+    (1, 3, 15.0, 313),
+    (2, 1, 7.6, 157),
+    (2, 3, 7.7, 158),
+    (2, 5, 7.7, 160),
+    (2, 7, 7.7, 163),
+    (3, 3, 5.2, 107),
+    (4, 3, 4.0, 80),
+    (5, 3, 3.3, 65),
+]
+
+
+@pytest.fixture
+def lively(randomize) -> Callable[[nn.Module], nn.Module]:
+    """``randomize``, and convolutions so large that the output of these deep networks depends on the input."""
+
+    def apply(model: nn.Module) -> nn.Module:
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+        return randomize(model)
+
+    return apply
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_counts_are_those_of_the_table(name: str):
+    variant = VARIANTS[name]
+    with torch.device("meta"):
+        cost = count(GhostVGG(ratio=variant.ratio), (3, 32, 32))
+    assert (round(cost.params / 1e6, 4), round(cost.macs / 1e6, 2)) == (variant.params, variant.macs)
+
+
+@pytest.mark.parametrize(("ratio", "d", "params", "macs"), PUBLISHED)
+def test_counts_are_the_published_ones(ratio: int, d: int, params: float, macs: int):
+    with torch.device("meta"):
+        cost = count(GhostVGG(ratio=ratio, cheap_kernel_size=d), (3, 32, 32))
+    assert round(cost.params / 1e6, 1) == params
+    without_fc = cost.macs - 512 * 512
+    assert round(without_fc / 1e6) == macs
+
+
+@pytest.mark.parametrize(
+    ("ratio", "ghost", "plain"), [(2, 157.85, 158.44), (3, 106.98, 107.73), (4, 80.17, 81.06), (5, 65.40, 66.33)]
+)
+def test_what_the_first_convolution_costs(ratio: int, ghost: float, plain: float):
+    with torch.device("meta"):
+        costs = [count(GhostVGG(ratio=ratio, ghost_stem=choice), (3, 32, 32)).macs for choice in (True, False)]
+    assert [round((macs - 512 * 512) / 1e6, 2) for macs in costs] == [ghost, plain]
+
+
+def test_plain_stem_is_the_only_plain_convolution():
+    model = GhostVGG(ghost_stem=False)
+    assert [m.ratio for m in model.modules() if hasattr(m, "ratio")] == [1] + [2] * 12
+
+
+@pytest.mark.parametrize("size", [(32, 32), (96, 64), (45, 77)])
+def test_ratio_one_is_torchvisions_network(size: tuple[int, int], lively):
+    theirs = lively(torchvision.models.vgg16_bn(num_classes=1).features)
+    ours = GhostVGG(ratio=1).eval()
+    modules = [m for m in theirs if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
+    pairs = list(
+        zip([m for m in ours.blocks.modules() if type(m) in (nn.Conv2d, nn.BatchNorm2d)], modules, strict=True)
+    )
+    for mine, their in pairs:
+        if isinstance(their, nn.Conv2d):
+            nn.init.zeros_(their.bias)  # ours has none, which the normalisation makes superfluous
+            mine.weight.data.copy_(their.weight)
+        else:
+            mine.load_state_dict(their.state_dict())
+    for module in theirs:
+        if isinstance(module, nn.MaxPool2d):
+            module.ceil_mode = True
+    x = torch.randn(2, 3, *size)
+    with torch.inference_mode():
+        maps = theirs(x)
+        assert (maps[0] - maps[1]).abs().max() > 0.1
+        atol = 1e-5 * max(1, maps.abs().max().item())
+        torch.testing.assert_close(ours.forward_features(x), maps, rtol=0, atol=atol)
+        logits = ours.classifier(torch.relu(ours.fc(maps.mean(dim=(2, 3)))))
+        torch.testing.assert_close(ours(x), logits, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 3])
+def test_every_parameter_gets_a_gradient(ratio: int):
+    model = GhostVGG(ratio=ratio, num_classes=5).train()
+    model(torch.randn(2, 3, 32, 32)).square().sum().backward()
+    assert [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 3, 4])
+def test_any_size_ratio_and_number_of_channels(ratio: int, lively):
+    model = lively(GhostVGG(ratio=ratio, num_classes=7, in_chans=2))
+    with torch.inference_mode():
+        for size in [(1, 1), (32, 32), (33, 47)]:
+            assert model(torch.randn(2, 2, *size)).shape == (2, 7)
+
+
+def test_feature_levels():
+    model = GhostVGG().eval()
+    m = torch.randn(1, 3, 32, 64)
+    with torch.inference_mode():
+        for level, stage in zip(model.feature_levels, model.blocks, strict=True):
+            m = stage(m)
+            assert m.shape[1:] == (level.channels, 32 // level.stride, 64 // level.stride)
+    assert [level.stage for level in model.feature_levels] == [0, 1, 2, 3, 4]
+
+
+def test_head_parts(lively):
+    model = lively(GhostVGG())
+    x = torch.randn(2, 3, 32, 32)
+    maps = model.forward_features(x)
+    assert maps.shape == (2, model.num_features, 1, 1)
+    features = model.forward_head(maps, pre_logits=True)
+    assert features.shape == (2, 512)
+    torch.testing.assert_close(model.classifier(features), model(x))
+    model.reset_classifier(4)
+    assert model(x).shape == (2, 4)
+    model.reset_classifier(0)
+    torch.testing.assert_close(model(x), features)
+
+
+def test_dropout_acts_before_the_classifier_in_training_alone():
+    model = GhostVGG(drop_rate=0.9)
+    features = torch.randn(2, 512, 1, 1)
+    assert not torch.equal(model.forward_head(features), model.forward_head(features))
+    model.eval()
+    assert torch.equal(model.forward_head(features), model.forward_head(features))
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 3])
+def test_fuse_folds_every_normalisation(ratio: int, lively):
+    model = lively(GhostVGG(ratio=ratio))
+    fused = fuse(model)
+    assert not [m for m in fused.modules() if isinstance(m, nn.BatchNorm2d)]
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = model(x)
+        assert (expected[0] - expected[1]).abs().max() > 0.1
+        torch.testing.assert_close(fused(x), expected, rtol=0, atol=1e-5 * max(1, expected.abs().max().item()))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"num_classes": -1}, {"in_chans": 0}, {"drop_rate": 1.0}, {"ratio": 0}, {"cheap_kernel_size": 2}],
+)
+def test_impossible_arguments_are_refused(arguments: dict):
+    with pytest.raises(ConfigurationError):
+        GhostVGG(**arguments)
