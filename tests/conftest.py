@@ -14,9 +14,11 @@ from ghostnets.cli.main import main
 
 
 @pytest.fixture(autouse=True)
-def _one_seed_and_two_threads():
+def _one_seed_and_one_thread(monkeypatch: pytest.MonkeyPatch):
+    """One thread, here and in processes that a test starts: two that wait for a busy core take ten times as long."""
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from ghostnets.layers import RepConv, fold_batch_norm, norm_arguments
 
 __all__ = ["fuse", "reparameterize"]
 
-# Outside of Sequentials the order of registration proves nothing; these run one after the other.
+# Outside of Sequentials the order of registration proves nothing. These run one after the other in the Ghost layers; a
+# class of this package with other names lists its own as conv_norm_pairs.
 PAIRS = (("conv_stem", "bn1"), ("conv_dw", "bn_dw"), ("conv", "bn1"))
 
 
@@ -50,7 +51,8 @@ def fuse(model: nn.Module) -> nn.Module:
     fused = reparameterize(model)
     for parent in list(fused.modules()):
         names = list(parent._modules)
-        neighbours = itertools.pairwise(names) if isinstance(parent, nn.Sequential) else PAIRS
+        pairs = getattr(type(parent), "conv_norm_pairs", PAIRS)
+        neighbours = itertools.pairwise(names) if isinstance(parent, nn.Sequential) else pairs
         for first, second in list(neighbours):
             layer, norm = parent._modules.get(first), parent._modules.get(second)
             if isinstance(layer, nn.Conv2d | nn.Linear) and isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):

@@ -1,5 +1,6 @@
 """The networks and their registry."""
 
+from ghostnets.models.g_ghost import GGhostRegNet
 from ghostnets.models.ghost_resnet import GhostResNet
 from ghostnets.models.ghost_vgg import GhostVGG
 from ghostnets.models.ghostnet import BlockSpec, GhostNet, GhostNetFeatures
@@ -10,6 +11,7 @@ from ghostnets.models.registry import create_model, list_models, model_arguments
 
 __all__ = [
     "BlockSpec",
+    "GGhostRegNet",
     "GhostNet",
     "GhostNetFeatures",
     "GhostNetV2",

@@ -1,0 +1,254 @@
+"""G-Ghost RegNet: a stage computes some channels block by block and the rest of them cheaply, from its first block.
+
+Han et al., "GhostNets on Heterogeneous Devices via Cheap Operations", IJCV 2022 (arXiv 2201.03297), on the RegNetX of
+Radosavovic et al., "Designing Network Design Spaces" (arXiv 2003.13678). GhostNet finds cheap maps within one layer,
+this network across the layers of a stage: part of the last map of a stage is a 1x1 convolution of its first, plus a
+mix of what the blocks between saw.
+
+Module names, and so the keys of a state dict, are those of the official PyTorch implementation. Its files named 3.2g to
+16.0g hold networks of 1.8 to 9.0 billion multiply-adds.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ghostnets.errors import ConfigurationError
+from ghostnets.models.ghostnet import FeatureLevel
+
+__all__ = ["VARIANTS", "GGhostRegNet", "GGhostStage", "MixBatchNorm", "RegNetBlock", "Variant"]
+
+STEM_CHANNELS = 32
+LEAST_GHOST_DEPTH = 3  # a first block, a last one, and something between to save
+
+
+class MixBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation of pooled maps, (N, C, 1, 1), that also trains with N = 1.
+
+    One image gives one value a channel and so no variance; it is normalised by the running statistics, which it leaves
+    as they are. Other batches are treated as by ``nn.BatchNorm2d``, spelled out because TorchScript has no ``super()``.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.num_batches_tracked is not None  # running statistics are never switched off here
+        is_batch, momentum = self.training and x.shape[0] > 1, self.momentum
+        if is_batch:
+            self.num_batches_tracked.add_(1)
+        if momentum is None:  # the plain average over batches
+            momentum = 1 / max(1, int(self.num_batches_tracked))
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, is_batch, momentum, self.eps
+        )
+
+
+class RegNetBlock(nn.Module):
+    """The X block of RegNet: (N, C_in, H, W) -> (N, C_out, H', W'), H' = ceil(H / stride).
+
+    ReLU of three convolutions to C_out channels (1x1, grouped 3x3 /stride, 1x1) plus the input, which goes through a
+    1x1 convolution where the shapes differ. A group has about ``group_width`` channels: C_out // group_width groups.
+
+    Raises:
+        ConfigurationError: C_out does not split into groups.
+    """
+
+    conv_norm_pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))  # for compress.fuse
+
+    def __init__(self, in_channels: int, out_channels: int, *, group_width: int, stride: int = 1) -> None:
+        super().__init__()
+        groups = max(1, out_channels // group_width)
+        if out_channels < 1 or out_channels % groups:
+            raise ConfigurationError(
+                f"RegNetBlock: {out_channels} channels do not split into groups of {group_width};"
+                " choose multiples of the group width, in a G-Ghost stage at least 1.5 times of it."
+            )
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, stride, 1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.conv3 = nn.Conv2d(out_channels, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Module = nn.Identity()
+        if (in_channels, stride) != (out_channels, 1):
+            convolution = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            self.downsample = nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        return self.relu(self.bn3(self.conv3(out)) + self.downsample(x))
+
+
+class GGhostStage(nn.Module):
+    """A stage of ``depth`` blocks, of which those between the first and the last are narrow.
+
+    (N, C_in, H, W) -> (N, C, H', W'), H' = ceil(H / 2). R channels are raw, half of C or somewhat less, and the others
+    cheap; ``layers`` are the depth - 2 narrow blocks, with three quarters of the group width::
+
+        x ─> base /2 ─┬─ first R ───> layers.0 ─> layers.1 ─> ... ─────────┬─ concatenation ─> end
+                      ├─ the others ─> cheap: 1x1, BN ── + ── ReLU ────────┘
+                      │                                  │
+                      └─ all C, and R of every layer ─> merge: mean over the map, 1x1, BN, ReLU, 1x1, BN
+
+    Raises:
+        ConfigurationError: Channels do not split into groups, or no raw ones are left.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, depth: int, group_width: int) -> None:
+        super().__init__()
+        assert depth >= LEAST_GHOST_DEPTH
+        narrow = max(1, int(group_width * 0.75))
+        raw_channels = out_channels // 2 // narrow * narrow
+        cheap_channels = out_channels - raw_channels
+        self.raw_channels = raw_channels
+        self.base = RegNetBlock(in_channels, out_channels, group_width=group_width, stride=2)
+        blocks = [RegNetBlock(raw_channels, raw_channels, group_width=narrow) for _ in range(depth - 2)]
+        self.layers = nn.Sequential(*blocks)
+        self.merge = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(out_channels + raw_channels * (depth - 2), cheap_channels, 1, bias=False),
+            MixBatchNorm(cheap_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(cheap_channels, cheap_channels, 1, bias=False),
+            MixBatchNorm(cheap_channels),
+        )
+        convolution = nn.Conv2d(cheap_channels, cheap_channels, 1, bias=False)
+        self.cheap = nn.Sequential(convolution, nn.BatchNorm2d(cheap_channels))
+        self.cheap_relu = nn.ReLU(inplace=True)
+        self.end = RegNetBlock(out_channels, out_channels, group_width=group_width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.base(x)  # (N, C, H', W')
+        raw = first[:, : self.raw_channels]  # (N, R, H', W')
+        maps = [first]
+        for layer in self.layers:
+            raw = layer(raw)
+            maps.append(raw)
+        mix = self.merge(torch.cat(maps, dim=1))  # (N, C - R, 1, 1)
+        cheap = self.cheap_relu(self.cheap(first[:, self.raw_channels :]) + mix)  # (N, C - R, H', W')
+        return self.end(torch.cat([raw, cheap], dim=1))
+
+
+class GGhostRegNet(nn.Module):
+    """G-Ghost RegNetX: images (N, in_chans, H, W) -> logits (N, num_classes), any H and W from 1.
+
+    ::
+
+        conv1 3x3 /2, bn1, ReLU ─> layer1 ─> layer2 ─> layer3 ─> layer4 (each halves the map)
+          ─> global average pool ─> dropout ─> fc
+
+    Stages after the first are G-Ghost stages if they have three blocks or more, otherwise plain. ``feature_levels`` are
+    the outputs of the four, with ``stage`` 0 for layer1.
+
+    Training with a batch of 1 works for images above 32 pixels in a direction; the mix then uses its running statistics
+    (the official implementation fails). Up to 32 x 32 the last map is one pixel, and PyTorch's batch normalisation
+    refuses a batch of 1: ValueError, "Expected more than 1 value per channel when training".
+
+    Args:
+        num_classes: Size of the classifier; 0 for none (pooled features come out).
+        in_chans: Channels of the input.
+        drop_rate: Dropout before the classifier, from 0 up to but not including 1.
+        depths: Number of blocks of each of the four stages.
+        widths: Channels of each stage.
+        group_width: Channels of a group of the 3x3 convolutions; narrow blocks have three quarters of it.
+
+    Raises:
+        ConfigurationError: An argument is out of its range, or widths do not split into groups.
+    """
+
+    conv_norm_pairs = (("conv1", "bn1"),)
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        drop_rate: float = 0.2,
+        depths: Sequence[int] = (2, 6, 15, 2),
+        widths: Sequence[int] = (96, 192, 432, 1008),
+        group_width: int = 48,
+    ) -> None:
+        super().__init__()
+        if num_classes < 0 or in_chans < 1 or not 0 <= drop_rate < 1:
+            raise ConfigurationError(
+                f"GGhostRegNet: num_classes is {num_classes}, in_chans is {in_chans} and drop_rate is {drop_rate};"
+                " they must be at least 0, at least 1 and in [0, 1) respectively."
+            )
+        if len(depths) != 4 or len(widths) != 4 or min(*depths, *widths, group_width) < 1:
+            raise ConfigurationError(
+                f"GGhostRegNet: depths is {tuple(depths)}, widths is {tuple(widths)} and group_width is {group_width};"
+                " wanted are four depths and four widths, and all numbers at least 1."
+            )
+        self.conv1 = nn.Conv2d(in_chans, STEM_CHANNELS, 3, 2, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
+        self.relu = nn.ReLU(inplace=True)
+
+        stages: list[nn.Module] = []
+        in_channels = STEM_CHANNELS
+        for depth, width in zip(depths, widths, strict=True):
+            if stages and depth >= LEAST_GHOST_DEPTH:
+                stages.append(GGhostStage(in_channels, width, depth=depth, group_width=group_width))
+            else:
+                first = RegNetBlock(in_channels, width, group_width=group_width, stride=2)
+                others = [RegNetBlock(width, width, group_width=group_width) for _ in range(depth - 1)]
+                stages.append(nn.Sequential(first, *others))
+            in_channels = width
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.feature_levels = tuple(FeatureLevel(width, 4 * 2**stage, stage) for stage, width in enumerate(widths))
+
+        self.num_features = in_channels
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(drop_rate)
+        self.reset_classifier(num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images (N, in_chans, H, W) -> the last map, (N, num_features, H / 32, W / 32) rounded up."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """The last map -> logits (N, num_classes), or (N, num_features) before the classifier where ``pre_logits``."""
+        x = self.avgpool(x).flatten(1)
+        return x if pre_logits else self.fc(self.dropout(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replaces the classifier by a new, randomly initialised one; 0 removes it."""
+        self.num_classes = num_classes
+        self.fc: nn.Module = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+
+class Variant(NamedTuple):
+    """A network: numbers alone."""
+
+    depths: tuple[int, int, int, int]
+    widths: tuple[int, int, int, int]
+    group_width: int
+    params: float  # millions, 1000 classes, counted here
+    macs: float  # millions of multiply-adds of convolutions and linear layers at 224 x 224, counted here
+    top1: float | None  # published ImageNet accuracy in per cent (official README)
+
+
+VARIANTS: dict[str, Variant] = {
+    #                               depths         widths                 group  params   MACs      top-1
+    "g_ghost_regnetx_002": Variant((1, 1, 4, 7), (24, 56, 152, 368), 8, 1.8254, 130.92, None),
+    "g_ghost_regnetx_004": Variant((1, 2, 7, 12), (32, 64, 160, 384), 16, 2.8845, 221.25, None),
+    "g_ghost_regnetx_006": Variant((1, 3, 5, 7), (48, 96, 240, 528), 24, 4.0298, 389.79, None),
+    "g_ghost_regnetx_008": Variant((1, 3, 7, 5), (64, 128, 288, 672), 16, 5.2483, 528.57, None),
+    "g_ghost_regnetx_016": Variant((2, 4, 10, 2), (72, 168, 408, 912), 24, 7.1097, 1021.38, None),
+    "g_ghost_regnetx_032": Variant((2, 6, 15, 2), (96, 192, 432, 1008), 48, 10.5110, 1801.75, 77.8),
+    "g_ghost_regnetx_040": Variant((2, 5, 14, 2), (80, 240, 560, 1360), 40, 15.7263, 2228.37, 78.6),
+    "g_ghost_regnetx_064": Variant((2, 4, 10, 1), (168, 392, 784, 1624), 56, 17.9937, 4055.26, None),
+    "g_ghost_regnetx_080": Variant((2, 5, 15, 1), (80, 240, 720, 1920), 120, 24.5869, 4149.67, 79.0),
+    "g_ghost_regnetx_120": Variant((2, 5, 11, 1), (224, 448, 896, 2240), 112, 30.6272, 7377.52, None),
+    "g_ghost_regnetx_160": Variant((2, 6, 13, 1), (256, 512, 896, 2048), 128, 32.3817, 8997.38, 79.9),
+    "g_ghost_regnetx_320": Variant((2, 7, 13, 1), (336, 672, 1344, 2520), 168, 62.8154, 17157.78, None),
+}

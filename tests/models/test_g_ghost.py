@@ -1,0 +1,308 @@
+"""The official network, written down a second time as a function of its state dict."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.nn import functional as F
+
+from ghostnets.compress import fuse
+from ghostnets.errors import ConfigurationError
+from ghostnets.measure import count
+from ghostnets.models.g_ghost import VARIANTS, GGhostRegNet, GGhostStage, MixBatchNorm, RegNetBlock
+
+# Name, depths, widths and group width as in the official file; parameters and MACs of that file, in millions.
+OFFICIAL = """
+002 1,1,4,7   24,56,152,368       8  1.83   131
+004 1,2,7,12  32,64,160,384      16  2.88   221
+006 1,3,5,7   48,96,240,528      24  4.03   390
+008 1,3,7,5   64,128,288,672     16  5.25   529
+016 2,4,10,2  72,168,408,912     24  7.11  1021
+032 2,6,15,2  96,192,432,1008    48 10.51  1802
+040 2,5,14,2  80,240,560,1360    40 15.73  2228
+064 2,4,10,1  168,392,784,1624   56 17.99  4055
+080 2,5,15,1  80,240,720,1920   120 24.59  4150
+120 2,5,11,1  224,448,896,2240  112 30.63  7378
+160 2,6,13,1  256,512,896,2048  128 32.38  8997
+320 2,7,13,1  336,672,1344,2520 168 62.82 17158
+"""
+ROWS = {f"g_ghost_regnetx_{line.split()[0]}": line.split()[1:] for line in OFFICIAL.strip().splitlines()}
+# Depths below, at and above three; odd numbers of channels; widths that are no multiple of the group width.
+SMALL = {"depths": (1, 3, 4, 2), "widths": (15, 26, 33, 40), "group_width": 10}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Hundreds of layers on small maps: on a busy machine a second thread made 5 s of tests 70 s."""
+    torch.set_num_threads(1)
+
+
+def build(name: str, **arguments) -> GGhostRegNet:
+    variant = VARIANTS[name]
+    settings = {"depths": variant.depths, "widths": variant.widths, "group_width": variant.group_width}
+    return GGhostRegNet(**(settings | arguments))
+
+
+class Reference:
+    """The official forward pass in evaluation mode; what is there, and how wide, it reads off the names and shapes."""
+
+    def __init__(self, weights: dict[str, Tensor], group_width: int) -> None:
+        self.weights, self.group_width = weights, group_width
+
+    def conv(self, x: Tensor, name: str, stride: int = 1) -> Tensor:
+        weight = self.weights[f"{name}.weight"]
+        return F.conv2d(x, weight, None, stride, weight.shape[2] // 2, groups=x.shape[1] // weight.shape[1])
+
+    def norm(self, x: Tensor, name: str) -> Tensor:
+        mean, var, gamma, beta = (
+            self.weights[f"{name}.{k}"][:, None, None] for k in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / (var + 1e-5).sqrt() * gamma + beta
+
+    def block(self, x: Tensor, name: str, group_width: int, stride: int = 1) -> Tensor:
+        width = self.weights[f"{name}.conv2.weight"].shape[0]
+        assert width // self.weights[f"{name}.conv2.weight"].shape[1] == width // min(width, group_width)
+        y = self.norm(self.conv(x, f"{name}.conv1"), f"{name}.bn1").relu()
+        y = self.norm(self.conv(y, f"{name}.conv2", stride), f"{name}.bn2").relu()
+        y = self.norm(self.conv(y, f"{name}.conv3"), f"{name}.bn3")
+        if f"{name}.downsample.0.weight" in self.weights:
+            x = self.norm(self.conv(x, f"{name}.downsample.0", stride), f"{name}.downsample.1")
+        return (y + x).relu()
+
+    def numbered(self, name: str) -> list[str]:
+        numbers = {key.removeprefix(f"{name}.").split(".")[0] for key in self.weights if key.startswith(f"{name}.")}
+        return [f"{name}.{number}" for number in sorted(numbers, key=int)]
+
+    def ghost_stage(self, x: Tensor, name: str) -> Tensor:
+        x = self.block(x, f"{name}.base", self.group_width, 2)
+        narrow = int(self.group_width * 0.75)
+        raw = int(x.shape[1] * (1 - 0.5) / narrow) * narrow
+        maps = [x]
+        e = x[:, :raw]
+        for layer in self.numbered(f"{name}.layers"):
+            e = self.block(e, layer, narrow)
+            maps.append(e)
+        m = torch.cat([y.mean((2, 3), keepdim=True) for y in maps], 1)
+        m = self.norm(self.conv(m, f"{name}.merge.1"), f"{name}.merge.2").relu()
+        m = self.norm(self.conv(m, f"{name}.merge.4"), f"{name}.merge.5")
+        c = (self.norm(self.conv(x[:, raw:], f"{name}.cheap.0"), f"{name}.cheap.1") + m).relu()
+        return self.block(torch.cat([e, c], 1), f"{name}.end", self.group_width)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x, "conv1", 2), "bn1").relu()
+        for stage in ("layer1", "layer2", "layer3", "layer4"):
+            if f"{stage}.base.conv1.weight" in self.weights:
+                x = self.ghost_stage(x, stage)
+            else:
+                for index, block in enumerate(self.numbered(stage)):
+                    x = self.block(x, block, self.group_width, 1 if index else 2)
+        return F.linear(x.mean((2, 3)), self.weights["fc.weight"], self.weights["fc.bias"])
+
+
+def official_shapes(name: str, num_classes: int = 1000) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of an official file (counters of batches left out)."""
+    depths, widths, group_width = ROWS[name][0], ROWS[name][1], int(ROWS[name][2])
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def conv_bn(conv: str, bn: str, c_in: int, c_out: int, k: int = 1) -> None:
+        shapes[f"{conv}.weight"] = (c_out, c_in, k, k)
+        shapes.update({f"{bn}.{key}": (c_out,) for key in ("weight", "bias", "running_mean", "running_var")})
+
+    def block(prefix: str, c_in: int, c: int, group_width: int, downsample: bool) -> None:
+        groups = c // min(c, group_width)
+        conv_bn(f"{prefix}.conv1", f"{prefix}.bn1", c_in, c)
+        conv_bn(f"{prefix}.conv2", f"{prefix}.bn2", c // groups, c, 3)
+        conv_bn(f"{prefix}.conv3", f"{prefix}.bn3", c, c)
+        if downsample:
+            conv_bn(f"{prefix}.downsample.0", f"{prefix}.downsample.1", c_in, c)
+
+    conv_bn("conv1", "bn1", 3, 32, 3)
+    c_in = 32
+    for index, (depth, c) in enumerate(zip(map(int, depths.split(",")), map(int, widths.split(",")), strict=True)):
+        stage = f"layer{index + 1}"
+        if index == 0 or depth <= 2:
+            for i in range(depth):
+                block(f"{stage}.{i}", c if i else c_in, c, group_width, downsample=i == 0)
+        else:
+            narrow = int(group_width * 0.75)
+            raw = int(c * 0.5 / narrow) * narrow
+            block(f"{stage}.base", c_in, c, group_width, downsample=True)
+            block(f"{stage}.end", c, c, group_width, downsample=False)
+            conv_bn(f"{stage}.merge.1", f"{stage}.merge.2", c + raw * (depth - 2), c - raw)
+            conv_bn(f"{stage}.merge.4", f"{stage}.merge.5", c - raw, c - raw)
+            conv_bn(f"{stage}.cheap.0", f"{stage}.cheap.1", c - raw, c - raw)
+            for i in range(depth - 2):
+                block(f"{stage}.layers.{i}", raw, raw, narrow, downsample=False)
+        c_in = c
+    return shapes | {"fc.weight": (num_classes, c_in), "fc.bias": (num_classes,)}
+
+
+@pytest.mark.parametrize("name", sorted(ROWS))
+def test_counts_and_names_are_those_of_the_official_file(name: str):
+    with torch.device("meta"):
+        model = build(name)
+    cost = count(model, (3, 224, 224))
+    variant = VARIANTS[name]
+    assert (round(cost.params / 1e6, 4), round(cost.macs / 1e6, 2)) == (variant.params, variant.macs)
+    assert [f"{cost.params / 1e6:.2f}", f"{cost.macs / 1e6:.0f}"] == ROWS[name][3:]
+    shapes = {k: tuple(t.shape) for k, t in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    assert shapes == official_shapes(name)
+
+
+def test_variants_are_the_official_rows():
+    assert {
+        name: [",".join(map(str, v.depths)), ",".join(map(str, v.widths)), str(v.group_width)]
+        for name, v in VARIANTS.items()
+    } == {name: row[:3] for name, row in ROWS.items()}
+    published = {name[-3:]: v.top1 for name, v in VARIANTS.items() if v.top1 is not None}
+    assert published == {"032": 77.8, "040": 78.6, "080": 79.0, "160": 79.9}
+
+
+@pytest.mark.parametrize("name", ["002", "006", "040", "080", "small"])
+def test_same_outputs_as_the_official_structure(name: str, randomize):
+    model = GGhostRegNet(**SMALL) if name == "small" else build(f"g_ghost_regnetx_{name}")
+    randomize(model)
+    group_width = SMALL["group_width"] if name == "small" else VARIANTS[f"g_ghost_regnetx_{name}"].group_width
+    reference = Reference(model.state_dict(), group_width)
+    for size in [(64, 64), (65, 33), (1, 1)]:
+        x = torch.randn(2, 3, *size)
+        with torch.inference_mode():
+            expected = reference(x)
+            assert (expected[0] - expected[1]).abs().max() > 0.1
+            atol = 1e-5 * max(1, expected.abs().max().item())
+            torch.testing.assert_close(model(x), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("name", ["g_ghost_regnetx_002", "g_ghost_regnetx_006"])
+def test_every_parameter_gets_a_gradient(name: str, batch: int):
+    model = build(name, num_classes=5).train()
+    model(torch.randn(batch, 3, 64, 48)).square().sum().backward()
+    assert [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_one_image_of_one_last_pixel_does_not_train():
+    model = GGhostRegNet(**SMALL)
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel when training"):
+        model(torch.randn(1, 3, 32, 32))
+    assert model(torch.randn(1, 3, 32, 33)).shape == (1, 1000)
+    assert model.eval()(torch.randn(1, 3, 32, 32)).shape == (1, 1000)
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_the_norm_of_the_mix_is_the_usual_one_but_for_one_image(momentum: float | None, randomize):
+    ours, usual = MixBatchNorm(5, momentum=momentum), nn.BatchNorm2d(5, momentum=momentum)
+    randomize(ours)
+    usual.load_state_dict(ours.state_dict())
+    for norm in (ours, usual):
+        norm.train()
+    for _ in range(3):
+        x = torch.randn(4, 5, 1, 1)
+        torch.testing.assert_close(ours(x), usual(x), rtol=0, atol=0)
+    before = copy.deepcopy(ours.state_dict())
+    one = torch.randn(1, 5, 1, 1)
+    torch.testing.assert_close(ours(one), usual.eval()(one), rtol=0, atol=0)
+    for state in (before, usual.state_dict()):
+        assert all(torch.equal(state[key], tensor) for key, tensor in ours.state_dict().items())
+
+
+def test_arguments_of_the_family():
+    model = build("g_ghost_regnetx_002", num_classes=3, in_chans=4, drop_rate=0.5)
+    assert model.conv1.weight.shape == (32, 4, 3, 3)
+    assert model(torch.randn(2, 4, 40, 41)).shape == (2, 3)
+    features = torch.randn(2, 368, 1, 1)
+    assert not torch.equal(model.forward_head(features), model.forward_head(features))
+    model.eval()
+    assert torch.equal(model.forward_head(features), model.forward_head(features))
+
+
+def test_head_parts(randomize):
+    model = randomize(GGhostRegNet(**SMALL))
+    x = torch.randn(2, 3, 32, 40)
+    features = model.forward_head(model.forward_features(x), pre_logits=True)
+    assert features.shape == (2, 40) == (2, model.num_features)
+    torch.testing.assert_close(model.fc(features), model(x))
+    model.reset_classifier(4)
+    assert model(x).shape == (2, 4)
+    model.reset_classifier(0)
+    torch.testing.assert_close(model(x), features)
+
+
+def test_feature_levels(randomize):
+    model = randomize(build("g_ghost_regnetx_004"))
+    x = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        m = model.relu(model.bn1(model.conv1(x)))
+        for index, level in enumerate(model.feature_levels):
+            m = getattr(model, f"layer{index + 1}")(m)
+            assert m.shape[1:] == (level.channels, 64 // level.stride, 96 // level.stride)
+            assert level.stage == index
+        torch.testing.assert_close(m, model.forward_features(x))
+
+
+def test_pickle_and_deepcopy(randomize):
+    model = randomize(GGhostRegNet(**SMALL))
+    x = torch.randn(1, 3, 32, 32)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(twin(x), model(x), rtol=0, atol=0)
+
+
+def test_export_of_any_batch_and_size(randomize):
+    model = randomize(GGhostRegNet(**SMALL))
+    dynamic = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
+    exported = torch.export.export(model, (torch.randn(2, 3, 192, 256),), dynamic_shapes=dynamic).module()
+    for shape in [(2, 3, 192, 256), (1, 3, 225, 160), (3, 3, 128, 321)]:
+        x = torch.randn(*shape)
+        torch.testing.assert_close(exported(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_script(randomize):
+    model = randomize(GGhostRegNet(**SMALL))
+    scripted = torch.jit.script(model)
+    for size in [(64, 64), (33, 47), (8, 8)]:
+        x = torch.randn(2, 3, *size)
+        torch.testing.assert_close(scripted(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["g_ghost_regnetx_002", "g_ghost_regnetx_032"])
+def test_fuse_folds_every_normalisation(name: str, randomize):
+    model = randomize(build(name))
+    fused = fuse(model)
+    assert not [m for m in fused.modules() if isinstance(m, nn.BatchNorm2d)]
+    for size in [(64, 64), (33, 47)]:
+        x = torch.randn(2, 3, *size)
+        with torch.inference_mode():
+            expected = model(x)
+            assert (expected[0] - expected[1]).abs().max() > 0.1
+            atol = 1e-5 * max(1, expected.abs().max().item())
+            torch.testing.assert_close(fused(x), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_classes": -1},
+        {"in_chans": 0},
+        {"drop_rate": 1.0},
+        {"depths": (2, 2, 2)},
+        {"widths": (96, 192, 432)},
+        {"depths": (2, 0, 3, 2)},
+        {"widths": (96, 0, 432, 1008)},
+        {"group_width": 0},
+    ],
+)
+def test_impossible_arguments_are_refused(arguments: dict):
+    with pytest.raises(ConfigurationError):
+        GGhostRegNet(**arguments)
+
+
+def test_channels_that_do_not_split_are_refused():
+    with pytest.raises(ConfigurationError, match="25 channels do not split into groups of 12"):
+        RegNetBlock(8, 25, group_width=12)
+    with pytest.raises(ConfigurationError, match="0 channels do not split into groups of 36"):
+        GGhostStage(8, 60, depth=3, group_width=48)
+    assert GGhostStage(8, 7, depth=3, group_width=1).eval()(torch.randn(1, 8, 5, 3)).shape == (1, 7, 3, 2)
