@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from ghostnets.checkpoints import load_checkpoint, save_checkpoint
+    from ghostnets.checkpoints import load_checkpoint, load_pretrained, save_checkpoint
     from ghostnets.compress import fuse, reparameterize
     from ghostnets.errors import GhostNetsError
     from ghostnets.models import create_model, list_models
@@ -27,6 +27,7 @@ __all__ = [
     "list_models",
     "load_checkpoint",
     "load_predictor",
+    "load_pretrained",
     "reparameterize",
     "resume_training",
     "save_checkpoint",
@@ -40,6 +41,7 @@ _ROOMS = {
     "list_models": "models",
     "load_checkpoint": "checkpoints",
     "load_predictor": "predict",
+    "load_pretrained": "checkpoints",
     "reparameterize": "compress",
     "resume_training": "train",
     "save_checkpoint": "checkpoints",

@@ -24,13 +24,12 @@ class Info:
     """Show a network by stage: output, parameters, multiply-adds and activation memory, beside its plain twin.
 
     The plain twin is the network of the same shape with an ordinary convolution in place of each Ghost module.
-    Without an argument the networks are listed.
 
     Examples: ghostnets info ghostnet_100 | ghostnets info runs/photos-ghostnet_100/best.safetensors
     """
 
-    network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL|CHECKPOINT")] = ""
-    """Name of a network, or a checkpoint."""
+    network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL|CHECKPOINT")]
+    """Name of a network (ghostnets list), or a checkpoint."""
     image_size: int | None = None
     """Side of the input in pixels; 224, or what the checkpoint was made for."""
     num_classes: int | None = None
@@ -45,9 +44,6 @@ class Info:
 
 def main(arguments: list[str]) -> int:
     command = tyro.cli(Info, prog="ghostnets info", args=arguments)
-    if not command.network:
-        _list(as_json=command.json)
-        return 0
     name, network_arguments, input_shape = _resolve(command)
     with torch.device("meta"):  # shapes are enough: nothing is computed
         model = create_model(name, **network_arguments)
@@ -82,22 +78,6 @@ def _resolve(command: Info) -> tuple[str, dict[str, Any], tuple[int, int, int]]:
     preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
     side = command.image_size or preprocessing.image_size
     return checkpoint.architecture, checkpoint.arguments, (preprocessing.channels, side, side)
-
-
-def _list(*, as_json: bool) -> None:
-    entries = {name: model_entry(name) for name in list_models()}
-    if as_json:
-        print_json({name: {**e.variant._asdict(), "source": e.source} for name, e in entries.items()})
-        return
-    table = Table("network", "width", "parameters (M)", "MACs at 224 (M)", "published top-1", "source")
-    for column in table.columns[1:5]:
-        column.justify = "right"
-    for name, entry in entries.items():
-        width, params, macs, top1 = entry.variant
-        table.add_row(name, f"{width}", f"{params:.2f}", f"{macs:.1f}", f"{top1} %" if top1 else "-", entry.source)
-    console = result_console()
-    console.print(table)
-    console.print("Accuracies are ImageNet figures published by the authors, not measured here.")
 
 
 def _print(name: str, arguments: dict[str, Any], savings: Savings) -> None:

@@ -19,8 +19,11 @@ VERBS = {
     "train": "train a network on a folder of images (or on the embedded Fashion-MNIST)",
     "eval": "measure a checkpoint on labelled images",
     "predict": "classify images with a checkpoint",
+    "list": "the networks: parameters, multiply-adds, published accuracy, downloadable weights",
+    "import": "turn other people's weights into a checkpoint of this project",
     "info": "architecture, parameters and multiply-adds of a network, and what the cheap operations save",
 }
+MODULES = {"import": "convert"}  # a verb whose name Python keeps for itself
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if verb not in VERBS:
             raise UnknownNameError("command", verb, VERBS)
-        return int(importlib.import_module(f"ghostnets.cli.{verb}").main(rest))
+        return int(importlib.import_module(f"ghostnets.cli.{MODULES.get(verb, verb)}").main(rest))
     except GhostNetsError as error:
         message(str(error), kind="error")
         number = getattr(error, "signal", None)

@@ -19,7 +19,7 @@ class Recipe:
     and linear layers alone.
 
     Attributes:
-        model: Name of the network; ``ghostnets info`` lists them.
+        model: Name of the network; ``ghostnets list`` tells them.
         width: Width multiplier instead of the model's own.
         image_size: Side of the input in pixels; by default that of the images up to 64, else 224.
         in_chans: 1 for grey, 3 for colour; by default 1 where all images are grey.

@@ -1,0 +1,142 @@
+"""``ghostnets list``: every network with its cost, its published accuracy and the weights that can be had."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import tyro
+from rich.table import Table
+
+from ghostnets.checkpoints.hub import WEIGHTS, PublishedWeights
+from ghostnets.cli.output import print_json, result_console
+from ghostnets.compress import reparameterize
+from ghostnets.measure import Cost, count
+from ghostnets.models import create_model, list_models, model_entry
+
+__all__ = ["main", "models_document"]
+
+INPUT_SHAPE = (3, 224, 224)
+
+# Parameters and multiply-adds as their authors print them. V3's are those of the merged network.
+PUBLISHED_COSTS = {
+    "ghostnet_050": "2.6 M, 42 M",
+    "ghostnet_100": "5.2 M, 141 M",
+    "ghostnet_130": "7.3 M, 226 M",
+    "ghostnetv2_100": "-, 167 M",
+    "ghostnetv2_130": "-, 269 M",
+    "ghostnetv2_160": "-, 399 M",
+    "ghostnetv3_100": "6.1 M, 170 M",
+    "ghostnetv3_130": "8.9 M, 269 M",
+    "ghostnetv3_160": "12.3 M, 400 M",
+    "ghostnet_100_printed_revised": "5.181 M, 140.77 M",
+}
+
+
+@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
+@dataclass(frozen=True)
+class List:
+    """List the networks: parameters, multiply-adds at 224 pixels, published accuracy, and weights to be had.
+
+    Example: ghostnets list
+    """
+
+    json: bool = False
+    """Print the result as JSON on stdout."""
+
+
+def main(arguments: list[str]) -> int:
+    command = tyro.cli(List, prog="ghostnets list", args=arguments)
+    if command.json:
+        print_json({name: _as_dict(name) for name in list_models()})
+        return 0
+    table = Table("network", "parameters (M)", "MACs at 224 (M)", "published top-1", "source", "weights: top-1")
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    for name in list_models():
+        (_, params, macs, top1), source = model_entry(name)[1:]
+        weights = ", ".join(f"{w.tag}: {w.top1}" for w in WEIGHTS.get(name, ()))
+        table.add_row(name, f"{params:.2f}", f"{macs:.1f}", f"{top1} %" if top1 else "-", source, weights or "-")
+    console = result_console()
+    console.print(table)
+    console.print(
+        "MACs are multiply-adds of convolutions and linear layers (the papers' FLOPs), V3 in training form."
+        " Accuracies are ImageNet figures published by others, not measured here.",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def models_document() -> str:
+    """The text of docs/models.md: what was counted here beside what is published."""
+    lines = [
+        "# Networks",
+        "",
+        "Generated from the registry by `python scripts/make_models_doc.py`; do not edit.",
+        "",
+        "## Cost and accuracy",
+        "",
+        "Parameters (1000 classes) and multiply-adds of convolutions and linear layers for one image of 224 x 224 are",
+        "counted here, with `ghostnets.measure.count`; what stands under *published* was not measured here. V3 is",
+        "counted in training form, and merged by `reparameterize`: the form that its published costs are of.",
+        "",
+        "| network | parameters | MACs | published parameters, MACs | published top-1 (%) | source |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for name in list_models():
+        entry = model_entry(name)
+        published, top1 = PUBLISHED_COSTS.get(name, "-"), entry.variant.top1 or "-"
+        training, merged = _costs(name)
+        if merged is not None:
+            lines.append(f"| `{name}`, training form | {_cells(training)} | - | - | |")
+        label, cost = (f"`{name}`, merged", merged) if merged is not None else (f"`{name}`", training)
+        lines.append(f"| {label} | {_cells(cost)} | {published} | {top1} | {entry.source} |")
+    lines += [
+        "",
+        "## Weights",
+        "",
+        "All were trained on ImageNet-1k and expect RGB images of 224 x 224, cut from the centre of an image whose",
+        "shorter side is 256, normalised with ImageNet's mean and standard deviation. The interpolation is that of",
+        "the published accuracy. The first of a network is the default. Of the other networks no weights are",
+        "published in a form that loads here.",
+        "",
+        "| network | tag | top-1, top-5 (%) | measured by | interpolation | licence | file |",
+        "| --- | --- | ---: | --- | --- | --- | --- |",
+    ]
+    for name, published_weights in WEIGHTS.items():
+        for weights in published_weights:
+            lines.append(
+                f"| `{name}` | {weights.tag} | {weights.top1}, {weights.top5 or '-'} | {weights.accuracy_source} |"
+                f" {weights.evaluation.interpolation} | {weights.licence} | <{weights.url}> |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _costs(name: str) -> tuple[Cost, Cost | None]:
+    """Of the network as it is built, and merged where that makes another of it."""
+    with torch.device("meta"):  # shapes are enough: nothing is computed
+        model = create_model(name)
+        merged = reparameterize(model)
+        is_another = len(merged.state_dict()) != len(model.state_dict())
+        return count(model, INPUT_SHAPE), count(merged, INPUT_SHAPE) if is_another else None
+
+
+def _cells(cost: Cost) -> str:
+    return f"{cost.params / 1e6:.3f} M | {cost.macs / 1e6:.2f} M"
+
+
+def _as_dict(name: str) -> dict[str, Any]:
+    entry = model_entry(name)
+    weights = [_weights_as_dict(w) for w in WEIGHTS.get(name, ())]
+    return {**entry.variant._asdict(), "source": entry.source, "weights": weights}
+
+
+def _weights_as_dict(weights: PublishedWeights) -> dict[str, Any]:
+    return {
+        "tag": weights.tag,
+        "url": weights.url,
+        "top1": weights.top1,
+        "top5": weights.top5,
+        "accuracy_source": weights.accuracy_source,
+        "evaluation": weights.evaluation._asdict(),
+        "licence": weights.licence,
+    }

@@ -1,0 +1,180 @@
+"""``ghostnets import``: what it writes answers as the network the weights came from."""
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from ghostnets.checkpoints import read_checkpoint
+from ghostnets.cli.convert import main
+from ghostnets.errors import CheckpointError, ConfigurationError, UnknownNameError
+from ghostnets.models import create_model
+from ghostnets.predict import load_predictor
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def answers_equal(path: Path, original: torch.nn.Module) -> bool:
+    """Whether the predictor of a written checkpoint gives the probabilities of the network it was made from."""
+    predictor = load_predictor(path)
+    image = Image.effect_noise((300, 260), 90).convert("RGB")
+    pixels = predictor.read(image)[None]
+    with torch.no_grad():
+        expected = original.eval()(predictor.preprocessing.normalize(pixels)).softmax(1)
+    prediction = predictor(image, top=3)
+    values, indices = expected[0].topk(3)
+    assert prediction.classes == tuple(predictor.class_names[i] for i in indices.tolist())
+    assert prediction.probabilities == pytest.approx(values.tolist(), abs=1e-6)
+    return torch.allclose(predictor.probabilities(pixels), expected, atol=1e-6)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A state dict of three classes."""
+    torch.save(create_model("ghostnet_050", num_classes=3).state_dict(), tmp_path / "weights.pth")
+    return tmp_path / "weights.pth"
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_of_timm(tmp_path: Path, randomize, capsys, suffix: str):
+    original = randomize(timm.create_model("ghostnet_100", num_classes=1000))
+    path, out = tmp_path / f"timm{suffix}", tmp_path / "out.safetensors"
+    if suffix == ".pth":
+        torch.save({"state_dict": original.state_dict(), "epoch": 3}, path)
+    else:
+        save_file(original.state_dict(), path)
+    assert run(path, "--model", "ghostnet_100", "--to", out, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["checkpoint"], result["source"], result["num_classes"]) == (str(out), "canonical", 1000)
+    assert result["params"] == sum(p.numel() for p in original.parameters())
+    checkpoint = read_checkpoint(out)
+    assert (checkpoint.class_names[0], checkpoint.class_names[-1]) == ("class_0001", "class_1000")
+    assert checkpoint.preprocessing["resize_to"] == 256
+    assert answers_equal(out, original)
+
+
+@pytest.mark.parametrize("model", ["ghostnet_100", "ghostnet_100_printed"])
+def test_weights_of_the_printed_port(tmp_path: Path, randomize, capsys, model: str):
+    original = randomize(create_model("ghostnet_100_printed", num_classes=7))
+    path, out = tmp_path / "port.pth", tmp_path / "out.safetensors"
+    torch.save(original.state_dict(), path)
+    assert run(path, "--model", model, "--to", out) == 0
+    printed = capsys.readouterr().out
+    assert "printed_port names" in printed
+    assert f"{model}, " in printed
+    assert "7 classes (named class_0001 and so on)" in printed
+    assert f"Wrote {out}" in printed
+    assert answers_equal(out, original)
+
+
+def test_names_of_classes(file: Path, tmp_path: Path):
+    names, out = tmp_path / "names.txt", tmp_path / "out.safetensors"
+    names.write_text("cat\n  wild boar \nÖtter\n\n", encoding="utf-8")
+    assert run(file, "--model", "ghostnet_050", "--to", out, "--classes", names) == 0
+    assert read_checkpoint(out).class_names == ("cat", "wild boar", "Ötter")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"cat\ndog\n", "has 2 names in 2 lines, the network has 3 classes"),
+        (b"cat\n\ndog\n", "has 2 names in 3 lines, the network has 3 classes"),
+        (b"", "has 0 names in 0 lines"),
+        (b"cat\n\xff\ndog", "cannot be read"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_wrong_file_of_classes(file: Path, tmp_path: Path, content: bytes | None, message: str):
+    names, out = tmp_path / "names.txt", tmp_path / "out.safetensors"
+    if content is not None:
+        names.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        run(file, "--model", "ghostnet_050", "--to", out, "--classes", names)
+    assert "\n" not in str(caught.value)
+    assert not out.exists()
+
+
+def test_another_network_is_refused(file: Path, tmp_path: Path):
+    out = tmp_path / "out.safetensors"
+    with pytest.raises(CheckpointError, match="does not fit the network GhostNetV2"):
+        run(file, "--model", "ghostnetv2_050", "--to", out)
+    with pytest.raises(UnknownNameError, match="did you mean ghostnet_050"):
+        run(file, "--model", "ghostnet_05", "--to", out)
+    with pytest.raises(CheckpointError, match=r"no matrix classifier\.4\.weight"):
+        run(file, "--model", "ghostnet_050", "--to", out, "--source", "printed_port")
+    assert not out.exists()
+
+
+def test_what_stands_at_the_output_stays(file: Path, tmp_path: Path):
+    out = tmp_path / "out.safetensors"
+    out.write_bytes(b"precious")
+    with pytest.raises(ConfigurationError, match=r"out\.safetensors exists; .*--overwrite"):
+        run(file, "--model", "ghostnet_050", "--to", out)
+    assert out.read_bytes() == b"precious"
+    assert run(file, "--model", "ghostnet_050", "--to", out, "--overwrite") == 0
+    assert len(read_checkpoint(out).class_names) == 3
+    with pytest.raises(ConfigurationError, match=r"a checkpoint is a \.safetensors file"):
+        run(file, "--model", "ghostnet_050", "--to", tmp_path / "out.pth")
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s["blocks.0.0.ghost1.primary_conv.0.weight"].view(-1)[3:4].fill_(float("nan")), "ghost1.*finite"),
+        (lambda s: s.update({"bn1.weight": torch.full((8,), 1e300, dtype=torch.float64)}), r"bn1\.weight .*finite"),
+        (lambda s: s.update({"classifier.bias": torch.zeros(1).expand(3)}), r"classifier\.bias is no ordinary tensor"),
+        (
+            lambda s: s.update({"classifier.weight": torch.zeros(1, 1).expand(10**12, 1280)}),
+            r"classifier\.weight is no ordinary tensor",
+        ),
+        (
+            lambda s: s.update({"classifier.weight": torch.zeros(3, 1280).to_sparse()}),
+            r"classifier\.weight is no ordinary tensor",
+        ),
+        (
+            lambda s: s.update({"classifier.weight": torch.zeros(3, 1280, dtype=torch.complex64)}),
+            r"classifier\.weight is no ordinary tensor",
+        ),
+        (lambda s: s.update({"classifier.weight": torch.zeros(0, 1280)}), r"no matrix classifier\.weight"),
+        (lambda s: s.update({"classifier.weight": torch.zeros(())}), r"no matrix classifier\.weight"),
+        (lambda s: s.update({"classifier.weight": torch.zeros(3, 7)}), "1 of another shape"),
+        (lambda s: s.pop("bn1.weight"), r"1 missing: bn1\.weight"),
+        (lambda s: s.update({"backdoor": torch.zeros(1)}), "1 unexpected: backdoor"),
+    ],
+)
+def test_hostile_files(file: Path, tmp_path: Path, change, message: str):
+    state, out = torch.load(file, weights_only=True), tmp_path / "out.safetensors"
+    change(state)
+    torch.save(state, file)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        run(file, "--model", "ghostnet_050", "--to", out)
+    assert "\n" not in str(caught.value)
+    assert not out.exists()
+
+
+def test_folding_that_leaves_the_finite_numbers(tmp_path: Path):
+    state = create_model("ghostnet_100_printed", num_classes=3).state_dict()
+    state["classifier.1.running_var"] = torch.full((1280,), -1.0)
+    torch.save(state, tmp_path / "port.pth")
+    with pytest.raises(CheckpointError, match=r"conv_head\.weight holds numbers that are not finite"):
+        run(tmp_path / "port.pth", "--model", "ghostnet_100", "--to", tmp_path / "out.safetensors")
+
+
+def test_links_are_followed_to_files_only(file: Path, tmp_path: Path):
+    out, link = tmp_path / "out.safetensors", tmp_path / "link.pth"
+    link.symlink_to(file)
+    assert run(link, "--model", "ghostnet_050", "--to", out) == 0
+    for target, message in [("/dev/zero", "is not a file"), (tmp_path, "is not a file"), ("nowhere", "no checkpoint")]:
+        link.unlink()
+        link.symlink_to(target)
+        with pytest.raises(CheckpointError, match=message):
+            run(link, "--model", "ghostnet_050", "--to", out, "--overwrite")
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        run(tmp_path / "nothing.pth", "--model", "ghostnet_050", "--to", tmp_path / "b.safetensors")
