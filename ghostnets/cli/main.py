@@ -21,6 +21,8 @@ VERBS = {
     "predict": "classify images with a checkpoint",
     "list": "the networks: parameters, multiply-adds, published accuracy, downloadable weights",
     "import": "turn other people's weights into a checkpoint of this project",
+    "bench": "time networks side by side, in every backend, in one run",
+    "profile": "time and memory of a network by layer, beside the limits of the machine",
     "info": "architecture, parameters and multiply-adds of a network, and what the cheap operations save",
 }
 MODULES = {"import": "convert"}  # a verb whose name Python keeps for itself
@@ -68,6 +70,6 @@ Build, understand, train and measure GhostNets.
 
 ghostnets VERB --help tells the options of a verb.
 
-  ghostnets train                                    train on the embedded images, about five minutes on two cores
+  ghostnets train                                    train on the embedded images, a few minutes on two cores
   ghostnets train photos/                            one folder a class, or train/ and val/ with these
   ghostnets predict runs/NAME/best.safetensors x.jpg"""

@@ -1,0 +1,162 @@
+"""What is compared and how it is counted; how long anything takes is never asserted."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ghostnets.bench import BACKENDS, Comparison, Settings, compare
+from ghostnets.bench.backends import prepare
+from ghostnets.bench.networks import contestant
+from ghostnets.cli.main import main
+from ghostnets.errors import ConfigurationError, GhostNetsError, MissingExtraError, UnknownNameError
+from ghostnets.measure import count
+from ghostnets.models import create_model, model_entry
+
+QUICK = {"image_size": 32, "runs": 4, "rounds": 2}
+
+
+@pytest.fixture(scope="module")
+def comparison() -> Comparison:
+    settings = Settings(
+        networks=("ghostnet_050", "torchvision:mobilenet_v3_small"),
+        backends=("eager", "onnxruntime", "openvino"),
+        batches=(1, 2),
+        precisions=("f32", "bf16"),
+        **QUICK,
+    )
+    return compare(settings, baseline="openvino")
+
+
+def test_every_combination_is_there_or_named(comparison: Comparison):
+    rows = {(row.network, row.backend, row.precision, row.batch) for row in comparison.rows}
+    expected = {
+        (network, backend, precision, batch)
+        for network in ("ghostnet_050", "torchvision:mobilenet_v3_small")
+        for backend in ("eager", "onnxruntime", "openvino")
+        for precision in ("f32", "bf16")
+        for batch in (1, 2)
+        if (backend, precision) != ("onnxruntime", "bf16")
+    }
+    assert rows == expected
+    assert comparison.left_out == ("onnxruntime does not compute in bf16 on a processor.",)
+    assert set(comparison.versions) == {"python", "torch", "onnxruntime", "openvino"}
+
+
+def test_every_backend_gives_the_networks_answer(comparison: Comparison):
+    for row in comparison.rows:
+        assert 0 <= row.difference < (1e-4 if row.precision == "f32" else 0.2), row
+
+
+def test_figures_of_a_row(comparison: Comparison):
+    assert comparison.baseline == ("ghostnet_050", "openvino", "f32")
+    for row in comparison.rows:
+        assert row.seconds.runs == 4
+        assert row.images_per_second == row.batch / row.seconds.median
+        if (row.network, row.backend, row.precision) == comparison.baseline:
+            assert row.times_as_fast == (1.0, 1.0, 1.0)
+    ours = next(row for row in comparison.rows if row.network == "ghostnet_050")
+    assert (ours.top1, ours.image_size) == (model_entry("ghostnet_050").variant.top1, 32)
+    assert ours.macs == count(create_model("ghostnet_050"), (3, 32, 32)).macs
+    theirs = next(row for row in comparison.rows if row.network.startswith("torchvision"))
+    assert (theirs.top1, theirs.accuracy_source) == (67.668, "torchvision, MobileNet_V3_Small_Weights.IMAGENET1K_V1")
+
+
+def test_int8_where_a_backend_has_it():
+    model = contestant("ghostnet_050").model
+    x = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        expected = model(x).numpy()
+    for backend in ("onnxruntime", "openvino"):
+        prepared = prepare(backend, model, x, precision="int8", threads=1)
+        difference = np.abs(prepared.output - expected).max() / np.abs(expected).max()
+        assert 1e-6 < difference < 0.2, backend  # some rounding, as it must be, and not much
+
+
+def test_compile_gives_the_networks_answer():
+    model = contestant("ghost_resnet20").model
+    x = torch.randn(1, 3, 32, 32)
+    prepared = prepare("compile", model, x, precision="f32", threads=1)
+    with torch.inference_mode():
+        np.testing.assert_allclose(prepared.output, model(x).numpy(), rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(prepared.runner.run().numpy(), prepared.output)
+
+
+def test_branches_are_merged_before_anything_is_timed():
+    merged = contestant("ghostnetv3_050").model
+    assert round(count(merged, (3, 224, 224)).params / 1e6, 4) == 2.8532
+    assert count(contestant("timm:repghostnet_050").model, (3, 224, 224)).params < 2.4e6
+    assert not merged.training
+
+
+@pytest.mark.parametrize(
+    ("changes", "baseline", "message"),
+    [
+        ({"backends": ("openvin",)}, None, "did you mean openvino"),
+        ({"precisions": ("f16",)}, None, "no precision named 'f16'"),
+        ({"batches": (0,)}, None, "batch is 0"),
+        ({"rounds": 0}, None, "runs is 4, 0"),
+        ({"networks": ()}, None, "name a network"),
+        ({"networks": ("ghostnet_05",)}, None, "did you mean ghostnet_050"),
+        ({"networks": ("keras:vgg",)}, None, "one of timm, torchvision"),
+        ({"networks": ("timm:no_such",)}, None, "has no network 'no_such'"),
+        ({"networks": ("torchvision:no_such",)}, None, "torchvision has no network"),
+        ({}, "openvino", "the baseline is openvino; it must be one of eager"),
+        ({"precisions": ("int8",)}, None, "has none of the precisions int8"),
+    ],
+)
+def test_what_cannot_be_compared(changes: dict, baseline: str | None, message: str):
+    settings = {"networks": ("ghostnet_050",), "backends": ("eager",), **QUICK} | changes
+    with pytest.raises(GhostNetsError, match=message):
+        compare(Settings(**settings), baseline=baseline)
+
+
+def test_a_missing_backend_is_told_with_its_command(monkeypatch: pytest.MonkeyPatch):
+    def refuse(name: str, *_: object) -> object:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr("ghostnets.errors.importlib.import_module", refuse)
+    with pytest.raises(MissingExtraError, match=r"pip install 'ghostnets\[bench\]'"):
+        prepare("openvino", torch.nn.Identity(), torch.zeros(1), precision="f32", threads=1)
+
+
+def test_a_precision_that_a_backend_has_not():
+    with pytest.raises(ConfigurationError, match="eager does not compute in int8 on a processor; it has f32, bf16"):
+        prepare("eager", torch.nn.Identity(), torch.zeros(1), precision="int8", threads=1)
+    with pytest.raises(UnknownNameError):
+        prepare("tensorflow", torch.nn.Identity(), torch.zeros(1), precision="f32", threads=1)
+    assert all(backend.version for backend in BACKENDS.values())
+
+
+def test_the_verb(tmp_path: Path, capsys):
+    arguments = ["bench", "ghostnet_050", "ghost_resnet20", "--image-size", "32", "--runs", "2", "--rounds", "2"]
+    assert main([*arguments, "--precision", "f32,bf16", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "Medians of 2 runs each, in 2 alternating blocks" in printed
+    assert "eager: channels_last, inference_mode" in printed
+    written = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert [(row["network"], row["precision"]) for row in written["rows"]] == [
+        ("ghostnet_050", "f32"), ("ghostnet_050", "bf16"), ("ghost_resnet20", "f32"), ("ghost_resnet20", "bf16"),
+    ]  # fmt: skip
+    for picture in ("latency-macs", "accuracy-latency", "time-by-layer"):
+        assert "</svg>" in (tmp_path / "out" / f"{picture}.svg").read_text()
+    assert main([*arguments, "--batch", "one"]) == 1
+    assert "--batch is 'one'; give whole numbers" in capsys.readouterr().err
+
+
+def test_the_verb_profile(capsys):
+    arguments = ["profile", "ghostnet_050", "--image-size", "32", "--runs", "2"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "depthwise 3x3" in printed
+    assert "of the limit" in printed
+    assert main([*arguments, "--layers", "--precision", "bf16"]) == 0
+    assert "blocks.0.0.ghost1.primary_conv.0" in capsys.readouterr().out
+    assert main([*arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert sum(module["macs"] for module in result["modules"]) == count(create_model("ghostnet_050"), (3, 32, 32)).macs
+    assert result["limits"]["threads"] == 1
+    assert main([*arguments, "--precision", "int8"]) == 1
+    assert "eager PyTorch has f32 and bf16" in capsys.readouterr().err
