@@ -21,6 +21,7 @@ VERBS = {
     "predict": "classify images with a checkpoint",
     "list": "the networks: parameters, multiply-adds, published accuracy, downloadable weights",
     "import": "turn other people's weights into a checkpoint of this project",
+    "tables": "the papers' tables: published beside counted here",
     "bench": "time networks side by side, in every backend, in one run",
     "profile": "time and memory of a network by layer, beside the limits of the machine",
     "info": "architecture, parameters and multiply-adds of a network, and what the cheap operations save",
