@@ -91,7 +91,7 @@ def read_pdparams(content: bytes) -> dict[str, Tensor]:
             continue
         if isinstance(value, tuple):  # Paddle 2.1: (name of the parameter, array)
             value = value[1]
-        if not isinstance(name, str) or not isinstance(value, _Array):
+        if not isinstance(name, str) or not isinstance(value, _Array) or value.numpy is None:
             raise pickle.UnpicklingError(f"{str(name)[:50]!r} is no array")
         arrays[name] = value.numpy
     if not arrays:
@@ -117,7 +117,7 @@ class _Array:
     """Stands for ``numpy.ndarray``."""
 
     def __init__(self, *_: Any) -> None:
-        self.numpy: np.ndarray[Any, Any] = np.empty(0, np.float32)
+        self.numpy: np.ndarray[Any, Any] | None = None  # until its content comes
 
     def __setstate__(self, state: Any) -> None:
         _, shape, data_type, is_fortran, content = state
