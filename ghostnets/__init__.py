@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from ghostnets.checkpoints import load_checkpoint, load_pretrained, save_checkpoint
+    from ghostnets.checkpoints import create_model, load_checkpoint, load_pretrained, save_checkpoint
     from ghostnets.compress import fuse, reparameterize
     from ghostnets.errors import GhostNetsError
-    from ghostnets.models import create_model, list_models
+    from ghostnets.models import list_models
     from ghostnets.predict import load_predictor
     from ghostnets.train import resume_training, train_model
 
@@ -36,7 +36,7 @@ __all__ = [
 
 _ROOMS = {
     "GhostNetsError": "errors",
-    "create_model": "models",
+    "create_model": "checkpoints",
     "fuse": "compress",
     "list_models": "models",
     "load_checkpoint": "checkpoints",

@@ -28,7 +28,9 @@ def test_the_python_blocks_run(photos: Path, tmp_path: Path, monkeypatch: pytest
 
 def test_the_table_of_networks_is_that_of_the_registry():
     rows = {m[0]: m[1:] for m in re.findall(r"^\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \|", README, flags=re.MULTILINE)}
-    assert sorted(rows) == list_models()
+    families = ("g_ghost_regnetx_", "ghost_resnet", "resnet", "ghost_vgg16", "vgg16")
+    assert sorted(rows) == [name for name in list_models() if not name.startswith(families)]
+    assert all(f"`{family}" in README for family in families)
     for name, (params, macs) in rows.items():
         variant = model_entry(name).variant
         assert (float(params), float(macs)) == (variant.params, variant.macs)

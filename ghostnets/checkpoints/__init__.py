@@ -3,6 +3,7 @@
 from ghostnets.checkpoints.fetch import cache_path, download
 from ghostnets.checkpoints.hub import WEIGHTS, PublishedWeights, find_weights, load_pretrained
 from ghostnets.checkpoints.load import load_checkpoint, load_weights, network_arguments, read_checkpoint
+from ghostnets.checkpoints.pretrained import create_model
 from ghostnets.checkpoints.read import WeightsFile, read_weights
 from ghostnets.checkpoints.save import METADATA_KEY, Checkpoint, save_checkpoint
 from ghostnets.checkpoints.sources import SOURCES, detect_source
@@ -15,6 +16,7 @@ __all__ = [
     "PublishedWeights",
     "WeightsFile",
     "cache_path",
+    "create_model",
     "detect_source",
     "download",
     "find_weights",

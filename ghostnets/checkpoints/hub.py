@@ -85,6 +85,11 @@ def _official(
     )
 
 
+def _g_ghost(size: str, top1: float) -> PublishedWeights:
+    url = f"{RELEASES}/g_ghost_regnet/g_ghost_regnet_{size}_{top1}.pth"
+    return _official(url, top1, None, "official README of G-Ghost", "bilinear")
+
+
 def _paddleclas(file: str, top1: float, top5: float, tag: str = "paddleclas") -> PublishedWeights:
     return PublishedWeights(
         tag=tag,
@@ -145,6 +150,11 @@ WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
         _timm("ghostnetv3_100.in1k", 76.936, 93.124),
         _official(f"{RELEASES}/GhostNetV3/ghostnetv3-1.0.pth.tar", 77.1, None, "as iFormer quotes it", "bicubic"),
     ),
+    # The official README tells the release and the names of its files, and that evaluation follows PyTorch's example.
+    "g_ghost_regnetx_032": (_g_ghost("3.2g", 77.8),),
+    "g_ghost_regnetx_040": (_g_ghost("4.0g", 78.6),),
+    "g_ghost_regnetx_080": (_g_ghost("8.0g", 79.0),),
+    "g_ghost_regnetx_160": (_g_ghost("16.0g", 79.9),),
     "ghostnet_100_printed_revised": (
         PublishedWeights(
             tag="d-li14",

@@ -22,7 +22,7 @@ from ghostnets.checkpoints.sources import (
     rename_v3,
 )
 from ghostnets.errors import CheckpointError, ConfigurationError
-from ghostnets.models import PrintedGhostNet, create_model
+from ghostnets.models import Network, PrintedGhostNet, create_model
 
 __all__ = ["load_checkpoint", "load_weights", "network_arguments", "read_checkpoint"]
 
@@ -91,8 +91,8 @@ def load_weights(model: nn.Module, weights: WeightsFile, *, source: str, replace
     """
     state_dict, expected = _converted(weights, source, model), model.state_dict()
     check_numbers(state_dict, weights.path)  # conversion can overflow, folding can divide by zero
-    if replace_head:
-        head = f"{_head_name(model)}."
+    if replace_head and isinstance(model, Network):
+        head = f"{model.classifier_name}."
         state_dict = {key: tensor for key, tensor in state_dict.items() if not key.startswith(head)}
         state_dict |= {key: tensor for key, tensor in expected.items() if key.startswith(head)}
     _check_fit(model, state_dict, weights.path)
@@ -117,7 +117,8 @@ def network_arguments(name: str, weights: WeightsFile, *, source: str) -> dict[s
         return checkpoint.arguments
     with torch.device("meta"):  # names and shapes are enough
         network = create_model(name)
-    key = f"{_head_name(network)}.weight"
+    assert isinstance(network, Network)
+    key = f"{network.classifier_name}.weight"
     classifier = _converted(weights, source, network).get(key)
     if classifier is None or classifier.ndim != 2 or not len(classifier):
         raise CheckpointError(
@@ -139,11 +140,6 @@ def _converted(weights: WeightsFile, source: str, network: nn.Module) -> dict[st
     if source == "canonical":
         return rename_v3(drop_counters(weights.tensors))
     return weights.tensors
-
-
-def _head_name(network: nn.Module) -> str:
-    """Name of the layer with one output a class, or of what stands in its place: a network's last in every case."""
-    return [name for name, _ in network.named_modules()][-1]
 
 
 def _as_checkpoint(weights: WeightsFile) -> Checkpoint:
@@ -195,7 +191,7 @@ def _check_fit(model: nn.Module, state_dict: Mapping[str, Tensor], path: Path) -
     }
     if not any(problems.values()):
         return
-    head = f"{_head_name(model)}."
+    head = f"{model.classifier_name}." if isinstance(model, Network) else "none"
     is_head_alone = all(name.startswith(head) for names in problems.values() for name in names)
     problems["of another shape"] = [
         f"{name} (file {tuple(state_dict[name].shape)}, network {tuple(expected[name].shape)})"

@@ -119,7 +119,7 @@ def _relabelled(parts: list[Images], to_index: torch.Tensor) -> Images:
         first = parts[0]
         assert isinstance(first, FileImages)
         paths = [path for images in parts if isinstance(images, FileImages) for path in images.paths]
-        return FileImages(paths, labels, channels=first.channels, shorter_side=first.shorter_side)
+        return FileImages(paths, labels, first.preprocessing)
     return ArrayImages([images[i] for images in parts for i in range(len(images))], labels)
 
 

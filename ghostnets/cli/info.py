@@ -31,9 +31,9 @@ class Info:
     network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL|CHECKPOINT")]
     """Name of a network (ghostnets list), or a checkpoint."""
     image_size: int | None = None
-    """Side of the input in pixels; 224, or what the checkpoint was made for."""
+    """Side of the input in pixels; that of the model's benchmark (224, CIFAR networks 32), or the checkpoint's."""
     num_classes: int | None = None
-    """Size of the classifier; 1000, or the checkpoint's."""
+    """Size of the classifier; the benchmark's 1000 or 10, or the checkpoint's."""
     width: float | None = None
     """Width multiplier instead of the model's own."""
     small_input: bool = False
@@ -67,8 +67,8 @@ def _resolve(command: Info) -> tuple[str, dict[str, Any], tuple[int, int, int]]:
     if command.image_size is not None and command.image_size < 1:
         raise ConfigurationError(f"--image-size is {command.image_size}; it must be at least 1.")
     if command.network in list_models() or not (Path(command.network).suffix or "/" in command.network):
-        model_entry(command.network)  # an unknown name is told here, with close matches
-        side = command.image_size or (32 if command.small_input else 224)
+        benchmark = model_entry(command.network).variant.benchmark  # an unknown name is told here
+        side = command.image_size or (32 if command.small_input else benchmark.image_size)
         return command.network, options, (3, side, side)
     if options:
         raise ConfigurationError(

@@ -12,30 +12,15 @@ from ghostnets.cli.output import print_json, result_console
 from ghostnets.compress import reparameterize
 from ghostnets.measure import Cost, count
 from ghostnets.models import create_model, list_models, model_entry
+from ghostnets.models.network import CIFAR10, IMAGENET
 
 __all__ = ["main", "models_document"]
-
-INPUT_SHAPE = (3, 224, 224)
-
-# Parameters and multiply-adds as their authors print them. V3's are those of the merged network.
-PUBLISHED_COSTS = {
-    "ghostnet_050": "2.6 M, 42 M",
-    "ghostnet_100": "5.2 M, 141 M",
-    "ghostnet_130": "7.3 M, 226 M",
-    "ghostnetv2_100": "-, 167 M",
-    "ghostnetv2_130": "-, 269 M",
-    "ghostnetv2_160": "-, 399 M",
-    "ghostnetv3_100": "6.1 M, 170 M",
-    "ghostnetv3_130": "8.9 M, 269 M",
-    "ghostnetv3_160": "12.3 M, 400 M",
-    "ghostnet_100_printed_revised": "5.181 M, 140.77 M",
-}
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
 class List:
-    """List the networks: parameters, multiply-adds at 224 pixels, published accuracy, and weights to be had.
+    """List the networks: parameters, multiply-adds, published accuracy, and weights to be had.
 
     Example: ghostnets list
     """
@@ -49,18 +34,27 @@ def main(arguments: list[str]) -> int:
     if command.json:
         print_json({name: _as_dict(name) for name in list_models()})
         return 0
-    table = Table("network", "parameters (M)", "MACs at 224 (M)", "published top-1", "source", "weights: top-1")
-    for column in table.columns[1:4]:
+    table = Table("network", "input", "parameters (M)", "MACs (M)", "published top-1", "source", "weights: top-1")
+    for column in table.columns[1:5]:
         column.justify = "right"
     for name in list_models():
-        (_, params, macs, top1), source = model_entry(name)[1:]
+        variant, source = model_entry(name)[1:]
         weights = ", ".join(f"{w.tag}: {w.top1}" for w in WEIGHTS.get(name, ()))
-        table.add_row(name, f"{params:.2f}", f"{macs:.1f}", f"{top1} %" if top1 else "-", source, weights or "-")
+        table.add_row(
+            name,
+            str(variant.benchmark.image_size),
+            f"{variant.params:.2f}",
+            f"{variant.macs:.1f}",
+            f"{variant.top1} %" if variant.top1 else "-",
+            source,
+            weights or "-",
+        )
     console = result_console()
     console.print(table)
     console.print(
-        "MACs are multiply-adds of convolutions and linear layers (the papers' FLOPs), V3 in training form."
-        " Accuracies are ImageNet figures published by others, not measured here.",
+        "MACs are multiply-adds of convolutions and linear layers (the papers' FLOPs) for one square colour image of"
+        " the input size in pixels, V3 in training form. Accuracies were published by others, not measured here: on"
+        " ImageNet, of the networks for 32 pixels on CIFAR-10.",
         soft_wrap=True,
     )
     return 0
@@ -75,22 +69,41 @@ def models_document() -> str:
         "",
         "## Cost and accuracy",
         "",
-        "Parameters (1000 classes) and multiply-adds of convolutions and linear layers for one image of 224 x 224 are",
-        "counted here, with `ghostnets.measure.count`; what stands under *published* was not measured here. V3 is",
-        "counted in training form, and merged by `reparameterize`: the form that its published costs are of.",
-        "",
-        "| network | parameters | MACs | published parameters, MACs | published top-1 (%) | source |",
-        "| --- | ---: | ---: | ---: | ---: | --- |",
+        "Parameters and multiply-adds of convolutions and linear layers for one colour image are counted here, with",
+        "`ghostnets.measure.count`; what stands under *published* was not measured here. V3 is counted in training",
+        "form, and merged by `reparameterize`: the form that its published costs are of.",
     ]
-    for name in list_models():
-        entry = model_entry(name)
-        published, top1 = PUBLISHED_COSTS.get(name, "-"), entry.variant.top1 or "-"
-        training, merged = _costs(name)
-        if merged is not None:
-            lines.append(f"| `{name}`, training form | {_cells(training)} | - | - | |")
-        label, cost = (f"`{name}`, merged", merged) if merged is not None else (f"`{name}`", training)
-        lines.append(f"| {label} | {_cells(cost)} | {published} | {top1} | {entry.source} |")
+    remarks: list[str] = []
+    for benchmark in (IMAGENET, CIFAR10):
+        size = benchmark.image_size
+        lines += [
+            "",
+            f"### {benchmark.name}: {size} x {size} pixels, {benchmark.num_classes} classes",
+            "",
+            "| network | parameters | MACs | published parameters, MACs | published top-1 (%) | source |",
+            "| --- | ---: | ---: | ---: | ---: | --- |",
+        ]
+        for name in list_models():
+            _, variant, source = model_entry(name)
+            if variant.benchmark != benchmark:
+                continue
+            training, merged = _costs(name)
+            if merged is not None:
+                lines.append(f"| `{name}`, training form | {_cells(training)} | - | - | |")
+            label, cost = (f"`{name}`, merged", merged) if merged is not None else (f"`{name}`", training)
+            published = f"{_millions(variant.published_params)}, {_millions(variant.published_macs)}"
+            if variant.published_macs is None:
+                published = "-"
+            mark = ""
+            if variant.remark:
+                remarks.append(f"{len(remarks) + 1}. `{name}`: {variant.remark}.")
+                mark = f" ({len(remarks)})"
+            lines.append(f"| {label} | {_cells(cost)} | {published}{mark} | {variant.top1 or '-'} | {source} |")
     lines += [
+        "",
+        "Where what is counted is not what is published:",
+        "",
+        *remarks,
         "",
         "## Weights",
         "",
@@ -115,21 +128,36 @@ def models_document() -> str:
 
 def _costs(name: str) -> tuple[Cost, Cost | None]:
     """Of the network as it is built, and merged where that makes another of it."""
+    size = model_entry(name).variant.benchmark.image_size
     with torch.device("meta"):  # shapes are enough: nothing is computed
         model = create_model(name)
         merged = reparameterize(model)
         is_another = len(merged.state_dict()) != len(model.state_dict())
-        return count(model, INPUT_SHAPE), count(merged, INPUT_SHAPE) if is_another else None
+        return count(model, (3, size, size)), count(merged, (3, size, size)) if is_another else None
 
 
 def _cells(cost: Cost) -> str:
     return f"{cost.params / 1e6:.3f} M | {cost.macs / 1e6:.2f} M"
 
 
+def _millions(value: float | None) -> str:
+    return "-" if value is None else f"{value:g} M"
+
+
 def _as_dict(name: str) -> dict[str, Any]:
-    entry = model_entry(name)
-    weights = [_weights_as_dict(w) for w in WEIGHTS.get(name, ())]
-    return {**entry.variant._asdict(), "source": entry.source, "weights": weights}
+    _, variant, source = model_entry(name)
+    return {
+        "params": variant.params,
+        "macs": variant.macs,
+        "image_size": variant.benchmark.image_size,
+        "benchmark": variant.benchmark.name,
+        "top1": variant.top1,
+        "published_params": variant.published_params,
+        "published_macs": variant.published_macs,
+        "remark": variant.remark,
+        "source": source,
+        "weights": [_weights_as_dict(w) for w in WEIGHTS.get(name, ())],
+    }
 
 
 def _weights_as_dict(weights: PublishedWeights) -> dict[str, Any]:

@@ -112,8 +112,7 @@ class ImageFolder:
         return load_files(
             files.paths,
             torch.tensor(files.labels, dtype=torch.int64),
-            channels=preprocessing.channels,
-            shorter_side=preprocessing.resize_to,
+            preprocessing,
             on_image=on_image,
         )
 

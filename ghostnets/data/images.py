@@ -11,25 +11,29 @@ from torch import Tensor
 
 from ghostnets.errors import ImageError
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "decode", "is_grey", "read_image", "to_tensor"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "RESAMPLING", "decode", "is_grey", "read_image", "to_tensor"]
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 MAX_PIXELS = 100_000_000  # 10,000 x 10,000: 300 MB once decoded; a file of a few kB can claim any size
 MAX_ELONGATION = 4  # longer side : shorter side
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}  # antialiased
 
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 TRANSPARENT_MODES = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
 
 
-def read_image(path: str | os.PathLike[str], *, channels: int, shorter_side: int | None = None) -> Tensor:
+def read_image(
+    path: str | os.PathLike[str], *, channels: int, shorter_side: int | None = None, interpolation: str = "bilinear"
+) -> Tensor:
     """Reads an image file.
 
     Args:
         path: JPEG, PNG, GIF, BMP, TIFF, WebP or PNM.
         channels: 3 for RGB, 1 for grey; files of the other kind are converted.
-        shorter_side: Resize to this shorter side in pixels, keeping the shape (bilinear, antialiased).
+        shorter_side: Resize to this shorter side in pixels, keeping the shape.
+        interpolation: Of the resizing, a key of ``RESAMPLING``.
 
     Returns:
         uint8 (channels, H, W), rotated as EXIF says.
@@ -37,7 +41,7 @@ def read_image(path: str | os.PathLike[str], *, channels: int, shorter_side: int
     Raises:
         ImageError: The file is missing, empty, no image, truncated, or larger than ``MAX_PIXELS``.
     """
-    return to_tensor(decode(path), channels=channels, shorter_side=shorter_side)
+    return to_tensor(decode(path), channels=channels, shorter_side=shorter_side, interpolation=interpolation)
 
 
 def decode(path: str | os.PathLike[str]) -> Image.Image:
@@ -68,7 +72,9 @@ def decode(path: str | os.PathLike[str]) -> Image.Image:
         raise ImageError(f"{path} cannot be read as an image ({reason}); repair or remove it.") from error
 
 
-def to_tensor(image: Image.Image, *, channels: int, shorter_side: int | None = None) -> Tensor:
+def to_tensor(
+    image: Image.Image, *, channels: int, shorter_side: int | None = None, interpolation: str = "bilinear"
+) -> Tensor:
     """A decoded image -> uint8 (channels, H, W), resized to ``shorter_side`` where given.
 
     An image more elongated than 4 : 1 is first cut to its middle, since a line of one pixel by ten thousand would
@@ -87,7 +93,7 @@ def to_tensor(image: Image.Image, *, channels: int, shorter_side: int | None = N
         is_upright = width <= height
         size = (shorter_side, int(height * scale)) if is_upright else (int(width * scale), shorter_side)
         if size != image.size:
-            image = image.resize(size, Image.Resampling.BILINEAR)
+            image = image.resize(size, RESAMPLING[interpolation])
     pixels = np.array(image)  # (H, W) or (H, W, 3)
     pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     return torch.from_numpy(np.ascontiguousarray(pixels))

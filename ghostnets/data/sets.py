@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ghostnets.data.images import read_image
 from ghostnets.data.transforms import CropAndFlip, Preprocessing, ShiftAndFlip
 from ghostnets.errors import DataError, ImageError
 
@@ -71,21 +70,19 @@ class FileImages:
     Args:
         paths: One file an image.
         labels: int64 (N,).
-        channels: 1 or 3.
-        shorter_side: Every image is resized to it, in pixels.
+        preprocessing: How they are read: channels, shorter side, interpolation.
     """
 
-    def __init__(self, paths: Sequence[Path], labels: Tensor, *, channels: int, shorter_side: int) -> None:
+    def __init__(self, paths: Sequence[Path], labels: Tensor, preprocessing: Preprocessing) -> None:
         self.paths = paths
         self.labels = labels
-        self.channels = channels
-        self.shorter_side = shorter_side
+        self.preprocessing = preprocessing
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        return read_image(self.paths[index], channels=self.channels, shorter_side=self.shorter_side)
+        return self.preprocessing.read(self.paths[index])
 
 
 @dataclass(frozen=True)
@@ -108,9 +105,8 @@ class ImageSplits:
 def load_files(
     paths: Sequence[Path],
     labels: Tensor,
+    preprocessing: Preprocessing,
     *,
-    channels: int,
-    shorter_side: int,
     on_image: Callable[[], None] = lambda: None,
 ) -> tuple[Images, list[str]]:
     """Decodes every file once, to find damaged ones before hours of work depend on them, and keeps what fits in memory.
@@ -118,14 +114,13 @@ def load_files(
     Args:
         paths: One file an image.
         labels: int64 (N,).
-        channels: 1 or 3.
-        shorter_side: Every image is resized to it, in pixels.
+        preprocessing: How they are read: channels, shorter side, interpolation.
         on_image: Called after each file, for a progress bar.
 
     Returns:
         The readable images, in memory up to ``CACHE_BYTES`` or else in files; one sentence for each unreadable one.
     """
-    source = FileImages(paths, labels, channels=channels, shorter_side=shorter_side)
+    source = FileImages(paths, labels, preprocessing)
 
     def attempt(index: int) -> Tensor | ImageError:
         try:
@@ -156,7 +151,7 @@ def load_files(
     if cache is not None:
         return ArrayImages(cache, labels), problems
     kept = [paths[index] for index in readable]
-    return FileImages(kept, labels, channels=channels, shorter_side=shorter_side), problems
+    return FileImages(kept, labels, preprocessing), problems
 
 
 def held_out(labels: Tensor, share: float, seed: int) -> Tensor:

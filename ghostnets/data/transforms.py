@@ -1,13 +1,16 @@
 """What happens to pixels before the network sees them: fixed for evaluation, random for training."""
 
+import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
+from ghostnets.data.images import RESAMPLING, decode, to_tensor
 from ghostnets.errors import CheckpointError, ConfigurationError
 
 __all__ = ["CropAndFlip", "Preprocessing", "ShiftAndFlip"]
@@ -23,14 +26,17 @@ class Preprocessing:
 
     Attributes:
         image_size: Side of the square input in pixels.
-        resize_to: Shorter side before the cut, at least ``image_size``; bilinear, antialiased.
+        resize_to: Shorter side before the cut, at least ``image_size``.
         mean, std: One value a channel, of pixels in [0, 1]; their length is the number of channels, 1 or 3.
+        interpolation: ``"bilinear"`` or ``"bicubic"``, of the resizing, always antialiased. What is trained here uses
+            the former; some published weights go with the latter.
     """
 
     image_size: int
     resize_to: int
     mean: tuple[float, ...] = RGB_MEAN
     std: tuple[float, ...] = RGB_STD
+    interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
         if not 1 <= self.image_size <= self.resize_to:
@@ -42,6 +48,8 @@ class Preprocessing:
             raise ConfigurationError(
                 f"mean is {self.mean} and std {self.std}; they must have 1 or 3 values each, those of std above 0."
             )
+        if self.interpolation not in RESAMPLING:
+            raise ConfigurationError(f"interpolation is {self.interpolation!r}; it must be {' or '.join(RESAMPLING)}.")
 
     @classmethod
     def standard(cls, image_size: int, channels: int) -> "Preprocessing":
@@ -53,6 +61,19 @@ class Preprocessing:
     @property
     def channels(self) -> int:
         return len(self.mean)
+
+    def read(self, image: str | os.PathLike[str] | Image.Image) -> Tensor:
+        """An image file, or a decoded image -> uint8 (C, H, W) with a shorter side of ``resize_to``.
+
+        Raises:
+            ImageError: As ``read_image``.
+        """
+        return to_tensor(
+            image if isinstance(image, Image.Image) else decode(image),
+            channels=self.channels,
+            shorter_side=self.resize_to,
+            interpolation=self.interpolation,
+        )
 
     def center(self, image: Tensor) -> Tensor:
         """uint8 (..., C, H, W) with a shorter side of ``resize_to`` -> its centre, (..., C, image_size, image_size)."""
@@ -70,7 +91,13 @@ class Preprocessing:
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
         """Raises CheckpointError where ``values`` does not come from ``to_dict``."""
         try:
-            return cls(int(values["image_size"]), int(values["resize_to"]), tuple(values["mean"]), tuple(values["std"]))
+            return cls(
+                int(values["image_size"]),
+                int(values["resize_to"]),
+                tuple(values["mean"]),
+                tuple(values["std"]),
+                values.get("interpolation", "bilinear"),  # checkpoints of version 0.1.0 had no other
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint describes no usable preprocessing ({error}).") from error
 

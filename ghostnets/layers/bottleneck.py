@@ -69,7 +69,7 @@ class GhostBottleneck(nn.Module):
         self.conv_dw: nn.Module = nn.Identity()
         self.bn_dw: nn.Module = nn.Identity()
         changes_shape = stride > 1 or in_channels != out_channels
-        real_stride, dilation_after = (1, 2 * dilation) if atrous and stride > 1 else (stride, dilation)
+        real_stride, dilation_after = (1, stride * dilation) if atrous else (stride, dilation)
         if stride > 1:
             self.conv_dw, *norm = conv_norm(
                 hidden_channels,

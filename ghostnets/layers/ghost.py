@@ -42,6 +42,7 @@ class GhostModule(nn.Module):
             compares 1, 3, 5, 7).
         stride: Stride of the primary convolution.
         dilation: Of every convolution.
+        atrous: Keep the resolution where stride is 2, and double the dilation of the cheap operation instead.
         act: Whether ReLU follows both halves. False in the second module of a bottleneck, which is linear.
         dfc: Multiply the output by the DFC gate of GhostNetV2.
         branches: Build either convolution of so many re-parameterisable branches, as in GhostNetV3; 0 for an ordinary
@@ -61,6 +62,7 @@ class GhostModule(nn.Module):
         cheap_kernel_size: int = 3,
         stride: int = 1,
         dilation: int = 1,
+        atrous: bool = False,
         act: bool = True,
         dfc: bool = False,
         branches: int = 0,
@@ -82,10 +84,11 @@ class GhostModule(nn.Module):
                 )
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.cheap_kernel_size, self.ratio = kernel_size, cheap_kernel_size, ratio
+        real_stride, dilation_after = (1, stride * dilation) if atrous else (stride, dilation)
         intrinsic = math.ceil(out_channels / ratio)
         ghosts = intrinsic * (ratio - 1)
         self.primary_conv = nn.Sequential(
-            *conv_norm(in_channels, intrinsic, kernel_size, stride=stride, dilation=dilation, branches=branches),
+            *conv_norm(in_channels, intrinsic, kernel_size, stride=real_stride, dilation=dilation, branches=branches),
             nn.ReLU(inplace=True) if act else nn.Identity(),
         )
         self.cheap_operation = nn.Sequential()
@@ -96,7 +99,7 @@ class GhostModule(nn.Module):
                     ghosts,
                     cheap_kernel_size,
                     groups=intrinsic,
-                    dilation=dilation,
+                    dilation=dilation_after,
                     branches=branches,
                     scale=True,
                     skip=True,
@@ -104,7 +107,7 @@ class GhostModule(nn.Module):
                 nn.ReLU(inplace=True) if act else nn.Identity(),
             )
         self.short_conv = (
-            DFCGate(in_channels, out_channels, kernel_size=kernel_size, stride=stride, dilation=dilation)
+            DFCGate(in_channels, out_channels, kernel_size=kernel_size, stride=real_stride, dilation=dilation)
             if dfc
             else None
         )

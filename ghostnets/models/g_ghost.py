@@ -10,16 +10,17 @@ Module names, and so the keys of a state dict, are those of the official PyTorch
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
 
 from ghostnets.errors import ConfigurationError
-from ghostnets.models.ghostnet import FeatureLevel
+from ghostnets.models.network import Dilation, FeatureLevel, Network, Variant
 
-__all__ = ["VARIANTS", "GGhostRegNet", "GGhostStage", "MixBatchNorm", "RegNetBlock", "Variant"]
+__all__ = ["VARIANTS", "GGhostRegNet", "GGhostStage", "MixBatchNorm", "RegNetBlock"]
 
 STEM_CHANNELS = 32
 LEAST_GHOST_DEPTH = 3  # a first block, a last one, and something between to save
@@ -50,14 +51,34 @@ class RegNetBlock(nn.Module):
     ReLU of three convolutions to C_out channels (1x1, grouped 3x3 /stride, 1x1) plus the input, which goes through a
     1x1 convolution where the shapes differ. A group has about ``group_width`` channels: C_out // group_width groups.
 
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        group_width: Channels of a group, about.
+        stride: Of the 3x3 convolution and the shortcut.
+        dilation: Of the 3x3 convolution.
+        atrous: Keep the resolution where stride is 2; what follows has twice the dilation.
+        drop_path_rate: Chance that training leaves out the convolutions, for each image (stochastic depth).
+
     Raises:
         ConfigurationError: C_out does not split into groups.
     """
 
     conv_norm_pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))  # for compress.fuse
 
-    def __init__(self, in_channels: int, out_channels: int, *, group_width: int, stride: int = 1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        group_width: int,
+        stride: int = 1,
+        dilation: int = 1,
+        atrous: bool = False,
+        drop_path_rate: float = 0.0,
+    ) -> None:
         super().__init__()
+        real_stride = 1 if atrous else stride
         groups = max(1, out_channels // group_width)
         if out_channels < 1 or out_channels % groups:
             raise ConfigurationError(
@@ -66,20 +87,23 @@ class RegNetBlock(nn.Module):
             )
         self.conv1 = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, stride, 1, groups=groups, bias=False)
+        self.conv2 = nn.Conv2d(
+            out_channels, out_channels, 3, real_stride, dilation, dilation, groups=groups, bias=False
+        )
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.conv3 = nn.Conv2d(out_channels, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module = nn.Identity()
         if (in_channels, stride) != (out_channels, 1):
-            convolution = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            convolution = nn.Conv2d(in_channels, out_channels, 1, real_stride, bias=False)
             self.downsample = nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
+        self.drop_path = StochasticDepth(drop_path_rate, "row") if drop_path_rate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
-        return self.relu(self.bn3(self.conv3(out)) + self.downsample(x))
+        return self.relu(self.drop_path(self.bn3(self.conv3(out))) + self.downsample(x))
 
 
 class GGhostStage(nn.Module):
@@ -93,23 +117,31 @@ class GGhostStage(nn.Module):
                       │                                  │
                       └─ all C, and R of every layer ─> merge: mean over the map, 1x1, BN, ReLU, 1x1, BN
 
+    Args:
+        in_channels: C_in.
+        out_channels: C.
+        group_width: Channels of a group in the blocks ``base`` and ``end``.
+        blocks: Further arguments of each block (resolution and stochastic depth), at least three.
+
     Raises:
         ConfigurationError: Channels do not split into groups, or no raw ones are left.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, depth: int, group_width: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, group_width: int, blocks: Sequence[dict[str, Any]]
+    ) -> None:
         super().__init__()
-        assert depth >= LEAST_GHOST_DEPTH
+        first, *between, last = blocks
         narrow = max(1, int(group_width * 0.75))
         raw_channels = out_channels // 2 // narrow * narrow
         cheap_channels = out_channels - raw_channels
         self.raw_channels = raw_channels
-        self.base = RegNetBlock(in_channels, out_channels, group_width=group_width, stride=2)
-        blocks = [RegNetBlock(raw_channels, raw_channels, group_width=narrow) for _ in range(depth - 2)]
-        self.layers = nn.Sequential(*blocks)
+        self.base = RegNetBlock(in_channels, out_channels, group_width=group_width, **first)
+        layers = [RegNetBlock(raw_channels, raw_channels, group_width=narrow, **block) for block in between]
+        self.layers = nn.Sequential(*layers)
         self.merge = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(out_channels + raw_channels * (depth - 2), cheap_channels, 1, bias=False),
+            nn.Conv2d(out_channels + raw_channels * len(between), cheap_channels, 1, bias=False),
             MixBatchNorm(cheap_channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(cheap_channels, cheap_channels, 1, bias=False),
@@ -118,7 +150,7 @@ class GGhostStage(nn.Module):
         convolution = nn.Conv2d(cheap_channels, cheap_channels, 1, bias=False)
         self.cheap = nn.Sequential(convolution, nn.BatchNorm2d(cheap_channels))
         self.cheap_relu = nn.ReLU(inplace=True)
-        self.end = RegNetBlock(out_channels, out_channels, group_width=group_width)
+        self.end = RegNetBlock(out_channels, out_channels, group_width=group_width, **last)
 
     def forward(self, x: Tensor) -> Tensor:
         first = self.base(x)  # (N, C, H', W')
@@ -132,7 +164,7 @@ class GGhostStage(nn.Module):
         return self.end(torch.cat([raw, cheap], dim=1))
 
 
-class GGhostRegNet(nn.Module):
+class GGhostRegNet(Network):
     """G-Ghost RegNetX: images (N, in_chans, H, W) -> logits (N, num_classes), any H and W from 1.
 
     ::
@@ -151,6 +183,8 @@ class GGhostRegNet(nn.Module):
         num_classes: Size of the classifier; 0 for none (pooled features come out).
         in_chans: Channels of the input.
         drop_rate: Dropout before the classifier, from 0 up to but not including 1.
+        drop_path_rate: Stochastic depth of the last block; it grows along a line from 0 at the first. Same range.
+        output_stride: 32, or 16 or 8: see ``GhostNet``.
         depths: Number of blocks of each of the four stages.
         widths: Channels of each stage.
         group_width: Channels of a group of the 3x3 convolutions; narrow blocks have three quarters of it.
@@ -160,6 +194,7 @@ class GGhostRegNet(nn.Module):
     """
 
     conv_norm_pairs = (("conv1", "bn1"),)
+    classifier_name = "fc"
 
     def __init__(
         self,
@@ -167,16 +202,19 @@ class GGhostRegNet(nn.Module):
         num_classes: int = 1000,
         in_chans: int = 3,
         drop_rate: float = 0.2,
+        drop_path_rate: float = 0.0,
+        output_stride: int = 32,
         depths: Sequence[int] = (2, 6, 15, 2),
         widths: Sequence[int] = (96, 192, 432, 1008),
         group_width: int = 48,
     ) -> None:
-        super().__init__()
-        if num_classes < 0 or in_chans < 1 or not 0 <= drop_rate < 1:
-            raise ConfigurationError(
-                f"GGhostRegNet: num_classes is {num_classes}, in_chans is {in_chans} and drop_rate is {drop_rate};"
-                " they must be at least 0, at least 1 and in [0, 1) respectively."
-            )
+        super().__init__(
+            num_classes=num_classes,
+            in_chans=in_chans,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            output_stride=output_stride,
+        )
         if len(depths) != 4 or len(widths) != 4 or min(*depths, *widths, group_width) < 1:
             raise ConfigurationError(
                 f"GGhostRegNet: depths is {tuple(depths)}, widths is {tuple(widths)} and group_width is {group_width};"
@@ -187,17 +225,32 @@ class GGhostRegNet(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
         stages: list[nn.Module] = []
-        in_channels = STEM_CHANNELS
+        levels: list[FeatureLevel] = []
+        in_channels, resolution = STEM_CHANNELS, Dilation(output_stride)
+        resolution.next(2)  # conv1
+        drop_path_rates = (drop_path_rate * index / max(1, sum(depths) - 1) for index in range(sum(depths)))
         for depth, width in zip(depths, widths, strict=True):
+            blocks = [
+                {"drop_path_rate": next(drop_path_rates), **resolution.next(1 if index else 2)}
+                for index in range(depth)
+            ]
             if stages and depth >= LEAST_GHOST_DEPTH:
-                stages.append(GGhostStage(in_channels, width, depth=depth, group_width=group_width))
+                stages.append(GGhostStage(in_channels, width, group_width=group_width, blocks=blocks))
             else:
-                first = RegNetBlock(in_channels, width, group_width=group_width, stride=2)
-                others = [RegNetBlock(width, width, group_width=group_width) for _ in range(depth - 1)]
-                stages.append(nn.Sequential(first, *others))
+                inputs = [in_channels, *[width] * (depth - 1)]
+                stages.append(
+                    nn.Sequential(
+                        *[
+                            RegNetBlock(channels, width, group_width=group_width, **block)
+                            for channels, block in zip(inputs, blocks, strict=True)
+                        ]
+                    )
+                )
             in_channels = width
+            levels.append(FeatureLevel(width, resolution.stride, f"layer{len(stages)}"))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.feature_levels = tuple(FeatureLevel(width, 4 * 2**stage, stage) for stage, width in enumerate(widths))
+        self.feature_levels = tuple(levels)
+        self.path = ("conv1", "bn1", "relu", "layer1", "layer2", "layer3", "layer4")
 
         self.num_features = in_channels
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -226,29 +279,30 @@ class GGhostRegNet(nn.Module):
         self.fc: nn.Module = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
 
-class Variant(NamedTuple):
-    """A network: numbers alone."""
-
-    depths: tuple[int, int, int, int]
-    widths: tuple[int, int, int, int]
-    group_width: int
-    params: float  # millions, 1000 classes, counted here
-    macs: float  # millions of multiply-adds of convolutions and linear layers at 224 x 224, counted here
-    top1: float | None  # published ImageNet accuracy in per cent (official README)
+def _arguments(depths: tuple[int, ...], widths: tuple[int, ...], group_width: int) -> dict[str, Any]:
+    return {"depths": depths, "widths": widths, "group_width": group_width}
 
 
 VARIANTS: dict[str, Variant] = {
-    #                               depths         widths                 group  params   MACs      top-1
-    "g_ghost_regnetx_002": Variant((1, 1, 4, 7), (24, 56, 152, 368), 8, 1.8254, 130.92, None),
-    "g_ghost_regnetx_004": Variant((1, 2, 7, 12), (32, 64, 160, 384), 16, 2.8845, 221.25, None),
-    "g_ghost_regnetx_006": Variant((1, 3, 5, 7), (48, 96, 240, 528), 24, 4.0298, 389.79, None),
-    "g_ghost_regnetx_008": Variant((1, 3, 7, 5), (64, 128, 288, 672), 16, 5.2483, 528.57, None),
-    "g_ghost_regnetx_016": Variant((2, 4, 10, 2), (72, 168, 408, 912), 24, 7.1097, 1021.38, None),
-    "g_ghost_regnetx_032": Variant((2, 6, 15, 2), (96, 192, 432, 1008), 48, 10.5110, 1801.75, 77.8),
-    "g_ghost_regnetx_040": Variant((2, 5, 14, 2), (80, 240, 560, 1360), 40, 15.7263, 2228.37, 78.6),
-    "g_ghost_regnetx_064": Variant((2, 4, 10, 1), (168, 392, 784, 1624), 56, 17.9937, 4055.26, None),
-    "g_ghost_regnetx_080": Variant((2, 5, 15, 1), (80, 240, 720, 1920), 120, 24.5869, 4149.67, 79.0),
-    "g_ghost_regnetx_120": Variant((2, 5, 11, 1), (224, 448, 896, 2240), 112, 30.6272, 7377.52, None),
-    "g_ghost_regnetx_160": Variant((2, 6, 13, 1), (256, 512, 896, 2048), 128, 32.3817, 8997.38, 79.9),
-    "g_ghost_regnetx_320": Variant((2, 7, 13, 1), (336, 672, 1344, 2520), 168, 62.8154, 17157.78, None),
+    # of the official README: top-1, parameters and MACs; depths, widths, group width; params and MACs counted here
+    "g_ghost_regnetx_002": Variant(_arguments((1, 1, 4, 7), (24, 56, 152, 368), 8), 1.8254, 130.92),
+    "g_ghost_regnetx_004": Variant(_arguments((1, 2, 7, 12), (32, 64, 160, 384), 16), 2.8845, 221.25),
+    "g_ghost_regnetx_006": Variant(_arguments((1, 3, 5, 7), (48, 96, 240, 528), 24), 4.0298, 389.79),
+    "g_ghost_regnetx_008": Variant(_arguments((1, 3, 7, 5), (64, 128, 288, 672), 16), 5.2483, 528.57),
+    "g_ghost_regnetx_016": Variant(_arguments((2, 4, 10, 2), (72, 168, 408, 912), 24), 7.1097, 1021.38),
+    "g_ghost_regnetx_032": Variant(
+        _arguments((2, 6, 15, 2), (96, 192, 432, 1008), 48), 10.5110, 1801.75, 77.8, 10.5, 1800.0
+    ),
+    "g_ghost_regnetx_040": Variant(
+        _arguments((2, 5, 14, 2), (80, 240, 560, 1360), 40), 15.7263, 2228.37, 78.6, 15.7, 2200.0
+    ),
+    "g_ghost_regnetx_064": Variant(_arguments((2, 4, 10, 1), (168, 392, 784, 1624), 56), 17.9937, 4055.26),
+    "g_ghost_regnetx_080": Variant(
+        _arguments((2, 5, 15, 1), (80, 240, 720, 1920), 120), 24.5869, 4149.67, 79.0, 24.6, 4200.0
+    ),
+    "g_ghost_regnetx_120": Variant(_arguments((2, 5, 11, 1), (224, 448, 896, 2240), 112), 30.6272, 7377.52),
+    "g_ghost_regnetx_160": Variant(
+        _arguments((2, 6, 13, 1), (256, 512, 896, 2048), 128), 32.3817, 8997.38, 79.9, 32.4, 9000.0
+    ),
+    "g_ghost_regnetx_320": Variant(_arguments((2, 7, 13, 1), (336, 672, 1344, 2520), 168), 62.8154, 17157.78),
 }

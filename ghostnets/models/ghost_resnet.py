@@ -10,16 +10,17 @@ The stem stays an ordinary convolution; with ``ratio=1`` so does everything else
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
 
 from ghostnets.errors import ConfigurationError
 from ghostnets.layers import GhostModule
-from ghostnets.models.ghostnet import FeatureLevel
+from ghostnets.models.network import CIFAR10, Dilation, FeatureLevel, Network, Variant
 
-__all__ = ["CIFAR", "IMAGENET", "VARIANTS", "Form", "GhostResNet", "ResidualBlock", "Variant", "ZeroPadShortcut"]
+__all__ = ["CIFAR_FORM", "IMAGENET_FORM", "VARIANTS", "Form", "GhostResNet", "ResidualBlock", "ZeroPadShortcut"]
 
 
 class ZeroPadShortcut(nn.Module):
@@ -53,7 +54,11 @@ class ResidualBlock(nn.Module):
         channels: Of the 3x3 convolutions.
         expansion: Output channels over ``channels``; 1 for the basic block, 4 for the usual bottleneck.
         stride: Of the whole block.
+        dilation: Of the 3x3 convolutions up to the one with the stride.
+        atrous: Keep the resolution where stride is 2, and double the dilation of what follows instead: every second
+            pixel of the output is then what the strided block computes.
         projection: Whether a shortcut between different shapes has weights.
+        drop_path_rate: Chance that training leaves out the convolutions, for each image (stochastic depth).
         conv: Builds each convolution with what follows it, called as ``GhostModule`` is.
     """
 
@@ -64,33 +69,39 @@ class ResidualBlock(nn.Module):
         *,
         expansion: int,
         stride: int,
+        dilation: int = 1,
+        atrous: bool = False,
         projection: bool,
+        drop_path_rate: float = 0.0,
         conv: Callable[..., nn.Module] = GhostModule,
     ) -> None:
         super().__init__()
         out_channels = channels * expansion
+        resolution = {"stride": stride, "dilation": dilation, "atrous": atrous}
+        real_stride, dilation_after = (1, stride * dilation) if atrous else (stride, dilation)
         if expansion == 1:
             self.convs = nn.Sequential(
-                conv(in_channels, channels, kernel_size=3, stride=stride),
-                conv(channels, channels, kernel_size=3, act=False),
+                conv(in_channels, channels, kernel_size=3, **resolution),
+                conv(channels, channels, kernel_size=3, dilation=dilation_after, act=False),
             )
         else:
             self.convs = nn.Sequential(
-                conv(in_channels, channels),
-                conv(channels, channels, kernel_size=3, stride=stride),
-                conv(channels, out_channels, act=False),
+                conv(in_channels, channels, dilation=dilation),
+                conv(channels, channels, kernel_size=3, **resolution),
+                conv(channels, out_channels, dilation=dilation_after, act=False),
             )
         self.shortcut: nn.Module = nn.Identity()
         if (in_channels, stride) != (out_channels, 1):
             self.shortcut = (
-                conv(in_channels, out_channels, stride=stride, act=False)
+                conv(in_channels, out_channels, act=False, **resolution)
                 if projection
-                else ZeroPadShortcut(in_channels, out_channels, stride=stride)
+                else ZeroPadShortcut(in_channels, out_channels, stride=real_stride)
             )
+        self.drop_path = StochasticDepth(drop_path_rate, "row") if drop_path_rate else nn.Identity()
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.convs(x) + self.shortcut(x))
+        return self.act(self.drop_path(self.convs(x)) + self.shortcut(x))
 
 
 class Form(NamedTuple):
@@ -104,13 +115,13 @@ class Form(NamedTuple):
 
 
 #               channels k  stride
-IMAGENET = Form(64, 7, 2, pool=True, projection=True)
+IMAGENET_FORM = Form(64, 7, 2, pool=True, projection=True)
 # Zero-padded shortcuts, as He et al. have them on CIFAR, give the 0.85 M and 125 M that the paper states for ResNet-56
 # (0.853 M and 125.5 M; projections 0.856 M and 125.7 M) and, with s = 2, 0.438 M and 65.3 M.
-CIFAR = Form(16, 3, 1, pool=False, projection=False)
+CIFAR_FORM = Form(16, 3, 1, pool=False, projection=False)
 
 
-class GhostResNet(nn.Module):
+class GhostResNet(Network):
     """Ghost-ResNet: images (N, in_chans, H, W) -> logits (N, num_classes), any H and W from 1.
 
     ::
@@ -122,9 +133,11 @@ class GhostResNet(nn.Module):
         num_classes: Size of the classifier; 0 for none (pooled features come out).
         in_chans: Channels of the input.
         drop_rate: Dropout before the classifier, from 0 up to but not including 1.
+        drop_path_rate: Stochastic depth of the last block; it grows along a line from 0 at the first. Same range.
+        output_stride: 32, or 16 or 8: see ``GhostNet``. The CIFAR form has a stride of 4 anyway.
         depths: Number of residual blocks of each stage.
         expansion: 4 for bottlenecks, 1 for basic blocks.
-        form: ``IMAGENET`` or ``CIFAR``: stem, channels and kind of shortcut.
+        form: ``IMAGENET_FORM`` or ``CIFAR_FORM``: stem, channels and kind of shortcut.
         ratio: s of every Ghost module; 1 gives the plain ResNet.
         cheap_kernel_size: d of every Ghost module.
 
@@ -138,36 +151,40 @@ class GhostResNet(nn.Module):
         num_classes: int = 1000,
         in_chans: int = 3,
         drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        output_stride: int = 32,
         depths: Sequence[int] = (3, 4, 6, 3),
         expansion: int = 4,
-        form: Form = IMAGENET,
+        form: Form = IMAGENET_FORM,
         ratio: int = 2,
         cheap_kernel_size: int = 3,
     ) -> None:
-        super().__init__()
-        if num_classes < 0 or in_chans < 1 or not 0 <= drop_rate < 1:
-            raise ConfigurationError(
-                f"GhostResNet: num_classes is {num_classes}, in_chans is {in_chans} and drop_rate is {drop_rate};"
-                " they must be at least 0, at least 1 and in [0, 1) respectively."
-            )
+        super().__init__(
+            num_classes=num_classes,
+            in_chans=in_chans,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            output_stride=output_stride,
+        )
         if not depths or min(depths) < 1 or expansion < 1:
             raise ConfigurationError(
                 f"GhostResNet: depths is {tuple(depths)} and expansion is {expansion};"
                 " there must be a stage, and every number must be at least 1."
             )
         conv = partial(GhostModule, ratio=ratio, cheap_kernel_size=cheap_kernel_size)
-        in_channels, stride = form.channels, form.stride
+        in_channels, resolution = form.channels, Dilation(output_stride)
+        stride = resolution.next(form.stride)["stride"]
         self.stem = nn.Sequential(
             nn.Conv2d(in_chans, in_channels, form.kernel_size, stride, form.kernel_size // 2, bias=False),
             nn.BatchNorm2d(in_channels),
             nn.ReLU(inplace=True),
         )
         if form.pool:
-            self.stem.append(nn.MaxPool2d(3, 2, 1))
-            stride *= 2
+            self.stem.append(nn.MaxPool2d(3, resolution.next(2)["stride"], 1))
 
         blocks: list[nn.Sequential] = []
         levels: list[FeatureLevel] = []
+        number, count = 0, sum(depths)
         for stage, depth in enumerate(depths):
             residuals: list[nn.Module] = []
             for index in range(depth):
@@ -178,17 +195,19 @@ class GhostResNet(nn.Module):
                         in_channels,
                         channels,
                         expansion=expansion,
-                        stride=2 if halves else 1,
                         projection=form.projection,
+                        drop_path_rate=drop_path_rate * number / max(1, count - 1),
                         conv=conv,
+                        **resolution.next(2 if halves else 1),
                     )
                 )
                 in_channels = channels * expansion
-                stride *= 2 if halves else 1
+                number += 1
             blocks.append(nn.Sequential(*residuals))
-            levels.append(FeatureLevel(in_channels, stride, stage))
+            levels.append(FeatureLevel(in_channels, resolution.stride, f"blocks.{stage}"))
         self.blocks = nn.Sequential(*blocks)
         self.feature_levels = tuple(levels)
+        self.path = ("stem", *(f"blocks.{stage}" for stage in range(len(depths))))
 
         self.num_features = in_channels
         self.global_pool = nn.AdaptiveAvgPool2d(1)
@@ -213,38 +232,44 @@ class GhostResNet(nn.Module):
         self.classifier: nn.Module = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
 
-class Variant(NamedTuple):
-    """A network: numbers alone."""
-
-    form: Form
-    depths: tuple[int, ...]
-    expansion: int
-    ratio: int
-    image_size: int  # of ``macs``, in both directions
-    num_classes: int
-    params: float  # millions, counted here
-    macs: float  # millions of multiply-adds of convolutions and linear layers, counted here
-    published_params: float | None = None  # millions; tables 5 and 6 of the paper
-    published_macs: float | None = None  # millions
-    top1: float | None = None  # published accuracy in per cent, CIFAR-10 or ImageNet
+def _imagenet(depth: int) -> dict[str, Any]:
+    depths, expansion = {
+        18: ((2, 2, 2, 2), 1),
+        34: ((3, 4, 6, 3), 1),
+        50: ((3, 4, 6, 3), 4),
+        101: ((3, 4, 23, 3), 4),
+    }[depth]
+    return {"form": IMAGENET_FORM, "depths": depths, "expansion": expansion}
 
 
-# A second network of table 6, Ghost-ResNet-50 with s = 4, is ghost_resnet50 with ratio=4: 8.15 M and 1182 M counted,
-# 6.5 M and 1200 M published. Neither published size is reached with a dense classifier of 2048 x 1000.
+def _cifar(depth: int, *, ratio: int) -> dict[str, Any]:
+    """ResNet-(6 n + 2): three stages of n basic blocks."""
+    return {"form": CIFAR_FORM, "depths": (depth // 6,) * 3, "expansion": 1, "ratio": ratio}
+
+
+# The second network of table 6, Ghost-ResNet-50 with s = 4, is ghost_resnet50 with ratio=4.
+RESNET50_REMARK = (
+    "the published size is not reached with a dense classifier, whose 2048 x 1000 weights alone are 2.05 M; nor is it"
+    " with ratio=4, where 6.5 M and 1200 M are published and 8.15 M and 1182 M counted"
+)
+RESNET56_REMARK = (
+    "zero-padded shortcuts come closest (with projections 0.440 M and 65.47 M); without the cheap operations 62.96 M"
+    " MACs are counted, so the paper seems to leave them out"
+)
 VARIANTS: dict[str, Variant] = {
-    #                          form    depths     exp. s  image cls.  params  MACs   published: params MACs top-1
-    "ghost_resnet18": Variant(IMAGENET, (2, 2, 2, 2), 1, 2, 224, 1000, 6.1321, 973.86),
-    "ghost_resnet34": Variant(IMAGENET, (3, 4, 6, 3), 1, 2, 224, 1000, 11.2066, 1904.35),
-    "ghost_resnet50": Variant(IMAGENET, (3, 4, 6, 3), 4, 2, 224, 1000, 13.9535, 2151.02, 13.0, 2200.0, 75.0),
-    "ghost_resnet101": Variant(IMAGENET, (3, 4, 23, 3), 4, 2, 224, 1000, 23.5932, 4030.16),
-    "resnet20": Variant(CIFAR, (3, 3, 3), 1, 1, 32, 10, 0.2697, 40.55),
-    "resnet32": Variant(CIFAR, (5, 5, 5), 1, 1, 32, 10, 0.4642, 68.86),
-    "resnet44": Variant(CIFAR, (7, 7, 7), 1, 1, 32, 10, 0.6586, 97.17),
-    "resnet56": Variant(CIFAR, (9, 9, 9), 1, 1, 32, 10, 0.8530, 125.49, 0.85, 125.0, 93.0),
-    "resnet110": Variant(CIFAR, (18, 18, 18), 1, 1, 32, 10, 1.7280, 252.89),
-    "ghost_resnet20": Variant(CIFAR, (3, 3, 3), 1, 2, 32, 10, 0.1391, 21.27),
-    "ghost_resnet32": Variant(CIFAR, (5, 5, 5), 1, 2, 32, 10, 0.2388, 35.94),
-    "ghost_resnet44": Variant(CIFAR, (7, 7, 7), 1, 2, 32, 10, 0.3385, 50.61),
-    "ghost_resnet56": Variant(CIFAR, (9, 9, 9), 1, 2, 32, 10, 0.4382, 65.29, 0.43, 63.0, 92.7),
-    "ghost_resnet110": Variant(CIFAR, (18, 18, 18), 1, 2, 32, 10, 0.8867, 131.31),
+    #                                         params    MACs   top-1; published params, MACs (tables 5 and 6)
+    "ghost_resnet18": Variant(_imagenet(18), 6.1321, 973.86),
+    "ghost_resnet34": Variant(_imagenet(34), 11.2066, 1904.35),
+    "ghost_resnet50": Variant(_imagenet(50), 13.9535, 2151.02, 75.0, 13.0, 2200.0, remark=RESNET50_REMARK),
+    "ghost_resnet101": Variant(_imagenet(101), 23.5932, 4030.16),
+    "resnet20": Variant(_cifar(20, ratio=1), 0.2697, 40.55, benchmark=CIFAR10),
+    "resnet32": Variant(_cifar(32, ratio=1), 0.4642, 68.86, benchmark=CIFAR10),
+    "resnet44": Variant(_cifar(44, ratio=1), 0.6586, 97.17, benchmark=CIFAR10),
+    "resnet56": Variant(_cifar(56, ratio=1), 0.8530, 125.49, 93.0, 0.85, 125.0, CIFAR10),
+    "resnet110": Variant(_cifar(110, ratio=1), 1.7280, 252.89, benchmark=CIFAR10),
+    "ghost_resnet20": Variant(_cifar(20, ratio=2), 0.1391, 21.27, benchmark=CIFAR10),
+    "ghost_resnet32": Variant(_cifar(32, ratio=2), 0.2388, 35.94, benchmark=CIFAR10),
+    "ghost_resnet44": Variant(_cifar(44, ratio=2), 0.3385, 50.61, benchmark=CIFAR10),
+    "ghost_resnet56": Variant(_cifar(56, ratio=2), 0.4382, 65.29, 92.7, 0.43, 63.0, CIFAR10, RESNET56_REMARK),
+    "ghost_resnet110": Variant(_cifar(110, ratio=2), 0.8867, 131.31, benchmark=CIFAR10),
 }

@@ -21,15 +21,12 @@ The parameters agree only with that layer. The multiply-adds, rounded, agree onl
 convolutions), and only if the first convolution is a Ghost module too.
 """
 
-from typing import NamedTuple
-
 from torch import Tensor, nn
 
-from ghostnets.errors import ConfigurationError
 from ghostnets.layers import GhostModule
-from ghostnets.models.ghostnet import FeatureLevel
+from ghostnets.models.network import CIFAR10, Dilation, FeatureLevel, Network, Variant
 
-__all__ = ["STAGES", "VARIANTS", "GhostVGG", "Variant"]
+__all__ = ["STAGES", "VARIANTS", "GhostVGG"]
 
 STAGES: tuple[tuple[int, ...], ...] = (
     # output channels of each 3x3 convolution; input at 32
@@ -42,7 +39,7 @@ STAGES: tuple[tuple[int, ...], ...] = (
 HEAD_CHANNELS = 512
 
 
-class GhostVGG(nn.Module):
+class GhostVGG(Network):
     """Ghost-VGG-16: images (N, in_chans, H, W) -> logits (N, num_classes), any H and W from 1.
 
     ::
@@ -54,6 +51,7 @@ class GhostVGG(nn.Module):
         num_classes: Size of the classifier; 0 for none (features of the head come out).
         in_chans: Channels of the input.
         drop_rate: Dropout before the classifier, from 0 up to but not including 1.
+        output_stride: 32, or 16 or 8: later poolings keep the resolution and what follows is dilated instead.
         ratio: s of every Ghost module; 1 gives the plain VGG-16.
         cheap_kernel_size: d of every Ghost module.
         ghost_stem: Whether the first convolution is a Ghost module too. In the last column of the table above, a plain
@@ -69,22 +67,18 @@ class GhostVGG(nn.Module):
         num_classes: int = 10,
         in_chans: int = 3,
         drop_rate: float = 0.0,
+        output_stride: int = 32,
         ratio: int = 2,
         cheap_kernel_size: int = 3,
         ghost_stem: bool = True,
     ) -> None:
-        super().__init__()
-        if num_classes < 0 or in_chans < 1 or not 0 <= drop_rate < 1:
-            raise ConfigurationError(
-                f"GhostVGG: num_classes is {num_classes}, in_chans is {in_chans} and drop_rate is {drop_rate};"
-                " they must be at least 0, at least 1 and in [0, 1) respectively."
-            )
+        super().__init__(num_classes=num_classes, in_chans=in_chans, drop_rate=drop_rate, output_stride=output_stride)
+        resolution = Dilation(output_stride)
         blocks: list[nn.Sequential] = []
         levels: list[FeatureLevel] = []
         in_channels = in_chans
         for stage, widths in enumerate(STAGES):
-            # Rounding up leaves no pixel of an odd map out and keeps a map of one pixel.
-            layers: list[nn.Module] = [nn.MaxPool2d(2, ceil_mode=True)] if stage else []
+            layers: list[nn.Module] = [_pool(resolution)] if stage else []
             for out_channels in widths:
                 is_plain_stem = not blocks and not layers and not ghost_stem
                 layers.append(
@@ -94,14 +88,16 @@ class GhostVGG(nn.Module):
                         kernel_size=3,
                         ratio=1 if is_plain_stem else ratio,
                         cheap_kernel_size=cheap_kernel_size,
+                        dilation=resolution.dilation,
                     )
                 )
                 in_channels = out_channels
             blocks.append(nn.Sequential(*layers))
-            levels.append(FeatureLevel(in_channels, 2**stage, stage))
+            levels.append(FeatureLevel(in_channels, resolution.stride, f"blocks.{stage}"))
         self.blocks = nn.Sequential(*blocks)
         self.feature_levels = tuple(levels)
-        self.pool = nn.MaxPool2d(2, ceil_mode=True)
+        self.pool = _pool(resolution)
+        self.path = (*(f"blocks.{stage}" for stage in range(len(STAGES))), "pool")
 
         self.num_features = in_channels
         self.global_pool = nn.AdaptiveAvgPool2d(1)
@@ -128,19 +124,23 @@ class GhostVGG(nn.Module):
         self.classifier: nn.Module = nn.Linear(HEAD_CHANNELS, num_classes) if num_classes else nn.Identity()
 
 
-class Variant(NamedTuple):
-    """A network for 32 x 32 images of 10 classes: numbers alone."""
+def _pool(resolution: Dilation) -> nn.Module:
+    """2 x 2 max pooling that halves the map, or gives the maxima for all its pixels where resolution is to be kept.
 
-    ratio: int
-    params: float  # millions, counted here
-    macs: float  # millions of multiply-adds of convolutions and linear layers, counted here
-    published_params: float  # millions; table 5 of the paper
-    published_macs: float  # millions
-    top1: float  # published CIFAR-10 accuracy in per cent
+    Halving rounds up, which leaves no pixel of an odd map out and keeps a map of one pixel.
+    """
+    d = resolution.dilation
+    if not resolution.next(2)["atrous"]:
+        return nn.MaxPool2d(2, ceil_mode=True)
+    return nn.Sequential(nn.ConstantPad2d((0, d, 0, d), float("-inf")), nn.MaxPool2d(2, 1, dilation=d))
 
 
+REMARK = (
+    "published MACs are without the linear layer of 512 x 512 (0.262 M), whose parameters are counted, and with a"
+    " first convolution that is a Ghost module too; the table in models/ghost_vgg.py has every s and d"
+)
 VARIANTS: dict[str, Variant] = {
-    #                      s  params   MACs    published: params, MACs, top-1
-    "vgg16": Variant(1, 14.9867, 313.46, 15.0, 313.0, 93.6),
-    "ghost_vgg16": Variant(2, 7.6505, 158.11, 7.7, 158.0, 93.7),
+    #                                params   MACs   top-1; published params, MACs (table 5)
+    "vgg16": Variant({"ratio": 1}, 14.9867, 313.46, 93.6, 15.0, 313.0, CIFAR10),
+    "ghost_vgg16": Variant({"ratio": 2}, 7.6505, 158.11, 93.7, 7.7, 158.0, CIFAR10, REMARK),
 }

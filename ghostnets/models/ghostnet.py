@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ghostnets.errors import ConfigurationError
 from ghostnets.layers import ConvBnAct, GhostBottleneck, make_divisible
+from ghostnets.models.network import Dilation, FeatureLevel, Network, Variant
 
-__all__ = ["STAGES", "VARIANTS", "BlockSpec", "FeatureLevel", "GhostNet", "GhostNetFeatures", "Variant"]
+__all__ = ["STAGES", "VARIANTS", "BlockSpec", "GhostNet"]
 
 
 class BlockSpec(NamedTuple):
@@ -53,32 +54,15 @@ STAGES: tuple[tuple[BlockSpec, ...], ...] = (
 STEM_CHANNELS, WIDE_CHANNELS, HEAD_CHANNELS = 16, 960, 1280
 
 
-class Variant(NamedTuple):
-    """A published network: numbers alone."""
-
-    width: float
-    params: float  # millions, 1000 classes
-    macs: float  # millions of multiply-adds of convolutions and linear layers at 224 x 224
-    top1: float | None  # published ImageNet accuracy in per cent (table 7 of the paper)
-
-
 VARIANTS: dict[str, Variant] = {
-    #                       width  params    MACs   top-1
-    "ghostnet_050": Variant(0.5, 2.5873, 42.33, 66.2),
-    "ghostnet_100": Variant(1.0, 5.1825, 141.15, 73.9),
-    "ghostnet_130": Variant(1.3, 7.3588, 227.00, 75.7),
+    #                                         params    MACs  top-1 (table 7), published params, MACs
+    "ghostnet_050": Variant({"width": 0.5}, 2.5873, 42.33, 66.2, 2.6, 42.0),
+    "ghostnet_100": Variant({"width": 1.0}, 5.1825, 141.15, 73.9, 5.2, 141.0),
+    "ghostnet_130": Variant({"width": 1.3}, 7.3588, 227.00, 75.7, 7.3, 226.0),
 }
 
 
-class FeatureLevel(NamedTuple):
-    """One map of ``forward_intermediates``."""
-
-    channels: int
-    stride: int  # input pixels for each pixel of the map, in each direction
-    stage: int  # index into ``blocks`` of the stage whose output it is
-
-
-class GhostNet(nn.Module):
+class GhostNet(Network):
     """GhostNet: images (N, in_chans, H, W) -> logits (N, num_classes), any H and W from 1.
 
     ::
@@ -107,6 +91,8 @@ class GhostNet(nn.Module):
         ConfigurationError: An argument is out of its range.
     """
 
+    has_wide_map = True
+
     def __init__(
         self,
         *,
@@ -121,38 +107,32 @@ class GhostNet(nn.Module):
         small_input: bool = False,
         stages: Sequence[Sequence[BlockSpec]] = STAGES,
     ) -> None:
-        super().__init__()
-        if num_classes < 0 or in_chans < 1:
-            raise ConfigurationError(
-                f"GhostNet: num_classes is {num_classes} and in_chans is {in_chans};"
-                " they must be at least 0 and 1 respectively."
-            )
-        if not 0 <= drop_rate < 1 or not 0 <= drop_path_rate < 1 or not width > 0:
-            raise ConfigurationError(
-                f"GhostNet: drop_rate is {drop_rate}, drop_path_rate is {drop_path_rate} and width is {width};"
-                " the rates must be in [0, 1) and width above 0."
-            )
-        if output_stride not in (8, 16, 32):
-            raise ConfigurationError(f"GhostNet: output_stride is {output_stride}; it must be 8, 16 or 32.")
-        self.num_classes = num_classes
+        super().__init__(
+            num_classes=num_classes,
+            in_chans=in_chans,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            output_stride=output_stride,
+        )
+        if not width > 0:
+            raise ConfigurationError(f"{type(self).__name__}: width is {width}; it must be above 0.")
         self.num_features = make_divisible(WIDE_CHANNELS * width)
 
         in_channels = make_divisible(STEM_CHANNELS * width)
-        stride = 1 if small_input else 2
+        resolution = Dilation(output_stride)
+        stride = resolution.next(1 if small_input else 2)["stride"]
         self.conv_stem = nn.Conv2d(in_chans, in_channels, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(in_channels)
         self.act1 = nn.ReLU(inplace=True)
 
         blocks: list[nn.Sequential] = []
         levels: list[FeatureLevel] = []
-        dilation = 1
+        index, count = 0, sum(map(len, stages))
         for stage in stages:
             bottlenecks: list[nn.Module] = []
             for spec in stage:
-                index = sum(map(len, blocks)) + len(bottlenecks)
-                is_atrous = spec.stride > 1 and stride >= output_stride
                 if spec.stride > 1:
-                    levels.append(FeatureLevel(in_channels, stride, len(blocks) - 1))
+                    levels.append(FeatureLevel(in_channels, resolution.stride, f"blocks.{len(blocks) - 1}"))
                 out_channels = make_divisible(spec.out_channels * width)
                 bottlenecks.append(
                     self.make_block(
@@ -161,26 +141,22 @@ class GhostNet(nn.Module):
                         make_divisible(spec.hidden_channels * width),
                         out_channels,
                         kernel_size=spec.kernel_size,
-                        stride=spec.stride,
-                        dilation=dilation,
-                        atrous=is_atrous,
-                        drop_path_rate=drop_path_rate * index / max(1, sum(map(len, stages)) - 1),
+                        drop_path_rate=drop_path_rate * index / max(1, count - 1),
                         se_ratio=spec.se_ratio,
                         ratio=ratio,
                         cheap_kernel_size=cheap_kernel_size,
+                        **resolution.next(spec.stride),
                     )
                 )
                 in_channels = out_channels
-                if is_atrous:
-                    dilation *= spec.stride
-                else:
-                    stride *= spec.stride
+                index += 1
             blocks.append(nn.Sequential(*bottlenecks))
-        levels.append(FeatureLevel(in_channels, stride, len(stages) - 1))
+        levels.append(FeatureLevel(in_channels, resolution.stride, f"blocks.{len(stages) - 1}"))
         blocks.append(nn.Sequential(ConvBnAct(in_channels, self.num_features)))
-        levels.append(FeatureLevel(self.num_features, stride, len(stages)))
+        levels.append(FeatureLevel(self.num_features, resolution.stride, f"blocks.{len(stages)}"))
         self.blocks = nn.Sequential(*blocks)
         self.feature_levels = tuple(levels)
+        self.path = ("conv_stem", "bn1", "act1", *(f"blocks.{i}" for i in range(len(blocks))))
 
         self.global_pool = nn.AdaptiveAvgPool2d(1)
         self.conv_head = nn.Conv2d(self.num_features, HEAD_CHANNELS, 1)
@@ -210,45 +186,3 @@ class GhostNet(nn.Module):
         """Replaces the classifier by a new, randomly initialised one; 0 removes it."""
         self.num_classes = num_classes
         self.classifier: nn.Module = nn.Linear(HEAD_CHANNELS, num_classes) if num_classes else nn.Identity()
-
-
-class GhostNetFeatures(nn.Module):
-    """A GhostNet as a backbone: images (N, C, H, W) -> a list of maps, fine to coarse.
-
-    Level i is the last map before the i-th halving of the resolution, the input of a feature pyramid; the last two
-    levels share a resolution: the output of the last bottleneck and the wide 1x1 map after it. At width 1.0:
-    channels 16, 24, 40, 112, 160, 960 at strides 2, 4, 8, 16, 32, 32.
-
-    Layers that no requested level needs are not built in, so that distributed training has no unused parameters.
-    Keys of the state dict are those of the network.
-
-    Args:
-        network: The GhostNet to take apart; its layers are shared, not copied.
-        out_indices: Which levels, ascending; negative numbers count from the end. All but the wide one by default.
-
-    Raises:
-        ConfigurationError: An index is out of range.
-    """
-
-    def __init__(self, network: GhostNet, *, out_indices: Sequence[int] | None = None) -> None:
-        super().__init__()
-        count = len(network.feature_levels)
-        indices = range(count - 1) if out_indices is None else out_indices
-        if not indices or any(not -count <= index < count for index in indices):
-            raise ConfigurationError(
-                f"out_indices is {list(indices)}; this network has the levels 0 to {count - 1}, choose at least one."
-            )
-        self.out_indices = tuple(sorted({index % count for index in indices}))
-        self.feature_levels = tuple(network.feature_levels[index] for index in self.out_indices)
-        self.conv_stem, self.bn1, self.act1 = network.conv_stem, network.bn1, network.act1
-        self.blocks = network.blocks[: self.feature_levels[-1].stage + 1]
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.act1(self.bn1(self.conv_stem(x)))
-        wanted = {level.stage for level in self.feature_levels}
-        maps = []
-        for index, stage in enumerate(self.blocks):
-            x = stage(x)
-            if index in wanted:
-                maps.append(x)
-        return maps

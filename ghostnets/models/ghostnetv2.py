@@ -9,18 +9,19 @@ from typing import Any
 from torch import nn
 
 from ghostnets.layers import GhostBottleneck
-from ghostnets.models.ghostnet import GhostNet, Variant
+from ghostnets.models.ghostnet import GhostNet
+from ghostnets.models.network import Variant
 
 __all__ = ["VARIANTS", "GhostNetV2"]
 
 UNGATED_BLOCKS = 2
 
 VARIANTS: dict[str, Variant] = {
-    #                         width  params    MACs    top-1
-    "ghostnetv2_050": Variant(0.5, 2.8578, 49.64, None),
-    "ghostnetv2_100": Variant(1.0, 6.1569, 167.05, 75.3),
-    "ghostnetv2_130": Variant(1.3, 8.9604, 269.32, 76.9),
-    "ghostnetv2_160": Variant(1.6, 12.3927, 398.61, 77.8),
+    #                                          params    MACs   top-1; published params, MACs
+    "ghostnetv2_050": Variant({"width": 0.5}, 2.8578, 49.64),
+    "ghostnetv2_100": Variant({"width": 1.0}, 6.1569, 167.05, 75.3, None, 167.0),
+    "ghostnetv2_130": Variant({"width": 1.3}, 8.9604, 269.32, 76.9, None, 269.0),
+    "ghostnetv2_160": Variant({"width": 1.6}, 12.3927, 398.61, 77.8, None, 399.0),
 }
 
 

@@ -11,19 +11,20 @@ from typing import Any
 from torch import nn
 
 from ghostnets.layers import GhostBottleneck
-from ghostnets.models.ghostnet import GhostNet, Variant
+from ghostnets.models.ghostnet import GhostNet
 from ghostnets.models.ghostnetv2 import UNGATED_BLOCKS
+from ghostnets.models.network import Variant
 
 __all__ = ["VARIANTS", "GhostNetV3"]
 
 BRANCHES = 3
 
 VARIANTS: dict[str, Variant] = {
-    # in training form:       width  params    MACs    top-1
-    "ghostnetv3_050": Variant(0.5, 3.3954, 117.53, None),
-    "ghostnetv3_100": Variant(1.0, 8.1290, 404.13, 77.1),
-    "ghostnetv3_130": Variant(1.3, 12.2177, 654.84, 79.1),
-    "ghostnetv3_160": Variant(1.6, 17.2757, 971.57, 80.4),
+    # in training form:                        params    MACs   top-1; published, merged: params, MACs
+    "ghostnetv3_050": Variant({"width": 0.5}, 3.3954, 117.53),
+    "ghostnetv3_100": Variant({"width": 1.0}, 8.1290, 404.13, 77.1, 6.1, 170.0),
+    "ghostnetv3_130": Variant({"width": 1.3}, 12.2177, 654.84, 79.1, 8.9, 269.0),
+    "ghostnetv3_160": Variant({"width": 1.6}, 17.2757, 971.57, 80.4, 12.3, 400.0),
 }
 
 

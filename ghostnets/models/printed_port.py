@@ -14,10 +14,12 @@ A widely used PyTorch port of GhostNet prints this network tree. It differs from
 from typing import NamedTuple
 
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from ghostnets.layers import GhostModule
+from ghostnets.models.network import Dilation, FeatureLevel, Network, Variant
 
-__all__ = ["ROWS", "PrintedGhostNet"]
+__all__ = ["ROWS", "VARIANTS", "PrintedGhostNet"]
 
 
 class Row(NamedTuple):
@@ -69,44 +71,86 @@ class PrintedSqueezeExcite(nn.Module):
 class PrintedBottleneck(nn.Module):
     """``conv``: 0 Ghost module, 1 depthwise at stride 2, 2 squeeze-and-excitation, 3 Ghost module; ``shortcut``."""
 
-    def __init__(self, row: Row, *, revised: bool) -> None:
+    def __init__(
+        self, row: Row, *, revised: bool, stride: int, dilation: int, atrous: bool, drop_path_rate: float
+    ) -> None:
         super().__init__()
-        k, c_in, hidden, c_out, use_se, stride = row
+        k, c_in, hidden, c_out, use_se, _ = row
+        real_stride, dilation_after = (1, stride * dilation) if atrous else (stride, dilation)
         self.conv = nn.Sequential(
-            GhostModule(c_in, hidden, act=True),
-            depthwise_bn(hidden, k, stride) if stride == 2 else nn.Sequential(),
+            GhostModule(c_in, hidden, act=True, dilation=dilation),
+            depthwise_bn(hidden, k, real_stride, dilation) if stride == 2 else nn.Sequential(),
             PrintedSqueezeExcite(hidden) if use_se else nn.Sequential(),
-            GhostModule(hidden, c_out, act=False),
+            GhostModule(hidden, c_out, act=False, dilation=dilation_after),
         )
+        self.drop_path = StochasticDepth(drop_path_rate, "row") if drop_path_rate else nn.Identity()
         self.shortcut = nn.Sequential()
         if stride == 2 or c_in != c_out:
-            depthwise = depthwise_bn(c_in, 3 if revised else k, stride)
+            depthwise = depthwise_bn(c_in, 3 if revised else k, real_stride, dilation)
             if revised:
                 depthwise.append(nn.ReLU(inplace=True))
             self.shortcut = nn.Sequential(depthwise, nn.Conv2d(c_in, c_out, 1, bias=False), nn.BatchNorm2d(c_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x) + self.shortcut(x)
+        return self.drop_path(self.conv(x)) + self.shortcut(x)
 
 
-class PrintedGhostNet(nn.Module):
+class PrintedGhostNet(Network):
     """The printed tree: images (N, in_chans, H, W) -> logits (N, num_classes).
 
     Args:
-        num_classes: Size of the last linear layer.
+        num_classes: Size of the last linear layer; 0 for none (features of the head come out).
         in_chans: Channels of the input.
         drop_rate: Dropout before the last linear layer.
+        drop_path_rate: Stochastic depth of the last bottleneck; it grows along a line from 0 at the first.
+        output_stride: 32, or 16 or 8: see ``GhostNet``.
         revised: The port's later revision: the shortcut's depthwise convolution is 3x3 in every row, with a ReLU. That
             is another function, which does not fold into the canonical network.
     """
 
+    classifier_name = "classifier.4"
+    has_wide_map = True
+
     def __init__(
-        self, *, num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.2, revised: bool = False
+        self,
+        *,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        drop_rate: float = 0.2,
+        drop_path_rate: float = 0.0,
+        output_stride: int = 32,
+        revised: bool = False,
     ) -> None:
-        super().__init__()
-        self.num_classes, self.revised = num_classes, revised
-        stem = nn.Sequential(nn.Conv2d(in_chans, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True))
-        self.features = nn.Sequential(stem, *[PrintedBottleneck(row, revised=revised) for row in ROWS.values()])
+        super().__init__(
+            num_classes=num_classes,
+            in_chans=in_chans,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            output_stride=output_stride,
+        )
+        self.revised, self.num_features = revised, 960
+        resolution = Dilation(output_stride)
+        resolution.next(2)
+        self.features = nn.Sequential(
+            nn.Sequential(nn.Conv2d(in_chans, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True))
+        )
+        levels: list[FeatureLevel] = []
+        for number, row in ROWS.items():
+            if row.stride > 1:
+                levels.append(FeatureLevel(row.in_channels, resolution.stride, f"features.{number - 1}"))
+            self.features.append(
+                PrintedBottleneck(
+                    row,
+                    revised=revised,
+                    drop_path_rate=drop_path_rate * (number - 1) / (len(ROWS) - 1),
+                    **resolution.next(row.stride),
+                )
+            )
+        levels.append(FeatureLevel(160, resolution.stride, f"features.{len(ROWS)}"))
+        levels.append(FeatureLevel(self.num_features, resolution.stride, "squeeze.2"))
+        self.feature_levels = tuple(levels)
+        rows = (f"features.{number}" for number in range(len(ROWS) + 1))
+        self.path = (*rows, "squeeze.0", "squeeze.1", "squeeze.2")
         self.squeeze = nn.Sequential(
             nn.Conv2d(160, 960, 1, bias=False), nn.BatchNorm2d(960), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1)
         )
@@ -115,15 +159,32 @@ class PrintedGhostNet(nn.Module):
             nn.BatchNorm1d(1280),
             nn.ReLU(inplace=True),
             nn.Dropout(drop_rate),
-            nn.Linear(1280, num_classes),
+            nn.Linear(1280, num_classes) if num_classes else nn.Identity(),
         )
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images (N, in_chans, H, W) -> the last map, (N, 960, H / 32, W / 32) rounded up."""
+        return self.squeeze[:3](self.features(x))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.squeeze(self.features(x)).flatten(1))
 
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replaces the last linear layer by a new, randomly initialised one; 0 removes it."""
+        self.num_classes = num_classes
+        self.classifier[4] = nn.Linear(1280, num_classes) if num_classes else nn.Identity()
 
-def depthwise_bn(channels: int, kernel_size: int, stride: int) -> nn.Sequential:
+
+def depthwise_bn(channels: int, kernel_size: int, stride: int, dilation: int) -> nn.Sequential:
+    padding = kernel_size // 2 * dilation
     return nn.Sequential(
-        nn.Conv2d(channels, channels, kernel_size, stride, kernel_size // 2, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, kernel_size, stride, padding, dilation, groups=channels, bias=False),
         nn.BatchNorm2d(channels),
     )
+
+
+VARIANTS: dict[str, Variant] = {
+    #                                                            params   MACs   top-1; published params, MACs
+    "ghostnet_100_printed": Variant({"revised": False}, 5.1830, 141.15),
+    "ghostnet_100_printed_revised": Variant({"revised": True}, 5.1808, 140.76, 73.636, 5.181, 140.77),
+}

@@ -8,11 +8,8 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ghostnets.errors import ConfigurationError, UnknownNameError
-from ghostnets.models import ghostnet, ghostnetv2, ghostnetv3
-from ghostnets.models.ghostnet import GhostNet, GhostNetFeatures, Variant
-from ghostnets.models.ghostnetv2 import GhostNetV2
-from ghostnets.models.ghostnetv3 import GhostNetV3
-from ghostnets.models.printed_port import PrintedGhostNet
+from ghostnets.models import g_ghost, ghost_resnet, ghost_vgg, ghostnet, ghostnetv2, ghostnetv3, printed_port
+from ghostnets.models.network import Backbone, Network, Variant
 
 __all__ = ["MODELS", "ModelEntry", "create_model", "list_models", "model_arguments", "model_entry"]
 
@@ -20,28 +17,35 @@ __all__ = ["MODELS", "ModelEntry", "create_model", "list_models", "model_argumen
 class ModelEntry(NamedTuple):
     """What the registry knows of a network."""
 
-    build: Callable[..., nn.Module]  # keyword arguments of the network's class
+    build: Callable[..., Network]  # keyword arguments of the network's class
     variant: Variant
     source: str  # where the architecture and the published numbers come from
 
 
+V1 = "GhostNet, arXiv 1911.11907"
 MODELS: dict[str, ModelEntry] = {
-    name: ModelEntry(partial(network, width=variant.width), variant, source)
+    name: ModelEntry(
+        partial(network, **{"num_classes": variant.benchmark.num_classes, **variant.arguments}), variant, source
+    )
     for network, variants, source in [
-        (GhostNet, ghostnet.VARIANTS, "GhostNet, arXiv 1911.11907, tables 1 and 7"),
-        (GhostNetV2, ghostnetv2.VARIANTS, "GhostNetV2, arXiv 2211.12905, official README"),
-        (GhostNetV3, ghostnetv3.VARIANTS, "GhostNetV3, arXiv 2404.11202; 1.0 and 1.6 as iFormer quotes them"),
+        (ghostnet.GhostNet, ghostnet.VARIANTS, f"{V1}, tables 1 and 7"),
+        (ghostnetv2.GhostNetV2, ghostnetv2.VARIANTS, "GhostNetV2, arXiv 2211.12905, official README"),
+        (
+            ghostnetv3.GhostNetV3,
+            ghostnetv3.VARIANTS,
+            "GhostNetV3, arXiv 2404.11202; 1.0 and 1.6 as iFormer quotes them",
+        ),
+        (g_ghost.GGhostRegNet, g_ghost.VARIANTS, "G-Ghost, arXiv 2201.03297, official README"),
+        (ghost_resnet.GhostResNet, ghost_resnet.VARIANTS, f"{V1}, tables 5 (ResNet-56) and 6 (ResNet-50)"),
+        (ghost_vgg.GhostVGG, ghost_vgg.VARIANTS, f"{V1}, table 5"),
+        (
+            printed_port.PrintedGhostNet,
+            printed_port.VARIANTS,
+            "the printed port of GhostNet 1.0x; revised: d-li14, its README",
+        ),
     ]
     for name, variant in variants.items()
 }
-MODELS["ghostnet_100_printed"] = ModelEntry(
-    PrintedGhostNet, Variant(1.0, 5.1830, 141.15, None), "the printed port of GhostNet 1.0x"
-)
-MODELS["ghostnet_100_printed_revised"] = ModelEntry(
-    partial(PrintedGhostNet, revised=True),
-    Variant(1.0, 5.1808, 140.76, 73.636),
-    "the printed port's later revision (d-li14), its README",
-)
 
 
 def list_models() -> list[str]:
@@ -79,10 +83,12 @@ def create_model(
 
     Args:
         name: One of ``list_models()``.
-        features_only: Give a backbone whose forward returns a list of maps (``GhostNetFeatures``).
+        features_only: Give a backbone whose forward returns a list of maps (``Backbone``).
         out_indices: Which maps, with ``features_only``.
-        **arguments: Of the network: ``num_classes``, ``in_chans``, ``drop_rate``, ``width``, ``ratio``,
-            ``cheap_kernel_size``, ``small_input``; see ``GhostNet``.
+        **arguments: Of the network: ``num_classes``, ``in_chans``, ``drop_rate``, ``output_stride`` for all;
+            ``drop_path_rate`` for all that have residual blocks; ``width``, ``ratio``, ``cheap_kernel_size``,
+            ``small_input`` and others as the classes tell (``GhostNet``, ``GhostResNet``, ``GhostVGG``,
+            ``GGhostRegNet``, ``PrintedGhostNet``).
 
     Returns:
         The network, in training mode, float32, on the CPU.
@@ -99,6 +105,4 @@ def create_model(
         if out_indices is not None:
             raise ConfigurationError("out_indices goes with features_only=True; without it there is nothing to index.")
         return model
-    if not isinstance(model, GhostNet):
-        raise ConfigurationError(f"{name} has no feature levels; build a ghostnet_* network for features_only.")
-    return GhostNetFeatures(model, out_indices=out_indices)
+    return Backbone(model, out_indices=out_indices)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.data import IMAGE_SUFFIXES, Preprocessing
-from ghostnets.data.images import read_image, to_tensor
 from ghostnets.errors import ConfigurationError, DataError, ImageError
 
 __all__ = ["Prediction", "Predictor", "find_files", "load_predictor"]
@@ -50,10 +49,7 @@ class Predictor:
 
     def read(self, image: str | os.PathLike[str] | Image.Image) -> Tensor:
         """An image -> uint8 (C, S, S), ready for the network but for normalisation. Raises ImageError."""
-        channels, side = self.preprocessing.channels, self.preprocessing.resize_to
-        if isinstance(image, Image.Image):
-            return self.preprocessing.center(to_tensor(image, channels=channels, shorter_side=side))
-        return self.preprocessing.center(read_image(image, channels=channels, shorter_side=side))
+        return self.preprocessing.center(self.preprocessing.read(image))
 
     @torch.inference_mode()
     def probabilities(self, pixels: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from ghostnets.data import (
 )
 from ghostnets.errors import RunError, require
 from ghostnets.files import write_text
-from ghostnets.models import create_model
+from ghostnets.models import create_model, model_arguments
 from ghostnets.train.evaluate import Evaluation, evaluate
 from ghostnets.train.recipe import RECIPES, SMALL_IMAGE, Recipe, recipe_for
 from ghostnets.train.reporter import Reporter
@@ -405,7 +405,7 @@ def _model_arguments(recipe: Recipe, num_classes: int) -> dict[str, Any]:
         "in_chans": recipe.in_chans,
         "drop_rate": recipe.drop_rate,
     }
-    if recipe.image_size <= SMALL_IMAGE:
+    if recipe.image_size <= SMALL_IMAGE and "small_input" in model_arguments(recipe.model):
         arguments["small_input"] = True
     if recipe.width is not None:
         arguments["width"] = recipe.width

@@ -7,7 +7,7 @@ from ghostnets.errors import ConfigurationError, UnknownNameError
 
 __all__ = ["RECIPES", "SMALL_IMAGE", "Recipe", "named_recipe", "recipe_for"]
 
-SMALL_IMAGE = 64  # pixels: up to this size a network keeps more of the resolution (``small_input``)
+SMALL_IMAGE = 64  # pixels: up to this size a network that can keeps more of the resolution (``small_input``)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save
 
+import ghostnets
 from ghostnets.checkpoints import WEIGHTS, cache_path, find_weights, load_pretrained
-from ghostnets.errors import CheckpointError, UnknownNameError
+from ghostnets.errors import CheckpointError, GhostNetsError, UnknownNameError
 from ghostnets.models import create_model, list_models
 
 
@@ -40,6 +41,23 @@ def test_load_pretrained_is_strict(published: torch.nn.Module):
         load_pretrained(grey, "ghostnet_100", replace_head=True)
     with pytest.raises(CheckpointError, match=r"missing: .*short_conv.*, and \d+ more; .* was made with\.$"):
         load_pretrained(create_model("ghostnetv2_100"), "ghostnet_100", replace_head=True)
+
+
+def test_create_model_with_weights(published: torch.nn.Module):
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        model = ghostnets.create_model("ghostnet_100", pretrained=True).eval()
+        torch.testing.assert_close(model(x), published(x), rtol=0, atol=0)
+        own = ghostnets.create_model("ghostnet_100", pretrained="timm", num_classes=5).eval()
+        assert own(x).shape == (1, 5)
+        features = published.forward_features(x)
+        torch.testing.assert_close(own.forward_features(x), features, rtol=0, atol=0)
+        backbone = ghostnets.create_model("ghostnet_100", pretrained=True, features_only=True, out_indices=(-1,)).eval()
+        torch.testing.assert_close(backbone(x)[0], features, rtol=0, atol=0)
+    for arguments, message in [({"in_chans": 1}, "conv_stem"), ({"out_indices": (1,)}, "features_only")]:
+        with pytest.raises(GhostNetsError, match=message):
+            ghostnets.create_model("ghostnet_100", pretrained=True, **arguments)
+    assert ghostnets.create_model("ghostnet_050", num_classes=2).num_classes == 2  # for which there may be none
 
 
 def test_a_damaged_published_file_is_refused_even_with_a_new_head(published: torch.nn.Module, local_hub):

@@ -281,3 +281,13 @@ def test_grey_images_give_a_grey_network(tmp_path: Path, monkeypatch, capsys):
     assert "1 x 16 x 16" in capsys.readouterr().out
     Image.new("RGB", (50, 40), "red").save(tmp_path / "red.jpg")
     assert run("predict", "runs/g/best.safetensors", "red.jpg") == 0
+
+
+def test_every_family_trains(photos: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    recipe = ["--epochs", "1", "--batch-size", "8"]
+    assert main(["train", str(photos), "--name", "a", "--model", "ghost_resnet20", *recipe]) == 0
+    assert main(["info", "runs/a/best.safetensors"]) == 0
+    assert "ghost_resnet20(num_classes=2" in capsys.readouterr().out
+    assert main(["train", str(photos), "--model", "ghost_resnet20", "--width", "0.5"]) == 1
+    assert "ghost_resnet20 has no argument width" in capsys.readouterr().err

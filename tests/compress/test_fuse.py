@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+from conftest import enliven
 from timm.utils import reparameterize_model
 from torch import nn
 
@@ -19,19 +20,22 @@ def kinds(model: nn.Module) -> list[str]:
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_every_network_fuses_completely(name: str, randomize):
-    model = randomize(create_model(name, num_classes=7))
+def test_every_network_fuses_completely(name: str):
+    """In float64: a hundred random layers make 1e-4 of a rounding error of float32, before and after."""
+    model = enliven(create_model(name, num_classes=7)).double()
     before = copy.deepcopy(model.state_dict())
     fused = fuse(model)
     assert not {"BatchNorm1d", "BatchNorm2d", "RepConv"} & set(kinds(fused))
     for size in [(64, 64), (33, 47)]:
-        x = torch.randn(2, 3, *size)
+        x = torch.randn(2, 3, *size, dtype=torch.float64)
         with torch.no_grad():
             expected = model(x)
-            torch.testing.assert_close(fused(x), expected, rtol=1e-5, atol=1e-5 * max(1, expected.abs().max().item()))
+            torch.testing.assert_close(fused(x), expected, rtol=1e-9, atol=1e-9)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert "BatchNorm2d" in kinds(model)
-    fused.train()(torch.randn(2, 3, 64, 64)).square().sum().backward()  # still trainable, all of it
+    fused.train()(
+        torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    ).square().sum().backward()  # still trainable, all of it
     assert [key for key, p in fused.named_parameters() if p.grad is None] == []
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as tvf
 
 from ghostnets.data import read_image
+from ghostnets.data.images import RESAMPLING
 from ghostnets.errors import ImageError
 
 COLOR = np.zeros((20, 30, 3), np.uint8)
@@ -94,11 +95,13 @@ def test_a_very_long_image_is_cut_not_blown_up(tmp_path: Path):
     assert read_image(tmp_path / "a.png", channels=3, shorter_side=256).shape == (3, 256, 1024)
 
 
-def test_resizing_is_that_of_torchvision(tmp_path: Path):
+@pytest.mark.parametrize("interpolation", sorted(RESAMPLING))
+def test_resizing_is_that_of_torchvision(tmp_path: Path, interpolation: str):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (61, 83, 3), dtype=np.uint8))
     image.save(tmp_path / "a.png")
-    expected = tvf.pil_to_tensor(tvf.resize(image, [32]))
-    assert torch.equal(read_image(tmp_path / "a.png", channels=3, shorter_side=32), expected)
+    expected = tvf.pil_to_tensor(tvf.resize(image, [32], interpolation=tvf.InterpolationMode(interpolation)))
+    got = read_image(tmp_path / "a.png", channels=3, shorter_side=32, interpolation=interpolation)
+    assert torch.equal(got, expected)
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -70,17 +70,16 @@ def test_starting_in_the_middle_continues_exactly(augmentation):
 def test_files_and_memory_give_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     make_images(tmp_path, classes={"a": 6, "b": 6}, size=(20, 16))
     files = find_images(tmp_path).parts["train"]
-    arguments = {"channels": 3, "shorter_side": 12}
+    preprocessing = Preprocessing(10, 12)
     labels = torch.tensor(files.labels)
-    in_memory, _ = load_files(files.paths, labels, **arguments)
+    in_memory, _ = load_files(files.paths, labels, preprocessing)
     monkeypatch.setattr(sets, "CACHE_BYTES", 1000)
-    on_disk, _ = load_files(files.paths, labels, **arguments)
+    on_disk, _ = load_files(files.paths, labels, preprocessing)
     assert isinstance(in_memory, ArrayImages)
     assert isinstance(on_disk, FileImages)
     augmentation = CropAndFlip(8, 0.3, True)
     for a, b in zip(drawn(in_memory, augmentation), drawn(on_disk, augmentation), strict=True):
         assert torch.equal(a, b)
-    preprocessing = Preprocessing(10, 12)
     for (a, _), (b, _) in zip(
         evaluation_batches(in_memory, preprocessing, batch_size=4),
         evaluation_batches(on_disk, preprocessing, batch_size=4),
@@ -125,6 +124,10 @@ def test_preprocessing_round_trip_and_refusals():
     assert (standard.resize_to, standard.channels) == (256, 3)
     assert Preprocessing.standard(28, 1).resize_to == 28
     assert Preprocessing.from_dict(standard.to_dict()) == standard
+    bicubic = Preprocessing(224, 256, interpolation="bicubic")
+    assert Preprocessing.from_dict(bicubic.to_dict()) == bicubic
+    with pytest.raises(ConfigurationError, match="bilinear or bicubic"):
+        Preprocessing(224, 256, interpolation="nearest")
     with pytest.raises(CheckpointError, match="no usable preprocessing"):
         Preprocessing.from_dict({"image_size": 3})
     with pytest.raises(ConfigurationError, match="resize_to not below"):

@@ -1,15 +1,13 @@
 """The official network, written down a second time as a function of its state dict."""
 
 import copy
-import pickle
 
 import pytest
 import torch
+from conftest import enliven
 from torch import Tensor, nn
-from torch.export import Dim
 from torch.nn import functional as F
 
-from ghostnets.compress import fuse
 from ghostnets.errors import ConfigurationError
 from ghostnets.measure import count
 from ghostnets.models.g_ghost import VARIANTS, GGhostRegNet, GGhostStage, MixBatchNorm, RegNetBlock
@@ -34,16 +32,8 @@ ROWS = {f"g_ghost_regnetx_{line.split()[0]}": line.split()[1:] for line in OFFIC
 SMALL = {"depths": (1, 3, 4, 2), "widths": (15, 26, 33, 40), "group_width": 10}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Hundreds of layers on small maps: on a busy machine a second thread made 5 s of tests 70 s."""
-    torch.set_num_threads(1)
-
-
 def build(name: str, **arguments) -> GGhostRegNet:
-    variant = VARIANTS[name]
-    settings = {"depths": variant.depths, "widths": variant.widths, "group_width": variant.group_width}
-    return GGhostRegNet(**(settings | arguments))
+    return GGhostRegNet(**(dict(VARIANTS[name].arguments) | arguments))
 
 
 class Reference:
@@ -145,8 +135,6 @@ def test_counts_and_names_are_those_of_the_official_file(name: str):
     with torch.device("meta"):
         model = build(name)
     cost = count(model, (3, 224, 224))
-    variant = VARIANTS[name]
-    assert (round(cost.params / 1e6, 4), round(cost.macs / 1e6, 2)) == (variant.params, variant.macs)
     assert [f"{cost.params / 1e6:.2f}", f"{cost.macs / 1e6:.0f}"] == ROWS[name][3:]
     shapes = {k: tuple(t.shape) for k, t in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     assert shapes == official_shapes(name)
@@ -154,8 +142,8 @@ def test_counts_and_names_are_those_of_the_official_file(name: str):
 
 def test_variants_are_the_official_rows():
     assert {
-        name: [",".join(map(str, v.depths)), ",".join(map(str, v.widths)), str(v.group_width)]
-        for name, v in VARIANTS.items()
+        name: [",".join(map(str, a["depths"])), ",".join(map(str, a["widths"])), str(a["group_width"])]
+        for name, (a, *_) in VARIANTS.items()
     } == {name: row[:3] for name, row in ROWS.items()}
     published = {name[-3:]: v.top1 for name, v in VARIANTS.items() if v.top1 is not None}
     assert published == {"032": 77.8, "040": 78.6, "080": 79.0, "160": 79.9}
@@ -165,8 +153,8 @@ def test_variants_are_the_official_rows():
 def test_same_outputs_as_the_official_structure(name: str, randomize):
     model = GGhostRegNet(**SMALL) if name == "small" else build(f"g_ghost_regnetx_{name}")
     randomize(model)
-    group_width = SMALL["group_width"] if name == "small" else VARIANTS[f"g_ghost_regnetx_{name}"].group_width
-    reference = Reference(model.state_dict(), group_width)
+    arguments = SMALL if name == "small" else VARIANTS[f"g_ghost_regnetx_{name}"].arguments
+    reference = Reference(model.state_dict(), arguments["group_width"])
     for size in [(64, 64), (65, 33), (1, 1)]:
         x = torch.randn(2, 3, *size)
         with torch.inference_mode():
@@ -209,85 +197,9 @@ def test_the_norm_of_the_mix_is_the_usual_one_but_for_one_image(momentum: float 
         assert all(torch.equal(state[key], tensor) for key, tensor in ours.state_dict().items())
 
 
-def test_arguments_of_the_family():
-    model = build("g_ghost_regnetx_002", num_classes=3, in_chans=4, drop_rate=0.5)
-    assert model.conv1.weight.shape == (32, 4, 3, 3)
-    assert model(torch.randn(2, 4, 40, 41)).shape == (2, 3)
-    features = torch.randn(2, 368, 1, 1)
-    assert not torch.equal(model.forward_head(features), model.forward_head(features))
-    model.eval()
-    assert torch.equal(model.forward_head(features), model.forward_head(features))
-
-
-def test_head_parts(randomize):
-    model = randomize(GGhostRegNet(**SMALL))
-    x = torch.randn(2, 3, 32, 40)
-    features = model.forward_head(model.forward_features(x), pre_logits=True)
-    assert features.shape == (2, 40) == (2, model.num_features)
-    torch.testing.assert_close(model.fc(features), model(x))
-    model.reset_classifier(4)
-    assert model(x).shape == (2, 4)
-    model.reset_classifier(0)
-    torch.testing.assert_close(model(x), features)
-
-
-def test_feature_levels(randomize):
-    model = randomize(build("g_ghost_regnetx_004"))
-    x = torch.randn(1, 3, 64, 96)
-    with torch.inference_mode():
-        m = model.relu(model.bn1(model.conv1(x)))
-        for index, level in enumerate(model.feature_levels):
-            m = getattr(model, f"layer{index + 1}")(m)
-            assert m.shape[1:] == (level.channels, 64 // level.stride, 96 // level.stride)
-            assert level.stage == index
-        torch.testing.assert_close(m, model.forward_features(x))
-
-
-def test_pickle_and_deepcopy(randomize):
-    model = randomize(GGhostRegNet(**SMALL))
-    x = torch.randn(1, 3, 32, 32)
-    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        torch.testing.assert_close(twin(x), model(x), rtol=0, atol=0)
-
-
-def test_export_of_any_batch_and_size(randomize):
-    model = randomize(GGhostRegNet(**SMALL))
-    dynamic = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
-    exported = torch.export.export(model, (torch.randn(2, 3, 192, 256),), dynamic_shapes=dynamic).module()
-    for shape in [(2, 3, 192, 256), (1, 3, 225, 160), (3, 3, 128, 321)]:
-        x = torch.randn(*shape)
-        torch.testing.assert_close(exported(x), model(x), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
-def test_script(randomize):
-    model = randomize(GGhostRegNet(**SMALL))
-    scripted = torch.jit.script(model)
-    for size in [(64, 64), (33, 47), (8, 8)]:
-        x = torch.randn(2, 3, *size)
-        torch.testing.assert_close(scripted(x), model(x), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["g_ghost_regnetx_002", "g_ghost_regnetx_032"])
-def test_fuse_folds_every_normalisation(name: str, randomize):
-    model = randomize(build(name))
-    fused = fuse(model)
-    assert not [m for m in fused.modules() if isinstance(m, nn.BatchNorm2d)]
-    for size in [(64, 64), (33, 47)]:
-        x = torch.randn(2, 3, *size)
-        with torch.inference_mode():
-            expected = model(x)
-            assert (expected[0] - expected[1]).abs().max() > 0.1
-            atol = 1e-5 * max(1, expected.abs().max().item())
-            torch.testing.assert_close(fused(x), expected, rtol=0, atol=atol)
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"num_classes": -1},
-        {"in_chans": 0},
-        {"drop_rate": 1.0},
         {"depths": (2, 2, 2)},
         {"widths": (96, 192, 432)},
         {"depths": (2, 0, 3, 2)},
@@ -304,5 +216,20 @@ def test_channels_that_do_not_split_are_refused():
     with pytest.raises(ConfigurationError, match="25 channels do not split into groups of 12"):
         RegNetBlock(8, 25, group_width=12)
     with pytest.raises(ConfigurationError, match="0 channels do not split into groups of 36"):
-        GGhostStage(8, 60, depth=3, group_width=48)
-    assert GGhostStage(8, 7, depth=3, group_width=1).eval()(torch.randn(1, 8, 5, 3)).shape == (1, 7, 3, 2)
+        GGhostStage(8, 60, group_width=48, blocks=[{}, {}, {}])
+    stage = GGhostStage(8, 7, group_width=1, blocks=[{"stride": 2}, {}, {}]).eval()
+    assert stage(torch.randn(1, 8, 5, 3)).shape == (1, 7, 3, 2)
+
+
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_dilation_computes_the_strided_network_at_some_of_its_pixels(output_stride: int):
+    """In a network without G-Ghost stages, whose mix is of the mean over other pixels."""
+    plain = {"depths": (1, 2, 2, 2), "widths": (16, 24, 32, 40), "group_width": 8}
+    strided = enliven(GGhostRegNet(**plain))
+    dilated = GGhostRegNet(**plain, output_stride=output_stride).eval()
+    dilated.load_state_dict(strided.state_dict())
+    x = torch.randn(1, 3, 96, 64)
+    step = 32 // output_stride
+    with torch.inference_mode():
+        got, expected = dilated.forward_features(x)[:, :, ::step, ::step], strided.forward_features(x)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)

@@ -7,17 +7,8 @@ import timm
 import torch
 
 from ghostnets.errors import ConfigurationError, UnknownNameError
-from ghostnets.measure import count
-from ghostnets.models import GhostNetFeatures, create_model
+from ghostnets.models import create_model
 from ghostnets.models.ghostnet import STAGES, VARIANTS, GhostNet
-
-
-@pytest.mark.parametrize("name", sorted(VARIANTS))
-def test_counts_are_the_published_ones(name: str):
-    with torch.device("meta"):
-        cost = count(create_model(name), (3, 224, 224))
-    assert round(cost.params / 1e6, 4) == VARIANTS[name].params
-    assert round(cost.macs / 1e6, 2) == VARIANTS[name].macs
 
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))
@@ -63,13 +54,6 @@ def test_backbone_has_no_unused_parameters_and_the_networks_names():
     assert backbone.state_dict().keys() <= create_model("ghostnet_050").state_dict().keys()
 
 
-def test_backbone_gives_the_networks_maps(randomize):
-    network = randomize(create_model("ghostnet_050"))
-    backbone = GhostNetFeatures(network, out_indices=(5,)).eval()
-    x = torch.randn(1, 3, 64, 64)
-    torch.testing.assert_close(backbone(x)[0], network.forward_features(x))
-
-
 @pytest.mark.parametrize("indices", [(), (6,), (-7,)])
 def test_impossible_levels_are_refused(indices: tuple[int, ...]):
     with pytest.raises(ConfigurationError, match="levels 0 to 5"):
@@ -110,12 +94,6 @@ def test_dilation_computes_the_strided_network_at_some_of_its_pixels(output_stri
     assert [level.stride for level in dilated.feature_levels] == [min(s, output_stride) for s in (2, 4, 8, 16, 32, 32)]
 
 
-def test_drop_path_grows_with_depth():
-    model = create_model("ghostnet_050", drop_path_rate=0.3)
-    rates = [m.p for m in model.modules() if type(m).__name__ == "StochasticDepth"]
-    assert rates == pytest.approx([0.3 * i / 15 for i in range(1, 16)])
-
-
 def test_head_parts(randomize):
     model = randomize(create_model("ghostnet_050", num_classes=7))
     x = torch.randn(2, 3, 32, 32)
@@ -151,11 +129,7 @@ def test_dropout_acts_before_the_classifier_in_training_alone():
     "arguments",
     [
         {"width": 0},
-        {"drop_rate": 1.0},
         {"drop_path_rate": -0.1},
-        {"output_stride": 4},
-        {"num_classes": -1},
-        {"in_chans": 0},
         {"ratio": 0},
     ],
 )
