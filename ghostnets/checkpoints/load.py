@@ -146,7 +146,7 @@ def _as_checkpoint(weights: WeightsFile) -> Checkpoint:
     path = weights.path
     if METADATA_KEY not in weights.metadata:
         raise CheckpointError(
-            f"{path} holds tensors but no description by ghostnets, so its architecture and classes are unknown;"
+            f"{path} is no safetensors file with a description by ghostnets, so architecture and classes are unknown;"
             " build the network yourself and use ghostnets.load_checkpoint(model, path)."
         )
     try:

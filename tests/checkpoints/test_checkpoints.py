@@ -79,7 +79,7 @@ def test_missing_file_and_folder(tmp_path: Path):
 
 def test_tensors_without_a_description(tmp_path: Path):
     save_file({"a": torch.zeros(2)}, tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match="no description by ghostnets"):
+    with pytest.raises(CheckpointError, match="no safetensors file with a description by ghostnets"):
         read_checkpoint(tmp_path / "x.safetensors")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from local_server import hub_fixture, server_fixture  # noqa: F401
 
 from ghostnets.checkpoints import cache_path, download, fetch
 from ghostnets.checkpoints.fetch import web_address

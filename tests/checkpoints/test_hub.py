@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from local_server import hub_fixture, server_fixture  # noqa: F401
 from safetensors.torch import save
 
 import ghostnets

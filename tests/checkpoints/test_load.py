@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from local_server import hub_fixture, server_fixture  # noqa: F401
 from safetensors.torch import save, save_file
 
 from ghostnets.checkpoints import Checkpoint, detect_source, load_checkpoint, save_checkpoint

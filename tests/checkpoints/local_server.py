@@ -36,8 +36,8 @@ class Server:
     url: str = ""
 
 
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+@pytest.fixture(name="server")
+def server_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     state = Server()
 
     class Handler(BaseHTTPRequestHandler):
@@ -91,8 +91,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread.join(5)
 
 
-@pytest.fixture
-def local_hub(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+@pytest.fixture(name="local_hub")
+def hub_fixture(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     """The hub's functions, asking the local server and keeping their files in a folder of the test."""
     cache = tmp_path / "hub"
     for name, arguments in {
