@@ -167,7 +167,9 @@ def _as_checkpoint(weights: WeightsFile) -> Checkpoint:
         )
         with torch.device("meta"):
             model = create_model(checkpoint.architecture, **checkpoint.arguments)
-    except (json.JSONDecodeError, KeyError, TypeError, ConfigurationError) as error:
+    except CheckpointError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} has a description that cannot be used ({error}); it is damaged or of another version."
         ) from error

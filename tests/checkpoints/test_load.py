@@ -19,15 +19,16 @@ def equal(model: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 @pytest.mark.parametrize("name", list_models())
 def test_own_files_of_every_network(tmp_path: Path, name: str):
-    width = {"width": 0.2} if "width" in model_arguments(name) else {}
-    original = create_model(name, num_classes=3, **width)
+    small = {"width": 0.2, "widths": (8, 16, 24, 32), "group_width": 4}  # the names are those of the full size
+    size = {argument: value for argument, value in small.items() if argument in model_arguments(name)}
+    original = create_model(name, num_classes=3, **size)
     assert detect_source(original.state_dict()) == ("printed_port" if "printed" in name else "canonical")
     save_file(original.state_dict(), tmp_path / "x.safetensors")
-    model = create_model(name, num_classes=3, **width)
+    model = create_model(name, num_classes=3, **size)
     assert load_checkpoint(model, tmp_path / "x.safetensors") is model
     assert equal(model, original)
     # What another number of classes changes, and nothing else, is what replace_head leaves alone.
-    other, state = create_model(name, num_classes=5, **width), original.state_dict()
+    other, state = create_model(name, num_classes=5, **size), original.state_dict()
     with pytest.raises(CheckpointError, match=r"of another shape.* or pass replace_head=True"):
         load_checkpoint(other, tmp_path / "x.safetensors")
     load_checkpoint(other, tmp_path / "x.safetensors", replace_head=True)
