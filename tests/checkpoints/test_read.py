@@ -2,11 +2,14 @@
 
 import hashlib
 import os
+import pickle
+import random
 import re
 import threading
 import zipfile
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -67,6 +70,36 @@ def test_a_truncated_or_empty_file(weights: Path, tmp_path: Path, suffix: str):
     for length in (0, 5, 100, len(content) // 2, len(content) - 1):
         (tmp_path / f"x{suffix}").write_bytes(content[:length])
         refusal(tmp_path / f"x{suffix}", "damaged")
+
+
+def test_bytes_changed_at_random(tmp_path: Path):
+    """Whatever a reader makes of them, it is tensors or one sentence."""
+    state = {"conv.weight": torch.randn(4, 3, 3, 3), "bn.running_mean": torch.randn(8)}
+    arrays = {name: tensor.numpy() for name, tensor in state.items()}
+    save_file(state, tmp_path / "a.safetensors", metadata={"a": "b"})
+    torch.save(state, tmp_path / "a.pth")
+    torch.save(state, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+    for protocol in (2, 4):
+        (tmp_path / f"a{protocol}.pdparams").write_bytes(pickle.dumps(arrays, protocol=protocol))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, array in arrays.items():
+            file[f"{name}/kernel:0"] = array
+    chance, outcomes = random.Random(0), {True: 0, False: 0}  # whether they were read
+    for whole in sorted(tmp_path.iterdir()):
+        content = whole.read_bytes()
+        for _ in range(60):
+            changed = bytearray(content)
+            for _ in range(chance.choice([1, 2, 5, 20])):
+                changed[chance.randrange(min(len(content), 4000))] = chance.choice([0, 255, chance.randrange(256)])
+            whole.write_bytes(changed)
+            try:
+                read_weights(whole)
+                said = ""
+            except CheckpointError as error:
+                said = str(error)
+            assert "\n" not in said
+            outcomes[said == ""] += 1
+    assert min(outcomes.values()) > 50
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
