@@ -131,15 +131,17 @@ def network_arguments(name: str, weights: WeightsFile, *, source: str) -> dict[s
 def _converted(weights: WeightsFile, source: str, network: nn.Module) -> dict[str, Tensor]:
     """The tensors of a file under the names of the network."""
     own = network.state_dict()
-    if source == "kecam":
-        return rename_kecam(weights.tensors, names=own.keys())
-    if source == "paddleclas" or (source == "printed_port" and not isinstance(network, PrintedGhostNet)):
-        fold = fold_paddleclas if source == "paddleclas" else fold_printed_port
-        squeezed = {key: tensor.shape[0] for key, tensor in own.items() if key.endswith("se.conv_reduce.weight")}
-        return fold(weights.tensors, squeezed_channels=squeezed)
-    if source == "canonical":
-        return rename_v3(drop_counters(weights.tensors))
-    return weights.tensors
+    squeezed = {key: tensor.shape[0] for key, tensor in own.items() if key.endswith("se.conv_reduce.weight")}
+    try:
+        if source == "kecam":
+            return rename_kecam(weights.tensors, names=own.keys())
+        if source == "paddleclas":
+            return fold_paddleclas(weights.tensors, squeezed_channels=squeezed)
+        if source == "printed_port" and not isinstance(network, PrintedGhostNet):
+            return fold_printed_port(weights.tensors, squeezed_channels=squeezed)
+    except CheckpointError as error:
+        raise CheckpointError(f"{weights.path} cannot be converted: {error}") from error
+    return rename_v3(drop_counters(weights.tensors)) if source == "canonical" else weights.tensors
 
 
 def _as_checkpoint(weights: WeightsFile) -> Checkpoint:
