@@ -1,5 +1,6 @@
 """From one file to names and tensors. Four formats, none of which can run code here; every file is read once."""
 
+import argparse
 import hashlib
 import io
 import json
@@ -40,7 +41,8 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     """Names and tensors of a file: safetensors, PyTorch (``torch.save``), Paddle (.pdparams) or Keras (.h5).
 
     The suffix tells the format; without one of those above, a file that begins as safetensors is one, and any other
-    must come from ``torch.save``.
+    must come from ``torch.save``. Of a training state that holds averaged weights (``state_dict_ema``) these are taken,
+    as timm does; the official GhostNetV3 file is one.
 
     Raises:
         CheckpointError: The file is missing, damaged or refused, changes while it is read, or holds no state dict, or
@@ -56,7 +58,7 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
 
 
 def load_pickled(path: Path) -> Any:
-    """``torch.load`` that admits tensors and plain containers only.
+    """``torch.load`` that admits tensors, plain containers and ``argparse.Namespace`` only.
 
     Raises:
         CheckpointError: The file is missing, damaged or refused.
@@ -131,7 +133,7 @@ def _from_safetensors(content: bytes, path: Path) -> Parts:
 
 def _from_torch(content: bytes, path: Path) -> Parts:
     state_dict = _unpickle_torch(content, path)
-    for wrapper in ("state_dict", "model"):
+    for wrapper in ("state_dict_ema", "state_dict", "model"):
         if isinstance(state_dict, dict) and isinstance(state_dict.get(wrapper), dict):
             state_dict = state_dict[wrapper]
     is_dict = isinstance(state_dict, dict) and bool(state_dict)
@@ -180,7 +182,9 @@ def _unpickle_torch(content: bytes, path: Path) -> Any:
                 with zipfile.ZipFile(io.BytesIO(content)) as archive:
                     if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                         raise pickle.UnpicklingError("it is compressed, so it may unfold to any size")
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            # What timm's training saves beside its weights; a holder of values without methods.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is refused: it is damaged, or a pickle that holds more than tensors, which could run code when"

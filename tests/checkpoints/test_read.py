@@ -1,5 +1,6 @@
 """Files that mislead, break off, or change: one sentence, no code run, no waiting."""
 
+import argparse
 import hashlib
 import os
 import pickle
@@ -50,6 +51,28 @@ def test_safetensors_are_known_by_their_beginning_too(weights: Path, tmp_path: P
     assert read_weights(plain).tensors.keys() == create_model("ghostnet_050").state_dict().keys()
     torch.save({"a": torch.ones(2)}, tmp_path / "other")
     assert torch.equal(read_weights(tmp_path / "other").tensors["a"], torch.ones(2))
+
+
+def test_a_training_state_of_timm(tmp_path: Path):
+    """As its CheckpointSaver writes it, and as the official GhostNetV3 file is published."""
+    state = {
+        "epoch": 3,
+        "arch": "ghostnetv3",
+        "state_dict": {"a": torch.zeros(2)},
+        "optimizer": {"state": {0: {"step": 7, "square_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]},
+        "version": 2,
+        "args": argparse.Namespace(lr=0.1, model="ghostnetv3", img_size=None),
+        "state_dict_ema": {"a": torch.ones(2)},
+        "metric": 77.1,
+    }
+    torch.save(state, tmp_path / "x.pth.tar")
+    assert torch.equal(read_weights(tmp_path / "x.pth.tar").tensors["a"], torch.ones(2))
+    del state["state_dict_ema"]
+    torch.save(state, tmp_path / "x.pth.tar")
+    assert torch.equal(read_weights(tmp_path / "x.pth.tar").tensors["a"], torch.zeros(2))
+    state["args"].hook = Path("/")  # one more kind of object than values
+    torch.save(state, tmp_path / "x.pth.tar")
+    refusal(tmp_path / "x.pth.tar", "is refused")
 
 
 def test_a_header_of_ten_gigabytes(tmp_path: Path):
