@@ -139,6 +139,8 @@ def _from_torch(content: bytes, path: Path) -> Parts:
     is_dict = isinstance(state_dict, dict) and bool(state_dict)
     if not is_dict or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state_dict.items()):
         raise CheckpointError(f"{path} holds no state dict (names with tensors); save model.state_dict() instead.")
+    if all(name.startswith("module.") for name in state_dict):  # of a network that was trained on several devices
+        state_dict = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
     return dict(state_dict), {}
 
 

@@ -42,6 +42,8 @@ def test_a_g_ghost_file_of_the_official_implementation(tmp_path: Path):
     original = GGhostRegNet(num_classes=4, depths=(1, 1, 4, 3), widths=(8, 16, 24, 32), group_width=4)
     state = original.state_dict()
     assert "layer3.base.conv1.weight" in state
+    # As PyTorch's ImageNet example, which that implementation follows, saves a network of several devices.
+    state = {f"module.{key}": tensor for key, tensor in state.items()}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "g_ghost_regnet.pth")
     model = GGhostRegNet(num_classes=4, depths=(1, 1, 4, 3), widths=(8, 16, 24, 32), group_width=4)
     assert equal(load_checkpoint(model, tmp_path / "g_ghost_regnet.pth"), original)
