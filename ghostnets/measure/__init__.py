@@ -1,6 +1,23 @@
-"""What a network costs. Works on any ``nn.Module``."""
+"""What a network costs: counted, and measured on this machine. Works on any ``nn.Module``."""
 
 from ghostnets.measure.count import Cost, LayerCost, count
+from ghostnets.measure.limits import MachineLimits, measure_limits
 from ghostnets.measure.machine import processor_name
+from ghostnets.measure.profile import ModuleProfile, Profile, profile
+from ghostnets.measure.timing import Runner, Timing, alternate, ratio
 
-__all__ = ["Cost", "LayerCost", "count", "processor_name"]
+__all__ = [
+    "Cost",
+    "LayerCost",
+    "MachineLimits",
+    "ModuleProfile",
+    "Profile",
+    "Runner",
+    "Timing",
+    "alternate",
+    "count",
+    "measure_limits",
+    "processor_name",
+    "profile",
+    "ratio",
+]

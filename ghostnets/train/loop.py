@@ -268,7 +268,7 @@ class _Training:
             logits = self.model(self.preprocessing.normalize(pixels))
             loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             if not math.isfinite(loss.item()):
                 raise RunError(
                     f"the loss became {loss.item()} in epoch {progress.epoch + 1}, step {progress.step + 1};"
