@@ -1,22 +1,30 @@
 """Weights in and out: safetensors by default, nothing unpickled freely."""
 
-from ghostnets.checkpoints.hub import WEIGHTS, PublishedWeights, download, find_weights, load_pretrained
-from ghostnets.checkpoints.load import load_checkpoint, read_checkpoint, read_tensors
+from ghostnets.checkpoints.fetch import cache_path, download
+from ghostnets.checkpoints.hub import WEIGHTS, PublishedWeights, find_weights, load_pretrained
+from ghostnets.checkpoints.load import load_checkpoint, load_weights, network_arguments, read_checkpoint
 from ghostnets.checkpoints.pretrained import create_model
-from ghostnets.checkpoints.save import Checkpoint, save_checkpoint
-from ghostnets.checkpoints.sources import fold_printed_port
+from ghostnets.checkpoints.read import WeightsFile, read_weights
+from ghostnets.checkpoints.save import METADATA_KEY, Checkpoint, save_checkpoint
+from ghostnets.checkpoints.sources import SOURCES, detect_source
 
 __all__ = [
+    "METADATA_KEY",
+    "SOURCES",
     "WEIGHTS",
     "Checkpoint",
     "PublishedWeights",
+    "WeightsFile",
+    "cache_path",
     "create_model",
+    "detect_source",
     "download",
     "find_weights",
-    "fold_printed_port",
     "load_checkpoint",
     "load_pretrained",
+    "load_weights",
+    "network_arguments",
     "read_checkpoint",
-    "read_tensors",
+    "read_weights",
     "save_checkpoint",
 ]

@@ -1,57 +1,20 @@
-"""Published weights: where they lie, what they were measured to be worth, and how they come here.
+"""Published weights: where they lie, and what they were measured to be worth.
 
-Files of the Hugging Face hub go through ``huggingface_hub`` and its cache, files of releases into torch hub's
-(``torch.hub.get_dir()/checkpoints``). What is in a cache, or was put at ``cache_path`` by hand, is used without any
-request.
-
-GhostNet 0.5x and 1.3x have no weights in a form that loads here: only PaddleClas (GhostNet_x0_5, x1_3) and
-keras_cv_attention_models (ghostnet_050, ghostnet_130) publish them, as Paddle and Keras files. Of V2 0.5x and of V3
-0.5x, 1.3x and 1.6x nobody has published weights.
+GhostNet 0.5x and 1.3x were trained by PaddleClas; keras_cv_attention_models has the same weights as Keras files. Of V2
+0.5x and of V3 0.5x, 1.3x and 1.6x nobody has published weights.
 """
 
-import fcntl
-import hashlib
-import http.client
-import os
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
-from email.utils import formatdate
-from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import torch
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from torch import nn
 
+from ghostnets.checkpoints.fetch import HUB_PREFIX, Progress, download, web_address
 from ghostnets.checkpoints.load import load_checkpoint
-from ghostnets.errors import CheckpointError, StorageError, UnknownNameError
-from ghostnets.models import PrintedGhostNet, create_model, model_entry
+from ghostnets.errors import CheckpointError, UnknownNameError
+from ghostnets.models import model_entry
 
-__all__ = [
-    "WEIGHTS",
-    "Evaluation",
-    "HubFile",
-    "PublishedWeights",
-    "cache_path",
-    "download",
-    "find_weights",
-    "load_pretrained",
-]
-
-MAX_BYTES = 1_000_000_000  # the largest file of the table has 50 MB
-CHUNK_BYTES = 1 << 20
-TIMEOUT_SECONDS = 30.0  # to connect, and for each piece
-
-Progress = Callable[[int, int], None]
-
-
-class HubFile(NamedTuple):
-    """A file of the Hugging Face hub."""
-
-    repository: str
-    file: str = "model.safetensors"
+__all__ = ["WEIGHTS", "Evaluation", "PublishedWeights", "find_weights", "load_pretrained"]
 
 
 class Evaluation(NamedTuple):
@@ -69,8 +32,8 @@ class PublishedWeights:
     """One file of weights for a network of the registry, trained on ImageNet-1k.
 
     Attributes:
-        tag: Who publishes it: ``"timm"``, ``"official"``, ``"d-li14"``.
-        location: A file of the hub, or the address of a released file.
+        tag: Who publishes it: ``"timm"``, ``"official"``, ``"paddleclas"``, ``"kecam"``, ``"d-li14"``.
+        location: A file of the hub (``hf://OWNER/REPOSITORY``), or the address of a released file.
         top1, top5: Published ImageNet accuracy in per cent; None where it is not told.
         accuracy_source: Who measured it.
         evaluation: Preprocessing that goes with the accuracy.
@@ -79,33 +42,33 @@ class PublishedWeights:
     """
 
     tag: str
-    location: HubFile | str
+    location: str
     top1: float
     top5: float | None
     accuracy_source: str
     evaluation: Evaluation
-    licence: str
+    licence: str = "Apache-2.0"
     sha256: str | None = None
 
     @property
     def url(self) -> str:
-        if isinstance(self.location, HubFile):
-            return f"https://huggingface.co/{self.location.repository}/resolve/main/{self.location.file}"
-        return self.location
+        """Where a browser finds the file."""
+        return web_address(self.location)
 
 
 RELEASES = "https://github.com/huawei-noah/Efficient-AI-Backbones/releases/download"
+PADDLE = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
+KECAM = "https://github.com/leondgarse/keras_cv_attention_models/releases/download/ghostnetv2"
 
 
 def _timm(repository: str, top1: float, top5: float) -> PublishedWeights:
     return PublishedWeights(
         tag="timm",
-        location=HubFile(f"timm/{repository}"),
+        location=f"{HUB_PREFIX}timm/{repository}",
         top1=top1,
         top5=top5,
         accuracy_source="timm, results-imagenet.csv",
         evaluation=Evaluation("bicubic"),
-        licence="Apache-2.0",
     )
 
 
@@ -119,19 +82,57 @@ def _official(
         top5=top5,
         accuracy_source=source,
         evaluation=Evaluation(interpolation),
-        licence="Apache-2.0",
+    )
+
+
+def _g_ghost(size: str, top1: float) -> PublishedWeights:
+    url = f"{RELEASES}/g_ghost_regnet/g_ghost_regnet_{size}_{top1}.pth"
+    return _official(url, top1, None, "official README of G-Ghost", "bilinear")
+
+
+def _paddleclas(file: str, top1: float, top5: float, tag: str = "paddleclas") -> PublishedWeights:
+    return PublishedWeights(
+        tag=tag,
+        location=f"{PADDLE}/{file}_pretrained.pdparams",
+        top1=top1,
+        top5=top5,
+        accuracy_source="PaddleClas, Mobile_en.md",
+        evaluation=Evaluation("bilinear"),  # of OpenCV, which does not smooth when it makes an image smaller
+    )
+
+
+def _kecam(file: str, top1: float, tag: str = "kecam") -> PublishedWeights:
+    return PublishedWeights(
+        tag=tag,
+        location=f"{KECAM}/{file}.h5",
+        top1=top1,
+        top5=None,
+        accuracy_source="README of keras_cv_attention_models",
+        evaluation=Evaluation("bicubic", crop_share=0.95),  # not told there; the defaults of its eval_script.py
     )
 
 
 # The first of a network is the default. V2 and V3 were trained and evaluated by a copy of timm's script, whose default
 # is bicubic; V1's validate.py resizes bilinearly.
 WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
+    "ghostnet_050": (
+        _paddleclas("GhostNet_x0_5", 66.8, 86.9),
+        _kecam("ghostnet_050_imagenet", 66.88),
+    ),
     "ghostnet_100": (
         _timm("ghostnet_100.in1k", 73.958, 91.542),
         _official(
             "https://github.com/huawei-noah/CV-backbones/releases/download/ghostnet_pth/ghostnet_1x.pth",
             *(73.98, 91.46, "official ghostnet_pytorch/readme.md", "bilinear"),
         ),
+        _paddleclas("GhostNet_x1_0", 74.0, 91.6),
+        _kecam("ghostnet_100_imagenet", 74.16),
+    ),
+    "ghostnet_130": (
+        _paddleclas("GhostNet_x1_3", 75.7, 92.5),
+        _paddleclas("GhostNet_x1_3_ssld", 79.4, 94.5, "paddleclas-ssld"),
+        _kecam("ghostnet_130_imagenet", 75.79),
+        _kecam("ghostnet_130_ssld", 79.38, "kecam-ssld"),
     ),
     "ghostnetv2_100": (
         _timm("ghostnetv2_100.in1k", 75.186, 92.334),
@@ -147,8 +148,18 @@ WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
     ),
     "ghostnetv3_100": (
         _timm("ghostnetv3_100.in1k", 76.936, 93.124),
-        _official(f"{RELEASES}/GhostNetV3/ghostnetv3-1.0.pth.tar", 77.1, None, "as iFormer quotes it", "bicubic"),
+        # The file holds two sets of weights. The averaged ones, which are read, have this accuracy; timm published the
+        # others.
+        _official(
+            f"{RELEASES}/GhostNetV3/ghostnetv3-1.0.pth.tar",
+            *(77.134, 93.236, "PaddleClas, GhostNetV3.md", "bicubic"),
+        ),
     ),
+    # The official README tells the release and the names of its files, and that evaluation follows PyTorch's example.
+    "g_ghost_regnetx_032": (_g_ghost("3.2g", 77.8),),
+    "g_ghost_regnetx_040": (_g_ghost("4.0g", 78.6),),
+    "g_ghost_regnetx_080": (_g_ghost("8.0g", 79.0),),
+    "g_ghost_regnetx_160": (_g_ghost("16.0g", 79.9),),
     "ghostnet_100_printed_revised": (
         PublishedWeights(
             tag="d-li14",
@@ -168,74 +179,17 @@ def find_weights(name: str, tag: str | None = None) -> PublishedWeights:
 
     Raises:
         UnknownNameError: There is no such network, or no such tag for it.
-        CheckpointError: Nobody has published weights of this network that load here.
+        CheckpointError: Nobody has published weights of this network.
     """
     model_entry(name)
     if name not in WEIGHTS:
-        raise CheckpointError(
-            f"no weights of {name} are published in a form that loads here; there are some of {', '.join(WEIGHTS)}."
-        )
+        raise CheckpointError(f"no weights of {name} are published; there are some of {', '.join(WEIGHTS)}.")
     by_tag = {weights.tag: weights for weights in WEIGHTS[name]}
     if tag is None:
         return WEIGHTS[name][0]
     if tag not in by_tag:
         raise UnknownNameError(f"tag of {name}", tag, by_tag)
     return by_tag[tag]
-
-
-def cache_path(weights: PublishedWeights) -> Path:
-    """Where a released file is kept, and where any file may be put by hand."""
-    if isinstance(weights.location, HubFile):
-        name = "--".join((*weights.location.repository.split("/"), weights.location.file))
-    else:
-        name = weights.location.rpartition("/")[2]
-    return Path(torch.hub.get_dir(), "checkpoints", name)
-
-
-def download(weights: PublishedWeights, *, progress: Progress | None = None) -> Path:
-    """The file of the weights, fetched unless a cache has it.
-
-    A released file is written beside its place and renamed when it is whole; what a broken transfer has left there is
-    used by the next one.
-
-    Args:
-        weights: A row of ``WEIGHTS``.
-        progress: Called with the bytes that are here and those of the whole file, for a released file; the hub draws
-            its own bar.
-
-    Raises:
-        CheckpointError: No network, no such file, a file that is not the published one, or one larger than 1 GB; the
-            message names the address and where to put the file by hand.
-        StorageError: The file could not be written.
-    """
-    path = cache_path(weights)
-    if path.exists():
-        _check_hash(weights, path)
-        return path
-    if isinstance(weights.location, HubFile):
-        return _from_hub(weights, weights.location)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # of processes that want the same file, one fetches it
-            if path.exists():
-                partial.unlink(missing_ok=True)
-                return path
-            _transfer(weights, file, progress)
-            file.flush()
-            try:
-                _check_hash(weights, partial)
-            except CheckpointError:
-                file.truncate(0)
-                raise
-            os.fsync(file.fileno())
-            partial.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"could not write {path} ({error.strerror or error}); free space or set TORCH_HOME to another folder."
-        ) from error
-    return path
 
 
 def load_pretrained(
@@ -265,108 +219,11 @@ def load_pretrained(
 
     Raises:
         CheckpointError: There are no such weights, they could not be fetched, or they do not fit.
+        MissingExtraError: They are a .h5 file, and h5py is not installed.
         StorageError: The file could not be written.
         UnknownNameError: There is no such network or tag.
     """
     weights = find_weights(name, tag)
-    published = create_model(name)
-    load_checkpoint(published, download(weights, progress=progress))
-    state_dict, own = published.state_dict(), model.state_dict()
-    head = "classifier.4." if isinstance(published, PrintedGhostNet) else "classifier."
-    if replace_head:
-        state_dict = {key: tensor for key, tensor in state_dict.items() if not key.startswith(head)}
-        state_dict |= {key: tensor for key, tensor in own.items() if key.startswith(head)}
-    shapes, own_shapes = ({(key, tensor.shape) for key, tensor in d.items()} for d in (state_dict, own))
-    if different := sorted({key for key, _ in shapes ^ own_shapes}):
-        only_head = all(key.startswith(head) for key in different)
-        advice = "pass replace_head=True to keep its own classifier" if only_head else f'use create_model("{name}")'
-        raise CheckpointError(
-            f"the {weights.tag} weights of {name} do not fit this network in {len(different)} tensors"
-            f" ({', '.join(different[:5])}{', ...' if len(different) > 5 else ''}); {advice}."
-        )
-    model.load_state_dict(state_dict)
+    file = download(weights.location, sha256=weights.sha256, progress=progress)
+    load_checkpoint(model, file, replace_head=replace_head)
     return weights
-
-
-def _from_hub(weights: PublishedWeights, location: HubFile) -> Path:
-    cached = try_to_load_from_cache(location.repository, location.file)
-    if isinstance(cached, str):
-        return Path(cached)
-    try:
-        size = get_hf_file_metadata(hf_hub_url(location.repository, location.file)).size
-        if size is not None and size <= MAX_BYTES:
-            return Path(hf_hub_download(location.repository, location.file))
-    except Exception as error:  # the hub's HTTP library differs between its versions, and so do the errors
-        raise _failure(weights, _first_line(error)) from error
-    raise _failure(weights, f"the size told is {size} bytes, allowed are {MAX_BYTES}")
-
-
-def _transfer(weights: PublishedWeights, file: IO[bytes], progress: Progress | None) -> None:
-    """Appends to ``file`` what it lacks of the released file."""
-    done = os.fstat(file.fileno()).st_size
-    request = urllib.request.Request(weights.url, headers={"User-Agent": "ghostnets", "Accept-Encoding": "identity"})
-    if done:
-        written = os.fstat(file.fileno()).st_mtime
-        request.add_header("Range", f"bytes={done}-")
-        # Were the file replaced since then, its end would not go with our beginning.
-        request.add_header("If-Unmodified-Since", formatdate(written, usegmt=True))
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if done and error.code in (
-            http.HTTPStatus.PRECONDITION_FAILED,
-            http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
-        ):
-            file.truncate(0)
-            return _transfer(weights, file, progress)
-        raise _failure(weights, f"the server answers {error.code} {error.reason}") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise _failure(weights, _first_line(error)) from error
-    with response:
-        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-            file.truncate(0)
-            done = 0
-        elif not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
-            raise _failure(weights, "the server sent another part than was asked for")
-        length = response.headers.get("Content-Length", "")
-        if not length.isdecimal() or response.headers.get_content_maintype() == "text":
-            raise _failure(weights, "what the server sent is a page or a stream, not a file")
-        total = done + int(length)
-        if total > MAX_BYTES:
-            raise _failure(weights, f"the file has {total} bytes, allowed are {MAX_BYTES}")
-        while done < total:
-            try:
-                piece = response.read(min(CHUNK_BYTES, total - done))
-            except (OSError, http.client.HTTPException) as error:
-                raise _failure(weights, f"{_first_line(error)}, after {done} of {total} bytes") from error
-            if not piece:
-                raise _failure(weights, f"the connection ended after {done} of {total} bytes")
-            file.write(piece)
-            done += len(piece)
-            if progress is not None:
-                progress(done, total)
-    return None
-
-
-def _check_hash(weights: PublishedWeights, path: Path) -> None:
-    if weights.sha256 is None:
-        return
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(weights.sha256):
-        raise CheckpointError(
-            f"{path} is not what was published at {weights.url}: its SHA-256 begins with"
-            f" {digest[: len(weights.sha256)]}, expected is {weights.sha256}; delete it and try again."
-        )
-
-
-def _failure(weights: PublishedWeights, reason: str) -> CheckpointError:
-    return CheckpointError(
-        f"could not fetch {weights.url} ({reason}); try again later, or fetch that address by other means and save it"
-        f" as {cache_path(weights)}: a file there is used without any request."
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

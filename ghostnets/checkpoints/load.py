@@ -1,43 +1,158 @@
-"""Reading checkpoints: the project's own, and state dicts of other sources. Nothing in a file is ever executed."""
+"""Loading checkpoints: the project's own, and state dicts of other sources. Nothing in a file is ever executed."""
 
 import json
 import os
-import pickle
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from ghostnets.checkpoints.fetch import HUB_PREFIX, download
+from ghostnets.checkpoints.read import WeightsFile, check_numbers, read_weights
 from ghostnets.checkpoints.save import FORMAT_VERSION, METADATA_KEY, Checkpoint
-from ghostnets.checkpoints.sources import detect_source, drop_counters, fold_printed_port, rename_v3
+from ghostnets.checkpoints.sources import (
+    SOURCES,
+    detect_source,
+    drop_counters,
+    fold_paddleclas,
+    fold_printed_port,
+    rename_kecam,
+    rename_v3,
+)
 from ghostnets.errors import CheckpointError, ConfigurationError
-from ghostnets.models import PrintedGhostNet, create_model
+from ghostnets.models import Network, PrintedGhostNet, create_model
 
-__all__ = ["load_checkpoint", "read_checkpoint", "read_tensors"]
-
-SOURCES = ("auto", "canonical", "printed_port")
+__all__ = ["load_checkpoint", "load_weights", "network_arguments", "read_checkpoint"]
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Reads a checkpoint of this project (``best.safetensors`` of a run).
 
     Raises:
-        CheckpointError: The file is missing, is no safetensors file, is truncated, was not written by ghostnets, or
-            its weights do not fit the architecture that it names.
+        CheckpointError: The file is missing, is no safetensors file, is truncated, was not written by ghostnets, holds
+            numbers that are not finite, or its weights do not fit the architecture that it names.
     """
-    path = Path(path)
-    tensors, metadata = _read_safetensors(path)
-    if METADATA_KEY not in metadata:
+    return _as_checkpoint(read_weights(path))
+
+
+def load_checkpoint(
+    model: nn.Module | str,
+    location: str | os.PathLike[str],
+    *,
+    source: str = "auto",
+    replace_head: bool = False,
+) -> nn.Module:
+    """Loads the weights of a file into a network, strictly: every tensor of both sides must find its partner.
+
+    >>> model = load_checkpoint("ghostnet_130", "GhostNet_x1_3_pretrained.pdparams")  # doctest: +SKIP
+    >>> model = load_checkpoint("ghostnet_100", "hf://timm/ghostnet_100.in1k")  # doctest: +SKIP
+
+    Args:
+        model: A network of ``create_model``, changed in place; or a name of the registry, for a new network in
+            evaluation mode with as many classes as the file has, or with all the arguments that it tells.
+        location: A file: .safetensors, .pth and the like by ``torch.save``, .pdparams, .h5. Or one of the Hugging Face
+            hub, which is fetched unless it is in the cache: ``hf://OWNER/REPOSITORY``, where the file is
+            ``model.safetensors``, or ``hf://OWNER/REPOSITORY/FILE``.
+        source: Whose names the file uses: ``"canonical"`` (this project for every network, the official
+            implementations, timm), ``"printed_port"``, ``"paddleclas"``, ``"kecam"`` (keras_cv_attention_models), or
+            ``"auto"`` to tell by the names. The last three are converted when the network is a canonical one, so that
+            its outputs are those of the original.
+        replace_head: Leave the classifier as it is, for other classes than those of the file; all else is loaded.
+
+    Returns:
+        The network.
+
+    Raises:
+        CheckpointError: The file cannot be had or read, or tensors are missing, unexpected, of another shape or not
+            finite; all are listed.
+        ConfigurationError: There is no such source.
+        MissingExtraError: A .h5 file, and h5py is not installed.
+        UnknownNameError: There is no such network.
+    """
+    if source not in ("auto", *SOURCES):
+        raise ConfigurationError(f"source is {source!r}; it must be one of {', '.join(('auto', *SOURCES))}.")
+    is_remote = isinstance(location, str) and location.startswith(HUB_PREFIX)
+    weights = read_weights(download(str(location)) if is_remote else location)
+    if source == "auto":
+        source = detect_source(weights.tensors)
+    if isinstance(model, str):
+        model = create_model(model, **network_arguments(model, weights, source=source)).eval()
+    load_weights(model, weights, source=source, replace_head=replace_head)
+    return model
+
+
+def load_weights(model: nn.Module, weights: WeightsFile, *, source: str, replace_head: bool = False) -> None:
+    """As ``load_checkpoint``, for a file that was read already and a source that is known.
+
+    Raises:
+        CheckpointError: Tensors are missing, unexpected, of another shape or not finite.
+    """
+    state_dict, expected = _converted(weights, source, model), model.state_dict()
+    check_numbers(state_dict, weights.path)  # conversion can overflow, folding can divide by zero
+    if replace_head and isinstance(model, Network):
+        head = f"{model.classifier_name}."
+        state_dict = {key: tensor for key, tensor in state_dict.items() if not key.startswith(head)}
+        state_dict |= {key: tensor for key, tensor in expected.items() if key.startswith(head)}
+    _check_fit(model, state_dict, weights.path)
+    model.load_state_dict(state_dict)
+
+
+def network_arguments(name: str, weights: WeightsFile, *, source: str) -> dict[str, Any]:
+    """Arguments of ``create_model(name, ...)`` with which the network fits the file.
+
+    They are those that the file tells, if this project wrote it, or the number of classes.
+
+    Raises:
+        CheckpointError: It is a checkpoint of another network, or the number of classes cannot be told.
+        UnknownNameError: There is no such network.
+    """
+    if METADATA_KEY in weights.metadata:
+        checkpoint = _as_checkpoint(weights)
+        if checkpoint.architecture != name:
+            raise CheckpointError(
+                f"{weights.path} is a checkpoint of {checkpoint.architecture}, not of {name}; ask for that network."
+            )
+        return checkpoint.arguments
+    with torch.device("meta"):  # names and shapes are enough
+        network = create_model(name)
+    assert isinstance(network, Network)
+    key = f"{network.classifier_name}.weight"
+    classifier = _converted(weights, source, network).get(key)
+    if classifier is None or classifier.ndim != 2 or not len(classifier):
         raise CheckpointError(
-            f"{path} holds tensors but no description by ghostnets, so its architecture and classes are unknown;"
+            f"{weights.path} has no matrix {key}, so its number of classes is unknown;"
+            " expected is the state dict of a classifier."
+        )
+    return {"num_classes": len(classifier)}
+
+
+def _converted(weights: WeightsFile, source: str, network: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a file under the names of the network."""
+    own = network.state_dict()
+    squeezed = {key: tensor.shape[0] for key, tensor in own.items() if key.endswith("se.conv_reduce.weight")}
+    try:
+        if source == "kecam":
+            return rename_kecam(weights.tensors, names=own.keys())
+        if source == "paddleclas":
+            return fold_paddleclas(weights.tensors, squeezed_channels=squeezed)
+        if source == "printed_port" and not isinstance(network, PrintedGhostNet):
+            return fold_printed_port(weights.tensors, squeezed_channels=squeezed)
+    except CheckpointError as error:
+        raise CheckpointError(f"{weights.path} cannot be converted: {error}") from error
+    return rename_v3(drop_counters(weights.tensors)) if source == "canonical" else weights.tensors
+
+
+def _as_checkpoint(weights: WeightsFile) -> Checkpoint:
+    path = weights.path
+    if METADATA_KEY not in weights.metadata:
+        raise CheckpointError(
+            f"{path} is no safetensors file with a description by ghostnets, so architecture and classes are unknown;"
             " build the network yourself and use ghostnets.load_checkpoint(model, path)."
         )
     try:
-        description = json.loads(metadata[METADATA_KEY])
+        description = json.loads(weights.metadata[METADATA_KEY])
         version = description["format_version"]
         if version != FORMAT_VERSION:
             raise CheckpointError(
@@ -47,18 +162,20 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         checkpoint = Checkpoint(
             architecture=description["architecture"],
             arguments=dict(description["arguments"]),
-            state_dict=tensors,
+            state_dict=weights.tensors,
             class_names=tuple(map(str, description["class_names"])),
             preprocessing=dict(description["preprocessing"]),
             training=dict(description.get("training", {})),
         )
         with torch.device("meta"):
             model = create_model(checkpoint.architecture, **checkpoint.arguments)
-    except (json.JSONDecodeError, KeyError, TypeError, ConfigurationError) as error:
+    except CheckpointError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} has a description that cannot be used ({error}); it is damaged or of another version."
         ) from error
-    _check_fit(model, tensors, path)
+    _check_fit(model, weights.tensors, path)
     classes = checkpoint.arguments.get("num_classes")
     if classes != len(checkpoint.class_names):
         raise CheckpointError(
@@ -67,116 +184,30 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     return checkpoint
 
 
-def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, source: str = "auto") -> None:
-    """Loads the weights of a file into a network, strictly: every tensor of both sides must find its partner.
-
-    Args:
-        model: A network of ``create_model``; changed in place.
-        path: A ``.safetensors`` file, or a state dict written by ``torch.save``.
-        source: ``"canonical"`` (official implementation, timm, this project; V1, V2, and V3 in either form),
-            ``"printed_port"``, or ``"auto"`` to tell by the names. Weights of the printed port are folded when the
-            network is a canonical one.
-
-    Raises:
-        CheckpointError: The file cannot be read, or tensors are missing, unexpected or of another shape; all are
-            listed.
-        ConfigurationError: There is no such source.
-    """
-    if source not in SOURCES:
-        raise ConfigurationError(f"source is {source!r}; it must be one of {', '.join(SOURCES)}.")
-    state_dict = read_tensors(path)
-    if source == "auto":
-        source = detect_source(frozenset(state_dict))
-    if source == "printed_port" and not isinstance(model, PrintedGhostNet):
-        squeezed = {k: v.shape[0] for k, v in model.state_dict().items() if k.endswith("se.conv_reduce.weight")}
-        state_dict = fold_printed_port(state_dict, squeezed_channels=squeezed)
-    elif source == "canonical":
-        state_dict = rename_v3(drop_counters(state_dict))
-    _check_fit(model, state_dict, path)
-    model.load_state_dict(state_dict)
-
-
-def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Names and tensors of a ``.safetensors`` file or of a state dict written by ``torch.save``.
-
-    A pickled file is read with ``weights_only=True``: one that would run code, or holds anything but tensors and plain
-    containers, is refused.
-
-    Raises:
-        CheckpointError: The file is missing, damaged or refused, or holds no state dict.
-    """
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)[0]
-    content = load_pickled(path)
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"{path} holds no state dict (names with tensors); save model.state_dict() instead.")
-    return dict(content)
-
-
-def load_pickled(path: Path) -> Any:
-    """``torch.load`` that admits tensors and plain containers only.
-
-    Raises:
-        CheckpointError: The file is missing, damaged or refused.
-    """
-    _check_is_file(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # torch then reads it or refuses it
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is refused: it is damaged, or a pickle that holds more than tensors, which could run code when"
-            " opened; ask its author for a safetensors file."
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, IndexError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged or no checkpoint ({_first_line(error)}).") from error
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    _check_is_file(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is no safetensors file, or a damaged one ({_first_line(error)});"
-            " expected is a file such as runs/NAME/best.safetensors."
-        ) from error
-
-
-def _check_is_file(path: Path) -> None:
-    if not path.exists():
-        raise CheckpointError(f"there is no checkpoint {path}; expected is a file such as runs/NAME/best.safetensors.")
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not a file; expected is a file such as runs/NAME/best.safetensors.")
-
-
-def _check_fit(model: nn.Module, state_dict: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+def _check_fit(model: nn.Module, state_dict: Mapping[str, Tensor], path: Path) -> None:
     expected = model.state_dict()
     problems = {
         "missing": sorted(expected.keys() - state_dict.keys()),
         "unexpected": sorted(state_dict.keys() - expected.keys()),
         "of another shape": [
-            f"{name} (file {tuple(state_dict[name].shape)}, network {tuple(tensor.shape)})"
-            for name, tensor in expected.items()
-            if name in state_dict and state_dict[name].shape != tensor.shape
+            name for name, tensor in expected.items() if name in state_dict and state_dict[name].shape != tensor.shape
         ],
     }
-    if found := [f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names]:
-        raise CheckpointError(
-            f"{path} does not fit the network {type(model).__name__}: {'; '.join(found)};"
-            " build the network with the arguments the file was made with."
-        )
+    if not any(problems.values()):
+        return
+    head = f"{model.classifier_name}." if isinstance(model, Network) else "none"
+    is_head_alone = all(name.startswith(head) for names in problems.values() for name in names)
+    problems["of another shape"] = [
+        f"{name} (file {tuple(state_dict[name].shape)}, network {tuple(expected[name].shape)})"
+        for name in problems["of another shape"]
+    ]
+    found = [f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names]
+    advice = " or pass replace_head=True to keep the network's own classifier" if is_head_alone else ""
+    raise CheckpointError(
+        f"{path} does not fit the network {type(model).__name__}: {'; '.join(found)};"
+        f" build the network with the arguments the file was made with{advice}."
+    )
 
 
 def _shorten(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f", and {len(names) - most} more" if len(names) > most else "")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

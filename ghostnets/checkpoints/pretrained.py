@@ -48,6 +48,7 @@ def create_model(
         UnknownNameError: There is no such network, or no such tag.
         ConfigurationError: The network has no such argument, or its value is out of range.
         CheckpointError: There are no such weights, they could not be fetched, or they do not fit.
+        MissingExtraError: They are a Keras file (tag ``kecam``), and h5py is not installed.
         StorageError: The fetched file could not be written.
     """
     if not pretrained:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ghostnets import __version__
-from ghostnets.checkpoints.load import load_pickled
+from ghostnets.checkpoints.read import load_pickled
 from ghostnets.errors import CheckpointError, ConfigurationError, RunError
 from ghostnets.files import write_atomically, write_text
 from ghostnets.train.recipe import Recipe

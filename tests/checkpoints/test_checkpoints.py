@@ -79,7 +79,7 @@ def test_missing_file_and_folder(tmp_path: Path):
 
 def test_tensors_without_a_description(tmp_path: Path):
     save_file({"a": torch.zeros(2)}, tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match="no description by ghostnets"):
+    with pytest.raises(CheckpointError, match="no safetensors file with a description by ghostnets"):
         read_checkpoint(tmp_path / "x.safetensors")
 
 
@@ -111,12 +111,24 @@ def rewrite(path: Path, change, state_dict=None) -> None:
         (lambda d: d.update(class_names=["cat"]), "2 outputs but 1 class names"),
         (lambda d: d.pop("preprocessing"), "description that cannot be used"),
         (lambda d: d.update(arguments=7), "description that cannot be used"),
+        (lambda d: d.update(arguments={**ARGUMENTS, "width": 1e308}), "description that cannot be used"),
+        (lambda d: d.update(arguments={**ARGUMENTS, "width": "wide"}), "description that cannot be used"),
+        (lambda d: d.update(arguments={**ARGUMENTS, "stages": [[1]]}), "description that cannot be used"),
+        (lambda d: d.update(architecture=["ghostnet_050"]), "description that cannot be used"),
     ],
 )
 def test_a_description_that_does_not_fit(tmp_path: Path, change, message: str):
     rewrite(tmp_path / "x.safetensors", change)
     with pytest.raises(CheckpointError, match=message):
         read_checkpoint(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("description", ["[" * 100_000, "7", "[]", "{", "null"])
+def test_a_description_that_is_none(tmp_path: Path, description: str):
+    save_file(make().state_dict, tmp_path / "x.safetensors", metadata={METADATA_KEY: description})
+    with pytest.raises(CheckpointError, match="description that cannot be used") as caught:
+        read_checkpoint(tmp_path / "x.safetensors")
+    assert "\n" not in str(caught.value)
 
 
 class Bomb:
@@ -171,7 +183,7 @@ def test_loading_is_strict_and_lists_what_does_not_fit(tmp_path: Path):
 
 def test_names_of_no_known_network(tmp_path: Path):
     torch.save({"layer1.0.weight": torch.zeros(1)}, tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match=r"no known network .*layer1\.0\.weight"):
+    with pytest.raises(CheckpointError, match=r"missing: .* 1 unexpected: layer1\.0\.weight"):
         load_checkpoint(create_model("ghostnet_050"), tmp_path / "a.pth")
     torch.save([1, 2], tmp_path / "b.pth")
     with pytest.raises(CheckpointError, match="holds no state dict"):

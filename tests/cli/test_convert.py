@@ -1,15 +1,20 @@
 """``ghostnets import``: what it writes answers as the network the weights came from."""
 
+import hashlib
 import json
+import pickle
 from pathlib import Path
 
+import h5py
 import pytest
 import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from ghostnets.checkpoints import read_checkpoint
+from ghostnets.checkpoints import load_checkpoint, read, read_checkpoint
+from ghostnets.checkpoints.sources import kecam
+from ghostnets.checkpoints.sources.paddleclas import LEAVES, PADDLECLAS_KEYS
 from ghostnets.cli.convert import main
 from ghostnets.errors import CheckpointError, ConfigurationError, UnknownNameError
 from ghostnets.models import create_model
@@ -49,13 +54,13 @@ def test_weights_of_timm(tmp_path: Path, randomize, capsys, suffix: str):
         torch.save({"state_dict": original.state_dict(), "epoch": 3}, path)
     else:
         save_file(original.state_dict(), path)
-    assert run(path, "--model", "ghostnet_100", "--to", out, "--json") == 0
+    assert run(path, "--model", "ghostnet_100", "--to", out, "--interpolation", "bicubic", "--json") == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["checkpoint"], result["source"], result["num_classes"]) == (str(out), "canonical", 1000)
     assert result["params"] == sum(p.numel() for p in original.parameters())
     checkpoint = read_checkpoint(out)
     assert (checkpoint.class_names[0], checkpoint.class_names[-1]) == ("class_0001", "class_1000")
-    assert checkpoint.preprocessing["resize_to"] == 256
+    assert (checkpoint.preprocessing["resize_to"], checkpoint.preprocessing["interpolation"]) == (256, "bicubic")
     assert answers_equal(out, original)
 
 
@@ -106,7 +111,7 @@ def test_another_network_is_refused(file: Path, tmp_path: Path):
         run(file, "--model", "ghostnetv2_050", "--to", out)
     with pytest.raises(UnknownNameError, match="did you mean ghostnet_050"):
         run(file, "--model", "ghostnet_05", "--to", out)
-    with pytest.raises(CheckpointError, match=r"no matrix classifier\.4\.weight"):
+    with pytest.raises(CheckpointError, match=r"the printed port has no tensor .conv_stem\.weight"):
         run(file, "--model", "ghostnet_050", "--to", out, "--source", "printed_port")
     assert not out.exists()
 
@@ -159,12 +164,64 @@ def test_hostile_files(file: Path, tmp_path: Path, change, message: str):
     assert not out.exists()
 
 
-def test_folding_that_leaves_the_finite_numbers(tmp_path: Path):
-    state = create_model("ghostnet_100_printed", num_classes=3).state_dict()
-    state["classifier.1.running_var"] = torch.full((1280,), -1.0)
-    torch.save(state, tmp_path / "port.pth")
-    with pytest.raises(CheckpointError, match=r"conv_head\.weight holds numbers that are not finite"):
-        run(tmp_path / "port.pth", "--model", "ghostnet_100", "--to", tmp_path / "out.safetensors")
+def test_a_file_is_read_once(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    opened, open_file = [], read.os.open
+    monkeypatch.setattr(read.os, "open", lambda path, *rest: opened.append(path) or open_file(path, *rest))
+    assert run(file, "--model", "ghostnet_050", "--to", tmp_path / "out.safetensors", "--json") == 0
+    assert [Path(path) for path in opened].count(file) == 1
+    assert json.loads(capsys.readouterr().out)["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_an_own_checkpoint_is_one_already(file: Path, tmp_path: Path):
+    assert run(file, "--model", "ghostnet_050", "--to", tmp_path / "a.safetensors") == 0
+    with pytest.raises(ConfigurationError, match="is a checkpoint of this package already; use it as it is"):
+        run(tmp_path / "a.safetensors", "--model", "ghostnet_050", "--to", tmp_path / "b.safetensors")
+
+
+def paddle_file(state: dict[str, torch.Tensor], path: Path) -> None:
+    """Any numbers under PaddleClas's names; what they mean is tested in tests/checkpoints/sources."""
+    state = {**state, **{f"head_norm.{leaf}": torch.rand(1280) for leaf in LEAVES.values()}}
+    del state["conv_head.bias"]
+    arrays = {}
+    for theirs, ours in PADDLECLAS_KEYS.items():
+        for leaf, our_leaf in LEAVES.items():
+            tensor = state.get(f"{ours}.{our_leaf}")
+            if tensor is not None:
+                is_linear = tensor.ndim > 1 and not theirs.endswith("_conv")
+                arrays[f"{theirs}.{leaf}"] = (tensor.flatten(1).T if is_linear else tensor).contiguous().numpy()
+    path.write_bytes(pickle.dumps(arrays, protocol=4))
+
+
+def keras_file(state: dict[str, torch.Tensor], path: Path) -> None:
+    """Any numbers under kecam's names."""
+    with h5py.File(path, "w") as file:
+        for kind, layers in kecam.LAYERS.items():
+            for layer, ours in layers.items():
+                for weight, leaf in kecam.WEIGHTS[kind].items():
+                    tensor = state.get(f"{ours}.{leaf}")
+                    if tensor is not None:
+                        order = {4: (2, 3, 0, 1) if kind.startswith("depth") else (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
+                        file[f"{layer}/{layer}/{weight}:0"] = tensor.permute(order[tensor.ndim]).numpy()
+
+
+@pytest.mark.parametrize(("suffix", "write"), [(".pdparams", paddle_file), (".h5", keras_file)])
+def test_weights_of_other_frameworks(tmp_path: Path, randomize, capsys, suffix: str, write):
+    path, out = tmp_path / f"x{suffix}", tmp_path / "out.safetensors"
+    write(randomize(create_model("ghostnet_050", num_classes=3)).state_dict(), path)
+    assert run(path, "--model", "ghostnet_050", "--to", out) == 0
+    printed = capsys.readouterr().out
+    assert {".pdparams": "paddleclas names", ".h5": "kecam names"}[suffix] in printed
+    assert "3 classes" in printed
+    assert answers_equal(out, load_checkpoint("ghostnet_050", path))
+
+
+def test_help_names_the_sources(capsys):
+    with pytest.raises(SystemExit) as caught:
+        run("--help")
+    assert caught.value.code == 0
+    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for part in ("official", "timm", "G-Ghost", "printed port", "PaddleClas", "keras_cv_attention_models", "kecam"):
+        assert part in printed
 
 
 def test_links_are_followed_to_files_only(file: Path, tmp_path: Path):

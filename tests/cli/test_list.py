@@ -26,7 +26,7 @@ def test_json(capsys):
     assert list_verb.main(["--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert list(result) == list_models()
-    assert result["ghostnet_050"]["weights"] == []
+    assert result["ghostnetv2_050"]["weights"] == []
     for name, row in result.items():
         variant = model_entry(name).variant
         assert (row["params"], row["macs"], row["top1"]) == (variant.params, variant.macs, variant.top1)

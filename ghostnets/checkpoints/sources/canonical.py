@@ -3,9 +3,16 @@
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
-__all__ = ["V3_KEYS", "drop_counters", "rename_v3"]
+from ghostnets.models.ghostnet import STAGES
+
+__all__ = ["BLOCKS", "V3_KEYS", "WIDE_BLOCK", "add_batch_counters", "drop_counters", "rename_v3"]
+
+# The bottlenecks in order, and the wide 1x1 convolution after them, by their names in a state dict.
+BLOCKS: tuple[str, ...] = tuple(f"blocks.{s}.{b}" for s, stage in enumerate(STAGES) for b in range(len(stage)))
+WIDE_BLOCK = f"blocks.{len(STAGES)}.0"
 
 # GhostNetV3, official implementation ("bn") and timm ("bn1"): pattern -> our name. The fused form needs no renaming.
 V3_KEYS: tuple[tuple[str, str], ...] = (
@@ -40,3 +47,9 @@ def rename_v3(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def drop_counters(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict without the counts that a tool left in the official V2 checkpoints."""
     return {key: tensor for key, tensor in state_dict.items() if key.rpartition(".")[2] not in COUNTERS}
+
+
+def add_batch_counters(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict with PyTorch's counter of training batches, which other frameworks do not keep, at 0."""
+    norms = [key.removesuffix("running_mean") for key in state_dict if key.endswith(".running_mean")]
+    return {**state_dict, **{f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms}}

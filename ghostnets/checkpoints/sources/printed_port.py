@@ -1,25 +1,21 @@
-"""The printed port of the founding document: its key table, and the arithmetic where names are not enough."""
+"""The printed port of the founding document: its key table."""
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
+from ghostnets.checkpoints.sources.canonical import BLOCKS, WIDE_BLOCK
+from ghostnets.checkpoints.sources.folding import HEAD_NORM, fold_port
 from ghostnets.errors import CheckpointError
-from ghostnets.layers import fold_batch_norm
-from ghostnets.models.ghostnet import STAGES
 from ghostnets.models.printed_port import ROWS
 
 __all__ = ["PRINTED_PORT_KEYS", "fold_printed_port"]
 
-BATCH_NORM_EPS = 1e-5  # PyTorch's default, which both the port and the canonical network use
-
 
 def _printed_port_keys() -> dict[str, str]:
     """Prefixes of the printed port -> prefixes of the canonical network."""
-    canonical = [f"blocks.{s}.{b}" for s, stage in enumerate(STAGES) for b in range(len(stage))]
     keys = {"features.0.0": "conv_stem", "features.0.1": "bn1"}
-    for number, block in zip(ROWS, canonical, strict=True):
+    for number, block in zip(ROWS, BLOCKS, strict=True):
         port = f"features.{number}"
         for index, ghost in [(0, "ghost1"), (3, "ghost2")]:
             for half in ("primary_conv", "cheap_operation"):
@@ -36,79 +32,33 @@ def _printed_port_keys() -> dict[str, str]:
             f"{port}.shortcut.2": f"{block}.shortcut.3",
         }
     return keys | {
-        "squeeze.0": f"blocks.{len(STAGES)}.0.conv",
-        "squeeze.1": f"blocks.{len(STAGES)}.0.bn1",
+        "squeeze.0": f"{WIDE_BLOCK}.conv",
+        "squeeze.1": f"{WIDE_BLOCK}.bn1",
         "classifier.0": "conv_head",
+        "classifier.1": HEAD_NORM,
         "classifier.4": "classifier",
     }
 
 
 PRINTED_PORT_KEYS = _printed_port_keys()
-PRINTED_PORT_HEAD_NORM = "classifier.1"  # folded into conv_head, so it has no name in the canonical network
 
 
 def fold_printed_port(state_dict: Mapping[str, Tensor], *, squeezed_channels: Mapping[str, int]) -> dict[str, Tensor]:
     """State dict of the printed port -> state dict of the canonical GhostNet 1.0x with the same outputs.
 
-    - The gate: clamp(y, 0, 1) = relu6(6 y - 3 + 3) / 6, so the second layer of squeeze-and-excitation becomes
-      (6 W, 6 b - 3).
-    - Its width: the canonical network has a few units more (20 for 18, 32 for 30). The new units get zero weights, so
-      they are relu(0) = 0 and add nothing.
-    - The head: the linear layer and its batch normalisation become one convolution with bias.
-
     Args:
         state_dict: Tensors under the names of the printed port.
-        squeezed_channels: Canonical name of each ``se.conv_reduce.weight`` -> number of its output channels.
+        squeezed_channels: As for ``fold_port``.
 
     Raises:
-        CheckpointError: A name is not in the key table.
+        CheckpointError: A name is not in the key table, or a tensor is missing.
     """
-    folded: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for key, tensor in state_dict.items():
         prefix, _, leaf = key.rpartition(".")
-        if prefix == PRINTED_PORT_HEAD_NORM:
-            continue
         if prefix not in PRINTED_PORT_KEYS:
             raise CheckpointError(
                 f"the printed port has no tensor {key!r}; this state dict comes from another network."
             )
-        folded[f"{PRINTED_PORT_KEYS[prefix]}.{leaf}"] = tensor
-
-    for key, width in squeezed_channels.items():
-        block = key.removesuffix(".conv_reduce.weight")
-        try:
-            reduce_weight, reduce_bias, expand_weight, expand_bias = (
-                folded[f"{block}.{name}"]
-                for name in ("conv_reduce.weight", "conv_reduce.bias", "conv_expand.weight", "conv_expand.bias")
-            )
-        except KeyError as error:
-            raise CheckpointError(f"the state dict lacks what becomes {error.args[0]!r}; it is incomplete.") from error
-        missing = width - reduce_weight.shape[0]
-        folded[f"{block}.conv_reduce.weight"] = _pad(reduce_weight, 0, missing)[:, :, None, None]
-        folded[f"{block}.conv_reduce.bias"] = _pad(reduce_bias, 0, missing)
-        folded[f"{block}.conv_expand.weight"] = _pad(6 * expand_weight, 1, missing)[:, :, None, None]
-        folded[f"{block}.conv_expand.bias"] = 6 * expand_bias - 3
-
-    try:
-        norm = {
-            argument: state_dict[f"{PRINTED_PORT_HEAD_NORM}.{leaf}"]
-            for argument, leaf in [
-                ("running_mean", "running_mean"),
-                ("running_var", "running_var"),
-                ("gamma", "weight"),
-                ("beta", "bias"),
-            ]
-        }
-        head = folded["conv_head.weight"]
-    except KeyError as error:
-        raise CheckpointError(f"the state dict lacks {error.args[0]!r}; it is incomplete.") from error
-    weight, bias = fold_batch_norm(head, None, eps=BATCH_NORM_EPS, **norm)
-    folded["conv_head.weight"], folded["conv_head.bias"] = weight[:, :, None, None], bias
-    return folded
-
-
-def _pad(tensor: Tensor, dim: int, count: int) -> Tensor:
-    """Appends ``count`` zeros along ``dim``."""
-    shape = list(tensor.shape)
-    shape[dim] = count
-    return torch.cat([tensor, tensor.new_zeros(shape)], dim)
+        renamed[f"{PRINTED_PORT_KEYS[prefix]}.{leaf}"] = tensor
+    return fold_port(renamed, squeezed_channels=squeezed_channels)
