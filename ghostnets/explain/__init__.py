@@ -1,20 +1,30 @@
 """Pictures and pages that show what a network does and costs."""
 
-from ghostnets.explain.anatomy import GhostMaps, ghost_maps
+from ghostnets.explain.anatomy import CheapKernels, GhostMaps, cheap_kernels, ghost_maps
+from ghostnets.explain.attention import AttentionMaps, class_activation_map, dfc_attention
+from ghostnets.explain.ghost_ablation import Ablation, GhostAblation, ghost_ablation
 from ghostnets.explain.redundancy import LayerRedundancy, Redundancy, study
 from ghostnets.explain.report import ClassRow, Curve, Example, RunReport, write_report
 from ghostnets.explain.savings import Savings, StageCost, ghost_savings
 
 __all__ = [
+    "Ablation",
+    "AttentionMaps",
+    "CheapKernels",
     "ClassRow",
     "Curve",
     "Example",
+    "GhostAblation",
     "GhostMaps",
     "LayerRedundancy",
     "Redundancy",
     "RunReport",
     "Savings",
     "StageCost",
+    "cheap_kernels",
+    "class_activation_map",
+    "dfc_attention",
+    "ghost_ablation",
     "ghost_maps",
     "ghost_savings",
     "study",

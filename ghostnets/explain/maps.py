@@ -25,12 +25,15 @@ class MapLayer:
 
     Attributes:
         name: Of the Ghost module or convolution.
+        kind: ``"Ghost module"`` or ``"convolution"``, with ``"widening "`` before it where it has more outputs than
+            inputs, or ``"depthwise convolution"``.
         last: Of the module whose output the maps are: the last normalisation, activation or identity right behind it.
         channels: C.
         size: (H, W).
     """
 
     name: str
+    kind: str
     last: str
     channels: int
     size: tuple[int, int]
@@ -91,7 +94,8 @@ def map_layers(model: nn.Module, x: Tensor) -> list[MapLayer]:
         if once:
             last, (_, channels, height, width) = once[-1]
             if channels > 1 and height * width > 1:
-                layers.append(MapLayer(maker, last, channels, (height, width)))
+                kind = _kind(model.get_submodule(maker))
+                layers.append(MapLayer(maker, kind, last, channels, (height, width)))
     return layers
 
 
@@ -119,3 +123,14 @@ def _works_on_each_map(module: nn.Module) -> bool:
     return isinstance(module, kinds) or (
         type(module).__module__ == activation.__name__ and not isinstance(module, nn.MultiheadAttention | nn.Softmax)
     )
+
+
+def _kind(maker: nn.Module) -> str:
+    assert isinstance(maker, GhostModule | RepConv | nn.Conv2d)
+    if isinstance(maker, GhostModule):
+        kind = "Ghost module"
+    elif maker.groups == maker.in_channels > 1:
+        return "depthwise convolution"
+    else:
+        kind = "convolution"
+    return f"widening {kind}" if maker.out_channels > maker.in_channels else kind

@@ -30,6 +30,7 @@ class LayerRedundancy:
 
     Attributes:
         layer: Name of the Ghost module or convolution.
+        kind: As in ``MapLayer``.
         channels: C, all its maps.
         size: (H, W).
         constant: Number of maps that are constant on all images; they are left out of everything below.
@@ -48,6 +49,7 @@ class LayerRedundancy:
     """
 
     layer: str
+    kind: str
     channels: int
     size: tuple[int, int]
     constant: int
@@ -121,6 +123,7 @@ def study(
         results.append(
             LayerRedundancy(
                 layer=layer.name,
+                kind=layer.kind,
                 channels=layer.channels,
                 size=layer.size,
                 errors={d: error.mean().item() for d, error in errors.items()},

@@ -16,9 +16,9 @@ def test_maps_are_taken_behind_normalisation_and_activation():
     with torch.inference_mode():
         layers = map_layers(model, x[:1])
     # One map, and maps of one pixel, are no layers; what stands inside a Ghost module neither.
-    assert [(layer.name, layer.last, layer.channels, layer.size) for layer in layers] == [
-        ("0", "2", 4, (8, 8)),
-        ("3", "4", 6, (8, 8)),
+    assert [(layer.name, layer.kind, layer.last, layer.channels, layer.size) for layer in layers] == [
+        ("0", "widening convolution", "2", 4, (8, 8)),
+        ("3", "widening Ghost module", "4", 6, (8, 8)),
     ]
     seen = {}
     with torch.no_grad(), watch_maps(model, layers, lambda layer, maps: seen.update({layer.name: maps.clone()})):
