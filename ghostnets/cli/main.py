@@ -21,6 +21,7 @@ VERBS = {
     "predict": "classify images with a checkpoint",
     "list": "the networks: parameters, multiply-adds, published accuracy, downloadable weights",
     "import": "turn other people's weights into a checkpoint of this project",
+    "explain": "look inside a network with images: redundant maps, ghosts, cheap kernels; one HTML page",
     "info": "architecture, parameters and multiply-adds of a network, and what the cheap operations save",
 }
 MODULES = {"import": "convert"}  # a verb whose name Python keeps for itself

@@ -2,10 +2,11 @@
 
 from ghostnets.explain.anatomy import CheapKernels, GhostMaps, cheap_kernels, ghost_maps
 from ghostnets.explain.attention import AttentionMaps, class_activation_map, dfc_attention
+from ghostnets.explain.explanation import Explanation, write_explanation
 from ghostnets.explain.ghost_ablation import Ablation, GhostAblation, ghost_ablation
 from ghostnets.explain.redundancy import LayerRedundancy, Redundancy, study
 from ghostnets.explain.report import ClassRow, Curve, Example, RunReport, write_report
-from ghostnets.explain.savings import Savings, StageCost, ghost_savings
+from ghostnets.explain.savings import MeasuredSpeed, Savings, StageCost, ghost_savings, measure_speed
 
 __all__ = [
     "Ablation",
@@ -14,9 +15,11 @@ __all__ = [
     "ClassRow",
     "Curve",
     "Example",
+    "Explanation",
     "GhostAblation",
     "GhostMaps",
     "LayerRedundancy",
+    "MeasuredSpeed",
     "Redundancy",
     "RunReport",
     "Savings",
@@ -27,6 +30,8 @@ __all__ = [
     "ghost_ablation",
     "ghost_maps",
     "ghost_savings",
+    "measure_speed",
     "study",
+    "write_explanation",
     "write_report",
 ]

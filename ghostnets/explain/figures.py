@@ -22,6 +22,7 @@ __all__ = [
     "SECOND",
     "confusion_figure",
     "curves_figure",
+    "heat_png",
     "map_colors",
     "map_png",
     "new_figure",
@@ -135,6 +136,15 @@ def map_colors(feature_map: Tensor) -> np.ndarray:
 def map_png(feature_map: Tensor) -> bytes:
     """A feature map (H, W) as a PNG, dark for its lowest value and bright for its highest."""
     return _png(Image.fromarray(map_colors(feature_map)))
+
+
+def heat_png(pixels: Tensor, heat: Tensor) -> bytes:
+    """An image uint8 (1 or 3, H, W) in grey, coloured where ``heat`` (H, W) in [0, 1] is high, as a PNG."""
+    colors = require("matplotlib", extra="explain").colormaps["inferno"]
+    grey = pixels.float().mean(0).numpy()[..., None] / 255
+    weight = heat.numpy()[..., None]
+    mixed = (1 - weight) * 0.8 * grey + weight * (0.35 * grey + 0.65 * colors(heat.numpy())[..., :3])
+    return _png(Image.fromarray((mixed * 255).astype(np.uint8)))
 
 
 def pixels_png(pixels: Tensor) -> bytes:
