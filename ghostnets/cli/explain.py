@@ -29,6 +29,7 @@ __all__ = ["main"]
 
 ABLATION_IMAGES = 256  # the accuracy is measured twice for each Ghost module
 EVALUATION_PARTS = ("test", "val", "valid", "validation")
+UNTRAINED_SIDE = 224
 PIXELS_AT_ONCE = 16 * 224 * 224  # bounds the memory
 
 
@@ -125,7 +126,10 @@ def _subject(command: Explain) -> Subject:
         model_entry(name)  # an unknown name is told here, with close matches
         model = create_model(name)
         if command.untrained:
-            preprocessing, weights = Preprocessing.standard(224, 3), "Random weights: nothing here was learned."
+            preprocessing, weights = (
+                Preprocessing.standard(UNTRAINED_SIDE, 3),
+                "Random weights: nothing here was learned.",
+            )
         else:
             published = load_pretrained(model, name)
             evaluation = published.evaluation

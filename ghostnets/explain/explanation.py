@@ -101,14 +101,14 @@ def write_explanation(folder: str | os.PathLike[str], explanation: Explanation) 
     folder = Path(folder)
     kernels = cheap_kernels(explanation.model)
     galleries = _galleries(explanation)
-    plates = {plate.name: plate for plate in [*galleries, *_plates(explanation, kernels)]}
+    plates = {plate.name: plate for plate in [*galleries.values(), *_plates(explanation, kernels)]}
     page = render(
         "explanation.html.jinja",
         page=explanation,
         numbered=list(enumerate(explanation.redundancy.layers, start=1)),
         kernel_sizes=KERNEL_SIZES,
         plates={n: (p, to_svg(p.figure, title=p.title, prefix=p.name)) for n, p in plates.items()},
-        galleries=[plate.name for plate in galleries],
+        galleries=[(plate.name, layer) for layer, plate in galleries.items()],
         ghosts=ghost_layers(ghost_maps(explanation.model, explanation.inputs[:1])),
         kernels=[(n, layer.layer, _kernel_row(layer)) for n, layer in enumerate(kernels, start=1)],
         looks=_looks(explanation),
@@ -183,8 +183,8 @@ def _plates(explanation: Explanation, kernels: Sequence[CheapKernels]) -> list[P
 
 
 @torch.no_grad()
-def _galleries(explanation: Explanation) -> list[Plate]:
-    """Of the layer with most twins, one from the middle and the last, among those whose maps are large enough."""
+def _galleries(explanation: Explanation) -> dict[str, Plate]:
+    """Layer -> its gallery: the one with most twins, one from the middle and the last whose maps are large enough."""
     measured = [layer for layer in explanation.redundancy.layers if layer.pairs]
     large = [layer for layer in measured if min(layer.size) >= GALLERY_PIXELS] or measured
     chosen = {layer.layer: layer for layer in (max(large, key=lambda m: m.twins_90), large[len(large) // 2], large[-1])}
@@ -193,15 +193,15 @@ def _galleries(explanation: Explanation) -> list[Plate]:
     with watch_maps(explanation.model, layers, lambda layer, maps: kept.update({layer.name: maps[0].float().clone()})):
         explanation.model(explanation.inputs[:1])
     order = [layer.layer for layer in measured]
-    return [
-        Plate(
+    return {
+        name: Plate(
             f"gallery-{name.replace('.', '-')}",
             gallery_figure(kept[name], chosen[name].pairs),
             f"Maps of the layer {name} with the most similar pairs in boxes",
             sentences.gallery(chosen[name]),
         )
         for name in sorted(chosen, key=order.index)
-    ]
+    }
 
 
 def _looks(explanation: Explanation) -> list[Look]:

@@ -41,7 +41,7 @@ def gallery_figure(maps: Tensor, pairs: Sequence[tuple[int, int, float]]) -> "Fi
     boxed = {channel for first, second, _ in pairs for channel in (first, second)}
     shown = sorted([*boxed, *[c for c in range(len(maps)) if c not in boxed][: COLUMNS * ROWS - len(boxed)]])
     rows = -(-len(shown) // COLUMNS)
-    figure = new_figure(width=9.0, height=0.3 + 0.8 * rows)
+    figure = new_figure(width=9.0, height=0.1 + 0.76 * rows)
     axis = figure.subplots()
     pitch = 1 + GAP
     places = {channel: (index % COLUMNS * pitch, index // COLUMNS * pitch) for index, channel in enumerate(shown)}

@@ -9,6 +9,8 @@ from ghostnets.explain.redundancy import LayerRedundancy, Redundancy
 
 __all__ = ["ablation", "depth", "error", "gallery", "kernel_kinds"]
 
+ENOUGH_PIXELS = 20 * 50  # of a map in all images: twenty for each weight of a 7 x 7 filter, which fits fewer by chance
+
 
 def depth(redundancy: Redundancy) -> str:
     """For ``depth_figure``."""
@@ -26,10 +28,12 @@ def depth(redundancy: Redundancy) -> str:
 def error(redundancy: Redundancy) -> str:
     """For ``error_figure``."""
     left = {d: ghost_mean(redundancy, d) for d in (1, 3, 7)}
+    small = sum(redundancy.images * layer.size[0] * layer.size[1] < ENOUGH_PIXELS for layer in redundancy.layers)
+    caution = f" In {small} layers the maps have too few pixels: more images are needed there." if small else ""
     return (
         f"With half of the maps kept, a single 1 x 1 filter leaves {left[1]:.0%} of the variance of the others, on"
         f" average over all ghosts; 3 x 3 leaves {left[3]:.0%}, 7 x 7 leaves {left[7]:.0%}: where a line is flat, a"
-        " larger filter does not help."
+        f" larger filter does not help.{caution}"
     )
 
 
