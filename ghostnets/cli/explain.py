@@ -18,8 +18,16 @@ from ghostnets.checkpoints import load_pretrained, read_checkpoint
 from ghostnets.cli.output import message, print_json, progress_console, result_console
 from ghostnets.data import EMBEDDED, ArrayImages, FashionMnist, Images, Preprocessing, load_files
 from ghostnets.errors import ConfigurationError, DataError, require
-from ghostnets.explain import Ablation, Explanation, Redundancy, ghost_ablation, ghost_savings, measure_speed, study
-from ghostnets.explain.explanation import write_explanation
+from ghostnets.explain import (
+    Ablation,
+    Explanation,
+    Redundancy,
+    ghost_ablation,
+    ghost_savings,
+    measure_redundancy,
+    measure_speed,
+    write_explanation,
+)
 from ghostnets.layers import GhostModule
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model, list_models, model_arguments, model_entry
@@ -206,7 +214,7 @@ def _measure(subject: Subject, images: Images, note: str) -> tuple[Redundancy, A
 
     with _progress() as progress:
         task = progress.add_task("redundancy (two passes)", total=2 * len(images))
-        redundancy = study(model, inputs, on_batch=lambda n: progress.advance(task, n))
+        redundancy = measure_redundancy(model, inputs, on_batch=lambda n: progress.advance(task, n))
         modules = sum(isinstance(m, GhostModule) and m.has_ghosts for m in model.modules())
         labelled = _evenly((images.labels >= 0).nonzero().flatten().tolist(), ABLATION_IMAGES)
         if not labelled:

@@ -4,7 +4,7 @@ from ghostnets.explain.anatomy import CheapKernels, GhostMaps, cheap_kernels, gh
 from ghostnets.explain.attention import AttentionMaps, class_activation_map, dfc_attention
 from ghostnets.explain.explanation import Explanation, write_explanation
 from ghostnets.explain.ghost_ablation import Ablation, GhostAblation, ghost_ablation
-from ghostnets.explain.redundancy import LayerRedundancy, Redundancy, study
+from ghostnets.explain.redundancy import LayerRedundancy, Redundancy, measure_redundancy
 from ghostnets.explain.report import ClassRow, Curve, Example, RunReport, write_report
 from ghostnets.explain.savings import MeasuredSpeed, Savings, StageCost, ghost_savings, measure_speed
 
@@ -30,8 +30,8 @@ __all__ = [
     "ghost_ablation",
     "ghost_maps",
     "ghost_savings",
+    "measure_redundancy",
     "measure_speed",
-    "study",
     "write_explanation",
     "write_report",
 ]

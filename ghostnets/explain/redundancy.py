@@ -16,7 +16,15 @@ from ghostnets.errors import ConfigurationError
 from ghostnets.explain.least_squares import MapSums, PairSums
 from ghostnets.explain.maps import MapLayer, map_layers, watch_maps
 
-__all__ = ["KERNEL_SIZES", "RATIO", "LayerRedundancy", "Redundancy", "choose_intrinsic", "linear_cka", "study"]
+__all__ = [
+    "KERNEL_SIZES",
+    "RATIO",
+    "LayerRedundancy",
+    "Redundancy",
+    "choose_intrinsic",
+    "linear_cka",
+    "measure_redundancy",
+]
 
 KERNEL_SIZES = (1, 3, 5, 7)  # d
 RATIO = 2  # s: one map in so many is kept as intrinsic
@@ -82,7 +90,7 @@ class Redundancy:
 
 
 @torch.no_grad()
-def study(
+def measure_redundancy(
     model: nn.Module, batches: Callable[[], Iterable[Tensor]], *, on_batch: Callable[[int], None] = lambda images: None
 ) -> Redundancy:
     """Measures every layer of a network that makes maps (``map_layers``).

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ghostnets.errors import ConfigurationError
-from ghostnets.explain import study
+from ghostnets.explain import measure_redundancy
 from ghostnets.explain.redundancy import choose_intrinsic, linear_cka
 from ghostnets.layers import GhostModule
 
@@ -20,7 +20,7 @@ def noise(channels: int, *, images: int = 24, size: int = 12) -> Callable[[], It
 def test_planted_ghosts_are_found_with_their_intrinsic_maps(randomize):
     """A linear Ghost module of ratio 2 is its own answer: every ghost by one 3 x 3 filter from one intrinsic map."""
     model = randomize(nn.Sequential(GhostModule(9, 14, ratio=2, act=False)))
-    layer = study(model, noise(9)).layers[0]
+    layer = measure_redundancy(model, noise(9)).layers[0]
     assert (layer.layer, layer.channels, layer.size, layer.constant) == ("0", 14, (12, 12), 0)
     assert sorted(layer.intrinsic) == list(range(7))
     assert sorted(layer.ghosts) == [(7 + i, i) for i in range(7)]
@@ -37,7 +37,7 @@ def test_copies_and_negatives_are_twins():
     with torch.no_grad():
         convolution.weight[4:6] = torch.stack([2 * convolution.weight[0], -convolution.weight[1]])
         convolution.weight[6] = 0  # a constant map
-    layer = study(nn.Sequential(convolution), noise(6)).layers[0]
+    layer = measure_redundancy(nn.Sequential(convolution), noise(6)).layers[0]
     assert layer.constant == 1
     assert layer.twins_90 == layer.twins_95 == pytest.approx(4 / 6)
     assert {(first, second) for first, second, _ in layer.pairs[:2]} == {(0, 4), (1, 5)}
@@ -50,7 +50,7 @@ def test_what_is_measured_does_not_depend_on_the_batches():
     model = nn.Sequential(nn.Conv2d(3, 10, 3), nn.BatchNorm2d(10), nn.ReLU(), nn.Conv2d(10, 6, 3, stride=2)).eval()
     pixels = torch.randn(9, 3, 14, 11)
     counted: list[int] = []
-    one, other = (study(model, lambda n=n: pixels.split(n), on_batch=counted.append) for n in (9, 4))
+    one, other = (measure_redundancy(model, lambda n=n: pixels.split(n), on_batch=counted.append) for n in (9, 4))
     assert counted == [9, 9, 4, 4, 1, 4, 4, 1]
     assert one.images == other.images == 9
     for first, second in zip(one.layers, other.layers, strict=True):
@@ -84,6 +84,6 @@ def test_linear_cka_is_that_of_the_definition():
 
 def test_nothing_to_measure_is_said():
     with pytest.raises(ConfigurationError, match="no layer that makes several maps"):
-        study(nn.Sequential(nn.Flatten()), noise(3))
+        measure_redundancy(nn.Sequential(nn.Flatten()), noise(3))
     with pytest.raises(ConfigurationError, match="there is no image"):
-        study(nn.Conv2d(3, 4, 1), lambda: iter(()))
+        measure_redundancy(nn.Conv2d(3, 4, 1), lambda: iter(()))
