@@ -1,7 +1,9 @@
 """What several test files need: random networks, and small folders of images with something to learn."""
 
 import csv
+import re
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,42 @@ def make_images(folder: Path, *, classes: dict[str, int], size: tuple[int, int] 
 def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+class Page(HTMLParser):
+    """Collects tags with their attributes, and checks that they are nested properly."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def requests(self) -> list[str]:
+        """What a browser would fetch or run: addresses outside the file, scripts, imports of style sheets."""
+        addresses = [
+            str(attributes[name])
+            for _, attributes in self.found
+            for name in ("src", "href", "xlink:href", "action", "srcset")
+            if attributes.get(name)
+        ]
+        outside = [address for address in addresses if not address.startswith(("data:", "#"))]
+        return outside + re.findall(r"<script|@import|url\((?!#)", self.text)
 
 
 @pytest.fixture

@@ -15,7 +15,22 @@ from ghostnets.errors import ConfigurationError, require
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["confusion_figure", "curves_figure", "map_png", "pixels_png", "save_figure", "to_svg"]
+__all__ = [
+    "FIRST",
+    "GRID",
+    "INK",
+    "SECOND",
+    "confusion_figure",
+    "curves_figure",
+    "heat_png",
+    "map_colors",
+    "map_png",
+    "new_figure",
+    "pixels_png",
+    "save_figure",
+    "style_axis",
+    "to_svg",
+]
 
 PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 INK, GRID, FIRST, SECOND = "#7a7f87", "#7a7f8755", "#2f81c4", "#e07a2f"
@@ -28,7 +43,7 @@ def curves_figure(epochs: Sequence[int], curves: dict[str, tuple[Sequence[float]
         epochs: Along the x axis.
         curves: Label of the y axis -> values in training, values in validation.
     """
-    figure = _figure(width=9.0, height=3.4)
+    figure = new_figure(width=9.0, height=3.4)
     axes = figure.subplots(1, len(curves), squeeze=False)[0]
     marker = "o" if len(epochs) <= 30 else ""
     for axis, (label, (training, validation)) in zip(axes, curves.items(), strict=True):
@@ -39,7 +54,7 @@ def curves_figure(epochs: Sequence[int], curves: dict[str, tuple[Sequence[float]
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(color=GRID, linewidth=0.6)
         axis.legend(frameon=False, labelcolor=INK, fontsize=9)
-        _style(axis)
+        style_axis(axis)
     return figure
 
 
@@ -53,7 +68,7 @@ def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[s
     classes = len(class_names)
     with_text = classes <= 30
     side = min(12.0, 2.6 + 0.5 * classes) if with_text else 8.0
-    figure = _figure(width=side + 1.0, height=side)
+    figure = new_figure(width=side + 1.0, height=side)
     axis = figure.subplots()
     picture = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if with_text:
@@ -72,7 +87,7 @@ def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[s
     bar.set_label("share of the true class", color=INK)
     bar.ax.tick_params(colors=INK)
     bar.outline.set_visible(False)
-    _style(axis)
+    style_axis(axis)
     return figure
 
 
@@ -109,13 +124,27 @@ def save_figure(figure: "Figure", path: str | os.PathLike[str], suffix: str) -> 
     figure.savefig(path, format=suffix.lower()[1:], facecolor="white", dpi=150)
 
 
-def map_png(feature_map: Tensor) -> bytes:
-    """A feature map (H, W) as a PNG, dark for its lowest value and bright for its highest."""
+def map_colors(feature_map: Tensor) -> np.ndarray:
+    """A feature map (H, W) -> uint8 (H, W, 3), dark for its lowest value and bright for its highest."""
     colors = require("matplotlib", extra="explain").colormaps["viridis"]
-    values = feature_map.numpy()
+    values = feature_map.float().numpy()
     low, high = float(values.min()), float(values.max())
     scaled = (values - low) / (high - low) if high > low else np.zeros_like(values)
-    return _png(Image.fromarray((colors(scaled)[..., :3] * 255).astype(np.uint8)))
+    return (colors(scaled)[..., :3] * 255).astype(np.uint8)
+
+
+def map_png(feature_map: Tensor) -> bytes:
+    """A feature map (H, W) as a PNG, dark for its lowest value and bright for its highest."""
+    return _png(Image.fromarray(map_colors(feature_map)))
+
+
+def heat_png(pixels: Tensor, heat: Tensor) -> bytes:
+    """An image uint8 (1 or 3, H, W) in grey, coloured where ``heat`` (H, W) in [0, 1] is high, as a PNG."""
+    colors = require("matplotlib", extra="explain").colormaps["inferno"]
+    grey = pixels.float().mean(0).numpy()[..., None] / 255
+    weight = heat.numpy()[..., None]
+    mixed = (1 - weight) * 0.8 * grey + weight * (0.35 * grey + 0.65 * colors(heat.numpy())[..., :3])
+    return _png(Image.fromarray((mixed * 255).astype(np.uint8)))
 
 
 def pixels_png(pixels: Tensor) -> bytes:
@@ -130,14 +159,16 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _figure(*, width: float, height: float) -> "Figure":
+def new_figure(*, width: float, height: float) -> "Figure":
+    """An empty figure of so many inches, laid out so that nothing overlaps."""
     require("matplotlib.figure", extra="explain")
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _style(axis: Any) -> None:
+def style_axis(axis: Any) -> None:
+    """Ink that a page in light or dark can replace by its own (``to_svg``)."""
     axis.tick_params(colors=INK)
     axis.xaxis.label.set_color(INK)
     axis.yaxis.label.set_color(INK)

@@ -2,8 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from ghostnets.explain import ghost_maps
+from ghostnets.compress import fuse
+from ghostnets.explain import cheap_kernels, ghost_maps
+from ghostnets.explain.anatomy import CheapKernels
 from ghostnets.layers import GhostModule
+from ghostnets.models import create_model
 
 
 @pytest.mark.parametrize("ratio", [2, 4])
@@ -39,3 +42,40 @@ def test_a_network_without_ghosts_has_none_and_hooks_are_gone():
     module = nn.Sequential(GhostModule(3, 4, ratio=1), GhostModule(4, 4))
     assert [maps.layer for maps in ghost_maps(module.eval(), torch.randn(1, 3, 4, 4))] == ["1"]
     assert not any(m._forward_hooks for m in module.modules())
+
+
+KERNELS = {
+    "identity": [[0, 0, 0], [0, -2, 0.1], [0, 0, 0]],
+    "shift": [[0, 0, 0], [0, 0, 3], [0, 0, 0]],
+    "blur": [[1, 2, 1], [2, 4, 2], [1, 2, 1]],
+    "edge": [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]],
+    "mixed": [[0, -1, 0], [-1, 3, 1], [0, 1, 0.5]],
+    "nothing": [[0, 0, 0], [0, 1e-6, 0], [0, 0, 0]],
+}
+
+
+def test_kernels_are_told_apart_at_any_scale():
+    for scale in (1.0, -0.01):
+        weights = scale * torch.tensor(list(KERNELS.values())).reshape(3, 2, 3, 3)
+        found = CheapKernels("x", weights)
+        assert found.kinds() == list(KERNELS)
+    distances = found.distance_from_identity().flatten()
+    assert distances[0].item() == pytest.approx((0.01 / 4.01) ** 0.5, rel=1e-4)
+    assert distances[1].item() == 1
+    assert distances[2].item() == pytest.approx((1 - 16 / 36) ** 0.5)
+
+
+@pytest.mark.parametrize("name", ["ghostnet_050", "ghostnetv3_050"])
+def test_folded_kernels_are_those_of_the_fused_network(name: str, randomize):
+    """Two ways to the same kernels: folded here, and by ``fuse``; ratio 3 has two ghosts for each map."""
+    model = randomize(create_model(name, width=0.15, ratio=3))
+    found, fused = cheap_kernels(model), cheap_kernels(fuse(model))
+    assert len(found) == 32
+    for ours, theirs in zip(found, fused, strict=True):
+        assert ours.layer == theirs.layer
+        assert ours.kernels.shape[1:] == (2, 3, 3)
+        torch.testing.assert_close(ours.kernels, theirs.kernels, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_without_ghosts_has_no_cheap_kernels():
+    assert cheap_kernels(nn.Sequential(GhostModule(3, 4, ratio=1))) == []

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ghostnets.explain import ghost_savings
+from ghostnets.explain import ghost_savings, measure_speed
 from ghostnets.models import create_model
 
 
@@ -17,8 +17,18 @@ def test_stages_add_up_and_theory_matches(ratio: int):
     measured = savings.plain_module_macs / savings.module_macs
     # Exact where the ratio divides every channel count; a little work is cut off where it does not.
     assert measured == pytest.approx(savings.theoretical_ratio, rel=1e-9 if ratio == 2 else 0.02)
+    compression = savings.plain_module_params / savings.module_params
+    assert compression == pytest.approx(savings.theoretical_compression, rel=1e-9 if ratio == 2 else 0.02)
     assert [s.output_shape for s in savings.stages if s.name == "blocks.8"] == [(160, 7, 7)]
     assert savings.stages[-1].output_shape == (1000,)
+
+
+def test_speed_is_a_ratio_of_two_networks_in_turns():
+    model = create_model("ghostnet_050", width=0.1).eval()
+    speed = measure_speed(model, model, torch.zeros(1, 3, 32, 32))
+    assert 0 < speed.quartiles[0] <= speed.ratio <= speed.quartiles[1]
+    assert speed.milliseconds > 0
+    assert (speed.repeats, speed.threads) == (15, 1)
 
 
 def test_without_a_twin():

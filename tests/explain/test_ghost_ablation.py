@@ -1,0 +1,40 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ghostnets.explain import ghost_ablation
+from ghostnets.layers import GhostModule
+
+
+class ByGhost(nn.Module):
+    """Class 1 where the ghost, the negative of its map, is below zero: the answer stands in the ghost alone."""
+
+    def __init__(self, ratio: int) -> None:
+        super().__init__()
+        self.plain = GhostModule(1, 1, ratio=1, act=False)
+        self.ghost = GhostModule(1, ratio, ratio=ratio, act=False)
+        with torch.no_grad():
+            self.plain.primary_conv[0].weight.fill_(1)
+            self.ghost.primary_conv[0].weight.fill_(1)
+            self.ghost.cheap_operation[0].weight.zero_()
+            self.ghost.cheap_operation[0].weight[:, 0, 1, 1] = -1
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = self.ghost(self.plain(x))[:, -1].mean((1, 2))
+        return torch.stack([last + 0.01, -last], dim=1)
+
+
+@pytest.mark.parametrize("ratio", [2, 3])
+def test_what_happens_to_ghosts_shows_in_the_accuracy(ratio: int):
+    x = torch.tensor([1.0, 2, 3, -1]).reshape(4, 1, 1, 1).expand(4, 1, 5, 5)
+    labels = torch.tensor([1, 1, 1, 0])
+    model = ByGhost(ratio).eval()
+    done: list[int] = []
+    batches = list(zip(x.split(3), labels.split(3), strict=True))
+    result = ghost_ablation(model, lambda: batches, on_layer=lambda: done.append(1))
+    assert (result.images, result.top1) == (4, 1.0)
+    layer, *others = result.layers
+    assert not others  # a module without ghosts has none to replace
+    assert (layer.layer, layer.ghosts, layer.copies, layer.zeros) == ("ghost", ratio - 1, 0.0, 0.25)
+    assert done == [1]
+    assert not any(module._forward_hooks for module in model.modules())
