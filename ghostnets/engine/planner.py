@@ -64,6 +64,10 @@ def _array(tensor: Tensor) -> Array:
     return array
 
 
+def _bias(layer: nn.Conv2d | nn.Linear) -> Array:
+    return np.zeros(len(layer.weight), np.float32) if layer.bias is None else _array(layer.bias)
+
+
 class _Planner:
     def __init__(self, plan: Plan, *, ratio: int) -> None:
         self.plan, self.ratio = plan, ratio
@@ -121,7 +125,7 @@ class _Planner:
         primary, relu = self.convolution(f"{path}.primary_conv", ghost.primary_conv)
         layout = self.layout(ghost.out_channels)
         self.check(f"{path}.primary_conv.0", primary, kernel=1, stride=1, groups=1)
-        tensors = {"weight": self.columns(x, _array(primary.weight[:, :, 0, 0])), "bias": _array(primary.bias)}
+        tensors = {"weight": self.columns(x, _array(primary.weight[:, :, 0, 0])), "bias": _bias(primary)}
         dilation = 1
         if ghost.has_ghosts:
             cheap, cheap_relu = self.convolution(f"{path}.cheap_operation", ghost.cheap_operation)
@@ -140,9 +144,8 @@ class _Planner:
     def cheap(self, layout: Layout, cheap: nn.Conv2d) -> dict[str, Array]:
         """Weights (s - 1, m, d, d) and biases (s - 1, m) of the cheap operations; the surplus ones are zero."""
         shape = (layout.channels, layout.segments - 1)
-        weight, bias = (
-            _array(t).reshape(*shape, *t.shape[2:]).swapaxes(0, 1).copy() for t in (cheap.weight, cheap.bias)
-        )
+        weight = _array(cheap.weight).reshape(*shape, *cheap.kernel_size).swapaxes(0, 1).copy()
+        bias = _bias(cheap).reshape(shape).T.copy()
         is_surplus = layout.order[1:] < 0
         weight[is_surplus], bias[is_surplus] = 0, 0
         return {"second_weight": weight, "second_bias": bias}
@@ -153,7 +156,7 @@ class _Planner:
             _unknown(path, gate)
         pooled = self.plan.new_map(self.plan.layouts[x])
         self.plan.add("average", input=x, output=pooled)
-        layers = list(gate)
+        layers: list[Any] = list(gate)
         for index in (1, 3, 5):
             self.skipped(f"{path}.{index}", layers[index])
         layout = self.layout(layers[0].out_channels)
@@ -180,14 +183,12 @@ class _Planner:
         return y
 
     def linear(self, path: str, layer: nn.Module, x: int, *, relu: bool) -> int:
-        if type(layer) is nn.Linear:
-            weight, bias = layer.weight, layer.bias
-        else:
-            convolution = self.check(path, layer, kernel=1, stride=1, groups=1)
-            weight, bias = convolution.weight[:, :, 0, 0], convolution.bias
-        y = self.plan.new_map(Layout(weight.shape[0]))
-        biases = np.zeros(weight.shape[0], np.float32) if bias is None else _array(bias)
-        tensors = {"weight": self.columns(x, _array(weight)), "bias": biases}
+        linear: Any = layer
+        if type(layer) is not nn.Linear:
+            linear = self.check(path, layer, kernel=1, stride=1, groups=1)
+        outputs = len(linear.weight)
+        y = self.plan.new_map(Layout(outputs))
+        tensors = {"weight": self.columns(x, _array(linear.weight).reshape(outputs, -1)), "bias": _bias(linear)}
         self.plan.add("linear", input=x, output=y, activation="relu" if relu else "none", tensors=tensors)
         return y
 
@@ -221,7 +222,7 @@ class _Planner:
         layout = self.plan.layouts[x]
         tensors = {
             "weight": self.columns(x, _array(reduce.weight[:, :, 0, 0])),
-            "bias": _array(reduce.bias),
+            "bias": _bias(reduce),
             "second_weight": layout.arrange(_array(expand.weight[:, :, 0, 0]), 0),
             "second_bias": self.rows(layout, expand),
         }
@@ -238,8 +239,7 @@ class _Planner:
 
     def rows(self, layout: Layout, conv: nn.Conv2d) -> Array:
         """The bias, where ``layout`` has its channels."""
-        bias = np.zeros(conv.out_channels, np.float32) if conv.bias is None else _array(conv.bias)
-        return layout.arrange(bias, 0)
+        return layout.arrange(_bias(conv), 0)
 
     def convolution(self, path: str, layers: nn.Sequential) -> tuple[Any, bool]:
         """The convolution of a folded Sequential, and whether ReLU follows."""
