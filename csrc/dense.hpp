@@ -5,7 +5,6 @@
 // 14 x 2 and 7 x 3 leave no rest and fill 28 or 21 of 32 registers. With 16 registers tiles are 6 x 2 and 4 x 3.
 #pragma once
 
-#include "activation.hpp"
 #include "kernels.hpp"
 #include "simd.hpp"
 
@@ -18,7 +17,7 @@ void dense_tile(const DenseTask& task, int pixel, int vector) {
     const float* bias = task.bias + vector * kWidth;
     const float* weights = task.weights + vector * task.vector_stride;
     const std::ptrdiff_t vector_stride = task.vector_stride, stride = task.pixel_stride;
-#pragma GCC unroll 16
+#pragma GCC unroll 28
     for (int p = 0; p < P; ++p)
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) sums[p][v] = load<kWidth>(bias + v * kWidth);
@@ -26,14 +25,14 @@ void dense_tile(const DenseTask& task, int pixel, int vector) {
     for (int s = 0; s < task.segment_count; ++s) {
         // One base pointer for every four pixels: an address is base + {0, 1, 2, 3} * stride, which needs few registers.
         const float* base[(P + 3) / 4];
-#pragma GCC unroll 4
+#pragma GCC unroll 7
         for (int b = 0; b < (P + 3) / 4; ++b) base[b] = task.segments[s] + (pixel + 4 * b) * stride;
         for (int k = 0; k < task.segment_length; ++k) {
             F w[V];
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v) w[v] = load<kWidth>(weights + v * vector_stride);
             weights += kWidth;
-#pragma GCC unroll 16
+#pragma GCC unroll 28
             for (int p = 0; p < P; ++p) {
                 const float x = base[p / 4][(p % 4) * stride + k];
 #pragma GCC unroll 4
@@ -43,13 +42,20 @@ void dense_tile(const DenseTask& task, int pixel, int vector) {
     }
 
     float* out = task.out + pixel * task.out_stride + vector * kWidth;
-    const int columns = task.columns - vector * kWidth;
-#pragma GCC unroll 16
-    for (int p = 0; p < P; ++p)
+    const F least = F{} + task.least;
+    const bool is_half = task.columns < (vector + V) * kWidth;
+#pragma GCC unroll 28
+    for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v)
-            store_columns<kWidth>(out + p * task.out_stride + v * kWidth, activate<kWidth>(sums[p][v], task.activation),
-                                  columns - v * kWidth);
+        for (int v = 0; v + 1 < V; ++v) store<kWidth>(out + v * kWidth, maximum<kWidth>(least, sums[p][v]));
+        const F last = maximum<kWidth>(least, sums[p][V - 1]);
+        if (is_half) {
+            store_half<kWidth>(out + (V - 1) * kWidth, last);
+        } else {
+            store<kWidth>(out + (V - 1) * kWidth, last);
+        }
+        out += task.out_stride;
+    }
 }
 
 template <int V, int P>
@@ -63,6 +69,7 @@ template <int V>
 void dense_vectors(const DenseTask& task, int vector) {
     int pixel = 0;
     if constexpr (kManyRegisters) {
+        if constexpr (V == 1) pixel = dense_tiles<V, 28>(task, pixel, vector);
         if constexpr (V < 3) pixel = dense_tiles<V, 14>(task, pixel, vector);
         pixel = dense_tiles<V, 7>(task, pixel, vector);
     } else if constexpr (V < 3) {

@@ -1,11 +1,10 @@
 // Depthwise convolutions: the cheap operation of the Ghost module, and the convolutions between modules and in shortcuts.
 //
 // A tile is kTile neighbouring pixels of one output row x one vector of channels. Each input pixel is loaded once for a
-// kernel row and used by every output that it touches. Tiles inside the map check nothing; those at its left and right
-// border load zeros for the pixels that are not there.
+// kernel row and used by every output that it touches. At the border of the map, pixels that are not there are left out:
+// of whole tiles at compile time (Left and Right count them), else by a check for each.
 #pragma once
 
-#include "activation.hpp"
 #include "kernels.hpp"
 #include "simd.hpp"
 
@@ -13,11 +12,35 @@ namespace ghostnets::GHOSTNETS_ISA {
 
 constexpr int kTile = 7;
 
-template <int N, int KH, int KW, int S, bool kInside>
-inline void depthwise_tile(const DepthwiseTask& task, int x, int channel) {
+template <int N>
+inline void finish(const DepthwiseTask& task, const Floats<N>* sums, int count, int x, int channel) {
+    float* out = task.out + x * task.out_stride + channel;
+    const Floats<N> least = Floats<N>{} + task.least;
+    if (task.combine == Combine::none) {
+#pragma GCC unroll 8
+        for (int i = 0; i < count; ++i) store<N>(out + i * task.out_stride, maximum<N>(least, sums[i]));
+        return;
+    }
+    const float* other = task.other + x * task.other_stride + channel;
+    const bool adds = task.combine == Combine::add;
+#pragma GCC unroll 8
+    for (int i = 0; i < count; ++i) {
+        const Floats<N> value = maximum<N>(least, sums[i]), operand = load<N>(other + i * task.other_stride);
+        store<N>(out + i * task.out_stride, adds ? value + operand : value * operand);
+    }
+}
+
+constexpr int kChecked = -1;
+
+template <int N, int KH, int KW, int S, int Left, int Right>
+void depthwise_tile(const DepthwiseTask& task, int x, int channel) {
     using F = Floats<N>;
     constexpr int kInputs = (kTile - 1) * S + KW;
     const int first = x * S - task.pad_w;
+    const auto exists = [&](int j) {
+        if (Left == kChecked) return first + j >= 0 && first + j < task.in_width;
+        return j >= Left && j < kInputs - Right;
+    };
     F sums[kTile];
 #pragma GCC unroll 8
     for (int i = 0; i < kTile; ++i) sums[i] = load<N>(task.bias + channel);
@@ -27,35 +50,35 @@ inline void depthwise_tile(const DepthwiseTask& task, int x, int channel) {
         const float* in = task.rows[dy] + first * task.in_stride + channel;
         F pixels[kInputs];
 #pragma GCC unroll 20
-        for (int j = 0; j < kInputs; ++j) {
-            const bool exists = kInside || (first + j >= 0 && first + j < task.in_width);
-            pixels[j] = exists ? load<N>(in + j * task.in_stride) : F{};
-        }
+        for (int j = 0; j < kInputs; ++j) pixels[j] = exists(j) ? load<N>(in + j * task.in_stride) : F{};
 #pragma GCC unroll 5
         for (int dx = 0; dx < KW; ++dx) {
             const F w = load<N>(task.weights + (dy * KW + dx) * task.weight_stride + channel);
 #pragma GCC unroll 8
-            for (int i = 0; i < kTile; ++i) sums[i] += w * pixels[i * S + dx];
+            for (int i = 0; i < kTile; ++i)
+                if (Left == kChecked || exists(i * S + dx)) sums[i] += w * pixels[i * S + dx];
         }
     }
-    float* out = task.out + x * task.out_stride + channel;
-    const float* other = task.other ? task.other + x * task.other_stride + channel : nullptr;
-#pragma GCC unroll 8
-    for (int i = 0; i < kTile; ++i) {
-        if (!kInside && x + i >= task.out_width) break;
-        const F value = activate<N>(sums[i], task.activation);
-        store<N>(out + i * task.out_stride, combined<N>(value, task.combine, other + i * task.other_stride));
-    }
+    finish<N>(task, sums, Left == kChecked && x + kTile > task.out_width ? task.out_width - x : kTile, x, channel);
 }
 
 template <int N, int KH, int KW, int S>
 inline void depthwise_channels(const DepthwiseTask& task, int channel) {
+    constexpr int kPad = KW / 2;
     for (int x = 0; x < task.out_width; x += kTile) {
-        const int first = x * S - task.pad_w, last = (x + kTile - 1) * S - task.pad_w + KW - 1;
-        if (first >= 0 && last < task.in_width && x + kTile <= task.out_width) {
-            depthwise_tile<N, KH, KW, S, true>(task, x, channel);
+        const int first = x * S - kPad, last = (x + kTile - 1) * S - kPad + KW - 1;
+        const int left = first < 0 ? -first : 0, right = last < task.in_width ? 0 : last - task.in_width + 1;
+        if (x + kTile > task.out_width || (left != 0 && left != kPad) || right > kPad) {
+            depthwise_tile<N, KH, KW, S, kChecked, kChecked>(task, x, channel);
+        } else if (right == 0) {
+            left ? depthwise_tile<N, KH, KW, S, kPad, 0>(task, x, channel)
+                 : depthwise_tile<N, KH, KW, S, 0, 0>(task, x, channel);
+        } else if (right == kPad) {
+            left ? depthwise_tile<N, KH, KW, S, kPad, kPad>(task, x, channel)
+                 : depthwise_tile<N, KH, KW, S, 0, kPad>(task, x, channel);
         } else {
-            depthwise_tile<N, KH, KW, S, false>(task, x, channel);
+            left ? depthwise_tile<N, KH, KW, S, kPad, 1>(task, x, channel)
+                 : depthwise_tile<N, KH, KW, S, 0, 1>(task, x, channel);
         }
     }
 }
@@ -74,9 +97,7 @@ inline void depthwise_general(const DepthwiseTask& task, int channel) {
                        load<N>(task.rows[dy] + column * task.in_stride + channel);
             }
         }
-        const float* other = task.other ? task.other + x * task.other_stride + channel : nullptr;
-        const Floats<N> value = combined<N>(activate<N>(sum, task.activation), task.combine, other);
-        store<N>(task.out + x * task.out_stride + channel, value);
+        finish<N>(task, &sum, 1, x, channel);
     }
 }
 

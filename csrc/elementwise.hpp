@@ -1,7 +1,6 @@
-// What touches every value once: residual sums and gates, sums for means, average pooling, normalisation of bytes.
+// What touches every value once: residual sums and gates, sums for means, average pooling, activations, bytes.
 #pragma once
 
-#include "activation.hpp"
 #include "kernels.hpp"
 #include "simd.hpp"
 
@@ -17,18 +16,26 @@ inline void over_channels(const Task& task) {
     if (kWidth > kBlock && channel < task.channels) Visitor<kBlock>::visit(task, channel);
 }
 
-inline void combine(const CombineTask& task) {
-    for (int p = 0; p < task.pixels; ++p) {
-        const float* a = task.a + p * task.a_stride;
-        const float* b = task.b + p * task.b_stride;
-        float* out = task.out + p * task.out_stride;
-        int c = 0;
-        for (; c + kWidth <= task.channels; c += kWidth)
-            store<kWidth>(out + c, combined<kWidth>(load<kWidth>(a + c), task.combine, b + c));
-        for (; c < task.channels; c += kBlock)
-            store<kBlock>(out + c, combined<kBlock>(load<kBlock>(a + c), task.combine, b + c));
+template <int N>
+struct CombineVector {
+    // Pixels inside, channels outside: there are often but one or two vectors of channels.
+    template <Combine kind>
+    static void pixels(const CombineTask& task, int c) {
+        const float *a = task.a + c, *b = task.b + c;
+        float* out = task.out + c;
+#pragma GCC unroll 4
+        for (int p = 0; p < task.pixels; ++p) {
+            const Floats<N> x = load<N>(a + p * task.a_stride), y = load<N>(b + p * task.b_stride);
+            store<N>(out + p * task.out_stride, kind == Combine::add ? x + y : x * y);
+        }
     }
-}
+
+    static void visit(const CombineTask& task, int c) {
+        task.combine == Combine::add ? pixels<Combine::add>(task, c) : pixels<Combine::multiply>(task, c);
+    }
+};
+
+inline void combine(const CombineTask& task) { over_channels<CombineVector>(task); }
 
 template <int N>
 struct Average {
@@ -45,6 +52,27 @@ struct Average {
 };
 
 inline void average(const AverageTask& task) { over_channels<Average>(task); }
+
+template <int N>
+inline Floats<N> activated(Floats<N> x, Activation activation) {
+    const Floats<N> zero{}, one = zero + 1.0f;
+    switch (activation) {
+        case Activation::none: return x;
+        case Activation::relu: return maximum<N>(zero, x);
+        case Activation::sigmoid: return one / (one + exponential<N>(-x));
+        case Activation::hard_sigmoid: return minimum<N>(one, maximum<N>(zero, (x + 3.0f) * (1.0f / 6.0f)));
+        case Activation::clamp: return minimum<N>(one, maximum<N>(zero, x));
+    }
+    return x;
+}
+
+inline void activate(float* values, std::ptrdiff_t stride, int pixels, int channels, Activation activation) {
+    for (int p = 0; p < pixels; ++p)
+        for (int c = 0; c < channels; c += kBlock) {
+            float* value = values + p * stride + c;
+            store<kBlock>(value, activated<kBlock>(load<kBlock>(value), activation));
+        }
+}
 
 struct SumTask {
     const float* in;

@@ -87,7 +87,7 @@ void Program::run_dense_row(const Memory& memory, const Images& images, const Op
     task.out = pixels(memory, op.out, image, row);
     task.out_stride = out.stride;
     task.pixels = out.width;
-    task.activation = op.activation;
+    task.least = op.least();
     net_.kernels.dense(task);
 }
 
@@ -110,8 +110,11 @@ void Program::run_dense_block(const Memory& memory, const Op& op, const Item& it
     task.out = pixels(memory, op.out, 0, 0) + item.first_pixel * out.stride + item.first * width;
     task.out_stride = out.stride;
     task.pixels = item.pixels;
-    task.activation = op.activation;
+    task.least = op.least();
     net_.kernels.dense(task);
+    if (op.has_late_activation())
+        net_.kernels.activate(task.out, task.out_stride, task.pixels, std::min(task.vectors * width, task.columns),
+                              op.activation);
 }
 
 // One row of an operation that treats each channel alone, over `count` channels from `first` on.
@@ -148,11 +151,13 @@ void Program::run_row(const Memory& memory, const Op& op, int image, int row, in
             task.weight_stride = op.channels;
             task.bias = op.bias.data() + first;
             task.channels = count;
-            task.activation = op.activation;
+            task.least = op.least();
             task.combine = op.combine;
             task.other = other;
             task.other_stride = other_stride;
-            return net_.kernels.depthwise(task);
+            net_.kernels.depthwise(task);
+            if (op.has_late_activation()) net_.kernels.activate(to, out.stride, out.width, count, op.activation);
+            return;
         }
         case OpKind::combine:
         case OpKind::scale:

@@ -19,7 +19,7 @@ constexpr int round_up(int value, int multiple) { return (value + multiple - 1) 
 enum class Activation { none, relu, sigmoid, hard_sigmoid, clamp };  // clamp: to [0, 1]
 enum class Combine { none, add, multiply };
 
-// out[p][v] = activation(bias[v] + sum over segments s and k of segments[s][p * pixel_stride + k] * weights[...][v]).
+// out[p][v] = max(least, bias[v] + sum over segments s and k of segments[s][p * pixel_stride + k] * weights[...][v]); `least` is 0 for ReLU, -inf for nothing.
 // A 1 x 1 convolution has one segment for each segment of its input map; a k x k one has one for each kernel row.
 struct DenseTask {
     const float* const* segments;  // of pixel 0
@@ -34,10 +34,10 @@ struct DenseTask {
     float* out;
     std::ptrdiff_t out_stride;
     int pixels;
-    Activation activation;
+    float least;
 };
 
-// One output row of a depthwise convolution, over a slice of channels, then out = activation(...) (+ or *) other.
+// One output row of a depthwise convolution, over a slice of channels, then out = max(least, ...) (+ or *) other.
 struct DepthwiseTask {
     const float* const* rows;  // kernel_h input rows, null above and below the map
     std::ptrdiff_t in_stride;  // floats from one pixel to the next
@@ -50,7 +50,7 @@ struct DepthwiseTask {
     std::ptrdiff_t weight_stride;
     const float* bias;
     int channels;  // a multiple of kChannelBlock
-    Activation activation;
+    float least;
     Combine combine;
     const float* other;
     std::ptrdiff_t other_stride;
@@ -84,6 +84,8 @@ struct Kernels {
     void (*depthwise)(const DepthwiseTask&);
     void (*combine)(const CombineTask&);
     void (*average)(const AverageTask&);
+    // In place, the rarer activations; channels are a multiple of kChannelBlock.
+    void (*activate)(float* values, std::ptrdiff_t stride, int pixels, int channels, Activation activation);
     // out[c] (+)= sum over pixels of in[p * stride + c].
     void (*sum)(const float* in, std::ptrdiff_t stride, int pixels, int channels, float* out, bool accumulate);
     // out[i] = in[i] * scale[i] + shift[i].

@@ -4,6 +4,7 @@
 // of its inputs, row by row, is written down here once; program.cpp derives from it what may run fused, and in what order.
 #pragma once
 
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -74,6 +75,9 @@ struct Op {
     bool starts_part = false;  // a part ends where all pixels must be known, or at the end of a bottleneck
     bool is_stem = false;
 
+    // The kernels compute max(least, x) on the way; the rarer activations follow in place.
+    float least() const { return activation == Activation::relu ? 0.0f : -std::numeric_limits<float>::infinity(); }
+    bool has_late_activation() const { return activation > Activation::relu; }
     int pad_h() const { return dilation_h * (kernel_h / 2); }
     int pad_w() const { return dilation_w * (kernel_w / 2); }
 };

@@ -299,7 +299,7 @@ void Program::plan_whole(const Part& part) {
         const int pixels = images_ * out.height * out.width;
         if (op.kind == OpKind::dense) {
             const int largest = (op.vectors + threads_ - 1) / threads_;
-            const bool even = op.vectors >= kEvenEnough * largest * threads_;
+            const bool even = op.vectors >= kEvenEnough * largest * threads_ && op.vectors >= 2 * threads_;
             cut = even || pixels < 16 ? Cut::channels : Cut::rows;
         } else {
             for (int i = index - 1; i >= 0; --i)

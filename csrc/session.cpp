@@ -105,7 +105,7 @@ void Session::run_head(int thread, int count) {
         task.out = head_[i].data() + from * width;
         task.out_stride = op.channels;
         task.pixels = count;
-        task.activation = op.activation;
+        task.least = op.least();
         network_.kernels.dense(task);
         in = head_[i].data();
     }

@@ -52,14 +52,10 @@ inline void store(float* to, Floats<N> value) {
     __builtin_memcpy(to, &value, sizeof value);
 }
 
-// The first `columns` floats of a vector: all, or half of a 16-float vector where the map's padding ends there.
+// The first half of a vector: the map's padding may end there.
 template <int N>
-inline void store_columns(float* to, Floats<N> value, int columns) {
-    if (columns >= N) {
-        store<N>(to, value);
-    } else {
-        __builtin_memcpy(to, &value, sizeof value / 2);
-    }
+inline void store_half(float* to, Floats<N> value) {
+    __builtin_memcpy(to, &value, sizeof value / 2);
 }
 
 template <int N>
