@@ -4,7 +4,9 @@ namespace ghostnets {
 
 namespace {
 
-constexpr int kSpins = 4000;  // some tens of microseconds
+// Between two barriers of a program threads are a few microseconds apart, unless one of them lost its core to another
+// process: then it must get this one's. Between two calls of a session a caller takes some tens of microseconds.
+constexpr int kWorkSpins = 500, kIdleSpins = 4000;
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -25,14 +27,14 @@ void Barrier::wait() {
         generation_.notify_all();
         return;
     }
-    for (int i = 0; i < kSpins; ++i) {
+    for (int i = 0; i < spins_; ++i) {
         if (generation_.load(std::memory_order_acquire) != generation) return;
         pause();
     }
     while (generation_.load(std::memory_order_acquire) == generation) generation_.wait(generation);
 }
 
-Team::Team(int threads) : barrier_(threads), gate_(threads) {
+Team::Team(int threads) : barrier_(threads, kWorkSpins), gate_(threads, kIdleSpins) {
     try {
         for (int t = 1; t < threads; ++t) workers_.emplace_back([this, t] { serve(t); });
     } catch (...) {  // the system gives no more threads; those that wait for the missing ones would never wake

@@ -15,11 +15,12 @@ namespace ghostnets {
 
 class Barrier {
 public:
-    explicit Barrier(int threads) : threads_(threads) {}
+    Barrier(int threads, int spins) : threads_(threads), spins_(spins) {}
     void wait();
 
 private:
     const std::uint32_t threads_;
+    const int spins_;
     alignas(64) std::atomic<std::uint32_t> arrived_{0};
     alignas(64) std::atomic<std::uint32_t> generation_{0};
 };
