@@ -13,15 +13,15 @@ namespace ghostnets::GHOSTNETS_ISA {
 constexpr int kTile = 7;
 
 template <int N>
-inline void finish(const DepthwiseTask& task, const Floats<N>* sums, int count, int x, int channel) {
-    float* out = task.out + x * task.out_stride + channel;
+inline void finish(const DepthwiseTask& task, const Floats<N>* sums, int count, int row, int x, int channel) {
+    float* out = task.out[row] + x * task.out_stride + channel;
     const Floats<N> least = Floats<N>{} + task.least;
     if (task.combine == Combine::none) {
 #pragma GCC unroll 8
         for (int i = 0; i < count; ++i) store<N>(out + i * task.out_stride, maximum<N>(least, sums[i]));
         return;
     }
-    const float* other = task.other + x * task.other_stride + channel;
+    const float* other = task.other[row] + x * task.other_stride + channel;
     const bool adds = task.combine == Combine::add;
 #pragma GCC unroll 8
     for (int i = 0; i < count; ++i) {
@@ -32,7 +32,7 @@ inline void finish(const DepthwiseTask& task, const Floats<N>* sums, int count, 
 
 constexpr int kChecked = -1;
 
-template <int N, int KH, int KW, int S, int Left, int Right>
+template <int N, int Rows, int KH, int KW, int S, int Left, int Right>
 void depthwise_tile(const DepthwiseTask& task, int x, int channel) {
     using F = Floats<N>;
     constexpr int kInputs = (kTile - 1) * S + KW;
@@ -41,44 +41,53 @@ void depthwise_tile(const DepthwiseTask& task, int x, int channel) {
         if (Left == kChecked) return first + j >= 0 && first + j < task.in_width;
         return j >= Left && j < kInputs - Right;
     };
-    F sums[kTile];
+    F sums[Rows][kTile];
+#pragma GCC unroll 2
+    for (int row = 0; row < Rows; ++row)
 #pragma GCC unroll 8
-    for (int i = 0; i < kTile; ++i) sums[i] = load<N>(task.bias + channel);
+        for (int i = 0; i < kTile; ++i) sums[row][i] = load<N>(task.bias + channel);
 #pragma GCC unroll 5
-    for (int dy = 0; dy < KH; ++dy) {
-        if (!task.rows[dy]) continue;
-        const float* in = task.rows[dy] + first * task.in_stride + channel;
+    for (int y = 0; y < KH + (Rows - 1) * S; ++y) {
+        if (!task.rows[y]) continue;
+        const float* in = task.rows[y] + first * task.in_stride + channel;
         F pixels[kInputs];
 #pragma GCC unroll 20
         for (int j = 0; j < kInputs; ++j) pixels[j] = exists(j) ? load<N>(in + j * task.in_stride) : F{};
+#pragma GCC unroll 2
+        for (int row = 0; row < Rows; ++row) {
+            const int dy = y - row * S;
+            if (dy < 0 || dy >= KH) continue;
 #pragma GCC unroll 5
-        for (int dx = 0; dx < KW; ++dx) {
-            const F w = load<N>(task.weights + (dy * KW + dx) * task.weight_stride + channel);
+            for (int dx = 0; dx < KW; ++dx) {
+                const F w = load<N>(task.weights + (dy * KW + dx) * task.weight_stride + channel);
 #pragma GCC unroll 8
-            for (int i = 0; i < kTile; ++i)
-                if (Left == kChecked || exists(i * S + dx)) sums[i] += w * pixels[i * S + dx];
+                for (int i = 0; i < kTile; ++i)
+                    if (Left == kChecked || exists(i * S + dx)) sums[row][i] += w * pixels[i * S + dx];
+            }
         }
     }
-    finish<N>(task, sums, Left == kChecked && x + kTile > task.out_width ? task.out_width - x : kTile, x, channel);
+    const int count = Left == kChecked && x + kTile > task.out_width ? task.out_width - x : kTile;
+#pragma GCC unroll 2
+    for (int row = 0; row < Rows; ++row) finish<N>(task, sums[row], count, row, x, channel);
 }
 
-template <int N, int KH, int KW, int S>
+template <int N, int Rows, int KH, int KW, int S>
 inline void depthwise_channels(const DepthwiseTask& task, int channel) {
     constexpr int kPad = KW / 2;
     for (int x = 0; x < task.out_width; x += kTile) {
         const int first = x * S - kPad, last = (x + kTile - 1) * S - kPad + KW - 1;
         const int left = first < 0 ? -first : 0, right = last < task.in_width ? 0 : last - task.in_width + 1;
         if (x + kTile > task.out_width || (left != 0 && left != kPad) || right > kPad) {
-            depthwise_tile<N, KH, KW, S, kChecked, kChecked>(task, x, channel);
+            depthwise_tile<N, Rows, KH, KW, S, kChecked, kChecked>(task, x, channel);
         } else if (right == 0) {
-            left ? depthwise_tile<N, KH, KW, S, kPad, 0>(task, x, channel)
-                 : depthwise_tile<N, KH, KW, S, 0, 0>(task, x, channel);
+            left ? depthwise_tile<N, Rows, KH, KW, S, kPad, 0>(task, x, channel)
+                 : depthwise_tile<N, Rows, KH, KW, S, 0, 0>(task, x, channel);
         } else if (right == kPad) {
-            left ? depthwise_tile<N, KH, KW, S, kPad, kPad>(task, x, channel)
-                 : depthwise_tile<N, KH, KW, S, 0, kPad>(task, x, channel);
+            left ? depthwise_tile<N, Rows, KH, KW, S, kPad, kPad>(task, x, channel)
+                 : depthwise_tile<N, Rows, KH, KW, S, 0, kPad>(task, x, channel);
         } else {
-            left ? depthwise_tile<N, KH, KW, S, kPad, 1>(task, x, channel)
-                 : depthwise_tile<N, KH, KW, S, 0, 1>(task, x, channel);
+            left ? depthwise_tile<N, Rows, KH, KW, S, kPad, 1>(task, x, channel)
+                 : depthwise_tile<N, Rows, KH, KW, S, 0, 1>(task, x, channel);
         }
     }
 }
@@ -97,7 +106,7 @@ inline void depthwise_general(const DepthwiseTask& task, int channel) {
                        load<N>(task.rows[dy] + column * task.in_stride + channel);
             }
         }
-        finish<N>(task, &sum, 1, x, channel);
+        finish<N>(task, &sum, 1, 0, x, channel);
     }
 }
 
@@ -105,12 +114,13 @@ template <int N>
 inline void depthwise_vector(const DepthwiseTask& task, int channel) {
     const int h = task.kernel_h, w = task.kernel_w, s = task.stride;
     if (task.dilation != 1) return depthwise_general<N>(task, channel);
-    if (h == 3 && w == 3 && s == 1) return depthwise_channels<N, 3, 3, 1>(task, channel);
-    if (h == 3 && w == 3 && s == 2) return depthwise_channels<N, 3, 3, 2>(task, channel);
-    if (h == 5 && w == 5 && s == 1) return depthwise_channels<N, 5, 5, 1>(task, channel);
-    if (h == 5 && w == 5 && s == 2) return depthwise_channels<N, 5, 5, 2>(task, channel);
-    if (h == 1 && w == 5 && s == 1) return depthwise_channels<N, 1, 5, 1>(task, channel);
-    if (h == 5 && w == 1 && s == 1) return depthwise_channels<N, 5, 1, 1>(task, channel);
+    if (task.out_rows == 2) return depthwise_channels<N, 2, 3, 3, 1>(task, channel);
+    if (h == 3 && w == 3 && s == 1) return depthwise_channels<N, 1, 3, 3, 1>(task, channel);
+    if (h == 3 && w == 3 && s == 2) return depthwise_channels<N, 1, 3, 3, 2>(task, channel);
+    if (h == 5 && w == 5 && s == 1) return depthwise_channels<N, 1, 5, 5, 1>(task, channel);
+    if (h == 5 && w == 5 && s == 2) return depthwise_channels<N, 1, 5, 5, 2>(task, channel);
+    if (h == 1 && w == 5 && s == 1) return depthwise_channels<N, 1, 1, 5, 1>(task, channel);
+    if (h == 5 && w == 1 && s == 1) return depthwise_channels<N, 1, 5, 1, 1>(task, channel);
     return depthwise_general<N>(task, channel);
 }
 

@@ -23,12 +23,14 @@ void Program::run(const Memory& memory, const Images& images, const Item& item) 
     if (item.by_row) {
         if (op.kind == OpKind::input) return run_input(memory, images, op, item.image, item.first_row);
         if (op.kind == OpKind::dense) return run_dense_row(memory, images, op, item.image, item.first_row);
-        return run_row(memory, op, item.image, item.first_row, 0, op.channels);
+        return run_rows(memory, op, item.image, item.first_row, item.rows, 0, op.channels);
     }
     if (op.kind == OpKind::dense) return run_dense_block(memory, op, item);
-    const int height = places_[op.out].height;
-    for (int row = item.first_row; row < item.first_row + item.rows; ++row)
-        run_row(memory, op, row / height, row % height, item.first, item.count);
+    const int height = places_[op.out].height, end = item.first_row + item.rows;
+    for (int row = item.first_row, rows; row < end; row += rows) {
+        rows = std::min({op.row_step(), end - row, height - row % height});
+        run_rows(memory, op, row / height, row % height, rows, item.first, item.count);
+    }
 }
 
 // A row of the image as floats with zeros at both ends: bytes normalised and interleaved, floats in planes as they come.
@@ -117,29 +119,28 @@ void Program::run_dense_block(const Memory& memory, const Op& op, const Item& it
                               op.activation);
 }
 
-// One row of an operation that treats each channel alone, over `count` channels from `first` on.
-void Program::run_row(const Memory& memory, const Op& op, int image, int row, int first, int count) const {
+// A row of an operation that treats each channel alone, or as many as it takes at a time, over `count` channels from
+// `first` on.
+void Program::run_rows(const Memory& memory, const Op& op, int image, int row, int rows, int first, int count) const {
     const Place &in = places_[op.in], &out = places_[op.out];
     const int from = op.in_offset + first;
-    float* to = pixels(memory, op.out, image, row) + op.out_offset + first;
-    const float* other = nullptr;
-    std::ptrdiff_t other_stride = 0;
-    if (op.combine != Combine::none) {
-        const bool is_gate = op.kind == OpKind::scale;  // one pixel for the whole map
-        other = pixels(memory, op.other, image, is_gate ? 0 : row) + op.other_offset + first;
-        other_stride = is_gate ? 0 : places_[op.other].stride;
-    }
+    const auto target = [&](int y) { return pixels(memory, op.out, image, y) + op.out_offset + first; };
+    const bool is_gate = op.kind == OpKind::scale;  // one pixel for the whole map
+    const auto other = [&](int y) {
+        return pixels(memory, op.other, image, is_gate ? 0 : y) + op.other_offset + first;
+    };
     switch (op.kind) {
         case OpKind::depthwise: {
-            for (int dy = 0; dy < op.kernel_h; ++dy) {
+            for (int dy = 0; dy < op.kernel_h + rows - 1; ++dy) {
                 const int y = row * op.stride - op.pad_h() + dy * op.dilation_h;
                 memory.pointers[dy] = y >= 0 && y < in.height ? pixels(memory, op.in, image, y) + from : nullptr;
             }
             DepthwiseTask task{};
             task.rows = memory.pointers;
+            task.out_rows = rows;
             task.in_stride = in.stride;
             task.in_width = in.width;
-            task.out = to;
+            for (int i = 0; i < rows; ++i) task.out[i] = target(row + i);
             task.out_stride = out.stride;
             task.out_width = out.width;
             task.kernel_h = op.kernel_h;
@@ -153,23 +154,30 @@ void Program::run_row(const Memory& memory, const Op& op, int image, int row, in
             task.channels = count;
             task.least = op.least();
             task.combine = op.combine;
-            task.other = other;
-            task.other_stride = other_stride;
+            if (op.combine != Combine::none) {
+                for (int i = 0; i < rows; ++i) task.other[i] = other(row + i);
+                task.other_stride = places_[op.other].stride;
+            }
             net_.kernels.depthwise(task);
-            if (op.has_late_activation()) net_.kernels.activate(to, out.stride, out.width, count, op.activation);
+            if (op.has_late_activation())
+                for (int i = 0; i < rows; ++i)
+                    net_.kernels.activate(task.out[i], out.stride, out.width, count, op.activation);
             return;
         }
         case OpKind::combine:
         case OpKind::scale:
-            return net_.kernels.combine({pixels(memory, op.in, image, row) + from, in.stride, other, other_stride, to,
-                                         out.stride, out.width, count, op.combine});
+            return net_.kernels.combine({pixels(memory, op.in, image, row) + from, in.stride, other(row),
+                                         is_gate ? 0 : places_[op.other].stride, target(row), out.stride, out.width, count,
+                                         op.combine});
         case OpKind::average: {
-            const int rows = std::min(2, in.height);
-            for (int y = 0; y < rows; ++y) memory.pointers[y] = pixels(memory, op.in, image, 2 * row + y) + from;
-            return net_.kernels.average({memory.pointers, rows, std::min(2, in.width), in.stride, to, out.width, count});
+            const int window = std::min(2, in.height);
+            for (int y = 0; y < window; ++y) memory.pointers[y] = pixels(memory, op.in, image, 2 * row + y) + from;
+            return net_.kernels.average(
+                {memory.pointers, window, std::min(2, in.width), in.stride, target(row), out.width, count});
         }
         case OpKind::enlarge: {
             const float* source = pixels(memory, op.in, image, nearest(row, in.height, out.height)) + from;
+            float* to = target(row);
             for (int x = 0; x < out.width; ++x)
                 std::memcpy(to + x * out.stride, source + nearest(x, in.width, out.width) * in.stride, count * sizeof(float));
             return;

@@ -37,12 +37,13 @@ struct DenseTask {
     float least;
 };
 
-// One output row of a depthwise convolution, over a slice of channels, then out = max(least, ...) (+ or *) other.
+// One or two output rows of a depthwise convolution, over a slice of channels, then out = max(least, ...) (+ or *) other.
 struct DepthwiseTask {
-    const float* const* rows;  // kernel_h input rows, null above and below the map
+    const float* const* rows;  // input rows, null above and below the map: kernel_h, one more for a second output row
+    int out_rows;              // 2 only where `pairs_rows` is true
     std::ptrdiff_t in_stride;  // floats from one pixel to the next
     int in_width;
-    float* out;
+    float* out[2];
     std::ptrdiff_t out_stride;
     int out_width;
     int kernel_h, kernel_w, stride, dilation, pad_w;
@@ -52,9 +53,15 @@ struct DepthwiseTask {
     int channels;  // a multiple of kChannelBlock
     float least;
     Combine combine;
-    const float* other;
+    const float* other[2];
     std::ptrdiff_t other_stride;
 };
+
+// Whether a depthwise convolution takes two output rows at a time. The cheap operation does: the rows share most of
+// their inputs, which are then loaded once for both.
+constexpr bool pairs_rows(int kernel_h, int kernel_w, int stride, int dilation) {
+    return kernel_h == 3 && kernel_w == 3 && stride == 1 && dilation == 1;
+}
 
 // out[p][c] = a[p][c] (+ or *) b[p][c]; a stride of 0 repeats one pixel.
 struct CombineTask {

@@ -4,6 +4,7 @@
 // of its inputs, row by row, is written down here once; program.cpp derives from it what may run fused, and in what order.
 #pragma once
 
+#include <algorithm>
 #include <limits>
 #include <memory>
 #include <string>
@@ -78,6 +79,10 @@ struct Op {
     // The kernels compute max(least, x) on the way; the rarer activations follow in place.
     float least() const { return activation == Activation::relu ? 0.0f : -std::numeric_limits<float>::infinity(); }
     bool has_late_activation() const { return activation > Activation::relu; }
+    // Output rows that are computed at a time.
+    int row_step() const {
+        return kind == OpKind::depthwise && pairs_rows(kernel_h, kernel_w, stride, std::max(dilation_h, dilation_w)) ? 2 : 1;
+    }
     int pad_h() const { return dilation_h * (kernel_h / 2); }
     int pad_w() const { return dilation_w * (kernel_w / 2); }
 };

@@ -69,7 +69,7 @@ void Program::measure() {
     }
     std::size_t segments = 1;
     for (const Op& op : net_.ops) {
-        segments = std::max<std::size_t>(segments, op.is_stem ? op.kernel_h * net_.in_channels : op.kernel_h);
+        segments = std::max<std::size_t>(segments, op.is_stem ? op.kernel_h * net_.in_channels : op.kernel_h + 1);
         if (op.kind == OpKind::dense) segments = std::max<std::size_t>(segments, net_.layouts[op.in].segments);
     }
     pointers_size_ = segments;
@@ -220,20 +220,18 @@ std::vector<Program::RowItem> Program::row_order(const Part& part, int thread) c
     std::vector<RowItem> order;
     std::vector<int> next = low;
     const auto produce = [&](const auto& self, int op, int upto) -> void {
-        for (int& row = next[op - part.first]; row <= upto; ++row) {
-            for (const Need& need : needs(part, op, row)) self(self, need.writer, need.high);
-            order.push_back({op, row});
+        for (int& row = next[op - part.first]; row <= upto;) {
+            const int rows = std::min(net_.ops[op].row_step(), high[op - part.first] + 1 - row);
+            for (int i = 0; i < rows; ++i)
+                for (const Need& need : needs(part, op, row + i)) self(self, need.writer, need.high);
+            order.push_back({op, row, rows});
+            row += rows;
         }
     };
-    // Sinks advance together, by their share of the map, so that each row serves all of them while it is there.
-    for (bool more = true; more;) {
-        more = false;
+    // Sinks advance together, so that each row serves all of them while it is there.
+    for (int row = 0; row <= *std::max_element(high.begin(), high.end()); ++row)
         for (int i = 0; i < count; ++i)
-            if (high[i] >= next[i] && is_sink(part, net_.ops[part.first + i])) {
-                produce(produce, part.first + i, next[i]);
-                more = true;
-            }
-    }
+            if (is_sink(part, net_.ops[part.first + i]) && low[i] <= row && row <= high[i]) produce(produce, part.first + i, row);
     return order;
 }
 
@@ -248,13 +246,14 @@ void Program::grow_rings(const Part& part, const std::vector<RowItem>& order) {
         for (int step = 0; step < int(order.size()); ++step) {
             const Op& op = net_.ops[order[step].op];
             if (op.out == map) {
-                top = std::max(top, order[step].row);
+                top = std::max(top, order[step].row + order[step].rows - 1);
                 used = true;
             }
             newest.push_back(top);
-            for (const Need& need : needs(part, order[step].op, order[step].row))
-                if (net_.ops[need.writer].out == map)
-                    for (int row = need.low; row <= need.high; ++row) last_read[row] = step;
+            for (int i = 0; i < order[step].rows; ++i)
+                for (const Need& need : needs(part, order[step].op, order[step].row + i))
+                    if (net_.ops[need.writer].out == map)
+                        for (int row = need.low; row <= need.high; ++row) last_read[row] = step;
         }
         if (!used) continue;
         place.rows = std::max(place.rows, 1);
@@ -275,7 +274,7 @@ void Program::plan_rows(const Part& part) {
                 items_[thread].push_back(item);
             }
             for (const RowItem& step : order) {
-                Item item{.op = step.op, .image = image, .first_row = step.row, .rows = 1};
+                Item item{.op = step.op, .image = image, .first_row = step.row, .rows = step.rows};
                 item.count = net_.ops[step.op].channels;
                 item.by_row = true;
                 item.slot = thread;

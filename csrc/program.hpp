@@ -83,7 +83,7 @@ private:
         int low, high;  // rows
     };
     struct RowItem {
-        int op, row;
+        int op, row, rows;
     };
 
     // program.cpp: planning
@@ -104,7 +104,7 @@ private:
     void run_input(const Memory& memory, const Images& images, const Op& op, int image, int row) const;
     void run_dense_row(const Memory& memory, const Images& images, const Op& op, int image, int row) const;
     void run_dense_block(const Memory& memory, const Op& op, const Item& item) const;
-    void run_row(const Memory& memory, const Op& op, int image, int row, int first, int count) const;
+    void run_rows(const Memory& memory, const Op& op, int image, int row, int rows, int first, int count) const;
     void run_sum(const Memory& memory, const Op& op, const Item& item) const;
     void run_mean(const Memory& memory, const Op& op) const;
     float* pixels(const Memory& memory, int map, int image, int row) const;
