@@ -83,6 +83,7 @@ struct Op {
     int row_step() const {
         return kind == OpKind::depthwise && pairs_rows(kernel_h, kernel_w, stride, std::max(dilation_h, dilation_w)) ? 2 : 1;
     }
+    bool reads_other() const { return combine != Combine::none; }  // else it is there for its size
     int pad_h() const { return dilation_h * (kernel_h / 2); }
     int pad_w() const { return dilation_w * (kernel_w / 2); }
 };

@@ -46,6 +46,9 @@ struct Images {
     bool bytes;  // uint8 (N, H, W, C), else float (N, C, H, W)
 };
 
+// Where thread `thread` of `threads` begins among `count` things; the next one's begin is its end.
+inline int share(int count, int thread, int threads) { return int(long(count) * thread / threads); }
+
 // Nearest neighbour, as torch.nn.functional.interpolate has it: the pixel of `from` that pixel `index` of `to` shows.
 inline int nearest(int index, int from, int to) {
     const int source = int(float(index) * (float(from) / float(to)));
@@ -86,18 +89,22 @@ private:
         int op, row, rows;
     };
 
-    // program.cpp: planning
+    // program.cpp
     void measure();
     void find_parts();
     void place();
+    void barrier();
+
+    // rows.cpp
     void plan_rows(const Part& part);
-    void plan_whole(const Part& part);
     std::vector<RowItem> row_order(const Part& part, int thread) const;
     std::vector<Need> needs(const Part& part, int op, int row) const;
     int row_count(const Op& op) const;
-    bool is_sink(const Part& part, const Op& op) const;
+    bool is_sink(const Op& op) const;
     void grow_rings(const Part& part, const std::vector<RowItem>& order);
-    void barrier();
+
+    // whole.cpp
+    void plan_whole(const Part& part);
 
     // execute.cpp
     void run(const Memory& memory, const Images& images, const Item& item) const;
