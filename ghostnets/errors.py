@@ -6,6 +6,7 @@
     ├── DataError (ValueError)                a folder of images that cannot be used
     │   └── ImageError                        one image file that cannot be used
     ├── CheckpointError (ValueError)          a file that is not a checkpoint, or not one that fits
+    ├── EngineError (RuntimeError)            the engine cannot run this network or file, or was not built
     ├── RunError (RuntimeError)               a training run that cannot start, go on or be resumed
     ├── StorageError (OSError)                a file could not be written; what stood there before still stands
     └── MissingExtraError (ImportError)       an optional library is not installed
@@ -23,6 +24,7 @@ __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "DataError",
+    "EngineError",
     "GhostNetsError",
     "ImageError",
     "MissingExtraError",
@@ -67,6 +69,10 @@ class ImageError(DataError):
 
 class CheckpointError(GhostNetsError, ValueError):
     """A file that is not a checkpoint, or not one that fits."""
+
+
+class EngineError(GhostNetsError, RuntimeError):
+    """The engine cannot run this network or file, or was not built."""
 
 
 class RunError(GhostNetsError, RuntimeError):

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from ghostnets import engine
 from ghostnets.errors import ConfigurationError, UnknownNameError, require
 from ghostnets.measure import Runner
 
@@ -191,6 +192,12 @@ def _openvino(model: nn.Module, x: Tensor, precision: str, threads: int, calibra
     return lambda: request.infer({0: array}, share_inputs=True, share_outputs=True)[0]
 
 
+def _engine(model: nn.Module, x: Tensor, precision: str, threads: int, _: list[Array]) -> Callable[[], Any]:
+    session = engine.compile(model, threads=threads)
+    array = x.numpy()
+    return lambda: session(array)
+
+
 BACKENDS: dict[str, Backend] = {
     "eager": Backend(("torch",), ("f32", "bf16"), "channels_last, inference_mode", _eager),
     "compile": Backend(("torch",), ("f32", "bf16"), "inductor with freezing, channels_last, no_grad", _compile),
@@ -203,4 +210,5 @@ BACKENDS: dict[str, Backend] = {
     "openvino": Backend(
         ("openvino",), PRECISIONS, "LATENCY hint, fixed shape, shared buffers; int8: NNCF, mixed preset", _openvino
     ),
+    "engine": Backend(("ghostnets",), ("f32",), "this package's own, for networks of Ghost modules", _engine),
 }

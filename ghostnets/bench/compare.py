@@ -11,7 +11,7 @@ import torch
 
 from ghostnets.bench.backends import BACKENDS, PRECISIONS, prepare
 from ghostnets.bench.networks import Contestant, contestant
-from ghostnets.errors import ConfigurationError, UnknownNameError
+from ghostnets.errors import ConfigurationError, EngineError, UnknownNameError
 from ghostnets.measure import Timing, alternate, count, processor_name, ratio
 
 __all__ = ["Comparison", "Row", "Settings", "compare"]
@@ -143,11 +143,18 @@ def compare(
                 expected = entrant.model(x).numpy()
             for backend, precision, threads in _combinations(settings, left_out):
                 on_row(f"{network}, {backend} {precision}, batch {batch}, {threads} threads")
-                prepared = prepare(
-                    backend, entrant.model, x, precision=precision, threads=threads, calibration=calibration
-                )
+                try:
+                    prepared = prepare(
+                        backend, entrant.model, x, precision=precision, threads=threads, calibration=calibration
+                    )
+                except EngineError as error:
+                    left_out.append(f"{network} in {backend}: {error}")
+                    continue
                 difference = float(np.abs(prepared.output - expected).max() / np.abs(expected).max())
                 known[network, backend, precision, batch, threads] = (entrant, prepared.runner, difference)
+    reference = _baseline(settings, baseline)
+    if known and not any(key[:3] == reference for key in known):
+        raise ConfigurationError(f"the baseline {' '.join(reference)} cannot run: {left_out[-1]}")
     try:
         timings = alternate(
             {_name(key): runner for key, (_, runner, _) in known.items()},
@@ -158,7 +165,6 @@ def compare(
     finally:
         torch.set_num_threads(threads_before)
 
-    reference = _baseline(settings, baseline)
     rows = []
     for key, (entrant, _, difference) in known.items():
         network, backend, precision, batch, threads = key

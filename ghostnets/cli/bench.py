@@ -36,7 +36,7 @@ class Bench:
     networks: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL")]
     """Names (ghostnets list), or timm:NAME, or torchvision:NAME."""
     backends: str = "eager"
-    """Separated by commas: eager, compile, onnxruntime, openvino."""
+    """Separated by commas: eager, compile, onnxruntime, openvino, engine."""
     batch: str = "1"
     """Images a run, separated by commas."""
     threads: str = "1"

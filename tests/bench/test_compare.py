@@ -22,7 +22,7 @@ QUICK = {"image_size": 32, "runs": 4, "rounds": 2}
 def comparison() -> Comparison:
     settings = Settings(
         networks=("ghostnet_050", "torchvision:mobilenet_v3_small"),
-        backends=("eager", "onnxruntime", "openvino"),
+        backends=("eager", "onnxruntime", "openvino", "engine"),
         batches=(2,),
         precisions=("f32", "bf16"),
         **QUICK,
@@ -40,9 +40,11 @@ def test_every_combination_is_there_or_named(comparison: Comparison):
         for batch in (2,)
         if (backend, precision) != ("onnxruntime", "bf16")
     }
-    assert rows == expected
-    assert comparison.left_out == ("onnxruntime does not compute in bf16 on a processor.",)
-    assert set(comparison.versions) == {"python", "torch", "onnxruntime", "openvino"}
+    assert rows == expected | {("ghostnet_050", "engine", "f32", 2)}
+    without, unknown = [s for s in comparison.left_out if "engine" not in s], comparison.left_out[-1]
+    assert without == ["onnxruntime does not compute in bf16 on a processor."]
+    assert unknown.startswith("torchvision:mobilenet_v3_small in engine: ")
+    assert set(comparison.versions) == {"python", "torch", "onnxruntime", "openvino", "ghostnets"}
 
 
 def test_every_backend_gives_the_networks_answer(comparison: Comparison):
@@ -105,6 +107,11 @@ def test_branches_are_merged_before_anything_is_timed():
         ({"networks": ("torchvision:no_such",)}, None, "torchvision has no network"),
         ({}, "openvino", "the baseline is openvino; it must be one of eager"),
         ({"precisions": ("int8",)}, None, "has none of the precisions int8"),
+        (
+            {"networks": ("torchvision:resnet18",), "backends": ("engine", "eager")},
+            None,
+            "cannot run: torchvision:resnet18",
+        ),
     ],
 )
 def test_what_cannot_be_compared(changes: dict, baseline: str | None, message: str):

@@ -1,0 +1,201 @@
+"""Is the engine as fast as the best peer on this processor?
+
+The engine and OpenVINO (LATENCY hint, the same number of threads) run in turn in one process, in blocks, on the same
+random weights and images; several processes one after the other, because OpenVINO now and then runs a whole process in
+a slow mode. The ratio is OpenVINO's best median of all processes over the engine's median of all processes.
+
+    python benchmarks/engine.py                               ghostnet_100, batch 1, 2 and 1 threads
+    python benchmarks/engine.py --models ghostnetv2_100 ghostnetv3_100 --batches 1 8
+    python benchmarks/engine.py --isa avx2                    both without AVX-512
+    python benchmarks/engine.py --peers openvino onnxruntime torch mobilenet
+
+Needs: pip install 'ghostnets[bench]'
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torchvision.models import mobilenet_v3_large
+
+from ghostnets import engine
+from ghostnets.compress import reparameterize
+from ghostnets.measure import processor_name
+from ghostnets.models import create_model
+
+PEERS = ("openvino", "openvino-bf16", "onnxruntime", "torch", "mobilenet")
+BLOCK = 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["ghostnet_100"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1])
+    parser.add_argument("--threads", nargs="+", type=int, default=[2, 1])
+    parser.add_argument(
+        "--peers", nargs="+", choices=PEERS, default=["openvino"], help="mobilenet: V3-Large in OpenVINO"
+    )
+    parser.add_argument("--isa", help="the engine's instruction set; avx2 holds OpenVINO to AVX2 as well")
+    parser.add_argument("--runs", type=int, default=200, help="of each, in each process")
+    parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # a single configuration, in this process, as JSON
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(**json.loads(options.one))))
+        return
+    packages = ["torch", *(["openvino"] if {"openvino", "mobilenet"} & {*options.peers} else []), "numpy"]
+    print(f"{processor_name()}; {', '.join(f'{name} {version(name)}' for name in packages)}; 224 x 224, float32")
+    print(f"medians of {options.runs} runs in blocks of {BLOCK}, in turn; {options.processes} processes; p10 to p90")
+    print("\n| network | batch | threads | runs in | ms | p10 to p90 | times the engine |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for model in options.models:
+        for batch in options.batches:
+            for threads in options.threads:
+                report(model, batch, threads, options)
+
+
+def report(model: str, batch: int, threads: int, options: argparse.Namespace) -> None:
+    job = {"model": model, "batch": batch, "threads": threads, "isa": options.isa, "peers": options.peers}
+    environment = os.environ | ({"ONEDNN_MAX_CPU_ISA": "AVX2"} if options.isa == "avx2" else {})
+    command = [sys.executable, __file__, "--one", json.dumps(job | {"runs": options.runs})]
+    results: list[dict[str, Any]] = []
+    for _ in range(options.processes):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(done.stderr)
+        results.append(json.loads(done.stdout.splitlines()[-1]))
+    ours = statistics.median(result["engine"]["median"] for result in results)
+    for name in results[0]:
+        rows = sorted((result[name] for result in results), key=lambda row: row["median"])
+        row = rows[len(rows) // 2] if name == "engine" else rows[0]
+        spread = f"{row['low']:.2f} to {row['high']:.2f}"
+        print(
+            f"| {model} | {batch} | {threads} | {row['label']} | {row['median']:.3f} | {spread} |"
+            f" {row['median'] / ours:.2f} |",
+            flush=True,
+        )
+
+
+def measure(
+    *, model: str, batch: int, threads: int, isa: str | None, peers: list[str], runs: int
+) -> dict[str, dict[str, Any]]:
+    """Milliseconds of the engine and its peers, in turn."""
+    warnings.simplefilter("ignore")
+    torch.manual_seed(0)
+    torch.set_num_threads(threads)
+    network = reparameterize(randomized(create_model(model)))
+    x = np.random.default_rng(0).standard_normal((batch, 3, 224, 224), dtype=np.float32)
+    session = engine.compile(network, threads=threads, isa=isa)
+    work: dict[str, tuple[str, Callable[[], Any]]] = {"engine": (f"engine ({session.isa})", lambda: session(x))}
+    for peer in peers:
+        work[peer] = PEER_RUNNERS[peer](network, x, threads)
+    expected = session(x)
+    for name in {*peers} & {"openvino", "onnxruntime", "torch"}:
+        error = np.abs(work[name][1]() - expected).max() / np.abs(expected).max()
+        assert error < 1e-4, f"{name} and the engine differ by {error}"
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _, run in work.values():
+        for _ in range(BLOCK):
+            run()
+    for _ in range(max(1, runs // BLOCK)):
+        for name, (_, run) in work.items():
+            for _ in range(BLOCK):
+                before = time.perf_counter()
+                run()
+                times[name].append(1e3 * (time.perf_counter() - before))
+    return {
+        name: {
+            "label": work[name][0],
+            "median": statistics.median(values),
+            "low": float(np.percentile(values, 10)),
+            "high": float(np.percentile(values, 90)),
+        }
+        for name, values in times.items()
+    }
+
+
+def randomized(model: nn.Module) -> nn.Module:
+    """Random normalisation statistics: with those of a fresh network, folding would leave every bias at zero."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.2)
+            nn.init.normal_(module.running_mean, 0, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model.eval()
+
+
+def openvino_runner(
+    network: nn.Module, x: np.ndarray, threads: int, *, precision: str = "f32"
+) -> tuple[str, Callable[[], Any]]:
+    import openvino
+
+    converted = openvino.convert_model(network, example_input=torch.from_numpy(x))
+    converted.reshape(list(x.shape))
+    hints = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": precision,
+    }
+    compiled = openvino.Core().compile_model(converted, "CPU", hints)
+    kinds = {op.get_rt_info()["layerType"]: op.get_rt_info() for op in compiled.get_runtime_model().get_ops()}
+    request = compiled.create_infer_request()
+    request.set_input_tensor(openvino.Tensor(x))
+
+    def run() -> Any:
+        request.infer()
+        return request.get_output_tensor().data
+
+    return f"OpenVINO {precision}, {kinds['Convolution']['primitiveType'].astype(str)}", run
+
+
+def mobilenet_runner(network: nn.Module, x: np.ndarray, threads: int) -> tuple[str, Callable[[], Any]]:
+    label, run = openvino_runner(randomized(mobilenet_v3_large()), x, threads)
+    return f"MobileNetV3-Large 1.0 in {label}", run
+
+
+def onnxruntime_runner(network: nn.Module, x: np.ndarray, threads: int) -> tuple[str, Callable[[], Any]]:
+    import io
+
+    import onnxruntime
+
+    file = io.BytesIO()
+    torch.onnx.export(network, (torch.from_numpy(x),), file, dynamo=False, input_names=["images"])
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(file.getvalue(), settings, providers=["CPUExecutionProvider"])
+    return f"ONNX Runtime {onnxruntime.__version__}", lambda: session.run(None, {"images": x})[0]
+
+
+def torch_runner(network: nn.Module, x: np.ndarray, threads: int) -> tuple[str, Callable[[], Any]]:
+    network, tensor = network.to(memory_format=torch.channels_last), torch.from_numpy(x)
+
+    def run() -> Any:
+        with torch.inference_mode():
+            return network(tensor).numpy()
+
+    return "torch eager, channels_last", run
+
+
+PEER_RUNNERS: dict[str, Callable[..., tuple[str, Callable[[], Any]]]] = {
+    "openvino": openvino_runner,
+    "openvino-bf16": lambda *arguments: openvino_runner(*arguments, precision="bf16"),
+    "onnxruntime": onnxruntime_runner,
+    "torch": torch_runner,
+    "mobilenet": mobilenet_runner,
+}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+// The Python module ghostnets.engine._native.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+
+#include "session.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using namespace ghostnets;
+
+using Array = nb::ndarray<const float, nb::numpy, nb::c_contig, nb::device::cpu>;
+
+Activation activation_named(const std::string& name) {
+    if (name == "none") return Activation::none;
+    if (name == "relu") return Activation::relu;
+    if (name == "sigmoid") return Activation::sigmoid;
+    if (name == "hard_sigmoid") return Activation::hard_sigmoid;
+    if (name == "clamp") return Activation::clamp;
+    throw std::invalid_argument("the plan is damaged: it has an unknown activation " + name);
+}
+
+PlanSource plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<Array>& keep) {
+    PlanSource source;
+    source.in_channels = nb::cast<int>(plan["in_channels"]);
+    source.scale = nb::cast<std::vector<float>>(plan["scale"]);
+    source.shift = nb::cast<std::vector<float>>(plan["shift"]);
+    for (nb::handle layout : plan["layouts"])
+        source.layouts.push_back({nb::cast<int>(layout[0]), nb::cast<int>(layout[1])});
+    for (nb::handle handle : plan["nodes"]) {
+        const nb::dict fields = nb::cast<nb::dict>(handle);
+        const auto number = [&](const char* name, int fallback) {
+            return fields.contains(name) ? nb::cast<int>(fields[name]) : fallback;
+        };
+        const auto tensor = [&](const char* name) {
+            Tensor found;
+            if (!fields.contains(name)) return found;
+            keep.push_back(nb::cast<Array>(tensors[fields[name]]));
+            for (std::size_t axis = 0; axis < keep.back().ndim(); ++axis) found.shape.push_back(int(keep.back().shape(axis)));
+            found.data = keep.back().data();
+            return found;
+        };
+        Node node;
+        node.kind = nb::cast<std::string>(fields["kind"]);
+        node.input = number("input", -1);
+        node.output = number("output", -1);
+        node.residual = number("residual", -1);
+        node.gate = number("gate", -1);
+        node.stride = number("stride", 1);
+        node.dilation_h = number("dilation_h", 1);
+        node.dilation_w = number("dilation_w", 1);
+        if (fields.contains("activation")) node.activation = activation_named(nb::cast<std::string>(fields["activation"]));
+        node.weight = tensor("weight");
+        node.bias = tensor("bias");
+        node.second_weight = tensor("second_weight");
+        node.second_bias = tensor("second_bias");
+        source.nodes.push_back(std::move(node));
+    }
+    return source;
+}
+
+}  // namespace
+
+NB_MODULE(_native, module) {
+    module.def("instruction_sets", &instruction_sets);
+
+    nb::class_<Session>(module, "Session")
+        .def(
+            "__init__",
+            [](Session* self, const nb::dict& plan, const nb::dict& tensors, int threads, const std::string& isa) {
+                const Kernels* kernels = find_kernels(isa);
+                if (!kernels) throw std::invalid_argument("this processor has no instruction set " + isa);
+                std::vector<Array> keep;
+                const PlanSource source = plan_from(plan, tensors, keep);
+                new (self) Session(source, *kernels, threads);
+            },
+            "plan"_a, "tensors"_a, "threads"_a, "isa"_a)
+        .def(
+            "run",
+            [](Session& self, nb::ndarray<nb::numpy, nb::c_contig, nb::device::cpu, nb::ndim<4>, nb::ro> images,
+               nb::ndarray<float, nb::numpy, nb::c_contig, nb::device::cpu, nb::ndim<2>> logits) {
+                const bool bytes = images.dtype() == nb::dtype<std::uint8_t>();
+                const int count = int(images.shape(0)), first = bytes ? 1 : 2;
+                const int height = int(images.shape(first)), width = int(images.shape(first + 1));
+                const nb::gil_scoped_release release;
+                self.run({images.data(), bytes}, count, height, width, logits.data());
+            },
+            "images"_a, "logits"_a)
+        .def_prop_ro("isa", [](const Session& self) { return std::string(self.network().kernels.name); })
+        .def_prop_ro("threads", &Session::threads)
+        .def_prop_ro("outputs", [](const Session& self) { return self.network().outputs; });
+}

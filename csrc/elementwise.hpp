@@ -1,0 +1,109 @@
+// What touches every value once: residual sums and gates, sums for means, average pooling, activations, bytes.
+#pragma once
+
+#include "kernels.hpp"
+#include "simd.hpp"
+
+namespace ghostnets::GHOSTNETS_ISA {
+
+constexpr int kBlock = kWidth < kChannelBlock ? kWidth : kChannelBlock;  // channels come in multiples of 8
+
+// Calls visit(channel) for whole vectors, then for the half one that may be left.
+template <template <int> class Visitor, class Task>
+inline void over_channels(const Task& task) {
+    int channel = 0;
+    for (; channel + kWidth <= task.channels; channel += kWidth) Visitor<kWidth>::visit(task, channel);
+    if (kWidth > kBlock && channel < task.channels) Visitor<kBlock>::visit(task, channel);
+}
+
+template <int N>
+struct CombineVector {
+    // Pixels inside, channels outside: there are often but one or two vectors of channels.
+    template <Combine kind>
+    static void pixels(const CombineTask& task, int c) {
+        const float *a = task.a + c, *b = task.b + c;
+        float* out = task.out + c;
+#pragma GCC unroll 4
+        for (int p = 0; p < task.pixels; ++p) {
+            const Floats<N> x = load<N>(a + p * task.a_stride), y = load<N>(b + p * task.b_stride);
+            store<N>(out + p * task.out_stride, kind == Combine::add ? x + y : x * y);
+        }
+    }
+
+    static void visit(const CombineTask& task, int c) {
+        task.combine == Combine::add ? pixels<Combine::add>(task, c) : pixels<Combine::multiply>(task, c);
+    }
+};
+
+inline void combine(const CombineTask& task) { over_channels<CombineVector>(task); }
+
+template <int N>
+struct Average {
+    static void visit(const AverageTask& task, int c) {
+        const float scale = 1.0f / float(task.row_count * task.window_w);
+        for (int x = 0; x < task.out_width; ++x) {
+            Floats<N> sum{};
+            for (int y = 0; y < task.row_count; ++y)
+                for (int i = 0; i < task.window_w; ++i)
+                    sum += load<N>(task.rows[y] + (x * task.window_w + i) * task.stride + c);
+            store<N>(task.out + x * task.stride + c, sum * scale);
+        }
+    }
+};
+
+inline void average(const AverageTask& task) { over_channels<Average>(task); }
+
+template <int N>
+inline Floats<N> activated(Floats<N> x, Activation activation) {
+    const Floats<N> zero{}, one = zero + 1.0f;
+    switch (activation) {
+        case Activation::none: return x;
+        case Activation::relu: return maximum<N>(zero, x);
+        case Activation::sigmoid: return one / (one + exponential<N>(-x));
+        case Activation::hard_sigmoid: return minimum<N>(one, maximum<N>(zero, (x + 3.0f) * (1.0f / 6.0f)));
+        case Activation::clamp: return minimum<N>(one, maximum<N>(zero, x));
+    }
+    return x;
+}
+
+inline void activate(float* values, std::ptrdiff_t stride, int pixels, int channels, Activation activation) {
+    for (int p = 0; p < pixels; ++p)
+        for (int c = 0; c < channels; c += kBlock) {
+            float* value = values + p * stride + c;
+            store<kBlock>(value, activated<kBlock>(load<kBlock>(value), activation));
+        }
+}
+
+struct SumTask {
+    const float* in;
+    std::ptrdiff_t stride;
+    int pixels, channels;
+    float* out;
+    bool accumulate;
+};
+
+template <int N>
+struct Sum {
+    static void visit(const SumTask& task, int c) {
+        Floats<N> even{}, odd{};  // two chains: an addition takes several cycles
+        int p = 0;
+        for (; p + 2 <= task.pixels; p += 2) {
+            even += load<N>(task.in + p * task.stride + c);
+            odd += load<N>(task.in + (p + 1) * task.stride + c);
+        }
+        if (p < task.pixels) even += load<N>(task.in + p * task.stride + c);
+        Floats<N> total = even + odd;
+        if (task.accumulate) total += load<N>(task.out + c);
+        store<N>(task.out + c, total);
+    }
+};
+
+inline void sum(const float* in, std::ptrdiff_t stride, int pixels, int channels, float* out, bool accumulate) {
+    over_channels<Sum>(SumTask{in, stride, pixels, channels, out, accumulate});
+}
+
+inline void normalize(const std::uint8_t* in, const float* scale, const float* shift, int count, float* out) {
+    for (int i = 0; i < count; ++i) out[i] = float(in[i]) * scale[i] + shift[i];
+}
+
+}  // namespace ghostnets::GHOSTNETS_ISA

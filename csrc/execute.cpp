@@ -1,0 +1,226 @@
+// Running the items of a program: from maps, rows and channels to pointers, and the call of a kernel.
+#include <algorithm>
+#include <cstring>
+
+#include "program.hpp"
+
+namespace ghostnets {
+
+float* Program::pixels(const Memory& memory, int map, int image, int row) const {
+    const Place& place = places_[map];
+    switch (place.kind) {
+        case Place::ring: return memory.own + place.offset + (row % place.rows) * place.pitch;
+        case Place::replicated: return memory.own + place.offset + image * place.pitch;
+        case Place::pooled: return memory.pooled + image * place.pitch;
+        default: return memory.shared + place.offset + (std::ptrdiff_t(image) * place.height + row) * place.pitch;
+    }
+}
+
+void Program::run(const Memory& memory, const Images& images, const Item& item) const {
+    const Op& op = net_.ops[item.op];
+    if (op.kind == OpKind::sum) return run_sum(memory, op, item);
+    if (op.kind == OpKind::mean) return run_mean(memory, op);
+    if (item.by_row) {
+        if (op.kind == OpKind::input) return run_input(memory, images, op, item.image, item.first_row);
+        if (op.kind == OpKind::dense) return run_dense_row(memory, images, op, item.image, item.first_row);
+        return run_rows(memory, op, item.image, item.first_row, item.rows, 0, op.channels);
+    }
+    if (op.kind == OpKind::dense) return run_dense_block(memory, op, item);
+    const int height = places_[op.out].height, end = item.first_row + item.rows;
+    for (int row = item.first_row, rows; row < end; row += rows) {
+        rows = std::min({op.row_step(), end - row, height - row % height});
+        run_rows(memory, op, row / height, row % height, rows, item.first, item.count);
+    }
+}
+
+// A row of the image as floats with zeros at both ends: bytes normalised and interleaved, floats in planes as they come.
+void Program::run_input(const Memory& memory, const Images& images, const Op& op, int image, int row) const {
+    const Place& place = places_[op.out];
+    const int channels = net_.in_channels, pad = op.pad_w();
+    float* out = pixels(memory, op.out, image, row);
+    if (images.bytes) {
+        const int count = place.width * channels;
+        const auto* in = static_cast<const std::uint8_t*>(images.data) +
+                         (std::size_t(image) * place.height + row) * std::size_t(count);
+        std::memset(out, 0, pad * channels * sizeof(float));
+        net_.kernels.normalize(in, scale_row_.data(), shift_row_.data(), count, out + pad * channels);
+        std::memset(out + pad * channels + count, 0, pad * channels * sizeof(float));
+        return;
+    }
+    for (int c = 0; c < channels; ++c) {
+        const auto* in = static_cast<const float*>(images.data) +
+                         ((std::size_t(image) * channels + c) * place.height + row) * std::size_t(place.width);
+        float* plane = out + std::ptrdiff_t(c) * (place.width + 2 * pad);
+        std::memset(plane, 0, pad * sizeof(float));
+        std::memcpy(plane + pad, in, place.width * sizeof(float));
+        std::memset(plane + pad + place.width, 0, pad * sizeof(float));
+    }
+}
+
+void Program::run_dense_row(const Memory& memory, const Images& images, const Op& op, int image, int row) const {
+    const Place &in = places_[op.in], &out = places_[op.out];
+    DenseTask task{};
+    task.segments = memory.pointers;
+    task.weights = op.weights.data();
+    if (op.is_stem) {
+        const int planes = images.bytes ? 1 : net_.in_channels;
+        task.segment_count = op.kernel_h * planes;
+        task.segment_length = op.depth / task.segment_count;
+        task.pixel_stride = images.bytes ? op.stride * net_.in_channels : op.stride;
+        if (!images.bytes) task.weights = op.planar_weights.data();
+        for (int dy = 0; dy < op.kernel_h; ++dy) {
+            const int y = row * op.stride - op.pad_h() + dy;
+            const bool exists = y >= 0 && y < in.height;
+            const float* pixel = exists ? pixels(memory, op.in, image, y) : memory.zeros;
+            for (int c = 0; c < planes; ++c) memory.pointers[dy * planes + c] = pixel + c * (in.pitch / planes);
+        }
+    } else {
+        const Layout& layout = net_.layouts[op.in];
+        const float* pixel = pixels(memory, op.in, image, row);
+        for (int s = 0; s < layout.segments; ++s) memory.pointers[s] = pixel + s * layout.padded();
+        task.segment_count = layout.segments;
+        task.segment_length = layout.channels;
+        task.pixel_stride = in.stride;
+    }
+    task.vector_stride = std::ptrdiff_t(op.depth) * net_.kernels.width;
+    task.bias = op.bias.data();
+    task.vectors = op.vectors;
+    task.columns = op.channels;
+    task.out = pixels(memory, op.out, image, row);
+    task.out_stride = out.stride;
+    task.pixels = out.width;
+    task.least = op.least();
+    net_.kernels.dense(task);
+}
+
+void Program::run_dense_block(const Memory& memory, const Op& op, const Item& item) const {
+    const Place &in = places_[op.in], &out = places_[op.out];
+    const Layout& layout = net_.layouts[op.in];
+    const int width = net_.kernels.width;
+    const float* pixel = pixels(memory, op.in, 0, 0) + item.first_pixel * in.stride;
+    for (int s = 0; s < layout.segments; ++s) memory.pointers[s] = pixel + s * layout.padded();
+    DenseTask task{};
+    task.segments = memory.pointers;
+    task.segment_count = layout.segments;
+    task.segment_length = layout.channels;
+    task.pixel_stride = in.stride;
+    task.vector_stride = std::ptrdiff_t(op.depth) * width;
+    task.weights = op.weights.data() + item.first * task.vector_stride;
+    task.bias = op.bias.data() + item.first * width;
+    task.vectors = item.count;
+    task.columns = op.channels - item.first * width;
+    task.out = pixels(memory, op.out, 0, 0) + item.first_pixel * out.stride + item.first * width;
+    task.out_stride = out.stride;
+    task.pixels = item.pixels;
+    task.least = op.least();
+    net_.kernels.dense(task);
+    if (op.has_late_activation())
+        net_.kernels.activate(task.out, task.out_stride, task.pixels, std::min(task.vectors * width, task.columns),
+                              op.activation);
+}
+
+// A row of an operation that treats each channel alone, or as many as it takes at a time, over `count` channels from
+// `first` on.
+void Program::run_rows(const Memory& memory, const Op& op, int image, int row, int rows, int first, int count) const {
+    const Place &in = places_[op.in], &out = places_[op.out];
+    const int from = op.in_offset + first;
+    const auto target = [&](int y) { return pixels(memory, op.out, image, y) + op.out_offset + first; };
+    const bool is_gate = op.kind == OpKind::scale;  // one pixel for the whole map
+    const auto other = [&](int y) {
+        return pixels(memory, op.other, image, is_gate ? 0 : y) + op.other_offset + first;
+    };
+    switch (op.kind) {
+        case OpKind::depthwise: {
+            for (int dy = 0; dy < op.kernel_h + rows - 1; ++dy) {
+                const int y = row * op.stride - op.pad_h() + dy * op.dilation_h;
+                memory.pointers[dy] = y >= 0 && y < in.height ? pixels(memory, op.in, image, y) + from : nullptr;
+            }
+            DepthwiseTask task{};
+            task.rows = memory.pointers;
+            task.out_rows = rows;
+            task.in_stride = in.stride;
+            task.in_width = in.width;
+            for (int i = 0; i < rows; ++i) task.out[i] = target(row + i);
+            task.out_stride = out.stride;
+            task.out_width = out.width;
+            task.kernel_h = op.kernel_h;
+            task.kernel_w = op.kernel_w;
+            task.stride = op.stride;
+            task.dilation = op.dilation_w;
+            task.pad_w = op.pad_w();
+            task.weights = op.weights.data() + first;
+            task.weight_stride = op.channels;
+            task.bias = op.bias.data() + first;
+            task.channels = count;
+            task.least = op.least();
+            task.combine = op.combine;
+            if (op.combine != Combine::none) {
+                for (int i = 0; i < rows; ++i) task.other[i] = other(row + i);
+                task.other_stride = places_[op.other].stride;
+            }
+            net_.kernels.depthwise(task);
+            if (op.has_late_activation())
+                for (int i = 0; i < rows; ++i)
+                    net_.kernels.activate(task.out[i], out.stride, out.width, count, op.activation);
+            return;
+        }
+        case OpKind::combine:
+        case OpKind::scale:
+            return net_.kernels.combine({pixels(memory, op.in, image, row) + from, in.stride, other(row),
+                                         is_gate ? 0 : places_[op.other].stride, target(row), out.stride, out.width, count,
+                                         op.combine});
+        case OpKind::average: {
+            const int window = std::min(2, in.height);
+            for (int y = 0; y < window; ++y) memory.pointers[y] = pixels(memory, op.in, image, 2 * row + y) + from;
+            return net_.kernels.average(
+                {memory.pointers, window, std::min(2, in.width), in.stride, target(row), out.width, count});
+        }
+        case OpKind::enlarge: {
+            const float* source = pixels(memory, op.in, image, nearest(row, in.height, out.height)) + from;
+            float* to = target(row);
+            for (int x = 0; x < out.width; ++x)
+                std::memcpy(to + x * out.stride, source + nearest(x, in.width, out.width) * in.stride, count * sizeof(float));
+            return;
+        }
+        default: return;
+    }
+}
+
+void Program::run_sum(const Memory& memory, const Op& op, const Item& item) const {
+    const Place &in = places_[op.in], &sums = places_[op.out];
+    const int slots = sum_slots_[op.out];
+    const auto total = [&](int image) {
+        return memory.shared + sums.offset + (std::ptrdiff_t(image) * slots + item.slot) * sums.pitch + op.out_offset +
+               item.first;
+    };
+    if (item.by_row) {
+        if (item.starts_sum) {
+            std::memset(total(item.image), 0, op.channels * sizeof(float));
+        } else {
+            const float* row = pixels(memory, op.in, item.image, item.first_row) + op.in_offset;
+            net_.kernels.sum(row, in.stride, in.width, op.channels, total(item.image), true);
+        }
+        return;
+    }
+    for (int image = 0; image < images_; ++image) {
+        const float* map = pixels(memory, op.in, image, 0) + op.in_offset + item.first;
+        net_.kernels.sum(map, in.stride, in.height * in.width, item.count, total(image), false);
+    }
+}
+
+void Program::run_mean(const Memory& memory, const Op& op) const {
+    const Place &map = places_[op.other], &sums = places_[op.in];
+    const int slots = sum_slots_[op.in];
+    const float scale = 1.0f / (float(map.height) * float(map.width));
+    for (int image = 0; image < images_; ++image) {
+        float* out = pixels(memory, op.out, image, 0);
+        const float* in = memory.shared + sums.offset + std::ptrdiff_t(image) * slots * sums.pitch;
+        for (int c = 0; c < op.channels; ++c) {
+            float total = 0;
+            for (int slot = 0; slot < slots; ++slot) total += in[slot * sums.pitch + c];
+            out[c] = total * scale;
+        }
+    }
+}
+
+}  // namespace ghostnets

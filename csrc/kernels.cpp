@@ -1,0 +1,37 @@
+// The kernels of one instruction set; compiled once for each, with the flags of CMakeLists.txt.
+#include "kernels.hpp"
+
+#include "dense.hpp"
+#include "depthwise.hpp"
+#include "elementwise.hpp"
+#include "simd.hpp"
+
+namespace ghostnets {
+
+#if defined(__AVX512F__)
+extern const Kernels kAvx512Kernels;
+const Kernels kAvx512Kernels
+#elif defined(__AVX2__)
+extern const Kernels kAvx2Kernels;
+const Kernels kAvx2Kernels
+#else
+extern const Kernels kBaselineKernels;
+const Kernels kBaselineKernels
+#endif
+    = {
+#if defined(__AVX512F__)
+        "avx512",
+#elif defined(__AVX2__)
+        "avx2",
+#elif defined(__aarch64__)
+        "neon",
+#elif defined(__x86_64__)
+        "sse2",
+#else
+        "generic",
+#endif
+        GHOSTNETS_ISA::kWidth,  GHOSTNETS_ISA::dense,   GHOSTNETS_ISA::depthwise, GHOSTNETS_ISA::combine,
+        GHOSTNETS_ISA::average, GHOSTNETS_ISA::activate, GHOSTNETS_ISA::sum,      GHOSTNETS_ISA::normalize,
+};
+
+}  // namespace ghostnets

@@ -1,0 +1,107 @@
+// A compiled network: the nodes of a plan, lowered to operations on rows of maps, with weights packed for the kernels.
+//
+// A plan speaks of Ghost modules; an operation is one kernel over one map or segment of a map. What an operation needs
+// of its inputs, row by row, is written down here once; program.cpp derives from it what may run fused, and in what order.
+#pragma once
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels.hpp"
+
+namespace ghostnets {
+
+// Zero-filled floats at a 64-byte boundary.
+class Floats {
+public:
+    Floats() = default;
+    explicit Floats(std::size_t count);
+    float* data() const { return data_.get(); }
+
+private:
+    struct Free {
+        void operator()(float* data) const;
+    };
+    std::unique_ptr<float[], Free> data_;
+};
+
+struct Tensor {
+    std::vector<int> shape;
+    const float* data = nullptr;  // C order; needed until the network is built
+    int size(int axis) const { return shape[axis]; }
+};
+
+// Channels of a map: `segments` runs of `channels`, each padded to kChannelBlock.
+struct Layout {
+    int segments = 1, channels = 0;
+    int padded() const { return round_up(channels, kChannelBlock); }
+    int stride() const { return segments * padded(); }  // floats of a pixel
+};
+
+// One step of a plan, as ghostnets/engine/plan.py writes it; maps are indices into the plan's layouts.
+struct Node {
+    std::string kind;  // stem, ghost, depthwise, pointwise, squeeze_excite, average, pool, linear
+    int input = -1, output = -1;
+    int residual = -1, gate = -1;  // of ghost: map to add, or to enlarge and multiply by
+    int stride = 1, dilation_h = 1, dilation_w = 1;
+    Activation activation = Activation::none;
+    Tensor weight, bias;                  // ghost: the primary convolution; squeeze_excite: the first layer
+    Tensor second_weight, second_bias;    // ghost: the cheap operations; squeeze_excite: the second layer
+};
+
+struct PlanSource {
+    std::vector<Layout> layouts;
+    std::vector<Node> nodes;
+    int in_channels = 3;
+    std::vector<float> scale, shift;  // of uint8 input: value * scale + shift, one of each a channel
+};
+
+// input: the image's row, as floats, with the stem's zero padding at both ends.
+enum class OpKind { input, dense, depthwise, combine, average, enlarge, scale, sum, mean };
+
+// dense reads all segments of a pixel; the others read and write `channels` floats from their offsets on.
+struct Op {
+    OpKind kind;
+    int in = -1, out = -1, other = -1;  // maps
+    int in_offset = 0, out_offset = 0, other_offset = 0, channels = 0;
+    int kernel_h = 1, kernel_w = 1, stride = 1, dilation_h = 1, dilation_w = 1;
+    Activation activation = Activation::none;
+    Combine combine = Combine::none;
+    int depth = 0, vectors = 0;  // dense: terms of a sum, vectors of outputs
+    Floats weights, bias;
+    Floats planar_weights;   // dense of the stem: for float images, whose planes are apart
+    bool starts_part = false;  // a part ends where all pixels must be known, or at the end of a bottleneck
+    bool is_stem = false;
+
+    // The kernels compute max(least, x) on the way; the rarer activations follow in place.
+    float least() const { return activation == Activation::relu ? 0.0f : -std::numeric_limits<float>::infinity(); }
+    bool has_late_activation() const { return activation > Activation::relu; }
+    // Output rows that are computed at a time.
+    int row_step() const {
+        return kind == OpKind::depthwise && pairs_rows(kernel_h, kernel_w, stride, std::max(dilation_h, dilation_w)) ? 2 : 1;
+    }
+    bool reads_other() const { return combine != Combine::none; }  // else it is there for its size
+    int pad_h() const { return dilation_h * (kernel_h / 2); }
+    int pad_w() const { return dilation_w * (kernel_w / 2); }
+};
+
+struct Network {
+    // Throws std::invalid_argument for a plan that is not sound.
+    Network(const PlanSource& source, const Kernels& kernels);
+
+    const Kernels& kernels;
+    std::vector<Layout> layouts;  // the plan's, then those of maps between the operations of one node
+    std::vector<Op> ops;          // up to the mean over all pixels
+    std::vector<Op> head;         // linear layers on it
+    int in_channels;
+    int features = 0, outputs = 0;  // floats of a pixel after the mean, and real outputs
+    std::vector<float> scale, shift;
+
+    // What map `in` of this height and width becomes.
+    static int out_size(const Op& op, int size, bool vertical);
+};
+
+}  // namespace ghostnets

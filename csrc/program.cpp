@@ -1,0 +1,152 @@
+#include "program.hpp"
+
+#include <algorithm>
+#include <climits>
+
+namespace ghostnets {
+
+namespace {
+
+// A part whose largest map takes more floats than this for each thread, and is this wide, runs by rows.
+constexpr long kRowModeFloats = 64 * 1024;
+constexpr int kRowModeWidth = 24;
+
+}  // namespace
+
+Program::Program(const Network& network, int images, int height, int width, int threads)
+    : net_(network), images_(images), threads_(threads), places_(network.layouts.size()),
+      sum_slots_(network.layouts.size(), 1), items_(threads) {
+    places_[net_.ops.front().out].height = height;
+    places_[net_.ops.front().out].width = width;
+    measure();
+    find_parts();
+    place();
+    for (const Part& part : parts_) {
+        if (part.by_row) {
+            plan_rows(part);
+        } else {
+            plan_whole(part);
+        }
+        barrier();
+    }
+    for (int i = 0; i < width; ++i) {
+        scale_row_.insert(scale_row_.end(), net_.scale.begin(), net_.scale.end());
+        shift_row_.insert(shift_row_.end(), net_.shift.begin(), net_.shift.end());
+    }
+}
+
+void Program::barrier() {
+    if (threads_ == 1) return;
+    for (std::vector<Item>& list : items_) list.push_back(Item{.op = -1});
+}
+
+// Heights, widths and strides of all maps.
+void Program::measure() {
+    for (const Op& op : net_.ops) {
+        Place& out = places_[op.out];
+        if (op.kind == OpKind::input) {
+            out.stride = net_.in_channels;
+            out.pitch = std::ptrdiff_t(net_.in_channels) * (out.width + 2 * op.pad_w());
+            zeros_size_ = out.pitch;
+            continue;
+        }
+        const Place& like = places_[op.kind == OpKind::enlarge ? op.other : op.in];
+        out.height = Network::out_size(op, like.height, true);
+        out.width = Network::out_size(op, like.width, false);
+        out.stride = net_.layouts[op.out].stride();
+        out.pitch = out.stride * out.width;
+    }
+    std::size_t segments = 1;
+    for (const Op& op : net_.ops) {
+        segments = std::max<std::size_t>(segments, op.is_stem ? op.kernel_h * net_.in_channels : op.kernel_h + 1);
+        if (op.kind == OpKind::dense) segments = std::max<std::size_t>(segments, net_.layouts[op.in].segments);
+    }
+    pointers_size_ = segments;
+}
+
+// Consecutive operations that run in the same way. A part ends where the plan says so.
+void Program::find_parts() {
+    const int count = int(net_.ops.size());
+    for (int first = 0, last; first < count; first = last) {
+        last = first + 1;
+        while (last < count && !net_.ops[last].starts_part) ++last;
+        bool by_row = false;
+        for (int i = first; i < last; ++i) {
+            const Place& out = places_[net_.ops[i].out];
+            const long floats = long(out.height) * out.pitch;
+            by_row |= net_.ops[i].kind == OpKind::input || (floats > kRowModeFloats * threads_ && out.width >= kRowModeWidth);
+        }
+        parts_.push_back({first, last, by_row});
+    }
+}
+
+// Which memory each map lives in, and where. Maps that are never needed together share their place.
+void Program::place() {
+    struct Life {
+        int from = INT_MAX, to = -1;
+    };
+    const int maps = int(places_.size()), count = int(parts_.size());
+    std::vector<Life> lives(maps);
+    std::vector<int> alias(maps, -1);
+    for (int p = 0; p < count; ++p)
+        for (int i = parts_[p].first; i < parts_[p].last; ++i)
+            for (int map : {net_.ops[i].in, net_.ops[i].out, net_.ops[i].reads_other() ? net_.ops[i].other : -1})
+                if (map >= 0) lives[map] = {std::min(lives[map].from, p), std::max(lives[map].to, p)};
+    for (int p = 0; p < count; ++p)
+        for (int i = parts_[p].first; i < parts_[p].last; ++i) {
+            const Op& op = net_.ops[i];
+            Place& place = places_[op.out];
+            if (place.kind != Place::nowhere) continue;
+            if (op.kind == OpKind::mean) {
+                place.kind = i + 1 == int(net_.ops.size()) ? Place::pooled : Place::replicated;
+            } else if (parts_[p].by_row && op.kind != OpKind::sum && lives[op.out].from == p && lives[op.out].to == p) {
+                place.kind = Place::ring;
+            } else {
+                place.kind = Place::shared;
+            }
+            if (op.kind == OpKind::scale && !parts_[p].by_row && lives[op.in].to == p) alias[op.out] = op.in;  // in place
+            if (op.kind == OpKind::sum && parts_[p].by_row) sum_slots_[op.out] = threads_;
+        }
+    for (const Part& part : parts_)
+        if (part.by_row)
+            for (int t = 0; t < threads_; ++t) grow_rings(part, row_order(part, t));
+
+    for (int map = 0; map < maps; ++map)
+        if (alias[map] >= 0) lives[alias[map]].to = std::max(lives[alias[map]].to, lives[map].to);
+    struct Taken {
+        std::size_t from, to;
+        Life life;
+    };
+    std::vector<Taken> taken;
+    std::vector<std::size_t> own(count, 0);
+    for (int map = 0; map < maps; ++map) {
+        Place& place = places_[map];
+        if (place.kind == Place::shared && alias[map] < 0) {
+            const std::size_t slots = std::max(sum_slots_[map], 1);
+            const std::size_t size = (slots * images_ * place.height * place.pitch + 31) / 16 * 16;
+            std::sort(taken.begin(), taken.end(), [](const Taken& a, const Taken& b) { return a.from < b.from; });
+            std::size_t at = 0;
+            for (const Taken& other : taken)
+                if (other.life.from <= lives[map].to && lives[map].from <= other.life.to && other.from < at + size)
+                    at = std::max(at, other.to);
+            place.offset = at;
+            taken.push_back({at, at + size, lives[map]});
+            shared_size_ = std::max(shared_size_, at + size);
+        } else if (place.kind == Place::ring || place.kind == Place::replicated) {
+            const std::size_t rows = place.kind == Place::ring ? place.rows : images_;
+            place.offset = own[lives[map].from];
+            own[lives[map].from] += (rows * place.pitch + 31) / 16 * 16;
+            own_size_ = std::max(own_size_, own[lives[map].from]);
+        }
+    }
+    for (int map = 0; map < maps; ++map)
+        if (alias[map] >= 0) places_[map].offset = places_[alias[map]].offset;
+}
+
+int Program::row_count(const Op& op) const { return places_[op.kind == OpKind::sum ? op.in : op.out].height; }
+
+bool Program::is_sink(const Op& op) const {
+    return op.kind == OpKind::sum || places_[op.out].kind != Place::ring;
+}
+
+}  // namespace ghostnets

@@ -1,0 +1,129 @@
+// A program: the operations of a network for so many images of one size and so many threads, laid out in time and memory.
+//
+// Each thread has a list of items and runs them in order; between parts, and wherever data crosses from one thread to
+// another, stands a barrier. Large maps are cut into rows: an item is one row of one operation, and each thread runs down
+// its share of the image through all operations of a part, so that a row is used while it is in the cache (a ring of a few
+// rows is all that is kept of the maps in between; at the border of two shares both compute the few rows they need).
+// Small maps are cut by channels: a thread computes some intrinsic maps and everything that follows from these alone.
+#pragma once
+
+#include <vector>
+
+#include "network.hpp"
+
+namespace ghostnets {
+
+struct Item {
+    int op;  // -1: a barrier
+    int image = 0;              // row items
+    int first_row = 0, rows = 0;  // of one image; of all images one after the other where the map is whole
+    int first = 0, count = 0;     // dense: vectors; others: channels
+    int first_pixel = 0, pixels = 0;  // dense of whole maps
+    bool by_row = false;
+    bool starts_sum = false;
+    int slot = 0;  // sum: whose share it is
+};
+
+struct Place {
+    enum Kind { nowhere, shared, ring, replicated, pooled } kind = nowhere;
+    int height = 0, width = 0;
+    int rows = 0;                  // of a ring
+    std::ptrdiff_t stride = 0, pitch = 0;  // floats of a pixel and of a row
+    std::size_t offset = 0;        // in the shared or in the thread's memory
+};
+
+// What a thread needs beside the program itself.
+struct Memory {
+    float* shared;      // one for all threads of the program
+    float* own;         // one for each thread
+    const float* zeros;
+    const float** pointers;
+    float* pooled;      // [image][features], where the mean over all pixels goes
+};
+
+struct Images {
+    const void* data;
+    bool bytes;  // uint8 (N, H, W, C), else float (N, C, H, W)
+};
+
+// Where thread `thread` of `threads` begins among `count` things; the next one's begin is its end.
+inline int share(int count, int thread, int threads) { return int(long(count) * thread / threads); }
+
+// Nearest neighbour, as torch.nn.functional.interpolate has it: the pixel of `from` that pixel `index` of `to` shows.
+inline int nearest(int index, int from, int to) {
+    const int source = int(float(index) * (float(from) / float(to)));
+    return source < from ? source : from - 1;
+}
+
+class Program {
+public:
+    Program(const Network& network, int images, int height, int width, int threads);
+
+    // Runs one thread's items; `wait` is the barrier. All threads of the program must run.
+    template <class Wait>
+    void run(const Memory& memory, const Images& images, int thread, Wait&& wait) const {
+        for (const Item& item : items_[thread]) {
+            if (item.op < 0) {
+                wait();
+            } else {
+                run(memory, images, item);
+            }
+        }
+    }
+
+    std::size_t shared_size() const { return shared_size_; }
+    std::size_t own_size() const { return own_size_; }
+    std::size_t zeros_size() const { return zeros_size_; }
+    std::size_t pointers_size() const { return pointers_size_; }
+
+private:
+    struct Part {
+        int first, last;  // operations
+        bool by_row;
+    };
+    struct Need {
+        int writer;  // operation
+        int low, high;  // rows
+    };
+    struct RowItem {
+        int op, row, rows;
+    };
+
+    // program.cpp
+    void measure();
+    void find_parts();
+    void place();
+    void barrier();
+
+    // rows.cpp
+    void plan_rows(const Part& part);
+    std::vector<RowItem> row_order(const Part& part, int thread) const;
+    std::vector<Need> needs(const Part& part, int op, int row) const;
+    int row_count(const Op& op) const;
+    bool is_sink(const Op& op) const;
+    void grow_rings(const Part& part, const std::vector<RowItem>& order);
+
+    // whole.cpp
+    void plan_whole(const Part& part);
+
+    // execute.cpp
+    void run(const Memory& memory, const Images& images, const Item& item) const;
+    void run_input(const Memory& memory, const Images& images, const Op& op, int image, int row) const;
+    void run_dense_row(const Memory& memory, const Images& images, const Op& op, int image, int row) const;
+    void run_dense_block(const Memory& memory, const Op& op, const Item& item) const;
+    void run_rows(const Memory& memory, const Op& op, int image, int row, int rows, int first, int count) const;
+    void run_sum(const Memory& memory, const Op& op, const Item& item) const;
+    void run_mean(const Memory& memory, const Op& op) const;
+    float* pixels(const Memory& memory, int map, int image, int row) const;
+
+    const Network& net_;
+    const int images_, threads_;
+    std::vector<Place> places_;   // of each map
+    std::vector<Part> parts_;
+    std::vector<int> sum_slots_;  // of each map: how many shares its sums come in
+    std::vector<std::vector<Item>> items_;  // of each thread
+    std::vector<float> scale_row_, shift_row_;
+    std::size_t shared_size_ = 0, own_size_ = 0, zeros_size_ = 0, pointers_size_ = 0;
+};
+
+}  // namespace ghostnets

@@ -1,0 +1,141 @@
+#include "session.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace ghostnets {
+
+namespace {
+
+constexpr int kImagesTogether = 4;  // that one thread takes at a time: their late maps still fit its cache
+constexpr std::size_t kSchedulesKept = 16;
+
+template <class Size>
+void grow(Size& size, Size wanted, std::vector<Floats>& memory, int count) {
+    if (wanted <= size && !memory.empty()) return;
+    size = std::max(size, wanted);
+    memory.clear();
+    for (int i = 0; i < count; ++i) memory.emplace_back(size);
+}
+
+void grow(std::size_t& size, std::size_t wanted, Floats& memory) {
+    if (wanted <= size && memory.data()) return;
+    size = std::max(size, wanted);
+    memory = Floats(size);
+}
+
+}  // namespace
+
+Session::Session(const PlanSource& plan, const Kernels& kernels, int threads)
+    : network_(plan, kernels), team_(threads), pointers_(threads) {}
+
+Session::Schedule& Session::schedule(int count, int height, int width) {
+    const Shape shape{count, height, width};
+    for (auto entry = schedules_.begin(); entry != schedules_.end(); ++entry)
+        if (entry->first == shape) {
+            schedules_.splice(schedules_.begin(), schedules_, entry);
+            return entry->second;
+        }
+    Schedule made;
+    std::map<std::pair<int, int>, const Program*> known;
+    const auto program = [&](int images, int threads) {
+        const Program*& entry = known[{images, threads}];
+        if (!entry) {
+            made.programs.push_back(std::make_unique<Program>(network_, images, height, width, threads));
+            entry = made.programs.back().get();
+            std::size_t& shared = threads == 1 ? made.shared_alone : made.shared_together;
+            shared = std::max(shared, entry->shared_size());
+            made.own = std::max(made.own, entry->own_size());
+            made.zeros = std::max(made.zeros, entry->zeros_size());
+            made.pointers = std::max(made.pointers, entry->pointers_size());
+        }
+        return entry;
+    };
+    const int threads = team_.size(), each = count / threads, left = count - each * threads;
+    made.alone.resize(threads);
+    for (int t = 0; t < threads; ++t)
+        for (int done = 0; done < each;) {
+            const int images = std::min(kImagesTogether, each - done);
+            made.alone[t].push_back({program(images, 1), t * each + done});
+            done += images;
+        }
+    if (left) made.together.push_back({program(left, threads), each * threads});
+    schedules_.emplace_front(shape, std::move(made));
+    if (schedules_.size() > kSchedulesKept) schedules_.pop_back();
+    return schedules_.front().second;
+}
+
+void Session::reserve(const Schedule& schedule, int count) {
+    const int threads = team_.size();
+    grow(size_alone_, schedule.shared_alone, alone_, threads);
+    grow(size_own_, schedule.own, own_, threads);
+    grow(size_together_, schedule.shared_together, together_);
+    grow(size_zeros_, schedule.zeros, zeros_);
+    std::size_t pointers = schedule.pointers;
+    for (const Op& op : network_.head) pointers = std::max<std::size_t>(pointers, network_.layouts[op.in].segments);
+    for (auto& list : pointers_) list.resize(std::max(list.size(), pointers));
+    if (std::size_t(count) > size_head_) {
+        size_head_ = count;
+        pooled_ = Floats(size_head_ * network_.features);
+        head_.clear();
+        for (const Op& op : network_.head) head_.emplace_back(size_head_ * op.channels);
+    }
+}
+
+// The linear layers, over all images at once: their weights are most of the network's and are read once.
+void Session::run_head(int thread, int count) {
+    const float* in = pooled_.data();
+    const int threads = team_.size(), width = network_.kernels.width;
+    for (std::size_t i = 0; i < network_.head.size(); ++i) {
+        const Op& op = network_.head[i];
+        const Layout& layout = network_.layouts[op.in];
+        const int from = long(op.vectors) * thread / threads, to = long(op.vectors) * (thread + 1) / threads;
+        if (i > 0) team_.barrier().wait();
+        for (int s = 0; s < layout.segments; ++s) pointers_[thread][s] = in + s * layout.padded();
+        DenseTask task{};
+        task.segments = pointers_[thread].data();
+        task.segment_count = layout.segments;
+        task.segment_length = layout.channels;
+        task.pixel_stride = layout.stride();
+        task.vector_stride = std::ptrdiff_t(op.depth) * width;
+        task.weights = op.weights.data() + from * task.vector_stride;
+        task.bias = op.bias.data() + from * width;
+        task.vectors = to - from;
+        task.columns = op.channels - from * width;
+        task.out = head_[i].data() + from * width;
+        task.out_stride = op.channels;
+        task.pixels = count;
+        task.least = op.least();
+        network_.kernels.dense(task);
+        in = head_[i].data();
+    }
+}
+
+void Session::run(const Images& images, int count, int height, int width, float* logits) {
+    const std::lock_guard<std::mutex> lock(turn_);
+    const Schedule& plan = schedule(count, height, width);
+    reserve(plan, count);
+    const std::size_t image_size = std::size_t(height) * width * network_.in_channels * (images.bytes ? 1 : sizeof(float));
+    const auto memory = [&](int thread, float* shared, int image) {
+        return Memory{shared, own_[thread].data(), zeros_.data(), pointers_[thread].data(),
+                      pooled_.data() + std::size_t(image) * network_.features};
+    };
+    const auto from = [&](int image) {
+        return Images{static_cast<const char*>(images.data) + image * image_size, images.bytes};
+    };
+    team_.run([&](int thread) {
+        for (const Piece& piece : plan.alone[thread])
+            piece.program->run(memory(thread, alone_[thread].data(), piece.image), from(piece.image), 0, [] {});
+        for (const Piece& piece : plan.together)
+            piece.program->run(memory(thread, together_.data(), piece.image), from(piece.image), thread,
+                               [this] { team_.barrier().wait(); });
+        if (!plan.alone[thread].empty()) team_.barrier().wait();
+        run_head(thread, count);
+    });
+    const Op& last = network_.head.back();
+    for (int image = 0; image < count; ++image)
+        std::memcpy(logits + std::size_t(image) * network_.outputs, head_.back().data() + std::size_t(image) * last.channels,
+                    network_.outputs * sizeof(float));
+}
+
+}  // namespace ghostnets

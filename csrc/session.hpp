@@ -1,0 +1,56 @@
+// A network ready to run: its weights, its threads, its memory, and a program for every shape it has seen lately.
+#pragma once
+
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <tuple>
+#include <vector>
+
+#include "network.hpp"
+#include "program.hpp"
+#include "threads.hpp"
+
+namespace ghostnets {
+
+class Session {
+public:
+    Session(const PlanSource& plan, const Kernels& kernels, int threads);
+
+    // images -> logits (count, outputs), C order. Calls from several threads take turns.
+    void run(const Images& images, int count, int height, int width, float* logits);
+
+    const Network& network() const { return network_; }
+    int threads() const { return team_.size(); }
+
+private:
+    // How a batch is cut: each thread takes images of its own, a few at a time; all work together on those left over.
+    struct Piece {
+        const Program* program;
+        int image;
+    };
+    struct Schedule {
+        std::vector<std::unique_ptr<Program>> programs;
+        std::vector<std::vector<Piece>> alone;  // of each thread
+        std::vector<Piece> together;
+        std::size_t shared_alone = 0, shared_together = 0, own = 0, zeros = 0, pointers = 0;
+    };
+    using Shape = std::tuple<int, int, int>;
+
+    Schedule& schedule(int count, int height, int width);
+    void reserve(const Schedule& schedule, int count);
+    void run_head(int thread, int count);
+
+    const Network network_;
+    Team team_;
+    std::mutex turn_;
+    std::list<std::pair<Shape, Schedule>> schedules_;  // the latest first
+    std::size_t size_alone_ = 0, size_together_ = 0, size_own_ = 0, size_zeros_ = 0, size_pointers_ = 0, size_head_ = 0;
+    std::vector<Floats> alone_, own_;  // of each thread
+    Floats together_, zeros_, pooled_;
+    std::vector<Floats> head_;         // outputs of each linear layer
+    std::vector<std::vector<const float*>> pointers_;
+};
+
+}  // namespace ghostnets

@@ -1,0 +1,94 @@
+// Vectors of floats by the compiler's vector extensions: one source for every instruction set.
+//
+// Everything lives in a namespace of its own for each instruction set, and no standard template is used here: the linker
+// merges equal inline functions, and must never choose an AVX-512 one for a processor without it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__AVX512F__)
+#define GHOSTNETS_ISA avx512
+#elif defined(__AVX2__)
+#define GHOSTNETS_ISA avx2
+#else
+#define GHOSTNETS_ISA baseline
+#endif
+
+namespace ghostnets::GHOSTNETS_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kWidth = 16;
+#elif defined(__AVX2__)
+constexpr int kWidth = 8;
+#else
+constexpr int kWidth = 4;
+#endif
+
+// Whether 32 vector registers are there to be tiled, or 16.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr bool kManyRegisters = true;
+#else
+constexpr bool kManyRegisters = false;
+#endif
+
+template <int N>
+struct VectorOf {
+    typedef float Float __attribute__((vector_size(N * sizeof(float))));
+    typedef std::int32_t Int __attribute__((vector_size(N * sizeof(float))));
+};
+template <int N>
+using Floats = typename VectorOf<N>::Float;
+
+template <int N>
+inline Floats<N> load(const float* from) {
+    Floats<N> value;
+    __builtin_memcpy(&value, from, sizeof value);
+    return value;
+}
+
+template <int N>
+inline void store(float* to, Floats<N> value) {
+    __builtin_memcpy(to, &value, sizeof value);
+}
+
+// The first half of a vector: the map's padding may end there.
+template <int N>
+inline void store_half(float* to, Floats<N> value) {
+    __builtin_memcpy(to, &value, sizeof value / 2);
+}
+
+template <int N>
+inline Floats<N> maximum(Floats<N> a, Floats<N> b) {
+    return a > b ? a : b;
+}
+
+template <int N>
+inline Floats<N> minimum(Floats<N> a, Floats<N> b) {
+    return a < b ? a : b;
+}
+
+// e^x to about 2 units in the last place: 2^n by the exponent bits, the rest by a polynomial (Cephes' expf).
+template <int N>
+inline Floats<N> exponential(Floats<N> x) {
+    using Int = typename VectorOf<N>::Int;
+    const Floats<N> zero{};
+    x = minimum<N>(maximum<N>(x, zero - 87.0f), zero + 88.0f);
+    const Floats<N> scaled = x * 1.44269504f;
+    const Int n = __builtin_convertvector(scaled + (scaled < zero ? zero - 0.5f : zero + 0.5f), Int);
+    const Floats<N> rounded = __builtin_convertvector(n, Floats<N>);
+    const Floats<N> r = (x - rounded * 0.693359375f) + rounded * 2.12194440e-4f;
+    Floats<N> p = zero + 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    const Floats<N> mantissa = p * r * r + r + 1.0f;
+    const Int bits = (n + 127) << 23;
+    Floats<N> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    return mantissa * power;
+}
+
+}  // namespace ghostnets::GHOSTNETS_ISA

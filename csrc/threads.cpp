@@ -1,0 +1,67 @@
+#include "threads.hpp"
+
+namespace ghostnets {
+
+namespace {
+
+// Between two barriers of a program threads are a few microseconds apart, unless one of them lost its core to another
+// process: then it must get this one's. Between two calls of a session a caller takes some tens of microseconds.
+constexpr int kWorkSpins = 500, kIdleSpins = 4000;
+
+inline void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+void Barrier::wait() {
+    if (threads_ == 1) return;
+    const std::uint32_t generation = generation_.load(std::memory_order_acquire);
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
+        arrived_.store(0, std::memory_order_relaxed);
+        generation_.store(generation + 1, std::memory_order_release);
+        generation_.notify_all();
+        return;
+    }
+    for (int i = 0; i < spins_; ++i) {
+        if (generation_.load(std::memory_order_acquire) != generation) return;
+        pause();
+    }
+    while (generation_.load(std::memory_order_acquire) == generation) generation_.wait(generation);
+}
+
+Team::Team(int threads) : barrier_(threads, kWorkSpins), gate_(threads, kIdleSpins) {
+    try {
+        for (int t = 1; t < threads; ++t) workers_.emplace_back([this, t] { serve(t); });
+    } catch (...) {  // the system gives no more threads; those that wait for the missing ones would never wake
+        std::terminate();
+    }
+}
+
+Team::~Team() {
+    stops_ = true;
+    gate_.wait();
+    for (std::thread& worker : workers_) worker.join();
+}
+
+void Team::run(const std::function<void(int)>& work) {
+    work_ = &work;
+    gate_.wait();
+    work(0);
+    gate_.wait();
+}
+
+void Team::serve(int thread) {
+    for (;;) {
+        gate_.wait();
+        if (stops_) return;
+        (*work_)(thread);
+        gate_.wait();
+    }
+}
+
+}  // namespace ghostnets

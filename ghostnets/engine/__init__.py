@@ -1,0 +1,5 @@
+"""The fused CPU engine: a GhostNet as one pass through the caches. Importing it loads no torch."""
+
+from ghostnets.engine.session import Session, compile, load  # noqa: A004
+
+__all__ = ["Session", "compile", "load"]

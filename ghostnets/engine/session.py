@@ -1,0 +1,231 @@
+"""Compiled networks: made from a module or a checkpoint, called with images, saved and loaded without torch."""
+
+import json
+import os
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from ghostnets.engine.plan import Array, Layout, Plan
+from ghostnets.errors import ConfigurationError, EngineError
+from ghostnets.files import write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ghostnets.checkpoints import Checkpoint
+
+__all__ = ["Session", "compile", "load"]
+
+METADATA_KEY = "ghostnets.engine"
+FORMAT_VERSION = 1
+
+
+class Session:
+    """A network that runs in the engine; made by ``compile`` or ``load``.
+
+    Call it with images, it returns the network's output (N, num_classes) in float32: a tensor for a tensor, an array
+    for an array. A session keeps the memory for the shapes it saw last, so the first call of a new shape takes longer.
+    It may be called from several threads, which then take turns; sessions of their own run side by side.
+
+    Args:
+        plan: What to run.
+        threads: Threads that share the work; all processors of this process by default.
+        isa: Instruction set, one of ``instruction_sets()``; the best that the processor has by default.
+
+    Raises:
+        EngineError: The engine was not built, or the plan is damaged.
+        ConfigurationError: ``threads`` is below 1, or the processor has no such instruction set.
+    """
+
+    def __init__(self, plan: Plan, *, threads: int | None = None, isa: str | None = None) -> None:
+        threads = len(os.sched_getaffinity(0)) if threads is None else threads
+        if not 1 <= threads <= 1024:
+            raise ConfigurationError(f"threads is {threads}; it must be from 1 to 1024.")
+        native = _native()
+        known = native.instruction_sets()
+        if isa is not None and isa not in known:
+            raise ConfigurationError(f"isa is {isa!r}; this processor has {', '.join(known)}.")
+        self.plan = plan
+        try:
+            self._native = native.Session(plan.native(), plan.tensors, threads, isa or "")
+        except (ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
+            raise EngineError(f"the plan cannot be run ({error}); compile the network again.") from error
+
+    @property
+    def threads(self) -> int:
+        """Threads that share the work, the caller's among them."""
+        return int(self._native.threads)
+
+    @property
+    def isa(self) -> str:
+        """The instruction set in use."""
+        return str(self._native.isa)
+
+    @overload
+    def __call__(self, images: "Tensor") -> "Tensor": ...
+    @overload
+    def __call__(self, images: npt.NDArray[Any]) -> Array: ...
+    def __call__(self, images: Any) -> Any:
+        """Runs the network.
+
+        Args:
+            images: Float32 (N, C, H, W), normalised as the network expects, or uint8 (N, H, W, C), whose normalisation
+                is computed here. Tensors must be on the CPU. Taken without a copy where they are contiguous.
+
+        Returns:
+            Float32 (N, num_classes), before any softmax.
+
+        Raises:
+            ConfigurationError: Another shape or type, or uint8 where ``compile`` was not given ``mean`` and ``std``.
+        """
+        is_array = isinstance(images, np.ndarray)
+        array = images if is_array else images.detach().numpy()
+        self._check(array)
+        logits = np.empty((len(array), self.plan.num_outputs), np.float32)
+        if len(array):
+            self._native.run(np.ascontiguousarray(array), logits)
+        return logits if is_array else import_module("torch").from_numpy(logits)
+
+    def _check(self, images: npt.NDArray[Any]) -> None:
+        is_bytes, channels = images.dtype == np.uint8, self.plan.in_channels
+        if is_bytes and not self.plan.mean:
+            raise ConfigurationError(
+                "the images are uint8, but this session does not know how to normalise them; give mean= and std= to"
+                " compile, or pass normalised float32 images (N, C, H, W)."
+            )
+        wanted = f"uint8 (N, H, W, {channels})" if is_bytes else f"float32 (N, {channels}, H, W)"
+        fits = images.ndim == 4 and images.shape[3 if is_bytes else 1] == channels
+        if not fits or images.dtype not in (np.uint8, np.float32) or min(images.shape[1:], default=0) < 1:
+            raise ConfigurationError(
+                f"the images are {images.dtype} {images.shape}; wanted are {wanted}, H and W from 1."
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes weights and plan as one safetensors file, which ``load`` reads without torch.
+
+        Raises:
+            StorageError: The file could not be written; an older one there is untouched.
+        """
+        plan = self.plan
+        description = {
+            "format_version": FORMAT_VERSION,
+            "in_channels": plan.in_channels,
+            "num_outputs": plan.num_outputs,
+            "mean": plan.mean,
+            "std": plan.std,
+            "layouts": [[layout.out_channels, layout.segments] for layout in plan.layouts],
+            "nodes": plan.nodes,
+        }
+        content = to_bytes(plan.tensors, metadata={METADATA_KEY: json.dumps(description)})
+        with write_atomically(path) as temporary:
+            temporary.write_bytes(content)
+
+
+def compile(  # noqa: A001
+    model: "nn.Module | Checkpoint | str | os.PathLike[str]",
+    *,
+    precision: str = "f32",
+    threads: int | None = None,
+    mean: tuple[float, ...] = (),
+    std: tuple[float, ...] = (),
+    isa: str | None = None,
+) -> Session:
+    """Compiles a network for the CPU of this machine.
+
+    Args:
+        model: A GhostNet, GhostNetV2 or GhostNetV3 of any width, a checkpoint of this project, or the path of one. The
+            network is taken in evaluation mode and left alone.
+        precision: ``"f32"``.
+        threads: See ``Session``.
+        mean: Of pixels in [0, 1], one value a channel, for uint8 images; a checkpoint brings its own.
+        std: As ``mean``.
+        isa: See ``Session``.
+
+    Raises:
+        EngineError: The engine was not built, or does not know a module of the network, which is named.
+        ConfigurationError: An argument is out of its range.
+        CheckpointError: The checkpoint cannot be read.
+    """
+    _native()
+    if precision != "f32":
+        raise ConfigurationError(f"precision is {precision!r}; the engine computes in 'f32'.")
+    from ghostnets.checkpoints import Checkpoint, read_checkpoint
+    from ghostnets.engine.planner import make_plan
+
+    if isinstance(model, str | os.PathLike):
+        model = read_checkpoint(model)
+    if isinstance(model, Checkpoint):
+        mean, std = tuple(model.preprocessing["mean"]), tuple(model.preprocessing["std"])
+        model = model.build()
+    plan = make_plan(model, mean=tuple(mean), std=tuple(std))
+    if not len(mean) == len(std) or len(mean) not in (0, plan.in_channels) or min(std, default=1) <= 0:
+        raise ConfigurationError(
+            f"mean is {mean} and std {std}; they must have {plan.in_channels} values each, those of std above 0."
+        )
+    return Session(plan, threads=threads, isa=isa)
+
+
+def load(path: str | os.PathLike[str], *, threads: int | None = None, isa: str | None = None) -> Session:
+    """Reads what ``Session.save`` wrote. Needs no torch.
+
+    Args:
+        path: The file.
+        threads: See ``Session``.
+        isa: See ``Session``.
+
+    Raises:
+        EngineError: The engine was not built, or the file is missing, damaged or of another version.
+    """
+    _native()
+    if not Path(path).is_file():
+        raise EngineError(f"there is no file {path}; Session.save writes one.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            description = json.loads((file.metadata() or {})[METADATA_KEY])
+        version = description["format_version"]
+        if version == FORMAT_VERSION:
+            return Session(
+                Plan(
+                    in_channels=int(description["in_channels"]),
+                    num_outputs=int(description["num_outputs"]),
+                    mean=tuple(map(float, description["mean"])),
+                    std=tuple(map(float, description["std"])),
+                    layouts=[Layout(*map(int, layout)) for layout in description["layouts"]],
+                    nodes=list(description["nodes"]),
+                    tensors=tensors,
+                ),
+                threads=threads,
+                isa=isa,
+            )
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, ConfigurationError):
+            raise
+        raise EngineError(f"{path} is no compiled network, or a damaged one ({error}); write it again.") from error
+    raise EngineError(
+        f"{path} has plan format {version}, this ghostnets reads format {FORMAT_VERSION}; compile the network again."
+    )
+
+
+def is_built() -> bool:
+    """Whether the compiled part of the engine was installed."""
+    return find_spec("ghostnets.engine._native") is not None
+
+
+def _native() -> Any:
+    """The compiled part of the engine."""
+    try:
+        return import_module("ghostnets.engine._native")
+    except ImportError as error:
+        raise EngineError(
+            "the engine was not built when ghostnets was installed, as there was no C++20 compiler; install one (g++ 11"
+            " or newer) and run 'pip install --force-reinstall --no-deps --no-binary ghostnets ghostnets' again, or run"
+            " the network in torch."
+        ) from error

@@ -1,0 +1,229 @@
+"""The engine against torch in float64: every network, odd sizes, all instruction sets, threads that race."""
+
+import copy
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from torch import Tensor, nn
+
+from ghostnets import engine
+from ghostnets.checkpoints import Checkpoint, save_checkpoint
+from ghostnets.engine import session as session_file
+from ghostnets.errors import ConfigurationError, EngineError
+from ghostnets.models import create_model
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+ISAS = session_file._native().instruction_sets() if session_file.is_built() else ["none"]
+
+
+def in_float64(model: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return copy.deepcopy(model).double()(x.double())
+
+
+def assert_close(got: Tensor, expected: Tensor) -> None:
+    assert got.dtype == torch.float32
+    assert got.shape == expected.shape
+    error = (got.double() - expected).abs().max() / expected.abs().max()
+    assert error < 1e-5, error
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    "name", ["ghostnet_050", "ghostnet_100", "ghostnet_130", "ghostnetv2_050", "ghostnetv2_100", "ghostnetv3_050"]
+)
+def test_networks_at_many_sizes(name: str, isa: str, randomize):
+    model = randomize(create_model(name, num_classes=13))
+    sessions = [engine.compile(model, threads=threads, isa=isa) for threads in (1, 2, 3)]
+    for shape in [(1, 1, 1), (1, 224, 224), (2, 33, 47), (5, 32, 40), (1, 7, 200), (3, 65, 31), (1, 160, 97)]:
+        x = torch.randn(shape[0], 3, *shape[1:])
+        expected = in_float64(model, x)
+        for session in sessions:
+            assert session.isa == isa
+            assert_close(session(x), expected)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"width": 0.1},
+        {"width": 0.35, "in_chans": 1},
+        {"width": 1.07},
+        {"ratio": 1, "width": 0.5},
+        {"ratio": 3, "width": 0.5},
+        {"ratio": 4, "width": 0.7, "cheap_kernel_size": 5},
+        {"cheap_kernel_size": 1, "width": 0.5},
+        {"cheap_kernel_size": 7, "width": 0.5},
+        {"output_stride": 8, "width": 0.5},
+        {"small_input": True, "in_chans": 5},
+        {"num_classes": 0},
+        {"num_classes": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["ghostnet_100", "ghostnetv2_100"])
+def test_arguments_of_the_family(name: str, arguments: dict[str, Any], randomize):
+    model = randomize(create_model(name, **arguments))
+    channels = arguments.get("in_chans", 3)
+    for threads in (1, 2):
+        session = engine.compile(model, threads=threads)
+        for shape in [(1, 75, 64), (3, 28, 28)]:
+            x = torch.randn(shape[0], channels, *shape[1:])
+            assert_close(session(x), in_float64(model, x))
+
+
+def test_every_size_and_batch(randomize):
+    model = randomize(create_model("ghostnet_050", num_classes=4))
+    session = engine.compile(model, threads=2)
+    for side in [*range(1, 40, 3), 63, 64, 95, 129, 190, 257, 320]:
+        x = torch.randn(1, 3, side, (side * 7) % 65 + 1)
+        assert_close(session(x), in_float64(model, x))
+    x = torch.randn(33, 3, 20, 23)
+    expected = in_float64(model, x)
+    for batch in range(34):
+        assert_close(session(x[:batch]), expected[:batch]) if batch else None
+    assert session(x[:0]).shape == (0, 4)
+
+
+def test_large_images_run_by_rows(randomize):
+    model = randomize(create_model("ghostnetv2_050", num_classes=4))
+    x = torch.randn(1, 3, 801, 900)
+    expected = in_float64(model, x)
+    for threads in (1, 3):
+        assert_close(engine.compile(model, threads=threads)(x), expected)
+
+
+def test_bytes_are_normalized_and_padding_is_not(randomize):
+    model = randomize(create_model("ghostnet_050", num_classes=4))
+    session = engine.compile(model, threads=2, mean=MEAN, std=STD)
+    for shape in [(1, 224, 224, 3), (3, 31, 45, 3)]:
+        pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
+        x = (pixels.double() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+        assert_close(session(pixels), in_float64(model, x.permute(0, 3, 1, 2)))
+
+
+def test_arrays_give_arrays_and_any_strides_are_taken(randomize):
+    model = randomize(create_model("ghostnet_050", num_classes=4))
+    session = engine.compile(model, threads=1)
+    x = torch.randn(2, 3, 40, 48)
+    expected = session(x)
+    answer = session(x.numpy())
+    assert isinstance(answer, np.ndarray)
+    assert np.array_equal(answer, expected.numpy())
+    assert torch.equal(session(x.to(memory_format=torch.channels_last)), expected)
+    read_only = x.numpy().copy()
+    read_only.flags.writeable = False
+    assert np.array_equal(session(read_only), answer)
+    assert torch.equal(session(x.requires_grad_()), expected)
+
+
+def test_repeated_runs_and_concurrent_callers_agree_to_the_bit(randomize):
+    model = randomize(create_model("ghostnetv2_100", num_classes=4))
+    sessions = [engine.compile(model, threads=threads) for threads in (3, 3, 2)]
+    inputs = [torch.randn(1, 3, 96, 100), torch.randn(4, 3, 50, 64)]
+    expected = [[session(x) for x in inputs] for session in sessions]
+    for _ in range(30):
+        assert all(torch.equal(sessions[0](x), y) for x, y in zip(inputs, expected[0], strict=True))
+
+    def call(number: int) -> bool:
+        i, j = number % 3, number // 3 % 2
+        return torch.equal(sessions[i](inputs[j]), expected[i][j])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(call, range(60)))
+
+
+def test_saved_and_loaded_without_torch(tmp_path: Path, randomize):
+    model = randomize(create_model("ghostnetv2_050", num_classes=6))
+    session = engine.compile(model, threads=1, mean=MEAN, std=STD)
+    session.save(tmp_path / "net.engine")
+    x = np.random.default_rng(0).standard_normal((2, 3, 64, 50), dtype=np.float32)
+    pixels = np.random.default_rng(1).integers(0, 256, (1, 30, 30, 3), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", x=x, pixels=pixels)
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import numpy as np; from ghostnets import engine\n"
+        "session = engine.load('net.engine', threads=1); images = np.load('images.npz')\n"
+        "np.savez('logits.npz', x=session(images['x']), pixels=session(images['pixels']))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    logits = np.load(tmp_path / "logits.npz")
+    assert np.array_equal(logits["x"], session(x))
+    assert np.array_equal(logits["pixels"], session(pixels))
+
+
+def test_files_that_cannot_be_used(tmp_path: Path, randomize):
+    path = tmp_path / "net.engine"
+    engine.compile(randomize(create_model("ghostnet_050", num_classes=3))).save(path)
+    with safe_open(path, framework="numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        description = json.loads(file.metadata()["ghostnets.engine"])
+
+    def rewrite(**changes: Any) -> None:
+        save_file(tensors, path, metadata={"ghostnets.engine": json.dumps(description | changes)})
+
+    rewrite(format_version=99)
+    with pytest.raises(EngineError, match="plan format 99, this ghostnets reads format 1"):
+        engine.load(path)
+    nodes = [dict(node) for node in description["nodes"]]
+    for change in [{"kind": "bogus"}, {"weight": "missing"}, {"input": 999}, {"weight": nodes[-1]["weight"]}]:
+        rewrite(nodes=[*nodes[:5], nodes[5] | change, *nodes[6:]])
+        with pytest.raises(EngineError, match="cannot be run"):
+            engine.load(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(EngineError, match="damaged"):
+        engine.load(path)
+    with pytest.raises(EngineError, match="there is no file"):
+        engine.load(tmp_path / "nothing")
+
+
+def test_checkpoints_bring_their_normalization(tmp_path: Path, randomize):
+    model = randomize(create_model("ghostnet_050", num_classes=2))
+    preprocessing = {"image_size": 32, "resize_to": 32, "mean": MEAN, "std": STD}
+    checkpoint = Checkpoint("ghostnet_050", {"num_classes": 2}, model.state_dict(), ("a", "b"), preprocessing)
+    save_checkpoint(tmp_path / "best.safetensors", checkpoint)
+    pixels = torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8)
+    expected = engine.compile(model, mean=MEAN, std=STD)(pixels)
+    assert torch.equal(engine.compile(checkpoint)(pixels), expected)
+    assert torch.equal(engine.compile(tmp_path / "best.safetensors")(pixels), expected)
+
+
+def test_arguments_and_images_out_of_range(randomize):
+    model = randomize(create_model("ghostnet_050", num_classes=3))
+    for arguments, message in [
+        ({"threads": 0}, "threads is 0"),
+        ({"isa": "abacus"}, "isa is 'abacus'; this processor has"),
+        ({"precision": "f8"}, "precision is 'f8'"),
+        ({"mean": (0.5,), "std": (0.5,)}, "they must have 3 values each"),
+        ({"mean": MEAN, "std": (0.1, 0.0, 0.1)}, "those of std above 0"),
+    ]:
+        with pytest.raises(ConfigurationError, match=message):
+            engine.compile(model, **arguments)
+    session = engine.compile(model)
+    for images in [
+        torch.zeros(3, 32, 32),
+        torch.zeros(1, 4, 32, 32),
+        torch.zeros(1, 3, 0, 32),
+        torch.zeros(1, 3, 32, 32, dtype=torch.float64),
+    ]:
+        with pytest.raises(ConfigurationError, match=r"wanted are float32 \(N, 3, H, W\)"):
+            session(images)
+    with pytest.raises(ConfigurationError, match="does not know how to normalise"):
+        session(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+    with pytest.raises(ConfigurationError, match=r"wanted are uint8 \(N, H, W, 3\)"):
+        engine.compile(model, mean=MEAN, std=STD)(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+
+
+def test_without_the_native_module_a_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "ghostnets.engine._native", None)
+    with pytest.raises(EngineError, match=r"the engine was not built .* C\+\+20 compiler"):
+        engine.compile(create_model("ghostnet_050"))
