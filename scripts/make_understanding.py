@@ -39,7 +39,7 @@ FIGURES = REPOSITORY / "docs" / "figures"
 PAGES = REPOSITORY / "build" / "understanding"
 PREPROCESSING = Preprocessing(224, 256, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # of the TensorFlow networks
 BATCH = 16
-ALONE = 3  # photographs that are measured one by one
+ALONE = 10  # photographs that are measured one by one
 
 
 def lite0() -> nn.Module:
