@@ -66,13 +66,27 @@ inline Floats<N> activated(Floats<N> x, Activation activation) {
     return x;
 }
 
-inline void activate(float* values, std::ptrdiff_t stride, int pixels, int channels, Activation activation) {
-    for (int p = 0; p < pixels; ++p)
-        for (int c = 0; c < channels; c += kBlock) {
-            float* value = values + p * stride + c;
-            store<kBlock>(value, activated<kBlock>(load<kBlock>(value), activation));
+template <int N>
+struct Activate {
+    static void visit(const ActivateTask& task, int c) {
+        for (int p = 0; p < task.pixels; ++p) {
+            float* value = task.values + p * task.stride + c;
+            store<N>(value, activated<N>(load<N>(value), task.activation));
         }
-}
+    }
+};
+
+inline void activate(const ActivateTask& task) { over_channels<Activate>(task); }
+
+template <int N>
+struct Enlarge {
+    static void visit(const EnlargeTask& task, int c) {
+        for (int p = 0; p < task.pixels; ++p)
+            store<N>(task.out + p * task.out_stride + c, load<N>(task.in + task.columns[p] * task.in_stride + c));
+    }
+};
+
+inline void enlarge(const EnlargeTask& task) { over_channels<Enlarge>(task); }
 
 struct SumTask {
     const float* in;

@@ -115,8 +115,8 @@ void Program::run_dense_block(const Memory& memory, const Op& op, const Item& it
     task.least = op.least();
     net_.kernels.dense(task);
     if (op.has_late_activation())
-        net_.kernels.activate(task.out, task.out_stride, task.pixels, std::min(task.vectors * width, task.columns),
-                              op.activation);
+        net_.kernels.activate({task.out, task.out_stride, task.pixels, std::min(task.vectors * width, task.columns),
+                               op.activation});
 }
 
 // A row of an operation that treats each channel alone, or as many as it takes at a time, over `count` channels from
@@ -161,7 +161,7 @@ void Program::run_rows(const Memory& memory, const Op& op, int image, int row, i
             net_.kernels.depthwise(task);
             if (op.has_late_activation())
                 for (int i = 0; i < rows; ++i)
-                    net_.kernels.activate(task.out[i], out.stride, out.width, count, op.activation);
+                    net_.kernels.activate({task.out[i], out.stride, out.width, count, op.activation});
             return;
         }
         case OpKind::combine:
@@ -177,10 +177,8 @@ void Program::run_rows(const Memory& memory, const Op& op, int image, int row, i
         }
         case OpKind::enlarge: {
             const float* source = pixels(memory, op.in, image, nearest(row, in.height, out.height)) + from;
-            float* to = target(row);
-            for (int x = 0; x < out.width; ++x)
-                std::memcpy(to + x * out.stride, source + nearest(x, in.width, out.width) * in.stride, count * sizeof(float));
-            return;
+            return net_.kernels.enlarge(
+                {source, in.stride, enlarged_columns_[op.out].data(), target(row), out.stride, out.width, count});
         }
         default: return;
     }

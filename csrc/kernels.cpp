@@ -31,7 +31,8 @@ const Kernels kBaselineKernels
         "generic",
 #endif
         GHOSTNETS_ISA::kWidth,  GHOSTNETS_ISA::dense,   GHOSTNETS_ISA::depthwise, GHOSTNETS_ISA::combine,
-        GHOSTNETS_ISA::average, GHOSTNETS_ISA::activate, GHOSTNETS_ISA::sum,      GHOSTNETS_ISA::normalize,
+        GHOSTNETS_ISA::average, GHOSTNETS_ISA::enlarge, GHOSTNETS_ISA::activate,  GHOSTNETS_ISA::sum,
+        GHOSTNETS_ISA::normalize,
 };
 
 }  // namespace ghostnets

@@ -84,6 +84,24 @@ struct AverageTask {
     int out_width, channels;
 };
 
+// out[p][c] = in[columns[p]][c]: one row of a gate, enlarged by its nearest neighbours.
+struct EnlargeTask {
+    const float* in;
+    std::ptrdiff_t in_stride;
+    const int* columns;
+    float* out;
+    std::ptrdiff_t out_stride;
+    int pixels, channels;
+};
+
+// In place, the rarer activations.
+struct ActivateTask {
+    float* values;
+    std::ptrdiff_t stride;
+    int pixels, channels;
+    Activation activation;
+};
+
 struct Kernels {
     const char* name;
     int width;  // floats in a vector
@@ -91,8 +109,8 @@ struct Kernels {
     void (*depthwise)(const DepthwiseTask&);
     void (*combine)(const CombineTask&);
     void (*average)(const AverageTask&);
-    // In place, the rarer activations; channels are a multiple of kChannelBlock.
-    void (*activate)(float* values, std::ptrdiff_t stride, int pixels, int channels, Activation activation);
+    void (*enlarge)(const EnlargeTask&);
+    void (*activate)(const ActivateTask&);
     // out[c] (+)= sum over pixels of in[p * stride + c].
     void (*sum)(const float* in, std::ptrdiff_t stride, int pixels, int channels, float* out, bool accumulate);
     // out[i] = in[i] * scale[i] + shift[i].

@@ -15,7 +15,7 @@ constexpr int kRowModeWidth = 24;
 
 Program::Program(const Network& network, int images, int height, int width, int threads)
     : net_(network), images_(images), threads_(threads), places_(network.layouts.size()),
-      sum_slots_(network.layouts.size(), 1), items_(threads) {
+      sum_slots_(network.layouts.size(), 1), items_(threads), enlarged_columns_(network.layouts.size()) {
     places_[net_.ops.front().out].height = height;
     places_[net_.ops.front().out].width = width;
     measure();
@@ -55,6 +55,8 @@ void Program::measure() {
         out.width = Network::out_size(op, like.width, false);
         out.stride = net_.layouts[op.out].stride();
         out.pitch = out.stride * out.width;
+        if (op.kind == OpKind::enlarge && enlarged_columns_[op.out].empty())
+            for (int x = 0; x < out.width; ++x) enlarged_columns_[op.out].push_back(nearest(x, places_[op.in].width, out.width));
     }
     std::size_t segments = 1;
     for (const Op& op : net_.ops) {

@@ -122,6 +122,7 @@ private:
     std::vector<Part> parts_;
     std::vector<int> sum_slots_;  // of each map: how many shares its sums come in
     std::vector<std::vector<Item>> items_;  // of each thread
+    std::vector<std::vector<int>> enlarged_columns_;  // of each map that a gate is enlarged to: which column is shown
     std::vector<float> scale_row_, shift_row_;
     std::size_t shared_size_ = 0, own_size_ = 0, zeros_size_ = 0, pointers_size_ = 0;
 };

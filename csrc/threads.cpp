@@ -18,15 +18,18 @@ inline void pause() {
 
 }  // namespace
 
+bool Barrier::arrive() {
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 < threads_) return false;
+    arrived_.store(0, std::memory_order_relaxed);
+    generation_.fetch_add(1, std::memory_order_release);
+    generation_.notify_all();
+    return true;
+}
+
 void Barrier::wait() {
     if (threads_ == 1) return;
     const std::uint32_t generation = generation_.load(std::memory_order_acquire);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
-        arrived_.store(0, std::memory_order_relaxed);
-        generation_.store(generation + 1, std::memory_order_release);
-        generation_.notify_all();
-        return;
-    }
+    if (arrive()) return;
     for (int i = 0; i < spins_; ++i) {
         if (generation_.load(std::memory_order_acquire) != generation) return;
         pause();
@@ -37,8 +40,11 @@ void Barrier::wait() {
 Team::Team(int threads) : barrier_(threads, kWorkSpins), gate_(threads, kIdleSpins) {
     try {
         for (int t = 1; t < threads; ++t) workers_.emplace_back([this, t] { serve(t); });
-    } catch (...) {  // the system gives no more threads; those that wait for the missing ones would never wake
-        std::terminate();
+    } catch (...) {  // those that are there wait for the missing ones: open the gate in their place, and let them go
+        stops_ = true;
+        for (int t = int(workers_.size()); t < threads; ++t) gate_.arrive();
+        for (std::thread& worker : workers_) worker.join();
+        throw;
     }
 }
 

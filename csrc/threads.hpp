@@ -17,6 +17,7 @@ class Barrier {
 public:
     Barrier(int threads, int spins) : threads_(threads), spins_(spins) {}
     void wait();
+    bool arrive();  // without waiting; true for the last, who opens it
 
 private:
     const std::uint32_t threads_;
@@ -27,7 +28,7 @@ private:
 
 class Team {
 public:
-    explicit Team(int threads);
+    explicit Team(int threads);  // throws std::system_error where the system gives no more threads
     ~Team();
     Team(const Team&) = delete;
     Team& operator=(const Team&) = delete;

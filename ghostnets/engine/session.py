@@ -55,8 +55,10 @@ class Session:
         self.plan = plan
         try:
             self._native = native.Session(plan.native(), plan.tensors, threads, isa or "")
-        except (ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError) as error:
             raise EngineError(f"the plan cannot be run ({error}); compile the network again.") from error
+        except RuntimeError as error:
+            raise EngineError(f"{threads} threads cannot be started ({error}); ask for fewer.") from error
 
     @property
     def threads(self) -> int:

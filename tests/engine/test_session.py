@@ -227,3 +227,17 @@ def test_without_the_native_module_a_sentence_says_what_to_do(monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "ghostnets.engine._native", None)
     with pytest.raises(EngineError, match=r"the engine was not built .* C\+\+20 compiler"):
         engine.compile(create_model("ghostnet_050"))
+
+
+def test_threads_that_the_system_does_not_give(tmp_path: Path, randomize):
+    engine.compile(randomize(create_model("ghostnet_050", num_classes=3))).save(tmp_path / "net.engine")
+    code = (
+        "import resource; from ghostnets import engine; from ghostnets.errors import EngineError\n"
+        "session = engine.load('net.engine', threads=2)\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 300 * 2**20,) * 2)\n"
+        "try:\n    engine.load('net.engine', threads=900)\n"
+        "except EngineError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("900 threads cannot be started")
