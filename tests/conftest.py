@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +14,15 @@ from PIL import Image
 from torch import nn
 
 from ghostnets.cli.main import main
+from ghostnets.engine.session import is_built
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The engine is tested wherever it can be built: with a compiler, an engine that is missing is a failure."""
+    if not is_built() and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        for item in items:
+            if "tests/engine/" in item.path.as_posix():
+                item.add_marker(pytest.mark.skip(reason="the engine needs a C++ compiler"))
 
 
 @pytest.fixture(autouse=True)
