@@ -78,8 +78,31 @@ void Program::find_parts() {
             const long floats = long(out.height) * out.pitch;
             by_row |= net_.ops[i].kind == OpKind::input || (floats > kRowModeFloats * threads_ && out.width >= kRowModeWidth);
         }
+        if (by_row && threads_ > 1 && keeps_what_it_reads(first, last)) {
+            if (net_.ops[first].kind == OpKind::input) {
+                last = first + 2;  // the stem alone
+            } else {
+                by_row = false;
+            }
+        }
         parts_.push_back({first, last, by_row});
     }
+}
+
+// Whether a map is written and read in these operations and needed after them as well: at the border of two shares, both
+// threads would write the same rows of it. (Sums read no row but their own.)
+bool Program::keeps_what_it_reads(int first, int last) const {
+    const auto reads = [&](int i, int map) {
+        const Op& op = net_.ops[i];
+        return op.in == map || (op.reads_other() && op.other == map);
+    };
+    for (int i = first; i < last; ++i) {
+        bool inside = false, later = false;
+        for (int j = i + 1; j < int(net_.ops.size()); ++j)
+            if (reads(j, net_.ops[i].out) && net_.ops[j].kind != OpKind::sum) (j < last ? inside : later) = true;
+        if (inside && later) return true;
+    }
+    return false;
 }
 
 // Which memory each map lives in, and where. Maps that are never needed together share their place.

@@ -92,6 +92,7 @@ private:
     // program.cpp
     void measure();
     void find_parts();
+    bool keeps_what_it_reads(int first, int last) const;
     void place();
     void barrier();
 
