@@ -12,6 +12,7 @@ def test_bandwidth_is_that_of_the_next_larger_set():
 def test_measures_every_precision_that_torch_multiplies(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(limits, "SECONDS", 0.01)
     monkeypatch.setattr(limits, "MATRIX_SIDE", 64)
+    monkeypatch.setattr(limits, "MAP_SIDE", 8)
     monkeypatch.setattr(limits, "WORKING_SETS", (1 << 16, 1 << 20))
     machine = measure_limits(threads=1)
     assert machine.threads == 1
@@ -23,4 +24,5 @@ def test_measures_every_precision_that_torch_multiplies(monkeypatch: pytest.Monk
         raise RuntimeError("no kernel")
 
     monkeypatch.setattr(torch, "_int_mm", refuse)
-    assert "int8" not in measure_limits(threads=1).macs_per_second
+    monkeypatch.setattr(torch, "mm", refuse)
+    assert set(measure_limits(threads=1).macs_per_second) == {"f32", "bf16"}  # by the convolution
