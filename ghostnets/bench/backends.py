@@ -1,10 +1,12 @@
 """Ways to run a network, each set up as its own documentation advises for a processor."""
 
 import copy
+import ctypes
+import sys
 import tempfile
 import warnings
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
 from pathlib import Path
@@ -187,9 +189,34 @@ def _openvino(model: nn.Module, x: Tensor, precision: str, threads: int, calibra
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
     }
-    request = openvino.Core().compile_model(converted, "CPU", settings).create_infer_request()
+    with _signal_stack_kept():
+        request = openvino.Core().compile_model(converted, "CPU", settings).create_infer_request()
     array = x.numpy()
     return lambda: request.infer({0: array}, share_inputs=True, share_outputs=True)[0]
+
+
+class _SignalStack(ctypes.Structure):
+    """``stack_t`` of Linux."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextmanager
+def _signal_stack_kept() -> Iterator[None]:
+    """Puts the stack that signals of this thread are handled on back to what it was.
+
+    OpenVINO 2026.4 sets another one when it compiles for bf16, and frees it: the next Ctrl-C would end the process with
+    a segmentation fault.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    libc, before = ctypes.CDLL(None), _SignalStack()
+    libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        libc.sigaltstack(ctypes.byref(before), None)
 
 
 def _engine(model: nn.Module, x: Tensor, precision: str, threads: int, _: list[Array]) -> Callable[[], Any]:

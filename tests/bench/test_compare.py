@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,20 @@ def test_int8_where_a_backend_has_it():
         prepared = prepare(backend, model, x, precision="int8", threads=1)
         difference = np.abs(prepared.output - expected).max() / np.abs(expected).max()
         assert 1e-6 < difference < 0.2, backend  # some rounding, as it must be, and not much
+
+
+def test_signals_still_arrive():
+    """In a process of its own: where one is not handled, the process is gone."""
+    code = """
+import faulthandler, os, signal
+from ghostnets.bench import Settings, compare
+faulthandler.enable()  # which, as pytest does, has signals handled on a stack of their own
+compare(Settings(("ghostnet_050",), ("openvino",), precisions=("f32", "bf16"), image_size=32, runs=4, rounds=2))
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n")
 
 
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="inductor needs a C++ compiler")
