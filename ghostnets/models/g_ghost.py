@@ -255,6 +255,8 @@ class GGhostRegNet(Network):
         self.num_features = in_channels
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(drop_rate)
+        self.head_features = self.num_features
+        self.fc: nn.Module
         self.reset_classifier(num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -272,11 +274,6 @@ class GGhostRegNet(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the classifier by a new, randomly initialised one; 0 removes it."""
-        self.num_classes = num_classes
-        self.fc: nn.Module = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
 
 def _arguments(depths: tuple[int, ...], widths: tuple[int, ...], group_width: int) -> dict[str, Any]:

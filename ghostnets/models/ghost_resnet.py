@@ -212,6 +212,8 @@ class GhostResNet(Network):
         self.num_features = in_channels
         self.global_pool = nn.AdaptiveAvgPool2d(1)
         self.drop = nn.Dropout(drop_rate)
+        self.head_features = self.num_features
+        self.classifier: nn.Module
         self.reset_classifier(num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -225,11 +227,6 @@ class GhostResNet(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the classifier by a new, randomly initialised one; 0 removes it."""
-        self.num_classes = num_classes
-        self.classifier: nn.Module = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
 
 def _imagenet(depth: int) -> dict[str, Any]:

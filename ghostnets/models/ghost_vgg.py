@@ -104,6 +104,8 @@ class GhostVGG(Network):
         self.fc = nn.Linear(self.num_features, HEAD_CHANNELS)
         self.act = nn.ReLU(inplace=True)
         self.drop = nn.Dropout(drop_rate)
+        self.head_features = HEAD_CHANNELS
+        self.classifier: nn.Module
         self.reset_classifier(num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -117,11 +119,6 @@ class GhostVGG(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the classifier by a new, randomly initialised one; 0 removes it."""
-        self.num_classes = num_classes
-        self.classifier: nn.Module = nn.Linear(HEAD_CHANNELS, num_classes) if num_classes else nn.Identity()
 
 
 def _pool(resolution: Dilation) -> nn.Module:

@@ -162,6 +162,8 @@ class GhostNet(Network):
         self.conv_head = nn.Conv2d(self.num_features, HEAD_CHANNELS, 1)
         self.act2 = nn.ReLU(inplace=True)
         self.drop = nn.Dropout(drop_rate)
+        self.head_features = HEAD_CHANNELS
+        self.classifier: nn.Module
         self.reset_classifier(num_classes)
 
     def make_block(
@@ -181,8 +183,3 @@ class GhostNet(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the classifier by a new, randomly initialised one; 0 removes it."""
-        self.num_classes = num_classes
-        self.classifier: nn.Module = nn.Linear(HEAD_CHANNELS, num_classes) if num_classes else nn.Identity()

@@ -50,6 +50,7 @@ class Network(nn.Module):
         path: Names of the modules that ``forward_features`` runs, in order; each takes the output of the one before.
         feature_levels: The maps a backbone can give, fine to coarse.
         num_features: Channels of the last map.
+        head_features: Numbers that the last linear layer takes.
         num_classes: Size of the classifier; 0 for none.
         classifier_name: Name of the last linear layer, as in the state dict.
         has_wide_map: Whether the last level is a 1x1 convolution to many channels, of the stride of the level before.
@@ -62,6 +63,7 @@ class Network(nn.Module):
         path: tuple[str, ...]
         feature_levels: tuple[FeatureLevel, ...]
         num_features: int
+        head_features: int
         num_classes: int
     classifier_name = "classifier"
     has_wide_map = False
@@ -86,6 +88,13 @@ class Network(nn.Module):
             if not is_right:
                 raise ConfigurationError(f"{type(self).__name__}: {name} is {value}; it must be {wanted}.")
         self.num_classes = num_classes
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replaces the last linear layer by a new, randomly initialised one; 0 removes it."""
+        self.num_classes = num_classes
+        owner, _, name = self.classifier_name.rpartition(".")
+        layer = nn.Linear(self.head_features, num_classes) if num_classes else nn.Identity()
+        setattr(self.get_submodule(owner), name, layer)
 
 
 class Dilation:

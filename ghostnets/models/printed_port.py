@@ -128,7 +128,7 @@ class PrintedGhostNet(Network):
             drop_path_rate=drop_path_rate,
             output_stride=output_stride,
         )
-        self.revised, self.num_features = revised, 960
+        self.revised, self.num_features, self.head_features = revised, 960, 1280
         resolution = Dilation(output_stride)
         resolution.next(2)
         self.features = nn.Sequential(
@@ -168,11 +168,6 @@ class PrintedGhostNet(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.squeeze(self.features(x)).flatten(1))
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the last linear layer by a new, randomly initialised one; 0 removes it."""
-        self.num_classes = num_classes
-        self.classifier[4] = nn.Linear(1280, num_classes) if num_classes else nn.Identity()
 
 
 def depthwise_bn(channels: int, kernel_size: int, stride: int, dilation: int) -> nn.Sequential:
