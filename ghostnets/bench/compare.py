@@ -12,7 +12,7 @@ import torch
 from ghostnets.bench.backends import BACKENDS, PRECISIONS, prepare
 from ghostnets.bench.networks import Contestant, contestant
 from ghostnets.errors import ConfigurationError, EngineError, UnknownNameError
-from ghostnets.measure import Timing, alternate, count, processor_name, ratio
+from ghostnets.measure import Cost, Runner, Timing, alternate, count, processor_name, ratio
 
 __all__ = ["Comparison", "Row", "Settings", "compare"]
 
@@ -130,12 +130,14 @@ def compare(
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     versions |= {BACKENDS[name].libraries[0]: BACKENDS[name].version for name in settings.backends}
     left_out: list[str] = []
-    known: dict[tuple[str, str, str, int, int], tuple[Contestant, Any, float]] = {}
+    known: dict[tuple[str, str, str, int, int], tuple[Contestant, Runner, float]] = {}
+    costs: dict[str, Cost] = {}
     threads_before = torch.get_num_threads()
     for network in settings.networks:
         torch.manual_seed(0)
         entrant = contestant(network, image_size=settings.image_size)
         shape = (3, entrant.image_size, entrant.image_size)
+        costs[network] = count(entrant.model, shape)
         for batch in settings.batches:
             x = torch.randn(batch, *shape)
             calibration = [torch.randn(batch, *shape).numpy() for _ in range(CALIBRATION_BATCHES)]
@@ -168,8 +170,7 @@ def compare(
     rows = []
     for key, (entrant, _, difference) in known.items():
         network, backend, precision, batch, threads = key
-        cost = count(entrant.model, (3, entrant.image_size, entrant.image_size))
-        timing = timings[_name(key)]
+        cost, timing = costs[network], timings[_name(key)]
         rows.append(
             Row(
                 *(network, backend, precision, batch, threads, entrant.image_size, cost.params, cost.macs),
