@@ -1,4 +1,4 @@
-"""An HTTP service in front of an artefact. Importing this room needs nothing of the extra ``serve``; running it does."""
+"""An HTTP service in front of an artefact. Importing it needs nothing of the extra ``serve``; running it does."""
 
 from typing import TYPE_CHECKING
 

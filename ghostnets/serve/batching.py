@@ -1,6 +1,7 @@
 """Images that come one at a time go through a network together."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,8 +19,8 @@ Network = Callable[[Pixels], Scores]
 class Batcher:
     """Puts images into batches and runs them, each network in a thread of its own.
 
-    An image waits until a network is free and ``max_batch`` images or ``max_wait`` seconds have come together, whichever
-    is first. While every network is busy images gather by themselves, so under load batches are full without waiting.
+    An image waits until a network is free, and then until ``max_batch`` images or ``max_wait`` seconds have come
+    together. While every network is busy images gather by themselves, so under load batches are full without waiting.
 
     Made inside a running event loop; ``close`` ends it.
 
@@ -56,7 +57,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while True:
             batch = await self._collect()
-            start = loop.time()
+            start = time.perf_counter()
             try:
                 rows = await loop.run_in_executor(self.threads, _run, network, [image for image, _, _ in batch])
             except Exception as error:
@@ -64,7 +65,7 @@ class Batcher:
                     if not answer.done():
                         answer.set_exception(error)
                 continue
-            self.observe(len(batch), loop.time() - start)
+            self.observe(len(batch), time.perf_counter() - start)
             for (_, answer, _), row in zip(batch, rows, strict=True):
                 if not answer.done():  # its client may have gone
                     answer.set_result(row)

@@ -9,12 +9,14 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
-from ghostnets.serve.refusal import Refusal
+from ghostnets.serve.request_error import RequestError
 from ghostnets.serve.schemas import ImagesAsJson
 
 __all__ = ["Upload", "is_form_or_json", "read_uploads"]
 
-KINDS = "image/* or application/octet-stream (one image as it is), multipart/form-data (files), application/json (base64)"
+KINDS = (
+    "image/* or application/octet-stream (one image as it is), multipart/form-data (files), application/json (base64)"
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def read_uploads(content_type: str, body: bytes, *, max_images: int) -> list[Upl
         max_images: At most so many files.
 
     Raises:
-        Refusal: 415 for another content type, 400 for a body that does not fit it, 413 for too many files.
+        RequestError: 415 for another content type, 400 for a body that does not fit it, 413 for too many files.
     """
     media_type = _media_type(content_type)
     if _is_raw(media_type):
@@ -54,9 +56,9 @@ def read_uploads(content_type: str, body: bytes, *, max_images: int) -> list[Upl
     elif media_type == "application/json":
         uploads = _from_json(body, max_images)
     else:
-        raise Refusal(415, f"the content type is {content_type[:100]!r}; send {KINDS}.")
+        raise RequestError(415, f"the content type is {content_type[:100]!r}; send {KINDS}.")
     if not uploads:
-        raise Refusal(400, "the request holds no image; send at least one.")
+        raise RequestError(400, "the request holds no image; send at least one.")
     return uploads
 
 
@@ -72,15 +74,15 @@ def _from_json(body: bytes, max_images: int) -> list[Upload]:
     try:
         images = ImagesAsJson.model_validate_json(body).images
     except ValueError as error:  # pydantic's, of JSON that is none and of JSON of another shape
-        raise Refusal(400, 'the JSON is not {"images": ["base64 of a file", ...]}; send that.') from error
+        raise RequestError(400, 'the JSON is not {"images": ["base64 of a file", ...]}; send that.') from error
     if len(images) > max_images:
-        raise Refusal(413, _too_many(len(images), max_images))
+        raise RequestError(413, _too_many(len(images), max_images))
     uploads = []
     for index, text in enumerate(images):
         try:
             uploads.append(Upload(None, base64.b64decode(text, validate=True)))
         except (binascii.Error, ValueError) as error:
-            raise Refusal(400, f"image {index} is no base64; send the file's bytes in standard base64.") from error
+            raise RequestError(400, f"image {index} is no base64; send the file's bytes in standard base64.") from error
     return uploads
 
 
@@ -89,14 +91,16 @@ def _from_form(content_type: str, body: bytes, max_images: int) -> list[Upload]:
     try:
         boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
         if not boundary:
-            raise Refusal(400, "the form names no boundary in its content type; let the HTTP library write the header.")
+            raise RequestError(
+                400, "the form names no boundary in its content type; let the HTTP library write the header."
+            )
         parser = MultipartParser(boundary, collector.callbacks())
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
-        raise Refusal(400, f"the form cannot be read ({error}); send multipart/form-data with files.") from error
+        raise RequestError(400, f"the form cannot be read ({error}); send multipart/form-data with files.") from error
     if not collector.is_whole:
-        raise Refusal(400, "the form breaks off before its last boundary; send it again.")
+        raise RequestError(400, "the form breaks off before its last boundary; send it again.")
     return collector.files
 
 
@@ -111,7 +115,8 @@ class _Files:
         self.files: list[Upload] = []
         self.is_whole = False
         self.max_images = max_images
-        self.field, self.value, self.name = b"", b"", None
+        self.name: str | None = None
+        self.field, self.value = b"", b""
         self.chunks: list[bytes] = []
 
     def callbacks(self) -> Any:
@@ -126,7 +131,7 @@ class _Files:
         }
 
     def begin(self) -> None:
-        self.name: str | None = None
+        self.name = None
         self.field, self.value = b"", b""
         self.chunks = []
 
@@ -150,7 +155,7 @@ class _Files:
         if self.name is None:
             return
         if len(self.files) == self.max_images:
-            raise Refusal(413, f"the form holds more than {self.max_images} files; send several requests.")
+            raise RequestError(413, f"the form holds more than {self.max_images} files; send several requests.")
         self.files.append(Upload(self.name, b"".join(self.chunks)))
 
     def finish(self) -> None:

@@ -2,12 +2,12 @@
 
 from ghostnets.errors import GhostNetsError
 
-__all__ = ["RETRY_AFTER", "Refusal"]
+__all__ = ["RETRY_AFTER", "RequestError"]
 
 RETRY_AFTER = 1  # seconds: a full queue of 256 images is empty again after about that
 
 
-class Refusal(GhostNetsError):
+class RequestError(GhostNetsError):
     """Answered with ``status`` and ``{"error": sentence}``; for 429 with Retry-After.
 
     Args:
