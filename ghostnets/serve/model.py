@@ -116,10 +116,7 @@ class Model:
             raise ImageError(
                 f"{name} has more than {self.max_pixels / 1e6:g} million pixels, the limit; scale it down."
             )
-        try:
-            return self.preprocessing.center(self.preprocessing.read(stream)).permute(1, 2, 0).numpy()
-        except Exception as error:
-            raise ImageError(f"{name} cannot be read as an image.") from error
+        return self.preprocessing.pixels(stream, name=name)
 
 
 def _digest(path: Path) -> str:
