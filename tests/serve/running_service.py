@@ -1,4 +1,4 @@
-"""A small network as a plan of the engine, a service in this process, and one in a process of its own."""
+"""A small network as a plan of the engine, image files, and a service in a process of its own."""
 
 import http.client
 import io
@@ -8,12 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
@@ -36,11 +35,6 @@ def write_plan(path: Path, *, seed: int = 0, names: tuple[str, ...] = NAMES) -> 
     session = engine.compile(network.eval(), threads=1, mean=preprocessing.mean, std=preprocessing.std)
     session.save(path, metadata={METADATA_KEY: description.to_json()})
     return path
-
-
-@pytest.fixture(scope="session")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_plan(tmp_path_factory.mktemp("plan") / "net.engine")
 
 
 def encoded(colour: int = 0, kind: str = "JPEG", size: tuple[int, int] = (48, 40)) -> bytes:
@@ -87,28 +81,22 @@ class Process:
         connection.close()
         return answer.status, json.loads(content) if content.startswith(b"{") else content
 
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     def end(self) -> int:
-        """SIGTERM and the exit code."""
+        """SIGTERM where it still runs, and the exit code."""
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.events.append(json.loads(line))
+        log = self.process.stderr
+        assert log is not None
+        if not log.closed:
+            self.events += map(json.loads, log)
+            log.close()
         return self.process.wait(20)
-
-
-@pytest.fixture
-def start(plan: Path) -> Iterator[Callable[..., Process]]:
-    """Starts services; what still runs at the end of the test is ended."""
-    started: list[Process] = []
-
-    def run(*arguments: str, plan: Path = plan) -> Process:
-        started.append(Process(plan, *arguments))
-        return started[-1]
-
-    yield run
-    for process in started:
-        process.end()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
