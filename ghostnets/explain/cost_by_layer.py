@@ -15,8 +15,8 @@ class LayerShare:
     """A Ghost module with everything in it, or what stands beside them.
 
     Attributes:
-        name: Of the Ghost module. Of everything else: of the block whose rest it is, or of the module itself where it
-            stands in no block with Ghost modules; "" is what the network does outside of its modules.
+        name: Of the Ghost module; or of the block whose rest it is, with or without Ghost modules in it; or of a module
+            that stands in no block. "" is what the network does outside of its modules.
         is_ghost: Whether it is a Ghost module.
         macs: Multiply-adds of its convolutions and linear layers, for one image.
         seconds: Median over the runs, measured module by module and added up.
@@ -42,7 +42,7 @@ def cost_by_layer(model: nn.Module, x: Tensor, *, runs: int = 10) -> list[LayerS
     seconds: dict[str, float] = {}
     for module in profile(model, x, runs=runs).modules:
         within = (name for name in (*ghosts, *blocks) if f"{module.name}.".startswith(f"{name}."))
-        name = next(within, module.name.partition(".")[0])
+        name = next(within, module.name.rpartition(".")[0] or module.name)
         macs[name] = macs.get(name, 0) + module.macs
         seconds[name] = seconds.get(name, 0.0) + module.seconds
     order = {name: place for place, (name, _) in enumerate(model.named_modules())}
