@@ -19,6 +19,7 @@ VERBS = {
     "train": "train a network on a folder of images (or on the embedded Fashion-MNIST)",
     "eval": "measure a checkpoint on labelled images",
     "predict": "classify images with a checkpoint",
+    "export": "write a checkpoint as ONNX, OpenVINO, ... : run there, and compared",
     "list": "the networks: parameters, multiply-adds, published accuracy, downloadable weights",
     "import": "turn other people's weights into a checkpoint of this project",
     "explain": "look inside a network with images: redundant maps, ghosts, cheap kernels; one HTML page",
