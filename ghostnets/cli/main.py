@@ -22,6 +22,7 @@ VERBS = {
     "export": "write a checkpoint as ONNX, OpenVINO, ... : run there, and compared",
     "list": "the networks: parameters, multiply-adds, published accuracy, downloadable weights",
     "import": "turn other people's weights into a checkpoint of this project",
+    "serve": "answer HTTP requests with classes, from an artefact or a checkpoint",
     "explain": "look inside a network with images: redundant maps, ghosts, cheap kernels; one HTML page",
     "tables": "the papers' tables: published beside counted here",
     "bench": "time networks side by side, in every backend, in one run",

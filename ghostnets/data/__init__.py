@@ -1,22 +1,29 @@
-"""Images in: folders, the embedded set, preprocessing and batches."""
+"""Images in: folders, the embedded set, preprocessing and batches.
 
+What trains needs torch, what only reads images does not; so each name is imported when it is first asked for.
+"""
+
+import importlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ghostnets.data.fashion_mnist import FashionMnist
-from ghostnets.data.folders import ImageFolder, find_images
-from ghostnets.data.images import IMAGE_SUFFIXES, decode, read_image
-from ghostnets.data.sets import (
-    ArrayImages,
-    FileImages,
-    Images,
-    ImageSplits,
-    evaluation_batches,
-    load_files,
-    training_batches,
-)
-from ghostnets.data.transforms import CropAndFlip, Preprocessing, ShiftAndFlip
 from ghostnets.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ghostnets.data.fashion_mnist import FashionMnist
+    from ghostnets.data.folders import ImageFolder, find_images
+    from ghostnets.data.images import IMAGE_SUFFIXES, decode, read_image
+    from ghostnets.data.sets import (
+        ArrayImages,
+        FileImages,
+        Images,
+        ImageSplits,
+        evaluation_batches,
+        load_files,
+        training_batches,
+    )
+    from ghostnets.data.transforms import CropAndFlip, Preprocessing, ShiftAndFlip
 
 __all__ = [
     "EMBEDDED",
@@ -39,6 +46,25 @@ __all__ = [
     "training_batches",
 ]
 
+_FILES = {
+    "IMAGE_SUFFIXES": "images",
+    "ArrayImages": "sets",
+    "CropAndFlip": "transforms",
+    "FashionMnist": "fashion_mnist",
+    "FileImages": "sets",
+    "ImageFolder": "folders",
+    "ImageSplits": "sets",
+    "Images": "sets",
+    "Preprocessing": "transforms",
+    "ShiftAndFlip": "transforms",
+    "decode": "images",
+    "evaluation_batches": "sets",
+    "find_images": "folders",
+    "load_files": "sets",
+    "read_image": "images",
+    "training_batches": "sets",
+}
+
 EMBEDDED = "fashion-mnist"
 
 
@@ -49,7 +75,7 @@ def open_data(
     root: str | os.PathLike[str] | None = None,
     val_share: float = 0.2,
     seed: int = 0,
-) -> ImageFolder | FashionMnist:
+) -> "ImageFolder | FashionMnist":
     """A dataset by name or folder; no pixel is read yet.
 
     Args:
@@ -63,6 +89,9 @@ def open_data(
         DataError: As ``find_images``.
         ConfigurationError: ``full`` or ``root`` with a folder of one's own.
     """
+    from ghostnets.data.fashion_mnist import FashionMnist
+    from ghostnets.data.folders import find_images
+
     if str(data) == EMBEDDED:
         if root is not None and not full:
             raise ConfigurationError("--root goes with --full, the whole of Fashion-MNIST.")
@@ -70,3 +99,9 @@ def open_data(
     if full or root is not None:
         raise ConfigurationError(f"--full and --root belong to {EMBEDDED}, not to the folder {data}.")
     return find_images(data, val_share=val_share, seed=seed)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _FILES:
+        raise AttributeError(f"module 'ghostnets.data' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ghostnets.data.{_FILES[name]}"), name)

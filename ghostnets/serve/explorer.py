@@ -88,7 +88,10 @@ class Maps(BaseModel):
 
 
 class WithoutQuestion(BaseModel):
-    """An image file in base64; of Ghost modules, the numbers of the ghosts that are off, null for all; their stand-in."""
+    """An image file in base64, and what is off.
+
+    ``off``: name of a Ghost module -> the numbers of its ghosts, null for all. ``fill``: what stands in their place.
+    """
 
     image: Base64Bytes
     off: Annotated[dict[str, list[int] | None], Field(max_length=1000)]

@@ -67,8 +67,8 @@ function middle(width, height) {
 
 /** Width and height with a shorter side of `shorter`; the longer one is rounded down. */
 function resized(width, height, shorter) {
-  const scale = shorter / Math.min(width, height);
-  return width <= height ? [shorter, Math.floor(height * scale)] : [Math.floor(width * scale), shorter];
+  const longer = Math.floor((shorter * Math.max(width, height)) / Math.min(width, height));
+  return width <= height ? [shorter, longer] : [longer, shorter];
 }
 
 /** Where the middle `size` of `whole` begins; a half goes to the even number, as Python rounds. */
