@@ -12,6 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from ghostnets import __version__
+from ghostnets.serve.explorer_routes import explorer_router
 from ghostnets.serve.guard import Guard
 from ghostnets.serve.request_error import RequestError
 from ghostnets.serve.schemas import Error, ImagesAsJson, ModelInfo, Predictions, Status
@@ -74,7 +75,7 @@ def build_app(path: str | Path, settings: Settings, routers: Sequence[APIRouter]
     app.add_exception_handler(RequestError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
-    for part in (router, *routers):
+    for part in (router, explorer_router(), *routers):
         app.include_router(part)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")

@@ -52,4 +52,4 @@ def test_pixels_are_those_of_pillow(browser: Browser):
             expected = preprocessing.center(preprocessing.read(Image.open(io.BytesIO(content)))).permute(1, 2, 0)
             assert shape == [1, *expected.shape]
             differences = np.abs(np.array(data) - np.asarray(expected).flatten())
-            assert differences.max() == 0, f"{preprocessing}: {(differences > 0).mean():.1%} differ"
+            assert differences.max() <= 1, f"{preprocessing}: {(differences > 0).mean():.1%} differ"

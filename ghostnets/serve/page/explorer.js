@@ -10,12 +10,12 @@ const CLASSES = 5; // compared
 const PAUSE = 120; // milliseconds between the last switch and the question
 
 /**
- * @param {{layers: {name: string, intrinsic: number, ghosts: number, height: number, width: number}[]}} network - of
- *   GET v1/explain; at least one layer.
+ * @param {{name: string, intrinsic: number, ghosts: number, height: number, width: number}[]} modules - the Ghost
+ *   modules of GET v1/explain, at least one.
  * @returns {(picture: File) => void} opens the explorer on a picture.
  */
-export function startExplorer(network) {
-  const layers = new Map(network.layers.map((layer) => [layer.name, layer]));
+export function startExplorer(modules) {
+  const layers = new Map(modules.map((layer) => [layer.name, layer]));
   const off = new Map(); // name of a layer -> Set of the numbers of its ghosts that are off
   let image = ""; // the picture as base64
   let address = "";
@@ -23,7 +23,7 @@ export function startExplorer(network) {
   let isEverythingShown = false;
   const [select, list] = [byId("layer"), byId("pairs")];
 
-  for (const { name, intrinsic, ghosts, height, width } of network.layers) {
+  for (const { name, intrinsic, ghosts, height, width } of modules) {
     const text = `${name}: ${intrinsic} intrinsic maps of ${height} x ${width}, ${ghosts} ghosts`;
     select.append(element("option", { value: name, textContent: text }));
   }
@@ -165,14 +165,14 @@ function drawEffect({ answers }, count) {
   const [was, is] = [best("before"), best("after")];
   const ghosts = count === 1 ? "1 ghost off" : `${count} ghosts off`;
   const effect = byId("effect");
-  if (!count) effect.textContent = `${was.name}, ${percent(was.before)}. Every ghost is on.`;
+  if (!count) effect.textContent = `${was.class}, ${percent(was.before)}. Every ghost is on.`;
   else if (was === is) {
-    effect.textContent = `With ${ghosts} it stays ${was.name}: ${percent(was.before)} → ${percent(was.after)}.`;
-  } else effect.textContent = `With ${ghosts} the answer changes from ${was.name} to ${is.name}.`;
+    effect.textContent = `With ${ghosts} it stays ${was.class}: ${percent(was.before)} → ${percent(was.after)}.`;
+  } else effect.textContent = `With ${ghosts} the answer changes from ${was.class} to ${is.class}.`;
   effect.classList.toggle("changed", was !== is);
 
   const rows = answers.map((answer) => {
-    const made = row(answer.name, [[answer.before, "ghost"], ...(count ? [[answer.after, ""]] : [])]);
+    const made = row(answer.class, [[answer.before, "ghost"], ...(count ? [[answer.after, ""]] : [])]);
     made.classList.toggle("changed", answer === is);
     return made;
   });
