@@ -125,7 +125,12 @@ class Page(HTMLParser):
 
 
 class Browser:
-    """Chromium, and everything that its pages complained about."""
+    """Chromium.
+
+    Attributes:
+        complaints: What its pages wrote to the console.
+        addresses: What they asked for.
+    """
 
     ARGUMENTS = (
         "--disable-background-networking",
@@ -137,6 +142,7 @@ class Browser:
     def __init__(self, chromium: Any) -> None:
         self.chromium = chromium
         self.complaints: list[str] = []
+        self.addresses: list[str] = []
 
     def open(self, address: str, **context: Any) -> Any:
         """A page of a new window at ``address``; the arguments are those of playwright's ``new_context``."""
@@ -144,6 +150,7 @@ class Browser:
         page.set_default_timeout(15_000)
         page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.addresses.append(request.url))
         page.goto(address)
         return page
 
@@ -163,12 +170,13 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def browser(chromium: Any) -> Iterator[Browser]:
-    """Its pages are closed after the test, in which none may have written to the console."""
+    """Its pages are closed after the test, in which none may have written to the console or asked another host."""
     browser = Browser(chromium)
     yield browser
     for context in chromium.contexts:
         context.close()
     assert browser.complaints == []
+    assert [url for url in browser.addresses if not url.startswith(("http://127.0.0.1:", "blob:"))] == []
 
 
 @contextmanager

@@ -75,7 +75,8 @@ def build_app(path: str | Path, settings: Settings, routers: Sequence[APIRouter]
     app.add_exception_handler(RequestError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
-    for part in (router, explorer_router(), *routers):
+    app.router.routes.extend(router.routes)  # itself, not around it: a layer less for each request
+    for part in (explorer_router(), *routers):
         app.include_router(part)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")

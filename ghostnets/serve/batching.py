@@ -4,16 +4,35 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Batcher"]
+__all__ = ["Batcher", "Ranking"]
 
 Pixels = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float32]
 Network = Callable[[Pixels], Scores]
+
+
+class Ranking(NamedTuple):
+    """The most probable classes of an image, first the most probable.
+
+    Attributes:
+        classes: Their numbers.
+        probabilities: In the same order.
+    """
+
+    classes: list[int]
+    probabilities: list[float]
+
+
+class _Waiting(NamedTuple):
+    image: Pixels
+    top: int
+    answer: "asyncio.Future[Ranking]"
+    since: float
 
 
 class Batcher:
@@ -25,7 +44,7 @@ class Batcher:
     Made inside a running event loop; ``close`` ends it.
 
     Args:
-        networks: uint8 (N, H, W, C) -> float32 (N, classes); one batch at a time each.
+        networks: uint8 (N, H, W, C) -> probabilities, float32 (N, classes); one batch at a time each.
         max_batch: Images.
         max_wait: Seconds.
         observe: Called with the size of each batch and the seconds it took.
@@ -35,15 +54,15 @@ class Batcher:
         self, networks: Sequence[Network], *, max_batch: int, max_wait: float, observe: Callable[[int, float], None]
     ) -> None:
         self.max_batch, self.max_wait, self.observe = max_batch, max_wait, observe
-        self.queue: asyncio.Queue[tuple[Pixels, asyncio.Future[Scores], float]] = asyncio.Queue()
+        self.queue: asyncio.Queue[_Waiting] = asyncio.Queue()
         self.threads = ThreadPoolExecutor(len(networks), thread_name_prefix="network")
         self.workers = [asyncio.create_task(self._work(network)) for network in networks]
 
-    async def __call__(self, image: Pixels) -> Scores:
-        """uint8 (H, W, C) -> float32 (classes,); all images have the same shape."""
+    async def __call__(self, image: Pixels, *, top: int) -> Ranking:
+        """The ``top`` most probable classes of uint8 (H, W, C); all images have the same shape."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Scores] = loop.create_future()
-        self.queue.put_nowait((image, answer, loop.time()))
+        answer: asyncio.Future[Ranking] = loop.create_future()
+        self.queue.put_nowait(_Waiting(image, top, answer, loop.time()))
         return await answer
 
     async def close(self) -> None:
@@ -59,21 +78,21 @@ class Batcher:
             batch = await self._collect()
             start = time.perf_counter()
             try:
-                rows = await loop.run_in_executor(self.threads, _run, network, [image for image, _, _ in batch])
+                rankings = await loop.run_in_executor(self.threads, _run, network, batch)
             except Exception as error:
-                for _, answer, _ in batch:
-                    if not answer.done():
-                        answer.set_exception(error)
+                for waiting in batch:
+                    if not waiting.answer.done():
+                        waiting.answer.set_exception(error)
                 continue
             self.observe(len(batch), time.perf_counter() - start)
-            for (_, answer, _), row in zip(batch, rows, strict=True):
-                if not answer.done():  # its client may have gone
-                    answer.set_result(row)
+            for waiting, ranking in zip(batch, rankings, strict=True):
+                if not waiting.answer.done():  # its client may have gone
+                    waiting.answer.set_result(ranking)
 
-    async def _collect(self) -> list[tuple[Pixels, "asyncio.Future[Scores]", float]]:
+    async def _collect(self) -> list[_Waiting]:
         batch = [await self.queue.get()]
         try:
-            async with asyncio.timeout_at(batch[0][2] + self.max_wait):
+            async with asyncio.timeout_at(batch[0].since + self.max_wait):
                 while len(batch) < self.max_batch:
                     batch.append(self.queue.get_nowait() if not self.queue.empty() else await self.queue.get())
         except TimeoutError:
@@ -81,5 +100,13 @@ class Batcher:
         return batch
 
 
-def _run(network: Network, images: list[Any]) -> Scores:
-    return network(np.stack(images))
+def _run(network: Network, batch: list[_Waiting]) -> list[Ranking]:
+    rows = network(np.stack([waiting.image for waiting in batch]))
+    return [_rank(row, waiting.top) for row, waiting in zip(rows, batch, strict=True)]
+
+
+def _rank(probabilities: Scores, top: int) -> Ranking:
+    top = min(top, len(probabilities))
+    some = np.argpartition(probabilities, -top)[-top:]
+    best = some[np.argsort(-probabilities[some], kind="stable")]
+    return Ranking(best.tolist(), probabilities[best].tolist())

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from logging.handlers import MemoryHandler
 
 __all__ = ["JsonFormatter", "log_as_json"]
 
@@ -25,10 +26,17 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def log_as_json() -> None:
-    """Sends the log of this process to stderr: the service's own from "info" on, all others' warnings."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+def log_as_json() -> MemoryHandler:
+    """Sends the log of this process to stderr: the service's own from "info" on, all others' warnings.
+
+    Returns:
+        What holds lines until ``flush`` is called, which the server does ten times a second; warnings do not wait.
+    """
+    stream = logging.StreamHandler(sys.stderr)
+    stream.setFormatter(JsonFormatter())
+    # A write a request would hand the interpreter to the decoding threads each time, and wait to get it back.
+    block = MemoryHandler(capacity=1000, flushLevel=logging.WARNING, target=stream)
+    logging.basicConfig(handlers=[block], level=logging.WARNING, force=True)
     logging.getLogger("ghostnets.serve").setLevel(logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of what clients send; they are told
+    return block

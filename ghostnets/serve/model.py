@@ -20,7 +20,6 @@ from ghostnets.serve.settings import Settings
 __all__ = ["Model", "OpenedArtefact", "open_copies"]
 
 Pixels = npt.NDArray[np.uint8]
-Scores = npt.NDArray[np.float32]
 
 
 class OpenedArtefact:
@@ -71,7 +70,7 @@ class Model:
         self.digest = opened.digest
         self.max_pixels = settings.max_pixels
         self.preprocessing = Preprocessing.from_dict(first.description.preprocessing)
-        self.probabilities = Batcher(
+        self.rank = Batcher(
             [copy.probabilities for copy in opened.copies],
             max_batch=settings.max_batch,
             max_wait=settings.max_wait,
@@ -96,7 +95,7 @@ class Model:
     async def close(self) -> None:
         """Waits for those that use it, and ends its threads."""
         await self._unused.wait()
-        await self.probabilities.close()
+        await self.rank.close()
 
     def pixels(self, content: bytes, name: str) -> Pixels:
         """The bytes of an image file -> uint8 (H, W, C), as the network wants it.

@@ -27,7 +27,7 @@ LINGER = 1.0  # seconds for which an idle connection is kept while the process e
 
 def run(app: FastAPI, settings: Settings) -> None:
     """As ``ghostnets.serve.serve``."""
-    log_as_json()
+    log = log_as_json()
     uvicorn_config = uvicorn.Config(
         app,
         http=cast("type[asyncio.Protocol]", partial(LimitedProtocol, settings)),  # any callable does
@@ -40,7 +40,7 @@ def run(app: FastAPI, settings: Settings) -> None:
         timeout_keep_alive=75,  # longer than load balancers keep theirs, so that it is they who close
         timeout_graceful_shutdown=1,
     )
-    server = Server(uvicorn_config, app.state.service)
+    server = Server(uvicorn_config, app.state.service, log)
     with asyncio.Runner(loop_factory=uvicorn_config.get_loop_factory()) as runner:
         runner.run(server.run_service())
 
@@ -48,8 +48,9 @@ def run(app: FastAPI, settings: Settings) -> None:
 class Server(uvicorn.Server):
     """uvicorn's server, which drains before it ends and takes a new artefact on SIGHUP."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, log: logging.Handler) -> None:
         super().__init__(config)
+        self.log = log
         self.service, self.settings = service, service.settings
         self.reloads: set[asyncio.Task[bool]] = set()
 
@@ -81,6 +82,7 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second."""
         self._expire_connections()
+        self.log.flush()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -95,6 +97,7 @@ class Server(uvicorn.Server):
         give_up = loop.time() + self.settings.drain_timeout
         while self.server_state.connections and loop.time() < give_up:
             self._expire_connections()
+            self.log.flush()
             await asyncio.sleep(0.05)
         await super().shutdown(sockets)
 

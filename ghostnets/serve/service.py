@@ -124,9 +124,11 @@ class Service:
         except ImageError as error:
             self.metrics.images.labels("unreadable").inc()
             return {"name": upload.name, "answers": [], "error": str(error)}
-        probabilities = await model.probabilities(image)
+        ranking = await model.rank(image, top=top)
         self.metrics.images.labels("answered").inc()
-        return {"name": upload.name, "answers": _best(probabilities, model.description.class_names, top), "error": None}
+        names = model.description.class_names
+        answers = [{"class": names[i], "probability": p} for i, p in zip(*ranking, strict=True)]
+        return {"name": upload.name, "answers": answers, "error": None}
 
     async def decode(self, model: Model, upload: Upload, *, name: str) -> npt.NDArray[np.uint8]:
         """A file -> uint8 (H, W, C) for ``model``, in a thread. Raises ImageError."""
@@ -157,10 +159,3 @@ class Service:
             "architecture": model.description.architecture,
             "runtime": model.runtime,
         }
-
-
-def _best(probabilities: npt.NDArray[np.float32], names: Sequence[str], top: int) -> list[dict[str, Any]]:
-    top = min(top, len(probabilities))
-    some = np.argpartition(probabilities, -top)[-top:]
-    best = some[np.argsort(-probabilities[some], kind="stable")]
-    return [{"class": names[i], "probability": float(probabilities[i])} for i in best.tolist()]
