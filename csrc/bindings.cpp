@@ -26,9 +26,16 @@ Activation activation_named(const std::string& name) {
     throw std::invalid_argument("the plan is damaged: it has an unknown activation " + name);
 }
 
+Type type_named(const std::string& name) {
+    if (name == "f32") return Type::f32;
+    if (name == "bf16") return Type::bf16;
+    throw std::invalid_argument("the plan is damaged: it has an unknown precision " + name);
+}
+
 PlanSource plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<Array>& keep) {
     PlanSource source;
     source.in_channels = nb::cast<int>(plan["in_channels"]);
+    source.precision = type_named(nb::cast<std::string>(plan["precision"]));
     source.scale = nb::cast<std::vector<float>>(plan["scale"]);
     source.shift = nb::cast<std::vector<float>>(plan["shift"]);
     for (nb::handle layout : plan["layouts"])

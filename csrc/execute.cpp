@@ -6,13 +6,17 @@
 
 namespace ghostnets {
 
-float* Program::pixels(const Memory& memory, int map, int image, int row) const {
+// Where a row of a map begins, or the value `offset` values after that.
+std::byte* Program::pixels(const Memory& memory, int map, int image, int row, std::ptrdiff_t offset) const {
     const Place& place = places_[map];
+    const std::ptrdiff_t size = size_of(type(map));
     switch (place.kind) {
-        case Place::ring: return memory.own + place.offset + (row % place.rows) * place.pitch;
-        case Place::replicated: return memory.own + place.offset + image * place.pitch;
-        case Place::pooled: return memory.pooled + image * place.pitch;
-        default: return memory.shared + place.offset + (std::ptrdiff_t(image) * place.height + row) * place.pitch;
+        case Place::ring: return memory.own + place.offset + ((row % place.rows) * place.pitch + offset) * size;
+        case Place::replicated: return memory.own + place.offset + (image * place.pitch + offset) * size;
+        case Place::pooled: return memory.pooled + (image * place.pitch + offset) * size;
+        default:
+            return memory.shared + place.offset +
+                   ((std::ptrdiff_t(image) * place.height + row) * place.pitch + offset) * size;
     }
 }
 
@@ -37,7 +41,7 @@ void Program::run(const Memory& memory, const Images& images, const Item& item) 
 void Program::run_input(const Memory& memory, const Images& images, const Op& op, int image, int row) const {
     const Place& place = places_[op.out];
     const int channels = net_.in_channels, pad = op.pad_w();
-    float* out = pixels(memory, op.out, image, row);
+    auto* out = reinterpret_cast<float*>(pixels(memory, op.out, image, row));
     if (images.bytes) {
         const int count = place.width * channels;
         const auto* in = static_cast<const std::uint8_t*>(images.data) +
@@ -59,83 +63,66 @@ void Program::run_input(const Memory& memory, const Images& images, const Op& op
 
 void Program::run_dense_row(const Memory& memory, const Images& images, const Op& op, int image, int row) const {
     const Place &in = places_[op.in], &out = places_[op.out];
-    DenseTask task{};
+    DenseTask task = net_.dense_task(op, 0, op.vectors);
     task.segments = memory.pointers;
-    task.weights = op.weights.data();
     if (op.is_stem) {
         const int planes = images.bytes ? 1 : net_.in_channels;
         task.segment_count = op.kernel_h * planes;
-        task.segment_length = op.depth / task.segment_count;
+        task.segment_groups = op.depth / task.segment_count;
         task.pixel_stride = images.bytes ? op.stride * net_.in_channels : op.stride;
         if (!images.bytes) task.weights = op.planar_weights.data();
         for (int dy = 0; dy < op.kernel_h; ++dy) {
             const int y = row * op.stride - op.pad_h() + dy;
             const bool exists = y >= 0 && y < in.height;
-            const float* pixel = exists ? pixels(memory, op.in, image, y) : memory.zeros;
-            for (int c = 0; c < planes; ++c) memory.pointers[dy * planes + c] = pixel + c * (in.pitch / planes);
+            const std::byte* pixel = exists ? pixels(memory, op.in, image, y) : memory.zeros;
+            for (int c = 0; c < planes; ++c)
+                memory.pointers[dy * planes + c] = pixel + c * (in.pitch / planes) * sizeof(float);
         }
     } else {
         const Layout& layout = net_.layouts[op.in];
-        const float* pixel = pixels(memory, op.in, image, row);
-        for (int s = 0; s < layout.segments; ++s) memory.pointers[s] = pixel + s * layout.padded();
-        task.segment_count = layout.segments;
-        task.segment_length = layout.channels;
-        task.pixel_stride = in.stride;
+        for (int s = 0; s < layout.segments; ++s)
+            memory.pointers[s] = pixels(memory, op.in, image, row, s * layout.padded());
     }
-    task.vector_stride = std::ptrdiff_t(op.depth) * net_.kernels.width;
-    task.bias = op.bias.data();
-    task.vectors = op.vectors;
-    task.columns = op.channels;
     task.out = pixels(memory, op.out, image, row);
-    task.out_stride = out.stride;
     task.pixels = out.width;
-    task.least = op.least();
     net_.kernels.dense(task);
 }
 
 void Program::run_dense_block(const Memory& memory, const Op& op, const Item& item) const {
     const Place &in = places_[op.in], &out = places_[op.out];
     const Layout& layout = net_.layouts[op.in];
-    const int width = net_.kernels.width;
-    const float* pixel = pixels(memory, op.in, 0, 0) + item.first_pixel * in.stride;
-    for (int s = 0; s < layout.segments; ++s) memory.pointers[s] = pixel + s * layout.padded();
-    DenseTask task{};
+    const int first = item.first * net_.kernels.width;
+    for (int s = 0; s < layout.segments; ++s)
+        memory.pointers[s] = pixels(memory, op.in, 0, 0, item.first_pixel * in.stride + s * layout.padded());
+    DenseTask task = net_.dense_task(op, item.first, item.count);
     task.segments = memory.pointers;
-    task.segment_count = layout.segments;
-    task.segment_length = layout.channels;
-    task.pixel_stride = in.stride;
-    task.vector_stride = std::ptrdiff_t(op.depth) * width;
-    task.weights = op.weights.data() + item.first * task.vector_stride;
-    task.bias = op.bias.data() + item.first * width;
-    task.vectors = item.count;
-    task.columns = op.channels - item.first * width;
-    task.out = pixels(memory, op.out, 0, 0) + item.first_pixel * out.stride + item.first * width;
-    task.out_stride = out.stride;
+    task.out = pixels(memory, op.out, 0, 0, item.first_pixel * out.stride + first);
     task.pixels = item.pixels;
-    task.least = op.least();
     net_.kernels.dense(task);
     if (op.has_late_activation())
-        net_.kernels.activate({task.out, task.out_stride, task.pixels, std::min(task.vectors * width, task.columns),
-                               op.activation});
+        net_.kernels.activate({task.out_type, task.out, task.out_stride, task.pixels,
+                               std::min(task.vectors * net_.kernels.width, task.columns), op.activation});
 }
 
 // A row of an operation that treats each channel alone, or as many as it takes at a time, over `count` channels from
 // `first` on.
 void Program::run_rows(const Memory& memory, const Op& op, int image, int row, int rows, int first, int count) const {
     const Place &in = places_[op.in], &out = places_[op.out];
-    const int from = op.in_offset + first;
-    const auto target = [&](int y) { return pixels(memory, op.out, image, y) + op.out_offset + first; };
+    const Type type = this->type(op.out);
+    const auto source = [&](int y) { return pixels(memory, op.in, image, y, op.in_offset + first); };
+    const auto target = [&](int y) { return pixels(memory, op.out, image, y, op.out_offset + first); };
     const bool is_gate = op.kind == OpKind::scale;  // one pixel for the whole map
     const auto other = [&](int y) {
-        return pixels(memory, op.other, image, is_gate ? 0 : y) + op.other_offset + first;
+        return pixels(memory, op.other, image, is_gate ? 0 : y, op.other_offset + first);
     };
     switch (op.kind) {
         case OpKind::depthwise: {
             for (int dy = 0; dy < op.kernel_h + rows - 1; ++dy) {
                 const int y = row * op.stride - op.pad_h() + dy * op.dilation_h;
-                memory.pointers[dy] = y >= 0 && y < in.height ? pixels(memory, op.in, image, y) + from : nullptr;
+                memory.pointers[dy] = y >= 0 && y < in.height ? source(y) : nullptr;
             }
             DepthwiseTask task{};
+            task.type = type;
             task.rows = memory.pointers;
             task.out_rows = rows;
             task.in_stride = in.stride;
@@ -148,9 +135,9 @@ void Program::run_rows(const Memory& memory, const Op& op, int image, int row, i
             task.stride = op.stride;
             task.dilation = op.dilation_w;
             task.pad_w = op.pad_w();
-            task.weights = op.weights.data() + first;
+            task.weights = op.weights.floats() + first;
             task.weight_stride = op.channels;
-            task.bias = op.bias.data() + first;
+            task.bias = op.bias.floats() + first;
             task.channels = count;
             task.least = op.least();
             task.combine = op.combine;
@@ -161,24 +148,22 @@ void Program::run_rows(const Memory& memory, const Op& op, int image, int row, i
             net_.kernels.depthwise(task);
             if (op.has_late_activation())
                 for (int i = 0; i < rows; ++i)
-                    net_.kernels.activate({task.out[i], out.stride, out.width, count, op.activation});
+                    net_.kernels.activate({type, task.out[i], out.stride, out.width, count, op.activation});
             return;
         }
         case OpKind::combine:
         case OpKind::scale:
-            return net_.kernels.combine({pixels(memory, op.in, image, row) + from, in.stride, other(row),
-                                         is_gate ? 0 : places_[op.other].stride, target(row), out.stride, out.width, count,
-                                         op.combine});
+            return net_.kernels.combine({type, source(row), in.stride, other(row), is_gate ? 0 : places_[op.other].stride,
+                                         target(row), out.stride, out.width, count, op.combine});
         case OpKind::average: {
             const int window = std::min(2, in.height);
-            for (int y = 0; y < window; ++y) memory.pointers[y] = pixels(memory, op.in, image, 2 * row + y) + from;
+            for (int y = 0; y < window; ++y) memory.pointers[y] = source(2 * row + y);
             return net_.kernels.average(
-                {memory.pointers, window, std::min(2, in.width), in.stride, target(row), out.width, count});
+                {type, memory.pointers, window, std::min(2, in.width), in.stride, target(row), out.width, count});
         }
         case OpKind::enlarge: {
-            const float* source = pixels(memory, op.in, image, nearest(row, in.height, out.height)) + from;
             return net_.kernels.enlarge(
-                {source, in.stride, enlarged_columns_[op.out].data(), target(row), out.stride, out.width, count});
+                {type, source(nearest(row, in.height, out.height)), in.stride, enlarged_columns_[op.out].data(), target(row), out.stride, out.width, count});
         }
         default: return;
     }
@@ -188,21 +173,21 @@ void Program::run_sum(const Memory& memory, const Op& op, const Item& item) cons
     const Place &in = places_[op.in], &sums = places_[op.out];
     const int slots = sum_slots_[op.out];
     const auto total = [&](int image) {
-        return memory.shared + sums.offset + (std::ptrdiff_t(image) * slots + item.slot) * sums.pitch + op.out_offset +
-               item.first;
+        auto* all = reinterpret_cast<float*>(memory.shared + sums.offset);
+        return all + (std::ptrdiff_t(image) * slots + item.slot) * sums.pitch + op.out_offset + item.first;
     };
     if (item.by_row) {
         if (item.starts_sum) {
             std::memset(total(item.image), 0, op.channels * sizeof(float));
         } else {
-            const float* row = pixels(memory, op.in, item.image, item.first_row) + op.in_offset;
-            net_.kernels.sum(row, in.stride, in.width, op.channels, total(item.image), true);
+            const std::byte* row = pixels(memory, op.in, item.image, item.first_row, op.in_offset);
+            net_.kernels.sum({type(op.in), row, in.stride, in.width, op.channels, total(item.image), true});
         }
         return;
     }
     for (int image = 0; image < images_; ++image) {
-        const float* map = pixels(memory, op.in, image, 0) + op.in_offset + item.first;
-        net_.kernels.sum(map, in.stride, in.height * in.width, item.count, total(image), false);
+        const std::byte* map = pixels(memory, op.in, image, 0, op.in_offset + item.first);
+        net_.kernels.sum({type(op.in), map, in.stride, in.height * in.width, item.count, total(image), false});
     }
 }
 
@@ -210,15 +195,10 @@ void Program::run_mean(const Memory& memory, const Op& op) const {
     const Place &map = places_[op.other], &sums = places_[op.in];
     const int slots = sum_slots_[op.in];
     const float scale = 1.0f / (float(map.height) * float(map.width));
-    for (int image = 0; image < images_; ++image) {
-        float* out = pixels(memory, op.out, image, 0);
-        const float* in = memory.shared + sums.offset + std::ptrdiff_t(image) * slots * sums.pitch;
-        for (int c = 0; c < op.channels; ++c) {
-            float total = 0;
-            for (int slot = 0; slot < slots; ++slot) total += in[slot * sums.pitch + c];
-            out[c] = total * scale;
-        }
-    }
+    const auto* all = reinterpret_cast<const float*>(memory.shared + sums.offset);
+    for (int image = 0; image < images_; ++image)
+        net_.kernels.mean({type(op.out), all + std::ptrdiff_t(image) * slots * sums.pitch, sums.pitch, slots, op.channels,
+                           scale, pixels(memory, op.out, image, 0)});
 }
 
 }  // namespace ghostnets

@@ -8,7 +8,10 @@
 
 namespace ghostnets {
 
-#if defined(__AVX512F__)
+#if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
+extern const Kernels kAvx512Bf16Kernels;
+const Kernels kAvx512Bf16Kernels
+#elif defined(__AVX512F__)
 extern const Kernels kAvx512Kernels;
 const Kernels kAvx512Kernels
 #elif defined(__AVX2__)
@@ -19,7 +22,9 @@ extern const Kernels kBaselineKernels;
 const Kernels kBaselineKernels
 #endif
     = {
-#if defined(__AVX512F__)
+#if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
+        "avx512_bf16",
+#elif defined(__AVX512F__)
         "avx512",
 #elif defined(__AVX2__)
         "avx2",
@@ -32,7 +37,7 @@ const Kernels kBaselineKernels
 #endif
         GHOSTNETS_ISA::kWidth,  GHOSTNETS_ISA::dense,   GHOSTNETS_ISA::depthwise, GHOSTNETS_ISA::combine,
         GHOSTNETS_ISA::average, GHOSTNETS_ISA::enlarge, GHOSTNETS_ISA::activate,  GHOSTNETS_ISA::sum,
-        GHOSTNETS_ISA::normalize,
+        GHOSTNETS_ISA::mean,    GHOSTNETS_ISA::normalize,
 };
 
 }  // namespace ghostnets

@@ -1,8 +1,9 @@
 // What the kernels compute, and the table through which the rest of the engine calls them.
 //
 // Maps are NHWC. The channels of a pixel stand in segments (the halves of a Ghost module), each padded to a multiple of
-// kChannelBlock floats; padding holds zeros because its weights and biases are zero. Nothing here depends on the
-// instruction set: kernels.cpp is compiled once for each, and dispatch.cpp chooses among the tables when asked.
+// kChannelBlock values; padding holds zeros because its weights and biases are zero. Offsets and strides count values,
+// whatever type they are stored in; sums are kept in float32. Nothing here depends on the instruction set: kernels.cpp is
+// compiled once for each, and dispatch.cpp chooses among the tables when asked.
 #pragma once
 
 #include <cstddef>
@@ -16,22 +17,33 @@ constexpr int kChannelBlock = 8;
 
 constexpr int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
+// How the values of a map are stored.
+enum class Type { f32, bf16 };
+
+constexpr int size_of(Type type) { return type == Type::f32 ? 4 : 2; }
+
+// Weights of dense operations stand in groups of 32 bits: so many values that follow one another in a pixel are
+// multiplied and summed by one instruction where there is one.
+constexpr int group_of(Type type) { return 4 / size_of(type); }
+
 enum class Activation { none, relu, sigmoid, hard_sigmoid, clamp };  // clamp: to [0, 1]
 enum class Combine { none, add, multiply };
 
-// out[p][v] = max(least, bias[v] + sum over segments s and k of segments[s][p * pixel_stride + k] * weights[...][v]); `least` is 0 for ReLU, -inf for nothing.
+// out[p][v] = max(least, bias[v] + sum over segments s and k of segments[s][p * pixel_stride + k] * weights[...][v]);
+// `least` is 0 for ReLU, -inf for nothing.
 // A 1 x 1 convolution has one segment for each segment of its input map; a k x k one has one for each kernel row.
 struct DenseTask {
-    const float* const* segments;  // of pixel 0
+    Type in, out_type;             // f32 to any; bf16 to bf16 or f32
+    const void* const* segments;  // of pixel 0
     int segment_count;
-    int segment_length;  // real channels: the padding is not walked
+    int segment_groups;  // of real channels: the padding is not walked
     std::ptrdiff_t pixel_stride;
-    const float* weights;  // [vector][segment_count * segment_length][width], first vector to compute
-    std::ptrdiff_t vector_stride;
+    const void* weights;           // [vector][segment_count * segment_groups][width][group], first vector to compute
+    std::ptrdiff_t vector_stride;  // in steps of width groups
     const float* bias;
     int vectors;
-    int columns;  // floats of all these vectors that exist in the output; the last vector may be half
-    float* out;
+    int columns;  // values of all these vectors that exist in the output; the last vector may be half
+    void* out;
     std::ptrdiff_t out_stride;
     int pixels;
     float least;
@@ -39,11 +51,12 @@ struct DenseTask {
 
 // One or two output rows of a depthwise convolution, over a slice of channels, then out = max(least, ...) (+ or *) other.
 struct DepthwiseTask {
-    const float* const* rows;  // input rows, null above and below the map: kernel_h, one more for a second output row
+    Type type;                // of input, output and other
+    const void* const* rows;  // input rows, null above and below the map: kernel_h, one more for a second output row
     int out_rows;              // 2 only where `pairs_rows` is true
-    std::ptrdiff_t in_stride;  // floats from one pixel to the next
+    std::ptrdiff_t in_stride;  // values from one pixel to the next
     int in_width;
-    float* out[2];
+    void* out[2];
     std::ptrdiff_t out_stride;
     int out_width;
     int kernel_h, kernel_w, stride, dilation, pad_w;
@@ -53,7 +66,7 @@ struct DepthwiseTask {
     int channels;  // a multiple of kChannelBlock
     float least;
     Combine combine;
-    const float* other[2];
+    const void* other[2];
     std::ptrdiff_t other_stride;
 };
 
@@ -65,11 +78,12 @@ constexpr bool pairs_rows(int kernel_h, int kernel_w, int stride, int dilation) 
 
 // out[p][c] = a[p][c] (+ or *) b[p][c]; a stride of 0 repeats one pixel.
 struct CombineTask {
-    const float* a;
+    Type type;  // of all three
+    const void* a;
     std::ptrdiff_t a_stride;
-    const float* b;
+    const void* b;
     std::ptrdiff_t b_stride;
-    float* out;
+    void* out;
     std::ptrdiff_t out_stride;
     int pixels, channels;
     Combine combine;
@@ -77,29 +91,52 @@ struct CombineTask {
 
 // One row of average pooling: windows of row_count x window_w pixels, which do not overlap.
 struct AverageTask {
-    const float* const* rows;
+    Type type;
+    const void* const* rows;
     int row_count, window_w;
     std::ptrdiff_t stride;
-    float* out;
+    void* out;
     int out_width, channels;
 };
 
 // out[p][c] = in[columns[p]][c]: one row of a gate, enlarged by its nearest neighbours.
 struct EnlargeTask {
-    const float* in;
+    Type type;
+    const void* in;
     std::ptrdiff_t in_stride;
     const int* columns;
-    float* out;
+    void* out;
     std::ptrdiff_t out_stride;
     int pixels, channels;
 };
 
 // In place, the rarer activations.
 struct ActivateTask {
-    float* values;
+    Type type;
+    void* values;
     std::ptrdiff_t stride;
     int pixels, channels;
     Activation activation;
+};
+
+// out[c] (+)= sum over pixels of in[p * stride + c].
+struct SumTask {
+    Type type;  // of the map
+    const void* in;
+    std::ptrdiff_t stride;
+    int pixels, channels;
+    float* out;
+    bool accumulate;
+};
+
+// out[c] = scale * sum over `slots` of in[slot * stride + c].
+struct MeanTask {
+    Type type;  // of the result
+    const float* in;
+    std::ptrdiff_t stride;
+    int slots, channels;
+    float scale;
+    void* out;
 };
 
 struct Kernels {
@@ -111,8 +148,8 @@ struct Kernels {
     void (*average)(const AverageTask&);
     void (*enlarge)(const EnlargeTask&);
     void (*activate)(const ActivateTask&);
-    // out[c] (+)= sum over pixels of in[p * stride + c].
-    void (*sum)(const float* in, std::ptrdiff_t stride, int pixels, int channels, float* out, bool accumulate);
+    void (*sum)(const SumTask&);
+    void (*mean)(const MeanTask&);
     // out[i] = in[i] * scale[i] + shift[i].
     void (*normalize)(const std::uint8_t* in, const float* scale, const float* shift, int count, float* out);
 };

@@ -8,15 +8,15 @@
 
 namespace ghostnets {
 
-Floats::Floats(std::size_t count) {
-    const std::size_t bytes = (std::max<std::size_t>(count, 1) * sizeof(float) + 63) / 64 * 64;
+Buffer::Buffer(std::size_t size) {
+    const std::size_t bytes = (std::max<std::size_t>(size, 1) + 63) / 64 * 64;
     void* memory = std::aligned_alloc(64, bytes);
     if (!memory) throw std::bad_alloc();
     std::memset(memory, 0, bytes);
-    data_.reset(static_cast<float*>(memory));
+    data_.reset(static_cast<std::byte*>(memory));
 }
 
-void Floats::Free::operator()(float* data) const { std::free(data); }
+void Buffer::Free::operator()(std::byte* data) const { std::free(data); }
 
 int Network::out_size(const Op& op, int size, bool vertical) {
     switch (op.kind) {
@@ -34,10 +34,40 @@ int Network::out_size(const Op& op, int size, bool vertical) {
     }
 }
 
+DenseTask Network::dense_task(const Op& op, int first, int count) const {
+    const Layout &in = layouts[op.in], &out = layouts[op.out];
+    DenseTask task{};
+    task.in = in.type;
+    task.out_type = out.type;
+    task.segment_count = in.segments;
+    task.segment_groups = in.groups();
+    task.pixel_stride = in.stride();
+    task.vector_stride = std::ptrdiff_t(op.depth);
+    task.weights = op.weights.data() + std::size_t(first) * op.depth * kernels.width * 4;
+    task.bias = op.bias.floats() + first * kernels.width;
+    task.vectors = count;
+    task.columns = op.channels - first * kernels.width;
+    task.out_stride = out.stride();
+    task.least = op.least();
+    return task;
+}
+
 namespace {
 
 void require(bool condition, const std::string& what) {
     if (!condition) throw std::invalid_argument("the plan is damaged: " + what);
+}
+
+// Writes a value as it is stored.
+void put(std::byte* to, Type type, std::size_t index, float value) {
+    if (type == Type::f32) {
+        std::memcpy(to + 4 * index, &value, 4);
+        return;
+    }
+    std::uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    const auto narrow = std::uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);  // weights are finite
+    std::memcpy(to + 2 * index, &narrow, 2);
 }
 
 // Position of logical channel `index` among the padded floats of a pixel.
@@ -92,22 +122,28 @@ private:
         return int(net_.layouts.size()) - 1;
     }
 
-    // The weights of rows (outputs) x columns (terms), packed [vector][term][width]; row r goes to position(r) of `to`.
+    // The weights of rows (outputs) x terms, packed [vector][segment][group][width][value]; row r goes to position(r) of
+    // `to`. A segment that does not fill its last group is filled with zeros.
     template <class At>
-    Floats pack(const Layout& to, int depth, At at) const {
-        const int vectors = (to.stride() + width_ - 1) / width_;
-        Floats packed(std::size_t(vectors) * depth * width_);
+    Buffer pack(const Layout& to, Type type, int segments, int length, At at) const {
+        const int vectors = (to.stride() + width_ - 1) / width_, group = group_of(type);
+        const int groups = segments * (round_up(length, group) / group);
+        Buffer packed(std::size_t(vectors) * groups * width_ * 4);
         for (int row = 0; row < to.segments * to.channels; ++row) {
             const int column = position(to, row);
-            float* vector = packed.data() + std::size_t(column / width_) * depth * width_ + column % width_;
-            for (int k = 0; k < depth; ++k) vector[std::size_t(k) * width_] = at(row, k);
+            const std::size_t vector = std::size_t(column / width_) * groups;
+            for (int s = 0; s < segments; ++s)
+                for (int k = 0; k < length; ++k) {
+                    const std::size_t step = vector + s * (groups / segments) + k / group;
+                    put(packed.data(), type, (step * width_ + column % width_) * group + k % group, at(row, s * length + k));
+                }
         }
         return packed;
     }
 
-    Floats pack_bias(const Layout& to, const Tensor& bias) const {
-        Floats packed(round_up(to.stride(), width_));
-        for (int row = 0; row < to.segments * to.channels; ++row) packed.data()[position(to, row)] = bias.data[row];
+    Buffer pack_bias(const Layout& to, const Tensor& bias) const {
+        Buffer packed(round_up(to.stride(), width_) * sizeof(float));
+        for (int row = 0; row < to.segments * to.channels; ++row) packed.floats()[position(to, row)] = bias.data[row];
         return packed;
     }
 
@@ -118,9 +154,10 @@ private:
                 "a " + node.kind + " node has weights of another shape than its maps");
         Op op{.kind = OpKind::dense, .in = in, .out = out, .channels = to.stride()};
         op.activation = node.activation;
-        op.depth = depth;
+        op.depth = from.segments * from.groups();
         op.vectors = (to.stride() + width_ - 1) / width_;
-        op.weights = pack(to, depth, [&](int row, int k) { return weight.data[std::size_t(row) * depth + k]; });
+        op.weights = pack(to, from.type, from.segments, from.channels,
+                          [&](int row, int k) { return weight.data[std::size_t(row) * depth + k]; });
         op.bias = pack_bias(to, bias);
         return op;
     }
@@ -147,10 +184,10 @@ private:
         const auto weight = [&](int row, int c, int y, int x) {
             return node.weight.data[((std::size_t(row) * planes + c) * kh + y) * kw + x];
         };
-        op.weights = pack(to, depth, [&](int row, int k) {  // bytes are interleaved: (y, x, c)
+        op.weights = pack(to, Type::f32, 1, depth, [&](int row, int k) {  // bytes are interleaved: (y, x, c)
             return weight(row, k % planes, k / (kw * planes), k / planes % kw);
         });
-        op.planar_weights = pack(to, depth, [&](int row, int k) {  // planes are apart: (y, c, x)
+        op.planar_weights = pack(to, Type::f32, 1, depth, [&](int row, int k) {  // planes are apart: (y, c, x)
             return weight(row, k / kw % planes, k / (kw * planes), k % kw);
         });
         op.bias = pack_bias(to, node.bias);
@@ -176,12 +213,12 @@ private:
         op.activation = node.activation;
         op.combine = combine;
         const int taps = op.kernel_h * op.kernel_w;
-        op.weights = Floats(std::size_t(taps) * op.channels);
-        op.bias = Floats(op.channels);
+        op.weights = Buffer(std::size_t(taps) * op.channels * sizeof(float));
+        op.bias = Buffer(op.channels * sizeof(float));
         for (int c = 0; c < to.channels; ++c) {
             const std::size_t row = std::size_t(weight_segment) * to.channels + c;
-            op.bias.data()[c] = bias.data[row];
-            for (int k = 0; k < taps; ++k) op.weights.data()[std::size_t(k) * op.channels + c] = weight.data[row * taps + k];
+            op.bias.floats()[c] = bias.data[row];
+            for (int k = 0; k < taps; ++k) op.weights.floats()[std::size_t(k) * op.channels + c] = weight.data[row * taps + k];
         }
         net_.ops.push_back(std::move(op));
     }
@@ -190,7 +227,7 @@ private:
     // multiplied at the end, the cheap operations need the maps without it, so these go to a map of their own.
     void ghost(const Node& node) {
         const Layout to = layout(node.output);
-        const Layout half{1, to.channels};
+        const Layout half{1, to.channels, to.type};
         Combine combine = Combine::none;
         int other = -1;
         if (node.gate >= 0) {
@@ -230,7 +267,9 @@ private:
     }
 
     void pool(int in, int out) {
-        const int sums = new_map(layout(in));
+        Layout shape = layout(in);
+        shape.type = Type::f32;
+        const int sums = new_map(shape);
         each_segment(in, sums, OpKind::sum);
         Op mean{.kind = OpKind::mean, .in = sums, .out = out, .channels = layout(in).stride()};
         mean.other = in;
@@ -240,7 +279,7 @@ private:
 
     void squeeze_excite(const Node& node) {
         const Layout shape = layout(node.input);
-        const int means = new_map(shape), squeezed = new_map({1, node.weight.size(0)}), gates = new_map(shape);
+        const int means = new_map(shape), squeezed = new_map({1, node.weight.size(0), shape.type}), gates = new_map(shape);
         pool(node.input, means);
         Node layer = node;
         layer.activation = Activation::relu;
@@ -267,6 +306,11 @@ Network::Network(const PlanSource& source, const Kernels& chosen)
       shift(source.shift) {
     for (const Layout& layout : layouts) require(layout.segments > 0 && layout.channels > 0, "a map has no channels");
     require(int(scale.size()) == in_channels && int(shift.size()) == in_channels, "its normalisation has other channels");
+    for (Layout& layout : layouts) layout.type = source.precision;
+    for (const Node& node : source.nodes)  // images come as float32, and logits leave as that
+        if (node.kind == "stem" && node.input >= 0 && node.input < int(layouts.size())) layouts[node.input].type = Type::f32;
+    const int last = source.nodes.empty() ? -1 : source.nodes.back().output;
+    if (last >= 0 && last < int(layouts.size())) layouts[last].type = Type::f32;
     Lowering lowering(*this);
     for (const Node& node : source.nodes) {
         const bool starts_part = lowering.starts_part_;

@@ -14,18 +14,19 @@
 
 namespace ghostnets {
 
-// Zero-filled floats at a 64-byte boundary.
-class Floats {
+// Zero-filled bytes at a 64-byte boundary.
+class Buffer {
 public:
-    Floats() = default;
-    explicit Floats(std::size_t count);
-    float* data() const { return data_.get(); }
+    Buffer() = default;
+    explicit Buffer(std::size_t bytes);
+    std::byte* data() const { return data_.get(); }
+    float* floats() const { return reinterpret_cast<float*>(data_.get()); }
 
 private:
     struct Free {
-        void operator()(float* data) const;
+        void operator()(std::byte* data) const;
     };
-    std::unique_ptr<float[], Free> data_;
+    std::unique_ptr<std::byte[], Free> data_;
 };
 
 struct Tensor {
@@ -34,11 +35,13 @@ struct Tensor {
     int size(int axis) const { return shape[axis]; }
 };
 
-// Channels of a map: `segments` runs of `channels`, each padded to kChannelBlock.
+// Channels of a map: `segments` runs of `channels`, each padded to kChannelBlock, and how values are stored.
 struct Layout {
     int segments = 1, channels = 0;
+    Type type = Type::f32;
     int padded() const { return round_up(channels, kChannelBlock); }
-    int stride() const { return segments * padded(); }  // floats of a pixel
+    int stride() const { return segments * padded(); }  // values of a pixel
+    int groups() const { return round_up(channels, group_of(type)) / group_of(type); }  // of a segment, for dense
 };
 
 // One step of a plan, as ghostnets/engine/plan.py writes it; maps are indices into the plan's layouts.
@@ -55,6 +58,7 @@ struct Node {
 struct PlanSource {
     std::vector<Layout> layouts;
     std::vector<Node> nodes;
+    Type precision = Type::f32;  // of maps and weights
     int in_channels = 3;
     std::vector<float> scale, shift;  // of uint8 input: value * scale + shift, one of each a channel
 };
@@ -62,7 +66,7 @@ struct PlanSource {
 // input: the image's row, as floats, with the stem's zero padding at both ends.
 enum class OpKind { input, dense, depthwise, combine, average, enlarge, scale, sum, mean };
 
-// dense reads all segments of a pixel; the others read and write `channels` floats from their offsets on.
+// dense reads all segments of a pixel; the others read and write `channels` values from their offsets on.
 struct Op {
     OpKind kind;
     int in = -1, out = -1, other = -1;  // maps
@@ -70,9 +74,9 @@ struct Op {
     int kernel_h = 1, kernel_w = 1, stride = 1, dilation_h = 1, dilation_w = 1;
     Activation activation = Activation::none;
     Combine combine = Combine::none;
-    int depth = 0, vectors = 0;  // dense: terms of a sum, vectors of outputs
-    Floats weights, bias;
-    Floats planar_weights;   // dense of the stem: for float images, whose planes are apart
+    int depth = 0, vectors = 0;  // dense: groups of terms of a sum, vectors of outputs
+    Buffer weights, bias;
+    Buffer planar_weights;   // dense of the stem: for float images, whose planes are apart
     bool starts_part = false;  // a part ends where all pixels must be known, or at the end of a bottleneck
     bool is_stem = false;
 
@@ -97,8 +101,13 @@ struct Network {
     std::vector<Op> ops;          // up to the mean over all pixels
     std::vector<Op> head;         // linear layers on it
     int in_channels;
-    int features = 0, outputs = 0;  // floats of a pixel after the mean, and real outputs
+    int features = 0, outputs = 0;  // values of a pixel after the mean, and real outputs
     std::vector<float> scale, shift;
+
+    // The task of a dense operation over `count` vectors from `first` on, but for its pixels.
+    DenseTask dense_task(const Op& op, int first, int count) const;
+
+    std::size_t features_bytes() const { return std::size_t(features) * size_of(layouts[ops.back().out].type); }
 
     // What map `in` of this height and width becomes.
     static int out_size(const Op& op, int size, bool vertical);

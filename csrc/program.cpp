@@ -7,8 +7,8 @@ namespace ghostnets {
 
 namespace {
 
-// A part whose largest map takes more floats than this for each thread, and is this wide, runs by rows.
-constexpr long kRowModeFloats = 64 * 1024;
+// A part whose largest map takes more bytes than this for each thread, and is this wide, runs by rows.
+constexpr long kRowModeBytes = 256 * 1024;
 constexpr int kRowModeWidth = 24;
 
 }  // namespace
@@ -47,7 +47,7 @@ void Program::measure() {
         if (op.kind == OpKind::input) {
             out.stride = net_.in_channels;
             out.pitch = std::ptrdiff_t(net_.in_channels) * (out.width + 2 * op.pad_w());
-            zeros_size_ = out.pitch;
+            zeros_size_ = pitch_bytes(op.out);
             continue;
         }
         const Place& like = places_[op.kind == OpKind::enlarge ? op.other : op.in];
@@ -75,8 +75,8 @@ void Program::find_parts() {
         bool by_row = false;
         for (int i = first; i < last; ++i) {
             const Place& out = places_[net_.ops[i].out];
-            const long floats = long(out.height) * out.pitch;
-            by_row |= net_.ops[i].kind == OpKind::input || (floats > kRowModeFloats * threads_ && out.width >= kRowModeWidth);
+            const long bytes = long(out.height) * long(pitch_bytes(net_.ops[i].out));
+            by_row |= net_.ops[i].kind == OpKind::input || (bytes > kRowModeBytes * threads_ && out.width >= kRowModeWidth);
         }
         if (by_row && threads_ > 1 && keeps_what_it_reads(first, last)) {
             if (net_.ops[first].kind == OpKind::input) {
@@ -148,7 +148,7 @@ void Program::place() {
         Place& place = places_[map];
         if (place.kind == Place::shared && alias[map] < 0) {
             const std::size_t slots = std::max(sum_slots_[map], 1);
-            const std::size_t size = (slots * images_ * place.height * place.pitch + 31) / 16 * 16;
+            const std::size_t size = (slots * images_ * place.height * pitch_bytes(map) + 127) / 64 * 64;
             std::sort(taken.begin(), taken.end(), [](const Taken& a, const Taken& b) { return a.from < b.from; });
             std::size_t at = 0;
             for (const Taken& other : taken)
@@ -160,7 +160,7 @@ void Program::place() {
         } else if (place.kind == Place::ring || place.kind == Place::replicated) {
             const std::size_t rows = place.kind == Place::ring ? place.rows : images_;
             place.offset = own[lives[map].from];
-            own[lives[map].from] += (rows * place.pitch + 31) / 16 * 16;
+            own[lives[map].from] += (rows * pitch_bytes(map) + 127) / 64 * 64;
             own_size_ = std::max(own_size_, own[lives[map].from]);
         }
     }

@@ -28,17 +28,17 @@ struct Place {
     enum Kind { nowhere, shared, ring, replicated, pooled } kind = nowhere;
     int height = 0, width = 0;
     int rows = 0;                  // of a ring
-    std::ptrdiff_t stride = 0, pitch = 0;  // floats of a pixel and of a row
-    std::size_t offset = 0;        // in the shared or in the thread's memory
+    std::ptrdiff_t stride = 0, pitch = 0;  // values of a pixel and of a row
+    std::size_t offset = 0;        // in bytes, in the shared or in the thread's memory
 };
 
 // What a thread needs beside the program itself.
 struct Memory {
-    float* shared;      // one for all threads of the program
-    float* own;         // one for each thread
-    const float* zeros;
-    const float** pointers;
-    float* pooled;      // [image][features], where the mean over all pixels goes
+    std::byte* shared;      // one for all threads of the program
+    std::byte* own;         // one for each thread
+    const std::byte* zeros;
+    const void** pointers;
+    std::byte* pooled;      // [image][features], where the mean over all pixels goes
 };
 
 struct Images {
@@ -71,6 +71,7 @@ public:
         }
     }
 
+    // In bytes; pointers are counted.
     std::size_t shared_size() const { return shared_size_; }
     std::size_t own_size() const { return own_size_; }
     std::size_t zeros_size() const { return zeros_size_; }
@@ -115,7 +116,9 @@ private:
     void run_rows(const Memory& memory, const Op& op, int image, int row, int rows, int first, int count) const;
     void run_sum(const Memory& memory, const Op& op, const Item& item) const;
     void run_mean(const Memory& memory, const Op& op) const;
-    float* pixels(const Memory& memory, int map, int image, int row) const;
+    std::byte* pixels(const Memory& memory, int map, int image, int row, std::ptrdiff_t offset = 0) const;
+    Type type(int map) const { return net_.layouts[map].type; }
+    std::size_t pitch_bytes(int map) const { return places_[map].pitch * size_of(type(map)); }
 
     const Network& net_;
     const int images_, threads_;

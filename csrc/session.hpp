@@ -47,10 +47,10 @@ private:
     std::mutex turn_;
     std::list<std::pair<Shape, Schedule>> schedules_;  // the latest first
     std::size_t size_alone_ = 0, size_together_ = 0, size_own_ = 0, size_zeros_ = 0, size_pointers_ = 0, size_head_ = 0;
-    std::vector<Floats> alone_, own_;  // of each thread
-    Floats together_, zeros_, pooled_;
-    std::vector<Floats> head_;         // outputs of each linear layer
-    std::vector<std::vector<const float*>> pointers_;
+    std::vector<Buffer> alone_, own_;  // of each thread
+    Buffer together_, zeros_, pooled_;
+    std::vector<Buffer> head_;         // outputs of each linear layer
+    std::vector<std::vector<const void*>> pointers_;
 };
 
 }  // namespace ghostnets

@@ -7,7 +7,9 @@
 #include <cstddef>
 #include <cstdint>
 
-#if defined(__AVX512F__)
+#if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
+#define GHOSTNETS_ISA avx512_bf16
+#elif defined(__AVX512F__)
 #define GHOSTNETS_ISA avx512
 #elif defined(__AVX2__)
 #define GHOSTNETS_ISA avx2
@@ -39,6 +41,8 @@ struct VectorOf {
 };
 template <int N>
 using Floats = typename VectorOf<N>::Float;
+template <int N>
+using Ints = typename VectorOf<N>::Int;
 
 template <int N>
 inline Floats<N> load(const float* from) {
@@ -71,11 +75,10 @@ inline Floats<N> minimum(Floats<N> a, Floats<N> b) {
 // e^x to about 2 units in the last place: 2^n by the exponent bits, the rest by a polynomial (Cephes' expf).
 template <int N>
 inline Floats<N> exponential(Floats<N> x) {
-    using Int = typename VectorOf<N>::Int;
     const Floats<N> zero{};
     x = minimum<N>(maximum<N>(x, zero - 87.0f), zero + 88.0f);
     const Floats<N> scaled = x * 1.44269504f;
-    const Int n = __builtin_convertvector(scaled + (scaled < zero ? zero - 0.5f : zero + 0.5f), Int);
+    const Ints<N> n = __builtin_convertvector(scaled + (scaled < zero ? zero - 0.5f : zero + 0.5f), Ints<N>);
     const Floats<N> rounded = __builtin_convertvector(n, Floats<N>);
     const Floats<N> r = (x - rounded * 0.693359375f) + rounded * 2.12194440e-4f;
     Floats<N> p = zero + 1.9875691500e-4f;
@@ -85,7 +88,7 @@ inline Floats<N> exponential(Floats<N> x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     const Floats<N> mantissa = p * r * r + r + 1.0f;
-    const Int bits = (n + 127) << 23;
+    const Ints<N> bits = (n + 127) << 23;
     Floats<N> power;
     __builtin_memcpy(&power, &bits, sizeof power);
     return mantissa * power;

@@ -55,6 +55,7 @@ class Plan:
     Attributes:
         in_channels: Channels of the images.
         num_outputs: Size of the result for each image.
+        precision: ``"f32"`` or ``"bf16"``: how maps and weights are stored while it runs. Tensors are float32 always.
         mean, std: Of pixels in [0, 1], for uint8 images; empty where only normalised floats are taken.
         layouts: Of each map; nodes name maps by their index.
         nodes: ``kind`` and fields as ``csrc/network.hpp`` lists them; weights by their names in ``tensors``.
@@ -63,6 +64,7 @@ class Plan:
 
     in_channels: int
     num_outputs: int
+    precision: str = "f32"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     layouts: list[Layout] = field(default_factory=list)
@@ -86,6 +88,7 @@ class Plan:
         mean, std = (np.array(v or [d] * self.in_channels) for v, d in ((self.mean, 0.0), (self.std, 1.0)))
         return {
             "in_channels": self.in_channels,
+            "precision": self.precision,
             "scale": (1 / (255 * std)).tolist(),
             "shift": (-mean / std).tolist(),
             "layouts": [(layout.segments, layout.channels) for layout in self.layouts],

@@ -36,7 +36,7 @@ def make_plan(model: nn.Module, *, mean: tuple[float, ...] = (), std: tuple[floa
     if type(model) not in NETWORKS:
         _unknown("", model)
     network: Any = fuse(model)
-    plan = Plan(network.conv_stem.in_channels, 0, mean, std)
+    plan = Plan(network.conv_stem.in_channels, 0, mean=mean, std=std)
     _Planner(plan, ratio=_common_ratio(network)).network(network)
     return plan
 

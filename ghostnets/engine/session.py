@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Session", "compile", "load"]
 
 METADATA_KEY = "ghostnets.engine"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+PRECISIONS = ("f32", "bf16")
 
 
 class Session:
@@ -64,6 +65,11 @@ class Session:
     def threads(self) -> int:
         """Threads that share the work, the caller's among them."""
         return int(self._native.threads)
+
+    @property
+    def precision(self) -> str:
+        """How maps and weights are stored: ``"f32"`` or ``"bf16"``."""
+        return self.plan.precision
 
     @property
     def isa(self) -> str:
@@ -120,6 +126,7 @@ class Session:
             "format_version": FORMAT_VERSION,
             "in_channels": plan.in_channels,
             "num_outputs": plan.num_outputs,
+            "precision": plan.precision,
             "mean": plan.mean,
             "std": plan.std,
             "layouts": [[layout.out_channels, layout.segments] for layout in plan.layouts],
@@ -156,8 +163,8 @@ def compile(  # noqa: A001
         CheckpointError: The checkpoint cannot be read.
     """
     _native()
-    if precision != "f32":
-        raise ConfigurationError(f"precision is {precision!r}; the engine computes in 'f32'.")
+    if precision not in PRECISIONS:
+        raise ConfigurationError(f"precision is {precision!r}; the engine computes in {', '.join(PRECISIONS)}.")
     from ghostnets.checkpoints import Checkpoint, read_checkpoint
     from ghostnets.engine.planner import make_plan
 
@@ -171,6 +178,7 @@ def compile(  # noqa: A001
         raise ConfigurationError(
             f"mean is {mean} and std {std}; they must have {plan.in_channels} values each, those of std above 0."
         )
+    plan.precision = precision
     return Session(plan, threads=threads, isa=isa)
 
 
@@ -198,6 +206,7 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None, isa: str |
                 Plan(
                     in_channels=int(description["in_channels"]),
                     num_outputs=int(description["num_outputs"]),
+                    precision=str(description["precision"]),
                     mean=tuple(map(float, description["mean"])),
                     std=tuple(map(float, description["std"])),
                     layouts=[Layout(*map(int, layout)) for layout in description["layouts"]],
