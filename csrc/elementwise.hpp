@@ -29,10 +29,11 @@ struct CombineVector {
     static void pixels(const CombineTask& task, int c) {
         const T *a = static_cast<const T*>(task.a) + c, *b = static_cast<const T*>(task.b) + c;
         T* out = static_cast<T*>(task.out) + c;
+        const Floats<N> least = Floats<N>{} + task.least;
 #pragma GCC unroll 4
         for (int p = 0; p < task.pixels; ++p) {
             const Floats<N> x = load<N>(a + p * task.a_stride), y = load<N>(b + p * task.b_stride);
-            store<N>(out + p * task.out_stride, kind == Combine::add ? x + y : x * y);
+            store<N>(out + p * task.out_stride, maximum<N>(least, kind == Combine::add ? x + y : x * y));
         }
     }
 
@@ -58,6 +59,27 @@ struct Average {
 };
 
 inline void average(const AverageTask& task) { over_channels<Average>(task); }
+
+template <class T, int N>
+struct Maximum {
+    static void visit(const MaximumTask& task, int c) {
+        for (int x = 0; x < task.out_width; ++x) {
+            Floats<N> best = Floats<N>{} - __builtin_inff();
+            for (int y = 0; y < task.kernel_h; ++y) {
+                if (!task.rows[y]) continue;
+                for (int dx = 0; dx < task.kernel_w; ++dx) {
+                    const int column = x * task.stride - task.pad_w + dx * task.dilation;
+                    if (column < 0 || column >= task.in_width) continue;
+                    const T* pixel = static_cast<const T*>(task.rows[y]) + column * task.pixel_stride + c;
+                    best = maximum<N>(load<N>(pixel), best);
+                }
+            }
+            store<N>(static_cast<T*>(task.out) + x * task.pixel_stride + c, best);
+        }
+    }
+};
+
+inline void max_pool(const MaximumTask& task) { over_channels<Maximum>(task); }
 
 template <int N>
 inline Floats<N> activated(Floats<N> x, Activation activation) {

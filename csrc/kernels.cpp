@@ -36,7 +36,7 @@ const Kernels kBaselineKernels
         "generic",
 #endif
         GHOSTNETS_ISA::kWidth,  GHOSTNETS_ISA::dense,   GHOSTNETS_ISA::depthwise, GHOSTNETS_ISA::combine,
-        GHOSTNETS_ISA::average, GHOSTNETS_ISA::enlarge, GHOSTNETS_ISA::activate,  GHOSTNETS_ISA::sum,
+        GHOSTNETS_ISA::average, GHOSTNETS_ISA::max_pool, GHOSTNETS_ISA::enlarge, GHOSTNETS_ISA::activate,  GHOSTNETS_ISA::sum,
         GHOSTNETS_ISA::mean,    GHOSTNETS_ISA::normalize,
 };
 

@@ -31,7 +31,8 @@ enum class Combine { none, add, multiply };
 
 // out[p][v] = max(least, bias[v] + sum over segments s and k of segments[s][p * pixel_stride + k] * weights[...][v]);
 // `least` is 0 for ReLU, -inf for nothing.
-// A 1 x 1 convolution has one segment for each segment of its input map; a k x k one has one for each kernel row.
+// A 1 x 1 convolution has one segment for each segment of its input map, a k x k one as many for each place of the
+// kernel, and the stem, whose input has few channels, one for each kernel row.
 struct DenseTask {
     Type in, out_type;             // f32 to any; bf16 to bf16 or f32
     const void* const* segments;  // of pixel 0
@@ -76,7 +77,7 @@ constexpr bool pairs_rows(int kernel_h, int kernel_w, int stride, int dilation) 
     return kernel_h == 3 && kernel_w == 3 && stride == 1 && dilation == 1;
 }
 
-// out[p][c] = a[p][c] (+ or *) b[p][c]; a stride of 0 repeats one pixel.
+// out[p][c] = max(least, a[p][c] (+ or *) b[p][c]); a stride of 0 repeats one pixel.
 struct CombineTask {
     Type type;  // of all three
     const void* a;
@@ -87,6 +88,7 @@ struct CombineTask {
     std::ptrdiff_t out_stride;
     int pixels, channels;
     Combine combine;
+    float least;
 };
 
 // One row of average pooling: windows of row_count x window_w pixels, which do not overlap.
@@ -95,6 +97,16 @@ struct AverageTask {
     const void* const* rows;
     int row_count, window_w;
     std::ptrdiff_t stride;
+    void* out;
+    int out_width, channels;
+};
+
+// One row of max pooling; what lies outside of the map is not there.
+struct MaximumTask {
+    Type type;
+    const void* const* rows;  // kernel_h, null outside of the map
+    int kernel_h, kernel_w, stride, dilation, pad_w, in_width;
+    std::ptrdiff_t pixel_stride;
     void* out;
     int out_width, channels;
 };
@@ -146,6 +158,7 @@ struct Kernels {
     void (*depthwise)(const DepthwiseTask&);
     void (*combine)(const CombineTask&);
     void (*average)(const AverageTask&);
+    void (*maximum)(const MaximumTask&);
     void (*enlarge)(const EnlargeTask&);
     void (*activate)(const ActivateTask&);
     void (*sum)(const SumTask&);

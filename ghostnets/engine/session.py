@@ -31,9 +31,10 @@ PRECISIONS = ("f32", "bf16")
 class Session:
     """A network that runs in the engine; made by ``compile`` or ``load``.
 
-    Call it with images, it returns the network's output (N, num_classes) in float32: a tensor for a tensor, an array
-    for an array. A session keeps the memory for the shapes it saw last, so the first call of a new shape takes longer.
-    It may be called from several threads, which then take turns; sessions of their own run side by side.
+    Call it with images, it returns the network's output in float32, tensors for a tensor and arrays for an array:
+    logits or features (N, C), or the list of maps (N, C, H, W) of a backbone. A session keeps the memory for the shapes
+    it saw last, so the first call of a new shape takes longer. It may be called from several threads, which then take
+    turns; sessions of their own run side by side.
 
     Args:
         plan: What to run.
@@ -77,9 +78,9 @@ class Session:
         return str(self._native.isa)
 
     @overload
-    def __call__(self, images: "Tensor") -> "Tensor": ...
+    def __call__(self, images: "Tensor") -> "Tensor | list[Tensor]": ...
     @overload
-    def __call__(self, images: npt.NDArray[Any]) -> Array: ...
+    def __call__(self, images: npt.NDArray[Any]) -> Array | list[Array]: ...
     def __call__(self, images: Any) -> Any:
         """Runs the network.
 
@@ -88,7 +89,7 @@ class Session:
                 is computed here. Tensors must be on the CPU. Taken without a copy where they are contiguous.
 
         Returns:
-            Float32 (N, num_classes), before any softmax.
+            Float32: logits before any softmax, or features, (N, C); of a backbone its maps (N, C, H, W), fine first.
 
         Raises:
             ConfigurationError: Another shape or type, or uint8 where ``compile`` was not given ``mean`` and ``std``.
@@ -96,10 +97,21 @@ class Session:
         is_array = isinstance(images, np.ndarray)
         array = images if is_array else images.detach().numpy()
         self._check(array)
-        logits = np.empty((len(array), self.plan.num_outputs), np.float32)
+        outputs = self._empty_outputs(array)
         if len(array):
-            self._native.run(np.ascontiguousarray(array), logits)
-        return logits if is_array else import_module("torch").from_numpy(logits)
+            self._native.run(np.ascontiguousarray(array), outputs)
+        results = outputs if is_array else list(map(import_module("torch").from_numpy, outputs))
+        return results if self.plan.gives_maps else results[0]
+
+    def _empty_outputs(self, images: npt.NDArray[Any]) -> list[Array]:
+        """Arrays of the shapes that these images give."""
+        plan, count = self.plan, len(images)
+        channels = [plan.layouts[output].out_channels for output in plan.outputs]
+        if not plan.gives_maps:
+            return [np.empty((count, number), np.float32) for number in channels]
+        height, width = images.shape[1:3] if images.dtype == np.uint8 else images.shape[2:]
+        sizes = self._native.output_sizes(max(1, count), height, width)
+        return [np.empty((count, number, *size), np.float32) for number, size in zip(channels, sizes, strict=True)]
 
     def _check(self, images: npt.NDArray[Any]) -> None:
         is_bytes, channels = images.dtype == np.uint8, self.plan.in_channels
@@ -125,11 +137,12 @@ class Session:
         description = {
             "format_version": FORMAT_VERSION,
             "in_channels": plan.in_channels,
-            "num_outputs": plan.num_outputs,
+            "outputs": plan.outputs,
+            "gives_maps": plan.gives_maps,
             "precision": plan.precision,
             "mean": plan.mean,
             "std": plan.std,
-            "layouts": [[layout.out_channels, layout.segments] for layout in plan.layouts],
+            "layouts": [[layout.out_channels, layout.segments, layout.is_grouped] for layout in plan.layouts],
             "nodes": plan.nodes,
         }
         content = to_bytes(plan.tensors, metadata={METADATA_KEY: json.dumps(description)})
@@ -141,6 +154,7 @@ def compile(  # noqa: A001
     model: "nn.Module | Checkpoint | str | os.PathLike[str]",
     *,
     precision: str = "f32",
+    output: str = "logits",
     threads: int | None = None,
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
@@ -149,9 +163,10 @@ def compile(  # noqa: A001
     """Compiles a network for the CPU of this machine.
 
     Args:
-        model: A GhostNet, GhostNetV2 or GhostNetV3 of any width, a checkpoint of this project, or the path of one. The
-            network is taken in evaluation mode and left alone.
+        model: Any network of this package or a ``Backbone`` of one, a checkpoint of this project, or the path of one.
+            The network is taken in evaluation mode and left alone.
         precision: ``"f32"``.
+        output: ``"logits"``, or ``"features"``: what the classifier would get. A backbone gives its maps.
         threads: See ``Session``.
         mean: Of pixels in [0, 1], one value a channel, for uint8 images; a checkpoint brings its own.
         std: As ``mean``.
@@ -168,12 +183,14 @@ def compile(  # noqa: A001
     from ghostnets.checkpoints import Checkpoint, read_checkpoint
     from ghostnets.engine.planner import make_plan
 
+    if output not in ("logits", "features"):
+        raise ConfigurationError(f"output is {output!r}; it must be 'logits' or 'features'.")
     if isinstance(model, str | os.PathLike):
         model = read_checkpoint(model)
     if isinstance(model, Checkpoint):
         mean, std = tuple(model.preprocessing["mean"]), tuple(model.preprocessing["std"])
         model = model.build()
-    plan = make_plan(model, mean=tuple(mean), std=tuple(std))
+    plan = make_plan(model, mean=tuple(mean), std=tuple(std), features=output == "features")
     if not len(mean) == len(std) or len(mean) not in (0, plan.in_channels) or min(std, default=1) <= 0:
         raise ConfigurationError(
             f"mean is {mean} and std {std}; they must have {plan.in_channels} values each, those of std above 0."
@@ -205,13 +222,14 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None, isa: str |
             return Session(
                 Plan(
                     in_channels=int(description["in_channels"]),
-                    num_outputs=int(description["num_outputs"]),
                     precision=str(description["precision"]),
                     mean=tuple(map(float, description["mean"])),
                     std=tuple(map(float, description["std"])),
-                    layouts=[Layout(*map(int, layout)) for layout in description["layouts"]],
+                    layouts=[Layout(int(c), int(s), bool(g)) for c, s, g in description["layouts"]],
                     nodes=list(description["nodes"]),
                     tensors=tensors,
+                    outputs=[int(output) for output in description["outputs"]],
+                    gives_maps=bool(description["gives_maps"]),
                 ),
                 threads=threads,
                 isa=isa,
