@@ -17,72 +17,97 @@ namespace ghostnets::GHOSTNETS_ISA {
 // L lanes of constants, of N channels.
 template <int L, int N>
 inline Floats<L> constants(const float* from) {
-    Floats<L> values;
-    for (int i = 0; i < L; i += N) __builtin_memcpy(reinterpret_cast<float*>(&values) + i, from, N * sizeof(float));
-    return values;
+    if constexpr (L == N) return load<N>(from);
+    else return joined<Floats<L>>(load<N>(from), load<N>(from));
 }
 
-// From sums to stored outputs, of one channel block.
+// From sums to stored outputs, of one block of channels. L = 2 N lanes are two rows.
 template <class T, int L, int N>
 struct Finish {
+    using Sum = typename Product<T>::template Sum<L>;
+    static constexpr bool kCounts = kType<T> == Type::u8;
     const DepthwiseTask& task;
     const int channel;
     Floats<L> bias, scale{}, other_scale{}, shift{};
 
     Finish(const DepthwiseTask& task, int channel)
         : task(task), channel(channel), bias(constants<L, N>(task.bias + channel)) {
-        if (kType<T> != Type::u8) return;
+        if (!kCounts) return;
         scale = constants<L, N>(task.scale + channel);
         if (task.combine == Combine::none) return;
         other_scale = constants<L, N>(task.other_scale + channel);
         shift = constants<L, N>(task.shift + channel);
     }
 
-    typename Product<T>::template Sum<L> first() const {
-        if constexpr (kType<T> == Type::u8) return Ints<L>{};
+    Sum first() const {
+        if constexpr (kCounts) return Sum{};
         else return bias;
     }
 
-    // L = 2 N lanes are two rows, `row` and the next one.
-    void store_pixel(typename Product<T>::template Sum<L> sum, int row, int x) const {
+    Floats<L> other(int row, std::ptrdiff_t at) const {
+        const auto values = [&](int r) { return raw<N>(static_cast<const T*>(task.other[r]) + at); };
+        if constexpr (L == N) return widened<L>(values(row));
+        else return widened<L>(joined<decltype(narrowed<L>(bias, T{}))>(values(0), values(1)));
+    }
+
+    template <Combine kind>
+    void store_pixel(Sum sum, int row, int x) const {
         Floats<L> value;
-        if constexpr (kType<T> == Type::u8) value = __builtin_convertvector(sum, Floats<L>) * scale + bias;
+        if constexpr (kCounts) value = __builtin_convertvector(sum, Floats<L>) * scale + bias;
         else value = sum;
-        value = maximum<L>(Floats<L>{} + task.least, value);
-        if (task.combine != Combine::none) {
-            decltype(raw<L>(static_cast<const T*>(nullptr))) narrow;
-            for (int i = 0; i < L / N; ++i)
-                __builtin_memcpy(reinterpret_cast<T*>(&narrow) + i * N,
-                                 static_cast<const T*>(task.other[row + i]) + x * task.other_stride + channel, N * sizeof(T));
-            Floats<L> other = widened<L>(narrow);
-            if constexpr (kType<T> == Type::u8) {
-                value = task.combine == Combine::add ? value + (other * other_scale + shift)
-                                                     : value * other * other_scale + shift;
-            } else {
-                value = task.combine == Combine::add ? value + other : value * other;
-            }
+        if (!kCounts || kind != Combine::none) value = maximum<L>(Floats<L>{} + task.least, value);  // bytes begin at 0
+        if constexpr (kind != Combine::none) {
+            const Floats<L> operand = other(row, x * task.other_stride + channel);
+            if constexpr (kind == Combine::add) value += kCounts ? operand * other_scale + shift : operand;
+            else value = kCounts ? value * operand * other_scale + shift : value * operand;
         }
         const auto narrow = narrowed<L>(value, T{});
-        for (int i = 0; i < L / N; ++i)
-            __builtin_memcpy(static_cast<T*>(task.out[row + i]) + x * task.out_stride + channel,
-                             reinterpret_cast<const T*>(&narrow) + i * N, N * sizeof(T));
+        const std::ptrdiff_t at = x * task.out_stride + channel;
+        if constexpr (L == N) {
+            __builtin_memcpy(static_cast<T*>(task.out[row]) + at, &narrow, sizeof narrow);
+        } else {
+            using Half = decltype(raw<N>(static_cast<const T*>(nullptr)));
+            const Half first = lower_half<Half>(narrow), second = upper_half<Half>(narrow);
+            __builtin_memcpy(static_cast<T*>(task.out[0]) + at, &first, sizeof first);
+            __builtin_memcpy(static_cast<T*>(task.out[1]) + at, &second, sizeof second);
+        }
+    }
+
+    template <Combine kind>
+    void store_all(const Sum* sums, int count, int row, int x) const {
+#pragma GCC unroll 8
+        for (int i = 0; i < kTile; ++i)
+            if (i < count) store_pixel<kind>(sums[i], row, x + i);
+    }
+
+    void store(const Sum* sums, int count, int row, int x) const {
+        switch (task.combine) {
+            case Combine::none: return store_all<Combine::none>(sums, count, row, x);
+            case Combine::add: return store_all<Combine::add>(sums, count, row, x);
+            case Combine::multiply: return store_all<Combine::multiply>(sums, count, row, x);
+        }
     }
 };
 
-// Where the rows of a stack begin, at one column and channel.
-template <class T>
+// Where the rows of a stack begin, at one column and channel. Rows that do not exist are `pad`, whose one pixel is
+// everywhere: a step of 0; inside the map all steps are the same.
+template <class T, bool IsInside>
 struct Stack {
     static constexpr int kRows = group_of(kType<T>);
     const T* rows[kRows];
-    std::ptrdiff_t steps[kRows];  // 0 for rows that do not exist: their pixels are all the same
+    std::ptrdiff_t step, steps[kRows];
 
-    Stack(const DepthwiseTask& task, int first_row, int row_count, int column, int channel) {
+    Stack(const DepthwiseTask& task, int first_row, int row_count, int column, int channel) : step(task.in_stride) {
 #pragma GCC unroll 4
         for (int i = 0; i < kRows; ++i) {
-            const int y = first_row + i;
-            const void* row = y < row_count ? task.rows[y] : nullptr;
-            steps[i] = row ? task.in_stride : 0;
-            rows[i] = static_cast<const T*>(row ? row : task.pad) + column * steps[i] + channel;
+            if constexpr (IsInside) {  // behind the last row weights are 0
+                const int y = first_row + i < row_count ? first_row + i : row_count - 1;
+                rows[i] = static_cast<const T*>(task.rows[y]) + column * step + channel;
+            } else {
+                const void* row = first_row + i < row_count ? task.rows[first_row + i] : nullptr;
+                steps[i] = row ? step : 0;
+                rows[i] = static_cast<const T*>(row ? row : task.pad) + column * steps[i] + channel;
+            }
         }
     }
 
@@ -90,7 +115,7 @@ struct Stack {
     Words<L> at(int column) const {
         const T* pixels[kRows];
 #pragma GCC unroll 4
-        for (int i = 0; i < kRows; ++i) pixels[i] = rows[i] + column * steps[i];
+        for (int i = 0; i < kRows; ++i) pixels[i] = rows[i] + column * (IsInside ? step : steps[i]);
         if constexpr (L == N) return stacked<N, T>(pixels);
         else return folded(pixels);
     }
@@ -105,7 +130,7 @@ void group_tile(const DepthwiseTask& task, int x, int channel) {
     const int first = x * S - task.pad_w;
     const Finish<T, L, N> finish(task, channel);
     const auto* weights = static_cast<const std::uint32_t*>(task.weights) + channel * (kStacks * KW * kStep);
-    const Words<L> pad = Stack<T>(task, 0, 0, 0, channel).template at<L, N>(0);
+    const Words<L> pad = IsInside ? Words<L>{} : Stack<T, false>(task, 0, 0, 0, channel).template at<L, N>(0);
 
     typename Product<T>::template Sum<L> sums[kSums][kTile];
 #pragma GCC unroll 2
@@ -114,7 +139,7 @@ void group_tile(const DepthwiseTask& task, int x, int channel) {
         for (int i = 0; i < kTile; ++i) sums[row][i] = finish.first();
 #pragma GCC unroll 3
     for (int q = 0; q < kStacks; ++q) {
-        const Stack<T> stack(task, q * Stack<T>::kRows, kRows, first, channel);
+        const Stack<T, IsInside> stack(task, q * group_of(kType<T>), kRows, first, channel);
         Words<L> pixels[kInputs];
 #pragma GCC unroll 20
         for (int j = 0; j < kInputs; ++j)
@@ -132,18 +157,17 @@ void group_tile(const DepthwiseTask& task, int x, int channel) {
     }
     const int count = IsInside || x + kTile <= task.out_width ? kTile : task.out_width - x;
 #pragma GCC unroll 2
-    for (int row = 0; row < kSums; ++row)
-#pragma GCC unroll 8
-        for (int i = 0; i < kTile; ++i)
-            if (IsInside || i < count) finish.store_pixel(sums[row][i], row, x + i);
+    for (int row = 0; row < kSums; ++row) finish.store(sums[row], count, row, x);
 }
 
 template <class T, int N, int Rows, int KH, int KW, int S>
 inline void group_channels(const DepthwiseTask& task, int channel) {
     constexpr bool kFolds = N == 8 && kWidth == 16 && Rows == 2;
+    bool has_rows = true;
+    for (int y = 0; y < KH + (Rows - 1) * S; ++y) has_rows &= task.rows[y] != nullptr;
     for (int x = 0; x < task.out_width; x += kTile) {
         const int first = x * S - KW / 2, end = first + (kTile - 1) * S + KW;
-        const bool is_inside = first >= 0 && end <= task.in_width && x + kTile <= task.out_width;
+        const bool is_inside = has_rows && first >= 0 && end <= task.in_width && x + kTile <= task.out_width;
         is_inside ? group_tile<T, N, kFolds, Rows, KH, KW, S, true>(task, x, channel)
                   : group_tile<T, N, kFolds, Rows, KH, KW, S, false>(task, x, channel);
     }
@@ -162,12 +186,12 @@ inline void group_general(const DepthwiseTask& task, int channel) {
             for (int dx = 0; dx < task.kernel_w; ++dx) {
                 const int column = x * task.stride - task.pad_w + dx * task.dilation;
                 const bool exists = column >= 0 && column < task.in_width;
-                const Stack<T> stack(task, q * Stack<T>::kRows, exists ? task.kernel_h : 0, column, channel);
+                const Stack<T, false> stack(task, q * group_of(kType<T>), exists ? task.kernel_h : 0, column, channel);
                 Words<N> w;
                 __builtin_memcpy(&w, weights + (q * task.kernel_w + dx) * step * N, sizeof w);
                 sum = Product<T>::template add<N>(sum, stack.template at<N, N>(0), w);
             }
-        finish.store_pixel(sum, 0, x);
+        finish.store(&sum, 1, 0, x);
     }
 }
 

@@ -137,7 +137,9 @@ private:
                 "a " + node.kind + " node has weights of another shape than its maps");
         Op op{.kind = OpKind::dense, .in = in, .out = out, .channels = to.stride()};
         op.activation = node.activation;
-        pack_dense(op, map(in), map(out), from.segments, from.channels, bias.data, width_,
+        Map target = map(out);
+        target.layout = to;  // perhaps the first segment alone
+        pack_dense(op, map(in), target, from.segments, from.channels, bias.data, width_,
                    [&](int row, int k) { return weight.data[std::size_t(row) * depth + k]; });
         return op;
     }

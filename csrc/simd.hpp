@@ -59,6 +59,20 @@ inline Words<N> as_words(Floats<N> value) {
     return reinterpret_cast<Words<N>>(value);
 }
 
+// Two vectors of 8 as one of 16, and its halves.
+template <class V16, class V8>
+inline V16 joined(V8 a, V8 b) {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+template <class V8, class V16>
+inline V8 lower_half(V16 both) {
+    return __builtin_shufflevector(both, both, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+template <class V8, class V16>
+inline V8 upper_half(V16 both) {
+    return __builtin_shufflevector(both, both, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+
 template <int N>
 inline Floats<N> load(const float* from) {
     Floats<N> value;
