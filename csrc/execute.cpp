@@ -20,6 +20,18 @@ std::byte* Program::pixels(const Memory& memory, int map, int image, int row, st
     }
 }
 
+std::vector<float> Program::values(const Memory& memory, int map) const {
+    const Place& place = places_[map];
+    const Layout& layout = net_.layouts[map];
+    std::vector<float> found;
+    if (layout.type != Type::f32 || (place.kind != Place::shared && place.kind != Place::pooled)) return found;
+    const auto* first = reinterpret_cast<const float*>(pixels(memory, map, 0, 0));
+    for (std::ptrdiff_t p = 0; p < std::ptrdiff_t(images_) * place.height * place.width; ++p)
+        for (int c = 0; c < layout.segments * layout.channels; ++c)
+            found.push_back(first[p * place.stride + position(layout, c)]);
+    return found;
+}
+
 void Program::run(const Memory& memory, const Images& images, const Item& item) const {
     const Op& op = net_.ops[item.op];
     if (op.kind == OpKind::sum) return run_sum(memory, op, item);

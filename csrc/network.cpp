@@ -138,7 +138,7 @@ private:
         Op op{.kind = OpKind::dense, .in = in, .out = out, .channels = to.stride()};
         op.activation = node.activation;
         Map target = map(out);
-        target.layout = to;  // perhaps the first segment alone
+        target.layout.segments = to.segments;  // perhaps the first one alone
         pack_dense(op, map(in), target, from.segments, from.channels, bias.data, width_,
                    [&](int row, int k) { return weight.data[std::size_t(row) * depth + k]; });
         return op;

@@ -44,6 +44,11 @@ struct Layout {
     int groups() const { return round_up(channels, group_of(type)) / group_of(type); }  // of a segment, for dense
 };
 
+// Position of logical channel `index` among the padded values of a pixel.
+inline int position(const Layout& layout, int index) {
+    return index / layout.channels * layout.padded() + index % layout.channels;
+}
+
 // How the bytes of a map are meant, for each of segments * channels; empty where it is not in bytes.
 struct Quantization {
     std::vector<float> scales, zeros;

@@ -15,11 +15,6 @@ namespace ghostnets {
 // exact.
 Quantization quantization_of(const Tensor& range);
 
-// Position of logical channel `index` among the padded values of a pixel.
-inline int position(const Layout& layout, int index) {
-    return index / layout.channels * layout.padded() + index % layout.channels;
-}
-
 // Of `op`, weights [vector][segment][group][width][value] and constants of a dense operation; at(row, term) is the
 // weight of an output and a term, of which each segment has `length`.
 void pack_dense(Op& op, const Map& in, const Map& out, int segments, int length, const float* bias, int width,

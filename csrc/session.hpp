@@ -21,6 +21,10 @@ public:
     // images -> logits (count, outputs), C order. Calls from several threads take turns.
     void run(const Images& images, int count, int height, int width, float* logits);
 
+    // Runs one image through a float32 network and returns the values of every map, (pixels, segments * channels), by
+    // its index; nothing for the images and for what squeeze-and-excitation squeezes. For sessions of one thread.
+    std::vector<std::vector<float>> observe(const Images& images, int height, int width);
+
     const Network& network() const { return network_; }
     int threads() const { return team_.size(); }
 

@@ -55,11 +55,14 @@ class Plan:
     Attributes:
         in_channels: Channels of the images.
         num_outputs: Size of the result for each image.
-        precision: ``"f32"`` or ``"bf16"``: how maps and weights are stored while it runs. Tensors are float32 always.
+        precision: ``"f32"``, ``"bf16"`` or ``"int8"``: how maps and weights are stored while it runs. Tensors are float32
+            always.
         mean, std: Of pixels in [0, 1], for uint8 images; empty where only normalised floats are taken.
         layouts: Of each map; nodes name maps by their index.
         nodes: ``kind`` and fields as ``csrc/network.hpp`` lists them; weights by their names in ``tensors``.
         tensors: Float32 arrays.
+        ranges: For int8, of each map of the compiled network the name of a tensor (2, segments * channels), the least and
+            the greatest value of each channel; None for maps that are not in bytes.
     """
 
     in_channels: int
@@ -70,6 +73,7 @@ class Plan:
     layouts: list[Layout] = field(default_factory=list)
     nodes: list[dict[str, Any]] = field(default_factory=list)
     tensors: dict[str, Array] = field(default_factory=dict)
+    ranges: list[str | None] = field(default_factory=list)
 
     def new_map(self, layout: Layout) -> int:
         self.layouts.append(layout)
@@ -93,4 +97,5 @@ class Plan:
             "shift": (-mean / std).tolist(),
             "layouts": [(layout.segments, layout.channels) for layout in self.layouts],
             "nodes": self.nodes,
+            "ranges": self.ranges,
         }
