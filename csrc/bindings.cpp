@@ -30,6 +30,7 @@ Activation activation_named(const std::string& name) {
 Type type_named(const std::string& name) {
     if (name == "f32") return Type::f32;
     if (name == "bf16") return Type::bf16;
+    if (name == "int8") return Type::u8;
     throw std::invalid_argument("the plan is damaged: it has an unknown precision " + name);
 }
 
@@ -42,19 +43,20 @@ PlanSource plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<
     source.orders = nb::cast<std::vector<std::vector<int>>>(plan["orders"]);
     for (nb::handle layout : plan["layouts"])
         source.layouts.push_back({nb::cast<int>(layout[0]), nb::cast<int>(layout[1])});
+    const auto tensor_named = [&](nb::handle name) {
+        Tensor found;
+        keep.push_back(nb::cast<Array>(tensors[name]));
+        for (std::size_t axis = 0; axis < keep.back().ndim(); ++axis) found.shape.push_back(int(keep.back().shape(axis)));
+        found.data = keep.back().data();
+        return found;
+    };
+    for (nb::handle name : plan["ranges"]) source.ranges.push_back(name.is_none() ? Tensor{} : tensor_named(name));
     for (nb::handle handle : plan["nodes"]) {
         const nb::dict fields = nb::cast<nb::dict>(handle);
         const auto number = [&](const char* name, int fallback) {
             return fields.contains(name) ? nb::cast<int>(fields[name]) : fallback;
         };
-        const auto tensor = [&](const char* name) {
-            Tensor found;
-            if (!fields.contains(name)) return found;
-            keep.push_back(nb::cast<Array>(tensors[fields[name]]));
-            for (std::size_t axis = 0; axis < keep.back().ndim(); ++axis) found.shape.push_back(int(keep.back().shape(axis)));
-            found.data = keep.back().data();
-            return found;
-        };
+        const auto tensor = [&](const char* name) { return fields.contains(name) ? tensor_named(fields[name]) : Tensor{}; };
         Node node;
         node.kind = nb::cast<std::string>(fields["kind"]);
         node.input = number("input", -1);
@@ -113,6 +115,24 @@ NB_MODULE(_native, module) {
             "images"_a, "outputs"_a)
         .def("output_sizes", &Session::output_sizes, "count"_a, "height"_a, "width"_a,
              nb::call_guard<nb::gil_scoped_release>())
+        .def(
+            "observe",
+            [](Session& self, nb::ndarray<nb::numpy, nb::c_contig, nb::device::cpu, nb::ndim<4>, nb::ro> image) {
+                const bool bytes = image.dtype() == nb::dtype<std::uint8_t>();
+                const int first = bytes ? 1 : 2;
+                nb::list maps;
+                const auto all = self.observe({image.data(), bytes}, int(image.shape(first)), int(image.shape(first + 1)));
+                for (std::size_t map = 0; map < all.size(); ++map) {
+                    const Layout& layout = self.network().layouts[map];
+                    auto* values = new std::vector<float>(all[map]);
+                    const nb::capsule owner(values, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
+                    const std::size_t channels = layout.segments * layout.channels;
+                    maps.append(nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(
+                        values->data(), {values->size() / channels, channels}, owner)));
+                }
+                return maps;
+            },
+            "image"_a)
         .def_prop_ro("isa", [](const Session& self) { return std::string(self.network().kernels.name); })
         .def_prop_ro("threads", &Session::threads);
 }

@@ -3,9 +3,10 @@
 // A tile is P pixels x V vectors of output channels. For each k, V vectors of weights are loaded and P activations are
 // broadcast: P + V loads for P * V multiply-adds. Every map of GhostNet at 224 x 224 is a multiple of 7 wide, so tiles of
 // 14 x 2 and 7 x 3 leave no rest and fill 28 or 21 of 32 registers. With 16 registers tiles are 6 x 2 and 4 x 3.
-// Where values are narrower than 32 bits, a step takes a group of them (storage.hpp).
+// Where values are narrower than 32 bits, a step takes a group of them (groups.hpp).
 #pragma once
 
+#include "groups.hpp"
 #include "kernels.hpp"
 #include "simd.hpp"
 #include "storage.hpp"
@@ -15,16 +16,20 @@ namespace ghostnets::GHOSTNETS_ISA {
 template <class In, class Out, int P, int V>
 void dense_tile(const DenseTask& task, int pixel, int vector) {
     using F = Floats<kWidth>;
-    using Groups = typename Product<In>::Groups;
     constexpr int kGroup = group_of(kType<In>);
-    F sums[P][V];
+    constexpr bool kCounts = kType<In> == Type::u8;  // sums are whole numbers
+    typename Product<In>::template Sum<kWidth> sums[P][V];
     const float* bias = task.bias + vector * kWidth;
-    const Groups* weights = static_cast<const Groups*>(task.weights) + vector * task.vector_stride;
+    const float* scale = kCounts ? task.scale + vector * kWidth : nullptr;
+    const auto* weights = static_cast<const Words<kWidth>*>(task.weights) + vector * task.vector_stride;
     const std::ptrdiff_t vector_stride = task.vector_stride, stride = task.pixel_stride;
 #pragma GCC unroll 28
     for (int p = 0; p < P; ++p)
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sums[p][v] = load<kWidth>(bias + v * kWidth);
+        for (int v = 0; v < V; ++v) {
+            if constexpr (kCounts) sums[p][v] = Ints<kWidth>{};
+            else sums[p][v] = load<kWidth>(bias + v * kWidth);
+        }
 
     for (int s = 0; s < task.segment_count; ++s) {
         // One base pointer for every four pixels: an address is base + {0, 1, 2, 3} * stride, which needs few registers.
@@ -32,32 +37,41 @@ void dense_tile(const DenseTask& task, int pixel, int vector) {
 #pragma GCC unroll 7
         for (int b = 0; b < (P + 3) / 4; ++b) base[b] = static_cast<const In*>(task.segments[s]) + (pixel + 4 * b) * stride;
         for (int k = 0; k < task.segment_groups; ++k) {
-            Groups w[V];
+            Words<kWidth> w[V];
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v) w[v] = weights[v * vector_stride];
             ++weights;
 #pragma GCC unroll 28
             for (int p = 0; p < P; ++p) {
-                typename Product<In>::Group x;
-                __builtin_memcpy(&x, base[p / 4] + (p % 4) * stride + k * kGroup, sizeof x);
+                std::uint32_t group;
+                __builtin_memcpy(&group, base[p / 4] + (p % 4) * stride + k * kGroup, sizeof group);
+                const Words<kWidth> x = Words<kWidth>{} + group;
 #pragma GCC unroll 4
-                for (int v = 0; v < V; ++v) sums[p][v] = Product<In>::add(sums[p][v], x, w[v]);
+                for (int v = 0; v < V; ++v) sums[p][v] = Product<In>::template add<kWidth>(sums[p][v], x, w[v]);
             }
         }
     }
 
     Out* out = static_cast<Out*>(task.out) + pixel * task.out_stride + vector * kWidth;
     const F least = F{} + task.least;
+    const auto value = [&](int p, int v) {
+        F sum;
+        if constexpr (kCounts)
+            sum = __builtin_convertvector(sums[p][v], F) * load<kWidth>(scale + v * kWidth) + load<kWidth>(bias + v * kWidth);
+        else
+            sum = sums[p][v];
+        if constexpr (kType<Out> == Type::u8) return sum;  // bytes begin at 0
+        else return maximum<kWidth>(least, sum);
+    };
     const bool is_half = task.columns < (vector + V) * kWidth;
 #pragma GCC unroll 28
     for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 4
-        for (int v = 0; v + 1 < V; ++v) store<kWidth>(out + v * kWidth, maximum<kWidth>(least, sums[p][v]));
-        const F last = maximum<kWidth>(least, sums[p][V - 1]);
+        for (int v = 0; v + 1 < V; ++v) store<kWidth>(out + v * kWidth, value(p, v));
         if (is_half) {
-            store_half<kWidth>(out + (V - 1) * kWidth, last);
+            store_half<kWidth>(out + (V - 1) * kWidth, value(p, V - 1));
         } else {
-            store<kWidth>(out + (V - 1) * kWidth, last);
+            store<kWidth>(out + (V - 1) * kWidth, value(p, V - 1));
         }
         out += task.out_stride;
     }
@@ -104,11 +118,14 @@ void dense_of(const DenseTask& task) {
 }
 
 inline void dense(const DenseTask& task) {
-    if (task.in == Type::f32) {
-        task.out_type == Type::f32 ? dense_of<float, float>(task) : dense_of<float, BFloat16>(task);
-    } else {
-        task.out_type == Type::f32 ? dense_of<BFloat16, float>(task) : dense_of<BFloat16, BFloat16>(task);
-    }
+    with_type(task.in, [&](auto in) {
+        with_type(task.out_type, [&](auto out) {
+            using In = decltype(in);
+            using Out = decltype(out);
+            if constexpr (kType<In> == Type::f32 || kType<Out> == Type::f32 || kType<In> == kType<Out>)
+                dense_of<In, Out>(task);
+        });
+    });
 }
 
 }  // namespace ghostnets::GHOSTNETS_ISA

@@ -42,6 +42,7 @@ void depthwise_tile(const DepthwiseTask& task, int x, int channel) {
         if (Left == kChecked) return first + j >= 0 && first + j < task.in_width;
         return j >= Left && j < kInputs - Right;
     };
+    const auto* weights = static_cast<const float*>(task.weights);
     F sums[Rows][kTile];
 #pragma GCC unroll 2
     for (int row = 0; row < Rows; ++row)
@@ -60,7 +61,7 @@ void depthwise_tile(const DepthwiseTask& task, int x, int channel) {
             if (dy < 0 || dy >= KH) continue;
 #pragma GCC unroll 5
             for (int dx = 0; dx < KW; ++dx) {
-                const F w = load<N>(task.weights + (dy * KW + dx) * task.weight_stride + channel);
+                const F w = load<N>(weights + (dy * KW + dx) * task.weight_stride + channel);
 #pragma GCC unroll 8
                 for (int i = 0; i < kTile; ++i)
                     if (Left == kChecked || exists(i * S + dx)) sums[row][i] += w * pixels[i * S + dx];
@@ -96,6 +97,7 @@ inline void depthwise_channels(const DepthwiseTask& task, int channel) {
 // Any kernel, stride and dilation, one pixel at a time.
 template <class T, int N>
 inline void depthwise_general(const DepthwiseTask& task, int channel) {
+    const auto* weights = static_cast<const float*>(task.weights);
     for (int x = 0; x < task.out_width; ++x) {
         Floats<N> sum = load<N>(task.bias + channel);
         for (int dy = 0; dy < task.kernel_h; ++dy) {
@@ -103,7 +105,7 @@ inline void depthwise_general(const DepthwiseTask& task, int channel) {
             for (int dx = 0; dx < task.kernel_w; ++dx) {
                 const int column = x * task.stride - task.pad_w + dx * task.dilation;
                 if (column < 0 || column >= task.in_width) continue;
-                sum += load<N>(task.weights + (dy * task.kernel_w + dx) * task.weight_stride + channel) *
+                sum += load<N>(weights + (dy * task.kernel_w + dx) * task.weight_stride + channel) *
                        load<N>(static_cast<const T*>(task.rows[dy]) + column * task.in_stride + channel);
             }
         }
@@ -132,10 +134,6 @@ inline void depthwise_of(const DepthwiseTask& task) {
     if constexpr (kWidth > kChannelBlock) {
         if (channel < task.channels) depthwise_vector<T, kChannelBlock>(task, channel);
     }
-}
-
-inline void depthwise(const DepthwiseTask& task) {
-    task.type == Type::f32 ? depthwise_of<float>(task) : depthwise_of<BFloat16>(task);
 }
 
 }  // namespace ghostnets::GHOSTNETS_ISA

@@ -19,26 +19,41 @@ inline void over_channels_of(const Task& task) {
 
 template <template <class, int> class Visitor, class Task>
 inline void over_channels(const Task& task) {
-    task.type == Type::f32 ? over_channels_of<Visitor, float>(task) : over_channels_of<Visitor, BFloat16>(task);
+    with_type(task.type, [&](auto value) { over_channels_of<Visitor, decltype(value)>(task); });
 }
 
 template <class T, int N>
 struct CombineVector {
     // Pixels inside, channels outside: there are often but one or two vectors of channels.
-    template <Combine kind>
+    template <class B, Combine kind>
     static void pixels(const CombineTask& task, int c) {
-        const T *a = static_cast<const T*>(task.a) + c, *b = static_cast<const T*>(task.b) + c;
+        constexpr bool kScales = kType<T> == Type::u8;
+        const T* a = static_cast<const T*>(task.a) + c;
+        const B* b = static_cast<const B*>(task.b) + c;
         T* out = static_cast<T*>(task.out) + c;
+        Floats<N> a_scale{}, b_scale{}, shift{};
+        if constexpr (kScales) {
+            a_scale = load<N>(task.a_scale + c);
+            b_scale = load<N>(task.b_scale + c);
+            shift = load<N>(task.shift + c);
+        }
         const Floats<N> least = Floats<N>{} + task.least;
 #pragma GCC unroll 4
         for (int p = 0; p < task.pixels; ++p) {
             const Floats<N> x = load<N>(a + p * task.a_stride), y = load<N>(b + p * task.b_stride);
-            store<N>(out + p * task.out_stride, maximum<N>(least, kind == Combine::add ? x + y : x * y));
+            Floats<N> value;
+            if constexpr (kScales)
+                value = kind == Combine::add ? x * a_scale + (y * b_scale + shift) : (x * a_scale + shift) * y + b_scale;
+            else
+                value = kind == Combine::add ? x + y : x * y;
+            store<N>(out + p * task.out_stride, maximum<N>(least, value));
         }
     }
 
     static void visit(const CombineTask& task, int c) {
-        task.combine == Combine::add ? pixels<Combine::add>(task, c) : pixels<Combine::multiply>(task, c);
+        if constexpr (kType<T> == Type::u8)
+            if (task.b_type == Type::bf16) return pixels<BFloat16, Combine::multiply>(task, c);
+        task.combine == Combine::add ? pixels<T, Combine::add>(task, c) : pixels<T, Combine::multiply>(task, c);
     }
 };
 
@@ -99,7 +114,10 @@ struct Activate {
     static void visit(const ActivateTask& task, int c) {
         for (int p = 0; p < task.pixels; ++p) {
             T* value = static_cast<T*>(task.values) + p * task.stride + c;
-            store<N>(value, activated<N>(load<N>(value), task.activation));
+            if constexpr (kType<T> == Type::u8)
+                for (int i = 0; i < N; ++i) value[i] = task.table[value[i]];
+            else
+                store<N>(value, activated<N>(load<N>(value), task.activation));
         }
     }
 };
@@ -141,7 +159,9 @@ struct Mean {
     static void visit(const MeanTask& task, int c) {
         Floats<N> total{};
         for (int slot = 0; slot < task.slots; ++slot) total += load<N>(task.in + slot * task.stride + c);
-        store<N>(static_cast<T*>(task.out) + c, total * task.scale);
+        total *= task.scale;
+        if (task.channel_scale) total = total * load<N>(task.channel_scale + c) + load<N>(task.shift + c);
+        store<N>(static_cast<T*>(task.out) + c, total);
     }
 };
 

@@ -21,6 +21,18 @@ std::byte* Program::pixels(const Memory& memory, int map, int image, int row, st
     }
 }
 
+std::vector<float> Program::values(const Memory& memory, int map) const {
+    const Place& place = places_[map];
+    const Layout& layout = net_.layouts[map];
+    std::vector<float> found;
+    if (layout.type != Type::f32 || (place.kind != Place::shared && place.kind != Place::pooled)) return found;
+    const auto* first = reinterpret_cast<const float*>(pixels(memory, map, 0, 0));
+    for (std::ptrdiff_t p = 0; p < std::ptrdiff_t(images_) * place.height * place.width; ++p)
+        for (int c = 0; c < layout.segments * layout.channels; ++c)
+            found.push_back(first[p * place.stride + position(layout, c)]);
+    return found;
+}
+
 void Program::run(const Memory& memory, const Images& images, const Item& item) const {
     const Op& op = net_.ops[item.op];
     if (op.kind == OpKind::sum) return run_sum(memory, op, item);
@@ -148,7 +160,7 @@ void Program::run_dense_block(const Memory& memory, const Op& op, const Item& it
     net_.kernels.dense(task);
     if (op.has_late_activation())
         net_.kernels.activate({task.out_type, task.out, task.out_stride, task.pixels,
-                               std::min(task.vectors * net_.kernels.width, task.columns), op.activation});
+                               std::min(task.vectors * net_.kernels.width, task.columns), op.activation, nullptr});
 }
 
 // A row of an operation that treats each channel alone, or as many as it takes at a time, over `count` channels from
@@ -182,9 +194,16 @@ void Program::run_rows(const Memory& memory, const Op& op, int image, int row, i
             task.stride = op.stride;
             task.dilation = op.dilation_w;
             task.pad_w = op.pad_w();
-            task.weights = op.weights.floats() + first;
+            const bool by_groups = type == Type::u8 || (type == Type::bf16 && net_.kernels.groups_bf16);
+            const int step = op.row_step();
+            const int each = by_groups ? stacks_of(type, op.kernel_h, step) * op.kernel_w * step : 1;  // channel
+            task.weights = op.weights.floats() + std::ptrdiff_t(first) * each;
             task.weight_stride = op.channels;
             task.bias = op.bias.floats() + first;
+            task.pad = op.pad.data() + first * size_of(type);
+            task.scale = op.scale.floats() + first;
+            task.other_scale = op.other_scale.floats() + first;
+            task.shift = op.shift.floats() + first;
             task.channels = count;
             task.least = op.least();
             task.combine = op.combine;
@@ -195,13 +214,16 @@ void Program::run_rows(const Memory& memory, const Op& op, int image, int row, i
             net_.kernels.depthwise(task);
             if (op.has_late_activation())
                 for (int i = 0; i < rows; ++i)
-                    net_.kernels.activate({type, task.out[i], out.stride, out.width, count, op.activation});
+                    net_.kernels.activate({type, task.out[i], out.stride, out.width, count, op.activation,
+                                           reinterpret_cast<const std::uint8_t*>(op.table.data())});
             return;
         }
         case OpKind::combine:
         case OpKind::scale:
-            return net_.kernels.combine({type, source(row), in.stride, other(row), is_gate ? 0 : places_[op.other].stride,
-                                         target(row), out.stride, out.width, count, op.combine, op.least()});
+            return net_.kernels.combine({type, this->type(op.other), source(row), in.stride, other(row),
+                                         is_gate ? 0 : places_[op.other].stride, target(row), out.stride, out.width, count,
+                                         op.combine, op.least(), op.scale.floats() + first,
+                                         op.other_scale.floats() + first, op.shift.floats() + first});
         case OpKind::average: {
             const int window = std::min(2, in.height);
             for (int y = 0; y < window; ++y) memory.pointers[y] = source(2 * row + y);
@@ -271,7 +293,7 @@ void Program::run_mean(const Memory& memory, const Op& op) const {
     const auto* all = reinterpret_cast<const float*>(memory.shared + sums.offset);
     for (int image = 0; image < images_; ++image)
         net_.kernels.mean({type(op.out), all + std::ptrdiff_t(image) * slots * sums.pitch, sums.pitch, slots, op.channels,
-                           scale, pixels(memory, op.out, image, 0, op.out_offset)});
+                           scale, pixels(memory, op.out, image, 0, op.out_offset), op.scale.floats(), op.shift.floats()});
 }
 
 }  // namespace ghostnets

@@ -17,10 +17,10 @@ constexpr int kChannelBlock = 8;
 
 constexpr int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// How the values of a map are stored.
-enum class Type { f32, bf16 };
+// How the values of a map are stored. A byte q stands for scale * (q - zero), with a scale and a zero for each channel.
+enum class Type { f32, bf16, u8 };
 
-constexpr int size_of(Type type) { return type == Type::f32 ? 4 : 2; }
+constexpr int size_of(Type type) { return type == Type::f32 ? 4 : type == Type::bf16 ? 2 : 1; }
 
 // Weights of dense operations stand in groups of 32 bits: so many values that follow one another in a pixel are
 // multiplied and summed by one instruction where there is one.
@@ -34,7 +34,7 @@ enum class Combine { none, add, multiply };
 // A 1 x 1 convolution has one segment for each segment of its input map, a k x k one as many for each place of the
 // kernel, and the stem, whose input has few channels, one for each kernel row.
 struct DenseTask {
-    Type in, out_type;             // f32 to any; bf16 to bf16 or f32
+    Type in, out_type;            // f32 to any; bf16 and u8 to themselves or f32
     const void* const* segments;  // of pixel 0
     int segment_count;
     int segment_groups;  // of real channels: the padding is not walked
@@ -42,6 +42,7 @@ struct DenseTask {
     const void* weights;           // [vector][segment_count * segment_groups][width][group], first vector to compute
     std::ptrdiff_t vector_stride;  // in steps of width groups
     const float* bias;
+    const float* scale;  // of the sums of bytes, before the bias
     int vectors;
     int columns;  // values of all these vectors that exist in the output; the last vector may be half
     void* out;
@@ -61,10 +62,14 @@ struct DepthwiseTask {
     std::ptrdiff_t out_stride;
     int out_width;
     int kernel_h, kernel_w, stride, dilation, pad_w;
-    const float* weights;  // [kernel_h * kernel_w][weight_stride]
+    const void* weights;  // float [kernel_h * kernel_w][weight_stride], or by groups: see `stacks_of`
     std::ptrdiff_t weight_stride;
     const float* bias;
     int channels;  // a multiple of kChannelBlock
+    // By groups: what stands where no pixel is, a value for each channel. Of bytes: out = sum * scale + bias, and if
+    // there is another map, + other * other_scale + shift or * other * other_scale + shift.
+    const void* pad;
+    const float *scale, *other_scale, *shift;
     float least;
     Combine combine;
     const void* other[2];
@@ -77,9 +82,16 @@ constexpr bool pairs_rows(int kernel_h, int kernel_w, int stride, int dilation) 
     return kernel_h == 3 && kernel_w == 3 && stride == 1 && dilation == 1;
 }
 
+// By groups: rows of a depthwise convolution's input are stacked, two of bfloat16 or four of bytes, the first of a stack
+// in the low bits. `step` output rows (1 or 2) share the stacks. Weights stand as [block of channels][stack][kernel_w]
+// [step][block][group]; a block is a vector of channels, or the half one at the end. Those of a second row are one row down.
+constexpr int stacks_of(Type type, int kernel_h, int step) {
+    return (kernel_h + step - 1 + group_of(type) - 1) / group_of(type);
+}
+
 // out[p][c] = max(least, a[p][c] (+ or *) b[p][c]); a stride of 0 repeats one pixel.
 struct CombineTask {
-    Type type;  // of all three
+    Type type, b_type;  // of a and out; b is as they are, or bfloat16 where they are bytes
     const void* a;
     std::ptrdiff_t a_stride;
     const void* b;
@@ -89,6 +101,8 @@ struct CombineTask {
     int pixels, channels;
     Combine combine;
     float least;
+    // Of bytes: a * a_scale + b * b_scale + shift, or (a * a_scale + shift) * b + b_scale.
+    const float *a_scale, *b_scale, *shift;
 };
 
 // One row of average pooling: windows of row_count x window_w pixels, which do not overlap.
@@ -129,6 +143,7 @@ struct ActivateTask {
     std::ptrdiff_t stride;
     int pixels, channels;
     Activation activation;
+    const std::uint8_t* table;  // of bytes: what becomes of each
 };
 
 // out[c] (+)= sum over pixels of in[p * stride + c].
@@ -141,7 +156,7 @@ struct SumTask {
     bool accumulate;
 };
 
-// out[c] = scale * sum over `slots` of in[slot * stride + c].
+// out[c] = scale * sum over `slots` of in[slot * stride + c], or channel_scale[c] times that + shift[c].
 struct MeanTask {
     Type type;  // of the result
     const float* in;
@@ -149,11 +164,13 @@ struct MeanTask {
     int slots, channels;
     float scale;
     void* out;
+    const float *channel_scale, *shift;  // null where nothing is in bytes
 };
 
 struct Kernels {
     const char* name;
-    int width;  // floats in a vector
+    int width;         // floats in a vector
+    bool groups_bf16;  // whether depthwise convolutions of bfloat16 go by groups; those of bytes always do
     void (*dense)(const DenseTask&);
     void (*depthwise)(const DepthwiseTask&);
     void (*combine)(const CombineTask&);

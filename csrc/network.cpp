@@ -1,5 +1,7 @@
 #include "network.hpp"
 
+#include "pack.hpp"
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -48,6 +50,7 @@ DenseTask Network::dense_task(const Op& op, int first, int count) const {
     task.vector_stride = std::ptrdiff_t(op.depth);
     task.weights = op.weights.data() + std::size_t(first) * op.depth * kernels.width * 4;
     task.bias = op.bias.floats() + first * kernels.width;
+    task.scale = op.scale.floats() + first * kernels.width;
     task.vectors = count;
     task.columns = op.channels - first * kernels.width;
     task.out_stride = out.stride();
@@ -61,26 +64,12 @@ void require(bool condition, const std::string& what) {
     if (!condition) throw std::invalid_argument("the plan is damaged: " + what);
 }
 
-// Writes a value as it is stored.
-void put(std::byte* to, Type type, std::size_t index, float value) {
-    if (type == Type::f32) {
-        std::memcpy(to + 4 * index, &value, 4);
-        return;
-    }
-    std::uint32_t bits;
-    std::memcpy(&bits, &value, 4);
-    const auto narrow = std::uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);  // weights are finite
-    std::memcpy(to + 2 * index, &narrow, 2);
-}
-
-// Position of logical channel `index` among the padded floats of a pixel.
-int position(const Layout& layout, int index) {
-    return index / layout.channels * layout.padded() + index % layout.channels;
-}
-
 class Lowering {
 public:
-    Lowering(Network& network) : net_(network), width_(network.kernels.width), written_(network.layouts.size()) {}
+    Lowering(Network& network, const PlanSource& source)
+        : net_(network), source_(source), width_(network.kernels.width), written_(network.layouts.size()) {
+        for (std::size_t map = 0; map < net_.layouts.size(); ++map) net_.quantizations.push_back(quantization(int(map)));
+    }
 
     void lower(const Node& node) {
         require(node.stride >= 1 && node.dilation_h >= 1 && node.dilation_w >= 1, "a stride or dilation is below 1");
@@ -130,34 +119,28 @@ private:
         return net_.layouts[map];
     }
 
-    int new_map(Layout shape) {
+    int new_map(Layout shape, Type type) {
+        shape.type = type;
         net_.layouts.push_back(shape);
+        net_.quantizations.push_back(quantization(int(net_.layouts.size()) - 1));
         return int(net_.layouts.size()) - 1;
     }
+    int new_map(const Layout& shape) { return new_map(shape, shape.type); }
 
-    // The weights of rows (outputs) x terms, packed [vector][segment][group][width][value]; row r goes to position(r) of
-    // `to`. A segment that does not fill its last group is filled with zeros.
-    template <class At>
-    Buffer pack(const Layout& to, Type type, int segments, int length, At at) const {
-        const int vectors = (to.stride() + width_ - 1) / width_, group = group_of(type);
-        const int groups = segments * (round_up(length, group) / group);
-        Buffer packed(std::size_t(vectors) * groups * width_ * 4);
-        for (int row = 0; row < to.segments * to.channels; ++row) {
-            const int column = position(to, row);
-            const std::size_t vector = std::size_t(column / width_) * groups;
-            for (int s = 0; s < segments; ++s)
-                for (int k = 0; k < length; ++k) {
-                    const std::size_t step = vector + s * (groups / segments) + k / group;
-                    put(packed.data(), type, (step * width_ + column % width_) * group + k % group, at(row, s * length + k));
-                }
-        }
-        return packed;
+    // Squeeze-and-excitation is a small part of the work, and its gates touch whole maps: it is never in bytes.
+    Type fine_type() const { return source_.precision == Type::u8 ? Type::bf16 : source_.precision; }
+
+    Quantization quantization(int map) const {
+        const Layout& shape = net_.layouts[map];
+        if (shape.type != Type::u8 || map >= int(source_.ranges.size()) || !source_.ranges[map].data) return {};
+        require(source_.ranges[map].shape == std::vector<int>{2, shape.segments * shape.channels}, "a range has another shape");
+        return quantization_of(source_.ranges[map]);
     }
 
-    Buffer pack_bias(const Layout& to, const Tensor& bias) const {
-        Buffer packed(round_up(to.stride(), width_) * sizeof(float));
-        for (int row = 0; row < to.segments * to.channels; ++row) packed.floats()[position(to, row)] = bias.data[row];
-        return packed;
+    Map map(int index) const {
+        const Map found{layout(index), net_.quantizations[index]};
+        require(found.layout.type != Type::u8 || !found.quantization.scales.empty(), "the range of a map is missing");
+        return found;
     }
 
     // A convolution with one group: weights (outputs, terms) or (outputs, terms, kernel_h, kernel_w), over the segments of
@@ -176,14 +159,13 @@ private:
         op.kernel_h = rank == 4 ? weight.size(2) : 1;
         op.kernel_w = rank == 4 ? weight.size(3) : 1;
         require(op.kernel_h % 2 == 1 && op.kernel_w % 2 == 1, "a kernel has an even side");
-        op.vectors = (to.stride() + width_ - 1) / width_;
         const int taps = op.kernel_h * op.kernel_w, channels = from.channels, segments = op.segments;
-        op.depth = taps * segments * from.groups();
-        op.weights = pack(to, from.type, taps * segments, channels, [&](int row, int k) {
+        Map target = map(out);
+        target.layout.segments = to.segments;  // perhaps the first one alone
+        pack_dense(op, map(in), target, taps * segments, channels, bias.data, width_, [&](int row, int k) {
             const int tap = k / (segments * channels), column = k % (segments * channels);
             return weight.data[(std::size_t(row) * segments * channels + column) * taps + tap];
         });
-        op.bias = pack_bias(to, bias);
         op.macs = double(rows) * segments * channels * taps;
         op.weight_bytes = std::size_t(op.vectors) * op.depth * width_ * 4;
         return op;
@@ -278,19 +260,17 @@ private:
         op.kernel_w = kw;
         op.stride = node.stride;
         op.activation = node.activation;
-        op.depth = depth;
-        op.vectors = (to.stride() + width_ - 1) / width_;
         const auto weight = [&](int row, int c, int y, int x) {
             return node.weight.data[((std::size_t(row) * planes + c) * kh + y) * kw + x];
         };
-        op.weights = pack(to, Type::f32, 1, depth, [&](int row, int k) {  // bytes are interleaved: (y, x, c)
+        const Map from = map(node.input), out = map(node.output);
+        pack_dense(op, from, out, 1, depth, node.bias.data, width_, [&](int row, int k) {  // bytes: (y, x, c)
             return weight(row, k % planes, k / (kw * planes), k / planes % kw);
         });
-        op.planar_weights = pack(to, Type::f32, 1, depth, [&](int row, int k) {  // planes are apart: (y, c, x)
+        op.planar_weights = pack_floats(out, depth, width_, [&](int row, int k) {  // planes are apart: (y, c, x)
             return weight(row, k / kw % planes, k / (kw * planes), k % kw);
         });
-        op.bias = pack_bias(to, node.bias);
-        op.weight_bytes = std::size_t(op.vectors) * depth * width_ * 4;
+        op.weight_bytes = std::size_t(op.vectors) * op.depth * width_ * 4;
         net_.ops.push_back(std::move(op));
         if (is_ghost) cheap(node, node.output, -1, Combine::none);
     }
@@ -313,16 +293,16 @@ private:
         op.dilation_w = node.dilation_w;
         op.activation = node.activation;
         op.combine = combine;
-        const int taps = op.kernel_h * op.kernel_w;
-        op.macs = double(taps) * to.channels;
-        op.weight_bytes = std::size_t(taps) * op.channels * sizeof(float);
-        op.weights = Buffer(op.weight_bytes);
-        op.bias = Buffer(op.channels * sizeof(float));
-        for (int c = 0; c < to.channels; ++c) {
-            const std::size_t row = std::size_t(weight_segment) * to.channels + c;
-            op.bias.floats()[c] = bias.data[row];
-            for (int k = 0; k < taps; ++k) op.weights.floats()[std::size_t(k) * op.channels + c] = weight.data[row * taps + k];
+        op.macs = double(op.kernel_h) * op.kernel_w * to.channels;
+        op.weight_bytes = std::size_t(op.kernel_h) * op.kernel_w * op.channels * size_of(to.type);
+        if (to.type == Type::u8 && op.has_late_activation()) {  // all of these end at 1
+            const int all = to.segments * to.channels;
+            net_.quantizations[out] = {std::vector<float>(all, 1.0f / 255), std::vector<float>(all, 0.0f)};
         }
+        const Map operand = other >= 0 ? map(other) : Map{};
+        const std::size_t row = std::size_t(weight_segment) * to.channels;
+        pack_depthwise(op, map(in), map(out), other >= 0 ? &operand : nullptr, in_segment, out_segment,
+                       weight.data + row * op.kernel_h * op.kernel_w, bias.data + row, net_.kernels);
         net_.ops.push_back(std::move(op));
     }
 
@@ -349,6 +329,8 @@ private:
             Op op{.kind = OpKind::combine, .in = intrinsic, .out = node.output, .other = other};
             op.channels = to.padded();
             op.combine = combine;
+            const Map operand = map(other);
+            pack_constants(op, map(intrinsic), map(node.output), &operand);
             net_.ops.push_back(std::move(op));
         }
         cheap(node, intrinsic, other, combine);
@@ -366,6 +348,7 @@ private:
                       Activation activation = Activation::none) {
         const Layout shape = layout(in);
         require(layout(out).stride() == shape.stride(), "two maps that must be alike differ");
+        if (kind == OpKind::average || kind == OpKind::enlarge) net_.quantizations[out] = net_.quantizations[in];
         for (int s = 0; s < shape.segments; ++s) {
             Op op{.kind = kind, .in = in, .out = out, .other = like};
             op.in_offset = op.out_offset = op.other_offset = s * shape.padded();
@@ -373,6 +356,10 @@ private:
             if (kind == OpKind::average) op.stride = 2;
             op.combine = combine;
             op.activation = activation;
+            if (kind == OpKind::scale) {
+                const Map gates = map(like);
+                pack_constants(op, map(in), map(out), &gates);
+            }
             net_.ops.push_back(std::move(op));
         }
     }
@@ -381,17 +368,16 @@ private:
     void pool(const std::vector<int>& maps, int out) {
         std::vector<int> sums;
         for (int map : maps) {
-            Layout shape = layout(map);
-            shape.type = Type::f32;
-            sums.push_back(new_map(shape));
+            sums.push_back(new_map(layout(map), Type::f32));
             each_segment(map, sums.back(), OpKind::sum);
         }
         int offset = 0;
         for (std::size_t i = 0; i < maps.size(); ++i) {
             Op mean{.kind = OpKind::mean, .in = sums[i], .out = out, .channels = layout(maps[i]).stride()};
             mean.other = maps[i];
-            mean.out_offset = offset;
             mean.starts_part = i == 0;
+            if (maps.size() == 1) pack_constants(mean, map(maps[i]), map(out), nullptr);
+            mean.out_offset = offset;
             offset += mean.channels;
             net_.ops.push_back(std::move(mean));
         }
@@ -402,11 +388,14 @@ private:
     void squeeze(const Node& node, const std::vector<int>& pooled, Activation gate, Combine combine, Activation after) {
         const Layout shape = layout(node.input);
         require(!node.weight.shape.empty(), "a node has no weights");
+        const Type fine = fine_type();
         Layout all = layout(pooled.at(0));
-        if (pooled.size() > 1) all = {1, 0, all.type};
-        if (pooled.size() > 1)
+        if (pooled.size() > 1) {
+            all = {1, 0};
             for (int map : pooled) all.channels += layout(map).stride();  // with the padding, whose weights are zero
-        const int means = new_map(all), squeezed = new_map({1, node.weight.size(0), shape.type}), gates = new_map(shape);
+        }
+        const int means = new_map(all, fine), squeezed = new_map({1, node.weight.size(0)}, fine);
+        const int gates = new_map(shape, fine);
         pool(pooled, means);
         Node layer = node;
         layer.activation = Activation::relu;
@@ -419,6 +408,7 @@ private:
     }
 
     Network& net_;
+    const PlanSource& source_;
     const int width_;
     std::vector<bool> written_;  // maps of the plan
 
@@ -438,7 +428,7 @@ Network::Network(const PlanSource& source, const Kernels& chosen)
         if (node.kind == "stem" && node.input >= 0 && node.input < int(layouts.size())) layouts[node.input].type = Type::f32;
     const int last = source.nodes.empty() ? -1 : source.nodes.back().output;
     if (last >= 0 && last < int(layouts.size())) layouts[last].type = Type::f32;
-    Lowering lowering(*this);
+    Lowering lowering(*this, source);
     for (const Node& node : source.nodes) {
         const bool starts_part = lowering.starts_part_;
         lowering.starts_part_ = false;

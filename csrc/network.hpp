@@ -60,6 +60,23 @@ inline float get(const std::byte* from, Type type, std::size_t index) {
     return value;
 }
 
+// Position of logical channel `index` among the padded values of a pixel.
+inline int position(const Layout& layout, int index) {
+    return index / layout.channels * layout.padded() + index % layout.channels;
+}
+
+// How the bytes of a map are meant, for each of segments * channels; empty where it is not in bytes.
+struct Quantization {
+    std::vector<float> scales, zeros;
+};
+
+struct Map {
+    Layout layout;
+    Quantization quantization;
+    float scale(int channel) const { return layout.type == Type::u8 ? quantization.scales[channel] : 1; }
+    float zero(int channel) const { return layout.type == Type::u8 ? quantization.zeros[channel] : 0; }
+};
+
 // One step of a plan, as ghostnets/engine/plan.py writes it; maps are indices into the plan's layouts.
 struct Node {
     std::string kind;  // stem, ghost, conv, depthwise, add, squeeze_excite, mix, average, max_pool, pool, linear, output
@@ -80,6 +97,7 @@ struct PlanSource {
     std::vector<Layout> layouts;
     std::vector<Node> nodes;
     Type precision = Type::f32;  // of maps and weights
+    std::vector<Tensor> ranges;  // u8: (2, segments * channels), least and greatest, of each of a network's maps
     int in_channels = 3;
     std::vector<float> scale, shift;  // of uint8 input: value * scale + shift, one of each a channel
     std::vector<std::vector<int>> orders;  // of each output: where the network's channels stand, without padding
@@ -103,7 +121,7 @@ struct Op {
     Activation activation = Activation::none;
     Combine combine = Combine::none;
     int depth = 0, vectors = 0;  // dense: groups of terms of a sum, vectors of outputs
-    Buffer weights, bias;
+    Buffer weights, bias, scale, other_scale, shift, pad, table;  // as the kernels' tasks have them
     Buffer planar_weights;   // dense of the stem: for float images, whose planes are apart
     bool starts_part = false;  // a part ends where all pixels must be known, or at the end of a bottleneck
     bool is_stem = false;
@@ -137,6 +155,7 @@ struct Network {
 
     const Kernels& kernels;
     std::vector<Layout> layouts;  // the plan's, then those of maps between the operations of one node
+    std::vector<Quantization> quantizations;  // of these
     std::vector<Op> ops;          // up to the mean over all pixels
     std::vector<Op> head;         // linear layers on it
     std::vector<Output> outputs;  // maps, or one vector: of the last linear layer, or the mean

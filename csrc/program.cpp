@@ -15,8 +15,8 @@ constexpr std::size_t kRowModeWeights = 256 * 1024;
 
 }  // namespace
 
-Program::Program(const Network& network, int images, int height, int width, int threads)
-    : net_(network), images_(images), threads_(threads), places_(network.layouts.size()),
+Program::Program(const Network& network, int images, int height, int width, int threads, bool keeps_all)
+    : net_(network), images_(images), threads_(threads), keeps_all_(keeps_all), places_(network.layouts.size()),
       sum_slots_(network.layouts.size(), 1), items_(threads), enlarged_columns_(network.layouts.size()) {
     places_[net_.ops.front().out].height = height;
     places_[net_.ops.front().out].width = width;
@@ -84,7 +84,7 @@ void Program::find_parts() {
             by_row |= net_.ops[i].kind == OpKind::input || (bytes > kRowModeBytes * threads_ && out.width >= kRowModeWidth);
         }
         if (net_.ops[first].kind != OpKind::input) by_row &= !is_heavy;
-        if (by_row && threads_ > 1 && keeps_what_it_reads(first, last)) {
+        if (by_row && (keeps_all_ || (threads_ > 1 && keeps_what_it_reads(first, last)))) {
             if (net_.ops[first].kind == OpKind::input) {
                 last = first + 2;  // the stem alone
             } else {
@@ -123,6 +123,8 @@ void Program::place() {
         for (int i = parts_[p].first; i < parts_[p].last; ++i)
             for (int map : {net_.ops[i].in, net_.ops[i].out, net_.ops[i].reads_other() ? net_.ops[i].other : -1})
                 if (map >= 0) lives[map] = {std::min(lives[map].from, p), std::max(lives[map].to, p)};
+    if (keeps_all_)
+        for (Life& life : lives) life.to = count;
     for (int p = 0; p < count; ++p)
         for (int i = parts_[p].first; i < parts_[p].last; ++i) {
             const Op& op = net_.ops[i];
@@ -132,7 +134,8 @@ void Program::place() {
                 place.kind = Place::callers;
             } else if (op.kind == OpKind::mean) {
                 place.kind = i + 1 == int(net_.ops.size()) ? Place::pooled : Place::replicated;
-            } else if (parts_[p].by_row && op.kind != OpKind::sum && lives[op.out].from == p && lives[op.out].to == p) {
+            } else if (op.kind == OpKind::input ||
+                       (parts_[p].by_row && op.kind != OpKind::sum && lives[op.out].from == p && lives[op.out].to == p)) {
                 place.kind = Place::ring;
             } else {
                 place.kind = Place::shared;

@@ -59,7 +59,8 @@ inline int nearest(int index, int from, int to) {
 
 class Program {
 public:
-    Program(const Network& network, int images, int height, int width, int threads);
+    // keeps_all: nothing is fused and no map shares its memory with another, so that all can be looked at afterwards.
+    Program(const Network& network, int images, int height, int width, int threads, bool keeps_all = false);
 
     // Runs one thread's items; `wait` is the barrier. All threads of the program must run.
     template <class Wait>
@@ -78,6 +79,9 @@ public:
         const Place& place = places_[net_.outputs[index].map];
         return {place.height, place.width};
     }
+
+    // The values of a map that was kept, (pixels of all images, segments * channels); none of any other.
+    std::vector<float> values(const Memory& memory, int map) const;
 
     // In bytes; pointers are counted.
     std::size_t shared_size() const { return shared_size_; }
@@ -133,6 +137,7 @@ private:
 
     const Network& net_;
     const int images_, threads_;
+    const bool keeps_all_;
     std::vector<Place> places_;   // of each map
     std::vector<Part> parts_;
     std::vector<int> sum_slots_;  // of each map: how many shares its sums come in

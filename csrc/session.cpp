@@ -101,6 +101,28 @@ void Session::run_head(int thread, int count) {
     }
 }
 
+std::vector<std::vector<float>> Session::observe(const Images& images, int height, int width) {
+    const std::lock_guard<std::mutex> lock(turn_);
+    const Program program(network_, 1, height, width, 1, true);
+    Schedule sizes;
+    sizes.shared_alone = program.shared_size();
+    sizes.own = program.own_size();
+    sizes.zeros = program.zeros_size();
+    sizes.pointers = program.pointers_size();
+    reserve(sizes, 1);
+    const Memory memory{alone_[0].data(), own_[0].data(), zeros_.data(), pointers_[0].data(), pooled_.data(), nullptr, 0};
+    program.run(memory, images, 0, [] {});
+    run_head(0, 1);
+    std::vector<std::vector<float>> found;
+    for (int map = 0; map < int(network_.layouts.size()); ++map) found.push_back(program.values(memory, map));
+    for (std::size_t i = 0; i < network_.head.size(); ++i) {
+        const Layout& layout = network_.layouts[network_.head[i].out];
+        for (int c = 0; c < layout.segments * layout.channels; ++c)
+            found[network_.head[i].out].push_back(head_[i].floats()[position(layout, c)]);
+    }
+    return found;
+}
+
 void Session::run(const Images& images, int count, int height, int width, const std::vector<float*>& outputs) {
     const std::lock_guard<std::mutex> lock(turn_);
     const Schedule& plan = schedule(count, height, width);

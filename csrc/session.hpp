@@ -25,6 +25,10 @@ public:
     // Height and width of each output for images of this size; of a vector 1 and 1.
     std::vector<std::pair<int, int>> output_sizes(int count, int height, int width);
 
+    // Runs one image through a float32 network and returns the values of every map, (pixels, segments * channels), by
+    // its index; nothing for the images and for what squeeze-and-excitation squeezes. For sessions of one thread.
+    std::vector<std::vector<float>> observe(const Images& images, int height, int width);
+
     const Network& network() const { return network_; }
     int threads() const { return team_.size(); }
 

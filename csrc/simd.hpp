@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
+#if defined(__AVX512BF16__) && defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
 #define GHOSTNETS_ISA avx512_bf16
 #elif defined(__AVX512F__)
 #define GHOSTNETS_ISA avx512
@@ -38,28 +38,46 @@ template <int N>
 struct VectorOf {
     typedef float Float __attribute__((vector_size(N * sizeof(float))));
     typedef std::int32_t Int __attribute__((vector_size(N * sizeof(float))));
+    typedef std::uint32_t Word __attribute__((vector_size(N * sizeof(float))));
+    typedef std::uint16_t Short __attribute__((vector_size(N * sizeof(std::uint16_t))));
+    typedef std::uint8_t Byte __attribute__((vector_size(N)));
 };
 template <int N>
 using Floats = typename VectorOf<N>::Float;
 template <int N>
 using Ints = typename VectorOf<N>::Int;
+template <int N>
+using Words = typename VectorOf<N>::Word;
+
+template <int N>
+inline Floats<N> as_floats(Words<N> bits) {
+    return reinterpret_cast<Floats<N>>(bits);
+}
+
+template <int N>
+inline Words<N> as_words(Floats<N> value) {
+    return reinterpret_cast<Words<N>>(value);
+}
+
+// Two vectors of 8 as one of 16, and its halves.
+template <class V16, class V8>
+inline V16 joined(V8 a, V8 b) {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+template <class V8, class V16>
+inline V8 lower_half(V16 both) {
+    return __builtin_shufflevector(both, both, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+template <class V8, class V16>
+inline V8 upper_half(V16 both) {
+    return __builtin_shufflevector(both, both, 8, 9, 10, 11, 12, 13, 14, 15);
+}
 
 template <int N>
 inline Floats<N> load(const float* from) {
     Floats<N> value;
     __builtin_memcpy(&value, from, sizeof value);
     return value;
-}
-
-template <int N>
-inline void store(float* to, Floats<N> value) {
-    __builtin_memcpy(to, &value, sizeof value);
-}
-
-// The first half of a vector: the map's padding may end there.
-template <int N>
-inline void store_half(float* to, Floats<N> value) {
-    __builtin_memcpy(to, &value, sizeof value / 2);
 }
 
 template <int N>
@@ -89,9 +107,7 @@ inline Floats<N> exponential(Floats<N> x) {
     p = p * r + 5.0000001201e-1f;
     const Floats<N> mantissa = p * r * r + r + 1.0f;
     const Ints<N> bits = (n + 127) << 23;
-    Floats<N> power;
-    __builtin_memcpy(&power, &bits, sizeof power);
-    return mantissa * power;
+    return mantissa * as_floats<N>(Words<N>(bits));
 }
 
 }  // namespace ghostnets::GHOSTNETS_ISA

@@ -1,14 +1,14 @@
-// How values lie in memory: maps as float32 or bfloat16, and the products of groups of 32 bits that follow from it.
+// How values lie in memory: as float32, as bfloat16, or as bytes.
 //
-// A bfloat16 is the upper half of a float32. Arithmetic is float32 throughout: values are widened as they are loaded and
-// rounded (to nearest, ties to even) as they are stored. Where the processor multiplies pairs of bfloat16 and adds them
-// to a float32 in one instruction, dense operations use that.
+// A bfloat16 is the upper half of a float32; a byte q stands for scale * (q - zero), with a scale and a zero that the
+// operations know. Values are widened to float32 as they are loaded and rounded to nearest as they are stored. groups.hpp
+// has the products that need no widening.
 #pragma once
 
 #include "kernels.hpp"
 #include "simd.hpp"
 
-#if defined(__AVX512BF16__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -17,31 +17,68 @@ namespace ghostnets::GHOSTNETS_ISA {
 struct BFloat16 {
     std::uint16_t bits;
 };
+using Byte = std::uint8_t;
 
 template <class T>
 constexpr Type kType = Type::f32;
 template <>
 constexpr Type kType<BFloat16> = Type::bf16;
+template <>
+constexpr Type kType<Byte> = Type::u8;
+
+// Calls work(T{}) with the type that `type` names.
+template <class Work>
+inline void with_type(Type type, Work&& work) {
+    switch (type) {
+        case Type::f32: return work(float{});
+        case Type::bf16: return work(BFloat16{});
+        case Type::u8: return work(Byte{});
+    }
+}
+
+// N values as they lie there, and widened.
+template <int N>
+inline typename VectorOf<N>::Short raw(const BFloat16* from) {
+    typename VectorOf<N>::Short values;
+    __builtin_memcpy(&values, from, sizeof values);
+    return values;
+}
 
 template <int N>
-struct WordsOf {
-    typedef std::uint16_t Short __attribute__((vector_size(N * sizeof(std::uint16_t))));
-    typedef std::uint32_t Word __attribute__((vector_size(N * sizeof(std::uint32_t))));
-};
+inline typename VectorOf<N>::Byte raw(const Byte* from) {
+    typename VectorOf<N>::Byte values;
+    __builtin_memcpy(&values, from, sizeof values);
+    return values;
+}
+
+template <int N>
+inline Floats<N> widened(typename VectorOf<N>::Short values) {
+    return as_floats<N>(__builtin_convertvector(values, Words<N>) << 16);
+}
+
+template <int N>
+inline Floats<N> widened(typename VectorOf<N>::Byte values) {
+    return __builtin_convertvector(__builtin_convertvector(values, Ints<N>), Floats<N>);
+}
 
 template <int N>
 inline Floats<N> load(const BFloat16* from) {
-    typename WordsOf<N>::Short narrow;
-    __builtin_memcpy(&narrow, from, sizeof narrow);
-    const auto bits = __builtin_convertvector(narrow, typename WordsOf<N>::Word) << 16;
-    Floats<N> value;
-    __builtin_memcpy(&value, &bits, sizeof value);
+    return widened<N>(raw<N>(from));
+}
+
+template <int N>
+inline Floats<N> load(const Byte* from) {
+    return widened<N>(raw<N>(from));
+}
+
+template <int N>
+inline Floats<N> narrowed(Floats<N> value, float) {
     return value;
 }
 
 template <int N>
-inline typename WordsOf<N>::Short narrowed(Floats<N> value) {
-    typename WordsOf<N>::Short narrow;
+inline typename VectorOf<N>::Short narrowed(Floats<N> value, BFloat16) {
+    typename VectorOf<N>::Short narrow;
 #if defined(__AVX512BF16__)
     if constexpr (N == 16) {
         const __m256bh rounded = _mm512_cvtneps_pbh(value);
@@ -53,61 +90,38 @@ inline typename WordsOf<N>::Short narrowed(Floats<N> value) {
         return narrow;
     }
 #endif
-    typename WordsOf<N>::Word bits;
-    __builtin_memcpy(&bits, &value, sizeof bits);
-    const auto rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    const auto is_nan = value != value;  // rounding might carry into the exponent
-    narrow = __builtin_convertvector(is_nan ? (bits >> 16) | 64 : rounded, typename WordsOf<N>::Short);
+    const Words<N> bits = as_words<N>(value), rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    narrow = __builtin_convertvector(value != value ? (bits >> 16) | 64 : rounded, typename VectorOf<N>::Short);
+    return narrow;  // not-a-numbers apart: rounding might carry them into infinity
+}
+
+template <int N>
+inline typename VectorOf<N>::Byte narrowed(Floats<N> value, Byte) {
+    typename VectorOf<N>::Byte narrow;
+    const Floats<N> zero{};
+#if defined(__AVX512F__)
+    if constexpr (N == 16) {
+        const __m128i rounded = _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(maximum<N>(zero, value)));
+        __builtin_memcpy(&narrow, &rounded, sizeof narrow);
+        return narrow;
+    }
+#endif
+    const Floats<N> inside = minimum<N>(maximum<N>(zero, value), zero + 255.0f);
+    narrow = __builtin_convertvector(__builtin_convertvector(inside + 0.5f, Ints<N>), typename VectorOf<N>::Byte);
     return narrow;
 }
 
-template <int N>
-inline void store(BFloat16* to, Floats<N> value) {
-    const auto narrow = narrowed<N>(value);
+template <int N, class T>
+inline void store(T* to, Floats<N> value) {
+    const auto narrow = narrowed<N>(value, T{});
     __builtin_memcpy(to, &narrow, sizeof narrow);
 }
 
-template <int N>
-inline void store_half(BFloat16* to, Floats<N> value) {
-    const auto narrow = narrowed<N>(value);
+// The first half of a vector: the map's padding may end there.
+template <int N, class T>
+inline void store_half(T* to, Floats<N> value) {
+    const auto narrow = narrowed<N>(value, T{});
     __builtin_memcpy(to, &narrow, sizeof narrow / 2);
 }
-
-// What a dense operation adds up: `Group` holds the values of one pixel that 32 bits hold, `Groups` as many weights for
-// each of kWidth outputs.
-template <class T>
-struct Product;
-
-template <>
-struct Product<float> {
-    using Group = float;
-    using Groups = Floats<kWidth>;
-    static Floats<kWidth> add(Floats<kWidth> sum, float x, Groups w) { return sum + x * w; }
-};
-
-template <>
-struct Product<BFloat16> {
-    using Group = std::uint32_t;
-    using Groups = typename WordsOf<kWidth>::Word;
-    static Floats<kWidth> add(Floats<kWidth> sum, std::uint32_t x, Groups w) {
-#if defined(__AVX512BF16__)
-        const __m512i pair = _mm512_set1_epi32(int(x));
-        __m512bh a, b;
-        __builtin_memcpy(&a, &pair, sizeof a);
-        __builtin_memcpy(&b, &w, sizeof b);
-        return _mm512_dpbf16_ps(sum, a, b);
-#else
-        const Groups low = w << 16, high = w & 0xffff0000u;
-        const std::uint32_t x_low = x << 16, x_high = x & 0xffff0000u;
-        Floats<kWidth> w_low, w_high;
-        float first, second;
-        __builtin_memcpy(&w_low, &low, sizeof w_low);
-        __builtin_memcpy(&w_high, &high, sizeof w_high);
-        __builtin_memcpy(&first, &x_low, sizeof first);
-        __builtin_memcpy(&second, &x_high, sizeof second);
-        return sum + first * w_low + second * w_high;
-#endif
-    }
-};
 
 }  // namespace ghostnets::GHOSTNETS_ISA

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
+from ghostnets.engine.calibrate import METHODS, calibrate, check_nodes
 from ghostnets.engine.plan import Array, Layout, Plan
 from ghostnets.errors import ConfigurationError, EngineError
 from ghostnets.files import write_atomically
@@ -25,7 +27,7 @@ __all__ = ["Session", "compile", "load"]
 
 METADATA_KEY = "ghostnets.engine"
 FORMAT_VERSION = 2
-PRECISIONS = ("f32", "bf16")
+PRECISIONS = ("f32", "bf16", "int8")
 
 
 class Session:
@@ -69,7 +71,7 @@ class Session:
 
     @property
     def precision(self) -> str:
-        """How maps and weights are stored: ``"f32"`` or ``"bf16"``."""
+        """How maps and weights are stored: ``"f32"``, ``"bf16"`` or ``"int8"``."""
         return self.plan.precision
 
     @property
@@ -94,13 +96,11 @@ class Session:
         Raises:
             ConfigurationError: Another shape or type, or uint8 where ``compile`` was not given ``mean`` and ``std``.
         """
-        is_array = isinstance(images, np.ndarray)
-        array = images if is_array else images.detach().numpy()
-        self._check(array)
+        array = self._array(images)
         outputs = self._empty_outputs(array)
         if len(array):
-            self._native.run(np.ascontiguousarray(array), outputs)
-        results = outputs if is_array else list(map(import_module("torch").from_numpy, outputs))
+            self._native.run(array, outputs)
+        results = outputs if isinstance(images, np.ndarray) else list(map(import_module("torch").from_numpy, outputs))
         return results if self.plan.gives_maps else results[0]
 
     def _empty_outputs(self, images: npt.NDArray[Any]) -> list[Array]:
@@ -112,6 +112,12 @@ class Session:
         height, width = images.shape[1:3] if images.dtype == np.uint8 else images.shape[2:]
         sizes = self._native.output_sizes(max(1, count), height, width)
         return [np.empty((count, number, *size), np.float32) for number, size in zip(channels, sizes, strict=True)]
+
+    def _array(self, images: Any) -> npt.NDArray[Any]:
+        """The images as a contiguous array, if they are of a shape and type that the network takes."""
+        array = images if isinstance(images, np.ndarray) else images.detach().numpy()
+        self._check(array)
+        return np.ascontiguousarray(array)
 
     def _check(self, images: npt.NDArray[Any]) -> None:
         is_bytes, channels = images.dtype == np.uint8, self.plan.in_channels
@@ -144,6 +150,7 @@ class Session:
             "std": plan.std,
             "layouts": [[layout.out_channels, layout.segments, layout.is_grouped] for layout in plan.layouts],
             "nodes": plan.nodes,
+            "ranges": plan.ranges,
         }
         content = to_bytes(plan.tensors, metadata={METADATA_KEY: json.dumps(description)})
         with write_atomically(path) as temporary:
@@ -159,18 +166,25 @@ def compile(  # noqa: A001
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
     isa: str | None = None,
+    calibration: "Iterable[npt.NDArray[Any] | Tensor] | None" = None,
+    method: str = "percentile",
 ) -> Session:
     """Compiles a network for the CPU of this machine.
 
     Args:
         model: Any network of this package or a ``Backbone`` of one, a checkpoint of this project, or the path of one.
             The network is taken in evaluation mode and left alone.
-        precision: ``"f32"``.
+        precision: How maps and weights are stored. ``"f32"``; ``"bf16"``: half the memory, about three digits;
+            ``"int8"``: a quarter, maps in bytes of the ranges that ``calibration`` shows. Sums are float32 or int32 in
+            all of them. int8 is for GhostNets; the other networks have operations that it lacks.
         output: ``"logits"``, or ``"features"``: what the classifier would get. A backbone gives its maps.
         threads: See ``Session``.
         mean: Of pixels in [0, 1], one value a channel, for uint8 images; a checkpoint brings its own.
         std: As ``mean``.
         isa: See ``Session``.
+        calibration: For int8: batches of images as the session takes them, of the kind that the network is meant for; some
+            tens of images are enough.
+        method: For int8: ``"percentile"`` or ``"minmax"``, how ranges are taken from the images; see ``calibrate``.
 
     Raises:
         EngineError: The engine was not built, or does not know a module of the network, which is named.
@@ -180,6 +194,15 @@ def compile(  # noqa: A001
     _native()
     if precision not in PRECISIONS:
         raise ConfigurationError(f"precision is {precision!r}; the engine computes in {', '.join(PRECISIONS)}.")
+    if method not in METHODS:
+        raise ConfigurationError(f"method is {method!r}; the engine calibrates by {' or '.join(METHODS)}.")
+    if (calibration is None) == (precision == "int8"):
+        raise ConfigurationError(
+            "int8 takes the ranges of its maps from images: give calibration= some batches of those that the network is"
+            " meant for."
+            if calibration is None
+            else f"calibration is for int8, but precision is {precision!r}; leave it out."
+        )
     from ghostnets.checkpoints import Checkpoint, read_checkpoint
     from ghostnets.engine.planner import make_plan
 
@@ -195,6 +218,10 @@ def compile(  # noqa: A001
         raise ConfigurationError(
             f"mean is {mean} and std {std}; they must have {plan.in_channels} values each, those of std above 0."
         )
+    if calibration is not None:
+        check_nodes(plan)
+        observer = Session(plan, threads=1, isa=isa)
+        calibrate(plan, observer._native, map(observer._array, calibration), method=method)
     plan.precision = precision
     return Session(plan, threads=threads, isa=isa)
 
@@ -227,6 +254,7 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None, isa: str |
                     std=tuple(map(float, description["std"])),
                     layouts=[Layout(int(c), int(s), bool(g)) for c, s, g in description["layouts"]],
                     nodes=list(description["nodes"]),
+                    ranges=list(description["ranges"]),
                     tensors=tensors,
                     outputs=[int(output) for output in description["outputs"]],
                     gives_maps=bool(description["gives_maps"]),
