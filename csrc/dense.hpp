@@ -53,11 +53,19 @@ void dense_tile(const DenseTask& task, int pixel, int vector) {
     }
 
     Out* out = static_cast<Out*>(task.out) + pixel * task.out_stride + vector * kWidth;
+    const std::ptrdiff_t out_stride = task.out_stride;
     const F least = F{} + task.least;
+    F scales[V], biases[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v)
+        if constexpr (kCounts) {
+            scales[v] = load<kWidth>(scale + v * kWidth);
+            biases[v] = load<kWidth>(bias + v * kWidth);
+        }
     const auto value = [&](int p, int v) {
         F sum;
         if constexpr (kCounts)
-            sum = __builtin_convertvector(sums[p][v], F) * load<kWidth>(scale + v * kWidth) + load<kWidth>(bias + v * kWidth);
+            sum = __builtin_convertvector(sums[p][v], F) * scales[v] + biases[v];
         else
             sum = sums[p][v];
         if constexpr (kType<Out> == Type::u8) return sum;  // bytes begin at 0
@@ -73,7 +81,7 @@ void dense_tile(const DenseTask& task, int pixel, int vector) {
         } else {
             store<kWidth>(out + (V - 1) * kWidth, value(p, V - 1));
         }
-        out += task.out_stride;
+        out += out_stride;
     }
 }
 

@@ -25,6 +25,8 @@ inline Floats<L> constants(const float* from) {
 template <class T, int L, int N>
 struct Finish {
     using Sum = typename Product<T>::template Sum<L>;
+    using Half = decltype(raw<N>(static_cast<const T*>(nullptr)));
+    using Narrow = decltype(narrowed<L>(Floats<L>{}, T{}));
     static constexpr bool kCounts = kType<T> == Type::u8;
     const DepthwiseTask& task;
     const int channel;
@@ -44,40 +46,47 @@ struct Finish {
         else return bias;
     }
 
-    Floats<L> other(int row, std::ptrdiff_t at) const {
-        const auto values = [&](int r) { return raw<N>(static_cast<const T*>(task.other[r]) + at); };
-        if constexpr (L == N) return widened<L>(values(row));
-        else return widened<L>(joined<decltype(narrowed<L>(bias, T{}))>(values(0), values(1)));
+    static Floats<L> operand(const T* const* from, std::ptrdiff_t at) {
+        if constexpr (L == N) return widened<L>(raw<N>(from[0] + at));
+        else return widened<L>(joined<Narrow>(raw<N>(from[0] + at), raw<N>(from[1] + at)));
     }
 
-    template <Combine kind>
-    void store_pixel(Sum sum, int row, int x) const {
-        Floats<L> value;
-        if constexpr (kCounts) value = __builtin_convertvector(sum, Floats<L>) * scale + bias;
-        else value = sum;
-        if (!kCounts || kind != Combine::none) value = maximum<L>(Floats<L>{} + task.least, value);  // bytes begin at 0
-        if constexpr (kind != Combine::none) {
-            const Floats<L> operand = other(row, x * task.other_stride + channel);
-            if constexpr (kind == Combine::add) value += kCounts ? operand * other_scale + shift : operand;
-            else value = kCounts ? value * operand * other_scale + shift : value * operand;
-        }
-        const auto narrow = narrowed<L>(value, T{});
-        const std::ptrdiff_t at = x * task.out_stride + channel;
+    static void store_narrow(T* const* to, std::ptrdiff_t at, Narrow values) {
         if constexpr (L == N) {
-            __builtin_memcpy(static_cast<T*>(task.out[row]) + at, &narrow, sizeof narrow);
+            __builtin_memcpy(to[0] + at, &values, sizeof values);
         } else {
-            using Half = decltype(raw<N>(static_cast<const T*>(nullptr)));
-            const Half first = lower_half<Half>(narrow), second = upper_half<Half>(narrow);
-            __builtin_memcpy(static_cast<T*>(task.out[0]) + at, &first, sizeof first);
-            __builtin_memcpy(static_cast<T*>(task.out[1]) + at, &second, sizeof second);
+            const auto first = lower_half<Half>(values), second = upper_half<Half>(values);
+            __builtin_memcpy(to[0] + at, &first, sizeof first);
+            __builtin_memcpy(to[1] + at, &second, sizeof second);
         }
     }
 
     template <Combine kind>
     void store_all(const Sum* sums, int count, int row, int x) const {
+        // What is in `task` is copied: a store of bytes might change it, as far as the compiler knows.
+        const std::ptrdiff_t stride = task.out_stride, other_stride = task.other_stride;
+        const auto start = [&](void* map, std::ptrdiff_t step) { return static_cast<T*>(map) + x * step + channel; };
+        T* const out[2] = {start(task.out[row], stride), L == N ? nullptr : start(task.out[1], stride)};
+        const T* other[2] = {};
+        if constexpr (kind != Combine::none)
+            for (int i = 0; i < L / N; ++i) other[i] = start(const_cast<void*>(task.other[row + i]), other_stride);
+        const Floats<L> least = Floats<L>{} + task.least;
 #pragma GCC unroll 8
-        for (int i = 0; i < kTile; ++i)
-            if (i < count) store_pixel<kind>(sums[i], row, x + i);
+        for (int i = 0; i < kTile; ++i) {
+            if (i >= count) return;
+            Floats<L> value;
+            if constexpr (kCounts) value = __builtin_convertvector(sums[i], Floats<L>) * scale + bias;
+            else value = sums[i];
+            if (!kCounts || kind != Combine::none) value = maximum<L>(least, value);  // bytes begin at 0
+            if constexpr (kind == Combine::add) {
+                const Floats<L> more = operand(other, i * other_stride);
+                value += kCounts ? more * other_scale + shift : more;
+            } else if constexpr (kind == Combine::multiply) {
+                value *= operand(other, i * other_stride);
+                if (kCounts) value = value * other_scale + shift;
+            }
+            store_narrow(out, i * stride, narrowed<L>(value, T{}));
+        }
     }
 
     void store(const Sum* sums, int count, int row, int x) const {

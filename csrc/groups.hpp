@@ -85,7 +85,7 @@ inline Words<N> stacked(const T* const* rows) {
     Words<N> groups{};
 #pragma GCC unroll 4
     for (int i = 0; i < group_of(kType<T>); ++i)
-        groups |= __builtin_convertvector(raw<N>(rows[i]), Words<N>) << (8 * int(sizeof(T)) * i);
+        groups |= widened_bits<N>(raw<N>(rows[i])) << (8 * int(sizeof(T)) * i);
     return groups;
 }
 

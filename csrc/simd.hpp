@@ -7,6 +7,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #if defined(__AVX512BF16__) && defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
 #define GHOSTNETS_ISA avx512_bf16
 #elif defined(__AVX512F__)
@@ -80,13 +84,26 @@ inline Floats<N> load(const float* from) {
     return value;
 }
 
+// Of a number and not-a-number, `b`. g++ makes two instructions of the comparison where there is one.
 template <int N>
 inline Floats<N> maximum(Floats<N> a, Floats<N> b) {
+#if defined(__AVX512F__)
+    if constexpr (N == 16) return _mm512_max_ps(a, b);
+#endif
+#if defined(__AVX2__)
+    if constexpr (N == 8) return _mm256_max_ps(a, b);
+#endif
     return a > b ? a : b;
 }
 
 template <int N>
 inline Floats<N> minimum(Floats<N> a, Floats<N> b) {
+#if defined(__AVX512F__)
+    if constexpr (N == 16) return _mm512_min_ps(a, b);
+#endif
+#if defined(__AVX2__)
+    if constexpr (N == 8) return _mm256_min_ps(a, b);
+#endif
     return a < b ? a : b;
 }
 

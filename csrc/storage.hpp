@@ -8,10 +8,6 @@
 #include "kernels.hpp"
 #include "simd.hpp"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace ghostnets::GHOSTNETS_ISA {
 
 struct BFloat16 {
@@ -51,14 +47,37 @@ inline typename VectorOf<N>::Byte raw(const Byte* from) {
     return values;
 }
 
+// Compilers take these conversions apart where they need not, so the instruction is named where there is one.
+template <int N>
+inline Words<N> widened_bits(typename VectorOf<N>::Short values) {
+#if defined(__AVX512F__)
+    if constexpr (N == 16) return Words<N>(_mm512_cvtepu16_epi32(__m256i(values)));
+#endif
+#if defined(__AVX2__)
+    if constexpr (N == 8) return Words<N>(_mm256_cvtepu16_epi32(__m128i(values)));
+#endif
+    return __builtin_convertvector(values, Words<N>);
+}
+
+template <int N>
+inline Words<N> widened_bits(typename VectorOf<N>::Byte values) {
+#if defined(__AVX512F__)
+    if constexpr (N == 16) return Words<N>(_mm512_cvtepu8_epi32(__m128i(values)));
+#endif
+#if defined(__AVX2__)
+    if constexpr (N == 8) return Words<N>(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)(values))));
+#endif
+    return __builtin_convertvector(values, Words<N>);
+}
+
 template <int N>
 inline Floats<N> widened(typename VectorOf<N>::Short values) {
-    return as_floats<N>(__builtin_convertvector(values, Words<N>) << 16);
+    return as_floats<N>(widened_bits<N>(values) << 16);
 }
 
 template <int N>
 inline Floats<N> widened(typename VectorOf<N>::Byte values) {
-    return __builtin_convertvector(__builtin_convertvector(values, Ints<N>), Floats<N>);
+    return __builtin_convertvector(Ints<N>(widened_bits<N>(values)), Floats<N>);
 }
 
 template <int N>
@@ -102,6 +121,13 @@ inline typename VectorOf<N>::Byte narrowed(Floats<N> value, Byte) {
 #if defined(__AVX512F__)
     if constexpr (N == 16) {
         const __m128i rounded = _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(maximum<N>(zero, value)));
+        __builtin_memcpy(&narrow, &rounded, sizeof narrow);
+        return narrow;
+    }
+#endif
+#if defined(__AVX512VL__)
+    if constexpr (N == 8) {
+        const __m128i rounded = _mm256_cvtusepi32_epi8(_mm256_cvtps_epi32(maximum<N>(zero, value)));
         __builtin_memcpy(&narrow, &rounded, sizeof narrow);
         return narrow;
     }
