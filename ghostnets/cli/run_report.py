@@ -14,7 +14,7 @@ from ghostnets.explain import ClassRow, Curve, Example, RunReport, ghost_savings
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model, model_arguments
 from ghostnets.predict import Predictor
-from ghostnets.train import RECIPES, Recipe, RunFolder, TrainingResult, recipe_for
+from ghostnets.train import RECIPES, Recipe, RunFolder, TrainingResult
 
 __all__ = ["minutes", "part_sentence", "write_run_report"]
 
@@ -117,14 +117,12 @@ def _command(data: str, recipe: Recipe, *, full: bool, root: str | None, skip: b
     words += ["--full"] if full else []
     words += ["--root", root] if root else []
     words += ["--skip-corrupt"] if skip else []
-    name = recipe_for(recipe.image_size or 224)
+    name = min(RECIPES, key=lambda name: len(recipe.differences(RECIPES[name])))
     words += ["--recipe", name]
-    for field, value in asdict(recipe).items():
-        if value != getattr(RECIPES[name], field):
-            option = field.replace("_", "-")
-            words += (
-                [f"--{option}" if value else f"--no-{option}"]
-                if isinstance(value, bool)
-                else [f"--{option}", str(value)]
-            )
+    for field, value in recipe.differences(RECIPES[name]).items():
+        option = field.replace("_", "-")
+        if isinstance(value, bool):
+            words += [f"--{option}" if value else f"--no-{option}"]
+        else:
+            words += [f"--{option}", *map(str, value if isinstance(value, tuple) else (value,))]
     return shlex.join(words)

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from ghostnets.data.augment import Augmentation, derived_seed
+from ghostnets.data.batches import Batch, Centering, TrainingBatches, evaluation_batches
 from ghostnets.data.fashion_mnist import FashionMnist
 from ghostnets.data.folders import ImageFolder, find_images
 from ghostnets.data.images import IMAGE_SUFFIXES, decode, read_image
@@ -11,32 +13,32 @@ from ghostnets.data.sets import (
     FileImages,
     Images,
     ImageSplits,
-    evaluation_batches,
     load_files,
-    training_batches,
 )
-from ghostnets.data.transforms import CropAndFlip, Preprocessing, ShiftAndFlip
+from ghostnets.data.transforms import Preprocessing
 from ghostnets.errors import ConfigurationError
 
 __all__ = [
     "EMBEDDED",
     "IMAGE_SUFFIXES",
     "ArrayImages",
-    "CropAndFlip",
+    "Augmentation",
+    "Batch",
+    "Centering",
     "FashionMnist",
     "FileImages",
     "ImageFolder",
     "ImageSplits",
     "Images",
     "Preprocessing",
-    "ShiftAndFlip",
+    "TrainingBatches",
     "decode",
+    "derived_seed",
     "evaluation_batches",
     "find_images",
     "load_files",
     "open_data",
     "read_image",
-    "training_batches",
 ]
 
 EMBEDDED = "fashion-mnist"

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,25 @@ class RunConfig:
     Attributes:
         data: ``"fashion-mnist"`` or the absolute path of a folder.
         recipe: With every value resolved.
+        arguments: Of the network (``create_model``).
+        preprocessing: Of the network, as ``Preprocessing.to_dict`` gives it.
         full, root: Of Fashion-MNIST.
         skip_corrupt: Leave unreadable files out.
         threads: Of torch on the CPU; another number gives other rounding.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        workers: Processes that read images, beside each process that trains.
     """
 
     data: str
     recipe: Recipe
+    arguments: dict[str, Any] = field(default_factory=dict)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
     full: bool = False
     root: str | None = None
     skip_corrupt: bool = False
     threads: int = 1
+    device: str = "auto"
+    workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,9 +76,10 @@ class RunFolder:
 
     ::
 
-        config.json        what was asked for (RunConfig)
+        config.json        what was asked for, complete (RunConfig): what --repeat starts again from
         best.safetensors   the network of the best epoch, with all that prediction needs
-        last.pt            network, optimiser, scheduler, random state: what --resume goes on from
+        last.pt            network, optimiser, averages, scaler, progress: what --resume goes on from
+        teacher.safetensors   answers of a teacher who was asked once
         metrics.csv        one row an epoch
         tensorboard/       the same as TensorBoard events
         result.json        the final evaluation
@@ -82,6 +91,7 @@ class RunFolder:
         self.config_file = self.path / "config.json"
         self.best = self.path / "best.safetensors"
         self.last = self.path / "last.pt"
+        self.teacher = self.path / "teacher.safetensors"
         self.metrics = self.path / "metrics.csv"
         self.tensorboard = self.path / "tensorboard"
         self.result = self.path / "result.json"
@@ -94,6 +104,10 @@ class RunFolder:
                 f"{self.path} exists already; choose another name (--name),"
                 f" or go on with the run in it: ghostnets train --resume {self.path}"
             )
+
+    def holds(self, config: RunConfig) -> bool:
+        """Whether the run in the folder is of this very configuration."""
+        return self.config_file.is_file() and self.read_config() == config
 
     def create(self, config: RunConfig) -> None:
         """Makes the folder.
@@ -115,7 +129,7 @@ class RunFolder:
         try:
             content = json.loads(self.config_file.read_text(encoding="utf-8"))
             content.pop("ghostnets_version")
-            return RunConfig(**{**content, "recipe": Recipe(**content["recipe"])})
+            return RunConfig(**{**content, "recipe": Recipe.from_dict(content["recipe"])})
         except (
             json.JSONDecodeError,
             KeyError,
