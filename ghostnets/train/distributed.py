@@ -4,18 +4,20 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from ghostnets.errors import ConfigurationError, GhostNetsError, RunError
 
 __all__ = ["World", "joined", "synchronize_norms"]
 
+
+PATIENCE = timedelta(minutes=15)  # with a process that does not answer; then all end, for torchrun to start anew
 
 T = TypeVar("T")
 
@@ -112,7 +114,7 @@ def joined(device: str = "auto") -> Iterator[World]:
         return
     if on_gpu:
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if on_gpu else "gloo", device_id=local if on_gpu else None)
+    dist.init_process_group("nccl" if on_gpu else "gloo", device_id=local if on_gpu else None, timeout=PATIENCE)
     try:
         restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
         yield World(dist.get_rank(), dist.get_world_size(), local, restarts)
@@ -131,6 +133,22 @@ def synchronize_norms(model: nn.Module, world: World) -> None:
                 module.__class__ = _SumBatchNorm  # the same state and arguments, other arithmetic
 
 
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes; each tensor's gradient is then the sum of all gradients of the sum."""
+
+    @staticmethod
+    def forward(context: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
 class _SumBatchNorm(nn.BatchNorm2d):
     """Batch normalisation by sums over all processes: (N, C, H, W) -> same shape."""
 
@@ -142,11 +160,13 @@ class _SumBatchNorm(nn.BatchNorm2d):
         assert self.momentum is not None
         values = x.float()  # also under autocast
         pixels = values.new_full((1,), x.numel() / x.shape[1])
-        sums = all_reduce(torch.cat([values.sum((0, 2, 3)), pixels]))
+        sums = _SumOverProcesses.apply(torch.cat([values.sum((0, 2, 3)), pixels]))
         count = sums[-1]
         mean = sums[:-1] / count
         centred = values - mean[:, None, None]
-        var = all_reduce(centred.square().sum((0, 2, 3))) / count  # two passes: differences of squares lose digits
+        var = (
+            _SumOverProcesses.apply(centred.square().sum((0, 2, 3))) / count
+        )  # two passes: differences of squares lose digits
         with torch.no_grad():
             assert self.num_batches_tracked is not None
             self.num_batches_tracked += 1

@@ -107,7 +107,10 @@ class RunFolder:
 
     def holds(self, config: RunConfig) -> bool:
         """Whether the run in the folder is of this very configuration."""
-        return self.config_file.is_file() and self.read_config() == config
+        if not self.config_file.is_file():
+            return False
+        wanted: dict[str, Any] = json.loads(json.dumps(asdict(config)))  # JSON has no tuples
+        return wanted == json.loads(json.dumps(asdict(self.read_config())))
 
     def create(self, config: RunConfig) -> None:
         """Makes the folder.
@@ -164,6 +167,21 @@ class RunFolder:
         except CheckpointError as error:
             raise RunError(f"the run cannot be resumed: {error}") from error
         return state
+
+    def read_metrics(self) -> list[EpochResult]:
+        """The epochs that are done.
+
+        Raises:
+            RunError: The folder holds no finished epoch, or the file is damaged.
+        """
+        try:
+            with self.metrics.open(encoding="utf-8", newline="") as stream:
+                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
+            return [EpochResult(**{**row, "epoch": int(row["epoch"])}) for row in rows]
+        except FileNotFoundError as error:
+            raise RunError(f"{self.path} holds no finished epoch (it has no metrics.csv).") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self.metrics} cannot be read ({error}); it is damaged or of another version.") from error
 
     def write_metrics(self, history: list[EpochResult]) -> None:
         """Raises StorageError."""
