@@ -177,7 +177,7 @@ class RunFolder:
         try:
             with self.metrics.open(encoding="utf-8", newline="") as stream:
                 rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
-            return [EpochResult(**{**row, "epoch": int(row["epoch"])}) for row in rows]
+            return [EpochResult(int(row.pop("epoch")), **row) for row in rows]
         except FileNotFoundError as error:
             raise RunError(f"{self.path} holds no finished epoch (it has no metrics.csv).") from error
         except (KeyError, TypeError, ValueError) as error:
