@@ -1,22 +1,29 @@
-"""Images in: folders, the embedded set, preprocessing and batches."""
+"""Images in: folders, the embedded set, preprocessing and batches.
 
+What trains needs torch, what only reads images does not; so each name is imported when it is first asked for.
+"""
+
+import importlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ghostnets.data.augment import Augmentation, derived_seed
-from ghostnets.data.batches import Batch, Centering, TrainingBatches, evaluation_batches
-from ghostnets.data.fashion_mnist import FashionMnist
-from ghostnets.data.folders import ImageFolder, find_images
-from ghostnets.data.images import IMAGE_SUFFIXES, decode, read_image
-from ghostnets.data.sets import (
-    ArrayImages,
-    FileImages,
-    Images,
-    ImageSplits,
-    load_files,
-)
-from ghostnets.data.transforms import Preprocessing
 from ghostnets.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ghostnets.data.augment import Augmentation, derived_seed
+    from ghostnets.data.batches import Batch, Centering, TrainingBatches, evaluation_batches
+    from ghostnets.data.fashion_mnist import FashionMnist
+    from ghostnets.data.folders import ImageFolder, find_images
+    from ghostnets.data.images import IMAGE_SUFFIXES, decode, read_image
+    from ghostnets.data.sets import (
+        ArrayImages,
+        FileImages,
+        Images,
+        ImageSplits,
+        load_files,
+    )
+    from ghostnets.data.transforms import Preprocessing
 
 __all__ = [
     "EMBEDDED",
@@ -41,6 +48,27 @@ __all__ = [
     "read_image",
 ]
 
+_FILES = {
+    "IMAGE_SUFFIXES": "images",
+    "ArrayImages": "sets",
+    "Augmentation": "augment",
+    "Batch": "batches",
+    "Centering": "batches",
+    "FashionMnist": "fashion_mnist",
+    "FileImages": "sets",
+    "ImageFolder": "folders",
+    "ImageSplits": "sets",
+    "Images": "sets",
+    "Preprocessing": "transforms",
+    "TrainingBatches": "batches",
+    "decode": "images",
+    "derived_seed": "augment",
+    "evaluation_batches": "batches",
+    "find_images": "folders",
+    "load_files": "sets",
+    "read_image": "images",
+}
+
 EMBEDDED = "fashion-mnist"
 
 
@@ -51,7 +79,7 @@ def open_data(
     root: str | os.PathLike[str] | None = None,
     val_share: float = 0.2,
     seed: int = 0,
-) -> ImageFolder | FashionMnist:
+) -> "ImageFolder | FashionMnist":
     """A dataset by name or folder; no pixel is read yet.
 
     Args:
@@ -65,6 +93,9 @@ def open_data(
         DataError: As ``find_images``.
         ConfigurationError: ``full`` or ``root`` with a folder of one's own.
     """
+    from ghostnets.data.fashion_mnist import FashionMnist
+    from ghostnets.data.folders import find_images
+
     if str(data) == EMBEDDED:
         if root is not None and not full:
             raise ConfigurationError("--root goes with --full, the whole of Fashion-MNIST.")
@@ -72,3 +103,9 @@ def open_data(
     if full or root is not None:
         raise ConfigurationError(f"--full and --root belong to {EMBEDDED}, not to the folder {data}.")
     return find_images(data, val_share=val_share, seed=seed)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _FILES:
+        raise AttributeError(f"module 'ghostnets.data' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ghostnets.data.{_FILES[name]}"), name)
