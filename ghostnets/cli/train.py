@@ -42,7 +42,8 @@ class Train:
     """
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = EMBEDDED
-    """A folder with train/ and val/ or test/, or with one folder a class; "fashion-mnist" is the embedded set."""
+    """A folder with train/ and val/ or test/, or with one folder a class; a folder or address of shards (ghostnets
+    shard); "fashion-mnist" is the embedded set."""
     data_option: Annotated[str | None, tyro.conf.arg(name="data")] = None
     """The same as DATA, by name."""
     name: str | None = None

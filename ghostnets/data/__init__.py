@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ImageSplits,
         load_files,
     )
+    from ghostnets.data.shards import ShardFolder, ShardImages, open_shards, write_shards
     from ghostnets.data.transforms import Preprocessing
 
 __all__ = [
@@ -38,6 +39,8 @@ __all__ = [
     "ImageSplits",
     "Images",
     "Preprocessing",
+    "ShardFolder",
+    "ShardImages",
     "TrainingBatches",
     "decode",
     "derived_seed",
@@ -45,7 +48,9 @@ __all__ = [
     "find_images",
     "load_files",
     "open_data",
+    "open_shards",
     "read_image",
+    "write_shards",
 ]
 
 _FILES = {
@@ -60,13 +65,17 @@ _FILES = {
     "ImageSplits": "sets",
     "Images": "sets",
     "Preprocessing": "transforms",
+    "ShardFolder": "shards",
+    "ShardImages": "shards",
     "TrainingBatches": "batches",
     "decode": "images",
     "derived_seed": "augment",
     "evaluation_batches": "batches",
     "find_images": "folders",
     "load_files": "sets",
+    "open_shards": "shards",
     "read_image": "images",
+    "write_shards": "shards",
 }
 
 EMBEDDED = "fashion-mnist"
@@ -79,22 +88,24 @@ def open_data(
     root: str | os.PathLike[str] | None = None,
     val_share: float = 0.2,
     seed: int = 0,
-) -> "ImageFolder | FashionMnist":
+) -> "ImageFolder | ShardFolder | FashionMnist":
     """A dataset by name or folder; no pixel is read yet.
 
     Args:
-        data: ``"fashion-mnist"``, or the path of a folder (see ``ImageFolder``).
+        data: ``"fashion-mnist"``, the path of a folder (see ``ImageFolder``), or the path or address of shards (see
+            ``write_shards``).
         full: Of Fashion-MNIST: all 70,000 images.
         root: With ``full``: the folder of their files.
         val_share: Share of each class that is split off for validation where a folder has no such part.
         seed: Of that split.
 
     Raises:
-        DataError: As ``find_images``.
+        DataError: As ``find_images`` or ``open_shards``.
         ConfigurationError: ``full`` or ``root`` with a folder of one's own.
     """
     from ghostnets.data.fashion_mnist import FashionMnist
     from ghostnets.data.folders import find_images
+    from ghostnets.data.shards import is_shards, open_shards
 
     if str(data) == EMBEDDED:
         if root is not None and not full:
@@ -102,7 +113,7 @@ def open_data(
         return FashionMnist(full=full, root=None if root is None else Path(root), seed=seed)
     if full or root is not None:
         raise ConfigurationError(f"--full and --root belong to {EMBEDDED}, not to the folder {data}.")
-    return find_images(data, val_share=val_share, seed=seed)
+    return open_shards(data) if is_shards(data) else find_images(data, val_share=val_share, seed=seed)
 
 
 def __getattr__(name: str) -> object:

@@ -74,9 +74,12 @@ class TrainingBatches(Dataset[Batch]):
                 " choose a larger --batch-size."
             )
         generator = torch.Generator().manual_seed(derived_seed(seed, epoch))
+        order = getattr(images, "streaming_order", None)
+        if balanced and order is not None:
+            raise ConfigurationError("images of shards come as they lie there, so they cannot be class_balanced.")
         if balanced:
             self.order = _balanced_order(images.labels, generator)
-        elif (order := getattr(images, "streaming_order", None)) is not None:
+        elif order is not None:
             self.order = order(generator)
         else:
             self.order = torch.randperm(len(images), generator=generator)
