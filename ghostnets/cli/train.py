@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from ghostnets.cli.output import print_json, progress_console, result_console
-from ghostnets.cli.run_report import minutes, part_sentence, write_run_report
+from ghostnets.cli.run_report import minutes, part_sentence, write_live_report, write_run_report
 from ghostnets.data import EMBEDDED, open_data
 from ghostnets.errors import ConfigurationError, require
 from ghostnets.train import (
@@ -28,6 +29,8 @@ from ghostnets.train import (
 )
 
 __all__ = ["main"]
+
+REPORT_SECONDS = 20  # while training, report.html is written at most so often
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
@@ -166,7 +169,8 @@ class ProgressBars(Reporter):
     def image_read(self) -> None:
         self.bars.advance(self.task)
 
-    def started(self, description: str, *, epoch: int, epochs: int, steps: int) -> None:
+    def started(self, description: str, *, folder: Path, epoch: int, epochs: int, steps: int) -> None:
+        self.run, self.reported = RunFolder(folder), 0.0
         again = f", going on in epoch {epoch + 1}" if epoch else ""
         self.console.print(f"{description}, {epochs} epochs of {steps} steps{again}")
         self.epochs, self.steps = epochs, steps
@@ -188,6 +192,9 @@ class ProgressBars(Reporter):
             f"  {minutes(result.seconds)}{'  best' if is_best else ''}",
             soft_wrap=True,
         )
+        if time.monotonic() - self.reported > REPORT_SECONDS:
+            write_live_report(self.run)
+            self.reported = time.monotonic()
 
     def note(self, sentence: str) -> None:
         self.console.print(sentence, soft_wrap=True)

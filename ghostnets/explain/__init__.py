@@ -2,8 +2,10 @@
 
 from ghostnets.explain.anatomy import CheapKernels, GhostMaps, cheap_kernels, ghost_maps
 from ghostnets.explain.attention import AttentionMaps, class_activation_map, dfc_attention
+from ghostnets.explain.comparison import ComparedRun, write_comparison
 from ghostnets.explain.explanation import Explanation, write_explanation
 from ghostnets.explain.ghost_ablation import Ablation, GhostAblation, ghost_ablation
+from ghostnets.explain.progress import RunProgress, write_progress
 from ghostnets.explain.redundancy import LayerRedundancy, Redundancy, measure_redundancy
 from ghostnets.explain.report import ClassRow, Curve, Example, RunReport, write_report
 from ghostnets.explain.savings import MeasuredSpeed, Savings, StageCost, ghost_savings, measure_speed
@@ -13,6 +15,7 @@ __all__ = [
     "AttentionMaps",
     "CheapKernels",
     "ClassRow",
+    "ComparedRun",
     "Curve",
     "Example",
     "Explanation",
@@ -21,6 +24,7 @@ __all__ = [
     "LayerRedundancy",
     "MeasuredSpeed",
     "Redundancy",
+    "RunProgress",
     "RunReport",
     "Savings",
     "StageCost",
@@ -32,6 +36,8 @@ __all__ = [
     "ghost_savings",
     "measure_redundancy",
     "measure_speed",
+    "write_comparison",
     "write_explanation",
+    "write_progress",
     "write_report",
 ]

@@ -84,7 +84,9 @@ class Training:
         description = f"{recipe.model} on {len(self.splits.train)} images of {self.source.name}"
         if self.world.size > 1:
             description += f", {self.world.size} processes"
-        self.reporter.started(description, epoch=progress.epoch, epochs=recipe.epochs, steps=self.batches)
+        self.reporter.started(
+            description, folder=self.run.path, epoch=progress.epoch, epochs=recipe.epochs, steps=self.batches
+        )
         if progress.epoch == recipe.epochs:
             return
         with TensorBoard(self.run.tensorboard if self.world.is_first else None, progress.epoch) as board:

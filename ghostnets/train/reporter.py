@@ -24,8 +24,8 @@ class Reporter:
     def image_read(self) -> None:
         """One image was read."""
 
-    def started(self, description: str, *, epoch: int, epochs: int, steps: int) -> None:
-        """Training begins in epoch ``epoch`` (from 0) of ``epochs``, with ``steps`` batches each."""
+    def started(self, description: str, *, folder: Path, epoch: int, epochs: int, steps: int) -> None:
+        """Training begins in epoch ``epoch`` (from 0) of ``epochs``, with ``steps`` batches each, and is kept there."""
 
     def step(self, *, epoch: int, step: int, loss: float, top1: float, images_per_second: float) -> None:
         """Batch ``step`` (from 0) of epoch ``epoch`` is done; loss and top-1 are those of the epoch so far."""
