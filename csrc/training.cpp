@@ -3,7 +3,6 @@
 
 #include <dlfcn.h>
 
-#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
@@ -19,7 +18,8 @@ template <class T>
 void finish_statistics(const Norm<T>& norm, std::ptrdiff_t row, const double* sums, int channels, double count) {
     for (int c = 0; c < channels; ++c) {
         const double mean = sums[c] / count;
-        const double variance = std::max(0.0, sums[channels + c] / count - mean * mean);
+        const double spread = sums[channels + c] / count - mean * mean;
+        const double variance = spread < 0 ? 0 : spread;  // NaN stays
         const double scale = 1 / std::sqrt(variance + norm.eps);
         T* to = norm.statistics + c;
         to[0] = T(mean);

@@ -53,10 +53,10 @@ void image_sums(const ImageSums<T>& op) {
                 const T* z = op.part.values + std::ptrdiff_t(n) * op.image_pixels * channels + c;
                 for (int p = 0; p < op.image_pixels; ++p, z += channels) {
                     const Vector<T> raw = get(z, lanes);
-                    const auto passes = raw * scale + shift > Vector<T>{};
+                    const auto stops = raw * scale + shift <= Vector<T>{};
                     const bool all = !op.part.relu;
-                    passed += all ? one : (passes ? one : Vector<T>{});
-                    sum += all ? raw - mean : (passes ? raw - mean : Vector<T>{});
+                    passed += all ? one : (stops ? Vector<T>{} : one);
+                    sum += all ? raw - mean : (stops ? Vector<T>{} : raw - mean);
                 }
                 put(op.out + std::ptrdiff_t(n) * channels + c, passed, lanes);
                 put(op.out + std::ptrdiff_t(images + n) * channels + c, sum, lanes);

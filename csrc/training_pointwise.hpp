@@ -161,7 +161,7 @@ void pointwise_forward(const Pointwise<T>& op) {
         }
     });
     add_shares(sums, 2 * out, op.threads);
-    finish_statistics(op.norm, op.parts[0].row ? std::ptrdiff_t(out) : std::ptrdiff_t(out), sums, out, double(op.pixels));
+    finish_statistics(op.norm, out, sums, out, double(op.pixels));
 }
 
 // What the gradient of an input part is for: written, with what is to be added, and summed.

@@ -72,9 +72,10 @@ inline void over_vectors(int channels, const Visit& visit) {
     if (c < channels) visit(c, channels - c);
 }
 
+// Lets NaN through, as torch's does: a network that went wrong must not look sound.
 template <class T>
 inline Vector<T> relu(Vector<T> x) {
-    return x > Vector<T>{} ? x : Vector<T>{};
+    return Vector<T>{} > x ? Vector<T>{} : x;
 }
 
 // Floats from one pixel to the next in scratch memory: whole vectors, and no multiple of 1 KiB, which the caches dislike.
@@ -130,7 +131,7 @@ inline Vector<T> masked(const Gradient<T>& g, const T* d, Vector<T> z, const T* 
     if (g.part.relu) {
         const T* statistics = g.part.statistics + c;
         const Vector<T> y = z * get(statistics + 2 * g.part.row, lanes) + get(statistics + 3 * g.part.row, lanes);
-        value = y > Vector<T>{} ? value : Vector<T>{};
+        value = y <= Vector<T>{} ? Vector<T>{} : value;
     }
     return value;
 }

@@ -99,8 +99,9 @@ class GhostBottleneck(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting() and fused.applies(self, x):
-            return fused.bottleneck(self, x)
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]  # noqa: SIM102
+            if fused.applies(self, x):
+                return fused.bottleneck(self, x)
         out = self.ghost1(x)
         out = self.bn_dw(self.conv_dw(out))  # at stride 2
         out = self.ghost2(self.se(out))

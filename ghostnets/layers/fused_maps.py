@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 __all__ = ["ConvNorm", "Gradient", "Map", "NormGradient", "Target", "convolve", "convolve_back", "join"]
 
 
+@cache
 def native(verb: str, dtype: torch.dtype) -> Any:
     """The kernel ``verb`` for this type of numbers."""
     return getattr(import_module("ghostnets.layers._training"), f"{verb}_{'f64' if dtype == torch.float64 else 'f32'}")
@@ -21,7 +23,7 @@ def address(tensor: Tensor | None, channel: int = 0) -> int:
     return 0 if tensor is None else tensor.data_ptr() + channel * tensor.element_size()
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class ConvNorm:
     """The parameters of a convolution without bias and of its normalisation, as autograd knows them."""
 
@@ -32,7 +34,7 @@ class ConvNorm:
     beta: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Map:
     """The raw output of a convolution, or an ordinary map, and how it is read.
 
@@ -64,7 +66,7 @@ class Map:
         return (self.values.data_ptr(), row, statistics, row, self.relu, gate, self.gate_stride)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class NormGradient:
     """What comes of a gradient's sums: the gradients of a normalisation, and the coefficients that lead through it."""
 
@@ -74,9 +76,8 @@ class NormGradient:
     coefficients: Tensor = field(init=False)  # (3, C)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "of_gamma", torch.empty_like(self.gamma))
-        object.__setattr__(self, "of_beta", torch.empty_like(self.gamma))
-        object.__setattr__(self, "coefficients", self.gamma.new_empty(3, len(self.gamma)))
+        self.of_gamma, self.of_beta = torch.empty_like(self.gamma), torch.empty_like(self.gamma)
+        self.coefficients = self.gamma.new_empty(3, len(self.gamma))
 
     def native(self) -> tuple[int, ...]:
         return (
@@ -88,7 +89,7 @@ class NormGradient:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Gradient:
     """The gradient of a raw map, as it is read from that of the activated one.
 
@@ -113,7 +114,7 @@ class Gradient:
         return (values, stride, self.of.native(), offset, coefficients, self.of.channels)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Target:
     """Where the gradient of an input goes.
 
@@ -135,7 +136,16 @@ class Target:
         if add is None:
             return (out, 0, 0, 0, 0, 0, norm, by_image)
         gate, offset = address(add.of.gate, add.of.gate_from), address(add.offset, add.of.gate_from)
-        return (out, address(add.values, add.first), add.values.shape[3], gate, offset, add.of.gate_stride, norm, by_image)
+        return (
+            out,
+            address(add.values, add.first),
+            add.values.shape[3],
+            gate,
+            offset,
+            add.of.gate_stride,
+            norm,
+            by_image,
+        )
 
 
 def convolve(inputs: Sequence[Map], layer: ConvNorm, *, relu: bool) -> Map:

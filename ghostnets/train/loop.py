@@ -25,6 +25,7 @@ from ghostnets.data import (
 )
 from ghostnets.errors import RunError, require
 from ghostnets.files import write_text
+from ghostnets.layers import fused_training
 from ghostnets.models import create_model, model_arguments
 from ghostnets.train.evaluate import Evaluation, evaluate
 from ghostnets.train.recipe import RECIPES, SMALL_IMAGE, Recipe, recipe_for
@@ -265,7 +266,8 @@ class _Training:
         self.model.train()
         saved_at = before = time.perf_counter()
         for pixels, labels in batches:
-            logits = self.model(self.preprocessing.normalize(pixels))
+            with fused_training():
+                logits = self.model(self.preprocessing.normalize(pixels))
             loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
