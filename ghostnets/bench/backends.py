@@ -193,8 +193,9 @@ def _signal_stack_kept() -> Iterator[None]:
         libc.sigaltstack(ctypes.byref(before), None)
 
 
-def _engine(model: nn.Module, x: Tensor, precision: str, threads: int, _: list[Array]) -> Callable[[], Any]:
-    session = engine.compile(model, threads=threads)
+def _engine(model: nn.Module, x: Tensor, precision: str, threads: int, calibration: list[Array]) -> Callable[[], Any]:
+    images = calibration if precision == "int8" else None
+    session = engine.compile(model, precision=precision, threads=threads, calibration=images)
     array = x.numpy()
     return lambda: session(array)
 
@@ -211,5 +212,7 @@ BACKENDS: dict[str, Backend] = {
     "openvino": Backend(
         ("openvino",), PRECISIONS, "LATENCY hint, fixed shape, shared buffers; int8: NNCF, mixed preset", _openvino
     ),
-    "engine": Backend(("ghostnets",), ("f32",), "this package's own, for networks of Ghost modules", _engine),
+    "engine": Backend(
+        ("ghostnets",), PRECISIONS, "this package's own, for networks of Ghost modules; int8: by percentiles", _engine
+    ),
 }

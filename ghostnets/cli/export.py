@@ -7,8 +7,9 @@ from typing import Annotated
 import tyro
 from rich.table import Table
 
-from ghostnets.cli.output import result_console
-from ghostnets.export import Report, export_model
+from ghostnets.cli.output import message, result_console
+from ghostnets.errors import ConfigurationError
+from ghostnets.export import Report, export_model, export_web
 
 __all__ = ["main"]
 
@@ -30,9 +31,10 @@ class Export:
     checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
     """best.safetensors of a run."""
     format: str
-    """onnx, openvino, executorch, torch-export or engine."""
-    to: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write this file; the checkpoint's name with the format's suffix by default."""
+    """onnx, openvino, executorch, torch-export or engine; or web: a folder for any static host, with a page that
+    classifies pictures in the browser (f32)."""
+    to: Annotated[Path | None, tyro.conf.arg(metavar="FILE|FOLDER")] = None
+    """Write this file; the checkpoint's name with the format's suffix by default, for web a folder web beside it."""
     precision: str = "f32"
     """f32, f16, bf16 or int8, as far as the format has it."""
     input: str | None = None
@@ -51,6 +53,8 @@ class Export:
 
 def main(arguments: list[str]) -> int:
     command = tyro.cli(Export, prog="ghostnets export", args=arguments)
+    if command.format == "web":
+        return _export_web(command)
     report = export_model(
         command.checkpoint,
         command.to,
@@ -66,6 +70,23 @@ def main(arguments: list[str]) -> int:
         print(report.to_json(), end="")
     else:
         _print(command.to or command.checkpoint.with_suffix(Path(report.file).suffix), report)
+    return 0
+
+
+def _export_web(command: Export) -> int:
+    asked = (command.precision, command.input, command.output, command.any_size, command.features)
+    if asked != ("f32", None, None, False, False):
+        raise ConfigurationError(
+            "the page takes f32, pixels in and probabilities out; leave precision, input, output, any size and features"
+            " out."
+        )
+    folder = command.to or command.checkpoint.with_name("web")
+    report = export_web(command.checkpoint, folder, images=command.images)
+    if command.json:
+        print(report.to_json(), end="")
+    else:
+        _print(folder / report.file, report)
+        message(f"put {folder} on any static host, or look at it: python -m http.server --directory {folder}")
     return 0
 
 
