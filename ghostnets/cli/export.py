@@ -103,7 +103,8 @@ def _print(path: Path, report: Report) -> None:
         ("run by", f"{found.runtime}, in a process of its own"),
         ("images", f"{report.images} of {report.images_from}; {sizes}"),
         ("difference", f"at most {found.max_difference:.1e} of the largest score{most},"
-         f" {found.mean_difference:.1e} on average (allowed {allowed.mean_difference:g}); {found.max_probability_difference:.1e} of a probability"),
+         f" {found.mean_difference:.1e} on average (allowed {allowed.mean_difference:g});"
+         f" {found.max_probability_difference:.1e} of a probability"),
         ("same class", f"{found.top1_agreement:.1%} of the images (at least {allowed.top1_agreement:.0%})"),
         ("one image", f"{found.seconds[1] * 1e3:.2f} ms; eager torch {found.torch_seconds[1] * 1e3:.2f} ms;"
          f" {median:.2f} times as fast ({low:.2f} to {high:.2f}), {found.threads} thread, {found.processor}"),
