@@ -81,6 +81,13 @@ def test_goes_on_after_unreadable_images(tiny_run: Path, photos: Path, tmp_path:
 
 
 def test_misused(tiny_run: Path, photos: Path, tmp_path: Path, capsys):
+    (tmp_path / "x.safetensors").write_text("hello")
+    for name, sentence in {
+        "no.safetensors": "there is no file",
+        "x.safetensors": "no safetensors file",
+        "last.pt": "is of no kind that can be opened here",
+    }.items():
+        assert sentence in fails(capsys, "predict", tmp_path / name, photos)
     network = tiny_run / "best.safetensors"
     assert "no image is given" in fails(capsys, "predict", network)
     assert "there is no image or folder" in fails(capsys, "predict", network, "no.jpg")
