@@ -4,6 +4,7 @@
 #   docker run --rm -p 127.0.0.1:8000:8000 -v "$PWD/model:/model:ro" ghostnets      serves model/net.engine
 
 FROM python:3.11-slim AS build
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
