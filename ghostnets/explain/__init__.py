@@ -2,9 +2,11 @@
 
 from ghostnets.explain.anatomy import CheapKernels, GhostMaps, cheap_kernels, ghost_maps
 from ghostnets.explain.attention import AttentionMaps, class_activation_map, dfc_attention
+from ghostnets.explain.comparison import ComparedRun, write_comparison
 from ghostnets.explain.cost_by_layer import LayerShare, cost_by_layer
 from ghostnets.explain.explanation import Explanation, write_explanation
 from ghostnets.explain.ghost_ablation import Ablation, GhostAblation, ghost_ablation
+from ghostnets.explain.progress import RunProgress, write_progress
 from ghostnets.explain.redundancy import LayerRedundancy, Redundancy, measure_redundancy
 from ghostnets.explain.report import ClassRow, Curve, Example, RunReport, write_report
 from ghostnets.explain.savings import MeasuredSpeed, Savings, StageCost, ghost_savings, measure_speed
@@ -16,6 +18,7 @@ __all__ = [
     "AttentionMaps",
     "CheapKernels",
     "ClassRow",
+    "ComparedRun",
     "Curve",
     "Example",
     "Explanation",
@@ -25,6 +28,7 @@ __all__ = [
     "LayerShare",
     "MeasuredSpeed",
     "Redundancy",
+    "RunProgress",
     "RunReport",
     "Savings",
     "StageCost",
@@ -40,6 +44,8 @@ __all__ = [
     "ghosts_off",
     "measure_redundancy",
     "measure_speed",
+    "write_comparison",
     "write_explanation",
+    "write_progress",
     "write_report",
 ]

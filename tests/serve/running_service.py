@@ -91,6 +91,10 @@ class Process:
         """SIGTERM where it still runs, and the exit code."""
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """The exit code, when it has come to its end."""
         log = self.process.stderr
         assert log is not None
         if not log.closed:

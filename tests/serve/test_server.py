@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,7 @@ def test_overload_is_told_to_come_again_and_passes(plan: Path):
                 statuses[answer.status] += 1
                 if answer.status == 429:
                     headers.append(answer.getheader("Retry-After"))
+            connection.close()
 
         clients = [threading.Thread(target=client) for _ in range(8)]
         for thread in clients:
@@ -153,7 +155,7 @@ def test_sigterm_answers_what_came_and_what_comes_on_open_connections(plan: Path
         answer = idle.getresponse()
         assert (answer.status, answer.getheader("Connection")) == (503, "close")
         half.close()
-        assert service.end() == 0
+        assert service.wait() == 0
     assert service.events[-1]["event"] == "stopped"
 
 
@@ -164,23 +166,25 @@ def test_a_restart_under_load_loses_no_request(plan: Path):
     with Process(plan) as service:
 
         def client() -> None:
-            connection = service.connect()
             while True:
+                connection = service.connect()
                 try:
                     connection.connect()
                 except OSError:
                     return  # nobody listens: nothing was accepted
                 try:
-                    while True:
+                    is_last = False
+                    while not is_last:
                         connection.request("POST", "/v1/predict", content, {"Content-Type": "image/jpeg"})
                         answer = connection.getresponse()
                         answer.read()
                         answered[answer.status] += 1
-                        if answer.getheader("Connection") == "close":
-                            break
-                except (OSError, ValueError) as error:
+                        is_last = answer.getheader("Connection") == "close"
+                except (OSError, HTTPException) as error:
                     lost.append(error)
                     return
+                finally:
+                    connection.close()
 
         clients = [threading.Thread(target=client) for _ in range(16)]
         for thread in clients:
