@@ -58,8 +58,8 @@ class Figures:
 
     processor: str = ""
     runtime: str = ""
-    network: list[float] = field(default_factory=list)
-    with_decoding: list[float] = field(default_factory=list)
+    network: list[dict] = field(default_factory=list)
+    with_decoding: list[dict] = field(default_factory=list)
     service: dict = field(default_factory=dict)
     overload: dict = field(default_factory=dict)
     restart: dict = field(default_factory=dict)
@@ -82,11 +82,15 @@ def main() -> None:
         figures.overload = asyncio.run(overload(served, files, options))
     figures.restart = asyncio.run(restart(options, arguments, files))
 
-    own, decoded = statistics.mean(figures.network), statistics.mean(figures.with_decoding)
+    own, decoded = (
+        statistics.mean(entry["images_per_second"] for entry in entries)
+        for entries in (figures.network, figures.with_decoding)
+    )
     print(f"\nnetwork alone          {own:7.1f} images/s   {figures.network}")
     print(f"decoding and network   {decoded:7.1f} images/s   {figures.with_decoding}")
     rate = figures.service["images_per_second"]
-    print(f"service                {rate:7.1f} images/s   {rate / own:.0%} of the first, {rate / decoded:.0%} of the second")
+    share = f"{rate / own:.0%} of the first, {rate / decoded:.0%} of the second"
+    print(f"service                {rate:7.1f} images/s   {share}")
     for name in ("service", "overload", "restart"):
         print(f"{name}: {json.dumps(getattr(figures, name))}")
     if options.json:
@@ -106,12 +110,12 @@ def measure_own(figures: Figures, copies: list, files: list[bytes], max_batch: i
         chosen = [files[(index * max_batch + i) % len(files)] for i in range(max_batch)]
         return len(artefact.probabilities(np.stack([preprocessing.pixels(_stream(file)) for file in chosen])))
 
-    figures.network.append(round(in_threads(copies, network, seconds), 1))
-    figures.with_decoding.append(round(in_threads(copies, decoding, seconds), 1))
+    figures.network.append(in_threads(copies, network, seconds))
+    figures.with_decoding.append(in_threads(copies, decoding, seconds))
 
 
-def in_threads(copies: list, work, seconds: float) -> float:
-    """Images a second of ``work(artefact, index)``, one thread for each artefact."""
+def in_threads(copies: list, work, seconds: float) -> dict:
+    """What ``work(artefact, index)`` does and costs, one thread for each artefact."""
     done, end = [0] * len(copies), time.perf_counter() + seconds
 
     def run(number: int) -> None:
@@ -121,12 +125,13 @@ def in_threads(copies: list, work, seconds: float) -> float:
             index += 1
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(len(copies))]
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), _cpu_seconds()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(done) / (time.perf_counter() - start)
+    rate, cpu = sum(done) / (time.perf_counter() - start), _cpu_seconds() - cpu
+    return {"images_per_second": round(rate, 1), "cpu_ms_per_image": round(1000 * cpu / sum(done), 3)}
 
 
 async def steady(served: Served, files: list[bytes], options: Options) -> dict:
@@ -147,6 +152,7 @@ async def steady(served: Served, files: list[bytes], options: Options) -> dict:
         "lost": load.lost,
         "seconds": round(took, 1),
         "service_cores": round((served.cpu_seconds() - cpu) / took, 2),
+        "service_cpu_ms_per_image": round(1000 * (served.cpu_seconds() - cpu) / load.statuses[200], 3),
         "client_cores": round((_cpu_seconds() - own) / took, 2),
         "service_peak_mb": served.peak_mb(),
     }

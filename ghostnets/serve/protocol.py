@@ -57,7 +57,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
-        self._count(len(name) + len(value))
+        self._count(len(name) + len(value) + 4)  # ": " and the end of the line
 
     def on_headers_complete(self) -> None:
         self.in_head = False
