@@ -36,6 +36,9 @@ def write_checkpoint(path: Path, architecture: str = "ghostnet_100", **arguments
     torch.manual_seed(3)
     arguments |= {"num_classes": len(NAMES)}
     model = enliven(create_model(architecture, **arguments))
+    with torch.no_grad():
+        for parameter in list(model.parameters())[-2:]:  # of the classifier: small changes of the maps shall be seen
+            parameter *= 30
     save_checkpoint(path, Checkpoint(architecture, arguments, model.state_dict(), NAMES, PREPROCESSING.to_dict()))
     return path
 
@@ -117,17 +120,17 @@ def check_map(pixels: np.ndarray, values: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("fill", ["zeros", "copies"])
 def test_the_answer_without_ghosts_is_that_of_the_network(client: TestClient, network: torch.nn.Module, fill: str):
-    first, second = list(ghost_modules(network))[2:4]
-    off: dict[str, list[int] | None] = {first: [0, 3], second: None}
+    first, *others = list(ghost_modules(network))[2:12]
+    off: dict[str, list[int] | None] = {first: [0, 3], **dict.fromkeys(others)}
     x = network_input()
     with torch.inference_mode():
         plain = network(x)[0].softmax(0)
         with ghosts_off(network, off, fill=fill):
             changed = network(x)[0].softmax(0)
-    assert not torch.allclose(plain, changed, atol=1e-3)
+    assert (plain - changed).abs().max() > 1e-3  # ten times what is asked for below
     answers = without(client, off, fill)
     for index, name in enumerate(NAMES):
-        assert answers[name] == pytest.approx((float(plain[index]), float(changed[index])), abs=1e-5)
+        assert answers[name] == pytest.approx((float(plain[index]), float(changed[index])), abs=1e-4)
     assert without(client, {}) == {name: (p, p) for name, (p, _) in answers.items()}
 
 
