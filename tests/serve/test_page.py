@@ -145,7 +145,7 @@ def test_the_right_class_comes_out(
         assert first_answer(card) == (name, percent(probabilities.max()))
         assert " ms, " in card.locator(".time").inner_text()
     assert "cannot be read as an image" in cards[1].inner_text()
-    assert cards[1].locator(".explore").is_hidden()
+    assert cards[1].locator(".explore").count() == 0
     refused = "error: Failed to load resource: the server responded with a status of 422 (Unprocessable Entity)"
     assert browser.complaints == [refused]  # the browser's own note, which no page can keep back
     browser.complaints.clear()
@@ -215,7 +215,6 @@ def test_a_switched_off_ghost_changes_the_answer(browser: Browser, switch: Switc
 
 def test_with_the_keyboard_alone(browser: Browser, switch: Switch, pictures: dict[str, Path]):
     page = browser.open(switch.address)
-    wait_for(page, "document.getElementById('network').textContent.includes('classes')")
 
     def tab_to(selector: str) -> None:
         for _ in range(60):
@@ -225,10 +224,9 @@ def test_with_the_keyboard_alone(browser: Browser, switch: Switch, pictures: dic
                 return
         raise AssertionError(f"the keyboard does not get to {selector}")
 
+    page.on("filechooser", lambda chooser: chooser.set_files(pictures["dark"]))
     tab_to("#choose")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files(pictures["dark"])
+    page.keyboard.press("Enter")
     page.wait_for_selector(".explore:visible")
     tab_to(".explore")
     page.keyboard.press("Enter")
