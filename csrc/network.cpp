@@ -31,7 +31,7 @@ int Network::out_size(const Op& op, int size, bool vertical) {
         }
         case OpKind::pad: return vertical ? size : size + 2 * op.pad_w();
         case OpKind::maximum:
-            return (size + op.pad + op.pad_end - op.dilation_h * (op.kernel_h - 1) - 1) / op.stride + 1;
+            return (size + op.border + op.border_end - op.dilation_h * (op.kernel_h - 1) - 1) / op.stride + 1;
         case OpKind::average: return std::max(1, size / 2);
         case OpKind::sum:
         case OpKind::mean: return 1;
@@ -227,8 +227,8 @@ private:
         op.kernel_h = op.kernel_w = node.kernel;
         op.stride = node.stride;
         op.dilation_h = op.dilation_w = node.dilation_h;
-        op.pad = node.pad;
-        op.pad_end = node.pad_end;
+        op.border = node.pad;
+        op.border_end = node.pad_end;
         net_.ops.push_back(std::move(op));
     }
 
