@@ -15,6 +15,7 @@ from safetensors.numpy import save as to_bytes
 
 from ghostnets.engine.calibrate import METHODS, calibrate, check_nodes
 from ghostnets.engine.plan import Array, Layout, Plan
+from ghostnets.engine.profile import LayerProfile, medians
 from ghostnets.errors import ConfigurationError, EngineError
 from ghostnets.files import write_atomically
 
@@ -102,6 +103,23 @@ class Session:
             self._native.run(array, outputs)
         results = outputs if isinstance(images, np.ndarray) else list(map(import_module("torch").from_numpy, outputs))
         return results if self.plan.gives_maps else results[0]
+
+    def profile(self, images: "npt.NDArray[Any] | Tensor", *, runs: int = 20) -> list[LayerProfile]:
+        """The time of each layer, the median of some runs, with a clock that slows them by some per cent.
+
+        Args:
+            images: As for a call, at least one.
+            runs: How many, after a first one that is not counted.
+
+        Raises:
+            ConfigurationError: Another shape or type, or no image.
+        """
+        array = self._array(images)
+        if not len(array) or runs < 1:
+            raise ConfigurationError(f"there are {len(array)} images and {runs} runs; at least one of each is needed.")
+        outputs = self._empty_outputs(array)
+        self._native.run(array, outputs)
+        return medians([self._native.profile(array, outputs) for _ in range(runs)])
 
     def _empty_outputs(self, images: npt.NDArray[Any]) -> list[Array]:
         """Arrays of the shapes that these images give."""
