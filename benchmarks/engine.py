@@ -102,7 +102,8 @@ def measure(
     torch.set_num_threads(threads)
     network = reparameterize(randomized(create_model(model)))
     x = np.random.default_rng(0).standard_normal((batch, 3, 224, 224), dtype=np.float32)
-    session = engine.compile(network, threads=threads, isa=isa, precision=precision)
+    calibration = [x] if precision == "int8" else None
+    session = engine.compile(network, threads=threads, isa=isa, precision=precision, calibration=calibration)
     work: dict[str, tuple[str, Callable[[], Any]]] = {
         "engine": (f"engine {precision} ({session.isa})", lambda: session(x))
     }

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -151,8 +151,12 @@ class Session:
                 f"the images are {images.dtype} {images.shape}; wanted are {wanted}, H and W from 1."
             )
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None) -> None:
         """Writes weights and plan as one safetensors file, which ``load`` reads without torch.
+
+        Args:
+            path: The file.
+            metadata: More to write into the file beside the plan; ``load`` does not look at it.
 
         Raises:
             StorageError: The file could not be written; an older one there is untouched.
@@ -170,7 +174,7 @@ class Session:
             "nodes": plan.nodes,
             "ranges": plan.ranges,
         }
-        content = to_bytes(plan.tensors, metadata={METADATA_KEY: json.dumps(description)})
+        content = to_bytes(plan.tensors, metadata={**(metadata or {}), METADATA_KEY: json.dumps(description)})
         with write_atomically(path) as temporary:
             temporary.write_bytes(content)
 
