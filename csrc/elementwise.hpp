@@ -37,6 +37,7 @@ struct CombineVector {
             b_scale = load<N>(task.b_scale + c);
             shift = load<N>(task.shift + c);
         }
+        const Floats<N> least = Floats<N>{} + task.least;
 #pragma GCC unroll 4
         for (int p = 0; p < task.pixels; ++p) {
             const Floats<N> x = load<N>(a + p * task.a_stride), y = load<N>(b + p * task.b_stride);
@@ -45,7 +46,7 @@ struct CombineVector {
                 value = kind == Combine::add ? x * a_scale + (y * b_scale + shift) : (x * a_scale + shift) * y + b_scale;
             else
                 value = kind == Combine::add ? x + y : x * y;
-            store<N>(out + p * task.out_stride, value);
+            store<N>(out + p * task.out_stride, maximum<N>(least, value));
         }
     }
 
@@ -73,6 +74,27 @@ struct Average {
 };
 
 inline void average(const AverageTask& task) { over_channels<Average>(task); }
+
+template <class T, int N>
+struct Maximum {
+    static void visit(const MaximumTask& task, int c) {
+        for (int x = 0; x < task.out_width; ++x) {
+            Floats<N> best = Floats<N>{} - __builtin_inff();
+            for (int y = 0; y < task.kernel_h; ++y) {
+                if (!task.rows[y]) continue;
+                for (int dx = 0; dx < task.kernel_w; ++dx) {
+                    const int column = x * task.stride - task.pad_w + dx * task.dilation;
+                    if (column < 0 || column >= task.in_width) continue;
+                    const T* pixel = static_cast<const T*>(task.rows[y]) + column * task.pixel_stride + c;
+                    best = maximum<N>(load<N>(pixel), best);
+                }
+            }
+            store<N>(static_cast<T*>(task.out) + x * task.pixel_stride + c, best);
+        }
+    }
+};
+
+inline void max_pool(const MaximumTask& task) { over_channels<Maximum>(task); }
 
 template <int N>
 inline Floats<N> activated(Floats<N> x, Activation activation) {

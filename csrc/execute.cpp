@@ -14,6 +14,7 @@ std::byte* Program::pixels(const Memory& memory, int map, int image, int row, st
         case Place::ring: return memory.own + place.offset + ((row % place.rows) * place.pitch + offset) * size;
         case Place::replicated: return memory.own + place.offset + (image * place.pitch + offset) * size;
         case Place::pooled: return memory.pooled + (image * place.pitch + offset) * size;
+        case Place::callers: return nullptr;  // not a map as the others are: run_output
         default:
             return memory.shared + place.offset +
                    ((std::ptrdiff_t(image) * place.height + row) * place.pitch + offset) * size;
@@ -41,7 +42,9 @@ void Program::run(const Memory& memory, const Images& images, const Item& item) 
         if (op.kind == OpKind::dense) return run_dense_row(memory, images, op, item.image, item.first_row);
         return run_rows(memory, op, item.image, item.first_row, item.rows, 0, op.channels);
     }
-    if (op.kind == OpKind::dense) return run_dense_block(memory, op, item);
+    if (op.kind == OpKind::dense) {
+        return op.is_spatial() ? run_dense_rows(memory, op, item) : run_dense_block(memory, op, item);
+    }
     const int height = places_[op.out].height, end = item.first_row + item.rows;
     for (int row = item.first_row, rows; row < end; row += rows) {
         rows = std::min({op.row_step(), end - row, height - row % height});
@@ -91,24 +94,68 @@ void Program::run_dense_row(const Memory& memory, const Images& images, const Op
                 memory.pointers[dy * planes + c] = pixel + c * (in.pitch / planes) * sizeof(float);
         }
     } else {
-        const Layout& layout = net_.layouts[op.in];
-        for (int s = 0; s < layout.segments; ++s)
-            memory.pointers[s] = pixels(memory, op.in, image, row, s * layout.padded());
+        point_at(memory, op, image, row);
     }
-    task.out = pixels(memory, op.out, image, row);
+    task.out = pixels(memory, op.out, image, row, op.out_offset);
     task.pixels = out.width;
     net_.kernels.dense(task);
 }
 
+// Pointers to what the first pixel of an output row is computed from: for each place of the kernel, for each segment.
+void Program::point_at(const Memory& memory, const Op& op, int image, int row) const {
+    const Place& in = places_[op.in];
+    const int padded = net_.layouts[op.in].padded();
+    const void** pointer = memory.pointers;
+    for (int dy = 0; dy < op.kernel_h; ++dy) {
+        const int y = row * op.stride - op.pad_h() + dy * op.dilation_h;
+        const bool exists = y >= 0 && y < in.height;
+        for (int dx = 0; dx < op.kernel_w; ++dx)
+            for (int s = 0; s < op.segments; ++s)
+                *pointer++ = exists ? pixels(memory, op.in, image, y,
+                                             dx * op.dilation_w * in.stride + (op.first_segment + s) * padded)
+                                    : memory.zeros;
+    }
+}
+
+// Rows of a convolution from other places than the pixel's own, a few vectors of outputs at a time: their weights then
+// serve all rows from the second level cache.
+void Program::run_dense_rows(const Memory& memory, const Op& op, const Item& item) const {
+    const Place& out = places_[op.out];
+    const int end = item.first + item.count;
+    for (int first = item.first, count; first < end; first += count) {
+        count = end - first == 3 ? 3 : std::min(2, end - first);
+        DenseTask task = net_.dense_task(op, first, count);
+        task.segments = memory.pointers;
+        task.pixels = out.width;
+        for (int row = item.first_row; row < item.first_row + item.rows; ++row) {
+            const int image = row / out.height, y = row % out.height;
+            point_at(memory, op, image, y);
+            task.out = pixels(memory, op.out, image, y, op.out_offset + first * net_.kernels.width);
+            net_.kernels.dense(task);
+        }
+    }
+}
+
+// A row of a map as the caller gets it: float32, one plane a channel.
+void Program::run_output(const Memory& memory, const Op& op, int image, int row) const {
+    const Place& in = places_[op.in];
+    const std::vector<int>& positions = net_.outputs[op.output].positions;
+    const std::size_t plane = std::size_t(in.height) * in.width;
+    float* out = memory.outputs[op.output] + (memory.first_image + image) * positions.size() * plane +
+                 std::size_t(row) * in.width;
+    const std::byte* pixel = pixels(memory, op.in, image, row);
+    for (std::size_t c = 0; c < positions.size(); ++c)
+        for (int x = 0; x < in.width; ++x) out[c * plane + x] = get(pixel, type(op.in), x * in.stride + positions[c]);
+}
+
 void Program::run_dense_block(const Memory& memory, const Op& op, const Item& item) const {
     const Place &in = places_[op.in], &out = places_[op.out];
-    const Layout& layout = net_.layouts[op.in];
-    const int first = item.first * net_.kernels.width;
-    for (int s = 0; s < layout.segments; ++s)
-        memory.pointers[s] = pixels(memory, op.in, 0, 0, item.first_pixel * in.stride + s * layout.padded());
+    const int first = item.first * net_.kernels.width, padded = net_.layouts[op.in].padded();
+    for (int s = 0; s < op.segments; ++s)
+        memory.pointers[s] = pixels(memory, op.in, 0, 0, item.first_pixel * in.stride + (op.first_segment + s) * padded);
     DenseTask task = net_.dense_task(op, item.first, item.count);
     task.segments = memory.pointers;
-    task.out = pixels(memory, op.out, 0, 0, item.first_pixel * out.stride + first);
+    task.out = pixels(memory, op.out, 0, 0, item.first_pixel * out.stride + op.out_offset + first);
     task.pixels = item.pixels;
     net_.kernels.dense(task);
     if (op.has_late_activation())
@@ -173,16 +220,42 @@ void Program::run_rows(const Memory& memory, const Op& op, int image, int row, i
         }
         case OpKind::combine:
         case OpKind::scale:
-            return net_.kernels.combine({type, this->type(op.other), source(row), in.stride, other(row), is_gate ? 0 : places_[op.other].stride,
-                                         target(row), out.stride, out.width, count, op.combine,
-                                         op.scale.floats() + first, op.other_scale.floats() + first,
-                                         op.shift.floats() + first});
+            return net_.kernels.combine({type, this->type(op.other), source(row), in.stride, other(row),
+                                         is_gate ? 0 : places_[op.other].stride, target(row), out.stride, out.width, count,
+                                         op.combine, op.least(), op.scale.floats() + first,
+                                         op.other_scale.floats() + first, op.shift.floats() + first});
         case OpKind::average: {
             const int window = std::min(2, in.height);
             for (int y = 0; y < window; ++y) memory.pointers[y] = source(2 * row + y);
             return net_.kernels.average(
                 {type, memory.pointers, window, std::min(2, in.width), in.stride, target(row), out.width, count});
         }
+        case OpKind::maximum: {
+            for (int dy = 0; dy < op.kernel_h; ++dy) {
+                const int y = row * op.stride - op.pad + dy * op.dilation_h;
+                memory.pointers[dy] = y >= 0 && y < in.height ? source(y) : nullptr;
+            }
+            return net_.kernels.maximum({type, memory.pointers, op.kernel_h, op.kernel_w, op.stride, op.dilation_w, op.pad,
+                                         in.width, in.stride, target(row), out.width, count});
+        }
+        case OpKind::pad: {
+            const std::size_t size = size_of(type), pixel = in.stride * size, bytes = count * size;
+            std::byte* to = target(row);
+            const int pad = op.pad_w();
+            for (int x = 0; x < out.width; ++x, to += pixel) {
+                if (x < pad || x >= pad + in.width) {
+                    std::memset(to, 0, bytes);
+                } else if (bytes < pixel) {
+                    std::memcpy(to, source(row) + (x - pad) * pixel, bytes);
+                } else {  // all channels: the whole row at once
+                    std::memcpy(to, source(row), in.width * pixel);
+                    x += in.width - 1;
+                    to += (in.width - 1) * pixel;
+                }
+            }
+            return;
+        }
+        case OpKind::output: return run_output(memory, op, image, row);
         case OpKind::enlarge: {
             return net_.kernels.enlarge(
                 {type, source(nearest(row, in.height, out.height)), in.stride, enlarged_columns_[op.out].data(), target(row), out.stride, out.width, count});
@@ -220,7 +293,7 @@ void Program::run_mean(const Memory& memory, const Op& op) const {
     const auto* all = reinterpret_cast<const float*>(memory.shared + sums.offset);
     for (int image = 0; image < images_; ++image)
         net_.kernels.mean({type(op.out), all + std::ptrdiff_t(image) * slots * sums.pitch, sums.pitch, slots, op.channels,
-                           scale, pixels(memory, op.out, image, 0), op.scale.floats(), op.shift.floats()});
+                           scale, pixels(memory, op.out, image, 0, op.out_offset), op.scale.floats(), op.shift.floats()});
 }
 
 }  // namespace ghostnets

@@ -47,9 +47,9 @@ const Kernels kBaselineKernels
 #else
         "generic",
 #endif
-        GHOSTNETS_ISA::kWidth,   GHOSTNETS_ISA::kGroupsBf16, GHOSTNETS_ISA::dense,   GHOSTNETS_ISA::depthwise,
-        GHOSTNETS_ISA::combine,  GHOSTNETS_ISA::average,     GHOSTNETS_ISA::enlarge, GHOSTNETS_ISA::activate,
-        GHOSTNETS_ISA::sum,      GHOSTNETS_ISA::mean,        GHOSTNETS_ISA::normalize,
+        GHOSTNETS_ISA::kWidth,   GHOSTNETS_ISA::kGroupsBf16, GHOSTNETS_ISA::dense,    GHOSTNETS_ISA::depthwise,
+        GHOSTNETS_ISA::combine,  GHOSTNETS_ISA::average,     GHOSTNETS_ISA::max_pool, GHOSTNETS_ISA::enlarge,
+        GHOSTNETS_ISA::activate, GHOSTNETS_ISA::sum,         GHOSTNETS_ISA::mean,     GHOSTNETS_ISA::normalize,
 };
 
 }  // namespace ghostnets

@@ -31,7 +31,8 @@ enum class Combine { none, add, multiply };
 
 // out[p][v] = max(least, bias[v] + sum over segments s and k of segments[s][p * pixel_stride + k] * weights[...][v]);
 // `least` is 0 for ReLU, -inf for nothing.
-// A 1 x 1 convolution has one segment for each segment of its input map; a k x k one has one for each kernel row.
+// A 1 x 1 convolution has one segment for each segment of its input map, a k x k one as many for each place of the
+// kernel, and the stem, whose input has few channels, one for each kernel row.
 struct DenseTask {
     Type in, out_type;            // f32 to any; bf16 and u8 to themselves or f32
     const void* const* segments;  // of pixel 0
@@ -88,7 +89,7 @@ constexpr int stacks_of(Type type, int kernel_h, int step) {
     return (kernel_h + step - 1 + group_of(type) - 1) / group_of(type);
 }
 
-// out[p][c] = a[p][c] (+ or *) b[p][c]; a stride of 0 repeats one pixel.
+// out[p][c] = max(least, a[p][c] (+ or *) b[p][c]); a stride of 0 repeats one pixel.
 struct CombineTask {
     Type type, b_type;  // of a and out; b is as they are, or bfloat16 where they are bytes
     const void* a;
@@ -99,6 +100,7 @@ struct CombineTask {
     std::ptrdiff_t out_stride;
     int pixels, channels;
     Combine combine;
+    float least;
     // Of bytes: a * a_scale + b * b_scale + shift, or (a * a_scale + shift) * b + b_scale.
     const float *a_scale, *b_scale, *shift;
 };
@@ -109,6 +111,16 @@ struct AverageTask {
     const void* const* rows;
     int row_count, window_w;
     std::ptrdiff_t stride;
+    void* out;
+    int out_width, channels;
+};
+
+// One row of max pooling; what lies outside of the map is not there.
+struct MaximumTask {
+    Type type;
+    const void* const* rows;  // kernel_h, null outside of the map
+    int kernel_h, kernel_w, stride, dilation, pad_w, in_width;
+    std::ptrdiff_t pixel_stride;
     void* out;
     int out_width, channels;
 };
@@ -163,6 +175,7 @@ struct Kernels {
     void (*depthwise)(const DepthwiseTask&);
     void (*combine)(const CombineTask&);
     void (*average)(const AverageTask&);
+    void (*maximum)(const MaximumTask&);
     void (*enlarge)(const EnlargeTask&);
     void (*activate)(const ActivateTask&);
     void (*sum)(const SumTask&);

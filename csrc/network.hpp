@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <string>
@@ -44,6 +45,21 @@ struct Layout {
     int groups() const { return round_up(channels, group_of(type)) / group_of(type); }  // of a segment, for dense
 };
 
+// A value as it is stored.
+inline float get(const std::byte* from, Type type, std::size_t index) {
+    std::uint32_t bits = 0;
+    if (type == Type::f32) {
+        std::memcpy(&bits, from + 4 * index, 4);
+    } else {
+        std::uint16_t upper;
+        std::memcpy(&upper, from + 2 * index, 2);
+        bits = std::uint32_t(upper) << 16;
+    }
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+
 // Position of logical channel `index` among the padded values of a pixel.
 inline int position(const Layout& layout, int index) {
     return index / layout.channels * layout.padded() + index % layout.channels;
@@ -63,13 +79,18 @@ struct Map {
 
 // One step of a plan, as ghostnets/engine/plan.py writes it; maps are indices into the plan's layouts.
 struct Node {
-    std::string kind;  // stem, ghost, depthwise, pointwise, squeeze_excite, average, pool, linear
+    std::string kind;  // stem, ghost, conv, depthwise, add, squeeze_excite, mix, average, max_pool, pool, linear, output
+    std::string name;  // of the module in the network
     int input = -1, output = -1;
-    int residual = -1, gate = -1;  // of ghost: map to add, or to enlarge and multiply by
+    int residual = -1, gate = -1;  // of ghost and add: map to add; of ghost: to enlarge and multiply by
+    std::vector<int> pooled;       // of mix: the maps whose means it mixes
+    int groups = 1;                // of conv
     int stride = 1, dilation_h = 1, dilation_w = 1;
+    int primary_dilation = 1;             // of ghost
+    int kernel = 1, pad = 0, pad_end = 0;  // of max_pool, in both directions; pad_end: below and to the right
     Activation activation = Activation::none;
-    Tensor weight, bias;                  // ghost: the primary convolution; squeeze_excite: the first layer
-    Tensor second_weight, second_bias;    // ghost: the cheap operations; squeeze_excite: the second layer
+    Tensor weight, bias;                // ghost: the primary convolution; squeeze_excite, mix: the first layer
+    Tensor second_weight, second_bias;  // stem, ghost: the cheap operations; squeeze_excite, mix: the second layer
 };
 
 struct PlanSource {
@@ -79,17 +100,24 @@ struct PlanSource {
     std::vector<Tensor> ranges;  // u8: (2, segments * channels), least and greatest, of each of a network's maps
     int in_channels = 3;
     std::vector<float> scale, shift;  // of uint8 input: value * scale + shift, one of each a channel
+    std::vector<std::vector<int>> orders;  // of each output: where the network's channels stand, without padding
 };
 
-// input: the image's row, as floats, with the stem's zero padding at both ends.
-enum class OpKind { input, dense, depthwise, combine, average, enlarge, scale, sum, mean };
+// input: the image's row, as floats, with the stem's zero padding at both ends. pad: a row with zeros at both ends, for a
+// convolution. scale: as combine, with one pixel for the whole map. output: a row of the caller's own map.
+enum class OpKind { input, pad, dense, depthwise, combine, average, maximum, enlarge, scale, sum, mean, output };
 
-// dense reads all segments of a pixel; the others read and write `channels` values from their offsets on.
+// dense reads `segments` segments of a pixel from `first_segment` on; all write, and the others read, `channels` values
+// from their offsets on.
 struct Op {
     OpKind kind;
+    int node = 0;  // of the plan
     int in = -1, out = -1, other = -1;  // maps
     int in_offset = 0, out_offset = 0, other_offset = 0, channels = 0;
     int kernel_h = 1, kernel_w = 1, stride = 1, dilation_h = 1, dilation_w = 1;
+    int first_segment = 0, segments = 1;  // dense
+    int pad = 0, pad_end = 0;             // maximum
+    int output = 0;                       // output: which one
     Activation activation = Activation::none;
     Combine combine = Combine::none;
     int depth = 0, vectors = 0;  // dense: groups of terms of a sum, vectors of outputs
@@ -97,6 +125,9 @@ struct Op {
     Buffer planar_weights;   // dense of the stem: for float images, whose planes are apart
     bool starts_part = false;  // a part ends where all pixels must be known, or at the end of a bottleneck
     bool is_stem = false;
+    bool is_padded = false;    // dense: its input has the zeros at both ends of a row already
+    double macs = 0;           // multiply-adds for a pixel of the output, padding not counted
+    std::size_t weight_bytes = 0;
 
     // The kernels compute max(least, x) on the way; the rarer activations follow in place.
     float least() const { return activation == Activation::relu ? 0.0f : -std::numeric_limits<float>::infinity(); }
@@ -106,8 +137,16 @@ struct Op {
         return kind == OpKind::depthwise && pairs_rows(kernel_h, kernel_w, stride, std::max(dilation_h, dilation_w)) ? 2 : 1;
     }
     bool reads_other() const { return combine != Combine::none; }  // else it is there for its size
-    int pad_h() const { return dilation_h * (kernel_h / 2); }
-    int pad_w() const { return dilation_w * (kernel_w / 2); }
+    int pad_h() const { return kind == OpKind::maximum ? pad : dilation_h * (kernel_h / 2); }
+    int pad_w() const { return kind == OpKind::maximum ? pad : is_padded ? 0 : dilation_w * (kernel_w / 2); }
+    // dense: whether an output pixel is another place than the input pixel, so that rows must be told apart.
+    bool is_spatial() const { return kernel_h > 1 || kernel_w > 1 || stride > 1; }
+};
+
+// A map that the caller gets, as (N, channels, H, W).
+struct Output {
+    int map;
+    std::vector<int> positions;  // of the network's channels within a pixel
 };
 
 struct Network {
@@ -119,14 +158,17 @@ struct Network {
     std::vector<Quantization> quantizations;  // of these
     std::vector<Op> ops;          // up to the mean over all pixels
     std::vector<Op> head;         // linear layers on it
+    std::vector<Output> outputs;  // maps, or one vector: of the last linear layer, or the mean
+    std::vector<std::pair<std::string, std::string>> nodes;  // of the plan: name and kind
     int in_channels;
-    int features = 0, outputs = 0;  // values of a pixel after the mean, and real outputs
+    int features = 0;  // values of a pixel after the mean; 0 where maps are the result
     std::vector<float> scale, shift;
 
     // The task of a dense operation over `count` vectors from `first` on, but for its pixels.
     DenseTask dense_task(const Op& op, int first, int count) const;
 
-    std::size_t features_bytes() const { return std::size_t(features) * size_of(layouts[ops.back().out].type); }
+    std::size_t features_bytes() const { return features ? std::size_t(features) * size_of(layouts[ops.back().out].type) : 0; }
+    bool gives_maps() const { return features == 0; }
 
     // What map `in` of this height and width becomes.
     static int out_size(const Op& op, int size, bool vertical);

@@ -10,6 +10,8 @@ namespace {
 // A part whose largest map takes more bytes than this for each thread, and is this wide, runs by rows.
 constexpr long kRowModeBytes = 256 * 1024;
 constexpr int kRowModeWidth = 24;
+// A convolution with more bytes of weights than this does not: they would pass through the caches once for every row.
+constexpr std::size_t kRowModeWeights = 256 * 1024;
 
 }  // namespace
 
@@ -47,7 +49,7 @@ void Program::measure() {
         if (op.kind == OpKind::input) {
             out.stride = net_.in_channels;
             out.pitch = std::ptrdiff_t(net_.in_channels) * (out.width + 2 * op.pad_w());
-            zeros_size_ = pitch_bytes(op.out);
+            zeros_size_ = std::max(zeros_size_, pitch_bytes(op.out));
             continue;
         }
         const Place& like = places_[op.kind == OpKind::enlarge ? op.other : op.in];
@@ -55,13 +57,15 @@ void Program::measure() {
         out.width = Network::out_size(op, like.width, false);
         out.stride = net_.layouts[op.out].stride();
         out.pitch = out.stride * out.width;
+        if (op.kind == OpKind::pad) zeros_size_ = std::max(zeros_size_, pitch_bytes(op.out));
         if (op.kind == OpKind::enlarge && enlarged_columns_[op.out].empty())
             for (int x = 0; x < out.width; ++x) enlarged_columns_[op.out].push_back(nearest(x, places_[op.in].width, out.width));
     }
     std::size_t segments = 1;
     for (const Op& op : net_.ops) {
         segments = std::max<std::size_t>(segments, op.is_stem ? op.kernel_h * net_.in_channels : op.kernel_h + 1);
-        if (op.kind == OpKind::dense) segments = std::max<std::size_t>(segments, net_.layouts[op.in].segments);
+        if (op.kind == OpKind::dense)
+            segments = std::max<std::size_t>(segments, op.kernel_h * op.kernel_w * op.segments);
     }
     pointers_size_ = segments;
 }
@@ -72,12 +76,14 @@ void Program::find_parts() {
     for (int first = 0, last; first < count; first = last) {
         last = first + 1;
         while (last < count && !net_.ops[last].starts_part) ++last;
-        bool by_row = false;
+        bool by_row = false, is_heavy = false;
         for (int i = first; i < last; ++i) {
+            is_heavy |= net_.ops[i].is_spatial() && net_.ops[i].weight_bytes > kRowModeWeights;
             const Place& out = places_[net_.ops[i].out];
             const long bytes = long(out.height) * long(pitch_bytes(net_.ops[i].out));
             by_row |= net_.ops[i].kind == OpKind::input || (bytes > kRowModeBytes * threads_ && out.width >= kRowModeWidth);
         }
+        if (net_.ops[first].kind != OpKind::input) by_row &= !is_heavy;
         if (by_row && (keeps_all_ || (threads_ > 1 && keeps_what_it_reads(first, last)))) {
             if (net_.ops[first].kind == OpKind::input) {
                 last = first + 2;  // the stem alone
@@ -124,7 +130,9 @@ void Program::place() {
             const Op& op = net_.ops[i];
             Place& place = places_[op.out];
             if (place.kind != Place::nowhere) continue;
-            if (op.kind == OpKind::mean) {
+            if (op.kind == OpKind::output) {
+                place.kind = Place::callers;
+            } else if (op.kind == OpKind::mean) {
                 place.kind = i + 1 == int(net_.ops.size()) ? Place::pooled : Place::replicated;
             } else if (op.kind == OpKind::input ||
                        (parts_[p].by_row && op.kind != OpKind::sum && lives[op.out].from == p && lives[op.out].to == p)) {

@@ -25,7 +25,7 @@ struct Item {
 };
 
 struct Place {
-    enum Kind { nowhere, shared, ring, replicated, pooled } kind = nowhere;
+    enum Kind { nowhere, shared, ring, replicated, pooled, callers } kind = nowhere;
     int height = 0, width = 0;
     int rows = 0;                  // of a ring
     std::ptrdiff_t stride = 0, pitch = 0;  // values of a pixel and of a row
@@ -39,6 +39,8 @@ struct Memory {
     const std::byte* zeros;
     const void** pointers;
     std::byte* pooled;      // [image][features], where the mean over all pixels goes
+    float* const* outputs;  // maps of all images, where maps are the result
+    int first_image;        // of the program among them
 };
 
 struct Images {
@@ -70,6 +72,12 @@ public:
                 run(memory, images, item);
             }
         }
+    }
+
+    // (height, width) of a map that the caller gets.
+    std::pair<int, int> output_size(int index) const {
+        const Place& place = places_[net_.outputs[index].map];
+        return {place.height, place.width};
     }
 
     // The values of a map that was kept, (pixels of all images, segments * channels); none of any other.
@@ -117,6 +125,9 @@ private:
     void run_input(const Memory& memory, const Images& images, const Op& op, int image, int row) const;
     void run_dense_row(const Memory& memory, const Images& images, const Op& op, int image, int row) const;
     void run_dense_block(const Memory& memory, const Op& op, const Item& item) const;
+    void run_dense_rows(const Memory& memory, const Op& op, const Item& item) const;
+    void point_at(const Memory& memory, const Op& op, int image, int row) const;
+    void run_output(const Memory& memory, const Op& op, int image, int row) const;
     void run_rows(const Memory& memory, const Op& op, int image, int row, int rows, int first, int count) const;
     void run_sum(const Memory& memory, const Op& op, const Item& item) const;
     void run_mean(const Memory& memory, const Op& op) const;

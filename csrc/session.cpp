@@ -110,7 +110,7 @@ std::vector<std::vector<float>> Session::observe(const Images& images, int heigh
     sizes.zeros = program.zeros_size();
     sizes.pointers = program.pointers_size();
     reserve(sizes, 1);
-    const Memory memory{alone_[0].data(), own_[0].data(), zeros_.data(), pointers_[0].data(), pooled_.data()};
+    const Memory memory{alone_[0].data(), own_[0].data(), zeros_.data(), pointers_[0].data(), pooled_.data(), nullptr, 0};
     program.run(memory, images, 0, [] {});
     run_head(0, 1);
     std::vector<std::vector<float>> found;
@@ -123,14 +123,14 @@ std::vector<std::vector<float>> Session::observe(const Images& images, int heigh
     return found;
 }
 
-void Session::run(const Images& images, int count, int height, int width, float* logits) {
+void Session::run(const Images& images, int count, int height, int width, const std::vector<float*>& outputs) {
     const std::lock_guard<std::mutex> lock(turn_);
     const Schedule& plan = schedule(count, height, width);
     reserve(plan, count);
     const std::size_t image_size = std::size_t(height) * width * network_.in_channels * (images.bytes ? 1 : sizeof(float));
     const auto memory = [&](int thread, std::byte* shared, int image) {
         return Memory{shared, own_[thread].data(), zeros_.data(), pointers_[thread].data(),
-                      pooled_.data() + image * network_.features_bytes()};
+                      pooled_.data() + image * network_.features_bytes(), outputs.data(), image};
     };
     const auto from = [&](int image) {
         return Images{static_cast<const char*>(images.data) + image * image_size, images.bytes};
@@ -144,10 +144,26 @@ void Session::run(const Images& images, int count, int height, int width, float*
         if (!plan.alone[thread].empty()) team_.barrier().wait();
         run_head(thread, count);
     });
-    const Op& last = network_.head.back();
+    if (!network_.gives_maps()) copy_vectors(count, outputs[0]);
+}
+
+// What the last linear layer, or the mean over all pixels, left, in the order of the network's channels.
+void Session::copy_vectors(int count, float* to) const {
+    const Output& output = network_.outputs[0];
+    const std::byte* from = network_.head.empty() ? pooled_.data() : head_.back().data();
+    const Layout& layout = network_.layouts[output.map];
     for (int image = 0; image < count; ++image)
-        std::memcpy(logits + std::size_t(image) * network_.outputs, head_.back().floats() + std::size_t(image) * last.channels,
-                    network_.outputs * sizeof(float));
+        for (const int position : output.positions)
+            *to++ = get(from, layout.type, std::size_t(image) * layout.stride() + position);
+}
+
+std::vector<std::pair<int, int>> Session::output_sizes(int count, int height, int width) {
+    const std::lock_guard<std::mutex> lock(turn_);
+    std::vector<std::pair<int, int>> sizes;
+    for (std::size_t i = 0; i < network_.outputs.size(); ++i)
+        sizes.push_back(network_.gives_maps() ? schedule(count, height, width).programs[0]->output_size(int(i))
+                                              : std::pair(1, 1));
+    return sizes;
 }
 
 }  // namespace ghostnets

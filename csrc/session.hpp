@@ -18,8 +18,12 @@ class Session {
 public:
     Session(const PlanSource& plan, const Kernels& kernels, int threads);
 
-    // images -> logits (count, outputs), C order. Calls from several threads take turns.
-    void run(const Images& images, int count, int height, int width, float* logits);
+    // images -> the outputs of the network: a vector for each image, or maps (count, channels, H', W'); C order. Calls
+    // from several threads take turns.
+    void run(const Images& images, int count, int height, int width, const std::vector<float*>& outputs);
+
+    // Height and width of each output for images of this size; of a vector 1 and 1.
+    std::vector<std::pair<int, int>> output_sizes(int count, int height, int width);
 
     // Runs one image through a float32 network and returns the values of every map, (pixels, segments * channels), by
     // its index; nothing for the images and for what squeeze-and-excitation squeezes. For sessions of one thread.
@@ -45,6 +49,7 @@ private:
     Schedule& schedule(int count, int height, int width);
     void reserve(const Schedule& schedule, int count);
     void run_head(int thread, int count);
+    void copy_vectors(int count, float* to) const;
 
     const Network network_;
     Team team_;

@@ -7,12 +7,28 @@ import numpy as np
 import numpy.typing as npt
 
 from ghostnets.engine.plan import Array, Plan
-from ghostnets.errors import ConfigurationError
+from ghostnets.errors import ConfigurationError, EngineError
 
-__all__ = ["METHODS", "calibrate"]
+__all__ = ["METHODS", "calibrate", "check_nodes"]
 
 METHODS = ("minmax", "percentile")
 PERCENT = 99.99  # of an image's values, so much is kept on either side
+
+
+def check_nodes(plan: Plan) -> None:
+    """Raises EngineError for a plan with operations that there are not for maps in bytes."""
+    for node in plan.nodes:
+        weight = plan.tensors.get(node.get("weight", ""))
+        is_wide = weight is not None and weight.ndim == 4 and weight.shape[2:] != (1, 1)
+        is_wide |= node["kind"] != "depthwise" and node.get("stride", 1) > 1
+        if (
+            node["kind"] in ("add", "mix", "max_pool", "output")
+            or node.get("groups", 1) > 1
+            or ("second_weight" in node if node["kind"] == "stem" else is_wide and node["kind"] in ("conv", "ghost"))
+        ):
+            raise EngineError(
+                f"int8 has no node for {node['name']} ({node['kind']}); it is for GhostNets, take f32 or bf16."
+            )
 
 
 def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) -> None:

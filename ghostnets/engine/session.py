@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
-from ghostnets.engine.calibrate import METHODS, calibrate
+from ghostnets.engine.calibrate import METHODS, calibrate, check_nodes
 from ghostnets.engine.plan import Array, Layout, Plan
 from ghostnets.errors import ConfigurationError, EngineError
 from ghostnets.files import write_atomically
@@ -33,9 +33,10 @@ PRECISIONS = ("f32", "bf16", "int8")
 class Session:
     """A network that runs in the engine; made by ``compile`` or ``load``.
 
-    Call it with images, it returns the network's output (N, num_classes) in float32: a tensor for a tensor, an array
-    for an array. A session keeps the memory for the shapes it saw last, so the first call of a new shape takes longer.
-    It may be called from several threads, which then take turns; sessions of their own run side by side.
+    Call it with images, it returns the network's output in float32, tensors for a tensor and arrays for an array:
+    logits or features (N, C), or the list of maps (N, C, H, W) of a backbone. A session keeps the memory for the shapes
+    it saw last, so the first call of a new shape takes longer. It may be called from several threads, which then take
+    turns; sessions of their own run side by side.
 
     Args:
         plan: What to run.
@@ -79,9 +80,9 @@ class Session:
         return str(self._native.isa)
 
     @overload
-    def __call__(self, images: "Tensor") -> "Tensor": ...
+    def __call__(self, images: "Tensor") -> "Tensor | list[Tensor]": ...
     @overload
-    def __call__(self, images: npt.NDArray[Any]) -> Array: ...
+    def __call__(self, images: npt.NDArray[Any]) -> Array | list[Array]: ...
     def __call__(self, images: Any) -> Any:
         """Runs the network.
 
@@ -90,16 +91,27 @@ class Session:
                 is computed here. Tensors must be on the CPU. Taken without a copy where they are contiguous.
 
         Returns:
-            Float32 (N, num_classes), before any softmax.
+            Float32: logits before any softmax, or features, (N, C); of a backbone its maps (N, C, H, W), fine first.
 
         Raises:
             ConfigurationError: Another shape or type, or uint8 where ``compile`` was not given ``mean`` and ``std``.
         """
         array = self._array(images)
-        logits = np.empty((len(array), self.plan.num_outputs), np.float32)
+        outputs = self._empty_outputs(array)
         if len(array):
-            self._native.run(array, logits)
-        return logits if isinstance(images, np.ndarray) else import_module("torch").from_numpy(logits)
+            self._native.run(array, outputs)
+        results = outputs if isinstance(images, np.ndarray) else list(map(import_module("torch").from_numpy, outputs))
+        return results if self.plan.gives_maps else results[0]
+
+    def _empty_outputs(self, images: npt.NDArray[Any]) -> list[Array]:
+        """Arrays of the shapes that these images give."""
+        plan, count = self.plan, len(images)
+        channels = [plan.layouts[output].out_channels for output in plan.outputs]
+        if not plan.gives_maps:
+            return [np.empty((count, number), np.float32) for number in channels]
+        height, width = images.shape[1:3] if images.dtype == np.uint8 else images.shape[2:]
+        sizes = self._native.output_sizes(max(1, count), height, width)
+        return [np.empty((count, number, *size), np.float32) for number, size in zip(channels, sizes, strict=True)]
 
     def _array(self, images: Any) -> npt.NDArray[Any]:
         """The images as a contiguous array, if they are of a shape and type that the network takes."""
@@ -121,8 +133,12 @@ class Session:
                 f"the images are {images.dtype} {images.shape}; wanted are {wanted}, H and W from 1."
             )
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None) -> None:
         """Writes weights and plan as one safetensors file, which ``load`` reads without torch.
+
+        Args:
+            path: The file.
+            metadata: More to write into the file beside the plan; ``load`` does not look at it.
 
         Raises:
             StorageError: The file could not be written; an older one there is untouched.
@@ -131,15 +147,16 @@ class Session:
         description = {
             "format_version": FORMAT_VERSION,
             "in_channels": plan.in_channels,
-            "num_outputs": plan.num_outputs,
+            "outputs": plan.outputs,
+            "gives_maps": plan.gives_maps,
             "precision": plan.precision,
             "mean": plan.mean,
             "std": plan.std,
-            "layouts": [[layout.out_channels, layout.segments] for layout in plan.layouts],
+            "layouts": [[layout.out_channels, layout.segments, layout.is_grouped] for layout in plan.layouts],
             "nodes": plan.nodes,
             "ranges": plan.ranges,
         }
-        content = to_bytes(plan.tensors, metadata={METADATA_KEY: json.dumps(description)})
+        content = to_bytes(plan.tensors, metadata={**(metadata or {}), METADATA_KEY: json.dumps(description)})
         with write_atomically(path) as temporary:
             temporary.write_bytes(content)
 
@@ -148,6 +165,7 @@ def compile(  # noqa: A001
     model: "nn.Module | Checkpoint | str | os.PathLike[str]",
     *,
     precision: str = "f32",
+    output: str = "logits",
     threads: int | None = None,
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
@@ -158,10 +176,12 @@ def compile(  # noqa: A001
     """Compiles a network for the CPU of this machine.
 
     Args:
-        model: A GhostNet, GhostNetV2 or GhostNetV3 of any width, a checkpoint of this project, or the path of one. The
-            network is taken in evaluation mode and left alone.
-        precision: How maps and weights are stored. ``"f32"``; ``"bf16"``: half the memory, about three digits; ``"int8"``:
-            a quarter, maps in bytes of the ranges that ``calibration`` shows. Sums are float32 or int32 in all of them.
+        model: Any network of this package or a ``Backbone`` of one, a checkpoint of this project, or the path of one.
+            The network is taken in evaluation mode and left alone.
+        precision: How maps and weights are stored. ``"f32"``; ``"bf16"``: half the memory, about three digits;
+            ``"int8"``: a quarter, maps in bytes of the ranges that ``calibration`` shows. Sums are float32 or int32 in
+            all of them. int8 is for GhostNets; the other networks have operations that it lacks.
+        output: ``"logits"``, or ``"features"``: what the classifier would get. A backbone gives its maps.
         threads: See ``Session``.
         mean: Of pixels in [0, 1], one value a channel, for uint8 images; a checkpoint brings its own.
         std: As ``mean``.
@@ -190,17 +210,20 @@ def compile(  # noqa: A001
     from ghostnets.checkpoints import Checkpoint, read_checkpoint
     from ghostnets.engine.planner import make_plan
 
+    if output not in ("logits", "features"):
+        raise ConfigurationError(f"output is {output!r}; it must be 'logits' or 'features'.")
     if isinstance(model, str | os.PathLike):
         model = read_checkpoint(model)
     if isinstance(model, Checkpoint):
         mean, std = tuple(model.preprocessing["mean"]), tuple(model.preprocessing["std"])
         model = model.build()
-    plan = make_plan(model, mean=tuple(mean), std=tuple(std))
+    plan = make_plan(model, mean=tuple(mean), std=tuple(std), features=output == "features")
     if not len(mean) == len(std) or len(mean) not in (0, plan.in_channels) or min(std, default=1) <= 0:
         raise ConfigurationError(
             f"mean is {mean} and std {std}; they must have {plan.in_channels} values each, those of std above 0."
         )
     if calibration is not None:
+        check_nodes(plan)
         observer = Session(plan, threads=1, isa=isa)
         calibrate(plan, observer._native, map(observer._array, calibration), method=method)
     plan.precision = precision
@@ -230,14 +253,15 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None, isa: str |
             return Session(
                 Plan(
                     in_channels=int(description["in_channels"]),
-                    num_outputs=int(description["num_outputs"]),
                     precision=str(description["precision"]),
                     mean=tuple(map(float, description["mean"])),
                     std=tuple(map(float, description["std"])),
-                    layouts=[Layout(*map(int, layout)) for layout in description["layouts"]],
+                    layouts=[Layout(int(c), int(s), bool(g)) for c, s, g in description["layouts"]],
                     nodes=list(description["nodes"]),
                     ranges=list(description["ranges"]),
                     tensors=tensors,
+                    outputs=[int(output) for output in description["outputs"]],
+                    gives_maps=bool(description["gives_maps"]),
                 ),
                 threads=threads,
                 isa=isa,
