@@ -38,8 +38,8 @@ def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) ->
         plan: Of a network; its ``ranges`` are written.
         native: The session of the native module that runs the plan in float32, with one thread.
         images: Arrays as a session takes them: float32 (N, C, H, W) or uint8 (N, H, W, C).
-        method: ``"minmax"``: the least and the greatest value over all images; ``"percentile"``: the mean over the
-            images of their percentiles 0.01 and 99.99, which spends no step on rare values.
+        method: ``"minmax"``: the least and the greatest value over all images; ``"percentile"``: the least and the
+            greatest of the images' percentiles 0.01 and 99.99, which spends no step on the rarest values.
 
     Raises:
         ConfigurationError: There is no image.
@@ -55,10 +55,7 @@ def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) ->
             plan.ranges.append(None)
             continue
         stacked = np.stack(ranges)
-        if method == "minmax":
-            chosen = np.stack([stacked[:, 0].min(0), stacked[:, 1].max(0)])
-        else:
-            chosen = stacked.mean(0)
+        chosen = np.stack([stacked[:, 0].min(0), stacked[:, 1].max(0)])
         plan.ranges.append(f"range.{map_index}")
         plan.tensors[f"range.{map_index}"] = np.ascontiguousarray(chosen, dtype=np.float32)
 
