@@ -44,10 +44,11 @@ def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) ->
     Raises:
         ConfigurationError: There is no image.
     """
-    found: list[list[Array]] = []
-    for batch in images:
-        for index in range(len(batch)):
-            found.append([_range(values, method) for values in native.observe(batch[index : index + 1])])
+    found = [
+        [_range(values, method) for values in native.observe(batch[index : index + 1])]
+        for batch in images
+        for index in range(len(batch))
+    ]
     if not found:
         raise ConfigurationError("calibration has no image; int8 needs some of those that the network is meant for.")
     for map_index, ranges in enumerate(zip(*found, strict=True)):

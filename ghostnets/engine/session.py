@@ -204,8 +204,8 @@ def compile(  # noqa: A001
         mean: Of pixels in [0, 1], one value a channel, for uint8 images; a checkpoint brings its own.
         std: As ``mean``.
         isa: See ``Session``.
-        calibration: For int8: batches of images as the session takes them, of the kind that the network is meant for; some
-            tens of images are enough.
+        calibration: For int8: batches of images as the session takes them, of the kind that the network is meant for;
+            some tens of images are enough.
         method: For int8: ``"percentile"`` or ``"minmax"``, how ranges are taken from the images; see ``calibrate``.
 
     Raises:
