@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from ghostnets.data import Batch, Preprocessing
+from ghostnets.layers import fused_training
 from ghostnets.train.diagnose import explain_loss
 from ghostnets.train.distill import Distillation
 from ghostnets.train.distributed import World
@@ -122,7 +123,8 @@ class TrainingStep:
         self.last_inputs = inputs
         autocast = AUTOCAST.get(self.recipe.precision)
         with torch.autocast(device.type, autocast) if autocast else nullcontext():
-            output = self.forward(inputs)
+            with fused_training():
+                output = self.forward(inputs)
             logits, features = output if isinstance(output, tuple) else (output, None)
             losses = F.cross_entropy(
                 logits.float(), target, reduction="none", label_smoothing=self.recipe.label_smoothing
