@@ -40,7 +40,7 @@ def test_help_version_and_unknown_verbs(capsys):
     assert "did you mean train?" in fails(capsys, "trian")
 
 
-@pytest.mark.parametrize("verb", ["train", "eval", "predict", "export", "info", "list", "import"])
+@pytest.mark.parametrize("verb", ["train", "shard", "compare", "eval", "predict", "export", "serve", "info", "list", "import"])
 def test_every_verb_has_help(verb: str, capsys):
     with pytest.raises(SystemExit) as caught:
         run(verb, "--help")
