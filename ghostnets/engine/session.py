@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from ghostnets.engine.calibrate import METHODS, calibrate, check_nodes
+from ghostnets.engine.layer_times import LayerProfile, medians
 from ghostnets.engine.plan import Array, Layout, Plan
-from ghostnets.engine.profile import LayerProfile, medians
 from ghostnets.errors import ConfigurationError, EngineError
 from ghostnets.files import write_atomically
 

@@ -18,7 +18,8 @@ class LimitedProtocol(HttpToolsProtocol):
     """One connection. ``Server`` calls ``expire`` of each now and then.
 
     Attributes:
-        deadline: Loop time by which the client must have sent or taken more; infinite while it is our turn.
+        deadline: Loop time by which the client must have sent a head or a body; infinite while it is our turn.
+        taking_deadline: Loop time by which it must have taken what was written; infinite where nothing waits.
     """
 
     def __init__(self, settings: Settings, *arguments: Any, **keywords: Any) -> None:
@@ -30,6 +31,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.head_bytes = 0
         self.in_head = self.is_draining = False
         self.refusal = 400
+        self.taking_deadline = math.inf
         self.await_client(self.settings.head_timeout)
         if len(self.connections) > self.settings.max_connections:
             self.answer(429, f"all {self.settings.max_connections} connections are taken; come again in a second.")
@@ -57,7 +59,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
-        self._count(len(name) + len(value))
+        self._count(len(name) + len(value) + 4)  # ": " and the end of the line
 
     def on_headers_complete(self) -> None:
         self.in_head = False
@@ -72,11 +74,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.await_client(self.settings.body_timeout)
+        self.taking_deadline = self.loop.time() + self.settings.body_timeout
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.deadline = math.inf
+        self.taking_deadline = math.inf
 
     def send_400_response(self, msg: str) -> None:
         """Uvicorn calls this where the parser gave up."""
@@ -100,13 +102,13 @@ class LimitedProtocol(HttpToolsProtocol):
         self.deadline = self.loop.time() + seconds
 
     def expire(self, now: float) -> None:
-        """Ends the connection where its deadline has passed."""
-        if self.transport.is_closing() and self.deadline == math.inf:
-            self.await_client(self.settings.body_timeout)  # the last of an answer waits to be taken
-        if now < self.deadline:
-            return
-        if self.transport.is_closing() or self.flow.write_paused:
+        """Ends the connection where a deadline has passed."""
+        if self.transport.is_closing() and self.taking_deadline == math.inf:
+            self.taking_deadline = now + self.settings.body_timeout  # the last of an answer waits to be taken
+        if now >= self.taking_deadline:
             self.transport.abort()
+        elif now < self.deadline or self.transport.is_closing():
+            pass
         elif self.is_idle:
             self.transport.close()
         else:

@@ -69,6 +69,11 @@ class Process:
     def socket(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
+    def sockets(self) -> int:
+        """Sockets that the process has open."""
+        links = Path(f"/proc/{self.process.pid}/fd").iterdir()
+        return sum(str(link.readlink()).startswith("socket:") for link in links)
+
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 

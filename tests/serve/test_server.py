@@ -55,6 +55,13 @@ def test_slow_and_greedy_clients_are_sent_away(plan: Path):
         assert received(service, POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n12\r\n").startswith(b"HTTP/1.1 408 ")
         drips = [POST + b"Content-Length: 1000\r\n\r\n", *[b"1"] * 8]
         assert received(service, *drips, pause=0.1).startswith(b"HTTP/1.1 408 ")
+        # Answers that nobody reads: 24 MB of them, more than the system keeps.
+        before = service.sockets()
+        with service.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 3000)
+            wait_until(lambda: service.sockets() > before)
+            wait_until(lambda: service.sockets() == before)
         # Nothing at all, empty lines, and no HTTP.
         assert received(service) == b""
         assert received(service, b"\r\n") == b""
