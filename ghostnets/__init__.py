@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ghostnets.checkpoints import create_model, load_checkpoint, load_pretrained, save_checkpoint
     from ghostnets.compress import fuse, reparameterize
     from ghostnets.errors import GhostNetsError
+    from ghostnets.export import export_model
     from ghostnets.models import list_models
     from ghostnets.predict import load_predictor
     from ghostnets.train import resume_training, train_model
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GhostNetsError",
     "create_model",
+    "export_model",
     "fuse",
     "list_models",
     "load_checkpoint",
@@ -37,6 +39,7 @@ __all__ = [
 _ROOMS = {
     "GhostNetsError": "errors",
     "create_model": "checkpoints",
+    "export_model": "export",
     "fuse": "compress",
     "list_models": "models",
     "load_checkpoint": "checkpoints",

@@ -6,6 +6,8 @@
     ├── DataError (ValueError)                a folder of images that cannot be used
     │   └── ImageError                        one image file that cannot be used
     ├── CheckpointError (ValueError)          a file that is not a checkpoint, or not one that fits
+    ├── ArtefactError (ValueError)            a shipped file that cannot be used
+    ├── ExportError (RuntimeError)            a network that cannot be exported, or whose file answers otherwise
     ├── EngineError (RuntimeError)            the engine cannot run this network or file, or was not built
     ├── RunError (RuntimeError)               a training run that cannot start, go on or be resumed
     ├── StorageError (OSError)                a file could not be written; what stood there before still stands
@@ -21,10 +23,12 @@ from collections.abc import Iterable
 from types import ModuleType
 
 __all__ = [
+    "ArtefactError",
     "CheckpointError",
     "ConfigurationError",
     "DataError",
     "EngineError",
+    "ExportError",
     "GhostNetsError",
     "ImageError",
     "MissingExtraError",
@@ -69,6 +73,14 @@ class ImageError(DataError):
 
 class CheckpointError(GhostNetsError, ValueError):
     """A file that is not a checkpoint, or not one that fits."""
+
+
+class ArtefactError(GhostNetsError, ValueError):
+    """A shipped file (ONNX, OpenVINO, a plan of the engine, ...) that cannot be used."""
+
+
+class ExportError(GhostNetsError, RuntimeError):
+    """A network that cannot be exported, or whose exported file does not answer as the network does."""
 
 
 class EngineError(GhostNetsError, RuntimeError):

@@ -1,6 +1,7 @@
 """Writing a file so that it is either the old one or the new one, whole, whatever happens in between."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from ghostnets.errors import StorageError
 
-__all__ = ["write_atomically", "write_text"]
+__all__ = ["write_atomically", "write_text", "write_together"]
 
 
 @contextmanager
@@ -44,6 +45,43 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_together(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a temporary folder beside ``path``; on leaving, all that was written there moves to where ``path`` is.
+
+    For files that belong together. What has the name of ``path`` moves last, and an older one is removed before
+    anything moves: a process killed in between leaves the old files, the new ones, or no ``path``, but never ``path``
+    with a companion of another version. On an error the folder is removed and the old files stay.
+
+    Raises:
+        StorageError: The disk is full, the folder cannot be written, ...
+    """
+    target = Path(path)
+    folder: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+        yield folder
+        written = sorted(folder.iterdir(), key=lambda file: file.name == target.name)
+        for file in written:
+            _flush_to_disk(file)
+        if len(written) > 1:
+            target.unlink(missing_ok=True)
+        for file in written:
+            file.replace(target.parent / file.name)
+        _flush_to_disk(target.parent)
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(
+            f"could not write {target} ({error.strerror or error}); free space or choose another folder, then run the"
+            " same command again."
+        ) from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

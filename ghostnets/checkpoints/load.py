@@ -166,6 +166,7 @@ def _as_checkpoint(weights: WeightsFile) -> Checkpoint:
             class_names=tuple(map(str, description["class_names"])),
             preprocessing=dict(description["preprocessing"]),
             training=dict(description.get("training", {})),
+            sha256=weights.sha256,
         )
         with torch.device("meta"):
             model = create_model(checkpoint.architecture, **checkpoint.arguments)

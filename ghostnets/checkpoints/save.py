@@ -28,6 +28,7 @@ class Checkpoint:
         class_names: One name a class, in the order of the logits.
         preprocessing: What turns an image into the input, as ``data.Preprocessing.to_dict`` gives it.
         training: Facts about where the weights come from: data, epochs, accuracy. Informative only.
+        sha256: Of the file that it was read from, or "".
     """
 
     architecture: str
@@ -36,6 +37,7 @@ class Checkpoint:
     class_names: tuple[str, ...]
     preprocessing: dict[str, Any]
     training: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
 
     def build(self) -> nn.Module:
         """The network with these weights, in evaluation mode."""

@@ -17,10 +17,14 @@ __all__ = ["VERBS", "main"]
 
 VERBS = {
     "train": "train a network on a folder of images (or on the embedded Fashion-MNIST)",
+    "shard": "pack a folder of images into shards that training streams, from a disk or over HTTP",
+    "compare": "lay training runs side by side: curves, results, settings that differ",
     "eval": "measure a checkpoint on labelled images",
-    "predict": "classify images with a checkpoint",
+    "predict": "classify images with a checkpoint or an exported network",
+    "export": "write a checkpoint as ONNX, OpenVINO, ... : run there, and compared",
     "list": "the networks: parameters, multiply-adds, published accuracy, downloadable weights",
     "import": "turn other people's weights into a checkpoint of this project",
+    "serve": "answer HTTP requests with classes, from an artefact or a checkpoint",
     "explain": "look inside a network with images: redundant maps, ghosts, cheap kernels; one HTML page",
     "tables": "the papers' tables: published beside counted here",
     "bench": "time networks side by side, in every backend, in one run",

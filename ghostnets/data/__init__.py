@@ -1,43 +1,82 @@
-"""Images in: folders, the embedded set, preprocessing and batches."""
+"""Images in: folders, the embedded set, preprocessing and batches.
 
+What trains needs torch, what only reads images does not; so each name is imported when it is first asked for.
+"""
+
+import importlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ghostnets.data.fashion_mnist import FashionMnist
-from ghostnets.data.folders import ImageFolder, find_images
-from ghostnets.data.images import IMAGE_SUFFIXES, decode, read_image
-from ghostnets.data.sets import (
-    ArrayImages,
-    FileImages,
-    Images,
-    ImageSplits,
-    evaluation_batches,
-    load_files,
-    training_batches,
-)
-from ghostnets.data.transforms import CropAndFlip, Preprocessing, ShiftAndFlip
 from ghostnets.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ghostnets.data.augment import Augmentation, derived_seed
+    from ghostnets.data.batches import Batch, Centering, TrainingBatches, evaluation_batches
+    from ghostnets.data.fashion_mnist import FashionMnist
+    from ghostnets.data.folders import ImageFolder, find_images
+    from ghostnets.data.images import IMAGE_SUFFIXES, decode, read_image
+    from ghostnets.data.sets import (
+        ArrayImages,
+        FileImages,
+        Images,
+        ImageSplits,
+        load_files,
+    )
+    from ghostnets.data.shards import ShardFolder, ShardImages, open_shards, write_shards
+    from ghostnets.data.transforms import Preprocessing
 
 __all__ = [
     "EMBEDDED",
     "IMAGE_SUFFIXES",
     "ArrayImages",
-    "CropAndFlip",
+    "Augmentation",
+    "Batch",
+    "Centering",
     "FashionMnist",
     "FileImages",
     "ImageFolder",
     "ImageSplits",
     "Images",
     "Preprocessing",
-    "ShiftAndFlip",
+    "ShardFolder",
+    "ShardImages",
+    "TrainingBatches",
     "decode",
+    "derived_seed",
     "evaluation_batches",
     "find_images",
     "load_files",
     "open_data",
+    "open_shards",
     "read_image",
-    "training_batches",
+    "write_shards",
 ]
+
+_FILES = {
+    "IMAGE_SUFFIXES": "images",
+    "ArrayImages": "sets",
+    "Augmentation": "augment",
+    "Batch": "batches",
+    "Centering": "batches",
+    "FashionMnist": "fashion_mnist",
+    "FileImages": "sets",
+    "ImageFolder": "folders",
+    "ImageSplits": "sets",
+    "Images": "sets",
+    "Preprocessing": "transforms",
+    "ShardFolder": "shards",
+    "ShardImages": "shards",
+    "TrainingBatches": "batches",
+    "decode": "images",
+    "derived_seed": "augment",
+    "evaluation_batches": "batches",
+    "find_images": "folders",
+    "load_files": "sets",
+    "open_shards": "shards",
+    "read_image": "images",
+    "write_shards": "shards",
+}
 
 EMBEDDED = "fashion-mnist"
 
@@ -49,24 +88,35 @@ def open_data(
     root: str | os.PathLike[str] | None = None,
     val_share: float = 0.2,
     seed: int = 0,
-) -> ImageFolder | FashionMnist:
+) -> "ImageFolder | ShardFolder | FashionMnist":
     """A dataset by name or folder; no pixel is read yet.
 
     Args:
-        data: ``"fashion-mnist"``, or the path of a folder (see ``ImageFolder``).
+        data: ``"fashion-mnist"``, the path of a folder (see ``ImageFolder``), or the path or address of shards (see
+            ``write_shards``).
         full: Of Fashion-MNIST: all 70,000 images.
         root: With ``full``: the folder of their files.
         val_share: Share of each class that is split off for validation where a folder has no such part.
         seed: Of that split.
 
     Raises:
-        DataError: As ``find_images``.
+        DataError: As ``find_images`` or ``open_shards``.
         ConfigurationError: ``full`` or ``root`` with a folder of one's own.
     """
+    from ghostnets.data.fashion_mnist import FashionMnist
+    from ghostnets.data.folders import find_images
+    from ghostnets.data.shards import is_shards, open_shards
+
     if str(data) == EMBEDDED:
         if root is not None and not full:
             raise ConfigurationError("--root goes with --full, the whole of Fashion-MNIST.")
         return FashionMnist(full=full, root=None if root is None else Path(root), seed=seed)
     if full or root is not None:
         raise ConfigurationError(f"--full and --root belong to {EMBEDDED}, not to the folder {data}.")
-    return find_images(data, val_share=val_share, seed=seed)
+    return open_shards(data) if is_shards(data) else find_images(data, val_share=val_share, seed=seed)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _FILES:
+        raise AttributeError(f"module 'ghostnets.data' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ghostnets.data.{_FILES[name]}"), name)

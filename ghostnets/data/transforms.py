@@ -1,23 +1,23 @@
-"""What happens to pixels before the network sees them: fixed for evaluation, random for training."""
+"""What happens to pixels before the network sees them, the same each time; it belongs to the weights."""
 
-import os
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 from PIL import Image
-from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as tvf
 
-from ghostnets.data.images import RESAMPLING, decode, to_tensor
+from ghostnets.data.images import RESAMPLING, Pixels, Source, as_array, decode, resize
 from ghostnets.errors import CheckpointError, ConfigurationError
 
-__all__ = ["CropAndFlip", "Preprocessing", "ShiftAndFlip"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Preprocessing"]
 
 # The statistics of ImageNet that published weights expect; their means serve grey images.
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GREY_MEAN, GREY_STD = (0.449,), (0.226,)
+REDUCED_SIDE = 2  # of a JPEG decoded at reduced scale, in units of resize_to (docs/predict.md)
 
 
 @dataclass(frozen=True)
@@ -62,27 +62,54 @@ class Preprocessing:
     def channels(self) -> int:
         return len(self.mean)
 
-    def read(self, image: str | os.PathLike[str] | Image.Image) -> Tensor:
+    def read(self, image: Source | Image.Image) -> "Tensor":
         """An image file, or a decoded image -> uint8 (C, H, W) with a shorter side of ``resize_to``.
 
         Raises:
             ImageError: As ``read_image``.
         """
-        return to_tensor(
-            image if isinstance(image, Image.Image) else decode(image),
-            channels=self.channels,
-            shorter_side=self.resize_to,
-            interpolation=self.interpolation,
-        )
+        import torch
 
-    def center(self, image: Tensor) -> Tensor:
+        resized = self._resize(image if isinstance(image, Image.Image) else decode(image))
+        return torch.from_numpy(np.ascontiguousarray(as_array(resized).transpose(2, 0, 1)))
+
+    def center(self, image: "Tensor") -> "Tensor":
         """uint8 (..., C, H, W) with a shorter side of ``resize_to`` -> its centre, (..., C, image_size, image_size)."""
-        return tvf.center_crop(image, [self.image_size, self.image_size])
+        left, top, right, bottom = self._center(image.shape[-1], image.shape[-2])
+        return image[..., top:bottom, left:right]
 
-    def normalize(self, images: Tensor) -> Tensor:
+    def pixels(self, image: Source | Image.Image, *, name: str | None = None) -> Pixels:
+        """An image file, or a decoded image -> its centre, uint8 (image_size, image_size, C). Loads no torch.
+
+        What ``center(read(image))`` gives, but that a large JPEG is decoded at reduced scale: at the smallest of 1/1,
+        1/2, 1/4 and 1/8 whose shorter side is at least ``REDUCED_SIDE`` times ``resize_to``.
+
+        Args:
+            image: Path, stream of bytes, or decoded image.
+            name: As ``decode``.
+
+        Raises:
+            ImageError: As ``read_image``.
+        """
+        if not isinstance(image, Image.Image):
+            image = decode(image, name=name, enough=REDUCED_SIDE * self.resize_to)
+        resized = self._resize(image)
+        return as_array(resized.crop(self._center(*resized.size)))
+
+    def normalize(self, images: "Tensor") -> "Tensor":
         """uint8 (N, C, H, W) -> float32 in channels_last layout, (pixel / 255 - mean) / std."""
+        import torch
+
         mean, std = (torch.tensor(v, device=images.device)[:, None, None] * 255 for v in (self.mean, self.std))
         return (images.float() - mean).div_(std).contiguous(memory_format=torch.channels_last)
+
+    def _resize(self, image: Image.Image) -> Image.Image:
+        return resize(image, channels=self.channels, shorter_side=self.resize_to, interpolation=self.interpolation)
+
+    def _center(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of the cut, rounded as ``torchvision.transforms.CenterCrop`` does."""
+        left, top = (round((side - self.image_size) / 2) for side in (width, height))
+        return left, top, left + self.image_size, top + self.image_size
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -100,48 +127,3 @@ class Preprocessing:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint describes no usable preprocessing ({error}).") from error
-
-
-@dataclass(frozen=True)
-class ShiftAndFlip:
-    """Augmentation of small images, for a whole batch at once: shift by up to ``padding`` pixels, mirror half of them.
-
-    (N, C, H, W) -> same shape; what moves in at the border is 0.
-    """
-
-    padding: int
-    flip: bool
-
-    def __call__(self, images: Tensor, seed: int) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        n, c, h, w = images.shape
-        if self.padding:
-            top, left = torch.randint(0, 2 * self.padding + 1, (2, n), generator=generator)
-            rows = (top[:, None] + torch.arange(h))[:, None, :, None]  # (N, 1, H, 1)
-            columns = (left[:, None] + torch.arange(w))[:, None, None, :]  # (N, 1, 1, W)
-            padded = torch.nn.functional.pad(images, (self.padding,) * 4)
-            images = padded[torch.arange(n)[:, None, None, None], torch.arange(c)[:, None, None], rows, columns]
-        if self.flip:
-            mirrored = torch.rand(n, generator=generator) < 0.5
-            images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-        return images
-
-
-@dataclass(frozen=True)
-class CropAndFlip:
-    """Augmentation of photographs, one at a time: a random part resized to the input, mirrored half of the time.
-
-    uint8 (C, H, W) of any size -> (C, image_size, image_size). ``torchvision.transforms.v2.RandomResizedCrop`` with
-    an area of ``min_scale`` to 1 of the image and a shape of 3 : 4 to 4 : 3.
-    """
-
-    image_size: int
-    min_scale: float
-    flip: bool
-
-    def __call__(self, image: Tensor, seed: int) -> Tensor:
-        transform = v2.RandomResizedCrop(self.image_size, scale=(self.min_scale, 1.0), antialias=True)
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
-            torch.manual_seed(seed)
-            image = transform(image)
-            return tvf.horizontal_flip(image) if self.flip and torch.rand(()) < 0.5 else image

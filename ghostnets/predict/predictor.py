@@ -1,36 +1,16 @@
 """A checkpoint that answers: images in, classes with probabilities out."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
-from ghostnets.data import IMAGE_SUFFIXES, Preprocessing
-from ghostnets.errors import ConfigurationError, DataError, ImageError
+from ghostnets.data import Preprocessing
+from ghostnets.predict.answers import Prediction
 
-__all__ = ["Prediction", "Predictor", "find_files", "load_predictor"]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one image.
-
-    Attributes:
-        path: The file, or "" for an image given in memory.
-        classes: Names, most probable first.
-        probabilities: In the same order; those of all classes of the network add up to 1.
-        error: Why there is no answer (the two lists are then empty), or None.
-    """
-
-    path: str
-    classes: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    error: str | None = None
+__all__ = ["Predictor", "load_predictor"]
 
 
 class Predictor:
@@ -65,27 +45,6 @@ class Predictor:
         probabilities = self.probabilities(self.read(image)[None])[0]
         return self._prediction("" if isinstance(image, Image.Image) else str(image), probabilities, top)
 
-    def predict_files(self, paths: Sequence[Path], *, top: int = 5) -> Iterator[Prediction]:
-        """Answers in the order of ``paths``; a file that cannot be read gives a Prediction with ``error``."""
-        if top < 1:
-            raise ConfigurationError(f"top is {top}; it must be at least 1.")
-        for start in range(0, len(paths), self.batch_size):
-            chunk = paths[start : start + self.batch_size]
-            pixels: dict[Path, Tensor] = {}
-            errors: dict[Path, str] = {}
-            for path in chunk:
-                try:
-                    pixels[path] = self.read(path)
-                except ImageError as error:
-                    errors[path] = str(error)
-            rows = self.probabilities(torch.stack([*pixels.values()])) if pixels else ()
-            answers = dict(zip(pixels, rows, strict=True))
-            for path in chunk:
-                if path in errors:
-                    yield Prediction(str(path), (), (), errors[path])
-                else:
-                    yield self._prediction(str(path), answers[path], top)
-
     def _prediction(self, path: str, probabilities: Tensor, top: int) -> Prediction:
         values, indices = probabilities.topk(min(top, len(self.class_names)))
         return Prediction(path, tuple(self.class_names[i] for i in indices.tolist()), tuple(values.tolist()))
@@ -103,23 +62,3 @@ def load_predictor(path: str | os.PathLike[str]) -> Predictor:
         CheckpointError: The file cannot be used; the message says why.
     """
     return Predictor(read_checkpoint(path))
-
-
-def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Image files: each path itself, or for a folder all images in it and its subfolders, sorted.
-
-    Raises:
-        DataError: A path does not exist, or a folder holds no image.
-    """
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-            if not inside:
-                raise DataError(f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}).")
-            files += inside
-        elif path.exists():
-            files.append(path)
-        else:
-            raise DataError(f"there is no image or folder {path}.")
-    return files

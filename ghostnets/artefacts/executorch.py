@@ -1,0 +1,51 @@
+"""A program of ExecuTorch."""
+
+import threading
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ghostnets.artefacts.artefact import Array, Artefact
+from ghostnets.artefacts.description import METADATA_KEY, Description
+from ghostnets.errors import ArtefactError, require
+
+__all__ = ["ExecuTorchArtefact", "open_file"]
+
+
+class ExecuTorchArtefact(Artefact):
+    """The program takes one image at a time, as its memory is laid out beforehand; calls from several threads queue."""
+
+    kind = "executorch"
+
+    def __init__(self, path: Path, description: Description, program: Any, forward: Any) -> None:
+        super().__init__(path, description, f"executorch {version('executorch')}")
+        self.program, self.forward = program, forward  # the program owns the memory that the method runs in
+        self.lock = threading.Lock()
+
+    def _run(self, x: npt.NDArray[Any]) -> tuple[Array, ...]:
+        torch = require("torch", extra="executorch")
+        rows = []
+        with self.lock:
+            for image in np.ascontiguousarray(x):
+                outputs = self.forward.execute([torch.from_numpy(image[None])])
+                rows.append([output.numpy().copy() for output in outputs])  # the next run writes there again
+        return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
+
+
+def open_file(path: Path, threads: int | None) -> ExecuTorchArtefact:
+    """As ``open_artefact``."""
+    runtime = require("executorch.runtime", extra="executorch").Runtime.get()
+    if threads is not None:
+        require("executorch.extension.pybindings.portable_lib", extra="executorch")._unsafe_reset_threadpool(threads)
+    try:
+        program = runtime.load_program(path)
+        names = program.method_names
+        text = program.load_method(METADATA_KEY).execute([])[0] if METADATA_KEY in names else None
+        forward = program.load_method("forward")
+    except RuntimeError as error:
+        raise ArtefactError(f"ExecuTorch refuses it ({str(error).splitlines()[0]}); export it again.") from error
+    description = Description.from_metadata({} if text is None else {METADATA_KEY: str(text)})
+    return ExecuTorchArtefact(path, description, program, forward)

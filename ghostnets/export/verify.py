@@ -1,0 +1,162 @@
+"""An exported file, run by its runtime in a fresh process on real images, beside the network that it came from.
+
+    python -m ghostnets.export.verify FILE CHECKPOINT IMAGES.npz
+
+prints the comparison as JSON. The file answers before torch is imported, so that nothing but its own runtime can have
+answered.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ghostnets.artefacts import Artefact, open_artefact
+from ghostnets.errors import ExportError
+from ghostnets.export.report import Comparison
+
+__all__ = ["verify"]
+
+BATCH = 16
+TIMED_RUNS, TIMED_ROUNDS = 40, 8
+LEAST_PROBABILITY = 1e-12  # below, probabilities and their logarithms are noise
+
+Array = npt.NDArray[np.float32]
+
+
+def verify(path: Path, checkpoint: Path, images: list[npt.NDArray[np.uint8]], folder: Path) -> Comparison:
+    """Runs a file in a process of its own.
+
+    Args:
+        path: The file.
+        checkpoint: Of the network that it was made from.
+        images: uint8 (N, H, W, C), one array for each size; the first is timed.
+        folder: For the images.
+
+    Raises:
+        ExportError: The process failed; the last line that it wrote says why.
+    """
+    archive = folder / "images.npz"
+    np.savez(archive, *images)
+    command = [sys.executable, "-m", "ghostnets.export.verify", str(path), str(checkpoint), str(archive)]
+    # It shall find this package as this process does, whatever the current folder is.
+    paths = os.pathsep.join(p for p in [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")] if p)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": paths})
+    archive.unlink()
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
+        raise ExportError(f"{path.name} did not run in a process of its own ({lines[-1]}); no file was left.")
+    values = json.loads(done.stdout.splitlines()[-1])
+    return Comparison(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def main(path: str, checkpoint_path: str, archive: str) -> None:
+    """The fresh process."""
+    artefact = open_artefact(path, threads=1)
+    with np.load(archive) as arrays:
+        images = [arrays[name] for name in arrays.files]
+    answers = [_answers(artefact, some) for some in images]
+    torch_was_loaded = "torch" in sys.modules
+    comparison = _compare(artefact, Path(checkpoint_path), images, answers, torch_was_loaded)
+    print(json.dumps(asdict(comparison)))
+
+
+def _answers(artefact: Artefact, images: npt.NDArray[np.uint8]) -> tuple[Array, Array | None]:
+    """Scores and features; the first image goes alone, the others in batches, the last of them a smaller one."""
+    starts = [0, *range(1, len(images), BATCH)]
+    batches = [images[start : 1 if start == 0 else start + BATCH] for start in starts]
+    scores = np.concatenate([artefact(batch) for batch in batches])
+    if not artefact.description.has_features:
+        return scores, None
+    return scores, np.concatenate([artefact.features(batch) for batch in batches])
+
+
+def _compare(
+    artefact: Artefact,
+    checkpoint_path: Path,
+    images: list[npt.NDArray[np.uint8]],
+    answers: list[tuple[Array, Array | None]],
+    torch_was_loaded: bool,
+) -> Comparison:
+    import torch
+
+    from ghostnets.checkpoints import read_checkpoint
+    from ghostnets.data import Preprocessing
+    from ghostnets.measure import Runner, alternate, processor_name, ratio
+    from ghostnets.models import Network
+
+    torch.set_num_threads(1)
+    checkpoint = read_checkpoint(checkpoint_path)
+    network, preprocessing = checkpoint.build(), Preprocessing.from_dict(checkpoint.preprocessing)
+    assert isinstance(network, Network)
+    classifier = network.get_submodule(network.classifier_name)
+    taken: list[torch.Tensor] = []
+    hook = classifier.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
+
+    def prepared(some: npt.NDArray[np.uint8]) -> torch.Tensor:
+        return preprocessing.normalize(torch.from_numpy(some).permute(0, 3, 1, 2))
+
+    gives_probabilities = artefact.description.output == "probabilities"
+    differences, scales, agreements, probabilities = [], [], [], []
+    feature_differences, feature_scales = [], []
+    for some, (scores, features) in zip(images, answers, strict=True):
+        taken.clear()
+        with torch.inference_mode():
+            logits = torch.cat([network(prepared(some[i : i + BATCH])) for i in range(0, len(some), BATCH)]).numpy()
+        expected = _softmax(logits)
+        got = scores if gives_probabilities else _softmax(scores)
+        right = _centered(np.log(expected.clip(LEAST_PROBABILITY)) if gives_probabilities else logits)
+        found = _centered(np.log(scores.clip(LEAST_PROBABILITY)) if gives_probabilities else scores)
+        differences.append(np.abs(found - right).reshape(-1))
+        scales.append(np.abs(right).max())
+        agreements.append(logits.argmax(1) == scores.argmax(1))
+        probabilities.append(np.abs(expected - got).max())
+        if features is not None:
+            wanted = torch.cat(taken).numpy()
+            feature_differences.append(np.abs(features - wanted).max())
+            feature_scales.append(np.abs(wanted).max())
+    hook.remove()
+    scale = max(scales) or 1.0  # a network of one class has one score, which is its mean
+    difference = np.concatenate(differences) / scale
+
+    one = images[0][:1]
+    x = prepared(one)
+    runners = {"file": Runner(lambda: artefact(one)), "torch": Runner(torch.inference_mode()(lambda: network(x)))}
+    timings = alternate(runners, runs=TIMED_RUNS, rounds=TIMED_ROUNDS)
+    file, eager = timings["file"], timings["torch"]
+    return Comparison(
+        max_difference=float(difference.max()),
+        mean_difference=float(difference.mean()),
+        max_probability_difference=float(max(probabilities)),
+        top1_agreement=float(np.concatenate(agreements).mean()),
+        max_feature_difference=float(max(feature_differences) / max(feature_scales)) if feature_differences else None,
+        seconds=(file.low, file.median, file.high),
+        torch_seconds=(eager.low, eager.median, eager.high),
+        times_as_fast=ratio(eager, file),
+        runs=file.runs,
+        threads=1,
+        runtime=artefact.runtime,
+        torch_was_loaded=torch_was_loaded,
+        processor=processor_name(),
+    )
+
+
+def _softmax(logits: Array) -> Array:
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    result: Array = powers / powers.sum(1, keepdims=True)
+    return result
+
+
+def _centered(scores: Any) -> Array:
+    result: Array = scores - scores.mean(1, keepdims=True)
+    return result
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,42 @@
+"""The log: one JSON object a line on stderr, never with anything of an image."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from logging.handlers import MemoryHandler
+
+__all__ = ["JsonFormatter", "log_as_json"]
+
+STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
+
+
+class JsonFormatter(logging.Formatter):
+    """``{"time": ..., "level": ..., "event": ..., and what was given as extra}``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
+        line |= {name: value for name, value in record.__dict__.items() if name not in STANDARD}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def log_as_json() -> MemoryHandler:
+    """Sends the log of this process to stderr: the service's own from "info" on, all others' warnings.
+
+    Returns:
+        What holds lines until ``flush`` is called, which the server does ten times a second; warnings do not wait.
+    """
+    stream = logging.StreamHandler(sys.stderr)
+    stream.setFormatter(JsonFormatter())
+    # A write a request would hand the interpreter to the decoding threads each time, and wait to get it back.
+    block = MemoryHandler(capacity=1000, flushLevel=logging.WARNING, target=stream)
+    logging.basicConfig(handlers=[block], level=logging.WARNING, force=True)
+    logging.getLogger("ghostnets.serve").setLevel(logging.INFO)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of what clients send; they are told
+    return block

@@ -1,0 +1,71 @@
+import json
+from typing import Any
+
+import pytest
+
+from ghostnets.artefacts import METADATA_KEY, Description
+from ghostnets.errors import ArtefactError
+
+PREPROCESSING = {"image_size": 16, "resize_to": 18, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25]}
+
+
+def describe(**changes: Any) -> Description:
+    values: dict[str, Any] = {
+        "architecture": "ghostnet_050",
+        "arguments": {"num_classes": 2},
+        "class_names": ("cat", "dög"),
+        "preprocessing": PREPROCESSING,
+    }
+    return Description(**{**values, **changes})
+
+
+def test_comes_back_as_it_was():
+    description = describe(precision="int8", any_size=True, versions={"torch": "1"}, source_sha256="ab")
+    assert Description.from_json(description.to_json()) == description
+    assert Description.from_metadata({METADATA_KEY: description.to_json()}) == description
+    assert (description.image_size, description.channels, description.mean) == (16, 3, (0.4, 0.5, 0.6))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "JSONDecodeError"),
+        ("[]", "TypeError|AttributeError"),
+        ("null", "AttributeError"),
+        ("[" * 100_000, "RecursionError"),
+        ("{}", "KeyError: 'format_version'"),
+        ('{"format_version": 9}', "format 9, this ghostnets reads format 1"),
+        ('{"format_version": 1}', "KeyError: 'class_names'"),
+    ],
+    ids=range(7),
+)
+def test_what_is_no_description(text: str, message: str):
+    with pytest.raises(ArtefactError, match=message):
+        Description.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"precision": "f8"}, "precision is 'f8', not one of f32"),
+        ({"input": ["uint8"]}, "input is"),
+        ({"output": None}, "output is None"),
+        ({"architecture": 3}, "architecture is 3"),
+        ({"class_names": ["a", 3]}, "class 1 is 3"),
+        ({"preprocessing": []}, "preprocessing is"),
+        ({"preprocessing": {**PREPROCESSING, "std": [0.1, 0.1]}}, "preprocessing is"),
+        ({"preprocessing": {**PREPROCESSING, "std": [0, 1, 1]}}, "preprocessing is"),
+        ({"preprocessing": {**PREPROCESSING, "mean": ["a", 1, 1]}}, "preprocessing is"),
+        ({"preprocessing": {**PREPROCESSING, "image_size": 0}}, "preprocessing is"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_values_that_cannot_be_used(changes: dict[str, Any], message: str):
+    values = {**json.loads(describe().to_json()), **changes}
+    with pytest.raises(ArtefactError, match=message):
+        Description.from_json(json.dumps(values))
+
+
+def test_a_file_without_a_description():
+    with pytest.raises(ArtefactError, match="no description by ghostnets"):
+        Description.from_metadata({"other": "text"})

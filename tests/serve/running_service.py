@@ -1,0 +1,115 @@
+"""A small network as a plan of the engine, image files, and a service in a process of its own."""
+
+import http.client
+import io
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import ghostnets
+from ghostnets import engine
+from ghostnets.artefacts import METADATA_KEY, Description
+from ghostnets.data import Preprocessing
+
+NAMES = ("ant", "bee", "cat")
+
+
+def write_plan(path: Path, *, seed: int = 0, names: tuple[str, ...] = NAMES) -> Path:
+    """A network of a few thousand weights for images of 32 pixels, whose answers depend on ``seed``."""
+    torch.manual_seed(seed)
+    arguments = {"width": 0.1, "num_classes": len(names)}
+    network = ghostnets.create_model("ghostnet_100", **arguments)
+    torch.nn.init.normal_(network.classifier.bias)
+    preprocessing = Preprocessing.standard(32, 3)
+    description = Description("ghostnet_100", arguments, names, preprocessing.to_dict(), any_size=True)
+    session = engine.compile(network.eval(), threads=1, mean=preprocessing.mean, std=preprocessing.std)
+    session.save(path, metadata={METADATA_KEY: description.to_json()})
+    return path
+
+
+def encoded(colour: int = 0, kind: str = "JPEG", size: tuple[int, int] = (48, 40)) -> bytes:
+    """The bytes of an image file with some pattern."""
+    pixels = np.random.default_rng(colour).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind)
+    return stream.getvalue()
+
+
+class Process:
+    """``ghostnets serve`` in a process of its own."""
+
+    def __init__(self, plan: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "ghostnets", "serve", str(plan), "--port=0", "--threads=1", *arguments]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.events: list[dict[str, Any]] = []
+        self.port = int(self.wait_for("listening")["port"])
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """Reads the log until this event."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.events.append(json.loads(line))
+            if self.events[-1]["event"] == event:
+                return self.events[-1]
+        raise AssertionError(f"no {event!r} in {self.events}")
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+
+    def socket(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def sockets(self) -> int:
+        """Sockets that the process has open."""
+        links = Path(f"/proc/{self.process.pid}/fd").iterdir()
+        return sum(str(link.readlink()).startswith("socket:") for link in links)
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def ask(self, method: str, path: str, body: bytes | None = None, kind: str = "image/jpeg") -> tuple[int, Any]:
+        """Status and JSON of one request on a connection of its own."""
+        connection = self.connect()
+        connection.request(method, path, body, {"Content-Type": kind} if body is not None else {})
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer.status, json.loads(content) if content.startswith(b"{") else content
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> int:
+        """SIGTERM where it still runs, and the exit code."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """The exit code, when it has come to its end."""
+        log = self.process.stderr
+        assert log is not None
+        if not log.closed:
+            self.events += map(json.loads, log)
+            log.close()
+        return self.process.wait(20)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.02)

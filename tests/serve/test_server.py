@@ -1,0 +1,227 @@
+"""What needs a real process and real sockets: limits of slow and greedy clients, overload, reload, draining."""
+
+import contextlib
+import json
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from http.client import HTTPException
+from pathlib import Path
+
+import pytest
+from running_service import Process, encoded, wait_until, write_plan
+
+from ghostnets.cli.main import main
+
+pytest.importorskip("uvicorn", reason="the service needs the extra 'serve'")
+
+POST = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_plan(tmp_path_factory.mktemp("plan") / "net.engine")
+
+
+def received(service: Process, *parts: bytes, pause: float = 0) -> bytes:
+    """All that comes back until the service closes."""
+    with service.socket() as connection:
+        with contextlib.suppress(BrokenPipeError):  # it may close before all is sent
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(pause)
+        return rest(connection)
+
+
+def rest(connection: socket.socket) -> bytes:
+    """What comes until the other side closes."""
+    content = b""
+    while block := connection.recv(65536):
+        content += block
+    return content
+
+
+def test_slow_and_greedy_clients_are_sent_away(plan: Path):
+    with Process(plan, "--head-timeout=0.4", "--body-timeout=0.6", "--max-connections=3") as service:
+        # A head that comes too slowly, one that never ends, and one that is too large in one piece.
+        assert received(service, b"GET /healthz HT").startswith(b"HTTP/1.1 408 ")
+        assert received(service, b"GET / HTTP/1.1\r\nA: " + b"a" * 40_000).startswith(b"HTTP/1.1 431 ")
+        assert received(service, b"GET / HTTP/1.1\r\nA: " + b"a" * 33_000 + b"\r\n\r\n").startswith(b"HTTP/1.1 431 ")
+        assert received(service, b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 431 ")
+        # A body that stops, with and without length, and one that drips.
+        assert received(service, POST + b"Content-Length: 10\r\n\r\n12").startswith(b"HTTP/1.1 408 ")
+        assert received(service, POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n12\r\n").startswith(b"HTTP/1.1 408 ")
+        drips = [POST + b"Content-Length: 1000\r\n\r\n", *[b"1"] * 8]
+        assert received(service, *drips, pause=0.1).startswith(b"HTTP/1.1 408 ")
+        # Answers that nobody reads: 24 MB of them, more than the system keeps.
+        before = service.sockets()
+        with service.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 3000)
+            wait_until(lambda: service.sockets() > before)
+            wait_until(lambda: service.sockets() == before)
+        # Nothing at all, empty lines, and no HTTP.
+        assert received(service) == b""
+        assert received(service, b"\r\n") == b""
+        assert received(service, b"\x16\x03\x01\x02\x00\x01").startswith(b"HTTP/1.1 400 ")
+        # A fourth connection.
+        held = [service.socket() for _ in range(3)]
+        wait_until(lambda: b"429" in received(service))
+        for connection in held:
+            connection.close()
+        wait_until(lambda: service.ask("GET", "/healthz")[0] == 200)
+        assert service.end() == 0
+    assert not [event for event in service.events if event["level"] == "error"]
+
+
+def test_overload_is_told_to_come_again_and_passes(plan: Path):
+    with Process(plan, "--max-queue=2", "--max-images=2") as service:
+        content = encoded(size=(2000, 1500))  # takes a while to decode
+        statuses: Counter[int] = Counter()
+        headers = []
+
+        def client() -> None:
+            connection = service.connect()
+            for _ in range(6):
+                connection.request("POST", "/v1/predict", content, {"Content-Type": "image/jpeg"})
+                answer = connection.getresponse()
+                answer.read()
+                statuses[answer.status] += 1
+                if answer.status == 429:
+                    headers.append(answer.getheader("Retry-After"))
+            connection.close()
+
+        clients = [threading.Thread(target=client) for _ in range(8)]
+        for thread in clients:
+            thread.start()
+        for thread in clients:
+            thread.join()
+        assert set(statuses) == {200, 429}
+        assert set(headers) == {"1"}
+        assert service.ask("POST", "/v1/predict", content)[0] == 200
+        assert b"ghostnets_images_in_service 0.0" in service.ask("GET", "/metrics")[1]
+
+
+def test_a_reload_under_load_drops_nothing_and_a_broken_file_changes_nothing(plan: Path, tmp_path: Path):
+    served = tmp_path / "net.engine"
+    served.write_bytes(plan.read_bytes())
+    other = write_plan(tmp_path / "other.engine", seed=1, names=("x", "y", "z", "w"))
+    with Process(served) as service:
+        answers: list[tuple[int, str, str]] = []
+        stop = threading.Event()
+
+        def client() -> None:
+            while not stop.is_set():
+                status, answer = service.ask("POST", "/v1/predict?top=1", encoded(size=(300, 300)))
+                answers.append((status, answer.get("model"), answer["images"][0]["answers"][0]["class"]))
+
+        clients = [threading.Thread(target=client) for _ in range(4)]
+        for thread in clients:
+            thread.start()
+        service.signal(signal.SIGHUP)
+        old = service.wait_for("model reloaded")["model"]  # the same file once more
+        other.replace(served)
+        service.signal(signal.SIGHUP)
+        new = service.wait_for("model reloaded")["model"]
+        served.write_bytes(b"broken")
+        service.signal(signal.SIGHUP)
+        assert "net.engine" in service.wait_for("reload refused, the old model stays")["error"]
+        count = len(answers)
+        wait_until(lambda: len(answers) > count + 8)
+        stop.set()
+        for thread in clients:
+            thread.join()
+        assert {status for status, _, _ in answers} == {200}
+        assert {model for _, model, _ in answers} == {old, new} != {old}
+        assert all(name in "abcanteecat" if model == old else name in "xyzw" for _, model, name in answers)
+        assert answers[-1][1] == new
+        assert service.ask("GET", "/v1/model")[1]["class_names"] == ["x", "y", "z", "w"]
+
+
+def test_sigterm_answers_what_came_and_what_comes_on_open_connections(plan: Path):
+    with Process(plan, "--drain-delay=0.5") as service:
+        content = encoded(size=(1500, 1500))
+        idle, half = service.connect(), service.socket()
+        idle.request("GET", "/healthz")
+        assert idle.getresponse().read() == b'{"status":"ok"}'
+        half.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(content) + content[:1000])
+        service.signal(signal.SIGTERM)
+        wait_until(lambda: service.ask("GET", "/readyz")[0] == 503)
+        assert service.ask("POST", "/v1/predict", content)[0] == 200  # new connections, as long as the delay lasts
+        time.sleep(0.6)
+        with pytest.raises(ConnectionRefusedError):
+            service.socket()
+        half.sendall(content[1000:])
+        head, _, body = rest(half).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close" in head
+        assert len(json.loads(body)["images"][0]["answers"]) == 3
+        idle.request("GET", "/readyz")
+        answer = idle.getresponse()
+        assert (answer.status, answer.getheader("Connection")) == (503, "close")
+        half.close()
+        assert service.wait() == 0
+    assert service.events[-1]["event"] == "stopped"
+
+
+def test_a_restart_under_load_loses_no_request(plan: Path):
+    content = encoded(size=(600, 400))
+    lost: list[Exception] = []
+    answered: Counter[int] = Counter()
+    with Process(plan) as service:
+
+        def client() -> None:
+            while True:
+                connection = service.connect()
+                try:
+                    connection.connect()
+                except OSError:
+                    return  # nobody listens: nothing was accepted
+                try:
+                    is_last = False
+                    while not is_last:
+                        connection.request("POST", "/v1/predict", content, {"Content-Type": "image/jpeg"})
+                        answer = connection.getresponse()
+                        answer.read()
+                        answered[answer.status] += 1
+                        is_last = answer.getheader("Connection") == "close"
+                except (OSError, HTTPException) as error:
+                    lost.append(error)
+                    return
+                finally:
+                    connection.close()
+
+        clients = [threading.Thread(target=client) for _ in range(16)]
+        for thread in clients:
+            thread.start()
+        wait_until(lambda: answered[200] > 50)
+        assert service.end() == 0
+        for thread in clients:
+            thread.join()
+    assert lost == []
+    assert set(answered) == {200}
+
+
+def test_the_log_is_json_without_content(plan: Path):
+    with Process(plan) as service:
+        service.ask("POST", "/v1/predict?top=1", b"not an image, but a secret")
+        service.end()
+    line = next(event for event in service.events if event["event"] == "request")
+    assert (line["method"], line["path"], line["status"], line["images"], line["bytes"]) == (
+        *("POST", "/v1/predict", 422, 1, 26),
+    )
+    assert "secret" not in json.dumps(service.events)
+
+
+def test_what_cannot_start_says_why(plan: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["serve", str(plan.with_name("none.engine")), "--port", "0"]) == 1
+    with pytest.raises(SystemExit, match="2"):
+        main(["serve", str(plan), "--port", "0", "--max-batch", "0", "--threads", "0"])
+    with Process(plan) as service:
+        assert main(["serve", str(plan), "--port", str(service.port)]) == 1
+    sentences = capsys.readouterr().err
+    assert "there is no file" in sentences
+    assert "max_batch is 0, the least is 1; threads is 0" in sentences
+    assert f"127.0.0.1:{service.port} cannot be listened on" in sentences
