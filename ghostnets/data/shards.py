@@ -51,6 +51,7 @@ class ShardFolder:
         parts: ``"train"``, ``"val"`` and, where there is one, ``"test"``.
         typical_size: Median shorter side in pixels.
         channels: 1 where all images are grey, else 3.
+        common_size: (W, H) of all images, or None where they differ.
     """
 
     root: str
@@ -58,6 +59,7 @@ class ShardFolder:
     parts: dict[str, tuple[Shard, ...]]
     typical_size: int
     channels: int
+    common_size: tuple[int, int] | None
     val_is_split_off = False
 
     @property
@@ -89,7 +91,8 @@ class ShardFolder:
         """
         if part not in self.parts:
             raise ConfigurationError(f"{self.root} has no part {part!r}; it has {', '.join(self.parts)}.")
-        return ShardImages(self.root, self.parts[part], preprocessing), []
+        is_square = self.common_size is not None and self.common_size[0] == self.common_size[1]
+        return ShardImages(self.root, self.parts[part], preprocessing, square=is_square), []
 
 
 class ShardImages:
@@ -99,10 +102,17 @@ class ShardImages:
         root: Path or address of the shards.
         shards: Of the part.
         preprocessing: How images are read: channels, shorter side, interpolation.
+        square: Whether all images have one size, and are square.
+
+    Attributes:
+        common_size: (H, W) of all images when they are read, or None where they differ.
     """
 
-    def __init__(self, root: str, shards: tuple[Shard, ...], preprocessing: Preprocessing) -> None:
+    def __init__(
+        self, root: str, shards: tuple[Shard, ...], preprocessing: Preprocessing, *, square: bool = False
+    ) -> None:
         self.preprocessing = preprocessing
+        self.common_size = (preprocessing.resize_to,) * 2 if square else None
         self.labels = torch.tensor([label for shard in shards for label in shard.labels], dtype=torch.int64)
         self.sizes = torch.tensor([len(shard.labels) for shard in shards])
         self.starts = self.sizes.cumsum(0) - self.sizes
@@ -153,6 +163,7 @@ def open_shards(root: str | os.PathLike[str]) -> ShardFolder:
             },
             int(content["typical_size"]),
             int(content["channels"]),
+            None if content["common_size"] is None else tuple(map(int, content["common_size"])),  # type: ignore[arg-type]
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, DataError):
@@ -193,9 +204,10 @@ def write_shards(
         raise ConfigurationError(f"images_per_shard is {images_per_shard}; it must be at least 1.")
     problems: list[str] = []
     index: dict[str, Any] = {}
+    sizes: set[tuple[int, int]] = set()
     generator = torch.Generator().manual_seed(seed)
     for part, files in source.parts.items():
-        good = _readable(files, problems, on_image)
+        good = _readable(files, problems, sizes, on_image)
         mixed = [good[i] for i in torch.randperm(len(good), generator=generator)]
         index[part] = []
         for number, start in enumerate(range(0, len(mixed), images_per_shard)):
@@ -211,17 +223,21 @@ def write_shards(
         "class_names": list(source.class_names),
         "typical_size": source.typical_size,
         "channels": source.channels,
+        "common_size": sizes.pop() if len(sizes) == 1 else None,
         "parts": index,
     }
     write_text(out / INDEX, json.dumps(content) + "\n")  # last: without it these are no shards
     return open_shards(out), problems
 
 
-def _readable(files: LabelledFiles, problems: list[str], on_image: Callable[[], None]) -> list[tuple[Path, int]]:
+def _readable(
+    files: LabelledFiles, problems: list[str], sizes: set[tuple[int, int]], on_image: Callable[[], None]
+) -> list[tuple[Path, int]]:
+    """Files that can be decoded, with their labels; adds to the problems, and to the sizes that occur."""
     good = []
     for path, label in zip(files.paths, files.labels, strict=True):
         try:
-            decode(path)
+            sizes.add(decode(path).size)
             good.append((path, label))
         except ImageError as error:
             problems.append(str(error))

@@ -108,15 +108,14 @@ def joined(device: str = "auto") -> Iterator[World]:
         raise ConfigurationError("--device is cuda, but torch finds no GPU here; leave it out, or choose cpu.")
     on_gpu = device != "cpu" and torch.cuda.is_available()
     local = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else torch.device("cpu")
-    size = int(os.environ.get("WORLD_SIZE", 1))
-    if size == 1:
-        yield World(device=local)
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield World(device=local, restarts=restarts)
         return
     if on_gpu:
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if on_gpu else "gloo", device_id=local if on_gpu else None, timeout=PATIENCE)
     try:
-        restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
         yield World(dist.get_rank(), dist.get_world_size(), local, restarts)
     finally:
         dist.destroy_process_group()

@@ -48,8 +48,7 @@ def resolve(recipe: Recipe, *, typical_size: int, channels: int, num_classes: in
         ConfigurationError: The network has no such argument, or the recipe and the weights contradict each other.
         UnknownNameError: There is no such network.
     """
-    if recipe.weights is not None and Path(recipe.weights).exists():
-        recipe = recipe.changed(weights=str(Path(recipe.weights).resolve()))
+    recipe = recipe.changed(weights=_absolute(recipe.weights), teacher=_absolute(recipe.teacher))
     options = {
         name: value
         for name, value in [
@@ -107,6 +106,12 @@ def build_network(recipe: Recipe, arguments: dict[str, Any], class_names: tuple[
             has_same_classes = own.class_names == class_names
             load_weights(model, read_weights(recipe.weights), source="canonical", replace_head=not has_same_classes)
     return model.train()
+
+
+def _absolute(name: str | None) -> str | None:
+    """The same with the absolute path of a file that is named in it, so that a run can be resumed from anywhere."""
+    before, sign, file = (name or "").rpartition("=")
+    return f"{before}{sign}{Path(file).resolve()}" if file and Path(file).exists() else name
 
 
 def _own_checkpoint(weights: str | None) -> Checkpoint | None:

@@ -89,12 +89,14 @@ IMAGENET_GHOSTNET = Recipe(
 """GhostNet on ImageNet: batches of 1024, warming up for 5 epochs, a cosine over 400, label smoothing 0.1, weight decay
 4e-5 and none on normalisation.
 
-    torchrun --nproc-per-node 8 -m ghostnets train imagenet/ --name v1 --recipe imagenet-ghostnet --workers 8
+    ghostnets shard imagenet/ shards/
+    torchrun --nproc-per-node 8 -m ghostnets train shards/ --name v1 --recipe imagenet-ghostnet --workers 8
 
 Published: 73.9 % for 1.0x (arXiv 1911.11907, trained in TensorFlow), 73.98 % for the released PyTorch weights.
 Sources: iamhankai/ghostnet.pytorch, issues 3 (5 epochs of warming up, cosine; learning rate 0.4, 450,000 steps with
 batches of 1024; a user's dropout of 0.2 was best, 73.4 % without the warming up) and 18 (400 epochs); d-li14 reports
-73.6 % with cosine, warming up and label smoothing in 240 epochs. Hardware: not told. Not run here.
+73.6 % with cosine, warming up and label smoothing in 240 epochs. Hardware: not told. Not run here. Of all ImageNet
+recipes here: random crops are cut from the image with its shorter side at 256 pixels, elsewhere from the whole image.
 """
 
 IMAGENET_GHOSTNETV2 = Recipe(
@@ -120,7 +122,7 @@ IMAGENET_GHOSTNETV2 = Recipe(
 )
 """GhostNetV2 on ImageNet: the command of the official README, on 8 GPUs with 128 images each.
 
-    torchrun --nproc-per-node 8 -m ghostnets train imagenet/ --name v2 --recipe imagenet-ghostnetv2 --workers 8
+    torchrun --nproc-per-node 8 -m ghostnets train shards/ --name v2 --recipe imagenet-ghostnetv2 --workers 8
 
 Published: 75.3 % for 1.0x (official README; timm measures 75.19 % with its own preprocessing). Not run here.
 What differs: the noise that the README puts on the learning rate and on RandAugment's strength is left out; erased
@@ -141,7 +143,7 @@ IMAGENET_GHOSTNETV3 = IMAGENET_GHOSTNETV2.changed(
 )
 """GhostNetV3 on ImageNet: branches that are merged afterwards, soft labels of a large teacher, moving average.
 
-    torchrun --nproc-per-node 8 -m ghostnets train imagenet/ --name v3 --recipe imagenet-ghostnetv3 --workers 8
+    torchrun --nproc-per-node 8 -m ghostnets train shards/ --name v3 --recipe imagenet-ghostnetv3 --workers 8
 
 Published: 77.1 % for 1.0x (iFormer quotes it, with 600 epochs), 79.1 % for 1.3x (arXiv 2404.11202, abstract). Not run
 here. Known of the authors' training: the loss of the labels and that of the soft labels with weight 1 each, at

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ghostnets.data import ArrayImages, Augmentation, ImageSplits, Preprocessing
+from ghostnets.data import Augmentation, ImageSplits, Preprocessing
 from ghostnets.models import Network
 from ghostnets.train.distill import Distillation, FeatureStudent, load_teacher
 from ghostnets.train.distributed import World, synchronize_norms
@@ -120,8 +120,7 @@ def set_up(
 
 
 def _augmentation(recipe: Recipe, splits: ImageSplits, size: int) -> Augmentation:
-    images = splits.train
-    fits = isinstance(images, ArrayImages) and images.common_size == (size, size)
+    fits = getattr(splits.train, "common_size", None) == (size, size)  # known of images in memory and in shards
     return Augmentation(
         size,
         recipe.shift if fits else None,

@@ -1,7 +1,6 @@
 """Beginning a run, going on with one, and doing one again."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -136,7 +135,7 @@ def _begin(run: RunFolder, config: RunConfig, reporter: Reporter | None) -> Trai
 
 
 def _go_on(run: RunFolder, config: RunConfig, world: World, reporter: Reporter | None) -> TrainingResult:
-    training = Training(run, replace(config), world, reporter or Reporter())
+    training = Training(run, config, world, reporter or Reporter())
     training.read_images()
     return training.run_to_the_end()
 

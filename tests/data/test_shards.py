@@ -46,6 +46,7 @@ def test_the_images_are_those_of_the_folder(folder: Path, shards: ShardFolder):
     ours, theirs = shards.load(PREPROCESSING), find_images(folder).load(PREPROCESSING)
     assert (shards.class_names, shards.typical_size, shards.channels) == (("a", "b"), 16, 3)
     assert shards.count() == 52
+    assert (shards.common_size, ours.train.common_size) == (None, None)
     for part in ("train", "val", "test"):
         a, b = getattr(ours, part), getattr(theirs, part)
         as_set = [
@@ -172,5 +173,6 @@ def test_unreadable_images_are_found_when_shards_are_written(tmp_path: Path):
     with pytest.raises(DataError):
         open_data(tmp_path / "out")  # nothing that could be taken for the whole
     shards, skipped = write_shards(find_images(tmp_path / "d"), tmp_path / "again", skip_corrupt=True)
-    assert shards.count() == 15
+    assert (shards.count(), shards.common_size) == (15, (16, 16))
+    assert shards.load(PREPROCESSING).train.common_size == (16, 16)  # small images are shifted, as from a folder
     assert "000.png" in skipped[0]

@@ -8,6 +8,7 @@ import torch
 from conftest import make_images
 from test_loop import assert_same
 
+from ghostnets.data import find_images, write_shards
 from ghostnets.train import Recipe, Reporter, loop, resume_training, train_model
 
 RECIPE = Recipe(model="ghost_resnet20", epochs=2, batch_size=8, lr=0.02, warmup=0.2, drop_rate=0.3)
@@ -86,3 +87,15 @@ def test_weights_to_begin_with_are_needed_once(small_photos: Path, tiny_run: Pat
         train_model(small_photos, folder=tmp_path / "run", recipe=recipe, reporter=KillAfter(1))
     weights.unlink()
     assert len(resume_training(tmp_path / "run").history) == 1
+
+
+def test_killed_while_shards_are_streamed(small_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loop, "SAVE_SECONDS", -1.0)
+    write_shards(find_images(small_photos), tmp_path / "shards", images_per_shard=6)
+    train_model(tmp_path / "shards", folder=tmp_path / "whole", recipe=RECIPE)
+    with pytest.raises(Killed):
+        train_model(tmp_path / "shards", folder=tmp_path / "parts", recipe=RECIPE, reporter=KillAfter(3))
+    with pytest.raises(Killed):
+        resume_training(tmp_path / "parts", reporter=KillAfter(4))
+    resume_training(tmp_path / "parts")
+    assert_same(tmp_path / "whole", tmp_path / "parts")
