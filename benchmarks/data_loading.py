@@ -16,10 +16,9 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-from ghostnets.data import CropAndFlip, Images, Preprocessing, ShiftAndFlip, open_data, sets, training_batches
+from ghostnets.data import Augmentation, Batch, Images, Preprocessing, TrainingBatches, open_data, sets
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model
 from ghostnets.train import RECIPES, recipe_for
@@ -40,16 +39,16 @@ def main() -> None:
     is_small = source.typical_size <= 64
     preprocessing = Preprocessing.standard(source.typical_size if is_small else 224, source.channels)
     images = source.load(preprocessing).train
-    augmentation = (
-        ShiftAndFlip(recipe.shift, recipe.flip) if is_small else CropAndFlip(224, recipe.min_scale, recipe.flip)
+    augmentation = Augmentation(
+        preprocessing.image_size, recipe.shift if is_small else None, recipe.min_scale, recipe.flip
     )
     model = create_model(
         recipe.model, num_classes=len(source.class_names), in_chans=source.channels, small_input=is_small
     ).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, nesterov=True)
 
-    def step(pixels: Tensor, labels: Tensor) -> None:
-        loss = F.cross_entropy(model(preprocessing.normalize(pixels)), labels)
+    def step(batch: Batch) -> None:
+        loss = F.cross_entropy(model(preprocessing.normalize(batch.pixels)), batch.labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -57,13 +56,13 @@ def main() -> None:
     batches = endless(images, augmentation, recipe.batch_size)
     resident = next(batches)
     for _ in range(3):
-        step(*resident)
+        step(resident)
     loaded, ready = [], []
     for _ in range(options.blocks):
         loaded.append(
-            rate(lambda: [step(*batch) for batch in islice(batches, options.steps)], options.steps, recipe.batch_size)
+            rate(lambda: [step(batch) for batch in islice(batches, options.steps)], options.steps, recipe.batch_size)
         )
-        ready.append(rate(lambda: [step(*resident) for _ in range(options.steps)], options.steps, recipe.batch_size))
+        ready.append(rate(lambda: [step(resident) for _ in range(options.steps)], options.steps, recipe.batch_size))
     ratios = [a / b for a, b in zip(loaded, ready, strict=True)]
     where = "files" if options.files else "memory"
     print(f"{recipe.model} on {Path(options.data).name} ({len(images)} images from {where}), batch {recipe.batch_size}")
@@ -73,12 +72,10 @@ def main() -> None:
     print(f"ratio           {statistics.median(ratios):7.3f}           ({min(ratios):.3f} to {max(ratios):.3f})")
 
 
-def endless(
-    images: Images, augmentation: ShiftAndFlip | CropAndFlip, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+def endless(images: Images, augmentation: Augmentation, batch_size: int) -> Iterator[Batch]:
     epoch = 0
     while True:
-        yield from training_batches(images, augmentation, batch_size=batch_size, seed=0, epoch=epoch)
+        yield from TrainingBatches(images, augmentation, batch_size=batch_size, seed=0, epoch=epoch).stream()
         epoch += 1
 
 

@@ -8,12 +8,16 @@ column shows the medians of all.
     python benchmarks/engine.py                               ghostnet_100, batch 1, 2 and 1 threads
     python benchmarks/engine.py --models ghostnetv2_100 ghostnetv3_100 --batches 1 8
     python benchmarks/engine.py --isa avx2                    both without AVX-512
+    python benchmarks/engine.py --precision bf16 --peers openvino-bf16
+    python benchmarks/engine.py --precision int8 --peers openvino-int8
     python benchmarks/engine.py --peers openvino onnxruntime torch mobilenet
+    python benchmarks/engine.py --table                       every row that the engine is held to, about an hour
 
 Needs: pip install 'ghostnets[bench]'
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -35,8 +39,18 @@ from ghostnets.compress import reparameterize
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model
 
-PEERS = ("openvino", "openvino-bf16", "onnxruntime", "torch", "mobilenet")
+PEERS = ("openvino", "openvino-bf16", "openvino-int8", "onnxruntime", "torch", "mobilenet")
 BLOCK = 20
+# networks, batches, threads, precision, peers, instruction set
+TABLE: tuple[tuple[list[str], list[int], list[int], str, list[str], str | None], ...] = (
+    (["ghostnet_100"], [1], [2, 1], "f32", ["openvino", "mobilenet"], None),
+    (["ghostnet_100"], [1], [2, 1], "bf16", ["openvino-bf16"], None),
+    (["ghostnet_100"], [1], [2, 1], "int8", ["openvino-int8"], None),
+    (["ghostnet_100"], [8, 32], [2], "f32", ["openvino"], None),
+    (["ghostnet_100"], [8, 32], [2], "int8", ["openvino-int8"], None),
+    (["ghostnet_050", "ghostnet_130", "ghostnetv2_100", "ghostnetv3_100"], [1], [2, 1], "f32", ["openvino"], None),
+    (["ghostnet_100"], [1], [2, 1], "f32", ["openvino"], "avx2"),
+)
 
 
 def main() -> None:
@@ -47,27 +61,35 @@ def main() -> None:
     parser.add_argument(
         "--peers", nargs="+", choices=PEERS, default=["openvino"], help="mobilenet: V3-Large in OpenVINO"
     )
+    parser.add_argument("--precision", choices=("f32", "bf16", "int8"), default="f32", help="of the engine")
     parser.add_argument("--isa", help="the engine's instruction set; avx2 holds OpenVINO to AVX2 as well")
     parser.add_argument("--runs", type=int, default=200, help="of each, in each process")
     parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--table", action="store_true", help="every row that the engine is held to")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # a single configuration, in this process, as JSON
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(**json.loads(options.one))))
         return
-    packages = ["torch", *(["openvino"] if {"openvino", "mobilenet"} & {*options.peers} else []), "numpy"]
-    print(f"{processor_name()}; {', '.join(f'{name} {version(name)}' for name in packages)}; 224 x 224, float32")
+    chosen = (options.models, options.batches, options.threads, options.precision, options.peers, options.isa)
+    rows = TABLE if options.table else (chosen,)
+    if options.table:
+        options.peers = PEERS
+    packages = ["torch", *(["openvino"] if set(options.peers) - {"onnxruntime", "torch"} else []), "numpy"]
+    if "openvino-int8" in options.peers:
+        packages.append("nncf")
+    print(f"{processor_name()}; {', '.join(f'{name} {version(name)}' for name in packages)}; 224 x 224")
     print(f"medians of {options.runs} runs in blocks of {BLOCK}, in turn; {options.processes} processes; p10 to p90")
     print("\n| network | batch | threads | runs in | ms | p10 to p90 | times the engine | processes |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for model in options.models:
-        for batch in options.batches:
-            for threads in options.threads:
-                report(model, batch, threads, options)
+    for models, batches, threads, options.precision, options.peers, options.isa in rows:
+        for model, batch, number in itertools.product(models, batches, threads):
+            report(model, batch, number, options)
 
 
 def report(model: str, batch: int, threads: int, options: argparse.Namespace) -> None:
     job = {"model": model, "batch": batch, "threads": threads, "isa": options.isa, "peers": options.peers}
+    job |= {"precision": options.precision}
     environment = os.environ | ({"ONEDNN_MAX_CPU_ISA": "AVX2"} if options.isa == "avx2" else {})
     command = [sys.executable, __file__, "--one", json.dumps(job | {"runs": options.runs})]
     results: list[dict[str, Any]] = []
@@ -88,7 +110,7 @@ def report(model: str, batch: int, threads: int, options: argparse.Namespace) ->
 
 
 def measure(
-    *, model: str, batch: int, threads: int, isa: str | None, peers: list[str], runs: int
+    *, model: str, batch: int, threads: int, isa: str | None, peers: list[str], runs: int, precision: str
 ) -> dict[str, dict[str, Any]]:
     """Milliseconds of the engine and its peers, in turn."""
     warnings.simplefilter("ignore")
@@ -96,11 +118,14 @@ def measure(
     torch.set_num_threads(threads)
     network = reparameterize(randomized(create_model(model)))
     x = np.random.default_rng(0).standard_normal((batch, 3, 224, 224), dtype=np.float32)
-    session = engine.compile(network, threads=threads, isa=isa)
-    work: dict[str, tuple[str, Callable[[], Any]]] = {"engine": (f"engine ({session.isa})", lambda: session(x))}
+    calibration = [x] if precision == "int8" else None
+    session = engine.compile(network, threads=threads, isa=isa, precision=precision, calibration=calibration)
+    work: dict[str, tuple[str, Callable[[], Any]]] = {
+        "engine": (f"engine {precision} ({session.isa})", lambda: session(x))
+    }
     for peer in peers:
         work[peer] = PEER_RUNNERS[peer](network, x, threads)
-    expected = session(x)
+    expected = engine.compile(network, threads=threads, isa=isa)(x)
     for name in {*peers} & {"openvino", "onnxruntime", "torch"}:
         error = np.abs(work[name][1]() - expected).max() / np.abs(expected).max()
         assert error < 1e-4, f"{name} and the engine differ by {error}"
@@ -141,12 +166,16 @@ def openvino_runner(
 ) -> tuple[str, Callable[[], Any]]:
     import openvino
 
+    if precision == "int8":
+        import nncf
     converted = openvino.convert_model(network, example_input=torch.from_numpy(x))
     converted.reshape(list(x.shape))
+    if precision == "int8":
+        converted = nncf.quantize(converted, nncf.Dataset([x]), preset=nncf.QuantizationPreset.MIXED, subset_size=1)
     hints = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
     }
     compiled = openvino.Core().compile_model(converted, "CPU", hints)
     kinds = {op.get_rt_info()["layerType"]: op.get_rt_info() for op in compiled.get_runtime_model().get_ops()}
@@ -191,6 +220,7 @@ def torch_runner(network: nn.Module, x: np.ndarray, threads: int) -> tuple[str, 
 PEER_RUNNERS: dict[str, Callable[..., tuple[str, Callable[[], Any]]]] = {
     "openvino": openvino_runner,
     "openvino-bf16": lambda *arguments: openvino_runner(*arguments, precision="bf16"),
+    "openvino-int8": lambda *arguments: openvino_runner(*arguments, precision="int8"),
     "onnxruntime": onnxruntime_runner,
     "torch": torch_runner,
     "mobilenet": mobilenet_runner,

@@ -3,98 +3,137 @@
 // A tile is P pixels x V vectors of output channels. For each k, V vectors of weights are loaded and P activations are
 // broadcast: P + V loads for P * V multiply-adds. Every map of GhostNet at 224 x 224 is a multiple of 7 wide, so tiles of
 // 14 x 2 and 7 x 3 leave no rest and fill 28 or 21 of 32 registers. With 16 registers tiles are 6 x 2 and 4 x 3.
+// Where values are narrower than 32 bits, a step takes a group of them (groups.hpp).
 #pragma once
 
+#include "groups.hpp"
 #include "kernels.hpp"
 #include "simd.hpp"
+#include "storage.hpp"
 
 namespace ghostnets::GHOSTNETS_ISA {
 
-template <int P, int V>
+template <class In, class Out, int P, int V>
 void dense_tile(const DenseTask& task, int pixel, int vector) {
     using F = Floats<kWidth>;
-    F sums[P][V];
+    constexpr int kGroup = group_of(kType<In>);
+    constexpr bool kCounts = kType<In> == Type::u8;  // sums are whole numbers
+    typename Product<In>::template Sum<kWidth> sums[P][V];
     const float* bias = task.bias + vector * kWidth;
-    const float* weights = task.weights + vector * task.vector_stride;
+    const float* scale = kCounts ? task.scale + vector * kWidth : nullptr;
+    const auto* weights = static_cast<const Words<kWidth>*>(task.weights) + vector * task.vector_stride;
     const std::ptrdiff_t vector_stride = task.vector_stride, stride = task.pixel_stride;
 #pragma GCC unroll 28
     for (int p = 0; p < P; ++p)
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sums[p][v] = load<kWidth>(bias + v * kWidth);
+        for (int v = 0; v < V; ++v) {
+            if constexpr (kCounts) sums[p][v] = Ints<kWidth>{};
+            else sums[p][v] = load<kWidth>(bias + v * kWidth);
+        }
 
     for (int s = 0; s < task.segment_count; ++s) {
         // One base pointer for every four pixels: an address is base + {0, 1, 2, 3} * stride, which needs few registers.
-        const float* base[(P + 3) / 4];
+        const In* base[(P + 3) / 4];
 #pragma GCC unroll 7
-        for (int b = 0; b < (P + 3) / 4; ++b) base[b] = task.segments[s] + (pixel + 4 * b) * stride;
-        for (int k = 0; k < task.segment_length; ++k) {
-            F w[V];
+        for (int b = 0; b < (P + 3) / 4; ++b) base[b] = static_cast<const In*>(task.segments[s]) + (pixel + 4 * b) * stride;
+        for (int k = 0; k < task.segment_groups; ++k) {
+            Words<kWidth> w[V];
 #pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) w[v] = load<kWidth>(weights + v * vector_stride);
-            weights += kWidth;
+            for (int v = 0; v < V; ++v) w[v] = weights[v * vector_stride];
+            ++weights;
 #pragma GCC unroll 28
             for (int p = 0; p < P; ++p) {
-                const float x = base[p / 4][(p % 4) * stride + k];
+                std::uint32_t group;
+                __builtin_memcpy(&group, base[p / 4] + (p % 4) * stride + k * kGroup, sizeof group);
+                const Words<kWidth> x = Words<kWidth>{} + group;
 #pragma GCC unroll 4
-                for (int v = 0; v < V; ++v) sums[p][v] += x * w[v];
+                for (int v = 0; v < V; ++v) sums[p][v] = Product<In>::template add<kWidth>(sums[p][v], x, w[v]);
             }
         }
     }
 
-    float* out = task.out + pixel * task.out_stride + vector * kWidth;
+    Out* out = static_cast<Out*>(task.out) + pixel * task.out_stride + vector * kWidth;
+    const std::ptrdiff_t out_stride = task.out_stride;
     const F least = F{} + task.least;
+    F scales[V], biases[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v)
+        if constexpr (kCounts) {
+            scales[v] = load<kWidth>(scale + v * kWidth);
+            biases[v] = load<kWidth>(bias + v * kWidth);
+        }
+    const auto value = [&](int p, int v) {
+        F sum;
+        if constexpr (kCounts)
+            sum = __builtin_convertvector(sums[p][v], F) * scales[v] + biases[v];
+        else
+            sum = sums[p][v];
+        if constexpr (kType<Out> == Type::u8) return sum;  // bytes begin at 0
+        else return maximum<kWidth>(least, sum);
+    };
     const bool is_half = task.columns < (vector + V) * kWidth;
 #pragma GCC unroll 28
     for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 4
-        for (int v = 0; v + 1 < V; ++v) store<kWidth>(out + v * kWidth, maximum<kWidth>(least, sums[p][v]));
-        const F last = maximum<kWidth>(least, sums[p][V - 1]);
+        for (int v = 0; v + 1 < V; ++v) store<kWidth>(out + v * kWidth, value(p, v));
         if (is_half) {
-            store_half<kWidth>(out + (V - 1) * kWidth, last);
+            store_half<kWidth>(out + (V - 1) * kWidth, value(p, V - 1));
         } else {
-            store<kWidth>(out + (V - 1) * kWidth, last);
+            store<kWidth>(out + (V - 1) * kWidth, value(p, V - 1));
         }
-        out += task.out_stride;
+        out += out_stride;
     }
 }
 
-template <int V, int P>
+template <class In, class Out, int V, int P>
 inline int dense_tiles(const DenseTask& task, int pixel, int vector) {
-    for (; pixel + P <= task.pixels; pixel += P) dense_tile<P, V>(task, pixel, vector);
+    for (; pixel + P <= task.pixels; pixel += P) dense_tile<In, Out, P, V>(task, pixel, vector);
     return pixel;
 }
 
 // All pixels of V vectors, in tiles as large as fit.
-template <int V>
+template <class In, class Out, int V>
 void dense_vectors(const DenseTask& task, int vector) {
     int pixel = 0;
     if constexpr (kManyRegisters) {
-        if constexpr (V == 1) pixel = dense_tiles<V, 28>(task, pixel, vector);
-        if constexpr (V < 3) pixel = dense_tiles<V, 14>(task, pixel, vector);
-        pixel = dense_tiles<V, 7>(task, pixel, vector);
+        if constexpr (V == 1) pixel = dense_tiles<In, Out, V, 28>(task, pixel, vector);
+        if constexpr (V < 3) pixel = dense_tiles<In, Out, V, 14>(task, pixel, vector);
+        pixel = dense_tiles<In, Out, V, 7>(task, pixel, vector);
     } else if constexpr (V < 3) {
-        pixel = dense_tiles<V, 6>(task, pixel, vector);
+        pixel = dense_tiles<In, Out, V, 6>(task, pixel, vector);
     }
-    pixel = dense_tiles<V, 4>(task, pixel, vector);
-    pixel = dense_tiles<V, 2>(task, pixel, vector);
-    dense_tiles<V, 1>(task, pixel, vector);
+    pixel = dense_tiles<In, Out, V, 4>(task, pixel, vector);
+    pixel = dense_tiles<In, Out, V, 2>(task, pixel, vector);
+    dense_tiles<In, Out, V, 1>(task, pixel, vector);
 }
 
-inline void dense(const DenseTask& task) {
+template <class In, class Out>
+void dense_of(const DenseTask& task) {
     int vector = 0;
     while (vector < task.vectors) {
         const int rest = task.vectors - vector;
         if (rest == 1) {
-            dense_vectors<1>(task, vector);
+            dense_vectors<In, Out, 1>(task, vector);
             vector += 1;
         } else if (rest == 3) {
-            dense_vectors<3>(task, vector);
+            dense_vectors<In, Out, 3>(task, vector);
             vector += 3;
         } else {
-            dense_vectors<2>(task, vector);
+            dense_vectors<In, Out, 2>(task, vector);
             vector += 2;
         }
     }
+}
+
+inline void dense(const DenseTask& task) {
+    with_type(task.in, [&](auto in) {
+        with_type(task.out_type, [&](auto out) {
+            using In = decltype(in);
+            using Out = decltype(out);
+            if constexpr (kType<In> == Type::f32 || kType<Out> == Type::f32 || kType<In> == kType<Out>)
+                dense_of<In, Out>(task);
+        });
+    });
 }
 
 }  // namespace ghostnets::GHOSTNETS_ISA

@@ -7,21 +7,22 @@
 
 #include "kernels.hpp"
 #include "simd.hpp"
+#include "storage.hpp"
 
 namespace ghostnets::GHOSTNETS_ISA {
 
 constexpr int kTile = 7;
 
-template <int N>
+template <class T, int N>
 inline void finish(const DepthwiseTask& task, const Floats<N>* sums, int count, int row, int x, int channel) {
-    float* out = task.out[row] + x * task.out_stride + channel;
+    T* out = static_cast<T*>(task.out[row]) + x * task.out_stride + channel;
     const Floats<N> least = Floats<N>{} + task.least;
     if (task.combine == Combine::none) {
 #pragma GCC unroll 8
         for (int i = 0; i < count; ++i) store<N>(out + i * task.out_stride, maximum<N>(least, sums[i]));
         return;
     }
-    const float* other = task.other[row] + x * task.other_stride + channel;
+    const T* other = static_cast<const T*>(task.other[row]) + x * task.other_stride + channel;
     const bool adds = task.combine == Combine::add;
 #pragma GCC unroll 8
     for (int i = 0; i < count; ++i) {
@@ -32,7 +33,7 @@ inline void finish(const DepthwiseTask& task, const Floats<N>* sums, int count, 
 
 constexpr int kChecked = -1;
 
-template <int N, int Rows, int KH, int KW, int S, int Left, int Right>
+template <class T, int N, int Rows, int KH, int KW, int S, int Left, int Right>
 void depthwise_tile(const DepthwiseTask& task, int x, int channel) {
     using F = Floats<N>;
     constexpr int kInputs = (kTile - 1) * S + KW;
@@ -41,6 +42,7 @@ void depthwise_tile(const DepthwiseTask& task, int x, int channel) {
         if (Left == kChecked) return first + j >= 0 && first + j < task.in_width;
         return j >= Left && j < kInputs - Right;
     };
+    const auto* weights = static_cast<const float*>(task.weights);
     F sums[Rows][kTile];
 #pragma GCC unroll 2
     for (int row = 0; row < Rows; ++row)
@@ -49,7 +51,7 @@ void depthwise_tile(const DepthwiseTask& task, int x, int channel) {
 #pragma GCC unroll 5
     for (int y = 0; y < KH + (Rows - 1) * S; ++y) {
         if (!task.rows[y]) continue;
-        const float* in = task.rows[y] + first * task.in_stride + channel;
+        const T* in = static_cast<const T*>(task.rows[y]) + first * task.in_stride + channel;
         F pixels[kInputs];
 #pragma GCC unroll 20
         for (int j = 0; j < kInputs; ++j) pixels[j] = exists(j) ? load<N>(in + j * task.in_stride) : F{};
@@ -59,7 +61,7 @@ void depthwise_tile(const DepthwiseTask& task, int x, int channel) {
             if (dy < 0 || dy >= KH) continue;
 #pragma GCC unroll 5
             for (int dx = 0; dx < KW; ++dx) {
-                const F w = load<N>(task.weights + (dy * KW + dx) * task.weight_stride + channel);
+                const F w = load<N>(weights + (dy * KW + dx) * task.weight_stride + channel);
 #pragma GCC unroll 8
                 for (int i = 0; i < kTile; ++i)
                     if (Left == kChecked || exists(i * S + dx)) sums[row][i] += w * pixels[i * S + dx];
@@ -68,33 +70,34 @@ void depthwise_tile(const DepthwiseTask& task, int x, int channel) {
     }
     const int count = Left == kChecked && x + kTile > task.out_width ? task.out_width - x : kTile;
 #pragma GCC unroll 2
-    for (int row = 0; row < Rows; ++row) finish<N>(task, sums[row], count, row, x, channel);
+    for (int row = 0; row < Rows; ++row) finish<T, N>(task, sums[row], count, row, x, channel);
 }
 
-template <int N, int Rows, int KH, int KW, int S>
+template <class T, int N, int Rows, int KH, int KW, int S>
 inline void depthwise_channels(const DepthwiseTask& task, int channel) {
     constexpr int kPad = KW / 2;
     for (int x = 0; x < task.out_width; x += kTile) {
         const int first = x * S - kPad, last = (x + kTile - 1) * S - kPad + KW - 1;
         const int left = first < 0 ? -first : 0, right = last < task.in_width ? 0 : last - task.in_width + 1;
         if (x + kTile > task.out_width || (left != 0 && left != kPad) || right > kPad) {
-            depthwise_tile<N, Rows, KH, KW, S, kChecked, kChecked>(task, x, channel);
+            depthwise_tile<T, N, Rows, KH, KW, S, kChecked, kChecked>(task, x, channel);
         } else if (right == 0) {
-            left ? depthwise_tile<N, Rows, KH, KW, S, kPad, 0>(task, x, channel)
-                 : depthwise_tile<N, Rows, KH, KW, S, 0, 0>(task, x, channel);
+            left ? depthwise_tile<T, N, Rows, KH, KW, S, kPad, 0>(task, x, channel)
+                 : depthwise_tile<T, N, Rows, KH, KW, S, 0, 0>(task, x, channel);
         } else if (right == kPad) {
-            left ? depthwise_tile<N, Rows, KH, KW, S, kPad, kPad>(task, x, channel)
-                 : depthwise_tile<N, Rows, KH, KW, S, 0, kPad>(task, x, channel);
+            left ? depthwise_tile<T, N, Rows, KH, KW, S, kPad, kPad>(task, x, channel)
+                 : depthwise_tile<T, N, Rows, KH, KW, S, 0, kPad>(task, x, channel);
         } else {
-            left ? depthwise_tile<N, Rows, KH, KW, S, kPad, 1>(task, x, channel)
-                 : depthwise_tile<N, Rows, KH, KW, S, 0, 1>(task, x, channel);
+            left ? depthwise_tile<T, N, Rows, KH, KW, S, kPad, 1>(task, x, channel)
+                 : depthwise_tile<T, N, Rows, KH, KW, S, 0, 1>(task, x, channel);
         }
     }
 }
 
 // Any kernel, stride and dilation, one pixel at a time.
-template <int N>
+template <class T, int N>
 inline void depthwise_general(const DepthwiseTask& task, int channel) {
+    const auto* weights = static_cast<const float*>(task.weights);
     for (int x = 0; x < task.out_width; ++x) {
         Floats<N> sum = load<N>(task.bias + channel);
         for (int dy = 0; dy < task.kernel_h; ++dy) {
@@ -102,33 +105,34 @@ inline void depthwise_general(const DepthwiseTask& task, int channel) {
             for (int dx = 0; dx < task.kernel_w; ++dx) {
                 const int column = x * task.stride - task.pad_w + dx * task.dilation;
                 if (column < 0 || column >= task.in_width) continue;
-                sum += load<N>(task.weights + (dy * task.kernel_w + dx) * task.weight_stride + channel) *
-                       load<N>(task.rows[dy] + column * task.in_stride + channel);
+                sum += load<N>(weights + (dy * task.kernel_w + dx) * task.weight_stride + channel) *
+                       load<N>(static_cast<const T*>(task.rows[dy]) + column * task.in_stride + channel);
             }
         }
-        finish<N>(task, &sum, 1, 0, x, channel);
+        finish<T, N>(task, &sum, 1, 0, x, channel);
     }
 }
 
-template <int N>
+template <class T, int N>
 inline void depthwise_vector(const DepthwiseTask& task, int channel) {
     const int h = task.kernel_h, w = task.kernel_w, s = task.stride;
-    if (task.dilation != 1) return depthwise_general<N>(task, channel);
-    if (task.out_rows == 2) return depthwise_channels<N, 2, 3, 3, 1>(task, channel);
-    if (h == 3 && w == 3 && s == 1) return depthwise_channels<N, 1, 3, 3, 1>(task, channel);
-    if (h == 3 && w == 3 && s == 2) return depthwise_channels<N, 1, 3, 3, 2>(task, channel);
-    if (h == 5 && w == 5 && s == 1) return depthwise_channels<N, 1, 5, 5, 1>(task, channel);
-    if (h == 5 && w == 5 && s == 2) return depthwise_channels<N, 1, 5, 5, 2>(task, channel);
-    if (h == 1 && w == 5 && s == 1) return depthwise_channels<N, 1, 1, 5, 1>(task, channel);
-    if (h == 5 && w == 1 && s == 1) return depthwise_channels<N, 1, 5, 1, 1>(task, channel);
-    return depthwise_general<N>(task, channel);
+    if (task.dilation != 1) return depthwise_general<T, N>(task, channel);
+    if (task.out_rows == 2) return depthwise_channels<T, N, 2, 3, 3, 1>(task, channel);
+    if (h == 3 && w == 3 && s == 1) return depthwise_channels<T, N, 1, 3, 3, 1>(task, channel);
+    if (h == 3 && w == 3 && s == 2) return depthwise_channels<T, N, 1, 3, 3, 2>(task, channel);
+    if (h == 5 && w == 5 && s == 1) return depthwise_channels<T, N, 1, 5, 5, 1>(task, channel);
+    if (h == 5 && w == 5 && s == 2) return depthwise_channels<T, N, 1, 5, 5, 2>(task, channel);
+    if (h == 1 && w == 5 && s == 1) return depthwise_channels<T, N, 1, 1, 5, 1>(task, channel);
+    if (h == 5 && w == 1 && s == 1) return depthwise_channels<T, N, 1, 5, 1, 1>(task, channel);
+    return depthwise_general<T, N>(task, channel);
 }
 
-inline void depthwise(const DepthwiseTask& task) {
+template <class T>
+inline void depthwise_of(const DepthwiseTask& task) {
     int channel = 0;
-    for (; channel + kWidth <= task.channels; channel += kWidth) depthwise_vector<kWidth>(task, channel);
+    for (; channel + kWidth <= task.channels; channel += kWidth) depthwise_vector<T, kWidth>(task, channel);
     if constexpr (kWidth > kChannelBlock) {
-        if (channel < task.channels) depthwise_vector<kChannelBlock>(task, channel);
+        if (channel < task.channels) depthwise_vector<T, kChannelBlock>(task, channel);
     }
 }
 

@@ -5,7 +5,7 @@ namespace ghostnets {
 
 extern const Kernels kBaselineKernels;
 #if defined(__x86_64__)
-extern const Kernels kAvx2Kernels, kAvx512Kernels;
+extern const Kernels kAvx2Kernels, kAvx512Kernels, kAvx512Bf16Kernels;
 #endif
 
 namespace {
@@ -14,9 +14,12 @@ std::vector<const Kernels*> usable() {
     std::vector<const Kernels*> found;
 #if defined(__x86_64__)
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        found.push_back(&kAvx512Kernels);
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") &&
+        __builtin_cpu_supports("avx512vbmi"))
+        found.push_back(&kAvx512Bf16Kernels);
+    if (avx512) found.push_back(&kAvx512Kernels);
     if (avx2) found.push_back(&kAvx2Kernels);
 #endif
     found.push_back(&kBaselineKernels);

@@ -1,8 +1,9 @@
 // What the kernels compute, and the table through which the rest of the engine calls them.
 //
 // Maps are NHWC. The channels of a pixel stand in segments (the halves of a Ghost module), each padded to a multiple of
-// kChannelBlock floats; padding holds zeros because its weights and biases are zero. Nothing here depends on the
-// instruction set: kernels.cpp is compiled once for each, and dispatch.cpp chooses among the tables when asked.
+// kChannelBlock values; padding holds zeros because its weights and biases are zero. Offsets and strides count values,
+// whatever type they are stored in; sums are kept in float32. Nothing here depends on the instruction set: kernels.cpp is
+// compiled once for each, and dispatch.cpp chooses among the tables when asked.
 #pragma once
 
 #include <cstddef>
@@ -16,22 +17,35 @@ constexpr int kChannelBlock = 8;
 
 constexpr int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
+// How the values of a map are stored. A byte q stands for scale * (q - zero), with a scale and a zero for each channel.
+enum class Type { f32, bf16, u8 };
+
+constexpr int size_of(Type type) { return type == Type::f32 ? 4 : type == Type::bf16 ? 2 : 1; }
+
+// Weights of dense operations stand in groups of 32 bits: so many values that follow one another in a pixel are
+// multiplied and summed by one instruction where there is one.
+constexpr int group_of(Type type) { return 4 / size_of(type); }
+
 enum class Activation { none, relu, sigmoid, hard_sigmoid, clamp };  // clamp: to [0, 1]
 enum class Combine { none, add, multiply };
 
-// out[p][v] = max(least, bias[v] + sum over segments s and k of segments[s][p * pixel_stride + k] * weights[...][v]); `least` is 0 for ReLU, -inf for nothing.
-// A 1 x 1 convolution has one segment for each segment of its input map; a k x k one has one for each kernel row.
+// out[p][v] = max(least, bias[v] + sum over segments s and k of segments[s][p * pixel_stride + k] * weights[...][v]);
+// `least` is 0 for ReLU, -inf for nothing.
+// A 1 x 1 convolution has one segment for each segment of its input map, a k x k one as many for each place of the
+// kernel, and the stem, whose input has few channels, one for each kernel row.
 struct DenseTask {
-    const float* const* segments;  // of pixel 0
+    Type in, out_type;            // f32 to any; bf16 and u8 to themselves or f32
+    const void* const* segments;  // of pixel 0
     int segment_count;
-    int segment_length;  // real channels: the padding is not walked
+    int segment_groups;  // of real channels: the padding is not walked
     std::ptrdiff_t pixel_stride;
-    const float* weights;  // [vector][segment_count * segment_length][width], first vector to compute
-    std::ptrdiff_t vector_stride;
+    const void* weights;           // [vector][segment_count * segment_groups][width][group], first vector to compute
+    std::ptrdiff_t vector_stride;  // in steps of width groups
     const float* bias;
+    const float* scale;  // of the sums of bytes, before the bias
     int vectors;
-    int columns;  // floats of all these vectors that exist in the output; the last vector may be half
-    float* out;
+    int columns;  // values of all these vectors that exist in the output; the last vector may be half
+    void* out;
     std::ptrdiff_t out_stride;
     int pixels;
     float least;
@@ -39,21 +53,26 @@ struct DenseTask {
 
 // One or two output rows of a depthwise convolution, over a slice of channels, then out = max(least, ...) (+ or *) other.
 struct DepthwiseTask {
-    const float* const* rows;  // input rows, null above and below the map: kernel_h, one more for a second output row
+    Type type;                // of input, output and other
+    const void* const* rows;  // input rows, null above and below the map: kernel_h, one more for a second output row
     int out_rows;              // 2 only where `pairs_rows` is true
-    std::ptrdiff_t in_stride;  // floats from one pixel to the next
+    std::ptrdiff_t in_stride;  // values from one pixel to the next
     int in_width;
-    float* out[2];
+    void* out[2];
     std::ptrdiff_t out_stride;
     int out_width;
     int kernel_h, kernel_w, stride, dilation, pad_w;
-    const float* weights;  // [kernel_h * kernel_w][weight_stride]
+    const void* weights;  // float [kernel_h * kernel_w][weight_stride], or by groups: see `stacks_of`
     std::ptrdiff_t weight_stride;
     const float* bias;
     int channels;  // a multiple of kChannelBlock
+    // By groups: what stands where no pixel is, a value for each channel. Of bytes: out = sum * scale + bias, and if
+    // there is another map, + other * other_scale + shift or * other * other_scale + shift.
+    const void* pad;
+    const float *scale, *other_scale, *shift;
     float least;
     Combine combine;
-    const float* other[2];
+    const void* other[2];
     std::ptrdiff_t other_stride;
 };
 
@@ -63,56 +82,104 @@ constexpr bool pairs_rows(int kernel_h, int kernel_w, int stride, int dilation) 
     return kernel_h == 3 && kernel_w == 3 && stride == 1 && dilation == 1;
 }
 
-// out[p][c] = a[p][c] (+ or *) b[p][c]; a stride of 0 repeats one pixel.
+// By groups: rows of a depthwise convolution's input are stacked, two of bfloat16 or four of bytes, the first of a stack
+// in the low bits. `step` output rows (1 or 2) share the stacks. Weights stand as [block of channels][stack][kernel_w]
+// [step][block][group]; a block is a vector of channels, or the half one at the end. Those of a second row are one row down.
+constexpr int stacks_of(Type type, int kernel_h, int step) {
+    return (kernel_h + step - 1 + group_of(type) - 1) / group_of(type);
+}
+
+// out[p][c] = max(least, a[p][c] (+ or *) b[p][c]); a stride of 0 repeats one pixel.
 struct CombineTask {
-    const float* a;
+    Type type, b_type;  // of a and out; b is as they are, or bfloat16 where they are bytes
+    const void* a;
     std::ptrdiff_t a_stride;
-    const float* b;
+    const void* b;
     std::ptrdiff_t b_stride;
-    float* out;
+    void* out;
     std::ptrdiff_t out_stride;
     int pixels, channels;
     Combine combine;
+    float least;
+    // Of bytes: a * a_scale + b * b_scale + shift, or (a * a_scale + shift) * b + b_scale.
+    const float *a_scale, *b_scale, *shift;
 };
 
 // One row of average pooling: windows of row_count x window_w pixels, which do not overlap.
 struct AverageTask {
-    const float* const* rows;
+    Type type;
+    const void* const* rows;
     int row_count, window_w;
     std::ptrdiff_t stride;
-    float* out;
+    void* out;
+    int out_width, channels;
+};
+
+// One row of max pooling; what lies outside of the map is not there.
+struct MaximumTask {
+    Type type;
+    const void* const* rows;  // kernel_h, null outside of the map
+    int kernel_h, kernel_w, stride, dilation, pad_w, in_width;
+    std::ptrdiff_t pixel_stride;
+    void* out;
     int out_width, channels;
 };
 
 // out[p][c] = in[columns[p]][c]: one row of a gate, enlarged by its nearest neighbours.
 struct EnlargeTask {
-    const float* in;
+    Type type;
+    const void* in;
     std::ptrdiff_t in_stride;
     const int* columns;
-    float* out;
+    void* out;
     std::ptrdiff_t out_stride;
     int pixels, channels;
 };
 
 // In place, the rarer activations.
 struct ActivateTask {
-    float* values;
+    Type type;
+    void* values;
     std::ptrdiff_t stride;
     int pixels, channels;
     Activation activation;
+    const std::uint8_t* table;  // of bytes: what becomes of each
+};
+
+// out[c] (+)= sum over pixels of in[p * stride + c].
+struct SumTask {
+    Type type;  // of the map
+    const void* in;
+    std::ptrdiff_t stride;
+    int pixels, channels;
+    float* out;
+    bool accumulate;
+};
+
+// out[c] = scale * sum over `slots` of in[slot * stride + c], or channel_scale[c] times that + shift[c].
+struct MeanTask {
+    Type type;  // of the result
+    const float* in;
+    std::ptrdiff_t stride;
+    int slots, channels;
+    float scale;
+    void* out;
+    const float *channel_scale, *shift;  // null where nothing is in bytes
 };
 
 struct Kernels {
     const char* name;
-    int width;  // floats in a vector
+    int width;         // floats in a vector
+    bool groups_bf16;  // whether depthwise convolutions of bfloat16 go by groups; those of bytes always do
     void (*dense)(const DenseTask&);
     void (*depthwise)(const DepthwiseTask&);
     void (*combine)(const CombineTask&);
     void (*average)(const AverageTask&);
+    void (*maximum)(const MaximumTask&);
     void (*enlarge)(const EnlargeTask&);
     void (*activate)(const ActivateTask&);
-    // out[c] (+)= sum over pixels of in[p * stride + c].
-    void (*sum)(const float* in, std::ptrdiff_t stride, int pixels, int channels, float* out, bool accumulate);
+    void (*sum)(const SumTask&);
+    void (*mean)(const MeanTask&);
     // out[i] = in[i] * scale[i] + shift[i].
     void (*normalize)(const std::uint8_t* in, const float* scale, const float* shift, int count, float* out);
 };

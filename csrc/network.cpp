@@ -1,22 +1,23 @@
 #include "network.hpp"
 
+#include "lowering.hpp"
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
-#include <stdexcept>
 
 namespace ghostnets {
 
-Floats::Floats(std::size_t count) {
-    const std::size_t bytes = (std::max<std::size_t>(count, 1) * sizeof(float) + 63) / 64 * 64;
+Buffer::Buffer(std::size_t size) {
+    const std::size_t bytes = (std::max<std::size_t>(size, 1) + 63) / 64 * 64;
     void* memory = std::aligned_alloc(64, bytes);
     if (!memory) throw std::bad_alloc();
     std::memset(memory, 0, bytes);
-    data_.reset(static_cast<float*>(memory));
+    data_.reset(static_cast<std::byte*>(memory));
 }
 
-void Floats::Free::operator()(float* data) const { std::free(data); }
+void Buffer::Free::operator()(std::byte* data) const { std::free(data); }
 
 int Network::out_size(const Op& op, int size, bool vertical) {
     switch (op.kind) {
@@ -27,6 +28,9 @@ int Network::out_size(const Op& op, int size, bool vertical) {
             const int pad = vertical ? op.pad_h() : op.pad_w();
             return (size + 2 * pad - dilation * (kernel - 1) - 1) / op.stride + 1;
         }
+        case OpKind::pad: return vertical ? size : size + 2 * op.pad_w();
+        case OpKind::maximum:
+            return (size + op.border + op.border_end - op.dilation_h * (op.kernel_h - 1) - 1) / op.stride + 1;
         case OpKind::average: return std::max(1, size / 2);
         case OpKind::sum:
         case OpKind::mean: return 1;
@@ -34,251 +38,59 @@ int Network::out_size(const Op& op, int size, bool vertical) {
     }
 }
 
-namespace {
-
-void require(bool condition, const std::string& what) {
-    if (!condition) throw std::invalid_argument("the plan is damaged: " + what);
+DenseTask Network::dense_task(const Op& op, int first, int count) const {
+    const Layout &in = layouts[op.in], &out = layouts[op.out];
+    DenseTask task{};
+    task.in = in.type;
+    task.out_type = out.type;
+    task.segment_count = op.kernel_h * op.kernel_w * op.segments;
+    task.segment_groups = in.groups();
+    task.pixel_stride = std::ptrdiff_t(op.stride) * in.stride();
+    task.vector_stride = std::ptrdiff_t(op.depth);
+    task.weights = op.weights.data() + std::size_t(first) * op.depth * kernels.width * 4;
+    task.bias = op.bias.floats() + first * kernels.width;
+    task.scale = op.scale.floats() + first * kernels.width;
+    task.vectors = count;
+    task.columns = op.channels - first * kernels.width;
+    task.out_stride = out.stride();
+    task.least = op.least();
+    return task;
 }
-
-// Position of logical channel `index` among the padded floats of a pixel.
-int position(const Layout& layout, int index) {
-    return index / layout.channels * layout.padded() + index % layout.channels;
-}
-
-class Lowering {
-public:
-    Lowering(Network& network) : net_(network), width_(network.kernels.width), written_(network.layouts.size()) {}
-
-    void lower(const Node& node) {
-        require(node.stride >= 1 && node.dilation_h >= 1 && node.dilation_w >= 1, "a stride or dilation is below 1");
-        for (int map : {node.input, node.residual, node.gate}) require(map < int(written_.size()), "a map is missing");
-        const bool is_known = node.kind == "stem" || (node.input >= 0 && written_[node.input]);
-        require(is_known && (node.residual < 0 || written_[node.residual]) && (node.gate < 0 || written_[node.gate]),
-                "a node reads a map before it is written");
-        require(node.output >= 0 && node.output < int(written_.size()) && !written_[node.output],
-                "a map is written twice");
-        written_[node.output] = true;
-        if (node.kind == "stem") {
-            stem(node);
-        } else if (node.kind == "ghost") {
-            ghost(node);
-        } else if (node.kind == "depthwise") {
-            for (int s = 0; s < layout(node.output).segments; ++s)
-                depthwise(node, node.input, s, node.output, s, node.weight, node.bias, s);
-        } else if (node.kind == "pointwise") {
-            net_.ops.push_back(dense(node, node.input, node.output, layout(node.output), node.weight, node.bias));
-        } else if (node.kind == "average") {
-            each_segment(node.input, node.output, OpKind::average);
-        } else if (node.kind == "squeeze_excite") {
-            squeeze_excite(node);
-        } else if (node.kind == "pool") {
-            pool(node.input, node.output);
-            net_.features = layout(node.input).stride();
-        } else if (node.kind == "linear") {
-            net_.head.push_back(dense(node, node.input, node.output, layout(node.output), node.weight, node.bias));
-        } else {
-            require(false, "there is a node of unknown kind " + node.kind);
-        }
-    }
-
-private:
-    const Layout& layout(int map) const {
-        require(map >= 0 && map < int(net_.layouts.size()), "it names a map that it does not have");
-        return net_.layouts[map];
-    }
-
-    int new_map(Layout shape) {
-        net_.layouts.push_back(shape);
-        return int(net_.layouts.size()) - 1;
-    }
-
-    // The weights of rows (outputs) x columns (terms), packed [vector][term][width]; row r goes to position(r) of `to`.
-    template <class At>
-    Floats pack(const Layout& to, int depth, At at) const {
-        const int vectors = (to.stride() + width_ - 1) / width_;
-        Floats packed(std::size_t(vectors) * depth * width_);
-        for (int row = 0; row < to.segments * to.channels; ++row) {
-            const int column = position(to, row);
-            float* vector = packed.data() + std::size_t(column / width_) * depth * width_ + column % width_;
-            for (int k = 0; k < depth; ++k) vector[std::size_t(k) * width_] = at(row, k);
-        }
-        return packed;
-    }
-
-    Floats pack_bias(const Layout& to, const Tensor& bias) const {
-        Floats packed(round_up(to.stride(), width_));
-        for (int row = 0; row < to.segments * to.channels; ++row) packed.data()[position(to, row)] = bias.data[row];
-        return packed;
-    }
-
-    Op dense(const Node& node, int in, int out, const Layout& to, const Tensor& weight, const Tensor& bias) const {
-        const Layout& from = layout(in);
-        const int depth = from.segments * from.channels, rows = to.segments * to.channels;
-        require(weight.shape == std::vector<int>{rows, depth} && bias.shape == std::vector<int>{rows},
-                "a " + node.kind + " node has weights of another shape than its maps");
-        Op op{.kind = OpKind::dense, .in = in, .out = out, .channels = to.stride()};
-        op.activation = node.activation;
-        op.depth = depth;
-        op.vectors = (to.stride() + width_ - 1) / width_;
-        op.weights = pack(to, depth, [&](int row, int k) { return weight.data[std::size_t(row) * depth + k]; });
-        op.bias = pack_bias(to, bias);
-        return op;
-    }
-
-    void stem(const Node& node) {
-        const Layout& to = layout(node.output);
-        const int rows = to.segments * to.channels, planes = net_.in_channels;
-        require(net_.ops.empty() && node.weight.shape.size() == 4 && node.weight.size(0) == rows &&
-                    node.weight.size(1) == planes && node.bias.shape == std::vector<int>{rows},
-                "its stem has weights of another shape than its maps");
-        const int kh = node.weight.size(2), kw = node.weight.size(3), depth = planes * kh * kw;
-        Op input{.kind = OpKind::input, .out = node.input, .channels = planes};
-        input.kernel_w = kw;
-        input.starts_part = true;
-        net_.ops.push_back(std::move(input));
-        Op op{.kind = OpKind::dense, .in = node.input, .out = node.output, .channels = to.stride()};
-        op.is_stem = true;
-        op.kernel_h = kh;
-        op.kernel_w = kw;
-        op.stride = node.stride;
-        op.activation = node.activation;
-        op.depth = depth;
-        op.vectors = (to.stride() + width_ - 1) / width_;
-        const auto weight = [&](int row, int c, int y, int x) {
-            return node.weight.data[((std::size_t(row) * planes + c) * kh + y) * kw + x];
-        };
-        op.weights = pack(to, depth, [&](int row, int k) {  // bytes are interleaved: (y, x, c)
-            return weight(row, k % planes, k / (kw * planes), k / planes % kw);
-        });
-        op.planar_weights = pack(to, depth, [&](int row, int k) {  // planes are apart: (y, c, x)
-            return weight(row, k / kw % planes, k / (kw * planes), k % kw);
-        });
-        op.bias = pack_bias(to, node.bias);
-        net_.ops.push_back(std::move(op));
-    }
-
-    void depthwise(const Node& node, int in, int in_segment, int out, int out_segment, const Tensor& weight,
-                   const Tensor& bias, int weight_segment, int other = -1, Combine combine = Combine::none) {
-        const Layout from = layout(in), to = layout(out);
-        require(weight.shape.size() == 4 && weight.size(0) > weight_segment && weight.size(1) == to.channels &&
-                    bias.shape.size() == 2 && bias.size(0) == weight.size(0) && bias.size(1) == to.channels &&
-                    from.channels == to.channels && weight.size(2) % 2 == 1 && weight.size(3) % 2 == 1,
-                "a depthwise convolution has weights of another shape than its maps");
-        Op op{.kind = OpKind::depthwise, .in = in, .out = out, .other = other};
-        op.in_offset = in_segment * from.padded();
-        op.out_offset = op.other_offset = out_segment * to.padded();
-        op.channels = to.padded();
-        op.kernel_h = weight.size(2);
-        op.kernel_w = weight.size(3);
-        op.stride = node.stride;
-        op.dilation_h = node.dilation_h;
-        op.dilation_w = node.dilation_w;
-        op.activation = node.activation;
-        op.combine = combine;
-        const int taps = op.kernel_h * op.kernel_w;
-        op.weights = Floats(std::size_t(taps) * op.channels);
-        op.bias = Floats(op.channels);
-        for (int c = 0; c < to.channels; ++c) {
-            const std::size_t row = std::size_t(weight_segment) * to.channels + c;
-            op.bias.data()[c] = bias.data[row];
-            for (int k = 0; k < taps; ++k) op.weights.data()[std::size_t(k) * op.channels + c] = weight.data[row * taps + k];
-        }
-        net_.ops.push_back(std::move(op));
-    }
-
-    // The primary convolution writes the first segment, the cheap operations the others. Where something is added or
-    // multiplied at the end, the cheap operations need the maps without it, so these go to a map of their own.
-    void ghost(const Node& node) {
-        const Layout to = layout(node.output);
-        const Layout half{1, to.channels};
-        Combine combine = Combine::none;
-        int other = -1;
-        if (node.gate >= 0) {
-            require(node.residual < 0, "a Ghost module has a gate and a residual");
-            combine = Combine::multiply;
-            other = new_map(to);
-            each_segment(node.gate, other, OpKind::enlarge, node.input);
-        } else if (node.residual >= 0) {
-            require(layout(node.residual).stride() == to.stride(), "a residual has another shape than its sum");
-            combine = Combine::add;
-            other = node.residual;
-        }
-        const int intrinsic = other >= 0 ? new_map(half) : node.output;
-        net_.ops.push_back(dense(node, node.input, intrinsic, half, node.weight, node.bias));
-        if (other >= 0) {
-            Op op{.kind = OpKind::combine, .in = intrinsic, .out = node.output, .other = other};
-            op.channels = to.padded();
-            op.combine = combine;
-            net_.ops.push_back(std::move(op));
-        }
-        for (int s = 1; s < to.segments; ++s)
-            depthwise(node, intrinsic, 0, node.output, s, node.second_weight, node.second_bias, s - 1, other, combine);
-        starts_part_ = combine == Combine::add;
-    }
-
-    void each_segment(int in, int out, OpKind kind, int like = -1) {
-        const Layout shape = layout(in);
-        require(layout(out).stride() == shape.stride(), "two maps that must be alike differ");
-        for (int s = 0; s < shape.segments; ++s) {
-            Op op{.kind = kind, .in = in, .out = out, .other = like};
-            op.in_offset = op.out_offset = op.other_offset = s * shape.padded();
-            op.channels = shape.padded();
-            if (kind == OpKind::average) op.stride = 2;
-            if (kind == OpKind::scale) op.combine = Combine::multiply;
-            net_.ops.push_back(std::move(op));
-        }
-    }
-
-    void pool(int in, int out) {
-        const int sums = new_map(layout(in));
-        each_segment(in, sums, OpKind::sum);
-        Op mean{.kind = OpKind::mean, .in = sums, .out = out, .channels = layout(in).stride()};
-        mean.other = in;
-        mean.starts_part = true;
-        net_.ops.push_back(std::move(mean));
-    }
-
-    void squeeze_excite(const Node& node) {
-        const Layout shape = layout(node.input);
-        const int means = new_map(shape), squeezed = new_map({1, node.weight.size(0)}), gates = new_map(shape);
-        pool(node.input, means);
-        Node layer = node;
-        layer.activation = Activation::relu;
-        net_.ops.push_back(dense(layer, means, squeezed, layout(squeezed), node.weight, node.bias));
-        layer.activation = node.activation;
-        net_.ops.push_back(dense(layer, squeezed, gates, shape, node.second_weight, node.second_bias));
-        const std::size_t first = net_.ops.size();
-        each_segment(node.input, node.output, OpKind::scale, gates);
-        net_.ops[first].starts_part = true;
-    }
-
-    Network& net_;
-    const int width_;
-    std::vector<bool> written_;  // maps of the plan
-
-public:
-    bool starts_part_ = false;  // whether the next node does
-};
-
-}  // namespace
 
 Network::Network(const PlanSource& source, const Kernels& chosen)
     : kernels(chosen), layouts(source.layouts), in_channels(source.in_channels), scale(source.scale),
       shift(source.shift) {
     for (const Layout& layout : layouts) require(layout.segments > 0 && layout.channels > 0, "a map has no channels");
     require(int(scale.size()) == in_channels && int(shift.size()) == in_channels, "its normalisation has other channels");
-    Lowering lowering(*this);
+    for (Layout& layout : layouts) layout.type = source.precision;
+    for (const Node& node : source.nodes)  // images come as float32, and logits leave as that
+        if (node.kind == "stem" && node.input >= 0 && node.input < int(layouts.size())) layouts[node.input].type = Type::f32;
+    const int last = source.nodes.empty() ? -1 : source.nodes.back().output;
+    if (last >= 0 && last < int(layouts.size())) layouts[last].type = Type::f32;
+    Lowering lowering(*this, source);
     for (const Node& node : source.nodes) {
         const bool starts_part = lowering.starts_part_;
         lowering.starts_part_ = false;
-        const std::size_t first = ops.size();
+        const std::size_t first = ops.size(), first_in_head = head.size();
         lowering.lower(node);
         if (starts_part && ops.size() > first) ops[first].starts_part = true;
+        for (std::size_t i = first; i < ops.size(); ++i) ops[i].node = int(nodes.size());
+        for (std::size_t i = first_in_head; i < head.size(); ++i) head[i].node = int(nodes.size());
+        nodes.emplace_back(node.name, node.kind);
     }
-    require(!ops.empty() && ops.front().kind == OpKind::input && ops.back().kind == OpKind::mean,
+    require(!ops.empty() && ops.front().kind == OpKind::input, "it does not begin with images");
+    const bool pools = ops.back().kind == OpKind::mean;
+    require(pools ? outputs.empty() : !outputs.empty() && ops.back().kind == OpKind::output && head.empty(),
             "it does not lead from images to their features");
-    outputs = head.empty() ? layouts[ops.back().in].segments * layouts[ops.back().in].channels
-                           : layouts[head.back().out].channels;
+    if (pools) outputs.push_back({head.empty() ? ops.back().out : head.back().out, {}});
+    require(outputs.size() == source.orders.size(), "its outputs are not those that it lists");
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+        const Layout& layout = layouts[outputs[i].map];
+        for (int index : source.orders[i]) {
+            require(index >= 0 && index < layout.segments * layout.channels, "an output has a channel that its map has not");
+            outputs[i].positions.push_back(position(layout, index));
+        }
+    }
 }
 
 }  // namespace ghostnets

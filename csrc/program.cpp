@@ -7,14 +7,16 @@ namespace ghostnets {
 
 namespace {
 
-// A part whose largest map takes more floats than this for each thread, and is this wide, runs by rows.
-constexpr long kRowModeFloats = 64 * 1024;
+// A part whose largest map takes more bytes than this for each thread, and is this wide, runs by rows.
+constexpr long kRowModeBytes = 256 * 1024;
 constexpr int kRowModeWidth = 24;
+// A convolution with more bytes of weights than this does not: they would pass through the caches once for every row.
+constexpr std::size_t kRowModeWeights = 256 * 1024;
 
 }  // namespace
 
-Program::Program(const Network& network, int images, int height, int width, int threads)
-    : net_(network), images_(images), threads_(threads), places_(network.layouts.size()),
+Program::Program(const Network& network, int images, int height, int width, int threads, bool keeps_all)
+    : net_(network), images_(images), threads_(threads), keeps_all_(keeps_all), places_(network.layouts.size()),
       sum_slots_(network.layouts.size(), 1), items_(threads), enlarged_columns_(network.layouts.size()) {
     places_[net_.ops.front().out].height = height;
     places_[net_.ops.front().out].width = width;
@@ -47,7 +49,7 @@ void Program::measure() {
         if (op.kind == OpKind::input) {
             out.stride = net_.in_channels;
             out.pitch = std::ptrdiff_t(net_.in_channels) * (out.width + 2 * op.pad_w());
-            zeros_size_ = out.pitch;
+            zeros_size_ = std::max(zeros_size_, pitch_bytes(op.out));
             continue;
         }
         const Place& like = places_[op.kind == OpKind::enlarge ? op.other : op.in];
@@ -55,13 +57,15 @@ void Program::measure() {
         out.width = Network::out_size(op, like.width, false);
         out.stride = net_.layouts[op.out].stride();
         out.pitch = out.stride * out.width;
+        if (op.kind == OpKind::pad) zeros_size_ = std::max(zeros_size_, pitch_bytes(op.out));
         if (op.kind == OpKind::enlarge && enlarged_columns_[op.out].empty())
             for (int x = 0; x < out.width; ++x) enlarged_columns_[op.out].push_back(nearest(x, places_[op.in].width, out.width));
     }
     std::size_t segments = 1;
     for (const Op& op : net_.ops) {
         segments = std::max<std::size_t>(segments, op.is_stem ? op.kernel_h * net_.in_channels : op.kernel_h + 1);
-        if (op.kind == OpKind::dense) segments = std::max<std::size_t>(segments, net_.layouts[op.in].segments);
+        if (op.kind == OpKind::dense)
+            segments = std::max<std::size_t>(segments, op.kernel_h * op.kernel_w * op.segments);
     }
     pointers_size_ = segments;
 }
@@ -72,13 +76,15 @@ void Program::find_parts() {
     for (int first = 0, last; first < count; first = last) {
         last = first + 1;
         while (last < count && !net_.ops[last].starts_part) ++last;
-        bool by_row = false;
+        bool by_row = false, is_heavy = false;
         for (int i = first; i < last; ++i) {
+            is_heavy |= net_.ops[i].is_spatial() && net_.ops[i].weight_bytes > kRowModeWeights;
             const Place& out = places_[net_.ops[i].out];
-            const long floats = long(out.height) * out.pitch;
-            by_row |= net_.ops[i].kind == OpKind::input || (floats > kRowModeFloats * threads_ && out.width >= kRowModeWidth);
+            const long bytes = long(out.height) * long(pitch_bytes(net_.ops[i].out));
+            by_row |= net_.ops[i].kind == OpKind::input || (bytes > kRowModeBytes * threads_ && out.width >= kRowModeWidth);
         }
-        if (by_row && threads_ > 1 && keeps_what_it_reads(first, last)) {
+        if (net_.ops[first].kind != OpKind::input) by_row &= !is_heavy;
+        if (by_row && (keeps_all_ || (threads_ > 1 && keeps_what_it_reads(first, last)))) {
             if (net_.ops[first].kind == OpKind::input) {
                 last = first + 2;  // the stem alone
             } else {
@@ -117,14 +123,19 @@ void Program::place() {
         for (int i = parts_[p].first; i < parts_[p].last; ++i)
             for (int map : {net_.ops[i].in, net_.ops[i].out, net_.ops[i].reads_other() ? net_.ops[i].other : -1})
                 if (map >= 0) lives[map] = {std::min(lives[map].from, p), std::max(lives[map].to, p)};
+    if (keeps_all_)
+        for (Life& life : lives) life.to = count;
     for (int p = 0; p < count; ++p)
         for (int i = parts_[p].first; i < parts_[p].last; ++i) {
             const Op& op = net_.ops[i];
             Place& place = places_[op.out];
             if (place.kind != Place::nowhere) continue;
-            if (op.kind == OpKind::mean) {
+            if (op.kind == OpKind::output) {
+                place.kind = Place::callers;
+            } else if (op.kind == OpKind::mean) {
                 place.kind = i + 1 == int(net_.ops.size()) ? Place::pooled : Place::replicated;
-            } else if (parts_[p].by_row && op.kind != OpKind::sum && lives[op.out].from == p && lives[op.out].to == p) {
+            } else if (op.kind == OpKind::input ||
+                       (parts_[p].by_row && op.kind != OpKind::sum && lives[op.out].from == p && lives[op.out].to == p)) {
                 place.kind = Place::ring;
             } else {
                 place.kind = Place::shared;
@@ -148,7 +159,7 @@ void Program::place() {
         Place& place = places_[map];
         if (place.kind == Place::shared && alias[map] < 0) {
             const std::size_t slots = std::max(sum_slots_[map], 1);
-            const std::size_t size = (slots * images_ * place.height * place.pitch + 31) / 16 * 16;
+            const std::size_t size = (slots * images_ * place.height * pitch_bytes(map) + 127) / 64 * 64;
             std::sort(taken.begin(), taken.end(), [](const Taken& a, const Taken& b) { return a.from < b.from; });
             std::size_t at = 0;
             for (const Taken& other : taken)
@@ -160,12 +171,23 @@ void Program::place() {
         } else if (place.kind == Place::ring || place.kind == Place::replicated) {
             const std::size_t rows = place.kind == Place::ring ? place.rows : images_;
             place.offset = own[lives[map].from];
-            own[lives[map].from] += (rows * place.pitch + 31) / 16 * 16;
+            own[lives[map].from] += (rows * pitch_bytes(map) + 127) / 64 * 64;
             own_size_ = std::max(own_size_, own[lives[map].from]);
         }
     }
     for (int map = 0; map < maps; ++map)
         if (alias[map] >= 0) places_[map].offset = places_[alias[map]].offset;
+}
+
+double Program::map_bytes(const Op& op) const {
+    double bytes = 0;
+    for (const int map : {op.in, op.out, op.reads_other() ? op.other : -1})
+        if (map >= 0) {
+            const Place& place = places_[map];
+            const double channels = op.kind == OpKind::dense && map == op.in ? op.segments * net_.layouts[map].padded() : op.channels;
+            bytes += channels * place.height * place.width * size_of(type(map));
+        }
+    return bytes * images_;
 }
 
 int Program::row_count(const Op& op) const { return places_[op.kind == OpKind::sum ? op.in : op.out].height; }

@@ -25,20 +25,22 @@ struct Item {
 };
 
 struct Place {
-    enum Kind { nowhere, shared, ring, replicated, pooled } kind = nowhere;
+    enum Kind { nowhere, shared, ring, replicated, pooled, callers } kind = nowhere;
     int height = 0, width = 0;
     int rows = 0;                  // of a ring
-    std::ptrdiff_t stride = 0, pitch = 0;  // floats of a pixel and of a row
-    std::size_t offset = 0;        // in the shared or in the thread's memory
+    std::ptrdiff_t stride = 0, pitch = 0;  // values of a pixel and of a row
+    std::size_t offset = 0;        // in bytes, in the shared or in the thread's memory
 };
 
 // What a thread needs beside the program itself.
 struct Memory {
-    float* shared;      // one for all threads of the program
-    float* own;         // one for each thread
-    const float* zeros;
-    const float** pointers;
-    float* pooled;      // [image][features], where the mean over all pixels goes
+    std::byte* shared;      // one for all threads of the program
+    std::byte* own;         // one for each thread
+    const std::byte* zeros;
+    const void** pointers;
+    std::byte* pooled;      // [image][features], where the mean over all pixels goes
+    float* const* outputs;  // maps of all images, where maps are the result
+    int first_image;        // of the program among them
 };
 
 struct Images {
@@ -57,20 +59,41 @@ inline int nearest(int index, int from, int to) {
 
 class Program {
 public:
-    Program(const Network& network, int images, int height, int width, int threads);
+    // keeps_all: nothing is fused and no map shares its memory with another, so that all can be looked at afterwards.
+    Program(const Network& network, int images, int height, int width, int threads, bool keeps_all = false);
 
-    // Runs one thread's items; `wait` is the barrier. All threads of the program must run.
-    template <class Wait>
-    void run(const Memory& memory, const Images& images, int thread, Wait&& wait) const {
+    // Runs one thread's items; `wait` is the barrier. All threads of the program must run. `done` hears the operation of
+    // each item after it, -1 after a barrier.
+    template <class Wait, class Done>
+    void run(const Memory& memory, const Images& images, int thread, Wait&& wait, Done&& done) const {
         for (const Item& item : items_[thread]) {
             if (item.op < 0) {
                 wait();
             } else {
                 run(memory, images, item);
             }
+            done(item.op);
         }
     }
 
+    int images() const { return images_; }
+
+    // Bytes that an operation reads and writes, without weights, and its multiply-adds, for all images of the program.
+    double map_bytes(const Op& op) const;
+    double macs(const Op& op) const {
+        return op.macs * images_ * places_[op.out].height * places_[op.out].width;
+    }
+
+    // (height, width) of a map that the caller gets.
+    std::pair<int, int> output_size(int index) const {
+        const Place& place = places_[net_.outputs[index].map];
+        return {place.height, place.width};
+    }
+
+    // The values of a map that was kept, (pixels of all images, segments * channels); none of any other.
+    std::vector<float> values(const Memory& memory, int map) const;
+
+    // In bytes; pointers are counted.
     std::size_t shared_size() const { return shared_size_; }
     std::size_t own_size() const { return own_size_; }
     std::size_t zeros_size() const { return zeros_size_; }
@@ -112,13 +135,19 @@ private:
     void run_input(const Memory& memory, const Images& images, const Op& op, int image, int row) const;
     void run_dense_row(const Memory& memory, const Images& images, const Op& op, int image, int row) const;
     void run_dense_block(const Memory& memory, const Op& op, const Item& item) const;
+    void run_dense_rows(const Memory& memory, const Op& op, const Item& item) const;
+    void point_at(const Memory& memory, const Op& op, int image, int row) const;
+    void run_output(const Memory& memory, const Op& op, int image, int row) const;
     void run_rows(const Memory& memory, const Op& op, int image, int row, int rows, int first, int count) const;
     void run_sum(const Memory& memory, const Op& op, const Item& item) const;
     void run_mean(const Memory& memory, const Op& op) const;
-    float* pixels(const Memory& memory, int map, int image, int row) const;
+    std::byte* pixels(const Memory& memory, int map, int image, int row, std::ptrdiff_t offset = 0) const;
+    Type type(int map) const { return net_.layouts[map].type; }
+    std::size_t pitch_bytes(int map) const { return places_[map].pitch * size_of(type(map)); }
 
     const Network& net_;
     const int images_, threads_;
+    const bool keeps_all_;
     std::vector<Place> places_;   // of each map
     std::vector<Part> parts_;
     std::vector<int> sum_slots_;  // of each map: how many shares its sums come in

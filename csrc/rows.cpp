@@ -36,6 +36,11 @@ std::vector<Program::Need> Program::needs(const Part& part, int index, int row) 
                 add(op.in, op.in_offset, op.channels, low, low + op.dilation_h * (op.kernel_h - 1));
                 break;
             }
+            case OpKind::maximum: {
+                const int low = row * op.stride - op.border;
+                add(op.in, op.in_offset, op.channels, low, low + op.dilation_h * (op.kernel_h - 1));
+                break;
+            }
             case OpKind::average: add(op.in, op.in_offset, op.channels, 2 * row, 2 * row + std::min(2, height) - 1); break;
             case OpKind::enlarge: {
                 const int from = nearest(row, height, places_[op.out].height);

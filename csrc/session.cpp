@@ -11,17 +11,17 @@ constexpr int kImagesTogether = 4;  // that one thread takes at a time: their la
 constexpr std::size_t kSchedulesKept = 16;
 
 template <class Size>
-void grow(Size& size, Size wanted, std::vector<Floats>& memory, int count) {
+void grow(Size& size, Size wanted, std::vector<Buffer>& memory, int count) {
     if (wanted <= size && !memory.empty()) return;
     size = std::max(size, wanted);
     memory.clear();
     for (int i = 0; i < count; ++i) memory.emplace_back(size);
 }
 
-void grow(std::size_t& size, std::size_t wanted, Floats& memory) {
+void grow(std::size_t& size, std::size_t wanted, Buffer& memory) {
     if (wanted <= size && memory.data()) return;
     size = std::max(size, wanted);
-    memory = Floats(size);
+    memory = Buffer(size);
 }
 
 }  // namespace
@@ -76,66 +76,137 @@ void Session::reserve(const Schedule& schedule, int count) {
     for (auto& list : pointers_) list.resize(std::max(list.size(), pointers));
     if (std::size_t(count) > size_head_) {
         size_head_ = count;
-        pooled_ = Floats(size_head_ * network_.features);
+        pooled_ = Buffer(size_head_ * network_.features_bytes());
         head_.clear();
-        for (const Op& op : network_.head) head_.emplace_back(size_head_ * op.channels);
+        for (const Op& op : network_.head) head_.emplace_back(size_head_ * op.channels * size_of(network_.layouts[op.out].type));
     }
 }
 
 // The linear layers, over all images at once: their weights are most of the network's and are read once.
-void Session::run_head(int thread, int count) {
-    const float* in = pooled_.data();
+template <class Done>
+void Session::run_head(int thread, int count, const Done& done) {
+    const std::byte* in = pooled_.data();
     const int threads = team_.size(), width = network_.kernels.width;
     for (std::size_t i = 0; i < network_.head.size(); ++i) {
         const Op& op = network_.head[i];
-        const Layout& layout = network_.layouts[op.in];
-        const int from = long(op.vectors) * thread / threads, to = long(op.vectors) * (thread + 1) / threads;
-        if (i > 0) team_.barrier().wait();
-        for (int s = 0; s < layout.segments; ++s) pointers_[thread][s] = in + s * layout.padded();
-        DenseTask task{};
+        const Layout &from = network_.layouts[op.in], &to = network_.layouts[op.out];
+        const int first = share(op.vectors, thread, threads), end = share(op.vectors, thread + 1, threads);
+        if (i > 0) {
+            team_.barrier().wait();
+            done(thread, -1);
+        }
+        for (int s = 0; s < from.segments; ++s) pointers_[thread][s] = in + s * from.padded() * size_of(from.type);
+        DenseTask task = network_.dense_task(op, first, end - first);
         task.segments = pointers_[thread].data();
-        task.segment_count = layout.segments;
-        task.segment_length = layout.channels;
-        task.pixel_stride = layout.stride();
-        task.vector_stride = std::ptrdiff_t(op.depth) * width;
-        task.weights = op.weights.data() + from * task.vector_stride;
-        task.bias = op.bias.data() + from * width;
-        task.vectors = to - from;
-        task.columns = op.channels - from * width;
-        task.out = head_[i].data() + from * width;
-        task.out_stride = op.channels;
+        task.out = head_[i].data() + first * width * size_of(to.type);
         task.pixels = count;
-        task.least = op.least();
         network_.kernels.dense(task);
+        done(thread, int(network_.ops.size() + i));
         in = head_[i].data();
     }
 }
 
-void Session::run(const Images& images, int count, int height, int width, float* logits) {
+std::vector<std::vector<float>> Session::observe(const Images& images, int height, int width) {
     const std::lock_guard<std::mutex> lock(turn_);
-    const Schedule& plan = schedule(count, height, width);
-    reserve(plan, count);
+    const Program program(network_, 1, height, width, 1, true);
+    Schedule sizes;
+    sizes.shared_alone = program.shared_size();
+    sizes.own = program.own_size();
+    sizes.zeros = program.zeros_size();
+    sizes.pointers = program.pointers_size();
+    reserve(sizes, 1);
+    const Memory memory{alone_[0].data(), own_[0].data(), zeros_.data(), pointers_[0].data(), pooled_.data(), nullptr, 0};
+    program.run(memory, images, 0, [] {}, [](int) {});
+    run_head(0, 1, [](int, int) {});
+    std::vector<std::vector<float>> found;
+    for (int map = 0; map < int(network_.layouts.size()); ++map) found.push_back(program.values(memory, map));
+    for (std::size_t i = 0; i < network_.head.size(); ++i) {
+        const Layout& layout = network_.layouts[network_.head[i].out];
+        for (int c = 0; c < layout.segments * layout.channels; ++c)
+            found[network_.head[i].out].push_back(head_[i].floats()[position(layout, c)]);
+    }
+    return found;
+}
+
+template <class Done>
+void Session::run_all(const Schedule& plan, const Images& images, int count, int height, int width,
+                      const std::vector<float*>& outputs, const Done& done) {
     const std::size_t image_size = std::size_t(height) * width * network_.in_channels * (images.bytes ? 1 : sizeof(float));
-    const auto memory = [&](int thread, float* shared, int image) {
+    const auto memory = [&](int thread, std::byte* shared, int image) {
         return Memory{shared, own_[thread].data(), zeros_.data(), pointers_[thread].data(),
-                      pooled_.data() + std::size_t(image) * network_.features};
+                      pooled_.data() + image * network_.features_bytes(), outputs.data(), image};
     };
     const auto from = [&](int image) {
         return Images{static_cast<const char*>(images.data) + image * image_size, images.bytes};
     };
     team_.run([&](int thread) {
+        const auto done_here = [&](int op) { done(thread, op); };
         for (const Piece& piece : plan.alone[thread])
-            piece.program->run(memory(thread, alone_[thread].data(), piece.image), from(piece.image), 0, [] {});
+            piece.program->run(memory(thread, alone_[thread].data(), piece.image), from(piece.image), 0, [] {}, done_here);
         for (const Piece& piece : plan.together)
             piece.program->run(memory(thread, together_.data(), piece.image), from(piece.image), thread,
-                               [this] { team_.barrier().wait(); });
-        if (!plan.alone[thread].empty()) team_.barrier().wait();
-        run_head(thread, count);
+                               [this] { team_.barrier().wait(); }, done_here);
+        if (!plan.alone[thread].empty()) {
+            team_.barrier().wait();
+            done_here(-1);
+        }
+        run_head(thread, count, done);
     });
-    const Op& last = network_.head.back();
+    if (!network_.gives_maps()) copy_vectors(count, outputs[0]);
+}
+
+void Session::run(const Images& images, int count, int height, int width, const std::vector<float*>& outputs) {
+    const std::lock_guard<std::mutex> lock(turn_);
+    const Schedule& plan = schedule(count, height, width);
+    reserve(plan, count);
+    run_all(plan, images, count, height, width, outputs, [](int, int) {});
+}
+
+std::vector<NodeProfile> Session::profile(const Images& images, int count, int height, int width,
+                                          const std::vector<float*>& outputs) {
+    const std::lock_guard<std::mutex> lock(turn_);
+    const Schedule& plan = schedule(count, height, width);
+    reserve(plan, count);
+    const std::size_t ops = network_.ops.size(), all = ops + network_.head.size();
+    std::vector<StopWatch> watches(threads(), StopWatch(all + 1));
+    const auto done = [&](int thread, int op) { watches[thread].stop(op < 0 ? all : std::size_t(op)); };
+    for (StopWatch& watch : watches) watch.start();
+    run_all(plan, images, count, height, width, outputs, done);
+
+    std::vector<NodeProfile> rows;
+    for (const auto& [name, kind] : network_.nodes) rows.push_back({name, kind});
+    rows.push_back({"", "waiting"});
+    const Program& program = *plan.programs[0];
+    const double pieces = count / double(program.images());  // all programs do the same for each image
+    for (std::size_t i = 0; i <= all; ++i) {
+        const Op* op = i < ops ? &network_.ops[i] : i < all ? &network_.head[i - ops] : nullptr;
+        NodeProfile& row = op ? rows[op->node] : rows.back();
+        for (const StopWatch& watch : watches) row.seconds += watch.seconds[i] / threads();
+        if (!op) break;
+        row.weight_bytes += double(op->weight_bytes);
+        row.macs += i < ops ? program.macs(*op) * pieces : op->macs * count;
+        row.map_bytes += i < ops ? program.map_bytes(*op) * pieces : 4.0 * count * op->channels;
+    }
+    return rows;
+}
+
+// What the last linear layer, or the mean over all pixels, left, in the order of the network's channels.
+void Session::copy_vectors(int count, float* to) const {
+    const Output& output = network_.outputs[0];
+    const std::byte* from = network_.head.empty() ? pooled_.data() : head_.back().data();
+    const Layout& layout = network_.layouts[output.map];
     for (int image = 0; image < count; ++image)
-        std::memcpy(logits + std::size_t(image) * network_.outputs, head_.back().data() + std::size_t(image) * last.channels,
-                    network_.outputs * sizeof(float));
+        for (const int position : output.positions)
+            *to++ = get(from, layout.type, std::size_t(image) * layout.stride() + position);
+}
+
+std::vector<std::pair<int, int>> Session::output_sizes(int count, int height, int width) {
+    const std::lock_guard<std::mutex> lock(turn_);
+    std::vector<std::pair<int, int>> sizes;
+    for (std::size_t i = 0; i < network_.outputs.size(); ++i)
+        sizes.push_back(network_.gives_maps() ? schedule(count, height, width).programs[0]->output_size(int(i))
+                                              : std::pair(1, 1));
+    return sizes;
 }
 
 }  // namespace ghostnets

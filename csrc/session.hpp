@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "network.hpp"
+#include "profile.hpp"
 #include "program.hpp"
 #include "threads.hpp"
 
@@ -18,8 +19,21 @@ class Session {
 public:
     Session(const PlanSource& plan, const Kernels& kernels, int threads);
 
-    // images -> logits (count, outputs), C order. Calls from several threads take turns.
-    void run(const Images& images, int count, int height, int width, float* logits);
+    // images -> the outputs of the network: a vector for each image, or maps (count, channels, H', W'); C order. Calls
+    // from several threads take turns.
+    void run(const Images& images, int count, int height, int width, const std::vector<float*>& outputs);
+
+    // As `run`, with the time of every node; the last row, "waiting", is the time at barriers. A clock at every row of
+    // an operation costs some per cent.
+    std::vector<NodeProfile> profile(const Images& images, int count, int height, int width,
+                                     const std::vector<float*>& outputs);
+
+    // Height and width of each output for images of this size; of a vector 1 and 1.
+    std::vector<std::pair<int, int>> output_sizes(int count, int height, int width);
+
+    // Runs one image through a float32 network and returns the values of every map, (pixels, segments * channels), by
+    // its index; nothing for the images and for what squeeze-and-excitation squeezes. For sessions of one thread.
+    std::vector<std::vector<float>> observe(const Images& images, int height, int width);
 
     const Network& network() const { return network_; }
     int threads() const { return team_.size(); }
@@ -40,17 +54,22 @@ private:
 
     Schedule& schedule(int count, int height, int width);
     void reserve(const Schedule& schedule, int count);
-    void run_head(int thread, int count);
+    template <class Done>
+    void run_all(const Schedule& plan, const Images& images, int count, int height, int width,
+                 const std::vector<float*>& outputs, const Done& done);
+    template <class Done>
+    void run_head(int thread, int count, const Done& done);
+    void copy_vectors(int count, float* to) const;
 
     const Network network_;
     Team team_;
     std::mutex turn_;
     std::list<std::pair<Shape, Schedule>> schedules_;  // the latest first
     std::size_t size_alone_ = 0, size_together_ = 0, size_own_ = 0, size_zeros_ = 0, size_pointers_ = 0, size_head_ = 0;
-    std::vector<Floats> alone_, own_;  // of each thread
-    Floats together_, zeros_, pooled_;
-    std::vector<Floats> head_;         // outputs of each linear layer
-    std::vector<std::vector<const float*>> pointers_;
+    std::vector<Buffer> alone_, own_;  // of each thread
+    Buffer together_, zeros_, pooled_;
+    std::vector<Buffer> head_;         // outputs of each linear layer
+    std::vector<std::vector<const void*>> pointers_;
 };
 
 }  // namespace ghostnets

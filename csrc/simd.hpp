@@ -7,7 +7,13 @@
 #include <cstddef>
 #include <cstdint>
 
-#if defined(__AVX512F__)
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512BF16__) && defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
+#define GHOSTNETS_ISA avx512_bf16
+#elif defined(__AVX512F__)
 #define GHOSTNETS_ISA avx512
 #elif defined(__AVX2__)
 #define GHOSTNETS_ISA avx2
@@ -36,9 +42,40 @@ template <int N>
 struct VectorOf {
     typedef float Float __attribute__((vector_size(N * sizeof(float))));
     typedef std::int32_t Int __attribute__((vector_size(N * sizeof(float))));
+    typedef std::uint32_t Word __attribute__((vector_size(N * sizeof(float))));
+    typedef std::uint16_t Short __attribute__((vector_size(N * sizeof(std::uint16_t))));
+    typedef std::uint8_t Byte __attribute__((vector_size(N)));
 };
 template <int N>
 using Floats = typename VectorOf<N>::Float;
+template <int N>
+using Ints = typename VectorOf<N>::Int;
+template <int N>
+using Words = typename VectorOf<N>::Word;
+
+template <int N>
+inline Floats<N> as_floats(Words<N> bits) {
+    return reinterpret_cast<Floats<N>>(bits);
+}
+
+template <int N>
+inline Words<N> as_words(Floats<N> value) {
+    return reinterpret_cast<Words<N>>(value);
+}
+
+// Two vectors of 8 as one of 16, and its halves.
+template <class V16, class V8>
+inline V16 joined(V8 a, V8 b) {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+template <class V8, class V16>
+inline V8 lower_half(V16 both) {
+    return __builtin_shufflevector(both, both, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+template <class V8, class V16>
+inline V8 upper_half(V16 both) {
+    return __builtin_shufflevector(both, both, 8, 9, 10, 11, 12, 13, 14, 15);
+}
 
 template <int N>
 inline Floats<N> load(const float* from) {
@@ -47,35 +84,36 @@ inline Floats<N> load(const float* from) {
     return value;
 }
 
-template <int N>
-inline void store(float* to, Floats<N> value) {
-    __builtin_memcpy(to, &value, sizeof value);
-}
-
-// The first half of a vector: the map's padding may end there.
-template <int N>
-inline void store_half(float* to, Floats<N> value) {
-    __builtin_memcpy(to, &value, sizeof value / 2);
-}
-
+// Of a number and not-a-number, `b`. g++ makes two instructions of the comparison where there is one.
 template <int N>
 inline Floats<N> maximum(Floats<N> a, Floats<N> b) {
+#if defined(__AVX512F__)
+    if constexpr (N == 16) return _mm512_max_ps(a, b);
+#endif
+#if defined(__AVX2__)
+    if constexpr (N == 8) return _mm256_max_ps(a, b);
+#endif
     return a > b ? a : b;
 }
 
 template <int N>
 inline Floats<N> minimum(Floats<N> a, Floats<N> b) {
+#if defined(__AVX512F__)
+    if constexpr (N == 16) return _mm512_min_ps(a, b);
+#endif
+#if defined(__AVX2__)
+    if constexpr (N == 8) return _mm256_min_ps(a, b);
+#endif
     return a < b ? a : b;
 }
 
 // e^x to about 2 units in the last place: 2^n by the exponent bits, the rest by a polynomial (Cephes' expf).
 template <int N>
 inline Floats<N> exponential(Floats<N> x) {
-    using Int = typename VectorOf<N>::Int;
     const Floats<N> zero{};
     x = minimum<N>(maximum<N>(x, zero - 87.0f), zero + 88.0f);
     const Floats<N> scaled = x * 1.44269504f;
-    const Int n = __builtin_convertvector(scaled + (scaled < zero ? zero - 0.5f : zero + 0.5f), Int);
+    const Ints<N> n = __builtin_convertvector(scaled + (scaled < zero ? zero - 0.5f : zero + 0.5f), Ints<N>);
     const Floats<N> rounded = __builtin_convertvector(n, Floats<N>);
     const Floats<N> r = (x - rounded * 0.693359375f) + rounded * 2.12194440e-4f;
     Floats<N> p = zero + 1.9875691500e-4f;
@@ -85,10 +123,8 @@ inline Floats<N> exponential(Floats<N> x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     const Floats<N> mantissa = p * r * r + r + 1.0f;
-    const Int bits = (n + 127) << 23;
-    Floats<N> power;
-    __builtin_memcpy(&power, &bits, sizeof power);
-    return mantissa * power;
+    const Ints<N> bits = (n + 127) << 23;
+    return mantissa * as_floats<N>(Words<N>(bits));
 }
 
 }  // namespace ghostnets::GHOSTNETS_ISA

@@ -1,16 +1,19 @@
 // Random networks at random sizes on several threads; built by scripts/sanitize_engine and scripts/check_neon.
 //
 // Sessions of the same network must agree: to the bit between repeated runs, and within rounding between instruction
-// sets, numbers of threads and batches. That what they agree on is right is tested against torch, in tests/engine.
+// sets, numbers of threads and batches, in every precision. That what they agree on is right is tested against torch, in
+// tests/engine.
 //
 //   stress SECONDS    checks for so long
-//   stress -N         prints the outputs of N networks, the same ones on every processor
+//   stress -N         prints tolerance and outputs of N networks, the same ones on every processor
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <numeric>
 #include <random>
 #include <thread>
 
@@ -81,7 +84,7 @@ struct RandomPlan {
 
     int like(const char* kind, int in) {
         const int out = map(layout(in));
-        source.nodes.push_back({.kind = kind, .input = in, .output = out});
+        source.nodes.push_back({.kind = kind, .name = "", .input = in, .output = out});
         return out;
     }
 
@@ -90,12 +93,12 @@ struct RandomPlan {
         const int out_half = stride == 1 && number(0, 1) ? layout(in).channels : number(1, 40);
         const int hidden_half = number(1, 70);
         int residual = in, gate = -1;
-        if (stride == 2 || out_half != layout(in).channels) {
+        if (stride == 2 || out_half != layout(in).channels || segments != layout(in).segments) {
             const int kernel = 2 * number(1, 2) + 1;
-            residual = dense("pointwise", depthwise(in, kernel, kernel, stride), {segments, out_half}, Activation::none);
+            residual = dense("conv", depthwise(in, kernel, kernel, stride), {segments, out_half}, Activation::none);
         }
         if (number(0, 2) == 0) {
-            gate = dense("pointwise", like("average", in), {segments, hidden_half}, Activation::none);
+            gate = dense("conv", like("average", in), {segments, hidden_half}, Activation::none);
             gate = depthwise(depthwise(gate, 1, 5, 1), 5, 1, 1, Activation::sigmoid);
         }
         int x = ghost(in, hidden_half, segments, true, -1, gate);
@@ -114,22 +117,107 @@ struct RandomPlan {
         return ghost(x, out_half, segments, false, residual, -1);
     }
 
-    RandomPlan() {
+    int conv(int in, Layout to, int kernel, int stride, int groups, Activation activation) {
+        const int out = map(to), depth = channels(in) / groups;
+        Node node{.kind = "conv", .input = in, .output = out, .groups = groups, .stride = stride, .activation = activation};
+        node.dilation_h = node.dilation_w = number(0, 3) ? 1 : 2;
+        node.weight = tensor({channels(out), depth, kernel, kernel}, 1 / std::sqrt(float(depth * kernel * kernel)));
+        node.bias = tensor({channels(out)}, 0.2f);
+        source.nodes.push_back(node);
+        return out;
+    }
+
+    int add(int a, int b) {
+        const int out = map(layout(a));
+        source.nodes.push_back({.kind = "add", .input = a, .output = out, .residual = b, .activation = Activation::relu});
+        return out;
+    }
+
+    // 1x1, grouped k x k, 1x1 and a shortcut; sometimes what the means of all maps make is added.
+    int regnet_block(int in) {
+        const int stride = number(1, 2), groups = number(1, 4);
+        const Layout grouped{groups, number(1, 20)}, to{1, number(1, 60)};
+        const int wide = conv(in, grouped, 1, 1, 1, Activation::relu);
+        const int y = conv(wide, grouped, 2 * number(0, 2) + 1, stride, groups, Activation::relu);
+        const int narrow = conv(y, to, 1, 1, 1, Activation::none);
+        const int out = add(narrow, conv(in, to, 1, stride, 1, Activation::none));
+        if (number(0, 1)) return out;
+        const int mixed = map(to), squeezed = number(1, 20);
+        Node node{.kind = "mix", .input = out, .output = mixed, .pooled = {y, narrow, out}, .activation = Activation::relu};
+        int depth = 0;
+        for (const int pooled : node.pooled) depth += layout(pooled).stride();
+        node.weight = tensor({squeezed, depth}, 0.2f);
+        node.bias = tensor({squeezed}, 0.2f);
+        node.second_weight = tensor({to.channels, squeezed}, 0.5f);
+        node.second_bias = tensor({to.channels}, 0.5f);
+        source.nodes.push_back(node);
+        return mixed;
+    }
+
+    int max_pool(int in) {
+        const int out = map(layout(in)), kernel = number(2, 3);
+        const int dilation = kernel == 2 ? number(1, 2) : 1;  // else a window may lie beside a map of one pixel, all of it
+        Node node{.kind = "max_pool", .input = in, .output = out, .stride = number(1, 2), .kernel = kernel};
+        node.dilation_h = dilation;
+        node.pad = kernel - 2;
+        node.pad_end = dilation * (kernel - 1);  // never less than a window, whatever the size of the map
+        source.nodes.push_back(node);
+        return out;
+    }
+
+    void output(int in) {
+        source.nodes.push_back({.kind = "output", .input = in, .output = map(layout(in))});
+        source.orders.emplace_back();
+        for (int c = channels(in) - 1; c >= 0; --c) source.orders.back().push_back(c);
+    }
+
+    // Nodes that there are in this precision.
+    explicit RandomPlan(Type precision) {
+        const bool is_plain = precision == Type::u8;
         const int segments = number(1, 3), images = map({1, 3}), stem_half = number(1, 20);
+        const bool gives_maps = !is_plain && number(0, 3) == 0;
         source.scale = {0.01f, 0.02f, 0.03f};
         source.shift = {-1, 0, 1};
         const int stem = map({segments, stem_half});
         Node node{.kind = "stem", .input = images, .output = stem, .stride = number(1, 2), .activation = Activation::relu};
-        node.weight = tensor({segments * stem_half, 3, 3, 3}, 0.3f);
-        node.bias = tensor({segments * stem_half}, 0.2f);
+        const bool has_ghosts = !is_plain && segments > 1 && number(0, 2) == 0;
+        const int stem_rows = (has_ghosts ? 1 : segments) * stem_half;
+        node.weight = tensor({stem_rows, 3, 3, 3}, 0.3f);
+        node.bias = tensor({stem_rows}, 0.2f);
+        if (has_ghosts) {
+            node.second_weight = tensor({segments - 1, stem_half, 3, 3}, 0.3f);
+            node.second_bias = tensor({segments - 1, stem_half}, 0.2f);
+        }
         source.nodes.push_back(node);
         int x = stem;
-        for (int i = number(1, 5); i > 0; --i) x = bottleneck(x, segments);
-        x = dense("pointwise", x, {1, number(1, 90)}, Activation::relu);  // one call a line: arguments have no order
+        for (int i = number(1, 5); i > 0; --i) {
+            if (!is_plain && number(0, 4) == 0) x = max_pool(x);
+            if (!is_plain && number(0, 3) == 0) x = regnet_block(x);
+            x = bottleneck(x, segments);
+            if (gives_maps && (i == 1 || number(0, 1))) output(x);
+        }
+        if (gives_maps) return;
+        x = dense("conv", x, {1, number(1, 90)}, Activation::relu);  // one call a line: arguments have no order
         x = dense("linear", like("pool", x), {1, number(1, 50)}, Activation::relu);
-        dense("linear", x, {1, number(1, 50)}, Activation::none);
+        x = dense("linear", x, {1, number(1, 50)}, Activation::none);
+        source.orders.emplace_back(channels(x));
+        std::iota(source.orders[0].begin(), source.orders[0].end(), 0);
     }
 };
+
+// All outputs, one after the other; what belongs to one image lies together where there is but one.
+std::vector<float> answer_of(Session& session, const Images& images, int count, int height, int width) {
+    const auto sizes = session.output_sizes(count, height, width);
+    std::vector<std::size_t> starts{0};
+    for (std::size_t i = 0; i < sizes.size(); ++i)
+        starts.push_back(starts.back() + std::size_t(count) * session.network().outputs[i].positions.size() *
+                                             sizes[i].first * sizes[i].second);
+    std::vector<float> answer(starts.back());
+    std::vector<float*> outputs;
+    for (std::size_t i = 0; i < sizes.size(); ++i) outputs.push_back(answer.data() + starts[i]);
+    session.run(images, count, height, width, outputs);
+    return answer;
+}
 
 float difference(const std::vector<float>& a, const std::vector<float>& b) {
     float largest = 1e-3f, worst = 0;
@@ -146,8 +234,31 @@ void check(bool condition, const char* what) {
     std::exit(1);
 }
 
+// Of what may differ between instruction sets, numbers of threads and batches, in terms of the largest output: sums are
+// rounded otherwise, and where that changes a value that is stored, by a whole step of its type.
+float tolerance(Type precision) { return precision == Type::f32 ? 2e-5f : precision == Type::bf16 ? 0.1f : 0.3f; }
+
+// What calibration does: the ranges of all maps, from one image.
+void find_ranges(RandomPlan& plan, const Images& images, int height, int width) {
+    Session session(plan.source, *find_kernels(""), 1);
+    const auto maps = session.observe(images, height, width);
+    for (std::size_t map = 0; map < maps.size(); ++map) {
+        Tensor range;
+        if (!maps[map].empty()) {
+            const auto [low, high] = std::minmax_element(maps[map].begin(), maps[map].end());
+            const Layout& layout = session.network().layouts[map];
+            const int all = layout.segments * layout.channels;
+            range = plan.tensor({2, all}, 0);
+            std::fill_n(plan.weights.back().begin(), all, *low);
+            std::fill_n(plan.weights.back().begin() + all, all, *high);
+        }
+        plan.source.ranges.push_back(range);
+    }
+}
+
 void try_one(bool prints) {
-    const RandomPlan plan;
+    const Type precision = Type(number(0, 2));
+    RandomPlan plan(precision);
     const bool bytes = number(0, 1);
     const int count = number(1, 7), height = number(1, 70), width = number(1, number(0, 9) ? 90 : 300);
     std::vector<std::uint8_t> pixels(std::size_t(count) * height * width * 3);
@@ -155,10 +266,13 @@ void try_one(bool prints) {
     std::vector<float> values(pixels.begin(), pixels.end());
     for (float& value : values) value = value / 64 - 2;
     const Images images{bytes ? static_cast<const void*>(pixels.data()) : values.data(), bytes};
+    if (precision == Type::u8) find_ranges(plan, images, height, width);
+    plan.source.precision = precision;
+    const float allowed = tolerance(precision);
     if (prints) {
+        std::printf("%g ", allowed);
         Session session(plan.source, *find_kernels(""), 2);
-        std::vector<float> logits(std::size_t(count) * session.network().outputs);
-        session.run(images, count, height, width, logits.data());
+        const std::vector<float> logits = answer_of(session, images, count, height, width);
         for (const float value : logits) std::printf("%.9g ", value);
         std::printf("\n");
         return;
@@ -168,24 +282,24 @@ void try_one(bool prints) {
         for (int threads = 1; threads <= 4; ++threads) {
             Session session(plan.source, *find_kernels(isa), threads);
             const auto run = [&](int images_now) {
-                std::vector<float> logits(std::size_t(images_now) * session.network().outputs);
-                session.run(images, images_now, height, width, logits.data());
-                return logits;
+                return answer_of(session, images, images_now, height, width);
             };
             const std::vector<float> answer = run(count);
             const std::vector<float> single = run(1);
+            for (const float value : answer) check(std::isfinite(value), "an output is not finite");
             check(run(count) == answer, "two runs of one session differ");
             std::vector<float> twice[2];
             std::thread other([&] { twice[0] = run(count); });
             twice[1] = run(count);
             other.join();
             check(twice[0] == answer && twice[1] == answer, "concurrent runs of one session differ");
-            check(difference(single, {answer.begin(), answer.begin() + long(single.size())}) < 2e-5f,
-                  "an image alone and in a batch differ");
+            if (!session.network().gives_maps())
+                check(difference(single, {answer.begin(), answer.begin() + long(single.size())}) < allowed,
+                      "an image alone and in a batch differ");
             answers.push_back(answer);
         }
     for (const auto& answer : answers)
-        check(difference(answer, answers.front()) < 2e-5f, "instruction sets or numbers of threads differ");
+        check(difference(answer, answers.front()) < allowed, "instruction sets or numbers of threads differ");
 }
 
 }  // namespace

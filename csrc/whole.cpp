@@ -36,6 +36,7 @@ void Program::plan_whole(const Part& part) {
                     break;
                 }
             if (op.kind == OpKind::scale) cut = Cut::channels;
+            if (op.kind == OpKind::output) cut = Cut::rows;
         }
         cuts[index] = cut;
         bool crosses = false;
@@ -54,7 +55,7 @@ void Program::plan_whole(const Part& part) {
         const int rows = images_ * (op.kind == OpKind::sum ? places_[op.in].height : out.height);
         for (int t = 0; t < threads_; ++t) {
             const auto emit = [&](int first, int count, int first_pixel, int pixel_count, int first_row, int row_count) {
-                if (count <= 0 || (op.kind == OpKind::dense && pixel_count <= 0)) return;
+                if (count <= 0 || (op.kind == OpKind::dense && pixel_count <= 0 && row_count <= 0)) return;
                 Item item{.op = index};
                 item.first = first;
                 item.count = count;
@@ -70,7 +71,10 @@ void Program::plan_whole(const Part& part) {
                 emit(0, from, 0, 0, 0, 0);
             } else if (op.kind == OpKind::dense && cut == Cut::channels) {
                 const int from = share(op.vectors, t, threads_), to = share(op.vectors, t + 1, threads_);
-                emit(from, to - from, 0, pixels, 0, 0);
+                emit(from, to - from, 0, pixels, 0, rows);
+            } else if (op.kind == OpKind::dense && op.is_spatial()) {
+                const int from = share(rows, t, threads_), to = share(rows, t + 1, threads_);
+                emit(0, op.vectors, 0, 0, from, to - from);
             } else if (op.kind == OpKind::dense) {
                 const int tiles = pixels / 7;
                 if (tiles % threads_ == 0 || tiles >= 12 * threads_) {

@@ -1,11 +1,18 @@
 """What several test files need: random networks, and small folders of images with something to learn."""
 
 import csv
+import os
 import re
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,6 +123,85 @@ class Page(HTMLParser):
         ]
         outside = [address for address in addresses if not address.startswith(("data:", "#"))]
         return outside + re.findall(r"<script|@import|url\((?!#)", self.text)
+
+
+class Browser:
+    """Chromium.
+
+    Attributes:
+        complaints: What its pages wrote to the console.
+        addresses: What they asked for.
+    """
+
+    ARGUMENTS = (
+        "--disable-background-networking",
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        *(["--no-sandbox"] if os.geteuid() == 0 else []),
+    )
+
+    def __init__(self, chromium: Any) -> None:
+        self.chromium = chromium
+        self.complaints: list[str] = []
+        self.addresses: list[str] = []
+
+    def open(self, address: str, **context: Any) -> Any:
+        """A page of a new window at ``address``; the arguments are those of playwright's ``new_context``."""
+        page = self.chromium.new_context(**context).new_page()
+        page.set_default_timeout(15_000)
+        page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.addresses.append(request.url))
+        page.goto(address)
+        return page
+
+
+def wait_for(page: Any, expression: str, argument: Any = None, *, seconds: float = 15) -> None:
+    """Until JavaScript is true of a page. Playwright's own is an eval in the page, which a strict policy forbids."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(expression, argument):
+        assert time.monotonic() < end, f"{expression} {argument!r}: {page.inner_text('main')}"
+        page.wait_for_timeout(30)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """For a module, not for the session: as long as it runs, its thread cannot run an event loop of its own."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("the page is tested in Chromium, which is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=Browser.ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def browser(chromium: Any) -> Iterator[Browser]:
+    """Its pages are closed after the test, in which none may have written to the console or asked another host."""
+    browser = Browser(chromium)
+    yield browser
+    for context in chromium.contexts:
+        context.close()
+    assert browser.complaints == []
+    assert [url for url in browser.addresses if not url.startswith(("http://127.0.0.1:", "blob:", "data:"))] == []
+
+
+@contextmanager
+def serve_folder(folder: Path) -> Iterator[str]:
+    """A static host for a folder; gives its address."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture

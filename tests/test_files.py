@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ghostnets.errors import StorageError
-from ghostnets.files import write_atomically, write_text
+from ghostnets.files import write_atomically, write_text, write_together
 
 
 def test_replaces_the_whole_file(tmp_path: Path):
@@ -55,3 +55,52 @@ def test_others_may_read_it(tmp_path: Path):
     write_text(tmp_path / "a", "x")
     (tmp_path / "b").write_text("x")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def write_pair(folder: Path, text: str) -> None:
+    for name in ("net.xml", "net.bin"):
+        (folder / name).write_text(f"{text} {name}")
+
+
+def test_files_that_belong_together_move_together(tmp_path: Path):
+    for text in ("old", "new"):
+        with write_together(tmp_path / "out" / "net.xml") as folder:
+            write_pair(folder, text)
+    assert {p.name: p.read_text() for p in (tmp_path / "out").iterdir()} == {
+        "net.xml": "new net.xml",
+        "net.bin": "new net.bin",
+    }
+
+
+@pytest.mark.parametrize("fails_at", [0, 1])
+def test_a_machine_that_stops_between_two_moves_leaves_no_mixture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+):
+    write_pair(tmp_path, "old")
+    moved = []
+    replace = Path.replace
+
+    def stop(self: Path, target: Path) -> None:
+        if len(moved) == fails_at:
+            raise KeyboardInterrupt
+        moved.append(target.name)
+        replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", stop)
+    with pytest.raises(KeyboardInterrupt), write_together(tmp_path / "net.xml") as folder:
+        write_pair(folder, "new")
+    assert moved == ["net.bin"][:fails_at]
+    assert [p.name for p in tmp_path.iterdir()] == ["net.bin"]
+
+
+def test_an_error_leaves_the_old_pair(tmp_path: Path):
+    write_pair(tmp_path, "old")
+
+    def write_half() -> None:
+        with write_together(tmp_path / "net.xml") as folder:
+            (folder / "net.bin").write_text("new")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(StorageError, match=r"could not write .*net\.xml \(No space left on device\)"):
+        write_half()
+    assert sorted(p.read_text() for p in tmp_path.iterdir()) == ["old net.bin", "old net.xml"]

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from ghostnets import engine
 from ghostnets.errors import ConfigurationError, UnknownNameError, require
+from ghostnets.export.onnx import quantize
+from ghostnets.export.openvino import quantized
 from ghostnets.measure import Runner
 
 __all__ = ["BACKENDS", "PRECISIONS", "Backend", "Prepared", "prepare"]
@@ -138,7 +140,7 @@ def _onnxruntime(
             warnings.simplefilter("ignore")  # of the exporter, about itself
             torch.onnx.export(model, (x,), path, dynamo=True, external_data=False, verbose=False)
         if precision == "int8":
-            path = _quantized(path, calibration)
+            quantize(path, calibration)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -148,27 +150,6 @@ def _onnxruntime(
     return lambda: session.run(None, inputs)[0]
 
 
-def _quantized(path: Path, calibration: list[Array]) -> Path:
-    """Static quantisation in the QDQ format, with a scale a channel for weights."""
-    quantization = require("onnxruntime.quantization", extra="bench")
-    shape_inference = require("onnxruntime.quantization.shape_inference", extra="bench")
-    prepared, result = path.with_name("prepared.onnx"), path.with_name("int8.onnx")
-    shape_inference.quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            name = require("onnx", extra="bench").load(str(prepared)).graph.input[0].name
-            self.batches = iter([{name: batch} for batch in calibration])
-
-        def get_next(self) -> dict[str, Array] | None:
-            return next(self.batches, None)
-
-    quantization.quantize_static(
-        str(prepared), str(result), Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True
-    )
-    return result
-
-
 def _openvino(model: nn.Module, x: Tensor, precision: str, threads: int, calibration: list[Array]) -> Callable[[], Any]:
     openvino = require("openvino", extra="bench")
     with warnings.catch_warnings():
@@ -176,14 +157,7 @@ def _openvino(model: nn.Module, x: Tensor, precision: str, threads: int, calibra
         converted = openvino.convert_model(model, example_input=x)
     converted.reshape(list(x.shape))  # a fixed shape, as advised where it is known
     if precision == "int8":
-        nncf = require("nncf", extra="bench")
-        with redirect_stdout(StringIO()):
-            converted = nncf.quantize(
-                converted,
-                nncf.Dataset(calibration),
-                preset=nncf.QuantizationPreset.MIXED,
-                subset_size=len(calibration),
-            )
+        converted = quantized(converted, calibration)
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
@@ -219,8 +193,9 @@ def _signal_stack_kept() -> Iterator[None]:
         libc.sigaltstack(ctypes.byref(before), None)
 
 
-def _engine(model: nn.Module, x: Tensor, precision: str, threads: int, _: list[Array]) -> Callable[[], Any]:
-    session = engine.compile(model, threads=threads)
+def _engine(model: nn.Module, x: Tensor, precision: str, threads: int, calibration: list[Array]) -> Callable[[], Any]:
+    images = calibration if precision == "int8" else None
+    session = engine.compile(model, precision=precision, threads=threads, calibration=images)
     array = x.numpy()
     return lambda: session(array)
 
@@ -237,5 +212,7 @@ BACKENDS: dict[str, Backend] = {
     "openvino": Backend(
         ("openvino",), PRECISIONS, "LATENCY hint, fixed shape, shared buffers; int8: NNCF, mixed preset", _openvino
     ),
-    "engine": Backend(("ghostnets",), ("f32",), "this package's own, for networks of Ghost modules", _engine),
+    "engine": Backend(
+        ("ghostnets",), PRECISIONS, "this package's own, for networks of Ghost modules; int8: by percentiles", _engine
+    ),
 }

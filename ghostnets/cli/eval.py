@@ -1,5 +1,6 @@
 """``ghostnets eval CHECKPOINT DATA``: how well a checkpoint does on labelled images."""
 
+import copy
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.cli.output import message, print_json, progress_console, result_console
-from ghostnets.data import ArrayImages, FileImages, ImageFolder, Images, Preprocessing, open_data
+from ghostnets.data import ArrayImages, FileImages, ImageFolder, Images, Preprocessing, ShardFolder, open_data
 from ghostnets.errors import DataError, require
 from ghostnets.explain.figures import confusion_figure, save_figure
 from ghostnets.files import write_atomically
@@ -80,9 +81,9 @@ def _images(command: Eval, checkpoint: Checkpoint, preprocessing: Preprocessing)
     )
     to_index = _match_classes(source.class_names, checkpoint.class_names, command.data)
     part = command.part
-    if isinstance(source, ImageFolder):
+    if isinstance(source, ImageFolder | ShardFolder):
         if part == "auto":
-            was_trained_on_it = checkpoint.training.get("data") == str(source.root.resolve())
+            was_trained_on_it = checkpoint.training.get("data") == str(Path(source.root).resolve())
             has_val = not source.val_is_split_off or was_trained_on_it
             part = "test" if "test" in source.parts else "val" if has_val else "all"
         loaded = [source.load_part(name, preprocessing) for name in (source.parts if part == "all" else (part,))]
@@ -115,6 +116,10 @@ def _match_classes(names: tuple[str, ...], known: tuple[str, ...], data: str) ->
 
 def _relabelled(parts: list[Images], to_index: torch.Tensor) -> Images:
     labels = to_index[torch.cat([images.labels for images in parts])]
+    if len(parts) == 1:
+        relabelled = copy.copy(parts[0])
+        relabelled.labels = labels
+        return relabelled
     if all(isinstance(images, FileImages) for images in parts):
         first = parts[0]
         assert isinstance(first, FileImages)

@@ -1,6 +1,7 @@
 """Where the commands print: results on stdout, everything else on stderr."""
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,12 @@ def progress_console() -> "Console":
 
 
 def message(sentence: str, *, kind: str = "note") -> None:
-    """One sentence on stderr, unwrapped; ``kind`` is ``"note"`` or ``"error"``."""
+    """One sentence on stderr, unwrapped; ``kind`` is ``"note"`` or ``"error"``. It tells which process of several."""
     from rich.text import Text
 
     style = "bold red" if kind == "error" else "bold"
-    text = Text.assemble((f"{kind}: ", style), sentence)
+    rank = os.environ.get("RANK", "0")
+    text = Text.assemble((f"{kind}: ", style), sentence if rank == "0" else f"(process {rank}) {sentence}")
     progress_console().print(text, soft_wrap=True)
 
 

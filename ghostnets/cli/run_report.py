@@ -3,20 +3,29 @@
 import os
 import platform
 import shlex
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from ghostnets import __version__
 from ghostnets.checkpoints import read_checkpoint
-from ghostnets.explain import ClassRow, Curve, Example, RunReport, ghost_savings, write_report
+from ghostnets.explain import (
+    ClassRow,
+    Curve,
+    Example,
+    RunProgress,
+    RunReport,
+    ghost_savings,
+    write_progress,
+    write_report,
+)
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model, model_arguments
 from ghostnets.predict import Predictor
-from ghostnets.train import RECIPES, Recipe, RunFolder, TrainingResult, recipe_for
+from ghostnets.train import RECIPES, EpochResult, Recipe, RunConfig, RunFolder, TrainingResult
 
-__all__ = ["minutes", "part_sentence", "write_run_report"]
+__all__ = ["minutes", "part_sentence", "write_live_report", "write_run_report"]
 
 RIGHT_EXAMPLES, WRONG_EXAMPLES = 12, 6
 
@@ -66,14 +75,7 @@ def write_run_report(run: RunFolder, result: TrainingResult) -> None:
             "training": f"{minutes(result.seconds)} min",
         },
         epochs=[row.epoch for row in history],
-        curves=[
-            Curve("loss (nats)", [row.train_loss for row in history], [row.val_loss for row in history]),
-            Curve(
-                "top-1 accuracy (%)",
-                [100 * row.train_top1 for row in history],
-                [100 * row.val_top1 for row in history],
-            ),
-        ],
+        curves=_curves(history),
         classes=[ClassRow(c.name, c.images, c.recall, c.precision) for c in evaluation.classes],
         confusion=evaluation.confusion,
         evaluated_on=part_sentence(result),
@@ -82,16 +84,51 @@ def write_run_report(run: RunFolder, result: TrainingResult) -> None:
         example_input=preprocessing.normalize(first.pixels[None]),
         example_pixels=first.pixels,
         savings=savings,
-        settings={
-            **{name: str(value) for name, value in asdict(config.recipe).items() if value is not None},
-            "best epoch": str(result.best_epoch),
-            "threads": str(config.threads),
-            "processor": processor_name(),
-            "versions": f"ghostnets {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
-        },
+        settings={"best epoch": str(result.best_epoch), **_settings(config)},
         command=_command(config.data, config.recipe, full=config.full, root=config.root, skip=config.skip_corrupt),
     )
     write_report(run.report, report)
+
+
+def write_live_report(run: RunFolder) -> None:
+    """Writes ``runs/NAME/report.html`` of a run that goes on: what is known of it after the last epoch."""
+    config, history = run.read_config(), run.read_metrics()
+    last, best = history[-1], max(history, key=lambda row: row.val_top1)
+    left = last.seconds / last.epoch * (config.recipe.epochs - last.epoch)
+    progress = RunProgress(
+        title=f"{config.recipe.model} on {Path(config.data).name}",
+        done=last.epoch,
+        total=config.recipe.epochs,
+        figures={
+            "top-1 (val)": f"{last.val_top1:.1%}",
+            f"best, epoch {best.epoch}": f"{best.val_top1:.1%}",
+            "images/s": f"{last.images_per_second:.0f}",
+            "time": f"{minutes(last.seconds)} min",
+            "time left": f"{minutes(left)} min",
+        },
+        epochs=[row.epoch for row in history],
+        curves=_curves(history),
+        settings=_settings(config),
+        command=_command(config.data, config.recipe, full=config.full, root=config.root, skip=config.skip_corrupt),
+    )
+    write_progress(run.report, progress)
+
+
+def _curves(history: Sequence[EpochResult]) -> list[Curve]:
+    return [
+        Curve("loss (nats)", [row.train_loss for row in history], [row.val_loss for row in history]),
+        Curve("top-1 accuracy (%)", [100 * row.train_top1 for row in history], [100 * row.val_top1 for row in history]),
+    ]
+
+
+def _settings(config: RunConfig) -> dict[str, str]:
+    """Everything that the outcome depends on, besides the images."""
+    return {
+        **{name: str(value) for name, value in config.recipe.to_dict().items() if value not in (None, ())},
+        "threads": str(config.threads),
+        "processor": processor_name(),
+        "versions": f"ghostnets {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
+    }
 
 
 def _examples(predictor: Predictor, result: TrainingResult) -> list[Example]:
@@ -117,14 +154,12 @@ def _command(data: str, recipe: Recipe, *, full: bool, root: str | None, skip: b
     words += ["--full"] if full else []
     words += ["--root", root] if root else []
     words += ["--skip-corrupt"] if skip else []
-    name = recipe_for(recipe.image_size or 224)
+    name = min(RECIPES, key=lambda name: len(recipe.differences(RECIPES[name])))
     words += ["--recipe", name]
-    for field, value in asdict(recipe).items():
-        if value != getattr(RECIPES[name], field):
-            option = field.replace("_", "-")
-            words += (
-                [f"--{option}" if value else f"--no-{option}"]
-                if isinstance(value, bool)
-                else [f"--{option}", str(value)]
-            )
+    for field, value in recipe.differences(RECIPES[name]).items():
+        option = field.replace("_", "-")
+        if isinstance(value, bool):
+            words += [f"--{option}" if value else f"--no-{option}"]
+        else:
+            words += [f"--{option}", *map(str, value if isinstance(value, tuple) else (value,))]
     return shlex.join(words)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from ghostnets.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from ghostnets.data.augment import Augmentation, derived_seed
+    from ghostnets.data.batches import Batch, Centering, TrainingBatches, evaluation_batches
     from ghostnets.data.fashion_mnist import FashionMnist
     from ghostnets.data.folders import ImageFolder, find_images
     from ghostnets.data.images import IMAGE_SUFFIXES, decode, read_image
@@ -19,50 +21,61 @@ if TYPE_CHECKING:
         FileImages,
         Images,
         ImageSplits,
-        evaluation_batches,
         load_files,
-        training_batches,
     )
-    from ghostnets.data.transforms import CropAndFlip, Preprocessing, ShiftAndFlip
+    from ghostnets.data.shards import ShardFolder, ShardImages, open_shards, write_shards
+    from ghostnets.data.transforms import Preprocessing
 
 __all__ = [
     "EMBEDDED",
     "IMAGE_SUFFIXES",
     "ArrayImages",
-    "CropAndFlip",
+    "Augmentation",
+    "Batch",
+    "Centering",
     "FashionMnist",
     "FileImages",
     "ImageFolder",
     "ImageSplits",
     "Images",
     "Preprocessing",
-    "ShiftAndFlip",
+    "ShardFolder",
+    "ShardImages",
+    "TrainingBatches",
     "decode",
+    "derived_seed",
     "evaluation_batches",
     "find_images",
     "load_files",
     "open_data",
+    "open_shards",
     "read_image",
-    "training_batches",
+    "write_shards",
 ]
 
 _FILES = {
     "IMAGE_SUFFIXES": "images",
     "ArrayImages": "sets",
-    "CropAndFlip": "transforms",
+    "Augmentation": "augment",
+    "Batch": "batches",
+    "Centering": "batches",
     "FashionMnist": "fashion_mnist",
     "FileImages": "sets",
     "ImageFolder": "folders",
     "ImageSplits": "sets",
     "Images": "sets",
     "Preprocessing": "transforms",
-    "ShiftAndFlip": "transforms",
+    "ShardFolder": "shards",
+    "ShardImages": "shards",
+    "TrainingBatches": "batches",
     "decode": "images",
-    "evaluation_batches": "sets",
+    "derived_seed": "augment",
+    "evaluation_batches": "batches",
     "find_images": "folders",
     "load_files": "sets",
+    "open_shards": "shards",
     "read_image": "images",
-    "training_batches": "sets",
+    "write_shards": "shards",
 }
 
 EMBEDDED = "fashion-mnist"
@@ -75,22 +88,24 @@ def open_data(
     root: str | os.PathLike[str] | None = None,
     val_share: float = 0.2,
     seed: int = 0,
-) -> "ImageFolder | FashionMnist":
+) -> "ImageFolder | ShardFolder | FashionMnist":
     """A dataset by name or folder; no pixel is read yet.
 
     Args:
-        data: ``"fashion-mnist"``, or the path of a folder (see ``ImageFolder``).
+        data: ``"fashion-mnist"``, the path of a folder (see ``ImageFolder``), or the path or address of shards (see
+            ``write_shards``).
         full: Of Fashion-MNIST: all 70,000 images.
         root: With ``full``: the folder of their files.
         val_share: Share of each class that is split off for validation where a folder has no such part.
         seed: Of that split.
 
     Raises:
-        DataError: As ``find_images``.
+        DataError: As ``find_images`` or ``open_shards``.
         ConfigurationError: ``full`` or ``root`` with a folder of one's own.
     """
     from ghostnets.data.fashion_mnist import FashionMnist
     from ghostnets.data.folders import find_images
+    from ghostnets.data.shards import is_shards, open_shards
 
     if str(data) == EMBEDDED:
         if root is not None and not full:
@@ -98,7 +113,7 @@ def open_data(
         return FashionMnist(full=full, root=None if root is None else Path(root), seed=seed)
     if full or root is not None:
         raise ConfigurationError(f"--full and --root belong to {EMBEDDED}, not to the folder {data}.")
-    return find_images(data, val_share=val_share, seed=seed)
+    return open_shards(data) if is_shards(data) else find_images(data, val_share=val_share, seed=seed)
 
 
 def __getattr__(name: str) -> object:

@@ -1,28 +1,25 @@
-"""Labelled images in memory or in files, and the batches drawn from them."""
+"""Labelled images in memory or in files."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ghostnets.data.transforms import CropAndFlip, Preprocessing, ShiftAndFlip
-from ghostnets.errors import DataError, ImageError
+from ghostnets.data.transforms import Preprocessing
+from ghostnets.errors import ImageError
 
 __all__ = [
     "ArrayImages",
     "FileImages",
     "ImageSplits",
     "Images",
-    "evaluation_batches",
     "held_out",
     "load_files",
-    "training_batches",
 ]
 
 CACHE_BYTES = 2 * 1024**3  # decoded images up to this size are kept in memory
@@ -42,7 +39,8 @@ class ArrayImages:
     """Images in memory.
 
     Args:
-        pixels: uint8 (N, C, H, W), or a list of N tensors (C, H, W) of different sizes.
+        pixels: uint8 (N, C, H, W), or a list of N tensors (C, H, W) of different sizes. Or what a network made of
+            images, float32 (N, D).
         labels: int64 (N,).
     """
 
@@ -169,69 +167,3 @@ def held_out(labels: Tensor, share: float, seed: int) -> Tensor:
         count = min(max(1, round(share * len(members))), len(members) - 1)
         mask[members[torch.randperm(len(members), generator=generator)[:count]]] = True
     return mask
-
-
-def training_batches(
-    images: Images, augmentation: ShiftAndFlip | CropAndFlip, *, batch_size: int, seed: int, epoch: int, start: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of one epoch in random order: uint8 (B, C, S, S) and labels int64 (B,).
-
-    What comes out depends on ``seed``, ``epoch`` and the images alone, not on what was drawn before, so that a resumed
-    run sees what the undisturbed run would have seen. A last batch that is not full is left out; images that all fit in
-    one batch make one.
-
-    Args:
-        images: At least 2.
-        augmentation: ``ShiftAndFlip`` where all images have the input's size, else ``CropAndFlip``.
-        batch_size: B.
-        seed: Chooses order and augmentation, with ``epoch``.
-        epoch: From 0.
-        start: Number of batches to leave out at the beginning.
-    """
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(_mix(seed, epoch))).tolist()
-    size = min(batch_size, len(order))
-    batches = [order[i : i + size] for i in range(0, len(order) - size + 1, size)][start:]
-    for indices, pixels in _read(images, batches):
-        if isinstance(augmentation, ShiftAndFlip):
-            # indices[0] tells the batches of an epoch apart, since each image occurs once.
-            batch = augmentation(_stack(pixels), _mix(seed, epoch, indices[0]))
-        else:
-            batch = torch.stack([augmentation(p, _mix(seed, epoch, i)) for i, p in zip(indices, pixels, strict=True)])
-        yield batch, images.labels[indices]
-
-
-def evaluation_batches(
-    images: Images, preprocessing: Preprocessing, *, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """All images in order, centre cut: uint8 (B, C, S, S) and labels int64 (B,); the last batch may be smaller."""
-    order = list(range(len(images)))
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    for indices, pixels in _read(images, batches):
-        yield _stack([preprocessing.center(image) for image in pixels]), images.labels[indices]
-
-
-def _read(images: Images, batches: list[list[int]]) -> Iterator[tuple[list[int], list[Tensor]]]:
-    """The images of each batch, decoded by all cores at once where they are files.
-
-    Between two steps, not beside them: on a CPU, a thread that decodes while the network computes makes all threads of
-    the network wait for the one whose core it took (docs/log.md).
-    """
-    if not isinstance(images, FileImages):
-        for indices in batches:
-            yield indices, [images[i] for i in indices]
-        return
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
-        for indices in batches:
-            yield indices, list(pool.map(images.__getitem__, indices))
-
-
-def _stack(images: list[Tensor]) -> Tensor:
-    try:
-        return torch.stack(images)
-    except RuntimeError as error:
-        raise DataError("the images have different sizes; choose an augmentation that resizes them.") from error
-
-
-def _mix(*numbers: int) -> int:
-    """One seed from several numbers, so that neighbours do not give related streams."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -1,4 +1,4 @@
-"""What happens to pixels before the network sees them: fixed for evaluation, random for training."""
+"""What happens to pixels before the network sees them, the same each time; it belongs to the weights."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,12 @@ from ghostnets.errors import CheckpointError, ConfigurationError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CropAndFlip", "Preprocessing", "ShiftAndFlip"]
+__all__ = ["Preprocessing"]
 
 # The statistics of ImageNet that published weights expect; their means serve grey images.
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GREY_MEAN, GREY_STD = (0.449,), (0.226,)
-REDUCED_SIDE = 1
+REDUCED_SIDE = 2  # of a JPEG decoded at reduced scale, in units of resize_to (docs/predict.md)
 
 
 @dataclass(frozen=True)
@@ -127,54 +127,3 @@ class Preprocessing:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint describes no usable preprocessing ({error}).") from error
-
-
-@dataclass(frozen=True)
-class ShiftAndFlip:
-    """Augmentation of small images, for a whole batch at once: shift by up to ``padding`` pixels, mirror half of them.
-
-    (N, C, H, W) -> same shape; what moves in at the border is 0.
-    """
-
-    padding: int
-    flip: bool
-
-    def __call__(self, images: "Tensor", seed: int) -> "Tensor":
-        import torch
-
-        generator = torch.Generator().manual_seed(seed)
-        n, c, h, w = images.shape
-        if self.padding:
-            top, left = torch.randint(0, 2 * self.padding + 1, (2, n), generator=generator)
-            rows = (top[:, None] + torch.arange(h))[:, None, :, None]  # (N, 1, H, 1)
-            columns = (left[:, None] + torch.arange(w))[:, None, None, :]  # (N, 1, 1, W)
-            padded = torch.nn.functional.pad(images, (self.padding,) * 4)
-            images = padded[torch.arange(n)[:, None, None, None], torch.arange(c)[:, None, None], rows, columns]
-        if self.flip:
-            mirrored = torch.rand(n, generator=generator) < 0.5
-            images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-        return images
-
-
-@dataclass(frozen=True)
-class CropAndFlip:
-    """Augmentation of photographs, one at a time: a random part resized to the input, mirrored half of the time.
-
-    uint8 (C, H, W) of any size -> (C, image_size, image_size). ``torchvision.transforms.v2.RandomResizedCrop`` with
-    an area of ``min_scale`` to 1 of the image and a shape of 3 : 4 to 4 : 3.
-    """
-
-    image_size: int
-    min_scale: float
-    flip: bool
-
-    def __call__(self, image: "Tensor", seed: int) -> "Tensor":
-        import torch
-        from torchvision.transforms import v2
-        from torchvision.transforms.v2 import functional as tvf
-
-        transform = v2.RandomResizedCrop(self.image_size, scale=(self.min_scale, 1.0), antialias=True)
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
-            torch.manual_seed(seed)
-            image = transform(image)
-            return tvf.horizontal_flip(image) if self.flip and torch.rand(()) < 0.5 else image

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +13,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
+from ghostnets.engine.calibrate import METHODS, calibrate, check_nodes
+from ghostnets.engine.layer_times import LayerProfile, medians
 from ghostnets.engine.plan import Array, Layout, Plan
 from ghostnets.errors import ConfigurationError, EngineError
 from ghostnets.files import write_atomically
@@ -25,15 +27,17 @@ if TYPE_CHECKING:
 __all__ = ["Session", "compile", "load"]
 
 METADATA_KEY = "ghostnets.engine"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+PRECISIONS = ("f32", "bf16", "int8")
 
 
 class Session:
     """A network that runs in the engine; made by ``compile`` or ``load``.
 
-    Call it with images, it returns the network's output (N, num_classes) in float32: a tensor for a tensor, an array
-    for an array. A session keeps the memory for the shapes it saw last, so the first call of a new shape takes longer.
-    It may be called from several threads, which then take turns; sessions of their own run side by side.
+    Call it with images, it returns the network's output in float32, tensors for a tensor and arrays for an array:
+    logits or features (N, C), or the list of maps (N, C, H, W) of a backbone. A session keeps the memory for the shapes
+    it saw last, so the first call of a new shape takes longer. It may be called from several threads, which then take
+    turns; sessions of their own run side by side.
 
     Args:
         plan: What to run.
@@ -67,14 +71,19 @@ class Session:
         return int(self._native.threads)
 
     @property
+    def precision(self) -> str:
+        """How maps and weights are stored: ``"f32"``, ``"bf16"`` or ``"int8"``."""
+        return self.plan.precision
+
+    @property
     def isa(self) -> str:
         """The instruction set in use."""
         return str(self._native.isa)
 
     @overload
-    def __call__(self, images: "Tensor") -> "Tensor": ...
+    def __call__(self, images: "Tensor") -> "Tensor | list[Tensor]": ...
     @overload
-    def __call__(self, images: npt.NDArray[Any]) -> Array: ...
+    def __call__(self, images: npt.NDArray[Any]) -> Array | list[Array]: ...
     def __call__(self, images: Any) -> Any:
         """Runs the network.
 
@@ -83,18 +92,50 @@ class Session:
                 is computed here. Tensors must be on the CPU. Taken without a copy where they are contiguous.
 
         Returns:
-            Float32 (N, num_classes), before any softmax.
+            Float32: logits before any softmax, or features, (N, C); of a backbone its maps (N, C, H, W), fine first.
 
         Raises:
             ConfigurationError: Another shape or type, or uint8 where ``compile`` was not given ``mean`` and ``std``.
         """
-        is_array = isinstance(images, np.ndarray)
-        array = images if is_array else images.detach().numpy()
-        self._check(array)
-        logits = np.empty((len(array), self.plan.num_outputs), np.float32)
+        array = self._array(images)
+        outputs = self._empty_outputs(array)
         if len(array):
-            self._native.run(np.ascontiguousarray(array), logits)
-        return logits if is_array else import_module("torch").from_numpy(logits)
+            self._native.run(array, outputs)
+        results = outputs if isinstance(images, np.ndarray) else list(map(import_module("torch").from_numpy, outputs))
+        return results if self.plan.gives_maps else results[0]
+
+    def profile(self, images: "npt.NDArray[Any] | Tensor", *, runs: int = 20) -> list[LayerProfile]:
+        """The time of each layer, the median of some runs, with a clock that slows them by some per cent.
+
+        Args:
+            images: As for a call, at least one.
+            runs: How many, after a first one that is not counted.
+
+        Raises:
+            ConfigurationError: Another shape or type, or no image.
+        """
+        array = self._array(images)
+        if not len(array) or runs < 1:
+            raise ConfigurationError(f"there are {len(array)} images and {runs} runs; at least one of each is needed.")
+        outputs = self._empty_outputs(array)
+        self._native.run(array, outputs)
+        return medians([self._native.profile(array, outputs) for _ in range(runs)])
+
+    def _empty_outputs(self, images: npt.NDArray[Any]) -> list[Array]:
+        """Arrays of the shapes that these images give."""
+        plan, count = self.plan, len(images)
+        channels = [plan.layouts[output].out_channels for output in plan.outputs]
+        if not plan.gives_maps:
+            return [np.empty((count, number), np.float32) for number in channels]
+        height, width = images.shape[1:3] if images.dtype == np.uint8 else images.shape[2:]
+        sizes = self._native.output_sizes(max(1, count), height, width)
+        return [np.empty((count, number, *size), np.float32) for number, size in zip(channels, sizes, strict=True)]
+
+    def _array(self, images: Any) -> npt.NDArray[Any]:
+        """The images as a contiguous array, if they are of a shape and type that the network takes."""
+        array = images if isinstance(images, np.ndarray) else images.detach().numpy()
+        self._check(array)
+        return np.ascontiguousarray(array)
 
     def _check(self, images: npt.NDArray[Any]) -> None:
         is_bytes, channels = images.dtype == np.uint8, self.plan.in_channels
@@ -124,11 +165,14 @@ class Session:
         description = {
             "format_version": FORMAT_VERSION,
             "in_channels": plan.in_channels,
-            "num_outputs": plan.num_outputs,
+            "outputs": plan.outputs,
+            "gives_maps": plan.gives_maps,
+            "precision": plan.precision,
             "mean": plan.mean,
             "std": plan.std,
-            "layouts": [[layout.out_channels, layout.segments] for layout in plan.layouts],
+            "layouts": [[layout.out_channels, layout.segments, layout.is_grouped] for layout in plan.layouts],
             "nodes": plan.nodes,
+            "ranges": plan.ranges,
         }
         content = to_bytes(plan.tensors, metadata={**(metadata or {}), METADATA_KEY: json.dumps(description)})
         with write_atomically(path) as temporary:
@@ -139,21 +183,30 @@ def compile(  # noqa: A001
     model: "nn.Module | Checkpoint | str | os.PathLike[str]",
     *,
     precision: str = "f32",
+    output: str = "logits",
     threads: int | None = None,
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
     isa: str | None = None,
+    calibration: "Iterable[npt.NDArray[Any] | Tensor] | None" = None,
+    method: str = "percentile",
 ) -> Session:
     """Compiles a network for the CPU of this machine.
 
     Args:
-        model: A GhostNet, GhostNetV2 or GhostNetV3 of any width, a checkpoint of this project, or the path of one. The
-            network is taken in evaluation mode and left alone.
-        precision: ``"f32"``.
+        model: Any network of this package or a ``Backbone`` of one, a checkpoint of this project, or the path of one.
+            The network is taken in evaluation mode and left alone.
+        precision: How maps and weights are stored. ``"f32"``; ``"bf16"``: half the memory, about three digits;
+            ``"int8"``: a quarter, maps in bytes of the ranges that ``calibration`` shows. Sums are float32 or int32 in
+            all of them. int8 is for GhostNets; the other networks have operations that it lacks.
+        output: ``"logits"``, or ``"features"``: what the classifier would get. A backbone gives its maps.
         threads: See ``Session``.
         mean: Of pixels in [0, 1], one value a channel, for uint8 images; a checkpoint brings its own.
         std: As ``mean``.
         isa: See ``Session``.
+        calibration: For int8: batches of images as the session takes them, of the kind that the network is meant for;
+            some tens of images are enough.
+        method: For int8: ``"percentile"`` or ``"minmax"``, how ranges are taken from the images; see ``calibrate``.
 
     Raises:
         EngineError: The engine was not built, or does not know a module of the network, which is named.
@@ -161,21 +214,37 @@ def compile(  # noqa: A001
         CheckpointError: The checkpoint cannot be read.
     """
     _native()
-    if precision != "f32":
-        raise ConfigurationError(f"precision is {precision!r}; the engine computes in 'f32'.")
+    if precision not in PRECISIONS:
+        raise ConfigurationError(f"precision is {precision!r}; the engine computes in {', '.join(PRECISIONS)}.")
+    if method not in METHODS:
+        raise ConfigurationError(f"method is {method!r}; the engine calibrates by {' or '.join(METHODS)}.")
+    if (calibration is None) == (precision == "int8"):
+        raise ConfigurationError(
+            "int8 takes the ranges of its maps from images: give calibration= some batches of those that the network is"
+            " meant for."
+            if calibration is None
+            else f"calibration is for int8, but precision is {precision!r}; leave it out."
+        )
     from ghostnets.checkpoints import Checkpoint, read_checkpoint
     from ghostnets.engine.planner import make_plan
 
+    if output not in ("logits", "features"):
+        raise ConfigurationError(f"output is {output!r}; it must be 'logits' or 'features'.")
     if isinstance(model, str | os.PathLike):
         model = read_checkpoint(model)
     if isinstance(model, Checkpoint):
         mean, std = tuple(model.preprocessing["mean"]), tuple(model.preprocessing["std"])
         model = model.build()
-    plan = make_plan(model, mean=tuple(mean), std=tuple(std))
+    plan = make_plan(model, mean=tuple(mean), std=tuple(std), features=output == "features")
     if not len(mean) == len(std) or len(mean) not in (0, plan.in_channels) or min(std, default=1) <= 0:
         raise ConfigurationError(
             f"mean is {mean} and std {std}; they must have {plan.in_channels} values each, those of std above 0."
         )
+    if calibration is not None:
+        check_nodes(plan)
+        observer = Session(plan, threads=1, isa=isa)
+        calibrate(plan, observer._native, map(observer._array, calibration), method=method)
+    plan.precision = precision
     return Session(plan, threads=threads, isa=isa)
 
 
@@ -202,12 +271,15 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None, isa: str |
             return Session(
                 Plan(
                     in_channels=int(description["in_channels"]),
-                    num_outputs=int(description["num_outputs"]),
+                    precision=str(description["precision"]),
                     mean=tuple(map(float, description["mean"])),
                     std=tuple(map(float, description["std"])),
-                    layouts=[Layout(*map(int, layout)) for layout in description["layouts"]],
+                    layouts=[Layout(int(c), int(s), bool(g)) for c, s, g in description["layouts"]],
                     nodes=list(description["nodes"]),
+                    ranges=list(description["ranges"]),
                     tensors=tensors,
+                    outputs=[int(output) for output in description["outputs"]],
+                    gives_maps=bool(description["gives_maps"]),
                 ),
                 threads=threads,
                 isa=isa,

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ghostnets.layers import GhostModule, RepConv, fold_batch_norm, norm_arguments
+from ghostnets.explain.switches import ghost_modules
+from ghostnets.layers import RepConv, fold_batch_norm, norm_arguments
 
 __all__ = ["KERNEL_KINDS", "CheapKernels", "GhostMaps", "cheap_kernels", "ghost_maps"]
 
@@ -91,17 +92,16 @@ class CheapKernels:
 def cheap_kernels(model: nn.Module) -> list[CheapKernels]:
     """The cheap kernels of every Ghost module with ghosts, in the network's order; branches of V3 are merged."""
     found = []
-    for name, module in model.named_modules():
-        if isinstance(module, GhostModule) and module.has_ghosts:
-            convolution, after = module.cheap_operation[0], module.cheap_operation[1]
-            if isinstance(convolution, RepConv):
-                weight = convolution.merged().weight.detach()
-            else:
-                assert isinstance(convolution, nn.Conv2d)
-                weight = convolution.weight.detach()
-                if isinstance(after, nn.BatchNorm2d):
-                    weight = fold_batch_norm(weight, None, **norm_arguments(after))[0].detach()
-            found.append(CheapKernels(name, weight.float().reshape(convolution.in_channels, -1, *weight.shape[2:])))
+    for name, module in ghost_modules(model).items():
+        convolution, after = module.cheap_operation[0], module.cheap_operation[1]
+        if isinstance(convolution, RepConv):
+            weight = convolution.merged().weight.detach()
+        else:
+            assert isinstance(convolution, nn.Conv2d)
+            weight = convolution.weight.detach()
+            if isinstance(after, nn.BatchNorm2d):
+                weight = fold_batch_norm(weight, None, **norm_arguments(after))[0].detach()
+        found.append(CheapKernels(name, weight.float().reshape(convolution.in_channels, -1, *weight.shape[2:])))
     return found
 
 
@@ -134,11 +134,10 @@ def ghost_maps(model: nn.Module, x: Tensor) -> list[GhostMaps]:
         return record
 
     handles = []
-    for name, module in model.named_modules():
-        if isinstance(module, GhostModule) and module.has_ghosts:
-            handles.append(module.primary_conv.register_forward_hook(keep(f"{name}/intrinsic")))
-            handles.append(module.cheap_operation.register_forward_hook(keep(f"{name}/ghosts")))
-            handles.append(module.register_forward_hook(finish(name)))
+    for name, module in ghost_modules(model).items():
+        handles.append(module.primary_conv.register_forward_hook(keep(f"{name}/intrinsic")))
+        handles.append(module.cheap_operation.register_forward_hook(keep(f"{name}/ghosts")))
+        handles.append(module.register_forward_hook(finish(name)))
     try:
         model(x)
     finally:

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ghostnets.layers import GhostModule
+from ghostnets.explain.switches import ghost_count, ghost_modules, ghosts_off
 
 __all__ = ["Ablation", "GhostAblation", "ghost_ablation"]
 
@@ -58,29 +57,14 @@ def ghost_ablation(model: nn.Module, batches: Batches, *, on_layer: Callable[[],
     """
     images, right = _count_right(model, batches)
     layers = []
-    for name, module in model.named_modules():
-        if isinstance(module, GhostModule) and module.has_ghosts:
-            shares = []
-            for replace in (_copies, _zeros):
-                handle = module.cheap_operation.register_forward_hook(replace)
-                try:
-                    shares.append(_count_right(model, batches)[1] / images)
-                finally:
-                    handle.remove()
-            intrinsic = module.cheap_operation[0].in_channels
-            assert isinstance(intrinsic, int)
-            layers.append(GhostAblation(name, module.out_channels - intrinsic, *shares))
-            on_layer()
+    for name, module in ghost_modules(model).items():
+        shares = []
+        for fill in ("copies", "zeros"):
+            with ghosts_off(model, {name: None}, fill=fill):
+                shares.append(_count_right(model, batches)[1] / images)
+        layers.append(GhostAblation(name, ghost_count(module), *shares))
+        on_layer()
     return Ablation(images, right / images, tuple(layers))
-
-
-def _copies(module: nn.Module, inputs: tuple[Any, ...], ghosts: Tensor) -> Tensor:
-    (intrinsic,) = inputs
-    return intrinsic.repeat_interleave(ghosts.shape[1] // intrinsic.shape[1], dim=1)
-
-
-def _zeros(module: nn.Module, inputs: tuple[Any, ...], ghosts: Tensor) -> Tensor:
-    return torch.zeros_like(ghosts)
 
 
 def _count_right(model: nn.Module, batches: Batches) -> tuple[int, int]:

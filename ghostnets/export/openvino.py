@@ -13,7 +13,7 @@ from ghostnets.artefacts import METADATA_KEY
 from ghostnets.errors import StorageError, require
 from ghostnets.export.shipped import Order, trace
 
-__all__ = ["quantized", "write"]
+__all__ = ["quantized", "save", "write"]
 
 
 def write(order: Order, path: Path) -> None:
@@ -33,8 +33,13 @@ def write(order: Order, path: Path) -> None:
     if description.precision == "int8":
         model = quantized(model, order.calibration_batches())
     model.set_rt_info(description.to_json(), METADATA_KEY)
+    save(model, path, in_half=description.precision == "f16")
+
+
+def save(model: Any, path: Path, *, in_half: bool) -> None:
+    """Writes a network of OpenVINO, with weights in float16 or as they are; raises StorageError."""
     try:
-        openvino.save_model(model, path, compress_to_fp16=description.precision == "f16")
+        require("openvino", extra="export").save_model(model, path, compress_to_fp16=in_half)
     except RuntimeError as error:  # all that its writer says is "iostream error"
         raise StorageError(f"OpenVINO could not write {path.name} ({error}); free space, then run it again.") from error
 

@@ -5,9 +5,11 @@ Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020 (arXiv 19
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from ghostnets.layers import fused
 from ghostnets.layers.conv import make_divisible
 from ghostnets.layers.ghost import GhostModule
 from ghostnets.layers.reparam import conv_norm
@@ -97,6 +99,9 @@ class GhostBottleneck(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]  # noqa: SIM102
+            if fused.applies(self, x):
+                return fused.bottleneck(self, x)
         out = self.ghost1(x)
         out = self.bn_dw(self.conv_dw(out))  # at stride 2
         out = self.ghost2(self.se(out))

@@ -57,17 +57,11 @@ class AnswerFile:
         self.format = FORMATS[path.suffix](top=top, features=features)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock = _locked(self.folder)
-        self.manifest: dict[str, Any] = {"settings": settings, "names": _digest().hexdigest(), "parts": []}
-        if self._manifest_path.exists():
-            try:
-                self.manifest = json.loads(self._manifest_path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise DataError(f"{self._manifest_path} is damaged ({error}); remove {self.folder}.") from error
-            if self.manifest["settings"] != settings:
-                raise ConfigurationError(
-                    f"{self.folder} holds answers of a run with other settings ({self.manifest['settings']}, now"
-                    f" {settings}); repeat its command to go on with it, or remove the folder, or choose another --out."
-                )
+        try:
+            self.manifest = self._read_manifest(settings)
+        except BaseException:
+            self.lock.close()
+            raise
         self.rows = sum(rows for rows, _ in self.manifest["parts"])
         self.errors = sum(errors for _, errors in self.manifest["parts"])
         self._names = _digest()
@@ -115,6 +109,21 @@ class AnswerFile:
                 shutil.rmtree(self.folder)
         finally:
             self.lock.close()
+
+    def _read_manifest(self, settings: dict[str, Any]) -> dict[str, Any]:
+        if not self._manifest_path.exists():
+            return {"settings": settings, "names": _digest().hexdigest(), "parts": []}
+        try:
+            manifest: dict[str, Any] = json.loads(self._manifest_path.read_text(encoding="utf-8"))
+            earlier = manifest["settings"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{self._manifest_path} is damaged ({error}); remove {self.folder}.") from error
+        if earlier != settings:
+            raise ConfigurationError(
+                f"{self.folder} holds answers of a run with other settings ({earlier}, now {settings}); repeat its"
+                " command to go on with it, or remove the folder, or choose another --out."
+            )
+        return manifest
 
     @property
     def _manifest_path(self) -> Path:

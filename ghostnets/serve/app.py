@@ -12,6 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from ghostnets import __version__
+from ghostnets.serve.explorer_routes import explorer_router
 from ghostnets.serve.guard import Guard
 from ghostnets.serve.request_error import RequestError
 from ghostnets.serve.schemas import Error, ImagesAsJson, ModelInfo, Predictions, Status
@@ -75,7 +76,7 @@ def build_app(path: str | Path, settings: Settings, routers: Sequence[APIRouter]
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
     app.router.routes.extend(router.routes)  # itself, not around it: a layer less for each request
-    for part in routers:
+    for part in (explorer_router(), *routers):
         app.include_router(part)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")

@@ -1,10 +1,12 @@
 """Training and evaluation."""
 
 from ghostnets.train.evaluate import ClassResult, Evaluation, evaluate
-from ghostnets.train.loop import InterruptedRunError, TrainingResult, resume_training, train_model
-from ghostnets.train.recipe import RECIPES, Recipe, named_recipe, recipe_for
+from ghostnets.train.recipe import Recipe
+from ghostnets.train.recipes import RECIPES, named_recipe, recipe_for
 from ghostnets.train.reporter import Reporter
+from ghostnets.train.result import InterruptedRunError, TrainingResult
 from ghostnets.train.run_folder import EpochResult, RunConfig, RunFolder
+from ghostnets.train.start import repeat_training, resume_training, train_model
 
 __all__ = [
     "RECIPES",
@@ -20,6 +22,7 @@ __all__ = [
     "evaluate",
     "named_recipe",
     "recipe_for",
+    "repeat_training",
     "resume_training",
     "train_model",
 ]

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from ghostnets.data import Images, Preprocessing, evaluation_batches
 from ghostnets.errors import require
+from ghostnets.train.distributed import World
+from ghostnets.train.frozen import AsTheyAre
 
 __all__ = ["ClassResult", "Evaluation", "evaluate"]
 
@@ -55,10 +57,11 @@ class Evaluation:
 def evaluate(
     model: nn.Module,
     images: Images,
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | AsTheyAre,
     class_names: tuple[str, ...],
     *,
     batch_size: int = 64,
+    world: World | None = None,
 ) -> Evaluation:
     """Asks the network about every image; the network is left in evaluation mode.
 
@@ -68,21 +71,27 @@ def evaluate(
         preprocessing: Of the network.
         class_names: In the order of the outputs.
         batch_size: Images at a time.
+        world: The processes that share the images; all of them get the same result.
 
     Raises:
         MissingExtraError: torchmetrics is not installed.
     """
     metrics = require("torchmetrics.classification", extra="train")
+    world = world or World()
     classes = len(class_names)
-    confusion = metrics.MulticlassConfusionMatrix(classes)
-    top5 = metrics.MulticlassAccuracy(classes, top_k=min(5, classes), average="micro")
+    confusion = metrics.MulticlassConfusionMatrix(classes, sync_on_compute=world.size > 1).to(world.device)
+    top5 = metrics.MulticlassAccuracy(
+        classes, top_k=min(5, classes), average="micro", sync_on_compute=world.size > 1
+    ).to(world.device)
     model.eval()
     loss = 0.0
-    for pixels, labels in evaluation_batches(images, preprocessing, batch_size=batch_size):
+    for batch in evaluation_batches(images, preprocessing, batch_size=batch_size, part=world.rank, parts=world.size):
+        pixels, labels = batch.pixels.to(world.device), batch.labels.to(world.device)
         logits = model(preprocessing.normalize(pixels)).float()
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
         confusion.update(logits, labels)
         top5.update(logits, labels)
+    (loss,) = world.sum([loss])
     matrix = confusion.compute()
     right, true, answered = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
     return Evaluation(

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,25 @@ class RunConfig:
     Attributes:
         data: ``"fashion-mnist"`` or the absolute path of a folder.
         recipe: With every value resolved.
+        arguments: Of the network (``create_model``).
+        preprocessing: Of the network, as ``Preprocessing.to_dict`` gives it.
         full, root: Of Fashion-MNIST.
         skip_corrupt: Leave unreadable files out.
         threads: Of torch on the CPU; another number gives other rounding.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        workers: Processes that read images, beside each process that trains.
     """
 
     data: str
     recipe: Recipe
+    arguments: dict[str, Any] = field(default_factory=dict)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
     full: bool = False
     root: str | None = None
     skip_corrupt: bool = False
     threads: int = 1
+    device: str = "auto"
+    workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,9 +76,10 @@ class RunFolder:
 
     ::
 
-        config.json        what was asked for (RunConfig)
+        config.json        what was asked for, complete (RunConfig): what --repeat starts again from
         best.safetensors   the network of the best epoch, with all that prediction needs
-        last.pt            network, optimiser, scheduler, random state: what --resume goes on from
+        last.pt            network, optimiser, averages, scaler, progress: what --resume goes on from
+        teacher.safetensors   answers of a teacher who was asked once
         metrics.csv        one row an epoch
         tensorboard/       the same as TensorBoard events
         result.json        the final evaluation
@@ -82,6 +91,7 @@ class RunFolder:
         self.config_file = self.path / "config.json"
         self.best = self.path / "best.safetensors"
         self.last = self.path / "last.pt"
+        self.teacher = self.path / "teacher.safetensors"
         self.metrics = self.path / "metrics.csv"
         self.tensorboard = self.path / "tensorboard"
         self.result = self.path / "result.json"
@@ -94,6 +104,13 @@ class RunFolder:
                 f"{self.path} exists already; choose another name (--name),"
                 f" or go on with the run in it: ghostnets train --resume {self.path}"
             )
+
+    def holds(self, config: RunConfig) -> bool:
+        """Whether the run in the folder is of this very configuration."""
+        if not self.config_file.is_file():
+            return False
+        wanted: dict[str, Any] = json.loads(json.dumps(asdict(config)))  # JSON has no tuples
+        return wanted == json.loads(json.dumps(asdict(self.read_config())))
 
     def create(self, config: RunConfig) -> None:
         """Makes the folder.
@@ -115,7 +132,7 @@ class RunFolder:
         try:
             content = json.loads(self.config_file.read_text(encoding="utf-8"))
             content.pop("ghostnets_version")
-            return RunConfig(**{**content, "recipe": Recipe(**content["recipe"])})
+            return RunConfig(**{**content, "recipe": Recipe.from_dict(content["recipe"])})
         except (
             json.JSONDecodeError,
             KeyError,
@@ -150,6 +167,21 @@ class RunFolder:
         except CheckpointError as error:
             raise RunError(f"the run cannot be resumed: {error}") from error
         return state
+
+    def read_metrics(self) -> list[EpochResult]:
+        """The epochs that are done.
+
+        Raises:
+            RunError: The folder holds no finished epoch, or the file is damaged.
+        """
+        try:
+            with self.metrics.open(encoding="utf-8", newline="") as stream:
+                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
+            return [EpochResult(int(row.pop("epoch")), **row) for row in rows]
+        except FileNotFoundError as error:
+            raise RunError(f"{self.path} holds no finished epoch (it has no metrics.csv).") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self.metrics} cannot be read ({error}); it is damaged or of another version.") from error
 
     def write_metrics(self, history: list[EpochResult]) -> None:
         """Raises StorageError."""

@@ -18,13 +18,26 @@ def test_ghosts_stand_below_their_intrinsic_map():
     assert Layout(8, 3).order.tolist() == [[0, 1, 2], [3, 5, 7], [4, 6, -1]]
 
 
+def test_groups_are_neighbouring_channels():
+    layout = Layout(6, 3, is_grouped=True)
+    assert layout.order.tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert layout.places == list(range(6))
+
+
+def test_places_lead_back_to_the_channels():
+    layout = Layout(8, 3)
+    assert layout.arrange(np.arange(8.0, dtype=np.float32), 0)[layout.places].tolist() == list(range(8))
+
+
 def test_arrange_fills_with_zeros():
     values = np.arange(1, 9, dtype=np.float32)[None]
     assert Layout(8, 3).arrange(values, 1).tolist() == [[1, 2, 3, 4, 6, 8, 5, 7, 0]]
 
 
 def test_nodes_name_their_tensors():
-    plan = Plan(3, 10)
-    plan.add("linear", input=0, output=1, tensors={"weight": np.ones((2, 3))})
-    assert plan.nodes == [{"kind": "linear", "input": 0, "output": 1, "weight": "0.linear.weight"}]
+    plan = Plan(3)
+    plan.add("linear", "classifier", input=0, output=1, tensors={"weight": np.ones((2, 3))})
+    assert plan.nodes == [
+        {"kind": "linear", "name": "classifier", "input": 0, "output": 1, "weight": "0.linear.weight"}
+    ]
     assert plan.tensors["0.linear.weight"].dtype == np.float32

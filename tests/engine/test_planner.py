@@ -8,8 +8,8 @@ from torch import nn
 
 from ghostnets.engine.planner import make_plan
 from ghostnets.errors import EngineError
-from ghostnets.layers import GhostModule
-from ghostnets.models import create_model
+from ghostnets.layers import GhostModule, SqueezeExcite
+from ghostnets.models import create_model, list_models
 
 
 def test_the_nodes_of_ghostnet():
@@ -20,12 +20,15 @@ def test_the_nodes_of_ghostnet():
         "stem": 1,
         "ghost": 32,
         "depthwise": 4 + 5,  # stride-2 bottlenecks, and shortcuts that change the shape (one more: 80 to 112)
-        "pointwise": 5 + 1,
+        "conv": 5 + 1,
         "squeeze_excite": 7,
         "pool": 1,
         "linear": 2,
     }
-    assert (plan.in_channels, plan.num_outputs) == (3, 1000)
+    assert (plan.in_channels, [plan.layouts[output].out_channels for output in plan.outputs]) == (3, [1000])
+    assert {node["name"] for node in plan.nodes if node["kind"] == "squeeze_excite"} == {
+        name for name, module in model.named_modules() if isinstance(module, SqueezeExcite)
+    }
     assert sum(tensor.size for name, tensor in plan.tensors.items() if "weight" in name) == sum(
         p.numel() for name, p in model.named_parameters() if name.endswith("weight") and p.dim() > 1
     )
@@ -50,8 +53,9 @@ def test_the_network_is_left_alone():
     ("path", "module", "named"),
     [
         ("blocks.3.0.se", nn.Hardswish(), "blocks.3.0.se (Hardswish"),
-        ("blocks.1.0", nn.Conv2d(16, 24, 1), "blocks.1.0 (Conv2d"),
-        ("blocks.2.0.ghost1", GhostModule(24, 72, kernel_size=3), "blocks.2.0.ghost1.primary_conv.0 (Conv2d"),
+        ("blocks.1.0", nn.ConvTranspose2d(16, 24, 1), "blocks.1.0 (ConvTranspose2d"),
+        ("blocks.2.0.ghost1.primary_conv.2", nn.Hardswish(), "blocks.2.0.ghost1.primary_conv.2 (Hardswish"),
+        ("blocks.2.0.ghost2.cheap_operation.0", nn.Conv2d(12, 12, 2, groups=12), "cheap_operation.0 (Conv2d"),
         ("conv_stem", nn.Conv2d(3, 16, 3, 2, 1, padding_mode="reflect"), "conv_stem (Conv2d"),
         ("global_pool", nn.AdaptiveMaxPool2d(1), "global_pool (AdaptiveMaxPool2d"),
         ("act1", nn.GELU(), "act1 (GELU"),
@@ -63,6 +67,34 @@ def test_an_unknown_module_is_named(path: str, module: nn.Module, named: str):
     with pytest.raises(EngineError, match="the engine has no node for") as error:
         make_plan(model)
     assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "module", "named"),
+    [
+        ("ghost_resnet18", "stem.3", nn.AvgPool2d(3, 2, 1), "stem.3 (AvgPool2d"),
+        ("ghost_resnet18", "blocks.0.0.act", nn.GELU(), "blocks.0.0.act (GELU"),
+        ("ghost_resnet18", "stem.3", nn.MaxPool2d(3, 2, 1, ceil_mode=True), "stem.3 (MaxPool2d"),
+        ("g_ghost_regnetx_002", "layer3.cheap_relu", nn.GELU(), "layer3 (GGhostStage"),
+        ("g_ghost_regnetx_002", "layer1.0.conv2", nn.Conv2d(24, 24, 3, 2, 1, 2, groups=3), "layer1.0.conv2 (Conv2d"),
+        ("ghostnet_100_printed", "features.5.conv.2", nn.GELU(), "features.5.conv.2 (GELU"),
+        ("vgg16", "fc", nn.Bilinear(512, 512, 512), "fc (Bilinear"),
+    ],
+)
+def test_an_unknown_module_of_another_network_is_named(name: str, path: str, module: nn.Module, named: str):
+    model = create_model(name)
+    model.set_submodule(path, module)
+    with pytest.raises(EngineError, match="the engine has no node for") as error:
+        make_plan(model)
+    assert named in str(error.value)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_network_has_a_plan_with_all_its_weights(name: str):
+    with torch.device("meta"):
+        model = create_model(name)
+    plan = make_plan(model.to_empty(device="cpu"))
+    assert [plan.layouts[output].out_channels for output in plan.outputs] == [model.num_classes]
 
 
 def test_an_unknown_network_and_mixed_ratios():

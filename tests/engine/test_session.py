@@ -81,6 +81,68 @@ def test_arguments_of_the_family(name: str, arguments: dict[str, Any], randomize
             assert_close(session(x), in_float64(model, x))
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("ghostnet_100_printed", {}),
+        ("ghostnet_100_printed_revised", {}),
+        ("g_ghost_regnetx_002", {}),
+        ("g_ghost_regnetx_002", {"output_stride": 8, "group_width": 12, "widths": (12, 36, 108, 96)}),
+        ("ghost_resnet18", {"ratio": 3, "cheap_kernel_size": 5}),
+        ("ghost_resnet50", {"output_stride": 16}),
+        ("resnet20", {}),
+        ("ghost_resnet20", {"in_chans": 1}),
+        ("vgg16", {}),
+        ("ghost_vgg16", {"ratio": 3, "output_stride": 8}),
+        ("ghost_vgg16", {"ghost_stem": False}),
+    ],
+    ids=str,
+)
+def test_other_networks(name: str, arguments: dict[str, Any], randomize):
+    model = randomize(create_model(name, num_classes=7, **arguments))
+    for isa, threads in [*((isa, 1) for isa in ISAS), (None, 3)]:
+        session = engine.compile(model, threads=threads, isa=isa)
+        for shape in [(2, 33, 47), (1, 1, 1)] if threads == 1 else [(1, 40, 101), (5, 17, 9)]:
+            x = torch.randn(shape[0], arguments.get("in_chans", 3), *shape[1:])
+            assert_close(session(x), in_float64(model, x))
+
+
+@pytest.mark.parametrize("name", ["ghostnet_050", "g_ghost_regnetx_002", "ghost_vgg16", "ghostnet_100_printed"])
+def test_features_are_what_the_classifier_gets(name: str, randomize):
+    model = randomize(create_model(name, num_classes=7))
+    bare = copy.deepcopy(model)
+    bare.reset_classifier(0)
+    x = torch.randn(2, 3, 50, 37)
+    expected = in_float64(bare, x)
+    assert_close(engine.compile(model, output="features", threads=2)(x), expected)
+    assert_close(engine.compile(bare, threads=1)(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("ghostnet_050", {"out_indices": range(6)}),
+        ("ghostnetv3_050", {"ratio": 3, "out_indices": (2, -1)}),
+        ("g_ghost_regnetx_002", {}),
+        ("ghost_resnet18", {}),
+        ("ghost_vgg16", {"output_stride": 16}),
+        ("ghostnet_100_printed", {"out_indices": (0, 5)}),
+    ],
+    ids=str,
+)
+def test_backbones_give_their_maps(name: str, arguments: dict[str, Any], tmp_path: Path, randomize):
+    model = randomize(create_model(name, features_only=True, **arguments))
+    engine.compile(model, threads=1).save(tmp_path / "net.engine")
+    for threads, shape in [(1, (1, 63, 40)), (2, (1, 160, 130)), (3, (5, 33, 20))]:
+        x = torch.randn(shape[0], 3, *shape[1:])
+        maps, expected = engine.load(tmp_path / "net.engine", threads=threads)(x), in_float64(model, x)
+        assert len(maps) == len(expected)
+        for got, wanted in zip(maps, expected, strict=True):
+            assert_close(got, wanted)
+    empty = engine.compile(model)(np.empty((0, 3, 64, 64), np.float32))
+    assert [len(level) for level in empty] == [0] * len(expected)
+
+
 def test_every_size_and_batch(randomize):
     model = randomize(create_model("ghostnet_050", num_classes=4))
     session = engine.compile(model, threads=2)
@@ -172,7 +234,7 @@ def test_files_that_cannot_be_used(tmp_path: Path, randomize):
         save_file(tensors, path, metadata={"ghostnets.engine": json.dumps(description | changes)})
 
     rewrite(format_version=99)
-    with pytest.raises(EngineError, match="plan format 99, this ghostnets reads format 1"):
+    with pytest.raises(EngineError, match="plan format 99, this ghostnets reads format 2"):
         engine.load(path)
     nodes = [dict(node) for node in description["nodes"]]
     for change in [{"kind": "bogus"}, {"weight": "missing"}, {"input": 999}, {"weight": nodes[-1]["weight"]}]:
@@ -203,6 +265,7 @@ def test_arguments_and_images_out_of_range(randomize):
         ({"threads": 0}, "threads is 0"),
         ({"isa": "abacus"}, "isa is 'abacus'; this processor has"),
         ({"precision": "f8"}, "precision is 'f8'"),
+        ({"output": "maps"}, "output is 'maps'; it must be 'logits' or 'features'"),
         ({"mean": (0.5,), "std": (0.5,)}, "they must have 3 values each"),
         ({"mean": MEAN, "std": (0.1, 0.0, 0.1)}, "those of std above 0"),
     ]:

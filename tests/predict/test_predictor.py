@@ -8,8 +8,7 @@ from PIL import Image
 import ghostnets
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.data import Preprocessing, evaluation_batches, find_images
-from ghostnets.errors import ConfigurationError, DataError, ImageError
-from ghostnets.predict import find_files
+from ghostnets.errors import ImageError
 
 
 @pytest.fixture
@@ -34,36 +33,11 @@ def test_predicting_and_evaluating_prepare_images_alike(predictor, tiny_run: Pat
     preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
     images, _ = find_images(tmp_path).load_part("train", preprocessing)
     paths = find_images(tmp_path).parts["train"].paths
-    evaluated = torch.cat([pixels for pixels, _ in evaluation_batches(images, preprocessing, batch_size=3)])
+    evaluated = torch.cat([batch.pixels for batch in evaluation_batches(images, preprocessing, batch_size=3)])
     assert torch.equal(evaluated, torch.stack([predictor.read(path) for path in paths]))
 
 
-def test_a_file_that_cannot_be_read_is_a_row_and_the_others_go_on(predictor, photos: Path):
-    paths = sorted((photos / "dark").glob("*.png"))[:5]
-    paths[2].write_bytes(b"x")
-    predictor.batch_size = 2
-    answers = list(predictor.predict_files(paths))
-    assert [answer.path for answer in answers] == [str(path) for path in paths]
-    assert [answer.error is None for answer in answers] == [True, True, False, True, True]
-    assert [a.probabilities for a in answers if not a.error] == [
-        pytest.approx(predictor(path).probabilities, abs=1e-6) for i, path in enumerate(paths) if i != 2
-    ]
+def test_a_file_that_cannot_be_read(predictor, tmp_path: Path):
+    (tmp_path / "a.png").write_bytes(b"x")
     with pytest.raises(ImageError):
-        predictor(paths[2])
-    with pytest.raises(ConfigurationError, match="top is 0"):
-        next(predictor.predict_files(paths, top=0))
-
-
-def test_the_same_file_twice(predictor, photos: Path):
-    path = next(photos.rglob("*.png"))
-    assert len(list(predictor.predict_files([path, path]))) == 2
-
-
-def test_finding_files(photos: Path):
-    assert len(find_files([photos])) == 40
-    assert find_files([photos / "dark" / "003.png"]) == [photos / "dark" / "003.png"]
-    with pytest.raises(DataError, match="there is no image or folder"):
-        find_files([photos / "no"])
-    (photos / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no image"):
-        find_files([photos / "empty"])
+        predictor(tmp_path / "a.png")

@@ -38,7 +38,10 @@ def final(folder: Path) -> dict[str, torch.Tensor]:
     """Everything that a run ends with: best and last weights, and the momentum of the optimiser."""
     state = torch.load(folder / "last.pt", weights_only=True)
     tensors = {f"last.{name}": tensor for name, tensor in state["model"].items()}
-    tensors |= {f"optimizer.{i}": s["momentum_buffer"] for i, s in state["optimizer"]["state"].items()}
+    for i, momenta in state["optimizer"]["state"].items():
+        tensors |= {
+            f"optimizer.{i}.{name}": value for name, value in momenta.items() if isinstance(value, torch.Tensor)
+        }
     return {**tensors, **{f"best.{k}": v for k, v in load_file(folder / "best.safetensors").items()}}
 
 
@@ -206,13 +209,14 @@ def test_resuming_after_the_data_changed(photos: Path, tmp_path: Path):
         resume_training(tmp_path / "run")
     shutil.rmtree(photos / "light")
     make_images(photos, classes={"l": 10, "m": 10})
-    with pytest.raises(RunError, match="were the classes in the data changed"):
+    with pytest.raises(RunError, match=r"the classes in .*photos were changed: .*dark, light, and now"):
         resume_training(tmp_path / "run")
 
 
 def test_a_loss_that_is_no_number_stops_with_advice(photos: Path, tmp_path: Path):
     with pytest.raises(
-        RunError, match=r"the loss became (nan|inf) in epoch \d+, step \d+; start again with a smaller --lr"
+        RunError,
+        match=r"the loss became (nan|inf) in epoch \d+, step \d+: .*(weights|output).*; start again with a smaller",
     ):
         train_model(photos, folder=tmp_path / "run", recipe=RECIPE.changed(lr=1e30))
 

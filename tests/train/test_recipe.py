@@ -1,7 +1,12 @@
+import ast
+import json
+from pathlib import Path
+
 import pytest
 
 from ghostnets.errors import ConfigurationError, UnknownNameError
-from ghostnets.train import RECIPES, Recipe, named_recipe, recipe_for
+from ghostnets.models import model_entry
+from ghostnets.train import RECIPES, Recipe, named_recipe, recipe_for, recipes
 
 
 def test_all_problems_are_told_at_once():
@@ -22,3 +27,42 @@ def test_named_recipes():
     assert [recipe_for(size) for size in (28, 64, 65, 500)] == ["small-images", "small-images", "photos", "photos"]
     with pytest.raises(UnknownNameError, match="did you mean photos"):
         named_recipe("photo")
+
+
+def test_contradictions_are_told_with_the_rest():
+    with pytest.raises(ConfigurationError) as caught:
+        Recipe(schedule="step", frozen=True, optimizer="adam", milestones=(0.5, 0.2), accumulate=64)
+    for part in (
+        "optimizer is adam, wanted sgd, adamw, rmsprop or lamb",
+        "milestones is (0.5, 0.2), wanted shares of the run between 0 and 1, ascending",
+        "accumulate is 64, wanted from 1 to batch_size",
+        "frozen is True without weights",
+    ):
+        assert part in str(caught.value)
+    with pytest.raises(ConfigurationError, match="wanted milestones or decay_epochs, one of them"):
+        Recipe(schedule="step")
+    with pytest.raises(ConfigurationError, match="wanted none of these"):
+        Recipe(frozen=True, weights="pretrained", mixup=0.2)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_survives_json_and_names_a_network(name: str):
+    recipe = RECIPES[name]
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    assert recipe.differences(recipe.changed(lr=7.0)) == {"lr": recipe.lr}
+    model_entry(recipe.model)
+
+
+def test_every_recipe_tells_its_command_and_source():
+    """The string below each recipe, which Python itself does not keep."""
+    body = ast.parse(Path(recipes.__file__).read_text(encoding="utf-8")).body
+    told = {
+        body[i].targets[0].id: body[i + 1].value.value  # type: ignore[attr-defined]
+        for i in range(len(body) - 1)
+        if isinstance(body[i], ast.Assign) and isinstance(body[i + 1], ast.Expr)
+    }
+    for name, recipe in RECIPES.items():
+        text = told[name.upper().replace("-", "_")]
+        command = next(line for line in text.splitlines() if "ghostnets train" in line)
+        assert f"--recipe {name}" in command or recipe in (RECIPES["photos"], RECIPES["small-images"])
+        assert "easured" in text or "Published" in text

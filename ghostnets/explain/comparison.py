@@ -1,0 +1,72 @@
+"""``compare.html``: training runs side by side in one self-contained file."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ghostnets.explain.figures import GRID, INK, new_figure, style_axis, to_svg
+from ghostnets.explain.page import render
+from ghostnets.files import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["ComparedRun", "comparison_figure", "write_comparison"]
+
+COLORS = ("#2f81c4", "#e07a2f", "#1d9a6c", "#b0479b", "#8a6d3b", "#c23b3b", "#5b6ee1", "#6b8e23")
+DASHES = ("-", "--", ":", "-.")
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One run.
+
+    Attributes:
+        name: What it is called.
+        epochs: Numbers of the epochs.
+        curves: Label with the unit -> one value an epoch; the same labels for all runs.
+        results: Label -> value; the same labels for all runs.
+        settings: Name -> value.
+    """
+
+    name: str
+    epochs: Sequence[int]
+    curves: dict[str, Sequence[float]]
+    results: dict[str, str]
+    settings: dict[str, str]
+
+
+def comparison_figure(runs: Sequence[ComparedRun]) -> "Figure":
+    """One panel a quantity, one line a run."""
+    labels = list(runs[0].curves)
+    figure = new_figure(width=9.0, height=3.6 + 0.18 * len(runs))
+    axes = figure.subplots(1, len(labels), squeeze=False)[0]
+    for axis, label in zip(axes, labels, strict=True):
+        for number, run in enumerate(runs):
+            color, dash = COLORS[number % len(COLORS)], DASHES[number // len(COLORS) % len(DASHES)]
+            axis.plot(run.epochs, run.curves[label], dash, color=color, linewidth=1.6, label=run.name)
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(color=GRID, linewidth=0.6)
+        style_axis(axis)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", frameon=False, labelcolor=INK, fontsize=9, ncols=2)
+    return figure
+
+
+def write_comparison(path: str | os.PathLike[str], runs: Sequence[ComparedRun], differing: Sequence[str]) -> None:
+    """Writes the page, atomically.
+
+    Args:
+        path: Where to.
+        runs: At least one.
+        differing: Names of the settings in which the runs differ, in order.
+
+    Raises:
+        MissingExtraError: matplotlib or jinja2 is not installed.
+        StorageError: The file could not be written.
+    """
+    curves = to_svg(comparison_figure(runs), title="Curves of all runs over the epochs", prefix="curves")
+    write_text(path, render("comparison.html.jinja", runs=runs, differing=differing, curves=curves))

@@ -1,0 +1,84 @@
+"""Squeeze-and-excitation of a fused bottleneck, from sums over each image alone.
+
+The mean of an activated map follows from how many of its values pass the ReLU and what these sum to; the gradient of
+the gate from the sums of d and of d (z - mean). So the gated map is never there, neither way.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ghostnets.layers.fused_maps import Map, NormGradient, finish_gradient, image_sums
+
+__all__ = ["Gate"]
+
+
+@dataclass(slots=True)
+class Gate:
+    """The gate of one call, and what its gradient needs.
+
+    Attributes:
+        mean: (N, C), a leaf of the small graph that ends in ``values``.
+        parameters: Its other leaves: weight and bias of the two linear layers.
+        values: (N, C) in [0, 1].
+        passed: ``image_sums`` of each part of the gated map: (2, N, C_i).
+    """
+
+    mean: Tensor
+    parameters: list[Tensor]
+    values: Tensor
+    passed: list[Tensor]
+
+    @classmethod
+    def of(cls, hidden: Sequence[Map], betas: Sequence[Tensor], parameters: Sequence[Tensor]) -> "Gate":
+        """The gate for maps side by side, whose normalisations have these ``betas``."""
+        passed = [image_sums(part) for part in hidden]
+        pixels = hidden[0].values.shape[1] * hidden[0].values.shape[2]
+        means = [_sum(part, beta, *sums) / pixels for part, beta, sums in zip(hidden, betas, passed, strict=True)]
+        with torch.enable_grad():
+            mean = torch.cat(means, 1).requires_grad_()
+            leaves = [p.detach().requires_grad_() for p in parameters]
+            reduce, reduce_bias, expand, expand_bias = leaves
+            squeezed = F.relu(F.linear(mean, reduce.flatten(1), reduce_bias))
+            values = F.hardsigmoid(F.linear(squeezed, expand.flatten(1), expand_bias))
+        return cls(mean, leaves, values, passed)
+
+    def on(self, hidden: Sequence[Map]) -> list[Map]:
+        """The maps, to be read through the gate."""
+        values = self.values.detach()
+        firsts = [sum(m.channels for m in hidden[:i]) for i in range(len(hidden))]
+        return [replace(m, gate=values, gate_from=first) for m, first in zip(hidden, firsts, strict=True)]
+
+    def back(
+        self, hidden: Sequence[Map], sums: Sequence[Tensor], betas: Sequence[Tensor], norms: Sequence[NormGradient]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Backwards, from the sums over each image: (2, N, C_i) of d and of d (z - mean), where the ReLU lets through.
+
+        Args:
+            hidden: The maps as ``on`` gave them.
+            sums: Of each.
+            betas: As in ``of``.
+            norms: Given what the sums over all images come to, as if there were no other gradient.
+
+        Returns:
+            What the mean adds to the gradient of every pixel, (N, C), and the gradients of the four parameters.
+        """
+        of_gate = torch.cat([_sum(part, beta, *own) for part, beta, own in zip(hidden, betas, sums, strict=True)], 1)
+        of_mean, *of_parameters = torch.autograd.grad(
+            self.values, [self.mean, *self.parameters], of_gate, retain_graph=True
+        )
+        offset = of_mean / (hidden[0].values.shape[1] * hidden[0].values.shape[2])
+        for part, own, passed, norm in zip(hidden, sums, self.passed, norms, strict=True):
+            columns = slice(part.gate_from, part.gate_from + part.channels)
+            total = (self.values.detach()[:, columns] * own + offset[:, columns] * passed).double().sum(1)
+            finish_gradient(part, total, norm)
+        return offset, of_parameters
+
+
+def _sum(of: Map, beta: Tensor, plain: Tensor, products: Tensor) -> Tensor:
+    """The sum of w y from those of w and of w (z - mean), as y = scale (z - mean) + beta."""
+    assert of.statistics is not None
+    return of.statistics[2] * products + beta * plain

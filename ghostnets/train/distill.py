@@ -1,0 +1,217 @@
+"""Learning from another network: its soft labels, or its features."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ghostnets.checkpoints import (
+    create_model,
+    find_weights,
+    load_checkpoint,
+    read_checkpoint,
+)
+from ghostnets.data import Images, Preprocessing, evaluation_batches
+from ghostnets.errors import ConfigurationError, require
+from ghostnets.files import write_atomically
+from ghostnets.models import Network, model_entry
+from ghostnets.train.recipe import Recipe
+
+__all__ = ["Distillation", "FeatureStudent", "Teacher", "load_teacher"]
+
+
+class Teacher:
+    """A network that is not trained.
+
+    Args:
+        model: Images -> logits.
+        preprocessing: Of the images that it was trained on.
+        class_names: In the order of its logits, or None where it does not tell them.
+    """
+
+    def __init__(
+        self, model: nn.Module, preprocessing: Preprocessing, class_names: tuple[str, ...] | None = None
+    ) -> None:
+        self.model, self.preprocessing, self.class_names = (
+            model.eval().requires_grad_(False),
+            preprocessing,
+            class_names,
+        )
+        linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        if not linear:
+            raise ConfigurationError(f"the teacher {type(model).__name__} has no linear layer to classify with.")
+        self.classifier = linear[-1]
+        self.classifier.register_forward_pre_hook(lambda _, inputs: setattr(self, "_features", inputs[0]))
+
+    @property
+    def feature_channels(self) -> int:
+        return self.classifier.in_features
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (N, C, H, W) from 0 to 255 -> logits (N, num_classes) and features (N, feature_channels).
+
+        The teacher sees what the student sees, at the size and in the colours that it was trained on.
+        """
+        size, channels = self.preprocessing.image_size, self.preprocessing.channels
+        pixels = pixels.float()
+        if pixels.shape[-1] != size:
+            pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+        if pixels.shape[1] != channels:
+            pixels = pixels.expand(-1, channels, -1, -1) if channels == 3 else pixels.mean(1, keepdim=True)
+        logits: Tensor = self.model(self.preprocessing.normalize(pixels))
+        features: Tensor = self._features
+        return logits, features
+
+    _features: Tensor
+
+
+def load_teacher(name: str, class_names: tuple[str, ...]) -> Teacher:
+    """A teacher by name; ``Recipe.teacher`` tells the forms.
+
+    Args:
+        name: best.safetensors of a run, NAME=FILE, NAME, timm:NAME or torchvision:NAME.
+        class_names: Of the data, which must be those of the teacher. One that does not tell its classes, as those of
+            ImageNet, must have as many.
+
+    Raises:
+        CheckpointError: The file cannot be used.
+        ConfigurationError: There is no such teacher, or it knows other classes.
+        MissingExtraError: timm is not installed.
+    """
+    library, _, peer = name.partition(":")
+    if name.endswith(".safetensors") and "=" not in name:
+        checkpoint = read_checkpoint(name)
+        preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
+        teacher = Teacher(checkpoint.build(), preprocessing, checkpoint.class_names)
+    elif library == "timm":
+        teacher = _from_timm(peer)
+    elif library == "torchvision":
+        teacher = _from_torchvision(peer)
+    else:
+        teacher = _from_registry(*name.partition("=")[::2])
+    known = teacher.classifier.out_features
+    if teacher.class_names not in (None, class_names) or known != len(class_names):
+        names = ", ".join((teacher.class_names or ())[:5])
+        raise ConfigurationError(
+            f"the teacher {name} knows {known} classes{f' ({names}, ...)' if names else ''}, the data has"
+            f" {len(class_names)} ({', '.join(class_names[:5])}, ...); both must have the same in the same order."
+        )
+    return teacher
+
+
+def _from_registry(name: str, file: str) -> Teacher:
+    evaluation = None
+    if file:
+        model = load_checkpoint(name, file)
+    else:
+        model, evaluation = create_model(name, pretrained=True), find_weights(name).evaluation
+    size = evaluation.image_size if evaluation else model_entry(name).variant.benchmark.image_size
+    return Teacher(model, Preprocessing.standard(size, next(model.parameters()).shape[1]))
+
+
+def _from_timm(name: str) -> Teacher:
+    timm = require("timm", extra="bench")
+    if not timm.is_model(name):
+        raise ConfigurationError(f"timm {timm.__version__} has no network {name!r}.")
+    try:
+        model = timm.create_model(name, pretrained=True)
+    except (OSError, RuntimeError) as error:
+        raise ConfigurationError(f"the weights of timm's {name} cannot be had ({error}).") from error
+    data: dict[str, Any] = timm.data.resolve_data_config(model=model)
+    size = data["input_size"][-1]
+    return Teacher(model, Preprocessing(size, size, tuple(data["mean"]), tuple(data["std"])))
+
+
+def _from_torchvision(name: str) -> Teacher:
+    models = require("torchvision.models", extra="train")
+    if name not in models.list_models():
+        raise ConfigurationError(f"torchvision has no network {name!r}.")
+    weights = models.get_model_weights(name).DEFAULT
+    try:
+        model = models.get_model(name, weights=weights)
+    except OSError as error:
+        raise ConfigurationError(f"the weights of torchvision's {name} cannot be had ({error}).") from error
+    transforms = weights.transforms()
+    size = transforms.crop_size[0]
+    return Teacher(model, Preprocessing(size, size, tuple(transforms.mean), tuple(transforms.std)))
+
+
+class FeatureStudent(nn.Module):
+    """A network whose features are held against the teacher's by a linear map that is trained with it.
+
+    Images -> logits (N, num_classes) and mapped features (N, feature_channels).
+    """
+
+    def __init__(self, network: Network, feature_channels: int) -> None:
+        super().__init__()
+        self.network = network
+        self.projection = nn.Linear(network.head_features, feature_channels)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        network: Any = self.network
+        maps = network.forward_features(x)
+        return network.forward_head(maps), self.projection(network.forward_head(maps, pre_logits=True))
+
+
+class Distillation:
+    """The part of the loss that the teacher decides.
+
+    Args:
+        teacher: The teacher.
+        recipe: Tells what is compared, and how.
+    """
+
+    def __init__(self, teacher: Teacher, recipe: Recipe) -> None:
+        self.teacher, self.recipe = teacher, recipe
+        self.answers: tuple[Tensor, Tensor] | None = None
+
+    def remember(self, images: Images, preprocessing: Preprocessing, file: Path | None) -> None:
+        """Asks the teacher once about every image, for runs in which nothing changes an image.
+
+        Args:
+            images: The training images.
+            preprocessing: Of the student: what it sees is what the teacher is asked about.
+            file: Read where it exists, else written; None to keep the answers in memory only.
+
+        Raises:
+            StorageError: The file could not be written.
+        """
+        if file is not None and file.exists():
+            kept = load_file(file)
+            self.answers = kept["logits"], kept["features"]
+            return
+        device = next(self.teacher.model.parameters()).device
+        asked = [
+            self.teacher(batch.pixels.to(device)) for batch in evaluation_batches(images, preprocessing, batch_size=64)
+        ]
+        logits, features = (torch.cat([pair[i].float().cpu() for pair in asked]) for i in (0, 1))
+        self.answers = logits, features
+        if file is not None:
+            with write_atomically(file) as temporary:
+                temporary.write_bytes(save({"logits": logits, "features": features}))
+
+    def losses(self, pixels: Tensor, indices: Tensor, logits: Tensor, features: Tensor | None) -> Tensor:
+        """One loss an image, (N,).
+
+        Soft labels: cross-entropy of the student's answers at the temperature under the teacher's, times its square.
+        Features: mean squared difference, both normalised to length 1 and counted over the channels.
+
+        Args:
+            pixels: What the student saw, (N, C, H, W) from 0 to 255, mixed where images are mixed.
+            indices: Of the images in their set.
+            logits: The student's, (N, num_classes).
+            features: The student's, mapped to the channels of the teacher's; None to compare soft labels.
+        """
+        if self.answers is not None:
+            taught, shown = (answer[indices.cpu()].to(logits.device) for answer in self.answers)
+        else:
+            taught, shown = self.teacher(pixels)
+        if features is not None:
+            return (F.normalize(features.float()) - F.normalize(shown.float())).square().sum(1)
+        temperature = self.recipe.temperature
+        soft = (taught.float() / temperature).softmax(1)
+        return F.cross_entropy(logits.float() / temperature, soft, reduction="none") * temperature**2

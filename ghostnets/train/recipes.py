@@ -1,0 +1,221 @@
+"""The named recipes. Under each stands what is known of its result, from whom, on what, and how it is run.
+
+Accuracies of others are published; where none of our own is told, none was measured.
+"""
+
+from ghostnets.errors import UnknownNameError
+from ghostnets.train.recipe import SMALL_IMAGE, Recipe
+
+__all__ = ["RECIPES", "named_recipe", "recipe_for"]
+
+PHOTOS = Recipe()
+"""Photographs from scratch: a default to start from, not a published schedule.
+
+    ghostnets train photos/
+
+Measured: see the README (``ants_bees``). A few hundred photographs want ``finetune`` instead.
+"""
+
+SMALL_IMAGES = Recipe(
+    model="ghostnet_050", epochs=12, batch_size=64, lr=0.1, label_smoothing=0.0, drop_rate=0.0, weight_decay=5e-4
+)
+"""Images of up to 64 pixels, in a few minutes on a CPU.
+
+    ghostnets train
+
+Measured: see the README (embedded Fashion-MNIST subset, 2 CPU cores).
+"""
+
+CIFAR10 = Recipe(
+    model="ghost_resnet56",
+    epochs=400,
+    batch_size=128,
+    lr=0.1,
+    schedule="step",
+    warmup=0.0,
+    milestones=(0.5, 0.75, 0.9375),
+    decay_rate=0.1,
+    weight_decay=1e-4,
+    label_smoothing=0.0,
+    drop_rate=0.0,
+    shift=4,
+    val_share=0.1,
+)
+"""Ghost-ResNet-56 and Ghost-VGG-16 on CIFAR-10, as their author advises: 400 epochs, learning rate 0.1, a tenth of it
+after 200, 300 and 375, weight decay between 1e-4 and 1e-5 (iamhankai/ghostnet.pytorch, issue 7).
+
+    ghostnets train cifar10/ --recipe cifar10
+    ghostnets train cifar10/ --recipe cifar10 --model ghost_vgg16
+
+Published: 92.7 % (Ghost-ResNet-56), 93.7 % (Ghost-VGG-16), arXiv 1911.11907, table 5; a user of issue 7 reports about
+93.5 % for Ghost-VGG-16 with it. Hardware: not told. The batch of 128 and the shifts of up to 4 pixels are those of
+He et al. (arXiv 1512.03385); the author tells neither. A tenth of the training images is kept back to choose the epoch
+on, unless the folder has val/.
+"""
+
+CIFAR10_FAST = Recipe(
+    model="ghost_resnet20",
+    epochs=30,
+    batch_size=128,
+    lr=0.2,
+    schedule="linear",
+    warmup=0.2,
+    weight_decay=5e-4,
+    label_smoothing=0.0,
+    drop_rate=0.0,
+    shift=4,
+    val_share=0.1,
+)
+"""CIFAR-10 and its like within a CPU budget: our own, short and with a learning rate that falls along a line.
+
+    ghostnets train cifar10/ --recipe cifar10-fast
+
+Not measured yet.
+"""
+
+IMAGENET_GHOSTNET = Recipe(
+    model="ghostnet_100",
+    image_size=224,
+    epochs=400,
+    batch_size=1024,
+    lr=0.4,
+    warmup=5 / 400,
+    weight_decay=4e-5,
+    label_smoothing=0.1,
+    drop_rate=0.2,
+    min_scale=0.08,
+    precision="bf16",
+)
+"""GhostNet on ImageNet: batches of 1024, warming up for 5 epochs, a cosine over 400, label smoothing 0.1, weight decay
+4e-5 and none on normalisation.
+
+    ghostnets shard imagenet/ shards/
+    torchrun --nproc-per-node 8 -m ghostnets train shards/ --name v1 --recipe imagenet-ghostnet --workers 8
+
+Published: 73.9 % for 1.0x (arXiv 1911.11907, trained in TensorFlow), 73.98 % for the released PyTorch weights.
+Sources: iamhankai/ghostnet.pytorch, issues 3 (5 epochs of warming up, cosine; learning rate 0.4, 450,000 steps with
+batches of 1024; a user's dropout of 0.2 was best, 73.4 % without the warming up) and 18 (400 epochs); d-li14 reports
+73.6 % with cosine, warming up and label smoothing in 240 epochs. Hardware: not told. Not run here. Of all ImageNet
+recipes here: random crops are cut from the image with its shorter side at 256 pixels, elsewhere from the whole image.
+"""
+
+IMAGENET_GHOSTNETV2 = Recipe(
+    model="ghostnetv2_100",
+    image_size=224,
+    epochs=450,
+    batch_size=1024,
+    optimizer="rmsprop",
+    lr=0.064,
+    schedule="step",
+    warmup=3 / 450,
+    decay_epochs=2.4,
+    decay_rate=0.973,
+    weight_decay=1e-5,
+    ema_decay=0.9999,
+    label_smoothing=0.1,
+    drop_rate=0.2,
+    min_scale=0.08,
+    randaugment=2,
+    randaugment_magnitude=27,
+    erasing=0.2,
+    precision="fp16",
+)
+"""GhostNetV2 on ImageNet: the command of the official README, on 8 GPUs with 128 images each.
+
+    torchrun --nproc-per-node 8 -m ghostnets train shards/ --name v2 --recipe imagenet-ghostnetv2 --workers 8
+
+Published: 75.3 % for 1.0x (official README; timm measures 75.19 % with its own preprocessing). Not run here.
+What differs: the noise that the README puts on the learning rate and on RandAugment's strength is left out; erased
+rectangles are grey instead of noise; RandAugment's 9 of timm's 10 is 27 of torchvision's 30. Warming up for 3 epochs
+and label smoothing are the defaults of the official script.
+"""
+
+IMAGENET_GHOSTNETV3 = IMAGENET_GHOSTNETV2.changed(
+    model="ghostnetv3_100",
+    epochs=600,
+    warmup=3 / 600,
+    schedule="cosine",
+    decay_epochs=None,
+    teacher="timm:beitv2_large_patch16_224",
+    distill="labels",
+    distill_weight=1.0,
+    temperature=1.0,
+)
+"""GhostNetV3 on ImageNet: branches that are merged afterwards, soft labels of a large teacher, moving average.
+
+    torchrun --nproc-per-node 8 -m ghostnets train shards/ --name v3 --recipe imagenet-ghostnetv3 --workers 8
+
+Published: 77.1 % for 1.0x (iFormer quotes it, with 600 epochs), 79.1 % for 1.3x (arXiv 2404.11202, abstract). Not run
+here. Known of the authors' training: the loss of the labels and that of the soft labels with weight 1 each, at
+temperature 1, teacher beitv2_large_patch16_224 (defaults of the official train.py, whose distillation loss, as it is
+published, returns nothing); no mixup and no cutmix, which they found to hurt (abstract). Optimiser, learning rate and
+augmentation of their final runs could not be read: those of GhostNetV2 stand here in their place, with a cosine, the
+default of that script.
+"""
+
+FINETUNE = Recipe(
+    weights="pretrained",
+    epochs=20,
+    batch_size=32,
+    optimizer="adamw",
+    lr=1e-3,
+    warmup=0.1,
+    weight_decay=0.05,
+    layer_decay=0.8,
+    drop_path_rate=0.0,
+    ema_decay=0.99,
+    label_smoothing=0.1,
+)
+"""From weights that know something to classes of one's own: new classifier, rates that fall towards the first layers.
+
+    ghostnets train photos/ --recipe finetune --model ghostnet_100
+    ghostnets train photos/ --recipe finetune --weights runs/big/best.safetensors
+
+The first begins with published weights, the second with a run of one's own. Not measured yet.
+"""
+
+FINETUNE_HEAD = Recipe(
+    weights="pretrained",
+    frozen=True,
+    epochs=60,
+    batch_size=32,
+    optimizer="adamw",
+    lr=3e-3,
+    warmup=0.05,
+    weight_decay=0.01,
+    label_smoothing=0.1,
+)
+"""As ``finetune``, but the classifier alone learns, from features that are computed once: minutes on a CPU.
+
+    ghostnets train photos/ --recipe finetune-head --weights runs/big/best.safetensors
+
+Not measured yet.
+"""
+
+RECIPES: dict[str, Recipe] = {
+    "photos": PHOTOS,
+    "small-images": SMALL_IMAGES,
+    "cifar10": CIFAR10,
+    "cifar10-fast": CIFAR10_FAST,
+    "imagenet-ghostnet": IMAGENET_GHOSTNET,
+    "imagenet-ghostnetv2": IMAGENET_GHOSTNETV2,
+    "imagenet-ghostnetv3": IMAGENET_GHOSTNETV3,
+    "finetune": FINETUNE,
+    "finetune-head": FINETUNE_HEAD,
+}
+
+
+def named_recipe(name: str) -> Recipe:
+    """A recipe of the table.
+
+    Raises:
+        UnknownNameError: There is none of this name.
+    """
+    if name not in RECIPES:
+        raise UnknownNameError("recipe", name, RECIPES)
+    return RECIPES[name]
+
+
+def recipe_for(typical_size: int) -> str:
+    """Name of the recipe for images of this shorter side, in pixels."""
+    return "small-images" if typical_size <= SMALL_IMAGE else "photos"

@@ -1,0 +1,132 @@
+"""Training from the command line: recipes, runs done again, the page while it goes on; shards; runs side by side."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import TINY, Page, make_images
+
+from ghostnets.checkpoints import read_checkpoint
+from ghostnets.cli import train as train_command
+from ghostnets.cli.main import main
+from ghostnets.train import RECIPES, RunFolder
+
+FAST = ["--model", "ghost_resnet20", "--epochs", "2", "--batch-size", "8", "--drop-rate", "0"]
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_images(tmp_path_factory.mktemp("data") / "small", classes={"dark": 20, "light": 24}, size=(8, 8))
+
+
+def recipe_of(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "config.json").read_text())["recipe"]
+
+
+def test_a_named_recipe_and_options_that_change_it(small: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["--recipe", "cifar10", "--milestones", "0.4", "0.9", "--optimizer", "lamb", "--no-channels-last"]
+    assert run("train", small, "--name", "a", *FAST, *options, "--ema-decay", "0.9") == 0
+    expected = RECIPES["cifar10"].changed(
+        model="ghost_resnet20",
+        epochs=2,
+        batch_size=8,
+        milestones=(0.4, 0.9),
+        optimizer="lamb",
+        channels_last=False,
+        ema_decay=0.9,
+        image_size=8,
+        in_chans=3,
+    )
+    assert RunFolder("runs/a").read_config().recipe == expected
+    assert "--recipe cifar10" in Path("runs/a/report.html").read_text()
+
+
+def test_a_run_is_repeated_from_its_folder(tiny_run: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "--repeat", tiny_run, "--name", "again", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["folder"] == "runs/again"
+    for name in ("best.safetensors", "config.json"):
+        assert (tmp_path / "runs" / "again" / name).read_bytes() == (tiny_run / name).read_bytes()
+    assert run("train", "--repeat", tiny_run, "--epochs", "3") == 1
+    assert "leave the other options out but --name" in capsys.readouterr().err
+
+
+def test_the_page_while_it_goes_on(small: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train_command, "REPORT_SECONDS", -1)
+    pages = []
+    real = train_command.write_live_report
+    monkeypatch.setattr(
+        train_command,
+        "write_live_report",
+        lambda folder: (real(folder), pages.append(folder.report.read_text(encoding="utf-8"))),
+    )
+    assert run("train", small, "--name", "a", *FAST) == 0
+    assert len(pages) == 2
+    page = Page(pages[0])
+    assert "1 of 2 epochs are done" in page.text
+    assert page.requests() == []
+    assert [a["content"] for tag, a in page.found if tag == "meta" and a.get("http-equiv") == "refresh"] == ["20"]
+    final = Page(Path("runs/a/report.html").read_text(encoding="utf-8"))
+    assert not [a for tag, a in final.found if tag == "meta" and a.get("http-equiv")]
+
+
+def test_fine_tuning_a_run_on_other_classes(tiny_run: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_images(tmp_path / "other", classes={"a": 12, "b": 12, "c": 12})
+    weights = ["--weights", tiny_run / "best.safetensors", "--epochs", "2", "--batch-size", "8"]
+    assert run("train", "other", "--name", "head", "--recipe", "finetune-head", *weights) == 0
+    assert run("train", "other", "--name", "all", "--recipe", "finetune", *weights) == 0
+    for name in ("head", "all"):
+        assert read_checkpoint(f"runs/{name}/best.safetensors").class_names == ("a", "b", "c")
+        assert recipe_of(tmp_path / "runs" / name)["weights"] == str(tiny_run / "best.safetensors")
+    assert run("train", "other", "--recipe", "finetune", *weights, "--in-chans", "1") == 1
+    assert "the network of" in capsys.readouterr().err
+
+
+def test_shards_are_trained_on_and_measured(small: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("shard", small, "shards", "--images-per-shard", "9", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["parts"]["train"]["images"] == 35
+    assert run("train", "shards", "--name", "a", *FAST) == 0
+    capsys.readouterr()
+    assert run("eval", "runs/a/best.safetensors", "shards", "--json") == 0
+    evaluation = json.loads(capsys.readouterr().out)
+    assert (evaluation["part"], evaluation["images"]) == ("val", 9)
+    assert evaluation["top1"] == json.loads(Path("runs/a/result.json").read_text())["evaluation"]["top1"]
+    assert run("shard", small, "shards") == 1
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_runs_side_by_side(tiny_run: Path, small: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", small, "--name", "other", *FAST) == 0
+    capsys.readouterr()
+    assert run("compare", tiny_run, "runs/other", "--json") == 0
+    comparison = json.loads(capsys.readouterr().out)
+    assert comparison["differing"]["model"] == ["ghostnet_050", "ghost_resnet20"]
+    assert "label_smoothing" not in comparison["differing"]
+    assert [r["results"]["epochs"] for r in comparison["runs"]] == ["6 of 6", "2 of 2"]
+    page = Page(Path("compare.html").read_text(encoding="utf-8"))
+    assert page.requests() == []
+    assert all(f"<td>{name}</td>" in page.text for name in ("tiny", "other", "drop_rate", "ghost_resnet20"))
+    assert "label_smoothing" not in page.text
+    assert run("compare", tiny_run, "--out", "one.html") == 0
+    assert "All settings are the same." in capsys.readouterr().out
+    assert run("compare", tmp_path) == 1
+    assert "holds no training run" in capsys.readouterr().err
+    assert run("compare") == 1
+    assert "no run is given" in capsys.readouterr().err
+
+
+def test_devices_that_are_not_there(small: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert run("train", small, "--device", "cuda", *TINY) == 1
+    assert "torch finds no GPU here" in capsys.readouterr().err
+    assert not Path("runs").exists()

@@ -1,0 +1,178 @@
+"""Shards: every image once, the same ones as in the folder, from a disk and over HTTP."""
+
+import functools
+import http.server
+import json
+import pickle
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_images
+
+from ghostnets.data import (
+    Augmentation,
+    Preprocessing,
+    ShardFolder,
+    TrainingBatches,
+    find_images,
+    open_data,
+    shard_files,
+    write_shards,
+)
+from ghostnets.errors import ConfigurationError, DataError
+
+PREPROCESSING = Preprocessing(16, 16)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("images")
+    make_images(root / "train", classes={"a": 30, "b": 17}, size=(18, 16))
+    make_images(root / "test", classes={"a": 2, "b": 3})
+    return root
+
+
+@pytest.fixture(scope="module")
+def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardFolder:
+    out = tmp_path_factory.mktemp("shards") / "out"
+    return write_shards(find_images(folder), out, images_per_shard=4)[0]
+
+
+def test_the_images_are_those_of_the_folder(folder: Path, shards: ShardFolder):
+    ours, theirs = shards.load(PREPROCESSING), find_images(folder).load(PREPROCESSING)
+    assert (shards.class_names, shards.typical_size, shards.channels) == (("a", "b"), 16, 3)
+    assert shards.count() == 52
+    assert (shards.common_size, ours.train.common_size) == (None, None)
+    for part in ("train", "val", "test"):
+        a, b = getattr(ours, part), getattr(theirs, part)
+        as_set = [
+            sorted((int(label), image.numpy().tobytes()) for image, label in zip(images, images.labels, strict=True))
+            for images in (a, b)
+        ]
+        assert as_set[0] == as_set[1]
+    assert len(shards.parts["train"]) == 10
+    assert open_data(shards.root) == shards
+
+
+def test_members_are_pairs(shards: ShardFolder):
+    with tarfile.open(Path(shards.root, "val-000000.tar")) as tar:
+        names = [member.name for member in tar]
+        classes = [int(tar.extractfile(name).read()) for name in names[1::2]]
+    assert names[:4] == ["000000000.png", "000000000.cls", "000000001.png", "000000001.cls"]
+    assert classes == list(shards.parts["val"][0].labels)
+
+
+def test_an_epoch_shows_every_image_once_shard_by_shard(shards: ShardFolder, monkeypatch: pytest.MonkeyPatch):
+    from ghostnets.data import shards as module
+
+    monkeypatch.setattr(module, "WINDOW", 3)
+    images = shards.load(PREPROCESSING).train
+    orders = [images.streaming_order(torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    assert orders[0].tolist() == orders[1].tolist() != orders[2].tolist()
+    assert sorted(orders[0].tolist()) == list(range(len(images)))
+    of = torch.repeat_interleave(torch.arange(10), images.sizes)
+    for window in (orders[0][:12], orders[0][12:24]):
+        assert len(of[window].unique()) in (3, 4)  # the last shard is not full
+        assert window.tolist() != window.sort().values.tolist()
+
+
+def test_two_processes_and_any_start_lose_and_repeat_nothing(shards: ShardFolder):
+    images = shards.load(PREPROCESSING).train
+    options = {"batch_size": 6, "seed": 3, "epoch": 2}
+    whole = [b.indices.tolist() for b in TrainingBatches(images, Augmentation(16, None), **options).stream()]
+    assert len({i for batch in whole for i in batch}) == 36
+    halves = [TrainingBatches(images, Augmentation(16, None), part=part, parts=2, **options) for part in (0, 1)]
+    again = [a.indices.tolist() + b.indices.tolist() for a, b in zip(*(h.stream(2) for h in halves), strict=True)]
+    assert again == whole[2:]
+    with pytest.raises(ConfigurationError, match="cannot be class_balanced"):
+        TrainingBatches(images, None, balanced=True, **options)
+
+
+def test_few_shards_are_open_at_a_time_and_copies_have_files_of_their_own(shards: ShardFolder):
+    images = shards.load(PREPROCESSING).train
+    images.files.open_at_once = 2
+    first = [images[i] for i in range(len(images))]
+    assert len(images.files.shards) == 2
+    copied = pickle.loads(pickle.dumps(images))
+    assert len(copied.files.shards) == 0
+    assert all(torch.equal(a, copied[i]) for i, a in enumerate(first))
+
+
+class Server(http.server.SimpleHTTPRequestHandler):
+    failures = 0
+
+    def do_GET(self) -> None:
+        if Server.failures and self.path.endswith(".tar"):
+            Server.failures -= 1
+            self.send_error(503)
+        else:
+            super().do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def address(shards: ShardFolder) -> Iterator[str]:
+    handler = functools.partial(Server, directory=shards.root)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_over_http(shards: ShardFolder, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(shard_files.time, "sleep", lambda seconds: None)
+    far, near = open_data(address).load(PREPROCESSING).train, shards.load(PREPROCESSING).train
+    Server.failures = 2
+    batches = [TrainingBatches(images, Augmentation(16, None), batch_size=6, seed=3, epoch=2) for images in (far, near)]
+    for a, b in zip(*(b.stream() for b in batches), strict=True):
+        assert torch.equal(a.pixels, b.pixels)
+    assert not list(tmp_path.rglob("*.tar"))  # copies have no names
+    Server.failures = 99
+    with pytest.raises(DataError, match=r"train-000000.tar could not be fetched \(HTTP Error 503"):
+        open_data(address).load(PREPROCESSING).train[0]
+    Server.failures = 0
+    with pytest.raises(DataError, match="there are no shards"):
+        open_data(address + "/elsewhere")
+
+
+def test_damage_and_misuse_are_one_sentence(folder: Path, tmp_path: Path):
+    source = find_images(folder)
+    shards, _ = write_shards(source, tmp_path / "out", images_per_shard=30)
+    with pytest.raises(DataError, match="exists already"):
+        write_shards(source, tmp_path / "out")
+    with pytest.raises(ConfigurationError, match="images_per_shard is 0"):
+        write_shards(source, tmp_path / "new", images_per_shard=0)
+    shard = tmp_path / "out" / "train-000000.tar"
+    content = shard.read_bytes()
+    shard.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="write the shards again"):
+        shards.load(PREPROCESSING).train[0]
+    shard.unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        shards.load(PREPROCESSING).train[0]
+    for text in ("{", '{"version": 1}', json.dumps({"version": 9}), "[]"):
+        (tmp_path / "out" / "index.json").write_text(text)
+        with pytest.raises(DataError):
+            open_data(tmp_path / "out")
+
+
+def test_unreadable_images_are_found_when_shards_are_written(tmp_path: Path):
+    make_images(tmp_path / "d", classes={"a": 8, "b": 8})
+    (tmp_path / "d" / "a" / "000.png").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"1 of 16 images cannot be used.*--skip-corrupt"):
+        write_shards(find_images(tmp_path / "d"), tmp_path / "out")
+    with pytest.raises(DataError):
+        open_data(tmp_path / "out")  # nothing that could be taken for the whole
+    shards, skipped = write_shards(find_images(tmp_path / "d"), tmp_path / "again", skip_corrupt=True)
+    assert (shards.count(), shards.common_size) == (15, (16, 16))
+    assert shards.load(PREPROCESSING).train.common_size == (16, 16)  # small images are shifted, as from a folder
+    assert "000.png" in skipped[0]

@@ -1,0 +1,247 @@
+"""The fused kernels against the ordinary layers, which autograd differentiates."""
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ghostnets.layers import GhostBottleneck, fused
+from ghostnets.layers.fused import fused_training
+from ghostnets.models import create_model
+
+native = pytest.importorskip("ghostnets.layers._training", reason="the native part was not built")
+
+#        in, hidden, out, kernel, stride, se,  batch, height, width
+CASES = {
+    "plain": (16, 24, 16, 3, 1, 0, 2, 9, 11),
+    "narrow": (8, 12, 12, 3, 1, 0, 3, 5, 4),
+    "odd channels": (7, 26, 10, 5, 2, 0.25, 2, 7, 9),
+    "strided": (16, 48, 24, 3, 2, 0, 3, 10, 13),
+    "strided, gated": (12, 72, 20, 5, 2, 0.25, 3, 15, 12),
+    "gated": (20, 120, 20, 5, 1, 0.25, 5, 7, 7),
+    "gated, one row": (24, 40, 24, 3, 1, 0.25, 5, 1, 2),
+    "many chunks": (24, 300, 24, 3, 1, 0.25, 9, 2, 2),
+    "batch 1": (12, 40, 16, 3, 1, 0, 1, 31, 17),
+    "strided, one pixel": (20, 52, 20, 5, 2, 0.25, 4, 2, 1),
+}
+
+
+def block(case: str, dtype: torch.dtype, **options: int) -> tuple[GhostBottleneck, Tensor]:
+    c_in, hidden, c_out, kernel, stride, se, batch, height, width = CASES[case]
+    torch.manual_seed(0)
+    module = GhostBottleneck(c_in, hidden, c_out, kernel_size=kernel, stride=stride, se_ratio=se, **options).to(dtype)
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.normal_(layer.bias)
+    return module, torch.randn(batch, c_in, height, width, dtype=dtype) + 0.3
+
+
+def results(module: nn.Module, x: Tensor, *, fuse: bool) -> dict[str, Tensor]:
+    """Output, all gradients and all buffers of a copy of the module."""
+    module, x = copy.deepcopy(module), x.clone().requires_grad_()
+    if fuse:
+        with fused_training():
+            assert fused.applies(module, x)
+            out = module(x)
+        assert type(out.grad_fn).__name__ == "_BottleneckBackward"
+    else:
+        out = module(x)
+    out.backward(torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype))
+    gradients = {f"gradient of {name}": p.grad for name, p in module.named_parameters()}
+    return {"output": out, "gradient of x": x.grad} | gradients | dict(module.named_buffers())
+
+
+def assert_equal(got: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float) -> None:
+    assert got.keys() == wanted.keys()
+    largest = max(v.abs().max().item() for name, v in wanted.items() if name.startswith("gradient"))
+    for name, value in wanted.items():
+        # A bias before a normalisation has the gradient 0, so rounding is held against the largest gradient too.
+        scale = max(value.abs().max().item(), 0.01 * largest if name.startswith("gradient") else 0)
+        assert (got[name].double() - value.double()).abs().max().item() <= tolerance * scale, name
+
+
+@pytest.fixture(params=["avx512", "avx2", "baseline"])
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    best = native.instruction_set()
+    if not native.choose_instruction_set(request.param):
+        pytest.skip(f"this processor has no {request.param}")
+    yield request.param
+    native.choose_instruction_set(best)
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("isa", "threads")
+@pytest.mark.parametrize("case", CASES)
+def test_everything_is_that_of_the_layers(case: str):
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 2e-3)):
+        module, x = block(case, dtype)
+        assert_equal(results(module, x, fuse=True), results(module, x, fuse=False), tolerance)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_float32_is_as_near_to_float64_as_that_of_the_layers(case: str):
+    module, x = block(case, torch.float32)
+    truth = results(copy.deepcopy(module).double(), x.double(), fuse=False)
+    got, layers = results(module, x, fuse=True), results(module, x, fuse=False)
+    assert_equal(got, truth, 2e-3)
+
+    def error(values: dict[str, Tensor]) -> float:
+        return sum((values[n].double() - truth[n]).abs().mean().item() for n in truth if n.startswith("gradient"))
+
+    assert error(got) < 3 * error(layers) + 1e-6
+
+
+@pytest.mark.parametrize("case", ["narrow", "odd channels"])
+def test_the_gradient_is_that_of_differences(case: str):
+    module, x = block(case, torch.float64)
+    module(x)  # gradcheck runs the module many times: its numbers do not depend on the running statistics
+    with fused_training():
+        assert torch.autograd.gradcheck(module, x[:, :, :4, :3].clone().requires_grad_(), fast_mode=True)
+
+
+def test_a_large_mean_takes_no_digits_from_the_variance():
+    module, x = block("plain", torch.float32)
+    out, wanted = (results(module, x + 1000, fuse=fuse)["output"] for fuse in (True, False))
+    truth = results(copy.deepcopy(module).double(), x.double() + 1000, fuse=False)["output"]
+    assert (out - truth).abs().max() <= 3 * (wanted - truth).abs().max()
+
+
+def test_results_are_repeatable():
+    module, x = block("strided, gated", torch.float32)
+    first, second = (results(module, x, fuse=True) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_input_without_gradient_and_no_gradient_at_all():
+    module, x = block("gated", torch.float64)
+    wanted = results(module, x, fuse=False)
+    with fused_training():
+        plain, frozen = copy.deepcopy(module), copy.deepcopy(module)
+        with torch.no_grad():
+            out = frozen(x)
+        torch.testing.assert_close(out, wanted["output"])
+        assert out.grad_fn is None
+        plain(x).sum().backward()
+    assert all(p.grad is not None for p in plain.parameters())
+    for name, buffer in frozen.named_buffers():
+        torch.testing.assert_close(buffer, wanted[name])
+
+
+def test_nan_is_not_hidden():
+    module, x = block("gated", torch.float32)
+    x[0, 0, 0, 0] = torch.nan
+    got, wanted = results(module, x, fuse=True), results(module, x, fuse=False)
+    for name in wanted:
+        assert got[name].isnan().sum() == wanted[name].isnan().sum() or not name.startswith(("output", "gradient of x"))
+    assert got["output"].isnan().any()
+    assert got["gradient of x"].isnan().any()
+
+
+def test_less_is_kept_for_the_way_back():
+    module, x = block("strided", torch.float32)
+
+    def kept(*, fuse: bool) -> int:
+        storages: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        model = copy.deepcopy(module)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            if fuse:
+                with fused_training():
+                    out = model(x.clone().requires_grad_())
+            else:
+                out = model(x.clone().requires_grad_())
+        assert out.grad_fn is not None
+        return sum(storages.values())
+
+    assert kept(fuse=True) < 0.6 * kept(fuse=False)
+
+
+def test_a_weight_that_changed_meanwhile_is_noticed():
+    module, x = block("plain", torch.float32)
+    with fused_training():
+        out = module(x)
+    with torch.no_grad():
+        module.ghost1.primary_conv[0].weight.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+def test_second_derivatives_are_refused():
+    module, x = block("plain", torch.float32)
+    x.requires_grad_()
+    with fused_training():
+        (gradient,) = torch.autograd.grad(module(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_who_is_left_to_the_ordinary_way():
+    module, x = block("gated", torch.float32)
+    assert not fused.applies(module, x)  # without the context
+    with fused_training():
+        assert fused.applies(module, x)
+        assert not fused.applies(copy.deepcopy(module).eval(), x)
+        assert not fused.applies(module, x.half())
+        assert not fused.applies(module, nn.Parameter(x))
+        assert not fused.applies(module, x[:1, :, :1, :1])  # normalisation refuses a single value
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not fused.applies(module, x)
+        for change in (
+            lambda m: m.ghost1.register_forward_hook(lambda *_: None),
+            lambda m: m.ghost1.cheap_operation[1].eval(),
+            lambda m: nn.SyncBatchNorm.convert_sync_batchnorm(m.ghost2),
+            lambda m: m.double(),
+        ):
+            other = copy.deepcopy(module)
+            change(other)
+            assert not fused.applies(other, x)
+        for options in ({"ratio": 3}, {"ratio": 1}, {"cheap_kernel_size": 7}, {"dilation": 2}, {"dfc": True}):
+            assert not fused.applies(block("gated", torch.float32, **options)[0], x)
+        assert not fused.applies(block("gated", torch.float32, branches=2)[0], x)
+        assert not fused.applies(GhostBottleneck(20, 40, 20, drop_path_rate=0.1), x)
+    assert not fused.applies(module, x)
+
+
+def test_graphs_are_those_of_the_layers():
+    module, x = block("strided, gated", torch.float32)
+    wanted = {name: value for name, value in results(module, x, fuse=False).items() if name == "output"}["output"]
+    with fused_training():
+        for graph in (
+            torch.jit.script(copy.deepcopy(module)),
+            torch.export.export(copy.deepcopy(module), (x,)).module(),
+            torch.compile(copy.deepcopy(module), fullgraph=True, backend="eager"),
+        ):
+            torch.testing.assert_close(graph(x), wanted)
+
+
+@pytest.mark.parametrize("name", ["ghostnet_050", "ghostnetv2_100", "ghostnetv3_100"])
+def test_a_whole_network(name: str):
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=5, drop_rate=0.0).double()
+    x = torch.randn(3, 3, 40, 56, dtype=torch.float64)
+    gradients = []
+    for fuse in (True, False):
+        one = copy.deepcopy(model)
+        if fuse:
+            with fused_training():
+                out = one(x)
+        else:
+            out = one(x)
+        out.square().sum().backward()
+        gradients.append({n: p.grad for n, p in one.named_parameters()} | {"output": out})
+    for n, value in gradients[1].items():
+        torch.testing.assert_close(gradients[0][n], value, rtol=1e-6, atol=1e-8)

@@ -1,0 +1,133 @@
+"""Two processes: the result of one, whatever happens to them on the way."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_images
+from safetensors.torch import load_file
+from test_loop import assert_same
+
+from ghostnets.errors import ConfigurationError, DataError
+from ghostnets.train import InterruptedRunError, Recipe, Reporter, RunFolder, loop, resume_training, train_model
+from ghostnets.train.distributed import World
+
+RECIPE = Recipe(
+    model="ghost_resnet20", epochs=2, batch_size=8, lr=0.005, warmup=0.2, drop_rate=0.0, ema_decay=0.5, sync_bn=True
+)
+
+
+class Accident(Reporter):
+    """After six steps: process 0 is killed, or both are asked to stop."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.steps = what, 0
+
+    def step(self, **_: object) -> None:
+        self.steps += 1
+        if self.steps == 6 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            if self.what == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.what == "stop":
+                os.kill(os.getpid(), signal.SIGTERM)
+
+
+def work(what: str, data: Path, folder: Path) -> None:
+    """What a process does; it leaves with the code of the command line."""
+    torch.set_num_threads(1)
+    loop.SAVE_SECONDS = -1.0  # after every step
+    try:
+        if what == "resume":
+            resume_training(folder)
+        else:
+            train_model(data, folder=folder, recipe=RECIPE, reporter=Accident(what))
+    except InterruptedRunError as error:
+        sys.exit(128 + error.signal)
+
+
+def started(rank: int, port: int, restarts: int, *arguments: object) -> None:
+    """As torchrun starts a process."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = str(restarts)
+    work(*arguments)  # type: ignore[arg-type]
+
+
+def two_processes(*arguments: object, restarts: int = 0) -> list[int | None]:
+    """Exit codes of two processes, forked off one that has imported everything already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ghostnets.train.start", "torch.utils.tensorboard", "torchmetrics.classification"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [context.Process(target=started, args=(rank, port, restarts, *arguments)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        process.kill()
+    return [process.exitcode for process in processes]
+
+
+@pytest.fixture(scope="module")
+def small_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_images(tmp_path_factory.mktemp("small"), classes={"dark": 21, "light": 24}, size=(8, 8))
+
+
+@pytest.fixture(scope="module")
+def pair(small_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run of two processes."""
+    folder = tmp_path_factory.mktemp("pair") / "run"
+    assert two_processes("whole", small_photos, folder) == [0, 0]
+    return folder
+
+
+def test_two_processes_come_to_the_result_of_one(pair: Path, small_photos: Path, tmp_path: Path):
+    """With the same batch, shared; rounding alone differs, and grows from step to step."""
+    train_model(small_photos, folder=tmp_path / "one", recipe=RECIPE)
+    first, second = (load_file(folder / "best.safetensors") for folder in (tmp_path / "one", pair))
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-4)
+    for a, b in zip(*(RunFolder(folder).read_metrics() for folder in (tmp_path / "one", pair)), strict=True):
+        assert (a.epoch, a.lr, a.train_top1, a.val_top1) == (b.epoch, b.lr, b.train_top1, b.val_top1)
+        assert a.train_loss == pytest.approx(b.train_loss, rel=1e-5 if a.epoch == 1 else 1e-3)
+        assert a.val_loss == pytest.approx(b.val_loss, rel=1e-3)
+
+
+def test_processes_that_are_asked_to_stop_save_and_go_on(pair: Path, small_photos: Path, tmp_path: Path):
+    """The signal reaches process 0 alone; both stop after the same step."""
+    assert two_processes("stop", small_photos, tmp_path / "run") == [143, 143]
+    state = RunFolder(tmp_path / "run").load_state()
+    assert state is not None
+    assert (state["progress"]["epoch"], state["progress"]["step"]) == (1, 3)
+    assert two_processes("resume", small_photos, tmp_path / "run") == [0, 0]
+    assert_same(pair, tmp_path / "run")
+
+
+def test_a_process_that_dies_and_all_started_anew_lose_nothing(pair: Path, small_photos: Path, tmp_path: Path):
+    """What torchrun does: the same command once more, and the number of restarts in the environment."""
+    codes = two_processes("kill", small_photos, tmp_path / "run")
+    assert codes[0] == -signal.SIGKILL
+    assert codes[1] not in (0, None)  # it does not wait for the dead one
+    assert two_processes("kill", small_photos, tmp_path / "run", restarts=1) == [0, 0]
+    assert_same(pair, tmp_path / "run")
+
+
+def test_a_run_of_several_processes_needs_a_name(small_photos: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigurationError, match="give --name NAME"):
+        train_model(small_photos)
+
+
+def test_alone_everything_is_as_it_is():
+    world = World()
+    assert world.sum([1.0, 2.0]) == [1.0, 2.0]
+    assert world.first(lambda: "x") == world.from_first("x") == "x"
+    with pytest.raises(DataError):
+        world.first(lambda: (_ for _ in ()).throw(DataError("no")))
+    module = torch.nn.Linear(1, 1)
+    assert world.parallel(module) is module

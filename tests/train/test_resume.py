@@ -1,0 +1,101 @@
+"""A run that is killed at random steps ends as the undisturbed one, whatever it is made of."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_images
+from test_loop import assert_same
+
+from ghostnets.data import find_images, write_shards
+from ghostnets.train import Recipe, Reporter, loop, resume_training, train_model
+
+RECIPE = Recipe(model="ghost_resnet20", epochs=2, batch_size=8, lr=0.02, warmup=0.2, drop_rate=0.3)
+
+RECIPES = {
+    "rmsprop": RECIPE.changed(
+        optimizer="rmsprop",
+        schedule="step",
+        decay_epochs=0.6,
+        decay_rate=0.5,
+        ema_decay=0.9,
+        mixup=0.4,
+        cutmix=1.0,
+        clip_norm=1.0,
+    ),
+    "adamw-fp16": RECIPE.changed(
+        optimizer="adamw", schedule="linear", precision="fp16", accumulate=2, randaugment=1, erasing=0.5, decay_all=True
+    ),
+    "lamb-bf16": RECIPE.changed(
+        optimizer="lamb", precision="bf16", drop_path_rate=0.3, class_balanced=True, channels_last=False
+    ),
+    "taught-labels": RECIPE.changed(teacher="TEACHER", temperature=2.0, schedule="step", milestones=(0.3, 0.8)),
+    "taught-features": RECIPE.changed(teacher="TEACHER", distill="features", flip=False, shift=0, ema_decay=0.5),
+    "tuned": RECIPE.changed(weights="TEACHER", layer_decay=0.7, optimizer="adamw", lr=0.001),
+    "frozen": RECIPE.changed(weights="TEACHER", frozen=True, ema_decay=0.5),
+}
+
+
+class Killed(BaseException):
+    """Nothing in the package catches it."""
+
+
+class KillAfter(Reporter):
+    """Ends everything after a number of steps, before they are saved."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def step(self, **_: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+
+
+@pytest.fixture(scope="module")
+def small_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_images(tmp_path_factory.mktemp("small"), classes={"dark": 20, "light": 24}, size=(8, 8))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_killed_at_random_steps_and_resumed(
+    name: str, small_photos: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(loop, "SAVE_SECONDS", -1.0)  # after every step
+    teacher = str(tiny_run / "best.safetensors")
+    recipe = RECIPES[name]
+    if recipe.weights or recipe.teacher:
+        recipe = recipe.changed(**{"weights" if recipe.weights else "teacher": teacher})
+    whole = train_model(small_photos, folder=tmp_path / "whole", recipe=recipe)
+    kills = random.Random(name).sample(range(1, 5), 2)
+    with pytest.raises(Killed):
+        train_model(small_photos, folder=tmp_path / "parts", recipe=recipe, reporter=KillAfter(kills[0]))
+    with pytest.raises(Killed):
+        resume_training(tmp_path / "parts", reporter=KillAfter(kills[1]))
+    torch.manual_seed(99)  # whatever the new process did before
+    parts = resume_training(tmp_path / "parts")
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+    assert whole.evaluation == parts.evaluation
+
+
+def test_weights_to_begin_with_are_needed_once(small_photos: Path, tiny_run: Path, tmp_path: Path):
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes((tiny_run / "best.safetensors").read_bytes())
+    recipe = RECIPE.changed(weights=str(weights), optimizer="adamw", epochs=1)
+    with pytest.raises(Killed):
+        train_model(small_photos, folder=tmp_path / "run", recipe=recipe, reporter=KillAfter(1))
+    weights.unlink()
+    assert len(resume_training(tmp_path / "run").history) == 1
+
+
+def test_killed_while_shards_are_streamed(small_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loop, "SAVE_SECONDS", -1.0)
+    write_shards(find_images(small_photos), tmp_path / "shards", images_per_shard=6)
+    train_model(tmp_path / "shards", folder=tmp_path / "whole", recipe=RECIPE)
+    with pytest.raises(Killed):
+        train_model(tmp_path / "shards", folder=tmp_path / "parts", recipe=RECIPE, reporter=KillAfter(3))
+    with pytest.raises(Killed):
+        resume_training(tmp_path / "parts", reporter=KillAfter(4))
+    resume_training(tmp_path / "parts")
+    assert_same(tmp_path / "whole", tmp_path / "parts")

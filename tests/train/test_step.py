@@ -1,0 +1,189 @@
+"""One step: parts of a batch, clipping, averages, mixing, and a loss that is no number."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ghostnets.data import Batch
+from ghostnets.models import create_model
+from ghostnets.train import Recipe, step
+from ghostnets.train.diagnose import explain_loss
+from ghostnets.train.distributed import World
+from ghostnets.train.ema import averaged
+from ghostnets.train.frozen import AsTheyAre
+from ghostnets.train.mixing import mixing
+from ghostnets.train.optimizers import make_optimizer
+from ghostnets.train.step import TrainingStep
+
+RECIPE = Recipe(model="resnet20", lr=0.1, weight_decay=0.0, label_smoothing=0.0)
+
+
+class Linear(nn.Module):
+    """No normalisation, so that parts of a batch give exactly the sum of their gradients."""
+
+    path = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x)
+
+
+def a_batch(count: int = 8) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(count, 6, generator=generator)
+    return Batch(x, torch.randint(0, 3, (count,), generator=generator), torch.arange(count))
+
+
+def make(model: nn.Module, recipe: Recipe, **options: Any) -> TrainingStep:
+    optimizer = make_optimizer(model, model, recipe)
+    given = {"mixing": None, "distillation": None, "after": None, **options}
+    return TrainingStep(model, optimizer, recipe, AsTheyAre(), World(), **given)
+
+
+def stepped(recipe: Recipe, **options: Any) -> tuple[nn.Module, step.StepSums]:
+    torch.manual_seed(0)
+    model = Linear()
+    sums = make(model, recipe, **options)(a_batch(), batch_size=8, seed=1, stop=False)
+    return model, sums
+
+
+def test_against_plain_torch():
+    torch.manual_seed(0)
+    model, batch = Linear(), a_batch()
+    F.cross_entropy(model(batch.pixels), batch.labels).backward()
+    gradient = model.linear.weight.grad
+    before = model.linear.weight.detach().clone()
+    after, sums = stepped(RECIPE)
+    # The first step of Nesterov momentum goes 1 + 0.9 times along the gradient.
+    torch.testing.assert_close(after.linear.weight, before - 0.1 * 1.9 * gradient)
+    logits = model(batch.pixels)
+    assert sums.loss == pytest.approx(F.cross_entropy(logits, batch.labels, reduction="sum").item(), rel=1e-5)
+    assert (sums.right, sums.seen, sums.stop) == ((logits.argmax(1) == batch.labels).sum().item(), 8, 0)
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_a_batch_in_parts_is_the_same_step(parts: int):
+    whole, _ = stepped(RECIPE)
+    accumulated, _ = stepped(RECIPE.changed(accumulate=parts))
+    torch.testing.assert_close(whole.linear.weight, accumulated.linear.weight)
+
+
+def test_clipping_shortens_the_step_to_the_norm():
+    torch.manual_seed(0)
+    before = Linear()
+    clipped, _ = stepped(RECIPE.changed(clip_norm=0.01))
+    length = sum((a - b).square().sum() for a, b in zip(before.parameters(), clipped.parameters(), strict=True)) ** 0.5
+    assert length.item() == pytest.approx(0.1 * 1.9 * 0.01, rel=1e-3)
+
+
+def test_fp16_scales_and_skips():
+    half, _ = stepped(RECIPE.changed(precision="fp16"))
+    full, _ = stepped(RECIPE)
+    torch.testing.assert_close(half.linear.weight, full.linear.weight, rtol=1e-2, atol=1e-3)
+    torch.manual_seed(0)
+    model = Linear()
+    scaled = make(model, RECIPE.changed(precision="fp16"))
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
+    before = model.linear.weight.detach().clone()
+    scaled(a_batch(), batch_size=8, seed=1, stop=False)
+    assert torch.equal(model.linear.weight, before)  # the gradients overflowed: no step, a smaller scale
+    assert scaled.scaler.get_scale() == 2.0**59
+
+
+def test_the_seed_decides_dropout_and_mixing():
+    class Dropping(Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.dropout(self.linear(x), 0.5, self.training)
+
+    def run(seed: int) -> float:
+        torch.manual_seed(0)
+        return make(Dropping(), RECIPE)(a_batch(), batch_size=8, seed=seed, stop=False).loss
+
+    assert run(1) == run(1) != run(2)
+
+
+def test_a_loss_that_is_no_number_changes_nothing_and_is_explained():
+    torch.manual_seed(0)
+    model = Linear()
+    before = model.linear.weight.detach().clone()
+    broken = make(model, RECIPE)
+    batch = a_batch()
+    batch.pixels[3, 2] = float("nan")
+    sums = broken(batch, batch_size=8, seed=1, stop=True)
+    assert not sums.is_finite
+    assert sums.stop == 1
+    assert torch.equal(model.linear.weight, before)
+    assert broken.explain() == "the images themselves hold numbers that are not finite"
+
+
+def test_what_is_not_finite_first_is_named():
+    network = create_model("resnet20", num_classes=3)
+    x = torch.randn(4, 3, 8, 8)
+    mean = network.stem[1].running_mean.clone()
+    with torch.no_grad():
+        network.classifier.bias[0] = float("inf")
+    assert "weights are not finite any more, classifier.bias among them" in explain_loss(network, x)
+    with torch.no_grad():
+        network.classifier.bias.zero_()
+        for parameter in network.blocks[2][0].convs.parameters():
+            parameter.fill_(1e30)
+    assert "all weights are finite, but the output of blocks.2.0.convs" in explain_loss(network, x)
+    assert torch.equal(network.stem[1].running_mean, mean)
+    assert "so the loss itself overflowed" in explain_loss(create_model("resnet20", num_classes=3), x)
+
+
+def test_averages_follow_the_formula():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    average = averaged(model, 0.9)
+    expected = model[0].weight.detach().clone()
+    for count in range(30):
+        with torch.no_grad():
+            model[0].weight.normal_()
+            model[1].running_mean.fill_(float(count))
+        average.update_parameters(model)
+        # The first update copies; after it the decay grows from 2/11 to 0.9.
+        decay = 0.0 if count == 0 else min(0.9, (1 + count) / (10 + count))
+        expected = decay * expected + (1 - decay) * model[0].weight.detach()
+        torch.testing.assert_close(average.module[0].weight, expected)
+    assert 15 < average.module[1].running_mean[0].item() < 29
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_mixed_targets_tell_the_mixture(kind: str):
+    torch.manual_seed(0)
+    mix = mixing(RECIPE.changed(**{kind: 1.0}), 4)
+    pixels = torch.arange(4.0)[:, None, None, None].expand(4, 3, 16, 16).contiguous()
+    mixed, targets = mix(pixels, torch.arange(4))
+    torch.testing.assert_close(targets.sum(1), torch.ones(4))
+    # An image has its number everywhere, so the mean of the mixture is the mean of the targets.
+    torch.testing.assert_close(mixed.mean((1, 2, 3)), targets @ torch.arange(4.0), rtol=1e-4, atol=1e-4)
+    assert (mixed.flatten(1).unique(dim=1).shape[1] > 1) == (kind == "cutmix")
+    assert mixing(RECIPE, 4) is None
+
+
+def test_mixing_goes_through_a_step():
+    torch.manual_seed(0)
+    recipe = RECIPE.changed(mixup=0.5, cutmix=1.0, label_smoothing=0.1)
+    network = create_model("resnet20", num_classes=3)
+    images = Batch(torch.randn(8, 3, 8, 8), torch.arange(8) % 3, torch.arange(8))
+    sums = make(network, recipe, mixing=mixing(recipe, 3))(images, batch_size=8, seed=1, stop=False)
+    assert sums.is_finite
+    assert sums.seen == 8
+
+
+def test_compiled_networks_are_trained_like_others(monkeypatch: pytest.MonkeyPatch):
+    """The compiler is told to compile nothing: what is tested is that it is asked, and that its result is used."""
+    asked = []
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: asked.append(model) or real(model, backend="eager"))
+    compiled, _ = stepped(RECIPE.changed(compile=True))
+    plain, _ = stepped(RECIPE)
+    assert len(asked) == 1
+    assert torch.equal(compiled.linear.weight, plain.linear.weight)
