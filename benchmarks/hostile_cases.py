@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
-KINDS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA", "PCX", "SGI", "IM", "DIB")
+KINDS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA", "PCX", "SGI", "DIB")
 
 
 def http(content_type: str, body: bytes, path: str = "/v1/predict", method: str = "POST", more: str = "") -> bytes:

@@ -27,7 +27,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_as_json() -> MemoryHandler:
-    """Sends the log of this process to stderr: the service's own from "info" on, all others' warnings.
+    """Sends the log of this process to stderr: the service's own from "info" on, of others errors alone.
+
+    What libraries warn of is what clients send, who are told so; damaged files must not fill the log.
 
     Returns:
         What holds lines until ``flush`` is called, which the server does ten times a second; warnings do not wait.
@@ -36,7 +38,7 @@ def log_as_json() -> MemoryHandler:
     stream.setFormatter(JsonFormatter())
     # A write a request would hand the interpreter to the decoding threads each time, and wait to get it back.
     block = MemoryHandler(capacity=1000, flushLevel=logging.WARNING, target=stream)
-    logging.basicConfig(handlers=[block], level=logging.WARNING, force=True)
+    logging.basicConfig(handlers=[block], level=logging.ERROR, force=True)
+    logging.captureWarnings(True)
     logging.getLogger("ghostnets.serve").setLevel(logging.INFO)
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of what clients send; they are told
     return block

@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import logging
 import math
 import signal
 import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 from types import SimpleNamespace
@@ -241,6 +243,18 @@ def test_the_log_is_json_without_content(plan: Path):
     assert "secret" not in json.dumps(service.events)
 
 
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """The command line sets up the log of its process, which here is that of the tests."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("logging_as_before")
 def test_what_cannot_start_says_why(plan: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["serve", str(plan.with_name("none.engine")), "--port", "0"]) == 1
     with pytest.raises(SystemExit, match="2"):
