@@ -32,9 +32,9 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touc
 
 
 @contextmanager
-def running(path: Path) -> Iterator[str]:
+def running(path: Path, **settings: Any) -> Iterator[str]:
     """The service in a thread of this process; gives its address."""
-    app = create_app(path, Settings(threads=1))
+    app = create_app(path, Settings(threads=1, **settings))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -243,6 +243,23 @@ def test_with_the_keyboard_alone(browser: Browser, switch: Switch, pictures: dic
     page.keyboard.press("Space")
     wait_for(page, "document.getElementById('effect').textContent.includes('With 1 ghost off')")
     assert page.evaluate("document.activeElement.ariaPressed") == "false"  # and the focus has stayed
+
+
+def test_a_service_with_a_token_is_asked_with_it(
+    browser: Browser, checkpoint: Path, pictures: dict[str, Path], tmp_path: Path
+):
+    (tmp_path / "token").write_text("open-sesame")
+    with running(checkpoint, token_file=tmp_path / "token") as address:
+        page = browser.open(address)
+        for token in ("wrong", "open-sesame"):
+            page.get_by_label("The service asks for a token").fill(token)
+            page.keyboard.press("Enter")
+            wait_for(page, "document.getElementById('token').value === ''")
+        wait_for(page, "document.getElementById('network').textContent.includes('2 classes')")
+        assert page.locator("#token-form").is_hidden()
+        assert first_answer(give(page, pictures["light"])[0])[0] == "light"
+    assert all("401 (Unauthorized)" in complaint for complaint in browser.complaints)  # the browser's own notes
+    browser.complaints.clear()
 
 
 @pytest.mark.parametrize("phone", [False, True])
