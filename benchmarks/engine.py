@@ -11,11 +11,13 @@ column shows the medians of all.
     python benchmarks/engine.py --precision bf16 --peers openvino-bf16
     python benchmarks/engine.py --precision int8 --peers openvino-int8
     python benchmarks/engine.py --peers openvino onnxruntime torch mobilenet
+    python benchmarks/engine.py --table                       every row that the engine is held to, about an hour
 
 Needs: pip install 'ghostnets[bench]'
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -39,6 +41,16 @@ from ghostnets.models import create_model
 
 PEERS = ("openvino", "openvino-bf16", "openvino-int8", "onnxruntime", "torch", "mobilenet")
 BLOCK = 20
+# networks, batches, threads, precision, peers, instruction set
+TABLE: tuple[tuple[list[str], list[int], list[int], str, list[str], str | None], ...] = (
+    (["ghostnet_100"], [1], [2, 1], "f32", ["openvino", "mobilenet"], None),
+    (["ghostnet_100"], [1], [2, 1], "bf16", ["openvino-bf16"], None),
+    (["ghostnet_100"], [1], [2, 1], "int8", ["openvino-int8"], None),
+    (["ghostnet_100"], [8, 32], [2], "f32", ["openvino"], None),
+    (["ghostnet_100"], [8, 32], [2], "int8", ["openvino-int8"], None),
+    (["ghostnet_050", "ghostnet_130", "ghostnetv2_100", "ghostnetv3_100"], [1], [2, 1], "f32", ["openvino"], None),
+    (["ghostnet_100"], [1], [2, 1], "f32", ["openvino"], "avx2"),
+)
 
 
 def main() -> None:
@@ -53,11 +65,16 @@ def main() -> None:
     parser.add_argument("--isa", help="the engine's instruction set; avx2 holds OpenVINO to AVX2 as well")
     parser.add_argument("--runs", type=int, default=200, help="of each, in each process")
     parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--table", action="store_true", help="every row that the engine is held to")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # a single configuration, in this process, as JSON
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(**json.loads(options.one))))
         return
+    chosen = (options.models, options.batches, options.threads, options.precision, options.peers, options.isa)
+    rows = TABLE if options.table else (chosen,)
+    if options.table:
+        options.peers = PEERS
     packages = ["torch", *(["openvino"] if set(options.peers) - {"onnxruntime", "torch"} else []), "numpy"]
     if "openvino-int8" in options.peers:
         packages.append("nncf")
@@ -65,10 +82,9 @@ def main() -> None:
     print(f"medians of {options.runs} runs in blocks of {BLOCK}, in turn; {options.processes} processes; p10 to p90")
     print("\n| network | batch | threads | runs in | ms | p10 to p90 | times the engine | processes |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for model in options.models:
-        for batch in options.batches:
-            for threads in options.threads:
-                report(model, batch, threads, options)
+    for models, batches, threads, options.precision, options.peers, options.isa in rows:
+        for model, batch, number in itertools.product(models, batches, threads):
+            report(model, batch, number, options)
 
 
 def report(model: str, batch: int, threads: int, options: argparse.Namespace) -> None:

@@ -11,7 +11,8 @@ In one run, on the same files, with the same number of threads:
                image as soon as it has its answer. The clients are one process on the same cores, so their time is part
                of what is measured; it is printed.
 
-1 and 2 are measured before and after 3. Then the service is overloaded (a queue of 16 images) and left in peace again,
+The three take turns, in --rounds; what counts is the median of the rounds' ratios. Then the service is overloaded (a
+queue of 16 images) and left in peace again,
 and at last ended by SIGTERM under load and started anew: a request that was sent to it and has no answer is lost.
 """
 
@@ -42,7 +43,8 @@ class Options:
     images: tyro.conf.Positional[Path]
     """A folder of JPEGs."""
     seconds: float = 60
-    """Of the load."""
+    """Of the load, in all rounds together."""
+    rounds: int = 6
     clients: int = 64
     threads: int = 2
     """Networks that run side by side, and decoding threads."""
@@ -54,13 +56,13 @@ class Options:
 
 @dataclass
 class Figures:
-    """Images a second before and after, and what the service did."""
+    """What was measured; lists have an entry for each round."""
 
     processor: str = ""
     runtime: str = ""
-    network: list[float] = field(default_factory=list)
-    with_decoding: list[float] = field(default_factory=list)
-    service: dict = field(default_factory=dict)
+    network: list[dict] = field(default_factory=list)
+    with_decoding: list[dict] = field(default_factory=list)
+    service: list[dict] = field(default_factory=list)
     overload: dict = field(default_factory=dict)
     restart: dict = field(default_factory=dict)
 
@@ -73,27 +75,42 @@ def main() -> None:
     figures.runtime = copies[0].runtime
     print(f"{len(files)} JPEGs, {sum(map(len, files)) / len(files) / 1000:.0f} kB on average; {figures.runtime}")
 
-    measure_own(figures, copies, files, options.max_batch)
     arguments = [f"--threads={options.threads}", f"--max-batch={options.max_batch}", f"--max-wait={options.max_wait}"]
     with Served(options.artefact, *arguments) as served:
-        figures.service = asyncio.run(steady(served, files, options))
-    measure_own(figures, copies, files, options.max_batch)
+        load = Load(served.port, files)
+        asyncio.run(load.run(options.clients, 1.5))
+        latencies: list[float] = []
+        for _ in range(options.rounds):
+            measure_own(figures, copies, files, options.max_batch)
+            figures.service.append(asyncio.run(steady(served, load, options)))
+            latencies += load.latencies
+        peak = served.peak_mb()
     with Served(options.artefact, *arguments, "--max-queue=16", "--max-images=16") as served:
         figures.overload = asyncio.run(overload(served, files, options))
     figures.restart = asyncio.run(restart(options, arguments, files))
 
-    own, decoded = statistics.mean(figures.network), statistics.mean(figures.with_decoding)
-    print(f"\nnetwork alone          {own:7.1f} images/s   {figures.network}")
-    print(f"decoding and network   {decoded:7.1f} images/s   {figures.with_decoding}")
-    rate = figures.service["images_per_second"]
-    print(f"service                {rate:7.1f} images/s   {rate / own:.0%} of the first, {rate / decoded:.0%} of the second")
-    for name in ("service", "overload", "restart"):
+    for name in ("network", "with_decoding", "service"):
+        rows = getattr(figures, name)
+        rates, costs = ([row[key] for row in rows] for key in ("images_per_second", "cpu_ms_per_image"))
+        print(
+            f"{name:<14} images/s: median {statistics.median(rates):.1f} of {rates}; CPU ms: {statistics.median(costs)}"
+        )
+    for name in ("network", "with_decoding"):
+        ratios = [
+            mine["images_per_second"] / own["images_per_second"]
+            for mine, own in zip(figures.service, getattr(figures, name), strict=True)
+        ]
+        print(f"service / {name}: median {statistics.median(ratios):.0%}, {min(ratios):.0%} to {max(ratios):.0%}")
+    p50, p99 = (1000 * q for q in np.quantile(latencies, (0.5, 0.99)))
+    print(f"latency of {len(latencies)} answers: p50 {p50:.1f} ms, p99 {p99:.1f} ms, {p99 / p50:.2f} times; {peak} MB")
+    print(f"rounds: {json.dumps(figures.service)}")
+    for name in ("overload", "restart"):
         print(f"{name}: {json.dumps(getattr(figures, name))}")
     if options.json:
         options.json.write_text(json.dumps(figures.__dict__, indent=2))
 
 
-def measure_own(figures: Figures, copies: list, files: list[bytes], max_batch: int, seconds: float = 5) -> None:
+def measure_own(figures: Figures, copies: list, files: list[bytes], max_batch: int, seconds: float = 2) -> None:
     """One figure more in ``network`` and ``with_decoding``."""
     preprocessing = Preprocessing.from_dict(copies[0].description.preprocessing)
     ready = np.stack([preprocessing.pixels(_stream(file)) for file in files[:64]])
@@ -106,12 +123,12 @@ def measure_own(figures: Figures, copies: list, files: list[bytes], max_batch: i
         chosen = [files[(index * max_batch + i) % len(files)] for i in range(max_batch)]
         return len(artefact.probabilities(np.stack([preprocessing.pixels(_stream(file)) for file in chosen])))
 
-    figures.network.append(round(in_threads(copies, network, seconds), 1))
-    figures.with_decoding.append(round(in_threads(copies, decoding, seconds), 1))
+    figures.network.append(in_threads(copies, network, seconds))
+    figures.with_decoding.append(in_threads(copies, decoding, seconds))
 
 
-def in_threads(copies: list, work, seconds: float) -> float:
-    """Images a second of ``work(artefact, index)``, one thread for each artefact."""
+def in_threads(copies: list, work, seconds: float) -> dict:
+    """What ``work(artefact, index)`` does and costs, one thread for each artefact."""
     done, end = [0] * len(copies), time.perf_counter() + seconds
 
     def run(number: int) -> None:
@@ -121,34 +138,31 @@ def in_threads(copies: list, work, seconds: float) -> float:
             index += 1
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(len(copies))]
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), _cpu_seconds()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(done) / (time.perf_counter() - start)
+    rate, cpu = sum(done) / (time.perf_counter() - start), _cpu_seconds() - cpu
+    return {"images_per_second": round(rate, 1), "cpu_ms_per_image": round(1000 * cpu / sum(done), 3)}
 
 
-async def steady(served: Served, files: list[bytes], options: Options) -> dict:
-    """Load for the whole time, after a second of warming up."""
-    load = Load(served.port, files)
-    await load.run(options.clients, 1.5)
+async def steady(served: Served, load: Load, options: Options) -> dict:
+    """Load for a round."""
     load.reset()
-    before, cpu, own = time.perf_counter(), served.cpu_seconds(), _cpu_seconds()
-    await load.run(options.clients, options.seconds)
-    took = time.perf_counter() - before
+    start, cpu, own = time.perf_counter(), served.cpu_seconds(), _cpu_seconds()
+    await load.run(options.clients, options.seconds / options.rounds)
+    took, cpu, own = time.perf_counter() - start, served.cpu_seconds() - cpu, _cpu_seconds() - own
     p50, p99 = (round(1000 * q, 1) for q in np.quantile(load.latencies, (0.5, 0.99)))
     return {
         "images_per_second": round(load.statuses[200] / took, 1),
+        "cpu_ms_per_image": round(1000 * cpu / load.statuses[200], 3),
+        "cores": round(cpu / took, 2),
+        "client_cores": round(own / took, 2),
         "p50_ms": p50,
         "p99_ms": p99,
-        "max_ms": round(1000 * max(load.latencies), 1),
         "statuses": dict(load.statuses),
         "lost": load.lost,
-        "seconds": round(took, 1),
-        "service_cores": round((served.cpu_seconds() - cpu) / took, 2),
-        "client_cores": round((_cpu_seconds() - own) / took, 2),
-        "service_peak_mb": served.peak_mb(),
     }
 
 

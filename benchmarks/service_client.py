@@ -24,7 +24,7 @@ class Served:
 
     def start(self) -> None:
         """Returns when it listens."""
-        self.log = tempfile.TemporaryFile("w+")
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(self.command, stderr=self.log)
         end = time.monotonic() + 60
         while time.monotonic() < end and self.process.poll() is None:

@@ -83,6 +83,23 @@ PlanSource plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<
     return source;
 }
 
+using AnyImages = nb::ndarray<nb::numpy, nb::c_contig, nb::device::cpu, nb::ndim<4>, nb::ro>;
+using Outputs = std::vector<nb::ndarray<float, nb::numpy, nb::c_contig, nb::device::cpu>>;
+
+// The arguments of a run.
+struct Call {
+    Images images;
+    int count, height, width;
+    std::vector<float*> outputs;
+
+    Call(const Session& session, const AnyImages& array, const Outputs& arrays)
+        : images{array.data(), array.dtype() == nb::dtype<std::uint8_t>()}, count(int(array.shape(0))),
+          height(int(array.shape(images.bytes ? 1 : 2))), width(int(array.shape(images.bytes ? 2 : 3))) {
+        for (const auto& output : arrays) outputs.push_back(output.data());
+        if (outputs.size() != session.network().outputs.size()) throw std::invalid_argument("too few outputs");
+    }
+};
+
 }  // namespace
 
 NB_MODULE(_native, module) {
@@ -101,16 +118,25 @@ NB_MODULE(_native, module) {
             "plan"_a, "tensors"_a, "threads"_a, "isa"_a)
         .def(
             "run",
-            [](Session& self, nb::ndarray<nb::numpy, nb::c_contig, nb::device::cpu, nb::ndim<4>, nb::ro> images,
-               const std::vector<nb::ndarray<float, nb::numpy, nb::c_contig, nb::device::cpu>>& outputs) {
-                const bool bytes = images.dtype() == nb::dtype<std::uint8_t>();
-                const int count = int(images.shape(0)), first = bytes ? 1 : 2;
-                const int height = int(images.shape(first)), width = int(images.shape(first + 1));
-                std::vector<float*> to;
-                for (const auto& output : outputs) to.push_back(output.data());
-                if (to.size() != self.network().outputs.size()) throw std::invalid_argument("too few outputs");
+            [](Session& self, const AnyImages& images, const Outputs& outputs) {
+                const Call call(self, images, outputs);
                 const nb::gil_scoped_release release;
-                self.run({images.data(), bytes}, count, height, width, to);
+                self.run(call.images, call.count, call.height, call.width, call.outputs);
+            },
+            "images"_a, "outputs"_a)
+        .def(
+            "profile",
+            [](Session& self, const AnyImages& images, const Outputs& outputs) {
+                const Call call(self, images, outputs);
+                std::vector<NodeProfile> profile;
+                {
+                    const nb::gil_scoped_release release;
+                    profile = self.profile(call.images, call.count, call.height, call.width, call.outputs);
+                }
+                nb::list rows;
+                for (const NodeProfile& row : profile)
+                    rows.append(nb::make_tuple(row.name, row.kind, row.macs, row.weight_bytes, row.map_bytes, row.seconds));
+                return rows;
             },
             "images"_a, "outputs"_a)
         .def("output_sizes", &Session::output_sizes, "count"_a, "height"_a, "width"_a,

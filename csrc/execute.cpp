@@ -232,10 +232,10 @@ void Program::run_rows(const Memory& memory, const Op& op, int image, int row, i
         }
         case OpKind::maximum: {
             for (int dy = 0; dy < op.kernel_h; ++dy) {
-                const int y = row * op.stride - op.pad + dy * op.dilation_h;
+                const int y = row * op.stride - op.border + dy * op.dilation_h;
                 memory.pointers[dy] = y >= 0 && y < in.height ? source(y) : nullptr;
             }
-            return net_.kernels.maximum({type, memory.pointers, op.kernel_h, op.kernel_w, op.stride, op.dilation_w, op.pad,
+            return net_.kernels.maximum({type, memory.pointers, op.kernel_h, op.kernel_w, op.stride, op.dilation_w, op.border,
                                          in.width, in.stride, target(row), out.width, count});
         }
         case OpKind::pad: {

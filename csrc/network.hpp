@@ -116,7 +116,7 @@ struct Op {
     int in_offset = 0, out_offset = 0, other_offset = 0, channels = 0;
     int kernel_h = 1, kernel_w = 1, stride = 1, dilation_h = 1, dilation_w = 1;
     int first_segment = 0, segments = 1;  // dense
-    int pad = 0, pad_end = 0;             // maximum
+    int border = 0, border_end = 0;       // maximum: pixels around the map that are not there
     int output = 0;                       // output: which one
     Activation activation = Activation::none;
     Combine combine = Combine::none;
@@ -137,8 +137,8 @@ struct Op {
         return kind == OpKind::depthwise && pairs_rows(kernel_h, kernel_w, stride, std::max(dilation_h, dilation_w)) ? 2 : 1;
     }
     bool reads_other() const { return combine != Combine::none; }  // else it is there for its size
-    int pad_h() const { return kind == OpKind::maximum ? pad : dilation_h * (kernel_h / 2); }
-    int pad_w() const { return kind == OpKind::maximum ? pad : is_padded ? 0 : dilation_w * (kernel_w / 2); }
+    int pad_h() const { return kind == OpKind::maximum ? border : dilation_h * (kernel_h / 2); }
+    int pad_w() const { return kind == OpKind::maximum ? border : is_padded ? 0 : dilation_w * (kernel_w / 2); }
     // dense: whether an output pixel is another place than the input pixel, so that rows must be told apart.
     bool is_spatial() const { return kernel_h > 1 || kernel_w > 1 || stride > 1; }
 };

@@ -179,6 +179,17 @@ void Program::place() {
         if (alias[map] >= 0) places_[map].offset = places_[alias[map]].offset;
 }
 
+double Program::map_bytes(const Op& op) const {
+    double bytes = 0;
+    for (const int map : {op.in, op.out, op.reads_other() ? op.other : -1})
+        if (map >= 0) {
+            const Place& place = places_[map];
+            const double channels = op.kind == OpKind::dense && map == op.in ? op.segments * net_.layouts[map].padded() : op.channels;
+            bytes += channels * place.height * place.width * size_of(type(map));
+        }
+    return bytes * images_;
+}
+
 int Program::row_count(const Op& op) const { return places_[op.kind == OpKind::sum ? op.in : op.out].height; }
 
 bool Program::is_sink(const Op& op) const {

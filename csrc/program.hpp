@@ -62,16 +62,26 @@ public:
     // keeps_all: nothing is fused and no map shares its memory with another, so that all can be looked at afterwards.
     Program(const Network& network, int images, int height, int width, int threads, bool keeps_all = false);
 
-    // Runs one thread's items; `wait` is the barrier. All threads of the program must run.
-    template <class Wait>
-    void run(const Memory& memory, const Images& images, int thread, Wait&& wait) const {
+    // Runs one thread's items; `wait` is the barrier. All threads of the program must run. `done` hears the operation of
+    // each item after it, -1 after a barrier.
+    template <class Wait, class Done>
+    void run(const Memory& memory, const Images& images, int thread, Wait&& wait, Done&& done) const {
         for (const Item& item : items_[thread]) {
             if (item.op < 0) {
                 wait();
             } else {
                 run(memory, images, item);
             }
+            done(item.op);
         }
+    }
+
+    int images() const { return images_; }
+
+    // Bytes that an operation reads and writes, without weights, and its multiply-adds, for all images of the program.
+    double map_bytes(const Op& op) const;
+    double macs(const Op& op) const {
+        return op.macs * images_ * places_[op.out].height * places_[op.out].width;
     }
 
     // (height, width) of a map that the caller gets.

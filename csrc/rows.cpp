@@ -37,7 +37,7 @@ std::vector<Program::Need> Program::needs(const Part& part, int index, int row) 
                 break;
             }
             case OpKind::maximum: {
-                const int low = row * op.stride - op.pad;
+                const int low = row * op.stride - op.border;
                 add(op.in, op.in_offset, op.channels, low, low + op.dilation_h * (op.kernel_h - 1));
                 break;
             }

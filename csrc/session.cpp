@@ -83,20 +83,25 @@ void Session::reserve(const Schedule& schedule, int count) {
 }
 
 // The linear layers, over all images at once: their weights are most of the network's and are read once.
-void Session::run_head(int thread, int count) {
+template <class Done>
+void Session::run_head(int thread, int count, const Done& done) {
     const std::byte* in = pooled_.data();
     const int threads = team_.size(), width = network_.kernels.width;
     for (std::size_t i = 0; i < network_.head.size(); ++i) {
         const Op& op = network_.head[i];
         const Layout &from = network_.layouts[op.in], &to = network_.layouts[op.out];
         const int first = share(op.vectors, thread, threads), end = share(op.vectors, thread + 1, threads);
-        if (i > 0) team_.barrier().wait();
+        if (i > 0) {
+            team_.barrier().wait();
+            done(thread, -1);
+        }
         for (int s = 0; s < from.segments; ++s) pointers_[thread][s] = in + s * from.padded() * size_of(from.type);
         DenseTask task = network_.dense_task(op, first, end - first);
         task.segments = pointers_[thread].data();
         task.out = head_[i].data() + first * width * size_of(to.type);
         task.pixels = count;
         network_.kernels.dense(task);
+        done(thread, int(network_.ops.size() + i));
         in = head_[i].data();
     }
 }
@@ -111,8 +116,8 @@ std::vector<std::vector<float>> Session::observe(const Images& images, int heigh
     sizes.pointers = program.pointers_size();
     reserve(sizes, 1);
     const Memory memory{alone_[0].data(), own_[0].data(), zeros_.data(), pointers_[0].data(), pooled_.data(), nullptr, 0};
-    program.run(memory, images, 0, [] {});
-    run_head(0, 1);
+    program.run(memory, images, 0, [] {}, [](int) {});
+    run_head(0, 1, [](int, int) {});
     std::vector<std::vector<float>> found;
     for (int map = 0; map < int(network_.layouts.size()); ++map) found.push_back(program.values(memory, map));
     for (std::size_t i = 0; i < network_.head.size(); ++i) {
@@ -123,10 +128,9 @@ std::vector<std::vector<float>> Session::observe(const Images& images, int heigh
     return found;
 }
 
-void Session::run(const Images& images, int count, int height, int width, const std::vector<float*>& outputs) {
-    const std::lock_guard<std::mutex> lock(turn_);
-    const Schedule& plan = schedule(count, height, width);
-    reserve(plan, count);
+template <class Done>
+void Session::run_all(const Schedule& plan, const Images& images, int count, int height, int width,
+                      const std::vector<float*>& outputs, const Done& done) {
     const std::size_t image_size = std::size_t(height) * width * network_.in_channels * (images.bytes ? 1 : sizeof(float));
     const auto memory = [&](int thread, std::byte* shared, int image) {
         return Memory{shared, own_[thread].data(), zeros_.data(), pointers_[thread].data(),
@@ -136,15 +140,54 @@ void Session::run(const Images& images, int count, int height, int width, const 
         return Images{static_cast<const char*>(images.data) + image * image_size, images.bytes};
     };
     team_.run([&](int thread) {
+        const auto done_here = [&](int op) { done(thread, op); };
         for (const Piece& piece : plan.alone[thread])
-            piece.program->run(memory(thread, alone_[thread].data(), piece.image), from(piece.image), 0, [] {});
+            piece.program->run(memory(thread, alone_[thread].data(), piece.image), from(piece.image), 0, [] {}, done_here);
         for (const Piece& piece : plan.together)
             piece.program->run(memory(thread, together_.data(), piece.image), from(piece.image), thread,
-                               [this] { team_.barrier().wait(); });
-        if (!plan.alone[thread].empty()) team_.barrier().wait();
-        run_head(thread, count);
+                               [this] { team_.barrier().wait(); }, done_here);
+        if (!plan.alone[thread].empty()) {
+            team_.barrier().wait();
+            done_here(-1);
+        }
+        run_head(thread, count, done);
     });
     if (!network_.gives_maps()) copy_vectors(count, outputs[0]);
+}
+
+void Session::run(const Images& images, int count, int height, int width, const std::vector<float*>& outputs) {
+    const std::lock_guard<std::mutex> lock(turn_);
+    const Schedule& plan = schedule(count, height, width);
+    reserve(plan, count);
+    run_all(plan, images, count, height, width, outputs, [](int, int) {});
+}
+
+std::vector<NodeProfile> Session::profile(const Images& images, int count, int height, int width,
+                                          const std::vector<float*>& outputs) {
+    const std::lock_guard<std::mutex> lock(turn_);
+    const Schedule& plan = schedule(count, height, width);
+    reserve(plan, count);
+    const std::size_t ops = network_.ops.size(), all = ops + network_.head.size();
+    std::vector<StopWatch> watches(threads(), StopWatch(all + 1));
+    const auto done = [&](int thread, int op) { watches[thread].stop(op < 0 ? all : std::size_t(op)); };
+    for (StopWatch& watch : watches) watch.start();
+    run_all(plan, images, count, height, width, outputs, done);
+
+    std::vector<NodeProfile> rows;
+    for (const auto& [name, kind] : network_.nodes) rows.push_back({name, kind});
+    rows.push_back({"", "waiting"});
+    const Program& program = *plan.programs[0];
+    const double pieces = count / double(program.images());  // all programs do the same for each image
+    for (std::size_t i = 0; i <= all; ++i) {
+        const Op* op = i < ops ? &network_.ops[i] : i < all ? &network_.head[i - ops] : nullptr;
+        NodeProfile& row = op ? rows[op->node] : rows.back();
+        for (const StopWatch& watch : watches) row.seconds += watch.seconds[i] / threads();
+        if (!op) break;
+        row.weight_bytes += double(op->weight_bytes);
+        row.macs += i < ops ? program.macs(*op) * pieces : op->macs * count;
+        row.map_bytes += i < ops ? program.map_bytes(*op) * pieces : 4.0 * count * op->channels;
+    }
+    return rows;
 }
 
 // What the last linear layer, or the mean over all pixels, left, in the order of the network's channels.

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "network.hpp"
+#include "profile.hpp"
 #include "program.hpp"
 #include "threads.hpp"
 
@@ -21,6 +22,11 @@ public:
     // images -> the outputs of the network: a vector for each image, or maps (count, channels, H', W'); C order. Calls
     // from several threads take turns.
     void run(const Images& images, int count, int height, int width, const std::vector<float*>& outputs);
+
+    // As `run`, with the time of every node; the last row, "waiting", is the time at barriers. A clock at every row of
+    // an operation costs some per cent.
+    std::vector<NodeProfile> profile(const Images& images, int count, int height, int width,
+                                     const std::vector<float*>& outputs);
 
     // Height and width of each output for images of this size; of a vector 1 and 1.
     std::vector<std::pair<int, int>> output_sizes(int count, int height, int width);
@@ -48,7 +54,11 @@ private:
 
     Schedule& schedule(int count, int height, int width);
     void reserve(const Schedule& schedule, int count);
-    void run_head(int thread, int count);
+    template <class Done>
+    void run_all(const Schedule& plan, const Images& images, int count, int height, int width,
+                 const std::vector<float*>& outputs, const Done& done);
+    template <class Done>
+    void run_head(int thread, int count, const Done& done);
     void copy_vectors(int count, float* to) const;
 
     const Network network_;

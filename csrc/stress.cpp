@@ -1,10 +1,12 @@
 // Random networks at random sizes on several threads; built by scripts/sanitize_engine and scripts/check_neon.
 //
 // Sessions of the same network must agree: to the bit between repeated runs, and within rounding between instruction
-// sets, numbers of threads and batches. That what they agree on is right is tested against torch, in tests/engine.
+// sets, numbers of threads and batches, in every precision. That what they agree on is right is tested against torch, in
+// tests/engine.
 //
 //   stress SECONDS    checks for so long
-//   stress -N         prints the outputs of N networks, the same ones on every processor
+//   stress -N         prints tolerance and outputs of N networks, the same ones on every processor
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -169,14 +171,16 @@ struct RandomPlan {
         for (int c = channels(in) - 1; c >= 0; --c) source.orders.back().push_back(c);
     }
 
-    RandomPlan() {
+    // Nodes that there are in this precision.
+    explicit RandomPlan(Type precision) {
+        const bool is_plain = precision == Type::u8;
         const int segments = number(1, 3), images = map({1, 3}), stem_half = number(1, 20);
-        const bool gives_maps = number(0, 3) == 0;
+        const bool gives_maps = !is_plain && number(0, 3) == 0;
         source.scale = {0.01f, 0.02f, 0.03f};
         source.shift = {-1, 0, 1};
         const int stem = map({segments, stem_half});
         Node node{.kind = "stem", .input = images, .output = stem, .stride = number(1, 2), .activation = Activation::relu};
-        const bool has_ghosts = segments > 1 && number(0, 2) == 0;
+        const bool has_ghosts = !is_plain && segments > 1 && number(0, 2) == 0;
         const int stem_rows = (has_ghosts ? 1 : segments) * stem_half;
         node.weight = tensor({stem_rows, 3, 3, 3}, 0.3f);
         node.bias = tensor({stem_rows}, 0.2f);
@@ -187,8 +191,8 @@ struct RandomPlan {
         source.nodes.push_back(node);
         int x = stem;
         for (int i = number(1, 5); i > 0; --i) {
-            if (number(0, 4) == 0) x = max_pool(x);
-            if (number(0, 3) == 0) x = regnet_block(x);
+            if (!is_plain && number(0, 4) == 0) x = max_pool(x);
+            if (!is_plain && number(0, 3) == 0) x = regnet_block(x);
             x = bottleneck(x, segments);
             if (gives_maps && (i == 1 || number(0, 1))) output(x);
         }
@@ -230,8 +234,31 @@ void check(bool condition, const char* what) {
     std::exit(1);
 }
 
+// Of what may differ between instruction sets, numbers of threads and batches, in terms of the largest output: sums are
+// rounded otherwise, and where that changes a value that is stored, by a whole step of its type.
+float tolerance(Type precision) { return precision == Type::f32 ? 2e-5f : precision == Type::bf16 ? 0.1f : 0.3f; }
+
+// What calibration does: the ranges of all maps, from one image.
+void find_ranges(RandomPlan& plan, const Images& images, int height, int width) {
+    Session session(plan.source, *find_kernels(""), 1);
+    const auto maps = session.observe(images, height, width);
+    for (std::size_t map = 0; map < maps.size(); ++map) {
+        Tensor range;
+        if (!maps[map].empty()) {
+            const auto [low, high] = std::minmax_element(maps[map].begin(), maps[map].end());
+            const Layout& layout = session.network().layouts[map];
+            const int all = layout.segments * layout.channels;
+            range = plan.tensor({2, all}, 0);
+            std::fill_n(plan.weights.back().begin(), all, *low);
+            std::fill_n(plan.weights.back().begin() + all, all, *high);
+        }
+        plan.source.ranges.push_back(range);
+    }
+}
+
 void try_one(bool prints) {
-    const RandomPlan plan;
+    const Type precision = Type(number(0, 2));
+    RandomPlan plan(precision);
     const bool bytes = number(0, 1);
     const int count = number(1, 7), height = number(1, 70), width = number(1, number(0, 9) ? 90 : 300);
     std::vector<std::uint8_t> pixels(std::size_t(count) * height * width * 3);
@@ -239,7 +266,11 @@ void try_one(bool prints) {
     std::vector<float> values(pixels.begin(), pixels.end());
     for (float& value : values) value = value / 64 - 2;
     const Images images{bytes ? static_cast<const void*>(pixels.data()) : values.data(), bytes};
+    if (precision == Type::u8) find_ranges(plan, images, height, width);
+    plan.source.precision = precision;
+    const float allowed = tolerance(precision);
     if (prints) {
+        std::printf("%g ", allowed);
         Session session(plan.source, *find_kernels(""), 2);
         const std::vector<float> logits = answer_of(session, images, count, height, width);
         for (const float value : logits) std::printf("%.9g ", value);
@@ -263,12 +294,12 @@ void try_one(bool prints) {
             other.join();
             check(twice[0] == answer && twice[1] == answer, "concurrent runs of one session differ");
             if (!session.network().gives_maps())
-                check(difference(single, {answer.begin(), answer.begin() + long(single.size())}) < 2e-5f,
+                check(difference(single, {answer.begin(), answer.begin() + long(single.size())}) < allowed,
                       "an image alone and in a batch differ");
             answers.push_back(answer);
         }
     for (const auto& answer : answers)
-        check(difference(answer, answers.front()) < 2e-5f, "instruction sets or numbers of threads differ");
+        check(difference(answer, answers.front()) < allowed, "instruction sets or numbers of threads differ");
 }
 
 }  // namespace

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ghostnets.artefacts.description import Description
-from ghostnets.errors import ArtefactError, ConfigurationError
+from ghostnets.errors import ArtefactError, ConfigurationError, GhostNetsError
 
 __all__ = ["Array", "Artefact", "normalize"]
 
@@ -52,7 +52,7 @@ class Artefact(ABC):
 
         Raises:
             ConfigurationError: ``images`` has another shape or type.
-            ArtefactError: The file does not fit its description.
+            ArtefactError: The runtime fails, or the file does not fit its description.
         """
         scores = self._ask(images, lambda x: self._run(x)[0])
         if scores.shape[1:] != (len(self.description.class_names),):
@@ -90,7 +90,16 @@ class Artefact(ABC):
         self._check(images)
         # Not every runtime can be asked for nothing, but how wide the answer would be it can tell.
         x = images if len(images) else np.zeros((1, *images.shape[1:]), np.uint8)
-        return run(x if self.description.input == "uint8" else normalize(x, self.description))[: len(images)]
+        try:
+            return run(x if self.description.input == "uint8" else normalize(x, self.description))[: len(images)]
+        except GhostNetsError:
+            raise
+        except Exception as error:  # each runtime has classes of its own
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise ArtefactError(
+                f"{self.path} fails with images of {images.shape} in {self.runtime} ({reason}); try another size, or"
+                " export the network again."
+            ) from error
 
     def _check(self, images: Pixels) -> None:
         size, channels = self.description.image_size, self.description.channels

@@ -95,15 +95,17 @@ def _print(path: Path, report: Report) -> None:
     table = Table(show_header=False)
     sizes = ", ".join(f"{height} x {width}" for height, width in report.image_sizes)
     low, median, high = found.times_as_fast
+    most = "" if allowed.max_difference is None else f" (allowed {allowed.max_difference:g})"
     for row in [
         ("file", f"{path}, {report.bytes / 1e6:.2f} MB, {report.description.precision}"),
         ("in", f"{report.description.input}, {'any size' if report.description.any_size else sizes}"),
         ("out", report.description.output + (", features" if report.description.has_features else "")),
         ("run by", f"{found.runtime}, in a process of its own"),
         ("images", f"{report.images} of {report.images_from}; {sizes}"),
-        ("difference", f"at most {found.max_difference:.1e} of the largest score (allowed {allowed.max_difference:g}),"
-         f" {found.mean_difference:.1e} on average; {found.max_probability_difference:.1e} of a probability"),
-        ("same class", f"{found.top1_agreement:.1%} of the images"),
+        ("difference", f"at most {found.max_difference:.1e} of the largest score{most},"
+         f" {found.mean_difference:.1e} on average (allowed {allowed.mean_difference:g});"
+         f" {found.max_probability_difference:.1e} of a probability"),
+        ("same class", f"{found.top1_agreement:.1%} of the images (at least {allowed.top1_agreement:.0%})"),
         ("one image", f"{found.seconds[1] * 1e3:.2f} ms; eager torch {found.torch_seconds[1] * 1e3:.2f} ms;"
          f" {median:.2f} times as fast ({low:.2f} to {high:.2f}), {found.threads} thread, {found.processor}"),
     ]:  # fmt: skip

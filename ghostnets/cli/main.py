@@ -20,7 +20,7 @@ VERBS = {
     "shard": "pack a folder of images into shards that training streams, from a disk or over HTTP",
     "compare": "lay training runs side by side: curves, results, settings that differ",
     "eval": "measure a checkpoint on labelled images",
-    "predict": "classify images with a checkpoint",
+    "predict": "classify images with a checkpoint or an exported network",
     "export": "write a checkpoint as ONNX, OpenVINO, ... : run there, and compared",
     "list": "the networks: parameters, multiply-adds, published accuracy, downloadable weights",
     "import": "turn other people's weights into a checkpoint of this project",

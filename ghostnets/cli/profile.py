@@ -7,8 +7,11 @@ import torch
 import tyro
 from rich.table import Table
 
-from ghostnets.bench.networks import contestant
+from ghostnets import engine
+from ghostnets.bench.networks import Contestant, contestant
+from ghostnets.checkpoints import read_checkpoint
 from ghostnets.cli.output import print_json, result_console
+from ghostnets.compress import reparameterize
 from ghostnets.errors import ConfigurationError
 from ghostnets.measure import MachineLimits, Profile, measure_limits, processor_name, profile
 
@@ -18,16 +21,19 @@ __all__ = ["main"]
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
 class ProfileVerb:
-    """Time and peak memory of a network by kind of layer, or layer by layer, in eager PyTorch.
+    """Time and peak memory of a network by kind of layer, or layer by layer, in eager PyTorch or in the engine.
 
     The machine's own limits are measured first: multiply-adds a second, and bytes a second by the size of the data. The
     share of the limit is what a layer's arithmetic or data would take at them, over what it took.
 
     Examples: ghostnets profile ghostnet_100 | ghostnets profile timm:repghostnet_100 --layers
+    | ghostnets profile runs/NAME/best.safetensors --backend engine --layers
     """
 
     network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
-    """Name of a network (ghostnets list), or timm:NAME, or torchvision:NAME."""
+    """Name of a network (ghostnets list), or timm:NAME, or torchvision:NAME, or a checkpoint of this project."""
+    backend: str = "eager"
+    """eager, or engine: its time by node of the plan, without memory."""
     layers: bool = False
     """One row a module instead of one row a kind."""
     batch: int = 1
@@ -48,11 +54,15 @@ def main(arguments: list[str]) -> int:
     command = tyro.cli(ProfileVerb, prog="ghostnets profile", args=arguments)
     dtypes = {"f32": torch.float32, "bf16": torch.bfloat16}
     if command.precision not in dtypes:
-        raise ConfigurationError(f"--precision is {command.precision}; eager PyTorch has {' and '.join(dtypes)}.")
+        raise ConfigurationError(f"--precision is {command.precision}; profiles are of {' and '.join(dtypes)}.")
+    if command.backend not in ("eager", "engine"):
+        raise ConfigurationError(f"--backend is {command.backend}; it must be eager or engine.")
     for option in ("batch", "threads", "runs"):
         if getattr(command, option) < 1:
             raise ConfigurationError(f"--{option} is {getattr(command, option)}; it must be at least 1.")
-    entrant = contestant(command.network, image_size=command.image_size)
+    entrant = _entrant(command)
+    if command.backend == "engine":
+        return _profile_engine(command, entrant)
     before = torch.get_num_threads()
     torch.set_num_threads(command.threads)
     try:
@@ -68,6 +78,75 @@ def main(arguments: list[str]) -> int:
         )
     else:
         _print(command, limits, result)
+    return 0
+
+
+def _entrant(command: ProfileVerb) -> Contestant:
+    """The network and the size of its images."""
+    if not command.network.endswith(".safetensors"):
+        return contestant(command.network, image_size=command.image_size)
+    checkpoint = read_checkpoint(command.network)
+    size = command.image_size or checkpoint.preprocessing["image_size"]
+    return Contestant(reparameterize(checkpoint.build()).eval(), size, None, "")
+
+
+def _profile_engine(command: ProfileVerb, entrant: Contestant) -> int:
+    session = engine.compile(entrant.model, precision=command.precision, threads=command.threads)
+    limits = measure_limits(threads=command.threads)
+    x = torch.randn(command.batch, session.plan.in_channels, entrant.image_size, entrant.image_size)
+    layers = session.profile(x, runs=command.runs)
+    ideals = engine.ideal_seconds(layers, limits, precision=command.precision)
+    total = sum(layer.seconds for layer in layers)
+    if command.json:
+        rows = [{**asdict(layer), "ideal_seconds": ideal} for layer, ideal in zip(layers, ideals, strict=True)]
+        print_json(
+            {
+                "network": command.network,
+                "processor": processor_name(),
+                "isa": session.isa,
+                "limits": asdict(limits),
+                "seconds": total,
+                "layers": rows,
+            }
+        )
+        return 0
+    console = result_console()
+    console.print(
+        f"{command.network}, {' x '.join(map(str, x.shape))}, {command.precision}, engine ({session.isa}),"
+        f" {session.threads} threads; {processor_name()}",
+        soft_wrap=True,
+    )
+    if command.layers:
+        groups = [(layer.name, layer.kind, [(layer, ideal)]) for layer, ideal in zip(layers, ideals, strict=True)]
+    else:
+        kinds: dict[str, list[Any]] = {}
+        for layer, ideal in zip(layers, ideals, strict=True):
+            kinds.setdefault(layer.kind, []).append((layer, ideal))
+        groups = [(kind, str(len(rows)), rows) for kind, rows in kinds.items()]
+        groups.sort(key=lambda group: -sum(layer.seconds for layer, _ in group[2]))
+    first, second = ("module", "node") if command.layers else ("node", "number")
+    table = Table(first, second, "time (us)", "share of time", "MACs (M)", "weights (kB)", "share of limit")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for name, kind, rows in groups:
+        seconds, ideal = sum(layer.seconds for layer, _ in rows), sum(ideal or 0 for _, ideal in rows)
+        macs, weights = sum(layer.macs for layer, _ in rows), sum(layer.weight_bytes for layer, _ in rows)
+        table.add_row(
+            name or "(threads)",
+            kind,
+            f"{seconds * 1e6:.0f}",
+            f"{seconds / total:.1%}",
+            f"{macs / 1e6:.2f}" if macs else "",
+            f"{weights / 1e3:.0f}" if weights else "",
+            f"{ideal / seconds:.0%}" if ideal and seconds else "",
+        )
+    console.print(table)
+    ideal = sum(filter(None, ideals))
+    console.print(
+        f"A run with a clock at every operation takes {total * 1e3:.2f} ms, {ideal / total:.0%} of the limit"
+        f" ({ideal * 1e3:.2f} ms). The limit counts multiply-adds, or reading the weights, whichever is longer.",
+        soft_wrap=True,
+    )
     return 0
 
 

@@ -17,7 +17,7 @@ __all__ = ["Preprocessing"]
 # The statistics of ImageNet that published weights expect; their means serve grey images.
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GREY_MEAN, GREY_STD = (0.449,), (0.226,)
-REDUCED_SIDE = 1
+REDUCED_SIDE = 2  # of a JPEG decoded at reduced scale, in units of resize_to (docs/predict.md)
 
 
 @dataclass(frozen=True)

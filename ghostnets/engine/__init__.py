@@ -1,5 +1,6 @@
 """The fused CPU engine: a GhostNet as one pass through the caches. Importing it loads no torch."""
 
+from ghostnets.engine.layer_times import LayerProfile, ideal_seconds
 from ghostnets.engine.session import Session, compile, load  # noqa: A004
 
-__all__ = ["Session", "compile", "load"]
+__all__ = ["LayerProfile", "Session", "compile", "ideal_seconds", "load"]

@@ -38,16 +38,17 @@ def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) ->
         plan: Of a network; its ``ranges`` are written.
         native: The session of the native module that runs the plan in float32, with one thread.
         images: Arrays as a session takes them: float32 (N, C, H, W) or uint8 (N, H, W, C).
-        method: ``"minmax"``: the least and the greatest value over all images; ``"percentile"``: the mean over the
-            images of their percentiles 0.01 and 99.99, which spends no step on rare values.
+        method: ``"minmax"``: the least and the greatest value over all images; ``"percentile"``: the least and the
+            greatest of the images' percentiles 0.01 and 99.99, which spends no step on the rarest values.
 
     Raises:
         ConfigurationError: There is no image.
     """
-    found: list[list[Array]] = []
-    for batch in images:
-        for index in range(len(batch)):
-            found.append([_range(values, method) for values in native.observe(batch[index : index + 1])])
+    found = [
+        [_range(values, method) for values in native.observe(batch[index : index + 1])]
+        for batch in images
+        for index in range(len(batch))
+    ]
     if not found:
         raise ConfigurationError("calibration has no image; int8 needs some of those that the network is meant for.")
     for map_index, ranges in enumerate(zip(*found, strict=True)):
@@ -55,10 +56,7 @@ def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) ->
             plan.ranges.append(None)
             continue
         stacked = np.stack(ranges)
-        if method == "minmax":
-            chosen = np.stack([stacked[:, 0].min(0), stacked[:, 1].max(0)])
-        else:
-            chosen = stacked.mean(0)
+        chosen = np.stack([stacked[:, 0].min(0), stacked[:, 1].max(0)])
         plan.ranges.append(f"range.{map_index}")
         plan.tensors[f"range.{map_index}"] = np.ascontiguousarray(chosen, dtype=np.float32)
 

@@ -64,8 +64,8 @@ class Plan:
 
     Attributes:
         in_channels: Channels of the images.
-        precision: ``"f32"``, ``"bf16"`` or ``"int8"``: how maps and weights are stored while it runs. Tensors are float32
-            always.
+        precision: ``"f32"``, ``"bf16"`` or ``"int8"``: how maps and weights are stored while it runs. Tensors are
+            float32 always.
         mean, std: Of pixels in [0, 1], for uint8 images; empty where only normalised floats are taken.
         layouts: Of each map; nodes name maps by their index.
         nodes: ``kind``, ``name`` in the network, and fields as ``csrc/network.hpp`` lists them; weights by their names
@@ -73,8 +73,8 @@ class Plan:
         outputs: The maps that are returned: one of a pixel, the logits or features, or those of a backbone.
         gives_maps: Whether it is a backbone's.
         tensors: Float32 arrays.
-        ranges: For int8, of each map of the compiled network the name of a tensor (2, segments * channels), the least and
-            the greatest value of each channel; None for maps that are not in bytes.
+        ranges: For int8, of each map of the compiled network the name of a tensor (2, segments * channels), the least
+            and the greatest value of each channel; None for maps that are not in bytes.
     """
 
     in_channels: int

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from ghostnets.engine.calibrate import METHODS, calibrate, check_nodes
+from ghostnets.engine.layer_times import LayerProfile, medians
 from ghostnets.engine.plan import Array, Layout, Plan
 from ghostnets.errors import ConfigurationError, EngineError
 from ghostnets.files import write_atomically
@@ -103,6 +104,23 @@ class Session:
         results = outputs if isinstance(images, np.ndarray) else list(map(import_module("torch").from_numpy, outputs))
         return results if self.plan.gives_maps else results[0]
 
+    def profile(self, images: "npt.NDArray[Any] | Tensor", *, runs: int = 20) -> list[LayerProfile]:
+        """The time of each layer, the median of some runs, with a clock that slows them by some per cent.
+
+        Args:
+            images: As for a call, at least one.
+            runs: How many, after a first one that is not counted.
+
+        Raises:
+            ConfigurationError: Another shape or type, or no image.
+        """
+        array = self._array(images)
+        if not len(array) or runs < 1:
+            raise ConfigurationError(f"there are {len(array)} images and {runs} runs; at least one of each is needed.")
+        outputs = self._empty_outputs(array)
+        self._native.run(array, outputs)
+        return medians([self._native.profile(array, outputs) for _ in range(runs)])
+
     def _empty_outputs(self, images: npt.NDArray[Any]) -> list[Array]:
         """Arrays of the shapes that these images give."""
         plan, count = self.plan, len(images)
@@ -186,8 +204,8 @@ def compile(  # noqa: A001
         mean: Of pixels in [0, 1], one value a channel, for uint8 images; a checkpoint brings its own.
         std: As ``mean``.
         isa: See ``Session``.
-        calibration: For int8: batches of images as the session takes them, of the kind that the network is meant for; some
-            tens of images are enough.
+        calibration: For int8: batches of images as the session takes them, of the kind that the network is meant for;
+            some tens of images are enough.
         method: For int8: ``"percentile"`` or ``"minmax"``, how ranges are taken from the images; see ``calibrate``.
 
     Raises:

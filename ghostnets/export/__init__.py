@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ghostnets.export.exporter import export_model
     from ghostnets.export.formats import FORMATS
-    from ghostnets.export.verify import Report
+    from ghostnets.export.report import Report
     from ghostnets.export.web import export_web
 
 __all__ = ["FORMATS", "Report", "export_model", "export_web"]
 
-_FILES = {"FORMATS": "formats", "Report": "verify", "export_model": "exporter", "export_web": "web"}
+_FILES = {"FORMATS": "formats", "Report": "report", "export_model": "exporter", "export_web": "web"}
 
 
 def __getattr__(name: str) -> object:

@@ -11,5 +11,7 @@ __all__ = ["write"]
 
 def write(order: Order, path: Path) -> None:
     """As ``Format.write``."""
-    session = engine.compile(order.checkpoint, precision=order.description.precision, threads=1)
+    precision = order.description.precision
+    calibration = order.calibration_batches() if precision == "int8" else None
+    session = engine.compile(order.checkpoint, precision=precision, calibration=calibration, threads=1)
     session.save(path, metadata={METADATA_KEY: order.description.to_json()})

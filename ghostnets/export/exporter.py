@@ -15,8 +15,9 @@ from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.errors import ConfigurationError, ExportError, UnknownNameError, require
 from ghostnets.export.formats import FORMATS, Format
 from ghostnets.export.images import RealImages, find_real_images
+from ghostnets.export.report import TOLERANCES, Report, complaint
 from ghostnets.export.shipped import Order
-from ghostnets.export.verify import TOLERANCES, Report, complaint, verify
+from ghostnets.export.verify import verify
 from ghostnets.files import write_together
 
 __all__ = ["export_model"]

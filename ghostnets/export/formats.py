@@ -44,6 +44,7 @@ FORMATS = {
     "executorch": Format(".pte", "executorch", ("executorch",), "executorch", takes_any_size=False),
     "torch-export": Format(".pt2", "torch_export", ("torch",), "export", ("f32", "f16", "bf16")),
     "engine": Format(
-        ".engine", "engine_plan", ("ghostnets",), "export", inputs=("uint8",), outputs=("logits",), takes_features=False
+        *(".engine", "engine_plan", ("ghostnets",), "export", ("f32", "bf16", "int8"), ("uint8",), ("logits",)),
+        takes_features=False,
     ),
 }

@@ -10,111 +10,24 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ghostnets.artefacts import Artefact, Description, open_artefact
+from ghostnets.artefacts import Artefact, open_artefact
 from ghostnets.errors import ExportError
+from ghostnets.export.report import Comparison
 
-__all__ = ["TOLERANCES", "Comparison", "Report", "Tolerance", "verify"]
+__all__ = ["verify"]
 
 BATCH = 16
 TIMED_RUNS, TIMED_ROUNDS = 40, 8
 LEAST_PROBABILITY = 1e-12  # below, probabilities and their logarithms are noise
 
 Array = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How far a file may be from its network.
-
-    Attributes:
-        max_difference, mean_difference: See ``Comparison``.
-        top1_agreement: At least.
-    """
-
-    max_difference: float
-    mean_difference: float
-    top1_agreement: float
-
-
-# Rounding alone moves the scores in the first three; a near tie may then go the other way. int8 is another network.
-TOLERANCES = {
-    "f32": Tolerance(1e-4, 1e-5, 0.98),
-    "f16": Tolerance(3e-2, 5e-3, 0.95),
-    "bf16": Tolerance(2e-1, 3e-2, 0.9),
-    "int8": Tolerance(np.inf, 1e-1, 0.8),
-}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What the fresh process found out.
-
-    Scores are logits, or the logarithms of probabilities above 1e-12, in both cases less their mean for each image.
-
-    Attributes:
-        max_difference, mean_difference: Between the scores of file and network, over the largest score of the network.
-        max_probability_difference: Largest difference of two probabilities.
-        top1_agreement: Share of the images for which both name the same class.
-        max_feature_difference: As ``max_difference``, of the features, or None where the file has none.
-        seconds: One image in the file: lower quartile, median, upper quartile of the runs.
-        torch_seconds: One image in the network as it was, eager torch in float32, runs in turn with the file's.
-        times_as_fast: As torch, by blocks of runs: lower quartile, median, upper quartile.
-        runs: Timed runs of each.
-        threads: Of both.
-        runtime: What ran the file.
-        torch_was_loaded: When the file answered; True where its runtime needs it.
-        processor: On which.
-    """
-
-    max_difference: float
-    mean_difference: float
-    max_probability_difference: float
-    top1_agreement: float
-    max_feature_difference: float | None
-    seconds: tuple[float, float, float]
-    torch_seconds: tuple[float, float, float]
-    times_as_fast: tuple[float, float, float]
-    runs: int
-    threads: int
-    runtime: str
-    torch_was_loaded: bool
-    processor: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """What stands beside an exported file.
-
-    Attributes:
-        file, format, bytes: Its name, and its size with all that belongs to it.
-        description: As it stands in the file.
-        images: How many were compared.
-        images_from: Where they come from.
-        image_sizes: Height and width of the images that were compared.
-        comparison, tolerance: Found and allowed.
-        date: ISO 8601, UTC.
-    """
-
-    file: str
-    format: str
-    bytes: int
-    description: Description
-    images: int
-    images_from: str
-    image_sizes: tuple[tuple[int, int], ...]
-    comparison: Comparison
-    tolerance: Tolerance
-    date: str
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2).replace("Infinity", "null") + "\n"
 
 
 def verify(path: Path, checkpoint: Path, images: list[npt.NDArray[np.uint8]], folder: Path) -> Comparison:
@@ -139,24 +52,9 @@ def verify(path: Path, checkpoint: Path, images: list[npt.NDArray[np.uint8]], fo
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
         raise ExportError(f"{path.name} did not run in a process of its own ({lines[-1]}); no file was left.")
-    values = json.loads(done.stdout.splitlines()[-1])
-    return Comparison(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-
-
-def complaint(comparison: Comparison, tolerance: Tolerance) -> str | None:
-    """What is beyond the tolerance, or None."""
-    found = {"max_difference": comparison.max_difference, "mean_difference": comparison.mean_difference}
-    if comparison.max_feature_difference is not None:
-        found["max_difference"] = max(comparison.max_difference, comparison.max_feature_difference)
-    for name, value in found.items():
-        if not value <= getattr(tolerance, name):  # not a number is beyond everything
-            return f"the {name.replace('_', ' ')} is {value:.2g}, at most {getattr(tolerance, name):.2g} is allowed"
-    if comparison.top1_agreement < tolerance.top1_agreement:
-        return (
-            f"{comparison.top1_agreement:.1%} of the images get the same class, at least {tolerance.top1_agreement:.0%}"
-            " must"
-        )
-    return None
+    values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    times: dict[str, Any] = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return Comparison(**{**values, **times})
 
 
 def main(path: str, checkpoint_path: str, archive: str) -> None:

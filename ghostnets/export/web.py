@@ -11,7 +11,7 @@ from pathlib import Path
 from ghostnets.checkpoints.fetch import download
 from ghostnets.errors import ConfigurationError, ExportError, StorageError
 from ghostnets.export.exporter import export_model
-from ghostnets.export.verify import Report
+from ghostnets.export.report import Report
 
 __all__ = ["RUNTIME", "export_web"]
 

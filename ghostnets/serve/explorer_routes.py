@@ -5,6 +5,7 @@ hooks that watch the network and switch its ghosts off never meet those of anoth
 """
 
 import asyncio
+import base64
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from ghostnets.errors import ConfigurationError, ImageError
 from ghostnets.serve.explorer_schemas import Cost, Maps, MapsQuestion, Outline, Without, WithoutQuestion
-from ghostnets.serve.model import Model
+from ghostnets.serve.model import Model, Pixels
 from ghostnets.serve.request_error import RequestError
 from ghostnets.serve.schemas import Error
 
@@ -106,7 +107,7 @@ def explorer_router() -> APIRouter:
 
         def work(explorer: "Explorer") -> Maps:
             question = _parsed(MapsQuestion, body)
-            return explorer.maps(model.pixels(question.image, "the image"), question.layer)
+            return explorer.maps(_pixels(model, question.image), question.layer)
 
         return await exploration.run(model, work)
 
@@ -117,8 +118,7 @@ def explorer_router() -> APIRouter:
 
         def work(explorer: "Explorer") -> Without:
             question = _parsed(WithoutQuestion, body)
-            image = model.pixels(question.image, "the image")
-            return explorer.without(image, question.off, fill=question.fill, top=question.top)
+            return explorer.without(_pixels(model, question.image), question.off, fill=question.fill, top=question.top)
 
         return await exploration.run(model, work)
 
@@ -133,6 +133,15 @@ def _model(request: Request) -> Model:
 def _body(question: type[BaseModel]) -> dict[str, Any]:
     content = {"application/json": {"schema": question.model_json_schema()}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _pixels(model: Model, image: str) -> Pixels:
+    """Raises ImageError, ConfigurationError."""
+    try:
+        content = base64.b64decode(image, validate=True)
+    except ValueError as error:
+        raise ConfigurationError(f"image is no standard base64 ({error}); send the bytes of a file so.") from error
+    return model.pixels(content, "the image")
 
 
 def _parsed(question: type[Question], body: bytes) -> Question:

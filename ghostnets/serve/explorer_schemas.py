@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = ["Compared", "Cost", "Ghost", "GhostLayer", "LayerCost", "Maps", "MapsQuestion", "Outline", "Pair", "Without",
            "WithoutQuestion"]  # fmt: skip
@@ -29,7 +29,7 @@ class MapsQuestion(BaseModel):
     """An image, and a layer to see."""
 
     model_config = ConfigDict(extra="forbid")
-    image: Base64Bytes = Field(description="An image file in standard base64.")
+    image: str = Field(description="An image file in standard base64.")
     layer: str = Field(description="Name of a Ghost module.")
 
 
@@ -68,7 +68,7 @@ class WithoutQuestion(BaseModel):
     """An image, and the ghosts that are off."""
 
     model_config = ConfigDict(extra="forbid")
-    image: Base64Bytes = Field(description="An image file in standard base64.")
+    image: str = Field(description="An image file in standard base64.")
     off: dict[str, list[int] | None] = Field(description="Name of a Ghost module: numbers of its ghosts, null for all.")
     fill: Literal["copies", "zeros"] = Field("zeros", description="In their place: their intrinsic maps, or zeros.")
     top: int = Field(5, ge=1, le=100, description="So many most probable classes, of either answer.")

@@ -21,6 +21,8 @@ __all__ = ["Model", "OpenedArtefact", "open_copies"]
 
 Pixels = npt.NDArray[np.uint8]
 
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # of the others, some start programs to be read
+
 
 class OpenedArtefact:
     """What ``open_copies`` gives: copies of one artefact, each of which has answered.
@@ -105,12 +107,13 @@ class Model:
         """
         stream = io.BytesIO(content)
         try:
-            with Image.open(stream) as image:  # reads the header alone
+            with Image.open(stream, formats=FORMATS) as image:  # reads the header alone
                 pixels = image.width * image.height
         except Image.DecompressionBombError:
             pixels = self.max_pixels + 1
-        except Exception:  # the reading below tells what is wrong with it
-            pixels = 0
+        except Exception as error:
+            reason = "the file is empty" if not content else f"it is none of {', '.join(FORMATS)}, or damaged"
+            raise ImageError(f"{name} cannot be read as an image ({reason}); send another file.") from error
         if pixels > self.max_pixels:
             raise ImageError(
                 f"{name} has more than {self.max_pixels / 1e6:g} million pixels, the limit; scale it down."

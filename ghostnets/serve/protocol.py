@@ -12,13 +12,20 @@ from ghostnets.serve.settings import Settings
 __all__ = ["MAX_HEAD_BYTES", "LimitedProtocol"]
 
 MAX_HEAD_BYTES = 32_768  # request line and headers
+MAX_PIPELINED = 32  # requests of one connection that wait for the answer to the one before
+SENTENCES = {
+    400: "this is no HTTP request; send one.",
+    429: f"{MAX_PIPELINED} requests wait on this connection already; send the next when one is answered.",
+    431: f"the request's head is larger than {MAX_HEAD_BYTES} bytes; send fewer and shorter headers.",
+}
 
 
 class LimitedProtocol(HttpToolsProtocol):
     """One connection. ``Server`` calls ``expire`` of each now and then.
 
     Attributes:
-        deadline: Loop time by which the client must have sent or taken more; infinite while it is our turn.
+        deadline: Loop time by which the client must have sent a head or a body; infinite while it is our turn.
+        taking_deadline: Loop time by which it must have taken what was written; infinite where nothing waits.
     """
 
     def __init__(self, settings: Settings, *arguments: Any, **keywords: Any) -> None:
@@ -30,6 +37,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self.head_bytes = 0
         self.in_head = self.is_draining = False
         self.refusal = 400
+        self.taking_deadline = math.inf
+        self.running: Any = None  # the cycle being answered; ``cycle`` is the last that came
         self.await_client(self.settings.head_timeout)
         if len(self.connections) > self.settings.max_connections:
             self.answer(429, f"all {self.settings.max_connections} connections are taken; come again in a second.")
@@ -41,7 +50,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.in_head:
             self.head_bytes += len(data)
             if self.head_bytes > MAX_HEAD_BYTES:
-                self.answer(431, _HEAD_TOO_LARGE)
+                self.answer(431, SENTENCES[431])
         if self.deadline == math.inf and self.is_idle:
             self.await_client(self.settings.head_timeout)  # empty lines between requests, for one
 
@@ -57,14 +66,29 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
-        self._count(len(name) + len(value))
+        self._count(len(name) + len(value) + 4)  # ": " and the end of the line
 
     def on_headers_complete(self) -> None:
         self.in_head = False
+        if len(self.pipeline) == MAX_PIPELINED:
+            self.refusal = 429
+            raise ValueError("httptools stops, and uvicorn calls send_400_response")
         super().on_headers_complete()
+        if not self.pipeline:
+            self.running = self.cycle
         if self.is_draining:
             self.cycle.keep_alive = False
         self.await_client(self.settings.body_timeout)
+
+    def on_response_complete(self) -> None:
+        if self.pipeline:
+            self.running = self.pipeline[-1][0]
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.running is not None:
+            self.running.disconnected = True
 
     def on_message_complete(self) -> None:
         self.deadline = math.inf
@@ -72,15 +96,15 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.await_client(self.settings.body_timeout)
+        self.taking_deadline = self.loop.time() + self.settings.body_timeout
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.deadline = math.inf
+        self.taking_deadline = math.inf
 
     def send_400_response(self, msg: str) -> None:
         """Uvicorn calls this where the parser gave up."""
-        self.answer(self.refusal, _HEAD_TOO_LARGE if self.refusal == 431 else "this is no HTTP request; send one.")
+        self.answer(self.refusal, SENTENCES[self.refusal])
 
     @property
     def is_idle(self) -> bool:
@@ -100,13 +124,13 @@ class LimitedProtocol(HttpToolsProtocol):
         self.deadline = self.loop.time() + seconds
 
     def expire(self, now: float) -> None:
-        """Ends the connection where its deadline has passed."""
-        if self.transport.is_closing() and self.deadline == math.inf:
-            self.await_client(self.settings.body_timeout)  # the last of an answer waits to be taken
-        if now < self.deadline:
-            return
-        if self.transport.is_closing() or self.flow.write_paused:
+        """Ends the connection where a deadline has passed."""
+        if self.transport.is_closing() and self.taking_deadline == math.inf:
+            self.taking_deadline = now + self.settings.body_timeout  # the last of an answer waits to be taken
+        if now >= self.taking_deadline:
             self.transport.abort()
+        elif now < self.deadline or self.transport.is_closing():
+            pass
         elif self.is_idle:
             self.transport.close()
         else:
@@ -130,7 +154,4 @@ class LimitedProtocol(HttpToolsProtocol):
         self.head_bytes += size
         if self.head_bytes > MAX_HEAD_BYTES:
             self.refusal = 431
-            raise ValueError(_HEAD_TOO_LARGE)  # httptools stops, and uvicorn calls send_400_response
-
-
-_HEAD_TOO_LARGE = f"the request's head is larger than {MAX_HEAD_BYTES} bytes; send fewer and shorter headers."
+            raise ValueError("httptools stops, and uvicorn calls send_400_response")

@@ -100,7 +100,7 @@ class Service:
     def refuse_if_longer(self, content_length: str | None) -> None:
         """Raises RequestError (413) where a body is announced that is larger than the limit."""
         limit = self.settings.max_request_bytes
-        if content_length is not None and int(content_length) > limit:
+        if content_length is not None and content_length.isdecimal() and int(content_length) > limit:
             raise RequestError(
                 413, f"the request is larger than {limit} bytes, the limit; send fewer or smaller images."
             )

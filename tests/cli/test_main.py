@@ -12,7 +12,7 @@ from conftest import TINY, make_images, read_csv
 from PIL import Image
 
 from ghostnets import __version__
-from ghostnets.cli.main import main
+from ghostnets.cli.main import VERBS, main
 
 
 def run(*arguments: object) -> int:
@@ -40,7 +40,7 @@ def test_help_version_and_unknown_verbs(capsys):
     assert "did you mean train?" in fails(capsys, "trian")
 
 
-@pytest.mark.parametrize("verb", ["train", "shard", "compare", "eval", "predict", "info", "list", "import"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb: str, capsys):
     with pytest.raises(SystemExit) as caught:
         run(verb, "--help")
@@ -205,10 +205,9 @@ def test_train_misused(photos: Path, tmp_path: Path, monkeypatch, capsys):
 def test_checkpoints_misused(tiny_run: Path, photos: Path, tmp_path: Path, capsys):
     shutil.copy(tiny_run / "last.pt", tmp_path / "last.pt")
     (tmp_path / "x.safetensors").write_text("hello")
-    for verb in ("eval", "predict"):
-        assert "there is no checkpoint" in fails(capsys, verb, tmp_path / "no.safetensors", photos)
-        assert "no safetensors file" in fails(capsys, verb, tmp_path / "x.safetensors", photos)
-        assert "no safetensors file" in fails(capsys, verb, tmp_path / "last.pt", photos)
+    assert "there is no checkpoint" in fails(capsys, "eval", tmp_path / "no.safetensors", photos)
+    assert "no safetensors file" in fails(capsys, "eval", tmp_path / "x.safetensors", photos)
+    assert "no safetensors file" in fails(capsys, "eval", tmp_path / "last.pt", photos)
 
 
 def test_a_missing_extra_is_named_before_anything_is_done(photos: Path, tmp_path: Path, monkeypatch, capsys):

@@ -80,16 +80,14 @@ def test_goes_on_after_unreadable_images(tiny_run: Path, photos: Path, tmp_path:
     assert [answer["error"] is None for answer in json.loads(capsys.readouterr().out)] == [True, False]
 
 
-def test_large_jpegs_are_decoded_at_reduced_scale(tiny_run: Path, tmp_path: Path, capsys, monkeypatch):
-    Image.new("RGB", (4000, 3000), (30, 30, 30)).save(tmp_path / "a.jpg")
-    sizes = []
-    load = Image.Image.load
-    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: (sizes.append(self.size), load(self))[1])
-    assert run("predict", tiny_run / "best.safetensors", tmp_path / "a.jpg", "--json") == 0
-    assert sizes[0] == (500, 375)
-
-
 def test_misused(tiny_run: Path, photos: Path, tmp_path: Path, capsys):
+    (tmp_path / "x.safetensors").write_text("hello")
+    for name, sentence in {
+        "no.safetensors": "there is no file",
+        "x.safetensors": "no safetensors file",
+        "last.pt": "is of no kind that can be opened here",
+    }.items():
+        assert sentence in fails(capsys, "predict", tmp_path / name, photos)
     network = tiny_run / "best.safetensors"
     assert "no image is given" in fails(capsys, "predict", network)
     assert "there is no image or folder" in fails(capsys, "predict", network, "no.jpg")
@@ -130,7 +128,7 @@ def test_killed_and_started_again(plan: Path, tmp_path: Path):
     seed = int(generator.integers(1 << 31))
     generator = np.random.default_rng(seed)
     (tmp_path / "x").mkdir()
-    for index in range(400):
+    for index in range(240):
         Image.fromarray(generator.integers(0, 256, (20, 24, 3), np.uint8)).save(tmp_path / "x" / f"{index:03}.png")
     (tmp_path / "x" / "123.png").write_bytes(b"x")
     code = (
@@ -138,16 +136,16 @@ def test_killed_and_started_again(plan: Path, tmp_path: Path):
         "from ghostnets.cli.main import main\n"
         "file.PART_SECONDS = -1\n"
         "write = file.AnswerFile.write\n"
-        "file.AnswerFile.write = lambda self, answers: (time.sleep(0.02), write(self, answers))\n"
+        "file.AnswerFile.write = lambda self, answers: (time.sleep(0.01), write(self, answers))\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, "predict", str(plan), str(tmp_path / "x"), "--out"]
     assert subprocess.run([*command, str(tmp_path / "whole.csv")], capture_output=True, check=False).returncode == 1
     out, manifest = tmp_path / "a.csv", tmp_path / "a.csv.partial" / "manifest.json"
     parts = 0
-    for kind in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
+    for kind in (signal.SIGKILL, signal.SIGINT):
         process = subprocess.Popen([*command, str(out)], stderr=subprocess.PIPE, text=True)
-        wanted = parts + int(generator.integers(1, 7))
+        wanted = parts + int(generator.integers(1, 6))
         while parts < wanted and process.poll() is None:
             parts = len(json.loads(manifest.read_text())["parts"]) if manifest.exists() else 0
             time.sleep(0.003)
@@ -158,7 +156,7 @@ def test_killed_and_started_again(plan: Path, tmp_path: Path):
         parts = len(json.loads(manifest.read_text())["parts"])
     last = subprocess.run([*command, str(out)], capture_output=True, text=True, check=False)
     assert (last.returncode, "going on after" in last.stderr) == (1, True), (seed, last.stderr)
-    assert "1 of 400 images have no answer" in last.stderr
+    assert "1 of 240 images have no answer" in last.stderr
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes(), seed
     assert not (tmp_path / "a.csv.partial").exists()
 
@@ -172,6 +170,7 @@ def test_the_answer_of_an_image_does_not_depend_on_its_neighbours(plan: Path, tm
         Image.fromarray(pixels).save(paths[-1])
     for name, order in (("a", paths), ("b", paths[::-1][3:])):
         assert run("predict", plan, *order, "--out", tmp_path / f"{name}.jsonl") == 0
-    found = [{row["path"]: row for row in map(json.loads, (tmp_path / f"{name}.jsonl").open())} for name in "ab"]
+    texts = [(tmp_path / f"{name}.jsonl").read_text() for name in "ab"]
+    found = [{row["path"]: row for row in map(json.loads, text.splitlines())} for text in texts]
     assert len(found[1]) == 37
     assert all(found[0][path] == row for path, row in found[1].items())

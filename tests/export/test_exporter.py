@@ -26,7 +26,7 @@ from ghostnets.errors import (
     UnknownNameError,
 )
 from ghostnets.export import FORMATS
-from ghostnets.export.verify import TOLERANCES, Tolerance
+from ghostnets.export.report import TOLERANCES, Tolerance
 from ghostnets.models import create_model
 
 PREPROCESSING = Preprocessing(40, 44, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))

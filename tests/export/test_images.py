@@ -27,7 +27,7 @@ def test_a_folder_that_is_named(tmp_path: Path):
     assert (found.source, found.are_its_own) == (str(folder), True)
     expected = PREPROCESSING.center(PREPROCESSING.read(folder / "a" / "000.png")).permute(1, 2, 0).numpy()
     assert np.array_equal(found.pixels[0], expected)
-    assert len(find_real_images(checkpoint(), tmp_path / "x", folder=folder, most=5).pixels) == 5
+    assert len(find_real_images(checkpoint(), tmp_path / "x", folder=folder, most=6).pixels) == 6
 
 
 def test_the_images_of_the_run(tmp_path: Path):

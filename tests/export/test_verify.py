@@ -13,7 +13,8 @@ from ghostnets.artefacts import METADATA_KEY, Description
 from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.data import Preprocessing
 from ghostnets.errors import ExportError
-from ghostnets.export.verify import TOLERANCES, Comparison, complaint, verify
+from ghostnets.export.report import TOLERANCES, Comparison, complaint
+from ghostnets.export.verify import verify
 from ghostnets.models import create_model
 
 GOOD = Comparison(

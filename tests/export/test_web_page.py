@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,9 @@ def noise(width: int, height: int, mode: str = "RGB", **save: object) -> bytes:
     return buffer.getvalue()
 
 
-def test_pixels_are_those_of_pillow(browser: Browser):
+def test_pixels_are_those_of_pillow(browser: Browser, tmp_path: Path):
+    (tmp_path / "index.html").write_text('<link rel="icon" href="data:,">')
+    shutil.copy(PAGE / "preprocess.js", tmp_path)
     cases = [
         (noise(640, 481), Preprocessing(64, 73)),
         (noise(51, 300), Preprocessing(32, 37)),  # cut to 4 : 1, and no even margin
@@ -44,7 +47,7 @@ def test_pixels_are_those_of_pillow(browser: Browser):
         (noise(120, 90), Preprocessing(28, 32, (0.4,), (0.2,))),  # colours become grey
         (noise(32, 32), Preprocessing(32, 32)),  # nothing to do
     ]
-    with serve_folder(PAGE) as address:
+    with serve_folder(tmp_path) as address:
         page = browser.open(address)
         for content, preprocessing in cases:
             question = [base64.b64encode(content).decode(), preprocessing.to_dict()]

@@ -33,7 +33,7 @@ def test_predicting_and_evaluating_prepare_images_alike(predictor, tiny_run: Pat
     preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
     images, _ = find_images(tmp_path).load_part("train", preprocessing)
     paths = find_images(tmp_path).parts["train"].paths
-    evaluated = torch.cat([pixels for pixels, _ in evaluation_batches(images, preprocessing, batch_size=3)])
+    evaluated = torch.cat([batch.pixels for batch in evaluation_batches(images, preprocessing, batch_size=3)])
     assert torch.equal(evaluated, torch.stack([predictor.read(path) for path in paths]))
 
 

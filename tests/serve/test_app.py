@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import subprocess
+import sys
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from running_service import NAMES, encoded, write_plan
 
+import ghostnets
 from ghostnets.artefacts import open_artefact
 from ghostnets.data import Preprocessing
 from ghostnets.errors import ArtefactError
@@ -106,6 +109,7 @@ JSON = {"content-type": "application/json"}
         (b"text", JPEG, 422, "image 0 cannot be read as an image"),
         (encoded()[:400], JPEG, 422, "image 0 cannot be read as an image"),
         (bomb(), JPEG, 422, "million pixels"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", JPEG, 422, "none of JPEG, PNG"),
         (b"0" * 100_001, JPEG, 413, "larger than 100000 bytes"),
         (encoded(), {}, 415, "the content type is ''"),
         (encoded(), {"content-type": "text/plain"}, 415, "the content type is 'text/plain'"),
@@ -205,3 +209,33 @@ def test_an_artefact_that_cannot_be_used_is_one_sentence(tmp_path: Path):
     app = create_app(tmp_path / "net.engine", Settings(threads=1))
     with pytest.raises(ArtefactError, match=r"net\.engine"), TestClient(app):
         pass
+
+
+def test_the_openapi_describes_what_is_sent_and_answered(client: TestClient):
+    from ghostnets.serve.schemas import Error, ModelInfo, Predictions
+
+    description = client.get("/openapi.json").json()
+    post = description["paths"]["/v1/predict"]["post"]
+    kinds = {"image/*", "application/octet-stream", "multipart/form-data", "application/json"}
+    assert set(post["requestBody"]["content"]) == kinds
+    assert set(post["responses"]) == {"200", "400", "401", "408", "413", "415", "422", "429", "431"}
+    schemas = description["components"]["schemas"]
+    for status, answer in post["responses"].items():
+        name = answer["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        assert name == ("Predictions" if status == "200" else "Error")
+        assert name in schemas
+    assert set(schemas["Answer"]["properties"]) == {"class", "probability"}
+    Predictions.model_validate(client.post("/v1/predict", content=encoded(), headers=JPEG).json(), extra="forbid")
+    Error.model_validate(client.post("/v1/predict", content=b"", headers=JPEG).json(), extra="forbid")
+    ModelInfo.model_validate(client.get("/v1/model").json(), extra="forbid")
+
+
+def test_serving_a_plan_loads_no_torch_and_asks_for_none():
+    code = (
+        "import sys, ghostnets.cli.serve, ghostnets.serve.app, ghostnets.serve.server; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    script = Path(ghostnets.__file__).parents[1] / "scripts" / "serving_requirements"
+    names = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True).stdout.split()
+    assert {"fastapi", "numpy", "pillow", "uvicorn"} <= {name.partition(">=")[0] for name in names}
+    assert not [name for name in names if name.startswith(("torch", "huggingface"))]

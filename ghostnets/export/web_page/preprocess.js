@@ -1,7 +1,7 @@
 /**
  * A picture -> the network's input, with the arithmetic of the Python side: the shorter side resized by Pillow's
  * antialiased filters, in whole numbers as there, and the centre cut out. What may differ is the decoder of the browser,
- * and a pixel by 1 where Pillow resizes the columns of a tall picture before its rows.
+ * and a byte by 1 where Pillow resizes the columns of a picture before its rows.
  */
 
 const MOST_ELONGATED = 4; // longer side : shorter side; a longer picture is cut to its middle first

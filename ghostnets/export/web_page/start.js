@@ -11,7 +11,7 @@ async function start() {
   byId("no-explorer").textContent =
     "The ghost explorer needs the network in PyTorch, which this page does not have; it is in: ghostnets serve CHECKPOINT.";
   byId("no-explorer").hidden = false;
-  startApp({ classify: classifierInWorker(), explore: null });
+  startApp({ classify: classifierInWorker(), explorer: Promise.resolve(null) });
   if (navigator.serviceWorker) {
     await navigator.serviceWorker.register("service_worker.js");
     await navigator.serviceWorker.ready;

@@ -13,9 +13,9 @@ const MOST = 200; // pictures shown; older ones go
  *
  * @param {object} parts
  * @param {(picture: File) => Promise<Classified>} parts.classify - rejects with a sentence for the person.
- * @param {((picture: File) => void) | null} parts.explore - what the button "Ghosts" does; none without.
+ * @param {Promise<((picture: File) => void) | null>} parts.explorer - what the button "Ghosts" does; none for null.
  */
-export function startApp({ classify, explore }) {
+export function startApp({ classify, explorer }) {
   const [list, status] = [byId("answers"), byId("status")];
   const waiting = [];
   let running = 0;
@@ -35,8 +35,7 @@ export function startApp({ classify, explore }) {
       const { answers, time } = await classify(picture);
       place.replaceChildren(bars(answers), element("p", { className: "soft time", textContent: time }));
       status.textContent = `${picture.name}: ${answers[0].name}, ${percent(answers[0].probability)}`;
-      const button = card.querySelector(".explore");
-      if (button) button.hidden = false;
+      explorer.then((explore) => explore && addExplore(card, picture, explore));
     } catch (error) {
       place.replaceChildren(element("p", { className: "bad", textContent: error.message }));
       status.textContent = `${picture.name}: ${error.message}`;
@@ -46,7 +45,7 @@ export function startApp({ classify, explore }) {
 
   watchPictures((pictures) => {
     byId("answers-section").hidden = false;
-    const cards = pictures.map((picture) => newCard(picture, explore));
+    const cards = pictures.map(newCard);
     list.prepend(...cards);
     while (list.children.length > MOST) list.lastElementChild.remove();
     cards.forEach((card, index) => {
@@ -56,7 +55,19 @@ export function startApp({ classify, explore }) {
   });
 }
 
-function newCard(picture, explore) {
+/** The button that opens the explorer, before the other one. */
+function addExplore(card, picture, explore) {
+  const button = element("button", {
+    type: "button",
+    className: "explore",
+    textContent: "Ghosts",
+    "aria-label": `Ghosts of ${picture.name}`,
+    onclick: () => explore(picture),
+  });
+  card.querySelector(".buttons").prepend(button);
+}
+
+function newCard(picture) {
   const shown = element("img", { className: "shown", alt: "" }); // its name stands beside it
   const address = URL.createObjectURL(picture);
   shown.onload = () => URL.revokeObjectURL(address);
@@ -66,18 +77,6 @@ function newCard(picture, explore) {
   };
   shown.src = address;
   const buttons = element("p", { className: "buttons" });
-  if (explore) {
-    buttons.append(
-      element("button", {
-        type: "button",
-        className: "explore",
-        hidden: true,
-        textContent: "Ghosts",
-        "aria-label": `Ghosts of ${picture.name}`,
-        onclick: () => explore(picture),
-      }),
-    );
-  }
   const remove = element("button", { type: "button", textContent: "Remove", "aria-label": `Remove ${picture.name}` });
   const card = element(
     "li",

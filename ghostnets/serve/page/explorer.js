@@ -17,7 +17,7 @@ const PAUSE = 120; // milliseconds between the last switch and the question
 export function startExplorer(modules) {
   const layers = new Map(modules.map((layer) => [layer.name, layer]));
   const off = new Map(); // name of a layer -> Set of the numbers of its ghosts that are off
-  let image = ""; // the picture as base64
+  let image = null; // the promise of the picture as base64
   let address = "";
   let maps = null; // of the layer that is shown
   let isEverythingShown = false;
@@ -32,14 +32,15 @@ export function startExplorer(modules) {
   const count = () => [...off.values()].reduce((sum, ghosts) => sum + ghosts.size, 0);
 
   const showMaps = lastOnly(async (signal) => {
-    maps = await post("v1/explain/maps", { image, layer: select.value }, signal);
+    maps = await post("v1/explain/maps", { image: await image, layer: select.value }, signal);
     isEverythingShown = false;
     drawPairs();
   });
 
   const showEffect = lastOnly(async (signal) => {
     const wanted = Object.fromEntries([...off].map(([layer, ghosts]) => [layer, [...ghosts]]));
-    const answer = await post("v1/explain/without", { image, off: wanted, fill: fill(), top: CLASSES }, signal);
+    const question = { image: await image, off: wanted, fill: fill(), top: CLASSES };
+    const answer = await post("v1/explain/without", question, signal);
     drawEffect(answer, count());
   });
 
@@ -102,7 +103,7 @@ export function startExplorer(modules) {
     markCost(select.value);
   });
 
-  return async (picture) => {
+  return (picture) => {
     byId("explorer").hidden = false;
     byId("explorer-title").textContent = `Ghosts of ${picture.name}`;
     byId("explorer-title").focus({ preventScroll: true });
@@ -110,7 +111,7 @@ export function startExplorer(modules) {
     byId("explorer").scrollIntoView({ behavior: isCalm ? "auto" : "smooth" });
     URL.revokeObjectURL(address);
     byId("explorer-picture").src = address = URL.createObjectURL(picture);
-    image = await base64(picture);
+    image = base64(picture);
     showMaps();
   };
 }

@@ -78,9 +78,11 @@ function watchCamera(receive) {
       return;
     }
     video.srcObject = stream;
+    byId("take").disabled = true; // until there is a first picture
     panel.hidden = false;
     open.setAttribute("aria-expanded", "true");
     await video.play();
+    byId("take").disabled = false;
     byId("take").focus();
   };
   byId("close-camera").onclick = () => {

@@ -16,13 +16,18 @@ async function classify(picture) {
   return { answers, time: `${(performance.now() - start).toFixed(0)} ms, with the way to the service and back` };
 }
 
-async function start() {
+/** Says who answers; gives the explorer, or null and a sentence on the page. */
+async function meet() {
   const { architecture, runtime, class_names } = await call("v1/model");
   byId("network").textContent = `${architecture}, ${class_names.length} classes, in ${runtime}.`;
   const outline = await call("v1/explain");
   byId("no-explorer").textContent = outline.absent ?? "";
   byId("no-explorer").hidden = !outline.absent;
-  startApp({ classify, explore: outline.absent ? null : startExplorer(outline.layers) });
+  return outline.absent ? null : startExplorer(outline.layers);
 }
 
-start().catch((error) => (byId("network").textContent = error.message));
+const explorer = meet().catch((error) => {
+  byId("network").textContent = error.message;
+  return null;
+});
+startApp({ classify, explorer });

@@ -1,0 +1,199 @@
+"""The requests of hostile_requests.py: each function makes one from a seeded random.Random."""
+
+import base64
+import io
+import json
+import random
+import zlib
+from collections.abc import Callable
+
+from PIL import Image
+
+KINDS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA", "PCX", "SGI", "IM", "DIB")
+
+
+def http(content_type: str, body: bytes, path: str = "/v1/predict", method: str = "POST", more: str = "") -> bytes:
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}{more}Connection: close\r\n\r\n".encode("latin-1") + body
+
+
+def image(dice: random.Random, kind: str | None = None) -> bytes:
+    """A small right file."""
+    size = dice.randint(1, 80), dice.randint(1, 80)
+    picture = Image.frombytes("RGB", size, dice.randbytes(3 * size[0] * size[1]))
+    stream = io.BytesIO()
+    picture.save(stream, kind or dice.choice(KINDS))
+    return stream.getvalue()
+
+
+def cut(dice: random.Random) -> bytes:
+    content = image(dice)
+    return http("image/jpeg", content[: dice.randrange(len(content))])
+
+
+def damaged(dice: random.Random) -> bytes:
+    content = bytearray(image(dice))
+    for _ in range(dice.randint(1, 20)):
+        content[dice.randrange(len(content))] = dice.randrange(256)
+    return http("image/jpeg", bytes(content))
+
+
+def noise(dice: random.Random) -> bytes:
+    start = dice.choice(
+        [b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0", b"RIFF", b"P6 ", b"8BPS", b""]
+    )
+    return http("application/octet-stream", start + dice.randbytes(dice.randint(0, 3000)))
+
+
+def bomb(dice: random.Random) -> bytes:
+    """A PNG with many more pixels than bytes; some are refused by their header, some within it."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+    width, height = dice.choice(
+        [(2**31 - 1, 2**31 - 1), (65_535, 65_535), (100_000, 1), (1, 40_000_000), (0, 5), (4000, 4000)]
+    )
+    header = (
+        width.to_bytes(4, "big")
+        + height.to_bytes(4, "big")
+        + bytes([dice.choice([1, 8, 16]), dice.choice([0, 2, 6]), 0, 0, 0])
+    )
+    text = chunk(b"zTXt", b"a\0\0" + zlib.compress(b"0" * 5_000_000)) if dice.random() < 0.3 else b""
+    data = chunk(b"IDAT", zlib.compress(b"\0" * 100_000))
+    return http("image/png", b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + text + data + chunk(b"IEND", b""))
+
+
+def wrong_type(dice: random.Random) -> bytes:
+    kinds = [
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/json",
+        "multipart/form-data",
+        "image",
+        "é/\xff",
+        "multipart/form-data; boundary=",
+        "application/json; charset=utf-16",
+        "*/*",
+        "a" * 20_000,
+    ]
+    return http(dice.choice(kinds), image(dice))
+
+
+def broken_json(dice: random.Random) -> bytes:
+    right = json.dumps({"images": [base64.b64encode(image(dice)).decode()]}).encode()
+    bodies = [
+        b"",
+        b"null",
+        b"[" * 100_000,
+        b'{"images":' * 3000,
+        right[: dice.randrange(len(right))],
+        b'{"images": "x"}',
+        b"\xff\xfe",
+        b'{"images": [null]}',
+        b'{"images": ["%%%"]}',
+        b"9" * 100_000,
+        b'{"images": [' + b'"",' * 5000 + b'""]}',
+        b'{"images": {}}',
+        b'{"images": ["\\ud800"]}',
+        b'{"images": []}',
+        b"NaN",
+        right.replace(b"=", b""),
+        b'{"a": 1, ' + right[1:],
+    ]
+    return http("application/json", dice.choice(bodies))
+
+
+def broken_form(dice: random.Random) -> bytes:
+    part = b'--b\r\nContent-Disposition: form-data; name="images"; filename="%s"\r\n\r\n'
+    right = part % b"a.jpg" + image(dice) + b"\r\n--b--\r\n"
+    bodies = [
+        b"",
+        right[: dice.randrange(len(right))],
+        part % b"a" * 200 + b"--b--",
+        right.replace(b"\r\n", b"\n"),
+        b"--b--\r\n",
+        part % (b"a" * 5000) + b"x\r\n--b--\r\n",
+        (part % b"../../etc/passwd") + b"x\r\n--b--\r\n",
+        b"\r\n" * 5000 + right,
+        b"--b\r\n" + b"A: b\r\n" * 5000 + b"\r\nx\r\n--b--\r\n",
+        part % b"\xff\0\x01" + b"\r\n--b--\r\n",
+        dice.randbytes(500),
+    ]
+    return http("multipart/form-data; boundary=b", dice.choice(bodies))
+
+
+def broken_http(dice: random.Random) -> bytes:
+    body = image(dice)
+    return dice.choice(
+        [
+            dice.randbytes(200) + b"\r\n\r\n",
+            b"GET\r\n\r\n",
+            b"\0" * 100 + b"\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"GET http://[::1 HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"OPTIONS * HTTP/1.1\r\nConnection: close\r\n\r\n",
+            b"POST /v1/predict HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+            b"POST /v1/predict HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            b"POST /v1/predict HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+            b"POST /v1/predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            b"POST /v1/predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+            http("image/jpeg", body, more="Upgrade: websocket\r\nConnection: Upgrade\r\n"),
+            http("image/jpeg", body, more="Expect: 100-continue\r\n"),
+            http("image/jpeg", body, path="/v1/predict?top=" + dice.choice(["0", "-1", "x", "%00", "1e9", "9" * 4000])),
+            http(
+                "image/jpeg",
+                body,
+                path=dice.choice(
+                    [
+                        "/%2e%2e/etc/passwd",
+                        "/../../etc/passwd",
+                        "/%ff%fe",
+                        "//",
+                        "/v1/predict/",
+                        "/openapi.json",
+                        "/?" + "a" * 9000,
+                    ]
+                ),
+            ),
+            http("image/jpeg", body, method=dice.choice(["GET", "PUT", "DELETE", "PATCH", "HEAD", "TRACE", "BREW"])),
+            http("image/jpeg", body, more="Authorization: Bearer \xff\r\n"),
+            http("image/jpeg", body, more="Content-Encoding: gzip\r\n"),
+        ]
+    )
+
+
+def huge_head(dice: random.Random) -> bytes:
+    length = dice.choice([33_000, 200_000, 1_000_000])
+    return dice.choice(
+        [
+            b"GET /" + b"a" * length + b" HTTP/1.1\r\n\r\n",
+            b"GET / HTTP/1.1\r\nA: " + b"a" * length + b"\r\n\r\n",
+            b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * (length // 6) + b"\r\n",
+            b"GET / HTTP/1.1\r\n" + b"a" * length,
+        ]
+    )
+
+
+def too_large(dice: random.Random) -> bytes:
+    if dice.random() < 0.8:  # announced alone
+        return (
+            b"POST /v1/predict HTTP/1.1\r\nContent-Type: image/jpeg\r\nContent-Length: 30000000\r\n\r\n" + b"0" * 1000
+        )
+    chunk = b"10000\r\n" + b"0" * 65536 + b"\r\n"
+    return b"POST /v1/predict HTTP/1.1\r\nContent-Type: image/jpeg\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 320
+
+
+WHOLE: list[Callable[[random.Random], bytes]] = [
+    cut,
+    damaged,
+    noise,
+    bomb,
+    wrong_type,
+    broken_json,
+    broken_form,
+    broken_http,
+]
+RARE: list[Callable[[random.Random], bytes]] = [huge_head, too_large]

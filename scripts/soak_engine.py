@@ -1,0 +1,133 @@
+"""The engine for minutes on end: random networks, sizes and batches, sessions side by side and shared by threads.
+
+Every answer is compared: of a new session with torch in float64, of the shared ones with their first answer, to the
+bit. Memory must not grow after the first quarter of the time, in which every kind of network has been seen.
+
+    python scripts/soak_engine.py                10 minutes, 3 callers
+    python scripts/soak_engine.py --seconds 60
+"""
+
+import argparse
+import copy
+import resource
+import sys
+import threading
+import time
+import traceback
+
+import numpy as np
+import torch
+from torch import nn
+
+from ghostnets import engine
+from ghostnets.models import create_model
+
+LARGEST_ERROR = 1e-5  # of the largest output, against float64
+GROWTH = 64 << 20  # bytes of memory that allocators may take on after the first quarter
+NETWORKS = [
+    ("ghostnet_050", {}),
+    ("ghostnet_100", {"width": 0.35, "ratio": 3}),
+    ("ghostnetv2_050", {"width": 0.4}),
+    ("ghostnetv3_050", {}),
+    ("g_ghost_regnetx_002", {}),
+    ("ghost_resnet20", {}),
+    ("ghost_vgg16", {}),
+    ("ghostnet_100_printed", {}),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--callers", type=int, default=3, help="threads of Python that compile and call")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    models = [randomized(create_model(name, num_classes=11, **arguments)) for name, arguments in NETWORKS]
+    shared = Shared(models[0])
+    start, quarter = time.monotonic(), None
+    counts, errors, stops = [0] * options.callers, [], threading.Event()
+
+    def call(number: int) -> None:
+        generator = np.random.default_rng(number)
+        try:
+            while not stops.is_set():
+                one_session(models[generator.integers(len(models))], generator)
+                shared.check(generator)
+                counts[number] += 1
+        except BaseException:
+            errors.append(traceback.format_exc())
+            stops.set()
+
+    callers = [threading.Thread(target=call, args=(number,)) for number in range(options.callers)]
+    for caller in callers:
+        caller.start()
+    sizes = []
+    while (elapsed := time.monotonic() - start) < options.seconds and not stops.wait(min(1.0, options.seconds / 20)):
+        sizes.append(resident_bytes())
+        if quarter is None and elapsed > options.seconds / 4:
+            quarter = max(sizes)
+    stops.set()
+    for caller in callers:
+        caller.join()
+    if errors:
+        sys.exit(errors[0])
+    assert quarter is not None
+    growth = max(sizes) - quarter
+    print(
+        f"{sum(counts)} sessions of {len(models)} networks by {options.callers} callers in {elapsed:.0f} s, all right"
+    )
+    print(
+        f"resident memory: at the most {quarter / 2**20:.0f} MB in the first quarter, {growth / 2**20:+.0f} MB after,"
+        f" {sizes[-1] / 2**20:.0f} MB at the end; peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MB"
+    )
+    sys.exit(growth > GROWTH)
+
+
+class Shared:
+    """Two sessions that all callers use, and what they answer."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.inputs = [torch.randn(1, 3, 96, 90), torch.randn(5, 3, 33, 47)]
+        self.sessions = [engine.compile(model, threads=threads) for threads in (1, 2)]
+        self.answers = [[session(x) for x in self.inputs] for session in self.sessions]
+
+    def check(self, generator: np.random.Generator) -> None:
+        i, j = generator.integers(2, size=2)
+        if not torch.equal(self.sessions[i](self.inputs[j]), self.answers[i][j]):
+            raise AssertionError("two answers of one session differ")
+
+
+def one_session(model: nn.Module, generator: np.random.Generator) -> None:
+    """A new session, some sizes and batches, each against torch."""
+    session = engine.compile(model, threads=int(generator.integers(1, 4)))
+    for _ in range(3):
+        height, width = generator.integers(1, 120, size=2)
+        x = torch.from_numpy(generator.standard_normal((generator.integers(1, 6), 3, height, width), dtype=np.float32))
+        with torch.no_grad():
+            expected = copy.deepcopy(model).double()(x.double())
+        error = ((session(x).double() - expected).abs().max() / expected.abs().max()).item()
+        if not error < LARGEST_ERROR:
+            raise AssertionError(
+                f"{type(model).__name__}, {tuple(x.shape)}, {session.threads} threads: error {error:.1e}"
+            )
+
+
+def randomized(model: nn.Module) -> nn.Module:
+    """Random normalisation statistics: with those of a fresh network, folding would leave every bias at zero."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.2)
+            nn.init.normal_(module.running_mean, 0, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model.eval()
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    main()

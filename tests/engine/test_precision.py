@@ -1,0 +1,166 @@
+"""bf16 and int8 against torch in float64: how far rounding may lead, at every size, and what must not depend on it."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import enliven
+from torch import Tensor, nn
+
+from ghostnets import engine
+from ghostnets.data.fashion_mnist import FashionMnist
+from ghostnets.data.transforms import Preprocessing
+from ghostnets.engine import session as session_file
+from ghostnets.errors import ConfigurationError, EngineError
+from ghostnets.models import create_model
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+ISAS = session_file._native().instruction_sets() if session_file.is_built() else ["none"]
+NETWORKS = ("ghostnet_050", "ghostnet_100", "ghostnetv2_050")
+SHAPES = [(1, 1, 1), (1, 64, 224), (2, 33, 47), (5, 32, 40), (1, 7, 200), (3, 65, 31)]
+# How far from float64, in terms of the error that torch makes in bfloat16 throughout. A step of bfloat16 is 2^-8 of a
+# value, one of a byte 2^-8 of the range of its map.
+BOUNDS = {"bf16": 1.7, "int8": 6.0}
+
+
+def compiled(
+    model: nn.Module, precision: str, x: Tensor, *, method: str = "percentile", **options: Any
+) -> engine.Session:
+    """With the images `x` to calibrate by."""
+    if precision == "int8":
+        options |= {"calibration": [x], "method": method}
+    return engine.compile(model, precision=precision, **options)
+
+
+class Truth:
+    """What a network says in float64, and how far torch is from that in bfloat16."""
+
+    def __init__(self, model: nn.Module, x: Tensor) -> None:
+        with torch.no_grad():
+            self.expected = copy.deepcopy(model).double()(x.double())
+            self.usual = self.error_of(copy.deepcopy(model).bfloat16()(x.bfloat16()))
+
+    def error_of(self, got: Tensor) -> float:
+        assert got.shape == self.expected.shape
+        return float((got - self.expected).square().mean().sqrt() / self.expected.square().mean().sqrt())
+
+    def check(self, got: Tensor, precision: str) -> None:
+        assert got.dtype == torch.float32
+        error, bound = self.error_of(got), BOUNDS[precision] * self.usual + 0.01
+        assert error < bound, f"{precision}: {error:.4f} of at most {bound:.4f}"
+
+
+@pytest.mark.parametrize(
+    ("name", "isa"), [*((name, ISAS[0]) for name in NETWORKS), *(("ghostnetv2_050", isa) for isa in ISAS[1:])]
+)
+@pytest.mark.parametrize("precision", BOUNDS)
+def test_networks_at_many_sizes(precision: str, name: str, isa: str):
+    model = enliven(create_model(name, num_classes=13))
+    for count, height, width in SHAPES:
+        x = torch.randn(count, 3, height, width)
+        truth = Truth(model, x)
+        for threads in (1, 3):
+            session = compiled(model, precision, x, threads=threads, isa=isa)
+            assert (session.precision, session.isa) == (precision, isa)
+            truth.check(session(x), precision)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"width": 0.1},
+        {"width": 1.07},
+        {"ratio": 1, "width": 0.5},
+        {"ratio": 3, "width": 0.5},
+        {"ratio": 4, "width": 0.7, "cheap_kernel_size": 5},
+        {"cheap_kernel_size": 1, "width": 0.5},
+        {"cheap_kernel_size": 7, "width": 0.5},
+        {"output_stride": 8, "width": 0.5},
+        {"small_input": True, "in_chans": 5},
+        {"num_classes": 0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("precision", BOUNDS)
+def test_arguments_of_the_family(precision: str, arguments: dict[str, Any]):
+    model = enliven(create_model("ghostnet_100", **arguments))
+    x = torch.randn(3, arguments.get("in_chans", 3), 75, 64)
+    session = compiled(model, precision, x, threads=2)
+    Truth(model, x).check(session(x), precision)
+
+
+@pytest.mark.parametrize("precision", BOUNDS)
+def test_every_batch_gives_what_its_images_give_alone(precision: str, randomize):
+    model = randomize(create_model("ghostnet_050", num_classes=4))
+    x = torch.randn(33, 3, 40, 36)
+    sessions = [compiled(model, precision, x, threads=threads) for threads in (1, 2)]
+    alone = torch.cat([sessions[0](image[None]) for image in x])
+    for session in sessions:
+        for batch in (1, 2, 5, 8, 33):
+            assert (session(x[:batch]) - alone[:batch]).abs().max() < 0.03 * alone.abs().max()
+
+
+@pytest.mark.parametrize("precision", BOUNDS)
+def test_bytes_and_normalized_floats_agree(precision: str):
+    model = enliven(create_model("ghostnet_050", num_classes=4))
+    pixels = torch.randint(0, 256, (2, 61, 70, 3), dtype=torch.uint8)
+    x = ((pixels.float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2)
+    session = compiled(model, precision, pixels, threads=1, mean=MEAN, std=STD)
+    truth = Truth(model, x)
+    truth.check(session(pixels), precision)
+    truth.check(session(x), precision)
+
+
+@pytest.mark.parametrize("precision", ["f32", *BOUNDS])
+def test_saved_and_loaded(precision: str, tmp_path: Path, randomize):
+    x = torch.randn(2, 3, 50, 64)
+    session = compiled(randomize(create_model("ghostnetv2_050", num_classes=6)), precision, x, threads=2)
+    session.save(tmp_path / "net.engine")
+    loaded = engine.load(tmp_path / "net.engine", threads=2)
+    assert loaded.precision == precision
+    assert torch.equal(loaded(x), session(x))
+
+
+def test_int8_follows_f32_on_images_of_a_trained_network():
+    """A network that has learnt: clothes of the embedded set, 60 steps."""
+    images = FashionMnist().load(Preprocessing(28, 28, (0.449,), (0.226,)))
+    pixels = images.train.pixels[:2000, 0, :, :, None].contiguous()
+    x = (pixels.float() / 255 - 0.449).permute(0, 3, 1, 2) / 0.226
+    labels = images.train.labels[:2000]
+    model = create_model("ghostnet_050", num_classes=10, in_chans=1, width=0.25, small_input=True)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    for step in range(60):
+        chosen = slice(step * 32 % 1984, step * 32 % 1984 + 32)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x[chosen]), labels[chosen]).backward()
+        optimizer.step()
+    model.eval()
+    unseen = images.test.pixels[:500, 0, :, :, None].contiguous()
+    expected = engine.compile(model, mean=(0.449,), std=(0.226,))(unseen).argmax(1)
+    assert (expected == images.test.labels[:500]).float().mean() > 0.5
+    for precision, method, least in (("bf16", "minmax", 0.99), ("int8", "minmax", 0.97), ("int8", "percentile", 0.97)):
+        session = compiled(model, precision, pixels[:64], mean=(0.449,), std=(0.226,), method=method)
+        assert (session(unseen).argmax(1) == expected).float().mean() >= least, (precision, method)
+
+
+def test_calibration_is_asked_for_where_it_is_wanted(randomize):
+    model = randomize(create_model("ghostnet_050", num_classes=3))
+    x = torch.randn(1, 3, 32, 32)
+    for arguments, message in [
+        ({"precision": "int8"}, "give calibration="),
+        ({"precision": "bf16", "calibration": [x]}, "calibration is for int8, but precision is 'bf16'"),
+        ({"precision": "int8", "calibration": []}, "calibration has no image"),
+        ({"precision": "int8", "calibration": [x[:, :1]]}, r"wanted are float32 \(N, 3, H, W\)"),
+        ({"precision": "int8", "calibration": [x], "method": "guess"}, "method is 'guess'"),
+    ]:
+        with pytest.raises(ConfigurationError, match=message):
+            engine.compile(model, **arguments)
+
+
+def test_a_plan_without_ranges_is_damaged(randomize):
+    session = engine.compile(randomize(create_model("ghostnet_050", num_classes=3)))
+    session.plan.precision = "int8"
+    with pytest.raises(EngineError, match="the range of a map is missing"):
+        engine.Session(session.plan)

@@ -1,0 +1,27 @@
+"""A few hundred of the requests of benchmarks/hostile_requests.py: no 5xx, and right ones among them are answered."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+from running_service import Process, encoded, write_plan
+
+pytest.importorskip("uvicorn", reason="the service needs the extra 'serve'")
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+from hostile_requests import attack_all
+
+
+def test_hostile_requests_are_refused_and_right_ones_answered(tmp_path: Path):
+    plan = write_plan(tmp_path / "net.engine")
+    with Process(plan, "--head-timeout=0.5", "--body-timeout=1", "--max-pixels=10_000_000") as service:
+        found = asyncio.run(attack_all(service.port, range(300), clients=32))
+        assert sum(found.values()) == 300
+        statuses = {status for _, status in found}
+        assert {200, 400, 408, 413, 415, 422, 431} <= statuses
+        assert max(statuses) < 500
+        status, answer = service.ask("POST", "/v1/predict", encoded())
+        assert status == 200
+        assert len(answer["images"][0]["answers"]) == 3
+        assert service.end() == 0
+    assert not [event for event in service.events if event["level"] == "error"]

@@ -1,0 +1,274 @@
+"""The page at / in a real browser: what a person does with it, and what the answers must then be."""
+
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from conftest import Browser, enliven, wait_for
+from PIL import Image
+
+from ghostnets.artefacts import open_artefact
+from ghostnets.checkpoints import Checkpoint, save_checkpoint
+from ghostnets.checkpoints.fetch import download
+from ghostnets.data import Preprocessing
+from ghostnets.errors import CheckpointError
+from ghostnets.explain import ghost_modules, ghosts_off
+from ghostnets.models import create_model
+from ghostnets.serve import Settings, create_app
+
+uvicorn = pytest.importorskip("uvicorn", reason="the service needs the extra 'serve'")
+pytestmark = pytest.mark.browser
+
+AXE = "https://registry.npmjs.org/axe-core/-/axe-core-4.14.1.tgz"
+AXE_SHA256 = "e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745"
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "color_scheme": "dark"}
+
+
+@contextmanager
+def running(path: Path) -> Iterator[str]:
+    """The service in a thread of this process; gives its address."""
+    app = create_app(path, Settings(threads=1))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    end = time.monotonic() + 60
+    while not server.started:
+        assert thread.is_alive()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_run: Path) -> Path:
+    return tiny_run / "best.safetensors"
+
+
+@pytest.fixture(scope="module")
+def address(checkpoint: Path) -> Iterator[str]:
+    with running(checkpoint) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A dark and a light picture, as the network was trained on."""
+    folder, generator = tmp_path_factory.mktemp("pictures"), np.random.default_rng(5)
+    found = {}
+    for name, level in (("dark", 60), ("light", 180)):
+        found[name] = folder / f"{name}.png"
+        pixels = generator.normal(level, 30, (40, 52, 3)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(found[name])
+    return found
+
+
+def give(page: Any, *pictures: Path) -> Any:
+    """Chooses pictures, and waits for the answers; gives the cards, newest first."""
+    page.set_input_files("#files", list(pictures))
+    wait_for(page, "!document.querySelector('[aria-busy]') && document.querySelector('.picture')")
+    return page.locator(".picture").all()
+
+
+def first_answer(card: Any) -> tuple[str, str]:
+    entry = card.locator(".bars li").first
+    return entry.locator(".name").inner_text(), entry.locator(".value").inner_text()
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+class Switch(NamedTuple):
+    """A service whose network answers otherwise without the ghosts of one module; and its probabilities."""
+
+    address: str
+    layer: str
+    modules: list[str]
+    plain: torch.Tensor
+    zeros: torch.Tensor
+    copies: torch.Tensor
+
+
+@pytest.fixture(scope="module")
+def switch(tmp_path_factory: pytest.TempPathFactory, pictures: dict[str, Path]) -> Iterator[Switch]:
+    """The classifier's bias puts the border of the two classes between the two answers, its scale makes them sure."""
+    torch.manual_seed(1)
+    arguments = {"width": 0.1, "num_classes": 2}
+    network = enliven(create_model("ghostnet_050", **arguments))
+    preprocessing = Preprocessing.standard(48, 3)
+    layer = list(ghost_modules(network))[2]
+    x = preprocessing.normalize(preprocessing.center(preprocessing.read(pictures["dark"]))[None])
+
+    @torch.inference_mode()
+    def scores(fill: str | None) -> torch.Tensor:
+        with ghosts_off(network, {layer: None} if fill else {}, fill=fill or "zeros"):
+            return network(x)[0]
+
+    margins = [float(scores(fill) @ torch.tensor([1.0, -1.0])) for fill in (None, "zeros")]
+    with torch.no_grad():
+        network.classifier.bias[0] -= sum(margins) / 2
+        for parameter in network.classifier.parameters():
+            parameter *= 4 / (margins[0] - margins[1])
+    plain, zeros, copies = (scores(fill).softmax(0) for fill in (None, "zeros", "copies"))
+    assert plain[0] > 0.8
+    assert zeros[1] > 0.8
+    path = tmp_path_factory.mktemp("switch") / "net.safetensors"
+    names, state = ("with ghosts", "without"), network.state_dict()
+    save_checkpoint(path, Checkpoint("ghostnet_050", arguments, state, names, preprocessing.to_dict()))
+    with running(path) as address:
+        yield Switch(address, layer, list(ghost_modules(network)), plain, zeros, copies)
+
+
+def test_the_right_class_comes_out(
+    browser: Browser, address: str, checkpoint: Path, pictures: dict[str, Path], tmp_path
+):
+    broken = tmp_path / "notes.png"
+    broken.write_text("no picture")
+    page = browser.open(address)
+    cards = give(page, pictures["dark"], broken, pictures["light"])
+    artefact = open_artefact(checkpoint)
+    preprocessing = Preprocessing.from_dict(artefact.description.preprocessing)
+    for card, (name, picture) in zip((cards[0], cards[2]), pictures.items(), strict=True):
+        probabilities = artefact.probabilities(preprocessing.pixels(picture)[None])[0]
+        assert first_answer(card) == (name, percent(probabilities.max()))
+        assert " ms, " in card.locator(".time").inner_text()
+    assert "cannot be read as an image" in cards[1].inner_text()
+    assert cards[1].locator(".explore").count() == 0
+    refused = "error: Failed to load resource: the server responded with a status of 422 (Unprocessable Entity)"
+    assert browser.complaints == [refused]  # the browser's own note, which no page can keep back
+    browser.complaints.clear()
+    cards[1].get_by_role("button", name="Remove notes.png").click()
+    assert page.locator(".picture").count() == 2
+
+
+def test_dropped_pasted_and_taken_by_the_camera(browser: Browser, address: str):
+    page = browser.open(address)
+    page.evaluate("""async () => {
+      const canvas = document.createElement("canvas");
+      const blob = await new Promise((done) => canvas.toBlob(done));
+      for (const [kind, key] of [["drop", "dataTransfer"], ["paste", "clipboardData"]]) {
+        const data = new DataTransfer();
+        data.items.add(new File([blob], kind));
+        const event = kind === "drop" ? new DragEvent(kind, { dataTransfer: data, cancelable: true, bubbles: true })
+                                      : new ClipboardEvent(kind, { clipboardData: data, bubbles: true });
+        document.body.dispatchEvent(event);
+      }
+    }""")
+    page.get_by_role("button", name="Use the camera").click()
+    page.get_by_role("button", name="Take the picture").click()
+    page.get_by_role("button", name="Close the camera").click()
+    wait_for(page, "document.querySelectorAll('.time').length === 3")
+    assert page.locator(".picture h3").all_inner_texts() == ["camera 1", "paste", "drop"]
+    assert page.locator("#camera").is_hidden()
+    assert page.evaluate("document.getElementById('video').srcObject") is None  # and the light of the camera is off
+
+
+def test_a_switched_off_ghost_changes_the_answer(browser: Browser, switch: Switch, pictures: dict[str, Path]):
+    page = browser.open(switch.address)
+    give(page, pictures["dark"])
+    page.get_by_role("button", name="Ghosts of dark.png").click()
+
+    def shows(text: str) -> None:
+        wait_for(page, "text => document.getElementById('effect').textContent.includes(text)", text)
+
+    def title_begins(text: str) -> None:
+        wait_for(page, "text => document.getElementById('pairs-title').textContent.startsWith(text)", text)
+
+    shows(f"with ghosts, {percent(switch.plain[0])}. Every ghost is on.")
+    page.select_option("#layer", switch.layer)
+    title_begins(switch.layer)
+    page.get_by_role("button", name="Switch this module’s ghosts off").click()
+    shows("the answer changes from with ghosts to without.")
+    rows = page.locator("#comparison li .value").all_inner_texts()
+    assert rows == [f"{percent(was)} → {percent(now)}" for was, now in zip(switch.plain, switch.zeros, strict=True)]
+    pressed = page.locator("#pairs button").evaluate_all("all => all.map(one => one.ariaPressed)")
+    assert set(pressed) == {"false"}
+
+    page.get_by_label("a copy of its intrinsic map").check()
+    shows(f"→ {percent(switch.copies[0])}." if switch.copies[0] > 0.5 else "changes")
+    wait_for(
+        page, "text => document.getElementById('comparison').textContent.includes(text)", percent(switch.copies[0])
+    )
+    page.get_by_role("button", name="Switch every ghost on").click()
+    shows("Every ghost is on.")
+    page.locator("#pairs button").first.click()
+    shows("With 1 ghost off")
+
+    page.get_by_text("What each layer costs").click()
+    page.wait_for_selector("#cost-rows tr")
+    titles = page.locator("#cost-rows th").all_inner_texts()
+    assert [title for title in titles if title in switch.modules] == switch.modules
+    assert page.locator("#cost-rows [aria-current] th").inner_text() == switch.layer
+
+
+def test_with_the_keyboard_alone(browser: Browser, switch: Switch, pictures: dict[str, Path]):
+    page = browser.open(switch.address)
+
+    def tab_to(selector: str) -> None:
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+                assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+                return
+        raise AssertionError(f"the keyboard does not get to {selector}")
+
+    page.on("filechooser", lambda chooser: chooser.set_files(pictures["dark"]))
+    tab_to("#choose")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".explore:visible")
+    tab_to(".explore")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#pairs button")
+    assert page.evaluate("document.activeElement.id") == "explorer-title"
+    tab_to("#layer")
+    before = page.locator("#pairs-title").inner_text()
+    page.keyboard.press("ArrowDown")
+    wait_for(page, "text => document.getElementById('pairs-title').textContent !== text", before)
+    tab_to("[name=fill]")
+    page.keyboard.press("ArrowDown")
+    assert page.locator("[value=copies]").is_checked()
+    tab_to("#pairs button")
+    page.keyboard.press("Space")
+    wait_for(page, "document.getElementById('effect').textContent.includes('With 1 ghost off')")
+    assert page.evaluate("document.activeElement.ariaPressed") == "false"  # and the focus has stayed
+
+
+@pytest.mark.parametrize("phone", [False, True])
+def test_on_a_desk_and_on_a_phone_in_the_dark(browser: Browser, address: str, pictures: dict[str, Path], phone: bool):
+    page = browser.open(address, **(PHONE if phone else {}), reduced_motion="reduce")
+    give(page, *pictures.values())
+    page.get_by_role("button", name="Ghosts of dark.png").click()
+    page.wait_for_selector("#pairs button")
+    page.get_by_text("What each layer costs").click()
+    page.wait_for_selector("#cost-rows tr")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == ("rgb(18, 22, 28)" if phone else "rgb(246, 247, 249)")
+    assert page.evaluate("getComputedStyle(document.querySelector('.track i')).transitionDuration") == "0s"
+    page.evaluate(axe())  # not as a script of the page, which its policy forbids
+    found = page.evaluate("axe.run()")
+    assert [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in found["violations"]] == []
+    assert found["passes"]
+
+
+def axe() -> str:
+    """axe-core, which checks pages for what keeps people from using them."""
+    try:
+        with tarfile.open(download(AXE, sha256=AXE_SHA256)) as archive:
+            script = archive.extractfile("package/axe.min.js")
+            assert script is not None
+            return script.read().decode()
+    except CheckpointError as error:
+        pytest.skip(f"axe-core is not in the cache: {error}")
