@@ -114,7 +114,7 @@ def test_runs_side_by_side(tiny_run: Path, small: Path, tmp_path: Path, monkeypa
     assert [r["results"]["epochs"] for r in comparison["runs"]] == ["6 of 6", "2 of 2"]
     page = Page(Path("compare.html").read_text(encoding="utf-8"))
     assert page.requests() == []
-    assert all(f"<td>{name}</td>" in page.text for name in ("tiny", "other", "drop_rate", "ghost_resnet20"))
+    assert all(f"<td>{name}</td>" in page.text for name in ("tiny", "other", "width", "ghost_resnet20"))
     assert "label_smoothing" not in page.text
     assert run("compare", tiny_run, "--out", "one.html") == 0
     assert "All settings are the same." in capsys.readouterr().out

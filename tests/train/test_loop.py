@@ -35,13 +35,15 @@ class StopAt(Reporter):
 
 
 def final(folder: Path) -> dict[str, torch.Tensor]:
-    """Everything that a run ends with: best and last weights, and the momentum of the optimiser."""
+    """Everything that a run ends with: best and last weights, and the states of optimiser, average and scaler."""
     state = torch.load(folder / "last.pt", weights_only=True)
     tensors = {f"last.{name}": tensor for name, tensor in state["model"].items()}
     for i, momenta in state["optimizer"]["state"].items():
         tensors |= {
             f"optimizer.{i}.{name}": value for name, value in momenta.items() if isinstance(value, torch.Tensor)
         }
+    tensors |= {f"average.{name}": tensor for name, tensor in (state["average"] or {}).items()}
+    tensors["scaler"] = torch.tensor([float(value) for value in state["scaler"].values()])
     return {**tensors, **{f"best.{k}": v for k, v in load_file(folder / "best.safetensors").items()}}
 
 
