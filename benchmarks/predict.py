@@ -84,7 +84,7 @@ def make_checkpoint(photos: Path, given: Path | None) -> tuple[Checkpoint, str]:
     """Weights for both, and one sentence about them."""
     if given is not None:
         checkpoint = read_checkpoint(given)
-        return checkpoint, f"{checkpoint.architecture}, {len(checkpoint.class_names)} classes, of a training run"
+        return checkpoint, f"{given}, {checkpoint.architecture} of {len(checkpoint.class_names)} classes"
     torch.manual_seed(0)
     files = find_files([photos])
     model = create_model("ghostnet_100", num_classes=len(files), drop_rate=0).train()
@@ -159,11 +159,12 @@ class Timm:
 def against_timm(timm: Timm, plan: Path, options: argparse.Namespace, work: Path) -> None:
     ours = [sys.executable, "-m", "ghostnets", "predict", str(plan), str(options.photos), "--out"]
     count = len(find_files([options.photos]))
-    print("timm, one run each:")
-    tried = {name: timed(timm.command(name)) or float("inf") for name in options.options}
-    for name, taken in tried.items():
-        print(f"  {name:<40} {taken:6.1f} s")
-    chosen = min(tried, key=lambda name: tried[name])
+    chosen, least = options.options[0], float("inf")
+    for name in options.options if len(options.options) > 1 else ():
+        taken = timed(timm.command(name))
+        print(f"  timm, {name}: {f'{taken:.1f} s' if taken else 'fails'}", flush=True)
+        if taken and taken < least:
+            chosen, least = name, taken
     seconds: dict[str, list[float]] = {"ghostnets": [], "timm": []}
     for pair in range(options.pairs):
         order = ("ghostnets", "timm") if pair % 2 else ("timm", "ghostnets")

@@ -11,7 +11,8 @@ In one run, on the same files, with the same number of threads:
                image as soon as it has its answer. The clients are one process on the same cores, so their time is part
                of what is measured; it is printed.
 
-The three take turns, in --rounds; what counts is the median of the rounds' ratios. Then the service is overloaded (a queue of 16 images) and left in peace again,
+The three take turns, in --rounds; what counts is the median of the rounds' ratios. Then the service is overloaded (a
+queue of 16 images) and left in peace again,
 and at last ended by SIGTERM under load and started anew: a request that was sent to it and has no answer is lost.
 """
 

@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy.typing as npt
 import torch
@@ -69,7 +69,7 @@ def _runner(network: nn.Module, description: Description, threads: int | None) -
         session = engine.compile(
             network, threads=threads or len(os.sched_getaffinity(0)), mean=description.mean, std=description.std
         )
-        return session, f"ghostnets engine {__version__} {session.isa}"
+        return cast("Run", session), f"ghostnets engine {__version__} {session.isa}"  # it gives one array for arrays
     except EngineError:  # not built, or not a network that it knows
         pass
     if threads is not None:

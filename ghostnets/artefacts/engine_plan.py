@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
@@ -25,7 +26,9 @@ class EngineArtefact(Artefact):
         self.session = session
 
     def _run(self, x: npt.NDArray[Any]) -> tuple[Array, ...]:
-        return (self.session(x),)
+        logits = self.session(x)
+        assert isinstance(logits, np.ndarray)  # only a plan of a backbone gives a list, and none is exported
+        return (logits,)
 
 
 def open_file(path: Path, threads: int | None) -> EngineArtefact:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from ghostnets.checkpoints import Checkpoint
 from ghostnets.data import EMBEDDED, IMAGE_SUFFIXES, FashionMnist, Preprocessing
@@ -75,10 +76,8 @@ def _read_folder(folder: Path, preprocessing: Preprocessing, most: int) -> npt.N
 
 
 def _read_embedded(preprocessing: Preprocessing, most: int) -> npt.NDArray[np.uint8]:
-    from PIL import Image
-
-    pixels = FashionMnist().load(Preprocessing.standard(28, 1)).test.pixels  # (N, 1, 28, 28)
-    chosen = [Image.fromarray(pixels[i][0].numpy()) for i in _spread(len(pixels), most)]
+    pictures = FashionMnist().load(Preprocessing.standard(28, 1)).val  # uint8 (1, 28, 28) each
+    chosen = [Image.fromarray(pictures[i][0].numpy()) for i in _spread(len(pictures), most)]
     return np.stack([preprocessing.center(preprocessing.read(image)).permute(1, 2, 0).numpy() for image in chosen])
 
 

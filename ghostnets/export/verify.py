@@ -52,8 +52,9 @@ def verify(path: Path, checkpoint: Path, images: list[npt.NDArray[np.uint8]], fo
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
         raise ExportError(f"{path.name} did not run in a process of its own ({lines[-1]}); no file was left.")
-    values = json.loads(done.stdout.splitlines()[-1])
-    return Comparison(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    times: dict[str, Any] = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return Comparison(**{**values, **times})
 
 
 def main(path: str, checkpoint_path: str, archive: str) -> None:

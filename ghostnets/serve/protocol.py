@@ -12,6 +12,12 @@ from ghostnets.serve.settings import Settings
 __all__ = ["MAX_HEAD_BYTES", "LimitedProtocol"]
 
 MAX_HEAD_BYTES = 32_768  # request line and headers
+MAX_PIPELINED = 32  # requests of one connection that wait for the answer to the one before
+SENTENCES = {
+    400: "this is no HTTP request; send one.",
+    429: f"{MAX_PIPELINED} requests wait on this connection already; send the next when one is answered.",
+    431: f"the request's head is larger than {MAX_HEAD_BYTES} bytes; send fewer and shorter headers.",
+}
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -32,6 +38,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.in_head = self.is_draining = False
         self.refusal = 400
         self.taking_deadline = math.inf
+        self.running: Any = None  # the cycle being answered; ``cycle`` is the last that came
         self.await_client(self.settings.head_timeout)
         if len(self.connections) > self.settings.max_connections:
             self.answer(429, f"all {self.settings.max_connections} connections are taken; come again in a second.")
@@ -43,7 +50,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.in_head:
             self.head_bytes += len(data)
             if self.head_bytes > MAX_HEAD_BYTES:
-                self.answer(431, _HEAD_TOO_LARGE)
+                self.answer(431, SENTENCES[431])
         if self.deadline == math.inf and self.is_idle:
             self.await_client(self.settings.head_timeout)  # empty lines between requests, for one
 
@@ -63,10 +70,25 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self.in_head = False
+        if len(self.pipeline) == MAX_PIPELINED:
+            self.refusal = 429
+            raise ValueError("httptools stops, and uvicorn calls send_400_response")
         super().on_headers_complete()
+        if not self.pipeline:
+            self.running = self.cycle
         if self.is_draining:
             self.cycle.keep_alive = False
         self.await_client(self.settings.body_timeout)
+
+    def on_response_complete(self) -> None:
+        if self.pipeline:
+            self.running = self.pipeline[-1][0]
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.running is not None:
+            self.running.disconnected = True
 
     def on_message_complete(self) -> None:
         self.deadline = math.inf
@@ -82,7 +104,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Uvicorn calls this where the parser gave up."""
-        self.answer(self.refusal, _HEAD_TOO_LARGE if self.refusal == 431 else "this is no HTTP request; send one.")
+        self.answer(self.refusal, SENTENCES[self.refusal])
 
     @property
     def is_idle(self) -> bool:
@@ -132,7 +154,4 @@ class LimitedProtocol(HttpToolsProtocol):
         self.head_bytes += size
         if self.head_bytes > MAX_HEAD_BYTES:
             self.refusal = 431
-            raise ValueError(_HEAD_TOO_LARGE)  # httptools stops, and uvicorn calls send_400_response
-
-
-_HEAD_TOO_LARGE = f"the request's head is larger than {MAX_HEAD_BYTES} bytes; send fewer and shorter headers."
+            raise ValueError("httptools stops, and uvicorn calls send_400_response")

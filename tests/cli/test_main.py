@@ -12,7 +12,7 @@ from conftest import TINY, make_images, read_csv
 from PIL import Image
 
 from ghostnets import __version__
-from ghostnets.cli.main import main
+from ghostnets.cli.main import VERBS, main
 
 
 def run(*arguments: object) -> int:
@@ -40,7 +40,7 @@ def test_help_version_and_unknown_verbs(capsys):
     assert "did you mean train?" in fails(capsys, "trian")
 
 
-@pytest.mark.parametrize("verb", ["train", "shard", "compare", "eval", "predict", "export", "serve", "info", "list", "import"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb: str, capsys):
     with pytest.raises(SystemExit) as caught:
         run(verb, "--help")

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -52,16 +53,26 @@ class Process:
         command = [sys.executable, "-m", "ghostnets", "serve", str(plan), "--port=0", "--threads=1", *arguments]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.events: list[dict[str, Any]] = []
+        self.seen = 0
+        self.reader = threading.Thread(target=self._read)  # a log that nobody reads would stop the service
+        self.reader.start()
         self.port = int(self.wait_for("listening")["port"])
 
-    def wait_for(self, event: str) -> dict[str, Any]:
-        """Reads the log until this event."""
+    def _read(self) -> None:
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.events.append(json.loads(line))
-            if self.events[-1]["event"] == event:
-                return self.events[-1]
-        raise AssertionError(f"no {event!r} in {self.events}")
+        with self.process.stderr as log:
+            for line in log:
+                self.events.append(json.loads(line))
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """The next event of this name in the log."""
+        while True:
+            wait_until(lambda: len(self.events) > self.seen or not self.reader.is_alive())
+            assert len(self.events) > self.seen, f"no {event!r} in {self.events}"
+            found = self.events[self.seen]
+            self.seen += 1
+            if found["event"] == event:
+                return found
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
@@ -100,11 +111,7 @@ class Process:
 
     def wait(self) -> int:
         """The exit code, when it has come to its end."""
-        log = self.process.stderr
-        assert log is not None
-        if not log.closed:
-            self.events += map(json.loads, log)
-            log.close()
+        self.reader.join(20)
         return self.process.wait(20)
 
 
