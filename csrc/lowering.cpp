@@ -155,7 +155,9 @@ void Lowering::stem(const Node& node) {
     const auto weight = [&](int row, int c, int y, int x) {
         return node.weight.data[((std::size_t(row) * planes + c) * kh + y) * kw + x];
     };
-    const Map from = map(node.input), out = map(node.output);
+    const Map from = map(node.input);
+    Map out = map(node.output);
+    out.layout.segments = to.segments;  // perhaps the first one alone
     pack_dense(op, from, out, 1, depth, node.bias.data, width_, [&](int row, int k) {  // bytes: (y, x, c)
         return weight(row, k % planes, k / (kw * planes), k / planes % kw);
     });
