@@ -221,5 +221,5 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photos = make_images(folder / "photos", classes={"dark": 20, "light": 20})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert main(["train", str(photos), "--name", "tiny", *TINY, "--epochs", "6"]) == 0
+        assert main(["train", str(photos), "--name", "tiny", *TINY, "--epochs", "12"]) == 0
     return folder / "runs" / "tiny"

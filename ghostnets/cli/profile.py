@@ -122,15 +122,15 @@ def _profile_engine(command: ProfileVerb, entrant: Contestant) -> int:
         kinds: dict[str, list[Any]] = {}
         for layer, ideal in zip(layers, ideals, strict=True):
             kinds.setdefault(layer.kind, []).append((layer, ideal))
-        groups = [(kind, str(len(rows)), rows) for kind, rows in kinds.items()]
+        groups = [(kind, str(len(members)), members) for kind, members in kinds.items()]
         groups.sort(key=lambda group: -sum(layer.seconds for layer, _ in group[2]))
     first, second = ("module", "node") if command.layers else ("node", "number")
     table = Table(first, second, "time (us)", "share of time", "MACs (M)", "weights (kB)", "share of limit")
     for column in table.columns[2:]:
         column.justify = "right"
-    for name, kind, rows in groups:
-        seconds, ideal = sum(layer.seconds for layer, _ in rows), sum(ideal or 0 for _, ideal in rows)
-        macs, weights = sum(layer.macs for layer, _ in rows), sum(layer.weight_bytes for layer, _ in rows)
+    for name, kind, members in groups:
+        seconds, ideal = sum(layer.seconds for layer, _ in members), sum(ideal or 0 for _, ideal in members)
+        macs, weights = sum(layer.macs for layer, _ in members), sum(layer.weight_bytes for layer, _ in members)
         table.add_row(
             name or "(threads)",
             kind,

@@ -57,6 +57,5 @@ def ideal_seconds(layers: Iterable[LayerProfile], limits: "MachineLimits", *, pr
 def medians(runs: Sequence[Sequence[tuple[Any, ...]]]) -> list[LayerProfile]:
     """One profile from the rows of several runs, as the native module gives them."""
     return [
-        LayerProfile(*rows[0][:-1], seconds=statistics.median(row[-1] for row in rows))
-        for rows in zip(*runs, strict=True)
+        LayerProfile(*(*rows[0][:-1], statistics.median(row[-1] for row in rows))) for rows in zip(*runs, strict=True)
     ]

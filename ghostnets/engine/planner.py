@@ -4,7 +4,7 @@ Normalisation is folded and the branches of GhostNetV3 are merged first (``compr
 its exact class: one that this room does not know is an error that names it, never a guess.
 """
 
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -93,10 +93,9 @@ def _path(nodes: Nodes, network: Any, levels: list[str]) -> int:
         if type(layer) in BLOCKS:
             x = BLOCKS[type(layer)](nodes, path, layer, x)
         elif type(layer) is nn.Conv2d:
-            if (
-                following and type(following[0]) is nn.BatchNorm2d
-            ):  # a backbone does not know that the two are neighbours
-                layer, done = fuse(nn.Sequential(layer, following.pop(0)))[0], done + 1
+            # A backbone does not know that the two are neighbours, so they are not fused yet.
+            if following and type(following[0]) is nn.BatchNorm2d:
+                layer, done = cast(nn.Conv2d, fuse(nn.Sequential(layer, following.pop(0)))[0]), done + 1
             relu = bool(following) and type(following[0]) is nn.ReLU
             x, done = nodes.conv(path, layer, x, nodes.layout(layer.out_channels), relu=relu), done + relu
         elif type(layer) is nn.MaxPool2d:

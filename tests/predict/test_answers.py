@@ -8,6 +8,7 @@ import pytest
 from known_network import brightness, grey_images
 from PIL import Image
 
+from ghostnets.errors import ArtefactError
 from ghostnets.predict import Input, Prediction, answers, find_inputs, predict_images
 from ghostnets.predict.answers import BATCH_SIZE, BATCHES_AHEAD
 
@@ -95,5 +96,5 @@ def test_little_is_in_flight_however_many_there_are(network, monkeypatch, worker
 def test_an_error_of_the_network_is_told(network, tmp_path: Path, monkeypatch):
     grey_images(tmp_path / "x", 100)
     monkeypatch.setattr(network, "_run", lambda x: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ArtefactError, match="division by zero"):
         predicted(network, tmp_path / "x")
