@@ -4,7 +4,7 @@ Normalisation is folded and the branches of GhostNetV3 are merged first (``compr
 its exact class: one that this room does not know is an error that names it, never a guess.
 """
 
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
@@ -95,7 +95,8 @@ def _path(nodes: Nodes, network: Any, levels: list[str]) -> int:
         elif type(layer) is nn.Conv2d:
             # A backbone does not know that the two are neighbours, so they are not fused yet.
             if following and type(following[0]) is nn.BatchNorm2d:
-                layer, done = cast(nn.Conv2d, fuse(nn.Sequential(layer, following.pop(0)))[0]), done + 1
+                fused: Any = fuse(nn.Sequential(layer, following.pop(0)))
+                layer, done = fused[0], done + 1
             relu = bool(following) and type(following[0]) is nn.ReLU
             x, done = nodes.conv(path, layer, x, nodes.layout(layer.out_channels), relu=relu), done + relu
         elif type(layer) is nn.MaxPool2d:
