@@ -17,6 +17,9 @@ from ghostnets.layers.squeeze_excite import SqueezeExcite
 
 __all__ = ["GhostBottleneck"]
 
+# A comment that begins with "type" would be read by TorchScript within the function that uses it.
+is_scripting = torch.jit.is_scripting  # type: ignore[attr-defined]
+
 
 class GhostBottleneck(nn.Module):
     """Two Ghost modules with a shortcut around both: (N, C_in, H, W) -> (N, C_out, H', W'), H' = ceil(H / stride).
@@ -99,7 +102,7 @@ class GhostBottleneck(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():  # type: ignore[attr-defined]  # noqa: SIM102
+        if not is_scripting():  # noqa: SIM102
             if fused.applies(self, x):
                 return fused.bottleneck(self, x)
         out = self.ghost1(x)

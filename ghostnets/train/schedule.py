@@ -15,7 +15,7 @@ def learning_rate(recipe: Recipe, epoch: float) -> float:
     Up along a line over the share ``warmup`` of the run, then down as ``schedule`` says; with ``warmup=0.25`` and a
     cosine that is the one-cycle schedule of Smith and Topin (arXiv 1708.07120).
 
-    >>> [learning_rate(Recipe(epochs=10, lr=1.0, warmup=0.1), epoch) for epoch in (0, 1, 5.5, 10)]
+    >>> [round(learning_rate(Recipe(epochs=10, lr=1.0, warmup=0.1), epoch), 6) for epoch in (0, 1, 5.5, 10)]
     [0.04, 1.0, 0.5, 0.0]
     """
     done = epoch / recipe.epochs

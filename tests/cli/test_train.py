@@ -111,7 +111,7 @@ def test_runs_side_by_side(tiny_run: Path, small: Path, tmp_path: Path, monkeypa
     comparison = json.loads(capsys.readouterr().out)
     assert comparison["differing"]["model"] == ["ghostnet_050", "ghost_resnet20"]
     assert "label_smoothing" not in comparison["differing"]
-    assert [r["results"]["epochs"] for r in comparison["runs"]] == ["6 of 6", "2 of 2"]
+    assert [r["results"]["epochs"] for r in comparison["runs"]] == ["12 of 12", "2 of 2"]
     page = Page(Path("compare.html").read_text(encoding="utf-8"))
     assert page.requests() == []
     assert all(f"<td>{name}</td>" in page.text for name in ("tiny", "other", "width", "ghost_resnet20"))
