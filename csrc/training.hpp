@@ -137,6 +137,12 @@ struct InstructionSet {
     Kernels<double> full;
 };
 
+// training_kernels.cpp, compiled once for each.
+extern const InstructionSet kBaseline;
+#if defined(__x86_64__)
+extern const InstructionSet kAvx2, kAvx512;
+#endif
+
 // sums is [2][channels]: of d' and of d' * (z - mean), d' being the masked gradient.
 template <class T>
 void finish_gradient(const NormGradient<T>& norm, const T* statistics, std::ptrdiff_t row, const double* sums, int channels,

@@ -74,13 +74,10 @@ constexpr Kernels<T> kKernels{pointwise_forward<T>,  pointwise_backward<T>, dept
 namespace ghostnets::training {
 
 #if defined(__AVX512F__)
-extern const InstructionSet kAvx512;
 const InstructionSet kAvx512{"avx512", avx512::kKernels<float>, avx512::kKernels<double>};
 #elif defined(__AVX2__)
-extern const InstructionSet kAvx2;
 const InstructionSet kAvx2{"avx2", avx2::kKernels<float>, avx2::kKernels<double>};
 #else
-extern const InstructionSet kBaseline;
 const InstructionSet kBaseline{"baseline", baseline::kKernels<float>, baseline::kKernels<double>};
 #endif
 

@@ -9,13 +9,6 @@
 
 #include "training.hpp"
 
-namespace ghostnets::training {
-extern const InstructionSet kBaseline;
-#if defined(__x86_64__)
-extern const InstructionSet kAvx2, kAvx512;
-#endif
-}  // namespace ghostnets::training
-
 namespace {
 
 using namespace ghostnets::training;

@@ -19,12 +19,12 @@ import traceback
 
 import numpy as np
 import torch
+from check_engine import LARGEST_ERROR, randomized
 from torch import nn
 
 from ghostnets import engine
 from ghostnets.models import create_model
 
-LARGEST_ERROR = 1e-5  # of the largest output, against float64
 GROWTH = 64 << 20  # bytes by which memory may differ between the second and the last quarter
 NETWORKS = [
     ("ghostnet_050", {}),
@@ -111,17 +111,6 @@ def one_session(model: nn.Module, generator: np.random.Generator) -> None:
             raise AssertionError(
                 f"{type(model).__name__}, {tuple(x.shape)}, {session.threads} threads: error {error:.1e}"
             )
-
-
-def randomized(model: nn.Module) -> nn.Module:
-    """Random normalisation statistics: with those of a fresh network, folding would leave every bias at zero."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0, 0.2)
-            nn.init.normal_(module.running_mean, 0, 0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return model.eval()
 
 
 def resident_bytes() -> int:
