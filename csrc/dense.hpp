@@ -3,7 +3,8 @@
 // A tile is P pixels x V vectors of output channels. For each k, V vectors of weights are loaded and P activations are
 // broadcast: P + V loads for P * V multiply-adds. Every map of GhostNet at 224 x 224 is a multiple of 7 wide, so tiles of
 // 14 x 2 and 7 x 3 leave no rest and fill 28 or 21 of 32 registers. With 16 registers tiles are 6 x 2 and 4 x 3.
-// Where values are narrower than 32 bits, a step takes a group of them (groups.hpp).
+// Where values are narrower than 32 bits, a step takes a group of them (groups.hpp). Where only 8 outputs are left for a
+// vector of 16 floats, its lanes hold two terms of each (pair_tile).
 #pragma once
 
 #include "groups.hpp"
@@ -85,6 +86,52 @@ void dense_tile(const DenseTask& task, int pixel, int vector) {
     }
 }
 
+// 8 outputs: lanes 2 j and 2 j + 1 add up the even and the odd terms of output j, so a step takes two terms and no lane is
+// idle. After an odd number of terms comes one with a weight of zero, from the padding of the segment.
+template <class Out, int P>
+void pair_tile(const DenseTask& task, int pixel, int vector) {
+    using Pairs = typename VectorOf<16>::Long;
+    using F = Floats<16>;
+    F sums[P];
+    const auto* weights = static_cast<const F*>(task.weights) + vector * task.vector_stride;
+    const std::ptrdiff_t stride = task.pixel_stride;
+#pragma GCC unroll 14
+    for (int p = 0; p < P; ++p) sums[p] = F{};
+    for (int s = 0; s < task.segment_count; ++s) {
+        const float* base[(P + 3) / 4];
+#pragma GCC unroll 4
+        for (int b = 0; b < (P + 3) / 4; ++b) base[b] = static_cast<const float*>(task.segments[s]) + (pixel + 4 * b) * stride;
+        for (int k = 0; k < task.segment_groups; k += 2) {
+            const F w = *weights++;
+#pragma GCC unroll 14
+            for (int p = 0; p < P; ++p) {
+                std::uint64_t pair;
+                __builtin_memcpy(&pair, base[p / 4] + (p % 4) * stride + k, sizeof pair);
+                sums[p] += reinterpret_cast<F>(Pairs{} + pair) * w;
+            }
+        }
+    }
+    Out* out = static_cast<Out*>(task.out) + pixel * task.out_stride + vector * 16;
+    const Floats<8> bias = load<8>(task.bias + vector * 16), least = Floats<8>{} + task.least;
+    constexpr Ints<16> kEven = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
+#pragma GCC unroll 14
+    for (int p = 0; p < P; p += 2) {
+        const F second = sums[p + 1 < P ? p + 1 : p];
+        const F both = __builtin_shuffle(sums[p], second, kEven) + __builtin_shuffle(sums[p], second, kEven + 1);
+        store<8>(out + p * task.out_stride, maximum<8>(least, lower_half<Floats<8>>(both) + bias));
+        if (p + 1 < P) store<8>(out + (p + 1) * task.out_stride, maximum<8>(least, upper_half<Floats<8>>(both) + bias));
+    }
+}
+
+template <class Out>
+void dense_pairs(const DenseTask& task, int vector) {
+    int pixel = 0;
+    for (; pixel + 14 <= task.pixels; pixel += 14) pair_tile<Out, 14>(task, pixel, vector);
+    for (; pixel + 7 <= task.pixels; pixel += 7) pair_tile<Out, 7>(task, pixel, vector);
+    for (; pixel + 2 <= task.pixels; pixel += 2) pair_tile<Out, 2>(task, pixel, vector);
+    if (pixel < task.pixels) pair_tile<Out, 1>(task, pixel, vector);
+}
+
 template <class In, class Out, int V, int P>
 inline int dense_tiles(const DenseTask& task, int pixel, int vector) {
     for (; pixel + P <= task.pixels; pixel += P) dense_tile<In, Out, P, V>(task, pixel, vector);
@@ -110,8 +157,12 @@ void dense_vectors(const DenseTask& task, int vector) {
 template <class In, class Out>
 void dense_of(const DenseTask& task) {
     int vector = 0;
-    while (vector < task.vectors) {
-        const int rest = task.vectors - vector;
+    const bool has_pairs = task.pairs_terms && task.columns < task.vectors * kWidth;
+    const int whole = has_pairs ? task.vectors - 1 : task.vectors;
+    if (task.pixels == 1)  // linear layers: more streams of weights at a time
+        for (; vector + 4 <= whole; vector += 4) dense_tile<In, Out, 1, 4>(task, 0, vector);
+    while (vector < whole) {
+        const int rest = whole - vector;
         if (rest == 1) {
             dense_vectors<In, Out, 1>(task, vector);
             vector += 1;
@@ -123,6 +174,8 @@ void dense_of(const DenseTask& task) {
             vector += 2;
         }
     }
+    if constexpr (kType<In> == Type::f32 && kWidth == 16)
+        if (has_pairs) dense_pairs<Out>(task, whole);
 }
 
 inline void dense(const DenseTask& task) {

@@ -45,6 +45,7 @@ struct DenseTask {
     const float* scale;  // of the sums of bytes, before the bias
     int vectors;
     int columns;  // values of all these vectors that exist in the output; the last vector may be half
+    bool pairs_terms;  // of that half vector, weights are [segment_count * pairs of groups][8 outputs][2 terms]
     void* out;
     std::ptrdiff_t out_stride;
     int pixels;

@@ -7,12 +7,28 @@
 #include <cstring>
 #include <new>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace ghostnets {
 
+namespace {
+
+// From this size on a buffer asks for large pages: weights that are read once a run would else wait for addresses.
+constexpr std::size_t kLargeBuffer = std::size_t(512) << 10;
+constexpr std::size_t kLargePage = std::size_t(2) << 20;
+
+}  // namespace
+
 Buffer::Buffer(std::size_t size) {
-    const std::size_t bytes = (std::max<std::size_t>(size, 1) + 63) / 64 * 64;
-    void* memory = std::aligned_alloc(64, bytes);
+    const std::size_t unit = size >= kLargeBuffer ? kLargePage : 64;
+    const std::size_t bytes = (std::max<std::size_t>(size, 1) + unit - 1) / unit * unit;
+    void* memory = std::aligned_alloc(unit, bytes);
     if (!memory) throw std::bad_alloc();
+#if defined(__linux__)
+    if (unit == kLargePage) madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: it changes nothing where it fails
+#endif
     std::memset(memory, 0, bytes);
     data_.reset(static_cast<std::byte*>(memory));
 }
@@ -52,6 +68,7 @@ DenseTask Network::dense_task(const Op& op, int first, int count) const {
     task.scale = op.scale.floats() + first * kernels.width;
     task.vectors = count;
     task.columns = op.channels - first * kernels.width;
+    task.pairs_terms = op.pairs_terms;
     task.out_stride = out.stride();
     task.least = op.least();
     return task;

@@ -121,6 +121,7 @@ struct Op {
     Activation activation = Activation::none;
     Combine combine = Combine::none;
     int depth = 0, vectors = 0;  // dense: groups of terms of a sum, vectors of outputs
+    bool pairs_terms = false;    // dense: see DenseTask
     Buffer weights, bias, scale, other_scale, shift, pad, table;  // as the kernels' tasks have them
     Buffer planar_weights;   // dense of the stem: for float images, whose planes are apart
     bool starts_part = false;  // a part ends where all pixels must be known, or at the end of a bottleneck

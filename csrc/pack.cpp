@@ -1,6 +1,7 @@
 #include "pack.hpp"
 
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <cstring>
 
@@ -60,6 +61,8 @@ void pack_dense(Op& op, const Map& in, const Map& out, int segments, int length,
     const int group = group_of(type), groups = segments * (round_up(length, group) / group);
     const int rows = out.layout.segments * out.layout.channels;
     op.depth = groups;
+    op.pairs_terms = type == Type::f32 && width == 2 * kChannelBlock && !op.is_stem;  // its terms have no padding
+    const int last_half = op.pairs_terms && out.layout.stride() % width ? out.layout.stride() / width * width : INT_MAX;
     op.vectors = (out.layout.stride() + width - 1) / width;
     op.weights = Buffer(std::size_t(op.vectors) * groups * width * 4);
     op.bias = floats(op.vectors * width);
@@ -84,6 +87,11 @@ void pack_dense(Op& op, const Map& in, const Map& out, int segments, int length,
         op.bias.floats()[column] = (bias[row] - step * correction) / out_scale + out.zero(row);
         const std::size_t vector = std::size_t(column / width) * groups;
         for (int k = 0; k < segments * length; ++k) {
+            if (column >= last_half) {
+                const std::size_t pair = vector + k / length * ((length + 1) / 2) + k % length / 2;
+                op.weights.floats()[pair * width + column % width * 2 + k % length % 2] = terms[k];
+                continue;
+            }
             const std::size_t place = vector + k / length * (groups / segments) + k % length / group;
             put(op.weights.data(), type, (place * width + column % width) * group + k % length % group, terms[k]);
         }
@@ -92,6 +100,7 @@ void pack_dense(Op& op, const Map& in, const Map& out, int segments, int length,
 
 Buffer pack_floats(const Map& out, int length, int width, const std::function<float(int, int)>& at) {
     Op op{.kind = OpKind::dense};
+    op.is_stem = true;
     const std::vector<float> bias(out.layout.segments * out.layout.channels);
     pack_dense(op, {}, out, 1, length, bias.data(), width, at);
     return std::move(op.weights);

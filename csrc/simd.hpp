@@ -43,6 +43,7 @@ struct VectorOf {
     typedef float Float __attribute__((vector_size(N * sizeof(float))));
     typedef std::int32_t Int __attribute__((vector_size(N * sizeof(float))));
     typedef std::uint32_t Word __attribute__((vector_size(N * sizeof(float))));
+    typedef std::uint64_t Long __attribute__((vector_size(N * sizeof(float))));
     typedef std::uint16_t Short __attribute__((vector_size(N * sizeof(std::uint16_t))));
     typedef std::uint8_t Byte __attribute__((vector_size(N)));
 };
