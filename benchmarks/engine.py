@@ -11,7 +11,8 @@ column shows the medians of all.
     python benchmarks/engine.py --precision bf16 --peers openvino-bf16
     python benchmarks/engine.py --precision int8 --peers openvino-int8
     python benchmarks/engine.py --peers openvino onnxruntime torch mobilenet
-    python benchmarks/engine.py --table                       every row that the engine is held to, about an hour
+    python benchmarks/engine.py --layers                      and every layer's time and share of the machine's limit
+    python benchmarks/engine.py --table                       every row that the engine is held to, ten minutes
 
 Needs: pip install 'ghostnets[bench]'
 """
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--isa", help="the engine's instruction set; avx2 holds OpenVINO to AVX2 as well")
     parser.add_argument("--runs", type=int, default=200, help="of each, in each process")
     parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--layers", action="store_true", help="also the layers' times, as ghostnets profile has them")
     parser.add_argument("--table", action="store_true", help="every row that the engine is held to")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # a single configuration, in this process, as JSON
     options = parser.parse_args()
@@ -85,6 +87,8 @@ def main() -> None:
     for models, batches, threads, options.precision, options.peers, options.isa in rows:
         for model, batch, number in itertools.product(models, batches, threads):
             report(model, batch, number, options)
+            if options.layers:
+                print_layers(model, batch, number, options.precision)
 
 
 def report(model: str, batch: int, threads: int, options: argparse.Namespace) -> None:
@@ -107,6 +111,13 @@ def report(model: str, batch: int, threads: int, options: argparse.Namespace) ->
             f" {row['low']:.2f} to {row['high']:.2f} | {times:.2f} | {medians[0]:.2f} to {medians[-1]:.2f} |",
             flush=True,
         )
+
+
+def print_layers(model: str, batch: int, threads: int, precision: str) -> None:
+    command = [sys.executable, "-m", "ghostnets", "profile", model, "--backend", "engine", "--layers"]
+    command += ["--batch", str(batch), "--threads", str(threads), "--precision", precision]
+    print(flush=True)
+    subprocess.run(command, check=True)
 
 
 def measure(

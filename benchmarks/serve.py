@@ -71,7 +71,8 @@ def main() -> None:
     options = tyro.cli(Options)
     files = [path.read_bytes() for path in sorted(options.images.rglob("*.jp*g"))]
     figures = Figures(processor=processor_name())
-    copies = [open_artefact(options.artefact, threads=1) for _ in range(options.threads)]
+    first = open_artefact(options.artefact, threads=1)
+    copies = [first, *(first.copy() for _ in range(options.threads - 1))]
     figures.runtime = copies[0].runtime
     print(f"{len(files)} JPEGs, {sum(map(len, files)) / len(files) / 1000:.0f} kB on average; {figures.runtime}")
 

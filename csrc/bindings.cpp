@@ -117,6 +117,9 @@ NB_MODULE(_native, module) {
             },
             "plan"_a, "tensors"_a, "threads"_a, "isa"_a)
         .def(
+            "beside", [](const Session& self, int threads) { return new Session(self, threads); }, "threads"_a,
+            nb::rv_policy::take_ownership)
+        .def(
             "run",
             [](Session& self, const AnyImages& images, const Outputs& outputs) {
                 const Call call(self, images, outputs);

@@ -24,6 +24,8 @@ void dense_tile(const DenseTask& task, int pixel, int vector) {
     const float* scale = kCounts ? task.scale + vector * kWidth : nullptr;
     const auto* weights = static_cast<const Words<kWidth>*>(task.weights) + vector * task.vector_stride;
     const std::ptrdiff_t vector_stride = task.vector_stride, stride = task.pixel_stride;
+    // While the last pixels are computed, the weights of the next vectors come near.
+    const std::ptrdiff_t ahead = pixel + 2 * P > task.pixels ? V * vector_stride : 0;
 #pragma GCC unroll 28
     for (int p = 0; p < P; ++p)
 #pragma GCC unroll 4
@@ -41,6 +43,8 @@ void dense_tile(const DenseTask& task, int pixel, int vector) {
             Words<kWidth> w[V];
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v) w[v] = weights[v * vector_stride];
+            if constexpr (P >= 7)
+                for (int v = 0; v < V; ++v) __builtin_prefetch(weights + ahead + v * vector_stride);
             ++weights;
 #pragma GCC unroll 28
             for (int p = 0; p < P; ++p) {

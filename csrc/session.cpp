@@ -27,7 +27,9 @@ void grow(std::size_t& size, std::size_t wanted, Buffer& memory) {
 }  // namespace
 
 Session::Session(const PlanSource& plan, const Kernels& kernels, int threads)
-    : network_(plan, kernels), team_(threads), pointers_(threads) {}
+    : network_(std::make_shared<Network>(plan, kernels)), team_(threads), pointers_(threads) {}
+
+Session::Session(const Session& other, int threads) : network_(other.network_), team_(threads), pointers_(threads) {}
 
 Session::Schedule& Session::schedule(int count, int height, int width) {
     const Shape shape{count, height, width};
@@ -41,7 +43,7 @@ Session::Schedule& Session::schedule(int count, int height, int width) {
     const auto program = [&](int images, int threads) {
         const Program*& entry = known[{images, threads}];
         if (!entry) {
-            made.programs.push_back(std::make_unique<Program>(network_, images, height, width, threads));
+            made.programs.push_back(std::make_unique<Program>(*network_, images, height, width, threads));
             entry = made.programs.back().get();
             std::size_t& shared = threads == 1 ? made.shared_alone : made.shared_together;
             shared = std::max(shared, entry->shared_size());
@@ -72,13 +74,13 @@ void Session::reserve(const Schedule& schedule, int count) {
     grow(size_together_, schedule.shared_together, together_);
     grow(size_zeros_, schedule.zeros, zeros_);
     std::size_t pointers = schedule.pointers;
-    for (const Op& op : network_.head) pointers = std::max<std::size_t>(pointers, network_.layouts[op.in].segments);
+    for (const Op& op : network_->head) pointers = std::max<std::size_t>(pointers, network_->layouts[op.in].segments);
     for (auto& list : pointers_) list.resize(std::max(list.size(), pointers));
     if (std::size_t(count) > size_head_) {
         size_head_ = count;
-        pooled_ = Buffer(size_head_ * network_.features_bytes());
+        pooled_ = Buffer(size_head_ * network_->features_bytes());
         head_.clear();
-        for (const Op& op : network_.head) head_.emplace_back(size_head_ * op.channels * size_of(network_.layouts[op.out].type));
+        for (const Op& op : network_->head) head_.emplace_back(size_head_ * op.channels * size_of(network_->layouts[op.out].type));
     }
 }
 
@@ -86,29 +88,29 @@ void Session::reserve(const Schedule& schedule, int count) {
 template <class Done>
 void Session::run_head(int thread, int count, const Done& done) {
     const std::byte* in = pooled_.data();
-    const int threads = team_.size(), width = network_.kernels.width;
-    for (std::size_t i = 0; i < network_.head.size(); ++i) {
-        const Op& op = network_.head[i];
-        const Layout &from = network_.layouts[op.in], &to = network_.layouts[op.out];
+    const int threads = team_.size(), width = network_->kernels.width;
+    for (std::size_t i = 0; i < network_->head.size(); ++i) {
+        const Op& op = network_->head[i];
+        const Layout &from = network_->layouts[op.in], &to = network_->layouts[op.out];
         const int first = share(op.vectors, thread, threads), end = share(op.vectors, thread + 1, threads);
         if (i > 0) {
             team_.barrier().wait();
             done(thread, -1);
         }
         for (int s = 0; s < from.segments; ++s) pointers_[thread][s] = in + s * from.padded() * size_of(from.type);
-        DenseTask task = network_.dense_task(op, first, end - first);
+        DenseTask task = network_->dense_task(op, first, end - first);
         task.segments = pointers_[thread].data();
         task.out = head_[i].data() + first * width * size_of(to.type);
         task.pixels = count;
-        network_.kernels.dense(task);
-        done(thread, int(network_.ops.size() + i));
+        network_->kernels.dense(task);
+        done(thread, int(network_->ops.size() + i));
         in = head_[i].data();
     }
 }
 
 std::vector<std::vector<float>> Session::observe(const Images& images, int height, int width) {
     const std::lock_guard<std::mutex> lock(turn_);
-    const Program program(network_, 1, height, width, 1, true);
+    const Program program(*network_, 1, height, width, 1, true);
     Schedule sizes;
     sizes.shared_alone = program.shared_size();
     sizes.own = program.own_size();
@@ -119,11 +121,11 @@ std::vector<std::vector<float>> Session::observe(const Images& images, int heigh
     program.run(memory, images, 0, [] {}, [](int) {});
     run_head(0, 1, [](int, int) {});
     std::vector<std::vector<float>> found;
-    for (int map = 0; map < int(network_.layouts.size()); ++map) found.push_back(program.values(memory, map));
-    for (std::size_t i = 0; i < network_.head.size(); ++i) {
-        const Layout& layout = network_.layouts[network_.head[i].out];
+    for (int map = 0; map < int(network_->layouts.size()); ++map) found.push_back(program.values(memory, map));
+    for (std::size_t i = 0; i < network_->head.size(); ++i) {
+        const Layout& layout = network_->layouts[network_->head[i].out];
         for (int c = 0; c < layout.segments * layout.channels; ++c)
-            found[network_.head[i].out].push_back(head_[i].floats()[position(layout, c)]);
+            found[network_->head[i].out].push_back(head_[i].floats()[position(layout, c)]);
     }
     return found;
 }
@@ -131,10 +133,10 @@ std::vector<std::vector<float>> Session::observe(const Images& images, int heigh
 template <class Done>
 void Session::run_all(const Schedule& plan, const Images& images, int count, int height, int width,
                       const std::vector<float*>& outputs, const Done& done) {
-    const std::size_t image_size = std::size_t(height) * width * network_.in_channels * (images.bytes ? 1 : sizeof(float));
+    const std::size_t image_size = std::size_t(height) * width * network_->in_channels * (images.bytes ? 1 : sizeof(float));
     const auto memory = [&](int thread, std::byte* shared, int image) {
         return Memory{shared, own_[thread].data(), zeros_.data(), pointers_[thread].data(),
-                      pooled_.data() + image * network_.features_bytes(), outputs.data(), image};
+                      pooled_.data() + image * network_->features_bytes(), outputs.data(), image};
     };
     const auto from = [&](int image) {
         return Images{static_cast<const char*>(images.data) + image * image_size, images.bytes};
@@ -152,7 +154,7 @@ void Session::run_all(const Schedule& plan, const Images& images, int count, int
         }
         run_head(thread, count, done);
     });
-    if (!network_.gives_maps()) copy_vectors(count, outputs[0]);
+    if (!network_->gives_maps()) copy_vectors(count, outputs[0]);
 }
 
 void Session::run(const Images& images, int count, int height, int width, const std::vector<float*>& outputs) {
@@ -167,19 +169,19 @@ std::vector<NodeProfile> Session::profile(const Images& images, int count, int h
     const std::lock_guard<std::mutex> lock(turn_);
     const Schedule& plan = schedule(count, height, width);
     reserve(plan, count);
-    const std::size_t ops = network_.ops.size(), all = ops + network_.head.size();
+    const std::size_t ops = network_->ops.size(), all = ops + network_->head.size();
     std::vector<StopWatch> watches(threads(), StopWatch(all + 1));
     const auto done = [&](int thread, int op) { watches[thread].stop(op < 0 ? all : std::size_t(op)); };
     for (StopWatch& watch : watches) watch.start();
     run_all(plan, images, count, height, width, outputs, done);
 
     std::vector<NodeProfile> rows;
-    for (const auto& [name, kind] : network_.nodes) rows.push_back({name, kind});
+    for (const auto& [name, kind] : network_->nodes) rows.push_back({name, kind});
     rows.push_back({"", "waiting"});
     const Program& program = *plan.programs[0];
     const double pieces = count / double(program.images());  // all programs do the same for each image
     for (std::size_t i = 0; i <= all; ++i) {
-        const Op* op = i < ops ? &network_.ops[i] : i < all ? &network_.head[i - ops] : nullptr;
+        const Op* op = i < ops ? &network_->ops[i] : i < all ? &network_->head[i - ops] : nullptr;
         NodeProfile& row = op ? rows[op->node] : rows.back();
         for (const StopWatch& watch : watches) row.seconds += watch.seconds[i] / threads();
         if (!op) break;
@@ -192,9 +194,9 @@ std::vector<NodeProfile> Session::profile(const Images& images, int count, int h
 
 // What the last linear layer, or the mean over all pixels, left, in the order of the network's channels.
 void Session::copy_vectors(int count, float* to) const {
-    const Output& output = network_.outputs[0];
-    const std::byte* from = network_.head.empty() ? pooled_.data() : head_.back().data();
-    const Layout& layout = network_.layouts[output.map];
+    const Output& output = network_->outputs[0];
+    const std::byte* from = network_->head.empty() ? pooled_.data() : head_.back().data();
+    const Layout& layout = network_->layouts[output.map];
     for (int image = 0; image < count; ++image)
         for (const int position : output.positions)
             *to++ = get(from, layout.type, std::size_t(image) * layout.stride() + position);
@@ -203,8 +205,8 @@ void Session::copy_vectors(int count, float* to) const {
 std::vector<std::pair<int, int>> Session::output_sizes(int count, int height, int width) {
     const std::lock_guard<std::mutex> lock(turn_);
     std::vector<std::pair<int, int>> sizes;
-    for (std::size_t i = 0; i < network_.outputs.size(); ++i)
-        sizes.push_back(network_.gives_maps() ? schedule(count, height, width).programs[0]->output_size(int(i))
+    for (std::size_t i = 0; i < network_->outputs.size(); ++i)
+        sizes.push_back(network_->gives_maps() ? schedule(count, height, width).programs[0]->output_size(int(i))
                                               : std::pair(1, 1));
     return sizes;
 }

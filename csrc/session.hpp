@@ -18,6 +18,8 @@ namespace ghostnets {
 class Session {
 public:
     Session(const PlanSource& plan, const Kernels& kernels, int threads);
+    // Beside another one, on the same weights.
+    Session(const Session& other, int threads);
 
     // images -> the outputs of the network: a vector for each image, or maps (count, channels, H', W'); C order. Calls
     // from several threads take turns.
@@ -35,7 +37,7 @@ public:
     // its index; nothing for the images and for what squeeze-and-excitation squeezes. For sessions of one thread.
     std::vector<std::vector<float>> observe(const Images& images, int height, int width);
 
-    const Network& network() const { return network_; }
+    const Network& network() const { return *network_; }
     int threads() const { return team_.size(); }
 
 private:
@@ -61,7 +63,7 @@ private:
     void run_head(int thread, int count, const Done& done);
     void copy_vectors(int count, float* to) const;
 
-    const Network network_;
+    const std::shared_ptr<const Network> network_;
     Team team_;
     std::mutex turn_;
     std::list<std::pair<Shape, Schedule>> schedules_;  // the latest first

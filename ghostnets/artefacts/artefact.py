@@ -47,6 +47,14 @@ class Artefact(ABC):
         """As ``_run``, the features alone."""
         return self._run(x)[1]
 
+    def copy(self) -> "Artefact":
+        """The same network, whose calls run beside those of this one: itself, where the runtime does that anyway.
+
+        Raises:
+            GhostNetsError: As ``open_artefact``, where the file must be read again.
+        """
+        return self
+
     def __call__(self, images: Pixels) -> Array:
         """Float32 (N, classes): what ``description.output`` says, logits or probabilities.
 

@@ -45,6 +45,13 @@ class CheckpointArtefact(Artefact):
         self.lock = threading.Lock()
         super().__init__(path, description, runtime)
 
+    def copy(self) -> "CheckpointArtefact":
+        """On the same weights in memory, with as many threads."""
+        made = copy.copy(self)
+        made.logits, made.lock = _beside(self.logits), threading.Lock()
+        made.embed = None if self.embed is None else _beside(self.embed)
+        return made
+
     def _run(self, x: npt.NDArray[Any]) -> tuple[Array, ...]:
         return (self.logits(x),)
 
@@ -61,6 +68,10 @@ class CheckpointArtefact(Artefact):
 def open_file(path: Path, threads: int | None) -> CheckpointArtefact:
     """As ``open_artefact``."""
     return CheckpointArtefact(path, read_checkpoint(path), threads)
+
+
+def _beside(run: Run) -> Run:
+    return cast("Run", run.copy(threads=run.threads)) if isinstance(run, engine.Session) else run
 
 
 def _runner(network: nn.Module, description: Description, threads: int | None) -> tuple[Run, str]:

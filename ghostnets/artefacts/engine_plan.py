@@ -25,6 +25,10 @@ class EngineArtefact(Artefact):
         super().__init__(path, description, f"ghostnets engine {__version__} {session.isa}")
         self.session = session
 
+    def copy(self) -> "EngineArtefact":
+        """On the same weights in memory, with as many threads."""
+        return EngineArtefact(self.path, self.description, self.session.copy(threads=self.session.threads))
+
     def _run(self, x: npt.NDArray[Any]) -> tuple[Array, ...]:
         logits = self.session(x)
         assert isinstance(logits, np.ndarray)  # only a plan of a backbone gives a list, and none is exported

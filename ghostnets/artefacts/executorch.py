@@ -25,6 +25,10 @@ class ExecuTorchArtefact(Artefact):
         self.program, self.forward = program, forward  # the program owns the memory that the method runs in
         self.lock = threading.Lock()
 
+    def copy(self) -> "ExecuTorchArtefact":
+        """The file, loaded again; the threads are those of the process."""
+        return open_file(self.path, None)
+
     def _run(self, x: npt.NDArray[Any]) -> tuple[Array, ...]:
         torch = require("torch", extra="executorch")
         rows = []

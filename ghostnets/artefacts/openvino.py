@@ -21,10 +21,14 @@ class OpenVinoArtefact(Artefact):
 
     kind = "openvino"
 
-    def __init__(self, path: Path, description: Description, compiled: Any) -> None:
+    def __init__(self, path: Path, description: Description, compiled: Any, threads: int | None) -> None:
         super().__init__(path, description, f"openvino {version('openvino')}")
-        self.compiled = compiled
+        self.compiled, self.threads = compiled, threads
         self.of_this_thread = threading.local()
+
+    def copy(self) -> "OpenVinoArtefact":
+        """The file, compiled again."""
+        return open_file(self.path, self.threads)
 
     def _run(self, x: npt.NDArray[Any]) -> tuple[Array, ...]:
         if not hasattr(self.of_this_thread, "request"):
@@ -52,4 +56,4 @@ def open_file(path: Path, threads: int | None) -> OpenVinoArtefact:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ArtefactError(f"OpenVINO refuses it ({reason}); export it again.") from error
-    return OpenVinoArtefact(path, description, compiled)
+    return OpenVinoArtefact(path, description, compiled, threads)

@@ -1,5 +1,6 @@
 """Compiled networks: made from a module or a checkpoint, called with images, saved and loaded without torch."""
 
+import copy
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -37,7 +38,7 @@ class Session:
     Call it with images, it returns the network's output in float32, tensors for a tensor and arrays for an array:
     logits or features (N, C), or the list of maps (N, C, H, W) of a backbone. A session keeps the memory for the shapes
     it saw last, so the first call of a new shape takes longer. It may be called from several threads, which then take
-    turns; sessions of their own run side by side.
+    turns; sessions of their own run side by side, and those made by ``copy`` share the weights.
 
     Args:
         plan: What to run.
@@ -50,9 +51,7 @@ class Session:
     """
 
     def __init__(self, plan: Plan, *, threads: int | None = None, isa: str | None = None) -> None:
-        threads = len(os.sched_getaffinity(0)) if threads is None else threads
-        if not 1 <= threads <= 1024:
-            raise ConfigurationError(f"threads is {threads}; it must be from 1 to 1024.")
+        threads = _checked_threads(threads)
         native = _native()
         known = native.instruction_sets()
         if isa is not None and isa not in known:
@@ -63,7 +62,25 @@ class Session:
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise EngineError(f"the plan cannot be run ({error}); compile the network again.") from error
         except RuntimeError as error:
-            raise EngineError(f"{threads} threads cannot be started ({error}); ask for fewer.") from error
+            raise _no_threads(threads, error) from error
+
+    def copy(self, *, threads: int | None = None) -> "Session":
+        """A session to run beside this one: threads and maps of its own on the same weights in memory.
+
+        Args:
+            threads: Of the new session; all processors of this process by default.
+
+        Raises:
+            ConfigurationError: ``threads`` is below 1.
+            EngineError: The threads cannot be started.
+        """
+        threads = _checked_threads(threads)
+        made = copy.copy(self)
+        try:
+            made._native = self._native.beside(threads)
+        except RuntimeError as error:
+            raise _no_threads(threads, error) from error
+        return made
 
     @property
     def threads(self) -> int:
@@ -296,6 +313,17 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None, isa: str |
 def is_built() -> bool:
     """Whether the compiled part of the engine was installed."""
     return find_spec("ghostnets.engine._native") is not None
+
+
+def _checked_threads(threads: int | None) -> int:
+    threads = len(os.sched_getaffinity(0)) if threads is None else threads
+    if not 1 <= threads <= 1024:
+        raise ConfigurationError(f"threads is {threads}; it must be from 1 to 1024.")
+    return threads
+
+
+def _no_threads(threads: int, error: RuntimeError) -> EngineError:
+    return EngineError(f"{threads} threads cannot be started ({error}); ask for fewer.")
 
 
 def _native() -> Any:

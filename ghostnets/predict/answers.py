@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from ghostnets.artefacts import Artefact, open_artefact
+from ghostnets.artefacts import Artefact
 from ghostnets.data.images import Pixels
 from ghostnets.data.transforms import Preprocessing
 from ghostnets.errors import ImageError
@@ -51,7 +51,7 @@ def predict_images(
     ``BATCHES_AHEAD`` says, whatever the number of images.
 
     Args:
-        artefact: Opened with one thread; each further worker opens its file again.
+        artefact: Opened with one thread; each further worker has a copy.
         inputs: Of ``find_inputs``; taken as they are needed.
         top: So many most probable classes.
         features: Embeddings as well.
@@ -67,7 +67,7 @@ def predict_images(
         try:
             network = idle.pop()
         except IndexError:
-            network = open_artefact(artefact.path, threads=1)
+            network = artefact.copy()
         try:
             return predict_batch(network, batch, top=top, features=features)
         finally:

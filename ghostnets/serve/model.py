@@ -37,13 +37,14 @@ class OpenedArtefact:
 
 
 def open_copies(path: Path, *, count: int, max_batch: int) -> OpenedArtefact:
-    """Opens an artefact several times and asks each copy something, in every size of batch up to ``max_batch``.
+    """Opens an artefact and asks each of so many copies something, in every size of batch up to ``max_batch``.
 
     Raises:
         GhostNetsError: As ``open_artefact``; or it does not answer, or the file changed meanwhile.
     """
     before = _digest(path)
-    copies = [open_artefact(path, threads=1) for _ in range(count)]
+    first = open_artefact(path, threads=1)
+    copies = [first, *(first.copy() for _ in range(count - 1))]
     description = copies[0].description
     side = description.image_size
     for artefact in copies:

@@ -55,6 +55,8 @@ def test_a_checkpoint_answers_as_its_network(
         (artefact.features(pixels), features),
         (artefact(pixels[:0]), expected[:0]),
         (artefact.features(pixels[:0]), features[:0]),
+        (artefact.copy()(pixels), expected),
+        (artefact.copy().features(pixels), features),
     ]:
         assert got.dtype == np.float32
         torch.testing.assert_close(torch.from_numpy(got), wanted, rtol=1e-4, atol=1e-4)

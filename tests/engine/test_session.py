@@ -2,6 +2,7 @@
 
 import copy
 import json
+import resource
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -202,6 +203,29 @@ def test_repeated_runs_and_concurrent_callers_agree_to_the_bit(randomize):
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(call, range(60)))
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_copies_run_side_by_side_on_the_same_weights(precision: str, randomize):
+    session = engine.compile(randomize(create_model("ghostnet_050")), threads=1, precision=precision)
+    weights = sum(array.nbytes for array in session.plan.tensors.values())
+    inputs = [torch.randn(n, 3, 64, 64) for n in (1, 3)]
+    expected = [session(x) for x in inputs]
+    before = resident_bytes()
+    copies = [session.copy(threads=1) for _ in range(6)]
+    del session  # the weights live as long as anyone reads them
+    with ThreadPoolExecutor(6) as pool:
+        for _ in range(5):
+            for x, wanted in zip(inputs, expected, strict=True):
+                assert all(torch.equal(got, wanted) for got in pool.map(lambda copy, x=x: copy(x), copies))
+    assert resident_bytes() - before < 3 * weights  # maps and stacks of six, but not six times the weights
+    assert engine.compile(create_model("ghostnet_050"), threads=1).copy(threads=2).threads == 2
+    with pytest.raises(ConfigurationError, match="threads is 0"):
+        copies[0].copy(threads=0)
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
 
 
 def test_saved_and_loaded_without_torch(tmp_path: Path, randomize):

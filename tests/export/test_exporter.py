@@ -77,6 +77,7 @@ def check(path: Path, source: Path, *, size: tuple[int, int] = (40, 40), toleran
     np.testing.assert_allclose(artefact.probabilities(pixels), expected, rtol=0, atol=tolerance)
     scores = logits if description.output == "logits" else expected
     np.testing.assert_allclose(artefact(pixels), scores, rtol=0, atol=tolerance * max(1, np.abs(scores).max()))
+    np.testing.assert_array_equal(artefact.copy()(pixels), artefact(pixels))
     assert artefact(pixels[:0]).shape == (0, 3)
     if description.has_features:
         np.testing.assert_allclose(artefact.features(pixels), features, rtol=0, atol=tolerance * np.abs(features).max())

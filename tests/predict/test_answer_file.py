@@ -17,7 +17,6 @@ from ghostnets.predict import AnswerFile, Prediction, answer_file, answers, find
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """60 images, one of them damaged; parts of one batch of 4."""
-    monkeypatch.setattr(answers, "open_artefact", brightness)
     monkeypatch.setattr(answers, "BATCH_SIZE", 4)
     monkeypatch.setattr(answer_file, "PART_SECONDS", -1)
     grey_images(tmp_path / "x", 60)[17].write_bytes(b"damaged")

@@ -14,8 +14,7 @@ from ghostnets.predict.answers import BATCH_SIZE, BATCHES_AHEAD
 
 
 @pytest.fixture
-def network(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(answers, "open_artefact", brightness)
+def network():
     return brightness()
 
 
