@@ -2,8 +2,9 @@
 
 The engine and OpenVINO (LATENCY hint, the same number of threads) run in turn in one process, in blocks, on the same
 random weights and images; several processes one after the other, because OpenVINO now and then runs a whole process in
-a slow mode, and other work on the machine disturbs a whole process as well. A ratio is that of two medians of one process; the
-median of these ratios is printed, with the lowest and the highest. Milliseconds are those of each one's best process.
+a slow mode, and other work on the machine disturbs a whole process as well. A ratio is that of two medians of one
+process; the median of these ratios is printed, with the lowest and the highest. Milliseconds are those of each one's
+best process.
 
     python benchmarks/engine.py                               ghostnet_100, batch 1, 2 and 1 threads
     python benchmarks/engine.py --models ghostnetv2_100 ghostnetv3_100 --batches 1 8

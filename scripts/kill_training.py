@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Kills a training run with SIGKILL at random moments, resumes it each time, and compares its end with an undisturbed run.
+"""Kills a training run at random moments (SIGKILL), resumes it each time, and compares its end with an undisturbed run.
 
 Four ways: one process and two (torchrun), a folder of images and shards of them. The images are random noise; what is
 compared is every bit of best.safetensors and of the weights in the last state.
@@ -36,7 +36,9 @@ def main() -> None:
         work = Path(folder)
         images = make_images(work / "images")
         shards = work / "shards"
-        subprocess.run([*ghostnets(1), "shard", str(images), str(shards)], cwd=work, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [*ghostnets(1), "shard", str(images), str(shards)], cwd=work, check=True, stdout=subprocess.DEVNULL
+        )
         is_right = True
         for processes in (1, 2):
             for data in (images, shards):
