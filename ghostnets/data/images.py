@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ghostnets.errors import ImageError
 
@@ -36,6 +36,7 @@ Source = str | os.PathLike[str] | BinaryIO
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # Pillow's; to read some others it starts programs
 MAX_PIXELS = 100_000_000  # 10,000 x 10,000: 300 MB once decoded; a file of a few kB can claim any size
 MAX_ELONGATION = 4  # longer side : shorter side
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}  # antialiased
@@ -67,7 +68,9 @@ def read_image(
     return torch.from_numpy(np.ascontiguousarray(as_array(image).transpose(2, 0, 1)))
 
 
-def decode(source: Source, *, name: str | None = None, enough: int | None = None) -> Image.Image:
+def decode(
+    source: Source, *, name: str | None = None, enough: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """Reads an image file as 8-bit "L" or "RGB": upright, transparent pixels on white, first frame of an animation.
 
     Args:
@@ -76,31 +79,36 @@ def decode(source: Source, *, name: str | None = None, enough: int | None = None
         enough: A JPEG may be decoded at a half, a quarter or an eighth of its size, by leaving out high frequencies of
             its cosine transform, as long as the shorter side keeps so many pixels. What comes out then differs a
             little from the full decoding, and takes a fraction of the time.
+        max_pixels: A larger image is refused from its header.
 
     Raises:
         ImageError: As ``read_image``.
     """
     name = name or (os.fspath(source) if isinstance(source, str | os.PathLike) else "the image")
     try:
-        with Image.open(source) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(_too_large(name, image.width * image.height))
+        with Image.open(source, formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise ImageError(_too_large(name, image.width * image.height, max_pixels))
             if enough is not None:
                 image.draft(None, (enough, enough))  # nothing happens but with JPEG
             image.load()
-            upright = ImageOps.exif_transpose(image)
-        return _to_8_bit(upright, name)
+            ImageOps.exif_transpose(image, in_place=True)
+        return _to_8_bit(image, name)
     except ImageError:
         raise
     except FileNotFoundError as error:
         raise ImageError(f"there is no image {name}.") from error
     except Image.DecompressionBombError as error:
         number = re.search(r"\d+", str(error))  # PIL refuses to open it, and names the size in its message alone
-        raise ImageError(_too_large(name, int(number[0]) if number else MAX_PIXELS + 1)) from error
+        raise ImageError(_too_large(name, int(number[0]) if number else MAX_PIXELS + 1, max_pixels)) from error
     except MemoryError as error:
         raise ImageError(f"{name} does not fit into memory; scale it down.") from error
     except Exception as error:  # decoders of damaged files raise OSError, SyntaxError, struct.error, IndexError, ...
-        reason = "the file is empty" if _is_empty(source) else (str(error) or "it is damaged").splitlines()[0]
+        reason = (str(error) or "it is damaged").splitlines()[0]
+        if _is_empty(source):
+            reason = "the file is empty"
+        elif isinstance(error, UnidentifiedImageError):
+            reason = f"it is none of {', '.join(FORMATS)}, or damaged"
         raise ImageError(f"{name} cannot be read as an image ({reason}); repair or remove it.") from error
 
 
@@ -143,7 +151,7 @@ def is_grey(path: str | os.PathLike[str]) -> tuple[bool, int]:
         ImageError: The file cannot be read as an image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return image.mode in GREY_MODES, min(image.size)
     except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise ImageError(f"{path} cannot be read as an image.") from error
@@ -169,8 +177,8 @@ def _is_empty(source: Source) -> bool:
     return source.seek(0, os.SEEK_END) == 0
 
 
-def _too_large(name: str, pixels: int) -> str:
+def _too_large(name: str, pixels: int, limit: int) -> str:
     return (
-        f"{name} has {pixels / 1e6:.0f} million pixels, the limit is {MAX_PIXELS / 1e6:.0f} million;"
+        f"{name} has {pixels / 1e6:.0f} million pixels, the limit is {limit / 1e6:g} million;"
         " scale it down or remove it."
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ghostnets.data.images import RESAMPLING, Pixels, Source, as_array, decode, resize
+from ghostnets.data.images import MAX_PIXELS, RESAMPLING, Pixels, Source, as_array, decode, resize
 from ghostnets.errors import CheckpointError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Preprocessing:
         left, top, right, bottom = self._center(image.shape[-1], image.shape[-2])
         return image[..., top:bottom, left:right]
 
-    def pixels(self, image: Source | Image.Image, *, name: str | None = None) -> Pixels:
+    def pixels(self, image: Source | Image.Image, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Pixels:
         """An image file, or a decoded image -> its centre, uint8 (image_size, image_size, C). Loads no torch.
 
         What ``center(read(image))`` gives, but that a large JPEG is decoded at reduced scale: at the smallest of 1/1,
@@ -87,12 +87,13 @@ class Preprocessing:
         Args:
             image: Path, stream of bytes, or decoded image.
             name: As ``decode``.
+            max_pixels: As ``decode``.
 
         Raises:
             ImageError: As ``read_image``.
         """
         if not isinstance(image, Image.Image):
-            image = decode(image, name=name, enough=REDUCED_SIDE * self.resize_to)
+            image = decode(image, name=name, enough=REDUCED_SIDE * self.resize_to, max_pixels=max_pixels)
         resized = self._resize(image)
         return as_array(resized.crop(self._center(*resized.size)))
 

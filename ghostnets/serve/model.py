@@ -3,25 +3,24 @@
 import asyncio
 import hashlib
 import io
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from ghostnets.artefacts import Artefact, open_artefact
 from ghostnets.data import Preprocessing
-from ghostnets.errors import ArtefactError, ImageError
+from ghostnets.errors import ArtefactError
 from ghostnets.serve.batching import Batcher
+from ghostnets.serve.metrics import Metrics
 from ghostnets.serve.settings import Settings
 
 __all__ = ["Model", "OpenedArtefact", "open_copies"]
 
 Pixels = npt.NDArray[np.uint8]
-
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # of the others, some start programs to be read
 
 
 class OpenedArtefact:
@@ -67,17 +66,19 @@ class Model:
         runtime: As ``Artefact``.
     """
 
-    def __init__(self, opened: OpenedArtefact, settings: Settings, observe: Callable[[int, float], None]) -> None:
+    def __init__(self, opened: OpenedArtefact, settings: Settings, metrics: Metrics) -> None:
         first = opened.copies[0]
         self.path, self.description, self.runtime = first.path, first.description, first.runtime
         self.digest = opened.digest
         self.max_pixels = settings.max_pixels
+        self.metrics = metrics
         self.preprocessing = Preprocessing.from_dict(first.description.preprocessing)
         self.rank = Batcher(
             [copy.probabilities for copy in opened.copies],
+            self._decode,
             max_batch=settings.max_batch,
             max_wait=settings.max_wait,
-            observe=observe,
+            observe=metrics.batch,
         )
         self._users = 0
         self._unused = asyncio.Event()
@@ -98,7 +99,7 @@ class Model:
     async def close(self) -> None:
         """Waits for those that use it, and ends its threads."""
         await self._unused.wait()
-        await self.rank.close()
+        self.rank.close()
 
     def pixels(self, content: bytes, name: str) -> Pixels:
         """The bytes of an image file -> uint8 (H, W, C), as the network wants it.
@@ -106,20 +107,13 @@ class Model:
         Raises:
             ImageError: It cannot be read, or has too many pixels.
         """
-        stream = io.BytesIO(content)
-        try:
-            with Image.open(stream, formats=FORMATS) as image:  # reads the header alone
-                pixels = image.width * image.height
-        except Image.DecompressionBombError:
-            pixels = self.max_pixels + 1
-        except Exception as error:
-            reason = "the file is empty" if not content else f"it is none of {', '.join(FORMATS)}, or damaged"
-            raise ImageError(f"{name} cannot be read as an image ({reason}); send another file.") from error
-        if pixels > self.max_pixels:
-            raise ImageError(
-                f"{name} has more than {self.max_pixels / 1e6:g} million pixels, the limit; scale it down."
-            )
-        return self.preprocessing.pixels(stream, name=name)
+        return self.preprocessing.pixels(io.BytesIO(content), name=name, max_pixels=self.max_pixels)
+
+    def _decode(self, content: bytes, name: str) -> Pixels:
+        start = time.perf_counter()
+        image = self.pixels(content, name)
+        self.metrics.decode_seconds.observe(time.perf_counter() - start)
+        return image
 
 
 def _digest(path: Path) -> str:

@@ -1,17 +1,13 @@
-"""What the routes share: the model in use, the places for images, the threads that decode."""
+"""What the routes share: the model in use, the places for images, the threads that take bodies apart."""
 
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from ghostnets.errors import GhostNetsError, ImageError
 from ghostnets.serve.metrics import Metrics
@@ -47,7 +43,7 @@ class Service:
         self.images = self.buffered_bytes = 0
         self.metrics.images_in_service.set_function(lambda: self.images)
         self._threads = settings.threads or len(os.sched_getaffinity(0))
-        self._decoders = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        self._readers = ThreadPoolExecutor(self._threads, thread_name_prefix="read")
         self._reloading = asyncio.Lock()
 
     async def start(self) -> None:
@@ -58,7 +54,7 @@ class Service:
     async def close(self) -> None:
         """Waits for what is being answered."""
         await self.model.close()
-        self._decoders.shutdown()
+        self._readers.shutdown()
 
     async def reload(self) -> bool:
         """Opens the artefact's file again; the new one takes the place of the old once it has answered.
@@ -87,7 +83,7 @@ class Service:
             return read_uploads(content_type, body, max_images=self.settings.max_images)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
-            self._decoders, lambda: read_uploads(content_type, body, max_images=self.settings.max_images)
+            self._readers, lambda: read_uploads(content_type, body, max_images=self.settings.max_images)
         )
 
     def refuse_if_full(self, images: int = 1) -> None:
@@ -120,23 +116,14 @@ class Service:
 
     async def _answer(self, model: Model, index: int, upload: Upload, top: int) -> dict[str, Any]:
         try:
-            image = await self.decode(model, upload, name=upload.name or f"image {index}")
+            ranking = await model.rank(upload.content, upload.name or f"image {index}", top=top)
         except ImageError as error:
             self.metrics.images.labels("unreadable").inc()
             return {"name": upload.name, "answers": [], "error": str(error)}
-        ranking = await model.rank(image, top=top)
         self.metrics.images.labels("answered").inc()
         names = model.description.class_names
         answers = [{"class": names[i], "probability": p} for i, p in zip(*ranking, strict=True)]
         return {"name": upload.name, "answers": answers, "error": None}
-
-    async def decode(self, model: Model, upload: Upload, *, name: str) -> npt.NDArray[np.uint8]:
-        """A file -> uint8 (H, W, C) for ``model``, in a thread. Raises ImageError."""
-        loop = asyncio.get_running_loop()
-        start = time.perf_counter()
-        image = await loop.run_in_executor(self._decoders, model.pixels, upload.content, name)
-        self.metrics.decode_seconds.observe(time.perf_counter() - start)
-        return image
 
     @contextmanager
     def _places(self, count: int) -> Iterator[None]:
@@ -148,8 +135,11 @@ class Service:
             self.images -= count
 
     async def _open(self) -> Model:
-        opened = await asyncio.to_thread(open_copies, self.path, count=self._threads, max_batch=self.settings.max_batch)
-        return Model(opened, self.settings, self.metrics.batch)
+        """With a network more than threads: when one waits for the interpreter, another has work for its core."""
+        opened = await asyncio.to_thread(
+            open_copies, self.path, count=self._threads + 1, max_batch=self.settings.max_batch
+        )
+        return Model(opened, self.settings, self.metrics)
 
     @staticmethod
     def _about(model: Model) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class Settings:
     token_file: Path | None = None
     """A file with the token that clients must send (Authorization: Bearer ...); or set GHOSTNETS_TOKEN."""
     threads: int | None = None
-    """Networks that run side by side, of one thread each; by default one for each core."""
+    """Cores to use, by default all: so many networks of one thread each run side by side, and one more."""
     max_batch: int = 8
     """At most so many images go through a network together."""
     max_wait: float = 0.002

@@ -55,7 +55,7 @@ on, unless the folder has val/.
 
 CIFAR10_FAST = Recipe(
     model="ghost_resnet20",
-    epochs=30,
+    epochs=12,
     batch_size=128,
     lr=0.2,
     schedule="linear",

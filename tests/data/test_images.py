@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as tvf
 
 from ghostnets.data import read_image
-from ghostnets.data.images import RESAMPLING
+from ghostnets.data.images import RESAMPLING, is_grey
 from ghostnets.errors import ImageError
 
 COLOR = np.zeros((20, 30, 3), np.uint8)
@@ -149,3 +149,11 @@ def test_text_missing_files_and_folders_are_refused(tmp_path: Path):
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "f.tif")
     with pytest.raises(ImageError, match="floating-point"):
         read_image(tmp_path / "f.tif", channels=1)
+
+
+def test_formats_that_start_programs_are_not_tried(tmp_path: Path):
+    (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
+    with pytest.raises(ImageError, match="none of JPEG, PNG, GIF"):
+        read_image(tmp_path / "a.jpg", channels=3)
+    with pytest.raises(ImageError, match="cannot be read"):
+        is_grey(tmp_path / "a.jpg")

@@ -1,16 +1,21 @@
 """Batches: how images come together, how long they wait, whose answer is whose."""
 
 import asyncio
+import threading
 import time
 
 import numpy as np
 import pytest
 
+from ghostnets.errors import ImageError
 from ghostnets.serve.batching import Batcher
 
 
-def image(number: int) -> np.ndarray:
-    return np.full((2, 2, 1), number, np.uint8)
+def decode(content: bytes, name: str) -> np.ndarray:
+    """A "file" is the brightness of its image."""
+    if not content:
+        raise ImageError(f"{name} is empty.")
+    return np.full((2, 2, 1), content[0], np.uint8)
 
 
 def one_hot(images: np.ndarray) -> np.ndarray:
@@ -18,14 +23,16 @@ def one_hot(images: np.ndarray) -> np.ndarray:
     return np.eye(256, dtype=np.float32)[images[:, 0, 0, 0]]
 
 
-def run(network, count: int, *, copies: int = 1, **options: float) -> tuple[list, list[int]]:
-    """Rankings of ``count`` images given at once, and the sizes of the batches."""
+def run(network, count: int, *, copies: int = 1, damaged: int | None = None, **options: float) -> tuple[list, list]:
+    """Rankings of ``count`` files given at once, of which one may be damaged, and the sizes of the batches."""
+    files = [b"" if number == damaged else bytes([number]) for number in range(count)]
     sizes: list[int] = []
 
     async def ask() -> list:
-        batcher = Batcher([network] * copies, observe=lambda size, seconds: sizes.append(size), **options)
-        answers = await asyncio.gather(*(batcher(image(i), top=2) for i in range(count)), return_exceptions=True)
-        await batcher.close()
+        batcher = Batcher([network] * copies, decode, observe=lambda size, seconds: sizes.append(size), **options)
+        asked = (batcher(file, str(number), top=2) for number, file in enumerate(files))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.to_thread(batcher.close)
         return answers
 
     return asyncio.run(ask()), sizes
@@ -64,3 +71,39 @@ def test_an_error_reaches_those_in_the_batch_alone():
     answers, _ = run(network, 8, max_batch=4, max_wait=0.01)
     assert [answer.classes[0] for answer in answers[:4]] == [0, 1, 2, 3]
     assert all(isinstance(answer, ValueError) for answer in answers[4:])
+
+
+def test_a_damaged_file_is_no_harm_to_the_others():
+    answers, sizes = run(one_hot, 8, damaged=3, max_batch=8, max_wait=1)
+    assert isinstance(answers[3], ImageError)
+    assert str(answers[3]) == "3 is empty."
+    assert [answer.classes[0] for i, answer in enumerate(answers) if i != 3] == [0, 1, 2, 4, 5, 6, 7]
+    assert sizes == [7]
+
+
+def test_a_batch_of_damaged_files_does_not_reach_the_network():
+    answers, sizes = run(one_hot, 1, damaged=0, max_batch=4, max_wait=0)
+    assert isinstance(answers[0], ImageError)
+    assert sizes == []
+
+
+def test_free_networks_share_what_comes_at_once():
+    both_have_some = threading.Barrier(2, timeout=60)
+    met: set[str] = set()
+
+    def network(images: np.ndarray) -> np.ndarray:
+        if (thread := threading.current_thread().name) not in met:
+            met.add(thread)
+            both_have_some.wait()
+        return one_hot(images)
+
+    async def ask() -> list:
+        batcher = Batcher([network] * 2, decode, max_batch=8, max_wait=0, observe=lambda size, seconds: None)
+        while batcher.free < 2:
+            await asyncio.sleep(0.001)
+        answers = await asyncio.gather(*(batcher(bytes([i]), str(i), top=1) for i in range(8)))
+        await asyncio.to_thread(batcher.close)
+        return answers
+
+    assert [answer.classes[0] for answer in asyncio.run(ask())] == list(range(8))
+    assert len(met) == 2
