@@ -81,7 +81,10 @@ def main() -> None:
         for part in range(10):
             numbers = range(options.count * part // 10, options.count * (part + 1) // 10)
             found += asyncio.run(attack_all(served.port, numbers, options.clients, options.seed))
-            print(f"{numbers.stop} requests, {time.perf_counter() - start:.0f} s: {served.memory_mb()} MB", flush=True)
+            took = time.perf_counter() - start
+            asyncio.run(idle(served.port))
+            memory = f"{served.memory_mb()} MB at rest, {served.peak_mb()} MB at the most so far"
+            print(f"{numbers.stop} requests, {took:.0f} s: {memory}", flush=True)
         right = http("image/png", image(random.Random(0), "PNG"))
         _, answer = asyncio.run(_send(served.port, right))
         assert answer.startswith(b"HTTP/1.1 200 "), answer
@@ -92,6 +95,14 @@ def main() -> None:
     failures = sum(n for (_, status), n in found.items() if status >= 500)
     print(f"{sum(found.values())} requests, {failures} answers of 5xx; a right one afterwards is answered, exit code 0")
     raise SystemExit(failures != 0)
+
+
+async def idle(port: int) -> None:
+    """Waits until the service has answered or given up everything."""
+    question = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    await asyncio.sleep(2)  # longer than its timeouts
+    while b"\nghostnets_images_in_service 0.0\n" not in (await _send(port, question))[1]:
+        await asyncio.sleep(0.1)
 
 
 async def _send(port: int, content: bytes) -> tuple[str, bytes]:

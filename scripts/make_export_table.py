@@ -22,18 +22,21 @@ from ghostnets.data import Preprocessing
 from ghostnets.errors import GhostNetsError
 from ghostnets.export import export_model
 from ghostnets.export.images import find_real_images
-from ghostnets.models import create_model, list_models, model_entry
+from ghostnets.models import Network, create_model, list_models, model_entry
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "export.md"
 IMAGE_SIZE = 96
+BIAS = 0.5  # ReLUs are open more often than not; else a hundred random layers make 1e-4 of float32's rounding
+LOGIT_DEVIATION = 2.0  # of a random network they can be thousands, where probabilities are 0 and 1 and no others
 BEGIN, END = "<!-- table: scripts/make_export_table.py -->", "<!-- end of table -->"
 
 
 def make_checkpoint(name: str, path: Path, images: Path | None) -> None:
-    """A network with random weights whose maps are normalised over real images."""
+    """A network with random weights whose maps are normalised over real images, and whose logits are of usual size."""
     torch.manual_seed(0)
     benchmark = model_entry(name).variant.benchmark
     model = create_model(name)
+    assert isinstance(model, Network)
     preprocessing = Preprocessing.standard(min(benchmark.image_size, IMAGE_SIZE), 3)
     classes = tuple(f"class {index}" for index in range(benchmark.num_classes))
     arguments = {"num_classes": benchmark.num_classes}
@@ -43,12 +46,17 @@ def make_checkpoint(name: str, path: Path, images: Path | None) -> None:
     for norm in norms:
         norm.momentum = 1.0
         nn.init.uniform_(norm.weight, 0.5, 1.5)
-        nn.init.normal_(norm.bias, 0, 0.2)
+        nn.init.normal_(norm.bias, BIAS, 0.2)
     with torch.no_grad():
         model.train()(preprocessing.normalize(pixels))
     for norm in norms:  # of channels that were zero everywhere
         assert norm.running_var is not None
         norm.running_var.clamp_(min=norm.running_var.mean().item() / 10)
+    classifier = model.get_submodule(model.classifier_name)
+    with torch.no_grad():
+        deviation = model.eval()(preprocessing.normalize(pixels)).std()
+        for weights in classifier.parameters():
+            weights.mul_(LOGIT_DEVIATION / deviation)
     save_checkpoint(path, Checkpoint(name, arguments, model.state_dict(), classes, preprocessing.to_dict()))
 
 

@@ -38,6 +38,8 @@ IMAGE_SUFFIXES = frozenset(
 )
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # Pillow's; to read some others it starts programs
 MAX_PIXELS = 100_000_000  # 10,000 x 10,000: 300 MB once decoded; a file of a few kB can claim any size
+STRIP = 256  # rows
+MAX_SIDE = 65_535  # as in JPEG; Pillow keeps an address for each row, so high images take more than their pixels
 MAX_ELONGATION = 4  # longer side : shorter side
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}  # antialiased
 
@@ -60,7 +62,7 @@ def read_image(
         uint8 (channels, H, W), rotated as EXIF says.
 
     Raises:
-        ImageError: The file is missing, empty, no image, truncated, or larger than ``MAX_PIXELS``.
+        ImageError: The file is missing, empty, no image, truncated, or larger than ``MAX_PIXELS`` or ``MAX_SIDE``.
     """
     import torch
 
@@ -89,6 +91,9 @@ def decode(
         with Image.open(source, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise ImageError(_too_large(name, image.width * image.height, max_pixels))
+            if max(image.size) > MAX_SIDE:
+                sides = f"{image.width} x {image.height}"
+                raise ImageError(f"{name} has {sides} pixels, the longest side is {MAX_SIDE}; cut or remove it.")
             if enough is not None:
                 image.draft(None, (enough, enough))  # nothing happens but with JPEG
             image.load()
@@ -159,13 +164,14 @@ def is_grey(path: str | os.PathLike[str]) -> tuple[bool, int]:
 
 def _to_8_bit(image: Image.Image, name: str) -> Image.Image:
     if image.mode in TRANSPARENT_MODES or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        flat = Image.new("RGBA", layer.size, "white")
-        flat.alpha_composite(layer)
-        return flat.convert("L" if image.mode in GREY_MODES else "RGB")
+        flat = Image.new("L" if image.mode in GREY_MODES else "RGB", image.size)
+        for top in range(0, image.height, STRIP):  # whole layers of a large image would take five times its memory
+            layer = image.crop((0, top, image.width, min(top + STRIP, image.height))).convert("RGBA")
+            white = Image.new("RGBA", layer.size, "white")
+            flat.paste(Image.alpha_composite(white, layer).convert(flat.mode), (0, top))
+        return flat
     if image.mode.startswith("I"):  # 16 bits a pixel; PIL's own conversion would clip instead of scaling
-        values = np.asarray(image).astype(np.int64)
-        return Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
+        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     if image.mode == "F":
         raise ImageError(f"{name} has floating-point pixels, whose range is unknown; save it with 8 or 16 bits.")
     return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode in GREY_MODES else "RGB")

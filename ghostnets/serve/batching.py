@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ghostnets.errors import ImageError
+
 __all__ = ["Batcher", "Ranking"]
 
 Pixels = npt.NDArray[np.uint8]
@@ -120,6 +122,8 @@ class Batcher:
         for index, waiting in enumerate(batch):
             try:
                 images[index] = self.decode(waiting.content, waiting.name)
+            except ImageError as error:  # a new one: the traceback of this one holds the decoder's image
+                outcomes[index] = ImageError(str(error))
             except Exception as error:
                 outcomes[index] = error
         if images:

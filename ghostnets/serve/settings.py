@@ -29,8 +29,8 @@ class Settings:
     """At most so long an image waits for others to go with it."""
     max_request_bytes: int = 20_000_000
     """Larger requests are refused (413)."""
-    max_pixels: int = 50_000_000
-    """Images of more pixels are refused (422)."""
+    max_pixels: int = 25_000_000
+    """Images of more pixels are refused (422); one of 25 million takes up to 300 MB while it is decoded."""
     max_images: int = 64
     """Requests with more images are refused (413)."""
     max_queue: int = 256

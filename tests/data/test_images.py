@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as tvf
 
-from ghostnets.data import read_image
+from ghostnets.data import images, read_image
 from ghostnets.data.images import RESAMPLING, is_grey
 from ghostnets.errors import ImageError
 
@@ -91,7 +91,7 @@ def test_any_size_can_be_resized(tmp_path: Path, size: tuple[int, int]):
 
 
 def test_a_very_long_image_is_cut_not_blown_up(tmp_path: Path):
-    Image.new("RGB", (100_000, 1)).save(tmp_path / "a.png")
+    Image.new("RGB", (60_000, 1)).save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png", channels=3, shorter_side=256).shape == (3, 256, 1024)
 
 
@@ -157,3 +157,27 @@ def test_formats_that_start_programs_are_not_tried(tmp_path: Path):
         read_image(tmp_path / "a.jpg", channels=3)
     with pytest.raises(ImageError, match="cannot be read"):
         is_grey(tmp_path / "a.jpg")
+
+
+def test_an_endless_line_is_refused_before_it_is_decoded(tmp_path: Path):
+    (tmp_path / "a.png").write_bytes(png_header(1, 70_000))
+    with pytest.raises(ImageError, match=r"a\.png has 1 x 70000 pixels, the longest side is 65535; cut or remove it"):
+        read_image(tmp_path / "a.png", channels=3)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_images_are_the_same_in_strips(tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 30, 4), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    if mode == "P":
+        Image.fromarray(noise[..., :3]).quantize(16).save(tmp_path / "a.png", transparency=3)
+    else:
+        image.convert(mode).save(tmp_path / "a.png")
+    whole = read_image(tmp_path / "a.png", channels=3)
+    monkeypatch.setattr(images, "STRIP", 7)
+    assert torch.equal(read_image(tmp_path / "a.png", channels=3), whole)
+    with Image.open(tmp_path / "a.png") as stored:
+        layer = np.asarray(stored.convert("RGBA")).astype(float)
+    alpha = layer[..., 3:] / 255
+    expected = layer[..., :3] * alpha + 255 * (1 - alpha)
+    assert np.abs(whole.numpy().transpose(1, 2, 0) - expected).max() <= 2
