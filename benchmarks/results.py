@@ -1,11 +1,12 @@
-"""The project's own measured results: trains every network of docs/results.md under one recipe, and prints the tables.
+"""The project's own measured results: trains every network of docs/results.md under one recipe, and writes the tables.
 
-    python benchmarks/results.py train cifar10 results/          what is missing, two runs of one thread at a time
-    python benchmarks/results.py train cifar10 results/ --only plain ghost-s2-d3
-    python benchmarks/results.py table results/
+    python benchmarks/results.py train RUNS --cifar10 cifar10/    what is missing, two at a time, of one thread each
+    python benchmarks/results.py train RUNS --cifar10 cifar10/ --only plain ghost-s2-d3
+    python benchmarks/results.py write
 
-cifar10 is a folder with train/CLASS/ and test/CLASS/. Stop it with Ctrl-C or kill (it stops its runs, which save their
-state); the same command goes on. A finished run leaves results/NAME.json, its folder stays in results/runs/NAME.
+Folders of images are read as ``ghostnets train`` reads them. Stop it with Ctrl-C or kill (it stops its runs, which save
+their state); the same command goes on. A finished run leaves its record in docs/results/, and is not made again while
+that stands there; its weights are in RUNS/runs/NAME. ``write`` needs the records alone.
 
 Needs: pip install 'ghostnets[train,bench]'
 """
@@ -19,81 +20,132 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from ghostnets import engine
-from ghostnets.checkpoints import read_checkpoint
 from ghostnets.compress import reparameterize
 from ghostnets.measure import count, processor_name
+from ghostnets.models import create_model
 
-RECIPE = ("--recipe", "cifar10-fast")
+DOCUMENTS = Path(__file__).parents[1] / "docs"
+RECORDS = DOCUMENTS / "results"
+BEGIN, END = "<!-- {}: benchmarks/results.py write -->", "<!-- end of {} -->"
 
 
-def ghost(ratio: int, kernel: int) -> list[str]:
-    return ["--model", "ghost_resnet20", "--ratio", str(ratio), "--cheap-kernel-size", str(kernel)]
+@dataclass(frozen=True)
+class Row:
+    """One run.
+
+    Attributes:
+        data: Which folder of images.
+        options: Of ``ghostnets train``.
+        weights: An option, and the row whose best weights are its value.
+    """
+
+    data: str
+    options: tuple[str, ...]
+    weights: tuple[str, str] | None = None
+
+    @property
+    def command(self) -> str:
+        weights = () if self.weights is None else (self.weights[0], f"runs/{self.weights[1]}/best.safetensors")
+        return " ".join(["ghostnets train", *self.source(self.data), *self.options, *weights])
+
+    def source(self, folder: str) -> list[str]:
+        """What ``ghostnets train`` is told to read."""
+        return ["fashion-mnist", "--full", "--root", folder] if self.data == "fashion_mnist" else [folder]
 
 
-def seeds(name: str, options: list[str]) -> dict[str, list[str]]:
-    """The row three times: those that a claim rests on."""
-    return {f"{name}{f'-seed{seed}' if seed else ''}": [*options, "--seed", str(seed)] for seed in range(3)}
+def cifar10(*options: str, weights: tuple[str, str] | None = None) -> Row:
+    return Row("cifar10", ("--recipe", "cifar10-fast", *options), weights)
+
+
+def ghost(ratio: int, kernel: int, *options: str) -> Row:
+    return cifar10("--model", "ghost_resnet20", f"--ratio={ratio}", f"--cheap-kernel-size={kernel}", *options)
 
 
 TEACHER = "plain"  # the best plain network: the one that the others are compared with
-ABLATION: dict[str, list[str]] = {
-    **seeds(TEACHER, ["--model", "resnet20"]),
-    **seeds("ghost-s2-d3", ghost(2, 3)),
+DISTILLATION = ("--temperature", "4")
+ABLATION = {
+    TEACHER: cifar10("--model", "resnet20"),
+    "ghost-s2-d3": ghost(2, 3),
     "ghost-s3-d3": ghost(3, 3),
     "ghost-s4-d3": ghost(4, 3),
     "ghost-s5-d3": ghost(5, 3),
     "ghost-s2-d1": ghost(2, 1),
     "ghost-s2-d5": ghost(2, 5),
     "ghost-s2-d7": ghost(2, 7),
+    # A claim rests on these two: three seeds.
+    "plain-seed1": cifar10("--model", "resnet20", "--seed", "1"),
+    "ghost-s2-d3-seed1": ghost(2, 3, "--seed", "1"),
+    "plain-seed2": cifar10("--model", "resnet20", "--seed", "2"),
+    "ghost-s2-d3-seed2": ghost(2, 3, "--seed", "2"),
 }
-FAMILY: dict[str, list[str]] = {
-    f"{model}{suffix}": ["--model", model, *options]
+FAMILY = {
+    f"{model}{suffix}": cifar10("--model", model, *options, weights=weights)
     for model in (
-        *("ghostnet_050", "ghostnetv2_050", "ghostnetv3_050"),
-        *("ghostnet_100", "ghostnetv2_100", "ghostnetv3_100"),
+        *("ghostnet_100", "ghostnet_050", "ghostnetv2_050", "ghostnetv3_050"),
+        *("ghostnetv2_100", "ghostnetv3_100"),
     )
-    for suffix, options in (("", []), ("-distilled", ["--teacher", TEACHER, "--temperature", "4"]))
+    for suffix, options, weights in (("", (), None), ("-distilled", DISTILLATION, ("--teacher", TEACHER)))
 }
-ROWS = ABLATION | FAMILY
+PHOTOS = ("--image-size", "96", "--epochs", "30")
+FINETUNING = {
+    "ants-scratch": Row("ants_bees", ("--model", "ghostnet_100", *PHOTOS)),
+    "ants-finetune": Row("ants_bees", ("--recipe", "finetune", *PHOTOS), ("--weights", "ghostnet_100")),
+    "ants-head": Row("ants_bees", ("--recipe", "finetune-head", *PHOTOS), ("--weights", "ghostnet_100")),
+}
+FASHION = {
+    "fashion": Row(
+        "fashion_mnist",
+        ("--model", "ghostnet_100", "--recipe", "cifar10-fast", "--epochs=18", "--no-flip", "--shift=2"),
+    ),
+}
+TABLES = {"ablation": ABLATION, "family": FAMILY, "finetuning": FINETUNING, "fashion": FASHION}
+ROWS = ABLATION | FAMILY | FINETUNING | FASHION
+DATA = sorted({row.data for row in ROWS.values()})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train")
-    train.add_argument("data", type=Path)
-    train.add_argument("out", type=Path)
+    train.add_argument("runs", type=Path)
+    for name in DATA:
+        train.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="FOLDER")
     train.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help=", ".join(ROWS))
     train.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each")
-    table = commands.add_parser("table")
-    table.add_argument("out", type=Path)
+    commands.add_parser("write")
     options = parser.parse_args()
-    if options.command == "train":
-        options.out.mkdir(parents=True, exist_ok=True)
-        sys.exit(Runs(options.data.resolve(), options.out.resolve()).train(options.only or list(ROWS), options.jobs))
-    print_tables(options.out)
+    if options.command == "write":
+        write_document()
+        return
+    folders = {name: folder.resolve() for name in DATA if (folder := getattr(options, name)) is not None}
+    rows = [name for name in options.only or ROWS if ROWS[name].data in folders]
+    options.runs.mkdir(parents=True, exist_ok=True)
+    sys.exit(Runs(folders, options.runs.resolve()).train(rows, options.jobs))
 
 
 class Runs:
     """Trainings side by side, each a process of its own; a signal stops them all, and nothing is lost."""
 
-    def __init__(self, data: Path, out: Path) -> None:
-        self.data, self.out = data, out
+    def __init__(self, folders: dict[str, Path], out: Path) -> None:
+        self.folders, self.out = folders, out
         self.waiting: SimpleQueue[str] = SimpleQueue()
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.failed: list[str] = []
         self.is_stopping = False
 
-    def train(self, names: Sequence[str], jobs: int) -> int:
+    def train(self, names: list[str], jobs: int) -> int:
         for name in names:
-            if not (self.out / f"{name}.json").exists():
+            if not record_file(name).exists():
                 self.waiting.put(name)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self.stop())
@@ -120,20 +172,19 @@ class Runs:
             self.run(name)
 
     def run(self, name: str) -> None:
-        folder = self.out / "runs" / name
+        row, folder = ROWS[name], self.out / "runs" / name
         if (folder / "config.json").exists():
             arguments = ["--resume", str(folder)]
         else:
-            options = ROWS[name]
-            if "--teacher" in options:
-                teacher = self.out / "runs" / TEACHER / "best.safetensors"
-                if not (self.out / f"{TEACHER}.json").exists():
-                    self.failed.append(f"{name} (its teacher, {TEACHER}, is not trained yet)")
+            arguments = [*row.source(str(self.folders[row.data])), "--name", name, *row.options]
+            if row.weights is not None:
+                option, other = row.weights
+                weights = self.out / "runs" / other / "best.safetensors"
+                if not record_file(other).exists() or not weights.exists():
+                    self.failed.append(f"{name} (it needs {weights}, the weights of a finished run)")
                     return
-                options = [str(teacher) if option == TEACHER else option for option in options]
-            arguments = [str(self.data), "--name", name, *RECIPE, *options]
-        log = self.out / f"{name}.log"
-        with log.open("ab") as errors:
+                arguments += [option, str(weights)]
+        with (self.out / f"{name}.log").open("ab") as errors:
             process = subprocess.Popen(
                 [sys.executable, "-m", "ghostnets", "train", *arguments, "--json"],
                 cwd=self.out,
@@ -141,65 +192,136 @@ class Runs:
                 stdout=subprocess.PIPE,
                 stderr=errors,
             )
-            self.running[name] = process
-            result, _ = process.communicate()
+        self.running[name] = process
+        assert process.stdout is not None
+        result = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
         del self.running[name]
+        spent = self.out / f"{name}.cpu"  # a line for each time that it was begun or gone on with
+        with spent.open("a", encoding="utf-8") as file:
+            print(usage.ru_utime + usage.ru_stime, file=file)
         if process.returncode == 0:
-            beside = self.out / f"{name}.part"
-            beside.write_bytes(result)
-            beside.replace(self.out / f"{name}.json")
-            print(f"{name}: {json.loads(result)['evaluation']['top1']}", flush=True)
+            write_record(name, json.loads(result), folder, sum(map(float, spent.read_text().split())))
         elif not self.is_stopping:
             self.failed.append(name)
 
 
-def print_tables(out: Path) -> None:
-    print(f"{processor_name()}; latency: engine, f32, one thread, batch 1, median of 5 blocks in turn\n")
-    for title, rows in (("ratio and cheap kernel", ABLATION), ("family", FAMILY)):
-        found = {
-            name: json.loads((out / f"{name}.json").read_text()) for name in rows if (out / f"{name}.json").exists()
-        }
-        if not found:
+def record_file(name: str) -> Path:
+    return RECORDS / f"{name}.json"
+
+
+def write_record(name: str, result: dict[str, Any], folder: Path, cpu_seconds: float) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    record = {
+        "command": ROWS[name].command,
+        "model": config["recipe"]["model"],
+        "arguments": config["arguments"],
+        "recipe": config["recipe"] | dict.fromkeys(("weights", "teacher")),  # paths; the command has them
+        "image_size": config["preprocessing"]["image_size"],
+        "part": result["part"],
+        "evaluation": result["evaluation"],
+        "best_epoch": result["best_epoch"],
+        "history": result["history"],
+        "cpu_seconds": round(cpu_seconds),
+        "processor": processor_name(),
+        "torch": version("torch"),
+    }
+    RECORDS.mkdir(exist_ok=True)
+    beside = RECORDS / f"{name}.part"
+    beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    beside.replace(record_file(name))
+    print(f"{name}: {record['evaluation']['top1']}", flush=True)
+
+
+def write_document() -> None:
+    """The tables and figures of docs/results.md, from the records."""
+    document = DOCUMENTS / "results.md"
+    text = document.read_text(encoding="utf-8")
+    records = {name: json.loads(record_file(name).read_text()) for name in ROWS if record_file(name).exists()}
+    measured = measure_shipped(records)
+    for title, rows in TABLES.items():
+        before, rest = text.split(BEGIN.format(title))
+        after = rest.split(END.format(title))[1]
+        table = table_of({name: records[name] for name in rows if name in records}, measured)
+        missing = [f"`{name}`" for name in rows if name not in records]
+        note = f"\nNot trained yet: {', '.join(missing)}.\n" if missing else ""
+        text = f"{before}{BEGIN.format(title)}\n\n{table}{note}\n{END.format(title)}{after}"
+    document.write_text(text, encoding="utf-8")
+    draw_ablation(records)
+
+
+def table_of(records: dict[str, Any], measured: dict[str, tuple[float, float, float]]) -> str:
+    lines = [
+        "| run | top-1 (%) | seeds | parameters (M) | MACs (M) | latency (ms) | CPU minutes |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in records:
+        if "-seed" in name:
             continue
-        latencies = measure_latencies({name: out / "runs" / name / "best.safetensors" for name in found})
-        print(f"{title}\n\n| row | top-1 (%) | seeds | parameters (M) | MACs (M) | latency (ms) | hours |")
-        print("| --- | --- | --- | --- | --- | --- | --- |")
-        for name, result in found.items():
-            if "-seed" in name:
-                continue
-            same = [result, *(found[other] for other in found if other.startswith(f"{name}-seed"))]
-            top1 = [100 * each["evaluation"]["top1"] for each in same]
-            spread = f"{min(top1):.2f} to {max(top1):.2f}" if len(top1) > 1 else "1"
-            parameters, macs = costs(out / "runs" / name / "best.safetensors")
-            hours = statistics.mean(each["seconds"] for each in same) / 3600
-            print(
-                f"| {name} | {statistics.mean(top1):.2f} | {spread} | {parameters:.3f} | {macs:.1f} |"
-                f" {latencies[name]:.3f} | {hours:.2f} |"
-            )
-        print()
+        same = with_seeds(name, records)
+        top1 = [100 * each["evaluation"]["top1"] for each in same]
+        spread = f"{len(top1)} ({min(top1):.2f} to {max(top1):.2f})" if len(top1) > 1 else "1"
+        minutes = statistics.mean(each["cpu_seconds"] for each in same) / 60
+        params, macs, latency = measured[name]
+        lines.append(
+            f"| [`{name}`](results/{name}.json) | {statistics.mean(top1):.2f} | {spread} |"
+            f" {params:.3f} | {macs:.1f} | {latency:.3f} | {minutes:.0f} |"
+        )
+    commands = "\n".join(f"    {record['command']}" for record in records.values())
+    return "\n".join([*lines, "", commands, ""])
 
 
-def costs(checkpoint: Path) -> tuple[float, float]:
-    """Millions of parameters and multiply-adds of the network as it is shipped, branches merged."""
-    trained = read_checkpoint(checkpoint)
-    size = trained.preprocessing["image_size"]
-    cost = count(reparameterize(trained.build()), (3, size, size))
-    return cost.params / 1e6, sum(layer.macs for layer in cost.layers) / 1e6
+def with_seeds(name: str, records: dict[str, Any]) -> list[Any]:
+    """The records of a row with every seed."""
+    return [record for other, record in records.items() if other == name or other.startswith(f"{name}-seed")]
 
 
-def measure_latencies(checkpoints: dict[str, Path], blocks: int = 5, runs: int = 200) -> dict[str, float]:
-    """Milliseconds an image, all networks in turn."""
-    x = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
-    sessions = {name: engine.compile(path, threads=1) for name, path in checkpoints.items()}
+def measure_shipped(records: dict[str, Any], blocks: int = 7, runs: int = 200) -> dict[str, tuple[float, float, float]]:
+    """Millions of parameters and multiply-adds, and milliseconds an image, of each network with its branches merged.
+
+    In the engine, float32, one thread, batch 1: the median of blocks of all networks in turn.
+    """
+    costs, sessions, images = {}, {}, {}
+    for name, record in records.items():
+        size = record["image_size"]
+        model = reparameterize(create_model(record["model"], **record["arguments"]).eval())
+        cost = count(model, (record["recipe"]["in_chans"], size, size))
+        costs[name] = cost.params / 1e6, sum(layer.macs for layer in cost.layers) / 1e6
+        sessions[name] = engine.compile(model, threads=1)
+        images[name] = np.random.default_rng(0).random((1, record["recipe"]["in_chans"], size, size), np.float32)
     times: dict[str, list[float]] = {name: [] for name in sessions}
     for _ in range(blocks):
         for name, session in sessions.items():
-            session(x)
+            session(images[name])
             before = time.perf_counter()
             for _ in range(runs):
-                session(x)
+                session(images[name])
             times[name].append((time.perf_counter() - before) / runs)
-    return {name: 1e3 * statistics.median(values) for name, values in times.items()}
+    return {name: (*costs[name], 1e3 * statistics.median(times[name])) for name in sessions}
+
+
+def draw_ablation(records: dict[str, Any]) -> None:
+    """Accuracy over the ratio, and over the size of the cheap kernel."""
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True, layout="constrained")
+    ways = {"ratio s (d = 3)": [(s, f"ghost-s{s}-d3") for s in (2, 3, 4, 5)]}
+    ways["cheap kernel d (s = 2)"] = [(d, f"ghost-s2-d{d}") for d in (1, 3, 5, 7)]
+    for axis, (label, rows) in zip(axes, ways.items(), strict=True):
+        for style, names in (("o-", rows), ("s--", [(rows[0][0], TEACHER), (rows[-1][0], TEACHER)])):
+            found = [(x, [100 * r["evaluation"]["top1"] for r in with_seeds(n, records)]) for x, n in names]
+            means = [(x, statistics.mean(top1), top1) for x, top1 in found if top1]
+            if means:
+                spread = [[m - min(t) for _, m, t in means], [max(t) - m for _, m, t in means]]
+                name = "Ghost-ResNet-20" if names is rows else "ResNet-20"
+                axis.errorbar(
+                    *zip(*((x, m) for x, m, _ in means), strict=True), spread, fmt=style, capsize=3, label=name
+                )
+        axis.set_xlabel(label)
+        axis.set_xticks([x for x, _ in rows])
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("top-1 (%), CIFAR-10 as JPEG")
+    axes[0].legend()
+    figure.savefig(DOCUMENTS / "figures" / "results-ablation.png", dpi=150)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 OPTIONS = ["--model", "ghost_resnet20", "--epochs", "40", "--batch-size", "16", "--lr", "0.02", "--drop-rate", "0.1"]
-EPOCHS_BETWEEN = 4  # a kill comes at the latest when so many epochs have passed
 
 
 def main() -> None:
@@ -92,20 +91,19 @@ def compare(work: Path, data: Path, processes: int, kills: int, dice: random.Ran
     before = time.monotonic()
     finish(start(work, data, processes, whole.name))
     seconds = time.monotonic() - before
-    epoch = seconds_of_epoch(whole)
-    startup = max(0.0, seconds - epoch * epochs_of(whole))
+    epoch = seconds / epochs_of(whole)
     done: list[int] = []
-    while len(done) < kills:
+    for moment in sorted(dice.uniform(0, epochs_of(whole)) for _ in range(kills)):
         process = start(work, data, processes, killed.name)
-        try:
-            process.wait(dice.uniform(0, startup + EPOCHS_BETWEEN * epoch))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            done.append(epochs_of(killed))
-        else:
+        while epochs_of(killed) < int(moment) and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(moment % 1 * epoch)  # of a run that stands there already, within its start
+        if process.poll() is not None:
             finish(process)  # an error, or the run came to its end
             break
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        done.append(epochs_of(killed))
     finish(start(work, data, processes, killed.name))
     same = all(equal(tensors(whole, name), tensors(killed, name)) for name in ("best.safetensors", "last.pt"))
     print(
@@ -120,11 +118,6 @@ def epochs_of(run: Path) -> int:
     """Finished epochs."""
     metrics = run / "metrics.csv"
     return max(0, len(metrics.read_text(encoding="utf-8").splitlines()) - 1) if metrics.exists() else 0
-
-
-def seconds_of_epoch(run: Path) -> float:
-    state = sorted(path.stat().st_mtime for path in run.iterdir())
-    return (state[-1] - state[0]) / max(1, epochs_of(run))
 
 
 def tensors(run: Path, name: str) -> dict[str, torch.Tensor]:
