@@ -9,7 +9,9 @@ from pathlib import Path
 
 from ghostnets.errors import StorageError
 
-__all__ = ["write_atomically", "write_text", "write_together"]
+__all__ = ["PARTIAL", "write_atomically", "write_text", "write_together"]
+
+PARTIAL = ".partial"  # ends the names of files that are being written, or were when their process was killed
 
 
 @contextmanager
@@ -26,7 +28,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -62,7 +64,7 @@ def write_together(path: str | os.PathLike[str]) -> Iterator[Path]:
     folder: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent))
         yield folder
         written = sorted(folder.iterdir(), key=lambda file: file.name == target.name)
         for file in written:

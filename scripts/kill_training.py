@@ -11,7 +11,6 @@ compared is every bit of best.safetensors and of the weights in the last state.
 import argparse
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -74,7 +73,6 @@ def start(work: Path, data: Path, processes: int, name: str) -> subprocess.Popen
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        start_new_session=True,
     )
 
 
@@ -101,7 +99,8 @@ def compare(work: Path, data: Path, processes: int, kills: int, dice: random.Ran
         if process.poll() is not None:
             finish(process)  # an error, or the run came to its end
             break
-        os.killpg(process.pid, signal.SIGKILL)
+        # Everything whose command names this folder: torchrun gives its workers sessions of their own.
+        subprocess.run(["pkill", "-KILL", "-f", str(work)], check=True)
         process.communicate()
         done.append(epochs_of(killed))
     finish(start(work, data, processes, killed.name))

@@ -1,6 +1,7 @@
 """What a training run leaves on disk, and how it is found again."""
 
 import csv
+import fcntl
 import io
 import json
 import os
@@ -13,7 +14,7 @@ import torch
 from ghostnets import __version__
 from ghostnets.checkpoints.read import load_pickled
 from ghostnets.errors import CheckpointError, ConfigurationError, RunError
-from ghostnets.files import write_atomically, write_text
+from ghostnets.files import PARTIAL, write_atomically, write_text
 from ghostnets.train.recipe import Recipe
 
 __all__ = ["EpochResult", "RunConfig", "RunFolder"]
@@ -96,14 +97,42 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.result = self.path / "result.json"
         self.report = self.path / "report.html"
+        self._held: int | None = None
 
     def refuse_existing(self) -> None:
-        """Raises RunError where the folder exists and is not empty."""
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        """Raises RunError where the folder exists and holds more than what a killed process did not finish."""
+        if self.path.exists() and not (
+            self.path.is_dir() and all(file.name.endswith(PARTIAL) for file in self.path.iterdir())
+        ):
             raise RunError(
                 f"{self.path} exists already; choose another name (--name),"
                 f" or go on with the run in it: ghostnets train --resume {self.path}"
             )
+
+    def hold(self) -> None:
+        """Keeps other processes from training here, until ``release``; removes what killed ones left unfinished.
+
+        Raises:
+            RunError: Another one does; such as a worker whose torchrun was killed.
+        """
+        self._held = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.release()
+            raise RunError(
+                f"{self.path} is being trained by another process (workers outlive a torchrun that was killed);"
+                " wait for it, or end it."
+            ) from error
+        for file in self.path.iterdir():
+            if file.name.endswith(PARTIAL):  # nobody writes it any more
+                file.unlink()
+
+    def release(self) -> None:
+        """Ends ``hold``; nothing happens where this process did not begin it."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     def holds(self, config: RunConfig) -> bool:
         """Whether the run in the folder is of this very configuration."""

@@ -131,13 +131,21 @@ def _begin(run: RunFolder, config: RunConfig, reporter: Reporter | None) -> Trai
         training = Training(run, config, world, reporter or Reporter())
         training.read_images()
         world.first(lambda: run.create(config))  # not before the images are known to be good
-        return training.run_to_the_end()
+        return _train(training)
 
 
 def _go_on(run: RunFolder, config: RunConfig, world: World, reporter: Reporter | None) -> TrainingResult:
     training = Training(run, config, world, reporter or Reporter())
     training.read_images()
-    return training.run_to_the_end()
+    return _train(training)
+
+
+def _train(training: Training) -> TrainingResult:
+    training.world.first(training.run.hold)
+    try:
+        return training.run_to_the_end()
+    finally:
+        training.run.release()
 
 
 def _require_libraries() -> None:

@@ -9,6 +9,7 @@ from conftest import make_images
 from test_loop import assert_same
 
 from ghostnets.data import find_images, write_shards
+from ghostnets.errors import RunError
 from ghostnets.train import Recipe, Reporter, loop, resume_training, train_model
 
 RECIPE = Recipe(model="ghost_resnet20", epochs=2, batch_size=8, lr=0.02, warmup=0.2, drop_rate=0.3)
@@ -99,3 +100,32 @@ def test_killed_while_shards_are_streamed(small_photos: Path, tmp_path: Path, mo
         resume_training(tmp_path / "parts", reporter=KillAfter(4))
     resume_training(tmp_path / "parts")
     assert_same(tmp_path / "whole", tmp_path / "parts")
+
+
+class ResumedBeside(Reporter):
+    """Somebody resumes the run while it is trained."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sentences: list[str] = []
+
+    def step(self, **_: object) -> None:
+        if not self.sentences:
+            with pytest.raises(RunError) as refused:
+                resume_training(self.folder)
+            self.sentences.append(str(refused.value))
+
+
+def test_a_run_has_one_trainer(small_photos: Path, tmp_path: Path):
+    beside = ResumedBeside(tmp_path / "run")
+    train_model(small_photos, folder=tmp_path / "run", recipe=RECIPE, reporter=beside)
+    assert beside.sentences[0].startswith(f"{tmp_path / 'run'} is being trained by another process")
+    resume_training(tmp_path / "run")  # free again
+
+
+def test_what_a_killed_process_left_unfinished_is_no_obstacle(small_photos: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".config.json.abc.partial").write_bytes(b"{")
+    train_model(small_photos, folder=run, recipe=RECIPE.changed(epochs=1))
+    assert not list(run.glob(".*"))
