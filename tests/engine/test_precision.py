@@ -124,14 +124,14 @@ def test_saved_and_loaded(precision: str, tmp_path: Path, randomize):
 
 
 def test_int8_follows_f32_on_images_of_a_trained_network():
-    """A network that has learnt: clothes of the embedded set, 60 steps."""
+    """A network that has learnt: clothes of the embedded set, 200 steps."""
     images = FashionMnist().load(Preprocessing(28, 28, (0.449,), (0.226,)))
     pixels = images.train.pixels[:2000, 0, :, :, None].contiguous()
     x = (pixels.float() / 255 - 0.449).permute(0, 3, 1, 2) / 0.226
     labels = images.train.labels[:2000]
     model = create_model("ghostnet_050", num_classes=10, in_chans=1, width=0.25, small_input=True)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    for step in range(60):
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+    for step in range(200):
         chosen = slice(step * 32 % 1984, step * 32 % 1984 + 32)
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x[chosen]), labels[chosen]).backward()
