@@ -165,6 +165,47 @@ def broken_http(dice: random.Random) -> bytes:
     )
 
 
+def question(dice: random.Random) -> bytes:
+    """To the ghost explorer, of a layer that is there or is not."""
+    picture = base64.b64encode(image(dice)).decode()
+    layer = dice.choice(["blocks.0.0.ghost1", "", "a" * 100_000, "..", "\0", "blocks.0.0"])
+    off = dice.choice(
+        [
+            {layer: None},
+            {layer: [-1]},
+            {layer: [0, 10**30]},
+            {layer: list(range(10_000))},
+            {layer: [[]]},
+            [],
+            "all",
+            None,
+        ]
+    )
+    bodies = [
+        {"image": picture, "layer": layer},
+        {"image": picture, "off": off},
+        {"image": picture, "off": off, "fill": "ones", "top": 10**400},
+        {"image": picture[: dice.randrange(len(picture))], "off": {}, "top": dice.choice([0, -1, 100, 101, "5", None])},
+        {"image": None, "layer": None, "off": {str(number): number for number in range(20_000)}},
+        [picture],
+    ]
+    path = dice.choice(["/v1/explain/maps", "/v1/explain/without", "/v1/explain/cost", "/v1/explain/"])
+    content = json.dumps(dice.choice(bodies)).encode()
+    return http("application/json", content[: dice.choice([None, dice.randrange(len(content))])], path)
+
+
+def many_values(dice: random.Random) -> bytes:
+    """JSON in which every byte is a mistake of its own."""
+    path, begin, value, end = dice.choice(
+        [
+            ("/v1/predict", b'{"images": [', b"0,", b"0]}"),
+            ("/v1/explain/without", b'{"image": "", "off": {"a": [', b"[],", b"[]]}}"),
+            ("/v1/explain/maps", b"{", b'"a":{},', b'"a": 0}'),
+        ]
+    )
+    return http("application/json", begin + value * dice.choice([10_000, 2_000_000]) + end, path)
+
+
 def huge_head(dice: random.Random) -> bytes:
     length = dice.choice([33_000, 200_000, 1_000_000])
     return dice.choice(
@@ -195,5 +236,6 @@ WHOLE: list[Callable[[random.Random], bytes]] = [
     broken_json,
     broken_form,
     broken_http,
+    question,
 ]
-RARE: list[Callable[[random.Random], bytes]] = [huge_head, too_large]
+RARE: list[Callable[[random.Random], bytes]] = [huge_head, too_large, many_values]

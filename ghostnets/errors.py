@@ -58,6 +58,7 @@ class UnknownNameError(ConfigurationError, LookupError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
+        name = name if len(name) <= 200 else f"{name[:200]}..."  # it may come from anyone
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(names)}."
         super().__init__(f"there is no {kind} named {name!r}; {hint}")

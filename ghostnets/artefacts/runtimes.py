@@ -16,6 +16,7 @@ SUFFIXES = {
     ".onnx": "onnx",
     ".xml": "openvino",
     ".pte": "executorch",
+    ".tflite": "litert",
     ".pt2": "torch_export",
     ".safetensors": "checkpoint",
 }
@@ -29,6 +30,7 @@ def open_artefact(path: str | os.PathLike[str], *, threads: int | None = None) -
     ``.onnx``               ONNX Runtime                                                loads no torch
     ``.xml``                OpenVINO; the weights stand beside it, in ``.bin``          loads no torch
     ``.pte``                ExecuTorch
+    ``.tflite``             LiteRT                                                      loads no torch
     ``.pt2``                ``torch.export``
     ``.safetensors``        a checkpoint: the engine, where it is built and knows the
                             network, or torch

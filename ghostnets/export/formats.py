@@ -42,6 +42,10 @@ FORMATS = {
     "onnx": Format(".onnx", "onnx", ("onnx", "onnxruntime", "onnxscript"), "export", ("f32", "f16", "int8")),
     "openvino": Format(".xml", "openvino", ("openvino",), "export", ("f32", "f16", "int8")),
     "executorch": Format(".pte", "executorch", ("executorch",), "executorch", takes_any_size=False),
+    "litert": Format(
+        *(".tflite", "litert", ("litert_torch", "ai_edge_quantizer", "ai_edge_litert"), "litert", ("f32", "int8")),
+        takes_any_size=False,
+    ),
     "torch-export": Format(".pt2", "torch_export", ("torch",), "export", ("f32", "f16", "bf16")),
     "engine": Format(
         *(".engine", "engine_plan", ("ghostnets",), "export", ("f32", "bf16", "int8"), ("uint8",), ("logits",)),

@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from ghostnets.errors import ConfigurationError, ImageError
 from ghostnets.serve.explorer_schemas import Cost, Maps, MapsQuestion, Outline, Without, WithoutQuestion
+from ghostnets.serve.json_body import read_json
 from ghostnets.serve.model import Model, Pixels
 from ghostnets.serve.request_error import RequestError
 from ghostnets.serve.schemas import Error
@@ -35,7 +36,6 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     429: {"model": Error, "description": "Too many questions at a time."},
 }
 
-Question = TypeVar("Question", bound=BaseModel)
 T = TypeVar("T")
 
 
@@ -106,7 +106,7 @@ def explorer_router() -> APIRouter:
         model, body = _model(request), await request.body()
 
         def work(explorer: "Explorer") -> Maps:
-            question = _parsed(MapsQuestion, body)
+            question = read_json(MapsQuestion, body)  # in the thread: megabytes of base64 take their time
             return explorer.maps(_pixels(model, question.image), question.layer)
 
         return await exploration.run(model, work)
@@ -117,7 +117,7 @@ def explorer_router() -> APIRouter:
         model, body = _model(request), await request.body()
 
         def work(explorer: "Explorer") -> Without:
-            question = _parsed(WithoutQuestion, body)
+            question = read_json(WithoutQuestion, body)
             return explorer.without(_pixels(model, question.image), question.off, fill=question.fill, top=question.top)
 
         return await exploration.run(model, work)
@@ -142,13 +142,3 @@ def _pixels(model: Model, image: str) -> Pixels:
     except ValueError as error:
         raise ConfigurationError(f"image is no standard base64 ({error}); send the bytes of a file so.") from error
     return model.pixels(content, "the image")
-
-
-def _parsed(question: type[Question], body: bytes) -> Question:
-    """In the thread: megabytes of base64 take their time. Raises ConfigurationError."""
-    try:
-        return question.model_validate_json(body)
-    except ValidationError as error:
-        problems = ((".".join(map(str, entry["loc"])) or "the body", entry["msg"]) for entry in error.errors())
-        reasons = "; ".join(f"{place}: {problem}" for place, problem in problems)
-        raise ConfigurationError(f"{reasons}; /openapi.json lists what is taken.") from error

@@ -9,6 +9,8 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
+from ghostnets.errors import ConfigurationError
+from ghostnets.serve.json_body import read_json
 from ghostnets.serve.request_error import RequestError
 from ghostnets.serve.schemas import ImagesAsJson
 
@@ -72,9 +74,9 @@ def _is_raw(media_type: str) -> bool:
 
 def _from_json(body: bytes, max_images: int) -> list[Upload]:
     try:
-        images = ImagesAsJson.model_validate_json(body).images
-    except ValueError as error:  # pydantic's, of JSON that is none and of JSON of another shape
-        raise RequestError(400, 'the JSON is not {"images": ["base64 of a file", ...]}; send that.') from error
+        images = read_json(ImagesAsJson, body).images
+    except ConfigurationError as error:
+        raise RequestError(400, f'the JSON is not {{"images": ["base64 of a file", ...]}}: {error}') from error
     if len(images) > max_images:
         raise RequestError(413, _too_many(len(images), max_images))
     uploads = []

@@ -88,10 +88,18 @@ class World:
                     dist.broadcast(tensor, src=0)
 
     def parallel(self, model: nn.Module) -> nn.Module:
-        """The network, with gradients that are the means over all processes."""
+        """The network, with gradients that are the means over all processes.
+
+        Normalisation statistics stay each process's own (training does not read them) until ``copy_from_first``.
+        """
         if self.size == 1:
             return model
-        return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+        return DistributedDataParallel(
+            model,
+            device_ids=[self.device] if self.device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
 
 
 @contextmanager

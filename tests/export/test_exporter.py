@@ -130,11 +130,39 @@ def test_engine(tiny: Path, images: Path):
     check(tiny.with_suffix(".engine"), tiny, size=(33, 47))
 
 
+@pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.05), ("int8", 0.15)])
+def test_engine_of_low_precision(tmp_path: Path, images: Path, precision: str, tolerance: float):
+    source = make_checkpoint(tmp_path, "ghostnet_100", width=0.2)
+    report = export_model(source, format="engine", precision=precision, images=images)
+    assert report.description.precision == precision
+    assert TOLERANCES["f32"].mean_difference < report.comparison.mean_difference  # another network, told as such
+    assert not report.comparison.torch_was_loaded
+    check(source.with_suffix(".engine"), source, tolerance=tolerance)
+
+
 def test_executorch(tmp_path: Path, images: Path):
     pytest.importorskip("executorch", reason="ExecuTorch is not in the dev extra")
     source = make_checkpoint(tmp_path, "ghostnetv3_100", width=0.1)
     export_model(source, format="executorch", features=True, images=images)
     check(source.with_suffix(".pte"), source)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("f32", 1e-4), ("int8", 0.15)])
+@pytest.mark.filterwarnings("default")  # the converter's own
+def test_litert(tmp_path: Path, images: Path, precision: str, tolerance: float):
+    pytest.importorskip("litert_torch", reason="LiteRT is not in the dev extra")
+    source = make_checkpoint(tmp_path, "ghostnetv3_100", width=0.1)
+    for input_type, output in (("uint8", "probabilities"), ("float32", "logits")):
+        path = tmp_path / f"{output}.tflite"
+        options = {"input": input_type, "output": output, "images": images, "features": True}
+        report = export_model(source, path, format="litert", precision=precision, **options)
+        assert not report.comparison.torch_was_loaded
+        check(path, source, tolerance=tolerance)
+    content = path.read_bytes()
+    for damaged in (b"", content[: len(content) // 2], content[:-200], content[200:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ArtefactError, match=r"logits.tflite cannot be used: LiteRT refuses it"):
+            open_artefact(path)
 
 
 def test_int8_of_onnx(tmp_path: Path, images: Path):

@@ -1,4 +1,4 @@
-"""A small network as a plan of the engine, image files, and a service in a process of its own."""
+"""A small network as a plan of the engine and as a checkpoint, image files, and a service in a process of its own."""
 
 import http.client
 import io
@@ -15,14 +15,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from conftest import enliven
 from PIL import Image
 
 import ghostnets
 from ghostnets import engine
 from ghostnets.artefacts import METADATA_KEY, Description
+from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.data import Preprocessing
 
 NAMES = ("ant", "bee", "cat")
+PREPROCESSING = Preprocessing(32, 36)  # of the checkpoint
 
 
 def write_plan(path: Path, *, seed: int = 0, names: tuple[str, ...] = NAMES) -> Path:
@@ -35,6 +38,18 @@ def write_plan(path: Path, *, seed: int = 0, names: tuple[str, ...] = NAMES) -> 
     description = Description("ghostnet_100", arguments, names, preprocessing.to_dict(), any_size=True)
     session = engine.compile(network.eval(), threads=1, mean=preprocessing.mean, std=preprocessing.std)
     session.save(path, metadata={METADATA_KEY: description.to_json()})
+    return path
+
+
+def write_checkpoint(path: Path, architecture: str = "ghostnet_100", **arguments: Any) -> Path:
+    """A network for images of 32 pixels, whose answers change where its maps do."""
+    torch.manual_seed(3)
+    arguments |= {"num_classes": len(NAMES)}
+    model = enliven(ghostnets.create_model(architecture, **arguments))
+    with torch.no_grad():
+        for parameter in list(model.parameters())[-2:]:  # of the classifier: small changes of the maps shall be seen
+            parameter *= 30
+    save_checkpoint(path, Checkpoint(architecture, arguments, model.state_dict(), NAMES, PREPROCESSING.to_dict()))
     return path
 
 

@@ -118,6 +118,7 @@ JSON = {"content-type": "application/json"}
         (b'{"images": ["aGk="], "more": 1}', JSON, 400, "the JSON is not"),
         (b'{"images": [1]}', JSON, 400, "the JSON is not"),
         (b"[" * 50_000, JSON, 400, "the JSON is not"),
+        (b'{"images": [' + b"," * 60_000, JSON, 400, "some 60002 values, 50000 are allowed"),
         (b'{"images": ["\\u00e4"]}', JSON, 400, "image 0 is no base64"),
         (b'{"images": ["a"]}', JSON, 400, "image 0 is no base64"),
         (json.dumps({"images": ["aGk="] * 5}).encode(), JSON, 413, "holds 5 images, the limit is 4"),

@@ -6,19 +6,15 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import enliven
-from running_service import encoded
+from running_service import NAMES, PREPROCESSING, encoded, write_checkpoint, write_plan
 
-from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
-from ghostnets.data import Preprocessing
+from ghostnets.checkpoints import read_checkpoint
 from ghostnets.explain import cheap_kernels, ghost_count, ghost_maps, ghost_modules, ghosts_off
 from ghostnets.measure import count
-from ghostnets.models import create_model
 from ghostnets.serve import Settings, create_app
 
 pytest.importorskip("fastapi", reason="the service needs the extra 'serve'")
@@ -26,21 +22,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette says that it would rather have a successor of httpx
     from fastapi.testclient import TestClient
 
-NAMES = ("ant", "bee", "cat")
-PREPROCESSING = Preprocessing(32, 36)
 IMAGE = encoded(1, "PNG")
 IMAGE_AS_TEXT = base64.b64encode(IMAGE).decode()
-
-
-def write_checkpoint(path: Path, architecture: str = "ghostnet_100", **arguments: Any) -> Path:
-    torch.manual_seed(3)
-    arguments |= {"num_classes": len(NAMES)}
-    model = enliven(create_model(architecture, **arguments))
-    with torch.no_grad():
-        for parameter in list(model.parameters())[-2:]:  # of the classifier: small changes of the maps shall be seen
-            parameter *= 30
-    save_checkpoint(path, Checkpoint(architecture, arguments, model.state_dict(), NAMES, PREPROCESSING.to_dict()))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +157,27 @@ def test_a_question_that_is_none_gets_a_sentence(client: TestClient, route: str,
         raise AssertionError(answer.json()["error"])
 
 
+def test_a_question_of_many_values_is_counted_before_it_is_read(client: TestClient):
+    body = b'{"image": "", "off": {"a": [' + b"[]," * 100_000 + b"[]]}}"
+    answer = client.post("/v1/explain/without", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith("the JSON holds some 200005 values, 50000 are allowed")
+
+
+def test_of_many_problems_a_few_are_named(client: TestClient):
+    off = {"a" * 300: 0} | {str(number): 0 for number in range(1000)}
+    answer = client.post("/v1/explain/without", json={"image": "", "off": off})
+    assert answer.status_code == 422
+    assert f"off.{'a' * 196}...; off.0: Input should be" in answer.json()["error"]
+    assert "; and 998 more; /openapi.json" in answer.json()["error"]
+
+
+def test_a_long_name_is_cut(client: TestClient):
+    answer = client.post("/v1/explain/maps", json={"image": IMAGE_AS_TEXT, "layer": "a" * 10_000})
+    assert answer.status_code == 422
+    assert len(answer.json()["error"]) < 1000
+
+
 def test_too_many_questions_wait_for_none(client: TestClient, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("ghostnets.serve.explorer_routes.WAITING", 0)
     answer = client.get("/v1/explain/cost")
@@ -188,3 +192,15 @@ def test_a_network_without_ghosts_says_so(tmp_path: Path):
         "layers": [],
         "absent": "resnet20 has no Ghost modules, so there are no ghosts to explore.",
     }
+
+
+def test_a_plan_says_what_to_serve_instead(tmp_path: Path):
+    path = write_plan(tmp_path / "net.engine")
+    sentence = (
+        "The ghost explorer needs the network in PyTorch; serve the checkpoint itself: ghostnets serve CHECKPOINT."
+    )
+    with TestClient(create_app(path, Settings(threads=1))) as client:
+        assert client.get("/v1/explain").json() == {"layers": [], "absent": sentence}
+        question = {"image": IMAGE_AS_TEXT, "layer": "blocks.0.0.ghost1"}
+        for answer in (client.get("/v1/explain/cost"), client.post("/v1/explain/maps", json=question)):
+            assert (answer.status_code, answer.json()["error"]) == (404, sentence)

@@ -5,16 +5,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from running_service import Process, encoded, write_plan
+from running_service import Process, encoded, write_checkpoint, write_plan
 
 pytest.importorskip("uvicorn", reason="the service needs the extra 'serve'")
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from hostile_requests import attack_all
 
 
-def test_hostile_requests_are_refused_and_right_ones_answered(tmp_path: Path):
-    plan = write_plan(tmp_path / "net.engine")
-    with Process(plan, "--head-timeout=0.5", "--body-timeout=1", "--max-pixels=10_000_000") as service:
+@pytest.mark.parametrize("name", ["net.engine", "net.safetensors"])
+def test_hostile_requests_are_refused_and_right_ones_answered(tmp_path: Path, name: str):
+    path = tmp_path / name
+    if path.suffix == ".engine":
+        write_plan(path)
+    else:  # the ghost explorer answers as well
+        write_checkpoint(path, width=0.1)
+    with Process(path, "--head-timeout=0.5", "--body-timeout=1", "--max-pixels=10_000_000") as service:
         found = asyncio.run(attack_all(service.port, range(300), clients=32))
         assert sum(found.values()) == 300
         statuses = {status for _, status in found}

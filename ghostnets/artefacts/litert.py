@@ -1,0 +1,57 @@
+"""A file of LiteRT (TensorFlow Lite). Loads no torch."""
+
+import os
+import threading
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ghostnets.artefacts.artefact import Array, Artefact
+from ghostnets.artefacts.description import METADATA_KEY, Description
+from ghostnets.errors import ArtefactError, require
+
+__all__ = ["LiteRTArtefact", "open_file"]
+
+
+class LiteRTArtefact(Artefact):
+    """The file takes one image at a time, as its memory is laid out beforehand; calls from several threads queue."""
+
+    kind = "litert"
+
+    def __init__(self, path: Path, description: Description, interpreter: Any, threads: int) -> None:
+        super().__init__(path, description, f"litert {version('ai-edge-litert')}")
+        self.interpreter, self.threads = interpreter, threads
+        self.lock = threading.Lock()
+        self.input = interpreter.get_input_details()[0]["index"]
+        self.outputs = [output["index"] for output in interpreter.get_output_details()]
+
+    def copy(self) -> "LiteRTArtefact":
+        """The file, loaded again."""
+        return open_file(self.path, self.threads)
+
+    def _run(self, x: npt.NDArray[Any]) -> tuple[Array, ...]:
+        rows = []
+        with self.lock:
+            for image in x:
+                self.interpreter.set_tensor(self.input, image[None])
+                self.interpreter.invoke()
+                rows.append([self.interpreter.get_tensor(index) for index in self.outputs])
+        return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
+
+
+def open_file(path: Path, threads: int | None) -> LiteRTArtefact:
+    """As ``open_artefact``."""
+    litert = require("ai_edge_litert.interpreter", extra="litert")
+    threads = threads or len(os.sched_getaffinity(0))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            text = archive.read(METADATA_KEY).decode()
+        interpreter = litert.Interpreter(str(path), num_threads=threads)
+        interpreter.allocate_tensors()
+    except (KeyError, OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
+        raise ArtefactError(f"LiteRT refuses it ({str(error).splitlines()[0]}); export it again.") from error
+    return LiteRTArtefact(path, Description.from_metadata({METADATA_KEY: text}), interpreter, threads)
