@@ -3,8 +3,9 @@
     python benchmarks/training_processes.py
 
 ``ghostnets train`` and ``torchrun --nproc-per-node 2 -m ghostnets train`` take turns on the embedded Fashion-MNIST
-subset, with one recipe, so the two processes share each batch. What counts is images a second over the epochs after
-the first, from metrics.csv: reading, averaging of gradients and saving included, imports and evaluation not.
+subset, the latter twice: with the same batch for each process as the single one has, and with that batch shared. What
+counts is images a second over the epochs after the first, from metrics.csv: reading, averaging of gradients and saving
+included, imports and evaluation not.
 
 Needs: pip install 'ghostnets[train]'
 """
@@ -21,9 +22,9 @@ from pathlib import Path
 from ghostnets.measure import processor_name
 
 
-def images_per_second(folder: Path, name: str, processes: int, options: argparse.Namespace) -> float:
+def images_per_second(folder: Path, name: str, processes: int, batch: int, options: argparse.Namespace) -> float:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    recipe = ["--model", options.model, "--batch-size", str(options.batch), "--epochs", str(options.epochs)]
+    recipe = ["--model", options.model, "--batch-size", str(batch), "--epochs", str(options.epochs)]
     command = [*(launcher if processes > 1 else []), "-m", "ghostnets", "train", "--name", name, *recipe]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, *command], cwd=folder, env=environment, check=True, capture_output=True)
@@ -34,18 +35,26 @@ def images_per_second(folder: Path, name: str, processes: int, options: argparse
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="ghostnet_100")
-    parser.add_argument("--batch", type=int, default=128, help="images, of all processes together")
+    parser.add_argument("--batch", type=int, default=128, help="images, of the single process")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     print(f"{options.model}, batches of {options.batch}; {processor_name()}")
-    ratios = []
+    ways = {
+        "one": (1, options.batch),
+        "two, each its batch": (2, 2 * options.batch),
+        "two share it": (2, options.batch),
+    }
+    ratios: dict[str, list[float]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.rounds):
-            one, two = (images_per_second(Path(folder), f"{number}-{n}", n, options) for n in (1, 2))
-            ratios.append(two / (2 * one))
-            print(f"one process {one:.0f}, two {two:.0f} images/s: {ratios[-1]:.3f} of twice one", flush=True)
-    print(f"median {statistics.median(ratios):.3f} of twice one process ({min(ratios):.3f} to {max(ratios):.3f})")
+            rates = {}
+            for way, (processes, batch) in ways.items():
+                rates[way] = images_per_second(Path(folder), f"{number}-{way}", processes, batch, options)
+                ratios[way].append(rates[way] / (2 * rates["one"]))
+                print(f"{way}: {rates[way]:.0f} images/s", flush=True)
+    for way, some in list(ratios.items())[1:]:
+        print(f"{way}: {statistics.median(some):.3f} of twice one process ({min(some):.3f} to {max(some):.3f})")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Artefact(ABC):
     itself, normalisation or softmax, is done here.
 
     Every artefact may be called from several threads. Whether the calls run side by side is the runtime's affair: those
-    of ONNX Runtime and torch do; the engine, OpenVINO and ExecuTorch take them one after the other.
+    of ONNX Runtime and torch do; the engine, OpenVINO, ExecuTorch and LiteRT take them one after the other.
 
     Attributes:
         path: The file.

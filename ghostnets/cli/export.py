@@ -31,8 +31,8 @@ class Export:
     checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
     """best.safetensors of a run."""
     format: str
-    """onnx, openvino, executorch, torch-export or engine; or web: a folder for any static host, with a page that
-    classifies pictures in the browser (f32)."""
+    """onnx, openvino, executorch, litert, torch-export or engine; or web: a folder for any static host, with a page
+    that classifies pictures in the browser (f32)."""
     to: Annotated[Path | None, tyro.conf.arg(metavar="FILE|FOLDER")] = None
     """Write this file; the checkpoint's name with the format's suffix by default, for web a folder web beside it."""
     precision: str = "f32"

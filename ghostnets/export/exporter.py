@@ -41,7 +41,7 @@ def export_model(
 
     The file is run by its runtime in a process of its own, on real images, and compared with the network in eager
     torch, before it takes its name; the report stands beside it, as ``FILE.report.json``. It takes any number of images
-    (ExecuTorch: one), and tells class names, preprocessing, versions and the SHA-256 of the checkpoint.
+    (ExecuTorch and LiteRT: one), and tells class names, preprocessing, versions and the SHA-256 of the checkpoint.
 
     Args:
         checkpoint: A file of this project.

@@ -75,7 +75,9 @@ class Gate:
             columns = slice(part.gate_from, part.gate_from + part.channels)
             total = (self.values.detach()[:, columns] * own + offset[:, columns] * passed).double().sum(1)
             finish_gradient(part, total, norm)
-        return offset, of_parameters
+        # With the strides of the parameters, as autograd's own layers give them: DistributedDataParallel asks for that.
+        like = [torch.empty_like(p).copy_(g) for p, g in zip(self.parameters, of_parameters, strict=True)]
+        return offset, like
 
 
 def _sum(of: Map, beta: Tensor, plain: Tensor, products: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ghostnets.artefacts import open_artefact
 from ghostnets.cli.main import main
-from ghostnets.predict import find_inputs, predict_images, predict_on_ray
+from ghostnets.predict import AnswerFile, Prediction, find_inputs, predict_images, predict_on_ray
 
 ray = pytest.importorskip("ray", reason="Ray is of the extra ray")
 parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow, of the extra parquet")
@@ -69,6 +69,28 @@ def test_the_same_rows_as_a_local_run(tiny_run: Path, images: Path, tmp_path: Pa
     assert tables[0].num_rows == 300
     assert tables[0].schema == tables[1].schema
     assert tables[0].to_pylist() == tables[1].to_pylist()
+
+
+def test_a_run_that_was_stopped_goes_on(tiny_run: Path, images: Path, tmp_path: Path, monkeypatch, capsys):
+    line = ["predict", str(tiny_run / "best.safetensors"), str(images), "--engine"]
+    assert main([*line, "local", "--out", str(tmp_path / "local.parquet")]) == 1
+    write, written = AnswerFile.write, []
+
+    def write_three(file: AnswerFile, batch: list[Prediction]) -> None:
+        write(file, batch)
+        written.append(len(batch))
+        if len(written) == 3:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "ray.parquet"
+    with monkeypatch.context() as patched:
+        patched.setattr(AnswerFile, "write", write_three)
+        assert main([*line, "ray", "--out", str(out)]) == 130
+    assert not out.exists()
+    capsys.readouterr()
+    assert main([*line, "ray", "--out", str(out)]) == 1
+    assert f"going on after {sum(written)} images" in capsys.readouterr().err
+    assert parquet.read_table(out).to_pylist() == parquet.read_table(tmp_path / "local.parquet").to_pylist()
 
 
 def test_a_worker_killed_in_the_middle_changes_nothing(tiny_run: Path, images: Path):
