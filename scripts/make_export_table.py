@@ -1,8 +1,11 @@
 """Makes the table of docs/export.md: every registered network exported, verified, and timed beside eager torch.
 
     python scripts/make_export_table.py RESULTS [--formats onnx openvino] [--only NAME ...] [--images FOLDER]
+    python scripts/make_export_table.py RESULTS --time
+    python scripts/make_export_table.py RESULTS --write
 
-One JSON a network and format in the folder RESULTS; what stands there is not made again, so an interrupted run goes on.
+One file and one JSON a network and format in the folder RESULTS; what stands there is not made again, so an interrupted
+run goes on. ``--time`` takes the times of these files once more, all of them in minutes: for a machine that is quiet.
 Weights are random, with normalisation statistics of real images, so that the answers depend on the image. Images of the
 ImageNet networks are small, as exactness does not depend on their size. ``--write`` puts the table into the document,
 from what RESULTS holds.
@@ -10,18 +13,22 @@ from what RESULTS holds.
 
 import argparse
 import json
-import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from ghostnets.checkpoints import Checkpoint, save_checkpoint
+from ghostnets.artefacts import open_artefact
+from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.data import Preprocessing
 from ghostnets.errors import GhostNetsError
-from ghostnets.export import export_model
+from ghostnets.export import FORMATS, export_model
 from ghostnets.export.images import find_real_images
+from ghostnets.export.verify import times_beside_torch
+from ghostnets.files import write_text
 from ghostnets.models import Network, create_model, list_models, model_entry
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "export.md"
@@ -60,18 +67,34 @@ def make_checkpoint(name: str, path: Path, images: Path | None) -> None:
     save_checkpoint(path, Checkpoint(name, arguments, model.state_dict(), classes, preprocessing.to_dict()))
 
 
-def measure(name: str, format_name: str, images: Path | None) -> dict[str, object]:
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "net.safetensors"
+def measure(name: str, format_name: str, results: Path, images: Path | None) -> dict[str, Any]:
+    source = results / f"{name}.safetensors"
+    if not source.exists():
         make_checkpoint(name, source, images)
-        try:
-            report = export_model(source, format=format_name, images=images)
-        except GhostNetsError as error:
-            return {"network": name, "error": str(error)}
-        return {"network": name, **json.loads(report.to_json())}
+    try:
+        report = export_model(source, exported_file(results, name, format_name), format=format_name, images=images)
+    except GhostNetsError as error:
+        return {"network": name, "error": str(error)}
+    return {"network": name, **json.loads(report.to_json())}
 
 
-def table(results: list[dict[str, object]]) -> str:
+def exported_file(results: Path, name: str, format_name: str) -> Path:
+    return results / f"{name}{FORMATS[format_name].suffix}"
+
+
+def time_again(file: Path, results: Path) -> None:
+    """Puts new times into a record."""
+    record = json.loads(file.read_text(encoding="utf-8"))
+    name, size = record["network"], record["image_sizes"][0]
+    artefact = open_artefact(exported_file(results, name, record["format"]), threads=1)
+    image = np.random.default_rng(0).integers(0, 256, (1, *size, artefact.description.channels), np.uint8)
+    network = read_checkpoint(results / f"{name}.safetensors").build()
+    record["comparison"] |= times_beside_torch(artefact, network, image)
+    write_text(file, json.dumps(record, indent=2))
+    print(name, record["format"], record["comparison"]["times_as_fast"], flush=True)
+
+
+def table(results: list[dict[str, Any]]) -> str:
     """Rows sorted by network; the header names what they were measured on."""
     rows = [
         "| network | format | image | MB | largest difference | same class | ms | times eager torch |",
@@ -83,7 +106,6 @@ def table(results: list[dict[str, object]]) -> str:
             rows.append(f"| `{result['network']}` | {result['format']} | | | {result['error']} | | | |")
             continue
         found = result["comparison"]
-        assert isinstance(found, dict)
         low, middle, high = found["times_as_fast"]
         machines.add((found["runtime"], found["processor"], found["runs"]))
         rows.append(
@@ -93,7 +115,7 @@ def table(results: list[dict[str, object]]) -> str:
         )
     runtimes = ", ".join(sorted({runtime for runtime, _, _ in machines}))
     processors = ", ".join(sorted({processor for _, processor, _ in machines}))
-    versions = results[0]["description"]["versions"]  # type: ignore[index, call-overload]
+    versions = results[0]["description"]["versions"]
     note = f"{len(results)} exports; {runtimes}; torch {versions['torch']}; one thread of an {processors}."
     return "\n".join([note, "", *rows])
 
@@ -105,20 +127,24 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list_models(), metavar="NAME")
     parser.add_argument("--images", type=Path)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin nothing new after so many")
+    parser.add_argument("--time", action="store_true")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     start = time.perf_counter()
     options.results.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    for name in [] if options.write else options.only:
+        for format_name in options.formats:
+            file = options.results / f"{name}-{format_name}.json"
+            if options.time and file.exists():
+                time_again(file, options.results)
+            elif not options.time and not file.exists() and time.perf_counter() - start < options.seconds:
+                result = {**measure(name, format_name, options.results, options.images), "format": format_name}
+                write_text(file, json.dumps(result, indent=2))
+                print(name, format_name, result.get("error", "verified"), flush=True)
     if not options.write:
-        for name in options.only:
-            for format_name in options.formats:
-                file = options.results / f"{name}-{format_name}.json"
-                if not file.exists() and time.perf_counter() - start < options.seconds:
-                    result = {**measure(name, format_name, options.images), "format": format_name}
-                    file.write_text(json.dumps(result, indent=2), encoding="utf-8")
-                    print(name, format_name, result.get("error", "verified"), flush=True)
         return
-    results = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(options.results.glob("*.json"))]
+    results = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(options.results.glob("*-*.json"))]
     text = DOCUMENT.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     DOCUMENT.write_text(f"{before}{BEGIN}\n\n{table(results)}\n\n{END}{after}", encoding="utf-8")

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,10 @@ from ghostnets.artefacts import Artefact, open_artefact
 from ghostnets.errors import ExportError
 from ghostnets.export.report import Comparison
 
-__all__ = ["verify"]
+if TYPE_CHECKING:
+    from ghostnets.models import Network
+
+__all__ = ["times_beside_torch", "verify"]
 
 BATCH = 16
 TIMED_RUNS, TIMED_ROUNDS = 40, 8
@@ -89,7 +92,6 @@ def _compare(
 
     from ghostnets.checkpoints import read_checkpoint
     from ghostnets.data import Preprocessing
-    from ghostnets.measure import Runner, alternate, processor_name, ratio
     from ghostnets.models import Network
 
     torch.set_num_threads(1)
@@ -126,26 +128,47 @@ def _compare(
     scale = max(scales) or 1.0  # a network of one class has one score, which is its mean
     difference = np.concatenate(differences) / scale
 
-    one = images[0][:1]
-    x = prepared(one)
-    runners = {"file": Runner(lambda: artefact(one)), "torch": Runner(torch.inference_mode()(lambda: network(x)))}
-    timings = alternate(runners, runs=TIMED_RUNS, rounds=TIMED_ROUNDS)
-    file, eager = timings["file"], timings["torch"]
     return Comparison(
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
         max_probability_difference=float(max(probabilities)),
         top1_agreement=float(np.concatenate(agreements).mean()),
         max_feature_difference=float(max(feature_differences) / max(feature_scales)) if feature_differences else None,
-        seconds=(file.low, file.median, file.high),
-        torch_seconds=(eager.low, eager.median, eager.high),
-        times_as_fast=ratio(eager, file),
-        runs=file.runs,
         threads=1,
         runtime=artefact.runtime,
         torch_was_loaded=torch_was_loaded,
-        processor=processor_name(),
+        **times_beside_torch(artefact, network, images[0][:1]),
     )
+
+
+def times_beside_torch(artefact: Artefact, network: "Network", image: npt.NDArray[np.uint8]) -> dict[str, Any]:
+    """One image in the file and in eager torch, in turns, each with the threads that it has.
+
+    Args:
+        artefact: The file.
+        network: What it was made from.
+        image: uint8 (1, H, W, C).
+
+    Returns:
+        What a ``Comparison`` says of time, and of what it was taken on.
+    """
+    import torch
+
+    from ghostnets.data import Preprocessing
+    from ghostnets.measure import Runner, alternate, processor_name, ratio
+
+    preprocessing = Preprocessing.from_dict(artefact.description.preprocessing)
+    x = preprocessing.normalize(torch.from_numpy(image).permute(0, 3, 1, 2))
+    runners = {"file": Runner(lambda: artefact(image)), "torch": Runner(torch.inference_mode()(lambda: network(x)))}
+    timings = alternate(runners, runs=TIMED_RUNS, rounds=TIMED_ROUNDS)
+    file, eager = timings["file"], timings["torch"]
+    return {
+        "seconds": (file.low, file.median, file.high),
+        "torch_seconds": (eager.low, eager.median, eager.high),
+        "times_as_fast": ratio(eager, file),
+        "runs": file.runs,
+        "processor": processor_name(),
+    }
 
 
 def _softmax(logits: Array) -> Array:
