@@ -132,20 +132,24 @@ def test_killed_and_started_again(plan: Path, tmp_path: Path):
         Image.fromarray(generator.integers(0, 256, (20, 24, 3), np.uint8)).save(tmp_path / "x" / f"{index:03}.png")
     (tmp_path / "x" / "123.png").write_bytes(b"x")
     code = (
-        "import sys, time, ghostnets.predict.answer_file as file\n"
+        "import os, sys, time, ghostnets.predict.answer_file as file\n"
         "from ghostnets.cli.main import main\n"
         "file.PART_SECONDS = -1\n"
         "write = file.AnswerFile.write\n"
-        "file.AnswerFile.write = lambda self, answers: (time.sleep(0.01), write(self, answers))\n"
+        "waits = iter([0.01] * int(os.environ['QUICK']) + [60] * 100)\n"  # so that it never ends before it is killed
+        "file.AnswerFile.write = lambda self, answers: (time.sleep(next(waits)), write(self, answers))\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, "predict", str(plan), str(tmp_path / "x"), "--out"]
-    assert subprocess.run([*command, str(tmp_path / "whole.csv")], capture_output=True, check=False).returncode == 1
+    undisturbed = os.environ | {"QUICK": "100"}
+    whole = subprocess.run([*command, str(tmp_path / "whole.csv")], env=undisturbed, capture_output=True, check=False)
+    assert whole.returncode == 1
     out, manifest = tmp_path / "a.csv", tmp_path / "a.csv.partial" / "manifest.json"
     parts = 0
     for kind in (signal.SIGKILL, signal.SIGINT):
-        process = subprocess.Popen([*command, str(out)], stderr=subprocess.PIPE, text=True)
-        wanted = parts + int(generator.integers(1, 6))
+        more = int(generator.integers(1, 6))
+        wanted, environment = parts + more, os.environ | {"QUICK": str(more + 1)}
+        process = subprocess.Popen([*command, str(out)], env=environment, stderr=subprocess.PIPE, text=True)
         while parts < wanted and process.poll() is None:
             parts = len(json.loads(manifest.read_text())["parts"]) if manifest.exists() else 0
             time.sleep(0.003)
@@ -154,7 +158,7 @@ def test_killed_and_started_again(plan: Path, tmp_path: Path):
         assert process.returncode == (-signal.SIGKILL if kind == signal.SIGKILL else 130), (seed, error)
         assert not out.exists()
         parts = len(json.loads(manifest.read_text())["parts"])
-    last = subprocess.run([*command, str(out)], capture_output=True, text=True, check=False)
+    last = subprocess.run([*command, str(out)], env=undisturbed, capture_output=True, text=True, check=False)
     assert (last.returncode, "going on after" in last.stderr) == (1, True), (seed, last.stderr)
     assert "1 of 240 images have no answer" in last.stderr
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes(), seed
