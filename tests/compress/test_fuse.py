@@ -59,6 +59,12 @@ def test_v3_fused_counts_and_outputs_are_those_of_timm(width: str, randomize):
             torch.testing.assert_close(merged(x), expected, rtol=0, atol=atol)
 
 
+def test_v3_fused_is_v2_fused():
+    """docs/results.md compares the two to tell what the branches bring."""
+    v2, v3 = (fuse(create_model(f"ghostnet{version}_100", width=0.2).eval()) for version in ("v2", "v3"))
+    assert [(n, p.shape) for n, p in v2.named_parameters()] == [(n, p.shape) for n, p in v3.named_parameters()]
+
+
 @pytest.mark.parametrize("ratio", [1, 2, 3, 4])
 @pytest.mark.parametrize("out_channels", [6, 7, 17])
 @pytest.mark.parametrize(("kernel_size", "cheap", "stride"), [(1, 3, 1), (3, 5, 2), (3, 1, 2)])
