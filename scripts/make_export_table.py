@@ -85,6 +85,8 @@ def exported_file(results: Path, name: str, format_name: str) -> Path:
 def time_again(file: Path, results: Path) -> None:
     """Puts new times into a record."""
     record = json.loads(file.read_text(encoding="utf-8"))
+    if "error" in record:
+        return
     name, size = record["network"], record["image_sizes"][0]
     artefact = open_artefact(exported_file(results, name, record["format"]), threads=1)
     image = np.random.default_rng(0).integers(0, 256, (1, *size, artefact.description.channels), np.uint8)
@@ -120,6 +122,13 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join([note, "", *rows])
 
 
+def write_table(results: Path) -> None:
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(results.glob("*-*.json"))]
+    text = DOCUMENT.read_text(encoding="utf-8")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{table(records)}\n\n{END}{after}", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
@@ -132,8 +141,11 @@ def main() -> None:
     options = parser.parse_args()
     start = time.perf_counter()
     options.results.mkdir(parents=True, exist_ok=True)
+    if options.write:
+        write_table(options.results)
+        return
     torch.set_num_threads(1)
-    for name in [] if options.write else options.only:
+    for name in options.only:
         for format_name in options.formats:
             file = options.results / f"{name}-{format_name}.json"
             if options.time and file.exists():
@@ -142,12 +154,6 @@ def main() -> None:
                 result = {**measure(name, format_name, options.results, options.images), "format": format_name}
                 write_text(file, json.dumps(result, indent=2))
                 print(name, format_name, result.get("error", "verified"), flush=True)
-    if not options.write:
-        return
-    results = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(options.results.glob("*-*.json"))]
-    text = DOCUMENT.read_text(encoding="utf-8")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{table(results)}\n\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

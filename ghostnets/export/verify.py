@@ -22,6 +22,9 @@ from ghostnets.errors import ExportError
 from ghostnets.export.report import Comparison
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ghostnets.data import Preprocessing
     from ghostnets.models import Network
 
 __all__ = ["times_beside_torch", "verify"]
@@ -102,16 +105,15 @@ def _compare(
     taken: list[torch.Tensor] = []
     hook = classifier.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
 
-    def prepared(some: npt.NDArray[np.uint8]) -> torch.Tensor:
-        return preprocessing.normalize(torch.from_numpy(some).permute(0, 3, 1, 2))
-
     gives_probabilities = artefact.description.output == "probabilities"
     differences, scales, agreements, probabilities = [], [], [], []
     feature_differences, feature_scales = [], []
     for some, (scores, features) in zip(images, answers, strict=True):
         taken.clear()
         with torch.inference_mode():
-            logits = torch.cat([network(prepared(some[i : i + BATCH])) for i in range(0, len(some), BATCH)]).numpy()
+            logits = torch.cat(
+                [network(_prepared(preprocessing, some[i : i + BATCH])) for i in range(0, len(some), BATCH)]
+            ).numpy()
         expected = _softmax(logits)
         got = scores if gives_probabilities else _softmax(scores)
         right = _centered(np.log(expected.clip(LEAST_PROBABILITY)) if gives_probabilities else logits)
@@ -158,7 +160,7 @@ def times_beside_torch(artefact: Artefact, network: "Network", image: npt.NDArra
     from ghostnets.measure import Runner, alternate, processor_name, ratio
 
     preprocessing = Preprocessing.from_dict(artefact.description.preprocessing)
-    x = preprocessing.normalize(torch.from_numpy(image).permute(0, 3, 1, 2))
+    x = _prepared(preprocessing, image)
     runners = {"file": Runner(lambda: artefact(image)), "torch": Runner(torch.inference_mode()(lambda: network(x)))}
     timings = alternate(runners, runs=TIMED_RUNS, rounds=TIMED_ROUNDS)
     file, eager = timings["file"], timings["torch"]
@@ -169,6 +171,13 @@ def times_beside_torch(artefact: Artefact, network: "Network", image: npt.NDArra
         "runs": file.runs,
         "processor": processor_name(),
     }
+
+
+def _prepared(preprocessing: "Preprocessing", images: npt.NDArray[np.uint8]) -> "Tensor":
+    """What the network takes."""
+    import torch
+
+    return preprocessing.normalize(torch.from_numpy(images).permute(0, 3, 1, 2))
 
 
 def _softmax(logits: Array) -> Array:
