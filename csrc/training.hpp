@@ -94,6 +94,21 @@ struct Depthwise {
     T* weight_gradient;
 };
 
+// Several depthwise filters over one map, each with its own normalisation: z_f = filter_f * x, and the map under the middle of
+// the filter as one more. See training_branches.hpp.
+template <class T>
+struct Branches {
+    int threads, images, height, width, channels, kernel, stride, filters;
+    const T* x;        // [images][height][width][channels]
+    const T* weights;  // [filters][channels][kernel][kernel]
+    double* moments;   // forward: [2][filters + 1][channels], sums of z and of its squares
+    const T* d;        // backward: of the sum of the branches, at the size of the output
+    const T* merged;   // [channels][kernel][kernel], the filter that leads from x to this sum
+    const T *slopes, *offsets;  // [filters + 1][channels]: what the statistics add to the gradient of z is slope z + offset
+    T* out;                     // the gradient of x
+    T* weight_gradients;        // as weights: the sums of slope z + offset with x alone
+};
+
 // out = parts side by side, activated, + residual.
 template <class T>
 struct Join {
@@ -126,6 +141,8 @@ struct Kernels {
     void (*pointwise_backward)(const Pointwise<T>&);
     void (*depthwise_forward)(const Depthwise<T>&);
     void (*depthwise_backward)(const Depthwise<T>&);
+    void (*branch_moments)(const Branches<T>&);
+    void (*branch_gradient)(const Branches<T>&);
     void (*join)(const Join<T>&);
     void (*sums)(const Sums<T>&);
     void (*image_sums)(const ImageSums<T>&);

@@ -58,6 +58,13 @@ Target<T> target(nb::handle v) {  // out, add, add_stride, add_gate, add_offset,
             address<const T>(v[4]), nb::cast<std::ptrdiff_t>(v[5]), norm_gradient<T>(v[6]),         address<T>(v[7])};
 }
 
+template <class T>
+Branches<T> branches(int threads, nb::tuple shape, std::uintptr_t x, std::uintptr_t weights) {
+    int v[7];
+    for (int i = 0; i < 7; ++i) v[i] = nb::cast<int>(shape[i]);
+    return {threads, v[0], v[1], v[2], v[3], v[4], v[5], v[6], reinterpret_cast<const T*>(x), reinterpret_cast<const T*>(weights)};
+}
+
 template <class Op>
 void set_parts(Op& op, nb::tuple parts) {
     for (nb::handle v : parts) op.parts[op.part_count++] = part<std::remove_const_t<std::remove_pointer_t<decltype(op.weight)>>>(v);
@@ -113,6 +120,23 @@ void define(nb::module_& module, const char* suffix, Kernels<T> InstructionSet::
                    for (int i = 0; i < op.part_count; ++i) op.targets[i] = target<T>(targets[i]);
                    op.weight_gradient = reinterpret_cast<T*>(weight_gradient);
                    run(&Kernels<T>::depthwise_backward, op);
+               });
+    // shape: images, height, width, channels, kernel, stride, filters; moments in double
+    module.def(name("branch_moments").c_str(),
+               [run](int threads, nb::tuple shape, std::uintptr_t x, std::uintptr_t weights, std::uintptr_t moments) {
+                   Branches<T> op = branches<T>(threads, shape, x, weights);
+                   op.moments = reinterpret_cast<double*>(moments);
+                   run(&Kernels<T>::branch_moments, op);
+               });
+    module.def(name("branch_gradient").c_str(),
+               [run](int threads, nb::tuple shape, std::uintptr_t x, std::uintptr_t weights, std::uintptr_t d,
+                     std::uintptr_t merged, std::uintptr_t slopes, std::uintptr_t offsets, std::uintptr_t out,
+                     std::uintptr_t weight_gradients) {
+                   Branches<T> op = branches<T>(threads, shape, x, weights);
+                   op.d = reinterpret_cast<const T*>(d), op.merged = reinterpret_cast<const T*>(merged);
+                   op.slopes = reinterpret_cast<const T*>(slopes), op.offsets = reinterpret_cast<const T*>(offsets);
+                   op.out = reinterpret_cast<T*>(out), op.weight_gradients = reinterpret_cast<T*>(weight_gradients);
+                   run(&Kernels<T>::branch_gradient, op);
                });
     module.def(name("join").c_str(), [run](int threads, int pixels, nb::tuple parts, nb::object residual, std::uintptr_t out) {
         Join<T> op{threads, pixels, pixels};

@@ -8,10 +8,13 @@ namespace ghostnets::GHOSTNETS_ISA {
 
 constexpr int kChunk = 64;  // channels at a time
 
-// P pixels of an output row of one vector of channels; rows[dy] is null where the map ends.
-template <class T, int K, int S, int P>
+// P pixels of an output row of one vector of channels; rows[dy] is null where the map ends. Add: to what stands there.
+template <class T, int K, int S, int P, bool Add>
 inline void filter_tile(const T* const* rows, const T* weights, int stride, T* out) {
     Vector<T> sums[P] = {};
+    if (Add)
+#pragma GCC unroll 7
+        for (int p = 0; p < P; ++p) sums[p] = get(out + p * stride);
 #pragma GCC unroll 5
     for (int dy = 0; dy < K; ++dy) {
         if (!rows[dy]) continue;
@@ -26,26 +29,26 @@ inline void filter_tile(const T* const* rows, const T* weights, int stride, T* o
     for (int p = 0; p < P; ++p) put(out + p * stride, sums[p]);
 }
 
-template <class T, int K, int S, int P>
+template <class T, int K, int S, int P, bool Add>
 inline int filter_tiles(const T* const* rows, const T* weights, int stride, T* out, int x, int width) {
     for (; x + P <= width; x += P) {
         const T* at[K];
         for (int dy = 0; dy < K; ++dy) at[dy] = rows[dy] ? rows[dy] + std::ptrdiff_t(x) * S * stride : nullptr;
-        filter_tile<T, K, S, P>(at, weights, stride, out + std::ptrdiff_t(x) * stride);
+        filter_tile<T, K, S, P, Add>(at, weights, stride, out + std::ptrdiff_t(x) * stride);
     }
     return x;
 }
 
 // A row of outputs of `stride` channels (whole vectors).
-template <class T, int K, int S>
+template <class T, int K, int S, bool Add = false>
 void filter_row(const T* const* rows, const T* weights, int stride, T* out, int width) {
     for (int c = 0; c < stride; c += kLanes<T>) {
         const T* at[K];
         for (int dy = 0; dy < K; ++dy) at[dy] = rows[dy] ? rows[dy] + c : nullptr;
-        int x = filter_tiles<T, K, S, 7>(at, weights + c, stride, out + c, 0, width);
-        x = filter_tiles<T, K, S, 4>(at, weights + c, stride, out + c, x, width);
-        x = filter_tiles<T, K, S, 2>(at, weights + c, stride, out + c, x, width);
-        filter_tiles<T, K, S, 1>(at, weights + c, stride, out + c, x, width);
+        int x = filter_tiles<T, K, S, 7, Add>(at, weights + c, stride, out + c, 0, width);
+        x = filter_tiles<T, K, S, 4, Add>(at, weights + c, stride, out + c, x, width);
+        x = filter_tiles<T, K, S, 2, Add>(at, weights + c, stride, out + c, x, width);
+        filter_tiles<T, K, S, 1, Add>(at, weights + c, stride, out + c, x, width);
     }
 }
 
@@ -210,7 +213,7 @@ void depthwise_backward_as(const Depthwise<T>& op, int channels, double* sums, T
             if (current != task / op.images) {
                 flush();
                 chunk = find_chunk(op, current = task / op.images);
-                chunk_weights(op, chunk, true, weights);
+                if (op.targets[chunk.part].out) chunk_weights(op, chunk, true, weights);
                 clear(weight_sums, kSize * kChunk);
                 clear(inputs, (2 * K + 1) * row);
             }

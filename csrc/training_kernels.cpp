@@ -1,4 +1,5 @@
 // The training kernels of one instruction set; compiled once for each, with the flags of CMakeLists.txt.
+#include "training_branches.hpp"
 #include "training_depthwise.hpp"
 #include "training_pointwise.hpp"
 
@@ -67,7 +68,8 @@ void image_sums(const ImageSums<T>& op) {
 
 template <class T>
 constexpr Kernels<T> kKernels{pointwise_forward<T>,  pointwise_backward<T>, depthwise_forward<T>, depthwise_backward<T>,
-                              join<T>,               sums<T>,               image_sums<T>};
+                              branch_moments<T>,     branch_gradient<T>,    join<T>,              sums<T>,
+                              image_sums<T>};
 
 }  // namespace ghostnets::GHOSTNETS_ISA
 

@@ -103,6 +103,40 @@ Values<T> run(const Kernels<T>& kernels, unsigned seed) {
     return all;
 }
 
+// Branches of a depthwise convolution, forwards and backwards.
+template <class T>
+Values<T> run_branches(const Kernels<T>& kernels, unsigned seed) {
+    std::mt19937 random(seed);
+    const auto size = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
+    Branches<T> op{size(1, 3), size(1, 4), size(1, 12), size(1, 19), size(1, 150), size(0, 1) ? 3 : 5, size(1, 2), size(1, 3)};
+    const std::size_t channels = op.channels, pixels = std::size_t(op.images) * op.height * op.width;
+    const std::size_t small = std::size_t(op.images) * ((op.height - 1) / op.stride + 1) * ((op.width - 1) / op.stride + 1);
+    const std::size_t filter = channels * op.kernel * op.kernel;
+    const Values<T> x = random_values<T>(random, pixels * channels), weights = random_values<T>(random, op.filters * filter);
+    const Values<T> d = random_values<T>(random, small * channels), merged = random_values<T>(random, filter);
+    const Values<T> slopes = random_values<T>(random, (op.filters + 1) * channels);
+    const Values<T> offsets = random_values<T>(random, (op.filters + 1) * channels);
+    std::vector<double> moments(2 * (op.filters + 1) * channels);
+    Values<T> out(x.size()), weight_gradients(weights.size());
+    op.x = x.data(), op.weights = weights.data(), op.moments = moments.data();
+    kernels.branch_moments(op);
+    op.d = d.data(), op.merged = merged.data(), op.slopes = slopes.data(), op.offsets = offsets.data();
+    op.out = out.data(), op.weight_gradients = weight_gradients.data();
+    kernels.branch_gradient(op);
+    Values<T> all(moments.begin(), moments.end());
+    for (const Values<T>* values : {&out, &weight_gradients}) all.insert(all.end(), values->begin(), values->end());
+    return all;
+}
+
+// What came out of all kernels.
+template <class T>
+Values<T> run_all(const Kernels<T>& kernels, unsigned seed) {
+    Values<T> all = run(kernels, seed);
+    const Values<T> more = run_branches(kernels, seed);
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+}
+
 template <class T>
 double difference(const Values<T>& a, const Values<T>& b) {
     double most = 0, largest = 0;
@@ -125,11 +159,11 @@ int main(int, char** arguments) {
 #endif
     double worst = 0;
     for (int seed = 0; seed < networks; ++seed) {
-        const Values<double> wanted = run(kBaseline.full, unsigned(seed));
-        run(kBaseline.single, unsigned(seed));
+        const Values<double> wanted = run_all(kBaseline.full, unsigned(seed));
+        run_all(kBaseline.single, unsigned(seed));
         for (const InstructionSet* set : others) {
-            run(set->single, unsigned(seed));
-            const double own = difference(wanted, run(set->full, unsigned(seed)));
+            run_all(set->single, unsigned(seed));
+            const double own = difference(wanted, run_all(set->full, unsigned(seed)));
             if (!(own <= 1e-8)) {
                 std::printf("case %d: %s differs from the baseline by %g\n", seed, set->name, own);
                 return 1;

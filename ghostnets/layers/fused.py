@@ -5,9 +5,7 @@ ReLU and concatenation each read and write them, forwards and backwards. Here a 
 and sums its statistics on the way; who reads it normalises. ``docs/training_speed.md`` has the figures.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib.util import find_spec
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,56 +24,25 @@ from ghostnets.layers.fused_maps import (
     gradient_of_norm,
     join,
 )
+from ghostnets.layers.fused_switch import is_plain_norm, may_fuse
 
-__all__ = ["applies", "bottleneck", "fused_training"]
-
-_is_on = False
-
-
-@contextmanager
-def fused_training() -> Iterator[None]:
-    """Within it, Ghost bottlenecks in training mode are computed by the fused kernels, where they can be.
-
-    They can where the native part was built and the bottleneck is that of GhostNet V1 (ratio 2, cheap kernels of 3 or
-    5, no dilation, no stochastic depth), its normalisations are in training mode, no module in it has a hook, and the
-    input is float32 or float64 on the CPU, outside of autocast, tracing and compilation. Anything else takes the
-    ordinary way. Results are the same up to rounding. Second derivatives cannot be taken.
-    """
-    global _is_on
-    before, _is_on = _is_on, find_spec("ghostnets.layers._training") is not None
-    try:
-        yield
-    finally:
-        _is_on = before
+__all__ = ["applies", "bottleneck"]
 
 
 def applies(module: Any, x: Tensor) -> bool:
     """Whether ``bottleneck`` computes this module for this input."""
-    if torch.compiler.is_compiling() or not _is_on or not module.training or type(x) is not Tensor:
-        return False
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or x.dim() != 4:
-        return False
-    if torch.is_autocast_enabled("cpu") or torch._C._get_tracing_state() or torch._C._are_functorch_transforms_active():
+    if not may_fuse(module, x):
         return False
     ghosts = (module.ghost1, module.ghost2)
     if any(g.has_surplus or g.ratio != 2 or g.short_conv is not None for g in ghosts):
         return False
-    if type(module.drop_path) is not nn.Identity or _has_hooks(module):
+    if type(module.drop_path) is not nn.Identity:
         return False
     pairs = _pairs(module)
     if not all(_is_simple(conv, norm, x.dtype) for conv, norm in pairs.values()):
         return False
     stride = pairs["conv_dw"][0].stride[0] if "conv_dw" in pairs else 1
     return x.shape[0] * -(-x.shape[2] // stride) * -(-x.shape[3] // stride) > 1  # else normalisation must refuse
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    """Whether a module within this one has a hook, which would not be called."""
-    return any(
-        child._forward_hooks or child._forward_pre_hooks or child._backward_hooks or _has_hooks(child)
-        for child in module._modules.values()
-        if child is not None
-    )
 
 
 def _pairs(module: Any) -> dict[str, tuple[Any, Any]]:
@@ -95,7 +62,7 @@ def _pairs(module: Any) -> dict[str, tuple[Any, Any]]:
 
 def _is_simple(conv: nn.Module, norm: nn.Module, dtype: torch.dtype) -> bool:
     """Whether the kernels know such a convolution and normalisation."""
-    if type(conv) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d or conv.bias is not None:
+    if type(conv) is not nn.Conv2d or conv.bias is not None or not is_plain_norm(norm, dtype):
         return False
     size, stride = conv.kernel_size[0], conv.stride[0]
     if conv.groups == 1:
@@ -104,9 +71,7 @@ def _is_simple(conv: nn.Module, norm: nn.Module, dtype: torch.dtype) -> bool:
         fits = size in (3, 5) and stride in (1, 2) and conv.groups == conv.in_channels == conv.out_channels
     fits = fits and conv.kernel_size[1] == size and conv.stride[1] == stride
     fits = fits and conv.padding == (size // 2, size // 2) and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
-    fits = fits and norm.training and norm.affine and norm.track_running_stats and norm.momentum is not None
-    tensors = (conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    return fits and all(t is not None and t.dtype == dtype and t.is_contiguous() for t in tensors)
+    return fits and conv.weight.dtype == dtype and conv.weight.is_contiguous()
 
 
 def bottleneck(module: Any, x: Tensor) -> Tensor:

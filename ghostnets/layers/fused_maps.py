@@ -9,7 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ConvNorm", "Gradient", "Map", "NormGradient", "Target", "convolve", "convolve_back", "join"]
+__all__ = [
+    "ConvNorm",
+    "Gradient",
+    "Map",
+    "NormGradient",
+    "Target",
+    "convolve",
+    "convolve_back",
+    "gradient_of_filter",
+    "join",
+]
 
 
 @cache
@@ -189,6 +199,18 @@ def convolve_back(
         size, stride = conv.kernel_size[0], conv.stride[0]
         run(threads, count, height, width, parts, addresses[0], size, stride, gradient.native(), wanted, addresses[1])
     return of_weight, gradient.norm.of_gamma, gradient.norm.of_beta
+
+
+def gradient_of_filter(x: Tensor, d: Tensor, kernel_size: int, stride: int) -> Tensor:
+    """(C, K K): the gradient of a depthwise convolution's weight, from x (N, H, W, C) and d (N, H', W', C), dense."""
+    count, height, width, channels = x.shape
+    coefficients = torch.zeros(3, channels, dtype=d.dtype)
+    coefficients[0] = 1  # d is the gradient of the raw map already
+    gradient = (d.data_ptr(), channels, Map(d).native(), 0, coefficients.data_ptr(), channels)
+    out, nowhere = x.new_empty(channels, kernel_size**2), (0, 0, 0, 0, 0, 0, None, 0)
+    run, threads, maps = native("depthwise_backward", x.dtype), torch.get_num_threads(), (Map(x).native(),)
+    run(threads, count, height, width, maps, 0, kernel_size, stride, gradient, (nowhere,), out.data_ptr())
+    return out
 
 
 def join(parts: Sequence[Map], residual: Map | None) -> Tensor:

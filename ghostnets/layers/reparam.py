@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ghostnets.layers import fused_branches
 from ghostnets.layers.conv import fold_batch_norm, norm_arguments
 
 __all__ = ["RepConv", "conv_norm"]
+
+is_scripting = torch.jit.is_scripting  # type: ignore[attr-defined]
 
 
 class RepConv(nn.Module):
@@ -65,6 +68,9 @@ class RepConv(nn.Module):
         self.skip = nn.BatchNorm2d(out_channels) if skip and in_channels == out_channels and stride == 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
+        if not is_scripting():  # noqa: SIM102
+            if fused_branches.applies(self, x):
+                return fused_branches.sum_of_branches(self, x)
         out = self.scale(x) if self.scale is not None else torch.zeros((), dtype=x.dtype, device=x.device)
         if self.skip is not None:
             out = out + self.skip(x)

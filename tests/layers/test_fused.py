@@ -1,17 +1,16 @@
 """The fused kernels against the ordinary layers, which autograd differentiates."""
 
 import copy
-from collections.abc import Iterator
-
 import pytest
 import torch
+from fused_comparison import assert_equal, results
 from torch import Tensor, nn
 
 from ghostnets.layers import GhostBottleneck, fused
-from ghostnets.layers.fused import fused_training
+from ghostnets.layers.fused_switch import fused_training
 from ghostnets.models import create_model
 
-native = pytest.importorskip("ghostnets.layers._training", reason="the native part was not built")
+pytest.importorskip("ghostnets.layers._training", reason="the native part was not built")
 
 #        in, hidden, out, kernel, stride, se,  batch, height, width
 CASES = {
@@ -37,47 +36,6 @@ def block(case: str, dtype: torch.dtype, **options: int) -> tuple[GhostBottlenec
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.normal_(layer.bias)
     return module, torch.randn(batch, c_in, height, width, dtype=dtype) + 0.3
-
-
-def results(module: nn.Module, x: Tensor, *, fuse: bool) -> dict[str, Tensor]:
-    """Output, all gradients and all buffers of a copy of the module."""
-    module, x = copy.deepcopy(module), x.clone().requires_grad_()
-    if fuse:
-        with fused_training():
-            assert fused.applies(module, x)
-            out = module(x)
-        assert type(out.grad_fn).__name__ == "_BottleneckBackward"
-    else:
-        out = module(x)
-    out.backward(torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype))
-    gradients = {f"gradient of {name}": p.grad for name, p in module.named_parameters()}
-    return {"output": out, "gradient of x": x.grad} | gradients | dict(module.named_buffers())
-
-
-def assert_equal(got: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float) -> None:
-    assert got.keys() == wanted.keys()
-    largest = max(v.abs().max().item() for name, v in wanted.items() if name.startswith("gradient"))
-    for name, value in wanted.items():
-        # A bias before a normalisation has the gradient 0, so rounding is held against the largest gradient too.
-        scale = max(value.abs().max().item(), 0.01 * largest if name.startswith("gradient") else 0)
-        assert (got[name].double() - value.double()).abs().max().item() <= tolerance * scale, name
-
-
-@pytest.fixture(params=["avx512", "avx2", "baseline"])
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    best = native.instruction_set()
-    if not native.choose_instruction_set(request.param):
-        pytest.skip(f"this processor has no {request.param}")
-    yield request.param
-    native.choose_instruction_set(best)
-
-
-@pytest.fixture(params=[1, 3])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("isa", "threads")

@@ -1,0 +1,177 @@
+"""The branches of RepConv in one step against the ordinary layers, which autograd differentiates."""
+
+import copy
+
+import pytest
+import torch
+from fused_comparison import assert_equal, results
+from torch import Tensor, nn
+
+from ghostnets.layers import GhostBottleneck, RepConv, fused_branches, fused_training
+
+pytest.importorskip("ghostnets.layers._training", reason="the native part was not built")
+
+#        in, out, kernel, stride, scale, skip, branches,  batch, height, width
+CASES = {
+    "expanding": (12, 40, 1, 1, True, False, 3, 3, 9, 11),
+    "expanding, one branch": (5, 33, 1, 1, False, False, 1, 2, 3, 5),
+    "narrowing": (60, 9, 1, 1, True, False, 3, 3, 9, 11),
+    "narrowing, one pixel an image": (33, 7, 1, 1, False, False, 2, 5, 1, 1),
+    "all branches": (20, 20, 3, 1, True, True, 3, 3, 9, 11),
+    "many chunks": (150, 150, 3, 1, True, True, 2, 4, 5, 4),
+    "identity alone": (9, 9, 3, 1, False, True, 3, 2, 7, 6),
+    "no other": (17, 17, 5, 1, False, False, 2, 2, 6, 13),
+    "wide kernel": (12, 12, 5, 1, True, True, 3, 2, 3, 8),
+    "strided": (24, 24, 3, 2, True, False, 3, 2, 9, 8),
+    "strided, wide kernel": (70, 70, 5, 2, True, False, 3, 2, 11, 14),
+    "strided, one pixel": (16, 16, 5, 2, True, False, 3, 4, 2, 1),
+    "one row": (16, 16, 3, 1, True, True, 3, 4, 1, 30),
+}
+
+
+def layer(case: str, dtype: torch.dtype) -> tuple[RepConv, Tensor]:
+    c_in, c_out, kernel, stride, scale, skip, branches, batch, height, width = CASES[case]
+    groups = 1 if kernel == 1 else c_in
+    options = {"stride": stride, "groups": groups, "branches": branches, "scale": scale, "skip": skip}
+    torch.manual_seed(0)
+    module = RepConv(c_in, c_out, kernel, **options).to(dtype)
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias)
+    return module, torch.randn(batch, c_in, height, width, dtype=dtype) + 0.3
+
+
+@pytest.mark.usefixtures("isa", "threads")
+@pytest.mark.parametrize("case", CASES)
+def test_everything_is_that_of_the_layers(case: str):
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 2e-4)):
+        module, x = layer(case, dtype)
+        assert_equal(results(module, x, fuse=True), results(module, x, fuse=False), tolerance)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_float32_is_as_near_to_float64_as_that_of_the_layers(case: str):
+    module, x = layer(case, torch.float32)
+    truth = results(copy.deepcopy(module).double(), x.double(), fuse=False)
+    got, layers = results(module, x, fuse=True), results(module, x, fuse=False)
+
+    def error(values: dict[str, Tensor]) -> float:
+        return sum((values[n].double() - truth[n]).abs().mean().item() for n in truth if n.startswith("gradient"))
+
+    assert error(got) < 3 * error(layers) + 1e-6
+
+
+@pytest.mark.parametrize("case", ["expanding", "narrowing", "all branches", "strided, wide kernel"])
+def test_the_gradient_is_that_of_differences(case: str):
+    module, x = layer(case, torch.float64)
+    with fused_training():
+        assert torch.autograd.gradcheck(module, x[:, :, :4, :3].clone().requires_grad_(), fast_mode=True)
+
+
+@pytest.mark.parametrize("case", ["expanding", "narrowing", "all branches"])
+def test_a_large_mean_takes_no_digits_from_the_variance(case: str):
+    module, x = layer(case, torch.float32)
+    got, wanted = (results(module, x + 1000, fuse=fuse)["output"] for fuse in (True, False))
+    truth = results(copy.deepcopy(module).double(), x.double() + 1000, fuse=False)["output"]
+    assert (got - truth).abs().max() <= 3 * (wanted - truth).abs().max()
+
+
+@pytest.mark.parametrize("case", ["expanding", "all branches"])
+def test_less_is_kept_for_the_way_back(case: str):
+    module, x = layer(case, torch.float32)
+
+    def kept(*, fuse: bool) -> int:
+        storages: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            if fuse:
+                with fused_training():
+                    out = copy.deepcopy(module)(x.clone().requires_grad_())
+            else:
+                out = copy.deepcopy(module)(x.clone().requires_grad_())
+        assert out.grad_fn is not None
+        return sum(storages.values())
+
+    assert kept(fuse=True) < 0.6 * kept(fuse=False)
+
+
+@pytest.mark.parametrize("case", ["expanding", "narrowing", "strided"])
+def test_results_are_repeatable_and_nan_is_not_hidden(case: str):
+    module, x = layer(case, torch.float32)
+    first, second = (results(module, x, fuse=True) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    x[0, 0, 0, 0] = torch.nan
+    got = results(module, x, fuse=True)
+    assert got["output"].isnan().any()
+    assert got["gradient of x"].isnan().any()
+
+
+def test_it_may_be_gone_back_twice_and_a_change_meanwhile_is_noticed():
+    for case in ("expanding", "narrowing", "all branches"):
+        module, x = layer(case, torch.float64)
+        x = x.requires_grad_() * 1
+        with fused_training():
+            out = module(x)
+        wanted = torch.autograd.grad(out.sum(), x, retain_graph=True)
+        torch.testing.assert_close(torch.autograd.grad(out.sum(), x, retain_graph=True), wanted, rtol=0, atol=0)
+        with torch.no_grad():
+            module.convs[0][0].weight.add_(1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            out.sum().backward()
+
+
+def test_second_derivatives_are_refused():
+    module, x = layer("all branches", torch.float32)
+    x.requires_grad_()
+    with fused_training():
+        (gradient,) = torch.autograd.grad(module(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_who_is_left_to_the_ordinary_way():
+    module, x = layer("all branches", torch.float32)
+    assert not fused_branches.applies(module, x)  # without the context
+    with fused_training():
+        assert fused_branches.applies(module, x)
+        assert not fused_branches.applies(copy.deepcopy(module).eval(), x)
+        assert not fused_branches.applies(module, x.double())
+        assert not fused_branches.applies(module, x[:1, :, :1, :1])  # normalisation refuses a single value
+        assert not fused_branches.applies(module, x[:, :7])  # and the layers have a better sentence for this
+        for change in (
+            lambda m: m.convs[0].register_forward_hook(lambda *_: None),
+            lambda m: m.skip.eval(),
+            lambda m: nn.SyncBatchNorm.convert_sync_batchnorm(m),
+        ):
+            other = copy.deepcopy(module)
+            change(other)
+            assert not fused_branches.applies(other, x)
+        options = {"branches": 2, "scale": False, "skip": False}
+        for other in (
+            RepConv(20, 20, 3, **options),
+            RepConv(20, 20, 3, groups=20, dilation=2, **options),
+            RepConv(20, 20, 7, groups=20, **options),
+            RepConv(20, 40, 3, groups=20, **options),
+            RepConv(20, 20, 1, stride=2, **options),
+            RepConv(20, 20, 1, **options | {"skip": True}),
+        ):
+            assert not fused_branches.applies(other, x)
+
+
+def test_graphs_are_those_of_the_layers():
+    torch.manual_seed(0)
+    module = GhostBottleneck(12, 40, 20, stride=2, branches=3, dfc=True)
+    x = torch.randn(3, 12, 9, 8)
+    wanted = copy.deepcopy(module)(x)
+    with fused_training():
+        for graph in (
+            torch.jit.script(copy.deepcopy(module)),
+            torch.export.export(copy.deepcopy(module), (x,)).module(),
+            torch.compile(copy.deepcopy(module), fullgraph=True, backend="eager"),
+        ):
+            torch.testing.assert_close(graph(x), wanted)
