@@ -8,6 +8,7 @@ memory is that of a process of its own for each, three steps long, without what 
     python benchmarks/training.py                       224 pixels, batch 16, and 32 pixels, batch 128; 2 threads
     python benchmarks/training.py --sizes 224 --batches 16 --peers eager
     python benchmarks/training.py --model ghostnet_050 --peers plain    our own separate layers
+    python benchmarks/training.py --model ghostnetv3_100 --peers eager compile
 
 Needs: pip install 'ghostnets[bench]'
 """
@@ -29,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ghostnets.checkpoints.sources import rename_v3
 from ghostnets.layers import fused_training
 from ghostnets.measure import Runner, alternate, processor_name, ratio
 from ghostnets.models import create_model
@@ -94,7 +96,7 @@ def network(way: str, name: str) -> nn.Module:
     theirs = timm.create_model(name, drop_rate=0.0)
     if way in (OURS, "plain"):
         ours = create_model(name, drop_rate=0.0)
-        ours.load_state_dict(theirs.state_dict())
+        ours.load_state_dict(rename_v3(theirs.state_dict()))
         theirs = ours
     return theirs.to(memory_format=torch.channels_last).train()
 
@@ -139,7 +141,8 @@ def gradients(name: str, size: int, batch: int) -> str:
         with context(way):
             logits = model(x.to(dtype))
         F.cross_entropy(logits, labels).backward()
-        return torch.cat([p.grad.double().flatten() for _, p in sorted(model.named_parameters()) if p.grad is not None])
+        parameters = rename_v3(dict(model.named_parameters()))
+        return torch.cat([p.grad.double().flatten() for _, p in sorted(parameters.items()) if p.grad is not None])
 
     ours, theirs = network(OURS, name), network("eager", name)
     found: list[list[float]] = []

@@ -1,4 +1,4 @@
-// The Python module ghostnets.layers._training. Tensors come as addresses: layers/fused.py holds them and knows their shapes.
+// The Python module ghostnets.layers._training. Tensors come as addresses: layers/fused holds them and knows their shapes.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 

@@ -3,7 +3,7 @@
 from ghostnets.layers.bottleneck import GhostBottleneck
 from ghostnets.layers.conv import ConvBnAct, fold_batch_norm, make_divisible, norm_arguments
 from ghostnets.layers.dfc import DFCGate
-from ghostnets.layers.fused_switch import fused_training
+from ghostnets.layers.fused import fused_training
 from ghostnets.layers.ghost import GhostModule, theoretical_speedup
 from ghostnets.layers.reparam import RepConv
 from ghostnets.layers.squeeze_excite import SqueezeExcite

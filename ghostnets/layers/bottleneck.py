@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from ghostnets.layers import fused
 from ghostnets.layers.conv import make_divisible
+from ghostnets.layers.fused import bottleneck as fused
 from ghostnets.layers.ghost import GhostModule
 from ghostnets.layers.reparam import conv_norm
 from ghostnets.layers.squeeze_excite import SqueezeExcite

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ghostnets.layers import fused_branches
 from ghostnets.layers.conv import fold_batch_norm, norm_arguments
+from ghostnets.layers.fused import branches as fused
 
 __all__ = ["RepConv", "conv_norm"]
 
@@ -69,8 +69,8 @@ class RepConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not is_scripting():  # noqa: SIM102
-            if fused_branches.applies(self, x):
-                return fused_branches.sum_of_branches(self, x)
+            if fused.applies(self, x):
+                return fused.sum_of_branches(self, x)
         out = self.scale(x) if self.scale is not None else torch.zeros((), dtype=x.dtype, device=x.device)
         if self.skip is not None:
             out = out + self.skip(x)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ghostnets.layers.fused_gate import Gate
-from ghostnets.layers.fused_maps import (
+from ghostnets.layers.fused.gate import Gate
+from ghostnets.layers.fused.maps import (
     ConvNorm,
     Gradient,
     Map,
@@ -24,7 +24,7 @@ from ghostnets.layers.fused_maps import (
     gradient_of_norm,
     join,
 )
-from ghostnets.layers.fused_switch import is_plain_norm, may_fuse
+from ghostnets.layers.fused.switch import is_plain_norm, may_fuse
 
 __all__ = ["applies", "bottleneck"]
 

@@ -1,13 +1,15 @@
 """The fused kernels against the ordinary layers, which autograd differentiates."""
 
 import copy
+
 import pytest
 import torch
 from fused_comparison import assert_equal, results
 from torch import Tensor, nn
 
-from ghostnets.layers import GhostBottleneck, fused
-from ghostnets.layers.fused_switch import fused_training
+from ghostnets.layers import GhostBottleneck
+from ghostnets.layers.fused import bottleneck as fused
+from ghostnets.layers.fused import fused_training
 from ghostnets.models import create_model
 
 pytest.importorskip("ghostnets.layers._training", reason="the native part was not built")

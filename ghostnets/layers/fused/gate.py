@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ghostnets.layers.fused_maps import Map, NormGradient, finish_gradient, image_sums
+from ghostnets.layers.fused.maps import Map, NormGradient, finish_gradient, image_sums
 
 __all__ = ["Gate"]
 

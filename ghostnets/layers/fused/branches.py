@@ -1,8 +1,8 @@
 """The branches of a ``RepConv`` as one step of automatic differentiation, for training on a CPU.
 
 The output z_f of a branch is linear in the input, and its normalisation asks for two numbers a channel. Where these are
-known, all branches are one convolution, in training as after it: no branch's map is ever kept. With P pixels and
-r_f = 1 / deviation of z_f::
+known, all branches are one convolution, in training as after it; only where there are few output channels are the
+branches' maps kept. With P pixels and r_f = 1 / deviation of z_f::
 
     out  = sum over f of  s_f (z_f - mean z_f) + beta_f                 s_f = gamma_f r_f
     dz_f = s_f (d - mean d) + slope_f (z_f - mean z_f)                  slope_f = -s_f r_f^2 q_f / P
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ghostnets.layers.fused_branch_ways import way_of
-from ghostnets.layers.fused_switch import is_plain_norm, may_fuse
+from ghostnets.layers.fused.branch_ways import way_of
+from ghostnets.layers.fused.switch import is_plain_norm, may_fuse
 
 __all__ = ["applies", "sum_of_branches"]
 

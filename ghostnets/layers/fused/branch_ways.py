@@ -1,4 +1,4 @@
-"""Three ways to compute parallel branches together: see ``fused_branches``, whose letters are used here."""
+"""Three ways to compute parallel branches together: see ``branches``, whose letters are used here."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ghostnets.layers.fused_maps import gradient_of_filter, native
+from ghostnets.layers.fused.maps import gradient_of_filter, native
 
 __all__ = ["Way", "way_of"]
 

@@ -7,7 +7,8 @@ import torch
 from fused_comparison import assert_equal, results
 from torch import Tensor, nn
 
-from ghostnets.layers import GhostBottleneck, RepConv, fused_branches, fused_training
+from ghostnets.layers import GhostBottleneck, RepConv, fused_training
+from ghostnets.layers.fused import branches as fused
 
 pytest.importorskip("ghostnets.layers._training", reason="the native part was not built")
 
@@ -136,13 +137,13 @@ def test_second_derivatives_are_refused():
 
 def test_who_is_left_to_the_ordinary_way():
     module, x = layer("all branches", torch.float32)
-    assert not fused_branches.applies(module, x)  # without the context
+    assert not fused.applies(module, x)  # without the context
     with fused_training():
-        assert fused_branches.applies(module, x)
-        assert not fused_branches.applies(copy.deepcopy(module).eval(), x)
-        assert not fused_branches.applies(module, x.double())
-        assert not fused_branches.applies(module, x[:1, :, :1, :1])  # normalisation refuses a single value
-        assert not fused_branches.applies(module, x[:, :7])  # and the layers have a better sentence for this
+        assert fused.applies(module, x)
+        assert not fused.applies(copy.deepcopy(module).eval(), x)
+        assert not fused.applies(module, x.double())
+        assert not fused.applies(module, x[:1, :, :1, :1])  # normalisation refuses a single value
+        assert not fused.applies(module, x[:, :7])  # and the layers have a better sentence for this
         for change in (
             lambda m: m.convs[0].register_forward_hook(lambda *_: None),
             lambda m: m.skip.eval(),
@@ -150,7 +151,7 @@ def test_who_is_left_to_the_ordinary_way():
         ):
             other = copy.deepcopy(module)
             change(other)
-            assert not fused_branches.applies(other, x)
+            assert not fused.applies(other, x)
         options = {"branches": 2, "scale": False, "skip": False}
         for other in (
             RepConv(20, 20, 3, **options),
@@ -160,7 +161,7 @@ def test_who_is_left_to_the_ordinary_way():
             RepConv(20, 20, 1, stride=2, **options),
             RepConv(20, 20, 1, **options | {"skip": True}),
         ):
-            assert not fused_branches.applies(other, x)
+            assert not fused.applies(other, x)
 
 
 def test_graphs_are_those_of_the_layers():
