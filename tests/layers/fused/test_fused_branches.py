@@ -126,6 +126,17 @@ def test_it_may_be_gone_back_twice_and_a_change_meanwhile_is_noticed():
             out.sum().backward()
 
 
+@pytest.mark.parametrize("case", ["expanding", "narrowing", "all branches"])
+def test_gradients_lie_as_the_weights_do(case: str):
+    """DistributedDataParallel keeps them as views of what it sends, and asks for that."""
+    module, x = layer(case, torch.float32)
+    module = module.to(memory_format=torch.channels_last)
+    with fused_training():
+        assert fused.applies(module, x)
+        module(x).sum().backward()
+    assert all(p.grad is not None and p.grad.stride() == p.stride() for p in module.parameters())
+
+
 def test_second_derivatives_are_refused():
     module, x = layer("all branches", torch.float32)
     x.requires_grad_()
