@@ -1,5 +1,6 @@
 """Three ways to compute parallel branches together: see ``branches``, whose letters are used here."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ def way_of(module: Any) -> "type[Way]":
     return _Expanding if 2 * module.in_channels <= len(module.convs) * module.out_channels else _Narrowing
 
 
-class Way:
+class Way(ABC):
     """How branches are computed together, from their input x (N, H, W, C), dense; asked for in this order.
 
     Attributes:
@@ -31,24 +32,24 @@ class Way:
     pixels: int
     maps: Sequence[Tensor]
 
-    def __init__(self, module: Any, x: Tensor, weights: Sequence[Tensor]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def __init__(self, module: Any, x: Tensor, weights: Sequence[Tensor]) -> None: ...
 
+    @abstractmethod
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of the output of each branch: float64 (F, C_out)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def output(self, scales: Tensor, shift: Tensor) -> Tensor:
         """(N, C_out, H', W'): the sum over f of scales[f] (z_f - mean z_f), + shift."""
-        raise NotImplementedError
 
+    @abstractmethod
     def products(self, d: Tensor, total: Tensor) -> Tensor:
         """q, float64 (F, C_out), from d (N, H', W', C_out) and its sum over all pixels."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gradients(self, d: Tensor, scales: Tensor, slopes: Tensor, offsets: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         """The gradients of x and of each weight, where dz_f = scales[f] d + slopes[f] z_f + offsets[f]."""
-        raise NotImplementedError
 
 
 class _Expanding(Way):
