@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -38,6 +39,26 @@ def _one_seed_and_one_thread(monkeypatch: pytest.MonkeyPatch):
     torch.manual_seed(0)
     torch.set_num_threads(1)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(params=["avx512", "avx2", "baseline"])
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each instruction set of the fused training kernels that this processor has."""
+    native = import_module("ghostnets.layers._training")
+    best = native.instruction_set()
+    if not native.choose_instruction_set(request.param):
+        pytest.skip(f"this processor has no {request.param}")
+    yield request.param
+    native.choose_instruction_set(best)
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """One thread of torch, and several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
