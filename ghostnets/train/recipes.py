@@ -70,7 +70,7 @@ CIFAR10_FAST = Recipe(
 
     ghostnets train cifar10/ --recipe cifar10-fast
 
-Measured: docs/results.md (82.6 % for Ghost-ResNet-20, images as JPEG, two seeds).
+Measured: docs/results.md (82.5 % for Ghost-ResNet-20, images as JPEG, three seeds).
 """
 
 IMAGENET_GHOSTNET = Recipe(
