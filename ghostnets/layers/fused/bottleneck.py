@@ -24,7 +24,7 @@ from ghostnets.layers.fused.maps import (
     gradient_of_norm,
     join,
 )
-from ghostnets.layers.fused.switch import is_plain_norm, may_fuse
+from ghostnets.layers.fused.switch import has_hooks, is_plain_norm, may_fuse
 
 __all__ = ["applies", "bottleneck"]
 
@@ -36,7 +36,7 @@ def applies(module: Any, x: Tensor) -> bool:
     ghosts = (module.ghost1, module.ghost2)
     if any(g.has_surplus or g.ratio != 2 or g.short_conv is not None for g in ghosts):
         return False
-    if type(module.drop_path) is not nn.Identity:
+    if type(module.drop_path) is not nn.Identity or has_hooks(module):
         return False
     pairs = _pairs(module)
     if not all(_is_simple(conv, norm, x.dtype) for conv, norm in pairs.values()):

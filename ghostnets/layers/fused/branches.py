@@ -20,18 +20,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ghostnets.layers.fused.branch_ways import way_of
-from ghostnets.layers.fused.switch import is_plain_norm, may_fuse
+from ghostnets.layers.fused.switch import has_hooks, is_plain_norm, may_fuse
 
 __all__ = ["applies", "sum_of_branches"]
 
 
 def applies(module: Any, x: Tensor) -> bool:
     """Whether ``sum_of_branches`` computes this ``RepConv`` for this input."""
-    if (
-        not may_fuse(module, x)
-        or module.dilation != 1
-        or not all(is_plain_norm(norm, x.dtype) for norm in _norms(module))
-    ):
+    if not may_fuse(module, x) or has_hooks(module) or module.dilation != 1:
+        return False
+    if not all(is_plain_norm(norm, x.dtype) for norm in _norms(module)):
         return False
     if module.groups == 1:
         fits = module.kernel_size == 1 and module.stride == 1 and module.skip is None

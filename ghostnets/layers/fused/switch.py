@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
-__all__ = ["fused_training", "is_plain_norm", "may_fuse"]
+__all__ = ["fused_training", "has_hooks", "is_plain_norm", "may_fuse"]
 
 _is_on = False
 
@@ -31,20 +31,19 @@ def fused_training() -> Iterator[None]:
 
 
 def may_fuse(module: nn.Module, x: Tensor) -> bool:
-    """Whether nothing stands against fusing this module, but perhaps what it is made of."""
+    """Whether nothing stands against fusing this module, but perhaps what it is made of and its hooks."""
     if torch.compiler.is_compiling() or not _is_on or not module.training or type(x) is not Tensor:
         return False
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or x.dim() != 4:
         return False
-    if torch.is_autocast_enabled("cpu") or torch._C._get_tracing_state() or torch._C._are_functorch_transforms_active():
-        return False
-    return not _has_hooks(module)
+    is_traced = torch._C._get_tracing_state() or torch._C._are_functorch_transforms_active()
+    return not is_traced and not torch.is_autocast_enabled("cpu")
 
 
-def _has_hooks(module: nn.Module) -> bool:
+def has_hooks(module: nn.Module) -> bool:
     """Whether a module within this one has a hook, which would not be called."""
     return any(
-        child._forward_hooks or child._forward_pre_hooks or child._backward_hooks or _has_hooks(child)
+        child._forward_hooks or child._forward_pre_hooks or child._backward_hooks or has_hooks(child)
         for child in module._modules.values()
         if child is not None
     )
@@ -53,6 +52,8 @@ def _has_hooks(module: nn.Module) -> bool:
 def is_plain_norm(norm: nn.Module, dtype: torch.dtype) -> bool:
     """Whether the kernels know such a normalisation: in training, with weights and running statistics of this type."""
     if type(norm) is not nn.BatchNorm2d or not norm.training or norm.momentum is None:
+        return False
+    if not norm.affine or not norm.track_running_stats:
         return False
     tensors = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
     return all(t is not None and t.dtype == dtype and t.is_contiguous() for t in tensors)

@@ -158,6 +158,7 @@ def test_who_is_left_to_the_ordinary_way():
         for change in (
             lambda m: m.convs[0].register_forward_hook(lambda *_: None),
             lambda m: m.skip.eval(),
+            lambda m: setattr(m.skip, "track_running_stats", False),
             lambda m: nn.SyncBatchNorm.convert_sync_batchnorm(m),
         ):
             other = copy.deepcopy(module)
