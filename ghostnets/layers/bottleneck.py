@@ -5,20 +5,16 @@ Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020 (arXiv 19
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from ghostnets.layers.conv import make_divisible
 from ghostnets.layers.fused import bottleneck as fused
 from ghostnets.layers.ghost import GhostModule
-from ghostnets.layers.reparam import conv_norm
+from ghostnets.layers.reparam import conv_norm, is_scripting
 from ghostnets.layers.squeeze_excite import SqueezeExcite
 
 __all__ = ["GhostBottleneck"]
-
-# A comment that begins with "type" would be read by TorchScript within the function that uses it.
-is_scripting = torch.jit.is_scripting  # type: ignore[attr-defined]
 
 
 class GhostBottleneck(nn.Module):

@@ -15,6 +15,7 @@ from ghostnets.layers.fused import branches as fused
 
 __all__ = ["RepConv", "conv_norm"]
 
+# A comment that begins with "type" would be read by TorchScript within the function that uses it.
 is_scripting = torch.jit.is_scripting  # type: ignore[attr-defined]
 
 

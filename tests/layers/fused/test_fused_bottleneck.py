@@ -4,7 +4,14 @@ import copy
 
 import pytest
 import torch
-from fused_comparison import assert_equal, results
+from fused_comparison import (
+    assert_a_large_mean_takes_no_digits,
+    assert_equal,
+    errors,
+    kept,
+    results,
+    vary_norms,
+)
 from torch import Tensor, nn
 
 from ghostnets.layers import GhostBottleneck
@@ -33,10 +40,7 @@ def block(case: str, dtype: torch.dtype, **options: int) -> tuple[GhostBottlenec
     c_in, hidden, c_out, kernel, stride, se, batch, height, width = CASES[case]
     torch.manual_seed(0)
     module = GhostBottleneck(c_in, hidden, c_out, kernel_size=kernel, stride=stride, se_ratio=se, **options).to(dtype)
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.normal_(layer.bias)
+    vary_norms(module)
     return module, torch.randn(batch, c_in, height, width, dtype=dtype) + 0.3
 
 
@@ -52,13 +56,9 @@ def test_everything_is_that_of_the_layers(case: str):
 def test_float32_is_as_near_to_float64_as_that_of_the_layers(case: str):
     module, x = block(case, torch.float32)
     truth = results(copy.deepcopy(module).double(), x.double(), fuse=False)
-    got, layers = results(module, x, fuse=True), results(module, x, fuse=False)
-    assert_equal(got, truth, 2e-3)
-
-    def error(values: dict[str, Tensor]) -> float:
-        return sum((values[n].double() - truth[n]).abs().mean().item() for n in truth if n.startswith("gradient"))
-
-    assert error(got) < 3 * error(layers) + 1e-6
+    assert_equal(results(module, x, fuse=True), truth, 2e-3)
+    fused_error, error = errors(module, x)
+    assert fused_error < 3 * error + 1e-6
 
 
 @pytest.mark.parametrize("case", ["narrow", "odd channels"])
@@ -71,9 +71,7 @@ def test_the_gradient_is_that_of_differences(case: str):
 
 def test_a_large_mean_takes_no_digits_from_the_variance():
     module, x = block("plain", torch.float32)
-    out, wanted = (results(module, x + 1000, fuse=fuse)["output"] for fuse in (True, False))
-    truth = results(copy.deepcopy(module).double(), x.double() + 1000, fuse=False)["output"]
-    assert (out - truth).abs().max() <= 3 * (wanted - truth).abs().max()
+    assert_a_large_mean_takes_no_digits(module, x)
 
 
 def test_results_are_repeatable():
@@ -109,25 +107,7 @@ def test_nan_is_not_hidden():
 
 def test_less_is_kept_for_the_way_back():
     module, x = block("strided", torch.float32)
-
-    def kept(*, fuse: bool) -> int:
-        storages: dict[int, int] = {}
-
-        def note(tensor: Tensor) -> Tensor:
-            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        model = copy.deepcopy(module)
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            if fuse:
-                with fused_training():
-                    out = model(x.clone().requires_grad_())
-            else:
-                out = model(x.clone().requires_grad_())
-        assert out.grad_fn is not None
-        return sum(storages.values())
-
-    assert kept(fuse=True) < 0.6 * kept(fuse=False)
+    assert kept(module, x, fuse=True) < 0.6 * kept(module, x, fuse=False)
 
 
 def test_a_weight_that_changed_meanwhile_is_noticed():

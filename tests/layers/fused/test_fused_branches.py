@@ -4,7 +4,14 @@ import copy
 
 import pytest
 import torch
-from fused_comparison import assert_equal, results
+from fused_comparison import (
+    assert_a_large_mean_takes_no_digits,
+    assert_equal,
+    errors,
+    kept,
+    results,
+    vary_norms,
+)
 from torch import Tensor, nn
 
 from ghostnets.layers import GhostBottleneck, RepConv, fused_training
@@ -36,10 +43,7 @@ def layer(case: str, dtype: torch.dtype) -> tuple[RepConv, Tensor]:
     options = {"stride": stride, "groups": groups, "branches": branches, "scale": scale, "skip": skip}
     torch.manual_seed(0)
     module = RepConv(c_in, c_out, kernel, **options).to(dtype)
-    for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.normal_(norm.bias)
+    vary_norms(module)
     return module, torch.randn(batch, c_in, height, width, dtype=dtype) + 0.3
 
 
@@ -54,13 +58,8 @@ def test_everything_is_that_of_the_layers(case: str):
 @pytest.mark.parametrize("case", CASES)
 def test_float32_is_as_near_to_float64_as_that_of_the_layers(case: str):
     module, x = layer(case, torch.float32)
-    truth = results(copy.deepcopy(module).double(), x.double(), fuse=False)
-    got, layers = results(module, x, fuse=True), results(module, x, fuse=False)
-
-    def error(values: dict[str, Tensor]) -> float:
-        return sum((values[n].double() - truth[n]).abs().mean().item() for n in truth if n.startswith("gradient"))
-
-    assert error(got) < 3 * error(layers) + 1e-6
+    fused_error, error = errors(module, x)
+    assert fused_error < 3 * error + 1e-6
 
 
 @pytest.mark.parametrize("case", ["expanding", "narrowing", "all branches", "strided, wide kernel"])
@@ -73,32 +72,13 @@ def test_the_gradient_is_that_of_differences(case: str):
 @pytest.mark.parametrize("case", ["expanding", "narrowing", "all branches"])
 def test_a_large_mean_takes_no_digits_from_the_variance(case: str):
     module, x = layer(case, torch.float32)
-    got, wanted = (results(module, x + 1000, fuse=fuse)["output"] for fuse in (True, False))
-    truth = results(copy.deepcopy(module).double(), x.double() + 1000, fuse=False)["output"]
-    assert (got - truth).abs().max() <= 3 * (wanted - truth).abs().max()
+    assert_a_large_mean_takes_no_digits(module, x)
 
 
 @pytest.mark.parametrize("case", ["expanding", "all branches"])
 def test_less_is_kept_for_the_way_back(case: str):
     module, x = layer(case, torch.float32)
-
-    def kept(*, fuse: bool) -> int:
-        storages: dict[int, int] = {}
-
-        def note(tensor: Tensor) -> Tensor:
-            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            if fuse:
-                with fused_training():
-                    out = copy.deepcopy(module)(x.clone().requires_grad_())
-            else:
-                out = copy.deepcopy(module)(x.clone().requires_grad_())
-        assert out.grad_fn is not None
-        return sum(storages.values())
-
-    assert kept(fuse=True) < 0.6 * kept(fuse=False)
+    assert kept(module, x, fuse=True) < 0.6 * kept(module, x, fuse=False)
 
 
 @pytest.mark.parametrize("case", ["expanding", "narrowing", "strided"])
