@@ -26,10 +26,7 @@ struct BranchRows {
     static std::ptrdiff_t row_size(const Branches<T>& op) { return std::ptrdiff_t(op.width + 2 * kPad) * kChunk; }
 
     void load_weights(const T* weights, bool turned, T* to) const {
-        for (int i = 0; i < kSize; ++i)
-            for (int c = 0; c < stride; ++c)
-                to[i * stride + c] =
-                    c < channels ? weights[std::ptrdiff_t(from + c) * kSize + (turned ? kSize - 1 - i : i)] : T(0);
+        chunk_weights(weights + std::ptrdiff_t(from) * kSize, kSize, channels, stride, turned, to);
     }
 
     // Row y of the input, or of a gradient of the output's size whose pixels are then S apart.
@@ -174,21 +171,14 @@ void branch_gradient_as(const Branches<T>& op, T* partials) {
         }
         flush();
     });
-    for (std::ptrdiff_t i = 0; i < size; ++i) {
-        T sum = 0;
-        for (int share = 0; share < op.threads; ++share) sum += partials[size * share + i];
-        op.weight_gradients[i] = sum;
-    }
+    add_partials(partials, size, op.threads, op.weight_gradients);
 }
 
 template <class T>
 void branch_moments(const Branches<T>& op) {
     const std::ptrdiff_t values = std::ptrdiff_t(2) * (op.filters + 1) * op.channels;
     double* sums = static_cast<double*>(workspace(0, sizeof(double) * values * op.threads));
-    if (op.kernel == 3 && op.stride == 1) branch_moments_as<T, 3, 1>(op, sums);
-    if (op.kernel == 3 && op.stride == 2) branch_moments_as<T, 3, 2>(op, sums);
-    if (op.kernel == 5 && op.stride == 1) branch_moments_as<T, 5, 1>(op, sums);
-    if (op.kernel == 5 && op.stride == 2) branch_moments_as<T, 5, 2>(op, sums);
+    for_shape(op.kernel, op.stride, [&]<int K, int S>() { branch_moments_as<T, K, S>(op, sums); });
     for (std::ptrdiff_t i = 0; i < values; ++i) op.moments[i] = sums[i];
 }
 
@@ -196,10 +186,7 @@ template <class T>
 void branch_gradient(const Branches<T>& op) {
     const std::ptrdiff_t size = std::ptrdiff_t(op.filters) * op.channels * op.kernel * op.kernel;
     T* partials = static_cast<T*>(workspace(0, sizeof(T) * size * op.threads));
-    if (op.kernel == 3 && op.stride == 1) branch_gradient_as<T, 3, 1>(op, partials);
-    if (op.kernel == 3 && op.stride == 2) branch_gradient_as<T, 3, 2>(op, partials);
-    if (op.kernel == 5 && op.stride == 1) branch_gradient_as<T, 5, 1>(op, partials);
-    if (op.kernel == 5 && op.stride == 2) branch_gradient_as<T, 5, 2>(op, partials);
+    for_shape(op.kernel, op.stride, [&]<int K, int S>() { branch_gradient_as<T, K, S>(op, partials); });
 }
 
 }  // namespace ghostnets::GHOSTNETS_ISA

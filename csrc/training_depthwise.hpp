@@ -98,14 +98,31 @@ Chunk<T> find_chunk(const Depthwise<T>& op, int number) {
     return {part, from, channels, (channels + kLanes<T> - 1) / kLanes<T> * kLanes<T>, at + from};
 }
 
-// Weights [K * K][stride] of a chunk, in their order or turned around.
+// Weights [size][stride] of a chunk of channels, in their order or turned around; those of its first channel stand at `weights`.
 template <class T>
-void chunk_weights(const Depthwise<T>& op, const Chunk<T>& chunk, bool turned, T* to) {
-    const int size = op.kernel * op.kernel;
+void chunk_weights(const T* weights, int size, int channels, int stride, bool turned, T* to) {
     for (int i = 0; i < size; ++i)
-        for (int c = 0; c < chunk.stride; ++c)
-            to[i * chunk.stride + c] =
-                c < chunk.channels ? op.weight[std::ptrdiff_t(chunk.at + c) * size + (turned ? size - 1 - i : i)] : T(0);
+        for (int c = 0; c < stride; ++c)
+            to[i * stride + c] = c < channels ? weights[std::ptrdiff_t(c) * size + (turned ? size - 1 - i : i)] : T(0);
+}
+
+// Calls run.template operator()<K, S>() for this kernel and stride.
+template <class Run>
+void for_shape(int kernel, int stride, const Run& run) {
+    if (kernel == 3 && stride == 1) run.template operator()<3, 1>();
+    if (kernel == 3 && stride == 2) run.template operator()<3, 2>();
+    if (kernel == 5 && stride == 1) run.template operator()<5, 1>();
+    if (kernel == 5 && stride == 2) run.template operator()<5, 2>();
+}
+
+// Sums the shares' partial gradients, always in the same order.
+template <class T>
+void add_partials(const T* partials, std::ptrdiff_t size, int shares, T* out) {
+    for (std::ptrdiff_t i = 0; i < size; ++i) {
+        T sum = 0;
+        for (int share = 0; share < shares; ++share) sum += partials[size * share + i];
+        out[i] = sum;
+    }
 }
 
 template <class T>
@@ -131,7 +148,7 @@ void depthwise_forward_as(const Depthwise<T>& op, int channels, double* sums) {
             const int image = task % op.images;
             if (current != task / op.images) {
                 chunk = find_chunk(op, current = task / op.images);
-                chunk_weights(op, chunk, false, weights);
+                chunk_weights(op.weight + std::ptrdiff_t(chunk.at) * K * K, K * K, chunk.channels, chunk.stride, false, weights);
                 clear(ring, K * row);
             }
             const Part<T>& part = op.parts[chunk.part];
@@ -213,7 +230,8 @@ void depthwise_backward_as(const Depthwise<T>& op, int channels, double* sums, T
             if (current != task / op.images) {
                 flush();
                 chunk = find_chunk(op, current = task / op.images);
-                if (op.targets[chunk.part].out) chunk_weights(op, chunk, true, weights);
+                if (op.targets[chunk.part].out)
+                    chunk_weights(op.weight + std::ptrdiff_t(chunk.at) * kSize, kSize, chunk.channels, chunk.stride, true, weights);
                 clear(weight_sums, kSize * kChunk);
                 clear(inputs, (2 * K + 1) * row);
             }
@@ -256,10 +274,7 @@ template <class T>
 void depthwise_forward(const Depthwise<T>& op) {
     const int channels = channels_of(op), height = (op.height - 1) / op.stride + 1, width = (op.width - 1) / op.stride + 1;
     double* sums = static_cast<double*>(workspace(0, sizeof(double) * 2 * channels * op.threads));
-    if (op.kernel == 3 && op.stride == 1) depthwise_forward_as<T, 3, 1>(op, channels, sums);
-    if (op.kernel == 3 && op.stride == 2) depthwise_forward_as<T, 3, 2>(op, channels, sums);
-    if (op.kernel == 5 && op.stride == 1) depthwise_forward_as<T, 5, 1>(op, channels, sums);
-    if (op.kernel == 5 && op.stride == 2) depthwise_forward_as<T, 5, 2>(op, channels, sums);
+    for_shape(op.kernel, op.stride, [&]<int K, int S>() { depthwise_forward_as<T, K, S>(op, channels, sums); });
     add_shares(sums, 2 * channels, op.threads);
     finish_statistics(op.norm, channels, sums, channels, double(op.images) * height * width);
 }
@@ -270,15 +285,8 @@ void depthwise_backward(const Depthwise<T>& op) {
     double* sums = static_cast<double*>(
         workspace(0, sizeof(double) * 2 * channels * op.threads + sizeof(T) * std::size_t(size) * op.threads));
     T* partials = reinterpret_cast<T*>(sums + 2 * channels * op.threads);
-    if (op.kernel == 3 && op.stride == 1) depthwise_backward_as<T, 3, 1>(op, channels, sums, partials);
-    if (op.kernel == 3 && op.stride == 2) depthwise_backward_as<T, 3, 2>(op, channels, sums, partials);
-    if (op.kernel == 5 && op.stride == 1) depthwise_backward_as<T, 5, 1>(op, channels, sums, partials);
-    if (op.kernel == 5 && op.stride == 2) depthwise_backward_as<T, 5, 2>(op, channels, sums, partials);
-    for (int i = 0; i < size; ++i) {
-        T sum = 0;
-        for (int share = 0; share < op.threads; ++share) sum += partials[std::ptrdiff_t(size) * share + i];
-        op.weight_gradient[i] = sum;
-    }
+    for_shape(op.kernel, op.stride, [&]<int K, int S>() { depthwise_backward_as<T, K, S>(op, channels, sums, partials); });
+    add_partials(partials, size, op.threads, op.weight_gradient);
     add_shares(sums, 2 * channels, op.threads);
     for (int i = 0, c = 0; i < op.part_count; c += op.parts[i++].channels)
         if (op.targets[i].norm.gamma)
