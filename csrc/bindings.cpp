@@ -46,7 +46,8 @@ PlanSource plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<
     const auto tensor_named = [&](nb::handle name) {
         Tensor found;
         keep.push_back(nb::cast<Array>(tensors[name]));
-        for (std::size_t axis = 0; axis < keep.back().ndim(); ++axis) found.shape.push_back(int(keep.back().shape(axis)));
+        for (std::size_t axis = 0; axis < keep.back().ndim(); ++axis)
+            found.shape.push_back(int(keep.back().shape(axis)));
         found.data = keep.back().data();
         return found;
     };
@@ -56,7 +57,9 @@ PlanSource plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<
         const auto number = [&](const char* name, int fallback) {
             return fields.contains(name) ? nb::cast<int>(fields[name]) : fallback;
         };
-        const auto tensor = [&](const char* name) { return fields.contains(name) ? tensor_named(fields[name]) : Tensor{}; };
+        const auto tensor = [&](const char* name) {
+            return fields.contains(name) ? tensor_named(fields[name]) : Tensor{};
+        };
         Node node;
         node.kind = nb::cast<std::string>(fields["kind"]);
         node.input = number("input", -1);
@@ -73,7 +76,8 @@ PlanSource plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<
         node.stride = number("stride", 1);
         node.dilation_h = number("dilation_h", 1);
         node.dilation_w = number("dilation_w", 1);
-        if (fields.contains("activation")) node.activation = activation_named(nb::cast<std::string>(fields["activation"]));
+        if (fields.contains("activation"))
+            node.activation = activation_named(nb::cast<std::string>(fields["activation"]));
         node.weight = tensor("weight");
         node.bias = tensor("bias");
         node.second_weight = tensor("second_weight");
@@ -138,7 +142,8 @@ NB_MODULE(_native, module) {
                 }
                 nb::list rows;
                 for (const NodeProfile& row : profile)
-                    rows.append(nb::make_tuple(row.name, row.kind, row.macs, row.weight_bytes, row.map_bytes, row.seconds));
+                    rows.append(
+                        nb::make_tuple(row.name, row.kind, row.macs, row.weight_bytes, row.map_bytes, row.seconds));
                 return rows;
             },
             "images"_a, "outputs"_a)
@@ -150,11 +155,13 @@ NB_MODULE(_native, module) {
                 const bool bytes = image.dtype() == nb::dtype<std::uint8_t>();
                 const int first = bytes ? 1 : 2;
                 nb::list maps;
-                const auto all = self.observe({image.data(), bytes}, int(image.shape(first)), int(image.shape(first + 1)));
+                const auto all =
+                    self.observe({image.data(), bytes}, int(image.shape(first)), int(image.shape(first + 1)));
                 for (std::size_t map = 0; map < all.size(); ++map) {
                     const Layout& layout = self.network().layouts[map];
                     auto* values = new std::vector<float>(all[map]);
-                    const nb::capsule owner(values, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
+                    const nb::capsule owner(values,
+                                            [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
                     const std::size_t channels = layout.segments * layout.channels;
                     maps.append(nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(
                         values->data(), {values->size() / channels, channels}, owner)));

@@ -1,10 +1,10 @@
 // 1 x 1 convolutions, linear layers and the stem: a matrix product whose tile of outputs stays in registers.
 //
 // A tile is P pixels x V vectors of output channels. For each k, V vectors of weights are loaded and P activations are
-// broadcast: P + V loads for P * V multiply-adds. Every map of GhostNet at 224 x 224 is a multiple of 7 wide, so tiles of
-// 14 x 2 and 7 x 3 leave no rest and fill 28 or 21 of 32 registers. With 16 registers tiles are 6 x 2 and 4 x 3.
-// Where values are narrower than 32 bits, a step takes a group of them (groups.hpp). Where only 8 outputs are left for a
-// vector of 16 floats, its lanes hold two terms of each (pair_tile).
+// broadcast: P + V loads for P * V multiply-adds. Every map of GhostNet at 224 x 224 is a multiple of 7 wide, so tiles
+// of 14 x 2 and 7 x 3 leave no rest and fill 28 or 21 of 32 registers. With 16 registers tiles are 6 x 2 and 4 x 3.
+// Where values are narrower than 32 bits, a step takes a group of them (groups.hpp). Where only 8 outputs are left for
+// a vector of 16 floats, its lanes hold two terms of each (pair_tile).
 #pragma once
 
 #include "groups.hpp"
@@ -35,10 +35,11 @@ void dense_tile(const DenseTask& task, int pixel, int vector) {
         }
 
     for (int s = 0; s < task.segment_count; ++s) {
-        // One base pointer for every four pixels: an address is base + {0, 1, 2, 3} * stride, which needs few registers.
+        // One base pointer for every four pixels: base + {0, 1, 2, 3} * stride needs few registers.
         const In* base[(P + 3) / 4];
 #pragma GCC unroll 7
-        for (int b = 0; b < (P + 3) / 4; ++b) base[b] = static_cast<const In*>(task.segments[s]) + (pixel + 4 * b) * stride;
+        for (int b = 0; b < (P + 3) / 4; ++b)
+            base[b] = static_cast<const In*>(task.segments[s]) + (pixel + 4 * b) * stride;
         for (int k = 0; k < task.segment_groups; ++k) {
             Words<kWidth> w[V];
 #pragma GCC unroll 4
@@ -69,10 +70,8 @@ void dense_tile(const DenseTask& task, int pixel, int vector) {
         }
     const auto value = [&](int p, int v) {
         F sum;
-        if constexpr (kCounts)
-            sum = __builtin_convertvector(sums[p][v], F) * scales[v] + biases[v];
-        else
-            sum = sums[p][v];
+        if constexpr (kCounts) sum = __builtin_convertvector(sums[p][v], F) * scales[v] + biases[v];
+        else sum = sums[p][v];
         if constexpr (kType<Out> == Type::u8) return sum;  // bytes begin at 0
         else return maximum<kWidth>(least, sum);
     };
@@ -90,8 +89,8 @@ void dense_tile(const DenseTask& task, int pixel, int vector) {
     }
 }
 
-// 8 outputs: lanes 2 j and 2 j + 1 add up the even and the odd terms of output j, so a step takes two terms and no lane is
-// idle. After an odd number of terms comes one with a weight of zero, from the padding of the segment.
+// 8 outputs: lanes 2 j and 2 j + 1 add up the even and the odd terms of output j, so a step takes two terms and no lane
+// is idle. After an odd number of terms comes one with a weight of zero, from the padding of the segment.
 template <class Out, int P>
 void pair_tile(const DenseTask& task, int pixel, int vector) {
     using Pairs = typename VectorOf<16>::Long;
@@ -104,7 +103,8 @@ void pair_tile(const DenseTask& task, int pixel, int vector) {
     for (int s = 0; s < task.segment_count; ++s) {
         const float* base[(P + 3) / 4];
 #pragma GCC unroll 4
-        for (int b = 0; b < (P + 3) / 4; ++b) base[b] = static_cast<const float*>(task.segments[s]) + (pixel + 4 * b) * stride;
+        for (int b = 0; b < (P + 3) / 4; ++b)
+            base[b] = static_cast<const float*>(task.segments[s]) + (pixel + 4 * b) * stride;
         for (int k = 0; k < task.segment_groups; k += 2) {
             const F w = *weights++;
 #pragma GCC unroll 14

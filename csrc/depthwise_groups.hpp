@@ -1,9 +1,9 @@
 // Depthwise convolutions of bfloat16 and bytes: neighbouring rows are stacked into groups of 32 bits, so that one
 // instruction multiplies two or four taps of a kernel column.
 //
-// A tile is kTile pixels x N channels of one or two output rows. Two output rows need the same stacks of input rows, and
-// differ in their weights: those of the second are one row further down. Where but 8 channels are left of a vector of
-// 16, its other half is the second output row (it is `folded`). Pixels that do not exist are `pad`.
+// A tile is kTile pixels x N channels of one or two output rows. Two output rows need the same stacks of input rows,
+// and differ in their weights: those of the second are one row further down. Where but 8 channels are left of a vector
+// of 16, its other half is the second output row (it is `folded`). Pixels that do not exist are `pad`.
 #pragma once
 
 #include "depthwise.hpp"

@@ -43,9 +43,9 @@ struct CombineVector {
             const Floats<N> x = load<N>(a + p * task.a_stride), y = load<N>(b + p * task.b_stride);
             Floats<N> value;
             if constexpr (kScales)
-                value = kind == Combine::add ? x * a_scale + (y * b_scale + shift) : (x * a_scale + shift) * y + b_scale;
-            else
-                value = kind == Combine::add ? x + y : x * y;
+                value =
+                    kind == Combine::add ? x * a_scale + (y * b_scale + shift) : (x * a_scale + shift) * y + b_scale;
+            else value = kind == Combine::add ? x + y : x * y;
             store<N>(out + p * task.out_stride, maximum<N>(least, value));
         }
     }
@@ -116,8 +116,7 @@ struct Activate {
             T* value = static_cast<T*>(task.values) + p * task.stride + c;
             if constexpr (kType<T> == Type::u8)
                 for (int i = 0; i < N; ++i) value[i] = task.table[value[i]];
-            else
-                store<N>(value, activated<N>(load<N>(value), task.activation));
+            else store<N>(value, activated<N>(load<N>(value), task.activation));
         }
     }
 };

@@ -52,7 +52,7 @@ void Program::run(const Memory& memory, const Images& images, const Item& item) 
     }
 }
 
-// A row of the image as floats with zeros at both ends: bytes normalised and interleaved, floats in planes as they come.
+// A row of the image as floats with zeros at both ends: bytes normalised and interleaved, planes of floats as they are.
 void Program::run_input(const Memory& memory, const Images& images, const Op& op, int image, int row) const {
     const Place& place = places_[op.out];
     const int channels = net_.in_channels, pad = op.pad_w();
@@ -152,7 +152,8 @@ void Program::run_dense_block(const Memory& memory, const Op& op, const Item& it
     const Place &in = places_[op.in], &out = places_[op.out];
     const int first = item.first * net_.kernels.width, padded = net_.layouts[op.in].padded();
     for (int s = 0; s < op.segments; ++s)
-        memory.pointers[s] = pixels(memory, op.in, 0, 0, item.first_pixel * in.stride + (op.first_segment + s) * padded);
+        memory.pointers[s] =
+            pixels(memory, op.in, 0, 0, item.first_pixel * in.stride + (op.first_segment + s) * padded);
     DenseTask task = net_.dense_task(op, item.first, item.count);
     task.segments = memory.pointers;
     task.out = pixels(memory, op.out, 0, 0, item.first_pixel * out.stride + op.out_offset + first);
@@ -171,9 +172,7 @@ void Program::run_rows(const Memory& memory, const Op& op, int image, int row, i
     const auto source = [&](int y) { return pixels(memory, op.in, image, y, op.in_offset + first); };
     const auto target = [&](int y) { return pixels(memory, op.out, image, y, op.out_offset + first); };
     const bool is_gate = op.kind == OpKind::scale;  // one pixel for the whole map
-    const auto other = [&](int y) {
-        return pixels(memory, op.other, image, is_gate ? 0 : y, op.other_offset + first);
-    };
+    const auto other = [&](int y) { return pixels(memory, op.other, image, is_gate ? 0 : y, op.other_offset + first); };
     switch (op.kind) {
         case OpKind::depthwise: {
             for (int dy = 0; dy < op.kernel_h + rows - 1; ++dy) {
@@ -221,8 +220,8 @@ void Program::run_rows(const Memory& memory, const Op& op, int image, int row, i
         case OpKind::combine:
         case OpKind::scale:
             return net_.kernels.combine({type, this->type(op.other), source(row), in.stride, other(row),
-                                         is_gate ? 0 : places_[op.other].stride, target(row), out.stride, out.width, count,
-                                         op.combine, op.least(), op.scale.floats() + first,
+                                         is_gate ? 0 : places_[op.other].stride, target(row), out.stride, out.width,
+                                         count, op.combine, op.least(), op.scale.floats() + first,
                                          op.other_scale.floats() + first, op.shift.floats() + first});
         case OpKind::average: {
             const int window = std::min(2, in.height);
@@ -235,8 +234,8 @@ void Program::run_rows(const Memory& memory, const Op& op, int image, int row, i
                 const int y = row * op.stride - op.border + dy * op.dilation_h;
                 memory.pointers[dy] = y >= 0 && y < in.height ? source(y) : nullptr;
             }
-            return net_.kernels.maximum({type, memory.pointers, op.kernel_h, op.kernel_w, op.stride, op.dilation_w, op.border,
-                                         in.width, in.stride, target(row), out.width, count});
+            return net_.kernels.maximum({type, memory.pointers, op.kernel_h, op.kernel_w, op.stride, op.dilation_w,
+                                         op.border, in.width, in.stride, target(row), out.width, count});
         }
         case OpKind::pad: {
             const std::size_t size = size_of(type), pixel = in.stride * size, bytes = count * size;
@@ -257,8 +256,8 @@ void Program::run_rows(const Memory& memory, const Op& op, int image, int row, i
         }
         case OpKind::output: return run_output(memory, op, image, row);
         case OpKind::enlarge: {
-            return net_.kernels.enlarge(
-                {type, source(nearest(row, in.height, out.height)), in.stride, enlarged_columns_[op.out].data(), target(row), out.stride, out.width, count});
+            return net_.kernels.enlarge({type, source(nearest(row, in.height, out.height)), in.stride,
+                                         enlarged_columns_[op.out].data(), target(row), out.stride, out.width, count});
         }
         default: return;
     }
@@ -292,8 +291,9 @@ void Program::run_mean(const Memory& memory, const Op& op) const {
     const float scale = 1.0f / (float(map.height) * float(map.width));
     const auto* all = reinterpret_cast<const float*>(memory.shared + sums.offset);
     for (int image = 0; image < images_; ++image)
-        net_.kernels.mean({type(op.out), all + std::ptrdiff_t(image) * slots * sums.pitch, sums.pitch, slots, op.channels,
-                           scale, pixels(memory, op.out, image, 0, op.out_offset), op.scale.floats(), op.shift.floats()});
+        net_.kernels.mean({type(op.out), all + std::ptrdiff_t(image) * slots * sums.pitch, sums.pitch, slots,
+                           op.channels, scale, pixels(memory, op.out, image, 0, op.out_offset), op.scale.floats(),
+                           op.shift.floats()});
 }
 
 }  // namespace ghostnets

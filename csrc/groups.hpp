@@ -1,5 +1,5 @@
-// Products of groups of 32 bits: one float32, two bfloat16 or four bytes of activations with as many weights, added up in
-// one lane. AVX-512 with BF16 and VNNI has an instruction for each; elsewhere the groups are taken apart.
+// Products of groups of 32 bits: one float32, two bfloat16 or four bytes of activations with as many weights, added up
+// in one lane. AVX-512 with BF16 and VNNI has an instruction for each; elsewhere the groups are taken apart.
 #pragma once
 
 #include "simd.hpp"
@@ -84,8 +84,7 @@ template <int N, class T>
 inline Words<N> stacked(const T* const* rows) {
     Words<N> groups{};
 #pragma GCC unroll 4
-    for (int i = 0; i < group_of(kType<T>); ++i)
-        groups |= widened_bits<N>(raw<N>(rows[i])) << (8 * int(sizeof(T)) * i);
+    for (int i = 0; i < group_of(kType<T>); ++i) groups |= widened_bits<N>(raw<N>(rows[i])) << (8 * int(sizeof(T)) * i);
     return groups;
 }
 

@@ -2,8 +2,8 @@
 //
 // Maps are NHWC. The channels of a pixel stand in segments (the halves of a Ghost module), each padded to a multiple of
 // kChannelBlock values; padding holds zeros because its weights and biases are zero. Offsets and strides count values,
-// whatever type they are stored in; sums are kept in float32. Nothing here depends on the instruction set: kernels.cpp is
-// compiled once for each, and dispatch.cpp chooses among the tables when asked.
+// whatever type they are stored in; sums are kept in float32. Nothing here depends on the instruction set: kernels.cpp
+// is compiled once for each, and dispatch.cpp chooses among the tables when asked.
 #pragma once
 
 #include <cstddef>
@@ -34,12 +34,12 @@ enum class Combine { none, add, multiply };
 // A 1 x 1 convolution has one segment for each segment of its input map, a k x k one as many for each place of the
 // kernel, and the stem, whose input has few channels, one for each kernel row.
 struct DenseTask {
-    Type in, out_type;            // f32 to any; bf16 and u8 to themselves or f32
+    Type in, out_type;  // f32 to any; bf16 and u8 to themselves or f32
     const void* const* segments;  // of pixel 0
     int segment_count;
     int segment_groups;  // of real channels: the padding is not walked
     std::ptrdiff_t pixel_stride;
-    const void* weights;           // [vector][segment_count * segment_groups][width][group], first vector to compute
+    const void* weights;  // [vector][segment_count * segment_groups][width][group], first vector to compute
     std::ptrdiff_t vector_stride;  // in steps of width groups
     const float* bias;
     const float* scale;  // of the sums of bytes, before the bias
@@ -52,11 +52,11 @@ struct DenseTask {
     float least;
 };
 
-// One or two output rows of a depthwise convolution, over a slice of channels, then out = max(least, ...) (+ or *) other.
+// One or two output rows of a depthwise convolution, of some channels, then out = max(least, ...) (+ or *) other.
 struct DepthwiseTask {
-    Type type;                // of input, output and other
+    Type type;  // of input, output and other
     const void* const* rows;  // input rows, null above and below the map: kernel_h, one more for a second output row
-    int out_rows;              // 2 only where `pairs_rows` is true
+    int out_rows;  // 2 only where `pairs_rows` is true
     std::ptrdiff_t in_stride;  // values from one pixel to the next
     int in_width;
     void* out[2];
@@ -83,9 +83,10 @@ constexpr bool pairs_rows(int kernel_h, int kernel_w, int stride, int dilation) 
     return kernel_h == 3 && kernel_w == 3 && stride == 1 && dilation == 1;
 }
 
-// By groups: rows of a depthwise convolution's input are stacked, two of bfloat16 or four of bytes, the first of a stack
-// in the low bits. `step` output rows (1 or 2) share the stacks. Weights stand as [block of channels][stack][kernel_w]
-// [step][block][group]; a block is a vector of channels, or the half one at the end. Those of a second row are one row down.
+// By groups: rows of a depthwise convolution's input are stacked, two of bfloat16 or four of bytes, a stack's first
+// in the low bits. `step` output rows (1 or 2) share the stacks. Weights stand as
+//   [block of channels][stack][kernel_w][step][block][group];
+// a block is a vector of channels, or the half one at the end. Those of a second row are one row down.
 constexpr int stacks_of(Type type, int kernel_h, int step) {
     return (kernel_h + step - 1 + group_of(type) - 1) / group_of(type);
 }
@@ -170,7 +171,7 @@ struct MeanTask {
 
 struct Kernels {
     const char* name;
-    int width;         // floats in a vector
+    int width;  // floats in a vector
     bool groups_bf16;  // whether depthwise convolutions of bfloat16 go by groups; those of bytes always do
     void (*dense)(const DenseTask&);
     void (*depthwise)(const DepthwiseTask&);

@@ -9,8 +9,7 @@ void Lowering::lower(const Node& node) {
     const bool is_known = node.kind == "stem" || (node.input >= 0 && written_[node.input]);
     require(is_known && (node.residual < 0 || written_[node.residual]) && (node.gate < 0 || written_[node.gate]),
             "a node reads a map before it is written");
-    require(node.output >= 0 && node.output < int(written_.size()) && !written_[node.output],
-            "a map is written twice");
+    require(node.output >= 0 && node.output < int(written_.size()) && !written_[node.output], "a map is written twice");
     written_[node.output] = true;
     for (int map : node.pooled) require(map >= 0 && map < int(written_.size()) && written_[map], "a map is missing");
     if (node.kind == "stem") {
@@ -60,7 +59,8 @@ int Lowering::new_map(Layout shape, Type type) {
 Quantization Lowering::quantization(int map) const {
     const Layout& shape = net_.layouts[map];
     if (shape.type != Type::u8 || map >= int(source_.ranges.size()) || !source_.ranges[map].data) return {};
-    require(source_.ranges[map].shape == std::vector<int>{2, shape.segments * shape.channels}, "a range has another shape");
+    require(source_.ranges[map].shape == std::vector<int>{2, shape.segments * shape.channels},
+            "a range has another shape");
     return quantization_of(source_.ranges[map]);
 }
 
@@ -71,11 +71,12 @@ Map Lowering::map(int index) const {
 }
 
 Op Lowering::dense(const Node& node, int in, int out, const Layout& to, int first_segment, const Tensor& weight,
-         const Tensor& bias) const {
+                   const Tensor& bias) const {
     const Layout& from = layout(in);
     const int rows = to.segments * to.channels, rank = int(weight.shape.size());
     require((rank == 2 || rank == 4) && weight.size(0) == rows && bias.shape == std::vector<int>{rows} &&
-                weight.size(1) % from.channels == 0 && weight.size(1) <= (from.segments - first_segment) * from.channels,
+                weight.size(1) % from.channels == 0 &&
+                weight.size(1) <= (from.segments - first_segment) * from.channels,
             "a " + node.kind + " node has weights of another shape than its maps");
     Op op{.kind = OpKind::dense, .in = in, .out = out, .channels = to.stride()};
     op.activation = node.activation;
@@ -108,8 +109,9 @@ void Lowering::conv(const Node& node, int in, int out, Layout to, int dilation) 
         net_.ops.push_back(std::move(op));
         in = padded;
     }
-    require(node.groups >= 1 && (node.groups == 1 || (node.groups == to.segments && node.groups == layout(in).segments)),
-            "the groups of a convolution are not the segments of its maps");
+    require(
+        node.groups >= 1 && (node.groups == 1 || (node.groups == to.segments && node.groups == layout(in).segments)),
+        "the groups of a convolution are not the segments of its maps");
     const Layout part = node.groups == 1 ? to : Layout{1, to.channels, to.type};
     const int rows = part.segments * part.channels;
     for (int g = 0; g < node.groups; ++g) {
@@ -170,7 +172,7 @@ void Lowering::stem(const Node& node) {
 }
 
 void Lowering::depthwise(const Node& node, int in, int in_segment, int out, int out_segment, const Tensor& weight,
-               const Tensor& bias, int weight_segment, int other, Combine combine) {
+                         const Tensor& bias, int weight_segment, int other, Combine combine) {
     const Layout from = layout(in), to = layout(out);
     require(weight.shape.size() == 4 && weight.size(0) > weight_segment && weight.size(1) == to.channels &&
                 bias.shape.size() == 2 && bias.size(0) == weight.size(0) && bias.size(1) == to.channels &&

@@ -16,7 +16,8 @@ class Lowering {
 public:
     Lowering(Network& network, const PlanSource& source)
         : net_(network), source_(source), width_(network.kernels.width), written_(network.layouts.size()) {
-        for (std::size_t map = 0; map < net_.layouts.size(); ++map) net_.quantizations.push_back(quantization(int(map)));
+        for (std::size_t map = 0; map < net_.layouts.size(); ++map)
+            net_.quantizations.push_back(quantization(int(map)));
     }
 
     void lower(const Node& node);
@@ -31,12 +32,12 @@ private:
     Type fine_type() const { return source_.precision == Type::u8 ? Type::bf16 : source_.precision; }
     Quantization quantization(int map) const;
     Map map(int index) const;
-    // A convolution with one group: weights (outputs, terms) or (outputs, terms, kernel_h, kernel_w), over the segments of
-    // the input from `first_segment` on that have so many channels.
+    // A convolution with one group: weights (outputs, terms) or (outputs, terms, kernel_h, kernel_w), over the segments
+    // of the input from `first_segment` on that have so many channels.
     Op dense(const Node& node, int in, int out, const Layout& to, int first_segment, const Tensor& weight,
              const Tensor& bias) const;
-    // Any convolution, groups of channels being segments of the maps. What is beside the map is stored as zeros; what is
-    // above and below it is left to the pointers to its rows.
+    // Any convolution, groups of channels being segments of the maps. What is beside the map is stored as zeros; what
+    // is above and below it is left to the pointers to its rows.
     void conv(const Node& node, int in, int out, Layout to, int dilation);
     static Tensor rows_of(const Tensor& tensor, int first, int count);
     void combine(const Node& node, int in, int other, int out, Combine kind);
@@ -53,7 +54,7 @@ private:
                       Activation activation = Activation::none);
     // The means of some maps over all pixels, one map after the other.
     void pool(const std::vector<int>& maps, int out);
-    // Two linear layers on the means of some maps, with ReLU between; `input` is multiplied by the result, or it is added.
+    // Two linear layers on the means of some maps, ReLU between; `input` is multiplied by the result, or it is added.
     void squeeze(const Node& node, const std::vector<int>& pooled, Activation gate, Combine combine, Activation after);
 
     Network& net_;

@@ -70,8 +70,7 @@ void Lowering::cheap(const Node& node, int intrinsic, int other, Combine combine
         depthwise(each, intrinsic, 0, node.output, s, node.second_weight, node.second_bias, s - 1, other, combine);
 }
 
-void Lowering::each_segment(int in, int out, OpKind kind, int like, Combine combine,
-                  Activation activation) {
+void Lowering::each_segment(int in, int out, OpKind kind, int like, Combine combine, Activation activation) {
     const Layout shape = layout(in);
     require(layout(out).stride() == shape.stride(), "two maps that must be alike differ");
     if (kind == OpKind::average || kind == OpKind::enlarge) net_.quantizations[out] = net_.quantizations[in];
@@ -109,7 +108,8 @@ void Lowering::pool(const std::vector<int>& maps, int out) {
     require(offset == layout(out).stride(), "means have another shape than their maps");
 }
 
-void Lowering::squeeze(const Node& node, const std::vector<int>& pooled, Activation gate, Combine combine, Activation after) {
+void Lowering::squeeze(const Node& node, const std::vector<int>& pooled, Activation gate, Combine combine,
+                       Activation after) {
     const Layout shape = layout(node.input);
     require(!node.weight.shape.empty(), "a node has no weights");
     const Type fine = fine_type();

@@ -1,11 +1,11 @@
 #include "network.hpp"
 
-#include "lowering.hpp"
-
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
+
+#include "lowering.hpp"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -78,10 +78,12 @@ Network::Network(const PlanSource& source, const Kernels& chosen)
     : kernels(chosen), layouts(source.layouts), in_channels(source.in_channels), scale(source.scale),
       shift(source.shift) {
     for (const Layout& layout : layouts) require(layout.segments > 0 && layout.channels > 0, "a map has no channels");
-    require(int(scale.size()) == in_channels && int(shift.size()) == in_channels, "its normalisation has other channels");
+    require(int(scale.size()) == in_channels && int(shift.size()) == in_channels,
+            "its normalisation has other channels");
     for (Layout& layout : layouts) layout.type = source.precision;
     for (const Node& node : source.nodes)  // images come as float32, and logits leave as that
-        if (node.kind == "stem" && node.input >= 0 && node.input < int(layouts.size())) layouts[node.input].type = Type::f32;
+        if (node.kind == "stem" && node.input >= 0 && node.input < int(layouts.size()))
+            layouts[node.input].type = Type::f32;
     const int last = source.nodes.empty() ? -1 : source.nodes.back().output;
     if (last >= 0 && last < int(layouts.size())) layouts[last].type = Type::f32;
     Lowering lowering(*this, source);
@@ -104,7 +106,8 @@ Network::Network(const PlanSource& source, const Kernels& chosen)
     for (std::size_t i = 0; i < outputs.size(); ++i) {
         const Layout& layout = layouts[outputs[i].map];
         for (int index : source.orders[i]) {
-            require(index >= 0 && index < layout.segments * layout.channels, "an output has a channel that its map has not");
+            require(index >= 0 && index < layout.segments * layout.channels,
+                    "an output has a channel that its map has not");
             outputs[i].positions.push_back(position(layout, index));
         }
     }

@@ -1,7 +1,7 @@
 // A compiled network: the nodes of a plan, lowered to operations on rows of maps, with weights packed for the kernels.
 //
 // A plan speaks of Ghost modules; an operation is one kernel over one map or segment of a map. What an operation needs
-// of its inputs, row by row, is written down here once; program.cpp derives from it what may run fused, and in what order.
+// of its inputs, row by row, is written down here once; program.cpp derives what may run fused, and in what order.
 #pragma once
 
 #include <algorithm>
@@ -79,7 +79,8 @@ struct Map {
 
 // One step of a plan, as ghostnets/engine/plan.py writes it; maps are indices into the plan's layouts.
 struct Node {
-    std::string kind;  // stem, ghost, conv, depthwise, add, squeeze_excite, mix, average, max_pool, pool, linear, output
+    std::string
+        kind;  // stem, ghost, conv, depthwise, add, squeeze_excite, mix, average, max_pool, pool, linear, output
     std::string name;  // of the module in the network
     int input = -1, output = -1;
     int residual = -1, gate = -1;  // of ghost and add: map to add; of ghost: to enlarge and multiply by
@@ -103,8 +104,8 @@ struct PlanSource {
     std::vector<std::vector<int>> orders;  // of each output: where the network's channels stand, without padding
 };
 
-// input: the image's row, as floats, with the stem's zero padding at both ends. pad: a row with zeros at both ends, for a
-// convolution. scale: as combine, with one pixel for the whole map. output: a row of the caller's own map.
+// input: the image's row, as floats, with the stem's zero padding at both ends. pad: a row with zeros at both ends, for
+// a convolution. scale: as combine, with one pixel for the whole map. output: a row of the caller's own map.
 enum class OpKind { input, pad, dense, depthwise, combine, average, maximum, enlarge, scale, sum, mean, output };
 
 // dense reads `segments` segments of a pixel from `first_segment` on; all write, and the others read, `channels` values
@@ -135,7 +136,9 @@ struct Op {
     bool has_late_activation() const { return activation > Activation::relu; }
     // Output rows that are computed at a time.
     int row_step() const {
-        return kind == OpKind::depthwise && pairs_rows(kernel_h, kernel_w, stride, std::max(dilation_h, dilation_w)) ? 2 : 1;
+        return kind == OpKind::depthwise && pairs_rows(kernel_h, kernel_w, stride, std::max(dilation_h, dilation_w))
+                   ? 2
+                   : 1;
     }
     bool reads_other() const { return combine != Combine::none; }  // else it is there for its size
     int pad_h() const { return kind == OpKind::maximum ? border : dilation_h * (kernel_h / 2); }
@@ -168,7 +171,9 @@ struct Network {
     // The task of a dense operation over `count` vectors from `first` on, but for its pixels.
     DenseTask dense_task(const Op& op, int first, int count) const;
 
-    std::size_t features_bytes() const { return features ? std::size_t(features) * size_of(layouts[ops.back().out].type) : 0; }
+    std::size_t features_bytes() const {
+        return features ? std::size_t(features) * size_of(layouts[ops.back().out].type) : 0;
+    }
     bool gives_maps() const { return features == 0; }
 
     // What map `in` of this height and width becomes.

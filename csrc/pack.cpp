@@ -127,7 +127,8 @@ void pack_depthwise(Op& op, const Map& in, const Map& out, const Map* other, int
         const float *from = weight + std::size_t(c) * taps, *end = from + taps;
         float quantum = 1, correction = 0;
         if (type == Type::u8) {
-            quantum = step_of(std::abs(*std::max_element(from, end, [](float a, float b) { return std::abs(a) < std::abs(b); })));
+            quantum = step_of(
+                std::abs(*std::max_element(from, end, [](float a, float b) { return std::abs(a) < std::abs(b); })));
             for (int k = 0; k < taps; ++k) correction += std::round(from[k] / quantum) * in.zero(in_channel);
             op.pad.data()[c] = std::byte(in.zero(in_channel));
         }
@@ -150,7 +151,8 @@ void pack_depthwise(Op& op, const Map& in, const Map& out, const Map* other, int
                 const int y = k / op.kernel_w + row, x = k % op.kernel_w;
                 const std::size_t place = std::size_t(block) * stacks * op.kernel_w * step +
                                           ((y / group * op.kernel_w + x) * step + row) * lanes + c - block;
-                put(op.weights.data(), type, place * group + y % group, type == Type::u8 ? std::round(from[k] / quantum) : from[k]);
+                put(op.weights.data(), type, place * group + y % group,
+                    type == Type::u8 ? std::round(from[k] / quantum) : from[k]);
             }
         }
     }
@@ -171,7 +173,8 @@ void pack_constants(Op& op, const Map& in, const Map& out, const Map* other) {
     for (int i = 0; i < layout.segments * layout.channels; ++i) {
         const int c = position(layout, i) - op.out_offset;
         if (c < 0 || c >= op.channels) continue;
-        const int j = i % (in.layout.segments * in.layout.channels);  // a half that goes into the first half, or the same
+        const int j =
+            i % (in.layout.segments * in.layout.channels);  // a half that goes into the first half, or the same
         const bool multiplies = op.combine == Combine::multiply;
         const float out_scale = out.scale(i), other_scale = other ? other->scale(i) : 1;
         const float scale = in.scale(j) / out_scale * (multiplies ? other_scale : 1);

@@ -1,8 +1,8 @@
 // Weights and constants as the kernels read them, for every type of map.
 //
-// A byte q of channel c stands for scale[c] * (q - zero[c]). What this asks of the kernels is folded here: the scales of
-// the input into weights, which are then rounded to 8 bits with a scale for each output; zeros, biases and the scale of
-// the output into one multiplication and one addition after each sum. For float32 and bfloat16 all scales are 1.
+// A byte q of channel c stands for scale[c] * (q - zero[c]). What this asks of the kernels is folded here: the scales
+// of the input into weights, which are then rounded to 8 bits with a scale for each output; zeros, biases and the scale
+// of the output into one multiplication and one addition after each sum. For float32 and bfloat16 all scales are 1.
 #pragma once
 
 #include <functional>

@@ -59,7 +59,8 @@ void Program::measure() {
         out.pitch = out.stride * out.width;
         if (op.kind == OpKind::pad) zeros_size_ = std::max(zeros_size_, pitch_bytes(op.out));
         if (op.kind == OpKind::enlarge && enlarged_columns_[op.out].empty())
-            for (int x = 0; x < out.width; ++x) enlarged_columns_[op.out].push_back(nearest(x, places_[op.in].width, out.width));
+            for (int x = 0; x < out.width; ++x)
+                enlarged_columns_[op.out].push_back(nearest(x, places_[op.in].width, out.width));
     }
     std::size_t segments = 1;
     for (const Op& op : net_.ops) {
@@ -81,7 +82,8 @@ void Program::find_parts() {
             is_heavy |= net_.ops[i].is_spatial() && net_.ops[i].weight_bytes > kRowModeWeights;
             const Place& out = places_[net_.ops[i].out];
             const long bytes = long(out.height) * long(pitch_bytes(net_.ops[i].out));
-            by_row |= net_.ops[i].kind == OpKind::input || (bytes > kRowModeBytes * threads_ && out.width >= kRowModeWidth);
+            by_row |=
+                net_.ops[i].kind == OpKind::input || (bytes > kRowModeBytes * threads_ && out.width >= kRowModeWidth);
         }
         if (net_.ops[first].kind != OpKind::input) by_row &= !is_heavy;
         if (by_row && (keeps_all_ || (threads_ > 1 && keeps_what_it_reads(first, last)))) {
@@ -95,8 +97,8 @@ void Program::find_parts() {
     }
 }
 
-// Whether a map is written and read in these operations and needed after them as well: at the border of two shares, both
-// threads would write the same rows of it. (Sums read no row but their own.)
+// Whether a map is written and read in these operations and needed after them as well: at the border of two shares,
+// both threads would write the same rows of it. (Sums read no row but their own.)
 bool Program::keeps_what_it_reads(int first, int last) const {
     const auto reads = [&](int i, int map) {
         const Op& op = net_.ops[i];
@@ -134,13 +136,14 @@ void Program::place() {
                 place.kind = Place::callers;
             } else if (op.kind == OpKind::mean) {
                 place.kind = i + 1 == int(net_.ops.size()) ? Place::pooled : Place::replicated;
-            } else if (op.kind == OpKind::input ||
-                       (parts_[p].by_row && op.kind != OpKind::sum && lives[op.out].from == p && lives[op.out].to == p)) {
+            } else if (op.kind == OpKind::input || (parts_[p].by_row && op.kind != OpKind::sum &&
+                                                    lives[op.out].from == p && lives[op.out].to == p)) {
                 place.kind = Place::ring;
             } else {
                 place.kind = Place::shared;
             }
-            if (op.kind == OpKind::scale && !parts_[p].by_row && lives[op.in].to == p) alias[op.out] = op.in;  // in place
+            if (op.kind == OpKind::scale && !parts_[p].by_row && lives[op.in].to == p)
+                alias[op.out] = op.in;  // in place
             if (op.kind == OpKind::sum && parts_[p].by_row) sum_slots_[op.out] = threads_;
         }
     for (const Part& part : parts_)
@@ -184,7 +187,8 @@ double Program::map_bytes(const Op& op) const {
     for (const int map : {op.in, op.out, op.reads_other() ? op.other : -1})
         if (map >= 0) {
             const Place& place = places_[map];
-            const double channels = op.kind == OpKind::dense && map == op.in ? op.segments * net_.layouts[map].padded() : op.channels;
+            const double channels =
+                op.kind == OpKind::dense && map == op.in ? op.segments * net_.layouts[map].padded() : op.channels;
             bytes += channels * place.height * place.width * size_of(type(map));
         }
     return bytes * images_;
@@ -192,8 +196,6 @@ double Program::map_bytes(const Op& op) const {
 
 int Program::row_count(const Op& op) const { return places_[op.kind == OpKind::sum ? op.in : op.out].height; }
 
-bool Program::is_sink(const Op& op) const {
-    return op.kind == OpKind::sum || places_[op.out].kind != Place::ring;
-}
+bool Program::is_sink(const Op& op) const { return op.kind == OpKind::sum || places_[op.out].kind != Place::ring; }
 
 }  // namespace ghostnets

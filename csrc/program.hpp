@@ -1,10 +1,11 @@
-// A program: the operations of a network for so many images of one size and so many threads, laid out in time and memory.
+// A program: a network's operations for so many images of one size and so many threads, laid out in time and memory.
 //
 // Each thread has a list of items and runs them in order; between parts, and wherever data crosses from one thread to
-// another, stands a barrier. Large maps are cut into rows: an item is one row of one operation, and each thread runs down
-// its share of the image through all operations of a part, so that a row is used while it is in the cache (a ring of a few
-// rows is all that is kept of the maps in between; at the border of two shares both compute the few rows they need).
-// Small maps are cut by channels: a thread computes some intrinsic maps and everything that follows from these alone.
+// another, stands a barrier. Large maps are cut into rows: an item is one row of one operation, and each thread runs
+// down its share of the image through all operations of a part, so that a row is used while it is in the cache (a ring
+// of a few rows is all that is kept of the maps in between; at the border of two shares both compute the few rows they
+// need). Small maps are cut by channels: a thread computes some intrinsic maps and everything that follows from these
+// alone.
 #pragma once
 
 #include <vector>
@@ -62,8 +63,8 @@ public:
     // keeps_all: nothing is fused and no map shares its memory with another, so that all can be looked at afterwards.
     Program(const Network& network, int images, int height, int width, int threads, bool keeps_all = false);
 
-    // Runs one thread's items; `wait` is the barrier. All threads of the program must run. `done` hears the operation of
-    // each item after it, -1 after a barrier.
+    // Runs one thread's items; `wait` is the barrier. All threads of the program must run. `done` hears the operation
+    // of each item after it, -1 after a barrier.
     template <class Wait, class Done>
     void run(const Memory& memory, const Images& images, int thread, Wait&& wait, Done&& done) const {
         for (const Item& item : items_[thread]) {
@@ -80,9 +81,7 @@ public:
 
     // Bytes that an operation reads and writes, without weights, and its multiply-adds, for all images of the program.
     double map_bytes(const Op& op) const;
-    double macs(const Op& op) const {
-        return op.macs * images_ * places_[op.out].height * places_[op.out].width;
-    }
+    double macs(const Op& op) const { return op.macs * images_ * places_[op.out].height * places_[op.out].width; }
 
     // (height, width) of a map that the caller gets.
     std::pair<int, int> output_size(int index) const {

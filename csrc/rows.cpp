@@ -41,7 +41,9 @@ std::vector<Program::Need> Program::needs(const Part& part, int index, int row) 
                 add(op.in, op.in_offset, op.channels, low, low + op.dilation_h * (op.kernel_h - 1));
                 break;
             }
-            case OpKind::average: add(op.in, op.in_offset, op.channels, 2 * row, 2 * row + std::min(2, height) - 1); break;
+            case OpKind::average:
+                add(op.in, op.in_offset, op.channels, 2 * row, 2 * row + std::min(2, height) - 1);
+                break;
             case OpKind::enlarge: {
                 const int from = nearest(row, height, places_[op.out].height);
                 add(op.in, op.in_offset, op.channels, from, from);
@@ -61,7 +63,8 @@ std::vector<Program::RowItem> Program::row_order(const Part& part, int thread) c
     for (int i = count - 1; i >= 0; --i) {
         const Op& op = net_.ops[part.first + i];
         if (is_sink(op)) {
-            const int rows = row_count(op), from = share(rows, thread, threads_), to = share(rows, thread + 1, threads_);
+            const int rows = row_count(op), from = share(rows, thread, threads_),
+                      to = share(rows, thread + 1, threads_);
             if (from < to) {
                 low[i] = std::min(low[i], from);
                 high[i] = std::max(high[i], to - 1);
@@ -88,7 +91,8 @@ std::vector<Program::RowItem> Program::row_order(const Part& part, int thread) c
     // Sinks advance together, so that each row serves all of them while it is there.
     for (int row = 0; row <= *std::max_element(high.begin(), high.end()); ++row)
         for (int i = 0; i < count; ++i)
-            if (is_sink(net_.ops[part.first + i]) && low[i] <= row && row <= high[i]) produce(produce, part.first + i, row);
+            if (is_sink(net_.ops[part.first + i]) && low[i] <= row && row <= high[i])
+                produce(produce, part.first + i, row);
     return order;
 }
 

@@ -80,7 +80,8 @@ void Session::reserve(const Schedule& schedule, int count) {
         size_head_ = count;
         pooled_ = Buffer(size_head_ * network_->features_bytes());
         head_.clear();
-        for (const Op& op : network_->head) head_.emplace_back(size_head_ * op.channels * size_of(network_->layouts[op.out].type));
+        for (const Op& op : network_->head)
+            head_.emplace_back(size_head_ * op.channels * size_of(network_->layouts[op.out].type));
     }
 }
 
@@ -117,7 +118,8 @@ std::vector<std::vector<float>> Session::observe(const Images& images, int heigh
     sizes.zeros = program.zeros_size();
     sizes.pointers = program.pointers_size();
     reserve(sizes, 1);
-    const Memory memory{alone_[0].data(), own_[0].data(), zeros_.data(), pointers_[0].data(), pooled_.data(), nullptr, 0};
+    const Memory memory{
+        alone_[0].data(), own_[0].data(), zeros_.data(), pointers_[0].data(), pooled_.data(), nullptr, 0};
     program.run(memory, images, 0, [] {}, [](int) {});
     run_head(0, 1, [](int, int) {});
     std::vector<std::vector<float>> found;
@@ -133,10 +135,16 @@ std::vector<std::vector<float>> Session::observe(const Images& images, int heigh
 template <class Done>
 void Session::run_all(const Schedule& plan, const Images& images, int count, int height, int width,
                       const std::vector<float*>& outputs, const Done& done) {
-    const std::size_t image_size = std::size_t(height) * width * network_->in_channels * (images.bytes ? 1 : sizeof(float));
+    const std::size_t image_size =
+        std::size_t(height) * width * network_->in_channels * (images.bytes ? 1 : sizeof(float));
     const auto memory = [&](int thread, std::byte* shared, int image) {
-        return Memory{shared, own_[thread].data(), zeros_.data(), pointers_[thread].data(),
-                      pooled_.data() + image * network_->features_bytes(), outputs.data(), image};
+        return Memory{shared,
+                      own_[thread].data(),
+                      zeros_.data(),
+                      pointers_[thread].data(),
+                      pooled_.data() + image * network_->features_bytes(),
+                      outputs.data(),
+                      image};
     };
     const auto from = [&](int image) {
         return Images{static_cast<const char*>(images.data) + image * image_size, images.bytes};
@@ -144,10 +152,12 @@ void Session::run_all(const Schedule& plan, const Images& images, int count, int
     team_.run([&](int thread) {
         const auto done_here = [&](int op) { done(thread, op); };
         for (const Piece& piece : plan.alone[thread])
-            piece.program->run(memory(thread, alone_[thread].data(), piece.image), from(piece.image), 0, [] {}, done_here);
+            piece.program->run(
+                memory(thread, alone_[thread].data(), piece.image), from(piece.image), 0, [] {}, done_here);
         for (const Piece& piece : plan.together)
-            piece.program->run(memory(thread, together_.data(), piece.image), from(piece.image), thread,
-                               [this] { team_.barrier().wait(); }, done_here);
+            piece.program->run(
+                memory(thread, together_.data(), piece.image), from(piece.image), thread,
+                [this] { team_.barrier().wait(); }, done_here);
         if (!plan.alone[thread].empty()) {
             team_.barrier().wait();
             done_here(-1);
@@ -207,7 +217,7 @@ std::vector<std::pair<int, int>> Session::output_sizes(int count, int height, in
     std::vector<std::pair<int, int>> sizes;
     for (std::size_t i = 0; i < network_->outputs.size(); ++i)
         sizes.push_back(network_->gives_maps() ? schedule(count, height, width).programs[0]->output_size(int(i))
-                                              : std::pair(1, 1));
+                                               : std::pair(1, 1));
     return sizes;
 }
 

@@ -1,7 +1,7 @@
 // Vectors of floats by the compiler's vector extensions: one source for every instruction set.
 //
-// Everything lives in a namespace of its own for each instruction set, and no standard template is used here: the linker
-// merges equal inline functions, and must never choose an AVX-512 one for a processor without it.
+// Everything lives in a namespace of its own for each instruction set, and no standard template is used here: the
+// linker merges equal inline functions, and must never choose an AVX-512 one for a processor without it.
 #pragma once
 
 #include <cstddef>

@@ -1,8 +1,8 @@
 // How values lie in memory: as float32, as bfloat16, or as bytes.
 //
 // A bfloat16 is the upper half of a float32; a byte q stands for scale * (q - zero), with a scale and a zero that the
-// operations know. Values are widened to float32 as they are loaded and rounded to nearest as they are stored. groups.hpp
-// has the products that need no widening.
+// operations know. Values are widened to float32 as they are loaded and rounded to nearest as they are stored.
+// groups.hpp has the products that need no widening.
 #pragma once
 
 #include "kernels.hpp"

@@ -1,8 +1,8 @@
 // Random networks at random sizes on several threads; built by scripts/sanitize_engine and scripts/check_neon.
 //
 // Sessions of the same network must agree: to the bit between repeated runs, and within rounding between instruction
-// sets, numbers of threads and batches, in every precision. That what they agree on is right is tested against torch, in
-// tests/engine.
+// sets, numbers of threads and batches, in every precision. That what they agree on is right is tested against torch,
+// in tests/engine.
 //
 //   stress SECONDS    checks for so long
 //   stress -N         prints tolerance and outputs of N networks, the same ones on every processor
@@ -119,7 +119,8 @@ struct RandomPlan {
 
     int conv(int in, Layout to, int kernel, int stride, int groups, Activation activation) {
         const int out = map(to), depth = channels(in) / groups;
-        Node node{.kind = "conv", .input = in, .output = out, .groups = groups, .stride = stride, .activation = activation};
+        Node node{
+            .kind = "conv", .input = in, .output = out, .groups = groups, .stride = stride, .activation = activation};
         node.dilation_h = node.dilation_w = number(0, 3) ? 1 : 2;
         node.weight = tensor({channels(out), depth, kernel, kernel}, 1 / std::sqrt(float(depth * kernel * kernel)));
         node.bias = tensor({channels(out)}, 0.2f);
@@ -129,7 +130,8 @@ struct RandomPlan {
 
     int add(int a, int b) {
         const int out = map(layout(a));
-        source.nodes.push_back({.kind = "add", .input = a, .output = out, .residual = b, .activation = Activation::relu});
+        source.nodes.push_back(
+            {.kind = "add", .input = a, .output = out, .residual = b, .activation = Activation::relu});
         return out;
     }
 
@@ -143,7 +145,8 @@ struct RandomPlan {
         const int out = add(narrow, conv(in, to, 1, stride, 1, Activation::none));
         if (number(0, 1)) return out;
         const int mixed = map(to), squeezed = number(1, 20);
-        Node node{.kind = "mix", .input = out, .output = mixed, .pooled = {y, narrow, out}, .activation = Activation::relu};
+        Node node{
+            .kind = "mix", .input = out, .output = mixed, .pooled = {y, narrow, out}, .activation = Activation::relu};
         int depth = 0;
         for (const int pooled : node.pooled) depth += layout(pooled).stride();
         node.weight = tensor({squeezed, depth}, 0.2f);
@@ -156,7 +159,8 @@ struct RandomPlan {
 
     int max_pool(int in) {
         const int out = map(layout(in)), kernel = number(2, 3);
-        const int dilation = kernel == 2 ? number(1, 2) : 1;  // else a window may lie beside a map of one pixel, all of it
+        const int dilation =
+            kernel == 2 ? number(1, 2) : 1;  // else a window may lie beside a map of one pixel, all of it
         Node node{.kind = "max_pool", .input = in, .output = out, .stride = number(1, 2), .kernel = kernel};
         node.dilation_h = dilation;
         node.pad = kernel - 2;
@@ -179,7 +183,8 @@ struct RandomPlan {
         source.scale = {0.01f, 0.02f, 0.03f};
         source.shift = {-1, 0, 1};
         const int stem = map({segments, stem_half});
-        Node node{.kind = "stem", .input = images, .output = stem, .stride = number(1, 2), .activation = Activation::relu};
+        Node node{
+            .kind = "stem", .input = images, .output = stem, .stride = number(1, 2), .activation = Activation::relu};
         const bool has_ghosts = !is_plain && segments > 1 && number(0, 2) == 0;
         const int stem_rows = (has_ghosts ? 1 : segments) * stem_half;
         node.weight = tensor({stem_rows, 3, 3, 3}, 0.3f);
@@ -281,9 +286,7 @@ void try_one(bool prints) {
     for (const std::string& isa : instruction_sets())
         for (int threads = 1; threads <= 4; ++threads) {
             Session session(plan.source, *find_kernels(isa), threads);
-            const auto run = [&](int images_now) {
-                return answer_of(session, images, images_now, height, width);
-            };
+            const auto run = [&](int images_now) { return answer_of(session, images, images_now, height, width); };
             const std::vector<float> answer = run(count);
             const std::vector<float> single = run(1);
             for (const float value : answer) check(std::isfinite(value), "an output is not finite");

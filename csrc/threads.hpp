@@ -1,7 +1,7 @@
 // A team of threads that runs one function together and meets at barriers.
 //
-// Parts of a network take microseconds, so whoever waits spins first. After a while it falls asleep (std::atomic::wait, a
-// futex on Linux): a spinning thread would steal a core from the rest of the machine.
+// Parts of a network take microseconds, so whoever waits spins first. After a while it falls asleep (std::atomic::wait,
+// a futex on Linux): a spinning thread would steal a core from the rest of the machine.
 #pragma once
 
 #include <atomic>
@@ -45,7 +45,7 @@ private:
     void serve(int thread);
 
     Barrier barrier_;  // for the work
-    Barrier gate_;     // before and after it
+    Barrier gate_;  // before and after it
     const std::function<void(int)>* work_ = nullptr;
     bool stops_ = false;
     std::vector<std::thread> workers_;

@@ -33,8 +33,8 @@ void finish_statistics(const Norm<T>& norm, std::ptrdiff_t row, const double* su
 }
 
 template <class T>
-void finish_gradient(const NormGradient<T>& norm, const T* statistics, std::ptrdiff_t row, const double* sums, int channels,
-                     double count) {
+void finish_gradient(const NormGradient<T>& norm, const T* statistics, std::ptrdiff_t row, const double* sums,
+                     int channels, double count) {
     for (int c = 0; c < channels; ++c) {
         const double mean = statistics[c], scale = statistics[row + c], gamma = norm.gamma[c];
         const double beta_gradient = sums[c], gamma_gradient = sums[channels + c] * scale;
@@ -49,8 +49,10 @@ void finish_gradient(const NormGradient<T>& norm, const T* statistics, std::ptrd
 
 template void finish_statistics<float>(const Norm<float>&, std::ptrdiff_t, const double*, int, double);
 template void finish_statistics<double>(const Norm<double>&, std::ptrdiff_t, const double*, int, double);
-template void finish_gradient<float>(const NormGradient<float>&, const float*, std::ptrdiff_t, const double*, int, double);
-template void finish_gradient<double>(const NormGradient<double>&, const double*, std::ptrdiff_t, const double*, int, double);
+template void finish_gradient<float>(const NormGradient<float>&, const float*, std::ptrdiff_t, const double*, int,
+                                     double);
+template void finish_gradient<double>(const NormGradient<double>&, const double*, std::ptrdiff_t, const double*, int,
+                                      double);
 
 namespace {
 
@@ -63,7 +65,8 @@ struct Job {
 
 // Which thread takes which share is left to chance; what a share computes is not.
 void take_shares(Job& job) {
-    for (int share; (share = job.next.fetch_add(1, std::memory_order_relaxed)) < job.shares;) job.work(job.context, share);
+    for (int share; (share = job.next.fetch_add(1, std::memory_order_relaxed)) < job.shares;)
+        job.work(job.context, share);
 }
 
 using OpenMp = void (*)(void (*)(void*), void*, unsigned, unsigned);

@@ -1,8 +1,8 @@
 // Training on the CPU: what its kernels compute, and the table through which Python calls them.
 //
 // Maps are NHWC and dense. A convolution writes its raw output z once, and sums its statistics on the way; batch
-// normalisation, ReLU and a gate are applied by whoever reads z, so normalised maps and concatenations are never stored.
-// Backwards it is the same: the gradient of z is an affine function of the gradient d of the activated map and of z,
+// normalisation, ReLU and a gate are applied by whoever reads z, so normalised maps and concatenations are never
+// stored. Backwards it is the same: the gradient of z is affine in the gradient d of the activated map and in z,
 //   dz = a * [z * scale + shift > 0] * (gate * d + offset) + b * z + c,
 // and is computed as it is read. Everything exists in float and in double (for checks of the gradients).
 #pragma once
@@ -94,8 +94,8 @@ struct Depthwise {
     T* weight_gradient;
 };
 
-// Several depthwise filters over one map, each with its own normalisation: z_f = filter_f * x, and the map under the middle of
-// the filter as one more. See training_branches.hpp.
+// Several depthwise filters over one map, each with its own normalisation: z_f = filter_f * x, and the map under the
+// middle of the filter as one more. See training_branches.hpp.
 template <class T>
 struct Branches {
     int threads, images, height, width, channels, kernel, stride, filters;
@@ -104,7 +104,8 @@ struct Branches {
     double* moments;   // forward: [2][filters + 1][channels], sums of z and of its squares
     const T* d;        // backward: of the sum of the branches, at the size of the output
     const T* merged;   // [channels][kernel][kernel], the filter that leads from x to this sum
-    const T *slopes, *offsets;  // [filters + 1][channels]: what the statistics add to the gradient of z is slope z + offset
+    const T *slopes,
+        *offsets;  // [filters + 1][channels]: what the statistics add to the gradient of z is slope z + offset
     T* out;                     // the gradient of x
     T* weight_gradients;        // as weights: the sums of slope z + offset with x alone
 };
@@ -162,8 +163,8 @@ extern const InstructionSet kAvx2, kAvx512;
 
 // sums is [2][channels]: of d' and of d' * (z - mean), d' being the masked gradient.
 template <class T>
-void finish_gradient(const NormGradient<T>& norm, const T* statistics, std::ptrdiff_t row, const double* sums, int channels,
-                     double count);
+void finish_gradient(const NormGradient<T>& norm, const T* statistics, std::ptrdiff_t row, const double* sums,
+                     int channels, double count);
 // sums is [2][channels]: of z and of its squares.
 template <class T>
 void finish_statistics(const Norm<T>& norm, std::ptrdiff_t row, const double* sums, int channels, double count);

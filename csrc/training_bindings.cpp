@@ -1,4 +1,4 @@
-// The Python module ghostnets.layers._training. Tensors come as addresses: layers/fused holds them and knows their shapes.
+// The Python module ghostnets.layers._training. Tensors come as addresses; layers/fused knows their shapes.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
@@ -30,20 +30,22 @@ T* address(nb::handle value) {
 
 template <class T>
 Part<T> part(nb::handle v) {  // values, channels, statistics, row, relu, gate, gate_stride
-    return {address<const T>(v[0]), nb::cast<int>(v[1]),  address<const T>(v[2]),         nb::cast<std::ptrdiff_t>(v[3]),
-            nb::cast<bool>(v[4]),   address<const T>(v[5]), nb::cast<std::ptrdiff_t>(v[6])};
+    return {address<const T>(v[0]),         nb::cast<int>(v[1]),  address<const T>(v[2]),
+            nb::cast<std::ptrdiff_t>(v[3]), nb::cast<bool>(v[4]), address<const T>(v[5]),
+            nb::cast<std::ptrdiff_t>(v[6])};
 }
 
 template <class T>
 Norm<T> norm(nb::handle v) {  // gamma, beta, running_mean, running_var, momentum, eps, statistics
-    return {address<const T>(v[0]), address<const T>(v[1]),  address<T>(v[2]),  address<T>(v[3]),
+    return {address<const T>(v[0]), address<const T>(v[1]), address<T>(v[2]), address<T>(v[3]),
             nb::cast<double>(v[4]), nb::cast<double>(v[5]), address<T>(v[6])};
 }
 
 template <class T>
 NormGradient<T> norm_gradient(nb::handle v) {  // gamma, its gradient, that of beta, coefficients, row; or None
     if (v.is_none()) return {};
-    return {address<const T>(v[0]), address<T>(v[1]), address<T>(v[2]), address<T>(v[3]), nb::cast<std::ptrdiff_t>(v[4])};
+    return {address<const T>(v[0]), address<T>(v[1]), address<T>(v[2]), address<T>(v[3]),
+            nb::cast<std::ptrdiff_t>(v[4])};
 }
 
 template <class T>
@@ -54,20 +56,31 @@ Gradient<T> gradient(nb::handle v) {  // d, d_stride, part, offset, coefficients
 
 template <class T>
 Target<T> target(nb::handle v) {  // out, add, add_stride, add_gate, add_offset, gate_stride, norm, image_sums
-    return {address<T>(v[0]),       address<const T>(v[1]),          nb::cast<std::ptrdiff_t>(v[2]), address<const T>(v[3]),
-            address<const T>(v[4]), nb::cast<std::ptrdiff_t>(v[5]), norm_gradient<T>(v[6]),         address<T>(v[7])};
+    return {address<T>(v[0]),       address<const T>(v[1]), nb::cast<std::ptrdiff_t>(v[2]),
+            address<const T>(v[3]), address<const T>(v[4]), nb::cast<std::ptrdiff_t>(v[5]),
+            norm_gradient<T>(v[6]), address<T>(v[7])};
 }
 
 template <class T>
 Branches<T> branches(int threads, nb::tuple shape, std::uintptr_t x, std::uintptr_t weights) {
     int v[7];
     for (int i = 0; i < 7; ++i) v[i] = nb::cast<int>(shape[i]);
-    return {threads, v[0], v[1], v[2], v[3], v[4], v[5], v[6], reinterpret_cast<const T*>(x), reinterpret_cast<const T*>(weights)};
+    return {threads,
+            v[0],
+            v[1],
+            v[2],
+            v[3],
+            v[4],
+            v[5],
+            v[6],
+            reinterpret_cast<const T*>(x),
+            reinterpret_cast<const T*>(weights)};
 }
 
 template <class Op>
 void set_parts(Op& op, nb::tuple parts) {
-    for (nb::handle v : parts) op.parts[op.part_count++] = part<std::remove_const_t<std::remove_pointer_t<decltype(op.weight)>>>(v);
+    for (nb::handle v : parts)
+        op.parts[op.part_count++] = part<std::remove_const_t<std::remove_pointer_t<decltype(op.weight)>>>(v);
 }
 
 template <class T>
@@ -78,8 +91,8 @@ void define(nb::module_& module, const char* suffix, Kernels<T> InstructionSet::
         ((chosen->*kernels).*member)(op);
     };
     module.def(name("pointwise_forward").c_str(),
-               [run](int threads, int pixels, int image_pixels, nb::tuple parts, std::uintptr_t weight, int out_channels,
-                     std::uintptr_t out, nb::tuple normalization) {
+               [run](int threads, int pixels, int image_pixels, nb::tuple parts, std::uintptr_t weight,
+                     int out_channels, std::uintptr_t out, nb::tuple normalization) {
                    Pointwise<T> op{threads, pixels, image_pixels};
                    op.weight = reinterpret_cast<const T*>(weight);
                    set_parts(op, parts);
@@ -138,19 +151,21 @@ void define(nb::module_& module, const char* suffix, Kernels<T> InstructionSet::
                    op.out = reinterpret_cast<T*>(out), op.weight_gradients = reinterpret_cast<T*>(weight_gradients);
                    run(&Kernels<T>::branch_gradient, op);
                });
-    module.def(name("join").c_str(), [run](int threads, int pixels, nb::tuple parts, nb::object residual, std::uintptr_t out) {
-        Join<T> op{threads, pixels, pixels};
-        for (nb::handle v : parts) op.parts[op.part_count++] = part<T>(v);
-        if (!residual.is_none()) op.residual = part<T>(residual);
-        op.out = reinterpret_cast<T*>(out);
-        run(&Kernels<T>::join, op);
-    });
+    module.def(name("join").c_str(),
+               [run](int threads, int pixels, nb::tuple parts, nb::object residual, std::uintptr_t out) {
+                   Join<T> op{threads, pixels, pixels};
+                   for (nb::handle v : parts) op.parts[op.part_count++] = part<T>(v);
+                   if (!residual.is_none()) op.residual = part<T>(residual);
+                   op.out = reinterpret_cast<T*>(out);
+                   run(&Kernels<T>::join, op);
+               });
     module.def(name("sums").c_str(), [run](int threads, int pixels, nb::tuple given, nb::tuple normalization) {
         run(&Kernels<T>::sums, Sums<T>{threads, pixels, pixels, gradient<T>(given), norm_gradient<T>(normalization)});
     });
     module.def(name("image_sums").c_str(),
                [run](int threads, int pixels, int image_pixels, nb::tuple of, std::uintptr_t out) {
-                   run(&Kernels<T>::image_sums, ImageSums<T>{threads, pixels, image_pixels, part<T>(of), reinterpret_cast<T*>(out)});
+                   run(&Kernels<T>::image_sums,
+                       ImageSums<T>{threads, pixels, image_pixels, part<T>(of), reinterpret_cast<T*>(out)});
                });
     // sums: [2][channels] in double; only the arithmetic of a few numbers
     module.def(name("finish_gradient").c_str(),

@@ -1,4 +1,4 @@
-// Depthwise convolutions in parallel over one map, each followed by its own batch normalisation (GhostNetV3's branches).
+// Parallel depthwise convolutions of one map, each followed by its own batch normalisation (GhostNetV3's branches).
 //
 // The output of a branch, z_f = filter_f * x, is linear in x: with its statistics known, all branches together are one
 // filter. So z_f is computed twice, for its statistics and for their gradient, a row at a time, and never stored.
@@ -56,16 +56,19 @@ void branch_moments_as(const Branches<T>& op, double* sums) {
         double* own = sums + 2 * values * share;
         clear(own, 2 * values);
         const std::ptrdiff_t row = BranchRows<T, K, S>::row_size(op);
-        T* ring = static_cast<T*>(workspace(1, sizeof(T) * ((K + 1) * row + std::ptrdiff_t(op.filters) * kSize * kChunk)));
+        T* ring =
+            static_cast<T*>(workspace(1, sizeof(T) * ((K + 1) * row + std::ptrdiff_t(op.filters) * kSize * kChunk)));
         T *out = ring + K * row, *weights = out + row;
         int current = -1;
-        for (int task = share_begin(tasks, op.threads, share); task < share_begin(tasks, op.threads, share + 1); ++task) {
+        for (int task = share_begin(tasks, op.threads, share); task < share_begin(tasks, op.threads, share + 1);
+             ++task) {
             const int image = task % op.images;
             const BranchRows<T, K, S> at(op, task / op.images);
             if (current != task / op.images) {
                 current = task / op.images;
                 for (int f = 0; f < op.filters; ++f)
-                    at.load_weights(op.weights + std::ptrdiff_t(f) * op.channels * kSize, false, weights + f * kSize * kChunk);
+                    at.load_weights(op.weights + std::ptrdiff_t(f) * op.channels * kSize, false,
+                                    weights + f * kSize * kChunk);
                 clear(ring, K * row);
             }
             int loaded = 0;
@@ -77,7 +80,8 @@ void branch_moments_as(const Branches<T>& op, double* sums) {
                 for (int f = 0; f <= op.filters; ++f) {
                     double* to = own + std::ptrdiff_t(f) * op.channels + at.from;
                     const bool is_middle = f == op.filters;
-                    if (!is_middle) filter_row<T, K, S>(rows, weights + f * kSize * kChunk, at.stride, out, at.out_width);
+                    if (!is_middle)
+                        filter_row<T, K, S>(rows, weights + f * kSize * kChunk, at.stride, out, at.out_width);
                     add_statistics(is_middle ? rows[kPad] + kPad * at.stride : out, at.out_width, at.channels,
                                    std::ptrdiff_t(is_middle ? S : 1) * at.stride, to, to + values);
                 }
@@ -87,8 +91,8 @@ void branch_moments_as(const Branches<T>& op, double* sums) {
     add_shares(sums, int(2 * values), op.threads);
 }
 
-// dx = merged^T * d + sum over f of filter_f^T * u_f, with u_f = slope_f z_f + offset_f, + u of the middle pixel; and the sums
-// of u_f x for the gradient of filter_f. z_f follows the input by kPad rows, and dx follows z_f by kPad.
+// dx = merged^T * d + sum over f of filter_f^T * u_f, with u_f = slope_f z_f + offset_f, + u of the middle pixel; and
+// the sums of u_f x for the gradient of filter_f. z_f follows the input by kPad rows, and dx follows z_f by kPad.
 template <class T, int K, int S>
 void branch_gradient_as(const Branches<T>& op, T* partials) {
     constexpr int kPad = K / 2, kSize = K * K;
@@ -98,7 +102,8 @@ void branch_gradient_as(const Branches<T>& op, T* partials) {
         T* gradient = partials + size * share;
         clear(gradient, size);
         const std::ptrdiff_t row = BranchRows<T, K, S>::row_size(op), ring = K * row, block = kSize * kChunk;
-        T* inputs = static_cast<T*>(workspace(1, sizeof(T) * ((2 + filters) * ring + 3 * row + (3 * filters + 1) * block)));
+        T* inputs =
+            static_cast<T*>(workspace(1, sizeof(T) * ((2 + filters) * ring + 3 * row + (3 * filters + 1) * block)));
         T *outputs = inputs + ring, *zeros = outputs + (1 + filters) * ring, *z = zeros + row, *dx = z + row;
         T *weights = dx + row, *turned = weights + filters * block, *weight_sums = turned + (1 + filters) * block;
         int current = -1;
@@ -111,7 +116,8 @@ void branch_gradient_as(const Branches<T>& op, T* partials) {
                         gradient[(std::ptrdiff_t(f) * op.channels + at.from + c) * kSize + i] +=
                             weight_sums[f * block + i * at.stride + c];
         };
-        for (int task = share_begin(tasks, op.threads, share); task < share_begin(tasks, op.threads, share + 1); ++task) {
+        for (int task = share_begin(tasks, op.threads, share); task < share_begin(tasks, op.threads, share + 1);
+             ++task) {
             const int image = task % op.images;
             const BranchRows<T, K, S> at(op, task / op.images);
             if (current != task / op.images) {
@@ -151,10 +157,8 @@ void branch_gradient_as(const Branches<T>& op, T* partials) {
                 for (int f = 0; f <= filters; ++f) {
                     const T* rows[K];
                     at.around(y, outputs + f * ring, S, nullptr, rows);
-                    if (f == 0)
-                        filter_row<T, K, 1>(rows, turned, at.stride, dx, op.width);
-                    else
-                        filter_row<T, K, 1, true>(rows, turned + f * block, at.stride, dx, op.width);
+                    if (f == 0) filter_row<T, K, 1>(rows, turned, at.stride, dx, op.width);
+                    else filter_row<T, K, 1, true>(rows, turned + f * block, at.stride, dx, op.width);
                 }
                 const T* slope = op.slopes + std::ptrdiff_t(filters) * op.channels + at.from;
                 const T* offset = op.offsets + std::ptrdiff_t(filters) * op.channels + at.from;

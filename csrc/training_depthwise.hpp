@@ -1,5 +1,5 @@
-// Depthwise convolutions in training. Rows of the input and of the gradient are read once, activated, into rings of a few
-// rows with zeros around them: no product needs to know where the map ends.
+// Depthwise convolutions in training. Rows of the input and of the gradient are read once, activated, into rings of a
+// few rows with zeros around them: no product needs to know where the map ends.
 #pragma once
 
 #include "training_sums.hpp"
@@ -98,7 +98,7 @@ Chunk<T> find_chunk(const Depthwise<T>& op, int number) {
     return {part, from, channels, (channels + kLanes<T> - 1) / kLanes<T> * kLanes<T>, at + from};
 }
 
-// Weights [size][stride] of a chunk of channels, in their order or turned around; those of its first channel stand at `weights`.
+// Weights [size][stride] of a chunk of channels, in their order or turned around; `weights` is at the first channel.
 template <class T>
 void chunk_weights(const T* weights, int size, int channels, int stride, bool turned, T* to) {
     for (int i = 0; i < size; ++i)
@@ -139,16 +139,19 @@ void depthwise_forward_as(const Depthwise<T>& op, int channels, double* sums) {
         double* own = sums + 2 * channels * share;
         clear(own, 2 * channels);
         const std::ptrdiff_t row = std::ptrdiff_t(op.width + 2 * kPad) * kChunk;
-        T* ring = static_cast<T*>(workspace(1, sizeof(T) * (K * row + std::ptrdiff_t(width) * kChunk + K * K * kChunk)));
+        T* ring =
+            static_cast<T*>(workspace(1, sizeof(T) * (K * row + std::ptrdiff_t(width) * kChunk + K * K * kChunk)));
         T* out = ring + K * row;
         T* weights = out + std::ptrdiff_t(width) * kChunk;
         Chunk<T> chunk{};
         int current = -1;
-        for (int task = share_begin(tasks, op.threads, share); task < share_begin(tasks, op.threads, share + 1); ++task) {
+        for (int task = share_begin(tasks, op.threads, share); task < share_begin(tasks, op.threads, share + 1);
+             ++task) {
             const int image = task % op.images;
             if (current != task / op.images) {
                 chunk = find_chunk(op, current = task / op.images);
-                chunk_weights(op.weight + std::ptrdiff_t(chunk.at) * K * K, K * K, chunk.channels, chunk.stride, false, weights);
+                chunk_weights(op.weight + std::ptrdiff_t(chunk.at) * K * K, K * K, chunk.channels, chunk.stride, false,
+                              weights);
                 clear(ring, K * row);
             }
             const Part<T>& part = op.parts[chunk.part];
@@ -225,21 +228,24 @@ void depthwise_backward_as(const Depthwise<T>& op, int channels, double* sums, T
                 for (int c = 0; c < chunk.channels; ++c)
                     gradient[(chunk.at + c) * kSize + i] += weight_sums[i * chunk.stride + c];
         };
-        for (int task = share_begin(tasks, op.threads, share); task < share_begin(tasks, op.threads, share + 1); ++task) {
+        for (int task = share_begin(tasks, op.threads, share); task < share_begin(tasks, op.threads, share + 1);
+             ++task) {
             const int image = task % op.images;
             if (current != task / op.images) {
                 flush();
                 chunk = find_chunk(op, current = task / op.images);
                 if (op.targets[chunk.part].out)
-                    chunk_weights(op.weight + std::ptrdiff_t(chunk.at) * kSize, kSize, chunk.channels, chunk.stride, true, weights);
+                    chunk_weights(op.weight + std::ptrdiff_t(chunk.at) * kSize, kSize, chunk.channels, chunk.stride,
+                                  true, weights);
                 clear(weight_sums, kSize * kChunk);
                 clear(inputs, (2 * K + 1) * row);
             }
             const int first = chunk.at - chunk.from;  // of the part, among all channels
             for (int step = 0; step < op.height + kPad; ++step) {
                 if (step < op.height)
-                    read_part(op.parts[chunk.part], (image * op.height + step) * op.width, op.width, op.height * op.width,
-                              chunk.from, chunk.channels, inputs + step % K * row + kPad * chunk.stride, chunk.stride);
+                    read_part(op.parts[chunk.part], (image * op.height + step) * op.width, op.width,
+                              op.height * op.width, chunk.from, chunk.channels,
+                              inputs + step % K * row + kPad * chunk.stride, chunk.stride);
                 if (step < op.height && step % S == 0)
                     read_gradient(op.gradient, (image * height + step / S) * width, width, height * width, chunk.at,
                                   chunk.channels, outputs + step % K * row + kPad * chunk.stride, S * chunk.stride);
@@ -253,7 +259,8 @@ void depthwise_backward_as(const Depthwise<T>& op, int channels, double* sums, T
                     output_rows[dy] = exists && at % S == 0 ? outputs + at % K * row : nullptr;
                 }
                 if (output_rows[kPad])
-                    weight_row<T, K, S>(input_rows, output_rows[kPad] + kPad * chunk.stride, chunk.stride, weight_sums, width);
+                    weight_row<T, K, S>(input_rows, output_rows[kPad] + kPad * chunk.stride, chunk.stride, weight_sums,
+                                        width);
                 if (!op.targets[chunk.part].out) continue;
                 filter_row<T, K, 1>(output_rows, weights, chunk.stride, filtered, op.width);
                 deliver_row(op, chunk, image, y, filtered, own + 2 * first + chunk.from);
@@ -272,7 +279,8 @@ int channels_of(const Depthwise<T>& op) {
 
 template <class T>
 void depthwise_forward(const Depthwise<T>& op) {
-    const int channels = channels_of(op), height = (op.height - 1) / op.stride + 1, width = (op.width - 1) / op.stride + 1;
+    const int channels = channels_of(op), height = (op.height - 1) / op.stride + 1,
+              width = (op.width - 1) / op.stride + 1;
     double* sums = static_cast<double*>(workspace(0, sizeof(double) * 2 * channels * op.threads));
     for_shape(op.kernel, op.stride, [&]<int K, int S>() { depthwise_forward_as<T, K, S>(op, channels, sums); });
     add_shares(sums, 2 * channels, op.threads);
@@ -285,13 +293,14 @@ void depthwise_backward(const Depthwise<T>& op) {
     double* sums = static_cast<double*>(
         workspace(0, sizeof(double) * 2 * channels * op.threads + sizeof(T) * std::size_t(size) * op.threads));
     T* partials = reinterpret_cast<T*>(sums + 2 * channels * op.threads);
-    for_shape(op.kernel, op.stride, [&]<int K, int S>() { depthwise_backward_as<T, K, S>(op, channels, sums, partials); });
+    for_shape(op.kernel, op.stride,
+              [&]<int K, int S>() { depthwise_backward_as<T, K, S>(op, channels, sums, partials); });
     add_partials(partials, size, op.threads, op.weight_gradient);
     add_shares(sums, 2 * channels, op.threads);
     for (int i = 0, c = 0; i < op.part_count; c += op.parts[i++].channels)
         if (op.targets[i].norm.gamma)
-            finish_gradient(op.targets[i].norm, op.parts[i].statistics, op.parts[i].row, sums + 2 * c, op.parts[i].channels,
-                            double(op.images) * op.height * op.width);
+            finish_gradient(op.targets[i].norm, op.parts[i].statistics, op.parts[i].row, sums + 2 * c,
+                            op.parts[i].channels, double(op.images) * op.height * op.width);
 }
 
 }  // namespace ghostnets::GHOSTNETS_ISA

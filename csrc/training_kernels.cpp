@@ -10,7 +10,8 @@ void join(const Join<T>& op) {
     int channels = 0;
     for (int i = 0; i < op.part_count; ++i) channels += op.parts[i].channels;
     parallel(op.threads, [&](int share) {
-        for (int p = share_begin(op.pixels, op.threads, share); p < share_begin(op.pixels, op.threads, share + 1); ++p) {
+        for (int p = share_begin(op.pixels, op.threads, share); p < share_begin(op.pixels, op.threads, share + 1);
+             ++p) {
             T* to = op.out + std::ptrdiff_t(p) * channels;
             const T* other = op.residual.values ? op.residual.values + std::ptrdiff_t(p) * channels : nullptr;
             for (int i = 0, at = 0; i < op.part_count; at += op.parts[i++].channels) {
@@ -35,7 +36,8 @@ void sums(const Sums<T>& op) {
         clear(own, 2 * part.channels);
         const int end = share_begin(op.pixels, op.threads, share + 1);
         for (int first = share_begin(op.pixels, op.threads, share); first < end; first += 64)
-            add_sums(op.gradient, first, smaller(64, end - first), op.image_pixels, 0, part.channels, own, own + part.channels);
+            add_sums(op.gradient, first, smaller(64, end - first), op.image_pixels, 0, part.channels, own,
+                     own + part.channels);
     });
     add_shares(sums, 2 * part.channels, op.threads);
     finish_gradient(op.norm, part.statistics, part.row, sums, part.channels, double(op.pixels));
@@ -67,8 +69,14 @@ void image_sums(const ImageSums<T>& op) {
 }
 
 template <class T>
-constexpr Kernels<T> kKernels{pointwise_forward<T>,  pointwise_backward<T>, depthwise_forward<T>, depthwise_backward<T>,
-                              branch_moments<T>,     branch_gradient<T>,    join<T>,              sums<T>,
+constexpr Kernels<T> kKernels{pointwise_forward<T>,
+                              pointwise_backward<T>,
+                              depthwise_forward<T>,
+                              depthwise_backward<T>,
+                              branch_moments<T>,
+                              branch_gradient<T>,
+                              join<T>,
+                              sums<T>,
                               image_sums<T>};
 
 }  // namespace ghostnets::GHOSTNETS_ISA

@@ -9,8 +9,8 @@ constexpr int kRows = kManyRegisters ? 14 : 6;  // of a tile of 2 vectors that s
 
 // out[r][v] (+)= sum over k of a[r * a_row + k * a_k] * b[k * b_k + v]
 template <class T, int R, int V>
-void product_tile(const T* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const T* b, std::ptrdiff_t b_k, int terms, T* out,
-                  std::ptrdiff_t out_row, bool accumulate) {
+void product_tile(const T* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const T* b, std::ptrdiff_t b_k, int terms,
+                  T* out, std::ptrdiff_t out_row, bool accumulate) {
     constexpr int W = kLanes<T>;
     Vector<T> sums[R][V];
 #pragma GCC unroll 14
@@ -39,8 +39,7 @@ template <class T, int V, int R>
 inline void product_rest(int rows, const T* a, std::ptrdiff_t a_row, std::ptrdiff_t a_k, const T* b, std::ptrdiff_t b_k,
                          int terms, T* out, std::ptrdiff_t out_row, bool accumulate) {
     if (rows == R) return product_tile<T, R, V>(a, a_row, a_k, b, b_k, terms, out, out_row, accumulate);
-    if constexpr (R > 1)
-        product_rest<T, V, R - 1>(rows, a, a_row, a_k, b, b_k, terms, out, out_row, accumulate);
+    if constexpr (R > 1) product_rest<T, V, R - 1>(rows, a, a_row, a_k, b, b_k, terms, out, out_row, accumulate);
 }
 
 template <class T, int V>
@@ -76,9 +75,10 @@ constexpr int panels(int columns) {
     return (columns + kPanel<T> - 1) / kPanel<T>;
 }
 
-// Weights as panels [panel][term][kPanel]; `row` and `column` are the strides of a term and of a column in the original.
+// Weights as panels [panel][term][kPanel]; `row` and `column` are the original's strides of a term and of a column.
 template <class T>
-const T* packed(int threads, const T* weight, int terms, int columns, std::ptrdiff_t row, std::ptrdiff_t column, T* to) {
+const T* packed(int threads, const T* weight, int terms, int columns, std::ptrdiff_t row, std::ptrdiff_t column,
+                T* to) {
     const int count = panels<T>(columns);
     parallel(threads, [&](int share) {
         for (int p = share_begin(count, threads, share); p < share_begin(count, threads, share + 1); ++p) {
@@ -150,8 +150,8 @@ void pointwise_forward(const Pointwise<T>& op) {
         for (int first = blocks.begin(share, 0); first < end; first += blocks.block) {
             const int count = smaller(blocks.block, end - first);
             read_parts(op, first, count, x, in_stride);
-            product(count, out, in, x, in_stride, std::ptrdiff_t(1), weight, std::ptrdiff_t(kPanel<T>), std::ptrdiff_t(in) * kPanel<T>, z,
-                    out_stride, false);
+            product(count, out, in, x, in_stride, std::ptrdiff_t(1), weight, std::ptrdiff_t(kPanel<T>),
+                    std::ptrdiff_t(in) * kPanel<T>, z, out_stride, false);
             add_statistics(z, count, out, out_stride, own, own + out);
             for (int p = 0; p < count; ++p) {
                 const T* from = z + p * out_stride;
@@ -184,7 +184,8 @@ void deliver(const Pointwise<T>& op, int part, int first, int count, const T* d,
     for (int p = first; p < first + count;) {
         const int image = p / op.image_pixels, next = smaller(first + count, (image + 1) * op.image_pixels);
         T* to = target.image_sums + std::ptrdiff_t(image) * x.channels;
-        add_sums(plain, p, next - p, 1, 0, x.channels, to, to + std::ptrdiff_t(op.pixels / op.image_pixels) * x.channels);
+        add_sums(plain, p, next - p, 1, 0, x.channels, to,
+                 to + std::ptrdiff_t(op.pixels / op.image_pixels) * x.channels);
         p = next;
     }
 }
@@ -221,11 +222,11 @@ void pointwise_backward(const Pointwise<T>& op) {
             const int count = smaller(blocks.block, end - first);
             read_parts(op, first, count, x, in_stride);
             read_gradient(op.gradient, first, count, op.image_pixels, 0, out, dz, out_stride);
-            product(out, in, count, dz, std::ptrdiff_t(1), std::ptrdiff_t(out_stride), x, std::ptrdiff_t(in_stride), std::ptrdiff_t(kPanel<T>), gradient,
-                    std::ptrdiff_t(in_stride), first > begin);
+            product(out, in, count, dz, std::ptrdiff_t(1), std::ptrdiff_t(out_stride), x, std::ptrdiff_t(in_stride),
+                    std::ptrdiff_t(kPanel<T>), gradient, std::ptrdiff_t(in_stride), first > begin);
             if (!wants_input) continue;
-            product(count, in, out, dz, std::ptrdiff_t(out_stride), std::ptrdiff_t(1), weight, std::ptrdiff_t(kPanel<T>), std::ptrdiff_t(out) * kPanel<T>, d,
-                    std::ptrdiff_t(in_stride), false);
+            product(count, in, out, dz, std::ptrdiff_t(out_stride), std::ptrdiff_t(1), weight,
+                    std::ptrdiff_t(kPanel<T>), std::ptrdiff_t(out) * kPanel<T>, d, std::ptrdiff_t(in_stride), false);
             for (int i = 0, c = 0; i < op.part_count; c += op.parts[i++].channels)
                 deliver(op, i, first, count, d + c, in_stride, own + 2 * c);
         }
@@ -241,8 +242,8 @@ void pointwise_backward(const Pointwise<T>& op) {
     add_shares(sums, 2 * in, op.threads);
     for (int i = 0, c = 0; i < op.part_count; c += op.parts[i++].channels)
         if (op.targets[i].norm.gamma)
-            finish_gradient(op.targets[i].norm, op.parts[i].statistics, op.parts[i].row, sums + 2 * c, op.parts[i].channels,
-                            double(op.pixels));
+            finish_gradient(op.targets[i].norm, op.parts[i].statistics, op.parts[i].row, sums + 2 * c,
+                            op.parts[i].channels, double(op.pixels));
 }
 
 }  // namespace ghostnets::GHOSTNETS_ISA

@@ -78,7 +78,7 @@ inline Vector<T> relu(Vector<T> x) {
     return Vector<T>{} > x ? Vector<T>{} : x;
 }
 
-// Floats from one pixel to the next in scratch memory: whole vectors, and no multiple of 1 KiB, which the caches dislike.
+// Floats from one pixel to the next in scratch memory: whole vectors, but no multiple of 1 KiB, which caches dislike.
 template <class T>
 constexpr int scratch_stride(int channels) {
     int stride = (channels + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
@@ -93,7 +93,9 @@ inline int share_begin(int items, int shares, int share) { return int((long long
 
 template <class Work>
 void parallel(int shares, const Work& work) {
-    run_shares(shares, [](void* context, int share) { (*static_cast<const Work*>(context))(share); }, const_cast<Work*>(&work));
+    run_shares(
+        shares, [](void* context, int share) { (*static_cast<const Work*>(context))(share); },
+        const_cast<Work*>(&work));
 }
 
 // One vector of an activated map; `at` points to z.
@@ -107,8 +109,8 @@ inline Vector<T> activated(const Part<T>& part, const T* z, const T* gate, int c
     return gate ? value * get(gate + c, lanes) : value;
 }
 
-// Channels [from, from + channels) of `count` pixels -> out, whose pixels lie `stride` apart; whole vectors are written, so
-// up to one vector beyond a pixel's channels.
+// Channels [from, from + channels) of `count` pixels -> out, whose pixels lie `stride` apart; whole vectors are
+// written, so up to one vector beyond a pixel's channels.
 template <class T>
 void read_part(const Part<T>& part, int first, int count, int image_pixels, int from, int channels, T* out,
                std::ptrdiff_t stride) {
@@ -116,15 +118,14 @@ void read_part(const Part<T>& part, int first, int count, int image_pixels, int 
         const T* z = part.values + std::ptrdiff_t(first + p) * part.channels;
         const T* gate = part.gate ? part.gate + (first + p) / image_pixels * part.gate_stride : nullptr;
         T* to = out + p * stride;
-        over_vectors<T>(channels, [&](int c, auto lanes) {
-            put(to + c, activated(part, z, gate, from + c, lanes));
-        });
+        over_vectors<T>(channels, [&](int c, auto lanes) { put(to + c, activated(part, z, gate, from + c, lanes)); });
     }
 }
 
 // mask * (gate * d + offset) of one vector.
 template <class T, class Lanes>
-inline Vector<T> masked(const Gradient<T>& g, const T* d, Vector<T> z, const T* gate, const T* offset, int c, Lanes lanes) {
+inline Vector<T> masked(const Gradient<T>& g, const T* d, Vector<T> z, const T* gate, const T* offset, int c,
+                        Lanes lanes) {
     Vector<T> value = get(d + c, lanes);
     if (gate) value = value * get(gate + c, lanes);
     if (offset) value += get(offset + c, lanes);

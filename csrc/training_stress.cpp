@@ -1,6 +1,6 @@
-// Runs every training kernel on random maps of odd sizes, forwards and backwards, for scripts/sanitize_training. All arrays
-// are as large as they must be and no larger, so that the address sanitizer sees what is read or written beyond them. The
-// instruction sets must agree.
+// Runs every training kernel on random maps of odd sizes, forwards and backwards, for scripts/sanitize_training. All
+// arrays are as large as they must be and no larger, so that the address sanitizer sees what is read or written beyond
+// them. The instruction sets must agree.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -24,7 +24,7 @@ Values<T> random_values(std::mt19937& random, std::size_t count, double low = -1
     return values;
 }
 
-// One block: 1 x 1 convolution of two gated parts, depthwise convolution of its output, and back. Returns what came out.
+// One block: 1 x 1 convolution of two gated parts, depthwise convolution of its output, and back. Returns the results.
 template <class T>
 Values<T> run(const Kernels<T>& kernels, unsigned seed) {
     std::mt19937 random(seed);
@@ -51,7 +51,8 @@ Values<T> run(const Kernels<T>& kernels, unsigned seed) {
     Values<T> running_mean(channels), running_var(channels, T(1)), statistics[2];
     for (Values<T>& s : statistics) s.resize(4 * channels);
     const auto norm = [&](int i) {
-        return Norm<T>{gamma.data(), beta.data(), running_mean.data(), running_var.data(), 0.1, 1e-5, statistics[i].data()};
+        return Norm<T>{gamma.data(), beta.data(), running_mean.data(), running_var.data(),
+                       0.1,          1e-5,        statistics[i].data()};
     };
     Values<T> middle(std::size_t(pixels) * channels), out(std::size_t(small) * channels);
 
@@ -97,8 +98,8 @@ Values<T> run(const Kernels<T>& kernels, unsigned seed) {
     kernels.pointwise_backward(point);
 
     Values<T> all;
-    for (const Values<T>* values : {&middle, &out, &joined, &counts, &d_middle, &d_filter, &d_weight, &input_gradients[0],
-                                    &input_gradients[1], &sums[0], &sums[1]})
+    for (const Values<T>* values : {&middle, &out, &joined, &counts, &d_middle, &d_filter, &d_weight,
+                                    &input_gradients[0], &input_gradients[1], &sums[0], &sums[1]})
         all.insert(all.end(), values->begin(), values->end());
     return all;
 }
@@ -108,11 +109,14 @@ template <class T>
 Values<T> run_branches(const Kernels<T>& kernels, unsigned seed) {
     std::mt19937 random(seed);
     const auto size = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
-    Branches<T> op{size(1, 3), size(1, 4), size(1, 12), size(1, 19), size(1, 150), size(0, 1) ? 3 : 5, size(1, 2), size(1, 3)};
+    Branches<T> op{size(1, 3),   size(1, 4),         size(1, 12), size(1, 19),
+                   size(1, 150), size(0, 1) ? 3 : 5, size(1, 2),  size(1, 3)};
     const std::size_t channels = op.channels, pixels = std::size_t(op.images) * op.height * op.width;
-    const std::size_t small = std::size_t(op.images) * ((op.height - 1) / op.stride + 1) * ((op.width - 1) / op.stride + 1);
+    const std::size_t small =
+        std::size_t(op.images) * ((op.height - 1) / op.stride + 1) * ((op.width - 1) / op.stride + 1);
     const std::size_t filter = channels * op.kernel * op.kernel;
-    const Values<T> x = random_values<T>(random, pixels * channels), weights = random_values<T>(random, op.filters * filter);
+    const Values<T> x = random_values<T>(random, pixels * channels),
+                    weights = random_values<T>(random, op.filters * filter);
     const Values<T> d = random_values<T>(random, small * channels), merged = random_values<T>(random, filter);
     const Values<T> slopes = random_values<T>(random, (op.filters + 1) * channels);
     const Values<T> offsets = random_values<T>(random, (op.filters + 1) * channels);

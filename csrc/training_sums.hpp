@@ -46,9 +46,10 @@ void add_statistics(const T* values, int count, int channels, std::ptrdiff_t str
     });
 }
 
-// Adds the sums of d' and d' * (z - mean) over pixels, d' being the masked gradient, for channels [from, from + channels).
+// Adds the sums of d' and d' * (z - mean) over pixels, for channels [from, from + channels); d' is the masked gradient.
 template <class T, class S>
-void add_sums(const Gradient<T>& g, int first, int count, int image_pixels, int from, int channels, S* sums, S* products) {
+void add_sums(const Gradient<T>& g, int first, int count, int image_pixels, int from, int channels, S* sums,
+              S* products) {
     over_vectors<T>(channels, [&](int c, auto lanes) {
         const int at = from + c;
         const Vector<T> mean = get(g.part.statistics + at, lanes);
@@ -56,8 +57,9 @@ void add_sums(const Gradient<T>& g, int first, int count, int image_pixels, int 
         for (int p = 0; p < count; ++p) {
             const std::ptrdiff_t pixel = first + p, image = g.part.gate || g.offset ? pixel / image_pixels : 0;
             const Vector<T> z = get(g.part.values + pixel * g.part.channels + at, lanes);
-            const Vector<T> d = masked(g, g.d + pixel * g.d_stride, z, g.part.gate ? g.part.gate + image * g.part.gate_stride : nullptr,
-                                       g.offset ? g.offset + image * g.part.gate_stride : nullptr, at, lanes);
+            const Vector<T> d =
+                masked(g, g.d + pixel * g.d_stride, z, g.part.gate ? g.part.gate + image * g.part.gate_stride : nullptr,
+                       g.offset ? g.offset + image * g.part.gate_stride : nullptr, at, lanes);
             sum += d;
             product += d * (z - mean);
         }

@@ -54,7 +54,8 @@ void Program::plan_whole(const Part& part) {
         }
         const int rows = images_ * (op.kind == OpKind::sum ? places_[op.in].height : out.height);
         for (int t = 0; t < threads_; ++t) {
-            const auto emit = [&](int first, int count, int first_pixel, int pixel_count, int first_row, int row_count) {
+            const auto emit = [&](int first, int count, int first_pixel, int pixel_count, int first_row,
+                                  int row_count) {
                 if (count <= 0 || (op.kind == OpKind::dense && pixel_count <= 0 && row_count <= 0)) return;
                 Item item{.op = index};
                 item.first = first;
