@@ -77,6 +77,11 @@ def randomized(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+def assert_same(got: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
+    """Equal to ``tolerance`` of the largest value expected, or of 1."""
+    torch.testing.assert_close(got, expected, rtol=0, atol=tolerance * max(1, expected.abs().max().item()))
+
+
 def enliven(model: nn.Module) -> nn.Module:
     """As ``randomize``, with the statistics of noise images: the output of deep networks depends on the input, too."""
     randomized(model)

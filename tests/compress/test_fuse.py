@@ -26,16 +26,14 @@ def test_every_network_fuses_completely(name: str):
     before = copy.deepcopy(model.state_dict())
     fused = fuse(model)
     assert not {"BatchNorm1d", "BatchNorm2d", "RepConv"} & set(kinds(fused))
-    for size in [(64, 64), (33, 47)]:
+    for size in [(32, 32), (33, 47)]:
         x = torch.randn(2, 3, *size, dtype=torch.float64)
         with torch.no_grad():
             expected = model(x)
             torch.testing.assert_close(fused(x), expected, rtol=1e-9, atol=1e-9)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert "BatchNorm2d" in kinds(model)
-    fused.train()(
-        torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    ).square().sum().backward()  # still trainable, all of it
+    fused.train()(x).square().sum().backward()  # still trainable, all of it
     assert [key for key, p in fused.named_parameters() if p.grad is None] == []
 
 
@@ -49,7 +47,7 @@ def test_v3_fused_counts_and_outputs_are_those_of_timm(width: str, randomize):
     assert counts == [sum(p.numel() for p in model.parameters()) for model in (theirs, their_merged)]
     if width == "100":
         assert counts == [8_129_028, 6_147_588]
-    for size in [(224, 224), (225, 225), (192, 320)]:
+    for size in [(96, 96), (97, 97), (64, 160)]:
         x = torch.randn(1, 3, *size)
         with torch.inference_mode():
             expected = theirs(x)

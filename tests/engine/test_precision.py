@@ -1,6 +1,7 @@
 """bf16 and int8 against torch in float64: how far rounding may lead, at every size, and what must not depend on it."""
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,22 @@ class Truth:
         assert error < bound, f"{precision}: {error:.4f} of at most {bound:.4f}"
 
 
+@functools.cache
+def network_and_truths(name: str) -> tuple[nn.Module, list[tuple[Tensor, Truth]]]:
+    """Of every shape, once for all precisions and instruction sets."""
+    torch.manual_seed(0)
+    model = enliven(create_model(name, num_classes=13))
+    inputs = [torch.randn(count, 3, height, width) for count, height, width in SHAPES]
+    return model, [(x, Truth(model, x)) for x in inputs]
+
+
 @pytest.mark.parametrize(
     ("name", "isa"), [*((name, ISAS[0]) for name in NETWORKS), *(("ghostnetv2_050", isa) for isa in ISAS[1:])]
 )
 @pytest.mark.parametrize("precision", BOUNDS)
 def test_networks_at_many_sizes(precision: str, name: str, isa: str):
-    model = enliven(create_model(name, num_classes=13))
-    for count, height, width in SHAPES:
-        x = torch.randn(count, 3, height, width)
-        truth = Truth(model, x)
+    model, cases = network_and_truths(name)
+    for x, truth in cases:
         for threads in (1, 3):
             session = compiled(model, precision, x, threads=threads, isa=isa)
             assert (session.precision, session.isa) == (precision, isa)

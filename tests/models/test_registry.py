@@ -7,10 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from conftest import enliven
+from conftest import assert_same, enliven
 from torch import nn
 from torch.distributed import destroy_process_group, init_process_group
-from torch.export import Dim
 from torch.nn.parallel import DistributedDataParallel
 
 from ghostnets.errors import ConfigurationError
@@ -38,10 +37,6 @@ def process_group(tmp_path_factory) -> Iterator[None]:
     init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
     yield
     destroy_process_group()
-
-
-def assert_same(got: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
-    torch.testing.assert_close(got, expected, rtol=0, atol=tolerance * max(1, expected.abs().max().item()))
 
 
 class TestEveryModel:
@@ -148,31 +143,6 @@ class TestEveryModel:
         for _ in range(2):
             model(torch.randn(2, 3, 64, 64)).square().sum().backward()
         assert [key for key, p in model.named_parameters() if p.grad is None] == []
-
-    @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
-    def test_script(self, model: Network):
-        scripted = torch.jit.script(model)
-        with torch.inference_mode():
-            for size in [(64, 64), (33, 47)]:
-                x = torch.randn(2, 3, *size)
-                assert_same(scripted(x), model(x))
-
-    def test_export_of_any_batch_and_size(self, model: Network):
-        dynamic = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
-        side = 4 * model.feature_levels[-1].stride
-        exported = torch.export.export(model, (torch.randn(2, 3, side, side + 8),), dynamic_shapes=dynamic).module()
-        with torch.inference_mode():
-            for shape in [(1, 3, side + 1, 2 * side), (3, 3, 2 * side, side - 8)]:
-                x = torch.randn(*shape)
-                assert_same(exported(x), model(x))
-
-    def test_compiles_as_one_graph(self, model: Network):
-        torch.compiler.reset()
-        compiled = torch.compile(model, fullgraph=True, backend="eager")
-        x = torch.randn(2, 3, 64, 64)
-        with torch.inference_mode():
-            assert_same(compiled(x), model(x))
-        torch.compiler.reset()  # what is compiled holds the network in memory
 
     def test_ratio_one_is_a_plain_network(self, name: str):
         if "ratio" not in model_arguments(name):
