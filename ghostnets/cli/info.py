@@ -7,12 +7,14 @@ from typing import Annotated, Any
 import torch
 import tyro
 from rich.table import Table
+from torch import nn
 
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.cli.output import print_json, result_console
 from ghostnets.data import Preprocessing
 from ghostnets.errors import ConfigurationError
 from ghostnets.explain import Savings, ghost_savings
+from ghostnets.measure import count
 from ghostnets.models import create_model, list_models, model_arguments, model_entry
 
 __all__ = ["main"]
@@ -55,6 +57,7 @@ def main(arguments: list[str]) -> int:
         print_json({"model": name, "arguments": network_arguments, **savings.to_dict()})
     else:
         _print(name, network_arguments, savings)
+        _print_branches(model, savings)
     return 0
 
 
@@ -125,6 +128,17 @@ def _print(name: str, arguments: dict[str, Any], savings: Savings) -> None:
         f" Not counted: {others}, additions, concatenations. The last row has normalisation among its parameters.",
         soft_wrap=True,
     )
+
+
+def _print_branches(model: nn.Module, savings: Savings) -> None:
+    """What the branches of a network add while it is trained, if it has any."""
+    training = count(model, savings.input_shape)
+    if training.params != savings.params:
+        result_console().print(
+            f"Branches are merged here, as wherever the network runs. In training it has {_millions(training.params)} M"
+            f" parameters and {_millions(training.macs)} M MACs.",
+            soft_wrap=True,
+        )
 
 
 def _millions(value: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ghostnets.compress import reparameterize
 from ghostnets.layers import GhostModule, theoretical_speedup
 from ghostnets.measure import Cost, LayerCost, count
 
@@ -98,7 +99,8 @@ class MeasuredSpeed:
 
 @torch.inference_mode()
 def measure_speed(model: nn.Module, plain: nn.Module, x: Tensor) -> MeasuredSpeed:
-    """Times both networks, in evaluation mode, on the input ``x`` (1, C, H, W), in turns."""
+    """Times both networks, in evaluation mode, branches merged, on the input ``x`` (1, C, H, W), in turns."""
+    model, plain = reparameterize(model), reparameterize(plain)
     seconds: list[tuple[float, float]] = []
     for turn in range(REPEATS + 2):
         times = []
@@ -121,15 +123,16 @@ def measure_speed(model: nn.Module, plain: nn.Module, x: Tensor) -> MeasuredSpee
 
 
 def ghost_savings(model: nn.Module, plain: nn.Module | None, input_shape: tuple[int, ...]) -> Savings:
-    """Counts both networks.
+    """Counts both networks as they run once they are trained: branches (GhostNetV3) are merged first.
 
     Args:
-        model: The network.
+        model: The network; left as it is.
         plain: The network of the same names with ``ratio=1``, or None.
         input_shape: (C, H, W).
     """
+    model = reparameterize(model)
     cost = count(model, input_shape)
-    plain_cost = count(plain, input_shape) if plain is not None else None
+    plain_cost = count(reparameterize(plain), input_shape) if plain is not None else None
     modules = {name: module for name, module in model.named_modules() if isinstance(module, GhostModule)}
     macs, plain_macs = (_below(c, modules, lambda layer: layer.macs) if c else None for c in (cost, plain_cost))
     params, plain_params = (_below(c, modules, _weights) if c else None for c in (cost, plain_cost))

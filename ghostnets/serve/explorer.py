@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ghostnets.checkpoints import Checkpoint
+from ghostnets.compress import reparameterize
 from ghostnets.data import Preprocessing
 from ghostnets.errors import UnknownNameError
 from ghostnets.explain import cheap_kernels, cost_by_layer, ghost_count, ghost_maps, ghost_modules, ghosts_off
@@ -42,7 +43,7 @@ class Explorer:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.architecture, self.class_names = checkpoint.architecture, checkpoint.class_names
         self.preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
-        self.model = checkpoint.build().to(memory_format=torch.channels_last)
+        self.model = reparameterize(checkpoint.build()).to(memory_format=torch.channels_last)
         self.modules = ghost_modules(self.model)
         self.kernels = {kernels.layer: kernels for kernels in cheap_kernels(self.model)}
 

@@ -166,6 +166,24 @@ def test_info(tiny_run: Path, capsys):
     assert "3 x 16 x 16" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["g_ghost_regnetx_002", "ghost_resnet20", "ghost_vgg16", "ghostnet_100_printed", "ghostnetv2_050", "resnet20"],
+)
+def test_info_of_every_family(name: str, capsys):
+    assert run("info", name) == 0
+    out = capsys.readouterr().out
+    assert f"{name}()" in out
+    assert "Branches" not in out
+
+
+def test_info_of_branches_that_are_merged(capsys):
+    assert run("info", "ghostnetv3_050") == 0
+    out = capsys.readouterr().out
+    assert "2.853" in out
+    assert "In training it has 3.395 M parameters and 117.528 M MACs" in out
+
+
 def test_info_misused(tiny_run: Path, capsys):
     assert "did you mean ghostnet_100" in fails(capsys, "info", "ghostnet_1000")
     assert "is a checkpoint, which fixes its network" in fails(

@@ -46,6 +46,28 @@ def test_a_named_recipe_and_options_that_change_it(small: Path, tmp_path: Path, 
     assert "--recipe cifar10" in Path("runs/a/report.html").read_text()
 
 
+@pytest.mark.parametrize(
+    "network", [["g_ghost_regnetx_002"], ["ghost_vgg16"], ["ghostnetv2_050", "--width", "0.1"]], ids=lambda n: n[0]
+)
+def test_every_family_is_trained_and_reported(network: list[str], small: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["--epochs", "1", "--batch-size", "8", "--drop-rate", "0"]
+    assert run("train", small, "--name", "a", "--model", *network, *options) == 0
+    assert f"{network[0]} on small" in Path("runs/a/report.html").read_text()
+
+
+def test_a_network_with_branches_from_training_to_its_page(small: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = ["--width", "0.1", "--epochs", "1", "--batch-size", "8", "--drop-rate", "0"]
+    assert run("train", small, "--name", "a", "--model", "ghostnetv3_050", *options) == 0
+    capsys.readouterr()
+    assert run("info", "runs/a/best.safetensors", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["plain_macs"] > 0
+    assert run("eval", "runs/a/best.safetensors", small) == 0
+    assert run("explain", "runs/a/best.safetensors", "--images", small) == 0
+    assert "What the cheap kernels learned" in Path("runs/a/explain/explain.html").read_text()
+
+
 def test_a_run_is_repeated_from_its_folder(tiny_run: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("train", "--repeat", tiny_run, "--name", "again", "--json") == 0

@@ -23,6 +23,17 @@ def test_stages_add_up_and_theory_matches(ratio: int):
     assert savings.stages[-1].output_shape == (1000,)
 
 
+def test_branches_are_merged():
+    """Then GhostNetV3 costs what V2 of the same shape costs."""
+    with torch.device("meta"):
+        v2, v3 = (
+            ghost_savings(create_model(name), create_model(name, ratio=1), (3, 96, 96))
+            for name in ("ghostnetv2_050", "ghostnetv3_050")
+        )
+    assert (v3.macs, v3.plain_macs, v3.theoretical_ratio) == (v2.macs, v2.plain_macs, v2.theoretical_ratio)
+    assert [(s.name, s.macs, s.plain_macs) for s in v3.stages] == [(s.name, s.macs, s.plain_macs) for s in v2.stages]
+
+
 def test_speed_is_a_ratio_of_two_networks_in_turns():
     model = create_model("ghostnet_050", width=0.1).eval()
     speed = measure_speed(model, model, torch.zeros(1, 3, 32, 32))

@@ -13,6 +13,7 @@ import torch
 from running_service import NAMES, PREPROCESSING, encoded, write_checkpoint, write_plan
 
 from ghostnets.checkpoints import read_checkpoint
+from ghostnets.compress import reparameterize
 from ghostnets.explain import cheap_kernels, ghost_count, ghost_maps, ghost_modules, ghosts_off
 from ghostnets.measure import count
 from ghostnets.serve import Settings, create_app
@@ -182,6 +183,17 @@ def test_too_many_questions_wait_for_none(client: TestClient, monkeypatch: pytes
     monkeypatch.setattr("ghostnets.serve.explorer_routes.WAITING", 0)
     answer = client.get("/v1/explain/cost")
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+
+
+def test_branches_are_merged_as_in_the_service(tmp_path: Path):
+    path = write_checkpoint(tmp_path / "v3.safetensors", "ghostnetv3_050", width=0.1)
+    merged = reparameterize(read_checkpoint(path).build())
+    with TestClient(create_app(path, Settings(threads=1))) as client:
+        layer = client.get("/v1/explain").json()["layers"][0]["name"]
+        answer = client.post("/v1/explain/maps", json={"image": IMAGE_AS_TEXT, "layer": layer})
+        assert answer.status_code == 200, answer.text
+        cost = client.get("/v1/explain/cost").json()
+    assert sum(layer["macs"] for layer in cost["layers"]) == count(merged, (3, 32, 32)).macs
 
 
 def test_a_network_without_ghosts_says_so(tmp_path: Path):
