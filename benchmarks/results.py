@@ -105,7 +105,7 @@ FINETUNING = {
 FASHION = {
     "fashion": Row(
         "fashion_mnist",
-        ("--model", "ghostnet_100", "--recipe", "cifar10-fast", "--epochs=18", "--no-flip", "--shift=2"),
+        ("--model", "ghostnet_100", "--recipe", "cifar10-fast", "--epochs=12", "--no-flip", "--shift=2"),
     ),
 }
 TABLES = {"ablation": ABLATION, "family": FAMILY, "finetuning": FINETUNING, "fashion": FASHION}
