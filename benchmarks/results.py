@@ -249,6 +249,7 @@ def write_document() -> None:
         text = f"{before}{BEGIN.format(title)}\n\n{table}{note}\n{END.format(title)}{after}"
     document.write_text(text, encoding="utf-8")
     draw_ablation(records)
+    draw_family(records, measured)
 
 
 def table_of(records: dict[str, Any], measured: dict[str, tuple[float, float, float]]) -> str:
@@ -322,6 +323,25 @@ def draw_ablation(records: dict[str, Any]) -> None:
     axes[0].set_ylabel("top-1 (%), CIFAR-10 as JPEG")
     axes[0].legend()
     figure.savefig(DOCUMENTS / "figures" / "results-ablation.png", dpi=150)
+
+
+def draw_family(records: dict[str, Any], measured: dict[str, tuple[float, float, float]]) -> None:
+    """Accuracy over latency: a line from 0.5x to 1.0x for each generation, trained alone and with a teacher."""
+    figure, axis = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    for colour, generation in enumerate(("ghostnet", "ghostnetv2", "ghostnetv3")):
+        for suffix, style in (("", "o--"), ("-distilled", "o-")):
+            names = [name for width in ("050", "100") if (name := f"{generation}_{width}{suffix}") in records]
+            latency = [measured[name][2] for name in names]
+            top1 = [100 * records[name]["evaluation"]["top1"] for name in names]
+            axis.plot(latency, top1, style, color=f"C{colour}", label=f"{generation}{suffix}")
+    if TEACHER in records:
+        top1 = 100 * records[TEACHER]["evaluation"]["top1"]
+        axis.plot(measured[TEACHER][2], top1, "k*", markersize=10, label="resnet20 (teacher)")
+    axis.set_xlabel("latency in the engine (ms)")
+    axis.set_ylabel("top-1 (%), CIFAR-10 as JPEG")
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside right upper")
+    figure.savefig(DOCUMENTS / "figures" / "results-family.png", dpi=150)
 
 
 if __name__ == "__main__":
