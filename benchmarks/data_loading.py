@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from ghostnets.data import Augmentation, Batch, Images, Preprocessing, TrainingBatches, open_data, sets
+from ghostnets.data import Augmentation, Batch, Images, TrainingBatches, open_data, sets
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model
+from ghostnets.preprocessing import Preprocessing
 from ghostnets.train import RECIPES, recipe_for
 
 

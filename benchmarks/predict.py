@@ -36,10 +36,10 @@ from torch import nn
 from ghostnets import engine
 from ghostnets.artefacts import METADATA_KEY, Description
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
-from ghostnets.data import Preprocessing
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model
 from ghostnets.predict import find_files
+from ghostnets.preprocessing import Preprocessing
 
 OPTIONS = {
     "float32": [],

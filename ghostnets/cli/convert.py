@@ -16,9 +16,9 @@ from ghostnets.checkpoints import (
     save_checkpoint,
 )
 from ghostnets.cli.output import print_json, result_console
-from ghostnets.data import Preprocessing
 from ghostnets.errors import ConfigurationError
 from ghostnets.models import create_model, model_entry
+from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["main"]
 

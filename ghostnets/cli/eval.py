@@ -12,10 +12,11 @@ from rich.table import Table
 
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.cli.output import message, print_json, progress_console, result_console
-from ghostnets.data import ArrayImages, FileImages, ImageFolder, Images, Preprocessing, ShardFolder, open_data
+from ghostnets.data import ArrayImages, FileImages, ImageFolder, Images, ShardFolder, open_data
 from ghostnets.errors import DataError, require
 from ghostnets.explain.figures import confusion_figure, save_figure
 from ghostnets.files import write_atomically
+from ghostnets.preprocessing import Preprocessing
 from ghostnets.train import Evaluation, evaluate
 
 __all__ = ["main"]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ghostnets import __version__
 from ghostnets.checkpoints import load_pretrained, read_checkpoint
 from ghostnets.cli.output import message, print_json, progress_console, result_console
-from ghostnets.data import EMBEDDED, ArrayImages, FashionMnist, Images, Preprocessing, load_files
+from ghostnets.data import EMBEDDED, ArrayImages, FashionMnist, Images, load_files
 from ghostnets.errors import ConfigurationError, DataError, require
 from ghostnets.explain import (
     Ablation,
@@ -32,6 +32,7 @@ from ghostnets.layers import GhostModule
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model, list_models, model_arguments, model_entry
 from ghostnets.predict import find_files
+from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["main"]
 

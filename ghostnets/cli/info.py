@@ -11,11 +11,11 @@ from torch import nn
 
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.cli.output import print_json, result_console
-from ghostnets.data import Preprocessing
 from ghostnets.errors import ConfigurationError
 from ghostnets.explain import Savings, ghost_savings
 from ghostnets.measure import count
 from ghostnets.models import create_model, list_models, model_arguments, model_entry
+from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["main"]
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from ghostnets.data.batches import Batch, Centering, TrainingBatches, evaluation_batches
     from ghostnets.data.fashion_mnist import FashionMnist
     from ghostnets.data.folders import ImageFolder, find_images
-    from ghostnets.data.images import IMAGE_SUFFIXES, decode, read_image
     from ghostnets.data.sets import (
         ArrayImages,
         FileImages,
@@ -24,11 +23,9 @@ if TYPE_CHECKING:
         load_files,
     )
     from ghostnets.data.shards import ShardFolder, ShardImages, open_shards, write_shards
-    from ghostnets.data.transforms import Preprocessing
 
 __all__ = [
     "EMBEDDED",
-    "IMAGE_SUFFIXES",
     "ArrayImages",
     "Augmentation",
     "Batch",
@@ -38,23 +35,19 @@ __all__ = [
     "ImageFolder",
     "ImageSplits",
     "Images",
-    "Preprocessing",
     "ShardFolder",
     "ShardImages",
     "TrainingBatches",
-    "decode",
     "derived_seed",
     "evaluation_batches",
     "find_images",
     "load_files",
     "open_data",
     "open_shards",
-    "read_image",
     "write_shards",
 ]
 
 _FILES = {
-    "IMAGE_SUFFIXES": "images",
     "ArrayImages": "sets",
     "Augmentation": "augment",
     "Batch": "batches",
@@ -64,17 +57,14 @@ _FILES = {
     "ImageFolder": "folders",
     "ImageSplits": "sets",
     "Images": "sets",
-    "Preprocessing": "transforms",
     "ShardFolder": "shards",
     "ShardImages": "shards",
     "TrainingBatches": "batches",
-    "decode": "images",
     "derived_seed": "augment",
     "evaluation_batches": "batches",
     "find_images": "folders",
     "load_files": "sets",
     "open_shards": "shards",
-    "read_image": "images",
     "write_shards": "shards",
 }
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ghostnets.data.sets import ArrayImages, ImageSplits, held_out
-from ghostnets.data.transforms import Preprocessing
 from ghostnets.errors import ConfigurationError, DataError
+from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["CLASS_NAMES", "FashionMnist", "read_idx"]
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ghostnets.data.images import IMAGE_SUFFIXES, is_grey
 from ghostnets.data.sets import Images, ImageSplits, held_out, load_files
-from ghostnets.data.transforms import Preprocessing
 from ghostnets.errors import ConfigurationError, DataError, ImageError
+from ghostnets.preprocessing import IMAGE_SUFFIXES, Preprocessing, is_grey
 
 __all__ = ["ImageFolder", "find_images"]
 

@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ghostnets.data.transforms import Preprocessing
 from ghostnets.errors import ImageError
+from ghostnets.preprocessing import Preprocessing
 
 __all__ = [
     "ArrayImages",

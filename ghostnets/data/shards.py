@@ -18,12 +18,11 @@ import torch
 from torch import Tensor
 
 from ghostnets.data.folders import ImageFolder, LabelledFiles
-from ghostnets.data.images import decode
 from ghostnets.data.sets import ImageSplits
 from ghostnets.data.shard_files import REMOTE, ShardFiles, join, read_index
-from ghostnets.data.transforms import Preprocessing
 from ghostnets.errors import ConfigurationError, DataError, ImageError
 from ghostnets.files import write_atomically, write_text
+from ghostnets.preprocessing import Preprocessing, decode
 
 __all__ = ["INDEX", "ShardFolder", "ShardImages", "is_shards", "open_shards", "write_shards"]
 

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from ghostnets.checkpoints import Checkpoint
-from ghostnets.data import EMBEDDED, IMAGE_SUFFIXES, FashionMnist, Preprocessing
+from ghostnets.data import EMBEDDED, FashionMnist
 from ghostnets.errors import DataError, ImageError
+from ghostnets.preprocessing import IMAGE_SUFFIXES, Preprocessing
 
 __all__ = ["RealImages", "find_real_images"]
 

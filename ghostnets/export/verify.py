@@ -24,8 +24,8 @@ from ghostnets.export.report import Comparison
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ghostnets.data import Preprocessing
     from ghostnets.models import Network
+    from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["times_beside_torch", "verify"]
 
@@ -94,8 +94,8 @@ def _compare(
     import torch
 
     from ghostnets.checkpoints import read_checkpoint
-    from ghostnets.data import Preprocessing
     from ghostnets.models import Network
+    from ghostnets.preprocessing import Preprocessing
 
     torch.set_num_threads(1)
     checkpoint = read_checkpoint(checkpoint_path)
@@ -156,8 +156,8 @@ def times_beside_torch(artefact: Artefact, network: "Network", image: npt.NDArra
     """
     import torch
 
-    from ghostnets.data import Preprocessing
     from ghostnets.measure import Runner, alternate, processor_name, ratio
+    from ghostnets.preprocessing import Preprocessing
 
     preprocessing = Preprocessing.from_dict(artefact.description.preprocessing)
     x = _prepared(preprocessing, image)

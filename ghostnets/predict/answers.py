@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ghostnets.artefacts import Artefact
-from ghostnets.data.images import Pixels
-from ghostnets.data.transforms import Preprocessing
 from ghostnets.errors import ImageError
 from ghostnets.predict.inputs import Input, read_input
+from ghostnets.preprocessing import Pixels, Preprocessing
 
 __all__ = ["BATCH_SIZE", "Prediction", "batches", "predict_batch", "predict_images"]
 

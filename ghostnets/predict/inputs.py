@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from ghostnets.data.images import IMAGE_SUFFIXES, Pixels
-from ghostnets.data.transforms import Preprocessing
 from ghostnets.errors import DataError, ImageError
+from ghostnets.preprocessing import IMAGE_SUFFIXES, Pixels, Preprocessing
 
 __all__ = ["Input", "find_files", "find_inputs", "read_input"]
 

@@ -7,8 +7,8 @@ from PIL import Image
 from torch import Tensor
 
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
-from ghostnets.data import Preprocessing
 from ghostnets.predict.answers import Prediction
+from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["Predictor", "load_predictor"]
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ghostnets.checkpoints import Checkpoint
 from ghostnets.compress import reparameterize
-from ghostnets.data import Preprocessing
 from ghostnets.errors import UnknownNameError
 from ghostnets.explain import cheap_kernels, cost_by_layer, ghost_count, ghost_maps, ghost_modules, ghosts_off
 from ghostnets.measure import count, processor_name
+from ghostnets.preprocessing import Preprocessing
 from ghostnets.serve.explorer_schemas import (
     Compared,
     Cost,

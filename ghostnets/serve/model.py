@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ghostnets.artefacts import Artefact, open_artefact
-from ghostnets.data import Preprocessing
 from ghostnets.errors import ArtefactError
+from ghostnets.preprocessing import Preprocessing
 from ghostnets.serve.batching import Batcher
 from ghostnets.serve.metrics import Metrics
 from ghostnets.serve.settings import Settings

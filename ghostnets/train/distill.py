@@ -14,10 +14,11 @@ from ghostnets.checkpoints import (
     load_checkpoint,
     read_checkpoint,
 )
-from ghostnets.data import Images, Preprocessing, evaluation_batches
+from ghostnets.data import Images, evaluation_batches
 from ghostnets.errors import ConfigurationError, require
 from ghostnets.files import write_atomically
 from ghostnets.models import Network, model_entry
+from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.recipe import Recipe
 
 __all__ = ["Distillation", "FeatureStudent", "Teacher", "load_teacher"]

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ghostnets.data import Images, Preprocessing, evaluation_batches
+from ghostnets.data import Images, evaluation_batches
 from ghostnets.errors import require
+from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.distributed import World
 from ghostnets.train.frozen import AsTheyAre
 

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from ghostnets.data import ArrayImages, Images, ImageSplits, Preprocessing, evaluation_batches
+from ghostnets.data import ArrayImages, Images, ImageSplits, evaluation_batches
 from ghostnets.models import Network
+from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["AsTheyAre", "feature_splits", "head_of"]
 

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from ghostnets.checkpoints import Checkpoint, create_model, read_checkpoint, save_checkpoint
-from ghostnets.data import Preprocessing, TrainingBatches, derived_seed, open_data
+from ghostnets.data import TrainingBatches, derived_seed, open_data
 from ghostnets.errors import ConfigurationError, RunError
 from ghostnets.files import write_text
+from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.distributed import World
 from ghostnets.train.evaluate import evaluate
 from ghostnets.train.frozen import head_of

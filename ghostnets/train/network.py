@@ -16,9 +16,9 @@ from ghostnets.checkpoints import (
     read_weights,
 )
 from ghostnets.checkpoints.fetch import HUB_PREFIX
-from ghostnets.data import Preprocessing
 from ghostnets.errors import ConfigurationError
 from ghostnets.models import Network, model_arguments
+from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.recipe import SMALL_IMAGE, Recipe
 
 __all__ = ["PRETRAINED", "Beginning", "build_network", "resolve"]

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ghostnets.data import Augmentation, ImageSplits, Preprocessing
+from ghostnets.data import Augmentation, ImageSplits
 from ghostnets.models import Network
+from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.distill import Distillation, FeatureStudent, load_teacher
 from ghostnets.train.distributed import World, synchronize_norms
 from ghostnets.train.ema import averaged

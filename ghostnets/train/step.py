@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from ghostnets.data import Batch, Preprocessing
+from ghostnets.data import Batch
 from ghostnets.layers import fused_training
+from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.diagnose import explain_loss
 from ghostnets.train.distill import Distillation
 from ghostnets.train.distributed import World

@@ -12,9 +12,9 @@ import torch
 from ghostnets import engine
 from ghostnets.artefacts import METADATA_KEY, SUFFIXES, Description, open_artefact
 from ghostnets.checkpoints import Checkpoint, save_checkpoint
-from ghostnets.data import Preprocessing
 from ghostnets.errors import ArtefactError, CheckpointError, ConfigurationError, EngineError
 from ghostnets.models import create_model
+from ghostnets.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(24, 28, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 NAMES = ("a", "b", "c")

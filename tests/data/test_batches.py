@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from ghostnets.data import ArrayImages, Augmentation, Preprocessing, TrainingBatches, evaluation_batches
+from ghostnets.data import ArrayImages, Augmentation, TrainingBatches, evaluation_batches
 from ghostnets.errors import ConfigurationError
+from ghostnets.preprocessing import Preprocessing
 
 UNCHANGED = Augmentation(8, 0, flip=False)
 

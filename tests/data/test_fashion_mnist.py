@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from ghostnets.data import FashionMnist, Preprocessing
+from ghostnets.data import FashionMnist
 from ghostnets.data.fashion_mnist import CLASS_NAMES
 from ghostnets.errors import ConfigurationError, DataError
+from ghostnets.preprocessing import Preprocessing
 
 GREY_28 = Preprocessing.standard(28, 1)
 

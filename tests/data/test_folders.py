@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 from conftest import make_images
 
-from ghostnets.data import Preprocessing, find_images, open_data
+from ghostnets.data import find_images, open_data
 from ghostnets.errors import ConfigurationError, DataError
+from ghostnets.preprocessing import Preprocessing
 
 SMALL = Preprocessing.standard(16, 3)
 

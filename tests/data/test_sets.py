@@ -8,7 +8,6 @@ from ghostnets.data import (
     ArrayImages,
     Augmentation,
     FileImages,
-    Preprocessing,
     TrainingBatches,
     evaluation_batches,
     find_images,
@@ -16,6 +15,7 @@ from ghostnets.data import (
     sets,
 )
 from ghostnets.errors import CheckpointError, ConfigurationError
+from ghostnets.preprocessing import Preprocessing
 
 
 def test_files_and_memory_give_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -13,17 +13,9 @@ import pytest
 import torch
 from conftest import make_images
 
-from ghostnets.data import (
-    Augmentation,
-    Preprocessing,
-    ShardFolder,
-    TrainingBatches,
-    find_images,
-    open_data,
-    shard_files,
-    write_shards,
-)
+from ghostnets.data import Augmentation, ShardFolder, TrainingBatches, find_images, open_data, shard_files, write_shards
 from ghostnets.errors import ConfigurationError, DataError
+from ghostnets.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(16, 16)
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ghostnets import engine
 from ghostnets.data.fashion_mnist import FashionMnist
-from ghostnets.data.transforms import Preprocessing
 from ghostnets.engine import session as session_file
 from ghostnets.errors import ConfigurationError, EngineError
 from ghostnets.models import create_model
+from ghostnets.preprocessing import Preprocessing
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 ISAS = session_file._native().instruction_sets() if session_file.is_built() else ["none"]

@@ -7,9 +7,9 @@ from conftest import make_images
 from PIL import Image
 
 from ghostnets.checkpoints import Checkpoint
-from ghostnets.data import Preprocessing
 from ghostnets.errors import DataError
 from ghostnets.export.images import find_real_images
+from ghostnets.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(20, 24)
 

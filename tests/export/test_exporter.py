@@ -16,7 +16,6 @@ from ghostnets import export_model
 from ghostnets.artefacts import open_artefact
 from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.cli.main import main
-from ghostnets.data import Preprocessing
 from ghostnets.errors import (
     ArtefactError,
     CheckpointError,
@@ -28,6 +27,7 @@ from ghostnets.errors import (
 from ghostnets.export import FORMATS
 from ghostnets.export.report import TOLERANCES, Tolerance
 from ghostnets.models import create_model
+from ghostnets.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(40, 44, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 NAMES = ("ant", "bée", "cat")

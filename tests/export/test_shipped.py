@@ -7,9 +7,9 @@ from conftest import enliven
 
 from ghostnets.artefacts import Description
 from ghostnets.checkpoints import Checkpoint
-from ghostnets.data import Preprocessing
 from ghostnets.export.shipped import Order, Shipped, trace
 from ghostnets.models import create_model
+from ghostnets.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(48, 48, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 NAMES = tuple("abcde")

@@ -11,11 +11,11 @@ from conftest import randomized
 from ghostnets import engine
 from ghostnets.artefacts import METADATA_KEY, Description
 from ghostnets.checkpoints import Checkpoint, save_checkpoint
-from ghostnets.data import Preprocessing
 from ghostnets.errors import ExportError
 from ghostnets.export.report import TOLERANCES, Comparison, complaint
 from ghostnets.export.verify import verify
 from ghostnets.models import create_model
+from ghostnets.preprocessing import Preprocessing
 
 GOOD = Comparison(
     *(1e-6, 1e-7, 1e-6, 1.0, None, (1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (2.0, 2.0, 2.0), 40, 1, "runtime", False, "cpu")

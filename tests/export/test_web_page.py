@@ -11,7 +11,7 @@ from conftest import Browser, serve_folder
 from PIL import Image
 
 import ghostnets
-from ghostnets.data import Preprocessing
+from ghostnets.preprocessing import Preprocessing
 
 pytestmark = pytest.mark.browser
 PAGE = Path(ghostnets.__file__).parent / "export" / "web_page"

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostnets.data import Preprocessing
 from ghostnets.errors import DataError, ImageError
 from ghostnets.predict import find_files, find_inputs, inputs
 from ghostnets.predict.inputs import Input, read_input
+from ghostnets.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing.standard(8, 3)
 

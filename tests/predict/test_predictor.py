@@ -8,8 +8,9 @@ from PIL import Image
 
 import ghostnets
 from ghostnets.checkpoints import read_checkpoint
-from ghostnets.data import Preprocessing, evaluation_batches, find_images
+from ghostnets.data import evaluation_batches, find_images
 from ghostnets.errors import ImageError
+from ghostnets.preprocessing import Preprocessing
 
 
 @pytest.fixture

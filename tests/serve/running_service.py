@@ -22,7 +22,7 @@ import ghostnets
 from ghostnets import engine
 from ghostnets.artefacts import METADATA_KEY, Description
 from ghostnets.checkpoints import Checkpoint, save_checkpoint
-from ghostnets.data import Preprocessing
+from ghostnets.preprocessing import Preprocessing
 
 NAMES = ("ant", "bee", "cat")
 PREPROCESSING = Preprocessing(32, 36)  # of the checkpoint

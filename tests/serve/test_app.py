@@ -16,8 +16,8 @@ from running_service import NAMES, encoded, write_plan
 
 import ghostnets
 from ghostnets.artefacts import open_artefact
-from ghostnets.data import Preprocessing
 from ghostnets.errors import ArtefactError
+from ghostnets.preprocessing import Preprocessing
 from ghostnets.serve import Settings, create_app
 
 pytest.importorskip("fastapi", reason="the service needs the extra 'serve'")

@@ -17,10 +17,10 @@ from PIL import Image
 from ghostnets.artefacts import open_artefact
 from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.checkpoints.fetch import download
-from ghostnets.data import Preprocessing
 from ghostnets.errors import CheckpointError
 from ghostnets.explain import ghost_modules, ghosts_off
 from ghostnets.models import create_model
+from ghostnets.preprocessing import Preprocessing
 from ghostnets.serve import Settings, create_app
 
 uvicorn = pytest.importorskip("uvicorn", reason="the service needs the extra 'serve'")

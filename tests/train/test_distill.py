@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from ghostnets.checkpoints import read_checkpoint
-from ghostnets.data import ArrayImages, Preprocessing
+from ghostnets.data import ArrayImages
 from ghostnets.errors import CheckpointError, ConfigurationError
 from ghostnets.models import create_model
+from ghostnets.preprocessing import Preprocessing
 from ghostnets.train import Recipe, RunFolder, train_model
 from ghostnets.train.distill import Distillation, FeatureStudent, Teacher, load_teacher
 

@@ -3,7 +3,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ghostnets.data import ArrayImages, Preprocessing
+from ghostnets.data import ArrayImages
+from ghostnets.preprocessing import Preprocessing
 from ghostnets.train import evaluate
 
 

@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as tvf
 
-from ghostnets.data import Preprocessing, decode
-from ghostnets.data.images import resize
 from ghostnets.errors import ImageError
+from ghostnets.preprocessing import Preprocessing, decode, resize
 
 
 def photo(path: Path, size: tuple[int, int], **options: object) -> Path:
@@ -101,7 +100,7 @@ def test_the_name_is_in_the_error_of_bytes():
 def test_reading_loads_no_torch(tmp_path: Path):
     photo(tmp_path / "a.jpg", (60, 50))
     code = (
-        "import sys\nfrom ghostnets.data import Preprocessing, decode, IMAGE_SUFFIXES\n"
+        "import sys\nfrom ghostnets.preprocessing import Preprocessing, decode, IMAGE_SUFFIXES\n"
         "assert Preprocessing.standard(32, 3).pixels(sys.argv[1]).shape == (32, 32, 3)\n"
         "sys.exit('torch' in sys.modules)"
     )

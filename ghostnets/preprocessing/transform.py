@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ghostnets.data.images import MAX_PIXELS, RESAMPLING, Pixels, Source, as_array, decode, resize
 from ghostnets.errors import CheckpointError, ConfigurationError
+from ghostnets.preprocessing.decoding import MAX_PIXELS, RESAMPLING, Pixels, Source, as_array, decode, resize
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,9 +10,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as tvf
 
-from ghostnets.data import images, read_image
-from ghostnets.data.images import RESAMPLING, is_grey
 from ghostnets.errors import ImageError
+from ghostnets.preprocessing import RESAMPLING, decoding, is_grey, read_image
 
 COLOR = np.zeros((20, 30, 3), np.uint8)
 COLOR[:, :15] = (250, 10, 20)  # left red
@@ -174,7 +173,7 @@ def test_transparent_images_are_the_same_in_strips(tmp_path: Path, mode: str, mo
     else:
         image.convert(mode).save(tmp_path / "a.png")
     whole = read_image(tmp_path / "a.png", channels=3)
-    monkeypatch.setattr(images, "STRIP", 7)
+    monkeypatch.setattr(decoding, "STRIP", 7)
     assert torch.equal(read_image(tmp_path / "a.png", channels=3), whole)
     with Image.open(tmp_path / "a.png") as stored:
         layer = np.asarray(stored.convert("RGBA")).astype(float)
