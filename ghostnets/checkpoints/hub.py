@@ -12,12 +12,12 @@ from torch import nn
 from ghostnets.checkpoints.fetch import HUB_PREFIX, Progress, download, web_address
 from ghostnets.checkpoints.load import load_checkpoint
 from ghostnets.errors import CheckpointError, UnknownNameError
-from ghostnets.models import model_entry
+from ghostnets.models import resolve_name
 
-__all__ = ["WEIGHTS", "Evaluation", "PublishedWeights", "find_weights", "load_pretrained"]
+__all__ = ["WEIGHTS", "PublishedAccuracy", "PublishedWeights", "find_weights", "load_pretrained"]
 
 
-class Evaluation(NamedTuple):
+class PublishedAccuracy(NamedTuple):
     """How the images were prepared when the accuracy was measured: resize, cut the centre, normalise."""
 
     interpolation: Literal["bicubic", "bilinear"]
@@ -46,7 +46,7 @@ class PublishedWeights:
     top1: float
     top5: float | None
     accuracy_source: str
-    evaluation: Evaluation
+    evaluation: PublishedAccuracy
     licence: str = "Apache-2.0"
     sha256: str | None = None
 
@@ -68,7 +68,7 @@ def _timm(repository: str, top1: float, top5: float) -> PublishedWeights:
         top1=top1,
         top5=top5,
         accuracy_source="timm, results-imagenet.csv",
-        evaluation=Evaluation("bicubic"),
+        evaluation=PublishedAccuracy("bicubic"),
     )
 
 
@@ -81,7 +81,7 @@ def _official(
         top1=top1,
         top5=top5,
         accuracy_source=source,
-        evaluation=Evaluation(interpolation),
+        evaluation=PublishedAccuracy(interpolation),
     )
 
 
@@ -97,7 +97,7 @@ def _paddleclas(file: str, top1: float, top5: float, tag: str = "paddleclas") ->
         top1=top1,
         top5=top5,
         accuracy_source="PaddleClas, Mobile_en.md",
-        evaluation=Evaluation("bilinear"),  # of OpenCV, which does not smooth when it makes an image smaller
+        evaluation=PublishedAccuracy("bilinear"),  # of OpenCV, which does not smooth when it makes an image smaller
     )
 
 
@@ -108,7 +108,7 @@ def _kecam(file: str, top1: float, tag: str = "kecam") -> PublishedWeights:
         top1=top1,
         top5=None,
         accuracy_source="README of keras_cv_attention_models",
-        evaluation=Evaluation("bicubic", crop_share=0.95),  # not told there; the defaults of its eval_script.py
+        evaluation=PublishedAccuracy("bicubic", crop_share=0.95),  # not told there; the defaults of its eval_script.py
     )
 
 
@@ -160,14 +160,14 @@ WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
     "g_ghost_regnetx_040": (_g_ghost("4.0g", 78.6),),
     "g_ghost_regnetx_080": (_g_ghost("8.0g", 79.0),),
     "g_ghost_regnetx_160": (_g_ghost("16.0g", 79.9),),
-    "ghostnet_100_printed_revised": (
+    "ghostnet_100_d_li14_revised": (
         PublishedWeights(
             tag="d-li14",
             location="https://github.com/d-li14/ghostnet.pytorch/raw/master/pretrained/ghostnet_1x-f97d70db.pth",
             top1=73.636,
             top5=91.228,
             accuracy_source="README of d-li14/ghostnet.pytorch",
-            evaluation=Evaluation("bilinear"),  # not told there; the usual of PyTorch's ImageNet example
+            evaluation=PublishedAccuracy("bilinear"),  # not told there; the usual of PyTorch's ImageNet example
             licence="MIT",
         ),
     ),
@@ -181,7 +181,7 @@ def find_weights(name: str, tag: str | None = None) -> PublishedWeights:
         UnknownNameError: There is no such network, or no such tag for it.
         CheckpointError: Nobody has published weights of this network.
     """
-    model_entry(name)
+    name = resolve_name(name)
     if name not in WEIGHTS:
         raise CheckpointError(f"no weights of {name} are published; there are some of {', '.join(WEIGHTS)}.")
     by_tag = {weights.tag: weights for weights in WEIGHTS[name]}
