@@ -13,16 +13,17 @@ from ghostnets.checkpoints.fetch import HUB_PREFIX, Progress, download, web_addr
 from ghostnets.checkpoints.load import load_checkpoint
 from ghostnets.errors import CheckpointError, UnknownNameError
 from ghostnets.models import model_entry
+from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["WEIGHTS", "Evaluation", "PublishedWeights", "find_weights", "load_pretrained"]
 
 
 class Evaluation(NamedTuple):
-    """How the images were prepared when the accuracy was measured: resize, cut the centre, normalise."""
+    """Published preprocessing of the images with which the accuracy was measured: resize, center crop, normalize."""
 
     interpolation: Literal["bicubic", "bilinear"]
     image_size: int = 224
-    crop_share: float = 0.875  # image_size divided by the shorter side before the cut: 224 of 256
+    crop_share: float = 0.875  # crop ratio, image_size / shorter side before the crop: 224 of 256
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
@@ -36,7 +37,7 @@ class PublishedWeights:
         location: A file of the hub (``hf://OWNER/REPOSITORY``), or the address of a released file.
         top1, top5: Published ImageNet accuracy in per cent; None where it is not told.
         accuracy_source: Who measured it.
-        evaluation: Preprocessing that goes with the accuracy.
+        evaluation: Published preprocessing that goes with the accuracy.
         licence: SPDX identifier.
         sha256: First hexadecimal digits of the file's SHA-256, where they are published.
     """
@@ -49,6 +50,12 @@ class PublishedWeights:
     evaluation: Evaluation
     licence: str = "Apache-2.0"
     sha256: str | None = None
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Preprocessing with which the weights were evaluated, for inference, fine-tuning and distillation."""
+        size, mean, std = self.evaluation.image_size, self.evaluation.mean, self.evaluation.std
+        return Preprocessing(size, round(size / self.evaluation.crop_share), mean, std, self.evaluation.interpolation)
 
     @property
     def url(self) -> str:

@@ -23,6 +23,7 @@ from ghostnets.checkpoints.sources import (
 )
 from ghostnets.errors import CheckpointError, ConfigurationError
 from ghostnets.models import Network, PrintedGhostNet, create_model
+from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["load_checkpoint", "load_weights", "network_arguments", "read_checkpoint"]
 
@@ -164,7 +165,7 @@ def _as_checkpoint(weights: WeightsFile) -> Checkpoint:
             arguments=dict(description["arguments"]),
             state_dict=weights.tensors,
             class_names=tuple(map(str, description["class_names"])),
-            preprocessing=dict(description["preprocessing"]),
+            preprocessing=Preprocessing.from_dict(description["preprocessing"]),
             training=dict(description.get("training", {})),
             sha256=weights.sha256,
         )
@@ -177,6 +178,12 @@ def _as_checkpoint(weights: WeightsFile) -> Checkpoint:
             f"{path} has a description that cannot be used ({error}); it is damaged or of another version."
         ) from error
     _check_fit(model, weights.tensors, path)
+    channels = next(model.parameters()).shape[1]
+    if channels != checkpoint.preprocessing.channels:
+        raise CheckpointError(
+            f"{path} has a network for {channels} input channels, but preprocessing for"
+            f" {checkpoint.preprocessing.channels}; it is damaged."
+        )
     classes = checkpoint.arguments.get("num_classes")
     if classes != len(checkpoint.class_names):
         raise CheckpointError(

@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     require("torchmetrics", extra="train")
     require("matplotlib", extra="train")
     checkpoint = read_checkpoint(command.checkpoint)
-    preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
+    preprocessing = checkpoint.preprocessing
     part, images, skipped = _images(command, checkpoint, preprocessing)
     model = checkpoint.build().to(memory_format=torch.channels_last)
     before = time.perf_counter()

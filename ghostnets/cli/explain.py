@@ -141,10 +141,7 @@ def _subject(command: Explain) -> Subject:
             )
         else:
             published = load_pretrained(model, name)
-            evaluation = published.evaluation
-            resize_to = round(evaluation.image_size / evaluation.crop_share)
-            preprocessing = Preprocessing(evaluation.image_size, resize_to, evaluation.mean, evaluation.std)
-            weights = f"Published weights ({published.tag})."
+            preprocessing, weights = published.preprocessing, f"Published weights ({published.tag})."
         model = model.eval().to(memory_format=torch.channels_last)
         return Subject(name, {}, model, preprocessing, None, weights)
     if command.untrained:
@@ -156,7 +153,7 @@ def _subject(command: Explain) -> Subject:
         checkpoint.architecture,
         checkpoint.arguments,
         checkpoint.build().to(memory_format=torch.channels_last),
-        Preprocessing.from_dict(checkpoint.preprocessing),
+        checkpoint.preprocessing,
         checkpoint.class_names,
         f"Weights of {name}, {len(checkpoint.class_names)} classes.",
     )

@@ -86,7 +86,7 @@ def _entrant(command: ProfileVerb) -> Contestant:
     if not command.network.endswith(".safetensors"):
         return contestant(command.network, image_size=command.image_size)
     checkpoint = read_checkpoint(command.network)
-    size = command.image_size or checkpoint.preprocessing["image_size"]
+    size = command.image_size or checkpoint.preprocessing.image_size
     return Contestant(reparameterize(checkpoint.build()).eval(), size, None, "")
 
 

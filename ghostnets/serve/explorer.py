@@ -14,7 +14,6 @@ from ghostnets.compress import reparameterize
 from ghostnets.errors import UnknownNameError
 from ghostnets.explain import cheap_kernels, cost_by_layer, ghost_count, ghost_maps, ghost_modules, ghosts_off
 from ghostnets.measure import count, processor_name
-from ghostnets.preprocessing import Preprocessing
 from ghostnets.serve.explorer_schemas import (
     Compared,
     Cost,
@@ -42,7 +41,7 @@ class Explorer:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.architecture, self.class_names = checkpoint.architecture, checkpoint.class_names
-        self.preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
+        self.preprocessing = checkpoint.preprocessing
         self.model = reparameterize(checkpoint.build()).to(memory_format=torch.channels_last)
         self.modules = ghost_modules(self.model)
         self.kernels = {kernels.layer: kernels for kernels in cheap_kernels(self.model)}

@@ -186,7 +186,7 @@ class Training:
             arguments=self.config.arguments,
             state_dict=network.state_dict(),
             class_names=self.class_names,
-            preprocessing=self.preprocessing.to_dict(),
+            preprocessing=self.preprocessing,
             training={
                 "data": self.config.data,
                 "full": self.config.full,

@@ -61,21 +61,19 @@ def resolve(recipe: Recipe, *, typical_size: int, channels: int, num_classes: in
     }
     common = {"num_classes": num_classes, "drop_rate": recipe.drop_rate}
     if (checkpoint := _own_checkpoint(recipe.weights)) is not None:
-        trained = Preprocessing.from_dict(checkpoint.preprocessing)
-        if recipe.in_chans not in (None, trained.channels):
-            raise ConfigurationError(
-                f"in_chans is {recipe.in_chans}, but the network of {recipe.weights} takes {trained.channels};"
-                " leave --in-chans out."
-            )
-        size = recipe.image_size or trained.image_size
-        resize_to = round(size * trained.resize_to / trained.image_size)
-        preprocessing = Preprocessing(size, resize_to, trained.mean, trained.std, trained.interpolation)
+        preprocessing = _adopted(checkpoint.preprocessing, recipe, recipe.weights)
         arguments = {**checkpoint.arguments, **options, **common}
         recipe = recipe.changed(model=checkpoint.architecture)
+    elif recipe.weights == PRETRAINED:
+        preprocessing = _adopted(find_weights(recipe.model).preprocessing, recipe, f"the published {recipe.model}")
+        arguments = {
+            "num_classes": num_classes,
+            "in_chans": preprocessing.channels,
+            "drop_rate": recipe.drop_rate,
+            **options,
+        }
     else:
-        small = typical_size if typical_size <= SMALL_IMAGE else 224
-        is_published = recipe.weights == PRETRAINED
-        size = recipe.image_size or (find_weights(recipe.model).evaluation.image_size if is_published else small)
+        size = recipe.image_size or (typical_size if typical_size <= SMALL_IMAGE else 224)
         in_chans = recipe.in_chans or (3 if recipe.weights else channels)
         preprocessing = Preprocessing.standard(size, in_chans)
         arguments = {"num_classes": num_classes, "in_chans": in_chans, "drop_rate": recipe.drop_rate}
@@ -86,6 +84,16 @@ def resolve(recipe: Recipe, *, typical_size: int, channels: int, num_classes: in
         create_model(recipe.model, **arguments)
     recipe = recipe.changed(image_size=preprocessing.image_size, in_chans=preprocessing.channels)
     return Beginning(recipe, arguments, preprocessing)
+
+
+def _adopted(trained: Preprocessing, recipe: Recipe, source: str | None) -> Preprocessing:
+    """The preprocessing that goes with given weights, at the image size of the recipe where it has one."""
+    if recipe.in_chans not in (None, trained.channels):
+        raise ConfigurationError(
+            f"in_chans is {recipe.in_chans}, but the network of {source} takes {trained.channels};"
+            " leave --in-chans out."
+        )
+    return trained.with_image_size(recipe.image_size or trained.image_size)
 
 
 def build_network(recipe: Recipe, arguments: dict[str, Any], class_names: tuple[str, ...]) -> Network:

@@ -126,7 +126,7 @@ def switch(tmp_path_factory: pytest.TempPathFactory, pictures: dict[str, Path]) 
     assert zeros[1] > 0.8
     path = tmp_path_factory.mktemp("switch") / "net.safetensors"
     names, state = ("with ghosts", "without"), network.state_dict()
-    save_checkpoint(path, Checkpoint("ghostnet_050", arguments, state, names, preprocessing.to_dict()))
+    save_checkpoint(path, Checkpoint("ghostnet_050", arguments, state, names, preprocessing))
     with running(path) as address:
         yield Switch(address, layer, list(ghost_modules(network)), plain, zeros, copies)
 
@@ -139,7 +139,7 @@ def test_the_right_class_comes_out(
     page = browser.open(address)
     cards = give(page, pictures["dark"], broken, pictures["light"])
     artefact = open_artefact(checkpoint)
-    preprocessing = Preprocessing.from_dict(artefact.description.preprocessing)
+    preprocessing = artefact.description.preprocessing
     for card, (name, picture) in zip((cards[0], cards[2]), pictures.items(), strict=True):
         probabilities = artefact.probabilities(preprocessing.pixels(picture)[None])[0]
         assert first_answer(card) == (name, percent(probabilities.max()))
