@@ -30,9 +30,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ghostnets.data import ArrayImages, Images, load_files
-from ghostnets.explain import Explanation, ghost_savings, measure_redundancy, write_explanation
+from ghostnets.explain import Explanation, compute_savings, measure_redundancy, write_explanation
 from ghostnets.explain.figures import save_figure
-from ghostnets.explain.maps import map_layers, watch_maps
+from ghostnets.explain.maps import find_map_layers, observe_maps
 from ghostnets.explain.redundancy import KERNEL_SIZES
 from ghostnets.explain.redundancy_figures import gallery_figure
 from ghostnets.files import write_text
@@ -98,7 +98,7 @@ def explain_lite0(photos: Path) -> None:
             class_names=names if len(names) == 1000 else None,
             ablation=None,
             ablation_note="",
-            savings=ghost_savings(model, None, (3, 224, 224)),
+            savings=compute_savings(model, None, (3, 224, 224)),
             speed=None,
             settings={
                 "right": str(right),
@@ -131,8 +131,8 @@ def gallery(layer: dict[str, Any]) -> None:
     picture = read_image(PICTURE, channels=3, shorter_side=PREPROCESSING.image_size)
     model, kept = lite0(), list[Tensor]()
     x = PREPROCESSING.normalize(picture[None])
-    found = [one for one in map_layers(model, x) if one.name == layer["layer"]]
-    with torch.no_grad(), watch_maps(model, found, lambda _, maps: kept.append(maps[0].clone())):
+    found = [one for one in find_map_layers(model, x) if one.name == layer["layer"]]
+    with torch.no_grad(), observe_maps(model, found, lambda _, maps: kept.append(maps[0].clone())):
         model(x)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "gallery.png")
