@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ghostnets import __version__
 from ghostnets.checkpoints import load_pretrained, read_checkpoint
 from ghostnets.cli.output import message, print_json, progress_console, result_console
-from ghostnets.data import EMBEDDED, ArrayImages, FashionMnist, Images, load_files
+from ghostnets.data import EMBEDDED, ArrayDataset, FashionMnist, ImageDataset, load_files
 from ghostnets.errors import ConfigurationError, DataError, require
 from ghostnets.explain import (
     AblationResult,
@@ -162,7 +162,7 @@ def _subject(command: ExplainCommand) -> Subject:
     )
 
 
-def _images(command: ExplainCommand, subject: Subject) -> tuple[Images, str]:
+def _images(command: ExplainCommand, subject: Subject) -> tuple[ImageDataset, str]:
     """The images with labels in the order of the outputs, -1 where there is none; and what the labelled ones are."""
     preprocessing, names = subject.preprocessing, list(subject.class_names or ())
     if command.images == EMBEDDED:
@@ -171,7 +171,7 @@ def _images(command: ExplainCommand, subject: Subject) -> tuple[Images, str]:
         known = tuple(names) == FashionMnist().class_names
         chosen = _evenly(list(range(len(test))), command.most)
         labels = test.labels[chosen] if known else torch.full((len(chosen),), -1)
-        return ArrayImages([test[i] for i in chosen], labels), "Measured on test images of Fashion-MNIST."
+        return ArrayDataset([test[i] for i in chosen], labels), "Measured on test images of Fashion-MNIST."
     root = Path(command.images)
     if not root.is_dir():
         raise DataError(f"--images is {root}, which is no folder; give a folder of images, or {EMBEDDED}.")
@@ -193,7 +193,7 @@ def _images(command: ExplainCommand, subject: Subject) -> tuple[Images, str]:
     return images, note
 
 
-def _measure(subject: Subject, images: Images, note: str) -> tuple[Redundancy, AblationResult | None, str]:
+def _measure(subject: Subject, images: ImageDataset, note: str) -> tuple[Redundancy, AblationResult | None, str]:
     """The redundancy, and the accuracy without ghosts with what it was measured on, or why it was not."""
     model, preprocessing = subject.model, subject.preprocessing
     size = min(256, max(1, PIXELS_AT_ONCE // preprocessing.image_size**2))
