@@ -155,16 +155,16 @@ def times_beside_torch(artefact: Artefact, network: "Network", image: npt.NDArra
     """
     import torch
 
-    from ghostnets.measure import Runner, alternate, processor_name, ratio
+    from ghostnets.measure import Runner, processor_name, speedup, time_interleaved
 
     x = _prepared(artefact.description.preprocessing, image)
     runners = {"file": Runner(lambda: artefact(image)), "torch": Runner(torch.inference_mode()(lambda: network(x)))}
-    timings = alternate(runners, runs=TIMED_RUNS, rounds=TIMED_ROUNDS)
+    timings = time_interleaved(runners, runs=TIMED_RUNS, rounds=TIMED_ROUNDS)
     file, eager = timings["file"], timings["torch"]
     return {
         "seconds": (file.low, file.median, file.high),
         "torch_seconds": (eager.low, eager.median, eager.high),
-        "times_as_fast": ratio(eager, file),
+        "times_as_fast": speedup(eager, file),
         "runs": file.runs,
         "processor": processor_name(),
     }

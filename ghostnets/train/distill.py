@@ -14,7 +14,7 @@ from ghostnets.checkpoints import (
     load_checkpoint,
     read_checkpoint,
 )
-from ghostnets.data import Images, evaluation_batches
+from ghostnets.data import ImageDataset, evaluation_batches
 from ghostnets.errors import ConfigurationError, require
 from ghostnets.files import write_atomically
 from ghostnets.models import Network, model_entry
@@ -167,7 +167,7 @@ class Distillation:
         self.teacher, self.recipe = teacher, recipe
         self.answers: tuple[Tensor, Tensor] | None = None
 
-    def remember(self, images: Images, preprocessing: Preprocessing, file: Path | None) -> None:
+    def remember(self, images: ImageDataset, preprocessing: Preprocessing, file: Path | None) -> None:
         """Asks the teacher once about every image, for runs in which nothing changes an image.
 
         Args:

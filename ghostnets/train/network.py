@@ -21,12 +21,12 @@ from ghostnets.models import Network, model_arguments
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.recipe import SMALL_IMAGE, Recipe
 
-__all__ = ["PRETRAINED", "Beginning", "build_network", "resolve"]
+__all__ = ["PRETRAINED", "ResolvedRecipe", "build_network", "resolve"]
 
 PRETRAINED = "pretrained"
 
 
-class Beginning(NamedTuple):
+class ResolvedRecipe(NamedTuple):
     """A recipe with every value resolved, and what follows from it."""
 
     recipe: Recipe
@@ -34,7 +34,7 @@ class Beginning(NamedTuple):
     preprocessing: Preprocessing
 
 
-def resolve(recipe: Recipe, *, typical_size: int, channels: int, num_classes: int) -> Beginning:
+def resolve(recipe: Recipe, *, typical_size: int, channels: int, num_classes: int) -> ResolvedRecipe:
     """Fills in what the images and the weights decide.
 
     Args:
@@ -83,7 +83,7 @@ def resolve(recipe: Recipe, *, typical_size: int, channels: int, num_classes: in
     with torch.device("meta"):  # a name or argument that does not exist shows before a folder is made
         create_model(recipe.model, **arguments)
     recipe = recipe.changed(image_size=preprocessing.image_size, in_chans=preprocessing.channels)
-    return Beginning(recipe, arguments, preprocessing)
+    return ResolvedRecipe(recipe, arguments, preprocessing)
 
 
 def _adopted(trained: Preprocessing, recipe: Recipe, source: str | None) -> Preprocessing:

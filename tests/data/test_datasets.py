@@ -5,14 +5,14 @@ import torch
 from conftest import make_images
 
 from ghostnets.data import (
-    ArrayImages,
+    ArrayDataset,
     Augmentation,
-    FileImages,
+    FileDataset,
     TrainingBatches,
+    datasets,
     evaluation_batches,
-    find_images,
     load_files,
-    sets,
+    open_folder,
 )
 from ghostnets.errors import ConfigurationError
 from ghostnets.preprocessing import Preprocessing
@@ -20,14 +20,14 @@ from ghostnets.preprocessing import Preprocessing
 
 def test_files_and_memory_give_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     make_images(tmp_path, classes={"a": 6, "b": 6}, size=(20, 16))
-    files = find_images(tmp_path).parts["train"]
+    files = open_folder(tmp_path).parts["train"]
     preprocessing = Preprocessing(10, 12)
     labels = torch.tensor(files.labels)
     in_memory, _ = load_files(files.paths, labels, preprocessing)
-    monkeypatch.setattr(sets, "CACHE_BYTES", 1000)
+    monkeypatch.setattr(datasets, "CACHE_BYTES", 1000)
     on_disk, _ = load_files(files.paths, labels, preprocessing)
-    assert isinstance(in_memory, ArrayImages)
-    assert isinstance(on_disk, FileImages)
+    assert isinstance(in_memory, ArrayDataset)
+    assert isinstance(on_disk, FileDataset)
     augmentation = Augmentation(8, None, 0.3)
     batches = [
         TrainingBatches(images, augmentation, batch_size=4, seed=0, epoch=0).stream() for images in (in_memory, on_disk)
