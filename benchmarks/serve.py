@@ -32,7 +32,6 @@ from service_client import Load, Served
 
 from ghostnets.artefacts import open_artefact
 from ghostnets.measure import processor_name
-from ghostnets.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def main() -> None:
 
 def measure_own(figures: Figures, copies: list, files: list[bytes], max_batch: int, seconds: float = 2) -> None:
     """One figure more in ``network`` and ``with_decoding``."""
-    preprocessing = Preprocessing.from_dict(copies[0].description.preprocessing)
+    preprocessing = copies[0].description.preprocessing
     ready = np.stack([preprocessing.pixels(_stream(file)) for file in files[:64]])
 
     def network(artefact, index: int) -> int:

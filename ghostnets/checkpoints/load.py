@@ -24,6 +24,7 @@ from ghostnets.checkpoints.sources import (
 )
 from ghostnets.errors import CheckpointError, ConfigurationError
 from ghostnets.models import DLi14GhostNet, Network, create_model, resolve_name
+from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["load_checkpoint", "load_weights", "network_arguments", "read_checkpoint"]
 
@@ -166,7 +167,7 @@ def _as_checkpoint(weights: WeightsFile) -> Checkpoint:
             arguments=dict(description["arguments"]),
             state_dict=weights.tensors,
             class_names=tuple(map(str, description["class_names"])),
-            preprocessing=dict(description["preprocessing"]),
+            preprocessing=Preprocessing.from_dict(description["preprocessing"]),
             training=dict(description.get("training", {})),
             sha256=weights.sha256,
         )
@@ -179,6 +180,12 @@ def _as_checkpoint(weights: WeightsFile) -> Checkpoint:
             f"{path} has a description that cannot be used ({error}); it is damaged or of another version."
         ) from error
     _check_fit(model, weights.tensors, path)
+    channels = next(model.parameters()).shape[1]
+    if channels != checkpoint.preprocessing.channels:
+        raise CheckpointError(
+            f"{path} has a network for {channels} input channels, but preprocessing for"
+            f" {checkpoint.preprocessing.channels}; it is damaged."
+        )
     classes = checkpoint.arguments.get("num_classes")
     if classes != len(checkpoint.class_names):
         raise CheckpointError(

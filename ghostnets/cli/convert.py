@@ -85,7 +85,7 @@ def main(arguments: list[str]) -> int:
         arguments=network,
         state_dict=model.state_dict(),
         class_names=names,
-        preprocessing=preprocessing.to_dict(),
+        preprocessing=preprocessing,
         training={"imported_from": command.file.name, "sha256": weights.sha256, "source": source},
     )
     save_checkpoint(command.to, checkpoint)
@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> int:
         "params": sum(parameter.numel() for parameter in model.parameters()),
         "num_classes": num_classes,
         "classes": str(command.classes) if command.classes is not None else None,
-        "preprocessing": checkpoint.preprocessing,
+        "preprocessing": checkpoint.preprocessing.to_dict(),
         **checkpoint.training,
     }
     if command.json:

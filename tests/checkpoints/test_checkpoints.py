@@ -10,9 +10,10 @@ from ghostnets.checkpoints import Checkpoint, load_checkpoint, read_checkpoint, 
 from ghostnets.checkpoints.save import METADATA_KEY
 from ghostnets.errors import CheckpointError, ConfigurationError
 from ghostnets.models import create_model
+from ghostnets.preprocessing import Preprocessing
 
 ARGUMENTS = {"num_classes": 2, "in_chans": 1, "width": 0.1}
-PREPROCESSING = {"image_size": 16, "resize_to": 16, "mean": [0.5], "std": [0.2]}
+PREPROCESSING = Preprocessing(16, 16, (0.5,), (0.2,))
 
 
 def make(**changes) -> Checkpoint:
@@ -116,7 +117,7 @@ def rewrite(path: Path, change, state_dict=None) -> None:
         "architecture": "ghostnet_050",
         "arguments": ARGUMENTS,
         "class_names": ["cat", "dog"],
-        "preprocessing": PREPROCESSING,
+        "preprocessing": PREPROCESSING.to_dict(),
     }
     change(description)
     save_file(state_dict or make().state_dict, path, metadata={METADATA_KEY: json.dumps(description)})
@@ -135,6 +136,12 @@ def rewrite(path: Path, change, state_dict=None) -> None:
         ),
         (lambda d: d.update(class_names=["cat"]), "2 outputs but 1 class names"),
         (lambda d: d.pop("preprocessing"), "description that cannot be used"),
+        (lambda d: d.update(preprocessing={**d["preprocessing"], "resize_to": 8}), "resize_to not below image_size"),
+        (lambda d: d.update(preprocessing={**d["preprocessing"], "std": ["a"]}), r"preprocessing .* \(ValueError"),
+        (
+            lambda d: d.update(preprocessing=Preprocessing.standard(16, 3).to_dict()),
+            "1 input channels, but preprocessing for 3",
+        ),
         (lambda d: d.update(arguments=7), "description that cannot be used"),
         (lambda d: d.update(arguments={**ARGUMENTS, "width": 1e308}), "description that cannot be used"),
         (lambda d: d.update(arguments={**ARGUMENTS, "width": "wide"}), "description that cannot be used"),

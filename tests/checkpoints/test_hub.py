@@ -11,6 +11,7 @@ import ghostnets
 from ghostnets.checkpoints import WEIGHTS, cache_path, find_weights, load_pretrained
 from ghostnets.errors import CheckpointError, GhostNetsError, UnknownNameError
 from ghostnets.models import create_model, list_models
+from ghostnets.preprocessing import Preprocessing
 
 
 @pytest.fixture
@@ -104,5 +105,6 @@ def test_the_table():
         assert weights.url.startswith("https://")
         assert 0.5 < weights.top1 / 100 < (weights.top5 or 100) / 100
         resized = 236 if weights.tag.startswith("kecam") else 256
-        assert round(weights.evaluation.image_size / weights.evaluation.crop_share) == resized
+        interpolation = weights.evaluation.interpolation
+        assert weights.preprocessing == Preprocessing(224, resized, interpolation=interpolation)
     assert len({cache_path(weights.location) for weights in everything}) == len(everything)

@@ -10,6 +10,7 @@ from safetensors.torch import save, save_file
 from ghostnets.checkpoints import Checkpoint, detect_source, load_checkpoint, save_checkpoint
 from ghostnets.errors import CheckpointError, UnknownNameError
 from ghostnets.models import GGhostRegNet, create_model, list_models, model_arguments
+from ghostnets.preprocessing import Preprocessing
 
 
 def equal(model: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -76,7 +77,9 @@ def test_a_name_gives_a_network_with_the_classes_of_the_file(tmp_path: Path):
 def test_a_name_gives_a_network_with_the_arguments_that_the_file_tells(tmp_path: Path):
     arguments = {"num_classes": 2, "in_chans": 1, "width": 0.1, "small_input": True}
     original = create_model("ghostnet_050", **arguments).eval()
-    checkpoint = Checkpoint("ghostnet_050", arguments, original.state_dict(), ("cat", "dog"), {})
+    checkpoint = Checkpoint(
+        "ghostnet_050", arguments, original.state_dict(), ("cat", "dog"), Preprocessing.standard(24, 1)
+    )
     save_checkpoint(tmp_path / "own.safetensors", checkpoint)
     model, x = load_checkpoint("ghostnet_050", tmp_path / "own.safetensors"), torch.randn(1, 1, 24, 24)
     assert torch.equal(model(x), original(x))  # small_input changes a stride, which no weight would give away

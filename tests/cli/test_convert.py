@@ -60,7 +60,7 @@ def test_weights_of_timm(tmp_path: Path, randomize, capsys, suffix: str):
     assert result["params"] == sum(p.numel() for p in original.parameters())
     checkpoint = read_checkpoint(out)
     assert (checkpoint.class_names[0], checkpoint.class_names[-1]) == ("class_0001", "class_1000")
-    assert (checkpoint.preprocessing["resize_to"], checkpoint.preprocessing["interpolation"]) == (256, "bicubic")
+    assert (checkpoint.preprocessing.resize_to, checkpoint.preprocessing.interpolation) == (256, "bicubic")
     assert answers_equal(out, original)
 
 

@@ -21,6 +21,7 @@ from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.engine import session as session_file
 from ghostnets.errors import ConfigurationError, EngineError
 from ghostnets.models import create_model
+from ghostnets.preprocessing import Preprocessing
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 ISAS = session_file._native().instruction_sets() if session_file.is_built() else ["none"]
@@ -274,7 +275,7 @@ def test_files_that_cannot_be_used(tmp_path: Path, randomize):
 
 def test_checkpoints_bring_their_normalization(tmp_path: Path, randomize):
     model = randomize(create_model("ghostnet_050", num_classes=2))
-    preprocessing = {"image_size": 32, "resize_to": 32, "mean": MEAN, "std": STD}
+    preprocessing = Preprocessing(32, 32, MEAN, STD)
     checkpoint = Checkpoint("ghostnet_050", {"num_classes": 2}, model.state_dict(), ("a", "b"), preprocessing)
     save_checkpoint(tmp_path / "best.safetensors", checkpoint)
     pixels = torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8)

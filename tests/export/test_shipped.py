@@ -27,8 +27,8 @@ FAMILIES = {
 def order_of(name: str, arguments: dict, **choices) -> Order:
     arguments = {"num_classes": 5, **arguments}
     model = enliven(create_model(name, **arguments))
-    checkpoint = Checkpoint(name, arguments, model.state_dict(), NAMES, PREPROCESSING.to_dict())
-    description = Description(name, arguments, NAMES, PREPROCESSING.to_dict(), **choices)
+    checkpoint = Checkpoint(name, arguments, model.state_dict(), NAMES, PREPROCESSING)
+    description = Description(name, arguments, NAMES, PREPROCESSING, **choices)
     return Order(checkpoint, description, np.zeros((0, 48, 48, 3), np.uint8))
 
 

@@ -14,7 +14,13 @@ from running_service import NAMES, PREPROCESSING, encoded, write_checkpoint, wri
 
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.compress import reparameterize
-from ghostnets.explain import cheap_kernels, ghost_count, ghost_maps, ghost_modules, ghosts_off
+from ghostnets.explain import (
+    collect_cheap_kernels,
+    collect_ghost_maps,
+    count_ghosts,
+    disable_ghosts,
+    find_ghost_modules,
+)
 from ghostnets.measure import count
 from ghostnets.serve import Settings, create_app
 
@@ -62,17 +68,17 @@ def test_the_outline_names_every_ghost_module(client: TestClient, network: torch
     outline = client.get("/v1/explain").json()
     assert outline["absent"] is None
     shapes = count(network, (3, 32, 32)).output_shapes
-    modules = ghost_modules(network)
+    modules = find_ghost_modules(network)
     assert [layer["name"] for layer in outline["layers"]] == list(modules)
     for layer in outline["layers"]:
         assert (layer["intrinsic"] + layer["ghosts"], layer["height"], layer["width"]) == shapes[layer["name"]]
-        assert layer["ghosts"] == ghost_count(modules[layer["name"]])
+        assert layer["ghosts"] == count_ghosts(modules[layer["name"]])
 
 
 def test_maps_are_those_of_the_network(client: TestClient, network: torch.nn.Module):
-    kernels = {kernels.layer: kernels.kernels for kernels in cheap_kernels(network)}
+    kernels = {kernels.layer: kernels.kernels for kernels in collect_cheap_kernels(network)}
     was_cut = False
-    for found in ghost_maps(network, network_input())[:4]:
+    for found in collect_ghost_maps(network, network_input())[:4]:
         answer = client.post("/v1/explain/maps", json={"image": IMAGE_AS_TEXT, "layer": found.layer}).json()
         pixels = np.frombuffer(base64.b64decode(answer["pixels"]), np.uint8)
         pixels = pixels.reshape(-1, answer["height"], answer["width"])
@@ -80,7 +86,7 @@ def test_maps_are_those_of_the_network(client: TestClient, network: torch.nn.Mod
         assert variances == sorted(variances, reverse=True)
         assert sorted(pair["intrinsic"] for pair in answer["pairs"]) == list(range(len(found.intrinsic)))
         numbers = [ghost["number"] for pair in answer["pairs"] for ghost in pair["ghosts"]]
-        number = ghost_count(network.get_submodule(found.layer))
+        number = count_ghosts(network.get_submodule(found.layer))
         assert sorted(numbers) == list(range(number))
         was_cut |= number < found.ghosts.shape[0] * found.ghosts.shape[1]
         place = iter(pixels)
@@ -104,12 +110,12 @@ def check_map(pixels: np.ndarray, values: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("fill", ["zeros", "copies"])
 def test_the_answer_without_ghosts_is_that_of_the_network(client: TestClient, network: torch.nn.Module, fill: str):
-    first, *others = list(ghost_modules(network))[2:12]
+    first, *others = list(find_ghost_modules(network))[2:12]
     off: dict[str, list[int] | None] = {first: [0, 3], **dict.fromkeys(others)}
     x = network_input()
     with torch.inference_mode():
         plain = network(x)[0].softmax(0)
-        with ghosts_off(network, off, fill=fill):
+        with disable_ghosts(network, off, fill=fill):
             changed = network(x)[0].softmax(0)
     assert (plain - changed).abs().max() > 1e-3  # ten times what is asked for below
     answers = without(client, off, fill)
@@ -119,7 +125,7 @@ def test_the_answer_without_ghosts_is_that_of_the_network(client: TestClient, ne
 
 
 def test_questions_at_one_time_do_not_meet(client: TestClient, network: torch.nn.Module):
-    offs: list[dict[str, list[int] | None]] = [{name: None} for name in list(ghost_modules(network))[:4]]
+    offs: list[dict[str, list[int] | None]] = [{name: None} for name in list(find_ghost_modules(network))[:4]]
     alone = [without(client, off) for off in offs]
     assert len({str(answer) for answer in alone}) > 1
     with ThreadPoolExecutor(4) as threads:

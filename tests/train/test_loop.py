@@ -75,7 +75,7 @@ def test_what_a_run_leaves_behind(photos: Path, tmp_path: Path):
         "small_input": True,
         "width": 0.1,
     }
-    assert checkpoint.preprocessing["image_size"] == 16
+    assert checkpoint.preprocessing.image_size == 16
     assert result.best_epoch == 1 + max(range(3), key=lambda i: (result.history[i].val_top1, -i))
     assert list(run.tensorboard.glob("events.*"))
     assert run.read_config().recipe == RECIPE.changed(image_size=16, in_chans=3)
