@@ -2,7 +2,7 @@
 
     python benchmarks/hostile_requests.py net.engine --count 10000
 
-Each request is drawn from a seed: damaged, truncated and huge files, wrong content types, malformed forms, JSON and HTTP,
+Each request is drawn from a seed: damaged, truncated and huge files, wrong content types, malformed forms, JSON, HTTP,
 huge headers, bodies that stall or drip, responses that are not read. A valid request afterwards must succeed.
 tests/serve/test_hostile.py sends 300 of them.
 """

@@ -32,7 +32,6 @@ from service_client import LoadGenerator, ServiceProcess
 
 from ghostnets.artefacts import open_artefact
 from ghostnets.measure import processor_name
-from ghostnets.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def print_results(results: Results, latencies: list[float], peak_mb: int) -> Non
 
 def measure_network(results: Results, copies: list, files: list[bytes], max_batch: int, seconds: float = 2) -> None:
     """Append a round to ``network`` and ``with_decoding``."""
-    preprocessing = Preprocessing.from_dict(copies[0].description.preprocessing)
+    preprocessing = copies[0].description.preprocessing
     decoded = np.stack([preprocessing.pixels(io.BytesIO(file)) for file in files[:64]])
 
     def run_network(artefact, index: int) -> int:

@@ -114,7 +114,7 @@ async def model(request: Request) -> Response:
             "architecture": description.architecture,
             "runtime": used.runtime,
             "class_names": description.class_names,
-            "preprocessing": description.preprocessing,
+            "preprocessing": description.preprocessing.to_dict(),
         }
     )
 

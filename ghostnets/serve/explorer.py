@@ -12,9 +12,15 @@ from torch import Tensor
 from ghostnets.checkpoints import Checkpoint
 from ghostnets.compress import reparameterize
 from ghostnets.errors import UnknownNameError
-from ghostnets.explain import cheap_kernels, cost_by_layer, ghost_count, ghost_maps, ghost_modules, ghosts_off
+from ghostnets.explain import (
+    collect_cheap_kernels,
+    collect_ghost_maps,
+    count_ghosts,
+    disable_ghosts,
+    find_ghost_modules,
+    measure_cost_by_layer,
+)
 from ghostnets.measure import count, processor_name
-from ghostnets.preprocessing import Preprocessing
 from ghostnets.serve.explorer_schemas import (
     AblationResponse,
     ClassChangeInfo,
@@ -42,10 +48,10 @@ class Explorer:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.architecture, self.class_names = checkpoint.architecture, checkpoint.class_names
-        self.preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
+        self.preprocessing = checkpoint.preprocessing
         self.model = reparameterize(checkpoint.build()).to(memory_format=torch.channels_last)
-        self.modules = ghost_modules(self.model)
-        self.kernels = {kernels.layer: kernels for kernels in cheap_kernels(self.model)}
+        self.modules = find_ghost_modules(self.model)
+        self.kernels = {kernels.layer: kernels for kernels in collect_cheap_kernels(self.model)}
 
     @cached_property
     def module_info(self) -> GhostModulesResponse:
@@ -55,7 +61,7 @@ class Explorer:
         layers = []
         for name, module in self.modules.items():
             _, height, width = shapes[name]
-            ghosts = ghost_count(module)
+            ghosts = count_ghosts(module)
             intrinsic = module.out_channels - ghosts
             layers.append(GhostModuleInfo(name=name, intrinsic=intrinsic, ghosts=ghosts, height=height, width=width))
         absent = None if layers else f"{self.architecture} has no Ghost modules, so there are no ghosts to explore."
@@ -67,7 +73,7 @@ class Explorer:
         channels, size = self.preprocessing.channels, self.preprocessing.image_size
         x = torch.zeros(1, channels, size, size).contiguous(memory_format=torch.channels_last)
         layers = []
-        for row in cost_by_layer(self.model, x, runs=TIMED_RUNS):
+        for row in measure_cost_by_layer(self.model, x, runs=TIMED_RUNS):
             is_block = any(name.startswith(f"{row.name}.") for name in self.modules)
             title = f"rest of {row.name}" if is_block else row.name or "between the modules"
             layers.append(LayerCostInfo(name=row.name, title=title, macs=row.macs, seconds=row.seconds))
@@ -86,9 +92,9 @@ class Explorer:
         """
         if layer not in self.modules:
             raise UnknownNameError("Ghost module with ghosts", layer, self.modules)
-        (found,) = (maps for maps in ghost_maps(self.model, self._input(image)) if maps.layer == layer)
+        (found,) = (maps for maps in collect_ghost_maps(self.model, self._input(image)) if maps.layer == layer)
         similarity, kernels, kinds = found.similarity(), self.kernels[layer].kernels, self.kernels[layer].kinds()
-        num_ghosts, ratio = ghost_count(self.modules[layer]), found.ghosts.shape[1]
+        num_ghosts, ratio = count_ghosts(self.modules[layer]), found.ghosts.shape[1]
         pairs: list[IntrinsicMapInfo] = []
         shown: list[Tensor] = []
         for i in found.intrinsic.flatten(1).var(1, correction=0).argsort(descending=True).tolist():
@@ -119,7 +125,7 @@ class Explorer:
             ConfigurationError: A module has no such ghost.
         """
         x = self._input(image)
-        with ghosts_off(self.model, off, fill=fill):
+        with disable_ghosts(self.model, off, fill=fill):
             after = self.model(x)[0].softmax(0)
         before = self.model(x)[0].softmax(0)
         best = [scores.topk(min(top, len(scores))).indices.tolist() for scores in (before, after)]

@@ -35,7 +35,7 @@ def write_plan(path: Path, *, seed: int = 0, names: tuple[str, ...] = NAMES) -> 
     network = ghostnets.create_model("ghostnet_100", **arguments)
     torch.nn.init.normal_(network.classifier.bias)
     preprocessing = Preprocessing.standard(32, 3)
-    description = Description("ghostnet_100", arguments, names, preprocessing.to_dict(), any_size=True)
+    description = Description("ghostnet_100", arguments, names, preprocessing, any_size=True)
     session = engine.compile(network.eval(), threads=1, mean=preprocessing.mean, std=preprocessing.std)
     session.save(path, metadata={METADATA_KEY: description.to_json()})
     return path
@@ -51,7 +51,7 @@ def write_checkpoint(path: Path, architecture: str = "ghostnet_100", **arguments
             -2:
         ]:  # of the classifier, so that small changes of the maps are visible
             parameter *= 30
-    save_checkpoint(path, Checkpoint(architecture, arguments, model.state_dict(), NAMES, PREPROCESSING.to_dict()))
+    save_checkpoint(path, Checkpoint(architecture, arguments, model.state_dict(), NAMES, PREPROCESSING))
     return path
 
 

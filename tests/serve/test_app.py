@@ -17,7 +17,6 @@ from running_service import NAMES, encode_image, write_plan
 import ghostnets
 from ghostnets.artefacts import open_artefact
 from ghostnets.errors import ArtefactError
-from ghostnets.preprocessing import Preprocessing
 from ghostnets.serve import ServiceSettings, create_app
 
 pytest.importorskip("fastapi", reason="the service needs the extra 'serve'")
@@ -42,7 +41,7 @@ def client(plan: Path) -> Iterator[TestClient]:
 def expected_probabilities(plan: Path, content: bytes) -> dict[str, float]:
     """Return class -> probability, computed by the artefact itself."""
     artefact = open_artefact(plan, threads=1)
-    pixels = Preprocessing.from_dict(artefact.description.preprocessing).pixels(io.BytesIO(content))
+    pixels = artefact.description.preprocessing.pixels(io.BytesIO(content))
     return dict(zip(NAMES, artefact.probabilities(pixels[None])[0].tolist(), strict=True))
 
 

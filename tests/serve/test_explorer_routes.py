@@ -14,7 +14,13 @@ from running_service import NAMES, PREPROCESSING, encode_image, write_checkpoint
 
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.compress import reparameterize
-from ghostnets.explain import cheap_kernels, ghost_count, ghost_maps, ghost_modules, ghosts_off
+from ghostnets.explain import (
+    collect_cheap_kernels,
+    collect_ghost_maps,
+    count_ghosts,
+    disable_ghosts,
+    find_ghost_modules,
+)
 from ghostnets.measure import count
 from ghostnets.serve import ServiceSettings, create_app
 
@@ -60,17 +66,17 @@ def test_explain_lists_all_ghost_modules(client: TestClient, network: torch.nn.M
     listing = client.get("/v1/explain").json()
     assert listing["absent"] is None
     shapes = count(network, (3, 32, 32)).output_shapes
-    modules = ghost_modules(network)
+    modules = find_ghost_modules(network)
     assert [layer["name"] for layer in listing["layers"]] == list(modules)
     for layer in listing["layers"]:
         assert (layer["intrinsic"] + layer["ghosts"], layer["height"], layer["width"]) == shapes[layer["name"]]
-        assert layer["ghosts"] == ghost_count(modules[layer["name"]])
+        assert layer["ghosts"] == count_ghosts(modules[layer["name"]])
 
 
 def test_maps_match_network(client: TestClient, network: torch.nn.Module):
-    kernels = {kernels.layer: kernels.kernels for kernels in cheap_kernels(network)}
+    kernels = {kernels.layer: kernels.kernels for kernels in collect_cheap_kernels(network)}
     was_cut = False
-    for found in ghost_maps(network, network_input())[:4]:
+    for found in collect_ghost_maps(network, network_input())[:4]:
         response = client.post("/v1/explain/maps", json={"image": IMAGE_AS_TEXT, "layer": found.layer}).json()
         pixels = np.frombuffer(base64.b64decode(response["pixels"]), np.uint8)
         pixels = pixels.reshape(-1, response["height"], response["width"])
@@ -78,7 +84,7 @@ def test_maps_match_network(client: TestClient, network: torch.nn.Module):
         assert variances == sorted(variances, reverse=True)
         assert sorted(pair["intrinsic"] for pair in response["pairs"]) == list(range(len(found.intrinsic)))
         numbers = [ghost["number"] for pair in response["pairs"] for ghost in pair["ghosts"]]
-        num_ghosts = ghost_count(network.get_submodule(found.layer))
+        num_ghosts = count_ghosts(network.get_submodule(found.layer))
         assert sorted(numbers) == list(range(num_ghosts))
         was_cut |= num_ghosts < found.ghosts.shape[0] * found.ghosts.shape[1]
         remaining = iter(pixels)
@@ -102,12 +108,12 @@ def check_map(pixels: np.ndarray, values: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("fill", ["zeros", "copies"])
 def test_ablation_matches_network(client: TestClient, network: torch.nn.Module, fill: str):
-    first, *others = list(ghost_modules(network))[2:12]
+    first, *others = list(find_ghost_modules(network))[2:12]
     off: dict[str, list[int] | None] = {first: [0, 3], **dict.fromkeys(others)}
     x = network_input()
     with torch.inference_mode():
         enabled = network(x)[0].softmax(0)
-        with ghosts_off(network, off, fill=fill):
+        with disable_ghosts(network, off, fill=fill):
             changed = network(x)[0].softmax(0)
     assert (enabled - changed).abs().max() > 1e-3  # ten times the tolerance below
     answers = ablate(client, off, fill)
@@ -117,7 +123,7 @@ def test_ablation_matches_network(client: TestClient, network: torch.nn.Module, 
 
 
 def test_concurrent_requests_are_isolated(client: TestClient, network: torch.nn.Module):
-    offs: list[dict[str, list[int] | None]] = [{name: None} for name in list(ghost_modules(network))[:4]]
+    offs: list[dict[str, list[int] | None]] = [{name: None} for name in list(find_ghost_modules(network))[:4]]
     alone = [ablate(client, off) for off in offs]
     assert len({str(answer) for answer in alone}) > 1
     with ThreadPoolExecutor(4) as threads:
