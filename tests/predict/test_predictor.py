@@ -34,7 +34,7 @@ def test_predicting_and_evaluating_prepare_images_alike(predictor, tiny_run: Pat
     checkpoint = read_checkpoint(tiny_run / "best.safetensors")
     preprocessing = checkpoint.preprocessing
     images, _ = open_folder(tmp_path).load_split("train", preprocessing)
-    paths = open_folder(tmp_path).parts["train"].paths
+    paths = open_folder(tmp_path).splits["train"].paths
     evaluated = torch.cat([batch.pixels for batch in evaluation_batches(images, preprocessing, batch_size=3)])
     assert torch.equal(evaluated, torch.stack([predictor.read(path) for path in paths]))
 
