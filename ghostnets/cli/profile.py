@@ -71,7 +71,7 @@ def _load(command: ProfileCommand) -> BenchmarkModel:
     if not command.network.endswith(".safetensors"):
         return create_benchmark_model(command.network, image_size=command.image_size)
     checkpoint = read_checkpoint(command.network)
-    size = command.image_size or checkpoint.preprocessing["image_size"]
+    size = command.image_size or checkpoint.preprocessing.image_size
     return BenchmarkModel(reparameterize(checkpoint.build()).eval(), size, None, "")
 
 

@@ -63,8 +63,8 @@ def ablation_caption(result: AblationResult) -> str:
     }
     return (
         f"The unchanged network classifies {result.top1:.1%} of {result.images:,} images correctly. Copies in one"
-        f" module cost {100 * loss['copies']:.1f} points on average, zeros {100 * loss['zeros']:.1f}. Zeros hurt most in"
-        f" {worst.layer}: {worst.zeros:.1%} accuracy."
+        f" module cost {100 * loss['copies']:.1f} points on average, zeros {100 * loss['zeros']:.1f}. Zeros hurt most"
+        f" in {worst.layer}: {worst.zeros:.1%} accuracy."
     )
 
 

@@ -95,11 +95,10 @@ def _compare(
 
     from ghostnets.checkpoints import read_checkpoint
     from ghostnets.models import Network
-    from ghostnets.preprocessing import Preprocessing
 
     torch.set_num_threads(1)
     checkpoint = read_checkpoint(checkpoint_path)
-    network, preprocessing = checkpoint.build(), Preprocessing.from_dict(checkpoint.preprocessing)
+    network, preprocessing = checkpoint.build(), checkpoint.preprocessing
     assert isinstance(network, Network)
     classifier = network.get_submodule(network.classifier_name)
     taken: list[torch.Tensor] = []
@@ -157,10 +156,8 @@ def times_beside_torch(artefact: Artefact, network: "Network", image: npt.NDArra
     import torch
 
     from ghostnets.measure import Runner, processor_name, speedup, time_interleaved
-    from ghostnets.preprocessing import Preprocessing
 
-    preprocessing = Preprocessing.from_dict(artefact.description.preprocessing)
-    x = _prepared(preprocessing, image)
+    x = _prepared(artefact.description.preprocessing, image)
     runners = {"file": Runner(lambda: artefact(image)), "torch": Runner(torch.inference_mode()(lambda: network(x)))}
     timings = time_interleaved(runners, runs=TIMED_RUNS, rounds=TIMED_ROUNDS)
     file, eager = timings["file"], timings["torch"]

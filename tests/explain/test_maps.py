@@ -30,11 +30,10 @@ def test_maps_are_observed_after_normalisation_and_activation():
 
 def test_in_place_addition_ends_layer():
     """torchvision's block: ``out = bn2(...); out += identity; relu(out)``."""
-    layers = {
-        layer.name: layer.output_module for layer in find_map_layers(resnet18().eval(), torch.randn(1, 3, 64, 64))
-    }
-    assert layers["conv1"] == "relu"
-    assert layers["layer1.0.conv2"] == "layer1.0.bn2"
+    layers = find_map_layers(resnet18().eval(), torch.randn(1, 3, 64, 64))
+    outputs = {layer.name: layer.output_module for layer in layers}
+    assert outputs["conv1"] == "relu"
+    assert outputs["layer1.0.conv2"] == "layer1.0.bn2"
     # `relu` runs twice in a block, the second time on the sum; its hook would see both.
     assert outputs["layer1.0.conv1"] == "layer1.0.bn1"
 
