@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from ghostnets.data import Batch
-from ghostnets.layers import fused_training
+from ghostnets.train.fused import fused_training
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.diagnose import explain_loss
 from ghostnets.train.distill import Distillation
