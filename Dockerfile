@@ -1,4 +1,4 @@
-# The service for a plan of the engine, on a CPU: no torch, no compiler, no root. docs/serve.md tells how to use it.
+# Serves an engine plan on a CPU, without torch, compiler or root. Usage: docs/serve.md.
 #
 #   docker build -t ghostnets .
 #   docker run --rm -p 127.0.0.1:8000:8000 -v "$PWD/model:/model:ro" ghostnets      serves model/net.engine
@@ -20,7 +20,7 @@ RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     && useradd --system --no-create-home --uid 10001 ghostnets
 USER 10001
 EXPOSE 8000
-# It drains on SIGTERM, which is what "docker stop" sends; give it longer than --drain-timeout.
+# "docker stop" sends SIGTERM, which drains the service; its timeout must exceed --drain-timeout.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]

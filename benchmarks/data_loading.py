@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from ghostnets.data import Augmentation, Batch, Images, TrainingBatches, open_data, sets
+from ghostnets.data import Augmentation, Batch, ImageDataset, TrainingBatches, datasets, open_data
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=5, help="blocks of each kind, in turn")
     options = parser.parse_args()
     if options.files:
-        sets.CACHE_BYTES = 0
+        datasets.CACHE_BYTES = 0
 
     source = open_data(options.data)
     recipe = RECIPES[recipe_for(source.typical_size)]
@@ -73,7 +73,7 @@ def main() -> None:
     print(f"ratio           {statistics.median(ratios):7.3f}           ({min(ratios):.3f} to {max(ratios):.3f})")
 
 
-def endless(images: Images, augmentation: Augmentation, batch_size: int) -> Iterator[Batch]:
+def endless(images: ImageDataset, augmentation: Augmentation, batch_size: int) -> Iterator[Batch]:
     epoch = 0
     while True:
         yield from TrainingBatches(images, augmentation, batch_size=batch_size, seed=0, epoch=epoch).stream()

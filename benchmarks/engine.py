@@ -1,19 +1,19 @@
-"""Is the engine as fast as the best peer on this processor?
+"""Latency of the engine against OpenVINO and other peers.
 
-The engine and OpenVINO (LATENCY hint, the same number of threads) run in turn in one process, in blocks, on the same
-random weights and images; several processes one after the other, because OpenVINO now and then runs a whole process in
-a slow mode, and other work on the machine disturbs a whole process as well. A ratio is that of two medians of one
-process; the median of these ratios is printed, with the lowest and the highest. Milliseconds are those of each one's
-best process.
+The engine and its peers (OpenVINO with the LATENCY hint, the same number of threads) alternate in blocks within one
+process, on the same random weights and images. This is repeated in several processes, because OpenVINO occasionally
+runs a whole process in a slow mode, and other load on the machine can affect a whole process as well. A ratio compares
+the medians of one process; the median of these ratios is printed, with the lowest and the highest. Milliseconds are
+those of each runner's fastest process.
 
     python benchmarks/engine.py                               ghostnet_100, batch 1, 2 and 1 threads
     python benchmarks/engine.py --models ghostnetv2_100 ghostnetv3_100 --batches 1 8
-    python benchmarks/engine.py --isa avx2                    both without AVX-512
+    python benchmarks/engine.py --isa avx2                    without AVX-512, OpenVINO included
     python benchmarks/engine.py --precision bf16 --peers openvino-bf16
     python benchmarks/engine.py --precision int8 --peers openvino-int8
     python benchmarks/engine.py --peers openvino onnxruntime torch mobilenet
-    python benchmarks/engine.py --layers                      and every layer's time and share of the machine's limit
-    python benchmarks/engine.py --table                       every row that the engine is held to, ten minutes
+    python benchmarks/engine.py --layers                      also time and share of the machine's limit by layer
+    python benchmarks/engine.py --table                       all rows of docs/engine.md's table, ten minutes
 
 Needs: pip install 'ghostnets[bench]'
 """
@@ -64,13 +64,15 @@ def main() -> None:
     parser.add_argument(
         "--peers", nargs="+", choices=PEERS, default=["openvino"], help="mobilenet: V3-Large in OpenVINO"
     )
-    parser.add_argument("--precision", choices=("f32", "bf16", "int8"), default="f32", help="of the engine")
-    parser.add_argument("--isa", help="the engine's instruction set; avx2 holds OpenVINO to AVX2 as well")
-    parser.add_argument("--runs", type=int, default=200, help="of each, in each process")
+    parser.add_argument("--precision", choices=("f32", "bf16", "int8"), default="f32", help="precision of the engine")
+    parser.add_argument("--isa", help="instruction set of the engine; avx2 limits OpenVINO to AVX2 too")
+    parser.add_argument("--runs", type=int, default=200, help="runs per process")
     parser.add_argument("--processes", type=int, default=3)
-    parser.add_argument("--layers", action="store_true", help="also the layers' times, as ghostnets profile has them")
-    parser.add_argument("--table", action="store_true", help="every row that the engine is held to")
-    parser.add_argument("--one", help=argparse.SUPPRESS)  # a single configuration, in this process, as JSON
+    parser.add_argument(
+        "--layers", action="store_true", help="print the time of each layer as well, as ghostnets profile does"
+    )
+    parser.add_argument("--table", action="store_true", help="run all rows of docs/engine.md's table")
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # configuration to run in this process, as JSON
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(**json.loads(options.one))))
@@ -83,8 +85,10 @@ def main() -> None:
     if "openvino-int8" in options.peers:
         packages.append("nncf")
     print(f"{processor_name()}; {', '.join(f'{name} {version(name)}' for name in packages)}; 224 x 224")
-    print(f"medians of {options.runs} runs in blocks of {BLOCK}, in turn; {options.processes} processes; p10 to p90")
-    print("\n| network | batch | threads | runs in | ms | p10 to p90 | times the engine | in each process |")
+    print(
+        f"medians of {options.runs} runs, alternating in blocks of {BLOCK}; {options.processes} processes; p10 to p90"
+    )
+    print("\n| network | batch | threads | runtime | ms | p10 to p90 | times the engine | range over processes |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for models, batches, threads, options.precision, options.peers, options.isa in rows:
         for model, batch, number in itertools.product(models, batches, threads):
@@ -125,7 +129,7 @@ def print_layers(model: str, batch: int, threads: int, precision: str) -> None:
 def measure(
     *, model: str, batch: int, threads: int, isa: str | None, peers: list[str], runs: int, precision: str
 ) -> dict[str, dict[str, Any]]:
-    """Milliseconds of the engine and its peers, in turn."""
+    """Measure the latency of the engine and its peers in milliseconds, alternating in blocks."""
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     torch.set_num_threads(threads)
@@ -164,7 +168,7 @@ def measure(
 
 
 def randomized(model: nn.Module) -> nn.Module:
-    """Random normalisation statistics: with those of a fresh network, folding would leave every bias at zero."""
+    """Randomise the batch normalisation: with its initial values, folding would leave every bias at zero."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)

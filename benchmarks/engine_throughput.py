@@ -1,7 +1,7 @@
-"""Do sessions side by side add up? One session of one thread, then one for each core, in turn.
+"""Throughput of one single-threaded session against one session per core.
 
-Every session is called by a Python thread of its own: calls release the interpreter's lock. The ratio of a pair of
-neighbouring blocks does not depend on what else the machine did for minutes; the median of these ratios is printed.
+Each session is called by a separate Python thread; calls release the interpreter lock. Blocks of one and of all
+sessions alternate, so that the ratio of adjacent blocks is robust to slow changes in load; the median ratio is printed.
 
     python benchmarks/engine_throughput.py
     python benchmarks/engine_throughput.py --model ghostnetv2_100 --batch 8 --precision bf16
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--sessions", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--blocks", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a block")
+    parser.add_argument("--seconds", type=float, default=1.0, help="duration of a block")
     options = parser.parse_args()
     model = create_model(options.model).eval()
     x = np.random.default_rng(0).standard_normal((options.batch, 3, 224, 224), dtype=np.float32)
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def rate(sessions: list[engine.Session], x: np.ndarray, seconds: float) -> float:
-    """Images a second of all sessions together."""
+    """Measure the total throughput of the sessions in images per second."""
     counts = [0] * len(sessions)
     start = time.perf_counter()
 

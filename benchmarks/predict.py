@@ -118,7 +118,7 @@ def make_checkpoint(photos: Path, given: Path | None) -> tuple[Checkpoint, str]:
         {"num_classes": len(files)},
         model.state_dict(),
         tuple(path.stem for path in files),
-        preprocessing.to_dict(),
+        preprocessing,
     )
     return checkpoint, f"random layers, a classifier of {len(files)} classes fitted to the photographs themselves"
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghostnets.checkpoints.sources import rename_v3
-from ghostnets.measure import Runner, alternate, processor_name, ratio
+from ghostnets.measure import Runner, processor_name, speedup, time_interleaved
 from ghostnets.models import create_model
 from ghostnets.train.fused import fused_training
 
@@ -73,12 +73,12 @@ def report(options: argparse.Namespace, size: int, batch: int) -> None:
     print(f"\n{size} pixels, batch {batch}")
     print("difference of all gradients from timm's in float64: " + gradients(options.model, size, batch))
     runners = {way: Runner(step(way, options.model, size, batch)) for way in ways}
-    timings = alternate(runners, runs=options.runs, rounds=options.rounds)
+    timings = time_interleaved(runners, runs=options.runs, rounds=options.rounds)
     print("\n| | ms | quartiles | images/s | fused is faster by | peak memory (MB) |")
     print("| --- | --- | --- | --- | --- | --- |")
     for way in ways:
         timing = timings[way]
-        low, middle, high = ratio(timing, timings[OURS])
+        low, middle, high = speedup(timing, timings[OURS])
         arguments = ["--memory", way, "--model", options.model, "--threads", str(options.threads)]
         command = [sys.executable, __file__, *arguments, "--sizes", str(size), "--batches", str(batch)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)

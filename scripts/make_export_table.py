@@ -47,7 +47,7 @@ def make_checkpoint(name: str, path: Path, images: Path | None) -> None:
     preprocessing = Preprocessing.standard(min(benchmark.image_size, IMAGE_SIZE), 3)
     classes = tuple(f"class {index}" for index in range(benchmark.num_classes))
     arguments = {"num_classes": benchmark.num_classes}
-    empty = Checkpoint(name, arguments, model.state_dict(), classes, preprocessing.to_dict())
+    empty = Checkpoint(name, arguments, model.state_dict(), classes, preprocessing)
     pixels = torch.from_numpy(find_real_images(empty, path, folder=images, most=8).pixels).permute(0, 3, 1, 2)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
     for norm in norms:
@@ -64,7 +64,7 @@ def make_checkpoint(name: str, path: Path, images: Path | None) -> None:
         deviation = model.eval()(preprocessing.normalize(pixels)).std()
         for weights in classifier.parameters():
             weights.mul_(LOGIT_DEVIATION / deviation)
-    save_checkpoint(path, Checkpoint(name, arguments, model.state_dict(), classes, preprocessing.to_dict()))
+    save_checkpoint(path, Checkpoint(name, arguments, model.state_dict(), classes, preprocessing))
 
 
 def measure(name: str, format_name: str, results: Path, images: Path | None) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def time_again(file: Path, results: Path) -> None:
         return
     name, size = record["network"], record["image_sizes"][0]
     artefact = open_artefact(exported_file(results, name, record["format"]), threads=1)
-    image = np.random.default_rng(0).integers(0, 256, (1, *size, artefact.description.channels), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (1, *size, artefact.description.preprocessing.channels), np.uint8)
     network = read_checkpoint(results / f"{name}.safetensors").build()
     record["comparison"] |= times_beside_torch(artefact, network, image)
     write_text(file, json.dumps(record, indent=2))

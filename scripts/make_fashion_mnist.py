@@ -1,10 +1,10 @@
-"""Makes the embedded subset of Fashion-MNIST and the example pictures, the same bytes every time.
+"""Create the embedded subset of Fashion-MNIST and the example images, reproducibly to the byte.
 
     python scripts/make_fashion_mnist.py /usr/share/datasets/fashion-mnist
 
-The argument is a folder with the four ``*-ubyte.gz`` files, for instance of Debian's package dataset-fashion-mnist.
-1,200 training and 200 test images of each class are chosen by a fixed seed; the ten example pictures are test images
-that are not among the 2,000.
+The argument is a folder with the four ``*-ubyte.gz`` files, for instance from Debian's package dataset-fashion-mnist.
+1,200 training and 200 test images of each class are selected with a fixed seed; the ten example images are test images
+outside the 2,000.
 """
 
 import sys
@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def choose(labels: np.ndarray, per_class: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of ``per_class`` images of each class in random order, and of one more image of each class."""
+    """Select ``per_class`` images of each class in random order, and one further image of each class, as indices."""
     orders = [generator.permutation(np.flatnonzero(labels == label)) for label in range(len(CLASS_NAMES))]
     chosen = np.concatenate([order[:per_class] for order in orders])
     return generator.permutation(chosen), np.array([order[per_class] for order in orders])
@@ -28,12 +28,12 @@ def choose(labels: np.ndarray, per_class: int, generator: np.random.Generator) -
 def main(source: Path) -> None:
     generator = np.random.Generator(np.random.PCG64(20200331))
     arrays: dict[str, np.ndarray] = {}
-    for part, prefix, per_class in [("train", "train", 1200), ("test", "t10k", 200)]:
+    for split, prefix, per_class in [("train", "train", 1200), ("test", "t10k", 200)]:
         images = read_idx(source / f"{prefix}-images-idx3-ubyte.gz")
         labels = read_idx(source / f"{prefix}-labels-idx1-ubyte.gz")
         chosen, examples = choose(labels, per_class, generator)
-        arrays |= {f"{part}_images": images[chosen], f"{part}_labels": labels[chosen]}
-        if part == "test":
+        arrays |= {f"{split}_images": images[chosen], f"{split}_labels": labels[chosen]}
+        if split == "test":
             for label, index in enumerate(examples):
                 name = f"{CLASS_NAMES[label].replace(' ', '-')}.png"
                 Image.fromarray(images[index]).save(REPOSITORY / "examples" / "fashion-mnist" / name, optimize=True)

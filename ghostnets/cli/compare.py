@@ -19,7 +19,7 @@ __all__ = ["main"]
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
-class Compare:
+class CompareCommand:
     """Lay training runs side by side: curves, results, and the settings that differ. Runs may still be going on.
 
     Example: ghostnets compare runs/plain runs/ghost
@@ -34,7 +34,7 @@ class Compare:
 
 
 def main(arguments: list[str]) -> int:
-    command = tyro.cli(Compare, prog="ghostnets compare", args=arguments)
+    command = tyro.cli(CompareCommand, prog="ghostnets compare", args=arguments)
     for library in ("matplotlib", "jinja2"):
         require(library, extra="train")
     if not command.runs:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.cli.output import message, print_json, progress_console, result_console
-from ghostnets.data import ArrayImages, FileImages, ImageFolder, Images, ShardFolder, open_data
+from ghostnets.data import ArrayDataset, FileDataset, ImageDataset, ImageFolder, ShardFolder, open_data
 from ghostnets.errors import DataError, require
 from ghostnets.explain.figures import confusion_figure, save_figure
 from ghostnets.files import write_atomically
@@ -24,7 +24,7 @@ __all__ = ["main"]
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
-class Eval:
+class EvalCommand:
     """Measure a checkpoint: top-1, top-5, results by class, and the confusion matrix as a picture.
 
     Example: ghostnets eval runs/photos-ghostnet_100/best.safetensors photos/
@@ -49,11 +49,11 @@ class Eval:
 
 
 def main(arguments: list[str]) -> int:
-    command = tyro.cli(Eval, prog="ghostnets eval", args=arguments)
+    command = tyro.cli(EvalCommand, prog="ghostnets eval", args=arguments)
     require("torchmetrics", extra="train")
     require("matplotlib", extra="train")
     checkpoint = read_checkpoint(command.checkpoint)
-    preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
+    preprocessing = checkpoint.preprocessing
     part, images, skipped = _images(command, checkpoint, preprocessing)
     model = checkpoint.build().to(memory_format=torch.channels_last)
     before = time.perf_counter()
@@ -70,7 +70,9 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _images(command: Eval, checkpoint: Checkpoint, preprocessing: Preprocessing) -> tuple[str, Images, list[str]]:
+def _images(
+    command: EvalCommand, checkpoint: Checkpoint, preprocessing: Preprocessing
+) -> tuple[str, ImageDataset, list[str]]:
     """The part that is measured, its images with labels in the checkpoint's order, and those that cannot be read."""
     recipe = checkpoint.training.get("recipe", {})
     source = open_data(
@@ -87,7 +89,7 @@ def _images(command: Eval, checkpoint: Checkpoint, preprocessing: Preprocessing)
             was_trained_on_it = checkpoint.training.get("data") == str(Path(source.root).resolve())
             has_val = not source.val_is_split_off or was_trained_on_it
             part = "test" if "test" in source.parts else "val" if has_val else "all"
-        loaded = [source.load_part(name, preprocessing) for name in (source.parts if part == "all" else (part,))]
+        loaded = [source.load_split(name, preprocessing) for name in (source.parts if part == "all" else (part,))]
         skipped = [sentence for _, unreadable in loaded for sentence in unreadable]
         if skipped and not command.skip_corrupt:
             raise DataError(
@@ -115,18 +117,18 @@ def _match_classes(names: tuple[str, ...], known: tuple[str, ...], data: str) ->
     return torch.tensor([known.index(name) for name in names])
 
 
-def _relabelled(parts: list[Images], to_index: torch.Tensor) -> Images:
+def _relabelled(parts: list[ImageDataset], to_index: torch.Tensor) -> ImageDataset:
     labels = to_index[torch.cat([images.labels for images in parts])]
     if len(parts) == 1:
         relabelled = copy.copy(parts[0])
         relabelled.labels = labels
         return relabelled
-    if all(isinstance(images, FileImages) for images in parts):
+    if all(isinstance(images, FileDataset) for images in parts):
         first = parts[0]
-        assert isinstance(first, FileImages)
-        paths = [path for images in parts if isinstance(images, FileImages) for path in images.paths]
-        return FileImages(paths, labels, first.preprocessing)
-    return ArrayImages([images[i] for images in parts for i in range(len(images))], labels)
+        assert isinstance(first, FileDataset)
+        paths = [path for images in parts if isinstance(images, FileDataset) for path in images.paths]
+        return FileDataset(paths, labels, first.preprocessing)
+    return ArrayDataset([images[i] for images in parts for i in range(len(images))], labels)
 
 
 def _print(result: Evaluation, part: str, seconds: float, picture: Path, skipped: list[str]) -> None:

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from ghostnets import __version__
 from ghostnets.checkpoints import load_pretrained, read_checkpoint
 from ghostnets.cli.output import message, print_json, progress_console, result_console
-from ghostnets.data import EMBEDDED, ArrayImages, FashionMnist, Images, load_files
+from ghostnets.data import EMBEDDED, ArrayDataset, FashionMnist, ImageDataset, load_files
 from ghostnets.errors import ConfigurationError, DataError, require
 from ghostnets.explain import (
-    Ablation,
+    AblationResult,
     Explanation,
     Redundancy,
-    ghost_ablation,
-    ghost_savings,
+    compare_latency,
+    compute_savings,
+    measure_ghost_ablation,
     measure_redundancy,
-    measure_speed,
     write_explanation,
 )
 from ghostnets.layers import GhostModule
@@ -44,7 +44,7 @@ PIXELS_AT_ONCE = 16 * 224 * 224  # bounds the memory
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
-class Explain:
+class ExplainCommand:
     """Look inside a network: which maps are alike, what the cheap kernels learned, where it looks, what it costs.
 
     Writes explain.html (one file, opens offline), figures/ as SVG and PNG, and numbers.json.
@@ -80,7 +80,7 @@ class Subject:
 
 
 def main(arguments: list[str]) -> int:
-    command = tyro.cli(Explain, prog="ghostnets explain", args=arguments)
+    command = tyro.cli(ExplainCommand, prog="ghostnets explain", args=arguments)
     if command.most < 1:
         raise ConfigurationError(f"--most is {command.most}; it must be at least 1.")
     require("matplotlib", extra="explain")
@@ -106,8 +106,8 @@ def main(arguments: list[str]) -> int:
         class_names=subject.class_names,
         ablation=ablation,
         ablation_note=note,
-        savings=ghost_savings(model, plain, (preprocessing.channels, side, side)),
-        speed=measure_speed(model, plain, preprocessing.normalize(pixels[:1])) if plain is not None else None,
+        savings=compute_savings(model, plain, (preprocessing.channels, side, side)),
+        speed=compare_latency(model, plain, preprocessing.normalize(pixels[:1])) if plain is not None else None,
         settings={
             "network": f"{subject.name}({', '.join(f'{k}={v}' for k, v in subject.arguments.items())})",
             "threads": str(torch.get_num_threads()),
@@ -129,7 +129,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _subject(command: Explain) -> Subject:
+def _subject(command: ExplainCommand) -> Subject:
     name = command.network
     if name in list_models() or not (Path(name).suffix or "/" in name):
         model_entry(name)  # an unknown name is told here, with close matches
@@ -141,10 +141,7 @@ def _subject(command: Explain) -> Subject:
             )
         else:
             published = load_pretrained(model, name)
-            evaluation = published.evaluation
-            resize_to = round(evaluation.image_size / evaluation.crop_share)
-            preprocessing = Preprocessing(evaluation.image_size, resize_to, evaluation.mean, evaluation.std)
-            weights = f"Published weights ({published.tag})."
+            preprocessing, weights = published.preprocessing, f"Published weights ({published.tag})."
         model = model.eval().to(memory_format=torch.channels_last)
         return Subject(name, {}, model, preprocessing, None, weights)
     if command.untrained:
@@ -156,13 +153,13 @@ def _subject(command: Explain) -> Subject:
         checkpoint.architecture,
         checkpoint.arguments,
         checkpoint.build().to(memory_format=torch.channels_last),
-        Preprocessing.from_dict(checkpoint.preprocessing),
+        checkpoint.preprocessing,
         checkpoint.class_names,
         f"Weights of {name}, {len(checkpoint.class_names)} classes.",
     )
 
 
-def _images(command: Explain, subject: Subject) -> tuple[Images, str]:
+def _images(command: ExplainCommand, subject: Subject) -> tuple[ImageDataset, str]:
     """The images with labels in the order of the outputs, -1 where there is none; and what the labelled ones are."""
     preprocessing, names = subject.preprocessing, list(subject.class_names or ())
     if command.images == EMBEDDED:
@@ -171,7 +168,7 @@ def _images(command: Explain, subject: Subject) -> tuple[Images, str]:
         known = tuple(names) == FashionMnist().class_names
         chosen = _evenly(list(range(len(test))), command.most)
         labels = test.labels[chosen] if known else torch.full((len(chosen),), -1)
-        return ArrayImages([test[i] for i in chosen], labels), "Measured on test images of Fashion-MNIST."
+        return ArrayDataset([test[i] for i in chosen], labels), "Measured on test images of Fashion-MNIST."
     root = Path(command.images)
     if not root.is_dir():
         raise DataError(f"--images is {root}, which is no folder; give a folder of images, or {EMBEDDED}.")
@@ -193,7 +190,7 @@ def _images(command: Explain, subject: Subject) -> tuple[Images, str]:
     return images, note
 
 
-def _measure(subject: Subject, images: Images, note: str) -> tuple[Redundancy, Ablation | None, str]:
+def _measure(subject: Subject, images: ImageDataset, note: str) -> tuple[Redundancy, AblationResult | None, str]:
     """The redundancy, and the accuracy without ghosts with what it was measured on, or why it was not."""
     model, preprocessing = subject.model, subject.preprocessing
     size = min(256, max(1, PIXELS_AT_ONCE // preprocessing.image_size**2))
@@ -219,7 +216,7 @@ def _measure(subject: Subject, images: Images, note: str) -> tuple[Redundancy, A
             )
             return redundancy, None, reason
         task = progress.add_task("without ghosts", total=modules)
-        ablation = ghost_ablation(model, lambda: batches(labelled), on_layer=lambda: progress.advance(task))
+        ablation = measure_ghost_ablation(model, lambda: batches(labelled), on_layer=lambda: progress.advance(task))
     return redundancy, ablation, note
 
 

@@ -12,10 +12,9 @@ from torch import nn
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.cli.output import print_json, result_console
 from ghostnets.errors import ConfigurationError
-from ghostnets.explain import Savings, ghost_savings
+from ghostnets.explain import Savings, compute_savings
 from ghostnets.measure import count
 from ghostnets.models import create_model, list_models, model_arguments, model_entry
-from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["main"]
 
@@ -52,7 +51,7 @@ def main(arguments: list[str]) -> int:
         plain = None
         if "ratio" in model_arguments(name):
             plain = create_model(name, **{**network_arguments, "ratio": 1})
-    savings = ghost_savings(model, plain, input_shape)
+    savings = compute_savings(model, plain, input_shape)
     if command.json:
         print_json({"model": name, "arguments": network_arguments, **savings.to_dict()})
     else:
@@ -78,7 +77,7 @@ def _resolve(command: Info) -> tuple[str, dict[str, Any], tuple[int, int, int]]:
             f"{command.network} is a checkpoint, which fixes its network; leave out {', '.join(options)}."
         )
     checkpoint = read_checkpoint(command.network)
-    preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
+    preprocessing = checkpoint.preprocessing
     side = command.image_size or preprocessing.image_size
     return checkpoint.architecture, checkpoint.arguments, (preprocessing.channels, side, side)
 

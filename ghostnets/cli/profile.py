@@ -8,7 +8,7 @@ import tyro
 from rich.table import Table
 
 from ghostnets import engine
-from ghostnets.bench.networks import Contestant, contestant
+from ghostnets.bench.models import BenchmarkModel, create_benchmark_model
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.cli.output import print_json, result_console
 from ghostnets.compress import reparameterize
@@ -20,7 +20,7 @@ __all__ = ["main"]
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
-class ProfileVerb:
+class ProfileCommand:
     """Time and peak memory of a network by kind of layer, or layer by layer, in eager PyTorch or in the engine.
 
     The machine's own limits are measured first: multiply-adds a second, and bytes a second by the size of the data. The
@@ -51,7 +51,7 @@ class ProfileVerb:
 
 
 def main(arguments: list[str]) -> int:
-    command = tyro.cli(ProfileVerb, prog="ghostnets profile", args=arguments)
+    command = tyro.cli(ProfileCommand, prog="ghostnets profile", args=arguments)
     dtypes = {"f32": torch.float32, "bf16": torch.bfloat16}
     if command.precision not in dtypes:
         raise ConfigurationError(f"--precision is {command.precision}; profiles are of {' and '.join(dtypes)}.")
@@ -81,16 +81,16 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _entrant(command: ProfileVerb) -> Contestant:
+def _entrant(command: ProfileCommand) -> BenchmarkModel:
     """The network and the size of its images."""
     if not command.network.endswith(".safetensors"):
-        return contestant(command.network, image_size=command.image_size)
+        return create_benchmark_model(command.network, image_size=command.image_size)
     checkpoint = read_checkpoint(command.network)
-    size = command.image_size or checkpoint.preprocessing["image_size"]
-    return Contestant(reparameterize(checkpoint.build()).eval(), size, None, "")
+    size = command.image_size or checkpoint.preprocessing.image_size
+    return BenchmarkModel(reparameterize(checkpoint.build()).eval(), size, None, "")
 
 
-def _profile_engine(command: ProfileVerb, entrant: Contestant) -> int:
+def _profile_engine(command: ProfileCommand, entrant: BenchmarkModel) -> int:
     session = engine.compile(entrant.model, precision=command.precision, threads=command.threads)
     limits = measure_limits(threads=command.threads)
     x = torch.randn(command.batch, session.plan.in_channels, entrant.image_size, entrant.image_size)
@@ -155,7 +155,7 @@ def _as_dict(result: Profile) -> dict[str, Any]:
     return {**asdict(result), "ideal_seconds": result.ideal_seconds, "modules": modules}
 
 
-def _print(command: ProfileVerb, limits: MachineLimits, result: Profile) -> None:
+def _print(command: ProfileCommand, limits: MachineLimits, result: Profile) -> None:
     console = result_console()
     console.print(
         f"{command.network}, {' x '.join(map(str, result.input_shape))}, {result.precision}, eager PyTorch"

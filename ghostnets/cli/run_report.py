@@ -11,12 +11,12 @@ import torch
 from ghostnets import __version__
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.explain import (
-    ClassRow,
-    Curve,
-    Example,
+    ClassMetrics,
+    MetricCurve,
+    PredictionExample,
     RunProgress,
     RunReport,
-    ghost_savings,
+    compute_savings,
     write_progress,
     write_report,
 )
@@ -58,10 +58,10 @@ def write_run_report(run: RunFolder, result: TrainingResult) -> None:
     plain = None
     if "ratio" in model_arguments(checkpoint.architecture):
         plain = create_model(checkpoint.architecture, **{**checkpoint.arguments, "ratio": 1})
-    savings = ghost_savings(predictor.model, plain, input_shape)
+    savings = compute_savings(predictor.model, plain, input_shape)
     evaluation, history = result.evaluation, result.history
     examples = _examples(predictor, result)
-    first = next((example for example in examples if example.is_right), examples[0])
+    first = next((example for example in examples if example.is_correct), examples[0])
     report = RunReport(
         title=f"{config.recipe.model} on {Path(config.data).name}",
         summary=f"{len(evaluation.classes)} classes, images of {' x '.join(map(str, input_shape))}."
@@ -76,7 +76,7 @@ def write_run_report(run: RunFolder, result: TrainingResult) -> None:
         },
         epochs=[row.epoch for row in history],
         curves=_curves(history),
-        classes=[ClassRow(c.name, c.images, c.recall, c.precision) for c in evaluation.classes],
+        classes=[ClassMetrics(c.name, c.images, c.recall, c.precision) for c in evaluation.classes],
         confusion=evaluation.confusion,
         evaluated_on=part_sentence(result),
         examples=examples,
@@ -114,10 +114,12 @@ def write_live_report(run: RunFolder) -> None:
     write_progress(run.report, progress)
 
 
-def _curves(history: Sequence[EpochResult]) -> list[Curve]:
+def _curves(history: Sequence[EpochResult]) -> list[MetricCurve]:
     return [
-        Curve("loss (nats)", [row.train_loss for row in history], [row.val_loss for row in history]),
-        Curve("top-1 accuracy (%)", [100 * row.train_top1 for row in history], [100 * row.val_top1 for row in history]),
+        MetricCurve("loss (nats)", [row.train_loss for row in history], [row.val_loss for row in history]),
+        MetricCurve(
+            "top-1 accuracy (%)", [100 * row.train_top1 for row in history], [100 * row.val_top1 for row in history]
+        ),
     ]
 
 
@@ -131,7 +133,7 @@ def _settings(config: RunConfig) -> dict[str, str]:
     }
 
 
-def _examples(predictor: Predictor, result: TrainingResult) -> list[Example]:
+def _examples(predictor: Predictor, result: TrainingResult) -> list[PredictionExample]:
     """A random choice of right answers, and the mistakes with the highest probability."""
     images, names = result.images, predictor.class_names
     generator = torch.Generator().manual_seed(0)
@@ -143,9 +145,9 @@ def _examples(predictor: Predictor, result: TrainingResult) -> list[Example]:
         values, answers = predictor.probabilities(pixels).max(1)
         truths = images.labels[indices].tolist()
         for image, truth, answer, value in zip(pixels, truths, answers.tolist(), values.tolist(), strict=True):
-            examples.append(Example(image, names[truth], names[answer], value))
-    right = [example for example in examples if example.is_right][:RIGHT_EXAMPLES]
-    wrong = sorted((e for e in examples if not e.is_right), key=lambda e: -e.probability)[:WRONG_EXAMPLES]
+            examples.append(PredictionExample(image, names[truth], names[answer], value))
+    right = [example for example in examples if example.is_correct][:RIGHT_EXAMPLES]
+    wrong = sorted((e for e in examples if not e.is_correct), key=lambda e: -e.probability)[:WRONG_EXAMPLES]
     return right + wrong
 
 

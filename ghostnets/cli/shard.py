@@ -8,14 +8,14 @@ import tyro
 from rich.progress import Progress
 
 from ghostnets.cli.output import message, print_json, progress_console, result_console
-from ghostnets.data import find_images, write_shards
+from ghostnets.data import open_folder, write_shards
 
 __all__ = ["main"]
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
-class Shard:
+class ShardCommand:
     """Pack a folder of images into WebDataset shards with an index, for sets that do not fit into memory.
 
     Example: ghostnets shard imagenet/ shards/ && ghostnets train shards/ (or https://SERVER/shards)
@@ -38,8 +38,8 @@ class Shard:
 
 
 def main(arguments: list[str]) -> int:
-    command = tyro.cli(Shard, prog="ghostnets shard", args=arguments)
-    source = find_images(command.folder, val_share=command.val_share, seed=command.seed)
+    command = tyro.cli(ShardCommand, prog="ghostnets shard", args=arguments)
+    source = open_folder(command.folder, val_share=command.val_share, seed=command.seed)
     with Progress(console=progress_console(), transient=True) as bars:
         task = bars.add_task("packing images", total=source.count())
         shards, skipped = write_shards(

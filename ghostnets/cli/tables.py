@@ -13,7 +13,7 @@ __all__ = ["main"]
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
-class Tables:
+class TablesCommand:
     """Print the tables of the GhostNet papers: parameters and multiply-adds, published and counted here.
 
     Accuracies are published by others and were not measured here.
@@ -26,7 +26,7 @@ class Tables:
 
 
 def main(arguments: list[str]) -> int:
-    command = tyro.cli(Tables, prog="ghostnets tables", args=arguments)
+    command = tyro.cli(TablesCommand, prog="ghostnets tables", args=arguments)
     if command.json:
         print_json([_as_dict(table) for table in TABLES])
         return 0

@@ -35,7 +35,7 @@ REPORT_SECONDS = 20  # while training, report.html is written at most so often
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
-class Train:
+class TrainCommand:
     """Train a network on images and write runs/NAME/: checkpoint, metrics, TensorBoard logs and report.html.
 
     Options of the recipe that are not given come from --recipe, or from the recipe for the size of the images:
@@ -82,13 +82,13 @@ def main(arguments: list[str]) -> int:
     folder = Path("runs", command.name) if command.name else None
     with ProgressBars() as bars:
         if command.resume is not None:
-            if replace(command, resume=None, json=False) != Train():
+            if replace(command, resume=None, json=False) != TrainCommand():
                 raise ConfigurationError(
                     "--resume takes everything from the run's folder; leave the other options out, or start a new run."
                 )
             result = resume_training(command.resume, reporter=bars)
         elif command.repeat is not None:
-            if replace(command, repeat=None, name=None, json=False) != Train():
+            if replace(command, repeat=None, name=None, json=False) != TrainCommand():
                 raise ConfigurationError(
                     "--repeat takes everything from the run's folder; leave the other options out but --name."
                 )
@@ -116,13 +116,15 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _parse(arguments: list[str]) -> Train:
+def _parse(arguments: list[str]) -> TrainCommand:
     """The command, with the recipe's own values as defaults of its options."""
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.add_argument("--recipe")
     name = peek.parse_known_args(arguments)[0].recipe
     recipe = RECIPES["photos"] if name is None else named_recipe(name)
-    command = tyro.cli(Train, prog="ghostnets train", args=arguments, default=replace(Train(), recipe=recipe))
+    command = tyro.cli(
+        TrainCommand, prog="ghostnets train", args=arguments, default=replace(TrainCommand(), recipe=recipe)
+    )
     if command.resume is not None or command.repeat is not None:
         return command
     data = command.data
@@ -135,7 +137,9 @@ def _parse(arguments: list[str]) -> Train:
             data, full=command.full, root=command.root, val_share=command.recipe.val_share, seed=command.recipe.seed
         )
         recipe = RECIPES[recipe_for(command.recipe.image_size or source.typical_size)]
-        command = tyro.cli(Train, prog="ghostnets train", args=arguments, default=replace(Train(), recipe=recipe))
+        command = tyro.cli(
+            TrainCommand, prog="ghostnets train", args=arguments, default=replace(TrainCommand(), recipe=recipe)
+        )
     return replace(command, data=data, data_option=None)
 
 

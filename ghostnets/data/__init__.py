@@ -3,67 +3,67 @@
 What trains needs torch, what only reads images does not; so each name is imported when it is first asked for.
 """
 
-import importlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghostnets.errors import ConfigurationError
+from ghostnets.lazy import lazy_getattr
 
 if TYPE_CHECKING:
-    from ghostnets.data.augment import Augmentation, derived_seed
-    from ghostnets.data.batches import Batch, Centering, TrainingBatches, evaluation_batches
-    from ghostnets.data.fashion_mnist import FashionMnist
-    from ghostnets.data.folders import ImageFolder, find_images
-    from ghostnets.data.sets import (
-        ArrayImages,
-        FileImages,
-        Images,
-        ImageSplits,
+    from ghostnets.data.augment import Augmentation, derive_seed
+    from ghostnets.data.batches import Batch, EvalTransform, TrainingBatches, evaluation_batches
+    from ghostnets.data.datasets import (
+        ArrayDataset,
+        DatasetSplits,
+        FileDataset,
+        ImageDataset,
         load_files,
     )
-    from ghostnets.data.shards import ShardFolder, ShardImages, open_shards, write_shards
+    from ghostnets.data.fashion_mnist import FashionMnist
+    from ghostnets.data.folders import ImageFolder, open_folder
+    from ghostnets.data.shards import ShardDataset, ShardFolder, open_shards, write_shards
 
 __all__ = [
     "EMBEDDED",
-    "ArrayImages",
+    "ArrayDataset",
     "Augmentation",
     "Batch",
-    "Centering",
+    "DatasetSplits",
+    "EvalTransform",
     "FashionMnist",
-    "FileImages",
+    "FileDataset",
+    "ImageDataset",
     "ImageFolder",
-    "ImageSplits",
-    "Images",
+    "ShardDataset",
     "ShardFolder",
-    "ShardImages",
     "TrainingBatches",
-    "derived_seed",
+    "derive_seed",
     "evaluation_batches",
-    "find_images",
     "load_files",
     "open_data",
+    "open_folder",
     "open_shards",
     "write_shards",
 ]
 
-_FILES = {
-    "ArrayImages": "sets",
+_MODULES = {
+    "ArrayDataset": "datasets",
     "Augmentation": "augment",
     "Batch": "batches",
-    "Centering": "batches",
+    "EvalTransform": "batches",
     "FashionMnist": "fashion_mnist",
-    "FileImages": "sets",
+    "FileDataset": "datasets",
     "ImageFolder": "folders",
-    "ImageSplits": "sets",
-    "Images": "sets",
+    "DatasetSplits": "datasets",
+    "ImageDataset": "datasets",
     "ShardFolder": "shards",
-    "ShardImages": "shards",
+    "ShardDataset": "shards",
     "TrainingBatches": "batches",
-    "derived_seed": "augment",
+    "derive_seed": "augment",
     "evaluation_batches": "batches",
-    "find_images": "folders",
-    "load_files": "sets",
+    "open_folder": "folders",
+    "load_files": "datasets",
     "open_shards": "shards",
     "write_shards": "shards",
 }
@@ -90,11 +90,11 @@ def open_data(
         seed: Of that split.
 
     Raises:
-        DataError: As ``find_images`` or ``open_shards``.
+        DataError: As ``open_folder`` or ``open_shards``.
         ConfigurationError: ``full`` or ``root`` with a folder of one's own.
     """
     from ghostnets.data.fashion_mnist import FashionMnist
-    from ghostnets.data.folders import find_images
+    from ghostnets.data.folders import open_folder
     from ghostnets.data.shards import is_shards, open_shards
 
     if str(data) == EMBEDDED:
@@ -103,10 +103,7 @@ def open_data(
         return FashionMnist(full=full, root=None if root is None else Path(root), seed=seed)
     if full or root is not None:
         raise ConfigurationError(f"--full and --root belong to {EMBEDDED}, not to the folder {data}.")
-    return open_shards(data) if is_shards(data) else find_images(data, val_share=val_share, seed=seed)
+    return open_shards(data) if is_shards(data) else open_folder(data, val_share=val_share, seed=seed)
 
 
-def __getattr__(name: str) -> object:
-    if name not in _FILES:
-        raise AttributeError(f"module 'ghostnets.data' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"ghostnets.data.{_FILES[name]}"), name)
+__getattr__ = lazy_getattr(__name__, _MODULES)

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from ghostnets.errors import DataError
 
-__all__ = ["Augmentation", "derived_seed"]
+__all__ = ["Augmentation", "derive_seed"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Augmentation:
     erasing: float = 0.0
 
     @property
-    def is_none(self) -> bool:
+    def is_identity(self) -> bool:
         """Whether it leaves every image as it is."""
         return self == Augmentation(self.image_size, shift=0, min_scale=self.min_scale, flip=False)
 
@@ -90,7 +90,7 @@ class Augmentation:
 
     def _disturb(self, image: Tensor, seed: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derived_seed(seed, 1))  # not the choices of the crop once more
+            torch.manual_seed(derive_seed(seed, 1))  # not the choices of the crop once more
             if self.randaugment:
                 image = v2.RandAugment(self.randaugment, self.randaugment_magnitude)(image)
             if self.erasing:
@@ -101,7 +101,7 @@ class Augmentation:
 GREY = 114  # the mean of ImageNet's pixels, which normalisation turns into about 0
 
 
-def derived_seed(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """One seed from several numbers, so that neighbours do not give related streams."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ghostnets.data.augment import Augmentation, derived_seed
-from ghostnets.data.sets import ArrayImages, Images
+from ghostnets.data.augment import Augmentation, derive_seed
+from ghostnets.data.datasets import ArrayDataset, ImageDataset
 from ghostnets.errors import ConfigurationError
 
-__all__ = ["Batch", "Centering", "TrainingBatches", "evaluation_batches"]
+__all__ = ["Batch", "EvalTransform", "TrainingBatches", "evaluation_batches"]
 
 
 class Batch(NamedTuple):
@@ -26,7 +26,7 @@ class Batch(NamedTuple):
     indices: Tensor  # int64 (B,), of the images in their set
 
 
-class Centering(Protocol):
+class EvalTransform(Protocol):
     """What evaluation does with an image before it is put into a batch, as ``Preprocessing`` does."""
 
     def center(self, image: Tensor) -> Tensor: ...
@@ -42,7 +42,7 @@ class TrainingBatches(Dataset[Batch]):
     Args:
         images: At least 2.
         augmentation: What is done to them; None for nothing at all.
-        batch_size: Images a step, in all parts together.
+        batch_size: Images per step, in all parts together.
         seed: Chooses order and augmentation, with ``epoch``.
         epoch: From 0.
         balanced: Draw every class equally often, with repetition, instead of every image once.
@@ -55,7 +55,7 @@ class TrainingBatches(Dataset[Batch]):
 
     def __init__(
         self,
-        images: Images,
+        images: ImageDataset,
         augmentation: Augmentation | None,
         *,
         batch_size: int,
@@ -73,7 +73,7 @@ class TrainingBatches(Dataset[Batch]):
                 f"a batch of {self.size} images cannot be shared by {parts} processes or accumulated parts;"
                 " choose a larger --batch-size."
             )
-        generator = torch.Generator().manual_seed(derived_seed(seed, epoch))
+        generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
         order = getattr(images, "streaming_order", None)
         if balanced and order is not None:
             raise ConfigurationError("images of shards come as they lie there, so they cannot be class_balanced.")
@@ -122,7 +122,7 @@ class TrainingBatches(Dataset[Batch]):
 
 
 def evaluation_batches(
-    images: Images, preprocessing: Centering, *, batch_size: int, part: int = 0, parts: int = 1
+    images: ImageDataset, preprocessing: EvalTransform, *, batch_size: int, part: int = 0, parts: int = 1
 ) -> Iterator[Batch]:
     """All images in order, centre cut: uint8 (B, C, S, S); the last batch may be smaller.
 
@@ -141,9 +141,9 @@ def evaluation_batches(
 
 
 @contextmanager
-def _mapping(images: Images) -> Iterator[Callable[..., Iterable[Tensor]]]:
+def _mapping(images: ImageDataset) -> Iterator[Callable[..., Iterable[Tensor]]]:
     """``map`` for images in memory, that of all cores for files, whose decoders release Python's lock."""
-    if isinstance(images, ArrayImages):
+    if isinstance(images, ArrayDataset):
         yield map
     else:
         with ThreadPoolExecutor(os.cpu_count()) as pool:

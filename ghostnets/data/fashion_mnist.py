@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ghostnets.data.sets import ArrayImages, ImageSplits, held_out
+from ghostnets.data.datasets import ArrayDataset, DatasetSplits, validation_mask
 from ghostnets.errors import ConfigurationError, DataError
 from ghostnets.preprocessing import Preprocessing
 
@@ -60,7 +60,7 @@ class FashionMnist:
         *,
         skip_corrupt: bool = False,
         on_image: Callable[[], None] = lambda: None,
-    ) -> ImageSplits:
+    ) -> DatasetSplits:
         """Reads all parts; arguments as ``ImageFolder.load``.
 
         Raises:
@@ -75,11 +75,11 @@ class FashionMnist:
         (train_pixels, train_labels), (test_pixels, test_labels) = self._read("train"), self._read("test")
         for _ in range(len(train_labels) + len(test_labels)):
             on_image()
-        in_val = held_out(train_labels, VALIDATION_SHARE, self.seed)
-        return ImageSplits(
-            train=ArrayImages(train_pixels[~in_val], train_labels[~in_val]),
-            val=ArrayImages(train_pixels[in_val], train_labels[in_val]),
-            test=ArrayImages(test_pixels, test_labels),
+        in_val = validation_mask(train_labels, VALIDATION_SHARE, self.seed)
+        return DatasetSplits(
+            train=ArrayDataset(train_pixels[~in_val], train_labels[~in_val]),
+            val=ArrayDataset(train_pixels[in_val], train_labels[in_val]),
+            test=ArrayDataset(test_pixels, test_labels),
         )
 
     def _read(self, part: str) -> tuple[Tensor, Tensor]:

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ghostnets.data.sets import Images, ImageSplits, held_out, load_files
+from ghostnets.data.datasets import DatasetSplits, ImageDataset, load_files, validation_mask
 from ghostnets.errors import ConfigurationError, DataError, ImageError
 from ghostnets.preprocessing import IMAGE_SUFFIXES, Preprocessing, is_grey
 
-__all__ = ["ImageFolder", "find_images"]
+__all__ = ["ImageFolder", "open_folder"]
 
 SPLIT_NAMES = {"val": ("val", "valid", "validation"), "test": ("test",)}
 PEEKED_FILES = 512  # headers read to learn the usual size and whether all is grey
@@ -73,7 +73,7 @@ class ImageFolder:
         *,
         skip_corrupt: bool = False,
         on_image: Callable[[], None] = lambda: None,
-    ) -> ImageSplits:
+    ) -> DatasetSplits:
         """Reads all parts.
 
         Args:
@@ -84,10 +84,10 @@ class ImageFolder:
         Raises:
             DataError: Files cannot be read, or a class has no readable image left; all are named.
         """
-        loaded: dict[str, Images] = {}
+        loaded: dict[str, ImageDataset] = {}
         problems: list[str] = []
         for part in self.parts:
-            images, unreadable = self.load_part(part, preprocessing, on_image=on_image)
+            images, unreadable = self.load_split(part, preprocessing, on_image=on_image)
             loaded[part], problems = images, problems + unreadable
         _refuse_unreadable(problems, self.count(), skip_corrupt)
         present = set(loaded["train"].labels.tolist())
@@ -95,11 +95,11 @@ class ImageFolder:
             raise DataError(
                 f"no readable training image is left of {', '.join(missing)}; add images or remove the class."
             )
-        return ImageSplits(loaded["train"], loaded["val"], loaded.get("test"), tuple(problems))
+        return DatasetSplits(loaded["train"], loaded["val"], loaded.get("test"), tuple(problems))
 
-    def load_part(
+    def load_split(
         self, part: str, preprocessing: Preprocessing, *, on_image: Callable[[], None] = lambda: None
-    ) -> tuple[Images, list[str]]:
+    ) -> tuple[ImageDataset, list[str]]:
         """Reads one part: the readable images, and one sentence for each unreadable file.
 
         Raises:
@@ -116,7 +116,7 @@ class ImageFolder:
         )
 
 
-def find_images(root: str | os.PathLike[str], *, val_share: float = 0.2, seed: int = 0) -> ImageFolder:
+def open_folder(root: str | os.PathLike[str], *, val_share: float = 0.2, seed: int = 0) -> ImageFolder:
     """Looks through a folder.
 
     Args:
@@ -206,7 +206,7 @@ def _split_off(
                 f"class {name} has a single image, so none can be kept back for validation;"
                 " add at least one, or make a val/ folder beside train/."
             )
-    in_val = held_out(labels, share, seed)
+    in_val = validation_mask(labels, share, seed)
 
     def take(mask: Tensor) -> LabelledFiles:
         indices = mask.nonzero().flatten().tolist()

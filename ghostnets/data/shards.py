@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ghostnets.data.datasets import DatasetSplits
 from ghostnets.data.folders import ImageFolder, LabelledFiles
-from ghostnets.data.sets import ImageSplits
 from ghostnets.data.shard_files import REMOTE, ShardFiles, join, read_index
 from ghostnets.errors import ConfigurationError, DataError, ImageError
 from ghostnets.files import write_atomically, write_text
 from ghostnets.preprocessing import Preprocessing, decode
 
-__all__ = ["INDEX", "ShardFolder", "ShardImages", "is_shards", "open_shards", "write_shards"]
+__all__ = ["INDEX", "ShardDataset", "ShardFolder", "is_shards", "open_shards", "write_shards"]
 
 INDEX = "index.json"
 VERSION = 1
@@ -75,14 +75,14 @@ class ShardFolder:
         *,
         skip_corrupt: bool = False,
         on_image: Callable[[], None] = lambda: None,
-    ) -> ImageSplits:
+    ) -> DatasetSplits:
         """All parts. No image is read before it is needed: they were when the shards were written."""
-        parts = {part: self.load_part(part, preprocessing)[0] for part in self.parts}
-        return ImageSplits(parts["train"], parts["val"], parts.get("test"))
+        parts = {part: self.load_split(part, preprocessing)[0] for part in self.parts}
+        return DatasetSplits(parts["train"], parts["val"], parts.get("test"))
 
-    def load_part(
+    def load_split(
         self, part: str, preprocessing: Preprocessing, *, on_image: Callable[[], None] = lambda: None
-    ) -> tuple["ShardImages", list[str]]:
+    ) -> tuple["ShardDataset", list[str]]:
         """One part, and no unreadable files.
 
         Raises:
@@ -91,10 +91,10 @@ class ShardFolder:
         if part not in self.parts:
             raise ConfigurationError(f"{self.root} has no part {part!r}; it has {', '.join(self.parts)}.")
         is_square = self.common_size is not None and self.common_size[0] == self.common_size[1]
-        return ShardImages(self.root, self.parts[part], preprocessing, square=is_square), []
+        return ShardDataset(self.root, self.parts[part], preprocessing, square=is_square), []
 
 
-class ShardImages:
+class ShardDataset:
     """The images of one part. Those of ``WINDOW`` shards are open at a time.
 
     Args:

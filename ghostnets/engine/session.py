@@ -250,7 +250,7 @@ def compile(  # noqa: A001
     if isinstance(model, str | os.PathLike):
         model = read_checkpoint(model)
     if isinstance(model, Checkpoint):
-        mean, std = tuple(model.preprocessing["mean"]), tuple(model.preprocessing["std"])
+        mean, std = model.preprocessing.mean, model.preprocessing.std
         model = model.build()
     plan = make_plan(model, mean=tuple(mean), std=tuple(std), features=output == "features")
     if not len(mean) == len(std) or len(mean) not in (0, plan.in_channels) or min(std, default=1) <= 0:

@@ -1,49 +1,49 @@
 """Pictures and pages that show what a network does and costs."""
 
-from ghostnets.explain.anatomy import CheapKernels, GhostMaps, cheap_kernels, ghost_maps
-from ghostnets.explain.attention import AttentionMaps, class_activation_map, dfc_attention
+from ghostnets.explain.anatomy import CheapKernels, GhostMaps, collect_cheap_kernels, collect_ghost_maps
+from ghostnets.explain.attention import AttentionMaps, collect_dfc_attention, grad_cam
 from ghostnets.explain.comparison import ComparedRun, write_comparison
-from ghostnets.explain.cost_by_layer import LayerShare, cost_by_layer
+from ghostnets.explain.cost_by_layer import LayerGroupCost, measure_cost_by_layer
 from ghostnets.explain.explanation import Explanation, write_explanation
-from ghostnets.explain.ghost_ablation import Ablation, GhostAblation, ghost_ablation
+from ghostnets.explain.ghost_ablation import AblationResult, LayerAblation, measure_ghost_ablation
+from ghostnets.explain.ghosts import FILLS, count_ghosts, disable_ghosts, find_ghost_modules
 from ghostnets.explain.progress import RunProgress, write_progress
 from ghostnets.explain.redundancy import LayerRedundancy, Redundancy, measure_redundancy
-from ghostnets.explain.report import ClassRow, Curve, Example, RunReport, write_report
-from ghostnets.explain.savings import MeasuredSpeed, Savings, StageCost, ghost_savings, measure_speed
-from ghostnets.explain.switches import FILLS, ghost_count, ghost_modules, ghosts_off
+from ghostnets.explain.report import ClassMetrics, MetricCurve, PredictionExample, RunReport, write_report
+from ghostnets.explain.savings import LatencyComparison, Savings, StageCost, compare_latency, compute_savings
 
 __all__ = [
     "FILLS",
-    "Ablation",
+    "AblationResult",
     "AttentionMaps",
     "CheapKernels",
-    "ClassRow",
+    "ClassMetrics",
     "ComparedRun",
-    "Curve",
-    "Example",
     "Explanation",
-    "GhostAblation",
     "GhostMaps",
+    "LatencyComparison",
+    "LayerAblation",
+    "LayerGroupCost",
     "LayerRedundancy",
-    "LayerShare",
-    "MeasuredSpeed",
+    "MetricCurve",
+    "PredictionExample",
     "Redundancy",
     "RunProgress",
     "RunReport",
     "Savings",
     "StageCost",
-    "cheap_kernels",
-    "class_activation_map",
-    "cost_by_layer",
-    "dfc_attention",
-    "ghost_ablation",
-    "ghost_count",
-    "ghost_maps",
-    "ghost_modules",
-    "ghost_savings",
-    "ghosts_off",
+    "collect_cheap_kernels",
+    "collect_dfc_attention",
+    "collect_ghost_maps",
+    "compare_latency",
+    "compute_savings",
+    "count_ghosts",
+    "disable_ghosts",
+    "find_ghost_modules",
+    "grad_cam",
+    "measure_cost_by_layer",
+    "measure_ghost_ablation",
     "measure_redundancy",
-    "measure_speed",
     "write_comparison",
     "write_explanation",
     "write_progress",

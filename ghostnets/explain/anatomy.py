@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ghostnets.explain.switches import ghost_modules
+from ghostnets.explain.ghosts import find_ghost_modules
 from ghostnets.layers import RepConv, fold_batch_norm, norm_arguments
 
-__all__ = ["KERNEL_KINDS", "CheapKernels", "GhostMaps", "cheap_kernels", "ghost_maps"]
+__all__ = ["KERNEL_KINDS", "CheapKernels", "GhostMaps", "collect_cheap_kernels", "collect_ghost_maps"]
 
 KERNEL_KINDS = ("nothing", "identity", "shift", "blur", "edge", "mixed")
 
@@ -89,10 +89,10 @@ class CheapKernels:
         ]
 
 
-def cheap_kernels(model: nn.Module) -> list[CheapKernels]:
+def collect_cheap_kernels(model: nn.Module) -> list[CheapKernels]:
     """The cheap kernels of every Ghost module with ghosts, in the network's order; branches of V3 are merged."""
     found = []
-    for name, module in ghost_modules(model).items():
+    for name, module in find_ghost_modules(model).items():
         convolution, after = module.cheap_operation[0], module.cheap_operation[1]
         if isinstance(convolution, RepConv):
             weight = convolution.merged().weight.detach()
@@ -106,7 +106,7 @@ def cheap_kernels(model: nn.Module) -> list[CheapKernels]:
 
 
 @torch.no_grad()
-def ghost_maps(model: nn.Module, x: Tensor) -> list[GhostMaps]:
+def collect_ghost_maps(model: nn.Module, x: Tensor) -> list[GhostMaps]:
     """Runs one image through a network and keeps what its Ghost modules made.
 
     Args:
@@ -134,7 +134,7 @@ def ghost_maps(model: nn.Module, x: Tensor) -> list[GhostMaps]:
         return record
 
     handles = []
-    for name, module in ghost_modules(model).items():
+    for name, module in find_ghost_modules(model).items():
         handles.append(module.primary_conv.register_forward_hook(keep(f"{name}/intrinsic")))
         handles.append(module.cheap_operation.register_forward_hook(keep(f"{name}/ghosts")))
         handles.append(module.register_forward_hook(finish(name)))

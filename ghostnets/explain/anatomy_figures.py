@@ -8,7 +8,7 @@ import numpy as np
 
 from ghostnets.explain.anatomy import KERNEL_KINDS, CheapKernels
 from ghostnets.explain.figures import FIRST, GRID, INK, SECOND, new_figure, style_axis
-from ghostnets.explain.ghost_ablation import Ablation
+from ghostnets.explain.ghost_ablation import AblationResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +64,7 @@ def kernels_figure(kernels: Sequence[CheapKernels]) -> "Figure":
     return figure
 
 
-def ablation_figure(ablation: Ablation) -> "Figure":
+def ablation_figure(ablation: AblationResult) -> "Figure":
     """For each Ghost module the accuracy with its ghosts replaced, beside that of the network as it is."""
     figure = new_figure(width=9.0, height=3.6)
     axis = figure.subplots()

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghostnets.errors import ConfigurationError
-from ghostnets.explain.maps import map_layers
+from ghostnets.explain.maps import find_map_layers
 from ghostnets.layers import DFCGate
 
-__all__ = ["AttentionMaps", "class_activation_map", "dfc_attention"]
+__all__ = ["AttentionMaps", "collect_dfc_attention", "grad_cam"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class AttentionMaps:
 
 
 @torch.no_grad()
-def dfc_attention(model: nn.Module, x: Tensor) -> list[AttentionMaps]:
+def collect_dfc_attention(model: nn.Module, x: Tensor) -> list[AttentionMaps]:
     """Runs one image through a network and keeps its DFC gates, in the order they run; empty where it has none.
 
     Args:
@@ -56,7 +56,7 @@ def dfc_attention(model: nn.Module, x: Tensor) -> list[AttentionMaps]:
     return found
 
 
-def class_activation_map(model: nn.Module, x: Tensor) -> tuple[Tensor, int]:
+def grad_cam(model: nn.Module, x: Tensor) -> tuple[Tensor, int]:
     """Which parts of an image speak for the answer: Grad-CAM on the last layer that still has an extent.
 
     Selvaraju et al., "Grad-CAM", ICCV 2017 (arXiv 1610.02391): the layer's maps, each weighted by the mean gradient of
@@ -72,7 +72,7 @@ def class_activation_map(model: nn.Module, x: Tensor) -> tuple[Tensor, int]:
     Raises:
         ConfigurationError: The network makes no maps.
     """
-    layers = map_layers(model, x)
+    layers = find_map_layers(model, x)
     if not layers:
         raise ConfigurationError(f"{type(model).__name__} makes no maps, so it has no class activation map.")
     kept: list[Tensor] = []

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ghostnets.explain.switches import ghost_modules
+from ghostnets.explain.ghosts import find_ghost_modules
 from ghostnets.measure import profile
 
-__all__ = ["LayerShare", "cost_by_layer"]
+__all__ = ["LayerGroupCost", "measure_cost_by_layer"]
 
 
 @dataclass(frozen=True)
-class LayerShare:
+class LayerGroupCost:
     """A Ghost module with everything in it, or what stands beside them.
 
     Attributes:
@@ -28,7 +28,7 @@ class LayerShare:
     seconds: float
 
 
-def cost_by_layer(model: nn.Module, x: Tensor, *, runs: int = 10) -> list[LayerShare]:
+def measure_cost_by_layer(model: nn.Module, x: Tensor, *, runs: int = 10) -> list[LayerGroupCost]:
     """Profiles a network (``measure.profile``) and adds up what belongs together, in the network's order.
 
     Args:
@@ -36,7 +36,7 @@ def cost_by_layer(model: nn.Module, x: Tensor, *, runs: int = 10) -> list[LayerS
         x: (1, C, H, W), ready for the network.
         runs: So many times it is run with a clock at every module, and as many without.
     """
-    ghosts = list(ghost_modules(model))
+    ghosts = list(find_ghost_modules(model))
     blocks = sorted({name.rpartition(".")[0] for name in ghosts} - {""}, key=len, reverse=True)  # the innermost first
     macs: dict[str, int] = {}
     seconds: dict[str, float] = {}
@@ -46,4 +46,6 @@ def cost_by_layer(model: nn.Module, x: Tensor, *, runs: int = 10) -> list[LayerS
         macs[name] = macs.get(name, 0) + module.macs
         seconds[name] = seconds.get(name, 0.0) + module.seconds
     order = {name: place for place, (name, _) in enumerate(model.named_modules())}
-    return [LayerShare(name, name in ghosts, macs[name], seconds[name]) for name in sorted(macs, key=order.__getitem__)]
+    return [
+        LayerGroupCost(name, name in ghosts, macs[name], seconds[name]) for name in sorted(macs, key=order.__getitem__)
+    ]

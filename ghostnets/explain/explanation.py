@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ghostnets.explain import sentences
-from ghostnets.explain.anatomy import CheapKernels, cheap_kernels, ghost_maps
+from ghostnets.explain import captions
+from ghostnets.explain.anatomy import CheapKernels, collect_cheap_kernels, collect_ghost_maps
 from ghostnets.explain.anatomy_figures import ablation_figure, kernel_kinds_figure, kernels_figure
-from ghostnets.explain.attention import class_activation_map, dfc_attention
+from ghostnets.explain.attention import collect_dfc_attention, grad_cam
 from ghostnets.explain.figures import save_figure, to_svg
-from ghostnets.explain.ghost_ablation import Ablation
-from ghostnets.explain.maps import map_layers, watch_maps
-from ghostnets.explain.page import ghost_layers, largest_stage, render, spread
+from ghostnets.explain.ghost_ablation import AblationResult
+from ghostnets.explain.maps import find_map_layers, observe_maps
+from ghostnets.explain.page import max_stage_macs, render, sample_evenly, select_ghost_layers
 from ghostnets.explain.redundancy import KERNEL_SIZES, Redundancy
 from ghostnets.explain.redundancy_figures import depth_figure, error_figure, gallery_figure
-from ghostnets.explain.savings import MeasuredSpeed, Savings
+from ghostnets.explain.savings import LatencyComparison, Savings
 from ghostnets.files import write_atomically, write_text
 
 if TYPE_CHECKING:
@@ -61,26 +61,26 @@ class Explanation:
     pixels: Tensor
     inputs: Tensor
     class_names: Sequence[str] | None
-    ablation: Ablation | None
+    ablation: AblationResult | None
     ablation_note: str
     savings: Savings
-    speed: MeasuredSpeed | None
+    speed: LatencyComparison | None
     settings: dict[str, str]
     command: str
 
 
 @dataclass(frozen=True)
-class Plate:
+class FigurePanel:
     """A figure of the page: the name of its files, what a screen reader says, and one sentence of what to see."""
 
     name: str
     figure: "Figure"
     title: str
-    sentence: str
+    caption: str
 
 
 @dataclass(frozen=True)
-class Look:
+class ClassActivation:
     """An image with the places that speak for the answer: pixels uint8 (C, H, W), heat (H, W) in [0, 1]."""
 
     pixels: Tensor
@@ -99,7 +99,7 @@ def write_explanation(folder: str | os.PathLike[str], explanation: Explanation) 
         StorageError: A file could not be written.
     """
     folder = Path(folder)
-    kernels = cheap_kernels(explanation.model)
+    kernels = collect_cheap_kernels(explanation.model)
     galleries = _galleries(explanation)
     plates = {plate.name: plate for plate in [*galleries.values(), *_plates(explanation, kernels)]}
     page = render(
@@ -109,11 +109,11 @@ def write_explanation(folder: str | os.PathLike[str], explanation: Explanation) 
         kernel_sizes=KERNEL_SIZES,
         plates={n: (p, to_svg(p.figure, title=p.title, prefix=p.name)) for n, p in plates.items()},
         galleries=[(plate.name, layer) for layer, plate in galleries.items()],
-        ghosts=ghost_layers(ghost_maps(explanation.model, explanation.inputs[:1])),
+        ghosts=select_ghost_layers(collect_ghost_maps(explanation.model, explanation.inputs[:1])),
         kernels=[(n, layer.layer, _kernel_row(layer)) for n, layer in enumerate(kernels, start=1)],
         looks=_looks(explanation),
-        attention=spread(dfc_attention(explanation.model, explanation.inputs[:1]), 4),
-        largest_stage=largest_stage(explanation.savings),
+        attention=sample_evenly(collect_dfc_attention(explanation.model, explanation.inputs[:1]), 4),
+        largest_stage=max_stage_macs(explanation.savings),
     )
     write_text(folder / "explain.html", page)
     numbers = _numbers(explanation, kernels)
@@ -138,31 +138,31 @@ def _numbers(explanation: Explanation, kernels: Sequence[CheapKernels]) -> dict[
     }
 
 
-def _plates(explanation: Explanation, kernels: Sequence[CheapKernels]) -> list[Plate]:
+def _plates(explanation: Explanation, kernels: Sequence[CheapKernels]) -> list[FigurePanel]:
     redundancy = explanation.redundancy
     plates = [
-        Plate(
+        FigurePanel(
             "redundancy-by-depth",
             depth_figure(redundancy),
             "Share of maps with a twin, and variance of the ghosts left by 3 x 3 filters, layer by layer",
-            sentences.depth(redundancy),
+            captions.depth(redundancy),
         ),
-        Plate(
+        FigurePanel(
             "error-by-filter",
             error_figure(redundancy),
             "Variance of the ghosts left, against the side of the filter",
-            sentences.error(redundancy),
+            captions.error(redundancy),
         ),
     ]
     if kernels:
         plates += [
-            Plate(
+            FigurePanel(
                 "kernel-kinds",
                 kernel_kinds_figure(kernels),
                 "Share of the cheap kernels of each kind, by Ghost module",
-                sentences.kernel_kinds(kernels),
+                captions.kernel_kinds(kernels),
             ),
-            Plate(
+            FigurePanel(
                 "kernels",
                 kernels_figure(kernels),
                 "Some learned cheap kernels of each kind",
@@ -172,43 +172,47 @@ def _plates(explanation: Explanation, kernels: Sequence[CheapKernels]) -> list[P
         ]
     if explanation.ablation and explanation.ablation.layers:
         plates.append(
-            Plate(
+            FigurePanel(
                 "without-ghosts",
                 ablation_figure(explanation.ablation),
                 "Top-1 accuracy with the ghosts of one module replaced, by Ghost module",
-                sentences.ablation(explanation.ablation),
+                captions.ablation(explanation.ablation),
             )
         )
     return plates
 
 
 @torch.no_grad()
-def _galleries(explanation: Explanation) -> dict[str, Plate]:
+def _galleries(explanation: Explanation) -> dict[str, FigurePanel]:
     """Layer -> its gallery: the one with most twins, one from the middle and the last whose maps are large enough."""
     measured = [layer for layer in explanation.redundancy.layers if layer.pairs]
     large = [layer for layer in measured if min(layer.size) >= GALLERY_PIXELS] or measured
     chosen = {layer.layer: layer for layer in (max(large, key=lambda m: m.twins_90), large[len(large) // 2], large[-1])}
     kept: dict[str, Tensor] = {}
-    layers = [layer for layer in map_layers(explanation.model, explanation.inputs[:1]) if layer.name in chosen]
-    with watch_maps(explanation.model, layers, lambda layer, maps: kept.update({layer.name: maps[0].float().clone()})):
+    layers = [layer for layer in find_map_layers(explanation.model, explanation.inputs[:1]) if layer.name in chosen]
+    with observe_maps(
+        explanation.model, layers, lambda layer, maps: kept.update({layer.name: maps[0].float().clone()})
+    ):
         explanation.model(explanation.inputs[:1])
     order = [layer.layer for layer in measured]
     return {
-        name: Plate(
+        name: FigurePanel(
             f"gallery-{name.replace('.', '-')}",
             gallery_figure(kept[name], chosen[name].pairs),
             f"Maps of the layer {name} with the most similar pairs in boxes",
-            sentences.gallery(chosen[name]),
+            captions.gallery(chosen[name]),
         )
         for name in sorted(chosen, key=order.index)
     }
 
 
-def _looks(explanation: Explanation) -> list[Look]:
+def _looks(explanation: Explanation) -> list[ClassActivation]:
     looks = []
     for pixels, x in zip(explanation.pixels[:LOOKS_SHOWN], explanation.inputs, strict=False):
-        heat, answer = class_activation_map(explanation.model, x[None])
-        looks.append(Look(pixels, heat, explanation.class_names[answer] if explanation.class_names else f"{answer}"))
+        heat, answer = grad_cam(explanation.model, x[None])
+        looks.append(
+            ClassActivation(pixels, heat, explanation.class_names[answer] if explanation.class_names else f"{answer}")
+        )
     return looks
 
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ghostnets.explain.switches import ghost_count, ghost_modules, ghosts_off
+from ghostnets.explain.ghosts import count_ghosts, disable_ghosts, find_ghost_modules
 
-__all__ = ["Ablation", "GhostAblation", "ghost_ablation"]
+__all__ = ["AblationResult", "LayerAblation", "measure_ghost_ablation"]
 
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
 
 @dataclass(frozen=True)
-class GhostAblation:
+class LayerAblation:
     """One Ghost module whose ghosts were replaced, all others as they are: top-1 accuracy in [0, 1].
 
     Attributes:
@@ -31,7 +31,7 @@ class GhostAblation:
 
 
 @dataclass(frozen=True)
-class Ablation:
+class AblationResult:
     """Attributes:
     images: Number of labelled images.
     top1: Accuracy of the network as it is, in [0, 1].
@@ -40,11 +40,13 @@ class Ablation:
 
     images: int
     top1: float
-    layers: tuple[GhostAblation, ...]
+    layers: tuple[LayerAblation, ...]
 
 
 @torch.inference_mode()
-def ghost_ablation(model: nn.Module, batches: Batches, *, on_layer: Callable[[], None] = lambda: None) -> Ablation:
+def measure_ghost_ablation(
+    model: nn.Module, batches: Batches, *, on_layer: Callable[[], None] = lambda: None
+) -> AblationResult:
     """Measures the accuracy twice for each Ghost module, and once without a change.
 
     Nothing is trained again, and the normalisation behind stays as it is: what is measured is how much this network
@@ -57,14 +59,14 @@ def ghost_ablation(model: nn.Module, batches: Batches, *, on_layer: Callable[[],
     """
     images, right = _count_right(model, batches)
     layers = []
-    for name, module in ghost_modules(model).items():
+    for name, module in find_ghost_modules(model).items():
         shares = []
         for fill in ("copies", "zeros"):
-            with ghosts_off(model, {name: None}, fill=fill):
+            with disable_ghosts(model, {name: None}, fill=fill):
                 shares.append(_count_right(model, batches)[1] / images)
-        layers.append(GhostAblation(name, ghost_count(module), *shares))
+        layers.append(LayerAblation(name, count_ghosts(module), *shares))
         on_layer()
-    return Ablation(images, right / images, tuple(layers))
+    return AblationResult(images, right / images, tuple(layers))
 
 
 def _count_right(model: nn.Module, batches: Batches) -> tuple[int, int]:

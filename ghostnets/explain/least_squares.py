@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["MapSums", "PairSums"]
+__all__ = ["MapStatistics", "PairStatistics"]
 
 CHUNK = 4_000_000  # numbers in a temporary: some 32 MB, so that a core's share stays near its cache
 
 
-class MapSums:
+class MapStatistics:
     """Sums over all pairs of maps of one layer, and what follows from them.
 
     Products are taken in the precision of the maps (float32 for an ordinary network) and batches are added in float64.
@@ -87,7 +87,7 @@ class MapSums:
         return explained.clamp_(0, 1)
 
 
-class PairSums:
+class PairStatistics:
     """Sums over chosen pairs of maps, in float64, for filters of up to ``largest`` x ``largest``.
 
     Args:

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghostnets.layers import GhostModule, RepConv
 
-__all__ = ["MapLayer", "map_layers", "watch_maps"]
+__all__ = ["MapLayer", "find_map_layers", "observe_maps"]
 
 MAKERS = (GhostModule, RepConv, nn.Conv2d)  # what makes maps; what stands inside one of these is part of it
 
@@ -39,7 +39,7 @@ class MapLayer:
     size: tuple[int, int]
 
 
-def map_layers(model: nn.Module, x: Tensor) -> list[MapLayer]:
+def find_map_layers(model: nn.Module, x: Tensor) -> list[MapLayer]:
     """Finds the layers that make maps, by running the network once.
 
     A layer is a ``GhostModule``, or a convolution outside of them, together with the normalisation and activation
@@ -100,7 +100,7 @@ def map_layers(model: nn.Module, x: Tensor) -> list[MapLayer]:
 
 
 @contextmanager
-def watch_maps(model: nn.Module, layers: list[MapLayer], see: Callable[[MapLayer, Tensor], None]) -> Iterator[None]:
+def observe_maps(model: nn.Module, layers: list[MapLayer], see: Callable[[MapLayer, Tensor], None]) -> Iterator[None]:
     """Inside, each run of the network calls ``see(layer, maps)`` with maps (N, C, H, W), at once, layer after layer.
 
     The maps are the network's own tensors: read them, do not keep or change them. Only one layer's are alive at a time.

@@ -13,7 +13,7 @@ from ghostnets.explain.anatomy import GhostMaps
 from ghostnets.explain.figures import heat_png, map_png, pixels_png
 from ghostnets.explain.savings import Savings
 
-__all__ = ["GhostLayer", "ghost_layers", "largest_stage", "render", "spread"]
+__all__ = ["GhostLayerView", "max_stage_macs", "render", "sample_evenly", "select_ghost_layers"]
 
 PAIRS_SHOWN = 10  # intrinsic map and ghosts, for each layer
 LAYERS_SHOWN = 4
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class GhostPair:
+class GhostPairView:
     """An intrinsic map (H, W), its ghosts (s - 1, H, W), and the cosine of each with it."""
 
     intrinsic: Tensor
@@ -32,14 +32,14 @@ class GhostPair:
 
 
 @dataclass(frozen=True)
-class GhostLayer:
+class GhostLayerView:
     """Some pairs of one Ghost module, for the part ``ghost_pairs``."""
 
     name: str
     size: str
     count: int
     ghosts_each: int
-    pairs: Sequence[GhostPair]
+    pairs: Sequence[GhostPairView]
 
 
 def render(template: str, **values: Any) -> str:
@@ -66,31 +66,31 @@ def render(template: str, **values: Any) -> str:
     return str(environment.get_template(template).render(**values))
 
 
-def ghost_layers(maps: list[GhostMaps]) -> list[GhostLayer]:
-    """Some layers spread over the depth, of each the pairs whose intrinsic map varies most: a constant one is blank."""
+def select_ghost_layers(maps: list[GhostMaps]) -> list[GhostLayerView]:
+    """Layers sampled over the depth, of each the pairs whose intrinsic map varies most: a constant one is blank."""
     layers = []
-    for layer in spread([m for m in maps if m.intrinsic.shape[-1] >= VISIBLE] or maps, LAYERS_SHOWN):
+    for layer in sample_evenly([m for m in maps if m.intrinsic.shape[-1] >= VISIBLE] or maps, LAYERS_SHOWN):
         order = layer.intrinsic.flatten(1).var(1).argsort(descending=True)[:PAIRS_SHOWN].tolist()
         similarity = layer.similarity()
         layers.append(
-            GhostLayer(
+            GhostLayerView(
                 name=layer.layer,
                 size=f"{layer.intrinsic.shape[1]} x {layer.intrinsic.shape[2]}",
                 count=len(layer.intrinsic),
                 ghosts_each=layer.ghosts.shape[1],
-                pairs=[GhostPair(layer.intrinsic[i], layer.ghosts[i], similarity[i].tolist()) for i in order],
+                pairs=[GhostPairView(layer.intrinsic[i], layer.ghosts[i], similarity[i].tolist()) for i in order],
             )
         )
     return layers
 
 
-def spread(items: Sequence[T], most: int) -> list[T]:
+def sample_evenly(items: Sequence[T], most: int) -> list[T]:
     """``most`` of the items at equal distances, the first and the last among them; all where there are fewer."""
     step = (len(items) - 1) / max(1, most - 1)
     return [items[i] for i in sorted({round(k * step) for k in range(most)})] if items else []
 
 
-def largest_stage(savings: Savings) -> int:
+def max_stage_macs(savings: Savings) -> int:
     """Multiply-adds of the costliest stage of either network: the full length of a bar."""
     return max(stage.plain_macs or stage.macs for stage in savings.stages)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ghostnets.explain.figures import curves_figure, to_svg
 from ghostnets.explain.page import render
-from ghostnets.explain.report import Curve
+from ghostnets.explain.report import MetricCurve
 from ghostnets.files import write_text
 
 __all__ = ["RunProgress", "write_progress"]
@@ -33,7 +33,7 @@ class RunProgress:
     total: int
     figures: dict[str, str]
     epochs: Sequence[int]
-    curves: Sequence[Curve]
+    curves: Sequence[MetricCurve]
     settings: dict[str, str]
     command: str
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ghostnets.errors import ConfigurationError
-from ghostnets.explain.least_squares import MapSums, PairSums
-from ghostnets.explain.maps import MapLayer, map_layers, watch_maps
+from ghostnets.explain.least_squares import MapStatistics, PairStatistics
+from ghostnets.explain.maps import MapLayer, find_map_layers, observe_maps
 
 __all__ = [
     "KERNEL_SIZES",
@@ -93,7 +93,7 @@ class Redundancy:
 def measure_redundancy(
     model: nn.Module, batches: Callable[[], Iterable[Tensor]], *, on_batch: Callable[[int], None] = lambda images: None
 ) -> Redundancy:
-    """Measures every layer of a network that makes maps (``map_layers``).
+    """Measures every layer of a network that makes maps (``find_map_layers``).
 
     The images go through twice. The first time the sums over all pairs of maps of a layer are taken, for the cosines
     and for the 3 x 3 filters between all pairs; from these the intrinsic maps are chosen (``choose_intrinsic``). The
@@ -111,18 +111,18 @@ def measure_redundancy(
     first = next(iter(batches()), None)
     if first is None or not len(first):
         raise ConfigurationError("there is no image to measure redundancy on; give at least one batch.")
-    layers = map_layers(model, first[:1])
+    layers = find_map_layers(model, first[:1])
     if not layers:
         raise ConfigurationError(f"{type(model).__name__} has no layer that makes several maps of more than one pixel.")
 
-    all_pairs = {layer.name: MapSums(layer.channels, layer.size) for layer in layers}
+    all_pairs = {layer.name: MapStatistics(layer.channels, layer.size) for layer in layers}
     images = _stream(model, layers, batches, on_batch, lambda layer, maps: all_pairs[layer.name].add(maps))
-    chosen: dict[str, PairSums] = {}
+    chosen: dict[str, PairStatistics] = {}
     partial: dict[str, dict[str, Any]] = {}
     for layer in layers:
         sums = all_pairs.pop(layer.name)
         partial[layer.name], sources, targets = _from_all_pairs(sums)
-        chosen[layer.name] = PairSums(sources, targets, layer.size, max(KERNEL_SIZES))
+        chosen[layer.name] = PairStatistics(sources, targets, layer.size, max(KERNEL_SIZES))
     _stream(model, layers, batches, on_batch, lambda layer, maps: chosen[layer.name].add(maps))
 
     results = []
@@ -199,7 +199,7 @@ def _stream(
     see: Callable[[MapLayer, Tensor], None],
 ) -> int:
     images = 0
-    with watch_maps(model, layers, see):
+    with observe_maps(model, layers, see):
         for batch in batches():
             model(batch)
             images += len(batch)
@@ -207,7 +207,7 @@ def _stream(
     return images
 
 
-def _from_all_pairs(sums: MapSums) -> tuple[dict[str, Any], Tensor, Tensor]:
+def _from_all_pairs(sums: MapStatistics) -> tuple[dict[str, Any], Tensor, Tensor]:
     """What follows from the sums over all pairs, and the pairs (source, target) for the second pass."""
     covariance, cosine = sums.covariance(), sums.cosine()
     varying = (covariance.diagonal() > 0).nonzero().flatten()

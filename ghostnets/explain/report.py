@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ghostnets.explain.anatomy import ghost_maps
+from ghostnets.explain.anatomy import collect_ghost_maps
 from ghostnets.explain.figures import confusion_figure, curves_figure, to_svg
-from ghostnets.explain.page import ghost_layers, largest_stage, render
+from ghostnets.explain.page import max_stage_macs, render, select_ghost_layers
 from ghostnets.explain.savings import Savings
 from ghostnets.files import write_text
 
-__all__ = ["ClassRow", "Curve", "Example", "RunReport", "write_report"]
+__all__ = ["ClassMetrics", "MetricCurve", "PredictionExample", "RunReport", "write_report"]
 
 
 @dataclass(frozen=True)
-class Example:
+class PredictionExample:
     """An image with the answer to it.
 
     Attributes:
@@ -32,12 +32,12 @@ class Example:
     probability: float
 
     @property
-    def is_right(self) -> bool:
+    def is_correct(self) -> bool:
         return self.truth == self.answer
 
 
 @dataclass(frozen=True)
-class Curve:
+class MetricCurve:
     """One quantity over the epochs: its label with the unit, values in training and in validation."""
 
     label: str
@@ -46,7 +46,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class ClassRow:
+class ClassMetrics:
     """A class in the table of results: shares in [0, 1]."""
 
     name: str
@@ -80,11 +80,11 @@ class RunReport:
     summary: str
     figures: dict[str, str]
     epochs: Sequence[int]
-    curves: Sequence[Curve]
-    classes: Sequence[ClassRow]
+    curves: Sequence[MetricCurve]
+    classes: Sequence[ClassMetrics]
     confusion: Sequence[Sequence[int]]
     evaluated_on: str
-    examples: Sequence[Example]
+    examples: Sequence[PredictionExample]
     model: nn.Module
     example_input: Tensor
     example_pixels: Tensor
@@ -107,7 +107,7 @@ def write_report(path: str | os.PathLike[str], report: RunReport) -> None:
         report=report,
         curves=to_svg(curves, title="Curves of loss and accuracy over the epochs", prefix="curves"),
         confusion=to_svg(confusion_figure(report.confusion, names), title="Confusion matrix", prefix="confusion"),
-        layers=ghost_layers(ghost_maps(report.model, report.example_input)),
-        largest_stage=largest_stage(report.savings),
+        layers=select_ghost_layers(collect_ghost_maps(report.model, report.example_input)),
+        largest_stage=max_stage_macs(report.savings),
     )
     write_text(path, page)

@@ -13,7 +13,7 @@ from ghostnets.compress import reparameterize
 from ghostnets.layers import GhostModule, theoretical_speedup
 from ghostnets.measure import Cost, LayerCost, count
 
-__all__ = ["MeasuredSpeed", "Savings", "StageCost", "ghost_savings", "measure_speed"]
+__all__ = ["LatencyComparison", "Savings", "StageCost", "compare_latency", "compute_savings"]
 
 REPEATS = 15
 
@@ -77,7 +77,7 @@ class Savings:
 
 
 @dataclass(frozen=True)
-class MeasuredSpeed:
+class LatencyComparison:
     """Two networks timed in turns, one image at a time.
 
     Attributes:
@@ -98,7 +98,7 @@ class MeasuredSpeed:
 
 
 @torch.inference_mode()
-def measure_speed(model: nn.Module, plain: nn.Module, x: Tensor) -> MeasuredSpeed:
+def compare_latency(model: nn.Module, plain: nn.Module, x: Tensor) -> LatencyComparison:
     """Times both networks, in evaluation mode, branches merged, on the input ``x`` (1, C, H, W), in turns."""
     model, plain = reparameterize(model), reparameterize(plain)
     seconds: list[tuple[float, float]] = []
@@ -112,7 +112,7 @@ def measure_speed(model: nn.Module, plain: nn.Module, x: Tensor) -> MeasuredSpee
             seconds.append((times[0], times[1]))
     ratios = [twin / own for own, twin in seconds]
     first, _, third = statistics.quantiles(ratios, n=4)
-    return MeasuredSpeed(
+    return LatencyComparison(
         milliseconds=1000 * statistics.median(own for own, _ in seconds),
         plain_milliseconds=1000 * statistics.median(twin for _, twin in seconds),
         ratio=statistics.median(ratios),
@@ -122,7 +122,7 @@ def measure_speed(model: nn.Module, plain: nn.Module, x: Tensor) -> MeasuredSpee
     )
 
 
-def ghost_savings(model: nn.Module, plain: nn.Module | None, input_shape: tuple[int, ...]) -> Savings:
+def compute_savings(model: nn.Module, plain: nn.Module | None, input_shape: tuple[int, ...]) -> Savings:
     """Counts both networks as they run once they are trained: branches (GhostNetV3) are merged first.
 
     Args:

@@ -162,7 +162,7 @@ def _images(
 
 def _other_sides(description: Description) -> list[tuple[int, int]]:
     """Sizes beside its own that a file of any size is tried with."""
-    side = description.image_size
+    side = description.preprocessing.image_size
     return [(side + side // 3 + 1, side + 32), (side + 5, 2 * side - 3)] if description.any_size else []
 
 

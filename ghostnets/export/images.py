@@ -46,7 +46,7 @@ def find_real_images(
     Raises:
         DataError: ``folder`` holds no readable image.
     """
-    preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
+    preprocessing = checkpoint.preprocessing
     if folder is not None:
         return RealImages(_read_folder(Path(folder), preprocessing, most), str(folder), True)
     data = _data_of_run(path) or checkpoint.training.get("data")

@@ -24,7 +24,10 @@ def write(order: Order, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the converter, about itself
         model = openvino.convert_model(program)
-    side, channels = -1 if description.any_size else description.image_size, description.channels
+    side, channels = (
+        -1 if description.any_size else description.preprocessing.image_size,
+        description.preprocessing.channels,
+    )
     takes_bytes = description.input == "uint8"
     model.reshape([-1, side, side, channels] if takes_bytes else [-1, channels, side, side])
     model.inputs[0].set_names({"images"})

@@ -40,7 +40,7 @@ class Order:
         """The calibration images one at a time, as the input of the file takes them."""
         takes_bytes = self.description.input == "uint8"
         batches = [self.calibration[i : i + 1] for i in range(len(self.calibration))]
-        return [batch if takes_bytes else normalize(batch, self.description) for batch in batches]
+        return [batch if takes_bytes else normalize(batch, self.description.preprocessing) for batch in batches]
 
 
 class Shipped(nn.Module):
@@ -65,7 +65,7 @@ class Shipped(nn.Module):
         self.network = fused.to(self.dtype)
         self.takes_bytes = description.input == "uint8"
         self.gives_probabilities, self.gives_features = description.output == "probabilities", description.has_features
-        for name, values in (("mean", description.mean), ("std", description.std)):
+        for name, values in (("mean", description.preprocessing.mean), ("std", description.preprocessing.std)):
             self.register_buffer(name, torch.tensor(values)[:, None, None] * 255)
         self.eval()
 
@@ -92,9 +92,9 @@ def trace(order: Order, *, one_image: bool = False) -> ExportedProgram:
     description, network = order.description, order.checkpoint.build()
     assert isinstance(network, Network)
     # With an open size, an example large enough that no map of the network is a single pixel, and no two sides are one.
-    side = 4 * network.feature_levels[-1].stride if description.any_size else description.image_size
+    side = 4 * network.feature_levels[-1].stride if description.any_size else description.preprocessing.image_size
     height, width = side, side + 8 * description.any_size
-    batch, channels = 1 if one_image else 2, description.channels
+    batch, channels = 1 if one_image else 2, description.preprocessing.channels
     dynamic = {} if one_image else {0: Dim.DYNAMIC}
     if description.input == "uint8":
         example, sides = torch.zeros(batch, height, width, channels, dtype=torch.uint8), (1, 2)

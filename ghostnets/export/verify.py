@@ -95,11 +95,10 @@ def _compare(
 
     from ghostnets.checkpoints import read_checkpoint
     from ghostnets.models import Network
-    from ghostnets.preprocessing import Preprocessing
 
     torch.set_num_threads(1)
     checkpoint = read_checkpoint(checkpoint_path)
-    network, preprocessing = checkpoint.build(), Preprocessing.from_dict(checkpoint.preprocessing)
+    network, preprocessing = checkpoint.build(), checkpoint.preprocessing
     assert isinstance(network, Network)
     classifier = network.get_submodule(network.classifier_name)
     taken: list[torch.Tensor] = []
@@ -156,18 +155,16 @@ def times_beside_torch(artefact: Artefact, network: "Network", image: npt.NDArra
     """
     import torch
 
-    from ghostnets.measure import Runner, alternate, processor_name, ratio
-    from ghostnets.preprocessing import Preprocessing
+    from ghostnets.measure import Runner, processor_name, speedup, time_interleaved
 
-    preprocessing = Preprocessing.from_dict(artefact.description.preprocessing)
-    x = _prepared(preprocessing, image)
+    x = _prepared(artefact.description.preprocessing, image)
     runners = {"file": Runner(lambda: artefact(image)), "torch": Runner(torch.inference_mode()(lambda: network(x)))}
-    timings = alternate(runners, runs=TIMED_RUNS, rounds=TIMED_ROUNDS)
+    timings = time_interleaved(runners, runs=TIMED_RUNS, rounds=TIMED_ROUNDS)
     file, eager = timings["file"], timings["torch"]
     return {
         "seconds": (file.low, file.median, file.high),
         "torch_seconds": (eager.low, eager.median, eager.high),
-        "times_as_fast": ratio(eager, file),
+        "times_as_fast": speedup(eager, file),
         "runs": file.runs,
         "processor": processor_name(),
     }

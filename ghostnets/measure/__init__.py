@@ -4,7 +4,7 @@ from ghostnets.measure.count import Cost, LayerCost, count
 from ghostnets.measure.limits import MachineLimits, measure_limits
 from ghostnets.measure.machine import processor_name
 from ghostnets.measure.profile import ModuleProfile, Profile, profile
-from ghostnets.measure.timing import Runner, Timing, alternate, ratio
+from ghostnets.measure.timing import Runner, Timing, speedup, time_interleaved
 
 __all__ = [
     "Cost",
@@ -14,10 +14,10 @@ __all__ = [
     "Profile",
     "Runner",
     "Timing",
-    "alternate",
     "count",
     "measure_limits",
     "processor_name",
     "profile",
-    "ratio",
+    "speedup",
+    "time_interleaved",
 ]

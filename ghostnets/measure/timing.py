@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Runner", "Timing", "alternate", "ratio"]
+__all__ = ["Runner", "Timing", "speedup", "time_interleaved"]
 
 WARM_UP_RUNS = 3  # after each change, for caches and for threads of the one before to fall asleep
 
@@ -41,7 +41,7 @@ class Timing:
     runs: int
 
 
-def alternate(
+def time_interleaved(
     runners: Mapping[str, Runner], *, runs: int = 200, rounds: int = 10, on_block: Callable[[], None] = lambda: None
 ) -> dict[str, Timing]:
     """Times all runners in one run: round by round, one block of each, so that a disturbance meets all of them.
@@ -78,7 +78,7 @@ def alternate(
     return result
 
 
-def ratio(baseline: Timing, timing: Timing) -> tuple[float, float, float]:
+def speedup(baseline: Timing, timing: Timing) -> tuple[float, float, float]:
     """How many times as fast as the baseline: lower quartile, median, upper quartile over the rounds."""
     low, median, high = np.quantile(np.divide(baseline.blocks, timing.blocks), (0.25, 0.5, 0.75))
     return float(low), float(median), float(high)

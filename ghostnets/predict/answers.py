@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ghostnets.artefacts import Artefact
 from ghostnets.errors import ImageError
 from ghostnets.predict.inputs import Input, read_input
-from ghostnets.preprocessing import Pixels, Preprocessing
+from ghostnets.preprocessing import Pixels
 
 __all__ = ["BATCH_SIZE", "Prediction", "batches", "predict_batch", "predict_images"]
 
@@ -88,7 +88,7 @@ def predict_images(
 
 def predict_batch(network: Artefact, batch: list[Input], *, top: int, features: bool = False) -> list[Prediction]:
     """Reads a batch and runs it; an image that cannot be read gives a Prediction with ``error``."""
-    preprocessing = Preprocessing.from_dict(network.description.preprocessing)
+    preprocessing = network.description.preprocessing
     names = network.description.class_names
     answers: list[Prediction] = []
     images: list[Pixels] = []

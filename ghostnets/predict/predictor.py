@@ -8,7 +8,6 @@ from torch import Tensor
 
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.predict.answers import Prediction
-from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["Predictor", "load_predictor"]
 
@@ -23,7 +22,7 @@ class Predictor:
 
     def __init__(self, checkpoint: Checkpoint, *, batch_size: int = 32) -> None:
         self.class_names = checkpoint.class_names
-        self.preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
+        self.preprocessing = checkpoint.preprocessing
         self.model = checkpoint.build().to(memory_format=torch.channels_last)
         self.batch_size = batch_size
 

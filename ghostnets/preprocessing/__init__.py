@@ -1,11 +1,11 @@
-"""Preprocessing: from an image file, or a decoded image, to the pixels a network takes. Importing it loads no torch."""
+"""Image decoding and evaluation preprocessing: from a file or image to the pixels of a network. Loads no torch."""
 
 from ghostnets.preprocessing.decoding import (
     IMAGE_SUFFIXES,
     MAX_PIXELS,
     RESAMPLING,
+    ImageSource,
     Pixels,
-    Source,
     as_array,
     decode,
     is_grey,
@@ -18,9 +18,9 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "RESAMPLING",
+    "ImageSource",
     "Pixels",
     "Preprocessing",
-    "Source",
     "as_array",
     "decode",
     "is_grey",

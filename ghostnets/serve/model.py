@@ -13,10 +13,9 @@ import numpy.typing as npt
 
 from ghostnets.artefacts import Artefact, open_artefact
 from ghostnets.errors import ArtefactError
-from ghostnets.preprocessing import Preprocessing
 from ghostnets.serve.batching import Batcher
 from ghostnets.serve.metrics import Metrics
-from ghostnets.serve.settings import Settings
+from ghostnets.serve.settings import ServiceSettings
 
 __all__ = ["Model", "OpenedArtefact", "open_copies"]
 
@@ -45,10 +44,10 @@ def open_copies(path: Path, *, count: int, max_batch: int) -> OpenedArtefact:
     first = open_artefact(path, threads=1)
     copies = [first, *(first.copy() for _ in range(count - 1))]
     description = copies[0].description
-    side = description.image_size
+    side = description.preprocessing.image_size
     for artefact in copies:
         for size in range(1, max_batch + 1):
-            rows = artefact.probabilities(np.zeros((size, side, side, description.channels), np.uint8))
+            rows = artefact.probabilities(np.zeros((size, side, side, description.preprocessing.channels), np.uint8))
             if not np.isfinite(rows).all():
                 raise ArtefactError(f"{path} answers with numbers that are not finite; export the network again.")
     if _digest(path) != before:
@@ -66,19 +65,19 @@ class Model:
         runtime: As ``Artefact``.
     """
 
-    def __init__(self, opened: OpenedArtefact, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, opened: OpenedArtefact, settings: ServiceSettings, metrics: Metrics) -> None:
         first = opened.copies[0]
         self.path, self.description, self.runtime = first.path, first.description, first.runtime
         self.digest = opened.digest
         self.max_pixels = settings.max_pixels
         self.metrics = metrics
-        self.preprocessing = Preprocessing.from_dict(first.description.preprocessing)
+        self.preprocessing = first.description.preprocessing
         self.rank = Batcher(
             [copy.probabilities for copy in opened.copies],
             self._decode,
             max_batch=settings.max_batch,
             max_wait=settings.max_wait,
-            observe=metrics.batch,
+            observe=metrics.observe_batch,
         )
         self._users = 0
         self._unused = asyncio.Event()

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["explain_loss"]
+__all__ = ["diagnose_loss"]
 
 
 @torch.no_grad()
-def explain_loss(model: nn.Module, inputs: Tensor) -> str:
+def diagnose_loss(model: nn.Module, inputs: Tensor) -> str:
     """Half a sentence on why the loss of these inputs is not finite: what is the first thing that is not.
 
     Args:

@@ -14,7 +14,7 @@ from ghostnets.checkpoints import (
     load_checkpoint,
     read_checkpoint,
 )
-from ghostnets.data import Images, evaluation_batches
+from ghostnets.data import ImageDataset, evaluation_batches
 from ghostnets.errors import ConfigurationError, require
 from ghostnets.files import write_atomically
 from ghostnets.models import Network, model_entry
@@ -60,7 +60,8 @@ class Teacher:
         size, channels = self.preprocessing.image_size, self.preprocessing.channels
         pixels = pixels.float()
         if pixels.shape[-1] != size:
-            pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+            pixels = F.interpolate(pixels, (size, size), mode=self.preprocessing.interpolation, antialias=True)
+            pixels = pixels.clamp(0, 255)  # bicubic interpolation overshoots
         if pixels.shape[1] != channels:
             pixels = pixels.expand(-1, channels, -1, -1) if channels == 3 else pixels.mean(1, keepdim=True)
         logits: Tensor = self.model(self.preprocessing.normalize(pixels))
@@ -86,8 +87,7 @@ def load_teacher(name: str, class_names: tuple[str, ...]) -> Teacher:
     library, _, peer = name.partition(":")
     if name.endswith(".safetensors") and "=" not in name:
         checkpoint = read_checkpoint(name)
-        preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
-        teacher = Teacher(checkpoint.build(), preprocessing, checkpoint.class_names)
+        teacher = Teacher(checkpoint.build(), checkpoint.preprocessing, checkpoint.class_names)
     elif library == "timm":
         teacher = _from_timm(peer)
     elif library == "torchvision":
@@ -105,12 +105,9 @@ def load_teacher(name: str, class_names: tuple[str, ...]) -> Teacher:
 
 
 def _from_registry(name: str, file: str) -> Teacher:
-    evaluation = None
-    if file:
-        model = load_checkpoint(name, file)
-    else:
-        model, evaluation = create_model(name, pretrained=True), find_weights(name).evaluation
-    size = evaluation.image_size if evaluation else model_entry(name).variant.benchmark.image_size
+    if not file:
+        return Teacher(create_model(name, pretrained=True), find_weights(name).preprocessing)
+    model, size = load_checkpoint(name, file), model_entry(name).variant.benchmark.image_size
     return Teacher(model, Preprocessing.standard(size, next(model.parameters()).shape[1]))
 
 
@@ -170,7 +167,7 @@ class Distillation:
         self.teacher, self.recipe = teacher, recipe
         self.answers: tuple[Tensor, Tensor] | None = None
 
-    def remember(self, images: Images, preprocessing: Preprocessing, file: Path | None) -> None:
+    def remember(self, images: ImageDataset, preprocessing: Preprocessing, file: Path | None) -> None:
         """Asks the teacher once about every image, for runs in which nothing changes an image.
 
         Args:

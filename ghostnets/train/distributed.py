@@ -15,16 +15,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ghostnets.errors import ConfigurationError, GhostNetsError, RunError
 
-__all__ = ["World", "joined", "synchronize_norms"]
+__all__ = ["DistributedContext", "convert_sync_batchnorm", "init_distributed"]
 
 
-PATIENCE = timedelta(minutes=15)  # with a process that does not answer; then all end, for torchrun to start anew
+TIMEOUT = timedelta(minutes=15)  # with a process that does not answer; then all end, for torchrun to start anew
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class World:
+class DistributedContext:
     """The processes of a run; alone, everything here does nothing.
 
     Attributes:
@@ -40,7 +40,7 @@ class World:
     restarts: int = 0
 
     @property
-    def is_first(self) -> bool:
+    def is_rank_zero(self) -> bool:
         return self.rank == 0
 
     def sum(self, values: list[float]) -> list[float]:
@@ -51,7 +51,7 @@ class World:
         dist.all_reduce(total)
         return total.tolist()
 
-    def from_first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """What process 0 gives; the others' values are ignored."""
         if self.size == 1:
             return value
@@ -59,7 +59,7 @@ class World:
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
-    def first(self, action: Callable[[], T]) -> T:
+    def on_rank_zero(self, action: Callable[[], T]) -> T:
         """What process 0 gets by an action that it alone does; where that fails, it fails for all.
 
         Raises:
@@ -69,19 +69,19 @@ class World:
             return action()
         result: T | None = None
         error: GhostNetsError | None = None
-        if self.is_first:
+        if self.is_rank_zero:
             try:
                 result = action()
             except GhostNetsError as caught:
                 error = caught
-        sentence = self.from_first(None if error is None else str(error))
+        sentence = self.broadcast(None if error is None else str(error))
         if error is not None:
             raise error
         if sentence is not None:
             raise RunError(sentence)
-        return cast(T, self.from_first(result))
+        return cast(T, self.broadcast(result))
 
-    def copy_from_first(self, model: nn.Module) -> None:
+    def broadcast_model(self, model: nn.Module) -> None:
         """Weights and statistics of process 0; during training each has normalisation statistics of its own."""
         if self.size > 1:
             with torch.no_grad():
@@ -91,7 +91,7 @@ class World:
     def parallel(self, model: nn.Module) -> nn.Module:
         """The network, with gradients that are the means over all processes.
 
-        Normalisation statistics stay each process's own (training does not read them) until ``copy_from_first``.
+        Normalisation statistics stay each process's own (training does not read them) until ``broadcast_model``.
         """
         if self.size == 1:
             return model
@@ -107,8 +107,8 @@ class World:
 
 
 @contextmanager
-def joined(device: str = "auto") -> Iterator[World]:
-    """The world of this process: alone, or with those that torchrun started beside it (gloo on CPUs, nccl on GPUs).
+def init_distributed(device: str = "auto") -> Iterator[DistributedContext]:
+    """Join the processes that torchrun started (gloo on CPUs, nccl on GPUs), or stay alone.
 
     Args:
         device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU where there is one.
@@ -122,29 +122,29 @@ def joined(device: str = "auto") -> Iterator[World]:
     local = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else torch.device("cpu")
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        yield World(device=local, restarts=restarts)
+        yield DistributedContext(device=local, restarts=restarts)
         return
     if on_gpu:
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if on_gpu else "gloo", device_id=local if on_gpu else None, timeout=PATIENCE)
+    dist.init_process_group("nccl" if on_gpu else "gloo", device_id=local if on_gpu else None, timeout=TIMEOUT)
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), local, restarts)
+        yield DistributedContext(dist.get_rank(), dist.get_world_size(), local, restarts)
     finally:
         dist.destroy_process_group()
 
 
-def synchronize_norms(model: nn.Module, world: World) -> None:
+def convert_sync_batchnorm(model: nn.Module, distributed: DistributedContext) -> None:
     """Makes batch normalisation work over the images of all processes; the model is changed, not its state dict.
 
     torch's own ``SyncBatchNorm`` runs on GPUs alone, so this is done by sums on any device.
     """
-    if world.size > 1:
+    if distributed.size > 1:
         for module in model.modules():
             if type(module) is nn.BatchNorm2d:
-                module.__class__ = _SumBatchNorm  # the same state and arguments, other arithmetic
+                module.__class__ = _SyncBatchNorm  # the same state and arguments, other arithmetic
 
 
-class _SumOverProcesses(torch.autograd.Function):
+class _AllReduceSum(torch.autograd.Function):
     """The sum of a tensor over all processes; each tensor's gradient is then the sum of all gradients of the sum."""
 
     @staticmethod
@@ -160,7 +160,7 @@ class _SumOverProcesses(torch.autograd.Function):
         return total
 
 
-class _SumBatchNorm(nn.BatchNorm2d):
+class _SyncBatchNorm(nn.BatchNorm2d):
     """Batch normalisation by sums over all processes: (N, C, H, W) -> same shape."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -171,12 +171,12 @@ class _SumBatchNorm(nn.BatchNorm2d):
         assert self.momentum is not None
         values = x.float()  # also under autocast
         pixels = values.new_full((1,), x.numel() / x.shape[1])
-        sums = _SumOverProcesses.apply(torch.cat([values.sum((0, 2, 3)), pixels]))
+        sums = _AllReduceSum.apply(torch.cat([values.sum((0, 2, 3)), pixels]))
         count = sums[-1]
         mean = sums[:-1] / count
         centred = values - mean[:, None, None]
         var = (
-            _SumOverProcesses.apply(centred.square().sum((0, 2, 3))) / count
+            _AllReduceSum.apply(centred.square().sum((0, 2, 3))) / count
         )  # two passes: differences of squares lose digits
         with torch.no_grad():
             assert self.num_batches_tracked is not None

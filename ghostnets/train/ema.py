@@ -4,17 +4,17 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-__all__ = ["averaged"]
+__all__ = ["build_ema"]
 
 
-def averaged(network: nn.Module, decay: float) -> AveragedModel:
+def build_ema(network: nn.Module, decay: float) -> AveragedModel:
     """The exponential moving average of weights and normalisation statistics; ``update_parameters`` goes one step on.
 
     At step n the decay is at most (1 + n) / (10 + n), so that a short run, or the beginning of a long one, is not held
     back by weights that were random (as TensorFlow's ``ExponentialMovingAverage`` does with a number of updates).
 
     Args:
-        network: What is averaged; it is copied.
+        network: The network; it is copied.
         decay: Share of the old average that a step keeps, below 1.
     """
 

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ghostnets.data import Images, evaluation_batches
+from ghostnets.data import ImageDataset, evaluation_batches
 from ghostnets.errors import require
 from ghostnets.preprocessing import Preprocessing
-from ghostnets.train.distributed import World
-from ghostnets.train.frozen import AsTheyAre
+from ghostnets.train.distributed import DistributedContext
+from ghostnets.train.frozen import IdentityPreprocessing
 
 __all__ = ["ClassResult", "Evaluation", "evaluate"]
 
@@ -57,12 +57,12 @@ class Evaluation:
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
-    images: Images,
-    preprocessing: Preprocessing | AsTheyAre,
+    images: ImageDataset,
+    preprocessing: Preprocessing | IdentityPreprocessing,
     class_names: tuple[str, ...],
     *,
     batch_size: int = 64,
-    world: World | None = None,
+    distributed: DistributedContext | None = None,
 ) -> Evaluation:
     """Asks the network about every image; the network is left in evaluation mode.
 
@@ -72,27 +72,29 @@ def evaluate(
         preprocessing: Of the network.
         class_names: In the order of the outputs.
         batch_size: Images at a time.
-        world: The processes that share the images; all of them get the same result.
+        distributed: The processes that share the images; all of them get the same result.
 
     Raises:
         MissingExtraError: torchmetrics is not installed.
     """
     metrics = require("torchmetrics.classification", extra="train")
-    world = world or World()
+    distributed = distributed or DistributedContext()
     classes = len(class_names)
-    confusion = metrics.MulticlassConfusionMatrix(classes, sync_on_compute=world.size > 1).to(world.device)
+    confusion = metrics.MulticlassConfusionMatrix(classes, sync_on_compute=distributed.size > 1).to(distributed.device)
     top5 = metrics.MulticlassAccuracy(
-        classes, top_k=min(5, classes), average="micro", sync_on_compute=world.size > 1
-    ).to(world.device)
+        classes, top_k=min(5, classes), average="micro", sync_on_compute=distributed.size > 1
+    ).to(distributed.device)
     model.eval()
     loss = 0.0
-    for batch in evaluation_batches(images, preprocessing, batch_size=batch_size, part=world.rank, parts=world.size):
-        pixels, labels = batch.pixels.to(world.device), batch.labels.to(world.device)
+    for batch in evaluation_batches(
+        images, preprocessing, batch_size=batch_size, part=distributed.rank, parts=distributed.size
+    ):
+        pixels, labels = batch.pixels.to(distributed.device), batch.labels.to(distributed.device)
         logits = model(preprocessing.normalize(pixels)).float()
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
         confusion.update(logits, labels)
         top5.update(logits, labels)
-    (loss,) = world.sum([loss])
+    (loss,) = distributed.sum([loss])
     matrix = confusion.compute()
     right, true, answered = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
     return Evaluation(

@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from ghostnets.data import ArrayImages, Images, ImageSplits, evaluation_batches
+from ghostnets.data import ArrayDataset, DatasetSplits, ImageDataset, evaluation_batches
 from ghostnets.models import Network
 from ghostnets.preprocessing import Preprocessing
 
-__all__ = ["AsTheyAre", "feature_splits", "head_of"]
+__all__ = ["IdentityPreprocessing", "classifier_head", "extract_features"]
 
 
-class AsTheyAre:
+class IdentityPreprocessing:
     """In the place of a ``Preprocessing``, for features: nothing is left to be done."""
 
     def center(self, image: Tensor) -> Tensor:
@@ -20,15 +20,15 @@ class AsTheyAre:
         return images
 
 
-def head_of(network: Network) -> nn.Module:
+def classifier_head(network: Network) -> nn.Module:
     """What is trained: dropout and the last linear layer, features (N, head_features) -> logits. They are shared."""
     dropout = next((m for m in network.modules() if isinstance(m, nn.Dropout)), nn.Identity())
     return nn.Sequential(dropout, network.get_submodule(network.classifier_name))
 
 
-def feature_splits(
-    network: Network, splits: ImageSplits, preprocessing: Preprocessing, *, mirrored: bool, device: torch.device
-) -> ImageSplits:
+def extract_features(
+    network: Network, splits: DatasetSplits, preprocessing: Preprocessing, *, mirrored: bool, device: torch.device
+) -> DatasetSplits:
     """Features in the place of images: of each training image, and with ``mirrored`` of its mirror image as well.
 
     Args:
@@ -43,9 +43,9 @@ def feature_splits(
         _features(network, splits.train, preprocessing, flip, device)
         for flip in ((False, True) if mirrored else (False,))
     ]
-    return ImageSplits(
-        train=ArrayImages(torch.cat(train), splits.train.labels.repeat(len(train))),
-        val=ArrayImages(_features(network, splits.val, preprocessing, False, device), splits.val.labels),
+    return DatasetSplits(
+        train=ArrayDataset(torch.cat(train), splits.train.labels.repeat(len(train))),
+        val=ArrayDataset(_features(network, splits.val, preprocessing, False, device), splits.val.labels),
         test=None,
         skipped=splits.skipped,
     )
@@ -53,7 +53,7 @@ def feature_splits(
 
 @torch.no_grad()
 def _features(
-    network: Network, images: Images, preprocessing: Preprocessing, flip: bool, device: torch.device
+    network: Network, images: ImageDataset, preprocessing: Preprocessing, flip: bool, device: torch.device
 ) -> Tensor:
     """float32 (N, head_features)."""
     found = []

@@ -21,12 +21,12 @@ from ghostnets.models import Network, model_arguments
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.recipe import SMALL_IMAGE, Recipe
 
-__all__ = ["PRETRAINED", "Beginning", "build_network", "resolve"]
+__all__ = ["PRETRAINED", "ResolvedRecipe", "build_network", "resolve"]
 
 PRETRAINED = "pretrained"
 
 
-class Beginning(NamedTuple):
+class ResolvedRecipe(NamedTuple):
     """A recipe with every value resolved, and what follows from it."""
 
     recipe: Recipe
@@ -34,7 +34,7 @@ class Beginning(NamedTuple):
     preprocessing: Preprocessing
 
 
-def resolve(recipe: Recipe, *, typical_size: int, channels: int, num_classes: int) -> Beginning:
+def resolve(recipe: Recipe, *, typical_size: int, channels: int, num_classes: int) -> ResolvedRecipe:
     """Fills in what the images and the weights decide.
 
     Args:
@@ -61,21 +61,19 @@ def resolve(recipe: Recipe, *, typical_size: int, channels: int, num_classes: in
     }
     common = {"num_classes": num_classes, "drop_rate": recipe.drop_rate}
     if (checkpoint := _own_checkpoint(recipe.weights)) is not None:
-        trained = Preprocessing.from_dict(checkpoint.preprocessing)
-        if recipe.in_chans not in (None, trained.channels):
-            raise ConfigurationError(
-                f"in_chans is {recipe.in_chans}, but the network of {recipe.weights} takes {trained.channels};"
-                " leave --in-chans out."
-            )
-        size = recipe.image_size or trained.image_size
-        resize_to = round(size * trained.resize_to / trained.image_size)
-        preprocessing = Preprocessing(size, resize_to, trained.mean, trained.std, trained.interpolation)
+        preprocessing = _adopted(checkpoint.preprocessing, recipe, recipe.weights)
         arguments = {**checkpoint.arguments, **options, **common}
         recipe = recipe.changed(model=checkpoint.architecture)
+    elif recipe.weights == PRETRAINED:
+        preprocessing = _adopted(find_weights(recipe.model).preprocessing, recipe, f"the published {recipe.model}")
+        arguments = {
+            "num_classes": num_classes,
+            "in_chans": preprocessing.channels,
+            "drop_rate": recipe.drop_rate,
+            **options,
+        }
     else:
-        small = typical_size if typical_size <= SMALL_IMAGE else 224
-        is_published = recipe.weights == PRETRAINED
-        size = recipe.image_size or (find_weights(recipe.model).evaluation.image_size if is_published else small)
+        size = recipe.image_size or (typical_size if typical_size <= SMALL_IMAGE else 224)
         in_chans = recipe.in_chans or (3 if recipe.weights else channels)
         preprocessing = Preprocessing.standard(size, in_chans)
         arguments = {"num_classes": num_classes, "in_chans": in_chans, "drop_rate": recipe.drop_rate}
@@ -85,7 +83,17 @@ def resolve(recipe: Recipe, *, typical_size: int, channels: int, num_classes: in
     with torch.device("meta"):  # a name or argument that does not exist shows before a folder is made
         create_model(recipe.model, **arguments)
     recipe = recipe.changed(image_size=preprocessing.image_size, in_chans=preprocessing.channels)
-    return Beginning(recipe, arguments, preprocessing)
+    return ResolvedRecipe(recipe, arguments, preprocessing)
+
+
+def _adopted(trained: Preprocessing, recipe: Recipe, source: str | None) -> Preprocessing:
+    """The preprocessing that goes with given weights, at the image size of the recipe where it has one."""
+    if recipe.in_chans not in (None, trained.channels):
+        raise ConfigurationError(
+            f"in_chans is {recipe.in_chans}, but the network of {source} takes {trained.channels};"
+            " leave --in-chans out."
+        )
+    return trained.with_image_size(recipe.image_size or trained.image_size)
 
 
 def build_network(recipe: Recipe, arguments: dict[str, Any], class_names: tuple[str, ...]) -> Network:

@@ -8,10 +8,10 @@ from ghostnets.models import Network
 from ghostnets.train.lamb import Lamb
 from ghostnets.train.recipe import Recipe
 
-__all__ = ["make_optimizer", "set_learning_rate"]
+__all__ = ["build_optimizer", "set_learning_rate"]
 
 
-def make_optimizer(trained: nn.Module, network: Network, recipe: Recipe) -> Optimizer:
+def build_optimizer(trained: nn.Module, network: Network, recipe: Recipe) -> Optimizer:
     """SGD, AdamW, RMSprop or LAMB over groups of weights that share weight decay and learning rate.
 
     Biases and normalisation, which are vectors, have no weight decay unless ``recipe.decay_all``. Each group has a

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ghostnets.data import Images
+from ghostnets.data import ImageDataset
 from ghostnets.errors import RunError
 from ghostnets.train.evaluate import Evaluation
 from ghostnets.train.run_folder import EpochResult
@@ -37,7 +37,7 @@ class TrainingResult:
     part: str
     evaluation: Evaluation
     skipped: tuple[str, ...]
-    images: Images = field(repr=False)
+    images: ImageDataset = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the images, ready for JSON."""

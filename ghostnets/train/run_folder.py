@@ -99,7 +99,7 @@ class RunFolder:
         self.report = self.path / "report.html"
         self._held: int | None = None
 
-    def refuse_existing(self) -> None:
+    def check_new(self) -> None:
         """Raises RunError where the folder exists and holds more than what a killed process did not finish."""
         if self.path.exists() and not (
             self.path.is_dir() and all(file.name.endswith(PARTIAL) for file in self.path.iterdir())
@@ -148,7 +148,7 @@ class RunFolder:
             RunError: It exists and is not empty.
             StorageError: It cannot be made.
         """
-        self.refuse_existing()
+        self.check_new()
         content = {"ghostnets_version": __version__, **asdict(config)}
         write_text(self.config_file, json.dumps(content, indent=2) + "\n")
 

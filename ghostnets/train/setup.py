@@ -6,26 +6,26 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ghostnets.data import Augmentation, ImageSplits
+from ghostnets.data import Augmentation, DatasetSplits
 from ghostnets.models import Network
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.distill import Distillation, FeatureStudent, load_teacher
-from ghostnets.train.distributed import World, synchronize_norms
-from ghostnets.train.ema import averaged
-from ghostnets.train.frozen import AsTheyAre, feature_splits, head_of
+from ghostnets.train.distributed import DistributedContext, convert_sync_batchnorm
+from ghostnets.train.ema import build_ema
+from ghostnets.train.frozen import IdentityPreprocessing, classifier_head, extract_features
 from ghostnets.train.mixing import mixing
 from ghostnets.train.network import build_network
-from ghostnets.train.optimizers import make_optimizer
+from ghostnets.train.optimizers import build_optimizer
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.run_folder import RunConfig, RunFolder
-from ghostnets.train.state import Learned, Progress, check, unpack
+from ghostnets.train.state import Progress, TrainState, check, unpack
 from ghostnets.train.step import TrainingStep
 
-__all__ = ["SetUp", "set_up"]
+__all__ = ["TrainingSetup", "build_setup"]
 
 
 @dataclass(frozen=True)
-class SetUp:
+class TrainingSetup:
     """What is trained, on what, and how far it has come.
 
     Attributes:
@@ -37,10 +37,10 @@ class SetUp:
         is_new: Whether nothing had been saved.
     """
 
-    learned: Learned
+    learned: TrainState
     step: TrainingStep
     progress: Progress
-    splits: ImageSplits
+    splits: DatasetSplits
     augmentation: Augmentation | None
     is_new: bool
 
@@ -53,15 +53,15 @@ class SetUp:
         return network
 
 
-def set_up(
+def build_setup(
     run: RunFolder,
     config: RunConfig,
-    splits: ImageSplits,
+    splits: DatasetSplits,
     class_names: tuple[str, ...],
-    world: World,
+    distributed: DistributedContext,
     *,
     note: Callable[[str], None],
-) -> SetUp:
+) -> TrainingSetup:
     """Builds all of it, and puts the saved state into it where there is one.
 
     Args:
@@ -69,7 +69,7 @@ def set_up(
         config: What was asked for.
         splits: The images.
         class_names: In the order of the labels.
-        world: The processes.
+        distributed: The processes.
         note: Hears what is worth a line.
 
     Raises:
@@ -78,49 +78,49 @@ def set_up(
         RunError: The saved state does not fit.
     """
     recipe, preprocessing = config.recipe, Preprocessing.from_dict(config.preprocessing)
-    state = world.first(run.load_state)
+    state = distributed.on_rank_zero(run.load_state)
     if state is not None:
         check(state, images=len(splits.train), class_names=class_names, data=config.data)
     torch.manual_seed(recipe.seed)
     # The weights that a run begins with are in its first state, and not needed again.
     beginning = recipe if state is None else recipe.changed(weights=None, frozen=False)
-    network = build_network(beginning, config.arguments, class_names).to(world.device)
+    network = build_network(beginning, config.arguments, class_names).to(distributed.device)
     if recipe.channels_last:
         network.to(memory_format=torch.channels_last)
     if recipe.sync_bn:
-        synchronize_norms(network, world)
-    average = averaged(network, recipe.ema_decay) if recipe.ema_decay else None
+        convert_sync_batchnorm(network, distributed)
+    average = build_ema(network, recipe.ema_decay) if recipe.ema_decay else None
     augmentation = _augmentation(recipe, splits, preprocessing.image_size)
     distillation = None
     if recipe.teacher is not None:
-        distillation = _distillation(recipe.teacher, recipe, class_names, world)
-        if augmentation.is_none and not recipe.mixup and not recipe.cutmix:
+        distillation = _distillation(recipe.teacher, recipe, class_names, distributed)
+        if augmentation.is_identity and not recipe.mixup and not recipe.cutmix:
             note("nothing changes an image in this run, so the teacher is asked once about each")
-            distillation.remember(splits.train, preprocessing, run.teacher if world.is_first else None)
+            distillation.remember(splits.train, preprocessing, run.teacher if distributed.is_rank_zero else None)
     trained: nn.Module = network
     if recipe.frozen:
-        trained = head_of(network)
+        trained = classifier_head(network)
     elif distillation is not None and recipe.distill == "features":
-        trained = FeatureStudent(network, distillation.teacher.feature_channels).to(world.device)
-    optimizer = make_optimizer(trained, network, recipe)
+        trained = FeatureStudent(network, distillation.teacher.feature_channels).to(distributed.device)
+    optimizer = build_optimizer(trained, network, recipe)
     step = TrainingStep(
         trained,
         optimizer,
         recipe,
-        AsTheyAre() if recipe.frozen else preprocessing,
-        world,
+        IdentityPreprocessing() if recipe.frozen else preprocessing,
+        distributed,
         mixing=mixing(recipe, len(class_names)),
         distillation=distillation,
         after=None if average is None else lambda: average.update_parameters(network),
     )
-    learned = Learned(network, trained, optimizer, step.scaler, average)
+    learned = TrainState(network, trained, optimizer, step.scaler, average)
     progress = Progress() if state is None else unpack(state, learned)
     if recipe.frozen:
-        splits = feature_splits(network, splits, preprocessing, mirrored=recipe.flip, device=world.device)
-    return SetUp(learned, step, progress, splits, None if recipe.frozen else augmentation, state is None)
+        splits = extract_features(network, splits, preprocessing, mirrored=recipe.flip, device=distributed.device)
+    return TrainingSetup(learned, step, progress, splits, None if recipe.frozen else augmentation, state is None)
 
 
-def _augmentation(recipe: Recipe, splits: ImageSplits, size: int) -> Augmentation:
+def _augmentation(recipe: Recipe, splits: DatasetSplits, size: int) -> Augmentation:
     fits = getattr(splits.train, "common_size", None) == (size, size)  # known of images in memory and in shards
     return Augmentation(
         size,
@@ -133,7 +133,9 @@ def _augmentation(recipe: Recipe, splits: ImageSplits, size: int) -> Augmentatio
     )
 
 
-def _distillation(name: str, recipe: Recipe, class_names: tuple[str, ...], world: World) -> Distillation:
+def _distillation(
+    name: str, recipe: Recipe, class_names: tuple[str, ...], distributed: DistributedContext
+) -> Distillation:
     teacher = load_teacher(name, class_names)
-    teacher.model.to(world.device)
+    teacher.model.to(distributed.device)
     return Distillation(teacher, recipe)

@@ -1,4 +1,4 @@
-"""Beginning a run, going on with one, and doing one again."""
+"""ResolvedRecipe a run, going on with one, and doing one again."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 
 from ghostnets.data import open_data
 from ghostnets.errors import ConfigurationError, require
-from ghostnets.train.distributed import World, joined
+from ghostnets.train.distributed import DistributedContext, init_distributed
 from ghostnets.train.loop import Training
 from ghostnets.train.network import resolve
 from ghostnets.train.recipe import Recipe
@@ -118,30 +118,32 @@ def resume_training(folder: str | os.PathLike[str], *, reporter: Reporter | None
     _require_libraries()
     config = run.read_config()
     torch.set_num_threads(config.threads)
-    with joined(config.device) as world:
-        return _go_on(run, config, world, reporter)
+    with init_distributed(config.device) as distributed:
+        return _go_on(run, config, distributed, reporter)
 
 
 def _begin(run: RunFolder, config: RunConfig, reporter: Reporter | None) -> TrainingResult:
     _require_libraries()
-    with joined(config.device) as world:
-        if world.restarts and world.from_first(run.holds(config)):
-            return _go_on(run, config, world, reporter)  # torchrun has started the processes anew
-        world.first(run.refuse_existing)
-        training = Training(run, config, world, reporter or Reporter())
+    with init_distributed(config.device) as distributed:
+        if distributed.restarts and distributed.broadcast(run.holds(config)):
+            return _go_on(run, config, distributed, reporter)  # torchrun has started the processes anew
+        distributed.on_rank_zero(run.check_new)
+        training = Training(run, config, distributed, reporter or Reporter())
         training.read_images()
-        world.first(lambda: run.create(config))  # not before the images are known to be good
+        distributed.on_rank_zero(lambda: run.create(config))  # not before the images are known to be good
         return _train(training)
 
 
-def _go_on(run: RunFolder, config: RunConfig, world: World, reporter: Reporter | None) -> TrainingResult:
-    training = Training(run, config, world, reporter or Reporter())
+def _go_on(
+    run: RunFolder, config: RunConfig, distributed: DistributedContext, reporter: Reporter | None
+) -> TrainingResult:
+    training = Training(run, config, distributed, reporter or Reporter())
     training.read_images()
     return _train(training)
 
 
 def _train(training: Training) -> TrainingResult:
-    training.world.first(training.run.hold)
+    training.distributed.on_rank_zero(training.run.hold)
     try:
         return training.run_to_the_end()
     finally:

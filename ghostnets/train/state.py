@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from ghostnets.errors import RunError
 from ghostnets.train.distill import FeatureStudent
 
-__all__ = ["Learned", "Progress", "check", "pack", "unpack"]
+__all__ = ["Progress", "TrainState", "check", "pack", "unpack"]
 
 STATE_VERSION = 2
 
@@ -37,7 +37,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Learned:
+class TrainState:
     """Everything with a state.
 
     Attributes:
@@ -55,7 +55,7 @@ class Learned:
     average: AveragedModel | None
 
 
-def pack(learned: Learned, progress: Progress, *, images: int, class_names: tuple[str, ...]) -> dict[str, Any]:
+def pack(learned: TrainState, progress: Progress, *, images: int, class_names: tuple[str, ...]) -> dict[str, Any]:
     """The state as plain containers and tensors.
 
     Args:
@@ -97,7 +97,7 @@ def check(state: dict[str, Any], *, images: int, class_names: tuple[str, ...], d
         )
 
 
-def unpack(state: dict[str, Any], learned: Learned) -> Progress:
+def unpack(state: dict[str, Any], learned: TrainState) -> Progress:
     """Puts the state where it belongs.
 
     Raises:

@@ -15,20 +15,20 @@ from torch.optim import Optimizer
 from ghostnets.data import Batch
 from ghostnets.train.fused import fused_training
 from ghostnets.preprocessing import Preprocessing
-from ghostnets.train.diagnose import explain_loss
+from ghostnets.train.diagnose import diagnose_loss
 from ghostnets.train.distill import Distillation
-from ghostnets.train.distributed import World
-from ghostnets.train.frozen import AsTheyAre
+from ghostnets.train.distributed import DistributedContext
+from ghostnets.train.frozen import IdentityPreprocessing
 from ghostnets.train.mixing import Mixing
 from ghostnets.train.recipe import Recipe
 
-__all__ = ["StepSums", "TrainingStep"]
+__all__ = ["StepTotals", "TrainingStep"]
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class StepSums:
+class StepTotals:
     """What a step saw: sums over the images of all processes.
 
     Attributes:
@@ -56,7 +56,7 @@ class TrainingStep:
         optimizer: Over the weights of ``trained``.
         recipe: The recipe.
         preprocessing: Of the network.
-        world: The processes.
+        distributed: The processes.
         mixing: Images in pairs.
         distillation: The teacher's part.
         after: Done after each step: the moving average goes on.
@@ -67,23 +67,28 @@ class TrainingStep:
         trained: nn.Module,
         optimizer: Optimizer,
         recipe: Recipe,
-        preprocessing: Preprocessing | AsTheyAre,
-        world: World,
+        preprocessing: Preprocessing | IdentityPreprocessing,
+        distributed: DistributedContext,
         *,
         mixing: Mixing | None,
         distillation: Distillation | None,
         after: Callable[[], None] | None,
     ) -> None:
-        self.optimizer, self.recipe, self.preprocessing, self.world = optimizer, recipe, preprocessing, world
+        self.optimizer, self.recipe, self.preprocessing, self.distributed = (
+            optimizer,
+            recipe,
+            preprocessing,
+            distributed,
+        )
         self.mixing, self.distillation, self.after = mixing, distillation, after
         self.weights = [weight for weight in trained.parameters() if weight.requires_grad]
         self.trained = trained
-        self.parallel = world.parallel(trained)
+        self.parallel = distributed.parallel(trained)
         self.forward: Any = torch.compile(self.parallel) if recipe.compile else self.parallel
-        self.scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(distributed.device.type, enabled=recipe.precision == "fp16")
         self.last_inputs: Tensor | None = None
 
-    def __call__(self, batch: Batch, *, batch_size: int, seed: int, stop: bool) -> StepSums:
+    def __call__(self, batch: Batch, *, batch_size: int, seed: int, stop: bool) -> StepTotals:
         """Goes one step on with this process's share of a batch, unless the loss is not finite.
 
         Args:
@@ -103,18 +108,20 @@ class TrainingStep:
             waits = number < len(parts) and isinstance(self.parallel, DistributedDataParallel)
             with self.parallel.no_sync() if waits else nullcontext():  # type: ignore[operator]
                 losses, recognised = self._losses(part)
-                mean = losses.sum() * (self.world.size / batch_size)  # over the whole batch, once averaged
+                mean = losses.sum() * (self.distributed.size / batch_size)  # over the whole batch, once build_ema
                 self.scaler.scale(mean).backward()
             loss_sum += losses.detach().sum().double().cpu()
             right += recognised.cpu()
-        loss, total_right, seen, stops = self.world.sum([loss_sum.item(), right.item(), len(batch.labels), float(stop)])
+        loss, total_right, seen, stops = self.distributed.sum(
+            [loss_sum.item(), right.item(), len(batch.labels), float(stop)]
+        )
         if math.isfinite(loss):
             self._update()
-        return StepSums(loss, int(total_right), int(seen), int(stops))
+        return StepTotals(loss, int(total_right), int(seen), int(stops))
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Losses (B,), and the number of images recognised."""
-        device = self.world.device
+        device = self.distributed.device
         pixels, target = (tensor.to(device, non_blocking=True) for tensor in (batch.pixels, batch.labels))
         if self.mixing is not None:
             pixels, target = self.mixing(pixels.float(), target)
@@ -147,8 +154,8 @@ class TrainingStep:
 
     def explain(self) -> str:
         """Half a sentence on why the last loss was not finite."""
-        if self.world.size > 1 or self.last_inputs is None:  # others could wait for this one within the network
+        if self.distributed.size > 1 or self.last_inputs is None:  # others could wait for this one within the network
             return "one of the processes met a number that is not finite"
         autocast = AUTOCAST.get(self.recipe.precision)
-        with torch.autocast(self.world.device.type, autocast) if autocast else nullcontext():
-            return explain_loss(self.trained, self.last_inputs)
+        with torch.autocast(self.distributed.device.type, autocast) if autocast else nullcontext():
+            return diagnose_loss(self.trained, self.last_inputs)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-__all__ = ["Stop", "stop_requests"]
+__all__ = ["Stop", "catch_stop_signals"]
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Stop:
 
 
 @contextmanager
-def stop_requests() -> Iterator[Stop]:
+def catch_stop_signals() -> Iterator[Stop]:
     """While inside, the first SIGINT or SIGTERM is noted, for the loop to stop between steps; a second acts at once."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():

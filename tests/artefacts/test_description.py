@@ -5,8 +5,9 @@ import pytest
 
 from ghostnets.artefacts import METADATA_KEY, Description
 from ghostnets.errors import ArtefactError
+from ghostnets.preprocessing import Preprocessing
 
-PREPROCESSING = {"image_size": 16, "resize_to": 18, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25]}
+PREPROCESSING = Preprocessing(16, 18, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 
 
 def describe(**changes: Any) -> Description:
@@ -23,7 +24,7 @@ def test_comes_back_as_it_was():
     description = describe(precision="int8", any_size=True, versions={"torch": "1"}, source_sha256="ab")
     assert Description.from_json(description.to_json()) == description
     assert Description.from_metadata({METADATA_KEY: description.to_json()}) == description
-    assert (description.image_size, description.channels, description.mean) == (16, 3, (0.4, 0.5, 0.6))
+    assert description.preprocessing == PREPROCESSING
 
 
 @pytest.mark.parametrize(
@@ -52,11 +53,16 @@ def test_what_is_no_description(text: str, message: str):
         ({"output": None}, "output is None"),
         ({"architecture": 3}, "architecture is 3"),
         ({"class_names": ["a", 3]}, "class 1 is 3"),
-        ({"preprocessing": []}, "preprocessing is"),
-        ({"preprocessing": {**PREPROCESSING, "std": [0.1, 0.1]}}, "preprocessing is"),
-        ({"preprocessing": {**PREPROCESSING, "std": [0, 1, 1]}}, "preprocessing is"),
-        ({"preprocessing": {**PREPROCESSING, "mean": ["a", 1, 1]}}, "preprocessing is"),
-        ({"preprocessing": {**PREPROCESSING, "image_size": 0}}, "preprocessing is"),
+        ({"preprocessing": []}, r"preprocessing \[\] cannot be used"),
+        ({"preprocessing": {**PREPROCESSING.to_dict(), "std": [0.1, 0.1]}}, "must have 1 or 3 finite values each"),
+        ({"preprocessing": {**PREPROCESSING.to_dict(), "std": [0, 1, 1]}}, "those of std above 0"),
+        ({"preprocessing": {**PREPROCESSING.to_dict(), "mean": ["a", 1, 1]}}, "cannot be used .ValueError"),
+        (
+            {"preprocessing": {**PREPROCESSING.to_dict(), "mean": [float("nan"), 1, 1]}},
+            "must have 1 or 3 finite values",
+        ),
+        ({"preprocessing": {**PREPROCESSING.to_dict(), "image_size": 0}}, "image_size is 0"),
+        ({"preprocessing": {"image_size": 16}}, "cannot be used .KeyError: 'resize_to'"),
         ({"surprise": 1}, "surprise"),
     ],
 )

@@ -26,7 +26,7 @@ def checkpoint(request, tmp_path: Path, randomize) -> tuple[Path, torch.nn.Modul
     name, arguments = request.param, {"num_classes": 3, **({"width": 0.1} if request.param[:8] == "ghostnet" else {})}
     model = randomize(create_model(name, **arguments))
     path = tmp_path / "best.safetensors"
-    save_checkpoint(path, Checkpoint(name, arguments, model.state_dict(), NAMES, PREPROCESSING.to_dict()))
+    save_checkpoint(path, Checkpoint(name, arguments, model.state_dict(), NAMES, PREPROCESSING))
     return path, model
 
 
@@ -87,7 +87,7 @@ def test_images_that_do_not_fit(checkpoint):
 def test_a_plan_is_opened_without_torch(checkpoint, pixels: np.ndarray, tmp_path: Path):
     path, _ = checkpoint
     session = engine.compile(path, threads=1)
-    description = Description("ghostnet_100", {"num_classes": 3}, NAMES, PREPROCESSING.to_dict())
+    description = Description("ghostnet_100", {"num_classes": 3}, NAMES, PREPROCESSING)
     session.save(tmp_path / "net.engine", metadata={METADATA_KEY: description.to_json()})
     np.save(tmp_path / "pixels.npy", pixels)
     code = (
@@ -105,7 +105,7 @@ def test_a_plan_is_opened_without_torch(checkpoint, pixels: np.ndarray, tmp_path
         artefact.features(pixels)
     with pytest.raises(ConfigurationError, match=r"takes uint8 \(N, 24, 24, 3\)"):
         artefact(np.zeros((1, 25, 24, 3), np.uint8))
-    other = Description("ghostnet_100", {}, ("one",), PREPROCESSING.to_dict())
+    other = Description("ghostnet_100", {}, ("one",), PREPROCESSING)
     session.save(tmp_path / "wrong.engine", metadata={METADATA_KEY: other.to_json()})
     with pytest.raises(ArtefactError, match="names 1 classes"):
         open_artefact(tmp_path / "wrong.engine")(pixels)

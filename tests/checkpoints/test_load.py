@@ -10,6 +10,7 @@ from safetensors.torch import save, save_file
 from ghostnets.checkpoints import Checkpoint, detect_source, load_checkpoint, save_checkpoint
 from ghostnets.errors import CheckpointError, UnknownNameError
 from ghostnets.models import GGhostRegNet, create_model, list_models, model_arguments
+from ghostnets.preprocessing import Preprocessing
 
 
 def equal(model: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -22,7 +23,7 @@ def test_own_files_of_every_network(tmp_path: Path, name: str):
     small = {"width": 0.2, "widths": (8, 16, 24, 32), "group_width": 4}  # the names are those of the full size
     size = {argument: value for argument, value in small.items() if argument in model_arguments(name)}
     original = create_model(name, num_classes=3, **size)
-    assert detect_source(original.state_dict()) == ("printed_port" if "printed" in name else "canonical")
+    assert detect_source(original.state_dict()) == ("d_li14" if "d_li14" in name else "canonical")
     save_file(original.state_dict(), tmp_path / "x.safetensors")
     model = create_model(name, num_classes=3, **size)
     assert load_checkpoint(model, tmp_path / "x.safetensors") is model
@@ -76,7 +77,9 @@ def test_a_name_gives_a_network_with_the_classes_of_the_file(tmp_path: Path):
 def test_a_name_gives_a_network_with_the_arguments_that_the_file_tells(tmp_path: Path):
     arguments = {"num_classes": 2, "in_chans": 1, "width": 0.1, "small_input": True}
     original = create_model("ghostnet_050", **arguments).eval()
-    checkpoint = Checkpoint("ghostnet_050", arguments, original.state_dict(), ("cat", "dog"), {})
+    checkpoint = Checkpoint(
+        "ghostnet_050", arguments, original.state_dict(), ("cat", "dog"), Preprocessing.standard(24, 1)
+    )
     save_checkpoint(tmp_path / "own.safetensors", checkpoint)
     model, x = load_checkpoint("ghostnet_050", tmp_path / "own.safetensors"), torch.randn(1, 1, 24, 24)
     assert torch.equal(model(x), original(x))  # small_input changes a stride, which no weight would give away
@@ -85,7 +88,7 @@ def test_a_name_gives_a_network_with_the_arguments_that_the_file_tells(tmp_path:
 
 
 def test_the_head_is_replaced_only_when_asked_for(tmp_path: Path, randomize):
-    original = randomize(create_model("ghostnet_100_printed", num_classes=6))
+    original = randomize(create_model("ghostnet_100_d_li14", num_classes=6))
     torch.save(original.state_dict(), tmp_path / "port.pth")
     for model in (create_model("ghostnet_100", num_classes=4), create_model("ghostnet_100", num_classes=0)):
         before = {key: tensor.clone() for key, tensor in model.state_dict().items()}

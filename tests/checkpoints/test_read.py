@@ -19,6 +19,7 @@ from ghostnets.checkpoints import Checkpoint, load_checkpoint, read, read_checkp
 from ghostnets.checkpoints.read import load_pickled
 from ghostnets.errors import CheckpointError
 from ghostnets.models import create_model
+from ghostnets.preprocessing import Preprocessing
 
 
 @pytest.fixture
@@ -131,14 +132,16 @@ def test_numbers_that_are_not_finite(tmp_path: Path, value: float):
     model.blocks[3][0].bn_dw.running_var[2] = value
     save_file(model.state_dict(), tmp_path / "x.safetensors")
     refusal(tmp_path / "x.safetensors", r"blocks\.3\.0\.bn_dw\.running_var holds numbers that are not finite")
-    checkpoint = Checkpoint("ghostnet_050", {"num_classes": 2}, model.state_dict(), ("a", "b"), {})
+    checkpoint = Checkpoint(
+        "ghostnet_050", {"num_classes": 2}, model.state_dict(), ("a", "b"), Preprocessing.standard(32, 3)
+    )
     save_checkpoint(tmp_path / "own.safetensors", checkpoint)
     with pytest.raises(CheckpointError, match="not finite"):
         read_checkpoint(tmp_path / "own.safetensors")
 
 
 def test_folding_that_leaves_the_finite_numbers(tmp_path: Path):
-    state = create_model("ghostnet_100_printed", num_classes=3).state_dict()
+    state = create_model("ghostnet_100_d_li14", num_classes=3).state_dict()
     state["classifier.1.running_var"] = torch.full((1280,), -1.0)
     torch.save(state, tmp_path / "port.pth")
     with pytest.raises(CheckpointError, match=r"conv_head\.weight holds numbers that are not finite"):

@@ -64,7 +64,7 @@ def test_randaugment_changes_images_and_its_strength_matters():
 def test_no_augmentation_leaves_images_alone():
     nothing = Augmentation(12, 0, flip=False)
     batch = images(3)
-    assert nothing.is_none
+    assert nothing.is_identity
     assert torch.equal(nothing(batch, [1, 2, 3]), torch.stack(batch))
     for other in (
         Augmentation(12, 1, flip=False),
@@ -73,7 +73,7 @@ def test_no_augmentation_leaves_images_alone():
         Augmentation(12, 0, flip=False, erasing=0.1),
         Augmentation(12, 0, flip=False, randaugment=1),
     ):
-        assert not other.is_none
+        assert not other.is_identity
 
 
 def test_a_crop_is_a_part_of_the_image():

@@ -5,24 +5,24 @@ from typing import Any
 import pytest
 import torch
 
-from ghostnets.data import ArrayImages, Augmentation, TrainingBatches, evaluation_batches
+from ghostnets.data import ArrayDataset, Augmentation, TrainingBatches, evaluation_batches
 from ghostnets.errors import ConfigurationError
 from ghostnets.preprocessing import Preprocessing
 
 UNCHANGED = Augmentation(8, 0, flip=False)
 
 
-def numbered(count: int, side: int = 8) -> ArrayImages:
+def numbered(count: int, side: int = 8) -> ArrayDataset:
     """Image i has the value i everywhere."""
     pixels = torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(count, 1, side, side).contiguous()
-    return ArrayImages(pixels, torch.arange(count) % 3)
+    return ArrayDataset(pixels, torch.arange(count) % 3)
 
 
-def batches(images: ArrayImages, augmentation: Augmentation | None = UNCHANGED, **arguments: Any) -> TrainingBatches:
+def batches(images: ArrayDataset, augmentation: Augmentation | None = UNCHANGED, **arguments: Any) -> TrainingBatches:
     return TrainingBatches(images, augmentation, **{"batch_size": 4, "seed": 0, "epoch": 0, **arguments})
 
 
-def drawn(images: ArrayImages, start: int = 0, **arguments: Any) -> list[torch.Tensor]:
+def drawn(images: ArrayDataset, start: int = 0, **arguments: Any) -> list[torch.Tensor]:
     return [batch.pixels for batch in batches(images, **arguments).stream(start)]
 
 
@@ -52,7 +52,7 @@ def test_order_depends_on_seed_and_epoch_alone():
 
 @pytest.mark.parametrize("augmentation", [Augmentation(8, 2), Augmentation(6, None, 0.3, erasing=0.5)])
 def test_starting_in_the_middle_continues_exactly(augmentation: Augmentation):
-    images = ArrayImages(torch.randint(0, 256, (12, 3, 8, 8), dtype=torch.uint8), torch.zeros(12, dtype=torch.long))
+    images = ArrayDataset(torch.randint(0, 256, (12, 3, 8, 8), dtype=torch.uint8), torch.zeros(12, dtype=torch.long))
     whole = drawn(images, augmentation=augmentation)
     state = torch.get_rng_state()
     rest = drawn(images, 1, augmentation=augmentation)
@@ -63,7 +63,7 @@ def test_starting_in_the_middle_continues_exactly(augmentation: Augmentation):
 
 @pytest.mark.parametrize("parts", [2, 3])
 def test_the_parts_of_a_batch_are_the_batch(parts: int):
-    images = ArrayImages(torch.randint(0, 256, (13, 3, 8, 8), dtype=torch.uint8), torch.arange(13))
+    images = ArrayDataset(torch.randint(0, 256, (13, 3, 8, 8), dtype=torch.uint8), torch.arange(13))
     options: dict[str, Any] = {"augmentation": Augmentation(8, 2, erasing=0.5), "batch_size": 5}
     shares = zip(*(batches(images, part=part, parts=parts, **options).stream() for part in range(parts)), strict=True)
     for whole, share in zip(batches(images, **options).stream(), shares, strict=True):
@@ -74,7 +74,7 @@ def test_the_parts_of_a_batch_are_the_batch(parts: int):
 
 
 def test_workers_give_the_same_batches():
-    images = ArrayImages(torch.randint(0, 256, (12, 3, 8, 8), dtype=torch.uint8), torch.arange(12))
+    images = ArrayDataset(torch.randint(0, 256, (12, 3, 8, 8), dtype=torch.uint8), torch.arange(12))
     epoch = batches(images, Augmentation(6, None, 0.3))
     for alone, worked in zip(epoch.stream(1), epoch.stream(1, workers=1), strict=True):
         assert torch.equal(alone.pixels, worked.pixels)
@@ -83,7 +83,7 @@ def test_workers_give_the_same_batches():
 
 def test_balanced_drawing_gives_rare_classes_their_share():
     labels = torch.tensor([0] * 3 + [2] * 57 + [4] * 540)  # 1 and 3 have no image
-    images = ArrayImages(torch.zeros(600, 1, 8, 8, dtype=torch.uint8), labels)
+    images = ArrayDataset(torch.zeros(600, 1, 8, 8, dtype=torch.uint8), labels)
     epoch = batches(images, batch_size=600, balanced=True)
     (batch,) = epoch.stream()
     counts = batch.labels.bincount(minlength=5)

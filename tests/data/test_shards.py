@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import make_images
 
-from ghostnets.data import Augmentation, ShardFolder, TrainingBatches, find_images, open_data, shard_files, write_shards
+from ghostnets.data import Augmentation, ShardFolder, TrainingBatches, open_data, open_folder, shard_files, write_shards
 from ghostnets.errors import ConfigurationError, DataError
 from ghostnets.preprocessing import Preprocessing
 
@@ -31,11 +31,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardFolder:
     out = tmp_path_factory.mktemp("shards") / "out"
-    return write_shards(find_images(folder), out, images_per_shard=4)[0]
+    return write_shards(open_folder(folder), out, images_per_shard=4)[0]
 
 
 def test_the_images_are_those_of_the_folder(folder: Path, shards: ShardFolder):
-    ours, theirs = shards.load(PREPROCESSING), find_images(folder).load(PREPROCESSING)
+    ours, theirs = shards.load(PREPROCESSING), open_folder(folder).load(PREPROCESSING)
     assert (shards.class_names, shards.typical_size, shards.channels) == (("a", "b"), 16, 3)
     assert shards.count() == 52
     assert (shards.common_size, ours.train.common_size) == (None, None)
@@ -137,7 +137,7 @@ def test_over_http(shards: ShardFolder, address: str, tmp_path: Path, monkeypatc
 
 
 def test_damage_and_misuse_are_one_sentence(folder: Path, tmp_path: Path):
-    source = find_images(folder)
+    source = open_folder(folder)
     shards, _ = write_shards(source, tmp_path / "out", images_per_shard=30)
     with pytest.raises(DataError, match="exists already"):
         write_shards(source, tmp_path / "out")
@@ -161,10 +161,10 @@ def test_unreadable_images_are_found_when_shards_are_written(tmp_path: Path):
     make_images(tmp_path / "d", classes={"a": 8, "b": 8})
     (tmp_path / "d" / "a" / "000.png").write_bytes(b"x")
     with pytest.raises(DataError, match=r"1 of 16 images cannot be used.*--skip-corrupt"):
-        write_shards(find_images(tmp_path / "d"), tmp_path / "out")
+        write_shards(open_folder(tmp_path / "d"), tmp_path / "out")
     with pytest.raises(DataError):
         open_data(tmp_path / "out")  # nothing that could be taken for the whole
-    shards, skipped = write_shards(find_images(tmp_path / "d"), tmp_path / "again", skip_corrupt=True)
+    shards, skipped = write_shards(open_folder(tmp_path / "d"), tmp_path / "again", skip_corrupt=True)
     assert (shards.count(), shards.common_size) == (15, (16, 16))
     assert shards.load(PREPROCESSING).train.common_size == (16, 16)  # small images are shifted, as from a folder
     assert "000.png" in skipped[0]

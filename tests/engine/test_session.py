@@ -21,6 +21,7 @@ from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.engine import session as session_file
 from ghostnets.errors import ConfigurationError, EngineError
 from ghostnets.models import create_model
+from ghostnets.preprocessing import Preprocessing
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 ISAS = session_file._native().instruction_sets() if session_file.is_built() else ["none"]
@@ -85,8 +86,8 @@ def test_arguments_of_the_family(name: str, arguments: dict[str, Any], randomize
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("ghostnet_100_printed", {}),
-        ("ghostnet_100_printed_revised", {}),
+        ("ghostnet_100_d_li14", {}),
+        ("ghostnet_100_d_li14_revised", {}),
         ("g_ghost_regnetx_002", {}),
         ("g_ghost_regnetx_002", {"output_stride": 8, "group_width": 12, "widths": (12, 36, 108, 96)}),
         ("ghost_resnet18", {"ratio": 3, "cheap_kernel_size": 5}),
@@ -108,7 +109,7 @@ def test_other_networks(name: str, arguments: dict[str, Any], randomize):
             assert_close(session(x), in_float64(model, x))
 
 
-@pytest.mark.parametrize("name", ["ghostnet_050", "g_ghost_regnetx_002", "ghost_vgg16", "ghostnet_100_printed"])
+@pytest.mark.parametrize("name", ["ghostnet_050", "g_ghost_regnetx_002", "ghost_vgg16", "ghostnet_100_d_li14"])
 def test_features_are_what_the_classifier_gets(name: str, randomize):
     model = randomize(create_model(name, num_classes=7))
     bare = copy.deepcopy(model)
@@ -127,7 +128,7 @@ def test_features_are_what_the_classifier_gets(name: str, randomize):
         ("g_ghost_regnetx_002", {}),
         ("ghost_resnet18", {}),
         ("ghost_vgg16", {"output_stride": 16}),
-        ("ghostnet_100_printed", {"out_indices": (0, 5)}),
+        ("ghostnet_100_d_li14", {"out_indices": (0, 5)}),
     ],
     ids=str,
 )
@@ -274,7 +275,7 @@ def test_files_that_cannot_be_used(tmp_path: Path, randomize):
 
 def test_checkpoints_bring_their_normalization(tmp_path: Path, randomize):
     model = randomize(create_model("ghostnet_050", num_classes=2))
-    preprocessing = {"image_size": 32, "resize_to": 32, "mean": MEAN, "std": STD}
+    preprocessing = Preprocessing(32, 32, MEAN, STD)
     checkpoint = Checkpoint("ghostnet_050", {"num_classes": 2}, model.state_dict(), ("a", "b"), preprocessing)
     save_checkpoint(tmp_path / "best.safetensors", checkpoint)
     pixels = torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from ghostnets.compress import fuse
-from ghostnets.explain import cheap_kernels, ghost_maps
+from ghostnets.explain import collect_cheap_kernels, collect_ghost_maps
 from ghostnets.explain.anatomy import CheapKernels
 from ghostnets.layers import GhostModule
 from ghostnets.models import create_model
@@ -18,7 +18,7 @@ def test_each_ghost_stands_beside_the_map_it_is_made_from(ratio: int):
         kernels.zero_()
         for ghost in range(len(kernels)):
             kernels[ghost, 0, 1, 1] = 2 + ghost
-    maps = ghost_maps(nn.Sequential(module), torch.randn(1, 3, 6, 5))[0]
+    maps = collect_ghost_maps(nn.Sequential(module), torch.randn(1, 3, 6, 5))[0]
     assert maps.layer == "0"
     assert maps.intrinsic.shape == (4, 6, 5)
     assert maps.ghosts.shape == (4, ratio - 1, 6, 5)
@@ -31,16 +31,16 @@ def test_each_ghost_stands_beside_the_map_it_is_made_from(ratio: int):
 
 def test_similarity_is_the_cosine_of_centred_maps_and_constant_maps_have_none():
     module = GhostModule(1, 2, act=False).eval()
-    maps = ghost_maps(nn.Sequential(module), torch.zeros(1, 1, 4, 4))[0]
+    maps = collect_ghost_maps(nn.Sequential(module), torch.zeros(1, 1, 4, 4))[0]
     assert maps.similarity().isnan().all()
-    maps = ghost_maps(nn.Sequential(module), torch.randn(1, 1, 4, 4))[0]
+    maps = collect_ghost_maps(nn.Sequential(module), torch.randn(1, 1, 4, 4))[0]
     pair = torch.stack([maps.intrinsic.flatten(), maps.ghosts.flatten()])
     assert maps.similarity().item() == pytest.approx(torch.corrcoef(pair)[0, 1].item(), abs=1e-5)
 
 
 def test_a_network_without_ghosts_has_none_and_hooks_are_gone():
     module = nn.Sequential(GhostModule(3, 4, ratio=1), GhostModule(4, 4))
-    assert [maps.layer for maps in ghost_maps(module.eval(), torch.randn(1, 3, 4, 4))] == ["1"]
+    assert [maps.layer for maps in collect_ghost_maps(module.eval(), torch.randn(1, 3, 4, 4))] == ["1"]
     assert not any(m._forward_hooks for m in module.modules())
 
 
@@ -69,7 +69,7 @@ def test_kernels_are_told_apart_at_any_scale():
 def test_folded_kernels_are_those_of_the_fused_network(name: str, randomize):
     """Two ways to the same kernels: folded here, and by ``fuse``; ratio 3 has two ghosts for each map."""
     model = randomize(create_model(name, width=0.15, ratio=3))
-    found, fused = cheap_kernels(model), cheap_kernels(fuse(model))
+    found, fused = collect_cheap_kernels(model), collect_cheap_kernels(fuse(model))
     assert len(found) == 32
     for ours, theirs in zip(found, fused, strict=True):
         assert ours.layer == theirs.layer
@@ -78,4 +78,4 @@ def test_folded_kernels_are_those_of_the_fused_network(name: str, randomize):
 
 
 def test_a_network_without_ghosts_has_no_cheap_kernels():
-    assert cheap_kernels(nn.Sequential(GhostModule(3, 4, ratio=1))) == []
+    assert collect_cheap_kernels(nn.Sequential(GhostModule(3, 4, ratio=1))) == []

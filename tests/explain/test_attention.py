@@ -3,14 +3,14 @@ import torch
 from torch import nn
 
 from ghostnets.errors import ConfigurationError
-from ghostnets.explain import class_activation_map, dfc_attention
+from ghostnets.explain import collect_dfc_attention, grad_cam
 from ghostnets.models import create_model
 
 
 def test_the_gates_are_those_that_multiply_the_maps():
     model = create_model("ghostnetv2_050", width=0.2).eval()
     x = torch.randn(1, 3, 64, 64)
-    attention = dfc_attention(model, x)
+    attention = collect_dfc_attention(model, x)
     gated = [name for name, m in model.named_modules() if getattr(m, "short_conv", None) is not None]
     assert [maps.layer for maps in attention] == gated
     module = model.get_submodule(attention[0].layer)
@@ -22,7 +22,7 @@ def test_the_gates_are_those_that_multiply_the_maps():
     height, width = seen["out"].shape[2:]
     gate = module.short_conv.gate(seen["x"], (height, width))[0]
     torch.testing.assert_close(attention[0].gates, gate[:, ::2, ::2])
-    assert dfc_attention(create_model("ghostnet_050", width=0.2).eval(), x) == []
+    assert collect_dfc_attention(create_model("ghostnet_050", width=0.2).eval(), x) == []
     assert not any(m._forward_hooks for m in model.modules())
 
 
@@ -45,11 +45,11 @@ def test_class_activation_is_where_the_evidence_is():
     x = torch.zeros(1, 2, 8, 8)
     x[0, 1, 2:4, 5:7] = 3
     x[0, 0, 0, 0] = 1
-    heat, answer = class_activation_map(model, x)
+    heat, answer = grad_cam(model, x)
     assert answer == 1
     torch.testing.assert_close(heat, x[0, 1] / 3)
     assert model.conv.weight.grad is None
     with torch.inference_mode():
-        assert class_activation_map(model, x)[1] == 1
+        assert grad_cam(model, x)[1] == 1
     with pytest.raises(ConfigurationError, match="makes no maps"):
-        class_activation_map(nn.Flatten(), x)
+        grad_cam(nn.Flatten(), x)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ghostnets.explain import cost_by_layer, ghost_modules
+from ghostnets.explain import find_ghost_modules, measure_cost_by_layer
 from ghostnets.measure import count
 from ghostnets.models import create_model
 
@@ -10,10 +10,10 @@ from ghostnets.models import create_model
 def test_every_multiply_add_stands_in_one_row(name: str):
     arguments = {"width": 0.2} if "ghostnet" in name else {}
     model = create_model(name, num_classes=3, **arguments).eval()
-    rows = cost_by_layer(model, torch.randn(1, 3, 32, 32), runs=1)
+    rows = measure_cost_by_layer(model, torch.randn(1, 3, 32, 32), runs=1)
     cost = count(model, (3, 32, 32))
     assert sum(row.macs for row in rows) == cost.macs
-    assert [row.name for row in rows if row.is_ghost] == list(ghost_modules(model))
+    assert [row.name for row in rows if row.is_ghost] == list(find_ghost_modules(model))
     for row in rows:
         assert row.seconds > 0
         if row.is_ghost:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ghostnets.explain import ghost_ablation
+from ghostnets.explain import measure_ghost_ablation
 from ghostnets.layers import GhostModule
 
 
@@ -31,7 +31,7 @@ def test_what_happens_to_ghosts_shows_in_the_accuracy(ratio: int):
     model = ByGhost(ratio).eval()
     done: list[int] = []
     batches = list(zip(x.split(3), labels.split(3), strict=True))
-    result = ghost_ablation(model, lambda: batches, on_layer=lambda: done.append(1))
+    result = measure_ghost_ablation(model, lambda: batches, on_layer=lambda: done.append(1))
     assert (result.images, result.top1) == (4, 1.0)
     layer, *others = result.layers
     assert not others  # a module without ghosts has none to replace

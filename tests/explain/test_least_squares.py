@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ghostnets.explain.least_squares import MapSums, PairSums
+from ghostnets.explain.least_squares import MapStatistics, PairStatistics
 
 SIZES = [(9, 7), (4, 3), (1, 6)]  # odd, smaller than the filter, a single row
 
@@ -29,7 +29,7 @@ def random_maps(height: int, width: int, *, smooth: bool = False) -> torch.Tenso
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_all_pairs_by_3_x_3_filters(height: int, width: int, smooth: bool):
     maps = random_maps(height, width, smooth=smooth)
-    sums = MapSums(5, (height, width))
+    sums = MapStatistics(5, (height, width))
     for batch in maps.split(5):
         sums.add(batch)
     explained = sums.explained()
@@ -47,7 +47,7 @@ def test_chosen_pairs_by_filters_of_every_size(height: int, width: int, d: int):
     maps = random_maps(height, width)
     maps[:, 4] = 2  # constant
     pairs = [(0, 1), (0, 2), (3, 1), (0, 4)]  # one source serves several
-    sums = PairSums(*torch.tensor(pairs).T, (height, width), 7)
+    sums = PairStatistics(*torch.tensor(pairs).T, (height, width), 7)
     for batch in maps.split(5):
         sums.add(batch)
     errors, filters, constants = sums.fit(d)
@@ -65,7 +65,7 @@ def test_a_filter_is_what_conv2d_takes():
     maps = torch.randn(3, 2, 8, 8)
     kernel = torch.randn(1, 1, 3, 3)
     maps[:, 1:] = F.conv2d(maps[:, :1], kernel, padding=1) + 0.7
-    sums = PairSums(torch.tensor([0]), torch.tensor([1]), (8, 8), 7)
+    sums = PairStatistics(torch.tensor([0]), torch.tensor([1]), (8, 8), 7)
     sums.add(maps)
     error, filters, constant = sums.fit(3)
     assert error.item() == pytest.approx(0, abs=1e-10)
@@ -77,7 +77,7 @@ def test_float32_sums_agree_with_float64_and_half_precision_is_accepted():
     maps = F.avg_pool2d(torch.randn(8, 6, 20, 20) + 1, 5, stride=1)
     results = []
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
-        sums = MapSums(6, (16, 16))
+        sums = MapStatistics(6, (16, 16))
         sums.add(maps.to(dtype))
         results.append(sums.explained())
     torch.testing.assert_close(results[1], results[0], rtol=0, atol=1e-4)
@@ -87,7 +87,7 @@ def test_float32_sums_agree_with_float64_and_half_precision_is_accepted():
 def test_constant_maps_explain_nothing_and_nothing_explains_them():
     maps = torch.randn(4, 3, 5, 5)
     maps[:, 1] = 0.1
-    sums = MapSums(3, (5, 5))
+    sums = MapStatistics(3, (5, 5))
     sums.add(maps)
     for table in (sums.explained(), sums.cosine(), sums.covariance()):
         assert table.isfinite().all()

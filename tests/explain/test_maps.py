@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from ghostnets.explain.maps import map_layers, watch_maps
+from ghostnets.explain.maps import find_map_layers, observe_maps
 from ghostnets.layers import GhostModule
 from ghostnets.models import create_model
 
@@ -14,14 +14,14 @@ def test_maps_are_taken_behind_normalisation_and_activation():
     model = nn.Sequential(*first, *second, nn.Conv2d(6, 1, 1), nn.Conv2d(1, 5, 4), nn.Flatten()).eval()
     x = torch.randn(2, 3, 8, 8)
     with torch.inference_mode():
-        layers = map_layers(model, x[:1])
+        layers = find_map_layers(model, x[:1])
     # One map, and maps of one pixel, are no layers; what stands inside a Ghost module neither.
     assert [(layer.name, layer.kind, layer.last, layer.channels, layer.size) for layer in layers] == [
         ("0", "widening convolution", "2", 4, (8, 8)),
         ("3", "widening Ghost module", "4", 6, (8, 8)),
     ]
     seen = {}
-    with torch.no_grad(), watch_maps(model, layers, lambda layer, maps: seen.update({layer.name: maps.clone()})):
+    with torch.no_grad(), observe_maps(model, layers, lambda layer, maps: seen.update({layer.name: maps.clone()})):
         model(x)
         torch.testing.assert_close(seen["0"], model[:3](x))
         torch.testing.assert_close(seen["3"], model[:5](x))
@@ -30,7 +30,7 @@ def test_maps_are_taken_behind_normalisation_and_activation():
 
 def test_an_addition_ends_a_layer_even_in_place():
     """torchvision's block: ``out = bn2(...); out += identity; relu(out)``."""
-    layers = {layer.name: layer.last for layer in map_layers(resnet18().eval(), torch.randn(1, 3, 64, 64))}
+    layers = {layer.name: layer.last for layer in find_map_layers(resnet18().eval(), torch.randn(1, 3, 64, 64))}
     assert layers["conv1"] == "relu"
     assert layers["layer1.0.conv2"] == "layer1.0.bn2"
     # `relu` runs twice in a block, the second time on the sum; hooked, it would give both.
@@ -40,7 +40,7 @@ def test_an_addition_ends_a_layer_even_in_place():
 @pytest.mark.parametrize("name", ["ghostnet_050", "ghostnetv2_050", "ghostnetv3_050"])
 def test_layers_of_ghost_networks(name: str):
     model = create_model(name).eval()
-    layers = map_layers(model, torch.zeros(1, 3, 64, 64))
+    layers = find_map_layers(model, torch.zeros(1, 3, 64, 64))
     names = [layer.name for layer in layers]
     assert "blocks.0.0.ghost1" in names
     assert not any("primary_conv" in name or "short_conv" in name or ".se." in name for name in names)
@@ -49,4 +49,4 @@ def test_layers_of_ghost_networks(name: str):
 
 def test_a_module_that_runs_twice_is_left_out():
     convolution = nn.Conv2d(3, 3, 3, padding=1)
-    assert map_layers(nn.Sequential(convolution, nn.ReLU(), convolution), torch.randn(1, 3, 4, 4)) == []
+    assert find_map_layers(nn.Sequential(convolution, nn.ReLU(), convolution), torch.randn(1, 3, 4, 4)) == []

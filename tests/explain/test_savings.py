@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ghostnets.explain import ghost_savings, measure_speed
+from ghostnets.explain import compare_latency, compute_savings
 from ghostnets.models import create_model
 
 
@@ -9,7 +9,7 @@ from ghostnets.models import create_model
 def test_stages_add_up_and_theory_matches(ratio: int):
     with torch.device("meta"):
         model, plain = create_model("ghostnet_100", ratio=ratio), create_model("ghostnet_100", ratio=1)
-        savings = ghost_savings(model, plain, (3, 224, 224))
+        savings = compute_savings(model, plain, (3, 224, 224))
     assert sum(stage.macs for stage in savings.stages) == savings.macs
     assert sum(stage.plain_macs for stage in savings.stages) == savings.plain_macs
     # What is outside the Ghost modules is the same in both.
@@ -27,7 +27,7 @@ def test_branches_are_merged():
     """Then GhostNetV3 costs what V2 of the same shape costs."""
     with torch.device("meta"):
         v2, v3 = (
-            ghost_savings(create_model(name), create_model(name, ratio=1), (3, 96, 96))
+            compute_savings(create_model(name), create_model(name, ratio=1), (3, 96, 96))
             for name in ("ghostnetv2_050", "ghostnetv3_050")
         )
     assert (v3.macs, v3.plain_macs, v3.theoretical_ratio) == (v2.macs, v2.plain_macs, v2.theoretical_ratio)
@@ -36,14 +36,14 @@ def test_branches_are_merged():
 
 def test_speed_is_a_ratio_of_two_networks_in_turns():
     model = create_model("ghostnet_050", width=0.1).eval()
-    speed = measure_speed(model, model, torch.zeros(1, 3, 32, 32))
+    speed = compare_latency(model, model, torch.zeros(1, 3, 32, 32))
     assert 0 < speed.quartiles[0] <= speed.ratio <= speed.quartiles[1]
     assert speed.milliseconds > 0
     assert (speed.repeats, speed.threads) == (15, 1)
 
 
 def test_without_a_twin():
-    savings = ghost_savings(create_model("ghostnet_100_printed"), None, (3, 32, 32))
+    savings = compute_savings(create_model("ghostnet_100_d_li14"), None, (3, 32, 32))
     assert savings.plain_macs is None
     assert savings.theoretical_ratio is None
     assert {stage.name for stage in savings.stages} >= {"features.0", "features.16", "squeeze.0", "classifier.4"}

@@ -15,7 +15,7 @@ PREPROCESSING = Preprocessing(20, 24)
 
 
 def checkpoint(**training) -> Checkpoint:
-    return Checkpoint("resnet20", {}, {}, (), PREPROCESSING.to_dict(), training)
+    return Checkpoint("resnet20", {}, {}, (), PREPROCESSING, training)
 
 
 def test_a_folder_that_is_named(tmp_path: Path):

@@ -38,7 +38,7 @@ def make_checkpoint(folder: Path, name: str, **arguments: Any) -> Path:
     arguments = {"num_classes": 3, **arguments}
     model = randomized(create_model(name, **arguments))
     path = folder / f"{name}.safetensors"
-    save_checkpoint(path, Checkpoint(name, arguments, model.state_dict(), NAMES, PREPROCESSING.to_dict()))
+    save_checkpoint(path, Checkpoint(name, arguments, model.state_dict(), NAMES, PREPROCESSING))
     return path
 
 
@@ -68,7 +68,7 @@ def check(path: Path, source: Path, *, size: tuple[int, int] = (40, 40), toleran
     description, checkpoint = artefact.description, read_checkpoint(source)
     assert (description.architecture, description.arguments) == (checkpoint.architecture, checkpoint.arguments)
     assert description.class_names == NAMES
-    assert Preprocessing.from_dict(description.preprocessing) == PREPROCESSING
+    assert description.preprocessing == PREPROCESSING
     assert description.source_sha256 == checkpoint.sha256
     assert {"ghostnets", "torch"} <= description.versions.keys()
     pixels = np.random.default_rng(1).integers(0, 256, (3, *size, 3), dtype=np.uint8)
@@ -243,9 +243,7 @@ class TestNoFile:
     def test_a_network_without_classes(self, source: Path, tmp_path_factory: pytest.TempPathFactory):
         path = tmp_path_factory.mktemp("none") / "none.safetensors"
         model = create_model("resnet20", num_classes=0)
-        save_checkpoint(
-            path, Checkpoint("resnet20", {"num_classes": 0}, model.state_dict(), (), PREPROCESSING.to_dict())
-        )
+        save_checkpoint(path, Checkpoint("resnet20", {"num_classes": 0}, model.state_dict(), (), PREPROCESSING))
         with pytest.raises(ExportError, match="has no classes"):
             export_model(path)
 

@@ -17,7 +17,7 @@ FAMILIES = {
     "ghostnet_100": {"width": 0.2},
     "ghostnetv2_100": {"width": 0.2, "ratio": 3},
     "ghostnetv3_100": {"width": 0.2},
-    "ghostnet_100_printed": {},
+    "ghostnet_100_d_li14": {},
     "g_ghost_regnetx_002": {},
     "ghost_resnet18": {},
     "ghost_vgg16": {},
@@ -27,8 +27,8 @@ FAMILIES = {
 def order_of(name: str, arguments: dict, **choices) -> Order:
     arguments = {"num_classes": 5, **arguments}
     model = enliven(create_model(name, **arguments))
-    checkpoint = Checkpoint(name, arguments, model.state_dict(), NAMES, PREPROCESSING.to_dict())
-    description = Description(name, arguments, NAMES, PREPROCESSING.to_dict(), **choices)
+    checkpoint = Checkpoint(name, arguments, model.state_dict(), NAMES, PREPROCESSING)
+    description = Description(name, arguments, NAMES, PREPROCESSING, **choices)
     return Order(checkpoint, description, np.zeros((0, 48, 48, 3), np.uint8))
 
 

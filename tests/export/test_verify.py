@@ -49,10 +49,10 @@ def test_another_network_and_another_normalisation_are_noticed(tmp_path: Path):
         torch.manual_seed(seed)
         weights = randomized(create_model("ghostnet_100", **arguments)).state_dict()
         path = tmp_path / f"{seed}-{used.mean[2]}.safetensors"
-        save_checkpoint(path, Checkpoint("ghostnet_100", arguments, weights, tuple("abc"), used.to_dict()))
+        save_checkpoint(path, Checkpoint("ghostnet_100", arguments, weights, tuple("abc"), used))
         return path
 
-    description = Description("ghostnet_100", arguments, tuple("abc"), preprocessing.to_dict())
+    description = Description("ghostnet_100", arguments, tuple("abc"), preprocessing)
     session = engine.compile(write(0, preprocessing))
     session.save(tmp_path / "net.engine", metadata={METADATA_KEY: description.to_json()})
     images = [np.random.default_rng(0).integers(0, 256, (18, 32, 32, 3), dtype=np.uint8)]

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from ghostnets.measure import Runner, Timing, alternate, ratio
+from ghostnets.measure import Runner, Timing, speedup, time_interleaved
 from ghostnets.measure.timing import WARM_UP_RUNS
 
 
@@ -15,7 +15,7 @@ def test_blocks_alternate_and_turn():
         for name in "abc"
     }
     blocks: list[None] = []
-    timings = alternate(runners, runs=10, rounds=4, on_block=lambda: blocks.append(None))
+    timings = time_interleaved(runners, runs=10, rounds=4, on_block=lambda: blocks.append(None))
     order = [letter for letter in calls if letter.isupper()]
     assert "".join(order) == "ABCBCACABABC"
     assert len(blocks) == 12
@@ -37,12 +37,12 @@ def test_what_is_timed_is_the_run_alone(monkeypatch: pytest.MonkeyPatch):
 
     durations = itertools.cycle([1.0, 2.0, 3.0, 4.0, 5.0])
     runners = {"steady": Runner(lambda: spend(2), lambda: spend(100)), "mixed": Runner(lambda: spend(next(durations)))}
-    timings = alternate(runners, runs=10, rounds=2)
+    timings = time_interleaved(runners, runs=10, rounds=2)
     assert timings["steady"] == Timing((2.0, 2.0), 2.0, 2.0, 2.0, 10)
     assert (timings["mixed"].low, timings["mixed"].median, timings["mixed"].high) == (2.0, 3.0, 4.0)
 
 
 def test_ratio_is_of_neighbouring_blocks():
     slow, fast = Timing((4.0, 8.0, 6.0), 6.0, 4.0, 8.0, 3), Timing((2.0, 2.0, 3.0), 2.0, 2.0, 3.0, 3)
-    assert ratio(slow, fast) == (2.0, 2.0, 3.0)
-    assert ratio(slow, slow) == (1.0, 1.0, 1.0)
+    assert speedup(slow, fast) == (2.0, 2.0, 3.0)
+    assert speedup(slow, slow) == (1.0, 1.0, 1.0)

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from ghostnets.artefacts import Artefact, Description
+from ghostnets.preprocessing import Preprocessing
 
 
 class Brightness(Artefact):
@@ -19,7 +20,7 @@ class Brightness(Artefact):
 
 
 def brightness(path=Path("brightness.test"), **_: object) -> Brightness:
-    preprocessing = {"image_size": 8, "resize_to": 8, "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear"}
+    preprocessing = Preprocessing(8, 8, (0.5,) * 3, (0.25,) * 3)
     description = Description("none", {}, ("dark", "middling", "light"), preprocessing, has_features=True)
     return Brightness(Path(path), description, "numpy")
 

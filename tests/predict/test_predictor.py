@@ -8,9 +8,8 @@ from PIL import Image
 
 import ghostnets
 from ghostnets.checkpoints import read_checkpoint
-from ghostnets.data import evaluation_batches, find_images
+from ghostnets.data import evaluation_batches, open_folder
 from ghostnets.errors import ImageError
-from ghostnets.preprocessing import Preprocessing
 
 
 @pytest.fixture
@@ -33,9 +32,9 @@ def test_recognises_what_it_was_trained_on(predictor, tmp_path: Path):
 def test_predicting_and_evaluating_prepare_images_alike(predictor, tiny_run: Path, tmp_path: Path):
     make_images(tmp_path, classes={"dark": 4, "light": 4}, size=(37, 23))
     checkpoint = read_checkpoint(tiny_run / "best.safetensors")
-    preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
-    images, _ = find_images(tmp_path).load_part("train", preprocessing)
-    paths = find_images(tmp_path).parts["train"].paths
+    preprocessing = checkpoint.preprocessing
+    images, _ = open_folder(tmp_path).load_split("train", preprocessing)
+    paths = open_folder(tmp_path).parts["train"].paths
     evaluated = torch.cat([batch.pixels for batch in evaluation_batches(images, preprocessing, batch_size=3)])
     assert torch.equal(evaluated, torch.stack([predictor.read(path) for path in paths]))
 

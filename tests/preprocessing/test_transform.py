@@ -70,10 +70,10 @@ def test_sizes_are_those_of_torchvision():
 )
 def test_large_jpegs_are_decoded_at_reduced_scale_but_never_too_small(tmp_path: Path, size, expected):
     Image.new("RGB", size, (200, 30, 90)).save(tmp_path / "a.jpg")
-    image = decode(tmp_path / "a.jpg", enough=512)
+    image = decode(tmp_path / "a.jpg", min_side=512)
     assert image.size == expected
     Image.new("RGB", (1500, 1024)).save(tmp_path / "a.png")
-    assert decode(tmp_path / "a.png", enough=512).size == (1500, 1024)
+    assert decode(tmp_path / "a.png", min_side=512).size == (1500, 1024)
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"exif": 6}, {"mode": "L"}, {"mode": "CMYK"}])

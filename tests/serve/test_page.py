@@ -18,10 +18,10 @@ from ghostnets.artefacts import open_artefact
 from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.checkpoints.fetch import download
 from ghostnets.errors import CheckpointError
-from ghostnets.explain import ghost_modules, ghosts_off
+from ghostnets.explain import disable_ghosts, find_ghost_modules
 from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
-from ghostnets.serve import Settings, create_app
+from ghostnets.serve import ServiceSettings, create_app
 
 uvicorn = pytest.importorskip("uvicorn", reason="the service needs the extra 'serve'")
 pytestmark = pytest.mark.browser
@@ -34,7 +34,7 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touc
 @contextmanager
 def running(path: Path, **settings: Any) -> Iterator[str]:
     """The service in a thread of this process; gives its address."""
-    app = create_app(path, Settings(threads=1, **settings))
+    app = create_app(path, ServiceSettings(threads=1, **settings))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -108,12 +108,12 @@ def switch(tmp_path_factory: pytest.TempPathFactory, pictures: dict[str, Path]) 
     arguments = {"width": 0.1, "num_classes": 2}
     network = enliven(create_model("ghostnet_050", **arguments))
     preprocessing = Preprocessing.standard(48, 3)
-    layer = list(ghost_modules(network))[2]
+    layer = list(find_ghost_modules(network))[2]
     x = preprocessing.normalize(preprocessing.center(preprocessing.read(pictures["dark"]))[None])
 
     @torch.inference_mode()
     def scores(fill: str | None) -> torch.Tensor:
-        with ghosts_off(network, {layer: None} if fill else {}, fill=fill or "zeros"):
+        with disable_ghosts(network, {layer: None} if fill else {}, fill=fill or "zeros"):
             return network(x)[0]
 
     margins = [float(scores(fill) @ torch.tensor([1.0, -1.0])) for fill in (None, "zeros")]
@@ -126,9 +126,9 @@ def switch(tmp_path_factory: pytest.TempPathFactory, pictures: dict[str, Path]) 
     assert zeros[1] > 0.8
     path = tmp_path_factory.mktemp("switch") / "net.safetensors"
     names, state = ("with ghosts", "without"), network.state_dict()
-    save_checkpoint(path, Checkpoint("ghostnet_050", arguments, state, names, preprocessing.to_dict()))
+    save_checkpoint(path, Checkpoint("ghostnet_050", arguments, state, names, preprocessing))
     with running(path) as address:
-        yield Switch(address, layer, list(ghost_modules(network)), plain, zeros, copies)
+        yield Switch(address, layer, list(find_ghost_modules(network)), plain, zeros, copies)
 
 
 def test_the_right_class_comes_out(
@@ -139,7 +139,7 @@ def test_the_right_class_comes_out(
     page = browser.open(address)
     cards = give(page, pictures["dark"], broken, pictures["light"])
     artefact = open_artefact(checkpoint)
-    preprocessing = Preprocessing.from_dict(artefact.description.preprocessing)
+    preprocessing = artefact.description.preprocessing
     for card, (name, picture) in zip((cards[0], cards[2]), pictures.items(), strict=True):
         probabilities = artefact.probabilities(preprocessing.pixels(picture)[None])[0]
         assert first_answer(card) == (name, percent(probabilities.max()))

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ghostnets.checkpoints import read_checkpoint
-from ghostnets.data import ArrayImages
+from ghostnets.data import ArrayDataset
 from ghostnets.errors import CheckpointError, ConfigurationError
 from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
@@ -92,7 +92,7 @@ def test_the_student_of_features_has_the_logits_of_its_network():
 
 
 def test_a_teacher_that_was_asked_once_gives_the_same_answers(tmp_path: Path):
-    images = ArrayImages(torch.randint(0, 256, (9, 3, 8, 8), dtype=torch.uint8), torch.zeros(9, dtype=torch.long))
+    images = ArrayDataset(torch.randint(0, 256, (9, 3, 8, 8), dtype=torch.uint8), torch.zeros(9, dtype=torch.long))
     teacher, recipe = Teacher(Means(), COLOUR), Recipe()
     asked, remembering = Distillation(teacher, recipe), Distillation(teacher, recipe)
     remembering.remember(images, COLOUR, tmp_path / "teacher.safetensors")

@@ -15,7 +15,7 @@ from test_loop import assert_same
 
 from ghostnets.errors import ConfigurationError, DataError
 from ghostnets.train import InterruptedRunError, Recipe, Reporter, RunFolder, loop, resume_training, train_model
-from ghostnets.train.distributed import World
+from ghostnets.train.distributed import DistributedContext
 
 RECIPE = Recipe(
     model="ghost_resnet20", epochs=2, batch_size=8, lr=0.005, warmup=0.2, drop_rate=0.0, ema_decay=0.5, sync_bn=True
@@ -124,10 +124,10 @@ def test_a_run_of_several_processes_needs_a_name(small_photos: Path, monkeypatch
 
 
 def test_alone_everything_is_as_it_is():
-    world = World()
-    assert world.sum([1.0, 2.0]) == [1.0, 2.0]
-    assert world.first(lambda: "x") == world.from_first("x") == "x"
+    distributed = DistributedContext()
+    assert distributed.sum([1.0, 2.0]) == [1.0, 2.0]
+    assert distributed.on_rank_zero(lambda: "x") == distributed.broadcast("x") == "x"
     with pytest.raises(DataError):
-        world.first(lambda: (_ for _ in ()).throw(DataError("no")))
+        distributed.on_rank_zero(lambda: (_ for _ in ()).throw(DataError("no")))
     module = torch.nn.Linear(1, 1)
-    assert world.parallel(module) is module
+    assert distributed.parallel(module) is module

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ghostnets.data import ArrayImages
+from ghostnets.data import ArrayDataset
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train import evaluate
 
@@ -26,7 +26,7 @@ def test_against_plain_arithmetic():
     pixels = torch.arange(50, dtype=torch.uint8)[:, None, None, None].expand(50, 1, 2, 2).contiguous()
     preprocessing = Preprocessing(2, 2, (0.0,), (1.0,))
     names = tuple("abcdefg")
-    result = evaluate(Fixed(logits), ArrayImages(pixels, labels), preprocessing, names, batch_size=8)
+    result = evaluate(Fixed(logits), ArrayDataset(pixels, labels), preprocessing, names, batch_size=8)
     answers = logits.argmax(1)
     assert result.images == 50
     assert result.top1 == pytest.approx((answers == labels).float().mean().item())
@@ -48,6 +48,6 @@ def test_against_plain_arithmetic():
 
 def test_with_fewer_than_five_classes_all_count_as_top_five():
     pixels = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
-    images = ArrayImages(pixels, torch.tensor([0, 1, 0, 1]))
+    images = ArrayDataset(pixels, torch.tensor([0, 1, 0, 1]))
     result = evaluate(Fixed(torch.tensor([[1.0, 0.0]])), images, Preprocessing(2, 2, (0.0,), (1.0,)), ("a", "b"))
     assert (result.top1, result.top5) == (0.5, 1.0)

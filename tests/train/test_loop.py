@@ -75,7 +75,7 @@ def test_what_a_run_leaves_behind(photos: Path, tmp_path: Path):
         "small_input": True,
         "width": 0.1,
     }
-    assert checkpoint.preprocessing["image_size"] == 16
+    assert checkpoint.preprocessing.image_size == 16
     assert result.best_epoch == 1 + max(range(3), key=lambda i: (result.history[i].val_top1, -i))
     assert list(run.tensorboard.glob("events.*"))
     assert run.read_config().recipe == RECIPE.changed(image_size=16, in_chans=3)
@@ -182,7 +182,7 @@ def test_an_existing_folder_is_left_alone(photos: Path, tmp_path: Path):
 
 
 def test_a_wrong_model_makes_no_folder(photos: Path, tmp_path: Path):
-    for recipe in (RECIPE.changed(model="ghostnet"), RECIPE.changed(model="ghostnet_100_printed")):
+    for recipe in (RECIPE.changed(model="ghostnet"), RECIPE.changed(model="ghostnet_100_d_li14")):
         with pytest.raises(ConfigurationError):
             train_model(photos, folder=tmp_path / "run", recipe=recipe)
     assert not (tmp_path / "run").exists()

@@ -7,7 +7,7 @@ from torch import nn
 from ghostnets.models import create_model
 from ghostnets.train import Recipe
 from ghostnets.train.lamb import Lamb
-from ghostnets.train.optimizers import make_optimizer, set_learning_rate
+from ghostnets.train.optimizers import build_optimizer, set_learning_rate
 
 
 def group_of(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> dict:
@@ -18,20 +18,20 @@ def group_of(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> dict:
 @pytest.mark.parametrize("name", ["sgd", "adamw", "rmsprop", "lamb"])
 def test_every_weight_once_and_no_decay_on_vectors(name: str):
     network = create_model("ghostnet_050", width=0.1, num_classes=3)
-    optimizer = make_optimizer(network, network, Recipe(optimizer=name, weight_decay=0.01))
+    optimizer = build_optimizer(network, network, Recipe(optimizer=name, weight_decay=0.01))
     listed = [p for g in optimizer.param_groups for p in g["params"]]
     assert len(listed) == len({id(p) for p in listed}) == len(list(network.parameters()))
     assert group_of(optimizer, network.conv_stem.weight)["weight_decay"] == 0.01
     assert group_of(optimizer, network.bn1.weight)["weight_decay"] == 0.0
     assert group_of(optimizer, network.classifier.bias)["weight_decay"] == 0.0
-    everything = make_optimizer(network, network, Recipe(optimizer=name, weight_decay=0.01, decay_all=True))
+    everything = build_optimizer(network, network, Recipe(optimizer=name, weight_decay=0.01, decay_all=True))
     assert {g["weight_decay"] for g in everything.param_groups} == {0.01}
 
 
 @pytest.mark.parametrize("model", ["ghostnet_050", "ghost_resnet20", "g_ghost_regnetx_002", "ghost_vgg16"])
 def test_rates_fall_from_the_classifier_to_the_input(model: str):
     network = create_model(model, num_classes=3)
-    optimizer = make_optimizer(network, network, Recipe(layer_decay=0.5))
+    optimizer = build_optimizer(network, network, Recipe(layer_decay=0.5))
     set_learning_rate(optimizer, 2.0)
     head = network.get_submodule(network.classifier_name)
     assert group_of(optimizer, head.weight)["lr"] == 2.0
@@ -48,7 +48,7 @@ def test_rmsprop_is_that_of_ghostnetv2():
     weight = nn.Parameter(torch.tensor([[1.0]]))
     module = nn.Module()
     module.register_parameter("w", weight)
-    optimizer = make_optimizer(module, create_model("resnet20"), Recipe(optimizer="rmsprop", weight_decay=0.0, lr=0.1))
+    optimizer = build_optimizer(module, create_model("resnet20"), Recipe(optimizer="rmsprop", weight_decay=0.0, lr=0.1))
     square = momentum = 0.0
     expected = 1.0
     for gradient in (0.3, -0.2, 0.5):

@@ -8,7 +8,7 @@ import torch
 from conftest import make_images
 from test_loop import assert_same
 
-from ghostnets.data import find_images, write_shards
+from ghostnets.data import open_folder, write_shards
 from ghostnets.errors import RunError
 from ghostnets.train import Recipe, Reporter, loop, resume_training, train_model
 
@@ -92,7 +92,7 @@ def test_weights_to_begin_with_are_needed_once(small_photos: Path, tiny_run: Pat
 
 def test_killed_while_shards_are_streamed(small_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(loop, "SAVE_SECONDS", -1.0)
-    write_shards(find_images(small_photos), tmp_path / "shards", images_per_shard=6)
+    write_shards(open_folder(small_photos), tmp_path / "shards", images_per_shard=6)
     train_model(tmp_path / "shards", folder=tmp_path / "whole", recipe=RECIPE)
     with pytest.raises(Killed):
         train_model(tmp_path / "shards", folder=tmp_path / "parts", recipe=RECIPE, reporter=KillAfter(3))

@@ -10,12 +10,12 @@ from torch.nn import functional as F
 from ghostnets.data import Batch
 from ghostnets.models import create_model
 from ghostnets.train import Recipe, step
-from ghostnets.train.diagnose import explain_loss
-from ghostnets.train.distributed import World
-from ghostnets.train.ema import averaged
-from ghostnets.train.frozen import AsTheyAre
+from ghostnets.train.diagnose import diagnose_loss
+from ghostnets.train.distributed import DistributedContext
+from ghostnets.train.ema import build_ema
+from ghostnets.train.frozen import IdentityPreprocessing
 from ghostnets.train.mixing import mixing
-from ghostnets.train.optimizers import make_optimizer
+from ghostnets.train.optimizers import build_optimizer
 from ghostnets.train.step import TrainingStep
 
 RECIPE = Recipe(model="resnet20", lr=0.1, weight_decay=0.0, label_smoothing=0.0)
@@ -41,12 +41,12 @@ def a_batch(count: int = 8) -> Batch:
 
 
 def make(model: nn.Module, recipe: Recipe, **options: Any) -> TrainingStep:
-    optimizer = make_optimizer(model, model, recipe)
+    optimizer = build_optimizer(model, model, recipe)
     given = {"mixing": None, "distillation": None, "after": None, **options}
-    return TrainingStep(model, optimizer, recipe, AsTheyAre(), World(), **given)
+    return TrainingStep(model, optimizer, recipe, IdentityPreprocessing(), DistributedContext(), **given)
 
 
-def stepped(recipe: Recipe, **options: Any) -> tuple[nn.Module, step.StepSums]:
+def stepped(recipe: Recipe, **options: Any) -> tuple[nn.Module, step.StepTotals]:
     torch.manual_seed(0)
     model = Linear()
     sums = make(model, recipe, **options)(a_batch(), batch_size=8, seed=1, stop=False)
@@ -128,20 +128,20 @@ def test_what_is_not_finite_first_is_named():
     mean = network.stem[1].running_mean.clone()
     with torch.no_grad():
         network.classifier.bias[0] = float("inf")
-    assert "weights are not finite any more, classifier.bias among them" in explain_loss(network, x)
+    assert "weights are not finite any more, classifier.bias among them" in diagnose_loss(network, x)
     with torch.no_grad():
         network.classifier.bias.zero_()
         for parameter in network.blocks[2][0].convs.parameters():
             parameter.fill_(1e30)
-    assert "all weights are finite, but the output of blocks.2.0.convs" in explain_loss(network, x)
+    assert "all weights are finite, but the output of blocks.2.0.convs" in diagnose_loss(network, x)
     assert torch.equal(network.stem[1].running_mean, mean)
-    assert "so the loss itself overflowed" in explain_loss(create_model("resnet20", num_classes=3), x)
+    assert "so the loss itself overflowed" in diagnose_loss(create_model("resnet20", num_classes=3), x)
 
 
 def test_averages_follow_the_formula():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    average = averaged(model, 0.9)
+    average = build_ema(model, 0.9)
     expected = model[0].weight.detach().clone()
     for count in range(30):
         with torch.no_grad():

@@ -8,12 +8,12 @@ from ghostnets.compress import reparameterize
 from ghostnets.errors import ConfigurationError, require
 from ghostnets.models import create_model, model_entry
 
-__all__ = ["Contestant", "contestant"]
+__all__ = ["BenchmarkModel", "create_benchmark_model"]
 
 PEERS = ("timm", "torchvision")
 
 
-class Contestant(NamedTuple):
+class BenchmarkModel(NamedTuple):
     """A network in a benchmark.
 
     Attributes:
@@ -29,7 +29,7 @@ class Contestant(NamedTuple):
     accuracy_source: str
 
 
-def contestant(name: str, *, image_size: int | None = None) -> Contestant:
+def create_benchmark_model(name: str, *, image_size: int | None = None) -> BenchmarkModel:
     """Builds a network.
 
     Args:
@@ -46,27 +46,27 @@ def contestant(name: str, *, image_size: int | None = None) -> Contestant:
         _, variant, source = model_entry(name)
         size = image_size or variant.benchmark.image_size
         top1 = variant.top1 if variant.benchmark.name == "ImageNet" else None
-        return Contestant(reparameterize(create_model(name)).eval(), size, top1, source)
+        return BenchmarkModel(reparameterize(create_model(name)).eval(), size, top1, source)
     if library not in PEERS:
         raise ConfigurationError(f"{name} is of library {library!r}; it must be one of {', '.join(PEERS)}.")
     return (_from_timm if library == "timm" else _from_torchvision)(peer, image_size)
 
 
-def _from_timm(name: str, image_size: int | None) -> Contestant:
+def _from_timm(name: str, image_size: int | None) -> BenchmarkModel:
     timm = require("timm", extra="bench")
     utilities = require("timm.utils", extra="bench")
     if name not in timm.list_models():
         raise ConfigurationError(f"timm {timm.__version__} has no network {name!r}.")
     model = timm.create_model(name).eval()
     size = image_size or model.default_cfg["input_size"][-1]
-    return Contestant(utilities.reparameterize_model(model).eval(), size, None, "")
+    return BenchmarkModel(utilities.reparameterize_model(model).eval(), size, None, "")
 
 
-def _from_torchvision(name: str, image_size: int | None) -> Contestant:
+def _from_torchvision(name: str, image_size: int | None) -> BenchmarkModel:
     models = require("torchvision.models", extra="bench")
     if name not in models.list_models():
         raise ConfigurationError(f"torchvision has no network {name!r}.")
     weights = next(iter(models.get_model_weights(name)))  # the first are those of the original recipe
     size = image_size or weights.transforms.keywords["crop_size"]
     top1 = weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]
-    return Contestant(models.get_model(name).eval(), size, top1, f"torchvision, {weights}")
+    return BenchmarkModel(models.get_model(name).eval(), size, top1, f"torchvision, {weights}")

@@ -1,4 +1,4 @@
-"""Around every route: the token, the size of bodies, headers, counting, the log."""
+"""Middleware around every route: token, body size, response headers, metrics, access log."""
 
 import hmac
 import json
@@ -8,19 +8,18 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ghostnets.serve.request_error import RequestError
+from ghostnets.serve.request_error import RequestError, body_too_large
 from ghostnets.serve.service import Service
 
-__all__ = ["Guard"]
+__all__ = ["ServiceMiddleware"]
 
 logger = logging.getLogger("ghostnets.serve.request")
 
-OPEN = ("/healthz", "/readyz")  # probes carry no token
-GUARDED = ("/v1/", "/metrics")
-QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
-CLIENT_GONE = 499  # in log and metrics alone: there was nobody to answer
-HEADERS = [
-    # The page may use what this service serves, and nothing else.
+AUTHENTICATED = ("/v1/", "/metrics")  # path prefixes that require the token
+UNLOGGED = frozenset({"/healthz", "/readyz", "/metrics"})  # unless they fail
+CLIENT_GONE = 499  # in log and metrics only: the client disconnected before the response
+SECURITY_HEADERS = [
+    # The page may load what this service serves, and nothing else.
     (
         b"content-security-policy",
         b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:;"
@@ -31,12 +30,12 @@ HEADERS = [
 ]
 
 
-class Guard:
-    """ASGI middleware around everything that answers.
+class ServiceMiddleware:
+    """ASGI middleware of the service.
 
     Args:
-        app: What it guards.
-        service: Its settings and counters.
+        app: Wrapped application.
+        service: Source of settings and metrics.
     """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
@@ -51,18 +50,18 @@ class Guard:
             exchange.check_token()
             await self.app(scope, exchange.receive, exchange.send)
         except RequestError as error:
-            await exchange.refuse(error)
+            await exchange.send_error(error)
         except Exception:
             if not exchange.client_gone:
-                logger.exception("a defect of the service")
+                logger.exception("internal error")
                 if not exchange.status:
-                    await exchange.refuse(RequestError(500, "the service has a defect, which its log describes."))
+                    await exchange.send_error(RequestError(500, "internal error of the service; see its log."))
         finally:
             exchange.finish()
 
 
 class _Exchange:
-    """One request and its answer."""
+    """A request and its response."""
 
     def __init__(self, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
         self.service, self.scope = service, scope
@@ -74,10 +73,10 @@ class _Exchange:
 
     def check_token(self) -> None:
         token, path = self.service.token, self.scope["path"]
-        if token is None or not path.startswith(GUARDED):
+        if token is None or not path.startswith(AUTHENTICATED):
             return
-        given = dict(self.scope["headers"]).get(b"authorization", b"")
-        scheme, _, value = given.partition(b" ")
+        header = dict(self.scope["headers"]).get(b"authorization", b"")
+        scheme, _, value = header.partition(b" ")
         if scheme.lower() != b"bearer" or not hmac.compare_digest(value.strip(), token):
             raise RequestError(401, "the token is missing or wrong; send the header 'Authorization: Bearer TOKEN'.")
 
@@ -91,25 +90,26 @@ class _Exchange:
             self.service.buffered_bytes += body
             settings = self.service.settings
             if self.body_bytes > settings.max_request_bytes:
-                raise RequestError(413, _too_large(settings.max_request_bytes))
+                raise body_too_large(settings.max_request_bytes)
             if self.service.buffered_bytes > settings.max_buffered_bytes:
-                raise RequestError(429, "too many bytes of other requests are in memory; come again in a second.")
+                raise RequestError(429, "the service buffers too many bytes of other requests; retry in a second.")
         return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), *HEADERS]
+            message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
         await self._send(message)
 
-    async def refuse(self, refusal: RequestError) -> None:
-        body = json.dumps({"error": str(refusal)}).encode()
-        headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}
+    async def send_error(self, error: RequestError) -> None:
+        body = json.dumps({"error": str(error)}).encode()
+        headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
         encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await self.send({"type": "http.response.start", "status": refusal.status, "headers": encoded})
+        await self.send({"type": "http.response.start", "status": error.status, "headers": encoded})
         await self.send({"type": "http.response.body", "body": body})
 
     def finish(self) -> None:
+        """Release the buffered bytes, update the metrics and write the access log."""
         self.service.buffered_bytes -= self.body_bytes
         status = CLIENT_GONE if self.client_gone else self.status
         seconds = time.perf_counter() - self.start
@@ -117,7 +117,7 @@ class _Exchange:
         metrics = self.service.metrics
         metrics.requests.labels(route, status).inc()
         metrics.request_seconds.labels(route).observe(seconds)
-        if route in QUIET and status == 200:
+        if route in UNLOGGED and status == 200:
             return
         line: dict[str, Any] = {
             "method": self.scope["method"],
@@ -130,7 +130,3 @@ class _Exchange:
         if "images" in self.scope.get("state", {}):
             line["images"] = self.scope["state"]["images"]
         logger.info("request", extra=line)
-
-
-def _too_large(limit: int) -> str:
-    return f"the request is larger than {limit} bytes, the limit; send fewer or smaller images."

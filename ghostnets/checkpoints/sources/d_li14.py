@@ -1,4 +1,4 @@
-"""The printed port of the founding document: its key table."""
+"""Key table of d-li14's port of GhostNet 1.0x (https://github.com/d-li14/ghostnet.pytorch), earlier revision."""
 
 from collections.abc import Mapping
 
@@ -7,15 +7,15 @@ from torch import Tensor
 from ghostnets.checkpoints.sources.canonical import BLOCKS, WIDE_BLOCK
 from ghostnets.checkpoints.sources.folding import HEAD_NORM, fold_port
 from ghostnets.errors import CheckpointError
-from ghostnets.models.printed_port import ROWS
+from ghostnets.models.d_li14 import BLOCKS as PORT_BLOCKS
 
-__all__ = ["PRINTED_PORT_KEYS", "fold_printed_port"]
+__all__ = ["D_LI14_KEYS", "fold_d_li14"]
 
 
-def _printed_port_keys() -> dict[str, str]:
-    """Prefixes of the printed port -> prefixes of the canonical network."""
+def _d_li14_keys() -> dict[str, str]:
+    """Maps key prefixes of the port to those of the canonical network."""
     keys = {"features.0.0": "conv_stem", "features.0.1": "bn1"}
-    for number, block in zip(ROWS, BLOCKS, strict=True):
+    for number, block in zip(PORT_BLOCKS, BLOCKS, strict=True):
         port = f"features.{number}"
         for index, ghost in [(0, "ghost1"), (3, "ghost2")]:
             for half in ("primary_conv", "cheap_operation"):
@@ -40,15 +40,18 @@ def _printed_port_keys() -> dict[str, str]:
     }
 
 
-PRINTED_PORT_KEYS = _printed_port_keys()
+D_LI14_KEYS = _d_li14_keys()
 
 
-def fold_printed_port(state_dict: Mapping[str, Tensor], *, squeezed_channels: Mapping[str, int]) -> dict[str, Tensor]:
-    """State dict of the printed port -> state dict of the canonical GhostNet 1.0x with the same outputs.
+def fold_d_li14(state_dict: Mapping[str, Tensor], *, squeezed_channels: Mapping[str, int]) -> dict[str, Tensor]:
+    """Converts a state dict of d-li14's port to the canonical GhostNet 1.0x with the same outputs.
 
     Args:
-        state_dict: Tensors under the names of the printed port.
-        squeezed_channels: As for ``fold_port``.
+        state_dict: Tensors under the port's names.
+        squeezed_channels: Squeeze-and-excitation widths of the target network, as in ``fold_port``.
+
+    Returns:
+        State dict of the canonical network.
 
     Raises:
         CheckpointError: A name is not in the key table, or a tensor is missing.
@@ -56,9 +59,9 @@ def fold_printed_port(state_dict: Mapping[str, Tensor], *, squeezed_channels: Ma
     renamed: dict[str, Tensor] = {}
     for key, tensor in state_dict.items():
         prefix, _, leaf = key.rpartition(".")
-        if prefix not in PRINTED_PORT_KEYS:
+        if prefix not in D_LI14_KEYS:
             raise CheckpointError(
-                f"the printed port has no tensor {key!r}; this state dict comes from another network."
+                f"GhostNet of d-li14/ghostnet.pytorch has no tensor {key!r}; this state dict is of another network."
             )
-        renamed[f"{PRINTED_PORT_KEYS[prefix]}.{leaf}"] = tensor
+        renamed[f"{D_LI14_KEYS[prefix]}.{leaf}"] = tensor
     return fold_port(renamed, squeezed_channels=squeezed_channels)

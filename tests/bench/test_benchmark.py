@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from ghostnets.bench import BACKENDS, Comparison, Settings, compare
+from ghostnets.bench import BACKENDS, BenchmarkResult, BenchmarkSettings, run_benchmark
 from ghostnets.bench.backends import prepare
-from ghostnets.bench.networks import contestant
+from ghostnets.bench.models import create_benchmark_model
 from ghostnets.cli.main import main
 from ghostnets.engine.session import is_built
 from ghostnets.errors import ConfigurationError, GhostNetsError, MissingExtraError, UnknownNameError
@@ -25,18 +25,18 @@ QUICK = {"image_size": 32, "runs": 4, "rounds": 2}
 
 
 @pytest.fixture(scope="module")
-def comparison() -> Comparison:
-    settings = Settings(
+def comparison() -> BenchmarkResult:
+    settings = BenchmarkSettings(
         networks=("ghostnet_050", "torchvision:squeezenet1_1"),
         backends=("eager", "onnxruntime", "openvino", "engine"),
         batches=(2,),
         precisions=("f32", "bf16"),
         **QUICK,
     )
-    return compare(settings, baseline="openvino")
+    return run_benchmark(settings, baseline="openvino")
 
 
-def test_every_combination_is_there_or_named(comparison: Comparison):
+def test_every_combination_is_there_or_named(comparison: BenchmarkResult):
     rows = {(row.network, row.backend, row.precision, row.batch) for row in comparison.rows}
     expected = {
         (network, backend, precision, batch)
@@ -53,12 +53,12 @@ def test_every_combination_is_there_or_named(comparison: Comparison):
     assert set(comparison.versions) == {"python", "torch", "onnxruntime", "openvino", "ghostnets"}
 
 
-def test_every_backend_gives_the_networks_answer(comparison: Comparison):
+def test_every_backend_gives_the_networks_answer(comparison: BenchmarkResult):
     for row in comparison.rows:
         assert 0 <= row.difference < (1e-4 if row.precision == "f32" else 0.2), row
 
 
-def test_figures_of_a_row(comparison: Comparison):
+def test_figures_of_a_row(comparison: BenchmarkResult):
     assert comparison.baseline == ("ghostnet_050", "openvino", "f32")
     for row in comparison.rows:
         assert row.seconds.runs == 4
@@ -73,7 +73,7 @@ def test_figures_of_a_row(comparison: Comparison):
 
 
 def test_int8_where_a_backend_has_it():
-    model = contestant("ghost_resnet20").model
+    model = create_benchmark_model("ghost_resnet20").model
     x = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         expected = model(x).numpy()
@@ -87,9 +87,11 @@ def test_signals_still_arrive():
     """In a process of its own: where one is not handled, the process is gone."""
     code = """
 import faulthandler, os, signal
-from ghostnets.bench import Settings, compare
+from ghostnets.bench import BenchmarkSettings, run_benchmark
 faulthandler.enable()  # which, as pytest does, has signals handled on a stack of their own
-compare(Settings(("ghost_resnet20",), ("openvino",), precisions=("f32", "bf16"), image_size=32, runs=4, rounds=2))
+precisions = ("f32", "bf16")
+quick = {"image_size": 32, "runs": 4, "rounds": 2}
+run_benchmark(BenchmarkSettings(("ghost_resnet20",), ("openvino",), precisions=precisions, **quick))
 signal.signal(signal.SIGINT, lambda *_: print("handled"))
 os.kill(os.getpid(), signal.SIGINT)
 """
@@ -109,9 +111,9 @@ def test_compile_gives_the_networks_answer():
 
 
 def test_branches_are_merged_before_anything_is_timed():
-    merged = contestant("ghostnetv3_050").model
+    merged = create_benchmark_model("ghostnetv3_050").model
     assert round(count(merged, (3, 224, 224)).params / 1e6, 4) == 2.8532
-    assert count(contestant("timm:repghostnet_050").model, (3, 224, 224)).params < 2.4e6
+    assert count(create_benchmark_model("timm:repghostnet_050").model, (3, 224, 224)).params < 2.4e6
     assert not merged.training
 
 
@@ -139,7 +141,7 @@ def test_branches_are_merged_before_anything_is_timed():
 def test_what_cannot_be_compared(changes: dict, baseline: str | None, message: str):
     settings = {"networks": ("ghostnet_050",), "backends": ("eager",), **QUICK} | changes
     with pytest.raises(GhostNetsError, match=message):
-        compare(Settings(**settings), baseline=baseline)
+        run_benchmark(BenchmarkSettings(**settings), baseline=baseline)
 
 
 def test_a_missing_backend_is_told_with_its_command(monkeypatch: pytest.MonkeyPatch):

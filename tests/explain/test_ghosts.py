@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from ghostnets.errors import ConfigurationError, UnknownNameError
-from ghostnets.explain import ghost_count, ghost_modules, ghosts_off
+from ghostnets.explain import count_ghosts, disable_ghosts, find_ghost_modules
 from ghostnets.layers import GhostModule
 from ghostnets.models import create_model
 
@@ -16,14 +16,14 @@ def test_what_is_off_is_replaced_and_nothing_else(channels: int, ratio: int, fil
     x = torch.randn(2, 3, 5, 5)
     with torch.inference_mode():
         plain = model(x)
-        intrinsic = channels - ghost_count(module)
+        intrinsic = channels - count_ghosts(module)
         assert intrinsic == -(-channels // ratio)
-        off = [0, ghost_count(module) - 1]
-        with ghosts_off(model, {"0": off}, fill=fill):
+        off = [0, count_ghosts(module) - 1]
+        with disable_ghosts(model, {"0": off}, fill=fill):
             changed = model(x)
-        with ghosts_off(model, {"0": None}, fill=fill):
+        with disable_ghosts(model, {"0": None}, fill=fill):
             without = model(x)
-    for ghost in range(ghost_count(module)):
+    for ghost in range(count_ghosts(module)):
         source = plain[:, ghost // (ratio - 1)] if fill == "copies" else torch.zeros(2, 5, 5)
         kept = plain[:, intrinsic + ghost]
         assert not torch.equal(source, kept)
@@ -37,12 +37,12 @@ def test_what_is_off_is_replaced_and_nothing_else(channels: int, ratio: int, fil
 
 def test_what_is_not_there_cannot_be_switched_off():
     model = create_model("ghostnet_050", width=0.2).eval()
-    name = next(iter(ghost_modules(model)))
-    number = ghost_count(ghost_modules(model)[name])
+    name = next(iter(find_ghost_modules(model)))
+    number = count_ghosts(find_ghost_modules(model)[name])
     with pytest.raises(ConfigurationError, match=f"has no ghost {number}; its ghosts are 0 to {number - 1}"):
-        ghosts_off(model, {name: [number]}, fill="zeros").__enter__()
+        disable_ghosts(model, {name: [number]}, fill="zeros").__enter__()
     with pytest.raises(UnknownNameError, match=f"did you mean {name}"):
-        ghosts_off(model, {name + "x": None}, fill="zeros").__enter__()
+        disable_ghosts(model, {name + "x": None}, fill="zeros").__enter__()
     with pytest.raises(ConfigurationError, match="copies or zeros"):
-        ghosts_off(model, {name: None}, fill="ones").__enter__()
+        disable_ghosts(model, {name: None}, fill="ones").__enter__()
     assert not any(part._forward_hooks for part in model.modules())

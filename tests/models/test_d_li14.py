@@ -1,4 +1,4 @@
-"""The printed port against the document that prints it."""
+"""The port of d-li14/ghostnet.pytorch: its layers, and its conversion to the canonical network."""
 
 import pytest
 import torch
@@ -6,12 +6,12 @@ from torch import nn
 
 from ghostnets.checkpoints import load_checkpoint
 from ghostnets.errors import CheckpointError
-from ghostnets.models import PrintedGhostNet, create_model
+from ghostnets.models import DLi14GhostNet, create_model
 
 
-def test_has_the_printed_rows():
-    """Numbers typed from the document: channels, kernel, stride, squeeze-and-excitation, shortcut."""
-    printed = {
+def test_layers_match_published_table():
+    """Channels, kernels, strides, squeeze-and-excitation widths and shortcuts, typed from the published network."""
+    published = {
         # N: (in, expansion, out, k, stride, (C, mid) of SE, has a shortcut path)
         1: (16, 16, 16, 3, 1, None, False), 2: (16, 48, 24, 3, 2, None, True), 3: (24, 72, 24, 3, 1, None, False),
         4: (24, 72, 40, 5, 2, (72, 18), True), 5: (40, 120, 40, 5, 1, (120, 30), False),
@@ -21,9 +21,9 @@ def test_has_the_printed_rows():
         13: (160, 960, 160, 5, 1, None, False), 14: (160, 960, 160, 5, 1, (960, 240), False),
         15: (160, 960, 160, 5, 1, None, False), 16: (160, 960, 160, 5, 1, (960, 240), False),
     }  # fmt: skip
-    model = PrintedGhostNet()
+    model = DLi14GhostNet()
     assert len(model.features) == 17
-    for number, (c_in, hidden, c_out, k, stride, se, has_shortcut) in printed.items():
+    for number, (c_in, hidden, c_out, k, stride, se, has_shortcut) in published.items():
         block = model.features[number]
         first, depthwise, excite, second = block.conv
         assert (first.in_channels, first.out_channels) == (c_in, hidden)
@@ -48,8 +48,8 @@ def test_has_the_printed_rows():
 
 
 @pytest.mark.parametrize("num_classes", [1000, 7])
-def test_folds_exactly_into_the_canonical_network(num_classes: int, randomize, tmp_path):
-    port = randomize(PrintedGhostNet(num_classes=num_classes))
+def test_state_dict_folds_exactly_into_canonical_network(num_classes: int, randomize, tmp_path):
+    port = randomize(DLi14GhostNet(num_classes=num_classes))
     for name, parameter in port.named_parameters():
         if ".fc." in name:  # gates on both sides of 0 and 1, so that clamping matters
             nn.init.normal_(parameter, 0, 0.6)
@@ -69,25 +69,25 @@ def test_folds_exactly_into_the_canonical_network(num_classes: int, randomize, t
     assert (torch.cat(gates) > 1).any()
 
 
-def test_loads_into_itself(tmp_path, randomize):
-    port, twin = randomize(PrintedGhostNet()), PrintedGhostNet().eval()
+def test_state_dict_round_trip(tmp_path, randomize):
+    port, copy = randomize(DLi14GhostNet()), DLi14GhostNet().eval()
     torch.save(port.state_dict(), tmp_path / "port.pth")
-    load_checkpoint(twin, tmp_path / "port.pth")
+    load_checkpoint(copy, tmp_path / "port.pth")
     x = torch.randn(1, 3, 64, 64)
-    assert torch.equal(twin(x), port(x))
+    assert torch.equal(copy(x), port(x))
 
 
-def test_the_later_revision_is_a_network_of_its_own(tmp_path, randomize):
-    revised = randomize(create_model("ghostnet_100_printed_revised"))
+def test_revised_state_dict_fits_only_revised_network(tmp_path, randomize):
+    revised = randomize(create_model("ghostnet_100_d_li14_revised"))
     for number in (2, 4, 6, 10, 12):
         depthwise = revised.features[number].shortcut[0]
         assert depthwise[0].kernel_size == (3, 3)
         assert isinstance(depthwise[2], nn.ReLU)
     torch.save(revised.state_dict(), tmp_path / "revised.pth")
-    twin = create_model("ghostnet_100_printed_revised").eval()
-    load_checkpoint(twin, tmp_path / "revised.pth")
+    copy = create_model("ghostnet_100_d_li14_revised").eval()
+    load_checkpoint(copy, tmp_path / "revised.pth")
     x = torch.randn(1, 3, 64, 64)
-    assert torch.equal(twin(x), revised(x))
-    for other in ("ghostnet_100", "ghostnet_100_printed"):  # the 5x5 shortcut kernels give it away
+    assert torch.equal(copy(x), revised(x))
+    for other in ("ghostnet_100", "ghostnet_100_d_li14"):  # the 5x5 shortcut kernels give it away
         with pytest.raises(CheckpointError, match="of another shape"):
             load_checkpoint(create_model(other), tmp_path / "revised.pth")

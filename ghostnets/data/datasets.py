@@ -14,18 +14,18 @@ from ghostnets.errors import ImageError
 from ghostnets.preprocessing import Preprocessing
 
 __all__ = [
-    "ArrayImages",
-    "FileImages",
-    "ImageSplits",
-    "Images",
-    "held_out",
+    "ArrayDataset",
+    "DatasetSplits",
+    "FileDataset",
+    "ImageDataset",
     "load_files",
+    "validation_mask",
 ]
 
 CACHE_BYTES = 2 * 1024**3  # decoded images up to this size are kept in memory
 
 
-class Images(Protocol):
+class ImageDataset(Protocol):
     """Labelled images: ``labels`` int64 (N,); ``[i]`` gives uint8 (C, H, W)."""
 
     labels: Tensor
@@ -35,7 +35,7 @@ class Images(Protocol):
     def __getitem__(self, index: int) -> Tensor: ...
 
 
-class ArrayImages:
+class ArrayDataset:
     """Images in memory.
 
     Args:
@@ -62,7 +62,7 @@ class ArrayImages:
         return self.pixels[index]
 
 
-class FileImages:
+class FileDataset:
     """Images that are decoded each time they are asked for.
 
     Args:
@@ -84,7 +84,7 @@ class FileImages:
 
 
 @dataclass(frozen=True)
-class ImageSplits:
+class DatasetSplits:
     """A dataset ready for use.
 
     Attributes:
@@ -94,9 +94,9 @@ class ImageSplits:
         skipped: One sentence for each file that could not be read and was left out.
     """
 
-    train: Images
-    val: Images
-    test: Images | None
+    train: ImageDataset
+    val: ImageDataset
+    test: ImageDataset | None
     skipped: tuple[str, ...] = ()
 
 
@@ -106,7 +106,7 @@ def load_files(
     preprocessing: Preprocessing,
     *,
     on_image: Callable[[], None] = lambda: None,
-) -> tuple[Images, list[str]]:
+) -> tuple[ImageDataset, list[str]]:
     """Decodes every file once, to find damaged ones before hours of work depend on them, and keeps what fits in memory.
 
     Args:
@@ -118,7 +118,7 @@ def load_files(
     Returns:
         The readable images, in memory up to ``CACHE_BYTES`` or else in files; one sentence for each unreadable one.
     """
-    source = FileImages(paths, labels, preprocessing)
+    source = FileDataset(paths, labels, preprocessing)
 
     def attempt(index: int) -> Tensor | ImageError:
         try:
@@ -147,12 +147,12 @@ def load_files(
                     cache.append(image)
     labels = labels[readable]
     if cache is not None:
-        return ArrayImages(cache, labels), problems
+        return ArrayDataset(cache, labels), problems
     kept = [paths[index] for index in readable]
-    return FileImages(kept, labels, preprocessing), problems
+    return FileDataset(kept, labels, preprocessing), problems
 
 
-def held_out(labels: Tensor, share: float, seed: int) -> Tensor:
+def validation_mask(labels: Tensor, share: float, seed: int) -> Tensor:
     """Chooses images for validation, class by class: bool (N,), True for those held out.
 
     Args:

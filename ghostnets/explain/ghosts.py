@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ghostnets.errors import ConfigurationError, UnknownNameError
 from ghostnets.layers import GhostModule
 
-__all__ = ["FILLS", "ghost_count", "ghost_modules", "ghosts_off"]
+__all__ = ["FILLS", "count_ghosts", "disable_ghosts", "find_ghost_modules"]
 
 
 def _copies(intrinsic: Tensor, ghosts: Tensor) -> Tensor:
@@ -25,20 +25,20 @@ def _zeros(intrinsic: Tensor, ghosts: Tensor) -> Tensor:
 FILLS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"copies": _copies, "zeros": _zeros}
 
 
-def ghost_modules(model: nn.Module) -> dict[str, GhostModule]:
+def find_ghost_modules(model: nn.Module) -> dict[str, GhostModule]:
     """The Ghost modules that make ghosts, by name, in the network's order."""
     return {
         name: module for name, module in model.named_modules() if isinstance(module, GhostModule) and module.has_ghosts
     }
 
 
-def ghost_count(module: GhostModule) -> int:
+def count_ghosts(module: GhostModule) -> int:
     """How many maps of the output are ghosts: C_out - m, with m = ceil(C_out / s) intrinsic maps."""
     return module.out_channels - math.ceil(module.out_channels / module.ratio)
 
 
 @contextmanager
-def ghosts_off(model: nn.Module, off: Mapping[str, Sequence[int] | None], *, fill: str) -> Iterator[None]:
+def disable_ghosts(model: nn.Module, off: Mapping[str, Sequence[int] | None], *, fill: str) -> Iterator[None]:
     """Inside, the network runs without some of its ghosts; nothing else changes, no weight and no other map.
 
     It works by hooks on the modules of the network itself, so no other thread may run the same network meanwhile.
@@ -55,11 +55,11 @@ def ghosts_off(model: nn.Module, off: Mapping[str, Sequence[int] | None], *, fil
     """
     if fill not in FILLS:
         raise ConfigurationError(f"fill is {fill!r}; it must be {' or '.join(FILLS)}.")
-    modules = ghost_modules(model)
+    modules = find_ghost_modules(model)
     for name, ghosts in off.items():
         if name not in modules:
             raise UnknownNameError("Ghost module with ghosts", name, modules)
-        number = ghost_count(modules[name])
+        number = count_ghosts(modules[name])
         wrong = [ghost for ghost in ghosts or () if not 0 <= ghost < number]
         if wrong:
             raise ConfigurationError(f"{name} has no ghost {wrong[0]}; its ghosts are 0 to {number - 1}.")

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 
 from ghostnets.bench.backends import BACKENDS, PRECISIONS, prepare
-from ghostnets.bench.networks import Contestant, contestant
+from ghostnets.bench.models import BenchmarkModel, create_benchmark_model
 from ghostnets.errors import ConfigurationError, EngineError, UnknownNameError
-from ghostnets.measure import Cost, Runner, Timing, alternate, count, processor_name, ratio
+from ghostnets.measure import Cost, Runner, Timing, count, processor_name, speedup, time_interleaved
 
-__all__ = ["Comparison", "Row", "Settings", "compare"]
+__all__ = ["BenchmarkResult", "BenchmarkRow", "BenchmarkSettings", "run_benchmark"]
 
 CALIBRATION_BATCHES = 8
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchmarkSettings:
     """What is compared. Every combination is one row, as far as the backend has the precision.
 
     Attributes:
@@ -45,7 +45,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchmarkRow:
     """One combination.
 
     Attributes:
@@ -79,7 +79,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BenchmarkResult:
     """The result of ``compare``.
 
     Attributes:
@@ -90,26 +90,26 @@ class Comparison:
         settings: What was asked for.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[BenchmarkRow, ...]
     left_out: tuple[str, ...]
     baseline: tuple[str, str, str]
     processor: str
     platform: str
     versions: dict[str, str]
     date: str
-    settings: Settings
+    settings: BenchmarkSettings
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def compare(
-    settings: Settings,
+def run_benchmark(
+    settings: BenchmarkSettings,
     *,
     baseline: str | None = None,
     on_row: Callable[[str], None] = lambda name: None,
     on_block: Callable[[], None] = lambda: None,
-) -> Comparison:
+) -> BenchmarkResult:
     """Builds every combination, then times all of them in turns.
 
     Weights are random and the input is noise: neither changes the time of these networks. int8 takes its ranges from
@@ -130,12 +130,12 @@ def compare(
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     versions |= {BACKENDS[name].libraries[0]: BACKENDS[name].version for name in settings.backends}
     left_out: list[str] = []
-    known: dict[tuple[str, str, str, int, int], tuple[Contestant, Runner, float]] = {}
+    known: dict[tuple[str, str, str, int, int], tuple[BenchmarkModel, Runner, float]] = {}
     costs: dict[str, Cost] = {}
     threads_before = torch.get_num_threads()
     for network in settings.networks:
         torch.manual_seed(0)
-        entrant = contestant(network, image_size=settings.image_size)
+        entrant = create_benchmark_model(network, image_size=settings.image_size)
         shape = (3, entrant.image_size, entrant.image_size)
         costs[network] = count(entrant.model, shape)
         for batch in settings.batches:
@@ -158,7 +158,7 @@ def compare(
     if known and not any(key[:3] == reference for key in known):
         raise ConfigurationError(f"the baseline {' '.join(reference)} cannot run: {left_out[-1]}")
     try:
-        timings = alternate(
+        timings = time_interleaved(
             {_name(key): runner for key, (_, runner, _) in known.items()},
             runs=settings.runs,
             rounds=settings.rounds,
@@ -172,14 +172,14 @@ def compare(
         network, backend, precision, batch, threads = key
         cost, timing = costs[network], timings[_name(key)]
         rows.append(
-            Row(
+            BenchmarkRow(
                 *(network, backend, precision, batch, threads, entrant.image_size, cost.params, cost.macs),
                 *(entrant.top1, entrant.accuracy_source, timing),
-                ratio(timings[_name((*reference, batch, threads))], timing),
+                speedup(timings[_name((*reference, batch, threads))], timing),
                 difference,
             )
         )
-    return Comparison(
+    return BenchmarkResult(
         tuple(rows),
         tuple(dict.fromkeys(left_out)),
         reference,
@@ -191,7 +191,7 @@ def compare(
     )
 
 
-def _combinations(settings: Settings, left_out: list[str]) -> Iterable[tuple[str, str, int]]:
+def _combinations(settings: BenchmarkSettings, left_out: list[str]) -> Iterable[tuple[str, str, int]]:
     for backend in settings.backends:
         for precision in settings.precisions:
             if precision not in BACKENDS[backend].precisions:
@@ -201,7 +201,7 @@ def _combinations(settings: Settings, left_out: list[str]) -> Iterable[tuple[str
                 yield backend, precision, threads
 
 
-def _baseline(settings: Settings, backend: str | None) -> tuple[str, str, str]:
+def _baseline(settings: BenchmarkSettings, backend: str | None) -> tuple[str, str, str]:
     chosen = backend or settings.backends[0]
     precision = next(p for p in settings.precisions if p in BACKENDS[chosen].precisions)
     return settings.networks[0], chosen, precision
@@ -211,7 +211,7 @@ def _name(key: Sequence[object]) -> str:
     return "|".join(map(str, key))
 
 
-def _check(settings: Settings, baseline: str | None) -> None:
+def _check(settings: BenchmarkSettings, baseline: str | None) -> None:
     for backend in settings.backends:
         if backend not in BACKENDS:
             raise UnknownNameError("backend", backend, BACKENDS)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ghostnets.explain.anatomy import CheapKernels
-from ghostnets.explain.ghost_ablation import Ablation
+from ghostnets.explain.ghost_ablation import AblationResult
 from ghostnets.explain.redundancy import LayerRedundancy, Redundancy
 
 __all__ = ["ablation", "depth", "error", "gallery", "kernel_kinds"]
@@ -54,7 +54,7 @@ def kernel_kinds(kernels: Sequence[CheapKernels]) -> str:
     return f"Of {counts.total():,} cheap kernels: {shares}."
 
 
-def ablation(result: Ablation) -> str:
+def ablation(result: AblationResult) -> str:
     """For ``ablation_figure``."""
     worst = min(result.layers, key=lambda layer: layer.zeros)
     lost = {

@@ -1,0 +1,72 @@
+"""Fine-tuning and distillation from published weights use the preprocessing that belongs to the weights."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_images
+from local_server import hub_fixture, server_fixture  # noqa: F401
+from safetensors.torch import save
+
+from ghostnets.checkpoints import WEIGHTS, read_checkpoint
+from ghostnets.checkpoints.hub import PublishedPreprocessing
+from ghostnets.errors import ConfigurationError
+from ghostnets.models import create_model
+from ghostnets.preprocessing import Preprocessing
+from ghostnets.train import Recipe, train_model
+from ghostnets.train.distill import load_teacher
+from ghostnets.train.network import resolve
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+PRETRAINED = Recipe(model="ghostnet_050", weights="pretrained")
+
+
+@pytest.fixture(params=[(0.875, 256), (0.95, 236)])
+def preprocessing(request, local_hub, randomize, monkeypatch: pytest.MonkeyPatch) -> Preprocessing:
+    """The preprocessing of the weights that the local hub publishes, bicubic, with a crop ratio."""
+    crop_share, resize_to = request.param
+    weights = replace(
+        WEIGHTS["ghostnet_100"][0],
+        location="hf://timm/small",
+        evaluation=PublishedPreprocessing("bicubic", crop_share=crop_share, mean=MEAN, std=STD),
+    )
+    monkeypatch.setitem(WEIGHTS, "ghostnet_050", (weights,))
+    local_hub.content = save(randomize(create_model("ghostnet_050")).state_dict())
+    return Preprocessing(224, resize_to, MEAN, STD, "bicubic")
+
+
+@pytest.mark.parametrize(("channels", "typical_size"), [(3, 500), (1, 28)])
+def test_resolve_adopts_published_preprocessing(preprocessing: Preprocessing, channels: int, typical_size: int):
+    images = {"typical_size": typical_size, "channels": channels, "num_classes": 2}
+    resolved = resolve(PRETRAINED, **images)
+    assert resolved.preprocessing == preprocessing
+    assert (resolved.recipe.image_size, resolved.recipe.in_chans) == (224, 3)
+    smaller = resolve(PRETRAINED.changed(image_size=112), **images).preprocessing
+    assert smaller == replace(preprocessing, image_size=112, resize_to=preprocessing.resize_to // 2)
+    with pytest.raises(
+        ConfigurationError, match="in_chans is 1, but the network of the published ghostnet_050 takes 3"
+    ):
+        resolve(PRETRAINED.changed(in_chans=1), **images)
+
+
+def test_fine_tuned_checkpoint_keeps_published_preprocessing(preprocessing: Preprocessing, tmp_path: Path):
+    photos = make_images(tmp_path / "photos", classes={"dark": 5, "light": 5})
+    recipe = PRETRAINED.changed(image_size=32, epochs=1, batch_size=4)
+    result = train_model(photos, folder=tmp_path / "run", recipe=recipe)
+    assert read_checkpoint(result.checkpoint).preprocessing == preprocessing.with_image_size(32)
+
+
+def test_published_teacher_uses_published_preprocessing(preprocessing: Preprocessing):
+    names = tuple(f"class {number}" for number in range(1000))
+    teacher = load_teacher("ghostnet_050", names)
+    assert teacher.preprocessing == preprocessing
+    seen: list[torch.Tensor] = []
+    teacher.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    pixels = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8)
+    teacher(pixels)
+    assert torch.equal(seen[0], preprocessing.normalize(pixels))
+    small = pixels[..., :48, :48]
+    teacher(small)
+    resized = torch.nn.functional.interpolate(small.float(), (224, 224), mode="bicubic", antialias=True)
+    assert torch.equal(seen[1], preprocessing.normalize(resized.clamp(0, 255)))
