@@ -30,7 +30,7 @@ import numpy as np
 import tyro
 from service_client import Load, Served
 
-from ghostnets.artefacts import open_artefact
+from ghostnets.artefacts import load_classifier
 from ghostnets.measure import processor_name
 
 
@@ -70,9 +70,9 @@ def main() -> None:
     options = tyro.cli(Options)
     files = [path.read_bytes() for path in sorted(options.images.rglob("*.jp*g"))]
     figures = Figures(processor=processor_name())
-    first = open_artefact(options.artefact, threads=1)
+    first = load_classifier(options.artefact, threads=1)
     copies = [first, *(first.copy() for _ in range(options.threads - 1))]
-    figures.runtime = copies[0].runtime
+    figures.runtime = first.model.runtime
     print(f"{len(files)} JPEGs, {sum(map(len, files)) / len(files) / 1000:.0f} kB on average; {figures.runtime}")
 
     arguments = [f"--threads={options.threads}", f"--max-batch={options.max_batch}", f"--max-wait={options.max_wait}"]
@@ -112,23 +112,23 @@ def main() -> None:
 
 def measure_own(figures: Figures, copies: list, files: list[bytes], max_batch: int, seconds: float = 2) -> None:
     """One figure more in ``network`` and ``with_decoding``."""
-    preprocessing = copies[0].description.preprocessing
-    ready = np.stack([preprocessing.pixels(_stream(file)) for file in files[:64]])
+    preprocessing = copies[0].model.description.preprocessing
+    ready = np.stack([preprocessing.pixels(file) for file in files[:64]])
 
-    def network(artefact, index: int) -> int:
+    def network(classifier, index: int) -> int:
         start = index % (len(ready) - max_batch)
-        return len(artefact.probabilities(ready[start : start + max_batch]))
+        return len(classifier.run(ready[start : start + max_batch]).scores)
 
-    def decoding(artefact, index: int) -> int:
+    def decoding(classifier, index: int) -> int:
         chosen = [files[(index * max_batch + i) % len(files)] for i in range(max_batch)]
-        return len(artefact.probabilities(np.stack([preprocessing.pixels(_stream(file)) for file in chosen])))
+        return len(classifier.run(np.stack([preprocessing.pixels(file) for file in chosen])).scores)
 
     figures.network.append(in_threads(copies, network, seconds))
     figures.with_decoding.append(in_threads(copies, decoding, seconds))
 
 
 def in_threads(copies: list, work, seconds: float) -> dict:
-    """What ``work(artefact, index)`` does and costs, one thread for each artefact."""
+    """What ``work(classifier, index)`` does and costs, one thread per classifier."""
     done, end = [0] * len(copies), time.perf_counter() + seconds
 
     def run(number: int) -> None:
@@ -199,12 +199,6 @@ async def restart(options: Options, arguments: list[str], files: list[bytes]) ->
         "lost": load.lost,
         "refused_connections": load.refused,
     }
-
-
-def _stream(content: bytes):
-    import io
-
-    return io.BytesIO(content)
 
 
 def _cpu_seconds() -> float:

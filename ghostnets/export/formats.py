@@ -13,7 +13,7 @@ class Format(NamedTuple):
     """What a format can hold.
 
     Attributes:
-        suffix: Of the file that ``artefacts.open_artefact`` opens.
+        suffix: Of the file that ``artefacts.open_model`` opens.
         writer: File of this room; its ``write(order, path)`` writes ``path``, and what belongs to it into the same
             folder.
         libraries: What must be installed to write and to run it; the first one's version goes into the file.

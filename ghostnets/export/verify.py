@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ghostnets.artefacts import Artefact, open_artefact
+from ghostnets.artefacts import Model, Outputs, open_model, softmax
 from ghostnets.errors import ExportError
 from ghostnets.export.report import Comparison
 
@@ -65,30 +65,30 @@ def verify(path: Path, checkpoint: Path, images: list[npt.NDArray[np.uint8]], fo
 
 def main(path: str, checkpoint_path: str, archive: str) -> None:
     """The fresh process."""
-    artefact = open_artefact(path, threads=1)
+    model = open_model(path, threads=1)
     with np.load(archive) as arrays:
         images = [arrays[name] for name in arrays.files]
-    answers = [_answers(artefact, some) for some in images]
+    answers = [_run(model, some) for some in images]
     torch_was_loaded = "torch" in sys.modules
-    comparison = _compare(artefact, Path(checkpoint_path), images, answers, torch_was_loaded)
+    comparison = _compare(model, Path(checkpoint_path), images, answers, torch_was_loaded)
     print(json.dumps(asdict(comparison)))
 
 
-def _answers(artefact: Artefact, images: npt.NDArray[np.uint8]) -> tuple[Array, Array | None]:
-    """Scores and features; the first image goes alone, the others in batches, the last of them a smaller one."""
+def _run(model: Model, images: npt.NDArray[np.uint8]) -> Outputs:
+    """Runs the first image alone and the others in batches, the last of which may be smaller."""
     starts = [0, *range(1, len(images), BATCH)]
     batches = [images[start : 1 if start == 0 else start + BATCH] for start in starts]
-    scores = np.concatenate([artefact(batch) for batch in batches])
-    if not artefact.description.has_features:
-        return scores, None
-    return scores, np.concatenate([artefact.features(batch) for batch in batches])
+    outputs = [model.run(batch, features=model.description.has_features) for batch in batches]
+    features = [output.features for output in outputs if output.features is not None]
+    scores = np.concatenate([output.scores for output in outputs])
+    return Outputs(scores, np.concatenate(features) if features else None)
 
 
 def _compare(
-    artefact: Artefact,
+    model: Model,
     checkpoint_path: Path,
     images: list[npt.NDArray[np.uint8]],
-    answers: list[tuple[Array, Array | None]],
+    answers: list[Outputs],
     torch_was_loaded: bool,
 ) -> Comparison:
     import torch
@@ -104,7 +104,7 @@ def _compare(
     taken: list[torch.Tensor] = []
     hook = classifier.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
 
-    gives_probabilities = artefact.description.output == "probabilities"
+    gives_probabilities = model.description.output == "probabilities"
     differences, scales, agreements, probabilities = [], [], [], []
     feature_differences, feature_scales = [], []
     for some, (scores, features) in zip(images, answers, strict=True):
@@ -113,8 +113,8 @@ def _compare(
             logits = torch.cat(
                 [network(_prepared(preprocessing, some[i : i + BATCH])) for i in range(0, len(some), BATCH)]
             ).numpy()
-        expected = _softmax(logits)
-        got = scores if gives_probabilities else _softmax(scores)
+        expected = softmax(logits)
+        got = scores if gives_probabilities else softmax(scores)
         right = _centered(np.log(expected.clip(LEAST_PROBABILITY)) if gives_probabilities else logits)
         found = _centered(np.log(scores.clip(LEAST_PROBABILITY)) if gives_probabilities else scores)
         differences.append(np.abs(found - right).reshape(-1))
@@ -136,17 +136,17 @@ def _compare(
         top1_agreement=float(np.concatenate(agreements).mean()),
         max_feature_difference=float(max(feature_differences) / max(feature_scales)) if feature_differences else None,
         threads=1,
-        runtime=artefact.runtime,
+        runtime=model.runtime,
         torch_was_loaded=torch_was_loaded,
-        **times_beside_torch(artefact, network, images[0][:1]),
+        **times_beside_torch(model, network, images[0][:1]),
     )
 
 
-def times_beside_torch(artefact: Artefact, network: "Network", image: npt.NDArray[np.uint8]) -> dict[str, Any]:
+def times_beside_torch(model: Model, network: "Network", image: npt.NDArray[np.uint8]) -> dict[str, Any]:
     """One image in the file and in eager torch, in turns, each with the threads that it has.
 
     Args:
-        artefact: The file.
+        model: The file.
         network: What it was made from.
         image: uint8 (1, H, W, C).
 
@@ -157,8 +157,8 @@ def times_beside_torch(artefact: Artefact, network: "Network", image: npt.NDArra
 
     from ghostnets.measure import Runner, processor_name, speedup, time_interleaved
 
-    x = _prepared(artefact.description.preprocessing, image)
-    runners = {"file": Runner(lambda: artefact(image)), "torch": Runner(torch.inference_mode()(lambda: network(x)))}
+    x = _prepared(model.description.preprocessing, image)
+    runners = {"file": Runner(lambda: model.run(image)), "torch": Runner(torch.inference_mode()(lambda: network(x)))}
     timings = time_interleaved(runners, runs=TIMED_RUNS, rounds=TIMED_ROUNDS)
     file, eager = timings["file"], timings["torch"]
     return {
@@ -175,12 +175,6 @@ def _prepared(preprocessing: "Preprocessing", images: npt.NDArray[np.uint8]) -> 
     import torch
 
     return preprocessing.normalize(torch.from_numpy(images).permute(0, 3, 1, 2))
-
-
-def _softmax(logits: Array) -> Array:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    result: Array = powers / powers.sum(1, keepdims=True)
-    return result
 
 
 def _centered(scores: Any) -> Array:

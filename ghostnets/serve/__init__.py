@@ -22,7 +22,7 @@ def create_app(
     """The service as an ASGI application; the artefact is opened when the application starts.
 
     Args:
-        path: What ``artefacts.open_artefact`` takes.
+        path: What ``artefacts.open_model`` takes.
         settings: Limits; the address in it is not used here.
         routers: More routes. They find the ``Service`` in ``request.app.state.service``.
 

@@ -14,9 +14,10 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from ghostnets.errors import ConfigurationError, ImageError
+from ghostnets.preprocessing import Pixels
 from ghostnets.serve.explorer_schemas import Cost, Maps, MapsQuestion, Outline, Without, WithoutQuestion
 from ghostnets.serve.json_body import read_json
-from ghostnets.serve.model import Model, Pixels
+from ghostnets.serve.model import ServedModel
 from ghostnets.serve.request_error import RequestError
 from ghostnets.serve.schemas import Error
 
@@ -48,7 +49,7 @@ class Exploration:
         self.digest = ""
         self.explorer: Explorer
 
-    async def run(self, model: Model, work: "Callable[[Explorer], T]") -> T:
+    async def run(self, model: ServedModel, work: "Callable[[Explorer], T]") -> T:
         """Calls ``work`` in the thread, with the explorer of ``model``.
 
         Raises:
@@ -67,7 +68,7 @@ class Exploration:
         finally:
             self.waiting -= 1
 
-    def _opened(self, model: Model) -> "Explorer":
+    def _opened(self, model: ServedModel) -> "Explorer":
         if self.digest != model.digest:
             from ghostnets.checkpoints import read_checkpoint
             from ghostnets.serve.explorer import Explorer
@@ -77,7 +78,7 @@ class Exploration:
         return self.explorer
 
 
-def has_network(model: Model) -> bool:
+def has_network(model: ServedModel) -> bool:
     """Whether it was opened from a checkpoint."""
     return model.path.suffix == ".safetensors"
 
@@ -125,8 +126,8 @@ def explorer_router() -> APIRouter:
     return router
 
 
-def _model(request: Request) -> Model:
-    model: Model = request.app.state.service.model
+def _model(request: Request) -> ServedModel:
+    model: ServedModel = request.app.state.service.model
     return model
 
 
@@ -135,7 +136,7 @@ def _body(question: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _pixels(model: Model, image: str) -> Pixels:
+def _pixels(model: ServedModel, image: str) -> Pixels:
     """Raises ImageError, ConfigurationError."""
     try:
         content = base64.b64decode(image, validate=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ghostnets.errors import GhostNetsError, ImageError
 from ghostnets.serve.metrics import Metrics
-from ghostnets.serve.model import Model, open_copies
+from ghostnets.serve.model import ServedModel, load_copies
 from ghostnets.serve.request_error import RequestError
 from ghostnets.serve.settings import Settings
 from ghostnets.serve.uploads import Upload, is_form_or_json, read_uploads
@@ -33,7 +33,7 @@ class Service:
         buffered_bytes: Of bodies in memory.
     """
 
-    model: Model
+    model: ServedModel
 
     def __init__(self, path: str | os.PathLike[str], settings: Settings) -> None:
         self.path, self.settings = Path(path), settings
@@ -101,7 +101,7 @@ class Service:
                 413, f"the request is larger than {limit} bytes, the limit; send fewer or smaller images."
             )
 
-    async def predict(self, uploads: Sequence[Upload], *, top: int) -> tuple[Model, list[dict[str, Any]]]:
+    async def predict(self, uploads: Sequence[Upload], *, top: int) -> tuple[ServedModel, list[dict[str, Any]]]:
         """The model that answered, and a row for each image as ``schemas.ImageAnswer`` has it.
 
         Raises:
@@ -114,7 +114,7 @@ class Service:
             raise RequestError(422, rows[0]["error"])
         return model, rows
 
-    async def _answer(self, model: Model, index: int, upload: Upload, top: int) -> dict[str, Any]:
+    async def _answer(self, model: ServedModel, index: int, upload: Upload, top: int) -> dict[str, Any]:
         try:
             ranking = await model.rank(upload.content, upload.name or f"image {index}", top=top)
         except ImageError as error:
@@ -134,15 +134,15 @@ class Service:
         finally:
             self.images -= count
 
-    async def _open(self) -> Model:
+    async def _open(self) -> ServedModel:
         """With a network more than threads: when one waits for the interpreter, another has work for its core."""
         opened = await asyncio.to_thread(
-            open_copies, self.path, count=self._threads + 1, max_batch=self.settings.max_batch
+            load_copies, self.path, count=self._threads + 1, max_batch=self.settings.max_batch
         )
-        return Model(opened, self.settings, self.metrics)
+        return ServedModel(opened, self.settings, self.metrics)
 
     @staticmethod
-    def _about(model: Model) -> dict[str, Any]:
+    def _about(model: ServedModel) -> dict[str, Any]:
         return {
             "path": str(model.path),
             "model": model.digest,

@@ -7,10 +7,10 @@ import pytest
 from conftest import Browser, serve_folder, wait_for
 from PIL import Image
 
+from ghostnets.artefacts import load_classifier
 from ghostnets.cli.main import main
 from ghostnets.errors import CheckpointError
 from ghostnets.export import web
-from ghostnets.predict import load_predictor
 
 pytestmark = pytest.mark.browser
 
@@ -52,8 +52,8 @@ def test_the_folder_answers_as_python_does_also_without_its_host(
     browser: Browser, folder: Path, pictures: list[Path], tiny_run: Path
 ):
     assert not (folder / "older.js").exists()
-    predictor = load_predictor(tiny_run / "best.safetensors")
-    expected = [predictor(picture) for picture in pictures]
+    classifier = load_classifier(tiny_run / "best.safetensors")
+    expected = classifier(pictures)
 
     def check() -> None:
         page.set_input_files("#files", pictures)
