@@ -3,8 +3,9 @@
 Names are imported lazily: the verification process imports this package and must not load torch with it.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from ghostnets.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from ghostnets.export.exporter import export_model
@@ -16,8 +17,4 @@ __all__ = ["FORMATS", "ExportReport", "export_model", "export_web"]
 
 _MODULES = {"FORMATS": "formats", "ExportReport": "report", "export_model": "exporter", "export_web": "web"}
 
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'ghostnets.export' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"ghostnets.export.{_MODULES[name]}"), name)
+__getattr__ = lazy_getattr(__name__, _MODULES)
