@@ -42,7 +42,7 @@ class Batcher:
     """Collects image files into batches; each classifier has a thread that decodes a batch and runs it.
 
     A file waits until a classifier is free, and then until ``max_batch`` files are queued or ``max_wait`` seconds have
-    passed. Files queue up while every classifier is busy, so under load batches are full without request; several free
+    passed. Files queue up while every classifier is busy, so under load batches are full without waiting; several free
     classifiers share files that arrive together.
 
     Created inside a running event loop; ``close`` ends it.

@@ -14,7 +14,7 @@ from ghostnets.errors import ArtefactError
 from ghostnets.preprocessing import Pixels
 from ghostnets.serve.batching import Batcher
 from ghostnets.serve.metrics import Metrics
-from ghostnets.serve.settings import Settings
+from ghostnets.serve.settings import ServiceSettings
 
 __all__ = ["LoadedModel", "ServedModel", "load_copies"]
 
@@ -63,7 +63,7 @@ class ServedModel:
         runtime: Name and version of the runtime.
     """
 
-    def __init__(self, loaded: LoadedModel, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, loaded: LoadedModel, settings: ServiceSettings, metrics: Metrics) -> None:
         first = loaded.copies[0].model
         self.path, self.description, self.runtime = first.path, first.description, first.runtime
         self.digest = loaded.digest
@@ -75,7 +75,7 @@ class ServedModel:
             self._decode,
             max_batch=settings.max_batch,
             max_wait=settings.max_wait,
-            observe=metrics.batch,
+            observe=metrics.observe_batch,
         )
         self._users = 0
         self._unused = asyncio.Event()
