@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from ghostnets import engine
 from ghostnets.errors import ConfigurationError, UnknownNameError, require
-from ghostnets.export.onnx import quantize
-from ghostnets.export.openvino import quantized
+from ghostnets.export.onnx import quantize_onnx
+from ghostnets.export.openvino import quantize_openvino
 from ghostnets.measure import Runner
 
 __all__ = ["BACKENDS", "PRECISIONS", "Backend", "PreparedModel", "prepare"]
@@ -140,7 +140,7 @@ def _onnxruntime(
             warnings.simplefilter("ignore")  # the exporter's, about its own internals
             torch.onnx.export(model, (x,), path, dynamo=True, external_data=False, verbose=False)
         if precision == "int8":
-            quantize(path, calibration)
+            quantize_onnx(path, calibration)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -157,7 +157,7 @@ def _openvino(model: nn.Module, x: Tensor, precision: str, threads: int, calibra
         converted = openvino.convert_model(model, example_input=x)
     converted.reshape(list(x.shape))  # static shapes are faster
     if precision == "int8":
-        converted = quantized(converted, calibration)
+        converted = quantize_openvino(converted, calibration)
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
