@@ -19,8 +19,8 @@ from ghostnets.artefacts.checkpoint import EngineCheckpointModel, TorchCheckpoin
 from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.data import evaluation_batches, open_folder
 from ghostnets.errors import ConfigurationError, ImageError
-from ghostnets.export.formats import FORMATS
 from ghostnets.export.deployed import ExportJob
+from ghostnets.export.formats import FORMATS
 from ghostnets.models import create_model
 from ghostnets.predict import find_inputs, predict_images
 from ghostnets.preprocessing import Preprocessing
