@@ -3,8 +3,9 @@
 Training needs torch, reading images does not: each name is imported on first access.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from ghostnets.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from ghostnets.data.augment import Augmentation, derive_seed
@@ -70,7 +71,4 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'ghostnets.data' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"ghostnets.data.{_MODULES[name]}"), name)
+__getattr__ = lazy_getattr(__name__, _MODULES)
