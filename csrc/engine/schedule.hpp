@@ -16,10 +16,10 @@ namespace ghostnets {
 
 enum class WorkKind {
     barrier,
-    rows,        // `rows` output rows of one image
-    zero_sums,   // clears the thread's share of an image's sums, which `rows` items then add to
+    rows,  // `rows` output rows of one image
+    zero_sums,  // clears the thread's share of an image's sums, which `rows` items then add to
     whole_rows,  // rows of all images, one after the other, of `count` channels (gemm: vectors) from `first` on
-    pixels,      // gemm: `pixels` pixels of all images, of `count` vectors from `first` on
+    pixels,  // gemm: `pixels` pixels of all images, of `count` vectors from `first` on
 };
 
 struct WorkItem {
@@ -34,20 +34,20 @@ struct WorkItem {
 
 enum class MemoryKind {
     none,
-    shared,      // whole map, for all threads
-    ring,        // the latest rows, for each thread
+    shared,  // whole map, for all threads
+    ring,  // the latest rows, for each thread
     replicated,  // one pixel an image, for each thread
-    pooled,      // features of all images, input of the head
-    caller,      // an output array
+    pooled,  // features of all images, input of the head
+    caller,  // an output array
 };
 
 // Shape of a map, and the memory it is stored in.
 struct Allocation {
     MemoryKind kind = MemoryKind::none;
     int height = 0, width = 0;
-    int rows = 0;                          // of a ring
+    int rows = 0;  // of a ring
     std::ptrdiff_t stride = 0, pitch = 0;  // values of a pixel and of a row
-    std::size_t offset = 0;                // in bytes, in the shared or in the thread's memory
+    std::size_t offset = 0;  // in bytes, in the shared or in the thread's memory
 };
 
 // Memory that a run needs, in bytes; pointers are counted.
@@ -57,11 +57,11 @@ struct MemorySizes {
 
 struct Schedule {
     int images = 0, threads = 1;
-    std::vector<Allocation> allocations;           // of each map
-    std::vector<int> sum_slots;                    // of each map: the number of shares that its sums are split into
-    std::vector<std::vector<WorkItem>> items;      // of each thread
+    std::vector<Allocation> allocations;  // of each map
+    std::vector<int> sum_slots;  // of each map: the number of shares that its sums are split into
+    std::vector<std::vector<WorkItem>> items;  // of each thread
     std::vector<std::vector<int>> source_columns;  // of each upsampled map: the input column of each column
-    std::vector<float> scale_row, shift_row;       // normalisation of a row of bytes
+    std::vector<float> scale_row, shift_row;  // normalisation of a row of bytes
     MemorySizes memory;
 };
 
