@@ -93,7 +93,7 @@ class TorchCheckpointModel(Model):
 
 
 def open_file(path: Path, threads: int | None) -> Model:
-    """Opens a checkpoint, as ``open_model``."""
+    """Open a checkpoint, as ``open_model``."""
     checkpoint = read_checkpoint(path)
     description = Description(
         architecture=checkpoint.architecture,

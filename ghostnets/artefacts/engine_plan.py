@@ -35,7 +35,7 @@ class EngineModel(Model):
 
 
 def open_file(path: Path, threads: int | None) -> EngineModel:
-    """Opens an engine plan, as ``open_model``."""
+    """Open an engine plan, as ``open_model``."""
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

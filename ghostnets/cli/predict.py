@@ -105,7 +105,7 @@ class Progress:
             self.bar.stop()
 
     def resume(self, images: int, errors: int) -> None:
-        """Starts from the counts of the interrupted run."""
+        """Start from the counts of the interrupted run."""
         self.earlier = self.images = images
         self.errors = errors
         if images:
@@ -124,7 +124,7 @@ class Progress:
                 self._show()
 
     def report(self) -> None:
-        """Prints the rate and the number of errors on stderr."""
+        """Print the rate and the number of errors on stderr."""
         seconds, here = time.monotonic() - self.start, self.images - self.earlier
         if seconds > SECONDS_BEFORE_PROGRESS:
             message(f"{here} images in {seconds:.1f} s, {here / seconds:.0f} images/s.")
@@ -163,7 +163,7 @@ def _settings(network: Path, model: Model, top: int, features: bool) -> dict[str
 
 
 def _print_json(predictions: Iterable[list[Prediction]]) -> None:
-    """Prints a list, one element per line, as the predictions arrive."""
+    """Print a list, one element per line, as the predictions arrive."""
     separator = "["
     for batch in predictions:
         for prediction in batch:
