@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
             return predict_on_ray(command.network, images, top=top, features=command.features)
         return predict_images(classifier, images, top=top, features=command.features)
 
-    progress = Progress()
+    progress = PredictionProgress()
     with progress:
         if command.out is not None:
             settings = _settings(command.network, classifier.model, top, command.features)
@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> int:
     return 1 if progress.errors else 0
 
 
-class Progress:
+class PredictionProgress:
     """Counts predictions and shows their number on a terminal, if they take more than a moment."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class Progress:
         self.earlier = self.images = self.errors = 0
         self.bar: Any = None
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "PredictionProgress":
         return self
 
     def __exit__(self, *_: object) -> None:
