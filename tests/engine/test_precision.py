@@ -148,7 +148,7 @@ def test_low_precision_predictions_agree_with_f32_for_a_trained_network():
     unseen = images.test.pixels[:500, 0, :, :, None].contiguous()
     expected = engine.compile(model, mean=(0.449,), std=(0.226,))(unseen).argmax(1)
     assert (expected == images.test.labels[:500]).float().mean() > 0.5
-    for precision, method, minimum in (
+    for precision, method, bound in (
         ("bf16", "minmax", 0.99),
         ("int8", "minmax", 0.97),
         ("int8", "percentile", 0.97),
