@@ -118,7 +118,7 @@ def test_large_jpeg_is_decoded_at_reduced_scale_from_path_and_bytes(classifier: 
         np.testing.assert_array_equal(classifier.read(image), expected)
 
 
-def test_pil_image_of_the_caller_is_left_alone(classifier: Classifier, tmp_path: Path):
+def test_pil_image_is_not_modified(classifier: Classifier, tmp_path: Path):
     rotated_jpeg(tmp_path / "a.jpg")
     with Image.open(tmp_path / "a.jpg") as image:
         classifier(image)
