@@ -89,16 +89,16 @@ def test_a_wrong_hash_is_refused_and_nothing_of_it_kept(server):
     assert not cache_path(weights).exists()
     assert partial_of(cache_path(weights)).stat().st_size == 0
     cache_path(weights).write_bytes(b"put here by hand")
-    with pytest.raises(CheckpointError, match=r"weights\.pth is not what was published .* delete it"):
+    with pytest.raises(CheckpointError, match=r"weights\.pth differs from the file published .* delete it"):
         download(weights, sha256="00000000")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"status": 404}, "the server answers 404"),
-        ({"status": 503}, "the server answers 503"),
-        ({"told_size": 1_000_000_001}, "has 1000000001 bytes, allowed are 1000000000"),
+        ({"status": 404}, "the server responded 404"),
+        ({"status": 503}, "the server responded 503"),
+        ({"told_size": 1_000_000_001}, "has 1000000001 bytes, the limit is 1000000000"),
         ({"content_type": "text/html; charset=utf-8"}, "a page or a stream, not a file"),
     ],
 )
@@ -162,7 +162,7 @@ def test_a_file_of_the_hub_and_its_cache(local_hub, tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"status": 404}, "404"), ({"told_size": 2_000_000_000}, "2000000000 bytes, allowed are 1000000000")],
+    [({"status": 404}, "404"), ({"told_size": 2_000_000_000}, "2000000000 bytes, the limit is 1000000000")],
 )
 def test_what_the_hub_may_answer_instead(local_hub, changes: dict, message: str):
     for name, value in changes.items():
@@ -195,6 +195,6 @@ def test_a_reference_to_the_hub(local_hub):
     assert web_address("hf://timm/a/b/c.h5") == "https://huggingface.co/timm/a/resolve/main/b/c.h5"
     assert cache_path("hf://timm/a/b/c.h5").name == "timm--a--b--c.h5"
     for wrong in ("hf://", "hf://timm", "hf:///a"):
-        with pytest.raises(CheckpointError, match="is no file of the hub; expected is hf://OWNER/REPOSITORY"):
+        with pytest.raises(CheckpointError, match="is not a location on the hub; expected hf://OWNER/REPOSITORY"):
             download(wrong)
     assert local_hub.requests == []

@@ -39,9 +39,9 @@ def test_load_pretrained_is_strict(published: torch.nn.Module):
         assert torch.equal(tensor, (before if key.startswith("classifier.") else expected)[key]), key
 
     grey = create_model("ghostnet_100", in_chans=1)
-    with pytest.raises(CheckpointError, match=r"1 of another shape: conv_stem\.weight .* was made with\.$"):
+    with pytest.raises(CheckpointError, match=r"1 of another shape: conv_stem\.weight .* was saved from\.$"):
         load_pretrained(grey, "ghostnet_100", replace_head=True)
-    with pytest.raises(CheckpointError, match=r"missing: .*short_conv.*, and \d+ more; .* was made with\.$"):
+    with pytest.raises(CheckpointError, match=r"missing: .*short_conv.*, and \d+ more; .* was saved from\.$"):
         load_pretrained(create_model("ghostnetv2_100"), "ghostnet_100", replace_head=True)
 
 

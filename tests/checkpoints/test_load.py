@@ -83,7 +83,7 @@ def test_a_name_gives_a_network_with_the_arguments_that_the_file_tells(tmp_path:
     save_checkpoint(tmp_path / "own.safetensors", checkpoint)
     model, x = load_checkpoint("ghostnet_050", tmp_path / "own.safetensors"), torch.randn(1, 1, 24, 24)
     assert torch.equal(model(x), original(x))  # small_input changes a stride, which no weight would give away
-    with pytest.raises(CheckpointError, match=r"is a checkpoint of ghostnet_050, not of ghostnet_100; ask for"):
+    with pytest.raises(CheckpointError, match=r"is a checkpoint of ghostnet_050, not of ghostnet_100; load it"):
         load_checkpoint("ghostnet_100", tmp_path / "own.safetensors")
 
 

@@ -12,7 +12,7 @@ from conftest import TINY, make_images, read_csv
 from PIL import Image
 
 from ghostnets import __version__
-from ghostnets.cli.main import VERBS, main
+from ghostnets.cli.main import COMMANDS, main
 
 
 def run(*arguments: object) -> int:
@@ -40,12 +40,12 @@ def test_help_version_and_unknown_verbs(capsys):
     assert "did you mean train?" in fails(capsys, "trian")
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help(verb: str, capsys):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys):
     with pytest.raises(SystemExit) as caught:
-        run(verb, "--help")
+        run(command, "--help")
     assert caught.value.code == 0
-    assert f"usage: ghostnets {verb}" in capsys.readouterr().out
+    assert f"usage: ghostnets {command}" in capsys.readouterr().out
 
 
 def test_a_wrong_option_is_exit_code_2(capsys):
@@ -181,7 +181,7 @@ def test_info_of_branches_that_are_merged(capsys):
     assert run("info", "ghostnetv3_050") == 0
     out = capsys.readouterr().out
     assert "2.853" in out
-    assert "In training it has 3.395 M parameters and 117.528 M MACs" in out
+    assert "In training form it has 3.395 M parameters and 117.528 M MACs" in out
 
 
 def test_info_misused(tiny_run: Path, capsys):
@@ -224,8 +224,8 @@ def test_checkpoints_misused(tiny_run: Path, photos: Path, tmp_path: Path, capsy
     shutil.copy(tiny_run / "last.pt", tmp_path / "last.pt")
     (tmp_path / "x.safetensors").write_text("hello")
     assert "there is no checkpoint" in fails(capsys, "eval", tmp_path / "no.safetensors", photos)
-    assert "no safetensors file" in fails(capsys, "eval", tmp_path / "x.safetensors", photos)
-    assert "no safetensors file" in fails(capsys, "eval", tmp_path / "last.pt", photos)
+    assert "not a safetensors file" in fails(capsys, "eval", tmp_path / "x.safetensors", photos)
+    assert "not a safetensors file" in fails(capsys, "eval", tmp_path / "last.pt", photos)
 
 
 def test_a_missing_extra_is_named_before_anything_is_done(photos: Path, tmp_path: Path, monkeypatch, capsys):

@@ -84,7 +84,7 @@ def test_misused(tiny_run: Path, photos: Path, tmp_path: Path, capsys):
     (tmp_path / "x.safetensors").write_text("hello")
     for name, sentence in {
         "no.safetensors": "there is no file",
-        "x.safetensors": "no safetensors file",
+        "x.safetensors": "not a safetensors file",
         "last.pt": "is of no kind that can be opened here",
     }.items():
         assert sentence in fails(capsys, "predict", tmp_path / name, photos)

@@ -211,7 +211,7 @@ class TestNoFile:
             export_model(source, format=name, images=images)
 
     def test_a_source_that_is_no_checkpoint(self, source: Path):
-        with pytest.raises(CheckpointError, match=r"no safetensors file with a description|damaged"):
+        with pytest.raises(CheckpointError, match=r"not a safetensors file with a description|damaged"):
             export_model(source.with_suffix(".bin"))
         with pytest.raises(CheckpointError, match="there is no checkpoint"):
             export_model("nothing.safetensors")

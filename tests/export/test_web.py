@@ -100,6 +100,6 @@ def test_without_a_connection_the_way_out_is_told(tiny_run: Path, tmp_path: Path
     target = tmp_path / "site"
     assert main(["export", str(tiny_run / "best.safetensors"), "--format", "web", "--to", str(target)]) == 1
     sentence = capsys.readouterr().err
-    assert "could not fetch http://127.0.0.1:9/runtime-1.tgz" in sentence
+    assert "could not download http://127.0.0.1:9/runtime-1.tgz" in sentence
     assert str(tmp_path / "cache") in sentence  # where to put it by hand
     assert not target.exists()

@@ -213,9 +213,9 @@ def test_impossible_arguments_are_refused(arguments: dict):
 
 
 def test_channels_that_do_not_split_are_refused():
-    with pytest.raises(ConfigurationError, match="25 channels do not split into groups of 12"):
+    with pytest.raises(ConfigurationError, match="25 channels are not divisible into groups of 12"):
         RegNetBlock(8, 25, group_width=12)
-    with pytest.raises(ConfigurationError, match="0 channels do not split into groups of 36"):
+    with pytest.raises(ConfigurationError, match="0 channels are not divisible into groups of 36"):
         GGhostStage(8, 60, group_width=48, blocks=[{}, {}, {}])
     stage = GGhostStage(8, 7, group_width=1, blocks=[{"stride": 2}, {}, {}]).eval()
     assert stage(torch.randn(1, 8, 5, 3)).shape == (1, 7, 3, 2)

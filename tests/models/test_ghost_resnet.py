@@ -12,7 +12,7 @@ from torchvision.models.resnet import BasicBlock
 from ghostnets.compress import fuse
 from ghostnets.errors import ConfigurationError
 from ghostnets.measure import Cost, count
-from ghostnets.models.ghost_resnet import CIFAR_FORM, VARIANTS, GhostResNet, ZeroPadShortcut
+from ghostnets.models.ghost_resnet import CIFAR_SPEC, VARIANTS, GhostResNet, ZeroPadShortcut
 from ghostnets.models.network import Variant
 
 
@@ -31,7 +31,7 @@ class Decimated(nn.Module):
 def plain(name: str) -> nn.Module:
     """The ratio-1 twin of a variant, by torchvision."""
     depth = int(name.split("resnet")[1])
-    if VARIANTS[name].arguments["form"] != CIFAR_FORM:
+    if VARIANTS[name].arguments["spec"] != CIFAR_SPEC:
         return torchvision.models.get_model(f"resnet{depth}")
     layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     channels = 16
@@ -175,7 +175,7 @@ def test_ghost_resnet56_is_the_published_one_but_for_its_cheap_operations():
     cost = count(model, (3, 32, 32))
     cheap = sum(layer.macs for layer in cost.layers if "cheap_operation" in layer.name)
     assert round((cost.macs - cheap) / 1e6, 2) == 62.96
-    projected = GhostResNet(form=CIFAR_FORM._replace(projection=True), depths=(9,) * 3, expansion=1, num_classes=10)
+    projected = GhostResNet(spec=CIFAR_SPEC._replace(projection=True), depths=(9,) * 3, expansion=1, num_classes=10)
     cost = count(projected, (3, 32, 32))
     assert (round(cost.params / 1e6, 3), round(cost.macs / 1e6, 2)) == (0.440, 65.47)
 

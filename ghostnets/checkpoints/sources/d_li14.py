@@ -9,7 +9,7 @@ from ghostnets.checkpoints.sources.folding import HEAD_NORM, fold_port
 from ghostnets.errors import CheckpointError
 from ghostnets.models.d_li14 import BLOCKS as PORT_BLOCKS
 
-__all__ = ["D_LI14_KEYS", "fold_d_li14"]
+__all__ = ["D_LI14_KEYS", "convert_d_li14"]
 
 
 def _d_li14_keys() -> dict[str, str]:
@@ -43,7 +43,7 @@ def _d_li14_keys() -> dict[str, str]:
 D_LI14_KEYS = _d_li14_keys()
 
 
-def fold_d_li14(state_dict: Mapping[str, Tensor], *, squeezed_channels: Mapping[str, int]) -> dict[str, Tensor]:
+def convert_d_li14(state_dict: Mapping[str, Tensor], *, squeezed_channels: Mapping[str, int]) -> dict[str, Tensor]:
     """Converts a state dict of d-li14's port to the canonical GhostNet 1.0x with the same outputs.
 
     Args:

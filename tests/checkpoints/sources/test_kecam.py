@@ -179,10 +179,10 @@ def hostile(file: h5py.File, kind: str, other: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        *((kind, "is no plain array") for kind in ("external data", "virtual data", "chunks", "unwritten")),
-        *((kind, "is no plain array") for kind in ("integers", "objects")),
+        *((kind, "is not a contiguous array") for kind in ("external data", "virtual data", "chunks", "unwritten")),
+        *((kind, "is not a contiguous array") for kind in ("integers", "objects")),
         *((kind, "holds no weights") for kind in ("external link", "soft link")),
-        ("not finite", "a holds numbers that are not finite"),
+        ("not finite", "a has non-finite values"),
     ],
 )
 def test_other_content_is_refused(tmp_path: Path, kind: str, message: str):
@@ -208,7 +208,7 @@ def test_a_damaged_file(tmp_path: Path):
     content = path.read_bytes()
     for damaged in (b"", b"\x89HDF\r\n\x1a\n", b"not HDF5", content[:1000], content[: len(content) // 2]):
         path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="is damaged, or no file of weights") as caught:
+        with pytest.raises(CheckpointError, match="is damaged, or not a weights file") as caught:
             read_weights(path)
         assert "\n" not in str(caught.value)
 
