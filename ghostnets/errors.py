@@ -101,7 +101,7 @@ class MissingExtraError(GhostNetsError, ImportError):
 
 
 def require(module: str, *, extra: str) -> ModuleType:
-    """Imports an optional library.
+    """Import an optional library.
 
     Args:
         module: Name of the module, such as ``"matplotlib.pyplot"``.

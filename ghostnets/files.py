@@ -16,7 +16,7 @@ PARTIAL = ".partial"  # suffix of files that are being written, or whose writer 
 
 @contextmanager
 def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path in the same folder and renames it to ``path`` on exit.
+    """Yield a temporary path in the same folder and rename it to ``path`` on exit.
 
     The content is flushed to disk before the rename, so a crash at any time leaves the old file or the new one. If an
     exception is raised, the temporary file is removed and the old file is kept.
@@ -54,7 +54,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def write_together(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary folder and moves all files written there to the folder of ``path`` on exit.
+    """Yield a temporary folder and move all files written there to the folder of ``path`` on exit.
 
     For files that belong together. An existing ``path`` is removed before any file is moved, and its successor is moved
     last: a crash leaves the old files, the new files, or no ``path``, but never ``path`` beside a file of another
@@ -93,7 +93,7 @@ def write_together(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes ``text`` as UTF-8, atomically.
+    """Write ``text`` as UTF-8, atomically.
 
     Raises:
         StorageError: The disk is full, the folder is not writable, ...

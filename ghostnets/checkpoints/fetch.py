@@ -49,7 +49,7 @@ def web_address(location: str) -> str:
 
 
 def download(location: str, *, sha256: str | None = None, progress: Progress | None = None) -> Path:
-    """Downloads a file of weights, unless it is cached.
+    """Download a file of weights, unless it is cached.
 
     A release file is written to a temporary file, which is renamed when complete; an interrupted download is resumed.
 
@@ -123,7 +123,7 @@ def _from_hub(location: str) -> Path:
 
 
 def _transfer(location: str, file: IO[bytes], progress: Progress | None) -> None:
-    """Downloads the release file into ``file``, from the end of what it already holds."""
+    """Download the release file into ``file``, from the end of what it already holds."""
     done = os.fstat(file.fileno()).st_size
     request = urllib.request.Request(location, headers={"User-Agent": "ghostnets", "Accept-Encoding": "identity"})
     if done:

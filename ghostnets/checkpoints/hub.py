@@ -215,7 +215,7 @@ def load_pretrained(
     replace_head: bool = False,
     progress: Progress | None = None,
 ) -> PublishedWeights:
-    """Loads published weights into a network, strictly.
+    """Load published weights into a network, strictly.
 
     Example::
 

@@ -30,7 +30,7 @@ __all__ = ["load_checkpoint", "load_weights", "network_arguments", "read_checkpo
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Reads a checkpoint of this project (``best.safetensors`` of a run).
+    """Read a checkpoint of this project (``best.safetensors`` of a run).
 
     Raises:
         CheckpointError: The file is missing, is not a safetensors file, is truncated, was not written by ghostnets,
@@ -46,7 +46,7 @@ def load_checkpoint(
     source: str = "auto",
     replace_head: bool = False,
 ) -> nn.Module:
-    """Loads the weights of a file into a network, strictly: names and shapes of all tensors must match.
+    """Load the weights of a file into a network, strictly: names and shapes of all tensors must match.
 
     >>> model = load_checkpoint("ghostnet_130", "GhostNet_x1_3_pretrained.pdparams")  # doctest: +SKIP
     >>> model = load_checkpoint("ghostnet_100", "hf://timm/ghostnet_100.in1k")  # doctest: +SKIP
@@ -86,7 +86,7 @@ def load_checkpoint(
 
 
 def load_weights(model: nn.Module, weights: WeightsFile, *, source: str, replace_head: bool = False) -> None:
-    """Loads the weights of a file that has been read, strictly, as ``load_checkpoint`` does.
+    """Load the weights of a file that has been read, strictly, as ``load_checkpoint`` does.
 
     Args:
         model: Network, modified in place.
@@ -142,7 +142,7 @@ def network_arguments(name: str, weights: WeightsFile, *, source: str) -> dict[s
 
 
 def _convert(weights: WeightsFile, source: str, network: nn.Module) -> dict[str, Tensor]:
-    """Converts the tensors of a file to the names and conventions of the network."""
+    """Convert the tensors of a file to the names and conventions of the network."""
     own = network.state_dict()
     squeezed = {key: tensor.shape[0] for key, tensor in own.items() if key.endswith("se.conv_reduce.weight")}
     try:

@@ -21,7 +21,7 @@ def create_model(
     out_indices: Sequence[int] | None = None,
     **arguments: Any,
 ) -> nn.Module:
-    """Builds a network, with random weights or published ones.
+    """Build a network, with random weights or published ones.
 
     >>> model = create_model("ghostnet_100", num_classes=10, in_chans=1, small_input=True)
     >>> backbone = create_model("ghostnet_100", features_only=True, out_indices=(1, 2, 3, 4))

@@ -38,7 +38,7 @@ class WeightsFile(NamedTuple):
 
 
 def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
-    """Reads a file of weights: safetensors, PyTorch (``torch.save``), Paddle (.pdparams) or Keras (.h5).
+    """Read a file of weights: safetensors, PyTorch (``torch.save``), Paddle (.pdparams) or Keras (.h5).
 
     The format follows from the suffix .safetensors, .pdparams or .h5; other files are safetensors if they begin like
     one, and PyTorch otherwise. If a training state has averaged weights (``state_dict_ema``), as the official
@@ -58,7 +58,7 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
 
 
 def load_pickled(path: Path) -> Any:
-    """Loads a file of ``torch.save`` that may contain only tensors, plain containers and ``argparse.Namespace``.
+    """Load a file of ``torch.save`` that may contain only tensors, plain containers and ``argparse.Namespace``.
 
     Raises:
         CheckpointError: The file is missing, damaged or rejected as unsafe.
@@ -67,7 +67,7 @@ def load_pickled(path: Path) -> Any:
 
 
 def check_numbers(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Rejects tensors that no trained network contains, before they are used in any computation.
+    """Reject tensors that no trained network contains, before they are used in any computation.
 
     Raises:
         CheckpointError: A tensor is sparse, quantised, complex, larger than its storage, or non-finite in float32.
@@ -86,7 +86,7 @@ def check_numbers(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _read_once(path: Path) -> bytes:
-    """Reads a regular file through one descriptor. Links are followed, as the hub's cache consists of them.
+    """Read a regular file through one descriptor. Links are followed, as the hub's cache consists of them.
 
     Raises:
         CheckpointError: The file is missing, is a folder, device or pipe, is too large, cannot be read, or changed

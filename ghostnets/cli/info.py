@@ -131,7 +131,7 @@ def _print(name: str, arguments: dict[str, Any], savings: Savings) -> None:
 
 
 def _print_branches(model: nn.Module, savings: Savings) -> None:
-    """Prints the cost of the training form, if the network has branches."""
+    """Print the cost of the training form, if the network has branches."""
     training = count(model, savings.input_shape)
     if training.params != savings.params:
         result_console().print(

@@ -35,7 +35,7 @@ MODULES = {"import": "convert"}  # "import" is a keyword of Python
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command line, given without the program name, and returns the exit code."""
+    """Run a command line, given without the program name, and return the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())

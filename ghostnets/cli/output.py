@@ -26,7 +26,7 @@ def progress_console() -> "Console":
 
 
 def message(sentence: str, *, kind: str = "note") -> None:
-    """Prints one sentence on stderr, unwrapped, with the rank of the process if that is not 0.
+    """Print one sentence on stderr, unwrapped, with the rank of the process if that is not 0.
 
     Args:
         sentence: The sentence.
@@ -41,5 +41,5 @@ def message(sentence: str, *, kind: str = "note") -> None:
 
 
 def print_json(value: Any) -> None:
-    """Prints a result as JSON on stdout."""
+    """Print a result as JSON on stdout."""
     print(json.dumps(value, indent=2))

@@ -9,7 +9,7 @@ __all__ = ["ConvBnAct", "fold_batch_norm", "make_divisible", "norm_arguments"]
 
 
 def make_divisible(channels: float, divisor: int = 4) -> int:
-    """Rounds a channel count to the nearest multiple of ``divisor``, rounding down by at most 10 %.
+    """Round a channel count to the nearest multiple of ``divisor``, rounding down by at most 10 %.
 
     The rule of the MobileNet and GhostNet implementations, applied to every row of the architecture table after scaling
     it by the width multiplier.
@@ -47,7 +47,7 @@ def fold_batch_norm(
     beta: Tensor,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
-    """Folds batch normalisation in inference form into the preceding convolution or linear layer.
+    """Fold batch normalisation in inference form into the preceding convolution or linear layer.
 
     ``gamma * (W x + b - mean) / sqrt(var + eps) + beta`` is an affine map of ``x``, whose weight and bias are returned.
     Computed in float64, returned in the dtype of ``weight``.

@@ -172,7 +172,7 @@ class DLi14GhostNet(Network):
         )
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Computes the last feature map: (N, in_chans, H, W) -> (N, 960, ceil(H / 32), ceil(W / 32))."""
+        """Compute the last feature map: (N, in_chans, H, W) -> (N, 960, ceil(H / 32), ceil(W / 32))."""
         return self.squeeze[:3](self.features(x))
 
     def forward(self, x: Tensor) -> Tensor:

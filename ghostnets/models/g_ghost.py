@@ -241,12 +241,12 @@ class GGhostRegNet(Network):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Computes the last feature map: (N, in_chans, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32))."""
+        """Compute the last feature map: (N, in_chans, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32))."""
         x = self.relu(self.bn1(self.conv1(x)))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Computes logits (N, num_classes) from the last feature map; features (N, num_features) if ``pre_logits``."""
+        """Compute logits (N, num_classes) from the last feature map; features (N, num_features) if ``pre_logits``."""
         x = self.avgpool(x).flatten(1)
         return x if pre_logits else self.fc(self.dropout(x))
 

@@ -195,14 +195,14 @@ class GhostResNet(Network):
         self.reset_classifier(num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Computes the last feature map: (N, in_chans, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32)).
+        """Compute the last feature map: (N, in_chans, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32)).
 
         CIFAR networks: ceil(H / 4), ceil(W / 4).
         """
         return self.blocks(self.stem(x))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Computes logits (N, num_classes) from the last feature map; features (N, num_features) if ``pre_logits``."""
+        """Compute logits (N, num_classes) from the last feature map; features (N, num_features) if ``pre_logits``."""
         x = self.global_pool(x).flatten(1)
         return x if pre_logits else self.classifier(self.drop(x))
 

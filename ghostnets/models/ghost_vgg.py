@@ -109,11 +109,11 @@ class GhostVGG(Network):
         self.reset_classifier(num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Computes the last feature map: (N, in_chans, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32))."""
+        """Compute the last feature map: (N, in_chans, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32))."""
         return self.pool(self.blocks(x))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Computes logits (N, num_classes) from the last feature map; features (N, 512) if ``pre_logits``."""
+        """Compute logits (N, num_classes) from the last feature map; features (N, 512) if ``pre_logits``."""
         x = self.act(self.fc(self.global_pool(x).flatten(1)))
         return x if pre_logits else self.classifier(self.drop(x))
 

@@ -148,7 +148,7 @@ class GhostNet(Network):
     def make_block(
         self, index: int, in_channels: int, hidden_channels: int, out_channels: int, **options: Any
     ) -> nn.Module:
-        """Builds the bottleneck of index ``index`` (from 0); V2 and V3 override it."""
+        """Build the bottleneck of index ``index`` (from 0); V2 and V3 override it."""
         return GhostBottleneck(in_channels, hidden_channels, out_channels, **options)
 
     def _make_stages(
@@ -193,11 +193,11 @@ class GhostNet(Network):
         return nn.Sequential(*blocks), tuple(levels)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Computes the last feature map: (N, in_chans, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32))."""
+        """Compute the last feature map: (N, in_chans, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32))."""
         return self.blocks(self.act1(self.bn1(self.conv_stem(x))))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Computes logits (N, num_classes) from the last feature map; features (N, 1280) if ``pre_logits``."""
+        """Compute logits (N, num_classes) from the last feature map; features (N, 1280) if ``pre_logits``."""
         x = self.act2(self.conv_head(self.global_pool(x))).flatten(1)
         return x if pre_logits else self.classifier(self.drop(x))
 

@@ -90,7 +90,7 @@ class Network(nn.Module):
         self.num_classes = num_classes
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the classifier by a randomly initialised linear layer for ``num_classes`` classes; 0 removes it."""
+        """Replace the classifier by a randomly initialised linear layer for ``num_classes`` classes; 0 removes it."""
         self.num_classes = num_classes
         owner, _, name = self.classifier_name.rpartition(".")
         layer = nn.Linear(self.head_features, num_classes) if num_classes else nn.Identity()

@@ -123,7 +123,7 @@ def test_without_a_network_the_sentence_names_the_address_and_the_place(server):
     with pytest.raises(CheckpointError) as caught:
         download(weights)
     message = str(caught.value)
-    for part in ("http://127.0.0.1:9/weights.pth", str(cache_path(weights)), "without any request", "refused"):
+    for part in ("http://127.0.0.1:9/weights.pth", str(cache_path(weights)), "without a request", "refused"):
         assert part in message
     assert "\n" not in message
     cache_path(weights).write_bytes(b"by hand")

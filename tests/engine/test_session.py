@@ -290,7 +290,7 @@ def test_arguments_and_images_out_of_range(randomize):
         ({"threads": 0}, "threads is 0"),
         ({"isa": "abacus"}, "isa is 'abacus'; this processor has"),
         ({"precision": "f8"}, "precision is 'f8'"),
-        ({"output": "maps"}, "output is 'maps'; it must be 'logits' or 'features'"),
+        ({"output": "maps"}, "output is 'maps'; it must be one of logits, features, features.logits"),
         ({"mean": (0.5,), "std": (0.5,)}, "they must have 3 values each"),
         ({"mean": MEAN, "std": (0.1, 0.0, 0.1)}, "those of std above 0"),
     ]:
@@ -329,3 +329,22 @@ def test_threads_that_the_system_does_not_give(tmp_path: Path, randomize):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert done.stdout.startswith("900 threads cannot be started")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("ghostnet_100", {"width": 0.1, "num_classes": 3}),
+        ("ghostnetv3_100", {"width": 0.1, "num_classes": 37}),
+        ("resnet20", {}),
+        ("ghost_vgg16", {"num_classes": 1000}),
+        ("ghostnet_100_d_li14", {"num_classes": 5}),
+    ],
+)
+def test_features_and_logits_of_one_run_equal_those_of_separate_runs(randomize, name: str, arguments: dict):
+    model = randomize(create_model(name, **arguments))
+    images = torch.randn(3, 3, 48, 40).numpy()
+    features, logits, both = (
+        engine.compile(model, output=output, threads=1)(images) for output in ("features", "logits", "features+logits")
+    )
+    assert np.array_equal(both, np.concatenate([features, logits], 1))

@@ -32,5 +32,5 @@ SOURCE_ALIASES = {"printed_port": "d_li14"}  # earlier name -> name
 
 
 def detect_source(names: Collection[str]) -> str:
-    """Detects the source of a state dict, one of ``SOURCES``, from its tensor names; default ``"canonical"``."""
+    """Detect the source of a state dict, one of ``SOURCES``, from its tensor names; default ``"canonical"``."""
     return next(source for source, marks in SOURCES.items() if any(mark <= set(names) for mark in marks))

@@ -33,7 +33,7 @@ COUNTERS = ("total_ops", "total_params")  # left in the official V2 files by a p
 
 
 def rename_v3(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the keys of GhostNetV3 from the official implementation or timm; other keys are kept."""
+    """Rename the keys of GhostNetV3 from the official implementation or timm; other keys are kept."""
     renamed: dict[str, Tensor] = {}
     for key, tensor in state_dict.items():
         for pattern, replacement in V3_KEYS:
@@ -45,11 +45,11 @@ def rename_v3(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def drop_counters(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Removes the profiler counters that the official V2 checkpoints contain."""
+    """Remove the profiler counters that the official V2 checkpoints contain."""
     return {key: tensor for key, tensor in state_dict.items() if key.rpartition(".")[2] not in COUNTERS}
 
 
 def add_batch_counters(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Adds PyTorch's ``num_batches_tracked``, which other frameworks do not have, with value 0."""
+    """Add PyTorch's ``num_batches_tracked``, which other frameworks do not have, with value 0."""
     norms = [key.removesuffix("running_mean") for key in state_dict if key.endswith(".running_mean")]
     return {**state_dict, **{f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms}}

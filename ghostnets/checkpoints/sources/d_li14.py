@@ -13,7 +13,7 @@ __all__ = ["D_LI14_KEYS", "convert_d_li14"]
 
 
 def _d_li14_keys() -> dict[str, str]:
-    """Maps key prefixes of the port to those of the canonical network."""
+    """Map key prefixes of the port to those of the canonical network."""
     keys = {"features.0.0": "conv_stem", "features.0.1": "bn1"}
     for number, block in zip(PORT_BLOCKS, BLOCKS, strict=True):
         port = f"features.{number}"
@@ -44,7 +44,7 @@ D_LI14_KEYS = _d_li14_keys()
 
 
 def convert_d_li14(state_dict: Mapping[str, Tensor], *, squeezed_channels: Mapping[str, int]) -> dict[str, Tensor]:
-    """Converts a state dict of d-li14's port to the canonical GhostNet 1.0x with the same outputs.
+    """Convert a state dict of d-li14's port to the canonical GhostNet 1.0x with the same outputs.
 
     Args:
         state_dict: Tensors under the port's names.

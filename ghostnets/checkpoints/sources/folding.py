@@ -19,7 +19,7 @@ BATCH_NORM_EPS = 1e-5  # default of PyTorch and Paddle, used by the ports and th
 
 
 def fold_port(renamed: Mapping[str, Tensor], *, squeezed_channels: Mapping[str, int]) -> dict[str, Tensor]:
-    """Converts the tensors of a port, already renamed, to the canonical network with the same outputs.
+    """Convert the tensors of a port, already renamed, to the canonical network with the same outputs.
 
     - Gate: clamp(y, 0, 1) = relu6(6 y - 3 + 3) / 6, so the second layer of squeeze-and-excitation becomes
       (6 W, 6 b - 3).

@@ -85,7 +85,7 @@ WEIGHTS: dict[str, dict[str, str]] = {
 
 
 def convert_kecam(tensors: Mapping[str, Tensor], *, names: Collection[str]) -> dict[str, Tensor]:
-    """Converts the tensors of a .h5 file to a state dict of the canonical network.
+    """Convert the tensors of a .h5 file to a state dict of the canonical network.
 
     Keras stores kernels as (height, width, in, out), those of depthwise convolutions as (height, width, channels, 1),
     and matrices as (in, out).
@@ -125,7 +125,7 @@ def convert_kecam(tensors: Mapping[str, Tensor], *, names: Collection[str]) -> d
 
 
 def read_h5(content: bytes) -> dict[str, Tensor]:
-    """Reads the tensors of a file that Keras wrote by ``save_weights``, in either form, or ``save``.
+    """Read the tensors of a file that Keras wrote by ``save_weights``, in either form, or ``save``.
 
     Args:
         content: Bytes of the file.

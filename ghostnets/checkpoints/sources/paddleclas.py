@@ -23,7 +23,7 @@ NAME_TABLE = "StructuredToParameterName@@"  # Paddle's internal parameter names,
 
 
 def _paddleclas_keys() -> dict[str, str]:
-    """Maps key prefixes of PaddleClas's GhostNet to those of the canonical network."""
+    """Map key prefixes of PaddleClas's GhostNet to those of the canonical network."""
     pairs = {"conv1": ("conv_stem", "bn1"), "conv_last": (f"{WIDE_BLOCK}.conv", f"{WIDE_BLOCK}.bn1")}
     keys = {"fc_1": "classifier"}
     for number, block in enumerate(BLOCKS):
@@ -52,7 +52,7 @@ LEAVES = {"weight": "weight", "bias": "bias", "_mean": "running_mean", "_varianc
 
 
 def convert_paddleclas(state_dict: Mapping[str, Tensor], *, squeezed_channels: Mapping[str, int]) -> dict[str, Tensor]:
-    """Converts a state dict of PaddleClas's GhostNet to the canonical GhostNet with the same outputs.
+    """Convert a state dict of PaddleClas's GhostNet to the canonical GhostNet with the same outputs.
 
     The (in, out) matrices of Paddle's linear layers are transposed; ``fold_port`` converts the clamped gate, its C // 4
     units and the normalised head.
@@ -79,7 +79,7 @@ def convert_paddleclas(state_dict: Mapping[str, Tensor], *, squeezed_channels: M
 
 
 def read_pdparams(content: bytes) -> dict[str, Tensor]:
-    """Reads the state dict of a .pdparams file (pickle protocols 2 to 4).
+    """Read the state dict of a .pdparams file (pickle protocols 2 to 4).
 
     Raises:
         pickle.UnpicklingError: The pickle refers to anything but arrays of floating-point numbers.

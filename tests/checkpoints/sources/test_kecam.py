@@ -181,7 +181,7 @@ def hostile(file: h5py.File, kind: str, other: Path) -> None:
     [
         *((kind, "is not a contiguous array") for kind in ("external data", "virtual data", "chunks", "unwritten")),
         *((kind, "is not a contiguous array") for kind in ("integers", "objects")),
-        *((kind, "holds no weights") for kind in ("external link", "soft link")),
+        *((kind, "contains no weights") for kind in ("external link", "soft link")),
         ("not finite", "a has non-finite values"),
     ],
 )
