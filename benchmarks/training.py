@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghostnets.checkpoints.sources import rename_v3
-from ghostnets.layers import fused_training
 from ghostnets.measure import Runner, processor_name, speedup, time_interleaved
 from ghostnets.models import create_model
+from ghostnets.train.fused import fused_training
 
 OURS = "fused"
 BATCHES_COMPARED = 5

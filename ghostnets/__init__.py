@@ -7,8 +7,9 @@ Nothing heavy is imported before it is used: ``import ghostnets`` takes millisec
 its help without loading torch.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from ghostnets.lazy import lazy_getattr
 
 __version__ = "0.1.0"
 
@@ -36,7 +37,7 @@ __all__ = [
     "train_model",
 ]
 
-_ROOMS = {
+_MODULES = {
     "GhostNetsError": "errors",
     "create_model": "checkpoints",
     "export_model": "export",
@@ -52,10 +53,7 @@ _ROOMS = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _ROOMS:
-        raise AttributeError(f"module 'ghostnets' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"ghostnets.{_ROOMS[name]}"), name)
+__getattr__ = lazy_getattr(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

@@ -41,15 +41,15 @@ def _one_seed_and_one_thread(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-@pytest.fixture(params=["avx512", "avx2", "baseline"])
+@pytest.fixture(params=["avx512", "avx2", "sse2", "neon"])
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each instruction set of the fused training kernels that this processor has."""
-    native = import_module("ghostnets.layers._training")
-    best = native.instruction_set()
-    if not native.choose_instruction_set(request.param):
+    native = import_module("ghostnets.train.fused._training")
+    best = native.isa()
+    if not native.set_isa(request.param):
         pytest.skip(f"this processor has no {request.param}")
     yield request.param
-    native.choose_instruction_set(best)
+    native.set_isa(best)
 
 
 @pytest.fixture(params=[1, 3])

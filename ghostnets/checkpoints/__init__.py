@@ -6,11 +6,12 @@ from ghostnets.checkpoints.load import load_checkpoint, load_weights, network_ar
 from ghostnets.checkpoints.pretrained import create_model
 from ghostnets.checkpoints.read import WeightsFile, read_weights
 from ghostnets.checkpoints.save import METADATA_KEY, Checkpoint, save_checkpoint
-from ghostnets.checkpoints.sources import SOURCES, detect_source
+from ghostnets.checkpoints.sources import SOURCE_ALIASES, SOURCES, detect_source
 
 __all__ = [
     "METADATA_KEY",
     "SOURCES",
+    "SOURCE_ALIASES",
     "WEIGHTS",
     "Checkpoint",
     "PublishedWeights",

@@ -12,13 +12,13 @@ from torch import nn
 from ghostnets.checkpoints.fetch import HUB_PREFIX, Progress, download, web_address
 from ghostnets.checkpoints.load import load_checkpoint
 from ghostnets.errors import CheckpointError, UnknownNameError
-from ghostnets.models import model_entry
+from ghostnets.models import resolve_name
 from ghostnets.preprocessing import Preprocessing
 
-__all__ = ["WEIGHTS", "Evaluation", "PublishedWeights", "find_weights", "load_pretrained"]
+__all__ = ["WEIGHTS", "PublishedPreprocessing", "PublishedWeights", "find_weights", "load_pretrained"]
 
 
-class Evaluation(NamedTuple):
+class PublishedPreprocessing(NamedTuple):
     """Published preprocessing of the images with which the accuracy was measured: resize, center crop, normalize."""
 
     interpolation: Literal["bicubic", "bilinear"]
@@ -47,7 +47,7 @@ class PublishedWeights:
     top1: float
     top5: float | None
     accuracy_source: str
-    evaluation: Evaluation
+    evaluation: PublishedPreprocessing
     licence: str = "Apache-2.0"
     sha256: str | None = None
 
@@ -75,7 +75,7 @@ def _timm(repository: str, top1: float, top5: float) -> PublishedWeights:
         top1=top1,
         top5=top5,
         accuracy_source="timm, results-imagenet.csv",
-        evaluation=Evaluation("bicubic"),
+        evaluation=PublishedPreprocessing("bicubic"),
     )
 
 
@@ -88,7 +88,7 @@ def _official(
         top1=top1,
         top5=top5,
         accuracy_source=source,
-        evaluation=Evaluation(interpolation),
+        evaluation=PublishedPreprocessing(interpolation),
     )
 
 
@@ -104,7 +104,9 @@ def _paddleclas(file: str, top1: float, top5: float, tag: str = "paddleclas") ->
         top1=top1,
         top5=top5,
         accuracy_source="PaddleClas, Mobile_en.md",
-        evaluation=Evaluation("bilinear"),  # of OpenCV, which does not smooth when it makes an image smaller
+        evaluation=PublishedPreprocessing(
+            "bilinear"
+        ),  # of OpenCV, which does not smooth when it makes an image smaller
     )
 
 
@@ -115,7 +117,9 @@ def _kecam(file: str, top1: float, tag: str = "kecam") -> PublishedWeights:
         top1=top1,
         top5=None,
         accuracy_source="README of keras_cv_attention_models",
-        evaluation=Evaluation("bicubic", crop_share=0.95),  # not told there; the defaults of its eval_script.py
+        evaluation=PublishedPreprocessing(
+            "bicubic", crop_share=0.95
+        ),  # not told there; the defaults of its eval_script.py
     )
 
 
@@ -167,14 +171,14 @@ WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
     "g_ghost_regnetx_040": (_g_ghost("4.0g", 78.6),),
     "g_ghost_regnetx_080": (_g_ghost("8.0g", 79.0),),
     "g_ghost_regnetx_160": (_g_ghost("16.0g", 79.9),),
-    "ghostnet_100_printed_revised": (
+    "ghostnet_100_d_li14_revised": (
         PublishedWeights(
             tag="d-li14",
             location="https://github.com/d-li14/ghostnet.pytorch/raw/master/pretrained/ghostnet_1x-f97d70db.pth",
             top1=73.636,
             top5=91.228,
             accuracy_source="README of d-li14/ghostnet.pytorch",
-            evaluation=Evaluation("bilinear"),  # not told there; the usual of PyTorch's ImageNet example
+            evaluation=PublishedPreprocessing("bilinear"),  # not told there; the usual of PyTorch's ImageNet example
             licence="MIT",
         ),
     ),
@@ -188,7 +192,7 @@ def find_weights(name: str, tag: str | None = None) -> PublishedWeights:
         UnknownNameError: There is no such network, or no such tag for it.
         CheckpointError: Nobody has published weights of this network.
     """
-    model_entry(name)
+    name = resolve_name(name)
     if name not in WEIGHTS:
         raise CheckpointError(f"no weights of {name} are published; there are some of {', '.join(WEIGHTS)}.")
     by_tag = {weights.tag: weights for weights in WEIGHTS[name]}

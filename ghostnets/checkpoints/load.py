@@ -13,16 +13,17 @@ from ghostnets.checkpoints.fetch import HUB_PREFIX, download
 from ghostnets.checkpoints.read import WeightsFile, check_numbers, read_weights
 from ghostnets.checkpoints.save import FORMAT_VERSION, METADATA_KEY, Checkpoint
 from ghostnets.checkpoints.sources import (
+    SOURCE_ALIASES,
     SOURCES,
     detect_source,
     drop_counters,
+    fold_d_li14,
     fold_paddleclas,
-    fold_printed_port,
     rename_kecam,
     rename_v3,
 )
 from ghostnets.errors import CheckpointError, ConfigurationError
-from ghostnets.models import Network, PrintedGhostNet, create_model
+from ghostnets.models import DLi14GhostNet, Network, create_model, resolve_name
 from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["load_checkpoint", "load_weights", "network_arguments", "read_checkpoint"]
@@ -57,7 +58,7 @@ def load_checkpoint(
             hub, which is fetched unless it is in the cache: ``hf://OWNER/REPOSITORY``, where the file is
             ``model.safetensors``, or ``hf://OWNER/REPOSITORY/FILE``.
         source: Whose names the file uses: ``"canonical"`` (this project for every network, the official
-            implementations, timm), ``"printed_port"``, ``"paddleclas"``, ``"kecam"`` (keras_cv_attention_models), or
+            implementations, timm), ``"d_li14"``, ``"paddleclas"``, ``"kecam"`` (keras_cv_attention_models), or
             ``"auto"`` to tell by the names. The last three are converted when the network is a canonical one, so that
             its outputs are those of the original.
         replace_head: Leave the classifier as it is, for other classes than those of the file; all else is loaded.
@@ -72,6 +73,7 @@ def load_checkpoint(
         MissingExtraError: A .h5 file, and h5py is not installed.
         UnknownNameError: There is no such network.
     """
+    source = SOURCE_ALIASES.get(source, source)
     if source not in ("auto", *SOURCES):
         raise ConfigurationError(f"source is {source!r}; it must be one of {', '.join(('auto', *SOURCES))}.")
     is_remote = isinstance(location, str) and location.startswith(HUB_PREFIX)
@@ -111,7 +113,7 @@ def network_arguments(name: str, weights: WeightsFile, *, source: str) -> dict[s
     """
     if METADATA_KEY in weights.metadata:
         checkpoint = _as_checkpoint(weights)
-        if checkpoint.architecture != name:
+        if checkpoint.architecture != resolve_name(name):
             raise CheckpointError(
                 f"{weights.path} is a checkpoint of {checkpoint.architecture}, not of {name}; ask for that network."
             )
@@ -138,8 +140,8 @@ def _converted(weights: WeightsFile, source: str, network: nn.Module) -> dict[st
             return rename_kecam(weights.tensors, names=own.keys())
         if source == "paddleclas":
             return fold_paddleclas(weights.tensors, squeezed_channels=squeezed)
-        if source == "printed_port" and not isinstance(network, PrintedGhostNet):
-            return fold_printed_port(weights.tensors, squeezed_channels=squeezed)
+        if source == "d_li14" and not isinstance(network, DLi14GhostNet):
+            return fold_d_li14(weights.tensors, squeezed_channels=squeezed)
     except CheckpointError as error:
         raise CheckpointError(f"{weights.path} cannot be converted: {error}") from error
     return rename_v3(drop_counters(weights.tensors)) if source == "canonical" else weights.tensors
@@ -161,7 +163,7 @@ def _as_checkpoint(weights: WeightsFile) -> Checkpoint:
                 " install the ghostnets version that wrote it."
             )
         checkpoint = Checkpoint(
-            architecture=description["architecture"],
+            architecture=resolve_name(description["architecture"]),
             arguments=dict(description["arguments"]),
             state_dict=weights.tensors,
             class_names=tuple(map(str, description["class_names"])),

@@ -54,7 +54,9 @@ def create_model(
     if not pretrained:
         return build_model(name, features_only=features_only, out_indices=out_indices, **arguments)
     if out_indices is not None and not features_only:
-        raise ConfigurationError("out_indices goes with features_only=True; without it there is nothing to index.")
+        raise ConfigurationError(
+            "out_indices is given without features_only=True; add features_only=True, or leave out_indices out."
+        )
     model = build_model(name, **arguments)
     assert isinstance(model, Network)
     is_other_task = model.num_classes != model_entry(name).variant.benchmark.num_classes

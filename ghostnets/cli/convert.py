@@ -8,6 +8,7 @@ import tyro
 
 from ghostnets.checkpoints import (
     METADATA_KEY,
+    SOURCE_ALIASES,
     Checkpoint,
     detect_source,
     load_weights,
@@ -17,7 +18,7 @@ from ghostnets.checkpoints import (
 )
 from ghostnets.cli.output import print_json, result_console
 from ghostnets.errors import ConfigurationError
-from ghostnets.models import create_model, model_entry
+from ghostnets.models import create_model, model_entry, resolve_name
 from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["main"]
@@ -28,8 +29,8 @@ __all__ = ["main"]
 class Import:
     """Turn the weights of another implementation into a checkpoint with the same outputs.
 
-    It reads state dicts of the official implementations (V1, V2, V3, G-Ghost), of timm, of this package and of the
-    printed port, GhostNet files of PaddleClas (.pdparams), and GhostNet and GhostNetV2 files of
+    Reads state dicts of the official implementations (V1, V2, V3, G-Ghost), of timm, of this package and of
+    d-li14/ghostnet.pytorch, GhostNet files of PaddleClas (.pdparams), and GhostNet and GhostNetV2 files of
     keras_cv_attention_models (.h5; needs the extra "import"). Every tensor must find its place. The preprocessing noted
     is the usual one of ImageNet at 224 pixels.
 
@@ -42,7 +43,7 @@ class Import:
     """Name of the network; ghostnets list names them."""
     to: Path
     """The checkpoint to write, a .safetensors file."""
-    source: Literal["auto", "canonical", "printed_port", "paddleclas", "kecam"] = "auto"
+    source: Literal["auto", "canonical", "d_li14", "printed_port", "paddleclas", "kecam"] = "auto"
     """Whose names the file uses; auto tells by the names. canonical is this package, the official ones, and timm."""
     classes: Path | None = None
     """Text file with the names of the classes, one a line; without it they are class_0001, class_0002, ..."""
@@ -70,7 +71,9 @@ def main(arguments: list[str]) -> int:
     weights = read_weights(command.file)
     if METADATA_KEY in weights.metadata:
         raise ConfigurationError(f"{command.file} is a checkpoint of this package already; use it as it is.")
-    source = detect_source(weights.tensors) if command.source == "auto" else command.source
+    source = SOURCE_ALIASES.get(command.source, command.source)
+    if source == "auto":
+        source = detect_source(weights.tensors)
     network = network_arguments(command.model, weights, source=source)
     num_classes = network["num_classes"]
     names = _read_classes(command.classes, num_classes) if command.classes is not None else _numbered(num_classes)
@@ -78,7 +81,7 @@ def main(arguments: list[str]) -> int:
     model = create_model(command.model, **network)
     load_weights(model, weights, source=source)
     checkpoint = Checkpoint(
-        architecture=command.model,
+        architecture=resolve_name(command.model),
         arguments=network,
         state_dict=model.state_dict(),
         class_names=names,

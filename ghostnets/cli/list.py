@@ -13,6 +13,7 @@ from ghostnets.compress import reparameterize
 from ghostnets.measure import Cost, count
 from ghostnets.models import create_model, list_models, model_entry
 from ghostnets.models.network import CIFAR10, IMAGENET
+from ghostnets.models.registry import ALIASES
 
 __all__ = ["main", "models_document"]
 
@@ -43,8 +44,8 @@ def main(arguments: list[str]) -> int:
         table.add_row(
             name,
             str(variant.benchmark.image_size),
-            f"{variant.params:.2f}",
-            f"{variant.macs:.1f}",
+            f"{variant.params:.4f}",  # the digits of the registry: rounding them again could change the last one
+            f"{variant.macs:.2f}",
             f"{variant.top1} %" if variant.top1 else "-",
             source,
             weights or "-",
@@ -54,7 +55,8 @@ def main(arguments: list[str]) -> int:
     console.print(
         "MACs are multiply-adds of convolutions and linear layers (the papers' FLOPs) for one square colour image of"
         " the input size in pixels, V3 in training form. Accuracies were published by others, not measured here: on"
-        " ImageNet, of the networks for 32 pixels on CIFAR-10.",
+        " ImageNet, of the networks for 32 pixels on CIFAR-10."
+        f" Earlier names are accepted: {', '.join(f'{old} for {new}' for old, new in ALIASES.items())}.",
         soft_wrap=True,
     )
     return 0

@@ -3,12 +3,12 @@
 What trains needs torch, what only reads images does not; so each name is imported when it is first asked for.
 """
 
-import importlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghostnets.errors import ConfigurationError
+from ghostnets.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from ghostnets.data.augment import Augmentation, derive_seed
@@ -47,7 +47,7 @@ __all__ = [
     "write_shards",
 ]
 
-_FILES = {
+_MODULES = {
     "ArrayDataset": "datasets",
     "Augmentation": "augment",
     "Batch": "batches",
@@ -106,7 +106,4 @@ def open_data(
     return open_shards(data) if is_shards(data) else open_folder(data, val_share=val_share, seed=seed)
 
 
-def __getattr__(name: str) -> object:
-    if name not in _FILES:
-        raise AttributeError(f"module 'ghostnets.data' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"ghostnets.data.{_FILES[name]}"), name)
+__getattr__ = lazy_getattr(__name__, _MODULES)

@@ -9,9 +9,9 @@ from torch import nn
 from ghostnets.engine.nodes import Nodes, layers_of, unknown
 from ghostnets.engine.plan import Layout
 from ghostnets.layers import ConvBnAct, GhostBottleneck, GhostModule, SqueezeExcite
+from ghostnets.models.d_li14 import DLi14Bottleneck, DLi14SqueezeExcite
 from ghostnets.models.g_ghost import GGhostStage, RegNetBlock
 from ghostnets.models.ghost_resnet import ResidualBlock, ZeroPadShortcut
-from ghostnets.models.printed_port import PrintedBottleneck, PrintedSqueezeExcite
 
 __all__ = ["BLOCKS"]
 
@@ -53,7 +53,7 @@ def _shortcut(nodes: Nodes, path: str, shortcut: nn.Module, x: int, to: Layout) 
     return nodes.conv(*pointwise, x, to)
 
 
-def _printed_bottleneck(nodes: Nodes, path: str, block: PrintedBottleneck, x: int) -> int:
+def _d_li14_bottleneck(nodes: Nodes, path: str, block: DLi14Bottleneck, x: int) -> int:
     nodes.skipped(f"{path}.drop_path", block.drop_path)
     ghost1, depthwise, se, ghost2 = block.conv
     assert isinstance(ghost2, GhostModule)
@@ -61,7 +61,7 @@ def _printed_bottleneck(nodes: Nodes, path: str, block: PrintedBottleneck, x: in
     x = nodes.ghost(f"{path}.conv.0", ghost1, x)
     for where, layer in layers_of(f"{path}.conv.1", depthwise):
         x = nodes.depthwise(where, layer, x)
-    if type(se) is PrintedSqueezeExcite:
+    if type(se) is DLi14SqueezeExcite:
         x = nodes.squeeze_excite(f"{path}.conv.2", se.fc[0], se.fc[2], x, gate="clamp")
     elif layers_of("", se):
         unknown(f"{path}.conv.2", se)
@@ -147,7 +147,7 @@ BLOCKS: dict[type[nn.Module], Callable[[Nodes, str, Any, int], int]] = {
     GhostModule: Nodes.ghost,
     ConvBnAct: _conv_bn_act,
     GhostBottleneck: _bottleneck,
-    PrintedBottleneck: _printed_bottleneck,
+    DLi14Bottleneck: _d_li14_bottleneck,
     ResidualBlock: _residual_block,
     RegNetBlock: _regnet_block,
     GGhostStage: _g_ghost_stage,

@@ -16,13 +16,13 @@ from ghostnets.errors import EngineError
 from ghostnets.layers import GhostModule
 from ghostnets.models import (
     Backbone,
+    DLi14GhostNet,
     GGhostRegNet,
     GhostNet,
     GhostNetV2,
     GhostNetV3,
     GhostResNet,
     GhostVGG,
-    PrintedGhostNet,
 )
 
 __all__ = ["make_plan"]
@@ -36,7 +36,7 @@ HEADS: dict[type[nn.Module], tuple[str, ...]] = {
     GGhostRegNet: ("avgpool", "dropout", "fc"),
     GhostResNet: ("global_pool", "drop", "classifier"),
     GhostVGG: ("global_pool", "fc", "act", "drop", "classifier"),
-    PrintedGhostNet: ("squeeze.3", "classifier"),
+    DLi14GhostNet: ("squeeze.3", "classifier"),
 }
 
 

@@ -77,7 +77,7 @@ class Session:
         threads = _checked_threads(threads)
         made = copy.copy(self)
         try:
-            made._native = self._native.beside(threads)
+            made._native = self._native.share_weights(threads)
         except RuntimeError as error:
             raise _no_threads(threads, error) from error
         return made

@@ -3,8 +3,9 @@
 Nothing is imported unasked: the process that runs the file must not get torch from here.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from ghostnets.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from ghostnets.export.exporter import export_model
@@ -14,10 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "Report", "export_model", "export_web"]
 
-_FILES = {"FORMATS": "formats", "Report": "report", "export_model": "exporter", "export_web": "web"}
+_MODULES = {"FORMATS": "formats", "Report": "report", "export_model": "exporter", "export_web": "web"}
 
-
-def __getattr__(name: str) -> object:
-    if name not in _FILES:
-        raise AttributeError(f"module 'ghostnets.export' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"ghostnets.export.{_FILES[name]}"), name)
+__getattr__ = lazy_getattr(__name__, _MODULES)

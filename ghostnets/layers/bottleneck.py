@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from ghostnets.layers.conv import make_divisible
-from ghostnets.layers.fused import bottleneck as fused
+from ghostnets.layers.dispatch import dispatch, is_scripting
 from ghostnets.layers.ghost import GhostModule
-from ghostnets.layers.reparam import conv_norm, is_scripting
+from ghostnets.layers.reparam import conv_norm
 from ghostnets.layers.squeeze_excite import SqueezeExcite
 
 __all__ = ["GhostBottleneck"]
@@ -98,9 +98,10 @@ class GhostBottleneck(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        if not is_scripting():  # noqa: SIM102
-            if fused.applies(self, x):
-                return fused.bottleneck(self, x)
+        if not is_scripting():
+            overridden = dispatch(GhostBottleneck, self, x)
+            if overridden is not None:
+                return overridden
         out = self.ghost1(x)
         out = self.bn_dw(self.conv_dw(out))  # at stride 2
         out = self.ghost2(self.se(out))

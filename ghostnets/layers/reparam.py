@@ -11,12 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghostnets.layers.conv import fold_batch_norm, norm_arguments
-from ghostnets.layers.fused import branches as fused
+from ghostnets.layers.dispatch import dispatch, is_scripting
 
 __all__ = ["RepConv", "conv_norm"]
-
-# A comment that begins with "type" would be read by TorchScript within the function that uses it.
-is_scripting = torch.jit.is_scripting  # type: ignore[attr-defined]
 
 
 class RepConv(nn.Module):
@@ -69,9 +66,10 @@ class RepConv(nn.Module):
         self.skip = nn.BatchNorm2d(out_channels) if skip and in_channels == out_channels and stride == 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if not is_scripting():  # noqa: SIM102
-            if fused.applies(self, x):
-                return fused.sum_of_branches(self, x)
+        if not is_scripting():
+            overridden = dispatch(RepConv, self, x)
+            if overridden is not None:
+                return overridden
         out = self.scale(x) if self.scale is not None else torch.zeros((), dtype=x.dtype, device=x.device)
         if self.skip is not None:
             out = out + self.skip(x)

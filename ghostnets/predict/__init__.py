@@ -1,7 +1,8 @@
 """Answers: from a checkpoint in Python, or from any artefact for any number of images; only the former loads torch."""
 
-import importlib
 from typing import TYPE_CHECKING
+
+from ghostnets.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from ghostnets.predict.answer_file import AnswerFile
@@ -25,7 +26,7 @@ __all__ = [
     "predict_on_ray",
 ]
 
-_FILES = {
+_MODULES = {
     "FORMATS": "formats",
     "AnswerFile": "answer_file",
     "Input": "inputs",
@@ -39,8 +40,4 @@ _FILES = {
     "predict_on_ray": "cluster",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _FILES:
-        raise AttributeError(f"module 'ghostnets.predict' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"ghostnets.predict.{_FILES[name]}"), name)
+__getattr__ = lazy_getattr(__name__, _MODULES)

@@ -15,7 +15,7 @@ from ghostnets.artefacts import Artefact, open_artefact
 from ghostnets.errors import ArtefactError
 from ghostnets.serve.batching import Batcher
 from ghostnets.serve.metrics import Metrics
-from ghostnets.serve.settings import Settings
+from ghostnets.serve.settings import ServiceSettings
 
 __all__ = ["Model", "OpenedArtefact", "open_copies"]
 
@@ -65,7 +65,7 @@ class Model:
         runtime: As ``Artefact``.
     """
 
-    def __init__(self, opened: OpenedArtefact, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, opened: OpenedArtefact, settings: ServiceSettings, metrics: Metrics) -> None:
         first = opened.copies[0]
         self.path, self.description, self.runtime = first.path, first.description, first.runtime
         self.digest = opened.digest
@@ -77,7 +77,7 @@ class Model:
             self._decode,
             max_batch=settings.max_batch,
             max_wait=settings.max_wait,
-            observe=metrics.batch,
+            observe=metrics.observe_batch,
         )
         self._users = 0
         self._unused = asyncio.Event()

@@ -13,12 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from ghostnets.data import Batch
-from ghostnets.layers import fused_training
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.diagnose import diagnose_loss
 from ghostnets.train.distill import Distillation
 from ghostnets.train.distributed import DistributedContext
 from ghostnets.train.frozen import IdentityPreprocessing
+from ghostnets.train.fused import fused_training
 from ghostnets.train.mixing import Mixing
 from ghostnets.train.recipe import Recipe
 

@@ -40,6 +40,31 @@ def test_comes_back_as_it_was(tmp_path: Path):
     assert model(torch.randn(1, 1, 16, 16)).shape == (1, 2)
 
 
+@pytest.mark.parametrize("revised", [False, True])
+def test_checkpoint_with_earlier_architecture_name_loads(tmp_path: Path, revised: bool):
+    name = "ghostnet_100_d_li14_revised" if revised else "ghostnet_100_d_li14"
+    earlier = name.replace("d_li14", "printed")
+    arguments = {"num_classes": 2, "in_chans": 1}
+    model = create_model(earlier, **arguments).eval()
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, make(architecture=earlier, arguments=arguments, state_dict=model.state_dict()))
+    back = read_checkpoint(path)
+    assert back.architecture == name
+    x = torch.randn(1, 1, 32, 32)
+    expected = model(x)
+    assert torch.equal(back.build()(x), expected)
+    for known_as in (name, earlier):
+        assert torch.equal(load_checkpoint(known_as, path)(x), expected)
+
+
+def test_earlier_source_name_is_accepted(tmp_path: Path, randomize):
+    port = randomize(create_model("ghostnet_100_printed", num_classes=3))
+    torch.save(port.state_dict(), tmp_path / "port.pth")
+    model = load_checkpoint("ghostnet_100", tmp_path / "port.pth", source="printed_port")
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(model(x), port(x), rtol=1e-4, atol=1e-4)
+
+
 def test_equal_content_gives_equal_bytes(tmp_path: Path):
     checkpoint = make()
     save_checkpoint(tmp_path / "a.safetensors", checkpoint)
@@ -103,7 +128,7 @@ def rewrite(path: Path, change, state_dict=None) -> None:
     [
         (lambda d: d.update(format_version=99), "format 99, this ghostnets reads format 1"),
         (lambda d: d.update(architecture="resnet_1"), "no model named 'resnet_1'"),
-        (lambda d: d.update(architecture="ghostnet_100_printed", arguments={"num_classes": 2}), "does not fit"),
+        (lambda d: d.update(architecture="ghostnet_100_d_li14", arguments={"num_classes": 2}), "does not fit"),
         (lambda d: d.update(arguments={**ARGUMENTS, "depth": 3}), "no argument depth"),
         (
             lambda d: d.update(arguments={**ARGUMENTS, "num_classes": 3}),
@@ -199,8 +224,8 @@ def test_names_of_no_known_network(tmp_path: Path):
         load_checkpoint(create_model("ghostnet_050"), tmp_path / "a.pth", source="timn")
 
 
-def test_an_incomplete_printed_port_is_refused(tmp_path: Path):
-    state = create_model("ghostnet_100_printed").state_dict()
+def test_incomplete_d_li14_state_dict_is_refused(tmp_path: Path):
+    state = create_model("ghostnet_100_d_li14").state_dict()
     for gone in ("features.4.conv.2.fc.0.weight", "classifier.1.running_var"):
         torch.save({k: v for k, v in state.items() if k != gone}, tmp_path / "a.pth")
         with pytest.raises(CheckpointError, match="incomplete"):

@@ -70,8 +70,8 @@ def test_a_damaged_published_file_is_refused_even_with_a_new_head(published: tor
         load_pretrained(create_model("ghostnet_100", num_classes=5), "ghostnet_100", replace_head=True)
 
 
-def test_the_head_of_the_printed_port(server, randomize, monkeypatch: pytest.MonkeyPatch):
-    name = "ghostnet_100_printed_revised"
+def test_load_pretrained_replaces_nested_classifier_of_d_li14_port(server, randomize, monkeypatch: pytest.MonkeyPatch):
+    name = "ghostnet_100_d_li14_revised"
     monkeypatch.setitem(WEIGHTS, name, (replace(WEIGHTS[name][0], location=f"{server.url}/weights.pth"),))
     published = randomize(create_model(name))
     place = cache_path(WEIGHTS[name][0].location)
@@ -87,6 +87,7 @@ def test_the_head_of_the_printed_port(server, randomize, monkeypatch: pytest.Mon
 def test_finding_weights():
     assert find_weights("ghostnet_100").tag == "timm"
     assert find_weights("ghostnet_100", "official").top1 == 73.98
+    assert find_weights("ghostnet_100_printed_revised") == find_weights("ghostnet_100_d_li14_revised")
     with pytest.raises(UnknownNameError, match="did you mean official"):
         find_weights("ghostnet_100", "oficial")
     with pytest.raises(UnknownNameError, match="there is no model named"):

@@ -23,7 +23,7 @@ def test_own_files_of_every_network(tmp_path: Path, name: str):
     small = {"width": 0.2, "widths": (8, 16, 24, 32), "group_width": 4}  # the names are those of the full size
     size = {argument: value for argument, value in small.items() if argument in model_arguments(name)}
     original = create_model(name, num_classes=3, **size)
-    assert detect_source(original.state_dict()) == ("printed_port" if "printed" in name else "canonical")
+    assert detect_source(original.state_dict()) == ("d_li14" if "d_li14" in name else "canonical")
     save_file(original.state_dict(), tmp_path / "x.safetensors")
     model = create_model(name, num_classes=3, **size)
     assert load_checkpoint(model, tmp_path / "x.safetensors") is model
@@ -88,7 +88,7 @@ def test_a_name_gives_a_network_with_the_arguments_that_the_file_tells(tmp_path:
 
 
 def test_the_head_is_replaced_only_when_asked_for(tmp_path: Path, randomize):
-    original = randomize(create_model("ghostnet_100_printed", num_classes=6))
+    original = randomize(create_model("ghostnet_100_d_li14", num_classes=6))
     torch.save(original.state_dict(), tmp_path / "port.pth")
     for model in (create_model("ghostnet_100", num_classes=4), create_model("ghostnet_100", num_classes=0)):
         before = {key: tensor.clone() for key, tensor in model.state_dict().items()}

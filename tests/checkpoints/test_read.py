@@ -141,7 +141,7 @@ def test_numbers_that_are_not_finite(tmp_path: Path, value: float):
 
 
 def test_folding_that_leaves_the_finite_numbers(tmp_path: Path):
-    state = create_model("ghostnet_100_printed", num_classes=3).state_dict()
+    state = create_model("ghostnet_100_d_li14", num_classes=3).state_dict()
     state["classifier.1.running_var"] = torch.full((1280,), -1.0)
     torch.save(state, tmp_path / "port.pth")
     with pytest.raises(CheckpointError, match=r"conv_head\.weight holds numbers that are not finite"):

@@ -64,14 +64,14 @@ def test_weights_of_timm(tmp_path: Path, randomize, capsys, suffix: str):
     assert answers_equal(out, original)
 
 
-@pytest.mark.parametrize("model", ["ghostnet_100", "ghostnet_100_printed"])
-def test_weights_of_the_printed_port(tmp_path: Path, randomize, capsys, model: str):
-    original = randomize(create_model("ghostnet_100_printed", num_classes=7))
+@pytest.mark.parametrize("model", ["ghostnet_100", "ghostnet_100_d_li14"])
+def test_import_d_li14_weights(tmp_path: Path, randomize, capsys, model: str):
+    original = randomize(create_model("ghostnet_100_d_li14", num_classes=7))
     path, out = tmp_path / "port.pth", tmp_path / "out.safetensors"
     torch.save(original.state_dict(), path)
     assert run(path, "--model", model, "--to", out) == 0
     printed = capsys.readouterr().out
-    assert "printed_port names" in printed
+    assert "d_li14 names" in printed
     assert f"{model}, " in printed
     assert "7 classes (named class_0001 and so on)" in printed
     assert f"Wrote {out}" in printed
@@ -111,8 +111,8 @@ def test_another_network_is_refused(file: Path, tmp_path: Path):
         run(file, "--model", "ghostnetv2_050", "--to", out)
     with pytest.raises(UnknownNameError, match="did you mean ghostnet_050"):
         run(file, "--model", "ghostnet_05", "--to", out)
-    with pytest.raises(CheckpointError, match=r"the printed port has no tensor .conv_stem\.weight"):
-        run(file, "--model", "ghostnet_050", "--to", out, "--source", "printed_port")
+    with pytest.raises(CheckpointError, match=r"d-li14/ghostnet\.pytorch has no tensor .conv_stem\.weight"):
+        run(file, "--model", "ghostnet_050", "--to", out, "--source", "d_li14")
     assert not out.exists()
 
 
@@ -220,7 +220,7 @@ def test_help_names_the_sources(capsys):
         run("--help")
     assert caught.value.code == 0
     printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    for part in ("official", "timm", "G-Ghost", "printed port", "PaddleClas", "keras_cv_attention_models", "kecam"):
+    for part in ("official", "timm", "G-Ghost", "d-li14", "PaddleClas", "keras_cv_attention_models", "kecam"):
         assert part in printed
 
 

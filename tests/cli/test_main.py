@@ -168,7 +168,7 @@ def test_info(tiny_run: Path, capsys):
 
 @pytest.mark.parametrize(
     "name",
-    ["g_ghost_regnetx_002", "ghost_resnet20", "ghost_vgg16", "ghostnet_100_printed", "ghostnetv2_050", "resnet20"],
+    ["g_ghost_regnetx_002", "ghost_resnet20", "ghost_vgg16", "ghostnet_100_d_li14", "ghostnetv2_050", "resnet20"],
 )
 def test_info_of_every_family(name: str, capsys):
     assert run("info", name) == 0
@@ -189,7 +189,7 @@ def test_info_misused(tiny_run: Path, capsys):
     assert "is a checkpoint, which fixes its network" in fails(
         capsys, "info", tiny_run / "best.safetensors", "--width", "2"
     )
-    assert "no argument width" in fails(capsys, "info", "ghostnet_100_printed", "--width", "2")
+    assert "no argument width" in fails(capsys, "info", "ghostnet_100_d_li14", "--width", "2")
     assert "there is no checkpoint" in fails(capsys, "info", "runs/nothing/best.safetensors")
     assert "--image-size is 0" in fails(capsys, "info", "ghostnet_100", "--image-size", "0")
 

@@ -77,7 +77,7 @@ def test_an_unknown_module_is_named(path: str, module: nn.Module, named: str):
         ("ghost_resnet18", "stem.3", nn.MaxPool2d(3, 2, 1, ceil_mode=True), "stem.3 (MaxPool2d"),
         ("g_ghost_regnetx_002", "layer3.cheap_relu", nn.GELU(), "layer3 (GGhostStage"),
         ("g_ghost_regnetx_002", "layer1.0.conv2", nn.Conv2d(24, 24, 3, 2, 1, 2, groups=3), "layer1.0.conv2 (Conv2d"),
-        ("ghostnet_100_printed", "features.5.conv.2", nn.GELU(), "features.5.conv.2 (GELU"),
+        ("ghostnet_100_d_li14", "features.5.conv.2", nn.GELU(), "features.5.conv.2 (GELU"),
         ("vgg16", "fc", nn.Bilinear(512, 512, 512), "fc (Bilinear"),
     ],
 )

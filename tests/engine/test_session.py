@@ -86,8 +86,8 @@ def test_arguments_of_the_family(name: str, arguments: dict[str, Any], randomize
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("ghostnet_100_printed", {}),
-        ("ghostnet_100_printed_revised", {}),
+        ("ghostnet_100_d_li14", {}),
+        ("ghostnet_100_d_li14_revised", {}),
         ("g_ghost_regnetx_002", {}),
         ("g_ghost_regnetx_002", {"output_stride": 8, "group_width": 12, "widths": (12, 36, 108, 96)}),
         ("ghost_resnet18", {"ratio": 3, "cheap_kernel_size": 5}),
@@ -109,7 +109,7 @@ def test_other_networks(name: str, arguments: dict[str, Any], randomize):
             assert_close(session(x), in_float64(model, x))
 
 
-@pytest.mark.parametrize("name", ["ghostnet_050", "g_ghost_regnetx_002", "ghost_vgg16", "ghostnet_100_printed"])
+@pytest.mark.parametrize("name", ["ghostnet_050", "g_ghost_regnetx_002", "ghost_vgg16", "ghostnet_100_d_li14"])
 def test_features_are_what_the_classifier_gets(name: str, randomize):
     model = randomize(create_model(name, num_classes=7))
     bare = copy.deepcopy(model)
@@ -128,7 +128,7 @@ def test_features_are_what_the_classifier_gets(name: str, randomize):
         ("g_ghost_regnetx_002", {}),
         ("ghost_resnet18", {}),
         ("ghost_vgg16", {"output_stride": 16}),
-        ("ghostnet_100_printed", {"out_indices": (0, 5)}),
+        ("ghostnet_100_d_li14", {"out_indices": (0, 5)}),
     ],
     ids=str,
 )

@@ -43,7 +43,7 @@ def test_speed_is_a_ratio_of_two_networks_in_turns():
 
 
 def test_without_a_twin():
-    savings = compute_savings(create_model("ghostnet_100_printed"), None, (3, 32, 32))
+    savings = compute_savings(create_model("ghostnet_100_d_li14"), None, (3, 32, 32))
     assert savings.plain_macs is None
     assert savings.theoretical_ratio is None
     assert {stage.name for stage in savings.stages} >= {"features.0", "features.16", "squeeze.0", "classifier.4"}

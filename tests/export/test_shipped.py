@@ -17,7 +17,7 @@ FAMILIES = {
     "ghostnet_100": {"width": 0.2},
     "ghostnetv2_100": {"width": 0.2, "ratio": 3},
     "ghostnetv3_100": {"width": 0.2},
-    "ghostnet_100_printed": {},
+    "ghostnet_100_d_li14": {},
     "g_ghost_regnetx_002": {},
     "ghost_resnet18": {},
     "ghost_vgg16": {},

@@ -12,7 +12,7 @@ from ghostnets.models import Network, create_model, list_models
 
 GRAPHS = (
     "g_ghost_regnetx_002", "ghost_resnet18", "ghost_resnet20", "ghost_resnet50", "ghost_vgg16", "ghostnet_050",
-    "ghostnet_100_printed", "ghostnet_100_printed_revised", "ghostnetv2_050", "ghostnetv3_050", "resnet20", "vgg16",
+    "ghostnet_100_d_li14", "ghostnet_100_d_li14_revised", "ghostnetv2_050", "ghostnetv3_050", "resnet20", "vgg16",
 )  # fmt: skip
 
 

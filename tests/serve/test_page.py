@@ -21,7 +21,7 @@ from ghostnets.errors import CheckpointError
 from ghostnets.explain import disable_ghosts, find_ghost_modules
 from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
-from ghostnets.serve import Settings, create_app
+from ghostnets.serve import ServiceSettings, create_app
 
 uvicorn = pytest.importorskip("uvicorn", reason="the service needs the extra 'serve'")
 pytestmark = pytest.mark.browser
@@ -34,7 +34,7 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touc
 @contextmanager
 def running(path: Path, **settings: Any) -> Iterator[str]:
     """The service in a thread of this process; gives its address."""
-    app = create_app(path, Settings(threads=1, **settings))
+    app = create_app(path, ServiceSettings(threads=1, **settings))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()

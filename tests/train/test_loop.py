@@ -182,7 +182,7 @@ def test_an_existing_folder_is_left_alone(photos: Path, tmp_path: Path):
 
 
 def test_a_wrong_model_makes_no_folder(photos: Path, tmp_path: Path):
-    for recipe in (RECIPE.changed(model="ghostnet"), RECIPE.changed(model="ghostnet_100_printed")):
+    for recipe in (RECIPE.changed(model="ghostnet"), RECIPE.changed(model="ghostnet_100_d_li14")):
         with pytest.raises(ConfigurationError):
             train_model(photos, folder=tmp_path / "run", recipe=recipe)
     assert not (tmp_path / "run").exists()

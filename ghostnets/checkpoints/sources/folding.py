@@ -1,6 +1,6 @@
 """Arithmetic that turns a port with TensorFlow's conventions into the canonical network, where names are not enough.
 
-The printed port and PaddleClas follow the authors' TensorFlow code where the canonical network follows their PyTorch
+The port of d-li14 and PaddleClas follow the authors' TensorFlow code where the canonical network follows their PyTorch
 code. Both compute the same family of functions.
 """
 
