@@ -138,7 +138,7 @@ class Timm:
     def __init__(self, checkpoint: Checkpoint, options: argparse.Namespace, work: Path) -> None:
         self.options, self.work = options, work
         self.classes = len(checkpoint.class_names)
-        self.preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
+        self.preprocessing = checkpoint.preprocessing
         torch.save(checkpoint.build().state_dict(), work / "timm.pth")
 
     def command(self, options: str) -> list[str]:
@@ -205,9 +205,9 @@ def agreement(work: Path, timm: Timm, photos: Path) -> None:
 
 
 def read_names(plan: Path) -> tuple[str, ...]:
-    from ghostnets.artefacts import open_artefact
+    from ghostnets.artefacts import open_model
 
-    return open_artefact(plan, threads=1).description.class_names
+    return open_model(plan, threads=1).description.class_names
 
 
 def cold_start(plan: Path, photo: Path) -> None:

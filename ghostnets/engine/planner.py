@@ -6,6 +6,7 @@ its exact class: one that this room does not know is an error that names it, nev
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from ghostnets.compress import fuse
@@ -41,7 +42,7 @@ HEADS: dict[type[nn.Module], tuple[str, ...]] = {
 
 
 def make_plan(
-    model: nn.Module, *, mean: tuple[float, ...] = (), std: tuple[float, ...] = (), features: bool = False
+    model: nn.Module, *, mean: tuple[float, ...] = (), std: tuple[float, ...] = (), output: str = "logits"
 ) -> Plan:
     """The plan of a network in evaluation mode; the network is left alone.
 
@@ -49,7 +50,7 @@ def make_plan(
         model: Any network of the registry, or its ``Backbone``.
         mean: Of pixels in [0, 1], one value a channel, if uint8 images are to be taken.
         std: As ``mean``.
-        features: Stop before the classifier.
+        output: ``"logits"``, ``"features"`` or ``"features+logits"``, as in ``compile``.
 
     Raises:
         EngineError: A module has no counterpart in the engine; its path and class are named.
@@ -63,7 +64,7 @@ def make_plan(
     levels = [level.module for level in network.feature_levels] if plan.gives_maps else []
     x = _path(nodes, network, levels)
     if not plan.gives_maps:
-        plan.outputs = [_head(nodes, network, x, features=features)]
+        plan.outputs = [_head(nodes, network, x, output=output)]
     return plan
 
 
@@ -117,15 +118,31 @@ def _path(nodes: Nodes, network: Any, levels: list[str]) -> int:
     return x
 
 
-def _head(nodes: Nodes, network: Any, x: int, *, features: bool) -> int:
-    """Means of the last map and linear layers; without the classifier where ``features`` are wanted."""
+def _head(nodes: Nodes, network: Any, x: int, *, output: str) -> int:
+    """Global pooling and linear layers, without the classifier for features, with an extended one for both."""
     layers = [layer for name in HEADS[type(network)] for layer in layers_of(name, network.get_submodule(name))]
-    (path, pool), *rest = [layer for layer in layers if not (features and layer[0] == network.classifier_name)]
+    (path, pool), *rest = [(p, layer) for p, layer in layers if output != "features" or p != network.classifier_name]
     if type(pool) is not nn.AdaptiveAvgPool2d or pool.output_size not in (1, (1, 1)):
         unknown(path, pool)
     x = nodes.pool(path, x)
     while rest:
         (path, layer), *rest = rest
+        if output == "features+logits" and path == network.classifier_name:
+            layer = _with_identity(layer)
         relu = bool(rest) and type(rest[0][1]) is nn.ReLU
         x, rest = nodes.linear(path, layer, x, relu=relu), rest[relu:]
     return x
+
+
+def _with_identity(classifier: Any) -> nn.Linear:
+    """A linear layer that returns its input followed by the logits of the classifier, both bit for bit.
+
+    The features come first: where their number is a multiple of the vector length, the engine sums each logit as it
+    does for the classifier alone.
+    """
+    weight, bias = classifier.weight.detach().reshape(len(classifier.weight), -1), classifier.bias.detach()
+    features = weight.shape[1]
+    joint = nn.Linear(features, features + len(weight), device="meta")
+    joint.weight = nn.Parameter(torch.cat([torch.eye(features), weight]))
+    joint.bias = nn.Parameter(torch.cat([torch.zeros(features), bias]))
+    return joint

@@ -30,6 +30,7 @@ __all__ = ["Session", "compile", "load"]
 METADATA_KEY = "ghostnets.engine"
 FORMAT_VERSION = 2
 PRECISIONS = ("f32", "bf16", "int8")
+OUTPUTS = ("logits", "features", "features+logits")
 
 
 class Session:
@@ -216,7 +217,8 @@ def compile(  # noqa: A001
         precision: How maps and weights are stored. ``"f32"``; ``"bf16"``: half the memory, about three digits;
             ``"int8"``: a quarter, maps in bytes of the ranges that ``calibration`` shows. Sums are float32 or int32 in
             all of them. int8 is for GhostNets; the other networks have operations that it lacks.
-        output: ``"logits"``, or ``"features"``: what the classifier would get. A backbone gives its maps.
+        output: ``"logits"``; ``"features"``, the input of the classifier; or ``"features+logits"``, both side by side,
+            (N, features + classes). A backbone returns its maps.
         threads: See ``Session``.
         mean: Of pixels in [0, 1], one value a channel, for uint8 images; a checkpoint brings its own.
         std: As ``mean``.
@@ -245,14 +247,14 @@ def compile(  # noqa: A001
     from ghostnets.checkpoints import Checkpoint, read_checkpoint
     from ghostnets.engine.planner import make_plan
 
-    if output not in ("logits", "features"):
-        raise ConfigurationError(f"output is {output!r}; it must be 'logits' or 'features'.")
+    if output not in OUTPUTS:
+        raise ConfigurationError(f"output is {output!r}; it must be one of {', '.join(OUTPUTS)}.")
     if isinstance(model, str | os.PathLike):
         model = read_checkpoint(model)
     if isinstance(model, Checkpoint):
         mean, std = model.preprocessing.mean, model.preprocessing.std
         model = model.build()
-    plan = make_plan(model, mean=tuple(mean), std=tuple(std), features=output == "features")
+    plan = make_plan(model, mean=tuple(mean), std=tuple(std), output=output)
     if not len(mean) == len(std) or len(mean) not in (0, plan.in_channels) or min(std, default=1) <= 0:
         raise ConfigurationError(
             f"mean is {mean} and std {std}; they must have {plan.in_channels} values each, those of std above 0."

@@ -1,4 +1,4 @@
-"""``report.html``: a training run in one self-contained file that opens offline, on a phone as well."""
+"""``report.html``: a finished training run in one self-contained file that works offline and on phones."""
 
 import os
 from collections.abc import Sequence
@@ -17,28 +17,28 @@ __all__ = ["ClassMetrics", "MetricCurve", "PredictionExample", "RunReport", "wri
 
 @dataclass(frozen=True)
 class PredictionExample:
-    """An image with the answer to it.
+    """An image with its prediction.
 
     Attributes:
         pixels: uint8 (C, H, W).
-        truth: Name of its class.
-        answer: Name of the most probable class.
-        probability: Of ``answer``.
+        label: Name of the true class.
+        prediction: Name of the most probable class.
+        probability: Probability of ``prediction``.
     """
 
     pixels: Tensor
-    truth: str
-    answer: str
+    label: str
+    prediction: str
     probability: float
 
     @property
     def is_correct(self) -> bool:
-        return self.truth == self.answer
+        return self.label == self.prediction
 
 
 @dataclass(frozen=True)
 class MetricCurve:
-    """One quantity over the epochs: its label with the unit, values in training and in validation."""
+    """A metric over the epochs: label with unit, training values and validation values."""
 
     label: str
     training: Sequence[float]
@@ -47,7 +47,7 @@ class MetricCurve:
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """A class in the table of results: shares in [0, 1]."""
+    """Metrics of one class; recall and precision in [0, 1]."""
 
     name: str
     images: int
@@ -57,23 +57,24 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class RunReport:
-    """What the page shows.
+    """Content of the page.
 
     Attributes:
-        title: Of the page.
-        summary: One or two sentences below it.
-        figures: The large numbers at the top: label -> value.
-        curves: Over ``epochs``.
-        epochs: Numbers of the epochs.
-        classes, confusion: Of the evaluation; rows of ``confusion`` are true classes.
-        evaluated_on: What the evaluation was measured on, one sentence.
-        examples: Images with answers.
+        title: Page title.
+        summary: One or two sentences below the title.
+        figures: Key figures at the top: label -> value.
+        epochs: Epoch numbers.
+        curves: Metrics over ``epochs``.
+        classes: Metrics by class.
+        confusion: Confusion matrix; rows are true classes.
+        evaluated_on: One sentence naming the evaluated images.
+        examples: Images with predictions.
         model: The network, in evaluation mode.
-        example_input: float32 (1, C, H, W) for the ghost maps.
-        example_pixels: uint8 (C, H, W), the same image to look at.
+        example_input: Preprocessed image for the ghost maps, float32 (1, C, H, W).
+        example_pixels: The same image for display, uint8 (C, H, W).
         savings: Cost by stage.
-        settings: Name -> value, in order.
-        command: What repeats the run.
+        settings: Name -> value, in display order.
+        command: Command line that repeats the run.
     """
 
     title: str
@@ -94,7 +95,7 @@ class RunReport:
 
 
 def write_report(path: str | os.PathLike[str], report: RunReport) -> None:
-    """Writes the page, atomically.
+    """Write the page atomically.
 
     Raises:
         MissingExtraError: matplotlib or jinja2 is not installed.

@@ -14,7 +14,7 @@ import torch
 from conftest import Browser, enliven, wait_for
 from PIL import Image
 
-from ghostnets.artefacts import open_artefact
+from ghostnets.artefacts import load_classifier
 from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.checkpoints.fetch import download
 from ghostnets.errors import CheckpointError
@@ -138,10 +138,9 @@ def test_the_right_class_comes_out(
     broken.write_text("no picture")
     page = browser.open(address)
     cards = give(page, pictures["dark"], broken, pictures["light"])
-    artefact = open_artefact(checkpoint)
-    preprocessing = artefact.description.preprocessing
+    classifier = load_classifier(checkpoint)
     for card, (name, picture) in zip((cards[0], cards[2]), pictures.items(), strict=True):
-        probabilities = artefact.probabilities(preprocessing.pixels(picture)[None])[0]
+        probabilities = classifier.run(classifier.read(picture)[None]).scores[0]
         assert first_answer(card) == (name, percent(probabilities.max()))
         assert " ms, " in card.locator(".time").inner_text()
     assert "cannot be read as an image" in cards[1].inner_text()
