@@ -13,6 +13,7 @@ import torch
 
 from ghostnets import __version__, engine
 from ghostnets.artefacts.description import Description
+from ghostnets.artefacts.engine_plan import split_outputs
 from ghostnets.artefacts.model import Model, normalize
 from ghostnets.artefacts.scores import Array
 from ghostnets.checkpoints import read_checkpoint
@@ -54,8 +55,7 @@ class EngineCheckpointModel(Model):
                 self._joint_copy = self.joint.session().copy(threads=self.session.threads)
         both = self._joint_copy(x)
         assert isinstance(both, np.ndarray)
-        start = both.shape[1] - len(self.description.class_names)
-        return both[:, start:], both[:, :start]
+        return split_outputs(both, self.description)
 
 
 class _JointSession:
@@ -93,7 +93,7 @@ class TorchCheckpointModel(Model):
 
 
 def open_file(path: Path, threads: int | None) -> Model:
-    """Opens a checkpoint, as ``open_model``."""
+    """Open a checkpoint, as ``open_model``."""
     checkpoint = read_checkpoint(path)
     description = Description(
         architecture=checkpoint.architecture,

@@ -71,7 +71,7 @@ class Classifier:
     def __call__(
         self, images: ImageSource | ImageList, *, top: int = 5, features: bool = False
     ) -> Prediction | list[Prediction]:
-        """Classifies an image, or each image of a list.
+        """Classify an image, or each image of a list.
 
         All kinds of images are read by the rules of ``preprocessing.decode``: upright as EXIF says, transparency on
         white, 8 of 16 bits. A large JPEG is decoded at reduced scale if it is given as a file, not if it is decoded
@@ -108,11 +108,11 @@ class Classifier:
         return predictions
 
     def read(self, image: ImageSource, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Pixels:
-        """Reads an image as the network takes it, as ``Preprocessing.pixels``."""
+        """Read an image as the network takes it, as ``Preprocessing.pixels``."""
         return self.model.description.preprocessing.pixels(image, name=name, max_pixels=max_pixels)
 
     def run(self, pixels: Pixels, *, features: bool = False) -> Outputs:
-        """Runs the network once, as ``Model.run``; the scores are probabilities, whatever the file returns."""
+        """Run the network once, as ``Model.run``; the scores are probabilities, whatever the file returns."""
         outputs = self.model.run(pixels, features=features)
         if self.model.description.output == "probabilities":
             return outputs
@@ -140,5 +140,5 @@ class Classifier:
 
 
 def load_classifier(path: str | os.PathLike[str], *, threads: int | None = None) -> Classifier:
-    """Opens a checkpoint or an exported file for classification; arguments and errors as ``open_model``."""
+    """Open a checkpoint or an exported file for classification; arguments and errors as ``open_model``."""
     return Classifier(open_model(path, threads=threads))

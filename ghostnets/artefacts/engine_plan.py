@@ -14,7 +14,7 @@ from ghostnets.artefacts.model import Model
 from ghostnets.artefacts.scores import Array
 from ghostnets.errors import ArtefactError
 
-__all__ = ["EngineModel", "open_file"]
+__all__ = ["EngineModel", "open_file", "split_outputs"]
 
 
 class EngineModel(Model):
@@ -29,13 +29,19 @@ class EngineModel(Model):
         return EngineModel(self.path, self.description, self.session.copy(threads=self.session.threads))
 
     def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:
-        logits = self.session(x)
-        assert isinstance(logits, np.ndarray)  # only a backbone returns a list, and none is exported
-        return (logits,)
+        outputs = self.session(x)
+        assert isinstance(outputs, np.ndarray)  # only a backbone returns a list, and none is exported
+        return split_outputs(outputs, self.description) if self.description.has_features else (outputs,)
+
+
+def split_outputs(outputs: Array, description: Description) -> tuple[Array, Array]:
+    """Split the output ``features+logits`` of a session into logits and features."""
+    start = outputs.shape[1] - len(description.class_names)
+    return outputs[:, start:], outputs[:, :start]
 
 
 def open_file(path: Path, threads: int | None) -> EngineModel:
-    """Opens an engine plan, as ``open_model``."""
+    """Open an engine plan, as ``open_model``."""
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

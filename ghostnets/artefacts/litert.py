@@ -43,7 +43,7 @@ class LiteRTModel(Model):
 
 
 def open_file(path: Path, threads: int | None) -> LiteRTModel:
-    """Opens a LiteRT file, as ``open_model``."""
+    """Open a LiteRT file, as ``open_model``."""
     litert = require("ai_edge_litert.interpreter", extra="litert")
     threads = threads or len(os.sched_getaffinity(0))
     try:

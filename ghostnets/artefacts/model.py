@@ -45,7 +45,7 @@ class Model(ABC):
         self.path, self.description, self.runtime = path, description, runtime
 
     def run(self, pixels: Pixels, *, features: bool = False) -> Outputs:
-        """Runs the network once. Normalization is applied here where the file does not contain it.
+        """Run the network once. Normalization is applied here where the file does not contain it.
 
         Args:
             pixels: Images, resized and cropped: uint8 (N, H, W, C), RGB or grayscale, any N; H and W are the
@@ -85,7 +85,7 @@ class Model(ABC):
         return Outputs(outputs[0], outputs[1] if features else None)
 
     def require_features(self) -> None:
-        """Raises ConfigurationError if the file has no features."""
+        """Raise ConfigurationError if the file has no features."""
         if not self.description.has_features:
             raise ConfigurationError(
                 f"{self.path} gives no features; export it with --features, or use the checkpoint itself."
@@ -101,7 +101,7 @@ class Model(ABC):
 
     @abstractmethod
     def _run(self, x: npt.NDArray[Any], features: bool) -> Sequence[Array]:
-        """Runs the network on at least one image in the input format of the file.
+        """Run the network on at least one image in the input format of the file.
 
         Returns:
             Scores, and features if requested, N rows each; features that come at no cost may always be returned.
@@ -117,7 +117,7 @@ class Model(ABC):
 
 
 def normalize(pixels: Pixels, preprocessing: Preprocessing) -> Array:
-    """Normalizes uint8 (N, H, W, C) to contiguous float32 (N, C, H, W): (pixel / 255 - mean) / std."""
+    """Normalize uint8 (N, H, W, C) to contiguous float32 (N, C, H, W): (pixel / 255 - mean) / std."""
     x = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32)
     statistics = preprocessing.mean, preprocessing.std
     mean, std = (np.array(values, np.float32)[:, None, None] * 255 for values in statistics)

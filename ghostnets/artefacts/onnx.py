@@ -28,7 +28,7 @@ class OnnxModel(Model):
 
 
 def open_file(path: Path, threads: int | None) -> OnnxModel:
-    """Opens an ONNX file, as ``open_model``."""
+    """Open an ONNX file, as ``open_model``."""
     ort = require("onnxruntime", extra="export")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))

@@ -37,7 +37,7 @@ class OpenVinoModel(Model):
 
 
 def open_file(path: Path, threads: int | None) -> OpenVinoModel:
-    """Opens an OpenVINO network, as ``open_model``."""
+    """Open an OpenVINO network, as ``open_model``."""
     if not path.with_suffix(".bin").is_file():
         raise ArtefactError(
             f"its weights, {path.with_suffix('.bin').name}, are not next to it; keep the two files together."

@@ -23,7 +23,7 @@ SUFFIXES = {
 
 
 def open_model(path: str | os.PathLike[str], *, threads: int | None = None) -> Model:
-    """Opens a network in a file with the runtime that belongs to its suffix.
+    """Open a network in a file with the runtime that belongs to its suffix.
 
     ======================  ==========================================================  ==============
     ``.engine``             the engine of this package                                  loads no torch

@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
             return predict_on_ray(command.network, images, top=top, features=command.features)
         return predict_images(classifier, images, top=top, features=command.features)
 
-    progress = Progress()
+    progress = PredictionProgress()
     with progress:
         if command.out is not None:
             settings = _settings(command.network, classifier.model, top, command.features)
@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> int:
     return 1 if progress.errors else 0
 
 
-class Progress:
+class PredictionProgress:
     """Counts predictions and shows their number on a terminal, if they take more than a moment."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class Progress:
         self.earlier = self.images = self.errors = 0
         self.bar: Any = None
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "PredictionProgress":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -105,7 +105,7 @@ class Progress:
             self.bar.stop()
 
     def resume(self, images: int, errors: int) -> None:
-        """Starts from the counts of the interrupted run."""
+        """Start from the counts of the interrupted run."""
         self.earlier = self.images = images
         self.errors = errors
         if images:
@@ -124,7 +124,7 @@ class Progress:
                 self._show()
 
     def report(self) -> None:
-        """Prints the rate and the number of errors on stderr."""
+        """Print the rate and the number of errors on stderr."""
         seconds, here = time.monotonic() - self.start, self.images - self.earlier
         if seconds > SECONDS_BEFORE_PROGRESS:
             message(f"{here} images in {seconds:.1f} s, {here / seconds:.0f} images/s.")
@@ -163,7 +163,7 @@ def _settings(network: Path, model: Model, top: int, features: bool) -> dict[str
 
 
 def _print_json(predictions: Iterable[list[Prediction]]) -> None:
-    """Prints a list, one element per line, as the predictions arrive."""
+    """Print a list, one element per line, as the predictions arrive."""
     separator = "["
     for batch in predictions:
         for prediction in batch:

@@ -26,7 +26,7 @@ BATCHES_PER_TASK = 4
 def predict_on_ray(
     network: Path, inputs: Iterable[Input], *, top: int, features: bool = False
 ) -> Iterator[list[Prediction]]:
-    """Yields predictions in the order of ``inputs``, a batch at a time, as ``predict_images``.
+    """Yield predictions in the order of ``inputs``, a batch at a time, as ``predict_images``.
 
     The cluster is that of ``RAY_ADDRESS``, or this machine. There is one actor per core, and each holds the network.
     The file of the network and the images must have the same paths on every machine.
@@ -78,7 +78,7 @@ class Actor:
         self.classifier, self.top, self.features = load_classifier(network, threads=1), top, features
 
     def __call__(self, tasks: dict[str, Any]) -> dict[str, list[bytes]]:
-        """Maps batches of inputs to predictions, both pickled by this program itself."""
+        """Map batches of inputs to predictions, both pickled by this program itself."""
         predicted = (
             predict_batch(self.classifier, pickle.loads(task), top=self.top, features=self.features)
             for task in tasks["batch"]

@@ -41,7 +41,7 @@ class Input:
 
 
 def find_inputs(arguments: Sequence[str | os.PathLike[str]]) -> Iterator[Input]:
-    """Finds the images that command-line arguments name, in their order.
+    """Find the images that command-line arguments name, in their order.
 
     Args:
         arguments: Each an image file; a folder, for all images in it and its subfolders, sorted (names that begin with
@@ -64,7 +64,7 @@ def find_inputs(arguments: Sequence[str | os.PathLike[str]]) -> Iterator[Input]:
 
 
 def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Finds image files: each path itself, or all images in a folder and its subfolders, as ``find_inputs``.
+    """Find image files: each path itself, or all images in a folder and its subfolders, as ``find_inputs``.
 
     Raises:
         DataError: A path does not exist, or a folder holds no image.
@@ -73,7 +73,7 @@ def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
 
 
 def read_input(source: Input, preprocessing: Preprocessing) -> Pixels:
-    """Reads an input with ``Preprocessing.pixels``, to uint8 (S, S, C). Raises ImageError."""
+    """Read an input with ``Preprocessing.pixels``, to uint8 (S, S, C). Raises ImageError."""
     if source.error is not None:
         raise ImageError(source.error)
     if source.size is None:
@@ -91,7 +91,7 @@ def read_input(source: Input, preprocessing: Preprocessing) -> Pixels:
 
 
 def _places(argument: str) -> Iterator[str]:
-    """Yields the argument itself, or the matches of a glob."""
+    """Yield the argument itself, or the matches of a glob."""
     if Path(argument.removeprefix("@")).exists():
         yield argument
     elif not glob.has_magic(argument) or argument.startswith("@"):
@@ -120,7 +120,7 @@ def _listed(path: str) -> Iterator[Input]:
 
 
 def _in_folder(root: str) -> Iterator[Input]:
-    """Walks depth first, by name, which is the order of sorted paths."""
+    """Walk depth first, by name, which is the order of sorted paths."""
     open_folders = [(root, _entries(root))]
     while open_folders:
         folder, entries = open_folders[-1]
@@ -140,7 +140,7 @@ def _in_folder(root: str) -> Iterator[Input]:
 
 
 def _entries(folder: str) -> Iterator[tuple[str, bool]]:
-    """Yields the names of images and folders in a folder, sorted, with whether each is a folder."""
+    """Yield the names of images and folders in a folder, sorted, with whether each is a folder."""
     last = ""
     while True:
         with os.scandir(folder) as entries:
@@ -158,7 +158,7 @@ def _entries(folder: str) -> Iterator[tuple[str, bool]]:
 
 
 def _in_shard(path: str) -> Iterator[Input]:
-    """Yields the images of an uncompressed tar, in its order, without reading their bytes."""
+    """Yield the images of an uncompressed tar, in its order, without reading their bytes."""
     damaged = (
         f"{_printable(path)} is not a tar archive, or is damaged or truncated; images may be missing: create it again."
     )

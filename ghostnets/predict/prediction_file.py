@@ -36,7 +36,7 @@ class PredictionFile:
 
     Args:
         path: ``.csv``, ``.jsonl`` or ``.parquet``.
-        settings: Settings that the predictions depend on besides the inputs, ready for JSON; a run is resumed only
+        settings: Settings that the predictions depend on apart from the inputs, ready for JSON; a run is resumed only
             with the same settings.
         top: Number of classes per image.
         features: Whether predictions have features.
@@ -71,7 +71,7 @@ class PredictionFile:
         self._last_write = time.monotonic()
 
     def remaining(self, inputs: Iterable[Input]) -> Iterator[Input]:
-        """Skips the inputs that have rows already.
+        """Skip the inputs that have rows already.
 
         Raises:
             DataError: They differ from the inputs of the interrupted run.
@@ -87,7 +87,7 @@ class PredictionFile:
         return iterator
 
     def write(self, predictions: list[Prediction]) -> None:
-        """Appends rows; they are on disk after ``CHUNK_SECONDS``, or after ``CHUNK_ROWS`` rows."""
+        """Append rows; they are on disk after ``CHUNK_SECONDS``, or after ``CHUNK_ROWS`` rows."""
         self._buffer += predictions  # one step: an interrupted run keeps whole batches
         self.rows += len(predictions)
         self.errors += _count_errors(predictions)
@@ -161,7 +161,7 @@ def _key(name: str) -> bytes:
 
 
 def _locked(folder: Path) -> IO[str]:
-    """Locks the folder until the returned stream is closed or the process ends."""
+    """Lock the folder until the returned stream is closed or the process ends."""
     stream = (folder / "lock").open("w")
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -22,7 +22,7 @@ BATCHES_AHEAD = 3  # batches in flight per worker: being decoded, being run, or 
 def predict_images(
     classifier: Classifier, inputs: Iterable[Input], *, top: int, features: bool = False, workers: int | None = None
 ) -> Iterator[list[Prediction]]:
-    """Yields predictions in the order of ``inputs``, a batch at a time.
+    """Yield predictions in the order of ``inputs``, a batch at a time.
 
     Each worker is a thread that decodes a batch, runs it in a network of its own with one thread, and takes the next
     batch: while one worker decodes another computes. At most ``BATCHES_AHEAD`` batches per worker are in flight,
@@ -67,7 +67,7 @@ def predict_images(
 
 
 def predict_batch(classifier: Classifier, batch: list[Input], *, top: int, features: bool = False) -> list[Prediction]:
-    """Reads a batch and classifies it; an image that cannot be read gives a Prediction with ``error``."""
+    """Read a batch and classify it; an image that cannot be read gives a Prediction with ``error``."""
     errors: dict[int, Prediction] = {}
     images: dict[int, Pixels] = {}
     for index, source in enumerate(batch):
@@ -84,7 +84,7 @@ def predict_batch(classifier: Classifier, batch: list[Input], *, top: int, featu
 
 
 def batches(inputs: Iterable[Input]) -> Iterator[list[Input]]:
-    """Groups the inputs into lists of ``BATCH_SIZE``."""
+    """Group the inputs into lists of ``BATCH_SIZE``."""
     iterator = iter(inputs)
     while batch := list(islice(iterator, BATCH_SIZE)):
         yield batch

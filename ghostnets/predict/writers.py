@@ -49,11 +49,11 @@ class PredictionWriter(ABC):
 
     @abstractmethod
     def write(self, predictions: Sequence[Prediction], path: Path) -> None:
-        """Writes a chunk of at least one prediction."""
+        """Write a chunk of at least one prediction."""
 
     @abstractmethod
     def concatenate(self, chunks: Sequence[Path], path: Path) -> None:
-        """Writes the whole file from its chunks."""
+        """Write the whole file from its chunks."""
 
 
 class JsonLinesWriter(PredictionWriter):

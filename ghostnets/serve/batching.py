@@ -79,7 +79,7 @@ class Batcher:
             thread.start()
 
     async def __call__(self, content: bytes, name: str, *, top: int) -> Ranking:
-        """Classifies an image file: its ``top`` most probable classes. Raises the errors of ``decode``."""
+        """Classify an image file: its ``top`` most probable classes. Raises the errors of ``decode``."""
         result: asyncio.Future[Ranking] = self.loop.create_future()
         with self.changed:
             self.queue.append(_Request(content, name, top, result, time.monotonic()))
@@ -87,7 +87,7 @@ class Batcher:
         return await result
 
     def close(self) -> None:
-        """Ends the threads; every file must have its result by then."""
+        """End the threads; every file must have its result by then."""
         with self.changed:
             self.is_closing = True
             self.changed.notify_all()
@@ -100,7 +100,7 @@ class Batcher:
             self.loop.call_soon_threadsafe(_deliver, batch, self._run(classifier, batch))
 
     def _collect(self) -> list[_Request]:
-        """Waits for the next batch; it is empty once the batcher is closed."""
+        """Wait for the next batch; it is empty once the batcher is closed."""
         with self.changed:
             self.free += 1
             self.changed.wait_for(lambda: self.queue or self.is_closing)

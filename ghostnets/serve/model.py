@@ -32,7 +32,7 @@ class LoadedModel:
 
 
 def load_copies(path: Path, *, count: int, max_batch: int) -> LoadedModel:
-    """Loads ``count`` copies of a network and runs each with every batch size up to ``max_batch``.
+    """Load ``count`` copies of a network and run each with every batch size up to ``max_batch``.
 
     Raises:
         GhostNetsError: The file cannot be opened, as in ``open_model``; its outputs are not finite; or it changed
@@ -83,7 +83,7 @@ class ServedModel:
 
     @asynccontextmanager
     async def in_use(self) -> AsyncIterator["ServedModel"]:
-        """Keeps the model open inside the context."""
+        """Keep the model open inside the context."""
         self._users += 1
         self._unused.clear()
         try:
@@ -94,12 +94,12 @@ class ServedModel:
                 self._unused.set()
 
     async def close(self) -> None:
-        """Waits for its users to finish, and ends its threads."""
+        """Wait for all users to finish, and end the threads."""
         await self._unused.wait()
         self.rank.close()
 
     def pixels(self, content: bytes, name: str) -> Pixels:
-        """Reads the bytes of an image file as the network takes it, uint8 (H, W, C).
+        """Read the bytes of an image file as the network takes it, uint8 (H, W, C).
 
         Raises:
             ImageError: The file cannot be read, or has too many pixels.

@@ -19,8 +19,8 @@ from ghostnets.artefacts.checkpoint import EngineCheckpointModel, TorchCheckpoin
 from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.data import evaluation_batches, open_folder
 from ghostnets.errors import ConfigurationError, ImageError
+from ghostnets.export.deployed import ExportJob
 from ghostnets.export.formats import FORMATS
-from ghostnets.export.shipped import Order
 from ghostnets.models import create_model
 from ghostnets.predict import find_inputs, predict_images
 from ghostnets.preprocessing import Preprocessing
@@ -118,7 +118,7 @@ def test_large_jpeg_is_decoded_at_reduced_scale_from_path_and_bytes(classifier: 
         np.testing.assert_array_equal(classifier.read(image), expected)
 
 
-def test_pil_image_of_the_caller_is_left_alone(classifier: Classifier, tmp_path: Path):
+def test_pil_image_is_not_modified(classifier: Classifier, tmp_path: Path):
     rotated_jpeg(tmp_path / "a.jpg")
     with Image.open(tmp_path / "a.jpg") as image:
         classifier(image)
@@ -214,7 +214,7 @@ def exported(format_name: str, checkpoint: Path, folder: Path) -> Path:
         has_features=True,
     )
     path = folder / f"net{chosen.suffix}"
-    chosen.write(Order(source, description, np.zeros((0, 32, 32, 3), np.uint8)), path)
+    chosen.write(ExportJob(source, description, np.zeros((0, 32, 32, 3), np.uint8)), path)
     return path
 
 
@@ -281,6 +281,6 @@ def test_inference_and_evaluation_preprocess_alike(tiny_run: Path, tmp_path: Pat
     classifier = ghostnets.load_classifier(tiny_run / "best.safetensors", threads=1)
     preprocessing = read_checkpoint(tiny_run / "best.safetensors").preprocessing
     images, _ = open_folder(tmp_path).load_split("train", preprocessing)
-    paths = open_folder(tmp_path).parts["train"].paths
+    paths = open_folder(tmp_path).splits["train"].paths
     evaluated = torch.cat([batch.pixels for batch in evaluation_batches(images, preprocessing, batch_size=3)])
     assert np.array_equal(evaluated.permute(0, 2, 3, 1), np.stack([classifier.read(path) for path in paths]))

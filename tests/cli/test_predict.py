@@ -51,16 +51,16 @@ def test_table_json_and_files_agree(tiny_run: Path, photos: Path, tmp_path: Path
     assert run("predict", network, photos / "dark" / "000.png") == 0
     assert re.search(r"000\.png .* dark .*%", capsys.readouterr().out)
     assert run("predict", network, photos, "--json", "--top", "9") == 0
-    answers = json.loads(capsys.readouterr().out)
-    assert [answer["path"] for answer in answers] == [str(path) for path in sorted(photos.rglob("*.png"))]
-    assert all(len(answer["answers"]) == 2 for answer in answers)
+    printed = json.loads(capsys.readouterr().out)
+    assert [row["path"] for row in printed] == [str(path) for path in sorted(photos.rglob("*.png"))]
+    assert all(len(row["answers"]) == 2 for row in printed)
     assert run("predict", network, photos, "--out", tmp_path / "a.csv", "--top", "9") == 0
     rows = read_csv(tmp_path / "a.csv")
     assert list(rows[0]) == ["path", "class_1", "probability_1", "class_2", "probability_2", "error"]
-    assert [row["class_1"] for row in rows] == [answer["answers"][0]["class"] for answer in answers]
+    assert [row["class_1"] for row in rows] == [row["answers"][0]["class"] for row in printed]
     assert run("predict", network, photos, "--out", tmp_path / "a.jsonl", "--top", "9", "--features") == 0
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
-    assert [{key: line[key] for key in ("path", "answers", "error")} for line in lines] == answers
+    assert [{key: line[key] for key in ("path", "answers", "error")} for line in lines] == printed
     assert {len(line["features"]) for line in lines} == {1280}
 
 
@@ -77,7 +77,7 @@ def test_unreadable_images_do_not_stop_the_run(tiny_run: Path, photos: Path, tmp
     assert (
         run("predict", tiny_run / "best.safetensors", photos / "light" / "013.png", tmp_path / "a.csv", "--json") == 1
     )
-    assert [answer["error"] is None for answer in json.loads(capsys.readouterr().out)] == [True, False]
+    assert [row["error"] is None for row in json.loads(capsys.readouterr().out)] == [True, False]
 
 
 def test_wrong_arguments_fail_with_one_sentence(tiny_run: Path, photos: Path, tmp_path: Path, capsys):

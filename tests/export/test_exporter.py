@@ -127,7 +127,7 @@ def test_openvino_writes_next_to_checkpoint(tiny: Path):
 
 
 def test_engine(tiny: Path, images: Path):
-    report = export_model(tiny, format="engine", images=images)
+    report = export_model(tiny, format="engine", images=images, features=True)
     assert not report.comparison.torch_was_loaded
     assert report.description.output == "logits"
     check_export(tiny.with_suffix(".engine"), tiny, size=(33, 47))
@@ -136,7 +136,7 @@ def test_engine(tiny: Path, images: Path):
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.05), ("int8", 0.15)])
 def test_engine_low_precision(tmp_path: Path, images: Path, precision: str, tolerance: float):
     source = make_checkpoint(tmp_path, "ghostnet_100", width=0.2)
-    report = export_model(source, format="engine", precision=precision, images=images)
+    report = export_model(source, format="engine", precision=precision, images=images, features=True)
     assert report.description.precision == precision
     assert TOLERANCES["f32"].mean_difference < report.comparison.mean_difference  # measurably another network
     assert not report.comparison.torch_was_loaded
@@ -227,7 +227,6 @@ class TestFailedExport:
                 {"format": "engine", "output": "probabilities"},
                 "output is 'probabilities'; format engine supports logits",
             ),
-            ({"format": "engine", "features": True}, "format engine has no feature output"),
             ({"format": "executorch", "any_size": True}, "supports one image size only"),
             ({"to": "net.xml"}, "does not end in .onnx"),
             ({"precision": "int8"}, "give a folder of a few hundred images: --images FOLDER"),

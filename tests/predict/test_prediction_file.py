@@ -197,11 +197,11 @@ def test_formats_agree(folder: Path, tmp_path: Path):
         assert comma["path"] == line["path"] == table["path"]
         assert (comma["error"] or None) == line["error"] == table["error"]
         for rank in (1, 2):
-            answer = line["answers"][rank - 1] if line["answers"] else {"class": None, "probability": None}
-            assert (comma[f"class_{rank}"] or None) == answer["class"] == table[f"class_{rank}"]
-            assert table[f"probability_{rank}"] == answer["probability"]
-            if answer["class"]:
-                assert float(comma[f"probability_{rank}"]) == pytest.approx(answer["probability"], abs=1e-6)
+            best = line["answers"][rank - 1] if line["answers"] else {"class": None, "probability": None}
+            assert (comma[f"class_{rank}"] or None) == best["class"] == table[f"class_{rank}"]
+            assert table[f"probability_{rank}"] == best["probability"]
+            if best["class"]:
+                assert float(comma[f"probability_{rank}"]) == pytest.approx(best["probability"], abs=1e-6)
     assert found[".csv"][17]["error"].startswith(found[".csv"][17]["path"])
 
 
