@@ -1,4 +1,4 @@
-"""The examples and tables of the README."""
+"""The code and figures of the README, as written there."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from ghostnets.models import list_models, model_entry
 README = (Path(ghostnets.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
-def test_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_images(tmp_path / "photos", classes={"dark": 200, "light": 200})  # enough for 60 steps
     (tmp_path / "new").mkdir()
@@ -41,6 +41,6 @@ def test_network_table_matches_registry():
         assert (float(params), float(macs)) == (variant.params, variant.macs)
 
 
-def test_version_is_in_changelog():
+def test_changelog_has_current_version():
     changelog = (Path(ghostnets.__file__).parents[1] / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## [{ghostnets.__version__}]" in changelog
