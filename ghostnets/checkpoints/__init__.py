@@ -1,4 +1,4 @@
-"""Weights in and out: safetensors by default, nothing unpickled freely."""
+"""Checkpoints: saving, safe reading and strict loading, published weights, and conversion from other sources."""
 
 from ghostnets.checkpoints.fetch import cache_path, download
 from ghostnets.checkpoints.hub import WEIGHTS, PublishedWeights, find_weights, load_pretrained
