@@ -1,4 +1,4 @@
-"""The requests of hostile_requests.py: each function makes one from a seeded random.Random."""
+"""Hostile requests: each function generates one from a seeded random generator."""
 
 import base64
 import io
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
-KINDS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA", "PCX", "SGI", "DIB")
+IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA", "PCX", "SGI", "DIB")
 
 
 def http(content_type: str, body: bytes, path: str = "/v1/predict", method: str = "POST", more: str = "") -> bytes:
@@ -17,54 +17,54 @@ def http(content_type: str, body: bytes, path: str = "/v1/predict", method: str 
     return f"{head}{more}Connection: close\r\n\r\n".encode("latin-1") + body
 
 
-def image(dice: random.Random, kind: str | None = None) -> bytes:
-    """A small right file."""
-    size = dice.randint(1, 80), dice.randint(1, 80)
-    picture = Image.frombytes("RGB", size, dice.randbytes(3 * size[0] * size[1]))
+def image(rng: random.Random, image_format: str | None = None) -> bytes:
+    """Generate a small valid image file."""
+    size = rng.randint(1, 80), rng.randint(1, 80)
+    picture = Image.frombytes("RGB", size, rng.randbytes(3 * size[0] * size[1]))
     stream = io.BytesIO()
-    picture.save(stream, kind or dice.choice(KINDS))
+    picture.save(stream, image_format or rng.choice(IMAGE_FORMATS))
     return stream.getvalue()
 
 
-def cut(dice: random.Random) -> bytes:
-    content = image(dice)
-    return http("image/jpeg", content[: dice.randrange(len(content))])
+def truncated(rng: random.Random) -> bytes:
+    content = image(rng)
+    return http("image/jpeg", content[: rng.randrange(len(content))])
 
 
-def damaged(dice: random.Random) -> bytes:
-    content = bytearray(image(dice))
-    for _ in range(dice.randint(1, 20)):
-        content[dice.randrange(len(content))] = dice.randrange(256)
+def damaged(rng: random.Random) -> bytes:
+    content = bytearray(image(rng))
+    for _ in range(rng.randint(1, 20)):
+        content[rng.randrange(len(content))] = rng.randrange(256)
     return http("image/jpeg", bytes(content))
 
 
-def noise(dice: random.Random) -> bytes:
-    start = dice.choice(
+def noise(rng: random.Random) -> bytes:
+    start = rng.choice(
         [b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0", b"RIFF", b"P6 ", b"8BPS", b""]
     )
-    return http("application/octet-stream", start + dice.randbytes(dice.randint(0, 3000)))
+    return http("application/octet-stream", start + rng.randbytes(rng.randint(0, 3000)))
 
 
-def bomb(dice: random.Random) -> bytes:
-    """A PNG with many more pixels than bytes; some are refused by their header, some within it."""
+def bomb(rng: random.Random) -> bytes:
+    """Generate a PNG that declares many more pixels than it has bytes."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
 
-    width, height = dice.choice(
+    width, height = rng.choice(
         [(2**31 - 1, 2**31 - 1), (65_535, 65_535), (100_000, 1), (1, 40_000_000), (0, 5), (4000, 4000)]
     )
     header = (
         width.to_bytes(4, "big")
         + height.to_bytes(4, "big")
-        + bytes([dice.choice([1, 8, 16]), dice.choice([0, 2, 6]), 0, 0, 0])
+        + bytes([rng.choice([1, 8, 16]), rng.choice([0, 2, 6]), 0, 0, 0])
     )
-    text = chunk(b"zTXt", b"a\0\0" + zlib.compress(b"0" * 5_000_000)) if dice.random() < 0.3 else b""
+    text = chunk(b"zTXt", b"a\0\0" + zlib.compress(b"0" * 5_000_000)) if rng.random() < 0.3 else b""
     data = chunk(b"IDAT", zlib.compress(b"\0" * 100_000))
     return http("image/png", b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + text + data + chunk(b"IEND", b""))
 
 
-def wrong_type(dice: random.Random) -> bytes:
+def wrong_type(rng: random.Random) -> bytes:
     kinds = [
         "",
         "text/plain",
@@ -78,17 +78,17 @@ def wrong_type(dice: random.Random) -> bytes:
         "*/*",
         "a" * 20_000,
     ]
-    return http(dice.choice(kinds), image(dice))
+    return http(rng.choice(kinds), image(rng))
 
 
-def broken_json(dice: random.Random) -> bytes:
-    right = json.dumps({"images": [base64.b64encode(image(dice)).decode()]}).encode()
+def malformed_json(rng: random.Random) -> bytes:
+    valid = json.dumps({"images": [base64.b64encode(image(rng)).decode()]}).encode()
     bodies = [
         b"",
         b"null",
         b"[" * 100_000,
         b'{"images":' * 3000,
-        right[: dice.randrange(len(right))],
+        valid[: rng.randrange(len(valid))],
         b'{"images": "x"}',
         b"\xff\xfe",
         b'{"images": [null]}',
@@ -99,36 +99,36 @@ def broken_json(dice: random.Random) -> bytes:
         b'{"images": ["\\ud800"]}',
         b'{"images": []}',
         b"NaN",
-        right.replace(b"=", b""),
-        b'{"a": 1, ' + right[1:],
+        valid.replace(b"=", b""),
+        b'{"a": 1, ' + valid[1:],
     ]
-    return http("application/json", dice.choice(bodies))
+    return http("application/json", rng.choice(bodies))
 
 
-def broken_form(dice: random.Random) -> bytes:
+def malformed_form(rng: random.Random) -> bytes:
     part = b'--b\r\nContent-Disposition: form-data; name="images"; filename="%s"\r\n\r\n'
-    right = part % b"a.jpg" + image(dice) + b"\r\n--b--\r\n"
+    valid = part % b"a.jpg" + image(rng) + b"\r\n--b--\r\n"
     bodies = [
         b"",
-        right[: dice.randrange(len(right))],
+        valid[: rng.randrange(len(valid))],
         part % b"a" * 200 + b"--b--",
-        right.replace(b"\r\n", b"\n"),
+        valid.replace(b"\r\n", b"\n"),
         b"--b--\r\n",
         part % (b"a" * 5000) + b"x\r\n--b--\r\n",
         (part % b"../../etc/passwd") + b"x\r\n--b--\r\n",
-        b"\r\n" * 5000 + right,
+        b"\r\n" * 5000 + valid,
         b"--b\r\n" + b"A: b\r\n" * 5000 + b"\r\nx\r\n--b--\r\n",
         part % b"\xff\0\x01" + b"\r\n--b--\r\n",
-        dice.randbytes(500),
+        rng.randbytes(500),
     ]
-    return http("multipart/form-data; boundary=b", dice.choice(bodies))
+    return http("multipart/form-data; boundary=b", rng.choice(bodies))
 
 
-def broken_http(dice: random.Random) -> bytes:
-    body = image(dice)
-    return dice.choice(
+def malformed_http(rng: random.Random) -> bytes:
+    body = image(rng)
+    return rng.choice(
         [
-            dice.randbytes(200) + b"\r\n\r\n",
+            rng.randbytes(200) + b"\r\n\r\n",
             b"GET\r\n\r\n",
             b"\0" * 100 + b"\r\n\r\n",
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -142,11 +142,11 @@ def broken_http(dice: random.Random) -> bytes:
             b"POST /v1/predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
             http("image/jpeg", body, more="Upgrade: websocket\r\nConnection: Upgrade\r\n"),
             http("image/jpeg", body, more="Expect: 100-continue\r\n"),
-            http("image/jpeg", body, path="/v1/predict?top=" + dice.choice(["0", "-1", "x", "%00", "1e9", "9" * 4000])),
+            http("image/jpeg", body, path="/v1/predict?top=" + rng.choice(["0", "-1", "x", "%00", "1e9", "9" * 4000])),
             http(
                 "image/jpeg",
                 body,
-                path=dice.choice(
+                path=rng.choice(
                     [
                         "/%2e%2e/etc/passwd",
                         "/../../etc/passwd",
@@ -158,18 +158,18 @@ def broken_http(dice: random.Random) -> bytes:
                     ]
                 ),
             ),
-            http("image/jpeg", body, method=dice.choice(["GET", "PUT", "DELETE", "PATCH", "HEAD", "TRACE", "BREW"])),
+            http("image/jpeg", body, method=rng.choice(["GET", "PUT", "DELETE", "PATCH", "HEAD", "TRACE", "BREW"])),
             http("image/jpeg", body, more="Authorization: Bearer \xff\r\n"),
             http("image/jpeg", body, more="Content-Encoding: gzip\r\n"),
         ]
     )
 
 
-def question(dice: random.Random) -> bytes:
-    """To the ghost explorer, of a layer that is there or is not."""
-    picture = base64.b64encode(image(dice)).decode()
-    layer = dice.choice(["blocks.0.0.ghost1", "", "a" * 100_000, "..", "\0", "blocks.0.0"])
-    off = dice.choice(
+def explorer_request(rng: random.Random) -> bytes:
+    """Generate a request to the ghost explorer, for an existing or unknown layer."""
+    picture = base64.b64encode(image(rng)).decode()
+    layer = rng.choice(["blocks.0.0.ghost1", "", "a" * 100_000, "..", "\0", "blocks.0.0"])
+    off = rng.choice(
         [
             {layer: None},
             {layer: [-1]},
@@ -185,30 +185,30 @@ def question(dice: random.Random) -> bytes:
         {"image": picture, "layer": layer},
         {"image": picture, "off": off},
         {"image": picture, "off": off, "fill": "ones", "top": 10**400},
-        {"image": picture[: dice.randrange(len(picture))], "off": {}, "top": dice.choice([0, -1, 100, 101, "5", None])},
+        {"image": picture[: rng.randrange(len(picture))], "off": {}, "top": rng.choice([0, -1, 100, 101, "5", None])},
         {"image": None, "layer": None, "off": {str(number): number for number in range(20_000)}},
         [picture],
     ]
-    path = dice.choice(["/v1/explain/maps", "/v1/explain/without", "/v1/explain/cost", "/v1/explain/"])
-    content = json.dumps(dice.choice(bodies)).encode()
-    return http("application/json", content[: dice.choice([None, dice.randrange(len(content))])], path)
+    path = rng.choice(["/v1/explain/maps", "/v1/explain/without", "/v1/explain/cost", "/v1/explain/"])
+    content = json.dumps(rng.choice(bodies)).encode()
+    return http("application/json", content[: rng.choice([None, rng.randrange(len(content))])], path)
 
 
-def many_values(dice: random.Random) -> bytes:
-    """JSON in which every byte is a mistake of its own."""
-    path, begin, value, end = dice.choice(
+def many_values(rng: random.Random) -> bytes:
+    """Generate JSON with a validation error in every few bytes."""
+    path, begin, value, end = rng.choice(
         [
             ("/v1/predict", b'{"images": [', b"0,", b"0]}"),
             ("/v1/explain/without", b'{"image": "", "off": {"a": [', b"[],", b"[]]}}"),
             ("/v1/explain/maps", b"{", b'"a":{},', b'"a": 0}'),
         ]
     )
-    return http("application/json", begin + value * dice.choice([10_000, 2_000_000]) + end, path)
+    return http("application/json", begin + value * rng.choice([10_000, 2_000_000]) + end, path)
 
 
-def huge_head(dice: random.Random) -> bytes:
-    length = dice.choice([33_000, 200_000, 1_000_000])
-    return dice.choice(
+def huge_headers(rng: random.Random) -> bytes:
+    length = rng.choice([33_000, 200_000, 1_000_000])
+    return rng.choice(
         [
             b"GET /" + b"a" * length + b" HTTP/1.1\r\n\r\n",
             b"GET / HTTP/1.1\r\nA: " + b"a" * length + b"\r\n\r\n",
@@ -218,8 +218,8 @@ def huge_head(dice: random.Random) -> bytes:
     )
 
 
-def too_large(dice: random.Random) -> bytes:
-    if dice.random() < 0.8:  # announced alone
+def oversized_body(rng: random.Random) -> bytes:
+    if rng.random() < 0.8:  # announced only
         return (
             b"POST /v1/predict HTTP/1.1\r\nContent-Type: image/jpeg\r\nContent-Length: 30000000\r\n\r\n" + b"0" * 1000
         )
@@ -227,15 +227,15 @@ def too_large(dice: random.Random) -> bytes:
     return b"POST /v1/predict HTTP/1.1\r\nContent-Type: image/jpeg\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 320
 
 
-WHOLE: list[Callable[[random.Random], bytes]] = [
-    cut,
+COMMON: list[Callable[[random.Random], bytes]] = [
+    truncated,
     damaged,
     noise,
     bomb,
     wrong_type,
-    broken_json,
-    broken_form,
-    broken_http,
-    question,
+    malformed_json,
+    malformed_form,
+    malformed_http,
+    explorer_request,
 ]
-RARE: list[Callable[[random.Random], bytes]] = [huge_head, too_large, many_values]
+RARE: list[Callable[[random.Random], bytes]] = [huge_headers, oversized_body, many_values]

@@ -1,10 +1,10 @@
-"""Requests that nobody should send: is the service still there, did it ever say 5xx, does its memory grow?
+"""Hostile requests against the service: does it stay up, does it ever return 5xx, does its memory grow?
 
     python benchmarks/hostile_requests.py net.engine --count 10000
 
-Every request is drawn from a seed: damaged, cut and huge files of all kinds, wrong types, broken forms, JSON and HTTP,
-huge heads, bodies that stop or drip, connections that say nothing, answers that nobody reads. Now and then a right one
-among them must get its right answer. tests/serve/test_hostile.py sends a few hundred.
+Each request is drawn from a seed: damaged, truncated and huge files, wrong content types, malformed forms, JSON, HTTP,
+huge headers, bodies that stall or drip, responses that are not read. A valid request afterwards must succeed.
+tests/serve/test_hostile.py sends 300 of them.
 """
 
 import argparse
@@ -15,29 +15,29 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from hostile_cases import RARE, WHOLE, http, image
-from service_client import Served
+from hostile_cases import COMMON, RARE, http, image
+from service_client import ServiceProcess
 
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
-async def attack(port: int, number: int, seed: int = 0) -> tuple[str, bytes]:
-    """Sends the request of this number; its kind, and what came back."""
-    dice = random.Random(f"{seed} {number}")
-    make = dice.choice(RARE) if dice.random() < 0.05 else dice.choice(WHOLE)
-    content, manner = make(dice), dice.random()
+async def send_hostile(port: int, number: int, seed: int = 0) -> tuple[str, bytes]:
+    """Send request ``number``; return its kind and the bytes received."""
+    rng = random.Random(f"{seed} {number}")
+    make = rng.choice(RARE) if rng.random() < 0.05 else rng.choice(COMMON)
+    content, behaviour = make(rng), rng.random()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     received = b""
     try:
-        if manner < 0.02:  # drips
+        if behaviour < 0.02:  # sends byte by byte
             for start in range(40):
                 if writer.transport.is_closing():
                     break
                 writer.write(content[start : start + 1])
                 await asyncio.sleep(0.05)
-        elif manner < 0.05:  # stops in the middle
+        elif behaviour < 0.05:  # stalls halfway
             writer.write(content[: len(content) // 2])
-        elif manner < 0.08:  # goes away without reading
+        elif behaviour < 0.08:  # disconnects without reading
             writer.write(content)
             return f"{make.__name__}, gone", b""
         else:
@@ -53,14 +53,14 @@ async def attack(port: int, number: int, seed: int = 0) -> tuple[str, bytes]:
     return make.__name__, received
 
 
-async def attack_all(port: int, numbers: range, clients: int, seed: int = 0) -> Counter[tuple[str, int]]:
-    """Counts of (kind, status); 0 where nothing came back."""
+async def send_all(port: int, numbers: range, clients: int, seed: int = 0) -> Counter[tuple[str, int]]:
+    """Count responses by (kind, status); status 0 is no response."""
     found: Counter[tuple[str, int]] = Counter()
-    todo = iter(numbers)
+    remaining = iter(numbers)
 
     async def client() -> None:
-        for number in todo:
-            kind, received = await attack(port, number, seed)
+        for number in remaining:
+            kind, received = await send_hostile(port, number, seed)
             statuses = STATUS.findall(received)
             found[kind, int(statuses[-1]) if statuses else 0] += 1
 
@@ -75,42 +75,42 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    with Served(options.artefact, "--head-timeout=1", "--body-timeout=1.5") as served:
+    with ServiceProcess(options.artefact, "--head-timeout=1", "--body-timeout=1.5") as service:
         found: Counter[tuple[str, int]] = Counter()
         start = time.perf_counter()
         for part in range(10):
             numbers = range(options.count * part // 10, options.count * (part + 1) // 10)
-            found += asyncio.run(attack_all(served.port, numbers, options.clients, options.seed))
+            found += asyncio.run(send_all(service.port, numbers, options.clients, options.seed))
             took = time.perf_counter() - start
-            asyncio.run(idle(served.port))
-            memory = f"{served.memory_mb()} MB at rest, {served.peak_mb()} MB at the most so far"
+            asyncio.run(wait_idle(service.port))
+            memory = f"{service.memory_mb()} MB idle, {service.peak_mb()} MB peak"
             print(f"{numbers.stop} requests, {took:.0f} s: {memory}", flush=True)
-        right = http("image/png", image(random.Random(0), "PNG"))
-        _, answer = asyncio.run(_send(served.port, right))
-        assert answer.startswith(b"HTTP/1.1 200 "), answer
-        assert served.stop() == 0
+        valid = http("image/png", image(random.Random(0), "PNG"))
+        response = asyncio.run(_send(service.port, valid))
+        assert response.startswith(b"HTTP/1.1 200 "), response
+        assert service.stop() == 0
     kinds = sorted({kind for kind, _ in found})
     for kind in kinds:
         print(f"{kind:<20}", {status: n for (k, status), n in sorted(found.items()) if k == kind})
     failures = sum(n for (_, status), n in found.items() if status >= 500)
-    print(f"{sum(found.values())} requests, {failures} answers of 5xx; a right one afterwards is answered, exit code 0")
+    print(f"{sum(found.values())} requests, {failures} responses with 5xx; a valid request succeeds, exit code 0")
     raise SystemExit(failures != 0)
 
 
-async def idle(port: int) -> None:
-    """Waits until the service has answered or given up everything."""
-    question = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    await asyncio.sleep(2)  # longer than its timeouts
-    while b"\nghostnets_images_in_service 0.0\n" not in (await _send(port, question))[1]:
+async def wait_idle(port: int) -> None:
+    """Wait until the service has answered or dropped all requests."""
+    request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    await asyncio.sleep(2)  # longer than the timeouts of the service
+    while b"\nghostnets_images_in_service 0.0\n" not in await _send(port, request):
         await asyncio.sleep(0.1)
 
 
-async def _send(port: int, content: bytes) -> tuple[str, bytes]:
+async def _send(port: int, content: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(content)
     received = await reader.read()
     writer.close()
-    return "right", received
+    return received
 
 
 if __name__ == "__main__":

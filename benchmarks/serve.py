@@ -1,19 +1,18 @@
-"""What the service costs beside the network that it serves, on real JPEGs over loopback.
+"""Throughput of the service relative to the network that it serves, on JPEGs over loopback.
 
     python benchmarks/serve.py net.engine IMAGES
 
-In one run, on the same files, with the same number of threads:
+One run measures, on the same files and with the same number of threads:
 
-1. network     the artefact's own throughput: its copies, one thread each, on pixels that are ready, in batches of
-               --max-batch. Nothing is decoded.
-2. + decoding  the same threads decode, resize and cut each file before it goes into a batch. No HTTP, no queue.
-3. service     ``ghostnets serve`` in a process of its own, asked by --clients connections, each of which sends the next
-               image as soon as it has its answer. The clients are one process on the same cores, so their time is part
-               of what is measured; it is printed.
+1. network     copies of the artefact, one thread each, on decoded pixels in batches of --max-batch.
+2. + decoding  the same threads also decode, resize and crop each file. No HTTP, no queue.
+3. service     ``ghostnets serve`` in its own process with --clients connections, each of which sends its next image
+               when it has received the previous response. The clients are one process on the same cores; their CPU
+               time is reported.
 
-The three take turns, in --rounds; what counts is the median of the rounds' ratios. Then the service is overloaded (a
-queue of 16 images) and left in peace again,
-and at last ended by SIGTERM under load and started anew: a request that was sent to it and has no answer is lost.
+The three alternate for --rounds; the result is the median of the ratios. Afterwards the service is overloaded (a queue
+of 16 images), measured under light load, and finally stopped by SIGTERM under load and restarted: a request that was
+sent and got no response counts as lost.
 """
 
 import asyncio
@@ -23,39 +22,39 @@ import statistics
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import tyro
-from service_client import Load, Served
+from service_client import LoadGenerator, ServiceProcess
 
-from ghostnets.artefacts import open_artefact
+from ghostnets.artefacts import load_classifier
 from ghostnets.measure import processor_name
 
 
 @dataclass(frozen=True)
 class Options:
-    """See the top of the file."""
+    """Measure the service; see the module docstring."""
 
     artefact: tyro.conf.Positional[Path]
     images: tyro.conf.Positional[Path]
-    """A folder of JPEGs."""
+    """Folder of JPEGs."""
     seconds: float = 60
-    """Of the load, in all rounds together."""
+    """Duration of the load, all rounds together."""
     rounds: int = 6
     clients: int = 64
     threads: int = 2
-    """Networks that run side by side, and decoding threads."""
+    """Number of copies of the network, one thread each."""
     max_batch: int = 8
     max_wait: float = 0.002
     json: Path | None = None
-    """Write the figures here."""
+    """Write the results to this file."""
 
 
 @dataclass
-class Figures:
-    """What was measured; lists have an entry for each round."""
+class Results:
+    """Measurements; lists have one entry per round."""
 
     processor: str = ""
     runtime: str = ""
@@ -69,66 +68,69 @@ class Figures:
 def main() -> None:
     options = tyro.cli(Options)
     files = [path.read_bytes() for path in sorted(options.images.rglob("*.jp*g"))]
-    figures = Figures(processor=processor_name())
-    first = open_artefact(options.artefact, threads=1)
+    first = load_classifier(options.artefact, threads=1)
     copies = [first, *(first.copy() for _ in range(options.threads - 1))]
-    figures.runtime = copies[0].runtime
-    print(f"{len(files)} JPEGs, {sum(map(len, files)) / len(files) / 1000:.0f} kB on average; {figures.runtime}")
+    results = Results(processor=processor_name(), runtime=first.model.runtime)
+    print(f"{len(files)} JPEGs, {sum(map(len, files)) / len(files) / 1000:.0f} kB on average; {results.runtime}")
 
     arguments = [f"--threads={options.threads}", f"--max-batch={options.max_batch}", f"--max-wait={options.max_wait}"]
-    with Served(options.artefact, *arguments) as served:
-        load = Load(served.port, files)
-        asyncio.run(load.run(options.clients, 1.5))
+    with ServiceProcess(options.artefact, *arguments) as service:
+        load = LoadGenerator(service.port, files)
+        asyncio.run(load.run(options.clients, 1.5))  # warm-up
         latencies: list[float] = []
         for _ in range(options.rounds):
-            measure_own(figures, copies, files, options.max_batch)
-            figures.service.append(asyncio.run(steady(served, load, options)))
+            measure_network(results, copies, files, options.max_batch)
+            results.service.append(asyncio.run(measure_service(service, load, options)))
             latencies += load.latencies
-        peak = served.peak_mb()
-    with Served(options.artefact, *arguments, "--max-queue=16", "--max-images=16") as served:
-        figures.overload = asyncio.run(overload(served, files, options))
-    figures.restart = asyncio.run(restart(options, arguments, files))
+        peak = service.peak_mb()
+    with ServiceProcess(options.artefact, *arguments, "--max-queue=16", "--max-images=16") as service:
+        results.overload = asyncio.run(measure_overload(service, files, options))
+    results.restart = asyncio.run(measure_restart(options, arguments, files))
+    print_results(results, latencies, peak)
+    if options.json:
+        options.json.write_text(json.dumps(asdict(results), indent=2))
 
+
+def print_results(results: Results, latencies: list[float], peak_mb: int) -> None:
     for name in ("network", "with_decoding", "service"):
-        rows = getattr(figures, name)
+        rows = getattr(results, name)
         rates, costs = ([row[key] for row in rows] for key in ("images_per_second", "cpu_ms_per_image"))
         print(
             f"{name:<14} images/s: median {statistics.median(rates):.1f} of {rates}; CPU ms: {statistics.median(costs)}"
         )
     for name in ("network", "with_decoding"):
         ratios = [
-            mine["images_per_second"] / own["images_per_second"]
-            for mine, own in zip(figures.service, getattr(figures, name), strict=True)
+            service["images_per_second"] / baseline["images_per_second"]
+            for service, baseline in zip(results.service, getattr(results, name), strict=True)
         ]
         print(f"service / {name}: median {statistics.median(ratios):.0%}, {min(ratios):.0%} to {max(ratios):.0%}")
     p50, p99 = (1000 * q for q in np.quantile(latencies, (0.5, 0.99)))
-    print(f"latency of {len(latencies)} answers: p50 {p50:.1f} ms, p99 {p99:.1f} ms, {p99 / p50:.2f} times; {peak} MB")
-    print(f"rounds: {json.dumps(figures.service)}")
+    print(f"latency of {len(latencies)} responses: p50 {p50:.1f} ms, p99 {p99:.1f} ms, ratio {p99 / p50:.2f}")
+    print(f"peak memory: {peak_mb} MB")
+    print(f"rounds: {json.dumps(results.service)}")
     for name in ("overload", "restart"):
-        print(f"{name}: {json.dumps(getattr(figures, name))}")
-    if options.json:
-        options.json.write_text(json.dumps(figures.__dict__, indent=2))
+        print(f"{name}: {json.dumps(getattr(results, name))}")
 
 
-def measure_own(figures: Figures, copies: list, files: list[bytes], max_batch: int, seconds: float = 2) -> None:
-    """One figure more in ``network`` and ``with_decoding``."""
-    preprocessing = copies[0].description.preprocessing
-    ready = np.stack([preprocessing.pixels(_stream(file)) for file in files[:64]])
+def measure_network(results: Results, copies: list, files: list[bytes], max_batch: int, seconds: float = 2) -> None:
+    """Append a round to ``network`` and ``with_decoding``."""
+    preprocessing = copies[0].model.description.preprocessing
+    decoded = np.stack([preprocessing.pixels(file) for file in files[:64]])
 
-    def network(artefact, index: int) -> int:
-        start = index % (len(ready) - max_batch)
-        return len(artefact.probabilities(ready[start : start + max_batch]))
+    def run_network(classifier, index: int) -> int:
+        start = index % (len(decoded) - max_batch)
+        return len(classifier.run(decoded[start : start + max_batch]).scores)
 
-    def decoding(artefact, index: int) -> int:
-        chosen = [files[(index * max_batch + i) % len(files)] for i in range(max_batch)]
-        return len(artefact.probabilities(np.stack([preprocessing.pixels(_stream(file)) for file in chosen])))
+    def decode_and_run(classifier, index: int) -> int:
+        batch = [files[(index * max_batch + i) % len(files)] for i in range(max_batch)]
+        return len(classifier.run(np.stack([preprocessing.pixels(file) for file in batch])).scores)
 
-    figures.network.append(in_threads(copies, network, seconds))
-    figures.with_decoding.append(in_threads(copies, decoding, seconds))
+    results.network.append(measure_threads(copies, run_network, seconds))
+    results.with_decoding.append(measure_threads(copies, decode_and_run, seconds))
 
 
-def in_threads(copies: list, work, seconds: float) -> dict:
-    """What ``work(artefact, index)`` does and costs, one thread for each artefact."""
+def measure_threads(copies: list, work, seconds: float) -> dict:
+    """Measure throughput and CPU time of ``work(classifier, index) -> images`` in one thread per classifier."""
     done, end = [0] * len(copies), time.perf_counter() + seconds
 
     def run(number: int) -> None:
@@ -147,18 +149,19 @@ def in_threads(copies: list, work, seconds: float) -> dict:
     return {"images_per_second": round(rate, 1), "cpu_ms_per_image": round(1000 * cpu / sum(done), 3)}
 
 
-async def steady(served: Served, load: Load, options: Options) -> dict:
-    """Load for a round."""
+async def measure_service(service: ServiceProcess, load: LoadGenerator, options: Options) -> dict:
+    """Measure one round of steady load."""
     load.reset()
-    start, cpu, own = time.perf_counter(), served.cpu_seconds(), _cpu_seconds()
+    start, cpu, client_cpu = time.perf_counter(), service.cpu_seconds(), _cpu_seconds()
     await load.run(options.clients, options.seconds / options.rounds)
-    took, cpu, own = time.perf_counter() - start, served.cpu_seconds() - cpu, _cpu_seconds() - own
+    seconds = time.perf_counter() - start
+    cpu, client_cpu = service.cpu_seconds() - cpu, _cpu_seconds() - client_cpu
     p50, p99 = (round(1000 * q, 1) for q in np.quantile(load.latencies, (0.5, 0.99)))
     return {
-        "images_per_second": round(load.statuses[200] / took, 1),
+        "images_per_second": round(load.statuses[200] / seconds, 1),
         "cpu_ms_per_image": round(1000 * cpu / load.statuses[200], 3),
-        "cores": round(cpu / took, 2),
-        "client_cores": round(own / took, 2),
+        "cores": round(cpu / seconds, 2),
+        "client_cores": round(client_cpu / seconds, 2),
         "p50_ms": p50,
         "p99_ms": p99,
         "statuses": dict(load.statuses),
@@ -166,9 +169,9 @@ async def steady(served: Served, load: Load, options: Options) -> dict:
     }
 
 
-async def overload(served: Served, files: list[bytes], options: Options) -> dict:
-    """More clients than places, then fewer."""
-    load = Load(served.port, files)
+async def measure_overload(service: ServiceProcess, files: list[bytes], options: Options) -> dict:
+    """Count responses by status with more clients than the queue holds, then with fewer."""
+    load = LoadGenerator(service.port, files)
     await load.run(options.clients, 5)
     during, load.statuses = dict(load.statuses), Counter()
     load.latencies.clear()
@@ -176,35 +179,29 @@ async def overload(served: Served, files: list[bytes], options: Options) -> dict
     return {"during": during, "after": dict(load.statuses), "after_p50_ms": 1000 * statistics.median(load.latencies)}
 
 
-async def restart(options: Options, arguments: list[str], files: list[bytes]) -> dict:
-    """SIGTERM under load; a new process on the same port; the clients come again where nobody listens."""
-    first = Served(options.artefact, *arguments)
+async def measure_restart(options: Options, arguments: list[str], files: list[bytes]) -> dict:
+    """Send SIGTERM under load and start a new process on the same port; clients retry refused connections."""
+    first = ServiceProcess(options.artefact, *arguments)
     first.start()
-    load = Load(first.port, files)
+    load = LoadGenerator(first.port, files)
     clients = asyncio.create_task(load.run(options.clients, 12))
     await asyncio.sleep(3)
     answered_before = load.statuses[200]
     start = time.perf_counter()
     code = await asyncio.to_thread(first.stop)
-    took = time.perf_counter() - start
-    second = Served(options.artefact, *arguments, port=first.port)
+    seconds = time.perf_counter() - start
+    second = ServiceProcess(options.artefact, *arguments, port=first.port)
     await asyncio.to_thread(second.start)
     await clients
     second.stop()
     return {
         "exit_code": code,
-        "seconds_to_exit": round(took, 2),
+        "seconds_to_exit": round(seconds, 2),
         "answered_before_sigterm": answered_before,
         "statuses": dict(load.statuses),
         "lost": load.lost,
         "refused_connections": load.refused,
     }
-
-
-def _stream(content: bytes):
-    import io
-
-    return io.BytesIO(content)
 
 
 def _cpu_seconds() -> float:

@@ -1,4 +1,4 @@
-"""A running service, and clients that ask it, as light as they can be: what they cost is taken from the service."""
+"""Service process and load generator; the clients share the cores with the service, so they must be cheap."""
 
 import asyncio
 import re
@@ -15,15 +15,15 @@ from typing import Any
 LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
-class Served:
-    """``ghostnets serve`` in a process of its own, on a free port; a context manager."""
+class ServiceProcess:
+    """``ghostnets serve`` in its own process, on a free port; a context manager."""
 
     def __init__(self, artefact: Path, *arguments: str, port: int | None = None) -> None:
         self.port = port or _free_port()
         self.command = [sys.executable, "-m", "ghostnets", "serve", str(artefact), f"--port={self.port}", *arguments]
 
     def start(self) -> None:
-        """Returns when it listens."""
+        """Start the process and wait until it listens."""
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(self.command, stderr=self.log)
         end = time.monotonic() + 60
@@ -38,11 +38,11 @@ class Served:
         raise RuntimeError(self.log.read())
 
     def stop(self) -> int:
-        """SIGTERM; the exit code."""
+        """Send SIGTERM; return the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
 
-    def __enter__(self) -> "Served":
+    def __enter__(self) -> "ServiceProcess":
         self.start()
         return self
 
@@ -62,14 +62,14 @@ class Served:
         return self.memory_mb("VmHWM")
 
 
-class Load:
-    """Clients in a closed loop: each sends its next request when it has the answer to the last.
+class LoadGenerator:
+    """Clients in a closed loop: each sends its next request when it has received the previous response.
 
     Attributes:
-        statuses: Answers by status.
-        latencies: Seconds of each answer with status 200.
-        lost: Requests of which at least a part was sent, and that got no whole answer.
-        refused: Connections that nobody took.
+        statuses: Number of responses by status.
+        latencies: Latency of each response with status 200, in seconds.
+        lost: Number of requests sent at least in part without a complete response.
+        refused: Number of refused connections.
     """
 
     def __init__(self, port: int, files: list[bytes]) -> None:
@@ -85,7 +85,7 @@ class Load:
         self.lost = self.refused = 0
 
     async def run(self, clients: int, seconds: float) -> None:
-        """Ends when each client has the answer to the last request that it sent in time."""
+        """Send requests for ``seconds``, then wait for the last responses."""
         self.end = time.perf_counter() + seconds
         await asyncio.gather(*(self._client() for _ in range(clients)))
 
@@ -102,7 +102,7 @@ class Load:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: LoadGenerator) -> None:
         self.load = load
         self.closed = asyncio.get_running_loop().create_future()
         self.buffer = b""
@@ -111,7 +111,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.transport = transport
-        self._ask()
+        self._send_request()
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -129,17 +129,17 @@ class _Connection(asyncio.Protocol):
         self.is_waiting, self.buffer = False, b""
         if is_last or time.perf_counter() > self.load.end:
             self.transport.close()
-        elif status == 429:  # told to come again in a second; sooner, so that the overload lasts
-            asyncio.get_running_loop().call_later(0.05, self._ask)
+        elif status == 429:  # sooner than Retry-After, so that the overload lasts
+            asyncio.get_running_loop().call_later(0.05, self._send_request)
         else:
-            self._ask()
+            self._send_request()
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.is_waiting:
             self.load.lost += 1
         self.closed.set_result(None)
 
-    def _ask(self) -> None:
+    def _send_request(self) -> None:
         if self.transport.is_closing():
             return
         request = self.load.requests[self.load.next % len(self.load.requests)]

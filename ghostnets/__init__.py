@@ -7,18 +7,19 @@ Nothing heavy is imported before it is used: ``import ghostnets`` takes millisec
 its help without loading torch.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from ghostnets.lazy import lazy_getattr
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ghostnets.artefacts import load_classifier
     from ghostnets.checkpoints import create_model, load_checkpoint, load_pretrained, save_checkpoint
     from ghostnets.compress import fuse, reparameterize
     from ghostnets.errors import GhostNetsError
     from ghostnets.export import export_model
     from ghostnets.models import list_models
-    from ghostnets.predict import load_predictor
     from ghostnets.train import resume_training, train_model
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
     "fuse",
     "list_models",
     "load_checkpoint",
-    "load_predictor",
+    "load_classifier",
     "load_pretrained",
     "reparameterize",
     "resume_training",
@@ -36,14 +37,14 @@ __all__ = [
     "train_model",
 ]
 
-_ROOMS = {
+_MODULES = {
     "GhostNetsError": "errors",
     "create_model": "checkpoints",
     "export_model": "export",
     "fuse": "compress",
     "list_models": "models",
     "load_checkpoint": "checkpoints",
-    "load_predictor": "predict",
+    "load_classifier": "artefacts",
     "load_pretrained": "checkpoints",
     "reparameterize": "compress",
     "resume_training": "train",
@@ -52,10 +53,7 @@ _ROOMS = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _ROOMS:
-        raise AttributeError(f"module 'ghostnets' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"ghostnets.{_ROOMS[name]}"), name)
+__getattr__ = lazy_getattr(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

@@ -34,7 +34,7 @@ NETWORKS = [
     ("g_ghost_regnetx_002", {}),
     ("ghost_resnet20", {}),
     ("ghost_vgg16", {}),
-    ("ghostnet_100_printed", {}),
+    ("ghostnet_100_d_li14", {}),
 ]
 
 

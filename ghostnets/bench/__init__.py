@@ -1,4 +1,4 @@
-"""Networks and ways to run them, side by side in one run."""
+"""Benchmark networks across inference backends, interleaved in one run."""
 
 from ghostnets.bench.backends import BACKENDS, PRECISIONS
 from ghostnets.bench.benchmark import BenchmarkResult, BenchmarkRow, BenchmarkSettings, run_benchmark

@@ -1,4 +1,4 @@
-"""Ways to run a network, each set up as its own documentation advises for a processor."""
+"""Inference backends, each configured as its own documentation recommends for CPUs."""
 
 import copy
 import ctypes
@@ -19,23 +19,23 @@ from torch import Tensor, nn
 
 from ghostnets import engine
 from ghostnets.errors import ConfigurationError, UnknownNameError, require
-from ghostnets.export.onnx import quantize
-from ghostnets.export.openvino import quantized
+from ghostnets.export.onnx import quantize_onnx
+from ghostnets.export.openvino import quantize_openvino
 from ghostnets.measure import Runner
 
-__all__ = ["BACKENDS", "PRECISIONS", "Backend", "Prepared", "prepare"]
+__all__ = ["BACKENDS", "PRECISIONS", "Backend", "PreparedModel", "prepare"]
 
 PRECISIONS = ("f32", "bf16", "int8")
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 Array = npt.NDArray[Any]
 
 
-class Prepared(NamedTuple):
-    """A network that is ready to be timed.
+class PreparedModel(NamedTuple):
+    """A network built for one backend and one input.
 
     Attributes:
-        runner: One run of the input it was prepared for.
-        output: What that run gives, float32 (N, num_classes).
+        runner: Runs the network on that input.
+        output: Output for that input, float32 (N, num_classes).
     """
 
     runner: Runner
@@ -43,24 +43,24 @@ class Prepared(NamedTuple):
 
 
 class Backend(NamedTuple):
-    """One way to run a network.
+    """An inference backend.
 
     Attributes:
-        libraries: What must be installed, with the version that is reported first.
-        precisions: Those it computes in on a processor.
-        setting: How it is set up, for the header of a benchmark.
-        build: (network in evaluation mode, float32 input, precision, threads, calibration batches) -> a function that
-            runs the input and returns its output.
+        libraries: Required packages; the version of the first one is reported.
+        precisions: Precisions supported on CPUs.
+        configuration: Description of its configuration, for the header of a benchmark.
+        build: (network in evaluation mode, float32 input, precision, threads, calibration batches) -> function that
+            runs the network on the input and returns the output.
     """
 
     libraries: tuple[str, ...]
     precisions: tuple[str, ...]
-    setting: str
+    configuration: str
     build: Callable[[nn.Module, Tensor, str, int, list[Array]], Callable[[], Any]]
 
     @property
     def version(self) -> str:
-        """Of the library, or "" where it is not installed."""
+        """Version of the first library, or "" if it is not installed."""
         try:
             return version(self.libraries[0])
         except PackageNotFoundError:
@@ -69,28 +69,28 @@ class Backend(NamedTuple):
 
 def prepare(
     backend: str, model: nn.Module, x: Tensor, *, precision: str, threads: int, calibration: list[Array] | None = None
-) -> Prepared:
-    """Builds the network for a backend.
+) -> PreparedModel:
+    """Build a network for a backend.
 
     Args:
         backend: A key of ``BACKENDS``.
-        model: In evaluation mode, float32; left as it is.
-        x: Float32 (N, C, H, W), contiguous.
+        model: Network in evaluation mode, float32; left unchanged.
+        x: Input, float32 (N, C, H, W), contiguous.
         precision: One of ``PRECISIONS``.
-        threads: That share one run.
-        calibration: Batches like ``x`` that int8 quantisation takes its ranges from; ``x`` alone by default.
+        threads: Number of threads per run.
+        calibration: Batches shaped like ``x`` for int8 calibration; ``x`` alone by default.
 
     Raises:
-        UnknownNameError: There is no such backend.
-        ConfigurationError: It does not compute in this precision on a processor.
-        MissingExtraError: Its library is not installed; the message tells the pip command.
+        UnknownNameError: Unknown backend.
+        ConfigurationError: The backend does not support the precision on CPUs.
+        MissingExtraError: A required package is not installed; the message gives the pip command.
     """
     if backend not in BACKENDS:
         raise UnknownNameError("backend", backend, BACKENDS)
     chosen = BACKENDS[backend]
     if precision not in chosen.precisions:
         raise ConfigurationError(
-            f"{backend} does not compute in {precision} on a processor; it has {', '.join(chosen.precisions)}."
+            f"{backend} does not support {precision} on CPUs; choose one of {', '.join(chosen.precisions)}."
         )
     for library in chosen.libraries:
         require(library, extra="bench")
@@ -98,11 +98,11 @@ def prepare(
     run = chosen.build(model, x, precision, threads, calibration or [x.numpy()])
     output = run()
     array = output.float().numpy() if isinstance(output, Tensor) else np.asarray(output)
-    return Prepared(Runner(run, lambda: torch.set_num_threads(threads)), np.array(array, dtype=np.float32))
+    return PreparedModel(Runner(run, lambda: torch.set_num_threads(threads)), np.array(array, dtype=np.float32))
 
 
 def _eager(model: nn.Module, x: Tensor, precision: str, threads: int, _: list[Array]) -> Callable[[], Any]:
-    model, x = _converted(model, x, precision)
+    model, x = _convert(model, x, precision)
 
     @torch.inference_mode()
     def run() -> Tensor:
@@ -112,20 +112,20 @@ def _eager(model: nn.Module, x: Tensor, precision: str, threads: int, _: list[Ar
 
 
 def _compile(model: nn.Module, x: Tensor, precision: str, threads: int, _: list[Array]) -> Callable[[], Any]:
-    model, x = _converted(model, x, precision)
+    model, x = _convert(model, x, precision)
     compiled = torch.compile(model, options={"freezing": True})
 
-    @torch.no_grad()  # freezing is not for inference mode
+    @torch.no_grad()  # freezing does not support inference mode
     def run() -> Any:
         return compiled(x)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the compiler, about itself
+        warnings.simplefilter("ignore")  # the compiler's, about its own internals
         run()
     return run
 
 
-def _converted(model: nn.Module, x: Tensor, precision: str) -> tuple[nn.Module, Tensor]:
+def _convert(model: nn.Module, x: Tensor, precision: str) -> tuple[nn.Module, Tensor]:
     model = copy.deepcopy(model).to(DTYPES[precision]).to(memory_format=torch.channels_last)
     return model, x.to(DTYPES[precision]).to(memory_format=torch.channels_last)
 
@@ -137,10 +137,10 @@ def _onnxruntime(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         with warnings.catch_warnings(), redirect_stdout(StringIO()):
-            warnings.simplefilter("ignore")  # of the exporter, about itself
+            warnings.simplefilter("ignore")  # the exporter's, about its own internals
             torch.onnx.export(model, (x,), path, dynamo=True, external_data=False, verbose=False)
         if precision == "int8":
-            quantize(path, calibration)
+            quantize_onnx(path, calibration)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -153,34 +153,34 @@ def _onnxruntime(
 def _openvino(model: nn.Module, x: Tensor, precision: str, threads: int, calibration: list[Array]) -> Callable[[], Any]:
     openvino = require("openvino", extra="bench")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the tracer, about itself
+        warnings.simplefilter("ignore")  # the tracer's, about its own internals
         converted = openvino.convert_model(model, example_input=x)
-    converted.reshape(list(x.shape))  # a fixed shape, as advised where it is known
+    converted.reshape(list(x.shape))  # static shapes are faster
     if precision == "int8":
-        converted = quantized(converted, calibration)
+        converted = quantize_openvino(converted, calibration)
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
     }
-    with _signal_stack_kept():
+    with _preserve_signal_stack():
         request = openvino.Core().compile_model(converted, "CPU", settings).create_infer_request()
     array = x.numpy()
     return lambda: request.infer({0: array}, share_inputs=True, share_outputs=True)[0]
 
 
 class _SignalStack(ctypes.Structure):
-    """``stack_t`` of Linux."""
+    """Linux's ``stack_t``."""
 
     _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
 
 
 @contextmanager
-def _signal_stack_kept() -> Iterator[None]:
-    """Puts the stack that signals of this thread are handled on back to what it was.
+def _preserve_signal_stack() -> Iterator[None]:
+    """Restore this thread's alternate signal stack on exit.
 
-    OpenVINO 2026.4 sets another one when it compiles for bf16, and frees it: the next Ctrl-C would end the process with
-    a segmentation fault.
+    OpenVINO 2026.4 replaces it when it compiles for bf16, and then frees the new one: the next Ctrl-C would crash the
+    process with a segmentation fault.
     """
     if sys.platform != "linux":
         yield
@@ -206,13 +206,13 @@ BACKENDS: dict[str, Backend] = {
     "onnxruntime": Backend(
         ("onnxruntime", "onnx", "onnxscript"),
         ("f32", "int8"),
-        "dynamo export, all graph optimisations; int8: static, QDQ, by channel",
+        "dynamo export, all graph optimisations; int8: static, QDQ, per channel",
         _onnxruntime,
     ),
     "openvino": Backend(
-        ("openvino",), PRECISIONS, "LATENCY hint, fixed shape, shared buffers; int8: NNCF, mixed preset", _openvino
+        ("openvino",), PRECISIONS, "LATENCY hint, static shape, shared buffers; int8: NNCF, mixed preset", _openvino
     ),
     "engine": Backend(
-        ("ghostnets",), PRECISIONS, "this package's own, for networks of Ghost modules; int8: by percentiles", _engine
+        ("ghostnets",), PRECISIONS, "this package's engine for Ghost networks; int8: percentile calibration", _engine
     ),
 }

@@ -1,10 +1,10 @@
-"""Networks and backends side by side, in one run."""
+"""Interleaved benchmark of networks and inference backends."""
 
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,20 +18,22 @@ __all__ = ["BenchmarkResult", "BenchmarkRow", "BenchmarkSettings", "run_benchmar
 
 CALIBRATION_BATCHES = 8
 
+_Key = tuple[str, str, str, int, int]  # network, backend, precision, batch, threads
+
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """What is compared. Every combination is one row, as far as the backend has the precision.
+    """Combinations to benchmark: one row for each that the backend can run.
 
     Attributes:
-        networks: Names, ours or ``"timm:NAME"``, ``"torchvision:NAME"``.
+        networks: Model names: registered here, ``"timm:NAME"`` or ``"torchvision:NAME"``.
         backends: Keys of ``BACKENDS``.
-        batches: Images a run.
-        threads: That share one run.
+        batches: Batch sizes.
+        threads: Numbers of threads per run.
         precisions: ``"f32"``, ``"bf16"``, ``"int8"``.
         image_size: Side of the input in pixels; each network's own by default.
-        runs: Timed runs of each row at the least.
-        rounds: Blocks they are spread over, in turns.
+        runs: Minimum number of timed runs of each row.
+        rounds: Number of interleaved blocks that the runs are distributed over.
     """
 
     networks: tuple[str, ...]
@@ -46,17 +48,20 @@ class BenchmarkSettings:
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """One combination.
+    """Result of one combination.
 
     Attributes:
-        network, backend, precision, batch, threads: What ran.
+        network, backend, precision, batch, threads: The combination.
         image_size: Side of the input in pixels.
-        params, macs: Of the network, for one image.
+        params: Number of parameters of the network.
+        macs: Multiply-adds for one image.
         top1: Published ImageNet accuracy in per cent, or None; not measured here.
-        accuracy_source: Who publishes it.
-        seconds: Of a run, with quartiles.
-        times_as_fast: As the baseline's row of the same batch and threads, by rounds: quartiles around the median.
-        difference: Largest difference from the output of eager PyTorch in float32, over the largest output.
+        accuracy_source: Publisher of ``top1``.
+        seconds: Time of one run.
+        times_as_fast: Speedup over the baseline's row of the same batch size and threads: lower quartile, median, upper
+            quartile over the rounds.
+        difference: Largest absolute difference from the float32 output of eager PyTorch, relative to the largest
+            absolute output.
     """
 
     network: str
@@ -80,14 +85,14 @@ class BenchmarkRow:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """The result of ``compare``.
+    """Result of ``run_benchmark``.
 
     Attributes:
-        rows: In the order of the settings.
-        left_out: One sentence for each combination that a backend cannot run.
-        baseline: Network, backend and precision of the rows that ratios refer to.
-        processor, platform, versions, date: What it ran on.
-        settings: What was asked for.
+        rows: One entry per combination, in the order of the settings.
+        left_out: One sentence for each combination that cannot run.
+        baseline: Network, backend and precision of the rows that speedups refer to.
+        processor, platform, versions, date: Environment of the benchmark.
+        settings: The requested combinations.
     """
 
     rows: tuple[BenchmarkRow, ...]
@@ -110,75 +115,47 @@ def run_benchmark(
     on_row: Callable[[str], None] = lambda name: None,
     on_block: Callable[[], None] = lambda: None,
 ) -> BenchmarkResult:
-    """Builds every combination, then times all of them in turns.
+    """Build every combination of the settings, then time all of them interleaved.
 
-    Weights are random and the input is noise: neither changes the time of these networks. int8 takes its ranges from
-    noise too, so its difference says nothing of the accuracy of a quantised network on images.
+    Weights and inputs are random; neither affects the time of these networks. int8 is calibrated on random inputs as
+    well, so its ``difference`` does not predict the accuracy of a quantised network on images.
 
     Args:
-        settings: What to compare.
-        baseline: Backend that ratios refer to, with the first network, in the first of the precisions that it has; the
-            first backend by default.
-        on_row: Called with the name of each combination that is being built.
+        settings: Combinations to benchmark.
+        baseline: Backend that speedups refer to, with the first network, in the first of the precisions that it
+            supports; the first backend by default.
+        on_row: Called with the name of each combination before it is built.
         on_block: Called after each block of runs.
 
     Raises:
-        UnknownNameError, ConfigurationError: A name or number that does not exist.
-        MissingExtraError: A backend is not installed; the message tells the pip command.
+        UnknownNameError, ConfigurationError: An unknown name, or a number out of range.
+        MissingExtraError: A backend is not installed; the message gives the pip command.
     """
-    _check(settings, baseline)
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    versions |= {BACKENDS[name].libraries[0]: BACKENDS[name].version for name in settings.backends}
-    left_out: list[str] = []
-    known: dict[tuple[str, str, str, int, int], tuple[BenchmarkModel, Runner, float]] = {}
-    costs: dict[str, Cost] = {}
+    _validate(settings, baseline)
     threads_before = torch.get_num_threads()
-    for network in settings.networks:
-        torch.manual_seed(0)
-        entrant = create_benchmark_model(network, image_size=settings.image_size)
-        shape = (3, entrant.image_size, entrant.image_size)
-        costs[network] = count(entrant.model, shape)
-        for batch in settings.batches:
-            x = torch.randn(batch, *shape)
-            calibration = [torch.randn(batch, *shape).numpy() for _ in range(CALIBRATION_BATCHES)]
-            with torch.inference_mode():
-                expected = entrant.model(x).numpy()
-            for backend, precision, threads in _combinations(settings, left_out):
-                on_row(f"{network}, {backend} {precision}, batch {batch}, {threads} threads")
-                try:
-                    prepared = prepare(
-                        backend, entrant.model, x, precision=precision, threads=threads, calibration=calibration
-                    )
-                except EngineError as error:
-                    left_out.append(f"{network} in {backend}: {error}")
-                    continue
-                difference = float(np.abs(prepared.output - expected).max() / np.abs(expected).max())
-                known[network, backend, precision, batch, threads] = (entrant, prepared.runner, difference)
-    reference = _baseline(settings, baseline)
-    if known and not any(key[:3] == reference for key in known):
-        raise ConfigurationError(f"the baseline {' '.join(reference)} cannot run: {left_out[-1]}")
     try:
-        timings = time_interleaved(
-            {_name(key): runner for key, (_, runner, _) in known.items()},
-            runs=settings.runs,
-            rounds=settings.rounds,
-            on_block=on_block,
-        )
+        combinations, left_out = _build_all(settings, on_row)
+        reference = _select_baseline(settings, baseline)
+        if combinations and not any(key[:3] == reference for key in combinations):
+            raise ConfigurationError(f"the baseline {' '.join(reference)} cannot run: {left_out[-1]}")
+        runners = {_name(key): combination.runner for key, combination in combinations.items()}
+        timings = time_interleaved(runners, runs=settings.runs, rounds=settings.rounds, on_block=on_block)
     finally:
         torch.set_num_threads(threads_before)
 
     rows = []
-    for key, (entrant, _, difference) in known.items():
-        network, backend, precision, batch, threads = key
-        cost, timing = costs[network], timings[_name(key)]
+    for key, (model, cost, _, difference) in combinations.items():
+        *_, batch, threads = key
+        timing = timings[_name(key)]
         rows.append(
             BenchmarkRow(
-                *(network, backend, precision, batch, threads, entrant.image_size, cost.params, cost.macs),
-                *(entrant.top1, entrant.accuracy_source, timing),
+                *(*key, model.image_size, cost.params, cost.macs, model.top1, model.accuracy_source, timing),
                 speedup(timings[_name((*reference, batch, threads))], timing),
                 difference,
             )
         )
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    versions |= {BACKENDS[name].libraries[0]: BACKENDS[name].version for name in settings.backends}
     return BenchmarkResult(
         tuple(rows),
         tuple(dict.fromkeys(left_out)),
@@ -191,17 +168,57 @@ def run_benchmark(
     )
 
 
+class _Combination(NamedTuple):
+    """A network built for one backend, precision, batch size and number of threads."""
+
+    model: BenchmarkModel
+    cost: Cost
+    runner: Runner
+    difference: float
+
+
+def _build_all(
+    settings: BenchmarkSettings, on_row: Callable[[str], None]
+) -> tuple[dict[_Key, _Combination], list[str]]:
+    """Build every combination that can run; the second value explains the others, one sentence each."""
+    combinations: dict[_Key, _Combination] = {}
+    left_out: list[str] = []
+    for network in settings.networks:
+        torch.manual_seed(0)
+        model = create_benchmark_model(network, image_size=settings.image_size)
+        shape = (3, model.image_size, model.image_size)
+        cost = count(model.model, shape)
+        for batch in settings.batches:
+            x = torch.randn(batch, *shape)
+            calibration = [torch.randn(batch, *shape).numpy() for _ in range(CALIBRATION_BATCHES)]
+            with torch.inference_mode():
+                expected = model.model(x).numpy()
+            for backend, precision, threads in _combinations(settings, left_out):
+                on_row(f"{network}, {backend} {precision}, batch {batch}, {threads} threads")
+                try:
+                    prepared = prepare(
+                        backend, model.model, x, precision=precision, threads=threads, calibration=calibration
+                    )
+                except EngineError as error:
+                    left_out.append(f"{network} in {backend}: {error}")
+                    continue
+                difference = float(np.abs(prepared.output - expected).max() / np.abs(expected).max())
+                key = network, backend, precision, batch, threads
+                combinations[key] = _Combination(model, cost, prepared.runner, difference)
+    return combinations, left_out
+
+
 def _combinations(settings: BenchmarkSettings, left_out: list[str]) -> Iterable[tuple[str, str, int]]:
     for backend in settings.backends:
         for precision in settings.precisions:
             if precision not in BACKENDS[backend].precisions:
-                left_out.append(f"{backend} does not compute in {precision} on a processor.")
+                left_out.append(f"{backend} does not support {precision} on CPUs.")
                 continue
             for threads in settings.threads:
                 yield backend, precision, threads
 
 
-def _baseline(settings: BenchmarkSettings, backend: str | None) -> tuple[str, str, str]:
+def _select_baseline(settings: BenchmarkSettings, backend: str | None) -> tuple[str, str, str]:
     chosen = backend or settings.backends[0]
     precision = next(p for p in settings.precisions if p in BACKENDS[chosen].precisions)
     return settings.networks[0], chosen, precision
@@ -211,7 +228,7 @@ def _name(key: Sequence[object]) -> str:
     return "|".join(map(str, key))
 
 
-def _check(settings: BenchmarkSettings, baseline: str | None) -> None:
+def _validate(settings: BenchmarkSettings, baseline: str | None) -> None:
     for backend in settings.backends:
         if backend not in BACKENDS:
             raise UnknownNameError("backend", backend, BACKENDS)

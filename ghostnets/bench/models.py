@@ -1,4 +1,4 @@
-"""Networks to be compared, by name: ours, and those of timm and torchvision."""
+"""Networks to benchmark, by name: this package's, timm's and torchvision's."""
 
 from typing import NamedTuple
 
@@ -10,17 +10,17 @@ from ghostnets.models import create_model, model_entry
 
 __all__ = ["BenchmarkModel", "create_benchmark_model"]
 
-PEERS = ("timm", "torchvision")
+LIBRARIES = ("timm", "torchvision")
 
 
 class BenchmarkModel(NamedTuple):
-    """A network in a benchmark.
+    """A network to benchmark or profile.
 
     Attributes:
-        model: In evaluation mode, with the branches of training merged; its weights are random.
+        model: Network in evaluation mode, training-time branches merged.
         image_size: Side of the square input in pixels.
         top1: Published ImageNet accuracy in per cent, or None.
-        accuracy_source: Who publishes it.
+        accuracy_source: Publisher of ``top1``.
     """
 
     model: nn.Module
@@ -30,26 +30,26 @@ class BenchmarkModel(NamedTuple):
 
 
 def create_benchmark_model(name: str, *, image_size: int | None = None) -> BenchmarkModel:
-    """Builds a network.
+    """Build a network with random weights.
 
     Args:
         name: One of ``list_models()``, or ``"timm:NAME"`` or ``"torchvision:NAME"``.
-        image_size: Side of the input; by default that of the published accuracy.
+        image_size: Side of the input in pixels; the one of the published accuracy by default.
 
     Raises:
-        UnknownNameError: There is no such network of ours.
-        ConfigurationError: There is no such network elsewhere.
+        UnknownNameError: No registered model has this name.
+        ConfigurationError: timm or torchvision has no such network, or the library is another one.
         MissingExtraError: timm is not installed.
     """
-    library, _, peer = name.rpartition(":")
+    library, _, library_name = name.rpartition(":")
     if not library:
         _, variant, source = model_entry(name)
         size = image_size or variant.benchmark.image_size
         top1 = variant.top1 if variant.benchmark.name == "ImageNet" else None
         return BenchmarkModel(reparameterize(create_model(name)).eval(), size, top1, source)
-    if library not in PEERS:
-        raise ConfigurationError(f"{name} is of library {library!r}; it must be one of {', '.join(PEERS)}.")
-    return (_from_timm if library == "timm" else _from_torchvision)(peer, image_size)
+    if library not in LIBRARIES:
+        raise ConfigurationError(f"{name} names the library {library!r}; it must be one of {', '.join(LIBRARIES)}.")
+    return (_from_timm if library == "timm" else _from_torchvision)(library_name, image_size)
 
 
 def _from_timm(name: str, image_size: int | None) -> BenchmarkModel:
@@ -66,7 +66,7 @@ def _from_torchvision(name: str, image_size: int | None) -> BenchmarkModel:
     models = require("torchvision.models", extra="bench")
     if name not in models.list_models():
         raise ConfigurationError(f"torchvision has no network {name!r}.")
-    weights = next(iter(models.get_model_weights(name)))  # the first are those of the original recipe
+    weights = next(iter(models.get_model_weights(name)))  # the first entry is the original recipe's
     size = image_size or weights.transforms.keywords["crop_size"]
     top1 = weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]
     return BenchmarkModel(models.get_model(name).eval(), size, top1, f"torchvision, {weights}")

@@ -1,7 +1,7 @@
-"""The tables of the GhostNet papers: what is published, and what is counted here of the same networks.
+"""Tables of the GhostNet papers: published numbers, with a builder for the networks that this package implements.
 
-The figures of the first paper's tables are copied from an article that reproduces them, cross-checked where other
-sources quote them; those of the later papers from the official READMEs, or as each table says.
+The numbers of the first paper come from an article that reproduces its tables, cross-checked against other sources that
+quote them; those of the later papers from the official READMEs, unless the table names another source.
 """
 
 from collections.abc import Callable
@@ -17,20 +17,20 @@ from ghostnets.compress import reparameterize
 from ghostnets.measure import count
 from ghostnets.models import create_model
 
-__all__ = ["TABLES", "PaperRow", "PaperTable", "counted"]
+__all__ = ["TABLES", "PaperRow", "PaperTable", "count_row"]
 
 Build = Callable[[], nn.Module]
 
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One line of a table.
+    """One row of a table.
 
     Attributes:
-        name: As the paper has it.
-        params, macs: Published, in millions; None where it tells none.
-        results: Published accuracies, as many as the table has columns for; None where it tells none.
-        build: Makes the network here; None where this project has none such.
+        name: Name in the paper.
+        params, macs: Published values in millions; None if not published.
+        results: Published accuracies, one per column of the table; None if not published.
+        build: Builds the network; None if it is not available here.
     """
 
     name: str
@@ -45,12 +45,12 @@ class PaperTable:
     """A published table.
 
     Attributes:
-        title: What it compares.
-        source: Where the figures come from.
-        results: Names of its accuracy columns.
-        image_size: Of the input that multiply-adds are counted for, in pixels.
-        rows: In the paper's order.
-        remark: What has to be known to compare.
+        title: Subject of the table.
+        source: Source of the numbers.
+        results: Names of the accuracy columns.
+        image_size: Side of the input in pixels for counting multiply-adds.
+        rows: Rows in the paper's order.
+        remark: Note needed to compare published and counted values.
     """
 
     title: str
@@ -61,8 +61,8 @@ class PaperTable:
     remark: str = ""
 
 
-def counted(row: PaperRow, image_size: int) -> tuple[float, float] | None:
-    """Parameters and multiply-adds of a row's network in millions, branches merged; None where there is none."""
+def count_row(row: PaperRow, image_size: int) -> tuple[float, float] | None:
+    """Count parameters and multiply-adds of a row's network, in millions, branches merged; None without a builder."""
     if row.build is None:
         return None
     with torch.device("meta"):
@@ -70,7 +70,7 @@ def counted(row: PaperRow, image_size: int) -> tuple[float, float] | None:
     return cost.params / 1e6, cost.macs / 1e6
 
 
-def _ours(name: str, **arguments: Any) -> Build:
+def _ghostnets(name: str, **arguments: Any) -> Build:
     return partial(create_model, name, **arguments)
 
 
@@ -78,61 +78,61 @@ def _torchvision(name: str) -> Build:
     return partial(get_model, name)
 
 
-V1 = "arXiv 1911.11907"
+V1_PAPER = "arXiv 1911.11907"
 VGG_REMARK = (
-    "Counted with the linear layer of 512 x 512, 0.26 M, which the published MACs leave out and the published"
-    " parameters have; the published MACs also take a first convolution that is a Ghost module."
+    "The counts include the 512 x 512 linear layer (0.26 M), which the published parameters include and the published"
+    " MACs omit; the published MACs also assume that the first convolution is a Ghost module."
 )
 TABLES: tuple[PaperTable, ...] = (
     PaperTable(
         "Kernel d of the cheap operation: Ghost-VGG-16 on CIFAR-10, s = 2",
-        f"{V1}, table 3",
+        f"{V1_PAPER}, table 3",
         ("top-1",),
         32,
         (
-            PaperRow("VGG-16", 15.0, 313, (93.6,), _ours("vgg16")),
-            PaperRow("d = 1", 7.6, 157, (93.5,), _ours("ghost_vgg16", cheap_kernel_size=1)),
-            PaperRow("d = 3", 7.7, 158, (93.7,), _ours("ghost_vgg16")),
-            PaperRow("d = 5", 7.7, 160, (93.4,), _ours("ghost_vgg16", cheap_kernel_size=5)),
-            PaperRow("d = 7", 7.7, 163, (93.1,), _ours("ghost_vgg16", cheap_kernel_size=7)),
+            PaperRow("VGG-16", 15.0, 313, (93.6,), _ghostnets("vgg16")),
+            PaperRow("d = 1", 7.6, 157, (93.5,), _ghostnets("ghost_vgg16", cheap_kernel_size=1)),
+            PaperRow("d = 3", 7.7, 158, (93.7,), _ghostnets("ghost_vgg16")),
+            PaperRow("d = 5", 7.7, 160, (93.4,), _ghostnets("ghost_vgg16", cheap_kernel_size=5)),
+            PaperRow("d = 7", 7.7, 163, (93.1,), _ghostnets("ghost_vgg16", cheap_kernel_size=7)),
         ),
         VGG_REMARK,
     ),
     PaperTable(
         "Ratio s: Ghost-VGG-16 on CIFAR-10, d = 3",
-        f"{V1}, table 4",
+        f"{V1_PAPER}, table 4",
         ("top-1",),
         32,
         (
-            PaperRow("VGG-16", 15.0, 313, (93.6,), _ours("vgg16")),
-            PaperRow("s = 2", 7.7, 158, (93.7,), _ours("ghost_vgg16")),
-            PaperRow("s = 3", 5.2, 107, (93.4,), _ours("ghost_vgg16", ratio=3)),
-            PaperRow("s = 4", 4.0, 80, (93.0,), _ours("ghost_vgg16", ratio=4)),
-            PaperRow("s = 5", 3.3, 65, (92.9,), _ours("ghost_vgg16", ratio=5)),
+            PaperRow("VGG-16", 15.0, 313, (93.6,), _ghostnets("vgg16")),
+            PaperRow("s = 2", 7.7, 158, (93.7,), _ghostnets("ghost_vgg16")),
+            PaperRow("s = 3", 5.2, 107, (93.4,), _ghostnets("ghost_vgg16", ratio=3)),
+            PaperRow("s = 4", 4.0, 80, (93.0,), _ghostnets("ghost_vgg16", ratio=4)),
+            PaperRow("s = 5", 3.3, 65, (92.9,), _ghostnets("ghost_vgg16", ratio=5)),
         ),
         VGG_REMARK,
     ),
     PaperTable(
         "Compressed networks on CIFAR-10",
-        f"{V1}, table 5",
+        f"{V1_PAPER}, table 5",
         ("top-1",),
         32,
         (
-            PaperRow("VGG-16", 15, 313, (93.6,), _ours("vgg16")),
+            PaperRow("VGG-16", 15, 313, (93.6,), _ghostnets("vgg16")),
             PaperRow("l1-VGG-16", 5.4, 206, (93.4,)),
             PaperRow("SBP-VGG-16", None, 136, (92.5,)),
-            PaperRow("Ghost-VGG-16 (s = 2)", 7.7, 158, (93.7,), _ours("ghost_vgg16")),
-            PaperRow("ResNet-56", 0.85, 125, (93.0,), _ours("resnet56")),
+            PaperRow("Ghost-VGG-16 (s = 2)", 7.7, 158, (93.7,), _ghostnets("ghost_vgg16")),
+            PaperRow("ResNet-56", 0.85, 125, (93.0,), _ghostnets("resnet56")),
             PaperRow("CP-ResNet-56", None, 63, (92.0,)),
             PaperRow("l1-ResNet-56", 0.73, 91, (92.5,)),
             PaperRow("AMC-ResNet-56", None, 63, (91.9,)),
-            PaperRow("Ghost-ResNet-56 (s = 2)", 0.43, 63, (92.7,), _ours("ghost_resnet56")),
+            PaperRow("Ghost-ResNet-56 (s = 2)", 0.43, 63, (92.7,), _ghostnets("ghost_resnet56")),
         ),
-        "Ghost-ResNet-56: 62.96 M MACs are counted without the cheap operations.",
+        "Ghost-ResNet-56: the published MACs match the count without the cheap operations (62.96 M).",
     ),
     PaperTable(
         "Compressed ResNet-50 on ImageNet",
-        f"{V1}, table 6",
+        f"{V1_PAPER}, table 6",
         ("top-1", "top-5"),
         224,
         (
@@ -141,18 +141,18 @@ TABLES: tuple[PaperTable, ...] = (
             PaperRow("NISP-ResNet-50-B", 14.4, 2300, (None, 90.8)),
             PaperRow("Versatile-ResNet-50", 11.0, 3000, (74.5, 91.8)),
             PaperRow("SSS-ResNet-50", None, 2800, (74.2, 91.9)),
-            PaperRow("Ghost-ResNet-50 (s = 2)", 13.0, 2200, (75.0, 92.3), _ours("ghost_resnet50")),
+            PaperRow("Ghost-ResNet-50 (s = 2)", 13.0, 2200, (75.0, 92.3), _ghostnets("ghost_resnet50")),
             PaperRow("Shift-ResNet-50", 6.0, None, (70.6, 90.1)),
             PaperRow("Taylor-FO-BN-ResNet-50", 7.9, 1300, (71.7, None)),
             PaperRow("Slimmable-ResNet-50 0.5x", 6.9, 1100, (72.1, None)),
             PaperRow("MetaPruning-ResNet-50", None, 1000, (73.4, None)),
-            PaperRow("Ghost-ResNet-50 (s = 4)", 6.5, 1200, (74.1, 91.9), _ours("ghost_resnet50", ratio=4)),
+            PaperRow("Ghost-ResNet-50 (s = 4)", 6.5, 1200, (74.1, 91.9), _ghostnets("ghost_resnet50", ratio=4)),
         ),
-        "The published sizes of both Ghost networks are not reached with a dense classifier of 2048 x 1000.",
+        "With a dense 2048 x 1000 classifier both Ghost networks are larger than published.",
     ),
     PaperTable(
         "Small networks on ImageNet",
-        f"{V1}, table 7",
+        f"{V1_PAPER}, table 7",
         ("top-1", "top-5"),
         224,
         (
@@ -160,13 +160,13 @@ TABLES: tuple[PaperTable, ...] = (
             PaperRow("MobileNetV2 0.35x", 1.7, 59, (60.3, 82.9)),
             PaperRow("ShuffleNetV2 0.5x", 1.4, 41, (61.1, 82.6), _torchvision("shufflenet_v2_x0_5")),
             PaperRow("MobileNetV3-Small 0.75x", 2.4, 44, (65.4, None)),
-            PaperRow("GhostNet 0.5x", 2.6, 42, (66.2, 86.6), _ours("ghostnet_050")),
+            PaperRow("GhostNet 0.5x", 2.6, 42, (66.2, 86.6), _ghostnets("ghostnet_050")),
             PaperRow("MobileNetV1 0.5x", 1.3, 150, (63.3, 84.9)),
             PaperRow("MobileNetV2 0.6x", 2.2, 141, (66.7, None)),
             PaperRow("ShuffleNetV1 1.0x (g = 3)", 1.9, 138, (67.8, 87.7)),
             PaperRow("ShuffleNetV2 1.0x", 2.3, 146, (69.4, 88.9), _torchvision("shufflenet_v2_x1_0")),
             PaperRow("MobileNetV3-Large 0.75x", 4.0, 155, (73.3, None)),
-            PaperRow("GhostNet 1.0x", 5.2, 141, (73.9, 91.4), _ours("ghostnet_100")),
+            PaperRow("GhostNet 1.0x", 5.2, 141, (73.9, 91.4), _ghostnets("ghostnet_100")),
             PaperRow("MobileNetV2 1.0x", 3.5, 300, (71.8, 91.0), _torchvision("mobilenet_v2")),
             PaperRow("ShuffleNetV2 1.5x", 3.5, 299, (72.6, 90.6), _torchvision("shufflenet_v2_x1_5")),
             PaperRow("FE-Net 1.0x", 3.7, 301, (72.9, None)),
@@ -174,20 +174,20 @@ TABLES: tuple[PaperTable, ...] = (
             PaperRow("ProxylessNAS", 4.1, 320, (74.6, 92.2)),
             PaperRow("MnasNet-A1", 3.9, 312, (75.2, 92.5)),
             PaperRow("MobileNetV3-Large 1.0x", 5.4, 219, (75.2, None), _torchvision("mobilenet_v3_large")),
-            PaperRow("GhostNet 1.3x", 7.3, 226, (75.7, 92.7), _ours("ghostnet_130")),
+            PaperRow("GhostNet 1.3x", 7.3, 226, (75.7, 92.7), _ghostnets("ghostnet_130")),
         ),
     ),
     PaperTable(
         "Detection on COCO: backbones of RetinaNet and Faster R-CNN",
-        f"{V1}, table 8",
+        f"{V1_PAPER}, table 8",
         ("RetinaNet mAP", "Faster R-CNN mAP"),
         224,
         (
             PaperRow("MobileNetV2 1.0x", None, 300, (26.7, 27.5), _torchvision("mobilenet_v2")),
             PaperRow("MobileNetV3 1.0x", None, 219, (26.4, 26.9), _torchvision("mobilenet_v3_large")),
-            PaperRow("GhostNet 1.1x", None, 164, (26.6, 26.9), _ours("ghostnet_100", width=1.1)),
+            PaperRow("GhostNet 1.1x", None, 164, (26.6, 26.9), _ghostnets("ghostnet_100", width=1.1)),
         ),
-        "MACs are those of the classifier at 224 x 224. No detector is built here.",
+        "MACs are those of the classifier at 224 x 224; this package has no detectors.",
     ),
     PaperTable(
         "GhostNetV2 on ImageNet",
@@ -195,9 +195,9 @@ TABLES: tuple[PaperTable, ...] = (
         ("top-1",),
         224,
         (
-            PaperRow("GhostNetV2 1.0x", None, 167, (75.3,), _ours("ghostnetv2_100")),
-            PaperRow("GhostNetV2 1.3x", None, 269, (76.9,), _ours("ghostnetv2_130")),
-            PaperRow("GhostNetV2 1.6x", None, 399, (77.8,), _ours("ghostnetv2_160")),
+            PaperRow("GhostNetV2 1.0x", None, 167, (75.3,), _ghostnets("ghostnetv2_100")),
+            PaperRow("GhostNetV2 1.3x", None, 269, (76.9,), _ghostnets("ghostnetv2_130")),
+            PaperRow("GhostNetV2 1.6x", None, 399, (77.8,), _ghostnets("ghostnetv2_160")),
         ),
     ),
     PaperTable(
@@ -206,11 +206,11 @@ TABLES: tuple[PaperTable, ...] = (
         ("top-1",),
         224,
         (
-            PaperRow("GhostNetV3 1.0x", 6.1, 170, (77.1,), _ours("ghostnetv3_100")),
-            PaperRow("GhostNetV3 1.3x", 8.9, 269, (79.1,), _ours("ghostnetv3_130")),
-            PaperRow("GhostNetV3 1.6x", 12.3, 400, (80.4,), _ours("ghostnetv3_160")),
+            PaperRow("GhostNetV3 1.0x", 6.1, 170, (77.1,), _ghostnets("ghostnetv3_100")),
+            PaperRow("GhostNetV3 1.3x", 8.9, 269, (79.1,), _ghostnets("ghostnetv3_130")),
+            PaperRow("GhostNetV3 1.6x", 12.3, 400, (80.4,), _ghostnets("ghostnetv3_160")),
         ),
-        "Counted with merged branches.",
+        "Counted after merging the branches.",
     ),
     PaperTable(
         "G-Ghost RegNetX on ImageNet",
@@ -218,11 +218,11 @@ TABLES: tuple[PaperTable, ...] = (
         ("top-1",),
         224,
         (
-            PaperRow("G-Ghost-RegNetX-3.2GF", 10.5, 1800, (77.8,), _ours("g_ghost_regnetx_032")),
-            PaperRow("G-Ghost-RegNetX-4.0GF", 15.7, 2200, (78.6,), _ours("g_ghost_regnetx_040")),
-            PaperRow("G-Ghost-RegNetX-8.0GF", 24.6, 4200, (79.0,), _ours("g_ghost_regnetx_080")),
-            PaperRow("G-Ghost-RegNetX-16.0GF", 32.4, 9000, (79.9,), _ours("g_ghost_regnetx_160")),
+            PaperRow("G-Ghost-RegNetX-3.2GF", 10.5, 1800, (77.8,), _ghostnets("g_ghost_regnetx_032")),
+            PaperRow("G-Ghost-RegNetX-4.0GF", 15.7, 2200, (78.6,), _ghostnets("g_ghost_regnetx_040")),
+            PaperRow("G-Ghost-RegNetX-8.0GF", 24.6, 4200, (79.0,), _ghostnets("g_ghost_regnetx_080")),
+            PaperRow("G-Ghost-RegNetX-16.0GF", 32.4, 9000, (79.9,), _ghostnets("g_ghost_regnetx_160")),
         ),
-        "The names are those of the plain networks that these replace.",
+        "Each network is named after the RegNetX that it replaces.",
     ),
 )

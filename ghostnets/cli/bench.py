@@ -1,4 +1,4 @@
-"""``ghostnets bench MODEL...``: how fast networks are, in every backend that is installed, in one run."""
+"""``ghostnets bench MODEL...``: benchmark networks across inference backends in one run."""
 
 import json
 from dataclasses import dataclass
@@ -24,35 +24,35 @@ __all__ = ["main"]
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
 class BenchCommand:
-    """Time networks side by side: every combination alternates with all others, in one run.
+    """Benchmark networks across backends: all combinations are timed interleaved, in one run.
 
-    Networks of timm and torchvision stand in the same run as timm:NAME and torchvision:NAME. Weights are random and the
-    input is noise. What a time depends on is printed above the table.
+    timm:NAME and torchvision:NAME add networks of these libraries. Weights and inputs are random. The processor, the
+    versions and the configuration of each backend are printed above the table.
 
     Examples: ghostnets bench ghostnet_100 --backends eager,openvino --threads 1,2
     | ghostnets bench ghostnet_100 ghostnetv3_100 torchvision:mobilenet_v3_large --backends openvino --out bench
     """
 
     networks: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL")]
-    """Names (ghostnets list), or timm:NAME, or torchvision:NAME."""
+    """Names (ghostnets list), timm:NAME, or torchvision:NAME."""
     backends: str = "eager"
-    """Separated by commas: eager, compile, onnxruntime, openvino, engine."""
+    """Comma-separated: eager, compile, onnxruntime, openvino, engine."""
     batch: str = "1"
-    """Images a run, separated by commas."""
+    """Comma-separated batch sizes."""
     threads: str = "1"
-    """That share one run, separated by commas."""
+    """Comma-separated numbers of threads."""
     precision: str = "f32"
-    """Separated by commas: f32, bf16, int8."""
+    """Comma-separated: f32, bf16, int8."""
     baseline: str | None = None
-    """The backend that ratios refer to, with the first network; the first backend by default."""
+    """Backend that speedups refer to, with the first network; the first backend by default."""
     image_size: int | None = None
     """Side of the input in pixels; each network's own by default."""
     runs: int = 200
-    """Timed runs of each combination at the least."""
+    """Minimum number of timed runs of each combination."""
     rounds: int = 10
-    """Blocks that these are spread over, in turns."""
+    """Number of interleaved blocks that the runs are distributed over."""
     out: Path | None = None
-    """A folder for bench.json and pictures (SVG)."""
+    """Folder for bench.json and figures (SVG)."""
     json: bool = False
     """Print the result as JSON on stdout."""
 
@@ -80,13 +80,13 @@ def main(arguments: list[str]) -> int:
         def on_block() -> None:
             bars.update(task, description="timing", total=len(built) * settings.rounds, advance=1)
 
-        comparison = run_benchmark(settings, baseline=command.baseline, on_row=on_row, on_block=on_block)
+        result = run_benchmark(settings, baseline=command.baseline, on_row=on_row, on_block=on_block)
     if command.out is not None:
-        _write(command.out, comparison)
+        _write(command.out, result)
     if command.json:
-        print_json(comparison.to_dict())
+        print_json(result.to_dict())
     else:
-        _print(comparison, command.out)
+        _print(result, command.out)
     return 0
 
 
@@ -98,23 +98,23 @@ def _numbers(option: str, value: str) -> tuple[int, ...]:
     try:
         return tuple(map(int, _split(value)))
     except ValueError as error:
-        raise ConfigurationError(f"{option} is {value!r}; give whole numbers separated by commas.") from error
+        raise ConfigurationError(f"{option} is {value!r}; give comma-separated integers.") from error
 
 
-def _print(comparison: BenchmarkResult, out: Path | None) -> None:
+def _print(result: BenchmarkResult, out: Path | None) -> None:
     console = result_console()
-    versions = ", ".join(f"{name} {version}" for name, version in comparison.versions.items())
-    console.print(f"{comparison.processor}, {comparison.platform}", soft_wrap=True)
-    console.print(f"{versions}, {comparison.date}", soft_wrap=True)
-    for backend in comparison.settings.backends:
-        console.print(f"{backend}: {BACKENDS[backend].setting}", soft_wrap=True, markup=False)
-    table = Table("network", "backend", "precision", "batch", "threads", "MACs (M)", "ms a run", "quartiles")
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    console.print(f"{result.processor}, {result.platform}", soft_wrap=True)
+    console.print(f"{versions}, {result.date}", soft_wrap=True)
+    for backend in result.settings.backends:
+        console.print(f"{backend}: {BACKENDS[backend].configuration}", soft_wrap=True, markup=False)
+    table = Table("network", "backend", "precision", "batch", "threads", "MACs (M)", "ms per run", "quartiles")
     table.add_column("images/s")
-    table.add_column("times as fast (quartiles)")
+    table.add_column("speedup (quartiles)")
     table.add_column("difference")
     for column in table.columns[3:]:
         column.justify = "right"
-    for row in comparison.rows:
+    for row in result.rows:
         low, median, high = row.times_as_fast
         table.add_row(
             row.network,
@@ -130,28 +130,28 @@ def _print(comparison: BenchmarkResult, out: Path | None) -> None:
             f"{row.difference:.0e}",
         )
     console.print(table)
-    runs = comparison.rows[0].seconds.runs
+    runs = result.rows[0].seconds.runs
     console.print(
-        f"Medians of {runs} runs each, in {comparison.settings.rounds} alternating blocks. Times as fast as"
-        f" {' '.join(comparison.baseline)} of the same batch and threads, block by block. Difference: the largest, from"
-        " eager float32, over the largest output; random weights, and int8 ranges from noise.",
+        f"Medians of {runs} runs each, in {result.settings.rounds} interleaved blocks. Speedup: over"
+        f" {' '.join(result.baseline)} at the same batch size and threads, block by block. Difference: largest"
+        " deviation from eager float32, relative to the largest output; weights and int8 calibration are random.",
         soft_wrap=True,
     )
-    for sentence in comparison.left_out:
-        console.print(f"Left out: {sentence}", soft_wrap=True)
+    for sentence in result.left_out:
+        console.print(f"Skipped: {sentence}", soft_wrap=True)
     if out is not None:
-        console.print(f"Wrote bench.json and pictures to {out}.", soft_wrap=True, markup=False)
+        console.print(f"Wrote bench.json and figures to {out}.", soft_wrap=True, markup=False)
 
 
-def _write(folder: Path, comparison: BenchmarkResult) -> None:
+def _write(folder: Path, result: BenchmarkResult) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "bench.json", json.dumps(comparison.to_dict(), indent=2) + "\n")
-    macs_figure(comparison.rows).savefig(folder / "latency-macs.svg", facecolor="white")
+    write_text(folder / "bench.json", json.dumps(result.to_dict(), indent=2) + "\n")
+    macs_figure(result.rows).savefig(folder / "latency-macs.svg", facecolor="white")
     profiles = {}
-    for name in comparison.settings.networks:
-        entrant = create_benchmark_model(name, image_size=comparison.settings.image_size)
-        profiles[name] = profile(entrant.model, torch.randn(1, 3, entrant.image_size, entrant.image_size))
+    for name in result.settings.networks:
+        model = create_benchmark_model(name, image_size=result.settings.image_size)
+        profiles[name] = profile(model.model, torch.randn(1, 3, model.image_size, model.image_size))
     kinds_figure(profiles).savefig(folder / "time-by-layer.svg", facecolor="white")
-    accuracy = accuracy_figure(comparison.rows)
+    accuracy = accuracy_figure(result.rows)
     if accuracy is not None:
         accuracy.savefig(folder / "accuracy-latency.svg", facecolor="white")

@@ -1,11 +1,11 @@
-"""``ghostnets explain CHECKPOINT|MODEL --images DIR``: a page that shows what goes on in a network."""
+"""``ghostnets explain CHECKPOINT|MODEL --images DIR``: an HTML page on the feature maps and cost of a network."""
 
 import platform
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 import tyro
@@ -24,11 +24,11 @@ from ghostnets.explain import (
     Redundancy,
     compare_latency,
     compute_savings,
+    find_ghost_modules,
     measure_ghost_ablation,
     measure_redundancy,
     write_explanation,
 )
-from ghostnets.layers import GhostModule
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model, list_models, model_arguments, model_entry
 from ghostnets.predict import find_files
@@ -36,47 +36,52 @@ from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["main"]
 
-ABLATION_IMAGES = 256  # the accuracy is measured twice for each Ghost module
-EVALUATION_PARTS = ("test", "val", "valid", "validation")
-UNTRAINED_SIDE = 224
-PIXELS_AT_ONCE = 16 * 224 * 224  # bounds the memory
+ABLATION_IMAGES = 256  # every Ghost module needs two evaluations
+EVALUATION_SPLITS = ("test", "val", "valid", "validation")
+UNTRAINED_IMAGE_SIZE = 224
+MAX_BATCH_SIZE = 256
+MAX_BATCH_PIXELS = 16 * 224 * 224  # bounds memory
+SHOWN_IMAGES = 6
+
+T = TypeVar("T")
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
 class ExplainCommand:
-    """Look inside a network: which maps are alike, what the cheap kernels learned, where it looks, what it costs.
+    """Analyse a network: similar maps, ghosts, learned cheap kernels, class activation maps, cost.
 
-    Writes explain.html (one file, opens offline), figures/ as SVG and PNG, and numbers.json.
+    Writes explain.html (one file, works offline), figures/ (SVG and PNG) and numbers.json.
 
     Example: ghostnets explain runs/photos-ghostnet_100/best.safetensors --images photos/
     """
 
     network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT|MODEL")]
-    """best.safetensors of a run, or the name of a network (ghostnets list), whose published weights are fetched."""
+    """Checkpoint (best.safetensors of a run), or name of a network (ghostnets list), whose published weights are
+    downloaded."""
     images: str
-    """A folder of images, or "fashion-mnist" for its test images. Where its folders are named as the classes of the
-    checkpoint, the accuracy without ghosts is measured as well."""
+    """Folder of images, or "fashion-mnist" for its test images. If its subfolders are named after the checkpoint's
+    classes, the accuracy with ghosts replaced is measured as well."""
     out: Path | None = None
-    """Where to write; by default explain/ beside the checkpoint, or explain-MODEL/."""
+    """Output folder; explain/ next to the checkpoint, or explain-MODEL/, by default."""
     most: int = 1000
-    """So many images at most, evenly chosen from the folder."""
+    """Maximum number of images, sampled evenly from the folder."""
     untrained: bool = False
-    """With MODEL: random weights, to see what training has not made."""
+    """With MODEL: use random weights instead of published ones."""
     json: bool = False
     """Print the numbers as JSON on stdout as well."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The network that is explained."""
+    """The network to explain."""
 
     name: str
     arguments: dict[str, Any]
     model: nn.Module
     preprocessing: Preprocessing
     class_names: tuple[str, ...] | None
-    weights: str  # where they come from, one sentence
+    weights: str  # one sentence naming their origin
 
 
 def main(arguments: list[str]) -> int:
@@ -85,60 +90,27 @@ def main(arguments: list[str]) -> int:
         raise ConfigurationError(f"--most is {command.most}; it must be at least 1.")
     require("matplotlib", extra="explain")
     require("jinja2", extra="explain")
-    subject = _subject(command)
-    images, note = _images(command, subject)
-    redundancy, ablation, note = _measure(subject, images, note)
-    preprocessing, model = subject.preprocessing, subject.model
-    plain = None
-    if "ratio" in model_arguments(subject.name):
-        plain = create_model(subject.name, **{**subject.arguments, "ratio": 1}).eval()
-        plain = plain.to(memory_format=torch.channels_last)
-    side, shown = preprocessing.image_size, range(0, len(images), -(-len(images) // 6))
-    pixels = torch.stack([preprocessing.center(images[i]) for i in shown])
-    explanation = Explanation(
-        title=f"Inside {subject.name}",
-        summary=f"{subject.weights} Images: {len(images):,} of {command.images}, each"
-        f" {preprocessing.channels} x {side} x {side}.",
-        redundancy=redundancy,
-        model=model,
-        pixels=pixels,
-        inputs=preprocessing.normalize(pixels),
-        class_names=subject.class_names,
-        ablation=ablation,
-        ablation_note=note,
-        savings=compute_savings(model, plain, (preprocessing.channels, side, side)),
-        speed=compare_latency(model, plain, preprocessing.normalize(pixels[:1])) if plain is not None else None,
-        settings={
-            "network": f"{subject.name}({', '.join(f'{k}={v}' for k, v in subject.arguments.items())})",
-            "threads": str(torch.get_num_threads()),
-            "processor": processor_name(),
-            "versions": f"ghostnets {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
-        },
-        command=shlex.join(["ghostnets", "explain", *arguments]),
-    )
-    is_file = Path(command.network).is_file()
-    folder = command.out or (
-        Path(command.network).parent / "explain" if is_file else Path(f"explain-{command.network}")
-    )
+    subject = _load_subject(command)
+    images, note = _load_images(command, subject)
+    explanation = _analyse(subject, images, note, command.images, shlex.join(["ghostnets", "explain", *arguments]))
+    path = Path(command.network)
+    folder = command.out or (path.parent / "explain" if path.is_file() else Path(f"explain-{command.network}"))
     page, numbers = write_explanation(folder, explanation)
     if command.json:
         print_json(numbers)
     else:
-        _print(redundancy)
-    message(f"the page is {page}")
+        _print(explanation.redundancy)
+    message(f"wrote {page}")
     return 0
 
 
-def _subject(command: ExplainCommand) -> Subject:
+def _load_subject(command: ExplainCommand) -> Subject:
     name = command.network
     if name in list_models() or not (Path(name).suffix or "/" in name):
-        model_entry(name)  # an unknown name is told here, with close matches
+        model_entry(name)  # raises for an unknown name, with close matches
         model = create_model(name)
         if command.untrained:
-            preprocessing, weights = (
-                Preprocessing.standard(UNTRAINED_SIDE, 3),
-                "Random weights: nothing here was learned.",
-            )
+            preprocessing, weights = Preprocessing.standard(UNTRAINED_IMAGE_SIZE, 3), "Random weights (untrained)."
         else:
             published = load_pretrained(model, name)
             preprocessing, weights = published.preprocessing, f"Published weights ({published.tag})."
@@ -146,7 +118,7 @@ def _subject(command: ExplainCommand) -> Subject:
         return Subject(name, {}, model, preprocessing, None, weights)
     if command.untrained:
         raise ConfigurationError(
-            f"{name} is a checkpoint, which has weights; --untrained goes with the name of a model."
+            f"{name} is a checkpoint with trained weights; --untrained requires a model name (ghostnets list)."
         )
     checkpoint = read_checkpoint(name)
     return Subject(
@@ -159,26 +131,26 @@ def _subject(command: ExplainCommand) -> Subject:
     )
 
 
-def _images(command: ExplainCommand, subject: Subject) -> tuple[ImageDataset, str]:
-    """The images with labels in the order of the outputs, -1 where there is none; and what the labelled ones are."""
+def _load_images(command: ExplainCommand, subject: Subject) -> tuple[ImageDataset, str]:
+    """Load the images with labels in output order (-1 without a label); also return a sentence naming them."""
     preprocessing, names = subject.preprocessing, list(subject.class_names or ())
     if command.images == EMBEDDED:
         test = FashionMnist().load(preprocessing).test
         assert test is not None
-        known = tuple(names) == FashionMnist().class_names
-        chosen = _evenly(list(range(len(test))), command.most)
-        labels = test.labels[chosen] if known else torch.full((len(chosen),), -1)
-        return ArrayDataset([test[i] for i in chosen], labels), "Measured on test images of Fashion-MNIST."
+        has_labels = tuple(names) == FashionMnist().class_names
+        indices = _sample(list(range(len(test))), command.most)
+        labels = test.labels[indices] if has_labels else torch.full((len(indices),), -1)
+        return ArrayDataset([test[i] for i in indices], labels), "Measured on test images of Fashion-MNIST."
     root = Path(command.images)
     if not root.is_dir():
-        raise DataError(f"--images is {root}, which is no folder; give a folder of images, or {EMBEDDED}.")
+        raise DataError(f"--images is {root}, which is not a folder; give a folder of images, or {EMBEDDED}.")
     files = find_files([root])
-    parts = [part for part in EVALUATION_PARTS if (root / part).is_dir()]
-    note = "Measured on the images of the folder, among them perhaps some that the network was trained on."
-    if parts:
-        files = [file for file in files if file.relative_to(root).parts[0] == parts[0]]
-        note = f"Measured on images of {parts[0]}/."
-    files = _evenly(files, command.most)
+    splits = [split for split in EVALUATION_SPLITS if (root / split).is_dir()]
+    note = "Measured on the images of the folder, which may include training images of the network."
+    if splits:
+        files = [file for file in files if file.relative_to(root).parts[0] == splits[0]]
+        note = f"Measured on images of {splits[0]}/."
+    files = _sample(files, command.most)
     labels = torch.tensor([_label(file.relative_to(root).parts[:-1], names) for file in files])
     with _progress() as progress:
         task = progress.add_task("reading images", total=len(files))
@@ -186,20 +158,53 @@ def _images(command: ExplainCommand, subject: Subject) -> tuple[ImageDataset, st
     if not len(images):
         raise DataError(f"none of the {len(files)} images of {root} can be read: {problems[0]}")
     if problems:
-        message(f"{len(problems)} unreadable images were left out: {' '.join(problems[:5])}")
+        message(f"skipped {len(problems)} unreadable images: {' '.join(problems[:5])}")
     return images, note
 
 
+def _analyse(subject: Subject, images: ImageDataset, note: str, source: str, command_line: str) -> Explanation:
+    redundancy, ablation, note = _measure(subject, images, note)
+    preprocessing, model = subject.preprocessing, subject.model
+    plain = None
+    if "ratio" in model_arguments(subject.name):
+        plain = create_model(subject.name, **{**subject.arguments, "ratio": 1}).eval()
+        plain = plain.to(memory_format=torch.channels_last)
+    shape = (preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
+    shown = range(0, len(images), -(-len(images) // SHOWN_IMAGES))
+    pixels = torch.stack([preprocessing.center(images[i]) for i in shown])
+    inputs = preprocessing.normalize(pixels)
+    return Explanation(
+        title=f"Inside {subject.name}",
+        summary=f"{subject.weights} {len(images):,} images of {source}, {' x '.join(map(str, shape))}.",
+        redundancy=redundancy,
+        model=model,
+        pixels=pixels,
+        inputs=inputs,
+        class_names=subject.class_names,
+        ablation=ablation,
+        ablation_note=note,
+        savings=compute_savings(model, plain, shape),
+        speed=compare_latency(model, plain, inputs[:1]) if plain is not None else None,
+        settings={
+            "network": f"{subject.name}({', '.join(f'{k}={v}' for k, v in subject.arguments.items())})",
+            "threads": str(torch.get_num_threads()),
+            "processor": processor_name(),
+            "versions": f"ghostnets {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
+        },
+        command=command_line,
+    )
+
+
 def _measure(subject: Subject, images: ImageDataset, note: str) -> tuple[Redundancy, AblationResult | None, str]:
-    """The redundancy, and the accuracy without ghosts with what it was measured on, or why it was not."""
+    """Measure redundancy and, with labelled images, the ghost ablation; the note explains a missing ablation."""
     model, preprocessing = subject.model, subject.preprocessing
-    size = min(256, max(1, PIXELS_AT_ONCE // preprocessing.image_size**2))
+    size = min(MAX_BATCH_SIZE, max(1, MAX_BATCH_PIXELS // preprocessing.image_size**2))
 
     def batches(indices: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(indices), size):
-            here = indices[start : start + size]
-            pixels = torch.stack([preprocessing.center(images[i]) for i in here])
-            yield preprocessing.normalize(pixels), images.labels[here]
+            batch = indices[start : start + size]
+            pixels = torch.stack([preprocessing.center(images[i]) for i in batch])
+            yield preprocessing.normalize(pixels), images.labels[batch]
 
     def inputs() -> Iterable[Tensor]:
         return (x for x, _ in batches(list(range(len(images)))))
@@ -207,21 +212,19 @@ def _measure(subject: Subject, images: ImageDataset, note: str) -> tuple[Redunda
     with _progress() as progress:
         task = progress.add_task("redundancy (two passes)", total=2 * len(images))
         redundancy = measure_redundancy(model, inputs, on_batch=lambda n: progress.advance(task, n))
-        modules = sum(isinstance(m, GhostModule) and m.has_ghosts for m in model.modules())
-        labelled = _evenly((images.labels >= 0).nonzero().flatten().tolist(), ABLATION_IMAGES)
+        labelled = _sample((images.labels >= 0).nonzero().flatten().tolist(), ABLATION_IMAGES)
         if not labelled:
-            reason = (
-                "Not measured: these images have no labels that the network knows;"
-                " it takes folders that are named as its classes."
-            )
+            reason = "Not measured: no image has a label of the network; name the subfolders after its classes."
             return redundancy, None, reason
-        task = progress.add_task("without ghosts", total=modules)
+        task = progress.add_task("ghost ablation", total=len(find_ghost_modules(model)))
         ablation = measure_ghost_ablation(model, lambda: batches(labelled), on_layer=lambda: progress.advance(task))
     return redundancy, ablation, note
 
 
-def _evenly(items: list[Any], most: int) -> list[Any]:
-    return [items[i * len(items) // min(most, len(items))] for i in range(min(most, len(items)))]
+def _sample(items: list[T], limit: int) -> list[T]:
+    """Return up to ``limit`` evenly spaced items."""
+    number = min(limit, len(items))
+    return [items[i * len(items) // number] for i in range(number)]
 
 
 def _label(folders: tuple[str, ...], names: list[str]) -> int:
@@ -240,7 +243,7 @@ def _progress() -> Progress:
 
 
 def _print(redundancy: Redundancy) -> None:
-    table = Table("layer", "kind", "maps", "twins > 0.9", "> 0.95", "left by 1 x 1", "3 x 3", "7 x 7")
+    table = Table("layer", "kind", "maps", "near-duplicates > 0.9", "> 0.95", "error 1 x 1", "3 x 3", "7 x 7")
     for column in table.columns[2:]:
         column.justify = "right"
     for layer in redundancy.layers:
@@ -248,14 +251,15 @@ def _print(redundancy: Redundancy) -> None:
             layer.layer,
             layer.kind,
             str(layer.channels),
-            f"{layer.twins_90:.0%}",
-            f"{layer.twins_95:.0%}",
+            f"{layer.duplicates_90:.0%}",
+            f"{layer.duplicates_95:.0%}",
             *(f"{layer.errors[d]:.0%}" for d in (1, 3, 7)),
         )
     console = result_console()
     console.print(table)
     console.print(
-        f"{redundancy.images} images. Twins: maps with another one of the same layer whose cosine with it is above 0.9,"
-        " or 0.95. Left: share of the variance of half of the maps that the best filter of another map leaves.",
+        f"{redundancy.images} images. Near-duplicates: maps whose cosine with another map of the layer exceeds 0.9 or"
+        " 0.95 in absolute value. Error: unexplained variance of half of the maps, each predicted from one map of the"
+        " other half by the best filter of this size.",
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""``ghostnets export CHECKPOINT --format FORMAT``: a file for a runtime, run there and compared."""
+"""``ghostnets export CHECKPOINT --format FORMAT``: export to an inference runtime, with verification."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,20 +9,20 @@ from rich.table import Table
 
 from ghostnets.cli.output import message, result_console
 from ghostnets.errors import ConfigurationError
-from ghostnets.export import Report, export_model, export_web
+from ghostnets.export import ExportReport, export_model, export_web
 
 __all__ = ["main"]
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
-class Export:
-    """Write a checkpoint for another runtime. The file is run there, in a process of its own, on real images, and
-    compared with the network; beyond the tolerance of its precision no file is left, and the exit code is 1. The report
-    stands beside the file.
+class ExportCommand:
+    """Export a checkpoint to an inference runtime. The file is run by that runtime in a separate process on real images
+    and compared with the network. If it exceeds the tolerance of its precision, no file is written and the exit code is
+    1. A report is written next to the file.
 
-    It takes pixels (uint8, resized and cut) and gives probabilities, as far as the format can, and knows its classes,
-    preprocessing, versions and checkpoint.
+    By default the file maps uint8 pixels, resized and cropped, to probabilities, if the format supports it. It contains
+    its class names, preprocessing, versions and the SHA-256 of the checkpoint.
 
     Examples: ghostnets export runs/photos-ghostnet_100/best.safetensors --format openvino
     | ghostnets export best.safetensors --format onnx --precision int8 --images photos/
@@ -31,28 +31,28 @@ class Export:
     checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
     """best.safetensors of a run."""
     format: str
-    """onnx, openvino, executorch, litert, torch-export or engine; or web: a folder for any static host, with a page
-    that classifies pictures in the browser (f32)."""
+    """onnx, openvino, executorch, litert, torch-export or engine; or web: a folder for any static host with a page that
+    classifies images in the browser (f32)."""
     to: Annotated[Path | None, tyro.conf.arg(metavar="FILE|FOLDER")] = None
-    """Write this file; the checkpoint's name with the format's suffix by default, for web a folder web beside it."""
+    """Output file, by default the checkpoint's path with the format's suffix; for web a folder, by default web."""
     precision: str = "f32"
-    """f32, f16, bf16 or int8, as far as the format has it."""
+    """f32, f16, bf16 or int8, if supported by the format."""
     input: str | None = None
-    """uint8: pixels, normalised in the file (the default); float32: normalised before."""
+    """uint8: pixels, normalised by the file (default); float32: normalised by the caller."""
     output: str | None = None
-    """probabilities (the default where the format can) or logits."""
+    """probabilities (default if supported) or logits."""
     any_size: bool = False
-    """Take images of any size, not of the checkpoint's alone."""
+    """Accept images of any size, not only of the checkpoint's image size."""
     features: bool = False
-    """Give what the last layer takes as a second output, too: an embedding."""
+    """Add the input of the last linear layer, an embedding, as a second output."""
     images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Real images to compare and calibrate with; by default those of the run, or embedded ones."""
+    """Images for verification and calibration; by default the run's training data, or embedded images."""
     json: bool = False
     """Print the report as JSON on stdout."""
 
 
 def main(arguments: list[str]) -> int:
-    command = tyro.cli(Export, prog="ghostnets export", args=arguments)
+    command = tyro.cli(ExportCommand, prog="ghostnets export", args=arguments)
     if command.format == "web":
         return _export_web(command)
     report = export_model(
@@ -69,45 +69,45 @@ def main(arguments: list[str]) -> int:
     if command.json:
         print(report.to_json(), end="")
     else:
-        _print(command.to or command.checkpoint.with_suffix(Path(report.file).suffix), report)
+        _print_report(command.to or command.checkpoint.with_suffix(Path(report.file).suffix), report)
     return 0
 
 
-def _export_web(command: Export) -> int:
-    asked = (command.precision, command.input, command.output, command.any_size, command.features)
-    if asked != ("f32", None, None, False, False):
+def _export_web(command: ExportCommand) -> int:
+    options = (command.precision, command.input, command.output, command.any_size, command.features)
+    if options != ("f32", None, None, False, False):
         raise ConfigurationError(
-            "the page takes f32, pixels in and probabilities out; leave precision, input, output, any size and features"
-            " out."
+            "the web page uses f32, uint8 input and probabilities; leave out --precision, --input, --output, --any-size"
+            " and --features."
         )
     folder = command.to or command.checkpoint.with_name("web")
     report = export_web(command.checkpoint, folder, images=command.images)
     if command.json:
         print(report.to_json(), end="")
     else:
-        _print(folder / report.file, report)
-        message(f"put {folder} on any static host, or look at it: python -m http.server --directory {folder}")
+        _print_report(folder / report.file, report)
+        message(f"copy {folder} to a static host, or try it: python -m http.server --directory {folder}")
     return 0
 
 
-def _print(path: Path, report: Report) -> None:
-    found, allowed = report.comparison, report.tolerance
+def _print_report(path: Path, report: ExportReport) -> None:
+    comparison, tolerance = report.comparison, report.tolerance
     table = Table(show_header=False)
     sizes = ", ".join(f"{height} x {width}" for height, width in report.image_sizes)
-    low, median, high = found.times_as_fast
-    most = "" if allowed.max_difference is None else f" (allowed {allowed.max_difference:g})"
+    low, median, high = comparison.times_as_fast
+    limit = "" if tolerance.max_difference is None else f" (limit {tolerance.max_difference:g})"
     for row in [
         ("file", f"{path}, {report.bytes / 1e6:.2f} MB, {report.description.precision}"),
-        ("in", f"{report.description.input}, {'any size' if report.description.any_size else sizes}"),
-        ("out", report.description.output + (", features" if report.description.has_features else "")),
-        ("run by", f"{found.runtime}, in a process of its own"),
+        ("input", f"{report.description.input}, {'any size' if report.description.any_size else sizes}"),
+        ("output", report.description.output + (", features" if report.description.has_features else "")),
+        ("runtime", f"{comparison.runtime}, in a separate process"),
         ("images", f"{report.images} of {report.images_from}; {sizes}"),
-        ("difference", f"at most {found.max_difference:.1e} of the largest score{most},"
-         f" {found.mean_difference:.1e} on average (allowed {allowed.mean_difference:g});"
-         f" {found.max_probability_difference:.1e} of a probability"),
-        ("same class", f"{found.top1_agreement:.1%} of the images (at least {allowed.top1_agreement:.0%})"),
-        ("one image", f"{found.seconds[1] * 1e3:.2f} ms; eager torch {found.torch_seconds[1] * 1e3:.2f} ms;"
-         f" {median:.2f} times as fast ({low:.2f} to {high:.2f}), {found.threads} thread, {found.processor}"),
+        ("difference", f"max {comparison.max_difference:.1e} of the largest score{limit},"
+         f" mean {comparison.mean_difference:.1e} (limit {tolerance.mean_difference:g});"
+         f" max {comparison.max_probability_difference:.1e} of a probability"),
+        ("top-1 agreement", f"{comparison.top1_agreement:.1%} of the images (minimum {tolerance.top1_agreement:.0%})"),
+        ("one image", f"{comparison.seconds[1] * 1e3:.2f} ms; eager torch {comparison.torch_seconds[1] * 1e3:.2f} ms;"
+         f" speedup {median:.2f} ({low:.2f} to {high:.2f}), {comparison.threads} thread, {comparison.processor}"),
     ]:  # fmt: skip
         table.add_row(*row)
     result_console().print(table)

@@ -1,5 +1,6 @@
-"""``ghostnets profile MODEL``: where time and memory go, layer by layer, beside what the machine could do."""
+"""``ghostnets profile MODEL``: time and memory of a network by layer, compared with the machine's limits."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -17,72 +18,56 @@ from ghostnets.measure import MachineLimits, Profile, measure_limits, processor_
 
 __all__ = ["main"]
 
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
 class ProfileCommand:
-    """Time and peak memory of a network by kind of layer, or layer by layer, in eager PyTorch or in the engine.
+    """Profile time and peak memory of a network by kind of layer or layer by layer, in eager PyTorch or the engine.
 
-    The machine's own limits are measured first: multiply-adds a second, and bytes a second by the size of the data. The
-    share of the limit is what a layer's arithmetic or data would take at them, over what it took.
+    The machine's limits are measured first: multiply-adds per second, and bandwidth by size of the data. The share of
+    the limit is a layer's lower bound (compute or memory traffic) at these limits divided by its measured time.
 
     Examples: ghostnets profile ghostnet_100 | ghostnets profile timm:repghostnet_100 --layers
     | ghostnets profile runs/NAME/best.safetensors --backend engine --layers
     """
 
     network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
-    """Name of a network (ghostnets list), or timm:NAME, or torchvision:NAME, or a checkpoint of this project."""
+    """Name of a network (ghostnets list), timm:NAME, torchvision:NAME, or a checkpoint of this project."""
     backend: str = "eager"
-    """eager, or engine: its time by node of the plan, without memory."""
+    """eager, or engine (time of each node of the plan, without memory)."""
     layers: bool = False
-    """One row a module instead of one row a kind."""
+    """One row per module instead of one row per kind of layer."""
     batch: int = 1
-    """Images a run."""
+    """Batch size."""
     threads: int = 1
-    """That share one run."""
+    """Number of threads."""
     precision: str = "f32"
     """f32 or bf16."""
     image_size: int | None = None
     """Side of the input in pixels; the network's own by default."""
     runs: int = 30
-    """Timed runs, of which the medians are shown."""
+    """Number of timed runs; medians are shown."""
     json: bool = False
     """Print the result as JSON on stdout."""
 
 
 def main(arguments: list[str]) -> int:
     command = tyro.cli(ProfileCommand, prog="ghostnets profile", args=arguments)
-    dtypes = {"f32": torch.float32, "bf16": torch.bfloat16}
-    if command.precision not in dtypes:
-        raise ConfigurationError(f"--precision is {command.precision}; profiles are of {' and '.join(dtypes)}.")
+    if command.precision not in DTYPES:
+        raise ConfigurationError(f"--precision is {command.precision}; it must be {' or '.join(DTYPES)} to profile.")
     if command.backend not in ("eager", "engine"):
         raise ConfigurationError(f"--backend is {command.backend}; it must be eager or engine.")
     for option in ("batch", "threads", "runs"):
         if getattr(command, option) < 1:
             raise ConfigurationError(f"--{option} is {getattr(command, option)}; it must be at least 1.")
-    entrant = _entrant(command)
-    if command.backend == "engine":
-        return _profile_engine(command, entrant)
-    before = torch.get_num_threads()
-    torch.set_num_threads(command.threads)
-    try:
-        limits = measure_limits(threads=command.threads)
-        dtype, last = dtypes[command.precision], torch.channels_last
-        x = torch.randn(command.batch, 3, entrant.image_size, entrant.image_size).to(dtype).to(memory_format=last)
-        result = profile(entrant.model.to(dtype).to(memory_format=last), x, limits=limits, runs=command.runs)
-    finally:
-        torch.set_num_threads(before)
-    if command.json:
-        print_json(
-            {"network": command.network, "processor": processor_name(), "limits": asdict(limits), **_as_dict(result)}
-        )
-    else:
-        _print(command, limits, result)
+    model = _load(command)
+    (_profile_engine if command.backend == "engine" else _profile_eager)(command, model)
     return 0
 
 
-def _entrant(command: ProfileCommand) -> BenchmarkModel:
-    """The network and the size of its images."""
+def _load(command: ProfileCommand) -> BenchmarkModel:
     if not command.network.endswith(".safetensors"):
         return create_benchmark_model(command.network, image_size=command.image_size)
     checkpoint = read_checkpoint(command.network)
@@ -90,13 +75,38 @@ def _entrant(command: ProfileCommand) -> BenchmarkModel:
     return BenchmarkModel(reparameterize(checkpoint.build()).eval(), size, None, "")
 
 
-def _profile_engine(command: ProfileCommand, entrant: BenchmarkModel) -> int:
-    session = engine.compile(entrant.model, precision=command.precision, threads=command.threads)
+def _profile_eager(command: ProfileCommand, model: BenchmarkModel) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(command.threads)
+    try:
+        limits = measure_limits(threads=command.threads)
+        dtype, layout = DTYPES[command.precision], torch.channels_last
+        x = torch.randn(command.batch, 3, model.image_size, model.image_size).to(dtype).to(memory_format=layout)
+        result = profile(model.model.to(dtype).to(memory_format=layout), x, limits=limits, runs=command.runs)
+    finally:
+        torch.set_num_threads(before)
+    if command.json:
+        modules = [{**asdict(module), "share_of_limit": module.share_of_limit} for module in result.modules]
+        print_json(
+            {
+                "network": command.network,
+                "processor": processor_name(),
+                "limits": asdict(limits),
+                **asdict(result),
+                "ideal_seconds": result.ideal_seconds,
+                "modules": modules,
+            }
+        )
+    else:
+        _print_eager(command, limits, result)
+
+
+def _profile_engine(command: ProfileCommand, model: BenchmarkModel) -> None:
+    session = engine.compile(model.model, precision=command.precision, threads=command.threads)
     limits = measure_limits(threads=command.threads)
-    x = torch.randn(command.batch, session.plan.in_channels, entrant.image_size, entrant.image_size)
+    x = torch.randn(command.batch, session.plan.in_channels, model.image_size, model.image_size)
     layers = session.profile(x, runs=command.runs)
     ideals = engine.ideal_seconds(layers, limits, precision=command.precision)
-    total = sum(layer.seconds for layer in layers)
     if command.json:
         rows = [{**asdict(layer), "ideal_seconds": ideal} for layer, ideal in zip(layers, ideals, strict=True)]
         print_json(
@@ -105,57 +115,53 @@ def _profile_engine(command: ProfileCommand, entrant: BenchmarkModel) -> int:
                 "processor": processor_name(),
                 "isa": session.isa,
                 "limits": asdict(limits),
-                "seconds": total,
+                "seconds": sum(layer.seconds for layer in layers),
                 "layers": rows,
             }
         )
-        return 0
-    console = result_console()
-    console.print(
+        return
+    result_console().print(
         f"{command.network}, {' x '.join(map(str, x.shape))}, {command.precision}, engine ({session.isa}),"
         f" {session.threads} threads; {processor_name()}",
         soft_wrap=True,
     )
+    _print_engine(command, layers, ideals)
+
+
+def _print_engine(command: ProfileCommand, layers: Sequence[Any], ideals: Sequence[float | None]) -> None:
+    rows = list(zip(layers, ideals, strict=True))
     if command.layers:
-        groups = [(layer.name, layer.kind, [(layer, ideal)]) for layer, ideal in zip(layers, ideals, strict=True)]
+        groups = [(layer.name, layer.kind, [(layer, ideal)]) for layer, ideal in rows]
     else:
         kinds: dict[str, list[Any]] = {}
-        for layer, ideal in zip(layers, ideals, strict=True):
+        for layer, ideal in rows:
             kinds.setdefault(layer.kind, []).append((layer, ideal))
         groups = [(kind, str(len(members)), members) for kind, members in kinds.items()]
         groups.sort(key=lambda group: -sum(layer.seconds for layer, _ in group[2]))
-    first, second = ("module", "node") if command.layers else ("node", "number")
-    table = Table(first, second, "time (us)", "share of time", "MACs (M)", "weights (kB)", "share of limit")
-    for column in table.columns[2:]:
-        column.justify = "right"
+    columns = ("module", "node") if command.layers else ("node", "count")
+    table = _table(*columns, "weights (kB)", "share of limit")
+    total = sum(layer.seconds for layer in layers)
     for name, kind, members in groups:
         seconds, ideal = sum(layer.seconds for layer, _ in members), sum(ideal or 0 for _, ideal in members)
         macs, weights = sum(layer.macs for layer, _ in members), sum(layer.weight_bytes for layer, _ in members)
         table.add_row(
             name or "(threads)",
             kind,
-            f"{seconds * 1e6:.0f}",
-            f"{seconds / total:.1%}",
-            f"{macs / 1e6:.2f}" if macs else "",
+            *_time_cells(seconds, total, macs),
             f"{weights / 1e3:.0f}" if weights else "",
             f"{ideal / seconds:.0%}" if ideal and seconds else "",
         )
+    console = result_console()
     console.print(table)
     ideal = sum(filter(None, ideals))
     console.print(
-        f"A run with a clock at every operation takes {total * 1e3:.2f} ms, {ideal / total:.0%} of the limit"
-        f" ({ideal * 1e3:.2f} ms). The limit counts multiply-adds, or reading the weights, whichever is longer.",
+        f"One run, timed operation by operation, takes {total * 1e3:.2f} ms: {ideal / total:.0%} of the limit"
+        f" ({ideal * 1e3:.2f} ms). The limit is the longer of the multiply-adds and of reading the weights.",
         soft_wrap=True,
     )
-    return 0
 
 
-def _as_dict(result: Profile) -> dict[str, Any]:
-    modules = [{**asdict(module), "share_of_limit": module.share_of_limit} for module in result.modules]
-    return {**asdict(result), "ideal_seconds": result.ideal_seconds, "modules": modules}
-
-
-def _print(command: ProfileCommand, limits: MachineLimits, result: Profile) -> None:
+def _print_eager(command: ProfileCommand, limits: MachineLimits, result: Profile) -> None:
     console = result_console()
     console.print(
         f"{command.network}, {' x '.join(map(str, result.input_shape))}, {result.precision}, eager PyTorch"
@@ -164,47 +170,42 @@ def _print(command: ProfileCommand, limits: MachineLimits, result: Profile) -> N
     )
     peaks = ", ".join(f"{name} {speed / 1e9:.0f}" for name, speed in limits.macs_per_second.items())
     memory = ", ".join(f"{size >> 10} kB {speed / 1e9:.0f}" for size, speed in limits.bytes_per_second)
-    console.print(
-        f"limits, measured: billion multiply-adds a second: {peaks}; GB/s copied within: {memory}", soft_wrap=True
-    )
-    name = "module" if command.layers else "kind"
-    table = Table(name, "number" if not command.layers else "kind", "time (us)", "share of time", "MACs (M)")
-    table.add_column("share of limit")
-    if command.layers:
-        table.add_column("output (kB)")
-        table.add_column("peak (kB)")
-    for column in table.columns[2:]:
-        column.justify = "right"
+    console.print(f"measured limits: GMAC/s: {peaks}; copy bandwidth by working set, GB/s: {memory}", soft_wrap=True)
     total = sum(module.seconds for module in result.modules)
     if command.layers:
+        table = _table("module", "kind", "share of limit", "output (kB)", "peak (kB)")
         for module in result.modules:
             table.add_row(
                 module.name or "(network)",
                 module.kind,
-                f"{module.seconds * 1e6:.0f}",
-                f"{module.seconds / total:.1%}",
-                f"{module.macs / 1e6:.2f}" if module.macs else "",
+                *_time_cells(module.seconds, total, module.macs),
                 f"{module.share_of_limit:.0%}" if module.share_of_limit is not None else "",
                 f"{module.output_bytes / 1e3:.0f}",
                 f"{module.peak_bytes / 1e3:.0f}",
             )
     else:
+        table = _table("kind", "count", "share of limit")
         for kind, (seconds, macs, number) in result.by_kind().items():
             ideals = [m.ideal_seconds for m in result.modules if m.kind == kind and m.ideal_seconds is not None]
-            table.add_row(
-                kind,
-                str(number),
-                f"{seconds * 1e6:.0f}",
-                f"{seconds / total:.1%}",
-                f"{macs / 1e6:.2f}" if macs else "",
-                f"{sum(ideals) / seconds:.0%}" if ideals else "",
-            )
+            share = f"{sum(ideals) / seconds:.0%}" if ideals else ""
+            table.add_row(kind, str(number), *_time_cells(seconds, total, macs), share)
     console.print(table)
     ideal = result.ideal_seconds
-    share = f", {ideal / result.seconds:.0%} of the limit ({ideal * 1e3:.2f} ms)" if ideal is not None else ""
+    share = f" ({ideal / result.seconds:.0%} of the limit, {ideal * 1e3:.2f} ms)" if ideal is not None else ""
     console.print(
-        f"A run takes {result.seconds * 1e3:.2f} ms{share}; at most {result.peak_bytes / 1e6:.1f} MB of activations are"
-        " alive at one time. The limit counts convolutions and linear layers alone. A module's row is what it does"
-        " outside of the modules in it: concatenation in a GhostModule, addition in a GhostBottleneck.",
+        f"One run takes {result.seconds * 1e3:.2f} ms{share}; activations peak at {result.peak_bytes / 1e6:.1f} MB."
+        " The limit covers convolutions and linear layers only. Rows exclude child modules: the row of a GhostModule is"
+        " its concatenation, that of a GhostBottleneck its addition.",
         soft_wrap=True,
     )
+
+
+def _table(first: str, second: str, *others: str) -> Table:
+    table = Table(first, second, "time (us)", "share of time", "MACs (M)", *others)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    return table
+
+
+def _time_cells(seconds: float, total: float, macs: int) -> tuple[str, str, str]:
+    return f"{seconds * 1e6:.0f}", f"{seconds / total:.1%}", f"{macs / 1e6:.2f}" if macs else ""

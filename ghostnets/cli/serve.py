@@ -1,4 +1,4 @@
-"""``ghostnets serve ARTEFACT``: an HTTP service that classifies images."""
+"""``ghostnets serve ARTEFACT``: HTTP service that classifies images."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,29 +6,29 @@ from typing import Annotated
 
 import tyro
 
-from ghostnets.serve import Settings, serve
+from ghostnets.serve import ServiceSettings, serve
 
 __all__ = ["main"]
 
-STANDARD = Settings()
+DEFAULTS = ServiceSettings()
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
-class Serve:
-    """Answer POST /v1/predict until SIGTERM or Ctrl-C; what was accepted by then is answered (docs/serve.md).
+class ServeCommand:
+    """Serve POST /v1/predict until SIGTERM or Ctrl-C; accepted requests are answered first (docs/serve.md).
 
-    SIGHUP opens the file again, and the new one takes over once it has answered. The log is JSON lines on stderr.
+    SIGHUP reloads the file; the new model takes over once it has passed a test run. Logs are JSON lines on stderr.
 
     Example: ghostnets serve net.engine --port 8000, then: curl -F images=@cat.jpg http://127.0.0.1:8000/v1/predict
     """
 
     artefact: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="ARTEFACT|CHECKPOINT")]
-    """A file of ghostnets export, or a checkpoint."""
-    settings: tyro.conf.OmitArgPrefixes[Settings] = STANDARD
+    """File written by ghostnets export, or a checkpoint."""
+    settings: tyro.conf.OmitArgPrefixes[ServiceSettings] = DEFAULTS
 
 
 def main(arguments: list[str]) -> int:
-    command = tyro.cli(Serve, prog="ghostnets serve", args=arguments)
+    command = tyro.cli(ServeCommand, prog="ghostnets serve", args=arguments)
     serve(command.artefact, command.settings)
     return 0

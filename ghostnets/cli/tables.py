@@ -1,11 +1,11 @@
-"""``ghostnets tables``: the papers' tables, with what is counted here beside what is published."""
+"""``ghostnets tables``: tables of the papers, published and counted values side by side."""
 
 from dataclasses import dataclass
 
 import tyro
 from rich.table import Table
 
-from ghostnets.bench.papers import TABLES, PaperTable, counted
+from ghostnets.bench.papers import TABLES, PaperTable, count_row
 from ghostnets.cli.output import print_json, result_console
 
 __all__ = ["main"]
@@ -14,9 +14,9 @@ __all__ = ["main"]
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
 class TablesCommand:
-    """Print the tables of the GhostNet papers: parameters and multiply-adds, published and counted here.
+    """Print the tables of the GhostNet papers, with parameters and multiply-adds counted here next to published ones.
 
-    Accuracies are published by others and were not measured here.
+    Accuracies are published by others, not measured here.
 
     Example: ghostnets tables
     """
@@ -32,22 +32,22 @@ def main(arguments: list[str]) -> int:
         return 0
     console = result_console()
     for table in TABLES:
-        printed = Table("network", "params (M)", "counted", "MACs (M)", "counted", *table.results)
-        for column in printed.columns[1:]:
+        rendered = Table("network", "params (M)", "counted", "MACs (M)", "counted", *table.results)
+        for column in rendered.columns[1:]:
             column.justify = "right"
         for row in table.rows:
-            cost = counted(row, table.image_size)
+            cost = count_row(row, table.image_size)
             params, macs = ("", "") if cost is None else (f"{cost[0]:.2f}", f"{cost[1]:.1f}")
             published = [_cell(row.params), params, _cell(row.macs), macs]
-            printed.add_row(row.name, *published, *map(_cell, row.results))
+            rendered.add_row(row.name, *published, *map(_cell, row.results))
         console.print(f"{table.title} ({table.source})", style="bold", soft_wrap=True)
-        console.print(printed)
+        console.print(rendered)
         if table.remark:
             console.print(table.remark, soft_wrap=True)
         console.print()
     console.print(
-        "MACs are multiply-adds of convolutions and linear layers, the papers' FLOPs. Accuracies are published, not"
-        " measured here.",
+        "MACs are multiply-adds of convolutions and linear layers (FLOPs in the papers). Accuracies are published by"
+        " others, not measured here.",
         soft_wrap=True,
     )
     return 0
@@ -60,7 +60,7 @@ def _cell(value: float | None) -> str:
 def _as_dict(table: PaperTable) -> dict[str, object]:
     rows = []
     for row in table.rows:
-        cost = counted(row, table.image_size)
+        cost = count_row(row, table.image_size)
         values = {key: value for key, value in vars(row).items() if key != "build"}
         rows.append({**values, "counted_params": cost and cost[0], "counted_macs": cost and cost[1]})
     return {

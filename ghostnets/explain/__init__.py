@@ -1,4 +1,4 @@
-"""Pictures and pages that show what a network does and costs."""
+"""Analyses, figures and HTML pages that show what a network computes and costs."""
 
 from ghostnets.explain.anatomy import CheapKernels, GhostMaps, collect_cheap_kernels, collect_ghost_maps
 from ghostnets.explain.attention import AttentionMaps, collect_dfc_attention, grad_cam

@@ -1,5 +1,6 @@
-"""Inside a Ghost network: intrinsic maps beside the ghosts made from them, and the cheap kernels that make them."""
+"""Inside a Ghost network: intrinsic maps, the ghosts derived from them, and the cheap kernels that derive them."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +17,12 @@ KERNEL_KINDS = ("nothing", "identity", "shift", "blur", "edge", "mixed")
 
 @dataclass(frozen=True)
 class GhostMaps:
-    """What one Ghost module made of one image.
+    """Maps of one Ghost module for one image.
 
     Attributes:
         layer: Name of the module.
-        intrinsic: float32 (m, H, W), output of the ordinary convolution.
-        ghosts: float32 (m, s - 1, H, W): ``ghosts[i]`` are made from ``intrinsic[i]`` alone.
+        intrinsic: Output of the primary convolution, float32 (m, H, W).
+        ghosts: Output of the cheap operation, float32 (m, s - 1, H, W); ``ghosts[i]`` depend on ``intrinsic[i]`` alone.
     """
 
     layer: str
@@ -29,9 +30,9 @@ class GhostMaps:
     ghosts: Tensor
 
     def similarity(self) -> Tensor:
-        """Cosine of each ghost with its intrinsic map, both centred: float32 (m, s - 1) in [-1, 1].
+        """Return the cosine of each ghost with its intrinsic map, both centred: float32 (m, s - 1) in [-1, 1].
 
-        1 is a copy up to brightness and contrast, 0 no linear relation, -1 a negative. A constant map has none: nan.
+        1 is a copy up to brightness and contrast, 0 uncorrelated, -1 a negative; nan if one of the maps is constant.
         """
         first = self.intrinsic.flatten(1)[:, None]
         second = self.ghosts.flatten(2)
@@ -46,38 +47,38 @@ class CheapKernels:
 
     Attributes:
         layer: Name of the module.
-        kernels: float32 (m, s - 1, d, d), normalisation folded in: ``kernels[i]`` make the ghosts of intrinsic map i.
+        kernels: float32 (m, s - 1, d, d), normalisation folded in; ``kernels[i]`` apply to intrinsic map i.
     """
 
     layer: str
     kernels: Tensor
 
     def distance_from_identity(self) -> Tensor:
-        """How far each kernel is from the nearest multiple of the identity: (m, s - 1) in [0, 1].
+        """Return the relative distance of each kernel from the nearest multiple of the identity: (m, s - 1) in [0, 1].
 
-        ``min over a of |K - a I| / |K|``: 0 is a copy up to brightness and contrast, 1 has no weight in the middle;
-        nan for a kernel of zeros.
+        ``min over a of |K - a I| / |K|``: 0 is a copy up to brightness and contrast, 1 a kernel with zero centre
+        weight; nan for a kernel of zeros.
         """
         squares = self.kernels.square()
-        middle = squares[..., self.kernels.shape[-2] // 2, self.kernels.shape[-1] // 2]
-        return (1 - middle / squares.sum((-2, -1))).clamp(min=0).sqrt()
+        centre = squares[..., self.kernels.shape[-2] // 2, self.kernels.shape[-1] // 2]
+        return (1 - centre / squares.sum((-2, -1))).clamp(min=0).sqrt()
 
     def kinds(self) -> list[str]:
-        """What each kernel does, in the order of ``kernels``: the first of these that holds.
+        """Classify each kernel, in the order of ``kernels``, by the first rule that applies.
 
-        - nothing: its norm is below a thousandth of the largest in the layer.
-        - identity: the weight in the middle has 90 % of the energy (sum of squares); the distance is below 0.32.
-        - shift: another single weight has 90 % of it.
+        - nothing: norm below a thousandth of the largest in the layer.
+        - identity: the centre weight holds 90 % of the energy (sum of squares), i.e. the distance is below 0.32.
+        - shift: another single weight holds 90 % of the energy.
         - blur: weights of one sign (``|sum K| >= 0.9 sum |K|``).
-        - edge: the weights nearly cancel, so that flat areas vanish (``|sum K| <= 0.25 sum |K|``).
-        - mixed: anything else, such as a copy with its edges sharpened.
+        - edge: weights that nearly cancel, so that flat areas vanish (``|sum K| <= 0.25 sum |K|``).
+        - mixed: any other kernel, such as one that sharpens edges.
         """
         flat = self.kernels.flatten(2).flatten(0, 1)  # (m (s - 1), d^2)
         energy = flat.square()
         share = energy / energy.sum(1, keepdim=True)
         balance = flat.sum(1).abs() / flat.abs().sum(1)
         norms = energy.sum(1).sqrt()
-        tests = [
+        rules = [
             norms <= 1e-3 * norms.max(),
             share[:, flat.shape[1] // 2] >= 0.9,
             share.max(1).values >= 0.9,
@@ -85,62 +86,49 @@ class CheapKernels:
             balance <= 0.25,
         ]
         return [
-            KERNEL_KINDS[row.index(True)] for row in zip(*(t.tolist() for t in tests), [True] * len(flat), strict=True)
+            KERNEL_KINDS[row.index(True)] for row in zip(*(r.tolist() for r in rules), [True] * len(flat), strict=True)
         ]
 
 
 def collect_cheap_kernels(model: nn.Module) -> list[CheapKernels]:
-    """The cheap kernels of every Ghost module with ghosts, in the network's order; branches of V3 are merged."""
-    found = []
+    """Return the cheap kernels of every Ghost module with ghosts, in network order; branches of V3 are merged."""
+    collected = []
     for name, module in find_ghost_modules(model).items():
-        convolution, after = module.cheap_operation[0], module.cheap_operation[1]
+        convolution, norm = module.cheap_operation[0], module.cheap_operation[1]
         if isinstance(convolution, RepConv):
             weight = convolution.merged().weight.detach()
         else:
             assert isinstance(convolution, nn.Conv2d)
             weight = convolution.weight.detach()
-            if isinstance(after, nn.BatchNorm2d):
-                weight = fold_batch_norm(weight, None, **norm_arguments(after))[0].detach()
-        found.append(CheapKernels(name, weight.float().reshape(convolution.in_channels, -1, *weight.shape[2:])))
-    return found
+            if isinstance(norm, nn.BatchNorm2d):
+                weight = fold_batch_norm(weight, None, **norm_arguments(norm))[0].detach()
+        collected.append(CheapKernels(name, weight.float().reshape(convolution.in_channels, -1, *weight.shape[2:])))
+    return collected
 
 
 @torch.no_grad()
 def collect_ghost_maps(model: nn.Module, x: Tensor) -> list[GhostMaps]:
-    """Runs one image through a network and keeps what its Ghost modules made.
+    """Run one image through a network and collect the maps of its Ghost modules.
 
     Args:
         model: Any network with Ghost modules, in evaluation mode.
-        x: (1, C, H, W), ready for the network.
+        x: Preprocessed image, (1, C, H, W).
 
     Returns:
-        One entry for each Ghost module with ghosts, in the order they ran.
+        One entry for each Ghost module with ghosts, in execution order.
     """
-    found: list[GhostMaps] = []
-    halves: dict[str, Tensor] = {}
+    collected: list[GhostMaps] = []
 
-    def keep(key: str) -> Any:
-        def record(module: nn.Module, _: Any, output: Tensor) -> None:
-            halves[key] = output[0].detach().float().clone()
-
-        return record
-
-    def finish(name: str) -> Any:
-        def record(module: nn.Module, _: Any, output: Tensor) -> None:
-            intrinsic, ghosts = halves[f"{name}/intrinsic"], halves[f"{name}/ghosts"]
+    def hook(name: str) -> Any:
+        def record(cheap_operation: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            intrinsic, ghosts = (maps[0].detach().float().clone() for maps in (inputs[0], output))
             # The depthwise convolution puts the s - 1 ghosts of each intrinsic map next to each other.
-            found.append(GhostMaps(name, intrinsic, ghosts.reshape(len(intrinsic), -1, *ghosts.shape[1:])))
+            collected.append(GhostMaps(name, intrinsic, ghosts.reshape(len(intrinsic), -1, *ghosts.shape[1:])))
 
         return record
 
-    handles = []
-    for name, module in find_ghost_modules(model).items():
-        handles.append(module.primary_conv.register_forward_hook(keep(f"{name}/intrinsic")))
-        handles.append(module.cheap_operation.register_forward_hook(keep(f"{name}/ghosts")))
-        handles.append(module.register_forward_hook(finish(name)))
-    try:
+    with ExitStack() as hooks:
+        for name, module in find_ghost_modules(model).items():
+            hooks.enter_context(module.cheap_operation.register_forward_hook(hook(name)))
         model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
+    return collected

@@ -1,5 +1,6 @@
-"""Where a network looks: the DFC attention of GhostNetV2 and V3, and the class activation map of any network."""
+"""DFC attention maps of GhostNetV2 and V3, and Grad-CAM for any network."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +17,11 @@ __all__ = ["AttentionMaps", "collect_dfc_attention", "grad_cam"]
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """The gates of one DFC attention for one image.
+    """Gates of one DFC attention for one image.
 
     Attributes:
-        layer: Name of the Ghost module they belong to.
-        gates: float32 (C, h, w) in (0, 1), at half the resolution of the maps that they multiply.
+        layer: Name of the gated Ghost module.
+        gates: float32 (C, h, w) in (0, 1), at half the resolution of the maps they multiply.
     """
 
     layer: str
@@ -29,68 +30,66 @@ class AttentionMaps:
 
 @torch.no_grad()
 def collect_dfc_attention(model: nn.Module, x: Tensor) -> list[AttentionMaps]:
-    """Runs one image through a network and keeps its DFC gates, in the order they run; empty where it has none.
+    """Run one image through a network and collect its DFC gates, in execution order; empty without DFC attention.
 
     Args:
         model: Any network, in evaluation mode.
-        x: (1, C, H, W), ready for the network.
+        x: Preprocessed image, (1, C, H, W).
     """
-    found: list[AttentionMaps] = []
+    collected: list[AttentionMaps] = []
 
-    def keep(name: str) -> Any:
+    def hook(layer: str) -> Any:
         def record(module: nn.Module, _: Any, output: Tensor) -> None:
-            found.append(AttentionMaps(name, output[0].float().sigmoid()))
+            collected.append(AttentionMaps(layer, output[0].float().sigmoid()))
 
         return record
 
-    handles = [
-        module.register_forward_hook(keep(name.rpartition(".")[0]))
-        for name, module in model.named_modules()
-        if isinstance(module, DFCGate)
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if isinstance(module, DFCGate):
+                hooks.enter_context(module.register_forward_hook(hook(name.rpartition(".")[0])))
         model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
+    return collected
 
 
 def grad_cam(model: nn.Module, x: Tensor) -> tuple[Tensor, int]:
-    """Which parts of an image speak for the answer: Grad-CAM on the last layer that still has an extent.
+    """Compute Grad-CAM of the predicted class on the last layer with a spatial extent.
 
-    Selvaraju et al., "Grad-CAM", ICCV 2017 (arXiv 1610.02391): the layer's maps, each weighted by the mean gradient of
-    the answer's logit, are added up; what is below 0 speaks against the answer and is cut off.
+    Selvaraju et al., "Grad-CAM", ICCV 2017 (arXiv 1610.02391): the ReLU of the sum of the layer's maps, each weighted
+    by the mean gradient of the predicted class's logit.
 
     Args:
-        model: A classifier, in evaluation mode; nothing in it changes, gradients of its weights are not touched.
-        x: (1, C, H, W), ready for the network.
+        model: Classifier in evaluation mode; left unchanged, no gradient of its weights is accumulated.
+        x: Preprocessed image, (1, C, H, W).
 
     Returns:
-        float32 (H, W) in [0, 1], enlarged to the input (all 0 where nothing speaks for the answer); the answer's index.
+        Heat map, float32 (H, W) in [0, 1], upsampled to the input size, 0 everywhere without positive evidence; and the
+        index of the predicted class.
 
     Raises:
-        ConfigurationError: The network makes no maps.
+        ConfigurationError: The network has no feature maps.
     """
     layers = find_map_layers(model, x)
     if not layers:
-        raise ConfigurationError(f"{type(model).__name__} makes no maps, so it has no class activation map.")
-    kept: list[Tensor] = []
+        raise ConfigurationError(
+            f"{type(model).__name__} has no layer with several feature maps of more than one pixel; Grad-CAM needs one."
+        )
+    recorded: list[Tensor] = []
 
-    def keep(module: nn.Module, _: Any, output: Tensor) -> Tensor:
-        kept.append(output)
-        return output.clone()  # what follows may work in place
+    def record(module: nn.Module, _: Any, output: Tensor) -> Tensor:
+        recorded.append(output)
+        return output.clone()  # later modules may work in place
 
-    handle = model.get_submodule(layers[-1].last).register_forward_hook(keep)
-    try:
-        with torch.inference_mode(mode=False), torch.enable_grad():
-            logits = model(x.clone().requires_grad_())
-            answer = int(logits[0].argmax())
-            gradient = torch.autograd.grad(logits[0, answer], kept[0])[0]
-    finally:
-        handle.remove()
+    with (
+        model.get_submodule(layers[-1].output_module).register_forward_hook(record),
+        torch.inference_mode(mode=False),
+        torch.enable_grad(),
+    ):
+        logits = model(x.clone().requires_grad_())
+        predicted = int(logits[0].argmax())
+        gradient = torch.autograd.grad(logits[0, predicted], recorded[0])[0]
     weights = gradient.mean((2, 3), keepdim=True)
-    heat = (weights * kept[0].detach()).sum(1, keepdim=True).clamp(min=0).float()
+    heat = (weights * recorded[0].detach()).sum(1, keepdim=True).relu().float()
     heat = F.interpolate(heat, size=x.shape[2:], mode="bilinear", align_corners=False)[0, 0]
     peak = float(heat.max())
-    return heat / peak if peak > 0 else heat, answer
+    return heat / peak if peak > 0 else heat, predicted

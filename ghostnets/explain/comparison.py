@@ -1,4 +1,4 @@
-"""``compare.html``: training runs side by side in one self-contained file."""
+"""``compare.html``: several training runs side by side in one self-contained file."""
 
 import os
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ DASHES = ("-", "--", ":", "-.")
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One run.
+    """A training run to compare.
 
     Attributes:
-        name: What it is called.
-        epochs: Numbers of the epochs.
-        curves: Label with the unit -> one value an epoch; the same labels for all runs.
-        results: Label -> value; the same labels for all runs.
-        settings: Name -> value.
+        name: Name of the run.
+        epochs: Epoch numbers.
+        curves: Label with unit -> one value per epoch; the same labels for all runs.
+        results: Label -> formatted value; the same labels for all runs.
+        settings: Name -> formatted value.
     """
 
     name: str
@@ -38,7 +38,7 @@ class ComparedRun:
 
 
 def comparison_figure(runs: Sequence[ComparedRun]) -> "Figure":
-    """One panel a quantity, one line a run."""
+    """Plot one panel per metric with one line per run."""
     labels = list(runs[0].curves)
     figure = new_figure(width=9.0, height=3.6 + 0.18 * len(runs))
     axes = figure.subplots(1, len(labels), squeeze=False)[0]
@@ -57,12 +57,12 @@ def comparison_figure(runs: Sequence[ComparedRun]) -> "Figure":
 
 
 def write_comparison(path: str | os.PathLike[str], runs: Sequence[ComparedRun], differing: Sequence[str]) -> None:
-    """Writes the page, atomically.
+    """Write the page atomically.
 
     Args:
-        path: Where to.
-        runs: At least one.
-        differing: Names of the settings in which the runs differ, in order.
+        path: Output path.
+        runs: At least one run.
+        differing: Names of the settings that differ between the runs, in display order.
 
     Raises:
         MissingExtraError: matplotlib or jinja2 is not installed.

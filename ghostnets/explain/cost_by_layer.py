@@ -1,4 +1,4 @@
-"""What a network costs, Ghost module by Ghost module: multiply-adds beside measured time."""
+"""Multiply-adds and measured time of a network, grouped by Ghost module."""
 
 from dataclasses import dataclass
 
@@ -12,14 +12,14 @@ __all__ = ["LayerGroupCost", "measure_cost_by_layer"]
 
 @dataclass(frozen=True)
 class LayerGroupCost:
-    """A Ghost module with everything in it, or what stands beside them.
+    """Cost of a Ghost module with all its children, or of a group of other modules.
 
     Attributes:
-        name: Of the Ghost module; or of the block whose rest it is, with or without Ghost modules in it; or of a module
-            that stands in no block. "" is what the network does outside of its modules.
-        is_ghost: Whether it is a Ghost module.
+        name: Name of the Ghost module; of the block, for its other modules; outside blocks, of the parent or of the
+            top-level module. "" is the network itself.
+        is_ghost: Whether the group is a Ghost module.
         macs: Multiply-adds of its convolutions and linear layers, for one image.
-        seconds: Median over the runs, measured module by module and added up.
+        seconds: Sum of the median self times of its modules.
     """
 
     name: str
@@ -29,23 +29,23 @@ class LayerGroupCost:
 
 
 def measure_cost_by_layer(model: nn.Module, x: Tensor, *, runs: int = 10) -> list[LayerGroupCost]:
-    """Profiles a network (``measure.profile``) and adds up what belongs together, in the network's order.
+    """Profile a network (``measure.profile``) and sum the modules of each group, in network order.
 
     Args:
-        model: Any network in evaluation mode; it is left as it was.
-        x: (1, C, H, W), ready for the network.
-        runs: So many times it is run with a clock at every module, and as many without.
+        model: Any network in evaluation mode; left unchanged.
+        x: Preprocessed image, (1, C, H, W).
+        runs: Number of timed runs.
     """
     ghosts = list(find_ghost_modules(model))
-    blocks = sorted({name.rpartition(".")[0] for name in ghosts} - {""}, key=len, reverse=True)  # the innermost first
+    blocks = sorted({name.rpartition(".")[0] for name in ghosts} - {""}, key=len, reverse=True)  # innermost first
     macs: dict[str, int] = {}
     seconds: dict[str, float] = {}
     for module in profile(model, x, runs=runs).modules:
-        within = (name for name in (*ghosts, *blocks) if f"{module.name}.".startswith(f"{name}."))
-        name = next(within, module.name.rpartition(".")[0] or module.name)
+        ancestors = (name for name in (*ghosts, *blocks) if f"{module.name}.".startswith(f"{name}."))
+        name = next(ancestors, module.name.rpartition(".")[0] or module.name)
         macs[name] = macs.get(name, 0) + module.macs
         seconds[name] = seconds.get(name, 0.0) + module.seconds
-    order = {name: place for place, (name, _) in enumerate(model.named_modules())}
+    order = {name: index for index, (name, _) in enumerate(model.named_modules())}
     return [
         LayerGroupCost(name, name in ghosts, macs[name], seconds[name]) for name in sorted(macs, key=order.__getitem__)
     ]

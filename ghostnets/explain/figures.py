@@ -1,4 +1,4 @@
-"""Figures, as text of an SVG or as PNG bytes."""
+"""Matplotlib figures and images shared by the pages, and their conversion to SVG and PNG."""
 
 import io
 import os
@@ -32,16 +32,16 @@ __all__ = [
     "to_svg",
 ]
 
-PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
+FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
 INK, GRID, FIRST, SECOND = "#7a7f87", "#7a7f8755", "#2f81c4", "#e07a2f"
 
 
 def curves_figure(epochs: Sequence[int], curves: dict[str, tuple[Sequence[float], Sequence[float]]]) -> "Figure":
-    """One panel a quantity, training beside validation over the epochs.
+    """Plot training and validation curves over the epochs, one panel per metric.
 
     Args:
-        epochs: Along the x axis.
-        curves: Label of the y axis -> values in training, values in validation.
+        epochs: Epoch numbers.
+        curves: Label of the y axis -> (training values, validation values).
     """
     figure = new_figure(width=9.0, height=3.4)
     axes = figure.subplots(1, len(curves), squeeze=False)[0]
@@ -59,9 +59,9 @@ def curves_figure(epochs: Sequence[int], curves: dict[str, tuple[Sequence[float]
 
 
 def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[str]) -> "Figure":
-    """The confusion matrix: rows are true classes, columns are answers, shades are shares of the row.
+    """Plot the confusion matrix: rows are true classes, columns predicted classes, shades are shares of the row.
 
-    With more than 30 classes the numbers and names are left out.
+    Counts and class names are omitted for more than 30 classes.
     """
     counts = np.asarray(confusion)
     share = counts / np.maximum(1, counts.sum(1, keepdims=True))
@@ -70,7 +70,7 @@ def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[s
     side = min(12.0, 2.6 + 0.5 * classes) if with_text else 8.0
     figure = new_figure(width=side + 1.0, height=side)
     axis = figure.subplots()
-    picture = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if with_text:
         axis.set_xticks(range(classes), class_names, rotation=45, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(classes), class_names)
@@ -81,9 +81,9 @@ def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[s
                     axis.text(
                         column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=8.5
                     )
-    axis.set_xlabel("answer")
+    axis.set_xlabel("predicted class")
     axis.set_ylabel("true class")
-    bar = figure.colorbar(picture, ax=axis, fraction=0.046, pad=0.03)
+    bar = figure.colorbar(image, ax=axis, fraction=0.046, pad=0.03)
     bar.set_label("share of the true class", color=INK)
     bar.ax.tick_params(colors=INK)
     bar.outline.set_visible(False)
@@ -92,40 +92,40 @@ def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[s
 
 
 def to_svg(figure: "Figure", *, title: str, prefix: str) -> str:
-    """The figure as an inline ``<svg>`` that names itself for a screen reader.
+    """Convert a figure to an inline ``<svg>`` with an accessible name.
 
     Args:
-        figure: The figure.
-        title: What the reader says.
-        prefix: Of the names inside, which must differ between the figures of a page.
+        figure: Figure drawn with ``style_axis`` colours.
+        title: Accessible name, read by screen readers.
+        prefix: Prefix of the ids inside the SVG, unique among the figures of a page.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = svg.replace(INK, "currentColor")  # the page knows whether it is light or dark
+    svg = svg.replace(INK, "currentColor")  # follows the page's light or dark theme
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
 
 
 def save_figure(figure: "Figure", path: str | os.PathLike[str], suffix: str) -> None:
-    """Writes the figure on white.
+    """Save a figure on a white background.
 
     Args:
         figure: The figure.
-        path: Where to.
-        suffix: The format, ``".png"``, ``".svg"`` or ``".pdf"``.
+        path: Output path.
+        suffix: Format: ``".png"``, ``".svg"`` or ``".pdf"``.
 
     Raises:
-        ConfigurationError: Another format.
+        ConfigurationError: Unsupported format.
     """
-    if suffix.lower() not in PICTURE_SUFFIXES:
-        raise ConfigurationError(f"a picture cannot end in {suffix!r}; choose {', '.join(PICTURE_SUFFIXES)}.")
+    if suffix.lower() not in FIGURE_SUFFIXES:
+        raise ConfigurationError(f"a figure cannot be saved as {suffix!r}; choose {', '.join(FIGURE_SUFFIXES)}.")
     figure.savefig(path, format=suffix.lower()[1:], facecolor="white", dpi=150)
 
 
 def map_colors(feature_map: Tensor) -> np.ndarray:
-    """A feature map (H, W) -> uint8 (H, W, 3), dark for its lowest value and bright for its highest."""
+    """Colour a feature map (H, W), scaled to its own range: uint8 (H, W, 3), dark is low, bright is high."""
     colors = require("matplotlib", extra="explain").colormaps["viridis"]
     values = feature_map.float().numpy()
     low, high = float(values.min()), float(values.max())
@@ -134,12 +134,12 @@ def map_colors(feature_map: Tensor) -> np.ndarray:
 
 
 def map_png(feature_map: Tensor) -> bytes:
-    """A feature map (H, W) as a PNG, dark for its lowest value and bright for its highest."""
+    """Encode a feature map (H, W) as a PNG, coloured by ``map_colors``."""
     return _png(Image.fromarray(map_colors(feature_map)))
 
 
 def heat_png(pixels: Tensor, heat: Tensor) -> bytes:
-    """An image uint8 (1 or 3, H, W) in grey, coloured where ``heat`` (H, W) in [0, 1] is high, as a PNG."""
+    """Overlay a heat map (H, W) in [0, 1] on an image uint8 (1 or 3, H, W) in grayscale, as a PNG."""
     colors = require("matplotlib", extra="explain").colormaps["inferno"]
     grey = pixels.float().mean(0).numpy()[..., None] / 255
     weight = heat.numpy()[..., None]
@@ -148,7 +148,7 @@ def heat_png(pixels: Tensor, heat: Tensor) -> bytes:
 
 
 def pixels_png(pixels: Tensor) -> bytes:
-    """uint8 (1 or 3, H, W) as a PNG."""
+    """Encode an image uint8 (1 or 3, H, W) as a PNG."""
     array = pixels.numpy()
     return _png(Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)))
 
@@ -160,7 +160,7 @@ def _png(image: Image.Image) -> bytes:
 
 
 def new_figure(*, width: float, height: float) -> "Figure":
-    """An empty figure of so many inches, laid out so that nothing overlaps."""
+    """Create an empty figure with constrained layout, sizes in inches."""
     require("matplotlib.figure", extra="explain")
     from matplotlib.figure import Figure
 
@@ -168,7 +168,7 @@ def new_figure(*, width: float, height: float) -> "Figure":
 
 
 def style_axis(axis: Any) -> None:
-    """Ink that a page in light or dark can replace by its own (``to_svg``)."""
+    """Draw labels, ticks and spines in colours that ``to_svg`` adapts to the page's theme."""
     axis.tick_params(colors=INK)
     axis.xaxis.label.set_color(INK)
     axis.yaxis.label.set_color(INK)

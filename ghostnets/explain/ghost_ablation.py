@@ -1,4 +1,4 @@
-"""Does a Ghost network need its ghosts? Accuracy when those of one layer are replaced by copies, or by nothing."""
+"""Ghost ablation: accuracy of a network when the ghosts of one module are replaced by copies or zeros."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
 @dataclass(frozen=True)
 class LayerAblation:
-    """One Ghost module whose ghosts were replaced, all others as they are: top-1 accuracy in [0, 1].
+    """Top-1 accuracy in [0, 1] with the ghosts of one module replaced.
 
     Attributes:
         layer: Name of the module.
-        ghosts: Number of maps that were replaced.
-        copies: With a copy of its intrinsic map in the place of each ghost.
-        zeros: With zeros in the place of each ghost.
+        ghosts: Number of replaced maps.
+        copies: Accuracy with each ghost replaced by a copy of its intrinsic map.
+        zeros: Accuracy with each ghost replaced by zeros.
     """
 
     layer: str
@@ -32,10 +32,12 @@ class LayerAblation:
 
 @dataclass(frozen=True)
 class AblationResult:
-    """Attributes:
-    images: Number of labelled images.
-    top1: Accuracy of the network as it is, in [0, 1].
-    layers: One entry for each Ghost module with ghosts, in the network's order.
+    """Ghost ablation of a network.
+
+    Attributes:
+        images: Number of labelled images.
+        top1: Accuracy of the unchanged network, in [0, 1].
+        layers: One entry for each Ghost module with ghosts, in network order.
     """
 
     images: int
@@ -47,31 +49,31 @@ class AblationResult:
 def measure_ghost_ablation(
     model: nn.Module, batches: Batches, *, on_layer: Callable[[], None] = lambda: None
 ) -> AblationResult:
-    """Measures the accuracy twice for each Ghost module, and once without a change.
+    """Measure the accuracy of the unchanged network, and with the ghosts of each Ghost module replaced in turn.
 
-    Nothing is trained again, and the normalisation behind stays as it is: what is measured is how much this network
-    relies on its ghosts, not how well one without them could do.
+    The network is not retrained or recalibrated: the result tells how much this network relies on its ghosts, not how
+    accurate a network without them could be.
 
     Args:
-        model: A network with Ghost modules, in evaluation mode; it is left as it was.
-        batches: Gives the images anew at each call: (N, C, H, W) ready for the network, and labels int64 (N,).
+        model: A network with Ghost modules, in evaluation mode; left unchanged.
+        batches: Returns a fresh iterable of (preprocessed images (N, C, H, W), labels int64 (N,)) at each call.
         on_layer: Called after each module.
     """
-    images, right = _count_right(model, batches)
+    images, correct = _count_correct(model, batches)
     layers = []
     for name, module in find_ghost_modules(model).items():
-        shares = []
+        accuracies = []
         for fill in ("copies", "zeros"):
             with disable_ghosts(model, {name: None}, fill=fill):
-                shares.append(_count_right(model, batches)[1] / images)
-        layers.append(LayerAblation(name, count_ghosts(module), *shares))
+                accuracies.append(_count_correct(model, batches)[1] / images)
+        layers.append(LayerAblation(name, count_ghosts(module), *accuracies))
         on_layer()
-    return AblationResult(images, right / images, tuple(layers))
+    return AblationResult(images, correct / images, tuple(layers))
 
 
-def _count_right(model: nn.Module, batches: Batches) -> tuple[int, int]:
-    images = right = 0
+def _count_correct(model: nn.Module, batches: Batches) -> tuple[int, int]:
+    images = correct = 0
     for x, labels in batches():
         images += len(labels)
-        right += int((model(x).argmax(1) == labels).sum())
-    return images, right
+        correct += int((model(x).argmax(1) == labels).sum())
+    return images, correct

@@ -1,4 +1,4 @@
-"""What the HTML pages share: their template environment, and the views that their common parts show."""
+"""Shared by the HTML pages: the template environment, and the view data of the common parts."""
 
 import base64
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from ghostnets.explain.savings import Savings
 
 __all__ = ["GhostLayerView", "max_stage_macs", "render", "sample_evenly", "select_ghost_layers"]
 
-PAIRS_SHOWN = 10  # intrinsic map and ghosts, for each layer
-LAYERS_SHOWN = 4
-VISIBLE = 7  # pixels: smaller maps show nothing
+MAX_PAIRS = 10  # intrinsic maps with their ghosts, per layer
+MAX_LAYERS = 4
+MIN_MAP_SIDE = 7  # pixels; smaller maps show nothing recognisable
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class GhostPairView:
 
 @dataclass(frozen=True)
 class GhostLayerView:
-    """Some pairs of one Ghost module, for the part ``ghost_pairs``."""
+    """Sample pairs of one Ghost module, for the macro ``ghost_pairs``."""
 
     name: str
     size: str
@@ -43,19 +43,19 @@ class GhostLayerView:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fills a template of this room.
+    """Render a template of this package.
 
     Raises:
         MissingExtraError: matplotlib or jinja2 is not installed.
     """
     jinja2 = require("jinja2", extra="explain")
-    room = files("ghostnets.explain")
+    templates = files("ghostnets.explain")
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        loader=jinja2.FunctionLoader(lambda name: room.joinpath(name).read_text(encoding="utf-8")),
+        loader=jinja2.FunctionLoader(lambda name: templates.joinpath(name).read_text(encoding="utf-8")),
     )
     environment.filters["data_uri"] = _data_uri
     environment.filters["heat_png"] = heat_png
@@ -67,10 +67,10 @@ def render(template: str, **values: Any) -> str:
 
 
 def select_ghost_layers(maps: list[GhostMaps]) -> list[GhostLayerView]:
-    """Layers sampled over the depth, of each the pairs whose intrinsic map varies most: a constant one is blank."""
+    """Sample layers evenly over the depth, each with the pairs whose intrinsic maps have the highest variance."""
     layers = []
-    for layer in sample_evenly([m for m in maps if m.intrinsic.shape[-1] >= VISIBLE] or maps, LAYERS_SHOWN):
-        order = layer.intrinsic.flatten(1).var(1).argsort(descending=True)[:PAIRS_SHOWN].tolist()
+    for layer in sample_evenly([m for m in maps if m.intrinsic.shape[-1] >= MIN_MAP_SIDE] or maps, MAX_LAYERS):
+        order = layer.intrinsic.flatten(1).var(1).argsort(descending=True)[:MAX_PAIRS].tolist()
         similarity = layer.similarity()
         layers.append(
             GhostLayerView(
@@ -84,14 +84,14 @@ def select_ghost_layers(maps: list[GhostMaps]) -> list[GhostLayerView]:
     return layers
 
 
-def sample_evenly(items: Sequence[T], most: int) -> list[T]:
-    """``most`` of the items at equal distances, the first and the last among them; all where there are fewer."""
-    step = (len(items) - 1) / max(1, most - 1)
-    return [items[i] for i in sorted({round(k * step) for k in range(most)})] if items else []
+def sample_evenly(items: Sequence[T], limit: int) -> list[T]:
+    """Return up to ``limit`` evenly spaced items, including the first and the last."""
+    step = (len(items) - 1) / max(1, limit - 1)
+    return [items[i] for i in sorted({round(k * step) for k in range(limit)})] if items else []
 
 
 def max_stage_macs(savings: Savings) -> int:
-    """Multiply-adds of the costliest stage of either network: the full length of a bar."""
+    """Return the multiply-adds of the most expensive stage of either network: the full length of a bar."""
     return max(stage.plain_macs or stage.macs for stage in savings.stages)
 
 

@@ -1,31 +1,30 @@
-"""The page of a training run while it goes on; the final report takes its place."""
+"""``report.html`` of an ongoing training run; the final report replaces it."""
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ghostnets.explain.figures import curves_figure, to_svg
 from ghostnets.explain.page import render
-from ghostnets.explain.report import MetricCurve
+from ghostnets.explain.report import MetricCurve, render_curves
 from ghostnets.files import write_text
 
 __all__ = ["RunProgress", "write_progress"]
 
-REFRESH = 20  # seconds after which a browser reads the page again
+REFRESH_SECONDS = 20  # reload interval of the page
 
 
 @dataclass(frozen=True)
 class RunProgress:
-    """What the page shows.
+    """Content of the page.
 
     Attributes:
-        title: Of the page.
-        done, total: Epochs.
-        figures: The large numbers at the top: label -> value.
-        epochs: Numbers of the epochs that are done.
-        curves: Over ``epochs``.
-        settings: Name -> value, in order.
-        command: What repeats the run.
+        title: Page title.
+        done, total: Number of completed epochs and of all epochs.
+        figures: Key figures at the top: label -> value.
+        epochs: Numbers of the completed epochs.
+        curves: Metrics over ``epochs``.
+        settings: Name -> value, in display order.
+        command: Command line that repeats the run.
     """
 
     title: str
@@ -39,12 +38,11 @@ class RunProgress:
 
 
 def write_progress(path: str | os.PathLike[str], progress: RunProgress) -> None:
-    """Writes the page, atomically; a browser that shows it reads it again now and then.
+    """Write the page atomically; it reloads itself every ``REFRESH_SECONDS``.
 
     Raises:
         MissingExtraError: matplotlib or jinja2 is not installed.
         StorageError: The file could not be written.
     """
-    figure = curves_figure(progress.epochs, {c.label: (c.training, c.validation) for c in progress.curves})
-    curves = to_svg(figure, title="Curves of loss and accuracy over the epochs", prefix="curves")
-    write_text(path, render("progress.html.jinja", progress=progress, curves=curves, refresh=REFRESH))
+    curves = render_curves(progress.epochs, progress.curves)
+    write_text(path, render("progress.html.jinja", progress=progress, curves=curves, refresh=REFRESH_SECONDS))

@@ -1,4 +1,4 @@
-"""Figures of redundancy: maps with their twins, redundancy by depth, error against the size of the filter."""
+"""Figures of redundancy: map gallery with similar pairs, redundancy by depth, error by filter size."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["depth_figure", "error_figure", "gallery_figure"]
 
-# Colour and marker of each kind of layer; the marker alone tells them apart as well.
-KINDS = {
+# Kind of layer -> colour, marker; the markers distinguish the kinds without colour.
+KIND_STYLES = {
     "widening Ghost module": ("#2f81c4", "o"),
     "Ghost module": ("#e07a2f", "s"),
     "widening convolution": ("#2a9d6f", "^"),
@@ -25,17 +25,17 @@ KINDS = {
 }
 PAIR_COLORS = ("#e5332a", "#2aa84a", "#2f6fe0", "#e0a21f", "#b04ad0", "#18a8b8")
 COLUMNS, ROWS = 12, 5
-GAP = 0.18  # between maps, as a share of their side
+GAP = 0.18  # between maps, relative to their side
 
 
 def gallery_figure(maps: Tensor, pairs: Sequence[tuple[int, int, float]]) -> "Figure":
-    """The maps of one image with boxes around the most similar pairs, as in the paper's first figure.
+    """Show the maps of one image with boxes around the most similar pairs, as in figure 1 of the GhostNet paper.
 
-    Up to 60 maps, in the order of their channels, those of the boxed pairs always among them.
+    Shows up to 60 maps in channel order, always including the boxed ones.
 
     Args:
         maps: (C, H, W).
-        pairs: (map, map, cosine); up to six are boxed, with a letter each.
+        pairs: (map, map, cosine), most similar first; the first six are boxed and lettered.
     """
     pairs = pairs[: len(PAIR_COLORS)]
     boxed = {channel for first, second, _ in pairs for channel in (first, second)}
@@ -44,13 +44,13 @@ def gallery_figure(maps: Tensor, pairs: Sequence[tuple[int, int, float]]) -> "Fi
     figure = new_figure(width=9.0, height=0.1 + 0.76 * rows)
     axis = figure.subplots()
     pitch = 1 + GAP
-    places = {channel: (index % COLUMNS * pitch, index // COLUMNS * pitch) for index, channel in enumerate(shown)}
-    for channel, (left, top) in places.items():
+    positions = {channel: (index % COLUMNS * pitch, index // COLUMNS * pitch) for index, channel in enumerate(shown)}
+    for channel, (left, top) in positions.items():
         axis.imshow(
             map_colors(maps[channel]), extent=(left, left + 1, top + 1, top), interpolation="nearest", aspect="equal"
         )
     for color, letter, (first, second, _) in zip(PAIR_COLORS, "ABCDEF", pairs, strict=False):
-        for left, top in (places[first], places[second]):
+        for left, top in (positions[first], positions[second]):
             axis.add_patch(_box(left, top, color))
             axis.text(
                 left + 0.07, top + 0.09, letter, color="white", fontsize=8, weight="bold", va="top",
@@ -63,36 +63,36 @@ def gallery_figure(maps: Tensor, pairs: Sequence[tuple[int, int, float]]) -> "Fi
 
 
 def depth_figure(redundancy: Redundancy) -> "Figure":
-    """Over the depth: the share of maps with a twin, and the variance that 3 x 3 filters leave of the ghosts."""
+    """Plot by layer: the share of maps with a near-duplicate, and the unexplained variance of the ghosts at d = 3."""
     figure = new_figure(width=9.0, height=5.6)
-    above, below = figure.subplots(2, 1, sharex=True)
+    upper, lower = figure.subplots(2, 1, sharex=True)
     for kind, numbers, layers in _by_kind(redundancy):
-        color, marker = KINDS[kind]
-        shares = [100 * layer.twins_90 for layer in layers]
-        strict = [100 * layer.twins_95 for layer in layers]
-        above.vlines(numbers, strict, shares, color=color, linewidth=1)
-        above.plot(numbers, shares, marker, color=color, markersize=5, clip_on=False, label=kind)
-        above.plot(numbers, strict, marker, color=color, markersize=5, clip_on=False, markerfacecolor="none")
-        left = [100 * layer.errors[3] for layer in layers]
-        below.plot(numbers, left, marker, color=color, markersize=5, linestyle="-", linewidth=0.7)
-    above.set_ylabel("maps with a twin (%)\nfilled: cosine > 0.9, hollow: > 0.95", fontsize=9)
-    below.set_ylabel("variance of the ghosts\nthat 3 x 3 filters leave (%)", fontsize=9)
-    below.set_xlabel("layer, in the order they run (numbers as in the table)")
-    for axis in (above, below):
+        color, marker = KIND_STYLES[kind]
+        above_90 = [100 * layer.duplicates_90 for layer in layers]
+        above_95 = [100 * layer.duplicates_95 for layer in layers]
+        upper.vlines(numbers, above_95, above_90, color=color, linewidth=1)
+        upper.plot(numbers, above_90, marker, color=color, markersize=5, clip_on=False, label=kind)
+        upper.plot(numbers, above_95, marker, color=color, markersize=5, clip_on=False, markerfacecolor="none")
+        errors = [100 * layer.errors[3] for layer in layers]
+        lower.plot(numbers, errors, marker, color=color, markersize=5, linestyle="-", linewidth=0.7)
+    upper.set_ylabel("maps with a near-duplicate (%)\nfilled: cosine > 0.9, hollow: > 0.95", fontsize=9)
+    lower.set_ylabel("unexplained variance of the\nghosts, 3 x 3 filters (%)", fontsize=9)
+    lower.set_xlabel("layer, in execution order (numbers as in the table)")
+    for axis in (upper, lower):
         axis.set_ylim(bottom=0)
         axis.grid(color=GRID, linewidth=0.6)
         style_axis(axis)
-    figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False,
+    figure.legend(*upper.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False,
                   labelcolor=INK, fontsize=9)  # fmt: skip
     return figure
 
 
 def error_figure(redundancy: Redundancy) -> "Figure":
-    """The variance left against the size of the filter: a thin line for each layer, a thick one for each kind."""
+    """Plot the unexplained variance by filter size: a thin line per layer, a thick line for the mean of each kind."""
     figure = new_figure(width=6.5, height=4.0)
     axis = figure.subplots()
     for kind, _, layers in _by_kind(redundancy):
-        color, marker = KINDS[kind]
+        color, marker = KIND_STYLES[kind]
         lines = np.array([[100 * layer.errors[d] for d in KERNEL_SIZES] for layer in layers])
         for line in lines:
             axis.plot(KERNEL_SIZES, line, color=color, linewidth=0.6, alpha=0.35)
@@ -101,8 +101,8 @@ def error_figure(redundancy: Redundancy) -> "Figure":
         )
     axis.set_xticks(KERNEL_SIZES)
     axis.set_ylim(bottom=0)
-    axis.set_xlabel("side d of the filter (pixels)")
-    axis.set_ylabel("variance of the ghosts left (%)")
+    axis.set_xlabel("filter size d (pixels)")
+    axis.set_ylabel("unexplained variance of the ghosts (%)")
     axis.grid(color=GRID, linewidth=0.6)
     style_axis(axis)
     figure.legend(loc="outside upper center", ncols=2, frameon=False, labelcolor=INK, fontsize=9)
@@ -110,16 +110,14 @@ def error_figure(redundancy: Redundancy) -> "Figure":
 
 
 def _by_kind(redundancy: Redundancy) -> list[tuple[str, list[int], list[LayerRedundancy]]]:
-    """Each kind that occurs, with the numbers of its layers from 1 and these. Layers with one map that varies have no
-    ghost, so there is nothing to draw of them.
-    """
+    """Group the layers that have ghosts: (kind, layer numbers counted from 1, layers) for each kind that occurs."""
     numbered = [(n, layer) for n, layer in enumerate(redundancy.layers, start=1) if layer.ghosts]
-    found = []
-    for kind in KINDS:
+    groups = []
+    for kind in KIND_STYLES:
         members = [(n, layer) for n, layer in numbered if layer.kind == kind]
         if members:
-            found.append((kind, [n for n, _ in members], [layer for _, layer in members]))
-    return found
+            groups.append((kind, [n for n, _ in members], [layer for _, layer in members]))
+    return groups
 
 
 def _box(left: float, top: float, color: str) -> "Rectangle":

@@ -1,4 +1,4 @@
-"""``report.html``: a training run in one self-contained file that opens offline, on a phone as well."""
+"""``report.html``: a finished training run in one self-contained file that works offline and on phones."""
 
 import os
 from collections.abc import Sequence
@@ -12,33 +12,33 @@ from ghostnets.explain.page import max_stage_macs, render, select_ghost_layers
 from ghostnets.explain.savings import Savings
 from ghostnets.files import write_text
 
-__all__ = ["ClassMetrics", "MetricCurve", "PredictionExample", "RunReport", "write_report"]
+__all__ = ["ClassMetrics", "MetricCurve", "PredictionExample", "RunReport", "render_curves", "write_report"]
 
 
 @dataclass(frozen=True)
 class PredictionExample:
-    """An image with the answer to it.
+    """An image with its prediction.
 
     Attributes:
         pixels: uint8 (C, H, W).
-        truth: Name of its class.
-        answer: Name of the most probable class.
-        probability: Of ``answer``.
+        label: Name of the true class.
+        prediction: Name of the most probable class.
+        probability: Probability of ``prediction``.
     """
 
     pixels: Tensor
-    truth: str
-    answer: str
+    label: str
+    prediction: str
     probability: float
 
     @property
     def is_correct(self) -> bool:
-        return self.truth == self.answer
+        return self.label == self.prediction
 
 
 @dataclass(frozen=True)
 class MetricCurve:
-    """One quantity over the epochs: its label with the unit, values in training and in validation."""
+    """A metric over the epochs: label with unit, training values and validation values."""
 
     label: str
     training: Sequence[float]
@@ -47,7 +47,7 @@ class MetricCurve:
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """A class in the table of results: shares in [0, 1]."""
+    """Metrics of one class; recall and precision in [0, 1]."""
 
     name: str
     images: int
@@ -57,23 +57,24 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class RunReport:
-    """What the page shows.
+    """Content of the page.
 
     Attributes:
-        title: Of the page.
-        summary: One or two sentences below it.
-        figures: The large numbers at the top: label -> value.
-        curves: Over ``epochs``.
-        epochs: Numbers of the epochs.
-        classes, confusion: Of the evaluation; rows of ``confusion`` are true classes.
-        evaluated_on: What the evaluation was measured on, one sentence.
-        examples: Images with answers.
+        title: Page title.
+        summary: One or two sentences below the title.
+        figures: Key figures at the top: label -> value.
+        epochs: Epoch numbers.
+        curves: Metrics over ``epochs``.
+        classes: Metrics by class.
+        confusion: Confusion matrix; rows are true classes.
+        evaluated_on: One sentence naming the evaluated images.
+        examples: Images with predictions.
         model: The network, in evaluation mode.
-        example_input: float32 (1, C, H, W) for the ghost maps.
-        example_pixels: uint8 (C, H, W), the same image to look at.
+        example_input: Preprocessed image for the ghost maps, float32 (1, C, H, W).
+        example_pixels: The same image for display, uint8 (C, H, W).
         savings: Cost by stage.
-        settings: Name -> value, in order.
-        command: What repeats the run.
+        settings: Name -> value, in display order.
+        command: Command line that repeats the run.
     """
 
     title: str
@@ -93,19 +94,24 @@ class RunReport:
     command: str
 
 
+def render_curves(epochs: Sequence[int], curves: Sequence[MetricCurve]) -> str:
+    """Plot the metrics over the epochs as an inline ``<svg>``."""
+    figure = curves_figure(epochs, {curve.label: (curve.training, curve.validation) for curve in curves})
+    return to_svg(figure, title="Curves of loss and accuracy over the epochs", prefix="curves")
+
+
 def write_report(path: str | os.PathLike[str], report: RunReport) -> None:
-    """Writes the page, atomically.
+    """Write the page atomically.
 
     Raises:
         MissingExtraError: matplotlib or jinja2 is not installed.
         StorageError: The file could not be written.
     """
-    curves = curves_figure(report.epochs, {c.label: (c.training, c.validation) for c in report.curves})
     names = [row.name for row in report.classes]
     page = render(
         "report.html.jinja",
         report=report,
-        curves=to_svg(curves, title="Curves of loss and accuracy over the epochs", prefix="curves"),
+        curves=render_curves(report.epochs, report.curves),
         confusion=to_svg(confusion_figure(report.confusion, names), title="Confusion matrix", prefix="confusion"),
         layers=select_ghost_layers(collect_ghost_maps(report.model, report.example_input)),
         largest_stage=max_stage_macs(report.savings),

@@ -1,9 +1,9 @@
-"""What the cheap operations save: a Ghost network beside the plain-convolution network of the same shape."""
+"""Savings of the cheap operations: a Ghost network against its plain counterpart with ordinary convolutions."""
 
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -11,24 +11,26 @@ from torch import Tensor, nn
 
 from ghostnets.compress import reparameterize
 from ghostnets.layers import GhostModule, theoretical_speedup
-from ghostnets.measure import Cost, LayerCost, count
+from ghostnets.measure import Cost, LayerCost, Runner, count, speedup, time_interleaved
 
 __all__ = ["LatencyComparison", "Savings", "StageCost", "compare_latency", "compute_savings"]
 
 REPEATS = 15
+MACS: Callable[[LayerCost], int] = attrgetter("macs")
+PARAMS: Callable[[LayerCost], int] = attrgetter("params")
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """One stage of the network.
+    """Cost of one stage of the network.
 
     Attributes:
         name: ``"conv_stem"``, ``"blocks.3"``, ...
         output_shape: (C, H, W) or (C,).
-        params: Weights of its convolutions and linear layers.
+        params: Number of parameters of its convolutions and linear layers.
         macs: Multiply-adds.
-        activation_bytes: Outputs of its convolutions and linear layers.
-        plain_params, plain_macs: Of the same stage with ordinary convolutions, or None without such a twin.
+        activation_bytes: Output size of its convolutions and linear layers.
+        plain_params, plain_macs: Parameters and multiply-adds of the plain counterpart's stage; None without one.
     """
 
     name: str
@@ -42,19 +44,19 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Savings:
-    """A network by stage, next to its plain twin.
+    """Cost of a network by stage, against its plain counterpart.
 
     Attributes:
-        stages: In the order they run.
-        params, macs, activation_bytes: Of the whole network; ``params`` with normalisation.
-        plain_params, plain_macs: Of the twin, or None.
-        module_macs, plain_module_macs: Of the Ghost modules alone, and of the plain convolutions in their places.
-        module_params, plain_module_params: Weights of their convolutions.
-        theoretical_ratio: What equation 4 of the paper gives for the multiply-adds of these modules together, or None
-            without any.
-        theoretical_compression: What equation 5 gives for their weights together, or None without any.
+        stages: Stages in execution order.
+        params, macs, activation_bytes: Totals of the network; ``params`` includes normalisation.
+        plain_params, plain_macs: Totals of the plain counterpart, or None.
+        module_macs, plain_module_macs: Multiply-adds of the Ghost modules, and of the convolutions that replace them.
+        module_params, plain_module_params: Parameters of the same convolutions.
+        theoretical_ratio: Speedup of the Ghost modules by equation 4 of the GhostNet paper; None without Ghost modules
+            or plain counterpart.
+        theoretical_compression: Compression of their weights by equation 5, likewise.
         input_shape: (C, H, W).
-        not_counted: Kinds of layers that are in none of the numbers, with their number.
+        not_counted: Class name -> number of layers that no number includes.
     """
 
     stages: tuple[StageCost, ...]
@@ -78,15 +80,15 @@ class Savings:
 
 @dataclass(frozen=True)
 class LatencyComparison:
-    """Two networks timed in turns, one image at a time.
+    """Interleaved timing of a network and its plain counterpart, one image at a time.
 
     Attributes:
-        milliseconds: Median for the network.
-        plain_milliseconds: Median for its plain twin.
-        ratio: Median of the twin's time over the network's, turn by turn: above 1 the network is faster.
-        quartiles: Of these ratios, the first and the third.
-        repeats: Number of turns, after two that are not counted.
-        threads: Of torch.
+        milliseconds: Median time of the network.
+        plain_milliseconds: Median time of the plain counterpart.
+        ratio: Median speedup over the plain counterpart, round by round; above 1 the network is faster.
+        quartiles: Lower and upper quartile of the speedup.
+        repeats: Number of timed runs of each.
+        threads: Number of torch threads.
     """
 
     milliseconds: float
@@ -99,45 +101,36 @@ class LatencyComparison:
 
 @torch.inference_mode()
 def compare_latency(model: nn.Module, plain: nn.Module, x: Tensor) -> LatencyComparison:
-    """Times both networks, in evaluation mode, branches merged, on the input ``x`` (1, C, H, W), in turns."""
-    model, plain = reparameterize(model), reparameterize(plain)
-    seconds: list[tuple[float, float]] = []
-    for turn in range(REPEATS + 2):
-        times = []
-        for network in (model, plain):
-            before = time.perf_counter()
-            network(x)
-            times.append(time.perf_counter() - before)
-        if turn >= 2:
-            seconds.append((times[0], times[1]))
-    ratios = [twin / own for own, twin in seconds]
-    first, _, third = statistics.quantiles(ratios, n=4)
+    """Time a network and its plain counterpart alternately on ``x`` (1, C, H, W), both in evaluation mode.
+
+    Training-time branches are merged first.
+    """
+    networks = {"model": reparameterize(model), "plain": reparameterize(plain)}
+    runners = {name: Runner(partial(network, x)) for name, network in networks.items()}
+    timings = time_interleaved(runners, runs=REPEATS, rounds=REPEATS)
+    low, median, high = speedup(timings["plain"], timings["model"])
     return LatencyComparison(
-        milliseconds=1000 * statistics.median(own for own, _ in seconds),
-        plain_milliseconds=1000 * statistics.median(twin for _, twin in seconds),
-        ratio=statistics.median(ratios),
-        quartiles=(first, third),
+        milliseconds=1000 * timings["model"].median,
+        plain_milliseconds=1000 * timings["plain"].median,
+        ratio=median,
+        quartiles=(low, high),
         repeats=REPEATS,
         threads=torch.get_num_threads(),
     )
 
 
 def compute_savings(model: nn.Module, plain: nn.Module | None, input_shape: tuple[int, ...]) -> Savings:
-    """Counts both networks as they run once they are trained: branches (GhostNetV3) are merged first.
+    """Count a network and its plain counterpart in their inference form, training-time branches merged.
 
     Args:
-        model: The network; left as it is.
-        plain: The network of the same names with ``ratio=1``, or None.
+        model: The network; left unchanged.
+        plain: The same architecture with ``ratio=1``, or None.
         input_shape: (C, H, W).
     """
     model = reparameterize(model)
     cost = count(model, input_shape)
     plain_cost = count(reparameterize(plain), input_shape) if plain is not None else None
     modules = {name: module for name, module in model.named_modules() if isinstance(module, GhostModule)}
-    macs, plain_macs = (_below(c, modules, lambda layer: layer.macs) if c else None for c in (cost, plain_cost))
-    params, plain_params = (_below(c, modules, _weights) if c else None for c in (cost, plain_cost))
-    assert macs is not None
-    assert params is not None
     return Savings(
         stages=tuple(_stages(cost, plain_cost)),
         params=cost.params,
@@ -145,14 +138,12 @@ def compute_savings(model: nn.Module, plain: nn.Module | None, input_shape: tupl
         activation_bytes=cost.activation_bytes,
         plain_params=plain_cost.params if plain_cost else None,
         plain_macs=plain_cost.macs if plain_cost else None,
-        module_macs=macs,
-        plain_module_macs=plain_macs,
-        module_params=params,
-        plain_module_params=plain_params,
-        theoretical_ratio=_theoretical(plain_cost, modules, lambda layer: layer.macs)
-        if plain_cost and modules
-        else None,
-        theoretical_compression=_theoretical(plain_cost, modules, _weights) if plain_cost and modules else None,
+        module_macs=_sum_inside(cost, modules, MACS),
+        plain_module_macs=_sum_inside(plain_cost, modules, MACS) if plain_cost else None,
+        module_params=_sum_inside(cost, modules, PARAMS),
+        plain_module_params=_sum_inside(plain_cost, modules, PARAMS) if plain_cost else None,
+        theoretical_ratio=_theoretical_ratio(plain_cost, modules, MACS) if plain_cost and modules else None,
+        theoretical_compression=_theoretical_ratio(plain_cost, modules, PARAMS) if plain_cost and modules else None,
         input_shape=cost.input_shape,
         not_counted=cost.not_counted,
     )
@@ -163,15 +154,15 @@ def _stages(cost: Cost, plain: Cost | None) -> Iterator[StageCost]:
     for layer in cost.layers:
         stages.setdefault(_stage_of(layer.name), []).append(layer)
     for name, layers in stages.items():
-        twins = [layer for layer in plain.layers if _stage_of(layer.name) == name] if plain else None
+        plain_layers = [layer for layer in plain.layers if _stage_of(layer.name) == name] if plain else None
         yield StageCost(
             name=name,
             output_shape=cost.output_shapes[name],
             params=sum(layer.params for layer in layers),
             macs=sum(layer.macs for layer in layers),
             activation_bytes=sum(layer.output_bytes for layer in layers),
-            plain_params=sum(layer.params for layer in twins) if twins is not None else None,
-            plain_macs=sum(layer.macs for layer in twins) if twins is not None else None,
+            plain_params=sum(layer.params for layer in plain_layers) if plain_layers is not None else None,
+            plain_macs=sum(layer.macs for layer in plain_layers) if plain_layers is not None else None,
         )
 
 
@@ -181,17 +172,14 @@ def _stage_of(layer_name: str) -> str:
     return ".".join(parts[:2]) if len(parts) > 1 and parts[1].isdigit() else parts[0]
 
 
-def _below(cost: Cost, modules: dict[str, GhostModule], value: Callable[[LayerCost], int]) -> int:
+def _sum_inside(cost: Cost, modules: dict[str, GhostModule], value: Callable[[LayerCost], int]) -> int:
+    """Sum a value over the layers inside the given modules."""
     prefixes = tuple(f"{name}." for name in modules)
     return sum(value(layer) for layer in cost.layers if layer.name.startswith(prefixes))
 
 
-def _weights(layer: LayerCost) -> int:
-    return layer.params
-
-
-def _theoretical(plain: Cost, modules: dict[str, GhostModule], value: Callable[[LayerCost], int]) -> float:
-    """The ratio of equations 4 and 5 for each module, weighted by what the plain convolution costs."""
+def _theoretical_ratio(plain: Cost, modules: dict[str, GhostModule], value: Callable[[LayerCost], int]) -> float:
+    """Combine the ratios of equations 4 and 5 over all modules, weighted by the cost of the plain convolutions."""
     before = after = 0.0
     costs = {layer.name: value(layer) for layer in plain.layers}
     for name, module in modules.items():

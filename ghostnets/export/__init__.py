@@ -1,23 +1,20 @@
-"""A checkpoint as a file for a runtime, run there and compared before it is given away.
+"""Export checkpoints to inference runtimes; each file is run and compared with the network before it is written.
 
-Nothing is imported unasked: the process that runs the file must not get torch from here.
+Names are imported lazily: the verification process imports this package and must not load torch with it.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from ghostnets.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from ghostnets.export.exporter import export_model
     from ghostnets.export.formats import FORMATS
-    from ghostnets.export.report import Report
+    from ghostnets.export.report import ExportReport
     from ghostnets.export.web import export_web
 
-__all__ = ["FORMATS", "Report", "export_model", "export_web"]
+__all__ = ["FORMATS", "ExportReport", "export_model", "export_web"]
 
-_FILES = {"FORMATS": "formats", "Report": "report", "export_model": "exporter", "export_web": "web"}
+_MODULES = {"FORMATS": "formats", "ExportReport": "report", "export_model": "exporter", "export_web": "web"}
 
-
-def __getattr__(name: str) -> object:
-    if name not in _FILES:
-        raise AttributeError(f"module 'ghostnets.export' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"ghostnets.export.{_FILES[name]}"), name)
+__getattr__ = lazy_getattr(__name__, _MODULES)

@@ -1,17 +1,18 @@
-"""A plan of the engine of this package."""
+"""Export to the engine of this package."""
 
 from pathlib import Path
 
 from ghostnets import engine
 from ghostnets.artefacts import METADATA_KEY
-from ghostnets.export.shipped import Order
+from ghostnets.export.deployed import ExportJob
 
 __all__ = ["write"]
 
 
-def write(order: Order, path: Path) -> None:
-    """As ``Format.write``."""
-    precision = order.description.precision
-    calibration = order.calibration_batches() if precision == "int8" else None
-    session = engine.compile(order.checkpoint, precision=precision, calibration=calibration, threads=1)
-    session.save(path, metadata={METADATA_KEY: order.description.to_json()})
+def write(job: ExportJob, path: Path) -> None:
+    """Write an engine plan; see ``ExportFormat.write``."""
+    precision = job.description.precision
+    calibration = job.calibration_batches() if precision == "int8" else None
+    output = "features+logits" if job.description.has_features else "logits"
+    session = engine.compile(job.checkpoint, precision=precision, output=output, calibration=calibration, threads=1)
+    session.save(path, metadata={METADATA_KEY: job.description.to_json()})

@@ -1,7 +1,7 @@
-"""ExecuTorch, for phones and small devices: what XNNPACK knows runs there, the rest in portable operators.
+"""Export to ExecuTorch: XNNPACK runs the operators that it supports, portable kernels the rest.
 
-The program takes one image at a time, of a fixed size, since its memory is laid out when it is written. Its format has
-no place for a description, so a method of its own returns it.
+The program takes one image of a fixed size, because its memory is planned ahead of time. The format has no metadata, so
+a constant method returns the description.
 """
 
 import warnings
@@ -9,20 +9,20 @@ from pathlib import Path
 
 from ghostnets.artefacts import METADATA_KEY
 from ghostnets.errors import require
-from ghostnets.export.shipped import Order, trace
+from ghostnets.export.deployed import ExportJob, trace
 
 __all__ = ["write"]
 
 
-def write(order: Order, path: Path) -> None:
-    """As ``Format.write``."""
+def write(job: ExportJob, path: Path) -> None:
+    """Write an ExecuTorch program; see ``ExportFormat.write``."""
     exir = require("executorch.exir", extra="executorch")
     xnnpack = require("executorch.backends.xnnpack.partition.xnnpack_partitioner", extra="executorch")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the compiler, about itself
+        warnings.simplefilter("ignore")  # about the compiler's own internals
         program = exir.to_edge_transform_and_lower(
-            trace(order, one_image=True),
+            trace(job, one_image=True),
             partitioner=[xnnpack.XnnpackPartitioner()],
-            constant_methods={METADATA_KEY: order.description.to_json()},
+            constant_methods={METADATA_KEY: job.description.to_json()},
         ).to_executorch()
     path.write_bytes(program.buffer)

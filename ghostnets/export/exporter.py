@@ -1,4 +1,4 @@
-"""A checkpoint in, a file that has been run and compared out."""
+"""Export a checkpoint: write the file, run it, compare it with the network, and report."""
 
 import os
 from datetime import UTC, datetime
@@ -13,16 +13,18 @@ from ghostnets import __version__
 from ghostnets.artefacts import Description
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.errors import ConfigurationError, ExportError, UnknownNameError, require
-from ghostnets.export.formats import FORMATS, Format
-from ghostnets.export.images import RealImages, find_real_images
-from ghostnets.export.report import TOLERANCES, Report, complaint
-from ghostnets.export.shipped import Order
+from ghostnets.export.deployed import ExportJob
+from ghostnets.export.formats import FORMATS, ExportFormat
+from ghostnets.export.images import SampleImages, find_sample_images
+from ghostnets.export.report import TOLERANCES, ExportReport, find_violation
 from ghostnets.export.verify import verify
 from ghostnets.files import write_together
 
 __all__ = ["export_model"]
 
-COMPARED, CALIBRATING = 64, 192
+NUM_COMPARED, NUM_CALIBRATION, MIN_INT8_IMAGES = 64, 192, 8
+
+Pixels = npt.NDArray[np.uint8]
 
 
 def export_model(
@@ -36,48 +38,54 @@ def export_model(
     any_size: bool = False,
     features: bool = False,
     images: str | os.PathLike[str] | None = None,
-) -> Report:
-    """Writes a checkpoint as a file for a runtime.
+) -> ExportReport:
+    """Export a checkpoint to a file for an inference runtime.
 
-    The file is run by its runtime in a process of its own, on real images, and compared with the network in eager
-    torch, before it takes its name; the report stands beside it, as ``FILE.report.json``. It takes any number of images
-    (ExecuTorch and LiteRT: one), and tells class names, preprocessing, versions and the SHA-256 of the checkpoint.
+    Before the file gets its name, a separate process runs it with its runtime on real images and compares it with the
+    network in eager torch; ``FILE.report.json`` is written next to it. The file accepts any batch size (ExecuTorch and
+    LiteRT: one image) and contains class names, preprocessing, versions and the SHA-256 of the checkpoint.
 
     Args:
-        checkpoint: A file of this project.
-        to: The file to write; the checkpoint's name with the format's suffix by default.
-        format: A key of ``FORMATS``.
-        precision: ``"f32"``, ``"f16"``, ``"bf16"`` or ``"int8"``, as far as the format has it.
-        input: ``"uint8"``: pixels (N, H, W, C), normalised in the file; or ``"float32"``: (N, C, H, W), normalised
-            before. The former by default.
-        output: ``"probabilities"`` or ``"logits"``; the former by default, but for the engine, which has no softmax.
-        any_size: Take images of any size, not only those of the checkpoint's preprocessing.
-        features: Give what the last linear layer takes as a second output.
-        images: A folder of real images to compare and, for int8, calibrate with; by default those that the network was
-            trained with, if its run tells where they are, or else embedded pictures of clothes, which say how exactly
-            the file computes and nothing of its accuracy. int8 needs the network's own kind of images.
+        checkpoint: Checkpoint of this package.
+        to: File to write; by default the checkpoint's path with the format's suffix.
+        format: Key of ``FORMATS``.
+        precision: ``"f32"``, ``"f16"``, ``"bf16"`` or ``"int8"``, if supported by the format.
+        input: ``"uint8"`` for pixels (N, H, W, C), normalised by the file, or ``"float32"`` for normalised images
+            (N, C, H, W); by default the format's first input.
+        output: ``"probabilities"`` or ``"logits"``; by default probabilities, except for the engine, which has no
+            softmax.
+        any_size: Accept images of any size, not only of the checkpoint's image size.
+        features: Add the input of the last linear layer as a second output.
+        images: Folder of real images for verification and int8 calibration; by default the run's training data if it
+            still exists, else the embedded Fashion-MNIST, which tests numerical equivalence but not accuracy. int8
+            needs images of the network's own domain.
 
     Returns:
         The report.
 
     Raises:
-        ExportError: The network cannot be exported, its file does not run, or answers beyond the tolerance. No file is
-            left.
-        CheckpointError, ConfigurationError, DataError, EngineError, MissingExtraError, StorageError: As they say.
+        ExportError: The network cannot be exported, or its file does not run or exceeds the tolerance; no file is
+            written.
+        CheckpointError: The checkpoint cannot be read.
+        ConfigurationError: The format does not support an option, or int8 has no images to calibrate with.
+        DataError: ``images`` contains no readable image.
+        EngineError: The engine does not support the network.
+        MissingExtraError: A library of the format is not installed.
+        StorageError: The file cannot be written.
     """
     if format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS)
-    chosen, source = FORMATS[format], Path(checkpoint)
-    input, output = input or chosen.inputs[0], output or chosen.outputs[0]  # noqa: A001
-    _check(format, chosen, precision=precision, input=input, output=output, any_size=any_size, features=features)
-    target = source.with_suffix(chosen.suffix) if to is None else Path(to)
-    if target.suffix != chosen.suffix:
-        raise ConfigurationError(f"{target} would be a file of format {format}; its name must end in {chosen.suffix}.")
-    for library in chosen.libraries:
-        require(library, extra=chosen.extra)
+    export_format, source = FORMATS[format], Path(checkpoint)
+    input, output = input or export_format.inputs[0], output or export_format.outputs[0]  # noqa: A001
+    _check_options(format, precision=precision, input=input, output=output, any_size=any_size)
+    target = source.with_suffix(export_format.suffix) if to is None else Path(to)
+    if target.suffix != export_format.suffix:
+        raise ConfigurationError(f"{target} does not end in {export_format.suffix}, the suffix of format {format}.")
+    for library in export_format.libraries:
+        require(library, extra=export_format.extra)
     network = read_checkpoint(source)
     if not network.class_names:
-        raise ExportError(f"{source} has no classes to tell apart; export a network with a classifier.")
+        raise ExportError(f"{source} has no classes; export a network with a classifier.")
     description = Description(
         architecture=network.architecture,
         arguments=network.arguments,
@@ -88,86 +96,97 @@ def export_model(
         output=output,
         any_size=any_size or format == "engine",
         has_features=features,
-        versions=_versions(chosen),
+        versions=_versions(export_format),
         source_sha256=network.sha256,
     )
-    shown, calibration = _images(network, source, images, precision)
-    compared = [shown.pixels, *(_resized(shown.pixels, side) for side in _other_sides(description))]
+    samples, calibration = _find_images(network, source, images, precision)
+    return _write_verified(format, source, target, ExportJob(network, description, calibration), samples)
+
+
+def _check_options(name: str, **options: str | bool) -> None:
+    """Raise ConfigurationError if the format does not support an option."""
+    chosen = FORMATS[name]
+    supported = {"precision": chosen.precisions, "input": chosen.inputs, "output": chosen.outputs}
+    for option, values in supported.items():
+        if options[option] not in values:
+            raise ConfigurationError(f"{option} is {options[option]!r}; format {name} supports {', '.join(values)}.")
+    if options["any_size"] and not chosen.supports_any_size:
+        raise ConfigurationError(f"format {name} supports one image size only; leave out any size.")
+
+
+def _versions(export_format: ExportFormat) -> dict[str, str]:
+    versions = {"ghostnets": __version__}
+    for library in ("torch", *export_format.libraries):
+        try:
+            versions.setdefault(library, version(library))
+        except PackageNotFoundError:  # the distribution has another name than the module
+            continue
+    return versions
+
+
+def _find_images(
+    network: Checkpoint, source: Path, folder: str | os.PathLike[str] | None, precision: str
+) -> tuple[SampleImages, Pixels]:
+    """Load images for the comparison, and other images for int8 calibration (none for other precisions)."""
+    if precision != "int8":
+        samples = find_sample_images(network, source, folder=folder, max_images=NUM_COMPARED)
+        return samples, samples.pixels[:0]
+    samples = find_sample_images(network, source, folder=folder, max_images=NUM_COMPARED + NUM_CALIBRATION)
+    if not samples.is_in_domain:
+        raise ConfigurationError(
+            "int8 needs images of the network's domain for calibration, and its training data was not found; give a"
+            " folder of a few hundred images: --images FOLDER."
+        )
+    if len(samples.pixels) < MIN_INT8_IMAGES:
+        raise ConfigurationError(
+            f"{samples.source} contains {len(samples.pixels)} images; int8 needs at least {MIN_INT8_IMAGES}, better a"
+            " few hundred."
+        )
+    is_compared = np.arange(len(samples.pixels)) % 4 == 0  # one in four; the others calibrate
+    return samples._replace(pixels=samples.pixels[is_compared]), samples.pixels[~is_compared]
+
+
+def _write_verified(
+    format_name: str, source: Path, target: Path, job: ExportJob, samples: SampleImages
+) -> ExportReport:
+    """Write, verify and report; no file is left unless it is within the tolerance."""
+    description = job.description
+    images = [samples.pixels, *(_resize(samples.pixels, size) for size in _additional_sizes(description))]
+    tolerance = TOLERANCES[description.precision]
     with write_together(target) as folder:
         path = folder / target.name
-        chosen.write(Order(network, description, calibration), path)
+        FORMATS[format_name].write(job, path)
         size = sum(file.stat().st_size for file in folder.iterdir())
-        comparison = verify(path, source, compared, folder)
-        report = Report(
+        comparison = verify(path, source, images, folder)
+        if violation := find_violation(comparison, tolerance):
+            raise ExportError(
+                f"{target} in {description.precision}, run by {comparison.runtime}, differs from {source}: {violation};"
+                " no file was written. Choose a higher precision, or another format."
+            )
+        report = ExportReport(
             file=target.name,
-            format=format,
+            format=format_name,
             bytes=size,
             description=description,
-            images=sum(map(len, compared)),
-            images_from=shown.source,
-            image_sizes=tuple((some.shape[1], some.shape[2]) for some in compared),
+            images=sum(map(len, images)),
+            images_from=samples.source,
+            image_sizes=tuple((batch.shape[1], batch.shape[2]) for batch in images),
             comparison=comparison,
-            tolerance=TOLERANCES[precision],
+            tolerance=tolerance,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        if wrong := complaint(comparison, report.tolerance):
-            raise ExportError(
-                f"{target} in {precision} answers otherwise than {source}, in {comparison.runtime}: {wrong}; no file"
-                " was left. Take a higher precision, or another format."
-            )
         (folder / f"{target.name}.report.json").write_text(report.to_json(), encoding="utf-8")
     return report
 
 
-def _check(name: str, chosen: Format, **asked: str | bool) -> None:
-    """Raises ConfigurationError where the format cannot hold what is asked for."""
-    known = {"precision": chosen.precisions, "input": chosen.inputs, "output": chosen.outputs}
-    for option, values in known.items():
-        if asked[option] not in values:
-            raise ConfigurationError(f"{option} is {asked[option]!r}; the format {name} has {', '.join(values)}.")
-    if asked["any_size"] and not chosen.takes_any_size:
-        raise ConfigurationError(f"the format {name} has files of one image size alone; leave any size out.")
-    if asked["features"] and not chosen.takes_features:
-        raise ConfigurationError(f"the format {name} holds no features; leave them out, or choose another format.")
-
-
-def _versions(chosen: Format) -> dict[str, str]:
-    found = {"ghostnets": __version__}
-    for library in ("torch", *chosen.libraries):
-        try:
-            found.setdefault(library, version(library))
-        except PackageNotFoundError:  # a library whose package has another name
-            continue
-    return found
-
-
-def _images(
-    network: Checkpoint, source: Path, folder: str | os.PathLike[str] | None, precision: str
-) -> tuple[RealImages, npt.NDArray[np.uint8]]:
-    """Images to compare with, and others to calibrate with where int8 asks for them."""
-    if precision != "int8":
-        shown = find_real_images(network, source, folder=folder, most=COMPARED)
-        return shown, shown.pixels[:0]
-    found = find_real_images(network, source, folder=folder, most=COMPARED + CALIBRATING)
-    if not found.are_its_own:
-        raise ConfigurationError(
-            "int8 takes the ranges of all maps from images such as the network will see, and where those are that it"
-            " was trained with is not known; name a folder of some hundred: --images FOLDER."
-        )
-    if len(found.pixels) < 8:
-        raise ConfigurationError(f"{found.source} holds {len(found.pixels)} images; int8 needs 8, better some hundred.")
-    is_shown = np.arange(len(found.pixels)) % 4 == 0  # one in four to compare, three to calibrate
-    return found._replace(pixels=found.pixels[is_shown]), found.pixels[~is_shown]
-
-
-def _other_sides(description: Description) -> list[tuple[int, int]]:
-    """Sizes beside its own that a file of any size is tried with."""
+def _additional_sizes(description: Description) -> list[tuple[int, int]]:
+    """Choose heights and widths, other than the image size, to verify a file of dynamic size with."""
     side = description.preprocessing.image_size
     return [(side + side // 3 + 1, side + 32), (side + 5, 2 * side - 3)] if description.any_size else []
 
 
-def _resized(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """The first images at another height and width."""
+def _resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Resize the first four images."""
     height, width = size
-    some = [Image.fromarray(image.squeeze()).resize((width, height)) for image in pixels[:4]]
-    return np.stack([np.asarray(image).reshape(height, width, -1) for image in some])
+    images = [Image.fromarray(image.squeeze()).resize((width, height)) for image in pixels[:4]]
+    return np.stack([np.asarray(image).reshape(height, width, -1) for image in images])

@@ -1,26 +1,27 @@
-"""The formats: one row here and one file beside this one for each."""
+"""Table of export formats; each has a writer module in this package."""
 
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from ghostnets.export.shipped import Order
+from ghostnets.export.deployed import ExportJob
 
-__all__ = ["FORMATS", "Format"]
+__all__ = ["FORMATS", "ExportFormat"]
 
 
-class Format(NamedTuple):
-    """What a format can hold.
+class ExportFormat(NamedTuple):
+    """Writer and capabilities of a format.
 
     Attributes:
-        suffix: Of the file that ``artefacts.open_artefact`` opens.
-        writer: File of this room; its ``write(order, path)`` writes ``path``, and what belongs to it into the same
-            folder.
-        libraries: What must be installed to write and to run it; the first one's version goes into the file.
-        extra: Of this package, which installs them.
-        precisions, inputs, outputs: As ``artefacts.Description`` has them, the default first.
-        takes_any_size: Whether the size of images may be left open.
-        takes_features: Whether a second output may give the features.
+        suffix: Suffix of the file that ``artefacts.open_model`` opens.
+        writer: Module of this package whose ``write(job, path)`` writes ``path`` and any companion files into the
+            same folder.
+        libraries: Libraries needed to write and run the file; the first one's version is stored in it.
+        extra: Extra of this package that installs the libraries.
+        precisions: Supported values of ``Description.precision``, the default first.
+        inputs: Supported values of ``Description.input``, the default first.
+        outputs: Supported values of ``Description.output``, the default first.
+        supports_any_size: Whether height and width may be dynamic.
     """
 
     suffix: str
@@ -30,25 +31,23 @@ class Format(NamedTuple):
     precisions: tuple[str, ...] = ("f32",)
     inputs: tuple[str, ...] = ("uint8", "float32")
     outputs: tuple[str, ...] = ("probabilities", "logits")
-    takes_any_size: bool = True
-    takes_features: bool = True
+    supports_any_size: bool = True
 
-    def write(self, order: Order, path: Path) -> None:
-        """Writes the file; raises ExportError or StorageError."""
-        import_module(f"ghostnets.export.{self.writer}").write(order, path)
+    def write(self, job: ExportJob, path: Path) -> None:
+        """Write the file; raises ExportError or StorageError."""
+        import_module(f"ghostnets.export.{self.writer}").write(job, path)
 
 
 FORMATS = {
-    "onnx": Format(".onnx", "onnx", ("onnx", "onnxruntime", "onnxscript"), "export", ("f32", "f16", "int8")),
-    "openvino": Format(".xml", "openvino", ("openvino",), "export", ("f32", "f16", "int8")),
-    "executorch": Format(".pte", "executorch", ("executorch",), "executorch", takes_any_size=False),
-    "litert": Format(
+    "onnx": ExportFormat(".onnx", "onnx", ("onnx", "onnxruntime", "onnxscript"), "export", ("f32", "f16", "int8")),
+    "openvino": ExportFormat(".xml", "openvino", ("openvino",), "export", ("f32", "f16", "int8")),
+    "executorch": ExportFormat(".pte", "executorch", ("executorch",), "executorch", supports_any_size=False),
+    "litert": ExportFormat(
         *(".tflite", "litert", ("litert_torch", "ai_edge_quantizer", "ai_edge_litert"), "litert", ("f32", "int8")),
-        takes_any_size=False,
+        supports_any_size=False,
     ),
-    "torch-export": Format(".pt2", "torch_export", ("torch",), "export", ("f32", "f16", "bf16")),
-    "engine": Format(
+    "torch-export": ExportFormat(".pt2", "torch_export", ("torch",), "export", ("f32", "f16", "bf16")),
+    "engine": ExportFormat(
         *(".engine", "engine_plan", ("ghostnets",), "export", ("f32", "bf16", "int8"), ("uint8",), ("logits",)),
-        takes_features=False,
     ),
 }

@@ -1,4 +1,4 @@
-"""ONNX, opset as the exporter of torch chooses it; int8 as ONNX Runtime quantises, in the QDQ format."""
+"""Export to ONNX, with the default opset of torch's exporter; int8 is ONNX Runtime's static quantization (QDQ)."""
 
 import logging
 import warnings
@@ -13,25 +13,25 @@ import torch
 
 from ghostnets.artefacts import METADATA_KEY
 from ghostnets.errors import require
-from ghostnets.export.shipped import Order, trace
+from ghostnets.export.deployed import ExportJob, trace
 
-__all__ = ["quantize", "write"]
+__all__ = ["quantize_onnx", "write"]
 
 
-def write(order: Order, path: Path) -> None:
-    """As ``Format.write``."""
+def write(job: ExportJob, path: Path) -> None:
+    """Write an ``.onnx`` file; see ``ExportFormat.write``."""
     onnx = require("onnx", extra="export")
-    description = order.description
+    description = job.description
     outputs = [description.output, "features"][: 1 + description.has_features]
-    program = trace(order)
+    program = trace(job)
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
-        warnings.simplefilter("ignore")  # of the exporter, about itself
+        warnings.simplefilter("ignore")  # about the exporter's own internals
         exported = torch.onnx.export(program, dynamo=True, input_names=["images"], output_names=outputs, verbose=False)
     assert exported is not None
     model = exported.model_proto
     if description.precision == "int8":
         onnx.save(model, path)
-        quantize(path, order.calibration_batches())
+        quantize_onnx(path, job.calibration_batches())
         model = onnx.load(path)
     onnx.helper.set_model_props(model, {METADATA_KEY: description.to_json()})
     model.producer_name, model.doc_string = (
@@ -41,22 +41,22 @@ def write(order: Order, path: Path) -> None:
     onnx.save(model, path)
 
 
-def quantize(path: Path, calibration: Iterable[npt.NDArray[Any]]) -> None:
-    """Quantises an ONNX file to int8, statically, with a scale for each channel of weights; the file is replaced.
+def quantize_onnx(path: Path, calibration: Iterable[npt.NDArray[Any]]) -> None:
+    """Quantize an ONNX file in place to static int8, with per-channel weight scales.
 
-    What stands before the first convolution or behind the last linear layer, normalisation and softmax, stays in
-    float32: they cost nothing, and a probability in 256 steps is none.
+    Normalisation before the first convolution and softmax after the last linear layer stay in float32: their cost is
+    negligible, and 256 levels are too coarse for probabilities.
 
     Args:
-        path: The file.
-        calibration: Inputs, from which the ranges of all maps are taken.
+        path: ONNX file to replace.
+        calibration: Input batches that determine the activation ranges.
     """
     onnx = require("onnx", extra="export")
     quantization = require("onnxruntime.quantization", extra="export")
     shape_inference = require("onnxruntime.quantization.shape_inference", extra="export")
-    prepared = path.with_name(f"prepared-{path.name}")
-    shape_inference.quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-    graph = onnx.load(str(prepared)).graph
+    preprocessed = path.with_name(f"preprocessed-{path.name}")
+    shape_inference.quant_pre_process(str(path), str(preprocessed), skip_symbolic_shape=True)
+    graph = onnx.load(str(preprocessed)).graph
     is_layer = [node.op_type in ("Conv", "Gemm", "MatMul") for node in graph.node]
     first, last = is_layer.index(True), len(is_layer) - is_layer[::-1].index(True)
     outside = [node.name for node in [*graph.node[:first], *graph.node[last:]]]
@@ -69,10 +69,10 @@ def quantize(path: Path, calibration: Iterable[npt.NDArray[Any]]) -> None:
             return next(self.batches, None)
 
     level = logging.getLogger().level
-    logging.getLogger().setLevel(logging.ERROR)  # it warns of choices that were made on purpose
+    logging.getLogger().setLevel(logging.ERROR)  # it warns about deliberate settings
     try:
         quantization.quantize_static(
-            str(prepared),
+            str(preprocessed),
             str(path),
             Reader(),
             quant_format=quantization.QuantFormat.QDQ,
@@ -81,4 +81,4 @@ def quantize(path: Path, calibration: Iterable[npt.NDArray[Any]]) -> None:
         )
     finally:
         logging.getLogger().setLevel(level)
-        prepared.unlink(missing_ok=True)
+        preprocessed.unlink(missing_ok=True)

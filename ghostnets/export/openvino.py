@@ -1,4 +1,4 @@
-"""OpenVINO: .xml and .bin; f16 is how the weights are stored, int8 as NNCF quantises."""
+"""Export to OpenVINO (.xml and .bin); f16 compresses the weights, int8 is NNCF's static quantization."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ import numpy.typing as npt
 
 from ghostnets.artefacts import METADATA_KEY
 from ghostnets.errors import StorageError, require
-from ghostnets.export.shipped import Order, trace
+from ghostnets.export.deployed import ExportJob, trace
 
-__all__ = ["quantized", "save", "write"]
+__all__ = ["quantize_openvino", "save", "write"]
 
 
-def write(order: Order, path: Path) -> None:
-    """As ``Format.write``."""
+def write(job: ExportJob, path: Path) -> None:
+    """Write ``.xml`` and ``.bin``; see ``ExportFormat.write``."""
     openvino = require("openvino", extra="export")
-    description = order.description
-    program = trace(order)
+    description = job.description
+    program = trace(job)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the converter, about itself
+        warnings.simplefilter("ignore")  # about the converter's own internals
         model = openvino.convert_model(program)
     side, channels = (
         -1 if description.any_size else description.preprocessing.image_size,
@@ -34,25 +34,27 @@ def write(order: Order, path: Path) -> None:
     for output, name in zip(model.outputs, (description.output, "features"), strict=False):
         output.set_names({name})
     if description.precision == "int8":
-        model = quantized(model, order.calibration_batches())
+        model = quantize_openvino(model, job.calibration_batches())
     model.set_rt_info(description.to_json(), METADATA_KEY)
-    save(model, path, in_half=description.precision == "f16")
+    save(model, path, compress_to_f16=description.precision == "f16")
 
 
-def save(model: Any, path: Path, *, in_half: bool) -> None:
-    """Writes a network of OpenVINO, with weights in float16 or as they are; raises StorageError."""
+def save(model: Any, path: Path, *, compress_to_f16: bool) -> None:
+    """Save an ``openvino.Model``, with weights compressed to float16 if ``compress_to_f16``; raises StorageError."""
     try:
-        require("openvino", extra="export").save_model(model, path, compress_to_fp16=in_half)
-    except RuntimeError as error:  # all that its writer says is "iostream error"
-        raise StorageError(f"OpenVINO could not write {path.name} ({error}); free space, then run it again.") from error
+        require("openvino", extra="export").save_model(model, path, compress_to_fp16=compress_to_f16)
+    except RuntimeError as error:  # its message is only "iostream error"
+        raise StorageError(
+            f"OpenVINO could not write {path.name} ({error}); free disk space and export again."
+        ) from error
 
 
-def quantized(model: Any, calibration: Sequence[npt.NDArray[Any]]) -> Any:
-    """A network of OpenVINO in int8, with the preset of NNCF that leaves activations asymmetric.
+def quantize_openvino(model: Any, calibration: Sequence[npt.NDArray[Any]]) -> Any:
+    """Quantize an ``openvino.Model`` to static int8 with NNCF's mixed preset: activations are asymmetric.
 
     Args:
-        model: An ``openvino.Model``.
-        calibration: Inputs, from which the ranges of all maps are taken.
+        model: ``openvino.Model`` in float32.
+        calibration: Input batches that determine the activation ranges.
     """
     nncf = require("nncf", extra="export")
     with redirect_stdout(StringIO()):

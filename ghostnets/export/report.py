@@ -1,21 +1,21 @@
-"""What a comparison found, what it may find, and the report that stands beside an exported file."""
+"""Comparison results, tolerances, and the report written next to an exported file."""
 
 import json
 from dataclasses import asdict, dataclass
 
 from ghostnets.artefacts import Description
 
-__all__ = ["TOLERANCES", "Comparison", "Report", "Tolerance", "complaint"]
+__all__ = ["TOLERANCES", "ExportComparison", "ExportReport", "Tolerance", "find_violation"]
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a file may be from its network.
+    """Allowed deviation of a file from its network.
 
     Attributes:
-        max_difference: See ``Comparison``; None for no limit.
-        mean_difference: See ``Comparison``.
-        top1_agreement: At least.
+        max_difference: Upper bound of ``ExportComparison.max_difference`` and ``max_feature_difference``, or None.
+        mean_difference: Upper bound of ``ExportComparison.mean_difference``.
+        top1_agreement: Lower bound of ``ExportComparison.top1_agreement``.
     """
 
     max_difference: float | None
@@ -23,7 +23,7 @@ class Tolerance:
     top1_agreement: float
 
 
-# Rounding alone moves the scores in the first three; a near tie may then go the other way. int8 is another network.
+# In f32, f16 and bf16 the scores differ by rounding, which may flip near ties. int8 changes the weights themselves.
 TOLERANCES = {
     "f32": Tolerance(1e-4, 1e-5, 0.98),
     "f16": Tolerance(3e-2, 5e-3, 0.95),
@@ -33,24 +33,25 @@ TOLERANCES = {
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What the fresh process found out.
+class ExportComparison:
+    """Result of running a file and comparing it with its network.
 
-    Scores are logits, or the logarithms of probabilities above 1e-12, in both cases less their mean for each image.
+    Scores are logits, or logarithms of probabilities above 1e-12; in both cases the mean of each image is subtracted.
 
     Attributes:
-        max_difference, mean_difference: Between the scores of file and network, over the largest score of the network.
-        max_probability_difference: Largest difference of two probabilities.
-        top1_agreement: Share of the images for which both name the same class.
-        max_feature_difference: As ``max_difference``, of the features, or None where the file has none.
-        seconds: One image in the file: lower quartile, median, upper quartile of the runs.
-        torch_seconds: One image in the network as it was, eager torch in float32, runs in turn with the file's.
-        times_as_fast: As torch, by blocks of runs: lower quartile, median, upper quartile.
-        runs: Timed runs of each.
-        threads: Of both.
-        runtime: What ran the file.
-        torch_was_loaded: When the file answered; True where its runtime needs it.
-        processor: On which.
+        max_difference: Largest absolute difference of scores, relative to the largest score of the network.
+        mean_difference: Mean absolute difference of scores, relative to the largest score of the network.
+        max_probability_difference: Largest absolute difference of probabilities.
+        top1_agreement: Fraction of images with the same top-1 class.
+        max_feature_difference: As ``max_difference``, for the features; None if the file has no feature output.
+        seconds: Latency of the file for one image: lower quartile, median, upper quartile.
+        torch_seconds: Latency of the network in eager float32 torch, interleaved with the file's runs.
+        times_as_fast: Speedup over torch, by blocks of runs: lower quartile, median, upper quartile.
+        runs: Number of timed runs of each.
+        threads: Number of threads of each.
+        runtime: Name and version of the runtime.
+        torch_was_loaded: Whether torch was imported when the file ran; True if its runtime needs it.
+        processor: Name of the processor.
     """
 
     max_difference: float
@@ -69,17 +70,20 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What stands beside an exported file.
+class ExportReport:
+    """Report on an export, written as ``FILE.report.json``.
 
     Attributes:
-        file, format, bytes: Its name, and its size with all that belongs to it.
-        description: As it stands in the file.
-        images: How many were compared.
-        images_from: Where they come from.
-        image_sizes: Height and width of the images that were compared.
-        comparison, tolerance: Found and allowed.
-        date: ISO 8601, UTC.
+        file: Name of the exported file.
+        format: Key of ``FORMATS``.
+        bytes: Size of the file and its companion files.
+        description: Description stored in the file.
+        images: Number of images compared.
+        images_from: Source of the images.
+        image_sizes: Height and width of the images compared.
+        comparison: Measured deviation and latency.
+        tolerance: Allowed deviation.
+        date: Time of the export, ISO 8601 in UTC.
     """
 
     file: str
@@ -89,7 +93,7 @@ class Report:
     images: int
     images_from: str
     image_sizes: tuple[tuple[int, int], ...]
-    comparison: Comparison
+    comparison: ExportComparison
     tolerance: Tolerance
     date: str
 
@@ -97,18 +101,18 @@ class Report:
         return json.dumps(asdict(self), indent=2) + "\n"
 
 
-def complaint(comparison: Comparison, tolerance: Tolerance) -> str | None:
-    """What is beyond the tolerance, or None."""
-    found = {"max_difference": comparison.max_difference, "mean_difference": comparison.mean_difference}
+def find_violation(comparison: ExportComparison, tolerance: Tolerance) -> str | None:
+    """Describe the first value beyond the tolerance; None if all are within it."""
+    measured = {"max_difference": comparison.max_difference, "mean_difference": comparison.mean_difference}
     if comparison.max_feature_difference is not None:
-        found["max_difference"] = max(comparison.max_difference, comparison.max_feature_difference)
-    for name, value in found.items():
-        most = getattr(tolerance, name)
-        if most is not None and not value <= most:  # not a number is beyond everything
-            return f"the {name.replace('_', ' ')} is {value:.2g}, at most {most:.2g} is allowed"
+        measured["max_difference"] = max(comparison.max_difference, comparison.max_feature_difference)
+    for name, value in measured.items():
+        limit = getattr(tolerance, name)
+        if limit is not None and not value <= limit:  # also true for NaN
+            return f"the {name.replace('_', ' ')} is {value:.2g}, the limit is {limit:.2g}"
     if comparison.top1_agreement < tolerance.top1_agreement:
         return (
-            f"{comparison.top1_agreement:.1%} of the images get the same class, at least {tolerance.top1_agreement:.0%}"
-            " must"
+            f"the top-1 class agrees for {comparison.top1_agreement:.1%} of the images, the minimum is"
+            f" {tolerance.top1_agreement:.0%}"
         )
     return None

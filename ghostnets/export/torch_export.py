@@ -1,4 +1,4 @@
-"""A program of torch.export, for torch in Python and what reads its files."""
+"""Export to a ``torch.export`` program."""
 
 import io
 import warnings
@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 
 from ghostnets.artefacts import METADATA_KEY
-from ghostnets.export.shipped import Order, trace
+from ghostnets.export.deployed import ExportJob, trace
 
 __all__ = ["write"]
 
 
-def write(order: Order, path: Path) -> None:
-    """As ``Format.write``."""
+def write(job: ExportJob, path: Path) -> None:
+    """Write a ``.pt2`` file; see ``ExportFormat.write``."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the writer, about itself
-        torch.export.save(trace(order), buffer, extra_files={METADATA_KEY: order.description.to_json()})
-    path.write_bytes(buffer.getbuffer())  # torch's own writer would hide why a write failed
+        warnings.simplefilter("ignore")  # about the serializer's own internals
+        torch.export.save(trace(job), buffer, extra_files={METADATA_KEY: job.description.to_json()})
+    path.write_bytes(buffer.getbuffer())  # torch's own writer would hide the reason of a failed write

@@ -1,9 +1,9 @@
-"""An exported file, run by its runtime in a fresh process on real images, beside the network that it came from.
+"""Run an exported file in a fresh process on real images, and compare it with its network.
 
     python -m ghostnets.export.verify FILE CHECKPOINT IMAGES.npz
 
-prints the comparison as JSON. The file answers before torch is imported, so that nothing but its own runtime can have
-answered.
+prints the comparison as JSON. The file runs before torch is imported, so only its own runtime can have computed the
+scores.
 """
 
 import json
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ghostnets.artefacts import Artefact, open_artefact
+from ghostnets.artefacts import Model, Outputs, open_model, softmax
 from ghostnets.errors import ExportError
-from ghostnets.export.report import Comparison
+from ghostnets.export.report import ExportComparison
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,70 +27,85 @@ if TYPE_CHECKING:
     from ghostnets.models import Network
     from ghostnets.preprocessing import Preprocessing
 
-__all__ = ["times_beside_torch", "verify"]
+__all__ = ["time_against_torch", "verify"]
 
-BATCH = 16
+BATCH_SIZE = 16
 TIMED_RUNS, TIMED_ROUNDS = 40, 8
-LEAST_PROBABILITY = 1e-12  # below, probabilities and their logarithms are noise
+MIN_PROBABILITY = 1e-12  # smaller probabilities, and their logarithms, are noise
 
 Array = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
 
 
-def verify(path: Path, checkpoint: Path, images: list[npt.NDArray[np.uint8]], folder: Path) -> Comparison:
-    """Runs a file in a process of its own.
+def verify(path: Path, checkpoint: Path, images: list[Pixels], folder: Path) -> ExportComparison:
+    """Run a file in a separate process and compare it with its network.
 
     Args:
-        path: The file.
-        checkpoint: Of the network that it was made from.
-        images: uint8 (N, H, W, C), one array for each size; the first is timed.
-        folder: For the images.
+        path: Exported file.
+        checkpoint: Checkpoint that it was exported from.
+        images: uint8 (N, H, W, C), one array per image size; the first is timed.
+        folder: Folder for a temporary file with the images.
 
     Raises:
-        ExportError: The process failed; the last line that it wrote says why.
+        ExportError: The process failed; the message has the last line of its stderr.
     """
     archive = folder / "images.npz"
     np.savez(archive, *images)
     command = [sys.executable, "-m", "ghostnets.export.verify", str(path), str(checkpoint), str(archive)]
-    # It shall find this package as this process does, whatever the current folder is.
+    # The child must import the same package as this process, whatever the working directory is.
     paths = os.pathsep.join(p for p in [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")] if p)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": paths})
     archive.unlink()
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
-        raise ExportError(f"{path.name} did not run in a process of its own ({lines[-1]}); no file was left.")
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ExportError(f"{path.name} failed to run in a separate process ({lines[-1]}); no file was written.")
     values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    times: dict[str, Any] = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-    return Comparison(**{**values, **times})
+    values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return ExportComparison(**values)
 
 
-def main(path: str, checkpoint_path: str, archive: str) -> None:
-    """The fresh process."""
-    artefact = open_artefact(path, threads=1)
+def main(path: str, checkpoint: str, archive: str) -> None:
+    """Run and compare; the entry point of the separate process."""
+    model = open_model(path, threads=1)
     with np.load(archive) as arrays:
         images = [arrays[name] for name in arrays.files]
-    answers = [_answers(artefact, some) for some in images]
+    outputs = [_run_file(model, batch) for batch in images]
     torch_was_loaded = "torch" in sys.modules
-    comparison = _compare(artefact, Path(checkpoint_path), images, answers, torch_was_loaded)
+    comparison = _compare(model, Path(checkpoint), images, outputs, torch_was_loaded)
     print(json.dumps(asdict(comparison)))
 
 
-def _answers(artefact: Artefact, images: npt.NDArray[np.uint8]) -> tuple[Array, Array | None]:
-    """Scores and features; the first image goes alone, the others in batches, the last of them a smaller one."""
-    starts = [0, *range(1, len(images), BATCH)]
-    batches = [images[start : 1 if start == 0 else start + BATCH] for start in starts]
-    scores = np.concatenate([artefact(batch) for batch in batches])
-    if not artefact.description.has_features:
-        return scores, None
-    return scores, np.concatenate([artefact.features(batch) for batch in batches])
+def _run_file(model: Model, images: Pixels) -> Outputs:
+    """Return scores, and features if the file has them; batches of 1, ``BATCH_SIZE`` and a smaller rest."""
+    starts = [0, *range(1, len(images), BATCH_SIZE)]
+    batches = [images[start : 1 if start == 0 else start + BATCH_SIZE] for start in starts]
+    outputs = [model.run(batch, features=model.description.has_features) for batch in batches]
+    features = [output.features for output in outputs if output.features is not None]
+    scores = np.concatenate([output.scores for output in outputs])
+    return Outputs(scores, np.concatenate(features) if features else None)
+
+
+def _run_network(network: "Network", preprocessing: "Preprocessing", images: Pixels) -> tuple[Array, Array]:
+    """Return logits and features of the network in eager torch."""
+    import torch
+
+    features: list[Tensor] = []
+    classifier = network.get_submodule(network.classifier_name)
+    hook = classifier.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+    with torch.inference_mode():
+        starts = range(0, len(images), BATCH_SIZE)
+        logits = [network(_normalize(preprocessing, images[i : i + BATCH_SIZE])) for i in starts]
+    hook.remove()
+    return torch.cat(logits).numpy(), torch.cat(features).numpy()
 
 
 def _compare(
-    artefact: Artefact,
+    model: Model,
     checkpoint_path: Path,
-    images: list[npt.NDArray[np.uint8]],
-    answers: list[tuple[Array, Array | None]],
+    images: list[Pixels],
+    outputs: list[Outputs],
     torch_was_loaded: bool,
-) -> Comparison:
+) -> ExportComparison:
     import torch
 
     from ghostnets.checkpoints import read_checkpoint
@@ -98,67 +113,57 @@ def _compare(
 
     torch.set_num_threads(1)
     checkpoint = read_checkpoint(checkpoint_path)
-    network, preprocessing = checkpoint.build(), checkpoint.preprocessing
+    network = checkpoint.build()
     assert isinstance(network, Network)
-    classifier = network.get_submodule(network.classifier_name)
-    taken: list[torch.Tensor] = []
-    hook = classifier.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
-
-    gives_probabilities = artefact.description.output == "probabilities"
-    differences, scales, agreements, probabilities = [], [], [], []
+    is_probability = model.description.output == "probabilities"
+    differences, scales, agreements, probability_differences = [], [], [], []
     feature_differences, feature_scales = [], []
-    for some, (scores, features) in zip(images, answers, strict=True):
-        taken.clear()
-        with torch.inference_mode():
-            logits = torch.cat(
-                [network(_prepared(preprocessing, some[i : i + BATCH])) for i in range(0, len(some), BATCH)]
-            ).numpy()
-        expected = _softmax(logits)
-        got = scores if gives_probabilities else _softmax(scores)
-        right = _centered(np.log(expected.clip(LEAST_PROBABILITY)) if gives_probabilities else logits)
-        found = _centered(np.log(scores.clip(LEAST_PROBABILITY)) if gives_probabilities else scores)
-        differences.append(np.abs(found - right).reshape(-1))
-        scales.append(np.abs(right).max())
+    for batch, (scores, features) in zip(images, outputs, strict=True):
+        logits, expected_features = _run_network(network, checkpoint.preprocessing, batch)
+        expected_probabilities = softmax(logits)
+        probabilities = scores if is_probability else softmax(scores)
+        expected = _centered(_log(expected_probabilities) if is_probability else logits)
+        actual = _centered(_log(scores) if is_probability else scores)
+        differences.append(np.abs(actual - expected).reshape(-1))
+        scales.append(np.abs(expected).max())
         agreements.append(logits.argmax(1) == scores.argmax(1))
-        probabilities.append(np.abs(expected - got).max())
+        probability_differences.append(np.abs(expected_probabilities - probabilities).max())
         if features is not None:
-            wanted = torch.cat(taken).numpy()
-            feature_differences.append(np.abs(features - wanted).max())
-            feature_scales.append(np.abs(wanted).max())
-    hook.remove()
-    scale = max(scales) or 1.0  # a network of one class has one score, which is its mean
+            feature_differences.append(np.abs(features - expected_features).max())
+            feature_scales.append(np.abs(expected_features).max())
+    scale = max(scales) or 1.0  # the only score of a one-class network equals its mean
     difference = np.concatenate(differences) / scale
 
-    return Comparison(
+    return ExportComparison(
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
-        max_probability_difference=float(max(probabilities)),
+        max_probability_difference=float(max(probability_differences)),
         top1_agreement=float(np.concatenate(agreements).mean()),
         max_feature_difference=float(max(feature_differences) / max(feature_scales)) if feature_differences else None,
         threads=1,
-        runtime=artefact.runtime,
+        runtime=model.runtime,
         torch_was_loaded=torch_was_loaded,
-        **times_beside_torch(artefact, network, images[0][:1]),
+        **time_against_torch(model, network, images[0][:1]),
     )
 
 
-def times_beside_torch(artefact: Artefact, network: "Network", image: npt.NDArray[np.uint8]) -> dict[str, Any]:
-    """One image in the file and in eager torch, in turns, each with the threads that it has.
+def time_against_torch(model: Model, network: "Network", image: Pixels) -> dict[str, Any]:
+    """Time one image in the file and in eager torch, interleaved, with the current thread settings of each.
 
     Args:
-        artefact: The file.
-        network: What it was made from.
+        model: Exported file.
+        network: Network that it was exported from.
         image: uint8 (1, H, W, C).
 
     Returns:
-        What a ``Comparison`` says of time, and of what it was taken on.
+        The fields of ``ExportComparison`` about time and processor.
     """
     import torch
 
     from ghostnets.measure import Runner, processor_name, speedup, time_interleaved
 
-    x = _prepared(artefact.description.preprocessing, image)
-    runners = {"file": Runner(lambda: artefact(image)), "torch": Runner(torch.inference_mode()(lambda: network(x)))}
+    x = _normalize(model.description.preprocessing, image)
+    runners = {"file": Runner(lambda: model.run(image)), "torch": Runner(torch.inference_mode()(lambda: network(x)))}
     timings = time_interleaved(runners, runs=TIMED_RUNS, rounds=TIMED_ROUNDS)
     file, eager = timings["file"], timings["torch"]
     return {
@@ -170,20 +175,19 @@ def times_beside_torch(artefact: Artefact, network: "Network", image: npt.NDArra
     }
 
 
-def _prepared(preprocessing: "Preprocessing", images: npt.NDArray[np.uint8]) -> "Tensor":
-    """What the network takes."""
+def _normalize(preprocessing: "Preprocessing", images: Pixels) -> "Tensor":
+    """Convert uint8 (N, H, W, C) to the network's input, float32 (N, C, H, W)."""
     import torch
 
     return preprocessing.normalize(torch.from_numpy(images).permute(0, 3, 1, 2))
 
 
-def _softmax(logits: Array) -> Array:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    result: Array = powers / powers.sum(1, keepdims=True)
+def _log(probabilities: Array) -> Array:
+    result: Array = np.log(probabilities.clip(MIN_PROBABILITY))
     return result
 
 
-def _centered(scores: Any) -> Array:
+def _centered(scores: Array) -> Array:
     result: Array = scores - scores.mean(1, keepdims=True)
     return result
 

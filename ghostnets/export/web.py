@@ -1,4 +1,4 @@
-"""A folder for any static host: a page that classifies pictures and the camera in the browser, offline too."""
+"""Export to a static web page that classifies images and camera photos in the browser, also offline."""
 
 import hashlib
 import os
@@ -11,45 +11,45 @@ from pathlib import Path
 from ghostnets.checkpoints.fetch import download
 from ghostnets.errors import ConfigurationError, ExportError, StorageError
 from ghostnets.export.exporter import export_model
-from ghostnets.export.report import Report
+from ghostnets.export.report import ExportReport
 
 __all__ = ["RUNTIME", "export_web"]
 
-# ONNX Runtime for browsers, as its makers publish it; fetched once into the usual cache, never from the page.
+# ONNX Runtime for browsers, downloaded once into the cache; the page itself loads nothing from other hosts.
 RUNTIME = "https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-1.30.0.tgz"
 RUNTIME_SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 
-# Of the service's page; start.js is another one here, and the explorer needs torch.
-SHARED = ("index.html", "page.css", "icon.svg", "app.js", "bars.js", "dom.js", "intake.js")
+# Files shared with the service's page; start.js differs, and the explorer needs torch.
+SHARED_FILES = ("index.html", "page.css", "icon.svg", "app.js", "bars.js", "dom.js", "intake.js")
 FILE_LIST = "files.js"
 
 
 def export_web(
     checkpoint: str | os.PathLike[str], to: str | os.PathLike[str], *, images: str | os.PathLike[str] | None = None
-) -> Report:
-    """Writes the folder: page, ``model.onnx`` with its report, and ONNX Runtime for browsers (14 MB).
+) -> ExportReport:
+    """Write a folder with the page, ``model.onnx`` and its report, and ONNX Runtime for browsers (14 MB).
 
-    The model is exported as ``export_model`` does it, in float32, from pixels to probabilities: run and compared before
-    the folder takes its name. An older folder of this kind is replaced.
+    The model is exported by ``export_model`` in float32, from uint8 pixels to probabilities, and verified before the
+    folder gets its name. A folder of an earlier web export is replaced.
 
     Args:
-        checkpoint: A file of this project.
-        to: The folder.
-        images: As ``export_model``.
+        checkpoint: Checkpoint of this package.
+        to: Folder to write.
+        images: Folder of images for verification, as for ``export_model``.
 
     Returns:
-        The report on the model.
+        The report of the model.
 
     Raises:
-        ConfigurationError: There is a folder that was not made by this, or a file.
-        CheckpointError: ONNX Runtime can neither be fetched nor is it in the cache, or as ``export_model``.
-        ExportError: As ``export_model``.
-        StorageError: The disk is full, the folder cannot be written, ...
+        ConfigurationError: ``to`` is a file, or a folder that is not a web export.
+        CheckpointError: ONNX Runtime is not in the cache and cannot be downloaded, or the checkpoint cannot be read.
+        ExportError: The model cannot be exported or exceeds the tolerance.
+        StorageError: The folder cannot be written.
     """
     target = Path(to)
     if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / FILE_LIST).is_file())):
-        raise ConfigurationError(f"{target} is there and is no folder of an earlier web export; name another one.")
+        raise ConfigurationError(f"{target} exists and is not a web export; choose another folder.")
     runtime = download(RUNTIME, sha256=RUNTIME_SHA256)
     folder: Path | None = None
     try:
@@ -60,13 +60,13 @@ def export_web(
         _copy_page(folder)
         _unpack_runtime(runtime, folder / "runtime")
         (folder / FILE_LIST).write_text(_file_list(folder), encoding="utf-8")
-        folder.chmod(0o755)  # mkdtemp makes folders for their owner alone, and a host reads this one
+        folder.chmod(0o755)  # mkdtemp makes it private to its owner, but the web server must read it
         _replace(folder, target)
     except OSError as error:
         if isinstance(error, StorageError):
             raise
         raise StorageError(
-            f"could not write {target} ({error.strerror or error}); free space or choose another."
+            f"cannot write {target} ({error.strerror or error}); free disk space, or choose another folder."
         ) from error
     finally:
         if folder is not None:
@@ -77,7 +77,7 @@ def export_web(
 def _copy_page(folder: Path) -> None:
     package = files("ghostnets")
     served, own = package / "serve" / "page", package / "export" / "web_page"
-    for name in SHARED:
+    for name in SHARED_FILES:
         (folder / name).write_bytes((served / name).read_bytes())
     for file in own.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
@@ -89,17 +89,17 @@ def _unpack_runtime(package: Path, folder: Path) -> None:
         for name in RUNTIME_FILES:
             stream = archive.extractfile(f"package/dist/{name}")
             if stream is None:
-                raise ExportError(f"{package} holds no {name}; delete it, and it is fetched anew.")
+                raise ExportError(f"{package} contains no {name}; delete it to download it again.")
             (folder / name).write_bytes(stream.read())
 
 
 def _file_list(folder: Path) -> str:
-    """JavaScript for the service worker: what to keep, and a version that changes with any byte of it."""
+    """Return JavaScript for the service worker: the files to cache, and a version that depends on their content."""
     content, names = hashlib.sha256(), []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = file.relative_to(folder).as_posix()
         content.update(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-        # The browser keeps service_worker.js itself; the page is asked for by the folder's address.
+        # The browser stores service_worker.js itself; the page is requested by the folder's URL.
         if name not in ("service_worker.js", "model.onnx.report.json"):
             names.append("./" if name == "index.html" else name)
     listed = "".join(f'    "{name}",\n' for name in names)
@@ -108,7 +108,7 @@ def _file_list(folder: Path) -> str:
 
 
 def _replace(folder: Path, target: Path) -> None:
-    """An older folder steps aside for the moment of the change."""
+    """Move the folder to its target; an older folder is renamed first and then removed."""
     if target.exists():
         older = folder.with_suffix(".older")
         target.replace(older)

@@ -1,9 +1,8 @@
-"""A Ghost layer and what it is made of."""
+"""Layers of the GhostNet family."""
 
 from ghostnets.layers.bottleneck import GhostBottleneck
 from ghostnets.layers.conv import ConvBnAct, fold_batch_norm, make_divisible, norm_arguments
 from ghostnets.layers.dfc import DFCGate
-from ghostnets.layers.fused import fused_training
 from ghostnets.layers.ghost import GhostModule, theoretical_speedup
 from ghostnets.layers.reparam import RepConv
 from ghostnets.layers.squeeze_excite import SqueezeExcite
@@ -16,7 +15,6 @@ __all__ = [
     "RepConv",
     "SqueezeExcite",
     "fold_batch_norm",
-    "fused_training",
     "make_divisible",
     "norm_arguments",
     "theoretical_speedup",

@@ -1,4 +1,4 @@
-"""What a network costs: counted, and measured on this machine. Works on any ``nn.Module``."""
+"""Parameter and MAC counts, profiles and interleaved timings of any ``nn.Module``."""
 
 from ghostnets.measure.count import Cost, LayerCost, count
 from ghostnets.measure.limits import MachineLimits, measure_limits

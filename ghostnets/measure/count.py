@@ -1,32 +1,33 @@
-"""What a network costs on paper: parameters, multiply-adds and activation memory, layer by layer.
+"""Static cost of a network: parameters, multiply-adds (MACs) and activation memory, layer by layer.
 
-Convention: one multiply-add of a convolution or linear layer is one MAC, biases left out. The "FLOPs" of the GhostNet
-papers are these. Everything else (normalisation, activations, pooling, additions, ...) is not counted; ``Cost`` names
-the layers that were passed over.
+One MAC is one multiply-add of a convolution or linear layer, biases excluded: what the GhostNet papers call FLOPs.
+Everything else (normalisation, activations, pooling, additions, ...) is not counted; ``Cost.not_counted`` lists the
+uncounted layers.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Cost", "LayerCost", "count"]
+__all__ = ["Cost", "LayerCost", "count", "evaluation_mode"]
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One convolution or linear layer.
+    """Cost of one convolution or linear layer.
 
     Attributes:
-        name: Within the network: ``"blocks.0.0.ghost1.primary_conv.0"``.
+        name: Qualified module name: ``"blocks.0.0.ghost1.primary_conv.0"``.
         kind: ``"conv 1x1"``, ``"depthwise 3x3"``, ``"linear"``, ...
-        params: Weights and biases.
-        macs: Multiply-adds for the input that was measured.
-        output_shape: Without the batch dimension.
-        output_bytes: Of the output as it was computed.
+        params: Number of weights and biases.
+        macs: Multiply-adds for one image.
+        output_shape: Output shape without the batch dimension.
+        output_bytes: Size of the output in bytes, in the dtype it was computed in.
     """
 
     name: str
@@ -39,14 +40,15 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """A network, for one input.
+    """Cost of a network for one image.
 
     Attributes:
-        layers: Convolutions and linear layers, in the order they ran.
-        params: All parameters of the network, normalisation included.
-        input_shape: Without the batch dimension.
-        output_shapes: Of every module that gave one tensor, by its name, without the batch dimension.
-        not_counted: Kinds of layers that ran and were not counted, with their number.
+        layers: Convolutions and linear layers, in execution order.
+        params: Number of parameters of the network, normalisation included.
+        input_shape: (C, H, W).
+        output_shapes: Module name -> output shape without the batch dimension, for every module that returns one
+            tensor.
+        not_counted: Class name -> number of executed layers that MACs leave out.
     """
 
     layers: tuple[LayerCost, ...]
@@ -57,19 +59,19 @@ class Cost:
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of all convolutions and linear layers."""
+        """Total multiply-adds of all convolutions and linear layers."""
         return sum(layer.macs for layer in self.layers)
 
     @property
     def activation_bytes(self) -> int:
-        """Outputs of all convolutions and linear layers together: what a training step keeps at the least."""
+        """Total output size of all convolutions and linear layers: a lower bound on what a training step stores."""
         return sum(layer.output_bytes for layer in self.layers)
 
 
 def count(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
-    """Runs the network once on zeros and counts.
+    """Count parameters and MACs with one forward pass on zeros.
 
-    Nothing of the network changes; it may stand on the ``meta`` device, where nothing is computed either.
+    The model is left unchanged. A model on the ``meta`` device is counted without computing anything.
 
     Args:
         model: Any module that takes one tensor.
@@ -77,7 +79,7 @@ def count(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
     """
     layers: list[LayerCost] = []
     shapes: dict[str, tuple[int, ...]] = {}
-    passed_over: Counter[str] = Counter()
+    not_counted: Counter[str] = Counter()
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def record(module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
@@ -86,24 +88,29 @@ def count(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
             if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
                 layers.append(_layer_cost(name, module, output))
             elif not list(module.children()) and not isinstance(module, nn.Identity | nn.Sequential | nn.Dropout):
-                passed_over[type(module).__name__] += 1
+                not_counted[type(module).__name__] += 1
 
         return record
 
-    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules()]
     parameter = next(model.parameters())
+    with evaluation_mode(model), ExitStack() as hooks, torch.no_grad():
+        for name, module in model.named_modules():
+            hooks.enter_context(module.register_forward_hook(hook(name)))
+        model(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
+    params = sum(p.numel() for p in model.parameters())
+    return Cost(tuple(layers), params, tuple(input_shape), shapes, dict(not_counted))
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put all modules in evaluation mode, and restore each module's own mode on exit."""
     was_training = {module: module.training for module in model.modules()}
+    model.eval()
     try:
-        model.eval()
-        with torch.no_grad():
-            model(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
+        yield
     finally:
-        for handle in handles:
-            handle.remove()
         for module, training in was_training.items():
             module.training = training
-    params = sum(p.numel() for p in model.parameters())
-    return Cost(tuple(layers), params, tuple(input_shape), shapes, dict(passed_over))
 
 
 def _layer_cost(name: str, module: nn.Module, output: Tensor) -> LayerCost:
@@ -116,7 +123,7 @@ def _layer_cost(name: str, module: nn.Module, output: Tensor) -> LayerCost:
         size = "x".join(map(str, module.kernel_size))
         is_depthwise = module.groups == module.in_channels and module.groups > 1
         kind = f"depthwise {size}" if is_depthwise else f"conv {size}"
-    # Each output number is a sum over one filter: in_channels / groups * kernel area products.
+    # Each output element is a dot product with one filter of in_channels / groups * kernel area weights.
     macs = outputs * (weight.numel() // weight.shape[0])
     params = sum(p.numel() for p in module.parameters())
     return LayerCost(name, kind, params, macs, tuple(output.shape[1:]), outputs * output.element_size())

@@ -1,4 +1,4 @@
-"""What a measurement was made on."""
+"""Name of the processor, reported with every measurement."""
 
 import platform
 from pathlib import Path
@@ -7,7 +7,7 @@ __all__ = ["processor_name"]
 
 
 def processor_name() -> str:
-    """The processor's model as the operating system names it, or at least its architecture."""
+    """Return the processor's model name as reported by the operating system, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux

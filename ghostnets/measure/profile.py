@@ -1,8 +1,8 @@
-"""Where time and memory go, module by module, beside what the machine could do."""
+"""Time and peak memory of a network, module by module, compared with the machine's limits."""
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ghostnets.measure.count import count
+from ghostnets.measure.count import count, evaluation_mode
 from ghostnets.measure.limits import MachineLimits
 
 __all__ = ["ModuleProfile", "Profile", "profile"]
@@ -22,21 +22,21 @@ __all__ = ["ModuleProfile", "Profile", "profile"]
 
 @dataclass(frozen=True)
 class ModuleProfile:
-    """One module, without the modules inside it.
+    """Profile of one module, excluding its children.
 
     Attributes:
-        name: Within the network; "" for the network itself.
-        kind: ``"conv 1x1"``, ``"depthwise 3x3"``, ``"linear"``, or the name of its class. What a module does outside
-            of its children, such as the concatenation in a Ghost module, stands under the module's own name.
-        seconds: Median over the runs, of its own work.
-        macs: Multiply-adds of a convolution or linear layer, of all images of the batch; 0 for others.
-        moved_bytes: Weights, input and output of a convolution or linear layer: what must be moved at the least. 0 for
-            others.
-        output_bytes: Of its output.
-        peak_bytes: Most activation memory alive at one time while it ran: what it was given, what others still need,
-            and what it made.
-        ideal_seconds: What its arithmetic or its data would take at this machine's limits, whichever is longer; None
-            where no limits are known, or for modules without multiply-adds.
+        name: Qualified module name; "" for the network itself.
+        kind: ``"conv 1x1"``, ``"depthwise 3x3"``, ``"linear"``, or the class name. Operations that a module performs
+            outside its children, such as the concatenation in a Ghost module, belong to the module itself.
+        seconds: Median self time over the runs.
+        macs: Multiply-adds of a convolution or linear layer for the whole batch; 0 for other modules.
+        moved_bytes: Minimum memory traffic of a convolution or linear layer: weights, input and output. 0 for other
+            modules.
+        output_bytes: Size of the output.
+        peak_bytes: Peak of live activation memory while the module ran: its input, its output, and tensors that later
+            modules need.
+        ideal_seconds: Lower bound at the machine's limits, compute or memory traffic, whichever is longer; None without
+            limits and for modules without multiply-adds.
     """
 
     name: str
@@ -50,19 +50,19 @@ class ModuleProfile:
 
     @property
     def share_of_limit(self) -> float | None:
-        """``ideal_seconds`` / ``seconds``: 1 where the machine could not be faster."""
+        """``ideal_seconds / seconds``: 1 at the machine's limit."""
         return None if self.ideal_seconds is None or not self.seconds else self.ideal_seconds / self.seconds
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A network on one input, eager.
+    """Profile of a network on one input in eager PyTorch.
 
     Attributes:
-        modules: Those that do something themselves, in the order of the network's definition.
-        seconds: Median of a whole run, without the hooks that measured the modules.
-        peak_bytes: Most activation memory alive at one time, the input included; no weights, and no scratch memory
-            inside an operator.
+        modules: Modules that call an operator themselves, in definition order.
+        seconds: Median time of a whole run, measured without hooks.
+        peak_bytes: Peak of live activation memory, input included; excludes weights and scratch memory inside
+            operators.
         input_shape: (N, C, H, W).
         precision: ``"f32"`` or ``"bf16"``.
     """
@@ -75,12 +75,12 @@ class Profile:
 
     @property
     def ideal_seconds(self) -> float | None:
-        """The sum over all modules; None where no limits are known."""
+        """Sum over all modules; None without limits."""
         ideals = [m.ideal_seconds for m in self.modules if m.ideal_seconds is not None]
         return sum(ideals) if ideals else None
 
     def by_kind(self) -> dict[str, tuple[float, int, int]]:
-        """Kind -> seconds, multiply-adds and number of its modules, the slowest first."""
+        """Return kind -> (seconds, multiply-adds, number of modules), slowest first."""
         kinds: dict[str, tuple[float, int, int]] = {}
         for module in self.modules:
             seconds, macs, number = kinds.get(module.kind, (0.0, 0, 0))
@@ -89,27 +89,22 @@ class Profile:
 
 
 def profile(model: nn.Module, x: Tensor, *, limits: MachineLimits | None = None, runs: int = 20) -> Profile:
-    """Runs the network in evaluation mode, some times plain and some times with a clock at every module.
+    """Profile a network in evaluation mode: whole runs without hooks, then runs with a timer around every module.
 
-    The clock takes about a microsecond a module, which is in the figures of the modules, not in the total.
+    The timer adds about a microsecond per module, to the modules' times but not to the total.
 
     Args:
-        model: Any module that takes one tensor; it is left as it was.
-        x: Its input, float32 or bfloat16 as the model's weights.
-        limits: Of ``measure_limits``, with the number of threads that torch has now.
-        runs: Of either kind.
+        model: Any module that takes one tensor; left unchanged.
+        x: Input, in the dtype of the weights (float32 or bfloat16).
+        limits: Result of ``measure_limits`` for torch's current number of threads.
+        runs: Number of timed runs with and without the timer each.
     """
-    was_training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with evaluation_mode(model):
         layers = {layer.name: layer for layer in count(model, tuple(x.shape[1:])).layers}
-        memory = _Memory(model, x)
+        memory = _MemoryTracker(model, x)
         with torch.inference_mode():
-            whole = _seconds(model, x, runs)
-            own = _own_seconds(model, x, runs)
-    finally:
-        for module, training in was_training.items():
-            module.training = training
+            total_seconds = _time_runs(model, x, runs)
+            self_seconds = _time_modules(model, x, runs)
 
     precision = {torch.float32: "f32", torch.bfloat16: "bf16"}.get(x.dtype, str(x.dtype))
     footprint = memory.peak_bytes + sum(p.numel() * p.element_size() for p in model.parameters())
@@ -117,46 +112,48 @@ def profile(model: nn.Module, x: Tensor, *, limits: MachineLimits | None = None,
     for name, module in model.named_modules():
         if name not in memory.modules:
             continue
-        scope = memory.modules[name]
+        usage = memory.modules[name]
         kind, macs, moved, ideal = type(module).__name__, 0, 0, None
         if name in layers:
             kind, macs = layers[name].kind, layers[name].macs * x.shape[0]
             weights = layers[name].params * x.element_size()
-            maps = scope.input_bytes + scope.output_bytes
+            maps = usage.input_bytes + usage.output_bytes
             moved = weights + maps
             if limits is not None and precision in limits.macs_per_second:
-                # The weights of all layers pass through the caches in turn; a layer's maps were written just before.
-                data = weights / limits.bandwidth(footprint) + maps / limits.bandwidth(maps)
-                ideal = max(macs / limits.macs_per_second[precision], data)
-        rows.append(ModuleProfile(name, kind, own[name], macs, moved, scope.output_bytes, scope.peak_bytes, ideal))
-    return Profile(tuple(rows), whole, memory.peak_bytes, tuple(x.shape), precision)
+                # Each run streams the weights of all layers through the caches; a layer's input was just written.
+                traffic = weights / limits.bandwidth(footprint) + maps / limits.bandwidth(maps)
+                ideal = max(macs / limits.macs_per_second[precision], traffic)
+        rows.append(
+            ModuleProfile(name, kind, self_seconds[name], macs, moved, usage.output_bytes, usage.peak_bytes, ideal)
+        )
+    return Profile(tuple(rows), total_seconds, memory.peak_bytes, tuple(x.shape), precision)
 
 
 @dataclass
-class _Scope:
-    """What was seen while a module, but none inside it, was running."""
+class _MemoryUsage:
+    """Memory of one module, observed while none of its children was running."""
 
     input_bytes: int = 0
     output_bytes: int = 0
     peak_bytes: int = 0
 
 
-class _Memory(TorchDispatchMode):
-    """One run that watches every operator: which module calls it, and how many bytes of activations are alive.
+class _MemoryTracker(TorchDispatchMode):
+    """Run a model once and record, at every operator, the calling module and the bytes of live activations.
 
     Attributes:
-        modules: Name -> what was seen, for modules that call an operator themselves.
-        peak_bytes: The most that was alive.
+        modules: Name -> memory usage, for modules that call an operator themselves.
+        peak_bytes: Peak of live activation memory.
     """
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.modules: dict[str, _Scope] = {}
+        self.modules: dict[str, _MemoryUsage] = {}
         self.peak_bytes = 0
         self._running: list[str] = []
         self._weights = {p.untyped_storage()._cdata for p in (*model.parameters(), *model.buffers())}
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
-        self._note(x)
+        self._track(x)
         with torch.no_grad(), _hooked(model, self._begin, self._end), self:
             model(x)
 
@@ -169,7 +166,7 @@ class _Memory(TorchDispatchMode):
             self.modules[name].input_bytes = sum(map(_bytes, inputs))
             self.modules[name].output_bytes = _bytes(output)
 
-    def _note(self, tensor: Tensor) -> None:
+    def _track(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage._cdata not in self._weights:
             self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
@@ -178,12 +175,12 @@ class _Memory(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
-                self._note(leaf)
+                self._track(leaf)
         self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
         alive = sum(size for _, size in self._alive.values())
         self.peak_bytes = max(self.peak_bytes, alive)
-        scope = self.modules.setdefault(self._running[-1] if self._running else "", _Scope())
-        scope.peak_bytes = max(scope.peak_bytes, alive)
+        usage = self.modules.setdefault(self._running[-1] if self._running else "", _MemoryUsage())
+        usage.peak_bytes = max(usage.peak_bytes, alive)
         return result
 
 
@@ -191,8 +188,8 @@ def _bytes(value: Any) -> int:
     return sum(t.numel() * t.element_size() for t in tree_leaves(value) if isinstance(t, Tensor))
 
 
-def _seconds(model: nn.Module, x: Tensor, runs: int) -> float:
-    """Median of a whole run."""
+def _time_runs(model: nn.Module, x: Tensor, runs: int) -> float:
+    """Return the median time of a whole run."""
     times = []
     model(x)
     for _ in range(runs):
@@ -202,27 +199,27 @@ def _seconds(model: nn.Module, x: Tensor, runs: int) -> float:
     return float(np.median(times))
 
 
-def _own_seconds(model: nn.Module, x: Tensor, runs: int) -> dict[str, float]:
-    """Median time of each module without the modules inside it."""
-    stack: list[list[float]] = []  # start, and the time of the modules inside so far
+def _time_modules(model: nn.Module, x: Tensor, runs: int) -> dict[str, float]:
+    """Return module name -> median self time."""
+    stack: list[list[float]] = []  # [start, accumulated time of the children] of each running module
     totals: dict[str, float] = {}
 
     def begin(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         stack.append([time.perf_counter(), 0.0])
 
     def end(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        start, inside = stack.pop()
+        start, children = stack.pop()
         elapsed = time.perf_counter() - start
         if stack:
             stack[-1][1] += elapsed
-        totals[name] = totals.get(name, 0.0) + elapsed - inside
+        totals[name] = totals.get(name, 0.0) + elapsed - children
 
     times: dict[str, list[float]] = {}
     with _hooked(model, begin, end):
         for index in range(runs + 1):
             totals.clear()
             model(x)
-            if index:  # the first one warms up
+            if index:  # the first run warms up
                 for name, seconds in totals.items():
                     times.setdefault(name, []).append(seconds)
     return {name: float(np.median(values)) for name, values in times.items()}
@@ -230,13 +227,9 @@ def _own_seconds(model: nn.Module, x: Tensor, runs: int) -> dict[str, float]:
 
 @contextmanager
 def _hooked(model: nn.Module, begin: Callable[..., None], end: Callable[..., None]) -> Iterator[None]:
-    """Calls ``begin(name, module, inputs)`` and ``end(name, module, inputs, output)`` around every module's forward."""
-    handles = []
-    for name, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(partial(begin, name)))
-        handles.append(module.register_forward_hook(partial(end, name)))
-    try:
+    """Call ``begin(name, module, inputs)`` and ``end(name, module, inputs, output)`` around every module's forward."""
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            hooks.enter_context(module.register_forward_pre_hook(partial(begin, name)))
+            hooks.enter_context(module.register_forward_hook(partial(end, name)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -1,4 +1,4 @@
-"""How long something takes beside something else: blocks of runs that alternate, medians and quartiles."""
+"""Interleaved timing: runners alternate in blocks of runs; medians, quartiles and speedups."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -8,20 +8,20 @@ import numpy as np
 
 __all__ = ["Runner", "Timing", "speedup", "time_interleaved"]
 
-WARM_UP_RUNS = 3  # after each change, for caches and for threads of the one before to fall asleep
+WARM_UP_RUNS = 3  # at the start of each block: fills caches, and lets the previous runner's threads go to sleep
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Something to be timed.
+    """A callable to be timed.
 
     Attributes:
-        run: One run.
-        enter: Called before each block of runs, untimed; sets what the process has only one of (threads of torch).
+        run: Performs one run.
+        setup: Called before each block of runs, untimed; sets process-wide state such as torch's number of threads.
     """
 
     run: Callable[[], object]
-    enter: Callable[[], object] = lambda: None
+    setup: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Timing:
     """Wall-clock times of one runner, in seconds.
 
     Attributes:
-        blocks: Median of each block, in the order of the rounds; those of two runners with one index are neighbours.
-        median, low, high: Median and quartiles of all runs.
-        runs: How many were timed.
+        blocks: Median of each block, in order. Blocks of two runners with the same index ran in the same round.
+        median, low, high: Median, lower and upper quartile of all runs.
+        runs: Number of timed runs.
     """
 
     blocks: tuple[float, ...]
@@ -44,14 +44,14 @@ class Timing:
 def time_interleaved(
     runners: Mapping[str, Runner], *, runs: int = 200, rounds: int = 10, on_block: Callable[[], None] = lambda: None
 ) -> dict[str, Timing]:
-    """Times all runners in one run: round by round, one block of each, so that a disturbance meets all of them.
+    """Time all runners alternately, one block of runs per runner and round, so that disturbances affect all of them.
 
-    The order turns by one with each round. The first runs of a block are not timed.
+    The order of the runners rotates by one every round. Each block starts with ``WARM_UP_RUNS`` untimed runs.
 
     Args:
-        runners: By name.
-        runs: Timed runs of each at the least, spread evenly over the rounds.
-        rounds: Blocks of each.
+        runners: Name -> runner.
+        runs: Minimum number of timed runs of each runner, distributed evenly over the rounds.
+        rounds: Number of blocks of each runner.
         on_block: Called after each block, for a progress bar.
     """
     names = list(runners)
@@ -60,7 +60,7 @@ def time_interleaved(
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             runner = runners[name]
-            runner.enter()
+            runner.setup()
             for _ in range(WARM_UP_RUNS):
                 runner.run()
             block = np.empty(per_block)
@@ -79,6 +79,6 @@ def time_interleaved(
 
 
 def speedup(baseline: Timing, timing: Timing) -> tuple[float, float, float]:
-    """How many times as fast as the baseline: lower quartile, median, upper quartile over the rounds."""
+    """Return the speedup over the baseline, round by round: lower quartile, median, upper quartile."""
     low, median, high = np.quantile(np.divide(baseline.blocks, timing.blocks), (0.25, 0.5, 0.75))
     return float(low), float(median), float(high)

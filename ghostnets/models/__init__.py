@@ -1,5 +1,6 @@
 """The networks and their registry."""
 
+from ghostnets.models.d_li14 import DLi14GhostNet
 from ghostnets.models.g_ghost import GGhostRegNet
 from ghostnets.models.ghost_resnet import GhostResNet
 from ghostnets.models.ghost_vgg import GhostVGG
@@ -7,12 +8,12 @@ from ghostnets.models.ghostnet import BlockSpec, GhostNet
 from ghostnets.models.ghostnetv2 import GhostNetV2
 from ghostnets.models.ghostnetv3 import GhostNetV3
 from ghostnets.models.network import Backbone, Network
-from ghostnets.models.printed_port import PrintedGhostNet
-from ghostnets.models.registry import create_model, list_models, model_arguments, model_entry
+from ghostnets.models.registry import create_model, list_models, model_arguments, model_entry, resolve_name
 
 __all__ = [
     "Backbone",
     "BlockSpec",
+    "DLi14GhostNet",
     "GGhostRegNet",
     "GhostNet",
     "GhostNetV2",
@@ -20,9 +21,9 @@ __all__ = [
     "GhostResNet",
     "GhostVGG",
     "Network",
-    "PrintedGhostNet",
     "create_model",
     "list_models",
     "model_arguments",
     "model_entry",
+    "resolve_name",
 ]

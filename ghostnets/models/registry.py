@@ -1,4 +1,4 @@
-"""Every network by its name."""
+"""The model registry: every network by name."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -8,18 +8,27 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ghostnets.errors import ConfigurationError, UnknownNameError
-from ghostnets.models import g_ghost, ghost_resnet, ghost_vgg, ghostnet, ghostnetv2, ghostnetv3, printed_port
+from ghostnets.models import d_li14, g_ghost, ghost_resnet, ghost_vgg, ghostnet, ghostnetv2, ghostnetv3
 from ghostnets.models.network import Backbone, Network, Variant
 
-__all__ = ["MODELS", "ModelEntry", "create_model", "list_models", "model_arguments", "model_entry"]
+__all__ = [
+    "ALIASES",
+    "MODELS",
+    "ModelEntry",
+    "create_model",
+    "list_models",
+    "model_arguments",
+    "model_entry",
+    "resolve_name",
+]
 
 
 class ModelEntry(NamedTuple):
-    """What the registry knows of a network."""
+    """One network of the registry."""
 
-    build: Callable[..., Network]  # keyword arguments of the network's class
+    build: Callable[..., Network]  # takes the keyword arguments of the network's class
     variant: Variant
-    source: str  # where the architecture and the published numbers come from
+    source: str  # of the architecture and of the published numbers
 
 
 V1 = "GhostNet, arXiv 1911.11907"
@@ -39,33 +48,49 @@ MODELS: dict[str, ModelEntry] = {
         (ghost_resnet.GhostResNet, ghost_resnet.VARIANTS, f"{V1}, tables 5 (ResNet-56) and 6 (ResNet-50)"),
         (ghost_vgg.GhostVGG, ghost_vgg.VARIANTS, f"{V1}, table 5"),
         (
-            printed_port.PrintedGhostNet,
-            printed_port.VARIANTS,
-            "the printed port of GhostNet 1.0x; revised: d-li14, its README",
+            d_li14.DLi14GhostNet,
+            d_li14.VARIANTS,
+            "d-li14/ghostnet.pytorch, README",
         ),
     ]
     for name, variant in variants.items()
 }
 
+# Earlier name -> name. Checkpoints, descriptions and recipes that hold an earlier name still load.
+ALIASES: dict[str, str] = {
+    "ghostnet_100_printed": "ghostnet_100_d_li14",
+    "ghostnet_100_printed_revised": "ghostnet_100_d_li14_revised",
+}
+
 
 def list_models() -> list[str]:
-    """Names of all networks, sorted."""
+    """Names of all networks, sorted, without aliases."""
     return sorted(MODELS)
 
 
-def model_entry(name: str) -> ModelEntry:
-    """What the registry knows of a network.
+def resolve_name(name: str) -> str:
+    """Name of a network in the registry, for that name or an alias of it.
 
     Raises:
-        UnknownNameError: There is no such network; close matches are named.
+        UnknownNameError: There is no such network; the message suggests close matches.
     """
+    name = ALIASES.get(name, name)
     if name not in MODELS:
         raise UnknownNameError("model", name, MODELS)
-    return MODELS[name]
+    return name
+
+
+def model_entry(name: str) -> ModelEntry:
+    """Registry entry of a network.
+
+    Raises:
+        UnknownNameError: There is no such network; the message suggests close matches.
+    """
+    return MODELS[resolve_name(name)]
 
 
 def model_arguments(name: str) -> frozenset[str]:
-    """Names of the keyword arguments that the network takes.
+    """Names of the keyword arguments that a network takes.
 
     Raises:
         UnknownNameError: There is no such network.
@@ -76,19 +101,19 @@ def model_arguments(name: str) -> frozenset[str]:
 def create_model(
     name: str, *, features_only: bool = False, out_indices: Sequence[int] | None = None, **arguments: Any
 ) -> nn.Module:
-    """Builds a network with random weights.
+    """Build a network with random weights.
 
     >>> model = create_model("ghostnet_100", num_classes=10, in_chans=1, small_input=True)
     >>> backbone = create_model("ghostnet_100", features_only=True, out_indices=(1, 2, 3, 4))
 
     Args:
-        name: One of ``list_models()``.
-        features_only: Give a backbone whose forward returns a list of maps (``Backbone``).
-        out_indices: Which maps, with ``features_only``.
-        **arguments: Of the network: ``num_classes``, ``in_chans``, ``drop_rate``, ``output_stride`` for all;
-            ``drop_path_rate`` for all that have residual blocks; ``width``, ``ratio``, ``cheap_kernel_size``,
-            ``small_input`` and others as the classes tell (``GhostNet``, ``GhostResNet``, ``GhostVGG``,
-            ``GGhostRegNet``, ``PrintedGhostNet``).
+        name: A name of ``list_models()``, or an alias.
+        features_only: Return a ``Backbone``, whose forward returns a list of feature maps.
+        out_indices: Indices of the feature maps to return; requires ``features_only``.
+        **arguments: Arguments of the network. All take ``num_classes``, ``in_chans``, ``drop_rate`` and
+            ``output_stride``, those with residual blocks ``drop_path_rate``; the rest (``width``, ``ratio``,
+            ``cheap_kernel_size``, ``small_input``, ...) is documented by the classes (``GhostNet``, ``GhostResNet``,
+            ``GhostVGG``, ``GGhostRegNet``, ``DLi14GhostNet``).
 
     Returns:
         The network, in training mode, float32, on the CPU.
@@ -103,6 +128,8 @@ def create_model(
     model = build(**arguments)
     if not features_only:
         if out_indices is not None:
-            raise ConfigurationError("out_indices goes with features_only=True; without it there is nothing to index.")
+            raise ConfigurationError(
+                "out_indices is given without features_only=True; add features_only=True, or leave out_indices out."
+            )
         return model
     return Backbone(model, out_indices=out_indices)

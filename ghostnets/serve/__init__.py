@@ -1,9 +1,9 @@
-"""An HTTP service in front of an artefact. Importing it needs nothing of the extra ``serve``; running it does."""
+"""HTTP service for an artefact. Importing this package needs no extra; running it needs the extra ``serve``."""
 
 from typing import TYPE_CHECKING
 
 from ghostnets.errors import require
-from ghostnets.serve.settings import Settings
+from ghostnets.serve.settings import ServiceSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
 
     from fastapi import APIRouter, FastAPI
 
-__all__ = ["Settings", "create_app", "serve"]
+__all__ = ["ServiceSettings", "create_app", "serve"]
 
 LIBRARIES = ("fastapi", "uvicorn", "httptools", "uvloop", "python_multipart", "prometheus_client")
 
 
 def create_app(
-    path: "str | Path", settings: Settings | None = None, *, routers: "Sequence[APIRouter]" = ()
+    path: "str | Path", settings: ServiceSettings | None = None, *, routers: "Sequence[APIRouter]" = ()
 ) -> "FastAPI":
-    """The service as an ASGI application; the artefact is opened when the application starts.
+    """Create the service as an ASGI application; the artefact is opened when the application starts.
 
     Args:
-        path: What ``artefacts.open_artefact`` takes.
-        settings: Limits; the address in it is not used here.
-        routers: More routes. They find the ``Service`` in ``request.app.state.service``.
+        path: Path of an artefact or checkpoint, as ``artefacts.open_model`` takes it.
+        settings: Limits of the service; its host and port are ignored here.
+        routers: Additional routes, which find the ``Service`` in ``request.app.state.service``.
 
     Raises:
         MissingExtraError: The extra ``serve`` is not installed.
@@ -33,14 +33,14 @@ def create_app(
         require(library, extra="serve")
     from ghostnets.serve.app import build_app
 
-    return build_app(path, settings or Settings(), routers)
+    return build_app(path, settings or ServiceSettings(), routers)
 
 
-def serve(path: "str | Path", settings: Settings) -> None:
-    """Serves until SIGTERM or Ctrl-C, and answers what it has accepted before it returns.
+def serve(path: "str | Path", settings: ServiceSettings) -> None:
+    """Serve until SIGTERM or Ctrl-C; accepted requests are answered before it returns.
 
     Raises:
-        GhostNetsError: The artefact cannot be opened, the address cannot be had, or the extra ``serve`` is missing.
+        GhostNetsError: The artefact cannot be opened, the address cannot be bound, or the extra ``serve`` is missing.
     """
     app = create_app(path, settings)
     from ghostnets.serve.server import run

@@ -1,4 +1,4 @@
-"""The routes."""
+"""Application factory, prediction routes and error handlers."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,11 +13,11 @@ from starlette.exceptions import HTTPException
 
 from ghostnets import __version__
 from ghostnets.serve.explorer_routes import explorer_router
-from ghostnets.serve.guard import Guard
+from ghostnets.serve.middleware import ServiceMiddleware
 from ghostnets.serve.request_error import RequestError
-from ghostnets.serve.schemas import Error, ImagesAsJson, ModelInfo, Predictions, Status
+from ghostnets.serve.schemas import ErrorResponse, HealthResponse, ModelInfo, PredictRequest, PredictResponse
 from ghostnets.serve.service import Service
-from ghostnets.serve.settings import Settings
+from ghostnets.serve.settings import ServiceSettings
 from ghostnets.serve.uploads import Upload
 
 __all__ = ["PAGE", "build_app"]
@@ -25,42 +25,42 @@ __all__ = ["PAGE", "build_app"]
 PAGE = Path(__file__).with_name("page")
 MAX_TOP = 1000
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Error, "description": "The body is not what its content type says, or holds no image."},
-    401: {"model": Error, "description": "The token is missing or wrong."},
-    408: {"model": Error, "description": "The request did not arrive in time."},
-    413: {"model": Error, "description": "Too many bytes or images."},
-    415: {"model": Error, "description": "Another content type."},
-    422: {"model": Error, "description": "The only image cannot be read, or a parameter is out of its range."},
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorResponse, "description": "The body does not match its content type, or contains no image."},
+    401: {"model": ErrorResponse, "description": "The token is missing or wrong."},
+    408: {"model": ErrorResponse, "description": "The request did not arrive in time."},
+    413: {"model": ErrorResponse, "description": "Too many bytes or images."},
+    415: {"model": ErrorResponse, "description": "Unsupported content type."},
+    422: {"model": ErrorResponse, "description": "The only image cannot be read, or a parameter is out of range."},
     429: {
-        "model": Error,
-        "description": "The service is full.",
+        "model": ErrorResponse,
+        "description": "The service is at capacity.",
         "headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}},
     },
-    431: {"model": Error, "description": "The headers are too large."},
+    431: {"model": ErrorResponse, "description": "The headers are too large."},
 }
-FILE = {"type": "string", "format": "binary"}
-BODIES = {
+FILE_SCHEMA = {"type": "string", "format": "binary"}
+REQUEST_BODY = {
     "required": True,
     "content": {
-        "image/*": {"schema": FILE},
-        "application/octet-stream": {"schema": FILE},
+        "image/*": {"schema": FILE_SCHEMA},
+        "application/octet-stream": {"schema": FILE_SCHEMA},
         "multipart/form-data": {
             "schema": {
                 "type": "object",
                 "required": ["images"],
-                "properties": {"images": {"type": "array", "items": FILE, "minItems": 1}},
+                "properties": {"images": {"type": "array", "items": FILE_SCHEMA, "minItems": 1}},
             }
         },
-        "application/json": {"schema": ImagesAsJson.model_json_schema()},
+        "application/json": {"schema": PredictRequest.model_json_schema()},
     },
 }
 
 router = APIRouter()
 
 
-def build_app(path: str | Path, settings: Settings, routers: Sequence[APIRouter]) -> FastAPI:
-    """As ``ghostnets.serve.create_app``."""
+def build_app(path: str | Path, settings: ServiceSettings, routers: Sequence[APIRouter]) -> FastAPI:
+    """Build the application; see ``ghostnets.serve.create_app``."""
     service = Service(path, settings)
 
     @asynccontextmanager
@@ -71,13 +71,13 @@ def build_app(path: str | Path, settings: Settings, routers: Sequence[APIRouter]
 
     app = FastAPI(title="ghostnets", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
-    app.add_middleware(Guard, service=service)
-    app.add_exception_handler(RequestError, _refuse)
-    app.add_exception_handler(HTTPException, _refuse_http)
-    app.add_exception_handler(RequestValidationError, _refuse_parameters)
-    app.router.routes.extend(router.routes)  # itself, not around it: a layer less for each request
-    for part in (explorer_router(), *routers):
-        app.include_router(part)
+    app.add_middleware(ServiceMiddleware, service=service)
+    app.add_exception_handler(RequestError, _handle_request_error)
+    app.add_exception_handler(HTTPException, _handle_http_exception)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    app.router.routes.extend(router.routes)  # not include_router: one layer less per request
+    for additional in (explorer_router(), *routers):
+        app.include_router(additional)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     else:
@@ -85,12 +85,17 @@ def build_app(path: str | Path, settings: Settings, routers: Sequence[APIRouter]
     return app
 
 
-@router.post("/v1/predict", response_model=Predictions, responses=REFUSALS, openapi_extra={"requestBody": BODIES})
+@router.post(
+    "/v1/predict",
+    response_model=PredictResponse,
+    responses=ERROR_RESPONSES,
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
 async def predict(
     request: Request,
-    top: Annotated[int, Query(ge=1, le=MAX_TOP, description="So many most probable classes for each image.")] = 5,
+    top: Annotated[int, Query(ge=1, le=MAX_TOP, description="Number of most probable classes per image.")] = 5,
 ) -> Response:
-    """Classifies images: one as it is, several in a form, or in JSON as base64."""
+    """Classify images: one as the raw body, several as a form, or base64 in JSON."""
     service: Service = request.app.state.service
     uploads = await receive_uploads(request)
     request.state.images = len(uploads)
@@ -98,9 +103,9 @@ async def predict(
     return JSONResponse({"model": model.digest, "images": rows})
 
 
-@router.get("/v1/model", response_model=ModelInfo, responses={401: REFUSALS[401]})
+@router.get("/v1/model", response_model=ModelInfo, responses={401: ERROR_RESPONSES[401]})
 async def model(request: Request) -> Response:
-    """What answers: changes when a new artefact is loaded."""
+    """Describe the loaded model; changes after a reload."""
     used = request.app.state.service.model
     description = used.description
     return JSONResponse(
@@ -114,36 +119,44 @@ async def model(request: Request) -> Response:
     )
 
 
-@router.get("/healthz", response_model=Status)
+@router.get("/healthz", response_model=HealthResponse)
 async def healthz() -> Response:
-    """Whether the process lives."""
+    """Liveness probe."""
     return JSONResponse({"status": "ok"})
 
 
-@router.get("/readyz", response_model=Status, responses={503: {"model": Status, "description": "About to stop."}})
+@router.get(
+    "/readyz",
+    response_model=HealthResponse,
+    responses={503: {"model": HealthResponse, "description": "Shutting down."}},
+)
 async def readyz(request: Request) -> Response:
-    """Whether requests should come here."""
+    """Readiness probe: 503 once the service is draining."""
     if request.app.state.service.draining:
         return JSONResponse({"status": "draining"}, 503)
     return JSONResponse({"status": "ready"})
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, 401: REFUSALS[401]})
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}, 401: ERROR_RESPONSES[401]},
+)
 async def metrics(request: Request) -> Response:
-    """Counters for Prometheus."""
+    """Prometheus metrics."""
     return Response(request.app.state.service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 async def receive_uploads(request: Request) -> list[Upload]:
-    """The files in a request's body. For every route that takes images.
+    """Read the image files from a request's body; for every route that takes images.
 
     Raises:
-        RequestError: 429 where the service is full, before the body is read; 413 where it is too large; and as
-            ``uploads.read_uploads``.
+        RequestError: 429 if the service is at capacity, before the body is read; 413 if the body is too large; and
+            the errors of ``uploads.read_uploads``.
     """
     service: Service = request.app.state.service
-    service.refuse_if_full()
-    service.refuse_if_longer(request.headers.get("content-length"))
+    service.check_capacity()
+    service.check_content_length(request.headers.get("content-length"))
     return await service.read(request.headers.get("content-type", ""), await request.body())
 
 
@@ -151,19 +164,19 @@ async def _root() -> Response:
     return JSONResponse({"name": "ghostnets", "version": __version__, "api": "/openapi.json", "predict": "/v1/predict"})
 
 
-async def _refuse(request: Request, refusal: Exception) -> Response:
-    assert isinstance(refusal, RequestError)
-    return JSONResponse({"error": str(refusal)}, refusal.status, refusal.headers)
+async def _handle_request_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return JSONResponse({"error": str(error)}, error.status, error.headers)
 
 
-async def _refuse_http(request: Request, error: Exception) -> Response:
+async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse(
-        {"error": f"{error.detail}; /openapi.json lists what there is."}, error.status_code, error.headers
+        {"error": f"{error.detail}; see /openapi.json for all routes."}, error.status_code, error.headers
     )
 
 
-async def _refuse_parameters(request: Request, error: Exception) -> Response:
+async def _handle_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     reasons = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
-    return JSONResponse({"error": f"{reasons}; /openapi.json lists what is taken."}, 422)
+    return JSONResponse({"error": f"{reasons}; see /openapi.json for the parameters."}, 422)

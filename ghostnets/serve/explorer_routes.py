@@ -1,7 +1,7 @@
-"""The ghost explorer's routes, for a service that answers from a checkpoint.
+"""Routes of the ghost explorer, for a service that was given a checkpoint.
 
-No state is kept for a client: each question brings its image. One thread does all the work, off the event loop, so the
-hooks that watch the network and switch its ghosts off never meet those of another question.
+The explorer keeps no state for clients: each request contains its image. A single thread runs all requests outside the
+event loop, so the forward hooks of one request never meet those of another.
 """
 
 import asyncio
@@ -14,60 +14,68 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from ghostnets.errors import ConfigurationError, ImageError
-from ghostnets.serve.explorer_schemas import Cost, Maps, MapsQuestion, Outline, Without, WithoutQuestion
+from ghostnets.preprocessing import Pixels
+from ghostnets.serve.explorer_schemas import (
+    AblationRequest,
+    AblationResponse,
+    CostResponse,
+    GhostModulesResponse,
+    MapsRequest,
+    MapsResponse,
+)
 from ghostnets.serve.json_body import read_json
-from ghostnets.serve.model import Model, Pixels
+from ghostnets.serve.model import ServedModel
 from ghostnets.serve.request_error import RequestError
-from ghostnets.serve.schemas import Error
+from ghostnets.serve.schemas import ErrorResponse
 
 if TYPE_CHECKING:
     from ghostnets.serve.explorer import Explorer
 
 __all__ = ["explorer_router"]
 
-WAITING = 8  # questions at a time, with the one that is being answered
-ABSENT = "The ghost explorer needs the network in PyTorch; serve the checkpoint itself: ghostnets serve CHECKPOINT."
+MAX_PENDING = 8  # requests, including the one that is running
+NO_CHECKPOINT = "The ghost explorer needs the network in PyTorch; serve the checkpoint: ghostnets serve CHECKPOINT."
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    401: {"model": Error, "description": "The token is missing or wrong."},
-    404: {"model": Error, "description": "There is nothing to explore."},
-    413: {"model": Error, "description": "Too many bytes."},
-    422: {"model": Error, "description": "The image cannot be read, or the question is no such one."},
-    429: {"model": Error, "description": "Too many questions at a time."},
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    401: {"model": ErrorResponse, "description": "The token is missing or wrong."},
+    404: {"model": ErrorResponse, "description": "The served model is not a checkpoint."},
+    413: {"model": ErrorResponse, "description": "Too many bytes."},
+    422: {"model": ErrorResponse, "description": "The image cannot be read, or the request is invalid."},
+    429: {"model": ErrorResponse, "description": "Too many requests at a time."},
 }
 
 T = TypeVar("T")
 
 
-class Exploration:
-    """The explorer of the model in use, and the thread that it works in."""
+class ExplorerWorker:
+    """Runs requests in one thread, on the explorer of the model in use."""
 
     def __init__(self) -> None:
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="explorer")
-        self.waiting = 0
+        self.pending = 0
         self.digest = ""
         self.explorer: Explorer
 
-    async def run(self, model: Model, work: "Callable[[Explorer], T]") -> T:
-        """Calls ``work`` in the thread, with the explorer of ``model``.
+    async def run(self, model: ServedModel, task: "Callable[[Explorer], T]") -> T:
+        """Call ``task`` in the thread with the explorer of ``model``.
 
         Raises:
-            RequestError: 404 where the model is no checkpoint, 429 where too many wait, 422 where the question is at
-                fault.
+            RequestError: 404 if the model is not a checkpoint, 429 if too many requests are pending, 422 if the
+                request is invalid.
         """
-        if not has_network(model):
-            raise RequestError(404, ABSENT)
-        if self.waiting >= WAITING:
-            raise RequestError(429, f"{WAITING} questions to the ghost explorer are waiting; come again in a second.")
-        self.waiting += 1
+        if not is_checkpoint(model):
+            raise RequestError(404, NO_CHECKPOINT)
+        if self.pending >= MAX_PENDING:
+            raise RequestError(429, f"{MAX_PENDING} requests to the ghost explorer are pending; retry in a second.")
+        self.pending += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self.thread, lambda: work(self._opened(model)))
+            return await asyncio.get_running_loop().run_in_executor(self.thread, lambda: task(self._open(model)))
         except (ConfigurationError, ImageError) as error:
             raise RequestError(422, str(error)) from error
         finally:
-            self.waiting -= 1
+            self.pending -= 1
 
-    def _opened(self, model: Model) -> "Explorer":
+    def _open(self, model: ServedModel) -> "Explorer":
         if self.digest != model.digest:
             from ghostnets.checkpoints import read_checkpoint
             from ghostnets.serve.explorer import Explorer
@@ -77,68 +85,68 @@ class Exploration:
         return self.explorer
 
 
-def has_network(model: Model) -> bool:
-    """Whether it was opened from a checkpoint."""
+def is_checkpoint(model: ServedModel) -> bool:
+    """Return whether the model was opened from a checkpoint."""
     return model.path.suffix == ".safetensors"
 
 
 def explorer_router() -> APIRouter:
-    """The routes under ``/v1/explain``, for one application."""
-    router = APIRouter(prefix="/v1/explain", tags=["explain"], responses=REFUSALS)
-    exploration = Exploration()
+    """Create the routes under ``/v1/explain`` for one application."""
+    router = APIRouter(prefix="/v1/explain", tags=["explain"], responses=ERROR_RESPONSES)
+    worker = ExplorerWorker()
 
     @router.get("")
-    async def outline(request: Request) -> Outline:
-        """The Ghost modules of the network."""
+    async def list_ghost_modules(request: Request) -> GhostModulesResponse:
+        """List the Ghost modules of the network."""
         model = _model(request)
-        if not has_network(model):
-            return Outline(layers=[], absent=ABSENT)
-        return await exploration.run(model, lambda explorer: explorer.outline)
+        if not is_checkpoint(model):
+            return GhostModulesResponse(layers=[], absent=NO_CHECKPOINT)
+        return await worker.run(model, lambda explorer: explorer.module_info)
 
     @router.get("/cost")
-    async def cost(request: Request) -> Cost:
-        """Multiply-adds and time by layer; the first question measures them."""
-        return await exploration.run(_model(request), lambda explorer: explorer.cost)
+    async def cost(request: Request) -> CostResponse:
+        """Return multiply-adds and time by layer, measured at the first request."""
+        return await worker.run(_model(request), lambda explorer: explorer.cost)
 
-    @router.post("/maps", openapi_extra=_body(MapsQuestion))
-    async def maps(request: Request) -> Maps:
-        """Intrinsic maps of one Ghost module for an image, each with its ghosts and their kernels."""
+    @router.post("/maps", openapi_extra=_request_body(MapsRequest))
+    async def maps(request: Request) -> MapsResponse:
+        """Compute the intrinsic maps of a Ghost module for an image, with their ghosts and kernels."""
         model, body = _model(request), await request.body()
 
-        def work(explorer: "Explorer") -> Maps:
-            question = read_json(MapsQuestion, body)  # in the thread: megabytes of base64 take their time
-            return explorer.maps(_pixels(model, question.image), question.layer)
+        def task(explorer: "Explorer") -> MapsResponse:
+            parsed = read_json(MapsRequest, body)  # in the thread: megabytes of base64 take time
+            return explorer.maps(_pixels(model, parsed.image), parsed.layer)
 
-        return await exploration.run(model, work)
+        return await worker.run(model, task)
 
-    @router.post("/without", openapi_extra=_body(WithoutQuestion))
-    async def without(request: Request) -> Without:
-        """The answer for an image with every ghost on, and with some off."""
+    @router.post("/without", openapi_extra=_request_body(AblationRequest))
+    async def ablate(request: Request) -> AblationResponse:
+        """Classify an image with all ghosts enabled and with some disabled."""
         model, body = _model(request), await request.body()
 
-        def work(explorer: "Explorer") -> Without:
-            question = read_json(WithoutQuestion, body)
-            return explorer.without(_pixels(model, question.image), question.off, fill=question.fill, top=question.top)
+        def task(explorer: "Explorer") -> AblationResponse:
+            parsed = read_json(AblationRequest, body)
+            return explorer.ablate(_pixels(model, parsed.image), parsed.off, fill=parsed.fill, top=parsed.top)
 
-        return await exploration.run(model, work)
+        return await worker.run(model, task)
 
     return router
 
 
-def _model(request: Request) -> Model:
-    model: Model = request.app.state.service.model
+def _model(request: Request) -> ServedModel:
+    model: ServedModel = request.app.state.service.model
     return model
 
 
-def _body(question: type[BaseModel]) -> dict[str, Any]:
-    content = {"application/json": {"schema": question.model_json_schema()}}
+def _request_body(schema: type[BaseModel]) -> dict[str, Any]:
+    content = {"application/json": {"schema": schema.model_json_schema()}}
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _pixels(model: Model, image: str) -> Pixels:
-    """Raises ImageError, ConfigurationError."""
+def _pixels(model: ServedModel, image: str) -> Pixels:
+    """Decode a base64 image file; raises ImageError or ConfigurationError."""
     try:
         content = base64.b64decode(image, validate=True)
     except ValueError as error:
-        raise ConfigurationError(f"image is no standard base64 ({error}); send the bytes of a file so.") from error
+        raise ConfigurationError(f"image is not standard base64 ({error}); send the file's bytes as base64.") from error
     return model.pixels(content, "the image")

@@ -1,105 +1,120 @@
-"""Questions to the ghost explorer and its answers, as the OpenAPI description shows them."""
+"""Request and response bodies of the ghost explorer, as in the OpenAPI document."""
 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Compared", "Cost", "Ghost", "GhostLayer", "LayerCost", "Maps", "MapsQuestion", "Outline", "Pair", "Without",
-           "WithoutQuestion"]  # fmt: skip
+__all__ = [
+    "AblationRequest",
+    "AblationResponse",
+    "ClassChangeInfo",
+    "CostResponse",
+    "GhostInfo",
+    "GhostModuleInfo",
+    "GhostModulesResponse",
+    "IntrinsicMapInfo",
+    "LayerCostInfo",
+    "MapsRequest",
+    "MapsResponse",
+]
 
 
-class GhostLayer(BaseModel):
-    """A Ghost module."""
+class GhostModuleInfo(BaseModel):
+    """Size of a Ghost module's output."""
 
     name: str
-    intrinsic: int = Field(description="Maps made by an ordinary convolution.")
-    ghosts: int = Field(description="Maps made from those.")
-    height: int = Field(description="Of a map, in pixels.")
+    intrinsic: int = Field(description="Number of intrinsic maps, computed by an ordinary convolution.")
+    ghosts: int = Field(description="Number of ghost maps, derived from the intrinsic maps.")
+    height: int = Field(description="Map height in pixels.")
     width: int
 
 
-class Outline(BaseModel):
-    """What there is to explore."""
+class GhostModulesResponse(BaseModel):
+    """All Ghost modules of the network."""
 
-    layers: list[GhostLayer] = Field(description="The Ghost modules in the network's order.")
-    absent: str | None = Field(description="Why there are none, one sentence.")
+    layers: list[GhostModuleInfo] = Field(description="Ghost modules in network order.")
+    absent: str | None = Field(description="Reason why there are none, as one sentence.")
 
 
-class MapsQuestion(BaseModel):
-    """An image, and a layer to see."""
+class MapsRequest(BaseModel):
+    """An image and the Ghost module to show."""
 
     model_config = ConfigDict(extra="forbid")
-    image: str = Field(description="An image file in standard base64.")
+    image: str = Field(description="Image file in base64.")
     layer: str = Field(description="Name of a Ghost module.")
 
 
-class Ghost(BaseModel):
-    """One ghost."""
+class GhostInfo(BaseModel):
+    """One ghost map."""
 
-    number: int = Field(description="Within the module; what is switched off by.")
+    number: int = Field(description="Index within the module, used to disable it.")
     similarity: float | None = Field(
-        description="Cosine with its intrinsic map, both centred; null if one is constant."
+        description="Cosine similarity to its intrinsic map, both centred; null if one is constant."
     )
-    kind: str = Field(description="What its kernel does: identity, shift, blur, edge, mixed or nothing.")
-    kernel: list[float] = Field(description="Weights, normalisation folded in, row by row.")
+    kind: str = Field(description="Effect of its kernel: identity, shift, blur, edge, mixed or nothing.")
+    kernel: list[float] = Field(description="Kernel weights in row-major order, batch normalisation folded in.")
 
 
-class Pair(BaseModel):
-    """An intrinsic map with its ghosts."""
+class IntrinsicMapInfo(BaseModel):
+    """An intrinsic map and the ghosts derived from it."""
 
-    intrinsic: int = Field(description="Number of the map within the module.")
-    ghosts: list[Ghost]
+    intrinsic: int = Field(description="Index of the map within the module.")
+    ghosts: list[GhostInfo]
 
 
-class Maps(BaseModel):
-    """What one Ghost module makes of an image."""
+class MapsResponse(BaseModel):
+    """Output maps of a Ghost module for an image."""
 
     layer: str
     height: int
     width: int
-    pairs: list[Pair] = Field(description="Those whose intrinsic map varies most come first.")
+    pairs: list[IntrinsicMapInfo] = Field(description="Intrinsic maps in descending order of their variance.")
     pixels: str = Field(
-        description="Base64 of bytes, row by row: of each pair the intrinsic map, then its ghosts. 0 is the lowest"
-        " value of a map, 255 its highest."
+        description="Base64 of uint8 maps in row-major order: for each pair, the intrinsic map, then its ghosts. Each"
+        " map is scaled from its minimum (0) to its maximum (255)."
     )
 
 
-class WithoutQuestion(BaseModel):
-    """An image, and the ghosts that are off."""
+class AblationRequest(BaseModel):
+    """An image and the ghosts to disable."""
 
     model_config = ConfigDict(extra="forbid")
-    image: str = Field(description="An image file in standard base64.")
-    off: dict[str, list[int] | None] = Field(description="Name of a Ghost module: numbers of its ghosts, null for all.")
-    fill: Literal["copies", "zeros"] = Field("zeros", description="In their place: their intrinsic maps, or zeros.")
-    top: int = Field(5, ge=1, le=100, description="So many most probable classes, of either answer.")
+    image: str = Field(description="Image file in base64.")
+    off: dict[str, list[int] | None] = Field(
+        description="Ghosts to disable: name of a Ghost module to indices of its ghosts, null for all of them."
+    )
+    fill: Literal["copies", "zeros"] = Field(
+        "zeros", description="Replacement for disabled ghosts: copies of their intrinsic maps, or zeros."
+    )
+    top: int = Field(5, ge=1, le=100, description="Number of most probable classes, before and after.")
 
 
-class Compared(BaseModel):
-    """The probability of one class."""
+class ClassChangeInfo(BaseModel):
+    """Probability of a class before and after the ablation."""
 
     model_config = ConfigDict(populate_by_name=True)
-    class_: str = Field(alias="class", description="Name of the class.")
-    before: float = Field(description="With every ghost on.")
-    after: float = Field(description="With those ghosts off.")
+    class_: str = Field(alias="class", description="Class name.")
+    before: float = Field(description="Probability with all ghosts enabled.")
+    after: float = Field(description="Probability with the given ghosts disabled.")
 
 
-class Without(BaseModel):
-    """Two answers for one image."""
+class AblationResponse(BaseModel):
+    """Predictions with and without the given ghosts."""
 
-    answers: list[Compared] = Field(description="By their probability before.")
+    answers: list[ClassChangeInfo] = Field(description="Classes in descending order of their probability before.")
 
 
-class LayerCost(BaseModel):
-    """A Ghost module, or what stands beside them."""
+class LayerCostInfo(BaseModel):
+    """Cost of a Ghost module, or of the layers between Ghost modules."""
 
     name: str
-    title: str = Field(description="The name for a person: 'rest of' a block for what is no Ghost module in it.")
-    macs: int = Field(description="Multiply-adds for one image.")
+    title: str = Field(description="Display name; 'rest of BLOCK' for a block's layers outside its Ghost modules.")
+    macs: int = Field(description="Multiply-adds per image.")
     seconds: float
 
 
-class Cost(BaseModel):
-    """What the network costs."""
+class CostResponse(BaseModel):
+    """Cost by layer."""
 
-    note: str = Field(description="What was measured, and on what.")
-    layers: list[LayerCost] = Field(description="In the network's order.")
+    note: str = Field(description="Measurement conditions.")
+    layers: list[LayerCostInfo] = Field(description="Layers in network order.")

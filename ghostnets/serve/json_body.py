@@ -1,4 +1,4 @@
-"""The JSON of a request -> a model of pydantic, whatever the JSON holds."""
+"""Parse a JSON request body into a pydantic model, with bounded memory."""
 
 from typing import TypeVar
 
@@ -8,36 +8,38 @@ from ghostnets.errors import ConfigurationError
 
 __all__ = ["read_json"]
 
-MOST_VALUES = 50_000  # a question names ghosts; the network with the most, Ghost-ResNet-101, has 26,304
-SHOWN_PROBLEMS = 3
-SHOWN_LETTERS = 200
+MAX_VALUES = 50_000  # a request lists ghosts; the network with the most, Ghost-ResNet-101, has 26,304
+MAX_SHOWN_PROBLEMS = 3
+MAX_PROBLEM_LENGTH = 200  # characters
 
 T = TypeVar("T", bound=BaseModel)
 
 
 def read_json(model: type[T], body: bytes) -> T:
-    """Reads a body, in memory that is a small multiple of its size.
+    """Parse and validate a body; memory use is a small multiple of its size.
 
     Args:
-        model: What the body shall be.
-        body: All of it.
+        model: Expected schema.
+        body: Complete request body.
 
     Raises:
-        ConfigurationError: It is no JSON, or another one; the sentence names a few of its problems.
+        ConfigurationError: The body is not valid JSON or does not match the schema; the first problems are named.
     """
-    # A problem takes a hundred times the memory of the two bytes that make it, so they are counted first.
+    # pydantic needs a hundred times the memory of the two bytes that cause a problem, so count values first.
     values = sum(map(body.count, (b",", b"[", b"{")))
-    if values > MOST_VALUES:
+    if values > MAX_VALUES:
         raise ConfigurationError(
-            f"the JSON holds some {values} values, {MOST_VALUES} are allowed; send several requests."
+            f"the JSON has about {values} values, the limit is {MAX_VALUES}; send several requests."
         )
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False, include_input=False)[:SHOWN_PROBLEMS]
+        problems = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_SHOWN_PROBLEMS]
         count = error.error_count()
-    # Outside, as an error that waits to be answered would keep the other one, and all that that one knows.
-    reasons = [f"{'.'.join(map(str, each['loc'])) or 'the body'}: {each['msg']}" for each in problems]
-    shown = "; ".join(reason if len(reason) <= SHOWN_LETTERS else f"{reason[:SHOWN_LETTERS]}..." for reason in reasons)
+    # Raised outside the except block, because __context__ would keep the ValidationError and its input alive.
+    reasons = [f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in problems]
+    shown = "; ".join(
+        reason if len(reason) <= MAX_PROBLEM_LENGTH else f"{reason[:MAX_PROBLEM_LENGTH]}..." for reason in reasons
+    )
     more = f"; and {count - len(problems)} more" if count > len(problems) else ""
-    raise ConfigurationError(f"{shown}{more}; /openapi.json lists what is taken.")
+    raise ConfigurationError(f"{shown}{more}; see /openapi.json for the schema.")

@@ -1,17 +1,17 @@
-"""The log: one JSON object a line on stderr, never with anything of an image."""
+"""Logging: one JSON object per line on stderr, never with image content."""
 
 import json
 import logging
 import sys
 from datetime import UTC, datetime
 
-__all__ = ["BlockHandler", "JsonFormatter", "log_as_json"]
+__all__ = ["BufferedHandler", "JsonFormatter", "configure_logging"]
 
-STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
+RECORD_ATTRIBUTES = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
 
 
 class JsonFormatter(logging.Formatter):
-    """``{"time": ..., "level": ..., "event": ..., and what was given as extra}``."""
+    """Formats a record as ``{"time": ..., "level": ..., "event": ..., **extra}``."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -19,19 +19,19 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "event": record.getMessage(),
         }
-        line |= {name: value for name, value in record.__dict__.items() if name not in STANDARD}
+        line |= {name: value for name, value in record.__dict__.items() if name not in RECORD_ATTRIBUTES}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
 
 
-class BlockHandler(logging.Handler):
-    """Keeps lines and writes them to stderr together: at ``flush``, at a warning, or when there are many.
+class BufferedHandler(logging.Handler):
+    """Buffers lines and writes them to stderr on ``flush``, on a warning, or when the buffer is full.
 
-    A write a request would hand the interpreter to the decoding threads each time, and wait to get it back.
+    A write per request would release the interpreter lock to the decoding threads each time, and wait to get it back.
     """
 
-    MOST = 1000  # lines
+    CAPACITY = 1000  # lines
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,11 +39,11 @@ class BlockHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(self.format(record) + "\n")
-        if record.levelno >= logging.WARNING or len(self.lines) >= self.MOST:
+        if record.levelno >= logging.WARNING or len(self.lines) >= self.CAPACITY:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what there is."""
+        """Write all buffered lines."""
         self.acquire()
         try:
             lines, self.lines = self.lines, []
@@ -53,17 +53,18 @@ class BlockHandler(logging.Handler):
             self.release()
 
 
-def log_as_json() -> BlockHandler:
-    """Sends the log of this process to stderr: the service's own from "info" on, of others errors alone.
+def configure_logging() -> BufferedHandler:
+    """Log as JSON to stderr: the service from level info, libraries from level error.
 
-    What libraries warn of is what clients send, who are told so; damaged files must not fill the log.
+    Library warnings are mostly about damaged files that clients send; clients get them as errors, and they must not
+    fill the log.
 
     Returns:
-        What holds lines until ``flush`` is called, which the server does ten times a second; warnings do not wait.
+        The installed handler; the server flushes it ten times a second.
     """
-    block = BlockHandler()
-    block.setFormatter(JsonFormatter())
-    logging.basicConfig(handlers=[block], level=logging.ERROR, force=True)
+    handler = BufferedHandler()
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.ERROR, force=True)
     logging.captureWarnings(True)
     logging.getLogger("ghostnets.serve").setLevel(logging.INFO)
-    return block
+    return handler

@@ -1,4 +1,4 @@
-"""HTTP as uvicorn speaks it, with limits that it does not have: size of heads, slow clients, number of connections."""
+"""HTTP/1.1 protocol of uvicorn with additional limits: header size, slow clients, number of connections."""
 
 import json
 import math
@@ -7,28 +7,30 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ghostnets.serve.request_error import RETRY_AFTER
-from ghostnets.serve.settings import Settings
+from ghostnets.serve.settings import ServiceSettings
 
 __all__ = ["MAX_HEAD_BYTES", "LimitedProtocol"]
 
 MAX_HEAD_BYTES = 32_768  # request line and headers
-MAX_PIPELINED = 32  # requests of one connection that wait for the answer to the one before
-SENTENCES = {
-    400: "this is no HTTP request; send one.",
-    429: f"{MAX_PIPELINED} requests wait on this connection already; send the next when one is answered.",
-    431: f"the request's head is larger than {MAX_HEAD_BYTES} bytes; send fewer and shorter headers.",
+MAX_PIPELINED = 32  # requests of one connection that wait for the previous response
+ERROR_MESSAGES = {
+    400: "this is not a valid HTTP request; send HTTP/1.1.",
+    429: f"{MAX_PIPELINED} requests are pipelined on this connection; wait for a response before sending the next.",
+    431: f"the request line and headers exceed {MAX_HEAD_BYTES} bytes; send fewer or shorter headers.",
 }
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. ``Server`` calls ``expire`` of each now and then.
+    """One connection; ``Server`` calls ``expire`` on each of them periodically.
 
     Attributes:
-        deadline: Loop time by which the client must have sent a head or a body; infinite while it is our turn.
-        taking_deadline: Loop time by which it must have taken what was written; infinite where nothing waits.
+        read_deadline: Loop time by which the client must have sent its headers or body; infinite while the service
+            prepares the response.
+        write_deadline: Loop time by which the client must have received what was written; infinite while nothing is
+            pending.
     """
 
-    def __init__(self, settings: Settings, *arguments: Any, **keywords: Any) -> None:
+    def __init__(self, settings: ServiceSettings, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.settings = settings
 
@@ -36,12 +38,12 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.head_bytes = 0
         self.in_head = self.is_draining = False
-        self.refusal = 400
-        self.taking_deadline = math.inf
-        self.running: Any = None  # the cycle being answered; ``cycle`` is the last that came
+        self.parser_error = 400  # status if the parser fails
+        self.write_deadline = math.inf
+        self.running: Any = None  # the cycle being answered; uvicorn's ``cycle`` is the last one received
         self.await_client(self.settings.head_timeout)
         if len(self.connections) > self.settings.max_connections:
-            self.answer(429, f"all {self.settings.max_connections} connections are taken; come again in a second.")
+            self.send_error(429, f"all {self.settings.max_connections} connections are in use; retry in a second.")
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -50,9 +52,9 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.in_head:
             self.head_bytes += len(data)
             if self.head_bytes > MAX_HEAD_BYTES:
-                self.answer(431, SENTENCES[431])
-        if self.deadline == math.inf and self.is_idle:
-            self.await_client(self.settings.head_timeout)  # empty lines between requests, for one
+                self.send_error(431, ERROR_MESSAGES[431])
+        if self.read_deadline == math.inf and self.is_idle:
+            self.await_client(self.settings.head_timeout)  # for example empty lines between requests
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -62,16 +64,16 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
-        self._count(len(url))
+        self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
-        self._count(len(name) + len(value) + 4)  # ": " and the end of the line
+        self._count_head(len(name) + len(value) + 4)  # ": " and the end of the line
 
     def on_headers_complete(self) -> None:
         self.in_head = False
         if len(self.pipeline) == MAX_PIPELINED:
-            self.refusal = 429
+            self.parser_error = 429
             raise ValueError("httptools stops, and uvicorn calls send_400_response")
         super().on_headers_complete()
         if not self.pipeline:
@@ -91,28 +93,28 @@ class LimitedProtocol(HttpToolsProtocol):
             self.running.disconnected = True
 
     def on_message_complete(self) -> None:
-        self.deadline = math.inf
+        self.read_deadline = math.inf
         super().on_message_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.taking_deadline = self.loop.time() + self.settings.body_timeout
+        self.write_deadline = self.loop.time() + self.settings.body_timeout
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.taking_deadline = math.inf
+        self.write_deadline = math.inf
 
     def send_400_response(self, msg: str) -> None:
-        """Uvicorn calls this where the parser gave up."""
-        self.answer(self.refusal, SENTENCES[self.refusal])
+        """Respond to a parser error; called by uvicorn."""
+        self.send_error(self.parser_error, ERROR_MESSAGES[self.parser_error])
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is between two requests."""
+        """Whether the connection is between two requests."""
         return not self.in_head and (self.cycle is None or self.cycle.response_complete)
 
     def drain(self, linger: float) -> None:
-        """From now on the next answer is the last; where no request is under way, one may come for so many seconds."""
+        """Close after the next response; if no request is in progress, wait ``linger`` seconds for one."""
         self.is_draining = True
         if self.is_idle:
             self.await_client(linger)
@@ -120,38 +122,38 @@ class LimitedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def await_client(self, seconds: float) -> None:
-        """From now it is the client's turn, for so long."""
-        self.deadline = self.loop.time() + seconds
+        """Start the read deadline."""
+        self.read_deadline = self.loop.time() + seconds
 
     def expire(self, now: float) -> None:
-        """Ends the connection where a deadline has passed."""
-        if self.transport.is_closing() and self.taking_deadline == math.inf:
-            self.taking_deadline = now + self.settings.body_timeout  # the last of an answer waits to be taken
-        if now >= self.taking_deadline:
+        """Close the connection if a deadline has passed."""
+        if self.transport.is_closing() and self.write_deadline == math.inf:
+            self.write_deadline = now + self.settings.body_timeout  # the end of a response is still pending
+        if now >= self.write_deadline:
             self.transport.abort()
-        elif now < self.deadline or self.transport.is_closing():
+        elif now < self.read_deadline or self.transport.is_closing():
             pass
         elif self.is_idle:
             self.transport.close()
         else:
-            self.answer(408, "the request did not arrive in time; send it faster, or in parts.")
+            self.send_error(408, "the request did not arrive in time; send it faster, or in several requests.")
             if self.cycle is not None:
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
 
-    def answer(self, status: int, sentence: str) -> None:
-        """Writes an answer from here, without the application, and closes."""
+    def send_error(self, status: int, message: str) -> None:
+        """Write a response without calling the application, and close the connection."""
         if self.transport.is_closing():
             return
-        body = json.dumps({"error": sentence}).encode()
+        body = json.dumps({"error": message}).encode()
         headers = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n" % len(body)
         if status == 429:
             headers += b"retry-after: %d\r\n" % RETRY_AFTER
         self.transport.write(STATUS_LINE[status] + headers + b"\r\n" + body)
         self.transport.close()
 
-    def _count(self, size: int) -> None:
+    def _count_head(self, size: int) -> None:
         self.head_bytes += size
         if self.head_bytes > MAX_HEAD_BYTES:
-            self.refusal = 431
+            self.parser_error = 431
             raise ValueError("httptools stops, and uvicorn calls send_400_response")

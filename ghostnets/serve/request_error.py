@@ -1,27 +1,32 @@
-"""A request that gets no answer, and the sentence that it gets instead."""
+"""Errors that become HTTP responses."""
 
 from ghostnets.errors import GhostNetsError
 
-__all__ = ["RETRY_AFTER", "RequestError"]
+__all__ = ["RETRY_AFTER", "RequestError", "body_too_large"]
 
-RETRY_AFTER = 1  # seconds: a full queue of 256 images is empty again after about that
+RETRY_AFTER = 1  # seconds; a full queue of 256 images is empty after about that long
 
 
 class RequestError(GhostNetsError):
-    """Answered with ``status`` and ``{"error": sentence}``; for 429 with Retry-After.
+    """A request that fails with ``status`` and ``{"error": message}``; 429 carries Retry-After.
 
     Args:
-        status: 400 to 499, or 503 while the service stops.
-        sentence: What was got, what was wanted, what to do next.
+        status: HTTP status: 4xx for the client's errors, 500 for the service's own.
+        message: What was received, what was expected, and what to do next.
     """
 
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
         self.status = status
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers of the answer."""
+        """Additional response headers."""
         if self.status == 429:
             return {"retry-after": str(RETRY_AFTER)}
         return {"www-authenticate": "Bearer"} if self.status == 401 else {}
+
+
+def body_too_large(limit: int) -> RequestError:
+    """Create the 413 error for a body of more than ``limit`` bytes."""
+    return RequestError(413, f"the request is larger than {limit} bytes, the limit; send fewer or smaller images.")

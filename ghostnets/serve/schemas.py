@@ -1,59 +1,69 @@
-"""The bodies of requests and answers, as the OpenAPI description shows them."""
+"""Request and response bodies of the prediction routes, as in the OpenAPI document."""
 
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Answer", "Error", "ImageAnswer", "ImagesAsJson", "ModelInfo", "Predictions", "Status"]
+__all__ = [
+    "ClassProbabilityInfo",
+    "ErrorResponse",
+    "HealthResponse",
+    "ImagePredictionInfo",
+    "ModelInfo",
+    "PredictRequest",
+    "PredictResponse",
+]
 
 
-class ImagesAsJson(BaseModel):
-    """Images in JSON."""
+class PredictRequest(BaseModel):
+    """Images as base64 in JSON."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    images: list[str] = Field(min_length=1, description="Image files in standard base64.")
+    images: list[str] = Field(min_length=1, description="Image files in base64.")
 
 
-class Answer(BaseModel):
-    """One class."""
+class ClassProbabilityInfo(BaseModel):
+    """A class and its probability."""
 
     model_config = ConfigDict(populate_by_name=True)
-    class_: str = Field(alias="class", description="Name of the class.")
+    class_: str = Field(alias="class", description="Class name.")
     probability: float = Field(ge=0, le=1)
 
 
-class ImageAnswer(BaseModel):
-    """The answer for one image."""
+class ImagePredictionInfo(BaseModel):
+    """Predictions for one image."""
 
-    name: str | None = Field(description="File name, where the request gave one.")
-    answers: list[Answer] = Field(description="Most probable classes first; empty where there is an error.")
-    error: str | None = Field(description="Why this image has no answer.")
+    name: str | None = Field(description="File name, if the request contains one.")
+    answers: list[ClassProbabilityInfo] = Field(
+        description="Most probable classes in descending order; empty on error."
+    )
+    error: str | None = Field(description="Reason why this image could not be classified.")
 
 
-class Predictions(BaseModel):
-    """The answers for all images of a request, in its order."""
+class PredictResponse(BaseModel):
+    """Predictions for all images of a request, in the same order."""
 
-    model: str = Field(description="SHA-256 of the artefact that answered, its first 12 digits.")
-    images: list[ImageAnswer]
+    model: str = Field(description="First 12 hex digits of the SHA-256 of the artefact used.")
+    images: list[ImagePredictionInfo]
 
 
 class ModelInfo(BaseModel):
-    """What answers."""
+    """The loaded model."""
 
-    model: str = Field(description="SHA-256 of the artefact, its first 12 digits.")
+    model: str = Field(description="First 12 hex digits of the artefact's SHA-256.")
     architecture: str
     runtime: str
     class_names: list[str]
     preprocessing: dict[str, Any]
 
 
-class Status(BaseModel):
-    """Health."""
+class HealthResponse(BaseModel):
+    """Result of a probe."""
 
     status: str
 
 
-class Error(BaseModel):
-    """Why there is no answer."""
+class ErrorResponse(BaseModel):
+    """Reason why the request failed."""
 
-    error: str = Field(description="What was got, what was wanted, what to do next.")
+    error: str = Field(description="What was received, what was expected, and what to do next.")

@@ -1,4 +1,4 @@
-"""The process: listens, notes signals, drains, reloads."""
+"""Server process: listen, handle signals, drain, reload."""
 
 import asyncio
 import logging
@@ -13,49 +13,49 @@ import uvicorn
 from fastapi import FastAPI
 
 from ghostnets.errors import ConfigurationError
-from ghostnets.serve.logs import log_as_json
+from ghostnets.serve.logs import configure_logging
 from ghostnets.serve.protocol import LimitedProtocol
 from ghostnets.serve.service import Service
-from ghostnets.serve.settings import Settings
+from ghostnets.serve.settings import ServiceSettings
 
 __all__ = ["run"]
 
 logger = logging.getLogger("ghostnets.serve")
 
-LINGER = 1.0  # seconds for which an idle connection is kept while the process ends: its next request may be on its way
+LINGER = 1.0  # seconds to keep an idle connection while draining: its next request may be on its way
 
 
-def run(app: FastAPI, settings: Settings) -> None:
-    """As ``ghostnets.serve.serve``."""
-    log = log_as_json()
+def run(app: FastAPI, settings: ServiceSettings) -> None:
+    """Run the server until a signal stops it; see ``ghostnets.serve.serve``."""
+    log_handler = configure_logging()
     uvicorn_config = uvicorn.Config(
         app,
-        http=cast("type[asyncio.Protocol]", partial(LimitedProtocol, settings)),  # any callable does
+        http=cast("type[asyncio.Protocol]", partial(LimitedProtocol, settings)),  # any callable works
         ws="none",
-        lifespan="off",  # done below, where errors keep their type
+        lifespan="off",  # run_service starts and closes the service, so that errors keep their type
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=75,  # longer than load balancers keep theirs, so that it is they who close
+        timeout_keep_alive=75,  # longer than load balancers use, so that they close first
         timeout_graceful_shutdown=1,
     )
-    server = Server(uvicorn_config, app.state.service, log)
+    server = Server(uvicorn_config, app.state.service, log_handler)
     with asyncio.Runner(loop_factory=uvicorn_config.get_loop_factory()) as runner:
         runner.run(server.run_service())
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which drains before it ends and takes a new artefact on SIGHUP."""
+    """uvicorn server that drains before it stops and reloads the artefact on SIGHUP."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, log: logging.Handler) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, log_handler: logging.Handler) -> None:
         super().__init__(config)
-        self.log = log
+        self.log_handler = log_handler
         self.service, self.settings = service, service.settings
         self.reloads: set[asyncio.Task[bool]] = set()
 
     async def run_service(self) -> None:
-        """From the opening of the artefact to the last answer."""
+        """Open the artefact, serve, and close after the last response."""
         loop = asyncio.get_running_loop()
         listener = _listen(self.settings.host, self.settings.port)
         try:
@@ -76,35 +76,35 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """They are dealt with here."""
+        """Disable uvicorn's signal handling; ``run_service`` installs its own."""
         yield
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second."""
+        """Expire slow connections and flush the log; uvicorn calls this ten times a second."""
         self._expire_connections()
-        self.log.flush()
+        self.log_handler.flush()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Closes the listener, answers what came before, and ends the connections."""
+        """Close the listener, answer open requests, and close all connections."""
         loop = asyncio.get_running_loop()
         for listener in sockets or []:
-            await self._accept_waiting(listener)
+            await self._accept_pending(listener)
         for server in self.servers:
             server.close()
         for connection in self._connections():
             connection.drain(LINGER)
-        give_up = loop.time() + self.settings.drain_timeout
-        while self.server_state.connections and loop.time() < give_up:
+        deadline = loop.time() + self.settings.drain_timeout
+        while self.server_state.connections and loop.time() < deadline:
             self._expire_connections()
-            self.log.flush()
+            self.log_handler.flush()
             await asyncio.sleep(0.05)
         await super().shutdown(sockets)
 
     def _stop(self, number: int) -> None:
         loop = asyncio.get_running_loop()
         for handled in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(handled)  # a second one acts at once
+            loop.remove_signal_handler(handled)  # a second signal kills the process
         logger.info("draining", extra={"signal": signal.Signals(number).name, "images": self.service.images})
         self.service.draining = True
         loop.call_later(self.settings.drain_delay if number == signal.SIGTERM else 0, self._exit)
@@ -117,8 +117,8 @@ class Server(uvicorn.Server):
         self.reloads.add(task)
         task.add_done_callback(self.reloads.discard)
 
-    async def _accept_waiting(self, listener: socket.socket) -> None:
-        """Connections that the system made and nobody took yet would be reset when the listener closes."""
+    async def _accept_pending(self, listener: socket.socket) -> None:
+        """Accept connections in the kernel's backlog, which would be reset when the listener closes."""
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -141,11 +141,13 @@ class Server(uvicorn.Server):
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Raises ConfigurationError where the address cannot be had."""
+    """Bind a listening socket; raises ConfigurationError if the address cannot be bound."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, UnicodeError) as error:
-        raise ConfigurationError(f"{host}:{port} cannot be listened on ({error}); choose --host or --port.") from error
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port} ({error}); choose another --host or --port."
+        ) from error
     listener.setblocking(False)
     return listener

@@ -1,4 +1,4 @@
-"""What the routes share: the model in use, the places for images, the threads that take bodies apart."""
+"""State shared by all routes: model in use, capacity, body parsing, reload."""
 
 import asyncio
 import logging
@@ -11,9 +11,9 @@ from typing import Any
 
 from ghostnets.errors import GhostNetsError, ImageError
 from ghostnets.serve.metrics import Metrics
-from ghostnets.serve.model import Model, open_copies
-from ghostnets.serve.request_error import RequestError
-from ghostnets.serve.settings import Settings
+from ghostnets.serve.model import ServedModel, load_copies
+from ghostnets.serve.request_error import RequestError, body_too_large
+from ghostnets.serve.settings import ServiceSettings
 from ghostnets.serve.uploads import Upload, is_form_or_json, read_uploads
 
 __all__ = ["Service"]
@@ -22,20 +22,20 @@ logger = logging.getLogger("ghostnets.serve")
 
 
 class Service:
-    """The service behind the routes, in ``request.app.state.service``.
+    """The service behind the routes, available as ``request.app.state.service``.
 
     Attributes:
-        settings: As given.
-        metrics: What it counts.
-        model: What answers now; another one after ``reload``. Use it inside ``async with model.in_use()``.
-        draining: Whether the process is about to end.
-        images: Images accepted and not yet answered.
-        buffered_bytes: Of bodies in memory.
+        settings: Limits of the service.
+        metrics: Prometheus metrics.
+        model: Model in use, replaced by ``reload``; use it inside ``async with model.in_use()``.
+        draining: Whether the process is shutting down.
+        images: Number of images accepted and not yet answered.
+        buffered_bytes: Bytes of request bodies in memory.
     """
 
-    model: Model
+    model: ServedModel
 
-    def __init__(self, path: str | os.PathLike[str], settings: Settings) -> None:
+    def __init__(self, path: str | os.PathLike[str], settings: ServiceSettings) -> None:
         self.path, self.settings = Path(path), settings
         self.token = settings.token()
         self.metrics = Metrics()
@@ -43,28 +43,28 @@ class Service:
         self.images = self.buffered_bytes = 0
         self.metrics.images_in_service.set_function(lambda: self.images)
         self._threads = settings.threads or len(os.sched_getaffinity(0))
-        self._readers = ThreadPoolExecutor(self._threads, thread_name_prefix="read")
-        self._reloading = asyncio.Lock()
+        self._parsers = ThreadPoolExecutor(self._threads, thread_name_prefix="parse")
+        self._reload_lock = asyncio.Lock()
 
     async def start(self) -> None:
-        """Opens the artefact. Raises GhostNetsError where it cannot be used."""
+        """Open the artefact; raises GhostNetsError if it cannot be used."""
         self.model = await self._open()
-        logger.info("model opened", extra=self._about(self.model))
+        logger.info("model opened", extra=self._log_fields(self.model))
 
     async def close(self) -> None:
-        """Waits for what is being answered."""
+        """Wait for running predictions and release the model."""
         await self.model.close()
-        self._readers.shutdown()
+        self._parsers.shutdown()
 
     async def reload(self) -> bool:
-        """Opens the artefact's file again; the new one takes the place of the old once it has answered.
+        """Open the artefact's file again and replace the model in use.
 
-        Requests that are in the old model stay there. What cannot be used is refused, and the old one stays.
+        Running requests finish on the old model. If the new file cannot be used, the old model stays.
 
         Returns:
-            Whether the new one is in use.
+            Whether the new model is in use.
         """
-        async with self._reloading:
+        async with self._reload_lock:
             try:
                 new = await self._open()
             except (GhostNetsError, OSError) as error:
@@ -73,48 +73,47 @@ class Service:
                 return False
             old, self.model = self.model, new
             self.metrics.reloads.labels("taken").inc()
-            logger.info("model reloaded", extra={**self._about(new), "replaced": old.digest})
+            logger.info("model reloaded", extra={**self._log_fields(new), "replaced": old.digest})
             await old.close()
             return True
 
     async def read(self, content_type: str, body: bytes) -> list[Upload]:
-        """Takes a request's body apart. Raises RequestError as ``read_uploads``."""
+        """Extract the files from a request body; raises the RequestErrors of ``read_uploads``."""
         if not is_form_or_json(content_type):
             return read_uploads(content_type, body, max_images=self.settings.max_images)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
-            self._readers, lambda: read_uploads(content_type, body, max_images=self.settings.max_images)
+            self._parsers, lambda: read_uploads(content_type, body, max_images=self.settings.max_images)
         )
 
-    def refuse_if_full(self, images: int = 1) -> None:
-        """Raises RequestError (429) where there is no place for so many images."""
+    def check_capacity(self, images: int = 1) -> None:
+        """Raise RequestError (429) if the queue has no room for this many images."""
         if self.images + images > self.settings.max_queue:
-            raise RequestError(
-                429, f"all {self.settings.max_queue} places for images are taken; come again in a second."
-            )
+            raise RequestError(429, f"the queue of {self.settings.max_queue} images is full; retry in a second.")
 
-    def refuse_if_longer(self, content_length: str | None) -> None:
-        """Raises RequestError (413) where a body is announced that is larger than the limit."""
+    def check_content_length(self, content_length: str | None) -> None:
+        """Raise RequestError (413) if the announced body exceeds the limit."""
         limit = self.settings.max_request_bytes
         if content_length is not None and content_length.isdecimal() and int(content_length) > limit:
-            raise RequestError(
-                413, f"the request is larger than {limit} bytes, the limit; send fewer or smaller images."
-            )
+            raise body_too_large(limit)
 
-    async def predict(self, uploads: Sequence[Upload], *, top: int) -> tuple[Model, list[dict[str, Any]]]:
-        """The model that answered, and a row for each image as ``schemas.ImageAnswer`` has it.
+    async def predict(self, uploads: Sequence[Upload], *, top: int) -> tuple[ServedModel, list[dict[str, Any]]]:
+        """Classify images.
+
+        Returns:
+            The model used, and a ``schemas.ImagePredictionInfo`` as a dict for each image.
 
         Raises:
-            RequestError: 429 where there is no place for so many images, 422 where the only image cannot be read.
+            RequestError: 429 if the queue has no room for all images, 422 if the only image cannot be read.
         """
-        with self._places(len(uploads)):
+        with self._queued(len(uploads)):
             async with self.model.in_use() as model:
-                rows = await asyncio.gather(*(self._answer(model, i, upload, top) for i, upload in enumerate(uploads)))
+                rows = await asyncio.gather(*(self._predict(model, i, upload, top) for i, upload in enumerate(uploads)))
         if len(rows) == 1 and rows[0]["error"]:
             raise RequestError(422, rows[0]["error"])
         return model, rows
 
-    async def _answer(self, model: Model, index: int, upload: Upload, top: int) -> dict[str, Any]:
+    async def _predict(self, model: ServedModel, index: int, upload: Upload, top: int) -> dict[str, Any]:
         try:
             ranking = await model.rank(upload.content, upload.name or f"image {index}", top=top)
         except ImageError as error:
@@ -126,23 +125,23 @@ class Service:
         return {"name": upload.name, "answers": answers, "error": None}
 
     @contextmanager
-    def _places(self, count: int) -> Iterator[None]:
-        self.refuse_if_full(count)
-        self.images += count
+    def _queued(self, images: int) -> Iterator[None]:
+        self.check_capacity(images)
+        self.images += images
         try:
             yield
         finally:
-            self.images -= count
+            self.images -= images
 
-    async def _open(self) -> Model:
-        """With a network more than threads: when one waits for the interpreter, another has work for its core."""
-        opened = await asyncio.to_thread(
-            open_copies, self.path, count=self._threads + 1, max_batch=self.settings.max_batch
+    async def _open(self) -> ServedModel:
+        """Open one copy more than threads: while one waits for the interpreter lock, another uses its core."""
+        loaded = await asyncio.to_thread(
+            load_copies, self.path, count=self._threads + 1, max_batch=self.settings.max_batch
         )
-        return Model(opened, self.settings, self.metrics)
+        return ServedModel(loaded, self.settings, self.metrics)
 
     @staticmethod
-    def _about(model: Model) -> dict[str, Any]:
+    def _log_fields(model: ServedModel) -> dict[str, Any]:
         return {
             "path": str(model.path),
             "model": model.digest,

@@ -1,4 +1,4 @@
-"""What a service can be told, and the limits within which it stays whatever it is sent."""
+"""Options and limits of the service."""
 
 import os
 from dataclasses import dataclass
@@ -6,82 +6,94 @@ from pathlib import Path
 
 from ghostnets.errors import ConfigurationError
 
-__all__ = ["TOKEN_VARIABLE", "Settings"]
+__all__ = ["TOKEN_VARIABLE", "ServiceSettings"]
 
 TOKEN_VARIABLE = "GHOSTNETS_TOKEN"
 
+MINIMUM = {
+    "port": 0,
+    "threads": 1,
+    "max_batch": 1,
+    "max_wait": 0,
+    "max_request_bytes": 1,
+    "max_pixels": 1,
+    "max_images": 1,
+    "max_queue": 1,
+    "max_buffered_bytes": 1,
+    "max_connections": 1,
+    "drain_delay": 0,
+    "drain_timeout": 0,
+}
+POSITIVE = ("head_timeout", "body_timeout")
+MAX_PORT = 65535
+
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class ServiceSettings:
     """Options of ``ghostnets serve``; times are in seconds."""
 
     host: str = "127.0.0.1"
-    """Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 is every network it is in."""
+    """Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for all its networks."""
     port: int = 8000
-    """Port to listen on; 0 takes a free one, which the first line of the log names."""
+    """Port to listen on; 0 selects a free one and logs it."""
     token_file: Path | None = None
-    """A file with the token that clients must send (Authorization: Bearer ...); or set GHOSTNETS_TOKEN."""
+    """File with the token that clients must send (Authorization: Bearer ...); or set GHOSTNETS_TOKEN."""
     threads: int | None = None
-    """Cores to use, by default all: so many networks of one thread each run side by side, and one more."""
+    """Number of cores to use, all by default. One single-threaded copy of the network runs per core, plus one."""
     max_batch: int = 8
-    """At most so many images go through a network together."""
+    """Maximum number of images per batch."""
     max_wait: float = 0.002
-    """At most so long an image waits for others to go with it."""
+    """Maximum time that an image waits for its batch to fill."""
     max_request_bytes: int = 20_000_000
-    """Larger requests are refused (413)."""
+    """Maximum size of a request body (413)."""
     max_pixels: int = 25_000_000
-    """Images of more pixels are refused (422); one of 25 million takes up to 300 MB while it is decoded."""
+    """Maximum number of pixels per image (422); decoding 25 million takes up to 300 MB."""
     max_images: int = 64
-    """Requests with more images are refused (413)."""
+    """Maximum number of images per request (413)."""
     max_queue: int = 256
-    """Images in the service at a time; further requests are told to come again (429)."""
+    """Maximum number of images in the service at a time (429)."""
     max_buffered_bytes: int = 512_000_000
-    """Bytes of requests in memory at a time; further requests are told to come again (429)."""
+    """Maximum size of all request bodies in memory (429)."""
     max_connections: int = 1024
-    """Connections at a time; further ones are told to come again (429)."""
+    """Maximum number of open connections (429)."""
     head_timeout: float = 10
-    """A request's line and headers must arrive within this time (408)."""
+    """Time for a client to send the request line and headers (408)."""
     body_timeout: float = 30
-    """A request's body must arrive within this time (408), and an answer be taken within it."""
+    """Time for a client to send the body (408), and to receive the response."""
     drain_delay: float = 0
-    """After SIGTERM: go on as before for so long, with /readyz at 503, until a load balancer has noticed."""
+    """Time to keep serving after SIGTERM, with /readyz at 503, until load balancers notice."""
     drain_timeout: float = 30
-    """After that: give up on what is not answered within this time."""
+    """Time after drain_delay to finish open requests before they are dropped."""
 
     def __post_init__(self) -> None:
-        """Raises ConfigurationError, which names every option that is out of its range."""
-        least = {"port": 0, "max_wait": 0, "drain_delay": 0, "drain_timeout": 0}
-        above_zero = ("max_batch", "max_request_bytes", "max_pixels", "max_images", "max_queue", "max_buffered_bytes")
-        least |= dict.fromkeys((*above_zero, "max_connections", "threads"), 1)
-        wrong = [
-            f"{name} is {value}, the least is {minimum}"
-            for name, minimum in least.items()
+        """Raise ConfigurationError naming all options that are out of range."""
+        problems = [
+            f"{name} is {value}, the minimum is {minimum}"
+            for name, minimum in MINIMUM.items()
             if (value := getattr(self, name)) is not None and value < minimum
         ]
-        wrong += [
-            f"{name} is {getattr(self, name)}, it must be above 0"
-            for name in ("head_timeout", "body_timeout")
-            if getattr(self, name) <= 0
+        problems += [
+            f"{name} is {getattr(self, name)}, it must be above 0" for name in POSITIVE if getattr(self, name) <= 0
         ]
-        if self.port > 65535:
-            wrong.append(f"port is {self.port}, the most is 65535")
+        if self.port > MAX_PORT:
+            problems.append(f"port is {self.port}, the maximum is {MAX_PORT}")
         if self.max_images > self.max_queue:
-            wrong.append(f"max_images is {self.max_images}, which max_queue, {self.max_queue}, has no room for")
-        if wrong:
-            raise ConfigurationError("; ".join(wrong) + ".")
+            problems.append(f"max_images is {self.max_images}, above max_queue, which is {self.max_queue}")
+        if problems:
+            raise ConfigurationError("; ".join(problems) + ".")
 
     def token(self) -> bytes | None:
-        """The token that clients must send, or None where anyone may ask.
+        """Read the token that clients must send; None if no token is required.
 
         Raises:
-            ConfigurationError: ``token_file`` cannot be read, or the token is empty or cannot stand in a header.
+            ConfigurationError: ``token_file`` cannot be read, or the token is empty or not valid in a header.
         """
         if self.token_file is not None:
             try:
                 text, source = self.token_file.read_text(encoding="ascii").strip(), f"{self.token_file}"
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigurationError(
-                    f"the token file {self.token_file} cannot be read ({error}); it holds the token in ASCII, one line."
+                    f"the token file {self.token_file} cannot be read ({error}); it must contain one line of ASCII."
                 ) from error
         elif TOKEN_VARIABLE in os.environ:
             text, source = os.environ[TOKEN_VARIABLE].strip(), TOKEN_VARIABLE
@@ -89,7 +101,7 @@ class Settings:
             return None
         if not text or not text.isascii() or not text.isprintable() or " " in text:
             raise ConfigurationError(
-                f"{source} holds no usable token; it must be printable ASCII without spaces, for example the output of"
-                " 'openssl rand -hex 32'."
+                f"{source} contains no valid token; it must be printable ASCII without spaces, for example the output"
+                " of 'openssl rand -hex 32'."
             )
         return text.encode("ascii")

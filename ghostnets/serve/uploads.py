@@ -1,4 +1,4 @@
-"""The body of a request -> the files in it: an image as it is, a form with files, or JSON with base64."""
+"""Extract image files from a request body: raw image, multipart form, or base64 in JSON."""
 
 import base64
 import binascii
@@ -12,22 +12,22 @@ from python_multipart.multipart import parse_options_header
 from ghostnets.errors import ConfigurationError
 from ghostnets.serve.json_body import read_json
 from ghostnets.serve.request_error import RequestError
-from ghostnets.serve.schemas import ImagesAsJson
+from ghostnets.serve.schemas import PredictRequest
 
 __all__ = ["Upload", "is_form_or_json", "read_uploads"]
 
-KINDS = (
-    "image/* or application/octet-stream (one image as it is), multipart/form-data (files), application/json (base64)"
+SUPPORTED_TYPES = (
+    "image/* or application/octet-stream (one image), multipart/form-data (files), or application/json (base64)"
 )
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One file.
+    """An uploaded file.
 
     Attributes:
-        name: As the client calls it, or None.
-        content: The file's bytes.
+        name: File name sent by the client, or None.
+        content: Content of the file.
     """
 
     name: str | None
@@ -35,20 +35,21 @@ class Upload:
 
 
 def is_form_or_json(content_type: str) -> bool:
-    """Whether ``read_uploads`` takes its time, milliseconds for a large body."""
+    """Return whether ``read_uploads`` parses the body, which takes milliseconds for a large one."""
     return not _is_raw(_media_type(content_type))
 
 
 def read_uploads(content_type: str, body: bytes, *, max_images: int) -> list[Upload]:
-    """Takes a body apart.
+    """Extract the files from a body.
 
     Args:
-        content_type: The header's value; its media type decides how the body is read.
-        body: All of it.
-        max_images: At most so many files.
+        content_type: Value of the Content-Type header; its media type selects the parser.
+        body: Complete request body.
+        max_images: Maximum number of files.
 
     Raises:
-        RequestError: 415 for another content type, 400 for a body that does not fit it, 413 for too many files.
+        RequestError: 415 for an unsupported content type, 400 for a body that does not match it, 413 for too many
+            files.
     """
     media_type = _media_type(content_type)
     if _is_raw(media_type):
@@ -58,9 +59,9 @@ def read_uploads(content_type: str, body: bytes, *, max_images: int) -> list[Upl
     elif media_type == "application/json":
         uploads = _from_json(body, max_images)
     else:
-        raise RequestError(415, f"the content type is {content_type[:100]!r}; send {KINDS}.")
+        raise RequestError(415, f"the content type is {content_type[:100]!r}; send {SUPPORTED_TYPES}.")
     if not uploads:
-        raise RequestError(400, "the request holds no image; send at least one.")
+        raise RequestError(400, "the request contains no image; send at least one.")
     return uploads
 
 
@@ -74,48 +75,46 @@ def _is_raw(media_type: str) -> bool:
 
 def _from_json(body: bytes, max_images: int) -> list[Upload]:
     try:
-        images = read_json(ImagesAsJson, body).images
+        images = read_json(PredictRequest, body).images
     except ConfigurationError as error:
         raise RequestError(400, f'the JSON is not {{"images": ["base64 of a file", ...]}}: {error}') from error
     if len(images) > max_images:
-        raise RequestError(413, _too_many(len(images), max_images))
+        raise RequestError(413, f"the request contains {len(images)} images, the limit is {max_images}; split it.")
     uploads = []
     for index, text in enumerate(images):
         try:
             uploads.append(Upload(None, base64.b64decode(text, validate=True)))
         except (binascii.Error, ValueError) as error:
-            raise RequestError(400, f"image {index} is no base64; send the file's bytes in standard base64.") from error
+            raise RequestError(
+                400, f"image {index} is not base64; send the file's bytes in standard base64."
+            ) from error
     return uploads
 
 
 def _from_form(content_type: str, body: bytes, max_images: int) -> list[Upload]:
-    collector = _Files(max_images)
+    collector = _FormFiles(max_images)
     try:
         boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
         if not boundary:
             raise RequestError(
-                400, "the form names no boundary in its content type; let the HTTP library write the header."
+                400, "the form's content type has no boundary; let the HTTP library set the Content-Type header."
             )
         parser = MultipartParser(boundary, collector.callbacks())
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
-        raise RequestError(400, f"the form cannot be read ({error}); send multipart/form-data with files.") from error
-    if not collector.is_whole:
-        raise RequestError(400, "the form breaks off before its last boundary; send it again.")
+        raise RequestError(400, f"the form cannot be parsed ({error}); send multipart/form-data with files.") from error
+    if not collector.is_complete:
+        raise RequestError(400, "the form ends before its final boundary; send it again.")
     return collector.files
 
 
-def _too_many(count: int, limit: int) -> str:
-    return f"the request holds {count} images, the limit is {limit}; send several requests."
-
-
-class _Files:
-    """Collects the files of a form; fields without a file name are left out."""
+class _FormFiles:
+    """Collects the files of a multipart form; fields without a file name are ignored."""
 
     def __init__(self, max_images: int) -> None:
         self.files: list[Upload] = []
-        self.is_whole = False
+        self.is_complete = False
         self.max_images = max_images
         self.name: str | None = None
         self.field, self.value = b"", b""
@@ -123,16 +122,16 @@ class _Files:
 
     def callbacks(self) -> Any:
         return {
-            "on_part_begin": self.begin,
+            "on_part_begin": self.begin_part,
             "on_header_field": self.header_field,
             "on_header_value": self.header_value,
-            "on_header_end": self.header_end,
-            "on_part_data": self.data,
-            "on_part_end": self.end,
-            "on_end": self.finish,
+            "on_header_end": self.end_header,
+            "on_part_data": self.part_data,
+            "on_part_end": self.end_part,
+            "on_end": self.end,
         }
 
-    def begin(self) -> None:
+    def begin_part(self) -> None:
         self.name = None
         self.field, self.value = b"", b""
         self.chunks = []
@@ -143,22 +142,22 @@ class _Files:
     def header_value(self, data: bytes, start: int, end: int) -> None:
         self.value += data[start:end]
 
-    def header_end(self) -> None:
+    def end_header(self) -> None:
         if self.field.lower() == b"content-disposition":
             name = parse_options_header(self.value)[1].get(b"filename")
             self.name = None if name is None else name.decode("utf-8", "replace")
         self.field, self.value = b"", b""
 
-    def data(self, data: bytes, start: int, end: int) -> None:
+    def part_data(self, data: bytes, start: int, end: int) -> None:
         if self.name is not None:
             self.chunks.append(data[start:end])
 
-    def end(self) -> None:
+    def end_part(self) -> None:
         if self.name is None:
             return
         if len(self.files) == self.max_images:
-            raise RequestError(413, f"the form holds more than {self.max_images} files; send several requests.")
+            raise RequestError(413, f"the form contains more than {self.max_images} files; send several requests.")
         self.files.append(Upload(self.name, b"".join(self.chunks)))
 
-    def finish(self) -> None:
-        self.is_whole = True
+    def end(self) -> None:
+        self.is_complete = True

@@ -1,4 +1,4 @@
-"""What is compared and how it is counted; how long anything takes is never asserted."""
+"""Rows, speedups and output differences of a benchmark; no test asserts a duration."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ QUICK = {"image_size": 32, "runs": 4, "rounds": 2}
 
 
 @pytest.fixture(scope="module")
-def comparison() -> BenchmarkResult:
+def result() -> BenchmarkResult:
     settings = BenchmarkSettings(
         networks=("ghostnet_050", "torchvision:squeezenet1_1"),
         backends=("eager", "onnxruntime", "openvino", "engine"),
@@ -36,8 +36,8 @@ def comparison() -> BenchmarkResult:
     return run_benchmark(settings, baseline="openvino")
 
 
-def test_every_combination_is_there_or_named(comparison: BenchmarkResult):
-    rows = {(row.network, row.backend, row.precision, row.batch) for row in comparison.rows}
+def test_every_combination_is_a_row_or_left_out(result: BenchmarkResult):
+    rows = {(row.network, row.backend, row.precision, row.batch) for row in result.rows}
     expected = {
         (network, backend, precision, batch)
         for network in ("ghostnet_050", "torchvision:squeezenet1_1")
@@ -47,32 +47,32 @@ def test_every_combination_is_there_or_named(comparison: BenchmarkResult):
         if (backend, precision) != ("onnxruntime", "bf16")
     }
     assert rows == expected | ({("ghostnet_050", "engine", p, 2) for p in ("f32", "bf16")} if is_built() else set())
-    without, unknown = [s for s in comparison.left_out if "engine" not in s], comparison.left_out[-1]
-    assert without == ["onnxruntime does not compute in bf16 on a processor."]
+    without, unknown = [s for s in result.left_out if "engine" not in s], result.left_out[-1]
+    assert without == ["onnxruntime does not support bf16 on CPUs."]
     assert unknown.startswith("torchvision:squeezenet1_1 in engine: ")
-    assert set(comparison.versions) == {"python", "torch", "onnxruntime", "openvino", "ghostnets"}
+    assert set(result.versions) == {"python", "torch", "onnxruntime", "openvino", "ghostnets"}
 
 
-def test_every_backend_gives_the_networks_answer(comparison: BenchmarkResult):
-    for row in comparison.rows:
+def test_every_backend_matches_eager_output(result: BenchmarkResult):
+    for row in result.rows:
         assert 0 <= row.difference < (1e-4 if row.precision == "f32" else 0.2), row
 
 
-def test_figures_of_a_row(comparison: BenchmarkResult):
-    assert comparison.baseline == ("ghostnet_050", "openvino", "f32")
-    for row in comparison.rows:
+def test_row_has_speedup_cost_and_published_accuracy(result: BenchmarkResult):
+    assert result.baseline == ("ghostnet_050", "openvino", "f32")
+    for row in result.rows:
         assert row.seconds.runs == 4
         assert row.images_per_second == row.batch / row.seconds.median
-        if (row.network, row.backend, row.precision) == comparison.baseline:
+        if (row.network, row.backend, row.precision) == result.baseline:
             assert row.times_as_fast == (1.0, 1.0, 1.0)
-    ours = next(row for row in comparison.rows if row.network == "ghostnet_050")
+    ours = next(row for row in result.rows if row.network == "ghostnet_050")
     assert (ours.top1, ours.image_size) == (model_entry("ghostnet_050").variant.top1, 32)
     assert ours.macs == count(create_model("ghostnet_050"), (3, 32, 32)).macs
-    theirs = next(row for row in comparison.rows if row.network.startswith("torchvision"))
+    theirs = next(row for row in result.rows if row.network.startswith("torchvision"))
     assert (theirs.top1, theirs.accuracy_source) == (58.178, "torchvision, SqueezeNet1_1_Weights.IMAGENET1K_V1")
 
 
-def test_int8_where_a_backend_has_it():
+def test_int8_backends_match_eager_output_roughly():
     model = create_benchmark_model("ghost_resnet20").model
     x = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
@@ -80,15 +80,15 @@ def test_int8_where_a_backend_has_it():
     for backend in ("onnxruntime", "openvino"):
         prepared = prepare(backend, model, x, precision="int8", threads=1)
         difference = np.abs(prepared.output - expected).max() / np.abs(expected).max()
-        assert 1e-6 < difference < 0.2, backend  # some rounding, as it must be, and not much
+        assert 1e-6 < difference < 0.2, backend  # rounding, but not much
 
 
-def test_signals_still_arrive():
-    """In a process of its own: where one is not handled, the process is gone."""
+def test_openvino_bf16_leaves_signal_handling_intact():
+    """Runs in a subprocess, because an unhandled signal ends the process."""
     code = """
 import faulthandler, os, signal
 from ghostnets.bench import BenchmarkSettings, run_benchmark
-faulthandler.enable()  # which, as pytest does, has signals handled on a stack of their own
+faulthandler.enable()  # like pytest: signals are handled on an alternate stack
 precisions = ("f32", "bf16")
 quick = {"image_size": 32, "runs": 4, "rounds": 2}
 run_benchmark(BenchmarkSettings(("ghost_resnet20",), ("openvino",), precisions=precisions, **quick))
@@ -100,7 +100,7 @@ os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="inductor needs a C++ compiler")
-def test_compile_gives_the_networks_answer():
+def test_compile_matches_eager_output():
     layers = GhostModule(3, 7), GhostModule(7, 8, kernel_size=3, stride=2), nn.Flatten(), nn.Linear(8 * 8 * 8, 5)
     model = nn.Sequential(*layers).eval()
     x = torch.randn(1, 3, 16, 16)
@@ -110,7 +110,7 @@ def test_compile_gives_the_networks_answer():
     np.testing.assert_array_equal(prepared.runner.run().numpy(), prepared.output)
 
 
-def test_branches_are_merged_before_anything_is_timed():
+def test_create_benchmark_model_merges_branches():
     merged = create_benchmark_model("ghostnetv3_050").model
     assert round(count(merged, (3, 224, 224)).params / 1e6, 4) == 2.8532
     assert count(create_benchmark_model("timm:repghostnet_050").model, (3, 224, 224)).params < 2.4e6
@@ -138,13 +138,13 @@ def test_branches_are_merged_before_anything_is_timed():
         ),
     ],
 )
-def test_what_cannot_be_compared(changes: dict, baseline: str | None, message: str):
+def test_run_benchmark_rejects_invalid_settings(changes: dict, baseline: str | None, message: str):
     settings = {"networks": ("ghostnet_050",), "backends": ("eager",), **QUICK} | changes
     with pytest.raises(GhostNetsError, match=message):
         run_benchmark(BenchmarkSettings(**settings), baseline=baseline)
 
 
-def test_a_missing_backend_is_told_with_its_command(monkeypatch: pytest.MonkeyPatch):
+def test_prepare_names_pip_command_of_missing_backend(monkeypatch: pytest.MonkeyPatch):
     def refuse(name: str, *_: object) -> object:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
@@ -153,31 +153,31 @@ def test_a_missing_backend_is_told_with_its_command(monkeypatch: pytest.MonkeyPa
         prepare("openvino", torch.nn.Identity(), torch.zeros(1), precision="f32", threads=1)
 
 
-def test_a_precision_that_a_backend_has_not():
-    with pytest.raises(ConfigurationError, match="eager does not compute in int8 on a processor; it has f32, bf16"):
+def test_prepare_rejects_unsupported_precision_and_unknown_backend():
+    with pytest.raises(ConfigurationError, match="eager does not support int8 on CPUs; choose one of f32, bf16"):
         prepare("eager", torch.nn.Identity(), torch.zeros(1), precision="int8", threads=1)
     with pytest.raises(UnknownNameError):
         prepare("tensorflow", torch.nn.Identity(), torch.zeros(1), precision="f32", threads=1)
     assert all(backend.version for backend in BACKENDS.values())
 
 
-def test_the_verb(tmp_path: Path, capsys):
+def test_bench_command_writes_json_and_figures(tmp_path: Path, capsys):
     arguments = ["bench", "ghostnet_050", "ghost_resnet20", "--image-size", "32", "--runs", "2", "--rounds", "2"]
     assert main([*arguments, "--precision", "f32,bf16", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
-    assert "Medians of 2 runs each, in 2 alternating blocks" in printed
+    assert "Medians of 2 runs each, in 2 interleaved blocks" in printed
     assert "eager: channels_last, inference_mode" in printed
     written = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert [(row["network"], row["precision"]) for row in written["rows"]] == [
         ("ghostnet_050", "f32"), ("ghostnet_050", "bf16"), ("ghost_resnet20", "f32"), ("ghost_resnet20", "bf16"),
     ]  # fmt: skip
-    for picture in ("latency-macs", "accuracy-latency", "time-by-layer"):
-        assert "</svg>" in (tmp_path / "out" / f"{picture}.svg").read_text()
+    for figure in ("latency-macs", "accuracy-latency", "time-by-layer"):
+        assert "</svg>" in (tmp_path / "out" / f"{figure}.svg").read_text()
     assert main([*arguments, "--batch", "one"]) == 1
-    assert "--batch is 'one'; give whole numbers" in capsys.readouterr().err
+    assert "--batch is 'one'; give comma-separated integers" in capsys.readouterr().err
 
 
-def test_the_verb_profile(capsys):
+def test_profile_command_prints_kinds_layers_and_json(capsys):
     arguments = ["profile", "ghostnet_050", "--image-size", "32", "--runs", "2"]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
@@ -190,4 +190,4 @@ def test_the_verb_profile(capsys):
     assert sum(module["macs"] for module in result["modules"]) == count(create_model("ghostnet_050"), (3, 32, 32)).macs
     assert result["limits"]["threads"] == 1
     assert main([*arguments, "--precision", "int8"]) == 1
-    assert "profiles are of f32 and bf16" in capsys.readouterr().err
+    assert "it must be f32 or bf16" in capsys.readouterr().err

@@ -1,48 +1,48 @@
-"""What is counted, against what is published, but where the table itself says that they differ."""
+"""Counts against published values, except where a table's remark explains a difference."""
 
 import functools
 import json
 
 import pytest
 
-from ghostnets.bench.papers import TABLES, PaperRow, PaperTable, counted
-from ghostnets.cli import tables as verb
+from ghostnets.bench.papers import TABLES, PaperRow, PaperTable, count_row
+from ghostnets.cli import tables as tables_command
 from ghostnets.cli.main import main
 
-counted_once = functools.cache(counted)  # networks of tens of layers, which several tests ask for
+counted_once = functools.cache(count_row)  # several tests count the same networks
 
-# Sizes that no reading of the paper reaches.
-UNREACHED = {"Ghost-ResNet-50 (s = 2)", "Ghost-ResNet-50 (s = 4)", "Ghost-ResNet-56 (s = 2)", "GhostNet 1.1x"}
+# Published values that no reading of the paper reproduces.
+NOT_REPRODUCED = {"Ghost-ResNet-50 (s = 2)", "Ghost-ResNet-50 (s = 4)", "Ghost-ResNet-56 (s = 2)", "GhostNet 1.1x"}
 ROWS = [
     pytest.param(table, row, id=f"{table.source}: {row.name}")
     for table in TABLES
     for row in table.rows
-    if row.build is not None and row.name not in UNREACHED
+    if row.build is not None and row.name not in NOT_REPRODUCED
 ]
 
 
 @pytest.mark.parametrize(("table", "row"), ROWS)
-def test_counted_is_published(table: PaperTable, row: PaperRow):
+def test_count_matches_published_value(table: PaperTable, row: PaperRow):
     cost = counted_once(row, table.image_size)
     assert cost is not None
-    for published, here in zip((row.params, row.macs), cost, strict=True):
-        assert published is None or here == pytest.approx(published, rel=0.02, abs=0.05)  # as far as digits are printed
+    for published, counted in zip((row.params, row.macs), cost, strict=True):
+        assert published is None or counted == pytest.approx(published, rel=0.02, abs=0.05)  # the printed digits
 
 
-def test_what_is_not_reached_is_said():
+def test_table_with_unreproduced_row_has_remark():
     for table in TABLES:
-        if {row.name for row in table.rows} & UNREACHED:
+        if {row.name for row in table.rows} & NOT_REPRODUCED:
             assert table.remark
 
 
-def test_every_row_fills_its_columns():
+def test_every_row_has_one_result_per_column():
     for table in TABLES:
         assert all(len(row.results) == len(table.results) for row in table.rows)
         assert len({row.name for row in table.rows}) == len(table.rows)
 
 
-def test_the_verb(capsys, monkeypatch):
-    monkeypatch.setattr(verb, "counted", counted_once)
+def test_tables_command_prints_text_and_json(capsys, monkeypatch):
+    monkeypatch.setattr(tables_command, "count_row", counted_once)
     assert main(["tables"]) == 0
     printed = capsys.readouterr().out
     assert all(table.title in printed for table in TABLES)

@@ -10,7 +10,7 @@ from local_server import hub_fixture, server_fixture  # noqa: F401
 from safetensors.torch import save
 
 from ghostnets.checkpoints import WEIGHTS, read_checkpoint
-from ghostnets.checkpoints.hub import Evaluation
+from ghostnets.checkpoints.hub import PublishedPreprocessing
 from ghostnets.errors import ConfigurationError
 from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
@@ -29,7 +29,7 @@ def preprocessing(request, local_hub, randomize, monkeypatch: pytest.MonkeyPatch
     weights = replace(
         WEIGHTS["ghostnet_100"][0],
         location="hf://timm/small",
-        evaluation=Evaluation("bicubic", crop_share=crop_share, mean=MEAN, std=STD),
+        evaluation=PublishedPreprocessing("bicubic", crop_share=crop_share, mean=MEAN, std=STD),
     )
     monkeypatch.setitem(WEIGHTS, "ghostnet_050", (weights,))
     local_hub.content = save(randomize(create_model("ghostnet_050")).state_dict())

@@ -1,4 +1,4 @@
-"""ghostnets explain, from the command line to the files it leaves."""
+"""``ghostnets explain``: page, figures, numbers and errors."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from ghostnets.explain.redundancy import KERNEL_SIZES
 
 @pytest.fixture(scope="session")
 def explained(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that explaining a trained network with labelled images leaves; read it, do not change it."""
+    """Output folder for a trained network and labelled images; read-only."""
     folder = tmp_path_factory.mktemp("explained")
     photos = make_images(folder / "photos", classes={"dark": 7, "light": 6})
     (photos / "light" / "broken.jpg").write_bytes(b"no image")
@@ -24,20 +24,20 @@ def explained(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_page_is_complete_and_sends_no_request(explained: Path):
+def test_explain_page_is_complete_and_sends_no_request(explained: Path):
     text = (explained / "explain.html").read_text(encoding="utf-8")
     page = Page(text)
     for title in (
         "The claim",
-        "Maps that look alike",
+        "Similar maps",
         "Redundancy by depth",
-        "One map from another",
+        "Predicting one map from another",
         "Intrinsic maps and their ghosts",
-        "What the cheap kernels learned",
-        "Does it need its ghosts?",
-        "Where it looks",
-        "What it costs",
-        "How to repeat it",
+        "Learned cheap kernels",
+        "Ghost ablation",
+        "Class activation maps",
+        "Cost",
+        "Reproduce this page",
     ):
         assert f">{title}</h2>" in text
     assert page.requests() == []
@@ -46,24 +46,24 @@ def test_the_page_is_complete_and_sends_no_request(explained: Path):
     assert all(image["src"].startswith("data:image/png;base64,") and image["alt"] for image in images)
     svgs = [attributes for tag, attributes in page.found if tag == "svg"]
     assert all(svg["role"] == "img" and len(svg["aria-label"]) > 20 for svg in svgs)
-    assert len(re.findall(r"<figcaption>[A-Z0-9][^<]{30,}\.</figcaption>", text)) == len(svgs)  # each says what to see
+    assert len(re.findall(r"<figcaption>[A-Z0-9][^<]{30,}\.</figcaption>", text)) == len(svgs)  # one caption per figure
     ids = [attributes["id"] for _, attributes in page.found if attributes.get("id")]
     assert len(ids) == len(set(ids))
     tables = [tag for tag, _ in page.found if tag in ("table", "caption")]
     assert tables == ["table", "caption"] * (len(tables) // 2)
     scrollable = [a for _, a in page.found if a.get("class") in ("scroll", "figure wide", "figure narrow")]
-    assert all(a["tabindex"] == "0" and a["aria-label"] for a in scrollable)  # reachable by the keyboard
+    assert all(a["tabindex"] == "0" and a["aria-label"] for a in scrollable)  # keyboard-accessible
     assert len(text) < 15_000_000
 
 
-def test_the_numbers_are_those_of_the_page(explained: Path):
+def test_numbers_json_matches_page(explained: Path):
     numbers = json.loads((explained / "numbers.json").read_text(encoding="utf-8"))
     redundancy, ablation = numbers["redundancy"], numbers["ablation"]
-    assert redundancy["images"] == ablation["images"] == 13  # the broken one is left out
+    assert redundancy["images"] == ablation["images"] == 13  # without the broken one
     layers = {layer["layer"]: layer for layer in redundancy["layers"]}
     linear = layers["blocks.0.0.ghost2"]
     assert linear["kind"] == "Ghost module"
-    # A linear Ghost module's ghosts are 3 x 3 filters of its intrinsic maps, and are found to be.
+    # The ghosts of a linear Ghost module are 3 x 3 filters of its intrinsic maps.
     assert linear["errors"]["3"] == pytest.approx(0, abs=1e-9)
     assert list(linear["errors"]) == [str(d) for d in KERNEL_SIZES]
     assert len(numbers["cheap_kernels"]) == len(ablation["layers"]) == 32
@@ -71,10 +71,10 @@ def test_the_numbers_are_those_of_the_page(explained: Path):
     assert numbers["savings"]["theoretical_compression"] > 1
     assert numbers["speed"]["ratio"] > 0
     text = (explained / "explain.html").read_text(encoding="utf-8")
-    assert f"top-1 on 13 of them</dt><dd>{ablation['top1']:.1%}" in text
+    assert f"top-1 on 13 images</dt><dd>{ablation['top1']:.1%}" in text
 
 
-def test_every_figure_stands_beside_the_page(explained: Path):
+def test_explain_writes_every_figure_as_svg_and_png(explained: Path):
     figures = sorted(path.name for path in (explained / "figures").iterdir())
     stems = {name.rpartition(".")[0] for name in figures}
     assert figures == sorted(f"{stem}{suffix}" for stem in stems for suffix in (".png", ".svg"))
@@ -85,12 +85,12 @@ def test_every_figure_stands_beside_the_page(explained: Path):
             assert image.width > 500
 
 
-def test_without_labels_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """A network by name, untrained, with a flat folder of images; --json and the default folder."""
+def test_explain_untrained_model_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A model name, a flat folder of images, --json and the default output folder."""
     make_images(tmp_path, classes={"flat": 2}, size=(40, 40))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        patch.setattr("ghostnets.cli.explain.UNTRAINED_SIDE", 64)
+        patch.setattr("ghostnets.cli.explain.UNTRAINED_IMAGE_SIZE", 64)
         words = ["explain", "ghostnetv2_050", "--untrained", "--images", "flat", "--most", "1", "--json"]
         assert main(words) == 0
     captured = capsys.readouterr()
@@ -99,22 +99,22 @@ def test_without_labels_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture
     assert numbers["redundancy"]["images"] == 1
     assert "explain-ghostnetv2_050/explain.html" in captured.err
     text = (tmp_path / "explain-ghostnetv2_050" / "explain.html").read_text(encoding="utf-8")
-    assert "these images have no labels that the network knows" in text
+    assert "no image has a label of the network" in text
     assert "Random weights" in text
     assert ">DFC attention</h3>" in text
 
 
-def test_what_cannot_be_done_is_said(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_explain_rejects_invalid_input(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     checkpoint = str(tiny_run / "best.safetensors")
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.png").write_bytes(b"")
     for words, sentence in [
-        ([checkpoint, "--images", str(tmp_path / "nowhere")], "which is no folder"),
+        ([checkpoint, "--images", str(tmp_path / "nowhere")], "which is not a folder"),
         ([checkpoint, "--images", str(tmp_path / "empty")], "holds no image"),
         ([checkpoint, "--images", str(tmp_path / "broken")], "none of the 1 images"),
         ([checkpoint, "--images", str(tmp_path), "--most", "0"], "--most is 0"),
-        ([checkpoint, "--images", str(tmp_path), "--untrained"], "--untrained goes with the name of a model"),
+        ([checkpoint, "--images", str(tmp_path), "--untrained"], "--untrained requires a model name"),
         (["ghostnet_10", "--images", str(tmp_path)], "did you mean"),
     ]:
         assert main(["explain", *words]) == 1

@@ -4,26 +4,43 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import ghostnets
 from ghostnets.checkpoints.hub import WEIGHTS
-from ghostnets.cli import list as list_verb
-from ghostnets.models import list_models, model_entry
+from ghostnets.cli import list as list_command
+from ghostnets.measure import count
+from ghostnets.models import create_model, list_models, model_entry
 
 DOCUMENT = Path(ghostnets.__file__).parents[1] / "docs" / "models.md"
 
 
-def test_the_table_names_every_network(capsys):
-    assert list_verb.main([]) == 0
+def test_table_lists_every_network(capsys):
+    assert list_command.main([]) == 0
     printed = capsys.readouterr().out
     for name in list_models():
         assert name in printed
     assert "timm: 73.958, official: 73.98" in printed
     assert "not measured here" in printed
+    assert "ghostnet_100_printed for ghostnet_100_d_li14" in printed
 
 
-def test_json(capsys):
-    assert list_verb.main(["--json"]) == 0
+def test_table_rounds_counts_once(capsys):
+    """GhostNetV2 1.0x has 167.048 M multiply-adds: 167.05, and not 167.1 by way of 167.05."""
+    assert list_command.main([]) == 0
+    cells = [[cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.splitlines()]
+    rows = {row[1]: row for row in cells if len(row) > 4}
+    for name in list_models():
+        size = model_entry(name).variant.benchmark.image_size
+        with torch.device("meta"):
+            cost = count(create_model(name), (3, size, size))
+        for cell, exact in [(rows[name][3], cost.params / 1e6), (rows[name][4], cost.macs / 1e6)]:
+            digits = len(cell.partition(".")[2])
+            assert cell == f"{exact:.{digits}f}", name
+
+
+def test_json_has_registry_values(capsys):
+    assert list_command.main(["--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert list(result) == list_models()
     assert result["ghostnetv2_050"]["weights"] == []
@@ -33,9 +50,9 @@ def test_json(capsys):
         assert [w["url"] for w in row["weights"]] == [w.url for w in WEIGHTS.get(name, ())]
 
 
-def test_the_document_is_what_the_script_writes():
+def test_models_document_is_up_to_date():
     written = DOCUMENT.read_text(encoding="utf-8")
-    assert written == list_verb.models_document(), "run: python scripts/make_models_doc.py"
+    assert written == list_command.models_document(), "run: python scripts/make_models_doc.py"
     assert "python scripts/make_models_doc.py" in written
     for row in (  # as timm's networks count, V3 before and after its branches are merged
         "| `ghostnet_100` | 5.183 M | 141.15 M | 5.2 M, 141 M |",
@@ -49,6 +66,6 @@ def test_the_document_is_what_the_script_writes():
 
 def test_help(capsys):
     with pytest.raises(SystemExit) as caught:
-        list_verb.main(["--help"])
+        list_command.main(["--help"])
     assert caught.value.code == 0
     assert "usage: ghostnets list" in capsys.readouterr().out

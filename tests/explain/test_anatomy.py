@@ -10,8 +10,8 @@ from ghostnets.models import create_model
 
 
 @pytest.mark.parametrize("ratio", [2, 4])
-def test_each_ghost_stands_beside_the_map_it_is_made_from(ratio: int):
-    """Planted: the cheap kernels multiply their intrinsic map by 2, 3, ...; every ghost is then a copy of it."""
+def test_collect_ghost_maps_pairs_ghosts_with_intrinsic_map(ratio: int):
+    """The planted kernels scale their intrinsic map by 2, 3, ..., so every ghost is a multiple of it."""
     module = GhostModule(3, 4 * ratio, ratio=ratio, act=False).eval()
     kernels = module.cheap_operation[0].weight
     with torch.no_grad():
@@ -29,7 +29,7 @@ def test_each_ghost_stands_beside_the_map_it_is_made_from(ratio: int):
     torch.testing.assert_close(maps.similarity(), torch.ones(4, ratio - 1))
 
 
-def test_similarity_is_the_cosine_of_centred_maps_and_constant_maps_have_none():
+def test_similarity_matches_corrcoef_and_is_nan_for_constant_maps():
     module = GhostModule(1, 2, act=False).eval()
     maps = collect_ghost_maps(nn.Sequential(module), torch.zeros(1, 1, 4, 4))[0]
     assert maps.similarity().isnan().all()
@@ -38,7 +38,7 @@ def test_similarity_is_the_cosine_of_centred_maps_and_constant_maps_have_none():
     assert maps.similarity().item() == pytest.approx(torch.corrcoef(pair)[0, 1].item(), abs=1e-5)
 
 
-def test_a_network_without_ghosts_has_none_and_hooks_are_gone():
+def test_collect_ghost_maps_skips_modules_without_ghosts_and_removes_hooks():
     module = nn.Sequential(GhostModule(3, 4, ratio=1), GhostModule(4, 4))
     assert [maps.layer for maps in collect_ghost_maps(module.eval(), torch.randn(1, 3, 4, 4))] == ["1"]
     assert not any(m._forward_hooks for m in module.modules())
@@ -54,28 +54,28 @@ KERNELS = {
 }
 
 
-def test_kernels_are_told_apart_at_any_scale():
+def test_kernel_kinds_are_independent_of_scale():
     for scale in (1.0, -0.01):
         weights = scale * torch.tensor(list(KERNELS.values())).reshape(3, 2, 3, 3)
-        found = CheapKernels("x", weights)
-        assert found.kinds() == list(KERNELS)
-    distances = found.distance_from_identity().flatten()
+        kernels = CheapKernels("x", weights)
+        assert kernels.kinds() == list(KERNELS)
+    distances = kernels.distance_from_identity().flatten()
     assert distances[0].item() == pytest.approx((0.01 / 4.01) ** 0.5, rel=1e-4)
     assert distances[1].item() == 1
     assert distances[2].item() == pytest.approx((1 - 16 / 36) ** 0.5)
 
 
 @pytest.mark.parametrize("name", ["ghostnet_050", "ghostnetv3_050"])
-def test_folded_kernels_are_those_of_the_fused_network(name: str, randomize):
-    """Two ways to the same kernels: folded here, and by ``fuse``; ratio 3 has two ghosts for each map."""
+def test_collected_kernels_match_those_of_fused_network(name: str, randomize):
+    """``fuse`` folds the normalisation independently; ratio 3 has two ghosts per intrinsic map."""
     model = randomize(create_model(name, width=0.15, ratio=3))
-    found, fused = collect_cheap_kernels(model), collect_cheap_kernels(fuse(model))
-    assert len(found) == 32
-    for ours, theirs in zip(found, fused, strict=True):
-        assert ours.layer == theirs.layer
-        assert ours.kernels.shape[1:] == (2, 3, 3)
-        torch.testing.assert_close(ours.kernels, theirs.kernels, rtol=1e-4, atol=1e-5)
+    folded, fused = collect_cheap_kernels(model), collect_cheap_kernels(fuse(model))
+    assert len(folded) == 32
+    for actual, expected in zip(folded, fused, strict=True):
+        assert actual.layer == expected.layer
+        assert actual.kernels.shape[1:] == (2, 3, 3)
+        torch.testing.assert_close(actual.kernels, expected.kernels, rtol=1e-4, atol=1e-5)
 
 
-def test_a_network_without_ghosts_has_no_cheap_kernels():
+def test_collect_cheap_kernels_is_empty_without_ghosts():
     assert collect_cheap_kernels(nn.Sequential(GhostModule(3, 4, ratio=1))) == []

@@ -7,7 +7,7 @@ from ghostnets.explain import collect_dfc_attention, grad_cam
 from ghostnets.models import create_model
 
 
-def test_the_gates_are_those_that_multiply_the_maps():
+def test_collected_gates_match_gates_applied_to_maps():
     model = create_model("ghostnetv2_050", width=0.2).eval()
     x = torch.randn(1, 3, 64, 64)
     attention = collect_dfc_attention(model, x)
@@ -26,8 +26,8 @@ def test_the_gates_are_those_that_multiply_the_maps():
     assert not any(m._forward_hooks for m in model.modules())
 
 
-class LeftOrRight(nn.Module):
-    """Two maps of one convolution; the answer is which has more in it."""
+class LargerMap(nn.Module):
+    """Classifies by which of two maps has the larger mean."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,16 +40,16 @@ class LeftOrRight(nn.Module):
         return self.conv(x).relu_().mean((2, 3))
 
 
-def test_class_activation_is_where_the_evidence_is():
-    model = LeftOrRight().eval()
+def test_grad_cam_highlights_evidence_for_predicted_class():
+    model = LargerMap().eval()
     x = torch.zeros(1, 2, 8, 8)
     x[0, 1, 2:4, 5:7] = 3
     x[0, 0, 0, 0] = 1
-    heat, answer = grad_cam(model, x)
-    assert answer == 1
+    heat, predicted = grad_cam(model, x)
+    assert predicted == 1
     torch.testing.assert_close(heat, x[0, 1] / 3)
     assert model.conv.weight.grad is None
     with torch.inference_mode():
         assert grad_cam(model, x)[1] == 1
-    with pytest.raises(ConfigurationError, match="makes no maps"):
+    with pytest.raises(ConfigurationError, match="Flatten has no layer with several feature maps"):
         grad_cam(nn.Flatten(), x)

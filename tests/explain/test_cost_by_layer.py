@@ -7,7 +7,7 @@ from ghostnets.models import create_model
 
 
 @pytest.mark.parametrize("name", ["ghostnet_050", "ghostnetv2_050", "ghost_vgg16", "resnet20"])
-def test_every_multiply_add_stands_in_one_row(name: str):
+def test_group_costs_sum_to_network_cost(name: str):
     arguments = {"width": 0.2} if "ghostnet" in name else {}
     model = create_model(name, num_classes=3, **arguments).eval()
     rows = measure_cost_by_layer(model, torch.randn(1, 3, 32, 32), runs=1)

@@ -6,8 +6,8 @@ from ghostnets.explain import measure_ghost_ablation
 from ghostnets.layers import GhostModule
 
 
-class ByGhost(nn.Module):
-    """Class 1 where the ghost, the negative of its map, is below zero: the answer stands in the ghost alone."""
+class GhostClassifier(nn.Module):
+    """Predicts class 1 if the ghost, the negative of its intrinsic map, is below zero; depends on the ghost alone."""
 
     def __init__(self, ratio: int) -> None:
         super().__init__()
@@ -25,16 +25,16 @@ class ByGhost(nn.Module):
 
 
 @pytest.mark.parametrize("ratio", [2, 3])
-def test_what_happens_to_ghosts_shows_in_the_accuracy(ratio: int):
+def test_ghost_ablation_changes_accuracy_of_ghost_classifier(ratio: int):
     x = torch.tensor([1.0, 2, 3, -1]).reshape(4, 1, 1, 1).expand(4, 1, 5, 5)
     labels = torch.tensor([1, 1, 1, 0])
-    model = ByGhost(ratio).eval()
-    done: list[int] = []
+    model = GhostClassifier(ratio).eval()
+    calls: list[int] = []
     batches = list(zip(x.split(3), labels.split(3), strict=True))
-    result = measure_ghost_ablation(model, lambda: batches, on_layer=lambda: done.append(1))
+    result = measure_ghost_ablation(model, lambda: batches, on_layer=lambda: calls.append(1))
     assert (result.images, result.top1) == (4, 1.0)
     layer, *others = result.layers
-    assert not others  # a module without ghosts has none to replace
+    assert not others  # the module of ratio 1 has no ghosts
     assert (layer.layer, layer.ghosts, layer.copies, layer.zeros) == ("ghost", ratio - 1, 0.0, 0.25)
-    assert done == [1]
+    assert calls == [1]
     assert not any(module._forward_hooks for module in model.modules())

@@ -10,7 +10,7 @@ from ghostnets.models import create_model
 
 @pytest.mark.parametrize(("channels", "ratio"), [(6, 2), (7, 3), (10, 4)])
 @pytest.mark.parametrize("fill", ["copies", "zeros"])
-def test_what_is_off_is_replaced_and_nothing_else(channels: int, ratio: int, fill: str, randomize):
+def test_disable_ghosts_replaces_only_disabled_ghosts(channels: int, ratio: int, fill: str, randomize):
     module = GhostModule(3, channels, ratio=ratio, act=False)
     model = randomize(nn.Sequential(module))
     x = torch.randn(2, 3, 5, 5)
@@ -18,24 +18,24 @@ def test_what_is_off_is_replaced_and_nothing_else(channels: int, ratio: int, fil
         plain = model(x)
         intrinsic = channels - count_ghosts(module)
         assert intrinsic == -(-channels // ratio)
-        off = [0, count_ghosts(module) - 1]
-        with disable_ghosts(model, {"0": off}, fill=fill):
-            changed = model(x)
+        disabled = [0, count_ghosts(module) - 1]
+        with disable_ghosts(model, {"0": disabled}, fill=fill):
+            some_disabled = model(x)
         with disable_ghosts(model, {"0": None}, fill=fill):
-            without = model(x)
+            all_disabled = model(x)
     for ghost in range(count_ghosts(module)):
         source = plain[:, ghost // (ratio - 1)] if fill == "copies" else torch.zeros(2, 5, 5)
-        kept = plain[:, intrinsic + ghost]
-        assert not torch.equal(source, kept)
-        assert torch.equal(changed[:, intrinsic + ghost], source if ghost in off else kept)
-        assert torch.equal(without[:, intrinsic + ghost], source)
-    assert torch.equal(changed[:, :intrinsic], plain[:, :intrinsic])
+        original = plain[:, intrinsic + ghost]
+        assert not torch.equal(source, original)
+        assert torch.equal(some_disabled[:, intrinsic + ghost], source if ghost in disabled else original)
+        assert torch.equal(all_disabled[:, intrinsic + ghost], source)
+    assert torch.equal(some_disabled[:, :intrinsic], plain[:, :intrinsic])
     with torch.inference_mode():
-        assert torch.equal(model(x), plain)  # and afterwards it is as it was
+        assert torch.equal(model(x), plain)  # restored
     assert not any(part._forward_hooks for part in model.modules())
 
 
-def test_what_is_not_there_cannot_be_switched_off():
+def test_disable_ghosts_rejects_unknown_module_ghost_and_fill():
     model = create_model("ghostnet_050", width=0.2).eval()
     name = next(iter(find_ghost_modules(model)))
     number = count_ghosts(find_ghost_modules(model)[name])

@@ -9,7 +9,7 @@ from ghostnets.errors import StorageError
 openvino = pytest.importorskip("openvino", reason="OpenVINO is in the export extra")
 
 
-def test_a_full_disk_is_one_sentence(tmp_path: Path):
+def test_save_on_full_disk_fails(tmp_path: Path):
     from openvino import opset13 as ops
 
     from ghostnets.export.openvino import save
@@ -20,8 +20,8 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
         with pytest.raises(StorageError, match=r"OpenVINO could not write net.xml"):
-            save(model, tmp_path / "net.xml", in_half=False)
+            save(model, tmp_path / "net.xml", compress_to_f16=False)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    save(model, tmp_path / "net.xml", in_half=False)
+    save(model, tmp_path / "net.xml", compress_to_f16=False)
     assert (tmp_path / "net.bin").stat().st_size == 40_000

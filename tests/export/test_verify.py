@@ -1,4 +1,4 @@
-"""The comparison must be able to fail."""
+"""Verification detects files that differ from their network."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +12,12 @@ from ghostnets import engine
 from ghostnets.artefacts import METADATA_KEY, Description
 from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.errors import ExportError
-from ghostnets.export.report import TOLERANCES, Comparison, complaint
+from ghostnets.export.report import TOLERANCES, ExportComparison, find_violation
 from ghostnets.export.verify import verify
 from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
 
-GOOD = Comparison(
+GOOD = ExportComparison(
     *(1e-6, 1e-7, 1e-6, 1.0, None, (1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (2.0, 2.0, 2.0), 40, 1, "runtime", False, "cpu")
 )
 
@@ -26,21 +26,21 @@ GOOD = Comparison(
     ("changes", "message"),
     [
         ({}, None),
-        ({"max_difference": 1e-3}, "the max difference is 0.001, at most 0.0001 is allowed"),
+        ({"max_difference": 1e-3}, "the max difference is 0.001, the limit is 0.0001"),
         ({"mean_difference": float("nan")}, "the mean difference is nan"),
         ({"max_feature_difference": 0.5}, "the max difference is 0.5"),
         ({"max_feature_difference": 1e-5}, None),
-        ({"top1_agreement": 0.9}, "90.0% of the images get the same class, at least 98% must"),
+        ({"top1_agreement": 0.9}, "the top-1 class agrees for 90.0% of the images, the minimum is 98%"),
     ],
     ids=str,
 )
-def test_what_is_beyond_the_tolerance(changes: dict, message: str | None):
-    found = complaint(replace(GOOD, **changes), TOLERANCES["f32"])
+def test_find_violation(changes: dict, message: str | None):
+    found = find_violation(replace(GOOD, **changes), TOLERANCES["f32"])
     assert found is None if message is None else message in str(found)
 
 
 @pytest.mark.skipif(not engine.session.is_built(), reason="the engine needs a C++ compiler")
-def test_another_network_and_another_normalisation_are_noticed(tmp_path: Path):
+def test_verify_detects_other_weights_and_other_normalisation(tmp_path: Path):
     preprocessing = Preprocessing(32, 32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
     shifted = Preprocessing(32, 32, (0.4, 0.5, 0.5), (0.2, 0.3, 0.3))
     arguments = {"num_classes": 3, "width": 0.1}
@@ -58,7 +58,7 @@ def test_another_network_and_another_normalisation_are_noticed(tmp_path: Path):
     images = [np.random.default_rng(0).integers(0, 256, (18, 32, 32, 3), dtype=np.uint8)]
     for seed, used in [(1, preprocessing), (0, shifted)]:
         wrong = verify(tmp_path / "net.engine", write(seed, used), images, tmp_path)
-        assert "max difference" in str(complaint(wrong, TOLERANCES["f32"]))
+        assert "max difference" in str(find_violation(wrong, TOLERANCES["f32"]))
         assert wrong.max_difference > 2 * TOLERANCES["f32"].max_difference
-    with pytest.raises(ExportError, match=r"did not run in a process of its own \(.*ArtefactError: there is no file"):
+    with pytest.raises(ExportError, match=r"failed to run in a separate process \(.*ArtefactError: there is no file"):
         verify(tmp_path / "none.engine", write(0, preprocessing), images, tmp_path)

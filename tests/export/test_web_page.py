@@ -1,4 +1,4 @@
-"""The exported page in a real browser: pixels as the Python side makes them."""
+"""Preprocessing of the exported page in a real browser against the Python preprocessing."""
 
 import base64
 import io
@@ -24,8 +24,8 @@ PREPROCESS = """async ([bytes, preprocessing]) => {
 }"""
 
 
-def noise(width: int, height: int, mode: str = "RGB", **save: object) -> bytes:
-    """Smooth waves with noise on them, as a PNG or what ``save`` says."""
+def noisy_image(width: int, height: int, mode: str = "RGB", **save: object) -> bytes:
+    """Encode smooth waves with noise, as PNG or with the arguments ``save``."""
     generator = np.random.default_rng(width * height)
     y, x = np.mgrid[0:height, 0:width]
     waves = [127 + 90 * np.sin(x / (5 + k) + y / (9 - k)) for k in range(len(mode))]
@@ -35,23 +35,23 @@ def noise(width: int, height: int, mode: str = "RGB", **save: object) -> bytes:
     return buffer.getvalue()
 
 
-def test_pixels_are_those_of_pillow(browser: Browser, tmp_path: Path):
+def test_pixels_match_pillow(browser: Browser, tmp_path: Path):
     (tmp_path / "index.html").write_text('<link rel="icon" href="data:,">')
     shutil.copy(PAGE / "preprocess.js", tmp_path)
     cases = [
-        (noise(640, 481), Preprocessing(64, 73)),
-        (noise(51, 300), Preprocessing(32, 37)),  # cut to 4 : 1, and no even margin
-        (noise(7, 5), Preprocessing(16, 17, interpolation="bicubic")),  # enlarged
-        (noise(333, 290), Preprocessing(48, 55, interpolation="bicubic")),
-        (noise(90, 120, "L"), Preprocessing(28, 28, (0.4,), (0.2,))),
-        (noise(120, 90), Preprocessing(28, 32, (0.4,), (0.2,))),  # colours become grey
-        (noise(32, 32), Preprocessing(32, 32)),  # nothing to do
+        (noisy_image(640, 481), Preprocessing(64, 73)),
+        (noisy_image(51, 300), Preprocessing(32, 37)),  # cropped to 4:1, odd margin
+        (noisy_image(7, 5), Preprocessing(16, 17, interpolation="bicubic")),  # upsampled
+        (noisy_image(333, 290), Preprocessing(48, 55, interpolation="bicubic")),
+        (noisy_image(90, 120, "L"), Preprocessing(28, 28, (0.4,), (0.2,))),
+        (noisy_image(120, 90), Preprocessing(28, 32, (0.4,), (0.2,))),  # colour to grayscale
+        (noisy_image(32, 32), Preprocessing(32, 32)),  # unchanged
     ]
     with serve_folder(tmp_path) as address:
         page = browser.open(address)
         for content, preprocessing in cases:
-            question = [base64.b64encode(content).decode(), preprocessing.to_dict()]
-            data, shape = page.evaluate(PREPROCESS, question)
+            arguments = [base64.b64encode(content).decode(), preprocessing.to_dict()]
+            data, shape = page.evaluate(PREPROCESS, arguments)
             expected = preprocessing.center(preprocessing.read(Image.open(io.BytesIO(content)))).permute(1, 2, 0)
             assert shape == [1, *expected.shape]
             differences = np.abs(np.array(data) - np.asarray(expected).flatten())

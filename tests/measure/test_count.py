@@ -9,7 +9,7 @@ from ghostnets.measure import count
 from ghostnets.models import create_model, list_models
 
 
-def test_by_formula():
+def test_count_matches_formula():
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 5, padding=2, groups=8),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
@@ -25,7 +25,8 @@ def test_by_formula():
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_agrees_with_the_counter_of_torch_which_counts_two_for_a_multiply_add(name: str):
+def test_count_is_half_of_torch_flop_counter(name: str):
+    """torch counts two FLOPs for each multiply-add."""
     with torch.device("meta"):
         model = create_model(name).eval()
         with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -34,8 +35,8 @@ def test_agrees_with_the_counter_of_torch_which_counts_two_for_a_multiply_add(na
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_agrees_with_fvcore_on_convolutions_and_linear_layers(name: str):
-    """What fvcore counts beside them: normalisation, averages and enlargements, which are in no paper's FLOPs."""
+def test_count_matches_fvcore_on_convolutions_and_linear_layers(name: str):
+    """fvcore also counts normalisation, pooling and upsampling, which no paper's FLOPs include."""
     model = create_model(name).eval()
     analysis = FlopCountAnalysis(model, torch.zeros(1, 3, 64, 64))
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
@@ -45,7 +46,7 @@ def test_agrees_with_fvcore_on_convolutions_and_linear_layers(name: str):
     assert others <= {"batch_norm", "adaptive_avg_pool2d", "mean", "upsample_nearest2d"}
 
 
-def test_counts_a_foreign_network_and_leaves_it_as_it_was():
+def test_count_leaves_third_party_model_unchanged():
     model = timm.create_model("mobilenetv3_large_100").train()
     model.bn1.eval()
     before = {k: v.clone() for k, v in model.state_dict().items()}

@@ -4,15 +4,15 @@ import torch
 from ghostnets.measure import MachineLimits, limits, measure_limits
 
 
-def test_bandwidth_is_that_of_the_next_larger_set():
+def test_bandwidth_returns_value_of_next_larger_working_set():
     machine = MachineLimits(1, {"f32": 1e9}, ((100, 9.0), (1000, 4.0), (10000, 1.0)))
     assert [machine.bandwidth(size) for size in (1, 100, 101, 9999, 10**9)] == [9.0, 9.0, 4.0, 1.0, 1.0]
 
 
-def test_measures_every_precision_that_torch_multiplies(monkeypatch: pytest.MonkeyPatch):
+def test_measure_limits_covers_every_supported_precision(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(limits, "SECONDS", 0.01)
     monkeypatch.setattr(limits, "MATRIX_SIDE", 64)
-    monkeypatch.setattr(limits, "MAP_SIDE", 8)
+    monkeypatch.setattr(limits, "CONV_SIDE", 8)
     monkeypatch.setattr(limits, "WORKING_SETS", (1 << 16, 1 << 20))
     machine = measure_limits(threads=1)
     assert machine.threads == 1
@@ -25,4 +25,4 @@ def test_measures_every_precision_that_torch_multiplies(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(torch, "_int_mm", refuse)
     monkeypatch.setattr(torch, "mm", refuse)
-    assert set(measure_limits(threads=1).macs_per_second) == {"f32", "bf16"}  # by the convolution
+    assert set(measure_limits(threads=1).macs_per_second) == {"f32", "bf16"}  # from the convolution

@@ -8,39 +8,39 @@ from ghostnets.models import create_model
 FLOAT = 4  # bytes
 
 
-class Joined(nn.Module):
-    """(N, 2, 8, 8) -> (N, 5, 8, 8): three maps of a convolution, and the input beside them."""
+class ConcatBlock(nn.Module):
+    """(N, 2, 8, 8) -> (N, 5, 8, 8): three maps of a convolution, concatenated with the input."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(2, 3, 3, padding=1, bias=False)
-        self.rest = nn.Identity()
+        self.identity = nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.rest(self.conv(x)), x], 1)
+        return torch.cat([self.identity(self.conv(x)), x], 1)
 
 
-def test_bytes_of_a_network_that_can_be_added_up_by_hand():
+def test_profile_bytes_match_hand_count():
     image = 64 * FLOAT
     limits = MachineLimits(1, {"f32": 1e6}, ((10**9, 1e9),))
-    result = profile(Joined(), torch.randn(2, 2, 8, 8), limits=limits, runs=2)
+    result = profile(ConcatBlock(), torch.randn(2, 2, 8, 8), limits=limits, runs=2)
     rows = {row.name: row for row in result.modules}
     assert list(rows) == ["", "conv"]  # the identity calls no operator
-    conv, joined = rows["conv"], rows[""]
-    assert (conv.kind, joined.kind) == ("conv 3x3", "Joined")
+    conv, concat = rows["conv"], rows[""]
+    assert (conv.kind, concat.kind) == ("conv 3x3", "ConcatBlock")
     assert conv.macs == 2 * 64 * 3 * 2 * 9
     assert conv.moved_bytes == 3 * 2 * 9 * FLOAT + 2 * (2 + 3) * image
     assert conv.output_bytes == 2 * 3 * image
     assert conv.peak_bytes == 2 * (2 + 3) * image
-    assert joined.peak_bytes == 2 * (2 + 3 + 5) * image == result.peak_bytes
-    assert conv.ideal_seconds == pytest.approx(conv.macs / 1e6)  # slower than its bytes
+    assert concat.peak_bytes == 2 * (2 + 3 + 5) * image == result.peak_bytes
+    assert conv.ideal_seconds == pytest.approx(conv.macs / 1e6)  # compute-bound
     assert conv.share_of_limit == pytest.approx(conv.ideal_seconds / conv.seconds)
-    assert joined.ideal_seconds is None
+    assert concat.ideal_seconds is None
     assert result.ideal_seconds == conv.ideal_seconds
     assert result.input_shape == (2, 2, 8, 8)
 
 
-def test_an_operator_in_place_needs_no_second_map():
+def test_in_place_operator_allocates_no_second_map():
     def peak(inplace: bool) -> int:
         model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(inplace=inplace))
         return profile(model, torch.randn(1, 1, 8, 8), runs=1).peak_bytes
@@ -49,7 +49,7 @@ def test_an_operator_in_place_needs_no_second_map():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_whole_network(dtype: torch.dtype):
+def test_profile_of_whole_network_is_consistent_with_count(dtype: torch.dtype):
     model = create_model("ghostnet_050", num_classes=5).train().to(dtype)
     model.bn1.eval()
     x = torch.randn(2, 3, 64, 64, dtype=dtype)
@@ -58,7 +58,7 @@ def test_a_whole_network(dtype: torch.dtype):
     kinds = result.by_kind()
     assert sum(macs for _, macs, _ in kinds.values()) == sum(row.macs for row in result.modules)
     assert sum(number for *_, number in kinds.values()) == len(result.modules)
-    assert {"conv 1x1", "depthwise 3x3", "linear", "GhostModule"} <= set(kinds)  # the concatenation is the last one's
+    assert {"conv 1x1", "depthwise 3x3", "linear", "GhostModule"} <= set(kinds)  # the concatenation
     assert result.precision == {torch.float32: "f32", torch.bfloat16: "bf16"}[dtype]
     assert all(row.seconds > 0 for row in result.modules)
     assert result.ideal_seconds is None

@@ -1,4 +1,4 @@
-"""A small network as a plan of the engine and as a checkpoint, image files, and a service in a process of its own."""
+"""Fixtures: a small network as an engine plan or a checkpoint, image files, and a service in its own process."""
 
 import http.client
 import io
@@ -25,11 +25,11 @@ from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.preprocessing import Preprocessing
 
 NAMES = ("ant", "bee", "cat")
-PREPROCESSING = Preprocessing(32, 36)  # of the checkpoint
+PREPROCESSING = Preprocessing(32, 36)  # used by write_checkpoint
 
 
 def write_plan(path: Path, *, seed: int = 0, names: tuple[str, ...] = NAMES) -> Path:
-    """A network of a few thousand weights for images of 32 pixels, whose answers depend on ``seed``."""
+    """Write an engine plan of a few thousand weights for 32-pixel images; its predictions depend on ``seed``."""
     torch.manual_seed(seed)
     arguments = {"width": 0.1, "num_classes": len(names)}
     network = ghostnets.create_model("ghostnet_100", **arguments)
@@ -42,34 +42,36 @@ def write_plan(path: Path, *, seed: int = 0, names: tuple[str, ...] = NAMES) -> 
 
 
 def write_checkpoint(path: Path, architecture: str = "ghostnet_100", **arguments: Any) -> Path:
-    """A network for images of 32 pixels, whose answers change where its maps do."""
+    """Write a checkpoint for 32-pixel images whose predictions are sensitive to its feature maps."""
     torch.manual_seed(3)
     arguments |= {"num_classes": len(NAMES)}
     model = enliven(ghostnets.create_model(architecture, **arguments))
     with torch.no_grad():
-        for parameter in list(model.parameters())[-2:]:  # of the classifier: small changes of the maps shall be seen
+        for parameter in list(model.parameters())[
+            -2:
+        ]:  # of the classifier, so that small changes of the maps are visible
             parameter *= 30
     save_checkpoint(path, Checkpoint(architecture, arguments, model.state_dict(), NAMES, PREPROCESSING))
     return path
 
 
-def encoded(colour: int = 0, kind: str = "JPEG", size: tuple[int, int] = (48, 40)) -> bytes:
-    """The bytes of an image file with some pattern."""
-    pixels = np.random.default_rng(colour).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+def encode_image(seed: int = 0, kind: str = "JPEG", size: tuple[int, int] = (48, 40)) -> bytes:
+    """Encode a random image in the file format ``kind``."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, kind)
     return stream.getvalue()
 
 
-class Process:
-    """``ghostnets serve`` in a process of its own."""
+class ServiceProcess:
+    """``ghostnets serve`` in its own process."""
 
     def __init__(self, plan: Path, *arguments: str) -> None:
         command = [sys.executable, "-m", "ghostnets", "serve", str(plan), "--port=0", "--threads=1", *arguments]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.events: list[dict[str, Any]] = []
-        self.seen = 0
-        self.reader = threading.Thread(target=self._read)  # a log that nobody reads would stop the service
+        self.num_read = 0
+        self.reader = threading.Thread(target=self._read)  # an unread pipe would block the service
         self.reader.start()
         self.port = int(self.wait_for("listening")["port"])
 
@@ -80,12 +82,12 @@ class Process:
                 self.events.append(json.loads(line))
 
     def wait_for(self, event: str) -> dict[str, Any]:
-        """The next event of this name in the log."""
+        """Return the next log event with this name."""
         while True:
-            wait_until(lambda: len(self.events) > self.seen or not self.reader.is_alive())
-            assert len(self.events) > self.seen, f"no {event!r} in {self.events}"
-            found = self.events[self.seen]
-            self.seen += 1
+            wait_until(lambda: len(self.events) > self.num_read or not self.reader.is_alive())
+            assert len(self.events) > self.num_read, f"event {event!r} is not in {self.events}"
+            found = self.events[self.num_read]
+            self.num_read += 1
             if found["event"] == event:
                 return found
 
@@ -95,37 +97,39 @@ class Process:
     def socket(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
-    def sockets(self) -> int:
-        """Sockets that the process has open."""
+    def open_sockets(self) -> int:
+        """Return the number of sockets that the process has open."""
         links = Path(f"/proc/{self.process.pid}/fd").iterdir()
         return sum(str(link.readlink()).startswith("socket:") for link in links)
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def ask(self, method: str, path: str, body: bytes | None = None, kind: str = "image/jpeg") -> tuple[int, Any]:
-        """Status and JSON of one request on a connection of its own."""
+    def request(
+        self, method: str, path: str, body: bytes | None = None, content_type: str = "image/jpeg"
+    ) -> tuple[int, Any]:
+        """Send a request on a new connection; return its status and JSON."""
         connection = self.connect()
-        connection.request(method, path, body, {"Content-Type": kind} if body is not None else {})
-        answer = connection.getresponse()
-        content = answer.read()
+        connection.request(method, path, body, {"Content-Type": content_type} if body is not None else {})
+        response = connection.getresponse()
+        content = response.read()
         connection.close()
-        return answer.status, json.loads(content) if content.startswith(b"{") else content
+        return response.status, json.loads(content) if content.startswith(b"{") else content
 
-    def __enter__(self) -> "Process":
+    def __enter__(self) -> "ServiceProcess":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.end()
+        self.stop()
 
-    def end(self) -> int:
-        """SIGTERM where it still runs, and the exit code."""
+    def stop(self) -> int:
+        """Send SIGTERM if the process is running; return the exit code."""
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
         return self.wait()
 
     def wait(self) -> int:
-        """The exit code, when it has come to its end."""
+        """Wait for the process to exit; return the exit code."""
         self.reader.join(20)
         return self.process.wait(20)
 
@@ -133,5 +137,5 @@ class Process:
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not come about"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.02)

@@ -1,7 +1,6 @@
-"""Routes, bodies and refusals, asked in this process; answers are those of the artefact, and fit the OpenAPI."""
+"""Routes, request bodies and errors, tested in process: predictions match the artefact, responses the OpenAPI."""
 
 import base64
-import io
 import json
 import subprocess
 import sys
@@ -12,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running_service import NAMES, encoded, write_plan
+from running_service import NAMES, encode_image, write_plan
 
 import ghostnets
-from ghostnets.artefacts import open_artefact
+from ghostnets.artefacts import load_classifier
 from ghostnets.errors import ArtefactError
-from ghostnets.serve import Settings, create_app
+from ghostnets.serve import ServiceSettings, create_app
 
 pytest.importorskip("fastapi", reason="the service needs the extra 'serve'")
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Starlette says that it would rather have a successor of httpx
+    warnings.simplefilter("ignore")  # Starlette recommends a successor of httpx
     from fastapi.testclient import TestClient
 
 JPEG = {"content-type": "image/jpeg"}
@@ -34,61 +33,61 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def client(plan: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(plan, Settings(threads=1, max_images=4, max_request_bytes=100_000))) as client:
+    with TestClient(create_app(plan, ServiceSettings(threads=1, max_images=4, max_request_bytes=100_000))) as client:
         yield client
 
 
-def expected(plan: Path, content: bytes) -> dict[str, float]:
-    """Class -> probability, from the artefact itself."""
-    artefact = open_artefact(plan, threads=1)
-    pixels = artefact.description.preprocessing.pixels(io.BytesIO(content))
-    return dict(zip(NAMES, artefact.probabilities(pixels[None])[0].tolist(), strict=True))
+def expected_probabilities(plan: Path, content: bytes) -> dict[str, float]:
+    """Return class -> probability, computed by the artefact itself."""
+    classifier = load_classifier(plan, threads=1)
+    scores = classifier.run(classifier.read(content)[None]).scores
+    return dict(zip(NAMES, scores[0].tolist(), strict=True))
 
 
-def check(plan: Path, row: dict, content: bytes, top: int) -> None:
-    right = expected(plan, content)
-    best = sorted(right, key=right.__getitem__, reverse=True)[:top]
+def check_prediction(plan: Path, row: dict, content: bytes, top: int) -> None:
+    expected = expected_probabilities(plan, content)
+    best = sorted(expected, key=expected.__getitem__, reverse=True)[:top]
     assert [answer["class"] for answer in row["answers"]] == best
     np.testing.assert_allclose(
-        [answer["probability"] for answer in row["answers"]], [right[n] for n in best], rtol=1e-5
+        [answer["probability"] for answer in row["answers"]], [expected[n] for n in best], rtol=1e-5
     )
     assert row["error"] is None
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
-def test_one_image_as_it_is(client: TestClient, plan: Path, kind: str):
-    content = encoded(1, kind)
+def test_predict_raw_image(client: TestClient, plan: Path, kind: str):
+    content = encode_image(1, kind)
     for content_type in ("image/whatever", "application/octet-stream"):
-        answer = client.post("/v1/predict?top=2", content=content, headers={"content-type": content_type})
-        assert answer.status_code == 200
-        check(plan, answer.json()["images"][0], content, 2)
+        response = client.post("/v1/predict?top=2", content=content, headers={"content-type": content_type})
+        assert response.status_code == 200
+        check_prediction(plan, response.json()["images"][0], content, 2)
 
 
-def test_a_form_with_files_one_of_which_is_none(client: TestClient, plan: Path):
-    first, second = encoded(1), encoded(2, "PNG")
+def test_predict_form_with_unreadable_file(client: TestClient, plan: Path):
+    first, second = encode_image(1), encode_image(2, "PNG")
     files = [
         ("images", (name, content)) for name, content in (("a.jpg", first), ("b.txt", b"text"), ("c ü.png", second))
     ]
-    answer = client.post("/v1/predict", files=files, data={"comment": "left out"})
-    assert answer.status_code == 200
-    rows = answer.json()["images"]
+    response = client.post("/v1/predict", files=files, data={"comment": "ignored"})
+    assert response.status_code == 200
+    rows = response.json()["images"]
     assert [row["name"] for row in rows] == ["a.jpg", "b.txt", "c ü.png"]
-    check(plan, rows[0], first, 3)
-    check(plan, rows[2], second, 3)
+    check_prediction(plan, rows[0], first, 3)
+    check_prediction(plan, rows[2], second, 3)
     assert rows[1]["answers"] == []
     assert rows[1]["error"].startswith("b.txt cannot be read as an image")
 
 
-def test_json_with_base64(client: TestClient, plan: Path):
-    contents = [encoded(seed) for seed in range(3)]
-    answer = client.post("/v1/predict?top=1", json={"images": [base64.b64encode(c).decode() for c in contents]})
-    assert answer.status_code == 200
-    for row, content in zip(answer.json()["images"], contents, strict=True):
-        check(plan, row, content, 1)
+def test_predict_json(client: TestClient, plan: Path):
+    contents = [encode_image(seed) for seed in range(3)]
+    response = client.post("/v1/predict?top=1", json={"images": [base64.b64encode(c).decode() for c in contents]})
+    assert response.status_code == 200
+    for row, content in zip(response.json()["images"], contents, strict=True):
+        check_prediction(plan, row, content, 1)
 
 
 def bomb() -> bytes:
-    """A PNG of a few bytes that says it has 60,000 x 60,000 pixels."""
+    """Return a PNG of a few bytes whose header declares 60,000 x 60,000 pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
@@ -102,30 +101,35 @@ JSON = {"content-type": "application/json"}
 
 
 @pytest.mark.parametrize(
-    ("content", "headers", "status", "sentence"),
+    ("content", "headers", "status", "message"),
     [
         (b"", JPEG, 422, "image 0 cannot be read as an image (the file is empty)"),
         (b"text", JPEG, 422, "image 0 cannot be read as an image"),
-        (encoded()[:400], JPEG, 422, "image 0 cannot be read as an image"),
+        (encode_image()[:400], JPEG, 422, "image 0 cannot be read as an image"),
         (bomb(), JPEG, 422, "million pixels"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", JPEG, 422, "none of JPEG, PNG"),
         (b"0" * 100_001, JPEG, 413, "larger than 100000 bytes"),
-        (encoded(), {}, 415, "the content type is ''"),
-        (encoded(), {"content-type": "text/plain"}, 415, "the content type is 'text/plain'"),
+        (encode_image(), {}, 415, "the content type is ''"),
+        (encode_image(), {"content-type": "text/plain"}, 415, "the content type is 'text/plain'"),
         (b"{", JSON, 400, "the JSON is not"),
         (b'{"images": []}', JSON, 400, "the JSON is not"),
         (b'{"images": ["aGk="], "more": 1}', JSON, 400, "the JSON is not"),
         (b'{"images": [1]}', JSON, 400, "the JSON is not"),
         (b"[" * 50_000, JSON, 400, "the JSON is not"),
-        (b'{"images": [' + b"," * 60_000, JSON, 400, "some 60002 values, 50000 are allowed"),
-        (b'{"images": ["\\u00e4"]}', JSON, 400, "image 0 is no base64"),
-        (b'{"images": ["a"]}', JSON, 400, "image 0 is no base64"),
-        (json.dumps({"images": ["aGk="] * 5}).encode(), JSON, 413, "holds 5 images, the limit is 4"),
-        (b"x", {"content-type": "multipart/form-data"}, 400, "names no boundary"),
-        (b"x", {"content-type": f"multipart/form-data; boundary={'b' * 5000}"}, 400, "the form cannot be read"),
-        (b"x", FORM, 400, "the form cannot be read"),
-        (b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\nx', FORM, 400, "breaks off"),
-        (b'--b\r\nContent-Disposition: form-data; name="f"\r\n\r\nx\r\n--b--\r\n', FORM, 400, "holds no image"),
+        (b'{"images": [' + b"," * 60_000, JSON, 400, "about 60002 values, the limit is 50000"),
+        (b'{"images": ["\\u00e4"]}', JSON, 400, "image 0 is not base64"),
+        (b'{"images": ["a"]}', JSON, 400, "image 0 is not base64"),
+        (json.dumps({"images": ["aGk="] * 5}).encode(), JSON, 413, "contains 5 images, the limit is 4"),
+        (b"x", {"content-type": "multipart/form-data"}, 400, "has no boundary"),
+        (b"x", {"content-type": f"multipart/form-data; boundary={'b' * 5000}"}, 400, "the form cannot be parsed"),
+        (b"x", FORM, 400, "the form cannot be parsed"),
+        (
+            b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\nx',
+            FORM,
+            400,
+            "ends before its final boundary",
+        ),
+        (b'--b\r\nContent-Disposition: form-data; name="f"\r\n\r\nx\r\n--b--\r\n', FORM, 400, "contains no image"),
         (
             b'--b\r\nContent-Disposition: form-data; filename="f"\r\n\r\nx\r\n' * 5 + b"--b--",
             FORM,
@@ -134,64 +138,64 @@ JSON = {"content-type": "application/json"}
         ),
     ],
 )
-def test_a_body_that_is_none_is_refused(client: TestClient, content: bytes, headers: dict, status: int, sentence: str):
-    answer = client.post("/v1/predict", content=content, headers=headers)
-    assert answer.status_code == status, answer.text
-    assert sentence in answer.json()["error"]
+def test_predict_invalid_body_fails(client: TestClient, content: bytes, headers: dict, status: int, message: str):
+    response = client.post("/v1/predict", content=content, headers=headers)
+    assert response.status_code == status, response.text
+    assert message in response.json()["error"]
 
 
 @pytest.mark.parametrize("top", ["0", "-1", "1001", "x", "1e3", "9" * 5000])
-def test_top_out_of_its_range_is_refused(client: TestClient, top: str):
-    answer = client.post(f"/v1/predict?top={top}", content=encoded(), headers=JPEG)
-    assert answer.status_code == 422
-    assert answer.json()["error"].startswith("query.top")
+def test_predict_top_out_of_range_fails(client: TestClient, top: str):
+    response = client.post(f"/v1/predict?top={top}", content=encode_image(), headers=JPEG)
+    assert response.status_code == 422
+    assert response.json()["error"].startswith("query.top")
 
 
-def test_a_body_without_length_is_counted_as_it_comes(client: TestClient):
-    answer = client.post("/v1/predict", content=iter([b"0" * 60_000] * 2), headers=JPEG)
-    assert answer.status_code == 413
+def test_predict_chunked_body_over_limit_fails(client: TestClient):
+    response = client.post("/v1/predict", content=iter([b"0" * 60_000] * 2), headers=JPEG)
+    assert response.status_code == 413
 
 
-def test_other_routes(client: TestClient):
+def test_model_and_probe_routes(client: TestClient):
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
     about = client.get("/v1/model").json()
     assert (about["architecture"], about["class_names"]) == ("ghostnet_100", list(NAMES))
-    for answer in (client.get("/v1/predict"), client.get("/v1/nothing"), client.delete("/healthz")):
-        assert answer.status_code in (404, 405)
-        assert "error" in answer.json()
+    for response in (client.get("/v1/predict"), client.get("/v1/nothing"), client.delete("/healthz")):
+        assert response.status_code in (404, 405)
+        assert "error" in response.json()
     client.app.state.service.draining = True
-    answer = client.get("/readyz")
-    assert (answer.status_code, answer.json()) == (503, {"status": "draining"})
+    response = client.get("/readyz")
+    assert (response.status_code, response.json()) == (503, {"status": "draining"})
 
 
-def test_no_answer_lets_a_browser_ask_elsewhere(client: TestClient):
+def test_security_headers_restrict_page_to_own_origin(client: TestClient):
     headers = client.get("/").headers
     assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
     assert "http" not in headers["content-security-policy"]
     assert headers["x-content-type-options"] == "nosniff"
 
 
-def test_the_token(plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_token_required_for_api_and_metrics(plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "token").write_text("secret-1\n")
-    with TestClient(create_app(plan, Settings(threads=1, token_file=tmp_path / "token"))) as client:
+    with TestClient(create_app(plan, ServiceSettings(threads=1, token_file=tmp_path / "token"))) as client:
         for value in (None, "secret-1", "Bearer", "Bearer ", "Bearer secret-2", "Bearer secret-1x", "Basic secret-1"):
             headers = JPEG if value is None else {**JPEG, "authorization": value}
-            answer = client.post("/v1/predict", content=encoded(), headers=headers)
-            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+            response = client.post("/v1/predict", content=encode_image(), headers=headers)
+            assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
             assert client.get("/metrics", headers=headers).status_code == 401
         headers = {**JPEG, "authorization": "bearer secret-1"}
-        assert client.post("/v1/predict", content=encoded(), headers=headers).status_code == 200
+        assert client.post("/v1/predict", content=encode_image(), headers=headers).status_code == 200
         assert client.get("/metrics", headers=headers).status_code == 200
         assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
     monkeypatch.setenv("GHOSTNETS_TOKEN", "other")
-    with TestClient(create_app(plan, Settings(threads=1))) as client:
+    with TestClient(create_app(plan, ServiceSettings(threads=1))) as client:
         assert client.get("/v1/model").status_code == 401
         assert client.get("/v1/model", headers={"authorization": "Bearer other"}).status_code == 200
 
 
-def test_metrics_count_by_route_and_never_by_what_a_client_wrote(client: TestClient):
-    client.post("/v1/predict", content=encoded(), headers=JPEG)
+def test_metrics_labels_exclude_client_input(client: TestClient):
+    client.post("/v1/predict", content=encode_image(), headers=JPEG)
     client.post("/v1/predict", content=b"x", headers=JPEG)
     for name in ("/secret-1", "/secret-2"):
         client.get(name)
@@ -204,15 +208,15 @@ def test_metrics_count_by_route_and_never_by_what_a_client_wrote(client: TestCli
     assert "secret" not in text
 
 
-def test_an_artefact_that_cannot_be_used_is_one_sentence(tmp_path: Path):
-    (tmp_path / "net.engine").write_bytes(b"no plan")
-    app = create_app(tmp_path / "net.engine", Settings(threads=1))
+def test_invalid_artefact_fails_at_startup(tmp_path: Path):
+    (tmp_path / "net.engine").write_bytes(b"not a plan")
+    app = create_app(tmp_path / "net.engine", ServiceSettings(threads=1))
     with pytest.raises(ArtefactError, match=r"net\.engine"), TestClient(app):
         pass
 
 
-def test_the_openapi_describes_what_is_sent_and_answered(client: TestClient):
-    from ghostnets.serve.schemas import Error, ModelInfo, Predictions
+def test_openapi_matches_requests_and_responses(client: TestClient):
+    from ghostnets.serve.schemas import ErrorResponse, ModelInfo, PredictResponse
 
     description = client.get("/openapi.json").json()
     post = description["paths"]["/v1/predict"]["post"]
@@ -220,17 +224,19 @@ def test_the_openapi_describes_what_is_sent_and_answered(client: TestClient):
     assert set(post["requestBody"]["content"]) == kinds
     assert set(post["responses"]) == {"200", "400", "401", "408", "413", "415", "422", "429", "431"}
     schemas = description["components"]["schemas"]
-    for status, answer in post["responses"].items():
-        name = answer["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-        assert name == ("Predictions" if status == "200" else "Error")
+    for status, response in post["responses"].items():
+        name = response["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        assert name == ("PredictResponse" if status == "200" else "ErrorResponse")
         assert name in schemas
-    assert set(schemas["Answer"]["properties"]) == {"class", "probability"}
-    Predictions.model_validate(client.post("/v1/predict", content=encoded(), headers=JPEG).json(), extra="forbid")
-    Error.model_validate(client.post("/v1/predict", content=b"", headers=JPEG).json(), extra="forbid")
+    assert set(schemas["ClassProbabilityInfo"]["properties"]) == {"class", "probability"}
+    PredictResponse.model_validate(
+        client.post("/v1/predict", content=encode_image(), headers=JPEG).json(), extra="forbid"
+    )
+    ErrorResponse.model_validate(client.post("/v1/predict", content=b"", headers=JPEG).json(), extra="forbid")
     ModelInfo.model_validate(client.get("/v1/model").json(), extra="forbid")
 
 
-def test_serving_a_plan_loads_no_torch_and_asks_for_none():
+def test_serving_engine_plan_does_not_need_torch():
     code = (
         "import sys, ghostnets.cli.serve, ghostnets.serve.app, ghostnets.serve.server; sys.exit('torch' in sys.modules)"
     )

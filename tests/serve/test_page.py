@@ -14,14 +14,14 @@ import torch
 from conftest import Browser, enliven, wait_for
 from PIL import Image
 
-from ghostnets.artefacts import open_artefact
+from ghostnets.artefacts import load_classifier
 from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.checkpoints.fetch import download
 from ghostnets.errors import CheckpointError
 from ghostnets.explain import disable_ghosts, find_ghost_modules
 from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
-from ghostnets.serve import Settings, create_app
+from ghostnets.serve import ServiceSettings, create_app
 
 uvicorn = pytest.importorskip("uvicorn", reason="the service needs the extra 'serve'")
 pytestmark = pytest.mark.browser
@@ -34,7 +34,7 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touc
 @contextmanager
 def running(path: Path, **settings: Any) -> Iterator[str]:
     """The service in a thread of this process; gives its address."""
-    app = create_app(path, Settings(threads=1, **settings))
+    app = create_app(path, ServiceSettings(threads=1, **settings))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -138,10 +138,9 @@ def test_the_right_class_comes_out(
     broken.write_text("no picture")
     page = browser.open(address)
     cards = give(page, pictures["dark"], broken, pictures["light"])
-    artefact = open_artefact(checkpoint)
-    preprocessing = artefact.description.preprocessing
+    classifier = load_classifier(checkpoint)
     for card, (name, picture) in zip((cards[0], cards[2]), pictures.items(), strict=True):
-        probabilities = artefact.probabilities(preprocessing.pixels(picture)[None])[0]
+        probabilities = classifier.run(classifier.read(picture)[None]).scores[0]
         assert first_answer(card) == (name, percent(probabilities.max()))
         assert " ms, " in card.locator(".time").inner_text()
     assert "cannot be read as an image" in cards[1].inner_text()

@@ -1,4 +1,4 @@
-"""What needs a real process and real sockets: limits of slow and greedy clients, overload, reload, draining."""
+"""Tests with a real process and real sockets: limits for slow and greedy clients, overload, reload, draining."""
 
 import contextlib
 import json
@@ -15,10 +15,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from running_service import Process, encoded, wait_until, write_plan
+from running_service import ServiceProcess, encode_image, wait_until, write_plan
 
 from ghostnets.cli.main import main
-from ghostnets.serve import Settings
+from ghostnets.serve import ServiceSettings
 
 pytest.importorskip("uvicorn", reason="the service needs the extra 'serve'")
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -33,67 +33,67 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_plan(tmp_path_factory.mktemp("plan") / "net.engine")
 
 
-def received(service: Process, *parts: bytes, pause: float = 0) -> bytes:
-    """All that comes back until the service closes."""
+def exchange(service: ServiceProcess, *parts: bytes, pause: float = 0) -> bytes:
+    """Send the parts; return everything received until the service closes the connection."""
     with service.socket() as connection:
-        with contextlib.suppress(BrokenPipeError):  # it may close before all is sent
+        with contextlib.suppress(BrokenPipeError):  # the service may close before all is sent
             for part in parts:
                 connection.sendall(part)
                 time.sleep(pause)
-        return rest(connection)
+        return receive_all(connection)
 
 
-def rest(connection: socket.socket) -> bytes:
-    """What comes until the other side closes."""
+def receive_all(connection: socket.socket) -> bytes:
+    """Return everything received until the peer closes the connection."""
     content = b""
     while block := connection.recv(65536):
         content += block
     return content
 
 
-def test_slow_and_greedy_clients_are_sent_away(plan: Path):
-    with Process(plan, "--head-timeout=0.4", "--body-timeout=0.6", "--max-connections=3") as service:
-        # A head that comes too slowly, one that never ends, and one that is too large in one piece.
-        assert received(service, b"GET /healthz HT").startswith(b"HTTP/1.1 408 ")
-        assert received(service, b"GET / HTTP/1.1\r\nA: " + b"a" * 40_000).startswith(b"HTTP/1.1 431 ")
-        assert received(service, b"GET / HTTP/1.1\r\nA: " + b"a" * 33_000 + b"\r\n\r\n").startswith(b"HTTP/1.1 431 ")
-        assert received(service, b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 431 ")
-        # A body that stops, with and without length, and one that drips.
-        assert received(service, POST + b"Content-Length: 10\r\n\r\n12").startswith(b"HTTP/1.1 408 ")
-        assert received(service, POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n12\r\n").startswith(b"HTTP/1.1 408 ")
+def test_slow_and_greedy_clients_are_disconnected(plan: Path):
+    with ServiceProcess(plan, "--head-timeout=0.4", "--body-timeout=0.6", "--max-connections=3") as service:
+        # Headers that arrive too slowly, that never end, and that are too large.
+        assert exchange(service, b"GET /healthz HT").startswith(b"HTTP/1.1 408 ")
+        assert exchange(service, b"GET / HTTP/1.1\r\nA: " + b"a" * 40_000).startswith(b"HTTP/1.1 431 ")
+        assert exchange(service, b"GET / HTTP/1.1\r\nA: " + b"a" * 33_000 + b"\r\n\r\n").startswith(b"HTTP/1.1 431 ")
+        assert exchange(service, b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 431 ")
+        # A body that stalls, with and without Content-Length, and one that drips.
+        assert exchange(service, POST + b"Content-Length: 10\r\n\r\n12").startswith(b"HTTP/1.1 408 ")
+        assert exchange(service, POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n12\r\n").startswith(b"HTTP/1.1 408 ")
         drips = [POST + b"Content-Length: 1000\r\n\r\n", *[b"1"] * 8]
-        assert received(service, *drips, pause=0.1).startswith(b"HTTP/1.1 408 ")
-        # Hundreds of requests at once, whose answers nobody reads.
-        before = service.sockets()
+        assert exchange(service, *drips, pause=0.1).startswith(b"HTTP/1.1 408 ")
+        # Hundreds of pipelined requests whose responses are not read.
+        before = service.open_sockets()
         with service.socket() as connection:
             connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 500)
-            wait_until(lambda: b"HTTP/1.1 429 " in rest(connection))
-        wait_until(lambda: service.sockets() == before)
-        # Nothing at all, empty lines, and no HTTP.
-        assert received(service) == b""
-        assert received(service, b"\r\n") == b""
-        assert received(service, b"\x16\x03\x01\x02\x00\x01").startswith(b"HTTP/1.1 400 ")
-        # A fourth connection.
+            wait_until(lambda: b"HTTP/1.1 429 " in receive_all(connection))
+        wait_until(lambda: service.open_sockets() == before)
+        # Nothing at all, empty lines, and bytes that are not HTTP.
+        assert exchange(service) == b""
+        assert exchange(service, b"\r\n") == b""
+        assert exchange(service, b"\x16\x03\x01\x02\x00\x01").startswith(b"HTTP/1.1 400 ")
+        # One connection above the limit.
         held = [service.socket() for _ in range(3)]
-        wait_until(lambda: b"429" in received(service))
+        wait_until(lambda: b"429" in exchange(service))
         for connection in held:
             connection.close()
-        wait_until(lambda: service.ask("GET", "/healthz")[0] == 200)
-        assert service.end() == 0
+        wait_until(lambda: service.request("GET", "/healthz")[0] == 200)
+        assert service.stop() == 0
     assert not [event for event in service.events if event["level"] == "error"]
 
 
-def test_answers_that_nobody_takes_do_not_stay():
+def test_expire_aborts_unread_response():
     protocol = LimitedProtocol.__new__(LimitedProtocol)
     calls = SimpleNamespace(is_closing=lambda: False, abort=lambda: aborted.append(1), time=lambda: 100.0)
     aborted: list[int] = []
     protocol.settings, protocol.loop, protocol.transport, protocol.flow = (
-        Settings(body_timeout=3),
+        ServiceSettings(body_timeout=3),
         calls,
         calls,
         FlowControl(calls),
     )
-    protocol.deadline = math.inf
+    protocol.read_deadline = math.inf
     protocol.pause_writing()
     protocol.expire(102.9)
     assert aborted == []
@@ -104,9 +104,9 @@ def test_answers_that_nobody_takes_do_not_stay():
     assert aborted == [1]
 
 
-def test_overload_is_told_to_come_again_and_passes(plan: Path):
-    with Process(plan, "--max-queue=2", "--max-images=2") as service:
-        content = encoded(size=(2000, 1500))  # takes a while to decode
+def test_overload_returns_429_and_recovers(plan: Path):
+    with ServiceProcess(plan, "--max-queue=2", "--max-images=2") as service:
+        content = encode_image(size=(2000, 1500))  # slow to decode
         statuses: Counter[int] = Counter()
         headers = []
 
@@ -128,28 +128,28 @@ def test_overload_is_told_to_come_again_and_passes(plan: Path):
             thread.join()
         assert set(statuses) == {200, 429}
         assert set(headers) == {"1"}
-        assert service.ask("POST", "/v1/predict", content)[0] == 200
-        assert b"ghostnets_images_in_service 0.0" in service.ask("GET", "/metrics")[1]
+        assert service.request("POST", "/v1/predict", content)[0] == 200
+        assert b"ghostnets_images_in_service 0.0" in service.request("GET", "/metrics")[1]
 
 
-def test_a_reload_under_load_drops_nothing_and_a_broken_file_changes_nothing(plan: Path, tmp_path: Path):
+def test_reload_under_load_drops_no_request_and_refuses_broken_file(plan: Path, tmp_path: Path):
     served = tmp_path / "net.engine"
     served.write_bytes(plan.read_bytes())
     other = write_plan(tmp_path / "other.engine", seed=1, names=("x", "y", "z", "w"))
-    with Process(served) as service:
+    with ServiceProcess(served) as service:
         answers: list[tuple[int, str, str]] = []
         stop = threading.Event()
 
         def client() -> None:
             while not stop.is_set():
-                status, answer = service.ask("POST", "/v1/predict?top=1", encoded(size=(300, 300)))
+                status, answer = service.request("POST", "/v1/predict?top=1", encode_image(size=(300, 300)))
                 answers.append((status, answer.get("model"), answer["images"][0]["answers"][0]["class"]))
 
         clients = [threading.Thread(target=client) for _ in range(4)]
         for thread in clients:
             thread.start()
         service.signal(signal.SIGHUP)
-        old = service.wait_for("model reloaded")["model"]  # the same file once more
+        old = service.wait_for("model reloaded")["model"]  # the same file again
         other.replace(served)
         service.signal(signal.SIGHUP)
         new = service.wait_for("model reloaded")["model"]
@@ -165,40 +165,42 @@ def test_a_reload_under_load_drops_nothing_and_a_broken_file_changes_nothing(pla
         assert {model for _, model, _ in answers} == {old, new} != {old}
         assert all(name in "abcanteecat" if model == old else name in "xyzw" for _, model, name in answers)
         assert answers[-1][1] == new
-        assert service.ask("GET", "/v1/model")[1]["class_names"] == ["x", "y", "z", "w"]
+        assert service.request("GET", "/v1/model")[1]["class_names"] == ["x", "y", "z", "w"]
 
 
-def test_sigterm_answers_what_came_and_what_comes_on_open_connections(plan: Path):
-    with Process(plan, "--drain-delay=0.5") as service:
-        content = encoded(size=(1500, 1500))
-        idle, half = service.connect(), service.socket()
+def test_sigterm_answers_open_connections(plan: Path):
+    with ServiceProcess(plan, "--drain-delay=0.5") as service:
+        content = encode_image(size=(1500, 1500))
+        idle, partial = service.connect(), service.socket()
         idle.request("GET", "/healthz")
         assert idle.getresponse().read() == b'{"status":"ok"}'
-        half.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(content) + content[:1000])
+        partial.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(content) + content[:1000])
         service.signal(signal.SIGTERM)
-        wait_until(lambda: service.ask("GET", "/readyz")[0] == 503)
-        assert service.ask("POST", "/v1/predict", content)[0] == 200  # new connections, as long as the delay lasts
+        wait_until(lambda: service.request("GET", "/readyz")[0] == 503)
+        assert (
+            service.request("POST", "/v1/predict", content)[0] == 200
+        )  # new connections are accepted during the delay
         time.sleep(0.6)
         with pytest.raises(ConnectionRefusedError):
             service.socket()
-        half.sendall(content[1000:])
-        head, _, body = rest(half).partition(b"\r\n\r\n")
+        partial.sendall(content[1000:])
+        head, _, body = receive_all(partial).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 ")
         assert b"connection: close" in head
         assert len(json.loads(body)["images"][0]["answers"]) == 3
         idle.request("GET", "/readyz")
         answer = idle.getresponse()
         assert (answer.status, answer.getheader("Connection")) == (503, "close")
-        half.close()
+        partial.close()
         assert service.wait() == 0
     assert service.events[-1]["event"] == "stopped"
 
 
-def test_a_restart_under_load_loses_no_request(plan: Path):
-    content = encoded(size=(600, 400))
+def test_sigterm_under_load_loses_no_request(plan: Path):
+    content = encode_image(size=(600, 400))
     lost: list[Exception] = []
     answered: Counter[int] = Counter()
-    with Process(plan) as service:
+    with ServiceProcess(plan) as service:
 
         def client() -> None:
             while True:
@@ -206,7 +208,7 @@ def test_a_restart_under_load_loses_no_request(plan: Path):
                 try:
                     connection.connect()
                 except OSError:
-                    return  # nobody listens: nothing was accepted
+                    return  # not listening any more: nothing was accepted
                 try:
                     is_last = False
                     while not is_last:
@@ -225,17 +227,17 @@ def test_a_restart_under_load_loses_no_request(plan: Path):
         for thread in clients:
             thread.start()
         wait_until(lambda: answered[200] > 50)
-        assert service.end() == 0
+        assert service.stop() == 0
         for thread in clients:
             thread.join()
     assert lost == []
     assert set(answered) == {200}
 
 
-def test_the_log_is_json_without_content(plan: Path):
-    with Process(plan) as service:
-        service.ask("POST", "/v1/predict?top=1", b"not an image, but a secret")
-        service.end()
+def test_log_is_json_without_image_content(plan: Path):
+    with ServiceProcess(plan) as service:
+        service.request("POST", "/v1/predict?top=1", b"not an image, but a secret")
+        service.stop()
     line = next(event for event in service.events if event["event"] == "request")
     assert (line["method"], line["path"], line["status"], line["images"], line["bytes"]) == (
         *("POST", "/v1/predict", 422, 1, 26),
@@ -244,8 +246,8 @@ def test_the_log_is_json_without_content(plan: Path):
 
 
 @pytest.fixture
-def logging_as_before() -> Iterator[None]:
-    """The command line sets up the log of its process, which here is that of the tests."""
+def restored_logging() -> Iterator[None]:
+    """Restore the logging configuration, which the command replaces for its process."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -254,14 +256,14 @@ def logging_as_before() -> Iterator[None]:
     root.setLevel(level)
 
 
-@pytest.mark.usefixtures("logging_as_before")
-def test_what_cannot_start_says_why(plan: Path, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.usefixtures("restored_logging")
+def test_startup_errors(plan: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["serve", str(plan.with_name("none.engine")), "--port", "0"]) == 1
     with pytest.raises(SystemExit, match="2"):
         main(["serve", str(plan), "--port", "0", "--max-batch", "0", "--threads", "0"])
-    with Process(plan) as service:
+    with ServiceProcess(plan) as service:
         assert main(["serve", str(plan), "--port", str(service.port)]) == 1
-    sentences = capsys.readouterr().err
-    assert "there is no file" in sentences
-    assert "max_batch is 0, the least is 1; threads is 0" in sentences
-    assert f"127.0.0.1:{service.port} cannot be listened on" in sentences
+    stderr = capsys.readouterr().err
+    assert "there is no file" in stderr
+    assert "threads is 0, the minimum is 1; max_batch is 0" in stderr
+    assert f"cannot listen on 127.0.0.1:{service.port}" in stderr

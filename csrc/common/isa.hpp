@@ -1,0 +1,26 @@
+// The instruction sets that kernels are compiled for, and those that this processor has.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace ghostnets {
+
+enum class Isa { baseline, avx2, avx512, avx512_bf16 };  // avx512_bf16: with BF16, VNNI and VBMI
+
+// "avx2" and so on; the baseline is "sse2", "neon" or "generic", by processor family.
+const char* isa_name(Isa isa);
+
+// Those of this processor, best first; the baseline is always the last.
+std::vector<Isa> supported_isas();
+
+// The best kernel table of this processor, or the one of the instruction set `name` where `name` is not empty; null if
+// there is none. `table_of(isa)` is the table compiled for an instruction set, or null.
+template <class TableOf>
+auto find_kernel_table(const std::string& name, const TableOf& table_of) -> decltype(table_of(Isa::baseline)) {
+    for (const Isa isa : supported_isas())
+        if (const auto table = table_of(isa); table && (name.empty() || name == isa_name(isa))) return table;
+    return nullptr;
+}
+
+}  // namespace ghostnets

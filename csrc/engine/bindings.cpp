@@ -1,0 +1,178 @@
+// The Python module ghostnets.engine._native.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+
+#include "engine/session.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using namespace ghostnets;
+
+using Array = nb::ndarray<const float, nb::numpy, nb::c_contig, nb::device::cpu>;
+
+Activation activation_named(const std::string& name) {
+    if (name == "none") return Activation::none;
+    if (name == "relu") return Activation::relu;
+    if (name == "sigmoid") return Activation::sigmoid;
+    if (name == "hard_sigmoid") return Activation::hard_sigmoid;
+    if (name == "clamp") return Activation::clamp;
+    throw std::invalid_argument("the plan is damaged: it has an unknown activation " + name);
+}
+
+Type type_named(const std::string& name) {
+    if (name == "f32") return Type::f32;
+    if (name == "bf16") return Type::bf16;
+    if (name == "int8") return Type::u8;
+    throw std::invalid_argument("the plan is damaged: it has an unknown precision " + name);
+}
+
+Plan plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<Array>& keep) {
+    Plan source;
+    source.in_channels = nb::cast<int>(plan["in_channels"]);
+    source.precision = type_named(nb::cast<std::string>(plan["precision"]));
+    source.scale = nb::cast<std::vector<float>>(plan["scale"]);
+    source.shift = nb::cast<std::vector<float>>(plan["shift"]);
+    source.orders = nb::cast<std::vector<std::vector<int>>>(plan["orders"]);
+    for (nb::handle layout : plan["layouts"])
+        source.layouts.push_back({nb::cast<int>(layout[0]), nb::cast<int>(layout[1])});
+    const auto tensor_named = [&](nb::handle name) {
+        Tensor found;
+        keep.push_back(nb::cast<Array>(tensors[name]));
+        for (std::size_t axis = 0; axis < keep.back().ndim(); ++axis)
+            found.shape.push_back(int(keep.back().shape(axis)));
+        found.data = keep.back().data();
+        return found;
+    };
+    for (nb::handle name : plan["ranges"]) source.ranges.push_back(name.is_none() ? Tensor{} : tensor_named(name));
+    for (nb::handle handle : plan["nodes"]) {
+        const nb::dict fields = nb::cast<nb::dict>(handle);
+        const auto number = [&](const char* name, int fallback) {
+            return fields.contains(name) ? nb::cast<int>(fields[name]) : fallback;
+        };
+        const auto tensor = [&](const char* name) {
+            return fields.contains(name) ? tensor_named(fields[name]) : Tensor{};
+        };
+        Node node;
+        node.kind = node_kind_named(nb::cast<std::string>(fields["kind"]));
+        node.input = number("input", -1);
+        node.output = number("output", -1);
+        node.residual = number("residual", -1);
+        node.gate = number("gate", -1);
+        if (fields.contains("name")) node.name = nb::cast<std::string>(fields["name"]);
+        if (fields.contains("pooled")) node.pooled = nb::cast<std::vector<int>>(fields["pooled"]);
+        node.groups = number("groups", 1);
+        node.primary_dilation = number("primary_dilation", 1);
+        node.kernel = number("kernel", 1);
+        node.pad = number("pad", 0);
+        node.pad_end = number("pad_end", 0);
+        node.stride = number("stride", 1);
+        node.dilation_h = number("dilation_h", 1);
+        node.dilation_w = number("dilation_w", 1);
+        if (fields.contains("activation"))
+            node.activation = activation_named(nb::cast<std::string>(fields["activation"]));
+        node.weight = tensor("weight");
+        node.bias = tensor("bias");
+        node.second_weight = tensor("second_weight");
+        node.second_bias = tensor("second_bias");
+        source.nodes.push_back(std::move(node));
+    }
+    return source;
+}
+
+using AnyImages = nb::ndarray<nb::numpy, nb::c_contig, nb::device::cpu, nb::ndim<4>, nb::ro>;
+using Outputs = std::vector<nb::ndarray<float, nb::numpy, nb::c_contig, nb::device::cpu>>;
+
+// The arguments of a run.
+struct Call {
+    Images images;
+    int count, height, width;
+    std::vector<float*> outputs;
+
+    Call(const Session& session, const AnyImages& array, const Outputs& arrays)
+        : images{array.data(), array.dtype() == nb::dtype<std::uint8_t>()}, count(int(array.shape(0))),
+          height(int(array.shape(images.bytes ? 1 : 2))), width(int(array.shape(images.bytes ? 2 : 3))) {
+        for (const auto& output : arrays) outputs.push_back(output.data());
+        if (outputs.size() != session.network().outputs.size()) throw std::invalid_argument("too few outputs");
+    }
+};
+
+}  // namespace
+
+NB_MODULE(_native, module) {
+    module.def("instruction_sets", [] {
+        std::vector<std::string> names;
+        for (const Isa isa : supported_isas()) names.emplace_back(isa_name(isa));
+        return names;
+    });
+
+    nb::class_<Session>(module, "Session")
+        .def(
+            "__init__",
+            [](Session* self, const nb::dict& plan, const nb::dict& tensors, int threads, const std::string& isa) {
+                const Kernels* kernels = find_kernels(isa);
+                if (!kernels) throw std::invalid_argument("this processor has no instruction set " + isa);
+                std::vector<Array> keep;
+                const Plan source = plan_from(plan, tensors, keep);
+                new (self) Session(source, *kernels, threads);
+            },
+            "plan"_a, "tensors"_a, "threads"_a, "isa"_a)
+        .def(
+            "share_weights", [](const Session& self, int threads) { return new Session(self, threads); }, "threads"_a,
+            nb::rv_policy::take_ownership)
+        .def(
+            "run",
+            [](Session& self, const AnyImages& images, const Outputs& outputs) {
+                const Call call(self, images, outputs);
+                const nb::gil_scoped_release release;
+                self.run(call.images, call.count, call.height, call.width, call.outputs);
+            },
+            "images"_a, "outputs"_a)
+        .def(
+            "profile",
+            [](Session& self, const AnyImages& images, const Outputs& outputs) {
+                const Call call(self, images, outputs);
+                std::vector<NodeProfile> profile;
+                {
+                    const nb::gil_scoped_release release;
+                    profile = self.profile(call.images, call.count, call.height, call.width, call.outputs);
+                }
+                nb::list rows;
+                for (const NodeProfile& row : profile)
+                    rows.append(
+                        nb::make_tuple(row.name, row.kind, row.macs, row.weight_bytes, row.map_bytes, row.seconds));
+                return rows;
+            },
+            "images"_a, "outputs"_a)
+        .def("output_sizes", &Session::output_sizes, "count"_a, "height"_a, "width"_a,
+             nb::call_guard<nb::gil_scoped_release>())
+        .def(
+            "observe",
+            [](Session& self, nb::ndarray<nb::numpy, nb::c_contig, nb::device::cpu, nb::ndim<4>, nb::ro> image) {
+                const bool bytes = image.dtype() == nb::dtype<std::uint8_t>();
+                const int first = bytes ? 1 : 2;
+                nb::list maps;
+                const auto all =
+                    self.observe({image.data(), bytes}, int(image.shape(first)), int(image.shape(first + 1)));
+                for (std::size_t map = 0; map < all.size(); ++map) {
+                    const Layout& layout = self.network().layouts[map];
+                    auto* values = new std::vector<float>(all[map]);
+                    const nb::capsule owner(values,
+                                            [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
+                    const std::size_t channels = layout.segments * layout.channels;
+                    maps.append(nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(
+                        values->data(), {values->size() / channels, channels}, owner)));
+                }
+                return maps;
+            },
+            "image"_a)
+        .def_prop_ro("isa", [](const Session& self) { return std::string(isa_name(self.network().kernels.isa)); })
+        .def_prop_ro("threads", &Session::threads);
+}

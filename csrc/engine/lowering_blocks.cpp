@@ -1,0 +1,141 @@
+// Nodes of several operations, and operations without weights.
+#include "engine/lowering.hpp"
+
+namespace ghostnets {
+
+void Lowering::add(const Node& node) {
+    const Layout& to = layout(node.output);
+    require(node.residual >= 0 && layout(node.residual).stride() == to.stride() &&
+                layout(node.input).stride() == to.stride(),
+            "two maps that are added differ in shape");
+    Op op{.kind = OpKind::binary, .in = node.input, .out = node.output, .other = node.residual};
+    op.channels = to.stride();
+    op.activation = node.activation;
+    op.binary = BinaryOp::add;
+    emit(std::move(op));
+    starts_group_ = true;
+}
+
+void Lowering::max_pool(const Node& node) {
+    require(node.kernel >= 1 && node.pad >= 0 && node.pad_end >= 0 && node.pad < node.dilation_h * node.kernel &&
+                layout(node.input).stride() == layout(node.output).stride(),
+            "a pooling has an impossible shape");
+    Op op{.kind = OpKind::max_pool, .in = node.input, .out = node.output, .channels = layout(node.output).stride()};
+    op.window = {node.kernel, node.kernel, node.stride,  node.dilation_h, node.dilation_h,
+                 node.pad,    node.pad,    node.pad_end, node.pad_end};
+    emit(std::move(op));
+}
+
+void Lowering::output(const Node& node) {
+    Op op{.kind = OpKind::output, .in = node.input, .out = node.output, .channels = layout(node.input).stride()};
+    op.output = int(net_.outputs.size());
+    op.starts_group = starts_group_ = true;
+    emit(std::move(op));
+    net_.outputs.push_back({node.input, {}});
+}
+
+void Lowering::ghost(const Node& node) {
+    const Layout to = layout(node.output);
+    const Layout half{1, to.channels, to.type};
+    BinaryOp binary = BinaryOp::none;
+    int other = -1;
+    if (node.gate >= 0) {
+        require(node.residual < 0, "a Ghost module has a gate and a residual");
+        binary = BinaryOp::multiply;
+        other = new_map(to);
+        each_segment({.kind = OpKind::upsample_nearest, .in = node.gate, .out = other, .other = node.input});
+    } else if (node.residual >= 0) {
+        require(layout(node.residual).stride() == to.stride(), "a residual has another shape than its sum");
+        binary = BinaryOp::add;
+        other = node.residual;
+    }
+    const int intrinsic = other >= 0 ? new_map(half) : node.output;
+    conv(node, node.input, intrinsic, half, node.primary_dilation);
+    if (other >= 0) {
+        Op op{.kind = OpKind::binary, .in = intrinsic, .out = node.output, .other = other};
+        op.channels = to.padded();
+        op.binary = binary;
+        const Map operand = map(other);
+        pack_constants(op, map(intrinsic), map(node.output), &operand);
+        emit(std::move(op));
+    }
+    cheap(node, intrinsic, other, binary);
+    starts_group_ = binary == BinaryOp::add;
+}
+
+void Lowering::cheap(const Node& node, int intrinsic, int other, BinaryOp binary) {
+    Node each = node;
+    each.stride = 1;  // that of the node is the primary convolution's
+    for (int s = 1; s < layout(node.output).segments; ++s)
+        depthwise(each, {intrinsic, 0, node.output, s, other, binary}, node.second_weight, node.second_bias, s - 1);
+}
+
+void Lowering::each_segment(const Op& prototype) {
+    const int in = prototype.in, out = prototype.out, other = prototype.other;
+    const OpKind kind = prototype.kind;
+    const Layout shape = layout(in);
+    require(layout(out).stride() == shape.stride(), "the input and output of a node differ in shape");
+    if (kind == OpKind::average_pool || kind == OpKind::upsample_nearest)
+        net_.quantizations[out] = net_.quantizations[in];
+    for (int s = 0; s < shape.segments; ++s) {
+        Op op{.kind = kind, .in = in, .out = out, .other = other};
+        op.in_offset = op.out_offset = op.other_offset = s * shape.padded();
+        op.channels = shape.padded();
+        op.binary = prototype.binary;
+        op.activation = prototype.activation;
+        if (kind == OpKind::scale) {
+            const Map gates = map(other);
+            pack_constants(op, map(in), map(out), &gates);
+        }
+        emit(std::move(op));
+    }
+}
+
+void Lowering::pool(const std::vector<int>& maps, int out) {
+    std::vector<int> sums;
+    for (int map : maps) {
+        sums.push_back(new_map(layout(map), Type::f32));
+        each_segment({.kind = OpKind::sum, .in = map, .out = sums.back()});
+    }
+    int offset = 0;
+    for (std::size_t i = 0; i < maps.size(); ++i) {
+        Op mean{.kind = OpKind::mean, .in = sums[i], .out = out, .channels = layout(maps[i]).stride()};
+        mean.other = maps[i];
+        mean.starts_group = i == 0;
+        if (maps.size() == 1) pack_constants(mean, map(maps[i]), map(out), nullptr);
+        mean.out_offset = offset;
+        offset += mean.channels;
+        emit(std::move(mean));
+    }
+    require(offset == layout(out).stride(), "means have another shape than their maps");
+}
+
+void Lowering::squeeze(const Node& node, const std::vector<int>& pooled, Activation gate, BinaryOp binary,
+                       Activation after) {
+    const Layout shape = layout(node.input);
+    require(!node.weight.shape.empty(), "a node has no weights");
+    const Type fine = fine_type();
+    Layout all = layout(pooled.at(0));
+    if (pooled.size() > 1) {
+        all = {1, 0};
+        for (int map : pooled) all.channels += layout(map).stride();  // with the padding, whose weights are zero
+    }
+    const int means = new_map(all, fine), squeezed = new_map({1, node.weight.size(0)}, fine);
+    const int gates = new_map(shape, fine);
+    pool(pooled, means);
+    Node layer = node;
+    layer.activation = Activation::relu;
+    emit(gemm(layer, means, squeezed, layout(squeezed), 0, node.weight, node.bias));
+    layer.activation = gate;
+    emit(gemm(layer, squeezed, gates, shape, 0, node.second_weight, node.second_bias));
+    const std::size_t first = net_.ops.size();
+    each_segment({.kind = OpKind::scale,
+                  .in = node.input,
+                  .out = node.output,
+                  .other = gates,
+                  .activation = after,
+                  .binary = binary});
+    net_.ops[first].starts_group = true;
+}
+
+}  // namespace ghostnets

@@ -1,0 +1,144 @@
+#include "engine/planner.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace ghostnets {
+
+namespace {
+
+// A fusion group whose largest map takes more bytes than this for each thread, and is this wide, runs by rows.
+constexpr long kRowModeBytes = 256 * 1024;
+constexpr int kRowModeWidth = 24;
+// A convolution with more bytes of weights than this does not: they would pass through the caches once for every row.
+constexpr std::size_t kRowModeWeights = 256 * 1024;
+
+}  // namespace
+
+Planner::Planner(const Network& network, int images, int height, int width, int threads, bool keeps_all)
+    : net_(network), images_(images), threads_(threads), keeps_all_(keeps_all) {
+    const std::size_t maps = net_.layouts.size();
+    schedule_.images = images;
+    schedule_.threads = threads;
+    schedule_.allocations.resize(maps);
+    schedule_.sum_slots.assign(maps, 1);
+    schedule_.items.resize(threads);
+    schedule_.source_columns.resize(maps);
+    Allocation& input = schedule_.allocations[net_.ops.front().out];
+    input.height = height;
+    input.width = width;
+    for (int i = 0; i < width; ++i) {
+        schedule_.scale_row.insert(schedule_.scale_row.end(), net_.scale.begin(), net_.scale.end());
+        schedule_.shift_row.insert(schedule_.shift_row.end(), net_.shift.begin(), net_.shift.end());
+    }
+}
+
+Schedule Planner::make() {
+    infer_shapes();
+    partition();
+    allocate();
+    for (const FusionGroup& group : groups_) {
+        if (group.by_row) plan_rows(group);
+        else plan_whole(group);
+        emit_barrier();
+    }
+    return std::move(schedule_);
+}
+
+void Planner::emit_barrier() {
+    if (threads_ == 1) return;
+    for (int thread = 0; thread < threads_; ++thread) emit(thread, {.kind = WorkKind::barrier});
+}
+
+// Heights, widths and strides of all maps.
+void Planner::infer_shapes() {
+    std::size_t segments = 1;
+    for (const Op& op : net_.ops) {
+        infer_shape(op);
+        const Window& window = op.window;
+        segments =
+            std::max<std::size_t>(segments, op.gemm.is_stem ? window.kernel_h * net_.in_channels : window.kernel_h + 1);
+        if (op.is_gemm())
+            segments = std::max<std::size_t>(segments, window.kernel_h * window.kernel_w * op.gemm.segments);
+    }
+    schedule_.memory.pointers = segments;
+}
+
+void Planner::infer_shape(const Op& op) {
+    std::vector<Allocation>& maps = schedule_.allocations;
+    Allocation& out = maps[op.out];
+    if (op.kind == OpKind::input) {
+        out.stride = net_.in_channels;
+        out.pitch = std::ptrdiff_t(net_.in_channels) * (out.width + 2 * op.window.pad_w);
+        schedule_.memory.zeros = std::max(schedule_.memory.zeros, pitch_bytes(op.out));
+        return;
+    }
+    const Allocation& in = maps[op.kind == OpKind::upsample_nearest ? op.other : op.in];
+    out.height = in.height;
+    out.width = in.width;
+    switch (op.kind) {
+        case OpKind::gemm:
+        case OpKind::depthwise:
+        case OpKind::max_pool:
+            out.height = op.window.out_height(in.height);
+            out.width = op.window.out_width(in.width);
+            break;
+        case OpKind::pad: out.width = in.width + 2 * op.window.pad_w; break;
+        case OpKind::average_pool:
+            out.height = std::max(1, in.height / 2);
+            out.width = std::max(1, in.width / 2);
+            break;
+        case OpKind::sum:
+        case OpKind::mean: out.height = out.width = 1; break;
+        default: break;
+    }
+    out.stride = net_.layouts[op.out].stride();
+    out.pitch = out.stride * out.width;
+    if (op.kind == OpKind::pad) schedule_.memory.zeros = std::max(schedule_.memory.zeros, pitch_bytes(op.out));
+    std::vector<int>& columns = schedule_.source_columns[op.out];
+    if (op.kind == OpKind::upsample_nearest && columns.empty())
+        for (int x = 0; x < out.width; ++x) columns.push_back(nearest(x, maps[op.in].width, out.width));
+}
+
+// Cuts the operations into fusion groups where the plan says so.
+void Planner::partition() {
+    const int count = int(net_.ops.size());
+    for (int first = 0, last; first < count; first = last) {
+        last = first + 1;
+        while (last < count && !net_.ops[last].starts_group) ++last;
+        bool by_row = runs_by_row(first, last);
+        if (by_row && (keeps_all_ || (threads_ > 1 && keeps_what_it_reads(first, last)))) {
+            if (net_.ops[first].kind == OpKind::input) last = first + 2;  // the stem alone
+            else by_row = false;
+        }
+        groups_.push_back({first, last, by_row});
+    }
+}
+
+bool Planner::runs_by_row(int first, int last) const {
+    if (net_.ops[first].kind == OpKind::input) return true;
+    bool has_large_map = false;
+    for (int i = first; i < last; ++i) {
+        const Op& op = net_.ops[i];
+        if (op.window.is_spatial() && op.weight_bytes > kRowModeWeights) return false;
+        const Allocation& out = schedule_.allocations[op.out];
+        const long bytes = long(out.height) * long(pitch_bytes(op.out));
+        has_large_map |= bytes > kRowModeBytes * threads_ && out.width >= kRowModeWidth;
+    }
+    return has_large_map;
+}
+
+// Whether a map is written and read in these operations and needed after them as well: at the border of two shares,
+// both threads would write the same rows of it. (Sums read no row but their own.)
+bool Planner::keeps_what_it_reads(int first, int last) const {
+    for (int i = first; i < last; ++i) {
+        bool inside = false, later = false;
+        for (int j = i + 1; j < int(net_.ops.size()); ++j)
+            if (net_.ops[j].reads(net_.ops[i].out) && net_.ops[j].kind != OpKind::sum)
+                (j < last ? inside : later) = true;
+        if (inside && later) return true;
+    }
+    return false;
+}
+
+}  // namespace ghostnets

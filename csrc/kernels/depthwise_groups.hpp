@@ -1,0 +1,230 @@
+// Depthwise convolutions of bfloat16 and bytes: neighbouring rows are stacked into groups of 32 bits, so that one
+// instruction multiplies two or four taps of a kernel column.
+//
+// A tile is kTile pixels x N channels of one or two output rows. Two output rows need the same stacks of input rows,
+// and differ in their weights: those of the second are one row further down. Where but 8 channels are left of a vector
+// of 16, its other half is the second output row (it is `folded`). Pixels that do not exist are `pad`.
+#pragma once
+
+#include "common/simd.hpp"
+#include "kernels/depthwise.hpp"
+#include "kernels/groups.hpp"
+#include "kernels/kernels.hpp"
+#include "kernels/storage.hpp"
+
+namespace ghostnets::GHOSTNETS_ISA {
+
+// L lanes of constants, of N channels.
+template <int L, int N>
+inline Floats<L> constants(const float* from) {
+    if constexpr (L == N) return load<N>(from);
+    else return joined<Floats<L>>(load<N>(from), load<N>(from));
+}
+
+// From sums to stored outputs, of one block of channels. L = 2 N lanes are two rows.
+template <class T, int L, int N>
+struct Finish {
+    using Sum = typename Product<T>::template Sum<L>;
+    using Half = decltype(raw<N>(static_cast<const T*>(nullptr)));
+    using Narrow = decltype(narrowed<L>(Floats<L>{}, T{}));
+    static constexpr bool kCounts = kType<T> == Type::u8;
+    const DepthwiseTask& task;
+    const int channel;
+    Floats<L> bias, scale{}, other_scale{}, shift{};
+
+    Finish(const DepthwiseTask& task, int channel)
+        : task(task), channel(channel), bias(constants<L, N>(task.bias + channel)) {
+        if (!kCounts) return;
+        scale = constants<L, N>(task.scale + channel);
+        if (task.binary == BinaryOp::none) return;
+        other_scale = constants<L, N>(task.other_scale + channel);
+        shift = constants<L, N>(task.shift + channel);
+    }
+
+    Sum first() const {
+        if constexpr (kCounts) return Sum{};
+        else return bias;
+    }
+
+    static Floats<L> operand(const T* const* from, std::ptrdiff_t at) {
+        if constexpr (L == N) return widened<L>(raw<N>(from[0] + at));
+        else return widened<L>(joined<Narrow>(raw<N>(from[0] + at), raw<N>(from[1] + at)));
+    }
+
+    static void store_narrow(T* const* to, std::ptrdiff_t at, Narrow values) {
+        if constexpr (L == N) {
+            __builtin_memcpy(to[0] + at, &values, sizeof values);
+        } else {
+            const auto first = lower_half<Half>(values), second = upper_half<Half>(values);
+            __builtin_memcpy(to[0] + at, &first, sizeof first);
+            __builtin_memcpy(to[1] + at, &second, sizeof second);
+        }
+    }
+
+    template <BinaryOp kind>
+    void store_all(const Sum* sums, int count, int row, int x) const {
+        // What is in `task` is copied: a store of bytes might change it, as far as the compiler knows.
+        const std::ptrdiff_t stride = task.out_stride, other_stride = task.other_stride;
+        const auto start = [&](void* map, std::ptrdiff_t step) { return static_cast<T*>(map) + x * step + channel; };
+        T* const out[2] = {start(task.out[row], stride), L == N ? nullptr : start(task.out[1], stride)};
+        const T* other[2] = {};
+        if constexpr (kind != BinaryOp::none)
+            for (int i = 0; i < L / N; ++i) other[i] = start(const_cast<void*>(task.other[row + i]), other_stride);
+        const Floats<L> clamp_min = Floats<L>{} + task.clamp_min;
+#pragma GCC unroll 8
+        for (int i = 0; i < kTile; ++i) {
+            if (i >= count) return;
+            Floats<L> value;
+            if constexpr (kCounts) value = __builtin_convertvector(sums[i], Floats<L>) * scale + bias;
+            else value = sums[i];
+            if (!kCounts || kind != BinaryOp::none) value = maximum<L>(clamp_min, value);  // bytes begin at 0
+            if constexpr (kind == BinaryOp::add) {
+                const Floats<L> more = operand(other, i * other_stride);
+                value += kCounts ? more * other_scale + shift : more;
+            } else if constexpr (kind == BinaryOp::multiply) {
+                value *= operand(other, i * other_stride);
+                if (kCounts) value = value * other_scale + shift;
+            }
+            store_narrow(out, i * stride, narrowed<L>(value, T{}));
+        }
+    }
+
+    void store(const Sum* sums, int count, int row, int x) const {
+        switch (task.binary) {
+            case BinaryOp::none: return store_all<BinaryOp::none>(sums, count, row, x);
+            case BinaryOp::add: return store_all<BinaryOp::add>(sums, count, row, x);
+            case BinaryOp::multiply: return store_all<BinaryOp::multiply>(sums, count, row, x);
+        }
+    }
+};
+
+// Where the rows of a stack begin, at one column and channel. Rows that do not exist are `pad`, whose one pixel is
+// everywhere: a step of 0; inside the map all steps are the same.
+template <class T, bool IsInside>
+struct Stack {
+    static constexpr int kRows = group_of(kType<T>);
+    const T* rows[kRows];
+    std::ptrdiff_t step, steps[kRows];
+
+    Stack(const DepthwiseTask& task, int first_row, int row_count, int column, int channel) : step(task.in_stride) {
+#pragma GCC unroll 4
+        for (int i = 0; i < kRows; ++i) {
+            if constexpr (IsInside) {  // behind the last row weights are 0
+                const int y = first_row + i < row_count ? first_row + i : row_count - 1;
+                rows[i] = static_cast<const T*>(task.rows[y]) + column * step + channel;
+            } else {
+                const void* row = first_row + i < row_count ? task.rows[first_row + i] : nullptr;
+                steps[i] = row ? step : 0;
+                rows[i] = static_cast<const T*>(row ? row : task.pad) + column * steps[i] + channel;
+            }
+        }
+    }
+
+    template <int L, int N>
+    Words<L> at(int column) const {
+        const T* pixels[kRows];
+#pragma GCC unroll 4
+        for (int i = 0; i < kRows; ++i) pixels[i] = rows[i] + column * (IsInside ? step : steps[i]);
+        if constexpr (L == N) return stacked<N, T>(pixels);
+        else return folded(pixels);
+    }
+};
+
+template <class T, int N, bool Folds, int Rows, int KH, int KW, int S, bool IsInside>
+void group_tile(const DepthwiseTask& task, int x, int channel) {
+    constexpr int L = Folds ? 2 * N : N, kSums = Folds ? 1 : Rows;
+    constexpr int kInputs = (kTile - 1) * S + KW, kRows = KH + (Rows - 1) * S;
+    constexpr int kStep = pairs_rows(KH, KW, S, 1) ? 2 : 1;
+    constexpr int kStacks = stacks_of(kType<T>, KH, kStep);
+    const int first = x * S - task.pad_w;
+    const Finish<T, L, N> finish(task, channel);
+    const auto* weights = static_cast<const std::uint32_t*>(task.weights) + channel * (kStacks * KW * kStep);
+    const Words<L> pad = IsInside ? Words<L>{} : Stack<T, false>(task, 0, 0, 0, channel).template at<L, N>(0);
+
+    typename Product<T>::template Sum<L> sums[kSums][kTile];
+#pragma GCC unroll 2
+    for (int row = 0; row < kSums; ++row)
+#pragma GCC unroll 8
+        for (int i = 0; i < kTile; ++i) sums[row][i] = finish.first();
+#pragma GCC unroll 3
+    for (int q = 0; q < kStacks; ++q) {
+        const Stack<T, IsInside> stack(task, q * group_of(kType<T>), kRows, first, channel);
+        Words<L> pixels[kInputs];
+#pragma GCC unroll 20
+        for (int j = 0; j < kInputs; ++j)
+            pixels[j] = IsInside || (first + j >= 0 && first + j < task.in_width) ? stack.template at<L, N>(j) : pad;
+#pragma GCC unroll 5
+        for (int dx = 0; dx < KW; ++dx)
+#pragma GCC unroll 2
+            for (int row = 0; row < kSums; ++row) {
+                Words<L> w;
+                __builtin_memcpy(&w, weights + ((q * KW + dx) * kStep + row) * N, sizeof w);
+#pragma GCC unroll 8
+                for (int i = 0; i < kTile; ++i)
+                    sums[row][i] = Product<T>::template add<L>(sums[row][i], pixels[i * S + dx], w);
+            }
+    }
+    const int count = IsInside || x + kTile <= task.out_width ? kTile : task.out_width - x;
+#pragma GCC unroll 2
+    for (int row = 0; row < kSums; ++row) finish.store(sums[row], count, row, x);
+}
+
+template <class T, int N, int Rows, int KH, int KW, int S>
+inline void group_channels(const DepthwiseTask& task, int channel) {
+    constexpr bool kFolds = N == 8 && kWidth == 16 && Rows == 2;
+    bool has_rows = true;
+    for (int y = 0; y < KH + (Rows - 1) * S; ++y) has_rows &= task.rows[y] != nullptr;
+    for (int x = 0; x < task.out_width; x += kTile) {
+        const int first = x * S - KW / 2, end = first + (kTile - 1) * S + KW;
+        const bool is_inside = has_rows && first >= 0 && end <= task.in_width && x + kTile <= task.out_width;
+        is_inside ? group_tile<T, N, kFolds, Rows, KH, KW, S, true>(task, x, channel)
+                  : group_tile<T, N, kFolds, Rows, KH, KW, S, false>(task, x, channel);
+    }
+}
+
+// Any kernel, stride and dilation, one pixel at a time.
+template <class T, int N>
+inline void group_general(const DepthwiseTask& task, int channel) {
+    const int step = pairs_rows(task.kernel_h, task.kernel_w, task.stride, task.dilation) ? 2 : 1;
+    const int stacks = stacks_of(kType<T>, task.kernel_h, step);
+    const Finish<T, N, N> finish(task, channel);
+    const auto* weights = static_cast<const std::uint32_t*>(task.weights) + channel * (stacks * task.kernel_w * step);
+    for (int x = 0; x < task.out_width; ++x) {
+        auto sum = finish.first();
+        for (int q = 0; q < stacks; ++q)
+            for (int dx = 0; dx < task.kernel_w; ++dx) {
+                const int column = x * task.stride - task.pad_w + dx * task.dilation;
+                const bool exists = column >= 0 && column < task.in_width;
+                const Stack<T, false> stack(task, q * group_of(kType<T>), exists ? task.kernel_h : 0, column, channel);
+                Words<N> w;
+                __builtin_memcpy(&w, weights + (q * task.kernel_w + dx) * step * N, sizeof w);
+                sum = Product<T>::template add<N>(sum, stack.template at<N, N>(0), w);
+            }
+        finish.store(&sum, 1, 0, x);
+    }
+}
+
+template <class T, int N>
+inline void group_vector(const DepthwiseTask& task, int channel) {
+    const int h = task.kernel_h, w = task.kernel_w, s = task.stride;
+    if (task.dilation != 1) return group_general<T, N>(task, channel);
+    if (task.out_rows == 2) return group_channels<T, N, 2, 3, 3, 1>(task, channel);
+    if (h == 3 && w == 3 && s == 1) return group_channels<T, N, 1, 3, 3, 1>(task, channel);
+    if (h == 3 && w == 3 && s == 2) return group_channels<T, N, 1, 3, 3, 2>(task, channel);
+    if (h == 5 && w == 5 && s == 1) return group_channels<T, N, 1, 5, 5, 1>(task, channel);
+    if (h == 5 && w == 5 && s == 2) return group_channels<T, N, 1, 5, 5, 2>(task, channel);
+    if (h == 1 && w == 5 && s == 1) return group_channels<T, N, 1, 1, 5, 1>(task, channel);
+    if (h == 5 && w == 1 && s == 1) return group_channels<T, N, 1, 5, 1, 1>(task, channel);
+    return group_general<T, N>(task, channel);
+}
+
+template <class T>
+inline void depthwise_by_groups(const DepthwiseTask& task) {
+    int channel = 0;
+    for (; channel + kWidth <= task.channels; channel += kWidth) group_vector<T, kWidth>(task, channel);
+    if constexpr (kWidth > kChannelBlock) {
+        if (channel < task.channels) group_vector<T, kChannelBlock>(task, channel);
+    }
+}
+
+}  // namespace ghostnets::GHOSTNETS_ISA

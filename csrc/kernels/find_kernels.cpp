@@ -1,0 +1,19 @@
+#include "kernels/kernels.hpp"
+
+namespace ghostnets {
+
+const Kernels* find_kernels(const std::string& name) {
+    return find_kernel_table(name, [](Isa isa) -> const Kernels* {
+        switch (isa) {
+#if defined(__x86_64__)
+            case Isa::avx512_bf16: return &kAvx512Bf16Kernels;
+            case Isa::avx512: return &kAvx512Kernels;
+            case Isa::avx2: return &kAvx2Kernels;
+#endif
+            case Isa::baseline: return &kBaselineKernels;
+            default: return nullptr;
+        }
+    });
+}
+
+}  // namespace ghostnets

@@ -1,0 +1,202 @@
+// What the kernels compute, and the table through which the rest of the engine calls them.
+//
+// Maps are NHWC. The channels of a pixel stand in segments (the halves of a Ghost module), each padded to a multiple of
+// kChannelBlock values; padding holds zeros because its weights and biases are zero. Offsets and strides count values,
+// whatever type they are stored in; sums are kept in float32. Nothing here depends on the instruction set: kernels.cpp
+// is compiled once for each, and dispatch.cpp chooses among the tables when asked.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/isa.hpp"
+
+namespace ghostnets {
+
+constexpr int kChannelBlock = 8;
+
+constexpr int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+// How the values of a map are stored. A byte q stands for scale * (q - zero), with a scale and a zero for each channel.
+enum class Type { f32, bf16, u8 };
+
+constexpr int size_of(Type type) { return type == Type::f32 ? 4 : type == Type::bf16 ? 2 : 1; }
+
+// Weights of dense operations stand in groups of 32 bits: so many values that follow one another in a pixel are
+// multiplied and summed by one instruction where there is one.
+constexpr int group_of(Type type) { return 4 / size_of(type); }
+
+enum class Activation { none, relu, sigmoid, hard_sigmoid, clamp };  // clamp: to [0, 1]
+enum class BinaryOp { none, add, multiply };
+
+// out[p][v] = max(clamp_min, bias[v] + sum over segments s and k of segments[s][p * pixel_stride + k] *
+// weights[...][v]); `clamp_min` is 0 for ReLU, -inf for nothing. A 1 x 1 convolution has one segment for each segment
+// of its input map, a k x k one as many for each place of the kernel, and the stem, whose input has few channels, one
+// for each kernel row.
+struct GemmTask {
+    Type in, out_type;  // f32 to any; bf16 and u8 to themselves or f32
+    const void* const* segments;  // of pixel 0
+    int segment_count;
+    int segment_groups;  // of real channels: the padding is not walked
+    std::ptrdiff_t pixel_stride;
+    const void* weights;  // [vector][segment_count * segment_groups][width][group], first vector to compute
+    std::ptrdiff_t vector_stride;  // in steps of width groups
+    const float* bias;
+    const float* scale;  // of the sums of bytes, before the bias
+    int vectors;
+    int columns;  // values of all these vectors that exist in the output; the last vector may be half
+    bool pairs_terms;  // of that half vector, weights are [segment_count * pairs of groups][8 outputs][2 terms]
+    void* out;
+    std::ptrdiff_t out_stride;
+    int pixels;
+    float clamp_min;
+};
+
+// One or two output rows of a depthwise convolution, of some channels, then out = max(clamp_min, ...) (+ or *) other.
+struct DepthwiseTask {
+    Type type;  // of input, output and other
+    const void* const* rows;  // input rows, null above and below the map: kernel_h, one more for a second output row
+    int out_rows;  // 2 only where `pairs_rows` is true
+    std::ptrdiff_t in_stride;  // values from one pixel to the next
+    int in_width;
+    void* out[2];
+    std::ptrdiff_t out_stride;
+    int out_width;
+    int kernel_h, kernel_w, stride, dilation, pad_w;
+    const void* weights;  // float [kernel_h * kernel_w][weight_stride], or by groups: see `stacks_of`
+    std::ptrdiff_t weight_stride;
+    const float* bias;
+    int channels;  // a multiple of kChannelBlock
+    // By groups: what stands where no pixel is, a value for each channel. Of bytes: out = sum * scale + bias, and if
+    // there is another map, + other * other_scale + shift or * other * other_scale + shift.
+    const void* pad;
+    const float *scale, *other_scale, *shift;
+    float clamp_min;
+    BinaryOp binary;
+    const void* other[2];
+    std::ptrdiff_t other_stride;
+};
+
+// Whether a depthwise convolution takes two output rows at a time. The cheap operation does: the rows share most of
+// their inputs, which are then loaded once for both.
+constexpr bool pairs_rows(int kernel_h, int kernel_w, int stride, int dilation) {
+    return kernel_h == 3 && kernel_w == 3 && stride == 1 && dilation == 1;
+}
+
+// By groups: rows of a depthwise convolution's input are stacked, two of bfloat16 or four of bytes, a stack's first
+// in the low bits. `step` output rows (1 or 2) share the stacks. Weights stand as
+//   [block of channels][stack][kernel_w][step][block][group];
+// a block is a vector of channels, or the half one at the end. Those of a second row are one row down.
+constexpr int stacks_of(Type type, int kernel_h, int step) {
+    return (kernel_h + step - 1 + group_of(type) - 1) / group_of(type);
+}
+
+// out[p][c] = max(clamp_min, a[p][c] (+ or *) b[p][c]); a stride of 0 repeats one pixel.
+struct BinaryTask {
+    Type type, b_type;  // of a and out; b is as they are, or bfloat16 where they are bytes
+    const void* a;
+    std::ptrdiff_t a_stride;
+    const void* b;
+    std::ptrdiff_t b_stride;
+    void* out;
+    std::ptrdiff_t out_stride;
+    int pixels, channels;
+    BinaryOp binary;
+    float clamp_min;
+    // Of bytes: a * a_scale + b * b_scale + shift, or (a * a_scale + shift) * b + b_scale.
+    const float *a_scale, *b_scale, *shift;
+};
+
+// One row of average pooling: windows of row_count x window_w pixels, which do not overlap.
+struct AveragePoolTask {
+    Type type;
+    const void* const* rows;
+    int row_count, window_w;
+    std::ptrdiff_t stride;
+    void* out;
+    int out_width, channels;
+};
+
+// One row of max pooling; what lies outside of the map is not there.
+struct MaxPoolTask {
+    Type type;
+    const void* const* rows;  // kernel_h, null outside of the map
+    int kernel_h, kernel_w, stride, dilation, pad_w, in_width;
+    std::ptrdiff_t pixel_stride;
+    void* out;
+    int out_width, channels;
+};
+
+// out[p][c] = in[columns[p]][c]: one row of a gate, enlarged by its nearest neighbours.
+struct UpsampleTask {
+    Type type;
+    const void* in;
+    std::ptrdiff_t in_stride;
+    const int* columns;
+    void* out;
+    std::ptrdiff_t out_stride;
+    int pixels, channels;
+};
+
+// In place, the rarer activations.
+struct ActivateTask {
+    Type type;
+    void* values;
+    std::ptrdiff_t stride;
+    int pixels, channels;
+    Activation activation;
+    const std::uint8_t* table;  // of bytes: what becomes of each
+};
+
+// out[c] (+)= sum over pixels of in[p * stride + c].
+struct SumTask {
+    Type type;  // of the map
+    const void* in;
+    std::ptrdiff_t stride;
+    int pixels, channels;
+    float* out;
+    bool accumulate;
+};
+
+// out[c] = scale * sum over `slots` of in[slot * stride + c], or channel_scale[c] times that + shift[c].
+struct MeanTask {
+    Type type;  // of the result
+    const float* in;
+    std::ptrdiff_t stride;
+    int slots, channels;
+    float scale;
+    void* out;
+    const float *channel_scale, *shift;  // null where nothing is in bytes
+};
+
+// The kernels of one instruction set.
+struct Kernels {
+    Isa isa;
+    int width;  // floats in a vector
+    bool groups_bf16;  // whether bfloat16 depthwise convolutions run on groups; those of bytes always do
+    void (*gemm)(const GemmTask&);
+    void (*depthwise)(const DepthwiseTask&);
+    void (*binary)(const BinaryTask&);
+    void (*average_pool)(const AveragePoolTask&);
+    void (*max_pool)(const MaxPoolTask&);
+    void (*upsample_nearest)(const UpsampleTask&);
+    void (*activate)(const ActivateTask&);
+    void (*sum)(const SumTask&);
+    void (*mean)(const MeanTask&);
+    // out[i] = in[i] * scale[i] + shift[i].
+    void (*normalize)(const std::uint8_t* in, const float* scale, const float* shift, int count, float* out);
+};
+
+// kernels.cpp, compiled once for each instruction set.
+extern const Kernels kBaselineKernels;
+#if defined(__x86_64__)
+extern const Kernels kAvx2Kernels, kAvx512Kernels, kAvx512Bf16Kernels;
+#endif
+
+// The kernels of an instruction set, the best one where the name is empty; null if this processor has none of that
+// name.
+const Kernels* find_kernels(const std::string& name);
+
+}  // namespace ghostnets

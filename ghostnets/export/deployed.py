@@ -1,0 +1,116 @@
+"""The deployed form of a network: BN-fused, wrapped in normalisation and softmax, and traced once for all formats."""
+
+import copy
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from ghostnets.artefacts import Description
+from ghostnets.artefacts.model import normalize
+from ghostnets.artefacts.scores import Array
+from ghostnets.checkpoints import Checkpoint
+from ghostnets.compress import fuse
+from ghostnets.errors import ExportError
+from ghostnets.models import Network
+
+__all__ = ["DeployedModel", "ExportJob", "trace"]
+
+DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16, "int8": torch.float32}
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """Input of a format's writer.
+
+    Attributes:
+        checkpoint: Checkpoint of the network.
+        description: Properties of the file, to be stored in it.
+        calibration: uint8 (N, S, S, C), real images for int8 calibration; empty for other precisions.
+    """
+
+    checkpoint: Checkpoint
+    description: Description
+    calibration: npt.NDArray[np.uint8]
+
+    def calibration_batches(self) -> list[npt.NDArray[np.uint8] | Array]:
+        """Return the calibration images as batches of one, in the input format of the file."""
+        takes_uint8 = self.description.input == "uint8"
+        batches = [self.calibration[i : i + 1] for i in range(len(self.calibration))]
+        return [batch if takes_uint8 else normalize(batch, self.description.preprocessing) for batch in batches]
+
+
+class DeployedModel(nn.Module):
+    """Fused network with the normalisation and softmax that ``description`` asks for, in eval mode.
+
+    Maps images, uint8 (N, H, W, C) or float32 (N, C, H, W), to ``(scores,)`` or ``(scores, features)`` in float32.
+
+    Args:
+        network: Network to deploy; it is not modified.
+        description: Precision, input and outputs.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Network, description: Description) -> None:
+        super().__init__()
+        self.dtype = DTYPES[description.precision]
+        fused = fuse(network)
+        assert isinstance(fused, Network)
+        # Without its classifier, a network returns the classifier's input: the features.
+        self.classifier = copy.deepcopy(fused.get_submodule(fused.classifier_name)).to(self.dtype)
+        fused.reset_classifier(0)
+        self.network = fused.to(self.dtype)
+        self.takes_uint8 = description.input == "uint8"
+        self.has_softmax, self.has_features = description.output == "probabilities", description.has_features
+        for name, values in (("mean", description.preprocessing.mean), ("std", description.preprocessing.std)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None] * 255)
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        if self.takes_uint8:
+            images = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std  # (N, H, W, C) -> (N, C, H, W)
+        features = self.network(images.to(self.dtype))
+        scores = self.classifier(features).float()
+        if self.has_softmax:
+            scores = scores.softmax(1)
+        return (scores, features.float()) if self.has_features else (scores,)
+
+
+def trace(job: ExportJob, *, one_image: bool = False) -> ExportedProgram:
+    """Trace the deployed model with ``torch.export``, with a dynamic batch size and, if described so, image size.
+
+    Args:
+        job: Checkpoint and description.
+        one_image: Fix the batch size to 1.
+
+    Raises:
+        ExportError: torch cannot trace the network.
+    """
+    description, network = job.description, job.checkpoint.build()
+    assert isinstance(network, Network)
+    # For a dynamic size, the example is large enough that no feature map is 1 x 1, and not square.
+    side = 4 * network.feature_levels[-1].stride if description.any_size else description.preprocessing.image_size
+    height, width = side, side + 8 * description.any_size
+    batch, channels = 1 if one_image else 2, description.preprocessing.channels
+    dynamic = {} if one_image else {0: Dim.DYNAMIC}
+    if description.input == "uint8":
+        example, size_dims = torch.zeros(batch, height, width, channels, dtype=torch.uint8), (1, 2)
+    else:
+        example, size_dims = torch.zeros(batch, channels, height, width), (2, 3)
+    if description.any_size:
+        dynamic |= dict.fromkeys(size_dims, Dim.DYNAMIC)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the tracer's own internals
+            return torch.export.export(DeployedModel(network, description), (example,), dynamic_shapes=(dynamic,))
+    except Exception as error:  # torch has no common base class for tracing errors
+        raise ExportError(
+            f"torch cannot trace {description.architecture} ({str(error).strip().splitlines()[0]});"
+            " try a fixed image size, or report the error."
+        ) from error

@@ -1,0 +1,248 @@
+"""Training runs: their files, their determinism, and resuming at any step."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, make_images, read_csv
+from quiet import resume_training, train_model
+from safetensors.torch import load_file
+
+from ghostnets.checkpoints import read_checkpoint
+from ghostnets.errors import ConfigurationError, RunError, StorageError
+from ghostnets.files import write_text
+from ghostnets.train import InterruptedRunError, Recipe, Reporter, RunFolder
+
+RECIPE = Recipe(model="ghostnet_050", width=0.1, epochs=3, batch_size=8, lr=0.05, drop_rate=0.3)
+
+
+class StopAt(Reporter):
+    """Sends this process a signal after a number of steps."""
+
+    def __init__(self, steps: int, number: int = signal.SIGINT) -> None:
+        self.left, self.number = steps, number
+
+    def on_step_end(self, **_: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+
+
+def final(folder: Path) -> dict[str, torch.Tensor]:
+    """The final tensors of a run: best and last weights, and the states of optimizer, average and scaler."""
+    state = torch.load(folder / "last.pt", weights_only=True)
+    tensors = {f"last.{name}": tensor for name, tensor in state["model"].items()}
+    for i, momenta in state["optimizer"]["state"].items():
+        tensors |= {
+            f"optimizer.{i}.{name}": value for name, value in momenta.items() if isinstance(value, torch.Tensor)
+        }
+    tensors |= {f"average.{name}": tensor for name, tensor in (state["average"] or {}).items()}
+    tensors["scaler"] = torch.tensor([float(value) for value in state["scaler"].values()])
+    return {**tensors, **{f"best.{k}": v for k, v in load_file(folder / "best.safetensors").items()}}
+
+
+def assert_same(a: Path, b: Path) -> None:
+    first, second = final(a), final(b)
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    assert (a / "best.safetensors").read_bytes() == (b / "best.safetensors").read_bytes()
+    columns = ["epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1"]
+    rows = [[[row[c] for c in columns] for row in read_csv(f / "metrics.csv")] for f in (a, b)]
+    assert rows[0] == rows[1]
+
+
+def test_run_folder_contents(photos: Path, tmp_path: Path):
+    result = train_model(photos, folder=tmp_path / "run", recipe=RECIPE, report=True)
+    run = RunFolder(tmp_path / "run")
+    assert sorted(p.name for p in run.path.iterdir()) == [
+        "best.safetensors", "config.json", "last.pt", "metrics.csv", "report.html", "result.json", "tensorboard",
+    ]  # fmt: skip
+    assert result.split == "val"
+    assert len(result.history) == 3
+    assert json.loads(run.result.read_text())["evaluation"]["top1"] == result.evaluation.top1
+    checkpoint = read_checkpoint(result.checkpoint)
+    assert checkpoint.class_names == ("dark", "light")
+    assert checkpoint.arguments == {
+        "num_classes": 2,
+        "in_chans": 3,
+        "drop_rate": 0.3,
+        "small_input": True,
+        "width": 0.1,
+    }
+    assert checkpoint.preprocessing.image_size == 16
+    assert result.best_epoch == 1 + max(range(3), key=lambda i: (result.history[i].val_top1, -i))
+    assert list(run.tensorboard.glob("events.*"))
+    assert run.read_config().recipe == RECIPE.changed(image_size=16, in_chans=3)
+
+
+def test_training_is_deterministic(photos: Path, tmp_path: Path):
+    for name in ("a", "b"):
+        train_model(photos, folder=tmp_path / name, recipe=RECIPE)
+    assert_same(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "steps", [1, 4, 6, 11]
+)  # 4 steps an epoch: after the first, at an end, in the middle, near the end
+def test_interrupted_run_resumes_bit_identically(photos: Path, tmp_path: Path, steps: int, number: int):
+    train_model(photos, folder=tmp_path / "uninterrupted", recipe=RECIPE)
+    with pytest.raises(InterruptedRunError, match=r"resume with: ghostnets train --resume .*interrupted") as caught:
+        train_model(photos, folder=tmp_path / "interrupted", recipe=RECIPE, progress=StopAt(steps, number))
+    assert caught.value.signal == number
+    with pytest.raises(InterruptedRunError):
+        resume_training(tmp_path / "interrupted", progress=StopAt(1, number))
+    torch.manual_seed(99)  # the random state of a new process differs
+    resume_training(tmp_path / "interrupted")
+    assert_same(tmp_path / "uninterrupted", tmp_path / "interrupted")
+
+
+def test_run_with_random_crops_resumes_bit_identically(tmp_path: Path):
+    photos = make_images(tmp_path / "photos", classes={"a": 12, "b": 12}, size=(60, 50))
+    recipe = RECIPE.changed(image_size=32, epochs=2)
+    train_model(photos, folder=tmp_path / "uninterrupted", recipe=recipe)
+    with pytest.raises(InterruptedRunError):
+        train_model(photos, folder=tmp_path / "interrupted", recipe=recipe, progress=StopAt(3))
+    resume_training(tmp_path / "interrupted")
+    assert_same(tmp_path / "uninterrupted", tmp_path / "interrupted")
+
+
+def test_images_of_mixed_sizes_are_trained_on(tmp_path: Path):
+    photos = make_images(tmp_path / "photos", classes={"a": 8, "b": 8}, size=(16, 16))
+    make_images(tmp_path / "wide", classes={"a": 4}, size=(30, 16))
+    for path in (tmp_path / "wide" / "a").iterdir():
+        path.rename(photos / "a" / f"004-{path.name}")
+    result = train_model(photos, folder=tmp_path / "run", recipe=RECIPE.changed(epochs=1))
+    assert len(result.history) == 1
+
+
+def test_run_killed_at_random_times_resumes_bit_identically(photos: Path, tmp_path: Path):
+    """SIGKILL leaves no time to save: the run resumes from its last saved state."""
+    options = ["--recipe", "photos", "--model", "ghostnet_050", *TINY, "--epochs", "12", "--drop-rate", "0.3"]
+    train_model(photos, folder=tmp_path / "runs" / "uninterrupted", recipe=RECIPE.changed(epochs=12))
+    command = [sys.executable, "-m", "ghostnets", "train", str(photos), "--name", "killed", *options]
+    killed = tmp_path / "runs" / "killed"
+    kills = 0
+    for attempt in range(40):
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        seen = (killed / "last.pt").stat().st_mtime_ns if (killed / "last.pt").exists() else 0
+        while process.poll() is None:
+            state = killed / "last.pt"
+            if state.exists() and state.stat().st_mtime_ns != seen and kills < 4:
+                time.sleep(0.013 * attempt)  # a different moment each time: in a step, an evaluation, a write
+                process.kill()
+                kills += process.wait() == -signal.SIGKILL
+                break
+            time.sleep(0.005)
+        _, errors = process.communicate()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, errors
+        if (killed / "best.safetensors").exists():
+            read_checkpoint(killed / "best.safetensors")  # complete, whenever the process died
+        command = [sys.executable, "-m", "ghostnets", "train", "--resume", str(killed)]
+    assert kills >= 3
+    assert_same(tmp_path / "runs" / "uninterrupted", killed)
+    assert not list(killed.glob(".*.partial"))
+
+
+def test_resuming_a_finished_run_only_evaluates(photos: Path, tmp_path: Path):
+    first = train_model(photos, folder=tmp_path / "run", recipe=RECIPE)
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+    again = resume_training(tmp_path / "run")
+    assert again.to_dict() == first.to_dict()
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before
+
+
+def test_run_without_saved_state_resumes_from_its_start(photos: Path, tmp_path: Path):
+    train_model(photos, folder=tmp_path / "a", recipe=RECIPE)
+    RunFolder(tmp_path / "b").create(RunFolder(tmp_path / "a").read_config())
+    resume_training(tmp_path / "b")
+    assert_same(tmp_path / "a", tmp_path / "b")
+
+
+def test_result_is_evaluated_on_the_test_split(tmp_path: Path):
+    make_images(tmp_path / "d" / "train", classes={"a": 16, "b": 16})
+    make_images(tmp_path / "d" / "test", classes={"a": 3, "b": 4})
+    result = train_model(tmp_path / "d", folder=tmp_path / "run", recipe=RECIPE)
+    assert (result.split, result.evaluation.images) == ("test", 7)
+
+
+def test_existing_folder_is_refused_and_unchanged(photos: Path, tmp_path: Path):
+    write_text(tmp_path / "run" / "precious.txt", "mine")
+    with pytest.raises(RunError, match="already exists; choose another name"):
+        train_model(photos, folder=tmp_path / "run", recipe=RECIPE)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["precious.txt"]
+
+
+def test_unknown_model_makes_no_folder(photos: Path, tmp_path: Path):
+    for recipe in (RECIPE.changed(model="ghostnet"), RECIPE.changed(model="ghostnet_100_d_li14")):
+        with pytest.raises(ConfigurationError):
+            train_model(photos, folder=tmp_path / "run", recipe=recipe)
+    assert not (tmp_path / "run").exists()
+
+
+def test_resuming_a_missing_or_damaged_run_is_refused(photos: Path, tmp_path: Path):
+    with pytest.raises(RunError, match=r"holds no training run"):
+        resume_training(tmp_path)
+    with pytest.raises(InterruptedRunError):
+        train_model(photos, folder=tmp_path / "run", recipe=RECIPE, progress=StopAt(2))
+    content = (tmp_path / "run" / "last.pt").read_bytes()
+    (tmp_path / "run" / "last.pt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(RunError, match=r"cannot be resumed: .*last\.pt is"):
+        resume_training(tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(RunError, match=r"config\.json cannot be used"):
+        resume_training(tmp_path / "run")
+
+
+def test_resuming_with_changed_data_is_refused(photos: Path, tmp_path: Path):
+    with pytest.raises(InterruptedRunError):
+        train_model(photos, folder=tmp_path / "run", recipe=RECIPE, progress=StopAt(2))
+    (photos / "light" / "000.png").unlink()
+    (photos / "light" / "001.png").unlink()
+    with pytest.raises(RunError, match=r"trained on 32 images, but .*photos now has 3[01]; restore the images"):
+        resume_training(tmp_path / "run")
+    shutil.rmtree(photos / "light")
+    make_images(photos, classes={"l": 10, "m": 10})
+    with pytest.raises(RunError, match=r"the classes in .*photos have changed: .*dark, light, and now"):
+        resume_training(tmp_path / "run")
+
+
+def test_non_finite_loss_stops_with_advice(photos: Path, tmp_path: Path):
+    with pytest.raises(
+        RunError,
+        match=r"the loss became (nan|inf) in epoch \d+, step \d+: .*(weights|output).*; start again with a smaller",
+    ):
+        train_model(photos, folder=tmp_path / "run", recipe=RECIPE.changed(lr=1e30))
+
+
+def test_full_disk_keeps_the_files_and_resumes_bit_identically(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The disk is full from the second epoch on: the files of the first are complete, and the run resumes later."""
+    train_model(photos, folder=tmp_path / "uninterrupted", recipe=RECIPE)
+    real, calls = os.fsync, []
+
+    def full_after_the_first_epoch(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) > 8:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full_after_the_first_epoch)
+    with pytest.raises(
+        StorageError, match=r"could not write .*No space left on device.*left an existing file unchanged"
+    ):
+        train_model(photos, folder=tmp_path / "run", recipe=RECIPE)
+    monkeypatch.undo()
+    read_checkpoint(tmp_path / "run" / "best.safetensors")
+    resume_training(tmp_path / "run")
+    assert_same(tmp_path / "uninterrupted", tmp_path / "run")
