@@ -1,16 +1,16 @@
-"""How fast is ``ghostnets predict``, from the command to the file of answers?
+"""Benchmark of ``ghostnets predict``, from the command to the file of predictions.
 
-Against timm's own inference.py: a folder of photographs, ghostnet_100, the same weights, whole processes in pairs,
-timed on the wall. Each combination of timm's documented options runs once before, and the fastest is taken.
+The peer is timm's own inference.py: a folder of photographs, ghostnet_100, the same weights, wall time of whole
+processes in interleaved pairs. Each combination of timm's documented options runs once first, and the fastest is used.
 
     python benchmarks/predict.py PHOTOS --inference timm/inference.py    pairs, ratio, agreement of top-1
-    python benchmarks/predict.py PHOTOS --cold                           processor time to a first answer
+    python benchmarks/predict.py PHOTOS --cold                           processor time to a first prediction
     python benchmarks/predict.py PHOTOS --cores                          images/s with 1, 2, ... cores
 
-inference.py is no part of the installed package; it stands in timm's repository. Weights: --checkpoint, a ghostnet_100
-of this project; without it a network is made that tells the photographs apart, since no published weights come with the
-package: random layers, their normalisation calibrated on 64 of the photographs, and a classifier fitted to all of them,
-each a class of its own (ridge regression).
+inference.py is in timm's repository, not in the installed package. Weights: --checkpoint, a ghostnet_100 of this
+project. Without it the benchmark builds a network that distinguishes the photographs, since the package contains no
+published weights: random layers, batch normalization calibrated on 64 of the photographs, and a classifier fitted to
+all of them, each a class of its own (ridge regression).
 
 Needs: pip install 'ghostnets[bench]' pandas
 """
@@ -40,6 +40,7 @@ from ghostnets.measure import processor_name
 from ghostnets.models import create_model
 from ghostnets.predict import find_files
 from ghostnets.preprocessing import Preprocessing
+from ghostnets.preprocessing.transform import REDUCED_SIDE
 
 OPTIONS = {
     "float32": [],
@@ -57,9 +58,9 @@ def main() -> None:
     parser.add_argument("photos", type=Path, help="a folder of JPEG files")
     parser.add_argument("--inference", type=Path, help="timm's inference.py")
     parser.add_argument("--checkpoint", type=Path, help="a ghostnet_100 of this project")
-    parser.add_argument("--options", choices=OPTIONS, nargs="+", default=list(OPTIONS), help="of timm, to choose from")
-    parser.add_argument("--batch-size", type=int, default=64, help="of timm")
-    parser.add_argument("--workers", type=int, default=2, help="of timm: processes that decode")
+    parser.add_argument("--options", choices=OPTIONS, nargs="+", default=list(OPTIONS), help="timm's options to try")
+    parser.add_argument("--batch-size", type=int, default=64, help="batch size of timm")
+    parser.add_argument("--workers", type=int, default=2, help="decoding processes of timm")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--cold", action="store_true")
     parser.add_argument("--cores", action="store_true")
@@ -71,17 +72,17 @@ def main() -> None:
         work = Path(folder)
         checkpoint, weights = make_checkpoint(options.photos, options.checkpoint)
         print(f"{len(find_files([options.photos]))} photographs; weights: {weights}")
-        plan = make_plan(checkpoint, work)
+        plan = write_plan(checkpoint, work)
         if options.cold:
-            cold_start(plan, find_files([options.photos])[0])
+            measure_cold_start(plan, find_files([options.photos])[0])
         if options.inference:
-            against_timm(Timm(checkpoint, options, work), plan, options, work)
+            compare_with_timm(Timm(checkpoint, options, work), plan, options, work)
         if options.cores:
-            by_cores(plan, options.photos, work, cores)
+            measure_by_cores(plan, options.photos, work, cores)
 
 
 def make_checkpoint(photos: Path, given: Path | None) -> tuple[Checkpoint, str]:
-    """Weights for both, and one sentence about them."""
+    """Weights for both programs, and a description of them."""
     if given is not None:
         checkpoint = read_checkpoint(given)
         return checkpoint, f"{given}, {checkpoint.architecture} of {len(checkpoint.class_names)} classes"
@@ -96,21 +97,21 @@ def make_checkpoint(photos: Path, given: Path | None) -> tuple[Checkpoint, str]:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
-    taken: list[torch.Tensor] = []
+    captured: list[torch.Tensor] = []
     classifier = model.get_submodule(model.classifier_name)
-    classifier.register_forward_pre_hook(lambda _, arguments: taken.append(arguments[0]))
+    classifier.register_forward_pre_hook(lambda _, arguments: captured.append(arguments[0]))
     with torch.inference_mode():
         model(inputs(files[:: -(-len(files) // 64)]))
-        taken.clear()
+        captured.clear()
         model.eval()
         for start in range(0, len(files), 50):
             model(inputs(files[start : start + 50]))
-        features = torch.cat(taken).double()
+        features = torch.cat(captured).double()
         mean = features.mean(0)
         centred = features - mean
         gram = centred @ centred.T
         gram += 1e-3 * gram.diagonal().mean() * torch.eye(len(files), dtype=torch.float64)
-        weight = 20 * torch.linalg.inv(gram) @ centred  # (photographs, features): one row a class
+        weight = 20 * torch.linalg.inv(gram) @ centred  # (photographs, features): one row per class
         classifier.weight.copy_(weight)
         classifier.bias.copy_(-weight @ mean)
     checkpoint = Checkpoint(
@@ -123,7 +124,7 @@ def make_checkpoint(photos: Path, given: Path | None) -> tuple[Checkpoint, str]:
     return checkpoint, f"random layers, a classifier of {len(files)} classes fitted to the photographs themselves"
 
 
-def make_plan(checkpoint: Checkpoint, work: Path) -> Path:
+def write_plan(checkpoint: Checkpoint, work: Path) -> Path:
     description = Description(
         checkpoint.architecture, checkpoint.arguments, checkpoint.class_names, checkpoint.preprocessing
     )
@@ -133,12 +134,12 @@ def make_plan(checkpoint: Checkpoint, work: Path) -> Path:
 
 
 class Timm:
-    """Command lines of inference.py with the same weights and preprocessing."""
+    """Command lines of timm's inference.py with the same weights and preprocessing."""
 
     def __init__(self, checkpoint: Checkpoint, options: argparse.Namespace, work: Path) -> None:
         self.options, self.work = options, work
         self.classes = len(checkpoint.class_names)
-        self.preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
+        self.preprocessing = checkpoint.preprocessing
         torch.save(checkpoint.build().state_dict(), work / "timm.pth")
 
     def command(self, options: str) -> list[str]:
@@ -156,83 +157,83 @@ class Timm:
         ]
 
 
-def against_timm(timm: Timm, plan: Path, options: argparse.Namespace, work: Path) -> None:
+def compare_with_timm(timm: Timm, plan: Path, options: argparse.Namespace, work: Path) -> None:
     ours = [sys.executable, "-m", "ghostnets", "predict", str(plan), str(options.photos), "--out"]
     count = len(find_files([options.photos]))
-    chosen, least = options.options[0], float("inf")
+    chosen, fastest = options.options[0], float("inf")
     for name in options.options if len(options.options) > 1 else ():
-        taken = timed(timm.command(name))
+        taken = time_command(timm.command(name))
         print(f"  timm, {name}: {f'{taken:.1f} s' if taken else 'fails'}", flush=True)
-        if taken and taken < least:
-            chosen, least = name, taken
+        if taken and taken < fastest:
+            chosen, fastest = name, taken
     seconds: dict[str, list[float]] = {"ghostnets": [], "timm": []}
     for pair in range(options.pairs):
         order = ("ghostnets", "timm") if pair % 2 else ("timm", "ghostnets")
         for name in order:
             command = [*ours, str(work / "ours.csv")] if name == "ghostnets" else timm.command(chosen)
-            taken = timed(command)
+            taken = time_command(command)
             if taken is None:
                 sys.exit(f"{name} failed: {' '.join(command)}")
             seconds[name].append(taken)
     ratios = [slow / fast for slow, fast in zip(seconds["timm"], seconds["ghostnets"], strict=True)]
     print(f"whole processes, {options.pairs} pairs; timm: {chosen}, batch {options.batch_size},", end=" ")
-    print(f"{options.workers} workers; median (least to most)")
+    print(f"{options.workers} workers; median (min to max)")
     for name, values in seconds.items():
         rate = count / statistics.median(values)
         spread = f"({min(values):.2f} to {max(values):.2f})"
         print(f"  {name:<10} {statistics.median(values):6.2f} s {spread} {rate:6.0f} images/s")
     print(f"  ratio      {statistics.median(ratios):6.2f}   ({min(ratios):.2f} to {max(ratios):.2f})")
-    agreement(work, timm, options.photos)
+    print_agreement(work, timm, options.photos)
 
 
-def agreement(work: Path, timm: Timm, photos: Path) -> None:
-    """Top-1 of both files."""
+def print_agreement(work: Path, timm: Timm, photos: Path) -> None:
+    """Print the agreement of top-1 between both files."""
     with (work / "ours.csv").open(newline="") as stream:
         mine = {row["path"]: row["class_1"] for row in csv.DictReader(stream)}
-    names = read_names(work / "net.engine")
+    names = read_class_names(work / "net.engine")
     with (work / "timm.csv").open(newline="") as stream:
         theirs = {}
         for row in csv.DictReader(stream):
             path = row["filename"] if Path(row["filename"]).is_absolute() else str(photos / row["filename"])
             theirs[path] = names[int(row["index"].strip("[]"))]
-    assert mine.keys() == theirs.keys(), "the two answered other photographs"
+    assert mine.keys() == theirs.keys(), "the two files have different photographs"
     same = sum(mine[path] == theirs[path] for path in mine)
     used = len(set(theirs.values()))
-    limit = 2 * timm.preprocessing.resize_to
+    limit = 2 * REDUCED_SIDE * timm.preprocessing.resize_to  # at half scale, REDUCED_SIDE * resize_to remain
     reduced = sum(min(Image.open(path).size) >= limit for path in mine)
     print(f"  the same top-1: {same} of {len(mine)} ({same / len(mine):.1%}); {used} classes occur;", end=" ")
     print(f"{reduced} photographs were decoded at reduced scale")
 
 
-def read_names(plan: Path) -> tuple[str, ...]:
-    from ghostnets.artefacts import open_artefact
+def read_class_names(plan: Path) -> tuple[str, ...]:
+    from ghostnets.artefacts import open_model
 
-    return open_artefact(plan, threads=1).description.class_names
+    return open_model(plan, threads=1).description.class_names
 
 
-def cold_start(plan: Path, photo: Path) -> None:
-    """From the command to the answer for one photograph."""
+def measure_cold_start(plan: Path, photo: Path) -> None:
+    """Time the command for one photograph."""
     command = [sys.executable, "-m", "ghostnets", "predict", str(plan), str(photo)]
-    timed(command)
+    time_command(command)
     wall, busy = [], []
     for _ in range(11):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        wall.append(timed(command) or float("nan"))
+        wall.append(time_command(command) or float("nan"))
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         busy.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    print("one photograph, 11 processes; median (least to most)")
+    print("one photograph, 11 processes; median (min to max)")
     for name, values in (("processor time", busy), ("wall", wall)):
         print(f"  {name:<15} {statistics.median(values):.2f} s ({min(values):.2f} to {max(values):.2f})")
 
 
-def by_cores(plan: Path, photos: Path, work: Path, cores: int) -> None:
-    """Whole processes that may use so many cores."""
+def measure_by_cores(plan: Path, photos: Path, work: Path, cores: int) -> None:
+    """Time whole processes restricted to 1, 2, ... cores."""
     count = len(find_files([photos]))
     command = [sys.executable, "-m", "ghostnets", "predict", str(plan), str(photos), "--out", str(work / "ours.csv")]
     allowed = sorted(os.sched_getaffinity(0))
     for number in range(1, cores + 1):
         with affinity(set(allowed[:number])):
-            seconds = [timed(command) or float("nan") for _ in range(5)]
+            seconds = [time_command(command) or float("nan") for _ in range(5)]
         rate = count / statistics.median(seconds)
         spread = f"{count / max(seconds):.0f} to {count / min(seconds):.0f}"
         print(f"  {number} cores: {rate:.0f} images/s ({spread}), {rate / number:.0f} a core, start included")
@@ -248,8 +249,8 @@ def affinity(cores: set[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def timed(command: list[str]) -> float | None:
-    """Seconds on the wall, or None where it fails."""
+def time_command(command: list[str]) -> float | None:
+    """Wall time in seconds, or None if the command fails."""
     before = time.perf_counter()
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - before

@@ -16,7 +16,6 @@ sent and got no response counts as lost.
 """
 
 import asyncio
-import io
 import json
 import resource
 import statistics
@@ -30,7 +29,7 @@ import numpy as np
 import tyro
 from service_client import LoadGenerator, ServiceProcess
 
-from ghostnets.artefacts import open_artefact
+from ghostnets.artefacts import load_classifier
 from ghostnets.measure import processor_name
 
 
@@ -69,9 +68,9 @@ class Results:
 def main() -> None:
     options = tyro.cli(Options)
     files = [path.read_bytes() for path in sorted(options.images.rglob("*.jp*g"))]
-    first = open_artefact(options.artefact, threads=1)
+    first = load_classifier(options.artefact, threads=1)
     copies = [first, *(first.copy() for _ in range(options.threads - 1))]
-    results = Results(processor=processor_name(), runtime=first.runtime)
+    results = Results(processor=processor_name(), runtime=first.model.runtime)
     print(f"{len(files)} JPEGs, {sum(map(len, files)) / len(files) / 1000:.0f} kB on average; {results.runtime}")
 
     arguments = [f"--threads={options.threads}", f"--max-batch={options.max_batch}", f"--max-wait={options.max_wait}"]
@@ -115,23 +114,23 @@ def print_results(results: Results, latencies: list[float], peak_mb: int) -> Non
 
 def measure_network(results: Results, copies: list, files: list[bytes], max_batch: int, seconds: float = 2) -> None:
     """Append a round to ``network`` and ``with_decoding``."""
-    preprocessing = copies[0].description.preprocessing
-    decoded = np.stack([preprocessing.pixels(io.BytesIO(file)) for file in files[:64]])
+    preprocessing = copies[0].model.description.preprocessing
+    decoded = np.stack([preprocessing.pixels(file) for file in files[:64]])
 
-    def run_network(artefact, index: int) -> int:
+    def run_network(classifier, index: int) -> int:
         start = index % (len(decoded) - max_batch)
-        return len(artefact.probabilities(decoded[start : start + max_batch]))
+        return len(classifier.run(decoded[start : start + max_batch]).scores)
 
-    def decode_and_run(artefact, index: int) -> int:
+    def decode_and_run(classifier, index: int) -> int:
         batch = [files[(index * max_batch + i) % len(files)] for i in range(max_batch)]
-        return len(artefact.probabilities(np.stack([preprocessing.pixels(io.BytesIO(file)) for file in batch])))
+        return len(classifier.run(np.stack([preprocessing.pixels(file) for file in batch])).scores)
 
     results.network.append(measure_threads(copies, run_network, seconds))
     results.with_decoding.append(measure_threads(copies, decode_and_run, seconds))
 
 
 def measure_threads(copies: list, work, seconds: float) -> dict:
-    """Measure throughput and CPU time of ``work(artefact, index) -> images`` in one thread per artefact."""
+    """Measure throughput and CPU time of ``work(classifier, index) -> images`` in one thread per classifier."""
     done, end = [0] * len(copies), time.perf_counter() + seconds
 
     def run(number: int) -> None:

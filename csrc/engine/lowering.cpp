@@ -3,44 +3,43 @@
 
 namespace ghostnets {
 
-void Lowering::lower(const Node& node) {
+void Lowering::check_maps(const Node& node) {
+    const int maps = int(written_.size());
     require(node.stride >= 1 && node.dilation_h >= 1 && node.dilation_w >= 1, "a stride or dilation is below 1");
-    for (int map : {node.input, node.residual, node.gate}) require(map < int(written_.size()), "a map is missing");
-    const bool is_known = node.kind == "stem" || (node.input >= 0 && written_[node.input]);
-    require(is_known && (node.residual < 0 || written_[node.residual]) && (node.gate < 0 || written_[node.gate]),
+    for (int map : {node.input, node.residual, node.gate}) require(map < maps, "a map is missing");
+    const bool has_input = node.kind == NodeKind::stem || (node.input >= 0 && written_[node.input]);
+    require(has_input && (node.residual < 0 || written_[node.residual]) && (node.gate < 0 || written_[node.gate]),
             "a node reads a map before it is written");
-    require(node.output >= 0 && node.output < int(written_.size()) && !written_[node.output], "a map is written twice");
+    require(node.output >= 0 && node.output < maps && !written_[node.output], "a map is written twice");
     written_[node.output] = true;
-    for (int map : node.pooled) require(map >= 0 && map < int(written_.size()) && written_[map], "a map is missing");
-    if (node.kind == "stem") {
-        stem(node);
-    } else if (node.kind == "ghost") {
-        ghost(node);
-    } else if (node.kind == "depthwise") {
-        for (int s = 0; s < layout(node.output).segments; ++s)
-            depthwise(node, node.input, s, node.output, s, node.weight, node.bias, s);
-    } else if (node.kind == "conv") {
-        conv(node, node.input, node.output, layout(node.output), node.dilation_h);
-    } else if (node.kind == "add") {
-        binary(node, node.input, node.residual, node.output, BinaryOp::add);
-        starts_part_ = true;
-    } else if (node.kind == "average") {
-        each_segment(node.input, node.output, OpKind::average_pool);
-    } else if (node.kind == "max_pool") {
-        max_pool(node);
-    } else if (node.kind == "squeeze_excite") {
-        squeeze(node, {node.input}, node.activation, BinaryOp::multiply, Activation::none);
-    } else if (node.kind == "mix") {
-        squeeze(node, node.pooled, Activation::none, BinaryOp::add, node.activation);
-    } else if (node.kind == "pool") {
-        pool({node.input}, node.output);
-        net_.features = layout(node.input).stride();
-    } else if (node.kind == "linear") {
-        net_.head.push_back(gemm(node, node.input, node.output, layout(node.output), 0, node.weight, node.bias));
-    } else if (node.kind == "output") {
-        output(node);
-    } else {
-        require(false, "there is a node of unknown kind " + node.kind);
+    for (int map : node.pooled) require(map >= 0 && map < maps && written_[map], "a map is missing");
+}
+
+void Lowering::lower(const Node& node) {
+    check_maps(node);
+    switch (node.kind) {
+        case NodeKind::stem: return stem(node);
+        case NodeKind::ghost: return ghost(node);
+        case NodeKind::depthwise:
+            for (int s = 0; s < layout(node.output).segments; ++s)
+                depthwise(node, {node.input, s, node.output, s}, node.weight, node.bias, s);
+            return;
+        case NodeKind::conv: return conv(node, node.input, node.output, layout(node.output), node.dilation_h);
+        case NodeKind::add: return add(node);
+        case NodeKind::average:
+            return each_segment({.kind = OpKind::average_pool, .in = node.input, .out = node.output});
+        case NodeKind::max_pool: return max_pool(node);
+        case NodeKind::squeeze_excite:
+            return squeeze(node, {node.input}, node.activation, BinaryOp::multiply, Activation::none);
+        case NodeKind::mix: return squeeze(node, node.pooled, Activation::none, BinaryOp::add, node.activation);
+        case NodeKind::pool:
+            pool({node.input}, node.output);
+            net_.features = layout(node.input).stride();
+            return;
+        case NodeKind::linear:
+            net_.head.push_back(gemm(node, node.input, node.output, layout(node.output), 0, node.weight, node.bias));
+            return;
+        case NodeKind::output: return output(node);
     }
 }
 
@@ -58,10 +57,10 @@ int Lowering::new_map(Layout shape, Type type) {
 
 Quantization Lowering::quantization(int map) const {
     const Layout& shape = net_.layouts[map];
-    if (shape.type != Type::u8 || map >= int(source_.ranges.size()) || !source_.ranges[map].data) return {};
-    require(source_.ranges[map].shape == std::vector<int>{2, shape.segments * shape.channels},
-            "a range has another shape");
-    return quantization_of(source_.ranges[map]);
+    if (shape.type != Type::u8 || map >= int(plan_.ranges.size()) || !plan_.ranges[map].data) return {};
+    require(plan_.ranges[map].shape == std::vector<int>{2, shape.segments * shape.channels},
+            "a range has another shape than its map");
+    return quantization_of(plan_.ranges[map]);
 }
 
 Map Lowering::map(int index) const {
@@ -77,15 +76,13 @@ Op Lowering::gemm(const Node& node, int in, int out, const Layout& to, int first
     require((rank == 2 || rank == 4) && weight.size(0) == rows && bias.shape == std::vector<int>{rows} &&
                 weight.size(1) % from.channels == 0 &&
                 weight.size(1) <= (from.segments - first_segment) * from.channels,
-            "a " + node.kind + " node has weights of another shape than its maps");
-    Op op{.kind = OpKind::gemm, .in = in, .out = out, .channels = to.stride()};
-    op.activation = node.activation;
-    op.first_segment = first_segment;
-    op.segments = weight.size(1) / from.channels;
-    op.kernel_h = rank == 4 ? weight.size(2) : 1;
-    op.kernel_w = rank == 4 ? weight.size(3) : 1;
-    require(op.kernel_h % 2 == 1 && op.kernel_w % 2 == 1, "a kernel has an even side");
-    const int taps = op.kernel_h * op.kernel_w, channels = from.channels, segments = op.segments;
+            std::string("a ") + node_kind_name(node.kind) + " node has weights of another shape than its maps");
+    Op op{.kind = OpKind::gemm, .in = in, .out = out, .channels = to.stride(), .activation = node.activation};
+    op.gemm.first_segment = first_segment;
+    op.gemm.segments = weight.size(1) / from.channels;
+    op.window = Window::same(rank == 4 ? weight.size(2) : 1, rank == 4 ? weight.size(3) : 1, 1, 1, 1);
+    require(op.window.kernel_h % 2 == 1 && op.window.kernel_w % 2 == 1, "a kernel has an even side");
+    const int taps = op.window.kernel_h * op.window.kernel_w, channels = from.channels, segments = op.gemm.segments;
     Map target = map(out);
     target.layout.segments = to.segments;  // perhaps the first one alone
     pack_gemm(op, map(in), target, taps * segments, channels, bias.data, width_, [&](int row, int k) {
@@ -93,7 +90,7 @@ Op Lowering::gemm(const Node& node, int in, int out, const Layout& to, int first
         return weight.data[(std::size_t(row) * segments * channels + column) * taps + tap];
     });
     op.macs = double(rows) * segments * channels * taps;
-    op.weight_bytes = std::size_t(op.vectors) * op.depth * width_ * 4;
+    op.weight_bytes = std::size_t(op.gemm.vectors) * op.gemm.depth * width_ * 4;
     return op;
 }
 
@@ -103,35 +100,33 @@ void Lowering::conv(const Node& node, int in, int out, Layout to, int dilation) 
     if (pads) {
         const int padded = new_map(layout(in));
         Op op{.kind = OpKind::pad, .in = in, .out = padded, .channels = layout(in).stride()};
-        op.kernel_w = kernel_w;
-        op.dilation_w = dilation;
-        op.starts_part = true;
-        net_.ops.push_back(std::move(op));
+        op.window = Window::same(1, kernel_w, 1, 1, dilation);
+        op.starts_group = true;
+        emit(std::move(op));
         in = padded;
     }
     require(
         node.groups >= 1 && (node.groups == 1 || (node.groups == to.segments && node.groups == layout(in).segments)),
         "the groups of a convolution are not the segments of its maps");
-    const Layout part = node.groups == 1 ? to : Layout{1, to.channels, to.type};
-    const int rows = part.segments * part.channels;
+    const Layout group = node.groups == 1 ? to : Layout{1, to.channels, to.type};
+    const int rows = group.segments * group.channels;
     for (int g = 0; g < node.groups; ++g) {
-        Op op = gemm(node, in, out, part, g, rows_of(node.weight, g * rows, rows), rows_of(node.bias, g * rows, rows));
-        op.stride = node.stride;
-        op.dilation_h = op.dilation_w = dilation;
-        op.is_padded = pads;
-        op.out_offset = g * part.stride();
-        net_.ops.push_back(std::move(op));
+        Op op = gemm(node, in, out, group, g, rows_of(node.weight, g * rows, rows), rows_of(node.bias, g * rows, rows));
+        op.window = Window::same(op.window.kernel_h, op.window.kernel_w, node.stride, dilation, dilation);
+        if (pads) op.window.pad_w = op.window.pad_end_w = 0;  // stored
+        op.out_offset = g * group.stride();
+        emit(std::move(op));
     }
 }
 
 Tensor Lowering::rows_of(const Tensor& tensor, int first, int count) {
     require(!tensor.shape.empty() && first + count <= tensor.size(0), "a convolution has too few weights");
-    Tensor part = tensor;
+    Tensor rows = tensor;
     std::size_t row = 1;
     for (std::size_t axis = 1; axis < tensor.shape.size(); ++axis) row *= tensor.shape[axis];
-    part.shape[0] = count;
-    part.data += first * row;
-    return part;
+    rows.shape[0] = count;
+    rows.data += first * row;
+    return rows;
 }
 
 void Lowering::stem(const Node& node) {
@@ -144,16 +139,14 @@ void Lowering::stem(const Node& node) {
             "its stem has weights of another shape than its maps");
     const int kh = node.weight.size(2), kw = node.weight.size(3), depth = planes * kh * kw;
     Op input{.kind = OpKind::input, .out = node.input, .channels = planes};
-    input.kernel_w = kw;
-    input.starts_part = true;
-    net_.ops.push_back(std::move(input));
+    input.window = Window::same(1, kw, 1, 1, 1);
+    input.starts_group = true;
+    emit(std::move(input));
     Op op{.kind = OpKind::gemm, .in = node.input, .out = node.output, .channels = to.stride()};
-    op.is_stem = true;
-    op.macs = double(rows) * depth;
-    op.kernel_h = kh;
-    op.kernel_w = kw;
-    op.stride = node.stride;
     op.activation = node.activation;
+    op.gemm.is_stem = true;
+    op.window = Window::same(kh, kw, node.stride, 1, 1);
+    op.macs = double(rows) * depth;
     const auto weight = [&](int row, int c, int y, int x) {
         return node.weight.data[((std::size_t(row) * planes + c) * kh + y) * kw + x];
     };
@@ -163,43 +156,42 @@ void Lowering::stem(const Node& node) {
     pack_gemm(op, from, out, 1, depth, node.bias.data, width_, [&](int row, int k) {  // bytes: (y, x, c)
         return weight(row, k % planes, k / (kw * planes), k / planes % kw);
     });
-    op.planar_weights = pack_floats(out, depth, width_, [&](int row, int k) {  // planes are apart: (y, c, x)
+    op.gemm.planar_weights = pack_floats(out, depth, width_, [&](int row, int k) {  // float planes: (y, c, x)
         return weight(row, k / kw % planes, k / (kw * planes), k % kw);
     });
-    op.weight_bytes = std::size_t(op.vectors) * op.depth * width_ * 4;
-    net_.ops.push_back(std::move(op));
+    op.weight_bytes = std::size_t(op.gemm.vectors) * op.gemm.depth * width_ * 4;
+    emit(std::move(op));
     if (is_ghost) cheap(node, node.output, -1, BinaryOp::none);
 }
 
-void Lowering::depthwise(const Node& node, int in, int in_segment, int out, int out_segment, const Tensor& weight,
-                         const Tensor& bias, int weight_segment, int other, BinaryOp binary) {
-    const Layout from = layout(in), to = layout(out);
+void Lowering::depthwise(const Node& node, const Segments& maps, const Tensor& weight, const Tensor& bias,
+                         int weight_segment) {
+    const Layout from = layout(maps.in), to = layout(maps.out);
     require(weight.shape.size() == 4 && weight.size(0) > weight_segment && weight.size(1) == to.channels &&
                 bias.shape.size() == 2 && bias.size(0) == weight.size(0) && bias.size(1) == to.channels &&
                 from.channels == to.channels && weight.size(2) % 2 == 1 && weight.size(3) % 2 == 1,
             "a depthwise convolution has weights of another shape than its maps");
-    Op op{.kind = OpKind::depthwise, .in = in, .out = out, .other = other};
-    op.in_offset = in_segment * from.padded();
-    op.out_offset = op.other_offset = out_segment * to.padded();
+    Op op{.kind = OpKind::depthwise, .in = maps.in, .out = maps.out, .other = maps.other};
+    op.in_offset = maps.in_segment * from.padded();
+    op.out_offset = op.other_offset = maps.out_segment * to.padded();
     op.channels = to.padded();
-    op.kernel_h = weight.size(2);
-    op.kernel_w = weight.size(3);
-    op.stride = node.stride;
-    op.dilation_h = node.dilation_h;
-    op.dilation_w = node.dilation_w;
+    op.window = Window::same(weight.size(2), weight.size(3), node.stride, node.dilation_h, node.dilation_w);
     op.activation = node.activation;
-    op.binary = binary;
-    op.macs = double(op.kernel_h) * op.kernel_w * to.channels;
-    op.weight_bytes = std::size_t(op.kernel_h) * op.kernel_w * op.channels * size_of(to.type);
+    op.binary = maps.binary;
+    const std::size_t taps = std::size_t(op.window.kernel_h) * op.window.kernel_w;
+    op.macs = double(taps) * to.channels;
+    op.weight_bytes = taps * op.channels * size_of(to.type);
     if (to.type == Type::u8 && op.has_late_activation()) {  // all of these end at 1
         const int all = to.segments * to.channels;
-        net_.quantizations[out] = {std::vector<float>(all, 1.0f / 255), std::vector<float>(all, 0.0f)};
+        net_.quantizations[maps.out] = {std::vector<float>(all, 1.0f / 255), std::vector<float>(all, 0.0f)};
     }
-    const Map operand = other >= 0 ? map(other) : Map{};
+    const Map operand = maps.other >= 0 ? map(maps.other) : Map{};
     const std::size_t row = std::size_t(weight_segment) * to.channels;
-    pack_depthwise(op, map(in), map(out), other >= 0 ? &operand : nullptr, in_segment, out_segment,
-                   weight.data + row * op.kernel_h * op.kernel_w, bias.data + row, net_.kernels);
-    net_.ops.push_back(std::move(op));
+    const DepthwiseSource source{map(maps.in),    map(maps.out),    maps.other >= 0 ? &operand : nullptr,
+                                 maps.in_segment, maps.out_segment, weight.data + row * taps,
+                                 bias.data + row};
+    pack_depthwise(op, source, net_.kernels);
+    emit(std::move(op));
 }
 
 }  // namespace ghostnets

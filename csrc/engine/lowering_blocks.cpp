@@ -3,14 +3,17 @@
 
 namespace ghostnets {
 
-void Lowering::binary(const Node& node, int in, int other, int out, BinaryOp kind) {
-    require(other >= 0 && layout(other).stride() == layout(out).stride() && layout(in).stride() == layout(out).stride(),
-            "two maps that are to be added differ");
-    Op op{.kind = OpKind::binary, .in = in, .out = out, .other = other};
-    op.channels = layout(out).stride();
+void Lowering::add(const Node& node) {
+    const Layout& to = layout(node.output);
+    require(node.residual >= 0 && layout(node.residual).stride() == to.stride() &&
+                layout(node.input).stride() == to.stride(),
+            "two maps that are added differ in shape");
+    Op op{.kind = OpKind::binary, .in = node.input, .out = node.output, .other = node.residual};
+    op.channels = to.stride();
     op.activation = node.activation;
-    op.binary = kind;
-    net_.ops.push_back(std::move(op));
+    op.binary = BinaryOp::add;
+    emit(std::move(op));
+    starts_group_ = true;
 }
 
 void Lowering::max_pool(const Node& node) {
@@ -18,19 +21,16 @@ void Lowering::max_pool(const Node& node) {
                 layout(node.input).stride() == layout(node.output).stride(),
             "a pooling has an impossible shape");
     Op op{.kind = OpKind::max_pool, .in = node.input, .out = node.output, .channels = layout(node.output).stride()};
-    op.kernel_h = op.kernel_w = node.kernel;
-    op.stride = node.stride;
-    op.dilation_h = op.dilation_w = node.dilation_h;
-    op.border = node.pad;
-    op.border_end = node.pad_end;
-    net_.ops.push_back(std::move(op));
+    op.window = {node.kernel, node.kernel, node.stride,  node.dilation_h, node.dilation_h,
+                 node.pad,    node.pad,    node.pad_end, node.pad_end};
+    emit(std::move(op));
 }
 
 void Lowering::output(const Node& node) {
     Op op{.kind = OpKind::output, .in = node.input, .out = node.output, .channels = layout(node.input).stride()};
     op.output = int(net_.outputs.size());
-    op.starts_part = starts_part_ = true;
-    net_.ops.push_back(std::move(op));
+    op.starts_group = starts_group_ = true;
+    emit(std::move(op));
     net_.outputs.push_back({node.input, {}});
 }
 
@@ -43,7 +43,7 @@ void Lowering::ghost(const Node& node) {
         require(node.residual < 0, "a Ghost module has a gate and a residual");
         binary = BinaryOp::multiply;
         other = new_map(to);
-        each_segment(node.gate, other, OpKind::upsample_nearest, node.input);
+        each_segment({.kind = OpKind::upsample_nearest, .in = node.gate, .out = other, .other = node.input});
     } else if (node.residual >= 0) {
         require(layout(node.residual).stride() == to.stride(), "a residual has another shape than its sum");
         binary = BinaryOp::add;
@@ -57,36 +57,37 @@ void Lowering::ghost(const Node& node) {
         op.binary = binary;
         const Map operand = map(other);
         pack_constants(op, map(intrinsic), map(node.output), &operand);
-        net_.ops.push_back(std::move(op));
+        emit(std::move(op));
     }
     cheap(node, intrinsic, other, binary);
-    starts_part_ = binary == BinaryOp::add;
+    starts_group_ = binary == BinaryOp::add;
 }
 
 void Lowering::cheap(const Node& node, int intrinsic, int other, BinaryOp binary) {
     Node each = node;
     each.stride = 1;  // that of the node is the primary convolution's
     for (int s = 1; s < layout(node.output).segments; ++s)
-        depthwise(each, intrinsic, 0, node.output, s, node.second_weight, node.second_bias, s - 1, other, binary);
+        depthwise(each, {intrinsic, 0, node.output, s, other, binary}, node.second_weight, node.second_bias, s - 1);
 }
 
-void Lowering::each_segment(int in, int out, OpKind kind, int like, BinaryOp binary, Activation activation) {
+void Lowering::each_segment(const Op& prototype) {
+    const int in = prototype.in, out = prototype.out, other = prototype.other;
+    const OpKind kind = prototype.kind;
     const Layout shape = layout(in);
-    require(layout(out).stride() == shape.stride(), "two maps that must be alike differ");
+    require(layout(out).stride() == shape.stride(), "the input and output of a node differ in shape");
     if (kind == OpKind::average_pool || kind == OpKind::upsample_nearest)
         net_.quantizations[out] = net_.quantizations[in];
     for (int s = 0; s < shape.segments; ++s) {
-        Op op{.kind = kind, .in = in, .out = out, .other = like};
+        Op op{.kind = kind, .in = in, .out = out, .other = other};
         op.in_offset = op.out_offset = op.other_offset = s * shape.padded();
         op.channels = shape.padded();
-        if (kind == OpKind::average_pool) op.stride = 2;
-        op.binary = binary;
-        op.activation = activation;
+        op.binary = prototype.binary;
+        op.activation = prototype.activation;
         if (kind == OpKind::scale) {
-            const Map gates = map(like);
+            const Map gates = map(other);
             pack_constants(op, map(in), map(out), &gates);
         }
-        net_.ops.push_back(std::move(op));
+        emit(std::move(op));
     }
 }
 
@@ -94,17 +95,17 @@ void Lowering::pool(const std::vector<int>& maps, int out) {
     std::vector<int> sums;
     for (int map : maps) {
         sums.push_back(new_map(layout(map), Type::f32));
-        each_segment(map, sums.back(), OpKind::sum);
+        each_segment({.kind = OpKind::sum, .in = map, .out = sums.back()});
     }
     int offset = 0;
     for (std::size_t i = 0; i < maps.size(); ++i) {
         Op mean{.kind = OpKind::mean, .in = sums[i], .out = out, .channels = layout(maps[i]).stride()};
         mean.other = maps[i];
-        mean.starts_part = i == 0;
+        mean.starts_group = i == 0;
         if (maps.size() == 1) pack_constants(mean, map(maps[i]), map(out), nullptr);
         mean.out_offset = offset;
         offset += mean.channels;
-        net_.ops.push_back(std::move(mean));
+        emit(std::move(mean));
     }
     require(offset == layout(out).stride(), "means have another shape than their maps");
 }
@@ -124,12 +125,17 @@ void Lowering::squeeze(const Node& node, const std::vector<int>& pooled, Activat
     pool(pooled, means);
     Node layer = node;
     layer.activation = Activation::relu;
-    net_.ops.push_back(gemm(layer, means, squeezed, layout(squeezed), 0, node.weight, node.bias));
+    emit(gemm(layer, means, squeezed, layout(squeezed), 0, node.weight, node.bias));
     layer.activation = gate;
-    net_.ops.push_back(gemm(layer, squeezed, gates, shape, 0, node.second_weight, node.second_bias));
+    emit(gemm(layer, squeezed, gates, shape, 0, node.second_weight, node.second_bias));
     const std::size_t first = net_.ops.size();
-    each_segment(node.input, node.output, OpKind::scale, gates, binary, after);
-    net_.ops[first].starts_part = true;
+    each_segment({.kind = OpKind::scale,
+                  .in = node.input,
+                  .out = node.output,
+                  .other = gates,
+                  .activation = after,
+                  .binary = binary});
+    net_.ops[first].starts_group = true;
 }
 
 }  // namespace ghostnets

@@ -9,7 +9,7 @@ namespace ghostnets {
 
 namespace {
 
-// Writes a value as it is stored; bytes of weights are signed.
+// Stores a value; bytes of weights are signed.
 void put(std::byte* to, Type type, std::size_t index, float value) {
     if (type == Type::f32) {
         std::memcpy(to + 4 * index, &value, 4);
@@ -23,11 +23,11 @@ void put(std::byte* to, Type type, std::size_t index, float value) {
     }
 }
 
-// The step in which weights of this size are rounded to whole numbers from -127 to 127.
+// The quantisation step of weights up to `largest`, which are rounded to integers from -127 to 127.
 float step_of(float largest) { return largest > 0 ? largest / 127 : 1; }
 
-// What bytes before an activation that is bounded need to span, whatever the images.
-Quantization before(Activation activation, int channels) {
+// The quantisation of the input of a bounded activation, whatever the images.
+Quantization quantization_before(Activation activation, int channels) {
     const float low = activation == Activation::sigmoid ? -8.0f : activation == Activation::hard_sigmoid ? -3.0f : 0.0f;
     const float high = activation == Activation::clamp ? 1.0f : -low;
     const float scale = (high - low) / 255;
@@ -60,13 +60,15 @@ void pack_gemm(Op& op, const Map& in, const Map& out, int segments, int length, 
     const Type type = in.layout.type;
     const int group = group_of(type), groups = segments * (round_up(length, group) / group);
     const int rows = out.layout.segments * out.layout.channels;
-    op.depth = groups;
-    op.pairs_terms = type == Type::f32 && width == 2 * kChannelBlock && !op.is_stem;  // its terms have no padding
-    const int last_half = op.pairs_terms && out.layout.stride() % width ? out.layout.stride() / width * width : INT_MAX;
-    op.vectors = (out.layout.stride() + width - 1) / width;
-    op.weights = Buffer(std::size_t(op.vectors) * groups * width * 4);
-    op.bias = floats(op.vectors * width);
-    op.scale = floats(op.vectors * width);
+    op.gemm.depth = groups;
+    op.gemm.pairs_terms =
+        type == Type::f32 && width == 2 * kChannelBlock && !op.gemm.is_stem;  // its terms have no padding
+    const int last_half =
+        op.gemm.pairs_terms && out.layout.stride() % width ? out.layout.stride() / width * width : INT_MAX;
+    op.gemm.vectors = (out.layout.stride() + width - 1) / width;
+    op.packed.weights = Buffer(std::size_t(op.gemm.vectors) * groups * width * 4);
+    op.packed.bias = floats(op.gemm.vectors * width);
+    op.packed.scale = floats(op.gemm.vectors * width);
     std::vector<float> terms(segments * length);
     for (int row = 0; row < rows; ++row) {
         const int column = position(out.layout, row);
@@ -83,92 +85,120 @@ void pack_gemm(Op& op, const Map& in, const Map& out, int segments, int length, 
                 correction += terms[k] * in.zero(k);
             }
         }
-        op.scale.floats()[column] = step / out_scale;
-        op.bias.floats()[column] = (bias[row] - step * correction) / out_scale + out.zero(row);
+        op.packed.scale.floats()[column] = step / out_scale;
+        op.packed.bias.floats()[column] = (bias[row] - step * correction) / out_scale + out.zero(row);
         const std::size_t vector = std::size_t(column / width) * groups;
         for (int k = 0; k < segments * length; ++k) {
             if (column >= last_half) {
                 const std::size_t pair = vector + k / length * ((length + 1) / 2) + k % length / 2;
-                op.weights.floats()[pair * width + column % width * 2 + k % length % 2] = terms[k];
+                op.packed.weights.floats()[pair * width + column % width * 2 + k % length % 2] = terms[k];
                 continue;
             }
             const std::size_t place = vector + k / length * (groups / segments) + k % length / group;
-            put(op.weights.data(), type, (place * width + column % width) * group + k % length % group, terms[k]);
+            put(op.packed.weights.data(), type, (place * width + column % width) * group + k % length % group,
+                terms[k]);
         }
     }
 }
 
-Buffer pack_floats(const Map& out, int length, int width, const std::function<float(int, int)>& at) {
+Buffer pack_floats(const Map& out, int length, int width, const WeightAt& at) {
     Op op{.kind = OpKind::gemm};
-    op.is_stem = true;
+    op.gemm.is_stem = true;
     const std::vector<float> bias(out.layout.segments * out.layout.channels);
     pack_gemm(op, {}, out, 1, length, bias.data(), width, at);
-    return std::move(op.weights);
+    return std::move(op.packed.weights);
 }
 
-void pack_depthwise(Op& op, const Map& in, const Map& out, const Map* other, int in_segment, int out_segment,
-                    const float* weight, const float* bias, const Kernels& kernels) {
-    const Type type = in.layout.type;
-    const bool by_groups = type == Type::u8 || (type == Type::bf16 && kernels.groups_bf16);
-    const int taps = op.kernel_h * op.kernel_w, channels = out.layout.channels, width = kernels.width;
-    const int step = op.row_step(), group = group_of(type), stacks = stacks_of(type, op.kernel_h, step);
-    const bool is_late = type == Type::u8 && op.has_late_activation();
-    const Quantization late = is_late ? before(op.activation, channels) : Quantization{};
-    op.weights = floats((by_groups ? stacks * op.kernel_w * step : taps) * op.channels);
-    op.bias = floats(op.channels);
-    op.scale = floats(op.channels);
-    op.other_scale = floats(op.channels);
-    op.shift = floats(op.channels);
-    op.pad = Buffer(op.channels * size_of(type));
-    for (int c = 0; c < channels; ++c) {
-        const int in_channel = in_segment * channels + c, out_channel = out_segment * channels + c;
-        const float out_scale = is_late ? late.scales[c] : out.scale(out_channel);
-        const float out_zero = is_late ? late.zeros[c] : out.zero(out_channel);
-        const float *from = weight + std::size_t(c) * taps, *end = from + taps;
-        float quantum = 1, correction = 0;
-        if (type == Type::u8) {
-            quantum = step_of(
-                std::abs(*std::max_element(from, end, [](float a, float b) { return std::abs(a) < std::abs(b); })));
-            for (int k = 0; k < taps; ++k) correction += std::round(from[k] / quantum) * in.zero(in_channel);
-            op.pad.data()[c] = std::byte(in.zero(in_channel));
-        }
-        const float scale = quantum * in.scale(in_channel);
-        op.scale.floats()[c] = scale / out_scale;
-        op.bias.floats()[c] = (bias[c] - scale * correction) / out_scale + (other ? 0 : out_zero);
-        if (other) {
-            const float other_scale = other->scale(out_channel), other_zero = other->zero(out_channel);
-            const bool adds = op.binary == BinaryOp::add;  // the factor's zero is 0
-            op.other_scale.floats()[c] = adds ? other_scale / out_scale : other_scale;
-            op.shift.floats()[c] = adds ? out_zero - other_zero * other_scale / out_scale : out_zero;
-        }
-        for (int k = 0; k < taps; ++k) {
-            if (!by_groups) {
-                op.weights.floats()[std::size_t(k) * op.channels + c] = from[k];
-                continue;
-            }
-            const int block = c / width * width, lanes = std::min(width, op.channels - block);
-            for (int row = 0; row < step; ++row) {
-                const int y = k / op.kernel_w + row, x = k % op.kernel_w;
-                const std::size_t place = std::size_t(block) * stacks * op.kernel_w * step +
-                                          ((y / group * op.kernel_w + x) * step + row) * lanes + c - block;
-                put(op.weights.data(), type, place * group + y % group,
-                    type == Type::u8 ? std::round(from[k] / quantum) : from[k]);
-            }
-        }
+namespace {
+
+// Constants of one channel of a depthwise convolution.
+struct ChannelScales {
+    float out_scale, out_zero;
+    float step = 1;  // of the quantised weights
+};
+
+// Writes the constants of channel `c` after its quantisation step is known.
+void put_depthwise_constants(Op& op, const DepthwiseSource& source, int c, ChannelScales scales) {
+    const int channels = source.out.layout.channels, taps = op.window.kernel_h * op.window.kernel_w;
+    const int in_channel = source.in_segment * channels + c, out_channel = source.out_segment * channels + c;
+    const float* from = source.weight + std::size_t(c) * taps;
+    float correction = 0;
+    if (source.in.layout.type == Type::u8) {
+        for (int k = 0; k < taps; ++k) correction += std::round(from[k] / scales.step) * source.in.zero(in_channel);
+        op.depthwise.pad.data()[c] = std::byte(source.in.zero(in_channel));
     }
-    if (!is_late) return;
-    op.table = Buffer(256);
+    const float scale = scales.step * source.in.scale(in_channel), out_scale = scales.out_scale;
+    op.packed.scale.floats()[c] = scale / out_scale;
+    op.packed.bias.floats()[c] =
+        (source.bias[c] - scale * correction) / out_scale + (source.other ? 0 : scales.out_zero);
+    if (!source.other) return;
+    const float other_scale = source.other->scale(out_channel), other_zero = source.other->zero(out_channel);
+    const bool adds = op.binary == BinaryOp::add;  // the zero point of a factor is 0
+    op.packed.other_scale.floats()[c] = adds ? other_scale / out_scale : other_scale;
+    op.packed.shift.floats()[c] = adds ? scales.out_zero - other_zero * other_scale / out_scale : scales.out_zero;
+}
+
+// Writes the weights of channel `c`, stacked by groups: see `stacks_of`.
+void put_stacked_weights(Op& op, const float* from, Type type, int c, int width, float step) {
+    const int kernel_h = op.window.kernel_h, kernel_w = op.window.kernel_w, rows = op.row_step();
+    const int group = group_of(type), stacks = stacks_of(type, kernel_h, rows);
+    const int block = c / width * width, lanes = std::min(width, op.channels - block);
+    for (int k = 0; k < kernel_h * kernel_w; ++k)
+        for (int row = 0; row < rows; ++row) {
+            const int y = k / kernel_w + row, x = k % kernel_w;
+            const std::size_t place = std::size_t(block) * stacks * kernel_w * rows +
+                                      ((y / group * kernel_w + x) * rows + row) * lanes + c - block;
+            put(op.packed.weights.data(), type, place * group + y % group,
+                type == Type::u8 ? std::round(from[k] / step) : from[k]);
+        }
+}
+
+// The result of a bounded activation for each byte.
+Buffer activation_table(Activation activation, const Quantization& before, const Map& out) {
+    Buffer table(256);
     for (int q = 0; q < 256; ++q) {
-        const float value = activated(op.activation, late.scales[0] * (float(q) - late.zeros[0]));
-        op.table.data()[q] = std::byte(std::lround(value / out.scale(0) + out.zero(0)));
+        const float value = activated(activation, before.scales[0] * (float(q) - before.zeros[0]));
+        table.data()[q] = std::byte(std::lround(value / out.scale(0) + out.zero(0)));
     }
+    return table;
+}
+
+}  // namespace
+
+void pack_depthwise(Op& op, const DepthwiseSource& source, const Kernels& kernels) {
+    const Type type = source.in.layout.type;
+    const bool by_groups = type == Type::u8 || (type == Type::bf16 && kernels.groups_bf16);
+    const int kernel_w = op.window.kernel_w, taps = op.window.kernel_h * kernel_w;
+    const int channels = source.out.layout.channels, rows = op.row_step();
+    const bool is_late = type == Type::u8 && op.has_late_activation();
+    const Quantization late = is_late ? quantization_before(op.activation, channels) : Quantization{};
+    op.packed.weights =
+        floats((by_groups ? stacks_of(type, op.window.kernel_h, rows) * kernel_w * rows : taps) * op.channels);
+    for (Buffer* constants : {&op.packed.bias, &op.packed.scale, &op.packed.other_scale, &op.packed.shift})
+        *constants = floats(op.channels);
+    op.depthwise.pad = Buffer(op.channels * size_of(type));
+    for (int c = 0; c < channels; ++c) {
+        const int out_channel = source.out_segment * channels + c;
+        ChannelScales scales{is_late ? late.scales[c] : source.out.scale(out_channel),
+                             is_late ? late.zeros[c] : source.out.zero(out_channel)};
+        const float *from = source.weight + std::size_t(c) * taps, *end = from + taps;
+        const auto is_smaller = [](float a, float b) { return std::abs(a) < std::abs(b); };
+        if (type == Type::u8) scales.step = step_of(std::abs(*std::max_element(from, end, is_smaller)));
+        put_depthwise_constants(op, source, c, scales);
+        if (by_groups) {
+            put_stacked_weights(op, from, type, c, kernels.width, scales.step);
+        } else {
+            for (int k = 0; k < taps; ++k) op.packed.weights.floats()[std::size_t(k) * op.channels + c] = from[k];
+        }
+    }
+    if (is_late) op.depthwise.table = activation_table(op.activation, late, source.out);
 }
 
 void pack_constants(Op& op, const Map& in, const Map& out, const Map* other) {
     if (in.layout.type != Type::u8 && out.layout.type != Type::u8) return;
-    op.scale = floats(op.channels);
-    op.other_scale = floats(op.channels);
-    op.shift = floats(op.channels);
+    op.packed.scale = floats(op.channels);
+    op.packed.other_scale = floats(op.channels);
+    op.packed.shift = floats(op.channels);
     const Layout& layout = out.layout;
     for (int i = 0; i < layout.segments * layout.channels; ++i) {
         const int c = position(layout, i) - op.out_offset;
@@ -178,11 +208,11 @@ void pack_constants(Op& op, const Map& in, const Map& out, const Map* other) {
         const bool multiplies = op.binary == BinaryOp::multiply;
         const float out_scale = out.scale(i), other_scale = other ? other->scale(i) : 1;
         const float scale = in.scale(j) / out_scale * (multiplies ? other_scale : 1);
-        op.scale.floats()[c] = scale;
-        op.other_scale.floats()[c] = multiplies ? out.zero(i) : other_scale / out_scale;
-        op.shift.floats()[c] = -in.zero(j) * scale;
-        if (!multiplies) op.shift.floats()[c] += out.zero(i);
-        if (op.binary == BinaryOp::add) op.shift.floats()[c] -= other->zero(i) * other_scale / out_scale;
+        op.packed.scale.floats()[c] = scale;
+        op.packed.other_scale.floats()[c] = multiplies ? out.zero(i) : other_scale / out_scale;
+        op.packed.shift.floats()[c] = -in.zero(j) * scale;
+        if (!multiplies) op.packed.shift.floats()[c] += out.zero(i);
+        if (op.binary == BinaryOp::add) op.packed.shift.floats()[c] -= other->zero(i) * other_scale / out_scale;
     }
 }
 

@@ -1,8 +1,8 @@
 // Weights and constants as the kernels read them, for every type of map.
 //
-// A byte q of channel c stands for scale[c] * (q - zero[c]). What this asks of the kernels is folded here: the scales
-// of the input into weights, which are then rounded to 8 bits with a scale for each output; zeros, biases and the scale
-// of the output into one multiplication and one addition after each sum. For float32 and bfloat16 all scales are 1.
+// A byte q of channel c represents scale[c] * (q - zero[c]). Quantisation is folded here: the scales of the input into
+// the weights, which are then rounded to 8 bits with a scale for each output; zero points, biases and the scale of the
+// output into one multiplication and one addition after each sum. For float32 and bfloat16 all scales are 1.
 #pragma once
 
 #include <functional>
@@ -11,23 +11,33 @@
 
 namespace ghostnets {
 
-// The quantisation of a map whose channels took these values: zero is a byte, so that zeros (ReLU's, the border's) are
-// exact.
+// Weight of an output (row) and a term of its sum.
+using WeightAt = std::function<float(int row, int term)>;
+
+// The quantisation of a map from its ranges (2, channels). The zero point is a byte, so that zeros (of ReLU and of
+// padding) are exact.
 Quantization quantization_of(const Tensor& range);
 
-// Of `op`, weights [vector][segment][group][width][value] and constants of a dense operation; at(row, term) is the
-// weight of an output and a term, of which each segment has `length`.
+// Packs weights [vector][segment][group][width][value] and constants of a gemm whose sums have `segments` segments of
+// `length` terms.
 void pack_gemm(Op& op, const Map& in, const Map& out, int segments, int length, const float* bias, int width,
-               const std::function<float(int, int)>& at);
+               const WeightAt& at);
 
-// The weights alone, where nothing is in bytes: of images whose planes are apart.
-Buffer pack_floats(const Map& out, int length, int width, const std::function<float(int, int)>& at);
+// Packs float weights alone, for a stem over planes.
+Buffer pack_floats(const Map& out, int length, int width, const WeightAt& at);
 
-// Weights and constants of a depthwise convolution of one segment; weight is [channels][taps].
-void pack_depthwise(Op& op, const Map& in, const Map& out, const Map* other, int in_segment, int out_segment,
-                    const float* weight, const float* bias, const Kernels& kernels);
+// The maps, weights and biases of a depthwise convolution of one segment.
+struct DepthwiseSource {
+    Map in, out;
+    const Map* other;  // null for none
+    int in_segment, out_segment;
+    const float* weight;  // [channels][taps]
+    const float* bias;
+};
 
-// Constants of an operation on single values, `channels` of them from its offsets on: a sum, a product or a mean.
+void pack_depthwise(Op& op, const DepthwiseSource& source, const Kernels& kernels);
+
+// Packs the constants of a sum, product or mean of `channels` values from the operation's offsets on.
 void pack_constants(Op& op, const Map& in, const Map& out, const Map* other);
 
 }  // namespace ghostnets

@@ -1,5 +1,7 @@
-// Parts that run over whole maps: how each operation falls to the threads, and where they must wait for one another.
+// Fusion groups that run over whole maps: how each operation is split among the threads, and the barriers in between.
 #include <algorithm>
+#include <tuple>
+#include <utility>
 
 #include "engine/planner.hpp"
 
@@ -7,97 +9,117 @@ namespace ghostnets {
 
 namespace {
 
-// How evenly whole vectors must fall to the threads for a convolution to be shared out by channels.
+// A convolution is split by channels if its vectors load the threads at least this evenly.
 constexpr double kEvenEnough = 0.9;
+// A gemm over fewer pixels than this is always split by channels.
+constexpr int kFewPixels = 16;
+// Pixels of a tile of the gemm kernel.
+constexpr int kTilePixels = 7;
 
 }  // namespace
 
-// Whole maps, one operation after the other. A dense operation falls to the threads by channels where these come out
-// even, and what follows from these channels alone needs no barrier; else by pixels and channels, and then by rows.
-void Program::plan_whole(const Part& part) {
-    enum class Cut { none, channels, rows };
-    const int width = net_.kernels.width;
-    std::vector<Cut> cuts(net_.ops.size(), Cut::none);
-    int fresh = part.first;  // first operation since the last barrier
-    for (int index = part.first; index < part.last; ++index) {
-        const Op& op = net_.ops[index];
-        const Place& out = places_[op.out];
-        Cut cut = Cut::rows;
-        const int pixels = images_ * out.height * out.width;
-        if (op.kind == OpKind::gemm) {
-            const int largest = (op.vectors + threads_ - 1) / threads_;
-            const bool even = op.vectors >= kEvenEnough * largest * threads_ && op.vectors >= 2 * threads_;
-            cut = even || pixels < 16 ? Cut::channels : Cut::rows;
-        } else {
-            for (int i = index - 1; i >= 0; --i)
-                if (net_.ops[i].out == op.in) {
-                    const bool was_whole = i < part.first || cuts[i] == Cut::channels;
-                    if (was_whole && net_.ops[i].kind != OpKind::mean) cut = Cut::channels;
-                    break;
-                }
-            if (op.kind == OpKind::scale) cut = Cut::channels;
-            if (op.kind == OpKind::output) cut = Cut::rows;
-        }
-        cuts[index] = cut;
-        bool crosses = false;
-        for (int i = fresh; i < index; ++i) {
-            const Op& writer = net_.ops[i];
-            if (writer.out != op.in && !(op.reads_other() && writer.out == op.other)) continue;
-            if (writer.kind == OpKind::mean) continue;  // each thread has its own
-            const bool same_channels = cut == Cut::channels && cuts[i] == Cut::channels && op.kind != OpKind::gemm &&
-                                       writer.channels == op.channels;
-            crosses |= !same_channels;
-        }
-        if (crosses) {
-            barrier();
+// One operation after the other. A gemm is split by channels where these come out even, and whatever depends on these
+// channels alone needs no barrier; otherwise by pixels and channels, and its followers by rows.
+void Planner::plan_whole(const FusionGroup& group) {
+    std::vector<Split> splits(net_.ops.size(), Split::none);
+    int fresh = group.first;  // first operation since the last barrier
+    for (int index = group.first; index < group.last; ++index) {
+        splits[index] = split_of(group, index, splits);
+        if (crosses_threads(fresh, index, splits)) {
+            emit_barrier();
             fresh = index;
         }
-        const int rows = images_ * (op.kind == OpKind::sum ? places_[op.in].height : out.height);
-        for (int t = 0; t < threads_; ++t) {
-            const auto emit = [&](int first, int count, int first_pixel, int pixel_count, int first_row,
-                                  int row_count) {
-                if (count <= 0 || (op.kind == OpKind::gemm && pixel_count <= 0 && row_count <= 0)) return;
-                Item item{.op = index};
-                item.first = first;
-                item.count = count;
-                item.first_pixel = first_pixel;
-                item.pixels = pixel_count;
-                item.first_row = first_row;
-                item.rows = row_count;
-                item.starts_sum = true;
-                items_[t].push_back(item);
-            };
-            if (op.kind == OpKind::mean) {
-                const int from = index + 1 == int(net_.ops.size()) && t > 0 ? 0 : op.channels;
-                emit(0, from, 0, 0, 0, 0);
-            } else if (op.kind == OpKind::gemm && cut == Cut::channels) {
-                const int from = share(op.vectors, t, threads_), to = share(op.vectors, t + 1, threads_);
-                emit(from, to - from, 0, pixels, 0, rows);
-            } else if (op.kind == OpKind::gemm && op.is_spatial()) {
-                const int from = share(rows, t, threads_), to = share(rows, t + 1, threads_);
-                emit(0, op.vectors, 0, 0, from, to - from);
-            } else if (op.kind == OpKind::gemm) {
-                const int tiles = pixels / 7;
-                if (tiles % threads_ == 0 || tiles >= 12 * threads_) {
-                    const int from = t == 0 ? 0 : share(tiles, t, threads_) * 7;
-                    const int to = t + 1 == threads_ ? pixels : share(tiles, t + 1, threads_) * 7;
-                    emit(0, op.vectors, from, to - from, 0, 0);
-                } else {  // some vectors for each thread, and a share of the pixels of those that are left
-                    const int each = op.vectors / threads_, left = op.vectors - each * threads_;
-                    const int from = share(pixels, t, threads_), to = share(pixels, t + 1, threads_);
-                    emit(t * each, each, 0, pixels, 0, 0);
-                    emit(each * threads_, left, from, to - from, 0, 0);
-                }
-            } else if (cut == Cut::channels || op.kind == OpKind::sum) {
-                const int vectors = (op.channels + width - 1) / width;
-                const int from = share(vectors, t, threads_) * width;
-                const int to = std::min(share(vectors, t + 1, threads_) * width, op.channels);
-                emit(from, to - from, 0, 0, 0, rows);
-            } else {
-                const int from = share(rows, t, threads_), to = share(rows, t + 1, threads_);
-                if (from < to) emit(0, op.channels, 0, 0, from, to - from);
-            }
+        for (int thread = 0; thread < threads_; ++thread) emit_whole(index, splits[index], thread);
+    }
+}
+
+Planner::Split Planner::split_of(const FusionGroup& group, int index, const std::vector<Split>& splits) const {
+    const Op& op = net_.ops[index];
+    if (op.is_gemm()) {
+        const Allocation& out = schedule_.allocations[op.out];
+        const int vectors = op.gemm.vectors, largest = (vectors + threads_ - 1) / threads_;
+        const bool is_even = vectors >= kEvenEnough * largest * threads_ && vectors >= 2 * threads_;
+        return is_even || images_ * out.height * out.width < kFewPixels ? Split::channels : Split::rows;
+    }
+    if (op.kind == OpKind::scale) return Split::channels;
+    if (op.kind == OpKind::output) return Split::rows;
+    for (int i = index - 1; i >= 0; --i)
+        if (net_.ops[i].out == op.in) {
+            const bool is_whole = i < group.first || splits[i] == Split::channels;
+            return is_whole && net_.ops[i].kind != OpKind::mean ? Split::channels : Split::rows;
         }
+    return Split::rows;
+}
+
+// Whether an operation reads what another thread has written since the last barrier.
+bool Planner::crosses_threads(int first, int index, const std::vector<Split>& splits) const {
+    const Op& op = net_.ops[index];
+    for (int i = first; i < index; ++i) {
+        const Op& writer = net_.ops[i];
+        if (!op.reads(writer.out) || writer.kind == OpKind::mean) continue;  // each thread computes its own means
+        const bool same_channels = splits[index] == Split::channels && splits[i] == Split::channels && !op.is_gemm() &&
+                                   writer.channels == op.channels;
+        if (!same_channels) return true;
+    }
+    return false;
+}
+
+void Planner::emit_whole(int index, Split split, int thread) {
+    const Op& op = net_.ops[index];
+    if (op.is_gemm()) return emit_gemm(index, split, thread);
+    WorkItem item{.kind = WorkKind::whole_rows, .op = index, .count = op.channels};
+    if (op.kind == OpKind::mean) {
+        if (index + 1 == int(net_.ops.size()) && thread > 0) return;  // the features are written once
+        return emit(thread, item);
+    }
+    const int rows = images_ * row_count(op);
+    if (split == Split::channels || op.kind == OpKind::sum) {
+        const int width = net_.kernels.width, vectors = (op.channels + width - 1) / width;
+        item.rows = rows;
+        item.first = share(vectors, thread, threads_) * width;
+        item.count = std::min(share(vectors, thread + 1, threads_) * width, op.channels) - item.first;
+        if (item.count > 0) emit(thread, item);
+    } else {
+        item.first_row = share(rows, thread, threads_);
+        item.rows = share(rows, thread + 1, threads_) - item.first_row;
+        if (item.rows > 0) emit(thread, item);
+    }
+}
+
+void Planner::emit_gemm(int index, Split split, int thread) {
+    const Op& op = net_.ops[index];
+    const Allocation& out = schedule_.allocations[op.out];
+    const int pixels = images_ * out.height * out.width, rows = images_ * out.height, vectors = op.gemm.vectors;
+    const auto shares = [&](int count) {
+        const int from = share(count, thread, threads_);
+        return std::pair(from, share(count, thread + 1, threads_) - from);
+    };
+    const auto emit_block = [&](int first, int count, int first_pixel, int pixel_count) {
+        if (count > 0 && pixel_count > 0)
+            emit(thread, {.kind = WorkKind::pixels,
+                          .op = index,
+                          .first = first,
+                          .count = count,
+                          .first_pixel = first_pixel,
+                          .pixels = pixel_count});
+    };
+    if (op.window.is_spatial()) {
+        WorkItem item{.kind = WorkKind::whole_rows, .op = index, .rows = rows, .count = vectors};
+        if (split == Split::channels) std::tie(item.first, item.count) = shares(vectors);
+        else std::tie(item.first_row, item.rows) = shares(rows);
+        if (item.rows > 0 && item.count > 0) emit(thread, item);
+    } else if (split == Split::channels) {
+        const auto [first, count] = shares(vectors);
+        emit_block(first, count, 0, pixels);
+    } else if (const int tiles = pixels / kTilePixels; tiles % threads_ == 0 || tiles >= 12 * threads_) {
+        const int from = thread == 0 ? 0 : share(tiles, thread, threads_) * kTilePixels;
+        const int to = thread + 1 == threads_ ? pixels : share(tiles, thread + 1, threads_) * kTilePixels;
+        emit_block(0, vectors, from, to - from);
+    } else {  // some vectors for each thread, and a share of the pixels of those that are left
+        const int each = vectors / threads_;
+        const auto [first, count] = shares(pixels);
+        emit_block(thread * each, each, 0, pixels);
+        emit_block(each * threads_, vectors - each * threads_, first, count);
     }
 }
 

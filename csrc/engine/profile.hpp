@@ -1,20 +1,23 @@
-// Where the time of a run goes, node by node of the plan.
+// Time, multiply-adds and traffic of a run, by node of the plan.
 #pragma once
 
 #include <chrono>
 #include <string>
 #include <vector>
 
+#include "engine/network.hpp"
+#include "engine/schedule.hpp"
+
 namespace ghostnets {
 
-// Of one thread: the time since the last stop goes to what has just been done.
+// For one thread: the time since the last stop is added to the operation that ends.
 class StopWatch {
 public:
-    explicit StopWatch(std::size_t things) : seconds(things) {}
+    explicit StopWatch(std::size_t count) : seconds(count) {}
     void start() { last_ = Clock::now(); }
-    void stop(std::size_t thing) {
+    void stop(std::size_t index) {
         const Clock::time_point now = Clock::now();
-        seconds[thing] += std::chrono::duration<double>(now - last_).count();
+        seconds[index] += std::chrono::duration<double>(now - last_).count();
         last_ = now;
     }
 
@@ -25,13 +28,19 @@ private:
     Clock::time_point last_;
 };
 
-// A node of the plan in one run of some images.
+// A node of the plan in one run.
 struct NodeProfile {
     std::string name, kind;
-    double macs = 0;          // multiply-adds; padding is not counted
-    double weight_bytes = 0;  // as they are packed
-    double map_bytes = 0;     // of what its operations read and write
-    double seconds = 0;       // the mean over the threads
+    double macs = 0;          // multiply-adds, without padding
+    double weight_bytes = 0;  // as packed
+    double map_bytes = 0;     // read and written by its operations
+    double seconds = 0;       // mean over the threads
 };
+
+// Multiply-adds of an operation for all images of a schedule.
+double total_macs(const Schedule& schedule, const Op& op);
+
+// Bytes that an operation reads and writes, without weights, for all images of a schedule.
+double total_map_bytes(const Network& network, const Schedule& schedule, const Op& op);
 
 }  // namespace ghostnets

@@ -1,87 +1,93 @@
 #include "engine/session.hpp"
 
 #include <algorithm>
-#include <cstring>
+#include <map>
+
+#include "engine/planner.hpp"
 
 namespace ghostnets {
 
 namespace {
 
-constexpr int kImagesTogether = 4;  // that one thread takes at a time: their late maps still fit its cache
-constexpr std::size_t kSchedulesKept = 16;
+constexpr int kSubBatch = 4;  // images that one thread runs at a time: their late maps still fit its cache
+constexpr std::size_t kBatchPlans = 16;
 
-template <class Size>
-void grow(Size& size, Size wanted, std::vector<Buffer>& memory, int count) {
-    if (wanted <= size && !memory.empty()) return;
-    size = std::max(size, wanted);
+void grow(std::size_t& size, std::size_t needed, std::vector<Buffer>& memory, int count) {
+    if (needed <= size && !memory.empty()) return;
+    size = std::max(size, needed);
     memory.clear();
     for (int i = 0; i < count; ++i) memory.emplace_back(size);
 }
 
-void grow(std::size_t& size, std::size_t wanted, Buffer& memory) {
-    if (wanted <= size && memory.data()) return;
-    size = std::max(size, wanted);
+void grow(std::size_t& size, std::size_t needed, Buffer& memory) {
+    if (needed <= size && memory.data()) return;
+    size = std::max(size, needed);
     memory = Buffer(size);
 }
 
 }  // namespace
 
-Session::Session(const PlanSource& plan, const Kernels& kernels, int threads)
+Session::Session(const Plan& plan, const Kernels& kernels, int threads)
     : network_(std::make_shared<Network>(plan, kernels)), pool_(threads), pointers_(threads) {}
 
 Session::Session(const Session& other, int threads) : network_(other.network_), pool_(threads), pointers_(threads) {}
 
-Session::Schedule& Session::schedule(int count, int height, int width) {
+const Session::BatchPlan& Session::batch_plan(int count, int height, int width) {
     const Shape shape{count, height, width};
-    for (auto entry = schedules_.begin(); entry != schedules_.end(); ++entry)
+    for (auto entry = batch_plans_.begin(); entry != batch_plans_.end(); ++entry)
         if (entry->first == shape) {
-            schedules_.splice(schedules_.begin(), schedules_, entry);
+            batch_plans_.splice(batch_plans_.begin(), batch_plans_, entry);
             return entry->second;
         }
-    Schedule made;
-    std::map<std::pair<int, int>, const Program*> known;
-    const auto program = [&](int images, int threads) {
-        const Program*& entry = known[{images, threads}];
+    batch_plans_.emplace_front(shape, make_batch_plan(count, height, width));
+    if (batch_plans_.size() > kBatchPlans) batch_plans_.pop_back();
+    return batch_plans_.front().second;
+}
+
+Session::BatchPlan Session::make_batch_plan(int count, int height, int width) const {
+    BatchPlan batch;
+    std::map<std::pair<int, int>, const Schedule*> known;
+    const auto schedule = [&](int images, int threads) {
+        const Schedule*& entry = known[{images, threads}];
         if (!entry) {
-            made.programs.push_back(std::make_unique<Program>(*network_, images, height, width, threads));
-            entry = made.programs.back().get();
-            std::size_t& shared = threads == 1 ? made.shared_alone : made.shared_together;
-            shared = std::max(shared, entry->shared_size());
-            made.own = std::max(made.own, entry->own_size());
-            made.zeros = std::max(made.zeros, entry->zeros_size());
-            made.pointers = std::max(made.pointers, entry->pointers_size());
+            batch.schedules.push_back(
+                std::make_unique<const Schedule>(Planner(*network_, images, height, width, threads).make()));
+            entry = batch.schedules.back().get();
+            std::size_t& shared = threads == 1 ? batch.memory.shared : batch.joint_shared;
+            shared = std::max(shared, entry->memory.shared);
+            batch.memory.own = std::max(batch.memory.own, entry->memory.own);
+            batch.memory.zeros = std::max(batch.memory.zeros, entry->memory.zeros);
+            batch.memory.pointers = std::max(batch.memory.pointers, entry->memory.pointers);
         }
         return entry;
     };
     const int threads = pool_.size(), each = count / threads, left = count - each * threads;
-    made.alone.resize(threads);
+    batch.separate.resize(threads);
     for (int t = 0; t < threads; ++t)
         for (int done = 0; done < each;) {
-            const int images = std::min(kImagesTogether, each - done);
-            made.alone[t].push_back({program(images, 1), t * each + done});
+            const int images = std::min(kSubBatch, each - done);
+            batch.separate[t].push_back({schedule(images, 1), t * each + done});
             done += images;
         }
-    if (left) made.together.push_back({program(left, threads), each * threads});
-    schedules_.emplace_front(shape, std::move(made));
-    if (schedules_.size() > kSchedulesKept) schedules_.pop_back();
-    return schedules_.front().second;
+    if (left) batch.joint.push_back({schedule(left, threads), each * threads});
+    return batch;
 }
 
-void Session::reserve(const Schedule& schedule, int count) {
+void Session::reserve(const MemorySizes& sizes, std::size_t joint_shared, int count) {
     const int threads = pool_.size();
-    grow(size_alone_, schedule.shared_alone, alone_, threads);
-    grow(size_own_, schedule.own, own_, threads);
-    grow(size_together_, schedule.shared_together, together_);
-    grow(size_zeros_, schedule.zeros, zeros_);
-    std::size_t pointers = schedule.pointers;
+    grow(reserved_.shared, sizes.shared, separate_, threads);
+    grow(reserved_.own, sizes.own, own_, threads);
+    grow(reserved_joint_, joint_shared, joint_);
+    grow(reserved_.zeros, sizes.zeros, zeros_);
+    std::size_t pointers = sizes.pointers;
     for (const Op& op : network_->head) pointers = std::max<std::size_t>(pointers, network_->layouts[op.in].segments);
     for (auto& list : pointers_) list.resize(std::max(list.size(), pointers));
-    if (std::size_t(count) > size_head_) {
-        size_head_ = count;
-        pooled_ = Buffer(size_head_ * network_->features_bytes());
+    if (std::size_t(count) > reserved_images_) {
+        reserved_images_ = count;
+        pooled_ = Buffer(reserved_images_ * network_->features_bytes());
         head_.clear();
         for (const Op& op : network_->head)
-            head_.emplace_back(size_head_ * op.channels * size_of(network_->layouts[op.out].type));
+            head_.emplace_back(reserved_images_ * op.channels * size_of(network_->layouts[op.out].type));
     }
 }
 
@@ -93,7 +99,7 @@ void Session::run_head(int thread, int count, const Done& done) {
     for (std::size_t i = 0; i < network_->head.size(); ++i) {
         const Op& op = network_->head[i];
         const Layout &from = network_->layouts[op.in], &to = network_->layouts[op.out];
-        const int first = share(op.vectors, thread, threads), end = share(op.vectors, thread + 1, threads);
+        const int first = share(op.gemm.vectors, thread, threads), end = share(op.gemm.vectors, thread + 1, threads);
         if (i > 0) {
             pool_.barrier().wait();
             done(thread, -1);
@@ -111,19 +117,15 @@ void Session::run_head(int thread, int count, const Done& done) {
 
 std::vector<std::vector<float>> Session::observe(const Images& images, int height, int width) {
     const std::lock_guard<std::mutex> lock(turn_);
-    const Program program(*network_, 1, height, width, 1, true);
-    Schedule sizes;
-    sizes.shared_alone = program.shared_size();
-    sizes.own = program.own_size();
-    sizes.zeros = program.zeros_size();
-    sizes.pointers = program.pointers_size();
-    reserve(sizes, 1);
-    const Memory memory{
-        alone_[0].data(), own_[0].data(), zeros_.data(), pointers_[0].data(), pooled_.data(), nullptr, 0};
-    program.run(memory, images, 0, [] {}, [](int) {});
+    const Schedule schedule = Planner(*network_, 1, height, width, 1, true).make();
+    reserve(schedule.memory, 0, 1);
+    const Workspace workspace{
+        separate_[0].data(), own_[0].data(), zeros_.data(), pointers_[0].data(), pooled_.data(), nullptr, 0};
+    const Executor executor(*network_, schedule, workspace, images);
+    executor.run(0, [] {}, [](int) {});
     run_head(0, 1, [](int, int) {});
     std::vector<std::vector<float>> found;
-    for (int map = 0; map < int(network_->layouts.size()); ++map) found.push_back(program.values(memory, map));
+    for (int map = 0; map < int(network_->layouts.size()); ++map) found.push_back(executor.values(map));
     for (std::size_t i = 0; i < network_->head.size(); ++i) {
         const Layout& layout = network_->layouts[network_->head[i].out];
         for (int c = 0; c < layout.segments * layout.channels; ++c)
@@ -133,32 +135,28 @@ std::vector<std::vector<float>> Session::observe(const Images& images, int heigh
 }
 
 template <class Done>
-void Session::run_all(const Schedule& plan, const Images& images, int count, int height, int width,
-                      const std::vector<float*>& outputs, const Done& done) {
+void Session::run_batch(const BatchPlan& batch, const Images& images, int count, int height, int width,
+                        const std::vector<float*>& outputs, const Done& done) {
     const std::size_t image_size =
         std::size_t(height) * width * network_->in_channels * (images.bytes ? 1 : sizeof(float));
-    const auto memory = [&](int thread, std::byte* shared, int image) {
-        return Memory{shared,
-                      own_[thread].data(),
-                      zeros_.data(),
-                      pointers_[thread].data(),
-                      pooled_.data() + image * network_->features_bytes(),
-                      outputs.data(),
-                      image};
-    };
-    const auto from = [&](int image) {
-        return Images{static_cast<const char*>(images.data) + image * image_size, images.bytes};
-    };
     pool_.run([&](int thread) {
         const auto done_here = [&](int op) { done(thread, op); };
-        for (const Piece& piece : plan.alone[thread])
-            piece.program->run(
-                memory(thread, alone_[thread].data(), piece.image), from(piece.image), 0, [] {}, done_here);
-        for (const Piece& piece : plan.together)
-            piece.program->run(
-                memory(thread, together_.data(), piece.image), from(piece.image), thread,
-                [this] { pool_.barrier().wait(); }, done_here);
-        if (!plan.alone[thread].empty()) {
+        const auto run = [&](const SubBatch& part, std::byte* shared, int thread_in_schedule) {
+            const int first = part.first_image;
+            const Workspace workspace{shared,
+                                      own_[thread].data(),
+                                      zeros_.data(),
+                                      pointers_[thread].data(),
+                                      pooled_.data() + first * network_->features_bytes(),
+                                      outputs.data(),
+                                      first};
+            const Images own{static_cast<const char*>(images.data) + first * image_size, images.bytes};
+            Executor(*network_, *part.schedule, workspace, own)
+                .run(thread_in_schedule, [this] { pool_.barrier().wait(); }, done_here);
+        };
+        for (const SubBatch& part : batch.separate[thread]) run(part, separate_[thread].data(), 0);  // has no barriers
+        for (const SubBatch& part : batch.joint) run(part, joint_.data(), thread);
+        if (!batch.separate[thread].empty()) {
             pool_.barrier().wait();
             done_here(-1);
         }
@@ -169,40 +167,40 @@ void Session::run_all(const Schedule& plan, const Images& images, int count, int
 
 void Session::run(const Images& images, int count, int height, int width, const std::vector<float*>& outputs) {
     const std::lock_guard<std::mutex> lock(turn_);
-    const Schedule& plan = schedule(count, height, width);
-    reserve(plan, count);
-    run_all(plan, images, count, height, width, outputs, [](int, int) {});
+    const BatchPlan& batch = batch_plan(count, height, width);
+    reserve(batch.memory, batch.joint_shared, count);
+    run_batch(batch, images, count, height, width, outputs, [](int, int) {});
 }
 
 std::vector<NodeProfile> Session::profile(const Images& images, int count, int height, int width,
                                           const std::vector<float*>& outputs) {
     const std::lock_guard<std::mutex> lock(turn_);
-    const Schedule& plan = schedule(count, height, width);
-    reserve(plan, count);
+    const BatchPlan& batch = batch_plan(count, height, width);
+    reserve(batch.memory, batch.joint_shared, count);
     const std::size_t ops = network_->ops.size(), all = ops + network_->head.size();
     std::vector<StopWatch> watches(threads(), StopWatch(all + 1));
     const auto done = [&](int thread, int op) { watches[thread].stop(op < 0 ? all : std::size_t(op)); };
     for (StopWatch& watch : watches) watch.start();
-    run_all(plan, images, count, height, width, outputs, done);
+    run_batch(batch, images, count, height, width, outputs, done);
 
     std::vector<NodeProfile> rows;
-    for (const auto& [name, kind] : network_->nodes) rows.push_back({name, kind});
+    for (const auto& [name, kind] : network_->nodes) rows.push_back({name, node_kind_name(kind)});
     rows.push_back({"", "waiting"});
-    const Program& program = *plan.programs[0];
-    const double pieces = count / double(program.images());  // all programs do the same for each image
+    const Schedule& schedule = *batch.schedules[0];
+    const double runs = count / double(schedule.images);  // all schedules do the same for each image
     for (std::size_t i = 0; i <= all; ++i) {
         const Op* op = i < ops ? &network_->ops[i] : i < all ? &network_->head[i - ops] : nullptr;
         NodeProfile& row = op ? rows[op->node] : rows.back();
         for (const StopWatch& watch : watches) row.seconds += watch.seconds[i] / threads();
         if (!op) break;
         row.weight_bytes += double(op->weight_bytes);
-        row.macs += i < ops ? program.macs(*op) * pieces : op->macs * count;
-        row.map_bytes += i < ops ? program.map_bytes(*op) * pieces : 4.0 * count * op->channels;
+        row.macs += i < ops ? total_macs(schedule, *op) * runs : op->macs * count;
+        row.map_bytes += i < ops ? total_map_bytes(*network_, schedule, *op) * runs : 4.0 * count * op->channels;
     }
     return rows;
 }
 
-// What the last linear layer, or the mean over all pixels, left, in the order of the network's channels.
+// Copies the output of the last linear layer, or of the mean over all pixels, in the order of the network's channels.
 void Session::copy_vectors(int count, float* to) const {
     const Output& output = network_->outputs[0];
     const std::byte* from = network_->head.empty() ? pooled_.data() : head_.back().data();
@@ -214,10 +212,13 @@ void Session::copy_vectors(int count, float* to) const {
 
 std::vector<std::pair<int, int>> Session::output_sizes(int count, int height, int width) {
     const std::lock_guard<std::mutex> lock(turn_);
+    if (!network_->gives_maps()) return std::vector(network_->outputs.size(), std::pair(1, 1));
+    const Schedule& schedule = *batch_plan(count, height, width).schedules[0];
     std::vector<std::pair<int, int>> sizes;
-    for (std::size_t i = 0; i < network_->outputs.size(); ++i)
-        sizes.push_back(network_->gives_maps() ? schedule(count, height, width).programs[0]->output_size(int(i))
-                                               : std::pair(1, 1));
+    for (const Output& output : network_->outputs) {
+        const Allocation& map = schedule.allocations[output.map];
+        sizes.emplace_back(map.height, map.width);
+    }
     return sizes;
 }
 

@@ -29,7 +29,7 @@ int number(int low, int high) { return std::uniform_int_distribution<int>(low, h
 
 // A plan of a stem, bottlenecks and a head with random weights, which live as long as this does.
 struct RandomPlan {
-    PlanSource source;
+    Plan source;
     std::deque<std::vector<float>> weights;
 
     Tensor tensor(std::vector<int> shape, float scale) {
@@ -51,7 +51,7 @@ struct RandomPlan {
 
     int ghost(int in, int half, int segments, bool relu, int residual, int gate) {
         const int out = map({segments, half}), depth = channels(in);
-        Node node{.kind = "ghost", .input = in, .output = out, .residual = residual, .gate = gate};
+        Node node{.kind = NodeKind::ghost, .input = in, .output = out, .residual = residual, .gate = gate};
         node.activation = relu ? Activation::relu : Activation::none;
         node.weight = tensor({half, depth}, 1 / std::sqrt(float(depth)));
         node.bias = tensor({half}, 0.2f);
@@ -66,14 +66,14 @@ struct RandomPlan {
     int depthwise(int in, int kernel_h, int kernel_w, int stride, Activation activation = Activation::none) {
         const Layout like = layout(in);
         const int out = map(like);
-        Node node{.kind = "depthwise", .input = in, .output = out, .stride = stride, .activation = activation};
+        Node node{.kind = NodeKind::depthwise, .input = in, .output = out, .stride = stride, .activation = activation};
         node.weight = tensor({like.segments, like.channels, kernel_h, kernel_w}, 0.4f);
         node.bias = tensor({like.segments, like.channels}, 0.2f);
         source.nodes.push_back(node);
         return out;
     }
 
-    int gemm(const char* kind, int in, Layout to, Activation activation) {
+    int gemm(NodeKind kind, int in, Layout to, Activation activation) {
         const int out = map(to), depth = channels(in);
         Node node{.kind = kind, .input = in, .output = out, .activation = activation};
         node.weight = tensor({channels(out), depth}, 1 / std::sqrt(float(depth)));
@@ -82,7 +82,7 @@ struct RandomPlan {
         return out;
     }
 
-    int like(const char* kind, int in) {
+    int like(NodeKind kind, int in) {
         const int out = map(layout(in));
         source.nodes.push_back({.kind = kind, .name = "", .input = in, .output = out});
         return out;
@@ -95,10 +95,11 @@ struct RandomPlan {
         int residual = in, gate = -1;
         if (stride == 2 || out_half != layout(in).channels || segments != layout(in).segments) {
             const int kernel = 2 * number(1, 2) + 1;
-            residual = gemm("conv", depthwise(in, kernel, kernel, stride), {segments, out_half}, Activation::none);
+            residual =
+                gemm(NodeKind::conv, depthwise(in, kernel, kernel, stride), {segments, out_half}, Activation::none);
         }
         if (number(0, 2) == 0) {
-            gate = gemm("conv", like("average", in), {segments, hidden_half}, Activation::none);
+            gate = gemm(NodeKind::conv, like(NodeKind::average, in), {segments, hidden_half}, Activation::none);
             gate = depthwise(depthwise(gate, 1, 5, 1), 5, 1, 1, Activation::sigmoid);
         }
         int x = ghost(in, hidden_half, segments, true, -1, gate);
@@ -106,7 +107,8 @@ struct RandomPlan {
         if (number(0, 1)) {
             const Layout hidden = layout(x);
             const int out = map(hidden), squeezed = number(1, 20), all = hidden.segments * hidden.channels;
-            Node node{.kind = "squeeze_excite", .input = x, .output = out, .activation = Activation::hard_sigmoid};
+            Node node{
+                .kind = NodeKind::squeeze_excite, .input = x, .output = out, .activation = Activation::hard_sigmoid};
             node.weight = tensor({squeezed, all}, 0.2f);
             node.bias = tensor({squeezed}, 0.2f);
             node.second_weight = tensor({all, squeezed}, 0.5f);
@@ -119,8 +121,12 @@ struct RandomPlan {
 
     int conv(int in, Layout to, int kernel, int stride, int groups, Activation activation) {
         const int out = map(to), depth = channels(in) / groups;
-        Node node{
-            .kind = "conv", .input = in, .output = out, .groups = groups, .stride = stride, .activation = activation};
+        Node node{.kind = NodeKind::conv,
+                  .input = in,
+                  .output = out,
+                  .groups = groups,
+                  .stride = stride,
+                  .activation = activation};
         node.dilation_h = node.dilation_w = number(0, 3) ? 1 : 2;
         node.weight = tensor({channels(out), depth, kernel, kernel}, 1 / std::sqrt(float(depth * kernel * kernel)));
         node.bias = tensor({channels(out)}, 0.2f);
@@ -131,7 +137,7 @@ struct RandomPlan {
     int add(int a, int b) {
         const int out = map(layout(a));
         source.nodes.push_back(
-            {.kind = "add", .input = a, .output = out, .residual = b, .activation = Activation::relu});
+            {.kind = NodeKind::add, .input = a, .output = out, .residual = b, .activation = Activation::relu});
         return out;
     }
 
@@ -145,8 +151,11 @@ struct RandomPlan {
         const int out = add(narrow, conv(in, to, 1, stride, 1, Activation::none));
         if (number(0, 1)) return out;
         const int mixed = map(to), squeezed = number(1, 20);
-        Node node{
-            .kind = "mix", .input = out, .output = mixed, .pooled = {y, narrow, out}, .activation = Activation::relu};
+        Node node{.kind = NodeKind::mix,
+                  .input = out,
+                  .output = mixed,
+                  .pooled = {y, narrow, out},
+                  .activation = Activation::relu};
         int depth = 0;
         for (const int pooled : node.pooled) depth += layout(pooled).stride();
         node.weight = tensor({squeezed, depth}, 0.2f);
@@ -161,7 +170,7 @@ struct RandomPlan {
         const int out = map(layout(in)), kernel = number(2, 3);
         const int dilation =
             kernel == 2 ? number(1, 2) : 1;  // else a window may lie beside a map of one pixel, all of it
-        Node node{.kind = "max_pool", .input = in, .output = out, .stride = number(1, 2), .kernel = kernel};
+        Node node{.kind = NodeKind::max_pool, .input = in, .output = out, .stride = number(1, 2), .kernel = kernel};
         node.dilation_h = dilation;
         node.pad = kernel - 2;
         node.pad_end = dilation * (kernel - 1);  // never less than a window, whatever the size of the map
@@ -170,7 +179,7 @@ struct RandomPlan {
     }
 
     void output(int in) {
-        source.nodes.push_back({.kind = "output", .input = in, .output = map(layout(in))});
+        source.nodes.push_back({.kind = NodeKind::output, .input = in, .output = map(layout(in))});
         source.orders.emplace_back();
         for (int c = channels(in) - 1; c >= 0; --c) source.orders.back().push_back(c);
     }
@@ -183,8 +192,11 @@ struct RandomPlan {
         source.scale = {0.01f, 0.02f, 0.03f};
         source.shift = {-1, 0, 1};
         const int stem = map({segments, stem_half});
-        Node node{
-            .kind = "stem", .input = images, .output = stem, .stride = number(1, 2), .activation = Activation::relu};
+        Node node{.kind = NodeKind::stem,
+                  .input = images,
+                  .output = stem,
+                  .stride = number(1, 2),
+                  .activation = Activation::relu};
         const bool has_ghosts = !is_plain && segments > 1 && number(0, 2) == 0;
         const int stem_rows = (has_ghosts ? 1 : segments) * stem_half;
         node.weight = tensor({stem_rows, 3, 3, 3}, 0.3f);
@@ -202,9 +214,9 @@ struct RandomPlan {
             if (gives_maps && (i == 1 || number(0, 1))) output(x);
         }
         if (gives_maps) return;
-        x = gemm("conv", x, {1, number(1, 90)}, Activation::relu);  // one call a line: arguments have no order
-        x = gemm("linear", like("pool", x), {1, number(1, 50)}, Activation::relu);
-        x = gemm("linear", x, {1, number(1, 50)}, Activation::none);
+        x = gemm(NodeKind::conv, x, {1, number(1, 90)}, Activation::relu);  // one call a line: arguments have no order
+        x = gemm(NodeKind::linear, like(NodeKind::pool, x), {1, number(1, 50)}, Activation::relu);
+        x = gemm(NodeKind::linear, x, {1, number(1, 50)}, Activation::none);
         source.orders.emplace_back(channels(x));
         std::iota(source.orders[0].begin(), source.orders[0].end(), 0);
     }

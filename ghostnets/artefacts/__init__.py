@@ -1,7 +1,21 @@
-"""Networks as files that answer, whatever runtime they are for. Importing this room loads no torch."""
+"""Networks in files, run through one interface whatever the runtime. Importing this package loads no torch."""
 
-from ghostnets.artefacts.artefact import Artefact
+from ghostnets.artefacts.classifier import Classifier, Prediction, load_classifier
 from ghostnets.artefacts.description import METADATA_KEY, Description
-from ghostnets.artefacts.runtimes import SUFFIXES, open_artefact
+from ghostnets.artefacts.model import Model, Outputs
+from ghostnets.artefacts.runtimes import SUFFIXES, open_model
+from ghostnets.artefacts.scores import softmax, top_k
 
-__all__ = ["METADATA_KEY", "SUFFIXES", "Artefact", "Description", "open_artefact"]
+__all__ = [
+    "METADATA_KEY",
+    "SUFFIXES",
+    "Classifier",
+    "Description",
+    "Model",
+    "Outputs",
+    "Prediction",
+    "load_classifier",
+    "open_model",
+    "softmax",
+    "top_k",
+]

@@ -1,98 +1,121 @@
-"""A checkpoint of this project, in the engine where it is built and knows the network, or in torch."""
+"""A checkpoint of this project, run by the engine where it is built and supports the network, else by torch."""
 
 import copy
 import os
 import threading
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from ghostnets import __version__, engine
-from ghostnets.artefacts.artefact import Array, Artefact, normalize
 from ghostnets.artefacts.description import Description
-from ghostnets.checkpoints import Checkpoint, read_checkpoint
+from ghostnets.artefacts.engine_plan import split_outputs
+from ghostnets.artefacts.model import Model, normalize
+from ghostnets.artefacts.scores import Array
+from ghostnets.checkpoints import read_checkpoint
 from ghostnets.compress import fuse
 from ghostnets.errors import EngineError
 from ghostnets.models import Network
 
-__all__ = ["CheckpointArtefact", "open_file"]
-
-Run = Callable[[npt.NDArray[Any]], Array]
+__all__ = ["EngineCheckpointModel", "TorchCheckpointModel", "open_file"]
 
 
-class CheckpointArtefact(Artefact):
-    """In the engine, calls from several threads take turns; in torch they run side by side."""
+class EngineCheckpointModel(Model):
+    """A checkpoint in the engine. Calls from several threads are serialized.
 
-    kind = "checkpoint"
+    Args:
+        path: The file.
+        description: Description of the checkpoint.
+        session: The network, compiled for its logits.
+        joint: Compiles the network for logits and features of one run, when features are requested first.
+    """
 
-    def __init__(self, path: Path, checkpoint: Checkpoint, threads: int | None) -> None:
-        description = Description(
-            architecture=checkpoint.architecture,
-            arguments=checkpoint.arguments,
-            class_names=checkpoint.class_names,
-            preprocessing=checkpoint.preprocessing,
-            any_size=True,
-            has_features=True,
-            source_sha256=checkpoint.sha256,
-        )
-        self.network, self.threads = checkpoint.build(), threads
-        self.logits, runtime = _runner(self.network, description, threads)
-        self.embed: Run | None = None
-        self.lock = threading.Lock()
-        super().__init__(path, description, runtime)
+    def __init__(self, path: Path, description: Description, session: engine.Session, joint: "_JointSession") -> None:
+        super().__init__(path, description, f"ghostnets engine {__version__} {session.isa}")
+        self.session, self.joint = session, joint
+        self._joint_copy: engine.Session | None = None  # with threads of its own, as self.session
+        self._lock = threading.Lock()
 
-    def copy(self) -> "CheckpointArtefact":
-        """On the same weights in memory, with as many threads."""
-        made = copy.copy(self)
-        made.logits, made.lock = _beside(self.logits), threading.Lock()
-        made.embed = None if self.embed is None else _beside(self.embed)
-        return made
+    def copy(self) -> "EngineCheckpointModel":
+        """A model with threads of its own, as many, on the same weights in memory."""
+        session = self.session.copy(threads=self.session.threads)
+        return EngineCheckpointModel(self.path, self.description, session, self.joint)
 
-    def _run(self, x: npt.NDArray[Any]) -> tuple[Array, ...]:
-        return (self.logits(x),)
-
-    def _features(self, x: npt.NDArray[Any]) -> Array:
-        with self.lock:
-            if self.embed is None:
-                twin = copy.deepcopy(self.network)
-                assert isinstance(twin, Network)
-                twin.reset_classifier(0)
-                self.embed, _ = _runner(twin, self.description, self.threads)
-        return self.embed(x)
+    def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:
+        if not features:
+            logits = self.session(x)
+            assert isinstance(logits, np.ndarray)  # only a backbone returns a list
+            return (logits,)
+        with self._lock:
+            if self._joint_copy is None:
+                self._joint_copy = self.joint.session().copy(threads=self.session.threads)
+        both = self._joint_copy(x)
+        assert isinstance(both, np.ndarray)
+        return split_outputs(both, self.description)
 
 
-def open_file(path: Path, threads: int | None) -> CheckpointArtefact:
-    """As ``open_artefact``."""
-    return CheckpointArtefact(path, read_checkpoint(path), threads)
+class _JointSession:
+    """A session for logits and features, compiled on first use and shared by the copies of a model."""
+
+    def __init__(self, network: Network, compile_network: partial[engine.Session]) -> None:
+        self.network, self.compile_network = network, compile_network
+        self._session: engine.Session | None = None
+        self._lock = threading.Lock()
+
+    def session(self) -> engine.Session:
+        with self._lock:
+            if self._session is None:
+                self._session = self.compile_network(self.network, output="features+logits")
+            return self._session
 
 
-def _beside(run: Run) -> Run:
-    return cast("Run", run.copy(threads=run.threads)) if isinstance(run, engine.Session) else run
+class TorchCheckpointModel(Model):
+    """A checkpoint in eager torch. Calls from several threads run concurrently."""
 
-
-def _runner(network: nn.Module, description: Description, threads: int | None) -> tuple[Run, str]:
-    """A function from uint8 (N, H, W, C) to the network's output, and the name of what computes it."""
-    try:
-        session = engine.compile(
-            network,
-            threads=threads or len(os.sched_getaffinity(0)),
-            mean=description.preprocessing.mean,
-            std=description.preprocessing.std,
-        )
-        return cast("Run", session), f"ghostnets engine {__version__} {session.isa}"  # it gives one array for arrays
-    except EngineError:  # not built, or not a network that it knows
-        pass
-    if threads is not None:
-        torch.set_num_threads(threads)
-    fused = fuse(network).to(memory_format=torch.channels_last)
+    def __init__(self, path: Path, description: Description, network: Network) -> None:
+        super().__init__(path, description, f"torch {torch.__version__}")
+        fused = fuse(network)
+        assert isinstance(fused, Network)
+        # Without its classifier a network returns the features, which the classifier takes.
+        self.classifier = copy.deepcopy(fused.get_submodule(fused.classifier_name))
+        fused.reset_classifier(0)
+        self.network = fused.to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def run(images: npt.NDArray[Any]) -> Array:
-        x = torch.from_numpy(normalize(images, description.preprocessing))
-        return fused(x.to(memory_format=torch.channels_last)).numpy()
+    def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:
+        images = torch.from_numpy(normalize(x, self.description.preprocessing))
+        embeddings = self.network(images.to(memory_format=torch.channels_last))
+        return self.classifier(embeddings).numpy(), embeddings.numpy()
 
-    return run, f"torch {torch.__version__}"
+
+def open_file(path: Path, threads: int | None) -> Model:
+    """Open a checkpoint, as ``open_model``."""
+    checkpoint = read_checkpoint(path)
+    description = Description(
+        architecture=checkpoint.architecture,
+        arguments=checkpoint.arguments,
+        class_names=checkpoint.class_names,
+        preprocessing=checkpoint.preprocessing,
+        any_size=True,
+        has_features=True,
+        source_sha256=checkpoint.sha256,
+    )
+    network = checkpoint.build()
+    assert isinstance(network, Network)
+    compile_network = partial(
+        engine.compile,
+        threads=threads or len(os.sched_getaffinity(0)),
+        mean=checkpoint.preprocessing.mean,
+        std=checkpoint.preprocessing.std,
+    )
+    try:
+        session = compile_network(network)
+    except EngineError:  # not built, or without a node for a module of this network
+        if threads is not None:
+            torch.set_num_threads(threads)
+        return TorchCheckpointModel(path, description, network)
+    return EngineCheckpointModel(path, description, session, _JointSession(network, compile_network))

@@ -67,7 +67,7 @@ class Description:
 
     @classmethod
     def from_json(cls, text: str) -> "Description":
-        """Parses the result of ``to_json``.
+        """Parse the result of ``to_json``.
 
         Raises:
             ArtefactError: The text is damaged, or of another version.
@@ -94,7 +94,7 @@ class Description:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Description":
-        """Parses the description in the metadata of a file.
+        """Parse the description in the metadata of a file.
 
         Raises:
             ArtefactError: The metadata has no description, or one that cannot be used.

@@ -1,4 +1,4 @@
-"""A plan of the engine. Loads no torch."""
+"""Engine plans. Loads no torch."""
 
 import os
 from pathlib import Path
@@ -9,34 +9,39 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from ghostnets import __version__, engine
-from ghostnets.artefacts.artefact import Array, Artefact
 from ghostnets.artefacts.description import Description
+from ghostnets.artefacts.model import Model
+from ghostnets.artefacts.scores import Array
 from ghostnets.errors import ArtefactError
 
-__all__ = ["EngineArtefact", "open_file"]
+__all__ = ["EngineModel", "open_file", "split_outputs"]
 
 
-class EngineArtefact(Artefact):
-    """Calls from several threads take turns (``engine.Session``)."""
-
-    kind = "engine"
+class EngineModel(Model):
+    """A plan in the engine. Calls from several threads are serialized, as in ``engine.Session``."""
 
     def __init__(self, path: Path, description: Description, session: engine.Session) -> None:
         super().__init__(path, description, f"ghostnets engine {__version__} {session.isa}")
         self.session = session
 
-    def copy(self) -> "EngineArtefact":
-        """On the same weights in memory, with as many threads."""
-        return EngineArtefact(self.path, self.description, self.session.copy(threads=self.session.threads))
+    def copy(self) -> "EngineModel":
+        """A model with threads of its own, as many, on the same weights in memory."""
+        return EngineModel(self.path, self.description, self.session.copy(threads=self.session.threads))
 
-    def _run(self, x: npt.NDArray[Any]) -> tuple[Array, ...]:
-        logits = self.session(x)
-        assert isinstance(logits, np.ndarray)  # only a plan of a backbone gives a list, and none is exported
-        return (logits,)
+    def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:
+        outputs = self.session(x)
+        assert isinstance(outputs, np.ndarray)  # only a backbone returns a list, and none is exported
+        return split_outputs(outputs, self.description) if self.description.has_features else (outputs,)
 
 
-def open_file(path: Path, threads: int | None) -> EngineArtefact:
-    """As ``open_artefact``."""
+def split_outputs(outputs: Array, description: Description) -> tuple[Array, Array]:
+    """Split the output ``features+logits`` of a session into logits and features."""
+    start = outputs.shape[1] - len(description.class_names)
+    return outputs[:, start:], outputs[:, :start]
+
+
+def open_file(path: Path, threads: int | None) -> EngineModel:
+    """Open an engine plan, as ``open_model``."""
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -44,4 +49,4 @@ def open_file(path: Path, threads: int | None) -> EngineArtefact:
         raise ArtefactError(f"it is damaged ({error}).") from error
     description = Description.from_metadata(metadata)
     session = engine.load(path, threads=threads or len(os.sched_getaffinity(0)))
-    return EngineArtefact(path, description, session)
+    return EngineModel(path, description, session)

@@ -1,4 +1,4 @@
-"""A program of ExecuTorch."""
+"""ExecuTorch programs."""
 
 import threading
 from importlib.metadata import version
@@ -8,39 +8,38 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ghostnets.artefacts.artefact import Array, Artefact
 from ghostnets.artefacts.description import METADATA_KEY, Description
+from ghostnets.artefacts.model import Model
+from ghostnets.artefacts.scores import Array
 from ghostnets.errors import ArtefactError, require
 
-__all__ = ["ExecuTorchArtefact", "open_file"]
+__all__ = ["ExecuTorchModel", "open_file"]
 
 
-class ExecuTorchArtefact(Artefact):
-    """The program takes one image at a time, as its memory is laid out beforehand; calls from several threads queue."""
-
-    kind = "executorch"
+class ExecuTorchModel(Model):
+    """An ExecuTorch program. Its memory is planned for one image per run; calls from several threads are serialized."""
 
     def __init__(self, path: Path, description: Description, program: Any, forward: Any) -> None:
         super().__init__(path, description, f"executorch {version('executorch')}")
-        self.program, self.forward = program, forward  # the program owns the memory that the method runs in
+        self.program, self.forward = program, forward  # the program owns the memory of the method
         self.lock = threading.Lock()
 
-    def copy(self) -> "ExecuTorchArtefact":
-        """The file, loaded again; the threads are those of the process."""
+    def copy(self) -> "ExecuTorchModel":
+        """The file, loaded again; all models share the threads of the process."""
         return open_file(self.path, None)
 
-    def _run(self, x: npt.NDArray[Any]) -> tuple[Array, ...]:
+    def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:
         torch = require("torch", extra="executorch")
         rows = []
         with self.lock:
             for image in np.ascontiguousarray(x):
                 outputs = self.forward.execute([torch.from_numpy(image[None])])
-                rows.append([output.numpy().copy() for output in outputs])  # the next run writes there again
+                rows.append([output.numpy().copy() for output in outputs])  # the next run overwrites them
         return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
 
 
-def open_file(path: Path, threads: int | None) -> ExecuTorchArtefact:
-    """As ``open_artefact``."""
+def open_file(path: Path, threads: int | None) -> ExecuTorchModel:
+    """Open an ExecuTorch program, as ``open_model``."""
     runtime = require("executorch.runtime", extra="executorch").Runtime.get()
     if threads is not None:
         require("executorch.extension.pybindings.portable_lib", extra="executorch")._unsafe_reset_threadpool(threads)
@@ -50,6 +49,6 @@ def open_file(path: Path, threads: int | None) -> ExecuTorchArtefact:
         text = program.load_method(METADATA_KEY).execute([])[0] if METADATA_KEY in names else None
         forward = program.load_method("forward")
     except RuntimeError as error:
-        raise ArtefactError(f"ExecuTorch refuses it ({str(error).splitlines()[0]}); export it again.") from error
+        raise ArtefactError(f"ExecuTorch cannot load it ({str(error).splitlines()[0]}); export it again.") from error
     description = Description.from_metadata({} if text is None else {METADATA_KEY: str(text)})
-    return ExecuTorchArtefact(path, description, program, forward)
+    return ExecuTorchModel(path, description, program, forward)

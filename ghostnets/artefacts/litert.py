@@ -1,4 +1,4 @@
-"""A file of LiteRT (TensorFlow Lite). Loads no torch."""
+"""LiteRT (TensorFlow Lite) files. Loads no torch."""
 
 import os
 import threading
@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ghostnets.artefacts.artefact import Array, Artefact
 from ghostnets.artefacts.description import METADATA_KEY, Description
+from ghostnets.artefacts.model import Model
+from ghostnets.artefacts.scores import Array
 from ghostnets.errors import ArtefactError, require
 
-__all__ = ["LiteRTArtefact", "open_file"]
+__all__ = ["LiteRTModel", "open_file"]
 
 
-class LiteRTArtefact(Artefact):
-    """The file takes one image at a time, as its memory is laid out beforehand; calls from several threads queue."""
-
-    kind = "litert"
+class LiteRTModel(Model):
+    """A LiteRT file. Its memory is planned for one image per run; calls from several threads are serialized."""
 
     def __init__(self, path: Path, description: Description, interpreter: Any, threads: int) -> None:
         super().__init__(path, description, f"litert {version('ai-edge-litert')}")
@@ -29,11 +28,11 @@ class LiteRTArtefact(Artefact):
         self.input = interpreter.get_input_details()[0]["index"]
         self.outputs = [output["index"] for output in interpreter.get_output_details()]
 
-    def copy(self) -> "LiteRTArtefact":
-        """The file, loaded again."""
+    def copy(self) -> "LiteRTModel":
+        """The file, loaded again, with as many threads."""
         return open_file(self.path, self.threads)
 
-    def _run(self, x: npt.NDArray[Any]) -> tuple[Array, ...]:
+    def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:
         rows = []
         with self.lock:
             for image in x:
@@ -43,8 +42,8 @@ class LiteRTArtefact(Artefact):
         return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
 
 
-def open_file(path: Path, threads: int | None) -> LiteRTArtefact:
-    """As ``open_artefact``."""
+def open_file(path: Path, threads: int | None) -> LiteRTModel:
+    """Open a LiteRT file, as ``open_model``."""
     litert = require("ai_edge_litert.interpreter", extra="litert")
     threads = threads or len(os.sched_getaffinity(0))
     try:
@@ -53,5 +52,5 @@ def open_file(path: Path, threads: int | None) -> LiteRTArtefact:
         interpreter = litert.Interpreter(str(path), num_threads=threads)
         interpreter.allocate_tensors()
     except (KeyError, OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
-        raise ArtefactError(f"LiteRT refuses it ({str(error).splitlines()[0]}); export it again.") from error
-    return LiteRTArtefact(path, Description.from_metadata({METADATA_KEY: text}), interpreter, threads)
+        raise ArtefactError(f"LiteRT cannot load it ({str(error).splitlines()[0]}); export it again.") from error
+    return LiteRTModel(path, Description.from_metadata({METADATA_KEY: text}), interpreter, threads)

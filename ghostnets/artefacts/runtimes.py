@@ -1,16 +1,16 @@
-"""Which runtime opens which file."""
+"""The table of file formats and the runtimes that open them."""
 
 import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from ghostnets.artefacts.artefact import Artefact
+from ghostnets.artefacts.model import Model
 from ghostnets.errors import ArtefactError, ConfigurationError
 
-__all__ = ["SUFFIXES", "open_artefact"]
+__all__ = ["SUFFIXES", "open_model"]
 
-# Suffix -> file of this room, whose function ``open_file`` opens it. Each imports its runtime alone.
+# Suffix -> module of this package whose function ``open_file`` opens it. Each module imports only its own runtime.
 SUFFIXES = {
     ".engine": "engine_plan",
     ".onnx": "onnx",
@@ -22,40 +22,40 @@ SUFFIXES = {
 }
 
 
-def open_artefact(path: str | os.PathLike[str], *, threads: int | None = None) -> Artefact:
-    """Opens a shipped network; the suffix tells the runtime.
+def open_model(path: str | os.PathLike[str], *, threads: int | None = None) -> Model:
+    """Open a network in a file with the runtime that belongs to its suffix.
 
     ======================  ==========================================================  ==============
     ``.engine``             the engine of this package                                  loads no torch
     ``.onnx``               ONNX Runtime                                                loads no torch
-    ``.xml``                OpenVINO; the weights stand beside it, in ``.bin``          loads no torch
+    ``.xml``                OpenVINO; its weights are in the ``.bin`` file next to it   loads no torch
     ``.pte``                ExecuTorch
     ``.tflite``             LiteRT                                                      loads no torch
     ``.pt2``                ``torch.export``
-    ``.safetensors``        a checkpoint: the engine, where it is built and knows the
-                            network, or torch
+    ``.safetensors``        a checkpoint: the engine where it is built and supports
+                            the network, else torch
     ======================  ==========================================================  ==============
 
     Args:
         path: The file.
-        threads: Threads that share the work of one call; all processors of this process by default. torch and
-            ExecuTorch have one setting for the whole process, which this changes where it is given.
+        threads: Number of threads for one call; all processors of this process by default. For torch and ExecuTorch
+            the number is a setting of the whole process.
 
     Raises:
         ArtefactError: The file is missing, damaged, or was not written by ``ghostnets export``.
-        CheckpointError: As ``ghostnets.checkpoints.read_checkpoint``.
+        CheckpointError: The checkpoint cannot be read.
         EngineError: The engine was not built, or the plan is damaged.
         ConfigurationError: ``threads`` is below 1.
         MissingExtraError: The runtime is not installed.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
-        raise ArtefactError(f"{path} is of no kind that can be opened here; known are {', '.join(SUFFIXES)}.")
+        raise ArtefactError(f"{path} has no suffix of a known format; known are {', '.join(SUFFIXES)}.")
     if not path.is_file():
         raise ArtefactError(f"there is no file {path}; ghostnets export writes one.")
     if threads is not None and threads < 1:
         raise ConfigurationError(f"threads is {threads}; it must be at least 1.")
-    open_file: Callable[[Path, int | None], Artefact]
+    open_file: Callable[[Path, int | None], Model]
     open_file = import_module(f"ghostnets.artefacts.{SUFFIXES[path.suffix]}").open_file
     try:
         return open_file(path, threads)

@@ -41,14 +41,14 @@ class Checkpoint:
     sha256: str = ""
 
     def build(self) -> nn.Module:
-        """Builds the network with these weights, in evaluation mode."""
+        """Build the network with these weights, in evaluation mode."""
         model = create_model(self.architecture, **self.arguments)
         model.load_state_dict(self.state_dict)
         return model.eval()
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint atomically.
+    """Write a checkpoint atomically.
 
     Raises:
         StorageError: The file could not be written; an existing one is left untouched.

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 from ghostnets import __version__
+from ghostnets.artefacts import Classifier, load_classifier, top_k
+from ghostnets.artefacts.classifier import BATCH_SIZE
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.explain import (
     ClassMetrics,
@@ -22,7 +24,6 @@ from ghostnets.explain import (
 )
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model, model_arguments
-from ghostnets.predict import Predictor
 from ghostnets.train import RECIPES, EpochResult, Recipe, RunConfig, RunFolder, TrainingResult
 
 __all__ = ["minutes", "part_sentence", "write_live_report", "write_run_report"]
@@ -52,15 +53,15 @@ def write_run_report(run: RunFolder, result: TrainingResult) -> None:
     """Writes ``runs/NAME/report.html``."""
     config = run.read_config()
     checkpoint = read_checkpoint(run.best)
-    predictor = Predictor(checkpoint)
-    preprocessing = predictor.preprocessing
+    preprocessing = checkpoint.preprocessing
     input_shape = (preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
     plain = None
     if "ratio" in model_arguments(checkpoint.architecture):
         plain = create_model(checkpoint.architecture, **{**checkpoint.arguments, "ratio": 1})
-    savings = compute_savings(predictor.model, plain, input_shape)
+    model = checkpoint.build()
+    savings = compute_savings(model, plain, input_shape)
     evaluation, history = result.evaluation, result.history
-    examples = _examples(predictor, result)
+    examples = _examples(load_classifier(run.best), result)
     first = next((example for example in examples if example.is_correct), examples[0])
     report = RunReport(
         title=f"{config.recipe.model} on {Path(config.data).name}",
@@ -80,7 +81,7 @@ def write_run_report(run: RunFolder, result: TrainingResult) -> None:
         confusion=evaluation.confusion,
         evaluated_on=part_sentence(result),
         examples=examples,
-        model=predictor.model,
+        model=model,
         example_input=preprocessing.normalize(first.pixels[None]),
         example_pixels=first.pixels,
         savings=savings,
@@ -133,19 +134,20 @@ def _settings(config: RunConfig) -> dict[str, str]:
     }
 
 
-def _examples(predictor: Predictor, result: TrainingResult) -> list[PredictionExample]:
+def _examples(classifier: Classifier, result: TrainingResult) -> list[PredictionExample]:
     """A random choice of right answers, and the mistakes with the highest probability."""
-    images, names = result.images, predictor.class_names
+    images, names, preprocessing = result.images, classifier.class_names, classifier.model.description.preprocessing
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(images), generator=generator)[:512].tolist()
     examples = []
-    for start in range(0, len(chosen), predictor.batch_size):
-        indices = chosen[start : start + predictor.batch_size]
-        pixels = torch.stack([predictor.preprocessing.center(images[i]) for i in indices])
-        values, answers = predictor.probabilities(pixels).max(1)
+    for start in range(0, len(chosen), BATCH_SIZE):
+        indices = chosen[start : start + BATCH_SIZE]
+        pixels = torch.stack([preprocessing.center(images[i]) for i in indices])
+        labels, values = top_k(classifier.run(pixels.permute(0, 2, 3, 1).numpy()).scores, 1)
         truths = images.labels[indices].tolist()
-        for image, truth, answer, value in zip(pixels, truths, answers.tolist(), values.tolist(), strict=True):
-            examples.append(PredictionExample(image, names[truth], names[answer], value))
+        best = zip(labels[:, 0].tolist(), values[:, 0].tolist(), strict=True)
+        for image, truth, (label, value) in zip(pixels, truths, best, strict=True):
+            examples.append(PredictionExample(image, names[truth], names[label], value))
     right = [example for example in examples if example.is_correct][:RIGHT_EXAMPLES]
     wrong = sorted((e for e in examples if not e.is_correct), key=lambda e: -e.probability)[:WRONG_EXAMPLES]
     return right + wrong

@@ -1,4 +1,4 @@
-"""Module in, cheaper module out."""
+"""Fusion of layers for inference."""
 
 from ghostnets.compress.fuse import fuse, reparameterize
 

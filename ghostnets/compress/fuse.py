@@ -1,6 +1,6 @@
-"""Folding: fewer layers, equal outputs in evaluation mode.
+"""Fusion: fewer layers, equal outputs in evaluation mode.
 
-Both functions leave the network they are given alone and return a new one that can be trained further.
+Both functions return a new network, which can be trained further, and do not change their input.
 """
 
 import copy
@@ -13,16 +13,16 @@ from ghostnets.layers import RepConv, fold_batch_norm, norm_arguments
 
 __all__ = ["fuse", "reparameterize"]
 
-# Outside of Sequentials the order of registration proves nothing. These run one after the other in the Ghost layers; a
-# class of this package with other names lists its own as conv_norm_pairs.
+# Outside of Sequentials, the order of registration is not the order of execution. These pairs run in sequence in the
+# Ghost layers; a class of this package with other names lists its own as conv_norm_pairs.
 PAIRS = (("conv_stem", "bn1"), ("conv_dw", "bn_dw"), ("conv", "bn1"))
 
 
 def reparameterize(model: nn.Module) -> nn.Module:
-    """Merges the branches of every re-parameterisable convolution (GhostNetV3) into one convolution.
+    """Merge the branches of every re-parameterisable convolution (GhostNetV3) into one convolution.
 
     Args:
-        model: Any network; one without such convolutions comes back as a plain copy.
+        model: Any network; without such convolutions the result is a plain copy.
 
     Returns:
         A new network with the same outputs in evaluation mode, up to rounding.
@@ -36,11 +36,11 @@ def reparameterize(model: nn.Module) -> nn.Module:
 
 
 def fuse(model: nn.Module) -> nn.Module:
-    """Merges branches as ``reparameterize``, and folds every batch normalisation into the layer before it.
+    """Merge branches as ``reparameterize`` does, and fold every batch normalisation into the layer before it.
 
-    Folded are convolutions and linear layers directly followed by their normalisation: in any ``nn.Sequential``, and in
-    the Ghost layers of this package (stem, Ghost modules, depthwise convolution, shortcut, DFC gate, head). What stood
-    in place of a normalisation is an ``nn.Identity`` afterwards, so that the layers keep their names.
+    Folded are convolutions and linear layers directly followed by their normalisation, in any ``nn.Sequential`` and in
+    the Ghost layers of this package (stem, Ghost modules, depthwise convolution, shortcut, DFC gate, head). A folded
+    normalisation is replaced by an ``nn.Identity``, so that the layers keep their names.
 
     Args:
         model: Any network.
@@ -63,7 +63,7 @@ def fuse(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def _folded(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Conv2d | nn.Linear:
-    """A copy of the layer with the normalisation in its weight and bias."""
+    """Return a copy of the layer with the normalisation folded into its weight and bias."""
     weight, bias = fold_batch_norm(layer.weight, layer.bias, **norm_arguments(norm))
     folded = copy.deepcopy(layer)
     folded.weight = nn.Parameter(weight)

@@ -1,4 +1,4 @@
-"""The fused CPU engine: a GhostNet as one pass through the caches. Importing it loads no torch."""
+"""The fused CPU engine, which runs a GhostNet in one pass through the caches. Importing it loads no torch."""
 
 from ghostnets.engine.layer_times import LayerProfile, ideal_seconds
 from ghostnets.engine.session import Session, compile, load  # noqa: A004

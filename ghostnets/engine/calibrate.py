@@ -1,4 +1,4 @@
-"""The range of every map of a network, from images: what its bytes will stand for."""
+"""Calibration for int8: the range of every map of a network, from images."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,11 +12,11 @@ from ghostnets.errors import ConfigurationError, EngineError
 __all__ = ["METHODS", "calibrate", "check_nodes"]
 
 METHODS = ("minmax", "percentile")
-PERCENT = 99.99  # of an image's values, so much is kept on either side
+PERCENT = 99.99  # of an image's values are within the range, on either side
 
 
 def check_nodes(plan: Plan) -> None:
-    """Raises EngineError for a plan with operations that there are not for maps in bytes."""
+    """Raise EngineError if a plan has operations that int8 does not support."""
     for node in plan.nodes:
         weight = plan.tensors.get(node.get("weight", ""))
         is_wide = weight is not None and weight.ndim == 4 and weight.shape[2:] != (1, 1)
@@ -27,19 +27,19 @@ def check_nodes(plan: Plan) -> None:
             or ("second_weight" in node if node["kind"] == "stem" else is_wide and node["kind"] in ("conv", "ghost"))
         ):
             raise EngineError(
-                f"int8 has no node for {node['name']} ({node['kind']}); it is for GhostNets, take f32 or bf16."
+                f"int8 does not support {node['name']} ({node['kind']}), only GhostNets; use f32 or bf16."
             )
 
 
 def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) -> None:
-    """Writes the range of each map into a plan.
+    """Write the range of each map into a plan.
 
     Args:
-        plan: Of a network; its ``ranges`` are written.
-        native: The session of the native module that runs the plan in float32, with one thread.
-        images: Arrays as a session takes them: float32 (N, C, H, W) or uint8 (N, H, W, C).
-        method: ``"minmax"``: the least and the greatest value over all images; ``"percentile"``: the least and the
-            greatest of the images' percentiles 0.01 and 99.99, which spends no step on the rarest values.
+        plan: Plan whose ``ranges`` are written.
+        native: Native session that runs the plan in float32, with one thread.
+        images: Arrays as for a session: float32 (N, C, H, W) or uint8 (N, H, W, C).
+        method: ``"minmax"``: minimum and maximum over all images; ``"percentile"``: minimum and maximum of the
+            images' percentiles 0.01 and 99.99, which ignores outliers.
 
     Raises:
         ConfigurationError: There is no image.
@@ -50,7 +50,7 @@ def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) ->
         for index in range(len(batch))
     ]
     if not found:
-        raise ConfigurationError("calibration has no image; int8 needs some of those that the network is meant for.")
+        raise ConfigurationError("calibration has no image; pass some images of the kind that the network is used on.")
     for map_index, ranges in enumerate(zip(*found, strict=True)):
         if not len(ranges[0]):
             plan.ranges.append(None)
@@ -62,7 +62,7 @@ def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) ->
 
 
 def _range(values: npt.NDArray[np.float32], method: str) -> Array:
-    """(2, channels): the same for all channels of a map; empty where there is no map."""
+    """Return (2, channels), the same range for all channels of a map; empty if the map has no values."""
     if not values.size:
         return np.empty(0, np.float32)
     if method == "minmax":

@@ -1,4 +1,4 @@
-"""Where the engine's time goes, layer by layer."""
+"""The engine's time by layer."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -16,12 +16,12 @@ class LayerProfile:
     """One node of the plan, for one run.
 
     Attributes:
-        name: Of its module in the network.
+        name: Name of the module in the network.
         kind: ``"ghost"``, ``"conv"``, ``"squeeze_excite"`` and so on; ``"waiting"`` for the time at barriers.
-        macs: Multiply-adds for all images of the batch, with those that the engine adds (none but the ones and zeros
-            that widen a shortcut), without those of padding.
-        weight_bytes: Weights as they lie in memory.
-        map_bytes: Of what its operations read and write, whatever cache that is in.
+        macs: Multiply-adds for all images of the batch, including those that the engine adds (the ones and zeros that
+            widen a shortcut), without those of padding.
+        weight_bytes: Bytes of the packed weights.
+        map_bytes: Bytes that its operations read and write, from any cache.
         seconds: Mean over the threads; the sum of all rows is the time of the run.
     """
 
@@ -34,17 +34,17 @@ class LayerProfile:
 
 
 def ideal_seconds(layers: Iterable[LayerProfile], limits: "MachineLimits", *, precision: str) -> list[float | None]:
-    """What each layer would take at the machine's limits: its arithmetic, or reading its weights, whichever is longer.
+    """Return the time of each layer at the machine's limits: arithmetic, or reading its weights, whichever is longer.
 
-    Maps are not counted: that they stay in the nearest caches is what the engine is for.
+    Maps are not counted: the engine keeps them in the nearest caches.
 
     Args:
         layers: All layers of a network, whose weights pass through the caches in turn.
-        limits: Measured with the session's number of threads.
-        precision: Of the session.
+        limits: Limits measured with the session's number of threads.
+        precision: Precision of the session.
 
     Returns:
-        Seconds, None for a layer without multiply-adds, and for all where this precision has no measured limit.
+        Seconds; None for a layer without multiply-adds, and for all layers if this precision has no measured limit.
     """
     layers = list(layers)
     speed = limits.macs_per_second.get(precision)
@@ -55,7 +55,7 @@ def ideal_seconds(layers: Iterable[LayerProfile], limits: "MachineLimits", *, pr
 
 
 def medians(runs: Sequence[Sequence[tuple[Any, ...]]]) -> list[LayerProfile]:
-    """One profile from the rows of several runs, as the native module gives them."""
+    """Return one profile with the median times of several runs of the native module."""
     return [
         LayerProfile(*(*rows[0][:-1], statistics.median(row[-1] for row in rows))) for rows in zip(*runs, strict=True)
     ]

@@ -1,8 +1,8 @@
-"""What the engine is told: a network as a list of nodes over maps, with folded weights.
+"""The plan of a network: a list of nodes over maps, with folded weights.
 
 A plan is plain data, so that it can be saved and run without torch. The channels of a map are laid out as the Ghost
-module makes them: segment 0 holds the intrinsic maps, segment t the t-th ghost of each of them. ``Layout.order`` says
-which channel of the network stands where.
+module computes them: segment 0 holds the intrinsic maps, segment t the t-th ghost of each of them. ``Layout.order``
+maps positions to the network's channels.
 """
 
 import math
@@ -19,12 +19,12 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the channels of a map stand.
+    """The order of the channels of a map.
 
     Attributes:
-        out_channels: Channels that the network knows of.
-        segments: s of the Ghost modules, 1 for maps that no Ghost module makes or meets; or the number of groups.
-        is_grouped: Whether segments are groups of neighbouring channels, as a grouped convolution takes them.
+        out_channels: Channels of the map in the network.
+        segments: s of the Ghost modules, 1 for maps that no Ghost module writes or reads; or the number of groups.
+        is_grouped: Whether segments are groups of neighbouring channels, as in a grouped convolution.
     """
 
     out_channels: int
@@ -33,12 +33,12 @@ class Layout:
 
     @property
     def channels(self) -> int:
-        """Channels of a segment, m = ceil(C / s)."""
+        """Number of channels of a segment, m = ceil(C / s)."""
         return math.ceil(self.out_channels / self.segments)
 
     @property
     def order(self) -> npt.NDArray[np.int64]:
-        """(segments, channels): the network's channel at each place, -1 for a ghost that the network cuts off."""
+        """The network's channel at each position, (segments, channels); -1 for a ghost that the network discards."""
         if self.is_grouped:
             return np.arange(self.out_channels).reshape(self.segments, -1)
         intrinsic = np.arange(self.channels)
@@ -47,13 +47,13 @@ class Layout:
         return np.where(order < self.out_channels, order, -1)
 
     @property
-    def places(self) -> list[int]:
-        """Where each of the network's channels stands, counted without padding."""
-        places = {channel: place for place, channel in enumerate(self.order.reshape(-1).tolist())}
-        return [places[channel] for channel in range(self.out_channels)]
+    def positions(self) -> list[int]:
+        """Position of each of the network's channels, counted without padding."""
+        positions = {channel: position for position, channel in enumerate(self.order.reshape(-1).tolist())}
+        return [positions[channel] for channel in range(self.out_channels)]
 
     def arrange(self, values: Array, axis: int) -> Array:
-        """Brings the axis of network channels into the order of the layout, zeros where there is none: s * m long."""
+        """Reorder an axis of network channels into the layout, s * m long, with zeros for discarded ghosts."""
         padded = np.concatenate([values, np.zeros_like(values.take([0], axis))], axis)
         return padded.take(self.order.reshape(-1), axis)  # -1 is the zero at the end
 
@@ -64,17 +64,17 @@ class Plan:
 
     Attributes:
         in_channels: Channels of the images.
-        precision: ``"f32"``, ``"bf16"`` or ``"int8"``: how maps and weights are stored while it runs. Tensors are
-            float32 always.
-        mean, std: Of pixels in [0, 1], for uint8 images; empty where only normalised floats are taken.
-        layouts: Of each map; nodes name maps by their index.
-        nodes: ``kind``, ``name`` in the network, and fields as ``csrc/network.hpp`` lists them; weights by their names
-            in ``tensors``.
-        outputs: The maps that are returned: one of a pixel, the logits or features, or those of a backbone.
-        gives_maps: Whether it is a backbone's.
+        precision: ``"f32"``, ``"bf16"`` or ``"int8"``: how maps and weights are stored at run time. Tensors are always
+            float32.
+        mean, std: Mean and standard deviation of pixels in [0, 1]; empty if uint8 images are not supported.
+        layouts: Layout of each map; nodes refer to maps by index.
+        nodes: ``kind``, ``name`` in the network, and the fields of ``Node`` in ``csrc/engine/plan.hpp``; weights by
+            their names in ``tensors``.
+        outputs: Maps that are returned: one of a single pixel, the logits or features, or those of a backbone.
+        gives_maps: Whether the plan is a backbone's.
         tensors: Float32 arrays.
-        ranges: For int8, of each map of the compiled network the name of a tensor (2, segments * channels), the least
-            and the greatest value of each channel; None for maps that are not in bytes.
+        ranges: For int8, the name of a tensor (2, segments * channels) for each map of the compiled network, minimum
+            and maximum of each channel; None for maps that are not stored in bytes.
     """
 
     in_channels: int
@@ -89,11 +89,12 @@ class Plan:
     ranges: list[str | None] = field(default_factory=list)
 
     def new_map(self, layout: Layout) -> int:
+        """Append a map and return its index."""
         self.layouts.append(layout)
         return len(self.layouts) - 1
 
     def add(self, kind: str, name: str, *, tensors: dict[str, Array] | None = None, **fields: Any) -> None:
-        """Appends a node; its tensors are named after its place."""
+        """Append a node; its tensors are named after its index."""
         names = {}
         for role, tensor in (tensors or {}).items():
             names[role] = f"{len(self.nodes)}.{kind}.{role}"
@@ -101,7 +102,7 @@ class Plan:
         self.nodes.append({"kind": kind, "name": name, **fields, **names})
 
     def native(self) -> dict[str, Any]:
-        """The plan as the native module takes it."""
+        """Return the plan in the form that the native module reads."""
         mean, std = (np.array(v or [d] * self.in_channels) for v, d in ((self.mean, 0.0), (self.std, 1.0)))
         return {
             "in_channels": self.in_channels,
@@ -110,6 +111,6 @@ class Plan:
             "shift": (-mean / std).tolist(),
             "layouts": [(layout.segments, layout.channels) for layout in self.layouts],
             "nodes": self.nodes,
-            "orders": [self.layouts[map_].places for map_ in self.outputs],
+            "orders": [self.layouts[map_].positions for map_ in self.outputs],
             "ranges": self.ranges,
         }

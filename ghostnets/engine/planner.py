@@ -1,17 +1,18 @@
-"""From a network to a plan: the layers of its path, one after the other, and its head.
+"""Converts a network to a plan: the layers of its path in order, and its head.
 
 Normalisation is folded and the branches of GhostNetV3 are merged first (``compress.fuse``). A module is recognised by
-its exact class: one that this room does not know is an error that names it, never a guess.
+its exact class; an unsupported one raises an error that names it.
 """
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from ghostnets.compress import fuse
 from ghostnets.engine.blocks import BLOCKS
-from ghostnets.engine.nodes import IMAGES, Nodes, layers_of, unknown
 from ghostnets.engine.plan import Plan
+from ghostnets.engine.plan_builder import IMAGES, PlanBuilder, layers_of, raise_unsupported
 from ghostnets.errors import EngineError
 from ghostnets.layers import GhostModule
 from ghostnets.models import (
@@ -28,7 +29,7 @@ from ghostnets.models import (
 __all__ = ["make_plan"]
 
 GHOSTNET_HEAD = ("global_pool", "conv_head", "act2", "drop", "classifier")
-# What follows the last map; its last layer is the classifier.
+# Modules after the last map; the last layer is the classifier.
 HEADS: dict[type[nn.Module], tuple[str, ...]] = {
     GhostNet: GHOSTNET_HEAD,
     GhostNetV2: GHOSTNET_HEAD,
@@ -41,45 +42,45 @@ HEADS: dict[type[nn.Module], tuple[str, ...]] = {
 
 
 def make_plan(
-    model: nn.Module, *, mean: tuple[float, ...] = (), std: tuple[float, ...] = (), features: bool = False
+    model: nn.Module, *, mean: tuple[float, ...] = (), std: tuple[float, ...] = (), output: str = "logits"
 ) -> Plan:
-    """The plan of a network in evaluation mode; the network is left alone.
+    """Return the plan of a network in evaluation mode; the network is not changed.
 
     Args:
         model: Any network of the registry, or its ``Backbone``.
-        mean: Of pixels in [0, 1], one value a channel, if uint8 images are to be taken.
-        std: As ``mean``.
-        features: Stop before the classifier.
+        mean: Mean of pixels in [0, 1], one value a channel, to support uint8 images.
+        std: Standard deviation of these pixels.
+        output: ``"logits"``, ``"features"`` or ``"features+logits"``, as in ``compile``.
 
     Raises:
-        EngineError: A module has no counterpart in the engine; its path and class are named.
+        EngineError: The engine does not support a module; the message has its path and class.
     """
     if type(model) not in (*HEADS, Backbone):
-        unknown("", model)
+        raise_unsupported("", model)
     network: Any = fuse(model)
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     plan = Plan(first.in_channels, mean=mean, std=std, gives_maps=type(network) is Backbone)
-    nodes = Nodes(plan, ratio=_common_ratio(network))
+    builder = PlanBuilder(plan, ratio=_common_ratio(network))
     levels = [level.module for level in network.feature_levels] if plan.gives_maps else []
-    x = _path(nodes, network, levels)
+    x = _path(builder, network, levels)
     if not plan.gives_maps:
-        plan.outputs = [_head(nodes, network, x, features=features)]
+        plan.outputs = [_head(builder, network, x, output=output)]
     return plan
 
 
 def _common_ratio(network: nn.Module) -> int:
-    """The ratio of all Ghost modules: maps that are added to one another must be laid out alike."""
+    """Return the ratio of all Ghost modules; maps that are added to one another must share a layout."""
     ratios = {module.ratio for module in network.modules() if isinstance(module, GhostModule) and module.has_ghosts}
     if len(ratios) > 1:
         raise EngineError(
-            f"the Ghost modules of this network have different ratios ({sorted(ratios)}), the engine takes one for all;"
-            " run the network in torch."
+            f"the Ghost modules of this network have different ratios ({sorted(ratios)}); the engine supports one for"
+            " all: run the network in torch."
         )
     return ratios.pop() if ratios else 1
 
 
-def _path(nodes: Nodes, network: Any, levels: list[str]) -> int:
-    """What leads from the images to the last map; ``levels`` are returned to the caller."""
+def _path(builder: PlanBuilder, network: Any, levels: list[str]) -> int:
+    """Add the layers from the images to the last map; ``levels`` become outputs."""
     layers: list[tuple[str, nn.Module]] = []
     ends: dict[int, str] = {}  # number of layers up to the end of a level
     for name in network.path:
@@ -91,41 +92,57 @@ def _path(nodes: Nodes, network: Any, levels: list[str]) -> int:
         (path, layer), done = layers[index], index + 1
         following = [module for _, module in layers[done : done + 2]]
         if type(layer) in BLOCKS:
-            x = BLOCKS[type(layer)](nodes, path, layer, x)
+            x = BLOCKS[type(layer)](builder, path, layer, x)
         elif type(layer) is nn.Conv2d:
-            # A backbone does not know that the two are neighbours, so they are not fused yet.
+            # In a backbone the two are not registered as neighbours, so fuse has not merged them.
             if following and type(following[0]) is nn.BatchNorm2d:
                 fused: Any = fuse(nn.Sequential(layer, following.pop(0)))
                 layer, done = fused[0], done + 1
             relu = bool(following) and type(following[0]) is nn.ReLU
-            x, done = nodes.conv(path, layer, x, nodes.layout(layer.out_channels), relu=relu), done + relu
+            x, done = builder.conv(path, layer, x, builder.layout(layer.out_channels), relu=relu), done + relu
         elif type(layer) is nn.MaxPool2d:
-            x = nodes.max_pool(path, layer, x)
+            x = builder.max_pool(path, layer, x)
         elif type(layer) is nn.ConstantPad2d and type(following[0]) is nn.MaxPool2d:
             (left, right, top, bottom), value = layer.padding, layer.value
             if (left, top, right, value) != (0, 0, bottom, float("-inf")):
-                unknown(path, layer)
-            x, done = nodes.max_pool(path, following[0], x, pad_end=right), done + 1
+                raise_unsupported(path, layer)
+            x, done = builder.max_pool(path, following[0], x, pad_end=right), done + 1
         else:
-            unknown(path, layer)
+            raise_unsupported(path, layer)
         for end in range(index + 1, done + 1):
             if end in ends:
                 if end < done:
-                    unknown(ends[end], layer)  # what the network gives there is never stored
-                nodes.output(ends[end], x)
+                    raise_unsupported(ends[end], layer)  # the map at that point is never stored
+                builder.output(ends[end], x)
         index = done
     return x
 
 
-def _head(nodes: Nodes, network: Any, x: int, *, features: bool) -> int:
-    """Means of the last map and linear layers; without the classifier where ``features`` are wanted."""
+def _head(builder: PlanBuilder, network: Any, x: int, *, output: str) -> int:
+    """Add global pooling and linear layers, without the classifier for features, with an extended one for both."""
     layers = [layer for name in HEADS[type(network)] for layer in layers_of(name, network.get_submodule(name))]
-    (path, pool), *rest = [layer for layer in layers if not (features and layer[0] == network.classifier_name)]
+    (path, pool), *rest = [(p, layer) for p, layer in layers if output != "features" or p != network.classifier_name]
     if type(pool) is not nn.AdaptiveAvgPool2d or pool.output_size not in (1, (1, 1)):
-        unknown(path, pool)
-    x = nodes.pool(path, x)
+        raise_unsupported(path, pool)
+    x = builder.pool(path, x)
     while rest:
         (path, layer), *rest = rest
+        if output == "features+logits" and path == network.classifier_name:
+            layer = _with_identity(layer)
         relu = bool(rest) and type(rest[0][1]) is nn.ReLU
-        x, rest = nodes.linear(path, layer, x, relu=relu), rest[relu:]
+        x, rest = builder.linear(path, layer, x, relu=relu), rest[relu:]
     return x
+
+
+def _with_identity(classifier: Any) -> nn.Linear:
+    """A linear layer that returns its input followed by the logits of the classifier, both bit for bit.
+
+    The features come first: where their number is a multiple of the vector length, the engine sums each logit as it
+    does for the classifier alone.
+    """
+    weight, bias = classifier.weight.detach().reshape(len(classifier.weight), -1), classifier.bias.detach()
+    features = weight.shape[1]
+    joint = nn.Linear(features, features + len(weight), device="meta")
+    joint.weight = nn.Parameter(torch.cat([torch.eye(features), weight]))
+    joint.bias = nn.Parameter(torch.cat([torch.zeros(features), bias]))
+    return joint

@@ -1,4 +1,4 @@
-"""Compiled networks: made from a module or a checkpoint, called with images, saved and loaded without torch."""
+"""Compiled networks: compiled from a module or a checkpoint, called with images, saved and loaded without torch."""
 
 import copy
 import json
@@ -30,20 +30,21 @@ __all__ = ["Session", "compile", "load"]
 METADATA_KEY = "ghostnets.engine"
 FORMAT_VERSION = 2
 PRECISIONS = ("f32", "bf16", "int8")
+OUTPUTS = ("logits", "features", "features+logits")
 
 
 class Session:
-    """A network that runs in the engine; made by ``compile`` or ``load``.
+    """A network that runs in the engine; returned by ``compile`` or ``load``.
 
-    Call it with images, it returns the network's output in float32, tensors for a tensor and arrays for an array:
-    logits or features (N, C), or the list of maps (N, C, H, W) of a backbone. A session keeps the memory for the shapes
-    it saw last, so the first call of a new shape takes longer. It may be called from several threads, which then take
-    turns; sessions of their own run side by side, and those made by ``copy`` share the weights.
+    Called with images, it returns the network's output in float32, tensors for a tensor and arrays for an array:
+    logits or features (N, C), or the list of maps (N, C, H, W) of a backbone. The first call with a new shape takes
+    longer, as schedules are cached by shape. A session is thread-safe, and concurrent calls take turns; separate
+    sessions run in parallel, and copies share the weights.
 
     Args:
-        plan: What to run.
-        threads: Threads that share the work; all processors of this process by default.
-        isa: Instruction set, one of ``instruction_sets()``; the best that the processor has by default.
+        plan: Plan of the network.
+        threads: Number of threads that share the work; all processors of this process by default.
+        isa: Instruction set, such as ``"avx2"``; the best that the processor has by default.
 
     Raises:
         EngineError: The engine was not built, or the plan is damaged.
@@ -65,10 +66,10 @@ class Session:
             raise _no_threads(threads, error) from error
 
     def copy(self, *, threads: int | None = None) -> "Session":
-        """A session to run beside this one: threads and maps of its own on the same weights in memory.
+        """Return a session with threads and maps of its own, on the same weights in memory.
 
         Args:
-            threads: Of the new session; all processors of this process by default.
+            threads: Number of threads of the new session; all processors of this process by default.
 
         Raises:
             ConfigurationError: ``threads`` is below 1.
@@ -84,7 +85,7 @@ class Session:
 
     @property
     def threads(self) -> int:
-        """Threads that share the work, the caller's among them."""
+        """Number of threads that share the work, including the caller's."""
         return int(self._native.threads)
 
     @property
@@ -105,14 +106,15 @@ class Session:
         """Runs the network.
 
         Args:
-            images: Float32 (N, C, H, W), normalised as the network expects, or uint8 (N, H, W, C), whose normalisation
-                is computed here. Tensors must be on the CPU. Taken without a copy where they are contiguous.
+            images: Float32 (N, C, H, W), normalised as the network expects, or uint8 (N, H, W, C), which are
+                normalised here. Tensors must be on the CPU. Contiguous images are not copied.
 
         Returns:
-            Float32: logits before any softmax, or features, (N, C); of a backbone its maps (N, C, H, W), fine first.
+            Float32: logits before any softmax, or features, (N, C); for a backbone its maps (N, C, H, W), finest first.
 
         Raises:
-            ConfigurationError: Another shape or type, or uint8 where ``compile`` was not given ``mean`` and ``std``.
+            ConfigurationError: The shape or type is not supported, or the images are uint8 and ``compile`` was called
+                without ``mean`` and ``std``.
         """
         array = self._array(images)
         outputs = self._empty_outputs(array)
@@ -122,14 +124,14 @@ class Session:
         return results if self.plan.gives_maps else results[0]
 
     def profile(self, images: "npt.NDArray[Any] | Tensor", *, runs: int = 20) -> list[LayerProfile]:
-        """The time of each layer, the median of some runs, with a clock that slows them by some per cent.
+        """Measure the time of each layer, the median of some runs, which the clock slows by some per cent.
 
         Args:
-            images: As for a call, at least one.
-            runs: How many, after a first one that is not counted.
+            images: Images as for a call, at least one.
+            runs: Number of runs, after a first one that is not counted.
 
         Raises:
-            ConfigurationError: Another shape or type, or no image.
+            ConfigurationError: The shape or type is not supported, or there is no image.
         """
         array = self._array(images)
         if not len(array) or runs < 1:
@@ -139,7 +141,7 @@ class Session:
         return medians([self._native.profile(array, outputs) for _ in range(runs)])
 
     def _empty_outputs(self, images: npt.NDArray[Any]) -> list[Array]:
-        """Arrays of the shapes that these images give."""
+        """Allocate the outputs for these images."""
         plan, count = self.plan, len(images)
         channels = [plan.layouts[output].out_channels for output in plan.outputs]
         if not plan.gives_maps:
@@ -149,7 +151,7 @@ class Session:
         return [np.empty((count, number, *size), np.float32) for number, size in zip(channels, sizes, strict=True)]
 
     def _array(self, images: Any) -> npt.NDArray[Any]:
-        """The images as a contiguous array, if they are of a shape and type that the network takes."""
+        """Return the images as a contiguous array, after a check of shape and type."""
         array = images if isinstance(images, np.ndarray) else images.detach().numpy()
         self._check(array)
         return np.ascontiguousarray(array)
@@ -158,25 +160,25 @@ class Session:
         is_bytes, channels = images.dtype == np.uint8, self.plan.in_channels
         if is_bytes and not self.plan.mean:
             raise ConfigurationError(
-                "the images are uint8, but this session does not know how to normalise them; give mean= and std= to"
+                "the images are uint8, but the network was compiled without their normalisation; give mean= and std= to"
                 " compile, or pass normalised float32 images (N, C, H, W)."
             )
-        wanted = f"uint8 (N, H, W, {channels})" if is_bytes else f"float32 (N, {channels}, H, W)"
+        expected = f"uint8 (N, H, W, {channels})" if is_bytes else f"float32 (N, {channels}, H, W)"
         fits = images.ndim == 4 and images.shape[3 if is_bytes else 1] == channels
         if not fits or images.dtype not in (np.uint8, np.float32) or min(images.shape[1:], default=0) < 1:
             raise ConfigurationError(
-                f"the images are {images.dtype} {images.shape}; wanted are {wanted}, H and W from 1."
+                f"the images are {images.dtype} {images.shape}; expected are {expected}, H and W from 1."
             )
 
     def save(self, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None) -> None:
-        """Writes weights and plan as one safetensors file, which ``load`` reads without torch.
+        """Write weights and plan as one safetensors file, which ``load`` reads without torch.
 
         Args:
-            path: The file.
-            metadata: More to write into the file beside the plan; ``load`` does not look at it.
+            path: File to write.
+            metadata: Further metadata of the file, which ``load`` ignores.
 
         Raises:
-            StorageError: The file could not be written; an older one there is untouched.
+            StorageError: The file could not be written; an existing one is unchanged.
         """
         plan = self.plan
         description = {
@@ -208,51 +210,51 @@ def compile(  # noqa: A001
     calibration: "Iterable[npt.NDArray[Any] | Tensor] | None" = None,
     method: str = "percentile",
 ) -> Session:
-    """Compiles a network for the CPU of this machine.
+    """Compile a network for the CPU of this machine.
 
     Args:
         model: Any network of this package or a ``Backbone`` of one, a checkpoint of this project, or the path of one.
-            The network is taken in evaluation mode and left alone.
+            It is compiled in evaluation mode and not changed.
         precision: How maps and weights are stored. ``"f32"``; ``"bf16"``: half the memory, about three digits;
-            ``"int8"``: a quarter, maps in bytes of the ranges that ``calibration`` shows. Sums are float32 or int32 in
-            all of them. int8 is for GhostNets; the other networks have operations that it lacks.
-        output: ``"logits"``, or ``"features"``: what the classifier would get. A backbone gives its maps.
+            ``"int8"``: a quarter, maps in bytes with ranges from ``calibration``. Sums are float32 or int32 in all of
+            them. int8 supports GhostNets alone.
+        output: ``"logits"``; ``"features"``, the input of the classifier; or ``"features+logits"``, both side by side,
+            (N, features + classes). A backbone returns its maps.
         threads: See ``Session``.
-        mean: Of pixels in [0, 1], one value a channel, for uint8 images; a checkpoint brings its own.
-        std: As ``mean``.
+        mean: Mean of pixels in [0, 1], one value a channel, for uint8 images; a checkpoint has its own.
+        std: Standard deviation of these pixels.
         isa: See ``Session``.
-        calibration: For int8: batches of images as the session takes them, of the kind that the network is meant for;
-            some tens of images are enough.
-        method: For int8: ``"percentile"`` or ``"minmax"``, how ranges are taken from the images; see ``calibrate``.
+        calibration: For int8, batches of images as for a session, of the kind that the network is used on; some tens of
+            images are enough.
+        method: For int8, ``"percentile"`` or ``"minmax"``: how ranges follow from the images; see ``calibrate``.
 
     Raises:
-        EngineError: The engine was not built, or does not know a module of the network, which is named.
+        EngineError: The engine was not built, or does not support a module of the network, which is named.
         ConfigurationError: An argument is out of its range.
         CheckpointError: The checkpoint cannot be read.
     """
     _native()
     if precision not in PRECISIONS:
-        raise ConfigurationError(f"precision is {precision!r}; the engine computes in {', '.join(PRECISIONS)}.")
+        raise ConfigurationError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
     if method not in METHODS:
-        raise ConfigurationError(f"method is {method!r}; the engine calibrates by {' or '.join(METHODS)}.")
+        raise ConfigurationError(f"method is {method!r}; it must be {' or '.join(METHODS)}.")
     if (calibration is None) == (precision == "int8"):
         raise ConfigurationError(
-            "int8 takes the ranges of its maps from images: give calibration= some batches of those that the network is"
-            " meant for."
+            "int8 needs calibration images; give calibration= some batches of the kind that the network is used on."
             if calibration is None
-            else f"calibration is for int8, but precision is {precision!r}; leave it out."
+            else f"calibration is for int8, but precision is {precision!r}; omit it."
         )
     from ghostnets.checkpoints import Checkpoint, read_checkpoint
     from ghostnets.engine.planner import make_plan
 
-    if output not in ("logits", "features"):
-        raise ConfigurationError(f"output is {output!r}; it must be 'logits' or 'features'.")
+    if output not in OUTPUTS:
+        raise ConfigurationError(f"output is {output!r}; it must be one of {', '.join(OUTPUTS)}.")
     if isinstance(model, str | os.PathLike):
         model = read_checkpoint(model)
     if isinstance(model, Checkpoint):
         mean, std = model.preprocessing.mean, model.preprocessing.std
         model = model.build()
-    plan = make_plan(model, mean=tuple(mean), std=tuple(std), features=output == "features")
+    plan = make_plan(model, mean=tuple(mean), std=tuple(std), output=output)
     if not len(mean) == len(std) or len(mean) not in (0, plan.in_channels) or min(std, default=1) <= 0:
         raise ConfigurationError(
             f"mean is {mean} and std {std}; they must have {plan.in_channels} values each, those of std above 0."
@@ -266,10 +268,10 @@ def compile(  # noqa: A001
 
 
 def load(path: str | os.PathLike[str], *, threads: int | None = None, isa: str | None = None) -> Session:
-    """Reads what ``Session.save`` wrote. Needs no torch.
+    """Read a file that ``Session.save`` wrote; needs no torch.
 
     Args:
-        path: The file.
+        path: File to read.
         threads: See ``Session``.
         isa: See ``Session``.
 
@@ -304,14 +306,14 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None, isa: str |
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, ConfigurationError):
             raise
-        raise EngineError(f"{path} is no compiled network, or a damaged one ({error}); write it again.") from error
+        raise EngineError(f"{path} is not a compiled network, or damaged ({error}); write it again.") from error
     raise EngineError(
         f"{path} has plan format {version}, this ghostnets reads format {FORMAT_VERSION}; compile the network again."
     )
 
 
 def is_built() -> bool:
-    """Whether the compiled part of the engine was installed."""
+    """Return whether the native module of the engine was installed."""
     return find_spec("ghostnets.engine._native") is not None
 
 
@@ -327,7 +329,7 @@ def _no_threads(threads: int, error: RuntimeError) -> EngineError:
 
 
 def _native() -> Any:
-    """The compiled part of the engine."""
+    """Import the native module."""
     try:
         return import_module("ghostnets.engine._native")
     except ImportError as error:

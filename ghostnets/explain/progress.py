@@ -4,9 +4,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ghostnets.explain.figures import curves_figure, to_svg
 from ghostnets.explain.page import render
-from ghostnets.explain.report import MetricCurve
+from ghostnets.explain.report import MetricCurve, render_curves
 from ghostnets.files import write_text
 
 __all__ = ["RunProgress", "write_progress"]
@@ -45,6 +44,5 @@ def write_progress(path: str | os.PathLike[str], progress: RunProgress) -> None:
         MissingExtraError: matplotlib or jinja2 is not installed.
         StorageError: The file could not be written.
     """
-    figure = curves_figure(progress.epochs, {c.label: (c.training, c.validation) for c in progress.curves})
-    curves = to_svg(figure, title="Curves of loss and accuracy over the epochs", prefix="curves")
+    curves = render_curves(progress.epochs, progress.curves)
     write_text(path, render("progress.html.jinja", progress=progress, curves=curves, refresh=REFRESH_SECONDS))

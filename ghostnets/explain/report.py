@@ -12,7 +12,7 @@ from ghostnets.explain.page import max_stage_macs, render, select_ghost_layers
 from ghostnets.explain.savings import Savings
 from ghostnets.files import write_text
 
-__all__ = ["ClassMetrics", "MetricCurve", "PredictionExample", "RunReport", "write_report"]
+__all__ = ["ClassMetrics", "MetricCurve", "PredictionExample", "RunReport", "render_curves", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,12 @@ class RunReport:
     command: str
 
 
+def render_curves(epochs: Sequence[int], curves: Sequence[MetricCurve]) -> str:
+    """Plot the metrics over the epochs as an inline ``<svg>``."""
+    figure = curves_figure(epochs, {curve.label: (curve.training, curve.validation) for curve in curves})
+    return to_svg(figure, title="Curves of loss and accuracy over the epochs", prefix="curves")
+
+
 def write_report(path: str | os.PathLike[str], report: RunReport) -> None:
     """Write the page atomically.
 
@@ -101,12 +107,11 @@ def write_report(path: str | os.PathLike[str], report: RunReport) -> None:
         MissingExtraError: matplotlib or jinja2 is not installed.
         StorageError: The file could not be written.
     """
-    curves = curves_figure(report.epochs, {c.label: (c.training, c.validation) for c in report.curves})
     names = [row.name for row in report.classes]
     page = render(
         "report.html.jinja",
         report=report,
-        curves=to_svg(curves, title="Curves of loss and accuracy over the epochs", prefix="curves"),
+        curves=render_curves(report.epochs, report.curves),
         confusion=to_svg(confusion_figure(report.confusion, names), title="Confusion matrix", prefix="confusion"),
         layers=select_ghost_layers(collect_ghost_maps(report.model, report.example_input)),
         largest_stage=max_stage_macs(report.savings),

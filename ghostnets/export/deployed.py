@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ghostnets.artefacts import Description
-from ghostnets.artefacts.artefact import Array, normalize
+from ghostnets.artefacts.model import normalize
+from ghostnets.artefacts.scores import Array
 from ghostnets.checkpoints import Checkpoint
 from ghostnets.compress import fuse
 from ghostnets.errors import ExportError

@@ -13,5 +13,6 @@ def write(job: ExportJob, path: Path) -> None:
     """Write an engine plan; see ``ExportFormat.write``."""
     precision = job.description.precision
     calibration = job.calibration_batches() if precision == "int8" else None
-    session = engine.compile(job.checkpoint, precision=precision, calibration=calibration, threads=1)
+    output = "features+logits" if job.description.has_features else "logits"
+    session = engine.compile(job.checkpoint, precision=precision, output=output, calibration=calibration, threads=1)
     session.save(path, metadata={METADATA_KEY: job.description.to_json()})

@@ -77,7 +77,7 @@ def export_model(
         raise UnknownNameError("format", format, FORMATS)
     export_format, source = FORMATS[format], Path(checkpoint)
     input, output = input or export_format.inputs[0], output or export_format.outputs[0]  # noqa: A001
-    _check_options(format, precision=precision, input=input, output=output, any_size=any_size, features=features)
+    _check_options(format, precision=precision, input=input, output=output, any_size=any_size)
     target = source.with_suffix(export_format.suffix) if to is None else Path(to)
     if target.suffix != export_format.suffix:
         raise ConfigurationError(f"{target} does not end in {export_format.suffix}, the suffix of format {format}.")
@@ -112,8 +112,6 @@ def _check_options(name: str, **options: str | bool) -> None:
             raise ConfigurationError(f"{option} is {options[option]!r}; format {name} supports {', '.join(values)}.")
     if options["any_size"] and not chosen.supports_any_size:
         raise ConfigurationError(f"format {name} supports one image size only; leave out any size.")
-    if options["features"] and not chosen.supports_features:
-        raise ConfigurationError(f"format {name} has no feature output; leave out features, or choose another format.")
 
 
 def _versions(export_format: ExportFormat) -> dict[str, str]:

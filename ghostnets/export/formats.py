@@ -13,7 +13,7 @@ class ExportFormat(NamedTuple):
     """Writer and capabilities of a format.
 
     Attributes:
-        suffix: Suffix of the file that ``artefacts.open_artefact`` opens.
+        suffix: Suffix of the file that ``artefacts.open_model`` opens.
         writer: Module of this package whose ``write(job, path)`` writes ``path`` and any companion files into the
             same folder.
         libraries: Libraries needed to write and run the file; the first one's version is stored in it.
@@ -22,7 +22,6 @@ class ExportFormat(NamedTuple):
         inputs: Supported values of ``Description.input``, the default first.
         outputs: Supported values of ``Description.output``, the default first.
         supports_any_size: Whether height and width may be dynamic.
-        supports_features: Whether the file may have the features as a second output.
     """
 
     suffix: str
@@ -33,7 +32,6 @@ class ExportFormat(NamedTuple):
     inputs: tuple[str, ...] = ("uint8", "float32")
     outputs: tuple[str, ...] = ("probabilities", "logits")
     supports_any_size: bool = True
-    supports_features: bool = True
 
     def write(self, job: ExportJob, path: Path) -> None:
         """Write the file; raises ExportError or StorageError."""
@@ -51,6 +49,5 @@ FORMATS = {
     "torch-export": ExportFormat(".pt2", "torch_export", ("torch",), "export", ("f32", "f16", "bf16")),
     "engine": ExportFormat(
         *(".engine", "engine_plan", ("ghostnets",), "export", ("f32", "bf16", "int8"), ("uint8",), ("logits",)),
-        supports_features=False,
     ),
 }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ghostnets.artefacts import Artefact, open_artefact
+from ghostnets.artefacts import Model, Outputs, open_model, softmax
 from ghostnets.errors import ExportError
 from ghostnets.export.report import ExportComparison
 
@@ -66,23 +66,23 @@ def verify(path: Path, checkpoint: Path, images: list[Pixels], folder: Path) -> 
 
 def main(path: str, checkpoint: str, archive: str) -> None:
     """Run and compare; the entry point of the separate process."""
-    artefact = open_artefact(path, threads=1)
+    model = open_model(path, threads=1)
     with np.load(archive) as arrays:
         images = [arrays[name] for name in arrays.files]
-    outputs = [_run_file(artefact, batch) for batch in images]
+    outputs = [_run_file(model, batch) for batch in images]
     torch_was_loaded = "torch" in sys.modules
-    comparison = _compare(artefact, Path(checkpoint), images, outputs, torch_was_loaded)
+    comparison = _compare(model, Path(checkpoint), images, outputs, torch_was_loaded)
     print(json.dumps(asdict(comparison)))
 
 
-def _run_file(artefact: Artefact, images: Pixels) -> tuple[Array, Array | None]:
+def _run_file(model: Model, images: Pixels) -> Outputs:
     """Return scores, and features if the file has them; batches of 1, ``BATCH_SIZE`` and a smaller rest."""
     starts = [0, *range(1, len(images), BATCH_SIZE)]
     batches = [images[start : 1 if start == 0 else start + BATCH_SIZE] for start in starts]
-    scores = np.concatenate([artefact(batch) for batch in batches])
-    if not artefact.description.has_features:
-        return scores, None
-    return scores, np.concatenate([artefact.features(batch) for batch in batches])
+    outputs = [model.run(batch, features=model.description.has_features) for batch in batches]
+    features = [output.features for output in outputs if output.features is not None]
+    scores = np.concatenate([output.scores for output in outputs])
+    return Outputs(scores, np.concatenate(features) if features else None)
 
 
 def _run_network(network: "Network", preprocessing: "Preprocessing", images: Pixels) -> tuple[Array, Array]:
@@ -100,10 +100,10 @@ def _run_network(network: "Network", preprocessing: "Preprocessing", images: Pix
 
 
 def _compare(
-    artefact: Artefact,
+    model: Model,
     checkpoint_path: Path,
     images: list[Pixels],
-    outputs: list[tuple[Array, Array | None]],
+    outputs: list[Outputs],
     torch_was_loaded: bool,
 ) -> ExportComparison:
     import torch
@@ -115,13 +115,13 @@ def _compare(
     checkpoint = read_checkpoint(checkpoint_path)
     network = checkpoint.build()
     assert isinstance(network, Network)
-    is_probability = artefact.description.output == "probabilities"
+    is_probability = model.description.output == "probabilities"
     differences, scales, agreements, probability_differences = [], [], [], []
     feature_differences, feature_scales = [], []
     for batch, (scores, features) in zip(images, outputs, strict=True):
         logits, expected_features = _run_network(network, checkpoint.preprocessing, batch)
-        expected_probabilities = _softmax(logits)
-        probabilities = scores if is_probability else _softmax(scores)
+        expected_probabilities = softmax(logits)
+        probabilities = scores if is_probability else softmax(scores)
         expected = _centered(_log(expected_probabilities) if is_probability else logits)
         actual = _centered(_log(scores) if is_probability else scores)
         differences.append(np.abs(actual - expected).reshape(-1))
@@ -141,17 +141,17 @@ def _compare(
         top1_agreement=float(np.concatenate(agreements).mean()),
         max_feature_difference=float(max(feature_differences) / max(feature_scales)) if feature_differences else None,
         threads=1,
-        runtime=artefact.runtime,
+        runtime=model.runtime,
         torch_was_loaded=torch_was_loaded,
-        **time_against_torch(artefact, network, images[0][:1]),
+        **time_against_torch(model, network, images[0][:1]),
     )
 
 
-def time_against_torch(artefact: Artefact, network: "Network", image: Pixels) -> dict[str, Any]:
+def time_against_torch(model: Model, network: "Network", image: Pixels) -> dict[str, Any]:
     """Time one image in the file and in eager torch, interleaved, with the current thread settings of each.
 
     Args:
-        artefact: Exported file.
+        model: Exported file.
         network: Network that it was exported from.
         image: uint8 (1, H, W, C).
 
@@ -162,8 +162,8 @@ def time_against_torch(artefact: Artefact, network: "Network", image: Pixels) ->
 
     from ghostnets.measure import Runner, processor_name, speedup, time_interleaved
 
-    x = _normalize(artefact.description.preprocessing, image)
-    runners = {"file": Runner(lambda: artefact(image)), "torch": Runner(torch.inference_mode()(lambda: network(x)))}
+    x = _normalize(model.description.preprocessing, image)
+    runners = {"file": Runner(lambda: model.run(image)), "torch": Runner(torch.inference_mode()(lambda: network(x)))}
     timings = time_interleaved(runners, runs=TIMED_RUNS, rounds=TIMED_ROUNDS)
     file, eager = timings["file"], timings["torch"]
     return {
@@ -180,12 +180,6 @@ def _normalize(preprocessing: "Preprocessing", images: Pixels) -> "Tensor":
     import torch
 
     return preprocessing.normalize(torch.from_numpy(images).permute(0, 3, 1, 2))
-
-
-def _softmax(logits: Array) -> Array:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    result: Array = powers / powers.sum(1, keepdims=True)
-    return result
 
 
 def _log(probabilities: Array) -> Array:

@@ -1,7 +1,7 @@
-"""The same answers from many processes: Ray Data, on this machine or on a cluster.
+"""Distributed inference with Ray Data, on this machine or on a cluster.
 
-A task is a batch of inputs. Actors read it and run it with ``predict_batch``, as the threads of a local run do, so the
-rows are the same. Ray runs the tasks of an actor that died again in another.
+A task is a batch of inputs. Actors run it with ``predict_batch``, as the threads of a local run do, so the predictions
+are the same. Ray repeats the tasks of an actor that died in another one.
 """
 
 import logging
@@ -12,30 +12,30 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ghostnets.artefacts import open_artefact
+from ghostnets.artefacts import Prediction, load_classifier
 from ghostnets.errors import require
-from ghostnets.predict.answers import Prediction, batches, predict_batch
 from ghostnets.predict.inputs import Input
+from ghostnets.predict.streaming import batches, predict_batch
 
 __all__ = ["predict_on_ray"]
 
-BATCHES_AT_ONCE = 16_384  # of one dataset: the names of a quarter of a million images
+BATCHES_PER_DATASET = 16_384  # the names of a quarter of a million images
 BATCHES_PER_TASK = 4
 
 
 def predict_on_ray(
     network: Path, inputs: Iterable[Input], *, top: int, features: bool = False
 ) -> Iterator[list[Prediction]]:
-    """Answers in the order of ``inputs``, a batch at a time, as ``predict_images`` gives them.
+    """Yield predictions in the order of ``inputs``, a batch at a time, as ``predict_images``.
 
-    The cluster is that of ``RAY_ADDRESS``, or this machine. Each actor takes one core and holds the network; there are
-    as many as there are cores. The file of the network and the images must stand under the same paths on every machine.
+    The cluster is that of ``RAY_ADDRESS``, or this machine. There is one actor per core, and each holds the network.
+    The file of the network and the images must have the same paths on every machine.
 
     Args:
-        network: Of ``open_artefact``.
-        inputs: Of ``find_inputs``.
-        top: So many most probable classes.
-        features: Embeddings as well.
+        network: Path of the network, as for ``open_model``.
+        inputs: Images of ``find_inputs``.
+        top: Number of most probable classes per image.
+        features: Return the features as well.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -50,37 +50,37 @@ def predict_on_ray(
     context.enable_progress_bars = False
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
     here, packed = str(Path.cwd()), map(pickle.dumps, batches(inputs))
-    while tasks := [{"batch": task} for task in islice(packed, BATCHES_AT_ONCE)]:
+    while tasks := [{"batch": task} for task in islice(packed, BATCHES_PER_DATASET)]:
         blocks = -(-len(tasks) // BATCHES_PER_TASK)
-        answers = data.from_items(tasks, override_num_blocks=blocks).map_batches(
+        rows = data.from_items(tasks, override_num_blocks=blocks).map_batches(
             Actor,
             fn_constructor_args=(here, str(network), top, features),
             batch_size=1,
             num_cpus=1,
             compute=data.ActorPoolStrategy(min_size=1, max_size=min(cores, blocks)),
         )
-        for row in answers.iter_rows():
-            yield pickle.loads(row["answers"])
+        for row in rows.iter_rows():
+            yield pickle.loads(row["predictions"])
 
 
 class Actor:
-    """Holds a network in a process of Ray's.
+    """A classifier in a process of Ray.
 
     Args:
-        folder: That the paths start from.
-        network: Of ``open_artefact``.
-        top: As ``predict_batch``.
-        features: As ``predict_batch``.
+        folder: Folder that relative paths start from.
+        network: Path of the network.
+        top: Number of most probable classes, as in ``predict_batch``.
+        features: Return the features as well.
     """
 
     def __init__(self, folder: str, network: str, top: int, features: bool) -> None:
         os.chdir(folder)
-        self.network, self.top, self.features = open_artefact(network, threads=1), top, features
+        self.classifier, self.top, self.features = load_classifier(network, threads=1), top, features
 
     def __call__(self, tasks: dict[str, Any]) -> dict[str, list[bytes]]:
-        """Batches of inputs -> their answers, both pickled: they come from this program alone."""
-        answered = (
-            predict_batch(self.network, pickle.loads(task), top=self.top, features=self.features)
+        """Map batches of inputs to predictions, both pickled by this program itself."""
+        predicted = (
+            predict_batch(self.classifier, pickle.loads(task), top=self.top, features=self.features)
             for task in tasks["batch"]
         )
-        return {"answers": [pickle.dumps(answers) for answers in answered]}
+        return {"predictions": [pickle.dumps(predictions) for predictions in predicted]}

@@ -1,11 +1,10 @@
-"""What is to be answered, one image after the other: files, folders, globs, lists of paths, WebDataset shards.
+"""Image inputs as a stream: files, folders, globs, lists of paths, WebDataset shards.
 
-Everything is a stream: a folder of ten million images takes no more memory than one of a million.
+A folder of ten million images takes no more memory than one of a million.
 """
 
 import glob
 import heapq
-import io
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -18,8 +17,8 @@ from ghostnets.preprocessing import IMAGE_SUFFIXES, Pixels, Preprocessing
 
 __all__ = ["Input", "find_files", "find_inputs", "read_input"]
 
-NAMES_AT_ONCE = 1_000_000  # of a folder; one with more is listed again for each further million
-MAX_MEMBER_BYTES = 512 * 1024**2  # of an image in a shard, which is read whole
+NAMES_AT_ONCE = 1_000_000  # names held per folder; a larger folder is listed again for each further million
+MAX_MEMBER_BYTES = 512 * 1024**2  # largest image in a shard, which is read whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +26,11 @@ class Input:
     """One image, not read yet.
 
     Attributes:
-        name: What its row is called: the path, or SHARD/MEMBER; escaped where it is no UTF-8.
-        path: The file that holds it.
-        offset: Where it begins in a shard.
-        size: Its bytes in a shard; None for a file of its own.
-        error: Why there is nothing to read, or None.
+        name: Name in the predictions: the path, or SHARD/MEMBER; escaped where it is not UTF-8.
+        path: File that holds the image.
+        offset: Offset of the image in a shard, in bytes.
+        size: Size of the image in a shard, in bytes; None for a file of its own.
+        error: Why the image cannot be read, or None.
     """
 
     name: str
@@ -42,19 +41,19 @@ class Input:
 
 
 def find_inputs(arguments: Sequence[str | os.PathLike[str]]) -> Iterator[Input]:
-    """The images of a command line, in its order.
+    """Find the images that command-line arguments name, in their order.
 
     Args:
         arguments: Each an image file; a folder, for all images in it and its subfolders, sorted (names that begin with
-            a dot and links to folders are passed over); a shard, ``*.tar``; a glob (``**`` for any depth) of these; or
-            ``@FILE`` with one path of an image a line.
+            a dot and links to folders are skipped); a shard, ``*.tar``; a glob (``**`` for any depth) of these; or
+            ``@FILE`` with one image path per line.
 
     Returns:
-        The images. What turns out later to be missing or damaged, such as a path of a list or the rest of a shard, is
-        an Input with ``error``.
+        The images. An image that turns out later to be missing or damaged, in a list or a shard, is an Input with
+        ``error``.
 
     Raises:
-        DataError: There is no such file, or nothing in it; told before the first image.
+        DataError: An argument does not exist, or holds no image; raised before the first image.
     """
     places = [place for argument in arguments for place in _places(os.fspath(argument))]
     for place in places:
@@ -65,7 +64,7 @@ def find_inputs(arguments: Sequence[str | os.PathLike[str]]) -> Iterator[Input]:
 
 
 def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Image files: each path itself, or for a folder all images in it and its subfolders, as ``find_inputs``.
+    """Find image files: each path itself, or all images in a folder and its subfolders, as ``find_inputs``.
 
     Raises:
         DataError: A path does not exist, or a folder holds no image.
@@ -74,32 +73,33 @@ def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
 
 
 def read_input(source: Input, preprocessing: Preprocessing) -> Pixels:
-    """uint8 (S, S, C), as ``Preprocessing.pixels``. Raises ImageError."""
+    """Read an input with ``Preprocessing.pixels``, to uint8 (S, S, C). Raises ImageError."""
     if source.error is not None:
         raise ImageError(source.error)
     if source.size is None:
         return preprocessing.pixels(source.path, name=source.name)
     if source.size > MAX_MEMBER_BYTES:
-        raise ImageError(f"{source.name} has {source.size / 1e6:.0f} MB, more than an image may have in a shard.")
+        limit = f"{MAX_MEMBER_BYTES / 1e6:.0f} MB"
+        raise ImageError(f"{source.name} has {source.size / 1e6:.0f} MB, the limit for an image in a shard is {limit}.")
     try:
         with open(source.path, "rb") as stream:
             stream.seek(source.offset)
-            content = io.BytesIO(stream.read(source.size))
+            content = stream.read(source.size)
     except OSError as error:
         raise ImageError(f"{source.name} cannot be read ({error.strerror}).") from error
     return preprocessing.pixels(content, name=source.name)
 
 
 def _places(argument: str) -> Iterator[str]:
-    """What is there for an argument: itself, or what a glob finds."""
+    """Yield the argument itself, or the matches of a glob."""
     if Path(argument.removeprefix("@")).exists():
         yield argument
     elif not glob.has_magic(argument) or argument.startswith("@"):
         raise DataError(f"there is no image or folder {argument.removeprefix('@')}.")
-    elif found := sorted(glob.iglob(argument, recursive=True)):  # noqa: PTH207 - Path knows no absolute ones
+    elif found := sorted(glob.iglob(argument, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern
         yield from found
     else:
-        raise DataError(f"nothing is found for {argument}.")
+        raise DataError(f"nothing matches {argument}.")
 
 
 def _inside(place: str) -> Iterator[Input]:
@@ -120,7 +120,7 @@ def _listed(path: str) -> Iterator[Input]:
 
 
 def _in_folder(root: str) -> Iterator[Input]:
-    """Depth first, by name, which is the order of sorted paths."""
+    """Walk depth first, by name, which is the order of sorted paths."""
     open_folders = [(root, _entries(root))]
     while open_folders:
         folder, entries = open_folders[-1]
@@ -140,7 +140,7 @@ def _in_folder(root: str) -> Iterator[Input]:
 
 
 def _entries(folder: str) -> Iterator[tuple[str, bool]]:
-    """Images and folders in a folder, sorted, with whether each is a folder."""
+    """Yield the names of images and folders in a folder, sorted, with whether each is a folder."""
     last = ""
     while True:
         with os.scandir(folder) as entries:
@@ -158,15 +158,17 @@ def _entries(folder: str) -> Iterator[tuple[str, bool]]:
 
 
 def _in_shard(path: str) -> Iterator[Input]:
-    """The images of an uncompressed tar, in its order; their bytes are passed over."""
-    damaged = f"{_printable(path)} is no tar archive, or is damaged or cut off; images may be missing: make it again."
+    """Yield the images of an uncompressed tar, in its order, without reading their bytes."""
+    damaged = (
+        f"{_printable(path)} is not a tar archive, or is damaged or truncated; images may be missing: create it again."
+    )
     try:
         with tarfile.open(path, "r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # they would be kept, one for each image
+                archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps one per image
                 if member.isreg() and _is_image(member.name):
                     yield Input(_printable(f"{path}/{member.name}"), path, member.offset_data, member.size)
-            # A damaged header looks like the end, which has a mark of its own: a block of zeros.
+            # A damaged header looks like the end, whose mark is a block of zeros.
             assert archive.fileobj is not None
             archive.fileobj.seek(archive.offset)
             if archive.fileobj.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE):

@@ -51,7 +51,7 @@ TRANSPARENT_MODES = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
 def read_image(
     image: ImageSource, *, channels: int, shorter_side: int | None = None, interpolation: str = "bilinear"
 ) -> "Tensor":
-    """Reads an image as a tensor.
+    """Read an image as a tensor.
 
     Args:
         image: Image as ``decode`` takes it.
@@ -74,7 +74,7 @@ def read_image(
 def decode(
     image: ImageSource, *, name: str | None = None, min_side: int | None = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Decodes an image to 8-bit "L" or "RGB": upright as EXIF says, transparency on white, first frame of an animation.
+    """Decode an image to 8-bit "L" or "RGB": upright as EXIF says, transparency on white, first frame of an animation.
 
     Args:
         image: Path of a JPEG, PNG, GIF, BMP, TIFF, WebP or PNM file; its content, as bytes or a seekable stream; a PIL
@@ -132,7 +132,7 @@ def decode(
 def resize(
     image: Image.Image, *, channels: int, shorter_side: int | None = None, interpolation: str = "bilinear"
 ) -> Image.Image:
-    """Converts a decoded image to "L" (one channel) or "RGB" (three), and resizes it to ``shorter_side`` if given.
+    """Convert a decoded image to "L" (one channel) or "RGB" (three), and resize it to ``shorter_side`` if given.
 
     An image more elongated than 4 : 1 is first cropped to its middle: 1 x 10,000 pixels would otherwise grow to a
     gigabyte.
@@ -156,13 +156,13 @@ def resize(
 
 
 def as_array(image: Image.Image) -> Pixels:
-    """Converts an "L" or "RGB" image to uint8 (H, W, C)."""
+    """Convert an "L" or "RGB" image to uint8 (H, W, C)."""
     pixels = np.array(image)  # (H, W) or (H, W, 3)
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 def is_grey(path: str | os.PathLike[str]) -> tuple[bool, int]:
-    """Whether a file holds a grayscale image, and its shorter side in pixels, read from the header alone.
+    """Whether a file holds a grayscale image, and its shorter side in pixels, read from the header.
 
     Raises:
         ImageError: The file cannot be read as an image.

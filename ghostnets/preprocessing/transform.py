@@ -76,7 +76,7 @@ class Preprocessing:
         return len(self.mean)
 
     def read(self, image: ImageSource) -> "Tensor":
-        """Reads an image for training or evaluation, decoded at full scale and not cropped yet.
+        """Read an image for training or evaluation, decoded at full scale and not cropped yet.
 
         Returns:
             uint8 (C, H, W) with a shorter side of ``resize_to``.
@@ -89,12 +89,12 @@ class Preprocessing:
         return torch.from_numpy(np.ascontiguousarray(as_array(self._resize(decode(image))).transpose(2, 0, 1)))
 
     def center(self, image: "Tensor") -> "Tensor":
-        """Crops (..., C, H, W) with a shorter side of ``resize_to`` to (..., C, image_size, image_size)."""
+        """Crop (..., C, H, W) with a shorter side of ``resize_to`` to (..., C, image_size, image_size)."""
         left, top, right, bottom = self._center(image.shape[-1], image.shape[-2])
         return image[..., top:bottom, left:right]
 
     def pixels(self, image: ImageSource, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Pixels:
-        """Reads an image for inference, resized and cropped, without torch.
+        """Read an image for inference, resized and cropped, without torch.
 
         The result equals ``center(read(image))``, except for large JPEG files: those are decoded at the smallest of
         the scales 1/1, 1/2, 1/4 and 1/8 that leaves a shorter side of at least ``REDUCED_SIDE * resize_to``.
@@ -115,7 +115,7 @@ class Preprocessing:
         return as_array(resized.crop(self._center(*resized.size)))
 
     def normalize(self, images: "Tensor") -> "Tensor":
-        """Normalizes uint8 (N, C, H, W) to float32 in channels_last layout: (pixel / 255 - mean) / std."""
+        """Normalize uint8 (N, C, H, W) to float32 in channels_last layout: (pixel / 255 - mean) / std."""
         import torch
 
         mean, std = (torch.tensor(v, device=images.device)[:, None, None] * 255 for v in (self.mean, self.std))
@@ -135,7 +135,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Any) -> "Preprocessing":
-        """Reads the result of ``to_dict``, from JSON that may be damaged.
+        """Parse the result of ``to_dict``, from JSON that may be damaged.
 
         Raises:
             ConfigurationError: A value is missing, or out of its range.

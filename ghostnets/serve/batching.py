@@ -1,4 +1,4 @@
-"""Images that come one at a time are decoded and go through a network together."""
+"""Dynamic batching: images of concurrent requests are decoded and run together."""
 
 import asyncio
 import threading
@@ -8,58 +8,57 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from ghostnets.artefacts import Classifier, top_k
 from ghostnets.errors import ImageError
+from ghostnets.preprocessing import Pixels
 
 __all__ = ["Batcher", "Ranking"]
 
-Pixels = npt.NDArray[np.uint8]
-Scores = npt.NDArray[np.float32]
 Decode = Callable[[bytes, str], Pixels]
-Network = Callable[[Pixels], Scores]
 
 
 class Ranking(NamedTuple):
-    """The most probable classes of an image, first the most probable.
+    """The most probable classes of an image, most probable first.
 
     Attributes:
-        classes: Their numbers.
-        probabilities: In the same order.
+        classes: Indices of the classes.
+        probabilities: Probabilities in the same order.
     """
 
     classes: list[int]
     probabilities: list[float]
 
 
-class _Waiting(NamedTuple):
+class _Request(NamedTuple):
     content: bytes
     name: str
     top: int
-    answer: "asyncio.Future[Ranking]"
+    result: "asyncio.Future[Ranking]"
     since: float
 
 
 class Batcher:
-    """Puts image files into batches; each network has a thread that decodes a batch and runs it.
+    """Collects image files into batches; each classifier has a thread that decodes a batch and runs it.
 
-    A file waits until a network is free, and then until ``max_batch`` files or ``max_wait`` seconds have come
-    together. While every network is busy files gather by themselves, so under load batches are full without waiting;
-    several free networks share what comes at once.
+    A file waits until a classifier is free, and then until ``max_batch`` files are queued or ``max_wait`` seconds have
+    passed. Files queue up while every classifier is busy, so under load batches are full without waiting; several free
+    classifiers share files that arrive together.
 
-    Made inside a running event loop; ``close`` ends it.
+    Created inside a running event loop; ``close`` ends it.
 
     Args:
-        networks: uint8 (N, H, W, C) -> probabilities, float32 (N, classes); one batch at a time each.
-        decode: A file's bytes and its name -> uint8 (H, W, C), the same shape for all. Called in the network's thread.
-        max_batch: Files.
-        max_wait: Seconds.
-        observe: Called with the size of each batch and the seconds that the network took, in its thread.
+        classifiers: Copies of a classifier; each runs one batch at a time, in a thread of its own.
+        decode: Reads a file's bytes, given its name, as uint8 (H, W, C), the same shape for all; called in the thread
+            of the classifier.
+        max_batch: Largest number of files in a batch.
+        max_wait: Longest time that a file waits for others in seconds.
+        observe: Called with the size of each batch and the run time in seconds, in the thread of the classifier.
     """
 
     def __init__(
         self,
-        networks: Sequence[Network],
+        classifiers: Sequence[Classifier],
         decode: Decode,
         *,
         max_batch: int,
@@ -68,45 +67,45 @@ class Batcher:
     ) -> None:
         self.decode, self.max_batch, self.max_wait, self.observe = decode, max_batch, max_wait, observe
         self.loop = asyncio.get_running_loop()
-        self.changed = threading.Condition()  # guards the four below
-        self.queue: deque[_Waiting] = deque()
-        self.free = 0  # networks that have nothing to do
+        self.changed = threading.Condition()  # guards the three below
+        self.queue: deque[_Request] = deque()
+        self.free = 0  # idle classifiers
         self.is_closing = False
         self.threads = [
-            threading.Thread(target=self._work, args=(network,), name=f"network {number}", daemon=True)
-            for number, network in enumerate(networks)
+            threading.Thread(target=self._work, args=(classifier,), name=f"classifier {number}", daemon=True)
+            for number, classifier in enumerate(classifiers)
         ]
         for thread in self.threads:
             thread.start()
 
     async def __call__(self, content: bytes, name: str, *, top: int) -> Ranking:
-        """The ``top`` most probable classes of an image file. Raises what ``decode`` raises."""
-        answer: asyncio.Future[Ranking] = self.loop.create_future()
+        """Classify an image file: its ``top`` most probable classes. Raises the errors of ``decode``."""
+        result: asyncio.Future[Ranking] = self.loop.create_future()
         with self.changed:
-            self.queue.append(_Waiting(content, name, top, answer, time.monotonic()))
+            self.queue.append(_Request(content, name, top, result, time.monotonic()))
             self.changed.notify()
-        return await answer
+        return await result
 
     def close(self) -> None:
-        """Ends the threads. Call it when every file has its answer."""
+        """End the threads; every file must have its result by then."""
         with self.changed:
             self.is_closing = True
             self.changed.notify_all()
         for thread in self.threads:
             thread.join()
 
-    def _work(self, network: Network) -> None:
+    def _work(self, classifier: Classifier) -> None:
         while batch := self._collect():
-            # One wake-up of the event loop for all of them; the thread itself never waits for the loop.
-            self.loop.call_soon_threadsafe(_deliver, batch, self._run(network, batch))
+            # One wake-up of the event loop per batch; the thread itself never waits for the loop.
+            self.loop.call_soon_threadsafe(_deliver, batch, self._run(classifier, batch))
 
-    def _collect(self) -> list[_Waiting]:
-        """The files that go together; none where there is nothing more to come."""
+    def _collect(self) -> list[_Request]:
+        """Wait for the next batch; it is empty once the batcher is closed."""
         with self.changed:
             self.free += 1
             self.changed.wait_for(lambda: self.queue or self.is_closing)
             self.free -= 1
-            batch: list[_Waiting] = []
+            batch: list[_Request] = []
             while self.queue or batch:
                 share = -(-len(self.queue) // (self.free + 1))
                 batch += [self.queue.popleft() for _ in range(min(share, self.max_batch - len(batch)))]
@@ -115,40 +114,36 @@ class Batcher:
                     break
             return batch
 
-    def _run(self, network: Network, batch: list[_Waiting]) -> list[Ranking | Exception]:
-        """An outcome for each file; one that cannot be decoded is no harm to the others."""
+    def _run(self, classifier: Classifier, batch: list[_Request]) -> list[Ranking | Exception]:
+        """Outcome of each file; a file that cannot be decoded does not affect the others."""
         outcomes: dict[int, Ranking | Exception] = {}
         images: dict[int, Pixels] = {}
-        for index, waiting in enumerate(batch):
+        for index, request in enumerate(batch):
             try:
-                images[index] = self.decode(waiting.content, waiting.name)
-            except ImageError as error:  # a new one: the traceback of this one holds the decoder's image
+                images[index] = self.decode(request.content, request.name)
+            except ImageError as error:  # a new error: the traceback of this one keeps the decoder's image alive
                 outcomes[index] = ImageError(str(error))
             except Exception as error:
                 outcomes[index] = error
         if images:
             start = time.perf_counter()
             try:
-                rows = network(np.stack(list(images.values())))
+                probabilities = classifier.run(np.stack(list(images.values()))).scores
                 self.observe(len(images), time.perf_counter() - start)
-                outcomes |= {index: _rank(row, batch[index].top) for index, row in zip(images, rows, strict=True)}
+                classes, values = top_k(probabilities, max(batch[index].top for index in images))
+                for row, index in enumerate(images):
+                    top = batch[index].top
+                    outcomes[index] = Ranking(classes[row, :top].tolist(), values[row, :top].tolist())
             except Exception as error:
                 outcomes |= dict.fromkeys(images, error)
         return [outcomes[index] for index in range(len(batch))]
 
 
-def _deliver(batch: Sequence[_Waiting], outcomes: Sequence[Ranking | Exception]) -> None:
-    for waiting, outcome in zip(batch, outcomes, strict=True):
-        if waiting.answer.done():  # its client has gone
+def _deliver(batch: Sequence[_Request], outcomes: Sequence[Ranking | Exception]) -> None:
+    for request, outcome in zip(batch, outcomes, strict=True):
+        if request.result.done():  # the client has disconnected
             pass
         elif isinstance(outcome, Exception):
-            waiting.answer.set_exception(outcome)
+            request.result.set_exception(outcome)
         else:
-            waiting.answer.set_result(outcome)
-
-
-def _rank(probabilities: Scores, top: int) -> Ranking:
-    top = min(top, len(probabilities))
-    some = np.argpartition(probabilities, -top)[-top:]
-    best = some[np.argsort(-probabilities[some], kind="stable")]
-    return Ranking(best.tolist(), probabilities[best].tolist())
+            request.result.set_result(outcome)

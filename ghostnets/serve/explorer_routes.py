@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from ghostnets.errors import ConfigurationError, ImageError
+from ghostnets.preprocessing import Pixels
 from ghostnets.serve.explorer_schemas import (
     AblationRequest,
     AblationResponse,
@@ -22,7 +23,7 @@ from ghostnets.serve.explorer_schemas import (
     MapsResponse,
 )
 from ghostnets.serve.json_body import decode_base64, read_json
-from ghostnets.serve.model import Model, Pixels
+from ghostnets.serve.model import ServedModel
 from ghostnets.serve.request_error import RequestError
 from ghostnets.serve.schemas import ErrorResponse
 
@@ -54,7 +55,7 @@ class ExplorerWorker:
         self.digest = ""
         self.explorer: Explorer
 
-    async def run(self, model: Model, task: "Callable[[Explorer], T]") -> T:
+    async def run(self, model: ServedModel, task: "Callable[[Explorer], T]") -> T:
         """Call ``task`` in the thread with the explorer of ``model``.
 
         Raises:
@@ -73,7 +74,7 @@ class ExplorerWorker:
         finally:
             self.pending -= 1
 
-    def _open(self, model: Model) -> "Explorer":
+    def _open(self, model: ServedModel) -> "Explorer":
         if self.digest != model.digest:
             from ghostnets.checkpoints import read_checkpoint
             from ghostnets.serve.explorer import Explorer
@@ -83,7 +84,7 @@ class ExplorerWorker:
         return self.explorer
 
 
-def is_checkpoint(model: Model) -> bool:
+def is_checkpoint(model: ServedModel) -> bool:
     """Return whether the model was opened from a checkpoint."""
     return model.path.suffix == ".safetensors"
 
@@ -131,8 +132,8 @@ def explorer_router() -> APIRouter:
     return router
 
 
-def _model(request: Request) -> Model:
-    model: Model = request.app.state.service.model
+def _model(request: Request) -> ServedModel:
+    model: ServedModel = request.app.state.service.model
     return model
 
 
@@ -141,7 +142,7 @@ def _request_body(schema: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _pixels(model: Model, image: str) -> Pixels:
+def _pixels(model: ServedModel, image: str) -> Pixels:
     """Decode a base64 image file; raises ImageError or ConfigurationError."""
     try:
         content = decode_base64(image)

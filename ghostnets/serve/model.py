@@ -1,79 +1,77 @@
-"""One artefact at work: copies of its network that run side by side, and what it wants images to be like."""
+"""The model being served: copies of one network that run concurrently, behind a batcher."""
 
 import asyncio
 import hashlib
-import io
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from ghostnets.artefacts import Artefact, open_artefact
+from ghostnets.artefacts import Classifier, load_classifier
 from ghostnets.errors import ArtefactError
+from ghostnets.preprocessing import Pixels
 from ghostnets.serve.batching import Batcher
 from ghostnets.serve.metrics import Metrics
 from ghostnets.serve.settings import ServiceSettings
 
-__all__ = ["Model", "OpenedArtefact", "open_copies"]
-
-Pixels = npt.NDArray[np.uint8]
+__all__ = ["LoadedModel", "ServedModel", "load_copies"]
 
 
-class OpenedArtefact:
-    """What ``open_copies`` gives: copies of one artefact, each of which has answered.
+class LoadedModel:
+    """Copies of one network, warmed up by ``load_copies``.
 
     Attributes:
-        copies: They run side by side, each in one thread.
-        digest: First 12 digits of the file's SHA-256; of a file and the weights beside it where there are two.
+        copies: Classifiers that run concurrently, each in one thread.
+        digest: First 12 digits of the SHA-256 of the file, and of its weights where those are in a second file.
     """
 
-    def __init__(self, copies: list[Artefact], digest: str) -> None:
+    def __init__(self, copies: list[Classifier], digest: str) -> None:
         self.copies, self.digest = copies, digest
 
 
-def open_copies(path: Path, *, count: int, max_batch: int) -> OpenedArtefact:
-    """Opens an artefact and asks each of so many copies something, in every size of batch up to ``max_batch``.
+def load_copies(path: Path, *, count: int, max_batch: int) -> LoadedModel:
+    """Load ``count`` copies of a network and run each with every batch size up to ``max_batch``.
 
     Raises:
-        GhostNetsError: As ``open_artefact``; or it does not answer, or the file changed meanwhile.
+        GhostNetsError: The file cannot be opened, as in ``open_model``; its outputs are not finite; or it changed
+            meanwhile.
     """
     before = _digest(path)
-    first = open_artefact(path, threads=1)
+    first = load_classifier(path, threads=1)
     copies = [first, *(first.copy() for _ in range(count - 1))]
-    description = copies[0].description
-    side = description.preprocessing.image_size
-    for artefact in copies:
+    preprocessing = first.model.description.preprocessing
+    side = preprocessing.image_size
+    for classifier in copies:
         for size in range(1, max_batch + 1):
-            rows = artefact.probabilities(np.zeros((size, side, side, description.preprocessing.channels), np.uint8))
+            rows = classifier.run(np.zeros((size, side, side, preprocessing.channels), np.uint8)).scores
             if not np.isfinite(rows).all():
-                raise ArtefactError(f"{path} answers with numbers that are not finite; export the network again.")
+                raise ArtefactError(f"{path} returns numbers that are not finite; export the network again.")
     if _digest(path) != before:
-        raise ArtefactError(f"{path} changed while it was opened; write it beside and rename it, then try again.")
-    return OpenedArtefact(copies, before)
+        raise ArtefactError(f"{path} changed while it was opened; write to another name and rename it, then try again.")
+    return LoadedModel(copies, before)
 
 
-class Model:
-    """An opened artefact that takes images, until it is closed; made inside a running event loop.
+class ServedModel:
+    """A loaded model behind a batcher, until it is closed; created inside a running event loop.
 
     Attributes:
-        path: The artefact's file.
-        digest: As ``OpenedArtefact``.
-        description: As ``Artefact``.
-        runtime: As ``Artefact``.
+        path: The file.
+        digest: Digest of the file, as in ``LoadedModel``.
+        description: Description of the network.
+        runtime: Name and version of the runtime.
     """
 
-    def __init__(self, opened: OpenedArtefact, settings: ServiceSettings, metrics: Metrics) -> None:
-        first = opened.copies[0]
+    def __init__(self, loaded: LoadedModel, settings: ServiceSettings, metrics: Metrics) -> None:
+        first = loaded.copies[0].model
         self.path, self.description, self.runtime = first.path, first.description, first.runtime
-        self.digest = opened.digest
+        self.digest = loaded.digest
         self.max_pixels = settings.max_pixels
         self.metrics = metrics
         self.preprocessing = first.description.preprocessing
         self.rank = Batcher(
-            [copy.probabilities for copy in opened.copies],
+            loaded.copies,
             self._decode,
             max_batch=settings.max_batch,
             max_wait=settings.max_wait,
@@ -84,8 +82,8 @@ class Model:
         self._unused.set()
 
     @asynccontextmanager
-    async def in_use(self) -> AsyncIterator["Model"]:
-        """While in it, the model stays open."""
+    async def in_use(self) -> AsyncIterator["ServedModel"]:
+        """Keep the model open inside the context."""
         self._users += 1
         self._unused.clear()
         try:
@@ -96,17 +94,17 @@ class Model:
                 self._unused.set()
 
     async def close(self) -> None:
-        """Waits for those that use it, and ends its threads."""
+        """Wait for all users to finish, and end the threads."""
         await self._unused.wait()
         self.rank.close()
 
     def pixels(self, content: bytes, name: str) -> Pixels:
-        """The bytes of an image file -> uint8 (H, W, C), as the network wants it.
+        """Read the bytes of an image file as the network takes it, uint8 (H, W, C).
 
         Raises:
-            ImageError: It cannot be read, or has too many pixels.
+            ImageError: The file cannot be read, or has too many pixels.
         """
-        return self.preprocessing.pixels(io.BytesIO(content), name=name, max_pixels=self.max_pixels)
+        return self.preprocessing.pixels(content, name=name, max_pixels=self.max_pixels)
 
     def _decode(self, content: bytes, name: str) -> Pixels:
         start = time.perf_counter()
@@ -117,7 +115,7 @@ class Model:
 
 def _digest(path: Path) -> str:
     content = hashlib.sha256()
-    for file in (path, path.with_suffix(".bin")):  # OpenVINO's weights stand beside its .xml
+    for file in (path, path.with_suffix(".bin")):  # OpenVINO keeps weights in a file next to the .xml
         if file.is_file():
             with file.open("rb") as stream:
                 content.update(hashlib.file_digest(stream, "sha256").digest())

@@ -11,7 +11,7 @@ from typing import Any
 
 from ghostnets.errors import GhostNetsError, ImageError
 from ghostnets.serve.metrics import Metrics
-from ghostnets.serve.model import Model, open_copies
+from ghostnets.serve.model import ServedModel, load_copies
 from ghostnets.serve.request_error import RequestError, body_too_large
 from ghostnets.serve.settings import ServiceSettings
 from ghostnets.serve.uploads import Upload, is_form_or_json, read_uploads
@@ -33,7 +33,7 @@ class Service:
         buffered_bytes: Bytes of request bodies in memory.
     """
 
-    model: Model
+    model: ServedModel
 
     def __init__(self, path: str | os.PathLike[str], settings: ServiceSettings) -> None:
         self.path, self.settings = Path(path), settings
@@ -97,7 +97,7 @@ class Service:
         if content_length is not None and content_length.isdecimal() and int(content_length) > limit:
             raise body_too_large(limit)
 
-    async def predict(self, uploads: Sequence[Upload], *, top: int) -> tuple[Model, list[dict[str, Any]]]:
+    async def predict(self, uploads: Sequence[Upload], *, top: int) -> tuple[ServedModel, list[dict[str, Any]]]:
         """Classify images.
 
         Returns:
@@ -113,7 +113,7 @@ class Service:
             raise RequestError(422, rows[0]["error"])
         return model, rows
 
-    async def _predict(self, model: Model, index: int, upload: Upload, top: int) -> dict[str, Any]:
+    async def _predict(self, model: ServedModel, index: int, upload: Upload, top: int) -> dict[str, Any]:
         try:
             ranking = await model.rank(upload.content, upload.name or f"image {index}", top=top)
         except ImageError as error:
@@ -133,15 +133,15 @@ class Service:
         finally:
             self.images -= images
 
-    async def _open(self) -> Model:
+    async def _open(self) -> ServedModel:
         """Open one copy more than threads: while one waits for the interpreter lock, another uses its core."""
-        opened = await asyncio.to_thread(
-            open_copies, self.path, count=self._threads + 1, max_batch=self.settings.max_batch
+        loaded = await asyncio.to_thread(
+            load_copies, self.path, count=self._threads + 1, max_batch=self.settings.max_batch
         )
-        return Model(opened, self.settings, self.metrics)
+        return ServedModel(loaded, self.settings, self.metrics)
 
     @staticmethod
-    def _log_fields(model: Model) -> dict[str, Any]:
+    def _log_fields(model: ServedModel) -> dict[str, Any]:
         return {
             "path": str(model.path),
             "model": model.digest,

@@ -20,7 +20,7 @@ def describe(**changes: Any) -> Description:
     return Description(**{**values, **changes})
 
 
-def test_comes_back_as_it_was():
+def test_json_round_trip():
     description = describe(precision="int8", any_size=True, versions={"torch": "1"}, source_sha256="ab")
     assert Description.from_json(description.to_json()) == description
     assert Description.from_metadata({METADATA_KEY: description.to_json()}) == description
@@ -40,7 +40,7 @@ def test_comes_back_as_it_was():
     ],
     ids=range(7),
 )
-def test_what_is_no_description(text: str, message: str):
+def test_malformed_json_is_rejected(text: str, message: str):
     with pytest.raises(ArtefactError, match=message):
         Description.from_json(text)
 
@@ -66,12 +66,12 @@ def test_what_is_no_description(text: str, message: str):
         ({"surprise": 1}, "surprise"),
     ],
 )
-def test_values_that_cannot_be_used(changes: dict[str, Any], message: str):
+def test_wrong_values_are_rejected(changes: dict[str, Any], message: str):
     values = {**json.loads(describe().to_json()), **changes}
     with pytest.raises(ArtefactError, match=message):
         Description.from_json(json.dumps(values))
 
 
-def test_a_file_without_a_description():
+def test_missing_description_is_rejected():
     with pytest.raises(ArtefactError, match="no description by ghostnets"):
         Description.from_metadata({"other": "text"})

@@ -1,4 +1,4 @@
-"""``ghostnets predict`` as it is typed."""
+"""The command ``ghostnets predict``."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def fails(capsys, *words: object) -> str:
 
 @pytest.fixture(scope="session")
 def plan(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny run as a plan of the engine."""
+    """The tiny run as an engine plan."""
     checkpoint = read_checkpoint(tiny_run / "best.safetensors")
     description = Description(
         checkpoint.architecture, checkpoint.arguments, checkpoint.class_names, checkpoint.preprocessing, any_size=True
@@ -46,46 +46,46 @@ def plan(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_table_json_and_every_file(tiny_run: Path, photos: Path, tmp_path: Path, capsys):
+def test_table_json_and_files_agree(tiny_run: Path, photos: Path, tmp_path: Path, capsys):
     network = tiny_run / "best.safetensors"
     assert run("predict", network, photos / "dark" / "000.png") == 0
     assert re.search(r"000\.png .* dark .*%", capsys.readouterr().out)
     assert run("predict", network, photos, "--json", "--top", "9") == 0
-    answers = json.loads(capsys.readouterr().out)
-    assert [answer["path"] for answer in answers] == [str(path) for path in sorted(photos.rglob("*.png"))]
-    assert all(len(answer["answers"]) == 2 for answer in answers)
+    printed = json.loads(capsys.readouterr().out)
+    assert [row["path"] for row in printed] == [str(path) for path in sorted(photos.rglob("*.png"))]
+    assert all(len(row["answers"]) == 2 for row in printed)
     assert run("predict", network, photos, "--out", tmp_path / "a.csv", "--top", "9") == 0
     rows = read_csv(tmp_path / "a.csv")
     assert list(rows[0]) == ["path", "class_1", "probability_1", "class_2", "probability_2", "error"]
-    assert [row["class_1"] for row in rows] == [answer["answers"][0]["class"] for answer in answers]
+    assert [row["class_1"] for row in rows] == [row["answers"][0]["class"] for row in printed]
     assert run("predict", network, photos, "--out", tmp_path / "a.jsonl", "--top", "9", "--features") == 0
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
-    assert [{key: line[key] for key in ("path", "answers", "error")} for line in lines] == answers
+    assert [{key: line[key] for key in ("path", "answers", "error")} for line in lines] == printed
     assert {len(line["features"]) for line in lines} == {1280}
 
 
-def test_goes_on_after_unreadable_images(tiny_run: Path, photos: Path, tmp_path: Path, capsys):
+def test_unreadable_images_do_not_stop_the_run(tiny_run: Path, photos: Path, tmp_path: Path, capsys):
     for index in range(12):
         (photos / "dark" / f"{index:03}.png").write_bytes(b"x")
     for index in range(12):
         (photos / "light" / f"{index:03}.png").write_bytes(b"")
     error = fails(capsys, "predict", tiny_run / "best.safetensors", photos, "--out", tmp_path / "a.csv")
-    assert "24 of 40 images have no answer" in error
+    assert "24 of 40 images have no prediction" in error
     assert error.count("cannot be read as an image") == 20
     rows = read_csv(tmp_path / "a.csv")
     assert [bool(row["error"]) for row in rows].count(True) == 24
     assert (
         run("predict", tiny_run / "best.safetensors", photos / "light" / "013.png", tmp_path / "a.csv", "--json") == 1
     )
-    assert [answer["error"] is None for answer in json.loads(capsys.readouterr().out)] == [True, False]
+    assert [row["error"] is None for row in json.loads(capsys.readouterr().out)] == [True, False]
 
 
-def test_misused(tiny_run: Path, photos: Path, tmp_path: Path, capsys):
+def test_wrong_arguments_fail_with_one_sentence(tiny_run: Path, photos: Path, tmp_path: Path, capsys):
     (tmp_path / "x.safetensors").write_text("hello")
     for name, sentence in {
         "no.safetensors": "there is no file",
         "x.safetensors": "no safetensors file",
-        "last.pt": "is of no kind that can be opened here",
+        "last.pt": "has no suffix of a known format",
     }.items():
         assert sentence in fails(capsys, "predict", tmp_path / name, photos)
     network = tiny_run / "best.safetensors"
@@ -93,14 +93,14 @@ def test_misused(tiny_run: Path, photos: Path, tmp_path: Path, capsys):
     assert "there is no image or folder" in fails(capsys, "predict", network, "no.jpg")
     assert "--top is 0" in fails(capsys, "predict", network, photos, "--top", "0")
     assert "give one of the two" in fails(capsys, "predict", network, photos, "--json", "--out", "a.csv")
-    assert "written to a file alone" in fails(capsys, "predict", network, photos, "--features")
-    assert "no place for --features" in fails(capsys, "predict", network, photos, "--features", "--out", "a.csv")
+    assert "only written to a file" in fails(capsys, "predict", network, photos, "--features")
+    assert "cannot hold --features" in fails(capsys, "predict", network, photos, "--features", "--out", "a.csv")
     assert "suffix must be one of" in fails(capsys, "predict", network, photos, "--out", tmp_path / "a.txt")
     assert not list(tmp_path.glob("a.*"))
 
 
 @needs_engine
-def test_a_plan_needs_no_torch_nor_pandas(plan: Path, photos: Path, tmp_path: Path):
+def test_plan_loads_no_torch(plan: Path, photos: Path, tmp_path: Path):
     code = (
         "import sys\n"
         "from ghostnets.cli.main import main\n"
@@ -117,13 +117,13 @@ def test_a_plan_needs_no_torch_nor_pandas(plan: Path, photos: Path, tmp_path: Pa
 
 
 @needs_engine
-def test_a_plan_gives_no_features(plan: Path, photos: Path, capsys):
+def test_plan_without_features_is_rejected(plan: Path, photos: Path, capsys):
     assert "gives no features" in fails(capsys, "predict", plan, photos, "--features", "--out", "a.jsonl")
 
 
 @needs_engine
-def test_killed_and_started_again(plan: Path, tmp_path: Path):
-    """kill -9 and Ctrl-C at random points; the file is that of an undisturbed run, byte for byte."""
+def test_killed_run_is_resumed(plan: Path, tmp_path: Path):
+    """kill -9 and Ctrl-C at random points; the file is that of an uninterrupted run, byte for byte."""
     generator = np.random.default_rng()
     seed = int(generator.integers(1 << 31))
     generator = np.random.default_rng(seed)
@@ -132,17 +132,17 @@ def test_killed_and_started_again(plan: Path, tmp_path: Path):
         Image.fromarray(generator.integers(0, 256, (20, 24, 3), np.uint8)).save(tmp_path / "x" / f"{index:03}.png")
     (tmp_path / "x" / "123.png").write_bytes(b"x")
     code = (
-        "import os, sys, time, ghostnets.predict.answer_file as file\n"
+        "import os, sys, time, ghostnets.predict.prediction_file as file\n"
         "from ghostnets.cli.main import main\n"
-        "file.PART_SECONDS = -1\n"
-        "write = file.AnswerFile.write\n"
+        "file.CHUNK_SECONDS = -1\n"
+        "write = file.PredictionFile.write\n"
         "waits = iter([0.01] * int(os.environ['QUICK']) + [60] * 100)\n"  # so that it never ends before it is killed
-        "file.AnswerFile.write = lambda self, answers: (time.sleep(next(waits)), write(self, answers))\n"
+        "file.PredictionFile.write = lambda self, batch: (time.sleep(next(waits)), write(self, batch))\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, "predict", str(plan), str(tmp_path / "x"), "--out"]
-    undisturbed = os.environ | {"QUICK": "100"}
-    whole = subprocess.run([*command, str(tmp_path / "whole.csv")], env=undisturbed, capture_output=True, check=False)
+    uninterrupted = os.environ | {"QUICK": "100"}
+    whole = subprocess.run([*command, str(tmp_path / "whole.csv")], env=uninterrupted, capture_output=True, check=False)
     assert whole.returncode == 1
     out, manifest = tmp_path / "a.csv", tmp_path / "a.csv.partial" / "manifest.json"
     parts = 0
@@ -158,15 +158,15 @@ def test_killed_and_started_again(plan: Path, tmp_path: Path):
         assert process.returncode == (-signal.SIGKILL if kind == signal.SIGKILL else 130), (seed, error)
         assert not out.exists()
         parts = len(json.loads(manifest.read_text())["parts"])
-    last = subprocess.run([*command, str(out)], env=undisturbed, capture_output=True, text=True, check=False)
-    assert (last.returncode, "going on after" in last.stderr) == (1, True), (seed, last.stderr)
-    assert "1 of 240 images have no answer" in last.stderr
+    last = subprocess.run([*command, str(out)], env=uninterrupted, capture_output=True, text=True, check=False)
+    assert (last.returncode, "resuming after" in last.stderr) == (1, True), (seed, last.stderr)
+    assert "1 of 240 images have no prediction" in last.stderr
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes(), seed
     assert not (tmp_path / "a.csv.partial").exists()
 
 
 @needs_engine
-def test_the_answer_of_an_image_does_not_depend_on_its_neighbours(plan: Path, tmp_path: Path):
+def test_prediction_is_independent_of_the_batch(plan: Path, tmp_path: Path):
     paths = []
     for index in range(40):
         paths.append(tmp_path / f"{index}.png")

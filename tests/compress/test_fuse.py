@@ -1,4 +1,4 @@
-"""Equal outputs with random statistics, and a structure that really changed."""
+"""Equal outputs with random statistics, and a changed structure."""
 
 import copy
 
@@ -20,8 +20,8 @@ def kinds(model: nn.Module) -> list[str]:
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_every_network_fuses_completely(name: str):
-    """In float64: a hundred random layers make 1e-4 of a rounding error of float32, before and after."""
+def test_fuse_removes_every_normalisation(name: str):
+    """Run in float64: a hundred random layers amplify a float32 rounding error to 1e-4."""
     model = enliven(create_model(name, num_classes=7)).double()
     before = copy.deepcopy(model.state_dict())
     fused = fuse(model)
@@ -38,7 +38,7 @@ def test_every_network_fuses_completely(name: str):
 
 
 @pytest.mark.parametrize("width", ["050", "100", "130", "160"])
-def test_v3_fused_counts_and_outputs_are_those_of_timm(width: str, randomize):
+def test_reparameterized_v3_matches_timm(width: str, randomize):
     theirs = randomize(timm.create_model(f"ghostnetv3_{width}"))
     ours = create_model(f"ghostnetv3_{width}").eval()
     ours.load_state_dict(rename_v3(theirs.state_dict()))
@@ -57,8 +57,8 @@ def test_v3_fused_counts_and_outputs_are_those_of_timm(width: str, randomize):
             torch.testing.assert_close(merged(x), expected, rtol=0, atol=atol)
 
 
-def test_v3_fused_is_v2_fused():
-    """docs/results.md compares the two to tell what the branches bring."""
+def test_fused_v3_has_the_shapes_of_fused_v2():
+    """docs/results.md compares the two networks to measure the effect of the branches."""
     v2, v3 = (fuse(create_model(f"ghostnet{version}_100", width=0.2).eval()) for version in ("v2", "v3"))
     assert [(n, p.shape) for n, p in v2.named_parameters()] == [(n, p.shape) for n, p in v3.named_parameters()]
 
@@ -66,7 +66,7 @@ def test_v3_fused_is_v2_fused():
 @pytest.mark.parametrize("ratio", [1, 2, 3, 4])
 @pytest.mark.parametrize("out_channels", [6, 7, 17])
 @pytest.mark.parametrize(("kernel_size", "cheap", "stride"), [(1, 3, 1), (3, 5, 2), (3, 1, 2)])
-def test_ghost_modules_with_branches(ratio, out_channels, kernel_size, cheap, stride, randomize):
+def test_ghost_modules_with_branches_keep_their_outputs(ratio, out_channels, kernel_size, cheap, stride, randomize):
     module = randomize(
         GhostModule(
             3, out_channels, kernel_size=kernel_size, ratio=ratio, cheap_kernel_size=cheap, stride=stride, branches=3
@@ -81,7 +81,7 @@ def test_ghost_modules_with_branches(ratio, out_channels, kernel_size, cheap, st
 
 @pytest.mark.parametrize("kernel_size", [3, 5])
 @pytest.mark.parametrize("channels", [(8, 8), (7, 9)])
-def test_bottlenecks_with_everything(kernel_size, channels, randomize):
+def test_bottlenecks_with_all_options_keep_their_outputs(kernel_size, channels, randomize):
     c_in, c_out = channels
     for stride in (1, 2):
         block = randomize(
@@ -93,8 +93,8 @@ def test_bottlenecks_with_everything(kernel_size, channels, randomize):
         torch.testing.assert_close(fuse(block)(x), block(x), rtol=1e-5, atol=1e-5)
 
 
-def test_a_foreign_network_with_branches_elsewhere_is_left_right(randomize):
-    """Normalisation that does not follow its neighbour in the list of children must not be folded into it."""
+def test_fuse_leaves_normalisation_after_another_layer(randomize):
+    """Normalisation that does not directly follow a convolution in execution must not be folded into it."""
 
     class Crossed(nn.Module):
         def __init__(self) -> None:

@@ -12,7 +12,7 @@ from ghostnets.models import create_model
 
 @pytest.mark.parametrize("name", ["ghostnet_050", "ghostnetv2_050", "ghost_resnet18", "ghost_vgg16"])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_multiply_adds_are_those_of_the_network(name: str, threads: int):
+def test_macs_match_count(name: str, threads: int):
     model = create_model(name, num_classes=7).eval()
     layers = engine.compile(model, threads=threads).profile(torch.randn(3, 3, 64, 64), runs=2)
     assert sum(layer.macs for layer in layers) == pytest.approx(3 * count(model, (3, 64, 64)).macs)
@@ -22,7 +22,7 @@ def test_multiply_adds_are_those_of_the_network(name: str, threads: int):
     assert layers[-1].kind == "waiting"
 
 
-def test_the_rows_of_a_small_run_by_hand():
+def test_profile_rows_of_a_small_run():
     model = create_model("ghostnet_050", num_classes=10).eval()
     first, *_, last, _ = engine.compile(model, threads=1).profile(np.zeros((1, 3, 32, 32), np.float32), runs=1)
     assert (first.name, first.kind, first.macs) == ("conv_stem", "stem", 16 * 16 * 8 * 27)
@@ -30,7 +30,7 @@ def test_the_rows_of_a_small_run_by_hand():
     assert last.weight_bytes >= 4 * 10 * 1280
 
 
-def test_the_limit_is_arithmetic_or_weights():
+def test_ideal_seconds_is_the_slower_of_arithmetic_and_weights():
     limits = MachineLimits(1, {"f32": 1e9}, ((10**9, 1e6),))
     layers = [
         engine.LayerProfile("a", "conv", macs=2e9, weight_bytes=1e6, map_bytes=0, seconds=4),
@@ -41,7 +41,7 @@ def test_the_limit_is_arithmetic_or_weights():
     assert engine.ideal_seconds(layers, limits, precision="bf16") == [None, None, None]
 
 
-def test_nothing_to_profile():
+def test_profile_rejects_an_empty_batch():
     session = engine.compile(create_model("ghostnet_050"), threads=1)
     with pytest.raises(ConfigurationError, match="there are 0 images and 20 runs"):
         session.profile(torch.zeros(0, 3, 32, 32))

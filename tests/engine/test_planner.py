@@ -1,4 +1,4 @@
-"""Every module of the networks has a node, and every other one is named in the error."""
+"""Every module of the networks has a node; any other raises an error that names it."""
 
 from collections import Counter
 
@@ -12,7 +12,7 @@ from ghostnets.layers import GhostModule, SqueezeExcite
 from ghostnets.models import create_model, list_models
 
 
-def test_the_nodes_of_ghostnet():
+def test_ghostnet_node_counts():
     model = create_model("ghostnet_100")
     plan = make_plan(model)
     kinds = Counter(node["kind"] for node in plan.nodes)
@@ -34,14 +34,14 @@ def test_the_nodes_of_ghostnet():
     )
 
 
-def test_the_gates_of_v2_and_v3():
+def test_v2_and_v3_gates():
     for name in ("ghostnetv2_050", "ghostnetv3_050"):
         plan = make_plan(create_model(name))
         assert sum("gate" in node for node in plan.nodes) == 14  # all bottlenecks but the first two
         assert sum(node["kind"] == "average" for node in plan.nodes) == 14
 
 
-def test_the_network_is_left_alone():
+def test_make_plan_does_not_change_the_network():
     model = create_model("ghostnetv3_050").train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     make_plan(model)
@@ -61,7 +61,7 @@ def test_the_network_is_left_alone():
         ("act1", nn.GELU(), "act1 (GELU"),
     ],
 )
-def test_an_unknown_module_is_named(path: str, module: nn.Module, named: str):
+def test_unsupported_module_is_named(path: str, module: nn.Module, named: str):
     model = create_model("ghostnet_100")
     model.set_submodule(path, module)
     with pytest.raises(EngineError, match="the engine has no node for") as error:
@@ -81,7 +81,7 @@ def test_an_unknown_module_is_named(path: str, module: nn.Module, named: str):
         ("vgg16", "fc", nn.Bilinear(512, 512, 512), "fc (Bilinear"),
     ],
 )
-def test_an_unknown_module_of_another_network_is_named(name: str, path: str, module: nn.Module, named: str):
+def test_unsupported_module_of_another_network_is_named(name: str, path: str, module: nn.Module, named: str):
     model = create_model(name)
     model.set_submodule(path, module)
     with pytest.raises(EngineError, match="the engine has no node for") as error:
@@ -90,14 +90,14 @@ def test_an_unknown_module_of_another_network_is_named(name: str, path: str, mod
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_every_network_has_a_plan_with_all_its_weights(name: str):
+def test_every_network_has_a_plan(name: str):
     with torch.device("meta"):
         model = create_model(name)
     plan = make_plan(model.to_empty(device="cpu"))
     assert [plan.layouts[output].out_channels for output in plan.outputs] == [model.num_classes]
 
 
-def test_an_unknown_network_and_mixed_ratios():
+def test_unsupported_network_and_mixed_ratios_raise():
     class Other(nn.Module):
         pass
 

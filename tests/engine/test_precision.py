@@ -1,4 +1,4 @@
-"""bf16 and int8 against torch in float64: how far rounding may lead, at every size, and what must not depend on it."""
+"""bf16 and int8 against torch in float64: bounds of the rounding error, and results that must not depend on it."""
 
 import copy
 import functools
@@ -21,7 +21,7 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 ISAS = session_file._native().instruction_sets() if session_file.is_built() else ["none"]
 NETWORKS = ("ghostnet_050", "ghostnet_100", "ghostnetv2_050")
 SHAPES = [(1, 1, 1), (1, 64, 224), (2, 33, 47), (5, 32, 40), (1, 7, 200), (3, 65, 31)]
-# How far from float64, in terms of the error that torch makes in bfloat16 throughout. A step of bfloat16 is 2^-8 of a
+# Error against float64, as a multiple of torch's error in bfloat16 throughout. A step of bfloat16 is 2^-8 of a
 # value, one of a byte 2^-8 of the range of its map.
 BOUNDS = {"bf16": 1.7, "int8": 6.0}
 
@@ -29,14 +29,14 @@ BOUNDS = {"bf16": 1.7, "int8": 6.0}
 def compiled(
     model: nn.Module, precision: str, x: Tensor, *, method: str = "percentile", **options: Any
 ) -> engine.Session:
-    """With the images `x` to calibrate by."""
+    """Compile a model, calibrated with the images `x` for int8."""
     if precision == "int8":
         options |= {"calibration": [x], "method": method}
     return engine.compile(model, precision=precision, **options)
 
 
 class Truth:
-    """What a network says in float64, and how far torch is from that in bfloat16."""
+    """A network's output in float64, and the error of torch in bfloat16."""
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:
         with torch.no_grad():
@@ -55,7 +55,7 @@ class Truth:
 
 @functools.cache
 def network_and_truths(name: str) -> tuple[nn.Module, list[tuple[Tensor, Truth]]]:
-    """Of every shape, once for all precisions and instruction sets."""
+    """Return the truth for every shape, computed once for all precisions and instruction sets."""
     torch.manual_seed(0)
     model = enliven(create_model(name, num_classes=13))
     inputs = [torch.randn(count, 3, height, width) for count, height, width in SHAPES]
@@ -66,7 +66,7 @@ def network_and_truths(name: str) -> tuple[nn.Module, list[tuple[Tensor, Truth]]
     ("name", "isa"), [*((name, ISAS[0]) for name in NETWORKS), *(("ghostnetv2_050", isa) for isa in ISAS[1:])]
 )
 @pytest.mark.parametrize("precision", BOUNDS)
-def test_networks_at_many_sizes(precision: str, name: str, isa: str):
+def test_error_is_bounded_at_many_sizes(precision: str, name: str, isa: str):
     model, cases = network_and_truths(name)
     for x, truth in cases:
         for threads in (1, 3):
@@ -92,7 +92,7 @@ def test_networks_at_many_sizes(precision: str, name: str, isa: str):
     ids=str,
 )
 @pytest.mark.parametrize("precision", BOUNDS)
-def test_arguments_of_the_family(precision: str, arguments: dict[str, Any]):
+def test_error_is_bounded_for_model_arguments(precision: str, arguments: dict[str, Any]):
     model = enliven(create_model("ghostnet_100", **arguments))
     x = torch.randn(3, arguments.get("in_chans", 3), 75, 64)
     session = compiled(model, precision, x, threads=2)
@@ -100,7 +100,7 @@ def test_arguments_of_the_family(precision: str, arguments: dict[str, Any]):
 
 
 @pytest.mark.parametrize("precision", BOUNDS)
-def test_every_batch_gives_what_its_images_give_alone(precision: str, randomize):
+def test_batch_outputs_match_single_images(precision: str, randomize):
     model = randomize(create_model("ghostnet_050", num_classes=4))
     x = torch.randn(33, 3, 40, 36)
     sessions = [compiled(model, precision, x, threads=threads) for threads in (1, 2)]
@@ -111,7 +111,7 @@ def test_every_batch_gives_what_its_images_give_alone(precision: str, randomize)
 
 
 @pytest.mark.parametrize("precision", BOUNDS)
-def test_bytes_and_normalized_floats_agree(precision: str):
+def test_uint8_and_normalized_float_images_agree(precision: str):
     model = enliven(create_model("ghostnet_050", num_classes=4))
     pixels = torch.randint(0, 256, (2, 61, 70, 3), dtype=torch.uint8)
     x = ((pixels.float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2)
@@ -122,7 +122,7 @@ def test_bytes_and_normalized_floats_agree(precision: str):
 
 
 @pytest.mark.parametrize("precision", ["f32", *BOUNDS])
-def test_saved_and_loaded(precision: str, tmp_path: Path, randomize):
+def test_save_and_load_round_trip(precision: str, tmp_path: Path, randomize):
     x = torch.randn(2, 3, 50, 64)
     session = compiled(randomize(create_model("ghostnetv2_050", num_classes=6)), precision, x, threads=2)
     session.save(tmp_path / "net.engine")
@@ -131,8 +131,8 @@ def test_saved_and_loaded(precision: str, tmp_path: Path, randomize):
     assert torch.equal(loaded(x), session(x))
 
 
-def test_int8_follows_f32_on_images_of_a_trained_network():
-    """A network that has learnt: clothes of the embedded set, 200 steps."""
+def test_low_precision_predictions_agree_with_f32_for_a_trained_network():
+    """The network is trained for 200 steps on the embedded set."""
     images = FashionMnist().load(Preprocessing(28, 28, (0.449,), (0.226,)))
     pixels = images.train.pixels[:2000, 0, :, :, None].contiguous()
     x = (pixels.float() / 255 - 0.449).permute(0, 3, 1, 2) / 0.226
@@ -148,26 +148,27 @@ def test_int8_follows_f32_on_images_of_a_trained_network():
     unseen = images.test.pixels[:500, 0, :, :, None].contiguous()
     expected = engine.compile(model, mean=(0.449,), std=(0.226,))(unseen).argmax(1)
     assert (expected == images.test.labels[:500]).float().mean() > 0.5
-    for precision, method, least in (("bf16", "minmax", 0.99), ("int8", "minmax", 0.97), ("int8", "percentile", 0.97)):
+    cases = [("bf16", "minmax", 0.99), ("int8", "minmax", 0.97), ("int8", "percentile", 0.97)]
+    for precision, method, agreement in cases:
         session = compiled(model, precision, pixels[:64], mean=(0.449,), std=(0.226,), method=method)
-        assert (session(unseen).argmax(1) == expected).float().mean() >= least, (precision, method)
+        assert (session(unseen).argmax(1) == expected).float().mean() >= agreement, (precision, method)
 
 
-def test_calibration_is_asked_for_where_it_is_wanted(randomize):
+def test_invalid_calibration_raises(randomize):
     model = randomize(create_model("ghostnet_050", num_classes=3))
     x = torch.randn(1, 3, 32, 32)
     for arguments, message in [
         ({"precision": "int8"}, "give calibration="),
         ({"precision": "bf16", "calibration": [x]}, "calibration is for int8, but precision is 'bf16'"),
         ({"precision": "int8", "calibration": []}, "calibration has no image"),
-        ({"precision": "int8", "calibration": [x[:, :1]]}, r"wanted are float32 \(N, 3, H, W\)"),
+        ({"precision": "int8", "calibration": [x[:, :1]]}, r"expected are float32 \(N, 3, H, W\)"),
         ({"precision": "int8", "calibration": [x], "method": "guess"}, "method is 'guess'"),
     ]:
         with pytest.raises(ConfigurationError, match=message):
             engine.compile(model, **arguments)
 
 
-def test_a_plan_without_ranges_is_damaged(randomize):
+def test_int8_plan_without_ranges_raises(randomize):
     session = engine.compile(randomize(create_model("ghostnet_050", num_classes=3)))
     session.plan.precision = "int8"
     with pytest.raises(EngineError, match="the range of a map is missing"):

@@ -1,4 +1,4 @@
-"""The engine against torch in float64: every network, odd sizes, all instruction sets, threads that race."""
+"""The engine against torch in float64: every network, odd sizes, all instruction sets, concurrent threads."""
 
 import copy
 import json
@@ -43,7 +43,7 @@ def assert_close(got: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize(
     "name", ["ghostnet_050", "ghostnet_100", "ghostnet_130", "ghostnetv2_050", "ghostnetv2_100", "ghostnetv3_050"]
 )
-def test_networks_at_many_sizes(name: str, isa: str, randomize):
+def test_ghostnets_match_float64_at_many_sizes(name: str, isa: str, randomize):
     model = randomize(create_model(name, num_classes=13))
     sessions = [engine.compile(model, threads=threads, isa=isa) for threads in (1, 2, 3)]
     for shape in [(1, 1, 1), (1, 224, 224), (2, 33, 47), (5, 32, 40), (1, 7, 200), (3, 65, 31), (1, 160, 97)]:
@@ -73,7 +73,7 @@ def test_networks_at_many_sizes(name: str, isa: str, randomize):
     ids=str,
 )
 @pytest.mark.parametrize("name", ["ghostnet_100", "ghostnetv2_100"])
-def test_arguments_of_the_family(name: str, arguments: dict[str, Any], randomize):
+def test_model_arguments_match_float64(name: str, arguments: dict[str, Any], randomize):
     model = randomize(create_model(name, **arguments))
     channels = arguments.get("in_chans", 3)
     for threads in (1, 2):
@@ -100,7 +100,7 @@ def test_arguments_of_the_family(name: str, arguments: dict[str, Any], randomize
     ],
     ids=str,
 )
-def test_other_networks(name: str, arguments: dict[str, Any], randomize):
+def test_other_networks_match_float64(name: str, arguments: dict[str, Any], randomize):
     model = randomize(create_model(name, num_classes=7, **arguments))
     for isa, threads in [*((isa, 1) for isa in ISAS), (None, 3)]:
         session = engine.compile(model, threads=threads, isa=isa)
@@ -110,7 +110,7 @@ def test_other_networks(name: str, arguments: dict[str, Any], randomize):
 
 
 @pytest.mark.parametrize("name", ["ghostnet_050", "g_ghost_regnetx_002", "ghost_vgg16", "ghostnet_100_d_li14"])
-def test_features_are_what_the_classifier_gets(name: str, randomize):
+def test_features_are_the_classifier_input(name: str, randomize):
     model = randomize(create_model(name, num_classes=7))
     bare = copy.deepcopy(model)
     bare.reset_classifier(0)
@@ -132,20 +132,20 @@ def test_features_are_what_the_classifier_gets(name: str, randomize):
     ],
     ids=str,
 )
-def test_backbones_give_their_maps(name: str, arguments: dict[str, Any], tmp_path: Path, randomize):
+def test_backbones_return_maps(name: str, arguments: dict[str, Any], tmp_path: Path, randomize):
     model = randomize(create_model(name, features_only=True, **arguments))
     engine.compile(model, threads=1).save(tmp_path / "net.engine")
     for threads, shape in [(1, (1, 63, 40)), (2, (1, 160, 130)), (3, (5, 33, 20))]:
         x = torch.randn(shape[0], 3, *shape[1:])
         maps, expected = engine.load(tmp_path / "net.engine", threads=threads)(x), in_float64(model, x)
         assert len(maps) == len(expected)
-        for got, wanted in zip(maps, expected, strict=True):
-            assert_close(got, wanted)
+        for got, truth in zip(maps, expected, strict=True):
+            assert_close(got, truth)
     empty = engine.compile(model)(np.empty((0, 3, 64, 64), np.float32))
     assert [len(level) for level in empty] == [0] * len(expected)
 
 
-def test_every_size_and_batch(randomize):
+def test_sizes_and_batches_match_float64(randomize):
     model = randomize(create_model("ghostnet_050", num_classes=4))
     session = engine.compile(model, threads=2)
     for side in [*range(1, 40, 3), 63, 64, 95, 129, 190, 257, 320]:
@@ -158,7 +158,7 @@ def test_every_size_and_batch(randomize):
     assert session(x[:0]).shape == (0, 4)
 
 
-def test_large_images_run_by_rows(randomize):
+def test_large_images_match_float64(randomize):
     model = randomize(create_model("ghostnetv2_050", num_classes=4))
     x = torch.randn(1, 3, 801, 900)
     expected = in_float64(model, x)
@@ -166,7 +166,7 @@ def test_large_images_run_by_rows(randomize):
         assert_close(engine.compile(model, threads=threads)(x), expected)
 
 
-def test_bytes_are_normalized_and_padding_is_not(randomize):
+def test_uint8_images_are_normalized_without_padding(randomize):
     model = randomize(create_model("ghostnet_050", num_classes=4))
     session = engine.compile(model, threads=2, mean=MEAN, std=STD)
     for shape in [(1, 224, 224, 3), (3, 31, 45, 3)]:
@@ -175,7 +175,7 @@ def test_bytes_are_normalized_and_padding_is_not(randomize):
         assert_close(session(pixels), in_float64(model, x.permute(0, 3, 1, 2)))
 
 
-def test_arrays_give_arrays_and_any_strides_are_taken(randomize):
+def test_arrays_tensors_and_strides(randomize):
     model = randomize(create_model("ghostnet_050", num_classes=4))
     session = engine.compile(model, threads=1)
     x = torch.randn(2, 3, 40, 48)
@@ -190,7 +190,7 @@ def test_arrays_give_arrays_and_any_strides_are_taken(randomize):
     assert torch.equal(session(x.requires_grad_()), expected)
 
 
-def test_repeated_runs_and_concurrent_callers_agree_to_the_bit(randomize):
+def test_repeated_and_concurrent_calls_are_bit_identical(randomize):
     model = randomize(create_model("ghostnetv2_100", num_classes=4))
     sessions = [engine.compile(model, threads=threads) for threads in (3, 3, 2)]
     inputs = [torch.randn(1, 3, 96, 100), torch.randn(4, 3, 50, 64)]
@@ -207,7 +207,7 @@ def test_repeated_runs_and_concurrent_callers_agree_to_the_bit(randomize):
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
-def test_copies_run_side_by_side_on_the_same_weights(precision: str, randomize):
+def test_copies_share_weights_and_run_concurrently(precision: str, randomize):
     session = engine.compile(randomize(create_model("ghostnet_050")), threads=1, precision=precision)
     weights = sum(array.nbytes for array in session.plan.tensors.values())
     inputs = [torch.randn(n, 3, 64, 64) for n in (1, 3)]
@@ -217,8 +217,8 @@ def test_copies_run_side_by_side_on_the_same_weights(precision: str, randomize):
     del session  # the weights live as long as anyone reads them
     with ThreadPoolExecutor(6) as pool:
         for _ in range(5):
-            for x, wanted in zip(inputs, expected, strict=True):
-                assert all(torch.equal(got, wanted) for got in pool.map(lambda copy, x=x: copy(x), copies))
+            for x, output in zip(inputs, expected, strict=True):
+                assert all(torch.equal(got, output) for got in pool.map(lambda copy, x=x: copy(x), copies))
     assert resident_bytes() - before < 3 * weights  # maps and stacks of six, but not six times the weights
     assert engine.compile(create_model("ghostnet_050"), threads=1).copy(threads=2).threads == 2
     with pytest.raises(ConfigurationError, match="threads is 0"):
@@ -229,7 +229,7 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
 
 
-def test_saved_and_loaded_without_torch(tmp_path: Path, randomize):
+def test_save_and_load_without_torch(tmp_path: Path, randomize):
     model = randomize(create_model("ghostnetv2_050", num_classes=6))
     session = engine.compile(model, threads=1, mean=MEAN, std=STD)
     session.save(tmp_path / "net.engine")
@@ -248,7 +248,7 @@ def test_saved_and_loaded_without_torch(tmp_path: Path, randomize):
     assert np.array_equal(logits["pixels"], session(pixels))
 
 
-def test_files_that_cannot_be_used(tmp_path: Path, randomize):
+def test_damaged_files_raise(tmp_path: Path, randomize):
     path = tmp_path / "net.engine"
     engine.compile(randomize(create_model("ghostnet_050", num_classes=3))).save(path)
     with safe_open(path, framework="numpy") as file:
@@ -273,7 +273,7 @@ def test_files_that_cannot_be_used(tmp_path: Path, randomize):
         engine.load(tmp_path / "nothing")
 
 
-def test_checkpoints_bring_their_normalization(tmp_path: Path, randomize):
+def test_checkpoint_normalization_is_used(tmp_path: Path, randomize):
     model = randomize(create_model("ghostnet_050", num_classes=2))
     preprocessing = Preprocessing(32, 32, MEAN, STD)
     checkpoint = Checkpoint("ghostnet_050", {"num_classes": 2}, model.state_dict(), ("a", "b"), preprocessing)
@@ -284,13 +284,13 @@ def test_checkpoints_bring_their_normalization(tmp_path: Path, randomize):
     assert torch.equal(engine.compile(tmp_path / "best.safetensors")(pixels), expected)
 
 
-def test_arguments_and_images_out_of_range(randomize):
+def test_invalid_arguments_and_images_raise(randomize):
     model = randomize(create_model("ghostnet_050", num_classes=3))
     for arguments, message in [
         ({"threads": 0}, "threads is 0"),
         ({"isa": "abacus"}, "isa is 'abacus'; this processor has"),
         ({"precision": "f8"}, "precision is 'f8'"),
-        ({"output": "maps"}, "output is 'maps'; it must be 'logits' or 'features'"),
+        ({"output": "maps"}, "output is 'maps'; it must be one of logits, features, features.logits"),
         ({"mean": (0.5,), "std": (0.5,)}, "they must have 3 values each"),
         ({"mean": MEAN, "std": (0.1, 0.0, 0.1)}, "those of std above 0"),
     ]:
@@ -303,21 +303,21 @@ def test_arguments_and_images_out_of_range(randomize):
         torch.zeros(1, 3, 0, 32),
         torch.zeros(1, 3, 32, 32, dtype=torch.float64),
     ]:
-        with pytest.raises(ConfigurationError, match=r"wanted are float32 \(N, 3, H, W\)"):
+        with pytest.raises(ConfigurationError, match=r"expected are float32 \(N, 3, H, W\)"):
             session(images)
-    with pytest.raises(ConfigurationError, match="does not know how to normalise"):
+    with pytest.raises(ConfigurationError, match="compiled without their normalisation"):
         session(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
-    with pytest.raises(ConfigurationError, match=r"wanted are uint8 \(N, H, W, 3\)"):
+    with pytest.raises(ConfigurationError, match=r"expected are uint8 \(N, H, W, 3\)"):
         engine.compile(model, mean=MEAN, std=STD)(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
 
 
-def test_without_the_native_module_a_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch):
+def test_missing_native_module_raises(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "ghostnets.engine._native", None)
     with pytest.raises(EngineError, match=r"the engine was not built .* C\+\+20 compiler"):
         engine.compile(create_model("ghostnet_050"))
 
 
-def test_threads_that_the_system_does_not_give(tmp_path: Path, randomize):
+def test_thread_creation_failure_raises(tmp_path: Path, randomize):
     engine.compile(randomize(create_model("ghostnet_050", num_classes=3))).save(tmp_path / "net.engine")
     code = (
         "import resource; from ghostnets import engine; from ghostnets.errors import EngineError\n"
@@ -329,3 +329,22 @@ def test_threads_that_the_system_does_not_give(tmp_path: Path, randomize):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert done.stdout.startswith("900 threads cannot be started")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("ghostnet_100", {"width": 0.1, "num_classes": 3}),
+        ("ghostnetv3_100", {"width": 0.1, "num_classes": 37}),
+        ("resnet20", {}),
+        ("ghost_vgg16", {"num_classes": 1000}),
+        ("ghostnet_100_d_li14", {"num_classes": 5}),
+    ],
+)
+def test_features_and_logits_of_one_run_equal_those_of_separate_runs(randomize, name: str, arguments: dict):
+    model = randomize(create_model(name, **arguments))
+    images = torch.randn(3, 3, 48, 40).numpy()
+    features, logits, both = (
+        engine.compile(model, output=output, threads=1)(images) for output in ("features", "logits", "features+logits")
+    )
+    assert np.array_equal(both, np.concatenate([features, logits], 1))

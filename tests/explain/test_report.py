@@ -30,7 +30,7 @@ def test_report_has_all_sections_and_inline_images(tiny_run: Path):
     ids = [attributes["id"] for _, attributes in page.found if attributes.get("id")]
     assert len(ids) == len(set(ids))
     assert "ghostnets train" in text
-    assert "chosen as well" in text  # there is no test part: the page says that the figure is a little optimistic
+    assert "chosen as well" in text  # without a test split the page warns that validation accuracy is optimistic
 
 
 def test_report_sends_no_request(tiny_run: Path):

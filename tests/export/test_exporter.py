@@ -13,7 +13,7 @@ import torch
 from conftest import make_images, randomized
 
 from ghostnets import export_model
-from ghostnets.artefacts import open_artefact
+from ghostnets.artefacts import Classifier, open_model
 from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.cli.main import main
 from ghostnets.errors import (
@@ -64,8 +64,8 @@ def run_network(path: Path, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 def check_export(path: Path, source: Path, *, size: tuple[int, int] = (40, 40), tolerance: float = 1e-4) -> None:
     """Check the file's description, and its scores on images other than those of the verification."""
-    artefact = open_artefact(path, threads=1)
-    description, checkpoint = artefact.description, read_checkpoint(source)
+    model = open_model(path, threads=1)
+    description, checkpoint = model.description, read_checkpoint(source)
     assert (description.architecture, description.arguments) == (checkpoint.architecture, checkpoint.arguments)
     assert description.class_names == NAMES
     assert description.preprocessing == PREPROCESSING
@@ -75,17 +75,19 @@ def check_export(path: Path, source: Path, *, size: tuple[int, int] = (40, 40), 
     logits, features = run_network(source, pixels)
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     scores = logits if description.output == "logits" else expected
-    for got, wanted in ((artefact.probabilities(pixels), expected), (artefact(pixels), scores)):
+    for got, wanted in ((Classifier(model).run(pixels).scores, expected), (model.run(pixels).scores, scores)):
         # Relative to the spread of the scores: equal numbers would be within any tolerance of their magnitude.
         np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance * np.ptp(wanted))
-    np.testing.assert_array_equal(artefact.copy()(pixels), artefact(pixels))
-    assert artefact(pixels[:0]).shape == (0, 3)
+    np.testing.assert_array_equal(model.copy().run(pixels).scores, model.run(pixels).scores)
+    assert model.run(pixels[:0]).scores.shape == (0, 3)
     if description.has_features:
-        np.testing.assert_allclose(artefact.features(pixels), features, rtol=0, atol=tolerance * np.abs(features).max())
+        found = model.run(pixels, features=True).features
+        np.testing.assert_allclose(found, features, rtol=0, atol=tolerance * np.abs(features).max())
     with ThreadPoolExecutor(3) as pool:
-        answers = list(pool.map(artefact, [pixels[i % 3 : i % 3 + 1] for i in range(12)]))
-    for i, answer in enumerate(answers):
-        np.testing.assert_allclose(answer, artefact(pixels[i % 3 : i % 3 + 1]), rtol=0, atol=1e-6)
+        outputs = list(pool.map(model.run, [pixels[i % 3 : i % 3 + 1] for i in range(12)]))
+    for i, output in enumerate(outputs):
+        expected = model.run(pixels[i % 3 : i % 3 + 1]).scores
+        np.testing.assert_allclose(output.scores, expected, rtol=0, atol=1e-6)
 
 
 def test_onnx_any_size_with_features_by_command(tmp_path: Path, images: Path, capsys):
@@ -118,14 +120,14 @@ def test_openvino_writes_next_to_checkpoint(tiny: Path):
     assert report.bytes == path.stat().st_size + path.with_suffix(".bin").stat().st_size
     check_export(path, tiny)
     with pytest.raises(ConfigurationError, match=r"takes uint8 \(N, 40, 40, 3\)"):
-        open_artefact(path)(np.zeros((1, 41, 40, 3), np.uint8))
+        open_model(path).run(np.zeros((1, 41, 40, 3), np.uint8))
     path.with_suffix(".bin").unlink()
-    with pytest.raises(ArtefactError, match=r"its weights, ghostnetv2_100.bin, are not beside it"):
-        open_artefact(path)
+    with pytest.raises(ArtefactError, match=r"its weights, ghostnetv2_100.bin, are not next to it"):
+        open_model(path)
 
 
 def test_engine(tiny: Path, images: Path):
-    report = export_model(tiny, format="engine", images=images)
+    report = export_model(tiny, format="engine", images=images, features=True)
     assert not report.comparison.torch_was_loaded
     assert report.description.output == "logits"
     check_export(tiny.with_suffix(".engine"), tiny, size=(33, 47))
@@ -134,7 +136,7 @@ def test_engine(tiny: Path, images: Path):
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.05), ("int8", 0.15)])
 def test_engine_low_precision(tmp_path: Path, images: Path, precision: str, tolerance: float):
     source = make_checkpoint(tmp_path, "ghostnet_100", width=0.2)
-    report = export_model(source, format="engine", precision=precision, images=images)
+    report = export_model(source, format="engine", precision=precision, images=images, features=True)
     assert report.description.precision == precision
     assert TOLERANCES["f32"].mean_difference < report.comparison.mean_difference  # measurably another network
     assert not report.comparison.torch_was_loaded
@@ -162,8 +164,8 @@ def test_litert(tmp_path: Path, images: Path, precision: str, tolerance: float):
     content = path.read_bytes()
     for damaged in (b"", content[: len(content) // 2], content[:-200], content[200:]):
         path.write_bytes(damaged)
-        with pytest.raises(ArtefactError, match=r"logits.tflite cannot be used: LiteRT refuses it"):
-            open_artefact(path)
+        with pytest.raises(ArtefactError, match=r"logits.tflite cannot be used: LiteRT cannot load it"):
+            open_model(path)
 
 
 def test_onnx_int8(tmp_path: Path, images: Path):
@@ -225,7 +227,6 @@ class TestFailedExport:
                 {"format": "engine", "output": "probabilities"},
                 "output is 'probabilities'; format engine supports logits",
             ),
-            ({"format": "engine", "features": True}, "format engine has no feature output"),
             ({"format": "executorch", "any_size": True}, "supports one image size only"),
             ({"to": "net.xml"}, "does not end in .onnx"),
             ({"precision": "int8"}, "give a folder of a few hundred images: --images FOLDER"),
@@ -266,5 +267,5 @@ def test_open_damaged_file_fails(tiny: Path, images: Path):
     content = path.read_bytes()
     for damaged in (b"", content[: len(content) // 2], content[:-200]):
         path.write_bytes(damaged)
-        with pytest.raises(ArtefactError, match=r"ghostnetv2_100.pt2 cannot be used: torch.export refuses it"):
-            open_artefact(path)
+        with pytest.raises(ArtefactError, match=r"ghostnetv2_100.pt2 cannot be used: torch.export cannot load it"):
+            open_model(path)

@@ -7,10 +7,10 @@ import pytest
 from conftest import Browser, serve_folder, wait_for
 from PIL import Image
 
+from ghostnets.artefacts import load_classifier
 from ghostnets.cli.main import main
 from ghostnets.errors import CheckpointError
 from ghostnets.export import web
-from ghostnets.predict import load_predictor
 
 pytestmark = pytest.mark.browser
 
@@ -50,8 +50,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def test_page_matches_python_online_and_offline(browser: Browser, folder: Path, pictures: list[Path], tiny_run: Path):
     assert not (folder / "older.js").exists()
-    predictor = load_predictor(tiny_run / "best.safetensors")
-    expected = [predictor(picture) for picture in pictures]
+    classifier = load_classifier(tiny_run / "best.safetensors")
+    expected = classifier(pictures)
 
     def check() -> None:
         page.set_input_files("#files", pictures)

@@ -1,4 +1,4 @@
-"""The rows of a Ray run, undisturbed and with a worker killed in the middle."""
+"""Predictions of a Ray run, also after an interruption and with a killed worker."""
 
 import os
 import signal
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostnets.artefacts import open_artefact
+from ghostnets.artefacts import Prediction, load_classifier
 from ghostnets.cli.main import main
-from ghostnets.predict import AnswerFile, Prediction, find_inputs, predict_images, predict_on_ray
+from ghostnets.predict import PredictionFile, find_inputs, predict_images, predict_on_ray
 
 ray = pytest.importorskip("ray", reason="Ray is of the extra ray")
 parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow, of the extra parquet")
@@ -32,14 +32,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def machine() -> Iterator[None]:
-    """Two cores, whatever this machine has."""
+    """A local cluster of two cores, whatever this machine has."""
     ray.init(num_cpus=2, object_store_memory=200_000_000, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
 
 def actors() -> list[int]:
-    """Processes of Ray below this one that hold a network."""
+    """Ids of the Ray worker processes below this one."""
     parents, titles = {}, {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -58,7 +58,7 @@ def actors() -> list[int]:
     return [process for process, title in titles.items() if title.startswith("ray::MapWorker") and is_below(process)]
 
 
-def test_the_same_rows_as_a_local_run(tiny_run: Path, images: Path, tmp_path: Path):
+def test_ray_predictions_equal_local_ones(tiny_run: Path, images: Path, tmp_path: Path):
     network = tiny_run / "best.safetensors"
     tables = []
     for name in ("local", "ray"):
@@ -71,12 +71,12 @@ def test_the_same_rows_as_a_local_run(tiny_run: Path, images: Path, tmp_path: Pa
     assert tables[0].to_pylist() == tables[1].to_pylist()
 
 
-def test_a_run_that_was_stopped_goes_on(tiny_run: Path, images: Path, tmp_path: Path, monkeypatch, capsys):
+def test_interrupted_ray_run_is_resumed(tiny_run: Path, images: Path, tmp_path: Path, monkeypatch, capsys):
     line = ["predict", str(tiny_run / "best.safetensors"), str(images), "--engine"]
     assert main([*line, "local", "--out", str(tmp_path / "local.parquet")]) == 1
-    write, written = AnswerFile.write, []
+    write, written = PredictionFile.write, []
 
-    def write_three(file: AnswerFile, batch: list[Prediction]) -> None:
+    def write_three(file: PredictionFile, batch: list[Prediction]) -> None:
         write(file, batch)
         written.append(len(batch))
         if len(written) == 3:
@@ -84,24 +84,24 @@ def test_a_run_that_was_stopped_goes_on(tiny_run: Path, images: Path, tmp_path: 
 
     out = tmp_path / "ray.parquet"
     with monkeypatch.context() as patched:
-        patched.setattr(AnswerFile, "write", write_three)
+        patched.setattr(PredictionFile, "write", write_three)
         assert main([*line, "ray", "--out", str(out)]) == 130
     assert not out.exists()
     capsys.readouterr()
     assert main([*line, "ray", "--out", str(out)]) == 1
-    assert f"going on after {sum(written)} images" in capsys.readouterr().err
+    assert f"resuming after {sum(written)} images" in capsys.readouterr().err
     assert parquet.read_table(out).to_pylist() == parquet.read_table(tmp_path / "local.parquet").to_pylist()
 
 
-def test_a_worker_killed_in_the_middle_changes_nothing(tiny_run: Path, images: Path):
+def test_killed_worker_changes_nothing(tiny_run: Path, images: Path):
     network = tiny_run / "best.safetensors"
     inputs = [source for _ in range(40) for source in find_inputs([images])]
-    wanted = [answer for batch in predict_images(open_artefact(network, threads=1), inputs, top=2) for answer in batch]
+    wanted = [p for batch in predict_images(load_classifier(network, threads=1), inputs, top=2) for p in batch]
     killed: list[int] = []
     done = threading.Event()
 
     def kill() -> None:
-        """The first that has worked for a moment."""
+        """Kills the first worker after a moment."""
         while not done.wait(0.1) and not killed:
             for process in actors()[:1]:
                 time.sleep(0.3)
@@ -110,7 +110,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(tiny_run: Path, images: P
 
     killer = threading.Thread(target=kill)
     killer.start()
-    found = [answer for batch in predict_on_ray(network, inputs, top=2) for answer in batch]
+    found = [p for batch in predict_on_ray(network, inputs, top=2) for p in batch]
     done.set()
     killer.join()
     assert killed

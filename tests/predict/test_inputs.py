@@ -1,4 +1,4 @@
-"""What a command line can name, and what of it cannot be read."""
+"""Inputs of the command line: order, shards, and images that cannot be read."""
 
 import io
 import os
@@ -45,7 +45,7 @@ def names(*arguments: object) -> list[str]:
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3, 1000])
-def test_a_folder_in_the_order_of_sorted_paths(tmp_path: Path, monkeypatch, at_once: int):
+def test_folder_is_listed_in_sorted_order(tmp_path: Path, monkeypatch, at_once: int):
     monkeypatch.setattr(inputs, "NAMES_AT_ONCE", at_once)
     root = tree(
         tmp_path / "x", "b.png", "a/z.JPG", "a/b/c.png", "a.png", "a/notes.txt", "B.webp", ".a/b.png", "a/.b.png"
@@ -57,20 +57,20 @@ def test_a_folder_in_the_order_of_sorted_paths(tmp_path: Path, monkeypatch, at_o
     assert find_files([root]) == list(map(Path, wanted))
 
 
-def test_a_deep_tree_and_a_link_in_circles(tmp_path: Path):
+def test_deep_folder_with_circular_link(tmp_path: Path):
     root = tree(tmp_path / "x", "/".join("d" * 300) + "/a.png")
     (root / "again").symlink_to(root)
     assert len(names(root)) == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_folder_that_may_not_be_listed(tmp_path: Path):
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_folder_without_permission_is_an_error_input(tmp_path: Path):
     root = tree(tmp_path / "x", "a/a.png", "b.png")
     (root / "a").chmod(0)
     assert [found.error is None for found in find_inputs([root])] == [False, True]
 
 
-def test_globs_files_and_lists_keep_their_order_and_repeat(tmp_path: Path, monkeypatch):
+def test_globs_files_and_lists_keep_order_and_repetitions(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tree(tmp_path, "b.png", "a.png", "c/d.png", "[x].png"))
     assert names("b.png", "*.png", "c", "b.png") == ["b.png", "[x].png", "a.png", "b.png", "c/d.png", "b.png"]
     assert names("**/*.png")[-1] == "c/d.png"
@@ -81,14 +81,14 @@ def test_globs_files_and_lists_keep_their_order_and_repeat(tmp_path: Path, monke
         read_input(list(find_inputs(["@list"]))[1], PREPROCESSING)
 
 
-def test_what_is_not_there_is_told_first(tmp_path: Path):
+def test_missing_input_fails_early(tmp_path: Path):
     tree(tmp_path, "a.png", "empty/notes.txt")
     (tmp_path / "list").write_text("\n")
     make_tar(tmp_path / "e.tar", {"a.cls": b"1"})
     for argument, sentence in {
         "no.png": "there is no image or folder",
         "@no": "there is no image or folder",
-        "no*.png": "nothing is found for",
+        "no*.png": "nothing matches",
         "empty": "holds no image",
         "@list": "holds no path",
         "e.tar": "holds no image",
@@ -98,7 +98,7 @@ def test_what_is_not_there_is_told_first(tmp_path: Path):
             find_inputs([tmp_path / "a.png", place])
 
 
-def test_shards(tmp_path: Path):
+def test_shard_members_are_read(tmp_path: Path):
     content = {f"{key}.{kind}": picture(key) if kind == "png" else b"7" for key in range(30) for kind in ("png", "cls")}
     shard = make_tar(tmp_path / "s.tar", {"./": b"", "folder/last.png": picture(99), **content})
     found = list(find_inputs([shard]))
@@ -107,14 +107,14 @@ def test_shards(tmp_path: Path):
     assert len(names(tmp_path / "*.tar", shard)) == 62
 
 
-def test_shards_of_an_independent_writer(tmp_path: Path):
+def test_shard_of_gnu_tar(tmp_path: Path):
     """GNU tar, with names longer than a header holds."""
     folder = tree(tmp_path / "x", "n" * 120 + "/" + "m" * 130 + ".png", "a.png")
     assert os.system(f"tar -C {folder} -cf {tmp_path}/s.tar .") == 0
     assert sorted(read_input(one, PREPROCESSING).shape for one in find_inputs([tmp_path / "s.tar"])) == [(8, 8, 3)] * 2
 
 
-def test_damaged_shards_lose_nothing_silently(tmp_path: Path):
+def test_damaged_shard_ends_with_error_input(tmp_path: Path):
     shard = make_tar(tmp_path / "s.tar", {f"{key}.png": picture(key) for key in range(5)})
     whole = shard.read_bytes()
     size = len(whole.rstrip(b"\0"))
@@ -123,7 +123,7 @@ def test_damaged_shards_lose_nothing_silently(tmp_path: Path):
         shard.write_bytes(whole[:length])
         found = list(find_inputs([shard]))
         assert found[-1].error is not None, length
-        assert "cut off" in found[-1].error
+        assert "truncated" in found[-1].error
         assert len(found) == 1 + (length + 512) // 1024 if length < size else 6
     shard.write_bytes(whole[:third] + b"x" * 512 + whole[third + 512 :])
     assert [found.error is None for found in find_inputs([shard])] == [True, True, False]
@@ -131,7 +131,7 @@ def test_damaged_shards_lose_nothing_silently(tmp_path: Path):
     assert [found.error is None for found in find_inputs([shard])] == [False]
 
 
-def test_a_shard_cannot_reach_outside_or_ask_for_much(tmp_path: Path, monkeypatch):
+def test_hostile_shard_members_are_refused(tmp_path: Path, monkeypatch):
     (tmp_path / "secret.png").write_bytes(picture(5))
     with tarfile.open(tmp_path / "s.tar", "w") as archive:
         for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE):
@@ -142,18 +142,18 @@ def test_a_shard_cannot_reach_outside_or_ask_for_much(tmp_path: Path, monkeypatc
     (found,) = find_inputs([tmp_path / "s.tar"])
     assert read_input(found, PREPROCESSING).shape == (8, 8, 3)  # read from the shard, and written nowhere
     monkeypatch.setattr(inputs, "MAX_MEMBER_BYTES", 10)
-    with pytest.raises(ImageError, match="more than an image may have"):
+    with pytest.raises(ImageError, match="the limit for an image in a shard"):
         read_input(found, PREPROCESSING)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
-def test_names_that_are_no_text(tmp_path: Path):
+def test_names_that_are_not_utf8(tmp_path: Path):
     (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(picture(1))
     (found,) = find_inputs([tmp_path])
     assert found.name.endswith("caf\\udce9.png")
     assert read_input(found, PREPROCESSING).shape == (8, 8, 3)
 
 
-def test_an_input_with_an_error_is_not_read():
+def test_input_with_error_is_not_read():
     with pytest.raises(ImageError, match="lost"):
         read_input(Input("a", "a", error="lost"), PREPROCESSING)

@@ -1,4 +1,4 @@
-"""The path of prediction, without torch, beside the one of training."""
+"""Inference preprocessing, without torch, against that of training and of torchvision."""
 
 import io
 import subprocess
@@ -16,7 +16,7 @@ from ghostnets.preprocessing import Preprocessing, decode, resize
 
 
 def photo(path: Path, size: tuple[int, int], **options: object) -> Path:
-    """Smooth shapes and some noise."""
+    """Write an image of smooth shapes and some noise."""
     width, height = size
     generator = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width] / 40
@@ -29,7 +29,7 @@ def photo(path: Path, size: tuple[int, int], **options: object) -> Path:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [(40, 40), (61, 44), (43, 90), (300, 41), (20, 23)])
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
-def test_the_same_pixels_as_training(tmp_path: Path, suffix: str, size: tuple[int, int], channels: int):
+def test_inference_pixels_equal_training_pixels(tmp_path: Path, suffix: str, size: tuple[int, int], channels: int):
     path = photo(tmp_path / f"a.{suffix}", size)
     for preprocessing in (Preprocessing.standard(37, channels), Preprocessing(32, 39, *(((0.5,) * channels,) * 2))):
         found = preprocessing.pixels(path)
@@ -41,15 +41,15 @@ def test_the_same_pixels_as_training(tmp_path: Path, suffix: str, size: tuple[in
 
 
 @pytest.mark.parametrize("size", [(40, 40), (61, 44), (43, 90), (41, 40)])
-def test_the_centre_is_that_of_torchvision(size: tuple[int, int]):
+def test_center_crop_equals_torchvision(size: tuple[int, int]):
     image = torch.arange(size[0] * size[1]).reshape(1, size[1], size[0])
     for side in (40, 39, 32, 31):
         preprocessing = Preprocessing(side, 40)
         assert torch.equal(preprocessing.center(image), tvf.center_crop(image, [side, side]))
 
 
-def test_sizes_are_those_of_torchvision():
-    """Among them squares whose side times a rounded scale falls short of the side that is wanted."""
+def test_resized_sizes_equal_torchvision():
+    """The sizes include squares whose side times a rounded scale is less than the requested side."""
     for size in [(side, side) for side in range(16, 120)] + [(50, 49), (98, 49), (49, 147), (30, 90)]:
         image = Image.new("L", size)
         for side in (28, 49, 64, 87):
@@ -68,7 +68,7 @@ def test_sizes_are_those_of_torchvision():
         ((9000, 600), (9000, 600)),
     ],
 )
-def test_large_jpegs_are_decoded_at_reduced_scale_but_never_too_small(tmp_path: Path, size, expected):
+def test_large_jpeg_is_decoded_at_reduced_scale_above_min_side(tmp_path: Path, size, expected):
     Image.new("RGB", size, (200, 30, 90)).save(tmp_path / "a.jpg")
     image = decode(tmp_path / "a.jpg", min_side=512)
     assert image.size == expected
@@ -77,7 +77,7 @@ def test_large_jpegs_are_decoded_at_reduced_scale_but_never_too_small(tmp_path: 
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"exif": 6}, {"mode": "L"}, {"mode": "CMYK"}])
-def test_reduced_scale_changes_little(tmp_path: Path, options: dict[str, object]):
+def test_reduced_scale_error_is_small(tmp_path: Path, options: dict[str, object]):
     image = Image.open(photo(tmp_path / "a.png", (1600, 1400))).convert(str(options.get("mode", "RGB")))
     exif = Image.Exif()
     exif[0x0112] = options.get("exif", 1)
@@ -90,14 +90,14 @@ def test_reduced_scale_changes_little(tmp_path: Path, options: dict[str, object]
     assert np.abs(difference).mean() < 2
 
 
-def test_the_name_is_in_the_error_of_bytes():
+def test_error_of_bytes_names_the_image():
     with pytest.raises(ImageError, match=r"shard/7\.jpg cannot be read as an image \(the file is empty\)"):
         Preprocessing.standard(32, 3).pixels(io.BytesIO(), name="shard/7.jpg")
     with pytest.raises(ImageError, match="the image cannot be read"):
         Preprocessing.standard(32, 3).pixels(io.BytesIO(b"x"))
 
 
-def test_reading_loads_no_torch(tmp_path: Path):
+def test_inference_preprocessing_loads_no_torch(tmp_path: Path):
     photo(tmp_path / "a.jpg", (60, 50))
     code = (
         "import sys\nfrom ghostnets.preprocessing import Preprocessing, decode, IMAGE_SUFFIXES\n"

@@ -1,7 +1,6 @@
 """Routes, request bodies and errors, tested in process: predictions match the artefact, responses the OpenAPI."""
 
 import base64
-import io
 import json
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import pytest
 from running_service import NAMES, encode_image, write_plan
 
 import ghostnets
-from ghostnets.artefacts import open_artefact
+from ghostnets.artefacts import load_classifier
 from ghostnets.errors import ArtefactError
 from ghostnets.serve import ServiceSettings, create_app
 
@@ -41,9 +40,9 @@ def client(plan: Path) -> Iterator[TestClient]:
 
 def expected_probabilities(plan: Path, content: bytes) -> dict[str, float]:
     """Return class -> probability, computed by the artefact itself."""
-    artefact = open_artefact(plan, threads=1)
-    pixels = artefact.description.preprocessing.pixels(io.BytesIO(content))
-    return dict(zip(NAMES, artefact.probabilities(pixels[None])[0].tolist(), strict=True))
+    classifier = load_classifier(plan, threads=1)
+    scores = classifier.run(classifier.read(content)[None]).scores
+    return dict(zip(NAMES, scores[0].tolist(), strict=True))
 
 
 def check_prediction(plan: Path, row: dict, content: bytes, top: int) -> None:

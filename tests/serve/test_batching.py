@@ -3,10 +3,12 @@
 import asyncio
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from ghostnets.artefacts import Outputs
 from ghostnets.errors import ImageError
 from ghostnets.serve.batching import Batcher
 
@@ -23,13 +25,19 @@ def one_hot(images: np.ndarray) -> np.ndarray:
     return np.eye(256, dtype=np.float32)[images[:, 0, 0, 0]]
 
 
+def as_classifier(network) -> SimpleNamespace:
+    return SimpleNamespace(run=lambda images: Outputs(network(images), None))
+
+
 def run(network, count: int, *, copies: int = 1, damaged: int | None = None, **options: float) -> tuple[list, list]:
     """Rankings of ``count`` files given at once, of which one may be damaged, and the sizes of the batches."""
     files = [b"" if number == damaged else bytes([number]) for number in range(count)]
     sizes: list[int] = []
 
     async def ask() -> list:
-        batcher = Batcher([network] * copies, decode, observe=lambda size, seconds: sizes.append(size), **options)
+        batcher = Batcher(
+            [as_classifier(network)] * copies, decode, observe=lambda size, seconds: sizes.append(size), **options
+        )
         asked = (batcher(file, str(number), top=2) for number, file in enumerate(files))
         answers = await asyncio.gather(*asked, return_exceptions=True)
         await asyncio.to_thread(batcher.close)
@@ -98,7 +106,9 @@ def test_free_networks_share_what_comes_at_once():
         return one_hot(images)
 
     async def ask() -> list:
-        batcher = Batcher([network] * 2, decode, max_batch=8, max_wait=0, observe=lambda size, seconds: None)
+        batcher = Batcher(
+            [as_classifier(network)] * 2, decode, max_batch=8, max_wait=0, observe=lambda size, seconds: None
+        )
         while batcher.free < 2:
             await asyncio.sleep(0.001)
         answers = await asyncio.gather(*(batcher(bytes([i]), str(i), top=1) for i in range(8)))

@@ -14,7 +14,7 @@ import torch
 from conftest import Browser, enliven, wait_for
 from PIL import Image
 
-from ghostnets.artefacts import open_artefact
+from ghostnets.artefacts import load_classifier
 from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.checkpoints.fetch import download
 from ghostnets.errors import CheckpointError
@@ -136,10 +136,9 @@ def test_predictions_match_network(browser: Browser, address: str, checkpoint: P
     broken.write_text("not an image")
     page = browser.open(address)
     cards = classify(page, images["dark"], broken, images["light"])
-    artefact = open_artefact(checkpoint)
-    preprocessing = artefact.description.preprocessing
-    for card, (name, picture) in zip((cards[0], cards[2]), images.items(), strict=True):
-        probabilities = artefact.probabilities(preprocessing.pixels(picture)[None])[0]
+    classifier = load_classifier(checkpoint)
+    for card, (name, image) in zip((cards[0], cards[2]), images.items(), strict=True):
+        probabilities = classifier.run(classifier.read(image)[None]).scores[0]
         assert first_prediction(card) == (name, percent(probabilities.max()))
         assert " ms including" in card.locator(".time").inner_text()
     assert "cannot be read as an image" in cards[1].inner_text()

@@ -1,4 +1,4 @@
-"""What single layers become in a plan: weights in the order of the maps, and checks that nothing else was meant."""
+"""Adds single layers to a plan: arranges weights in the order of the maps, and refuses options it does not support."""
 
 from typing import Any, NoReturn
 
@@ -11,14 +11,14 @@ from ghostnets.engine.plan import Array, Layout, Plan
 from ghostnets.errors import EngineError
 from ghostnets.layers import DFCGate, GhostModule
 
-__all__ = ["IMAGES", "Nodes", "layers_of", "unknown"]
+__all__ = ["IMAGES", "PlanBuilder", "layers_of", "raise_unsupported"]
 
-IMAGES = -1  # in place of a map: the images themselves
-NOTHING = (nn.Identity, nn.Dropout, StochasticDepth)  # do nothing in evaluation mode
+IMAGES = -1  # map index of the input images
+NO_OPS = (nn.Identity, nn.Dropout, StochasticDepth)  # identities in evaluation mode
 
 
-def unknown(path: str, module: nn.Module) -> NoReturn:
-    """Raises the error for a module without a counterpart."""
+def raise_unsupported(path: str, module: nn.Module) -> NoReturn:
+    """Raise the error for a module that the engine does not support."""
     raise EngineError(
         f"the engine has no node for {path or 'the network'} ({type(module).__name__}: {module.extra_repr() or '...'});"
         " it compiles the networks of this package as they are built: run this one in torch."
@@ -26,10 +26,10 @@ def unknown(path: str, module: nn.Module) -> NoReturn:
 
 
 def layers_of(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The layers of nested Sequentials in order, with their paths; those that do nothing are left out."""
+    """Return the layers of nested Sequentials in order, with their paths and without identities."""
     if type(module) is nn.Sequential:
         return [layer for name, child in module.named_children() for layer in layers_of(f"{path}.{name}", child)]
-    return [] if isinstance(module, NOTHING) else [(path, module)]
+    return [] if isinstance(module, NO_OPS) else [(path, module)]
 
 
 def _array(tensor: Tensor) -> Array:
@@ -41,33 +41,33 @@ def _bias(layer: nn.Conv2d | nn.Linear) -> Array:
     return np.zeros(len(layer.weight), np.float32) if layer.bias is None else _array(layer.bias)
 
 
-class Nodes:
-    """Adds nodes to a plan. Methods take a map, by its index, and return the one that they make.
+class PlanBuilder:
+    """Adds nodes to a plan. Methods take the index of a map and return that of their output.
 
     Args:
-        plan: To which.
-        ratio: s of the Ghost modules: maps that are added to one another are laid out alike.
+        plan: Plan that nodes are appended to.
+        ratio: s of the Ghost modules; maps that are added to one another share a layout.
     """
 
     def __init__(self, plan: Plan, *, ratio: int) -> None:
         self.plan, self.ratio = plan, ratio
 
     def layout(self, channels: int) -> Layout:
-        """Of maps between Ghost modules."""
+        """Return the layout of maps between Ghost modules."""
         return Layout(channels, self.ratio)
 
     def conv(
         self, path: str, conv: nn.Module, x: int, to: Layout, *, relu: bool = False, rows: slice | None = None
     ) -> int:
-        """A convolution that keeps the size but for its stride, or a linear layer on pooled maps.
+        """Add a convolution with "same" padding, or a linear layer on pooled maps.
 
         Args:
-            path: Its name.
-            conv: The layer; its groups are the segments of ``x`` and of ``to``.
-            x: Input.
+            path: Name of the layer in the network.
+            conv: Layer, whose groups are the segments of ``x`` and of ``to``.
+            x: Input map.
             to: Layout of the output.
             relu: Whether ReLU follows.
-            rows: Which of its outputs; all by default.
+            rows: Output channels that are computed; all by default.
         """
         if type(conv) is nn.Linear:
             weight, bias, stride, dilation, groups = _array(conv.weight)[:, :, None, None], _bias(conv), 1, 1, 1
@@ -76,14 +76,14 @@ class Nodes:
             weight, bias, groups = _array(layer.weight), _bias(layer), layer.groups
             stride, dilation = layer.stride[0], layer.dilation[0]
             if layer.dilation[0] != layer.dilation[1] or layer.kernel_size[0] != layer.kernel_size[1]:
-                unknown(path, conv)
+                raise_unsupported(path, conv)
         weight, bias = (weight, bias) if rows is None else (weight[rows], bias[rows])
-        return self.dense(path, weight, bias, x, to, relu=relu, stride=stride, dilation=dilation, groups=groups)
+        return self.gemm(path, weight, bias, x, to, relu=relu, stride=stride, dilation=dilation, groups=groups)
 
-    def dense(
+    def gemm(
         self, path: str, weight: Array, bias: Array, x: int, to: Layout, *, relu: bool = False, **fields: int
     ) -> int:
-        """As ``conv``, from a weight (C_out, C_in, k, k) and a bias (C_out,)."""
+        """Add a convolution from its weight (C_out, C_in, k, k) and bias (C_out,)."""
         weight, y = to.arrange(weight, 0), self.plan.new_map(to)
         tensors = {"weight": weight, "bias": to.arrange(bias, 0)}
         activation = "relu" if relu else "none"
@@ -117,7 +117,7 @@ class Nodes:
         return y
 
     def linear(self, path: str, layer: nn.Module, x: int, *, relu: bool) -> int:
-        """A linear layer, or a 1x1 convolution in its place, on pooled maps."""
+        """Add a linear layer, or an equivalent 1x1 convolution, on pooled maps."""
         linear: Any = layer
         if type(layer) is not nn.Linear:
             linear = self.check(path, layer, kernel=1, stride=1, groups=1)
@@ -128,6 +128,7 @@ class Nodes:
         return y
 
     def depthwise(self, path: str, conv: nn.Module, x: int, *, activation: str = "none") -> int:
+        """Add a depthwise convolution."""
         layout = self.plan.layouts[x]
         convolution = self.check(path, conv, groups=layout.out_channels)
         weight = layout.arrange(_array(convolution.weight[:, 0]), 0)
@@ -151,13 +152,13 @@ class Nodes:
         return y
 
     def ghost(self, path: str, ghost: nn.Module, x: int, *, residual: int | None = None) -> int:
-        """A Ghost module, and what is added to its output; without ghosts a plain convolution."""
+        """Add a Ghost module, and a residual to its output; without ghosts, a plain convolution."""
         if type(ghost) is not GhostModule:
-            unknown(path, ghost)
+            raise_unsupported(path, ghost)
         primary, relu = self.convolution(f"{path}.primary_conv", ghost.primary_conv)
         layout = self.layout(ghost.out_channels)
         if not ghost.has_ghosts and (layout.segments > 1 or x == IMAGES) and ghost.short_conv is None:
-            return self.added(path, self.conv(f"{path}.primary_conv.0", primary, x, layout, relu=relu), residual)
+            return self.add(path, self.conv(f"{path}.primary_conv.0", primary, x, layout, relu=relu), residual)
         gate = None if ghost.short_conv is None else self.gate(f"{path}.short_conv", ghost.short_conv, x)
         self.check(f"{path}.primary_conv.0", primary, groups=1)
         weight = _array(primary.weight)
@@ -167,14 +168,14 @@ class Nodes:
             cheap, cheap_relu = self.convolution(f"{path}.cheap_operation", ghost.cheap_operation)
             self.check(f"{path}.cheap_operation.0", cheap, stride=1, groups=layout.channels)
             if cheap_relu != relu:
-                unknown(f"{path}.cheap_operation", ghost.cheap_operation)
+                raise_unsupported(f"{path}.cheap_operation", ghost.cheap_operation)
             fields |= {"dilation_h": cheap.dilation[0], "dilation_w": cheap.dilation[0]}
             tensors |= self.cheap(layout, cheap)
         y = self.plan.new_map(layout)
         fields |= {name: m for name, m in (("residual", residual), ("gate", gate)) if m is not None}
         if x == IMAGES:
             if residual is not None or gate is not None or primary.dilation[0] != 1:
-                unknown(path, ghost)
+                raise_unsupported(path, ghost)
             x, kind = self.plan.new_map(Layout(ghost.in_channels)), "stem"
         else:
             kind = "ghost"
@@ -183,7 +184,7 @@ class Nodes:
         return y
 
     def cheap(self, layout: Layout, cheap: nn.Conv2d) -> dict[str, Array]:
-        """Weights (s - 1, m, d, d) and biases (s - 1, m) of the cheap operations; the surplus ones are zero."""
+        """Return weights (s - 1, m, d, d) and biases (s - 1, m) of the cheap operations; surplus ones are zero."""
         shape = (layout.channels, layout.segments - 1)
         weight = _array(cheap.weight).reshape(*shape, *cheap.kernel_size).swapaxes(0, 1).copy()
         bias = _bias(cheap).reshape(shape).T.copy()
@@ -192,20 +193,20 @@ class Nodes:
         return {"second_weight": weight, "second_bias": bias}
 
     def gate(self, path: str, gate: DFCGate, x: int) -> int:
-        """Half the resolution, a convolution and two depthwise ones, sigmoid; enlarged where it is used."""
+        """Add a DFC gate at half resolution: a convolution, two depthwise ones, sigmoid. Its consumer upsamples it."""
         if type(gate) is not DFCGate:
-            unknown(path, gate)
+            raise_unsupported(path, gate)
         pooled = self.plan.new_map(self.plan.layouts[x])
         self.plan.add("average", path, input=x, output=pooled)
         layers: list[Any] = list(gate)
         for index in (1, 3, 5):
-            self.skipped(f"{path}.{index}", layers[index])
+            self.skip(f"{path}.{index}", layers[index])
         y = self.conv(f"{path}.0", layers[0], pooled, self.layout(layers[0].out_channels))
         y = self.depthwise(f"{path}.2", layers[2], y)
         return self.depthwise(f"{path}.4", layers[4], y, activation="sigmoid")
 
     def squeeze_excite(self, path: str, first: nn.Module, second: nn.Module, x: int, *, gate: str) -> int:
-        """``x`` times the gate that two layers, with ReLU between, make of its means."""
+        """Add squeeze-and-excitation: ``x`` times the gate that two layers compute from its means."""
         layout = self.plan.layouts[x]
         for layer in (first, second):
             if type(layer) is not nn.Linear:
@@ -223,7 +224,7 @@ class Nodes:
         return y
 
     def mix(self, path: str, first: nn.Conv2d, second: nn.Conv2d, x: int, pooled: list[int]) -> int:
-        """ReLU of ``x`` plus what two layers, with ReLU between, make of the means of other maps."""
+        """Add the mix of G-Ghost: ReLU of ``x`` plus the output of two layers on the means of other maps."""
         for layer in (first, second):
             self.check(path, layer, kernel=1, stride=1, groups=1)
         weight, layout = _array(first.weight)[:, :, 0, 0], self.plan.layouts[x]
@@ -241,8 +242,8 @@ class Nodes:
         self.plan.add("mix", path, input=x, output=y, pooled=pooled, activation="relu", tensors=tensors)
         return y
 
-    def added(self, path: str, x: int, residual: int | None, *, relu: bool = False) -> int:
-        """The sum of two maps."""
+    def add(self, path: str, x: int, residual: int | None, *, relu: bool = False) -> int:
+        """Add the sum of two maps; return ``x`` if there is no residual."""
         if residual is None:
             return x
         y = self.plan.new_map(self.plan.layouts[x])
@@ -251,12 +252,12 @@ class Nodes:
         return y
 
     def max_pool(self, path: str, pool: nn.MaxPool2d, x: int, *, pad_end: int | None = None) -> int:
-        """Square windows; ``pad_end`` is what is added below and to the right, where that is not the pool's padding."""
+        """Add max pooling in square windows; ``pad_end``, below and to the right, is the pool's padding by default."""
         fields: Any = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
         kernel, stride, pad, dilation = fields
         halves_up = (kernel, stride, pad, dilation) == (2, 2, 0, 1)
         if any(type(field) is not int for field in fields) or pool.return_indices or (pool.ceil_mode and not halves_up):
-            unknown(path, pool)
+            raise_unsupported(path, pool)
         if pad_end is None:
             pad_end = 1 if pool.ceil_mode else pad
         y = self.plan.new_map(self.plan.layouts[x])
@@ -274,51 +275,51 @@ class Nodes:
         return y
 
     def pool(self, path: str, x: int) -> int:
-        """Means over all pixels."""
+        """Add the mean over all pixels."""
         y = self.plan.new_map(self.plan.layouts[x])
         self.plan.add("pool", path, input=x, output=y)
         return y
 
     def output(self, path: str, x: int) -> None:
-        """Returns the map to the caller."""
+        """Make a map an output of the network."""
         self.plan.outputs.append(x)
         self.plan.add("output", path, input=x, output=self.plan.new_map(self.plan.layouts[x]))
 
     def columns(self, x: int, weight: Array) -> Array:
-        """(C_out, C_in, ...) with the columns where map ``x`` has its channels."""
+        """Arrange the columns of a weight (C_out, C_in, ...) as map ``x`` has its channels."""
         return self.plan.layouts[x].arrange(weight, 1)
 
     def padded(self, x: int, weight: Array) -> Array:
-        """As ``columns``, with zeros for the padding of the map's segments as well."""
+        """Arrange columns as ``columns``, with zeros for the padding of the map's segments as well."""
         layout = self.plan.layouts[x]
         arranged = self.columns(x, weight).reshape(len(weight), layout.segments, layout.channels)
         return np.pad(arranged, ((0, 0), (0, 0), (0, -layout.channels % 8))).reshape(len(weight), -1)
 
     def convolution(self, path: str, layers: nn.Sequential) -> tuple[Any, bool]:
-        """The convolution of a folded Sequential, and whether ReLU follows."""
+        """Return the convolution of a folded Sequential, and whether ReLU follows."""
         (_, convolution), *rest = layers_of(path, layers)
         for name, layer in rest:
             if type(layer) is not nn.ReLU or len(rest) > 1:
-                unknown(name, layer)
+                raise_unsupported(name, layer)
         return convolution, len(rest) == 1
 
-    def check(self, path: str, conv: nn.Module, **wanted: int) -> nn.Conv2d:
-        """The convolution, if it is one that keeps its size but for the stride, with these properties."""
+    def check(self, path: str, conv: nn.Module, **expected: int) -> nn.Conv2d:
+        """Return the convolution if it has "same" padding and these properties; raise EngineError otherwise."""
         if type(conv) is not nn.Conv2d:
-            unknown(path, conv)
+            raise_unsupported(path, conv)
         found = {"kernel": max(conv.kernel_size), "stride": conv.stride[0], "groups": conv.groups}
         same = tuple(d * (k // 2) for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
         if (
-            any(found[name] != value for name, value in wanted.items())
+            any(found[name] != value for name, value in expected.items())
             or conv.padding != same
             or conv.padding_mode != "zeros"
             or conv.stride[0] != conv.stride[1]
             or any(k % 2 == 0 for k in conv.kernel_size)
         ):
-            unknown(path, conv)
+            raise_unsupported(path, conv)
         return conv
 
-    def skipped(self, path: str, module: nn.Module) -> None:
-        """What does nothing in evaluation mode."""
-        if not isinstance(module, NOTHING):
-            unknown(path, module)
+    def skip(self, path: str, module: nn.Module) -> None:
+        """Check that a module is an identity in evaluation mode."""
+        if not isinstance(module, NO_OPS):
+            raise_unsupported(path, module)

@@ -1,31 +1,29 @@
-"""A network that is known: its answer is the brightness of the image, so that no test depends on weights."""
+"""A classifier of brightness with known outputs, so that no test depends on weights."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ghostnets.artefacts import Artefact, Description
+from ghostnets.artefacts import Classifier, Description, Model
 from ghostnets.preprocessing import Preprocessing
 
 
-class Brightness(Artefact):
-    """Three classes: dark, middling, light."""
+class BrightnessModel(Model):
+    """Three classes: dark, medium, light. The features are the brightness and its complement."""
 
-    kind = "test"
-
-    def _run(self, x):
+    def _run(self, x, features):
         mean = x.mean((1, 2, 3), dtype=np.float32)[:, None] / 255
         return (-8 * np.abs(mean - np.array([0, 0.5, 1], np.float32)), np.concatenate([mean, 1 - mean], 1))
 
 
-def brightness(path=Path("brightness.test"), **_: object) -> Brightness:
+def brightness_classifier() -> Classifier:
     preprocessing = Preprocessing(8, 8, (0.5,) * 3, (0.25,) * 3)
-    description = Description("none", {}, ("dark", "middling", "light"), preprocessing, has_features=True)
-    return Brightness(Path(path), description, "numpy")
+    description = Description("none", {}, ("dark", "medium", "light"), preprocessing, has_features=True)
+    return Classifier(BrightnessModel(Path("brightness.test"), description, "numpy"))
 
 
-def grey_images(folder: Path, count: int) -> list[Path]:
+def gray_images(folder: Path, count: int) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{index:04}.png" for index in range(count)]
     for index, path in enumerate(paths):

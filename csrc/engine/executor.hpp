@@ -1,0 +1,90 @@
+// Runs a schedule: from maps, rows and channels to pointers, and the calls of kernels.
+#pragma once
+
+#include <vector>
+
+#include "engine/network.hpp"
+#include "engine/schedule.hpp"
+
+namespace ghostnets {
+
+// Memory of one thread for one run of a schedule.
+struct Workspace {
+    std::byte* shared;  // one for all threads of the schedule
+    std::byte* own;     // one for each thread
+    const std::byte* zeros;
+    const void** pointers;
+    std::byte* pooled;       // [image][features], output of the mean over all pixels
+    float* const* outputs;   // maps of all images, if maps are the result
+    int first_image;         // of the schedule among them
+};
+
+struct Images {
+    const void* data;
+    bool bytes;  // uint8 (N, H, W, C), otherwise float (N, C, H, W)
+};
+
+class Executor {
+public:
+    Executor(const Network& network, const Schedule& schedule, const Workspace& workspace, const Images& images)
+        : net_(network), schedule_(schedule), workspace_(workspace), images_(images) {}
+
+    // Runs one thread's items; `wait` is the barrier. All threads of the schedule must run. `done` is called after each
+    // item with its operation, -1 after a barrier.
+    template <class Wait, class Done>
+    void run(int thread, Wait&& wait, Done&& done) const {
+        for (const WorkItem& item : schedule_.items[thread]) {
+            if (item.kind == WorkKind::barrier) wait();
+            else run(item);
+            done(item.op);
+        }
+    }
+
+    // The values of a float32 map after a run that keeps all maps, (pixels of all images, segments * channels); empty
+    // for any other map.
+    std::vector<float> values(int map) const;
+
+private:
+    void run(const WorkItem& item) const;
+    void run_item_rows(const Op& op, const WorkItem& item) const;
+    void run_whole_rows(const Op& op, const WorkItem& item) const;
+
+    // Rows of one image, `count` channels from `first` on.
+    struct RowTask {
+        int image, row, rows, first, count;
+    };
+    void run_rows(const Op& op, const RowTask& rows) const;
+    void run_depthwise(const Op& op, const RowTask& rows) const;
+    void run_binary(const Op& op, const RowTask& rows) const;
+    void run_average_pool(const Op& op, const RowTask& rows) const;
+    void run_max_pool(const Op& op, const RowTask& rows) const;
+    void run_pad(const Op& op, const RowTask& rows) const;
+    void run_upsample(const Op& op, const RowTask& rows) const;
+    void run_input(const Op& op, int image, int row) const;
+    void run_output(const Op& op, int image, int row) const;
+
+    // run_gemm.cpp
+    void run_gemm_row(const Op& op, int image, int row) const;
+    void run_gemm_rows(const Op& op, const WorkItem& item) const;
+    void run_gemm_block(const Op& op, const WorkItem& item) const;
+    void point_at_stem(const Op& op, int image, int row, GemmTask& task) const;
+    void point_at_taps(const Op& op, int image, int row) const;
+
+    void zero_sums(const Op& op, const WorkItem& item) const;
+    void add_row_sums(const Op& op, const WorkItem& item) const;
+    void run_sums(const Op& op, const WorkItem& item) const;
+    void run_mean(const Op& op) const;
+
+    const Allocation& at(int map) const { return schedule_.allocations[map]; }
+    Type type(int map) const { return net_.layouts[map].type; }
+    std::byte* pixels(int map, int image, int row, std::ptrdiff_t offset = 0) const;
+    float* sums(const Op& op, int image, const WorkItem& item) const;
+    void point_at_rows(const Op& op, const RowTask& rows, int count, int step) const;
+
+    const Network& net_;
+    const Schedule& schedule_;
+    const Workspace& workspace_;
+    const Images& images_;
+};
+
+}  // namespace ghostnets

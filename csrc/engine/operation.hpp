@@ -1,0 +1,106 @@
+// Operations: one kernel over one map or segment of a map, with its weights packed.
+#pragma once
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "engine/buffer.hpp"
+#include "engine/plan.hpp"
+
+namespace ghostnets {
+
+// input: a row of the image as floats, zero-padded at both ends for the stem. pad: a row zero-padded at both ends, for
+// a convolution. scale: as binary, with one pixel for the whole map. output: a row of a map that the caller receives.
+enum class OpKind {
+    input,
+    pad,
+    gemm,
+    depthwise,
+    binary,
+    average_pool,
+    max_pool,
+    upsample_nearest,
+    scale,
+    sum,
+    mean,
+    output,
+};
+
+// The window of a convolution or pooling; of input and pad, the horizontal padding alone.
+struct Window {
+    int kernel_h = 1, kernel_w = 1, stride = 1, dilation_h = 1, dilation_w = 1;
+    int pad_h = 0, pad_w = 0;          // above and to the left
+    int pad_end_h = 0, pad_end_w = 0;  // below and to the right
+
+    // Padding that keeps the size at stride 1.
+    static Window same(int kernel_h, int kernel_w, int stride, int dilation_h, int dilation_w) {
+        Window window{kernel_h, kernel_w, stride, dilation_h, dilation_w};
+        window.pad_h = window.pad_end_h = dilation_h * (kernel_h / 2);
+        window.pad_w = window.pad_end_w = dilation_w * (kernel_w / 2);
+        return window;
+    }
+
+    int out_height(int height) const {
+        return (height + pad_h + pad_end_h - dilation_h * (kernel_h - 1) - 1) / stride + 1;
+    }
+    int out_width(int width) const {
+        return (width + pad_w + pad_end_w - dilation_w * (kernel_w - 1) - 1) / stride + 1;
+    }
+    // Whether an output pixel reads other pixels than its own, so that rows must be told apart.
+    bool is_spatial() const { return kernel_h > 1 || kernel_w > 1 || stride > 1; }
+};
+
+// A matrix product over `segments` segments of the input's pixels from `first_segment` on.
+struct GemmOptions {
+    int first_segment = 0, segments = 1;
+    int depth = 0, vectors = 0;  // groups of terms of a sum, vectors of outputs
+    bool pairs_terms = false;    // see GemmTask
+    bool is_stem = false;
+    Buffer planar_weights;  // of the stem, for float images, which are stored as planes
+};
+
+// Constants of a depthwise convolution of bytes: see DepthwiseTask and ActivateTask.
+struct DepthwiseOptions {
+    Buffer pad, table;
+};
+
+// Weights and constants as the kernels' tasks take them.
+struct PackedWeights {
+    Buffer weights, bias, scale, other_scale, shift;
+};
+
+// Reads and writes `channels` values of a pixel from the offsets on; gemm reads segments instead.
+struct Op {
+    OpKind kind;
+    int node = 0;                        // of the plan
+    int in = -1, out = -1, other = -1;  // maps
+    int in_offset = 0, out_offset = 0, other_offset = 0, channels = 0;
+    Activation activation = Activation::none;
+    BinaryOp binary = BinaryOp::none;
+    Window window;
+    GemmOptions gemm;            // of a gemm
+    DepthwiseOptions depthwise;  // of a depthwise
+    int output = 0;              // of an output: its index
+    PackedWeights packed;
+    bool starts_group = false;  // a fusion group ends where all pixels must be known, or at the end of a bottleneck
+    double macs = 0;            // multiply-adds for a pixel of the output, without padding
+    std::size_t weight_bytes = 0;
+
+    // The kernels compute max(clamp_min, x) as they store; the rarer activations follow in place.
+    float clamp_min() const { return activation == Activation::relu ? 0.0f : -std::numeric_limits<float>::infinity(); }
+    bool has_late_activation() const { return activation > Activation::relu; }
+    // Output rows that are computed at a time.
+    int row_step() const {
+        return kind == OpKind::depthwise && pairs_rows(window.kernel_h, window.kernel_w, window.stride,
+                                                       std::max(window.dilation_h, window.dilation_w))
+                   ? 2
+                   : 1;
+    }
+    bool reads_other() const { return binary != BinaryOp::none; }  // otherwise `other` gives a size alone
+    bool reads(int map) const { return in == map || (reads_other() && other == map); }
+    bool is_gemm() const { return kind == OpKind::gemm; }
+    bool is_spatial_gemm() const { return is_gemm() && window.is_spatial(); }
+};
+
+}  // namespace ghostnets

@@ -1,0 +1,80 @@
+// A plan as ghostnets/engine/plan.py writes it: nodes over maps, with float32 weights.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kernels/kernels.hpp"
+
+namespace ghostnets {
+
+inline void require(bool condition, const std::string& problem) {
+    if (!condition) throw std::invalid_argument("the plan is damaged: " + problem);
+}
+
+struct Tensor {
+    std::vector<int> shape;
+    const float* data = nullptr;  // C order; must live until the network is built
+    int size(int axis) const { return shape[axis]; }
+};
+
+// Channels of a map: `segments` runs of `channels`, each padded to kChannelBlock, and how values are stored.
+struct Layout {
+    int segments = 1, channels = 0;
+    Type type = Type::f32;
+    int padded() const { return round_up(channels, kChannelBlock); }
+    int stride() const { return segments * padded(); }  // values of a pixel
+    int groups() const { return round_up(channels, group_of(type)) / group_of(type); }  // of a segment, for gemm
+};
+
+// Position of logical channel `index` among the padded values of a pixel.
+inline int position(const Layout& layout, int index) {
+    return index / layout.channels * layout.padded() + index % layout.channels;
+}
+
+enum class NodeKind {
+    stem,
+    ghost,
+    conv,
+    depthwise,
+    add,
+    squeeze_excite,
+    mix,
+    average,
+    max_pool,
+    pool,
+    linear,
+    output,
+};
+
+const char* node_kind_name(NodeKind kind);
+NodeKind node_kind_named(const std::string& name);  // throws std::invalid_argument for an unknown name
+
+// One step of a plan; maps are indices into the plan's layouts.
+struct Node {
+    NodeKind kind{};
+    std::string name;  // of the module in the network
+    int input = -1, output = -1;
+    int residual = -1, gate = -1;  // ghost, add: map to add; ghost: map to upsample and multiply by
+    std::vector<int> pooled;       // mix: the maps whose means it mixes
+    int groups = 1;                // conv
+    int stride = 1, dilation_h = 1, dilation_w = 1;
+    int primary_dilation = 1;              // ghost
+    int kernel = 1, pad = 0, pad_end = 0;  // max_pool, in both directions; pad_end: below and to the right
+    Activation activation = Activation::none;
+    Tensor weight, bias;                // ghost: the primary convolution; squeeze_excite, mix: the first layer
+    Tensor second_weight, second_bias;  // stem, ghost: the cheap operations; squeeze_excite, mix: the second layer
+};
+
+struct Plan {
+    std::vector<Layout> layouts;
+    std::vector<Node> nodes;
+    Type precision = Type::f32;  // of maps and weights
+    std::vector<Tensor> ranges;  // u8: for each map of the network (2, segments * channels), minimum and maximum
+    int in_channels = 3;
+    std::vector<float> scale, shift;  // uint8 input is normalised to value * scale + shift, one pair a channel
+    std::vector<std::vector<int>> orders;  // for each output: positions of the network's channels, without padding
+};
+
+}  // namespace ghostnets

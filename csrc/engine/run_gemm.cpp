@@ -1,0 +1,86 @@
+// Convolutions and linear layers: pointers to the segments that an output is summed over, and the calls of the kernel.
+#include <algorithm>
+
+#include "engine/executor.hpp"
+
+namespace ghostnets {
+
+void Executor::run_gemm_row(const Op& op, int image, int row) const {
+    GemmTask task = net_.gemm_task(op, 0, op.gemm.vectors);
+    task.segments = workspace_.pointers;
+    if (op.gemm.is_stem) point_at_stem(op, image, row, task);
+    else point_at_taps(op, image, row);
+    task.out = pixels(op.out, image, row, op.out_offset);
+    task.pixels = at(op.out).width;
+    net_.kernels.gemm(task);
+}
+
+// The stem has one segment for each kernel row, of interleaved bytes, or for each kernel row and plane of floats.
+void Executor::point_at_stem(const Op& op, int image, int row, GemmTask& task) const {
+    const Allocation& in = at(op.in);
+    const int planes = images_.bytes ? 1 : net_.in_channels, stride = op.window.stride;
+    task.segment_count = op.window.kernel_h * planes;
+    task.segment_groups = op.gemm.depth / task.segment_count;
+    task.pixel_stride = images_.bytes ? stride * net_.in_channels : stride;
+    if (!images_.bytes) task.weights = op.gemm.planar_weights.data();
+    for (int dy = 0; dy < op.window.kernel_h; ++dy) {
+        const int y = row * stride - op.window.pad_h + dy;
+        const std::byte* pixel = y >= 0 && y < in.height ? pixels(op.in, image, y) : workspace_.zeros;
+        for (int c = 0; c < planes; ++c)
+            workspace_.pointers[dy * planes + c] = pixel + c * (in.pitch / planes) * sizeof(float);
+    }
+}
+
+// Pointers for the first pixel of an output row: to each segment under each tap of the kernel.
+void Executor::point_at_taps(const Op& op, int image, int row) const {
+    const Allocation& in = at(op.in);
+    const Window& window = op.window;
+    const int padded = net_.layouts[op.in].padded();
+    const void** pointer = workspace_.pointers;
+    for (int dy = 0; dy < window.kernel_h; ++dy) {
+        const int y = row * window.stride - window.pad_h + dy * window.dilation_h;
+        const bool exists = y >= 0 && y < in.height;
+        for (int dx = 0; dx < window.kernel_w; ++dx)
+            for (int s = 0; s < op.gemm.segments; ++s) {
+                const std::ptrdiff_t offset = dx * window.dilation_w * in.stride + (op.gemm.first_segment + s) * padded;
+                *pointer++ = exists ? pixels(op.in, image, y, offset) : workspace_.zeros;
+            }
+    }
+}
+
+// Rows of a spatial convolution, a few vectors of outputs at a time: their weights then serve all rows from the second
+// level cache.
+void Executor::run_gemm_rows(const Op& op, const WorkItem& item) const {
+    const Allocation& out = at(op.out);
+    const int end = item.first + item.count;
+    for (int first = item.first, count; first < end; first += count) {
+        count = end - first == 3 ? 3 : std::min(2, end - first);
+        GemmTask task = net_.gemm_task(op, first, count);
+        task.segments = workspace_.pointers;
+        task.pixels = out.width;
+        for (int row = item.first_row; row < item.first_row + item.rows; ++row) {
+            const int image = row / out.height, y = row % out.height;
+            point_at_taps(op, image, y);
+            task.out = pixels(op.out, image, y, op.out_offset + first * net_.kernels.width);
+            net_.kernels.gemm(task);
+        }
+    }
+}
+
+void Executor::run_gemm_block(const Op& op, const WorkItem& item) const {
+    const Allocation &in = at(op.in), &out = at(op.out);
+    const int width = net_.kernels.width, first = item.first * width, padded = net_.layouts[op.in].padded();
+    for (int s = 0; s < op.gemm.segments; ++s)
+        workspace_.pointers[s] =
+            pixels(op.in, 0, 0, item.first_pixel * in.stride + (op.gemm.first_segment + s) * padded);
+    GemmTask task = net_.gemm_task(op, item.first, item.count);
+    task.segments = workspace_.pointers;
+    task.out = pixels(op.out, 0, 0, item.first_pixel * out.stride + op.out_offset + first);
+    task.pixels = item.pixels;
+    net_.kernels.gemm(task);
+    if (op.has_late_activation())
+        net_.kernels.activate({task.out_type, task.out, task.out_stride, task.pixels,
+                               std::min(task.vectors * width, task.columns), op.activation, nullptr});
+}
+
+}  // namespace ghostnets

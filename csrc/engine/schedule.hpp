@@ -1,0 +1,77 @@
+// A schedule: a network's operations for a number of images of one size and a number of threads, laid out in time and
+// memory. The planner makes it, the executor runs it; it does not change in between.
+//
+// Each thread has a list of work items and runs them in order; barriers separate fusion groups and precede data that
+// another thread wrote. Large maps are cut into rows: an item is one row of one operation, and each thread runs down
+// its share of the image through all operations of a fusion group, so that a row is used while it is in the cache (a
+// ring of a few rows is all that is stored of the maps in between; at the border of two shares both threads compute the
+// few rows they need). Small maps are cut by channels: a thread computes some intrinsic maps and everything that
+// depends on these alone.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+namespace ghostnets {
+
+enum class WorkKind {
+    barrier,
+    rows,  // `rows` output rows of one image
+    zero_sums,  // clears the thread's share of an image's sums, which `rows` items then add to
+    whole_rows,  // rows of all images, one after the other, of `count` channels (gemm: vectors) from `first` on
+    pixels,  // gemm: `pixels` pixels of all images, of `count` vectors from `first` on
+};
+
+struct WorkItem {
+    WorkKind kind;
+    int op = -1;
+    int image = 0;  // rows, zero_sums
+    int first_row = 0, rows = 0;
+    int first = 0, count = 0;
+    int first_pixel = 0, pixels = 0;
+    int slot = 0;  // sum: the thread's share
+};
+
+enum class MemoryKind {
+    none,
+    shared,  // whole map, for all threads
+    ring,  // the latest rows, for each thread
+    replicated,  // one pixel an image, for each thread
+    pooled,  // features of all images, input of the head
+    caller,  // an output array
+};
+
+// Shape of a map, and the memory it is stored in.
+struct Allocation {
+    MemoryKind kind = MemoryKind::none;
+    int height = 0, width = 0;
+    int rows = 0;  // of a ring
+    std::ptrdiff_t stride = 0, pitch = 0;  // values of a pixel and of a row
+    std::size_t offset = 0;  // in bytes, in the shared or in the thread's memory
+};
+
+// Memory that a run needs, in bytes; pointers are counted.
+struct MemorySizes {
+    std::size_t shared = 0, own = 0, zeros = 0, pointers = 0;
+};
+
+struct Schedule {
+    int images = 0, threads = 1;
+    std::vector<Allocation> allocations;  // of each map
+    std::vector<int> sum_slots;  // of each map: the number of shares that its sums are split into
+    std::vector<std::vector<WorkItem>> items;  // of each thread
+    std::vector<std::vector<int>> source_columns;  // of each upsampled map: the input column of each column
+    std::vector<float> scale_row, shift_row;  // normalisation of a row of bytes
+    MemorySizes memory;
+};
+
+// First of `count` things for `thread` of `threads`; the next thread's first is its end.
+inline int share(int count, int thread, int threads) { return int(long(count) * thread / threads); }
+
+// Nearest neighbour, as in torch.nn.functional.interpolate: the input pixel of output pixel `index`.
+inline int nearest(int index, int in_size, int out_size) {
+    const int source = int(float(index) * (float(in_size) / float(out_size)));
+    return source < in_size ? source : in_size - 1;
+}
+
+}  // namespace ghostnets

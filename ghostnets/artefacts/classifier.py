@@ -1,0 +1,144 @@
+"""Image classification with any network: a path, bytes, an array or a PIL image -> classes with probabilities."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from ghostnets.artefacts.model import Model, Outputs
+from ghostnets.artefacts.runtimes import open_model
+from ghostnets.artefacts.scores import softmax, top_k
+from ghostnets.errors import ConfigurationError
+from ghostnets.preprocessing import MAX_PIXELS, ImageSource, Pixels
+
+__all__ = ["BATCH_SIZE", "Classifier", "Prediction", "load_classifier"]
+
+BATCH_SIZE = 16
+
+ImageList = list[Any] | tuple[Any, ...]  # of ImageSource
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Prediction for one image.
+
+    Attributes:
+        path: Name of the image: its path, or "" for an image in memory.
+        classes: Class names, most probable first.
+        probabilities: Probabilities of ``classes``; those of all classes of the network sum to 1.
+        error: Why there is no prediction, or None; ``classes`` and ``probabilities`` are then empty.
+        features: Float32 (F,), the input of the last linear layer, or None where it was not requested.
+    """
+
+    path: str
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    error: str | None = None
+    features: npt.NDArray[np.float32] | None = field(default=None, compare=False)
+
+
+class Classifier:
+    """A network that classifies images.
+
+    Example::
+
+        classifier = load_classifier("runs/photos-ghostnet_100/best.safetensors")
+        print(classifier("photo.jpg").classes[0])
+
+    Args:
+        model: An opened model, or the path of a file that ``open_model`` takes.
+    """
+
+    def __init__(self, model: Model | str | os.PathLike[str]) -> None:
+        self.model = model if isinstance(model, Model) else open_model(model)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names in the order of the scores."""
+        return self.model.description.class_names
+
+    def copy(self) -> "Classifier":
+        """A classifier for concurrent use, as ``Model.copy``."""
+        return Classifier(self.model.copy())
+
+    @overload
+    def __call__(self, images: ImageList, *, top: int = 5, features: bool = False) -> list[Prediction]: ...
+    @overload
+    def __call__(self, images: ImageSource, *, top: int = 5, features: bool = False) -> Prediction: ...
+    def __call__(
+        self, images: ImageSource | ImageList, *, top: int = 5, features: bool = False
+    ) -> Prediction | list[Prediction]:
+        """Classify an image, or each image of a list.
+
+        All kinds of images are read by the rules of ``preprocessing.decode``: upright as EXIF says, transparency on
+        white, 8 of 16 bits. A large JPEG is decoded at reduced scale if it is given as a file, not if it is decoded
+        already.
+
+        Args:
+            images: Path of an image file; its content as bytes or a stream; a PIL image; an array, uint8 or uint16,
+                (H, W) or (H, W, C); or a list of these.
+            top: Number of most probable classes.
+            features: Return the features of each image as well.
+
+        Returns:
+            A prediction, or a list of them for a list.
+
+        Raises:
+            ImageError: An image cannot be read.
+            ConfigurationError: An image is of another type, ``top`` is below 1, or the file has no features.
+            ArtefactError: The runtime fails.
+        """
+        if top < 1:
+            raise ConfigurationError(f"top is {top}; it must be at least 1.")
+        if not isinstance(images, list | tuple):
+            name = os.fspath(images) if isinstance(images, str | os.PathLike) else ""
+            return self.predict(self.read(images)[None], [name], top=top, features=features)[0]
+        predictions: list[Prediction] = []
+        for start in range(0, len(images), BATCH_SIZE):
+            batch = images[start : start + BATCH_SIZE]
+            names = [os.fspath(image) if isinstance(image, str | os.PathLike) else "" for image in batch]
+            pixels = [
+                self.read(image, name=name or f"image {start + index} of the list")
+                for index, (image, name) in enumerate(zip(batch, names, strict=True))
+            ]
+            predictions += self.predict(np.stack(pixels), names, top=top, features=features)
+        return predictions
+
+    def read(self, image: ImageSource, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Pixels:
+        """Read an image as the network takes it, as ``Preprocessing.pixels``."""
+        return self.model.description.preprocessing.pixels(image, name=name, max_pixels=max_pixels)
+
+    def run(self, pixels: Pixels, *, features: bool = False) -> Outputs:
+        """Run the network once, as ``Model.run``; the scores are probabilities, whatever the file returns."""
+        outputs = self.model.run(pixels, features=features)
+        if self.model.description.output == "probabilities":
+            return outputs
+        return Outputs(softmax(outputs.scores), outputs.features)
+
+    def predict(self, pixels: Pixels, names: Sequence[str], *, top: int, features: bool = False) -> list[Prediction]:
+        """Predictions for a batch of images that ``read`` returned, uint8 (N, S, S, C).
+
+        Args:
+            pixels: The images.
+            names: Value of ``Prediction.path`` for each.
+            top: Number of most probable classes.
+            features: Return the features as well.
+        """
+        outputs = self.run(pixels, features=features)
+        indices, values = top_k(outputs.scores, top)
+        embeddings: Iterator[npt.NDArray[np.float32] | None]
+        embeddings = iter([None] * len(names) if outputs.features is None else outputs.features)
+        return [
+            Prediction(name, tuple(self.class_names[i] for i in row), tuple(probabilities), None, embedding)
+            for name, row, probabilities, embedding in zip(
+                names, indices.tolist(), values.tolist(), embeddings, strict=True
+            )
+        ]
+
+
+def load_classifier(path: str | os.PathLike[str], *, threads: int | None = None) -> Classifier:
+    """Open a checkpoint or an exported file for classification; arguments and errors as ``open_model``."""
+    return Classifier(open_model(path, threads=threads))

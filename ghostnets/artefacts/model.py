@@ -1,0 +1,126 @@
+"""One contract for every runtime: pixels in, scores and features out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ghostnets.artefacts.description import Description
+from ghostnets.artefacts.scores import Array
+from ghostnets.errors import ArtefactError, ConfigurationError, GhostNetsError
+from ghostnets.preprocessing import Pixels, Preprocessing
+
+__all__ = ["Model", "Outputs", "normalize"]
+
+
+class Outputs(NamedTuple):
+    """Outputs of a network for a batch.
+
+    Attributes:
+        scores: Float32 (N, classes), logits or probabilities.
+        features: Float32 (N, features), the input of the last linear layer: an embedding of each image. None where
+            they were not requested.
+    """
+
+    scores: Array
+    features: Array | None
+
+
+class Model(ABC):
+    """A network in a file, opened by ``open_model`` in the runtime of the file's format.
+
+    ``run`` may be called from several threads. Calls run concurrently in ONNX Runtime and torch; the engine, OpenVINO,
+    ExecuTorch and LiteRT serialize them.
+
+    Attributes:
+        path: The file.
+        description: Description of the network, read from the file.
+        runtime: Name and version of the runtime: ``"onnxruntime 1.32.0"``.
+    """
+
+    def __init__(self, path: Path, description: Description, runtime: str) -> None:
+        self.path, self.description, self.runtime = path, description, runtime
+
+    def run(self, pixels: Pixels, *, features: bool = False) -> Outputs:
+        """Run the network once. Normalization is applied here where the file does not contain it.
+
+        Args:
+            pixels: Images, resized and cropped: uint8 (N, H, W, C), RGB or grayscale, any N; H and W are the
+                ``image_size`` of the description's preprocessing, unless ``description.any_size``.
+            features: Return the features as well. A checkpoint always has them, an exported file if it was exported
+                with them.
+
+        Returns:
+            Scores as ``description.output`` says, logits or probabilities, and the features.
+
+        Raises:
+            ConfigurationError: ``pixels`` has another shape or type, or the file has no features.
+            ArtefactError: The runtime fails, or the file does not fit its description.
+        """
+        self._check(pixels)
+        if features:
+            self.require_features()
+        # Not every runtime takes an empty batch; one image gives the shapes of the outputs.
+        x: npt.NDArray[Any] = pixels if len(pixels) else np.zeros((1, *pixels.shape[1:]), np.uint8)
+        try:
+            if self.description.input == "float32":
+                x = normalize(x, self.description.preprocessing)
+            outputs = [output[: len(pixels)] for output in self._run(x, features)]
+        except GhostNetsError:
+            raise
+        except Exception as error:  # each runtime has exception classes of its own
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise ArtefactError(
+                f"{self.path} fails with images of {pixels.shape} in {self.runtime} ({reason}); try another size, or"
+                " export the network again."
+            ) from error
+        if outputs[0].shape[1:] != (len(self.description.class_names),):
+            raise ArtefactError(
+                f"{self.path} returns scores of shape {outputs[0].shape[1:]} per image, but names"
+                f" {len(self.description.class_names)} classes; export the network again."
+            )
+        return Outputs(outputs[0], outputs[1] if features else None)
+
+    def require_features(self) -> None:
+        """Raise ConfigurationError if the file has no features."""
+        if not self.description.has_features:
+            raise ConfigurationError(
+                f"{self.path} gives no features; export it with --features, or use the checkpoint itself."
+            )
+
+    def copy(self) -> "Model":
+        """The same network for concurrent use: this model itself, where its runtime runs calls concurrently.
+
+        Raises:
+            GhostNetsError: The file must be read again and cannot be, as in ``open_model``.
+        """
+        return self
+
+    @abstractmethod
+    def _run(self, x: npt.NDArray[Any], features: bool) -> Sequence[Array]:
+        """Run the network on at least one image in the input format of the file.
+
+        Returns:
+            Scores, and features if requested, N rows each; features that come at no cost may always be returned.
+        """
+
+    def _check(self, pixels: Pixels) -> None:
+        size, channels = self.description.preprocessing.image_size, self.description.preprocessing.channels
+        is_any = self.description.any_size
+        fits = pixels.ndim == 4 and pixels.dtype == np.uint8 and pixels.shape[3] == channels
+        if not fits or not (min(pixels.shape[1:3]) >= 1 if is_any else pixels.shape[1:3] == (size, size)):
+            wanted = f"(N, H, W, {channels})" if is_any else f"(N, {size}, {size}, {channels})"
+            raise ConfigurationError(f"the images are {pixels.dtype} {pixels.shape}; {self.path} takes uint8 {wanted}.")
+
+
+def normalize(pixels: Pixels, preprocessing: Preprocessing) -> Array:
+    """Normalize uint8 (N, H, W, C) to contiguous float32 (N, C, H, W): (pixel / 255 - mean) / std."""
+    x = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32)
+    statistics = preprocessing.mean, preprocessing.std
+    mean, std = (np.array(values, np.float32)[:, None, None] * 255 for values in statistics)
+    x -= mean
+    x /= std
+    return x

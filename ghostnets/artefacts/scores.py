@@ -1,0 +1,29 @@
+"""From scores to ranked classes: softmax and top-k, the same for every runtime and interface."""
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Array", "softmax", "top_k"]
+
+Array = npt.NDArray[np.float32]
+
+
+def softmax(logits: Array) -> Array:
+    """Probabilities (N, classes), rows that sum to 1, of logits (N, classes)."""
+    powers = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
+    result: Array = powers / powers.sum(1, keepdims=True)
+    return result
+
+
+def top_k(scores: Array, k: int) -> tuple[npt.NDArray[np.int64], Array]:
+    """Indices and values of the ``k`` highest scores of each row, highest first; ties keep the order of the classes.
+
+    Args:
+        scores: (N, classes).
+        k: Number of classes; all of them where there are fewer.
+
+    Returns:
+        Int64 (N, k) and float32 (N, k).
+    """
+    indices = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return indices, np.take_along_axis(scores, indices, 1)

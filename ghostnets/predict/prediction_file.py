@@ -1,0 +1,173 @@
+"""A file of predictions written in chunks, so that an interrupted run can be resumed, however it ended.
+
+While ``predictions.csv`` is written there is a folder ``predictions.csv.partial``::
+
+    manifest.json   settings that the predictions depend on; rows and errors of each finished chunk; a digest of names
+    00000, 00001    the chunks
+
+A chunk that is not in the manifest was being written when the run was killed, and is written again. At the end the
+chunks are concatenated into a temporary file, which replaces the target, and the folder is removed.
+"""
+
+import fcntl
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from ghostnets.artefacts import Prediction
+from ghostnets.errors import ConfigurationError, DataError
+from ghostnets.files import write_atomically, write_text
+from ghostnets.predict.inputs import Input
+from ghostnets.predict.writers import WRITERS
+
+__all__ = ["PredictionFile"]
+
+CHUNK_ROWS = 16_384
+CHUNK_SECONDS = 10
+
+
+class PredictionFile:
+    """Context manager that finishes the file on success, and keeps the chunks for a resumed run on an exception.
+
+    Args:
+        path: ``.csv``, ``.jsonl`` or ``.parquet``.
+        settings: Settings that the predictions depend on apart from the inputs, ready for JSON; a run is resumed only
+            with the same settings.
+        top: Number of classes per image.
+        features: Whether predictions have features.
+
+    Attributes:
+        rows: Number of rows written, by this run and the one it resumes.
+        errors: Number of rows with an error.
+
+    Raises:
+        ConfigurationError: The suffix is unknown, the settings differ from those of the interrupted run, another
+            process writes the same file, or the format cannot hold features.
+        DataError: The folder of an interrupted run is damaged.
+        MissingExtraError: The library of the format is not installed.
+    """
+
+    def __init__(self, path: Path, *, settings: dict[str, Any], top: int, features: bool) -> None:
+        if path.suffix not in WRITERS:
+            raise ConfigurationError(f"--out is {path}; its suffix must be one of {', '.join(WRITERS)}.")
+        self.path, self.folder = path, path.with_name(f"{path.name}.partial")
+        self.writer = WRITERS[path.suffix](top=top, features=features)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = _locked(self.folder)
+        try:
+            self.manifest = self._read_manifest(settings)
+        except BaseException:
+            self.lock.close()
+            raise
+        self.rows = sum(rows for rows, _ in self.manifest["parts"])
+        self.errors = sum(errors for _, errors in self.manifest["parts"])
+        self._names = _digest()
+        self._buffer: list[Prediction] = []
+        self._last_write = time.monotonic()
+
+    def remaining(self, inputs: Iterable[Input]) -> Iterator[Input]:
+        """Skip the inputs that have rows already.
+
+        Raises:
+            DataError: They differ from the inputs of the interrupted run.
+        """
+        iterator = iter(inputs)
+        for _ in range(self.rows):
+            self._names.update(_key(getattr(next(iterator, None), "name", "")))
+        if self._names.hexdigest() != self.manifest["names"]:
+            raise DataError(
+                f"the first {self.rows} images are not those of the predictions in {self.folder}; restore them, or"
+                " remove the folder to start over."
+            )
+        return iterator
+
+    def write(self, predictions: list[Prediction]) -> None:
+        """Append rows; they are on disk after ``CHUNK_SECONDS``, or after ``CHUNK_ROWS`` rows."""
+        self._buffer += predictions  # one step: an interrupted run keeps whole batches
+        self.rows += len(predictions)
+        self.errors += _count_errors(predictions)
+        if len(self._buffer) >= CHUNK_ROWS or time.monotonic() - self._last_write > CHUNK_SECONDS:
+            self._write_chunk()
+
+    def __enter__(self) -> "PredictionFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._write_chunk()
+            if kind is None:
+                chunks = [self._chunk(index) for index in range(len(self.manifest["parts"]))]
+                with write_atomically(self.path) as temporary:
+                    self.writer.concatenate(chunks, temporary)
+                shutil.rmtree(self.folder)
+            elif not self.manifest["parts"]:
+                shutil.rmtree(self.folder)
+        finally:
+            self.lock.close()
+
+    def _read_manifest(self, settings: dict[str, Any]) -> dict[str, Any]:
+        if not self._manifest_path.exists():
+            return {"settings": settings, "names": _digest().hexdigest(), "parts": []}
+        try:
+            manifest: dict[str, Any] = json.loads(self._manifest_path.read_text(encoding="utf-8"))
+            earlier = manifest["settings"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{self._manifest_path} is damaged ({error}); remove {self.folder}.") from error
+        if earlier != settings:
+            raise ConfigurationError(
+                f"{self.folder} holds predictions of a run with other settings ({earlier}, now {settings}); repeat"
+                " its command to resume it, remove the folder, or choose another --out."
+            )
+        return manifest
+
+    @property
+    def _manifest_path(self) -> Path:
+        return self.folder / "manifest.json"
+
+    def _chunk(self, index: int) -> Path:
+        return self.folder / f"{index:05}"
+
+    def _write_chunk(self) -> None:
+        predictions, self._buffer = self._buffer, []  # never written twice, whenever a signal arrives
+        if not predictions:
+            return
+        with write_atomically(self._chunk(len(self.manifest["parts"]))) as temporary:
+            self.writer.write(predictions, temporary)
+        for prediction in predictions:
+            self._names.update(_key(prediction.path))
+        self.manifest["parts"].append((len(predictions), _count_errors(predictions)))
+        self.manifest["names"] = self._names.hexdigest()
+        write_text(self._manifest_path, json.dumps(self.manifest))
+        self._last_write = time.monotonic()
+
+
+def _count_errors(predictions: list[Prediction]) -> int:
+    return sum(prediction.error is not None for prediction in predictions)
+
+
+def _digest() -> Any:
+    return hashlib.sha256()
+
+
+def _key(name: str) -> bytes:
+    return name.encode() + b"\0"
+
+
+def _locked(folder: Path) -> IO[str]:
+    """Lock the folder until the returned stream is closed or the process ends."""
+    stream = (folder / "lock").open("w")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        stream.close()
+        raise ConfigurationError(
+            f"another process is writing {folder}; wait for it, or choose another --out."
+        ) from error
+    return stream

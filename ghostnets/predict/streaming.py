@@ -1,0 +1,90 @@
+"""Streaming inference: batches are decoded and run in parallel, and returned in order."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+
+from ghostnets.artefacts import Classifier, Prediction
+from ghostnets.artefacts.classifier import BATCH_SIZE
+from ghostnets.errors import ImageError
+from ghostnets.predict.inputs import Input, read_input
+from ghostnets.preprocessing import Pixels
+
+__all__ = ["batches", "predict_batch", "predict_images"]
+
+BATCHES_AHEAD = 3  # batches in flight per worker: being decoded, being run, or waiting for their turn
+
+
+def predict_images(
+    classifier: Classifier, inputs: Iterable[Input], *, top: int, features: bool = False, workers: int | None = None
+) -> Iterator[list[Prediction]]:
+    """Yield predictions in the order of ``inputs``, a batch at a time.
+
+    Each worker is a thread that decodes a batch, runs it in a network of its own with one thread, and takes the next
+    batch: while one worker decodes another computes. At most ``BATCHES_AHEAD`` batches per worker are in flight,
+    whatever the number of images.
+
+    Args:
+        classifier: Network opened with one thread; each further worker uses a copy.
+        inputs: Images of ``find_inputs``, consumed as needed.
+        top: Number of most probable classes per image.
+        features: Return the features as well.
+        workers: Number of threads; all processors of this process by default.
+
+    Raises:
+        ConfigurationError: The file has no features.
+        ArtefactError: The runtime fails.
+    """
+    workers = workers or len(os.sched_getaffinity(0))
+    idle = [classifier]
+
+    def predict(batch: list[Input]) -> list[Prediction]:
+        try:
+            own = idle.pop()
+        except IndexError:
+            own = classifier.copy()
+        try:
+            return predict_batch(own, batch, top=top, features=features)
+        finally:
+            idle.append(own)
+
+    pending: deque[Future[list[Prediction]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for batch in batches(inputs):
+                pending.append(pool.submit(predict, batch))
+                if len(pending) >= BATCHES_AHEAD * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def predict_batch(classifier: Classifier, batch: list[Input], *, top: int, features: bool = False) -> list[Prediction]:
+    """Read a batch and classify it; an image that cannot be read gives a Prediction with ``error``."""
+    errors: dict[int, Prediction] = {}
+    images: dict[int, Pixels] = {}
+    for index, source in enumerate(batch):
+        try:
+            images[index] = read_input(source, classifier.model.description.preprocessing)
+        except ImageError as error:
+            errors[index] = Prediction(source.name, (), (), str(error))
+    if not images:
+        return list(errors.values())
+    names = [batch[index].name for index in images]
+    predictions = classifier.predict(np.stack(list(images.values())), names, top=top, features=features)
+    by_index = errors | dict(zip(images, predictions, strict=True))
+    return [by_index[index] for index in range(len(batch))]
+
+
+def batches(inputs: Iterable[Input]) -> Iterator[list[Input]]:
+    """Group the inputs into lists of ``BATCH_SIZE``."""
+    iterator = iter(inputs)
+    while batch := list(islice(iterator, BATCH_SIZE)):
+        yield batch

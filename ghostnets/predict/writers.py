@@ -1,0 +1,144 @@
+"""Writers of predictions as CSV, JSON lines and Parquet: chunks of a file, and their concatenation.
+
+The columns are ``path``, ``class_1``, ``probability_1``, ... , ``error``, and ``features`` if requested. JSON lines
+nest the classes.
+"""
+
+import csv
+import io
+import json
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ghostnets.artefacts import Prediction
+from ghostnets.errors import ConfigurationError, require
+
+__all__ = ["WRITERS", "CsvWriter", "JsonLinesWriter", "ParquetWriter", "PredictionWriter", "as_dict"]
+
+
+def as_dict(prediction: Prediction) -> dict[str, Any]:
+    """The prediction ready for JSON, with the key ``features`` only if there are any."""
+    pairs = zip(prediction.classes, prediction.probabilities, strict=True)
+    values: dict[str, Any] = {
+        "path": prediction.path,
+        "answers": [{"class": name, "probability": value} for name, value in pairs],
+        "error": prediction.error,
+    }
+    return values if prediction.features is None else {**values, "features": prediction.features.tolist()}
+
+
+class PredictionWriter(ABC):
+    """Writer of one file format.
+
+    Args:
+        top: Number of classes per image.
+        features: Whether predictions have features.
+
+    Raises:
+        ConfigurationError: The format cannot hold features.
+        MissingExtraError: Its library is not installed.
+    """
+
+    suffix: ClassVar[str]
+
+    def __init__(self, *, top: int, features: bool) -> None:
+        self.top, self.features = top, features
+
+    @abstractmethod
+    def write(self, predictions: Sequence[Prediction], path: Path) -> None:
+        """Write a chunk of at least one prediction."""
+
+    @abstractmethod
+    def concatenate(self, chunks: Sequence[Path], path: Path) -> None:
+        """Write the whole file from its chunks."""
+
+
+class JsonLinesWriter(PredictionWriter):
+    """One JSON object per line."""
+
+    suffix = ".jsonl"
+
+    def write(self, predictions: Sequence[Prediction], path: Path) -> None:
+        with path.open("w", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(as_dict(prediction)) + "\n" for prediction in predictions)
+
+    def concatenate(self, chunks: Sequence[Path], path: Path) -> None:
+        with path.open("wb") as stream:
+            _append(chunks, stream)
+
+
+class CsvWriter(PredictionWriter):
+    """A header, and one row per image; probabilities have six digits."""
+
+    suffix = ".csv"
+
+    def __init__(self, *, top: int, features: bool) -> None:
+        super().__init__(top=top, features=features)
+        if features:
+            raise ConfigurationError("a CSV file cannot hold --features; write --out PREDICTIONS.parquet or .jsonl.")
+
+    def write(self, predictions: Sequence[Prediction], path: Path) -> None:
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream, lineterminator="\n").writerows(map(self._row, predictions))
+
+    def concatenate(self, chunks: Sequence[Path], path: Path) -> None:
+        header = io.StringIO()
+        numbered = [f"{name}_{rank}" for rank in range(1, self.top + 1) for name in ("class", "probability")]
+        csv.writer(header, lineterminator="\n").writerow(["path", *numbered, "error"])
+        with path.open("wb") as stream:
+            stream.write(header.getvalue().encode())
+            _append(chunks, stream)
+
+    def _row(self, prediction: Prediction) -> list[str]:
+        cells: list[str] = []
+        for name, value in zip(prediction.classes, prediction.probabilities, strict=True):
+            cells += [name, f"{value:.6f}"]
+        cells += [""] * (2 * self.top - len(cells))
+        return [prediction.path, *cells, prediction.error or ""]
+
+
+class ParquetWriter(PredictionWriter):
+    """Strings and float32; ``features`` is a list of float32, null where there is an error."""
+
+    suffix = ".parquet"
+
+    def __init__(self, *, top: int, features: bool) -> None:
+        super().__init__(top=top, features=features)
+        pyarrow = require("pyarrow", extra="parquet")
+        fields = [("path", pyarrow.string())]
+        for rank in range(1, top + 1):
+            fields += [(f"class_{rank}", pyarrow.string()), (f"probability_{rank}", pyarrow.float32())]
+        fields += [("error", pyarrow.string())]
+        fields += [("features", pyarrow.list_(pyarrow.float32()))] if features else []
+        self.schema = pyarrow.schema(fields)
+
+    def write(self, predictions: Sequence[Prediction], path: Path) -> None:
+        pyarrow, parquet = require("pyarrow", extra="parquet"), require("pyarrow.parquet", extra="parquet")
+        columns: dict[str, list[Any]] = {"path": [p.path for p in predictions]}
+        for rank in range(self.top):
+            columns[f"class_{rank + 1}"] = [p.classes[rank] if p.classes else None for p in predictions]
+            columns[f"probability_{rank + 1}"] = [p.probabilities[rank] if p.classes else None for p in predictions]
+        columns["error"] = [p.error for p in predictions]
+        if self.features:
+            columns["features"] = [p.features for p in predictions]
+        parquet.write_table(pyarrow.table(columns, schema=self.schema), path)
+
+    def concatenate(self, chunks: Sequence[Path], path: Path) -> None:
+        parquet = require("pyarrow.parquet", extra="parquet")
+        with parquet.ParquetWriter(path, self.schema) as writer:
+            for chunk in chunks:
+                writer.write_table(parquet.read_table(chunk, schema=self.schema))
+
+
+WRITERS: dict[str, type[PredictionWriter]] = {
+    writer.suffix: writer for writer in (CsvWriter, JsonLinesWriter, ParquetWriter)
+}
+
+
+def _append(chunks: Sequence[Path], stream: Any) -> None:
+    for chunk in chunks:
+        with chunk.open("rb") as source:
+            shutil.copyfileobj(source, stream)
