@@ -178,8 +178,11 @@ async def _handle_request_error(request: Request, error: Exception) -> Response:
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
-    if headers.get("Allow") == "GET":  # the middleware serves HEAD wherever GET is served
-        headers["Allow"] = "GET, HEAD"
+    if "Allow" in headers:
+        methods = set(headers["Allow"].split(", "))
+        if "GET" in methods:  # the middleware serves HEAD wherever GET is served
+            methods.add("HEAD")
+        headers["Allow"] = ", ".join(sorted(methods))
     return JSONResponse({"error": f"{error.detail}; see /openapi.json for all routes."}, error.status_code, headers)
 
 
