@@ -98,6 +98,6 @@ def test_runtime_download_failure_names_cache(tiny_run: Path, tmp_path: Path, mo
     target = tmp_path / "site"
     assert main(["export", str(tiny_run / "best.safetensors"), "--format", "web", "--to", str(target)]) == 1
     stderr = capsys.readouterr().err
-    assert "could not fetch http://127.0.0.1:9/runtime-1.tgz" in stderr
+    assert "could not download http://127.0.0.1:9/runtime-1.tgz" in stderr
     assert str(tmp_path / "cache") in stderr  # where to put the file by hand
     assert not target.exists()

@@ -35,7 +35,7 @@ def test_script(model: Network):
             assert_same(scripted(x), model(x))
 
 
-def test_export_of_any_batch_and_size(model: Network):
+def test_export_with_dynamic_batch_and_size(model: Network):
     dynamic = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
     side = 4 * model.feature_levels[-1].stride
     exported = torch.export.export(model, (torch.randn(2, 3, side, side + 8),), dynamic_shapes=dynamic).module()
@@ -54,7 +54,7 @@ def test_compiles_as_one_graph(model: Network):
     torch.compiler.reset()  # what is compiled holds the network in memory
 
 
-def test_every_network_has_the_layers_of_one_of_the_graphs():
+def test_every_network_shares_layers_with_a_tested_graph():
     def layers(name: str) -> frozenset[str]:
         with torch.device("meta"):
             return frozenset(type(module).__name__ for module in create_model(name).modules())
