@@ -228,11 +228,11 @@ std::vector<float> outputs_of(Session& session, const Images& images, int count,
     for (std::size_t i = 0; i < sizes.size(); ++i)
         starts.push_back(starts.back() + std::size_t(count) * session.network().outputs[i].positions.size() *
                                              sizes[i].first * sizes[i].second);
-    std::vector<float> answer(starts.back());
+    std::vector<float> values(starts.back());
     std::vector<float*> outputs;
-    for (std::size_t i = 0; i < sizes.size(); ++i) outputs.push_back(answer.data() + starts[i]);
+    for (std::size_t i = 0; i < sizes.size(); ++i) outputs.push_back(values.data() + starts[i]);
     session.run(images, count, height, width, outputs);
-    return answer;
+    return values;
 }
 
 float difference(const std::vector<float>& a, const std::vector<float>& b) {
@@ -293,27 +293,27 @@ void try_one(bool prints) {
         std::printf("\n");
         return;
     }
-    std::vector<std::vector<float>> answers;
+    std::vector<std::vector<float>> all_outputs;
     for (const Isa isa : supported_isas())
         for (int threads = 1; threads <= 4; ++threads) {
             Session session(plan.source, *find_kernels(isa_name(isa)), threads);
             const auto run = [&](int images_now) { return outputs_of(session, images, images_now, height, width); };
-            const std::vector<float> answer = run(count);
+            const std::vector<float> values = run(count);
             const std::vector<float> single = run(1);
-            for (const float value : answer) check(std::isfinite(value), "an output is not finite");
-            check(run(count) == answer, "two runs of one session differ");
+            for (const float value : values) check(std::isfinite(value), "an output is not finite");
+            check(run(count) == values, "two runs of one session differ");
             std::vector<float> twice[2];
             std::thread other([&] { twice[0] = run(count); });
             twice[1] = run(count);
             other.join();
-            check(twice[0] == answer && twice[1] == answer, "concurrent runs of one session differ");
+            check(twice[0] == values && twice[1] == values, "concurrent runs of one session differ");
             if (!session.network().gives_maps())
-                check(difference(single, {answer.begin(), answer.begin() + long(single.size())}) < allowed,
+                check(difference(single, {values.begin(), values.begin() + long(single.size())}) < allowed,
                       "an image alone and in a batch differ");
-            answers.push_back(answer);
+            all_outputs.push_back(values);
         }
-    for (const auto& answer : answers)
-        check(difference(answer, answers.front()) < allowed, "instruction sets or numbers of threads differ");
+    for (const auto& values : all_outputs)
+        check(difference(values, all_outputs.front()) < allowed, "instruction sets or numbers of threads differ");
 }
 
 }  // namespace
