@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from ghostnets.data import Augmentation, Batch, ImageDataset, TrainingBatches, datasets, open_data
+from ghostnets.data import Augmentation, Batch, DataSpec, ImageDataset, TrainingBatches, datasets
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
@@ -35,7 +35,7 @@ def main() -> None:
     if options.files:
         datasets.CACHE_BYTES = 0
 
-    source = open_data(options.data)
+    source = DataSpec(options.data).open()
     recipe = RECIPES[recipe_for(source.typical_size)]
     is_small = source.typical_size <= 64
     preprocessing = Preprocessing.standard(source.typical_size if is_small else 224, source.channels)

@@ -47,6 +47,21 @@ def packages() -> set[str]:
     return folders | {p.stem for p in ROOT.glob("*.py") if not p.stem.startswith("__")}
 
 
+def documented_files() -> set[Path]:
+    """Files and folders that the tree of docs/architecture.md names; a name without suffix may be a Python file."""
+    tree = re.search(
+        r"^```\n(ghostnets/\n.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+    assert tree, f"{DOCUMENT}: no tree that begins with ghostnets/"
+    files, parents = set(), []
+    for line in tree[1].splitlines():
+        names = re.split(r" {2,}", line.strip())[0].split(", ")
+        parents[(len(line) - len(line.lstrip())) // 2 :] = [names[0]]
+        paths = [ROOT.parent.joinpath(*parents[:-1], name) for name in names]
+        files |= {path if path.exists() else path.with_suffix(".py") for path in paths}
+    return files
+
+
 def imported_packages(path: Path) -> set[str]:
     """Packages of ghostnets that a file imports, at module level or inside a function."""
     found = set()
@@ -88,6 +103,14 @@ def native_functions(path: Path) -> Iterator[tuple[str, int]]:
         end = next((i for i in range(start + 1, len(lines)) if lines[i].startswith(f"{indentation}}}")), None)
         if end is not None:
             yield line.strip(), end - start + 1
+
+
+def test_documented_tree_matches_files():
+    assert {file for file in documented_files() if not file.exists()} == set()
+    expected = {file for file in python_files() if not file.stem.startswith("__")}
+    for folder in ("benchmarks", "scripts"):
+        expected |= {file for file in (ROOT.parent / folder).iterdir() if file.is_file()}
+    assert expected - documented_files() == set()
 
 
 def test_import_table_lists_every_package():

@@ -1,4 +1,4 @@
-"""What the README shows, as it stands there."""
+"""The code and figures of the README, as written there."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from ghostnets.models import list_models, model_entry
 README = (Path(ghostnets.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_images(tmp_path / "photos", classes={"dark": 200, "light": 200})  # enough for 60 steps
     (tmp_path / "new").mkdir()
@@ -31,7 +31,7 @@ def test_the_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert 0.5 < float(probability) <= 1
 
 
-def test_the_table_of_networks_is_that_of_the_registry():
+def test_network_table_matches_registry():
     rows = {m[0]: m[1:] for m in re.findall(r"^\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \|", README, flags=re.MULTILINE)}
     families = ("g_ghost_regnetx_", "ghost_resnet", "resnet", "ghost_vgg16", "vgg16")
     assert sorted(rows) == [name for name in list_models() if not name.startswith(families)]
@@ -41,6 +41,6 @@ def test_the_table_of_networks_is_that_of_the_registry():
         assert (float(params), float(macs)) == (variant.params, variant.macs)
 
 
-def test_the_version_is_in_the_changelog():
+def test_changelog_has_current_version():
     changelog = (Path(ghostnets.__file__).parents[1] / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## [{ghostnets.__version__}]" in changelog

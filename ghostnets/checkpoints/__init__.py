@@ -2,7 +2,13 @@
 
 from ghostnets.checkpoints.fetch import cache_path, download
 from ghostnets.checkpoints.hub import WEIGHTS, PublishedWeights, find_weights, load_pretrained
-from ghostnets.checkpoints.load import load_checkpoint, load_weights, network_arguments, read_checkpoint
+from ghostnets.checkpoints.load import (
+    load_checkpoint,
+    load_weights,
+    network_arguments,
+    parse_checkpoint,
+    read_checkpoint,
+)
 from ghostnets.checkpoints.pretrained import create_model
 from ghostnets.checkpoints.read import WeightsFile, read_weights
 from ghostnets.checkpoints.save import METADATA_KEY, Checkpoint, save_checkpoint
@@ -25,6 +31,7 @@ __all__ = [
     "load_pretrained",
     "load_weights",
     "network_arguments",
+    "parse_checkpoint",
     "read_checkpoint",
     "read_weights",
     "save_checkpoint",

@@ -26,7 +26,7 @@ from ghostnets.errors import CheckpointError, ConfigurationError
 from ghostnets.models import DLi14GhostNet, Network, create_model, resolve_name
 from ghostnets.preprocessing import Preprocessing
 
-__all__ = ["load_checkpoint", "load_weights", "network_arguments", "read_checkpoint"]
+__all__ = ["load_checkpoint", "load_weights", "network_arguments", "parse_checkpoint", "read_checkpoint"]
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -36,7 +36,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         CheckpointError: The file is missing, is no safetensors file, is truncated, was not written by ghostnets, holds
             numbers that are not finite, or its weights do not fit the architecture that it names.
     """
-    return _as_checkpoint(read_weights(path))
+    return parse_checkpoint(read_weights(path))
 
 
 def load_checkpoint(
@@ -112,7 +112,7 @@ def network_arguments(name: str, weights: WeightsFile, *, source: str) -> dict[s
         UnknownNameError: There is no such network.
     """
     if METADATA_KEY in weights.metadata:
-        checkpoint = _as_checkpoint(weights)
+        checkpoint = parse_checkpoint(weights)
         if checkpoint.architecture != resolve_name(name):
             raise CheckpointError(
                 f"{weights.path} is a checkpoint of {checkpoint.architecture}, not of {name}; ask for that network."
@@ -147,7 +147,8 @@ def _converted(weights: WeightsFile, source: str, network: nn.Module) -> dict[st
     return rename_v3(drop_counters(weights.tensors)) if source == "canonical" else weights.tensors
 
 
-def _as_checkpoint(weights: WeightsFile) -> Checkpoint:
+def parse_checkpoint(weights: WeightsFile) -> Checkpoint:
+    """The checkpoint of this project in a file that was already read; raises CheckpointError as ``read_checkpoint``."""
     path = weights.path
     if METADATA_KEY not in weights.metadata:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""``ghostnets compare RUN...``: training runs side by side."""
+"""``ghostnets compare RUN...``: compare training runs."""
 
 import json
 from dataclasses import dataclass
@@ -9,10 +9,9 @@ import tyro
 from rich.table import Table
 
 from ghostnets.cli.output import print_json, result_console
-from ghostnets.cli.run_report import minutes
 from ghostnets.errors import RunError, require
 from ghostnets.explain import ComparedRun, write_comparison
-from ghostnets.train import RunConfig, RunFolder
+from ghostnets.train import METRICS, SELECTION, RunConfig, RunFolder, best_epoch
 
 __all__ = ["main"]
 
@@ -20,7 +19,7 @@ __all__ = ["main"]
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
 class CompareCommand:
-    """Lay training runs side by side: curves, results, and the settings that differ. Runs may still be going on.
+    """Compare training runs: curves, results, and the settings that differ. Runs may be in progress.
 
     Example: ghostnets compare runs/plain runs/ghost
     """
@@ -28,7 +27,7 @@ class CompareCommand:
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")]
     """Folders of runs, runs/NAME."""
     out: Path = Path("compare.html")
-    """Where the page goes."""
+    """File of the page."""
     json: bool = False
     """Print the comparison as JSON on stdout."""
 
@@ -59,24 +58,32 @@ def main(arguments: list[str]) -> int:
 def _read(path: Path) -> ComparedRun:
     run = RunFolder(path)
     config, history = run.read_config(), run.read_metrics()
-    best = max(history, key=lambda row: row.val_top1)
+    best, last = best_epoch(history), history[-1]
     result = _result(run)
     final = f"{result['evaluation']['top1']:.2%} ({result['part']})" if result else "not finished"
     return ComparedRun(
         name=path.resolve().name,
         epochs=[row.epoch for row in history],
         curves={
-            "validation loss (nats)": [row.val_loss for row in history],
-            "validation top-1 (%)": [100 * row.val_top1 for row in history],
+            f"validation {metric.axis.label}": [metric.axis.scale * getattr(row, name) for row in history]
+            for name, metric in METRICS.items()
+            if metric.axis is not None and name.startswith("val_")
         },
         results={
             "epochs": f"{len(history)} of {config.recipe.epochs}",
-            "best val top-1": f"{best.val_top1:.2%}",
+            f"best {METRICS[SELECTION].label}": best.format(SELECTION),
             "in epoch": str(best.epoch),
-            "its val loss": f"{best.val_loss:.3f}",
+            **{
+                f"its {metric.label}": best.format(name)
+                for name, metric in METRICS.items()
+                if name.startswith("val_") and name != SELECTION
+            },
             "measured": final,
-            "images/s": f"{history[-1].images_per_second:.0f}",
-            "minutes": minutes(history[-1].seconds),
+            **{
+                metric.label: last.format(name)
+                for name, metric in METRICS.items()
+                if metric.axis is None and metric.higher_is_better is not None
+            },
         },
         settings=_settings(config),
     )

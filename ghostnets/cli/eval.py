@@ -1,4 +1,4 @@
-"""``ghostnets eval CHECKPOINT DATA``: how well a checkpoint does on labelled images."""
+"""``ghostnets eval CHECKPOINT DATA``: evaluate a checkpoint on labelled images."""
 
 import copy
 import time
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.cli.output import message, print_json, progress_console, result_console
-from ghostnets.data import ArrayDataset, FileDataset, ImageDataset, ImageFolder, ShardFolder, open_data
+from ghostnets.data import ArrayDataset, DataSpec, FileDataset, ImageDataset
 from ghostnets.errors import DataError, require
 from ghostnets.explain.figures import confusion_figure, save_figure
 from ghostnets.files import write_atomically
@@ -25,7 +25,7 @@ __all__ = ["main"]
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
 class EvalCommand:
-    """Measure a checkpoint: top-1, top-5, results by class, and the confusion matrix as a picture.
+    """Evaluate a checkpoint: top-1, top-5, results by class, and a figure of the confusion matrix.
 
     Example: ghostnets eval runs/photos-ghostnet_100/best.safetensors photos/
     """
@@ -33,17 +33,17 @@ class EvalCommand:
     checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
     """best.safetensors of a run."""
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """A folder as for train, or "fashion-mnist"."""
-    part: Literal["auto", "train", "val", "test", "all"] = "auto"
-    """Which images: auto is test/, else val/ (or what the training run kept back of this folder), else all."""
+    """Folder as for train, or "fashion-mnist"."""
+    split: Annotated[Literal["auto", "train", "val", "test", "all"], tyro.conf.arg(name="part")] = "auto"
+    """Split to evaluate: auto is test/, else val/ (or the validation split of the training run), else all."""
     full: bool = False
-    """With fashion-mnist: the whole set."""
+    """With fashion-mnist: the full data set."""
     root: Path | None = None
-    """With --full: a folder that holds the four *-ubyte.gz files."""
+    """With --full: folder of the four *-ubyte.gz files."""
     picture: Path | None = None
-    """Where the confusion matrix goes, .png or .svg; by default confusion.png beside the checkpoint."""
+    """File of the confusion matrix, .png or .svg; by default confusion.png next to the checkpoint."""
     skip_corrupt: bool = False
-    """Go on without images that cannot be read, and say how many."""
+    """Leave unreadable images out instead of failing, and print how many."""
     json: bool = False
     """Print the result as JSON on stdout."""
 
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     require("matplotlib", extra="train")
     checkpoint = read_checkpoint(command.checkpoint)
     preprocessing = checkpoint.preprocessing
-    part, images, skipped = _images(command, checkpoint, preprocessing)
+    split, images, skipped = _load_images(command, checkpoint, preprocessing)
     model = checkpoint.build().to(memory_format=torch.channels_last)
     before = time.perf_counter()
     with progress_console().status(f"evaluating {len(images)} images"):
@@ -64,74 +64,57 @@ def main(arguments: list[str]) -> int:
     with write_atomically(picture) as temporary:
         save_figure(confusion_figure(result.confusion, checkpoint.class_names), temporary, picture.suffix)
     if command.json:
-        print_json({"part": part, **result.to_dict(), "picture": str(picture), "skipped": skipped})
+        print_json({"part": split, **result.to_dict(), "picture": str(picture), "skipped": skipped})
     else:
-        _print(result, part, seconds, picture, skipped)
+        _print(result, split, seconds, picture, skipped)
     return 0
 
 
-def _images(
+def _load_images(
     command: EvalCommand, checkpoint: Checkpoint, preprocessing: Preprocessing
 ) -> tuple[str, ImageDataset, list[str]]:
-    """The part that is measured, its images with labels in the checkpoint's order, and those that cannot be read."""
+    """The split, its images with labels in the checkpoint's order, and a sentence for each unreadable image."""
     recipe = checkpoint.training.get("recipe", {})
-    source = open_data(
-        command.data,
-        full=command.full,
-        root=command.root,
-        val_share=recipe.get("val_share", 0.2),
-        seed=recipe.get("seed", 0),
-    )
+    data = DataSpec(command.data, full=command.full, root=command.root, skip_corrupt=command.skip_corrupt)
+    source = data.open(val_share=recipe.get("val_share", 0.2), seed=recipe.get("seed", 0))
     to_index = _match_classes(source.class_names, checkpoint.class_names, command.data)
-    part = command.part
-    if isinstance(source, ImageFolder | ShardFolder):
-        if part == "auto":
-            was_trained_on_it = checkpoint.training.get("data") == str(Path(source.root).resolve())
-            has_val = not source.val_is_split_off or was_trained_on_it
-            part = "test" if "test" in source.parts else "val" if has_val else "all"
-        loaded = [source.load_split(name, preprocessing) for name in (source.parts if part == "all" else (part,))]
-        skipped = [sentence for _, unreadable in loaded for sentence in unreadable]
-        if skipped and not command.skip_corrupt:
-            raise DataError(
-                f"{len(skipped)} images cannot be used: {' '.join(skipped[:5])} To go on without them: --skip-corrupt."
-            )
-        parts = [images for images, _ in loaded]
-    else:
-        splits, skipped = source.load(preprocessing), []
-        part = "test" if part == "auto" else part
-        by_name = {"train": splits.train, "val": splits.val, "test": splits.test}
-        parts = [images for name, images in by_name.items() if images is not None and part in (name, "all")]
-    images = _relabelled(parts, to_index)
+    split: str = command.split
+    if split == "auto":
+        is_training_data = checkpoint.training.get("data") == data.location
+        has_val = is_training_data or not source.val_from_train
+        split = "test" if "test" in source.split_names else "val" if has_val else "all"
+    names = source.split_names if split == "all" else (split,)
+    loaded = [source.load_split(name, preprocessing) for name in names]
+    images = _relabel([images for images, _ in loaded], to_index)
     if not len(images):
         raise DataError(f"no readable image is left in {command.data}.")
-    return part, images, skipped
+    return split, images, [sentence for _, skipped in loaded for sentence in skipped]
 
 
 def _match_classes(names: tuple[str, ...], known: tuple[str, ...], data: str) -> torch.Tensor:
-    """Index of a class in the data -> its index in the checkpoint."""
-    if strange := [name for name in names if name not in known]:
+    """Map the index of a class in the data to its index in the checkpoint."""
+    if unknown := [name for name in names if name not in known]:
         raise DataError(
-            f"{data} has classes that the checkpoint does not know ({', '.join(strange[:5])});"
-            f" it knows {len(known)}: {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}."
+            f"{data} has classes that the checkpoint does not have ({', '.join(unknown[:5])});"
+            f" it has {len(known)}: {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}."
         )
     return torch.tensor([known.index(name) for name in names])
 
 
-def _relabelled(parts: list[ImageDataset], to_index: torch.Tensor) -> ImageDataset:
-    labels = to_index[torch.cat([images.labels for images in parts])]
-    if len(parts) == 1:
-        relabelled = copy.copy(parts[0])
+def _relabel(datasets: list[ImageDataset], to_index: torch.Tensor) -> ImageDataset:
+    """Concatenate datasets, with their labels mapped."""
+    labels = to_index[torch.cat([images.labels for images in datasets])]
+    if len(datasets) == 1:
+        relabelled = copy.copy(datasets[0])
         relabelled.labels = labels
         return relabelled
-    if all(isinstance(images, FileDataset) for images in parts):
-        first = parts[0]
-        assert isinstance(first, FileDataset)
-        paths = [path for images in parts if isinstance(images, FileDataset) for path in images.paths]
-        return FileDataset(paths, labels, first.preprocessing)
-    return ArrayDataset([images[i] for images in parts for i in range(len(images))], labels)
+    files = [images for images in datasets if isinstance(images, FileDataset)]
+    if len(files) == len(datasets):
+        return FileDataset([path for images in files for path in images.paths], labels, files[0].preprocessing)
+    return ArrayDataset([images[i] for images in datasets for i in range(len(images))], labels)
 
 
-def _print(result: Evaluation, part: str, seconds: float, picture: Path, skipped: list[str]) -> None:
+def _print(result: Evaluation, split: str, seconds: float, picture: Path, skipped: list[str]) -> None:
     table = Table("class", "images", "recall", "precision", title=None)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -140,7 +123,7 @@ def _print(result: Evaluation, part: str, seconds: float, picture: Path, skipped
     console = result_console()
     console.print(table)
     five = f"   top-5 {result.top5:.2%}" if len(result.classes) > 5 else ""
-    console.print(f"{result.images} images ({part})   top-1 {result.top1:.2%}{five}   loss {result.loss:.4f}")
+    console.print(f"{result.images} images ({split})   top-1 {result.top1:.2%}{five}   loss {result.loss:.4f}")
     console.print(f"{result.images / seconds:.0f} images/s   confusion matrix: {picture}", soft_wrap=True)
     if skipped:
         message(f"{len(skipped)} unreadable images were left out: {' '.join(skipped[:5])}")

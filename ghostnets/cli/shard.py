@@ -1,4 +1,4 @@
-"""``ghostnets shard FOLDER OUT``: a folder of images into tar files that training streams."""
+"""``ghostnets shard FOLDER OUT``: pack a folder of images into shards for streaming."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,51 +16,52 @@ __all__ = ["main"]
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
 class ShardCommand:
-    """Pack a folder of images into WebDataset shards with an index, for sets that do not fit into memory.
+    """Pack a folder of images into WebDataset shards with an index, for data sets that do not fit into memory.
 
     Example: ghostnets shard imagenet/ shards/ && ghostnets train shards/ (or https://SERVER/shards)
     """
 
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
-    """A folder as for train."""
+    """Folder as for train."""
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """New folder for the shards."""
     images_per_shard: int = 1000
-    """At most."""
+    """Largest number of images per shard."""
     val_share: float = 0.2
-    """Share of each class that becomes the validation part where FOLDER has none."""
+    """Share of each class split off for validation if FOLDER has no such split."""
     seed: int = 0
-    """Of that split, and of the order in the shards."""
+    """Seed of that split, and of the order in the shards."""
     skip_corrupt: bool = False
-    """Go on without images that cannot be read, and say how many."""
+    """Leave unreadable images out instead of failing, and print how many."""
     json: bool = False
     """Print the result as JSON on stdout."""
 
 
 def main(arguments: list[str]) -> int:
     command = tyro.cli(ShardCommand, prog="ghostnets shard", args=arguments)
-    source = open_folder(command.folder, val_share=command.val_share, seed=command.seed)
+    source = open_folder(
+        command.folder, val_share=command.val_share, seed=command.seed, skip_corrupt=command.skip_corrupt
+    )
     with Progress(console=progress_console(), transient=True) as bars:
-        task = bars.add_task("packing images", total=source.count())
+        task = bars.add_task("packing images", total=source.num_images)
         shards, skipped = write_shards(
             source,
             command.out,
             images_per_shard=command.images_per_shard,
             seed=command.seed,
-            skip_corrupt=command.skip_corrupt,
             on_image=lambda: bars.advance(task),
         )
-    parts = {
-        part: {"shards": len(files), "images": sum(len(f.labels) for f in files), "bytes": sum(f.bytes for f in files)}
-        for part, files in shards.parts.items()
+    splits = {
+        name: {"shards": len(files), "images": sum(len(f.labels) for f in files), "bytes": sum(f.bytes for f in files)}
+        for name, files in shards.splits.items()
     }
     if skipped:
         message(f"{len(skipped)} unreadable images were left out: {' '.join(skipped[:5])}")
     if command.json:
-        print_json({"folder": shards.root, "parts": parts, "skipped": skipped})
+        print_json({"folder": shards.root, "parts": splits, "skipped": skipped})
     else:
-        for part, numbers in parts.items():
+        for name, numbers in splits.items():
             size = f"{numbers['bytes'] / 1e6:,.1f} MB"
-            result_console().print(f"{part:<6}{numbers['images']:>10,} images in {numbers['shards']} shards, {size}")
+            result_console().print(f"{name:<6}{numbers['images']:>10,} images in {numbers['shards']} shards, {size}")
         result_console().print(f"train on them: ghostnets train {command.out}", soft_wrap=True)
     return 0

@@ -1,7 +1,7 @@
-"""What happens to training images at random.
+"""Random augmentation of training images.
 
-Every choice is a function of a seed that belongs to one image in one epoch, never of what was drawn before: neither the
-place where a run was resumed nor the number of processes that share a batch changes what the network sees.
+Every choice is a function of a seed that belongs to one image in one epoch, never of earlier draws: neither the step at
+which a run was resumed nor the number of processes that share a batch changes what the network sees.
 """
 
 from collections.abc import Sequence
@@ -17,24 +17,26 @@ from ghostnets.errors import DataError
 
 __all__ = ["Augmentation", "derive_seed"]
 
+GRAY = 114  # the mean of ImageNet's pixels, about 0 after normalisation
+
 
 @dataclass(frozen=True)
 class Augmentation:
     """Training images, uint8 (C, H, W) each -> a batch, uint8 (N, C, image_size, image_size).
 
-    One of two cuts comes first: images that have the input's size are shifted, all others are cropped.
+    Images of the input's size are shifted; all others are cropped and resized.
 
     Attributes:
         image_size: Side of the input in pixels.
-        shift: Move each image by up to so many pixels in each direction, which is a crop of the image padded by so many
-            zeros; None for a crop of random size and shape, resized to the input
-            (``torchvision.transforms.v2.RandomResizedCrop``, shapes of 3 : 4 to 4 : 3).
+        shift: Largest shift in pixels in each direction (a random crop of the zero-padded image); None for a crop of
+            random size and aspect ratio, resized to the input (``torchvision.transforms.v2.RandomResizedCrop``, aspect
+            ratios 3 : 4 to 4 : 3).
         min_scale: Smallest share of the area that such a crop keeps.
-        flip: Mirror half of the images.
-        randaugment: Number of operations of RandAugment (Cubuk et al., arXiv 1909.13719) for each image; 0 for none.
-        randaugment_magnitude: Their strength, from 0 to 30, as torchvision counts.
-        erasing: Share of the images in which a rectangle becomes grey (random erasing, Zhong et al., arXiv 1708.04896),
-            with torchvision's sizes and shapes.
+        flip: Flip half of the images horizontally.
+        randaugment: Number of RandAugment operations per image (Cubuk et al., arXiv 1909.13719); 0 for none.
+        randaugment_magnitude: Their strength, from 0 to 30, on torchvision's scale.
+        erasing: Share of the images with one rectangle set to gray (random erasing, Zhong et al., arXiv 1708.04896),
+            with torchvision's sizes and aspect ratios.
     """
 
     image_size: int
@@ -47,11 +49,11 @@ class Augmentation:
 
     @property
     def is_identity(self) -> bool:
-        """Whether it leaves every image as it is."""
+        """Whether every image is left unchanged."""
         return self == Augmentation(self.image_size, shift=0, min_scale=self.min_scale, flip=False)
 
     def __call__(self, images: Sequence[Tensor], seeds: Sequence[int]) -> Tensor:
-        """One seed for each image.
+        """Augment and stack images, with one seed per image.
 
         Raises:
             DataError: With ``shift``, the images have different sizes.
@@ -61,24 +63,26 @@ class Augmentation:
         else:
             batch = self._shift(_stack(images), seeds)
         if self.randaugment or self.erasing:
-            batch = torch.stack([self._disturb(image, seed) for image, seed in zip(batch, seeds, strict=True)])
+            batch = torch.stack(
+                [self._randaugment_and_erase(image, seed) for image, seed in zip(batch, seeds, strict=True)]
+            )
         return batch
 
     def _shift(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
-        """All images at once: their seeds are the randomness."""
+        """Shift and flip all images at once; the bits of their seeds are the random numbers."""
         assert self.shift is not None
         n, c, h, w = images.shape
         seed = torch.tensor(seeds)
         if self.shift:
-            places = 2 * self.shift + 1
-            top, left = (seed >> 1) % places, (seed >> 20) % places
+            offsets = 2 * self.shift + 1
+            top, left = (seed >> 1) % offsets, (seed >> 20) % offsets
             rows = (top[:, None] + torch.arange(h))[:, None, :, None]  # (N, 1, H, 1)
             columns = (left[:, None] + torch.arange(w))[:, None, None, :]  # (N, 1, 1, W)
             padded = torch.nn.functional.pad(images, (self.shift,) * 4)
             images = padded[torch.arange(n)[:, None, None, None], torch.arange(c)[:, None, None], rows, columns]
         if self.flip:
-            mirrored = seed % 2 == 1
-            images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+            flipped = seed % 2 == 1
+            images = torch.where(flipped[:, None, None, None], images.flip(3), images)
         return images
 
     def _crop(self, image: Tensor, seed: int) -> Tensor:
@@ -88,21 +92,18 @@ class Augmentation:
             image = transform(image)
             return tvf.horizontal_flip(image) if self.flip and torch.rand(()) < 0.5 else image
 
-    def _disturb(self, image: Tensor, seed: int) -> Tensor:
+    def _randaugment_and_erase(self, image: Tensor, seed: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, 1))  # not the choices of the crop once more
+            torch.manual_seed(derive_seed(seed, 1))  # a stream independent of the crop's
             if self.randaugment:
                 image = v2.RandAugment(self.randaugment, self.randaugment_magnitude)(image)
             if self.erasing:
-                image = v2.RandomErasing(self.erasing, value=GREY)(image)
+                image = v2.RandomErasing(self.erasing, value=GRAY)(image)
             return image
 
 
-GREY = 114  # the mean of ImageNet's pixels, which normalisation turns into about 0
-
-
 def derive_seed(*numbers: int) -> int:
-    """One seed from several numbers, so that neighbours do not give related streams."""
+    """Derive one seed from several numbers, such that neighbouring numbers give independent streams."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 

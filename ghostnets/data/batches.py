@@ -1,4 +1,4 @@
-"""The batches of an epoch: which images, in which order, in whose hands."""
+"""The batches of an epoch: which images, in which order, in which process."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -19,38 +19,38 @@ __all__ = ["Batch", "EvalTransform", "TrainingBatches", "evaluation_batches"]
 
 
 class Batch(NamedTuple):
-    """Some images."""
+    """A batch of images, or one process's share of it."""
 
     pixels: Tensor  # uint8 (B, C, S, S)
     labels: Tensor  # int64 (B,)
-    indices: Tensor  # int64 (B,), of the images in their set
+    indices: Tensor  # int64 (B,), into the dataset
 
 
 class EvalTransform(Protocol):
-    """What evaluation does with an image before it is put into a batch, as ``Preprocessing`` does."""
+    """The deterministic transform of evaluation, such as ``Preprocessing``."""
 
     def center(self, image: Tensor) -> Tensor: ...
 
 
 class TrainingBatches(Dataset[Batch]):
-    """The batches of one epoch in random order; ``[step]`` is one.
+    """The batches of one epoch in random order; ``[step]`` is one batch.
 
-    What comes out depends on ``seed``, ``epoch`` and the images alone, not on what was drawn before, so that a resumed
-    run sees what the undisturbed run would have seen; and the parts of a batch together are the batch, in however many
-    parts it is. A last batch that is not full is left out; images that all fit in one batch make one.
+    Batches depend on ``seed``, ``epoch`` and the images alone, not on earlier draws: a resumed run sees what the
+    uninterrupted run would have seen, and the shares of all processes together are the batch, whatever their number. An
+    incomplete last batch is dropped, unless it is the only one.
 
     Args:
-        images: At least 2.
-        augmentation: What is done to them; None for nothing at all.
-        batch_size: Images per step, in all parts together.
-        seed: Chooses order and augmentation, with ``epoch``.
-        epoch: From 0.
-        balanced: Draw every class equally often, with repetition, instead of every image once.
-        part: Number of the part of each batch that is given, from 0: the others are for other processes.
-        parts: Number of parts.
+        images: At least 2 images.
+        augmentation: Augmentation of the images; None for none.
+        batch_size: Images per step, over all processes.
+        seed: Seed of order and augmentation, combined with ``epoch``.
+        epoch: Epoch, from 0.
+        class_balanced: Draw every class equally often, with replacement, instead of every image once.
+        rank: Number of this process, from 0.
+        world_size: Number of processes that share each batch.
 
     Raises:
-        ConfigurationError: A part would have no image, or balanced drawing of images that are streamed.
+        ConfigurationError: A process would get no image, or class-balanced drawing of streamed images.
     """
 
     def __init__(
@@ -61,54 +61,55 @@ class TrainingBatches(Dataset[Batch]):
         batch_size: int,
         seed: int,
         epoch: int,
-        balanced: bool = False,
-        part: int = 0,
-        parts: int = 1,
+        class_balanced: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.images, self.augmentation, self.seed, self.epoch = images, augmentation, seed, epoch
-        self.part, self.parts = part, parts
-        self.size = min(batch_size, len(images))
-        if self.size < parts:
+        self.rank, self.world_size = rank, world_size
+        self.batch_size = min(batch_size, len(images))
+        if self.batch_size < world_size:
             raise ConfigurationError(
-                f"a batch of {self.size} images cannot be shared by {parts} processes or accumulated parts;"
+                f"a batch of {self.batch_size} images cannot be divided among {world_size} processes;"
                 " choose a larger --batch-size."
             )
         generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
-        order = getattr(images, "streaming_order", None)
-        if balanced and order is not None:
-            raise ConfigurationError("images of shards come as they lie there, so they cannot be class_balanced.")
-        if balanced:
-            self.order = _balanced_order(images.labels, generator)
-        elif order is not None:
-            self.order = order(generator)
+        streaming_order = getattr(images, "streaming_order", None)
+        if class_balanced and streaming_order is not None:
+            raise ConfigurationError("shards are streamed in their order, so they cannot be class_balanced.")
+        if class_balanced:
+            self.order = _class_balanced_order(images.labels, generator)
+        elif streaming_order is not None:
+            self.order = streaming_order(generator)
         else:
             self.order = torch.randperm(len(images), generator=generator)
 
     def __len__(self) -> int:
-        return len(self.order) // self.size
+        return len(self.order) // self.batch_size
 
     def __getitem__(self, step: int) -> Batch:
         return self.read(step, map)
 
-    def read(self, step: int, mapping: Callable[..., Iterable[Tensor]]) -> Batch:
-        """Batch number ``step``; its images are read by ``mapping``, a ``map`` or that of a pool."""
-        places = torch.arange(step * self.size, (step + 1) * self.size).tensor_split(self.parts)[self.part]
-        indices = self.order[places]
-        images = list(mapping(self.images.__getitem__, indices.tolist()))
+    def read(self, step: int, map_images: Callable[..., Iterable[Tensor]]) -> Batch:
+        """Read batch ``step``; ``map_images`` is ``map`` or the ``map`` of a pool."""
+        positions = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        positions = positions.tensor_split(self.world_size)[self.rank]
+        indices = self.order[positions]
+        images = list(map_images(self.images.__getitem__, indices.tolist()))
         if self.augmentation is None:
             pixels = torch.stack(images)
         else:
-            pixels = self.augmentation(images, _seeds(self.seed, self.epoch, places))
+            pixels = self.augmentation(images, _sample_seeds(self.seed, self.epoch, positions))
         return Batch(pixels, self.images.labels[indices], indices)
 
     def stream(self, start: int = 0, *, workers: int = 0) -> Iterator[Batch]:
-        """All batches from number ``start`` on.
+        """Iterate over the batches from step ``start`` on.
 
         Args:
-            start: Number of batches to leave out at the beginning.
-            workers: Processes that read and augment while the network computes, as a GPU needs them. Without any, all
-                cores decode files between two steps: on a CPU, a thread that decodes while the network computes makes
-                all threads of the network wait for the one whose core it took (docs/log.md).
+            start: First step.
+            workers: Processes that read and augment while the network computes, for GPUs. With 0, all cores decode
+                files between two steps: on a CPU, a thread that decodes during a step delays all threads of the network
+                (docs/log.md).
         """
         steps = range(start, len(self))
         if workers:
@@ -116,33 +117,33 @@ class TrainingBatches(Dataset[Batch]):
                 self, batch_size=None, sampler=steps, num_workers=workers, pin_memory=torch.cuda.is_available()
             )
         else:
-            with _mapping(self.images) as mapping:
+            with _image_map(self.images) as map_images:
                 for step in steps:
-                    yield self.read(step, mapping)
+                    yield self.read(step, map_images)
 
 
 def evaluation_batches(
-    images: ImageDataset, preprocessing: EvalTransform, *, batch_size: int, part: int = 0, parts: int = 1
+    images: ImageDataset, preprocessing: EvalTransform, *, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> Iterator[Batch]:
-    """All images in order, centre cut: uint8 (B, C, S, S); the last batch may be smaller.
+    """Iterate over all images in order, centre-cropped: uint8 (B, C, S, S); the last batch may be smaller.
 
     Args:
-        images: Any number.
-        preprocessing: Its ``center`` is applied to each.
-        batch_size: B.
-        part: Number of the part of the images that is gone through, from 0: the others are for other processes.
-        parts: Number of parts.
+        images: Any number of images.
+        preprocessing: Transform whose ``center`` is applied to each image.
+        batch_size: Images per batch, B.
+        rank: Number of this process, from 0.
+        world_size: Number of processes that divide the images among them.
     """
-    order = torch.arange(len(images)).tensor_split(parts)[part]
-    with _mapping(images) as mapping:
+    order = torch.arange(len(images)).tensor_split(world_size)[rank]
+    with _image_map(images) as map_images:
         for indices in order.split(batch_size) if len(order) else ():
-            pixels = torch.stack([preprocessing.center(x) for x in mapping(images.__getitem__, indices.tolist())])
+            pixels = torch.stack([preprocessing.center(x) for x in map_images(images.__getitem__, indices.tolist())])
             yield Batch(pixels, images.labels[indices], indices)
 
 
 @contextmanager
-def _mapping(images: ImageDataset) -> Iterator[Callable[..., Iterable[Tensor]]]:
-    """``map`` for images in memory, that of all cores for files, whose decoders release Python's lock."""
+def _image_map(images: ImageDataset) -> Iterator[Callable[..., Iterable[Tensor]]]:
+    """``map`` for images in memory; for files the ``map`` of a pool of all cores, as decoders release the GIL."""
     if isinstance(images, ArrayDataset):
         yield map
     else:
@@ -150,8 +151,8 @@ def _mapping(images: ImageDataset) -> Iterator[Callable[..., Iterable[Tensor]]]:
             yield pool.map
 
 
-def _balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """As many images as there are: a class at random, then one of its images, each time."""
+def _class_balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw as many images as there are: each time a random class, then one of its images."""
     counts = labels.bincount()
     members, starts = labels.argsort(stable=True), counts.cumsum(0) - counts
     present = counts.nonzero().flatten()
@@ -160,11 +161,11 @@ def _balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:
     return members[starts[chosen] + which]
 
 
-def _seeds(seed: int, epoch: int, places: Tensor) -> list[int]:
-    """One seed for each place in the order of an epoch."""
+def _sample_seeds(seed: int, epoch: int, positions: Tensor) -> list[int]:
+    """One seed for each position in the order of an epoch."""
     stream = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0]
     # SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), counting from a number that belongs to the epoch.
-    z = stream + (places.numpy().astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = stream + (positions.numpy().astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return ((z ^ (z >> np.uint64(31))) >> np.uint64(1)).astype(np.int64).tolist()

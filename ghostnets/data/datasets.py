@@ -1,4 +1,4 @@
-"""Labelled images in memory or in files."""
+"""Labelled images in memory or on disk."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -22,11 +22,11 @@ __all__ = [
     "validation_mask",
 ]
 
-CACHE_BYTES = 2 * 1024**3  # decoded images up to this size are kept in memory
+CACHE_BYTES = 2 * 1024**3  # largest size of decoded images that are kept in memory
 
 
 class ImageDataset(Protocol):
-    """Labelled images: ``labels`` int64 (N,); ``[i]`` gives uint8 (C, H, W)."""
+    """A dataset of labelled images: ``labels`` int64 (N,); ``[i]`` is uint8 (C, H, W)."""
 
     labels: Tensor
 
@@ -39,8 +39,7 @@ class ArrayDataset:
     """Images in memory.
 
     Args:
-        pixels: uint8 (N, C, H, W), or a list of N tensors (C, H, W) of different sizes. Or what a network made of
-            images, float32 (N, D).
+        pixels: uint8 (N, C, H, W), or a list of N tensors (C, H, W) of different sizes; or features, float32 (N, D).
         labels: int64 (N,).
     """
 
@@ -52,7 +51,7 @@ class ArrayDataset:
 
     @property
     def common_size(self) -> tuple[int, int] | None:
-        """(H, W) of all images, or None where they differ."""
+        """(H, W) of all images, or None if they differ."""
         return None if isinstance(self.pixels, list) else (self.pixels.shape[2], self.pixels.shape[3])
 
     def __len__(self) -> int:
@@ -63,12 +62,12 @@ class ArrayDataset:
 
 
 class FileDataset:
-    """Images that are decoded each time they are asked for.
+    """Images on disk, decoded on each access.
 
     Args:
-        paths: One file an image.
+        paths: One file per image.
         labels: int64 (N,).
-        preprocessing: How they are read: channels, shorter side, interpolation.
+        preprocessing: Number of channels, shorter side and interpolation of the images read.
     """
 
     def __init__(self, paths: Sequence[Path], labels: Tensor, preprocessing: Preprocessing) -> None:
@@ -85,13 +84,13 @@ class FileDataset:
 
 @dataclass(frozen=True)
 class DatasetSplits:
-    """A dataset ready for use.
+    """The splits of a data set, ready for training.
 
     Attributes:
-        train: What the weights are fitted to.
-        val: What the best epoch is chosen on.
-        test: What nothing is chosen on, or None where the data has no such part.
-        skipped: One sentence for each file that could not be read and was left out.
+        train: Training images.
+        val: Validation images, on which the best epoch is chosen.
+        test: Test images, on which nothing is chosen, or None if the data has no such split.
+        skipped: One sentence for each unreadable file that was left out.
     """
 
     train: ImageDataset
@@ -107,22 +106,22 @@ def load_files(
     *,
     on_image: Callable[[], None] = lambda: None,
 ) -> tuple[ImageDataset, list[str]]:
-    """Decodes every file once, to find damaged ones before hours of work depend on them, and keeps what fits in memory.
+    """Decode every file once, so that damaged files fail before training starts, and cache what fits in memory.
 
     Args:
-        paths: One file an image.
+        paths: One file per image.
         labels: int64 (N,).
-        preprocessing: How they are read: channels, shorter side, interpolation.
-        on_image: Called after each file, for a progress bar.
+        preprocessing: Number of channels, shorter side and interpolation of the images read.
+        on_image: Callback after each file, for a progress bar.
 
     Returns:
-        The readable images, in memory up to ``CACHE_BYTES`` or else in files; one sentence for each unreadable one.
+        The readable images, in memory up to ``CACHE_BYTES``, else on disk; one sentence for each unreadable file.
     """
-    source = FileDataset(paths, labels, preprocessing)
+    dataset = FileDataset(paths, labels, preprocessing)
 
     def attempt(index: int) -> Tensor | ImageError:
         try:
-            return source[index]
+            return dataset[index]
         except ImageError as error:
             return error
 
@@ -132,8 +131,8 @@ def load_files(
     problems: list[str] = []
     chunk = 256  # bounds the images in flight
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
-        for start in range(0, len(source), chunk):
-            indices = range(start, min(start + chunk, len(source)))
+        for start in range(0, len(dataset), chunk):
+            indices = range(start, min(start + chunk, len(dataset)))
             for index, image in zip(indices, pool.map(attempt, indices), strict=True):
                 on_image()
                 if isinstance(image, ImageError):
@@ -153,12 +152,12 @@ def load_files(
 
 
 def validation_mask(labels: Tensor, share: float, seed: int) -> Tensor:
-    """Chooses images for validation, class by class: bool (N,), True for those held out.
+    """Choose validation images, class by class: bool (N,), True for validation.
 
     Args:
         labels: int64 (N,); each class must occur at least twice.
-        share: Of each class; the nearest number of images, at least one on either side.
-        seed: Of the choice.
+        share: Share of each class, rounded to a number of images that leaves at least one on either side.
+        seed: Seed of the choice.
     """
     generator = torch.Generator().manual_seed(seed)
     mask = torch.zeros(len(labels), dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""The files behind shards: opened when they are needed, fetched where they are elsewhere, and let go again."""
+"""Random access to the samples of shards: opened on demand, downloaded if remote, closed when unused."""
 
 import os
 import shutil
@@ -16,33 +16,33 @@ from ghostnets.errors import DataError
 __all__ = ["REMOTE", "ShardFiles", "join", "read_index"]
 
 REMOTE = ("http://", "https://")
-ATTEMPTS = 4  # to fetch a file
+ATTEMPTS = 4  # to download a file
 TIMEOUT = 60.0  # seconds without a byte
 CHUNK = 2**20
 
 
 class OpenShard:
-    """A tar file on this machine, closed when nobody reads in it any more.
+    """An open tar file on disk, closed when it is no longer referenced.
 
     Args:
-        descriptor: Of the open file.
-        places: Name, offset and size of each image in it.
+        descriptor: File descriptor.
+        members: Name, offset and size in bytes of each image in it.
     """
 
-    def __init__(self, descriptor: int, places: list[tuple[str, int, int]]) -> None:
-        self.descriptor, self.places = descriptor, places
+    def __init__(self, descriptor: int, members: list[tuple[str, int, int]]) -> None:
+        self.descriptor, self.members = descriptor, members
 
     def __del__(self) -> None:
         os.close(self.descriptor)
 
 
 class ShardFiles:
-    """Samples of tar files by number. Threads may read at the same time, and processes have files of their own.
+    """Samples of tar files by index. Safe for threads; each process opens files of its own.
 
     Args:
-        files: Path or address, size in bytes and number of samples of each.
-        open_at_once: When more are needed, those that were read least recently are closed. A copy of a file from
-            elsewhere has no name, so that it goes with the process, however that ends.
+        files: Path or URL, size in bytes and number of samples of each file.
+        open_at_once: Largest number of open files; the least recently read are closed first. A downloaded copy is an
+            unlinked file, so that it vanishes with the process, however that ends.
     """
 
     def __init__(self, files: list[tuple[str, int, int]], *, open_at_once: int) -> None:
@@ -62,17 +62,17 @@ class ShardFiles:
         self.__dict__.update(state)
         self._reset()
 
-    def read(self, shard: int, place: int) -> tuple[bytes, str]:
-        """The image number ``place`` of a shard: bytes of its file, and what to call it.
+    def read(self, shard: int, index: int) -> tuple[bytes, str]:
+        """Read image ``index`` of a shard: the bytes of its file, and a name for messages.
 
         Raises:
-            DataError: The shard is missing, damaged, or not the one of the index.
+            DataError: The shard is missing, damaged, or does not match the index file.
         """
         if self.process != os.getpid():
-            self._reset()  # descriptors and locks of the parent are not ours
+            self._reset()  # descriptors and locks belong to the parent process
         with self.lock:
-            turn = self.opening.setdefault(shard, threading.Lock())
-        with turn:
+            shard_lock = self.opening.setdefault(shard, threading.Lock())
+        with shard_lock:
             with self.lock:
                 opened = self.shards.get(shard)
                 if opened is not None:
@@ -83,53 +83,53 @@ class ShardFiles:
                     self.shards[shard] = opened
                     while len(self.shards) > self.open_at_once:
                         self.shards.popitem(last=False)
-            name, offset, size = opened.places[place]
+            name, offset, size = opened.members[index]
             return os.pread(opened.descriptor, size, offset), f"{self.files[shard][0]}:{name}"
 
     def _open(self, shard: int) -> OpenShard:
         location, size, samples = self.files[shard]
         try:
-            descriptor = _fetch(location, size) if location.startswith(REMOTE) else os.open(location, os.O_RDONLY)
+            descriptor = _download(location, size) if location.startswith(REMOTE) else os.open(location, os.O_RDONLY)
             opened = OpenShard(descriptor, [])
             os.lseek(descriptor, 0, os.SEEK_SET)
             with os.fdopen(os.dup(descriptor), "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-                opened.places += [(m.name, m.offset_data, m.size) for m in tar if not m.name.endswith(".cls")]
+                opened.members += [(m.name, m.offset_data, m.size) for m in tar if not m.name.endswith(".cls")]
         except (OSError, tarfile.TarError) as error:
             raise DataError(f"the shard {location} cannot be read ({error}); write the shards again.") from error
         found = os.fstat(descriptor).st_size
-        if len(opened.places) != samples or found != size:
+        if len(opened.members) != samples or found != size:
             raise DataError(
-                f"the shard {location} has {len(opened.places)} images in {found} bytes, the index says {samples}"
+                f"the shard {location} has {len(opened.members)} images in {found} bytes, the index says {samples}"
                 f" in {size}; write the shards again."
             )
         return opened
 
 
 def join(root: str, name: str) -> str:
-    """Path or address of a file of the shards."""
+    """Path or URL of a file of the shards."""
     return f"{root.rstrip('/')}/{name}"
 
 
 def read_index(location: str) -> str:
-    """The text at a path or address.
+    """Read the index at a path or URL.
 
     Raises:
-        DataError: It cannot be had.
+        DataError: It cannot be read.
     """
     try:
         if location.startswith(REMOTE):
-            with urllib.request.urlopen(location, timeout=TIMEOUT) as answer:
-                text: str = answer.read().decode()
+            with urllib.request.urlopen(location, timeout=TIMEOUT) as response:
+                text: str = response.read().decode()
                 return text
         return Path(location).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
-        raise DataError(f"there are no shards: {location} cannot be read ({error}); check the address.") from error
+        raise DataError(f"there are no shards: {location} cannot be read ({error}); check the path or URL.") from error
 
 
-def _fetch(location: str, size: int) -> int:
-    """Descriptor of a nameless copy of the file at an address."""
+def _download(location: str, size: int) -> int:
+    """Download a file; returns the descriptor of an unlinked copy."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ghostnets" / "shards"
     cache.mkdir(parents=True, exist_ok=True)
     problem = ""
@@ -138,8 +138,8 @@ def _fetch(location: str, size: int) -> int:
             time.sleep(0.5 * 2**attempt)
         with tempfile.TemporaryFile(dir=cache) as file:
             try:
-                with urllib.request.urlopen(location, timeout=TIMEOUT) as answer:
-                    shutil.copyfileobj(answer, file, CHUNK)
+                with urllib.request.urlopen(location, timeout=TIMEOUT) as response:
+                    shutil.copyfileobj(response, file, CHUNK)
             except (OSError, ValueError) as error:
                 problem = str(error)
                 if isinstance(error, urllib.error.HTTPError):
@@ -150,5 +150,5 @@ def _fetch(location: str, size: int) -> int:
             file.flush()
             if file.tell() == size:
                 return os.dup(file.fileno())
-            problem = f"{file.tell()} bytes came, the index says {size}"
-    raise DataError(f"the shard {location} could not be fetched ({problem}); check the address and the network.")
+            problem = f"got {file.tell()} bytes, the index says {size}"
+    raise DataError(f"the shard {location} could not be downloaded ({problem}); check the URL and the network.")

@@ -1,8 +1,8 @@
-"""Shards: a dataset as a few large files that are read one after the other, from a disk or over HTTP.
+"""Shards: a data set as a few large files that are read sequentially, from disk or over HTTP.
 
-The format is WebDataset's: tar files in which the files of a sample share their name, here ``KEY.jpg`` (or as the image
-is stored) and ``KEY.cls``, the number of its class. ``index.json`` beside them tells the names of the classes and the
-labels of every shard, so that nothing has to be opened to know what there is.
+The format is WebDataset's: tar files in which the files of a sample share a key, here ``KEY.jpg`` (or the suffix of the
+image file) and ``KEY.cls``, the index of its class. ``index.json`` holds the class names and the labels of every shard,
+so that the data set is known without opening a shard.
 """
 
 import io
@@ -20,6 +20,7 @@ from torch import Tensor
 from ghostnets.data.datasets import DatasetSplits
 from ghostnets.data.folders import ImageFolder, LabelledFiles
 from ghostnets.data.shard_files import REMOTE, ShardFiles, join, read_index
+from ghostnets.data.source import check_split
 from ghostnets.errors import ConfigurationError, DataError, ImageError
 from ghostnets.files import write_atomically, write_text
 from ghostnets.preprocessing import Preprocessing, decode
@@ -28,12 +29,12 @@ __all__ = ["INDEX", "ShardDataset", "ShardFolder", "is_shards", "open_shards", "
 
 INDEX = "index.json"
 VERSION = 1
-WINDOW = 8  # shards whose samples are mixed: so many are read at a time
+WINDOW = 8  # shards that are open and shuffled together
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar file: its name, its size in bytes, and the label of each sample in it."""
+    """One tar file: its name, its size in bytes, and the label of each of its samples."""
 
     file: str
     bytes: int
@@ -42,69 +43,62 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardFolder:
-    """A folder or address with shards; it is used as an ``ImageFolder`` is.
+    """A folder or URL of shards; a ``DataSource``.
 
     Attributes:
-        root: Path or address.
-        class_names: In the order of the labels.
-        parts: ``"train"``, ``"val"`` and, where there is one, ``"test"``.
+        root: Path or URL.
+        class_names: Names in the order of the labels.
+        splits: Shards of ``"train"``, ``"val"`` and, if it exists, ``"test"``.
         typical_size: Median shorter side in pixels.
-        channels: 1 where all images are grey, else 3.
-        common_size: (W, H) of all images, or None where they differ.
+        channels: 1 if all images are grayscale, else 3.
+        common_size: (W, H) of all images, or None if they differ.
     """
 
     root: str
     class_names: tuple[str, ...]
-    parts: dict[str, tuple[Shard, ...]]
+    splits: dict[str, tuple[Shard, ...]]
     typical_size: int
     channels: int
     common_size: tuple[int, int] | None
-    val_is_split_off = False
+    val_from_train = False
 
     @property
     def name(self) -> str:
         return self.root.rstrip("/").rpartition("/")[2]
 
-    def count(self) -> int:
-        """Number of images in all parts."""
-        return sum(len(shard.labels) for shards in self.parts.values() for shard in shards)
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        return tuple(self.splits)
 
-    def load(
-        self,
-        preprocessing: Preprocessing,
-        *,
-        skip_corrupt: bool = False,
-        on_image: Callable[[], None] = lambda: None,
-    ) -> DatasetSplits:
-        """All parts. No image is read before it is needed: they were when the shards were written."""
-        parts = {part: self.load_split(part, preprocessing)[0] for part in self.parts}
-        return DatasetSplits(parts["train"], parts["val"], parts.get("test"))
+    @property
+    def num_images(self) -> int:
+        return sum(len(shard.labels) for shards in self.splits.values() for shard in shards)
+
+    def load(self, preprocessing: Preprocessing, *, on_image: Callable[[], None] = lambda: None) -> DatasetSplits:
+        """Open all splits (see ``DataSource``). Images are read on access: they were checked when written."""
+        splits = {split: self.load_split(split, preprocessing)[0] for split in self.splits}
+        return DatasetSplits(splits["train"], splits["val"], splits.get("test"))
 
     def load_split(
-        self, part: str, preprocessing: Preprocessing, *, on_image: Callable[[], None] = lambda: None
-    ) -> tuple["ShardDataset", list[str]]:
-        """One part, and no unreadable files.
-
-        Raises:
-            ConfigurationError: There is no such part.
-        """
-        if part not in self.parts:
-            raise ConfigurationError(f"{self.root} has no part {part!r}; it has {', '.join(self.parts)}.")
+        self, split: str, preprocessing: Preprocessing, *, on_image: Callable[[], None] = lambda: None
+    ) -> tuple["ShardDataset", tuple[str, ...]]:
+        """Open one split (see ``DataSource``); no file is ever left out."""
+        check_split(self, split)
         is_square = self.common_size is not None and self.common_size[0] == self.common_size[1]
-        return ShardDataset(self.root, self.parts[part], preprocessing, square=is_square), []
+        return ShardDataset(self.root, self.splits[split], preprocessing, square=is_square), ()
 
 
 class ShardDataset:
-    """The images of one part. Those of ``WINDOW`` shards are open at a time.
+    """The images of one split.
 
     Args:
-        root: Path or address of the shards.
-        shards: Of the part.
-        preprocessing: How images are read: channels, shorter side, interpolation.
-        square: Whether all images have one size, and are square.
+        root: Path or URL of the shards.
+        shards: Shards of the split.
+        preprocessing: Number of channels, shorter side and interpolation of the images read.
+        square: Whether all images are square and of the same size.
 
     Attributes:
-        common_size: (H, W) of all images when they are read, or None where they differ.
+        common_size: (H, W) of all images as they are read, or None if they differ.
     """
 
     def __init__(
@@ -123,12 +117,11 @@ class ShardDataset:
 
     def __getitem__(self, index: int) -> Tensor:
         shard = int(torch.searchsorted(self.starts, index, right=True)) - 1
-        place = index - int(self.starts[shard])
-        content, name = self.files.read(shard, place)
+        content, name = self.files.read(shard, index - int(self.starts[shard]))
         return self.preprocessing.read(decode(io.BytesIO(content), name=name))
 
     def streaming_order(self, generator: torch.Generator) -> Tensor:
-        """Every image once, int64 (N,): shards at random, and of each ``WINDOW`` of them the samples at random."""
+        """Draw an order of all images, int64 (N,): shuffled shards, and shuffled samples within each ``WINDOW``."""
         shards = torch.randperm(len(self.sizes), generator=generator)
         order = []
         for window in shards.split(WINDOW):
@@ -138,27 +131,30 @@ class ShardDataset:
 
 
 def is_shards(data: str | os.PathLike[str]) -> bool:
-    """Whether this is the address of shards, or a folder with some."""
+    """Whether this is a URL, or a folder of shards."""
     return str(data).startswith(REMOTE) or Path(data, INDEX).is_file()
 
 
 def open_shards(root: str | os.PathLike[str]) -> ShardFolder:
-    """Reads the index of a folder or address; no shard is opened.
+    """Read the index of a folder or URL; no shard is opened.
 
     Raises:
-        DataError: There is none, or it is damaged.
+        DataError: The index is missing or damaged.
     """
     base = str(root) if is_shards(root) and not Path(root).is_dir() else str(Path(root).resolve())
     try:
         content = json.loads(read_index(join(base, INDEX)))
         if content["version"] != VERSION:
-            raise DataError(f"{base} has shards of version {content['version']}, this ghostnets reads {VERSION}.")
+            raise DataError(
+                f"{base} has shards of version {content['version']}, this ghostnets reads version {VERSION};"
+                " write the shards again."
+            )
         return ShardFolder(
             base,
             tuple(map(str, content["class_names"])),
             {
-                str(part): tuple(Shard(str(s["file"]), int(s["bytes"]), tuple(map(int, s["labels"]))) for s in shards)
-                for part, shards in content["parts"].items()
+                str(split): tuple(Shard(str(s["file"]), int(s["bytes"]), tuple(map(int, s["labels"]))) for s in shards)
+                for split, shards in content["parts"].items()
             },
             int(content["typical_size"]),
             int(content["channels"]),
@@ -176,21 +172,19 @@ def write_shards(
     *,
     images_per_shard: int = 1000,
     seed: int = 0,
-    skip_corrupt: bool = False,
     on_image: Callable[[], None] = lambda: None,
 ) -> tuple[ShardFolder, list[str]]:
-    """Packs a folder of images. Files go in as they are; each is decoded once, so that a damaged one shows here.
+    """Pack a folder of images into shards. Files are copied unchanged; each is decoded once to find damaged ones.
 
     Args:
-        source: The folder. Its parts, one split off for validation included, become those of the shards.
+        source: The folder. The shards have its splits, including a validation split taken from the training images.
         out: New folder.
-        images_per_shard: At most; every shard holds a random choice of its part.
-        seed: Of that choice.
-        skip_corrupt: Leave unreadable files out instead of giving up.
-        on_image: Called after each file.
+        images_per_shard: Largest number of images per shard; each shard is a random sample of its split.
+        seed: Seed of that sample.
+        on_image: Callback after each file.
 
     Returns:
-        The shards, and one sentence for each file left out.
+        The shards, and one sentence for each unreadable file that was left out (``source.skip_corrupt``).
 
     Raises:
         DataError: Files cannot be read, or the folder exists.
@@ -198,25 +192,21 @@ def write_shards(
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} exists already; choose another folder, or remove it.")
+        raise DataError(f"{out} already exists; choose another folder, or remove it.")
     if images_per_shard < 1:
         raise ConfigurationError(f"images_per_shard is {images_per_shard}; it must be at least 1.")
     problems: list[str] = []
     index: dict[str, Any] = {}
     sizes: set[tuple[int, int]] = set()
     generator = torch.Generator().manual_seed(seed)
-    for part, files in source.parts.items():
-        good = _readable(files, problems, sizes, on_image)
-        mixed = [good[i] for i in torch.randperm(len(good), generator=generator)]
-        index[part] = []
-        for number, start in enumerate(range(0, len(mixed), images_per_shard)):
-            path = out / f"{part}-{number:06d}.tar"
-            index[part].append(_write_shard(path, mixed[start : start + images_per_shard], start))
-    if problems and not skip_corrupt:
-        raise DataError(
-            f"{len(problems)} of {source.count()} images cannot be used: {' '.join(problems[:5])}"
-            " To go on without them: --skip-corrupt."
-        )
+    for split, files in source.splits.items():
+        readable = _select_readable(files, problems, sizes, on_image)
+        shuffled = [readable[i] for i in torch.randperm(len(readable), generator=generator)]
+        index[split] = []
+        for number, start in enumerate(range(0, len(shuffled), images_per_shard)):
+            path = out / f"{split}-{number:06d}.tar"
+            index[split].append(_write_shard(path, shuffled[start : start + images_per_shard], start))
+    source.check_readable(problems, source.num_images)
     content = {
         "version": VERSION,
         "class_names": list(source.class_names),
@@ -225,23 +215,23 @@ def write_shards(
         "common_size": sizes.pop() if len(sizes) == 1 else None,
         "parts": index,
     }
-    write_text(out / INDEX, json.dumps(content) + "\n")  # last: without it these are no shards
+    write_text(out / INDEX, json.dumps(content) + "\n")  # last, so that an incomplete folder cannot be opened
     return open_shards(out), problems
 
 
-def _readable(
+def _select_readable(
     files: LabelledFiles, problems: list[str], sizes: set[tuple[int, int]], on_image: Callable[[], None]
 ) -> list[tuple[Path, int]]:
-    """Files that can be decoded, with their labels; adds to the problems, and to the sizes that occur."""
-    good = []
+    """Select the files that can be decoded, with their labels; extends ``problems`` and ``sizes``."""
+    readable = []
     for path, label in zip(files.paths, files.labels, strict=True):
         try:
             sizes.add(decode(path).size)
-            good.append((path, label))
+            readable.append((path, label))
         except ImageError as error:
             problems.append(str(error))
         on_image()
-    return good
+    return readable
 
 
 def _write_shard(path: Path, samples: list[tuple[Path, int]], start: int) -> dict[str, Any]:

@@ -1,16 +1,21 @@
 """Training and evaluation."""
 
 from ghostnets.train.evaluate import ClassResult, Evaluation, evaluate
+from ghostnets.train.metrics import METRICS, SELECTION, EpochResult, best_epoch, format_minutes
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.recipes import RECIPES, named_recipe, recipe_for
-from ghostnets.train.reporter import Reporter
+from ghostnets.train.report import describe_evaluation, write_run_report
+from ghostnets.train.reporter import ConsoleReporter, Reporter
 from ghostnets.train.result import InterruptedRunError, TrainingResult
-from ghostnets.train.run_folder import EpochResult, RunConfig, RunFolder
+from ghostnets.train.run_folder import RunConfig, RunFolder
 from ghostnets.train.start import repeat_training, resume_training, train_model
 
 __all__ = [
+    "METRICS",
     "RECIPES",
+    "SELECTION",
     "ClassResult",
+    "ConsoleReporter",
     "EpochResult",
     "Evaluation",
     "InterruptedRunError",
@@ -19,10 +24,14 @@ __all__ = [
     "RunConfig",
     "RunFolder",
     "TrainingResult",
+    "best_epoch",
+    "describe_evaluation",
     "evaluate",
+    "format_minutes",
     "named_recipe",
     "recipe_for",
     "repeat_training",
     "resume_training",
     "train_model",
+    "write_run_report",
 ]

@@ -1,4 +1,4 @@
-"""Learning from another network: its soft labels, or its features."""
+"""Knowledge distillation from a teacher network: soft labels or features."""
 
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,15 @@ __all__ = ["Distillation", "FeatureStudent", "Teacher", "load_teacher"]
 
 
 class Teacher:
-    """A network that is not trained.
+    """A frozen network to learn from.
 
     Args:
-        model: Images -> logits.
-        preprocessing: Of the images that it was trained on.
-        class_names: In the order of its logits, or None where it does not tell them.
+        model: Network, images -> logits.
+        preprocessing: Preprocessing of the network.
+        class_names: Names in the order of the logits, or None if unknown.
+
+    Raises:
+        ConfigurationError: The network has no linear layer, whose inputs are the features.
     """
 
     def __init__(
@@ -43,7 +46,9 @@ class Teacher:
         )
         linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
         if not linear:
-            raise ConfigurationError(f"the teacher {type(model).__name__} has no linear layer to classify with.")
+            raise ConfigurationError(
+                f"the teacher {type(model).__name__} has no linear classifier; choose another teacher."
+            )
         self.classifier = linear[-1]
         self.classifier.register_forward_pre_hook(lambda _, inputs: setattr(self, "_features", inputs[0]))
 
@@ -55,7 +60,7 @@ class Teacher:
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels (N, C, H, W) from 0 to 255 -> logits (N, num_classes) and features (N, feature_channels).
 
-        The teacher sees what the student sees, at the size and in the colours that it was trained on.
+        The pixels of the student are resized and converted to the image size and channels of the teacher.
         """
         size, channels = self.preprocessing.image_size, self.preprocessing.channels
         pixels = pixels.float()
@@ -72,16 +77,16 @@ class Teacher:
 
 
 def load_teacher(name: str, class_names: tuple[str, ...]) -> Teacher:
-    """A teacher by name; ``Recipe.teacher`` tells the forms.
+    """Load a teacher by name.
 
     Args:
-        name: best.safetensors of a run, NAME=FILE, NAME, timm:NAME or torchvision:NAME.
-        class_names: Of the data, which must be those of the teacher. One that does not tell its classes, as those of
-            ImageNet, must have as many.
+        name: best.safetensors of a run, NAME=FILE, NAME, timm:NAME or torchvision:NAME (see ``Recipe.teacher``).
+        class_names: Class names of the data, which must be those of the teacher; a teacher without class names must
+            have as many classes.
 
     Raises:
         CheckpointError: The file cannot be used.
-        ConfigurationError: There is no such teacher, or it knows other classes.
+        ConfigurationError: There is no such teacher, or it has other classes.
         MissingExtraError: timm is not installed.
     """
     library, _, peer = name.partition(":")
@@ -98,8 +103,8 @@ def load_teacher(name: str, class_names: tuple[str, ...]) -> Teacher:
     if teacher.class_names not in (None, class_names) or known != len(class_names):
         names = ", ".join((teacher.class_names or ())[:5])
         raise ConfigurationError(
-            f"the teacher {name} knows {known} classes{f' ({names}, ...)' if names else ''}, the data has"
-            f" {len(class_names)} ({', '.join(class_names[:5])}, ...); both must have the same in the same order."
+            f"the teacher {name} has {known} classes{f' ({names}, ...)' if names else ''}, the data has"
+            f" {len(class_names)} ({', '.join(class_names[:5])}, ...); both must have the same, in the same order."
         )
     return teacher
 
@@ -114,11 +119,11 @@ def _from_registry(name: str, file: str) -> Teacher:
 def _from_timm(name: str) -> Teacher:
     timm = require("timm", extra="bench")
     if not timm.is_model(name):
-        raise ConfigurationError(f"timm {timm.__version__} has no network {name!r}.")
+        raise ConfigurationError(f"timm {timm.__version__} has no network {name!r}; timm.list_models() lists them.")
     try:
         model = timm.create_model(name, pretrained=True)
     except (OSError, RuntimeError) as error:
-        raise ConfigurationError(f"the weights of timm's {name} cannot be had ({error}).") from error
+        raise _download_error(f"timm's {name}", error) from error
     data: dict[str, Any] = timm.data.resolve_data_config(model=model)
     size = data["input_size"][-1]
     return Teacher(model, Preprocessing(size, size, tuple(data["mean"]), tuple(data["std"])))
@@ -127,21 +132,27 @@ def _from_timm(name: str) -> Teacher:
 def _from_torchvision(name: str) -> Teacher:
     models = require("torchvision.models", extra="train")
     if name not in models.list_models():
-        raise ConfigurationError(f"torchvision has no network {name!r}.")
+        raise ConfigurationError(f"torchvision has no network {name!r}; torchvision.models.list_models() lists them.")
     weights = models.get_model_weights(name).DEFAULT
     try:
         model = models.get_model(name, weights=weights)
     except OSError as error:
-        raise ConfigurationError(f"the weights of torchvision's {name} cannot be had ({error}).") from error
+        raise _download_error(f"torchvision's {name}", error) from error
     transforms = weights.transforms()
     size = transforms.crop_size[0]
     return Teacher(model, Preprocessing(size, size, tuple(transforms.mean), tuple(transforms.std)))
 
 
-class FeatureStudent(nn.Module):
-    """A network whose features are held against the teacher's by a linear map that is trained with it.
+def _download_error(name: str, error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"the weights of {name} cannot be downloaded ({error}); check the network, or choose another teacher."
+    )
 
-    Images -> logits (N, num_classes) and mapped features (N, feature_channels).
+
+class FeatureStudent(nn.Module):
+    """A network with a trained linear projection of its features to the channels of the teacher's.
+
+    Images -> logits (N, num_classes) and projected features (N, feature_channels).
     """
 
     def __init__(self, network: Network, feature_channels: int) -> None:
@@ -156,60 +167,60 @@ class FeatureStudent(nn.Module):
 
 
 class Distillation:
-    """The part of the loss that the teacher decides.
+    """The distillation loss.
 
     Args:
         teacher: The teacher.
-        recipe: Tells what is compared, and how.
+        recipe: Recipe with the kind of distillation and its temperature.
     """
 
     def __init__(self, teacher: Teacher, recipe: Recipe) -> None:
         self.teacher, self.recipe = teacher, recipe
-        self.answers: tuple[Tensor, Tensor] | None = None
+        self.cached: tuple[Tensor, Tensor] | None = None
 
-    def remember(self, images: ImageDataset, preprocessing: Preprocessing, file: Path | None) -> None:
-        """Asks the teacher once about every image, for runs in which nothing changes an image.
+    def cache_teacher(self, images: ImageDataset, preprocessing: Preprocessing, file: Path | None) -> None:
+        """Compute the teacher's outputs once for every image, for runs without augmentation.
 
         Args:
             images: The training images.
-            preprocessing: Of the student: what it sees is what the teacher is asked about.
-            file: Read where it exists, else written; None to keep the answers in memory only.
+            preprocessing: Preprocessing of the student, whose pixels the teacher gets.
+            file: Cache, read if it exists, else written; None to keep the outputs in memory only.
 
         Raises:
-            StorageError: The file could not be written.
+            StorageError: The file cannot be written.
         """
         if file is not None and file.exists():
-            kept = load_file(file)
-            self.answers = kept["logits"], kept["features"]
+            tensors = load_file(file)
+            self.cached = tensors["logits"], tensors["features"]
             return
         device = next(self.teacher.model.parameters()).device
-        asked = [
+        outputs = [
             self.teacher(batch.pixels.to(device)) for batch in evaluation_batches(images, preprocessing, batch_size=64)
         ]
-        logits, features = (torch.cat([pair[i].float().cpu() for pair in asked]) for i in (0, 1))
-        self.answers = logits, features
+        logits, features = (torch.cat([pair[i].float().cpu() for pair in outputs]) for i in (0, 1))
+        self.cached = logits, features
         if file is not None:
             with write_atomically(file) as temporary:
                 temporary.write_bytes(save({"logits": logits, "features": features}))
 
     def losses(self, pixels: Tensor, indices: Tensor, logits: Tensor, features: Tensor | None) -> Tensor:
-        """One loss an image, (N,).
+        """Compute the loss of each image, (N,).
 
-        Soft labels: cross-entropy of the student's answers at the temperature under the teacher's, times its square.
-        Features: mean squared difference, both normalised to length 1 and counted over the channels.
+        Soft labels: cross-entropy between the softmax of the teacher and of the student at the temperature, times its
+        square. Features: squared distance, summed over channels, of features normalised to unit length.
 
         Args:
-            pixels: What the student saw, (N, C, H, W) from 0 to 255, mixed where images are mixed.
-            indices: Of the images in their set.
-            logits: The student's, (N, num_classes).
-            features: The student's, mapped to the channels of the teacher's; None to compare soft labels.
+            pixels: Pixels of the student, (N, C, H, W) from 0 to 255, after mixing.
+            indices: Indices of the images in the dataset, (N,).
+            logits: Logits of the student, (N, num_classes).
+            features: Projected features of the student; None for soft labels.
         """
-        if self.answers is not None:
-            taught, shown = (answer[indices.cpu()].to(logits.device) for answer in self.answers)
+        if self.cached is not None:
+            teacher_logits, teacher_features = (output[indices.cpu()].to(logits.device) for output in self.cached)
         else:
-            taught, shown = self.teacher(pixels)
+            teacher_logits, teacher_features = self.teacher(pixels)
         if features is not None:
-            return (F.normalize(features.float()) - F.normalize(shown.float())).square().sum(1)
+            return (F.normalize(features.float()) - F.normalize(teacher_features.float())).square().sum(1)
         temperature = self.recipe.temperature
-        soft = (taught.float() / temperature).softmax(1)
+        soft = (teacher_logits.float() / temperature).softmax(1)
         return F.cross_entropy(logits.float() / temperature, soft, reduction="none") * temperature**2

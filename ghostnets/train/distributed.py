@@ -1,4 +1,4 @@
-"""Several processes that train one network: started by ``torchrun``, joined by torch.distributed."""
+"""Distributed data-parallel training: the processes that ``torchrun`` starts."""
 
 import os
 import warnings
@@ -18,24 +18,24 @@ from ghostnets.errors import ConfigurationError, GhostNetsError, RunError
 __all__ = ["DistributedContext", "convert_sync_batchnorm", "init_distributed"]
 
 
-TIMEOUT = timedelta(minutes=15)  # with a process that does not answer; then all end, for torchrun to start anew
+TIMEOUT = timedelta(minutes=15)  # for an unresponsive process; then all end, and torchrun restarts them
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """The processes of a run; alone, everything here does nothing.
+    """The processes of a run and this one's place among them; with a single process, every method is a no-op.
 
     Attributes:
         rank: Number of this process, from 0. Process 0 alone reads and writes the run's folder.
-        size: Number of processes.
-        device: Where this process computes.
-        restarts: How often torchrun has started the processes anew.
+        world_size: Number of processes.
+        device: Device of this process.
+        restarts: Number of times torchrun has restarted the processes.
     """
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     restarts: int = 0
 
@@ -44,28 +44,28 @@ class DistributedContext:
         return self.rank == 0
 
     def sum(self, values: list[float]) -> list[float]:
-        """The sums over all processes, in float64."""
-        if self.size == 1:
+        """Sum each value over all processes, in float64."""
+        if self.world_size == 1:
             return values
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
         return total.tolist()
 
     def broadcast(self, value: Any) -> Any:
-        """What process 0 gives; the others' values are ignored."""
-        if self.size == 1:
+        """Broadcast the value of process 0; the values of the others are ignored."""
+        if self.world_size == 1:
             return value
         box = [value]
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
     def on_rank_zero(self, action: Callable[[], T]) -> T:
-        """What process 0 gets by an action that it alone does; where that fails, it fails for all.
+        """Run an action on process 0 alone and broadcast its result; if it fails, it fails in all processes.
 
         Raises:
-            RunError: In the other processes, whatever error of this package process 0 met.
+            RunError: In the other processes, for any ``GhostNetsError`` of process 0.
         """
-        if self.size == 1:
+        if self.world_size == 1:
             return action()
         result: T | None = None
         error: GhostNetsError | None = None
@@ -82,18 +82,18 @@ class DistributedContext:
         return cast(T, self.broadcast(result))
 
     def broadcast_model(self, model: nn.Module) -> None:
-        """Weights and statistics of process 0; during training each has normalisation statistics of its own."""
-        if self.size > 1:
+        """Broadcast weights and normalisation statistics of process 0; the latter differ between processes."""
+        if self.world_size > 1:
             with torch.no_grad():
                 for tensor in model.state_dict().values():
                     dist.broadcast(tensor, src=0)
 
-    def parallel(self, model: nn.Module) -> nn.Module:
-        """The network, with gradients that are the means over all processes.
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Wrap the network in ``DistributedDataParallel``, which averages gradients over all processes.
 
-        Normalisation statistics stay each process's own (training does not read them) until ``broadcast_model``.
+        Normalisation statistics, which training does not read, differ between processes until ``broadcast_model``.
         """
-        if self.size == 1:
+        if self.world_size == 1:
             return model
         with warnings.catch_warnings():
             # torch 2.14 has another name for broadcast_buffers, which older ones do not know.
@@ -108,16 +108,16 @@ class DistributedContext:
 
 @contextmanager
 def init_distributed(device: str = "auto") -> Iterator[DistributedContext]:
-    """Join the processes that torchrun started (gloo on CPUs, nccl on GPUs), or stay alone.
+    """Initialise the process group if torchrun started several processes: gloo on CPUs, nccl on GPUs.
 
     Args:
-        device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU where there is one.
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU if there is one.
 
     Raises:
-        ConfigurationError: A GPU is asked for, and there is none.
+        ConfigurationError: ``device`` is ``"cuda"`` and there is no GPU.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigurationError("--device is cuda, but torch finds no GPU here; leave it out, or choose cpu.")
+        raise ConfigurationError("--device is cuda, but torch finds no GPU here; omit it, or use cpu.")
     on_gpu = device != "cpu" and torch.cuda.is_available()
     local = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else torch.device("cpu")
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
@@ -134,18 +134,18 @@ def init_distributed(device: str = "auto") -> Iterator[DistributedContext]:
 
 
 def convert_sync_batchnorm(model: nn.Module, distributed: DistributedContext) -> None:
-    """Makes batch normalisation work over the images of all processes; the model is changed, not its state dict.
+    """Make batch normalisation use the images of all processes; changes the model in place, not its state dict.
 
-    torch's own ``SyncBatchNorm`` runs on GPUs alone, so this is done by sums on any device.
+    ``torch.nn.SyncBatchNorm`` runs on GPUs only; this one works on any device.
     """
-    if distributed.size > 1:
+    if distributed.world_size > 1:
         for module in model.modules():
             if type(module) is nn.BatchNorm2d:
-                module.__class__ = _SyncBatchNorm  # the same state and arguments, other arithmetic
+                module.__class__ = _SyncBatchNorm  # same state and arguments, other forward
 
 
 class _AllReduceSum(torch.autograd.Function):
-    """The sum of a tensor over all processes; each tensor's gradient is then the sum of all gradients of the sum."""
+    """Sum a tensor over all processes; its gradient is the sum of the gradients of all processes."""
 
     @staticmethod
     def forward(context: Any, tensor: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ class _AllReduceSum(torch.autograd.Function):
 
 
 class _SyncBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation by sums over all processes: (N, C, H, W) -> same shape."""
+    """Batch normalisation over the images of all processes: (N, C, H, W) -> same shape."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -175,9 +175,8 @@ class _SyncBatchNorm(nn.BatchNorm2d):
         count = sums[-1]
         mean = sums[:-1] / count
         centred = values - mean[:, None, None]
-        var = (
-            _AllReduceSum.apply(centred.square().sum((0, 2, 3))) / count
-        )  # two passes: differences of squares lose digits
+        # Two passes: differences of squares lose digits.
+        var = _AllReduceSum.apply(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             assert self.num_batches_tracked is not None
             self.num_batches_tracked += 1

@@ -1,4 +1,4 @@
-"""The moving average of the weights, which is often better than the weights themselves."""
+"""Exponential moving average (EMA) of the weights."""
 
 import torch
 from torch import nn
@@ -8,14 +8,14 @@ __all__ = ["build_ema"]
 
 
 def build_ema(network: nn.Module, decay: float) -> AveragedModel:
-    """The exponential moving average of weights and normalisation statistics; ``update_parameters`` goes one step on.
+    """Build the EMA of weights and normalisation statistics; ``update_parameters`` is called after each step.
 
-    At step n the decay is at most (1 + n) / (10 + n), so that a short run, or the beginning of a long one, is not held
-    back by weights that were random (as TensorFlow's ``ExponentialMovingAverage`` does with a number of updates).
+    At step n the decay is at most (1 + n) / (10 + n), so that random initial weights do not dominate a short run or the
+    start of a long one (as in TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``).
 
     Args:
         network: The network; it is copied.
-        decay: Share of the old average that a step keeps, below 1.
+        decay: Decay per step, below 1.
     """
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""How well a network does on labelled images."""
+"""Evaluation of a classifier on labelled images."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,13 +18,13 @@ __all__ = ["ClassResult", "Evaluation", "evaluate"]
 
 @dataclass(frozen=True)
 class ClassResult:
-    """One class.
+    """Results of one class.
 
     Attributes:
-        name: Of the class.
-        images: Number of images that belong to it.
-        recall: Share of them that are recognised.
-        precision: Share of the answers "it is this class" that are right.
+        name: Name of the class.
+        images: Number of images of the class.
+        recall: Share of these images predicted as the class.
+        precision: Share of the predictions of the class that are correct.
     """
 
     name: str
@@ -35,12 +35,15 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Attributes:
-    images: Number of images.
-    loss: Mean cross-entropy, without label smoothing.
-    top1, top5: Share of images whose class is first, or among the first five (or all, of fewer classes).
-    classes: One entry a class.
-    confusion: Row: the true class; column: the answer; number of images.
+    """Results on a set of images.
+
+    Attributes:
+        images: Number of images.
+        loss: Mean cross-entropy, without label smoothing.
+        top1, top5: Share of images whose class has the highest score, or one of the five highest (of all, if there are
+            fewer classes).
+        classes: One entry per class.
+        confusion: Number of images by true class (rows) and predicted class (columns).
     """
 
     images: int
@@ -64,30 +67,30 @@ def evaluate(
     batch_size: int = 64,
     distributed: DistributedContext | None = None,
 ) -> Evaluation:
-    """Asks the network about every image; the network is left in evaluation mode.
+    """Evaluate a classifier; the model is left in evaluation mode.
 
     Args:
-        model: uint8 images go through ``preprocessing`` into it; its outputs are (N, len(class_names)).
-        images: Labels index ``class_names``.
-        preprocessing: Of the network.
-        class_names: In the order of the outputs.
-        batch_size: Images at a time.
-        distributed: The processes that share the images; all of them get the same result.
+        model: Preprocessed images -> logits (N, len(class_names)).
+        images: Images whose labels index ``class_names``.
+        preprocessing: Preprocessing of the model.
+        class_names: Names in the order of the logits.
+        batch_size: Images per batch.
+        distributed: Processes that divide the images among them; all get the same result.
 
     Raises:
         MissingExtraError: torchmetrics is not installed.
     """
     metrics = require("torchmetrics.classification", extra="train")
     distributed = distributed or DistributedContext()
-    classes = len(class_names)
-    confusion = metrics.MulticlassConfusionMatrix(classes, sync_on_compute=distributed.size > 1).to(distributed.device)
-    top5 = metrics.MulticlassAccuracy(
-        classes, top_k=min(5, classes), average="micro", sync_on_compute=distributed.size > 1
-    ).to(distributed.device)
+    classes, is_shared = len(class_names), distributed.world_size > 1
+    confusion = metrics.MulticlassConfusionMatrix(classes, sync_on_compute=is_shared).to(distributed.device)
+    top5 = metrics.MulticlassAccuracy(classes, top_k=min(5, classes), average="micro", sync_on_compute=is_shared).to(
+        distributed.device
+    )
     model.eval()
     loss = 0.0
     for batch in evaluation_batches(
-        images, preprocessing, batch_size=batch_size, part=distributed.rank, parts=distributed.size
+        images, preprocessing, batch_size=batch_size, rank=distributed.rank, world_size=distributed.world_size
     ):
         pixels, labels = batch.pixels.to(distributed.device), batch.labels.to(distributed.device)
         logits = model(preprocessing.normalize(pixels)).float()
@@ -96,18 +99,18 @@ def evaluate(
         top5.update(logits, labels)
     (loss,) = distributed.sum([loss])
     matrix = confusion.compute()
-    right, true, answered = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+    correct, true, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
     return Evaluation(
         images=len(images),
         loss=loss / len(images),
-        top1=right.sum().item() / len(images),
+        top1=correct.sum().item() / len(images),
         top5=top5.compute().item(),
         classes=tuple(
             ClassResult(
                 name,
                 int(true[i]),
-                recall=right[i].item() / max(1, int(true[i])),
-                precision=right[i].item() / max(1, int(answered[i])),
+                recall=correct[i].item() / max(1, int(true[i])),
+                precision=correct[i].item() / max(1, int(predicted[i])),
             )
             for i, name in enumerate(class_names)
         ),

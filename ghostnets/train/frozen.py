@@ -1,4 +1,4 @@
-"""Training the classifier alone: all before it is computed once for each image, so minutes on a CPU are enough."""
+"""Training of the classifier alone, on features that the frozen network computes once per image."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ __all__ = ["IdentityPreprocessing", "classifier_head", "extract_features"]
 
 
 class IdentityPreprocessing:
-    """In the place of a ``Preprocessing``, for features: nothing is left to be done."""
+    """A ``Preprocessing`` for features: the identity."""
 
     def center(self, image: Tensor) -> Tensor:
         return image
@@ -21,27 +21,27 @@ class IdentityPreprocessing:
 
 
 def classifier_head(network: Network) -> nn.Module:
-    """What is trained: dropout and the last linear layer, features (N, head_features) -> logits. They are shared."""
+    """Dropout and the last linear layer of a network, shared with it: features (N, head_features) -> logits."""
     dropout = next((m for m in network.modules() if isinstance(m, nn.Dropout)), nn.Identity())
     return nn.Sequential(dropout, network.get_submodule(network.classifier_name))
 
 
 def extract_features(
-    network: Network, splits: DatasetSplits, preprocessing: Preprocessing, *, mirrored: bool, device: torch.device
+    network: Network, splits: DatasetSplits, preprocessing: Preprocessing, *, flip: bool, device: torch.device
 ) -> DatasetSplits:
-    """Features in the place of images: of each training image, and with ``mirrored`` of its mirror image as well.
+    """Compute the features of all training and validation images.
 
     Args:
-        network: In whatever mode; it is asked in evaluation mode and left in it.
+        network: The network; it is left in evaluation mode.
         splits: The images.
-        preprocessing: Of the network.
-        mirrored: Twice the training set.
-        device: Where the network is.
+        preprocessing: Preprocessing of the network.
+        flip: Add the features of each training image flipped horizontally.
+        device: Device of the network.
     """
     network.eval()
     train = [
-        _features(network, splits.train, preprocessing, flip, device)
-        for flip in ((False, True) if mirrored else (False,))
+        _features(network, splits.train, preprocessing, is_flipped, device)
+        for is_flipped in ((False, True) if flip else (False,))
     ]
     return DatasetSplits(
         train=ArrayDataset(torch.cat(train), splits.train.labels.repeat(len(train))),
@@ -56,9 +56,9 @@ def _features(
     network: Network, images: ImageDataset, preprocessing: Preprocessing, flip: bool, device: torch.device
 ) -> Tensor:
     """float32 (N, head_features)."""
-    found = []
+    features = []
     for batch in evaluation_batches(images, preprocessing, batch_size=64):
         pixels = batch.pixels.flip(3) if flip else batch.pixels
         maps = network.forward_features(preprocessing.normalize(pixels.to(device)))  # type: ignore[operator]
-        found.append(network.forward_head(maps, pre_logits=True).float().cpu())  # type: ignore[operator]
-    return torch.cat(found)
+        features.append(network.forward_head(maps, pre_logits=True).float().cpu())  # type: ignore[operator]
+    return torch.cat(features)

@@ -1,4 +1,4 @@
-"""LAMB, which torch does not have: Adam whose step, layer by layer, is as long as the layer's weights allow.
+"""The LAMB optimizer: Adam with a trust ratio per layer, which torch does not have.
 
 You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes" (arXiv 1904.00962), algorithm 2.
 """
@@ -16,15 +16,15 @@ __all__ = ["Lamb"]
 class Lamb(Optimizer):
     """LAMB with bias correction and the identity as scaling function.
 
-    Weights without weight decay (biases, normalisation) take the step of Adam, as in the authors' implementation, where
-    exclusion from the one is exclusion from the other.
+    Weights without weight decay (biases, normalisation) take the step of Adam, without a trust ratio, as in the
+    implementation of the authors.
 
     Args:
-        params: Parameters or groups of them.
+        params: Parameters or parameter groups.
         lr: Learning rate.
-        betas: Of the averages of the gradient and of its square.
-        eps: Added to the root of the latter.
-        weight_decay: Added to the step, not to the gradient.
+        betas: Decay of the averages of the gradient and of its square.
+        eps: Term added to the root of the latter.
+        weight_decay: Decoupled weight decay, added to the step.
     """
 
     def __init__(
@@ -40,8 +40,8 @@ class Lamb(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step with the gradients that stand in the parameters."""
-        assert closure is None, "a step with a closure is not needed here"
+        """Update the parameters with their gradients."""
+        assert closure is None, "closures are not supported"
         for group in self.param_groups:
             (beta1, beta2), decay = group["betas"], group["weight_decay"]
             for weight in group["params"]:
@@ -59,6 +59,6 @@ class Lamb(Optimizer):
                 update = (mean / (1 - beta1**steps)).div_(root)
                 if decay:
                     update.add_(weight, alpha=decay)
-                    length, wanted = update.norm(), weight.norm()
-                    update.mul_(torch.where((length > 0) & (wanted > 0), wanted / length, 1.0))
+                    step_norm, weight_norm = update.norm(), weight.norm()
+                    update.mul_(torch.where((step_norm > 0) & (weight_norm > 0), weight_norm / step_norm, 1.0))
                 weight.sub_(update, alpha=group["lr"])

@@ -1,4 +1,4 @@
-"""Images and targets blended in pairs: mixup and cutmix."""
+"""Mixup and cutmix of a batch."""
 
 from collections.abc import Callable
 
@@ -8,16 +8,17 @@ from torchvision.transforms import v2
 
 from ghostnets.train.recipe import Recipe
 
-__all__ = ["Mixing", "mixing"]
+__all__ = ["Mixing", "build_mixing"]
 
 Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def mixing(recipe: Recipe, num_classes: int) -> Mixing | None:
-    """Pixels (N, C, H, W) as floats and labels int64 (N,) -> mixed pixels and targets float (N, num_classes).
+def build_mixing(recipe: Recipe, num_classes: int) -> Mixing | None:
+    """Build the mixing of a recipe; None if it has neither mixup nor cutmix.
 
-    torchvision's, which pair each image with its neighbour in the batch. They draw from torch's global generator, which
-    is seeded for each step. None where the recipe has neither.
+    The result maps float pixels (N, C, H, W) and labels int64 (N,) to mixed pixels and targets float (N, num_classes).
+    It is torchvision's, which pairs each image with its neighbour in the batch and draws from torch's global generator,
+    which is seeded at each step.
     """
     kinds: list[v2.MixUp | v2.CutMix] = []
     if recipe.mixup:

@@ -1,4 +1,4 @@
-"""The network that a recipe begins with: random, published, or of an earlier run."""
+"""The network of a recipe and its initial weights: random, published, or from a file, which is read once."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,22 +8,32 @@ import torch
 from ghostnets.checkpoints import (
     METADATA_KEY,
     Checkpoint,
+    WeightsFile,
     create_model,
+    detect_source,
+    download,
     find_weights,
-    load_checkpoint,
     load_weights,
-    read_checkpoint,
+    parse_checkpoint,
     read_weights,
 )
 from ghostnets.checkpoints.fetch import HUB_PREFIX
+from ghostnets.data import DataSource
 from ghostnets.errors import ConfigurationError
 from ghostnets.models import Network, model_arguments
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.recipe import SMALL_IMAGE, Recipe
 
-__all__ = ["PRETRAINED", "ResolvedRecipe", "build_network", "resolve"]
+__all__ = ["PRETRAINED", "InitialWeights", "ResolvedRecipe", "build_network", "read_initial_weights", "resolve_recipe"]
 
 PRETRAINED = "pretrained"
+
+
+class InitialWeights(NamedTuple):
+    """A file of weights to start training from."""
+
+    file: WeightsFile
+    checkpoint: Checkpoint | None  # the same, if it is a checkpoint of this project
 
 
 class ResolvedRecipe(NamedTuple):
@@ -32,23 +42,37 @@ class ResolvedRecipe(NamedTuple):
     recipe: Recipe
     arguments: dict[str, Any]  # of create_model
     preprocessing: Preprocessing
+    weights: InitialWeights | None  # None for random and published weights
 
 
-def resolve(recipe: Recipe, *, typical_size: int, channels: int, num_classes: int) -> ResolvedRecipe:
-    """Fills in what the images and the weights decide.
+def read_initial_weights(name: str | None) -> InitialWeights | None:
+    """Read the file that ``Recipe.weights`` names; None if it names none.
+
+    Raises:
+        CheckpointError: The file cannot be read.
+    """
+    if name is None or name == PRETRAINED:
+        return None
+    is_remote = name.startswith(HUB_PREFIX)
+    file = read_weights(download(name) if is_remote else name)
+    is_own = METADATA_KEY in file.metadata and not is_remote
+    return InitialWeights(file, parse_checkpoint(file) if is_own else None)
+
+
+def resolve_recipe(recipe: Recipe, source: DataSource) -> ResolvedRecipe:
+    """Fill in what the images and the initial weights determine.
 
     Args:
-        recipe: As asked for.
-        typical_size: Usual shorter side of the images in pixels.
-        channels: 1 where all are grey, else 3.
-        num_classes: Of the data.
+        recipe: The recipe as requested.
+        source: The data set.
 
     Raises:
         CheckpointError: The weights cannot be read.
-        ConfigurationError: The network has no such argument, or the recipe and the weights contradict each other.
+        ConfigurationError: The network has no such argument, or the recipe contradicts the weights.
         UnknownNameError: There is no such network.
     """
     recipe = recipe.changed(weights=_absolute(recipe.weights), teacher=_absolute(recipe.teacher))
+    weights = read_initial_weights(recipe.weights)
     options = {
         name: value
         for name, value in [
@@ -59,35 +83,54 @@ def resolve(recipe: Recipe, *, typical_size: int, channels: int, num_classes: in
         ]
         if value is not None
     }
-    common = {"num_classes": num_classes, "drop_rate": recipe.drop_rate}
-    if (checkpoint := _own_checkpoint(recipe.weights)) is not None:
-        preprocessing = _adopted(checkpoint.preprocessing, recipe, recipe.weights)
+    num_classes = len(source.class_names)
+    if weights is not None and weights.checkpoint is not None:
+        checkpoint = weights.checkpoint
+        preprocessing = _adopt_preprocessing(checkpoint.preprocessing, recipe, recipe.weights)
+        common = {"num_classes": num_classes, "drop_rate": recipe.drop_rate}
         arguments = {**checkpoint.arguments, **options, **common}
         recipe = recipe.changed(model=checkpoint.architecture)
-    elif recipe.weights == PRETRAINED:
-        preprocessing = _adopted(find_weights(recipe.model).preprocessing, recipe, f"the published {recipe.model}")
-        arguments = {
-            "num_classes": num_classes,
-            "in_chans": preprocessing.channels,
-            "drop_rate": recipe.drop_rate,
-            **options,
-        }
     else:
-        size = recipe.image_size or (typical_size if typical_size <= SMALL_IMAGE else 224)
-        in_chans = recipe.in_chans or (3 if recipe.weights else channels)
-        preprocessing = Preprocessing.standard(size, in_chans)
-        arguments = {"num_classes": num_classes, "in_chans": in_chans, "drop_rate": recipe.drop_rate}
-        if size <= SMALL_IMAGE and not recipe.weights and "small_input" in model_arguments(recipe.model):
+        if recipe.weights == PRETRAINED:
+            published = find_weights(recipe.model).preprocessing
+            preprocessing = _adopt_preprocessing(published, recipe, f"the published {recipe.model}")
+        else:
+            typical_size = source.typical_size
+            size = recipe.image_size or (typical_size if typical_size <= SMALL_IMAGE else 224)
+            preprocessing = Preprocessing.standard(size, recipe.in_chans or (3 if recipe.weights else source.channels))
+        arguments = {"num_classes": num_classes, "in_chans": preprocessing.channels, "drop_rate": recipe.drop_rate}
+        is_small = preprocessing.image_size <= SMALL_IMAGE
+        if is_small and not recipe.weights and "small_input" in model_arguments(recipe.model):
             arguments["small_input"] = True
         arguments |= options
-    with torch.device("meta"):  # a name or argument that does not exist shows before a folder is made
+    with torch.device("meta"):  # an unknown name or argument fails before a folder is made
         create_model(recipe.model, **arguments)
     recipe = recipe.changed(image_size=preprocessing.image_size, in_chans=preprocessing.channels)
-    return ResolvedRecipe(recipe, arguments, preprocessing)
+    return ResolvedRecipe(recipe, arguments, preprocessing, weights)
 
 
-def _adopted(trained: Preprocessing, recipe: Recipe, source: str | None) -> Preprocessing:
-    """The preprocessing that goes with given weights, at the image size of the recipe where it has one."""
+def build_network(
+    recipe: Recipe, arguments: dict[str, Any], weights: InitialWeights | None, class_names: tuple[str, ...]
+) -> Network:
+    """Build the network with its initial weights, in training mode.
+
+    The classifier of a checkpoint of this project is kept if its classes are those of the data, else it is new.
+
+    Raises:
+        CheckpointError: Published weights cannot be downloaded, or the weights do not fit.
+    """
+    model = create_model(recipe.model, pretrained=recipe.weights == PRETRAINED, **arguments)
+    assert isinstance(model, Network)
+    if weights is not None:
+        own = weights.checkpoint
+        source = detect_source(weights.file.tensors) if own is None else "canonical"
+        has_same_classes = own is not None and own.class_names == class_names
+        load_weights(model, weights.file, source=source, replace_head=not has_same_classes)
+    return model.train()
+
+
+def _adopt_preprocessing(trained: Preprocessing, recipe: Recipe, source: str | None) -> Preprocessing:
+    """The preprocessing of given weights, at the image size of the recipe if it has one."""
     if recipe.in_chans not in (None, trained.channels):
         raise ConfigurationError(
             f"in_chans is {recipe.in_chans}, but the network of {source} takes {trained.channels};"
@@ -96,34 +139,7 @@ def _adopted(trained: Preprocessing, recipe: Recipe, source: str | None) -> Prep
     return trained.with_image_size(recipe.image_size or trained.image_size)
 
 
-def build_network(recipe: Recipe, arguments: dict[str, Any], class_names: tuple[str, ...]) -> Network:
-    """The network with the weights that training begins with, in training mode.
-
-    The classifier of a checkpoint of this project is kept where it knows the very classes of the data, else it is new.
-
-    Raises:
-        CheckpointError: The weights cannot be had, or do not fit.
-    """
-    model = create_model(recipe.model, pretrained=recipe.weights == PRETRAINED, **arguments)
-    assert isinstance(model, Network)
-    if recipe.weights not in (None, PRETRAINED):
-        assert recipe.weights is not None
-        if (own := _own_checkpoint(recipe.weights)) is None:
-            load_checkpoint(model, recipe.weights, replace_head=True)
-        else:
-            has_same_classes = own.class_names == class_names
-            load_weights(model, read_weights(recipe.weights), source="canonical", replace_head=not has_same_classes)
-    return model.train()
-
-
 def _absolute(name: str | None) -> str | None:
-    """The same with the absolute path of a file that is named in it, so that a run can be resumed from anywhere."""
+    """The same name with the absolute path of a file in it, so that a run can be resumed from any folder."""
     before, sign, file = (name or "").rpartition("=")
     return f"{before}{sign}{Path(file).resolve()}" if file and Path(file).exists() else name
-
-
-def _own_checkpoint(weights: str | None) -> Checkpoint | None:
-    """The checkpoint of this project that the recipe begins with, or None where it begins with something else."""
-    if weights is None or weights == PRETRAINED or weights.startswith(HUB_PREFIX):
-        return None
-    return read_checkpoint(weights) if METADATA_KEY in read_weights(weights).metadata else None

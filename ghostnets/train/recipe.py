@@ -1,74 +1,80 @@
-"""How to train: one frozen dataclass. The named ones are in ``recipes``."""
+"""The training recipe, a frozen dataclass. The named recipes are in ``recipes``."""
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from ghostnets.errors import ConfigurationError
+from ghostnets.errors import ConfigurationError, UnknownNameError
+from ghostnets.train.optimizers import OPTIMIZERS
 
 __all__ = ["SMALL_IMAGE", "Recipe"]
 
-SMALL_IMAGE = 64  # pixels: up to this size a network that can keeps more of the resolution (``small_input``)
+if TYPE_CHECKING:
+    OptimizerName = str
+else:
+    OptimizerName = Literal[tuple(OPTIMIZERS)]  # the choices of --optimizer
+
+SMALL_IMAGE = 64  # pixels; up to this size networks use a stem of stride 1 if they have one (``small_input``)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a training run computes, besides the images.
+    """Everything that determines the result of a training run, besides the images.
 
-    Shares of the run are shares of its epochs, so that a recipe keeps its form when ``epochs`` is changed.
+    Durations are shares of the run, so that a recipe keeps its form when ``epochs`` changes.
 
     Attributes:
-        model: Name of the network; ``ghostnets list`` tells them.
-        width: Width multiplier instead of the model's own.
-        ratio: s of the Ghost modules instead of the model's own; 1 gives plain convolutions.
-        cheap_kernel_size: d of the Ghost modules instead of the model's own.
+        model: Name of the network; ``ghostnets list`` prints them.
+        width: Width multiplier; by default that of the model.
+        ratio: Ratio s of the Ghost modules; by default that of the model; 1 gives plain convolutions.
+        cheap_kernel_size: Kernel size d of the cheap operations; by default that of the model.
         image_size: Side of the input in pixels; by default that of the images up to 64, else 224.
-        in_chans: 1 for grey, 3 for colour; by default 1 where all images are grey.
+        in_chans: Input channels, 1 for grayscale or 3 for colour; by default 1 if all images are grayscale.
         drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth: chance that training leaves out the last block; it grows from 0 at the first.
-        weights: Start from these instead of random ones: best.safetensors of a run (its network takes the place of
-            model), another file or hf:// address for this model, or "pretrained" for published ones. For other classes
-            the classifier is a new one.
-        frozen: Train the classifier alone, on features that the rest computes once for each image and its mirror image.
-        epochs: Times each training image is seen.
-        batch_size: Images a step, in all processes and parts together.
-        accumulate: Parts in which a batch goes through the network, one after the other, to save memory.
-        optimizer: SGD with Nesterov momentum 0.9; AdamW; RMSprop with momentum 0.9, smoothing 0.9 and epsilon 0.001 (as
-            GhostNetV2 was trained); or LAMB (You et al., arXiv 1904.00962).
-        lr: Learning rate at its peak.
-        schedule: How it falls after warming up: cosine or linear to 0, or step by step.
-        warmup: Share of the run in which the learning rate rises along a line.
-        milestones: Of schedule step: shares of the run after which decay_rate is applied.
-        decay_epochs: Of schedule step, without milestones: decay_rate is applied every so many epochs.
-        decay_rate: Factor of a step.
-        weight_decay: Pull of the weights towards 0.
-        decay_all: Also of biases and normalisation, which it does good to leave out.
+        drop_path_rate: Stochastic depth: drop probability of the last block; it grows linearly from 0 at the first.
+        weights: Initial weights instead of random ones: best.safetensors of a run (its network replaces model),
+            another file or hf:// address for this model, or "pretrained" for published weights. For other classes the
+            classifier is new.
+        frozen: Train the classifier alone, on features computed once for each image and its horizontal flip.
+        epochs: Passes over the training images.
+        batch_size: Images per step, over all processes and accumulation steps.
+        accumulate: Gradient accumulation steps into which a batch is divided, to save memory.
+        optimizer: sgd (Nesterov momentum 0.9); adamw; rmsprop (momentum 0.9, smoothing 0.9, epsilon 0.001, as for
+            GhostNetV2); or lamb (You et al., arXiv 1904.00962).
+        lr: Peak learning rate.
+        schedule: Decay after the warm-up: cosine or linear to 0, or step.
+        warmup: Share of the run with linear warm-up.
+        milestones: For schedule step: shares of the run after which the rate is multiplied by decay_rate.
+        decay_epochs: For schedule step without milestones: interval in epochs between multiplications by decay_rate.
+        decay_rate: Factor of a step of schedule step.
+        weight_decay: Weight decay.
+        decay_all: Apply weight decay to biases and normalisation as well.
         layer_decay: Factor of the learning rate from each stage to the one before it; below 1, the first layers of
-            trained weights change least.
-        clip_norm: Largest norm of the gradient of all weights together; 0 for any.
-        ema_decay: Evaluate and keep a moving average of the weights with this decay (at step n at most
+            pretrained weights change least.
+        clip_norm: Largest norm of the gradient of all weights; 0 for no clipping.
+        ema_decay: Decay of a moving average of the weights, which is then evaluated and saved (at step n at most
             (1 + n) / (10 + n)); 0 for none.
         label_smoothing: Share of the target spread over all classes.
-        mixup: Blend pairs of images and their targets (Zhang et al., arXiv 1710.09412), with this alpha; 0 for never.
-        cutmix: Paste a rectangle of another image (Yun et al., arXiv 1905.04899), with this alpha; 0 for never. With
-            mixup, one of the two is chosen for each step.
-        shift: Images that have the input's size: random shift by up to so many pixels.
-        min_scale: All others: smallest share of the area that a random crop keeps.
-        flip: Mirror half of the training images.
-        randaugment: Operations of RandAugment for each image.
+        mixup: Alpha of mixup (Zhang et al., arXiv 1710.09412); 0 for none.
+        cutmix: Alpha of cutmix (Yun et al., arXiv 1905.04899); 0 for none. With mixup, each step uses one of the two.
+        shift: Largest random shift in pixels of images that have the size of the input.
+        min_scale: Smallest share of the area that a random crop of other images keeps.
+        flip: Flip half of the training images horizontally.
+        randaugment: Number of RandAugment operations per image.
         randaugment_magnitude: Their strength, 0 to 30.
-        erasing: Share of the images in which a random rectangle is erased.
+        erasing: Share of the images with a random rectangle erased.
         class_balanced: Draw every class equally often.
-        teacher: Learn from this network as well: best.safetensors of a run, NAME=FILE for other weights of a network of
-            the registry, NAME for its published ones, timm:NAME or torchvision:NAME.
-        distill: What of the teacher: its soft labels, or its features before the classifier.
-        distill_weight: Weight of that beside the loss of the labels, whose weight is 1.
-        temperature: Of the soft labels (Hinton et al., arXiv 1503.02531); their loss is multiplied by its square.
-        precision: float32; or bf16 or fp16 where torch.autocast finds that safe, fp16 with a loss scaler.
-        channels_last: Memory layout of the images and weights.
-        compile: Run the network through torch.compile.
-        sync_bn: Normalise over the images of all processes, so that their number changes nothing but rounding.
-        val_share: Share of each class kept back for validation where the data has no such part.
-        seed: Of the weights, the order, the augmentation and the split.
+        teacher: Teacher for distillation: best.safetensors of a run, NAME=FILE for a file of weights of a registered
+            network, NAME for its published weights, timm:NAME or torchvision:NAME.
+        distill: Target of the distillation: the teacher's soft labels, or its features before the classifier.
+        distill_weight: Weight of the distillation loss, added to the loss of the labels.
+        temperature: Temperature of the soft labels (Hinton et al., arXiv 1503.02531); their loss is multiplied by its
+            square.
+        precision: float32; or bf16 or fp16 where torch.autocast allows it, fp16 with a loss scaler.
+        channels_last: Memory layout of images and weights.
+        compile: Compile the network with torch.compile.
+        sync_bn: Normalise over the images of all processes, so that their number changes only rounding.
+        val_share: Share of each class split off for validation if the data has no validation split.
+        seed: Seed of the weights, the order, the augmentation and the split.
     """
 
     model: str = "ghostnet_100"
@@ -86,7 +92,7 @@ class Recipe:
     batch_size: int = 32
     accumulate: int = 1
 
-    optimizer: Literal["sgd", "adamw", "rmsprop", "lamb"] = "sgd"
+    optimizer: OptimizerName = "sgd"
     lr: float = 0.05
     schedule: Literal["cosine", "linear", "step"] = "cosine"
     warmup: float = 0.25
@@ -149,7 +155,7 @@ class Recipe:
             "epochs": (self.epochs >= 1, "at least 1"),
             "batch_size": (self.batch_size >= 2, "at least 2, for batch normalisation"),
             "accumulate": (1 <= self.accumulate <= self.batch_size, "from 1 to batch_size"),
-            "optimizer": (self.optimizer in ("sgd", "adamw", "rmsprop", "lamb"), "sgd, adamw, rmsprop or lamb"),
+            "optimizer": (self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
             "lr": (self.lr > 0, "above 0"),
             "schedule": (self.schedule in ("cosine", "linear", "step"), "cosine, linear or step"),
             "warmup": (0 <= self.warmup < 1, "in [0, 1)"),
@@ -177,20 +183,24 @@ class Recipe:
         }
 
     def changed(self, **values: Any) -> "Recipe":
-        """A copy with other values; raises ConfigurationError for a name that is no field."""
-        if unknown := sorted(values.keys() - self.__dataclass_fields__.keys()):
-            raise ConfigurationError(
-                f"a recipe has no {', '.join(unknown)}; it has {', '.join(self.__dataclass_fields__)}."
-            )
+        """A copy with other values.
+
+        Raises:
+            UnknownNameError: A name is no field of a recipe; close matches are named.
+            ConfigurationError: A value is out of its range.
+        """
+        for name in values:
+            if name not in self.__dataclass_fields__:
+                raise UnknownNameError("recipe field", name, self.__dataclass_fields__)
         return replace(self, **values)
 
     def differences(self, other: "Recipe") -> dict[str, Any]:
-        """The fields in which this recipe is not as ``other``, with its own values."""
+        """The fields that differ from ``other``, with the values of this recipe."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
-        """The recipe that ``to_dict`` wrote, also by way of JSON, which has no tuples."""
+        """The recipe written by ``to_dict``, also after a round trip through JSON, which has no tuples."""
         return cls(**{**values, "milestones": tuple(values.get("milestones", ()))})
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,73 +1,152 @@
-"""What a training run tells while it goes on: to the caller, whose command line makes progress bars of it, and to
-TensorBoard.
-"""
+"""Callbacks of a training run, and two that are built in: the console and TensorBoard."""
 
+import importlib.util
+import os
 from pathlib import Path
-from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ghostnets.errors import require
-from ghostnets.train.run_folder import EpochResult
+from ghostnets.train.metrics import METRICS, EpochResult
 
-__all__ = ["Reporter", "TensorBoard"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["ConsoleReporter", "Reporter", "TensorBoardWriter"]
 
 IMAGES_SHOWN = 16
 
 
 class Reporter:
-    """Does nothing; override what you want to hear of."""
+    """Base class of callbacks; every method does nothing. In distributed training process 0 alone calls it."""
 
-    def reading(self, total: int) -> None:
-        """Images are about to be read from files: so many."""
+    def __enter__(self) -> "Reporter":
+        return self
 
-    def image_read(self) -> None:
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def on_read_start(self, total: int) -> None:
+        """``total`` images are about to be read."""
+
+    def on_image_read(self) -> None:
         """One image was read."""
 
-    def started(self, description: str, *, folder: Path, epoch: int, epochs: int, steps: int) -> None:
-        """Training begins in epoch ``epoch`` (from 0) of ``epochs``, with ``steps`` batches each, and is kept there."""
+    def on_train_start(self, description: str, *, folder: Path, epoch: int, epochs: int, steps: int) -> None:
+        """Training starts in epoch ``epoch`` (from 0) of ``epochs``, with ``steps`` steps each."""
 
-    def step(self, *, epoch: int, step: int, loss: float, top1: float, images_per_second: float) -> None:
-        """Batch ``step`` (from 0) of epoch ``epoch`` is done; loss and top-1 are those of the epoch so far."""
+    def on_step_end(self, *, epoch: int, step: int, loss: float, top1: float, images_per_second: float) -> None:
+        """Step ``step`` (from 0) of epoch ``epoch`` is done; loss and accuracy are means over the epoch so far."""
 
-    def epoch(self, result: EpochResult, *, is_best: bool) -> None:
-        """An epoch is done, evaluated and saved."""
+    def on_epoch_end(self, result: EpochResult, *, is_best: bool) -> None:
+        """An epoch is trained, evaluated and saved."""
 
-    def note(self, sentence: str) -> None:
-        """Something worth a line."""
+    def on_message(self, sentence: str) -> None:
+        """A message for the user."""
 
 
-class TensorBoard:
-    """The events of a run: figures of every epoch, and some training images as the network sees them.
+class ConsoleReporter(Reporter):
+    """Progress bars in a terminal or notebook, and one line per epoch everywhere.
 
     Args:
-        folder: Where to; None to write nothing.
-        epoch: From 0; what an earlier session wrote of it and later ones is hidden.
+        console: Console to print to; stderr by default.
+    """
+
+    def __init__(self, console: "Console | None" = None) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self.console = console or Console(stderr=True, highlight=False)
+        lacks_widgets = self.console.is_jupyter and importlib.util.find_spec("ipywidgets") is None
+        self.bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            transient=True,
+            disable=lacks_widgets,  # bars in a notebook are widgets
+        )
+        self.task = self.bars.add_task("", total=None, facts="", visible=False)
+
+    def __enter__(self) -> "ConsoleReporter":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def on_read_start(self, total: int) -> None:
+        self.bars.reset(self.task, total=total, description="reading images", visible=True)
+
+    def on_image_read(self) -> None:
+        self.bars.advance(self.task)
+
+    def on_train_start(self, description: str, *, folder: Path, epoch: int, epochs: int, steps: int) -> None:
+        resumed = f", resumed in epoch {epoch + 1}" if epoch else ""
+        self._print(f"{description}, {epochs} epochs of {steps} steps{resumed}, in {os.path.relpath(folder)}")
+        self.epochs, self.steps = epochs, steps
+        # The bar spans the run, so that the time left is that of the run.
+        self.bars.reset(self.task, total=epochs * steps, completed=epoch * steps, description="training", visible=True)
+
+    def on_step_end(self, *, epoch: int, step: int, loss: float, top1: float, images_per_second: float) -> None:
+        self.bars.update(
+            self.task,
+            completed=epoch * self.steps + step + 1,
+            description=f"epoch {epoch + 1}/{self.epochs}",
+            facts=f"loss {loss:.3f}  top-1 {top1:.1%}  {images_per_second:.0f} images/s",
+        )
+
+    def on_epoch_end(self, result: EpochResult, *, is_best: bool) -> None:
+        values = "  ".join(f"{metric.label} {result.format(name):>6}" for name, metric in METRICS.items())
+        self._print(f"epoch {result.epoch:>3}  {values}{'  best' if is_best else ''}")
+
+    def on_message(self, sentence: str) -> None:
+        self._print(sentence)
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True)
+
+
+class TensorBoardWriter:
+    """TensorBoard events of a run: the metrics of every epoch, and some training images as the network sees them.
+
+    Args:
+        folder: Folder of the events; None to write nothing.
+        epoch: Epoch, from 0, at which this session starts; later events of an earlier session are hidden.
     """
 
     def __init__(self, folder: Path | None, epoch: int) -> None:
         require("torch.utils.tensorboard", extra="train")
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = None if folder is None else SummaryWriter(str(folder), purge_step=epoch + 1)
+        self.writer: Any = None if folder is None else SummaryWriter(str(folder), purge_step=epoch + 1)
 
-    def __enter__(self) -> "TensorBoard":
+    def __enter__(self) -> "TensorBoardWriter":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.writer is not None:
             self.writer.close()
 
-    def images(self, pixels: Tensor) -> None:
-        """uint8 (N, C, H, W); the first of them are kept."""
+    def add_images(self, pixels: Tensor) -> None:
+        """Write the first images of a batch, uint8 (N, C, H, W)."""
         if self.writer is not None:
             self.writer.add_images("training images", pixels[:IMAGES_SHOWN], 0)
 
-    def epoch(self, result: EpochResult) -> None:
-        """The figures of an epoch."""
+    def add_epoch(self, result: EpochResult) -> None:
+        """Write the metrics of an epoch."""
         if self.writer is not None:
-            for name in ("lr", "train_loss", "train_top1", "val_loss", "val_top1", "images_per_second"):
+            for name in METRICS:
                 self.writer.add_scalar(name, getattr(result, name), result.epoch)
             self.writer.flush()

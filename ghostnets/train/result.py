@@ -1,4 +1,4 @@
-"""What a run comes to, and how it ends before its end."""
+"""The outcome of a run: its result, or its interruption."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -7,26 +7,26 @@ from typing import Any
 from ghostnets.data import ImageDataset
 from ghostnets.errors import RunError
 from ghostnets.train.evaluate import Evaluation
-from ghostnets.train.run_folder import EpochResult
+from ghostnets.train.metrics import EpochResult
 
 __all__ = ["InterruptedRunError", "TrainingResult"]
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         folder: ``runs/NAME``.
         checkpoint: ``runs/NAME/best.safetensors``.
-        best_epoch: From 1; the one with the highest validation accuracy, the first of equals.
-        seconds: Training and evaluation of all epochs.
-        history: One entry an epoch.
-        part: What ``evaluation`` was measured on: ``"test"``, or ``"val"`` where there is no test part. The best epoch
-            was chosen on ``"val"``, so a figure measured there is a little optimistic.
-        evaluation: Of the best epoch.
+        best_epoch: Epoch with the highest validation accuracy, from 1; the first of equals.
+        seconds: Time of training and evaluation of all epochs.
+        history: One entry per epoch.
+        split: Images of ``evaluation``: ``"test"``, or ``"val"`` if there is no test split. The best epoch was chosen
+            on ``"val"``, so a figure measured there is a little optimistic.
+        evaluation: Evaluation of the best epoch.
         skipped: One sentence for each image left out.
-        images: The images of ``part``.
+        images: The images of ``split``.
     """
 
     folder: Path
@@ -34,7 +34,7 @@ class TrainingResult:
     best_epoch: int
     seconds: float
     history: tuple[EpochResult, ...]
-    part: str
+    split: str
     evaluation: Evaluation
     skipped: tuple[str, ...]
     images: ImageDataset = field(repr=False)
@@ -46,7 +46,7 @@ class TrainingResult:
             "checkpoint": str(self.checkpoint),
             "best_epoch": self.best_epoch,
             "seconds": self.seconds,
-            "part": self.part,
+            "part": self.split,
             "evaluation": self.evaluation.to_dict(),
             "skipped": list(self.skipped),
             "history": [asdict(row) for row in self.history],
@@ -54,7 +54,7 @@ class TrainingResult:
 
 
 class InterruptedRunError(RunError):
-    """The run was asked to stop (Ctrl-C or SIGTERM) and saved its state.
+    """The run was interrupted (Ctrl-C or SIGTERM) after saving its state.
 
     Attributes:
         signal: Number of the signal.
@@ -62,4 +62,4 @@ class InterruptedRunError(RunError):
 
     def __init__(self, folder: Path, number: int) -> None:
         self.signal = number
-        super().__init__(f"stopped, nothing is lost; go on with: ghostnets train --resume {folder}")
+        super().__init__(f"stopped, nothing is lost; resume with: ghostnets train --resume {folder}")

@@ -1,11 +1,11 @@
-"""What a training run leaves on disk, and how it is found again."""
+"""The folder of a training run, ``runs/NAME``: its files and their formats."""
 
 import csv
 import fcntl
 import io
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +13,36 @@ import torch
 
 from ghostnets import __version__
 from ghostnets.checkpoints.read import load_pickled
+from ghostnets.data import DataSpec
 from ghostnets.errors import CheckpointError, ConfigurationError, RunError
 from ghostnets.files import PARTIAL, write_atomically, write_text
+from ghostnets.preprocessing import Preprocessing
+from ghostnets.train.metrics import EpochResult
 from ghostnets.train.recipe import Recipe
 
-__all__ = ["EpochResult", "RunConfig", "RunFolder"]
+__all__ = ["RunConfig", "RunFolder"]
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What was asked for, complete: with the images, it decides the outcome.
+    """The complete configuration of a run: with the images, it determines the outcome.
 
     Attributes:
-        data: ``"fashion-mnist"`` or the absolute path of a folder.
-        recipe: With every value resolved.
-        arguments: Of the network (``create_model``).
-        preprocessing: Of the network, as ``Preprocessing.to_dict`` gives it.
-        full, root: Of Fashion-MNIST.
-        skip_corrupt: Leave unreadable files out.
-        threads: Of torch on the CPU; another number gives other rounding.
+        data: ``"fashion-mnist"``, the absolute path of a folder, or a URL.
+        recipe: The recipe with every value resolved.
+        arguments: Arguments of the network (``create_model``).
+        preprocessing: Preprocessing of the network.
+        full, root: Options of Fashion-MNIST.
+        skip_corrupt: Leave unreadable images out.
+        threads: Threads of torch on the CPU; another number gives other rounding.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        workers: Processes that read images, beside each process that trains.
+        workers: Processes that read images, for each process that trains.
     """
 
     data: str
     recipe: Recipe
-    arguments: dict[str, Any] = field(default_factory=dict)
-    preprocessing: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any]
+    preprocessing: Preprocessing
     full: bool = False
     root: str | None = None
     skip_corrupt: bool = False
@@ -47,29 +50,24 @@ class RunConfig:
     device: str = "auto"
     workers: int = 0
 
+    @property
+    def data_spec(self) -> DataSpec:
+        return DataSpec(self.data, full=self.full, root=self.root, skip_corrupt=self.skip_corrupt)
 
-@dataclass(frozen=True)
-class EpochResult:
-    """One row of ``metrics.csv``.
+    def to_dict(self) -> dict[str, Any]:
+        """The content of ``config.json``."""
+        return {"ghostnets_version": __version__, **asdict(self)}
 
-    Attributes:
-        epoch: From 1.
-        lr: Learning rate at the end of the epoch.
-        train_loss: Mean over the epoch, with label smoothing and augmentation.
-        train_top1: Share of augmented training images recognised.
-        val_loss, val_top1: On the validation images.
-        images_per_second: While training, evaluation left out.
-        seconds: Training and evaluation since the beginning of the run, over all sessions.
-    """
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
+        """The configuration written by ``to_dict``, after a round trip through JSON.
 
-    epoch: int
-    lr: float
-    train_loss: float
-    train_top1: float
-    val_loss: float
-    val_top1: float
-    images_per_second: float
-    seconds: float
+        Raises:
+            ConfigurationError, KeyError, TypeError: ``values`` are no configuration.
+        """
+        own = {name: value for name, value in values.items() if name != "ghostnets_version"}
+        recipe, preprocessing = Recipe.from_dict(own.pop("recipe")), Preprocessing.from_dict(own.pop("preprocessing"))
+        return cls(recipe=recipe, preprocessing=preprocessing, **own)
 
 
 class RunFolder:
@@ -77,14 +75,14 @@ class RunFolder:
 
     ::
 
-        config.json        what was asked for, complete (RunConfig): what --repeat starts again from
-        best.safetensors   the network of the best epoch, with all that prediction needs
-        last.pt            network, optimiser, averages, scaler, progress: what --resume goes on from
-        teacher.safetensors   answers of a teacher who was asked once
-        metrics.csv        one row an epoch
+        config.json        complete configuration (RunConfig); --repeat starts from it
+        best.safetensors   network of the best epoch, with all that inference needs
+        last.pt            network, optimizer, averages, scaler, progress; --resume starts from it
+        teacher.safetensors   cached outputs of a teacher
+        metrics.csv        one row per epoch
         tensorboard/       the same as TensorBoard events
-        result.json        the final evaluation
-        report.html        all of it to look at
+        result.json        final evaluation
+        report.html        report of the run
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -97,98 +95,94 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.result = self.path / "result.json"
         self.report = self.path / "report.html"
-        self._held: int | None = None
+        self._lock: int | None = None
 
     def check_new(self) -> None:
-        """Raises RunError where the folder exists and holds more than what a killed process did not finish."""
+        """Raise RunError if the folder exists and holds more than unfinished files of a killed process."""
         if self.path.exists() and not (
             self.path.is_dir() and all(file.name.endswith(PARTIAL) for file in self.path.iterdir())
         ):
             raise RunError(
-                f"{self.path} exists already; choose another name (--name),"
-                f" or go on with the run in it: ghostnets train --resume {self.path}"
+                f"{self.path} already exists; choose another name (--name),"
+                f" or resume the run in it: ghostnets train --resume {self.path}"
             )
 
-    def hold(self) -> None:
-        """Keeps other processes from training here, until ``release``; removes what killed ones left unfinished.
+    def lock(self) -> None:
+        """Lock the folder against other processes until ``unlock``, and remove unfinished files of killed ones.
 
         Raises:
-            RunError: Another one does; such as a worker whose torchrun was killed.
+            RunError: Another process holds the lock, such as a worker whose torchrun was killed.
         """
-        self._held = os.open(self.path, os.O_RDONLY)
+        self._lock = os.open(self.path, os.O_RDONLY)
         try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            self.release()
+            self.unlock()
             raise RunError(
                 f"{self.path} is being trained by another process (workers outlive a torchrun that was killed);"
-                " wait for it, or end it."
+                " wait for it, or stop it."
             ) from error
         for file in self.path.iterdir():
-            if file.name.endswith(PARTIAL):  # nobody writes it any more
+            if file.name.endswith(PARTIAL):  # its writer is dead
                 file.unlink()
 
-    def release(self) -> None:
-        """Ends ``hold``; nothing happens where this process did not begin it."""
-        if self._held is not None:
-            os.close(self._held)
-            self._held = None
+    def unlock(self) -> None:
+        """Release the lock, if this process holds it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
-    def holds(self, config: RunConfig) -> bool:
-        """Whether the run in the folder is of this very configuration."""
-        if not self.config_file.is_file():
-            return False
-        wanted: dict[str, Any] = json.loads(json.dumps(asdict(config)))  # JSON has no tuples
-        return wanted == json.loads(json.dumps(asdict(self.read_config())))
+    def has_config(self, config: RunConfig) -> bool:
+        """Whether the run in the folder has this very configuration."""
+        return self.config_file.is_file() and self.read_config() == RunConfig.from_dict(
+            json.loads(json.dumps(config.to_dict()))  # JSON has no tuples
+        )
 
     def create(self, config: RunConfig) -> None:
-        """Makes the folder.
+        """Create the folder with its ``config.json``.
 
         Raises:
             RunError: It exists and is not empty.
-            StorageError: It cannot be made.
+            StorageError: It cannot be written.
         """
         self.check_new()
-        content = {"ghostnets_version": __version__, **asdict(config)}
-        write_text(self.config_file, json.dumps(content, indent=2) + "\n")
+        write_text(self.config_file, json.dumps(config.to_dict(), indent=2) + "\n")
 
     def read_config(self) -> RunConfig:
-        """Raises RunError where the folder holds no run."""
+        """Read ``config.json``.
+
+        Raises:
+            RunError: The folder holds no run, or the file is damaged.
+        """
         if not self.config_file.is_file():
             raise RunError(
                 f"{self.path} holds no training run (it has no config.json); give a folder such as runs/NAME."
             )
         try:
             content = json.loads(self.config_file.read_text(encoding="utf-8"))
-            content.pop("ghostnets_version")
-            return RunConfig(**{**content, "recipe": Recipe.from_dict(content["recipe"])})
-        except (
-            json.JSONDecodeError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            UnicodeDecodeError,
-            ConfigurationError,
-        ) as error:
+            return RunConfig.from_dict(content)
+        except (ValueError, KeyError, TypeError, AttributeError, ConfigurationError) as error:
             raise RunError(
                 f"{self.config_file} cannot be used ({error}); it is damaged or of another version."
             ) from error
 
     def save_state(self, state: dict[str, Any]) -> None:
-        """Raises StorageError; the older state is then untouched."""
+        """Write ``last.pt``.
+
+        Raises:
+            StorageError: It cannot be written; the previous state is untouched.
+        """
         buffer = io.BytesIO()
         torch.save(state, buffer)
         with write_atomically(self.last) as temporary:
-            temporary.write_bytes(buffer.getbuffer())  # torch's own writer would hide why a write failed
+            temporary.write_bytes(buffer.getbuffer())  # torch's own writer hides why a write failed
 
     def load_state(self) -> dict[str, Any] | None:
-        """The last saved state, or None where the run was stopped before it saved one.
+        """Read ``last.pt``; None if the run stopped before it saved a state.
 
         Raises:
             RunError: The file is damaged.
         """
-        for half_written in self.path.glob(".*.partial"):  # of a process that was killed while it wrote
-            half_written.unlink()
         if not self.last.exists():
             return None
         try:
@@ -198,22 +192,22 @@ class RunFolder:
         return state
 
     def read_metrics(self) -> list[EpochResult]:
-        """The epochs that are done.
+        """Read ``metrics.csv``, the finished epochs.
 
         Raises:
-            RunError: The folder holds no finished epoch, or the file is damaged.
+            RunError: The folder has no finished epoch, or the file is damaged.
         """
         try:
             with self.metrics.open(encoding="utf-8", newline="") as stream:
                 rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
             return [EpochResult(int(row.pop("epoch")), **row) for row in rows]
         except FileNotFoundError as error:
-            raise RunError(f"{self.path} holds no finished epoch (it has no metrics.csv).") from error
+            raise RunError(f"{self.path} has no finished epoch (it has no metrics.csv).") from error
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.metrics} cannot be read ({error}); it is damaged or of another version.") from error
 
     def write_metrics(self, history: list[EpochResult]) -> None:
-        """Raises StorageError."""
+        """Write ``metrics.csv``; raises StorageError."""
         buffer = io.StringIO(newline="")
         writer = csv.DictWriter(buffer, EpochResult.__dataclass_fields__, lineterminator="\n")
         writer.writeheader()

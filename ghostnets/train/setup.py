@@ -1,24 +1,25 @@
-"""From a configuration and images to everything that a step needs."""
+"""Everything that the training loop needs, built from the specification of a run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from ghostnets.data import Augmentation, DatasetSplits
 from ghostnets.models import Network
-from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.distill import Distillation, FeatureStudent, load_teacher
 from ghostnets.train.distributed import DistributedContext, convert_sync_batchnorm
 from ghostnets.train.ema import build_ema
 from ghostnets.train.frozen import IdentityPreprocessing, classifier_head, extract_features
-from ghostnets.train.mixing import mixing
-from ghostnets.train.network import build_network
-from ghostnets.train.optimizers import build_optimizer
+from ghostnets.train.mixing import build_mixing
+from ghostnets.train.network import build_network, read_initial_weights
+from ghostnets.train.parameters import build_optimizer
 from ghostnets.train.recipe import Recipe
-from ghostnets.train.run_folder import RunConfig, RunFolder
-from ghostnets.train.state import Progress, TrainState, check, unpack
+from ghostnets.train.run_folder import RunFolder
+from ghostnets.train.spec import RunSpec
+from ghostnets.train.state import TrainProgress, TrainState, check_state, restore_state
 from ghostnets.train.step import TrainingStep
 
 __all__ = ["TrainingSetup", "build_setup"]
@@ -26,77 +27,77 @@ __all__ = ["TrainingSetup", "build_setup"]
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What is trained, on what, and how far it has come.
+    """The modules, data and progress of a run.
 
     Attributes:
-        learned: Everything with a state.
-        step: One step of training.
-        progress: Where the run stands.
-        splits: The images, or in a frozen run their features.
-        augmentation: Of the training images; None for features.
-        is_new: Whether nothing had been saved.
+        state: Everything that training updates.
+        step: The training step.
+        progress: Progress of the run.
+        splits: The images, or their features if the network is frozen.
+        augmentation: Augmentation of the training images; None for features.
     """
 
-    learned: TrainState
+    state: TrainState
     step: TrainingStep
-    progress: Progress
+    progress: TrainProgress
     splits: DatasetSplits
     augmentation: Augmentation | None
-    is_new: bool
 
     @property
-    def result(self) -> Network:
-        """The network that is evaluated and kept: the moving average where there is one."""
-        average = self.learned.average
-        network = self.learned.network if average is None else average.module
+    def evaluated(self) -> Network:
+        """The network that is evaluated and saved: the moving average if there is one."""
+        average = self.state.average
+        network = self.state.network if average is None else average.module
         assert isinstance(network, Network)
         return network
 
 
 def build_setup(
-    run: RunFolder,
-    config: RunConfig,
+    spec: RunSpec,
     splits: DatasetSplits,
-    class_names: tuple[str, ...],
+    folder: RunFolder,
+    saved: dict[str, Any] | None,
     distributed: DistributedContext,
     *,
-    note: Callable[[str], None],
+    on_message: Callable[[str], None],
 ) -> TrainingSetup:
-    """Builds all of it, and puts the saved state into it where there is one.
+    """Build the setup of a run, and restore its saved state if there is one.
 
     Args:
-        run: Where the state is.
-        config: What was asked for.
+        spec: The specification of the run.
         splits: The images.
-        class_names: In the order of the labels.
+        folder: The folder of the run, for the cache of a teacher.
+        saved: Saved state; None for a new run.
         distributed: The processes.
-        note: Hears what is worth a line.
+        on_message: Callback for messages to the user.
 
     Raises:
-        CheckpointError: The weights to begin with, or those of the teacher, cannot be had or do not fit.
-        ConfigurationError: The teacher knows other classes.
+        CheckpointError: The initial weights or those of the teacher cannot be downloaded, or do not fit.
+        ConfigurationError: The teacher has other classes.
         RunError: The saved state does not fit.
     """
-    recipe, preprocessing = config.recipe, Preprocessing.from_dict(config.preprocessing)
-    state = distributed.on_rank_zero(run.load_state)
-    if state is not None:
-        check(state, images=len(splits.train), class_names=class_names, data=config.data)
+    config, class_names = spec.config, spec.source.class_names
+    recipe, preprocessing = config.recipe, config.preprocessing
+    if saved is not None:
+        check_state(saved, num_images=len(splits.train), class_names=class_names, data=config.data)
     torch.manual_seed(recipe.seed)
-    # The weights that a run begins with are in its first state, and not needed again.
-    beginning = recipe if state is None else recipe.changed(weights=None, frozen=False)
-    network = build_network(beginning, config.arguments, class_names).to(distributed.device)
+    network = _build_network(spec, is_new=saved is None).to(distributed.device)
     if recipe.channels_last:
         network.to(memory_format=torch.channels_last)
     if recipe.sync_bn:
         convert_sync_batchnorm(network, distributed)
     average = build_ema(network, recipe.ema_decay) if recipe.ema_decay else None
-    augmentation = _augmentation(recipe, splits, preprocessing.image_size)
+    augmentation = _build_augmentation(recipe, splits, preprocessing.image_size)
     distillation = None
     if recipe.teacher is not None:
-        distillation = _distillation(recipe.teacher, recipe, class_names, distributed)
+        teacher = load_teacher(recipe.teacher, class_names)
+        teacher.model.to(distributed.device)
+        distillation = Distillation(teacher, recipe)
         if augmentation.is_identity and not recipe.mixup and not recipe.cutmix:
-            note("nothing changes an image in this run, so the teacher is asked once about each")
-            distillation.remember(splits.train, preprocessing, run.teacher if distributed.is_rank_zero else None)
+            on_message("images are not augmented, so the teacher's outputs are computed once and cached")
+            distillation.cache_teacher(
+                splits.train, preprocessing, folder.teacher if distributed.is_rank_zero else None
+            )
     trained: nn.Module = network
     if recipe.frozen:
         trained = classifier_head(network)
@@ -109,33 +110,34 @@ def build_setup(
         recipe,
         IdentityPreprocessing() if recipe.frozen else preprocessing,
         distributed,
-        mixing=mixing(recipe, len(class_names)),
+        mixing=build_mixing(recipe, len(class_names)),
         distillation=distillation,
-        after=None if average is None else lambda: average.update_parameters(network),
+        after_update=None if average is None else lambda: average.update_parameters(network),
     )
-    learned = TrainState(network, trained, optimizer, step.scaler, average)
-    progress = Progress() if state is None else unpack(state, learned)
+    state = TrainState(network, trained, optimizer, step.scaler, average)
+    progress = TrainProgress() if saved is None else restore_state(saved, state)
     if recipe.frozen:
-        splits = extract_features(network, splits, preprocessing, mirrored=recipe.flip, device=distributed.device)
-    return TrainingSetup(learned, step, progress, splits, None if recipe.frozen else augmentation, state is None)
+        splits = extract_features(network, splits, preprocessing, flip=recipe.flip, device=distributed.device)
+    return TrainingSetup(state, step, progress, splits, None if recipe.frozen else augmentation)
 
 
-def _augmentation(recipe: Recipe, splits: DatasetSplits, size: int) -> Augmentation:
-    fits = getattr(splits.train, "common_size", None) == (size, size)  # known of images in memory and in shards
+def _build_network(spec: RunSpec, *, is_new: bool) -> Network:
+    """The network with the weights that training starts from; a resumed run has them in its state."""
+    config, class_names = spec.config, spec.source.class_names
+    if not is_new:
+        return build_network(config.recipe.changed(weights=None, frozen=False), config.arguments, None, class_names)
+    weights = spec.weights or read_initial_weights(config.recipe.weights)
+    return build_network(config.recipe, config.arguments, weights, class_names)
+
+
+def _build_augmentation(recipe: Recipe, splits: DatasetSplits, size: int) -> Augmentation:
+    has_input_size = getattr(splits.train, "common_size", None) == (size, size)  # known in memory and in shards
     return Augmentation(
         size,
-        recipe.shift if fits else None,
+        recipe.shift if has_input_size else None,
         recipe.min_scale,
         recipe.flip,
         recipe.randaugment,
         recipe.randaugment_magnitude,
         recipe.erasing,
     )
-
-
-def _distillation(
-    name: str, recipe: Recipe, class_names: tuple[str, ...], distributed: DistributedContext
-) -> Distillation:
-    teacher = load_teacher(name, class_names)
-    teacher.model.to(distributed.device)
-    return Distillation(teacher, recipe)

@@ -1,161 +1,157 @@
-"""ResolvedRecipe a run, going on with one, and doing one again."""
+"""Start, resume or repeat a training run."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ghostnets.data import open_data
+from ghostnets.data import EMBEDDED, DataSpec
 from ghostnets.errors import ConfigurationError, require
-from ghostnets.train.distributed import DistributedContext, init_distributed
-from ghostnets.train.loop import Training
-from ghostnets.train.network import resolve
+from ghostnets.train.distributed import init_distributed
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.recipes import RECIPES, recipe_for
-from ghostnets.train.reporter import Reporter
+from ghostnets.train.report import write_run_report
+from ghostnets.train.reporter import ConsoleReporter, Reporter
 from ghostnets.train.result import TrainingResult
+from ghostnets.train.run import Run
 from ghostnets.train.run_folder import RunConfig, RunFolder
+from ghostnets.train.spec import RunSpec
 
 __all__ = ["repeat_training", "resume_training", "train_model"]
 
 
 def train_model(
-    data: str | os.PathLike[str] = "fashion-mnist",
+    data: str | os.PathLike[str] | DataSpec = EMBEDDED,
     *,
     folder: str | os.PathLike[str] | None = None,
     recipe: Recipe | None = None,
-    full: bool = False,
-    root: str | os.PathLike[str] | None = None,
-    skip_corrupt: bool = False,
     device: str = "auto",
     workers: int = 0,
-    reporter: Reporter | None = None,
+    progress: bool | Reporter = True,
+    report: bool = True,
+    **changes: Any,
 ) -> TrainingResult:
-    """Trains a network on a folder of images, or on the embedded Fashion-MNIST subset.
+    """Train a network on a folder of images, or on the embedded Fashion-MNIST subset.
 
-    Started by torchrun, all processes train one network together; ``folder`` is then needed, so that all, and those
-    that torchrun starts anew, mean the same run.
+    Example::
+
+        result = train_model("photos/", model="ghostnet_050", epochs=10)
+        print(result.evaluation.top1, result.checkpoint)
+
+    Under torchrun, all processes train one network; ``folder`` is then required, so that they agree on the run.
 
     Args:
-        data: Path of a folder (``data.ImageFolder`` tells the layouts), or ``"fashion-mnist"``.
-        folder: Where the run is kept; ``runs/DATA-MODEL``, numbered if that exists, by default.
-        recipe: How to train; by default the one for the size of the images.
-        full: Of Fashion-MNIST: all 70,000 images.
-        root: With ``full``: the folder of their files.
-        skip_corrupt: Go on without images that cannot be read.
-        device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU where there is one.
-        workers: Processes that read images beside each one that trains, as GPUs need them; 0 to read between steps.
-        reporter: Hears of the progress.
+        data: Path of a folder (see ``data.ImageFolder`` for the layouts), path or URL of shards, ``"fashion-mnist"``,
+            or a ``DataSpec`` for options such as ``skip_corrupt``.
+        folder: New folder of the run; by default ``runs/DATA-MODEL``, numbered if that exists.
+        recipe: Recipe; by default the one for the size of the images.
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU if there is one.
+        workers: Processes that read images, for each process that trains, as GPUs need them; 0 to read between steps.
+        progress: Progress bars and one line per epoch in a terminal or notebook; False for none, or a ``Reporter``.
+        report: Write ``report.html``, during training and at its end.
+        **changes: Fields of the recipe to change, such as ``epochs`` (see ``Recipe``).
 
     Returns:
-        The result, which also stands in ``folder`` (see ``RunFolder``).
+        The result, which is also written to the folder (see ``RunFolder``).
 
     Raises:
         DataError: The images cannot be used.
-        CheckpointError: The weights to begin with, or those of the teacher, cannot be used.
-        ConfigurationError: The recipe cannot be used with them.
-        RunError: The run folder exists, or the loss is not a number any more.
+        CheckpointError: The initial weights or those of the teacher cannot be used.
+        ConfigurationError: The recipe cannot be used with the data or the weights.
+        UnknownNameError: There is no such network, or no such field of the recipe.
+        MissingExtraError: A library of the extra ``train`` is not installed.
+        RunError: The folder of the run exists, or the loss became non-finite.
         InterruptedRunError: Ctrl-C or SIGTERM; the state is saved.
-        StorageError: A file could not be written.
+        StorageError: A file cannot be written.
     """
-    source = open_data(data, full=full, root=root)
-    recipe = recipe or RECIPES[recipe_for(source.typical_size)]
-    recipe, arguments, preprocessing = resolve(
-        recipe, typical_size=source.typical_size, channels=source.channels, num_classes=len(source.class_names)
-    )
-    config = RunConfig(
-        data=str(data) if not Path(data).is_dir() else str(Path(data).resolve()),
-        recipe=recipe,
-        arguments=arguments,
-        preprocessing=preprocessing.to_dict(),
-        full=full,
-        root=None if root is None else str(Path(root).resolve()),
-        skip_corrupt=skip_corrupt,
-        threads=torch.get_num_threads(),
-        device=device,
-        workers=workers,
-    )
-    if folder is None and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise ConfigurationError(
-            "a run of several processes needs a name, so that all mean the same; give --name NAME."
-        )
-    return _begin(RunFolder(folder or _free_folder(f"{source.name}-{recipe.model}")), config, reporter)
+    requested = (recipe or Recipe()).changed(**changes)
+    spec = data if isinstance(data, DataSpec) else DataSpec(data)
+    source = spec.open(val_share=requested.val_share, seed=requested.seed)
+    if recipe is None:
+        requested = RECIPES[recipe_for(requested.image_size or source.typical_size)].changed(**changes)
+    run_spec = RunSpec.resolve(spec, source, requested, device=device, workers=workers)
+    if folder is None:
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise ConfigurationError(
+                "distributed training needs a name, so that all processes agree on the run; give --name NAME."
+            )
+        folder = _unused_folder(f"{source.name}-{run_spec.config.recipe.model}")
+    return _train(RunFolder(folder), run_spec, is_new=True, progress=progress, report=report)
 
 
 def repeat_training(
     folder: str | os.PathLike[str],
     *,
     into: str | os.PathLike[str] | None = None,
-    reporter: Reporter | None = None,
+    progress: bool | Reporter = True,
+    report: bool = True,
 ) -> TrainingResult:
-    """Does a run again from its beginning, in a new folder: on the same machine to the same weights (CPU).
+    """Repeat a run from its start in a new folder; on the same machine, a CPU gives the same weights.
 
     Args:
-        folder: Of the run that is repeated. Its ``config.json`` is enough; the images must be where they were.
-        into: Folder of the new run; the old name, numbered, by default.
-        reporter: Hears of the progress.
+        folder: Folder of the run to repeat, of which ``config.json`` is enough; the images must be where they were.
+        into: New folder; by default the old name, numbered.
+        progress: As for ``train_model``.
+        report: As for ``train_model``.
 
     Raises:
         RunError: ``folder`` holds no run.
         Others as ``train_model``.
     """
     config = RunFolder(folder).read_config()
-    torch.set_num_threads(config.threads)
-    return _begin(RunFolder(into or _free_folder(Path(folder).resolve().name)), config, reporter)
+    target = RunFolder(into or _unused_folder(Path(folder).resolve().name))
+    return _train(target, _spec_with_threads(config), is_new=True, progress=progress, report=report)
 
 
-def resume_training(folder: str | os.PathLike[str], *, reporter: Reporter | None = None) -> TrainingResult:
-    """Goes on with a stopped run as if nothing had happened: the final weights are the same, bit for bit (CPU).
+def resume_training(
+    folder: str | os.PathLike[str], *, progress: bool | Reporter = True, report: bool = True
+) -> TrainingResult:
+    """Resume an interrupted run; on a CPU the final weights are bit-identical to those of an uninterrupted one.
 
-    Everything comes from the run's folder, the number of torch's threads included, which is set for the process. The
-    number of processes may be another one than before.
+    Everything comes from the folder of the run, including the number of torch's threads, which is set for the process.
+    The number of processes may differ from before.
+
+    Args:
+        folder: Folder of the run.
+        progress: As for ``train_model``.
+        report: As for ``train_model``.
 
     Raises:
         RunError: The folder holds no run, or its state is damaged.
         Others as ``train_model``.
     """
     run = RunFolder(folder)
-    _require_libraries()
-    config = run.read_config()
+    return _train(run, _spec_with_threads(run.read_config()), is_new=False, progress=progress, report=report)
+
+
+def _spec_with_threads(config: RunConfig) -> RunSpec:
     torch.set_num_threads(config.threads)
-    with init_distributed(config.device) as distributed:
-        return _go_on(run, config, distributed, reporter)
+    return RunSpec.from_config(config)
 
 
-def _begin(run: RunFolder, config: RunConfig, reporter: Reporter | None) -> TrainingResult:
-    _require_libraries()
-    with init_distributed(config.device) as distributed:
-        if distributed.restarts and distributed.broadcast(run.holds(config)):
-            return _go_on(run, config, distributed, reporter)  # torchrun has started the processes anew
-        distributed.on_rank_zero(run.check_new)
-        training = Training(run, config, distributed, reporter or Reporter())
-        training.read_images()
-        distributed.on_rank_zero(lambda: run.create(config))  # not before the images are known to be good
-        return _train(training)
-
-
-def _go_on(
-    run: RunFolder, config: RunConfig, distributed: DistributedContext, reporter: Reporter | None
+def _train(
+    folder: RunFolder, spec: RunSpec, *, is_new: bool, progress: bool | Reporter, report: bool
 ) -> TrainingResult:
-    training = Training(run, config, distributed, reporter or Reporter())
-    training.read_images()
-    return _train(training)
+    for library in ("torchmetrics", "tensorboard", *(("matplotlib", "jinja2") if report else ())):
+        require(library, extra="train")  # now, not after hours of training
+    with init_distributed(spec.config.device) as distributed:
+        is_rank_zero = distributed.is_rank_zero
+        if not is_rank_zero or progress is False:
+            reporter = Reporter()
+        else:
+            reporter = progress if isinstance(progress, Reporter) else ConsoleReporter()
+        if distributed.restarts and distributed.broadcast(folder.has_config(spec.config)):
+            is_new = False  # torchrun has restarted the processes
+        with reporter:
+            create = Run.begin if is_new else Run.resume
+            result = create(folder, spec, distributed, reporter, report=report).run()
+    if report and is_rank_zero:
+        write_run_report(folder, result)
+    return result
 
 
-def _train(training: Training) -> TrainingResult:
-    training.distributed.on_rank_zero(training.run.hold)
-    try:
-        return training.run_to_the_end()
-    finally:
-        training.run.release()
-
-
-def _require_libraries() -> None:
-    for library in ("torchmetrics", "tensorboard"):
-        require(library, extra="train")
-
-
-def _free_folder(name: str) -> Path:
+def _unused_folder(name: str) -> Path:
     number = 1
     while (folder := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
         number += 1

@@ -1,7 +1,7 @@
-"""What a run saves to go on from: ``last.pt``.
+"""The state of a run, saved to ``last.pt`` for resuming.
 
-Nothing random and no schedule is in it: order, augmentation, dropout and the learning rate of a step are functions of
-its number (and of the process, where there are several).
+It holds no random state and no schedule: order, augmentation, dropout and the learning rate of a step are functions of
+the step's number (and of the process's, in distributed training).
 """
 
 from dataclasses import asdict, dataclass, field
@@ -15,22 +15,33 @@ from torch.optim.swa_utils import AveragedModel
 from ghostnets.errors import RunError
 from ghostnets.train.distill import FeatureStudent
 
-__all__ = ["Progress", "TrainState", "check", "pack", "unpack"]
+__all__ = ["TrainProgress", "TrainState", "check_state", "pack_state", "restore_state"]
 
 STATE_VERSION = 2
+FILE_KEYS = {"correct": "right", "num_seen": "seen"}  # names of the progress in the file, if others than here
 
 
 @dataclass
-class Progress:
-    """Where a run stands: the numbers beside the tensors."""
+class TrainProgress:
+    """How far a run has come.
 
-    epoch: int = 0  # being trained, from 0
-    step: int = 0  # batches of it that are done
-    loss_sum: float = 0.0  # over these
-    right: int = 0
-    seen: int = 0
-    train_seconds: float = 0.0  # of this epoch, evaluation left out
-    seconds: float = 0.0  # of the run
+    Attributes:
+        epoch: Epoch in training, from 0.
+        step: Finished steps of this epoch.
+        loss_sum, correct, num_seen: Sum of the losses, correct predictions and images of this epoch so far.
+        train_seconds: Training time of this epoch so far, without evaluation.
+        seconds: Time of training and evaluation of the run so far.
+        best_epoch, best_top1: Best epoch so far, from 0, and its validation accuracy; -1 before the first.
+        history: Finished epochs, as dictionaries of ``EpochResult``.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    num_seen: int = 0
+    train_seconds: float = 0.0
+    seconds: float = 0.0
     best_epoch: int = -1
     best_top1: float = -1.0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -38,13 +49,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class TrainState:
-    """Everything with a state.
+    """Everything that training updates.
 
     Attributes:
         network: The network.
-        trained: What of it, or around it, is trained.
-        optimizer: Over the weights of ``trained``.
-        scaler: Of the loss, for fp16.
+        trained: The module that is trained: the network, a part of it, or a wrapper around it.
+        optimizer: Optimizer of the weights of ``trained``.
+        scaler: Loss scaler for fp16.
         average: Moving average of the network, or None.
     """
 
@@ -55,64 +66,67 @@ class TrainState:
     average: AveragedModel | None
 
 
-def pack(learned: TrainState, progress: Progress, *, images: int, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """The state as plain containers and tensors.
+def pack_state(
+    state: TrainState, progress: TrainProgress, *, num_images: int, class_names: tuple[str, ...]
+) -> dict[str, Any]:
+    """Pack the state into plain containers and tensors.
 
     Args:
-        learned: Everything with a state.
-        progress: Where the run stands.
-        images: Number of training images, to be checked when the run goes on.
-        class_names: Of the data, likewise.
+        state: The state of training.
+        progress: The progress of the run.
+        num_images: Number of training images, to be checked on resume.
+        class_names: Class names of the data, to be checked on resume.
     """
-    trained, average = learned.trained, learned.average
+    trained, average = state.trained, state.average
     return {
         "version": STATE_VERSION,
-        "images": images,
+        "images": num_images,
         "class_names": list(class_names),
-        "progress": asdict(progress),
-        "model": learned.network.state_dict(),
+        "progress": {FILE_KEYS.get(name, name): value for name, value in asdict(progress).items()},
+        "model": state.network.state_dict(),
         "projection": trained.projection.state_dict() if isinstance(trained, FeatureStudent) else None,
-        "optimizer": learned.optimizer.state_dict(),
-        "scaler": learned.scaler.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "scaler": state.scaler.state_dict(),
         "average": None if average is None else average.state_dict(),
     }
 
 
-def check(state: dict[str, Any], *, images: int, class_names: tuple[str, ...], data: str) -> None:
-    """Raises RunError where the state is of another version, or of other images or classes."""
-    if state.get("version") != STATE_VERSION:
+def check_state(saved: dict[str, Any], *, num_images: int, class_names: tuple[str, ...], data: str) -> None:
+    """Raise RunError if the saved state is of another version, or of other images or classes."""
+    if saved.get("version") != STATE_VERSION:
         raise RunError(
-            f"the saved state is of version {state.get('version')}, this ghostnets reads {STATE_VERSION};"
+            f"the saved state has version {saved.get('version')}, this ghostnets reads version {STATE_VERSION};"
             " install the version that wrote it, or start a new run."
         )
-    if state.get("images") != images:
+    if saved.get("images") != num_images:
         raise RunError(
-            f"the run was trained on {state.get('images')} images, but {data} now has {images};"
-            " put the images back, or start a new run."
+            f"the run was trained on {saved.get('images')} images, but {data} now has {num_images};"
+            " restore the images, or start a new run."
         )
-    if state.get("class_names") != list(class_names):
+    if saved.get("class_names") != list(class_names):
         raise RunError(
-            f"the classes in {data} were changed: the run was trained on {', '.join(state['class_names'][:5])}, and now"
-            f" there are {', '.join(class_names[:5])}; put them back, or start a new run."
+            f"the classes in {data} have changed: the run was trained on {', '.join(saved['class_names'][:5])}, and now"
+            f" there are {', '.join(class_names[:5])}; restore them, or start a new run."
         )
 
 
-def unpack(state: dict[str, Any], learned: TrainState) -> Progress:
-    """Puts the state where it belongs.
+def restore_state(saved: dict[str, Any], state: TrainState) -> TrainProgress:
+    """Load a saved state into the modules, the optimizer and the scaler.
 
     Raises:
-        RunError: It does not fit.
+        RunError: The saved state does not fit.
     """
+    names = {key: name for name, key in FILE_KEYS.items()}
     try:
-        learned.network.load_state_dict(state["model"])
-        if isinstance(learned.trained, FeatureStudent):
-            learned.trained.projection.load_state_dict(state["projection"])
-        learned.optimizer.load_state_dict(state["optimizer"])
-        learned.scaler.load_state_dict(state["scaler"])
-        if learned.average is not None:
-            learned.average.load_state_dict(state["average"])
-        return Progress(**state["progress"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        state.network.load_state_dict(saved["model"])
+        if isinstance(state.trained, FeatureStudent):
+            state.trained.projection.load_state_dict(saved["projection"])
+        state.optimizer.load_state_dict(saved["optimizer"])
+        state.scaler.load_state_dict(saved["scaler"])
+        if state.average is not None:
+            state.average.load_state_dict(saved["average"])
+        return TrainProgress(**{names.get(key, key): value for key, value in saved["progress"].items()})
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise RunError(
             f"the saved state does not fit the run ({str(error).splitlines()[0]}); it is damaged or of another run."
         ) from error

@@ -1,4 +1,4 @@
-"""One step of training: forward, backward, and the weights a little better."""
+"""One training step: forward, backward, optimizer update."""
 
 import math
 from collections.abc import Callable
@@ -29,19 +29,19 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class StepTotals:
-    """What a step saw: sums over the images of all processes.
+    """Sums over the images of a step, in all processes.
 
     Attributes:
-        loss: Of the losses; not finite where the weights were left as they are.
-        right: Images whose class was recognised; of a mixed image the class with the largest share.
-        seen: Images.
-        stop: Processes that were asked to stop.
+        loss: Sum of the losses; if it is not finite, the weights were not updated.
+        correct: Number of correct predictions; the class of a mixed image is that with the largest share.
+        num_seen: Number of images.
+        num_stop_requests: Number of processes that were asked to stop.
     """
 
     loss: float
-    right: int
-    seen: int
-    stop: int
+    correct: int
+    num_seen: int
+    num_stop_requests: int
 
     @property
     def is_finite(self) -> bool:
@@ -49,17 +49,17 @@ class StepTotals:
 
 
 class TrainingStep:
-    """Everything that a step needs, and the state that it carries on: scaler, momentum, averages.
+    """A callable training step.
 
     Args:
-        trained: What is trained: the network, or it with a projection, or its classifier alone.
-        optimizer: Over the weights of ``trained``.
+        trained: Module that is trained: the network, the network with a projection, or its classifier.
+        optimizer: Optimizer of the weights of ``trained``.
         recipe: The recipe.
-        preprocessing: Of the network.
+        preprocessing: Preprocessing of the network.
         distributed: The processes.
-        mixing: Images in pairs.
-        distillation: The teacher's part.
-        after: Done after each step: the moving average goes on.
+        mixing: Mixup and cutmix; None for neither.
+        distillation: Distillation loss; None for none.
+        after_update: Callback after each optimizer update.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class TrainingStep:
         *,
         mixing: Mixing | None,
         distillation: Distillation | None,
-        after: Callable[[], None] | None,
+        after_update: Callable[[], None] | None,
     ) -> None:
         self.optimizer, self.recipe, self.preprocessing, self.distributed = (
             optimizer,
@@ -80,47 +80,49 @@ class TrainingStep:
             preprocessing,
             distributed,
         )
-        self.mixing, self.distillation, self.after = mixing, distillation, after
+        self.mixing, self.distillation, self.after_update = mixing, distillation, after_update
         self.weights = [weight for weight in trained.parameters() if weight.requires_grad]
         self.trained = trained
-        self.parallel = distributed.parallel(trained)
+        self.parallel = distributed.wrap(trained)
         self.forward: Any = torch.compile(self.parallel) if recipe.compile else self.parallel
         self.scaler = torch.amp.GradScaler(distributed.device.type, enabled=recipe.precision == "fp16")
         self.last_inputs: Tensor | None = None
 
     def __call__(self, batch: Batch, *, batch_size: int, seed: int, stop: bool) -> StepTotals:
-        """Goes one step on with this process's share of a batch, unless the loss is not finite.
+        """Train on this process's share of a batch; the weights are not updated if the loss is not finite.
 
         Args:
-            batch: The share.
-            batch_size: Images of the whole batch, in all processes.
-            seed: Of dropout, stochastic depth and mixing.
-            stop: Whether this process was asked to stop, for all to hear.
+            batch: Share of this process.
+            batch_size: Number of images of the batch in all processes.
+            seed: Seed of dropout, stochastic depth and mixing.
+            stop: Whether this process was asked to stop; counted over all processes.
         """
         torch.manual_seed(seed)
         self.trained.train()
         loss_sum = torch.zeros((), dtype=torch.float64)
-        right = torch.zeros((), dtype=torch.int64)
+        correct = torch.zeros((), dtype=torch.int64)
         self.optimizer.zero_grad(set_to_none=True)
-        parts = [Batch(*part) for part in zip(*(t.tensor_split(self.recipe.accumulate) for t in batch), strict=True)]
-        for number, part in enumerate(parts, 1):
-            # Gradients are summed over parts here, and once, with the last, averaged over processes.
-            waits = number < len(parts) and isinstance(self.parallel, DistributedDataParallel)
-            with self.parallel.no_sync() if waits else nullcontext():  # type: ignore[operator]
-                losses, recognised = self._losses(part)
-                mean = losses.sum() * (self.distributed.size / batch_size)  # over the whole batch, once build_ema
+        split = zip(*(tensor.tensor_split(self.recipe.accumulate) for tensor in batch), strict=True)
+        micro_batches = [Batch(*tensors) for tensors in split]
+        for number, micro_batch in enumerate(micro_batches, 1):
+            # Gradients accumulate over micro-batches and are averaged over processes once, with the last.
+            defers_sync = number < len(micro_batches) and isinstance(self.parallel, DistributedDataParallel)
+            with self.parallel.no_sync() if defers_sync else nullcontext():  # type: ignore[operator]
+                losses, num_correct = self._losses(micro_batch)
+                # DDP averages over processes, which makes this the mean over the whole batch.
+                mean = losses.sum() * (self.distributed.world_size / batch_size)
                 self.scaler.scale(mean).backward()
             loss_sum += losses.detach().sum().double().cpu()
-            right += recognised.cpu()
-        loss, total_right, seen, stops = self.distributed.sum(
-            [loss_sum.item(), right.item(), len(batch.labels), float(stop)]
+            correct += num_correct.cpu()
+        loss, total_correct, num_seen, num_stop_requests = self.distributed.sum(
+            [loss_sum.item(), correct.item(), len(batch.labels), float(stop)]
         )
         if math.isfinite(loss):
             self._update()
-        return StepTotals(loss, int(total_right), int(seen), int(stops))
+        return StepTotals(loss, int(total_correct), int(num_seen), int(num_stop_requests))
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Losses (B,), and the number of images recognised."""
+        """Losses (B,), and the number of correct predictions."""
         device = self.distributed.device
         pixels, target = (tensor.to(device, non_blocking=True) for tensor in (batch.pixels, batch.labels))
         if self.mixing is not None:
@@ -138,8 +140,8 @@ class TrainingStep:
                 logits.float(), target, reduction="none", label_smoothing=self.recipe.label_smoothing
             )
             if self.distillation is not None:
-                taught = self.distillation.losses(pixels, batch.indices, logits, features)
-                losses = losses + self.recipe.distill_weight * taught
+                distill_losses = self.distillation.losses(pixels, batch.indices, logits, features)
+                losses = losses + self.recipe.distill_weight * distill_losses
         classes = target if target.ndim == 1 else target.argmax(1)
         return losses, (logits.argmax(1) == classes).sum()
 
@@ -149,13 +151,14 @@ class TrainingStep:
             nn.utils.clip_grad_norm_(self.weights, self.recipe.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.after is not None:
-            self.after()
+        if self.after_update is not None:
+            self.after_update()
 
-    def explain(self) -> str:
-        """Half a sentence on why the last loss was not finite."""
-        if self.distributed.size > 1 or self.last_inputs is None:  # others could wait for this one within the network
-            return "one of the processes met a number that is not finite"
+    def diagnose(self) -> str:
+        """Explain in half a sentence why the last loss was not finite."""
+        # In distributed training another process could wait for this one inside the network.
+        if self.distributed.world_size > 1 or self.last_inputs is None:
+            return "one of the processes computed a non-finite loss"
         autocast = AUTOCAST.get(self.recipe.precision)
         with torch.autocast(self.distributed.device.type, autocast) if autocast else nullcontext():
             return diagnose_loss(self.trained, self.last_inputs)

@@ -1,4 +1,4 @@
-"""Stopping between two steps instead of in the middle of one."""
+"""Graceful stop: signals are handled between two steps, not in the middle of one."""
 
 import signal
 import threading
@@ -7,38 +7,38 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-__all__ = ["Stop", "catch_stop_signals"]
+__all__ = ["StopRequest", "catch_stop_signals"]
 
 
 @dataclass
-class Stop:
-    """Whether somebody asked to stop.
+class StopRequest:
+    """Whether the process was asked to stop.
 
     Attributes:
-        number: Of the signal that asked, or None.
+        signal: Number of the signal received, or None.
     """
 
-    number: int | None = None
+    signal: int | None = None
 
 
 @contextmanager
-def catch_stop_signals() -> Iterator[Stop]:
-    """While inside, the first SIGINT or SIGTERM is noted, for the loop to stop between steps; a second acts at once."""
-    stop = Stop()
+def catch_stop_signals() -> Iterator[StopRequest]:
+    """Record the first SIGINT or SIGTERM, for the loop to stop between steps; a second one acts at once."""
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield stop  # signals reach the main thread only
+        yield request  # signals reach the main thread only
         return
 
-    def note(number: int, frame: FrameType | None) -> None:
-        stop.number = number
-        for each, handler in before.items():
+    def record(number: int, frame: FrameType | None) -> None:
+        request.signal = number
+        for each, handler in previous.items():
             signal.signal(each, handler)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, note)
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous:
+        signal.signal(number, record)
     try:
-        yield stop
+        yield request
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

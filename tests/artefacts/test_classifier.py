@@ -281,6 +281,6 @@ def test_inference_and_evaluation_preprocess_alike(tiny_run: Path, tmp_path: Pat
     classifier = ghostnets.load_classifier(tiny_run / "best.safetensors", threads=1)
     preprocessing = read_checkpoint(tiny_run / "best.safetensors").preprocessing
     images, _ = open_folder(tmp_path).load_split("train", preprocessing)
-    paths = open_folder(tmp_path).parts["train"].paths
+    paths = open_folder(tmp_path).splits["train"].paths
     evaluated = torch.cat([batch.pixels for batch in evaluation_batches(images, preprocessing, batch_size=3)])
     assert np.array_equal(evaluated.permute(0, 2, 3, 1), np.stack([classifier.read(path) for path in paths]))

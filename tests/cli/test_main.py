@@ -198,7 +198,7 @@ def test_train_misused(photos: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert "there is no folder nowhere" in fails(capsys, "train", "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "holds nothing to learn from" in fails(capsys, "train", "empty")
+    assert "contains no images" in fails(capsys, "train", "empty")
     assert "there is no model named 'ghostnet_1'" in fails(capsys, "train", photos, "--model", "ghostnet_1")
     assert "no recipe named 'photoz'; did you mean photos" in fails(capsys, "train", photos, "--recipe", "photoz")
     with pytest.raises(SystemExit) as caught:
@@ -212,12 +212,12 @@ def test_train_misused(photos: Path, tmp_path: Path, monkeypatch, capsys):
     assert "28 x 28 grey images" in fails(capsys, "train", "--image-size", "32", "--epochs", "1")
     for path in sorted(photos.rglob("*.png"))[:3]:
         path.write_bytes(path.read_bytes()[:70])
-    assert "3 of 40 images cannot be used" in fails(capsys, "train", photos, "--name", "d", *TINY)
+    assert "3 of 40 images cannot be read" in fails(capsys, "train", photos, "--name", "d", *TINY)
     assert not (tmp_path / "runs").exists()  # so the same name can be used again
     assert run("train", photos, "--name", "d", *TINY, "--skip-corrupt") == 0
     assert "3 unreadable images were left out" in capsys.readouterr().out
     assert "3 unreadable images were left out" in (tmp_path / "runs" / "d" / "report.html").read_text()
-    assert "exists already" in fails(capsys, "train", photos, "--name", "d", *TINY, "--skip-corrupt")
+    assert "already exists" in fails(capsys, "train", photos, "--name", "d", *TINY, "--skip-corrupt")
 
 
 def test_checkpoints_misused(tiny_run: Path, photos: Path, tmp_path: Path, capsys):

@@ -1,4 +1,4 @@
-"""Training from the command line: recipes, runs done again, the page while it goes on; shards; runs side by side."""
+"""Training from the command line: recipes, repeating, the live report, shards, comparing runs."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ import pytest
 from conftest import TINY, Page, make_images
 
 from ghostnets.checkpoints import read_checkpoint
-from ghostnets.cli import train as train_command
 from ghostnets.cli.main import main
 from ghostnets.train import RECIPES, RunFolder
+from ghostnets.train import run as run_module
 
 FAST = ["--model", "ghost_resnet20", "--epochs", "2", "--batch-size", "8", "--drop-rate", "0"]
 
@@ -27,7 +27,7 @@ def recipe_of(folder: Path) -> dict[str, object]:
     return json.loads((folder / "config.json").read_text())["recipe"]
 
 
-def test_a_named_recipe_and_options_that_change_it(small: Path, tmp_path: Path, monkeypatch):
+def test_options_override_a_named_recipe(small: Path, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ["--recipe", "cifar10", "--milestones", "0.4", "0.9", "--optimizer", "lamb", "--no-channels-last"]
     assert run("train", small, "--name", "a", *FAST, *options, "--ema-decay", "0.9") == 0
@@ -49,14 +49,14 @@ def test_a_named_recipe_and_options_that_change_it(small: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     "network", [["g_ghost_regnetx_002"], ["ghost_vgg16"], ["ghostnetv2_050", "--width", "0.1"]], ids=lambda n: n[0]
 )
-def test_every_family_is_trained_and_reported(network: list[str], small: Path, tmp_path: Path, monkeypatch):
+def test_train_and_report_each_family(network: list[str], small: Path, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ["--epochs", "1", "--batch-size", "8", "--drop-rate", "0"]
     assert run("train", small, "--name", "a", "--model", *network, *options) == 0
     assert f"{network[0]} on small" in Path("runs/a/report.html").read_text()
 
 
-def test_a_network_with_branches_from_training_to_its_page(small: Path, tmp_path: Path, monkeypatch, capsys):
+def test_branched_network_from_training_to_explanation(small: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = ["--width", "0.1", "--epochs", "1", "--batch-size", "8", "--drop-rate", "0"]
     assert run("train", small, "--name", "a", "--model", "ghostnetv3_050", *options) == 0
@@ -68,23 +68,23 @@ def test_a_network_with_branches_from_training_to_its_page(small: Path, tmp_path
     assert "What the cheap kernels learned" in Path("runs/a/explain/explain.html").read_text()
 
 
-def test_a_run_is_repeated_from_its_folder(tiny_run: Path, tmp_path: Path, monkeypatch, capsys):
+def test_repeat_gives_the_same_files(tiny_run: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("train", "--repeat", tiny_run, "--name", "again", "--json") == 0
     assert json.loads(capsys.readouterr().out)["folder"] == "runs/again"
     for name in ("best.safetensors", "config.json"):
         assert (tmp_path / "runs" / "again" / name).read_bytes() == (tiny_run / name).read_bytes()
     assert run("train", "--repeat", tiny_run, "--epochs", "3") == 1
-    assert "leave the other options out but --name" in capsys.readouterr().err
+    assert "omit all options but --name" in capsys.readouterr().err
 
 
-def test_the_page_while_it_goes_on(small: Path, tmp_path: Path, monkeypatch):
+def test_live_report_is_replaced_by_the_final_one(small: Path, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train_command, "REPORT_SECONDS", -1)
+    monkeypatch.setattr(run_module, "REPORT_SECONDS", -1)
     pages = []
-    real = train_command.write_live_report
+    real = run_module.write_live_report
     monkeypatch.setattr(
-        train_command,
+        run_module,
         "write_live_report",
         lambda folder: (real(folder), pages.append(folder.report.read_text(encoding="utf-8"))),
     )
@@ -98,7 +98,7 @@ def test_the_page_while_it_goes_on(small: Path, tmp_path: Path, monkeypatch):
     assert not [a for tag, a in final.found if tag == "meta" and a.get("http-equiv")]
 
 
-def test_fine_tuning_a_run_on_other_classes(tiny_run: Path, tmp_path: Path, monkeypatch, capsys):
+def test_fine_tuning_on_other_classes(tiny_run: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_images(tmp_path / "other", classes={"a": 12, "b": 12, "c": 12})
     weights = ["--weights", tiny_run / "best.safetensors", "--epochs", "2", "--batch-size", "8"]
@@ -111,7 +111,7 @@ def test_fine_tuning_a_run_on_other_classes(tiny_run: Path, tmp_path: Path, monk
     assert "the network of" in capsys.readouterr().err
 
 
-def test_shards_are_trained_on_and_measured(small: Path, tmp_path: Path, monkeypatch, capsys):
+def test_train_and_eval_on_shards(small: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("shard", small, "shards", "--images-per-shard", "9", "--json") == 0
     assert json.loads(capsys.readouterr().out)["parts"]["train"]["images"] == 35
@@ -122,10 +122,10 @@ def test_shards_are_trained_on_and_measured(small: Path, tmp_path: Path, monkeyp
     assert (evaluation["part"], evaluation["images"]) == ("val", 9)
     assert evaluation["top1"] == json.loads(Path("runs/a/result.json").read_text())["evaluation"]["top1"]
     assert run("shard", small, "shards") == 1
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
-def test_runs_side_by_side(tiny_run: Path, small: Path, tmp_path: Path, monkeypatch, capsys):
+def test_compare_runs(tiny_run: Path, small: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("train", small, "--name", "other", *FAST) == 0
     capsys.readouterr()
@@ -146,7 +146,7 @@ def test_runs_side_by_side(tiny_run: Path, small: Path, tmp_path: Path, monkeypa
     assert "no run is given" in capsys.readouterr().err
 
 
-def test_devices_that_are_not_there(small: Path, tmp_path: Path, monkeypatch, capsys):
+def test_missing_gpu_is_refused(small: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert run("train", small, "--device", "cuda", *TINY) == 1

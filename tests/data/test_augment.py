@@ -1,4 +1,4 @@
-"""Augmentation: what it does, and that the seed of an image decides it."""
+"""Augmentation: its effect, and its dependence on the seed of each image alone."""
 
 import pytest
 import torch
@@ -12,13 +12,13 @@ def images(count: int, *, channels: int = 3, size: tuple[int, int] = (12, 12)) -
     return list(torch.randint(0, 256, (count, channels, *size), dtype=torch.uint8))
 
 
-def test_shift_moves_and_flip_mirrors():
+def test_shift_and_flip_move_pixels():
     seeds = torch.randint(0, 2**62, (400,)).tolist()
     pixels = torch.zeros(400, 1, 5, 5, dtype=torch.uint8)
     pixels[:, 0, 2, 1] = 255
     moved = Augmentation(5, 1, flip=False)(pixels, seeds)
-    places = {tuple(p) for p in moved[:, 0].nonzero()[:, 1:].tolist()}
-    assert places == {(y, x) for y in (1, 2, 3) for x in (0, 1, 2)}
+    positions = {tuple(p) for p in moved[:, 0].nonzero()[:, 1:].tolist()}
+    assert positions == {(y, x) for y in (1, 2, 3) for x in (0, 1, 2)}
     assert (moved.sum((1, 2, 3)) == 255).all()
     flipped = Augmentation(5, 0, flip=True)(pixels, seeds)
     assert 0.4 < (flipped[:, 0, 2, 3] == 255).float().mean().item() < 0.6
@@ -26,7 +26,7 @@ def test_shift_moves_and_flip_mirrors():
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("shift", [4, None])
-def test_the_seed_decides_alone(channels: int, shift: int | None):
+def test_result_depends_only_on_the_seed(channels: int, shift: int | None):
     augmentation = Augmentation(12, shift, 0.3, True, randaugment=2, randaugment_magnitude=27, erasing=0.5)
     batch, seeds = images(6, channels=channels), [3, 1, 4, 1, 5, 9]
     state = torch.get_rng_state()
@@ -40,7 +40,7 @@ def test_the_seed_decides_alone(channels: int, shift: int | None):
     assert not torch.equal(first, augmentation(batch, [s + 1 for s in seeds]))
 
 
-def test_erasing_makes_one_rectangle_grey_as_often_as_asked():
+def test_erasing_sets_one_rectangle_to_gray_at_the_given_rate():
     white = [torch.full((3, 20, 20), 255, dtype=torch.uint8)] * 300
     erased = Augmentation(20, 0, flip=False, erasing=0.25)(white, range(300))
     changed = (erased != 255).any(1)
@@ -51,7 +51,7 @@ def test_erasing_makes_one_rectangle_grey_as_often_as_asked():
         assert image[:, mask].unique().tolist() in ([114], [])
 
 
-def test_randaugment_changes_images_and_its_strength_matters():
+def test_randaugment_effect_grows_with_magnitude():
     batch, seeds = images(40), list(range(40))
     plain = torch.stack(batch)
     weak, strong = (
@@ -61,7 +61,7 @@ def test_randaugment_changes_images_and_its_strength_matters():
     assert strong.mean() > 1.5 * weak.mean() > 0
 
 
-def test_no_augmentation_leaves_images_alone():
+def test_identity_augmentation_leaves_images_unchanged():
     nothing = Augmentation(12, 0, flip=False)
     batch = images(3)
     assert nothing.is_identity
@@ -76,7 +76,7 @@ def test_no_augmentation_leaves_images_alone():
         assert not other.is_identity
 
 
-def test_a_crop_is_a_part_of_the_image():
+def test_crop_is_a_region_of_the_image():
     ramp = torch.arange(100, dtype=torch.uint8).expand(3, 80, 100).contiguous()  # the value is the column
     crops = Augmentation(20, None, 0.3, flip=False)([ramp] * 20, range(20)).float()
     widths = crops[:, 0, 0].max(1).values - crops[:, 0, 0].min(1).values
@@ -85,6 +85,6 @@ def test_a_crop_is_a_part_of_the_image():
     assert torch.equal(tvf.horizontal_flip(crops).sort(3).values, crops.sort(3).values)
 
 
-def test_images_of_different_sizes_need_resizing():
+def test_shift_of_images_of_different_sizes_is_refused():
     with pytest.raises(DataError, match="different sizes"):
         Augmentation(4, 0)([torch.zeros(1, 4, 4, dtype=torch.uint8), torch.zeros(1, 5, 4, dtype=torch.uint8)], [0, 1])

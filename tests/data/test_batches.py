@@ -1,4 +1,4 @@
-"""Which images are in a batch: each once, wherever one starts, and however many share it."""
+"""Batches: every image once per epoch, for any start step and any number of processes."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ UNCHANGED = Augmentation(8, 0, flip=False)
 
 
 def numbered(count: int, side: int = 8) -> ArrayDataset:
-    """Image i has the value i everywhere."""
+    """Image i has the value i in every pixel."""
     pixels = torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(count, 1, side, side).contiguous()
     return ArrayDataset(pixels, torch.arange(count) % 3)
 
@@ -26,7 +26,7 @@ def drawn(images: ArrayDataset, start: int = 0, **arguments: Any) -> list[torch.
     return [batch.pixels for batch in batches(images, **arguments).stream(start)]
 
 
-def test_an_epoch_shows_each_image_once_with_its_label_and_number():
+def test_epoch_has_each_image_once_with_label_and_index():
     seen = []
     for batch in batches(numbered(12)).stream():
         values = batch.pixels[:, 0, 0, 0].long()
@@ -37,12 +37,12 @@ def test_an_epoch_shows_each_image_once_with_its_label_and_number():
     assert seen != list(range(12))
 
 
-def test_the_last_batch_that_is_not_full_is_left_out_unless_it_is_the_only_one():
+def test_incomplete_last_batch_is_dropped_unless_it_is_the_only_one():
     assert [len(batch) for batch in drawn(numbered(11))] == [4, 4]
     assert [len(batch) for batch in drawn(numbered(3))] == [3]
 
 
-def test_order_depends_on_seed_and_epoch_alone():
+def test_order_depends_only_on_seed_and_epoch():
     first = torch.cat(drawn(numbered(12)))
     torch.rand(5)
     assert torch.equal(torch.cat(drawn(numbered(12))), first)
@@ -51,7 +51,7 @@ def test_order_depends_on_seed_and_epoch_alone():
 
 
 @pytest.mark.parametrize("augmentation", [Augmentation(8, 2), Augmentation(6, None, 0.3, erasing=0.5)])
-def test_starting_in_the_middle_continues_exactly(augmentation: Augmentation):
+def test_stream_from_a_later_step_gives_the_same_batches(augmentation: Augmentation):
     images = ArrayDataset(torch.randint(0, 256, (12, 3, 8, 8), dtype=torch.uint8), torch.zeros(12, dtype=torch.long))
     whole = drawn(images, augmentation=augmentation)
     state = torch.get_rng_state()
@@ -61,16 +61,19 @@ def test_starting_in_the_middle_continues_exactly(augmentation: Augmentation):
     assert all(torch.equal(a, b) for a, b in zip(whole[1:], rest, strict=True))
 
 
-@pytest.mark.parametrize("parts", [2, 3])
-def test_the_parts_of_a_batch_are_the_batch(parts: int):
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_shares_of_all_ranks_are_the_batch(world_size: int):
     images = ArrayDataset(torch.randint(0, 256, (13, 3, 8, 8), dtype=torch.uint8), torch.arange(13))
     options: dict[str, Any] = {"augmentation": Augmentation(8, 2, erasing=0.5), "batch_size": 5}
-    shares = zip(*(batches(images, part=part, parts=parts, **options).stream() for part in range(parts)), strict=True)
+    shares = zip(
+        *(batches(images, rank=rank, world_size=world_size, **options).stream() for rank in range(world_size)),
+        strict=True,
+    )
     for whole, share in zip(batches(images, **options).stream(), shares, strict=True):
         for field in whole._fields:
-            assert torch.equal(getattr(whole, field), torch.cat([getattr(part, field) for part in share]))
-    with pytest.raises(ConfigurationError, match="cannot be shared by 6"):
-        batches(images, part=0, parts=6, **options)
+            assert torch.equal(getattr(whole, field), torch.cat([getattr(each, field) for each in share]))
+    with pytest.raises(ConfigurationError, match="cannot be divided among 6"):
+        batches(images, rank=0, world_size=6, **options)
 
 
 def test_workers_give_the_same_batches():
@@ -81,10 +84,10 @@ def test_workers_give_the_same_batches():
         assert torch.equal(alone.indices, worked.indices)
 
 
-def test_balanced_drawing_gives_rare_classes_their_share():
+def test_class_balanced_draws_classes_equally_often():
     labels = torch.tensor([0] * 3 + [2] * 57 + [4] * 540)  # 1 and 3 have no image
     images = ArrayDataset(torch.zeros(600, 1, 8, 8, dtype=torch.uint8), labels)
-    epoch = batches(images, batch_size=600, balanced=True)
+    epoch = batches(images, batch_size=600, class_balanced=True)
     (batch,) = epoch.stream()
     counts = batch.labels.bincount(minlength=5)
     assert counts[[1, 3]].tolist() == [0, 0]
@@ -93,12 +96,12 @@ def test_balanced_drawing_gives_rare_classes_their_share():
     assert batch.indices[batch.labels == 0].unique().tolist() == [0, 1, 2]
 
 
-def test_evaluation_goes_through_all_images_in_order_in_any_number_of_parts():
+def test_evaluation_batches_cover_all_images_in_order_for_any_world_size():
     images, preprocessing = numbered(11), Preprocessing(8, 8, (0.0,), (1.0,))
-    for parts in (1, 2, 12):
+    for world_size in (1, 2, 12):
         seen = [
             batch.indices
-            for part in range(parts)
-            for batch in evaluation_batches(images, preprocessing, batch_size=4, part=part, parts=parts)
+            for rank in range(world_size)
+            for batch in evaluation_batches(images, preprocessing, batch_size=4, rank=rank, world_size=world_size)
         ]
         assert torch.cat(seen).tolist() == list(range(11))

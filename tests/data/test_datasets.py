@@ -18,9 +18,9 @@ from ghostnets.errors import ConfigurationError
 from ghostnets.preprocessing import Preprocessing
 
 
-def test_files_and_memory_give_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_file_and_array_datasets_give_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     make_images(tmp_path, classes={"a": 6, "b": 6}, size=(20, 16))
-    files = open_folder(tmp_path).parts["train"]
+    files = open_folder(tmp_path).splits["train"]
     preprocessing = Preprocessing(10, 12)
     labels = torch.tensor(files.labels)
     in_memory, _ = load_files(files.paths, labels, preprocessing)
@@ -42,7 +42,7 @@ def test_files_and_memory_give_the_same_batches(tmp_path: Path, monkeypatch: pyt
         assert torch.equal(a.pixels, b.pixels)
 
 
-def test_normalisation_is_the_usual_one():
+def test_normalize_matches_the_formula():
     preprocessing = Preprocessing(2, 2, (0.5, 0.25, 0.1), (0.2, 0.3, 0.4))
     pixels = torch.randint(0, 256, (2, 3, 2, 2), dtype=torch.uint8)
     expected = (pixels / 255 - torch.tensor([0.5, 0.25, 0.1])[:, None, None]) / torch.tensor([0.2, 0.3, 0.4])[
@@ -53,7 +53,7 @@ def test_normalisation_is_the_usual_one():
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_preprocessing_round_trip_and_refusals():
+def test_preprocessing_round_trip_and_limits():
     standard = Preprocessing.standard(224, 3)
     assert (standard.resize_to, standard.channels) == (256, 3)
     assert Preprocessing.standard(28, 1).resize_to == 28

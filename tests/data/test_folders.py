@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from conftest import make_images
 
-from ghostnets.data import open_data, open_folder
+from ghostnets.data import DataSource, DataSpec, open_folder, write_shards
 from ghostnets.errors import ConfigurationError, DataError
 from ghostnets.preprocessing import Preprocessing
 
@@ -14,54 +14,54 @@ def names(files) -> set[str]:
     return {str(p) for p in files.paths}
 
 
-def test_one_folder_a_class_is_split_by_class_and_seed(tmp_path: Path):
+def test_val_is_split_off_by_class_and_seed(tmp_path: Path):
     make_images(tmp_path, classes={"a": 10, "b": 25, "c": 2})
     folder = open_folder(tmp_path, val_share=0.2, seed=1)
     assert folder.class_names == ("a", "b", "c")
-    assert list(folder.parts) == ["train", "val"]
-    assert [folder.parts["val"].labels.count(i) for i in range(3)] == [2, 5, 1]
-    assert not names(folder.parts["train"]) & names(folder.parts["val"])
-    assert folder.count() == 37
+    assert list(folder.splits) == ["train", "val"]
+    assert [folder.splits["val"].labels.count(i) for i in range(3)] == [2, 5, 1]
+    assert not names(folder.splits["train"]) & names(folder.splits["val"])
+    assert folder.num_images == 37
     assert open_folder(tmp_path, val_share=0.2, seed=1) == folder
-    assert open_folder(tmp_path, val_share=0.2, seed=2).parts != folder.parts
+    assert open_folder(tmp_path, val_share=0.2, seed=2).splits != folder.splits
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation"])
-def test_train_and_val(tmp_path: Path, val: str):
+def test_val_folder_is_used(tmp_path: Path, val: str):
     make_images(tmp_path / "train", classes={"a": 3, "b": 4})
     make_images(tmp_path / val, classes={"a": 1, "b": 2})
     folder = open_folder(tmp_path)
-    assert {part: len(files.paths) for part, files in folder.parts.items()} == {"train": 7, "val": 3}
-    assert not folder.val_is_split_off
+    assert {split: len(files.paths) for split, files in folder.splits.items()} == {"train": 7, "val": 3}
+    assert not folder.val_from_train
 
 
-def test_train_and_test_keep_the_test_for_the_end(tmp_path: Path):
+def test_val_is_split_off_train_if_only_test_exists(tmp_path: Path):
     make_images(tmp_path / "train", classes={"a": 10, "b": 10})
     make_images(tmp_path / "test", classes={"a": 1, "b": 2})
     folder = open_folder(tmp_path)
-    assert {part: len(files.paths) for part, files in folder.parts.items()} == {"train": 16, "val": 4, "test": 3}
-    assert folder.val_is_split_off
+    assert {split: len(files.paths) for split, files in folder.splits.items()} == {"train": 16, "val": 4, "test": 3}
+    assert folder.val_from_train
 
 
-def test_subfolders_other_files_and_hidden_ones(tmp_path: Path):
+def test_subfolders_are_read_and_other_files_ignored(tmp_path: Path):
     make_images(tmp_path, classes={"a": 2, "b": 2})
     make_images(tmp_path / "a", classes={"deeper": 3})
     (tmp_path / "a" / "Thumbs.db").touch()
     (tmp_path / "a" / "notes.txt").touch()
     (tmp_path / ".cache").mkdir()
     folder = open_folder(tmp_path)
-    assert folder.count() == 7
-    assert folder.ignored == 2
+    assert folder.num_images == 7
+    assert folder.num_ignored == 2
 
 
 @pytest.mark.parametrize("grey", [True, False])
-def test_grey_and_size_are_noticed(tmp_path: Path, grey: bool):
+def test_channels_and_typical_size_come_from_the_headers(tmp_path: Path, grey: bool):
     make_images(tmp_path, classes={"a": 5, "b": 5}, size=(40, 30), grey=grey)
     folder = open_folder(tmp_path)
     assert (folder.channels, folder.typical_size) == (1 if grey else 3, 30)
 
 
-def test_loading_gives_uint8_of_the_asked_size(tmp_path: Path):
+def test_load_resizes_the_shorter_side(tmp_path: Path):
     make_images(tmp_path, classes={"a": 5, "b": 5}, size=(40, 32))
     splits = open_folder(tmp_path).load(SMALL)
     assert splits.train[0].shape == (3, 16, 20)
@@ -74,26 +74,26 @@ def expect(path: Path, message: str) -> None:
         open_folder(path)
 
 
-def test_folders_that_cannot_be_used(tmp_path: Path):
+def test_unusable_folders_are_refused(tmp_path: Path):
     expect(tmp_path / "nowhere", r"there is no folder .*nowhere")
     (tmp_path / "file").touch()
     expect(tmp_path / "file", "is a file")
     (tmp_path / "empty").mkdir()
-    expect(tmp_path / "empty", "holds nothing to learn from; it must hold one folder of images a class")
+    expect(tmp_path / "empty", "contains no images; it must contain one folder of images per class")
     make_images(tmp_path / "flat", classes={"x": 2})
-    expect(tmp_path / "flat" / "x", "holds 2 images but no folders")
-    expect(tmp_path / "flat", r"has one class only \(x\)")
+    expect(tmp_path / "flat" / "x", "contains 2 images but no class folders")
+    expect(tmp_path / "flat", r"has a single class \(x\)")
     (tmp_path / "flat" / "y").mkdir()
     (tmp_path / "flat" / "y" / "a.heic").touch()
-    expect(tmp_path / "flat", r"has no image in y \(passed over: 1 \.heic\)")
+    expect(tmp_path / "flat", r"has no image in y \(ignored: 1 \.heic\)")
 
 
-def test_a_class_with_a_single_image_cannot_be_split(tmp_path: Path):
+def test_class_with_a_single_image_is_refused(tmp_path: Path):
     make_images(tmp_path, classes={"a": 5, "b": 1})
     expect(tmp_path, "class b has a single image")
 
 
-def test_parts_with_other_classes(tmp_path: Path):
+def test_splits_with_different_classes_are_refused(tmp_path: Path):
     make_images(tmp_path / "train", classes={"a": 3, "b": 4})
     make_images(tmp_path / "val", classes={"a": 1, "c": 2})
     expect(tmp_path, r"has the classes a, c, but .*train has a, b")
@@ -104,37 +104,56 @@ def damage(folder: Path, count: int) -> None:
         path.write_bytes(path.read_bytes()[:60])
 
 
-def test_corrupt_images_are_named_or_left_out(photos: Path):
+def test_corrupt_images_are_named_or_skipped(photos: Path):
     damage(photos / "dark", 2)
-    with pytest.raises(DataError, match=r"2 of 40 images cannot be used: .*dark/000\.png.*--skip-corrupt"):
+    with pytest.raises(DataError, match=r"2 of 40 images cannot be read: .*dark/000\.png.*--skip-corrupt"):
         open_folder(photos).load(SMALL)
-    splits = open_folder(photos).load(SMALL, skip_corrupt=True)
+    source = open_folder(photos, skip_corrupt=True)
+    splits = source.load(SMALL)
     assert len(splits.skipped) == 2
+    assert sum(len(source.load_split(name, SMALL)[1]) for name in source.split_names) == 2
     assert len(splits.train) + len(splits.val) == 38
 
 
-def test_a_class_with_nothing_but_corrupt_images(photos: Path):
+def test_class_with_only_corrupt_images_is_refused(photos: Path):
     damage(photos / "dark", 20)
-    with pytest.raises(DataError, match=r"no readable training image is left of dark"):
-        open_folder(photos).load(SMALL, skip_corrupt=True)
+    with pytest.raises(DataError, match=r"no readable training image is left in dark"):
+        open_folder(photos, skip_corrupt=True).load(SMALL)
     for path in photos.rglob("*.png"):
         path.write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"none of the files in .*photos can be read"):
         open_folder(photos)
 
 
-def test_an_unreadable_folder_of_names(tmp_path: Path):
+def test_unusual_folder_names_are_read(tmp_path: Path):
     make_images(tmp_path, classes={"größe 1": 3, "b\nc": 3})
-    assert open_folder(tmp_path).count() == 6
-    assert open_folder(tmp_path).parts["val"].paths[0].exists()
+    assert open_folder(tmp_path).num_images == 6
+    assert open_folder(tmp_path).splits["val"].paths[0].exists()
 
 
-def test_options_that_do_not_go_together(photos: Path):
+def test_contradictory_options_are_refused(photos: Path):
     with pytest.raises(ConfigurationError, match=r"belong to fashion-mnist"):
-        open_data(photos, full=True)
-    with pytest.raises(ConfigurationError, match=r"--root goes with --full"):
-        open_data("fashion-mnist", root=photos)
+        DataSpec(photos, full=True).open()
+    with pytest.raises(ConfigurationError, match=r"--root needs --full"):
+        DataSpec("fashion-mnist", root=photos).open()
     with pytest.raises(ConfigurationError, match=r"val_share is 1\.5"):
-        open_data(photos, val_share=1.5)
-    with pytest.raises(ConfigurationError, match=r"no part 'test'"):
+        DataSpec(photos).open(val_share=1.5)
+    with pytest.raises(ConfigurationError, match=r"photos has no split 'test'"):
         open_folder(photos).load_split("test", SMALL)
+
+
+def test_every_source_offers_the_protocol(photos: Path, tmp_path: Path):
+    write_shards(open_folder(photos), tmp_path / "shards")
+    for data, channels in [(photos, 3), (tmp_path / "shards", 3), ("fashion-mnist", 1)]:
+        source: DataSource = DataSpec(data).open()
+        preprocessing = Preprocessing.standard(source.typical_size, source.channels)
+        splits = source.load(preprocessing)
+        assert source.channels == channels
+        for name in source.split_names:
+            dataset, skipped = source.load_split(name, preprocessing)
+            assert len(dataset) == len(getattr(splits, name))
+            assert skipped == ()
+        assert sum(len(getattr(splits, name)) for name in source.split_names) == source.num_images
+        assert int(splits.train.labels.max()) + 1 == len(source.class_names)
+        with pytest.raises(ConfigurationError, match="has no split 'extra'"):
+            source.load_split("extra", preprocessing)

@@ -1,4 +1,4 @@
-"""Shards: every image once, the same ones as in the folder, from a disk and over HTTP."""
+"""Shards: the images of the folder, each once per epoch, from disk and over HTTP."""
 
 import functools
 import http.server
@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import make_images
 
-from ghostnets.data import Augmentation, ShardFolder, TrainingBatches, open_data, open_folder, shard_files, write_shards
+from ghostnets.data import Augmentation, DataSpec, ShardFolder, TrainingBatches, open_folder, shard_files, write_shards
 from ghostnets.errors import ConfigurationError, DataError
 from ghostnets.preprocessing import Preprocessing
 
@@ -34,31 +34,31 @@ def shards(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardFolde
     return write_shards(open_folder(folder), out, images_per_shard=4)[0]
 
 
-def test_the_images_are_those_of_the_folder(folder: Path, shards: ShardFolder):
+def test_shards_hold_the_images_of_the_folder(folder: Path, shards: ShardFolder):
     ours, theirs = shards.load(PREPROCESSING), open_folder(folder).load(PREPROCESSING)
     assert (shards.class_names, shards.typical_size, shards.channels) == (("a", "b"), 16, 3)
-    assert shards.count() == 52
+    assert shards.num_images == 52
     assert (shards.common_size, ours.train.common_size) == (None, None)
-    for part in ("train", "val", "test"):
-        a, b = getattr(ours, part), getattr(theirs, part)
+    for split in ("train", "val", "test"):
+        a, b = getattr(ours, split), getattr(theirs, split)
         as_set = [
             sorted((int(label), image.numpy().tobytes()) for image, label in zip(images, images.labels, strict=True))
             for images in (a, b)
         ]
         assert as_set[0] == as_set[1]
-    assert len(shards.parts["train"]) == 10
-    assert open_data(shards.root) == shards
+    assert len(shards.splits["train"]) == 10
+    assert DataSpec(shards.root).open() == shards
 
 
-def test_members_are_pairs(shards: ShardFolder):
+def test_members_are_pairs_of_image_and_class(shards: ShardFolder):
     with tarfile.open(Path(shards.root, "val-000000.tar")) as tar:
         names = [member.name for member in tar]
         classes = [int(tar.extractfile(name).read()) for name in names[1::2]]
     assert names[:4] == ["000000000.png", "000000000.cls", "000000001.png", "000000001.cls"]
-    assert classes == list(shards.parts["val"][0].labels)
+    assert classes == list(shards.splits["val"][0].labels)
 
 
-def test_an_epoch_shows_every_image_once_shard_by_shard(shards: ShardFolder, monkeypatch: pytest.MonkeyPatch):
+def test_streaming_order_has_every_image_once_window_by_window(shards: ShardFolder, monkeypatch: pytest.MonkeyPatch):
     from ghostnets.data import shards as module
 
     monkeypatch.setattr(module, "WINDOW", 3)
@@ -72,19 +72,19 @@ def test_an_epoch_shows_every_image_once_shard_by_shard(shards: ShardFolder, mon
         assert window.tolist() != window.sort().values.tolist()
 
 
-def test_two_processes_and_any_start_lose_and_repeat_nothing(shards: ShardFolder):
+def test_ranks_and_start_step_together_give_every_image_once(shards: ShardFolder):
     images = shards.load(PREPROCESSING).train
     options = {"batch_size": 6, "seed": 3, "epoch": 2}
     whole = [b.indices.tolist() for b in TrainingBatches(images, Augmentation(16, None), **options).stream()]
     assert len({i for batch in whole for i in batch}) == 36
-    halves = [TrainingBatches(images, Augmentation(16, None), part=part, parts=2, **options) for part in (0, 1)]
+    halves = [TrainingBatches(images, Augmentation(16, None), rank=rank, world_size=2, **options) for rank in (0, 1)]
     again = [a.indices.tolist() + b.indices.tolist() for a, b in zip(*(h.stream(2) for h in halves), strict=True)]
     assert again == whole[2:]
     with pytest.raises(ConfigurationError, match="cannot be class_balanced"):
-        TrainingBatches(images, None, balanced=True, **options)
+        TrainingBatches(images, None, class_balanced=True, **options)
 
 
-def test_few_shards_are_open_at_a_time_and_copies_have_files_of_their_own(shards: ShardFolder):
+def test_open_shards_are_bounded_and_not_pickled(shards: ShardFolder):
     images = shards.load(PREPROCESSING).train
     images.files.open_at_once = 2
     first = [images[i] for i in range(len(images))]
@@ -119,27 +119,29 @@ def address(shards: ShardFolder) -> Iterator[str]:
         thread.join()
 
 
-def test_over_http(shards: ShardFolder, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_shards_over_http_are_those_on_disk(
+    shards: ShardFolder, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(shard_files.time, "sleep", lambda seconds: None)
-    far, near = open_data(address).load(PREPROCESSING).train, shards.load(PREPROCESSING).train
+    far, near = DataSpec(address).open().load(PREPROCESSING).train, shards.load(PREPROCESSING).train
     Server.failures = 2
     batches = [TrainingBatches(images, Augmentation(16, None), batch_size=6, seed=3, epoch=2) for images in (far, near)]
     for a, b in zip(*(b.stream() for b in batches), strict=True):
         assert torch.equal(a.pixels, b.pixels)
-    assert not list(tmp_path.rglob("*.tar"))  # copies have no names
+    assert not list(tmp_path.rglob("*.tar"))  # copies are unlinked
     Server.failures = 99
-    with pytest.raises(DataError, match=r"train-000000.tar could not be fetched \(HTTP Error 503"):
-        open_data(address).load(PREPROCESSING).train[0]
+    with pytest.raises(DataError, match=r"train-000000.tar could not be downloaded \(HTTP Error 503"):
+        DataSpec(address).open().load(PREPROCESSING).train[0]
     Server.failures = 0
     with pytest.raises(DataError, match="there are no shards"):
-        open_data(address + "/elsewhere")
+        DataSpec(address + "/elsewhere").open()
 
 
-def test_damage_and_misuse_are_one_sentence(folder: Path, tmp_path: Path):
+def test_damage_and_misuse_raise_one_sentence(folder: Path, tmp_path: Path):
     source = open_folder(folder)
     shards, _ = write_shards(source, tmp_path / "out", images_per_shard=30)
-    with pytest.raises(DataError, match="exists already"):
+    with pytest.raises(DataError, match="already exists"):
         write_shards(source, tmp_path / "out")
     with pytest.raises(ConfigurationError, match="images_per_shard is 0"):
         write_shards(source, tmp_path / "new", images_per_shard=0)
@@ -154,17 +156,17 @@ def test_damage_and_misuse_are_one_sentence(folder: Path, tmp_path: Path):
     for text in ("{", '{"version": 1}', json.dumps({"version": 9}), "[]"):
         (tmp_path / "out" / "index.json").write_text(text)
         with pytest.raises(DataError):
-            open_data(tmp_path / "out")
+            DataSpec(tmp_path / "out").open()
 
 
-def test_unreadable_images_are_found_when_shards_are_written(tmp_path: Path):
+def test_write_shards_finds_unreadable_images(tmp_path: Path):
     make_images(tmp_path / "d", classes={"a": 8, "b": 8})
     (tmp_path / "d" / "a" / "000.png").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"1 of 16 images cannot be used.*--skip-corrupt"):
+    with pytest.raises(DataError, match=r"1 of 16 images cannot be read.*--skip-corrupt"):
         write_shards(open_folder(tmp_path / "d"), tmp_path / "out")
     with pytest.raises(DataError):
-        open_data(tmp_path / "out")  # nothing that could be taken for the whole
-    shards, skipped = write_shards(open_folder(tmp_path / "d"), tmp_path / "again", skip_corrupt=True)
-    assert (shards.count(), shards.common_size) == (15, (16, 16))
-    assert shards.load(PREPROCESSING).train.common_size == (16, 16)  # small images are shifted, as from a folder
+        DataSpec(tmp_path / "out").open()  # an incomplete folder cannot be opened
+    shards, skipped = write_shards(open_folder(tmp_path / "d", skip_corrupt=True), tmp_path / "again")
+    assert (shards.num_images, shards.common_size) == (15, (16, 16))
+    assert shards.load(PREPROCESSING).train.common_size == (16, 16)  # small images are shifted, as those of a folder
     assert "000.png" in skipped[0]

@@ -1,4 +1,4 @@
-"""Two processes: the result of one, whatever happens to them on the way."""
+"""Distributed training: two processes match one, interrupted or not."""
 
 import multiprocessing
 import os
@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_images
+from quiet import resume_training, train_model
 from safetensors.torch import load_file
-from test_loop import assert_same
+from test_run import assert_same
 
 from ghostnets.errors import ConfigurationError, DataError
-from ghostnets.train import InterruptedRunError, Recipe, Reporter, RunFolder, loop, resume_training, train_model
+from ghostnets.train import InterruptedRunError, Recipe, Reporter, RunFolder, run
 from ghostnets.train.distributed import DistributedContext
 
 RECIPE = Recipe(
@@ -22,13 +23,13 @@ RECIPE = Recipe(
 )
 
 
-class Accident(Reporter):
-    """After six steps: process 0 is killed, or both are asked to stop."""
+class FailAfterSixSteps(Reporter):
+    """After six steps, kills process 0 or interrupts both."""
 
     def __init__(self, what: str) -> None:
         self.what, self.steps = what, 0
 
-    def step(self, **_: object) -> None:
+    def on_step_end(self, **_: object) -> None:
         self.steps += 1
         if self.steps == 6 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
             if self.what == "kill":
@@ -38,27 +39,27 @@ class Accident(Reporter):
 
 
 def work(what: str, data: Path, folder: Path) -> None:
-    """What a process does; it leaves with the code of the command line."""
+    """Body of a process; it exits with the code of the command line."""
     torch.set_num_threads(1)
-    loop.SAVE_SECONDS = -1.0  # after every step
+    run.SAVE_SECONDS = -1.0  # after every step
     try:
         if what == "resume":
             resume_training(folder)
         else:
-            train_model(data, folder=folder, recipe=RECIPE, reporter=Accident(what))
+            train_model(data, folder=folder, recipe=RECIPE, progress=FailAfterSixSteps(what))
     except InterruptedRunError as error:
         sys.exit(128 + error.signal)
 
 
 def started(rank: int, port: int, restarts: int, *arguments: object) -> None:
-    """As torchrun starts a process."""
+    """Start a process as torchrun does."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ["TORCHELASTIC_RESTART_COUNT"] = str(restarts)
     work(*arguments)  # type: ignore[arg-type]
 
 
 def two_processes(*arguments: object, restarts: int = 0) -> list[int | None]:
-    """Exit codes of two processes, forked off one that has imported everything already."""
+    """Exit codes of two processes, forked from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ghostnets.train.start", "torch.utils.tensorboard", "torchmetrics.classification"])
     with socket.socket() as free:
@@ -80,14 +81,14 @@ def small_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pair(small_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undisturbed run of two processes."""
+    """An uninterrupted run of two processes."""
     folder = tmp_path_factory.mktemp("pair") / "run"
     assert two_processes("whole", small_photos, folder) == [0, 0]
     return folder
 
 
-def test_two_processes_come_to_the_result_of_one(pair: Path, small_photos: Path, tmp_path: Path):
-    """With the same batch, shared; rounding alone differs, and grows from step to step."""
+def test_two_processes_match_one(pair: Path, small_photos: Path, tmp_path: Path):
+    """With the same batch, shared; only rounding differs, and grows from step to step."""
     train_model(small_photos, folder=tmp_path / "one", recipe=RECIPE)
     first, second = (load_file(folder / "best.safetensors") for folder in (tmp_path / "one", pair))
     for name in first:
@@ -98,8 +99,8 @@ def test_two_processes_come_to_the_result_of_one(pair: Path, small_photos: Path,
         assert a.val_loss == pytest.approx(b.val_loss, rel=1e-3)
 
 
-def test_processes_that_are_asked_to_stop_save_and_go_on(pair: Path, small_photos: Path, tmp_path: Path):
-    """The signal reaches process 0 alone; both stop after the same step."""
+def test_interrupted_processes_save_and_resume(pair: Path, small_photos: Path, tmp_path: Path):
+    """The signal reaches process 0 only; both stop after the same step."""
     assert two_processes("stop", small_photos, tmp_path / "run") == [143, 143]
     state = RunFolder(tmp_path / "run").load_state()
     assert state is not None
@@ -108,26 +109,26 @@ def test_processes_that_are_asked_to_stop_save_and_go_on(pair: Path, small_photo
     assert_same(pair, tmp_path / "run")
 
 
-def test_a_process_that_dies_and_all_started_anew_lose_nothing(pair: Path, small_photos: Path, tmp_path: Path):
-    """What torchrun does: the same command once more, and the number of restarts in the environment."""
+def test_restart_after_a_killed_process_is_bit_identical(pair: Path, small_photos: Path, tmp_path: Path):
+    """As torchrun restarts processes: the same command, with the number of restarts in the environment."""
     codes = two_processes("kill", small_photos, tmp_path / "run")
     assert codes[0] == -signal.SIGKILL
-    assert codes[1] not in (0, None)  # it does not wait for the dead one
+    assert codes[1] not in (0, None)  # it does not wait for the dead process
     assert two_processes("kill", small_photos, tmp_path / "run", restarts=1) == [0, 0]
     assert_same(pair, tmp_path / "run")
 
 
-def test_a_run_of_several_processes_needs_a_name(small_photos: Path, monkeypatch: pytest.MonkeyPatch):
+def test_distributed_run_without_a_name_is_refused(small_photos: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigurationError, match="give --name NAME"):
         train_model(small_photos)
 
 
-def test_alone_everything_is_as_it_is():
+def test_context_of_a_single_process_is_a_no_op():
     distributed = DistributedContext()
     assert distributed.sum([1.0, 2.0]) == [1.0, 2.0]
     assert distributed.on_rank_zero(lambda: "x") == distributed.broadcast("x") == "x"
     with pytest.raises(DataError):
         distributed.on_rank_zero(lambda: (_ for _ in ()).throw(DataError("no")))
     module = torch.nn.Linear(1, 1)
-    assert distributed.parallel(module) is module
+    assert distributed.wrap(module) is module

@@ -1,4 +1,4 @@
-"""Which weights are pulled and pushed how hard; LAMB against timm's."""
+"""Parameter groups, and optimizers against formulas and timm."""
 
 import pytest
 import torch
@@ -7,7 +7,8 @@ from torch import nn
 from ghostnets.models import create_model
 from ghostnets.train import Recipe
 from ghostnets.train.lamb import Lamb
-from ghostnets.train.optimizers import build_optimizer, set_learning_rate
+from ghostnets.train.optimizers import OPTIMIZERS
+from ghostnets.train.parameters import build_optimizer, set_learning_rate
 
 
 def group_of(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> dict:
@@ -15,8 +16,8 @@ def group_of(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> dict:
     return found
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw", "rmsprop", "lamb"])
-def test_every_weight_once_and_no_decay_on_vectors(name: str):
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizer_has_every_weight_once_without_decay_on_vectors(name: str):
     network = create_model("ghostnet_050", width=0.1, num_classes=3)
     optimizer = build_optimizer(network, network, Recipe(optimizer=name, weight_decay=0.01))
     listed = [p for g in optimizer.param_groups for p in g["params"]]
@@ -29,7 +30,7 @@ def test_every_weight_once_and_no_decay_on_vectors(name: str):
 
 
 @pytest.mark.parametrize("model", ["ghostnet_050", "ghost_resnet20", "g_ghost_regnetx_002", "ghost_vgg16"])
-def test_rates_fall_from_the_classifier_to_the_input(model: str):
+def test_layer_decay_lowers_the_rate_towards_the_input(model: str):
     network = create_model(model, num_classes=3)
     optimizer = build_optimizer(network, network, Recipe(layer_decay=0.5))
     set_learning_rate(optimizer, 2.0)
@@ -44,7 +45,7 @@ def test_rates_fall_from_the_classifier_to_the_input(model: str):
     assert rates == [2.0 * 0.5**after for after in range(len(rates), 0, -1)]
 
 
-def test_rmsprop_is_that_of_ghostnetv2():
+def test_rmsprop_matches_the_formula_of_ghostnetv2():
     weight = nn.Parameter(torch.tensor([[1.0]]))
     module = nn.Module()
     module.register_parameter("w", weight)
@@ -60,7 +61,7 @@ def test_rmsprop_is_that_of_ghostnetv2():
         assert weight.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_lamb_against_timm():
+def test_lamb_matches_timm():
     timm_lamb = pytest.importorskip("timm.optim.lamb", reason="timm is the peer")
     torch.manual_seed(0)
     shapes = [(5, 3), (7,), (4, 2, 3, 3), (6,)]

@@ -9,31 +9,31 @@ from ghostnets.models import model_entry
 from ghostnets.train import RECIPES, Recipe, named_recipe, recipe_for, recipes
 
 
-def test_all_problems_are_told_at_once():
+def test_recipe_reports_all_problems_at_once():
     with pytest.raises(ConfigurationError) as caught:
         Recipe(epochs=0, lr=-1, batch_size=1)
     for part in ("epochs is 0, wanted at least 1", "lr is -1, wanted above 0", "batch_size is 1"):
         assert part in str(caught.value)
 
 
-def test_changing_knows_its_fields():
+def test_changed_refuses_unknown_fields_with_close_matches():
     assert Recipe().changed(epochs=3).epochs == 3
-    with pytest.raises(ConfigurationError, match="a recipe has no epoch; it has model, width"):
+    with pytest.raises(UnknownNameError, match="there is no recipe field named 'epoch'; did you mean epochs"):
         Recipe().changed(epoch=3)
 
 
-def test_named_recipes():
+def test_named_recipe_and_recipe_for():
     assert named_recipe("photos") is RECIPES["photos"]
     assert [recipe_for(size) for size in (28, 64, 65, 500)] == ["small-images", "small-images", "photos", "photos"]
     with pytest.raises(UnknownNameError, match="did you mean photos"):
         named_recipe("photo")
 
 
-def test_contradictions_are_told_with_the_rest():
+def test_recipe_reports_contradictions():
     with pytest.raises(ConfigurationError) as caught:
         Recipe(schedule="step", frozen=True, optimizer="adam", milestones=(0.5, 0.2), accumulate=64)
     for part in (
-        "optimizer is adam, wanted sgd, adamw, rmsprop or lamb",
+        "optimizer is adam, wanted one of sgd, adamw, rmsprop, lamb",
         "milestones is (0.5, 0.2), wanted shares of the run between 0 and 1, ascending",
         "accumulate is 64, wanted from 1 to batch_size",
         "frozen is True without weights",
@@ -46,23 +46,28 @@ def test_contradictions_are_told_with_the_rest():
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_survives_json_and_names_a_network(name: str):
+def test_recipes_round_trip_through_json(name: str):
     recipe = RECIPES[name]
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
     assert recipe.differences(recipe.changed(lr=7.0)) == {"lr": recipe.lr}
     model_entry(recipe.model)
 
 
-def test_every_recipe_tells_its_command_and_source():
-    """The string below each recipe, which Python itself does not keep."""
+def test_recipes_document_command_and_source():
+    """Each recipe is followed by a string, read from the source: Python does not keep it."""
     body = ast.parse(Path(recipes.__file__).read_text(encoding="utf-8")).body
-    told = {
+    documented = {
         body[i].targets[0].id: body[i + 1].value.value  # type: ignore[attr-defined]
         for i in range(len(body) - 1)
         if isinstance(body[i], ast.Assign) and isinstance(body[i + 1], ast.Expr)
     }
     for name, recipe in RECIPES.items():
-        text = told[name.upper().replace("-", "_")]
+        text = documented[name.upper().replace("-", "_")]
         command = next(line for line in text.splitlines() if "ghostnets train" in line)
         assert f"--recipe {name}" in command or recipe in (RECIPES["photos"], RECIPES["small-images"])
         assert "easured" in text or "Published" in text
+
+
+def test_default_recipes_share_the_split():
+    """Data is opened before the size of the images chooses one of them."""
+    assert len({(RECIPES[name].val_share, RECIPES[name].seed) for name in ("photos", "small-images")} | {(0.2, 0)}) == 1

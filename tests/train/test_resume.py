@@ -1,4 +1,4 @@
-"""A run that is killed at random steps ends as the undisturbed one, whatever it is made of."""
+"""Runs of every kind of recipe, killed at random steps, end with the bits of the uninterrupted run."""
 
 import random
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_images
-from test_loop import assert_same
+from quiet import resume_training, train_model
+from test_run import assert_same
 
 from ghostnets.data import open_folder, write_shards
 from ghostnets.errors import RunError
-from ghostnets.train import Recipe, Reporter, loop, resume_training, train_model
+from ghostnets.train import Recipe, Reporter, run
 
 RECIPE = Recipe(model="ghost_resnet20", epochs=2, batch_size=8, lr=0.02, warmup=0.2, drop_rate=0.3)
 
@@ -39,16 +40,16 @@ RECIPES = {
 
 
 class Killed(BaseException):
-    """Nothing in the package catches it."""
+    """An exception that nothing in the package catches."""
 
 
 class KillAfter(Reporter):
-    """Ends everything after a number of steps, before they are saved."""
+    """Raises after a number of steps, before they are saved."""
 
     def __init__(self, steps: int) -> None:
         self.left = steps
 
-    def step(self, **_: object) -> None:
+    def on_step_end(self, **_: object) -> None:
         self.left -= 1
         if self.left == 0:
             raise Killed
@@ -60,10 +61,10 @@ def small_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_killed_at_random_steps_and_resumed(
+def test_killed_run_resumes_bit_identically(
     name: str, small_photos: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(loop, "SAVE_SECONDS", -1.0)  # after every step
+    monkeypatch.setattr(run, "SAVE_SECONDS", -1.0)  # after every step
     teacher = str(tiny_run / "best.safetensors")
     recipe = RECIPES[name]
     if recipe.weights or recipe.teacher:
@@ -71,59 +72,61 @@ def test_killed_at_random_steps_and_resumed(
     whole = train_model(small_photos, folder=tmp_path / "whole", recipe=recipe)
     kills = random.Random(name).sample(range(1, 5), 2)
     with pytest.raises(Killed):
-        train_model(small_photos, folder=tmp_path / "parts", recipe=recipe, reporter=KillAfter(kills[0]))
+        train_model(small_photos, folder=tmp_path / "parts", recipe=recipe, progress=KillAfter(kills[0]))
     with pytest.raises(Killed):
-        resume_training(tmp_path / "parts", reporter=KillAfter(kills[1]))
-    torch.manual_seed(99)  # whatever the new process did before
+        resume_training(tmp_path / "parts", progress=KillAfter(kills[1]))
+    torch.manual_seed(99)  # the random state of a new process differs
     parts = resume_training(tmp_path / "parts")
     assert_same(tmp_path / "whole", tmp_path / "parts")
     assert whole.evaluation == parts.evaluation
 
 
-def test_weights_to_begin_with_are_needed_once(small_photos: Path, tiny_run: Path, tmp_path: Path):
+def test_resume_does_not_need_the_initial_weights(small_photos: Path, tiny_run: Path, tmp_path: Path):
     weights = tmp_path / "w.safetensors"
     weights.write_bytes((tiny_run / "best.safetensors").read_bytes())
     recipe = RECIPE.changed(weights=str(weights), optimizer="adamw", epochs=1)
     with pytest.raises(Killed):
-        train_model(small_photos, folder=tmp_path / "run", recipe=recipe, reporter=KillAfter(1))
+        train_model(small_photos, folder=tmp_path / "run", recipe=recipe, progress=KillAfter(1))
     weights.unlink()
     assert len(resume_training(tmp_path / "run").history) == 1
 
 
-def test_killed_while_shards_are_streamed(small_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(loop, "SAVE_SECONDS", -1.0)
+def test_killed_run_on_shards_resumes_bit_identically(
+    small_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(run, "SAVE_SECONDS", -1.0)
     write_shards(open_folder(small_photos), tmp_path / "shards", images_per_shard=6)
     train_model(tmp_path / "shards", folder=tmp_path / "whole", recipe=RECIPE)
     with pytest.raises(Killed):
-        train_model(tmp_path / "shards", folder=tmp_path / "parts", recipe=RECIPE, reporter=KillAfter(3))
+        train_model(tmp_path / "shards", folder=tmp_path / "parts", recipe=RECIPE, progress=KillAfter(3))
     with pytest.raises(Killed):
-        resume_training(tmp_path / "parts", reporter=KillAfter(4))
+        resume_training(tmp_path / "parts", progress=KillAfter(4))
     resume_training(tmp_path / "parts")
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
-class ResumedBeside(Reporter):
-    """Somebody resumes the run while it is trained."""
+class ResumeMeanwhile(Reporter):
+    """Tries to resume the run while it is trained."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.sentences: list[str] = []
 
-    def step(self, **_: object) -> None:
+    def on_step_end(self, **_: object) -> None:
         if not self.sentences:
             with pytest.raises(RunError) as refused:
                 resume_training(self.folder)
             self.sentences.append(str(refused.value))
 
 
-def test_a_run_has_one_trainer(small_photos: Path, tmp_path: Path):
-    beside = ResumedBeside(tmp_path / "run")
-    train_model(small_photos, folder=tmp_path / "run", recipe=RECIPE, reporter=beside)
-    assert beside.sentences[0].startswith(f"{tmp_path / 'run'} is being trained by another process")
-    resume_training(tmp_path / "run")  # free again
+def test_resuming_a_run_in_progress_is_refused(small_photos: Path, tmp_path: Path):
+    meanwhile = ResumeMeanwhile(tmp_path / "run")
+    train_model(small_photos, folder=tmp_path / "run", recipe=RECIPE, progress=meanwhile)
+    assert meanwhile.sentences[0].startswith(f"{tmp_path / 'run'} is being trained by another process")
+    resume_training(tmp_path / "run")  # unlocked again
 
 
-def test_what_a_killed_process_left_unfinished_is_no_obstacle(small_photos: Path, tmp_path: Path):
+def test_unfinished_files_of_a_killed_process_are_removed(small_photos: Path, tmp_path: Path):
     run = tmp_path / "run"
     run.mkdir()
     (run / ".config.json.abc.partial").write_bytes(b"{")

@@ -1,4 +1,4 @@
-"""One step: parts of a batch, clipping, averages, mixing, and a loss that is no number."""
+"""The training step: gradient accumulation, clipping, averages, mixing, and non-finite losses."""
 
 from typing import Any
 
@@ -14,15 +14,15 @@ from ghostnets.train.diagnose import diagnose_loss
 from ghostnets.train.distributed import DistributedContext
 from ghostnets.train.ema import build_ema
 from ghostnets.train.frozen import IdentityPreprocessing
-from ghostnets.train.mixing import mixing
-from ghostnets.train.optimizers import build_optimizer
+from ghostnets.train.mixing import build_mixing
+from ghostnets.train.parameters import build_optimizer
 from ghostnets.train.step import TrainingStep
 
 RECIPE = Recipe(model="resnet20", lr=0.1, weight_decay=0.0, label_smoothing=0.0)
 
 
 class Linear(nn.Module):
-    """No normalisation, so that parts of a batch give exactly the sum of their gradients."""
+    """No normalisation, so that micro-batches give exactly the sum of their gradients."""
 
     path = ()
 
@@ -42,49 +42,53 @@ def a_batch(count: int = 8) -> Batch:
 
 def make(model: nn.Module, recipe: Recipe, **options: Any) -> TrainingStep:
     optimizer = build_optimizer(model, model, recipe)
-    given = {"mixing": None, "distillation": None, "after": None, **options}
+    given = {"mixing": None, "distillation": None, "after_update": None, **options}
     return TrainingStep(model, optimizer, recipe, IdentityPreprocessing(), DistributedContext(), **given)
 
 
-def stepped(recipe: Recipe, **options: Any) -> tuple[nn.Module, step.StepTotals]:
+def run_step(recipe: Recipe, **options: Any) -> tuple[nn.Module, step.StepTotals]:
     torch.manual_seed(0)
     model = Linear()
     sums = make(model, recipe, **options)(a_batch(), batch_size=8, seed=1, stop=False)
     return model, sums
 
 
-def test_against_plain_torch():
+def test_step_matches_plain_torch():
     torch.manual_seed(0)
     model, batch = Linear(), a_batch()
     F.cross_entropy(model(batch.pixels), batch.labels).backward()
     gradient = model.linear.weight.grad
     before = model.linear.weight.detach().clone()
-    after, sums = stepped(RECIPE)
+    after, sums = run_step(RECIPE)
     # The first step of Nesterov momentum goes 1 + 0.9 times along the gradient.
     torch.testing.assert_close(after.linear.weight, before - 0.1 * 1.9 * gradient)
     logits = model(batch.pixels)
     assert sums.loss == pytest.approx(F.cross_entropy(logits, batch.labels, reduction="sum").item(), rel=1e-5)
-    assert (sums.right, sums.seen, sums.stop) == ((logits.argmax(1) == batch.labels).sum().item(), 8, 0)
+    assert (sums.correct, sums.num_seen, sums.num_stop_requests) == (
+        (logits.argmax(1) == batch.labels).sum().item(),
+        8,
+        0,
+    )
 
 
-@pytest.mark.parametrize("parts", [2, 3])
-def test_a_batch_in_parts_is_the_same_step(parts: int):
-    whole, _ = stepped(RECIPE)
-    accumulated, _ = stepped(RECIPE.changed(accumulate=parts))
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_gradient_accumulation_gives_the_same_step(accumulate: int):
+    whole, _ = run_step(RECIPE)
+    accumulated, _ = run_step(RECIPE.changed(accumulate=accumulate))
     torch.testing.assert_close(whole.linear.weight, accumulated.linear.weight)
 
 
-def test_clipping_shortens_the_step_to_the_norm():
+def test_clip_norm_bounds_the_step():
     torch.manual_seed(0)
     before = Linear()
-    clipped, _ = stepped(RECIPE.changed(clip_norm=0.01))
+    clipped, _ = run_step(RECIPE.changed(clip_norm=0.01))
     length = sum((a - b).square().sum() for a, b in zip(before.parameters(), clipped.parameters(), strict=True)) ** 0.5
     assert length.item() == pytest.approx(0.1 * 1.9 * 0.01, rel=1e-3)
 
 
-def test_fp16_scales_and_skips():
-    half, _ = stepped(RECIPE.changed(precision="fp16"))
-    full, _ = stepped(RECIPE)
+def test_fp16_scales_the_loss_and_skips_overflow():
+    half, _ = run_step(RECIPE.changed(precision="fp16"))
+    full, _ = run_step(RECIPE)
     torch.testing.assert_close(half.linear.weight, full.linear.weight, rtol=1e-2, atol=1e-3)
     torch.manual_seed(0)
     model = Linear()
@@ -96,7 +100,7 @@ def test_fp16_scales_and_skips():
     assert scaled.scaler.get_scale() == 2.0**59
 
 
-def test_the_seed_decides_dropout_and_mixing():
+def test_seed_determines_dropout():
     class Dropping(Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return F.dropout(self.linear(x), 0.5, self.training)
@@ -108,7 +112,7 @@ def test_the_seed_decides_dropout_and_mixing():
     assert run(1) == run(1) != run(2)
 
 
-def test_a_loss_that_is_no_number_changes_nothing_and_is_explained():
+def test_non_finite_loss_changes_no_weight_and_is_diagnosed():
     torch.manual_seed(0)
     model = Linear()
     before = model.linear.weight.detach().clone()
@@ -117,18 +121,18 @@ def test_a_loss_that_is_no_number_changes_nothing_and_is_explained():
     batch.pixels[3, 2] = float("nan")
     sums = broken(batch, batch_size=8, seed=1, stop=True)
     assert not sums.is_finite
-    assert sums.stop == 1
+    assert sums.num_stop_requests == 1
     assert torch.equal(model.linear.weight, before)
-    assert broken.explain() == "the images themselves hold numbers that are not finite"
+    assert broken.diagnose() == "the images themselves contain non-finite values"
 
 
-def test_what_is_not_finite_first_is_named():
+def test_diagnose_names_the_first_non_finite_module():
     network = create_model("resnet20", num_classes=3)
     x = torch.randn(4, 3, 8, 8)
     mean = network.stem[1].running_mean.clone()
     with torch.no_grad():
         network.classifier.bias[0] = float("inf")
-    assert "weights are not finite any more, classifier.bias among them" in diagnose_loss(network, x)
+    assert "weights are no longer finite, classifier.bias among them" in diagnose_loss(network, x)
     with torch.no_grad():
         network.classifier.bias.zero_()
         for parameter in network.blocks[2][0].convs.parameters():
@@ -138,7 +142,7 @@ def test_what_is_not_finite_first_is_named():
     assert "so the loss itself overflowed" in diagnose_loss(create_model("resnet20", num_classes=3), x)
 
 
-def test_averages_follow_the_formula():
+def test_ema_matches_the_formula():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     average = build_ema(model, 0.9)
@@ -156,34 +160,34 @@ def test_averages_follow_the_formula():
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
-def test_mixed_targets_tell_the_mixture(kind: str):
+def test_mixed_targets_match_the_mixture(kind: str):
     torch.manual_seed(0)
-    mix = mixing(RECIPE.changed(**{kind: 1.0}), 4)
+    mix = build_mixing(RECIPE.changed(**{kind: 1.0}), 4)
     pixels = torch.arange(4.0)[:, None, None, None].expand(4, 3, 16, 16).contiguous()
     mixed, targets = mix(pixels, torch.arange(4))
     torch.testing.assert_close(targets.sum(1), torch.ones(4))
     # An image has its number everywhere, so the mean of the mixture is the mean of the targets.
     torch.testing.assert_close(mixed.mean((1, 2, 3)), targets @ torch.arange(4.0), rtol=1e-4, atol=1e-4)
     assert (mixed.flatten(1).unique(dim=1).shape[1] > 1) == (kind == "cutmix")
-    assert mixing(RECIPE, 4) is None
+    assert build_mixing(RECIPE, 4) is None
 
 
-def test_mixing_goes_through_a_step():
+def test_step_with_mixup_and_cutmix():
     torch.manual_seed(0)
     recipe = RECIPE.changed(mixup=0.5, cutmix=1.0, label_smoothing=0.1)
     network = create_model("resnet20", num_classes=3)
     images = Batch(torch.randn(8, 3, 8, 8), torch.arange(8) % 3, torch.arange(8))
-    sums = make(network, recipe, mixing=mixing(recipe, 3))(images, batch_size=8, seed=1, stop=False)
+    sums = make(network, recipe, mixing=build_mixing(recipe, 3))(images, batch_size=8, seed=1, stop=False)
     assert sums.is_finite
-    assert sums.seen == 8
+    assert sums.num_seen == 8
 
 
-def test_compiled_networks_are_trained_like_others(monkeypatch: pytest.MonkeyPatch):
-    """The compiler is told to compile nothing: what is tested is that it is asked, and that its result is used."""
-    asked = []
+def test_compile_is_used_by_the_step(monkeypatch: pytest.MonkeyPatch):
+    """With the eager backend: torch.compile is called, and its result is used."""
+    compiled_models = []
     real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model: asked.append(model) or real(model, backend="eager"))
-    compiled, _ = stepped(RECIPE.changed(compile=True))
-    plain, _ = stepped(RECIPE)
-    assert len(asked) == 1
+    monkeypatch.setattr(torch, "compile", lambda model: compiled_models.append(model) or real(model, backend="eager"))
+    compiled, _ = run_step(RECIPE.changed(compile=True))
+    plain, _ = run_step(RECIPE)
+    assert len(compiled_models) == 1
     assert torch.equal(compiled.linear.weight, plain.linear.weight)

@@ -1,4 +1,4 @@
-"""Training: what it leaves behind, and that stopping it anywhere changes nothing."""
+"""Training runs: their files, their determinism, and resuming at any step."""
 
 import json
 import os
@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, make_images, read_csv
+from quiet import resume_training, train_model
 from safetensors.torch import load_file
 
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.errors import ConfigurationError, RunError, StorageError
 from ghostnets.files import write_text
-from ghostnets.train import InterruptedRunError, Recipe, Reporter, RunFolder, resume_training, train_model
+from ghostnets.train import InterruptedRunError, Recipe, Reporter, RunFolder
 
 RECIPE = Recipe(model="ghostnet_050", width=0.1, epochs=3, batch_size=8, lr=0.05, drop_rate=0.3)
 
@@ -28,14 +29,14 @@ class StopAt(Reporter):
     def __init__(self, steps: int, number: int = signal.SIGINT) -> None:
         self.left, self.number = steps, number
 
-    def step(self, **_: object) -> None:
+    def on_step_end(self, **_: object) -> None:
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), self.number)
 
 
 def final(folder: Path) -> dict[str, torch.Tensor]:
-    """Everything that a run ends with: best and last weights, and the states of optimiser, average and scaler."""
+    """The final tensors of a run: best and last weights, and the states of optimizer, average and scaler."""
     state = torch.load(folder / "last.pt", weights_only=True)
     tensors = {f"last.{name}": tensor for name, tensor in state["model"].items()}
     for i, momenta in state["optimizer"]["state"].items():
@@ -57,13 +58,13 @@ def assert_same(a: Path, b: Path) -> None:
     assert rows[0] == rows[1]
 
 
-def test_what_a_run_leaves_behind(photos: Path, tmp_path: Path):
-    result = train_model(photos, folder=tmp_path / "run", recipe=RECIPE)
+def test_run_folder_contents(photos: Path, tmp_path: Path):
+    result = train_model(photos, folder=tmp_path / "run", recipe=RECIPE, report=True)
     run = RunFolder(tmp_path / "run")
     assert sorted(p.name for p in run.path.iterdir()) == [
-        "best.safetensors", "config.json", "last.pt", "metrics.csv", "result.json", "tensorboard",
+        "best.safetensors", "config.json", "last.pt", "metrics.csv", "report.html", "result.json", "tensorboard",
     ]  # fmt: skip
-    assert result.part == "val"
+    assert result.split == "val"
     assert len(result.history) == 3
     assert json.loads(run.result.read_text())["evaluation"]["top1"] == result.evaluation.top1
     checkpoint = read_checkpoint(result.checkpoint)
@@ -81,7 +82,7 @@ def test_what_a_run_leaves_behind(photos: Path, tmp_path: Path):
     assert run.read_config().recipe == RECIPE.changed(image_size=16, in_chans=3)
 
 
-def test_the_same_run_twice_is_the_same(photos: Path, tmp_path: Path):
+def test_training_is_deterministic(photos: Path, tmp_path: Path):
     for name in ("a", "b"):
         train_model(photos, folder=tmp_path / name, recipe=RECIPE)
     assert_same(tmp_path / "a", tmp_path / "b")
@@ -91,29 +92,29 @@ def test_the_same_run_twice_is_the_same(photos: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     "steps", [1, 4, 6, 11]
 )  # 4 steps an epoch: after the first, at an end, in the middle, near the end
-def test_stopped_in_the_middle_and_resumed(photos: Path, tmp_path: Path, steps: int, number: int):
+def test_interrupted_run_resumes_bit_identically(photos: Path, tmp_path: Path, steps: int, number: int):
     train_model(photos, folder=tmp_path / "whole", recipe=RECIPE)
-    with pytest.raises(InterruptedRunError, match=r"go on with: ghostnets train --resume .*parts") as caught:
-        train_model(photos, folder=tmp_path / "parts", recipe=RECIPE, reporter=StopAt(steps, number))
+    with pytest.raises(InterruptedRunError, match=r"resume with: ghostnets train --resume .*parts") as caught:
+        train_model(photos, folder=tmp_path / "parts", recipe=RECIPE, progress=StopAt(steps, number))
     assert caught.value.signal == number
     with pytest.raises(InterruptedRunError):
-        resume_training(tmp_path / "parts", reporter=StopAt(1, number))
-    torch.manual_seed(99)  # whatever the new process did before
+        resume_training(tmp_path / "parts", progress=StopAt(1, number))
+    torch.manual_seed(99)  # the random state of a new process differs
     resume_training(tmp_path / "parts")
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_images_larger_than_the_input_are_cropped_and_resume_as_well(tmp_path: Path):
+def test_run_with_random_crops_resumes_bit_identically(tmp_path: Path):
     photos = make_images(tmp_path / "photos", classes={"a": 12, "b": 12}, size=(60, 50))
     recipe = RECIPE.changed(image_size=32, epochs=2)
     train_model(photos, folder=tmp_path / "whole", recipe=recipe)
     with pytest.raises(InterruptedRunError):
-        train_model(photos, folder=tmp_path / "parts", recipe=recipe, reporter=StopAt(3))
+        train_model(photos, folder=tmp_path / "parts", recipe=recipe, progress=StopAt(3))
     resume_training(tmp_path / "parts")
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_images_of_mixed_sizes_that_begin_and_end_at_the_size_of_the_input(tmp_path: Path):
+def test_images_of_mixed_sizes_are_trained_on(tmp_path: Path):
     photos = make_images(tmp_path / "photos", classes={"a": 8, "b": 8}, size=(16, 16))
     make_images(tmp_path / "wide", classes={"a": 4}, size=(30, 16))
     for path in (tmp_path / "wide" / "a").iterdir():
@@ -122,8 +123,8 @@ def test_images_of_mixed_sizes_that_begin_and_end_at_the_size_of_the_input(tmp_p
     assert len(result.history) == 1
 
 
-def test_killed_at_any_moment_and_resumed(photos: Path, tmp_path: Path):
-    """SIGKILL leaves no time to save: the run goes on from what it had saved before."""
+def test_run_killed_at_random_times_resumes_bit_identically(photos: Path, tmp_path: Path):
+    """SIGKILL leaves no time to save: the run resumes from its last saved state."""
     options = ["--recipe", "photos", "--model", "ghostnet_050", *TINY, "--epochs", "12", "--drop-rate", "0.3"]
     train_model(photos, folder=tmp_path / "runs" / "whole", recipe=RECIPE.changed(epochs=12))
     command = [sys.executable, "-m", "ghostnets", "train", str(photos), "--name", "killed", *options]
@@ -145,7 +146,7 @@ def test_killed_at_any_moment_and_resumed(photos: Path, tmp_path: Path):
             break
         assert process.returncode == -signal.SIGKILL, errors
         if (killed / "best.safetensors").exists():
-            read_checkpoint(killed / "best.safetensors")  # whole, whenever the process died
+            read_checkpoint(killed / "best.safetensors")  # complete, whenever the process died
         command = [sys.executable, "-m", "ghostnets", "train", "--resume", str(killed)]
     assert kills >= 3
     assert_same(tmp_path / "runs" / "whole", killed)
@@ -160,39 +161,39 @@ def test_resuming_a_finished_run_only_evaluates(photos: Path, tmp_path: Path):
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
 
 
-def test_a_run_stopped_before_its_first_save_starts_anew(photos: Path, tmp_path: Path):
+def test_run_without_saved_state_resumes_from_its_start(photos: Path, tmp_path: Path):
     train_model(photos, folder=tmp_path / "a", recipe=RECIPE)
     RunFolder(tmp_path / "b").create(RunFolder(tmp_path / "a").read_config())
     resume_training(tmp_path / "b")
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
-def test_a_test_part_is_measured_and_not_chosen_on(tmp_path: Path):
+def test_result_is_evaluated_on_the_test_split(tmp_path: Path):
     make_images(tmp_path / "d" / "train", classes={"a": 16, "b": 16})
     make_images(tmp_path / "d" / "test", classes={"a": 3, "b": 4})
     result = train_model(tmp_path / "d", folder=tmp_path / "run", recipe=RECIPE)
-    assert (result.part, result.evaluation.images) == ("test", 7)
+    assert (result.split, result.evaluation.images) == ("test", 7)
 
 
-def test_an_existing_folder_is_left_alone(photos: Path, tmp_path: Path):
+def test_existing_folder_is_refused_and_unchanged(photos: Path, tmp_path: Path):
     write_text(tmp_path / "run" / "precious.txt", "mine")
-    with pytest.raises(RunError, match="exists already; choose another name"):
+    with pytest.raises(RunError, match="already exists; choose another name"):
         train_model(photos, folder=tmp_path / "run", recipe=RECIPE)
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["precious.txt"]
 
 
-def test_a_wrong_model_makes_no_folder(photos: Path, tmp_path: Path):
+def test_unknown_model_makes_no_folder(photos: Path, tmp_path: Path):
     for recipe in (RECIPE.changed(model="ghostnet"), RECIPE.changed(model="ghostnet_100_d_li14")):
         with pytest.raises(ConfigurationError):
             train_model(photos, folder=tmp_path / "run", recipe=recipe)
     assert not (tmp_path / "run").exists()
 
 
-def test_resuming_what_is_no_run_or_is_damaged(photos: Path, tmp_path: Path):
+def test_resuming_a_missing_or_damaged_run_is_refused(photos: Path, tmp_path: Path):
     with pytest.raises(RunError, match=r"holds no training run"):
         resume_training(tmp_path)
     with pytest.raises(InterruptedRunError):
-        train_model(photos, folder=tmp_path / "run", recipe=RECIPE, reporter=StopAt(2))
+        train_model(photos, folder=tmp_path / "run", recipe=RECIPE, progress=StopAt(2))
     content = (tmp_path / "run" / "last.pt").read_bytes()
     (tmp_path / "run" / "last.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(RunError, match=r"cannot be resumed: .*last\.pt is"):
@@ -202,20 +203,20 @@ def test_resuming_what_is_no_run_or_is_damaged(photos: Path, tmp_path: Path):
         resume_training(tmp_path / "run")
 
 
-def test_resuming_after_the_data_changed(photos: Path, tmp_path: Path):
+def test_resuming_with_changed_data_is_refused(photos: Path, tmp_path: Path):
     with pytest.raises(InterruptedRunError):
-        train_model(photos, folder=tmp_path / "run", recipe=RECIPE, reporter=StopAt(2))
+        train_model(photos, folder=tmp_path / "run", recipe=RECIPE, progress=StopAt(2))
     (photos / "light" / "000.png").unlink()
     (photos / "light" / "001.png").unlink()
-    with pytest.raises(RunError, match=r"trained on 32 images, but .*photos now has 3[01]; put the images back"):
+    with pytest.raises(RunError, match=r"trained on 32 images, but .*photos now has 3[01]; restore the images"):
         resume_training(tmp_path / "run")
     shutil.rmtree(photos / "light")
     make_images(photos, classes={"l": 10, "m": 10})
-    with pytest.raises(RunError, match=r"the classes in .*photos were changed: .*dark, light, and now"):
+    with pytest.raises(RunError, match=r"the classes in .*photos have changed: .*dark, light, and now"):
         resume_training(tmp_path / "run")
 
 
-def test_a_loss_that_is_no_number_stops_with_advice(photos: Path, tmp_path: Path):
+def test_non_finite_loss_stops_with_advice(photos: Path, tmp_path: Path):
     with pytest.raises(
         RunError,
         match=r"the loss became (nan|inf) in epoch \d+, step \d+: .*(weights|output).*; start again with a smaller",
@@ -223,8 +224,10 @@ def test_a_loss_that_is_no_number_stops_with_advice(photos: Path, tmp_path: Path
         train_model(photos, folder=tmp_path / "run", recipe=RECIPE.changed(lr=1e30))
 
 
-def test_a_full_disk_loses_nothing(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The disk is full from the second epoch on: one sentence, the first epoch's files whole, and it goes on later."""
+def test_full_disk_keeps_the_files_and_resumes_bit_identically(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The disk is full from the second epoch on: the files of the first are complete, and the run resumes later."""
     train_model(photos, folder=tmp_path / "whole", recipe=RECIPE)
     real, calls = os.fsync, []
 

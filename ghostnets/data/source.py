@@ -1,0 +1,130 @@
+"""Data sets before any pixel is read: what every source offers, and how one is named and opened."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ghostnets.errors import ConfigurationError
+from ghostnets.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from ghostnets.data.datasets import DatasetSplits, ImageDataset
+
+__all__ = ["EMBEDDED", "DataSource", "DataSpec", "check_split"]
+
+EMBEDDED = "fashion-mnist"
+
+
+class DataSource(Protocol):
+    """Labelled images in splits: ``ImageFolder``, ``ShardFolder``, ``FashionMnist``.
+
+    Attributes:
+        name: Short name, for the folder of a run.
+        class_names: Names in the order of the labels.
+        split_names: ``"train"``, ``"val"`` and, where it exists, ``"test"``.
+        val_from_train: Whether ``"val"`` is split off the training images.
+        typical_size: Median shorter side in pixels.
+        channels: 1 if all images are grayscale, else 3.
+        num_images: Number of images in all splits.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def split_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def val_from_train(self) -> bool: ...
+
+    @property
+    def typical_size(self) -> int: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def num_images(self) -> int: ...
+
+    def load(self, preprocessing: Preprocessing, *, on_image: Callable[[], None] = ...) -> "DatasetSplits":
+        """Read all splits.
+
+        Args:
+            preprocessing: Number of channels, shorter side and interpolation of the images read.
+            on_image: Callback after each image, for a progress bar.
+
+        Raises:
+            DataError: Images cannot be read.
+        """
+
+    def load_split(
+        self, split: str, preprocessing: Preprocessing, *, on_image: Callable[[], None] = ...
+    ) -> "tuple[ImageDataset, tuple[str, ...]]":
+        """Read one split.
+
+        Returns:
+            The images, and one sentence for each unreadable file that was left out.
+
+        Raises:
+            DataError: Images cannot be read.
+            ConfigurationError: The source has no such split.
+        """
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A data set by name or location, and how to read it.
+
+    Attributes:
+        data: ``"fashion-mnist"``, the path of a folder (see ``ImageFolder``), or the path or URL of shards (see
+            ``write_shards``).
+        full: All 70,000 images of Fashion-MNIST instead of the embedded subset.
+        root: Folder of the files of the full Fashion-MNIST.
+        skip_corrupt: Leave unreadable images out instead of failing.
+    """
+
+    data: str | os.PathLike[str] = EMBEDDED
+    full: bool = False
+    root: str | os.PathLike[str] | None = None
+    skip_corrupt: bool = False
+
+    @property
+    def location(self) -> str:
+        """The data set independent of the working directory: name, URL or absolute path."""
+        return str(Path(self.data).resolve()) if Path(self.data).is_dir() else str(self.data)
+
+    def open(self, *, val_share: float = 0.2, seed: int = 0) -> DataSource:
+        """Open the source; no pixel is read yet.
+
+        Args:
+            val_share: Share of each class split off for validation if a folder has no such split.
+            seed: Seed of that split.
+
+        Raises:
+            DataError: As ``open_folder`` or ``open_shards``.
+            ConfigurationError: ``full`` or ``root`` with another data set than Fashion-MNIST.
+        """
+        from ghostnets.data.fashion_mnist import FashionMnist
+        from ghostnets.data.folders import open_folder
+        from ghostnets.data.shards import is_shards, open_shards
+
+        if str(self.data) == EMBEDDED:
+            if self.root is not None and not self.full:
+                raise ConfigurationError("--root needs --full, the whole of Fashion-MNIST.")
+            return FashionMnist(full=self.full, root=None if self.root is None else Path(self.root), seed=seed)
+        if self.full or self.root is not None:
+            raise ConfigurationError(f"--full and --root belong to {EMBEDDED}, not to the folder {self.data}.")
+        if is_shards(self.data):
+            return open_shards(self.data)
+        return open_folder(self.data, val_share=val_share, seed=seed, skip_corrupt=self.skip_corrupt)
+
+
+def check_split(source: DataSource, split: str) -> None:
+    """Raise ConfigurationError if the source has no such split."""
+    if split not in source.split_names:
+        raise ConfigurationError(f"{source.name} has no split {split!r}; it has {', '.join(source.split_names)}.")

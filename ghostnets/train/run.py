@@ -1,0 +1,298 @@
+"""A training run: epochs, steps, and the state that allows it to stop at any step."""
+
+import json
+import math
+import signal
+import time
+from dataclasses import asdict
+
+import torch
+from torch import nn
+
+from ghostnets.checkpoints import Checkpoint, create_model, read_checkpoint, save_checkpoint
+from ghostnets.data import DatasetSplits, TrainingBatches, derive_seed
+from ghostnets.errors import ConfigurationError, RunError
+from ghostnets.files import write_text
+from ghostnets.train.distributed import DistributedContext
+from ghostnets.train.evaluate import evaluate
+from ghostnets.train.frozen import classifier_head
+from ghostnets.train.metrics import EpochMeasurements, EpochResult
+from ghostnets.train.parameters import set_learning_rate
+from ghostnets.train.report import write_live_report
+from ghostnets.train.reporter import Reporter, TensorBoardWriter
+from ghostnets.train.result import InterruptedRunError, TrainingResult
+from ghostnets.train.run_folder import RunFolder
+from ghostnets.train.schedule import learning_rate
+from ghostnets.train.setup import build_setup
+from ghostnets.train.spec import RunSpec
+from ghostnets.train.state import pack_state
+from ghostnets.train.step import StepTotals
+from ghostnets.train.stop import StopRequest, catch_stop_signals
+
+__all__ = ["Run"]
+
+SAVE_SECONDS = 600  # interval between saved states within a long epoch
+REPORT_SECONDS = 20  # shortest interval between live reports
+
+
+class Run:
+    """A run with everything built, in one process or as one of several; ``run`` trains it.
+
+    Made by ``Run.begin`` or ``Run.resume``. It locks its folder until ``run`` ends.
+
+    Args:
+        folder: Folder of the run, with its configuration.
+        spec: Specification of the run.
+        splits: The images.
+        distributed: The processes.
+        reporter: Callbacks.
+        report: Whether to write a live ``report.html`` after epochs.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        spec: RunSpec,
+        splits: DatasetSplits,
+        distributed: DistributedContext,
+        reporter: Reporter,
+        *,
+        report: bool,
+    ) -> None:
+        self.folder, self.config, self.recipe = folder, spec.config, spec.config.recipe
+        self.source, self.class_names, self.splits = spec.source, spec.source.class_names, splits
+        self.distributed, self.reporter, self.report = distributed, reporter, report
+        distributed.on_rank_zero(folder.lock)
+        try:
+            saved = distributed.on_rank_zero(folder.load_state)
+            self.setup = build_setup(spec, splits, folder, saved, distributed, on_message=reporter.on_message)
+            self.progress, self.step = self.setup.progress, self.setup.step
+            self.steps_per_epoch = len(self._batches(0))
+            if saved is None:
+                self._save_state()
+        except BaseException:
+            folder.unlock()
+            raise
+
+    @classmethod
+    def begin(
+        cls, folder: RunFolder, spec: RunSpec, distributed: DistributedContext, reporter: Reporter, *, report: bool
+    ) -> "Run":
+        """Begin a run in a new folder.
+
+        Raises:
+            RunError: The folder exists and is not empty.
+            DataError: Images cannot be read; no folder is made.
+            Others as ``build_setup``.
+        """
+        distributed.on_rank_zero(folder.check_new)
+        splits = _read_images(spec, reporter)
+        distributed.on_rank_zero(lambda: folder.create(spec.config))
+        return cls(folder, spec, splits, distributed, reporter, report=report)
+
+    @classmethod
+    def resume(
+        cls, folder: RunFolder, spec: RunSpec, distributed: DistributedContext, reporter: Reporter, *, report: bool
+    ) -> "Run":
+        """Resume the run in a folder, whose configuration is that of ``spec``.
+
+        Raises:
+            RunError: The saved state is damaged or does not fit, or another process trains the run.
+            Others as ``build_setup``.
+        """
+        return cls(folder, spec, _read_images(spec, reporter), distributed, reporter, report=report)
+
+    def run(self) -> TrainingResult:
+        """Train all remaining epochs, and evaluate the best one.
+
+        Raises:
+            RunError: The loss became non-finite.
+            InterruptedRunError: The process was asked to stop; the state is saved.
+        """
+        try:
+            with catch_stop_signals() as stop:
+                self._train_epochs(stop)
+            return self._evaluate_best()
+        finally:
+            self.folder.unlock()
+
+    def _batches(self, epoch: int) -> TrainingBatches:
+        recipe, world_size = self.recipe, self.distributed.world_size
+        batches = TrainingBatches(
+            self.setup.splits.train,
+            self.setup.augmentation,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            epoch=epoch,
+            class_balanced=recipe.class_balanced,
+            rank=self.distributed.rank,
+            world_size=world_size,
+        )
+        if batches.batch_size < 2 * world_size * recipe.accumulate:
+            raise ConfigurationError(
+                f"a batch of {batches.batch_size} images has fewer than 2 for each of {world_size} processes and"
+                f" {recipe.accumulate} accumulation steps; choose a larger --batch-size."
+            )
+        return batches
+
+    def _train_epochs(self, stop: StopRequest) -> None:
+        progress, recipe = self.progress, self.recipe
+        description = f"{recipe.model} on {len(self.splits.train)} images of {self.source.name}"
+        if self.distributed.world_size > 1:
+            description += f", {self.distributed.world_size} processes"
+        self.reporter.on_train_start(
+            description,
+            folder=self.folder.path,
+            epoch=progress.epoch,
+            epochs=recipe.epochs,
+            steps=self.steps_per_epoch,
+        )
+        if progress.epoch == recipe.epochs:
+            return
+        reported_at = -math.inf
+        events = self.folder.tensorboard if self.distributed.is_rank_zero else None
+        with TensorBoardWriter(events, progress.epoch) as tensorboard:
+            while progress.epoch < recipe.epochs:
+                self._train_epoch(tensorboard, stop)
+                result, is_best = self._finish_epoch()
+                tensorboard.add_epoch(result)
+                self.reporter.on_epoch_end(result, is_best=is_best)
+                if self.report and self.distributed.is_rank_zero and time.monotonic() - reported_at > REPORT_SECONDS:
+                    write_live_report(self.folder)
+                    reported_at = time.monotonic()
+
+    def _train_epoch(self, tensorboard: TensorBoardWriter, stop: StopRequest) -> None:
+        progress, recipe = self.progress, self.recipe
+        batches = self._batches(progress.epoch)
+        saved_at = before = time.perf_counter()
+        for batch in batches.stream(progress.step, workers=self.config.workers):
+            if progress.epoch == progress.step == 0 and batch.pixels.ndim == 4:
+                tensorboard.add_images(batch.pixels)
+            lr = learning_rate(recipe, progress.epoch + progress.step / self.steps_per_epoch)
+            set_learning_rate(self.setup.state.optimizer, lr)
+            totals = self.step(
+                batch,
+                batch_size=batches.batch_size,
+                seed=derive_seed(recipe.seed, progress.epoch, progress.step, self.distributed.rank),
+                stop=stop.signal is not None,
+            )
+            now = time.perf_counter()
+            self._count_step(totals, now - before)
+            before = now
+            # All processes stop after the same step: the one that counted a stop request.
+            if totals.num_stop_requests or (self.distributed.world_size == 1 and stop.signal is not None):
+                self._save_state()
+                raise InterruptedRunError(self.folder.path, stop.signal or signal.SIGTERM)
+            if now - saved_at > SAVE_SECONDS:
+                self._save_state()
+                saved_at = now
+
+    def _count_step(self, totals: StepTotals, seconds: float) -> None:
+        """Add a step to the progress, and report it."""
+        progress = self.progress
+        if not totals.is_finite:
+            raise RunError(
+                f"the loss became {totals.loss} in epoch {progress.epoch + 1}, step {progress.step + 1}:"
+                f" {self.step.diagnose()}; start again with a smaller --lr (it was {self.recipe.lr:g})."
+                f" The state saved before is kept in {self.folder.path}."
+            )
+        progress.train_seconds += seconds
+        progress.seconds += seconds
+        progress.step += 1
+        progress.num_seen += totals.num_seen
+        progress.loss_sum += totals.loss
+        progress.correct += totals.correct
+        self.reporter.on_step_end(
+            epoch=progress.epoch,
+            step=progress.step - 1,
+            loss=progress.loss_sum / progress.num_seen,
+            top1=progress.correct / progress.num_seen,
+            images_per_second=progress.num_seen / progress.train_seconds,
+        )
+
+    def _finish_epoch(self) -> tuple[EpochResult, bool]:
+        """Evaluate the epoch, save the network if it is the best so far, and save the state."""
+        progress, distributed = self.progress, self.distributed
+        before = time.perf_counter()
+        network = self.setup.evaluated
+        distributed.broadcast_model(network)
+        evaluated = classifier_head(network) if self.recipe.frozen else network
+        images, preprocessing = self.setup.splits.val, self.step.preprocessing
+        evaluation = evaluate(evaluated, images, preprocessing, self.class_names, distributed=distributed)
+        progress.seconds += time.perf_counter() - before
+        weights = self.setup.state.network.state_dict()
+        broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+        if broken or not math.isfinite(evaluation.loss):
+            raise RunError(
+                f"after epoch {progress.epoch + 1} {broken[0] if broken else 'the validation loss'} is not finite;"
+                f" start again with a smaller --lr (it was {self.recipe.lr:g})."
+                f" The state saved before is kept in {self.folder.path}."
+            )
+        result = EpochResult.measure(EpochMeasurements(self.recipe, progress, evaluation))
+        is_best = evaluation.top1 > progress.best_top1
+        if is_best:
+            progress.best_top1, progress.best_epoch = evaluation.top1, progress.epoch
+            distributed.on_rank_zero(lambda: save_checkpoint(self.folder.best, self._checkpoint(result, network)))
+        progress.history.append(asdict(result))
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        progress.loss_sum, progress.correct, progress.num_seen, progress.train_seconds = 0.0, 0, 0, 0.0
+        self._save_state()
+        distributed.on_rank_zero(lambda: self.folder.write_metrics(self._history()))
+        return result, is_best
+
+    def _history(self) -> list[EpochResult]:
+        return [EpochResult(**row) for row in self.progress.history]  # type: ignore[arg-type]
+
+    def _checkpoint(self, result: EpochResult, network: nn.Module) -> Checkpoint:
+        return Checkpoint(
+            architecture=self.recipe.model,
+            arguments=self.config.arguments,
+            state_dict=network.state_dict(),
+            class_names=self.class_names,
+            preprocessing=self.config.preprocessing,
+            training={
+                "data": self.config.data,
+                "full": self.config.full,
+                "recipe": self.recipe.to_dict(),
+                "epoch": result.epoch,
+                "val_top1": result.val_top1,
+            },
+        )
+
+    def _save_state(self) -> None:
+        if self.distributed.is_rank_zero:
+            num_images = len(self.splits.train)
+            state = pack_state(self.setup.state, self.progress, num_images=num_images, class_names=self.class_names)
+            self.folder.save_state(state)
+
+    def _evaluate_best(self) -> TrainingResult:
+        """Evaluate the best epoch on the test images, or on the validation images if there are none."""
+        split, images = ("val", self.splits.val) if self.splits.test is None else ("test", self.splits.test)
+        weights = self.distributed.on_rank_zero(lambda: read_checkpoint(self.folder.best).state_dict)
+        model = create_model(self.recipe.model, **self.config.arguments)
+        model.load_state_dict(weights)
+        model.to(self.distributed.device).to(memory_format=torch.channels_last)
+        result = TrainingResult(
+            folder=self.folder.path,
+            checkpoint=self.folder.best,
+            best_epoch=self.progress.best_epoch + 1,
+            seconds=self.progress.seconds,
+            history=tuple(self._history()),
+            split=split,
+            evaluation=evaluate(
+                model, images, self.config.preprocessing, self.class_names, distributed=self.distributed
+            ),
+            skipped=self.splits.skipped,
+            images=images,
+        )
+        content = json.dumps(result.to_dict(), indent=2) + "\n"
+        self.distributed.on_rank_zero(lambda: write_text(self.folder.result, content))
+        return result
+
+
+def _read_images(spec: RunSpec, reporter: Reporter) -> DatasetSplits:
+    reporter.on_read_start(spec.source.num_images)
+    splits = spec.source.load(spec.config.preprocessing, on_image=reporter.on_image_read)
+    for sentence in splits.skipped:
+        reporter.on_message(f"skipped: {sentence}")
+    return splits

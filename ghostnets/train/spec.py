@@ -1,0 +1,66 @@
+"""The specification of a run: its configuration resolved, its data opened, its initial weights read; each once."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from ghostnets.data import DataSource, DataSpec
+from ghostnets.train.network import InitialWeights, resolve_recipe
+from ghostnets.train.recipe import Recipe
+from ghostnets.train.run_folder import RunConfig
+
+__all__ = ["RunSpec"]
+
+
+class RunSpec(NamedTuple):
+    """What a run is made from.
+
+    Attributes:
+        config: Complete configuration.
+        source: The opened data set.
+        weights: Initial weights, if they were read to resolve the configuration.
+    """
+
+    config: RunConfig
+    source: DataSource
+    weights: InitialWeights | None = None
+
+    @classmethod
+    def resolve(cls, data: DataSpec, source: DataSource, recipe: Recipe, *, device: str, workers: int) -> "RunSpec":
+        """Resolve the configuration of a new run.
+
+        Args:
+            data: The data set.
+            source: The same, opened.
+            recipe: The recipe as requested.
+            device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+            workers: Processes that read images, for each process that trains.
+
+        Raises:
+            CheckpointError: The initial weights cannot be read.
+            ConfigurationError: The recipe does not fit the network or the weights.
+        """
+        resolved = resolve_recipe(recipe, source)
+        config = RunConfig(
+            data=data.location,
+            recipe=resolved.recipe,
+            arguments=resolved.arguments,
+            preprocessing=resolved.preprocessing,
+            full=data.full,
+            root=None if data.root is None else str(Path(data.root).resolve()),
+            skip_corrupt=data.skip_corrupt,
+            threads=torch.get_num_threads(),
+            device=device,
+            workers=workers,
+        )
+        return cls(config, source, resolved.weights)
+
+    @classmethod
+    def from_config(cls, config: RunConfig) -> "RunSpec":
+        """Open the data of an existing configuration.
+
+        Raises:
+            DataError: The data cannot be opened.
+        """
+        return cls(config, config.data_spec.open(val_share=config.recipe.val_share, seed=config.recipe.seed))

@@ -1,0 +1,96 @@
+"""Training from Python: options of the recipe, progress, the report."""
+
+import io
+from pathlib import Path
+
+import pytest
+from conftest import Page
+from rich.console import Console
+
+from ghostnets.data import DataSpec
+from ghostnets.errors import ConfigurationError, UnknownNameError
+from ghostnets.train import (
+    METRICS,
+    RECIPES,
+    ConsoleReporter,
+    Recipe,
+    Reporter,
+    RunFolder,
+    repeat_training,
+    train_model,
+)
+
+OPTIONS = {"model": "ghost_resnet20", "epochs": 2, "batch_size": 8, "drop_rate": 0.0}
+
+
+def test_train_model_from_python_writes_progress_and_report(photos: Path, tmp_path: Path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    result = train_model(photos, **OPTIONS)
+    assert result.folder == Path("runs/photos-ghost_resnet20")
+    run = RunFolder(result.folder)
+    expected = RECIPES["small-images"].changed(**OPTIONS, image_size=16, in_chans=3)
+    assert run.read_config().recipe == expected
+    page = Page(run.report.read_text(encoding="utf-8"))
+    assert "ghost_resnet20 on photos" in page.text
+    assert page.requests() == []
+    output, errors = capfd.readouterr()
+    assert output == ""
+    assert "epoch   2" in errors
+    assert all(metric.label in errors for metric in METRICS.values())
+    assert train_model(photos, **OPTIONS, progress=False, report=False).folder.name == "photos-ghost_resnet20-2"
+    assert capfd.readouterr() == ("", "")
+    assert not Path("runs/photos-ghost_resnet20-2/report.html").exists()
+    again = repeat_training(result.folder, progress=False, report=False)
+    assert again.checkpoint.read_bytes() == result.checkpoint.read_bytes()
+
+
+def test_changes_override_a_given_recipe(photos: Path, tmp_path: Path):
+    for wrong, message in [({"epoch": 1}, "did you mean epochs"), ({"optimiser": "sgd"}, "did you mean optimizer")]:
+        with pytest.raises(UnknownNameError, match=message):
+            train_model(photos, folder=tmp_path / "run", **wrong)
+    with pytest.raises(ConfigurationError, match="epochs is 0, wanted at least 1"):
+        train_model(photos, folder=tmp_path / "run", epochs=0)
+    assert not (tmp_path / "run").exists()
+    recipe = Recipe(**OPTIONS, lr=0.3)
+    train_model(photos, folder=tmp_path / "run", recipe=recipe, epochs=1, progress=False, report=False)
+    assert RunFolder(tmp_path / "run").read_config().recipe == recipe.changed(epochs=1, image_size=16, in_chans=3)
+
+
+def test_data_is_opened_once_and_weights_read_once(photos: Path, tiny_run: Path, tmp_path: Path, monkeypatch):
+    calls: list[str] = []
+
+    def counted(name: str, function):
+        return lambda *arguments, **options: (calls.append(name), function(*arguments, **options))[1]
+
+    from ghostnets.data import folders
+    from ghostnets.train import network
+
+    monkeypatch.setattr(folders, "open_folder", counted("open", folders.open_folder))
+    monkeypatch.setattr(network, "read_weights", counted("read", network.read_weights))
+    weights = str(tiny_run / "best.safetensors")
+    data = DataSpec(photos, skip_corrupt=True)
+    train_model(data, folder=tmp_path / "run", weights=weights, epochs=1, batch_size=8, progress=False, report=False)
+    assert sorted(calls) == ["open", "read"]
+
+
+def test_reporter_methods_are_called_in_order(photos: Path, tmp_path: Path):
+    calls: list[str] = []
+
+    class Recorder(Reporter):
+        def __getattribute__(self, name: str):
+            if name.startswith("on_") and (not calls or calls[-1] != name):
+                calls.append(name)
+            return super().__getattribute__(name)
+
+    train_model(photos, folder=tmp_path / "run", progress=Recorder(), report=False, **OPTIONS)
+    calls = [name for name in calls if name != "on_message"]
+    epoch = ["on_step_end", "on_epoch_end"]
+    assert calls == ["on_read_start", "on_image_read", "on_train_start", *epoch, *epoch]
+
+
+def test_console_reporter_without_notebook_widgets_prints_lines(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    console = Console(file=io.StringIO(), force_jupyter=False)
+    monkeypatch.setattr(console, "is_jupyter", True)
+    assert ConsoleReporter(console).bars.disable
+    assert not ConsoleReporter(Console(file=io.StringIO())).bars.disable
