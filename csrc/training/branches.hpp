@@ -91,112 +91,30 @@ void branch_moments_as(const Branches<T>& op, double* sums) {
     add_shares(sums, int(2 * values), op.threads);
 }
 
-// Scratch memory of one share of the gradient: rings of rows of x, of d and of each u_f, single rows, and weights.
-template <class T, int K>
-struct GradientScratch {
-    static constexpr int kBlock = K * K * kChunk;
-    const int filters;
-    const std::ptrdiff_t row, ring;
-    T *inputs, *outputs, *zeros, *z, *dx, *weights, *reversed, *weight_sums;
-
-    GradientScratch(int filters, std::ptrdiff_t row) : filters(filters), row(row), ring(K * row) {
-        const std::ptrdiff_t blocks = std::ptrdiff_t(3 * filters + 1) * kBlock;
-        inputs = static_cast<T*>(workspace(1, sizeof(T) * ((2 + filters) * ring + 3 * row + blocks)));
-        outputs = inputs + ring;  // d, then u_f
-        zeros = outputs + (1 + filters) * ring;
-        z = zeros + row;
-        dx = z + row;
-        weights = dx + row;
-        reversed = weights + filters * kBlock;  // merged, then filter_f
-        weight_sums = reversed + (1 + filters) * kBlock;
-    }
-
-    void clear_all() {
-        clear(weight_sums, filters * kBlock);
-        clear(inputs, (2 + filters) * ring + row);
-    }
-};
-
-template <class T, int K, int S>
-void load_filters(const BranchRows<T, K, S>& at, GradientScratch<T, K>& scratch) {
-    for (int f = 0; f < scratch.filters; ++f) {
-        const T* from = at.op.weights + std::ptrdiff_t(f) * at.op.channels * at.kSize;
-        at.load_weights(from, false, scratch.weights + f * scratch.kBlock);
-        at.load_weights(from, true, scratch.reversed + (1 + f) * scratch.kBlock);
-    }
-    at.load_weights(at.op.merged, true, scratch.reversed);
-}
-
-// Adds the weight sums of a chunk of channels to the share's gradient.
-template <class T, int K, int S>
-void flush_weight_sums(const BranchRows<T, K, S>& at, const GradientScratch<T, K>& scratch, T* gradient) {
-    for (int f = 0; f < scratch.filters; ++f)
-        for (int i = 0; i < at.kSize; ++i)
-            for (int c = 0; c < at.channels; ++c)
-                gradient[(std::ptrdiff_t(f) * at.op.channels + at.from + c) * at.kSize + i] +=
-                    scratch.weight_sums[f * scratch.kBlock + i * at.stride + c];
-}
-
-// Row y of d, and of each u_f with its products for the weights.
-template <class T, int K, int S>
-void branch_output_row(const BranchRows<T, K, S>& at, const GradientScratch<T, K>& scratch, int image, int y) {
-    const Branches<T>& op = at.op;
-    T* ring_row = scratch.outputs + y % K * scratch.row;
-    at.load_row(op.d, image, y / S, at.out_height, at.out_width, S, ring_row);
-    const T* rows[K];
-    at.around(y, scratch.inputs, 1, scratch.zeros, rows);
-    for (int f = 0; f < op.filters; ++f) {
-        T* u = ring_row + (1 + f) * scratch.ring + at.kPad * at.stride;
-        filter_row<T, K, S>(rows, scratch.weights + f * scratch.kBlock, at.stride, scratch.z, at.out_width);
-        const T* slope = op.slopes + std::ptrdiff_t(f) * op.channels + at.from;
-        const T* offset = op.offsets + std::ptrdiff_t(f) * op.channels + at.from;
-        for (int x = 0; x < at.out_width; ++x)
-            over_vectors<T>(at.channels, [&](int c, auto lanes) {
-                put(u + std::ptrdiff_t(x) * S * at.stride + c,
-                    get(scratch.z + x * at.stride + c) * get(slope + c, lanes) + get(offset + c, lanes));
-            });
-        weight_row<T, K, S>(rows, u, at.stride, scratch.weight_sums + f * scratch.kBlock, at.out_width);
-    }
-}
-
-// Row y of dx.
-template <class T, int K, int S>
-void branch_input_row(const BranchRows<T, K, S>& at, const GradientScratch<T, K>& scratch, int image, int y) {
-    const Branches<T>& op = at.op;
-    for (int f = 0; f <= op.filters; ++f) {
-        const T* rows[K];
-        const T* weights = scratch.reversed + f * scratch.kBlock;
-        at.around(y, scratch.outputs + f * scratch.ring, S, nullptr, rows);
-        if (f == 0) filter_row<T, K, 1>(rows, weights, at.stride, scratch.dx, op.width);
-        else filter_row<T, K, 1, true>(rows, weights, at.stride, scratch.dx, op.width);
-    }
-    const T* slope = op.slopes + std::ptrdiff_t(op.filters) * op.channels + at.from;
-    const T* offset = op.offsets + std::ptrdiff_t(op.filters) * op.channels + at.from;
-    const T* centre = scratch.inputs + y % K * scratch.row + at.kPad * at.stride;
-    T* to = op.out + (std::ptrdiff_t(image) * op.height + y) * op.width * op.channels + at.from;
-    for (int x = 0; x < op.width; ++x, to += op.channels)
-        over_vectors<T>(at.channels, [&](int c, auto lanes) {
-            Vector<T> value = get(scratch.dx + x * at.stride + c);
-            if (y % S == 0 && x % S == 0)
-                value += get(centre + x * at.stride + c) * get(slope + c, lanes) + get(offset + c, lanes);
-            put(to + c, value, lanes);
-        });
-}
-
 // dx = merged^T * d + sum over f of filter_f^T * u_f, with u_f = slope_f z_f + offset_f, + u of the centre pixel; and
 // the sums of u_f x for the gradient of filter_f. z_f follows the input by kPad rows, and dx follows z_f by kPad.
 template <class T, int K, int S>
 void branch_gradient_as(const Branches<T>& op, T* partials) {
-    constexpr int kPad = K / 2;
-    const int chunks = (op.channels + kChunk - 1) / kChunk, tasks = chunks * op.images;
-    const std::ptrdiff_t size = std::ptrdiff_t(op.filters) * op.channels * K * K;
+    constexpr int kPad = K / 2, kSize = K * K;
+    const int chunks = (op.channels + kChunk - 1) / kChunk, tasks = chunks * op.images, filters = op.filters;
+    const std::ptrdiff_t size = std::ptrdiff_t(filters) * op.channels * kSize;
     parallel(op.threads, [&](int share) {
         T* gradient = partials + size * share;
         clear(gradient, size);
-        GradientScratch<T, K> scratch(op.filters, BranchRows<T, K, S>::row_size(op));
+        const std::ptrdiff_t row = BranchRows<T, K, S>::row_size(op), ring = K * row, block = kSize * kChunk;
+        T* inputs =
+            static_cast<T*>(workspace(1, sizeof(T) * ((2 + filters) * ring + 3 * row + (3 * filters + 1) * block)));
+        T *outputs = inputs + ring, *zeros = outputs + (1 + filters) * ring, *z = zeros + row, *dx = z + row;
+        T *weights = dx + row, *reversed = weights + filters * block, *weight_sums = reversed + (1 + filters) * block;
         int current = -1;
         const auto flush = [&] {
-            if (current >= 0) flush_weight_sums(BranchRows<T, K, S>(op, current), scratch, gradient);
+            if (current < 0) return;
+            const BranchRows<T, K, S> at(op, current);
+            for (int f = 0; f < filters; ++f)
+                for (int i = 0; i < kSize; ++i)
+                    for (int c = 0; c < at.channels; ++c)
+                        gradient[(std::ptrdiff_t(f) * op.channels + at.from + c) * kSize + i] +=
+                            weight_sums[f * block + i * at.stride + c];
         };
         for (int task = share_begin(tasks, op.threads, share); task < share_begin(tasks, op.threads, share + 1);
              ++task) {
@@ -205,15 +123,54 @@ void branch_gradient_as(const Branches<T>& op, T* partials) {
             if (current != task / op.images) {
                 flush();
                 current = task / op.images;
-                load_filters(at, scratch);
-                scratch.clear_all();
+                for (int f = 0; f < filters; ++f) {
+                    const T* from = op.weights + std::ptrdiff_t(f) * op.channels * kSize;
+                    at.load_weights(from, false, weights + f * block);
+                    at.load_weights(from, true, reversed + (1 + f) * block);
+                }
+                at.load_weights(op.merged, true, reversed);
+                clear(weight_sums, filters * block);
+                clear(inputs, (2 + filters) * ring + row);
             }
             for (int step = 0; step < op.height + 2 * kPad; ++step) {
-                if (step < op.height)
-                    at.load_row(op.x, image, step, op.height, op.width, 1, scratch.inputs + step % K * scratch.row);
-                const int now = step - kPad, y = step - 2 * kPad;  // rows of z and d; of dx
-                if (now >= 0 && now < op.height && now % S == 0) branch_output_row(at, scratch, image, now);
-                if (y >= 0) branch_input_row(at, scratch, image, y);
+                if (step < op.height) at.load_row(op.x, image, step, op.height, op.width, 1, inputs + step % K * row);
+                const int now = step - kPad;  // of z and d
+                if (now >= 0 && now < op.height && now % S == 0) {
+                    at.load_row(op.d, image, now / S, at.out_height, at.out_width, S, outputs + now % K * row);
+                    const T* rows[K];
+                    at.around(now, inputs, 1, zeros, rows);
+                    for (int f = 0; f < filters; ++f) {
+                        T* u = outputs + (1 + f) * ring + now % K * row + kPad * at.stride;
+                        filter_row<T, K, S>(rows, weights + f * block, at.stride, z, at.out_width);
+                        const T* slope = op.slopes + std::ptrdiff_t(f) * op.channels + at.from;
+                        const T* offset = op.offsets + std::ptrdiff_t(f) * op.channels + at.from;
+                        for (int x = 0; x < at.out_width; ++x)
+                            over_vectors<T>(at.channels, [&](int c, auto lanes) {
+                                put(u + std::ptrdiff_t(x) * S * at.stride + c,
+                                    get(z + x * at.stride + c) * get(slope + c, lanes) + get(offset + c, lanes));
+                            });
+                        weight_row<T, K, S>(rows, u, at.stride, weight_sums + f * block, at.out_width);
+                    }
+                }
+                const int y = step - 2 * kPad;
+                if (y < 0) continue;
+                for (int f = 0; f <= filters; ++f) {
+                    const T* rows[K];
+                    at.around(y, outputs + f * ring, S, nullptr, rows);
+                    if (f == 0) filter_row<T, K, 1>(rows, reversed, at.stride, dx, op.width);
+                    else filter_row<T, K, 1, true>(rows, reversed + f * block, at.stride, dx, op.width);
+                }
+                const T* slope = op.slopes + std::ptrdiff_t(filters) * op.channels + at.from;
+                const T* offset = op.offsets + std::ptrdiff_t(filters) * op.channels + at.from;
+                const T* centre = inputs + y % K * row + kPad * at.stride;
+                T* to = op.out + (std::ptrdiff_t(image) * op.height + y) * op.width * op.channels + at.from;
+                for (int x = 0; x < op.width; ++x, to += op.channels)
+                    over_vectors<T>(at.channels, [&](int c, auto lanes) {
+                        Vector<T> value = get(dx + x * at.stride + c);
+                        if (y % S == 0 && x % S == 0)
+                            value += get(centre + x * at.stride + c) * get(slope + c, lanes) + get(offset + c, lanes);
+                        put(to + c, value, lanes);
+                    });
             }
         }
         flush();
