@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import torch
 from efficientnet_lite import Teacher, TeacherMaps
+from ghostnets.layers.fused import fused_training
 from pack_images import PackedImages, find_images
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghostnets.files import write_atomically
-from ghostnets.layers.fused import fused_training
 from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.ema import build_ema
