@@ -35,6 +35,7 @@ from ghostnets.files import write_atomically
 from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.ema import build_ema
+from ghostnets.train.fused import fused_training
 
 ARCHITECTURE = "ghostnet_100"
 STAGEWISE_LR, JOINT_LR, WEIGHT_DECAY, EMA_DECAY = 4e-3, 1e-3, 0.02, 0.998
