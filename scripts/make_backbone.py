@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 from efficientnet_lite import Teacher, TeacherMaps
-from ghostnets.layers.fused import fused_training
 from pack_images import PackedImages, find_images
 from safetensors.torch import save_file
 from torch import Tensor, nn
