@@ -1,11 +1,11 @@
-"""Does loading the images starve the processor?
+"""Cost of loading images during training.
 
-Images/s of the training loop as users run it, against images/s of the very same step on one batch that lies ready in
-memory. The two alternate; a ratio of 1 means that loading costs nothing.
+Images/s of training with loading, against images/s of the same step on one batch in memory. The two alternate; a ratio
+of 1 means that loading costs nothing.
 
     python benchmarks/data_loading.py                  the embedded images
     python benchmarks/data_loading.py FOLDER           a folder of photographs
-    python benchmarks/data_loading.py FOLDER --files   the same, decoded anew each time, as for sets above 2 GiB
+    python benchmarks/data_loading.py FOLDER --files   the same, decoded on each access, as data sets above 2 GiB
 """
 
 import argparse
@@ -28,9 +28,9 @@ from ghostnets.train import RECIPES, recipe_for
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", default="fashion-mnist")
-    parser.add_argument("--files", action="store_true", help="keep nothing in memory")
-    parser.add_argument("--steps", type=int, default=20, help="steps in a block")
-    parser.add_argument("--blocks", type=int, default=5, help="blocks of each kind, in turn")
+    parser.add_argument("--files", action="store_true", help="cache nothing in memory")
+    parser.add_argument("--steps", type=int, default=20, help="steps per block")
+    parser.add_argument("--blocks", type=int, default=5, help="blocks of each kind, alternating")
     options = parser.parse_args()
     if options.files:
         datasets.CACHE_BYTES = 0

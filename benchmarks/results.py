@@ -1,12 +1,12 @@
-"""The project's own measured results: trains every network of docs/results.md under one recipe, and writes the tables.
+"""Trains every network of docs/results.md under one recipe, and writes its tables and figures.
 
-    python benchmarks/results.py train RUNS --cifar10 cifar10/    what is missing, two at a time, of one thread each
+    python benchmarks/results.py train RUNS --cifar10 cifar10/    missing runs, two at a time, with one thread each
     python benchmarks/results.py train RUNS --cifar10 cifar10/ --only plain ghost-s2-d3
     python benchmarks/results.py write
 
-Folders of images are read as ``ghostnets train`` reads them. Stop it with Ctrl-C or kill (it stops its runs, which save
-their state); the same command goes on. A finished run leaves its record in docs/results/, and is not made again while
-that stands there; its weights are in RUNS/runs/NAME. ``write`` needs the records alone.
+Ctrl-C or kill interrupts the runs, which save their state; the same command resumes them. A finished run has a record
+in docs/results/ and is not repeated while that exists; its weights are in RUNS/runs/NAME. ``write`` needs only the
+records.
 
 Needs: pip install 'ghostnets[train,bench]'
 """
@@ -31,6 +31,7 @@ import numpy as np
 
 from ghostnets import engine
 from ghostnets.compress import reparameterize
+from ghostnets.files import write_text
 from ghostnets.measure import count, processor_name
 from ghostnets.models import create_model
 
@@ -44,9 +45,9 @@ class Row:
     """One run.
 
     Attributes:
-        data: Which folder of images.
-        options: Of ``ghostnets train``.
-        weights: An option, and the row whose best weights are its value.
+        data: Name of the data set.
+        options: Options of ``ghostnets train``.
+        weights: An option whose value is the best weights of another run, and the name of that run.
     """
 
     data: str
@@ -59,7 +60,7 @@ class Row:
         return " ".join(["ghostnets train", *self.source(self.data), *self.options, *weights])
 
     def source(self, folder: str) -> list[str]:
-        """What ``ghostnets train`` is told to read."""
+        """Data arguments of ``ghostnets train``."""
         return ["fashion-mnist", "--full", "--root", folder] if self.data == "fashion_mnist" else [folder]
 
 
@@ -71,7 +72,7 @@ def ghost(ratio: int, kernel: int, *options: str) -> Row:
     return cifar10("--model", "ghost_resnet20", f"--ratio={ratio}", f"--cheap-kernel-size={kernel}", *options)
 
 
-TEACHER = "plain"  # the best plain network: the one that the others are compared with
+TEACHER = "plain"  # the best plain network, with which the others are compared
 DISTILLATION = ("--temperature", "4")
 ABLATION = {
     TEACHER: cifar10("--model", "resnet20"),
@@ -82,7 +83,7 @@ ABLATION = {
     "ghost-s2-d1": ghost(2, 1),
     "ghost-s2-d5": ghost(2, 5),
     "ghost-s2-d7": ghost(2, 7),
-    # A claim rests on these two: three seeds.
+    # Three seeds of the two networks of the main claim.
     "plain-seed1": cifar10("--model", "resnet20", "--seed", "1"),
     "ghost-s2-d3-seed1": ghost(2, 3, "--seed", "1"),
     "plain-seed2": cifar10("--model", "resnet20", "--seed", "2"),
@@ -121,7 +122,7 @@ def main() -> None:
     for name in DATA:
         train.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="FOLDER")
     train.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help=", ".join(ROWS))
-    train.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each")
+    train.add_argument("--jobs", type=int, default=2, help="runs in parallel, with one thread each")
     commands.add_parser("write")
     options = parser.parse_args()
     if options.command == "write":
@@ -134,37 +135,37 @@ def main() -> None:
 
 
 class Runs:
-    """Trainings side by side, each a process of its own; a signal stops them all, and nothing is lost."""
+    """Runs in parallel, each in a process of its own; a signal interrupts all of them after saving their state."""
 
     def __init__(self, folders: dict[str, Path], out: Path) -> None:
         self.folders, self.out = folders, out
         self.waiting: SimpleQueue[str] = SimpleQueue()
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.failed: list[str] = []
-        self.is_stopping = False
+        self.is_interrupted = False
 
     def train(self, names: list[str], jobs: int) -> int:
         for name in names:
             if not record_file(name).exists():
                 self.waiting.put(name)
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self.stop())
+            signal.signal(number, lambda *_: self.interrupt())
         workers = [threading.Thread(target=self.work) for _ in range(jobs)]
         for worker in workers:
             worker.start()
         while any(worker.is_alive() for worker in workers):
-            time.sleep(0.5)  # not join: it would keep signals waiting
+            time.sleep(0.5)  # join would delay signals
         if self.failed:
             print(f"failed: {', '.join(self.failed)}; see their .log", file=sys.stderr)
-        return int(bool(self.failed)) or (130 if self.is_stopping else 0)
+        return int(bool(self.failed)) or (130 if self.is_interrupted else 0)
 
-    def stop(self) -> None:
-        self.is_stopping = True
+    def interrupt(self) -> None:
+        self.is_interrupted = True
         for process in list(self.running.values()):
             process.terminate()
 
     def work(self) -> None:
-        while not self.is_stopping:
+        while not self.is_interrupted:
             try:
                 name = self.waiting.get_nowait()
             except Empty:
@@ -181,7 +182,7 @@ class Runs:
                 option, other = row.weights
                 weights = self.out / "runs" / other / "best.safetensors"
                 if not record_file(other).exists() or not weights.exists():
-                    self.failed.append(f"{name} (it needs {weights}, the weights of a finished run)")
+                    self.failed.append(f"{name} (needs {weights}, the weights of a finished run)")
                     return
                 arguments += [option, str(weights)]
         with (self.out / f"{name}.log").open("ab") as errors:
@@ -198,12 +199,12 @@ class Runs:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         del self.running[name]
-        spent = self.out / f"{name}.cpu"  # a line for each time that it was begun or gone on with
-        with spent.open("a", encoding="utf-8") as file:
+        cpu_seconds = self.out / f"{name}.cpu"  # one line per session of the run
+        with cpu_seconds.open("a", encoding="utf-8") as file:
             print(usage.ru_utime + usage.ru_stime, file=file)
         if process.returncode == 0:
-            write_record(name, json.loads(result), folder, sum(map(float, spent.read_text().split())))
-        elif not self.is_stopping:
+            write_record(name, json.loads(result), folder, sum(map(float, cpu_seconds.read_text().split())))
+        elif not self.is_interrupted:
             self.failed.append(name)
 
 
@@ -217,7 +218,7 @@ def write_record(name: str, result: dict[str, Any], folder: Path, cpu_seconds: f
         "command": ROWS[name].command,
         "model": config["recipe"]["model"],
         "arguments": config["arguments"],
-        "recipe": config["recipe"] | dict.fromkeys(("weights", "teacher")),  # paths; the command has them
+        "recipe": config["recipe"] | dict.fromkeys(("weights", "teacher")),  # paths, which are in the command
         "image_size": config["preprocessing"]["image_size"],
         "part": result["part"],
         "evaluation": result["evaluation"],
@@ -228,14 +229,12 @@ def write_record(name: str, result: dict[str, Any], folder: Path, cpu_seconds: f
         "torch": version("torch"),
     }
     RECORDS.mkdir(exist_ok=True)
-    beside = RECORDS / f"{name}.part"
-    beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    beside.replace(record_file(name))
+    write_text(record_file(name), json.dumps(record, indent=1) + "\n")
     print(f"{name}: {record['evaluation']['top1']}", flush=True)
 
 
 def write_document() -> None:
-    """The tables and figures of docs/results.md, from the records."""
+    """Write the tables and figures of docs/results.md from the records."""
     document = DOCUMENTS / "results.md"
     text = document.read_text(encoding="utf-8")
     records = {name: json.loads(record_file(name).read_text()) for name in ROWS if record_file(name).exists()}
@@ -274,14 +273,14 @@ def table_of(records: dict[str, Any], measured: dict[str, tuple[float, float, fl
 
 
 def with_seeds(name: str, records: dict[str, Any]) -> list[Any]:
-    """The records of a row with every seed."""
+    """Records of a row with all seeds."""
     return [record for other, record in records.items() if other == name or other.startswith(f"{name}-seed")]
 
 
 def measure_shipped(records: dict[str, Any], blocks: int = 7, runs: int = 200) -> dict[str, tuple[float, float, float]]:
-    """Millions of parameters and multiply-adds, and milliseconds an image, of each network with its branches merged.
+    """Millions of parameters, millions of MACs and milliseconds per image of each network with its branches merged.
 
-    In the engine, float32, one thread, batch 1: the median of blocks of all networks in turn.
+    Latency in the engine, float32, one thread, batch 1: median of blocks that alternate between all networks.
     """
     costs, sessions, images = {}, {}, {}
     for name, record in records.items():
@@ -303,11 +302,11 @@ def measure_shipped(records: dict[str, Any], blocks: int = 7, runs: int = 200) -
 
 
 def draw_ablation(records: dict[str, Any]) -> None:
-    """Accuracy over the ratio, and over the size of the cheap kernel."""
+    """Plot accuracy against the ratio, and against the kernel size of the cheap operations."""
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True, layout="constrained")
-    ways = {"ratio s (d = 3)": [(s, f"ghost-s{s}-d3") for s in (2, 3, 4, 5)]}
-    ways["cheap kernel d (s = 2)"] = [(d, f"ghost-s2-d{d}") for d in (1, 3, 5, 7)]
-    for axis, (label, rows) in zip(axes, ways.items(), strict=True):
+    ablations = {"ratio s (d = 3)": [(s, f"ghost-s{s}-d3") for s in (2, 3, 4, 5)]}
+    ablations["cheap kernel d (s = 2)"] = [(d, f"ghost-s2-d{d}") for d in (1, 3, 5, 7)]
+    for axis, (label, rows) in zip(axes, ablations.items(), strict=True):
         for style, names in (("o-", rows), ("s--", [(rows[0][0], TEACHER), (rows[-1][0], TEACHER)])):
             found = [(x, [100 * r["evaluation"]["top1"] for r in with_seeds(n, records)]) for x, n in names]
             means = [(x, statistics.mean(top1), top1) for x, top1 in found if top1]
@@ -326,7 +325,7 @@ def draw_ablation(records: dict[str, Any]) -> None:
 
 
 def draw_family(records: dict[str, Any], measured: dict[str, tuple[float, float, float]]) -> None:
-    """Accuracy over latency: a line from 0.5x to 1.0x for each generation, trained alone and with a teacher."""
+    """Plot accuracy against latency: a line from 0.5x to 1.0x for each generation, with and without distillation."""
     figure, axis = plt.subplots(figsize=(8, 3.6), layout="constrained")
     for colour, generation in enumerate(("ghostnet", "ghostnetv2", "ghostnetv3")):
         for suffix, style in (("", "o--"), ("-distilled", "o-")):

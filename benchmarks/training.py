@@ -1,9 +1,9 @@
-"""Is training on a CPU as fast as timm's, with the same gradients and less memory?
+"""Speed, gradients and memory of training on a CPU, against timm.
 
-Steps (forwards, backwards, SGD) of our ghostnet_100 and of timm's, which has the same parameters, on the same batch;
-in turn in one process, in blocks. timm runs in each way that could be its best: eager, under bf16 autocast, compiled.
-First, without timing, gradients are compared: ours and timm's with timm's in float64, medians of five batches. Peak
-memory is that of a process of its own for each, three steps long, without what it had before the first.
+Steps (forward, backward, SGD) of our ghostnet_100 and of timm's, which has the same parameters, on the same batch,
+alternating in blocks in one process. timm runs in every configuration that could be its fastest: eager, bf16 autocast,
+compiled. Before the timing, gradients of both are compared with timm's in float64, medians of five batches. Peak memory
+is measured in a separate process for each, over three steps, less the memory before the first.
 
     python benchmarks/training.py                       224 pixels, batch 16, and 32 pixels, batch 128; 2 threads
     python benchmarks/training.py --sizes 224 --batches 16 --peers eager
@@ -47,14 +47,14 @@ PEERS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="ghostnet_100", help="in timm too")
+    parser.add_argument("--model", default="ghostnet_100", help="network of both, also in timm")
     parser.add_argument("--sizes", nargs="+", type=int, default=[224, 32])
-    parser.add_argument("--batches", nargs="+", type=int, default=[16, 128], help="one for each size")
+    parser.add_argument("--batches", nargs="+", type=int, default=[16, 128], help="one per size")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=["eager", "bf16", "compile"])
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--runs", type=int, default=30, help="steps of each")
-    parser.add_argument("--memory", help=argparse.SUPPRESS)  # one way, in this process
+    parser.add_argument("--runs", type=int, default=30, help="steps of each configuration")
+    parser.add_argument("--memory", help=argparse.SUPPRESS)  # one configuration, in this process
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(options.threads)
@@ -69,32 +69,34 @@ def main() -> None:
 
 
 def report(options: argparse.Namespace, size: int, batch: int) -> None:
-    ways = [OURS, *options.peers]
+    configurations = [OURS, *options.peers]
     print(f"\n{size} pixels, batch {batch}")
     print("difference of all gradients from timm's in float64: " + gradients(options.model, size, batch))
-    runners = {way: Runner(step(way, options.model, size, batch)) for way in ways}
+    runners = {
+        configuration: Runner(step(configuration, options.model, size, batch)) for configuration in configurations
+    }
     timings = time_interleaved(runners, runs=options.runs, rounds=options.rounds)
     print("\n| | ms | quartiles | images/s | fused is faster by | peak memory (MB) |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for way in ways:
-        timing = timings[way]
+    for configuration in configurations:
+        timing = timings[configuration]
         low, middle, high = speedup(timing, timings[OURS])
-        arguments = ["--memory", way, "--model", options.model, "--threads", str(options.threads)]
+        arguments = ["--memory", configuration, "--model", options.model, "--threads", str(options.threads)]
         command = [sys.executable, __file__, *arguments, "--sizes", str(size), "--batches", str(batch)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         print(
-            f"| {PEERS.get(way, 'ours, fused')} | {1e3 * timing.median:.1f} |"
+            f"| {PEERS.get(configuration, 'ours, fused')} | {1e3 * timing.median:.1f} |"
             f" {1e3 * timing.low:.1f} to {1e3 * timing.high:.1f} | {batch / timing.median:.1f} |"
             f" {middle:.2f} ({low:.2f} to {high:.2f}) | {json.loads(done.stdout.splitlines()[-1]):.0f} |",
             flush=True,
         )
 
 
-def network(way: str, name: str) -> nn.Module:
-    """Timm's network, or ours with timm's weights; without dropout."""
+def network(configuration: str, name: str) -> nn.Module:
+    """The network of timm, or ours with its weights; without dropout."""
     torch.manual_seed(0)
     theirs = timm.create_model(name, drop_rate=0.0)
-    if way in (OURS, "plain"):
+    if configuration in (OURS, "plain"):
         ours = create_model(name, drop_rate=0.0)
         ours.load_state_dict(rename_v3(theirs.state_dict()))
         theirs = ours
@@ -107,21 +109,21 @@ def images(size: int, batch: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return x, torch.randint(0, 1000, (batch,), generator=generator)
 
 
-def context(way: str) -> AbstractContextManager[object]:
-    if way == OURS:
+def context(configuration: str) -> AbstractContextManager[object]:
+    if configuration == OURS:
         return fused_training()
-    return torch.autocast("cpu", torch.bfloat16) if way == "bf16" else nullcontext()
+    return torch.autocast("cpu", torch.bfloat16) if configuration == "bf16" else nullcontext()
 
 
-def step(way: str, name: str, size: int, batch: int) -> Callable[[], None]:
-    """One step of training, to be called again and again."""
-    model, (x, labels) = network(way, name), images(size, batch)
+def step(configuration: str, name: str, size: int, batch: int) -> Callable[[], None]:
+    """Build a training step that can be called repeatedly."""
+    model, (x, labels) = network(configuration, name), images(size, batch)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
-    forward = torch.compile(model) if way == "compile" else model
+    forward = torch.compile(model) if configuration == "compile" else model
 
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with context(way):
+        with context(configuration):
             loss = F.cross_entropy(forward(x).float(), labels)
         loss.backward()
         optimizer.step()
@@ -130,15 +132,15 @@ def step(way: str, name: str, size: int, batch: int) -> Callable[[], None]:
 
 
 def gradients(name: str, size: int, batch: int) -> str:
-    """How far the gradients of one step are from those of timm in float64: |difference| / |gradient|, over all.
+    """Relative error of the gradients of one step, |difference| / |gradient|, against timm's in float64.
 
-    Medians of some batches: in float32 a single ReLU that opens instead of closing decides, for timm as for us.
+    Medians over batches: in float32 a single ReLU of opposite sign dominates the error, in timm's as in ours.
     """
 
-    def of(model: nn.Module, way: str, dtype: torch.dtype, seed: int) -> Tensor:
+    def of(model: nn.Module, configuration: str, dtype: torch.dtype, seed: int) -> Tensor:
         model = copy.deepcopy(model).to(dtype)
         x, labels = images(size, batch, seed)
-        with context(way):
+        with context(configuration):
             logits = model(x.to(dtype))
         F.cross_entropy(logits, labels).backward()
         parameters = rename_v3(dict(model.named_parameters()))
@@ -158,9 +160,9 @@ def gradients(name: str, size: int, batch: int) -> str:
     return f"fused in float64 {values[0]:.1e}, in float32 {values[1]:.1e}; timm in float32 {values[2]:.1e}"
 
 
-def peak_memory(way: str, name: str, size: int, batch: int) -> float:
-    """MB that three steps need beyond what the process had before."""
-    run = step(way, name, size, batch)
+def peak_memory(configuration: str, name: str, size: int, batch: int) -> float:
+    """Memory in MB that three steps need beyond that before the first."""
+    run = step(configuration, name, size, batch)
     before = resident("VmRSS")
     for _ in range(3):
         run()
@@ -168,7 +170,7 @@ def peak_memory(way: str, name: str, size: int, batch: int) -> float:
 
 
 def resident(field: str) -> float:
-    """MB of memory of this process, now (VmRSS) or at its highest (VmHWM)."""
+    """Resident memory of this process in MB, now (VmRSS) or at its peak (VmHWM)."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 

@@ -1,11 +1,11 @@
-"""How much faster do two processes train than one, of one thread each?
+"""Scaling of training from one process to two, with one thread each.
 
     python benchmarks/training_processes.py
 
-``ghostnets train`` and ``torchrun --nproc-per-node 2 -m ghostnets train`` take turns on the embedded Fashion-MNIST
-subset, the latter twice: with the same batch for each process as the single one has, and with that batch shared. What
-counts is images a second over the epochs after the first, from metrics.csv: reading, averaging of gradients and saving
-included, imports and evaluation not.
+``ghostnets train`` and ``torchrun --nproc-per-node 2 -m ghostnets train`` alternate on the embedded Fashion-MNIST
+subset, the latter twice: with the batch of the single process for each process, and with that batch shared. The figure
+is images per second over the epochs after the first, from metrics.csv: it includes reading, averaging of gradients and
+saving, but neither imports nor evaluation.
 
 Needs: pip install 'ghostnets[train]'
 """
@@ -35,26 +35,26 @@ def images_per_second(folder: Path, name: str, processes: int, batch: int, optio
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="ghostnet_100")
-    parser.add_argument("--batch", type=int, default=128, help="images, of the single process")
+    parser.add_argument("--batch", type=int, default=128, help="batch size of the single process")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     print(f"{options.model}, batches of {options.batch}; {processor_name()}")
-    ways = {
+    configurations = {
         "one": (1, options.batch),
-        "two, each its batch": (2, 2 * options.batch),
-        "two share it": (2, options.batch),
+        "two, a batch each": (2, 2 * options.batch),
+        "two, shared batch": (2, options.batch),
     }
-    ratios: dict[str, list[float]] = {way: [] for way in ways}
+    ratios: dict[str, list[float]] = {name: [] for name in configurations}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.rounds):
             rates = {}
-            for way, (processes, batch) in ways.items():
-                rates[way] = images_per_second(Path(folder), f"{number}-{way}", processes, batch, options)
-                ratios[way].append(rates[way] / (2 * rates["one"]))
-                print(f"{way}: {rates[way]:.0f} images/s", flush=True)
-    for way, some in list(ratios.items())[1:]:
-        print(f"{way}: {statistics.median(some):.3f} of twice one process ({min(some):.3f} to {max(some):.3f})")
+            for name, (processes, batch) in configurations.items():
+                rates[name] = images_per_second(Path(folder), f"{number}-{name}", processes, batch, options)
+                ratios[name].append(rates[name] / (2 * rates["one"]))
+                print(f"{name}: {rates[name]:.0f} images/s", flush=True)
+    for name, values in list(ratios.items())[1:]:
+        print(f"{name}: {statistics.median(values):.3f} of twice one process ({min(values):.3f} to {max(values):.3f})")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,20 @@
-"""Every error that ghostnets raises on purpose.
+"""Exceptions of ghostnets.
 
     GhostNetsError
-    ├── ConfigurationError (ValueError)       an option or argument is out of its range
-    │   └── UnknownNameError (LookupError)    no such model, recipe, dataset, ...; close matches are named
-    ├── DataError (ValueError)                a folder of images that cannot be used
-    │   └── ImageError                        one image file that cannot be used
-    ├── CheckpointError (ValueError)          a file that is not a checkpoint, or not one that fits
-    ├── ArtefactError (ValueError)            a shipped file that cannot be used
-    ├── ExportError (RuntimeError)            a network that cannot be exported, or whose file answers otherwise
-    ├── EngineError (RuntimeError)            the engine cannot run this network or file, or was not built
-    ├── RunError (RuntimeError)               a training run that cannot start, go on or be resumed
-    ├── StorageError (OSError)                a file could not be written; what stood there before still stands
+    ├── ConfigurationError (ValueError)       an option or argument is invalid
+    │   └── UnknownNameError (LookupError)    no such model, recipe, dataset, ...; suggests close matches
+    ├── DataError (ValueError)                a dataset cannot be used
+    │   └── ImageError                        an image file cannot be used
+    ├── CheckpointError (ValueError)          a file is not a checkpoint, or does not fit the network
+    ├── ArtefactError (ValueError)            an exported file cannot be used
+    ├── ExportError (RuntimeError)            a network cannot be exported, or its exported file gives other outputs
+    ├── EngineError (RuntimeError)            the engine cannot run a network or file, or was not built
+    ├── RunError (RuntimeError)               a training run cannot start, continue or be resumed
+    ├── StorageError (OSError)                a file cannot be written; an existing file is left unchanged
     └── MissingExtraError (ImportError)       an optional library is not installed
 
-Each message is one sentence that says what was got, what was wanted and what to do next. The errors also inherit the
-builtin that a caller would expect, so ``except ValueError`` works without knowing this package.
+Each message is one sentence: the value received, the value expected, and what to do next. Each error also inherits the
+corresponding builtin, so ``except ValueError`` works without importing this module.
 """
 
 import difflib
@@ -40,60 +40,60 @@ __all__ = [
 
 
 class GhostNetsError(Exception):
-    """Base of all errors raised on purpose by ghostnets."""
+    """Base class of all errors that ghostnets raises deliberately."""
 
 
 class ConfigurationError(GhostNetsError, ValueError):
-    """An option or argument is out of its range."""
+    """An option or argument is invalid."""
 
 
 class UnknownNameError(ConfigurationError, LookupError):
-    """A name that is not in the table it was looked up in.
+    """A name is not in its registry.
 
     Args:
-        kind: What was looked up, in the singular: ``"model"``.
-        name: The name that was asked for.
-        known: All names of the table.
+        kind: Kind of the named object, in the singular: ``"model"``.
+        name: Requested name.
+        known: Registered names.
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        name = name if len(name) <= 200 else f"{name[:200]}..."  # it may come from anyone
+        name = name if len(name) <= 200 else f"{name[:200]}..."  # it may be untrusted input
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(names)}."
         super().__init__(f"there is no {kind} named {name!r}; {hint}")
 
 
 class DataError(GhostNetsError, ValueError):
-    """A folder of images that cannot be used."""
+    """A dataset cannot be used."""
 
 
 class ImageError(DataError):
-    """One image file that cannot be used."""
+    """An image file cannot be used."""
 
 
 class CheckpointError(GhostNetsError, ValueError):
-    """A file that is not a checkpoint, or not one that fits."""
+    """A file is not a checkpoint, or does not fit the network."""
 
 
 class ArtefactError(GhostNetsError, ValueError):
-    """A shipped file (ONNX, OpenVINO, a plan of the engine, ...) that cannot be used."""
+    """An exported file (ONNX, OpenVINO, an engine plan, ...) cannot be used."""
 
 
 class ExportError(GhostNetsError, RuntimeError):
-    """A network that cannot be exported, or whose exported file does not answer as the network does."""
+    """A network cannot be exported, or its exported file gives other outputs than the network."""
 
 
 class EngineError(GhostNetsError, RuntimeError):
-    """The engine cannot run this network or file, or was not built."""
+    """The engine cannot run a network or file, or was not built."""
 
 
 class RunError(GhostNetsError, RuntimeError):
-    """A training run that cannot start, go on or be resumed."""
+    """A training run cannot start, continue or be resumed."""
 
 
 class StorageError(GhostNetsError, OSError):
-    """A file could not be written; what stood there before still stands."""
+    """A file cannot be written; an existing file is left unchanged."""
 
 
 class MissingExtraError(GhostNetsError, ImportError):
@@ -101,11 +101,14 @@ class MissingExtraError(GhostNetsError, ImportError):
 
 
 def require(module: str, *, extra: str) -> ModuleType:
-    """Imports an optional library.
+    """Import an optional library.
 
     Args:
-        module: Import name, ``"matplotlib.pyplot"``.
-        extra: The extra of this package that installs it.
+        module: Name of the module, such as ``"matplotlib.pyplot"``.
+        extra: Extra of this package that installs the library.
+
+    Returns:
+        The imported module.
 
     Raises:
         MissingExtraError: The library is not installed.

@@ -1,4 +1,4 @@
-"""Writing a file so that it is either the old one or the new one, whole, whatever happens in between."""
+"""Atomic file writes: after a crash, each file is either the complete old one or the complete new one."""
 
 import os
 import shutil
@@ -11,18 +11,21 @@ from ghostnets.errors import StorageError
 
 __all__ = ["PARTIAL", "write_atomically", "write_text", "write_together"]
 
-PARTIAL = ".partial"  # ends the names of files that are being written, or were when their process was killed
+PARTIAL = ".partial"  # suffix of files that are being written, or whose writer was killed
 
 
 @contextmanager
 def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a temporary path beside ``path``; on leaving, what was written there takes the place of ``path``.
+    """Yield a temporary path in the same folder and rename it to ``path`` on exit.
 
-    The bytes are on disk before the name changes, so a process killed or a machine switched off at any moment leaves
-    the old file or the new one. On an error the temporary file is removed and the old one stays.
+    The content is flushed to disk before the rename, so a crash at any time leaves the old file or the new one. If an
+    exception is raised, the temporary file is removed and the old file is kept.
+
+    Args:
+        path: File to write; missing parent folders are created.
 
     Raises:
-        StorageError: The disk is full, the folder cannot be written, ...
+        StorageError: The disk is full, the folder is not writable, ...
     """
     target = Path(path)
     temporary: Path | None = None
@@ -33,7 +36,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary = Path(name)
         yield temporary
         _flush_to_disk(temporary)
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that their owner alone can read
+        temporary.chmod(0o666 & ~_umask())  # mkstemp creates files that only their owner can read
         temporary.replace(target)
         temporary = None
         _flush_to_disk(target.parent)
@@ -41,8 +44,8 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
         if isinstance(error, StorageError):
             raise
         raise StorageError(
-            f"could not write {target} ({error.strerror or error}); nothing that stood there before was touched:"
-            " free space or choose another folder, then run the same command again."
+            f"could not write {target} ({error.strerror or error}), and left an existing file unchanged; free space or"
+            " choose another folder, then run the same command again."
         ) from error
     finally:
         if temporary is not None:
@@ -51,14 +54,17 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def write_together(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a temporary folder beside ``path``; on leaving, all that was written there moves to where ``path`` is.
+    """Yield a temporary folder and move all files written there to the folder of ``path`` on exit.
 
-    For files that belong together. What has the name of ``path`` moves last, and an older one is removed before
-    anything moves: a process killed in between leaves the old files, the new ones, or no ``path``, but never ``path``
-    with a companion of another version. On an error the folder is removed and the old files stay.
+    For files that belong together. An existing ``path`` is removed before any file is moved, and its successor is moved
+    last: a crash leaves the old files, the new files, or no ``path``, but never ``path`` beside a file of another
+    version. If an exception is raised, the temporary folder is removed and the old files are kept.
+
+    Args:
+        path: Main file of those to write; missing parent folders are created.
 
     Raises:
-        StorageError: The disk is full, the folder cannot be written, ...
+        StorageError: The disk is full, the folder is not writable, ...
     """
     target = Path(path)
     folder: Path | None = None
@@ -87,7 +93,11 @@ def write_together(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes ``text`` as UTF-8, atomically."""
+    """Write ``text`` as UTF-8, atomically.
+
+    Raises:
+        StorageError: The disk is full, the folder is not writable, ...
+    """
     with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Kills a training run at random moments (SIGKILL), resumes it each time, and compares its end with an undisturbed run.
+"""Kills a training run at random times (SIGKILL), resumes it each time, and compares it with an uninterrupted run.
 
-Four ways: one process and two (torchrun), a folder of images and shards of them. The images are random noise; what is
-compared is every bit of best.safetensors and of the weights in the last state.
+Four configurations: one process and two (torchrun), a folder of images and shards of them. The images are random noise;
+best.safetensors and the weights of the last state are compared bit by bit.
 
-    scripts/kill_training.py                 20 kills in each way, about ten minutes
+    scripts/kill_training.py                 20 kills per configuration, about ten minutes
     scripts/kill_training.py --kills 3 --seed 1
 """
 
@@ -37,21 +37,21 @@ def main() -> None:
         subprocess.run(
             [*ghostnets(1), "shard", str(images), str(shards)], cwd=work, check=True, stdout=subprocess.DEVNULL
         )
-        is_right = True
+        is_same = True
         for processes in (1, 2):
             for data in (images, shards):
-                is_right &= compare(work, data, processes, options.kills, random.Random(options.seed))
-    sys.exit(0 if is_right else 1)
+                is_same &= compare(work, data, processes, options.kills, random.Random(options.seed))
+    sys.exit(0 if is_same else 1)
 
 
 def make_images(folder: Path) -> Path:
     noise = np.random.default_rng(0)
-    for part, count in (("train", 64), ("val", 16)):
+    for split, count in (("train", 64), ("val", 16)):
         for name in ("a", "b", "c"):
-            (folder / part / name).mkdir(parents=True)
+            (folder / split / name).mkdir(parents=True)
             for index in range(count):
                 pixels = noise.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / part / name / f"{index}.png")
+                Image.fromarray(pixels).save(folder / split / name / f"{index}.png")
     return folder
 
 
@@ -64,7 +64,7 @@ def ghostnets(processes: int) -> list[str]:
 
 
 def start(work: Path, data: Path, processes: int, name: str) -> subprocess.Popen[bytes]:
-    """The command that begins the run, or goes on with it."""
+    """Start the command that begins or resumes the run."""
     run = work / "runs" / name
     arguments = ["--resume", str(run)] if (run / "config.json").exists() else [str(data), "--name", name, *OPTIONS]
     return subprocess.Popen(
@@ -82,8 +82,8 @@ def finish(process: subprocess.Popen[bytes]) -> None:
         sys.exit(f"training ended with {process.returncode}: {errors.decode()[-2000:]}")
 
 
-def compare(work: Path, data: Path, processes: int, kills: int, dice: random.Random) -> bool:
-    way = f"{processes} process{'es' if processes > 1 else ''}, {data.name}"
+def compare(work: Path, data: Path, processes: int, kills: int, generator: random.Random) -> bool:
+    configuration = f"{processes} process{'es' if processes > 1 else ''}, {data.name}"
     names = [f"{data.name}-{processes}-{kind}" for kind in ("whole", "killed")]
     whole, killed = (work / "runs" / name for name in names)
     before = time.monotonic()
@@ -91,13 +91,13 @@ def compare(work: Path, data: Path, processes: int, kills: int, dice: random.Ran
     seconds = time.monotonic() - before
     epoch = seconds / epochs_of(whole)
     done: list[int] = []
-    for moment in sorted(dice.uniform(0, epochs_of(whole)) for _ in range(kills)):
+    for moment in sorted(generator.uniform(0, epochs_of(whole)) for _ in range(kills)):
         process = start(work, data, processes, killed.name)
         while epochs_of(killed) < int(moment) and process.poll() is None:
             time.sleep(0.02)
-        time.sleep(moment % 1 * epoch)  # of a run that stands there already, within its start
+        time.sleep(moment % 1 * epoch)  # for a run that already has this epoch, during its start
         if process.poll() is not None:
-            finish(process)  # an error, or the run came to its end
+            finish(process)  # an error, or the end of the run
             break
         # Everything whose command names this folder: torchrun gives its workers sessions of their own.
         subprocess.run(["pkill", "-KILL", "-f", str(work)], check=True)
@@ -106,7 +106,7 @@ def compare(work: Path, data: Path, processes: int, kills: int, dice: random.Ran
     finish(start(work, data, processes, killed.name))
     same = all(equal(tensors(whole, name), tensors(killed, name)) for name in ("best.safetensors", "last.pt"))
     print(
-        f"{way}: {len(done)} kills, after epochs {', '.join(map(str, done))} of {epochs_of(whole)};"
+        f"{configuration}: {len(done)} kills, after epochs {', '.join(map(str, done))} of {epochs_of(whole)};"
         f" {'the same bits' if same else 'OTHER WEIGHTS'}",
         flush=True,
     )

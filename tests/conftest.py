@@ -1,4 +1,4 @@
-"""What several test files need: random networks, and small folders of images with something to learn."""
+"""Shared fixtures and helpers: random networks, small learnable image folders, and a browser."""
 
 import csv
 import os
@@ -26,7 +26,7 @@ from ghostnets.engine.session import is_built
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The engine is tested wherever it can be built: with a compiler, an engine that is missing is a failure."""
+    """Skip tests of the engine without a C++ compiler; with one, a missing engine is a failure."""
     if not is_built() and not any(map(shutil.which, ("c++", "g++", "clang++"))):
         for item in items:
             if "tests/engine/" in item.path.as_posix():
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _one_seed_and_one_thread(monkeypatch: pytest.MonkeyPatch):
-    """One thread, here and in processes that a test starts: two that wait for a busy core take ten times as long."""
+    """Fixed seed and one thread, also in child processes: oversubscribed cores are ten times slower."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -63,11 +63,12 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @pytest.fixture
 def randomize() -> Callable[[nn.Module], nn.Module]:
+    """The function ``randomized``."""
     return randomized
 
 
 def randomized(model: nn.Module) -> nn.Module:
-    """Random weights and batch-normalisation statistics, such that activations neither vanish nor explode."""
+    """Randomize batch-normalisation weights and statistics, without vanishing or exploding activations."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -78,12 +79,12 @@ def randomized(model: nn.Module) -> nn.Module:
 
 
 def assert_same(got: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
-    """Equal to ``tolerance`` of the largest value expected, or of 1."""
+    """Assert equality up to ``tolerance`` times the largest expected value, or 1."""
     torch.testing.assert_close(got, expected, rtol=0, atol=tolerance * max(1, expected.abs().max().item()))
 
 
 def enliven(model: nn.Module) -> nn.Module:
-    """As ``randomize``, with the statistics of noise images: the output of deep networks depends on the input, too."""
+    """Randomize a network and set its statistics from noise, so that deep networks depend on their input."""
     randomized(model)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     for norm in norms:
@@ -94,12 +95,12 @@ def enliven(model: nn.Module) -> nn.Module:
     for norm in norms:
         norm.momentum = 0.1
         assert norm.running_var is not None
-        norm.running_var.clamp_(min=norm.running_var.mean().item() / 10)  # of channels that were zero everywhere
+        norm.running_var.clamp_(min=norm.running_var.mean().item() / 10)  # for channels that are zero everywhere
     return model.eval()
 
 
 def make_images(folder: Path, *, classes: dict[str, int], size: tuple[int, int] = (16, 16), grey: bool = False) -> Path:
-    """One folder a class; the class decides the brightness, so that there is something to learn."""
+    """Create one folder per class of noise images whose brightness depends on the class."""
     generator = np.random.default_rng(0)
     for index, (name, count) in enumerate(classes.items()):
         (folder / name).mkdir(parents=True)
@@ -116,7 +117,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 class Page(HTMLParser):
-    """Collects tags with their attributes, and checks that they are nested properly."""
+    """Parsed HTML: its tags and attributes; parsing fails unless tags are nested correctly."""
 
     VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
 
@@ -140,7 +141,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def requests(self) -> list[str]:
-        """What a browser would fetch or run: addresses outside the file, scripts, imports of style sheets."""
+        """Everything that a browser would fetch or run: external URLs, scripts, style-sheet imports."""
         addresses = [
             str(attributes[name])
             for _, attributes in self.found
@@ -155,8 +156,8 @@ class Browser:
     """Chromium.
 
     Attributes:
-        complaints: What its pages wrote to the console.
-        addresses: What they asked for.
+        complaints: Console messages of its pages.
+        addresses: URLs that they requested.
     """
 
     ARGUMENTS = (
@@ -172,7 +173,7 @@ class Browser:
         self.addresses: list[str] = []
 
     def open(self, address: str, **context: Any) -> Any:
-        """A page of a new window at ``address``; the arguments are those of playwright's ``new_context``."""
+        """Open ``address`` in a new window; arguments as of playwright's ``new_context``."""
         page = self.chromium.new_context(**context).new_page()
         page.set_default_timeout(15_000)
         page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
@@ -183,7 +184,7 @@ class Browser:
 
 
 def wait_for(page: Any, expression: str, argument: Any = None, *, seconds: float = 15) -> None:
-    """Until JavaScript is true of a page. Playwright's own is an eval in the page, which a strict policy forbids."""
+    """Wait until a JavaScript expression is true; playwright's own wait uses eval, which the page's policy forbids."""
     end = time.monotonic() + seconds
     while not page.evaluate(expression, argument):
         assert time.monotonic() < end, f"{expression} {argument!r}: {page.inner_text('main')}"
@@ -192,7 +193,7 @@ def wait_for(page: Any, expression: str, argument: Any = None, *, seconds: float
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """For a module, not for the session: as long as it runs, its thread cannot run an event loop of its own."""
+    """Chromium, per module: while it runs, its thread cannot run another event loop."""
     playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright")
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
@@ -205,7 +206,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def browser(chromium: Any) -> Iterator[Browser]:
-    """Its pages are closed after the test, in which none may have written to the console or asked another host."""
+    """Browser whose pages must not write to the console or contact another host."""
     browser = Browser(chromium)
     yield browser
     for context in chromium.contexts:
@@ -216,7 +217,7 @@ def browser(chromium: Any) -> Iterator[Browser]:
 
 @contextmanager
 def serve_folder(folder: Path) -> Iterator[str]:
-    """A static host for a folder; gives its address."""
+    """Serve a folder over HTTP and yield its URL."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *arguments: Any) -> None:
@@ -232,17 +233,17 @@ def serve_folder(folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Two classes of 20 small colour images, one folder a class."""
+    """Two classes of 20 small RGB images, one folder per class."""
     return make_images(tmp_path / "photos", classes={"dark": 20, "light": 20})
 
 
-# A network of a few thousand weights that trains in a blink.
+# A network of a few thousand weights, for fast training.
 TINY = ["--width", "0.1", "--epochs", "2", "--batch-size", "8", "--lr", "0.05"]
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of the command line on two classes; read it, do not change it."""
+    """Finished training run on two classes; tests must not modify it."""
     folder = tmp_path_factory.mktemp("session")
     photos = make_images(folder / "photos", classes={"dark": 20, "light": 20})
     with pytest.MonkeyPatch.context() as patch:

@@ -8,7 +8,7 @@ from ghostnets.errors import StorageError
 from ghostnets.files import write_atomically, write_text, write_together
 
 
-def test_replaces_the_whole_file(tmp_path: Path):
+def test_write_text_replaces_file(tmp_path: Path):
     target = tmp_path / "new" / "file.txt"
     write_text(target, "one")
     write_text(target, "two")
@@ -16,7 +16,7 @@ def test_replaces_the_whole_file(tmp_path: Path):
     assert [p.name for p in target.parent.iterdir()] == ["file.txt"]
 
 
-def test_an_error_half_way_leaves_the_old_file(tmp_path: Path):
+def test_write_atomically_keeps_old_file_on_error(tmp_path: Path):
     target = tmp_path / "file.txt"
     write_text(target, "old")
 
@@ -31,7 +31,7 @@ def test_an_error_half_way_leaves_the_old_file(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_full_disk_raises_storage_error_and_keeps_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     target = tmp_path / "file.txt"
     write_text(target, "old")
 
@@ -45,13 +45,13 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_file_where_a_folder_should_be(tmp_path: Path):
+def test_file_in_place_of_folder_raises(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="could not write"):
         write_text(tmp_path / "file" / "below", "text")
 
 
-def test_others_may_read_it(tmp_path: Path):
+def test_written_file_has_default_permissions(tmp_path: Path):
     write_text(tmp_path / "a", "x")
     (tmp_path / "b").write_text("x")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
@@ -62,7 +62,7 @@ def write_pair(folder: Path, text: str) -> None:
         (folder / name).write_text(f"{text} {name}")
 
 
-def test_files_that_belong_together_move_together(tmp_path: Path):
+def test_write_together_replaces_all_files(tmp_path: Path):
     for text in ("old", "new"):
         with write_together(tmp_path / "out" / "net.xml") as folder:
             write_pair(folder, text)
@@ -73,7 +73,7 @@ def test_files_that_belong_together_move_together(tmp_path: Path):
 
 
 @pytest.mark.parametrize("fails_at", [0, 1])
-def test_a_machine_that_stops_between_two_moves_leaves_no_mixture(
+def test_write_together_interrupted_leaves_no_mixed_versions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
 ):
     write_pair(tmp_path, "old")
@@ -93,7 +93,7 @@ def test_a_machine_that_stops_between_two_moves_leaves_no_mixture(
     assert [p.name for p in tmp_path.iterdir()] == ["net.bin"]
 
 
-def test_an_error_leaves_the_old_pair(tmp_path: Path):
+def test_write_together_keeps_old_files_on_error(tmp_path: Path):
     write_pair(tmp_path, "old")
 
     def write_half() -> None:

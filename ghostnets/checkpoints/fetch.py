@@ -1,7 +1,7 @@
-"""Fetching a file of weights into the usual caches, once.
+"""Download of weights into the caches of Hugging Face and torch hub.
 
-Files of the Hugging Face hub go through ``huggingface_hub`` and its cache, files of releases into torch hub's
-(``torch.hub.get_dir()/checkpoints``). What is in a cache, or was put at ``cache_path`` by hand, is used without any
+Files of the Hugging Face hub are downloaded by ``huggingface_hub`` into its cache, release files into that of torch hub
+(``torch.hub.get_dir()/checkpoints``). A cached file, or one placed at ``cache_path`` by hand, is used without a network
 request.
 """
 
@@ -24,15 +24,15 @@ from ghostnets.errors import CheckpointError, StorageError
 __all__ = ["HUB_PREFIX", "Progress", "cache_path", "download", "web_address"]
 
 HUB_PREFIX = "hf://"
-MAX_BYTES = 1_000_000_000  # the largest file of the table has 130 MB
+MAX_BYTES = 1_000_000_000  # the largest published file has 130 MB
 CHUNK_BYTES = 1 << 20
-TIMEOUT_SECONDS = 30.0  # to connect, and for each piece
+TIMEOUT_SECONDS = 30.0  # for the connection, and for each chunk
 
 Progress = Callable[[int, int], None]
 
 
 def cache_path(location: str) -> Path:
-    """Where a released file is kept, and where any file may be put by hand."""
+    """Path at which a release file is cached, and at which any file may be placed by hand."""
     if location.startswith(HUB_PREFIX):
         name = "--".join(_hub_file(location)).replace("/", "--")
     else:
@@ -41,7 +41,7 @@ def cache_path(location: str) -> Path:
 
 
 def web_address(location: str) -> str:
-    """Where a browser finds the file."""
+    """URL of the file."""
     if not location.startswith(HUB_PREFIX):
         return location
     repository, file = _hub_file(location)
@@ -49,21 +49,23 @@ def web_address(location: str) -> str:
 
 
 def download(location: str, *, sha256: str | None = None, progress: Progress | None = None) -> Path:
-    """The file of weights at a location, fetched unless a cache has it.
+    """Download a file of weights, unless it is cached.
 
-    A released file is written beside its place and renamed when it is whole; what a broken transfer has left there is
-    used by the next one.
+    A release file is written to a temporary file, which is renamed when complete; an interrupted download is resumed.
 
     Args:
-        location: ``hf://OWNER/REPOSITORY[/FILE]`` for a file of the hub, or the address of a released file, whose last
-            part names it in the cache.
-        sha256: First hexadecimal digits of the file's SHA-256, where they are published.
-        progress: Called with the bytes that are here and those of the whole file, for a released file; the hub draws
-            its own bar.
+        location: ``hf://OWNER/REPOSITORY[/FILE]`` for a file of the hub, or the URL of a release file, whose last
+            component becomes its name in the cache.
+        sha256: First hexadecimal digits of the file's SHA-256, if published.
+        progress: Callback with the number of bytes downloaded and the total, for release files; the hub shows its own
+            progress bar.
+
+    Returns:
+        Path of the local file.
 
     Raises:
-        CheckpointError: No network, no such file, a file that is not the published one, or one larger than 1 GB; the
-            message names the address and where to put the file by hand.
+        CheckpointError: There is no network or no such file, or the file differs from the published one or is larger
+            than 1 GB; the message has the URL and the path at which to place the file by hand.
         StorageError: The file could not be written.
     """
     path = cache_path(location)
@@ -76,7 +78,7 @@ def download(location: str, *, sha256: str | None = None, progress: Progress | N
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # of processes that want the same file, one fetches it
+            fcntl.flock(file, fcntl.LOCK_EX)  # one of several processes downloads the file, the others wait
             if path.exists():
                 partial.unlink(missing_ok=True)
                 return path
@@ -97,11 +99,11 @@ def download(location: str, *, sha256: str | None = None, progress: Progress | N
 
 
 def _hub_file(location: str) -> tuple[str, str]:
-    """Repository and file of a location on the hub."""
+    """Repository and file name of a location on the hub."""
     owner, repository, file, *_ = [*location.removeprefix(HUB_PREFIX).split("/", 2), "", ""]
     if not owner or not repository:
         raise CheckpointError(
-            f"{location} is no file of the hub; expected is hf://OWNER/REPOSITORY or hf://OWNER/REPOSITORY/FILE."
+            f"{location} is not a location on the hub; expected hf://OWNER/REPOSITORY or hf://OWNER/REPOSITORY/FILE."
         )
     return f"{owner}/{repository}", file or "model.safetensors"
 
@@ -115,19 +117,19 @@ def _from_hub(location: str) -> Path:
         size = get_hf_file_metadata(hf_hub_url(repository, name)).size
         if size is not None and size <= MAX_BYTES:
             return Path(hf_hub_download(repository, name))
-    except Exception as error:  # the hub's HTTP library differs between its versions, and so do the errors
+    except Exception as error:  # versions of huggingface_hub use different HTTP libraries and errors
         raise _failure(location, _first_line(error)) from error
-    raise _failure(location, f"the size told is {size} bytes, allowed are {MAX_BYTES}")
+    raise _failure(location, f"the reported size is {size} bytes, the limit is {MAX_BYTES}")
 
 
 def _transfer(location: str, file: IO[bytes], progress: Progress | None) -> None:
-    """Appends to ``file`` what it lacks of the released file."""
+    """Download the release file into ``file``, from the end of what it already holds."""
     done = os.fstat(file.fileno()).st_size
     request = urllib.request.Request(location, headers={"User-Agent": "ghostnets", "Accept-Encoding": "identity"})
     if done:
         written = os.fstat(file.fileno()).st_mtime
         request.add_header("Range", f"bytes={done}-")
-        # Were the file replaced since then, its end would not go with our beginning.
+        # If the file was replaced meanwhile, the server sends all of it.
         request.add_header("If-Unmodified-Since", formatdate(written, usegmt=True))
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
@@ -139,7 +141,7 @@ def _transfer(location: str, file: IO[bytes], progress: Progress | None) -> None
         ):
             file.truncate(0)
             return _transfer(location, file, progress)
-        raise _failure(location, f"the server answers {error.code} {error.reason}") from error
+        raise _failure(location, f"the server responded {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
         raise _failure(location, _first_line(error)) from error
     with response:
@@ -147,22 +149,22 @@ def _transfer(location: str, file: IO[bytes], progress: Progress | None) -> None
             file.truncate(0)
             done = 0
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
-            raise _failure(location, "the server sent another part than was asked for")
+            raise _failure(location, "the server sent another range than requested")
         length = response.headers.get("Content-Length", "")
         if not length.isdecimal() or response.headers.get_content_maintype() == "text":
-            raise _failure(location, "what the server sent is a page or a stream, not a file")
+            raise _failure(location, "the server sent a page or a stream, not a file")
         total = done + int(length)
         if total > MAX_BYTES:
-            raise _failure(location, f"the file has {total} bytes, allowed are {MAX_BYTES}")
+            raise _failure(location, f"the file has {total} bytes, the limit is {MAX_BYTES}")
         while done < total:
             try:
-                piece = response.read(min(CHUNK_BYTES, total - done))
+                chunk = response.read(min(CHUNK_BYTES, total - done))
             except (OSError, http.client.HTTPException) as error:
                 raise _failure(location, f"{_first_line(error)}, after {done} of {total} bytes") from error
-            if not piece:
+            if not chunk:
                 raise _failure(location, f"the connection ended after {done} of {total} bytes")
-            file.write(piece)
-            done += len(piece)
+            file.write(chunk)
+            done += len(chunk)
             if progress is not None:
                 progress(done, total)
     return None
@@ -175,15 +177,15 @@ def _check_hash(location: str, path: Path, sha256: str | None) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(sha256):
         raise CheckpointError(
-            f"{path} is not what was published at {web_address(location)}: its SHA-256 begins with"
-            f" {digest[: len(sha256)]}, expected is {sha256}; delete it and try again."
+            f"{path} differs from the file published at {web_address(location)}: its SHA-256 begins with"
+            f" {digest[: len(sha256)]}, expected {sha256}; delete it and try again."
         )
 
 
 def _failure(location: str, reason: str) -> CheckpointError:
     return CheckpointError(
-        f"could not fetch {web_address(location)} ({reason}); try again later, or fetch that address by other means"
-        f" and save it as {cache_path(location)}: a file there is used without any request."
+        f"could not download {web_address(location)} ({reason}); try again later, or download it by other means and"
+        f" save it as {cache_path(location)}: a file there is used without a request."
     )
 
 

@@ -1,7 +1,7 @@
-"""Published weights: where they lie, and what they were measured to be worth.
+"""Published weights: their locations, accuracy and preprocessing.
 
-GhostNet 0.5x and 1.3x were trained by PaddleClas; keras_cv_attention_models has the same weights as Keras files. Of V2
-0.5x and of V3 0.5x, 1.3x and 1.6x nobody has published weights.
+GhostNet 0.5x and 1.3x were trained by PaddleClas; keras_cv_attention_models publishes the same weights as Keras files.
+There are no published weights of V2 0.5x and of V3 0.5x, 1.3x and 1.6x.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,14 @@ from ghostnets.errors import CheckpointError, UnknownNameError
 from ghostnets.models import resolve_name
 from ghostnets.preprocessing import Preprocessing
 
-__all__ = ["WEIGHTS", "PublishedPreprocessing", "PublishedWeights", "find_weights", "load_pretrained"]
+__all__ = [
+    "WEIGHTS",
+    "PublishedPreprocessing",
+    "PublishedWeights",
+    "find_weights",
+    "find_weights_at",
+    "load_pretrained",
+]
 
 
 class PublishedPreprocessing(NamedTuple):
@@ -30,16 +37,16 @@ class PublishedPreprocessing(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedWeights:
-    """One file of weights for a network of the registry, trained on ImageNet-1k.
+    """A published file of weights of a network, trained on ImageNet-1k.
 
     Attributes:
-        tag: Who publishes it: ``"timm"``, ``"official"``, ``"paddleclas"``, ``"kecam"``, ``"d-li14"``.
-        location: A file of the hub (``hf://OWNER/REPOSITORY``), or the address of a released file.
-        top1, top5: Published ImageNet accuracy in per cent; None where it is not told.
-        accuracy_source: Who measured it.
+        tag: Publisher: ``"timm"``, ``"official"``, ``"paddleclas"``, ``"kecam"``, ``"d-li14"``.
+        location: File of the hub (``hf://OWNER/REPOSITORY``) or URL of a release file.
+        top1, top5: Published ImageNet accuracy in per cent; None if not published.
+        accuracy_source: Source of the published accuracy.
         evaluation: Published preprocessing that goes with the accuracy.
         licence: SPDX identifier.
-        sha256: First hexadecimal digits of the file's SHA-256, where they are published.
+        sha256: First hexadecimal digits of the file's SHA-256, if published.
     """
 
     tag: str
@@ -59,7 +66,7 @@ class PublishedWeights:
 
     @property
     def url(self) -> str:
-        """Where a browser finds the file."""
+        """URL of the file."""
         return web_address(self.location)
 
 
@@ -104,9 +111,7 @@ def _paddleclas(file: str, top1: float, top5: float, tag: str = "paddleclas") ->
         top1=top1,
         top5=top5,
         accuracy_source="PaddleClas, Mobile_en.md",
-        evaluation=PublishedPreprocessing(
-            "bilinear"
-        ),  # of OpenCV, which does not smooth when it makes an image smaller
+        evaluation=PublishedPreprocessing("bilinear"),  # of OpenCV, which downsamples without antialiasing
     )
 
 
@@ -119,12 +124,12 @@ def _kecam(file: str, top1: float, tag: str = "kecam") -> PublishedWeights:
         accuracy_source="README of keras_cv_attention_models",
         evaluation=PublishedPreprocessing(
             "bicubic", crop_share=0.95
-        ),  # not told there; the defaults of its eval_script.py
+        ),  # not published; the defaults of its eval_script.py
     )
 
 
-# The first of a network is the default. V2 and V3 were trained and evaluated by a copy of timm's script, whose default
-# is bicubic; V1's validate.py resizes bilinearly.
+# The first entry of a network is the default. V2 and V3 were trained and evaluated by a copy of timm's script, whose
+# default is bicubic; V1's validate.py resizes bilinearly.
 WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
     "ghostnet_050": (
         _paddleclas("GhostNet_x0_5", 66.8, 86.9),
@@ -159,14 +164,14 @@ WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
     ),
     "ghostnetv3_100": (
         _timm("ghostnetv3_100.in1k", 76.936, 93.124),
-        # The file holds two sets of weights. The averaged ones, which are read, have this accuracy; timm published the
-        # others.
+        # The file holds two sets of weights: the averaged ones, which are loaded, have this accuracy; timm publishes
+        # the others.
         _official(
             f"{RELEASES}/GhostNetV3/ghostnetv3-1.0.pth.tar",
             *(77.134, 93.236, "PaddleClas, GhostNetV3.md", "bicubic"),
         ),
     ),
-    # The official README tells the release and the names of its files, and that evaluation follows PyTorch's example.
+    # Release, file names and evaluation (that of PyTorch's ImageNet example) according to the official README.
     "g_ghost_regnetx_032": (_g_ghost("3.2g", 77.8),),
     "g_ghost_regnetx_040": (_g_ghost("4.0g", 78.6),),
     "g_ghost_regnetx_080": (_g_ghost("8.0g", 79.0),),
@@ -178,7 +183,7 @@ WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
             top1=73.636,
             top5=91.228,
             accuracy_source="README of d-li14/ghostnet.pytorch",
-            evaluation=PublishedPreprocessing("bilinear"),  # not told there; the usual of PyTorch's ImageNet example
+            evaluation=PublishedPreprocessing("bilinear"),  # not published; that of PyTorch's ImageNet example
             licence="MIT",
         ),
     ),
@@ -186,21 +191,34 @@ WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
 
 
 def find_weights(name: str, tag: str | None = None) -> PublishedWeights:
-    """The published weights of a network: those of a tag, or the first of the table.
+    """Published weights of a network.
+
+    Args:
+        name: Name of the network.
+        tag: Tag of the weights; default: the first of the network.
 
     Raises:
-        UnknownNameError: There is no such network, or no such tag for it.
-        CheckpointError: Nobody has published weights of this network.
+        UnknownNameError: There is no such network, or it has no weights with this tag.
+        CheckpointError: The network has no published weights.
     """
     name = resolve_name(name)
     if name not in WEIGHTS:
-        raise CheckpointError(f"no weights of {name} are published; there are some of {', '.join(WEIGHTS)}.")
+        raise CheckpointError(
+            f"no weights of {name} are published; networks with published weights: {', '.join(WEIGHTS)}."
+        )
     by_tag = {weights.tag: weights for weights in WEIGHTS[name]}
     if tag is None:
         return WEIGHTS[name][0]
     if tag not in by_tag:
         raise UnknownNameError(f"tag of {name}", tag, by_tag)
     return by_tag[tag]
+
+
+def find_weights_at(name: str, location: str | None) -> PublishedWeights | None:
+    """Find the published weights of a network by their location on the hub or their URL; None if there are none."""
+    if location is None:
+        return None
+    return next((weights for weights in WEIGHTS.get(name, ()) if weights.url == web_address(location)), None)
 
 
 def load_pretrained(
@@ -211,7 +229,7 @@ def load_pretrained(
     replace_head: bool = False,
     progress: Progress | None = None,
 ) -> PublishedWeights:
-    """Loads published weights into a network, strictly.
+    """Load published weights into a network, strictly.
 
     Example::
 
@@ -219,18 +237,18 @@ def load_pretrained(
         load_pretrained(model, "ghostnet_100", replace_head=True)
 
     Args:
-        model: What ``create_model(name, ...)`` built; changed in place.
+        model: Network built by ``create_model(name, ...)``; modified in place.
         name: Name of the network.
-        tag: Which weights; the first of ``WEIGHTS[name]`` if not told.
-        replace_head: Leave the classifier as it is, for other classes than ImageNet's 1000; everything else is loaded.
-        progress: As for ``download``.
+        tag: Tag of the weights; default: the first of ``WEIGHTS[name]``.
+        replace_head: Keep the network's own classifier, for classes other than ImageNet's 1000, and load the rest.
+        progress: Callback of ``download``.
 
     Returns:
-        What was loaded, with its preprocessing.
+        Entry of the loaded weights, with their preprocessing.
 
     Raises:
-        CheckpointError: There are no such weights, they could not be fetched, or they do not fit.
-        MissingExtraError: They are a .h5 file, and h5py is not installed.
+        CheckpointError: There are no such weights, the download failed, or they do not fit the network.
+        MissingExtraError: The file is .h5 and h5py is not installed.
         StorageError: The file could not be written.
         UnknownNameError: There is no such network or tag.
     """

@@ -1,4 +1,4 @@
-"""Loading checkpoints: the project's own, and state dicts of other sources. Nothing in a file is ever executed."""
+"""Loading of this project's checkpoints and of state dicts from other sources; no file can execute code."""
 
 import json
 import os
@@ -15,11 +15,11 @@ from ghostnets.checkpoints.save import FORMAT_VERSION, METADATA_KEY, Checkpoint
 from ghostnets.checkpoints.sources import (
     SOURCE_ALIASES,
     SOURCES,
+    convert_d_li14,
+    convert_kecam,
+    convert_paddleclas,
     detect_source,
     drop_counters,
-    fold_d_li14,
-    fold_paddleclas,
-    rename_kecam,
     rename_v3,
 )
 from ghostnets.errors import CheckpointError, ConfigurationError
@@ -30,11 +30,11 @@ __all__ = ["load_checkpoint", "load_weights", "network_arguments", "parse_checkp
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Reads a checkpoint of this project (``best.safetensors`` of a run).
+    """Read a checkpoint of this project (``best.safetensors`` of a run).
 
     Raises:
-        CheckpointError: The file is missing, is no safetensors file, is truncated, was not written by ghostnets, holds
-            numbers that are not finite, or its weights do not fit the architecture that it names.
+        CheckpointError: The file is missing, is not a safetensors file, is truncated, was not written by ghostnets,
+            contains non-finite values, or its weights do not fit its architecture.
     """
     return parse_checkpoint(read_weights(path))
 
@@ -46,31 +46,30 @@ def load_checkpoint(
     source: str = "auto",
     replace_head: bool = False,
 ) -> nn.Module:
-    """Loads the weights of a file into a network, strictly: every tensor of both sides must find its partner.
+    """Load the weights of a file into a network, strictly: names and shapes of all tensors must match.
 
     >>> model = load_checkpoint("ghostnet_130", "GhostNet_x1_3_pretrained.pdparams")  # doctest: +SKIP
     >>> model = load_checkpoint("ghostnet_100", "hf://timm/ghostnet_100.in1k")  # doctest: +SKIP
 
     Args:
-        model: A network of ``create_model``, changed in place; or a name of the registry, for a new network in
-            evaluation mode with as many classes as the file has, or with all the arguments that it tells.
-        location: A file: .safetensors, .pth and the like by ``torch.save``, .pdparams, .h5. Or one of the Hugging Face
-            hub, which is fetched unless it is in the cache: ``hf://OWNER/REPOSITORY``, where the file is
-            ``model.safetensors``, or ``hf://OWNER/REPOSITORY/FILE``.
-        source: Whose names the file uses: ``"canonical"`` (this project for every network, the official
-            implementations, timm), ``"d_li14"``, ``"paddleclas"``, ``"kecam"`` (keras_cv_attention_models), or
-            ``"auto"`` to tell by the names. The last three are converted when the network is a canonical one, so that
-            its outputs are those of the original.
-        replace_head: Leave the classifier as it is, for other classes than those of the file; all else is loaded.
+        model: Network of ``create_model``, modified in place; or a name of the registry, which builds a network in
+            evaluation mode with the arguments stored in the file, or else with its number of classes.
+        location: Path of a file: .safetensors, .pth and others written by ``torch.save``, .pdparams, .h5. Or a location
+            on the Hugging Face hub, downloaded unless cached: ``hf://OWNER/REPOSITORY`` (``model.safetensors``) or
+            ``hf://OWNER/REPOSITORY/FILE``.
+        source: Naming convention of the file: ``"canonical"`` (this project, the official implementations, timm),
+            ``"d_li14"`` (d-li14/ghostnet.pytorch), ``"paddleclas"``, ``"kecam"`` (keras_cv_attention_models), or
+            ``"auto"`` to detect it. The last three are converted to the canonical networks, with equal outputs.
+        replace_head: Keep the network's own classifier, for other classes than those of the file, and load the rest.
 
     Returns:
-        The network.
+        The network with the loaded weights.
 
     Raises:
-        CheckpointError: The file cannot be had or read, or tensors are missing, unexpected, of another shape or not
-            finite; all are listed.
+        CheckpointError: The file cannot be downloaded or read, or tensors are missing, unexpected, of another shape or
+            non-finite; the message lists them.
         ConfigurationError: There is no such source.
-        MissingExtraError: A .h5 file, and h5py is not installed.
+        MissingExtraError: The file is .h5 and h5py is not installed.
         UnknownNameError: There is no such network.
     """
     source = SOURCE_ALIASES.get(source, source)
@@ -87,12 +86,18 @@ def load_checkpoint(
 
 
 def load_weights(model: nn.Module, weights: WeightsFile, *, source: str, replace_head: bool = False) -> None:
-    """As ``load_checkpoint``, for a file that was read already and a source that is known.
+    """Load the weights of a file that has been read, strictly, as ``load_checkpoint`` does.
+
+    Args:
+        model: Network, modified in place.
+        weights: Content of the file.
+        source: Naming convention of the file, one of ``SOURCES``.
+        replace_head: Keep the network's own classifier and load the rest.
 
     Raises:
-        CheckpointError: Tensors are missing, unexpected, of another shape or not finite.
+        CheckpointError: Tensors are missing, unexpected, of another shape or non-finite.
     """
-    state_dict, expected = _converted(weights, source, model), model.state_dict()
+    state_dict, expected = _convert(weights, source, model), model.state_dict()
     check_numbers(state_dict, weights.path)  # conversion can overflow, folding can divide by zero
     if replace_head and isinstance(model, Network):
         head = f"{model.classifier_name}."
@@ -103,57 +108,66 @@ def load_weights(model: nn.Module, weights: WeightsFile, *, source: str, replace
 
 
 def network_arguments(name: str, weights: WeightsFile, *, source: str) -> dict[str, Any]:
-    """Arguments of ``create_model(name, ...)`` with which the network fits the file.
+    """Arguments of ``create_model(name, ...)`` for which the network fits the file.
 
-    They are those that the file tells, if this project wrote it, or the number of classes.
+    These are the stored arguments if this project wrote the file, otherwise the number of classes.
+
+    Args:
+        name: Name of the network.
+        weights: Content of the file.
+        source: Naming convention of the file, one of ``SOURCES``.
 
     Raises:
-        CheckpointError: It is a checkpoint of another network, or the number of classes cannot be told.
+        CheckpointError: The file is a checkpoint of another network, or has no classifier weight.
         UnknownNameError: There is no such network.
     """
     if METADATA_KEY in weights.metadata:
         checkpoint = parse_checkpoint(weights)
         if checkpoint.architecture != resolve_name(name):
             raise CheckpointError(
-                f"{weights.path} is a checkpoint of {checkpoint.architecture}, not of {name}; ask for that network."
+                f"{weights.path} is a checkpoint of {checkpoint.architecture}, not of {name}; load it by that name."
             )
         return checkpoint.arguments
     with torch.device("meta"):  # names and shapes are enough
         network = create_model(name)
     assert isinstance(network, Network)
     key = f"{network.classifier_name}.weight"
-    classifier = _converted(weights, source, network).get(key)
+    classifier = _convert(weights, source, network).get(key)
     if classifier is None or classifier.ndim != 2 or not len(classifier):
         raise CheckpointError(
-            f"{weights.path} has no matrix {key}, so its number of classes is unknown;"
-            " expected is the state dict of a classifier."
+            f"{weights.path} has no matrix {key}, so its number of classes is unknown; give the state dict of a"
+            " classifier."
         )
     return {"num_classes": len(classifier)}
 
 
-def _converted(weights: WeightsFile, source: str, network: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a file under the names of the network."""
+def _convert(weights: WeightsFile, source: str, network: nn.Module) -> dict[str, Tensor]:
+    """Convert the tensors of a file to the names and conventions of the network."""
     own = network.state_dict()
     squeezed = {key: tensor.shape[0] for key, tensor in own.items() if key.endswith("se.conv_reduce.weight")}
     try:
         if source == "kecam":
-            return rename_kecam(weights.tensors, names=own.keys())
+            return convert_kecam(weights.tensors, names=own.keys())
         if source == "paddleclas":
-            return fold_paddleclas(weights.tensors, squeezed_channels=squeezed)
+            return convert_paddleclas(weights.tensors, squeezed_channels=squeezed)
         if source == "d_li14" and not isinstance(network, DLi14GhostNet):
-            return fold_d_li14(weights.tensors, squeezed_channels=squeezed)
+            return convert_d_li14(weights.tensors, squeezed_channels=squeezed)
     except CheckpointError as error:
         raise CheckpointError(f"{weights.path} cannot be converted: {error}") from error
     return rename_v3(drop_counters(weights.tensors)) if source == "canonical" else weights.tensors
 
 
 def parse_checkpoint(weights: WeightsFile) -> Checkpoint:
-    """The checkpoint of this project in a file that was already read; raises CheckpointError as ``read_checkpoint``."""
+    """Parse a checkpoint of this project from a file that was already read.
+
+    Raises:
+        CheckpointError: As ``read_checkpoint``.
+    """
     path = weights.path
     if METADATA_KEY not in weights.metadata:
         raise CheckpointError(
-            f"{path} is no safetensors file with a description by ghostnets, so architecture and classes are unknown;"
-            " build the network yourself and use ghostnets.load_checkpoint(model, path)."
+            f"{path} is not a safetensors file with a description by ghostnets, so its architecture and classes are"
+            " unknown; build the network and use ghostnets.load_checkpoint(model, path)."
         )
     try:
         description = json.loads(weights.metadata[METADATA_KEY])
@@ -178,7 +192,7 @@ def parse_checkpoint(weights: WeightsFile) -> Checkpoint:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path} has a description that cannot be used ({error}); it is damaged or of another version."
+            f"{path} has an invalid description ({error}); it is damaged or was written by another version."
         ) from error
     _check_fit(model, weights.tensors, path)
     channels = next(model.parameters()).shape[1]
@@ -207,18 +221,18 @@ def _check_fit(model: nn.Module, state_dict: Mapping[str, Tensor], path: Path) -
     if not any(problems.values()):
         return
     head = f"{model.classifier_name}." if isinstance(model, Network) else "none"
-    is_head_alone = all(name.startswith(head) for names in problems.values() for name in names)
+    is_only_head = all(name.startswith(head) for names in problems.values() for name in names)
     problems["of another shape"] = [
         f"{name} (file {tuple(state_dict[name].shape)}, network {tuple(expected[name].shape)})"
         for name in problems["of another shape"]
     ]
     found = [f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names]
-    advice = " or pass replace_head=True to keep the network's own classifier" if is_head_alone else ""
+    advice = ", or pass replace_head=True to keep the network's own classifier" if is_only_head else ""
     raise CheckpointError(
         f"{path} does not fit the network {type(model).__name__}: {'; '.join(found)};"
-        f" build the network with the arguments the file was made with{advice}."
+        f" build the network with the arguments of the network that the file was saved from{advice}."
     )
 
 
-def _shorten(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f", and {len(names) - most} more" if len(names) > most else "")
+def _shorten(names: list[str], limit: int = 5) -> str:
+    return ", ".join(names[:limit]) + (f", and {len(names) - limit} more" if len(names) > limit else "")

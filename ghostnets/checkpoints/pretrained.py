@@ -1,4 +1,4 @@
-"""``create_model`` as the front door has it: built by ``models``, with published weights where they are asked for."""
+"""``ghostnets.create_model``: builds a network, optionally with published weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,25 +21,25 @@ def create_model(
     out_indices: Sequence[int] | None = None,
     **arguments: Any,
 ) -> nn.Module:
-    """Builds a network, with random weights or published ones.
+    """Build a network, with random weights or published ones.
 
     >>> model = create_model("ghostnet_100", num_classes=10, in_chans=1, small_input=True)
     >>> backbone = create_model("ghostnet_100", features_only=True, out_indices=(1, 2, 3, 4))
 
-    With weights, which are fetched once and cached (``load_pretrained``)::
+    Published weights are downloaded once and cached (``load_pretrained``)::
 
         classifier = create_model("ghostnet_100", pretrained=True)
         for_my_classes = create_model("ghostnet_100", pretrained="official", num_classes=10)
 
     Args:
-        name: One of ``list_models()``.
-        pretrained: Load published weights: True for the first of the table in docs/models.md, or a tag of it. With
-            ``num_classes`` other than theirs the classifier stays as it is, random; everything else must fit.
-        features_only: Give a backbone whose forward returns a list of maps (``models.Backbone``).
-        out_indices: Which maps, with ``features_only``.
-        **arguments: Of the network: ``num_classes``, ``in_chans``, ``drop_rate``, ``output_stride`` for all;
-            ``drop_path_rate`` for all that have residual blocks; ``width``, ``ratio``, ``cheap_kernel_size``,
-            ``small_input`` and others as its class tells.
+        name: A name of ``list_models()``, or an alias.
+        pretrained: Published weights to load: a tag of docs/models.md, or True for the default of the network. If
+            ``num_classes`` differs from theirs, the classifier is left random; everything else must fit.
+        features_only: Return a ``models.Backbone``, whose forward returns a list of feature maps.
+        out_indices: Indices of the feature maps to return; requires ``features_only``.
+        **arguments: Arguments of the network. All take ``num_classes``, ``in_chans``, ``drop_rate`` and
+            ``output_stride``, those with residual blocks ``drop_path_rate``; the rest (``width``, ``ratio``,
+            ``cheap_kernel_size``, ``small_input``, ...) is documented by the classes.
 
     Returns:
         The network, in training mode, float32, on the CPU.
@@ -47,9 +47,9 @@ def create_model(
     Raises:
         UnknownNameError: There is no such network, or no such tag.
         ConfigurationError: The network has no such argument, or its value is out of range.
-        CheckpointError: There are no such weights, they could not be fetched, or they do not fit.
-        MissingExtraError: They are a Keras file (tag ``kecam``), and h5py is not installed.
-        StorageError: The fetched file could not be written.
+        CheckpointError: There are no such weights, the download failed, or they do not fit the network.
+        MissingExtraError: The weights are a Keras file (tag ``kecam``) and h5py is not installed.
+        StorageError: The downloaded file could not be written.
     """
     if not pretrained:
         return build_model(name, features_only=features_only, out_indices=out_indices, **arguments)

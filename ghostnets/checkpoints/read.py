@@ -1,4 +1,4 @@
-"""From one file to names and tensors. Four formats, none of which can run code here; every file is read once."""
+"""Safe reading of weight files in four formats: each file is read once, and none can execute code."""
 
 import argparse
 import hashlib
@@ -25,29 +25,29 @@ __all__ = ["WeightsFile", "check_numbers", "load_pickled", "read_weights"]
 
 MAX_BYTES = 4 << 30  # the largest network of the family has 0.25 GB
 
-Parts = tuple[dict[str, Tensor], dict[str, str]]
+Content = tuple[dict[str, Tensor], dict[str, str]]  # tensors, metadata
 
 
 class WeightsFile(NamedTuple):
-    """What a file of weights holds."""
+    """Content of a file of weights."""
 
     path: Path
-    tensors: dict[str, Tensor]  # under the names of the file
-    metadata: dict[str, str]  # of a safetensors file
-    sha256: str  # of the bytes that the tensors were made from
+    tensors: dict[str, Tensor]  # under their names in the file
+    metadata: dict[str, str]  # of a safetensors file; otherwise empty
+    sha256: str  # of the bytes from which the tensors were read
 
 
 def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
-    """Names and tensors of a file: safetensors, PyTorch (``torch.save``), Paddle (.pdparams) or Keras (.h5).
+    """Read a file of weights: safetensors, PyTorch (``torch.save``), Paddle (.pdparams) or Keras (.h5).
 
-    The suffix tells the format; without one of those above, a file that begins as safetensors is one, and any other
-    must come from ``torch.save``. Of a training state that holds averaged weights (``state_dict_ema``) these are taken,
-    as timm does; the official GhostNetV3 file is one.
+    The format follows from the suffix .safetensors, .pdparams or .h5; other files are safetensors if they begin like
+    one, and PyTorch otherwise. If a training state has averaged weights (``state_dict_ema``), as the official
+    GhostNetV3 file does, these are returned, as in timm.
 
     Raises:
-        CheckpointError: The file is missing, damaged or refused, changes while it is read, or holds no state dict, or
-            a tensor holds numbers that are not finite.
-        MissingExtraError: A .h5 file, and h5py is not installed.
+        CheckpointError: The file is missing, damaged, rejected as unsafe or changed while it is read, contains no state
+            dict, or has non-finite values.
+        MissingExtraError: The file is .h5 and h5py is not installed.
     """
     path = Path(path)
     content = _read_once(path)
@@ -58,57 +58,56 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
 
 
 def load_pickled(path: Path) -> Any:
-    """``torch.load`` that admits tensors, plain containers and ``argparse.Namespace`` only.
+    """Load a file of ``torch.save`` that may contain only tensors, plain containers and ``argparse.Namespace``.
 
     Raises:
-        CheckpointError: The file is missing, damaged or refused.
+        CheckpointError: The file is missing, damaged or rejected as unsafe.
     """
     return _unpickle_torch(_read_once(path), path)
 
 
 def check_numbers(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Refuses what no trained network holds, before anything is computed with it.
+    """Reject tensors that no trained network contains, before they are used in any computation.
 
     Raises:
-        CheckpointError: A tensor is sparse, quantised, complex or larger than its storage, or is not finite as float32.
+        CheckpointError: A tensor is sparse, quantised, complex, larger than its storage, or non-finite in float32.
     """
     for name, tensor in tensors.items():
         is_plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_complex() or tensor.is_meta)
-        # A few bytes repeated by strides of 0 would unfold to any size.
+        # Strides of 0 could expand a few bytes to any size.
         if not is_plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise CheckpointError(f"{path} is refused: {name} is no ordinary tensor with a number for each element.")
+            raise CheckpointError(
+                f"{path} is refused: {name} is not a dense tensor with storage for each element; save it as one."
+            )
         if tensor.is_floating_point() and not tensor.float().isfinite().all():
             raise CheckpointError(
-                f"{path} is refused: {name} holds numbers that are not finite, so the network could not answer;"
-                " use a file from before its training failed."
+                f"{path} is refused: {name} has non-finite values; use a checkpoint from before the training diverged."
             )
 
 
 def _read_once(path: Path) -> bytes:
-    """All bytes of a regular file, through one descriptor. Links are followed: the hub's cache is made of them.
+    """Read a regular file through one descriptor. Links are followed, as the hub's cache consists of them.
 
     Raises:
-        CheckpointError: There is no such file, it is a folder, a device or a pipe, it is too large, it cannot be read,
-            or it was changed meanwhile.
+        CheckpointError: The file is missing, is a folder, device or pipe, is too large, cannot be read, or changed
+            while it was read.
     """
     if not path.exists():
-        detail = ": the link leads to no file" if path.is_symlink() else ""
-        raise CheckpointError(
-            f"there is no checkpoint {path}{detail}; expected is a file such as runs/NAME/best.safetensors."
-        )
-    not_a_file = CheckpointError(f"{path} is not a file; expected is a file such as runs/NAME/best.safetensors.")
+        detail = ": the link is broken" if path.is_symlink() else ""
+        raise CheckpointError(f"there is no checkpoint {path}{detail}; give a file such as runs/NAME/best.safetensors.")
+    not_a_file = CheckpointError(f"{path} is not a file; give a file such as runs/NAME/best.safetensors.")
     if not path.is_file():
         raise not_a_file
     try:
-        # The file may have become a pipe since; opening one without O_NONBLOCK waits for somebody who writes.
+        # Without O_NONBLOCK, a file that has become a pipe meanwhile would block until a writer opens it.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             before = os.fstat(file.fileno())
             if not stat.S_ISREG(before.st_mode):
                 raise not_a_file
             if before.st_size > MAX_BYTES:
                 raise CheckpointError(
-                    f"{path} is refused: it has {before.st_size} bytes, allowed are {MAX_BYTES}; expected are the"
-                    " weights of one network."
+                    f"{path} is refused: it has {before.st_size} bytes, the limit is {MAX_BYTES}; give the weights of"
+                    " one network."
                 )
             content = file.read(before.st_size + 1)
             after = os.fstat(file.fileno())
@@ -119,19 +118,19 @@ def _read_once(path: Path) -> bytes:
     return content
 
 
-def _from_safetensors(content: bytes, path: Path) -> Parts:
+def _from_safetensors(content: bytes, path: Path) -> Content:
     try:
         tensors = load_safetensors(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     except (SafetensorError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{path} is no safetensors file, or a damaged one ({_first_line(error)});"
-            " expected is a file such as runs/NAME/best.safetensors."
+            f"{path} is not a safetensors file, or is damaged ({_first_line(error)}); give a file such as"
+            " runs/NAME/best.safetensors."
         ) from error
     return tensors, header.get("__metadata__", {})
 
 
-def _from_torch(content: bytes, path: Path) -> Parts:
+def _from_torch(content: bytes, path: Path) -> Content:
     state_dict = _unpickle_torch(content, path)
     for wrapper in ("state_dict_ema", "state_dict", "model"):
         if isinstance(state_dict, dict) and isinstance(state_dict.get(wrapper), dict):
@@ -139,37 +138,39 @@ def _from_torch(content: bytes, path: Path) -> Parts:
     is_dict = isinstance(state_dict, dict) and bool(state_dict)
     if not is_dict or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state_dict.items()):
         raise CheckpointError(f"{path} holds no state dict (names with tensors); save model.state_dict() instead.")
-    if all(name.startswith("module.") for name in state_dict):  # of a network that was trained on several devices
+    if all(name.startswith("module.") for name in state_dict):  # saved from DataParallel
         state_dict = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
     return dict(state_dict), {}
 
 
-def _from_paddle(content: bytes, path: Path) -> Parts:
+def _from_paddle(content: bytes, path: Path) -> Content:
     try:
         return read_pdparams(content), {}
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} is refused: it is damaged, or a pickle that holds more than arrays of numbers, which could run"
-            f" code when opened ({_first_line(error)}); use the .pdparams file that paddle.save(model.state_dict(),"
-            " ...) writes."
+            f"{path} is refused: it is damaged, or a pickle of more than arrays of numbers, which could execute code"
+            f" when opened ({_first_line(error)}); use the .pdparams file that paddle.save(model.state_dict(), ...)"
+            " writes."
         ) from error
-    except Exception as error:  # bytes that are no pickle can make the interpreter of pickles fail in any way
-        raise CheckpointError(f"{path} is damaged or no .pdparams file ({_first_line(error)}).") from error
+    except Exception as error:  # the unpickler can raise anything for invalid bytes
+        raise CheckpointError(
+            f"{path} is damaged or not a .pdparams file ({_first_line(error)}); get the file again."
+        ) from error
 
 
-def _from_keras(content: bytes, path: Path) -> Parts:
+def _from_keras(content: bytes, path: Path) -> Content:
     try:
         return read_h5(content), {}
     except MissingExtraError:
         raise
     except Exception as error:  # as above
         raise CheckpointError(
-            f"{path} is damaged, or no file of weights that Keras writes ({_first_line(error)});"
-            " expected is what model.save_weights('NAME.h5') writes."
+            f"{path} is damaged, or not a weights file of Keras ({_first_line(error)}); give a file written by"
+            " model.save_weights('NAME.h5')."
         ) from error
 
 
-READERS: dict[str, Callable[[bytes, Path], Parts]] = {
+READERS: dict[str, Callable[[bytes, Path], Content]] = {
     ".safetensors": _from_safetensors,
     ".pdparams": _from_paddle,
     ".h5": _from_keras,
@@ -179,21 +180,23 @@ READERS: dict[str, Callable[[bytes, Path], Parts]] = {
 def _unpickle_torch(content: bytes, path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # torch then reads it or refuses it
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # torch then reads or rejects it
             if zipfile.is_zipfile(io.BytesIO(content)):
                 with zipfile.ZipFile(io.BytesIO(content)) as archive:
                     if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                        raise pickle.UnpicklingError("it is compressed, so it may unfold to any size")
-            # What timm's training saves beside its weights; a holder of values without methods.
+                        raise pickle.UnpicklingError("it is compressed, so it could expand to any size")
+            # timm's training state contains one; it has values but no methods.
             with torch.serialization.safe_globals([argparse.Namespace]):
                 return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} is refused: it is damaged, or a pickle that holds more than tensors, which could run code when"
-            " opened; ask its author for a safetensors file."
+            f"{path} is refused: it is damaged, or a pickle of more than tensors, which could execute code when opened;"
+            " get the weights as a safetensors file."
         ) from error
-    except Exception as error:  # damaged bytes can make it fail in any way
-        raise CheckpointError(f"{path} is damaged or no checkpoint ({_first_line(error)}).") from error
+    except Exception as error:  # it can raise anything for damaged bytes
+        raise CheckpointError(
+            f"{path} is damaged or not a checkpoint ({_first_line(error)}); get the file again."
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:

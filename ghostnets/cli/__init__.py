@@ -1,1 +1,1 @@
-"""The command line: one file a verb. Nothing imports this room."""
+"""Command line: one module per command. No other package imports this one."""

@@ -1,4 +1,4 @@
-"""``ghostnets import FILE --model NAME --to OUT``: other people's weights become a checkpoint of this project."""
+"""``ghostnets import FILE --model NAME --to OUT``: converts weights of other implementations to a checkpoint."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,57 +26,58 @@ __all__ = ["main"]
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
-class Import:
-    """Turn the weights of another implementation into a checkpoint with the same outputs.
+class ImportCommand:
+    """Convert the weights of another implementation to a checkpoint with the same outputs.
 
     Reads state dicts of the official implementations (V1, V2, V3, G-Ghost), of timm, of this package and of
     d-li14/ghostnet.pytorch, GhostNet files of PaddleClas (.pdparams), and GhostNet and GhostNetV2 files of
-    keras_cv_attention_models (.h5; needs the extra "import"). Every tensor must find its place. The preprocessing noted
-    is the usual one of ImageNet at 224 pixels.
+    keras_cv_attention_models (.h5; needs the extra "import"). Every tensor must match. The checkpoint stores the
+    usual ImageNet preprocessing at 224 pixels.
 
     Example: ghostnets import GhostNet_x1_3_pretrained.pdparams --model ghostnet_130 --to ghostnet_130.safetensors
     """
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """A .safetensors, .pdparams or .h5 file, or a state dict written by torch.save."""
+    """A .safetensors, .pdparams or .h5 file, or a state dict saved by torch.save."""
     model: str
-    """Name of the network; ghostnets list names them."""
+    """Name of the network (ghostnets list)."""
     to: Path
-    """The checkpoint to write, a .safetensors file."""
+    """Checkpoint to write, a .safetensors file."""
     source: Literal["auto", "canonical", "d_li14", "printed_port", "paddleclas", "kecam"] = "auto"
-    """Whose names the file uses; auto tells by the names. canonical is this package, the official ones, and timm."""
+    """Naming convention of the file; auto detects it. canonical: this package, official implementations, timm; d_li14:
+    d-li14/ghostnet.pytorch (printed_port is its earlier name); kecam: keras_cv_attention_models."""
     classes: Path | None = None
-    """Text file with the names of the classes, one a line; without it they are class_0001, class_0002, ..."""
+    """Text file with one class name per line; default: class_0001, class_0002, ..."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    """Of the resizing that goes with the weights: bicubic for timm's (docs/models.md tells it of each file)."""
+    """Interpolation of the resize in preprocessing: bicubic for timm's weights (docs/models.md lists it per file)."""
     resize_to: int | None = None
-    """Shorter side in pixels before the centre is cut; 256 for images of 224."""
+    """Shorter side in pixels before the center crop; default: 256 for images of 224."""
     overwrite: bool = False
-    """Replace a file that stands at --to."""
+    """Overwrite an existing file at --to."""
     json: bool = False
     """Print the result as JSON on stdout."""
 
 
 def main(arguments: list[str]) -> int:
-    command = tyro.cli(Import, prog="ghostnets import", args=arguments)
+    command = tyro.cli(ImportCommand, prog="ghostnets import", args=arguments)
     benchmark = model_entry(command.model).variant.benchmark
     standard = Preprocessing.standard(benchmark.image_size, 3)
     preprocessing = replace(
         standard, resize_to=command.resize_to or standard.resize_to, interpolation=command.interpolation
     )
     if command.to.suffix != ".safetensors":
-        raise ConfigurationError(f"--to is {command.to}; a checkpoint is a .safetensors file.")
+        raise ConfigurationError(f"--to is {command.to}; it must end in .safetensors.")
     if command.to.exists() and not command.overwrite:
         raise ConfigurationError(f"{command.to} exists; choose another name, or add --overwrite.")
     weights = read_weights(command.file)
     if METADATA_KEY in weights.metadata:
-        raise ConfigurationError(f"{command.file} is a checkpoint of this package already; use it as it is.")
+        raise ConfigurationError(f"{command.file} is already a checkpoint of this package; use it directly.")
     source = SOURCE_ALIASES.get(command.source, command.source)
     if source == "auto":
         source = detect_source(weights.tensors)
     network = network_arguments(command.model, weights, source=source)
     num_classes = network["num_classes"]
-    names = _read_classes(command.classes, num_classes) if command.classes is not None else _numbered(num_classes)
+    names = _read_classes(command.classes, num_classes) if command.classes is not None else _number_classes(num_classes)
 
     model = create_model(command.model, **network)
     load_weights(model, weights, source=source)
@@ -114,7 +115,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _numbered(count: int) -> tuple[str, ...]:
+def _number_classes(count: int) -> tuple[str, ...]:
     return tuple(f"class_{number:04d}" for number in range(1, count + 1))
 
 
@@ -122,12 +123,12 @@ def _read_classes(path: Path, count: int) -> tuple[str, ...]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--classes {path} cannot be read ({error}); give a text file in UTF-8.") from error
+        raise ConfigurationError(f"--classes {path} cannot be read ({error}); give a UTF-8 text file.") from error
     names = tuple(line.strip() for line in text.rstrip().splitlines())
     if len(names) != count or "" in names:
         named = sum(map(bool, names))
         raise ConfigurationError(
             f"--classes {path} has {named} names in {len(names)} lines, the network has {count} classes;"
-            " give one name a line."
+            " give one name per line."
         )
     return names

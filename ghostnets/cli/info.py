@@ -1,4 +1,4 @@
-"""``ghostnets info MODEL|CHECKPOINT``: what a network is made of, costs, and saves."""
+"""``ghostnets info MODEL|CHECKPOINT``: architecture, cost and savings of a network."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,10 @@ __all__ = ["main"]
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
-class Info:
-    """Show a network by stage: output, parameters, multiply-adds and activation memory, beside its plain twin.
+class InfoCommand:
+    """Show a network by stage: output, parameters, multiply-adds and activation memory, beside its plain counterpart.
 
-    The plain twin is the network of the same shape with an ordinary convolution in place of each Ghost module.
+    The plain counterpart is the network of the same shapes with a convolution in place of each Ghost module.
 
     Examples: ghostnets info ghostnet_100 | ghostnets info runs/photos-ghostnet_100/best.safetensors
     """
@@ -32,21 +32,21 @@ class Info:
     network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL|CHECKPOINT")]
     """Name of a network (ghostnets list), or a checkpoint."""
     image_size: int | None = None
-    """Side of the input in pixels; that of the model's benchmark (224, CIFAR networks 32), or the checkpoint's."""
+    """Height and width of the input; default: the benchmark's (224; CIFAR networks 32) or the checkpoint's."""
     num_classes: int | None = None
-    """Size of the classifier; the benchmark's 1000 or 10, or the checkpoint's."""
+    """Number of classes; default: the benchmark's (1000; CIFAR networks 10) or the checkpoint's."""
     width: float | None = None
-    """Width multiplier instead of the model's own."""
+    """Width multiplier; default: that of the model."""
     small_input: bool = False
-    """The variant for images of 28 to 64 pixels."""
+    """Use the variant for images of 28 to 64 pixels."""
     json: bool = False
     """Print the result as JSON on stdout."""
 
 
 def main(arguments: list[str]) -> int:
-    command = tyro.cli(Info, prog="ghostnets info", args=arguments)
+    command = tyro.cli(InfoCommand, prog="ghostnets info", args=arguments)
     name, network_arguments, input_shape = _resolve(command)
-    with torch.device("meta"):  # shapes are enough: nothing is computed
+    with torch.device("meta"):  # only shapes are needed
         model = create_model(name, **network_arguments)
         plain = None
         if "ratio" in model_arguments(name):
@@ -60,8 +60,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _resolve(command: Info) -> tuple[str, dict[str, Any], tuple[int, int, int]]:
-    """Name, arguments and input (C, H, W) of the network that is asked for."""
+def _resolve(command: InfoCommand) -> tuple[str, dict[str, Any], tuple[int, int, int]]:
+    """Name, arguments and input shape (C, H, W) of the requested network."""
     options: dict[str, Any] = {"num_classes": command.num_classes, "width": command.width}
     options = {key: value for key, value in options.items() if value is not None}
     if command.small_input:
@@ -69,12 +69,12 @@ def _resolve(command: Info) -> tuple[str, dict[str, Any], tuple[int, int, int]]:
     if command.image_size is not None and command.image_size < 1:
         raise ConfigurationError(f"--image-size is {command.image_size}; it must be at least 1.")
     if command.network in list_models() or not (Path(command.network).suffix or "/" in command.network):
-        benchmark = model_entry(command.network).variant.benchmark  # an unknown name is told here
+        benchmark = model_entry(command.network).variant.benchmark  # raises for an unknown name
         side = command.image_size or (32 if command.small_input else benchmark.image_size)
         return command.network, options, (3, side, side)
     if options:
         raise ConfigurationError(
-            f"{command.network} is a checkpoint, which fixes its network; leave out {', '.join(options)}."
+            f"{command.network} is a checkpoint, which defines its network; leave out {', '.join(options)}."
         )
     checkpoint = read_checkpoint(command.network)
     preprocessing = checkpoint.preprocessing
@@ -84,9 +84,9 @@ def _resolve(command: Info) -> tuple[str, dict[str, Any], tuple[int, int, int]]:
 
 def _print(name: str, arguments: dict[str, Any], savings: Savings) -> None:
     described = ", ".join(f"{key}={value}" for key, value in arguments.items())
-    has_twin = savings.plain_macs is not None
+    has_plain = savings.plain_macs is not None
     table = Table("stage", "output", "params (M)", "MACs (M)", "activations (kB)")
-    if has_twin:
+    if has_plain:
         table.add_column("plain params")
         table.add_column("plain MACs")
         table.add_column("MACs saved")
@@ -116,25 +116,26 @@ def _print(name: str, arguments: dict[str, Any], savings: Savings) -> None:
     console.print(table)
     if savings.plain_module_macs and savings.theoretical_ratio:
         console.print(
-            f"Ghost modules: {_millions(savings.module_macs)} M MACs for {_millions(savings.plain_module_macs)} M of"
-            f" plain convolutions, {savings.plain_module_macs / savings.module_macs:.3f} times less;"
+            f"Ghost modules: {_millions(savings.module_macs)} M MACs, plain convolutions"
+            f" {_millions(savings.plain_module_macs)} M:"
+            f" {savings.plain_module_macs / savings.module_macs:.3f} times less;"
             f" equation 4 of the paper gives {savings.theoretical_ratio:.3f}.",
             soft_wrap=True,
         )
     others = ", ".join(f"{number} {kind}" for kind, number in savings.not_counted.items())
     console.print(
         "MACs are multiply-adds of convolutions and linear layers (the papers' FLOPs); activations are their outputs."
-        f" Not counted: {others}, additions, concatenations. The last row has normalisation among its parameters.",
+        f" Not counted: {others}, additions, concatenations. The parameters in the last row include normalisation.",
         soft_wrap=True,
     )
 
 
 def _print_branches(model: nn.Module, savings: Savings) -> None:
-    """What the branches of a network add while it is trained, if it has any."""
+    """Print the cost of the training form, if the network has branches."""
     training = count(model, savings.input_shape)
     if training.params != savings.params:
         result_console().print(
-            f"Branches are merged here, as wherever the network runs. In training it has {_millions(training.params)} M"
+            f"Branches are merged here, as for inference. In training form it has {_millions(training.params)} M"
             f" parameters and {_millions(training.macs)} M MACs.",
             soft_wrap=True,
         )

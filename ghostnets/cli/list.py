@@ -1,4 +1,4 @@
-"""``ghostnets list``: every network with its cost, its published accuracy and the weights that can be had."""
+"""``ghostnets list``: the networks with their cost, published accuracy and published weights."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from ghostnets.cli.output import print_json, result_console
 from ghostnets.compress import reparameterize
 from ghostnets.measure import Cost, count
 from ghostnets.models import create_model, list_models, model_entry
-from ghostnets.models.network import CIFAR10, IMAGENET
+from ghostnets.models.network import CIFAR10, IMAGENET, Benchmark
 from ghostnets.models.registry import ALIASES
 
 __all__ = ["main", "models_document"]
@@ -20,8 +20,8 @@ __all__ = ["main", "models_document"]
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
-class List:
-    """List the networks: parameters, multiply-adds, published accuracy, and weights to be had.
+class ListCommand:
+    """List the networks: parameters, multiply-adds, published accuracy, and published weights.
 
     Example: ghostnets list
     """
@@ -31,7 +31,7 @@ class List:
 
 
 def main(arguments: list[str]) -> int:
-    command = tyro.cli(List, prog="ghostnets list", args=arguments)
+    command = tyro.cli(ListCommand, prog="ghostnets list", args=arguments)
     if command.json:
         print_json({name: _as_dict(name) for name in list_models()})
         return 0
@@ -53,9 +53,9 @@ def main(arguments: list[str]) -> int:
     console = result_console()
     console.print(table)
     console.print(
-        "MACs are multiply-adds of convolutions and linear layers (the papers' FLOPs) for one square colour image of"
-        " the input size in pixels, V3 in training form. Accuracies were published by others, not measured here: on"
-        " ImageNet, of the networks for 32 pixels on CIFAR-10."
+        "MACs are multiply-adds of convolutions and linear layers (the papers' FLOPs) for one square RGB image of"
+        " the input size in pixels, V3 in training form. Accuracies are published ones, not measured here: on ImageNet,"
+        " for networks with an input of 32 pixels on CIFAR-10."
         f" Earlier names are accepted: {', '.join(f'{old} for {new}' for old, new in ALIASES.items())}.",
         soft_wrap=True,
     )
@@ -63,79 +63,85 @@ def main(arguments: list[str]) -> int:
 
 
 def models_document() -> str:
-    """The text of docs/models.md: what was counted here beside what is published."""
-    lines = [
-        "# Networks",
-        "",
-        "Generated from the registry by `python scripts/make_models_doc.py`; do not edit.",
-        "",
-        "## Cost and accuracy",
-        "",
-        "Parameters and multiply-adds of convolutions and linear layers for one colour image are counted here, with",
-        "`ghostnets.measure.count`; what stands under *published* was not measured here. V3 is counted in training",
-        "form, and merged by `reparameterize`: the form that its published costs are of.",
-    ]
+    """Text of docs/models.md: computed cost beside published cost and accuracy, and the published weights."""
     remarks: list[str] = []
-    for benchmark in (IMAGENET, CIFAR10):
-        size = benchmark.image_size
-        lines += [
-            "",
-            f"### {benchmark.name}: {size} x {size} pixels, {benchmark.num_classes} classes",
-            "",
-            "| network | parameters | MACs | published parameters, MACs | published top-1 (%) | source |",
-            "| --- | ---: | ---: | ---: | ---: | --- |",
-        ]
-        for name in list_models():
-            _, variant, source = model_entry(name)
-            if variant.benchmark != benchmark:
-                continue
-            training, merged = _costs(name)
-            if merged is not None:
-                lines.append(f"| `{name}`, training form | {_cells(training)} | - | - | |")
-            label, cost = (f"`{name}`, merged", merged) if merged is not None else (f"`{name}`", training)
-            published = f"{_millions(variant.published_params)}, {_millions(variant.published_macs)}"
-            if variant.published_macs is None:
-                published = "-"
-            mark = ""
-            if variant.remark:
-                remarks.append(f"{len(remarks) + 1}. `{name}`: {variant.remark}.")
-                mark = f" ({len(remarks)})"
-            lines.append(f"| {label} | {_cells(cost)} | {published}{mark} | {variant.top1 or '-'} | {source} |")
-    lines += [
+    tables = [line for benchmark in (IMAGENET, CIFAR10) for line in _benchmark_table(benchmark, remarks)]
+    return "\n".join([*DOCUMENT_HEAD, *tables, *REMARKS_HEAD, *remarks, *WEIGHTS_HEAD, *_weights_table()]) + "\n"
+
+
+DOCUMENT_HEAD = [
+    "# Networks",
+    "",
+    "Generated from the registry by `python scripts/make_models_doc.py`; do not edit.",
+    "",
+    "## Cost and accuracy",
+    "",
+    "Parameters and multiply-adds of convolutions and linear layers for one RGB image are computed by",
+    "`ghostnets.measure.count`; *published* figures were not measured here. V3 is counted in training form, and with",
+    "its branches merged by `reparameterize`, which is the form of the published cost.",
+]
+REMARKS_HEAD = ["", "Where computed and published cost differ:", ""]
+WEIGHTS_HEAD = [
+    "",
+    "## Weights",
+    "",
+    "All weights were trained on ImageNet-1k and expect RGB images of 224 x 224, cropped from the centre of an image",
+    "whose shorter side is 256 (kecam: 236) and normalised with ImageNet's mean and standard deviation. The",
+    "interpolation is that of the published accuracy; kecam does not publish it, so the defaults of its script are",
+    "given. The first entry of a network is the default. kecam is keras_cv_attention_models, which has PaddleClas's",
+    "weights of 0.5x and 1.3x and the official weights of 1.0x as Keras files. The other networks have no published",
+    "weights in a format that can be loaded.",
+    "",
+    "| network | tag | top-1, top-5 (%) | measured by | interpolation | licence | file |",
+    "| --- | --- | ---: | --- | --- | --- | --- |",
+]
+
+
+def _benchmark_table(benchmark: Benchmark, remarks: list[str]) -> list[str]:
+    """Heading and table of the networks of a benchmark; appends the numbered remarks that it refers to."""
+    size = benchmark.image_size
+    lines = [
         "",
-        "Where what is counted is not what is published:",
+        f"### {benchmark.name}: {size} x {size} pixels, {benchmark.num_classes} classes",
         "",
-        *remarks,
-        "",
-        "## Weights",
-        "",
-        "All were trained on ImageNet-1k and expect RGB images of 224 x 224, cut from the centre of an image whose",
-        "shorter side is 256 (kecam: 236), normalised with ImageNet's mean and standard deviation. The interpolation",
-        "is that of the published accuracy; kecam does not tell its own, so the defaults of its script are noted. The",
-        "first of a network is the default. kecam is keras_cv_attention_models, which has PaddleClas's weights of 0.5x",
-        "and 1.3x, and the official ones of 1.0x, as Keras files. Of the other networks no weights are published in a",
-        "form that loads here.",
-        "",
-        "| network | tag | top-1, top-5 (%) | measured by | interpolation | licence | file |",
-        "| --- | --- | ---: | --- | --- | --- | --- |",
+        "| network | parameters | MACs | published parameters, MACs | published top-1 (%) | source |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
     ]
-    for name, published_weights in WEIGHTS.items():
-        for weights in published_weights:
-            lines.append(
-                f"| `{name}` | {weights.tag} | {weights.top1}, {weights.top5 or '-'} | {weights.accuracy_source} |"
-                f" {weights.evaluation.interpolation} | {weights.licence} | <{weights.url}> |"
-            )
-    return "\n".join(lines) + "\n"
+    for name in list_models():
+        _, variant, source = model_entry(name)
+        if variant.benchmark != benchmark:
+            continue
+        training, merged = _costs(name)
+        if merged is not None:
+            lines.append(f"| `{name}`, training form | {_cells(training)} | - | - | |")
+        label, cost = (f"`{name}`, merged", merged) if merged is not None else (f"`{name}`", training)
+        published = "-"
+        if variant.published_macs is not None:
+            published = f"{_millions(variant.published_params)}, {_millions(variant.published_macs)}"
+        if variant.remark:
+            remarks.append(f"{len(remarks) + 1}. `{name}`: {variant.remark}.")
+            published += f" ({len(remarks)})"
+        lines.append(f"| {label} | {_cells(cost)} | {published} | {variant.top1 or '-'} | {source} |")
+    return lines
+
+
+def _weights_table() -> list[str]:
+    return [
+        f"| `{name}` | {weights.tag} | {weights.top1}, {weights.top5 or '-'} | {weights.accuracy_source} |"
+        f" {weights.evaluation.interpolation} | {weights.licence} | <{weights.url}> |"
+        for name, published in WEIGHTS.items()
+        for weights in published
+    ]
 
 
 def _costs(name: str) -> tuple[Cost, Cost | None]:
-    """Of the network as it is built, and merged where that makes another of it."""
+    """Cost of a network as built, and with merged branches if it has branches."""
     size = model_entry(name).variant.benchmark.image_size
-    with torch.device("meta"):  # shapes are enough: nothing is computed
+    with torch.device("meta"):  # only shapes are needed
         model = create_model(name)
         merged = reparameterize(model)
-        is_another = len(merged.state_dict()) != len(model.state_dict())
-        return count(model, (3, size, size)), count(merged, (3, size, size)) if is_another else None
+        has_branches = len(merged.state_dict()) != len(model.state_dict())
+        return count(model, (3, size, size)), count(merged, (3, size, size)) if has_branches else None
 
 
 def _cells(cost: Cost) -> str:

@@ -1,7 +1,7 @@
-"""``ghostnets VERB ...``: finds the verb, runs it, and turns errors into one sentence and an exit code.
+"""Entry point ``ghostnets COMMAND ...``: runs a command and reports errors as one sentence and an exit code.
 
-Exit codes: 0 done; 1 it could not be done (the sentence on stderr says why); 2 the command line is wrong; 128 + n
-stopped by signal n, 130 for Ctrl-C.
+Exit codes: 0 success; 1 failure, with the reason on stderr; 2 invalid command line; 128 + n stopped by signal n (130
+for Ctrl-C).
 """
 
 import importlib
@@ -13,29 +13,29 @@ from ghostnets import __version__
 from ghostnets.cli.output import message
 from ghostnets.errors import GhostNetsError, UnknownNameError
 
-__all__ = ["VERBS", "main"]
+__all__ = ["COMMANDS", "main"]
 
-VERBS = {
+COMMANDS = {
     "train": "train a network on a folder of images (or on the embedded Fashion-MNIST)",
-    "shard": "pack a folder of images into shards that training streams, from a disk or over HTTP",
-    "compare": "lay training runs side by side: curves, results, settings that differ",
-    "eval": "measure a checkpoint on labelled images",
+    "shard": "pack a folder of images into shards for streaming, from disk or over HTTP",
+    "compare": "compare training runs: curves, results, differing settings",
+    "eval": "evaluate a checkpoint on labelled images",
     "predict": "classify images with a checkpoint or an exported network",
-    "export": "write a checkpoint as ONNX, OpenVINO, ... : run there, and compared",
-    "list": "the networks: parameters, multiply-adds, published accuracy, downloadable weights",
-    "import": "turn other people's weights into a checkpoint of this project",
-    "serve": "answer HTTP requests with classes, from an artefact or a checkpoint",
-    "explain": "look inside a network with images: redundant maps, ghosts, cheap kernels; one HTML page",
-    "tables": "the papers' tables: published beside counted here",
-    "bench": "time networks side by side, in every backend, in one run",
-    "profile": "time and memory of a network by layer, beside the limits of the machine",
-    "info": "architecture, parameters and multiply-adds of a network, and what the cheap operations save",
+    "export": "export a checkpoint to ONNX, OpenVINO, ..., and verify the file in its runtime",
+    "list": "list the networks: parameters, multiply-adds, published accuracy, downloadable weights",
+    "import": "convert weights of other implementations to a checkpoint",
+    "serve": "classify images over HTTP with an exported network or a checkpoint",
+    "explain": "analyse a network on images: redundant maps, ghosts, cheap kernels; one HTML page",
+    "tables": "reproduce the papers' tables: published beside computed cost",
+    "bench": "benchmark networks and backends side by side in one run",
+    "profile": "profile time and memory of a network by layer, beside the limits of the machine",
+    "info": "show architecture, parameters and multiply-adds of a network, and its savings",
 }
-MODULES = {"import": "convert"}  # a verb whose name Python keeps for itself
+MODULES = {"import": "convert"}  # "import" is a keyword of Python
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command line, without the program's name; returns the exit code."""
+    """Run a command line, given without the program name, and return the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
@@ -43,21 +43,21 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"ghostnets {__version__}")
         return 0
-    # An image that is too large is refused with a sentence of our own; PIL's warning before it would only repeat that.
+    # Images that are too large raise an error of this package; PIL's warning before it would be redundant.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
-    verb, *rest = arguments
+    command, *rest = arguments
     try:
-        if verb not in VERBS:
-            raise UnknownNameError("command", verb, VERBS)
-        return int(importlib.import_module(f"ghostnets.cli.{MODULES.get(verb, verb)}").main(rest))
+        if command not in COMMANDS:
+            raise UnknownNameError("command", command, COMMANDS)
+        return int(importlib.import_module(f"ghostnets.cli.{MODULES.get(command, command)}").main(rest))
     except GhostNetsError as error:
         message(str(error), kind="error")
         number = getattr(error, "signal", None)
         return 128 + number if number is not None else 1
     except KeyboardInterrupt:
-        message("stopped.", kind="error")
+        message("interrupted.", kind="error")
         return 130
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+    except BrokenPipeError:  # the reader closed the pipe, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -67,15 +67,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _help() -> str:
-    verbs = "\n".join(f"  {name:<9}{text}" for name, text in VERBS.items())
-    return f"""usage: ghostnets VERB ...
+    commands = "\n".join(f"  {name:<9}{text}" for name, text in COMMANDS.items())
+    return f"""usage: ghostnets COMMAND ...
 
-Build, understand, train and measure GhostNets.
+Build, train, analyse, export and benchmark networks of the GhostNet family.
 
-{verbs}
+{commands}
 
-ghostnets VERB --help tells the options of a verb.
+Run ghostnets COMMAND --help for the options of a command.
 
   ghostnets train                                    train on the embedded images, a few minutes on two cores
-  ghostnets train photos/                            one folder a class, or train/ and val/ with these
+  ghostnets train photos/                            one folder per class, or train/ and val/ containing them
   ghostnets predict runs/NAME/best.safetensors x.jpg"""

@@ -1,4 +1,4 @@
-"""Where the commands print: results on stdout, everything else on stderr."""
+"""Output of the commands: results on stdout, messages and progress on stderr."""
 
 import json
 import os
@@ -6,27 +6,32 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console  # not wanted by every command, and it takes a while
+    from rich.console import Console  # imported by the functions that need it: it is slow to import
 
 __all__ = ["message", "print_json", "progress_console", "result_console"]
 
 
 def result_console() -> "Console":
-    """For tables; what a pipe receives is not wrapped to a terminal's width."""
+    """Console for results on stdout; 160 columns wide if stdout is not a terminal."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
 
 
 def progress_console() -> "Console":
-    """For progress and notes."""
+    """Console for progress and messages on stderr."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
 
 
 def message(sentence: str, *, kind: str = "note") -> None:
-    """One sentence on stderr, unwrapped; ``kind`` is ``"note"`` or ``"error"``. It tells which process of several."""
+    """Print one sentence on stderr, unwrapped, with the rank of the process if that is not 0.
+
+    Args:
+        sentence: The sentence.
+        kind: ``"note"`` or ``"error"``.
+    """
     from rich.text import Text
 
     style = "bold red" if kind == "error" else "bold"
@@ -36,5 +41,5 @@ def message(sentence: str, *, kind: str = "note") -> None:
 
 
 def print_json(value: Any) -> None:
-    """A result as JSON on stdout."""
+    """Print a result as JSON on stdout."""
     print(json.dumps(value, indent=2))

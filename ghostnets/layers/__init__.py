@@ -1,4 +1,4 @@
-"""A Ghost layer and what it is made of."""
+"""Layers of the GhostNet family."""
 
 from ghostnets.layers.bottleneck import GhostBottleneck
 from ghostnets.layers.conv import ConvBnAct, fold_batch_norm, make_divisible, norm_arguments

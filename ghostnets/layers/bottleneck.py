@@ -25,26 +25,30 @@ class GhostBottleneck(nn.Module):
         x ─┬─> ghost1 (expands, ReLU) ─> [conv_dw, stride 2] ─> [se] ─> ghost2 (projects, linear) ─> + ─> out
            └─> shortcut: identity, or depthwise k x k (stride) + 1x1 where the shape changes ────────┘
 
-    Figure 3 of the paper. The first module widens to ``hidden_channels``, the second narrows to ``out_channels`` and
-    has no ReLU, for the reason MobileNetV2 gives: a ReLU on the narrow side destroys information. A depthwise
-    convolution stands between them at stride 2 only; at stride 1 the cheap operations alone see the neighbourhood.
+    Figure 3 of the paper. The first module expands to ``hidden_channels``; the second projects to ``out_channels`` and
+    has no ReLU, since a ReLU on the narrow side loses information (MobileNetV2). Stride 2 adds a depthwise convolution
+    between them; at stride 1 the only spatial kernels are those of the cheap operations.
 
     Args:
-        in_channels: C_in.
-        hidden_channels: Width between the two modules (the paper's "#exp").
-        out_channels: C_out.
-        kernel_size: Of the depthwise convolutions (stride 2, and the shortcut's).
-        stride: 1 or 2.
-        dilation: Of all convolutions up to the depthwise one between the modules, and of the shortcut's.
-        atrous: Keep the resolution where stride is 2, and double the dilation of what follows instead: every second
-            pixel of the output is then what the strided block computes.
-        se_ratio: Squeeze-and-excitation width as a share of ``hidden_channels``; 0 for none.
-        ratio: s of both Ghost modules.
-        cheap_kernel_size: d of both Ghost modules.
-        drop_path_rate: Chance that training leaves out the modules, so that the shortcut alone remains, for each image
-            (stochastic depth, Huang et al., arXiv 1603.09382).
-        dfc: Give the first Ghost module the DFC gate of GhostNetV2.
-        branches: Of every convolution in the modules and of the one between them, as in GhostNetV3; 0 for none.
+        in_channels: Number of input channels, C_in.
+        hidden_channels: Channels between the two modules (the paper's "#exp").
+        out_channels: Number of output channels, C_out.
+        kernel_size: Kernel size of the depthwise convolutions (at stride 2, and in the shortcut).
+        stride: Stride, 1 or 2.
+        dilation: Dilation of the first module, of the depthwise convolution after it, and of the shortcut.
+        atrous: Replace a stride of 2 by twice the dilation in the layers after it, which keeps the resolution: every
+            second pixel of the output then equals the output of the strided block.
+        se_ratio: Squeeze-and-excitation channels divided by ``hidden_channels``; 0 for no squeeze-and-excitation.
+        ratio: Ratio s of both Ghost modules.
+        cheap_kernel_size: Kernel size d of the cheap operations in both Ghost modules.
+        drop_path_rate: Stochastic depth: probability, per image and in training only, of dropping the residual branch
+            (Huang et al., arXiv 1603.09382).
+        dfc: Add the DFC gate of GhostNetV2 to the first Ghost module.
+        branches: Number of re-parameterisable branches of each convolution outside the shortcut, as in GhostNetV3; 0
+            for plain convolutions.
+
+    Raises:
+        ConfigurationError: A size is below 1, or ``cheap_kernel_size`` is even.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What every convolution of the family shares: channel rounding, convolution + normalisation, and its folding."""
+"""Building blocks shared by all networks: channel rounding, Conv-BN-ReLU, and batch-normalisation folding."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ __all__ = ["ConvBnAct", "fold_batch_norm", "make_divisible", "norm_arguments"]
 
 
 def make_divisible(channels: float, divisor: int = 4) -> int:
-    """Rounds a channel count to the nearest multiple of ``divisor``, losing at most a tenth of it.
+    """Round a channel count to the nearest multiple of ``divisor``, rounding down by at most 10 %.
 
-    The rule of the MobileNet and GhostNet implementations: a width multiplier scales every row of the architecture
-    table, and this makes the result an integer.
+    The rule of the MobileNet and GhostNet implementations, applied to every row of the architecture table after scaling
+    it by the width multiplier.
 
     >>> make_divisible(16 * 0.5), make_divisible(24 * 1.3), make_divisible(72 * 0.25)
     (8, 32, 20)
@@ -24,7 +24,7 @@ def make_divisible(channels: float, divisor: int = 4) -> int:
 class ConvBnAct(nn.Module):
     """Convolution without bias, batch normalisation, ReLU: (N, C_in, H, W) -> (N, C_out, H', W').
 
-    The children are named as the published checkpoints name them (``conv``, ``bn1``).
+    H' = ceil(H / stride). Children have the names of the published checkpoints (``conv``, ``bn1``).
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 1, stride: int = 1) -> None:
@@ -47,22 +47,22 @@ def fold_batch_norm(
     beta: Tensor,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
-    """Folds a batch normalisation in inference form into the convolution or linear layer before it.
+    """Fold batch normalisation in inference form into the preceding convolution or linear layer.
 
-    ``gamma * (W x + b - mean) / sqrt(var + eps) + beta`` is again an affine map of ``x``; its weight and bias are
-    returned. Computed in float64 and returned in the dtype of ``weight``.
+    ``gamma * (W x + b - mean) / sqrt(var + eps) + beta`` is an affine map of ``x``, whose weight and bias are returned.
+    Computed in float64, returned in the dtype of ``weight``.
 
     Args:
-        weight: (C_out, ...) weight of the convolution or linear layer.
-        bias: (C_out,) or None.
-        running_mean: (C_out,), as ``running_var``, ``gamma`` and ``beta``.
-        running_var: Of the normalisation.
-        gamma: Its weight.
-        beta: Its bias.
-        eps: Of the normalisation.
+        weight: Weight of the convolution or linear layer, (C_out, ...).
+        bias: Bias of that layer, (C_out,), or None.
+        running_mean: Running mean of the normalisation, (C_out,).
+        running_var: Running variance, (C_out,).
+        gamma: Weight of the normalisation, (C_out,).
+        beta: Bias of the normalisation, (C_out,).
+        eps: Epsilon of the normalisation.
 
     Returns:
-        The folded ``(weight, bias)``, new tensors.
+        Folded weight and bias, as new tensors.
     """
     scale = gamma.double() / torch.sqrt(running_var.double() + eps)
     shift = beta.double() - running_mean.double() * scale
@@ -73,7 +73,7 @@ def fold_batch_norm(
 
 
 def norm_arguments(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> dict[str, Any]:
-    """What ``fold_batch_norm`` wants to know of a normalisation layer with weights and running statistics."""
+    """Keyword arguments of ``fold_batch_norm`` for a normalisation layer with weights and running statistics."""
     return {
         "running_mean": norm.running_mean,
         "running_var": norm.running_var,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 __all__ = ["ForwardOverride", "dispatch", "is_scripting", "override_forward"]
 
-# A comment that begins with "type" would be read by TorchScript within the function that uses it.
+# At module level because TorchScript would parse a "type: ignore" comment inside a function.
 is_scripting = torch.jit.is_scripting  # type: ignore[attr-defined]
 
 _overrides: Mapping[type[nn.Module], "ForwardOverride"] = {}

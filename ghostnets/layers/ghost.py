@@ -1,4 +1,4 @@
-"""The Ghost module: a few intrinsic maps by an ordinary convolution, the rest from them by cheap operations.
+"""The Ghost module: a convolution computes intrinsic feature maps, cheap operations derive ghost maps from them.
 
 Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020 (arXiv 1911.11907), section 3.1.
 """
@@ -16,7 +16,7 @@ __all__ = ["GhostModule", "theoretical_speedup"]
 
 
 class GhostModule(nn.Module):
-    """A drop-in for a convolution: (N, C_in, H, W) -> (N, C_out, H', W'), H' = ceil(H / stride).
+    """Drop-in replacement for a convolution: (N, C_in, H, W) -> (N, C_out, H', W'), H' = ceil(H / stride).
 
     ::
 
@@ -25,28 +25,27 @@ class GhostModule(nn.Module):
                                                                  d x d depthwise,      │
                                                                  BN, ReLU            concat ──> first C_out maps
 
-    Each intrinsic map y' yields s - 1 ghosts, each by a linear d x d kernel of its own (equation 3 of the paper), and
-    is kept as it is (the identity mapping of the same section). The ordinary convolution, which is where the cost
-    sits, computes only m = ceil(C_out / s) maps. The number of multiply-adds therefore falls by nearly s
-    (``theoretical_speedup``).
+    Each intrinsic map y' yields s - 1 ghost maps, each by its own linear d x d kernel (equation 3 of the paper), and is
+    itself part of the output (the identity mapping of the same section). The primary convolution, which has most of the
+    cost, computes only m = ceil(C_out / s) maps, which reduces the multiply-adds by nearly s (``theoretical_speedup``).
 
-    Where s does not divide C_out, a few ghosts too many are computed and cut off, as in the published networks.
+    If s does not divide C_out, the surplus ghost maps are computed and discarded, as in the published networks.
 
     Args:
-        in_channels: C_in.
-        out_channels: C_out; any number from 1, odd ones included.
-        kernel_size: Kernel of the primary convolution (k). 1 in GhostNet.
-        ratio: s, the number of maps made from each intrinsic map, itself included. 1 is the plain convolution:
-            no cheap operation, the same network shape at its full price.
-        cheap_kernel_size: Kernel of the cheap operation (d), odd. 3 in all published networks (table 3 of the paper
-            compares 1, 3, 5, 7).
+        in_channels: Number of input channels, C_in.
+        out_channels: Number of output channels, C_out, at least 1; need not be a multiple of ``ratio``.
+        kernel_size: Kernel size of the primary convolution (k), odd; 1 in GhostNet.
+        ratio: Number of output maps per intrinsic map, the intrinsic map included (s). 1 gives a plain convolution
+            without a cheap operation.
+        cheap_kernel_size: Kernel size of the cheap operation (d), odd; 3 in all published networks (table 3 of the
+            paper compares 1, 3, 5 and 7).
         stride: Stride of the primary convolution.
-        dilation: Of every convolution.
-        atrous: Keep the resolution where stride is 2, and double the dilation of the cheap operation instead.
-        act: Whether ReLU follows both halves. False in the second module of a bottleneck, which is linear.
+        dilation: Dilation of all convolutions.
+        atrous: Replace a stride of 2 by twice the dilation in the cheap operation, which keeps the resolution.
+        act: Whether ReLU follows both convolutions. False in the second module of a bottleneck, which is linear.
         dfc: Multiply the output by the DFC gate of GhostNetV2.
-        branches: Build either convolution of so many re-parameterisable branches, as in GhostNetV3; 0 for an ordinary
-            convolution with normalisation.
+        branches: Number of re-parameterisable branches of each convolution, as in GhostNetV3; 0 for a plain convolution
+            with normalisation.
 
     Raises:
         ConfigurationError: A size is below 1, or a kernel size is even.
@@ -68,20 +67,10 @@ class GhostModule(nn.Module):
         branches: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in [
-            ("in_channels", in_channels),
-            ("out_channels", out_channels),
-            ("ratio", ratio),
-            ("stride", stride),
-            ("dilation", dilation),
-        ]:
-            if value < 1 or value != int(value):
-                raise ConfigurationError(f"GhostModule: {name} is {value}; it must be an integer of at least 1.")
-        for name, value in [("kernel_size", kernel_size), ("cheap_kernel_size", cheap_kernel_size)]:
-            if value < 1 or value % 2 == 0:
-                raise ConfigurationError(
-                    f"GhostModule: {name} is {value}; it must be odd, so that maps keep their size."
-                )
+        _check_positive(
+            in_channels=in_channels, out_channels=out_channels, ratio=ratio, stride=stride, dilation=dilation
+        )
+        _check_odd(kernel_size=kernel_size, cheap_kernel_size=cheap_kernel_size)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.cheap_kernel_size, self.ratio = kernel_size, cheap_kernel_size, ratio
         real_stride, dilation_after = (1, stride * dilation) if atrous else (stride, dilation)
@@ -115,22 +104,42 @@ class GhostModule(nn.Module):
         self.has_surplus = intrinsic + ghosts > out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = self.primary_conv(x)  # (N, ceil(C_out / s), H', W'), the intrinsic ones
+        maps = self.primary_conv(x)  # (N, ceil(C_out / s), H', W'), intrinsic maps
         if self.has_ghosts:
             maps = torch.cat([maps, self.cheap_operation(maps)], dim=1)
-        if self.has_surplus:  # an unconditional slice would leave a useless node in every exported graph
+        if self.has_surplus:  # an unconditional slice would add a no-op node to every exported graph
             maps = maps[:, : self.out_channels]
         if self.short_conv is not None:
             maps = maps * self.short_conv.gate(x, (maps.shape[2], maps.shape[3]))
         return maps
 
 
-def theoretical_speedup(in_channels: int, kernel_size: int, ratio: int, cheap_kernel_size: int) -> float:
-    """r_s, equation 4 of the paper: multiply-adds of the plain convolution over those of the Ghost module.
+def _check_positive(**sizes: int) -> None:
+    for name, value in sizes.items():
+        if value < 1 or value != int(value):
+            raise ConfigurationError(f"GhostModule: {name} is {value}; it must be an integer of at least 1.")
 
-    Also r_c, equation 5, the same ratio of weights: every weight of both layers is used once for each pixel.
-    For a k x k convolution from c channels, ratio s and cheap kernel d: ``c k^2 / (c k^2 / s + (s - 1) / s * d^2)``,
-    which is close to s where c is large and d is close to k. With k = 1 and few channels it stays well below s.
+
+def _check_odd(**kernel_sizes: int) -> None:
+    for name, value in kernel_sizes.items():
+        if value < 1 or value % 2 == 0:
+            raise ConfigurationError(
+                f"GhostModule: {name} is {value}; it must be odd, to preserve the size of the map."
+            )
+
+
+def theoretical_speedup(in_channels: int, kernel_size: int, ratio: int, cheap_kernel_size: int) -> float:
+    """Ratio of the multiply-adds of a plain convolution to those of the Ghost module, r_s of the paper's equation 4.
+
+    It equals r_c of equation 5, the ratio of weights, since both layers use each weight once per pixel. For c input
+    channels, a k x k convolution, ratio s and cheap kernel size d it is ``c k^2 / (c k^2 / s + (s - 1) / s * d^2)``:
+    close to s for large c and d close to k, well below s for k = 1 and few channels.
+
+    Args:
+        in_channels: Number of input channels, c.
+        kernel_size: Kernel size of the convolution, k.
+        ratio: Ratio of the Ghost module, s.
+        cheap_kernel_size: Kernel size of the cheap operation, d.
 
     >>> round(theoretical_speedup(512, 3, 2, 3), 3), round(theoretical_speedup(16, 1, 2, 3), 3)
     (1.996, 1.28)

@@ -1,4 +1,4 @@
-"""Re-parameterisable convolutions: several parallel branches in training, one convolution afterwards.
+"""Re-parameterisable convolutions: parallel branches in training, merged into one convolution for inference.
 
 Ding et al., "RepVGG", CVPR 2021 (arXiv 2101.03697); used in the Ghost modules of Liu et al., "GhostNetV3: Exploring the
 Training Strategies for Compact Models" (arXiv 2404.11202), section 3.1.
@@ -17,26 +17,26 @@ __all__ = ["RepConv", "conv_norm"]
 
 
 class RepConv(nn.Module):
-    """A sum of branches that is one convolution: (N, C_in, H, W) -> (N, C_out, H', W'), H' = ceil(H / stride).
+    """Sum of linear branches equal to one convolution: (N, C_in, H, W) -> (N, C_out, H', W'), H' = ceil(H / stride).
 
     ::
 
-        x ─┬─> convs: k x k convolution, BN (several, alike) ──┐
+        x ─┬─> convs: k x k convolution, BN (one or more) ────┐
            ├─> scale: 1 x 1 convolution, BN ───────────────────┼─> + ─> out
            └─> skip: BN ───────────────────────────────────────┘
 
-    Every branch is linear at inference, so their sum is; ``merged`` computes its kernel.
+    In evaluation mode every branch is affine, and so is their sum; ``merged`` returns it as one convolution.
 
     Args:
-        in_channels: C_in.
-        out_channels: C_out.
-        kernel_size: k, odd.
-        stride: Of every branch.
-        groups: Of every convolution.
-        dilation: Of the k x k convolutions.
-        branches: Number of k x k convolutions.
-        scale: Add the 1 x 1 branch, where k is above 1 (else it would be one more of the others).
-        skip: Add the identity branch, where it has the shape of the output.
+        in_channels: Number of input channels, C_in.
+        out_channels: Number of output channels, C_out.
+        kernel_size: Kernel size k, odd.
+        stride: Stride of all branches.
+        groups: Number of groups of all convolutions.
+        dilation: Dilation of the k x k convolutions.
+        branches: Number of k x k branches.
+        scale: Add the 1 x 1 branch; ignored for k = 1, where it would be another k x k branch.
+        skip: Add the identity branch; ignored unless input and output have the same shape.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class RepConv(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> nn.Conv2d:
-        """One convolution with bias whose output is that of all branches in evaluation mode."""
+        """Convolution with bias that equals the sum of all branches in evaluation mode."""
         kernels, biases = zip(*(self._kernel(*branch) for branch in self._branches()), strict=True)
         kernel, bias = sum(kernels), sum(biases)
         if self.skip is not None:
@@ -104,12 +104,12 @@ class RepConv(nn.Module):
         return merged
 
     def _branches(self) -> list[tuple[Tensor, nn.BatchNorm2d]]:
-        """Weight and normalisation of each branch with a convolution."""
+        """Weight and normalisation of each branch that has a convolution."""
         branches: list[Any] = [*self.convs, *([self.scale] if self.scale is not None else [])]
         return [(convolution.weight, norm) for convolution, norm in branches]
 
     def _kernel(self, weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-        """Kernel (k x k) and bias of a branch; a smaller kernel stands in the middle of a larger one."""
+        """Folded k x k kernel and bias of a branch; a smaller kernel is zero-padded."""
         folded, bias = fold_batch_norm(weight, None, **norm_arguments(norm))
         pad = (self.kernel_size - folded.shape[-1]) // 2
         return F.pad(folded, [pad] * 4), bias
@@ -127,7 +127,7 @@ def conv_norm(
     scale: bool = False,
     skip: bool = False,
 ) -> list[nn.Module]:
-    """A convolution with its normalisation: two layers, or one ``RepConv`` where ``branches`` is above 0."""
+    """Convolution and batch normalisation, or one ``RepConv`` if ``branches`` is above 0, as a list of modules."""
     if branches:
         return [
             RepConv(

@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation as GhostNet uses it (Hu et al., arXiv 1709.01507; the hard gate of MobileNetV3)."""
+"""Squeeze-and-excitation with the hard-sigmoid gate of MobileNetV3, as in GhostNet (Hu et al., arXiv 1709.01507)."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,13 +7,13 @@ __all__ = ["SqueezeExcite"]
 
 
 class SqueezeExcite(nn.Module):
-    """Scales each channel by a gate in [0, 1] that sees the whole map: (N, C, H, W) -> same shape.
+    """Scales each channel by a gate in [0, 1] computed from the pooled map: (N, C, H, W) -> same shape.
 
-    The gate is ``relu6(x + 3) / 6``, the piecewise linear stand-in for the sigmoid.
+    The gate is the hard sigmoid ``relu6(x + 3) / 6``.
 
     Args:
-        channels: C.
-        squeezed_channels: Width of the bottleneck between the two 1x1 convolutions.
+        channels: Number of channels, C.
+        squeezed_channels: Channels between the two 1x1 convolutions.
     """
 
     def __init__(self, channels: int, squeezed_channels: int) -> None:

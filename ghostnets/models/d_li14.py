@@ -8,7 +8,7 @@ none of which changes the family of functions:
 - the head is Linear without bias, BatchNorm1d, ReLU instead of a 1x1 convolution with bias, ReLU;
 - identity shortcuts and the depthwise convolution of a stride-1 bottleneck are empty Sequentials.
 
-``checkpoints.sources.fold_d_li14`` converts its state dict to the canonical network, with equal outputs. The later
+``checkpoints.sources.convert_d_li14`` converts its state dict to the canonical network, with equal outputs. The later
 revision, whose weights are published, computes another function (``DLi14GhostNet``, ``revised``).
 """
 
@@ -172,7 +172,7 @@ class DLi14GhostNet(Network):
         )
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Computes the last feature map: images (N, in_chans, H, W) -> (N, 960, ceil(H / 32), ceil(W / 32))."""
+        """Compute the last feature map: (N, in_chans, H, W) -> (N, 960, ceil(H / 32), ceil(W / 32))."""
         return self.squeeze[:3](self.features(x))
 
     def forward(self, x: Tensor) -> Tensor:

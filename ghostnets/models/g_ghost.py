@@ -1,9 +1,9 @@
-"""G-Ghost RegNet: a stage computes some channels block by block and the rest of them cheaply, from its first block.
+"""G-Ghost RegNet: a stage computes some channels block by block and the others cheaply, from its first block.
 
 Han et al., "GhostNets on Heterogeneous Devices via Cheap Operations", IJCV 2022 (arXiv 2201.03297), on the RegNetX of
-Radosavovic et al., "Designing Network Design Spaces" (arXiv 2003.13678). GhostNet finds cheap maps within one layer,
-this network across the layers of a stage: part of the last map of a stage is a 1x1 convolution of its first, plus a
-mix of what the blocks between saw.
+Radosavovic et al., "Designing Network Design Spaces" (arXiv 2003.13678). GhostNet derives cheap maps within one
+layer, G-Ghost across the layers of a stage: part of the input of the last block is a 1x1 convolution of the first
+block's output, plus a mix of the pooled outputs of all blocks before the last.
 
 Module names, and so the keys of a state dict, are those of the official PyTorch implementation. Its files named 3.2g to
 16.0g hold networks of 1.8 to 9.0 billion multiply-adds.
@@ -23,22 +23,22 @@ from ghostnets.models.network import Dilation, FeatureLevel, Network, Variant
 __all__ = ["VARIANTS", "GGhostRegNet", "GGhostStage", "MixBatchNorm", "RegNetBlock"]
 
 STEM_CHANNELS = 32
-LEAST_GHOST_DEPTH = 3  # a first block, a last one, and something between to save
+MIN_GHOST_DEPTH = 3  # a first block, a last block, and at least one narrow block between them
 
 
 class MixBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation of pooled maps, (N, C, 1, 1), that also trains with N = 1.
+    """Batch normalisation of pooled maps, (N, C, 1, 1), that supports training with N = 1.
 
-    One image gives one value a channel and so no variance; it is normalised by the running statistics, which it leaves
-    as they are. Other batches are treated as by ``nn.BatchNorm2d``, spelled out because TorchScript has no ``super()``.
+    A batch of one has one value per channel and hence no variance: it is normalised by the running statistics, which
+    are not updated. Other batches are normalised as by ``nn.BatchNorm2d``; TorchScript does not support ``super()``.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        assert self.num_batches_tracked is not None  # running statistics are never switched off here
+        assert self.num_batches_tracked is not None  # track_running_stats is always on
         is_batch, momentum = self.training and x.shape[0] > 1, self.momentum
         if is_batch:
             self.num_batches_tracked.add_(1)
-        if momentum is None:  # the plain average over batches
+        if momentum is None:  # cumulative average over batches
             momentum = 1 / max(1, int(self.num_batches_tracked))
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, is_batch, momentum, self.eps
@@ -48,20 +48,20 @@ class MixBatchNorm(nn.BatchNorm2d):
 class RegNetBlock(nn.Module):
     """The X block of RegNet: (N, C_in, H, W) -> (N, C_out, H', W'), H' = ceil(H / stride).
 
-    ReLU of three convolutions to C_out channels (1x1, grouped 3x3 /stride, 1x1) plus the input, which goes through a
-    1x1 convolution where the shapes differ. A group has about ``group_width`` channels: C_out // group_width groups.
+    Three convolutions to C_out channels (1x1, grouped 3x3 with the stride, 1x1) plus a shortcut, followed by ReLU. The
+    shortcut is a 1x1 convolution if the shapes differ. The number of groups is C_out // group_width.
 
     Args:
-        in_channels: C_in.
-        out_channels: C_out.
-        group_width: Channels of a group, about.
-        stride: Of the 3x3 convolution and the shortcut.
-        dilation: Of the 3x3 convolution.
-        atrous: Keep the resolution where stride is 2; what follows has twice the dilation.
-        drop_path_rate: Chance that training leaves out the convolutions, for each image (stochastic depth).
+        in_channels: Number of input channels, C_in.
+        out_channels: Number of output channels, C_out.
+        group_width: Approximate number of channels per group.
+        stride: Stride of the 3x3 convolution and the shortcut.
+        dilation: Dilation of the 3x3 convolution.
+        atrous: Keep the resolution although the stride is 2; the caller doubles the dilation of the blocks after it.
+        drop_path_rate: Stochastic depth: probability, per image and in training only, of dropping the convolutions.
 
     Raises:
-        ConfigurationError: C_out does not split into groups.
+        ConfigurationError: C_out is not divisible by the number of groups.
     """
 
     conv_norm_pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))  # for compress.fuse
@@ -82,8 +82,8 @@ class RegNetBlock(nn.Module):
         groups = max(1, out_channels // group_width)
         if out_channels < 1 or out_channels % groups:
             raise ConfigurationError(
-                f"RegNetBlock: {out_channels} channels do not split into groups of {group_width};"
-                " choose multiples of the group width, in a G-Ghost stage at least 1.5 times of it."
+                f"RegNetBlock: {out_channels} channels are not divisible into groups of {group_width};"
+                " choose widths that are multiples of the group width, in a G-Ghost stage at least 1.5 times as large."
             )
         self.conv1 = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
@@ -107,24 +107,24 @@ class RegNetBlock(nn.Module):
 
 
 class GGhostStage(nn.Module):
-    """A stage of ``depth`` blocks, of which those between the first and the last are narrow.
+    """Stage of ``depth`` blocks, narrow between the first and the last: (N, C_in, H, W) -> (N, C, H', W').
 
-    (N, C_in, H, W) -> (N, C, H', W'), H' = ceil(H / 2). R channels are raw, half of C or somewhat less, and the others
-    cheap; ``layers`` are the depth - 2 narrow blocks, with three quarters of the group width::
+    H' = ceil(H / 2). R channels, half of C or slightly less, are computed block by block ("raw"), the others are cheap;
+    ``layers`` are the depth - 2 narrow blocks, with three quarters of the group width::
 
         x ─> base /2 ─┬─ first R ───> layers.0 ─> layers.1 ─> ... ─────────┬─ concatenation ─> end
                       ├─ the others ─> cheap: 1x1, BN ── + ── ReLU ────────┘
                       │                                  │
-                      └─ all C, and R of every layer ─> merge: mean over the map, 1x1, BN, ReLU, 1x1, BN
+                      └─ all C, and R of each layer ─> merge: global average pool, 1x1, BN, ReLU, 1x1, BN
 
     Args:
-        in_channels: C_in.
-        out_channels: C.
-        group_width: Channels of a group in the blocks ``base`` and ``end``.
-        blocks: Further arguments of each block (resolution and stochastic depth), at least three.
+        in_channels: Number of input channels, C_in.
+        out_channels: Number of output channels, C.
+        group_width: Channels per group in the blocks ``base`` and ``end``.
+        blocks: Stride, dilation and stochastic-depth arguments of each block, for at least three blocks.
 
     Raises:
-        ConfigurationError: Channels do not split into groups, or no raw ones are left.
+        ConfigurationError: Channels are not divisible into groups, or too few for any raw channel.
     """
 
     def __init__(
@@ -172,25 +172,25 @@ class GGhostRegNet(Network):
         conv1 3x3 /2, bn1, ReLU ─> layer1 ─> layer2 ─> layer3 ─> layer4 (each halves the map)
           ─> global average pool ─> dropout ─> fc
 
-    Stages after the first are G-Ghost stages if they have three blocks or more, otherwise plain. ``feature_levels`` are
-    the outputs of the four, with ``stage`` 0 for layer1.
+    The first stage is plain; later stages are G-Ghost stages if they have at least three blocks, otherwise plain.
+    ``feature_levels`` are the outputs of the four stages.
 
-    Training with a batch of 1 works for images above 32 pixels in a direction; the mix then uses its running statistics
-    (the official implementation fails). Up to 32 x 32 the last map is one pixel, and PyTorch's batch normalisation
-    refuses a batch of 1: ValueError, "Expected more than 1 value per channel when training".
+    Training with a batch of 1 works for images larger than 32 pixels in either direction, with the merge layers
+    normalised by their running statistics (the official implementation fails). Up to 32 x 32 the last map is one pixel,
+    for which PyTorch's batch normalisation raises ValueError, "Expected more than 1 value per channel when training".
 
     Args:
-        num_classes: Size of the classifier; 0 for none (pooled features come out).
-        in_chans: Channels of the input.
-        drop_rate: Dropout before the classifier, from 0 up to but not including 1.
-        drop_path_rate: Stochastic depth of the last block; it grows along a line from 0 at the first. Same range.
-        output_stride: 32, or 16 or 8: see ``GhostNet``.
+        num_classes: Number of classes; 0 removes the classifier (the output is the pooled features).
+        in_chans: Number of input channels.
+        drop_rate: Dropout probability before the classifier, in [0, 1).
+        drop_path_rate: Stochastic depth rate of the last block, in [0, 1); the rate grows linearly from 0 at the first.
+        output_stride: 32, 16 or 8, as in ``GhostNet``.
         depths: Number of blocks of each of the four stages.
         widths: Channels of each stage.
-        group_width: Channels of a group of the 3x3 convolutions; narrow blocks have three quarters of it.
+        group_width: Channels per group of the 3x3 convolutions; narrow blocks have three quarters of it.
 
     Raises:
-        ConfigurationError: An argument is out of its range, or widths do not split into groups.
+        ConfigurationError: An argument is out of its range, or widths are not divisible into groups.
     """
 
     conv_norm_pairs = (("conv1", "bn1"),)
@@ -218,41 +218,19 @@ class GGhostRegNet(Network):
         if len(depths) != 4 or len(widths) != 4 or min(*depths, *widths, group_width) < 1:
             raise ConfigurationError(
                 f"GGhostRegNet: depths is {tuple(depths)}, widths is {tuple(widths)} and group_width is {group_width};"
-                " wanted are four depths and four widths, and all numbers at least 1."
+                " give four depths and four widths, with all numbers at least 1."
             )
         self.conv1 = nn.Conv2d(in_chans, STEM_CHANNELS, 3, 2, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
         self.relu = nn.ReLU(inplace=True)
 
-        stages: list[nn.Module] = []
-        levels: list[FeatureLevel] = []
-        in_channels, resolution = STEM_CHANNELS, Dilation(output_stride)
-        resolution.next(2)  # conv1
-        drop_path_rates = (drop_path_rate * index / max(1, sum(depths) - 1) for index in range(sum(depths)))
-        for depth, width in zip(depths, widths, strict=True):
-            blocks = [
-                {"drop_path_rate": next(drop_path_rates), **resolution.next(1 if index else 2)}
-                for index in range(depth)
-            ]
-            if stages and depth >= LEAST_GHOST_DEPTH:
-                stages.append(GGhostStage(in_channels, width, group_width=group_width, blocks=blocks))
-            else:
-                inputs = [in_channels, *[width] * (depth - 1)]
-                stages.append(
-                    nn.Sequential(
-                        *[
-                            RegNetBlock(channels, width, group_width=group_width, **block)
-                            for channels, block in zip(inputs, blocks, strict=True)
-                        ]
-                    )
-                )
-            in_channels = width
-            levels.append(FeatureLevel(width, resolution.stride, f"layer{len(stages)}"))
+        stages, self.feature_levels = _make_stages(
+            depths, widths, group_width=group_width, drop_path_rate=drop_path_rate, output_stride=output_stride
+        )
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.feature_levels = tuple(levels)
         self.path = ("conv1", "bn1", "relu", "layer1", "layer2", "layer3", "layer4")
 
-        self.num_features = in_channels
+        self.num_features = widths[-1]
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(drop_rate)
         self.head_features = self.num_features
@@ -263,12 +241,12 @@ class GGhostRegNet(Network):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images (N, in_chans, H, W) -> the last map, (N, num_features, H / 32, W / 32) rounded up."""
+        """Compute the last feature map: (N, in_chans, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32))."""
         x = self.relu(self.bn1(self.conv1(x)))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """The last map -> logits (N, num_classes), or (N, num_features) before the classifier where ``pre_logits``."""
+        """Compute logits (N, num_classes) from the last feature map; features (N, num_features) if ``pre_logits``."""
         x = self.avgpool(x).flatten(1)
         return x if pre_logits else self.fc(self.dropout(x))
 
@@ -276,12 +254,39 @@ class GGhostRegNet(Network):
         return self.forward_head(self.forward_features(x))
 
 
+def _make_stages(
+    depths: Sequence[int], widths: Sequence[int], *, group_width: int, drop_path_rate: float, output_stride: int
+) -> tuple[list[nn.Module], tuple[FeatureLevel, ...]]:
+    """The four stages, and the output of each as a feature level."""
+    stages: list[nn.Module] = []
+    levels: list[FeatureLevel] = []
+    in_channels, resolution = STEM_CHANNELS, Dilation(output_stride)
+    resolution.next(2)  # conv1
+    drop_path_rates = (drop_path_rate * index / max(1, sum(depths) - 1) for index in range(sum(depths)))
+    for depth, width in zip(depths, widths, strict=True):
+        blocks = [
+            {"drop_path_rate": next(drop_path_rates), **resolution.next(1 if index else 2)} for index in range(depth)
+        ]
+        if stages and depth >= MIN_GHOST_DEPTH:
+            stages.append(GGhostStage(in_channels, width, group_width=group_width, blocks=blocks))
+        else:
+            inputs = [in_channels, *[width] * (depth - 1)]
+            layers = [
+                RegNetBlock(channels, width, group_width=group_width, **block)
+                for channels, block in zip(inputs, blocks, strict=True)
+            ]
+            stages.append(nn.Sequential(*layers))
+        in_channels = width
+        levels.append(FeatureLevel(width, resolution.stride, f"layer{len(stages)}"))
+    return stages, tuple(levels)
+
+
 def _arguments(depths: tuple[int, ...], widths: tuple[int, ...], group_width: int) -> dict[str, Any]:
     return {"depths": depths, "widths": widths, "group_width": group_width}
 
 
 VARIANTS: dict[str, Variant] = {
-    # of the official README: top-1, parameters and MACs; depths, widths, group width; params and MACs counted here
+    # depths, widths, group width; computed params, MACs; top-1 and published params, MACs of the official README
     "g_ghost_regnetx_002": Variant(_arguments((1, 1, 4, 7), (24, 56, 152, 368), 8), 1.8254, 130.92),
     "g_ghost_regnetx_004": Variant(_arguments((1, 2, 7, 12), (32, 64, 160, 384), 16), 2.8845, 221.25),
     "g_ghost_regnetx_006": Variant(_arguments((1, 3, 5, 7), (48, 96, 240, 528), 24), 4.0298, 389.79),

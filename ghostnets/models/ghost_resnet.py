@@ -1,11 +1,11 @@
-"""Ghost-ResNet: ResNet whose residual blocks are built of Ghost modules in place of convolutions.
+"""Ghost-ResNet: ResNet with Ghost modules in place of the convolutions of its residual blocks.
 
 Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020 (arXiv 1911.11907), tables 5 (ResNet-56 on
-CIFAR-10) and 6 (ResNet-50 on ImageNet). The networks themselves are those of He et al., "Deep Residual Learning for
-Image Recognition" (arXiv 1512.03385), for ImageNet with the stride in the 3x3 convolution of the bottleneck, as in
-torchvision: the 4.1 billion multiply-adds that the paper states for the plain ResNet-50 are of that form.
+CIFAR-10) and 6 (ResNet-50 on ImageNet). The base networks are those of He et al., "Deep Residual Learning for Image
+Recognition" (arXiv 1512.03385). The ImageNet bottleneck has its stride in the 3x3 convolution, as in torchvision, since
+the 4.1 billion multiply-adds that the paper states for the plain ResNet-50 are those of that variant.
 
-The stem stays an ordinary convolution; with ``ratio=1`` so does everything else.
+The stem is a plain convolution; with ``ratio=1`` all layers are.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,13 +20,13 @@ from ghostnets.errors import ConfigurationError
 from ghostnets.layers import GhostModule
 from ghostnets.models.network import CIFAR10, Dilation, FeatureLevel, Network, Variant
 
-__all__ = ["CIFAR_FORM", "IMAGENET_FORM", "VARIANTS", "Form", "GhostResNet", "ResidualBlock", "ZeroPadShortcut"]
+__all__ = ["CIFAR_SPEC", "IMAGENET_SPEC", "VARIANTS", "GhostResNet", "ResNetSpec", "ResidualBlock", "ZeroPadShortcut"]
 
 
 class ZeroPadShortcut(nn.Module):
-    """The shortcut without weights (option A of the ResNet paper): (N, C_in, H, W) -> (N, C_out, H', W').
+    """Parameter-free shortcut (option A of the ResNet paper): (N, C_in, H, W) -> (N, C_out, H', W').
 
-    Every ``stride``-th pixel, and zeros for the channels that the input does not have. H' = ceil(H / stride).
+    Subsamples by ``stride`` and pads the channels with zeros. H' = ceil(H / stride).
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
@@ -34,32 +34,32 @@ class ZeroPadShortcut(nn.Module):
         self.extra_channels, self.stride = out_channels - in_channels, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        # Not a slice: the size must be the expression of the convolution beside it, for exports with dynamic sizes.
+        # Pooling rather than a slice: exports with dynamic sizes need the size formula of the parallel convolution.
         return F.pad(F.avg_pool2d(x, 1, self.stride), (0, 0, 0, 0, 0, self.extra_channels))
 
 
 class ResidualBlock(nn.Module):
-    """(N, C_in, H, W) -> (N, channels * expansion, H', W'), H' = ceil(H / stride).
+    """Basic or bottleneck block: (N, C_in, H, W) -> (N, channels * expansion, H', W'), H' = ceil(H / stride).
 
     ::
 
         expansion 1:       3x3 /stride ─> 3x3 ────────┐
         expansion above:   1x1 ─> 3x3 /stride ─> 1x1 ─┴─ + shortcut(x) ─> ReLU
 
-    The last convolution is without ReLU. Where the shapes differ the shortcut is a 1x1 convolution, also without ReLU,
-    or zero-padded; elsewhere it is the identity.
+    The last convolution has no ReLU. The shortcut is the identity, or, if the shapes differ, a 1x1 convolution without
+    ReLU or a ``ZeroPadShortcut``.
 
     Args:
-        in_channels: C_in.
-        channels: Of the 3x3 convolutions.
-        expansion: Output channels over ``channels``; 1 for the basic block, 4 for the usual bottleneck.
-        stride: Of the whole block.
-        dilation: Of the 3x3 convolutions up to the one with the stride.
-        atrous: Keep the resolution where stride is 2, and double the dilation of what follows instead: every second
-            pixel of the output is then what the strided block computes.
-        projection: Whether a shortcut between different shapes has weights.
-        drop_path_rate: Chance that training leaves out the convolutions, for each image (stochastic depth).
-        conv: Builds each convolution with what follows it, called as ``GhostModule`` is.
+        in_channels: Number of input channels, C_in.
+        channels: Channels of the 3x3 convolutions.
+        expansion: Output channels divided by ``channels``: 1 for the basic block, 4 for the bottleneck block.
+        stride: Stride of the block.
+        dilation: Dilation of the 3x3 convolutions up to the strided one.
+        atrous: Replace a stride of 2 by twice the dilation in the layers after it, which keeps the resolution: every
+            second pixel of the output then equals the output of the strided block.
+        projection: Whether a shortcut between different shapes is a 1x1 convolution.
+        drop_path_rate: Stochastic depth: probability, per image and in training only, of dropping the convolutions.
+        conv: Factory of each convolution with normalisation and activation, with the signature of ``GhostModule``.
     """
 
     def __init__(
@@ -104,21 +104,21 @@ class ResidualBlock(nn.Module):
         return self.act(self.drop_path(self.convs(x)) + self.shortcut(x))
 
 
-class Form(NamedTuple):
-    """What the size of the images decides."""
+class ResNetSpec(NamedTuple):
+    """Stem, channels and shortcuts of a ResNet for one image size."""
 
-    channels: int  # of the stem and, doubled from each stage to the next, of the 3x3 convolutions of the stages
+    channels: int  # of the stem and of the 3x3 convolutions of the first stage; doubled in each later stage
     kernel_size: int  # of the stem
     stride: int  # of the stem
-    pool: bool  # whether a 3x3 max pooling of stride 2 follows the stem
-    projection: bool  # whether shortcuts between different shapes have weights
+    pool: bool  # whether the stem ends with 3x3 max pooling of stride 2
+    projection: bool  # whether shortcuts between different shapes are 1x1 convolutions
 
 
-#               channels k  stride
-IMAGENET_FORM = Form(64, 7, 2, pool=True, projection=True)
-# Zero-padded shortcuts, as He et al. have them on CIFAR, give the 0.85 M and 125 M that the paper states for ResNet-56
+#                      channels k  stride
+IMAGENET_SPEC = ResNetSpec(64, 7, 2, pool=True, projection=True)
+# Zero-padded shortcuts, as He et al. use on CIFAR, give the 0.85 M and 125 M that the paper states for ResNet-56
 # (0.853 M and 125.5 M; projections 0.856 M and 125.7 M) and, with s = 2, 0.438 M and 65.3 M.
-CIFAR_FORM = Form(16, 3, 1, pool=False, projection=False)
+CIFAR_SPEC = ResNetSpec(16, 3, 1, pool=False, projection=False)
 
 
 class GhostResNet(Network):
@@ -130,16 +130,16 @@ class GhostResNet(Network):
           ─> global average pool ─> dropout ─> classifier
 
     Args:
-        num_classes: Size of the classifier; 0 for none (pooled features come out).
-        in_chans: Channels of the input.
-        drop_rate: Dropout before the classifier, from 0 up to but not including 1.
-        drop_path_rate: Stochastic depth of the last block; it grows along a line from 0 at the first. Same range.
-        output_stride: 32, or 16 or 8: see ``GhostNet``. The CIFAR form has a stride of 4 anyway.
+        num_classes: Number of classes; 0 removes the classifier (the output is the pooled features).
+        in_chans: Number of input channels.
+        drop_rate: Dropout probability before the classifier, in [0, 1).
+        drop_path_rate: Stochastic depth rate of the last block, in [0, 1); the rate grows linearly from 0 at the first.
+        output_stride: 32, 16 or 8, as in ``GhostNet``. CIFAR networks have a total stride of 4 in any case.
         depths: Number of residual blocks of each stage.
-        expansion: 4 for bottlenecks, 1 for basic blocks.
-        form: ``IMAGENET_FORM`` or ``CIFAR_FORM``: stem, channels and kind of shortcut.
-        ratio: s of every Ghost module; 1 gives the plain ResNet.
-        cheap_kernel_size: d of every Ghost module.
+        expansion: 1 for basic blocks, 4 for bottleneck blocks.
+        spec: Stem, channels and shortcuts: ``IMAGENET_SPEC`` or ``CIFAR_SPEC``.
+        ratio: Ratio s of all Ghost modules; 1 gives the plain ResNet.
+        cheap_kernel_size: Kernel size d of all cheap operations.
 
     Raises:
         ConfigurationError: An argument is out of its range.
@@ -155,7 +155,7 @@ class GhostResNet(Network):
         output_stride: int = 32,
         depths: Sequence[int] = (3, 4, 6, 3),
         expansion: int = 4,
-        form: Form = IMAGENET_FORM,
+        spec: ResNetSpec = IMAGENET_SPEC,
         ratio: int = 2,
         cheap_kernel_size: int = 3,
     ) -> None:
@@ -169,47 +169,25 @@ class GhostResNet(Network):
         if not depths or min(depths) < 1 or expansion < 1:
             raise ConfigurationError(
                 f"GhostResNet: depths is {tuple(depths)} and expansion is {expansion};"
-                " there must be a stage, and every number must be at least 1."
+                " depths must not be empty, and all numbers must be at least 1."
             )
         conv = partial(GhostModule, ratio=ratio, cheap_kernel_size=cheap_kernel_size)
-        in_channels, resolution = form.channels, Dilation(output_stride)
-        stride = resolution.next(form.stride)["stride"]
+        in_channels, resolution = spec.channels, Dilation(output_stride)
+        stride = resolution.next(spec.stride)["stride"]
         self.stem = nn.Sequential(
-            nn.Conv2d(in_chans, in_channels, form.kernel_size, stride, form.kernel_size // 2, bias=False),
+            nn.Conv2d(in_chans, in_channels, spec.kernel_size, stride, spec.kernel_size // 2, bias=False),
             nn.BatchNorm2d(in_channels),
             nn.ReLU(inplace=True),
         )
-        if form.pool:
+        if spec.pool:
             self.stem.append(nn.MaxPool2d(3, resolution.next(2)["stride"], 1))
 
-        blocks: list[nn.Sequential] = []
-        levels: list[FeatureLevel] = []
-        number, count = 0, sum(depths)
-        for stage, depth in enumerate(depths):
-            residuals: list[nn.Module] = []
-            for index in range(depth):
-                halves = stage > 0 and index == 0
-                channels = form.channels * 2**stage
-                residuals.append(
-                    ResidualBlock(
-                        in_channels,
-                        channels,
-                        expansion=expansion,
-                        projection=form.projection,
-                        drop_path_rate=drop_path_rate * number / max(1, count - 1),
-                        conv=conv,
-                        **resolution.next(2 if halves else 1),
-                    )
-                )
-                in_channels = channels * expansion
-                number += 1
-            blocks.append(nn.Sequential(*residuals))
-            levels.append(FeatureLevel(in_channels, resolution.stride, f"blocks.{stage}"))
-        self.blocks = nn.Sequential(*blocks)
-        self.feature_levels = tuple(levels)
+        self.blocks, self.feature_levels = _make_stages(
+            depths, spec, resolution, expansion=expansion, drop_path_rate=drop_path_rate, conv=conv
+        )
         self.path = ("stem", *(f"blocks.{stage}" for stage in range(len(depths))))
 
-        self.num_features = in_channels
+        self.num_features = self.feature_levels[-1].channels
         self.global_pool = nn.AdaptiveAvgPool2d(1)
         self.drop = nn.Dropout(drop_rate)
         self.head_features = self.num_features
@@ -217,11 +195,14 @@ class GhostResNet(Network):
         self.reset_classifier(num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images (N, in_chans, H, W) -> the last map, (N, num_features, H / 32, W / 32) rounded up; CIFAR: / 4."""
+        """Compute the last feature map: (N, in_chans, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32)).
+
+        CIFAR networks: ceil(H / 4), ceil(W / 4).
+        """
         return self.blocks(self.stem(x))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """The last map -> logits (N, num_classes), or (N, num_features) before the classifier where ``pre_logits``."""
+        """Compute logits (N, num_classes) from the last feature map; features (N, num_features) if ``pre_logits``."""
         x = self.global_pool(x).flatten(1)
         return x if pre_logits else self.classifier(self.drop(x))
 
@@ -229,29 +210,66 @@ class GhostResNet(Network):
         return self.forward_head(self.forward_features(x))
 
 
+def _make_stages(
+    depths: Sequence[int],
+    spec: ResNetSpec,
+    resolution: Dilation,
+    *,
+    expansion: int,
+    drop_path_rate: float,
+    conv: Callable[..., nn.Module],
+) -> tuple[nn.Sequential, tuple[FeatureLevel, ...]]:
+    """Residual blocks of all stages, and the output of each stage as a feature level."""
+    blocks: list[nn.Sequential] = []
+    levels: list[FeatureLevel] = []
+    in_channels, number, count = spec.channels, 0, sum(depths)
+    for stage, depth in enumerate(depths):
+        channels = spec.channels * 2**stage
+        residuals: list[nn.Module] = []
+        for index in range(depth):
+            is_strided = stage > 0 and index == 0
+            residuals.append(
+                ResidualBlock(
+                    in_channels,
+                    channels,
+                    expansion=expansion,
+                    projection=spec.projection,
+                    drop_path_rate=drop_path_rate * number / max(1, count - 1),
+                    conv=conv,
+                    **resolution.next(2 if is_strided else 1),
+                )
+            )
+            in_channels = channels * expansion
+            number += 1
+        blocks.append(nn.Sequential(*residuals))
+        levels.append(FeatureLevel(in_channels, resolution.stride, f"blocks.{stage}"))
+    return nn.Sequential(*blocks), tuple(levels)
+
+
 def _imagenet(depth: int) -> dict[str, Any]:
+    """Arguments of an ImageNet ResNet of the given depth."""
     depths, expansion = {
         18: ((2, 2, 2, 2), 1),
         34: ((3, 4, 6, 3), 1),
         50: ((3, 4, 6, 3), 4),
         101: ((3, 4, 23, 3), 4),
     }[depth]
-    return {"form": IMAGENET_FORM, "depths": depths, "expansion": expansion}
+    return {"spec": IMAGENET_SPEC, "depths": depths, "expansion": expansion}
 
 
 def _cifar(depth: int, *, ratio: int) -> dict[str, Any]:
-    """ResNet-(6 n + 2): three stages of n basic blocks."""
-    return {"form": CIFAR_FORM, "depths": (depth // 6,) * 3, "expansion": 1, "ratio": ratio}
+    """Arguments of ResNet-(6 n + 2), three stages of n basic blocks."""
+    return {"spec": CIFAR_SPEC, "depths": (depth // 6,) * 3, "expansion": 1, "ratio": ratio}
 
 
-# The second network of table 6, Ghost-ResNet-50 with s = 4, is ghost_resnet50 with ratio=4.
+# ghost_resnet50 with ratio=4 is the second network of table 6, Ghost-ResNet-50 with s = 4.
 RESNET50_REMARK = (
-    "the published size is not reached with a dense classifier, whose 2048 x 1000 weights alone are 2.05 M; nor is it"
-    " with ratio=4, where 6.5 M and 1200 M are published and 8.15 M and 1182 M counted"
+    "the published parameters cannot be reached with a dense classifier, whose 2048 x 1000 weights alone are 2.05 M;"
+    " nor with ratio=4: published 6.5 M and 1200 M, computed 8.15 M and 1182 M"
 )
 RESNET56_REMARK = (
-    "zero-padded shortcuts come closest (with projections 0.440 M and 65.47 M); without the cheap operations 62.96 M"
-    " MACs are counted, so the paper seems to leave them out"
+    "computed with zero-padded shortcuts, which agree best (with projections: 0.440 M and 65.47 M); without the cheap"
+    " operations the computed MACs are 62.96 M, so the paper seems not to count them"
 )
 VARIANTS: dict[str, Variant] = {
     #                                         params    MACs   top-1; published params, MACs (tables 5 and 6)

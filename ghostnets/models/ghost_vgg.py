@@ -1,10 +1,10 @@
-"""Ghost-VGG: the VGG-16 of the CIFAR experiments, its convolutions replaced by Ghost modules.
+"""Ghost-VGG: the VGG-16 of the CIFAR-10 experiments with Ghost modules in place of its convolutions.
 
 Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020 (arXiv 1911.11907), tables 3 to 5. The network is
 configuration D of Simonyan and Zisserman (arXiv 1409.1556) with batch normalisation and two linear layers at the end,
 512 -> 512 -> classes, in place of three.
 
-In millions, published and counted here, the multiply-adds with and without the linear layer of 512 x 512::
+In millions, published beside computed; computed multiply-adds with and without the linear layer of 512 x 512::
 
      s  d    parameters        multiply-adds
     -----  --------------  -----------------------
@@ -18,7 +18,7 @@ In millions, published and counted here, the multiply-adds with and without the 
      5  3    3.3    3.27     65    65.67    65.40
 
 The parameters agree only with that layer. The multiply-adds, rounded, agree only without it (the paper seems to count
-convolutions), and only if the first convolution is a Ghost module too.
+convolutions alone), and only if the first convolution is a Ghost module too.
 """
 
 from torch import Tensor, nn
@@ -48,14 +48,14 @@ class GhostVGG(Network):
           ─> fc (512), ReLU ─> dropout ─> classifier
 
     Args:
-        num_classes: Size of the classifier; 0 for none (features of the head come out).
-        in_chans: Channels of the input.
-        drop_rate: Dropout before the classifier, from 0 up to but not including 1.
-        output_stride: 32, or 16 or 8: later poolings keep the resolution and what follows is dilated instead.
-        ratio: s of every Ghost module; 1 gives the plain VGG-16.
-        cheap_kernel_size: d of every Ghost module.
-        ghost_stem: Whether the first convolution is a Ghost module too. In the last column of the table above, a plain
-            one gives 158.44, 107.73, 81.06 and 66.33 for s = 2 to 5, of which the last three are not the published.
+        num_classes: Number of classes; 0 removes the classifier (the output is the features of the head).
+        in_chans: Number of input channels.
+        drop_rate: Dropout probability before the classifier, in [0, 1).
+        output_stride: 32, 16 or 8, as in ``GhostNet``: later poolings are replaced by dilation.
+        ratio: Ratio s of all Ghost modules; 1 gives the plain VGG-16.
+        cheap_kernel_size: Kernel size d of all cheap operations.
+        ghost_stem: Whether the first convolution is a Ghost module too. With a plain one, the last column of the table
+            above is 158.44, 107.73, 81.06 and 66.33 for s = 2 to 5; the last three differ from the published values.
 
     Raises:
         ConfigurationError: An argument is out of its range.
@@ -109,11 +109,11 @@ class GhostVGG(Network):
         self.reset_classifier(num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images (N, in_chans, H, W) -> the last map, (N, num_features, H / 32, W / 32) rounded up."""
+        """Compute the last feature map: (N, in_chans, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32))."""
         return self.pool(self.blocks(x))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """The last map -> logits (N, num_classes), or the (N, 512) before the classifier where ``pre_logits``."""
+        """Compute logits (N, num_classes) from the last feature map; features (N, 512) if ``pre_logits``."""
         x = self.act(self.fc(self.global_pool(x).flatten(1)))
         return x if pre_logits else self.classifier(self.drop(x))
 
@@ -122,9 +122,9 @@ class GhostVGG(Network):
 
 
 def _pool(resolution: Dilation) -> nn.Module:
-    """2 x 2 max pooling that halves the map, or gives the maxima for all its pixels where resolution is to be kept.
+    """2 x 2 max pooling of stride 2, or of stride 1 and dilated if the output stride is reached.
 
-    Halving rounds up, which leaves no pixel of an odd map out and keeps a map of one pixel.
+    Output sizes round up, so that no pixel of an odd map is dropped and a map of one pixel is kept.
     """
     d = resolution.dilation
     if not resolution.next(2)["atrous"]:
@@ -133,8 +133,8 @@ def _pool(resolution: Dilation) -> nn.Module:
 
 
 REMARK = (
-    "published MACs are without the linear layer of 512 x 512 (0.262 M), whose parameters are counted, and with a"
-    " first convolution that is a Ghost module too; the table in models/ghost_vgg.py has every s and d"
+    "the published MACs exclude the linear layer of 512 x 512 (0.262 M), the published parameters include it; the first"
+    " convolution is a Ghost module too; models/ghost_vgg.py compares every s and d"
 )
 VARIANTS: dict[str, Variant] = {
     #                                params   MACs   top-1; published params, MACs (table 5)

@@ -3,7 +3,7 @@
 Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020 (arXiv 1911.11907), table 1. Module names, and so
 the keys of a state dict, are those of the official PyTorch implementation.
 
-Nonlinearities are ReLU throughout, with no hard-swish: the paper leaves it out because of its large latency.
+All activations are ReLU: the paper omits hard-swish because of its latency.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ __all__ = ["STAGES", "VARIANTS", "BlockSpec", "GhostNet"]
 
 
 class BlockSpec(NamedTuple):
-    """One Ghost bottleneck at width 1.0; a row of table 1."""
+    """One Ghost bottleneck at width 1.0, a row of table 1."""
 
     kernel_size: int  # of the depthwise convolutions at stride 2 and in the shortcut
     hidden_channels: int
@@ -70,22 +70,23 @@ class GhostNet(Network):
         conv_stem 3x3 /2, bn1, ReLU ─> blocks.0 ... blocks.8 (Ghost bottlenecks) ─> blocks.9 (1x1 to 960, BN, ReLU)
           ─> global average pool ─> conv_head (1x1 to 1280), ReLU ─> dropout ─> classifier
 
-    The width multiplier scales the channels of every row but the 1280 of the head. Weights and multiply-adds of the
-    convolutions grow with about its square; the published accuracies are 66.2 % (0.5), 73.9 % (1.0) and 75.7 % (1.3).
+    The width multiplier scales all channels except the 1280 of the head; weights and multiply-adds of the convolutions
+    grow with about its square. Published ImageNet accuracies: 66.2 % (0.5), 73.9 % (1.0), 75.7 % (1.3).
 
     Args:
-        num_classes: Size of the classifier; 0 for none (features of the head come out).
-        in_chans: Channels of the input.
-        drop_rate: Dropout before the classifier, from 0 up to but not including 1.
-        drop_path_rate: Stochastic depth of the last bottleneck; it grows along a line from 0 at the first. Same range.
-        output_stride: 32, or 16 or 8: later downsampling blocks keep the resolution and what follows is dilated
-            instead, for dense prediction. Weights have the same shapes.
-        width: Width multiplier, any positive number.
-        ratio: s of every Ghost module; 1 gives the plain-convolution network of the same shape.
-        cheap_kernel_size: d of every Ghost module.
-        small_input: For images of 28 to 64 pixels: the stem keeps the resolution (stride 1), so the total stride is 16
-            instead of 32 and a 32 x 32 image ends in 2 x 2 maps. Weights have the same shapes as without.
-        stages: Rows of the architecture, ``STAGES`` unless you are designing a network.
+        num_classes: Number of classes; 0 removes the classifier (the output is the features of the head).
+        in_chans: Number of input channels.
+        drop_rate: Dropout probability before the classifier, in [0, 1).
+        drop_path_rate: Stochastic depth rate of the last bottleneck, in [0, 1); the rate grows linearly from 0 at the
+            first.
+        output_stride: Ratio of the input size to the size of the last map, for dense prediction: 32, 16 or 8. Strides
+            beyond it are replaced by dilation. Weights keep their shapes.
+        width: Width multiplier, above 0.
+        ratio: Ratio s of all Ghost modules; 1 gives the network of plain convolutions with the same shapes.
+        cheap_kernel_size: Kernel size d of all cheap operations.
+        small_input: Use stride 1 in the stem, for images of 28 to 64 pixels: the total stride is 16 instead of 32, so a
+            32 x 32 image has a last map of 2 x 2. Weights keep their shapes.
+        stages: Block specifications of each stage at width 1.0.
 
     Raises:
         ConfigurationError: An argument is out of its range.
@@ -125,6 +126,42 @@ class GhostNet(Network):
         self.bn1 = nn.BatchNorm2d(in_channels)
         self.act1 = nn.ReLU(inplace=True)
 
+        self.blocks, self.feature_levels = self._make_stages(
+            stages,
+            in_channels,
+            resolution,
+            width=width,
+            drop_path_rate=drop_path_rate,
+            ratio=ratio,
+            cheap_kernel_size=cheap_kernel_size,
+        )
+        self.path = ("conv_stem", "bn1", "act1", *(f"blocks.{i}" for i in range(len(self.blocks))))
+
+        self.global_pool = nn.AdaptiveAvgPool2d(1)
+        self.conv_head = nn.Conv2d(self.num_features, HEAD_CHANNELS, 1)
+        self.act2 = nn.ReLU(inplace=True)
+        self.drop = nn.Dropout(drop_rate)
+        self.head_features = HEAD_CHANNELS
+        self.classifier: nn.Module
+        self.reset_classifier(num_classes)
+
+    def make_block(
+        self, index: int, in_channels: int, hidden_channels: int, out_channels: int, **options: Any
+    ) -> nn.Module:
+        """Build the bottleneck of index ``index`` (from 0); V2 and V3 override it."""
+        return GhostBottleneck(in_channels, hidden_channels, out_channels, **options)
+
+    def _make_stages(
+        self,
+        stages: Sequence[Sequence[BlockSpec]],
+        in_channels: int,
+        resolution: Dilation,
+        *,
+        width: float,
+        drop_path_rate: float,
+        **options: Any,
+    ) -> tuple[nn.Sequential, tuple[FeatureLevel, ...]]:
+        """Bottlenecks of all stages and the 1x1 expansion after them, and the feature levels among their outputs."""
         blocks: list[nn.Sequential] = []
         levels: list[FeatureLevel] = []
         index, count = 0, sum(map(len, stages))
@@ -143,9 +180,8 @@ class GhostNet(Network):
                         kernel_size=spec.kernel_size,
                         drop_path_rate=drop_path_rate * index / max(1, count - 1),
                         se_ratio=spec.se_ratio,
-                        ratio=ratio,
-                        cheap_kernel_size=cheap_kernel_size,
                         **resolution.next(spec.stride),
+                        **options,
                     )
                 )
                 in_channels = out_channels
@@ -154,30 +190,14 @@ class GhostNet(Network):
         levels.append(FeatureLevel(in_channels, resolution.stride, f"blocks.{len(stages) - 1}"))
         blocks.append(nn.Sequential(ConvBnAct(in_channels, self.num_features)))
         levels.append(FeatureLevel(self.num_features, resolution.stride, f"blocks.{len(stages)}"))
-        self.blocks = nn.Sequential(*blocks)
-        self.feature_levels = tuple(levels)
-        self.path = ("conv_stem", "bn1", "act1", *(f"blocks.{i}" for i in range(len(blocks))))
-
-        self.global_pool = nn.AdaptiveAvgPool2d(1)
-        self.conv_head = nn.Conv2d(self.num_features, HEAD_CHANNELS, 1)
-        self.act2 = nn.ReLU(inplace=True)
-        self.drop = nn.Dropout(drop_rate)
-        self.head_features = HEAD_CHANNELS
-        self.classifier: nn.Module
-        self.reset_classifier(num_classes)
-
-    def make_block(
-        self, index: int, in_channels: int, hidden_channels: int, out_channels: int, **options: Any
-    ) -> nn.Module:
-        """Bottleneck number ``index`` (from 0) of the network; what the later generations of the family change."""
-        return GhostBottleneck(in_channels, hidden_channels, out_channels, **options)
+        return nn.Sequential(*blocks), tuple(levels)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images (N, in_chans, H, W) -> the last map, (N, num_features, H / 32, W / 32) rounded up."""
+        """Compute the last feature map: (N, in_chans, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32))."""
         return self.blocks(self.act1(self.bn1(self.conv_stem(x))))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """The last map -> logits (N, num_classes), or the (N, 1280) before the classifier where ``pre_logits``."""
+        """Compute logits (N, num_classes) from the last feature map; features (N, 1280) if ``pre_logits``."""
         x = self.act2(self.conv_head(self.global_pool(x))).flatten(1)
         return x if pre_logits else self.classifier(self.drop(x))
 

@@ -1,7 +1,7 @@
-"""GhostNetV2: GhostNet whose first Ghost modules have a DFC gate.
+"""GhostNetV2: GhostNet with a DFC attention gate on the first Ghost module of each bottleneck.
 
-Tang et al., "GhostNetV2: Enhance Cheap Operation with Long-Range Attention", NeurIPS 2022 (arXiv 2211.12905). Rows,
-widths and names are those of V1; the first two bottlenecks have no gate.
+Tang et al., "GhostNetV2: Enhance Cheap Operation with Long-Range Attention", NeurIPS 2022 (arXiv 2211.12905). Block
+specifications, widths and module names are those of V1; the first two bottlenecks have no gate.
 """
 
 from typing import Any

@@ -1,9 +1,9 @@
-"""GhostNetV3: GhostNetV2 whose convolutions have several branches in training.
+"""GhostNetV3: GhostNetV2 with re-parameterisable convolutions, which have several branches in training.
 
 Liu et al., "GhostNetV3: Exploring the Training Strategies for Compact Models" (arXiv 2404.11202). The primary
-convolution, the cheap operation and the depthwise convolution between the modules are sums of three like convolutions,
-the last two with a 1x1 branch, the cheap operation with the identity as well. ``compress.reparameterize`` merges them:
-the network that is shipped has the cost of GhostNetV2.
+convolution, the cheap operation and the depthwise convolution between the modules are each a sum of three parallel
+convolutions; the last two add a 1x1 branch, the cheap operation also an identity branch. ``compress.reparameterize``
+merges the branches: the deployed network has the cost of GhostNetV2.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""What all networks of the registry have in common: their arguments, their numbers, and their use as a backbone."""
+"""Base classes of all networks in the registry: common arguments, variants, dilation, and the feature backbone."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,10 +11,10 @@ __all__ = ["CIFAR10", "IMAGENET", "Backbone", "Benchmark", "Dilation", "FeatureL
 
 
 class Benchmark(NamedTuple):
-    """The task of which a variant states the accuracy, and for whose images and classes its cost is counted."""
+    """Data set of the published accuracy, whose image size and classes also define the cost."""
 
     name: str
-    image_size: int  # pixels in each direction
+    image_size: int  # height and width in pixels
     num_classes: int
 
 
@@ -23,43 +23,43 @@ CIFAR10 = Benchmark("CIFAR-10", 32, 10)
 
 
 class Variant(NamedTuple):
-    """A network by name: the arguments that make it, and its numbers."""
+    """Arguments, cost and published figures of a named network."""
 
-    arguments: Mapping[str, Any]  # of the network's class
-    params: float  # millions, counted here
-    macs: float  # millions of multiply-adds of convolutions and linear layers for one image, counted here
+    arguments: Mapping[str, Any]  # keyword arguments of the network's class
+    params: float  # millions, computed
+    macs: float  # millions of multiply-adds of convolutions and linear layers for one image, computed
     top1: float | None = None  # published accuracy in per cent
     published_params: float | None = None  # millions, as the authors print them
     published_macs: float | None = None  # millions
     benchmark: Benchmark = IMAGENET
-    remark: str = ""  # where what is counted is not what is published, and why
+    remark: str = ""  # why computed and published cost differ
 
 
 class FeatureLevel(NamedTuple):
-    """One map that a backbone can give."""
+    """One feature map that a backbone can return."""
 
     channels: int
-    stride: int  # input pixels for each pixel of the map, in each direction
-    module: str  # the module of the network whose output it is
+    stride: int  # input size divided by the size of the map
+    module: str  # name of the module whose output it is
 
 
 class Network(nn.Module):
-    """Base of the networks: images (N, in_chans, H, W) -> logits (N, num_classes).
+    """Base class of all networks: images (N, in_chans, H, W) -> logits (N, num_classes).
 
     Attributes:
-        path: Names of the modules that ``forward_features`` runs, in order; each takes the output of the one before.
-        feature_levels: The maps a backbone can give, fine to coarse.
-        num_features: Channels of the last map.
-        head_features: Numbers that the last linear layer takes.
-        num_classes: Size of the classifier; 0 for none.
-        classifier_name: Name of the last linear layer, as in the state dict.
-        has_wide_map: Whether the last level is a 1x1 convolution to many channels, of the stride of the level before.
+        path: Names of the modules that ``forward_features`` runs in sequence.
+        feature_levels: Feature maps that a backbone can return, from high to low resolution.
+        num_features: Channels of the last feature map.
+        head_features: Input features of the classifier.
+        num_classes: Number of classes; 0 if the network has no classifier.
+        classifier_name: Name of the classifier in the state dict.
+        has_wide_map: Whether the last level is a 1x1 expansion of the level before, at the same stride.
 
     Raises:
         ConfigurationError: An argument is out of its range.
     """
 
-    if TYPE_CHECKING:  # TorchScript would read the annotations, and does not know tuples of any length
+    if TYPE_CHECKING:  # TorchScript would read the annotations, but has no tuples of variable length
         path: tuple[str, ...]
         feature_levels: tuple[FeatureLevel, ...]
         num_features: int
@@ -78,19 +78,19 @@ class Network(nn.Module):
         output_stride: int = 32,
     ) -> None:
         super().__init__()
-        for name, value, is_right, wanted in [
+        for name, value, is_valid, wanted in [
             ("num_classes", num_classes, num_classes >= 0, "at least 0"),
             ("in_chans", in_chans, in_chans >= 1, "at least 1"),
             ("drop_rate", drop_rate, 0 <= drop_rate < 1, "in [0, 1)"),
             ("drop_path_rate", drop_path_rate, 0 <= drop_path_rate < 1, "in [0, 1)"),
             ("output_stride", output_stride, output_stride in (8, 16, 32), "8, 16 or 32"),
         ]:
-            if not is_right:
+            if not is_valid:
                 raise ConfigurationError(f"{type(self).__name__}: {name} is {value}; it must be {wanted}.")
         self.num_classes = num_classes
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the last linear layer by a new, randomly initialised one; 0 removes it."""
+        """Replace the classifier by a randomly initialised linear layer for ``num_classes`` classes; 0 removes it."""
         self.num_classes = num_classes
         owner, _, name = self.classifier_name.rpartition(".")
         layer = nn.Linear(self.head_features, num_classes) if num_classes else nn.Identity()
@@ -98,21 +98,21 @@ class Network(nn.Module):
 
 
 class Dilation:
-    """How the rows of a network come to an output stride: from there on by dilation in place of resolution.
+    """Converts strides beyond an output stride to dilation (atrous convolution; Chen et al., arXiv 1606.00915).
 
-    Row by row, ``next`` gives what the row's block is to be built with. A block that is *atrous* keeps the resolution
-    though its stride is 2: it computes what the strided one does, for the pixels between as well, and everything after
-    it works with twice the dilation (Chen et al., "DeepLab", arXiv 1606.00915).
+    ``next`` is called for each block in order and returns its stride arguments. An *atrous* block keeps the resolution
+    although its stride is 2: it computes the output of the strided block at every pixel, and all layers after it use
+    twice the dilation.
 
     Args:
-        output_stride: Input pixels for each pixel of the last map, at most.
+        output_stride: Maximum ratio of the input size to the size of the last map.
     """
 
     def __init__(self, output_stride: int) -> None:
         self.output_stride, self.stride, self.dilation = output_stride, 1, 1
 
     def next(self, stride: int) -> dict[str, Any]:
-        """``stride``, ``dilation`` and ``atrous`` of the next block, which has this stride in the strided network."""
+        """Arguments ``stride``, ``dilation`` and ``atrous`` of the next block, given its stride without dilation."""
         is_atrous = stride > 1 and self.stride >= self.output_stride
         arguments = {"stride": stride, "dilation": self.dilation, "atrous": is_atrous}
         if is_atrous:
@@ -123,22 +123,22 @@ class Dilation:
 
 
 class Backbone(nn.Module):
-    """The convolutional part of a network: images (N, C, H, W) -> a list of maps, fine to coarse.
+    """Feature extractor: images (N, C, H, W) -> list of feature maps, from high to low resolution.
 
-    For a GhostNet, level i is the last map before the i-th halving of the resolution, the input of a feature pyramid;
-    the last two levels share a resolution: the output of the last bottleneck and the wide 1x1 map after it. At width
-    1.0: channels 16, 24, 40, 112, 160, 960 at strides 2, 4, 8, 16, 32, 32. For the other families, level i is the
-    output of stage i.
+    For a GhostNet, each level is the last map of its resolution, as feature pyramids use it; the last resolution has
+    two, the output of the last bottleneck and its 1x1 expansion. At width 1.0 the channels are 16, 24, 40, 112, 160,
+    960 at strides 2, 4, 8, 16, 32, 32. For the other families, level i is the output of stage i.
 
-    Layers that no requested level needs are not built in, so that distributed training has no unused parameters.
-    Keys of the state dict are those of the network.
+    Layers after the last requested level are left out, so distributed training has no unused parameters. State-dict
+    keys are those of the network.
 
     Attributes:
-        feature_levels: Channels, stride and module of each map.
+        feature_levels: Channels, stride and module of each returned map.
 
     Args:
-        network: The network to take apart; its layers are shared, not copied.
-        out_indices: Which levels, in any order; negative numbers count from the end. All but a wide one by default.
+        network: Network whose layers are used (shared, not copied).
+        out_indices: Indices of the levels to return, in any order; negative indices count from the end. Default: all
+            levels except a wide last map.
 
     Raises:
         ConfigurationError: An index is out of range.
@@ -151,8 +151,7 @@ class Backbone(nn.Module):
             out_indices = range(count - 1 if network.has_wide_map else count)
         if not out_indices or any(not -count <= index < count for index in out_indices):
             raise ConfigurationError(
-                f"out_indices is {list(out_indices)}; this network has the levels 0 to {count - 1}, choose at least"
-                " one."
+                f"out_indices is {list(out_indices)}; choose at least one of this network's levels 0 to {count - 1}."
             )
         self.out_indices = tuple(sorted({index % count for index in out_indices}))
         self.feature_levels = tuple(network.feature_levels[index] for index in self.out_indices)
@@ -167,10 +166,10 @@ class Backbone(nn.Module):
             owner.add_module(leaf, network.get_submodule(name))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        wanted = [level.module for level in self.feature_levels]
+        outputs = [level.module for level in self.feature_levels]
         maps = []
         for name in self.path:
             x = self.get_submodule(name)(x)
-            if name in wanted:
+            if name in outputs:
                 maps.append(x)
         return maps

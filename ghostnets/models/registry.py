@@ -101,7 +101,7 @@ def model_arguments(name: str) -> frozenset[str]:
 def create_model(
     name: str, *, features_only: bool = False, out_indices: Sequence[int] | None = None, **arguments: Any
 ) -> nn.Module:
-    """Builds a network with random weights.
+    """Build a network with random weights.
 
     >>> model = create_model("ghostnet_100", num_classes=10, in_chans=1, small_input=True)
     >>> backbone = create_model("ghostnet_100", features_only=True, out_indices=(1, 2, 3, 4))

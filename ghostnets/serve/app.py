@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from ghostnets import __version__
 from ghostnets.serve.explorer_routes import explorer_router
@@ -69,7 +70,9 @@ def build_app(path: str | Path, settings: ServiceSettings, routers: Sequence[API
         yield
         await service.close()
 
-    app = FastAPI(title="ghostnets", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="ghostnets", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.state.service = service
     app.add_middleware(ServiceMiddleware, service=service)
     app.add_exception_handler(RequestError, _handle_request_error)
@@ -79,7 +82,10 @@ def build_app(path: str | Path, settings: ServiceSettings, routers: Sequence[API
     for additional in (explorer_router(), *routers):
         app.include_router(additional)
     if PAGE.is_dir():
-        app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+        # A route per file: a mount at / would match all paths, so wrong methods on other routes would get 404, not 405.
+        page = StaticFiles(directory=PAGE, html=True)
+        paths = ["/", *(f"/{file.name}" for file in sorted(PAGE.iterdir()))]
+        app.router.routes.extend(Route(path, page, methods=["GET"], include_in_schema=False) for path in paths)
     else:
         app.add_api_route("/", _root, include_in_schema=False)
     return app
@@ -171,9 +177,13 @@ async def _handle_request_error(request: Request, error: Exception) -> Response:
 
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse(
-        {"error": f"{error.detail}; see /openapi.json for all routes."}, error.status_code, error.headers
-    )
+    headers = dict(error.headers or {})
+    if "Allow" in headers:
+        methods = set(headers["Allow"].split(", "))
+        if "GET" in methods:  # the middleware serves HEAD wherever GET is served
+            methods.add("HEAD")
+        headers["Allow"] = ", ".join(sorted(methods))
+    return JSONResponse({"error": f"{error.detail}; see /openapi.json for all routes."}, error.status_code, headers)
 
 
 async def _handle_validation_error(request: Request, error: Exception) -> Response:

@@ -5,7 +5,6 @@ event loop, so the forward hooks of one request never meet those of another.
 """
 
 import asyncio
-import base64
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,7 +22,7 @@ from ghostnets.serve.explorer_schemas import (
     MapsRequest,
     MapsResponse,
 )
-from ghostnets.serve.json_body import read_json
+from ghostnets.serve.json_body import decode_base64, read_json
 from ghostnets.serve.model import ServedModel
 from ghostnets.serve.request_error import RequestError
 from ghostnets.serve.schemas import ErrorResponse
@@ -146,7 +145,7 @@ def _request_body(schema: type[BaseModel]) -> dict[str, Any]:
 def _pixels(model: ServedModel, image: str) -> Pixels:
     """Decode a base64 image file; raises ImageError or ConfigurationError."""
     try:
-        content = base64.b64decode(image, validate=True)
+        content = decode_base64(image)
     except ValueError as error:
-        raise ConfigurationError(f"image is not standard base64 ({error}); send the file's bytes as base64.") from error
+        raise ConfigurationError(f"image is not base64 ({error}); send the file's bytes as base64.") from error
     return model.pixels(content, "the image")

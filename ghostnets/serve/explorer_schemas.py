@@ -40,7 +40,7 @@ class MapsRequest(BaseModel):
     """An image and the Ghost module to show."""
 
     model_config = ConfigDict(extra="forbid")
-    image: str = Field(description="Image file in base64.")
+    image: str = Field(description="Image file in base64 (standard or URL-safe), or as a data URI.")
     layer: str = Field(description="Name of a Ghost module.")
 
 
@@ -79,7 +79,7 @@ class AblationRequest(BaseModel):
     """An image and the ghosts to disable."""
 
     model_config = ConfigDict(extra="forbid")
-    image: str = Field(description="Image file in base64.")
+    image: str = Field(description="Image file in base64 (standard or URL-safe), or as a data URI.")
     off: dict[str, list[int] | None] = Field(
         description="Ghosts to disable: name of a Ghost module to indices of its ghosts, null for all of them."
     )

@@ -1,16 +1,18 @@
-"""Parse a JSON request body into a pydantic model, with bounded memory."""
+"""Parse JSON request bodies: validation with bounded memory, and base64."""
 
+import base64
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from ghostnets.errors import ConfigurationError
 
-__all__ = ["read_json"]
+__all__ = ["decode_base64", "read_json"]
 
 MAX_VALUES = 50_000  # a request lists ghosts; the network with the most, Ghost-ResNet-101, has 26,304
 MAX_SHOWN_PROBLEMS = 3
 MAX_PROBLEM_LENGTH = 200  # characters
+URL_SAFE_TO_STANDARD = str.maketrans("-_", "+/")
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -43,3 +45,20 @@ def read_json(model: type[T], body: bytes) -> T:
     )
     more = f"; and {count - len(problems)} more" if count > len(problems) else ""
     raise ConfigurationError(f"{shown}{more}; see /openapi.json for the schema.")
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode base64 (RFC 4648) in the forms that clients send.
+
+    The alphabet may be standard or URL-safe, padding may be missing, lines may be wrapped, and a data URI
+    (``data:image/jpeg;base64,...``) may contain the text.
+
+    Raises:
+        ValueError: The text is not base64.
+    """
+    if text[:5].lower() == "data:":
+        header, _, text = text.partition(",")
+        if not header.lower().endswith(";base64"):
+            raise ValueError("the data URI does not contain ';base64,'")
+    text = "".join(text.split()).translate(URL_SAFE_TO_STANDARD)
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)

@@ -1,4 +1,4 @@
-"""Middleware around every route: token, body size, response headers, metrics, access log."""
+"""Middleware around every route: token, HEAD, body size, response headers, metrics, access log."""
 
 import hmac
 import json
@@ -48,7 +48,7 @@ class ServiceMiddleware:
         exchange = _Exchange(self.service, scope, receive, send)
         try:
             exchange.check_token()
-            await self.app(scope, exchange.receive, exchange.send)
+            await self.app(exchange.scope, exchange.receive, exchange.send)
         except RequestError as error:
             await exchange.send_error(error)
         except Exception:
@@ -64,7 +64,10 @@ class _Exchange:
     """A request and its response."""
 
     def __init__(self, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-        self.service, self.scope = service, scope
+        self.service = service
+        self.method = scope["method"]
+        # Routes see HEAD as GET; ``send`` drops the body.
+        self.scope = {**scope, "method": "GET"} if self.method == "HEAD" else scope
         self._receive, self._send = receive, send
         self.start = time.perf_counter()
         self.body_bytes = 0
@@ -99,6 +102,8 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
+        elif self.method == "HEAD":
+            message = {**message, "body": b""}
         await self._send(message)
 
     async def send_error(self, error: RequestError) -> None:
@@ -120,7 +125,7 @@ class _Exchange:
         if route in UNLOGGED and status == 200:
             return
         line: dict[str, Any] = {
-            "method": self.scope["method"],
+            "method": self.method,
             "path": self.scope["path"],
             "status": status,
             "ms": round(seconds * 1000, 2),

@@ -19,7 +19,7 @@ class PredictRequest(BaseModel):
     """Images as base64 in JSON."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    images: list[str] = Field(min_length=1, description="Image files in base64.")
+    images: list[str] = Field(min_length=1, description="Image files in base64, standard or URL-safe, or as data URIs.")
 
 
 class ClassProbabilityInfo(BaseModel):

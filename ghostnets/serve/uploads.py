@@ -1,7 +1,5 @@
 """Extract image files from a request body: raw image, multipart form, or base64 in JSON."""
 
-import base64
-import binascii
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +8,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
 from ghostnets.errors import ConfigurationError
-from ghostnets.serve.json_body import read_json
+from ghostnets.serve.json_body import decode_base64, read_json
 from ghostnets.serve.request_error import RequestError
 from ghostnets.serve.schemas import PredictRequest
 
@@ -83,10 +81,10 @@ def _from_json(body: bytes, max_images: int) -> list[Upload]:
     uploads = []
     for index, text in enumerate(images):
         try:
-            uploads.append(Upload(None, base64.b64decode(text, validate=True)))
-        except (binascii.Error, ValueError) as error:
+            uploads.append(Upload(None, decode_base64(text)))
+        except ValueError as error:
             raise RequestError(
-                400, f"image {index} is not base64; send the file's bytes in standard base64."
+                400, f"image {index} is not base64 ({error}); send the file's bytes as base64."
             ) from error
     return uploads
 

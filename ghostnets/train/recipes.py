@@ -1,6 +1,6 @@
-"""The named recipes. Under each stands what is known of its result, from whom, on what, and how it is run.
+"""The named recipes, each followed by its command and its published or measured results with their sources.
 
-Accuracies of others are published; where none of our own is told, none was measured.
+Accuracies of others are published figures; a recipe without a measured figure of our own was not measured.
 """
 
 from ghostnets.errors import UnknownNameError
@@ -9,11 +9,11 @@ from ghostnets.train.recipe import SMALL_IMAGE, Recipe
 __all__ = ["RECIPES", "named_recipe", "recipe_for"]
 
 PHOTOS = Recipe()
-"""Photographs from scratch: a default to start from, not a published schedule.
+"""Photographs from scratch: a default, not a published schedule.
 
     ghostnets train photos/
 
-Measured: see the README (``ants_bees``). A few hundred photographs want ``finetune`` instead.
+Measured: see the README (``ants_bees``). For a few hundred photographs use ``finetune``.
 """
 
 SMALL_IMAGES = Recipe(
@@ -41,16 +41,16 @@ CIFAR10 = Recipe(
     shift=4,
     val_share=0.1,
 )
-"""Ghost-ResNet-56 and Ghost-VGG-16 on CIFAR-10, as their author advises: 400 epochs, learning rate 0.1, a tenth of it
-after 200, 300 and 375, weight decay between 1e-4 and 1e-5 (iamhankai/ghostnet.pytorch, issue 7).
+"""Ghost-ResNet-56 and Ghost-VGG-16 on CIFAR-10, as their author recommends: 400 epochs, learning rate 0.1, a tenth
+of it after 200, 300 and 375, weight decay between 1e-4 and 1e-5 (iamhankai/ghostnet.pytorch, issue 7).
 
     ghostnets train cifar10/ --recipe cifar10
     ghostnets train cifar10/ --recipe cifar10 --model ghost_vgg16
 
 Published: 92.7 % (Ghost-ResNet-56), 93.7 % (Ghost-VGG-16), arXiv 1911.11907, table 5; a user of issue 7 reports about
-93.5 % for Ghost-VGG-16 with it. Hardware: not told. The batch of 128 and the shifts of up to 4 pixels are those of
-He et al. (arXiv 1512.03385); the author tells neither. A tenth of the training images is kept back to choose the epoch
-on, unless the folder has val/.
+93.5 % for Ghost-VGG-16 with it. Hardware: not published. The batch of 128 and the shifts of up to 4 pixels are those of
+He et al. (arXiv 1512.03385); the author gives neither. Without val/, the epoch is chosen on a tenth of the training
+images.
 """
 
 CIFAR10_FAST = Recipe(
@@ -66,7 +66,7 @@ CIFAR10_FAST = Recipe(
     shift=4,
     val_share=0.1,
 )
-"""CIFAR-10 and its like within a CPU budget: our own, short and with a learning rate that falls along a line.
+"""CIFAR-10 and similar data within a CPU budget: our own short recipe with linear decay.
 
     ghostnets train cifar10/ --recipe cifar10-fast
 
@@ -87,17 +87,17 @@ IMAGENET_GHOSTNET = Recipe(
     min_scale=0.08,
     precision="bf16",
 )
-"""GhostNet on ImageNet: batches of 1024, warming up for 5 epochs, a cosine over 400, label smoothing 0.1, weight decay
+"""GhostNet on ImageNet: batches of 1024, 5 epochs of warm-up, cosine decay over 400, label smoothing 0.1, weight decay
 4e-5 and none on normalisation.
 
     ghostnets shard imagenet/ shards/
     torchrun --nproc-per-node 8 -m ghostnets train shards/ --name v1 --recipe imagenet-ghostnet --workers 8
 
 Published: 73.9 % for 1.0x (arXiv 1911.11907, trained in TensorFlow), 73.98 % for the released PyTorch weights.
-Sources: iamhankai/ghostnet.pytorch, issues 3 (5 epochs of warming up, cosine; learning rate 0.4, 450,000 steps with
-batches of 1024; a user's dropout of 0.2 was best, 73.4 % without the warming up) and 18 (400 epochs); d-li14 reports
-73.6 % with cosine, warming up and label smoothing in 240 epochs. Hardware: not told. Not run here. Of all ImageNet
-recipes here: random crops are cut from the image with its shorter side at 256 pixels, elsewhere from the whole image.
+Sources: iamhankai/ghostnet.pytorch, issues 3 (5 epochs of warm-up, cosine; learning rate 0.4, 450,000 steps with
+batches of 1024; a user's dropout of 0.2 was best, 73.4 % without the warm-up) and 18 (400 epochs); d-li14 reports
+73.6 % with cosine, warm-up and label smoothing in 240 epochs. Hardware: not published. Not run here. In all ImageNet
+recipes here, random crops are taken from the image with its shorter side at 256 pixels, elsewhere from the whole image.
 """
 
 IMAGENET_GHOSTNETV2 = Recipe(
@@ -126,9 +126,9 @@ IMAGENET_GHOSTNETV2 = Recipe(
     torchrun --nproc-per-node 8 -m ghostnets train shards/ --name v2 --recipe imagenet-ghostnetv2 --workers 8
 
 Published: 75.3 % for 1.0x (official README; timm measures 75.19 % with its own preprocessing). Not run here.
-What differs: the noise that the README puts on the learning rate and on RandAugment's strength is left out; erased
-rectangles are grey instead of noise; RandAugment's 9 of timm's 10 is 27 of torchvision's 30. Warming up for 3 epochs
-and label smoothing are the defaults of the official script.
+Differences: no noise on the learning rate and on RandAugment's magnitude; erased rectangles are gray instead of noise;
+RandAugment's 9 of timm's 10 is 27 of torchvision's 30. Warm-up for 3 epochs and label smoothing are the defaults of the
+official script.
 """
 
 IMAGENET_GHOSTNETV3 = IMAGENET_GHOSTNETV2.changed(
@@ -142,16 +142,16 @@ IMAGENET_GHOSTNETV3 = IMAGENET_GHOSTNETV2.changed(
     distill_weight=1.0,
     temperature=1.0,
 )
-"""GhostNetV3 on ImageNet: branches that are merged afterwards, soft labels of a large teacher, moving average.
+"""GhostNetV3 on ImageNet: branches merged after training, soft labels of a large teacher, moving average.
 
     torchrun --nproc-per-node 8 -m ghostnets train shards/ --name v3 --recipe imagenet-ghostnetv3 --workers 8
 
 Published: 77.1 % for 1.0x (iFormer quotes it, with 600 epochs), 79.1 % for 1.3x (arXiv 2404.11202, abstract). Not run
 here. Known of the authors' training: the loss of the labels and that of the soft labels with weight 1 each, at
-temperature 1, teacher beitv2_large_patch16_224 (defaults of the official train.py, whose distillation loss, as it is
-published, returns nothing); no mixup and no cutmix, which they found to hurt (abstract). Optimiser, learning rate and
-augmentation of their final runs could not be read: those of GhostNetV2 stand here in their place, with a cosine, the
-default of that script.
+temperature 1, teacher beitv2_large_patch16_224 (defaults of the official train.py, whose distillation loss, as
+published, returns nothing); no mixup and no cutmix, which they found to hurt (abstract). Optimizer, learning rate and
+augmentation of their final runs are not published; those of GhostNetV2 are used instead, with cosine decay, the default
+of that script.
 """
 
 FINETUNE = Recipe(
@@ -167,12 +167,12 @@ FINETUNE = Recipe(
     ema_decay=0.99,
     label_smoothing=0.1,
 )
-"""From weights that know something to classes of one's own: new classifier, rates that fall towards the first layers.
+"""Fine-tuning of pretrained weights: new classifier, learning rates that fall towards the first layers.
 
     ghostnets train photos/ --recipe finetune --model ghostnet_100
     ghostnets train photos/ --recipe finetune --weights runs/big/best.safetensors
 
-The first begins with published weights (not measured), the second with a run of one's own.
+The first starts from published weights (not measured), the second from another run.
 
 Measured: docs/results.md (``ants_bees`` at 96 pixels, 30 epochs, from GhostNet 1.0x trained on CIFAR-10: 77.1 %, from
 scratch 71.2 %; four minutes on one thread of an Intel Xeon).
@@ -189,11 +189,11 @@ FINETUNE_HEAD = Recipe(
     weight_decay=0.01,
     label_smoothing=0.1,
 )
-"""As ``finetune``, but the classifier alone learns, from features that are computed once: minutes on a CPU.
+"""As ``finetune``, but of the classifier alone, on features that are computed once: minutes on a CPU.
 
     ghostnets train photos/ --recipe finetune-head --weights runs/big/best.safetensors
 
-Measured: docs/results.md (the same photographs and beginning: 72.5 % in half a minute).
+Measured: docs/results.md (the same photographs and initial weights: 72.5 % in half a minute).
 """
 
 RECIPES: dict[str, Recipe] = {
@@ -210,10 +210,10 @@ RECIPES: dict[str, Recipe] = {
 
 
 def named_recipe(name: str) -> Recipe:
-    """A recipe of the table.
+    """Look up a recipe by name.
 
     Raises:
-        UnknownNameError: There is none of this name.
+        UnknownNameError: There is no such recipe.
     """
     if name not in RECIPES:
         raise UnknownNameError("recipe", name, RECIPES)
@@ -221,5 +221,5 @@ def named_recipe(name: str) -> Recipe:
 
 
 def recipe_for(typical_size: int) -> str:
-    """Name of the recipe for images of this shorter side, in pixels."""
+    """Name of the default recipe for images of this shorter side, in pixels."""
     return "small-images" if typical_size <= SMALL_IMAGE else "photos"

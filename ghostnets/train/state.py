@@ -23,7 +23,7 @@ FILE_KEYS = {"correct": "right", "num_seen": "seen"}  # names of the progress in
 
 @dataclass
 class TrainProgress:
-    """How far a run has come.
+    """The progress of a run.
 
     Attributes:
         epoch: Epoch in training, from 0.

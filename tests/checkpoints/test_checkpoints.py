@@ -28,7 +28,7 @@ def make(**changes) -> Checkpoint:
     return Checkpoint(**{**values, **changes})
 
 
-def test_comes_back_as_it_was(tmp_path: Path):
+def test_save_and_read_round_trip(tmp_path: Path):
     checkpoint = make(training={"epoch": 3})
     save_checkpoint(tmp_path / "a.safetensors", checkpoint)
     back = read_checkpoint(tmp_path / "a.safetensors")
@@ -65,7 +65,7 @@ def test_earlier_source_name_is_accepted(tmp_path: Path, randomize):
     torch.testing.assert_close(model(x), port(x), rtol=1e-4, atol=1e-4)
 
 
-def test_equal_content_gives_equal_bytes(tmp_path: Path):
+def test_save_checkpoint_is_deterministic(tmp_path: Path):
     checkpoint = make()
     save_checkpoint(tmp_path / "a.safetensors", checkpoint)
     save_checkpoint(tmp_path / "b.safetensors", checkpoint)
@@ -75,19 +75,19 @@ def test_equal_content_gives_equal_bytes(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no safetensors file, or a damaged one"),
-        (b"not a checkpoint at all", "no safetensors file, or a damaged one"),
-        (b"\xff\xff\xff\xff\xff\xff\xff\x7f{}", "no safetensors file, or a damaged one"),  # a header of 9 exabytes
-        (b"\x00\xe4\x0b\x54\x02\x00\x00\x00{}", "no safetensors file, or a damaged one"),  # a header of 10 GB
+        (b"", "not a safetensors file, or is damaged"),
+        (b"not a checkpoint at all", "not a safetensors file, or is damaged"),
+        (b"\xff\xff\xff\xff\xff\xff\xff\x7f{}", "not a safetensors file, or is damaged"),  # a header of 9 exabytes
+        (b"\x00\xe4\x0b\x54\x02\x00\x00\x00{}", "not a safetensors file, or is damaged"),  # a header of 10 GB
     ],
 )
-def test_a_file_that_is_no_checkpoint(tmp_path: Path, content: bytes, message: str):
+def test_read_checkpoint_rejects_other_files(tmp_path: Path, content: bytes, message: str):
     (tmp_path / "x.safetensors").write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
         read_checkpoint(tmp_path / "x.safetensors")
 
 
-def test_a_truncated_checkpoint(tmp_path: Path):
+def test_read_checkpoint_rejects_truncated_file(tmp_path: Path):
     save_checkpoint(tmp_path / "a.safetensors", make())
     content = (tmp_path / "a.safetensors").read_bytes()
     for length in (4, 100, len(content) // 2, len(content) - 1):
@@ -96,21 +96,21 @@ def test_a_truncated_checkpoint(tmp_path: Path):
             read_checkpoint(tmp_path / "b.safetensors")
 
 
-def test_missing_file_and_folder(tmp_path: Path):
+def test_read_checkpoint_rejects_missing_file_and_folder(tmp_path: Path):
     with pytest.raises(CheckpointError, match=r"there is no checkpoint .*nothing\.safetensors"):
         read_checkpoint(tmp_path / "nothing.safetensors")
     with pytest.raises(CheckpointError, match="is not a file"):
         read_checkpoint(tmp_path)
 
 
-def test_tensors_without_a_description(tmp_path: Path):
+def test_read_checkpoint_rejects_missing_description(tmp_path: Path):
     save_file({"a": torch.zeros(2)}, tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match="no safetensors file with a description by ghostnets"):
+    with pytest.raises(CheckpointError, match="not a safetensors file with a description by ghostnets"):
         read_checkpoint(tmp_path / "x.safetensors")
 
 
 def rewrite(path: Path, change, state_dict=None) -> None:
-    """The checkpoint with a changed description."""
+    """Write the checkpoint with a modified description."""
     save_checkpoint(path, make())
     description = {
         "format_version": 1,
@@ -135,30 +135,30 @@ def rewrite(path: Path, change, state_dict=None) -> None:
             r"2 of another shape: classifier\.weight \(file \(2, 1280\), network \(3, 1280\)\)",
         ),
         (lambda d: d.update(class_names=["cat"]), "2 outputs but 1 class names"),
-        (lambda d: d.pop("preprocessing"), "description that cannot be used"),
+        (lambda d: d.pop("preprocessing"), "invalid description"),
         (lambda d: d.update(preprocessing={**d["preprocessing"], "resize_to": 8}), "resize_to not below image_size"),
         (lambda d: d.update(preprocessing={**d["preprocessing"], "std": ["a"]}), r"preprocessing .* \(ValueError"),
         (
             lambda d: d.update(preprocessing=Preprocessing.standard(16, 3).to_dict()),
             "1 input channels, but preprocessing for 3",
         ),
-        (lambda d: d.update(arguments=7), "description that cannot be used"),
-        (lambda d: d.update(arguments={**ARGUMENTS, "width": 1e308}), "description that cannot be used"),
-        (lambda d: d.update(arguments={**ARGUMENTS, "width": "wide"}), "description that cannot be used"),
-        (lambda d: d.update(arguments={**ARGUMENTS, "stages": [[1]]}), "description that cannot be used"),
-        (lambda d: d.update(architecture=["ghostnet_050"]), "description that cannot be used"),
+        (lambda d: d.update(arguments=7), "invalid description"),
+        (lambda d: d.update(arguments={**ARGUMENTS, "width": 1e308}), "invalid description"),
+        (lambda d: d.update(arguments={**ARGUMENTS, "width": "wide"}), "invalid description"),
+        (lambda d: d.update(arguments={**ARGUMENTS, "stages": [[1]]}), "invalid description"),
+        (lambda d: d.update(architecture=["ghostnet_050"]), "invalid description"),
     ],
 )
-def test_a_description_that_does_not_fit(tmp_path: Path, change, message: str):
+def test_read_checkpoint_rejects_mismatched_description(tmp_path: Path, change, message: str):
     rewrite(tmp_path / "x.safetensors", change)
     with pytest.raises(CheckpointError, match=message):
         read_checkpoint(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize("description", ["[" * 100_000, "7", "[]", "{", "null"])
-def test_a_description_that_is_none(tmp_path: Path, description: str):
+def test_read_checkpoint_rejects_malformed_description(tmp_path: Path, description: str):
     save_file(make().state_dict, tmp_path / "x.safetensors", metadata={METADATA_KEY: description})
-    with pytest.raises(CheckpointError, match="description that cannot be used") as caught:
+    with pytest.raises(CheckpointError, match="invalid description") as caught:
         read_checkpoint(tmp_path / "x.safetensors")
     assert "\n" not in str(caught.value)
 
@@ -172,7 +172,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("writer", ["torch", "pickle"])
-def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, writer: str):
+def test_pickle_with_code_is_rejected_without_running_it(tmp_path: Path, writer: str):
     content = {"conv_stem.weight": Bomb(tmp_path / "executed")}
     if writer == "torch":
         torch.save(content, tmp_path / "bomb.pth")
@@ -185,7 +185,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path
     assert (tmp_path / "executed").exists()
 
 
-def test_loads_state_dicts_of_torch_save_and_safetensors(tmp_path: Path, randomize):
+def test_load_checkpoint_reads_torch_and_safetensors_files(tmp_path: Path, randomize):
     source, x = randomize(create_model("ghostnet_050", num_classes=3)), torch.randn(1, 3, 32, 32)
     torch.save(source.state_dict(), tmp_path / "a.pth")
     torch.save({"state_dict": source.state_dict(), "epoch": 3}, tmp_path / "b.pth.tar")
@@ -196,7 +196,7 @@ def test_loads_state_dicts_of_torch_save_and_safetensors(tmp_path: Path, randomi
         assert torch.equal(target(x), source(x))
 
 
-def test_loading_is_strict_and_lists_what_does_not_fit(tmp_path: Path):
+def test_load_checkpoint_is_strict_and_lists_mismatches(tmp_path: Path):
     state = create_model("ghostnet_050", num_classes=3).state_dict()
     state["extra"] = state.pop("bn1.weight")
     torch.save(state, tmp_path / "a.pth")
@@ -213,7 +213,7 @@ def test_loading_is_strict_and_lists_what_does_not_fit(tmp_path: Path):
     assert all(torch.equal(before[k], v) for k, v in target.state_dict().items())
 
 
-def test_names_of_no_known_network(tmp_path: Path):
+def test_load_checkpoint_rejects_unknown_names_and_sources(tmp_path: Path):
     torch.save({"layer1.0.weight": torch.zeros(1)}, tmp_path / "a.pth")
     with pytest.raises(CheckpointError, match=r"missing: .* 1 unexpected: layer1\.0\.weight"):
         load_checkpoint(create_model("ghostnet_050"), tmp_path / "a.pth")
@@ -224,7 +224,7 @@ def test_names_of_no_known_network(tmp_path: Path):
         load_checkpoint(create_model("ghostnet_050"), tmp_path / "a.pth", source="timn")
 
 
-def test_incomplete_d_li14_state_dict_is_refused(tmp_path: Path):
+def test_incomplete_d_li14_state_dict_is_rejected(tmp_path: Path):
     state = create_model("ghostnet_100_d_li14").state_dict()
     for gone in ("features.4.conv.2.fc.0.weight", "classifier.1.running_var"):
         torch.save({k: v for k, v in state.items() if k != gone}, tmp_path / "a.pth")

@@ -1,4 +1,4 @@
-"""Files of weights, fetched from a server on this machine that behaves and misbehaves as asked."""
+"""Download of weights from a local server that can simulate failures."""
 
 import functools
 import hashlib
@@ -34,7 +34,7 @@ def leave_partial(weights, content: bytes) -> Path:
     return partial
 
 
-def test_a_file_comes_whole_with_progress_and_then_from_the_cache(server, tmp_path: Path):
+def test_download_reports_progress_then_uses_cache(server, tmp_path: Path):
     weights, seen = address(server), []
     path = download(
         weights, sha256=hashlib.sha256(CONTENT).hexdigest()[:8], progress=lambda done, total: seen.append((done, total))
@@ -49,14 +49,14 @@ def test_a_file_comes_whole_with_progress_and_then_from_the_cache(server, tmp_pa
     assert len(server.requests) == 1
 
 
-def test_a_partial_is_continued(server):
+def test_download_resumes_partial_file(server):
     weights = address(server)
     leave_partial(weights, CONTENT[:1_000_003])
     assert download(weights).read_bytes() == CONTENT
     assert server.requests == [("GET", "/files/weights.pth", "bytes=1000003-")]
 
 
-def test_a_partial_is_dropped_where_the_server_has_no_ranges_or_another_file(server):
+def test_download_restarts_without_range_support_or_for_changed_file(server):
     weights = address(server)
     leave_partial(weights, b"x" * 1000)
     server.ranges = False
@@ -71,7 +71,7 @@ def test_a_partial_is_dropped_where_the_server_has_no_ranges_or_another_file(ser
         assert [wanted for *_, wanted in server.requests] == [f"bytes={len(partial)}-", None]
 
 
-def test_a_truncated_transfer_is_told_and_continued_the_next_time(server):
+def test_truncated_transfer_raises_and_is_resumed(server):
     weights = address(server)
     server.cut_at = 3_000_000
     with pytest.raises(CheckpointError, match=r"ended after 3000000 of 5120000 bytes"):
@@ -82,27 +82,27 @@ def test_a_truncated_transfer_is_told_and_continued_the_next_time(server):
     assert server.requests[-1][2] == "bytes=3000000-"
 
 
-def test_a_wrong_hash_is_refused_and_nothing_of_it_kept(server):
+def test_wrong_hash_raises_and_keeps_nothing(server):
     weights = address(server)
     with pytest.raises(CheckpointError, match="SHA-256 begins with"):
         download(weights, sha256="00000000")
     assert not cache_path(weights).exists()
     assert partial_of(cache_path(weights)).stat().st_size == 0
     cache_path(weights).write_bytes(b"put here by hand")
-    with pytest.raises(CheckpointError, match=r"weights\.pth is not what was published .* delete it"):
+    with pytest.raises(CheckpointError, match=r"weights\.pth differs from the file published .* delete it"):
         download(weights, sha256="00000000")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"status": 404}, "the server answers 404"),
-        ({"status": 503}, "the server answers 503"),
-        ({"told_size": 1_000_000_001}, "has 1000000001 bytes, allowed are 1000000000"),
+        ({"status": 404}, "the server responded 404"),
+        ({"status": 503}, "the server responded 503"),
+        ({"told_size": 1_000_000_001}, "has 1000000001 bytes, the limit is 1000000000"),
         ({"content_type": "text/html; charset=utf-8"}, "a page or a stream, not a file"),
     ],
 )
-def test_what_the_server_may_answer_instead(server, changes: dict, message: str):
+def test_unusable_responses_raise(server, changes: dict, message: str):
     for name, value in changes.items():
         setattr(server, name, value)
     weights = address(server)
@@ -113,17 +113,17 @@ def test_what_the_server_may_answer_instead(server, changes: dict, message: str)
     assert not cache_path(weights).exists()
 
 
-def test_a_larger_file_is_not_read_past_what_was_told(server):
+def test_download_reads_no_more_than_announced_size(server):
     server.told_size = 1000
     assert download(address(server)).read_bytes() == CONTENT[:1000]
 
 
-def test_without_a_network_the_sentence_names_the_address_and_the_place(server):
+def test_offline_error_names_url_and_cache_path(server):
     weights = "http://127.0.0.1:9/weights.pth"
     with pytest.raises(CheckpointError) as caught:
         download(weights)
     message = str(caught.value)
-    for part in ("http://127.0.0.1:9/weights.pth", str(cache_path(weights)), "without any request", "refused"):
+    for part in ("http://127.0.0.1:9/weights.pth", str(cache_path(weights)), "without a request", "refused"):
         assert part in message
     assert "\n" not in message
     cache_path(weights).write_bytes(b"by hand")
@@ -131,13 +131,13 @@ def test_without_a_network_the_sentence_names_the_address_and_the_place(server):
     assert server.requests == []
 
 
-def test_a_cache_that_cannot_be_written(server, tmp_path: Path):
+def test_unwritable_cache_raises(server, tmp_path: Path):
     (tmp_path / "torch hub").write_text("a file where the folder should be")
     with pytest.raises(StorageError, match="TORCH_HOME"):
         download(address(server))
 
 
-def test_two_at_once_fetch_it_once(server):
+def test_concurrent_downloads_fetch_once(server):
     weights, paths = address(server), []
     threads = [threading.Thread(target=lambda: paths.append(download(weights))) for _ in range(3)]
     for thread in threads:
@@ -149,7 +149,7 @@ def test_two_at_once_fetch_it_once(server):
     assert list(paths[0].parent.iterdir()) == [paths[0]]
 
 
-def test_a_file_of_the_hub_and_its_cache(local_hub, tmp_path: Path):
+def test_hub_file_is_cached(local_hub, tmp_path: Path):
     weights = "hf://timm/small"
     path = download(weights)
     assert path.read_bytes() == CONTENT
@@ -162,9 +162,9 @@ def test_a_file_of_the_hub_and_its_cache(local_hub, tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"status": 404}, "404"), ({"told_size": 2_000_000_000}, "2000000000 bytes, allowed are 1000000000")],
+    [({"status": 404}, "404"), ({"told_size": 2_000_000_000}, "2000000000 bytes, the limit is 1000000000")],
 )
-def test_what_the_hub_may_answer_instead(local_hub, changes: dict, message: str):
+def test_unusable_hub_responses_raise(local_hub, changes: dict, message: str):
     for name, value in changes.items():
         setattr(local_hub, name, value)
     weights = "hf://timm/small"
@@ -174,7 +174,7 @@ def test_what_the_hub_may_answer_instead(local_hub, changes: dict, message: str)
     assert [method for method, *_ in local_hub.requests] == ["HEAD"]
 
 
-def test_without_the_hub_a_file_put_by_hand_is_used(local_hub, monkeypatch: pytest.MonkeyPatch):
+def test_file_placed_by_hand_is_used_offline(local_hub, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
         fetch, "hf_hub_url", functools.partial(huggingface_hub.hf_hub_url, endpoint="http://127.0.0.1:9")
     )
@@ -190,11 +190,11 @@ def test_without_the_hub_a_file_put_by_hand_is_used(local_hub, monkeypatch: pyte
     assert local_hub.requests == []
 
 
-def test_a_reference_to_the_hub(local_hub):
+def test_invalid_hub_location_raises(local_hub):
     assert web_address("hf://timm/a") == "https://huggingface.co/timm/a/resolve/main/model.safetensors"
     assert web_address("hf://timm/a/b/c.h5") == "https://huggingface.co/timm/a/resolve/main/b/c.h5"
     assert cache_path("hf://timm/a/b/c.h5").name == "timm--a--b--c.h5"
     for wrong in ("hf://", "hf://timm", "hf:///a"):
-        with pytest.raises(CheckpointError, match="is no file of the hub; expected is hf://OWNER/REPOSITORY"):
+        with pytest.raises(CheckpointError, match="is not a location on the hub; expected hf://OWNER/REPOSITORY"):
             download(wrong)
     assert local_hub.requests == []

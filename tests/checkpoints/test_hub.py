@@ -1,4 +1,4 @@
-"""Published weights: the table, and loading them from a server on this machine."""
+"""Published weights: the table, and loading them from a local server."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from ghostnets.preprocessing import Preprocessing
 
 @pytest.fixture
 def published(local_hub, randomize) -> torch.nn.Module:
-    """The network whose weights the local hub has."""
+    """Network whose weights the local hub publishes."""
     model = randomize(create_model("ghostnet_100"))
     local_hub.content = save(model.state_dict())
     return model
@@ -39,13 +39,13 @@ def test_load_pretrained_is_strict(published: torch.nn.Module):
         assert torch.equal(tensor, (before if key.startswith("classifier.") else expected)[key]), key
 
     grey = create_model("ghostnet_100", in_chans=1)
-    with pytest.raises(CheckpointError, match=r"1 of another shape: conv_stem\.weight .* was made with\.$"):
+    with pytest.raises(CheckpointError, match=r"1 of another shape: conv_stem\.weight .* was saved from\.$"):
         load_pretrained(grey, "ghostnet_100", replace_head=True)
-    with pytest.raises(CheckpointError, match=r"missing: .*short_conv.*, and \d+ more; .* was made with\.$"):
+    with pytest.raises(CheckpointError, match=r"missing: .*short_conv.*, and \d+ more; .* was saved from\.$"):
         load_pretrained(create_model("ghostnetv2_100"), "ghostnet_100", replace_head=True)
 
 
-def test_create_model_with_weights(published: torch.nn.Module):
+def test_create_model_with_pretrained_weights(published: torch.nn.Module):
     x = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         model = ghostnets.create_model("ghostnet_100", pretrained=True).eval()
@@ -62,7 +62,7 @@ def test_create_model_with_weights(published: torch.nn.Module):
     assert ghostnets.create_model("ghostnet_050", num_classes=2).num_classes == 2  # for which there may be none
 
 
-def test_a_damaged_published_file_is_refused_even_with_a_new_head(published: torch.nn.Module, local_hub):
+def test_damaged_published_file_raises_even_with_replace_head(published: torch.nn.Module, local_hub):
     state = published.state_dict()
     del state["bn1.weight"]
     local_hub.content = save(state)
@@ -84,7 +84,7 @@ def test_load_pretrained_replaces_nested_classifier_of_d_li14_port(server, rando
     assert torch.equal(model.classifier[0].weight, published.classifier[0].weight)
 
 
-def test_finding_weights():
+def test_find_weights():
     assert find_weights("ghostnet_100").tag == "timm"
     assert find_weights("ghostnet_100", "official").top1 == 73.98
     assert find_weights("ghostnet_100_printed_revised") == find_weights("ghostnet_100_d_li14_revised")
@@ -96,7 +96,7 @@ def test_finding_weights():
         find_weights("ghostnetv2_050")
 
 
-def test_the_table():
+def test_published_weights_table_is_consistent():
     assert set(WEIGHTS) <= set(list_models())
     everything = [weights for rows in WEIGHTS.values() for weights in rows]
     for rows in WEIGHTS.values():

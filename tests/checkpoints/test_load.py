@@ -1,4 +1,4 @@
-"""One function for every source: a network or a name, a file or the hub, the head as it is or a new one."""
+"""load_checkpoint: networks and names, files and the hub, with and without replace_head."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def equal(model: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_own_files_of_every_network(tmp_path: Path, name: str):
+def test_load_checkpoint_for_every_network(tmp_path: Path, name: str):
     small = {"width": 0.2, "widths": (8, 16, 24, 32), "group_width": 4}  # the names are those of the full size
     size = {argument: value for argument, value in small.items() if argument in model_arguments(name)}
     original = create_model(name, num_classes=3, **size)
@@ -38,8 +38,8 @@ def test_own_files_of_every_network(tmp_path: Path, name: str):
     assert 0 < len(state) - len(loaded) <= 2
 
 
-def test_a_g_ghost_file_of_the_official_implementation(tmp_path: Path):
-    """Its state dict has the names of ours (tests/models/test_g_ghost.py); it may be wrapped as in training."""
+def test_official_g_ghost_file(tmp_path: Path):
+    """It has the names of this package (tests/models/test_g_ghost.py), possibly wrapped by DataParallel."""
     original = GGhostRegNet(num_classes=4, depths=(1, 1, 4, 3), widths=(8, 16, 24, 32), group_width=4)
     state = original.state_dict()
     assert "layer3.base.conv1.weight" in state
@@ -57,7 +57,7 @@ def test_a_g_ghost_file_of_the_official_implementation(tmp_path: Path):
     assert torch.equal(smaller.conv1.weight, original.conv1.weight)
 
 
-def test_a_name_gives_a_network_with_the_classes_of_the_file(tmp_path: Path):
+def test_name_builds_network_with_classes_of_file(tmp_path: Path):
     original = create_model("ghostnet_050", num_classes=3)
     torch.save(original.state_dict(), tmp_path / "x.pth")
     model = load_checkpoint("ghostnet_050", tmp_path / "x.pth")
@@ -74,7 +74,7 @@ def test_a_name_gives_a_network_with_the_classes_of_the_file(tmp_path: Path):
             load_checkpoint("ghostnet_050", tmp_path / "x.pth")
 
 
-def test_a_name_gives_a_network_with_the_arguments_that_the_file_tells(tmp_path: Path):
+def test_name_builds_network_with_stored_arguments(tmp_path: Path):
     arguments = {"num_classes": 2, "in_chans": 1, "width": 0.1, "small_input": True}
     original = create_model("ghostnet_050", **arguments).eval()
     checkpoint = Checkpoint(
@@ -83,11 +83,11 @@ def test_a_name_gives_a_network_with_the_arguments_that_the_file_tells(tmp_path:
     save_checkpoint(tmp_path / "own.safetensors", checkpoint)
     model, x = load_checkpoint("ghostnet_050", tmp_path / "own.safetensors"), torch.randn(1, 1, 24, 24)
     assert torch.equal(model(x), original(x))  # small_input changes a stride, which no weight would give away
-    with pytest.raises(CheckpointError, match=r"is a checkpoint of ghostnet_050, not of ghostnet_100; ask for"):
+    with pytest.raises(CheckpointError, match=r"is a checkpoint of ghostnet_050, not of ghostnet_100; load it"):
         load_checkpoint("ghostnet_100", tmp_path / "own.safetensors")
 
 
-def test_the_head_is_replaced_only_when_asked_for(tmp_path: Path, randomize):
+def test_replace_head_keeps_own_classifier(tmp_path: Path, randomize):
     original = randomize(create_model("ghostnet_100_d_li14", num_classes=6))
     torch.save(original.state_dict(), tmp_path / "port.pth")
     for model in (create_model("ghostnet_100", num_classes=4), create_model("ghostnet_100", num_classes=0)):
@@ -107,7 +107,7 @@ def test_the_head_is_replaced_only_when_asked_for(tmp_path: Path, randomize):
         load_checkpoint(create_model("ghostnet_100", num_classes=4), tmp_path / "port.pth", replace_head=True)
 
 
-def test_a_file_of_the_hub(local_hub):
+def test_load_checkpoint_from_hub(local_hub):
     original = create_model("ghostnet_050", num_classes=3)
     local_hub.content = save(original.state_dict())
     assert equal(load_checkpoint("ghostnet_050", "hf://somebody/small"), original)

@@ -1,4 +1,4 @@
-"""Files that mislead, break off, or change: one sentence, no code run, no waiting."""
+"""Hostile, truncated and changing files: one error message, no code executed, no blocking."""
 
 import argparse
 import hashlib
@@ -29,7 +29,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def refusal(path: Path, message: str) -> str:
-    """What is said about a file, the same by every way in."""
+    """Assert that every function that reads the file raises the same message."""
     said = set()
     for read_it in (read_weights, lambda path: load_checkpoint("ghostnet_050", path)):
         with pytest.raises(CheckpointError, match=message) as caught:
@@ -41,21 +41,21 @@ def refusal(path: Path, message: str) -> str:
     return sentence
 
 
-def test_the_digest_is_of_the_bytes_that_were_read(weights: Path):
+def test_sha256_is_of_file_content(weights: Path):
     file = read_weights(weights)
     assert file.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert len(file.tensors) == len(create_model("ghostnet_050").state_dict())
 
 
-def test_safetensors_are_known_by_their_beginning_too(weights: Path, tmp_path: Path):
+def test_safetensors_are_detected_without_suffix(weights: Path, tmp_path: Path):
     plain = weights.rename(tmp_path / "blob")
     assert read_weights(plain).tensors.keys() == create_model("ghostnet_050").state_dict().keys()
     torch.save({"a": torch.ones(2)}, tmp_path / "other")
     assert torch.equal(read_weights(tmp_path / "other").tensors["a"], torch.ones(2))
 
 
-def test_a_training_state_of_timm(tmp_path: Path):
-    """As its CheckpointSaver writes it, and as the official GhostNetV3 file is published."""
+def test_timm_training_state(tmp_path: Path):
+    """As written by timm's CheckpointSaver, and as in the official GhostNetV3 file."""
     state = {
         "epoch": 3,
         "arch": "ghostnetv3",
@@ -76,17 +76,17 @@ def test_a_training_state_of_timm(tmp_path: Path):
     refusal(tmp_path / "x.pth.tar", "is refused")
 
 
-def test_a_header_of_ten_gigabytes(tmp_path: Path):
+def test_oversized_header_is_rejected(tmp_path: Path):
     path = tmp_path / "x.safetensors"
     path.write_bytes((10 << 30).to_bytes(8, "little") + b'{"a":')
-    refusal(path, "no safetensors file, or a damaged one")
+    refusal(path, "not a safetensors file, or is damaged")
     with path.open("r+b") as file:  # and as long as it says, in a file with a hole
         file.truncate((10 << 30) + 8)
-    refusal(path, "has 10737418248 bytes, allowed are 4294967296")
+    refusal(path, "has 10737418248 bytes, the limit is 4294967296")
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".pdparams", ".h5"])
-def test_a_truncated_or_empty_file(weights: Path, tmp_path: Path, suffix: str):
+def test_truncated_or_empty_file_is_rejected(weights: Path, tmp_path: Path, suffix: str):
     content = weights.read_bytes()
     if suffix == ".pth":
         torch.save({"a": torch.zeros(1000)}, tmp_path / "whole")
@@ -96,8 +96,8 @@ def test_a_truncated_or_empty_file(weights: Path, tmp_path: Path, suffix: str):
         refusal(tmp_path / f"x{suffix}", "damaged")
 
 
-def test_bytes_changed_at_random(tmp_path: Path):
-    """Whatever a reader makes of them, it is tensors or one sentence."""
+def test_randomly_corrupted_files_are_read_or_rejected(tmp_path: Path):
+    """The result is tensors or one error message."""
     state = {"conv.weight": torch.randn(4, 3, 3, 3), "bn.running_mean": torch.randn(8)}
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
     save_file(state, tmp_path / "a.safetensors", metadata={"a": "b"})
@@ -127,28 +127,28 @@ def test_bytes_changed_at_random(tmp_path: Path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_numbers_that_are_not_finite(tmp_path: Path, value: float):
+def test_non_finite_values_are_rejected(tmp_path: Path, value: float):
     model = create_model("ghostnet_050", num_classes=2)
     model.blocks[3][0].bn_dw.running_var[2] = value
     save_file(model.state_dict(), tmp_path / "x.safetensors")
-    refusal(tmp_path / "x.safetensors", r"blocks\.3\.0\.bn_dw\.running_var holds numbers that are not finite")
+    refusal(tmp_path / "x.safetensors", r"blocks\.3\.0\.bn_dw\.running_var has non-finite values")
     checkpoint = Checkpoint(
         "ghostnet_050", {"num_classes": 2}, model.state_dict(), ("a", "b"), Preprocessing.standard(32, 3)
     )
     save_checkpoint(tmp_path / "own.safetensors", checkpoint)
-    with pytest.raises(CheckpointError, match="not finite"):
+    with pytest.raises(CheckpointError, match="non-finite"):
         read_checkpoint(tmp_path / "own.safetensors")
 
 
-def test_folding_that_leaves_the_finite_numbers(tmp_path: Path):
+def test_non_finite_values_after_folding_are_rejected(tmp_path: Path):
     state = create_model("ghostnet_100_d_li14", num_classes=3).state_dict()
     state["classifier.1.running_var"] = torch.full((1280,), -1.0)
     torch.save(state, tmp_path / "port.pth")
-    with pytest.raises(CheckpointError, match=r"conv_head\.weight holds numbers that are not finite"):
+    with pytest.raises(CheckpointError, match=r"conv_head\.weight has non-finite values"):
         load_checkpoint("ghostnet_100", tmp_path / "port.pth")
 
 
-def test_a_compressed_archive_is_refused(tmp_path: Path):
+def test_compressed_archive_is_rejected(tmp_path: Path):
     torch.save({"a": torch.zeros(1_000_000)}, tmp_path / "a.pth")
     with (
         zipfile.ZipFile(tmp_path / "a.pth") as source,
@@ -160,15 +160,15 @@ def test_a_compressed_archive_is_refused(tmp_path: Path):
     refusal(tmp_path / "b.pth", "is refused: it is damaged")
 
 
-def test_links_lead_to_regular_files_or_nowhere(weights: Path, tmp_path: Path):
+def test_links_are_followed_to_regular_files_only(weights: Path, tmp_path: Path):
     link, second = tmp_path / "link.safetensors", tmp_path / "second.safetensors"
     link.symlink_to(weights)
     second.symlink_to(link)
     assert read_weights(second).sha256 == read_weights(weights).sha256  # as in the hub's cache
     os.mkfifo(tmp_path / "pipe")
     for target, message in [
-        ("nowhere", "there is no checkpoint .*: the link leads to no file"),
-        ("link.safetensors", "the link leads to no file"),  # to itself
+        ("nowhere", "there is no checkpoint .*: the link is broken"),
+        ("link.safetensors", "the link is broken"),  # to itself
         ("/dev/zero", "is not a file"),
         ("pipe", "is not a file"),
         (".", "is not a file"),
@@ -178,7 +178,7 @@ def test_links_lead_to_regular_files_or_nowhere(weights: Path, tmp_path: Path):
         refusal(link, message)
 
 
-def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_file_replaced_by_pipe_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     os.mkfifo(tmp_path / "x.safetensors")
     monkeypatch.setattr(Path, "is_file", lambda _: True)  # it was one when it was looked at
     done: list[str] = []
@@ -194,7 +194,7 @@ def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(tmp_path: Path,
     assert done == ["refused"]
 
 
-def test_a_file_that_may_not_be_read(weights: Path, monkeypatch: pytest.MonkeyPatch):
+def test_unreadable_file_is_rejected(weights: Path, monkeypatch: pytest.MonkeyPatch):
     def denied(*_: object) -> int:
         raise PermissionError(13, "Permission denied")
 
@@ -203,7 +203,7 @@ def test_a_file_that_may_not_be_read(weights: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("change", ["grows", "shrinks", "is rewritten"])
-def test_a_file_that_changes_while_it_is_read(weights: Path, monkeypatch: pytest.MonkeyPatch, change: str):
+def test_file_changed_during_read_is_rejected(weights: Path, monkeypatch: pytest.MonkeyPatch, change: str):
     content, look = weights.read_bytes(), os.fstat
     looks = 0
 
@@ -225,7 +225,7 @@ def test_a_file_that_changes_while_it_is_read(weights: Path, monkeypatch: pytest
     assert looks == 2
 
 
-def test_the_state_of_a_run_is_read_as_carefully(tmp_path: Path):
+def test_training_state_is_read_safely(tmp_path: Path):
     (tmp_path / "last.pt").symlink_to("/dev/zero")
     with pytest.raises(CheckpointError, match="is not a file"):
         load_pickled(tmp_path / "last.pt")

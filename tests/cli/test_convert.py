@@ -1,4 +1,4 @@
-"""``ghostnets import``: what it writes answers as the network the weights came from."""
+"""``ghostnets import``: the checkpoint has the outputs of the original network."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_weights_of_timm(tmp_path: Path, randomize, capsys, suffix: str):
+def test_import_timm_weights(tmp_path: Path, randomize, capsys, suffix: str):
     original = randomize(timm.create_model("ghostnet_100", num_classes=1000))
     path, out = tmp_path / f"timm{suffix}", tmp_path / "out.safetensors"
     if suffix == ".pth":
@@ -80,7 +80,7 @@ def test_import_d_li14_weights(tmp_path: Path, randomize, capsys, model: str):
     assert answers_equal(out, original)
 
 
-def test_names_of_classes(file: Path, tmp_path: Path):
+def test_import_with_class_names(file: Path, tmp_path: Path):
     names, out = tmp_path / "names.txt", tmp_path / "out.safetensors"
     names.write_text("cat\n  wild boar \nÖtter\n\n", encoding="utf-8")
     assert run(file, "--model", "ghostnet_050", "--to", out, "--classes", names) == 0
@@ -97,7 +97,7 @@ def test_names_of_classes(file: Path, tmp_path: Path):
         (None, "cannot be read"),
     ],
 )
-def test_a_wrong_file_of_classes(file: Path, tmp_path: Path, content: bytes | None, message: str):
+def test_invalid_class_file_raises(file: Path, tmp_path: Path, content: bytes | None, message: str):
     names, out = tmp_path / "names.txt", tmp_path / "out.safetensors"
     if content is not None:
         names.write_bytes(content)
@@ -107,7 +107,7 @@ def test_a_wrong_file_of_classes(file: Path, tmp_path: Path, content: bytes | No
     assert not out.exists()
 
 
-def test_another_network_is_refused(file: Path, tmp_path: Path):
+def test_weights_of_another_network_raise(file: Path, tmp_path: Path):
     out = tmp_path / "out.safetensors"
     with pytest.raises(CheckpointError, match="does not fit the network GhostNetV2"):
         run(file, "--model", "ghostnetv2_050", "--to", out)
@@ -118,7 +118,7 @@ def test_another_network_is_refused(file: Path, tmp_path: Path):
     assert not out.exists()
 
 
-def test_what_stands_at_the_output_stays(file: Path, tmp_path: Path):
+def test_existing_output_is_kept_unless_overwrite(file: Path, tmp_path: Path):
     out = tmp_path / "out.safetensors"
     out.write_bytes(b"precious")
     with pytest.raises(ConfigurationError, match=r"out\.safetensors exists; .*--overwrite"):
@@ -126,7 +126,7 @@ def test_what_stands_at_the_output_stays(file: Path, tmp_path: Path):
     assert out.read_bytes() == b"precious"
     assert run(file, "--model", "ghostnet_050", "--to", out, "--overwrite") == 0
     assert len(read_checkpoint(out).class_names) == 3
-    with pytest.raises(ConfigurationError, match=r"a checkpoint is a \.safetensors file"):
+    with pytest.raises(ConfigurationError, match=r"it must end in \.safetensors"):
         run(file, "--model", "ghostnet_050", "--to", tmp_path / "out.pth")
 
 
@@ -136,18 +136,18 @@ def test_what_stands_at_the_output_stays(file: Path, tmp_path: Path):
     [
         (lambda s: s["blocks.0.0.ghost1.primary_conv.0.weight"].view(-1)[3:4].fill_(float("nan")), "ghost1.*finite"),
         (lambda s: s.update({"bn1.weight": torch.full((8,), 1e300, dtype=torch.float64)}), r"bn1\.weight .*finite"),
-        (lambda s: s.update({"classifier.bias": torch.zeros(1).expand(3)}), r"classifier\.bias is no ordinary tensor"),
+        (lambda s: s.update({"classifier.bias": torch.zeros(1).expand(3)}), r"classifier\.bias is not a dense tensor"),
         (
             lambda s: s.update({"classifier.weight": torch.zeros(1, 1).expand(10**12, 1280)}),
-            r"classifier\.weight is no ordinary tensor",
+            r"classifier\.weight is not a dense tensor",
         ),
         (
             lambda s: s.update({"classifier.weight": torch.zeros(3, 1280).to_sparse()}),
-            r"classifier\.weight is no ordinary tensor",
+            r"classifier\.weight is not a dense tensor",
         ),
         (
             lambda s: s.update({"classifier.weight": torch.zeros(3, 1280, dtype=torch.complex64)}),
-            r"classifier\.weight is no ordinary tensor",
+            r"classifier\.weight is not a dense tensor",
         ),
         (lambda s: s.update({"classifier.weight": torch.zeros(0, 1280)}), r"no matrix classifier\.weight"),
         (lambda s: s.update({"classifier.weight": torch.zeros(())}), r"no matrix classifier\.weight"),
@@ -156,7 +156,7 @@ def test_what_stands_at_the_output_stays(file: Path, tmp_path: Path):
         (lambda s: s.update({"backdoor": torch.zeros(1)}), "1 unexpected: backdoor"),
     ],
 )
-def test_hostile_files(file: Path, tmp_path: Path, change, message: str):
+def test_hostile_files_are_rejected(file: Path, tmp_path: Path, change, message: str):
     state, out = torch.load(file, weights_only=True), tmp_path / "out.safetensors"
     change(state)
     torch.save(state, file)
@@ -166,7 +166,7 @@ def test_hostile_files(file: Path, tmp_path: Path, change, message: str):
     assert not out.exists()
 
 
-def test_a_file_is_read_once(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_import_reads_file_once(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     opened, open_file = [], read.os.open
     monkeypatch.setattr(read.os, "open", lambda path, *rest: opened.append(path) or open_file(path, *rest))
     assert run(file, "--model", "ghostnet_050", "--to", tmp_path / "out.safetensors", "--json") == 0
@@ -174,14 +174,14 @@ def test_a_file_is_read_once(file: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert json.loads(capsys.readouterr().out)["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def test_an_own_checkpoint_is_one_already(file: Path, tmp_path: Path):
+def test_own_checkpoint_is_rejected(file: Path, tmp_path: Path):
     assert run(file, "--model", "ghostnet_050", "--to", tmp_path / "a.safetensors") == 0
-    with pytest.raises(ConfigurationError, match="is a checkpoint of this package already; use it as it is"):
+    with pytest.raises(ConfigurationError, match="is already a checkpoint of this package; use it directly"):
         run(tmp_path / "a.safetensors", "--model", "ghostnet_050", "--to", tmp_path / "b.safetensors")
 
 
 def paddle_file(state: dict[str, torch.Tensor], path: Path) -> None:
-    """Any numbers under PaddleClas's names; what they mean is tested in tests/checkpoints/sources."""
+    """Write a PaddleClas file; the conversion itself is tested in tests/checkpoints/sources."""
     state = {**state, **{f"head_norm.{leaf}": torch.rand(1280) for leaf in LEAVES.values()}}
     del state["conv_head.bias"]
     arrays = {}
@@ -195,7 +195,7 @@ def paddle_file(state: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def keras_file(state: dict[str, torch.Tensor], path: Path) -> None:
-    """Any numbers under kecam's names."""
+    """Write a kecam file."""
     with h5py.File(path, "w") as file:
         for kind, layers in kecam.LAYERS.items():
             for layer, ours in layers.items():
@@ -207,7 +207,7 @@ def keras_file(state: dict[str, torch.Tensor], path: Path) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "write"), [(".pdparams", paddle_file), (".h5", keras_file)])
-def test_weights_of_other_frameworks(tmp_path: Path, randomize, capsys, suffix: str, write):
+def test_import_paddle_and_keras_weights(tmp_path: Path, randomize, capsys, suffix: str, write):
     path, out = tmp_path / f"x{suffix}", tmp_path / "out.safetensors"
     write(randomize(create_model("ghostnet_050", num_classes=3)).state_dict(), path)
     assert run(path, "--model", "ghostnet_050", "--to", out) == 0
@@ -226,7 +226,7 @@ def test_help_names_the_sources(capsys):
         assert part in printed
 
 
-def test_links_are_followed_to_files_only(file: Path, tmp_path: Path):
+def test_links_are_followed_to_regular_files_only(file: Path, tmp_path: Path):
     out, link = tmp_path / "out.safetensors", tmp_path / "link.pth"
     link.symlink_to(file)
     assert run(link, "--model", "ghostnet_050", "--to", out) == 0

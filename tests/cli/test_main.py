@@ -1,4 +1,4 @@
-"""The command line as people use it, and as they misuse it."""
+"""The command line: typical use and invalid use."""
 
 import json
 import resource
@@ -12,7 +12,7 @@ from conftest import TINY, make_images, read_csv
 from PIL import Image
 
 from ghostnets import __version__
-from ghostnets.cli.main import VERBS, main
+from ghostnets.cli.main import COMMANDS, main
 
 
 def run(*arguments: object) -> int:
@@ -20,7 +20,7 @@ def run(*arguments: object) -> int:
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The sentence of a command that must fail: one line, no traceback, exit code 1."""
+    """Error message of a command that must fail with exit code 1 and one line on stderr."""
     capsys.readouterr()
     assert run(*arguments) == 1
     captured = capsys.readouterr()
@@ -31,7 +31,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return lines[-1]
 
 
-def test_help_version_and_unknown_verbs(capsys):
+def test_help_version_and_unknown_command(capsys):
     assert run("--help") == 0
     assert "ghostnets train photos/" in capsys.readouterr().out
     assert run("--version") == 0
@@ -40,15 +40,15 @@ def test_help_version_and_unknown_verbs(capsys):
     assert "did you mean train?" in fails(capsys, "trian")
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help(verb: str, capsys):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys):
     with pytest.raises(SystemExit) as caught:
-        run(verb, "--help")
+        run(command, "--help")
     assert caught.value.code == 0
-    assert f"usage: ghostnets {verb}" in capsys.readouterr().out
+    assert f"usage: ghostnets {command}" in capsys.readouterr().out
 
 
-def test_a_wrong_option_is_exit_code_2(capsys):
+def test_invalid_option_exits_with_2(capsys):
     with pytest.raises(SystemExit) as caught:
         run("train", "--epoch", "3")
     assert caught.value.code == 2
@@ -81,7 +81,7 @@ def test_train_eval_predict(photos: Path, tmp_path: Path, monkeypatch, capsys):
     assert "000.png" in capsys.readouterr().out
 
 
-def test_recipe_of_the_images_and_options_that_change_it(photos: Path, tmp_path: Path, monkeypatch, capsys):
+def test_train_selects_recipe_and_applies_options(photos: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("train", "--data", photos, "--name", "a", *TINY, "--no-flip", "--seed", "7") == 0
     recipe = json.loads((tmp_path / "runs" / "a" / "config.json").read_text())["recipe"]
@@ -99,7 +99,7 @@ def test_recipe_of_the_images_and_options_that_change_it(photos: Path, tmp_path:
     assert "given twice" in fails(capsys, "train", photos, "--data", tmp_path)
 
 
-def test_the_command_in_the_report_repeats_the_run(photos: Path, tmp_path: Path, monkeypatch, capsys):
+def test_report_command_repeats_run(photos: Path, tmp_path: Path, monkeypatch, capsys):
     import html
     import re
     import shlex
@@ -116,7 +116,7 @@ def test_the_command_in_the_report_repeats_the_run(photos: Path, tmp_path: Path,
     ).read_bytes()
 
 
-def test_eval_of_other_layouts(tiny_run: Path, tmp_path: Path, capsys):
+def test_eval_of_folder_layouts(tiny_run: Path, tmp_path: Path, capsys):
     checkpoint = tiny_run / "best.safetensors"
     picture = ("--picture", tmp_path / "c.svg", "--json")
     make_images(tmp_path / "flat", classes={"light": 4, "dark": 4})
@@ -136,7 +136,7 @@ def test_eval_of_other_layouts(tiny_run: Path, tmp_path: Path, capsys):
     )
 
 
-def test_a_subset_of_the_classes_is_matched_by_name(tiny_run: Path, tmp_path: Path, capsys):
+def test_eval_matches_classes_by_name(tiny_run: Path, tmp_path: Path, capsys):
     """A folder whose classes come in another order, or lack some, still counts by name."""
     from dataclasses import replace
 
@@ -177,14 +177,14 @@ def test_info_of_every_family(name: str, capsys):
     assert "Branches" not in out
 
 
-def test_info_of_branches_that_are_merged(capsys):
+def test_info_merges_branches(capsys):
     assert run("info", "ghostnetv3_050") == 0
     out = capsys.readouterr().out
     assert "2.853" in out
-    assert "In training it has 3.395 M parameters and 117.528 M MACs" in out
+    assert "In training form it has 3.395 M parameters and 117.528 M MACs" in out
 
 
-def test_info_misused(tiny_run: Path, capsys):
+def test_info_rejects_invalid_arguments(tiny_run: Path, capsys):
     assert "did you mean ghostnet_100" in fails(capsys, "info", "ghostnet_1000")
     assert "is a checkpoint, which fixes its network" in fails(
         capsys, "info", tiny_run / "best.safetensors", "--width", "2"
@@ -194,7 +194,7 @@ def test_info_misused(tiny_run: Path, capsys):
     assert "--image-size is 0" in fails(capsys, "info", "ghostnet_100", "--image-size", "0")
 
 
-def test_train_misused(photos: Path, tmp_path: Path, monkeypatch, capsys):
+def test_train_rejects_invalid_arguments(photos: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert "there is no folder nowhere" in fails(capsys, "train", "nowhere")
     (tmp_path / "empty").mkdir()
@@ -220,15 +220,15 @@ def test_train_misused(photos: Path, tmp_path: Path, monkeypatch, capsys):
     assert "already exists" in fails(capsys, "train", photos, "--name", "d", *TINY, "--skip-corrupt")
 
 
-def test_checkpoints_misused(tiny_run: Path, photos: Path, tmp_path: Path, capsys):
+def test_eval_rejects_invalid_checkpoints(tiny_run: Path, photos: Path, tmp_path: Path, capsys):
     shutil.copy(tiny_run / "last.pt", tmp_path / "last.pt")
     (tmp_path / "x.safetensors").write_text("hello")
     assert "there is no checkpoint" in fails(capsys, "eval", tmp_path / "no.safetensors", photos)
-    assert "no safetensors file" in fails(capsys, "eval", tmp_path / "x.safetensors", photos)
-    assert "no safetensors file" in fails(capsys, "eval", tmp_path / "last.pt", photos)
+    assert "not a safetensors file" in fails(capsys, "eval", tmp_path / "x.safetensors", photos)
+    assert "not a safetensors file" in fails(capsys, "eval", tmp_path / "last.pt", photos)
 
 
-def test_a_missing_extra_is_named_before_anything_is_done(photos: Path, tmp_path: Path, monkeypatch, capsys):
+def test_missing_extra_fails_early(photos: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     sentence = fails(capsys, "train", photos, *TINY)
@@ -236,7 +236,7 @@ def test_a_missing_extra_is_named_before_anything_is_done(photos: Path, tmp_path
     assert not (tmp_path / "runs").exists()
 
 
-def test_prediction_and_info_need_no_extra(tiny_run: Path, photos: Path):
+def test_predict_and_info_need_no_extra(tiny_run: Path, photos: Path):
     code = (
         "import sys\n"
         "for name in ('matplotlib', 'jinja2', 'torchmetrics', 'tensorboard'): sys.modules[name] = None\n"
@@ -249,7 +249,7 @@ def test_prediction_and_info_need_no_extra(tiny_run: Path, photos: Path):
         assert process.returncode == 0, process.stderr
 
 
-def test_a_file_that_may_not_grow_is_one_sentence(photos: Path, tmp_path: Path):
+def test_full_disk_reports_one_sentence(photos: Path, tmp_path: Path):
     """The kernel refuses the write itself, as on a full disk: no file may grow above 16 kB."""
     command = [sys.executable, "-m", "ghostnets", "train", str(photos), "--name", "a", *TINY]
     process = subprocess.run(
@@ -267,14 +267,14 @@ def test_a_file_that_may_not_grow_is_one_sentence(photos: Path, tmp_path: Path):
     assert not (tmp_path / "runs" / "a" / "best.safetensors").exists()
 
 
-def test_the_pipe_that_closes_early(tmp_path: Path):
+def test_closed_pipe_is_not_an_error(tmp_path: Path):
     command = f"{sys.executable} -m ghostnets list --json | head -c 5"
     process = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert process.stdout == '{\n  "'
     assert "Traceback" not in process.stderr
 
 
-def test_grey_images_give_a_grey_network(tmp_path: Path, monkeypatch, capsys):
+def test_grayscale_images_train_one_channel_network(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_images(tmp_path / "grey", classes={"a": 10, "b": 10}, grey=True)
     assert run("train", "grey", "--name", "g", *TINY) == 0

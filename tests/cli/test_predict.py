@@ -84,7 +84,7 @@ def test_wrong_arguments_fail_with_one_sentence(tiny_run: Path, photos: Path, tm
     (tmp_path / "x.safetensors").write_text("hello")
     for name, sentence in {
         "no.safetensors": "there is no file",
-        "x.safetensors": "no safetensors file",
+        "x.safetensors": "not a safetensors file",
         "last.pt": "has no suffix of a known format",
     }.items():
         assert sentence in fails(capsys, "predict", tmp_path / name, photos)

@@ -35,8 +35,8 @@ def test_result_depends_only_on_the_seed(channels: int, shift: int | None):
     assert first.shape == (6, channels, 12, 12)
     assert first.dtype == torch.uint8
     torch.rand(3)
-    parts = torch.cat([augmentation(batch[4:], seeds[4:]), augmentation(batch[:4], seeds[:4])])
-    assert torch.equal(first, parts.roll(4, 0))
+    halves = torch.cat([augmentation(batch[4:], seeds[4:]), augmentation(batch[:4], seeds[:4])])
+    assert torch.equal(first, halves.roll(4, 0))
     assert not torch.equal(first, augmentation(batch, [s + 1 for s in seeds]))
 
 

@@ -213,7 +213,7 @@ class TestFailedExport:
             export_model(source, format=name, images=images)
 
     def test_source_is_not_a_checkpoint(self, source: Path):
-        with pytest.raises(CheckpointError, match=r"no safetensors file with a description|damaged"):
+        with pytest.raises(CheckpointError, match=r"not a safetensors file with a description|damaged"):
             export_model(source.with_suffix(".bin"))
         with pytest.raises(CheckpointError, match="there is no checkpoint"):
             export_model("nothing.safetensors")

@@ -56,7 +56,7 @@ def test_page_matches_python_online_and_offline(browser: Browser, folder: Path, 
     def check() -> None:
         page.set_input_files("#files", pictures)
         wait_for(page, "document.querySelectorAll('.time').length === 4")
-        for card, prediction in zip(page.locator(".picture").all(), expected, strict=True):
+        for card, prediction in zip(page.locator(".card").all(), expected, strict=True):
             names = card.locator(".name").all_inner_texts()
             shares = [float(text.removesuffix(" %")) / 100 for text in card.locator(".value").all_inner_texts()]
             assert names == list(prediction.classes)
@@ -66,10 +66,10 @@ def test_page_matches_python_online_and_offline(browser: Browser, folder: Path, 
         page = browser.open(address)
         assert page.locator("#no-explorer").inner_text().startswith("The ghost explorer needs")
         check()
-        wait_for(page, "document.getElementById('network').textContent.includes('works offline')")
+        wait_for(page, "document.getElementById('model').textContent.includes('works offline')")
     page.reload()  # the host is down
     check()
-    wait_for(page, "document.getElementById('network').textContent.includes('works offline')")
+    wait_for(page, "document.getElementById('model').textContent.includes('works offline')")
 
 
 def test_unreadable_image_shows_error(browser: Browser, folder: Path, tmp_path: Path):
@@ -78,8 +78,8 @@ def test_unreadable_image_shows_error(browser: Browser, folder: Path, tmp_path: 
     with serve_folder(folder) as address:
         page = browser.open(address)
         page.set_input_files("#files", broken)
-        page.wait_for_selector(".picture .bad")
-        assert "cannot be decoded as an image" in page.locator(".picture .bad").inner_text()
+        page.wait_for_selector(".card .error")
+        assert "cannot be decoded as an image" in page.locator(".card .error").inner_text()
 
 
 def test_export_to_unrelated_folder_fails(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -98,6 +98,6 @@ def test_runtime_download_failure_names_cache(tiny_run: Path, tmp_path: Path, mo
     target = tmp_path / "site"
     assert main(["export", str(tiny_run / "best.safetensors"), "--format", "web", "--to", str(target)]) == 1
     stderr = capsys.readouterr().err
-    assert "could not fetch http://127.0.0.1:9/runtime-1.tgz" in stderr
+    assert "could not download http://127.0.0.1:9/runtime-1.tgz" in stderr
     assert str(tmp_path / "cache") in stderr  # where to put the file by hand
     assert not target.exists()

@@ -17,9 +17,9 @@ pytestmark = pytest.mark.browser
 PAGE = Path(ghostnets.__file__).parent / "export" / "web_page"
 
 PREPROCESS = """async ([bytes, preprocessing]) => {
-  const { networkInput } = await import("./preprocess.js");
+  const { preprocess } = await import("./preprocess.js");
   const file = new Blob([Uint8Array.from(atob(bytes), (letter) => letter.charCodeAt(0))]);
-  const { data, shape } = await networkInput(file, preprocessing);
+  const { data, shape } = await preprocess(file, preprocessing);
   return [Array.from(data), shape];
 }"""
 

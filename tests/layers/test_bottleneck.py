@@ -18,7 +18,7 @@ def test_bottleneck_shapes(stride: int, se_ratio: float, channels: tuple[int, in
     assert has_identity == (stride == 1 and c_in == c_out)
 
 
-def test_identity_shortcut_adds_the_input(randomize):
+def test_identity_shortcut_adds_input(randomize):
     block = randomize(GhostBottleneck(8, 16, 8))
     torch.nn.init.zeros_(block.ghost2.primary_conv[1].weight)
     torch.nn.init.zeros_(block.ghost2.primary_conv[1].bias)
@@ -30,7 +30,7 @@ def test_identity_shortcut_adds_the_input(randomize):
 
 @pytest.mark.parametrize("options", [{}, {"branches": 2}, {"ratio": 3}])
 @pytest.mark.parametrize("kernel_size", [3, 5])
-def test_an_atrous_block_computes_the_strided_one_at_every_second_pixel(options, kernel_size, randomize):
+def test_atrous_block_equals_strided_block_at_every_second_pixel(options, kernel_size, randomize):
     strided = randomize(GhostBottleneck(6, 14, 9, kernel_size=kernel_size, stride=2, **options))
     atrous = GhostBottleneck(6, 14, 9, kernel_size=kernel_size, stride=2, atrous=True, **options).eval()
     atrous.load_state_dict(strided.state_dict())
@@ -39,7 +39,7 @@ def test_an_atrous_block_computes_the_strided_one_at_every_second_pixel(options,
     torch.testing.assert_close(atrous(x)[:, :, ::2, ::2], strided(x), rtol=1e-5, atol=1e-5)
 
 
-def test_stochastic_depth_leaves_the_shortcut(randomize):
+def test_stochastic_depth_keeps_shortcut(randomize):
     block = randomize(GhostBottleneck(6, 14, 9, drop_path_rate=0.5))
     x = torch.randn(64, 6, 4, 4)
     shortcut, whole = block.shortcut(x), block(x)

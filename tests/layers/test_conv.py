@@ -10,7 +10,7 @@ def test_make_divisible(value: float, expected: int):
     assert make_divisible(value) == expected
 
 
-def test_make_divisible_never_loses_more_than_a_tenth():
+def test_make_divisible_rounds_down_by_at_most_ten_percent():
     for value in range(4, 2000):
         result = make_divisible(value * 0.7)
         assert result % 4 == 0
@@ -19,7 +19,7 @@ def test_make_divisible_never_loses_more_than_a_tenth():
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("layer", ["conv", "linear"])
-def test_folding_keeps_the_output(bias: bool, layer: str, randomize):
+def test_fold_batch_norm_preserves_output(bias: bool, layer: str, randomize):
     if layer == "conv":
         affine, norm, x = nn.Conv2d(3, 5, 3, bias=bias), nn.BatchNorm2d(5), torch.randn(2, 3, 7, 7)
     else:

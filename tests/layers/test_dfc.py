@@ -6,8 +6,8 @@ from ghostnets.layers import DFCGate, GhostModule
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (2, 3)])
-def test_equals_the_published_computation(size, randomize):
-    """Average pooling by 2, the six layers in a row, sigmoid, nearest neighbour: written out with functions."""
+def test_gate_matches_published_implementation(size, randomize):
+    """Average pooling by 2, the six layers, sigmoid, nearest-neighbour upsampling, in functional form."""
     gate = randomize(DFCGate(5, 7))
     x = torch.randn(2, 5, *size)
     out = F.avg_pool2d(x, 2, 2)
@@ -18,15 +18,15 @@ def test_equals_the_published_computation(size, randomize):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 1)])
-def test_a_side_of_one_pixel_is_not_halved(size, randomize):
+def test_gate_does_not_pool_side_of_one_pixel(size, randomize):
     gate = randomize(DFCGate(5, 7))
     out = gate.gate(torch.randn(2, 5, *size), size)
     assert out.shape == (2, 7, *size)
     assert ((out > 0) & (out < 1)).all()
 
 
-def test_the_last_row_of_an_odd_map_does_not_reach_the_gate(randomize):
-    """A property of the published networks that is kept (7 x 7 maps at 224)."""
+def test_gate_ignores_last_row_of_odd_map(randomize):
+    """As in the published networks (7 x 7 maps at 224)."""
     gate = randomize(DFCGate(3, 4))
     x = torch.randn(1, 3, 7, 7)
     changed = x.clone()
@@ -34,7 +34,7 @@ def test_the_last_row_of_an_odd_map_does_not_reach_the_gate(randomize):
     assert torch.equal(gate.gate(x, (7, 7)), gate.gate(changed, (7, 7)))
 
 
-def test_the_module_multiplies_its_maps_by_the_gate(randomize):
+def test_ghost_module_multiplies_output_by_gate(randomize):
     module = randomize(GhostModule(4, 7, dfc=True))
     x = torch.randn(1, 4, 6, 6)
     gated = module(x)

@@ -12,7 +12,9 @@ from ghostnets.measure import count
 @pytest.mark.parametrize("ratio", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("out_channels", [1, 2, 7, 16, 17])
 @pytest.mark.parametrize(("kernel_size", "cheap", "stride"), [(1, 3, 1), (3, 1, 2), (5, 5, 1), (3, 7, 2)])
-def test_any_ratio_and_channel_count(ratio: int, out_channels: int, kernel_size: int, cheap: int, stride: int):
+def test_output_shape_for_any_ratio_and_channel_count(
+    ratio: int, out_channels: int, kernel_size: int, cheap: int, stride: int
+):
     module = GhostModule(5, out_channels, kernel_size=kernel_size, ratio=ratio, cheap_kernel_size=cheap, stride=stride)
     x = torch.randn(2, 5, 9, 6)
     assert module(x).shape == (2, out_channels, math.ceil(9 / stride), math.ceil(6 / stride))
@@ -24,7 +26,7 @@ def test_any_ratio_and_channel_count(ratio: int, out_channels: int, kernel_size:
 
 @pytest.mark.parametrize("act", [True, False])
 @pytest.mark.parametrize(("out_channels", "ratio"), [(7, 2), (8, 3), (9, 4), (6, 1)])
-def test_equals_the_definition(act: bool, out_channels: int, ratio: int, randomize):
+def test_ghost_module_matches_definition(act: bool, out_channels: int, ratio: int, randomize):
     """Equations 2 and 3 of the paper, map by map, without the layers of the module."""
     module = randomize(GhostModule(4, out_channels, kernel_size=3, ratio=ratio, cheap_kernel_size=3, act=act))
     x = torch.randn(2, 4, 8, 8)
@@ -47,7 +49,7 @@ def test_equals_the_definition(act: bool, out_channels: int, ratio: int, randomi
     torch.testing.assert_close(module(x), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_last_map_gets_a_gradient_when_channels_are_odd():
+def test_odd_channel_count_trains_last_map():
     module = GhostModule(3, 5, ratio=2)
     module(torch.randn(2, 3, 4, 4))[:, 4].sum().backward()
     assert module.cheap_operation[0].weight.grad.abs().sum() > 0
@@ -56,14 +58,14 @@ def test_the_last_map_gets_a_gradient_when_channels_are_odd():
 @pytest.mark.parametrize(
     ("name", "value"), [("ratio", 0), ("out_channels", 0), ("stride", 0), ("kernel_size", 2), ("cheap_kernel_size", 4)]
 )
-def test_impossible_sizes_are_refused(name: str, value: int):
+def test_invalid_sizes_raise(name: str, value: int):
     arguments = {"in_channels": 4, "out_channels": 4, name: value}
     with pytest.raises(ConfigurationError, match=f"{name} is {value}; it must be"):
         GhostModule(arguments.pop("in_channels"), arguments.pop("out_channels"), **arguments)
 
 
 @pytest.mark.parametrize(("c", "k", "s", "d"), [(16, 1, 2, 3), (512, 3, 2, 3), (64, 3, 4, 5)])
-def test_theoretical_speedup_is_what_counting_finds(c: int, k: int, s: int, d: int):
+def test_theoretical_speedup_matches_counted_macs(c: int, k: int, s: int, d: int):
     ghost = count(GhostModule(c, 8 * s, kernel_size=k, ratio=s, cheap_kernel_size=d), (c, 6, 6))
     plain = count(GhostModule(c, 8 * s, kernel_size=k, ratio=1), (c, 6, 6))
     assert plain.macs / ghost.macs == pytest.approx(theoretical_speedup(c, k, s, d), rel=1e-12)

@@ -8,7 +8,7 @@ from ghostnets.layers import RepConv
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize(("c_in", "c_out", "groups"), [(6, 6, 6), (6, 6, 2), (6, 12, 6), (5, 7, 1), (6, 6, 1)])
 @pytest.mark.parametrize(("scale", "skip"), [(True, True), (True, False), (False, True), (False, False)])
-def test_merging_keeps_the_output(kernel_size, stride, c_in, c_out, groups, scale, skip, randomize):
+def test_merged_preserves_output(kernel_size, stride, c_in, c_out, groups, scale, skip, randomize):
     options = {"stride": stride, "groups": groups, "branches": 3, "scale": scale, "skip": skip}
     layer = randomize(RepConv(c_in, c_out, kernel_size, **options))
     x = torch.randn(2, c_in, 9, 8)
@@ -18,7 +18,7 @@ def test_merging_keeps_the_output(kernel_size, stride, c_in, c_out, groups, scal
     assert sum(p.numel() for p in merged.parameters()) == c_out * (c_in // groups) * kernel_size**2 + c_out
 
 
-def test_branches_exist_where_they_make_sense():
+def test_ignored_branches_are_not_built():
     def names(layer: RepConv) -> set[str]:
         return {key.split(".")[0] for key in layer.state_dict()}
 

@@ -3,7 +3,7 @@ import torch
 from ghostnets.layers import SqueezeExcite
 
 
-def test_equals_the_definition():
+def test_squeeze_excite_matches_definition():
     module = SqueezeExcite(6, 3)
     x = torch.randn(2, 6, 5, 4) * 4
     squeezed = x.mean((2, 3))

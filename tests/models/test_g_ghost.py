@@ -1,4 +1,4 @@
-"""The official network, written down a second time as a function of its state dict."""
+"""G-Ghost against the official network, reimplemented here as a function of its state dict."""
 
 import copy
 
@@ -37,7 +37,7 @@ def build(name: str, **arguments) -> GGhostRegNet:
 
 
 class Reference:
-    """The official forward pass in evaluation mode; what is there, and how wide, it reads off the names and shapes."""
+    """The official forward pass in evaluation mode; the structure follows from names and shapes of the tensors."""
 
     def __init__(self, weights: dict[str, Tensor], group_width: int) -> None:
         self.weights, self.group_width = weights, group_width
@@ -93,7 +93,7 @@ class Reference:
 
 
 def official_shapes(name: str, num_classes: int = 1000) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors of an official file (counters of batches left out)."""
+    """Names and shapes of the tensors of an official file, without num_batches_tracked."""
     depths, widths, group_width = ROWS[name][0], ROWS[name][1], int(ROWS[name][2])
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -131,7 +131,7 @@ def official_shapes(name: str, num_classes: int = 1000) -> dict[str, tuple[int, 
 
 
 @pytest.mark.parametrize("name", sorted(ROWS))
-def test_counts_and_names_are_those_of_the_official_file(name: str):
+def test_counts_and_names_match_official_file(name: str):
     with torch.device("meta"):
         model = build(name)
     cost = count(model, (3, 224, 224))
@@ -140,7 +140,7 @@ def test_counts_and_names_are_those_of_the_official_file(name: str):
     assert shapes == official_shapes(name)
 
 
-def test_variants_are_the_official_rows():
+def test_variants_match_official_table():
     assert {
         name: [",".join(map(str, a["depths"])), ",".join(map(str, a["widths"])), str(a["group_width"])]
         for name, (a, *_) in VARIANTS.items()
@@ -150,7 +150,7 @@ def test_variants_are_the_official_rows():
 
 
 @pytest.mark.parametrize("name", ["002", "006", "040", "080", "small"])
-def test_same_outputs_as_the_official_structure(name: str, randomize):
+def test_outputs_match_official_structure(name: str, randomize):
     model = GGhostRegNet(**SMALL) if name == "small" else build(f"g_ghost_regnetx_{name}")
     randomize(model)
     arguments = SMALL if name == "small" else VARIANTS[f"g_ghost_regnetx_{name}"].arguments
@@ -166,13 +166,13 @@ def test_same_outputs_as_the_official_structure(name: str, randomize):
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("name", ["g_ghost_regnetx_002", "g_ghost_regnetx_006"])
-def test_every_parameter_gets_a_gradient(name: str, batch: int):
+def test_every_parameter_receives_gradient(name: str, batch: int):
     model = build(name, num_classes=5).train()
     model(torch.randn(batch, 3, 64, 48)).square().sum().backward()
     assert [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-def test_one_image_of_one_last_pixel_does_not_train():
+def test_batch_of_one_with_one_pixel_map_raises_in_training():
     model = GGhostRegNet(**SMALL)
     with pytest.raises(ValueError, match="Expected more than 1 value per channel when training"):
         model(torch.randn(1, 3, 32, 32))
@@ -181,7 +181,7 @@ def test_one_image_of_one_last_pixel_does_not_train():
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
-def test_the_norm_of_the_mix_is_the_usual_one_but_for_one_image(momentum: float | None, randomize):
+def test_mix_batch_norm_matches_batch_norm_except_for_batch_of_one(momentum: float | None, randomize):
     ours, usual = MixBatchNorm(5, momentum=momentum), nn.BatchNorm2d(5, momentum=momentum)
     randomize(ours)
     usual.load_state_dict(ours.state_dict())
@@ -207,23 +207,23 @@ def test_the_norm_of_the_mix_is_the_usual_one_but_for_one_image(momentum: float 
         {"group_width": 0},
     ],
 )
-def test_impossible_arguments_are_refused(arguments: dict):
+def test_invalid_arguments_raise(arguments: dict):
     with pytest.raises(ConfigurationError):
         GGhostRegNet(**arguments)
 
 
-def test_channels_that_do_not_split_are_refused():
-    with pytest.raises(ConfigurationError, match="25 channels do not split into groups of 12"):
+def test_indivisible_channels_raise():
+    with pytest.raises(ConfigurationError, match="25 channels are not divisible into groups of 12"):
         RegNetBlock(8, 25, group_width=12)
-    with pytest.raises(ConfigurationError, match="0 channels do not split into groups of 36"):
+    with pytest.raises(ConfigurationError, match="0 channels are not divisible into groups of 36"):
         GGhostStage(8, 60, group_width=48, blocks=[{}, {}, {}])
     stage = GGhostStage(8, 7, group_width=1, blocks=[{"stride": 2}, {}, {}]).eval()
     assert stage(torch.randn(1, 8, 5, 3)).shape == (1, 7, 3, 2)
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])
-def test_dilation_computes_the_strided_network_at_some_of_its_pixels(output_stride: int):
-    """In a network without G-Ghost stages, whose mix is of the mean over other pixels."""
+def test_dilated_network_matches_strided_network_on_its_grid(output_stride: int):
+    """Without G-Ghost stages, whose merge layers would average over other pixels."""
     plain = {"depths": (1, 2, 2, 2), "widths": (16, 24, 32, 40), "group_width": 8}
     strided = enliven(GGhostRegNet(**plain))
     dilated = GGhostRegNet(**plain, output_stride=output_stride).eval()

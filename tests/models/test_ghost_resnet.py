@@ -1,4 +1,4 @@
-"""With ratio 1 it is torchvision's ResNet; with any ratio it costs what the formula says of torchvision's layers."""
+"""Ghost-ResNet: equal to torchvision's ResNet at ratio 1; cost for any ratio by the formula."""
 
 import math
 
@@ -12,7 +12,7 @@ from torchvision.models.resnet import BasicBlock
 from ghostnets.compress import fuse
 from ghostnets.errors import ConfigurationError
 from ghostnets.measure import Cost, count
-from ghostnets.models.ghost_resnet import CIFAR_FORM, VARIANTS, GhostResNet, ZeroPadShortcut
+from ghostnets.models.ghost_resnet import CIFAR_SPEC, VARIANTS, GhostResNet, ZeroPadShortcut
 from ghostnets.models.network import Variant
 
 
@@ -29,9 +29,9 @@ class Decimated(nn.Module):
 
 
 def plain(name: str) -> nn.Module:
-    """The ratio-1 twin of a variant, by torchvision."""
+    """torchvision's network for the ratio-1 form of a variant."""
     depth = int(name.split("resnet")[1])
-    if VARIANTS[name].arguments["form"] != CIFAR_FORM:
+    if VARIANTS[name].arguments["spec"] != CIFAR_SPEC:
         return torchvision.models.get_model(f"resnet{depth}")
     layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     channels = 16
@@ -44,7 +44,7 @@ def plain(name: str) -> nn.Module:
 
 
 def copy_weights(theirs: nn.Module, ours: GhostResNet) -> None:
-    """Both hold convolutions, normalisations and the classifier in one order, but for the shortcuts' place."""
+    """Copy by position: both have the same layers in the same order, except for the shortcuts."""
     blocks = [m for m in theirs.modules() if hasattr(m, "downsample")]
     inside = {id(m) for block in blocks for m in block.modules()}
     outside = [m for m in theirs.modules() if list(m.parameters(recurse=False)) and id(m) not in inside]
@@ -64,7 +64,7 @@ def copy_weights(theirs: nn.Module, ours: GhostResNet) -> None:
 
 
 def ghost_cost(cost: Cost, *, ratio: int, d: int) -> tuple[int, int]:
-    """Parameters and MACs with every layer but the first and the classifier a Ghost module (equations 2 and 3)."""
+    """Parameters and MACs with Ghost modules for all layers except stem and classifier (equations 2 and 3)."""
     stem, *convolutions, classifier = cost.layers
     params, macs = stem.params + 2 * stem.output_shape[0] + classifier.params, stem.macs + classifier.macs
     for layer in convolutions:
@@ -76,7 +76,7 @@ def ghost_cost(cost: Cost, *, ratio: int, d: int) -> tuple[int, int]:
     return params, macs
 
 
-def test_counts_of_the_plain_networks_are_the_published_ones():
+def test_plain_network_counts_match_published():
     with torch.device("meta"):
         resnet50 = count(GhostResNet(ratio=1), (3, 224, 224))
     assert resnet50.params == 25_557_032
@@ -87,7 +87,7 @@ def test_counts_of_the_plain_networks_are_the_published_ones():
 
 @pytest.mark.parametrize("name", ["ghost_resnet18", "ghost_resnet50", "ghost_resnet56"])
 @pytest.mark.parametrize(("ratio", "d"), [(1, 3), (2, 3), (3, 5), (4, 1)])
-def test_counts_follow_the_formula(name: str, ratio: int, d: int):
+def test_counts_match_formula(name: str, ratio: int, d: int):
     variant = VARIANTS[name]
     shape = (3, variant.benchmark.image_size, variant.benchmark.image_size)
     with torch.device("meta"):
@@ -97,7 +97,7 @@ def test_counts_follow_the_formula(name: str, ratio: int, d: int):
 
 
 @pytest.mark.parametrize("name", ["ghost_resnet18", "ghost_resnet50", "ghost_resnet20"])
-def test_ratio_one_is_torchvisions_network(name: str):
+def test_ratio_one_matches_torchvision(name: str):
     theirs = enliven(plain(name))
     ours = build(VARIANTS[name], ratio=1).eval()
     copy_weights(theirs, ours)
@@ -116,7 +116,7 @@ def test_zero_padded_shortcut(size: tuple[int, int]):
 
 
 @pytest.mark.parametrize("name", ["ghost_resnet18", "ghost_resnet50", "ghost_resnet20", "resnet20"])
-def test_every_parameter_gets_a_gradient(name: str):
+def test_every_parameter_receives_gradient(name: str):
     model = build(VARIANTS[name], num_classes=5).train()
     model(torch.randn(2, 3, 32, 32)).square().sum().backward()
     assert [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
@@ -124,7 +124,7 @@ def test_every_parameter_gets_a_gradient(name: str):
 
 @pytest.mark.parametrize("name", ["ghost_resnet18", "ghost_resnet20"])
 @pytest.mark.parametrize("ratio", [1, 2, 3, 4])
-def test_any_size_ratio_and_number_of_channels(name: str, ratio: int):
+def test_output_shape_for_any_size_ratio_and_channels(name: str, ratio: int):
     model = enliven(build(VARIANTS[name], ratio=ratio, num_classes=7, in_chans=2))
     with torch.inference_mode():
         for size in [(1, 1), (32, 32), (33, 47)]:
@@ -145,7 +145,7 @@ def test_head_parts():
 
 @pytest.mark.parametrize("ratio", [1, 2, 3])
 @pytest.mark.parametrize("name", ["ghost_resnet18", "ghost_resnet50", "ghost_resnet20"])
-def test_fuse_folds_every_normalisation(name: str, ratio: int):
+def test_fuse_folds_every_batch_norm(name: str, ratio: int):
     model = enliven(build(VARIANTS[name], ratio=ratio)).double()
     fused = fuse(model)
     assert not [m for m in fused.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -158,7 +158,7 @@ def test_fuse_folds_every_normalisation(name: str, ratio: int):
 
 @pytest.mark.parametrize("output_stride", [8, 16])
 @pytest.mark.parametrize("name", ["ghost_resnet18", "ghost_resnet50"])
-def test_dilation_computes_the_strided_network_at_some_of_its_pixels(name: str, output_stride: int):
+def test_dilated_network_matches_strided_network_on_its_grid(name: str, output_stride: int):
     strided = enliven(build(VARIANTS[name])).double()
     dilated = build(VARIANTS[name], output_stride=output_stride).eval().double()
     dilated.load_state_dict(strided.state_dict())
@@ -169,13 +169,13 @@ def test_dilation_computes_the_strided_network_at_some_of_its_pixels(name: str, 
     torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_ghost_resnet56_is_the_published_one_but_for_its_cheap_operations():
-    """What docs/models.md says of 63 M."""
+def test_ghost_resnet56_matches_published_except_cheap_operations():
+    """The published 63 M MACs exclude the cheap operations (docs/models.md)."""
     model = build(VARIANTS["ghost_resnet56"])
     cost = count(model, (3, 32, 32))
     cheap = sum(layer.macs for layer in cost.layers if "cheap_operation" in layer.name)
     assert round((cost.macs - cheap) / 1e6, 2) == 62.96
-    projected = GhostResNet(form=CIFAR_FORM._replace(projection=True), depths=(9,) * 3, expansion=1, num_classes=10)
+    projected = GhostResNet(spec=CIFAR_SPEC._replace(projection=True), depths=(9,) * 3, expansion=1, num_classes=10)
     cost = count(projected, (3, 32, 32))
     assert (round(cost.params / 1e6, 3), round(cost.macs / 1e6, 2)) == (0.440, 65.47)
 
@@ -190,6 +190,6 @@ def test_ghost_resnet56_is_the_published_one_but_for_its_cheap_operations():
         {"cheap_kernel_size": 2},
     ],
 )
-def test_impossible_arguments_are_refused(arguments: dict):
+def test_invalid_arguments_raise(arguments: dict):
     with pytest.raises(ConfigurationError):
         GhostResNet(**arguments)

@@ -1,4 +1,4 @@
-"""With ratio 1 it is torchvision's VGG-16; the published figures come out as the module's docstring says."""
+"""Ghost-VGG: equal to torchvision's VGG-16 at ratio 1; counts as in the docstring of the module."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ PUBLISHED = [
 
 
 @pytest.mark.parametrize(("ratio", "d", "params", "macs"), PUBLISHED)
-def test_counts_are_the_published_ones(ratio: int, d: int, params: float, macs: int):
+def test_counts_match_published(ratio: int, d: int, params: float, macs: int):
     with torch.device("meta"):
         cost = count(GhostVGG(ratio=ratio, cheap_kernel_size=d), (3, 32, 32))
     assert round(cost.params / 1e6, 1) == params
@@ -36,7 +36,7 @@ def test_counts_are_the_published_ones(ratio: int, d: int, params: float, macs: 
 @pytest.mark.parametrize(
     ("ratio", "ghost", "plain"), [(2, 157.85, 158.44), (3, 106.98, 107.73), (4, 80.17, 81.06), (5, 65.40, 66.33)]
 )
-def test_what_the_first_convolution_costs(ratio: int, ghost: float, plain: float):
+def test_cost_of_first_convolution(ratio: int, ghost: float, plain: float):
     with torch.device("meta"):
         costs = [count(GhostVGG(ratio=ratio, ghost_stem=choice), (3, 32, 32)).macs for choice in (True, False)]
     assert [round((macs - 512 * 512) / 1e6, 2) for macs in costs] == [ghost, plain]
@@ -48,7 +48,7 @@ def test_plain_stem_is_the_only_plain_convolution():
 
 
 @pytest.mark.parametrize("size", [(32, 32), (96, 64), (45, 77)])
-def test_ratio_one_is_torchvisions_network(size: tuple[int, int]):
+def test_ratio_one_matches_torchvision(size: tuple[int, int]):
     theirs = enliven(torchvision.models.vgg16_bn(num_classes=1).features)
     ours = GhostVGG(ratio=1).eval()
     modules = [m for m in theirs if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
@@ -75,14 +75,14 @@ def test_ratio_one_is_torchvisions_network(size: tuple[int, int]):
 
 
 @pytest.mark.parametrize("ratio", [1, 2, 3])
-def test_every_parameter_gets_a_gradient(ratio: int):
+def test_every_parameter_receives_gradient(ratio: int):
     model = GhostVGG(ratio=ratio, num_classes=5).train()
     model(torch.randn(2, 3, 32, 32)).square().sum().backward()
     assert [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
 @pytest.mark.parametrize("ratio", [1, 2, 3, 4])
-def test_any_size_ratio_and_number_of_channels(ratio: int):
+def test_output_shape_for_any_size_ratio_and_channels(ratio: int):
     model = enliven(GhostVGG(ratio=ratio, num_classes=7, in_chans=2))
     with torch.inference_mode():
         for size in [(1, 1), (32, 32), (33, 47)]:
@@ -104,7 +104,7 @@ def test_head_parts():
 
 
 @pytest.mark.parametrize("ratio", [1, 2, 3])
-def test_fuse_folds_every_normalisation(ratio: int):
+def test_fuse_folds_every_batch_norm(ratio: int):
     model = enliven(GhostVGG(ratio=ratio)).double()
     fused = fuse(model)
     assert not [m for m in fused.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -117,7 +117,7 @@ def test_fuse_folds_every_normalisation(ratio: int):
 
 @pytest.mark.parametrize("output_stride", [8, 16])
 @pytest.mark.parametrize("size", [(64, 96), (40, 72)])
-def test_dilation_computes_the_strided_network_at_some_of_its_pixels(output_stride: int, size: tuple[int, int]):
+def test_dilated_network_matches_strided_network_on_its_grid(output_stride: int, size: tuple[int, int]):
     strided = enliven(GhostVGG())
     dilated = GhostVGG(output_stride=output_stride).eval()
     dilated.load_state_dict(strided.state_dict())
@@ -129,6 +129,6 @@ def test_dilation_computes_the_strided_network_at_some_of_its_pixels(output_stri
 
 
 @pytest.mark.parametrize("arguments", [{"ratio": 0}, {"cheap_kernel_size": 2}])
-def test_impossible_arguments_are_refused(arguments: dict):
+def test_invalid_arguments_raise(arguments: dict):
     with pytest.raises(ConfigurationError):
         GhostVGG(**arguments)

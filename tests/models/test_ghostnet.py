@@ -1,4 +1,4 @@
-"""Numerically the published network: timm is exact against the official implementation, so it stands for it here."""
+"""GhostNet against timm, whose implementation is exactly the official one."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from ghostnets.models.ghostnet import STAGES, VARIANTS, GhostNet
 
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))
-def test_same_outputs_as_timm_with_the_same_weights(name: str, randomize):
+def test_outputs_match_timm(name: str, randomize):
     theirs = randomize(timm.create_model(name))
     ours = create_model(name).eval()
     ours.load_state_dict(theirs.state_dict())
@@ -23,7 +23,7 @@ def test_same_outputs_as_timm_with_the_same_weights(name: str, randomize):
             torch.testing.assert_close(ours.forward_features(x), theirs.forward_features(x), rtol=0, atol=1e-5)
 
 
-def test_same_gradients_as_timm(randomize):
+def test_gradients_match_timm(randomize):
     theirs = timm.create_model("ghostnet_050", drop_rate=0.0).train()
     ours = create_model("ghostnet_050", drop_rate=0.0).train()
     ours.load_state_dict(theirs.state_dict())
@@ -46,7 +46,7 @@ def test_feature_levels():
     ]
 
 
-def test_backbone_has_no_unused_parameters_and_the_networks_names():
+def test_backbone_has_network_names_and_no_unused_parameters():
     backbone = create_model("ghostnet_050", features_only=True, out_indices=(1, -3))
     assert backbone.out_indices == (1, 3)
     sum(m.sum() for m in backbone(torch.randn(2, 3, 64, 64))).backward()
@@ -55,20 +55,20 @@ def test_backbone_has_no_unused_parameters_and_the_networks_names():
 
 
 @pytest.mark.parametrize("indices", [(), (6,), (-7,)])
-def test_impossible_levels_are_refused(indices: tuple[int, ...]):
+def test_invalid_out_indices_raise(indices: tuple[int, ...]):
     with pytest.raises(ConfigurationError, match="levels 0 to 5"):
         create_model("ghostnet_050", features_only=True, out_indices=indices)
 
 
 @pytest.mark.parametrize("side", [28, 32, 64])
-def test_small_input_ends_in_more_than_one_pixel(side: int):
+def test_small_input_last_map_is_larger_than_one_pixel(side: int):
     model = create_model("ghostnet_050", small_input=True, in_chans=1, num_classes=10).eval()
     assert model.feature_levels[-1].stride == 16
     with torch.inference_mode():
         assert model.forward_features(torch.randn(1, 1, side, side)).shape[2:] == (-(-side // 16),) * 2
 
 
-def test_small_input_has_the_weights_of_the_usual_network():
+def test_small_input_keeps_weight_shapes():
     usual, small = create_model("ghostnet_050"), create_model("ghostnet_050", small_input=True)
     small.load_state_dict(usual.state_dict())
 
@@ -80,8 +80,8 @@ def test_any_width(width: float):
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])
-def test_dilation_computes_the_strided_network_at_some_of_its_pixels(output_stride: int, randomize):
-    """Without squeeze-and-excitation, whose mean is over other pixels, the two agree exactly where they meet."""
+def test_dilated_network_matches_strided_network_on_its_grid(output_stride: int, randomize):
+    """Without squeeze-and-excitation, which would average over other pixels, outputs agree on the common grid."""
     stages = [[row._replace(se_ratio=0.0) for row in stage] for stage in STAGES]
     strided = randomize(GhostNet(width=0.5, stages=stages))
     dilated = GhostNet(width=0.5, stages=stages, output_stride=output_stride).eval()
@@ -106,8 +106,8 @@ def test_head_parts(randomize):
     torch.testing.assert_close(model(x), features)
 
 
-def test_every_nonlinearity_is_relu():
-    """No hard-swish anywhere, for its latency (section 3.2 of the paper)."""
+def test_every_activation_is_relu():
+    """There is no hard-swish, because of its latency (section 3.2 of the paper)."""
     kinds = {
         type(m).__name__
         for m in create_model("ghostnet_100").modules()
@@ -116,7 +116,7 @@ def test_every_nonlinearity_is_relu():
     assert kinds == {"ReLU"}
 
 
-def test_dropout_acts_before_the_classifier_in_training_alone():
+def test_dropout_is_applied_before_classifier_in_training_only():
     model = create_model("ghostnet_050", drop_rate=0.9, num_classes=5)
     features = torch.randn(2, 480, 1, 1)
     model.train()
@@ -133,12 +133,12 @@ def test_dropout_acts_before_the_classifier_in_training_alone():
         {"ratio": 0},
     ],
 )
-def test_impossible_arguments_are_refused(arguments: dict):
+def test_invalid_arguments_raise(arguments: dict):
     with pytest.raises(ConfigurationError):
         GhostNet(**arguments)
 
 
-def test_unknown_names_and_arguments_are_refused():
+def test_unknown_names_and_arguments_raise():
     with pytest.raises(UnknownNameError, match="did you mean ghostnet_100"):
         create_model("ghostnet_1000")
     with pytest.raises(ConfigurationError, match="no argument depth; it takes cheap_kernel_size, drop_path_rate"):

@@ -1,4 +1,4 @@
-"""Scripting, export and compilation, which follow a network's graph: width and depth do not change that.
+"""Scripting, export and compilation depend only on a network's graph, not on its width and depth.
 
 So the smallest network of every graph is tested here, and with ``-m slow`` all the others.
 """
@@ -21,7 +21,7 @@ GRAPHS = (
     params=[pytest.param(name, marks=() if name in GRAPHS else pytest.mark.slow) for name in list_models()],
 )
 def model(request) -> Network:
-    """In evaluation mode, with lively weights; read it, do not change it."""
+    """Network in evaluation mode whose output depends on the input; tests must not modify it."""
     torch.manual_seed(0)
     return enliven(create_model(request.param, num_classes=3))
 
@@ -35,7 +35,7 @@ def test_script(model: Network):
             assert_same(scripted(x), model(x))
 
 
-def test_export_of_any_batch_and_size(model: Network):
+def test_export_with_dynamic_batch_and_size(model: Network):
     dynamic = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
     side = 4 * model.feature_levels[-1].stride
     exported = torch.export.export(model, (torch.randn(2, 3, side, side + 8),), dynamic_shapes=dynamic).module()
@@ -54,7 +54,7 @@ def test_compiles_as_one_graph(model: Network):
     torch.compiler.reset()  # what is compiled holds the network in memory
 
 
-def test_every_network_has_the_layers_of_one_of_the_graphs():
+def test_every_network_shares_layers_with_a_tested_graph():
     def layers(name: str) -> frozenset[str]:
         with torch.device("meta"):
             return frozenset(type(module).__name__ for module in create_model(name).modules())

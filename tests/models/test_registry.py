@@ -1,4 +1,4 @@
-"""What every network of the registry must do: the whole list, for all of them."""
+"""Properties of every network in the registry."""
 
 import copy
 import pickle
@@ -26,7 +26,7 @@ def name(request) -> str:
 
 @pytest.fixture(scope="module")
 def model(name: str) -> Network:
-    """In evaluation mode, with lively weights; read it, do not change it."""
+    """Network in evaluation mode whose output depends on the input; tests must not modify it."""
     torch.manual_seed(0)
     return enliven(create_model(name, num_classes=CLASSES))
 
@@ -47,7 +47,7 @@ class TestEveryModel:
             cost = count(create_model(name), (3, size, size))
         assert (round(cost.params / 1e6, 4), round(cost.macs / 1e6, 2)) == (variant.params, variant.macs)
 
-    def test_takes_the_arguments_of_the_family(self, name: str):
+    def test_accepts_common_arguments(self, name: str):
         arguments = {"num_classes": 5, "in_chans": 2, "drop_rate": 0.5, "output_stride": 16, "drop_path_rate": 0.3}
         if "drop_path_rate" not in model_arguments(name):
             assert isinstance(create_model(name), GhostVGG)  # which has no residual blocks to leave out
@@ -60,7 +60,7 @@ class TestEveryModel:
     @pytest.mark.parametrize(
         "wrong", [{"num_classes": -1}, {"in_chans": 0}, {"drop_rate": 1.0}, {"output_stride": 4}, {"no_such": 1}]
     )
-    def test_refuses_impossible_arguments(self, name: str, wrong: dict):
+    def test_invalid_arguments_raise(self, name: str, wrong: dict):
         with torch.device("meta"), pytest.raises(ConfigurationError, match=next(iter(wrong))):
             create_model(name, **wrong)
 
@@ -69,22 +69,22 @@ class TestEveryModel:
             with torch.inference_mode():
                 assert model(torch.randn(2, 3, height, width)).shape == (2, CLASSES)
 
-    def test_answers_depend_on_the_image(self, model: Network):
-        """Or the comparisons below would prove nothing."""
+    def test_output_depends_on_image(self, model: Network):
+        """Precondition of the comparisons below."""
         with torch.inference_mode():
             first, second = model(torch.randn(2, 3, 64, 64))
         assert (first - second).abs().max() > 1e-2 * max(1, first.abs().max())
 
     def test_head(self, model: Network):
         x = torch.randn(2, 3, 32, 32)
-        twin = copy.deepcopy(model)
-        twin.reset_classifier(0)
+        other = copy.deepcopy(model)
+        other.reset_classifier(0)
         with torch.inference_mode():
-            features = twin(x)
+            features = other(x)
             assert_same(model.get_submodule(model.classifier_name)(features), model(x))
-            assert twin.forward_features(x).shape[:2] == (2, model.num_features)
-        twin.reset_classifier(4)
-        assert (twin(x).shape, twin.num_classes) == ((2, 4), 4)
+            assert other.forward_features(x).shape[:2] == (2, model.num_features)
+        other.reset_classifier(4)
+        assert (other(x).shape, other.num_classes) == ((2, 4), 4)
 
     def test_backbone(self, name: str, model: Network):
         x = torch.randn(1, 3, 64, 96)
@@ -104,7 +104,7 @@ class TestEveryModel:
         sides = [level.stride for level in levels]
         assert sides == sorted(sides)
 
-    def test_backbone_of_some_levels_has_nothing_unused(self, name: str):
+    def test_backbone_of_some_levels_has_no_unused_parameters(self, name: str):
         backbone = create_model(name, features_only=True, out_indices=(-1, 0))
         sum(m.square().sum() for m in backbone(torch.randn(2, 3, 64, 64))).backward()
         assert [key for key, p in backbone.named_parameters() if p.grad is None] == []
@@ -125,8 +125,8 @@ class TestEveryModel:
     def test_pickle_and_deepcopy(self, model: Network):
         x = torch.randn(1, 3, 32, 32)
         with torch.inference_mode():
-            for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-                torch.testing.assert_close(twin(x), model(x), rtol=0, atol=0)
+            for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+                torch.testing.assert_close(other(x), model(x), rtol=0, atol=0)
 
     def test_channels_last_and_bfloat16(self, model: Network):
         x = torch.randn(1, 3, 32, 32)
@@ -138,13 +138,13 @@ class TestEveryModel:
         assert half.isfinite().all()
 
     def test_distributed_training_has_no_unused_parameters(self, name: str, process_group):
-        """Of the second step DDP refuses to begin if a parameter got no gradient in the first."""
+        """DDP raises at the second step if a parameter received no gradient in the first."""
         model = DistributedDataParallel(create_model(name, num_classes=CLASSES))
         for _ in range(2):
             model(torch.randn(2, 3, 64, 64)).square().sum().backward()
         assert [key for key, p in model.named_parameters() if p.grad is None] == []
 
-    def test_ratio_one_is_a_plain_network(self, name: str):
+    def test_ratio_one_has_no_cheap_operations(self, name: str):
         if "ratio" not in model_arguments(name):
             assert "d_li14" in name or "g_ghost" in name
             return
@@ -153,7 +153,7 @@ class TestEveryModel:
         assert not [key for key in plain.state_dict() if "cheap_operation" in key]
 
 
-def test_names_are_sorted_and_include_the_fields():
+def test_list_models_is_sorted_and_complete():
     assert list_models() == sorted(list_models())
     resnets = [f"{ghost}resnet{depth}" for ghost in ("", "ghost_") for depth in (20, 32, 44, 56, 110)]
     ghosts = [f"ghostnet{v}" for v in ("_050", "_100", "_130", "v2_100", "v2_130", "v2_160", "v3_050", "v3_160")]
@@ -161,7 +161,7 @@ def test_names_are_sorted_and_include_the_fields():
     assert {*resnets, *ghosts, *regnets, "ghost_resnet50", "vgg16", "ghost_vgg16"} <= set(list_models())
 
 
-def test_deep_networks_drop_paths_along_a_line():
+def test_drop_path_rate_grows_linearly():
     for name in list_models():
         if "drop_path_rate" in model_arguments(name) and re.search("_050|20|002|d_li14|18", name):
             model = create_model(name, drop_path_rate=0.3)

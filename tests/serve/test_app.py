@@ -4,9 +4,10 @@ import base64
 import json
 import subprocess
 import sys
+import textwrap
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,30 @@ def test_predict_json(client: TestClient, plan: Path):
         check_prediction(plan, row, content, 1)
 
 
+def wrapped(text: str) -> str:
+    return "\r\n".join(textwrap.wrap(text, 76)) + "\n"
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda content: base64.b64encode(content).decode().rstrip("="),
+        lambda content: base64.urlsafe_b64encode(content).decode(),
+        lambda content: base64.urlsafe_b64encode(content).decode().rstrip("="),
+        lambda content: wrapped(base64.b64encode(content).decode()),
+        lambda content: "data:image/jpeg;base64," + base64.b64encode(content).decode(),
+        lambda content: "DATA:image/jpeg;name=a.jpg;base64," + wrapped(base64.b64encode(content).decode()),
+    ],
+    ids=["unpadded", "urlsafe", "urlsafe-unpadded", "wrapped", "data-uri", "wrapped-data-uri"],
+)
+def test_predict_base64_variants(client: TestClient, plan: Path, encode: Callable[[bytes], str]):
+    content = encode_image(5) + b"\xfb\xff"  # bytes after the end of the image that are -_8 in the URL-safe alphabet
+    content += b"\0" * (1 - len(content) % 3)  # two padding characters
+    response = client.post("/v1/predict?top=3", json={"images": [encode(content)]})
+    assert response.status_code == 200, response.text
+    check_prediction(plan, response.json()["images"][0], content, 3)
+
+
 def bomb() -> bytes:
     """Return a PNG of a few bytes whose header declares 60,000 x 60,000 pixels."""
 
@@ -119,6 +144,9 @@ JSON = {"content-type": "application/json"}
         (b'{"images": [' + b"," * 60_000, JSON, 400, "about 60002 values, the limit is 50000"),
         (b'{"images": ["\\u00e4"]}', JSON, 400, "image 0 is not base64"),
         (b'{"images": ["a"]}', JSON, 400, "image 0 is not base64"),
+        (b'{"images": ["aGk====="]}', JSON, 400, "image 0 is not base64"),
+        (b'{"images": ["aG=k"]}', JSON, 400, "image 0 is not base64"),
+        (b'{"images": ["data:image/png,aGk="]}', JSON, 400, "the data URI does not contain ';base64,'"),
         (json.dumps({"images": ["aGk="] * 5}).encode(), JSON, 413, "contains 5 images, the limit is 4"),
         (b"x", {"content-type": "multipart/form-data"}, 400, "has no boundary"),
         (b"x", {"content-type": f"multipart/form-data; boundary={'b' * 5000}"}, 400, "the form cannot be parsed"),
@@ -161,12 +189,42 @@ def test_model_and_probe_routes(client: TestClient):
     assert client.get("/readyz").json() == {"status": "ready"}
     about = client.get("/v1/model").json()
     assert (about["architecture"], about["class_names"]) == ("ghostnet_100", list(NAMES))
-    for response in (client.get("/v1/predict"), client.get("/v1/nothing"), client.delete("/healthz")):
-        assert response.status_code in (404, 405)
-        assert "error" in response.json()
     client.app.state.service.draining = True
     response = client.get("/readyz")
     assert (response.status_code, response.json()) == (503, {"status": "draining"})
+
+
+GET_ROUTES = ("/", "/app.js", "/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/model", "/v1/explain")
+
+
+@pytest.mark.parametrize("path", GET_ROUTES)
+def test_head_returns_headers_of_get(client: TestClient, path: str):
+    get, head = client.get(path), client.head(path)
+    assert (get.status_code, head.status_code) == (200, 200)
+    assert head.content == b""
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert path == "/metrics" or head.headers["content-length"] == str(len(get.content))
+
+
+@pytest.mark.parametrize(
+    ("path", "methods", "allow"),
+    [
+        *((path, ("POST", "PUT", "DELETE", "OPTIONS"), "GET, HEAD") for path in GET_ROUTES),
+        ("/v1/predict", ("GET", "HEAD", "PUT", "OPTIONS"), "POST"),
+        ("/v1/explain/maps", ("GET", "HEAD", "DELETE"), "POST"),
+    ],
+)
+def test_wrong_method_returns_405_with_allow(client: TestClient, path: str, methods: tuple[str, ...], allow: str):
+    for method in methods:
+        response = client.request(method, path)
+        assert (response.status_code, response.headers.get("allow")) == (405, allow), method
+        assert method == "HEAD" or "error" in response.json()
+
+
+@pytest.mark.parametrize("path", ["/v1/nothing", "/v1/predict/", "/nothing.js", "/page/app.js", "/../app.py"])
+def test_unknown_path_returns_404(client: TestClient, path: str):
+    for method in ("GET", "HEAD", "POST"):
+        assert client.request(method, path).status_code == 404
 
 
 def test_security_headers_restrict_page_to_own_origin(client: TestClient):

@@ -147,7 +147,7 @@ def test_cost_matches_mac_count(client: TestClient, network: torch.nn.Module):
             "did you mean blocks.0.0.ghost2 or blocks.0.0.ghost1",
         ),
         ("maps", {"image": "bm8gaW1hZ2U=", "layer": "blocks.0.0.ghost1"}, "cannot be read as an image"),
-        ("maps", {"image": "%", "layer": "blocks.0.0.ghost1"}, "image is not standard base64"),
+        ("maps", {"image": "%", "layer": "blocks.0.0.ghost1"}, "image is not base64"),
         ("maps", {"image": IMAGE_AS_TEXT}, "layer: Field required"),
         ("without", {"image": IMAGE_AS_TEXT, "off": {"blocks.0.0.ghost1": [-1]}}, "has no ghost -1"),
         ("without", {"image": IMAGE_AS_TEXT, "off": {}, "fill": "ones"}, "fill: Input should be"),

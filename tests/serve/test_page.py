@@ -1,4 +1,4 @@
-"""The page at / in a real browser: what a person does with it, and what the answers must then be."""
+"""The page at / in a real browser: user actions and the resulting predictions."""
 
 import tarfile
 import threading
@@ -32,8 +32,8 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touc
 
 
 @contextmanager
-def running(path: Path, **settings: Any) -> Iterator[str]:
-    """The service in a thread of this process; gives its address."""
+def run_service(path: Path, **settings: Any) -> Iterator[str]:
+    """Run the service in a thread; yield its URL."""
     app = create_app(path, ServiceSettings(threads=1, **settings))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
     thread = threading.Thread(target=server.run)
@@ -58,30 +58,30 @@ def checkpoint(tiny_run: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def address(checkpoint: Path) -> Iterator[str]:
-    with running(checkpoint) as address:
+    with run_service(checkpoint) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A dark and a light picture, as the network was trained on."""
-    folder, generator = tmp_path_factory.mktemp("pictures"), np.random.default_rng(5)
-    found = {}
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Write a dark and a light image, like those that the network was trained on."""
+    folder, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(5)
+    paths = {}
     for name, level in (("dark", 60), ("light", 180)):
-        found[name] = folder / f"{name}.png"
+        paths[name] = folder / f"{name}.png"
         pixels = generator.normal(level, 30, (40, 52, 3)).clip(0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(found[name])
-    return found
+        Image.fromarray(pixels).save(paths[name])
+    return paths
 
 
-def give(page: Any, *pictures: Path) -> Any:
-    """Chooses pictures, and waits for the answers; gives the cards, newest first."""
-    page.set_input_files("#files", list(pictures))
-    wait_for(page, "!document.querySelector('[aria-busy]') && document.querySelector('.picture')")
-    return page.locator(".picture").all()
+def classify(page: Any, *images: Path) -> Any:
+    """Choose images and wait for the predictions; return the cards, newest first."""
+    page.set_input_files("#files", list(images))
+    wait_for(page, "!document.querySelector('[aria-busy]') && document.querySelector('.card')")
+    return page.locator(".card").all()
 
 
-def first_answer(card: Any) -> tuple[str, str]:
+def first_prediction(card: Any) -> tuple[str, str]:
     entry = card.locator(".bars li").first
     return entry.locator(".name").inner_text(), entry.locator(".value").inner_text()
 
@@ -90,8 +90,8 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-class Switch(NamedTuple):
-    """A service whose network answers otherwise without the ghosts of one module; and its probabilities."""
+class AblationCase(NamedTuple):
+    """A service whose prediction changes without the ghosts of one module, and its probabilities."""
 
     address: str
     layer: str
@@ -102,14 +102,14 @@ class Switch(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def switch(tmp_path_factory: pytest.TempPathFactory, pictures: dict[str, Path]) -> Iterator[Switch]:
-    """The classifier's bias puts the border of the two classes between the two answers, its scale makes them sure."""
+def ablation(tmp_path_factory: pytest.TempPathFactory, images: dict[str, Path]) -> Iterator[AblationCase]:
+    """The classifier's bias moves the decision boundary between the two cases, its scale makes both confident."""
     torch.manual_seed(1)
     arguments = {"width": 0.1, "num_classes": 2}
     network = enliven(create_model("ghostnet_050", **arguments))
     preprocessing = Preprocessing.standard(48, 3)
     layer = list(find_ghost_modules(network))[2]
-    x = preprocessing.normalize(preprocessing.center(preprocessing.read(pictures["dark"]))[None])
+    x = preprocessing.normalize(preprocessing.center(preprocessing.read(images["dark"]))[None])
 
     @torch.inference_mode()
     def scores(fill: str | None) -> torch.Tensor:
@@ -124,35 +124,33 @@ def switch(tmp_path_factory: pytest.TempPathFactory, pictures: dict[str, Path]) 
     plain, zeros, copies = (scores(fill).softmax(0) for fill in (None, "zeros", "copies"))
     assert plain[0] > 0.8
     assert zeros[1] > 0.8
-    path = tmp_path_factory.mktemp("switch") / "net.safetensors"
+    path = tmp_path_factory.mktemp("ablation") / "net.safetensors"
     names, state = ("with ghosts", "without"), network.state_dict()
     save_checkpoint(path, Checkpoint("ghostnet_050", arguments, state, names, preprocessing))
-    with running(path) as address:
-        yield Switch(address, layer, list(find_ghost_modules(network)), plain, zeros, copies)
+    with run_service(path) as address:
+        yield AblationCase(address, layer, list(find_ghost_modules(network)), plain, zeros, copies)
 
 
-def test_the_right_class_comes_out(
-    browser: Browser, address: str, checkpoint: Path, pictures: dict[str, Path], tmp_path
-):
+def test_predictions_match_network(browser: Browser, address: str, checkpoint: Path, images: dict[str, Path], tmp_path):
     broken = tmp_path / "notes.png"
-    broken.write_text("no picture")
+    broken.write_text("not an image")
     page = browser.open(address)
-    cards = give(page, pictures["dark"], broken, pictures["light"])
+    cards = classify(page, images["dark"], broken, images["light"])
     classifier = load_classifier(checkpoint)
-    for card, (name, picture) in zip((cards[0], cards[2]), pictures.items(), strict=True):
-        probabilities = classifier.run(classifier.read(picture)[None]).scores[0]
-        assert first_answer(card) == (name, percent(probabilities.max()))
-        assert " ms, " in card.locator(".time").inner_text()
+    for card, (name, image) in zip((cards[0], cards[2]), images.items(), strict=True):
+        probabilities = classifier.run(classifier.read(image)[None]).scores[0]
+        assert first_prediction(card) == (name, percent(probabilities.max()))
+        assert " ms including" in card.locator(".time").inner_text()
     assert "cannot be read as an image" in cards[1].inner_text()
     assert cards[1].locator(".explore").count() == 0
     refused = "error: Failed to load resource: the server responded with a status of 422 (Unprocessable Entity)"
-    assert browser.complaints == [refused]  # the browser's own note, which no page can keep back
+    assert browser.complaints == [refused]  # logged by the browser itself
     browser.complaints.clear()
     cards[1].get_by_role("button", name="Remove notes.png").click()
-    assert page.locator(".picture").count() == 2
+    assert page.locator(".card").count() == 2
 
 
-def test_dropped_pasted_and_taken_by_the_camera(browser: Browser, address: str):
+def test_drop_paste_and_camera(browser: Browser, address: str):
     page = browser.open(address)
     page.evaluate("""async () => {
       const canvas = document.createElement("canvas");
@@ -165,18 +163,18 @@ def test_dropped_pasted_and_taken_by_the_camera(browser: Browser, address: str):
         document.body.dispatchEvent(event);
       }
     }""")
-    page.get_by_role("button", name="Use the camera").click()
-    page.get_by_role("button", name="Take the picture").click()
-    page.get_by_role("button", name="Close the camera").click()
+    page.get_by_role("button", name="Use camera").click()
+    page.get_by_role("button", name="Take photo").click()
+    page.get_by_role("button", name="Close camera").click()
     wait_for(page, "document.querySelectorAll('.time').length === 3")
-    assert page.locator(".picture h3").all_inner_texts() == ["camera 1", "paste", "drop"]
+    assert page.locator(".card h3").all_inner_texts() == ["photo 1", "paste", "drop"]
     assert page.locator("#camera").is_hidden()
-    assert page.evaluate("document.getElementById('video').srcObject") is None  # and the light of the camera is off
+    assert page.evaluate("document.getElementById('video').srcObject") is None  # the camera is released
 
 
-def test_a_switched_off_ghost_changes_the_answer(browser: Browser, switch: Switch, pictures: dict[str, Path]):
-    page = browser.open(switch.address)
-    give(page, pictures["dark"])
+def test_disabled_ghosts_change_prediction(browser: Browser, ablation: AblationCase, images: dict[str, Path]):
+    page = browser.open(ablation.address)
+    classify(page, images["dark"])
     page.get_by_role("button", name="Ghosts of dark.png").click()
 
     def shows(text: str) -> None:
@@ -185,35 +183,35 @@ def test_a_switched_off_ghost_changes_the_answer(browser: Browser, switch: Switc
     def title_begins(text: str) -> None:
         wait_for(page, "text => document.getElementById('pairs-title').textContent.startsWith(text)", text)
 
-    shows(f"with ghosts, {percent(switch.plain[0])}. Every ghost is on.")
-    page.select_option("#layer", switch.layer)
-    title_begins(switch.layer)
-    page.get_by_role("button", name="Switch this module’s ghosts off").click()
-    shows("the answer changes from with ghosts to without.")
+    shows(f"with ghosts, {percent(ablation.plain[0])}. All ghosts are enabled.")
+    page.select_option("#layer", ablation.layer)
+    title_begins(ablation.layer)
+    page.get_by_role("button", name="Disable all ghosts of this module").click()
+    shows("the prediction changes from with ghosts to without.")
     rows = page.locator("#comparison li .value").all_inner_texts()
-    assert rows == [f"{percent(was)} → {percent(now)}" for was, now in zip(switch.plain, switch.zeros, strict=True)]
+    assert rows == [f"{percent(was)} → {percent(now)}" for was, now in zip(ablation.plain, ablation.zeros, strict=True)]
     pressed = page.locator("#pairs button").evaluate_all("all => all.map(one => one.ariaPressed)")
     assert set(pressed) == {"false"}
 
-    page.get_by_label("a copy of its intrinsic map").check()
-    shows(f"→ {percent(switch.copies[0])}." if switch.copies[0] > 0.5 else "changes")
+    page.get_by_label("a copy of their intrinsic map").check()
+    shows(f"→ {percent(ablation.copies[0])}." if ablation.copies[0] > 0.5 else "changes")
     wait_for(
-        page, "text => document.getElementById('comparison').textContent.includes(text)", percent(switch.copies[0])
+        page, "text => document.getElementById('comparison').textContent.includes(text)", percent(ablation.copies[0])
     )
-    page.get_by_role("button", name="Switch every ghost on").click()
-    shows("Every ghost is on.")
+    page.get_by_role("button", name="Enable all ghosts").click()
+    shows("All ghosts are enabled.")
     page.locator("#pairs button").first.click()
-    shows("With 1 ghost off")
+    shows("With 1 ghost disabled")
 
-    page.get_by_text("What each layer costs").click()
+    page.get_by_text("Cost by layer").click()
     page.wait_for_selector("#cost-rows tr")
     titles = page.locator("#cost-rows th").all_inner_texts()
-    assert [title for title in titles if title in switch.modules] == switch.modules
-    assert page.locator("#cost-rows [aria-current] th").inner_text() == switch.layer
+    assert [title for title in titles if title in ablation.modules] == ablation.modules
+    assert page.locator("#cost-rows [aria-current] th").inner_text() == ablation.layer
 
 
-def test_with_the_keyboard_alone(browser: Browser, switch: Switch, pictures: dict[str, Path]):
-    page = browser.open(switch.address)
+def test_keyboard_only(browser: Browser, ablation: AblationCase, images: dict[str, Path]):
+    page = browser.open(ablation.address)
 
     def tab_to(selector: str) -> None:
         for _ in range(60):
@@ -221,9 +219,9 @@ def test_with_the_keyboard_alone(browser: Browser, switch: Switch, pictures: dic
             if page.evaluate("selector => document.activeElement.matches(selector)", selector):
                 assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
                 return
-        raise AssertionError(f"the keyboard does not get to {selector}")
+        raise AssertionError(f"{selector} is not reachable with Tab")
 
-    page.on("filechooser", lambda chooser: chooser.set_files(pictures["dark"]))
+    page.on("filechooser", lambda chooser: chooser.set_files(images["dark"]))
     tab_to("#choose")
     page.keyboard.press("Enter")
     page.wait_for_selector(".explore:visible")
@@ -240,47 +238,45 @@ def test_with_the_keyboard_alone(browser: Browser, switch: Switch, pictures: dic
     assert page.locator("[value=copies]").is_checked()
     tab_to("#pairs button")
     page.keyboard.press("Space")
-    wait_for(page, "document.getElementById('effect').textContent.includes('With 1 ghost off')")
-    assert page.evaluate("document.activeElement.ariaPressed") == "false"  # and the focus has stayed
+    wait_for(page, "document.getElementById('effect').textContent.includes('With 1 ghost disabled')")
+    assert page.evaluate("document.activeElement.ariaPressed") == "false"  # the focus is unchanged
 
 
-def test_a_service_with_a_token_is_asked_with_it(
-    browser: Browser, checkpoint: Path, pictures: dict[str, Path], tmp_path: Path
-):
+def test_token_prompt(browser: Browser, checkpoint: Path, images: dict[str, Path], tmp_path: Path):
     (tmp_path / "token").write_text("open-sesame")
-    with running(checkpoint, token_file=tmp_path / "token") as address:
+    with run_service(checkpoint, token_file=tmp_path / "token") as address:
         page = browser.open(address)
         for token in ("wrong", "open-sesame"):
-            page.get_by_label("The service asks for a token").fill(token)
+            page.get_by_label("This service requires a token").fill(token)
             page.keyboard.press("Enter")
             wait_for(page, "document.getElementById('token').value === ''")
-        wait_for(page, "document.getElementById('network').textContent.includes('2 classes')")
+        wait_for(page, "document.getElementById('model').textContent.includes('2 classes')")
         assert page.locator("#token-form").is_hidden()
-        assert first_answer(give(page, pictures["light"])[0])[0] == "light"
-    assert all("401 (Unauthorized)" in complaint for complaint in browser.complaints)  # the browser's own notes
+        assert first_prediction(classify(page, images["light"])[0])[0] == "light"
+    assert all("401 (Unauthorized)" in complaint for complaint in browser.complaints)  # logged by the browser itself
     browser.complaints.clear()
 
 
 @pytest.mark.parametrize("phone", [False, True])
-def test_on_a_desk_and_on_a_phone_in_the_dark(browser: Browser, address: str, pictures: dict[str, Path], phone: bool):
+def test_accessibility_on_desktop_and_dark_phone(browser: Browser, address: str, images: dict[str, Path], phone: bool):
     page = browser.open(address, **(PHONE if phone else {}), reduced_motion="reduce")
-    give(page, *pictures.values())
+    classify(page, *images.values())
     page.get_by_role("button", name="Ghosts of dark.png").click()
     page.wait_for_selector("#pairs button")
-    page.get_by_text("What each layer costs").click()
+    page.get_by_text("Cost by layer").click()
     page.wait_for_selector("#cost-rows tr")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert background == ("rgb(18, 22, 28)" if phone else "rgb(246, 247, 249)")
     assert page.evaluate("getComputedStyle(document.querySelector('.track i')).transitionDuration") == "0s"
-    page.evaluate(axe())  # not as a script of the page, which its policy forbids
+    page.evaluate(axe_source())  # the content security policy forbids a script element
     found = page.evaluate("axe.run()")
     assert [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in found["violations"]] == []
     assert found["passes"]
 
 
-def axe() -> str:
-    """axe-core, which checks pages for what keeps people from using them."""
+def axe_source() -> str:
+    """Return the source of axe-core, an accessibility checker."""
     try:
         with tarfile.open(download(AXE, sha256=AXE_SHA256)) as archive:
             script = archive.extractfile("package/axe.min.js")

@@ -69,16 +69,16 @@ def test_killed_run_resumes_bit_identically(
     recipe = RECIPES[name]
     if recipe.weights or recipe.teacher:
         recipe = recipe.changed(**{"weights" if recipe.weights else "teacher": teacher})
-    whole = train_model(small_photos, folder=tmp_path / "whole", recipe=recipe)
+    uninterrupted = train_model(small_photos, folder=tmp_path / "uninterrupted", recipe=recipe)
     kills = random.Random(name).sample(range(1, 5), 2)
     with pytest.raises(Killed):
-        train_model(small_photos, folder=tmp_path / "parts", recipe=recipe, progress=KillAfter(kills[0]))
+        train_model(small_photos, folder=tmp_path / "interrupted", recipe=recipe, progress=KillAfter(kills[0]))
     with pytest.raises(Killed):
-        resume_training(tmp_path / "parts", progress=KillAfter(kills[1]))
+        resume_training(tmp_path / "interrupted", progress=KillAfter(kills[1]))
     torch.manual_seed(99)  # the random state of a new process differs
-    parts = resume_training(tmp_path / "parts")
-    assert_same(tmp_path / "whole", tmp_path / "parts")
-    assert whole.evaluation == parts.evaluation
+    resumed = resume_training(tmp_path / "interrupted")
+    assert_same(tmp_path / "uninterrupted", tmp_path / "interrupted")
+    assert uninterrupted.evaluation == resumed.evaluation
 
 
 def test_resume_does_not_need_the_initial_weights(small_photos: Path, tiny_run: Path, tmp_path: Path):
@@ -96,13 +96,13 @@ def test_killed_run_on_shards_resumes_bit_identically(
 ):
     monkeypatch.setattr(run, "SAVE_SECONDS", -1.0)
     write_shards(open_folder(small_photos), tmp_path / "shards", images_per_shard=6)
-    train_model(tmp_path / "shards", folder=tmp_path / "whole", recipe=RECIPE)
+    train_model(tmp_path / "shards", folder=tmp_path / "uninterrupted", recipe=RECIPE)
     with pytest.raises(Killed):
-        train_model(tmp_path / "shards", folder=tmp_path / "parts", recipe=RECIPE, progress=KillAfter(3))
+        train_model(tmp_path / "shards", folder=tmp_path / "interrupted", recipe=RECIPE, progress=KillAfter(3))
     with pytest.raises(Killed):
-        resume_training(tmp_path / "parts", progress=KillAfter(4))
-    resume_training(tmp_path / "parts")
-    assert_same(tmp_path / "whole", tmp_path / "parts")
+        resume_training(tmp_path / "interrupted", progress=KillAfter(4))
+    resume_training(tmp_path / "interrupted")
+    assert_same(tmp_path / "uninterrupted", tmp_path / "interrupted")
 
 
 class ResumeMeanwhile(Reporter):

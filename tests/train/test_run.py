@@ -93,25 +93,25 @@ def test_training_is_deterministic(photos: Path, tmp_path: Path):
     "steps", [1, 4, 6, 11]
 )  # 4 steps an epoch: after the first, at an end, in the middle, near the end
 def test_interrupted_run_resumes_bit_identically(photos: Path, tmp_path: Path, steps: int, number: int):
-    train_model(photos, folder=tmp_path / "whole", recipe=RECIPE)
-    with pytest.raises(InterruptedRunError, match=r"resume with: ghostnets train --resume .*parts") as caught:
-        train_model(photos, folder=tmp_path / "parts", recipe=RECIPE, progress=StopAt(steps, number))
+    train_model(photos, folder=tmp_path / "uninterrupted", recipe=RECIPE)
+    with pytest.raises(InterruptedRunError, match=r"resume with: ghostnets train --resume .*interrupted") as caught:
+        train_model(photos, folder=tmp_path / "interrupted", recipe=RECIPE, progress=StopAt(steps, number))
     assert caught.value.signal == number
     with pytest.raises(InterruptedRunError):
-        resume_training(tmp_path / "parts", progress=StopAt(1, number))
+        resume_training(tmp_path / "interrupted", progress=StopAt(1, number))
     torch.manual_seed(99)  # the random state of a new process differs
-    resume_training(tmp_path / "parts")
-    assert_same(tmp_path / "whole", tmp_path / "parts")
+    resume_training(tmp_path / "interrupted")
+    assert_same(tmp_path / "uninterrupted", tmp_path / "interrupted")
 
 
 def test_run_with_random_crops_resumes_bit_identically(tmp_path: Path):
     photos = make_images(tmp_path / "photos", classes={"a": 12, "b": 12}, size=(60, 50))
     recipe = RECIPE.changed(image_size=32, epochs=2)
-    train_model(photos, folder=tmp_path / "whole", recipe=recipe)
+    train_model(photos, folder=tmp_path / "uninterrupted", recipe=recipe)
     with pytest.raises(InterruptedRunError):
-        train_model(photos, folder=tmp_path / "parts", recipe=recipe, progress=StopAt(3))
-    resume_training(tmp_path / "parts")
-    assert_same(tmp_path / "whole", tmp_path / "parts")
+        train_model(photos, folder=tmp_path / "interrupted", recipe=recipe, progress=StopAt(3))
+    resume_training(tmp_path / "interrupted")
+    assert_same(tmp_path / "uninterrupted", tmp_path / "interrupted")
 
 
 def test_images_of_mixed_sizes_are_trained_on(tmp_path: Path):
@@ -126,7 +126,7 @@ def test_images_of_mixed_sizes_are_trained_on(tmp_path: Path):
 def test_run_killed_at_random_times_resumes_bit_identically(photos: Path, tmp_path: Path):
     """SIGKILL leaves no time to save: the run resumes from its last saved state."""
     options = ["--recipe", "photos", "--model", "ghostnet_050", *TINY, "--epochs", "12", "--drop-rate", "0.3"]
-    train_model(photos, folder=tmp_path / "runs" / "whole", recipe=RECIPE.changed(epochs=12))
+    train_model(photos, folder=tmp_path / "runs" / "uninterrupted", recipe=RECIPE.changed(epochs=12))
     command = [sys.executable, "-m", "ghostnets", "train", str(photos), "--name", "killed", *options]
     killed = tmp_path / "runs" / "killed"
     kills = 0
@@ -149,7 +149,7 @@ def test_run_killed_at_random_times_resumes_bit_identically(photos: Path, tmp_pa
             read_checkpoint(killed / "best.safetensors")  # complete, whenever the process died
         command = [sys.executable, "-m", "ghostnets", "train", "--resume", str(killed)]
     assert kills >= 3
-    assert_same(tmp_path / "runs" / "whole", killed)
+    assert_same(tmp_path / "runs" / "uninterrupted", killed)
     assert not list(killed.glob(".*.partial"))
 
 
@@ -228,7 +228,7 @@ def test_full_disk_keeps_the_files_and_resumes_bit_identically(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The disk is full from the second epoch on: the files of the first are complete, and the run resumes later."""
-    train_model(photos, folder=tmp_path / "whole", recipe=RECIPE)
+    train_model(photos, folder=tmp_path / "uninterrupted", recipe=RECIPE)
     real, calls = os.fsync, []
 
     def full_after_the_first_epoch(handle: int) -> None:
@@ -238,9 +238,11 @@ def test_full_disk_keeps_the_files_and_resumes_bit_identically(
         real(handle)
 
     monkeypatch.setattr(os, "fsync", full_after_the_first_epoch)
-    with pytest.raises(StorageError, match=r"could not write .*No space left on device.*nothing that stood there"):
+    with pytest.raises(
+        StorageError, match=r"could not write .*No space left on device.*left an existing file unchanged"
+    ):
         train_model(photos, folder=tmp_path / "run", recipe=RECIPE)
     monkeypatch.undo()
     read_checkpoint(tmp_path / "run" / "best.safetensors")
     resume_training(tmp_path / "run")
-    assert_same(tmp_path / "whole", tmp_path / "run")
+    assert_same(tmp_path / "uninterrupted", tmp_path / "run")

@@ -9,11 +9,11 @@ from ghostnets.checkpoints.sources.folding import HEAD_NORM, fold_port
 from ghostnets.errors import CheckpointError
 from ghostnets.models.d_li14 import BLOCKS as PORT_BLOCKS
 
-__all__ = ["D_LI14_KEYS", "fold_d_li14"]
+__all__ = ["D_LI14_KEYS", "convert_d_li14"]
 
 
 def _d_li14_keys() -> dict[str, str]:
-    """Maps key prefixes of the port to those of the canonical network."""
+    """Map key prefixes of the port to those of the canonical network."""
     keys = {"features.0.0": "conv_stem", "features.0.1": "bn1"}
     for number, block in zip(PORT_BLOCKS, BLOCKS, strict=True):
         port = f"features.{number}"
@@ -43,8 +43,8 @@ def _d_li14_keys() -> dict[str, str]:
 D_LI14_KEYS = _d_li14_keys()
 
 
-def fold_d_li14(state_dict: Mapping[str, Tensor], *, squeezed_channels: Mapping[str, int]) -> dict[str, Tensor]:
-    """Converts a state dict of d-li14's port to the canonical GhostNet 1.0x with the same outputs.
+def convert_d_li14(state_dict: Mapping[str, Tensor], *, squeezed_channels: Mapping[str, int]) -> dict[str, Tensor]:
+    """Convert a state dict of d-li14's port to the canonical GhostNet 1.0x with the same outputs.
 
     Args:
         state_dict: Tensors under the port's names.

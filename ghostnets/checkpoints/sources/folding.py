@@ -1,4 +1,4 @@
-"""Arithmetic that turns a port with TensorFlow's conventions into the canonical network, where names are not enough.
+"""Conversion of ports with TensorFlow's conventions to the canonical network, where renaming is not enough.
 
 The port of d-li14 and PaddleClas follow the authors' TensorFlow code where the canonical network follows their PyTorch
 code. Both compute the same family of functions.
@@ -14,26 +14,29 @@ from ghostnets.layers import fold_batch_norm
 
 __all__ = ["HEAD_NORM", "fold_port"]
 
-HEAD_NORM = "head_norm"  # what a source calls the normalisation after conv_head, which the canonical network lacks
-BATCH_NORM_EPS = 1e-5  # PyTorch's default and Paddle's, which the ports and the canonical network use
+HEAD_NORM = "head_norm"  # name for the normalisation after conv_head, which the canonical network does not have
+BATCH_NORM_EPS = 1e-5  # default of PyTorch and Paddle, used by the ports and the canonical network
 
 
 def fold_port(renamed: Mapping[str, Tensor], *, squeezed_channels: Mapping[str, int]) -> dict[str, Tensor]:
-    """State dict of a port under canonical names -> state dict of the canonical network with the same outputs.
+    """Convert the tensors of a port, already renamed, to the canonical network with the same outputs.
 
-    - The gate: clamp(y, 0, 1) = relu6(6 y - 3 + 3) / 6, so the second layer of squeeze-and-excitation becomes
+    - Gate: clamp(y, 0, 1) = relu6(6 y - 3 + 3) / 6, so the second layer of squeeze-and-excitation becomes
       (6 W, 6 b - 3).
-    - Its width: the canonical network has a few units more (20 for 18, 32 for 30). The new units get zero weights, so
-      they are relu(0) = 0 and add nothing.
-    - The head: the layer without bias and its batch normalisation become one convolution with bias.
+    - Width of the gate: the canonical network has more units (20 for 18, 32 for 30); the added units have zero weights,
+      so their output relu(0) = 0 has no effect.
+    - Head: the linear layer without bias and its batch normalisation become one convolution with bias.
 
     Args:
-        renamed: Canonical names, with the normalisation of the head as ``HEAD_NORM``. Matrices of
-            squeeze-and-excitation and of the head are (out, in), with or without a 1x1 kernel.
-        squeezed_channels: Name of each ``se.conv_reduce.weight`` -> number of its output channels.
+        renamed: Tensors under canonical names, with the normalisation of the head as ``HEAD_NORM``. Weights of
+            squeeze-and-excitation and of the head are (out, in) or (out, in, 1, 1).
+        squeezed_channels: Name of each ``se.conv_reduce.weight`` of the target network -> its output channels.
+
+    Returns:
+        State dict of the canonical network.
 
     Raises:
-        CheckpointError: A tensor is missing.
+        CheckpointError: A tensor is missing or does not fit.
     """
     folded = {key: tensor for key, tensor in renamed.items() if not key.startswith(f"{HEAD_NORM}.")}
     try:
@@ -43,7 +46,7 @@ def fold_port(renamed: Mapping[str, Tensor], *, squeezed_channels: Mapping[str, 
             if missing < 0:
                 raise CheckpointError(
                     f"{key} has {renamed[key].shape[0]} units, this network {width}; build the network with the"
-                    " arguments the file was made with."
+                    " arguments of the network that the file was saved from."
                 )
             folded[f"{reduce}.weight"] = _as_kernel(_pad(renamed[f"{reduce}.weight"], 0, missing))
             folded[f"{reduce}.bias"] = _pad(renamed[f"{reduce}.bias"], 0, missing)
@@ -59,9 +62,11 @@ def fold_port(renamed: Mapping[str, Tensor], *, squeezed_channels: Mapping[str, 
             eps=BATCH_NORM_EPS,
         )
     except KeyError as error:
-        raise CheckpointError(f"the state dict lacks what becomes {error.args[0]!r}; it is incomplete.") from error
+        raise CheckpointError(f"the state dict has no tensor for {error.args[0]!r}; it is incomplete.") from error
     except (RuntimeError, IndexError) as error:
-        raise CheckpointError(f"the tensors of the state dict do not go together ({error}); it is damaged.") from error
+        raise CheckpointError(
+            f"the tensors of the state dict do not fit each other ({error}); it is damaged."
+        ) from error
     folded["conv_head.weight"] = _as_kernel(weight)
     return folded
 

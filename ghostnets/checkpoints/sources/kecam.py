@@ -1,9 +1,9 @@
-"""keras_cv_attention_models: GhostNet and GhostNetV2 as its TensorFlow backend saves them (.h5).
+"""keras_cv_attention_models: GhostNet and GhostNetV2 as saved by its TensorFlow backend (.h5).
 
-Both have the canonical arithmetic (gate relu6(x + 3) / 6, its width rounded to multiples of 4, batch normalisation with
-an epsilon of 1e-5, a head with bias), so renaming and transposing is all. One thing is not in the weights: that package
-enlarges the DFC gate of V2 from pixel centres, so at maps with odd sides, such as the 7 x 7 at 224, its own network
-differs from the published one, whose weights it holds.
+Both have the canonical arithmetic (gate relu6(x + 3) / 6, width of the gate rounded to multiples of 4, batch
+normalisation with an epsilon of 1e-5, a head with bias), so tensors are only renamed and transposed. One difference is
+not in the weights: that package upsamples the DFC gate of V2 from pixel centres, so for maps with odd sides, such as
+7 x 7 at 224, its network differs from the published one, whose weights it holds.
 """
 
 import io
@@ -15,9 +15,9 @@ from torch import Tensor
 from ghostnets.checkpoints.sources.canonical import BLOCKS, WIDE_BLOCK, add_batch_counters
 from ghostnets.errors import CheckpointError, require
 
-__all__ = ["read_h5", "rename_kecam"]
+__all__ = ["convert_kecam", "read_h5"]
 
-# Of a bottleneck: layers by their Keras name, each kind in the order in which Keras numbers them.
+# Layers of a bottleneck: Keras name -> canonical name, each kind in the order in which Keras numbers them.
 CONVOLUTIONS = {
     "ghost_1_short_1_conv": "ghost1.short_conv.0",
     "ghost_1_prim_conv": "ghost1.primary_conv.0",
@@ -69,7 +69,7 @@ LAYERS: dict[str, dict[str, str]] = {
     "dense": {"head": "classifier"},
 }
 
-# Keras class -> its weights in the order of ``.weights.h5``, Keras name -> canonical name.
+# Keras class -> weights in the order of ``.weights.h5``, Keras name -> canonical name.
 KERNEL, BIAS = {"kernel": "weight"}, {"bias": "bias"}
 WEIGHTS: dict[str, dict[str, str]] = {
     "conv2d": KERNEL | BIAS,
@@ -84,16 +84,16 @@ WEIGHTS: dict[str, dict[str, str]] = {
 }
 
 
-def rename_kecam(tensors: Mapping[str, Tensor], *, names: Collection[str]) -> dict[str, Tensor]:
-    """Tensors of a .h5 file -> state dict of the canonical network.
+def convert_kecam(tensors: Mapping[str, Tensor], *, names: Collection[str]) -> dict[str, Tensor]:
+    """Convert the tensors of a .h5 file to a state dict of the canonical network.
 
-    Kernels are (height, width, in, out), those of depthwise convolutions (height, width, channels, 1), matrices
-    (in, out).
+    Keras stores kernels as (height, width, in, out), those of depthwise convolutions as (height, width, channels, 1),
+    and matrices as (in, out).
 
     Args:
-        tensors: By path, ``stem_conv/stem_conv/kernel:0``, or ``conv2d_7/vars/0`` in the numbered form that
-            ``.weights.h5`` has.
-        names: Of the network's state dict. They tell which layers the numbers count; the other form does not need them.
+        tensors: Tensors by path, such as ``stem_conv/stem_conv/kernel:0``, or ``conv2d_7/vars/0`` in the numbered form
+            of ``.weights.h5``.
+        names: State-dict names of the network, which determine the numbering of layers in the numbered form.
 
     Raises:
         CheckpointError: The network has no such layer.
@@ -114,8 +114,8 @@ def rename_kecam(tensors: Mapping[str, Tensor], *, names: Collection[str]) -> di
         name = f"{layer}/{weight.partition(':')[0]}"
         if name not in ours:
             raise CheckpointError(
-                f"GhostNet in keras_cv_attention_models has no tensor {key!r} that goes into this network; the file is"
-                " of another one."
+                f"GhostNet of keras_cv_attention_models has no tensor {key!r} for this network; the file is of another"
+                " network."
             )
         target, kind = ours[name]
         if tensor.ndim == 4:
@@ -125,20 +125,26 @@ def rename_kecam(tensors: Mapping[str, Tensor], *, names: Collection[str]) -> di
 
 
 def read_h5(content: bytes) -> dict[str, Tensor]:
-    """Paths and tensors of a file written by Keras: ``save_weights`` in either form, or ``save``.
+    """Read the tensors of a file that Keras wrote by ``save_weights``, in either form, or ``save``.
+
+    Args:
+        content: Bytes of the file.
+
+    Returns:
+        Tensors by path.
 
     Raises:
         MissingExtraError: h5py is not installed.
-        ValueError: It holds anything but floating-point numbers stored in the file itself.
-        Exception: As h5py raises for a damaged file.
+        ValueError: The file contains anything but floating-point numbers stored in the file itself.
+        Exception: Any exception of h5py, for a damaged file.
     """
     h5py = require("h5py", extra="import")
     tensors: dict[str, Tensor] = {}
     with h5py.File(io.BytesIO(content), "r") as file:
         root = file
-        for part in ("model_weights", "layers"):  # beside them lies the state of an optimiser
-            if isinstance(file.get(part, getlink=True), h5py.HardLink):
-                root = file[part]
+        for group in ("model_weights", "layers"):  # not the optimizer state, which is a group of its own
+            if isinstance(file.get(group, getlink=True), h5py.HardLink):
+                root = file[group]
                 break
         unread = len(content)
 
@@ -146,14 +152,14 @@ def read_h5(content: bytes) -> dict[str, Tensor]:
             nonlocal unread
             if not isinstance(item, h5py.Dataset):
                 return
-            # A hostile file could name other files, or a few bytes that unfold to any size.
+            # A hostile file could refer to other files, or expand a few bytes to any size.
             is_plain = item.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS and not item.external
             unread -= item.nbytes
             if item.dtype.kind != "f" or not is_plain or unread < 0:
-                raise ValueError(f"{path} is no plain array of floating-point numbers in this file")
+                raise ValueError(f"{path} is not a contiguous array of floating-point numbers in this file")
             tensors[path] = torch.from_numpy(item[()].astype(item.dtype.newbyteorder("=")))
 
-        root.visititems(visit)  # follows neither links to other files nor circles
+        root.visititems(visit)  # follows neither external links nor cycles
     if not tensors:
-        raise ValueError("it holds no weights")
+        raise ValueError("it contains no weights")
     return tensors

@@ -1,7 +1,7 @@
-"""PaddleClas: GhostNet_x0_5, x1_0 and x1_3, as ``paddle.save`` writes them (.pdparams).
+"""PaddleClas: GhostNet_x0_5, x1_0 and x1_3, as saved by ``paddle.save`` (.pdparams).
 
-The file is a pickle of a dict with numpy arrays. Nothing of numpy is called by it here: stand-ins note what an array
-consists of, and only bytes that are numbers become one.
+The file is a pickle of a dict of numpy arrays. It cannot call numpy: stand-in classes record the components of each
+array, and only raw bytes of floating-point numbers are converted to one.
 """
 
 import io
@@ -17,13 +17,13 @@ from ghostnets.checkpoints.sources.canonical import BLOCKS, WIDE_BLOCK, add_batc
 from ghostnets.checkpoints.sources.folding import HEAD_NORM, fold_port
 from ghostnets.errors import CheckpointError
 
-__all__ = ["PADDLECLAS_KEYS", "fold_paddleclas", "read_pdparams"]
+__all__ = ["PADDLECLAS_KEYS", "convert_paddleclas", "read_pdparams"]
 
-NAME_TABLE = "StructuredToParameterName@@"  # Paddle's second names of the parameters, which nothing here needs
+NAME_TABLE = "StructuredToParameterName@@"  # Paddle's internal parameter names, not needed here
 
 
 def _paddleclas_keys() -> dict[str, str]:
-    """Prefixes of PaddleClas's GhostNet -> prefixes of the canonical network."""
+    """Map key prefixes of PaddleClas's GhostNet to those of the canonical network."""
     pairs = {"conv1": ("conv_stem", "bn1"), "conv_last": (f"{WIDE_BLOCK}.conv", f"{WIDE_BLOCK}.bn1")}
     keys = {"fc_1": "classifier"}
     for number, block in enumerate(BLOCKS):
@@ -51,15 +51,18 @@ PADDLECLAS_KEYS = _paddleclas_keys()
 LEAVES = {"weight": "weight", "bias": "bias", "_mean": "running_mean", "_variance": "running_var"}
 
 
-def fold_paddleclas(state_dict: Mapping[str, Tensor], *, squeezed_channels: Mapping[str, int]) -> dict[str, Tensor]:
-    """State dict of PaddleClas's GhostNet -> state dict of the canonical GhostNet with the same outputs.
+def convert_paddleclas(state_dict: Mapping[str, Tensor], *, squeezed_channels: Mapping[str, int]) -> dict[str, Tensor]:
+    """Convert a state dict of PaddleClas's GhostNet to the canonical GhostNet with the same outputs.
 
-    Paddle's linear layers hold (in, out) matrices. What else differs is what ``fold_port`` does: the clamped gate,
-    C // 4 units in it, and a normalised head.
+    The (in, out) matrices of Paddle's linear layers are transposed; ``fold_port`` converts the clamped gate, its C // 4
+    units and the normalised head.
 
     Args:
         state_dict: Tensors under the names of PaddleClas.
-        squeezed_channels: As for ``fold_port``.
+        squeezed_channels: Squeeze-and-excitation widths of the target network, as in ``fold_port``.
+
+    Returns:
+        State dict of the canonical network.
 
     Raises:
         CheckpointError: A name is not in the key table, or a tensor is missing.
@@ -69,22 +72,22 @@ def fold_paddleclas(state_dict: Mapping[str, Tensor], *, squeezed_channels: Mapp
         prefix, _, leaf = key.rpartition(".")
         if prefix not in PADDLECLAS_KEYS or leaf not in LEAVES:
             raise CheckpointError(
-                f"PaddleClas's GhostNet has no tensor {key!r}; this state dict comes from another network."
+                f"GhostNet of PaddleClas has no tensor {key!r}; this state dict is of another network."
             )
         renamed[f"{PADDLECLAS_KEYS[prefix]}.{LEAVES[leaf]}"] = tensor.T if tensor.ndim == 2 else tensor
     return add_batch_counters(fold_port(renamed, squeezed_channels=squeezed_channels))
 
 
 def read_pdparams(content: bytes) -> dict[str, Tensor]:
-    """Names and tensors of a .pdparams file that holds a state dict (pickle protocols 2 to 4).
+    """Read the state dict of a .pdparams file (pickle protocols 2 to 4).
 
     Raises:
-        pickle.UnpicklingError: The pickle asks for anything but arrays of floating-point numbers.
-        Exception: Of any kind, for bytes that are no pickle.
+        pickle.UnpicklingError: The pickle refers to anything but arrays of floating-point numbers.
+        Exception: Any exception, for bytes that are not a pickle.
     """
     state_dict = _ArrayUnpickler(content).load()
     if not isinstance(state_dict, dict):
-        raise pickle.UnpicklingError("it holds no names with arrays")
+        raise pickle.UnpicklingError("it is not a dict of arrays")
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     for name, value in state_dict.items():
         if name == NAME_TABLE:
@@ -92,21 +95,21 @@ def read_pdparams(content: bytes) -> dict[str, Tensor]:
         if isinstance(value, tuple):  # Paddle 2.1: (name of the parameter, array)
             value = value[1]
         if not isinstance(name, str) or not isinstance(value, _Array) or value.numpy is None:
-            raise pickle.UnpicklingError(f"{str(name)[:50]!r} is no array")
+            raise pickle.UnpicklingError(f"{str(name)[:50]!r} is not an array")
         arrays[name] = value.numpy
     if not arrays:
-        raise pickle.UnpicklingError("it holds no arrays")
+        raise pickle.UnpicklingError("it contains no arrays")
     if sum(array.nbytes for array in arrays.values()) > len(content):
         raise pickle.UnpicklingError("its arrays are larger than the file")
     return {name: torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) for name, array in arrays.items()}
 
 
 class _DataType:
-    """Stands for ``numpy.dtype``: floating-point numbers of 2, 4 or 8 bytes, in either order."""
+    """Stand-in for ``numpy.dtype``: floating-point numbers of 2, 4 or 8 bytes, in either byte order."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         if code not in ("f2", "f4", "f8"):
-            raise pickle.UnpicklingError(f"an array of {str(code)[:50]!r}, expected are floating-point numbers")
+            raise pickle.UnpicklingError(f"an array of {str(code)[:50]!r}, expected floating-point numbers")
         self.numpy = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:  # (version, byte order, ...)
@@ -114,27 +117,27 @@ class _DataType:
 
 
 class _Array:
-    """Stands for ``numpy.ndarray``."""
+    """Stand-in for ``numpy.ndarray``."""
 
     def __init__(self, *_: Any) -> None:
-        self.numpy: np.ndarray[Any, Any] | None = None  # until its content comes
+        self.numpy: np.ndarray[Any, Any] | None = None  # until __setstate__ is called
 
     def __setstate__(self, state: Any) -> None:
         _, shape, data_type, is_fortran, content = state
         if not isinstance(data_type, _DataType) or not isinstance(content, bytes):
-            raise pickle.UnpicklingError("an array whose content is no plain numbers")
+            raise pickle.UnpicklingError("an array whose content is not raw bytes of numbers")
         self.numpy = np.frombuffer(content, data_type.numpy).reshape(shape, order="F" if is_fortran else "C")
 
 
 def _pair(values: Any) -> tuple[Any, Any]:
-    """Stands for ``tuple``."""
+    """Stand-in for ``tuple``."""
     if not isinstance(values, tuple) or len(values) != 2:
-        raise pickle.UnpicklingError("a tuple that is no name with its array")
+        raise pickle.UnpicklingError("a tuple that is not a pair of a name and an array")
     return values
 
 
 class _ArrayUnpickler(pickle._Unpickler):
-    """Python's own interpreter of pickles, not the C one: that allocates what a few bytes ask for."""
+    """Unpickler in Python: the C implementation allocates any size that a few bytes request."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(io.BytesIO(content))
@@ -150,13 +153,13 @@ class _ArrayUnpickler(pickle._Unpickler):
         }
 
     def encode(self, text: Any, encoding: Any) -> bytes:
-        """How protocol 2 writes bytes; each text once."""
+        """Stand-in for ``_codecs.encode``, by which protocol 2 stores bytes; their sum is limited to the file size."""
         self.encodable -= len(text)
         if not isinstance(text, str) or encoding != "latin1" or self.encodable < 0:
-            raise pickle.UnpicklingError("a text that is no array's content")
+            raise pickle.UnpicklingError("a string that is not the content of an array")
         return text.encode("latin1")
 
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in self.admitted:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}"[:150])
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}"[:150])
         return self.admitted[f"{module}.{name}"]

@@ -1,95 +1,95 @@
 /**
- * A picture -> the network's input, with the arithmetic of the Python side: the shorter side resized by Pillow's
- * antialiased filters, in whole numbers as there, and the centre cut out. What may differ is the decoder of the browser,
- * and a byte by 1 where Pillow resizes the columns of a picture before its rows.
+ * Preprocessing with the arithmetic of the Python package: resize of the shorter side with Pillow's antialiased filters
+ * in fixed point, then a centre crop. Differences: the browser's image decoder, and values that differ by 1 where Pillow
+ * resizes vertically before horizontally.
  */
 
-const MOST_ELONGATED = 4; // longer side : shorter side; a longer picture is cut to its middle first
-const MOST_PIXELS = 100_000_000;
-const PRECISION = 22; // bits behind the point of a filter's weights
-const BAND = 256; // rows that are read at one time
+const MAX_ASPECT_RATIO = 4; // longer side : shorter side; longer images are cropped first
+const MAX_PIXELS = 100_000_000;
+const PRECISION = 22; // fractional bits of the filter weights
+const BAND_ROWS = 256; // rows read from the canvas at a time
 
-/** Each filter: how far it reaches, in pixels of the smaller picture, and its weight at a distance. */
+/** Filters: support in pixels of the smaller image, and weight by distance. */
 const FILTERS = {
-  bilinear: { reach: 1, weight: (x) => Math.max(0, 1 - Math.abs(x)) },
-  bicubic: { reach: 2, weight: cubic },
+  bilinear: { support: 1, weight: (x) => Math.max(0, 1 - Math.abs(x)) },
+  bicubic: { support: 2, weight: cubic },
 };
 
 /**
- * @param {Blob} picture - a file that the browser can decode.
- * @param {{image_size: number, resize_to: number, mean: number[], interpolation?: string}} preprocessing - as the
- *   checkpoint describes it.
- * @returns {Promise<{data: Uint8Array, shape: number[]}>} uint8 (1, S, S, C), upright, RGB or grey.
- * @throws {Error} with a sentence for the person.
+ * @param {Blob} file - an image file that the browser can decode.
+ * @param {{image_size: number, resize_to: number, mean: number[], interpolation?: string}} preprocessing - of
+ *   the checkpoint.
+ * @returns {Promise<{data: Uint8Array, shape: number[]}>} uint8 (1, S, S, C), upright, RGB or grayscale.
+ * @throws {Error} with a message for the user.
  */
-export async function networkInput(picture, { image_size: size, resize_to, mean, interpolation = "bilinear" }) {
-  const bitmap = await decode(picture);
+export async function preprocess(file, { image_size: size, resize_to, mean, interpolation = "bilinear" }) {
+  const bitmap = await decode(file);
   try {
-    const part = middle(bitmap.width, bitmap.height);
-    const [width, height] = resized(part.width, part.height, resize_to);
+    const crop = cropElongated(bitmap.width, bitmap.height);
+    const [width, height] = resizedSize(crop.width, crop.height, resize_to);
     const filter = FILTERS[interpolation];
-    const columns = taps(part.width, width, middleStart(width, size), size, filter);
-    const rows = taps(part.height, height, middleStart(height, size), size, filter);
-    const narrow = resizeRows(bitmap, part, columns, mean.length);
-    return { data: resizeColumns(narrow, rows, size, mean.length), shape: [1, size, size, mean.length] };
+    const columns = filterTaps(crop.width, width, cropStart(width, size), size, filter);
+    const rows = filterTaps(crop.height, height, cropStart(height, size), size, filter);
+    const resizedRows = resizeHorizontally(bitmap, crop, columns, mean.length);
+    return { data: resizeVertically(resizedRows, rows, size, mean.length), shape: [1, size, size, mean.length] };
   } finally {
     bitmap.close();
   }
 }
 
-async function decode(picture) {
+async function decode(file) {
   let bitmap;
   try {
-    // Colours as they stand in the file, as Pillow gives them; upright as EXIF says.
-    bitmap = await createImageBitmap(picture, { colorSpaceConversion: "none", imageOrientation: "from-image" });
+    // Colour profiles are ignored, as by Pillow; the EXIF orientation is applied.
+    bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", imageOrientation: "from-image" });
   } catch (error) {
-    throw new Error("This file cannot be read as a picture; it is damaged, or of a kind that this browser does not know.", {
+    throw new Error("This file cannot be decoded as an image; it is damaged or in a format that this browser cannot read.", {
       cause: error,
     });
   }
-  if (bitmap.width * bitmap.height > MOST_PIXELS) {
+  if (bitmap.width * bitmap.height > MAX_PIXELS) {
     const millions = Math.round((bitmap.width * bitmap.height) / 1e6);
     bitmap.close();
-    throw new Error(`The picture has ${millions} million pixels, the limit is ${MOST_PIXELS / 1e6} million; scale it down.`);
+    throw new Error(`The image has ${millions} million pixels, the limit is ${MAX_PIXELS / 1e6} million; reduce its size.`);
   }
   return bitmap;
 }
 
-/** The part of a picture that is used: all of it, or the middle of one that is more elongated than 4 : 1. */
-function middle(width, height) {
-  const most = MOST_ELONGATED * Math.min(width, height);
+/** The centre crop of an image that is more elongated than 4:1; otherwise the whole image. */
+function cropElongated(width, height) {
+  const longest = MAX_ASPECT_RATIO * Math.min(width, height);
   return {
-    left: Math.max(0, Math.floor((width - most) / 2)),
-    top: Math.max(0, Math.floor((height - most) / 2)),
-    width: Math.min(width, most),
-    height: Math.min(height, most),
+    left: Math.max(0, Math.floor((width - longest) / 2)),
+    top: Math.max(0, Math.floor((height - longest) / 2)),
+    width: Math.min(width, longest),
+    height: Math.min(height, longest),
   };
 }
 
-/** Width and height with a shorter side of `shorter`; the longer one is rounded down. */
-function resized(width, height, shorter) {
+/** Width and height after resizing the shorter side to `shorter`; the longer side is rounded down. */
+function resizedSize(width, height, shorter) {
   const longer = Math.floor((shorter * Math.max(width, height)) / Math.min(width, height));
   return width <= height ? [shorter, longer] : [longer, shorter];
 }
 
-/** Where the middle `size` of `whole` begins; a half goes to the even number, as Python rounds. */
-function middleStart(whole, size) {
+/** Start of the centre crop of `size` pixels; rounds half to even, as Python does. */
+function cropStart(whole, size) {
   const start = (whole - size) / 2;
-  const below = Math.floor(start);
-  return start - below === 0.5 ? below + (below % 2) : Math.round(start);
+  const floor = Math.floor(start);
+  return start - floor === 0.5 ? floor + (floor % 2) : Math.round(start);
 }
 
 /**
- * Of outputs `start` to `start + number` of `before` pixels that become `after`: the first pixel that each is made from,
- * and the weights of it and of those behind it.
+ * Filter taps for outputs `start` to `start + number` of a resize from `before` to `after` pixels: index of the first
+ * input pixel, and fixed-point weights.
  */
-function taps(before, after, start, number, { reach, weight }) {
+function filterTaps(before, after, start, number, { support, weight }) {
   const scale = before / after;
-  const stretch = Math.max(scale, 1); // antialias: the filter is as wide as a new pixel
+  const stretch = Math.max(scale, 1); // antialias: widen the filter to an output pixel
   return Array.from({ length: number }, (_, index) => {
     const center = (start + index + 0.5) * scale;
-    const first = Math.max(0, Math.trunc(center - reach * stretch + 0.5));
-    const end = Math.min(before, Math.trunc(center + reach * stretch + 0.5));
+    const first = Math.max(0, Math.trunc(center - support * stretch + 0.5));
+    const end = Math.min(before, Math.trunc(center + support * stretch + 0.5));
     const weights = Array.from({ length: end - first }, (_, x) => weight((first + x - center + 0.5) / stretch));
     const sum = weights.reduce((total, value) => total + value, 0);
     return { first, weights: Int32Array.from(weights, (value) => Math.trunc(fixed(value / sum))) };
@@ -98,58 +98,58 @@ function taps(before, after, start, number, { reach, weight }) {
 
 const fixed = (value) => value * 2 ** PRECISION + (value < 0 ? -0.5 : 0.5);
 
-/** A sum of pixels times fixed-point weights -> a pixel; the array that it is put into cuts it to 0 to 255. */
+/** Converts a fixed-point sum to a pixel value; the clamped array limits it to 0..255. */
 const pixel = (sum) => (sum + 2 ** (PRECISION - 1)) >> PRECISION;
 
-/** Every row of the part to `columns.length` pixels; transparent ones on white. */
-function resizeRows(bitmap, part, columns, channels) {
+/** Resizes each row of the crop to `columns.length` pixels, with transparent pixels on white. */
+function resizeHorizontally(bitmap, crop, columns, channels) {
   const [width, step] = [columns.length, columns.length * channels];
-  const narrow = new Uint8ClampedArray(part.height * step);
-  const canvas = new OffscreenCanvas(part.width, Math.min(BAND, part.height));
+  const resizedRows = new Uint8ClampedArray(crop.height * step);
+  const canvas = new OffscreenCanvas(crop.width, Math.min(BAND_ROWS, crop.height));
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  for (let top = 0; top < part.height; top += BAND) {
-    const rows = Math.min(BAND, part.height - top);
+  for (let top = 0; top < crop.height; top += BAND_ROWS) {
+    const rows = Math.min(BAND_ROWS, crop.height - top);
     context.fillStyle = "white";
-    context.fillRect(0, 0, part.width, rows);
-    context.drawImage(bitmap, -part.left, -part.top - top);
-    const { data } = context.getImageData(0, 0, part.width, rows);
-    if (channels === 1) toGrey(data);
+    context.fillRect(0, 0, crop.width, rows);
+    context.drawImage(bitmap, -crop.left, -crop.top - top);
+    const { data } = context.getImageData(0, 0, crop.width, rows);
+    if (channels === 1) toGrayscale(data);
     for (let y = 0; y < rows; y++) {
       for (let x = 0; x < width; x++) {
         const { first, weights } = columns[x];
         for (let c = 0; c < channels; c++) {
           let sum = 0;
-          for (let k = 0, at = 4 * (y * part.width + first) + c; k < weights.length; k++, at += 4) sum += data[at] * weights[k];
-          narrow[(top + y) * step + x * channels + c] = pixel(sum);
+          for (let k = 0, at = 4 * (y * crop.width + first) + c; k < weights.length; k++, at += 4) sum += data[at] * weights[k];
+          resizedRows[(top + y) * step + x * channels + c] = pixel(sum);
         }
       }
     }
   }
-  return narrow;
+  return resizedRows;
 }
 
-/** Rows of one width to `size` of them. */
-function resizeColumns(narrow, rows, size, channels) {
+/** Resizes to `size` rows. */
+function resizeVertically(resizedRows, rows, size, channels) {
   const step = size * channels;
   const data = new Uint8ClampedArray(size * step);
   rows.forEach(({ first, weights }, y) => {
     for (let x = 0; x < step; x++) {
       let sum = 0;
-      for (let k = 0, at = first * step + x; k < weights.length; k++, at += step) sum += narrow[at] * weights[k];
+      for (let k = 0, at = first * step + x; k < weights.length; k++, at += step) sum += resizedRows[at] * weights[k];
       data[y * step + x] = pixel(sum);
     }
   });
   return new Uint8Array(data.buffer);
 }
 
-/** RGBA pixels: red becomes the luma of ITU-R 601-2, in the whole numbers of Pillow. */
-function toGrey(data) {
+/** Replaces red of RGBA pixels by the luma of ITU-R 601-2, in Pillow's integer arithmetic. */
+function toGrayscale(data) {
   for (let i = 0; i < data.length; i += 4) {
     data[i] = (data[i] * 19595 + data[i + 1] * 38470 + data[i + 2] * 7471 + 0x8000) >> 16;
   }
 }
 
-/** Keys' cubic with a = -0.5. */
+/** Keys' cubic kernel with a = -0.5. */
 function cubic(x) {
   const [a, d] = [-0.5, Math.abs(x)];
   if (d < 1) return ((a + 2) * d - (a + 3)) * d * d + 1;

@@ -1,16 +1,16 @@
-/** Keeps every file of the page, so that it opens without a connection. files.js names them, and their version. */
+/** Caches all files of the page for offline use. files.js lists them and their version. */
 
 importScripts("files.js");
 
-const PREFIX = `ghostnets ${self.registration.scope} `; // another page of the same host keeps its own
+const PREFIX = `ghostnets ${self.registration.scope} `; // separate from other pages of the same host
 const CACHE = PREFIX + self.GHOSTNETS.version;
 
 self.addEventListener("install", (event) => {
-  const fetched = self.GHOSTNETS.files.map((file) => new Request(file, { cache: "no-cache" }));
+  const requests = self.GHOSTNETS.files.map((file) => new Request(file, { cache: "no-cache" }));
   event.waitUntil(
     caches
       .open(CACHE)
-      .then((cache) => cache.addAll(fetched))
+      .then((cache) => cache.addAll(requests))
       .then(() => self.skipWaiting()),
   );
 });
@@ -27,7 +27,7 @@ self.addEventListener("activate", (event) => {
 
 self.addEventListener("fetch", (event) => {
   const { mode, url } = event.request;
-  const wanted = mode === "navigate" ? "./" : url; // the page, by whatever name the host gives it
-  const kept = caches.open(CACHE).then((cache) => cache.match(wanted, { ignoreSearch: true }));
-  event.respondWith(kept.then((response) => response ?? fetch(event.request)));
+  const key = mode === "navigate" ? "./" : url; // the page itself, whatever the URL of the folder is
+  const cached = caches.open(CACHE).then((cache) => cache.match(key, { ignoreSearch: true }));
+  event.respondWith(cached.then((response) => response ?? fetch(event.request)));
 });

@@ -1,14 +1,14 @@
-/** Classifies pictures with ONNX Runtime in WebAssembly, beside the page, so that the page stays quick. */
+/** Worker that classifies images with ONNX Runtime in WebAssembly, so that the page stays responsive. */
 
-import { networkInput } from "./preprocess.js";
+import { preprocess } from "./preprocess.js";
 import * as ort from "./runtime/ort.wasm.min.mjs";
 
-const MOST_THREADS = 4;
+const MAX_THREADS = 4;
 const TOP = 5;
 
 ort.env.wasm.wasmPaths = new URL("runtime/", import.meta.url).href;
-// Threads need shared memory, which a page has only where its host isolates it (COOP and COEP headers).
-ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
+// Threads need shared memory, which requires cross-origin isolation (COOP and COEP headers of the host).
+ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(MAX_THREADS, navigator.hardwareConcurrency) : 1;
 
 const ready = load();
 
@@ -21,28 +21,28 @@ async function load() {
   return { description, session };
 }
 
-/** One picture -> the most probable classes, and where the time went. */
-async function classify(picture) {
+/** Returns the predictions for an image and a description of the latency. */
+async function classify(image) {
   const { description, session } = await ready;
   const start = performance.now();
-  const { data, shape } = await networkInput(picture, description.preprocessing);
-  const between = performance.now();
+  const { data, shape } = await preprocess(image, description.preprocessing);
+  const preprocessed = performance.now();
   const results = await session.run({ [session.inputNames[0]]: new ort.Tensor("uint8", data, shape) });
   const end = performance.now();
   const probabilities = results[session.outputNames[0]].data;
-  const answers = [...probabilities.keys()]
+  const predictions = [...probabilities.keys()]
     .sort((a, b) => probabilities[b] - probabilities[a])
     .slice(0, TOP)
     .map((index) => ({ name: description.class_names[index], probability: probabilities[index] }));
-  const [reading, network] = [between - start, end - between].map((time) => time.toFixed(1));
-  return { answers, time: `${network} ms in the network, ${reading} ms to read and resize the picture, in this browser` };
+  const [preprocessing, inference] = [preprocessed - start, end - preprocessed].map((time) => time.toFixed(1));
+  return { predictions, time: `${inference} ms inference, ${preprocessing} ms preprocessing, in this browser` };
 }
 
-let last = Promise.resolve(); // a session runs one picture at a time
+let last = Promise.resolve(); // a session runs one image at a time
 
-self.onmessage = ({ data: { number, picture } }) => {
+self.onmessage = ({ data: { id, image } }) => {
   last = last
-    .then(() => classify(picture))
-    .then((answer) => self.postMessage({ number, answer }))
-    .catch((error) => self.postMessage({ number, error: error.message }));
+    .then(() => classify(image))
+    .then((result) => self.postMessage({ id, result }))
+    .catch((error) => self.postMessage({ id, error: error.message }));
 };

@@ -1,92 +1,93 @@
-/** Pictures in, answers out: the part that the service's page and the exported page share. */
+/** Image classification page, shared by the service and the static export. */
 
 import { bars } from "./bars.js";
 import { byId, element, percent } from "./dom.js";
-import { watchPictures } from "./intake.js";
+import { watchImageSources } from "./image_sources.js";
 
-const AT_ONCE = 4; // pictures on their way
-const MOST = 200; // pictures shown; older ones go
+const MAX_CONCURRENT = 4; // requests
+const MAX_CARDS = 200; // older ones are removed
 
 /**
- * @typedef {{name: string, probability: number}} Answer
- * @typedef {{answers: Answer[], time: string}} Classified - the most probable first; `time` is a sentence.
+ * @typedef {{name: string, probability: number}} Prediction
+ * @typedef {{predictions: Prediction[], time: string}} Classification - predictions in descending order of probability;
+ *   `time` describes the latency.
  *
  * @param {object} parts
- * @param {(picture: File) => Promise<Classified>} parts.classify - rejects with a sentence for the person.
- * @param {Promise<((picture: File) => void) | null>} parts.explorer - what the button "Ghosts" does; none for null.
+ * @param {(image: File) => Promise<Classification>} parts.classify - rejects with a message for the user.
+ * @param {Promise<((image: File) => void) | null>} parts.explorer - opens the ghost explorer; null if there is none.
  */
 export function startApp({ classify, explorer }) {
-  const [list, status] = [byId("answers"), byId("status")];
-  const waiting = [];
+  const [list, status] = [byId("predictions"), byId("status")];
+  const queue = [];
   let running = 0;
 
   const next = async () => {
-    if (running >= AT_ONCE || !waiting.length) return;
+    if (running >= MAX_CONCURRENT || !queue.length) return;
     running++;
-    const { picture, card } = waiting.shift();
-    if (card.isConnected) await answer(picture, card); // it may have been removed meanwhile
+    const { image, card } = queue.shift();
+    if (card.isConnected) await fill(card, image); // it may have been removed meanwhile
     running--;
     next();
   };
 
-  const answer = async (picture, card) => {
-    const place = card.querySelector(".place");
+  const fill = async (card, image) => {
+    const content = card.querySelector(".content");
     try {
-      const { answers, time } = await classify(picture);
-      place.replaceChildren(bars(answers), element("p", { className: "soft time", textContent: time }));
-      status.textContent = `${picture.name}: ${answers[0].name}, ${percent(answers[0].probability)}`;
-      explorer.then((explore) => explore && addExplore(card, picture, explore));
+      const { predictions, time } = await classify(image);
+      content.replaceChildren(bars(predictions), element("p", { className: "muted time", textContent: time }));
+      status.textContent = `${image.name}: ${predictions[0].name}, ${percent(predictions[0].probability)}`;
+      explorer.then((explore) => explore && addExploreButton(card, image, explore));
     } catch (error) {
-      place.replaceChildren(element("p", { className: "bad", textContent: error.message }));
-      status.textContent = `${picture.name}: ${error.message}`;
+      content.replaceChildren(element("p", { className: "error", textContent: error.message }));
+      status.textContent = `${image.name}: ${error.message}`;
     }
     card.removeAttribute("aria-busy");
   };
 
-  watchPictures((pictures) => {
-    byId("answers-section").hidden = false;
-    const cards = pictures.map(newCard);
+  watchImageSources((images) => {
+    byId("predictions-section").hidden = false;
+    const cards = images.map(newCard);
     list.prepend(...cards);
-    while (list.children.length > MOST) list.lastElementChild.remove();
+    while (list.children.length > MAX_CARDS) list.lastElementChild.remove();
     cards.forEach((card, index) => {
-      waiting.push({ picture: pictures[index], card });
+      queue.push({ image: images[index], card });
       next();
     });
   });
 }
 
-/** The button that opens the explorer, before the other one. */
-function addExplore(card, picture, explore) {
+/** Inserts the button that opens the explorer before the other buttons. */
+function addExploreButton(card, image, explore) {
   const button = element("button", {
     type: "button",
     className: "explore",
     textContent: "Ghosts",
-    "aria-label": `Ghosts of ${picture.name}`,
-    onclick: () => explore(picture),
+    "aria-label": `Ghosts of ${image.name}`,
+    onclick: () => explore(image),
   });
   card.querySelector(".buttons").prepend(button);
 }
 
-function newCard(picture) {
-  const shown = element("img", { className: "shown", alt: "" }); // its name stands beside it
-  const address = URL.createObjectURL(picture);
-  shown.onload = () => URL.revokeObjectURL(address);
-  shown.onerror = () => {
-    URL.revokeObjectURL(address);
-    shown.replaceWith(element("span", { className: "shown none", textContent: "no preview" }));
+function newCard(image) {
+  const preview = element("img", { className: "preview", alt: "" }); // the name is next to it
+  const url = URL.createObjectURL(image);
+  preview.onload = () => URL.revokeObjectURL(url);
+  preview.onerror = () => {
+    URL.revokeObjectURL(url);
+    preview.replaceWith(element("span", { className: "preview none", textContent: "no preview" }));
   };
-  shown.src = address;
+  preview.src = url;
   const buttons = element("p", { className: "buttons" });
-  const remove = element("button", { type: "button", textContent: "Remove", "aria-label": `Remove ${picture.name}` });
+  const remove = element("button", { type: "button", textContent: "Remove", "aria-label": `Remove ${image.name}` });
   const card = element(
     "li",
-    { className: "picture", "aria-busy": "true" },
-    shown,
+    { className: "card", "aria-busy": "true" },
+    preview,
     element(
       "div",
       {},
-      element("h3", { textContent: picture.name }),
-      element("div", { className: "place" }, element("p", { className: "soft", textContent: "Being looked at." })),
+      element("h3", { textContent: image.name }),
+      element("div", { className: "content" }, element("p", { className: "muted", textContent: "Classifying…" })),
       buttons,
     ),
   );
@@ -94,7 +95,7 @@ function newCard(picture) {
     const neighbour = card.nextElementSibling ?? card.previousElementSibling;
     card.remove();
     (neighbour?.querySelector("button:last-child") ?? byId("choose")).focus();
-    byId("answers-section").hidden = !byId("answers").children.length;
+    byId("predictions-section").hidden = !byId("predictions").children.length;
   };
   buttons.append(remove);
   return card;

@@ -1,19 +1,19 @@
-/** Probabilities as bars. */
+/** Bar charts of probabilities. */
 
 import { element, percent } from "./dom.js";
 
-/** One bar of a track; `share` in [0, 1] of its whole length, blue for `kind` "ghost", orange for "". */
+/** A bar of a track; `share` in [0, 1] is its length, the color is blue for `kind` "ghost", orange for "". */
 export function bar(share, kind) {
-  const made = element("i", { className: kind });
-  made.style.width = `${100 * Math.min(1, share)}%`;
-  return made;
+  const result = element("i", { className: kind });
+  result.style.width = `${100 * Math.min(1, share)}%`;
+  return result;
 }
 
 /**
- * A list entry: a name, its value as text, and one bar below the other.
+ * A list item with a name, its values as text, and one bar per value.
  *
  * @param {string} name
- * @param {[number, string][]} shares - of each bar its share and its kind, as for `bar`.
+ * @param {[number, string][]} shares - share and kind of each bar, as in `bar`.
  */
 export function row(name, shares) {
   return element(
@@ -25,7 +25,7 @@ export function row(name, shares) {
   );
 }
 
-/** @param {{name: string, probability: number}[]} answers - the most probable first. */
-export function bars(answers) {
-  return element("ol", { className: "bars" }, ...answers.map((a) => row(a.name, [[a.probability, "ghost"]])));
+/** @param {{name: string, probability: number}[]} predictions - in descending order of probability. */
+export function bars(predictions) {
+  return element("ol", { className: "bars" }, ...predictions.map((p) => row(p.name, [[p.probability, "ghost"]])));
 }

@@ -1,20 +1,20 @@
-/** What every module of the page needs of the document. */
+/** DOM helpers. */
 
 /** The element of index.html with this id. */
 export const byId = (id) => document.getElementById(id);
 
 /**
- * A new element. Properties are set on it (className, textContent, onclick, ...), names with a hyphen and "role" as
- * attributes; children are elements or text.
+ * Creates an element. Names with a hyphen and "role" are set as attributes, others as properties (className,
+ * textContent, onclick, ...); children are elements or text.
  */
 export function element(tag, properties = {}, ...children) {
-  const made = document.createElement(tag);
+  const result = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (name.includes("-") || name === "role") made.setAttribute(name, value);
-    else made[name] = value;
+    if (name.includes("-") || name === "role") result.setAttribute(name, value);
+    else result[name] = value;
   }
-  made.append(...children);
-  return made;
+  result.append(...children);
+  return result;
 }
 
 /** 0.0314 -> "3.1 %". */

@@ -1,26 +1,26 @@
-/** The ghost explorer: intrinsic maps beside their ghosts, ghosts switched off, and what each layer costs. */
+/** Ghost explorer: intrinsic maps and their ghosts, ablation of ghosts, cost by layer. */
 
 import { bar, row } from "./bars.js";
 import { byId, element, percent } from "./dom.js";
 import { kernelCanvas, mapCanvas } from "./maps.js";
 import { base64, call, post } from "./service.js";
 
-const SHOWN = 24; // pairs, until more are asked for
-const CLASSES = 5; // compared
-const PAUSE = 120; // milliseconds between the last switch and the question
+const MAX_PAIRS = 24; // until the user asks for all
+const TOP = 5;
+const DEBOUNCE = 120; // milliseconds between the last click and the request
 
 /**
- * @param {{name: string, intrinsic: number, ghosts: number, height: number, width: number}[]} modules - the Ghost
- *   modules of GET v1/explain, at least one.
- * @returns {(picture: File) => void} opens the explorer on a picture.
+ * @param {{name: string, intrinsic: number, ghosts: number, height: number, width: number}[]} modules - Ghost modules
+ *   of GET v1/explain, at least one.
+ * @returns {(image: File) => void} opens the explorer for an image.
  */
 export function startExplorer(modules) {
-  const layers = new Map(modules.map((layer) => [layer.name, layer]));
-  const off = new Map(); // name of a layer -> Set of the numbers of its ghosts that are off
-  let image = null; // the promise of the picture as base64
-  let address = "";
-  let maps = null; // of the layer that is shown
-  let isEverythingShown = false;
+  const modulesByName = new Map(modules.map((module) => [module.name, module]));
+  const disabled = new Map(); // module name -> Set of ghost indices
+  let image = null; // promise of the image as base64
+  let imageUrl = "";
+  let maps = null; // maps of the selected module
+  let isShowingAll = false;
   const [select, list] = [byId("layer"), byId("pairs")];
 
   for (const { name, intrinsic, ghosts, height, width } of modules) {
@@ -29,116 +29,114 @@ export function startExplorer(modules) {
   }
 
   const fill = () => document.querySelector("input[name=fill]:checked").value;
-  const count = () => [...off.values()].reduce((sum, ghosts) => sum + ghosts.size, 0);
+  const countDisabled = () => [...disabled.values()].reduce((sum, ghosts) => sum + ghosts.size, 0);
 
-  const showMaps = lastOnly(async (signal) => {
+  const loadMaps = latestOnly(async (signal) => {
     maps = await post("v1/explain/maps", { image: await image, layer: select.value }, signal);
-    isEverythingShown = false;
+    isShowingAll = false;
     drawPairs();
   });
 
-  const showEffect = lastOnly(async (signal) => {
-    const wanted = Object.fromEntries([...off].map(([layer, ghosts]) => [layer, [...ghosts]]));
-    const question = { image: await image, off: wanted, fill: fill(), top: CLASSES };
-    const answer = await post("v1/explain/without", question, signal);
-    drawEffect(answer, count());
+  const loadAblation = latestOnly(async (signal) => {
+    const off = Object.fromEntries([...disabled].map(([name, ghosts]) => [name, [...ghosts]]));
+    const response = await post("v1/explain/without", { image: await image, off, fill: fill(), top: TOP }, signal);
+    drawAblation(response, countDisabled());
   });
 
-  let pause = 0;
-  const changed = () => {
-    byId("every-on").disabled = !count();
-    const isWholeOff = off.get(select.value)?.size === layers.get(select.value).ghosts;
-    byId("layer-off").disabled = isWholeOff;
+  let timer = 0;
+  const update = () => {
+    const ghosts = disabled.get(select.value);
+    byId("enable-all").disabled = !countDisabled();
+    byId("disable-module").disabled = ghosts?.size === modulesByName.get(select.value).ghosts;
     for (const button of list.querySelectorAll("button")) {
-      button.setAttribute("aria-pressed", String(!off.get(select.value)?.has(Number(button.value))));
+      button.setAttribute("aria-pressed", String(!ghosts?.has(Number(button.value))));
     }
-    clearTimeout(pause);
-    pause = setTimeout(showEffect, PAUSE);
+    clearTimeout(timer);
+    timer = setTimeout(loadAblation, DEBOUNCE);
   };
 
-  const flip = (ghost) => {
-    const here = off.get(select.value) ?? new Set();
-    if (!here.delete(ghost)) here.add(ghost);
-    if (here.size) off.set(select.value, here);
-    else off.delete(select.value);
-    changed();
+  const toggle = (ghost) => {
+    const ghosts = disabled.get(select.value) ?? new Set();
+    if (!ghosts.delete(ghost)) ghosts.add(ghost);
+    if (ghosts.size) disabled.set(select.value, ghosts);
+    else disabled.delete(select.value);
+    update();
   };
 
   const drawPairs = () => {
     const { height, width, pairs } = maps;
-    const pixels = Uint8Array.from(atob(maps.pixels), (letter) => letter.charCodeAt(0));
+    const pixels = Uint8Array.from(atob(maps.pixels), (character) => character.charCodeAt(0));
     const size = height * width;
-    let at = 0; // the maps of each pair follow one another: the intrinsic one, then its ghosts
-    const next = () => mapCanvas(pixels.subarray(at, (at += size)), width, height);
-    const shown = isEverythingShown ? pairs : pairs.slice(0, SHOWN);
-    list.replaceChildren(...shown.map((pair) => newPair(pair, next, flip)));
-    byId("pairs-title").textContent = `${maps.layer}: ${pairs.length} intrinsic maps, each with what is made from it`;
-    byId("more").hidden = shown.length === pairs.length;
-    byId("more").textContent = `Show all ${pairs.length}; these vary most`;
+    let offset = 0; // of each pair, the intrinsic map comes first, then its ghosts
+    const nextCanvas = () => mapCanvas(pixels.subarray(offset, (offset += size)), width, height);
+    const visible = isShowingAll ? pairs : pairs.slice(0, MAX_PAIRS);
+    list.replaceChildren(...visible.map((pair) => newPair(pair, nextCanvas, toggle)));
+    byId("pairs-title").textContent = `${maps.layer}: ${pairs.length} intrinsic maps and their ghosts`;
+    byId("show-all").hidden = visible.length === pairs.length;
+    byId("show-all").textContent = `Show all ${pairs.length} (now: the ${visible.length} with the highest variance)`;
     markCost(maps.layer);
-    changed();
+    update();
   };
 
-  select.onchange = () => showMaps();
-  byId("more").onclick = () => {
-    isEverythingShown = true;
+  select.onchange = () => loadMaps();
+  byId("show-all").onclick = () => {
+    isShowingAll = true;
     drawPairs();
-    list.children[SHOWN].querySelector("button").focus();
+    list.children[MAX_PAIRS].querySelector("button").focus();
   };
-  byId("layer-off").onclick = () => {
-    off.set(select.value, new Set(Array(layers.get(select.value).ghosts).keys()));
-    changed();
+  byId("disable-module").onclick = () => {
+    disabled.set(select.value, new Set(Array(modulesByName.get(select.value).ghosts).keys()));
+    update();
   };
-  byId("every-on").onclick = () => {
-    off.clear();
-    changed();
-    byId("layer-off").focus(); // this button is disabled now
+  byId("enable-all").onclick = () => {
+    disabled.clear();
+    update();
+    byId("disable-module").focus(); // this button is disabled now
   };
-  for (const choice of document.querySelectorAll("input[name=fill]")) choice.onchange = changed;
+  for (const choice of document.querySelectorAll("input[name=fill]")) choice.onchange = update;
   byId("cost").ontoggle = () => {
-    if (byId("cost").open && !byId("cost-rows").children.length) showCost();
+    if (byId("cost").open && !byId("cost-rows").children.length) loadCost();
   };
-  const showCost = lastOnly(async (signal) => {
+  const loadCost = latestOnly(async (signal) => {
     drawCost(await call("v1/explain/cost", { signal }));
     markCost(select.value);
   });
 
-  return (picture) => {
+  return (file) => {
     byId("explorer").hidden = false;
-    byId("explorer-title").textContent = `Ghosts of ${picture.name}`;
+    byId("explorer-title").textContent = `Ghosts of ${file.name}`;
     byId("explorer-title").focus({ preventScroll: true });
-    const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    byId("explorer").scrollIntoView({ behavior: isCalm ? "auto" : "smooth" });
-    URL.revokeObjectURL(address);
-    byId("explorer-picture").src = address = URL.createObjectURL(picture);
-    image = base64(picture);
-    showMaps();
+    const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    byId("explorer").scrollIntoView({ behavior: reducedMotion ? "auto" : "smooth" });
+    URL.revokeObjectURL(imageUrl);
+    byId("explorer-image").src = imageUrl = URL.createObjectURL(file);
+    image = base64(file);
+    loadMaps();
   };
 }
 
-/** Wraps a task so that a later call stops an earlier one; what goes wrong is told in the explorer. */
-function lastOnly(task) {
-  let running = null;
+/** Wraps a task so that a later call aborts an earlier one; errors are shown in the explorer. */
+function latestOnly(task) {
+  let current = null;
   return async () => {
-    running?.abort();
-    const mine = (running = new AbortController());
+    current?.abort();
+    const controller = (current = new AbortController());
     try {
-      await task(mine.signal);
+      await task(controller.signal);
       byId("explorer-problem").textContent = "";
     } catch (error) {
-      if (!mine.signal.aborted) byId("explorer-problem").textContent = error.message;
+      if (!controller.signal.aborted) byId("explorer-problem").textContent = error.message;
     }
   };
 }
 
-/** One intrinsic map, and a switch for each of its ghosts; `next` draws one map after the other. */
-function newPair(pair, next, flip) {
-  const source = next();
-  const label = (kind, number) => `${kind} ${number}`;
+/** An intrinsic map with a toggle for each of its ghosts; `nextCanvas` draws the maps in order. */
+function newPair(pair, nextCanvas, toggle) {
+  const source = nextCanvas();
   source.setAttribute("role", "img");
-  source.setAttribute("aria-label", label("intrinsic map", pair.intrinsic));
+  source.setAttribute("aria-label", `intrinsic map ${pair.intrinsic}`);
   source.className = "source";
-  const entry = element("li");
+  const item = element("li");
   for (const ghost of pair.ghosts) {
     const similarity = ghost.similarity === null ? "constant" : ghost.similarity.toFixed(2).replace("-", "−");
     const button = element(
@@ -146,36 +144,40 @@ function newPair(pair, next, flip) {
       {
         type: "button",
         value: ghost.number,
-        "aria-label": `${label("ghost", ghost.number)}, similarity ${similarity}, ${ghost.kind} kernel`,
-        onclick: () => flip(ghost.number),
+        "aria-label": `ghost ${ghost.number}, similarity ${similarity}, ${ghost.kind} kernel`,
+        onclick: () => toggle(ghost.number),
       },
-      next(),
+      nextCanvas(),
     );
     const first = ghost === pair.ghosts[0] ? source : element("span");
-    entry.append(
+    item.append(
       element("div", { className: "pair" }, first, button),
       element("div", { className: "about" }, kernelCanvas(ghost.kernel), `${ghost.number}: ${similarity}, ${ghost.kind}`),
     );
   }
-  if (!pair.ghosts.length) entry.append(element("div", { className: "pair" }, source), "no ghost");
-  return entry;
+  if (!pair.ghosts.length) item.append(element("div", { className: "pair" }, source), "no ghost");
+  return item;
 }
 
-function drawEffect({ answers }, count) {
+function drawAblation({ answers }, numDisabled) {
   const best = (key) => answers.reduce((a, b) => (b[key] > a[key] ? b : a));
-  const [was, is] = [best("before"), best("after")];
-  const ghosts = count === 1 ? "1 ghost off" : `${count} ghosts off`;
+  const [before, after] = [best("before"), best("after")];
+  const ghosts = numDisabled === 1 ? "1 ghost disabled" : `${numDisabled} ghosts disabled`;
   const effect = byId("effect");
-  if (!count) effect.textContent = `${was.class}, ${percent(was.before)}. Every ghost is on.`;
-  else if (was === is) {
-    effect.textContent = `With ${ghosts} it stays ${was.class}: ${percent(was.before)} → ${percent(was.after)}.`;
-  } else effect.textContent = `With ${ghosts} the answer changes from ${was.class} to ${is.class}.`;
-  effect.classList.toggle("changed", was !== is);
+  if (!numDisabled) {
+    effect.textContent = `${before.class}, ${percent(before.before)}. All ghosts are enabled.`;
+  } else if (before === after) {
+    const change = `${percent(before.before)} → ${percent(before.after)}`;
+    effect.textContent = `With ${ghosts} the prediction stays ${before.class}: ${change}.`;
+  } else {
+    effect.textContent = `With ${ghosts} the prediction changes from ${before.class} to ${after.class}.`;
+  }
+  effect.classList.toggle("changed", before !== after);
 
   const rows = answers.map((answer) => {
-    const made = row(answer.class, [[answer.before, "ghost"], ...(count ? [[answer.after, ""]] : [])]);
-    made.classList.toggle("changed", answer === is);
-    return made;
+    const item = row(answer.class, [[answer.before, "ghost"], ...(numDisabled ? [[answer.after, ""]] : [])]);
+    item.classList.toggle("changed", answer === after);
+    return item;
   });
   byId("comparison").replaceChildren(...rows);
 }
@@ -183,28 +185,28 @@ function drawEffect({ answers }, count) {
 function drawCost({ note, layers }) {
   const total = (key) => layers.reduce((sum, layer) => sum + layer[key], 0);
   const [macs, seconds] = [total("macs"), total("seconds")];
-  const longest = Math.max(...layers.flatMap((layer) => [layer.macs / macs, layer.seconds / seconds]));
+  const largest = Math.max(...layers.flatMap((layer) => [layer.macs / macs, layer.seconds / seconds]));
   byId("cost-note").textContent = note;
   const rows = layers.map((layer) => {
     const shares = [layer.macs / macs, layer.seconds / seconds];
     const cells = [(layer.macs / 1e6).toFixed(2), ...shares.map(percent)];
-    const made = element(
+    const item = element(
       "tr",
       {},
       element("th", { scope: "row", textContent: layer.title }),
       ...cells.map((textContent) => element("td", { textContent })),
-      element("td", { className: "bar" }, bar(shares[0] / longest, "ghost"), bar(shares[1] / longest, "")),
+      element("td", { className: "bar" }, bar(shares[0] / largest, "ghost"), bar(shares[1] / largest, "")),
     );
-    made.dataset.layer = layer.name;
-    return made;
+    item.dataset.layer = layer.name;
+    return item;
   });
   byId("cost-rows").replaceChildren(...rows);
 }
 
-/** Marks the row of the layer that is shown. */
+/** Marks the selected module's row. */
 function markCost(name) {
-  for (const made of byId("cost-rows").children) {
-    if (made.dataset.layer === name) made.setAttribute("aria-current", "true");
-    else made.removeAttribute("aria-current");
+  for (const item of byId("cost-rows").children) {
+    if (item.dataset.layer === name) item.setAttribute("aria-current", "true");
+    else item.removeAttribute("aria-current");
   }
 }

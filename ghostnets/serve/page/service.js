@@ -1,72 +1,72 @@
-/** The HTTP service behind the page. */
+/** Client of the HTTP service. */
 
 import { byId } from "./dom.js";
 
-const TRIES = 5; // while the service is full
+const MAX_ATTEMPTS = 5; // while the service is at capacity
 
-let token = ""; // kept as long as the page is open, and nowhere else
+let token = ""; // kept in memory only, until the page is closed
 
 /**
- * One request; waits and tries again while the service is full, and asks the person for the token where it wants one.
+ * Sends a request; retries while the service is at capacity, and asks the user for the token if it is required.
  *
- * @param {string} address - relative to the page.
- * @param {RequestInit} options - of fetch.
- * @returns the JSON of the answer.
- * @throws {Error} with a sentence for the person; an AbortError where `options.signal` said so.
+ * @param {string} url - relative to the page.
+ * @param {RequestInit} options - options of fetch.
+ * @returns the JSON of the response.
+ * @throws {Error} with a message for the user; an AbortError if `options.signal` was aborted.
  */
-export async function call(address, options = {}) {
+export async function call(url, options = {}) {
   for (let attempt = 1; ; attempt++) {
-    const response = await request(address, options);
+    const response = await request(url, options);
     if (response.ok) return response.json();
     if (response.status === 401) {
       await askForToken();
-    } else if (response.status === 429 && attempt < TRIES) {
+    } else if (response.status === 429 && attempt < MAX_ATTEMPTS) {
       const seconds = Number(response.headers.get("Retry-After")) || 1;
-      await new Promise((done) => setTimeout(done, 1000 * seconds));
+      await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
     } else {
-      throw new Error(await sentence(response));
+      throw new Error(await errorMessage(response));
     }
   }
 }
 
 /** As `call`, with a JSON body. */
-export function post(address, value, signal) {
+export function post(url, value, signal) {
   const headers = { "Content-Type": "application/json" };
-  return call(address, { method: "POST", headers, body: JSON.stringify(value), signal });
+  return call(url, { method: "POST", headers, body: JSON.stringify(value), signal });
 }
 
-/** The bytes of a file as base64. */
+/** Reads a file as base64. */
 export function base64(file) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
-    reader.onerror = () => reject(new Error("The file cannot be read; is it a folder, or gone?"));
+    reader.onerror = () => reject(new Error("The file cannot be read; it may be a folder, or have been removed."));
     reader.readAsDataURL(file);
   });
 }
 
-async function request(address, options) {
+async function request(url, options) {
   const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
   try {
-    return await fetch(address, { ...options, headers });
+    return await fetch(url, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The service does not answer; is it still running?", { cause: error });
+    throw new Error("The service does not respond; check that it is running.", { cause: error });
   }
 }
 
-/** What the service says is wrong, or its status where it says nothing. */
-async function sentence(response) {
+/** The service's error message, or the status if there is none. */
+async function errorMessage(response) {
   const body = await response.json().catch(() => ({}));
-  const said = body.error?.message ?? body.error ?? body.detail;
-  return typeof said === "string" ? said : `The service answered ${response.status} ${response.statusText}.`;
+  const message = body.error?.message ?? body.error ?? body.detail;
+  return typeof message === "string" ? message : `The service returned ${response.status} ${response.statusText}.`;
 }
 
-let asked = null;
+let pendingToken = null;
 
-/** Resolves when the person has given a token; those who wait meanwhile share the question. */
+/** Resolves when the user has entered a token; concurrent callers share one prompt. */
 function askForToken() {
-  asked ??= new Promise((resolve) => {
+  pendingToken ??= new Promise((resolve) => {
     const [form, input] = [byId("token-form"), byId("token")];
     form.hidden = false;
     input.focus();
@@ -75,9 +75,9 @@ function askForToken() {
       token = input.value;
       input.value = "";
       form.hidden = true;
-      asked = null;
+      pendingToken = null;
       resolve();
     };
   });
-  return asked;
+  return pendingToken;
 }

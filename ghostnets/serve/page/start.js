@@ -1,4 +1,4 @@
-/** The page of the HTTP service: it answers, and a checkpoint that it serves may be looked into. */
+/** Entry point of the service's page: classification by the service, and the ghost explorer for checkpoints. */
 
 import { startApp } from "./app.js";
 import { byId } from "./dom.js";
@@ -7,27 +7,27 @@ import { call } from "./service.js";
 
 const TOP = 5;
 
-/** One picture to the service, the file as it is. */
-async function classify(picture) {
+/** Sends the image file unchanged; see `startApp`. */
+async function classify(image) {
   const start = performance.now();
   const headers = { "Content-Type": "application/octet-stream" };
-  const { images } = await call(`v1/predict?top=${TOP}`, { method: "POST", headers, body: picture });
-  const answers = images[0].answers.map((answer) => ({ name: answer.class, probability: answer.probability }));
-  return { answers, time: `${(performance.now() - start).toFixed(0)} ms, with the way to the service and back` };
+  const { images } = await call(`v1/predict?top=${TOP}`, { method: "POST", headers, body: image });
+  const predictions = images[0].answers.map((answer) => ({ name: answer.class, probability: answer.probability }));
+  return { predictions, time: `${(performance.now() - start).toFixed(0)} ms including the network round trip` };
 }
 
-/** Says who answers; gives the explorer, or null and a sentence on the page. */
-async function meet() {
+/** Shows the loaded model; returns the explorer, or null with a reason on the page. */
+async function connect() {
   const { architecture, runtime, class_names } = await call("v1/model");
-  byId("network").textContent = `${architecture}, ${class_names.length} classes, in ${runtime}.`;
-  const outline = await call("v1/explain");
-  byId("no-explorer").textContent = outline.absent ?? "";
-  byId("no-explorer").hidden = !outline.absent;
-  return outline.absent ? null : startExplorer(outline.layers);
+  byId("model").textContent = `${architecture}, ${class_names.length} classes, ${runtime}.`;
+  const { layers, absent } = await call("v1/explain");
+  byId("no-explorer").textContent = absent ?? "";
+  byId("no-explorer").hidden = !absent;
+  return absent ? null : startExplorer(layers);
 }
 
-const explorer = meet().catch((error) => {
-  byId("network").textContent = error.message;
+const explorer = connect().catch((error) => {
+  byId("model").textContent = error.message;
   return null;
 });
 startApp({ classify, explorer });

@@ -1,4 +1,4 @@
-"""Checkpoints of the official implementation and of timm, in the shapes they are published in."""
+"""Checkpoints of the official implementation and of timm, as published."""
 
 import pytest
 import timm
@@ -14,7 +14,7 @@ from ghostnets.models import create_model
 X = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
-def test_v2_with_the_counters_that_a_tool_left(tmp_path, randomize):
+def test_v2_with_profiler_counters(tmp_path, randomize):
     theirs = randomize(timm.create_model("ghostnetv2_100"))
     state = theirs.state_dict()
     for prefix in ("", "conv_stem.", "blocks.3.0.ghost1.primary_conv.0."):

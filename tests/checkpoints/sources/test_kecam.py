@@ -1,4 +1,4 @@
-"""GhostNet and GhostNetV2 of keras_cv_attention_models: converted exactly, and their files, hostile ones too.
+"""GhostNet and GhostNetV2 of keras_cv_attention_models: exact conversion, and safe reading of their files.
 
 Everyday tests write what that package writes, by its naming rules. Against the real one:
 
@@ -53,7 +53,7 @@ def layer_of(module: str) -> str:
 
 
 def arrays_of(model: torch.nn.Module) -> dict[str, np.ndarray]:
-    """``layer/weight`` -> array, as Keras has it, in the order of the canonical state dict."""
+    """``layer/weight`` -> array in the layout of Keras, in the order of the canonical state dict."""
     arrays = {}
     for key, tensor in model.state_dict().items():
         module, _, leaf = key.rpartition(".")
@@ -79,7 +79,7 @@ def arrays_of(model: torch.nn.Module) -> dict[str, np.ndarray]:
 
 
 def save(arrays: dict[str, np.ndarray], path: Path, *, whole_model: bool = False) -> Path:
-    """As ``model.save_weights(path)`` does, or as ``model.save(path)``."""
+    """Write a file like ``model.save_weights(path)``, or like ``model.save(path)``."""
     with h5py.File(path, "w") as file:
         root = file.create_group("model_weights") if whole_model else file
         if whole_model:
@@ -103,7 +103,7 @@ KERAS_ORDER = [
 
 
 def save_numbered(arrays: dict[str, np.ndarray], path: Path) -> Path:
-    """As ``model.save_weights("NAME.weights.h5")`` does: layers counted by their class, weights in order."""
+    """Write a file like ``model.save_weights("NAME.weights.h5")``: layers numbered by class, weights in order."""
     order = ["stem_conv", "stem_bn", *[f"stack{n}_{layer}" for n in range(1, 17) for layer in KERAS_ORDER]]
     counts: dict[str, int] = {}
     with h5py.File(path, "w") as file:
@@ -122,7 +122,7 @@ def save_numbered(arrays: dict[str, np.ndarray], path: Path) -> Path:
 
 @pytest.mark.parametrize("form", ["weights", "whole model", "numbered"])
 @pytest.mark.parametrize("name", ["ghostnet_050", "ghostnetv2_100"])
-def test_converts_exactly(tmp_path: Path, randomize, name: str, form: str):
+def test_conversion_preserves_outputs(tmp_path: Path, randomize, name: str, form: str):
     theirs = randomize(create_model(name, num_classes=7))
     arrays = arrays_of(theirs)
     if form == "numbered":
@@ -133,7 +133,7 @@ def test_converts_exactly(tmp_path: Path, randomize, name: str, form: str):
     assert all(torch.equal(tensor, ours[key]) for key, tensor in theirs.state_dict().items())
 
 
-def test_names_and_shapes_are_strict(tmp_path: Path):
+def test_mismatched_names_and_shapes_raise(tmp_path: Path):
     arrays = arrays_of(create_model("ghostnet_050", num_classes=3))
     model = create_model("ghostnet_050", num_classes=3)
     for change, message in [
@@ -155,7 +155,7 @@ def test_names_and_shapes_are_strict(tmp_path: Path):
 
 
 def hostile(file: h5py.File, kind: str, other: Path) -> None:
-    """Puts something into a file that does not belong there."""
+    """Add unsupported content to a file."""
     if kind == "external data":
         file.create_dataset("stem_conv/stem_conv/kernel:0", (4,), np.float32, external=[(str(other), 0, 16)])
     elif kind == "virtual data":
@@ -179,13 +179,13 @@ def hostile(file: h5py.File, kind: str, other: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        *((kind, "is no plain array") for kind in ("external data", "virtual data", "chunks", "unwritten")),
-        *((kind, "is no plain array") for kind in ("integers", "objects")),
-        *((kind, "holds no weights") for kind in ("external link", "soft link")),
-        ("not finite", "a holds numbers that are not finite"),
+        *((kind, "is not a contiguous array") for kind in ("external data", "virtual data", "chunks", "unwritten")),
+        *((kind, "is not a contiguous array") for kind in ("integers", "objects")),
+        *((kind, "contains no weights") for kind in ("external link", "soft link")),
+        ("not finite", "a has non-finite values"),
     ],
 )
-def test_other_content_is_refused(tmp_path: Path, kind: str, message: str):
+def test_unsupported_content_is_rejected(tmp_path: Path, kind: str, message: str):
     other = save(arrays_of(create_model("ghostnet_050", width=0.1)), tmp_path / "other.h5")
     with h5py.File(tmp_path / "x.h5", "w") as file:
         hostile(file, kind, other)
@@ -195,7 +195,7 @@ def test_other_content_is_refused(tmp_path: Path, kind: str, message: str):
     assert "\n" not in str(caught.value)
 
 
-def test_a_circle_of_groups_ends(tmp_path: Path):
+def test_cyclic_groups_are_handled(tmp_path: Path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["a/b"] = np.ones(3, np.float32)
         file["a/again"] = file["a"]
@@ -203,17 +203,17 @@ def test_a_circle_of_groups_ends(tmp_path: Path):
     assert len(read_weights(tmp_path / "x.h5").tensors) == 1
 
 
-def test_a_damaged_file(tmp_path: Path):
+def test_damaged_file_is_rejected(tmp_path: Path):
     path = save(arrays_of(create_model("ghostnet_050", width=0.1, num_classes=2)), tmp_path / "x.h5")
     content = path.read_bytes()
     for damaged in (b"", b"\x89HDF\r\n\x1a\n", b"not HDF5", content[:1000], content[: len(content) // 2]):
         path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="is damaged, or no file of weights") as caught:
+        with pytest.raises(CheckpointError, match="is damaged, or not a weights file") as caught:
             read_weights(path)
         assert "\n" not in str(caught.value)
 
 
-def test_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_missing_h5py_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def missing(name: str) -> None:
         raise ModuleNotFoundError(name=name)
 
@@ -267,7 +267,7 @@ def tree(path: Path) -> dict[str, tuple[int, ...]]:
 @pytest.mark.foreign
 @pytest.mark.skipif("GHOSTNETS_KERAS_PYTHON" not in os.environ, reason="names no Python that has this package")
 @pytest.mark.parametrize("name", ["GhostNet_050", "GhostNet_100", "GhostNet_130", "GhostNetV2_100", "GhostNetV2_130"])
-def test_against_the_real_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+def test_matches_original_implementation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
     subprocess.run([os.environ["GHOSTNETS_KERAS_PYTHON"], "-c", THEIR_SCRIPT, str(tmp_path), name], check=True)
     stored = {key: torch.from_numpy(array) for key, array in np.load(tmp_path / "io.npz").items()}
 

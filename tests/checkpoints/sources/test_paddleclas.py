@@ -1,4 +1,4 @@
-"""PaddleClas's GhostNet: converted exactly, and its files, hostile ones too.
+"""PaddleClas's GhostNet: exact conversion, and safe reading of its files.
 
 The network is written down here once more, from PaddleClas's source and with its names, independently of ours.
 Against the real one (numpy and Paddle come with it; nothing is downloaded by the test):
@@ -107,7 +107,7 @@ class PaddleGhostNet(nn.Module):
 
 
 def arrays_of(model: nn.Module) -> dict[str, np.ndarray]:
-    """The state dict as Paddle has it."""
+    """The state dict in the layout of Paddle."""
     arrays = {}
     for key, tensor in model.state_dict().items():
         if not key.endswith("num_batches_tracked"):
@@ -117,14 +117,14 @@ def arrays_of(model: nn.Module) -> dict[str, np.ndarray]:
 
 
 def save(arrays: dict[str, np.ndarray], path: Path, protocol: int = 4) -> Path:
-    """As ``paddle.save`` does."""
+    """Write a file like ``paddle.save``."""
     names = {name: f"parameter_{number}" for number, name in enumerate(arrays)}
     path.write_bytes(pickle.dumps({**arrays, "StructuredToParameterName@@": names}, protocol=protocol))
     return path
 
 
-def test_the_counts_are_those_that_paddleclas_prints():
-    """5.2 M and 7.3 M in its table; squeeze-and-excitation is a little narrower than the canonical one."""
+def test_counts_match_paddleclas():
+    """Its table has 5.2 M and 7.3 M; its squeeze-and-excitation is slightly narrower than the canonical one."""
     counts = {s: sum(p.numel() for p in PaddleGhostNet(s, 1000).parameters()) for s in (0.5, 1.0, 1.3)}
     assert {s: round(n / 1e6, 1) for s, n in counts.items()} == {0.5: 2.6, 1.0: 5.2, 1.3: 7.4}
 
@@ -133,7 +133,7 @@ def test_the_counts_are_those_that_paddleclas_prints():
     ("name", "scale", "protocol"),
     [("ghostnet_050", 0.5, 4), ("ghostnet_100", 1.0, 2), ("ghostnet_130", 1.3, 3)],
 )
-def test_converts_exactly(tmp_path: Path, randomize, name: str, scale: float, protocol: int):
+def test_conversion_preserves_outputs(tmp_path: Path, randomize, name: str, scale: float, protocol: int):
     theirs = randomize(PaddleGhostNet(scale, 7))
     path = save(arrays_of(theirs), tmp_path / "weights.pdparams", protocol)
     if protocol < 4:  # as the released files have it, which are older than numpy 2
@@ -153,7 +153,7 @@ def test_converts_exactly(tmp_path: Path, randomize, name: str, scale: float, pr
     assert (torch.cat(gates) > 1).any()
 
 
-def test_names_and_shapes_are_strict(tmp_path: Path):
+def test_mismatched_names_and_shapes_raise(tmp_path: Path):
     arrays = arrays_of(PaddleGhostNet(0.5, 3))
     model = create_model("ghostnet_050", num_classes=3)
     for change, message in [
@@ -162,7 +162,7 @@ def test_names_and_shapes_are_strict(tmp_path: Path):
         (lambda a: a.pop("fc_0._batch_norm._variance"), "incomplete"),
         (lambda a: a.update({"conv1._conv.bias2": np.zeros(3, np.float32)}), r"no tensor 'conv1\._conv\.bias2'"),
         (lambda a: a.update({"fc_1.bias": np.zeros(4, np.float32)}), r"1 of another shape: classifier\.bias"),
-        (lambda a: a.update({"fc_0._batch_norm._mean": np.zeros(4, np.float32)}), "do not go together"),
+        (lambda a: a.update({"fc_0._batch_norm._mean": np.zeros(4, np.float32)}), "do not fit each other"),
     ]:
         changed = dict(arrays)
         change(changed)
@@ -174,7 +174,7 @@ def test_names_and_shapes_are_strict(tmp_path: Path):
         load_checkpoint(create_model("ghostnet_050", width=0.2), save(arrays, tmp_path / "x.pdparams"))
 
 
-def test_what_an_array_may_be(tmp_path: Path):
+def test_supported_array_layouts(tmp_path: Path):
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
     for array in (values, values.astype(">f4"), np.asfortranarray(values), values.astype(np.float64), values[:, ::2]):
         read = read_weights(save({"a": array}, tmp_path / "x.pdparams")).tensors["a"]
@@ -184,7 +184,7 @@ def test_what_an_array_may_be(tmp_path: Path):
 
 
 class Bomb:
-    """A pickle of it calls a function."""
+    """Object whose pickle calls a function."""
 
     def __init__(self, function, *arguments) -> None:
         self.call = (function, arguments)
@@ -195,7 +195,7 @@ class Bomb:
 
 @pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize("place", ["value", "name", "beside"])
-def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, protocol: int, place: str):
+def test_pickle_with_code_is_rejected_without_running_it(tmp_path: Path, protocol: int, place: str):
     arrays = arrays_of(PaddleGhostNet(0.5, 3))
     bomb = Bomb(Path.touch, tmp_path / "executed")
     content = {
@@ -205,7 +205,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path
     }[place]
     path = tmp_path / "bomb.pdparams"
     path.write_bytes(pickle.dumps(content, protocol=protocol))
-    with pytest.raises(CheckpointError, match=r"is refused: .*it asks for ") as caught:
+    with pytest.raises(CheckpointError, match=r"is refused: .*it refers to ") as caught:
         load_checkpoint(create_model("ghostnet_050"), path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "executed").exists()
@@ -216,28 +216,28 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"a": Bomb(eval, "1")}, r"asks for builtins\.eval"),
-        ({"a": Bomb(np.load, "x")}, "asks for numpy"),
-        ({"a": Bomb(np.ndarray, (1 << 50,))}, "'a' is no array"),  # would be a petabyte
+        ({"a": Bomb(eval, "1")}, r"refers to builtins\.eval"),
+        ({"a": Bomb(np.load, "x")}, "refers to numpy"),
+        ({"a": Bomb(np.ndarray, (1 << 50,))}, "'a' is not an array"),  # would be a petabyte
         ({"a": np.array([Bomb(eval, "1")])}, "an array of 'O8'"),
         ({"a": np.array(["text"])}, "an array of 'U4'"),
         ({"a": np.zeros(3, np.int64)}, "an array of 'i8'"),
         ({"a": np.zeros(3, np.complex64)}, "an array of 'c8'"),
-        ({"a": 3}, "'a' is no array"),
-        ({3: np.zeros(3, np.float32)}, "'3' is no array"),
-        ({}, "holds no arrays"),
-        ([np.zeros(3, np.float32)], "no names with arrays"),
-        ({"a": np.array([1, np.inf], np.float32)}, "a holds numbers that are not finite"),
+        ({"a": 3}, "'a' is not an array"),
+        ({3: np.zeros(3, np.float32)}, "'3' is not an array"),
+        ({}, "contains no arrays"),
+        ([np.zeros(3, np.float32)], "not a dict of arrays"),
+        ({"a": np.array([1, np.inf], np.float32)}, "a has non-finite values"),
     ],
 )
-def test_other_content_is_refused(tmp_path: Path, content, message: str):
+def test_unsupported_content_is_rejected(tmp_path: Path, content, message: str):
     (tmp_path / "x.pdparams").write_bytes(pickle.dumps(content, protocol=4))
     with pytest.raises(CheckpointError, match=message) as caught:
         read_weights(tmp_path / "x.pdparams")
     assert "\n" not in str(caught.value)
 
 
-def test_few_bytes_do_not_become_many(tmp_path: Path):
+def test_small_file_cannot_expand(tmp_path: Path):
     array = np.zeros(1 << 16, np.float32)
     shared = {str(number): array for number in range(100)}
     one_text = b"\x80\x02}(" + b"X\x08\x00\x00\x00" + b"\x00" * 8 + b"q\x00" + b"K\x010"  # memo 0 holds 8 characters
@@ -246,14 +246,14 @@ def test_few_bytes_do_not_become_many(tmp_path: Path):
         (pickle.dumps(shared), "larger than the file"),
         (pickle.dumps({"a": np.zeros(3, np.float32)})[:-9] + b"r\xff\xff\xff\x7f.", "is damaged|is refused"),  # a memo
         (b"\x80\x04\x8e" + (1 << 60).to_bytes(8, "little") + b"abc", "is damaged|is refused"),
-        (one_text + encode, "no array's content|is damaged"),
+        (one_text + encode, "not the content of an array|is damaged"),
     ]:
         (tmp_path / "x.pdparams").write_bytes(content)
         with pytest.raises(CheckpointError, match=message):
             read_weights(tmp_path / "x.pdparams")
 
 
-def test_a_damaged_file(tmp_path: Path):
+def test_damaged_file_is_rejected(tmp_path: Path):
     path = save({"a": np.ones((40, 30), np.float32), "b": np.ones(3, np.float32)}, tmp_path / "x.pdparams")
     content = path.read_bytes()
     for damaged in (b"", b"\x80", b"not a pickle", content[:100], content[:-1], content.replace(b"f4", b"f8")):
@@ -267,7 +267,7 @@ THEIR_SCRIPT = """
 import importlib.util, sys, types, sysconfig
 import numpy as np, paddle
 
-# Their model file alone: the package around it wants far more than it needs.
+# Their model file alone: the package around it has many more dependencies.
 stub = types.ModuleType("ppcls.utils.save_load")
 stub.load_dygraph_pretrain = None
 sys.modules[stub.__name__] = stub
@@ -302,7 +302,7 @@ paddle.save(net.state_dict(), folder + "/weights.pdparams", protocol=protocol)
     ("name", "scale", "protocol"),
     [("ghostnet_050", 0.5, 4), ("ghostnet_100", 1.0, 3), ("ghostnet_130", 1.3, 2)],
 )
-def test_against_the_real_one(tmp_path: Path, name: str, scale: float, protocol: int):
+def test_matches_original_implementation(tmp_path: Path, name: str, scale: float, protocol: int):
     python = os.environ["GHOSTNETS_PADDLE_PYTHON"]
     subprocess.run([python, "-c", THEIR_SCRIPT, str(tmp_path), str(scale), str(protocol)], check=True)
     stored = np.load(tmp_path / "io.npz")
