@@ -12,7 +12,8 @@ from rich.table import Table
 
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.cli.output import message, print_json, progress_console, result_console
-from ghostnets.data import ArrayDataset, DataSpec, FileDataset, ImageDataset
+from ghostnets.data import ArrayDataset, DataSpec, FileDataset, ImageDataset, describe_source
+from ghostnets.data.layout import normalize_name
 from ghostnets.errors import DataError, require
 from ghostnets.explain.figures import confusion_figure, save_figure
 from ghostnets.files import write_atomically
@@ -76,7 +77,11 @@ def _load_images(
     """The split, its images with labels in the checkpoint's order, and a sentence for each unreadable image."""
     recipe = checkpoint.training.get("recipe", {})
     data = DataSpec(command.data, full=command.full, root=command.root, skip_corrupt=command.skip_corrupt)
-    source = data.open(val_share=recipe.get("val_share", 0.2), seed=recipe.get("seed", 0))
+    source = data.open(
+        val_share=recipe.get("val_share", 0.2), seed=recipe.get("seed", 0), network_classes=checkpoint.class_names
+    )
+    for sentence in describe_source(source):
+        message(sentence)
     to_index = _match_classes(source.class_names, checkpoint.class_names, command.data)
     split: str = command.split
     if split == "auto":
@@ -93,11 +98,15 @@ def _load_images(
 
 def _match_classes(names: tuple[str, ...], known: tuple[str, ...], data: str) -> torch.Tensor:
     """Map the index of a class in the data to its index in the checkpoint."""
+    names, known = tuple(map(normalize_name, names)), tuple(map(normalize_name, known))
     if unknown := [name for name in names if name not in known]:
         raise DataError(
             f"{data} has classes that the checkpoint does not have ({', '.join(unknown[:5])});"
             f" it has {len(known)}: {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}."
         )
+    if absent := [name for name in known if name not in names]:
+        shown = ", ".join(absent[:8]) + (f", ... ({len(absent)})" if len(absent) > 8 else "")
+        message(f"no image of {shown}")
     return torch.tensor([known.index(name) for name in names])
 
 

@@ -14,6 +14,7 @@ import tyro
 from ghostnets import __version__
 from ghostnets.artefacts import Model, Prediction, load_classifier
 from ghostnets.cli.output import message, progress_console, result_console
+from ghostnets.data.finder import LeftOut
 from ghostnets.errors import ConfigurationError
 from ghostnets.predict import Input, PredictionFile, as_dict, find_inputs, predict_images
 
@@ -64,7 +65,8 @@ def main(arguments: list[str]) -> int:
     if command.features:
         classifier.model.require_features()
     top = min(command.top, len(classifier.class_names))
-    inputs = find_inputs(command.images)
+    left_out = LeftOut()
+    inputs = find_inputs(command.images, left_out=left_out)
 
     def predict(images: Iterable[Input]) -> Iterator[list[Prediction]]:
         if command.engine == "ray":
@@ -86,6 +88,8 @@ def main(arguments: list[str]) -> int:
         else:
             _print_tables(progress.count(predict(inputs)))
     progress.report()
+    for sentence in left_out.sentences():
+        message(sentence)
     return 1 if progress.errors else 0
 
 

@@ -8,7 +8,7 @@ import tyro
 from rich.progress import Progress
 
 from ghostnets.cli.output import message, print_json, progress_console, result_console
-from ghostnets.data import open_folder, write_shards
+from ghostnets.data import describe_source, open_folder, summarize_source, write_shards
 
 __all__ = ["main"]
 
@@ -42,6 +42,8 @@ def main(arguments: list[str]) -> int:
     source = open_folder(
         command.folder, val_share=command.val_share, seed=command.seed, skip_corrupt=command.skip_corrupt
     )
+    for sentence in describe_source(source):
+        message(sentence)
     with Progress(console=progress_console(), transient=True) as bars:
         task = bars.add_task("packing images", total=source.num_images)
         shards, skipped = write_shards(
@@ -58,7 +60,7 @@ def main(arguments: list[str]) -> int:
     if skipped:
         message(f"{len(skipped)} unreadable images were left out: {' '.join(skipped[:5])}")
     if command.json:
-        print_json({"folder": shards.root, "parts": splits, "skipped": skipped})
+        print_json({"folder": shards.root, "parts": splits, "skipped": skipped, "data": summarize_source(source)})
     else:
         for name, numbers in splits.items():
             size = f"{numbers['bytes'] / 1e6:,.1f} MB"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ghostnets.data.fashion_mnist import FashionMnist
     from ghostnets.data.folders import ImageFolder, open_folder
     from ghostnets.data.shards import ShardDataset, ShardFolder, open_shards, write_shards
-    from ghostnets.data.source import EMBEDDED, DataSource, DataSpec
+    from ghostnets.data.source import EMBEDDED, DataSource, DataSpec, describe_source, summarize_source
 
 __all__ = [
     "EMBEDDED",
@@ -39,10 +39,12 @@ __all__ = [
     "ShardFolder",
     "TrainingBatches",
     "derive_seed",
+    "describe_source",
     "evaluation_batches",
     "load_files",
     "open_folder",
     "open_shards",
+    "summarize_source",
     "write_shards",
 ]
 
@@ -63,10 +65,12 @@ _MODULES = {
     "ShardFolder": "shards",
     "TrainingBatches": "batches",
     "derive_seed": "augment",
+    "describe_source": "source",
     "evaluation_batches": "batches",
     "load_files": "datasets",
     "open_folder": "folders",
     "open_shards": "shards",
+    "summarize_source": "source",
     "write_shards": "shards",
 }
 

@@ -50,6 +50,7 @@ class FashionMnist:
     channels: int = field(default=1, init=False)
     split_names = ("train", "val", "test")
     val_from_train = True
+    notes = ()
 
     @property
     def name(self) -> str:
@@ -58,6 +59,19 @@ class FashionMnist:
     @property
     def num_images(self) -> int:
         return 70_000 if self.full else 14_000
+
+    @property
+    def identity(self) -> str:
+        """The name, as the images never change."""
+        return self.name
+
+    @property
+    def class_counts(self) -> dict[str, tuple[int, ...]]:
+        """Number of images of each class, by split; all classes have the same."""
+        train, test = (6000, 1000) if self.full else (1200, 200)
+        val = round(VALIDATION_SHARE * train)
+        counts = {"train": train - val, "val": val, "test": test}
+        return {split: (count,) * len(self.class_names) for split, count in counts.items()}
 
     def load(self, preprocessing: Preprocessing, *, on_image: Callable[[], None] = lambda: None) -> DatasetSplits:
         """Read all splits (see ``DataSource``).

@@ -3,7 +3,7 @@
 import os
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,32 +11,26 @@ import torch
 from torch import Tensor
 
 from ghostnets.data.datasets import DatasetSplits, ImageDataset, load_files, validation_mask
+from ghostnets.data.labelled import LabelledFiles, find_labelled
 from ghostnets.data.source import check_split
 from ghostnets.errors import ConfigurationError, DataError, ImageError
-from ghostnets.preprocessing import IMAGE_SUFFIXES, Preprocessing, is_grey
+from ghostnets.preprocessing import Preprocessing, is_grey
 
 __all__ = ["ImageFolder", "open_folder"]
 
-SPLIT_FOLDERS = {"val": ("val", "valid", "validation"), "test": ("test",)}
 INSPECTED_FILES = 512  # headers read to determine the typical size and the number of channels
-
-
-@dataclass(frozen=True)
-class LabelledFiles:
-    """Image files, each with an index into the class names."""
-
-    paths: tuple[Path, ...]
-    labels: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class ImageFolder:
     """The image files of a folder, before any pixel is read; a ``DataSource``.
 
-    Layouts::
+    Layouts (docs/data.md has all of them)::
 
         DATA/train/CLASS/*.jpg  with DATA/val/CLASS/*.jpg, DATA/test/CLASS/*.jpg or both
         DATA/CLASS/*.jpg
+
+    Splits are recognised in any case and by their usual synonyms.
 
     A missing ``val`` is split off the training images, by class and by seed: ``val_share`` of each class, at least one
     image. With ``train/`` and ``test/`` alone the best epoch is thus chosen on images split off ``train/``, and
@@ -44,12 +38,13 @@ class ImageFolder:
 
     Attributes:
         root: The folder.
-        class_names: Names of the class folders, sorted.
-        splits: Files of ``"train"``, ``"val"`` and, if the folder has it, ``"test"``.
+        class_names: Names of the class folders (NFC), sorted.
+        splits: Files of ``"train"``, ``"val"`` and, if the folder has it, ``"test"``; for evaluation any of them.
         val_from_train: Whether ``"val"`` is split off the training images.
         typical_size: Median shorter side in pixels.
         channels: 1 if all images are grayscale, else 3.
-        num_ignored: Number of files without the suffix of an image.
+        notes: What was guessed or left out, one sentence each.
+        identity: Digest of names, sizes, splits and classes of the files, wherever the folder is.
         skip_corrupt: Leave unreadable images out instead of failing.
     """
 
@@ -59,7 +54,8 @@ class ImageFolder:
     val_from_train: bool
     typical_size: int
     channels: int
-    num_ignored: int
+    notes: tuple[str, ...]
+    identity: str
     skip_corrupt: bool = False
 
     @property
@@ -69,6 +65,12 @@ class ImageFolder:
     @property
     def split_names(self) -> tuple[str, ...]:
         return tuple(self.splits)
+
+    @property
+    def class_counts(self) -> dict[str, tuple[int, ...]]:
+        """Number of images of each class, by split."""
+        counts = {split: Counter(files.labels) for split, files in self.splits.items()}
+        return {split: tuple(count[i] for i in range(len(self.class_names))) for split, count in counts.items()}
 
     @property
     def num_images(self) -> int:
@@ -120,7 +122,12 @@ class ImageFolder:
 
 
 def open_folder(
-    root: str | os.PathLike[str], *, val_share: float = 0.2, seed: int = 0, skip_corrupt: bool = False
+    root: str | os.PathLike[str],
+    *,
+    val_share: float = 0.2,
+    seed: int = 0,
+    skip_corrupt: bool = False,
+    network_classes: Collection[str] | None = None,
 ) -> ImageFolder:
     """Scan a folder of images; no pixel is read.
 
@@ -128,11 +135,14 @@ def open_folder(
         root: The folder; see ``ImageFolder`` for the layouts.
         val_share: Share of each class split off if there is no ``val/``, between 0 and 1.
         seed: Seed of that split.
-        skip_corrupt: Leave unreadable images out when the folder is loaded, instead of failing.
+        skip_corrupt: Leave out unreadable folders now, and unreadable images when they are loaded, instead of failing.
+        network_classes: Class names of the network that is evaluated, for the rules of evaluation: any number of
+            images per class, and any of the classes. None for training.
 
     Raises:
-        DataError: The folder is missing, empty, has a class without images, only one class, or splits whose classes
-            differ.
+        DataError: The folder is missing, cannot be listed, has no or two sensible readings, the same file in two splits
+            or classes, or names that are not UTF-8; for training also a class without images, only one class, or a
+            split with classes that ``train`` does not have.
         ConfigurationError: ``val_share`` is out of range.
     """
     root = Path(root)
@@ -142,73 +152,42 @@ def open_folder(
         raise DataError(f"there is no folder {root}; give the path of a folder with one subfolder per class.")
     if not root.is_dir():
         raise DataError(f"{root} is a file; give the path of a folder with one subfolder per class.")
-    train_root = root / "train" if (root / "train").is_dir() else root
-    class_names, train, num_ignored = _scan(train_root)
-    splits = {"train": train}
-    if train_root != root:
-        for split, names in SPLIT_FOLDERS.items():
-            if folder := next((root / name for name in names if (root / name).is_dir()), None):
-                names_found, files, also_ignored = _scan(folder)
-                if names_found != class_names:
-                    raise DataError(
-                        f"{folder} has the classes {', '.join(names_found)}, but {train_root} has"
-                        f" {', '.join(class_names)}; both must have the same class folders."
-                    )
-                splits[split], num_ignored = files, num_ignored + also_ignored
-    val_from_train = "val" not in splits
+    found = find_labelled(root, network_classes=network_classes, skip_unreadable=skip_corrupt)
+    splits = dict(found.splits)
+    val_from_train = "val" not in splits and "train" in splits
     if val_from_train:
-        splits["train"], splits["val"] = _split_validation(train, class_names, val_share, seed)
-    typical_size, channels = _inspect_headers(train.paths)
+        if network_classes is None:
+            _check_two_images(splits["train"], found.class_names)
+        splits["train"], splits["val"] = _split_validation(splits["train"], val_share, seed)
+    paths = next(files.paths for files in splits.values() if files.paths)
+    typical_size, channels = _inspect_headers(paths, root)
     ordered: dict[str, LabelledFiles] = {split: splits[split] for split in ("train", "val", "test") if split in splits}
-    return ImageFolder(root, class_names, ordered, val_from_train, typical_size, channels, num_ignored, skip_corrupt)
+    return ImageFolder(
+        root,
+        found.class_names,
+        ordered,
+        val_from_train,
+        typical_size,
+        channels,
+        found.notes,
+        found.identity,
+        skip_corrupt,
+    )
 
 
-def _scan(folder: Path) -> tuple[tuple[str, ...], LabelledFiles, int]:
-    """Class names, their files, and the number of files ignored."""
-    folders = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not folders:
-        loose = sum(p.suffix.lower() in IMAGE_SUFFIXES for p in folder.iterdir())
-        found = f"{loose} images but no class folders" if loose else "no images"
-        raise DataError(f"{folder} contains {found}; it must contain one folder of images per class.")
-    paths: list[Path] = []
-    labels: list[int] = []
-    empty: list[str] = []
-    ignored: Counter[str] = Counter()
-    for label, class_folder in enumerate(folders):
-        before = len(paths)
-        for directory, subfolders, names in os.walk(class_folder, followlinks=True):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            for name in sorted(names):
-                suffix = Path(name).suffix.lower()
-                if name.startswith(".") or suffix not in IMAGE_SUFFIXES:
-                    ignored[suffix or name] += 1
-                else:
-                    paths.append(Path(directory, name))
-                    labels.append(label)
-        if len(paths) == before:
-            empty.append(class_folder.name)
-    if empty:
-        others = f" (ignored: {', '.join(f'{n} {s}' for s, n in ignored.items())})" if ignored else ""
-        raise DataError(
-            f"{folder} has no image in {', '.join(empty)}{others}; add images ({', '.join(sorted(IMAGE_SUFFIXES))})"
-            " or remove the folder."
-        )
-    if len(folders) == 1:
-        raise DataError(f"{folder} has a single class ({folders[0].name}); a classifier needs at least two.")
-    return tuple(p.name for p in folders), LabelledFiles(tuple(paths), tuple(labels)), ignored.total()
-
-
-def _split_validation(
-    files: LabelledFiles, class_names: Sequence[str], share: float, seed: int
-) -> tuple[LabelledFiles, LabelledFiles]:
-    """Split files into training and validation, by class, with at least one image of each class on either side."""
-    labels = torch.tensor(files.labels)
-    for name, count in zip(class_names, labels.bincount().tolist(), strict=True):
-        if count < 2:
+def _check_two_images(files: LabelledFiles, class_names: Sequence[str]) -> None:
+    counts = Counter(files.labels)
+    for label, name in enumerate(class_names):
+        if counts[label] < 2:
             raise DataError(
                 f"class {name} has a single image, so none can be split off for validation;"
                 " add at least one, or make a val/ folder next to train/."
             )
+
+
+def _split_validation(files: LabelledFiles, share: float, seed: int) -> tuple[LabelledFiles, LabelledFiles]:
+    """Split files into training and validation, by class; a class of one image has it in training."""
+    labels = torch.tensor(files.labels, dtype=torch.int64)
     in_val = validation_mask(labels, share, seed)
 
     def select(mask: Tensor) -> LabelledFiles:
@@ -218,7 +197,7 @@ def _split_validation(
     return select(~in_val), select(in_val)
 
 
-def _inspect_headers(paths: Sequence[Path]) -> tuple[int, int]:
+def _inspect_headers(paths: Sequence[Path], root: Path) -> tuple[int, int]:
     """Median shorter side, and 1 or 3 channels, from the headers of a sample of the files."""
     sizes: list[int] = []
     gray: list[bool] = []
@@ -230,5 +209,5 @@ def _inspect_headers(paths: Sequence[Path]) -> tuple[int, int]:
         sizes.append(size)
         gray.append(is_gray)
     if not sizes:
-        raise DataError(f"none of the files in {paths[0].parent.parent} can be read as an image; check the folder.")
+        raise DataError(f"none of the files in {root} can be read as an image; check the folder.")
     return round(statistics.median(sizes)), 1 if all(gray) else 3

@@ -5,10 +5,12 @@ image file) and ``KEY.cls``, the index of its class. ``index.json`` holds the cl
 so that the data set is known without opening a shard.
 """
 
+import hashlib
 import io
 import json
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,8 @@ import torch
 from torch import Tensor
 
 from ghostnets.data.datasets import DatasetSplits
-from ghostnets.data.folders import ImageFolder, LabelledFiles
+from ghostnets.data.folders import ImageFolder
+from ghostnets.data.labelled import LabelledFiles
 from ghostnets.data.shard_files import REMOTE, ShardFiles, join, read_index
 from ghostnets.data.source import check_split
 from ghostnets.errors import ConfigurationError, DataError, ImageError
@@ -61,6 +64,22 @@ class ShardFolder:
     channels: int
     common_size: tuple[int, int] | None
     val_from_train = False
+    notes = ()
+
+    @property
+    def identity(self) -> str:
+        """Digest of the index, wherever the shards are."""
+        digest = hashlib.sha256("\n".join(self.class_names).encode())
+        for split, shards in self.splits.items():
+            for shard in shards:
+                digest.update(f"\n{split}\0{shard.file}\0{shard.bytes}\0{shard.labels}".encode())
+        return digest.hexdigest()
+
+    @property
+    def class_counts(self) -> dict[str, tuple[int, ...]]:
+        """Number of images of each class, by split."""
+        counts = {split: Counter(x for s in shards for x in s.labels) for split, shards in self.splits.items()}
+        return {split: tuple(count[i] for i in range(len(self.class_names))) for split, count in counts.items()}
 
     @property
     def name(self) -> str:

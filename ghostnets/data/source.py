@@ -1,10 +1,10 @@
 """Data sets before any pixel is read: what every source offers, and how one is named and opened."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ghostnets.errors import ConfigurationError
 from ghostnets.preprocessing import Preprocessing
@@ -12,9 +12,10 @@ from ghostnets.preprocessing import Preprocessing
 if TYPE_CHECKING:
     from ghostnets.data.datasets import DatasetSplits, ImageDataset
 
-__all__ = ["EMBEDDED", "DataSource", "DataSpec", "check_split"]
+__all__ = ["EMBEDDED", "DataSource", "DataSpec", "check_split", "describe_source", "summarize_source"]
 
 EMBEDDED = "fashion-mnist"
+MAX_DESCRIBED = 20  # classes named to the user
 
 
 class DataSource(Protocol):
@@ -28,6 +29,9 @@ class DataSource(Protocol):
         typical_size: Median shorter side in pixels.
         channels: 1 if all images are grayscale, else 3.
         num_images: Number of images in all splits.
+        class_counts: Number of images of each class, by split.
+        notes: What was guessed or left out when the source was opened, one sentence each.
+        identity: Digest that recognises the data wherever they are.
     """
 
     @property
@@ -50,6 +54,15 @@ class DataSource(Protocol):
 
     @property
     def num_images(self) -> int: ...
+
+    @property
+    def class_counts(self) -> dict[str, tuple[int, ...]]: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+    @property
+    def identity(self) -> str: ...
 
     def load(self, preprocessing: Preprocessing, *, on_image: Callable[[], None] = ...) -> "DatasetSplits":
         """Read all splits.
@@ -98,12 +111,16 @@ class DataSpec:
         """The data set independent of the working directory: name, URL or absolute path."""
         return str(Path(self.data).resolve()) if Path(self.data).is_dir() else str(self.data)
 
-    def open(self, *, val_share: float = 0.2, seed: int = 0) -> DataSource:
+    def open(
+        self, *, val_share: float = 0.2, seed: int = 0, network_classes: Collection[str] | None = None
+    ) -> DataSource:
         """Open the source; no pixel is read yet.
 
         Args:
             val_share: Share of each class split off for validation if a folder has no such split.
             seed: Seed of that split.
+            network_classes: Class names of the network that is evaluated, for the rules of evaluation
+                (``open_folder``); None for training.
 
         Raises:
             DataError: As ``open_folder`` or ``open_shards``.
@@ -121,7 +138,39 @@ class DataSpec:
             raise ConfigurationError(f"--full and --root belong to {EMBEDDED}, not to the folder {self.data}.")
         if is_shards(self.data):
             return open_shards(self.data)
-        return open_folder(self.data, val_share=val_share, seed=seed, skip_corrupt=self.skip_corrupt)
+        return open_folder(
+            self.data,
+            val_share=val_share,
+            seed=seed,
+            skip_corrupt=self.skip_corrupt,
+            network_classes=network_classes,
+        )
+
+
+def describe_source(source: DataSource) -> list[str]:
+    """Describe a data set for the user: its splits, its classes with their numbers of images, and its notes."""
+    counts = source.class_counts
+    splits = ", ".join(
+        f"{split} {sum(images):,}" + (" (split off train)" if split == "val" and source.val_from_train else "")
+        for split, images in counts.items()
+    )
+    names = source.class_names
+    classes = [
+        f"{name} {'/'.join(str(images[label]) for images in counts.values())}"
+        for label, name in enumerate(names[:MAX_DESCRIBED])
+    ]
+    if len(names) > MAX_DESCRIBED:
+        total = [sum(images) for images in zip(*counts.values(), strict=True)]
+        classes.append(f"and {len(names) - MAX_DESCRIBED} more ({min(total)} to {max(total)} images each)")
+    return [f"images: {splits}", f"{len(names)} classes: {', '.join(classes)}", *source.notes]
+
+
+def summarize_source(source: DataSource) -> dict[str, Any]:
+    """The same for JSON: ``splits``, split -> class -> number of images, and ``notes``."""
+    splits = {
+        split: dict(zip(source.class_names, images, strict=True)) for split, images in source.class_counts.items()
+    }
+    return {"splits": splits, "notes": list(source.notes)}
 
 
 def check_split(source: DataSource, split: str) -> None:

@@ -4,20 +4,23 @@ A folder of ten million images takes no more memory than one of a million.
 """
 
 import glob
-import heapq
 import os
+import stat
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from ghostnets.data.finder import LeftOut, is_image_name, printable, walk_images
 from ghostnets.errors import DataError, ImageError
+from ghostnets.predict.path_lists import PathList
 from ghostnets.preprocessing import IMAGE_SUFFIXES, Pixels, Preprocessing
 
 __all__ = ["Input", "find_files", "find_inputs", "read_input"]
 
-NAMES_AT_ONCE = 1_000_000  # names held per folder; a larger folder is listed again for each further million
+INDEX = "index.json"  # of a folder of shards (ghostnets.data.shards, which needs torch)
+SHOWN_NAME = 300  # characters of a name in a message
 MAX_MEMBER_BYTES = 512 * 1024**2  # largest image in a shard, which is read whole
 
 
@@ -40,13 +43,14 @@ class Input:
     error: str | None = None
 
 
-def find_inputs(arguments: Sequence[str | os.PathLike[str]]) -> Iterator[Input]:
+def find_inputs(arguments: Sequence[str | os.PathLike[str]], *, left_out: LeftOut | None = None) -> Iterator[Input]:
     """Find the images that command-line arguments name, in their order.
 
     Args:
-        arguments: Each an image file; a folder, for all images in it and its subfolders, sorted (names that begin with
-            a dot and links to folders are skipped); a shard, ``*.tar``; a glob (``**`` for any depth) of these; or
-            ``@FILE`` with one image path per line.
+        arguments: Each an image file; a folder, for all images in it and its subfolders, sorted (``data.finder``); a
+            folder of shards; a shard, ``*.tar``; a glob (``**`` for any depth) of these; or ``@FILE`` with one image
+            path per line (``path_lists``), also from a pipe.
+        left_out: Counter of what is left out, filled while the images are consumed.
 
     Returns:
         The images. An image that turns out later to be missing or damaged, in a list or a shard, is an Input with
@@ -55,12 +59,20 @@ def find_inputs(arguments: Sequence[str | os.PathLike[str]]) -> Iterator[Input]:
     Raises:
         DataError: An argument does not exist, or holds no image; raised before the first image.
     """
-    places = [place for argument in arguments for place in _places(os.fspath(argument))]
+    counter = LeftOut() if left_out is None else left_out
+    places = [place for argument in arguments for place in _places(os.fspath(argument), counter)]
     for place in places:
-        if next(_inside(place), None) is None:
-            what = "holds no path" if place.startswith("@") else f"holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})"
-            raise DataError(f"{place.removeprefix('@')} {what}.")
-    return chain.from_iterable(map(_inside, places))
+        seen = LeftOut()
+        if next(_inside(place, seen), None) is None:
+            raise DataError(_describe_empty(place, seen))
+    return chain.from_iterable(_inside(place, counter) for place in places)
+
+
+def _describe_empty(place: str | PathList, left_out: LeftOut) -> str:
+    if isinstance(place, PathList):
+        return f"{printable(place.path)} holds no path."
+    more = "".join(f"; {sentence}" for sentence in left_out.sentences())
+    return f"{printable(place)} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}){more}."
 
 
 def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -76,6 +88,7 @@ def read_input(source: Input, preprocessing: Preprocessing) -> Pixels:
     """Read an input with ``Preprocessing.pixels``, to uint8 (S, S, C). Raises ImageError."""
     if source.error is not None:
         raise ImageError(source.error)
+    _check_regular(source)
     if source.size is None:
         return preprocessing.pixels(source.path, name=source.name)
     if source.size > MAX_MEMBER_BYTES:
@@ -90,84 +103,76 @@ def read_input(source: Input, preprocessing: Preprocessing) -> Pixels:
     return preprocessing.pixels(content, name=source.name)
 
 
-def _places(argument: str) -> Iterator[str]:
+def _check_regular(source: Input) -> None:
+    """Raise ImageError unless the path is a regular file: opening a pipe would wait for its writer."""
+    name = source.name if len(source.name) <= SHOWN_NAME else f"{source.name[:SHOWN_NAME]}..."
+    try:
+        mode = Path(source.path).stat().st_mode
+    except FileNotFoundError as error:
+        raise ImageError(f"there is no image {name}.") from error
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a null character
+        raise ImageError(f"{name} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+        raise ImageError(f"{name} is {kind}, not an image file.")
+
+
+def _places(argument: str, left_out: LeftOut) -> Iterator[str | PathList]:
     """Yield the argument itself, or the matches of a glob."""
-    if Path(argument.removeprefix("@")).exists():
-        yield argument
+    if os.path.exists(argument.removeprefix("@")):  # noqa: PTH110 - Path.exists raises for a name that is too long
+        yield PathList(argument[1:]) if argument.startswith("@") else argument
     elif not glob.has_magic(argument) or argument.startswith("@"):
-        raise DataError(f"there is no image or folder {argument.removeprefix('@')}.")
+        raise DataError(f"there is no image or folder {printable(argument.removeprefix('@')[:SHOWN_NAME])}.")
     elif found := sorted(glob.iglob(argument, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern
-        yield from found
+        yield from _matched_once(found, left_out) if "**" in argument else found
     else:
         raise DataError(f"nothing matches {argument}.")
 
 
-def _inside(place: str) -> Iterator[Input]:
-    if place.startswith("@"):
-        return _listed(place.removeprefix("@"))
-    if Path(place).is_dir():
-        return _in_folder(str(Path(place)))
-    if place.endswith(".tar"):
-        return _in_shard(place)
-    return iter([Input(_printable(place), place)])
-
-
-def _listed(path: str) -> Iterator[Input]:
-    with open(path, encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            if name := line.rstrip("\r\n"):
-                yield Input(_printable(name), name)
-
-
-def _in_folder(root: str) -> Iterator[Input]:
-    """Walk depth first, by name, which is the order of sorted paths."""
-    open_folders = [(root, _entries(root))]
-    while open_folders:
-        folder, entries = open_folders[-1]
-        try:
-            name, is_folder = next(entries)
-        except StopIteration:
-            open_folders.pop()
-        except OSError as error:
-            open_folders.pop()
-            yield Input(_printable(folder), folder, error=f"{_printable(folder)} cannot be listed ({error.strerror}).")
+def _matched_once(paths: Iterable[str], left_out: LeftOut) -> Iterator[str]:
+    """Leave out the matches that ``**`` finds again through a link to a folder."""
+    matched = set()
+    for path in paths:
+        key = (os.path.realpath(os.path.dirname(path)), os.path.basename(path))  # noqa: PTH119, PTH120
+        if key in matched:
+            left_out.add("the same file as another match, through a link", path)
         else:
-            path = f"{folder}/{name}"
-            if is_folder:
-                open_folders.append((path, _entries(path)))
-            else:
-                yield Input(_printable(path), path)
+            matched.add(key)
+            yield path
 
 
-def _entries(folder: str) -> Iterator[tuple[str, bool]]:
-    """Yield the names of images and folders in a folder, sorted, with whether each is a folder."""
-    last = ""
-    while True:
-        with os.scandir(folder) as entries:
-            wanted = (
-                (entry.name, is_folder)
-                for entry in entries
-                if entry.name > last and not entry.name.startswith(".")
-                if (is_folder := entry.is_dir(follow_symlinks=False)) or (_is_image(entry.name) and entry.is_file())
-            )
-            block = heapq.nsmallest(NAMES_AT_ONCE, wanted)
-        yield from block
-        if len(block) < NAMES_AT_ONCE:
-            return
-        last = block[-1][0]
+def _inside(place: str | PathList, left_out: LeftOut) -> Iterator[Input]:
+    if isinstance(place, PathList):
+        return (
+            Input(printable(name), name, error=f"{place.path}: {error}" if error else None)
+            for name, error in place.read()
+        )
+    path = Path(place)
+    if path.is_dir():
+        if shards := _shards(path):
+            return chain.from_iterable(map(_in_shard, shards))
+        return (Input(printable(one.path), one.path, error=one.error) for one in walk_images(str(path), left_out))
+    if place.endswith(".tar") and path.is_file():
+        return _in_shard(place)
+    return iter([Input(printable(place), place)])
+
+
+def _shards(folder: Path) -> list[str]:
+    """Shards of a folder with the index that ``ghostnets shard`` writes."""
+    return sorted(str(path) for path in folder.glob("*.tar")) if (folder / INDEX).is_file() else []
 
 
 def _in_shard(path: str) -> Iterator[Input]:
     """Yield the images of an uncompressed tar, in its order, without reading their bytes."""
     damaged = (
-        f"{_printable(path)} is not a tar archive, or is damaged or truncated; images may be missing: create it again."
+        f"{printable(path)} is not a tar archive, or is damaged or truncated; images may be missing: create it again."
     )
     try:
         with tarfile.open(path, "r:") as archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps one per image
-                if member.isreg() and _is_image(member.name):
-                    yield Input(_printable(f"{path}/{member.name}"), path, member.offset_data, member.size)
+                if member.isreg() and is_image_name(member.name):
+                    yield Input(printable(f"{path}/{member.name}"), path, member.offset_data, member.size)
             # A damaged header looks like the end, whose mark is a block of zeros.
             assert archive.fileobj is not None
             archive.fileobj.seek(archive.offset)
@@ -175,12 +180,4 @@ def _in_shard(path: str) -> Iterator[Input]:
                 return
     except (tarfile.TarError, OSError, ValueError, OverflowError):
         pass
-    yield Input(_printable(path), path, error=damaged)
-
-
-def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES
-
-
-def _printable(path: str) -> str:
-    return path.encode("utf-8", "backslashreplace").decode()
+    yield Input(printable(path), path, error=damaged)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ghostnets.checkpoints import Checkpoint, create_model, read_checkpoint, save_checkpoint
-from ghostnets.data import DatasetSplits, TrainingBatches, derive_seed
+from ghostnets.data import DatasetSplits, TrainingBatches, derive_seed, describe_source
 from ghostnets.errors import ConfigurationError, RunError
 from ghostnets.files import write_text
 from ghostnets.train.distributed import DistributedContext
@@ -291,6 +291,8 @@ class Run:
 
 
 def _read_images(spec: RunSpec, reporter: Reporter) -> DatasetSplits:
+    for sentence in describe_source(spec.source):
+        reporter.on_message(sentence)
     reporter.on_read_start(spec.source.num_images)
     splits = spec.source.load(spec.config.preprocessing, on_image=reporter.on_image_read)
     for sentence in splits.skipped:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ghostnets.data import finder
 from ghostnets.errors import DataError, ImageError
 from ghostnets.predict import find_files, find_inputs, inputs
 from ghostnets.predict.inputs import Input, read_input
@@ -46,7 +47,7 @@ def names(*arguments: object) -> list[str]:
 
 @pytest.mark.parametrize("at_once", [1, 2, 3, 1000])
 def test_folder_is_listed_in_sorted_order(tmp_path: Path, monkeypatch, at_once: int):
-    monkeypatch.setattr(inputs, "NAMES_AT_ONCE", at_once)
+    monkeypatch.setattr(finder, "NAMES_AT_ONCE", at_once)
     root = tree(
         tmp_path / "x", "b.png", "a/z.JPG", "a/b/c.png", "a.png", "a/notes.txt", "B.webp", ".a/b.png", "a/.b.png"
     )

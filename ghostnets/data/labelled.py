@@ -1,0 +1,200 @@
+"""The image files of a folder with their splits and classes, before any is opened. Importing this loads no torch."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ghostnets.data.finder import LeftOut, is_image_name, printable, walk_images
+from ghostnets.data.layout import Layout, find_layout, is_utf8, list_classes, loose_notes, normalize_name
+from ghostnets.errors import DataError
+from ghostnets.preprocessing import IMAGE_SUFFIXES
+
+__all__ = ["LabelledFiles", "LabelledFolder", "find_labelled"]
+
+
+@dataclass(frozen=True)
+class LabelledFiles:
+    """Image files, each with an index into the class names."""
+
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LabelledFolder:
+    """The labelled files of a folder.
+
+    Attributes:
+        class_names: Names of the classes (NFC), sorted.
+        splits: Files of each split; ``"train"`` alone if the folder has no splits.
+        notes: What was guessed or left out, one sentence each.
+        identity: Digest of names, sizes, splits and classes of the files, wherever the folder is.
+    """
+
+    class_names: tuple[str, ...]
+    splits: dict[str, LabelledFiles]
+    notes: tuple[str, ...]
+    identity: str
+
+
+class _File(NamedTuple):
+    split: str
+    class_name: str
+    path: str
+    name: str  # within the class folder
+    size: int
+    device: int
+    inode: int
+
+
+def find_labelled(
+    root: Path, *, network_classes: Collection[str] | None = None, skip_unreadable: bool = False
+) -> LabelledFolder:
+    """Find the labelled images of a folder.
+
+    Args:
+        root: The folder; see ``ImageFolder`` for the layouts.
+        network_classes: Classes of the network that is evaluated: classes may be missing and have any number of
+            images. None for training, which needs images of every class.
+        skip_unreadable: Leave out subfolders that cannot be listed, instead of failing.
+
+    Raises:
+        DataError: The folder cannot be used; the sentence says why.
+    """
+    known = None if network_classes is None else {normalize_name(name) for name in network_classes}
+    layout = find_layout(root, network_classes=known or ())
+    left_out = LeftOut()
+    notes = list(layout.notes)
+    files: list[_File] = []
+    folders: dict[str, tuple[str, ...]] = {}
+    unreadable: list[str] = []
+    for split, folder in layout.splits.items():
+        notes += loose_notes(folder)
+        classes = list_classes(folder)
+        folders[split] = tuple(classes)
+        for name, path in classes.items():
+            for found in walk_images(str(path), left_out):
+                if found.error is not None and found.is_folder:
+                    unreadable.append(found.error)
+                else:
+                    files.append(_inspect(split, name, found.path, str(path)))
+    _check_names(files)
+    if unreadable and not skip_unreadable:
+        raise DataError(f"{' '.join(unreadable[:5])} Check the permissions, or leave them out: --skip-corrupt.")
+    notes += [f"left out: {sentence}" for sentence in unreadable]
+    files, repeated = _remove_repeated(files, is_training=known is None)
+    notes += left_out.sentences() + repeated
+    if known is None:
+        class_names = folders.get("train", ())
+        notes += _check_training(root, layout, files, folders, left_out)
+    else:
+        class_names = tuple(sorted({file.class_name for file in files}))
+        if not files:
+            raise DataError(_describe_missing(root, left_out))
+    identity = hashlib.sha256("\n".join(class_names).encode())
+    for file in files:
+        identity.update(f"\n{file.split}\0{file.class_name}\0{file.name}\0{file.size}".encode())
+    splits = {split: _select(files, split, class_names) for split in layout.splits}
+    return LabelledFolder(class_names, splits, tuple(notes), identity.hexdigest())
+
+
+def _inspect(split: str, class_name: str, path: str, folder: str) -> _File:
+    try:
+        status = Path(path).stat()
+    except OSError:  # a dangling link: named when the file is read
+        return _File(split, class_name, path, os.path.relpath(path, folder), -1, 0, 0)
+    return _File(split, class_name, path, os.path.relpath(path, folder), status.st_size, status.st_dev, status.st_ino)
+
+
+def _select(files: Iterable[_File], split: str, class_names: Sequence[str]) -> LabelledFiles:
+    indices = {name: index for index, name in enumerate(class_names)}
+    chosen = [file for file in files if file.split == split]
+    return LabelledFiles(tuple(Path(file.path) for file in chosen), tuple(indices[file.class_name] for file in chosen))
+
+
+def _check_names(files: Sequence[_File]) -> None:
+    if wrong := [file.path for file in files if not is_utf8(file.path)]:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise DataError(f"the name of {printable(wrong[0])}{more} is not UTF-8; rename it (convmv does so in bulk).")
+
+
+def _remove_repeated(files: list[_File], *, is_training: bool) -> tuple[list[_File], list[str]]:
+    """Remove links to files that are there anyway.
+
+    Raises:
+        DataError: In training, a file is in two splits or classes.
+    """
+    keys = np.array([(file.device, file.inode) for file in files], dtype=np.uint64).reshape(-1, 2)
+    _, inverse, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+    suspects = np.flatnonzero((counts[inverse.reshape(-1)] > 1) & (keys[:, 1] > 0))
+    first: dict[tuple[int, int], _File] = {}
+    repeated: set[int] = set()
+    conflicts: list[tuple[_File, _File]] = []
+    for index in sorted(suspects.tolist(), key=lambda i: Path(files[i].path).is_symlink()):
+        file = files[index]
+        original = first.setdefault((file.device, file.inode), file)
+        if original is file:
+            continue
+        if (original.split, original.class_name) == (file.split, file.class_name):
+            repeated.add(index)
+        else:
+            conflicts.append((original, file))
+    notes = []
+    if repeated:
+        number = f", the first of {len(repeated)}" if len(repeated) > 1 else ""
+        notes.append(f"left out: {files[min(repeated)].path} (link to a file already read{number})")
+    if conflicts:
+        one, other = conflicts[0]
+        what = "splits" if one.split != other.split else "classes"
+        more = f", and {len(conflicts) - 1} more files" if len(conflicts) > 1 else ""
+        sentence = f"the same file is in two {what} through a link: {one.path} and {other.path}{more}"
+        if is_training:
+            raise DataError(f"{sentence}; remove one of them.")
+        notes.append(sentence)
+    return [file for index, file in enumerate(files) if index not in repeated], notes
+
+
+def _check_training(
+    root: Path, layout: Layout, files: Sequence[_File], folders: dict[str, tuple[str, ...]], left_out: LeftOut
+) -> list[str]:
+    """Check that every class has training images; returns sentences on classes that other splits lack."""
+    if "train" not in folders:
+        present = ", ".join(f"{split}/" for split in folders)
+        raise DataError(f"{root} has {present} but no train/ with class folders, which training needs.")
+    train_root, names = layout.splits["train"], folders["train"]
+    if not names:
+        raise DataError(_describe_missing(train_root, left_out))
+    counts = Counter((file.split, file.class_name) for file in files)
+    if empty := [name for name in names if not counts["train", name]]:
+        notes = left_out.sentences()
+        raise DataError(
+            f"{train_root} has no image in {', '.join(empty[:8])}{' (' + '; '.join(notes) + ')' if notes else ''};"
+            f" add images ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove the folder."
+        )
+    if len(names) == 1:
+        raise DataError(f"{train_root} has a single class ({names[0]}); a classifier needs at least two.")
+    sentences = []
+    for split in folders:
+        used = {name for name in folders[split] if counts[split, name]}
+        if unknown := sorted(used - set(names)):
+            raise DataError(
+                f"{layout.splits[split]} has the classes {', '.join(unknown[:8])}, which {train_root} does not have"
+                f" (it has {', '.join(names[:8])}); move or remove them."
+            )
+        if missing := [name for name in names if name not in used]:
+            shown = ", ".join(missing[:8]) + (f", ... ({len(missing)})" if len(missing) > 8 else "")
+            sentences.append(f"{split} has no image of {shown}")
+    return sentences
+
+
+def _describe_missing(folder: Path, left_out: LeftOut) -> str:
+    loose = sum(is_image_name(path.name) for path in folder.iterdir())
+    found = f"{loose} images but no class folders" if loose else "no images"
+    more = "".join(f" ({sentence})" for sentence in left_out.sentences())
+    return f"{folder} contains {found}{more}; it must contain one folder of images per class."
