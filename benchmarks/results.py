@@ -31,6 +31,7 @@ import numpy as np
 
 from ghostnets import engine
 from ghostnets.compress import reparameterize
+from ghostnets.files import write_text
 from ghostnets.measure import count, processor_name
 from ghostnets.models import create_model
 
@@ -228,9 +229,7 @@ def write_record(name: str, result: dict[str, Any], folder: Path, cpu_seconds: f
         "torch": version("torch"),
     }
     RECORDS.mkdir(exist_ok=True)
-    temporary = RECORDS / f"{name}.part"
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(record_file(name))
+    write_text(record_file(name), json.dumps(record, indent=1) + "\n")
     print(f"{name}: {record['evaluation']['top1']}", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Writes docs/models.md from the registry.
+"""Write docs/models.md from the registry.
 
 python scripts/make_models_doc.py
 """

@@ -1,7 +1,7 @@
 """Checkpoints: saving, safe reading and strict loading, published weights, and conversion from other sources."""
 
 from ghostnets.checkpoints.fetch import cache_path, download
-from ghostnets.checkpoints.hub import WEIGHTS, PublishedWeights, find_weights, load_pretrained
+from ghostnets.checkpoints.hub import WEIGHTS, PublishedWeights, find_weights, find_weights_at, load_pretrained
 from ghostnets.checkpoints.load import (
     load_checkpoint,
     load_weights,
@@ -27,6 +27,7 @@ __all__ = [
     "detect_source",
     "download",
     "find_weights",
+    "find_weights_at",
     "load_checkpoint",
     "load_pretrained",
     "load_weights",

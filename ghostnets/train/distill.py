@@ -56,6 +56,11 @@ class Teacher:
     def feature_channels(self) -> int:
         return self.classifier.in_features
 
+    def to(self, device: torch.device) -> "Teacher":
+        """Move the network to a device."""
+        self.model.to(device)
+        return self
+
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels (N, C, H, W) from 0 to 255 -> logits (N, num_classes) and features (N, feature_channels).

@@ -72,7 +72,7 @@ def build_setup(
         on_message: Callback for messages to the user.
 
     Raises:
-        CheckpointError: The initial weights or those of the teacher cannot be downloaded, or do not fit.
+        CheckpointError: The initial weights or those of the teacher cannot be read, or do not fit.
         ConfigurationError: The teacher has other classes.
         RunError: The saved state does not fit.
     """
@@ -82,27 +82,20 @@ def build_setup(
         check_state(saved, num_images=len(splits.train), class_names=class_names, data=config.data)
     torch.manual_seed(recipe.seed)
     network = _build_network(spec, is_new=saved is None).to(distributed.device)
-    if recipe.channels_last:
-        network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
     if recipe.sync_bn:
         convert_sync_batchnorm(network, distributed)
     average = build_ema(network, recipe.ema_decay) if recipe.ema_decay else None
     augmentation = _build_augmentation(recipe, splits, preprocessing.image_size)
     distillation = None
     if recipe.teacher is not None:
-        teacher = load_teacher(recipe.teacher, class_names)
-        teacher.model.to(distributed.device)
+        teacher = load_teacher(recipe.teacher, class_names).to(distributed.device)
         distillation = Distillation(teacher, recipe)
         if augmentation.is_identity and not recipe.mixup and not recipe.cutmix:
             on_message("images are not augmented, so the teacher's outputs are computed once and cached")
-            distillation.cache_teacher(
-                splits.train, preprocessing, folder.teacher if distributed.is_rank_zero else None
-            )
-    trained: nn.Module = network
-    if recipe.frozen:
-        trained = classifier_head(network)
-    elif distillation is not None and recipe.distill == "features":
-        trained = FeatureStudent(network, distillation.teacher.feature_channels).to(distributed.device)
+            cache = folder.teacher if distributed.is_rank_zero else None
+            distillation.cache_teacher(splits.train, preprocessing, cache)
+    trained = _trained_module(network, recipe, distillation).to(distributed.device)
     optimizer = build_optimizer(trained, network, recipe)
     step = TrainingStep(
         trained,
@@ -128,6 +121,15 @@ def _build_network(spec: RunSpec, *, is_new: bool) -> Network:
         return build_network(config.recipe.changed(weights=None, frozen=False), config.arguments, None, class_names)
     weights = spec.weights or read_initial_weights(config.recipe.weights)
     return build_network(config.recipe, config.arguments, weights, class_names)
+
+
+def _trained_module(network: Network, recipe: Recipe, distillation: Distillation | None) -> nn.Module:
+    """The module whose weights are trained."""
+    if recipe.frozen:
+        return classifier_head(network)
+    if distillation is not None and recipe.distill == "features":
+        return FeatureStudent(network, distillation.teacher.feature_channels)
+    return network
 
 
 def _build_augmentation(recipe: Recipe, splits: DatasetSplits, size: int) -> Augmentation:

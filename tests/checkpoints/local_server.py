@@ -1,4 +1,4 @@
-"""A server on this machine that behaves and misbehaves as asked, and the hub's functions turned to it."""
+"""Local HTTP server that can simulate failures, and the hub's functions redirected to it."""
 
 import contextlib
 import functools
@@ -23,7 +23,7 @@ LAST_MODIFIED = 1_600_000_000.0
 
 @dataclass
 class Server:
-    """What it serves, how, and what it was asked."""
+    """Content and behaviour of the server, and the requests that it received."""
 
     content: bytes = CONTENT
     status: int = 200
@@ -45,12 +45,12 @@ def server_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
             pass
 
         def do_HEAD(self) -> None:
-            self.answer(body=False)
+            self.respond(body=False)
 
         def do_GET(self) -> None:
-            self.answer(body=True)
+            self.respond(body=True)
 
-        def answer(self, *, body: bool) -> None:
+        def respond(self, *, body: bool) -> None:
             wanted = self.headers.get("Range")
             state.requests.append((self.command, self.path, wanted))
             status, start = state.status, 0
@@ -93,7 +93,7 @@ def server_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 @pytest.fixture(name="local_hub")
 def hub_fixture(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """The hub's functions, asking the local server and keeping their files in a folder of the test."""
+    """The hub's functions, redirected to the local server and a temporary cache."""
     cache = tmp_path / "hub"
     for name, arguments in {
         "hf_hub_url": {"endpoint": server.url},

@@ -110,7 +110,7 @@ def test_read_checkpoint_rejects_missing_description(tmp_path: Path):
 
 
 def rewrite(path: Path, change, state_dict=None) -> None:
-    """The checkpoint with a changed description."""
+    """Write the checkpoint with a modified description."""
     save_checkpoint(path, make())
     description = {
         "format_version": 1,

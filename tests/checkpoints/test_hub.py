@@ -16,7 +16,7 @@ from ghostnets.preprocessing import Preprocessing
 
 @pytest.fixture
 def published(local_hub, randomize) -> torch.nn.Module:
-    """The network whose weights the local hub has."""
+    """Network whose weights the local hub publishes."""
     model = randomize(create_model("ghostnet_100"))
     local_hub.content = save(model.state_dict())
     return model

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train import Recipe, train_model
 from ghostnets.train.distill import load_teacher
-from ghostnets.train.network import resolve
+from ghostnets.train.network import resolve_recipe
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 PRETRAINED = Recipe(model="ghostnet_050", weights="pretrained")
@@ -38,16 +39,22 @@ def preprocessing(request, local_hub, randomize, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(("channels", "typical_size"), [(3, 500), (1, 28)])
 def test_resolve_adopts_published_preprocessing(preprocessing: Preprocessing, channels: int, typical_size: int):
-    images = {"typical_size": typical_size, "channels": channels, "num_classes": 2}
-    resolved = resolve(PRETRAINED, **images)
+    source = SimpleNamespace(typical_size=typical_size, channels=channels, class_names=("dark", "light"))
+    resolved = resolve_recipe(PRETRAINED, source)
     assert resolved.preprocessing == preprocessing
     assert (resolved.recipe.image_size, resolved.recipe.in_chans) == (224, 3)
-    smaller = resolve(PRETRAINED.changed(image_size=112), **images).preprocessing
+    smaller = resolve_recipe(PRETRAINED.changed(image_size=112), source).preprocessing
     assert smaller == replace(preprocessing, image_size=112, resize_to=preprocessing.resize_to // 2)
     with pytest.raises(
         ConfigurationError, match="in_chans is 1, but the network of the published ghostnet_050 takes 3"
     ):
-        resolve(PRETRAINED.changed(in_chans=1), **images)
+        resolve_recipe(PRETRAINED.changed(in_chans=1), source)
+
+
+@pytest.mark.parametrize("weights", ["hf://timm/small", "hf://timm/small/model.safetensors"])
+def test_resolve_adopts_published_preprocessing_by_location(preprocessing: Preprocessing, weights: str):
+    source = SimpleNamespace(typical_size=500, channels=3, class_names=("dark", "light"))
+    assert resolve_recipe(PRETRAINED.changed(weights=weights), source).preprocessing == preprocessing
 
 
 def test_fine_tuned_checkpoint_keeps_published_preprocessing(preprocessing: Preprocessing, tmp_path: Path):

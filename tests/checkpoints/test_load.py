@@ -39,7 +39,7 @@ def test_load_checkpoint_for_every_network(tmp_path: Path, name: str):
 
 
 def test_official_g_ghost_file(tmp_path: Path):
-    """Its state dict has the names of ours (tests/models/test_g_ghost.py); it may be wrapped as in training."""
+    """It has the names of this package (tests/models/test_g_ghost.py), possibly wrapped by DataParallel."""
     original = GGhostRegNet(num_classes=4, depths=(1, 1, 4, 3), widths=(8, 16, 24, 32), group_width=4)
     state = original.state_dict()
     assert "layer3.base.conv1.weight" in state

@@ -1,4 +1,4 @@
-"""Files that mislead, break off, or change: one sentence, no code run, no waiting."""
+"""Hostile, truncated and changing files: one error message, no code executed, no blocking."""
 
 import argparse
 import hashlib
@@ -29,7 +29,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def refusal(path: Path, message: str) -> str:
-    """What is said about a file, the same by every way in."""
+    """Assert that every function that reads the file raises the same message."""
     said = set()
     for read_it in (read_weights, lambda path: load_checkpoint("ghostnet_050", path)):
         with pytest.raises(CheckpointError, match=message) as caught:
@@ -55,7 +55,7 @@ def test_safetensors_are_detected_without_suffix(weights: Path, tmp_path: Path):
 
 
 def test_timm_training_state(tmp_path: Path):
-    """As its CheckpointSaver writes it, and as the official GhostNetV3 file is published."""
+    """As written by timm's CheckpointSaver, and as in the official GhostNetV3 file."""
     state = {
         "epoch": 3,
         "arch": "ghostnetv3",
@@ -97,7 +97,7 @@ def test_truncated_or_empty_file_is_rejected(weights: Path, tmp_path: Path, suff
 
 
 def test_randomly_corrupted_files_are_read_or_rejected(tmp_path: Path):
-    """Whatever a reader makes of them, it is tensors or one sentence."""
+    """The result is tensors or one error message."""
     state = {"conv.weight": torch.randn(4, 3, 3, 3), "bn.running_mean": torch.randn(8)}
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
     save_file(state, tmp_path / "a.safetensors", metadata={"a": "b"})

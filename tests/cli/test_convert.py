@@ -1,4 +1,4 @@
-"""``ghostnets import``: what it writes answers as the network the weights came from."""
+"""``ghostnets import``: the checkpoint has the outputs of the original network."""
 
 import hashlib
 import json
@@ -181,7 +181,7 @@ def test_own_checkpoint_is_rejected(file: Path, tmp_path: Path):
 
 
 def paddle_file(state: dict[str, torch.Tensor], path: Path) -> None:
-    """Any numbers under PaddleClas's names; what they mean is tested in tests/checkpoints/sources."""
+    """Write a PaddleClas file; the conversion itself is tested in tests/checkpoints/sources."""
     state = {**state, **{f"head_norm.{leaf}": torch.rand(1280) for leaf in LEAVES.values()}}
     del state["conv_head.bias"]
     arrays = {}
@@ -195,7 +195,7 @@ def paddle_file(state: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def keras_file(state: dict[str, torch.Tensor], path: Path) -> None:
-    """Any numbers under kecam's names."""
+    """Write a kecam file."""
     with h5py.File(path, "w") as file:
         for kind, layers in kecam.LAYERS.items():
             for layer, ours in layers.items():

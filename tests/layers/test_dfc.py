@@ -7,7 +7,7 @@ from ghostnets.layers import DFCGate, GhostModule
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (2, 3)])
 def test_gate_matches_published_implementation(size, randomize):
-    """Average pooling by 2, the six layers in a row, sigmoid, nearest neighbour: written out with functions."""
+    """Average pooling by 2, the six layers, sigmoid, nearest-neighbour upsampling, in functional form."""
     gate = randomize(DFCGate(5, 7))
     x = torch.randn(2, 5, *size)
     out = F.avg_pool2d(x, 2, 2)
@@ -26,7 +26,7 @@ def test_gate_does_not_pool_side_of_one_pixel(size, randomize):
 
 
 def test_gate_ignores_last_row_of_odd_map(randomize):
-    """A property of the published networks that is kept (7 x 7 maps at 224)."""
+    """As in the published networks (7 x 7 maps at 224)."""
     gate = randomize(DFCGate(3, 4))
     x = torch.randn(1, 3, 7, 7)
     changed = x.clone()

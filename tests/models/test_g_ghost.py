@@ -1,4 +1,4 @@
-"""The official network, written down a second time as a function of its state dict."""
+"""G-Ghost against the official network, reimplemented here as a function of its state dict."""
 
 import copy
 
@@ -37,7 +37,7 @@ def build(name: str, **arguments) -> GGhostRegNet:
 
 
 class Reference:
-    """The official forward pass in evaluation mode; what is there, and how wide, it reads off the names and shapes."""
+    """The official forward pass in evaluation mode; the structure follows from names and shapes of the tensors."""
 
     def __init__(self, weights: dict[str, Tensor], group_width: int) -> None:
         self.weights, self.group_width = weights, group_width
@@ -93,7 +93,7 @@ class Reference:
 
 
 def official_shapes(name: str, num_classes: int = 1000) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors of an official file (counters of batches left out)."""
+    """Names and shapes of the tensors of an official file, without num_batches_tracked."""
     depths, widths, group_width = ROWS[name][0], ROWS[name][1], int(ROWS[name][2])
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -223,7 +223,7 @@ def test_indivisible_channels_raise():
 
 @pytest.mark.parametrize("output_stride", [8, 16])
 def test_dilated_network_matches_strided_network_on_its_grid(output_stride: int):
-    """In a network without G-Ghost stages, whose mix is of the mean over other pixels."""
+    """Without G-Ghost stages, whose merge layers would average over other pixels."""
     plain = {"depths": (1, 2, 2, 2), "widths": (16, 24, 32, 40), "group_width": 8}
     strided = enliven(GGhostRegNet(**plain))
     dilated = GGhostRegNet(**plain, output_stride=output_stride).eval()

@@ -1,4 +1,4 @@
-"""With ratio 1 it is torchvision's ResNet; with any ratio it costs what the formula says of torchvision's layers."""
+"""Ghost-ResNet: equal to torchvision's ResNet at ratio 1; cost for any ratio by the formula."""
 
 import math
 
@@ -29,7 +29,7 @@ class Decimated(nn.Module):
 
 
 def plain(name: str) -> nn.Module:
-    """The ratio-1 twin of a variant, by torchvision."""
+    """torchvision's network for the ratio-1 form of a variant."""
     depth = int(name.split("resnet")[1])
     if VARIANTS[name].arguments["spec"] != CIFAR_SPEC:
         return torchvision.models.get_model(f"resnet{depth}")
@@ -44,7 +44,7 @@ def plain(name: str) -> nn.Module:
 
 
 def copy_weights(theirs: nn.Module, ours: GhostResNet) -> None:
-    """Both hold convolutions, normalisations and the classifier in one order, but for the shortcuts' place."""
+    """Copy by position: both have the same layers in the same order, except for the shortcuts."""
     blocks = [m for m in theirs.modules() if hasattr(m, "downsample")]
     inside = {id(m) for block in blocks for m in block.modules()}
     outside = [m for m in theirs.modules() if list(m.parameters(recurse=False)) and id(m) not in inside]
@@ -64,7 +64,7 @@ def copy_weights(theirs: nn.Module, ours: GhostResNet) -> None:
 
 
 def ghost_cost(cost: Cost, *, ratio: int, d: int) -> tuple[int, int]:
-    """Parameters and MACs with every layer but the first and the classifier a Ghost module (equations 2 and 3)."""
+    """Parameters and MACs with Ghost modules for all layers except stem and classifier (equations 2 and 3)."""
     stem, *convolutions, classifier = cost.layers
     params, macs = stem.params + 2 * stem.output_shape[0] + classifier.params, stem.macs + classifier.macs
     for layer in convolutions:
@@ -170,7 +170,7 @@ def test_dilated_network_matches_strided_network_on_its_grid(name: str, output_s
 
 
 def test_ghost_resnet56_matches_published_except_cheap_operations():
-    """What docs/models.md says of 63 M."""
+    """The published 63 M MACs exclude the cheap operations (docs/models.md)."""
     model = build(VARIANTS["ghost_resnet56"])
     cost = count(model, (3, 32, 32))
     cheap = sum(layer.macs for layer in cost.layers if "cheap_operation" in layer.name)

@@ -1,4 +1,4 @@
-"""With ratio 1 it is torchvision's VGG-16; the published figures come out as the module's docstring says."""
+"""Ghost-VGG: equal to torchvision's VGG-16 at ratio 1; counts as in the docstring of the module."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Numerically the published network: timm is exact against the official implementation, so it stands for it here."""
+"""GhostNet against timm, whose implementation is exactly the official one."""
 
 import itertools
 
@@ -81,7 +81,7 @@ def test_any_width(width: float):
 
 @pytest.mark.parametrize("output_stride", [8, 16])
 def test_dilated_network_matches_strided_network_on_its_grid(output_stride: int, randomize):
-    """Without squeeze-and-excitation, whose mean is over other pixels, the two agree exactly where they meet."""
+    """Without squeeze-and-excitation, which would average over other pixels, outputs agree on the common grid."""
     stages = [[row._replace(se_ratio=0.0) for row in stage] for stage in STAGES]
     strided = randomize(GhostNet(width=0.5, stages=stages))
     dilated = GhostNet(width=0.5, stages=stages, output_stride=output_stride).eval()
@@ -107,7 +107,7 @@ def test_head_parts(randomize):
 
 
 def test_every_activation_is_relu():
-    """No hard-swish anywhere, for its latency (section 3.2 of the paper)."""
+    """There is no hard-swish, because of its latency (section 3.2 of the paper)."""
     kinds = {
         type(m).__name__
         for m in create_model("ghostnet_100").modules()

@@ -1,4 +1,4 @@
-"""Scripting, export and compilation, which follow a network's graph: width and depth do not change that.
+"""Scripting, export and compilation depend only on a network's graph, not on its width and depth.
 
 So the smallest network of every graph is tested here, and with ``-m slow`` all the others.
 """
@@ -21,7 +21,7 @@ GRAPHS = (
     params=[pytest.param(name, marks=() if name in GRAPHS else pytest.mark.slow) for name in list_models()],
 )
 def model(request) -> Network:
-    """In evaluation mode, with lively weights; read it, do not change it."""
+    """Network in evaluation mode whose output depends on the input; tests must not modify it."""
     torch.manual_seed(0)
     return enliven(create_model(request.param, num_classes=3))
 

@@ -1,4 +1,4 @@
-"""What every network of the registry must do: the whole list, for all of them."""
+"""Properties of every network in the registry."""
 
 import copy
 import pickle
@@ -26,7 +26,7 @@ def name(request) -> str:
 
 @pytest.fixture(scope="module")
 def model(name: str) -> Network:
-    """In evaluation mode, with lively weights; read it, do not change it."""
+    """Network in evaluation mode whose output depends on the input; tests must not modify it."""
     torch.manual_seed(0)
     return enliven(create_model(name, num_classes=CLASSES))
 
@@ -70,21 +70,21 @@ class TestEveryModel:
                 assert model(torch.randn(2, 3, height, width)).shape == (2, CLASSES)
 
     def test_output_depends_on_image(self, model: Network):
-        """Or the comparisons below would prove nothing."""
+        """Precondition of the comparisons below."""
         with torch.inference_mode():
             first, second = model(torch.randn(2, 3, 64, 64))
         assert (first - second).abs().max() > 1e-2 * max(1, first.abs().max())
 
     def test_head(self, model: Network):
         x = torch.randn(2, 3, 32, 32)
-        twin = copy.deepcopy(model)
-        twin.reset_classifier(0)
+        other = copy.deepcopy(model)
+        other.reset_classifier(0)
         with torch.inference_mode():
-            features = twin(x)
+            features = other(x)
             assert_same(model.get_submodule(model.classifier_name)(features), model(x))
-            assert twin.forward_features(x).shape[:2] == (2, model.num_features)
-        twin.reset_classifier(4)
-        assert (twin(x).shape, twin.num_classes) == ((2, 4), 4)
+            assert other.forward_features(x).shape[:2] == (2, model.num_features)
+        other.reset_classifier(4)
+        assert (other(x).shape, other.num_classes) == ((2, 4), 4)
 
     def test_backbone(self, name: str, model: Network):
         x = torch.randn(1, 3, 64, 96)
@@ -125,8 +125,8 @@ class TestEveryModel:
     def test_pickle_and_deepcopy(self, model: Network):
         x = torch.randn(1, 3, 32, 32)
         with torch.inference_mode():
-            for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-                torch.testing.assert_close(twin(x), model(x), rtol=0, atol=0)
+            for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+                torch.testing.assert_close(other(x), model(x), rtol=0, atol=0)
 
     def test_channels_last_and_bfloat16(self, model: Network):
         x = torch.randn(1, 3, 32, 32)
@@ -138,7 +138,7 @@ class TestEveryModel:
         assert half.isfinite().all()
 
     def test_distributed_training_has_no_unused_parameters(self, name: str, process_group):
-        """Of the second step DDP refuses to begin if a parameter got no gradient in the first."""
+        """DDP raises at the second step if a parameter received no gradient in the first."""
         model = DistributedDataParallel(create_model(name, num_classes=CLASSES))
         for _ in range(2):
             model(torch.randn(2, 3, 64, 64)).square().sum().backward()

@@ -1,4 +1,4 @@
-"""Checkpoints of the official implementation and of timm, in the shapes they are published in."""
+"""Checkpoints of the official implementation and of timm, as published."""
 
 import pytest
 import timm

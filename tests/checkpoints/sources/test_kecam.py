@@ -1,4 +1,4 @@
-"""GhostNet and GhostNetV2 of keras_cv_attention_models: converted exactly, and their files, hostile ones too.
+"""GhostNet and GhostNetV2 of keras_cv_attention_models: exact conversion, and safe reading of their files.
 
 Everyday tests write what that package writes, by its naming rules. Against the real one:
 
@@ -53,7 +53,7 @@ def layer_of(module: str) -> str:
 
 
 def arrays_of(model: torch.nn.Module) -> dict[str, np.ndarray]:
-    """``layer/weight`` -> array, as Keras has it, in the order of the canonical state dict."""
+    """``layer/weight`` -> array in the layout of Keras, in the order of the canonical state dict."""
     arrays = {}
     for key, tensor in model.state_dict().items():
         module, _, leaf = key.rpartition(".")
@@ -79,7 +79,7 @@ def arrays_of(model: torch.nn.Module) -> dict[str, np.ndarray]:
 
 
 def save(arrays: dict[str, np.ndarray], path: Path, *, whole_model: bool = False) -> Path:
-    """As ``model.save_weights(path)`` does, or as ``model.save(path)``."""
+    """Write a file like ``model.save_weights(path)``, or like ``model.save(path)``."""
     with h5py.File(path, "w") as file:
         root = file.create_group("model_weights") if whole_model else file
         if whole_model:
@@ -103,7 +103,7 @@ KERAS_ORDER = [
 
 
 def save_numbered(arrays: dict[str, np.ndarray], path: Path) -> Path:
-    """As ``model.save_weights("NAME.weights.h5")`` does: layers counted by their class, weights in order."""
+    """Write a file like ``model.save_weights("NAME.weights.h5")``: layers numbered by class, weights in order."""
     order = ["stem_conv", "stem_bn", *[f"stack{n}_{layer}" for n in range(1, 17) for layer in KERAS_ORDER]]
     counts: dict[str, int] = {}
     with h5py.File(path, "w") as file:
@@ -155,7 +155,7 @@ def test_mismatched_names_and_shapes_raise(tmp_path: Path):
 
 
 def hostile(file: h5py.File, kind: str, other: Path) -> None:
-    """Puts something into a file that does not belong there."""
+    """Add unsupported content to a file."""
     if kind == "external data":
         file.create_dataset("stem_conv/stem_conv/kernel:0", (4,), np.float32, external=[(str(other), 0, 16)])
     elif kind == "virtual data":

@@ -1,4 +1,4 @@
-"""PaddleClas's GhostNet: converted exactly, and its files, hostile ones too.
+"""PaddleClas's GhostNet: exact conversion, and safe reading of its files.
 
 The network is written down here once more, from PaddleClas's source and with its names, independently of ours.
 Against the real one (numpy and Paddle come with it; nothing is downloaded by the test):
@@ -107,7 +107,7 @@ class PaddleGhostNet(nn.Module):
 
 
 def arrays_of(model: nn.Module) -> dict[str, np.ndarray]:
-    """The state dict as Paddle has it."""
+    """The state dict in the layout of Paddle."""
     arrays = {}
     for key, tensor in model.state_dict().items():
         if not key.endswith("num_batches_tracked"):
@@ -117,14 +117,14 @@ def arrays_of(model: nn.Module) -> dict[str, np.ndarray]:
 
 
 def save(arrays: dict[str, np.ndarray], path: Path, protocol: int = 4) -> Path:
-    """As ``paddle.save`` does."""
+    """Write a file like ``paddle.save``."""
     names = {name: f"parameter_{number}" for number, name in enumerate(arrays)}
     path.write_bytes(pickle.dumps({**arrays, "StructuredToParameterName@@": names}, protocol=protocol))
     return path
 
 
 def test_counts_match_paddleclas():
-    """5.2 M and 7.3 M in its table; squeeze-and-excitation is a little narrower than the canonical one."""
+    """Its table has 5.2 M and 7.3 M; its squeeze-and-excitation is slightly narrower than the canonical one."""
     counts = {s: sum(p.numel() for p in PaddleGhostNet(s, 1000).parameters()) for s in (0.5, 1.0, 1.3)}
     assert {s: round(n / 1e6, 1) for s, n in counts.items()} == {0.5: 2.6, 1.0: 5.2, 1.3: 7.4}
 
@@ -184,7 +184,7 @@ def test_supported_array_layouts(tmp_path: Path):
 
 
 class Bomb:
-    """A pickle of it calls a function."""
+    """Object whose pickle calls a function."""
 
     def __init__(self, function, *arguments) -> None:
         self.call = (function, arguments)
@@ -267,7 +267,7 @@ THEIR_SCRIPT = """
 import importlib.util, sys, types, sysconfig
 import numpy as np, paddle
 
-# Their model file alone: the package around it wants far more than it needs.
+# Their model file alone: the package around it has many more dependencies.
 stub = types.ModuleType("ppcls.utils.save_load")
 stub.load_dygraph_pretrain = None
 sys.modules[stub.__name__] = stub
