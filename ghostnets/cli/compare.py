@@ -11,6 +11,7 @@ from rich.table import Table
 from ghostnets.cli.output import print_json, result_console
 from ghostnets.errors import RunError, require
 from ghostnets.explain import ComparedRun, write_comparison
+from ghostnets.measure import format_accuracy
 from ghostnets.train import METRICS, SELECTION, RunConfig, RunFolder, best_epoch
 
 __all__ = ["main"]
@@ -60,7 +61,10 @@ def _read(path: Path) -> ComparedRun:
     config, history = run.read_config(), run.read_metrics()
     best, last = best_epoch(history), history[-1]
     result = _result(run)
-    final = f"{result['evaluation']['top1']:.2%} ({result['part']})" if result else "not finished"
+    final = "not finished"
+    if result:
+        top1, images = result["evaluation"]["top1"], result["evaluation"]["images"]
+        final = f"{format_accuracy(round(top1 * images), images, digits=2)}, {result['part']}"
     return ComparedRun(
         name=path.resolve().name,
         epochs=[row.epoch for row in history],
