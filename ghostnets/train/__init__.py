@@ -3,7 +3,7 @@
 from ghostnets.train.evaluate import ClassResult, Evaluation, ImagePredictions, evaluate
 from ghostnets.train.metrics import METRICS, SELECTION, EpochResult, best_epoch, format_minutes
 from ghostnets.train.recipe import Recipe
-from ghostnets.train.recipes import RECIPES, named_recipe, recipe_for
+from ghostnets.train.recipes import RECIPES, default_recipe, named_recipe
 from ghostnets.train.report import describe_evaluation, write_run_report
 from ghostnets.train.reporter import ConsoleReporter, Reporter
 from ghostnets.train.result import InterruptedRunError, TrainingResult
@@ -26,11 +26,11 @@ __all__ = [
     "RunFolder",
     "TrainingResult",
     "best_epoch",
+    "default_recipe",
     "describe_evaluation",
     "evaluate",
     "format_minutes",
     "named_recipe",
-    "recipe_for",
     "repeat_training",
     "resume_training",
     "train_model",

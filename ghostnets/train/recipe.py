@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from ghostnets.errors import ConfigurationError, UnknownNameError
 from ghostnets.train.optimizers import OPTIMIZERS
 
-__all__ = ["SMALL_IMAGE", "Recipe"]
+__all__ = ["EMBEDDED_WEIGHTS", "PRETRAINED", "SMALL_IMAGE", "Recipe"]
 
 if TYPE_CHECKING:
     OptimizerName = str
 else:
     OptimizerName = Literal[tuple(OPTIMIZERS)]  # the choices of --optimizer
 
+PRETRAINED, EMBEDDED_WEIGHTS = "pretrained", "embedded"  # values of ``Recipe.weights`` that are no file
 SMALL_IMAGE = 64  # pixels; up to this size networks use a stem of stride 1 if they have one (``small_input``)
 
 
@@ -31,9 +32,9 @@ class Recipe:
         in_chans: Input channels, 1 for grayscale or 3 for colour; by default 1 if all images are grayscale.
         drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth: drop probability of the last block; it grows linearly from 0 at the first.
-        weights: Initial weights instead of random ones: best.safetensors of a run (its network replaces model),
-            another file or hf:// address for this model, or "pretrained" for published weights. For other classes the
-            classifier is new.
+        weights: Initial weights instead of random ones: "embedded" for those that come with the package, "pretrained"
+            for published ones, best.safetensors of a run (its network replaces model), another file or hf:// address
+            for this model, or none. For other classes the classifier is new.
         frozen: Train the classifier alone, on features computed once for each image and its horizontal flip.
         epochs: Passes over the training images.
         batch_size: Images per step, over all processes and accumulation steps.

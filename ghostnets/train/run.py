@@ -17,6 +17,7 @@ from ghostnets.train.distributed import DistributedContext
 from ghostnets.train.evaluate import evaluate
 from ghostnets.train.frozen import classifier_head
 from ghostnets.train.metrics import EpochMeasurements, EpochResult
+from ghostnets.train.network import describe_initial_weights
 from ghostnets.train.parameters import set_learning_rate
 from ghostnets.train.report import write_live_report
 from ghostnets.train.reporter import Reporter, TensorBoardWriter
@@ -87,6 +88,7 @@ class Run:
             Others as ``build_setup``.
         """
         distributed.on_rank_zero(folder.check_new)
+        reporter.on_message(describe_initial_weights(spec.config.recipe))
         splits = _read_images(spec, reporter)
         distributed.on_rank_zero(lambda: folder.create(spec.config))
         return cls(folder, spec, splits, distributed, reporter, report=report)

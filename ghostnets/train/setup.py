@@ -119,7 +119,7 @@ def _build_network(spec: RunSpec, *, is_new: bool) -> Network:
     config, class_names = spec.config, spec.source.class_names
     if not is_new:
         return build_network(config.recipe.changed(weights=None, frozen=False), config.arguments, None, class_names)
-    weights = spec.weights or read_initial_weights(config.recipe.weights)
+    weights = spec.weights or read_initial_weights(config.recipe)
     return build_network(config.recipe, config.arguments, weights, class_names)
 
 

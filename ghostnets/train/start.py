@@ -10,7 +10,7 @@ from ghostnets.data import EMBEDDED, DataSpec
 from ghostnets.errors import ConfigurationError, require
 from ghostnets.train.distributed import init_distributed
 from ghostnets.train.recipe import Recipe
-from ghostnets.train.recipes import RECIPES, recipe_for
+from ghostnets.train.recipes import RECIPES, default_recipe
 from ghostnets.train.report import write_run_report
 from ghostnets.train.reporter import ConsoleReporter, Reporter
 from ghostnets.train.result import TrainingResult
@@ -69,7 +69,7 @@ def train_model(
     spec = data if isinstance(data, DataSpec) else DataSpec(data)
     source = spec.open(val_share=requested.val_share, seed=requested.seed)
     if recipe is None:
-        requested = RECIPES[recipe_for(requested.image_size or source.typical_size)].changed(**changes)
+        requested = RECIPES[default_recipe(source.typical_size, changes)].changed(**changes)
     run_spec = RunSpec.resolve(spec, source, requested, device=device, workers=workers)
     if folder is None:
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
