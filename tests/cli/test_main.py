@@ -130,8 +130,8 @@ def test_eval_of_folder_layouts(tiny_run: Path, tmp_path: Path, capsys):
     assert run("eval", checkpoint, tmp_path / "parts", "--part", "all") == 0
     assert "11 images (all)" in capsys.readouterr().out
     make_images(tmp_path / "strange", classes={"dark": 3, "green": 3})
-    assert "does not know (green); it knows 2: dark, light" in fails(capsys, "eval", checkpoint, tmp_path / "strange")
-    assert "cannot end in '.doc'" in fails(
+    assert "does not have (green); it has 2: dark, light" in fails(capsys, "eval", checkpoint, tmp_path / "strange")
+    assert "cannot be saved as '.doc'" in fails(
         capsys, "eval", checkpoint, tmp_path / "flat", "--picture", tmp_path / "c.doc"
     )
 
@@ -206,10 +206,10 @@ def test_train_rejects_invalid_arguments(photos: Path, tmp_path: Path, monkeypat
     assert caught.value.code == 2
     assert "epochs is 0" in capsys.readouterr().err
     assert "a name without folders" in fails(capsys, "train", photos, "--name", "../x")
-    assert "leave the other options out" in fails(capsys, "train", "--resume", "runs/x", "--epochs", "3")
+    assert "omit the other options" in fails(capsys, "train", "--resume", "runs/x", "--epochs", "3")
     assert "holds no training run" in fails(capsys, "train", "--resume", "runs/x")
     assert "--full and --root belong to fashion-mnist" in fails(capsys, "train", photos, "--full")
-    assert "28 x 28 grey images" in fails(capsys, "train", "--image-size", "32", "--epochs", "1")
+    assert "28 x 28 grayscale images" in fails(capsys, "train", "--image-size", "32", "--epochs", "1")
     for path in sorted(photos.rglob("*.png"))[:3]:
         path.write_bytes(path.read_bytes()[:70])
     assert "3 of 40 images cannot be read" in fails(capsys, "train", photos, "--name", "d", *TINY)
