@@ -78,30 +78,32 @@ def test_write_together_replaces_all_files(tmp_path: Path):
     }
 
 
-@pytest.mark.parametrize("fails_at", [0, 1])
-def test_write_together_interrupted_leaves_no_mixed_versions(
+@pytest.mark.parametrize("fails_at", [0, 1, 2])
+def test_write_together_interrupted_leaves_old_files_or_completes_new_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
 ):
+    """The renames: the folder to complete, net.bin, net.xml."""
     write_pair(tmp_path, "old")
     moved = []
     replace = Path.replace
 
-    def stop(self: Path, target: Path) -> None:
+    def stop(self: Path, target: Path) -> Path:
         if len(moved) == fails_at:
             raise KeyboardInterrupt
         moved.append(target.name)
-        replace(self, target)
+        return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", stop)
     with pytest.raises(KeyboardInterrupt), write_together(tmp_path / "net.xml") as folder:
         write_pair(folder, "new")
-    assert moved == ["net.bin"][:fails_at]
-    assert not (tmp_path / "net.xml").exists()
+    assert moved == [".net.xml.complete", "net.bin"][:fails_at]
+    assert (tmp_path / "net.xml").exists() == (fails_at == 0)  # never net.xml beside another version of net.bin
     monkeypatch.undo()
     complete_interrupted(tmp_path / "net.xml")
+    text = "new" if fails_at else "old"
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
-        "net.xml": "new net.xml",
-        "net.bin": "new net.bin",
+        "net.xml": f"{text} net.xml",
+        "net.bin": f"{text} net.bin",
     }
 
 
