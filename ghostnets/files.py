@@ -8,7 +8,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,6 +18,7 @@ __all__ = [
     "PARTIAL",
     "complete_interrupted",
     "is_same_file",
+    "remove_leftovers",
     "try_lock",
     "write_atomically",
     "write_folder",
@@ -56,7 +57,7 @@ def try_lock(path: Path) -> int | None:
 def is_same_file(handle: int, path: Path) -> bool:
     """Whether ``path`` is the open file or folder: False once that is removed, renamed or replaced."""
     try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
+        return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
         return False
 
@@ -169,6 +170,24 @@ def write_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             _complete_folder(target, older)
 
 
+def remove_leftovers(folder: Path, is_wanted: Callable[[str], bool] = lambda name: True) -> None:
+    """Remove temporary files of killed writers from a folder; those of living ones are locked, and stay.
+
+    Args:
+        folder: The folder.
+        is_wanted: Name of a temporary file -> whether to remove it.
+    """
+    with os.scandir(folder) as entries:
+        found = [Path(entry.path) for entry in entries if entry.name.endswith(PARTIAL) and entry.is_file()]
+    for path in found:
+        if not is_wanted(path.name):
+            continue
+        with suppress(FileNotFoundError, PermissionError):  # its writer renamed it; it is another user's
+            if (lock := try_lock(path)) is not None:
+                path.unlink(missing_ok=True)
+                os.close(lock)
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` as UTF-8, atomically.
 
@@ -219,16 +238,9 @@ def _create_temporary(target: Path) -> tuple[Path, int]:
 def _remove_leftovers(target: Path) -> None:
     """Remove the temporary files of killed writers of ``target``."""
     prefix = f".{target.name}."
-    with os.scandir(target.parent) as entries:
-        names = [entry.name for entry in entries if entry.name.startswith(prefix) and entry.name.endswith(PARTIAL)]
-    for path in (target.with_name(name) for name in names):
-        random = path.name[len(prefix) : -len(PARTIAL)]
-        if "." in random or path.is_dir():
-            continue  # that of another target
-        with suppress(FileNotFoundError, PermissionError):  # its writer renamed it; it is another user's
-            if (lock := try_lock(path)) is not None:
-                path.unlink(missing_ok=True)
-                os.close(lock)
+    remove_leftovers(
+        target.parent, lambda name: name.startswith(prefix) and "." not in name[len(prefix) : -len(PARTIAL)]
+    )
 
 
 @contextmanager

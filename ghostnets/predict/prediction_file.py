@@ -61,9 +61,7 @@ class PredictionFile:
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = try_lock(self.folder)
         if lock is None:
-            raise ConfigurationError(
-                f"another process is writing {self.folder}; wait for it, or choose another --out."
-            )
+            raise ConfigurationError(f"another process is writing {self.folder}; wait for it, or choose another --out.")
         self.lock = lock
         try:
             self.manifest = self._read_manifest(settings)
