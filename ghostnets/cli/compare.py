@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from rich.markup import escape
 from rich.table import Table
 
 from ghostnets.cli.output import print_json, result_console
@@ -112,13 +113,13 @@ def _print(runs: list[ComparedRun], differing: list[str], page: Path) -> None:
     for column in results.columns[1:]:
         column.justify = "right"
     for run in runs:
-        results.add_row(run.name, *run.results.values())
+        results.add_row(escape(run.name), *map(escape, run.results.values()))
     console.print(results)
     if differing:
-        settings = Table("setting", *(run.name for run in runs))
+        settings = Table("setting", *(escape(run.name) for run in runs))
         for name in differing:
-            settings.add_row(name, *(run.settings.get(name, "") for run in runs))
+            settings.add_row(name, *(escape(run.settings.get(name, "")) for run in runs))
         console.print(settings)
     else:
         console.print("All settings are the same.")
-    console.print(f"curves: {page}", soft_wrap=True)
+    console.print(f"curves: {page}", soft_wrap=True, markup=False)

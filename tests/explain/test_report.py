@@ -9,13 +9,18 @@ from conftest import Page
 
 from ghostnets.errors import ConfigurationError
 from ghostnets.explain import (
+    AblationResult,
     ClassMetrics,
+    ComparedRun,
+    LayerAblation,
     MetricCurve,
     PredictionExample,
     RunReport,
     compute_savings,
     write_report,
 )
+from ghostnets.explain.captions import ablation_caption
+from ghostnets.explain.comparison import comparison_figure
 from ghostnets.explain.confusion import MAX_MATRIX_CLASSES, select_classes
 from ghostnets.explain.figures import confusion_figure, save_figure
 from ghostnets.models import create_model
@@ -130,3 +135,17 @@ def test_report_of_many_classes_grows_linearly(tmp_path: Path):
     assert sum("data-row" in attributes for _, attributes in page.found) == 1 + 500 + 1000
     assert sum(attributes.get("class") in ("hit", "miss") for _, attributes in page.found) <= MAX_MATRIX_CLASSES**2
     assert len(page.text) < 1_500_000
+
+
+def test_comparison_figure_draws_names_of_runs_as_they_are(tmp_path: Path):
+    names = ["US$1_$2^", "_hidden"]
+    figure = comparison_figure([ComparedRun(name, [1, 2], {"loss": [1.0, 0.5]}, {}, {}) for name in names])
+    save_figure(figure, tmp_path / "a.png", ".png")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == names
+
+
+def test_ablation_caption_gives_signed_changes_and_the_interval():
+    caption = ablation_caption(AblationResult(24, 0.5, (LayerAblation("a", 8, copies=0.54, zeros=0.46),)))
+    assert "50.0% (31 to 69%) of 24 images" in caption
+    assert "by +4.0 points on average, zeros by -4.0" in caption
+    assert caption.endswith("All of this is within the interval: use more images.")
