@@ -24,7 +24,7 @@ from ghostnets.artefacts import Prediction
 from ghostnets.errors import ConfigurationError, DataError
 from ghostnets.files import try_lock, write_atomically, write_text
 from ghostnets.predict.inputs import Input
-from ghostnets.predict.writers import WRITERS
+from ghostnets.predict.writers import find_writer
 
 __all__ = ["PredictionFile"]
 
@@ -54,10 +54,8 @@ class PredictionFile:
     """
 
     def __init__(self, path: Path, *, settings: dict[str, Any], top: int, features: bool) -> None:
-        if path.suffix not in WRITERS:
-            raise ConfigurationError(f"--out is {path}; its suffix must be one of {', '.join(WRITERS)}.")
         self.path, self.folder = path, path.with_name(f"{path.name}.partial")
-        self.writer = WRITERS[path.suffix](top=top, features=features)
+        self.writer = find_writer(path)(top=top, features=features)
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = try_lock(self.folder)
         if lock is None:

@@ -63,6 +63,7 @@ class Run:
         try:
             saved = distributed.on_rank_zero(folder.load_state)
             self.splits = _read_images(spec, reporter)
+            distributed.on_rank_zero(lambda: folder.save_train_digests(self.splits.train.digests()))
             self.setup = build_setup(spec, self.splits, folder, saved, distributed, on_message=reporter.on_message)
             self.progress, self.step = self.setup.progress, self.setup.step
             self.history = [EpochResult(**row) for row in self.progress.history]  # type: ignore[arg-type]
@@ -283,6 +284,7 @@ class Run:
         model = create_model(self.recipe.model, **self.config.arguments)
         model.load_state_dict(weights)
         model.to(self.distributed.device).to(memory_format=torch.channels_last)
+        training_images = self.distributed.on_rank_zero(lambda: self.folder.find_training_images(images.digests()))
         result = TrainingResult(
             folder=self.folder.path,
             checkpoint=self.folder.best,
@@ -294,6 +296,7 @@ class Run:
                 model, images, self.config.preprocessing, self.class_names, distributed=self.distributed
             ),
             skipped=self.splits.skipped,
+            num_training_images=None if training_images is None else int(training_images.sum()),
             images=images,
         )
         self.distributed.on_rank_zero(lambda: self.folder.write_result(result.to_dict()))

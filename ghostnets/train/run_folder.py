@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
@@ -31,6 +32,7 @@ class RunFolder:
     ::
 
         config.json        complete configuration (RunConfig); --repeat starts from it
+        train_digests.bin  content digests of the training images (``content_digest``), sorted, uint64 little-endian
         teacher.safetensors   cached outputs of a teacher
         last.pt            network, optimizer, averages, scaler, progress; --resume starts from it
         best.safetensors   network of the best epoch, with all that inference needs
@@ -45,6 +47,7 @@ class RunFolder:
         self.config_file = self.path / "config.json"
         self.best = self.path / "best.safetensors"
         self.last = self.path / "last.pt"
+        self.train_digests = self.path / "train_digests.bin"
         self.teacher = self.path / "teacher.safetensors"
         self.metrics = self.path / "metrics.csv"
         self.tensorboard = self.path / "tensorboard"
@@ -82,7 +85,7 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove what ``claim`` and the start of the run have written, as the run cannot begin, and unlock."""
-        for file in (self.config_file, self.teacher, self.last):
+        for file in (self.config_file, self.train_digests, self.teacher, self.last):
             file.unlink(missing_ok=True)
         with suppress(OSError):  # a folder that holds other files by now
             for folder in self._created:
@@ -192,7 +195,8 @@ class RunFolder:
                 f"{self.path} holds {', '.join(found)}, but not last.pt, the state to resume from; restore the file, or"
                 f" repeat the run from its start in a new folder: ghostnets train --repeat {self.path}"
             )
-        self.teacher.unlink(missing_ok=True)  # the images may be others by now
+        for file in (self.train_digests, self.teacher):
+            file.unlink(missing_ok=True)  # the images may be others by now
 
     def _check_best(self, progress: TrainProgress) -> None:
         way_out = f"restore the file, or repeat the run in a new folder: ghostnets train --repeat {self.path}"
@@ -207,6 +211,30 @@ class RunFolder:
                 f"{self.best} is of epoch {epoch}, but the best epoch of the run is {progress.best_epoch + 1};"
                 f" {way_out}"
             )
+
+    def save_train_digests(self, digests: np.ndarray | None) -> None:
+        """Write ``train_digests.bin`` unless it exists or the digests are unknown; raises StorageError."""
+        if digests is not None and not self.train_digests.exists():
+            with write_atomically(self.train_digests) as temporary:
+                temporary.write_bytes(np.sort(digests).astype("<u8").tobytes())
+
+    def find_training_images(self, digests: np.ndarray | None) -> np.ndarray | None:
+        """Find the images with the content of a training image of the run.
+
+        Args:
+            digests: ``content_digest`` of each image, uint64 (N,); None if unknown.
+
+        Returns:
+            bool (N,), or None if the digests of either side are unknown.
+        """
+        if digests is None or not self.train_digests.is_file():
+            return None
+        content = self.train_digests.read_bytes()
+        if len(content) % 8:
+            raise RunError(
+                f"{self.train_digests} is damaged; remove it to evaluate without knowing the training images."
+            )
+        return np.isin(digests, np.frombuffer(content, dtype="<u8"))
 
     def read_metrics(self) -> list[EpochResult]:
         """Read ``metrics.csv``, the finished epochs.
