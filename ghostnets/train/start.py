@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ghostnets.data import EMBEDDED, DataSpec
-from ghostnets.errors import ConfigurationError, RunError, require
+from ghostnets.errors import ConfigurationError, require
 from ghostnets.train.distributed import init_distributed
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.recipes import RECIPES, recipe_for
@@ -128,14 +128,7 @@ def resume_training(
 
 def _spec_with_threads(config: RunConfig) -> RunSpec:
     torch.set_num_threads(config.threads)
-    spec = RunSpec.from_config(config)
-    num_classes, found = config.arguments.get("num_classes"), len(spec.source.class_names)
-    if num_classes != found:
-        raise RunError(
-            f"config.json of the run has num_classes {num_classes}, but {config.data} has {found} classes; restore the"
-            " data, or start a new run."
-        )
-    return spec
+    return RunSpec.from_config(config)
 
 
 def _train(

@@ -8,8 +8,7 @@ from conftest import TINY, Page, make_images
 
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.cli.main import main
-from ghostnets.train import RECIPES, RunFolder
-from ghostnets.train import derived
+from ghostnets.train import RECIPES, RunFolder, derived
 
 FAST = ["--model", "ghost_resnet20", "--epochs", "2", "--batch-size", "8", "--drop-rate", "0"]
 
