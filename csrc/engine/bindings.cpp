@@ -100,9 +100,53 @@ struct Call {
         : images{array.data(), array.dtype() == nb::dtype<std::uint8_t>()}, count(int(array.shape(0))),
           height(int(array.shape(images.bytes ? 1 : 2))), width(int(array.shape(images.bytes ? 2 : 3))) {
         for (const auto& output : arrays) outputs.push_back(output.data());
-        if (outputs.size() != session.network().outputs.size()) throw std::invalid_argument("too few outputs");
+        if (outputs.size() != session.network().outputs.size())
+            throw std::invalid_argument("the number of outputs differs from the network's");
     }
 };
+
+nb::list profile(Session& session, const AnyImages& images, const Outputs& outputs) {
+    const Call call(session, images, outputs);
+    std::vector<NodeProfile> profile;
+    {
+        const nb::gil_scoped_release release;
+        profile = session.profile(call.images, call.count, call.height, call.width, call.outputs);
+    }
+    nb::list rows;
+    for (const NodeProfile& row : profile)
+        rows.append(nb::make_tuple(row.name, row.kind, row.macs, row.weight_bytes, row.map_bytes, row.seconds));
+    return rows;
+}
+
+// Arrays (pixels, segments * channels) of all maps.
+nb::list observe(Session& session, const AnyImages& image) {
+    const bool bytes = image.dtype() == nb::dtype<std::uint8_t>();
+    const int first = bytes ? 1 : 2;
+    nb::list maps;
+    const auto all = session.observe({image.data(), bytes}, int(image.shape(first)), int(image.shape(first + 1)));
+    for (std::size_t map = 0; map < all.size(); ++map) {
+        const Layout& layout = session.network().layouts[map];
+        auto* values = new std::vector<float>(all[map]);
+        const nb::capsule owner(values, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
+        const std::size_t channels = layout.segments * layout.channels;
+        maps.append(nb::cast(
+            nb::ndarray<nb::numpy, float, nb::ndim<2>>(values->data(), {values->size() / channels, channels}, owner)));
+    }
+    return maps;
+}
+
+void init_session(Session* self, const nb::dict& plan, const nb::dict& tensors, int threads, const std::string& isa) {
+    const Kernels* kernels = find_kernels(isa);
+    if (!kernels) throw std::invalid_argument("this processor has no instruction set " + isa);
+    std::vector<Array> keep;
+    new (self) Session(plan_from(plan, tensors, keep), *kernels, threads);
+}
+
+void run(Session& session, const AnyImages& images, const Outputs& outputs) {
+    const Call call(session, images, outputs);
+    const nb::gil_scoped_release release;
+    session.run(call.images, call.count, call.height, call.width, call.outputs);
+}
 
 }  // namespace
 
@@ -114,65 +158,15 @@ NB_MODULE(_native, module) {
     });
 
     nb::class_<Session>(module, "Session")
-        .def(
-            "__init__",
-            [](Session* self, const nb::dict& plan, const nb::dict& tensors, int threads, const std::string& isa) {
-                const Kernels* kernels = find_kernels(isa);
-                if (!kernels) throw std::invalid_argument("this processor has no instruction set " + isa);
-                std::vector<Array> keep;
-                const Plan source = plan_from(plan, tensors, keep);
-                new (self) Session(source, *kernels, threads);
-            },
-            "plan"_a, "tensors"_a, "threads"_a, "isa"_a)
+        .def("__init__", &init_session, "plan"_a, "tensors"_a, "threads"_a, "isa"_a)
         .def(
             "share_weights", [](const Session& self, int threads) { return new Session(self, threads); }, "threads"_a,
             nb::rv_policy::take_ownership)
-        .def(
-            "run",
-            [](Session& self, const AnyImages& images, const Outputs& outputs) {
-                const Call call(self, images, outputs);
-                const nb::gil_scoped_release release;
-                self.run(call.images, call.count, call.height, call.width, call.outputs);
-            },
-            "images"_a, "outputs"_a)
-        .def(
-            "profile",
-            [](Session& self, const AnyImages& images, const Outputs& outputs) {
-                const Call call(self, images, outputs);
-                std::vector<NodeProfile> profile;
-                {
-                    const nb::gil_scoped_release release;
-                    profile = self.profile(call.images, call.count, call.height, call.width, call.outputs);
-                }
-                nb::list rows;
-                for (const NodeProfile& row : profile)
-                    rows.append(
-                        nb::make_tuple(row.name, row.kind, row.macs, row.weight_bytes, row.map_bytes, row.seconds));
-                return rows;
-            },
-            "images"_a, "outputs"_a)
+        .def("run", &run, "images"_a, "outputs"_a)
+        .def("profile", &profile, "images"_a, "outputs"_a)
         .def("output_sizes", &Session::output_sizes, "count"_a, "height"_a, "width"_a,
              nb::call_guard<nb::gil_scoped_release>())
-        .def(
-            "observe",
-            [](Session& self, nb::ndarray<nb::numpy, nb::c_contig, nb::device::cpu, nb::ndim<4>, nb::ro> image) {
-                const bool bytes = image.dtype() == nb::dtype<std::uint8_t>();
-                const int first = bytes ? 1 : 2;
-                nb::list maps;
-                const auto all =
-                    self.observe({image.data(), bytes}, int(image.shape(first)), int(image.shape(first + 1)));
-                for (std::size_t map = 0; map < all.size(); ++map) {
-                    const Layout& layout = self.network().layouts[map];
-                    auto* values = new std::vector<float>(all[map]);
-                    const nb::capsule owner(values,
-                                            [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
-                    const std::size_t channels = layout.segments * layout.channels;
-                    maps.append(nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(
-                        values->data(), {values->size() / channels, channels}, owner)));
-                }
-                return maps;
-            },
-            "image"_a)
+        .def("observe", &observe, "image"_a)
         .def_prop_ro("isa", [](const Session& self) { return std::string(isa_name(self.network().kernels.isa)); })
         .def_prop_ro("threads", &Session::threads);
 }

@@ -16,7 +16,7 @@ public:
 
     void lower(const Node& node);
 
-    bool starts_group_ = false;  // whether the next node starts a fusion group
+    bool next_starts_group = false;  // whether the next node starts a fusion group
 
 private:
     // The segments of two maps that an operation on single channels connects, and its other operand.

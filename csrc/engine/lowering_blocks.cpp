@@ -13,7 +13,7 @@ void Lowering::add(const Node& node) {
     op.activation = node.activation;
     op.binary = BinaryOp::add;
     emit(std::move(op));
-    starts_group_ = true;
+    next_starts_group = true;
 }
 
 void Lowering::max_pool(const Node& node) {
@@ -29,7 +29,7 @@ void Lowering::max_pool(const Node& node) {
 void Lowering::output(const Node& node) {
     Op op{.kind = OpKind::output, .in = node.input, .out = node.output, .channels = layout(node.input).stride()};
     op.output = int(net_.outputs.size());
-    op.starts_group = starts_group_ = true;
+    op.starts_group = next_starts_group = true;
     emit(std::move(op));
     net_.outputs.push_back({node.input, {}});
 }
@@ -60,7 +60,7 @@ void Lowering::ghost(const Node& node) {
         emit(std::move(op));
     }
     cheap(node, intrinsic, other, binary);
-    starts_group_ = binary == BinaryOp::add;
+    next_starts_group = binary == BinaryOp::add;
 }
 
 void Lowering::cheap(const Node& node, int intrinsic, int other, BinaryOp binary) {

@@ -28,8 +28,8 @@ void Network::set_types(const Plan& plan) {
 void Network::lower(const Plan& plan) {
     Lowering lowering(*this, plan);
     for (const Node& node : plan.nodes) {
-        const bool starts_group = lowering.starts_group_;
-        lowering.starts_group_ = false;
+        const bool starts_group = lowering.next_starts_group;
+        lowering.next_starts_group = false;
         const std::size_t first = ops.size(), first_in_head = head.size();
         lowering.lower(node);
         if (starts_group && ops.size() > first) ops[first].starts_group = true;

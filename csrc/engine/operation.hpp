@@ -47,7 +47,7 @@ struct Window {
     int out_width(int width) const {
         return (width + pad_w + pad_end_w - dilation_w * (kernel_w - 1) - 1) / stride + 1;
     }
-    // Whether an output pixel reads other pixels than its own, so that rows must be told apart.
+    // Whether an output pixel reads other pixels than its own, so it must run row by row.
     bool is_spatial() const { return kernel_h > 1 || kernel_w > 1 || stride > 1; }
 };
 

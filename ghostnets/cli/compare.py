@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from rich.markup import escape
 from rich.table import Table
 
 from ghostnets.cli.output import print_json, result_console
 from ghostnets.errors import RunError, require
 from ghostnets.explain import ComparedRun, write_comparison
+from ghostnets.measure import format_accuracy
 from ghostnets.train import METRICS, SELECTION, RunConfig, RunFolder, best_epoch
 
 __all__ = ["main"]
@@ -60,7 +62,10 @@ def _read(path: Path) -> ComparedRun:
     config, history = run.read_config(), run.read_metrics()
     best, last = best_epoch(history), history[-1]
     result = _result(run)
-    final = f"{result['evaluation']['top1']:.2%} ({result['part']})" if result else "not finished"
+    final = "not finished"
+    if result:
+        top1, images = result["evaluation"]["top1"], result["evaluation"]["images"]
+        final = f"{format_accuracy(round(top1 * images), images, digits=2)}, {result['part']}"
     return ComparedRun(
         name=path.resolve().name,
         epochs=[row.epoch for row in history],
@@ -108,13 +113,13 @@ def _print(runs: list[ComparedRun], differing: list[str], page: Path) -> None:
     for column in results.columns[1:]:
         column.justify = "right"
     for run in runs:
-        results.add_row(run.name, *run.results.values())
+        results.add_row(escape(run.name), *map(escape, run.results.values()))
     console.print(results)
     if differing:
-        settings = Table("setting", *(run.name for run in runs))
+        settings = Table("setting", *(escape(run.name) for run in runs))
         for name in differing:
-            settings.add_row(name, *(run.settings.get(name, "") for run in runs))
+            settings.add_row(name, *(escape(run.settings.get(name, "")) for run in runs))
         console.print(settings)
     else:
         console.print("All settings are the same.")
-    console.print(f"curves: {page}", soft_wrap=True)
+    console.print(f"curves: {page}", soft_wrap=True, markup=False)

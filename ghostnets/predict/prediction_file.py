@@ -23,7 +23,7 @@ from ghostnets.artefacts import Prediction
 from ghostnets.errors import ConfigurationError, DataError
 from ghostnets.files import write_atomically, write_text
 from ghostnets.predict.inputs import Input
-from ghostnets.predict.writers import WRITERS
+from ghostnets.predict.writers import find_writer
 
 __all__ = ["PredictionFile"]
 
@@ -53,10 +53,8 @@ class PredictionFile:
     """
 
     def __init__(self, path: Path, *, settings: dict[str, Any], top: int, features: bool) -> None:
-        if path.suffix not in WRITERS:
-            raise ConfigurationError(f"--out is {path}; its suffix must be one of {', '.join(WRITERS)}.")
         self.path, self.folder = path, path.with_name(f"{path.name}.partial")
-        self.writer = WRITERS[path.suffix](top=top, features=features)
+        self.writer = find_writer(path)(top=top, features=features)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock = _locked(self.folder)
         try:

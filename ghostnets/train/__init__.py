@@ -1,6 +1,6 @@
 """Training and evaluation."""
 
-from ghostnets.train.evaluate import ClassResult, Evaluation, evaluate
+from ghostnets.train.evaluate import ClassResult, Evaluation, ImagePredictions, evaluate
 from ghostnets.train.metrics import METRICS, SELECTION, EpochResult, best_epoch, format_minutes
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.recipes import RECIPES, named_recipe, recipe_for
@@ -18,6 +18,7 @@ __all__ = [
     "ConsoleReporter",
     "EpochResult",
     "Evaluation",
+    "ImagePredictions",
     "InterruptedRunError",
     "Recipe",
     "Reporter",

@@ -65,6 +65,7 @@ class Run:
         distributed.on_rank_zero(folder.lock)
         try:
             saved = distributed.on_rank_zero(folder.load_state)
+            distributed.on_rank_zero(lambda: folder.save_train_digests(splits.train.digests()))
             self.setup = build_setup(spec, splits, folder, saved, distributed, on_message=reporter.on_message)
             self.progress, self.step = self.setup.progress, self.setup.step
             self.steps_per_epoch = len(self._batches(0))
@@ -272,6 +273,7 @@ class Run:
         model = create_model(self.recipe.model, **self.config.arguments)
         model.load_state_dict(weights)
         model.to(self.distributed.device).to(memory_format=torch.channels_last)
+        training_images = self.distributed.on_rank_zero(lambda: self.folder.find_training_images(images.digests()))
         result = TrainingResult(
             folder=self.folder.path,
             checkpoint=self.folder.best,
@@ -283,6 +285,7 @@ class Run:
                 model, images, self.config.preprocessing, self.class_names, distributed=self.distributed
             ),
             skipped=self.splits.skipped,
+            num_training_images=None if training_images is None else int(training_images.sum()),
             images=images,
         )
         content = json.dumps(result.to_dict(), indent=2) + "\n"

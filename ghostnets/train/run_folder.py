@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ghostnets import __version__
@@ -78,6 +79,7 @@ class RunFolder:
         config.json        complete configuration (RunConfig); --repeat starts from it
         best.safetensors   network of the best epoch, with all that inference needs
         last.pt            network, optimizer, averages, scaler, progress; --resume starts from it
+        train_digests.bin  content digests of the training images (``content_digest``), sorted, uint64 little-endian
         teacher.safetensors   cached outputs of a teacher
         metrics.csv        one row per epoch
         tensorboard/       the same as TensorBoard events
@@ -90,6 +92,7 @@ class RunFolder:
         self.config_file = self.path / "config.json"
         self.best = self.path / "best.safetensors"
         self.last = self.path / "last.pt"
+        self.train_digests = self.path / "train_digests.bin"
         self.teacher = self.path / "teacher.safetensors"
         self.metrics = self.path / "metrics.csv"
         self.tensorboard = self.path / "tensorboard"
@@ -190,6 +193,30 @@ class RunFolder:
         except CheckpointError as error:
             raise RunError(f"the run cannot be resumed: {error}") from error
         return state
+
+    def save_train_digests(self, digests: np.ndarray | None) -> None:
+        """Write ``train_digests.bin`` unless it exists or the digests are unknown; raises StorageError."""
+        if digests is not None and not self.train_digests.exists():
+            with write_atomically(self.train_digests) as temporary:
+                temporary.write_bytes(np.sort(digests).astype("<u8").tobytes())
+
+    def find_training_images(self, digests: np.ndarray | None) -> np.ndarray | None:
+        """Find the images with the content of a training image of the run.
+
+        Args:
+            digests: ``content_digest`` of each image, uint64 (N,); None if unknown.
+
+        Returns:
+            bool (N,), or None if the digests of either side are unknown.
+        """
+        if digests is None or not self.train_digests.is_file():
+            return None
+        content = self.train_digests.read_bytes()
+        if len(content) % 8:
+            raise RunError(
+                f"{self.train_digests} is damaged; remove it to evaluate without knowing the training images."
+            )
+        return np.isin(digests, np.frombuffer(content, dtype="<u8"))
 
     def read_metrics(self) -> list[EpochResult]:
         """Read ``metrics.csv``, the finished epochs.

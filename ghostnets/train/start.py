@@ -133,7 +133,7 @@ def _spec_with_threads(config: RunConfig) -> RunSpec:
 def _train(
     folder: RunFolder, spec: RunSpec, *, is_new: bool, progress: bool | Reporter, report: bool
 ) -> TrainingResult:
-    for library in ("torchmetrics", "tensorboard", *(("matplotlib", "jinja2") if report else ())):
+    for library in ("tensorboard", *(("matplotlib", "jinja2") if report else ())):
         require(library, extra="train")  # now, not after hours of training
     with init_distributed(spec.config.device) as distributed:
         is_rank_zero = distributed.is_rank_zero

@@ -65,7 +65,7 @@ def test_branched_network_from_training_to_explanation(small: Path, tmp_path: Pa
     assert json.loads(capsys.readouterr().out)["plain_macs"] > 0
     assert run("eval", "runs/a/best.safetensors", small) == 0
     assert run("explain", "runs/a/best.safetensors", "--images", small) == 0
-    assert "What the cheap kernels learned" in Path("runs/a/explain/explain.html").read_text()
+    assert "Learned cheap kernels" in Path("runs/a/explain/explain.html").read_text()
 
 
 def test_repeat_gives_the_same_files(tiny_run: Path, tmp_path: Path, monkeypatch, capsys):
@@ -91,7 +91,7 @@ def test_live_report_is_replaced_by_the_final_one(small: Path, tmp_path: Path, m
     assert run("train", small, "--name", "a", *FAST) == 0
     assert len(pages) == 2
     page = Page(pages[0])
-    assert "1 of 2 epochs are done" in page.text
+    assert "1 of 2 epochs completed" in page.text
     assert page.requests() == []
     assert [a["content"] for tag, a in page.found if tag == "meta" and a.get("http-equiv") == "refresh"] == ["20"]
     final = Page(Path("runs/a/report.html").read_text(encoding="utf-8"))

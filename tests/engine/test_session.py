@@ -180,13 +180,13 @@ def test_arrays_tensors_and_strides(randomize):
     session = engine.compile(model, threads=1)
     x = torch.randn(2, 3, 40, 48)
     expected = session(x)
-    answer = session(x.numpy())
-    assert isinstance(answer, np.ndarray)
-    assert np.array_equal(answer, expected.numpy())
+    output = session(x.numpy())
+    assert isinstance(output, np.ndarray)
+    assert np.array_equal(output, expected.numpy())
     assert torch.equal(session(x.to(memory_format=torch.channels_last)), expected)
     read_only = x.numpy().copy()
     read_only.flags.writeable = False
-    assert np.array_equal(session(read_only), answer)
+    assert np.array_equal(session(read_only), output)
     assert torch.equal(session(x.requires_grad_()), expected)
 
 
