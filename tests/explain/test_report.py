@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Page
+from conftest import Browser, Page, serve_folder
 
 from ghostnets.errors import ConfigurationError
 from ghostnets.explain import (
@@ -149,3 +149,23 @@ def test_ablation_caption_gives_signed_changes_and_the_interval():
     assert "50.0% (31 to 69%) of 24 images" in caption
     assert "by +4.0 points on average, zeros by -4.0" in caption
     assert caption.endswith("All of this is within the interval: use more images.")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_report_in_a_browser_filters_rows_and_fits_a_phone(tmp_path: Path, browser: Browser, scheme: str):
+    names = [f"{stem} {i}" for i in range(60) for stem in ("a very long name of a class " * 4, "大斑啄木鸟", "كلب")]
+    cells = [(i, (i + k) % 180, 2 - k) for i in range(180) for k in (0, 1)]
+    _page(tmp_path, names, cells)
+    with serve_folder(tmp_path) as address:
+        page = browser.open(f"{address}/report.html", viewport={"width": 390, "height": 800}, color_scheme=scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        rows = "[...document.querySelectorAll('[data-row]')].filter((row) => row.offsetParent).length"
+        assert page.evaluate(rows) == 1 + 180 + 180
+        page.fill("#filter", "كلب 59")
+        assert page.evaluate(rows) == int(page.text_content("#matches").split()[0])
+        assert 1 <= page.evaluate(rows) < 10
+        page.fill("#filter", "")
+        assert page.evaluate(rows) == 1 + 180 + 180
+        empty = "getComputedStyle(document.querySelector('.matrix tbody td:not([class])')).backgroundColor"
+        assert page.evaluate(empty) == "rgba(0, 0, 0, 0)"  # not white in the dark
