@@ -1,6 +1,7 @@
 """Training from the command line: recipes, repeating, the live report, shards, comparing runs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,26 @@ def test_compare_runs(tiny_run: Path, small: Path, tmp_path: Path, monkeypatch, 
     assert "All settings are the same." in capsys.readouterr().out
     assert run("compare", tmp_path) == 1
     assert "holds no training run" in capsys.readouterr().err
+    Path("runs/empty").mkdir()
+    bad = {
+        "metrics.csv": ("epoch,lr\n", "has no rows"),
+        "result.json": ("{", "cannot be read"),
+        "config.json": ("[]", "cannot be used"),
+    }
+    for name, (content, _) in bad.items():
+        shutil.copytree("runs/other", f"runs/bad-{name}")
+        Path("runs", f"bad-{name}", name).write_text(content)
+    assert run("compare", *sorted(Path("runs").iterdir()), "--json") == 1
+    output, errors = capsys.readouterr()
+    comparison = json.loads(output)
+    assert [r["name"] for r in comparison["runs"]] == ["other"]
+    assert sorted(comparison["problems"]) == [
+        "runs/bad-config.json",
+        "runs/bad-metrics.csv",
+        "runs/bad-result.json",
+        "runs/empty",
+    ]
+    assert all(sentence in errors for _, sentence in bad.values())
     assert run("compare") == 1
     assert "no run is given" in capsys.readouterr().err
 
