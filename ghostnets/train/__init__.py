@@ -7,7 +7,8 @@ from ghostnets.train.recipes import RECIPES, named_recipe, recipe_for
 from ghostnets.train.report import describe_evaluation, list_warnings, write_run_report
 from ghostnets.train.reporter import ConsoleReporter, Reporter
 from ghostnets.train.result import InterruptedRunError, TrainingResult
-from ghostnets.train.run_folder import RunConfig, RunFolder
+from ghostnets.train.run_config import RunConfig
+from ghostnets.train.run_folder import RunFolder
 from ghostnets.train.start import repeat_training, resume_training, train_model
 
 __all__ = [

@@ -26,7 +26,8 @@ from ghostnets.models import create_model, model_arguments
 from ghostnets.train.metrics import METRICS, SELECTION, EpochResult, best_epoch, format_minutes
 from ghostnets.train.recipes import RECIPES
 from ghostnets.train.result import TrainingResult
-from ghostnets.train.run_folder import RunConfig, RunFolder
+from ghostnets.train.run_config import RunConfig
+from ghostnets.train.run_folder import RunFolder
 
 __all__ = ["describe_evaluation", "list_warnings", "write_live_report", "write_run_report"]
 

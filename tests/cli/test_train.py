@@ -8,8 +8,7 @@ from conftest import TINY, Page, make_images
 
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.cli.main import main
-from ghostnets.train import RECIPES, RunFolder
-from ghostnets.train import run as run_module
+from ghostnets.train import RECIPES, RunFolder, derived
 
 FAST = ["--model", "ghost_resnet20", "--epochs", "2", "--batch-size", "8", "--drop-rate", "0"]
 
@@ -80,11 +79,11 @@ def test_repeat_gives_the_same_files(tiny_run: Path, tmp_path: Path, monkeypatch
 
 def test_live_report_is_replaced_by_the_final_one(small: Path, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_module, "REPORT_SECONDS", -1)
+    monkeypatch.setattr(derived, "REPORT_SECONDS", -1)
     pages = []
-    real = run_module.write_live_report
+    real = derived.write_live_report
     monkeypatch.setattr(
-        run_module,
+        derived,
         "write_live_report",
         lambda folder: (real(folder), pages.append(folder.report.read_text(encoding="utf-8"))),
     )

@@ -62,7 +62,8 @@ def test_run_folder_contents(photos: Path, tmp_path: Path):
     result = train_model(photos, folder=tmp_path / "run", recipe=RECIPE, report=True)
     run = RunFolder(tmp_path / "run")
     assert sorted(p.name for p in run.path.iterdir()) == [
-        "best.safetensors", "config.json", "last.pt", "metrics.csv", "report.html", "result.json", "tensorboard",
+        "best.safetensors", "config.json", "last.pt", "metrics.csv", "report.html", "result.json",
+        "tensorboard", "train_digests.bin",
     ]  # fmt: skip
     assert result.split == "val"
     assert len(result.history) == 3
@@ -163,7 +164,8 @@ def test_resuming_a_finished_run_only_evaluates(photos: Path, tmp_path: Path):
 
 def test_run_without_saved_state_resumes_from_its_start(photos: Path, tmp_path: Path):
     train_model(photos, folder=tmp_path / "a", recipe=RECIPE)
-    RunFolder(tmp_path / "b").create(RunFolder(tmp_path / "a").read_config())
+    (tmp_path / "b").mkdir()
+    shutil.copy(tmp_path / "a" / "config.json", tmp_path / "b")
     resume_training(tmp_path / "b")
     assert_same(tmp_path / "a", tmp_path / "b")
 
@@ -235,7 +237,7 @@ def test_full_disk_keeps_the_files_and_resumes_bit_identically(
 
     def full_after_the_first_epoch(handle: int) -> None:
         calls.append(handle)
-        if len(calls) > 8:
+        if len(calls) > 12:  # two for each of five files before, and the best network
             raise OSError(28, "No space left on device")
         real(handle)
 
