@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.errors import ConfigurationError, RunError, StorageError
 from ghostnets.files import write_text
-from ghostnets.train import InterruptedRunError, Recipe, Reporter, RunFolder
+from ghostnets.train import InterruptedRunError, Recipe, Reporter, RunFolder, list_warnings
 
 RECIPE = Recipe(model="ghostnet_050", width=0.1, epochs=3, batch_size=8, lr=0.05, drop_rate=0.3)
 
@@ -175,6 +175,8 @@ def test_result_is_evaluated_on_the_test_split(tmp_path: Path):
     make_images(tmp_path / "d" / "test", classes={"a": 3, "b": 4})
     result = train_model(tmp_path / "d", folder=tmp_path / "run", recipe=RECIPE)
     assert (result.split, result.evaluation.images) == ("test", 7)
+    assert result.num_training_images == 3  # the images of a are the first of train/a, from the same seed
+    assert "3 of these images are also among the training images" in list_warnings(result)[1]
 
 
 def test_existing_folder_is_refused_and_unchanged(photos: Path, tmp_path: Path):
