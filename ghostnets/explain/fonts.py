@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ghostnets.errors import require
 
-__all__ = ["drawable_labels", "find_fonts"]
+__all__ = ["drawable_labels", "find_fonts", "shorten"]
 
 FALLBACKS = (
     "DejaVu Sans",  # part of matplotlib

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ghostnets.explain.anatomy import collect_ghost_maps
 from ghostnets.explain.confusion import count_matrix, select_classes
 from ghostnets.explain.figures import curves_figure, to_svg
+from ghostnets.explain.fonts import shorten
 from ghostnets.explain.page import max_stage_macs, render, select_ghost_layers
 from ghostnets.explain.savings import Savings
 from ghostnets.files import write_text
@@ -152,6 +153,7 @@ def write_report(path: str | os.PathLike[str], report: RunReport) -> None:
         "report.html.jinja",
         report=report,
         accuracy=format_accuracy,
+        shorten=shorten,
         curves=render_curves(report.epochs, report.curves),
         confusion=_view_confusion(report.classes, report.confusion),
         layers=select_ghost_layers(collect_ghost_maps(report.model, report.example_input)),

@@ -134,6 +134,7 @@ class Backbone(nn.Module):
 
     Attributes:
         feature_levels: Channels, stride and module of each returned map.
+        network_shapes: Shapes of the network's state dict by name.
 
     Args:
         network: Network whose layers are used (shared, not copied).
@@ -153,6 +154,8 @@ class Backbone(nn.Module):
             raise ConfigurationError(
                 f"out_indices is {list(out_indices)}; choose at least one of this network's levels 0 to {count - 1}."
             )
+        # Also of the layers that the backbone leaves out: a file of the whole network fits.
+        self.network_shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
         self.out_indices = tuple(sorted({index % count for index in out_indices}))
         self.feature_levels = tuple(network.feature_levels[index] for index in self.out_indices)
         self.path = network.path[: network.path.index(self.feature_levels[-1].module) + 1]

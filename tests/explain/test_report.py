@@ -5,17 +5,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Page
+from conftest import Browser, Page, serve_folder
 
 from ghostnets.errors import ConfigurationError
 from ghostnets.explain import (
+    AblationResult,
     ClassMetrics,
+    ComparedRun,
+    LayerAblation,
     MetricCurve,
     PredictionExample,
     RunReport,
     compute_savings,
     write_report,
 )
+from ghostnets.explain.captions import ablation_caption
+from ghostnets.explain.comparison import comparison_figure
 from ghostnets.explain.confusion import MAX_MATRIX_CLASSES, select_classes
 from ghostnets.explain.figures import confusion_figure, save_figure
 from ghostnets.models import create_model
@@ -130,3 +135,37 @@ def test_report_of_many_classes_grows_linearly(tmp_path: Path):
     assert sum("data-row" in attributes for _, attributes in page.found) == 1 + 500 + 1000
     assert sum(attributes.get("class") in ("hit", "miss") for _, attributes in page.found) <= MAX_MATRIX_CLASSES**2
     assert len(page.text) < 1_500_000
+
+
+def test_comparison_figure_draws_names_of_runs_as_they_are(tmp_path: Path):
+    names = ["US$1_$2^", "_hidden"]
+    figure = comparison_figure([ComparedRun(name, [1, 2], {"loss": [1.0, 0.5]}, {}, {}) for name in names])
+    save_figure(figure, tmp_path / "a.png", ".png")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == names
+
+
+def test_ablation_caption_gives_signed_changes_and_the_interval():
+    caption = ablation_caption(AblationResult(24, 0.5, (LayerAblation("a", 8, copies=0.54, zeros=0.46),)))
+    assert "50.0% (31 to 69%) of 24 images" in caption
+    assert "by +4.0 points on average, zeros by -4.0" in caption
+    assert caption.endswith("All of this is within the interval: use more images.")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_report_in_a_browser_filters_rows_and_fits_a_phone(tmp_path: Path, browser: Browser, scheme: str):
+    names = [f"{stem} {i}" for i in range(60) for stem in ("a very long name of a class " * 4, "大斑啄木鸟", "كلب")]
+    cells = [(i, (i + k) % 180, 2 - k) for i in range(180) for k in (0, 1)]
+    _page(tmp_path, names, cells)
+    with serve_folder(tmp_path) as address:
+        page = browser.open(f"{address}/report.html", viewport={"width": 390, "height": 800}, color_scheme=scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        rows = "[...document.querySelectorAll('[data-row]')].filter((row) => row.offsetParent).length"
+        assert page.evaluate(rows) == 1 + 180 + 180
+        page.fill("#filter", "كلب 59")
+        assert page.evaluate(rows) == int(page.text_content("#matches").split()[0])
+        assert 1 <= page.evaluate(rows) < 10
+        page.fill("#filter", "")
+        assert page.evaluate(rows) == 1 + 180 + 180
+        empty = "getComputedStyle(document.querySelector('.matrix tbody td:not([class])')).backgroundColor"
+        assert page.evaluate(empty) == "rgba(0, 0, 0, 0)"  # not white in the dark
