@@ -14,7 +14,7 @@ from ghostnets.cli.eval_output import image_columns, print_evaluation, to_json
 from ghostnets.cli.output import message, print_json, progress_console, result_console
 from ghostnets.data import DataSpec, ImageDataset, JoinedDataset
 from ghostnets.errors import DataError, require
-from ghostnets.explain.figures import confusion_figure, save_figure
+from ghostnets.explain.figures import check_figure_suffix, confusion_figure, save_figure
 from ghostnets.files import write_atomically
 from ghostnets.predict import find_writer
 from ghostnets.train import RunFolder, evaluate
@@ -53,6 +53,8 @@ class EvalCommand:
 def main(arguments: list[str]) -> int:
     command = tyro.cli(EvalCommand, prog="ghostnets eval", args=arguments)
     require("matplotlib", extra="train")
+    picture = command.picture or command.checkpoint.parent / "confusion.png"
+    check_figure_suffix(picture.suffix)
     writer = None if command.out is None else find_writer(command.out)
     checkpoint = read_checkpoint(command.checkpoint)
     split, images, skipped = _load_images(command, checkpoint)
@@ -62,23 +64,25 @@ def main(arguments: list[str]) -> int:
         result = evaluate(model, images, checkpoint.preprocessing, checkpoint.class_names)
     seconds = time.perf_counter() - before
     in_training = RunFolder(command.checkpoint.parent).find_training_images(images.digests())
-    picture = command.picture or command.checkpoint.parent / "confusion.png"
+    # Printed before any file is written: a full disk does not lose the result.
+    console = result_console()
+    if command.json:
+        values = to_json(result, images, in_training)
+        print_json({"part": split, **values, "picture": str(picture), "skipped": skipped})
+    else:
+        print_evaluation(result, images, split, in_training)
+        console.print(f"{result.images / seconds:.0f} images/s")
+        if skipped:
+            message(f"{len(skipped)} unreadable images were left out: {' '.join(skipped[:5])}")
     with write_atomically(picture) as temporary:
         save_figure(confusion_figure(result.confusion_cells, checkpoint.class_names), temporary, picture.suffix)
     if writer is not None and command.out is not None:
         with write_atomically(command.out) as temporary:
             writer.write_table(image_columns(result, images, range(len(images)), in_training), temporary)
-    if command.json:
-        values = to_json(result, images, in_training)
-        print_json({"part": split, **values, "picture": str(picture), "skipped": skipped})
-        return 0
-    print_evaluation(result, images, split, in_training)
-    console = result_console()
-    console.print(f"{result.images / seconds:.0f} images/s   confusion matrix: {picture}", soft_wrap=True, markup=False)
-    if command.out is not None:
-        console.print(f"one row per image: {command.out}", soft_wrap=True, markup=False)
-    if skipped:
-        message(f"{len(skipped)} unreadable images were left out: {' '.join(skipped[:5])}")
+    if not command.json:
+        console.print(f"confusion matrix: {picture}", soft_wrap=True, markup=False)
+        if command.out is not None:
+            console.print(f"one row per image: {command.out}", soft_wrap=True, markup=False)
     return 0
 
 

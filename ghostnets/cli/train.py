@@ -18,6 +18,7 @@ from ghostnets.train import (
     TrainingResult,
     describe_evaluation,
     format_minutes,
+    list_warnings,
     named_recipe,
     repeat_training,
     resume_training,
@@ -135,7 +136,7 @@ def _print_result(run: RunFolder, result: TrainingResult) -> None:
     console.print(f"{result.split} top-1   {evaluation.format_top1()}   (best epoch: {result.best_epoch})")
     if len(evaluation.classes) > 5:
         console.print(f"{result.split} top-5   {evaluation.format_top5()}")
-    console.print(f"{describe_evaluation(result)} {evaluation.describe_baseline()}", soft_wrap=True, markup=False)
+    console.print(" ".join([describe_evaluation(result), *list_warnings(result)]), soft_wrap=True, markup=False)
     if result.skipped:
         console.print(f"{len(result.skipped)} unreadable images were left out.")
     console.print(f"time         {format_minutes(result.seconds)} minutes of training and validation")

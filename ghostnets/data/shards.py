@@ -23,7 +23,7 @@ from ghostnets.data.folders import ImageFolder, LabelledFiles
 from ghostnets.data.shard_files import REMOTE, ShardFiles, join, read_index
 from ghostnets.data.source import check_split
 from ghostnets.errors import ConfigurationError, DataError, ImageError
-from ghostnets.files import write_atomically, write_text
+from ghostnets.files import write_folder
 from ghostnets.preprocessing import Preprocessing, decode
 
 __all__ = ["INDEX", "ShardDataset", "ShardFolder", "is_shards", "open_shards", "write_shards"]
@@ -221,23 +221,24 @@ def write_shards(
     index: dict[str, Any] = {}
     sizes: set[tuple[int, int]] = set()
     generator = torch.Generator().manual_seed(seed)
-    for split, files in source.splits.items():
-        readable = _select_readable(files, problems, sizes, on_image)
-        shuffled = [readable[i] for i in torch.randperm(len(readable), generator=generator)]
-        index[split] = []
-        for number, start in enumerate(range(0, len(shuffled), images_per_shard)):
-            path = out / f"{split}-{number:06d}.tar"
-            index[split].append(_write_shard(path, shuffled[start : start + images_per_shard], start))
-    source.check_readable(problems, source.num_images)
-    content = {
-        "version": VERSION,
-        "class_names": list(source.class_names),
-        "typical_size": source.typical_size,
-        "channels": source.channels,
-        "common_size": sizes.pop() if len(sizes) == 1 else None,
-        "parts": index,
-    }
-    write_text(out / INDEX, json.dumps(content) + "\n")  # last, so that an incomplete folder cannot be opened
+    with write_folder(out) as folder:
+        for split, files in source.splits.items():
+            readable = _select_readable(files, problems, sizes, on_image)
+            shuffled = [readable[i] for i in torch.randperm(len(readable), generator=generator)]
+            index[split] = []
+            for number, start in enumerate(range(0, len(shuffled), images_per_shard)):
+                path = folder / f"{split}-{number:06d}.tar"
+                index[split].append(_write_shard(path, shuffled[start : start + images_per_shard], start))
+        source.check_readable(problems, source.num_images)
+        content = {
+            "version": VERSION,
+            "class_names": list(source.class_names),
+            "typical_size": source.typical_size,
+            "channels": source.channels,
+            "common_size": sizes.pop() if len(sizes) == 1 else None,
+            "parts": index,
+        }
+        (folder / INDEX).write_text(json.dumps(content) + "\n", encoding="utf-8")
     return open_shards(out), problems
 
 
@@ -258,7 +259,7 @@ def _select_readable(
 
 def _write_shard(path: Path, samples: list[tuple[Path, int]], start: int) -> dict[str, Any]:
     digests = []
-    with write_atomically(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for number, (file, label) in enumerate(samples, start):
             image = file.read_bytes()
             digests.append(content_digest(image))

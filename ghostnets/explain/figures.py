@@ -22,6 +22,7 @@ __all__ = [
     "GRID",
     "INK",
     "SECOND",
+    "check_figure_suffix",
     "confusion_figure",
     "curves_figure",
     "heat_png",
@@ -113,6 +114,12 @@ def to_svg(figure: "Figure", *, title: str, prefix: str) -> str:
     return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
 
 
+def check_figure_suffix(suffix: str) -> None:
+    """Raise ConfigurationError if figures cannot be saved with this suffix."""
+    if suffix.lower() not in FIGURE_SUFFIXES:
+        raise ConfigurationError(f"a figure cannot be saved as {suffix!r}; choose {', '.join(FIGURE_SUFFIXES)}.")
+
+
 def save_figure(figure: "Figure", path: str | os.PathLike[str], suffix: str) -> None:
     """Save a figure on a white background.
 
@@ -124,8 +131,7 @@ def save_figure(figure: "Figure", path: str | os.PathLike[str], suffix: str) -> 
     Raises:
         ConfigurationError: Unsupported format.
     """
-    if suffix.lower() not in FIGURE_SUFFIXES:
-        raise ConfigurationError(f"a figure cannot be saved as {suffix!r}; choose {', '.join(FIGURE_SUFFIXES)}.")
+    check_figure_suffix(suffix)
     figure.savefig(path, format=suffix.lower()[1:], facecolor="white", dpi=150)
 
 

@@ -4,10 +4,11 @@ from ghostnets.train.evaluate import ClassResult, Evaluation, ImagePredictions, 
 from ghostnets.train.metrics import METRICS, SELECTION, EpochResult, best_epoch, format_minutes
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.recipes import RECIPES, named_recipe, recipe_for
-from ghostnets.train.report import describe_evaluation, write_run_report
+from ghostnets.train.report import describe_evaluation, list_warnings, write_run_report
 from ghostnets.train.reporter import ConsoleReporter, Reporter
 from ghostnets.train.result import InterruptedRunError, TrainingResult
-from ghostnets.train.run_folder import RunConfig, RunFolder
+from ghostnets.train.run_config import RunConfig
+from ghostnets.train.run_folder import RunFolder
 from ghostnets.train.start import repeat_training, resume_training, train_model
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "describe_evaluation",
     "evaluate",
     "format_minutes",
+    "list_warnings",
     "named_recipe",
     "recipe_for",
     "repeat_training",

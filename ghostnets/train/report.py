@@ -26,9 +26,10 @@ from ghostnets.models import create_model, model_arguments
 from ghostnets.train.metrics import METRICS, SELECTION, EpochResult, best_epoch, format_minutes
 from ghostnets.train.recipes import RECIPES
 from ghostnets.train.result import TrainingResult
-from ghostnets.train.run_folder import RunConfig, RunFolder
+from ghostnets.train.run_config import RunConfig
+from ghostnets.train.run_folder import RunFolder
 
-__all__ = ["describe_evaluation", "write_live_report", "write_run_report"]
+__all__ = ["describe_evaluation", "list_warnings", "write_live_report", "write_run_report"]
 
 MISTAKES, UNCERTAIN, CERTAIN = 18, 6, 6  # images shown
 
@@ -44,7 +45,8 @@ def describe_evaluation(result: TrainingResult) -> str:
     )
 
 
-def _warnings(result: TrainingResult) -> list[str]:
+def list_warnings(result: TrainingResult) -> list[str]:
+    """Sentences on what the accuracy does not tell: the baseline, and evaluated images that training saw."""
     sentences = [result.evaluation.describe_baseline()]
     if result.num_training_images:
         sentences.append(
@@ -77,7 +79,7 @@ def write_run_report(run: RunFolder, result: TrainingResult) -> None:
         summary=f"{len(evaluation.classes)} classes, images of {' x '.join(map(str, input_shape))}."
         f" {describe_evaluation(result)}"
         + (f" {len(result.skipped)} unreadable images were left out." if result.skipped else ""),
-        warnings=_warnings(result),
+        warnings=list_warnings(result),
         figures={
             f"top-1 ({result.split})": evaluation.format_top1(),
             **({f"top-5 ({result.split})": evaluation.format_top5()} if len(evaluation.classes) > 5 else {}),

@@ -57,7 +57,7 @@ class TrainingResult:
 
 
 class InterruptedRunError(RunError):
-    """The run was interrupted (Ctrl-C or SIGTERM) after saving its state.
+    """The run was interrupted (Ctrl-C, SIGTERM or SIGHUP) after saving its state.
 
     Attributes:
         signal: Number of the signal.

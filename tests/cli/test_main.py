@@ -160,6 +160,13 @@ def test_eval_writes_a_row_per_image_and_names_mistakes(tiny_run: Path, tmp_path
     assert [line["path"] for line in lines] == [row["path"] for row in rows]
     out = capsys.readouterr().out
     assert f"{evaluation['mistakes'][0]['path']}: " in out
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert run(*command, "--out", tmp_path / "a.parquet") == 0
+    assert parquet.read_table(tmp_path / "a.parquet").to_pylist() == lines
+    capsys.readouterr()
+    (tmp_path / "file").write_text("")
+    assert run(*command, "--out", tmp_path / "file" / "a.csv") == 1  # cannot be written, but the result is not lost
+    assert "5 images (all)   top-1" in capsys.readouterr().out
     assert "a.xls; its suffix must be one of .csv, .jsonl, .parquet" in fails(capsys, *command, "--out", "a.xls")
 
 
