@@ -1,8 +1,8 @@
-"""The engine for minutes on end: random networks, sizes and batches, sessions side by side and shared by threads.
+"""Runs the engine for minutes: random networks, sizes and batches, concurrent sessions and sessions shared by threads.
 
-Every answer is compared: of a new session with torch in float64, of the shared ones with their first answer, to the
-bit. Memory must not grow: the medians of the second and of the last quarter of the time are compared, since references
-in float64 and networks of many sizes come and go.
+Every output is compared: of a new session with torch in float64, of the shared ones with their first output, by bits.
+Memory must not grow: the medians of the second and of the last quarter of the time are compared, since memory for
+float64 references and networks of many sizes varies.
 
     python scripts/soak_engine.py                10 minutes, 3 callers
     python scripts/soak_engine.py --seconds 60
@@ -19,7 +19,7 @@ import traceback
 
 import numpy as np
 import torch
-from check_engine import LARGEST_ERROR, randomized
+from check_engine import MAX_ERROR, randomized
 from torch import nn
 
 from ghostnets import engine
@@ -75,7 +75,7 @@ def main() -> None:
     quarter = len(sizes) // 4
     second, last = (statistics.median(part) for part in (sizes[quarter : 2 * quarter], sizes[-quarter:]))
     print(
-        f"{sum(counts)} sessions of {len(models)} networks by {options.callers} callers in {elapsed:.0f} s, all right"
+        f"{sum(counts)} sessions of {len(models)} networks by {options.callers} callers in {elapsed:.0f} s, all correct"
     )
     print(
         f"resident memory, medians: second quarter {second / 2**20:.0f} MB, last quarter {last / 2**20:.0f} MB;"
@@ -85,21 +85,21 @@ def main() -> None:
 
 
 class Shared:
-    """Two sessions that all callers use, and what they answer."""
+    """Two sessions that all callers use, and their outputs."""
 
     def __init__(self, model: nn.Module) -> None:
         self.inputs = [torch.randn(1, 3, 96, 90), torch.randn(5, 3, 33, 47)]
         self.sessions = [engine.compile(model, threads=threads) for threads in (1, 2)]
-        self.answers = [[session(x) for x in self.inputs] for session in self.sessions]
+        self.outputs = [[session(x) for x in self.inputs] for session in self.sessions]
 
     def check(self, generator: np.random.Generator) -> None:
         i, j = generator.integers(2, size=2)
-        if not torch.equal(self.sessions[i](self.inputs[j]), self.answers[i][j]):
-            raise AssertionError("two answers of one session differ")
+        if not torch.equal(self.sessions[i](self.inputs[j]), self.outputs[i][j]):
+            raise AssertionError("two outputs of one session differ")
 
 
 def one_session(model: nn.Module, generator: np.random.Generator) -> None:
-    """A new session, some sizes and batches, each against torch."""
+    """Compare a new session with torch at some sizes and batches."""
     session = engine.compile(model, threads=int(generator.integers(1, 4)))
     for _ in range(3):
         height, width = generator.integers(1, 120, size=2)
@@ -107,7 +107,7 @@ def one_session(model: nn.Module, generator: np.random.Generator) -> None:
         with torch.no_grad():
             expected = copy.deepcopy(model).double()(x.double())
         error = ((session(x).double() - expected).abs().max() / expected.abs().max()).item()
-        if not error < LARGEST_ERROR:
+        if not error < MAX_ERROR:
             raise AssertionError(
                 f"{type(model).__name__}, {tuple(x.shape)}, {session.threads} threads: error {error:.1e}"
             )

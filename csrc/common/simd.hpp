@@ -1,7 +1,7 @@
 // Vectors of floats by the compiler's vector extensions: one source for every instruction set.
 //
-// Everything lives in a namespace of its own for each instruction set, and no standard template is used here: the
-// linker merges equal inline functions, and must never choose an AVX-512 one for a processor without it.
+// Each instruction set has a namespace of its own, and no standard template is used here: the linker merges identical
+// inline functions and must not choose an AVX-512 one for a processor without it.
 #pragma once
 
 #include <cstddef>
@@ -31,7 +31,7 @@ constexpr int kWidth = 8;
 constexpr int kWidth = 4;
 #endif
 
-// Whether 32 vector registers are there to be tiled, or 16.
+// Whether there are 32 vector registers, or 16.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr bool kManyRegisters = true;
 #else
@@ -85,7 +85,7 @@ inline Floats<N> load(const float* from) {
     return value;
 }
 
-// Of a number and not-a-number, `b`. g++ makes two instructions of the comparison where there is one.
+// Returns `b` if either is NaN. g++ compiles the comparison to two instructions, so intrinsics are used.
 template <int N>
 inline Floats<N> maximum(Floats<N> a, Floats<N> b) {
 #if defined(__AVX512F__)

@@ -4,8 +4,8 @@ namespace ghostnets {
 
 namespace {
 
-// Between two barriers of a program threads are a few microseconds apart, unless one of them lost its core to another
-// process: then it must get this one's. Between two calls of a session a caller takes some tens of microseconds.
+// Between two barriers of a schedule threads are a few microseconds apart, unless one was preempted by another process:
+// then it needs this core. Between two calls of a session a caller takes some tens of microseconds.
 constexpr int kWorkSpins = 500, kIdleSpins = 4000;
 
 inline void pause() {
@@ -40,7 +40,7 @@ void Barrier::wait() {
 ThreadPool::ThreadPool(int threads) : barrier_(threads, kWorkSpins), gate_(threads, kIdleSpins) {
     try {
         for (int t = 1; t < threads; ++t) workers_.emplace_back([this, t] { serve(t); });
-    } catch (...) {  // those that are there wait for the missing ones: open the gate in their place, and let them go
+    } catch (...) {  // started threads wait for the missing ones: arrive in their place, and join
         stops_ = true;
         for (int t = int(workers_.size()); t < threads; ++t) gate_.arrive();
         for (std::thread& worker : workers_) worker.join();
@@ -49,6 +49,10 @@ ThreadPool::ThreadPool(int threads) : barrier_(threads, kWorkSpins), gate_(threa
 }
 
 ThreadPool::~ThreadPool() {
+    if (is_orphan()) {  // nothing to join; the handles of threads that do not exist are never destroyed
+        new std::vector<std::thread>(std::move(workers_));
+        return;
+    }
     stops_ = true;
     gate_.wait();
     for (std::thread& worker : workers_) worker.join();

@@ -1,8 +1,10 @@
-// A team of threads that runs one function together and meets at barriers.
+// A pool of threads that run one function together and synchronise at barriers.
 //
-// Parts of a network take microseconds, so whoever waits spins first. After a while it falls asleep (std::atomic::wait,
-// a futex on Linux): a spinning thread would steal a core from the rest of the machine.
+// Fusion groups take microseconds, so a waiting thread spins first and then sleeps (std::atomic::wait, a futex on
+// Linux), so as not to take a core from other processes.
 #pragma once
+
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
@@ -17,7 +19,7 @@ class Barrier {
 public:
     Barrier(int threads, int spins) : threads_(threads), spins_(spins) {}
     void wait();
-    bool arrive();  // without waiting; true for the last, who opens it
+    bool arrive();  // without waiting; true for the last thread, which opens the barrier
 
 private:
     const std::uint32_t threads_;
@@ -28,15 +30,18 @@ private:
 
 class ThreadPool {
 public:
-    explicit ThreadPool(int threads);  // throws std::system_error where the system gives no more threads
+    explicit ThreadPool(int threads);  // throws std::system_error if threads cannot be created
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
 
+    // Whether this is a forked child of the process that made the pool: the threads do not exist here.
+    bool is_orphan() const { return process_ != getpid(); }
+
     int size() const { return int(workers_.size()) + 1; }
 
-    // Calls work(thread) on every thread, 0 being the caller's, and returns when all have. One caller at a time.
-    // `work` must not throw.
+    // Calls work(thread) on every thread, 0 being the caller's, and returns when all have finished. One caller at a
+    // time. `work` must not throw.
     void run(const std::function<void(int)>& work);
 
     Barrier& barrier() { return barrier_; }
@@ -48,6 +53,7 @@ private:
     Barrier gate_;  // before and after it
     const std::function<void(int)>* work_ = nullptr;
     bool stops_ = false;
+    const pid_t process_ = getpid();
     std::vector<std::thread> workers_;
 };
 

@@ -1,10 +1,9 @@
 // Random networks at random sizes on several threads; built by scripts/sanitize_engine and scripts/check_neon.
 //
 // Sessions of the same network must agree: to the bit between repeated runs, and within rounding between instruction
-// sets, numbers of threads and batches, in every precision. That what they agree on is right is tested against torch,
-// in tests/engine.
+// sets, numbers of threads and batches, in every precision. tests/engine compares them with torch.
 //
-//   stress SECONDS    checks for so long
+//   stress SECONDS    checks random networks for this long
 //   stress -N         prints tolerance and outputs of N networks, the same ones on every processor
 #include <algorithm>
 #include <chrono>
@@ -27,7 +26,7 @@ std::mt19937 generator(1);
 
 int number(int low, int high) { return std::uniform_int_distribution<int>(low, high)(generator); }
 
-// A plan of a stem, bottlenecks and a head with random weights, which live as long as this does.
+// A plan of a stem, bottlenecks and a head with random weights, which this owns.
 struct RandomPlan {
     Plan source;
     std::deque<std::vector<float>> weights;
@@ -141,7 +140,7 @@ struct RandomPlan {
         return out;
     }
 
-    // 1x1, grouped k x k, 1x1 and a shortcut; sometimes what the means of all maps make is added.
+    // 1x1, grouped k x k, 1x1 and a shortcut; sometimes the mix of the means of all maps is added.
     int regnet_block(int in) {
         const int stride = number(1, 2), groups = number(1, 4);
         const Layout grouped{groups, number(1, 20)}, to{1, number(1, 60)};
@@ -169,11 +168,11 @@ struct RandomPlan {
     int max_pool(int in) {
         const int out = map(layout(in)), kernel = number(2, 3);
         const int dilation =
-            kernel == 2 ? number(1, 2) : 1;  // else a window may lie beside a map of one pixel, all of it
+            kernel == 2 ? number(1, 2) : 1;  // otherwise a window may lie outside of a map of one pixel
         Node node{.kind = NodeKind::max_pool, .input = in, .output = out, .stride = number(1, 2), .kernel = kernel};
         node.dilation_h = dilation;
         node.pad = kernel - 2;
-        node.pad_end = dilation * (kernel - 1);  // never less than a window, whatever the size of the map
+        node.pad_end = dilation * (kernel - 1);  // at least a window, whatever the size of the map
         source.nodes.push_back(node);
         return out;
     }
@@ -184,7 +183,7 @@ struct RandomPlan {
         for (int c = channels(in) - 1; c >= 0; --c) source.orders.back().push_back(c);
     }
 
-    // Nodes that there are in this precision.
+    // Uses the nodes that this precision supports.
     explicit RandomPlan(Type precision) {
         const bool is_plain = precision == Type::u8;
         const int segments = number(1, 3), images = map({1, 3}), stem_half = number(1, 20);
@@ -222,18 +221,21 @@ struct RandomPlan {
     }
 };
 
-// All outputs, one after the other; what belongs to one image lies together where there is but one.
-std::vector<float> answer_of(Session& session, const Images& images, int count, int height, int width) {
+// All outputs concatenated; values of an image are contiguous if there is one output.
+std::vector<float> outputs_of(Session& session, const Images& images, int count, int height, int width) {
     const auto sizes = session.output_sizes(count, height, width);
     std::vector<std::size_t> starts{0};
     for (std::size_t i = 0; i < sizes.size(); ++i)
         starts.push_back(starts.back() + std::size_t(count) * session.network().outputs[i].positions.size() *
                                              sizes[i].first * sizes[i].second);
-    std::vector<float> answer(starts.back());
-    std::vector<float*> outputs;
-    for (std::size_t i = 0; i < sizes.size(); ++i) outputs.push_back(answer.data() + starts[i]);
+    std::vector<float> values(starts.back());
+    Outputs outputs;
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+        outputs.data.push_back(values.data() + starts[i]);
+        outputs.sizes.push_back(starts[i + 1] - starts[i]);
+    }
     session.run(images, count, height, width, outputs);
-    return answer;
+    return values;
 }
 
 float difference(const std::vector<float>& a, const std::vector<float>& b) {
@@ -251,11 +253,11 @@ void check(bool condition, const char* what) {
     std::exit(1);
 }
 
-// Of what may differ between instruction sets, numbers of threads and batches, in terms of the largest output: sums are
-// rounded otherwise, and where that changes a value that is stored, by a whole step of its type.
+// Allowed difference between instruction sets, numbers of threads and batches, relative to the largest output: sums are
+// rounded differently, which may change a stored value by a whole step of its type.
 float tolerance(Type precision) { return precision == Type::f32 ? 2e-5f : precision == Type::bf16 ? 0.1f : 0.3f; }
 
-// What calibration does: the ranges of all maps, from one image.
+// Calibration: the ranges of all maps, from one image.
 void find_ranges(RandomPlan& plan, const Images& images, int height, int width) {
     Session session(plan.source, *find_kernels(""), 1);
     const auto maps = session.observe(images, height, width);
@@ -289,32 +291,32 @@ void try_one(bool prints) {
     if (prints) {
         std::printf("%g ", allowed);
         Session session(plan.source, *find_kernels(""), 2);
-        const std::vector<float> logits = answer_of(session, images, count, height, width);
+        const std::vector<float> logits = outputs_of(session, images, count, height, width);
         for (const float value : logits) std::printf("%.9g ", value);
         std::printf("\n");
         return;
     }
-    std::vector<std::vector<float>> answers;
+    std::vector<std::vector<float>> all_outputs;
     for (const Isa isa : supported_isas())
         for (int threads = 1; threads <= 4; ++threads) {
             Session session(plan.source, *find_kernels(isa_name(isa)), threads);
-            const auto run = [&](int images_now) { return answer_of(session, images, images_now, height, width); };
-            const std::vector<float> answer = run(count);
+            const auto run = [&](int images_now) { return outputs_of(session, images, images_now, height, width); };
+            const std::vector<float> values = run(count);
             const std::vector<float> single = run(1);
-            for (const float value : answer) check(std::isfinite(value), "an output is not finite");
-            check(run(count) == answer, "two runs of one session differ");
+            for (const float value : values) check(std::isfinite(value), "an output is not finite");
+            check(run(count) == values, "two runs of one session differ");
             std::vector<float> twice[2];
             std::thread other([&] { twice[0] = run(count); });
             twice[1] = run(count);
             other.join();
-            check(twice[0] == answer && twice[1] == answer, "concurrent runs of one session differ");
+            check(twice[0] == values && twice[1] == values, "concurrent runs of one session differ");
             if (!session.network().gives_maps())
-                check(difference(single, {answer.begin(), answer.begin() + long(single.size())}) < allowed,
+                check(difference(single, {values.begin(), values.begin() + long(single.size())}) < allowed,
                       "an image alone and in a batch differ");
-            answers.push_back(answer);
+            all_outputs.push_back(values);
         }
-    for (const auto& answer : answers)
-        check(difference(answer, answers.front()) < allowed, "instruction sets or numbers of threads differ");
+    for (const auto& values : all_outputs)
+        check(difference(values, all_outputs.front()) < allowed, "instruction sets or numbers of threads differ");
 }
 
 }  // namespace

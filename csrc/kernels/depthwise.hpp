@@ -1,8 +1,8 @@
 // Depthwise convolutions: the Ghost module's cheap operation, and those between modules and in shortcuts.
 //
 // A tile is kTile neighbouring pixels of one output row x one vector of channels. Each input pixel is loaded once for a
-// kernel row and used by every output that it touches. At the border of the map, pixels that are not there are left
-// out: of whole tiles at compile time (Left and Right count them), else by a check for each.
+// kernel row and used by every output that it contributes to. Pixels beyond the border of the map are skipped: for
+// whole tiles at compile time (Left and Right count them), otherwise by a check for each.
 #pragma once
 
 #include "common/simd.hpp"

@@ -1,9 +1,9 @@
 // Depthwise convolutions of bfloat16 and bytes: neighbouring rows are stacked into groups of 32 bits, so that one
 // instruction multiplies two or four taps of a kernel column.
 //
-// A tile is kTile pixels x N channels of one or two output rows. Two output rows need the same stacks of input rows,
-// and differ in their weights: those of the second are one row further down. Where but 8 channels are left of a vector
-// of 16, its other half is the second output row (it is `folded`). Pixels that do not exist are `pad`.
+// A tile is kTile pixels x N channels of one or two output rows. Two output rows use the same stacks of input rows
+// with different weights: those of the second are shifted down by one row. If only 8 channels are left of a vector of
+// 16, its other half is the second output row (it is `folded`). Pixels outside of the map are `pad`.
 #pragma once
 
 #include "common/simd.hpp"
@@ -14,14 +14,14 @@
 
 namespace ghostnets::GHOSTNETS_ISA {
 
-// L lanes of constants, of N channels.
+// L lanes of constants for N channels.
 template <int L, int N>
 inline Floats<L> constants(const float* from) {
     if constexpr (L == N) return load<N>(from);
     else return joined<Floats<L>>(load<N>(from), load<N>(from));
 }
 
-// From sums to stored outputs, of one block of channels. L = 2 N lanes are two rows.
+// Converts sums to stored outputs, for one block of channels. L = 2 N lanes are two rows.
 template <class T, int L, int N>
 struct Finish {
     using Sum = typename Product<T>::template Sum<L>;
@@ -63,7 +63,7 @@ struct Finish {
 
     template <BinaryOp kind>
     void store_all(const Sum* sums, int count, int row, int x) const {
-        // What is in `task` is copied: a store of bytes might change it, as far as the compiler knows.
+        // Copies of fields of `task`: the compiler must assume that a store of bytes may alias them.
         const std::ptrdiff_t stride = task.out_stride, other_stride = task.other_stride;
         const auto start = [&](void* map, std::ptrdiff_t step) { return static_cast<T*>(map) + x * step + channel; };
         T* const out[2] = {start(task.out[row], stride), L == N ? nullptr : start(task.out[1], stride)};
@@ -77,7 +77,7 @@ struct Finish {
             Floats<L> value;
             if constexpr (kCounts) value = __builtin_convertvector(sums[i], Floats<L>) * scale + bias;
             else value = sums[i];
-            if (!kCounts || kind != BinaryOp::none) value = maximum<L>(clamp_min, value);  // bytes begin at 0
+            if (!kCounts || kind != BinaryOp::none) value = maximum<L>(clamp_min, value);  // bytes saturate at 0
             if constexpr (kind == BinaryOp::add) {
                 const Floats<L> more = operand(other, i * other_stride);
                 value += kCounts ? more * other_scale + shift : more;
@@ -98,8 +98,8 @@ struct Finish {
     }
 };
 
-// Where the rows of a stack begin, at one column and channel. Rows that do not exist are `pad`, whose one pixel is
-// everywhere: a step of 0; inside the map all steps are the same.
+// The rows of a stack at one column and channel. Rows outside of the map are `pad`, one pixel repeated with a step of
+// 0; inside the map all steps are equal.
 template <class T, bool IsInside>
 struct Stack {
     static constexpr int kRows = group_of(kType<T>);
@@ -109,7 +109,7 @@ struct Stack {
     Stack(const DepthwiseTask& task, int first_row, int row_count, int column, int channel) : step(task.in_stride) {
 #pragma GCC unroll 4
         for (int i = 0; i < kRows; ++i) {
-            if constexpr (IsInside) {  // behind the last row weights are 0
+            if constexpr (IsInside) {  // weights beyond the last row are 0
                 const int y = first_row + i < row_count ? first_row + i : row_count - 1;
                 rows[i] = static_cast<const T*>(task.rows[y]) + column * step + channel;
             } else {

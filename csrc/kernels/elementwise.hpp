@@ -1,4 +1,4 @@
-// What touches every value once: residual sums and gates, sums for means, average pooling, activations, bytes.
+// Elementwise operations and reductions: residual sums, gates, pooling, upsampling, activations, sums and means.
 #pragma once
 
 #include "common/simd.hpp"
@@ -24,7 +24,7 @@ inline void over_channels(const Task& task) {
 
 template <class T, int N>
 struct BinaryVector {
-    // Pixels inside, channels outside: there are often but one or two vectors of channels.
+    // Channels are the outer loop: there are often only one or two vectors of them.
     template <class B, BinaryOp kind>
     static void pixels(const BinaryTask& task, int c) {
         constexpr bool kScales = kType<T> == Type::u8;

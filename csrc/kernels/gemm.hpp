@@ -2,9 +2,9 @@
 //
 // A tile is P pixels x V vectors of output channels. For each k, V vectors of weights are loaded and P activations are
 // broadcast: P + V loads for P * V multiply-adds. Every map of GhostNet at 224 x 224 is a multiple of 7 wide, so tiles
-// of 14 x 2 and 7 x 3 leave no rest and fill 28 or 21 of 32 registers. With 16 registers tiles are 6 x 2 and 4 x 3.
-// Where values are narrower than 32 bits, a step takes a group of them (groups.hpp). Where only 8 outputs are left for
-// a vector of 16 floats, its lanes hold two terms of each (pair_tile).
+// of 14 x 2 and 7 x 3 leave no remainder and fill 28 or 21 of 32 registers. With 16 registers tiles are 6 x 2 and 4
+// x 3. For values narrower than 32 bits, a step takes a group of them (groups.hpp). If only 8 outputs are left for a
+// vector of 16 floats, its lanes hold two terms of each (pair_tile).
 #pragma once
 
 #include "common/simd.hpp"
@@ -14,17 +14,58 @@
 
 namespace ghostnets::GHOSTNETS_ISA {
 
+// Sums of a tile: float32, or int32 for bytes.
+template <class In>
+using TileSum = typename Product<In>::template Sum<kWidth>;
+
+// Scales the sums of bytes, clamps and stores a tile.
 template <class In, class Out, int P, int V>
-void gemm_tile(const GemmTask& task, int pixel, int vector) {
+[[gnu::always_inline]] inline void store_tile(const GemmTask& task, const TileSum<In> (&sums)[P][V], int pixel,
+                                              int vector) {
     using F = Floats<kWidth>;
-    constexpr int kGroup = group_of(kType<In>);
-    constexpr bool kCounts = kType<In> == Type::u8;  // sums are whole numbers
-    typename Product<In>::template Sum<kWidth> sums[P][V];
+    constexpr bool kCounts = kType<In> == Type::u8;
     const float* bias = task.bias + vector * kWidth;
     const float* scale = kCounts ? task.scale + vector * kWidth : nullptr;
+    Out* out = static_cast<Out*>(task.out) + pixel * task.out_stride + vector * kWidth;
+    const std::ptrdiff_t out_stride = task.out_stride;
+    const F clamp_min = F{} + task.clamp_min;
+    F scales[V], biases[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v)
+        if constexpr (kCounts) {
+            scales[v] = load<kWidth>(scale + v * kWidth);
+            biases[v] = load<kWidth>(bias + v * kWidth);
+        }
+    const auto value = [&](int p, int v) {
+        F sum;
+        if constexpr (kCounts) sum = __builtin_convertvector(sums[p][v], F) * scales[v] + biases[v];
+        else sum = sums[p][v];
+        if constexpr (kType<Out> == Type::u8) return sum;  // bytes saturate at 0
+        else return maximum<kWidth>(clamp_min, sum);
+    };
+    const bool is_half = task.columns < (vector + V) * kWidth;
+#pragma GCC unroll 28
+    for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 4
+        for (int v = 0; v + 1 < V; ++v) store<kWidth>(out + v * kWidth, value(p, v));
+        if (is_half) {
+            store_half<kWidth>(out + (V - 1) * kWidth, value(p, V - 1));
+        } else {
+            store<kWidth>(out + (V - 1) * kWidth, value(p, V - 1));
+        }
+        out += out_stride;
+    }
+}
+
+template <class In, class Out, int P, int V>
+void gemm_tile(const GemmTask& task, int pixel, int vector) {
+    constexpr int kGroup = group_of(kType<In>);
+    constexpr bool kCounts = kType<In> == Type::u8;  // sums are integers
+    TileSum<In> sums[P][V];
+    const float* bias = task.bias + vector * kWidth;
     const auto* weights = static_cast<const Words<kWidth>*>(task.weights) + vector * task.vector_stride;
     const std::ptrdiff_t vector_stride = task.vector_stride, stride = task.pixel_stride;
-    // While the last pixels are computed, the weights of the next vectors come near.
+    // During the last pixels, prefetch the weights of the next vectors.
     const std::ptrdiff_t ahead = pixel + 2 * P > task.pixels ? V * vector_stride : 0;
 #pragma GCC unroll 28
     for (int p = 0; p < P; ++p)
@@ -58,39 +99,11 @@ void gemm_tile(const GemmTask& task, int pixel, int vector) {
         }
     }
 
-    Out* out = static_cast<Out*>(task.out) + pixel * task.out_stride + vector * kWidth;
-    const std::ptrdiff_t out_stride = task.out_stride;
-    const F clamp_min = F{} + task.clamp_min;
-    F scales[V], biases[V];
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v)
-        if constexpr (kCounts) {
-            scales[v] = load<kWidth>(scale + v * kWidth);
-            biases[v] = load<kWidth>(bias + v * kWidth);
-        }
-    const auto value = [&](int p, int v) {
-        F sum;
-        if constexpr (kCounts) sum = __builtin_convertvector(sums[p][v], F) * scales[v] + biases[v];
-        else sum = sums[p][v];
-        if constexpr (kType<Out> == Type::u8) return sum;  // bytes begin at 0
-        else return maximum<kWidth>(clamp_min, sum);
-    };
-    const bool is_half = task.columns < (vector + V) * kWidth;
-#pragma GCC unroll 28
-    for (int p = 0; p < P; ++p) {
-#pragma GCC unroll 4
-        for (int v = 0; v + 1 < V; ++v) store<kWidth>(out + v * kWidth, value(p, v));
-        if (is_half) {
-            store_half<kWidth>(out + (V - 1) * kWidth, value(p, V - 1));
-        } else {
-            store<kWidth>(out + (V - 1) * kWidth, value(p, V - 1));
-        }
-        out += out_stride;
-    }
+    store_tile<In, Out, P, V>(task, sums, pixel, vector);
 }
 
-// 8 outputs: lanes 2 j and 2 j + 1 add up the even and the odd terms of output j, so a step takes two terms and no lane
-// is idle. After an odd number of terms comes one with a weight of zero, from the padding of the segment.
+// 8 outputs: lanes 2 j and 2 j + 1 accumulate the even and the odd terms of output j, so a step takes two terms and no
+// lane is idle. An odd number of terms is followed by one of weight zero, from the padding of the segment.
 template <class Out, int P>
 void pair_tile(const GemmTask& task, int pixel, int vector) {
     using Pairs = typename VectorOf<16>::Long;
@@ -143,7 +156,7 @@ inline int gemm_tiles(const GemmTask& task, int pixel, int vector) {
     return pixel;
 }
 
-// All pixels of V vectors, in tiles as large as fit.
+// All pixels of V vectors, in the largest tiles that fit.
 template <class In, class Out, int V>
 void gemm_vectors(const GemmTask& task, int vector) {
     int pixel = 0;
@@ -164,7 +177,7 @@ void gemm_of(const GemmTask& task) {
     int vector = 0;
     const bool has_pairs = task.pairs_terms && task.columns < task.vectors * kWidth;
     const int whole = has_pairs ? task.vectors - 1 : task.vectors;
-    if (task.pixels == 1)  // linear layers: more streams of weights at a time
+    if (task.pixels == 1)  // linear layers: more streams of weights at once
         for (; vector + 4 <= whole; vector += 4) gemm_tile<In, Out, 1, 4>(task, 0, vector);
     while (vector < whole) {
         const int rest = whole - vector;

@@ -1,5 +1,5 @@
-// Products of groups of 32 bits: one float32, two bfloat16 or four bytes of activations with as many weights, added up
-// in one lane. AVX-512 with BF16 and VNNI has an instruction for each; elsewhere the groups are taken apart.
+// Products of groups of 32 bits: one float32, two bfloat16 or four bytes of activations with as many weights,
+// accumulated in one lane. AVX-512 with BF16 and VNNI has an instruction for each; otherwise the groups are unpacked.
 #pragma once
 
 #include "common/simd.hpp"
@@ -13,7 +13,7 @@ constexpr bool kGroupsBf16 = true;
 constexpr bool kGroupsBf16 = false;
 #endif
 
-// Sum<N> is what N lanes add up in; add(sum, x, w) adds the products of N groups.
+// Sum<N> is the accumulator of N lanes; add(sum, x, w) adds the products of N groups.
 template <class T>
 struct Product;
 
@@ -79,7 +79,7 @@ struct Product<Byte> {
     }
 };
 
-// N channels of so many rows, one above the other, as groups: group c holds channel c of every row.
+// N channels of consecutive rows as groups: group c holds channel c of every row.
 template <int N, class T>
 inline Words<N> stacked(const T* const* rows) {
     Words<N> groups{};

@@ -1,9 +1,9 @@
-// What the kernels compute, and the table through which the rest of the engine calls them.
+// The tasks of the engine's kernels, and the table through which the engine calls them.
 //
-// Maps are NHWC. The channels of a pixel stand in segments (the halves of a Ghost module), each padded to a multiple of
-// kChannelBlock values; padding holds zeros because its weights and biases are zero. Offsets and strides count values,
-// whatever type they are stored in; sums are kept in float32. Nothing here depends on the instruction set: kernels.cpp
-// is compiled once for each, and dispatch.cpp chooses among the tables when asked.
+// Maps are NHWC. The channels of a pixel are split into segments (the halves of a Ghost module), each padded to a
+// multiple of kChannelBlock values; padding is zero because its weights and biases are zero. Offsets and strides count
+// values of any type; sums are accumulated in float32 or int32. Nothing here depends on the instruction set:
+// kernels.cpp is compiled once for each, and find_kernels chooses among the tables at run time.
 #pragma once
 
 #include <cstddef>
@@ -19,42 +19,42 @@ constexpr int kChannelBlock = 8;
 
 constexpr int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// How the values of a map are stored. A byte q stands for scale * (q - zero), with a scale and a zero for each channel.
+// Storage type of the values of a map. A byte q represents scale * (q - zero), with a scale and zero point a channel.
 enum class Type { f32, bf16, u8 };
 
 constexpr int size_of(Type type) { return type == Type::f32 ? 4 : type == Type::bf16 ? 2 : 1; }
 
-// Weights of dense operations stand in groups of 32 bits: so many values that follow one another in a pixel are
-// multiplied and summed by one instruction where there is one.
+// Gemm weights are stored in groups of 32 bits: that many consecutive values of a pixel are multiplied and summed by
+// one instruction, if the processor has one.
 constexpr int group_of(Type type) { return 4 / size_of(type); }
 
 enum class Activation { none, relu, sigmoid, hard_sigmoid, clamp };  // clamp: to [0, 1]
 enum class BinaryOp { none, add, multiply };
 
 // out[p][v] = max(clamp_min, bias[v] + sum over segments s and k of segments[s][p * pixel_stride + k] *
-// weights[...][v]); `clamp_min` is 0 for ReLU, -inf for nothing. A 1 x 1 convolution has one segment for each segment
-// of its input map, a k x k one as many for each place of the kernel, and the stem, whose input has few channels, one
-// for each kernel row.
+// weights[...][v]); clamp_min is 0 for ReLU, -inf for none. A 1 x 1 convolution has one segment for each segment of its
+// input map, a k x k one that many for each tap of the kernel, and the stem, whose input has few channels, one for each
+// kernel row.
 struct GemmTask {
     Type in, out_type;  // f32 to any; bf16 and u8 to themselves or f32
     const void* const* segments;  // of pixel 0
     int segment_count;
-    int segment_groups;  // of real channels: the padding is not walked
+    int segment_groups;  // without padding
     std::ptrdiff_t pixel_stride;
     const void* weights;  // [vector][segment_count * segment_groups][width][group], first vector to compute
     std::ptrdiff_t vector_stride;  // in steps of width groups
     const float* bias;
     const float* scale;  // of the sums of bytes, before the bias
     int vectors;
-    int columns;  // values of all these vectors that exist in the output; the last vector may be half
-    bool pairs_terms;  // of that half vector, weights are [segment_count * pairs of groups][8 outputs][2 terms]
+    int columns;  // values of these vectors within the output; the last vector may be half
+    bool pairs_terms;  // weights of that half vector are [segment_count * pairs of groups][8 outputs][2 terms]
     void* out;
     std::ptrdiff_t out_stride;
     int pixels;
     float clamp_min;
 };
 
-// One or two output rows of a depthwise convolution, of some channels, then out = max(clamp_min, ...) (+ or *) other.
+// One or two output rows of a depthwise convolution, then out = max(clamp_min, ...) (+ or *) other.
 struct DepthwiseTask {
     Type type;  // of input, output and other
     const void* const* rows;  // input rows, null above and below the map: kernel_h, one more for a second output row
@@ -69,8 +69,8 @@ struct DepthwiseTask {
     std::ptrdiff_t weight_stride;
     const float* bias;
     int channels;  // a multiple of kChannelBlock
-    // By groups: what stands where no pixel is, a value for each channel. Of bytes: out = sum * scale + bias, and if
-    // there is another map, + other * other_scale + shift or * other * other_scale + shift.
+    // By groups: the value of padding, for each channel. For bytes: out = sum * scale + bias and, with another map,
+    // + other * other_scale + shift or * other * other_scale + shift.
     const void* pad;
     const float *scale, *other_scale, *shift;
     float clamp_min;
@@ -79,23 +79,23 @@ struct DepthwiseTask {
     std::ptrdiff_t other_stride;
 };
 
-// Whether a depthwise convolution takes two output rows at a time. The cheap operation does: the rows share most of
-// their inputs, which are then loaded once for both.
+// Whether a depthwise convolution computes two output rows at a time, as the cheap operation does: the rows share most
+// of their inputs, which are loaded once for both.
 constexpr bool pairs_rows(int kernel_h, int kernel_w, int stride, int dilation) {
     return kernel_h == 3 && kernel_w == 3 && stride == 1 && dilation == 1;
 }
 
-// By groups: rows of a depthwise convolution's input are stacked, two of bfloat16 or four of bytes, a stack's first
-// in the low bits. `step` output rows (1 or 2) share the stacks. Weights stand as
+// By groups: rows of a depthwise convolution's input are stacked, two of bfloat16 or four of bytes, the first in the
+// low bits. `step` output rows (1 or 2) share the stacks. The layout of the weights is
 //   [block of channels][stack][kernel_w][step][block][group];
-// a block is a vector of channels, or the half one at the end. Those of a second row are one row down.
+// a block is a vector of channels, or the half one at the end. Weights of a second row are shifted down by one row.
 constexpr int stacks_of(Type type, int kernel_h, int step) {
     return (kernel_h + step - 1 + group_of(type) - 1) / group_of(type);
 }
 
 // out[p][c] = max(clamp_min, a[p][c] (+ or *) b[p][c]); a stride of 0 repeats one pixel.
 struct BinaryTask {
-    Type type, b_type;  // of a and out; b is as they are, or bfloat16 where they are bytes
+    Type type, b_type;  // of a and out; b has the same, or bfloat16 if they are bytes
     const void* a;
     std::ptrdiff_t a_stride;
     const void* b;
@@ -105,11 +105,11 @@ struct BinaryTask {
     int pixels, channels;
     BinaryOp binary;
     float clamp_min;
-    // Of bytes: a * a_scale + b * b_scale + shift, or (a * a_scale + shift) * b + b_scale.
+    // For bytes: a * a_scale + b * b_scale + shift, or (a * a_scale + shift) * b + b_scale.
     const float *a_scale, *b_scale, *shift;
 };
 
-// One row of average pooling: windows of row_count x window_w pixels, which do not overlap.
+// One row of average pooling over disjoint windows of row_count x window_w pixels.
 struct AveragePoolTask {
     Type type;
     const void* const* rows;
@@ -119,7 +119,7 @@ struct AveragePoolTask {
     int out_width, channels;
 };
 
-// One row of max pooling; what lies outside of the map is not there.
+// One row of max pooling; pixels outside of the map are ignored.
 struct MaxPoolTask {
     Type type;
     const void* const* rows;  // kernel_h, null outside of the map
@@ -129,7 +129,7 @@ struct MaxPoolTask {
     int out_width, channels;
 };
 
-// out[p][c] = in[columns[p]][c]: one row of a gate, enlarged by its nearest neighbours.
+// out[p][c] = in[columns[p]][c]: one row of a gate, upsampled by nearest neighbours.
 struct UpsampleTask {
     Type type;
     const void* in;
@@ -140,14 +140,14 @@ struct UpsampleTask {
     int pixels, channels;
 };
 
-// In place, the rarer activations.
+// In-place activations other than ReLU.
 struct ActivateTask {
     Type type;
     void* values;
     std::ptrdiff_t stride;
     int pixels, channels;
     Activation activation;
-    const std::uint8_t* table;  // of bytes: what becomes of each
+    const std::uint8_t* table;  // for bytes: the result for each
 };
 
 // out[c] (+)= sum over pixels of in[p * stride + c].
@@ -168,7 +168,7 @@ struct MeanTask {
     int slots, channels;
     float scale;
     void* out;
-    const float *channel_scale, *shift;  // null where nothing is in bytes
+    const float *channel_scale, *shift;  // null unless a map is in bytes
 };
 
 // The kernels of one instruction set.
@@ -195,7 +195,7 @@ extern const Kernels kBaselineKernels;
 extern const Kernels kAvx2Kernels, kAvx512Kernels, kAvx512Bf16Kernels;
 #endif
 
-// The kernels of an instruction set, the best one where the name is empty; null if this processor has none of that
+// The kernels of an instruction set, the best one if the name is empty; null if this processor has none of that
 // name.
 const Kernels* find_kernels(const std::string& name);
 

@@ -1,7 +1,7 @@
-// How values lie in memory: as float32, as bfloat16, or as bytes.
+// Storage types of values: float32, bfloat16 and bytes.
 //
-// A bfloat16 is the upper half of a float32; a byte q stands for scale * (q - zero), with a scale and a zero that the
-// operations know. Values are widened to float32 as they are loaded and rounded to nearest as they are stored.
+// A bfloat16 is the upper half of a float32; a byte q represents scale * (q - zero), with constants held by the
+// operations. Values are widened to float32 as they are loaded and rounded to nearest as they are stored.
 // groups.hpp has the products that need no widening.
 #pragma once
 
@@ -32,7 +32,7 @@ inline void with_type(Type type, Work&& work) {
     }
 }
 
-// N values as they lie there, and widened.
+// N values as stored, and widened.
 template <int N>
 inline typename VectorOf<N>::Short raw(const BFloat16* from) {
     typename VectorOf<N>::Short values;
@@ -47,7 +47,7 @@ inline typename VectorOf<N>::Byte raw(const Byte* from) {
     return values;
 }
 
-// Compilers take these conversions apart where they need not, so the instruction is named where there is one.
+// Compilers split these conversions unnecessarily, so intrinsics are used where available.
 template <int N>
 inline Words<N> widened_bits(typename VectorOf<N>::Short values) {
 #if defined(__AVX512F__)
@@ -111,7 +111,7 @@ inline typename VectorOf<N>::Short narrowed(Floats<N> value, BFloat16) {
 #endif
     const Words<N> bits = as_words<N>(value), rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     narrow = __builtin_convertvector(value != value ? (bits >> 16) | 64 : rounded, typename VectorOf<N>::Short);
-    return narrow;  // not-a-numbers apart: rounding might carry them into infinity
+    return narrow;  // NaN is handled separately: rounding could carry it into infinity
 }
 
 template <int N>
@@ -143,7 +143,7 @@ inline void store(T* to, Floats<N> value) {
     __builtin_memcpy(to, &narrow, sizeof narrow);
 }
 
-// The first half of a vector: the map's padding may end there.
+// Stores the first half of a vector, as the map's padding may end there.
 template <int N, class T>
 inline void store_half(T* to, Floats<N> value) {
     const auto narrow = narrowed<N>(value, T{});

@@ -1,15 +1,15 @@
 // Parallel depthwise convolutions of one map, each followed by its own batch normalisation (GhostNetV3's branches).
 //
-// The output of a branch, z_f = filter_f * x, is linear in x: with its statistics known, all branches together are one
-// filter. So z_f is computed twice, for its statistics and for their gradient, a row at a time, and never stored.
+// The output of a branch, z_f = filter_f * x, is linear in x: once its statistics are known, all branches together are
+// one filter. So z_f is computed twice, for its statistics and for their gradient, a row at a time, and never stored.
 #pragma once
 
 #include "training/depthwise.hpp"
 
 namespace ghostnets::GHOSTNETS_ISA {
 
-// The channels of one task, and where its rows lie. Rings hold K rows; those of strided maps have S - 1 zeros between
-// their pixels, and null stands for rows in between.
+// The channels of one task, and its rows in scratch memory. Rings hold K rows; those of strided maps have S - 1 zeros
+// between their pixels, and null for rows in between.
 template <class T, int K, int S>
 struct BranchRows {
     static constexpr int kPad = K / 2, kSize = K * K;
@@ -25,8 +25,8 @@ struct BranchRows {
 
     static std::ptrdiff_t row_size(const Branches<T>& op) { return std::ptrdiff_t(op.width + 2 * kPad) * kChunk; }
 
-    void load_weights(const T* weights, bool turned, T* to) const {
-        chunk_weights(weights + std::ptrdiff_t(from) * kSize, kSize, channels, stride, turned, to);
+    void load_weights(const T* weights, bool reversed, T* to) const {
+        chunk_weights(weights + std::ptrdiff_t(from) * kSize, kSize, channels, stride, reversed, to);
     }
 
     // Row y of the input, or of a gradient of the output's size whose pixels are then S apart.
@@ -36,7 +36,7 @@ struct BranchRows {
                  std::ptrdiff_t(step) * stride);
     }
 
-    // The rows around y; `missing` where the map ends, and null where a strided one has none.
+    // The rows around y; `missing` outside of the map, and null between the rows of a strided one.
     void around(int y, T* ring, int step, const T* missing, const T** rows) const {
         for (int dy = 0; dy < K; ++dy) {
             const int at = y - kPad + dy;
@@ -46,7 +46,7 @@ struct BranchRows {
     }
 };
 
-// Sums and sums of squares of all z_f, then of the pixels under the middle of the filter: [2][filters + 1][channels].
+// Sums and sums of squares of all z_f, then of the pixels under the centre of the filter: [2][filters + 1][channels].
 template <class T, int K, int S>
 void branch_moments_as(const Branches<T>& op, double* sums) {
     constexpr int kPad = K / 2, kSize = K * K;
@@ -79,11 +79,11 @@ void branch_moments_as(const Branches<T>& op, double* sums) {
                 at.around(y * S, ring, 1, nullptr, rows);
                 for (int f = 0; f <= op.filters; ++f) {
                     double* to = own + std::ptrdiff_t(f) * op.channels + at.from;
-                    const bool is_middle = f == op.filters;
-                    if (!is_middle)
+                    const bool is_centre = f == op.filters;
+                    if (!is_centre)
                         filter_row<T, K, S>(rows, weights + f * kSize * kChunk, at.stride, out, at.out_width);
-                    add_statistics(is_middle ? rows[kPad] + kPad * at.stride : out, at.out_width, at.channels,
-                                   std::ptrdiff_t(is_middle ? S : 1) * at.stride, to, to + values);
+                    add_statistics(is_centre ? rows[kPad] + kPad * at.stride : out, at.out_width, at.channels,
+                                   std::ptrdiff_t(is_centre ? S : 1) * at.stride, to, to + values);
                 }
             }
         }
@@ -91,7 +91,7 @@ void branch_moments_as(const Branches<T>& op, double* sums) {
     add_shares(sums, int(2 * values), op.threads);
 }
 
-// dx = merged^T * d + sum over f of filter_f^T * u_f, with u_f = slope_f z_f + offset_f, + u of the middle pixel; and
+// dx = merged^T * d + sum over f of filter_f^T * u_f, with u_f = slope_f z_f + offset_f, + u of the centre pixel; and
 // the sums of u_f x for the gradient of filter_f. z_f follows the input by kPad rows, and dx follows z_f by kPad.
 template <class T, int K, int S>
 void branch_gradient_as(const Branches<T>& op, T* partials) {
@@ -105,7 +105,7 @@ void branch_gradient_as(const Branches<T>& op, T* partials) {
         T* inputs =
             static_cast<T*>(workspace(1, sizeof(T) * ((2 + filters) * ring + 3 * row + (3 * filters + 1) * block)));
         T *outputs = inputs + ring, *zeros = outputs + (1 + filters) * ring, *z = zeros + row, *dx = z + row;
-        T *weights = dx + row, *turned = weights + filters * block, *weight_sums = turned + (1 + filters) * block;
+        T *weights = dx + row, *reversed = weights + filters * block, *weight_sums = reversed + (1 + filters) * block;
         int current = -1;
         const auto flush = [&] {
             if (current < 0) return;
@@ -126,9 +126,9 @@ void branch_gradient_as(const Branches<T>& op, T* partials) {
                 for (int f = 0; f < filters; ++f) {
                     const T* from = op.weights + std::ptrdiff_t(f) * op.channels * kSize;
                     at.load_weights(from, false, weights + f * block);
-                    at.load_weights(from, true, turned + (1 + f) * block);
+                    at.load_weights(from, true, reversed + (1 + f) * block);
                 }
-                at.load_weights(op.merged, true, turned);
+                at.load_weights(op.merged, true, reversed);
                 clear(weight_sums, filters * block);
                 clear(inputs, (2 + filters) * ring + row);
             }
@@ -157,18 +157,18 @@ void branch_gradient_as(const Branches<T>& op, T* partials) {
                 for (int f = 0; f <= filters; ++f) {
                     const T* rows[K];
                     at.around(y, outputs + f * ring, S, nullptr, rows);
-                    if (f == 0) filter_row<T, K, 1>(rows, turned, at.stride, dx, op.width);
-                    else filter_row<T, K, 1, true>(rows, turned + f * block, at.stride, dx, op.width);
+                    if (f == 0) filter_row<T, K, 1>(rows, reversed, at.stride, dx, op.width);
+                    else filter_row<T, K, 1, true>(rows, reversed + f * block, at.stride, dx, op.width);
                 }
                 const T* slope = op.slopes + std::ptrdiff_t(filters) * op.channels + at.from;
                 const T* offset = op.offsets + std::ptrdiff_t(filters) * op.channels + at.from;
-                const T* middle = inputs + y % K * row + kPad * at.stride;
+                const T* centre = inputs + y % K * row + kPad * at.stride;
                 T* to = op.out + (std::ptrdiff_t(image) * op.height + y) * op.width * op.channels + at.from;
                 for (int x = 0; x < op.width; ++x, to += op.channels)
                     over_vectors<T>(at.channels, [&](int c, auto lanes) {
                         Vector<T> value = get(dx + x * at.stride + c);
                         if (y % S == 0 && x % S == 0)
-                            value += get(middle + x * at.stride + c) * get(slope + c, lanes) + get(offset + c, lanes);
+                            value += get(centre + x * at.stride + c) * get(slope + c, lanes) + get(offset + c, lanes);
                         put(to + c, value, lanes);
                     });
             }

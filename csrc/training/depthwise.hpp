@@ -1,5 +1,5 @@
 // Depthwise convolutions in training. Rows of the input and of the gradient are read once, activated, into rings of a
-// few rows with zeros around them: no product needs to know where the map ends.
+// few rows with zero padding: no product needs bounds checks.
 #pragma once
 
 #include "training/sums.hpp"
@@ -8,7 +8,7 @@ namespace ghostnets::GHOSTNETS_ISA {
 
 constexpr int kChunk = 64;  // channels at a time
 
-// P pixels of an output row of one vector of channels; rows[dy] is null where the map ends. Add: to what stands there.
+// P pixels of an output row of one vector of channels; rows[dy] is null outside of the map. Add: accumulate into `out`.
 template <class T, int K, int S, int P, bool Add>
 inline void filter_tile(const T* const* rows, const T* weights, int stride, T* out) {
     Vector<T> sums[P] = {};
@@ -72,11 +72,11 @@ void weight_row(const T* const* rows, const T* d, int stride, T* sums, int width
     }
 }
 
-// The work: a chunk of channels of one image, chunk by chunk.
+// A chunk of channels; the work is split by chunks, then by images.
 template <class T>
 struct Chunk {
-    int input, from, channels, stride;  // of the input; whole vectors in scratch
-    int at;                            // first channel among those of all inputs
+    int input, from, channels, stride;  // within the input; stride: whole vectors in scratch memory
+    int at;  // first channel among all inputs
 };
 
 template <class T>
@@ -98,12 +98,13 @@ Chunk<T> find_chunk(const Depthwise<T>& op, int number) {
     return {input, from, channels, (channels + kLanes<T> - 1) / kLanes<T> * kLanes<T>, at + from};
 }
 
-// Weights [size][stride] of a chunk of channels, in their order or turned around; `weights` is at the first channel.
+// Weights [size][stride] of a chunk of channels, in their order or reversed; `weights` points to the first channel.
 template <class T>
-void chunk_weights(const T* weights, int size, int channels, int stride, bool turned, T* to) {
+void chunk_weights(const T* weights, int size, int channels, int stride, bool reversed, T* to) {
     for (int i = 0; i < size; ++i)
         for (int c = 0; c < stride; ++c)
-            to[i * stride + c] = c < channels ? weights[std::ptrdiff_t(c) * size + (turned ? size - 1 - i : i)] : T(0);
+            to[i * stride + c] =
+                c < channels ? weights[std::ptrdiff_t(c) * size + (reversed ? size - 1 - i : i)] : T(0);
 }
 
 // Calls run.template operator()<K, S>() for this kernel and stride.
@@ -176,7 +177,7 @@ void depthwise_forward_as(const Depthwise<T>& op, int channels, double* sums) {
     });
 }
 
-// A row of the input's gradient: what came through the filter, and what is to be added; then its sums.
+// Writes a row of the input's gradient, the filtered row plus the addend, and accumulates its sums.
 template <class T>
 void deliver_row(const Depthwise<T>& op, const Chunk<T>& chunk, int image, int y, const T* filtered, double* own) {
     const MapView<T>& input = op.inputs[chunk.input];
@@ -205,13 +206,24 @@ void deliver_row(const Depthwise<T>& op, const Chunk<T>& chunk, int image, int y
     add_sums(plain, first, op.width, 1, chunk.from, chunk.channels, own, own + input.channels);
 }
 
-// Steps go down the input's rows. Between the rows of a strided gradient, and between its pixels, stand zeros, so the
-// gradient of the input is a filter of stride 1 in any case.
+// Loads row y of the input into its ring, and the row of the gradient at the same place, if there is one.
+template <class T, int K, int S>
+void load_rows(const Depthwise<T>& op, const Chunk<T>& chunk, int image, int y, T* inputs, T* outputs) {
+    const int height = (op.height - 1) / S + 1, width = (op.width - 1) / S + 1, pad = K / 2 * chunk.stride;
+    const std::ptrdiff_t offset = y % K * std::ptrdiff_t(op.width + 2 * (K / 2)) * kChunk + pad;
+    read_map(op.inputs[chunk.input], (image * op.height + y) * op.width, op.width, op.height * op.width, chunk.from,
+             chunk.channels, inputs + offset, chunk.stride);
+    if (y % S == 0)
+        read_gradient(op.gradient, (image * height + y / S) * width, width, height * width, chunk.at, chunk.channels,
+                      outputs + offset, S * chunk.stride);
+}
+
+// Steps go down the input's rows. A strided gradient has zeros between its rows and pixels, so the gradient of the
+// input is always a filter of stride 1.
 template <class T, int K, int S>
 void depthwise_backward_as(const Depthwise<T>& op, int channels, double* sums, T* partials) {
     constexpr int kPad = K / 2, kSize = K * K;
-    const int height = (op.height - 1) / S + 1, width = (op.width - 1) / S + 1;
-    const int tasks = chunk_count(op) * op.images;
+    const int width = (op.width - 1) / S + 1, tasks = chunk_count(op) * op.images;
     parallel(op.threads, [&](int share) {
         double* own = sums + 2 * channels * share;
         clear(own, 2 * channels);
@@ -240,15 +252,9 @@ void depthwise_backward_as(const Depthwise<T>& op, int channels, double* sums, T
                 clear(weight_sums, kSize * kChunk);
                 clear(inputs, (2 * K + 1) * row);
             }
-            const int first = chunk.at - chunk.from;  // of the input, among all channels
+            const int first = chunk.at - chunk.from;  // first channel of the input
             for (int step = 0; step < op.height + kPad; ++step) {
-                if (step < op.height)
-                    read_map(op.inputs[chunk.input], (image * op.height + step) * op.width, op.width,
-                             op.height * op.width, chunk.from, chunk.channels,
-                             inputs + step % K * row + kPad * chunk.stride, chunk.stride);
-                if (step < op.height && step % S == 0)
-                    read_gradient(op.gradient, (image * height + step / S) * width, width, height * width, chunk.at,
-                                  chunk.channels, outputs + step % K * row + kPad * chunk.stride, S * chunk.stride);
+                if (step < op.height) load_rows<T, K, S>(op, chunk, image, step, inputs, outputs);
                 const int y = step - kPad;
                 if (y < 0) continue;
                 const T *input_rows[K], *output_rows[K];

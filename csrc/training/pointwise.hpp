@@ -95,7 +95,7 @@ const T* packed(int threads, const T* weight, int terms, int columns, std::ptrdi
     return to;
 }
 
-// How the pixels are cut: into blocks of whole tiles, about 128 KiB of scratch each, and these into shares.
+// Pixels are split into blocks of whole tiles, about 128 KiB of scratch memory each, and blocks into shares.
 template <class T>
 struct Blocks {
     int pixels, block, threads;
@@ -103,7 +103,7 @@ struct Blocks {
     Blocks(const Pointwise<T>& op, int floats) : pixels(op.pixels), threads(op.threads) {
         block = larger(56, smaller(448, int(131072 / sizeof(T)) / floats / 56 * 56));
     }
-    // Of a share; on the border of an image, where sums of whole images are wanted.
+    // First pixel of a share; at an image boundary if sums of whole images are needed.
     int begin(int share, int image_pixels) const {
         if (image_pixels) return share_begin(pixels / image_pixels, threads, share) * image_pixels;
         return smaller(pixels, share_begin((pixels + 55) / 56, threads, share) * 56);
@@ -124,7 +124,7 @@ void read_inputs(const Pointwise<T>& op, int first, int count, T* out, int strid
             read_map(op.inputs[i], first, count, op.image_pixels, 0, op.inputs[i].channels, out, stride);
             continue;
         }
-        // Pixel by pixel: what is written beyond the channels of a input is overwritten by what comes next.
+        // Pixel by pixel: values written beyond the channels of the first input are overwritten by the second.
         for (int p = 0; i == 0 && p < count; ++p) {
             read_map(op.inputs[0], first + p, 1, op.image_pixels, 0, op.inputs[0].channels, out + p * stride, stride);
             read_map(op.inputs[1], first + p, 1, op.image_pixels, 0, op.inputs[1].channels,
@@ -164,7 +164,7 @@ void pointwise_forward(const Pointwise<T>& op) {
     finish_statistics(op.norm, out, sums, out, double(op.pixels));
 }
 
-// What the gradient of an input input is for: written, with what is to be added, and summed.
+// Writes the gradient of an input plus its addend, and accumulates its sums.
 template <class T>
 void deliver(const Pointwise<T>& op, int input, int first, int count, const T* d, int stride, double* sums) {
     const MapView<T>& x = op.inputs[input];

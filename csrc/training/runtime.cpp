@@ -1,4 +1,4 @@
-// What the training kernels share whatever the instruction set: normalisation, threads, memory.
+// Parts of training that do not depend on the instruction set: normalisation, threads, memory.
 #include <dlfcn.h>
 
 #include <atomic>
@@ -75,7 +75,7 @@ struct Job {
     std::atomic<int> next{0};
 };
 
-// Which thread takes which share is left to chance; what a share computes is not.
+// Threads take shares dynamically; the result of a share does not depend on its thread.
 void take_shares(Job& job) {
     for (int share; (share = job.next.fetch_add(1, std::memory_order_relaxed)) < job.shares;)
         job.work(job.context, share);
@@ -83,7 +83,7 @@ void take_shares(Job& job) {
 
 using OpenMp = void (*)(void (*)(void*), void*, unsigned, unsigned);
 
-// The entry point that compilers call for `#pragma omp parallel`, in the library that torch has loaded.
+// The entry point of `#pragma omp parallel` in the OpenMP library that torch has loaded.
 OpenMp open_mp() {
     static const OpenMp found = reinterpret_cast<OpenMp>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
     return found;

@@ -1,4 +1,4 @@
-// Sums over pixels: statistics of a map, and what batch normalisation wants to know of a gradient.
+// Sums over pixels: statistics of a map, and the sums that the gradient of batch normalisation needs.
 #pragma once
 
 #include "training/vectors.hpp"
@@ -12,8 +12,8 @@ inline void add_lanes(S* to, Vector<T> values, int count) {
     for (int i = 0; i < count; ++i) to[i] += S(lanes[i]);
 }
 
-// Adds the sums of values and of their squares. The squares are summed around the mean of these pixels, then moved to 0
-// in double: so a large mean takes no digits from the variance.
+// Adds the sums of values and of their squares. The squares are summed around the mean of these pixels, then shifted
+// to 0 in double, so that the variance stays precise for large means.
 template <class T>
 void add_statistics(const T* values, int count, int channels, std::ptrdiff_t stride, double* sums, double* squares) {
     over_vectors<T>(channels, [&](int c, auto) {

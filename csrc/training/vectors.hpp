@@ -1,4 +1,4 @@
-// Vectors of float or double for training, and how maps are read with them. See simd.hpp about namespaces.
+// Vectors of float or double for training, and reading maps with them. See simd.hpp about namespaces.
 #pragma once
 
 #include "common/simd.hpp"
@@ -35,7 +35,7 @@ inline void put(T* to, Vector<T> value, Whole = {}) {
     __builtin_memcpy(to, &value, sizeof value);
 }
 
-// The first `count` lanes; the others are 0, or left alone.
+// The first `count` lanes; the others are 0, or unchanged.
 #if defined(__AVX512F__)
 inline Vector<float> get(const float* from, int count) {
     return (Vector<float>)_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), from);
@@ -72,13 +72,14 @@ inline void over_vectors(int channels, const Visit& visit) {
     if (c < channels) visit(c, channels - c);
 }
 
-// Lets NaN through, as torch's does: a network that went wrong must not look sound.
+// Propagates NaN, as torch's does.
 template <class T>
 inline Vector<T> relu(Vector<T> x) {
     return Vector<T>{} > x ? Vector<T>{} : x;
 }
 
-// Floats from one pixel to the next in scratch memory: whole vectors, but no multiple of 1 KiB, which caches dislike.
+// Values from one pixel to the next in scratch memory: whole vectors, but no multiple of 1 KiB, to avoid cache
+// conflicts.
 template <class T>
 constexpr int scratch_stride(int channels) {
     int stride = (channels + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
@@ -88,7 +89,7 @@ constexpr int scratch_stride(int channels) {
 inline int smaller(int a, int b) { return a < b ? a : b; }
 inline int larger(int a, int b) { return a > b ? a : b; }
 
-// The first item of a share: items are cut into equal shares, always in the same way, so that results are repeatable.
+// The first item of a share. Items are split into equal shares, always in the same way, so results are repeatable.
 inline int share_begin(int items, int shares, int share) { return int((long long)items * share / shares); }
 
 template <class Work>

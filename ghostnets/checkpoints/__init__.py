@@ -1,7 +1,7 @@
 """Checkpoints: saving, safe reading and strict loading, published weights, and conversion from other sources."""
 
 from ghostnets.checkpoints.fetch import cache_path, download
-from ghostnets.checkpoints.hub import WEIGHTS, PublishedWeights, find_weights, load_pretrained
+from ghostnets.checkpoints.hub import WEIGHTS, PublishedWeights, find_weights, find_weights_at, load_pretrained
 from ghostnets.checkpoints.load import (
     load_checkpoint,
     load_weights,
@@ -11,7 +11,7 @@ from ghostnets.checkpoints.load import (
 )
 from ghostnets.checkpoints.pretrained import create_model
 from ghostnets.checkpoints.read import WeightsFile, read_weights
-from ghostnets.checkpoints.save import METADATA_KEY, Checkpoint, save_checkpoint
+from ghostnets.checkpoints.save import METADATA_KEY, Checkpoint, save_checkpoint, to_timm_state_dict
 from ghostnets.checkpoints.sources import SOURCE_ALIASES, SOURCES, detect_source
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "detect_source",
     "download",
     "find_weights",
+    "find_weights_at",
     "load_checkpoint",
     "load_pretrained",
     "load_weights",
@@ -35,4 +36,5 @@ __all__ = [
     "read_checkpoint",
     "read_weights",
     "save_checkpoint",
+    "to_timm_state_dict",
 ]

@@ -15,7 +15,14 @@ from ghostnets.errors import CheckpointError, UnknownNameError
 from ghostnets.models import resolve_name
 from ghostnets.preprocessing import Preprocessing
 
-__all__ = ["WEIGHTS", "PublishedPreprocessing", "PublishedWeights", "find_weights", "load_pretrained"]
+__all__ = [
+    "WEIGHTS",
+    "PublishedPreprocessing",
+    "PublishedWeights",
+    "find_weights",
+    "find_weights_at",
+    "load_pretrained",
+]
 
 
 class PublishedPreprocessing(NamedTuple):
@@ -205,6 +212,13 @@ def find_weights(name: str, tag: str | None = None) -> PublishedWeights:
     if tag not in by_tag:
         raise UnknownNameError(f"tag of {name}", tag, by_tag)
     return by_tag[tag]
+
+
+def find_weights_at(name: str, location: str | None) -> PublishedWeights | None:
+    """Find the published weights of a network by their location on the hub or their URL; None if there are none."""
+    if location is None:
+        return None
+    return next((weights for weights in WEIGHTS.get(name, ()) if weights.url == web_address(location)), None)
 
 
 def load_pretrained(

@@ -18,6 +18,7 @@ from ghostnets.train import (
     TrainingResult,
     describe_evaluation,
     format_minutes,
+    list_warnings,
     named_recipe,
     repeat_training,
     resume_training,
@@ -132,10 +133,10 @@ def _data(command: TrainCommand) -> str:
 def _print_result(run: RunFolder, result: TrainingResult) -> None:
     console = result_console()
     evaluation = result.evaluation
-    console.print(f"{result.split} top-1   {evaluation.top1:.2%}   (best epoch: {result.best_epoch})")
+    console.print(f"{result.split} top-1   {evaluation.format_top1()}   (best epoch: {result.best_epoch})")
     if len(evaluation.classes) > 5:
-        console.print(f"{result.split} top-5   {evaluation.top5:.2%}")
-    console.print(describe_evaluation(result), soft_wrap=True)
+        console.print(f"{result.split} top-5   {evaluation.format_top5()}")
+    console.print(" ".join([describe_evaluation(result), *list_warnings(result)]), soft_wrap=True, markup=False)
     if result.skipped:
         console.print(f"{len(result.skipped)} unreadable images were left out.")
     console.print(f"time         {format_minutes(result.seconds)} minutes of training and validation")

@@ -13,6 +13,7 @@ from ghostnets.checkpoints import (
     detect_source,
     download,
     find_weights,
+    find_weights_at,
     load_weights,
     parse_checkpoint,
     read_weights,
@@ -91,9 +92,10 @@ def resolve_recipe(recipe: Recipe, source: DataSource) -> ResolvedRecipe:
         arguments = {**checkpoint.arguments, **options, **common}
         recipe = recipe.changed(model=checkpoint.architecture)
     else:
-        if recipe.weights == PRETRAINED:
-            published = find_weights(recipe.model).preprocessing
-            preprocessing = _adopt_preprocessing(published, recipe, f"the published {recipe.model}")
+        is_default = recipe.weights == PRETRAINED
+        published = find_weights(recipe.model) if is_default else find_weights_at(recipe.model, recipe.weights)
+        if published is not None:
+            preprocessing = _adopt_preprocessing(published.preprocessing, recipe, f"the published {recipe.model}")
         else:
             typical_size = source.typical_size
             size = recipe.image_size or (typical_size if typical_size <= SMALL_IMAGE else 224)

@@ -51,6 +51,12 @@ def test_resolve_adopts_published_preprocessing(preprocessing: Preprocessing, ch
         resolve_recipe(PRETRAINED.changed(in_chans=1), source)
 
 
+@pytest.mark.parametrize("weights", ["hf://timm/small", "hf://timm/small/model.safetensors"])
+def test_resolve_adopts_published_preprocessing_by_location(preprocessing: Preprocessing, weights: str):
+    source = SimpleNamespace(typical_size=500, channels=3, class_names=("dark", "light"))
+    assert resolve_recipe(PRETRAINED.changed(weights=weights), source).preprocessing == preprocessing
+
+
 def test_fine_tuned_checkpoint_keeps_published_preprocessing(preprocessing: Preprocessing, tmp_path: Path):
     photos = make_images(tmp_path / "photos", classes={"dark": 5, "light": 5})
     recipe = PRETRAINED.changed(image_size=32, epochs=1, batch_size=4)

@@ -180,13 +180,13 @@ def test_arrays_tensors_and_strides(randomize):
     session = engine.compile(model, threads=1)
     x = torch.randn(2, 3, 40, 48)
     expected = session(x)
-    answer = session(x.numpy())
-    assert isinstance(answer, np.ndarray)
-    assert np.array_equal(answer, expected.numpy())
+    output = session(x.numpy())
+    assert isinstance(output, np.ndarray)
+    assert np.array_equal(output, expected.numpy())
     assert torch.equal(session(x.to(memory_format=torch.channels_last)), expected)
     read_only = x.numpy().copy()
     read_only.flags.writeable = False
-    assert np.array_equal(session(read_only), answer)
+    assert np.array_equal(session(read_only), output)
     assert torch.equal(session(x.requires_grad_()), expected)
 
 
@@ -264,7 +264,7 @@ def test_damaged_files_raise(tmp_path: Path, randomize):
     nodes = [dict(node) for node in description["nodes"]]
     for change in [{"kind": "bogus"}, {"weight": "missing"}, {"input": 999}, {"weight": nodes[-1]["weight"]}]:
         rewrite(nodes=[*nodes[:5], nodes[5] | change, *nodes[6:]])
-        with pytest.raises(EngineError, match="cannot be run"):
+        with pytest.raises(EngineError, match=r"cannot be run|is not a compiled network, or damaged"):
             engine.load(path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(EngineError, match="damaged"):
