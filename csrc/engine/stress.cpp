@@ -229,8 +229,11 @@ std::vector<float> outputs_of(Session& session, const Images& images, int count,
         starts.push_back(starts.back() + std::size_t(count) * session.network().outputs[i].positions.size() *
                                              sizes[i].first * sizes[i].second);
     std::vector<float> values(starts.back());
-    std::vector<float*> outputs;
-    for (std::size_t i = 0; i < sizes.size(); ++i) outputs.push_back(values.data() + starts[i]);
+    Outputs outputs;
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+        outputs.data.push_back(values.data() + starts[i]);
+        outputs.sizes.push_back(starts[i + 1] - starts[i]);
+    }
     session.run(images, count, height, width, outputs);
     return values;
 }
