@@ -5,6 +5,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from timm.utils import reparameterize_model
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from ghostnets.checkpoints import load_checkpoint, to_timm_state_dict
 from ghostnets.compress import reparameterize
@@ -76,3 +77,17 @@ def test_to_timm_state_dict_of_merged_v3(randomize):
 def test_to_timm_state_dict_rejects_network_that_timm_does_not_have(name, arguments, message):
     with pytest.raises(ConfigurationError, match=message):
         to_timm_state_dict(create_model(name, **arguments))
+
+
+def test_extractor_gives_levels_of_timm(randomize):
+    ours = randomize(create_model("ghostnet_050"))
+    theirs = timm.create_model("ghostnet_050").eval()
+    theirs.load_state_dict(to_timm_state_dict(ours))
+    modules = ["conv_stem", "blocks.1", "blocks.3", "blocks.5", "blocks.7"]
+    assert [level["module"] for level in theirs.feature_info] == modules
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        maps = list(create_feature_extractor(ours, modules)(x).values())
+        expected = theirs.forward_intermediates(x, intermediates_only=True)
+        for ours_level, level in zip(maps[1:], expected[1:], strict=True):
+            torch.testing.assert_close(ours_level, level, rtol=1e-4, atol=1e-4)
