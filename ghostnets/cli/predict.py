@@ -195,5 +195,10 @@ def _print_table(rows: list[Prediction]) -> None:
             continue
         first, *others = zip(prediction.classes, prediction.probabilities, strict=True)
         following = "  ".join(f"{name} {value:.1%}" for name, value in others)
-        table.add_row(escape(escape_control(prediction.path)), escape(escape_control(first[0])), f"{first[1]:.1%}", escape(escape_control(following)))
+        table.add_row(
+            escape(escape_control(prediction.path)),
+            escape(escape_control(first[0])),
+            f"{first[1]:.1%}",
+            escape(escape_control(following)),
+        )
     result_console().print(table)

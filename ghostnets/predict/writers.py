@@ -3,7 +3,7 @@
 The columns of predictions are ``path``, ``class_1``, ``probability_1``, ... , ``error``, and ``features`` if requested.
 JSON lines nest the classes. Other tables have columns of their own (``write_table``).
 
-In CSV, text that a spreadsheet would execute as a formula is preceded by an apostrophe; the other formats keep it as is.
+In CSV, text that a spreadsheet would execute as a formula is preceded by an apostrophe; other formats keep it as is.
 """
 
 import csv
