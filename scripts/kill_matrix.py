@@ -98,7 +98,7 @@ class StopInSecondEpoch(Reporter):
 
     def on_step_end(self, *, epoch: int, **_: object) -> None:
         if epoch == 1:
-            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def train(inputs: Path) -> None:
@@ -112,8 +112,12 @@ def prepare_resume(inputs: Path) -> None:
     try:
         train_model(inputs / "images", folder="run", recipe=RECIPE, progress=StopInSecondEpoch(), report=False)
     except Exception as error:
-        if getattr(error, "signal", None) != signal.SIGHUP:
+        if getattr(error, "signal", None) != signal.SIGTERM:
             raise
+
+
+def prepare_finished(inputs: Path) -> None:
+    train_model(inputs / "images", folder="run", recipe=RECIPE, progress=False, report=False)
 
 
 def run_export(inputs: Path) -> None:
@@ -149,6 +153,7 @@ def nothing(inputs: Path) -> None:
 CASES: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
     "train": (nothing, train),
     "resume": (prepare_resume, train),
+    "resume-finished": (prepare_finished, train),
     "export": (prepare_export, run_export),
     "predict": (nothing, run_predict),
     "shard": (nothing, run_shard),

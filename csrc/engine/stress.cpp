@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "engine/session.hpp"
+#include "engine/stress_memory.hpp"
 
 namespace {
 
@@ -296,6 +297,10 @@ void try_one(bool prints) {
         std::printf("\n");
         return;
     }
+    if (number(0, 9) == 0)
+        check(survives_failed_allocations(
+                  plan.source, [&](Session& session) { return outputs_of(session, images, count, height, width); }),
+              "outputs differ after a failed allocation");
     std::vector<std::vector<float>> all_outputs;
     for (const Isa isa : supported_isas())
         for (int threads = 1; threads <= 4; ++threads) {

@@ -93,8 +93,8 @@ class Model(ABC):
             sums = scores.sum(1)
             if (scores < -1e-3).any() or (np.abs(sums - 1) > 0.02).any():
                 raise ArtefactError(
-                    f"{self.path} returns scores that are no probabilities (a row sums to"
-                    f" {sums[np.abs(sums - 1).argmax()]:.3g}), as its description says; export the network again."
+                    f"the scores of {self.path} are not probabilities, as its description claims (a row sums to"
+                    f" {sums[np.abs(sums - 1).argmax()]:.3g}); export the network again."
                 )
 
     def require_features(self) -> None:

@@ -12,7 +12,7 @@ from ghostnets.checkpoints.load import (
 )
 from ghostnets.checkpoints.pretrained import create_model
 from ghostnets.checkpoints.read import WeightsFile, read_weights
-from ghostnets.checkpoints.save import METADATA_KEY, Checkpoint, save_checkpoint
+from ghostnets.checkpoints.save import METADATA_KEY, Checkpoint, save_checkpoint, to_timm_state_dict
 from ghostnets.checkpoints.sources import SOURCE_ALIASES, SOURCES, detect_source
 
 __all__ = [
@@ -39,4 +39,5 @@ __all__ = [
     "read_checkpoint",
     "read_weights",
     "save_checkpoint",
+    "to_timm_state_dict",
 ]

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,18 @@ logger = logging.getLogger("ghostnets.checkpoints")
 Shapes = dict[str, tuple[int, ...]]
 COUNTER = "num_batches_tracked"
 WIDTHS = [step / 20 for step in range(1, 81)]  # width multipliers tried for a file that no registered network fits
+# Prefix of registered names (the longest counts) -> part of a tensor's name that only their networks have.
+FAMILY_MARKS = {
+    "ghostnet_": ".ghost1.primary_conv.",
+    "ghostnet_100_d_li14": ".conv.3.primary_conv.",
+    "ghostnetv2": ".short_conv.",
+    "ghostnetv3": ".short_conv.",
+    "g_ghost": ".merge.",
+    "ghost_resnet": ".convs.0.primary_conv.",
+    "resnet": ".convs.0.primary_conv.",
+    "ghost_vgg": "blocks.0.0.primary_conv.",
+    "vgg": "blocks.0.0.primary_conv.",
+}
 WIDTH_FAMILIES = ("ghostnet_100", "ghostnetv2_100", "ghostnetv3_100")
 
 
@@ -124,23 +136,35 @@ def _advice(raw: Mapping[str, Tensor]) -> str:
     if fitting is not None:
         return f"it fits {fitting}; build that network"
     advice = "build the network with the arguments of the network that the file was saved from"
-    known = any(2 * len(raw.keys() & _shapes(name).keys()) > len(raw) for name in list_models())
-    return advice if known else f"the file is of a network that this package does not have; {advice}"
+    return advice if _candidates(raw) else f"the file is of a network that this package does not have; {advice}"
 
 
 def _find_fitting(shapes: Shapes) -> str | None:
     """Registered network that fits a file except for classes and input channels, or an expression that builds it."""
-    for name in list_models():
+    candidates = _candidates(shapes)
+    is_training_form = any(".convs." in name for name in shapes)
+    for name in candidates:
         if _has_shapes(_shapes(name), shapes):
             return name
-        if name.startswith("ghostnetv3") and _has_shapes(_shapes(name, merged=True), shapes):
+        is_merged_form = name.startswith("ghostnetv3") and not is_training_form
+        if is_merged_form and _has_shapes(_shapes(name, merged=True), shapes):
             return f"{name} in merged form: load_checkpoint({name!r}, path) or reparameterize(create_model({name!r}))"
-    for name in WIDTH_FAMILIES:
+    for name in (name for name in WIDTH_FAMILIES if name in candidates):
         if _names(shapes) == _names(_shapes(name)):
             for width in WIDTHS:
                 if _has_shapes(_shapes(name, width=width), shapes):
                     return f"create_model({name!r}, width={width:g})"
     return None
+
+
+def _candidates(names: Collection[str]) -> list[str]:
+    """Networks that a file can be of, by its names: building all of the registry takes seconds."""
+    present = {prefix for prefix, mark in FAMILY_MARKS.items() if any(mark in name for name in names)}
+    return [
+        name
+        for name in list_models()
+        if max((prefix for prefix in FAMILY_MARKS if name.startswith(prefix)), key=len) in present
+    ]
 
 
 @cache

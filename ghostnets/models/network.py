@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+import torch.fx
 from torch import Tensor, nn
 
 from ghostnets.errors import ConfigurationError
@@ -168,6 +170,10 @@ class Backbone(nn.Module):
                 owner = owner.get_submodule(container)
             owner.add_module(leaf, network.get_submodule(name))
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """The same backbone for TorchScript, which has no ``get_submodule``: one call for each module of the path."""
+        return torch.fx.GraphModule(self, _PathTracer(self.path).trace(self))
+
     def forward(self, x: Tensor) -> list[Tensor]:
         outputs = [level.module for level in self.feature_levels]
         maps = []
@@ -176,3 +182,14 @@ class Backbone(nn.Module):
             if name in outputs:
                 maps.append(x)
         return maps
+
+
+class _PathTracer(torch.fx.Tracer):
+    """Traces a backbone as calls of the modules of its path."""
+
+    def __init__(self, path: Sequence[str]) -> None:
+        super().__init__()
+        self.calls = frozenset(path)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return module_qualified_name in self.calls

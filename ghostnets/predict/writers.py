@@ -2,6 +2,8 @@
 
 The columns of predictions are ``path``, ``class_1``, ``probability_1``, ... , ``error``, and ``features`` if requested.
 JSON lines nest the classes. Other tables have columns of their own (``write_table``).
+
+In CSV, text that a spreadsheet would execute as a formula is preceded by an apostrophe; other formats keep it as is.
 """
 
 import csv
@@ -17,6 +19,8 @@ from ghostnets.artefacts import Prediction
 from ghostnets.errors import ConfigurationError, require
 
 __all__ = ["WRITERS", "CsvWriter", "JsonLinesWriter", "ParquetWriter", "PredictionWriter", "as_dict", "find_writer"]
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of a cell that a spreadsheet executes
 
 
 def as_dict(prediction: Prediction) -> dict[str, Any]:
@@ -101,7 +105,7 @@ class CsvWriter(PredictionWriter):
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(columns)
             for row in zip(*columns.values(), strict=True):
-                writer.writerow([f"{value:.6f}" if isinstance(value, float) else value for value in row])
+                writer.writerow(map(_cell, row))
 
     def concatenate(self, chunks: Sequence[Path], path: Path) -> None:
         header = io.StringIO()
@@ -111,12 +115,12 @@ class CsvWriter(PredictionWriter):
             stream.write(header.getvalue().encode())
             _append(chunks, stream)
 
-    def _row(self, prediction: Prediction) -> list[str]:
-        cells: list[str] = []
+    def _row(self, prediction: Prediction) -> list[Any]:
+        cells: list[Any] = []
         for name, value in zip(prediction.classes, prediction.probabilities, strict=True):
-            cells += [name, f"{value:.6f}"]
+            cells += [_cell(name), f"{value:.6f}"]
         cells += [""] * (2 * self.top - len(cells))
-        return [prediction.path, *cells, prediction.error or ""]
+        return [_cell(prediction.path), *cells, _cell(prediction.error or "")]
 
 
 class ParquetWriter(PredictionWriter):
@@ -174,6 +178,13 @@ def find_writer(path: Path) -> type[PredictionWriter]:
     if path.suffix == ParquetWriter.suffix:
         require("pyarrow", extra="parquet")
     return WRITERS[path.suffix]
+
+
+def _cell(value: Any) -> Any:
+    """A CSV cell: six digits of a float, and an apostrophe before text that a spreadsheet would execute."""
+    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
+        return f"'{value}"
+    return f"{value:.6f}" if isinstance(value, float) else value
 
 
 def _append(chunks: Sequence[Path], stream: Any) -> None:

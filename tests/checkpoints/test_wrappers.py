@@ -126,7 +126,7 @@ def test_find_state_dict_keeps_tensors_among_other_values(
 @pytest.mark.parametrize(
     ("content", "key", "message"),
     [
-        ({"student": 1, "teacher": 1}, None, "several state dicts: student, teacher; choose one with key="),
+        ({"student": 1, "teacher": 1}, None, "several state dicts: student, teacher; choose one by its key"),
         ({"student": 1, "teacher": 1}, "tutor", "has no state dict 'tutor'; it has student, teacher"),
         ({"epoch": 3, "optimizer": OPTIMIZER}, None, "holds no state dict .*, but epoch, optimizer; save"),
         ({"best": METRICS["best_k_models"]}, None, "holds no state dict"),

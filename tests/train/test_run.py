@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,14 @@ class StopAt(Reporter):
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """SIGHUP as in a terminal, also if the tests run under nohup, which ignores it."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, previous)
 
 
 def final(folder: Path) -> dict[str, torch.Tensor]:
@@ -93,6 +102,7 @@ def test_training_is_deterministic(photos: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     "steps", [1, 4, 6, 11]
 )  # 4 steps an epoch: after the first, at an end, in the middle, near the end
+@pytest.mark.usefixtures("hangup")
 def test_interrupted_run_resumes_bit_identically(photos: Path, tmp_path: Path, steps: int, number: int):
     train_model(photos, folder=tmp_path / "uninterrupted", recipe=RECIPE)
     with pytest.raises(InterruptedRunError, match=r"resume with: ghostnets train --resume .*interrupted") as caught:
