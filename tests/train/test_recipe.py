@@ -78,7 +78,7 @@ def test_recipes_document_command_and_source():
         for i in range(len(body) - 1)
         if isinstance(body[i], ast.Assign) and isinstance(body[i + 1], ast.Expr)
     }
-    for name, recipe in RECIPES.items():
+    for name in RECIPES:
         text = documented[name.upper().replace("-", "_")]
         command = next(line for line in text.splitlines() if "ghostnets train" in line)
         assert f"--recipe {name}" in command or name in ("transfer", "photos", "small-images")
