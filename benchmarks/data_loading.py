@@ -22,7 +22,7 @@ from ghostnets.data import Augmentation, Batch, DataSpec, ImageDataset, Training
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
-from ghostnets.train import RECIPES, recipe_for
+from ghostnets.train import RECIPES, default_recipe
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
         datasets.CACHE_BYTES = 0
 
     source = DataSpec(options.data).open()
-    recipe = RECIPES[recipe_for(source.typical_size)]
+    recipe = RECIPES[default_recipe(source.typical_size, {})]
     is_small = source.typical_size <= 64
     preprocessing = Preprocessing.standard(source.typical_size if is_small else 224, source.channels)
     images = source.load(preprocessing).train

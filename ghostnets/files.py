@@ -1,17 +1,65 @@
-"""Atomic file writes: after a crash, each file is either the complete old one or the complete new one."""
+"""Atomic writes: after a crash, a file, a group of files or a folder is the complete old one or the complete new one.
 
+Unfinished files are named ``.NAME.*.partial`` or ``.NAME.partial`` beside their target. Their writer holds a lock on
+them, so the next writer of the same target recognises those of a killed process, and removes them.
+"""
+
+import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ghostnets.errors import StorageError
 
-__all__ = ["PARTIAL", "write_atomically", "write_text", "write_together"]
+__all__ = [
+    "PARTIAL",
+    "complete_interrupted",
+    "is_same_file",
+    "remove_leftovers",
+    "try_lock",
+    "write_atomically",
+    "write_folder",
+    "write_text",
+    "write_together",
+]
 
 PARTIAL = ".partial"  # suffix of files that are being written, or whose writer was killed
+COMPLETE = ".complete"  # suffix of a folder whose files are written and flushed, and replace the old ones
+
+
+def try_lock(path: Path) -> int | None:
+    """Lock a file or folder against other processes; the lock ends with ``os.close``, or with this process.
+
+    Returns:
+        A file descriptor, or None if another process holds the lock.
+
+    Raises:
+        FileNotFoundError: There is no such path.
+    """
+    while True:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_same_file(handle, path):
+                return handle
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # it was removed before it was locked
+
+
+def is_same_file(handle: int, path: Path) -> bool:
+    """Whether ``path`` is the open file or folder: False once that is removed, renamed or replaced."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
@@ -28,68 +76,116 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
         StorageError: The disk is full, the folder is not writable, ...
     """
     target = Path(path)
-    temporary: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        _flush_to_disk(temporary)
-        temporary.chmod(0o666 & ~_umask())  # mkstemp creates files that only their owner can read
-        temporary.replace(target)
-        temporary = None
-        _flush_to_disk(target.parent)
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise StorageError(
-            f"could not write {target} ({error.strerror or error}), and left an existing file unchanged; free space or"
-            " choose another folder, then run the same command again."
-        ) from error
-    finally:
-        if temporary is not None:
+    with _storage_errors(target), _parent_folder(target):
+        _remove_leftovers(target)
+        temporary, lock = _create_temporary(target)
+        try:
+            yield temporary
+            _flush_to_disk(temporary)
+            temporary.chmod(0o666 & ~_umask())  # mkstemp creates files that only their owner can read
+            temporary.replace(target)
+        except BaseException:
             temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(lock)
+        _flush_to_disk(target.parent)
 
 
 @contextmanager
 def write_together(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary folder and move all files written there to the folder of ``path`` on exit.
 
-    For files that belong together. An existing ``path`` is removed before any file is moved, and its successor is moved
-    last: a crash leaves the old files, the new files, or no ``path``, but never ``path`` beside a file of another
-    version. If an exception is raised, the temporary folder is removed and the old files are kept.
+    For files that belong together. Once all are flushed to disk, the temporary folder is renamed to
+    ``.NAME.complete``; then an existing ``path`` is removed, the others are moved, and its successor last. A crash
+    before the rename leaves the old files; after it, ``complete_interrupted`` or the next writer moves the rest, and
+    until then there is no ``path``, but never ``path`` beside a file of another version. If an exception is raised,
+    the temporary folder is removed and the old files are kept.
 
     Args:
         path: Main file of those to write; missing parent folders are created.
 
     Raises:
-        StorageError: The disk is full, the folder is not writable, ...
+        StorageError: The disk is full, the folder is not writable, another process writes ``path``, ...
     """
     target = Path(path)
-    folder: Path | None = None
+    with _storage_errors(target), _parent_folder(target):
+        complete_interrupted(target)
+        with _temporary_folder(target) as folder:
+            yield folder
+            for file in folder.iterdir():
+                _flush_to_disk(file)
+            _flush_to_disk(folder)
+            complete = folder.replace(_complete(target))
+            _flush_to_disk(target.parent)
+            _move_files(complete, target)
+
+
+def complete_interrupted(path: str | os.PathLike[str]) -> None:
+    """Move the files that a killed process had written completely by ``write_together``; else do nothing.
+
+    Raises:
+        OSError: They cannot be moved.
+    """
+    target = Path(path)
+    folder = _complete(target)
+    if not folder.is_dir():
+        return
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent))
-        yield folder
-        written = sorted(folder.iterdir(), key=lambda file: file.name == target.name)
-        for file in written:
-            _flush_to_disk(file)
-        if len(written) > 1:
-            target.unlink(missing_ok=True)
-        for file in written:
-            file.replace(target.parent / file.name)
-        _flush_to_disk(target.parent)
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise StorageError(
-            f"could not write {target} ({error.strerror or error}); free space or choose another folder, then run the"
-            " same command again."
-        ) from error
+        lock = try_lock(folder)
+    except FileNotFoundError:
+        return  # its writer has moved the last file
+    if lock is None:
+        return  # its writer is alive
+    try:
+        _move_files(folder, target)
     finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+@contextmanager
+def write_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path`` and rename it to ``path`` on exit.
+
+    An existing folder is renamed to ``.NAME.older.partial`` before, and then removed; the next writer completes what a
+    crash between the two left. If an exception is raised, the temporary folder is removed and the old one is kept.
+
+    Args:
+        path: Folder to write; missing parent folders are created.
+
+    Raises:
+        StorageError: The disk is full, the folder is not writable, another process writes ``path``, ...
+    """
+    target = Path(path)
+    older = target.with_name(f".{target.name}.older{PARTIAL}")
+    with _storage_errors(target), _parent_folder(target):
+        _complete_folder(target, older)
+        with _temporary_folder(target) as folder:
+            yield folder
+            for file in (*folder.rglob("*"), folder):
+                _flush_to_disk(file)
+            folder.chmod(0o777 & ~_umask())
+            folder.replace(_complete(target))
+            _flush_to_disk(target.parent)
+            _complete_folder(target, older)
+
+
+def remove_leftovers(folder: Path, is_wanted: Callable[[str], bool] = lambda name: True) -> None:
+    """Remove temporary files of killed writers from a folder; those of living ones are locked, and stay.
+
+    Args:
+        folder: The folder.
+        is_wanted: Name of a temporary file -> whether to remove it.
+    """
+    with os.scandir(folder) as entries:
+        found = [Path(entry.path) for entry in entries if entry.name.endswith(PARTIAL) and entry.is_file()]
+    for path in found:
+        if not is_wanted(path.name):
+            continue
+        with suppress(FileNotFoundError, PermissionError):  # its writer renamed it; it is another user's
+            if (lock := try_lock(path)) is not None:
+                path.unlink(missing_ok=True)
+                os.close(lock)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -100,6 +196,98 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """
     with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _storage_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(
+            f"could not write {target} ({error.strerror or error}), and left an existing file unchanged; free space or"
+            " choose another folder, then run the same command again."
+        ) from error
+
+
+@contextmanager
+def _parent_folder(target: Path) -> Iterator[None]:
+    """Create the folder of ``target``; if an exception is raised, remove what was created and is still empty."""
+    created = [folder for folder in target.parents if not folder.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # it holds other files by now
+            for folder in created:
+                folder.rmdir()
+        raise
+
+
+def _create_temporary(target: Path) -> tuple[Path, int]:
+    """Create and lock a temporary file beside ``target``."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent)
+        fcntl.flock(handle, fcntl.LOCK_EX)  # at once, or after another process has removed the file as a leftover
+        if is_same_file(handle, Path(name)):
+            return Path(name), handle
+        os.close(handle)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove the temporary files of killed writers of ``target``."""
+    prefix = f".{target.name}."
+    remove_leftovers(
+        target.parent, lambda name: name.startswith(prefix) and "." not in name[len(prefix) : -len(PARTIAL)]
+    )
+
+
+@contextmanager
+def _temporary_folder(target: Path) -> Iterator[Path]:
+    """Create and lock the temporary folder of ``target``, empty; remove it on exit if it still has its name."""
+    folder = target.with_name(f".{target.name}{PARTIAL}")
+    folder.mkdir(exist_ok=True)
+    lock = try_lock(folder)
+    if lock is None:
+        raise StorageError(f"another process is writing {target}; wait for it, or choose another file.")
+    try:
+        for leftover in folder.iterdir():
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        yield folder
+    finally:
+        if is_same_file(lock, folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _complete(target: Path) -> Path:
+    return target.with_name(f".{target.name}{COMPLETE}")
+
+
+def _move_files(folder: Path, target: Path) -> None:
+    """Move the files of a complete folder to their place, ``target`` last, and remove the folder."""
+    files = sorted(folder.iterdir(), key=lambda file: file.name == target.name)
+    if len(files) > 1:
+        target.unlink(missing_ok=True)
+    for file in files:
+        file.replace(target.parent / file.name)
+    _flush_to_disk(target.parent)
+    folder.rmdir()
+
+
+def _complete_folder(target: Path, older: Path) -> None:
+    """Put a complete folder in place of ``target``, and remove the older one, as far as that is not done."""
+    folder = _complete(target)
+    if folder.is_dir():
+        if target.exists() and any(target.iterdir()):
+            if older.exists():
+                shutil.rmtree(older)
+            target.replace(older)
+        folder.replace(target)  # also of an empty folder
+        _flush_to_disk(target.parent)
+    if older.exists():
+        shutil.rmtree(older)
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -144,12 +144,12 @@ class Page(HTMLParser):
         """Everything that a browser would fetch or run: external URLs, scripts, style-sheet imports."""
         addresses = [
             str(attributes[name])
-            for _, attributes in self.found
+            for tag, attributes in self.found
             for name in ("src", "href", "xlink:href", "action", "srcset")
-            if attributes.get(name)
+            if attributes.get(name) and (tag, name) != ("a", "href")
         ]
         outside = [address for address in addresses if not address.startswith(("data:", "#"))]
-        return outside + re.findall(r"<script|@import|url\((?!#)", self.text)
+        return outside + re.findall(r"<script[^>]+src|@import|url\((?!#)", self.text)
 
 
 class Browser:

@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from ghostnets.errors import StorageError
-from ghostnets.files import write_atomically, write_text, write_together
+from ghostnets.files import (
+    complete_interrupted,
+    write_atomically,
+    write_folder,
+    write_text,
+    write_together,
+)
 
 
 def test_write_text_replaces_file(tmp_path: Path):
@@ -72,25 +78,33 @@ def test_write_together_replaces_all_files(tmp_path: Path):
     }
 
 
-@pytest.mark.parametrize("fails_at", [0, 1])
-def test_write_together_interrupted_leaves_no_mixed_versions(
+@pytest.mark.parametrize("fails_at", [0, 1, 2])
+def test_write_together_interrupted_leaves_old_files_or_completes_new_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
 ):
+    """The renames: the folder to complete, net.bin, net.xml."""
     write_pair(tmp_path, "old")
     moved = []
     replace = Path.replace
 
-    def stop(self: Path, target: Path) -> None:
+    def stop(self: Path, target: Path) -> Path:
         if len(moved) == fails_at:
             raise KeyboardInterrupt
         moved.append(target.name)
-        replace(self, target)
+        return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", stop)
     with pytest.raises(KeyboardInterrupt), write_together(tmp_path / "net.xml") as folder:
         write_pair(folder, "new")
-    assert moved == ["net.bin"][:fails_at]
-    assert [p.name for p in tmp_path.iterdir()] == ["net.bin"]
+    assert moved == [".net.xml.complete", "net.bin"][:fails_at]
+    assert (tmp_path / "net.xml").exists() == (fails_at == 0)  # never net.xml beside another version of net.bin
+    monkeypatch.undo()
+    complete_interrupted(tmp_path / "net.xml")
+    text = "new" if fails_at else "old"
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
+        "net.xml": f"{text} net.xml",
+        "net.bin": f"{text} net.bin",
+    }
 
 
 def test_write_together_keeps_old_files_on_error(tmp_path: Path):
@@ -104,3 +118,65 @@ def test_write_together_keeps_old_files_on_error(tmp_path: Path):
     with pytest.raises(StorageError, match=r"could not write .*net\.xml \(No space left on device\)"):
         write_half()
     assert sorted(p.read_text() for p in tmp_path.iterdir()) == ["old net.bin", "old net.xml"]
+
+
+def test_writers_remove_leftovers_of_killed_ones(tmp_path: Path):
+    (tmp_path / ".file.txt.abcd1234.partial").write_text("half")
+    (tmp_path / ".file.txt.gz.abcd1234.partial").write_text("half of another file")
+    write_text(tmp_path / "file.txt", "new")
+    (tmp_path / ".net.xml.partial").mkdir()
+    (tmp_path / ".net.xml.partial" / "half").touch()
+    with write_together(tmp_path / "net.xml") as folder:
+        write_pair(folder, "new")
+    (tmp_path / ".web.partial" / "half").mkdir(parents=True)
+    with write_folder(tmp_path / "web") as folder:
+        (folder / "page").touch()
+    names = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*"))
+    assert names == [".file.txt.gz.abcd1234.partial", "file.txt", "net.bin", "net.xml", "web", "web/page"]
+
+
+def test_writers_keep_the_files_of_others_in_progress(tmp_path: Path):
+    with write_atomically(tmp_path / "file.txt") as first:
+        write_text(tmp_path / "file.txt", "second")
+        first.write_text("first")
+    assert (tmp_path / "file.txt").read_text() == "first"
+    with write_together(tmp_path / "net.xml") as folder:
+        write_pair(folder, "first")
+        with (
+            pytest.raises(StorageError, match=r"another process is writing .*net\.xml"),
+            write_together(tmp_path / "net.xml"),
+        ):
+            pass
+    assert (tmp_path / "net.xml").read_text() == "first net.xml"
+
+
+def test_failed_write_leaves_no_new_folder(tmp_path: Path):
+    with pytest.raises(ZeroDivisionError), write_together(tmp_path / "a" / "b" / "net.xml"):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 2])
+def test_write_folder_interrupted_is_completed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+):
+    """The renames: the new folder to complete, the old one to older, the new one to its name."""
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "old").touch()
+    renamed = []
+    replace = Path.replace
+
+    def stop(self: Path, target: Path) -> Path:
+        if len(renamed) == fails_at:
+            raise KeyboardInterrupt
+        renamed.append(target.name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", stop)
+    with pytest.raises(KeyboardInterrupt), write_folder(tmp_path / "web") as folder:
+        (folder / "new").touch()
+    monkeypatch.undo()
+    with pytest.raises(ZeroDivisionError), write_folder(tmp_path / "web"):
+        raise ZeroDivisionError
+    names = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*"))
+    assert names == (["web", "web/old"] if fails_at == 0 else ["web", "web/new"])

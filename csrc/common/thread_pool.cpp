@@ -49,6 +49,10 @@ ThreadPool::ThreadPool(int threads) : barrier_(threads, kWorkSpins), gate_(threa
 }
 
 ThreadPool::~ThreadPool() {
+    if (is_orphan()) {  // nothing to join; the handles of threads that do not exist are never destroyed
+        new std::vector<std::thread>(std::move(workers_));
+        return;
+    }
     stops_ = true;
     gate_.wait();
     for (std::thread& worker : workers_) worker.join();

@@ -4,6 +4,8 @@
 // Linux), so as not to take a core from other processes.
 #pragma once
 
+#include <unistd.h>
+
 #include <atomic>
 #include <cstdint>
 #include <exception>
@@ -33,6 +35,9 @@ public:
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
 
+    // Whether this is a forked child of the process that made the pool: the threads do not exist here.
+    bool is_orphan() const { return process_ != getpid(); }
+
     int size() const { return int(workers_.size()) + 1; }
 
     // Calls work(thread) on every thread, 0 being the caller's, and returns when all have finished. One caller at a
@@ -48,6 +53,7 @@ private:
     Barrier gate_;  // before and after it
     const std::function<void(int)>* work_ = nullptr;
     bool stops_ = false;
+    const pid_t process_ = getpid();
     std::vector<std::thread> workers_;
 };
 

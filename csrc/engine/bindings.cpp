@@ -5,6 +5,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <climits>
 #include <stdexcept>
 
 #include "engine/session.hpp"
@@ -47,7 +49,7 @@ Plan plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<Array>
         Tensor found;
         keep.push_back(nb::cast<Array>(tensors[name]));
         for (std::size_t axis = 0; axis < keep.back().ndim(); ++axis)
-            found.shape.push_back(int(keep.back().shape(axis)));
+            found.shape.push_back(int(std::min<std::size_t>(keep.back().shape(axis), INT_MAX)));
         found.data = keep.back().data();
         return found;
     };
@@ -88,24 +90,35 @@ Plan plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<Array>
 }
 
 using AnyImages = nb::ndarray<nb::numpy, nb::c_contig, nb::device::cpu, nb::ndim<4>, nb::ro>;
-using Outputs = std::vector<nb::ndarray<float, nb::numpy, nb::c_contig, nb::device::cpu>>;
+using OutputArrays = std::vector<nb::ndarray<float, nb::numpy, nb::c_contig, nb::device::cpu>>;
 
 // The arguments of a run.
 struct Call {
     Images images;
     int count, height, width;
-    std::vector<float*> outputs;
+    Outputs outputs;
 
-    Call(const Session& session, const AnyImages& array, const Outputs& arrays)
-        : images{array.data(), array.dtype() == nb::dtype<std::uint8_t>()}, count(int(array.shape(0))),
-          height(int(array.shape(images.bytes ? 1 : 2))), width(int(array.shape(images.bytes ? 2 : 3))) {
-        for (const auto& output : arrays) outputs.push_back(output.data());
-        if (outputs.size() != session.network().outputs.size())
-            throw std::invalid_argument("the number of outputs differs from the network's");
+    Call(Session& session, const AnyImages& array, const OutputArrays& arrays = {})
+        : images{array.data(), array.dtype() == nb::dtype<std::uint8_t>()} {
+        const std::size_t first = images.bytes ? 1 : 2, channels = array.shape(images.bytes ? 3 : 1);
+        if (!images.bytes && array.dtype() != nb::dtype<float>())
+            throw std::invalid_argument("the images are neither uint8 nor float32");
+        for (const std::size_t side : {array.shape(0), array.shape(first), array.shape(first + 1)})
+            if (side < 1 || side > INT_MAX) throw std::invalid_argument("the images have an impossible shape");
+        if (channels != std::size_t(session.network().in_channels))
+            throw std::invalid_argument("the images have another number of channels than the network");
+        count = int(array.shape(0));
+        height = int(array.shape(first));
+        width = int(array.shape(first + 1));
+        for (const auto& output : arrays) {
+            outputs.data.push_back(output.data());
+            outputs.sizes.push_back(output.size());
+        }
+        session.adopt_after_fork();  // under the interpreter's lock
     }
 };
 
-nb::list profile(Session& session, const AnyImages& images, const Outputs& outputs) {
+nb::list profile(Session& session, const AnyImages& images, const OutputArrays& outputs) {
     const Call call(session, images, outputs);
     std::vector<NodeProfile> profile;
     {
@@ -120,10 +133,9 @@ nb::list profile(Session& session, const AnyImages& images, const Outputs& outpu
 
 // Arrays (pixels, segments * channels) of all maps.
 nb::list observe(Session& session, const AnyImages& image) {
-    const bool bytes = image.dtype() == nb::dtype<std::uint8_t>();
-    const int first = bytes ? 1 : 2;
+    const Call call(session, image);
     nb::list maps;
-    const auto all = session.observe({image.data(), bytes}, int(image.shape(first)), int(image.shape(first + 1)));
+    const auto all = session.observe(call.images, call.height, call.width);
     for (std::size_t map = 0; map < all.size(); ++map) {
         const Layout& layout = session.network().layouts[map];
         auto* values = new std::vector<float>(all[map]);
@@ -142,7 +154,7 @@ void init_session(Session* self, const nb::dict& plan, const nb::dict& tensors, 
     new (self) Session(plan_from(plan, tensors, keep), *kernels, threads);
 }
 
-void run(Session& session, const AnyImages& images, const Outputs& outputs) {
+void run(Session& session, const AnyImages& images, const OutputArrays& outputs) {
     const Call call(session, images, outputs);
     const nb::gil_scoped_release release;
     session.run(call.images, call.count, call.height, call.width, call.outputs);
@@ -164,8 +176,21 @@ NB_MODULE(_native, module) {
             nb::rv_policy::take_ownership)
         .def("run", &run, "images"_a, "outputs"_a)
         .def("profile", &profile, "images"_a, "outputs"_a)
-        .def("output_sizes", &Session::output_sizes, "count"_a, "height"_a, "width"_a,
-             nb::call_guard<nb::gil_scoped_release>())
+        .def(
+            "output_sizes",
+            [](Session& self, int count, int height, int width) {
+                self.adopt_after_fork();
+                const nb::gil_scoped_release release;
+                return self.output_sizes(count, height, width);
+            },
+            "count"_a, "height"_a, "width"_a)
+        .def_prop_ro("memory_bytes",
+                     [](Session& self) {
+                         self.adopt_after_fork();
+                         const nb::gil_scoped_release release;
+                         return self.memory_bytes();
+                     })
+        .def_prop_ro("gives_maps", [](const Session& self) { return self.network().gives_maps(); })
         .def("observe", &observe, "image"_a)
         .def_prop_ro("isa", [](const Session& self) { return std::string(isa_name(self.network().kernels.isa)); })
         .def_prop_ro("threads", &Session::threads);

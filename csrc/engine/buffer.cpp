@@ -1,7 +1,6 @@
 #include "engine/buffer.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <new>
 
@@ -22,15 +21,14 @@ constexpr std::size_t kLargePage = std::size_t(2) << 20;
 Buffer::Buffer(std::size_t size) {
     const std::size_t unit = size >= kLargeBuffer ? kLargePage : 64;
     const std::size_t bytes = (std::max<std::size_t>(size, 1) + unit - 1) / unit * unit;
-    void* memory = std::aligned_alloc(unit, bytes);
-    if (!memory) throw std::bad_alloc();
+    void* memory = ::operator new(bytes, std::align_val_t(unit));
 #if defined(__linux__)
     if (unit == kLargePage) madvise(memory, bytes, MADV_HUGEPAGE);  // best effort; failure is ignored
 #endif
     std::memset(memory, 0, bytes);
-    data_.reset(static_cast<std::byte*>(memory));
+    data_ = {static_cast<std::byte*>(memory), Free{unit}};
 }
 
-void Buffer::Free::operator()(std::byte* data) const { std::free(data); }
+void Buffer::Free::operator()(std::byte* data) const { ::operator delete(data, std::align_val_t(alignment)); }
 
 }  // namespace ghostnets

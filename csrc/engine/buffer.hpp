@@ -16,6 +16,7 @@ public:
 
 private:
     struct Free {
+        std::size_t alignment;
         void operator()(std::byte* data) const;
     };
     std::unique_ptr<std::byte[], Free> data_;

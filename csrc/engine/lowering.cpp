@@ -3,20 +3,7 @@
 
 namespace ghostnets {
 
-void Lowering::check_maps(const Node& node) {
-    const int maps = int(written_.size());
-    require(node.stride >= 1 && node.dilation_h >= 1 && node.dilation_w >= 1, "a stride or dilation is below 1");
-    for (int map : {node.input, node.residual, node.gate}) require(map < maps, "a map is missing");
-    const bool has_input = node.kind == NodeKind::stem || (node.input >= 0 && written_[node.input]);
-    require(has_input && (node.residual < 0 || written_[node.residual]) && (node.gate < 0 || written_[node.gate]),
-            "a node reads a map before it is written");
-    require(node.output >= 0 && node.output < maps && !written_[node.output], "a map is written twice");
-    written_[node.output] = true;
-    for (int map : node.pooled) require(map >= 0 && map < maps && written_[map], "a map is missing");
-}
-
 void Lowering::lower(const Node& node) {
-    check_maps(node);
     switch (node.kind) {
         case NodeKind::stem: return stem(node);
         case NodeKind::ghost: return ghost(node);
@@ -81,7 +68,6 @@ Op Lowering::gemm(const Node& node, int in, int out, const Layout& to, int first
     op.gemm.first_segment = first_segment;
     op.gemm.segments = weight.size(1) / from.channels;
     op.window = Window::same(rank == 4 ? weight.size(2) : 1, rank == 4 ? weight.size(3) : 1, 1, 1, 1);
-    require(op.window.kernel_h % 2 == 1 && op.window.kernel_w % 2 == 1, "a kernel has an even side");
     const int taps = op.window.kernel_h * op.window.kernel_w, channels = from.channels, segments = op.gemm.segments;
     Map target = map(out);
     target.layout.segments = to.segments;  // perhaps the first one alone
@@ -120,7 +106,7 @@ void Lowering::conv(const Node& node, int in, int out, Layout to, int dilation) 
 }
 
 Tensor Lowering::rows_of(const Tensor& tensor, int first, int count) {
-    require(!tensor.shape.empty() && first + count <= tensor.size(0), "a convolution has too few weights");
+    require(first + count <= tensor.size(0), "a convolution has too few weights");
     Tensor rows = tensor;
     std::size_t row = 1;
     for (std::size_t axis = 1; axis < tensor.shape.size(); ++axis) row *= tensor.shape[axis];
@@ -169,7 +155,7 @@ void Lowering::depthwise(const Node& node, const Segments& maps, const Tensor& w
     const Layout from = layout(maps.in), to = layout(maps.out);
     require(weight.shape.size() == 4 && weight.size(0) > weight_segment && weight.size(1) == to.channels &&
                 bias.shape.size() == 2 && bias.size(0) == weight.size(0) && bias.size(1) == to.channels &&
-                from.channels == to.channels && weight.size(2) % 2 == 1 && weight.size(3) % 2 == 1,
+                from.channels == to.channels && maps.in_segment < from.segments,
             "a depthwise convolution has weights of another shape than its maps");
     Op op{.kind = OpKind::depthwise, .in = maps.in, .out = maps.out, .other = maps.other};
     op.in_offset = maps.in_segment * from.padded();

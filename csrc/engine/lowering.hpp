@@ -8,8 +8,7 @@ namespace ghostnets {
 
 class Lowering {
 public:
-    Lowering(Network& network, const Plan& plan)
-        : net_(network), plan_(plan), width_(network.kernels.width), written_(network.layouts.size()) {
+    Lowering(Network& network, const Plan& plan) : net_(network), plan_(plan), width_(network.kernels.width) {
         for (std::size_t map = 0; map < net_.layouts.size(); ++map)
             net_.quantizations.push_back(quantization(int(map)));
     }
@@ -26,7 +25,6 @@ private:
         BinaryOp binary = BinaryOp::none;
     };
 
-    void check_maps(const Node& node);
     const Layout& layout(int map) const;
     int new_map(Layout shape, Type type);
     int new_map(const Layout& shape) { return new_map(shape, shape.type); }
@@ -63,7 +61,6 @@ private:
     Network& net_;
     const Plan& plan_;
     const int width_;
-    std::vector<bool> written_;  // maps of the plan
 };
 
 }  // namespace ghostnets

@@ -17,9 +17,7 @@ void Lowering::add(const Node& node) {
 }
 
 void Lowering::max_pool(const Node& node) {
-    require(node.kernel >= 1 && node.pad >= 0 && node.pad_end >= 0 && node.pad < node.dilation_h * node.kernel &&
-                layout(node.input).stride() == layout(node.output).stride(),
-            "a pooling has an impossible shape");
+    require(layout(node.input).stride() == layout(node.output).stride(), "a pooling has another shape than its map");
     Op op{.kind = OpKind::max_pool, .in = node.input, .out = node.output, .channels = layout(node.output).stride()};
     op.window = {node.kernel, node.kernel, node.stride,  node.dilation_h, node.dilation_h,
                  node.pad,    node.pad,    node.pad_end, node.pad_end};
@@ -113,9 +111,8 @@ void Lowering::pool(const std::vector<int>& maps, int out) {
 void Lowering::squeeze(const Node& node, const std::vector<int>& pooled, Activation gate, BinaryOp binary,
                        Activation after) {
     const Layout shape = layout(node.input);
-    require(!node.weight.shape.empty(), "a node has no weights");
     const Type fine = fine_type();
-    Layout all = layout(pooled.at(0));
+    Layout all = layout(pooled[0]);
     if (pooled.size() > 1) {
         all = {1, 0};
         for (int map : pooled) all.channels += layout(map).stride();  // with the padding, whose weights are zero

@@ -4,14 +4,17 @@
 
 namespace ghostnets {
 
+namespace {
+
+constexpr std::size_t kMaxOps = 8192;  // the planner's time grows with the square
+
+}  // namespace
+
 Network::Network(const Plan& plan, const Kernels& chosen)
     : kernels(chosen), layouts(plan.layouts), in_channels(plan.in_channels), scale(plan.scale), shift(plan.shift) {
-    for (const Layout& layout : layouts) require(layout.segments > 0 && layout.channels > 0, "a map has no channels");
-    require(int(scale.size()) == in_channels && int(shift.size()) == in_channels,
-            "its normalisation has another number of channels");
+    check_plan(plan);
     set_types(plan);
     lower(plan);
-    require(!ops.empty() && ops.front().kind == OpKind::input, "it does not begin with images");
     set_outputs(plan);
 }
 
@@ -35,6 +38,7 @@ void Network::lower(const Plan& plan) {
         if (starts_group && ops.size() > first) ops[first].starts_group = true;
         for (std::size_t i = first; i < ops.size(); ++i) ops[i].node = int(nodes.size());
         for (std::size_t i = first_in_head; i < head.size(); ++i) head[i].node = int(nodes.size());
+        require(ops.size() <= kMaxOps, "it has too many operations");
         nodes.emplace_back(node.name, node.kind);
     }
 }

@@ -42,11 +42,12 @@ struct Window {
     }
 
     int out_height(int height) const {
-        return (height + pad_h + pad_end_h - dilation_h * (kernel_h - 1) - 1) / stride + 1;
+        return positions(height + pad_h + pad_end_h - dilation_h * (kernel_h - 1), stride);
     }
     int out_width(int width) const {
-        return (width + pad_w + pad_end_w - dilation_w * (kernel_w - 1) - 1) / stride + 1;
+        return positions(width + pad_w + pad_end_w - dilation_w * (kernel_w - 1), stride);
     }
+    static int positions(int places, int stride) { return places < 1 ? 0 : (places - 1) / stride + 1; }
     // Whether an output pixel reads other pixels than its own, so it must run row by row.
     bool is_spatial() const { return kernel_h > 1 || kernel_w > 1 || stride > 1; }
 };

@@ -23,8 +23,11 @@ void put(std::byte* to, Type type, std::size_t index, float value) {
     }
 }
 
+// Ranges below this are zero: their quotients would not be finite.
+constexpr float kSmallest = 1e-30f;
+
 // The quantisation step of weights up to `largest`, which are rounded to integers from -127 to 127.
-float step_of(float largest) { return largest > 0 ? largest / 127 : 1; }
+float step_of(float largest) { return largest > kSmallest ? largest / 127 : 1; }
 
 // The quantisation of the input of a bounded activation, whatever the images.
 Quantization quantization_before(Activation activation, int channels) {
@@ -48,7 +51,7 @@ Quantization quantization_of(const Tensor& range) {
     Quantization made;
     for (int c = 0; c < channels; ++c) {
         const float low = std::min(range.data[c], 0.0f), high = std::max(range.data[channels + c], 0.0f);
-        const float scale = high > low ? (high - low) / 255 : 1;
+        const float scale = high - low > kSmallest ? (high - low) / 255 : 1;
         made.scales.push_back(scale);
         made.zeros.push_back(std::round(-low / scale));
     }

@@ -77,4 +77,7 @@ struct Plan {
     std::vector<std::vector<int>> orders;  // for each output: positions of the network's channels, without padding
 };
 
+// Throws std::invalid_argument, with the node and its fault, for a plan that no planner writes.
+void check_plan(const Plan& plan);
+
 }  // namespace ghostnets

@@ -1,6 +1,10 @@
 #include "engine/planner.hpp"
 
 #include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <stdexcept>
+#include <string>
 #include <utility>
 
 namespace ghostnets {
@@ -12,6 +16,15 @@ constexpr long kRowModeBytes = 256 * 1024;
 constexpr int kRowModeWidth = 24;
 // A convolution with more bytes of weights than this does not: they would pass through the caches once for every row.
 constexpr std::size_t kRowModeWeights = 256 * 1024;
+// The time to order the rows of a fusion group grows with the cube of its operations; groups of the package have up to
+// some tens.
+constexpr int kMaxGroup = 96;
+
+// Bounds of a run, some times those of any network of the package: multiply-adds (or values that are read), and bytes
+// of maps, for the images as a whole and for each of their pixels.
+constexpr double kWork = 4e10, kWorkOfPixel = 4e6;
+constexpr double kMemory = 256e6, kMemoryOfPixel = 16e3;
+constexpr std::int64_t kMaxInt = std::numeric_limits<int>::max();
 
 }  // namespace
 
@@ -62,6 +75,44 @@ void Planner::infer_shapes() {
             segments = std::max<std::size_t>(segments, window.kernel_h * window.kernel_w * op.gemm.segments);
     }
     schedule_.memory.pointers = segments;
+    check_sizes();
+}
+
+// Refuses images for which a run would take more memory or time than any network needs. Reached before memory is
+// allocated, and with sizes that each fit an int.
+void Planner::check_sizes() const {
+    const Allocation& input = schedule_.allocations[net_.ops.front().out];
+    const double pixels = double(images_) * input.height * input.width;
+    double work = 0, bytes = 0, rows = 0;
+    for (const Op& op : net_.ops) {
+        const Allocation& out = schedule_.allocations[op.out];
+        const double count = double(images_) * out.height * out.width;
+        const double taps = op.kind == OpKind::max_pool ? op.window.kernel_h * op.window.kernel_w : 1;
+        work += count * std::max(op.macs, taps * op.channels);
+        bytes += count * op.channels * size_of(type(op.out));
+        rows += out.height;
+    }
+    if (work > kWork + kWorkOfPixel * pixels || bytes > kMemory + kMemoryOfPixel * pixels || rows > 1 << 24)
+        throw std::length_error("it needs " + std::to_string(std::int64_t(work / 1e6)) + " million multiply-adds and " +
+                                std::to_string(std::int64_t(bytes / 1e6)) + " MB of maps for " +
+                                std::to_string(images_) + " images of " + std::to_string(input.height) + " x " +
+                                std::to_string(input.width) + ", more than any network of this package");
+}
+
+// Refuses the sizes of one map that do not fit an int, or that its readers could not have.
+void Planner::check_shape(const Op& op, const Allocation& out) const {
+    const auto refuse = [&](const std::string& problem) {
+        throw std::length_error("node " + net_.nodes[op.node].first + problem);
+    };
+    if (out.height < 1 || out.width < 1) refuse(" has a window that is larger than its map");
+    if (std::int64_t(out.width) * out.stride > kMaxInt || std::int64_t(images_) * out.height * out.width > kMaxInt)
+        refuse(" has a map of " + std::to_string(out.height) + " x " + std::to_string(out.width) +
+               ", which is too large");
+    if (op.kind == OpKind::binary || (op.kind == OpKind::depthwise && op.reads_other())) {
+        const Allocation& other = schedule_.allocations[op.other];
+        if (other.height != out.height || other.width != out.width)
+            refuse(" adds or multiplies maps of different sizes");
+    }
 }
 
 void Planner::infer_shape(const Op& op) {
@@ -70,6 +121,7 @@ void Planner::infer_shape(const Op& op) {
     if (op.kind == OpKind::input) {
         out.stride = net_.in_channels;
         out.pitch = std::ptrdiff_t(net_.in_channels) * (out.width + 2 * op.window.pad_w);
+        check_shape(op, out);
         schedule_.memory.zeros = std::max(schedule_.memory.zeros, pitch_bytes(op.out));
         return;
     }
@@ -94,6 +146,7 @@ void Planner::infer_shape(const Op& op) {
     }
     out.stride = net_.layouts[op.out].stride();
     out.pitch = out.stride * out.width;
+    check_shape(op, out);
     if (op.kind == OpKind::pad) schedule_.memory.zeros = std::max(schedule_.memory.zeros, pitch_bytes(op.out));
     std::vector<int>& columns = schedule_.source_columns[op.out];
     if (op.kind == OpKind::upsample_nearest && columns.empty())
@@ -105,7 +158,7 @@ void Planner::partition() {
     const int count = int(net_.ops.size());
     for (int first = 0, last; first < count; first = last) {
         last = first + 1;
-        while (last < count && !net_.ops[last].starts_group) ++last;
+        while (last < count && last - first < kMaxGroup && !net_.ops[last].starts_group) ++last;
         bool by_row = runs_by_row(first, last);
         if (by_row && (keeps_all_ || (threads_ > 1 && keeps_what_it_reads(first, last)))) {
             if (net_.ops[first].kind == OpKind::input) last = first + 2;  // the stem alone

@@ -39,6 +39,8 @@ private:
     // planner.cpp
     void infer_shapes();
     void infer_shape(const Op& op);
+    void check_shape(const Op& op, const Allocation& out) const;
+    void check_sizes() const;
     void partition();
     bool runs_by_row(int first, int last) const;
     bool keeps_what_it_reads(int first, int last) const;

@@ -12,36 +12,59 @@ namespace {
 constexpr int kSubBatch = 4;  // images that one thread runs at a time: their late maps still fit its cache
 constexpr std::size_t kBatchPlans = 16;
 
+// The size is 0 until all is allocated: an exception leaves nothing that is believed to be larger than it is.
 void grow(std::size_t& size, std::size_t needed, std::vector<Buffer>& memory, int count) {
     if (needed <= size && !memory.empty()) return;
-    size = std::max(size, needed);
+    const std::size_t wanted = std::max(size, needed);
+    size = 0;
     memory.clear();
-    for (int i = 0; i < count; ++i) memory.emplace_back(size);
+    try {
+        for (int i = 0; i < count; ++i) memory.emplace_back(wanted);
+    } catch (...) {
+        memory.clear();
+        throw;
+    }
+    size = wanted;
 }
 
 void grow(std::size_t& size, std::size_t needed, Buffer& memory) {
     if (needed <= size && memory.data()) return;
-    size = std::max(size, needed);
-    memory = Buffer(size);
+    const std::size_t wanted = std::max(size, needed);
+    size = 0;
+    memory = Buffer();  // before the new one, for the peak
+    memory = Buffer(wanted);
+    size = wanted;
 }
 
 }  // namespace
 
 Session::Session(const Plan& plan, const Kernels& kernels, int threads)
-    : network_(std::make_shared<Network>(plan, kernels)), pool_(threads), pointers_(threads) {}
+    : network_(std::make_shared<Network>(plan, kernels)), threads_(threads), state_(std::make_unique<State>(threads)) {}
 
-Session::Session(const Session& other, int threads) : network_(other.network_), pool_(threads), pointers_(threads) {}
+Session::Session(const Session& other, int threads)
+    : network_(other.network_), threads_(threads), state_(std::make_unique<State>(threads)) {}
+
+Session::~Session() {
+    if (state_->pool.is_orphan()) state_.release();
+}
+
+void Session::adopt_after_fork() {
+    if (!state_->pool.is_orphan()) return;
+    auto fresh = std::make_unique<State>(threads_);
+    state_.release();  // its lock may be held by a thread that does not exist here
+    state_ = std::move(fresh);
+}
 
 const Session::BatchPlan& Session::batch_plan(int count, int height, int width) {
     const Shape shape{count, height, width};
-    for (auto entry = batch_plans_.begin(); entry != batch_plans_.end(); ++entry)
+    for (auto entry = state_->batch_plans.begin(); entry != state_->batch_plans.end(); ++entry)
         if (entry->first == shape) {
-            batch_plans_.splice(batch_plans_.begin(), batch_plans_, entry);
+            state_->batch_plans.splice(state_->batch_plans.begin(), state_->batch_plans, entry);
             return entry->second;
         }
-    batch_plans_.emplace_front(shape, make_batch_plan(count, height, width));
-    if (batch_plans_.size() > kBatchPlans) batch_plans_.pop_back();
-    return batch_plans_.front().second;
+    state_->batch_plans.emplace_front(shape, make_batch_plan(count, height, width));
+    if (state_->batch_plans.size() > kBatchPlans) state_->batch_plans.pop_back();
+    return state_->batch_plans.front().second;
 }
 
 Session::BatchPlan Session::make_batch_plan(int count, int height, int width) const {
@@ -61,7 +84,7 @@ Session::BatchPlan Session::make_batch_plan(int count, int height, int width) co
         }
         return entry;
     };
-    const int threads = pool_.size(), each = count / threads, left = count - each * threads;
+    const int threads = state_->pool.size(), each = count / threads, left = count - each * threads;
     batch.separate.resize(threads);
     for (int t = 0; t < threads; ++t)
         for (int done = 0; done < each;) {
@@ -73,54 +96,121 @@ Session::BatchPlan Session::make_batch_plan(int count, int height, int width) co
     return batch;
 }
 
+void Session::Needs::include(const Needs& other) {
+    sizes.shared = std::max(sizes.shared, other.sizes.shared);
+    sizes.own = std::max(sizes.own, other.sizes.own);
+    sizes.zeros = std::max(sizes.zeros, other.sizes.zeros);
+    sizes.pointers = std::max(sizes.pointers, other.sizes.pointers);
+    joint = std::max(joint, other.joint);
+    images = std::max(images, other.images);
+}
+
+std::size_t Session::bytes_of(const Needs& needs) const {
+    std::size_t of_image = network_->features_bytes();
+    for (const Op& op : network_->head) of_image += op.channels * size_of(network_->layouts[op.out].type);
+    return threads_ * (needs.sizes.shared + needs.sizes.own) + needs.joint + needs.sizes.zeros +
+           needs.images * of_image;
+}
+
+std::size_t Session::memory_bytes() {
+    const std::lock_guard<std::mutex> lock(state_->turn);
+    return bytes_of(state_->reserved);
+}
+
+// Frees all if it is far more than the latest calls needed, with the schedules of other shapes.
+void Session::give_back(const Needs& needed) {
+    State& state = *state_;
+    state.recent[state.calls++ % kRecentCalls] = needed;
+    Needs lately;
+    for (const Needs& needs : state.recent) lately.include(needs);
+    const std::size_t kept = bytes_of(state.reserved);
+    if (kept <= kKeptBytes || kept <= kKeptFactor * bytes_of(lately)) return;
+    state.reserved = {};
+    state.separate.clear();
+    state.own.clear();
+    for (Buffer* buffer : {&state.joint, &state.zeros, &state.pooled}) *buffer = Buffer();
+    state.head.clear();
+    if (!state.batch_plans.empty())  // keeps that of this call, the first
+        state.batch_plans.erase(std::next(state.batch_plans.begin()), state.batch_plans.end());
+}
+
 void Session::reserve(const MemorySizes& sizes, std::size_t joint_shared, int count) {
-    const int threads = pool_.size();
-    grow(reserved_.shared, sizes.shared, separate_, threads);
-    grow(reserved_.own, sizes.own, own_, threads);
-    grow(reserved_joint_, joint_shared, joint_);
-    grow(reserved_.zeros, sizes.zeros, zeros_);
+    State& state = *state_;
+    give_back({sizes, joint_shared, std::size_t(count)});
+    grow(state.reserved.sizes.shared, sizes.shared, state.separate, threads_);
+    grow(state.reserved.sizes.own, sizes.own, state.own, threads_);
+    grow(state.reserved.joint, joint_shared, state.joint);
+    grow(state.reserved.sizes.zeros, sizes.zeros, state.zeros);
     std::size_t pointers = sizes.pointers;
     for (const Op& op : network_->head) pointers = std::max<std::size_t>(pointers, network_->layouts[op.in].segments);
-    for (auto& list : pointers_) list.resize(std::max(list.size(), pointers));
-    if (std::size_t(count) > reserved_images_) {
-        reserved_images_ = count;
-        pooled_ = Buffer(reserved_images_ * network_->features_bytes());
-        head_.clear();
-        for (const Op& op : network_->head)
-            head_.emplace_back(reserved_images_ * op.channels * size_of(network_->layouts[op.out].type));
+    for (auto& list : state.pointers) list.resize(std::max(list.size(), pointers));
+    reserve_images(count);
+}
+
+// Memory of the features and linear layers of a batch.
+void Session::reserve_images(std::size_t count) {
+    State& state = *state_;
+    if (count <= state.reserved.images) return;
+    state.reserved.images = 0;
+    state.head.clear();
+    state.pooled = Buffer();
+    state.pooled = Buffer(count * network_->features_bytes());
+    for (const Op& op : network_->head)
+        state.head.emplace_back(count * op.channels * size_of(network_->layouts[op.out].type));
+    state.reserved.images = count;
+}
+
+// Refuses arrays of another size than the outputs for these images.
+void Session::check_outputs(const BatchPlan& batch, int count, const std::vector<std::size_t>& sizes) const {
+    if (sizes.size() != network_->outputs.size())
+        throw std::invalid_argument("the number of outputs differs from the network's");
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+        const Output& output = network_->outputs[i];
+        std::size_t size = std::size_t(count) * output.positions.size();
+        if (network_->gives_maps()) {
+            const Allocation& map = batch.schedules[0]->allocations[output.map];
+            size *= std::size_t(map.height) * map.width;
+        }
+        if (sizes[i] != size) throw std::invalid_argument("an output has another size than the network's");
     }
 }
 
 // The linear layers, over all images at once: their weights are most of the network's and are read once.
 template <class Done>
 void Session::run_head(int thread, int count, const Done& done) {
-    const std::byte* in = pooled_.data();
-    const int threads = pool_.size(), width = network_->kernels.width;
+    const std::byte* in = state_->pooled.data();
+    const int threads = state_->pool.size(), width = network_->kernels.width;
     for (std::size_t i = 0; i < network_->head.size(); ++i) {
         const Op& op = network_->head[i];
         const Layout &from = network_->layouts[op.in], &to = network_->layouts[op.out];
         const int first = share(op.gemm.vectors, thread, threads), end = share(op.gemm.vectors, thread + 1, threads);
         if (i > 0) {
-            pool_.barrier().wait();
+            state_->pool.barrier().wait();
             done(thread, -1);
         }
-        for (int s = 0; s < from.segments; ++s) pointers_[thread][s] = in + s * from.padded() * size_of(from.type);
+        for (int s = 0; s < from.segments; ++s)
+            state_->pointers[thread][s] = in + s * from.padded() * size_of(from.type);
         GemmTask task = network_->gemm_task(op, first, end - first);
-        task.segments = pointers_[thread].data();
-        task.out = head_[i].data() + first * width * size_of(to.type);
+        task.segments = state_->pointers[thread].data();
+        task.out = state_->head[i].data() + first * width * size_of(to.type);
         task.pixels = count;
         network_->kernels.gemm(task);
         done(thread, int(network_->ops.size() + i));
-        in = head_[i].data();
+        in = state_->head[i].data();
     }
 }
 
 std::vector<std::vector<float>> Session::observe(const Images& images, int height, int width) {
-    const std::lock_guard<std::mutex> lock(turn_);
+    const std::lock_guard<std::mutex> lock(state_->turn);
     const Schedule schedule = Planner(*network_, 1, height, width, 1, true).make();
     reserve(schedule.memory, 0, 1);
-    const Workspace workspace{
-        separate_[0].data(), own_[0].data(), zeros_.data(), pointers_[0].data(), pooled_.data(), nullptr, 0};
+    const Workspace workspace{state_->separate[0].data(),
+                              state_->own[0].data(),
+                              state_->zeros.data(),
+                              state_->pointers[0].data(),
+                              state_->pooled.data(),
+                              nullptr,
+                              0};
     const Executor executor(*network_, schedule, workspace, images);
     executor.run(0, [] {}, [](int) {});
     run_head(0, 1, [](int, int) {});
@@ -129,7 +219,7 @@ std::vector<std::vector<float>> Session::observe(const Images& images, int heigh
     for (std::size_t i = 0; i < network_->head.size(); ++i) {
         const Layout& layout = network_->layouts[network_->head[i].out];
         for (int c = 0; c < layout.segments * layout.channels; ++c)
-            found[network_->head[i].out].push_back(head_[i].floats()[position(layout, c)]);
+            found[network_->head[i].out].push_back(state_->head[i].floats()[position(layout, c)]);
     }
     return found;
 }
@@ -139,25 +229,26 @@ void Session::run_batch(const BatchPlan& batch, const Images& images, int count,
                         const std::vector<float*>& outputs, const Done& done) {
     const std::size_t image_size =
         std::size_t(height) * width * network_->in_channels * (images.bytes ? 1 : sizeof(float));
-    pool_.run([&](int thread) {
+    state_->pool.run([&](int thread) {
         const auto done_here = [&](int op) { done(thread, op); };
         const auto run = [&](const SubBatch& part, std::byte* shared, int thread_in_schedule) {
             const int first = part.first_image;
             const Workspace workspace{shared,
-                                      own_[thread].data(),
-                                      zeros_.data(),
-                                      pointers_[thread].data(),
-                                      pooled_.data() + first * network_->features_bytes(),
+                                      state_->own[thread].data(),
+                                      state_->zeros.data(),
+                                      state_->pointers[thread].data(),
+                                      state_->pooled.data() + first * network_->features_bytes(),
                                       outputs.data(),
                                       first};
             const Images own{static_cast<const char*>(images.data) + first * image_size, images.bytes};
             Executor(*network_, *part.schedule, workspace, own)
-                .run(thread_in_schedule, [this] { pool_.barrier().wait(); }, done_here);
+                .run(thread_in_schedule, [this] { state_->pool.barrier().wait(); }, done_here);
         };
-        for (const SubBatch& part : batch.separate[thread]) run(part, separate_[thread].data(), 0);  // has no barriers
-        for (const SubBatch& part : batch.joint) run(part, joint_.data(), thread);
+        for (const SubBatch& part : batch.separate[thread])
+            run(part, state_->separate[thread].data(), 0);  // has no barriers
+        for (const SubBatch& part : batch.joint) run(part, state_->joint.data(), thread);
         if (!batch.separate[thread].empty()) {
-            pool_.barrier().wait();
+            state_->pool.barrier().wait();
             done_here(-1);
         }
         run_head(thread, count, done);
@@ -165,23 +256,25 @@ void Session::run_batch(const BatchPlan& batch, const Images& images, int count,
     if (!network_->gives_maps()) copy_vectors(count, outputs[0]);
 }
 
-void Session::run(const Images& images, int count, int height, int width, const std::vector<float*>& outputs) {
-    const std::lock_guard<std::mutex> lock(turn_);
+void Session::run(const Images& images, int count, int height, int width, const Outputs& outputs) {
+    const std::lock_guard<std::mutex> lock(state_->turn);
     const BatchPlan& batch = batch_plan(count, height, width);
+    check_outputs(batch, count, outputs.sizes);
     reserve(batch.memory, batch.joint_shared, count);
-    run_batch(batch, images, count, height, width, outputs, [](int, int) {});
+    run_batch(batch, images, count, height, width, outputs.data, [](int, int) {});
 }
 
 std::vector<NodeProfile> Session::profile(const Images& images, int count, int height, int width,
-                                          const std::vector<float*>& outputs) {
-    const std::lock_guard<std::mutex> lock(turn_);
+                                          const Outputs& outputs) {
+    const std::lock_guard<std::mutex> lock(state_->turn);
     const BatchPlan& batch = batch_plan(count, height, width);
+    check_outputs(batch, count, outputs.sizes);
     reserve(batch.memory, batch.joint_shared, count);
     const std::size_t ops = network_->ops.size(), all = ops + network_->head.size();
     std::vector<StopWatch> watches(threads(), StopWatch(all + 1));
     const auto done = [&](int thread, int op) { watches[thread].stop(op < 0 ? all : std::size_t(op)); };
     for (StopWatch& watch : watches) watch.start();
-    run_batch(batch, images, count, height, width, outputs, done);
+    run_batch(batch, images, count, height, width, outputs.data, done);
 
     std::vector<NodeProfile> rows;
     for (const auto& [name, kind] : network_->nodes) rows.push_back({name, node_kind_name(kind)});
@@ -203,7 +296,7 @@ std::vector<NodeProfile> Session::profile(const Images& images, int count, int h
 // Copies the output of the last linear layer, or of the mean over all pixels, in the order of the network's channels.
 void Session::copy_vectors(int count, float* to) const {
     const Output& output = network_->outputs[0];
-    const std::byte* from = network_->head.empty() ? pooled_.data() : head_.back().data();
+    const std::byte* from = network_->head.empty() ? state_->pooled.data() : state_->head.back().data();
     const Layout& layout = network_->layouts[output.map];
     for (int image = 0; image < count; ++image)
         for (const int position : output.positions)
@@ -211,7 +304,7 @@ void Session::copy_vectors(int count, float* to) const {
 }
 
 std::vector<std::pair<int, int>> Session::output_sizes(int count, int height, int width) {
-    const std::lock_guard<std::mutex> lock(turn_);
+    const std::lock_guard<std::mutex> lock(state_->turn);
     if (!network_->gives_maps()) return std::vector(network_->outputs.size(), std::pair(1, 1));
     const Schedule& schedule = *batch_plan(count, height, width).schedules[0];
     std::vector<std::pair<int, int>> sizes;

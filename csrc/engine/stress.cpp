@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "engine/session.hpp"
+#include "engine/stress_memory.hpp"
 
 namespace {
 
@@ -229,8 +230,11 @@ std::vector<float> outputs_of(Session& session, const Images& images, int count,
         starts.push_back(starts.back() + std::size_t(count) * session.network().outputs[i].positions.size() *
                                              sizes[i].first * sizes[i].second);
     std::vector<float> values(starts.back());
-    std::vector<float*> outputs;
-    for (std::size_t i = 0; i < sizes.size(); ++i) outputs.push_back(values.data() + starts[i]);
+    Outputs outputs;
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+        outputs.data.push_back(values.data() + starts[i]);
+        outputs.sizes.push_back(starts[i + 1] - starts[i]);
+    }
     session.run(images, count, height, width, outputs);
     return values;
 }
@@ -293,6 +297,10 @@ void try_one(bool prints) {
         std::printf("\n");
         return;
     }
+    if (number(0, 9) == 0)
+        check(survives_failed_allocations(
+                  plan.source, [&](Session& session) { return outputs_of(session, images, count, height, width); }),
+              "outputs differ after a failed allocation");
     std::vector<std::vector<float>> all_outputs;
     for (const Isa isa : supported_isas())
         for (int threads = 1; threads <= 4; ++threads) {

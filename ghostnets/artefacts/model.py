@@ -82,7 +82,20 @@ class Model(ABC):
                 f"{self.path} returns scores of shape {outputs[0].shape[1:]} per image, but names"
                 f" {len(self.description.class_names)} classes; export the network again."
             )
+        self._check_scores(outputs[0])
         return Outputs(outputs[0], outputs[1] if features else None)
+
+    def _check_scores(self, scores: Array) -> None:
+        """Raise ArtefactError for scores that are not finite, or that are called probabilities and are none."""
+        if not np.isfinite(scores).all():
+            raise ArtefactError(f"{self.path} returns scores that are not finite; its weights are damaged.")
+        if self.description.output == "probabilities":
+            sums = scores.sum(1)
+            if (scores < -1e-3).any() or (np.abs(sums - 1) > 0.02).any():
+                raise ArtefactError(
+                    f"the scores of {self.path} are not probabilities, as its description claims (a row sums to"
+                    f" {sums[np.abs(sums - 1).argmax()]:.3g}); export the network again."
+                )
 
     def require_features(self) -> None:
         """Raise ConfigurationError if the file has no features."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ghostnets.artefacts.model import Model
 from ghostnets.errors import ArtefactError, ConfigurationError
+from ghostnets.files import complete_interrupted
 
 __all__ = ["SUFFIXES", "open_model"]
 
@@ -51,6 +52,8 @@ def open_model(path: str | os.PathLike[str], *, threads: int | None = None) -> M
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise ArtefactError(f"{path} has no suffix of a known format; known are {', '.join(SUFFIXES)}.")
+    if not path.is_file():
+        complete_interrupted(path)  # an export that was killed while it moved its files
     if not path.is_file():
         raise ArtefactError(f"there is no file {path}; ghostnets export writes one.")
     if threads is not None and threads < 1:

@@ -1,5 +1,6 @@
 """Checkpoints: saving, safe reading and strict loading, published weights, and conversion from other sources."""
 
+from ghostnets.checkpoints.embedded import EMBEDDED_WEIGHTS, embedded_weights
 from ghostnets.checkpoints.fetch import cache_path, download
 from ghostnets.checkpoints.hub import WEIGHTS, PublishedWeights, find_weights, find_weights_at, load_pretrained
 from ghostnets.checkpoints.load import (
@@ -11,10 +12,11 @@ from ghostnets.checkpoints.load import (
 )
 from ghostnets.checkpoints.pretrained import create_model
 from ghostnets.checkpoints.read import WeightsFile, read_weights
-from ghostnets.checkpoints.save import METADATA_KEY, Checkpoint, save_checkpoint
+from ghostnets.checkpoints.save import METADATA_KEY, Checkpoint, save_checkpoint, to_timm_state_dict
 from ghostnets.checkpoints.sources import SOURCE_ALIASES, SOURCES, detect_source
 
 __all__ = [
+    "EMBEDDED_WEIGHTS",
     "METADATA_KEY",
     "SOURCES",
     "SOURCE_ALIASES",
@@ -26,6 +28,7 @@ __all__ = [
     "create_model",
     "detect_source",
     "download",
+    "embedded_weights",
     "find_weights",
     "find_weights_at",
     "load_checkpoint",
@@ -36,4 +39,5 @@ __all__ = [
     "read_checkpoint",
     "read_weights",
     "save_checkpoint",
+    "to_timm_state_dict",
 ]

@@ -2,14 +2,13 @@
 
 import json
 import os
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ghostnets.checkpoints.fetch import HUB_PREFIX, download
+from ghostnets.checkpoints.fit import adapt, check_fit, is_merged, logger, network_shapes, stem_name
 from ghostnets.checkpoints.read import WeightsFile, check_numbers, read_weights
 from ghostnets.checkpoints.save import FORMAT_VERSION, METADATA_KEY, Checkpoint
 from ghostnets.checkpoints.sources import (
@@ -22,8 +21,9 @@ from ghostnets.checkpoints.sources import (
     drop_counters,
     rename_v3,
 )
+from ghostnets.compress import reparameterize
 from ghostnets.errors import CheckpointError, ConfigurationError
-from ghostnets.models import DLi14GhostNet, Network, create_model, resolve_name
+from ghostnets.models import Network, create_model, resolve_name
 from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["load_checkpoint", "load_weights", "network_arguments", "parse_checkpoint", "read_checkpoint"]
@@ -45,22 +45,30 @@ def load_checkpoint(
     *,
     source: str = "auto",
     replace_head: bool = False,
+    key: str | None = None,
 ) -> nn.Module:
     """Load the weights of a file into a network, strictly: names and shapes of all tensors must match.
+
+    Wrappers of training code are removed, and a classifier's file fits a backbone; docs/checkpoints.md lists what is
+    understood. Whatever is chosen, left out or adapted (such as an RGB stem for another number of channels) is logged.
 
     >>> model = load_checkpoint("ghostnet_130", "GhostNet_x1_3_pretrained.pdparams")  # doctest: +SKIP
     >>> model = load_checkpoint("ghostnet_100", "hf://timm/ghostnet_100.in1k")  # doctest: +SKIP
 
     Args:
         model: Network of ``create_model``, modified in place; or a name of the registry, which builds a network in
-            evaluation mode with the arguments stored in the file, or else with its number of classes.
+            evaluation mode with the arguments stored in the file, or else with its number of classes and of input
+            channels; for a merged GhostNetV3 file, the merged network.
         location: Path of a file: .safetensors, .pth and others written by ``torch.save``, .pdparams, .h5. Or a location
             on the Hugging Face hub, downloaded unless cached: ``hf://OWNER/REPOSITORY`` (``model.safetensors``) or
             ``hf://OWNER/REPOSITORY/FILE``.
         source: Naming convention of the file: ``"canonical"`` (this project, the official implementations, timm),
             ``"d_li14"`` (d-li14/ghostnet.pytorch), ``"paddleclas"``, ``"kecam"`` (keras_cv_attention_models), or
             ``"auto"`` to detect it. The last three are converted to the canonical networks, with equal outputs.
-        replace_head: Keep the network's own classifier, for other classes than those of the file, and load the rest.
+        replace_head: Keep the network's own classifier, for other classes than those of the file, and load the rest; of
+            a backbone's file, keep everything after the backbone.
+        key: Key of the state dict in the file, as in ``read_weights``: ``"model"`` for the trained weights of a file
+            that has averaged ones too.
 
     Returns:
         The network with the loaded weights.
@@ -76,11 +84,14 @@ def load_checkpoint(
     if source not in ("auto", *SOURCES):
         raise ConfigurationError(f"source is {source!r}; it must be one of {', '.join(('auto', *SOURCES))}.")
     is_remote = isinstance(location, str) and location.startswith(HUB_PREFIX)
-    weights = read_weights(download(str(location)) if is_remote else location)
+    weights = read_weights(download(str(location)) if is_remote else location, key=key)
     if source == "auto":
         source = detect_source(weights.tensors)
     if isinstance(model, str):
         model = create_model(model, **network_arguments(model, weights, source=source)).eval()
+        if source == "canonical" and is_merged(model, weights.tensors):
+            logger.warning("%s has merged branches, so the merged network is returned.", weights.path)
+            model = reparameterize(model)
     load_weights(model, weights, source=source, replace_head=replace_head)
     return model
 
@@ -97,20 +108,18 @@ def load_weights(model: nn.Module, weights: WeightsFile, *, source: str, replace
     Raises:
         CheckpointError: Tensors are missing, unexpected, of another shape or non-finite.
     """
-    state_dict, expected = _convert(weights, source, model), model.state_dict()
-    check_numbers(state_dict, weights.path)  # conversion can overflow, folding can divide by zero
-    if replace_head and isinstance(model, Network):
-        head = f"{model.classifier_name}."
-        state_dict = {key: tensor for key, tensor in state_dict.items() if not key.startswith(head)}
-        state_dict |= {key: tensor for key, tensor in expected.items() if key.startswith(head)}
-    _check_fit(model, state_dict, weights.path)
+    converted = _convert(weights, source, model)
+    check_numbers(converted, weights.path)  # conversion can overflow, folding can divide by zero
+    state_dict = adapt(model, converted, weights.path, replace_head=replace_head)
+    check_fit(model, state_dict, weights.path, converted if source == "canonical" else weights.tensors)
     model.load_state_dict(state_dict)
 
 
 def network_arguments(name: str, weights: WeightsFile, *, source: str) -> dict[str, Any]:
     """Arguments of ``create_model(name, ...)`` for which the network fits the file.
 
-    These are the stored arguments if this project wrote the file, otherwise the number of classes.
+    These are the stored arguments if this project wrote the file, otherwise the numbers of classes (0 if the file has
+    no classifier) and of input channels.
 
     Args:
         name: Name of the network.
@@ -118,7 +127,7 @@ def network_arguments(name: str, weights: WeightsFile, *, source: str) -> dict[s
         source: Naming convention of the file, one of ``SOURCES``.
 
     Raises:
-        CheckpointError: The file is a checkpoint of another network, or has no classifier weight.
+        CheckpointError: The file is a checkpoint of another network, or its classifier weight is not a matrix.
         UnknownNameError: There is no such network.
     """
     if METADATA_KEY in weights.metadata:
@@ -131,26 +140,30 @@ def network_arguments(name: str, weights: WeightsFile, *, source: str) -> dict[s
     with torch.device("meta"):  # names and shapes are enough
         network = create_model(name)
     assert isinstance(network, Network)
-    key = f"{network.classifier_name}.weight"
-    classifier = _convert(weights, source, network).get(key)
-    if classifier is None or classifier.ndim != 2 or not len(classifier):
+    converted, key = _convert(weights, source, network), f"{network.classifier_name}.weight"
+    classifier = converted.get(key)
+    if classifier is not None and (classifier.ndim != 2 or not len(classifier)):
         raise CheckpointError(
             f"{weights.path} has no matrix {key}, so its number of classes is unknown; give the state dict of a"
             " classifier."
         )
-    return {"num_classes": len(classifier)}
+    arguments = {"num_classes": 0 if classifier is None else len(classifier)}
+    stem = converted.get(stem_name(network))
+    if stem is not None and stem.ndim == 4 and stem.shape[1] not in (0, 3):
+        arguments["in_chans"] = stem.shape[1]
+    return arguments
 
 
 def _convert(weights: WeightsFile, source: str, network: nn.Module) -> dict[str, Tensor]:
     """Convert the tensors of a file to the names and conventions of the network."""
-    own = network.state_dict()
-    squeezed = {key: tensor.shape[0] for key, tensor in own.items() if key.endswith("se.conv_reduce.weight")}
+    own = network_shapes(network)
+    squeezed = {key: shape[0] for key, shape in own.items() if key.endswith("se.conv_reduce.weight")}
     try:
         if source == "kecam":
             return convert_kecam(weights.tensors, names=own.keys())
         if source == "paddleclas":
             return convert_paddleclas(weights.tensors, squeezed_channels=squeezed)
-        if source == "d_li14" and not isinstance(network, DLi14GhostNet):
+        if source == "d_li14" and "features.0.0.weight" not in own:
             return convert_d_li14(weights.tensors, squeezed_channels=squeezed)
     except CheckpointError as error:
         raise CheckpointError(f"{weights.path} cannot be converted: {error}") from error
@@ -194,7 +207,7 @@ def parse_checkpoint(weights: WeightsFile) -> Checkpoint:
         raise CheckpointError(
             f"{path} has an invalid description ({error}); it is damaged or was written by another version."
         ) from error
-    _check_fit(model, weights.tensors, path)
+    check_fit(model, weights.tensors, path, weights.tensors)
     channels = next(model.parameters()).shape[1]
     if channels != checkpoint.preprocessing.channels:
         raise CheckpointError(
@@ -207,32 +220,3 @@ def parse_checkpoint(weights: WeightsFile) -> Checkpoint:
             f"{path} has {classes} outputs but {len(checkpoint.class_names)} class names; it is damaged."
         )
     return checkpoint
-
-
-def _check_fit(model: nn.Module, state_dict: Mapping[str, Tensor], path: Path) -> None:
-    expected = model.state_dict()
-    problems = {
-        "missing": sorted(expected.keys() - state_dict.keys()),
-        "unexpected": sorted(state_dict.keys() - expected.keys()),
-        "of another shape": [
-            name for name, tensor in expected.items() if name in state_dict and state_dict[name].shape != tensor.shape
-        ],
-    }
-    if not any(problems.values()):
-        return
-    head = f"{model.classifier_name}." if isinstance(model, Network) else "none"
-    is_only_head = all(name.startswith(head) for names in problems.values() for name in names)
-    problems["of another shape"] = [
-        f"{name} (file {tuple(state_dict[name].shape)}, network {tuple(expected[name].shape)})"
-        for name in problems["of another shape"]
-    ]
-    found = [f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names]
-    advice = ", or pass replace_head=True to keep the network's own classifier" if is_only_head else ""
-    raise CheckpointError(
-        f"{path} does not fit the network {type(model).__name__}: {'; '.join(found)};"
-        f" build the network with the arguments of the network that the file was saved from{advice}."
-    )
-
-
-def _shorten(names: list[str], limit: int = 5) -> str:
-    return ", ".join(names[:limit]) + (f", and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,11 +1,13 @@
-"""``ghostnets.create_model``: builds a network, optionally with published weights."""
+"""``ghostnets.create_model``: builds a network, optionally with published or embedded weights."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
+from ghostnets.checkpoints.embedded import embedded_weights
 from ghostnets.checkpoints.hub import load_pretrained
+from ghostnets.checkpoints.load import load_checkpoint
 from ghostnets.errors import ConfigurationError
 from ghostnets.models import Backbone, Network, model_entry
 from ghostnets.models import create_model as build_model
@@ -21,7 +23,7 @@ def create_model(
     out_indices: Sequence[int] | None = None,
     **arguments: Any,
 ) -> nn.Module:
-    """Build a network, with random weights or published ones.
+    """Build a network, with random weights, published ones, or those that come with the package.
 
     >>> model = create_model("ghostnet_100", num_classes=10, in_chans=1, small_input=True)
     >>> backbone = create_model("ghostnet_100", features_only=True, out_indices=(1, 2, 3, 4))
@@ -31,10 +33,16 @@ def create_model(
         classifier = create_model("ghostnet_100", pretrained=True)
         for_my_classes = create_model("ghostnet_100", pretrained="official", num_classes=10)
 
+    Embedded weights need no network access; they are a backbone, so the classifier is left random
+    (``EMBEDDED_WEIGHTS`` lists the networks)::
+
+        for_my_classes = create_model("ghostnet_100", pretrained="embedded", num_classes=10)
+
     Args:
         name: A name of ``list_models()``, or an alias.
-        pretrained: Published weights to load: a tag of docs/models.md, or True for the default of the network. If
-            ``num_classes`` differs from theirs, the classifier is left random; everything else must fit.
+        pretrained: Weights to load: ``"embedded"``; or published ones, by a tag of docs/models.md, or True for the
+            default of the network. If ``num_classes`` differs from theirs, the classifier is left random; everything
+            else must fit.
         features_only: Return a ``models.Backbone``, whose forward returns a list of feature maps.
         out_indices: Indices of the feature maps to return; requires ``features_only``.
         **arguments: Arguments of the network. All take ``num_classes``, ``in_chans``, ``drop_rate`` and
@@ -59,6 +67,9 @@ def create_model(
         )
     model = build_model(name, **arguments)
     assert isinstance(model, Network)
+    if pretrained == "embedded":
+        load_checkpoint(model, embedded_weights(name), replace_head=True)
+        return Backbone(model, out_indices=out_indices) if features_only else model
     is_other_task = model.num_classes != model_entry(name).variant.benchmark.num_classes
     tag = pretrained if isinstance(pretrained, str) else None
     load_pretrained(model, name, tag, replace_head=is_other_task)

@@ -4,8 +4,10 @@ import argparse
 import hashlib
 import io
 import json
+import logging
 import os
 import pickle
+import re
 import stat
 import warnings
 import zipfile
@@ -18,14 +20,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
+from ghostnets.checkpoints.save import METADATA_KEY
+from ghostnets.checkpoints.signatures import identify, is_hdf5, is_zip
 from ghostnets.checkpoints.sources import read_h5, read_pdparams
+from ghostnets.checkpoints.wrappers import find_state_dict
 from ghostnets.errors import CheckpointError, MissingExtraError
 
 __all__ = ["WeightsFile", "check_numbers", "load_pickled", "read_weights"]
 
 MAX_BYTES = 4 << 30  # the largest network of the family has 0.25 GB
 
-Content = tuple[dict[str, Tensor], dict[str, str]]  # tensors, metadata
+logger = logging.getLogger("ghostnets.checkpoints")  # WARNING and above go to stderr unless configured otherwise
+
+Content = tuple[Any, dict[str, str]]  # tensors, possibly in mappings; metadata
 
 
 class WeightsFile(NamedTuple):
@@ -37,24 +44,51 @@ class WeightsFile(NamedTuple):
     sha256: str  # of the bytes from which the tensors were read
 
 
-def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
+def read_weights(path: str | os.PathLike[str], *, key: str | None = None) -> WeightsFile:
     """Read a file of weights: safetensors, PyTorch (``torch.save``), Paddle (.pdparams) or Keras (.h5).
 
-    The format follows from the suffix .safetensors, .pdparams or .h5; other files are safetensors if they begin like
-    one, and PyTorch otherwise. If a training state has averaged weights (``state_dict_ema``), as the official
-    GhostNetV3 file does, these are returned, as in timm.
+    The format follows from the first bytes, or else from the suffix. State dicts are found inside the mappings, and
+    under the prefixes, that training code adds (docs/checkpoints.md); a choice among several is logged as a warning.
+
+    Args:
+        path: Path of the file.
+        key: Key of the state dict in the file, or prefix of its names, such as ``"model_ema"``. Default: the only one;
+            of averaged weights (EMA, SWA) and trained ones the averaged, as in timm.
 
     Raises:
-        CheckpointError: The file is missing, damaged, rejected as unsafe or changed while it is read, contains no state
-            dict, or has non-finite values.
+        CheckpointError: The file is missing, damaged, rejected as unsafe or changed while it is read, is of another
+            kind, contains no state dict or several to choose from, or has non-finite values.
         MissingExtraError: The file is .h5 and h5py is not installed.
     """
     path = Path(path)
     content = _read_once(path)
-    default = _from_safetensors if content[8:9] == b"{" else _from_torch  # 8 bytes of length, then JSON
-    tensors, metadata = READERS.get(path.suffix, default)(content, path)
+    tensors, metadata = _reader(content, path)(content, path)
+    if METADATA_KEY in metadata:
+        if key is not None:
+            raise CheckpointError(f"{path} is a checkpoint of this package, with one state dict; leave key out.")
+    else:
+        tensors, notes = find_state_dict(tensors, path, key=key)
+        for note in notes:
+            logger.warning("%s: %s.", path, note)
     check_numbers(tensors, path)
     return WeightsFile(path, tensors, metadata, hashlib.sha256(content).hexdigest())
+
+
+def _reader(content: bytes, path: Path) -> Callable[[bytes, Path], Content]:
+    """The reader of a file's format.
+
+    Raises:
+        CheckpointError: The file is of another kind: an HTML page, an ONNX model, an archive, ...
+    """
+    if (identified := identify(content)) is not None:
+        kind, advice = identified
+        raise CheckpointError(f"{path} is {kind}, not a checkpoint; {advice}.")
+    if is_hdf5(content):
+        return _from_keras
+    if is_zip(content):
+        return _from_torch
+    default = _from_safetensors if content[8:9] == b"{" else _from_torch  # 8 bytes of length, then JSON
+    return READERS.get(path.suffix, default)
 
 
 def load_pickled(path: Path) -> Any:
@@ -131,16 +165,7 @@ def _from_safetensors(content: bytes, path: Path) -> Content:
 
 
 def _from_torch(content: bytes, path: Path) -> Content:
-    state_dict = _unpickle_torch(content, path)
-    for wrapper in ("state_dict_ema", "state_dict", "model"):
-        if isinstance(state_dict, dict) and isinstance(state_dict.get(wrapper), dict):
-            state_dict = state_dict[wrapper]
-    is_dict = isinstance(state_dict, dict) and bool(state_dict)
-    if not is_dict or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state_dict.items()):
-        raise CheckpointError(f"{path} holds no state dict (names with tensors); save model.state_dict() instead.")
-    if all(name.startswith("module.") for name in state_dict):  # saved from DataParallel
-        state_dict = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
-    return dict(state_dict), {}
+    return _unpickle_torch(content, path), {}
 
 
 def _from_paddle(content: bytes, path: Path) -> Content:
@@ -189,9 +214,11 @@ def _unpickle_torch(content: bytes, path: Path) -> Any:
             with torch.serialization.safe_globals([argparse.Namespace]):
                 return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]{1,100})", str(error))
+        detail = f" (it refers to {found[1]})" if found else ""
         raise CheckpointError(
-            f"{path} is refused: it is damaged, or a pickle of more than tensors, which could execute code when opened;"
-            " get the weights as a safetensors file."
+            f"{path} is refused: it is damaged, or a pickle of more than tensors{detail}, which could execute code when"
+            " opened; save model.state_dict() alone, or get the weights as a safetensors file."
         ) from error
     except Exception as error:  # it can raise anything for damaged bytes
         raise CheckpointError(

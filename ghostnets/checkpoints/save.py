@@ -8,11 +8,13 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from ghostnets.checkpoints.sources import rename_to_timm
+from ghostnets.errors import ConfigurationError
 from ghostnets.files import write_atomically
-from ghostnets.models import create_model
+from ghostnets.models import GhostNet, create_model
 from ghostnets.preprocessing import Preprocessing
 
-__all__ = ["FORMAT_VERSION", "METADATA_KEY", "Checkpoint", "save_checkpoint"]
+__all__ = ["FORMAT_VERSION", "METADATA_KEY", "Checkpoint", "save_checkpoint", "to_timm_state_dict"]
 
 METADATA_KEY = "ghostnets"
 FORMAT_VERSION = 1
@@ -45,6 +47,30 @@ class Checkpoint:
         model = create_model(self.architecture, **self.arguments)
         model.load_state_dict(self.state_dict)
         return model.eval()
+
+
+def to_timm_state_dict(model: GhostNet) -> dict[str, Tensor]:
+    """State dict under timm's names, for ``timm.create_model(name).load_state_dict(...)`` with equal outputs.
+
+    timm has GhostNet and GhostNetV2 (whose names are the same) and GhostNetV3, in training form or merged
+    (``reparameterize`` here, ``timm.utils.reparameterize_model`` there).
+
+    Args:
+        model: GhostNet, GhostNetV2 or GhostNetV3, with the arguments that timm has: ``width``, ``num_classes``,
+            ``in_chans``.
+
+    Raises:
+        ConfigurationError: timm has no such network, or computes it with another stride.
+    """
+    if not isinstance(model, GhostNet):
+        raise ConfigurationError(
+            f"timm has no {type(model).__name__}; give a GhostNet, GhostNetV2 or GhostNetV3 of this package."
+        )
+    if model.feature_levels[-1].stride != 32:
+        raise ConfigurationError(
+            "timm's GhostNets have an output stride of 32; build the network without small_input and output_stride."
+        )
+    return rename_to_timm(model.state_dict())
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:

@@ -1,16 +1,18 @@
 """``ghostnets compare RUN...``: compare training runs."""
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
+from rich.markup import escape
 from rich.table import Table
 
-from ghostnets.cli.output import print_json, result_console
+from ghostnets.cli.output import message, print_json, result_console
 from ghostnets.errors import RunError, require
 from ghostnets.explain import ComparedRun, write_comparison
+from ghostnets.measure import format_accuracy
 from ghostnets.train import METRICS, SELECTION, RunConfig, RunFolder, best_epoch
 
 __all__ = ["main"]
@@ -20,6 +22,8 @@ __all__ = ["main"]
 @dataclass(frozen=True)
 class CompareCommand:
     """Compare training runs: curves, results, and the settings that differ. Runs may be in progress.
+
+    Folders that hold no readable run are named, and left out; the exit code is then 1.
 
     Example: ghostnets compare runs/plain runs/ghost
     """
@@ -38,7 +42,7 @@ def main(arguments: list[str]) -> int:
         require(library, extra="train")
     if not command.runs:
         raise RunError("no run is given; give folders such as runs/NAME.")
-    runs = [_read(path) for path in command.runs]
+    runs, problems = _read_all(command.runs)
     names = dict.fromkeys(name for run in runs for name in run.settings)
     differing = [name for name in names if len({run.settings.get(name, "") for run in runs}) > 1]
     write_comparison(command.out, runs, differing)
@@ -48,19 +52,41 @@ def main(arguments: list[str]) -> int:
                 "runs": [{"name": r.name, "epochs": r.epochs, "curves": r.curves, "results": r.results} for r in runs],
                 "differing": {name: [run.settings.get(name, "") for run in runs] for name in differing},
                 "page": str(command.out),
+                "problems": problems,
             }
         )
     else:
         _print(runs, differing, command.out)
-    return 0
+    return 1 if problems else 0
+
+
+def _read_all(paths: Sequence[Path]) -> tuple[list[ComparedRun], dict[str, str]]:
+    """Read the runs; return them, and by path why others cannot be compared, which is printed as well.
+
+    Raises:
+        RunError: No run can be compared.
+    """
+    runs, problems = [], {}
+    for path in paths:
+        try:
+            runs.append(_read(path))
+        except RunError as error:
+            problems[str(path)] = str(error)
+            message(f"{error}" if str(path) in str(error) else f"{path}: {error}", kind="error")
+    if not runs:
+        raise RunError("none of these runs can be compared.")
+    return runs, problems
 
 
 def _read(path: Path) -> ComparedRun:
     run = RunFolder(path)
     config, history = run.read_config(), run.read_metrics()
     best, last = best_epoch(history), history[-1]
-    result = _result(run)
-    final = f"{result['evaluation']['top1']:.2%} ({result['part']})" if result else "not finished"
+    result = run.read_result()
+    final = "not finished"
+    if result:
+        top1, images = result["evaluation"]["top1"], result["evaluation"]["images"]
+        final = f"{format_accuracy(round(top1 * images), images, digits=2)}, {result['part']}"
     return ComparedRun(
         name=path.resolve().name,
         epochs=[row.epoch for row in history],
@@ -89,14 +115,6 @@ def _read(path: Path) -> ComparedRun:
     )
 
 
-def _result(run: RunFolder) -> dict[str, Any]:
-    try:
-        result: dict[str, Any] = json.loads(run.result.read_text(encoding="utf-8")) if run.result.is_file() else {}
-        return result
-    except ValueError as error:
-        raise RunError(f"{run.result} cannot be read ({error}); resume the run to write it again.") from error
-
-
 def _settings(config: RunConfig) -> dict[str, str]:
     others = {"data": config.data, "full": config.full, "threads": config.threads, "device": config.device}
     return {name: str(value) for name, value in {**config.recipe.to_dict(), **others}.items()}
@@ -108,13 +126,13 @@ def _print(runs: list[ComparedRun], differing: list[str], page: Path) -> None:
     for column in results.columns[1:]:
         column.justify = "right"
     for run in runs:
-        results.add_row(run.name, *run.results.values())
+        results.add_row(escape(run.name), *map(escape, run.results.values()))
     console.print(results)
     if differing:
-        settings = Table("setting", *(run.name for run in runs))
+        settings = Table("setting", *(escape(run.name) for run in runs))
         for name in differing:
-            settings.add_row(name, *(run.settings.get(name, "") for run in runs))
+            settings.add_row(name, *(escape(run.settings.get(name, "")) for run in runs))
         console.print(settings)
     else:
         console.print("All settings are the same.")
-    console.print(f"curves: {page}", soft_wrap=True)
+    console.print(f"curves: {page}", soft_wrap=True, markup=False)

@@ -46,6 +46,9 @@ class ImportCommand:
     source: Literal["auto", "canonical", "d_li14", "printed_port", "paddleclas", "kecam"] = "auto"
     """Naming convention of the file; auto detects it. canonical: this package, official implementations, timm; d_li14:
     d-li14/ghostnet.pytorch (printed_port is its earlier name); kecam: keras_cv_attention_models."""
+    key: str | None = None
+    """Key of the state dict in the file, if it holds several: model takes the trained weights beside model_ema.
+    Default: the averaged ones."""
     classes: Path | None = None
     """Text file with one class name per line; default: class_0001, class_0002, ..."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
@@ -69,7 +72,7 @@ def main(arguments: list[str]) -> int:
         raise ConfigurationError(f"--to is {command.to}; it must end in .safetensors.")
     if command.to.exists() and not command.overwrite:
         raise ConfigurationError(f"{command.to} exists; choose another name, or add --overwrite.")
-    weights = read_weights(command.file)
+    weights = read_weights(command.file, key=command.key)
     if METADATA_KEY in weights.metadata:
         raise ConfigurationError(f"{command.file} is already a checkpoint of this package; use it directly.")
     source = SOURCE_ALIASES.get(command.source, command.source)
@@ -77,6 +80,11 @@ def main(arguments: list[str]) -> int:
         source = detect_source(weights.tensors)
     network = network_arguments(command.model, weights, source=source)
     num_classes = network["num_classes"]
+    if not num_classes:
+        raise ConfigurationError(
+            f"{command.file} has no classifier of {command.model}, which a checkpoint needs; give the weights of a"
+            f" classifier, or load it in Python: load_checkpoint({command.model!r}, path)."
+        )
     names = _read_classes(command.classes, num_classes) if command.classes is not None else _number_classes(num_classes)
 
     model = create_model(command.model, **network)

@@ -1,6 +1,5 @@
 """``ghostnets eval CHECKPOINT DATA``: evaluate a checkpoint on labelled images."""
 
-import copy
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,17 +7,17 @@ from typing import Annotated, Literal
 
 import torch
 import tyro
-from rich.table import Table
 
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
+from ghostnets.cli.eval_output import image_columns, print_evaluation, to_json
 from ghostnets.cli.output import message, print_json, progress_console, result_console
-from ghostnets.data import ArrayDataset, DataSpec, FileDataset, ImageDataset, describe_source
+from ghostnets.data import DataSpec, ImageDataset, JoinedDataset, describe_source
 from ghostnets.data.layout import normalize_name
 from ghostnets.errors import DataError, require
-from ghostnets.explain.figures import confusion_figure, save_figure
+from ghostnets.explain.figures import check_figure_suffix, confusion_figure, save_figure
 from ghostnets.files import write_atomically
-from ghostnets.preprocessing import Preprocessing
-from ghostnets.train import Evaluation, evaluate
+from ghostnets.predict import find_writer
+from ghostnets.train import RunFolder, evaluate
 
 __all__ = ["main"]
 
@@ -26,9 +25,9 @@ __all__ = ["main"]
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True)
 class EvalCommand:
-    """Evaluate a checkpoint: top-1, top-5, results by class, and a figure of the confusion matrix.
+    """Evaluate a checkpoint: top-1, top-5, results by class and by image, and a figure of the confusion matrix.
 
-    Example: ghostnets eval runs/photos-ghostnet_100/best.safetensors photos/
+    Example: ghostnets eval runs/photos-ghostnet_100/best.safetensors photos/ --out images.csv
     """
 
     checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
@@ -43,6 +42,8 @@ class EvalCommand:
     """With --full: folder of the four *-ubyte.gz files."""
     picture: Path | None = None
     """File of the confusion matrix, .png or .svg; by default confusion.png next to the checkpoint."""
+    out: Path | None = None
+    """Write one row per image (path, truth, prediction, probability, loss) to this file: .csv, .jsonl or .parquet."""
     skip_corrupt: bool = False
     """Leave unreadable images out instead of failing, and print how many."""
     json: bool = False
@@ -51,29 +52,41 @@ class EvalCommand:
 
 def main(arguments: list[str]) -> int:
     command = tyro.cli(EvalCommand, prog="ghostnets eval", args=arguments)
-    require("torchmetrics", extra="train")
     require("matplotlib", extra="train")
+    picture = command.picture or command.checkpoint.parent / "confusion.png"
+    check_figure_suffix(picture.suffix)
+    writer = None if command.out is None else find_writer(command.out)
     checkpoint = read_checkpoint(command.checkpoint)
-    preprocessing = checkpoint.preprocessing
-    split, images, skipped = _load_images(command, checkpoint, preprocessing)
+    split, images, skipped = _load_images(command, checkpoint)
     model = checkpoint.build().to(memory_format=torch.channels_last)
     before = time.perf_counter()
     with progress_console().status(f"evaluating {len(images)} images"):
-        result = evaluate(model, images, preprocessing, checkpoint.class_names)
+        result = evaluate(model, images, checkpoint.preprocessing, checkpoint.class_names)
     seconds = time.perf_counter() - before
-    picture = command.picture or command.checkpoint.parent / "confusion.png"
-    with write_atomically(picture) as temporary:
-        save_figure(confusion_figure(result.confusion, checkpoint.class_names), temporary, picture.suffix)
+    in_training = RunFolder(command.checkpoint.parent).find_training_images(images.digests())
+    # Printed before any file is written: a full disk does not lose the result.
+    console = result_console()
     if command.json:
-        print_json({"part": split, **result.to_dict(), "picture": str(picture), "skipped": skipped})
+        values = to_json(result, images, in_training)
+        print_json({"part": split, **values, "picture": str(picture), "skipped": skipped})
     else:
-        _print(result, split, seconds, picture, skipped)
+        print_evaluation(result, images, split, in_training)
+        console.print(f"{result.images / seconds:.0f} images/s")
+        if skipped:
+            message(f"{len(skipped)} unreadable images were left out: {' '.join(skipped[:5])}")
+    with write_atomically(picture) as temporary:
+        save_figure(confusion_figure(result.confusion_cells, checkpoint.class_names), temporary, picture.suffix)
+    if writer is not None and command.out is not None:
+        with write_atomically(command.out) as temporary:
+            writer.write_table(image_columns(result, images, range(len(images)), in_training), temporary)
+    if not command.json:
+        console.print(f"confusion matrix: {picture}", soft_wrap=True, markup=False)
+        if command.out is not None:
+            console.print(f"one row per image: {command.out}", soft_wrap=True, markup=False)
     return 0
 
 
-def _load_images(
-    command: EvalCommand, checkpoint: Checkpoint, preprocessing: Preprocessing
-) -> tuple[str, ImageDataset, list[str]]:
+def _load_images(command: EvalCommand, checkpoint: Checkpoint) -> tuple[str, ImageDataset, list[str]]:
     """The split, its images with labels in the checkpoint's order, and a sentence for each unreadable image."""
     recipe = checkpoint.training.get("recipe", {})
     data = DataSpec(command.data, full=command.full, root=command.root, skip_corrupt=command.skip_corrupt)
@@ -89,8 +102,9 @@ def _load_images(
         has_val = is_training_data or not source.val_from_train
         split = "test" if "test" in source.split_names else "val" if has_val else "all"
     names = source.split_names if split == "all" else (split,)
-    loaded = [source.load_split(name, preprocessing) for name in names]
-    images = _relabel([images for images, _ in loaded], to_index)
+    loaded = [source.load_split(name, checkpoint.preprocessing) for name in names]
+    datasets = [images for images, _ in loaded]
+    images = JoinedDataset(datasets, to_index[torch.cat([dataset.labels for dataset in datasets])])
     if not len(images):
         raise DataError(f"no readable image is left in {command.data}.")
     return split, images, [sentence for _, skipped in loaded for sentence in skipped]
@@ -98,41 +112,14 @@ def _load_images(
 
 def _match_classes(names: tuple[str, ...], known: tuple[str, ...], data: str) -> torch.Tensor:
     """Map the index of a class in the data to its index in the checkpoint."""
-    names, known = tuple(map(normalize_name, names)), tuple(map(normalize_name, known))
-    if unknown := [name for name in names if name not in known]:
+    indices = {normalize_name(name): index for index, name in enumerate(known)}
+    names = tuple(map(normalize_name, names))
+    if unknown := [name for name in names if name not in indices]:
         raise DataError(
             f"{data} has classes that the checkpoint does not have ({', '.join(unknown[:5])});"
             f" it has {len(known)}: {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}."
         )
-    if absent := [name for name in known if name not in names]:
+    if absent := [name for name in known if normalize_name(name) not in names]:
         shown = ", ".join(absent[:8]) + (f", ... ({len(absent)})" if len(absent) > 8 else "")
         message(f"no image of {shown}")
-    return torch.tensor([known.index(name) for name in names])
-
-
-def _relabel(datasets: list[ImageDataset], to_index: torch.Tensor) -> ImageDataset:
-    """Concatenate datasets, with their labels mapped."""
-    labels = to_index[torch.cat([images.labels for images in datasets])]
-    if len(datasets) == 1:
-        relabelled = copy.copy(datasets[0])
-        relabelled.labels = labels
-        return relabelled
-    files = [images for images in datasets if isinstance(images, FileDataset)]
-    if len(files) == len(datasets):
-        return FileDataset([path for images in files for path in images.paths], labels, files[0].preprocessing)
-    return ArrayDataset([images[i] for images in datasets for i in range(len(images))], labels)
-
-
-def _print(result: Evaluation, split: str, seconds: float, picture: Path, skipped: list[str]) -> None:
-    table = Table("class", "images", "recall", "precision", title=None)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in result.classes:
-        table.add_row(row.name, str(row.images), f"{row.recall:.1%}", f"{row.precision:.1%}")
-    console = result_console()
-    console.print(table)
-    five = f"   top-5 {result.top5:.2%}" if len(result.classes) > 5 else ""
-    console.print(f"{result.images} images ({split})   top-1 {result.top1:.2%}{five}   loss {result.loss:.4f}")
-    console.print(f"{result.images / seconds:.0f} images/s   confusion matrix: {picture}", soft_wrap=True)
-    if skipped:
-        message(f"{len(skipped)} unreadable images were left out: {' '.join(skipped[:5])}")
+    return torch.tensor([indices[name] for name in names])

@@ -3,12 +3,15 @@
 import json
 import os
 import sys
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console  # imported by the functions that need it: it is slow to import
 
-__all__ = ["message", "print_json", "progress_console", "result_console"]
+__all__ = ["escape_control", "message", "print_json", "progress_console", "result_console"]
+
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories that a terminal may execute or hide
 
 
 def result_console() -> "Console":
@@ -36,8 +39,17 @@ def message(sentence: str, *, kind: str = "note") -> None:
 
     style = "bold red" if kind == "error" else "bold"
     rank = os.environ.get("RANK", "0")
+    sentence = escape_control(sentence)
     text = Text.assemble((f"{kind}: ", style), sentence if rank == "0" else f"(process {rank}) {sentence}")
     progress_console().print(text, soft_wrap=True)
+
+
+def escape_control(text: str) -> str:
+    """Escape control and bidirectional formatting characters, as of hostile file names; line feeds stay."""
+    return "".join(
+        repr(character)[1:-1] if unicodedata.category(character) in HIDDEN and character != "\n" else character
+        for character in text
+    )
 
 
 def print_json(value: Any) -> None:

@@ -13,7 +13,7 @@ import tyro
 
 from ghostnets import __version__
 from ghostnets.artefacts import Model, Prediction, load_classifier
-from ghostnets.cli.output import message, progress_console, result_console
+from ghostnets.cli.output import escape_control, message, progress_console, result_console
 from ghostnets.data.finder import LeftOut
 from ghostnets.errors import ConfigurationError
 from ghostnets.predict import Input, PredictionFile, as_dict, find_inputs, predict_images
@@ -195,9 +195,14 @@ def _print_table(rows: list[Prediction]) -> None:
     table.columns[2].justify = "right"
     for prediction in rows:
         if prediction.error:
-            table.add_row(escape(prediction.path), "[red]cannot be read[/red]", "", "")
+            table.add_row(escape(escape_control(prediction.path)), "[red]cannot be read[/red]", "", "")
             continue
         first, *others = zip(prediction.classes, prediction.probabilities, strict=True)
         following = "  ".join(f"{name} {value:.1%}" for name, value in others)
-        table.add_row(escape(prediction.path), escape(first[0]), f"{first[1]:.1%}", escape(following))
+        table.add_row(
+            escape(escape_control(prediction.path)),
+            escape(escape_control(first[0])),
+            f"{first[1]:.1%}",
+            escape(escape_control(following)),
+        )
     result_console().print(table)

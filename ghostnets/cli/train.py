@@ -18,6 +18,7 @@ from ghostnets.train import (
     TrainingResult,
     describe_evaluation,
     format_minutes,
+    list_warnings,
     named_recipe,
     repeat_training,
     resume_training,
@@ -26,7 +27,7 @@ from ghostnets.train import (
 
 __all__ = ["main"]
 
-DEFAULT_RECIPES = ("photos", "small-images")  # one of them, by the size of the images, without --recipe
+DEFAULT_RECIPES = ("transfer", "photos", "small-images")  # one of them, by images and weights, without --recipe
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
@@ -34,8 +35,10 @@ DEFAULT_RECIPES = ("photos", "small-images")  # one of them, by the size of the 
 class TrainCommand:
     """Train a network on images and write runs/NAME/: checkpoint, metrics, TensorBoard logs and report.html.
 
-    Options of the recipe that are not given come from --recipe, or from the recipe for the size of the images:
-    "small-images" up to 64 pixels, else "photos" (whose values are shown here). Several processes: docs/training.md.
+    Options of the recipe that are not given come from --recipe. Without it, images of up to 64 pixels are trained by
+    "small-images" and photographs by "transfer" (whose values are shown here), which starts from the weights that come
+    with the package; networks without such weights, and --weights none, by "photos". Several processes:
+    docs/training.md.
 
     Examples: ghostnets train | ghostnets train photos/ --epochs 60 | ghostnets train --resume runs/photos-ghostnet_100
     """
@@ -52,7 +55,7 @@ class TrainCommand:
     repeat: Path | None = None
     """Repeat the run in this folder from its start; no other option but --name and --json."""
     recipe_name: Annotated[str | None, tyro.conf.arg(name="recipe")] = None
-    """Name of a recipe: photos, small-images, cifar10, cifar10-fast, imagenet-ghostnet, imagenet-ghostnetv2,
+    """Name of a recipe: transfer, photos, small-images, cifar10, cifar10-fast, imagenet-ghostnet, imagenet-ghostnetv2,
     imagenet-ghostnetv3, finetune or finetune-head."""
     full: bool = False
     """With fashion-mnist: all 70,000 images, downloaded by torchvision or read from --root."""
@@ -66,7 +69,7 @@ class TrainCommand:
     """Processes that read images during training, as GPUs need them; 0 to read between two steps."""
     json: bool = False
     """Print the result as JSON on stdout."""
-    recipe: tyro.conf.OmitArgPrefixes[Recipe] = RECIPES["photos"]
+    recipe: tyro.conf.OmitArgPrefixes[Recipe] = RECIPES["transfer"]
 
 
 def main(arguments: list[str]) -> int:
@@ -111,13 +114,16 @@ def _recipe_name(arguments: list[str]) -> str | None:
 def _parse(arguments: list[str], recipe: str) -> TrainCommand:
     """The command, with the values of a named recipe as defaults of its options."""
     default = replace(TrainCommand(), recipe=named_recipe(recipe))
-    return tyro.cli(TrainCommand, prog="ghostnets train", args=arguments, default=default)
+    command = tyro.cli(TrainCommand, prog="ghostnets train", args=arguments, default=default)
+    if command.recipe.weights in ("none", "None"):
+        command = replace(command, recipe=command.recipe.changed(weights=None))
+    return command
 
 
 def _changes(arguments: list[str]) -> dict[str, Any]:
     """The recipe options given: the fields that do not depend on the recipe from which defaults are taken."""
-    first, second = (_parse(arguments, name).recipe for name in DEFAULT_RECIPES)
-    differing = first.differences(second)
+    first, *others = (_parse(arguments, name).recipe for name in DEFAULT_RECIPES)
+    differing = {name for other in others for name in first.differences(other)}
     return {name: value for name, value in first.to_dict().items() if name not in differing}
 
 
@@ -132,10 +138,10 @@ def _data(command: TrainCommand) -> str:
 def _print_result(run: RunFolder, result: TrainingResult) -> None:
     console = result_console()
     evaluation = result.evaluation
-    console.print(f"{result.split} top-1   {evaluation.top1:.2%}   (best epoch: {result.best_epoch})")
+    console.print(f"{result.split} top-1   {evaluation.format_top1()}   (best epoch: {result.best_epoch})")
     if len(evaluation.classes) > 5:
-        console.print(f"{result.split} top-5   {evaluation.top5:.2%}")
-    console.print(describe_evaluation(result), soft_wrap=True)
+        console.print(f"{result.split} top-5   {evaluation.format_top5()}")
+    console.print(" ".join([describe_evaluation(result), *list_warnings(result)]), soft_wrap=True, markup=False)
     if result.skipped:
         console.print(f"{len(result.skipped)} unreadable images were left out.")
     console.print(f"time         {format_minutes(result.seconds)} minutes of training and validation")

@@ -1,12 +1,14 @@
 """Labelled images in memory or on disk."""
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +20,9 @@ __all__ = [
     "DatasetSplits",
     "FileDataset",
     "ImageDataset",
+    "ImageFiles",
+    "JoinedDataset",
+    "content_digest",
     "load_files",
     "validation_mask",
 ]
@@ -34,6 +39,24 @@ class ImageDataset(Protocol):
 
     def __getitem__(self, index: int) -> Tensor: ...
 
+    def name(self, index: int) -> str:
+        """Path of the image, SHARD:MEMBER, or its position in the data set if it has no file."""
+
+    def digests(self) -> np.ndarray | None:
+        """``content_digest`` of each image, uint64 (N,); None if unknown without reading all files."""
+
+
+def content_digest(content: bytes) -> int:
+    """Digest that recognises the content of an image file, or of the pixels of an image without a file: 64 bits."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
+class ImageFiles(NamedTuple):
+    """Files of the images of a data set, and their ``content_digest``, uint64 (N,)."""
+
+    paths: Sequence[Path]
+    digests: np.ndarray
+
 
 class ArrayDataset:
     """Images in memory.
@@ -41,13 +64,15 @@ class ArrayDataset:
     Args:
         pixels: uint8 (N, C, H, W), or a list of N tensors (C, H, W) of different sizes; or features, float32 (N, D).
         labels: int64 (N,).
+        files: Files of the images, if they have any.
     """
 
-    def __init__(self, pixels: Tensor | list[Tensor], labels: Tensor) -> None:
+    def __init__(self, pixels: Tensor | list[Tensor], labels: Tensor, files: ImageFiles | None = None) -> None:
         if isinstance(pixels, list) and len({image.shape for image in pixels}) == 1:
             pixels = torch.stack(pixels)
         self.pixels = pixels
         self.labels = labels
+        self.files = files
 
     @property
     def common_size(self) -> tuple[int, int] | None:
@@ -60,26 +85,73 @@ class ArrayDataset:
     def __getitem__(self, index: int) -> Tensor:
         return self.pixels[index]
 
+    def name(self, index: int) -> str:
+        return f"image {index}" if self.files is None else str(self.files.paths[index])
+
+    def digests(self) -> np.ndarray:
+        if self.files is not None:
+            return self.files.digests
+        return np.array([content_digest(image.numpy().tobytes()) for image in self.pixels], dtype=np.uint64)
+
 
 class FileDataset:
     """Images on disk, decoded on each access.
 
     Args:
-        paths: One file per image.
+        files: The files and their digests.
         labels: int64 (N,).
         preprocessing: Number of channels, shorter side and interpolation of the images read.
     """
 
-    def __init__(self, paths: Sequence[Path], labels: Tensor, preprocessing: Preprocessing) -> None:
-        self.paths = paths
+    def __init__(self, files: ImageFiles, labels: Tensor, preprocessing: Preprocessing) -> None:
+        self.files = files
         self.labels = labels
         self.preprocessing = preprocessing
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.preprocessing.read(self.paths[index])
+        return self.preprocessing.read(self.files.paths[index])
+
+    def name(self, index: int) -> str:
+        return str(self.files.paths[index])
+
+    def digests(self) -> np.ndarray:
+        return self.files.digests
+
+
+class JoinedDataset:
+    """Data sets one after another, with other labels.
+
+    Args:
+        datasets: The data sets.
+        labels: int64 (N,), for all of them.
+    """
+
+    def __init__(self, datasets: Sequence[ImageDataset], labels: Tensor) -> None:
+        self.datasets, self.labels = datasets, labels
+        self.starts = np.cumsum([0, *map(len, datasets)])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Tensor:
+        dataset, position = self._locate(index)
+        return dataset[position]
+
+    def name(self, index: int) -> str:
+        dataset, position = self._locate(index)
+        return dataset.name(position)
+
+    def digests(self) -> np.ndarray | None:
+        digests = [dataset.digests() for dataset in self.datasets]
+        known = [values for values in digests if values is not None]
+        return np.concatenate(known) if len(known) == len(digests) else None
+
+    def _locate(self, index: int) -> tuple[ImageDataset, int]:
+        number = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.datasets[number], index - int(self.starts[number])
 
 
 @dataclass(frozen=True)
@@ -117,38 +189,39 @@ def load_files(
     Returns:
         The readable images, in memory up to ``CACHE_BYTES``, else on disk; one sentence for each unreadable file.
     """
-    dataset = FileDataset(paths, labels, preprocessing)
 
-    def attempt(index: int) -> Tensor | ImageError:
+    def attempt(path: Path) -> tuple[Tensor, int] | ImageError:
         try:
-            return dataset[index]
+            return preprocessing.read(path), content_digest(path.read_bytes())
         except ImageError as error:
             return error
 
     cache: list[Tensor] | None = []
     cached_bytes = 0
     readable: list[int] = []
+    digests: list[int] = []
     problems: list[str] = []
     chunk = 256  # bounds the images in flight
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
-        for start in range(0, len(dataset), chunk):
-            indices = range(start, min(start + chunk, len(dataset)))
-            for index, image in zip(indices, pool.map(attempt, indices), strict=True):
+        for start in range(0, len(paths), chunk):
+            for index, outcome in enumerate(pool.map(attempt, paths[start : start + chunk]), start):
                 on_image()
-                if isinstance(image, ImageError):
-                    problems.append(str(image))
+                if isinstance(outcome, ImageError):
+                    problems.append(str(outcome))
                     continue
+                image, digest = outcome
                 readable.append(index)
+                digests.append(digest)
                 cached_bytes += image.numel()
                 if cached_bytes > CACHE_BYTES:
                     cache = None
                 if cache is not None:
                     cache.append(image)
     labels = labels[readable]
+    files = ImageFiles([paths[index] for index in readable], np.array(digests, dtype=np.uint64))
     if cache is not None:
-        return ArrayDataset(cache, labels), problems
-    kept = [paths[index] for index in readable]
-    return FileDataset(kept, labels, preprocessing), problems
+        return ArrayDataset(cache, labels, files), problems
+    return FileDataset(files, labels, preprocessing), problems
 
 
 def validation_mask(labels: Tensor, share: float, seed: int) -> Tensor:

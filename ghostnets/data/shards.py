@@ -16,16 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ghostnets.data.datasets import DatasetSplits
+from ghostnets.data.datasets import DatasetSplits, content_digest
 from ghostnets.data.folders import ImageFolder
 from ghostnets.data.labelled import LabelledFiles
 from ghostnets.data.shard_files import REMOTE, ShardFiles, join, read_index
 from ghostnets.data.source import check_split
 from ghostnets.errors import ConfigurationError, DataError, ImageError
-from ghostnets.files import write_atomically, write_text
+from ghostnets.files import write_folder
 from ghostnets.preprocessing import Preprocessing, decode
 
 __all__ = ["INDEX", "ShardDataset", "ShardFolder", "is_shards", "open_shards", "write_shards"]
@@ -37,11 +38,15 @@ WINDOW = 8  # shards that are open and shuffled together
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar file: its name, its size in bytes, and the label of each of its samples."""
+    """One tar file: its name, its size in bytes, and of each sample the label and the ``content_digest``.
+
+    ``digests`` has 8 bytes per sample, little-endian, as hexadecimal; it is None if the index does not record them.
+    """
 
     file: str
     bytes: int
     labels: tuple[int, ...]
+    digests: str | None
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,7 @@ class ShardDataset:
     ) -> None:
         self.preprocessing = preprocessing
         self.common_size = (preprocessing.resize_to,) * 2 if square else None
+        self.shards = shards
         self.labels = torch.tensor([label for shard in shards for label in shard.labels], dtype=torch.int64)
         self.sizes = torch.tensor([len(shard.labels) for shard in shards])
         self.starts = self.sizes.cumsum(0) - self.sizes
@@ -135,9 +141,21 @@ class ShardDataset:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Tensor:
-        shard = int(torch.searchsorted(self.starts, index, right=True)) - 1
-        content, name = self.files.read(shard, index - int(self.starts[shard]))
+        content, name = self._read(index)
         return self.preprocessing.read(decode(io.BytesIO(content), name=name))
+
+    def name(self, index: int) -> str:
+        return self._read(index)[1]
+
+    def digests(self) -> np.ndarray | None:
+        digests = [shard.digests for shard in self.shards if shard.digests is not None]
+        if len(digests) < len(self.shards):
+            return None
+        return np.frombuffer(bytes.fromhex("".join(digests)), dtype="<u8")
+
+    def _read(self, index: int) -> tuple[bytes, str]:
+        shard = int(torch.searchsorted(self.starts, index, right=True)) - 1
+        return self.files.read(shard, index - int(self.starts[shard]))
 
     def streaming_order(self, generator: torch.Generator) -> Tensor:
         """Draw an order of all images, int64 (N,): shuffled shards, and shuffled samples within each ``WINDOW``."""
@@ -171,10 +189,7 @@ def open_shards(root: str | os.PathLike[str]) -> ShardFolder:
         return ShardFolder(
             base,
             tuple(map(str, content["class_names"])),
-            {
-                str(split): tuple(Shard(str(s["file"]), int(s["bytes"]), tuple(map(int, s["labels"]))) for s in shards)
-                for split, shards in content["parts"].items()
-            },
+            {str(split): tuple(map(_parse_shard, shards)) for split, shards in content["parts"].items()},
             int(content["typical_size"]),
             int(content["channels"]),
             None if content["common_size"] is None else tuple(map(int, content["common_size"])),  # type: ignore[arg-type]
@@ -183,6 +198,13 @@ def open_shards(root: str | os.PathLike[str]) -> ShardFolder:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{join(base, INDEX)} cannot be used ({error}); write the shards again.") from error
+
+
+def _parse_shard(entry: dict[str, Any]) -> Shard:
+    labels, digests = tuple(map(int, entry["labels"])), entry.get("digests")
+    if digests is not None and len(bytes.fromhex(digests)) != 8 * len(labels):
+        raise ValueError(f"{entry['file']} does not have one digest per label")
+    return Shard(str(entry["file"]), int(entry["bytes"]), labels, digests)
 
 
 def write_shards(
@@ -218,23 +240,24 @@ def write_shards(
     index: dict[str, Any] = {}
     sizes: set[tuple[int, int]] = set()
     generator = torch.Generator().manual_seed(seed)
-    for split, files in source.splits.items():
-        readable = _select_readable(files, problems, sizes, on_image)
-        shuffled = [readable[i] for i in torch.randperm(len(readable), generator=generator)]
-        index[split] = []
-        for number, start in enumerate(range(0, len(shuffled), images_per_shard)):
-            path = out / f"{split}-{number:06d}.tar"
-            index[split].append(_write_shard(path, shuffled[start : start + images_per_shard], start))
-    source.check_readable(problems, source.num_images)
-    content = {
-        "version": VERSION,
-        "class_names": list(source.class_names),
-        "typical_size": source.typical_size,
-        "channels": source.channels,
-        "common_size": sizes.pop() if len(sizes) == 1 else None,
-        "parts": index,
-    }
-    write_text(out / INDEX, json.dumps(content) + "\n")  # last, so that an incomplete folder cannot be opened
+    with write_folder(out) as folder:
+        for split, files in source.splits.items():
+            readable = _select_readable(files, problems, sizes, on_image)
+            shuffled = [readable[i] for i in torch.randperm(len(readable), generator=generator)]
+            index[split] = []
+            for number, start in enumerate(range(0, len(shuffled), images_per_shard)):
+                path = folder / f"{split}-{number:06d}.tar"
+                index[split].append(_write_shard(path, shuffled[start : start + images_per_shard], start))
+        source.check_readable(problems, source.num_images)
+        content = {
+            "version": VERSION,
+            "class_names": list(source.class_names),
+            "typical_size": source.typical_size,
+            "channels": source.channels,
+            "common_size": sizes.pop() if len(sizes) == 1 else None,
+            "parts": index,
+        }
+        (folder / INDEX).write_text(json.dumps(content) + "\n", encoding="utf-8")
     return open_shards(out), problems
 
 
@@ -254,10 +277,18 @@ def _select_readable(
 
 
 def _write_shard(path: Path, samples: list[tuple[Path, int]], start: int) -> dict[str, Any]:
-    with write_atomically(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+    digests = []
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for number, (file, label) in enumerate(samples, start):
-            for suffix, content in [(file.suffix.lower(), file.read_bytes()), (".cls", str(label).encode())]:
+            image = file.read_bytes()
+            digests.append(content_digest(image))
+            for suffix, content in [(file.suffix.lower(), image), (".cls", str(label).encode())]:
                 member = tarfile.TarInfo(f"{number:09d}{suffix}")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
-    return {"file": path.name, "bytes": path.stat().st_size, "labels": [label for _, label in samples]}
+    return {
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "labels": [label for _, label in samples],
+        "digests": np.array(digests, dtype="<u8").tobytes().hex(),
+    }

@@ -1,24 +1,22 @@
 """Compiled networks: compiled from a module or a checkpoint, called with images, saved and loaded without torch."""
 
 import copy
-import json
+import math
 import os
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
 
 from ghostnets.engine.calibrate import METHODS, calibrate, check_nodes
 from ghostnets.engine.layer_times import LayerProfile, medians
-from ghostnets.engine.plan import Array, Layout, Plan
+from ghostnets.engine.plan import Array, Plan
+from ghostnets.engine.plan_file import PRECISIONS, read_plan, write_plan
 from ghostnets.errors import ConfigurationError, EngineError
-from ghostnets.files import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,9 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Session", "compile", "load"]
 
-METADATA_KEY = "ghostnets.engine"
-FORMAT_VERSION = 2
-PRECISIONS = ("f32", "bf16", "int8")
 OUTPUTS = ("logits", "features", "features+logits")
 
 
@@ -39,7 +34,8 @@ class Session:
     Called with images, it returns the network's output in float32, tensors for a tensor and arrays for an array:
     logits or features (N, C), or the list of maps (N, C, H, W) of a backbone. The first call with a new shape takes
     longer, as schedules are cached by shape. A session is thread-safe, and concurrent calls take turns; separate
-    sessions run in parallel, and copies share the weights.
+    sessions run in parallel, and copies share the weights. In a forked child it starts threads of its own. After an
+    error it runs the next images as before.
 
     Args:
         plan: Plan of the network.
@@ -57,11 +53,15 @@ class Session:
         known = native.instruction_sets()
         if isa is not None and isa not in known:
             raise ConfigurationError(f"isa is {isa!r}; this processor has {', '.join(known)}.")
+        if plan.precision == "int8":
+            check_nodes(plan)
         self.plan = plan
         try:
             self._native = native.Session(plan.native(), plan.tensors, threads, isa or "")
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise EngineError(f"the plan cannot be run ({error}); compile the network again.") from error
+        except MemoryError as error:
+            raise EngineError("there is not enough memory for the network's weights; free some.") from error
         except RuntimeError as error:
             raise _no_threads(threads, error) from error
 
@@ -94,6 +94,14 @@ class Session:
         return self.plan.precision
 
     @property
+    def memory_bytes(self) -> int:
+        """Bytes that are reserved for maps, without the weights.
+
+        More than 64 MB are given back when they are more than four times what the latest 16 calls needed.
+        """
+        return int(self._native.memory_bytes)
+
+    @property
     def isa(self) -> str:
         """The instruction set in use."""
         return str(self._native.isa)
@@ -117,9 +125,7 @@ class Session:
                 without ``mean`` and ``std``.
         """
         array = self._array(images)
-        outputs = self._empty_outputs(array)
-        if len(array):
-            self._native.run(array, outputs)
+        outputs = self._run(self._native.run, array) if len(array) else self._empty_outputs(array)
         results = outputs if isinstance(images, np.ndarray) else list(map(import_module("torch").from_numpy, outputs))
         return results if self.plan.gives_maps else results[0]
 
@@ -134,11 +140,30 @@ class Session:
             ConfigurationError: The shape or type is not supported, or there is no image.
         """
         array = self._array(images)
-        if not len(array) or runs < 1:
+        if not len(array) or not isinstance(runs, int) or runs < 1:
             raise ConfigurationError(f"there are {len(array)} images and {runs} runs; at least one of each is needed.")
-        outputs = self._empty_outputs(array)
-        self._native.run(array, outputs)
-        return medians([self._native.profile(array, outputs) for _ in range(runs)])
+        self._run(self._native.run, array)
+        rows: list[Any] = []
+        for _ in range(runs):
+            self._run(lambda images, outputs: rows.append(self._native.profile(images, outputs)), array)
+        return medians(rows)
+
+    def _run(self, run: Callable[[npt.NDArray[Any], list[Array]], None], images: npt.NDArray[Any]) -> list[Array]:
+        """Call ``run(images, outputs)`` with new outputs, and return these."""
+        try:
+            outputs = self._empty_outputs(images)
+            run(images, outputs)
+        except MemoryError as error:
+            raise EngineError(
+                f"there is not enough memory for images of {images.shape}; pass fewer or smaller ones at a time."
+            ) from error
+        except ValueError as error:
+            raise EngineError(
+                f"the network cannot run images of {images.shape} ({error}); try another size."
+            ) from error
+        except RuntimeError as error:
+            raise _no_threads(self.threads, error) from error
+        return outputs
 
     def _empty_outputs(self, images: npt.NDArray[Any]) -> list[Array]:
         """Allocate the outputs for these images."""
@@ -152,7 +177,20 @@ class Session:
 
     def _array(self, images: Any) -> npt.NDArray[Any]:
         """Return the images as a contiguous array, after a check of shape and type."""
-        array = images if isinstance(images, np.ndarray) else images.detach().numpy()
+        array = images
+        if not isinstance(images, np.ndarray):
+            torch = sys.modules.get("torch")  # there is no tensor unless it is loaded
+            if torch is None or not isinstance(images, torch.Tensor):
+                raise ConfigurationError(
+                    f"the images are a {type(images).__name__}; pass an array of NumPy or a tensor of torch,"
+                    " uint8 (N, H, W, C) or float32 (N, C, H, W)."
+                )
+            if images.device.type != "cpu" or images.layout != torch.strided or images.dtype == torch.bfloat16:
+                raise ConfigurationError(
+                    f"the images are a tensor of {images.dtype} on {images.device}; pass a dense one of uint8 or"
+                    " float32 on the CPU."
+                )
+            array = images.detach().numpy()
         self._check(array)
         return np.ascontiguousarray(array)
 
@@ -180,22 +218,7 @@ class Session:
         Raises:
             StorageError: The file could not be written; an existing one is unchanged.
         """
-        plan = self.plan
-        description = {
-            "format_version": FORMAT_VERSION,
-            "in_channels": plan.in_channels,
-            "outputs": plan.outputs,
-            "gives_maps": plan.gives_maps,
-            "precision": plan.precision,
-            "mean": plan.mean,
-            "std": plan.std,
-            "layouts": [[layout.out_channels, layout.segments, layout.is_grouped] for layout in plan.layouts],
-            "nodes": plan.nodes,
-            "ranges": plan.ranges,
-        }
-        content = to_bytes(plan.tensors, metadata={**(metadata or {}), METADATA_KEY: json.dumps(description)})
-        with write_atomically(path) as temporary:
-            temporary.write_bytes(content)
+        write_plan(self.plan, path, metadata=metadata)
 
 
 def compile(  # noqa: A001
@@ -255,7 +278,8 @@ def compile(  # noqa: A001
         mean, std = model.preprocessing.mean, model.preprocessing.std
         model = model.build()
     plan = make_plan(model, mean=tuple(mean), std=tuple(std), output=output)
-    if not len(mean) == len(std) or len(mean) not in (0, plan.in_channels) or min(std, default=1) <= 0:
+    is_number = all(isinstance(value, int | float) and math.isfinite(value) for value in (*mean, *std))
+    if not is_number or len(mean) != len(std) or len(mean) not in (0, plan.in_channels) or min(std, default=1) <= 0:
         raise ConfigurationError(
             f"mean is {mean} and std {std}; they must have {plan.in_channels} values each, those of std above 0."
         )
@@ -279,37 +303,7 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None, isa: str |
         EngineError: The engine was not built, or the file is missing, damaged or of another version.
     """
     _native()
-    if not Path(path).is_file():
-        raise EngineError(f"there is no file {path}; Session.save writes one.")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            description = json.loads((file.metadata() or {})[METADATA_KEY])
-        version = description["format_version"]
-        if version == FORMAT_VERSION:
-            return Session(
-                Plan(
-                    in_channels=int(description["in_channels"]),
-                    precision=str(description["precision"]),
-                    mean=tuple(map(float, description["mean"])),
-                    std=tuple(map(float, description["std"])),
-                    layouts=[Layout(int(c), int(s), bool(g)) for c, s, g in description["layouts"]],
-                    nodes=list(description["nodes"]),
-                    ranges=list(description["ranges"]),
-                    tensors=tensors,
-                    outputs=[int(output) for output in description["outputs"]],
-                    gives_maps=bool(description["gives_maps"]),
-                ),
-                threads=threads,
-                isa=isa,
-            )
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ConfigurationError):
-            raise
-        raise EngineError(f"{path} is not a compiled network, or damaged ({error}); write it again.") from error
-    raise EngineError(
-        f"{path} has plan format {version}, this ghostnets reads format {FORMAT_VERSION}; compile the network again."
-    )
+    return Session(read_plan(path), threads=threads, isa=isa)
 
 
 def is_built() -> bool:
@@ -319,8 +313,8 @@ def is_built() -> bool:
 
 def _checked_threads(threads: int | None) -> int:
     threads = len(os.sched_getaffinity(0)) if threads is None else threads
-    if not 1 <= threads <= 1024:
-        raise ConfigurationError(f"threads is {threads}; it must be from 1 to 1024.")
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
+        raise ConfigurationError(f"threads is {threads!r}; it must be an integer from 1 to 1024.")
     return threads
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ghostnets.explain.anatomy import CheapKernels
 from ghostnets.explain.ghost_ablation import AblationResult
 from ghostnets.explain.redundancy import LayerRedundancy, Redundancy
+from ghostnets.measure import format_accuracy, wilson_interval
 
 __all__ = ["ablation_caption", "depth_caption", "error_caption", "gallery_caption", "kernel_kinds_caption"]
 
@@ -57,14 +58,18 @@ def kernel_kinds_caption(kernels: Sequence[CheapKernels]) -> str:
 def ablation_caption(result: AblationResult) -> str:
     """Caption of ``ablation_figure``."""
     worst = min(result.layers, key=lambda layer: layer.zeros)
-    loss = {
-        fill: result.top1 - sum(getattr(layer, fill) for layer in result.layers) / len(result.layers)
+    change = {
+        fill: 100 * (sum(getattr(layer, fill) for layer in result.layers) / len(result.layers) - result.top1)
         for fill in ("copies", "zeros")
     }
+    correct = round(result.top1 * result.images)
+    low, _ = wilson_interval(correct, result.images)
+    caution = " All of this is within the interval: use more images." if worst.zeros >= low else ""
     return (
-        f"The unchanged network classifies {result.top1:.1%} of {result.images:,} images correctly. Copies in one"
-        f" module cost {100 * loss['copies']:.1f} points on average, zeros {100 * loss['zeros']:.1f}. Zeros hurt most"
-        f" in {worst.layer}: {worst.zeros:.1%} accuracy."
+        f"The unchanged network classifies {format_accuracy(correct, result.images)} of {result.images:,} images"
+        f" correctly; in parentheses the 95% interval. Copies in one module change the accuracy by"
+        f" {change['copies']:+.1f} points on average, zeros by {change['zeros']:+.1f}. It is lowest with zeros in"
+        f" {worst.layer}: {worst.zeros:.1%}.{caution}"
     )
 
 

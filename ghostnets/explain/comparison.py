@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ghostnets.explain.figures import GRID, INK, new_figure, style_axis, to_svg
+from ghostnets.explain.fonts import drawable_labels, find_fonts
 from ghostnets.explain.page import render
 from ghostnets.files import write_text
 
@@ -45,14 +46,18 @@ def comparison_figure(runs: Sequence[ComparedRun]) -> "Figure":
     for axis, label in zip(axes, labels, strict=True):
         for number, run in enumerate(runs):
             color, dash = COLORS[number % len(COLORS)], DASHES[number // len(COLORS) % len(DASHES)]
-            axis.plot(run.epochs, run.curves[label], dash, color=color, linewidth=1.6, label=run.name)
+            axis.plot(run.epochs, run.curves[label], dash, color=color, linewidth=1.6)
         axis.set_xlabel("epoch")
         axis.set_ylabel(label)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(color=GRID, linewidth=0.6)
         style_axis(axis)
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", frameon=False, labelcolor=INK, fontsize=9, ncols=2)
+    names = drawable_labels([run.name for run in runs], list(range(1, len(runs) + 1)), fonts := find_fonts())
+    legend = figure.legend(
+        axes[0].get_lines(), [""] * len(runs), loc="outside lower center", frameon=False, labelcolor=INK, ncols=2
+    )
+    for text, name in zip(legend.get_texts(), names, strict=True):  # matplotlib drops labels that begin with "_"
+        text.set(text=name, parse_math=False, fontfamily=fonts, fontsize=9)
     return figure
 
 

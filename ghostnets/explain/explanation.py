@@ -30,6 +30,7 @@ from ghostnets.explain.redundancy import KERNEL_SIZES, RATIOS, LayerRedundancy, 
 from ghostnets.explain.redundancy_figures import depth_figure, error_figure, gallery_figure
 from ghostnets.explain.savings import LatencyComparison, Savings
 from ghostnets.files import write_atomically, write_text
+from ghostnets.measure import format_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,6 +113,7 @@ def write_explanation(folder: str | os.PathLike[str], explanation: Explanation) 
     panels = {panel.name: panel for panel in [*galleries.values(), *_panels(explanation, kernels)]}
     page = render(
         "explanation.html.jinja",
+        interval=format_interval,
         page=explanation,
         numbered=list(enumerate(explanation.redundancy.layers, start=1)),
         kernel_sizes=KERNEL_SIZES,

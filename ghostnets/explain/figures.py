@@ -11,6 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from ghostnets.errors import ConfigurationError, require
+from ghostnets.explain.confusion import count_matrix, select_classes
+from ghostnets.explain.fonts import drawable_labels, find_fonts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,6 +22,7 @@ __all__ = [
     "GRID",
     "INK",
     "SECOND",
+    "check_figure_suffix",
     "confusion_figure",
     "curves_figure",
     "heat_png",
@@ -58,31 +61,34 @@ def curves_figure(epochs: Sequence[int], curves: dict[str, tuple[Sequence[float]
     return figure
 
 
-def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[str]) -> "Figure":
+def confusion_figure(cells: Sequence[tuple[int, int, int]], class_names: Sequence[str]) -> "Figure":
     """Plot the confusion matrix: rows are true classes, columns predicted classes, shades are shares of the row.
 
-    Counts and class names are omitted for more than 30 classes.
+    With many classes those that are confused most often are shown (``select_classes``). A class whose name cannot be
+    drawn is labelled with its number, from 1 (``drawable_labels``).
+
+    Args:
+        cells: True class, predicted class and number of images; cells that are zero may be left out.
+        class_names: Names of all classes.
     """
-    counts = np.asarray(confusion)
-    share = counts / np.maximum(1, counts.sum(1, keepdims=True))
-    classes = len(class_names)
-    with_text = classes <= 30
-    side = min(12.0, 2.6 + 0.5 * classes) if with_text else 8.0
+    shown = select_classes(cells, len(class_names))
+    counts, share = count_matrix(cells, shown)
+    side = min(14.0, 2.6 + 0.5 * len(shown))
     figure = new_figure(width=side + 1.0, height=side)
     axis = figure.subplots()
     image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    if with_text:
-        axis.set_xticks(range(classes), class_names, rotation=45, ha="right", rotation_mode="anchor")
-        axis.set_yticks(range(classes), class_names)
-        for row in range(classes):
-            for column in range(classes):
-                if counts[row, column]:
-                    color = "white" if share[row, column] > 0.5 else "#1c2a38"
-                    axis.text(
-                        column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=8.5
-                    )
+    fonts = find_fonts()
+    labels = drawable_labels([class_names[i] for i in shown], [i + 1 for i in shown], fonts)
+    text: dict[str, Any] = {"parse_math": False, "fontfamily": fonts}
+    axis.set_xticks(range(len(shown)), labels, rotation=45, ha="right", rotation_mode="anchor", **text)
+    axis.set_yticks(range(len(shown)), labels, **text)
+    for row, column in np.argwhere(counts).tolist():
+        color = "white" if share[row, column] > 0.5 else "#1c2a38"
+        axis.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=8.5)
     axis.set_xlabel("predicted class")
     axis.set_ylabel("true class")
+    if len(shown) < len(class_names):
+        axis.set_title(f"the {len(shown)} of {len(class_names):,} classes confused most often", fontsize=9, color=INK)
     bar = figure.colorbar(image, ax=axis, fraction=0.046, pad=0.03)
     bar.set_label("share of the true class", color=INK)
     bar.ax.tick_params(colors=INK)
@@ -108,6 +114,12 @@ def to_svg(figure: "Figure", *, title: str, prefix: str) -> str:
     return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
 
 
+def check_figure_suffix(suffix: str) -> None:
+    """Raise ConfigurationError if figures cannot be saved with this suffix."""
+    if suffix.lower() not in FIGURE_SUFFIXES:
+        raise ConfigurationError(f"a figure cannot be saved as {suffix!r}; choose {', '.join(FIGURE_SUFFIXES)}.")
+
+
 def save_figure(figure: "Figure", path: str | os.PathLike[str], suffix: str) -> None:
     """Save a figure on a white background.
 
@@ -119,8 +131,7 @@ def save_figure(figure: "Figure", path: str | os.PathLike[str], suffix: str) -> 
     Raises:
         ConfigurationError: Unsupported format.
     """
-    if suffix.lower() not in FIGURE_SUFFIXES:
-        raise ConfigurationError(f"a figure cannot be saved as {suffix!r}; choose {', '.join(FIGURE_SUFFIXES)}.")
+    check_figure_suffix(suffix)
     figure.savefig(path, format=suffix.lower()[1:], facecolor="white", dpi=150)
 
 

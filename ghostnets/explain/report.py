@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ghostnets.explain.anatomy import collect_ghost_maps
-from ghostnets.explain.figures import confusion_figure, curves_figure, to_svg
+from ghostnets.explain.confusion import count_matrix, select_classes
+from ghostnets.explain.figures import curves_figure, to_svg
+from ghostnets.explain.fonts import shorten
 from ghostnets.explain.page import max_stage_macs, render, select_ghost_layers
 from ghostnets.explain.savings import Savings
 from ghostnets.files import write_text
+from ghostnets.measure import format_accuracy
+
+MAX_PAIRS = 500  # rows of the table of confused classes
 
 __all__ = ["ClassMetrics", "MetricCurve", "PredictionExample", "RunReport", "render_curves", "write_report"]
 
@@ -24,12 +29,16 @@ class PredictionExample:
         label: Name of the true class.
         prediction: Name of the most probable class.
         probability: Probability of ``prediction``.
+        name: Path of the image, or another name for it.
+        link: URL of the image, relative to the page; None if it is not a file on disk.
     """
 
     pixels: Tensor
     label: str
     prediction: str
     probability: float
+    name: str
+    link: str | None
 
     @property
     def is_correct(self) -> bool:
@@ -47,12 +56,43 @@ class MetricCurve:
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """Metrics of one class; recall and precision in [0, 1]."""
+    """Results of one class: its name and the numbers of its images, of predictions of it, and of both at once."""
 
     name: str
     images: int
-    recall: float
-    precision: float
+    predicted: int
+    correct: int
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """A true and a predicted class, and the number of images concerned."""
+
+    label: str
+    prediction: str
+    count: int
+    images: int
+
+
+@dataclass(frozen=True)
+class ConfusionView:
+    """The tables of the confusion matrix.
+
+    Attributes:
+        names: Names of the classes in the matrix, in display order.
+        counts, shares: Its rows: numbers of images, and shares of all images of the true class.
+        pairs: Pairs of classes with mistakes, most images first.
+        num_pairs: Number of all such pairs.
+        classes: Number of each class, from 1, its results and the class that it is most often mistaken for; lowest
+            recall first.
+    """
+
+    names: Sequence[str]
+    counts: Sequence[Sequence[int]]
+    shares: Sequence[Sequence[float]]
+    pairs: Sequence[ConfusedPair]
+    num_pairs: int
+    classes: Sequence[tuple[int, ClassMetrics, ConfusedPair | None]]
 
 
 @dataclass(frozen=True)
@@ -62,13 +102,14 @@ class RunReport:
     Attributes:
         title: Page title.
         summary: One or two sentences below the title.
-        figures: Key figures at the top: label -> value.
+        warnings: Sentences on what the figures do not tell.
+        figures: Key figures at the top: label -> value, its interval in parentheses.
         epochs: Epoch numbers.
         curves: Metrics over ``epochs``.
         classes: Metrics by class.
-        confusion: Confusion matrix; rows are true classes.
+        confusion: True class, predicted class and number of images, for each pair that occurs.
         evaluated_on: One sentence naming the evaluated images.
-        examples: Images with predictions.
+        examples: Images with predictions: heading -> images.
         model: The network, in evaluation mode.
         example_input: Preprocessed image for the ghost maps, float32 (1, C, H, W).
         example_pixels: The same image for display, uint8 (C, H, W).
@@ -79,13 +120,14 @@ class RunReport:
 
     title: str
     summary: str
+    warnings: Sequence[str]
     figures: dict[str, str]
     epochs: Sequence[int]
     curves: Sequence[MetricCurve]
     classes: Sequence[ClassMetrics]
-    confusion: Sequence[Sequence[int]]
+    confusion: Sequence[tuple[int, int, int]]
     evaluated_on: str
-    examples: Sequence[PredictionExample]
+    examples: dict[str, Sequence[PredictionExample]]
     model: nn.Module
     example_input: Tensor
     example_pixels: Tensor
@@ -107,13 +149,38 @@ def write_report(path: str | os.PathLike[str], report: RunReport) -> None:
         MissingExtraError: matplotlib or jinja2 is not installed.
         StorageError: The file could not be written.
     """
-    names = [row.name for row in report.classes]
     page = render(
         "report.html.jinja",
         report=report,
+        accuracy=format_accuracy,
+        shorten=shorten,
         curves=render_curves(report.epochs, report.curves),
-        confusion=to_svg(confusion_figure(report.confusion, names), title="Confusion matrix", prefix="confusion"),
+        confusion=_view_confusion(report.classes, report.confusion),
         layers=select_ghost_layers(collect_ghost_maps(report.model, report.example_input)),
         largest_stage=max_stage_macs(report.savings),
     )
     write_text(path, page)
+
+
+def _view_confusion(classes: Sequence[ClassMetrics], cells: Sequence[tuple[int, int, int]]) -> ConfusionView:
+    shown = select_classes(cells, len(classes))
+    counts, shares = count_matrix(cells, shown)
+    mistakes = sorted((cell for cell in cells if cell[0] != cell[1]), key=lambda cell: (-cell[2], cell))
+    worst: dict[int, ConfusedPair] = {}
+    pairs = []
+    for true, predicted, count in mistakes:
+        pair = ConfusedPair(classes[true].name, classes[predicted].name, count, classes[true].images)
+        worst.setdefault(true, pair)
+        pairs.append(pair)
+    order = sorted(
+        range(len(classes)),
+        key=lambda i: classes[i].correct / classes[i].images if classes[i].images else 2.0,  # absent classes last
+    )
+    return ConfusionView(
+        names=[classes[i].name for i in shown],
+        counts=counts.tolist(),
+        shares=shares.tolist(),
+        pairs=pairs[:MAX_PAIRS],
+        num_pairs=len(pairs),
+        classes=[(i + 1, classes[i], worst.get(i)) for i in order],
+    )

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,18 +55,38 @@ def verify(path: Path, checkpoint: Path, images: list[Pixels], folder: Path) -> 
     command = [sys.executable, "-m", "ghostnets.export.verify", str(path), str(checkpoint), str(archive)]
     # The child must import the same package as this process, whatever the working directory is.
     paths = os.pathsep.join(p for p in [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")] if p)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": paths})
-    archive.unlink()
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    with (
+        (folder / "errors").open("w+", encoding="utf-8") as errors,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,  # closed when this process ends, however it ends
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, "PYTHONPATH": paths},
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            output = process.stdout.read()
+        except BaseException:
+            process.kill()
+            raise
+        code = process.wait()
+        errors.seek(0)
+        lines = errors.read().strip().splitlines() or [f"exit code {code}"]
+    for file in (archive, folder / "errors"):
+        file.unlink()
+    if code != 0:
         raise ExportError(f"{path.name} failed to run in a separate process ({lines[-1]}); no file was written.")
-    values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    values: dict[str, Any] = json.loads(output.splitlines()[-1])
     values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
     return ExportComparison(**values)
 
 
 def main(path: str, checkpoint: str, archive: str) -> None:
     """Run and compare; the entry point of the separate process."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     model = open_model(path, threads=1)
     with np.load(archive) as arrays:
         images = [arrays[name] for name in arrays.files]
@@ -73,6 +94,12 @@ def main(path: str, checkpoint: str, archive: str) -> None:
     torch_was_loaded = "torch" in sys.modules
     comparison = _compare(model, Path(checkpoint), images, outputs, torch_was_loaded)
     print(json.dumps(asdict(comparison)))
+
+
+def _end_with_parent() -> None:
+    """Wait until the other end of stdin is closed, as the parent process has ended, and end this process."""
+    os.read(0, 1)  # without Python's stream, whose lock would delay the end of this process
+    os._exit(1)
 
 
 def _run_file(model: Model, images: Pixels) -> Outputs:

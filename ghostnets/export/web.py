@@ -2,16 +2,15 @@
 
 import hashlib
 import os
-import shutil
 import tarfile
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 
 from ghostnets.checkpoints.fetch import download
-from ghostnets.errors import ConfigurationError, ExportError, StorageError
+from ghostnets.errors import ConfigurationError, ExportError
 from ghostnets.export.exporter import export_model
 from ghostnets.export.report import ExportReport
+from ghostnets.files import write_folder
 
 __all__ = ["RUNTIME", "export_web"]
 
@@ -51,26 +50,12 @@ def export_web(
     if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / FILE_LIST).is_file())):
         raise ConfigurationError(f"{target} exists and is not a web export; choose another folder.")
     runtime = download(RUNTIME, sha256=RUNTIME_SHA256)
-    folder: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    with write_folder(target) as folder:
         report = export_model(checkpoint, folder / "model.onnx", format="onnx", images=images)
         (folder / "model.json").write_text(report.description.to_json(), encoding="utf-8")
         _copy_page(folder)
         _unpack_runtime(runtime, folder / "runtime")
         (folder / FILE_LIST).write_text(_file_list(folder), encoding="utf-8")
-        folder.chmod(0o755)  # mkdtemp makes it private to its owner, but the web server must read it
-        _replace(folder, target)
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise StorageError(
-            f"cannot write {target} ({error.strerror or error}); free disk space, or choose another folder."
-        ) from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
     return report
 
 
@@ -105,14 +90,3 @@ def _file_list(folder: Path) -> str:
     listed = "".join(f'    "{name}",\n' for name in names)
     version = content.hexdigest()[:16]
     return f'self.GHOSTNETS = {{\n  version: "{version}",\n  files: [\n{listed}  ],\n}};\n'
-
-
-def _replace(folder: Path, target: Path) -> None:
-    """Move the folder to its target; an older folder is renamed first and then removed."""
-    if target.exists():
-        older = folder.with_suffix(".older")
-        target.replace(older)
-        folder.replace(target)
-        shutil.rmtree(older)
-    else:
-        folder.replace(target)

@@ -5,10 +5,19 @@ derives "decoupled fully connected" attention, along rows and then along columns
 module implements it with 1 x 5 and 5 x 1 depthwise convolutions.
 """
 
+import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = ["DFCGate"]
+
+
+@torch.fx.wrap  # a symbolic size cannot be compared, so this is one node of a traced graph
+def halve(x: Tensor) -> Tensor:
+    """Pool 2x2 by the average; a side of one pixel is kept: (N, C, H, W) -> (N, C, max(1, H // 2), max(1, W // 2))."""
+    height, width = x.shape[2:]
+    return F.avg_pool2d(x, (min(2, height), min(2, width)))
 
 
 class DFCGate(nn.Sequential):
@@ -48,6 +57,4 @@ class DFCGate(nn.Sequential):
 
     def gate(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Gate (N, C_out, H', W') for the input ``x`` of a Ghost module whose output has the size (H', W')."""
-        height, width = x.shape[2:]
-        pooled = F.avg_pool2d(x, (min(2, height), min(2, width)))
-        return F.interpolate(self(pooled).sigmoid(), size=size, mode="nearest")
+        return F.interpolate(self(halve(x)).sigmoid(), size=size, mode="nearest")

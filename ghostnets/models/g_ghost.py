@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
@@ -35,14 +36,38 @@ class MixBatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.num_batches_tracked is not None  # track_running_stats is always on
-        is_batch, momentum = self.training and x.shape[0] > 1, self.momentum
-        if is_batch:
-            self.num_batches_tracked.add_(1)
-        if momentum is None:  # cumulative average over batches
-            momentum = 1 / max(1, int(self.num_batches_tracked))
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, is_batch, momentum, self.eps
+        return normalize_batch(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.num_batches_tracked,
+            self.training,
+            self.momentum,
+            self.eps,
         )
+
+
+@torch.fx.wrap  # a symbolic batch size cannot be compared, so this is one node of a traced graph
+def normalize_batch(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    num_batches_tracked: Tensor,
+    training: bool,
+    momentum: float | None,
+    eps: float,
+) -> Tensor:
+    """Batch normalisation that uses the running statistics in evaluation mode and for a batch of one."""
+    if not training or x.shape[0] == 1:
+        return F.batch_norm(x, running_mean, running_var, weight, bias, eps=eps)
+    num_batches_tracked.add_(1)
+    if momentum is None:  # cumulative average over batches
+        momentum = 1 / max(1, int(num_batches_tracked))
+    return F.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)
 
 
 class RegNetBlock(nn.Module):

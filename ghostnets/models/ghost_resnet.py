@@ -171,6 +171,7 @@ class GhostResNet(Network):
                 f"GhostResNet: depths is {tuple(depths)} and expansion is {expansion};"
                 " depths must not be empty, and all numbers must be at least 1."
             )
+        spec = ResNetSpec(*spec)  # a list when read from JSON
         conv = partial(GhostModule, ratio=ratio, cheap_kernel_size=cheap_kernel_size)
         in_channels, resolution = spec.channels, Dilation(output_stride)
         stride = resolution.next(spec.stride)["stride"]

@@ -86,7 +86,7 @@ class GhostNet(Network):
         cheap_kernel_size: Kernel size d of all cheap operations.
         small_input: Use stride 1 in the stem, for images of 28 to 64 pixels: the total stride is 16 instead of 32, so a
             32 x 32 image has a last map of 2 x 2. Weights keep their shapes.
-        stages: Block specifications of each stage at width 1.0.
+        stages: Block specifications of each stage at width 1.0; as lists of numbers, when read from JSON.
 
     Raises:
         ConfigurationError: An argument is out of its range.
@@ -117,6 +117,7 @@ class GhostNet(Network):
         )
         if not width > 0:
             raise ConfigurationError(f"{type(self).__name__}: width is {width}; it must be above 0.")
+        stages = [[BlockSpec(*spec) for spec in stage] for stage in stages]
         self.num_features = make_divisible(WIDE_CHANNELS * width)
 
         in_channels = make_divisible(STEM_CHANNELS * width)

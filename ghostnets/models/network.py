@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+import torch.fx
 from torch import Tensor, nn
 
 from ghostnets.errors import ConfigurationError
@@ -134,6 +136,7 @@ class Backbone(nn.Module):
 
     Attributes:
         feature_levels: Channels, stride and module of each returned map.
+        network_shapes: Shapes of the network's state dict by name.
 
     Args:
         network: Network whose layers are used (shared, not copied).
@@ -153,6 +156,8 @@ class Backbone(nn.Module):
             raise ConfigurationError(
                 f"out_indices is {list(out_indices)}; choose at least one of this network's levels 0 to {count - 1}."
             )
+        # Also of the layers that the backbone leaves out: a file of the whole network fits.
+        self.network_shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
         self.out_indices = tuple(sorted({index % count for index in out_indices}))
         self.feature_levels = tuple(network.feature_levels[index] for index in self.out_indices)
         self.path = network.path[: network.path.index(self.feature_levels[-1].module) + 1]
@@ -165,6 +170,10 @@ class Backbone(nn.Module):
                 owner = owner.get_submodule(container)
             owner.add_module(leaf, network.get_submodule(name))
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """The same backbone for TorchScript, which has no ``get_submodule``: one call for each module of the path."""
+        return torch.fx.GraphModule(self, _PathTracer(self.path).trace(self))
+
     def forward(self, x: Tensor) -> list[Tensor]:
         outputs = [level.module for level in self.feature_levels]
         maps = []
@@ -173,3 +182,14 @@ class Backbone(nn.Module):
             if name in outputs:
                 maps.append(x)
         return maps
+
+
+class _PathTracer(torch.fx.Tracer):
+    """Traces a backbone as calls of the modules of its path."""
+
+    def __init__(self, path: Sequence[str]) -> None:
+        super().__init__()
+        self.calls = frozenset(path)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return module_qualified_name in self.calls

@@ -6,24 +6,25 @@ While ``predictions.csv`` is written there is a folder ``predictions.csv.partial
     00000, 00001    the chunks
 
 A chunk that is not in the manifest was being written when the run was killed, and is written again. At the end the
-chunks are concatenated into a temporary file, which replaces the target, and the folder is removed.
+chunks are concatenated into a temporary file, which replaces the target, and the folder is removed, the manifest first:
+a folder without one holds no predictions. The folder is locked while it is written.
 """
 
-import fcntl
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from ghostnets.artefacts import Prediction
 from ghostnets.errors import ConfigurationError, DataError
-from ghostnets.files import write_atomically, write_text
+from ghostnets.files import try_lock, write_atomically, write_text
 from ghostnets.predict.inputs import Input
-from ghostnets.predict.writers import WRITERS
+from ghostnets.predict.writers import find_writer
 
 __all__ = ["PredictionFile"]
 
@@ -53,16 +54,17 @@ class PredictionFile:
     """
 
     def __init__(self, path: Path, *, settings: dict[str, Any], top: int, features: bool) -> None:
-        if path.suffix not in WRITERS:
-            raise ConfigurationError(f"--out is {path}; its suffix must be one of {', '.join(WRITERS)}.")
         self.path, self.folder = path, path.with_name(f"{path.name}.partial")
-        self.writer = WRITERS[path.suffix](top=top, features=features)
+        self.writer = find_writer(path)(top=top, features=features)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.lock = _locked(self.folder)
+        lock = try_lock(self.folder)
+        if lock is None:
+            raise ConfigurationError(f"another process is writing {self.folder}; wait for it, or choose another --out.")
+        self.lock = lock
         try:
             self.manifest = self._read_manifest(settings)
         except BaseException:
-            self.lock.close()
+            os.close(self.lock)
             raise
         self.rows = sum(rows for rows, _ in self.manifest["parts"])
         self.errors = sum(errors for _, errors in self.manifest["parts"])
@@ -106,11 +108,15 @@ class PredictionFile:
                 chunks = [self._chunk(index) for index in range(len(self.manifest["parts"]))]
                 with write_atomically(self.path) as temporary:
                     self.writer.concatenate(chunks, temporary)
-                shutil.rmtree(self.folder)
+                self._remove_folder()
             elif not self.manifest["parts"]:
-                shutil.rmtree(self.folder)
+                self._remove_folder()
         finally:
-            self.lock.close()
+            os.close(self.lock)
+
+    def _remove_folder(self) -> None:
+        self._manifest_path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder)
 
     def _read_manifest(self, settings: dict[str, Any]) -> dict[str, Any]:
         if not self._manifest_path.exists():
@@ -158,16 +164,3 @@ def _digest() -> Any:
 
 def _key(name: str) -> bytes:
     return name.encode() + b"\0"
-
-
-def _locked(folder: Path) -> IO[str]:
-    """Lock the folder until the returned stream is closed or the process ends."""
-    stream = (folder / "lock").open("w")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        stream.close()
-        raise ConfigurationError(
-            f"another process is writing {folder}; wait for it, or choose another --out."
-        ) from error
-    return stream

@@ -1,7 +1,9 @@
 """Writers of predictions as CSV, JSON lines and Parquet: chunks of a file, and their concatenation.
 
-The columns are ``path``, ``class_1``, ``probability_1``, ... , ``error``, and ``features`` if requested. JSON lines
-nest the classes.
+The columns of predictions are ``path``, ``class_1``, ``probability_1``, ... , ``error``, and ``features`` if requested.
+JSON lines nest the classes. Other tables have columns of their own (``write_table``).
+
+In CSV, text that a spreadsheet would execute as a formula is preceded by an apostrophe; other formats keep it as is.
 """
 
 import csv
@@ -9,14 +11,16 @@ import io
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ghostnets.artefacts import Prediction
 from ghostnets.errors import ConfigurationError, require
 
-__all__ = ["WRITERS", "CsvWriter", "JsonLinesWriter", "ParquetWriter", "PredictionWriter", "as_dict"]
+__all__ = ["WRITERS", "CsvWriter", "JsonLinesWriter", "ParquetWriter", "PredictionWriter", "as_dict", "find_writer"]
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of a cell that a spreadsheet executes
 
 
 def as_dict(prediction: Prediction) -> dict[str, Any]:
@@ -51,6 +55,11 @@ class PredictionWriter(ABC):
     def write(self, predictions: Sequence[Prediction], path: Path) -> None:
         """Write a chunk of at least one prediction."""
 
+    @classmethod
+    @abstractmethod
+    def write_table(cls, columns: Mapping[str, Sequence[Any]], path: Path) -> None:
+        """Write a whole file of other columns: strings, floats, and booleans, or None."""
+
     @abstractmethod
     def concatenate(self, chunks: Sequence[Path], path: Path) -> None:
         """Write the whole file from its chunks."""
@@ -64,6 +73,12 @@ class JsonLinesWriter(PredictionWriter):
     def write(self, predictions: Sequence[Prediction], path: Path) -> None:
         with path.open("w", encoding="utf-8") as stream:
             stream.writelines(json.dumps(as_dict(prediction)) + "\n" for prediction in predictions)
+
+    @classmethod
+    def write_table(cls, columns: Mapping[str, Sequence[Any]], path: Path) -> None:
+        with path.open("w", encoding="utf-8") as stream:
+            for row in zip(*columns.values(), strict=True):
+                stream.write(json.dumps(dict(zip(columns, row, strict=True))) + "\n")
 
     def concatenate(self, chunks: Sequence[Path], path: Path) -> None:
         with path.open("wb") as stream:
@@ -84,6 +99,14 @@ class CsvWriter(PredictionWriter):
         with path.open("w", encoding="utf-8", newline="") as stream:
             csv.writer(stream, lineterminator="\n").writerows(map(self._row, predictions))
 
+    @classmethod
+    def write_table(cls, columns: Mapping[str, Sequence[Any]], path: Path) -> None:
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(columns)
+            for row in zip(*columns.values(), strict=True):
+                writer.writerow(map(_cell, row))
+
     def concatenate(self, chunks: Sequence[Path], path: Path) -> None:
         header = io.StringIO()
         numbered = [f"{name}_{rank}" for rank in range(1, self.top + 1) for name in ("class", "probability")]
@@ -92,12 +115,12 @@ class CsvWriter(PredictionWriter):
             stream.write(header.getvalue().encode())
             _append(chunks, stream)
 
-    def _row(self, prediction: Prediction) -> list[str]:
-        cells: list[str] = []
+    def _row(self, prediction: Prediction) -> list[Any]:
+        cells: list[Any] = []
         for name, value in zip(prediction.classes, prediction.probabilities, strict=True):
-            cells += [name, f"{value:.6f}"]
+            cells += [_cell(name), f"{value:.6f}"]
         cells += [""] * (2 * self.top - len(cells))
-        return [prediction.path, *cells, prediction.error or ""]
+        return [_cell(prediction.path), *cells, _cell(prediction.error or "")]
 
 
 class ParquetWriter(PredictionWriter):
@@ -126,6 +149,11 @@ class ParquetWriter(PredictionWriter):
             columns["features"] = [p.features for p in predictions]
         parquet.write_table(pyarrow.table(columns, schema=self.schema), path)
 
+    @classmethod
+    def write_table(cls, columns: Mapping[str, Sequence[Any]], path: Path) -> None:
+        pyarrow, parquet = require("pyarrow", extra="parquet"), require("pyarrow.parquet", extra="parquet")
+        parquet.write_table(pyarrow.table(dict(columns)), path)
+
     def concatenate(self, chunks: Sequence[Path], path: Path) -> None:
         parquet = require("pyarrow.parquet", extra="parquet")
         with parquet.ParquetWriter(path, self.schema) as writer:
@@ -136,6 +164,27 @@ class ParquetWriter(PredictionWriter):
 WRITERS: dict[str, type[PredictionWriter]] = {
     writer.suffix: writer for writer in (CsvWriter, JsonLinesWriter, ParquetWriter)
 }
+
+
+def find_writer(path: Path) -> type[PredictionWriter]:
+    """The writer for the suffix of a file.
+
+    Raises:
+        ConfigurationError: The suffix is unknown.
+        MissingExtraError: The library of the format is not installed.
+    """
+    if path.suffix not in WRITERS:
+        raise ConfigurationError(f"--out is {path}; its suffix must be one of {', '.join(WRITERS)}.")
+    if path.suffix == ParquetWriter.suffix:
+        require("pyarrow", extra="parquet")
+    return WRITERS[path.suffix]
+
+
+def _cell(value: Any) -> Any:
+    """A CSV cell: six digits of a float, and an apostrophe before text that a spreadsheet would execute."""
+    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
+        return f"'{value}"
+    return f"{value:.6f}" if isinstance(value, float) else value
 
 
 def _append(chunks: Sequence[Path], stream: Any) -> None:

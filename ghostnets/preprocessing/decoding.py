@@ -6,14 +6,18 @@ Importing this module loads no torch.
 import io
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, features
 
-from ghostnets.errors import ConfigurationError, ImageError
+from ghostnets.errors import ConfigurationError, ImageError, MissingExtraError, require
+from ghostnets.preprocessing.containers import strip_metadata
+from ghostnets.preprocessing.content import file_format, read_content
+from ghostnets.preprocessing.depth import GRAY_MODES, convert_to_8_bit
+from ghostnets.preprocessing.orientation import info_orientation, rotate_upright
+from ghostnets.preprocessing.pnm import decode_pnm, read_pnm_header
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,17 +39,14 @@ Pixels = npt.NDArray[np.uint8]
 ImageSource = str | os.PathLike[str] | bytes | BinaryIO | npt.NDArray[Any] | Image.Image
 
 IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+    {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg"}
+    | {".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # Pillow starts external programs for some others
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WebP", "AVIF", "HEIC", "PNM")  # Pillow runs programs for some others
 MAX_PIXELS = 100_000_000  # 10,000 x 10,000: 300 MB once decoded; a file of a few kB can claim any size
 MAX_SIDE = 65_535  # as in JPEG; Pillow stores a pointer per row, so tall images take more memory than their pixels
 MAX_ELONGATION = 4  # longer side : shorter side
-STRIP_ROWS = 256
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}  # antialiased
-
-GRAY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N"})
-TRANSPARENT_MODES = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
 
 
 def read_image(
@@ -93,24 +94,17 @@ def decode(
     name = name or (os.fspath(image) if isinstance(image, str | os.PathLike) else "the image")
     if isinstance(image, np.ndarray):
         image = _from_array(image, name)
-    elif isinstance(image, bytes | bytearray):
-        image = io.BytesIO(image)
-    elif not isinstance(image, str | os.PathLike | Image.Image) and not hasattr(image, "read"):
+    elif not isinstance(image, str | os.PathLike | bytes | bytearray | Image.Image) and not hasattr(image, "read"):
         raise ConfigurationError(
             f"an image is given as {type(image).__name__}; give a path, the bytes of a file, a numpy array or a PIL"
             " image."
         )
     try:
         if isinstance(image, Image.Image):
-            _check_size(image, name, max_pixels)
-            return _to_8_bit(ImageOps.exif_transpose(image), name)
-        with Image.open(image, formats=FORMATS) as opened:
-            _check_size(opened, name, max_pixels)
-            if min_side is not None:
-                opened.draft(None, (min_side, min_side))  # no effect except on JPEG
-            opened.load()
-            ImageOps.exif_transpose(opened, in_place=True)
-        return _to_8_bit(opened, name)
+            _check_size(image.size, name, max_pixels)
+            image.load()
+            return rotate_upright(convert_to_8_bit(image, name), info_orientation(image.info))
+        return _decode_content(read_content(image), name, min_side, max_pixels)
     except ImageError:
         raise
     except FileNotFoundError as error:
@@ -122,11 +116,40 @@ def decode(
         raise ImageError(f"{name} does not fit into memory; scale it down.") from error
     except Exception as error:  # decoders of damaged files raise OSError, SyntaxError, struct.error, IndexError, ...
         reason = (str(error) or "it is damaged").splitlines()[0]
-        if _is_empty(image):
-            reason = "the file is empty"
-        elif isinstance(error, UnidentifiedImageError):
-            reason = f"it is none of {', '.join(FORMATS)}, or damaged"
         raise ImageError(f"{name} cannot be read as an image ({reason}); repair or remove it.") from error
+
+
+def _decode_content(content: bytes, name: str, min_side: int | None, max_pixels: int) -> Image.Image:
+    kind = _identify(content, name)
+    if kind == "PNM":
+        _check_size(read_pnm_header(content)[:2], name, max_pixels)
+        return Image.fromarray(decode_pnm(content))
+    stripped = strip_metadata(content, kind)
+    del content
+    with Image.open(io.BytesIO(stripped.content), formats=(kind,)) as opened:
+        _check_size(opened.size, name, max_pixels)
+        if min_side is not None:
+            opened.draft(None, (min_side, min_side))  # no effect except on JPEG
+        opened.load()
+        orientation = stripped.orientation or info_orientation(opened.info)
+        return rotate_upright(convert_to_8_bit(opened, name, stripped.significant_bits), orientation)
+
+
+def _identify(content: bytes, name: str) -> str:
+    """Format of a file, with the library that decodes it loaded."""
+    if not content:
+        raise ValueError("the file is empty")
+    kind = file_format(content)
+    if kind is None:
+        raise ValueError(f"it is none of {', '.join(FORMATS)}, or damaged")
+    if kind == "AVIF" and not features.check("avif"):
+        raise ValueError("it is AVIF, which this build of Pillow does not read; install Pillow 11.3 or newer")
+    if kind == "HEIF":
+        try:
+            require("pillow_heif", extra="heic").register_heif_opener()
+        except MissingExtraError as error:
+            raise ImageError(f"{name} is a HEIC image: {error}") from error
+    return kind
 
 
 def resize(
@@ -138,7 +161,7 @@ def resize(
     gigabyte.
     """
     mode = "L" if channels == 1 else "RGB"
-    if image.mode != mode:
+    if image.mode != mode and mode == "L":
         image = image.convert(mode)
     if shorter_side is not None:
         width, height = image.size
@@ -152,7 +175,7 @@ def resize(
         size = (shorter_side, longer_side) if width <= height else (longer_side, shorter_side)
         if size != image.size:
             image = image.resize(size, RESAMPLING[interpolation])
-    return image
+    return image if image.mode == mode else image.convert(mode)  # gray is expanded last: the same pixels, less memory
 
 
 def as_array(image: Image.Image) -> Pixels:
@@ -168,7 +191,12 @@ def is_grey(path: str | os.PathLike[str]) -> tuple[bool, int]:
         ImageError: The file cannot be read as an image.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        content = read_content(path)
+        kind = _identify(content, os.fspath(path))
+        if kind == "PNM":
+            width, height, channels, *_ = read_pnm_header(content)
+            return channels == 1, min(width, height)
+        with Image.open(io.BytesIO(strip_metadata(content, kind).content), formats=(kind,)) as image:
             return image.mode in GRAY_MODES, min(image.size)
     except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise ImageError(f"{path} cannot be read as an image.") from error
@@ -188,33 +216,12 @@ def _from_array(pixels: npt.NDArray[Any], name: str) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
-    if image.width * image.height > max_pixels:
-        raise ImageError(_too_large(name, image.width * image.height, max_pixels))
-    if max(image.size) > MAX_SIDE:
-        sides = f"{image.width} x {image.height}"
-        raise ImageError(f"{name} has {sides} pixels, the longest side is {MAX_SIDE}; crop or remove it.")
-
-
-def _to_8_bit(image: Image.Image, name: str) -> Image.Image:
-    if image.mode in TRANSPARENT_MODES or "transparency" in image.info:
-        flat = Image.new("L" if image.mode in GRAY_MODES else "RGB", image.size)
-        for top in range(0, image.height, STRIP_ROWS):  # layers of a whole large image would take five times its memory
-            layer = image.crop((0, top, image.width, min(top + STRIP_ROWS, image.height))).convert("RGBA")
-            white = Image.new("RGBA", layer.size, "white")
-            flat.paste(Image.alpha_composite(white, layer).convert(flat.mode), (0, top))
-        return flat
-    if image.mode.startswith("I"):  # 16 bits per pixel; PIL's own conversion clips instead of scaling
-        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    if image.mode == "F":
-        raise ImageError(f"{name} has floating-point pixels, whose range is unknown; save it with 8 or 16 bits.")
-    return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode in GRAY_MODES else "RGB")
-
-
-def _is_empty(image: Any) -> bool:
-    if isinstance(image, str | os.PathLike):
-        return Path(image).is_file() and Path(image).stat().st_size == 0
-    return not isinstance(image, Image.Image) and image.seek(0, os.SEEK_END) == 0
+def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageError(_too_large(name, width * height, max_pixels))
+    if max(size) > MAX_SIDE:
+        raise ImageError(f"{name} has {width} x {height} pixels, the longest side is {MAX_SIDE}; crop or remove it.")
 
 
 def _too_large(name: str, pixels: int, limit: int) -> str:

@@ -1,13 +1,14 @@
 """Training and evaluation."""
 
-from ghostnets.train.evaluate import ClassResult, Evaluation, evaluate
+from ghostnets.train.evaluate import ClassResult, Evaluation, ImagePredictions, evaluate
 from ghostnets.train.metrics import METRICS, SELECTION, EpochResult, best_epoch, format_minutes
 from ghostnets.train.recipe import Recipe
-from ghostnets.train.recipes import RECIPES, named_recipe, recipe_for
-from ghostnets.train.report import describe_evaluation, write_run_report
+from ghostnets.train.recipes import RECIPES, default_recipe, named_recipe
+from ghostnets.train.report import describe_evaluation, list_warnings, write_run_report
 from ghostnets.train.reporter import ConsoleReporter, Reporter
 from ghostnets.train.result import InterruptedRunError, TrainingResult
-from ghostnets.train.run_folder import RunConfig, RunFolder
+from ghostnets.train.run_config import RunConfig
+from ghostnets.train.run_folder import RunFolder
 from ghostnets.train.start import repeat_training, resume_training, train_model
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ConsoleReporter",
     "EpochResult",
     "Evaluation",
+    "ImagePredictions",
     "InterruptedRunError",
     "Recipe",
     "Reporter",
@@ -25,11 +27,12 @@ __all__ = [
     "RunFolder",
     "TrainingResult",
     "best_epoch",
+    "default_recipe",
     "describe_evaluation",
     "evaluate",
     "format_minutes",
+    "list_warnings",
     "named_recipe",
-    "recipe_for",
     "repeat_training",
     "resume_training",
     "train_model",

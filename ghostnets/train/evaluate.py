@@ -1,19 +1,22 @@
 """Evaluation of a classifier on labelled images."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghostnets.data import ImageDataset, evaluation_batches
-from ghostnets.errors import require
+from ghostnets.measure import format_accuracy, wilson_interval
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.distributed import DistributedContext
 from ghostnets.train.frozen import IdentityPreprocessing
 
-__all__ = ["ClassResult", "Evaluation", "evaluate"]
+__all__ = ["ClassResult", "Evaluation", "ImagePredictions", "evaluate"]
+
+MAX_DENSE_CLASSES = 100  # the largest confusion matrix that is written out; its size grows with the square
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,56 @@ class ClassResult:
     Attributes:
         name: Name of the class.
         images: Number of images of the class.
-        recall: Share of these images predicted as the class.
-        precision: Share of the predictions of the class that are correct.
+        predicted: Number of images predicted as the class.
+        correct: Number of images of the class predicted as the class.
     """
 
     name: str
     images: int
-    recall: float
-    precision: float
+    predicted: int
+    correct: int
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the class's images predicted as the class; None if there are none."""
+        return self.correct / self.images if self.images else None
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the predictions of the class that are correct; None if there are none."""
+        return self.correct / self.predicted if self.predicted else None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "recall": self.recall, "precision": self.precision}
+
+
+@dataclass(frozen=True)
+class ImagePredictions:
+    """Results of each image; all tensors have the length and the order of the images.
+
+    Attributes:
+        labels: Index of the true class, int64 (N,).
+        predictions: Index of the most probable class, int64 (N,).
+        probabilities: Probability of ``predictions``, float64 (N,).
+        losses: Cross-entropy, without label smoothing, float64 (N,).
+        in_top5: Whether the true class has one of the five highest scores, bool (N,).
+    """
+
+    labels: Tensor
+    predictions: Tensor
+    probabilities: Tensor
+    losses: Tensor
+    in_top5: Tensor
+
+    @property
+    def correct(self) -> Tensor:
+        """Whether each prediction is the true class, bool (N,)."""
+        return self.labels == self.predictions
+
+    def mistakes(self) -> Tensor:
+        """Indices of the wrong predictions, the most probable first, int64."""
+        wrong = (~self.correct).nonzero().flatten()
+        return wrong[self.probabilities[wrong].argsort(descending=True, stable=True)]
 
 
 @dataclass(frozen=True)
@@ -43,7 +88,8 @@ class Evaluation:
         top1, top5: Share of images whose class has the highest score, or one of the five highest (of all, if there are
             fewer classes).
         classes: One entry per class.
-        confusion: Number of images by true class (rows) and predicted class (columns).
+        confusion_cells: True class, predicted class and number of images, for each pair of classes that occurs.
+        predictions: Results of each image.
     """
 
     images: int
@@ -51,10 +97,72 @@ class Evaluation:
     top1: float
     top5: float
     classes: tuple[ClassResult, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    confusion_cells: tuple[tuple[int, int, int], ...]
+    predictions: ImagePredictions = field(repr=False, compare=False)
+
+    @property
+    def correct(self) -> int:
+        """Number of images whose class has the highest score."""
+        return round(self.top1 * self.images)
+
+    @property
+    def largest_class(self) -> ClassResult:
+        """The class with most images. Predicting it always is the baseline of the accuracy."""
+        return max(self.classes, key=lambda row: row.images)
+
+    @property
+    def confusion(self) -> tuple[tuple[int, ...], ...]:
+        """Number of images by true class (rows) and predicted class (columns)."""
+        matrix = [[0] * len(self.classes) for _ in self.classes]
+        for true, predicted, count in self.confusion_cells:
+            matrix[true][predicted] = count
+        return tuple(map(tuple, matrix))
+
+    @property
+    def mistakes(self) -> list[tuple[int, int, int]]:
+        """The cells off the diagonal, most images first."""
+        return sorted((c for c in self.confusion_cells if c[0] != c[1]), key=lambda c: (-c[2], c))
+
+    def format_top1(self) -> str:
+        """Top-1 accuracy with its 95 % interval."""
+        return format_accuracy(self.correct, self.images)
+
+    def format_top5(self) -> str:
+        """Top-5 accuracy with its 95 % interval."""
+        return format_accuracy(round(self.top5 * self.images), self.images)
+
+    def describe_baseline(self) -> str:
+        """One sentence on the accuracy of always predicting the largest class, and on whether the network beats it."""
+        largest, (low, _) = self.largest_class, wilson_interval(self.correct, self.images)
+        share = largest.images / self.images
+        sentence = f"Always predicting {largest.name}, the largest class, would be correct for {share:.1%}"
+        if self.correct <= largest.images:
+            return f"{sentence}: the network is not better."
+        return (
+            f"{sentence}, which is within the interval: more images are needed to tell."
+            if share >= low
+            else f"{sentence}."
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Everything but the single images, ready for JSON.
+
+        ``confusion`` is null above ``MAX_DENSE_CLASSES``; ``confusion_cells`` then has the cells that are not zero.
+        """
+        in_top5 = round(self.top5 * self.images)
+        is_dense = len(self.classes) <= MAX_DENSE_CLASSES
+        return {
+            "images": self.images,
+            "loss": self.loss,
+            "top1": self.top1,
+            "top1_interval": wilson_interval(self.correct, self.images),
+            "top5": self.top5,
+            "top5_interval": wilson_interval(in_top5, self.images),
+            "baseline": {"class": self.largest_class.name, "top1": self.largest_class.images / self.images},
+            "classes": [row.to_dict() for row in self.classes],
+            "confusion": self.confusion if is_dense else None,
+            **({} if is_dense else {"confusion_cells": self.confusion_cells}),
+        }
 
 
 @torch.inference_mode()
@@ -76,43 +184,48 @@ def evaluate(
         class_names: Names in the order of the logits.
         batch_size: Images per batch.
         distributed: Processes that divide the images among them; all get the same result.
-
-    Raises:
-        MissingExtraError: torchmetrics is not installed.
     """
-    metrics = require("torchmetrics.classification", extra="train")
     distributed = distributed or DistributedContext()
-    classes, is_shared = len(class_names), distributed.world_size > 1
-    confusion = metrics.MulticlassConfusionMatrix(classes, sync_on_compute=is_shared).to(distributed.device)
-    top5 = metrics.MulticlassAccuracy(classes, top_k=min(5, classes), average="micro", sync_on_compute=is_shared).to(
-        distributed.device
-    )
     model.eval()
-    loss = 0.0
+    rows = torch.zeros(len(images), 4, dtype=torch.float64)
     for batch in evaluation_batches(
         images, preprocessing, batch_size=batch_size, rank=distributed.rank, world_size=distributed.world_size
     ):
         pixels, labels = batch.pixels.to(distributed.device), batch.labels.to(distributed.device)
         logits = model(preprocessing.normalize(pixels)).float()
-        loss += F.cross_entropy(logits, labels, reduction="sum").item()
-        confusion.update(logits, labels)
-        top5.update(logits, labels)
-    (loss,) = distributed.sum([loss])
-    matrix = confusion.compute()
-    correct, true, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+        predictions = logits.argmax(1)
+        five = logits.topk(min(5, logits.shape[1])).indices
+        columns = [
+            predictions,
+            logits.softmax(1).gather(1, predictions[:, None])[:, 0],
+            F.cross_entropy(logits, labels, reduction="none"),
+            (five == labels[:, None]).any(1),
+        ]
+        rows[batch.indices] = torch.stack([column.double() for column in columns], 1).cpu()
+    if distributed.world_size > 1:  # each process has filled its own rows
+        rows = torch.tensor(distributed.sum(rows.flatten().tolist()), dtype=torch.float64).view(-1, 4)
+    predicted, probabilities, losses, in_top5 = rows.unbind(1)
+    return summarize(
+        ImagePredictions(images.labels, predicted.long(), probabilities, losses, in_top5.bool()), class_names
+    )
+
+
+def summarize(predictions: ImagePredictions, class_names: Sequence[str]) -> Evaluation:
+    """Compute the results on a set of images, at least one, from those of each image."""
+    classes, labels = len(class_names), predictions.labels
+    pairs, counts = (labels * classes + predictions.predictions).unique(return_counts=True)
+    images = labels.bincount(minlength=classes).tolist()
+    predicted = predictions.predictions.bincount(minlength=classes).tolist()
+    correct = labels[predictions.correct].bincount(minlength=classes).tolist()
     return Evaluation(
-        images=len(images),
-        loss=loss / len(images),
-        top1=correct.sum().item() / len(images),
-        top5=top5.compute().item(),
-        classes=tuple(
-            ClassResult(
-                name,
-                int(true[i]),
-                recall=correct[i].item() / max(1, int(true[i])),
-                precision=correct[i].item() / max(1, int(predicted[i])),
-            )
-            for i, name in enumerate(class_names)
+        images=len(labels),
+        loss=predictions.losses.mean().item(),
+        top1=sum(correct) / len(labels),
+        top5=predictions.in_top5.sum().item() / len(labels),
+        classes=tuple(map(ClassResult, class_names, images, predicted, correct)),
+        confusion_cells=tuple(
+            (pair // classes, pair % classes, count)
+            for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True)
         ),
-        confusion=tuple(tuple(row) for row in matrix.tolist()),
+        predictions=predictions,
     )

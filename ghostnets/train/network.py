@@ -1,4 +1,4 @@
-"""The network of a recipe and its initial weights: random, published, or from a file, which is read once."""
+"""The network of a recipe and its initial weights: random, embedded, published, or from a file, which is read once."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from ghostnets.checkpoints import (
     create_model,
     detect_source,
     download,
+    embedded_weights,
     find_weights,
     find_weights_at,
     load_weights,
@@ -23,11 +24,16 @@ from ghostnets.data import DataSource
 from ghostnets.errors import ConfigurationError
 from ghostnets.models import Network, model_arguments
 from ghostnets.preprocessing import Preprocessing
-from ghostnets.train.recipe import SMALL_IMAGE, Recipe
+from ghostnets.train.recipe import EMBEDDED_WEIGHTS, PRETRAINED, SMALL_IMAGE, Recipe
 
-__all__ = ["PRETRAINED", "InitialWeights", "ResolvedRecipe", "build_network", "read_initial_weights", "resolve_recipe"]
-
-PRETRAINED = "pretrained"
+__all__ = [
+    "InitialWeights",
+    "ResolvedRecipe",
+    "build_network",
+    "describe_initial_weights",
+    "read_initial_weights",
+    "resolve_recipe",
+]
 
 
 class InitialWeights(NamedTuple):
@@ -46,14 +52,18 @@ class ResolvedRecipe(NamedTuple):
     weights: InitialWeights | None  # None for random and published weights
 
 
-def read_initial_weights(name: str | None) -> InitialWeights | None:
-    """Read the file that ``Recipe.weights`` names; None if it names none.
+def read_initial_weights(recipe: Recipe) -> InitialWeights | None:
+    """Read the file of the recipe's initial weights; None for random and for published weights.
 
     Raises:
-        CheckpointError: The file cannot be read.
+        CheckpointError: The file cannot be read, or there are no embedded weights of the network.
     """
+    name = recipe.weights
     if name is None or name == PRETRAINED:
         return None
+    if name == EMBEDDED_WEIGHTS:
+        file = read_weights(embedded_weights(recipe.model))
+        return InitialWeights(file, parse_checkpoint(file))
     is_remote = name.startswith(HUB_PREFIX)
     file = read_weights(download(name) if is_remote else name)
     is_own = METADATA_KEY in file.metadata and not is_remote
@@ -73,7 +83,7 @@ def resolve_recipe(recipe: Recipe, source: DataSource) -> ResolvedRecipe:
         UnknownNameError: There is no such network.
     """
     recipe = recipe.changed(weights=_absolute(recipe.weights), teacher=_absolute(recipe.teacher))
-    weights = read_initial_weights(recipe.weights)
+    weights = read_initial_weights(recipe)
     options = {
         name: value
         for name, value in [
@@ -129,6 +139,17 @@ def build_network(
         has_same_classes = own is not None and own.class_names == class_names
         load_weights(model, weights.file, source=source, replace_head=not has_same_classes)
     return model.train()
+
+
+def describe_initial_weights(recipe: Recipe) -> str:
+    """A sentence for the user: where training starts, and how to choose another start."""
+    if recipe.weights is None:
+        return f"training {recipe.model} from scratch, with random weights"
+    start = {
+        EMBEDDED_WEIGHTS: "the weights that come with the package (from scratch: --weights none)",
+        PRETRAINED: "published weights",
+    }.get(recipe.weights, recipe.weights)
+    return f"training {recipe.model} from {start}"
 
 
 def _adopt_preprocessing(trained: Preprocessing, recipe: Recipe, source: str | None) -> Preprocessing:

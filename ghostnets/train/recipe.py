@@ -1,18 +1,21 @@
 """The training recipe, a frozen dataclass. The named recipes are in ``recipes``."""
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from numbers import Integral, Real
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from ghostnets.errors import ConfigurationError, UnknownNameError
 from ghostnets.train.optimizers import OPTIMIZERS
 
-__all__ = ["SMALL_IMAGE", "Recipe"]
+__all__ = ["EMBEDDED_WEIGHTS", "PRETRAINED", "SMALL_IMAGE", "Recipe"]
 
 if TYPE_CHECKING:
     OptimizerName = str
 else:
     OptimizerName = Literal[tuple(OPTIMIZERS)]  # the choices of --optimizer
 
+PRETRAINED, EMBEDDED_WEIGHTS = "pretrained", "embedded"  # values of ``Recipe.weights`` that are no file
 SMALL_IMAGE = 64  # pixels; up to this size networks use a stem of stride 1 if they have one (``small_input``)
 
 
@@ -31,9 +34,9 @@ class Recipe:
         in_chans: Input channels, 1 for grayscale or 3 for colour; by default 1 if all images are grayscale.
         drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth: drop probability of the last block; it grows linearly from 0 at the first.
-        weights: Initial weights instead of random ones: best.safetensors of a run (its network replaces model),
-            another file or hf:// address for this model, or "pretrained" for published weights. For other classes the
-            classifier is new.
+        weights: Initial weights instead of random ones: "embedded" for those that come with the package, "pretrained"
+            for published ones, best.safetensors of a run (its network replaces model), another file or hf:// address
+            for this model, or none. For other classes the classifier is new.
         frozen: Train the classifier alone, on features computed once for each image and its horizontal flip.
         epochs: Passes over the training images.
         batch_size: Images per step, over all processes and accumulation steps.
@@ -130,7 +133,9 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        wrong = [
+        kinds = get_type_hints(type(self))
+        wrong = [f"{name} is {getattr(self, name)!r}, wanted {kind}" for name, kind in self._wrong_types(kinds).items()]
+        wrong = wrong or [
             f"{name} is {getattr(self, name)}, wanted {want}" for name, (ok, want) in self._limits().items() if not ok
         ]
         if self.schedule == "step" and bool(self.milestones) == (self.decay_epochs is not None):
@@ -141,6 +146,11 @@ class Recipe:
             wrong.append("frozen is True with a teacher, mixup or cutmix, wanted none of these")
         if wrong:
             raise ConfigurationError(f"the recipe cannot be used: {'; '.join(wrong)}.")
+
+    def _wrong_types(self, kinds: dict[str, Any]) -> dict[str, str]:
+        """The fields whose value has another type, with the name of the right one."""
+        wrong = {name: kind for name, kind in kinds.items() if not _has_type(getattr(self, name), kind)}
+        return {name: kind.__name__ if isinstance(kind, type) else f"{kind}" for name, kind in wrong.items()}
 
     def _limits(self) -> dict[str, tuple[bool, str]]:
         falls = list(self.milestones) == sorted(self.milestones) and all(0 < m < 1 for m in self.milestones)
@@ -205,3 +215,19 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _has_type(value: Any, kind: Any) -> bool:
+    """Whether a value has the type of an annotation; an integer is a float, but a bool is neither.
+
+    Literals are left to the limits of the recipe.
+    """
+    if get_origin(kind) is Literal:
+        return isinstance(value, str)
+    if get_origin(kind) is UnionType:
+        return any(_has_type(value, each) for each in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_has_type(each, get_args(kind)[0]) for each in value)
+    if kind in (int, float):
+        return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    return isinstance(value, kind)

@@ -3,17 +3,42 @@
 Accuracies of others are published figures; a recipe without a measured figure of our own was not measured.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+from ghostnets.checkpoints import EMBEDDED_WEIGHTS
 from ghostnets.errors import UnknownNameError
+from ghostnets.models import resolve_name
 from ghostnets.train.recipe import SMALL_IMAGE, Recipe
 
-__all__ = ["RECIPES", "named_recipe", "recipe_for"]
+__all__ = ["RECIPES", "default_recipe", "named_recipe"]
 
 PHOTOS = Recipe()
 """Photographs from scratch: a default, not a published schedule.
 
+    ghostnets train photos/ --weights none
+
+Measured: docs/results.md (``ants_bees``).
+"""
+
+TRANSFER = Recipe(
+    weights="embedded",
+    image_size=160,
+    epochs=20,
+    batch_size=32,
+    optimizer="adamw",
+    lr=1e-3,
+    warmup=0.1,
+    weight_decay=0.05,
+    layer_decay=0.8,
+    ema_decay=0.99,
+    label_smoothing=0.1,
+)
+"""Photographs, from the weights that come with the package: the default for photographs.
+
     ghostnets train photos/
 
-Measured: see the README (``ants_bees``). For a few hundred photographs use ``finetune``.
+Measured: docs/results.md (``ants_bees``, ``flowers``).
 """
 
 SMALL_IMAGES = Recipe(
@@ -197,6 +222,7 @@ Measured: docs/results.md (the same photographs and initial weights: 72.5 % in h
 """
 
 RECIPES: dict[str, Recipe] = {
+    "transfer": TRANSFER,
     "photos": PHOTOS,
     "small-images": SMALL_IMAGES,
     "cifar10": CIFAR10,
@@ -220,6 +246,20 @@ def named_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def recipe_for(typical_size: int) -> str:
-    """Name of the default recipe for images of this shorter side, in pixels."""
-    return "small-images" if typical_size <= SMALL_IMAGE else "photos"
+def default_recipe(typical_size: int, changes: Mapping[str, Any]) -> str:
+    """Name of the default recipe.
+
+    Small images are trained from scratch, photographs from pretrained weights where there are any: those requested, or
+    else the embedded ones, if the network has them and its form is not changed.
+
+    Args:
+        typical_size: Shorter side of the images in pixels.
+        changes: Requested fields of the recipe.
+    """
+    if (changes.get("image_size") or typical_size) <= SMALL_IMAGE:
+        return "small-images"
+    if "weights" in changes:
+        return "photos" if changes["weights"] is None else "transfer"
+    has_own_form = any(changes.get(name) is not None for name in ("width", "ratio", "cheap_kernel_size"))
+    is_embedded = resolve_name(changes.get("model", TRANSFER.model)) in EMBEDDED_WEIGHTS
+    return "transfer" if is_embedded and not has_own_form and changes.get("in_chans") != 1 else "photos"

@@ -5,6 +5,7 @@ import platform
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import torch
 
@@ -25,12 +26,12 @@ from ghostnets.models import create_model, model_arguments
 from ghostnets.train.metrics import METRICS, SELECTION, EpochResult, best_epoch, format_minutes
 from ghostnets.train.recipes import RECIPES
 from ghostnets.train.result import TrainingResult
-from ghostnets.train.run_folder import RunConfig, RunFolder
+from ghostnets.train.run_config import RunConfig
+from ghostnets.train.run_folder import RunFolder
 
-__all__ = ["describe_evaluation", "write_live_report", "write_run_report"]
+__all__ = ["describe_evaluation", "list_warnings", "write_live_report", "write_run_report"]
 
-CORRECT_EXAMPLES, WRONG_EXAMPLES = 12, 6
-CANDIDATES, BATCH_SIZE = 512, 32  # images from which the examples are chosen
+MISTAKES, UNCERTAIN, CERTAIN = 18, 6, 6  # images shown
 
 
 def describe_evaluation(result: TrainingResult) -> str:
@@ -42,6 +43,17 @@ def describe_evaluation(result: TrainingResult) -> str:
         f"Measured on the {images:,} validation images, on which the best epoch was also chosen, so the figures are a"
         " little optimistic."
     )
+
+
+def list_warnings(result: TrainingResult) -> list[str]:
+    """Sentences on what the accuracy does not tell: the baseline, and evaluated images that training saw."""
+    sentences = [result.evaluation.describe_baseline()]
+    if result.num_training_images:
+        sentences.append(
+            f"{result.num_training_images} of these images are also among the training images, with the same content,"
+            " so the figures are too good."
+        )
+    return sentences
 
 
 def write_run_report(run: RunFolder, result: TrainingResult) -> None:
@@ -59,24 +71,27 @@ def write_run_report(run: RunFolder, result: TrainingResult) -> None:
         plain = create_model(checkpoint.architecture, **{**checkpoint.arguments, "ratio": 1})
     savings = compute_savings(model, plain, input_shape)
     evaluation, history = result.evaluation, result.history
-    examples = _choose_examples(model, checkpoint, result)
-    first = next((example for example in examples if example.is_correct), examples[0])
+    examples = _choose_examples(run, checkpoint, result)
+    every = [example for group in examples.values() for example in group]
+    first = next((example for example in every if example.is_correct), every[0])
     report = RunReport(
         title=_title(config),
         summary=f"{len(evaluation.classes)} classes, images of {' x '.join(map(str, input_shape))}."
         f" {describe_evaluation(result)}"
         + (f" {len(result.skipped)} unreadable images were left out." if result.skipped else ""),
+        warnings=list_warnings(result),
         figures={
-            f"top-1 ({result.split})": f"{evaluation.top1:.1%}",
-            **({f"top-5 ({result.split})": f"{evaluation.top5:.1%}"} if len(evaluation.classes) > 5 else {}),
+            f"top-1 ({result.split})": evaluation.format_top1(),
+            **({f"top-5 ({result.split})": evaluation.format_top5()} if len(evaluation.classes) > 5 else {}),
+            "largest class": f"{evaluation.largest_class.images / evaluation.images:.1%}",
             "parameters": f"{savings.params / 1e6:.2f} M",
             "multiply-adds": f"{savings.macs / 1e6:.1f} M",
             "training": f"{format_minutes(result.seconds)} min",
         },
         epochs=[row.epoch for row in history],
         curves=_curves(history),
-        classes=[ClassMetrics(c.name, c.images, c.recall, c.precision) for c in evaluation.classes],
-        confusion=evaluation.confusion,
+        classes=[ClassMetrics(c.name, c.images, c.predicted, c.correct) for c in evaluation.classes],
+        confusion=evaluation.confusion_cells,
         evaluated_on=describe_evaluation(result),
         examples=examples,
         model=model,
@@ -139,21 +154,39 @@ def _settings(config: RunConfig) -> dict[str, str]:
     }
 
 
-@torch.inference_mode()
-def _choose_examples(model: torch.nn.Module, checkpoint: Checkpoint, result: TrainingResult) -> list[PredictionExample]:
-    """Random correct predictions, and the mistakes with the highest probability."""
-    images, names, preprocessing = result.images, checkpoint.class_names, checkpoint.preprocessing
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:CANDIDATES]
-    examples = []
-    for indices in chosen.split(BATCH_SIZE):
-        pixels = torch.stack([preprocessing.center(images[i]) for i in indices.tolist()])
-        values, predictions = model(preprocessing.normalize(pixels)).float().softmax(1).max(1)
-        truths = images.labels[indices].tolist()
-        for image, truth, prediction, value in zip(pixels, truths, predictions.tolist(), values.tolist(), strict=True):
-            examples.append(PredictionExample(image, names[truth], names[prediction], value))
-    correct = [example for example in examples if example.is_correct][:CORRECT_EXAMPLES]
-    wrong = sorted((e for e in examples if not e.is_correct), key=lambda e: -e.probability)[:WRONG_EXAMPLES]
-    return correct + wrong
+def _choose_examples(
+    run: RunFolder, checkpoint: Checkpoint, result: TrainingResult
+) -> dict[str, Sequence[PredictionExample]]:
+    """The mistakes with the highest probability, and the correct predictions with the lowest and the highest."""
+    predictions = result.evaluation.predictions
+    wrong: list[int] = predictions.mistakes().tolist()
+    hits = predictions.correct.nonzero().flatten()
+    correct: list[int] = hits[predictions.probabilities[hits].argsort(stable=True)].tolist()
+    uncertain = correct[:UNCERTAIN]
+    groups: dict[str, list[int]] = {
+        f"Mistakes, the most confident first ({len(wrong)} in all)": wrong[:MISTAKES],
+        "Correct, the least certain": uncertain,
+        "Correct, the most certain": correct[len(uncertain) :][: -CERTAIN - 1 : -1],
+    }
+    return {
+        heading: [_example(run, checkpoint, result, index) for index in indices] for heading, indices in groups.items()
+    }
+
+
+def _example(run: RunFolder, checkpoint: Checkpoint, result: TrainingResult, index: int) -> PredictionExample:
+    images, names, rows = result.images, checkpoint.class_names, result.evaluation.predictions
+    path = images.name(index)
+    link = None
+    if Path(path).is_file():
+        link = quote(os.fsencode(os.path.relpath(path, run.path)))
+    return PredictionExample(
+        checkpoint.preprocessing.center(images[index]),
+        names[int(rows.labels[index])],
+        names[int(rows.predictions[index])],
+        float(rows.probabilities[index]),
+        path.encode("utf-8", "backslashreplace").decode(),
+        link,
+    )
 
 
 def _command(config: RunConfig) -> str:

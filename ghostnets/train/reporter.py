@@ -2,12 +2,14 @@
 
 import importlib.util
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ghostnets.errors import require
+from ghostnets.errors import StorageError, require
 from ghostnets.train.metrics import METRICS, EpochResult
 
 if TYPE_CHECKING:
@@ -121,32 +123,53 @@ class ConsoleReporter(Reporter):
 class TensorBoardWriter:
     """TensorBoard events of a run: the metrics of every epoch, and some training images as the network sees them.
 
+    Starts a new file with all that is known, and then removes those of earlier sessions, which may lack events.
+
     Args:
-        folder: Folder of the events; None to write nothing.
-        epoch: Epoch, from 0, at which this session starts; later events of an earlier session are hidden.
+        folder: Folder of the events.
+        history: Finished epochs.
+        images: Training images, uint8 (N, C, H, W), of which the first are shown, or None.
+
+    Raises:
+        StorageError: The events cannot be written.
     """
 
-    def __init__(self, folder: Path | None, epoch: int) -> None:
+    def __init__(self, folder: Path, history: Sequence[EpochResult], images: Tensor | None) -> None:
         require("torch.utils.tensorboard", extra="train")
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer: Any = None if folder is None else SummaryWriter(str(folder), purge_step=epoch + 1)
-
-    def __enter__(self) -> "TensorBoardWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.writer is not None:
-            self.writer.close()
-
-    def add_images(self, pixels: Tensor) -> None:
-        """Write the first images of a batch, uint8 (N, C, H, W)."""
-        if self.writer is not None:
-            self.writer.add_images("training images", pixels[:IMAGES_SHOWN], 0)
+        self.folder = folder
+        with self._storage_errors():
+            earlier = list(folder.glob("events.*"))
+            self.writer = SummaryWriter(str(folder))
+            if images is not None:
+                self.writer.add_images("training images", images[:IMAGES_SHOWN], 0)
+            for result in history:
+                self._add(result)
+            self.writer.flush()
+            for file in earlier:
+                file.unlink()
 
     def add_epoch(self, result: EpochResult) -> None:
-        """Write the metrics of an epoch."""
-        if self.writer is not None:
-            for name in METRICS:
-                self.writer.add_scalar(name, getattr(result, name), result.epoch)
+        """Write the metrics of an epoch; raises StorageError."""
+        with self._storage_errors():
+            self._add(result)
             self.writer.flush()
+
+    def close(self) -> None:
+        """Close the file, to which every event was flushed."""
+        with suppress(OSError):  # again the error of the event that could not be written
+            self.writer.close()
+
+    def _add(self, result: EpochResult) -> None:
+        for name in METRICS:
+            self.writer.add_scalar(name, getattr(result, name), result.epoch)
+
+    @contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"could not write the TensorBoard events in {self.folder} ({error.strerror or error})."
+            ) from error

@@ -26,6 +26,7 @@ class TrainingResult:
             on ``"val"``, so a figure measured there is a little optimistic.
         evaluation: Evaluation of the best epoch.
         skipped: One sentence for each image left out.
+        num_training_images: Number of images of ``split`` that are also training images, by content; None if unknown.
         images: The images of ``split``.
     """
 
@@ -37,6 +38,7 @@ class TrainingResult:
     split: str
     evaluation: Evaluation
     skipped: tuple[str, ...]
+    num_training_images: int | None
     images: ImageDataset = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -49,12 +51,13 @@ class TrainingResult:
             "part": self.split,
             "evaluation": self.evaluation.to_dict(),
             "skipped": list(self.skipped),
+            "training_images": self.num_training_images,
             "history": [asdict(row) for row in self.history],
         }
 
 
 class InterruptedRunError(RunError):
-    """The run was interrupted (Ctrl-C or SIGTERM) after saving its state.
+    """The run was interrupted (Ctrl-C, SIGTERM or SIGHUP) after saving its state.
 
     Attributes:
         signal: Number of the signal.

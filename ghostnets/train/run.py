@@ -1,6 +1,5 @@
 """A training run: epochs, steps, and the state that allows it to stop at any step."""
 
-import json
 import math
 import signal
 import time
@@ -9,17 +8,17 @@ from dataclasses import asdict
 import torch
 from torch import nn
 
-from ghostnets.checkpoints import Checkpoint, create_model, read_checkpoint, save_checkpoint
+from ghostnets.checkpoints import Checkpoint, create_model, read_checkpoint
 from ghostnets.data import DatasetSplits, TrainingBatches, derive_seed, describe_source
 from ghostnets.errors import ConfigurationError, RunError
-from ghostnets.files import write_text
+from ghostnets.train.derived import DerivedFiles
 from ghostnets.train.distributed import DistributedContext
 from ghostnets.train.evaluate import evaluate
 from ghostnets.train.frozen import classifier_head
 from ghostnets.train.metrics import EpochMeasurements, EpochResult
+from ghostnets.train.network import describe_initial_weights
 from ghostnets.train.parameters import set_learning_rate
-from ghostnets.train.report import write_live_report
-from ghostnets.train.reporter import Reporter, TensorBoardWriter
+from ghostnets.train.reporter import Reporter
 from ghostnets.train.result import InterruptedRunError, TrainingResult
 from ghostnets.train.run_folder import RunFolder
 from ghostnets.train.schedule import learning_rate
@@ -32,7 +31,6 @@ from ghostnets.train.stop import StopRequest, catch_stop_signals
 __all__ = ["Run"]
 
 SAVE_SECONDS = 600  # interval between saved states within a long epoch
-REPORT_SECONDS = 20  # shortest interval between live reports
 
 
 class Run:
@@ -41,11 +39,11 @@ class Run:
     Made by ``Run.begin`` or ``Run.resume``. It locks its folder until ``run`` ends.
 
     Args:
-        folder: Folder of the run, with its configuration.
+        folder: Folder of the run.
         spec: Specification of the run.
-        splits: The images.
         distributed: The processes.
         reporter: Callbacks.
+        is_new: Whether to create the folder, or resume the run in it.
         report: Whether to write a live ``report.html`` after epochs.
     """
 
@@ -53,42 +51,47 @@ class Run:
         self,
         folder: RunFolder,
         spec: RunSpec,
-        splits: DatasetSplits,
         distributed: DistributedContext,
         reporter: Reporter,
         *,
+        is_new: bool,
         report: bool,
     ) -> None:
         self.folder, self.config, self.recipe = folder, spec.config, spec.config.recipe
-        self.source, self.class_names, self.splits = spec.source, spec.source.class_names, splits
+        self.source, self.class_names = spec.source, spec.source.class_names
         self.distributed, self.reporter, self.report = distributed, reporter, report
-        distributed.on_rank_zero(folder.lock)
+        distributed.on_rank_zero((lambda: folder.claim(spec.config)) if is_new else folder.lock)
         try:
             saved = distributed.on_rank_zero(folder.load_state)
-            self.setup = build_setup(spec, splits, folder, saved, distributed, on_message=reporter.on_message)
+            if saved is None:
+                reporter.on_message(describe_initial_weights(self.recipe))
+            self.splits = _read_images(spec, reporter)
+            distributed.on_rank_zero(lambda: folder.save_train_digests(self.splits.train.digests()))
+            self.setup = build_setup(spec, self.splits, folder, saved, distributed, on_message=reporter.on_message)
             self.progress, self.step = self.setup.progress, self.setup.step
+            self.history = [EpochResult(**row) for row in self.progress.history]  # type: ignore[arg-type]
             self.steps_per_epoch = len(self._batches(0))
             if saved is None:
                 self._save_state()
+            elif self.progress.holds_best:
+                self._save_best()  # the process may have died between the state and this file
         except BaseException:
-            folder.unlock()
+            if distributed.is_rank_zero:
+                folder.discard() if is_new else folder.unlock()
             raise
 
     @classmethod
     def begin(
         cls, folder: RunFolder, spec: RunSpec, distributed: DistributedContext, reporter: Reporter, *, report: bool
     ) -> "Run":
-        """Begin a run in a new folder.
+        """Begin a run in a new folder; if that fails, no folder is left.
 
         Raises:
             RunError: The folder exists and is not empty.
-            DataError: Images cannot be read; no folder is made.
+            DataError: Images cannot be read.
             Others as ``build_setup``.
         """
-        distributed.on_rank_zero(folder.check_new)
-        splits = _read_images(spec, reporter)
-        distributed.on_rank_zero(lambda: folder.create(spec.config))
-        return cls(folder, spec, splits, distributed, reporter, report=report)
+        return cls(folder, spec, distributed, reporter, is_new=True, report=report)
 
     @classmethod
     def resume(
@@ -97,10 +100,11 @@ class Run:
         """Resume the run in a folder, whose configuration is that of ``spec``.
 
         Raises:
-            RunError: The saved state is damaged or does not fit, or another process trains the run.
+            RunError: The saved state is damaged or does not fit, a file is missing without which the run cannot be
+                resumed, or another process trains the run.
             Others as ``build_setup``.
         """
-        return cls(folder, spec, _read_images(spec, reporter), distributed, reporter, report=report)
+        return cls(folder, spec, distributed, reporter, is_new=False, report=report)
 
     def run(self) -> TrainingResult:
         """Train all remaining epochs, and evaluate the best one.
@@ -137,6 +141,30 @@ class Run:
 
     def _train_epochs(self, stop: StopRequest) -> None:
         progress, recipe = self.progress, self.recipe
+        self._describe_start()
+        if not self.distributed.is_rank_zero:
+            while progress.epoch < recipe.epochs:
+                self._train_epoch(stop)
+                self._finish_epoch()
+            return
+        first = next(iter(self._batches(0).stream())).pixels
+        images = first if first.ndim == 4 else None  # not of the features of a frozen network
+        on_message = self.reporter.on_message
+        with DerivedFiles(self.folder, self.history, images, report=self.report, on_message=on_message) as derived:
+            while progress.epoch < recipe.epochs:
+                self._train_epoch(stop)
+                is_best = self._finish_epoch()
+                derived.add_epoch()
+                self.reporter.on_epoch_end(self.history[-1], is_best=is_best)
+
+    def _describe_start(self) -> None:
+        progress, recipe = self.progress, self.recipe
+        if progress.epoch == recipe.epochs:
+            self.reporter.on_message(
+                f"the run in {self.folder.path} is finished, after {recipe.epochs} epochs; its best epoch is evaluated"
+                " again, and the files that follow from it are written again."
+            )
+            return
         description = f"{recipe.model} on {len(self.splits.train)} images of {self.source.name}"
         if self.distributed.world_size > 1:
             description += f", {self.distributed.world_size} processes"
@@ -147,27 +175,12 @@ class Run:
             epochs=recipe.epochs,
             steps=self.steps_per_epoch,
         )
-        if progress.epoch == recipe.epochs:
-            return
-        reported_at = -math.inf
-        events = self.folder.tensorboard if self.distributed.is_rank_zero else None
-        with TensorBoardWriter(events, progress.epoch) as tensorboard:
-            while progress.epoch < recipe.epochs:
-                self._train_epoch(tensorboard, stop)
-                result, is_best = self._finish_epoch()
-                tensorboard.add_epoch(result)
-                self.reporter.on_epoch_end(result, is_best=is_best)
-                if self.report and self.distributed.is_rank_zero and time.monotonic() - reported_at > REPORT_SECONDS:
-                    write_live_report(self.folder)
-                    reported_at = time.monotonic()
 
-    def _train_epoch(self, tensorboard: TensorBoardWriter, stop: StopRequest) -> None:
+    def _train_epoch(self, stop: StopRequest) -> None:
         progress, recipe = self.progress, self.recipe
         batches = self._batches(progress.epoch)
         saved_at = before = time.perf_counter()
         for batch in batches.stream(progress.step, workers=self.config.workers):
-            if progress.epoch == progress.step == 0 and batch.pixels.ndim == 4:
-                tensorboard.add_images(batch.pixels)
             lr = learning_rate(recipe, progress.epoch + progress.step / self.steps_per_epoch)
             set_learning_rate(self.setup.state.optimizer, lr)
             totals = self.step(
@@ -210,8 +223,8 @@ class Run:
             images_per_second=progress.num_seen / progress.train_seconds,
         )
 
-    def _finish_epoch(self) -> tuple[EpochResult, bool]:
-        """Evaluate the epoch, save the network if it is the best so far, and save the state."""
+    def _finish_epoch(self) -> bool:
+        """Evaluate the epoch, save the state, and then the network if it is the best so far; return whether it is."""
         progress, distributed = self.progress, self.distributed
         before = time.perf_counter()
         network = self.setup.evaluated
@@ -229,19 +242,21 @@ class Run:
                 f" The state saved before is kept in {self.folder.path}."
             )
         result = EpochResult.measure(EpochMeasurements(self.recipe, progress, evaluation))
-        is_best = evaluation.top1 > progress.best_top1
-        if is_best:
+        if evaluation.top1 > progress.best_top1:
             progress.best_top1, progress.best_epoch = evaluation.top1, progress.epoch
-            distributed.on_rank_zero(lambda: save_checkpoint(self.folder.best, self._checkpoint(result, network)))
+        self.history.append(result)
         progress.history.append(asdict(result))
         progress.epoch, progress.step = progress.epoch + 1, 0
         progress.loss_sum, progress.correct, progress.num_seen, progress.train_seconds = 0.0, 0, 0, 0.0
         self._save_state()
-        distributed.on_rank_zero(lambda: self.folder.write_metrics(self._history()))
-        return result, is_best
+        if progress.holds_best:
+            self._save_best()
+        return progress.holds_best
 
-    def _history(self) -> list[EpochResult]:
-        return [EpochResult(**row) for row in self.progress.history]  # type: ignore[arg-type]
+    def _save_best(self) -> None:
+        """Write the network at the end of the last epoch as the best one."""
+        checkpoint = self._checkpoint(self.history[-1], self.setup.evaluated)
+        self.distributed.on_rank_zero(lambda: self.folder.save_best(checkpoint))
 
     def _checkpoint(self, result: EpochResult, network: nn.Module) -> Checkpoint:
         return Checkpoint(
@@ -272,21 +287,22 @@ class Run:
         model = create_model(self.recipe.model, **self.config.arguments)
         model.load_state_dict(weights)
         model.to(self.distributed.device).to(memory_format=torch.channels_last)
+        training_images = self.distributed.on_rank_zero(lambda: self.folder.find_training_images(images.digests()))
         result = TrainingResult(
             folder=self.folder.path,
             checkpoint=self.folder.best,
             best_epoch=self.progress.best_epoch + 1,
             seconds=self.progress.seconds,
-            history=tuple(self._history()),
+            history=tuple(self.history),
             split=split,
             evaluation=evaluate(
                 model, images, self.config.preprocessing, self.class_names, distributed=self.distributed
             ),
             skipped=self.splits.skipped,
+            num_training_images=None if training_images is None else int(training_images.sum()),
             images=images,
         )
-        content = json.dumps(result.to_dict(), indent=2) + "\n"
-        self.distributed.on_rank_zero(lambda: write_text(self.folder.result, content))
+        self.distributed.on_rank_zero(lambda: self.folder.write_result(result.to_dict()))
         return result
 
 

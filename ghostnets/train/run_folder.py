@@ -1,84 +1,41 @@
 """The folder of a training run, ``runs/NAME``: its files and their formats."""
 
 import csv
-import fcntl
 import io
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from ghostnets import __version__
+from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.checkpoints.read import load_pickled
-from ghostnets.data import DataSpec
-from ghostnets.errors import CheckpointError, ConfigurationError, RunError
-from ghostnets.files import PARTIAL, write_atomically, write_text
-from ghostnets.preprocessing import Preprocessing
+from ghostnets.errors import CheckpointError, ConfigurationError, RunError, StorageError
+from ghostnets.files import PARTIAL, is_same_file, remove_leftovers, try_lock, write_atomically, write_text
 from ghostnets.train.metrics import EpochResult
-from ghostnets.train.recipe import Recipe
+from ghostnets.train.run_config import RunConfig
+from ghostnets.train.state import TrainProgress, read_progress
 
-__all__ = ["RunConfig", "RunFolder"]
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """The complete configuration of a run: with the images, it determines the outcome.
-
-    Attributes:
-        data: ``"fashion-mnist"``, the absolute path of a folder, or a URL.
-        recipe: The recipe with every value resolved.
-        arguments: Arguments of the network (``create_model``).
-        preprocessing: Preprocessing of the network.
-        full, root: Options of Fashion-MNIST.
-        skip_corrupt: Leave unreadable images out.
-        threads: Threads of torch on the CPU; another number gives other rounding.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        workers: Processes that read images, for each process that trains.
-    """
-
-    data: str
-    recipe: Recipe
-    arguments: dict[str, Any]
-    preprocessing: Preprocessing
-    full: bool = False
-    root: str | None = None
-    skip_corrupt: bool = False
-    threads: int = 1
-    device: str = "auto"
-    workers: int = 0
-
-    @property
-    def data_spec(self) -> DataSpec:
-        return DataSpec(self.data, full=self.full, root=self.root, skip_corrupt=self.skip_corrupt)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The content of ``config.json``."""
-        return {"ghostnets_version": __version__, **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
-        """The configuration written by ``to_dict``, after a round trip through JSON.
-
-        Raises:
-            ConfigurationError, KeyError, TypeError: ``values`` are no configuration.
-        """
-        own = {name: value for name, value in values.items() if name != "ghostnets_version"}
-        recipe, preprocessing = Recipe.from_dict(own.pop("recipe")), Preprocessing.from_dict(own.pop("preprocessing"))
-        return cls(recipe=recipe, preprocessing=preprocessing, **own)
+__all__ = ["RunFolder"]
 
 
 class RunFolder:
     """``runs/NAME/``.
 
+    ``last.pt`` is what holds; the files below it follow from it, and are written after it, and again on resume.
+
     ::
 
         config.json        complete configuration (RunConfig); --repeat starts from it
-        best.safetensors   network of the best epoch, with all that inference needs
-        last.pt            network, optimizer, averages, scaler, progress; --resume starts from it
+        train_digests.bin  content digests of the training images (``content_digest``), sorted, uint64 little-endian
         teacher.safetensors   cached outputs of a teacher
+        last.pt            network, optimizer, averages, scaler, progress; --resume starts from it
+        best.safetensors   network of the best epoch, with all that inference needs
         metrics.csv        one row per epoch
         tensorboard/       the same as TensorBoard events
         result.json        final evaluation
@@ -90,41 +47,77 @@ class RunFolder:
         self.config_file = self.path / "config.json"
         self.best = self.path / "best.safetensors"
         self.last = self.path / "last.pt"
+        self.train_digests = self.path / "train_digests.bin"
         self.teacher = self.path / "teacher.safetensors"
         self.metrics = self.path / "metrics.csv"
         self.tensorboard = self.path / "tensorboard"
         self.result = self.path / "result.json"
         self.report = self.path / "report.html"
         self._lock: int | None = None
+        self._created: list[Path] = []  # folders that claim has created, from the inside
 
-    def check_new(self) -> None:
-        """Raise RunError if the folder exists and holds more than unfinished files of a killed process."""
-        if self.path.exists() and not (
-            self.path.is_dir() and all(file.name.endswith(PARTIAL) for file in self.path.iterdir())
-        ):
-            raise RunError(
-                f"{self.path} already exists; choose another name (--name),"
-                f" or resume the run in it: ghostnets train --resume {self.path}"
-            )
+    def claim(self, config: RunConfig) -> None:
+        """Create the folder of a new run with its ``config.json``, and lock it as ``lock`` does.
+
+        Raises:
+            RunError: It exists and holds more than unfinished files of a killed process, or another process trains in
+                it; nothing is changed.
+            StorageError: It cannot be written.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise self._exists()
+        self._created = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"could not create {self.path} ({error.strerror or error}); choose another folder."
+            ) from error
+        self.lock()
+        try:
+            if not all(file.name.endswith(PARTIAL) for file in self.path.iterdir()):
+                raise self._exists()
+            remove_leftovers(self.path)
+            write_text(self.config_file, json.dumps(config.to_dict(), indent=2) + "\n")
+        except BaseException:
+            self.unlock()
+            raise
+
+    def discard(self) -> None:
+        """Remove what ``claim`` and the start of the run have written, as the run cannot begin, and unlock."""
+        for file in (self.config_file, self.train_digests, self.teacher, self.last):
+            file.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that holds other files by now
+            for folder in self._created:
+                folder.rmdir()
+        self.unlock()
 
     def lock(self) -> None:
-        """Lock the folder against other processes until ``unlock``, and remove unfinished files of killed ones.
+        """Lock the folder against other processes until ``unlock``, or the end of this process.
 
         Raises:
             RunError: Another process holds the lock, such as a worker whose torchrun was killed.
         """
-        self._lock = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.unlock()
+        self._lock = try_lock(self.path)
+        if self._lock is None:
             raise RunError(
                 f"{self.path} is being trained by another process (workers outlive a torchrun that was killed);"
                 " wait for it, or stop it."
-            ) from error
-        for file in self.path.iterdir():
-            if file.name.endswith(PARTIAL):  # its writer is dead
-                file.unlink()
+            )
+
+    def check_present(self) -> None:
+        """Raise RunError if the locked folder was removed, moved or replaced."""
+        if self._lock is not None and not is_same_file(self._lock, self.path):
+            raise RunError(
+                f"{self.path} was removed or moved while the run was trained, so it cannot be saved; start it again, or"
+                " resume it where the folder is now: ghostnets train --resume FOLDER"
+            )
+
+    def _exists(self) -> RunError:
+        return RunError(
+            f"{self.path} already exists; choose another name (--name),"
+            f" or resume the run in it: ghostnets train --resume {self.path}"
+        )
 
     def unlock(self) -> None:
         """Release the lock, if this process holds it."""
@@ -137,16 +130,6 @@ class RunFolder:
         return self.config_file.is_file() and self.read_config() == RunConfig.from_dict(
             json.loads(json.dumps(config.to_dict()))  # JSON has no tuples
         )
-
-    def create(self, config: RunConfig) -> None:
-        """Create the folder with its ``config.json``.
-
-        Raises:
-            RunError: It exists and is not empty.
-            StorageError: It cannot be written.
-        """
-        self.check_new()
-        write_text(self.config_file, json.dumps(config.to_dict(), indent=2) + "\n")
 
     def read_config(self) -> RunConfig:
         """Read ``config.json``.
@@ -170,26 +153,88 @@ class RunFolder:
         """Write ``last.pt``.
 
         Raises:
+            RunError: The folder was removed.
             StorageError: It cannot be written; the previous state is untouched.
         """
+        self.check_present()
         buffer = io.BytesIO()
         torch.save(state, buffer)
         with write_atomically(self.last) as temporary:
             temporary.write_bytes(buffer.getbuffer())  # torch's own writer hides why a write failed
 
+    def save_best(self, checkpoint: Checkpoint) -> None:
+        """Write ``best.safetensors``; raises StorageError, and RunError if the folder was removed."""
+        self.check_present()
+        save_checkpoint(self.best, checkpoint)
+
     def load_state(self) -> dict[str, Any] | None:
-        """Read ``last.pt``; None if the run stopped before it saved a state.
+        """Read ``last.pt`` of the locked folder; None if the run stopped before it saved a state.
 
         Raises:
-            RunError: The file is damaged.
+            RunError: The file is damaged, or missing beside files that follow from it; or ``best.safetensors`` is
+                missing, and the state does not hold its network.
         """
+        remove_leftovers(self.path)
         if not self.last.exists():
+            self._check_unstarted()
             return None
         try:
             state: dict[str, Any] = load_pickled(self.last)
+            progress = read_progress(state)
+            if progress.best_epoch >= 0 and not progress.holds_best:
+                self._check_best(progress)
         except CheckpointError as error:
             raise RunError(f"the run cannot be resumed: {error}") from error
         return state
+
+    def _check_unstarted(self) -> None:
+        """Check that no file follows from a state, and remove what a killed start has left."""
+        derived = (self.best, self.metrics, self.tensorboard, self.result, self.report)
+        if found := [path.name for path in derived if path.exists()]:
+            raise RunError(
+                f"{self.path} holds {', '.join(found)}, but not last.pt, the state to resume from; restore the file, or"
+                f" repeat the run from its start in a new folder: ghostnets train --repeat {self.path}"
+            )
+        for file in (self.train_digests, self.teacher):
+            file.unlink(missing_ok=True)  # the images may be others by now
+
+    def _check_best(self, progress: TrainProgress) -> None:
+        way_out = f"restore the file, or repeat the run in a new folder: ghostnets train --repeat {self.path}"
+        if not self.best.is_file():
+            raise RunError(
+                f"{self.best} is missing, and last.pt holds the network of epoch {progress.epoch}, not that of the best"
+                f" epoch, {progress.best_epoch + 1}; {way_out}"
+            )
+        epoch = read_checkpoint(self.best).training.get("epoch")
+        if epoch != progress.best_epoch + 1:
+            raise RunError(
+                f"{self.best} is of epoch {epoch}, but the best epoch of the run is {progress.best_epoch + 1};"
+                f" {way_out}"
+            )
+
+    def save_train_digests(self, digests: np.ndarray | None) -> None:
+        """Write ``train_digests.bin`` unless it exists or the digests are unknown; raises StorageError."""
+        if digests is not None and not self.train_digests.exists():
+            with write_atomically(self.train_digests) as temporary:
+                temporary.write_bytes(np.sort(digests).astype("<u8").tobytes())
+
+    def find_training_images(self, digests: np.ndarray | None) -> np.ndarray | None:
+        """Find the images with the content of a training image of the run.
+
+        Args:
+            digests: ``content_digest`` of each image, uint64 (N,); None if unknown.
+
+        Returns:
+            bool (N,), or None if the digests of either side are unknown.
+        """
+        if digests is None or not self.train_digests.is_file():
+            return None
+        content = self.train_digests.read_bytes()
+        if len(content) % 8:
+            raise RunError(
+                f"{self.train_digests} is damaged; remove it to evaluate without knowing the training images."
+            )
+        return np.isin(digests, np.frombuffer(content, dtype="<u8"))
 
     def read_metrics(self) -> list[EpochResult]:
         """Read ``metrics.csv``, the finished epochs.
@@ -200,16 +245,51 @@ class RunFolder:
         try:
             with self.metrics.open(encoding="utf-8", newline="") as stream:
                 rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
-            return [EpochResult(int(row.pop("epoch")), **row) for row in rows]
+            history = [EpochResult(int(row.pop("epoch")), **row) for row in rows]
         except FileNotFoundError as error:
             raise RunError(f"{self.path} has no finished epoch (it has no metrics.csv).") from error
         except (KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{self.metrics} cannot be read ({error}); it is damaged or of another version.") from error
+            raise RunError(
+                f"{self.metrics} cannot be read ({error}); it is damaged or of another version. Resuming the run writes"
+                f" it again: ghostnets train --resume {self.path}"
+            ) from error
+        if not history:
+            raise RunError(
+                f"{self.metrics} has no rows; resuming the run writes it again: ghostnets train --resume {self.path}"
+            )
+        return history
 
-    def write_metrics(self, history: list[EpochResult]) -> None:
-        """Write ``metrics.csv``; raises StorageError."""
+    def write_metrics(self, history: Sequence[EpochResult]) -> None:
+        """Write ``metrics.csv``; raises StorageError, and RunError if the folder was removed."""
+        self.check_present()
         buffer = io.StringIO(newline="")
         writer = csv.DictWriter(buffer, EpochResult.__dataclass_fields__, lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in history)
         write_text(self.metrics, buffer.getvalue())
+
+    def write_result(self, values: dict[str, Any]) -> None:
+        """Write ``result.json``; raises StorageError, and RunError if the folder was removed."""
+        self.check_present()
+        write_text(self.result, json.dumps(values, indent=2) + "\n")
+
+    def read_result(self) -> dict[str, Any] | None:
+        """Read ``result.json``; None if the run is not finished.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        if not self.result.is_file():
+            return None
+        try:
+            values = json.loads(self.result.read_text(encoding="utf-8"))
+            evaluation = values["evaluation"]
+            if isinstance(evaluation["top1"], float) and isinstance(evaluation["images"], int):
+                return dict(values)
+            problem = "its evaluation has no numbers"
+        except (ValueError, KeyError, TypeError) as error:
+            problem = str(error)
+        raise RunError(
+            f"{self.result} cannot be read ({problem}); resuming the run writes it again:"
+            f" ghostnets train --resume {self.path}"
+        )

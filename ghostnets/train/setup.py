@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ghostnets.data import Augmentation, DatasetSplits
+from ghostnets.errors import RunError
 from ghostnets.models import Network
 from ghostnets.train.distill import Distillation, FeatureStudent, load_teacher
 from ghostnets.train.distributed import DistributedContext, convert_sync_batchnorm
@@ -80,6 +81,11 @@ def build_setup(
     recipe, preprocessing = config.recipe, config.preprocessing
     if saved is not None:
         check_state(saved, num_images=len(splits.train), class_names=class_names, data=config.data)
+    if (num_classes := config.arguments.get("num_classes")) != len(class_names):
+        raise RunError(
+            f"the run's config.json has num_classes {num_classes}, but {config.data} has {len(class_names)} classes;"
+            " restore the file or the data, or start a new run."
+        )
     torch.manual_seed(recipe.seed)
     network = _build_network(spec, is_new=saved is None).to(distributed.device)
     network.to(memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
@@ -119,7 +125,7 @@ def _build_network(spec: RunSpec, *, is_new: bool) -> Network:
     config, class_names = spec.config, spec.source.class_names
     if not is_new:
         return build_network(config.recipe.changed(weights=None, frozen=False), config.arguments, None, class_names)
-    weights = spec.weights or read_initial_weights(config.recipe.weights)
+    weights = spec.weights or read_initial_weights(config.recipe)
     return build_network(config.recipe, config.arguments, weights, class_names)
 
 

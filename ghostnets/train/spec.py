@@ -8,7 +8,7 @@ import torch
 from ghostnets.data import DataSource, DataSpec
 from ghostnets.train.network import InitialWeights, resolve_recipe
 from ghostnets.train.recipe import Recipe
-from ghostnets.train.run_folder import RunConfig
+from ghostnets.train.run_config import RunConfig
 
 __all__ = ["RunSpec"]
 

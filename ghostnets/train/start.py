@@ -10,12 +10,13 @@ from ghostnets.data import EMBEDDED, DataSpec
 from ghostnets.errors import ConfigurationError, require
 from ghostnets.train.distributed import init_distributed
 from ghostnets.train.recipe import Recipe
-from ghostnets.train.recipes import RECIPES, recipe_for
+from ghostnets.train.recipes import RECIPES, default_recipe
 from ghostnets.train.report import write_run_report
 from ghostnets.train.reporter import ConsoleReporter, Reporter
 from ghostnets.train.result import TrainingResult
 from ghostnets.train.run import Run
-from ghostnets.train.run_folder import RunConfig, RunFolder
+from ghostnets.train.run_config import RunConfig
+from ghostnets.train.run_folder import RunFolder
 from ghostnets.train.spec import RunSpec
 
 __all__ = ["repeat_training", "resume_training", "train_model"]
@@ -62,14 +63,14 @@ def train_model(
         UnknownNameError: There is no such network, or no such field of the recipe.
         MissingExtraError: A library of the extra ``train`` is not installed.
         RunError: The folder of the run exists, or the loss became non-finite.
-        InterruptedRunError: Ctrl-C or SIGTERM; the state is saved.
+        InterruptedRunError: Ctrl-C, SIGTERM or SIGHUP; the state is saved.
         StorageError: A file cannot be written.
     """
     requested = (recipe or Recipe()).changed(**changes)
     spec = data if isinstance(data, DataSpec) else DataSpec(data)
     source = spec.open(val_share=requested.val_share, seed=requested.seed)
     if recipe is None:
-        requested = RECIPES[recipe_for(requested.image_size or source.typical_size)].changed(**changes)
+        requested = RECIPES[default_recipe(source.typical_size, changes)].changed(**changes)
     run_spec = RunSpec.resolve(spec, source, requested, device=device, workers=workers)
     if folder is None:
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
@@ -133,7 +134,7 @@ def _spec_with_threads(config: RunConfig) -> RunSpec:
 def _train(
     folder: RunFolder, spec: RunSpec, *, is_new: bool, progress: bool | Reporter, report: bool
 ) -> TrainingResult:
-    for library in ("torchmetrics", "tensorboard", *(("matplotlib", "jinja2") if report else ())):
+    for library in ("tensorboard", *(("matplotlib", "jinja2") if report else ())):
         require(library, extra="train")  # now, not after hours of training
     with init_distributed(spec.config.device) as distributed:
         is_rank_zero = distributed.is_rank_zero

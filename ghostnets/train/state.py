@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from ghostnets.errors import RunError
 from ghostnets.train.distill import FeatureStudent
 
-__all__ = ["TrainProgress", "TrainState", "check_state", "pack_state", "restore_state"]
+__all__ = ["TrainProgress", "TrainState", "check_state", "pack_state", "read_progress", "restore_state"]
 
 STATE_VERSION = 2
 FILE_KEYS = {"correct": "right", "num_seen": "seen"}  # names of the progress in the file, if others than here
@@ -33,6 +33,9 @@ class TrainProgress:
         seconds: Time of training and evaluation of the run so far.
         best_epoch, best_top1: Best epoch so far, from 0, and its validation accuracy; -1 before the first.
         history: Finished epochs, as dictionaries of ``EpochResult``.
+
+    The saved progress is what holds: ``metrics.csv``, the TensorBoard events and the report follow from it, and
+    ``best.safetensors`` from the state of the epoch that it names as the best.
     """
 
     epoch: int = 0
@@ -45,6 +48,11 @@ class TrainProgress:
     best_epoch: int = -1
     best_top1: float = -1.0
     history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def holds_best(self) -> bool:
+        """Whether the network of this progress is that of the best epoch, whose end it is."""
+        return self.step == 0 and self.best_epoch == self.epoch - 1 >= 0
 
 
 @dataclass(frozen=True)
@@ -93,11 +101,7 @@ def pack_state(
 
 def check_state(saved: dict[str, Any], *, num_images: int, class_names: tuple[str, ...], data: str) -> None:
     """Raise RunError if the saved state is of another version, or of other images or classes."""
-    if saved.get("version") != STATE_VERSION:
-        raise RunError(
-            f"the saved state has version {saved.get('version')}, this ghostnets reads version {STATE_VERSION};"
-            " install the version that wrote it, or start a new run."
-        )
+    _check_version(saved)
     if saved.get("images") != num_images:
         raise RunError(
             f"the run was trained on {saved.get('images')} images, but {data} now has {num_images};"
@@ -116,7 +120,6 @@ def restore_state(saved: dict[str, Any], state: TrainState) -> TrainProgress:
     Raises:
         RunError: The saved state does not fit.
     """
-    names = {key: name for name, key in FILE_KEYS.items()}
     try:
         state.network.load_state_dict(saved["model"])
         if isinstance(state.trained, FeatureStudent):
@@ -125,8 +128,31 @@ def restore_state(saved: dict[str, Any], state: TrainState) -> TrainProgress:
         state.scaler.load_state_dict(saved["scaler"])
         if state.average is not None:
             state.average.load_state_dict(saved["average"])
-        return TrainProgress(**{names.get(key, key): value for key, value in saved["progress"].items()})
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise RunError(
             f"the saved state does not fit the run ({str(error).splitlines()[0]}); it is damaged or of another run."
         ) from error
+    return read_progress(saved)
+
+
+def read_progress(saved: dict[str, Any]) -> TrainProgress:
+    """The progress of a saved state.
+
+    Raises:
+        RunError: It is of another version, or damaged.
+    """
+    _check_version(saved)
+    names = {key: name for name, key in FILE_KEYS.items()}
+    try:
+        return TrainProgress(**{names.get(key, key): value for key, value in saved["progress"].items()})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"the saved state has no valid progress ({error}); it is damaged or of another run.") from error
+
+
+def _check_version(saved: dict[str, Any]) -> None:
+    version = saved.get("version") if isinstance(saved, dict) else None
+    if version != STATE_VERSION:
+        raise RunError(
+            f"the saved state has version {version}, this ghostnets reads version {STATE_VERSION};"
+            " install the version that wrote it, or start a new run."
+        )

@@ -23,7 +23,10 @@ class StopRequest:
 
 @contextmanager
 def catch_stop_signals() -> Iterator[StopRequest]:
-    """Record the first SIGINT or SIGTERM, for the loop to stop between steps; a second one acts at once."""
+    """Record the first SIGINT, SIGTERM or SIGHUP, for the loop to stop between steps; a second one acts at once.
+
+    SIGHUP, sent when the terminal is closed, stays ignored where ``nohup`` made the process ignore it.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request  # signals reach the main thread only
@@ -34,7 +37,10 @@ def catch_stop_signals() -> Iterator[StopRequest]:
         for each, handler in previous.items():
             signal.signal(each, handler)
 
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # Windows has none
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.getsignal(number) for number in numbers}
     for number in previous:
         signal.signal(number, record)
     try:

@@ -39,9 +39,9 @@ def test_load_pretrained_is_strict(published: torch.nn.Module):
         assert torch.equal(tensor, (before if key.startswith("classifier.") else expected)[key]), key
 
     grey = create_model("ghostnet_100", in_chans=1)
-    with pytest.raises(CheckpointError, match=r"1 of another shape: conv_stem\.weight .* was saved from\.$"):
-        load_pretrained(grey, "ghostnet_100", replace_head=True)
-    with pytest.raises(CheckpointError, match=r"missing: .*short_conv.*, and \d+ more; .* was saved from\.$"):
+    load_pretrained(grey, "ghostnet_100", replace_head=True)
+    assert torch.equal(grey.conv_stem.weight, expected["conv_stem.weight"].sum(1, keepdim=True))  # as timm
+    with pytest.raises(CheckpointError, match=r"missing: .*short_conv.*, and \d+ more; it fits ghostnet_100; build"):
         load_pretrained(create_model("ghostnetv2_100"), "ghostnet_100", replace_head=True)
 
 
@@ -56,9 +56,8 @@ def test_create_model_with_pretrained_weights(published: torch.nn.Module):
         torch.testing.assert_close(own.forward_features(x), features, rtol=0, atol=0)
         backbone = ghostnets.create_model("ghostnet_100", pretrained=True, features_only=True, out_indices=(-1,)).eval()
         torch.testing.assert_close(backbone(x)[0], features, rtol=0, atol=0)
-    for arguments, message in [({"in_chans": 1}, "conv_stem"), ({"out_indices": (1,)}, "features_only")]:
-        with pytest.raises(GhostNetsError, match=message):
-            ghostnets.create_model("ghostnet_100", pretrained=True, **arguments)
+    with pytest.raises(GhostNetsError, match="features_only"):
+        ghostnets.create_model("ghostnet_100", pretrained=True, out_indices=(1,))
     assert ghostnets.create_model("ghostnet_050", num_classes=2).num_classes == 2  # for which there may be none
 
 

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import PyTorchModelHubMixin
 from local_server import hub_fixture, server_fixture  # noqa: F401
 from safetensors.torch import save, save_file
 
-from ghostnets.checkpoints import Checkpoint, detect_source, load_checkpoint, save_checkpoint
+from ghostnets.checkpoints import Checkpoint, detect_source, load_checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.errors import CheckpointError, UnknownNameError
-from ghostnets.models import GGhostRegNet, create_model, list_models, model_arguments
+from ghostnets.models import GGhostRegNet, GhostNet, create_model, list_models, model_arguments
+from ghostnets.models.ghost_resnet import CIFAR_SPEC
+from ghostnets.models.ghostnet import STAGES
 from ghostnets.preprocessing import Preprocessing
 
 
@@ -114,3 +117,27 @@ def test_load_checkpoint_from_hub(local_hub):
     assert {path for _, path, _ in local_hub.requests} == {"/somebody/small/resolve/main/model.safetensors"}
     with pytest.raises(CheckpointError, match="there is no checkpoint hf:"):
         load_checkpoint("ghostnet_050", Path("hf://somebody/small"))  # a path is a path
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ghostnet_050", {"stages": STAGES[:4], "width": 0.1}),
+        ("ghost_resnet20", {"spec": CIFAR_SPEC, "depths": (1, 1)}),
+    ],
+)
+def test_checkpoint_keeps_own_stages(name: str, options: dict, tmp_path: Path):
+    arguments = {"num_classes": 2, **options}
+    original = create_model(name, **arguments)
+    checkpoint = Checkpoint(name, arguments, original.state_dict(), ("a", "b"), Preprocessing.standard(32, 3))
+    save_checkpoint(tmp_path / "own.safetensors", checkpoint)
+    assert equal(read_checkpoint(tmp_path / "own.safetensors").build(), original)
+
+
+def test_network_with_hub_mixin(tmp_path: Path):
+    class HubGhostNet(GhostNet, PyTorchModelHubMixin):
+        pass
+
+    original = HubGhostNet(num_classes=2, width=0.1, stages=STAGES[:4])
+    original.save_pretrained(tmp_path / "hub")
+    assert equal(HubGhostNet.from_pretrained(tmp_path / "hub"), original)

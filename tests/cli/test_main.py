@@ -136,6 +136,60 @@ def test_eval_of_folder_layouts(tiny_run: Path, tmp_path: Path, capsys):
     )
 
 
+def test_eval_writes_a_row_per_image_and_names_mistakes(tiny_run: Path, tmp_path: Path, capsys):
+    make_images(tmp_path / "flat", classes={"light": 2, "dark": 3})  # brightness and class the other way round
+    command = ("eval", tiny_run / "best.safetensors", tmp_path / "flat", "--picture", tmp_path / "c.png")
+    assert run(*command, "--out", tmp_path / "a.csv", "--json") == 0
+    evaluation = json.loads(capsys.readouterr().out)
+    rows = read_csv(tmp_path / "a.csv")
+    assert sorted((row["path"], row["truth"]) for row in rows) == [
+        (str(tmp_path / "flat" / name / f"{i:03}.png"), name)
+        for name, count in (("dark", 3), ("light", 2))
+        for i in range(count)
+    ]
+    wrong = {row["path"]: row for row in rows if row["truth"] != row["prediction"]}
+    assert evaluation["mistakes"]
+    for mistake in evaluation["mistakes"]:
+        row = wrong.pop(mistake["path"])
+        assert (row["prediction"], row["training_image"]) == (mistake["prediction"], str(mistake["training_image"]))
+        assert float(row["loss"]) == pytest.approx(mistake["loss"], abs=1e-6)
+        assert float(row["probability"]) == pytest.approx(mistake["probability"], abs=1e-6)
+    assert not wrong
+    assert run(*command, "--out", tmp_path / "a.jsonl") == 0
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [line["path"] for line in lines] == [row["path"] for row in rows]
+    out = capsys.readouterr().out
+    assert f"{evaluation['mistakes'][0]['path']}: " in out
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert run(*command, "--out", tmp_path / "a.parquet") == 0
+    assert parquet.read_table(tmp_path / "a.parquet").to_pylist() == lines
+    capsys.readouterr()
+    (tmp_path / "file").write_text("")
+    assert run(*command, "--out", tmp_path / "file" / "a.csv") == 1  # cannot be written, but the result is not lost
+    assert "5 images (all)   top-1" in capsys.readouterr().out
+    assert "a.xls; its suffix must be one of .csv, .jsonl, .parquet" in fails(capsys, *command, "--out", "a.xls")
+
+
+def test_eval_recognises_training_images_under_another_path(tiny_run: Path, tmp_path: Path, capsys):
+    photos = tiny_run.parents[1] / "photos"
+    shutil.copytree(photos, tmp_path / "copy")
+    command = ("eval", tiny_run / "best.safetensors", tmp_path / "copy", "--picture", tmp_path / "c.png")
+    assert run(*command, "--json") == 0
+    evaluation = json.loads(capsys.readouterr().out)
+    assert (evaluation["part"], evaluation["images"], evaluation["training_images"]["images"]) == ("all", 40, 32)
+    result = json.loads((tiny_run / "result.json").read_text())
+    assert evaluation["training_images"]["top1_of_others"] == result["evaluation"]["top1"]
+    assert run(*command) == 0
+    assert "32 of 40 images are training images of this network" in capsys.readouterr().err
+    assert run("shard", tmp_path / "copy", tmp_path / "shards") == 0
+    capsys.readouterr()
+    assert run("eval", command[1], tmp_path / "shards", "--part", "all", *command[3:], "--json") == 0
+    assert json.loads(capsys.readouterr().out)["training_images"]["images"] == 32
+    shutil.copy(command[1], tmp_path / "alone.safetensors")
+    assert run("eval", tmp_path / "alone.safetensors", *command[2:]) == 0
+    assert "whether these are training images is unknown" in capsys.readouterr().err
+
+
 def test_eval_matches_classes_by_name(tiny_run: Path, tmp_path: Path, capsys):
     """A folder whose classes come in another order, or lack some, still counts by name."""
     from dataclasses import replace
@@ -239,7 +293,7 @@ def test_missing_extra_fails_early(photos: Path, tmp_path: Path, monkeypatch, ca
 def test_predict_and_info_need_no_extra(tiny_run: Path, photos: Path):
     code = (
         "import sys\n"
-        "for name in ('matplotlib', 'jinja2', 'torchmetrics', 'tensorboard'): sys.modules[name] = None\n"
+        "for name in ('matplotlib', 'jinja2', 'tensorboard'): sys.modules[name] = None\n"
         "from ghostnets.cli.main import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )

@@ -1,6 +1,7 @@
 """Training from the command line: recipes, repeating, the live report, shards, comparing runs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,7 @@ from conftest import TINY, Page, make_images
 
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.cli.main import main
-from ghostnets.train import RECIPES, RunFolder
-from ghostnets.train import run as run_module
+from ghostnets.train import RECIPES, RunFolder, derived
 
 FAST = ["--model", "ghost_resnet20", "--epochs", "2", "--batch-size", "8", "--drop-rate", "0"]
 
@@ -65,7 +65,7 @@ def test_branched_network_from_training_to_explanation(small: Path, tmp_path: Pa
     assert json.loads(capsys.readouterr().out)["plain_macs"] > 0
     assert run("eval", "runs/a/best.safetensors", small) == 0
     assert run("explain", "runs/a/best.safetensors", "--images", small) == 0
-    assert "What the cheap kernels learned" in Path("runs/a/explain/explain.html").read_text()
+    assert "Learned cheap kernels" in Path("runs/a/explain/explain.html").read_text()
 
 
 def test_repeat_gives_the_same_files(tiny_run: Path, tmp_path: Path, monkeypatch, capsys):
@@ -80,18 +80,18 @@ def test_repeat_gives_the_same_files(tiny_run: Path, tmp_path: Path, monkeypatch
 
 def test_live_report_is_replaced_by_the_final_one(small: Path, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_module, "REPORT_SECONDS", -1)
+    monkeypatch.setattr(derived, "REPORT_SECONDS", -1)
     pages = []
-    real = run_module.write_live_report
+    real = derived.write_live_report
     monkeypatch.setattr(
-        run_module,
+        derived,
         "write_live_report",
         lambda folder: (real(folder), pages.append(folder.report.read_text(encoding="utf-8"))),
     )
     assert run("train", small, "--name", "a", *FAST) == 0
     assert len(pages) == 2
     page = Page(pages[0])
-    assert "1 of 2 epochs are done" in page.text
+    assert "1 of 2 epochs completed" in page.text
     assert page.requests() == []
     assert [a["content"] for tag, a in page.found if tag == "meta" and a.get("http-equiv") == "refresh"] == ["20"]
     final = Page(Path("runs/a/report.html").read_text(encoding="utf-8"))
@@ -142,6 +142,26 @@ def test_compare_runs(tiny_run: Path, small: Path, tmp_path: Path, monkeypatch, 
     assert "All settings are the same." in capsys.readouterr().out
     assert run("compare", tmp_path) == 1
     assert "holds no training run" in capsys.readouterr().err
+    Path("runs/empty").mkdir()
+    bad = {
+        "metrics.csv": ("epoch,lr\n", "has no rows"),
+        "result.json": ("{", "cannot be read"),
+        "config.json": ("[]", "cannot be used"),
+    }
+    for name, (content, _) in bad.items():
+        shutil.copytree("runs/other", f"runs/bad-{name}")
+        Path("runs", f"bad-{name}", name).write_text(content)
+    assert run("compare", *sorted(Path("runs").iterdir()), "--json") == 1
+    output, errors = capsys.readouterr()
+    comparison = json.loads(output)
+    assert [r["name"] for r in comparison["runs"]] == ["other"]
+    assert sorted(comparison["problems"]) == [
+        "runs/bad-config.json",
+        "runs/bad-metrics.csv",
+        "runs/bad-result.json",
+        "runs/empty",
+    ]
+    assert all(sentence in errors for _, sentence in bad.values())
     assert run("compare") == 1
     assert "no run is given" in capsys.readouterr().err
 

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,17 @@ from ghostnets.data import (
     ArrayDataset,
     Augmentation,
     FileDataset,
+    JoinedDataset,
     TrainingBatches,
+    content_digest,
     datasets,
     evaluation_batches,
     load_files,
     open_folder,
+    open_shards,
+    write_shards,
 )
-from ghostnets.errors import ConfigurationError
+from ghostnets.errors import ConfigurationError, DataError
 from ghostnets.preprocessing import Preprocessing
 
 
@@ -68,3 +73,42 @@ def test_preprocessing_round_trip_and_limits():
         Preprocessing(224, 200)
     with pytest.raises(ConfigurationError, match="1 or 3 finite values"):
         Preprocessing(8, 8, (0.5, 0.5), (1.0, 1.0))
+
+
+def test_names_and_digests_of_every_kind_of_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make_images(tmp_path / "photos", classes={"a": 3, "b": 3})
+    folder = open_folder(tmp_path / "photos")
+    files, preprocessing = folder.splits["train"], Preprocessing(10, 12)
+    labels, expected = torch.tensor(files.labels), [content_digest(path.read_bytes()) for path in files.paths]
+    in_memory, _ = load_files(files.paths, labels, preprocessing)
+    monkeypatch.setattr(datasets, "CACHE_BYTES", 1000)
+    on_disk, _ = load_files(files.paths, labels, preprocessing)
+    shards, _ = write_shards(folder, tmp_path / "shards", images_per_shard=2)
+    sharded, _ = shards.load_split("train", preprocessing)
+    for dataset in (in_memory, on_disk, JoinedDataset([in_memory], labels)):
+        assert dataset.digests().tolist() == expected
+        assert [dataset.name(i) for i in range(len(dataset))] == list(map(str, files.paths))
+    assert sorted(sharded.digests().tolist()) == sorted(expected)
+    assert sharded.name(3).endswith("train-000001.tar:000000003.png")
+    pixels = torch.arange(8, dtype=torch.uint8).view(2, 1, 2, 2)
+    without_files = ArrayDataset(pixels, labels[:2])
+    assert without_files.name(1) == "image 1"
+    joined = JoinedDataset([without_files, on_disk], torch.zeros(6, dtype=torch.int64))
+    assert joined.digests().tolist() == [content_digest(pixels[i].numpy().tobytes()) for i in (0, 1)] + expected
+    assert joined.name(2) == str(files.paths[0])
+    assert torch.equal(joined[2], on_disk[0])
+
+
+def test_digests_are_unknown_for_shards_without_them(tmp_path: Path):
+    make_images(tmp_path / "photos", classes={"a": 3, "b": 3})
+    write_shards(open_folder(tmp_path / "photos"), tmp_path / "shards")
+    index = tmp_path / "shards" / "index.json"
+    content = json.loads(index.read_text())
+    entry = content["parts"]["train"][0]
+    entry["digests"] = entry["digests"][:-2]
+    index.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="one digest per label"):
+        open_shards(tmp_path / "shards")
+    del entry["digests"]
+    index.write_text(json.dumps(content))
+    assert open_shards(tmp_path / "shards").load_split("train", Preprocessing(10, 12))[0].digests() is None

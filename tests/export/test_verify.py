@@ -1,5 +1,7 @@
 """Verification detects files that differ from their network."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,3 +64,18 @@ def test_verify_detects_other_weights_and_other_normalisation(tmp_path: Path):
         assert wrong.max_difference > 2 * TOLERANCES["f32"].max_difference
     with pytest.raises(ExportError, match=r"failed to run in a separate process \(.*ArtefactError: there is no file"):
         verify(tmp_path / "none.engine", write(0, preprocessing), images, tmp_path)
+
+
+def test_verifying_process_ends_with_its_parent():
+    code = (
+        "import time; from ghostnets.export import verify\n"
+        "verify.open_model = lambda *_, **__: (print('opened', flush=True), time.sleep(600))\n"
+        "verify.main('net.onnx', 'checkpoint', 'images')"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"opened\n"
+        assert process.poll() is None
+        process.stdin.close()  # as the system does when the parent ends, however it ends
+        assert process.wait(timeout=30) == 1

@@ -3,12 +3,16 @@
 So the smallest network of every graph is tested here, and with ``-m slow`` all the others.
 """
 
+import copy
+
 import pytest
 import torch
 from conftest import assert_same, enliven
+from torch import nn
 from torch.export import Dim
+from torchvision.models.feature_extraction import create_feature_extractor
 
-from ghostnets.models import Network, create_model, list_models
+from ghostnets.models import Backbone, Network, create_model, list_models
 
 GRAPHS = (
     "g_ghost_regnetx_002", "ghost_resnet18", "ghost_resnet20", "ghost_resnet50", "ghost_vgg16", "ghostnet_050",
@@ -52,6 +56,54 @@ def test_compiles_as_one_graph(model: Network):
     with torch.inference_mode():
         assert_same(compiled(x), model(x))
     torch.compiler.reset()  # what is compiled holds the network in memory
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_fx_traces_as_one_graph_for_any_size(model: Network, training: bool):
+    network = copy.deepcopy(model).train(training)
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    traced = torch.fx.symbolic_trace(network)
+    for shape in [(2, 3, 64, 64), (3, 3, 47, 65)] + ([] if training else [(1, 3, 1, 17)]):
+        x = torch.randn(*shape)
+        with torch.no_grad():
+            assert torch.equal(traced(x), network(x))
+
+
+@pytest.mark.parametrize("name", ["ghostnetv2_050", "g_ghost_regnetx_002"])
+def test_torchvision_extracts_features(name: str):
+    network = create_model(name, num_classes=3).eval()
+    level = network.feature_levels[2]
+    extractor = create_feature_extractor(network, {level.module: "map"})
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(extractor(x)["map"], Backbone(network, out_indices=(2,))(x)[0])
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_script_of_backbone_has_names_of_backbone(model: Network):
+    backbone = Backbone(model).eval()
+    inside = nn.Sequential(backbone)  # as in a detector
+    names = inside.state_dict().keys()
+    scripted = torch.jit.script(inside)
+    assert scripted.state_dict().keys() == inside.state_dict().keys() == names
+    with torch.inference_mode():
+        for size in [(64, 64), (33, 47)]:
+            x = torch.randn(2, 3, *size)
+            for ours, expected in zip(scripted(x), backbone(x), strict=True):
+                assert_same(ours, expected)
+
+
+def test_g_ghost_compiles_in_training_with_changing_batch():
+    torch.compiler.reset()
+    network = create_model("g_ghost_regnetx_002", num_classes=3)
+    compiled = torch.compile(network, fullgraph=True, backend="eager")
+    for batch in (4, 5, 3, 1):
+        before = network.layer3.merge[2].num_batches_tracked.item()
+        compiled(torch.randn(batch, 3, 48, 48)).sum().backward()
+        assert network.layer3.merge[2].num_batches_tracked.item() == before + (batch > 1)
+    torch.compiler.reset()
 
 
 def test_every_network_shares_layers_with_a_tested_graph():

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as tvf
 
 from ghostnets.errors import ImageError
-from ghostnets.preprocessing import RESAMPLING, decoding, is_grey, read_image
+from ghostnets.preprocessing import RESAMPLING, depth, is_grey, read_image
 
 COLOR = np.zeros((20, 30, 3), np.uint8)
 COLOR[:, :15] = (250, 10, 20)  # left red
@@ -173,7 +173,7 @@ def test_compositing_in_strips_equals_whole_image(tmp_path: Path, mode: str, mon
     else:
         image.convert(mode).save(tmp_path / "a.png")
     whole = read_image(tmp_path / "a.png", channels=3)
-    monkeypatch.setattr(decoding, "STRIP_ROWS", 7)
+    monkeypatch.setattr(depth, "STRIP_ROWS", 7)
     assert torch.equal(read_image(tmp_path / "a.png", channels=3), whole)
     with Image.open(tmp_path / "a.png") as stored:
         layer = np.asarray(stored.convert("RGBA")).astype(float)

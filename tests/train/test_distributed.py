@@ -61,7 +61,7 @@ def started(rank: int, port: int, restarts: int, *arguments: object) -> None:
 def two_processes(*arguments: object, restarts: int = 0) -> list[int | None]:
     """Exit codes of two processes, forked from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ghostnets.train.start", "torch.utils.tensorboard", "torchmetrics.classification"])
+    context.set_forkserver_preload(["ghostnets.train.start", "torch.utils.tensorboard"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -5,7 +7,8 @@ from torch.nn import functional as F
 
 from ghostnets.data import ArrayDataset
 from ghostnets.preprocessing import Preprocessing
-from ghostnets.train import evaluate
+from ghostnets.train import ImagePredictions, evaluate
+from ghostnets.train.evaluate import summarize
 
 
 class Fixed(nn.Module):
@@ -51,3 +54,31 @@ def test_top5_with_fewer_than_five_classes_is_one():
     images = ArrayDataset(pixels, torch.tensor([0, 1, 0, 1]))
     result = evaluate(Fixed(torch.tensor([[1.0, 0.0]])), images, Preprocessing(2, 2, (0.0,), (1.0,)), ("a", "b"))
     assert (result.top1, result.top5) == (0.5, 1.0)
+
+
+def test_evaluation_reports_intervals_the_baseline_and_undefined_shares():
+    pixels = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 1, 2, 2).contiguous()
+    logits = torch.eye(3)[[0, 0, 0, 1, 0, 0]]
+    images = ArrayDataset(pixels, torch.tensor([0, 0, 0, 1, 1, 0]))
+    result = evaluate(Fixed(logits), images, Preprocessing(2, 2, (0.0,), (1.0,)), ("a", "b", "c"))
+    values = result.to_dict()
+    assert values["top1_interval"] == pytest.approx((0.436497, 0.969947), abs=1e-6)  # scipy's binomtest, method wilson
+    assert values["baseline"] == {"class": "a", "top1": 4 / 6}
+    assert "within the interval" in result.describe_baseline()
+    absent = values["classes"][2]
+    assert (absent["images"], absent["recall"], absent["precision"]) == (0, None, None)
+    assert result.predictions.mistakes().tolist() == [4]
+    assert result.mistakes == [(1, 0, 1)]
+
+
+def test_result_of_many_classes_is_sparse():
+    classes = 3000
+    labels = torch.arange(50) * 7
+    values = summarize(
+        ImagePredictions(labels, labels.flip(0), torch.ones(50), torch.ones(50), torch.ones(50, dtype=torch.bool)),
+        [str(i) for i in range(classes)],
+    ).to_dict()
+    assert values["confusion"] is None
+    assert values["confusion_cells"][0] == (0, 343, 1)
+    assert sum(count for *_, count in values["confusion_cells"]) == 50
+    assert len(json.dumps(values, indent=2)) < 200 * classes

@@ -4,10 +4,11 @@ import csv
 from pathlib import Path
 
 import pytest
+import torch
 from quiet import train_model
 
 from ghostnets.train import METRICS, SELECTION, EpochResult, Recipe, RunFolder, best_epoch, format_minutes
-from ghostnets.train.evaluate import Evaluation
+from ghostnets.train.evaluate import Evaluation, ImagePredictions
 from ghostnets.train.metrics import EpochMeasurements
 from ghostnets.train.schedule import learning_rate
 from ghostnets.train.state import TrainProgress
@@ -18,7 +19,7 @@ COLUMNS = ["epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "i
 def test_measure_matches_the_definitions():
     recipe = Recipe(epochs=4)
     progress = TrainProgress(epoch=1, loss_sum=30.0, correct=5, num_seen=20, train_seconds=4.0, seconds=9.0)
-    evaluation = Evaluation(10, 1.5, 0.7, 1.0, (), ())
+    evaluation = Evaluation(10, 1.5, 0.7, 1.0, (), (), ImagePredictions(*[torch.zeros(0)] * 5))
     result = EpochResult.measure(EpochMeasurements(recipe, progress, evaluation))
     assert result == EpochResult(2, learning_rate(recipe, 2), 1.5, 0.25, 1.5, 0.7, 5.0, 9.0)
     assert result.format("val_top1") == "70.00%"

@@ -6,7 +6,7 @@ import pytest
 
 from ghostnets.errors import ConfigurationError, UnknownNameError
 from ghostnets.models import model_entry
-from ghostnets.train import RECIPES, Recipe, named_recipe, recipe_for, recipes
+from ghostnets.train import RECIPES, Recipe, default_recipe, named_recipe, recipes
 
 
 def test_recipe_reports_all_problems_at_once():
@@ -22,9 +22,26 @@ def test_changed_refuses_unknown_fields_with_close_matches():
         Recipe().changed(epoch=3)
 
 
-def test_named_recipe_and_recipe_for():
+def test_named_and_default_recipe():
     assert named_recipe("photos") is RECIPES["photos"]
-    assert [recipe_for(size) for size in (28, 64, 65, 500)] == ["small-images", "small-images", "photos", "photos"]
+    sizes = [default_recipe(size, {}) for size in (28, 64, 65, 500)]
+    assert sizes == ["small-images", "small-images", "transfer", "transfer"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"weights": None}, "photos"),
+        ({"weights": "run/best.safetensors", "model": "ghostnet_050"}, "transfer"),
+        ({"model": "ghostnet_050"}, "photos"),
+        ({"model": "ghostnet_100", "ratio": 3}, "photos"),
+        ({"in_chans": 1}, "photos"),
+        ({"image_size": 32}, "small-images"),
+        ({"epochs": 3, "ratio": None}, "transfer"),
+    ],
+)
+def test_default_recipe_transfers_where_weights_fit(changes: dict[str, object], expected: str):
+    assert default_recipe(300, changes) == expected
     with pytest.raises(UnknownNameError, match="did you mean photos"):
         named_recipe("photo")
 
@@ -61,10 +78,10 @@ def test_recipes_document_command_and_source():
         for i in range(len(body) - 1)
         if isinstance(body[i], ast.Assign) and isinstance(body[i + 1], ast.Expr)
     }
-    for name, recipe in RECIPES.items():
+    for name in RECIPES:
         text = documented[name.upper().replace("-", "_")]
         command = next(line for line in text.splitlines() if "ghostnets train" in line)
-        assert f"--recipe {name}" in command or recipe in (RECIPES["photos"], RECIPES["small-images"])
+        assert f"--recipe {name}" in command or name in ("transfer", "photos", "small-images")
         assert "easured" in text or "Published" in text
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.errors import ConfigurationError, RunError, StorageError
 from ghostnets.files import write_text
-from ghostnets.train import InterruptedRunError, Recipe, Reporter, RunFolder
+from ghostnets.train import InterruptedRunError, Recipe, Reporter, RunFolder, list_warnings
 
 RECIPE = Recipe(model="ghostnet_050", width=0.1, epochs=3, batch_size=8, lr=0.05, drop_rate=0.3)
 
@@ -33,6 +34,14 @@ class StopAt(Reporter):
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """SIGHUP as in a terminal, also if the tests run under nohup, which ignores it."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, previous)
 
 
 def final(folder: Path) -> dict[str, torch.Tensor]:
@@ -62,7 +71,8 @@ def test_run_folder_contents(photos: Path, tmp_path: Path):
     result = train_model(photos, folder=tmp_path / "run", recipe=RECIPE, report=True)
     run = RunFolder(tmp_path / "run")
     assert sorted(p.name for p in run.path.iterdir()) == [
-        "best.safetensors", "config.json", "last.pt", "metrics.csv", "report.html", "result.json", "tensorboard",
+        "best.safetensors", "config.json", "last.pt", "metrics.csv", "report.html", "result.json",
+        "tensorboard", "train_digests.bin",
     ]  # fmt: skip
     assert result.split == "val"
     assert len(result.history) == 3
@@ -88,10 +98,11 @@ def test_training_is_deterministic(photos: Path, tmp_path: Path):
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize(
     "steps", [1, 4, 6, 11]
 )  # 4 steps an epoch: after the first, at an end, in the middle, near the end
+@pytest.mark.usefixtures("hangup")
 def test_interrupted_run_resumes_bit_identically(photos: Path, tmp_path: Path, steps: int, number: int):
     train_model(photos, folder=tmp_path / "uninterrupted", recipe=RECIPE)
     with pytest.raises(InterruptedRunError, match=r"resume with: ghostnets train --resume .*interrupted") as caught:
@@ -163,7 +174,8 @@ def test_resuming_a_finished_run_only_evaluates(photos: Path, tmp_path: Path):
 
 def test_run_without_saved_state_resumes_from_its_start(photos: Path, tmp_path: Path):
     train_model(photos, folder=tmp_path / "a", recipe=RECIPE)
-    RunFolder(tmp_path / "b").create(RunFolder(tmp_path / "a").read_config())
+    (tmp_path / "b").mkdir()
+    shutil.copy(tmp_path / "a" / "config.json", tmp_path / "b")
     resume_training(tmp_path / "b")
     assert_same(tmp_path / "a", tmp_path / "b")
 
@@ -173,6 +185,8 @@ def test_result_is_evaluated_on_the_test_split(tmp_path: Path):
     make_images(tmp_path / "d" / "test", classes={"a": 3, "b": 4})
     result = train_model(tmp_path / "d", folder=tmp_path / "run", recipe=RECIPE)
     assert (result.split, result.evaluation.images) == ("test", 7)
+    assert result.num_training_images == 3  # the images of a are the first of train/a, from the same seed
+    assert "3 of these images are also among the training images" in list_warnings(result)[1]
 
 
 def test_existing_folder_is_refused_and_unchanged(photos: Path, tmp_path: Path):
@@ -233,7 +247,7 @@ def test_full_disk_keeps_the_files_and_resumes_bit_identically(
 
     def full_after_the_first_epoch(handle: int) -> None:
         calls.append(handle)
-        if len(calls) > 8:
+        if len(calls) > 12:  # two for each of five files before, and the best network
             raise OSError(28, "No space left on device")
         real(handle)
 
@@ -246,3 +260,121 @@ def test_full_disk_keeps_the_files_and_resumes_bit_identically(
     read_checkpoint(tmp_path / "run" / "best.safetensors")
     resume_training(tmp_path / "run")
     assert_same(tmp_path / "uninterrupted", tmp_path / "run")
+
+
+def test_failed_start_leaves_no_folder(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Here the network cannot be built, as without its published weights offline."""
+    monkeypatch.setattr("ghostnets.train.setup.build_network", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train_model(photos, folder=tmp_path / "runs" / "run", recipe=RECIPE)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_second_training_of_a_name_changes_nothing(photos: Path, tmp_path: Path):
+    """The second one starts while the first trains, with other settings."""
+    run, sentences = tmp_path / "run", []
+
+    class StartAgain(Reporter):
+        def on_step_end(self, **_: object) -> None:
+            if not sentences:
+                before = (run / "config.json").read_bytes()
+                with pytest.raises(RunError) as refused:
+                    train_model(photos, folder=run, recipe=RECIPE.changed(lr=0.01))
+                sentences.append(str(refused.value))
+                assert (run / "config.json").read_bytes() == before
+
+    train_model(photos, folder=run, recipe=RECIPE.changed(epochs=1), progress=StartAgain())
+    assert "is being trained by another process" in sentences[0]
+
+
+class Listener(Reporter):
+    """Records the messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def on_message(self, sentence: str) -> None:
+        self.messages.append(sentence)
+
+
+def test_resume_restores_missing_files_or_names_them(photos: Path, tmp_path: Path):
+    first = train_model(photos, folder=tmp_path / "run", recipe=RECIPE)
+    run = RunFolder(tmp_path / "run")
+    metrics = run.metrics.read_bytes()
+    for file in (run.metrics, run.result, *run.tensorboard.iterdir()):
+        file.unlink()
+    listener = Listener()
+    assert resume_training(run.path, progress=listener).to_dict() == first.to_dict()
+    assert "is finished, after 3 epochs" in listener.messages[0]
+    assert run.metrics.read_bytes() == metrics
+    assert run.result.is_file()
+    assert len(list(run.tensorboard.iterdir())) == 1
+    best = run.best.read_bytes()
+    run.best.unlink()
+    if first.best_epoch == 3:
+        resume_training(run.path)
+        assert run.best.read_bytes() == best
+    else:
+        with pytest.raises(RunError, match=r"best\.safetensors is missing, .* --repeat"):
+            resume_training(run.path)
+        run.best.write_bytes(best)
+    run.last.unlink()
+    with pytest.raises(RunError, match=r"holds best.*, but not last\.pt, .* --repeat"):
+        resume_training(run.path)
+    assert run.best.read_bytes() == best
+
+
+def test_removed_folder_ends_the_training_and_stays_removed(photos: Path, tmp_path: Path):
+    run = tmp_path / "run"
+
+    class Remove(Reporter):
+        def on_step_end(self, **_: object) -> None:
+            shutil.rmtree(run, ignore_errors=True)
+
+    with pytest.raises(RunError, match="was removed or moved while the run was trained"):
+        train_model(photos, folder=run, recipe=RECIPE, progress=Remove())
+    assert not run.exists()
+
+
+def test_full_disk_at_derived_files_is_reported_once_and_they_are_written_later(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real = RunFolder.write_metrics
+
+    def full(self: RunFolder, history: list) -> None:
+        if len(history) < 3:
+            raise StorageError("could not write metrics.csv.")
+        real(self, history)
+
+    monkeypatch.setattr(RunFolder, "write_metrics", full)
+    listener = Listener()
+    train_model(photos, folder=tmp_path / "run", recipe=RECIPE, progress=listener)
+    assert listener.messages == [
+        "could not write metrics.csv. The training continues, and the files are written again later."
+    ]
+    assert len(RunFolder(tmp_path / "run").read_metrics()) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"threads": -1}, "threads is -1, wanted from 1"),
+        ({"threads": "2"}, "threads is '2', wanted from 1"),
+        ({"data": None}, "data is None, wanted a path"),
+        ({"device": "tpu"}, "device is 'tpu', wanted auto, cpu or cuda"),
+        ({"workers": 1.5}, "workers is 1.5, wanted from 0"),
+        ({"arguments": {"num_classes": 10**9}}, "has num_classes 1000000000, but .* has 2 classes"),
+        ({"recipe": {"batch_size": 2.5}}, "batch_size is 2.5, wanted int"),
+        ({"recipe": {"lr": "0.1"}}, "lr is '0.1', wanted float"),
+        ({"recipe": {"epochs": True}}, "epochs is True, wanted int"),
+        ({"recipe": {"schedule": None}}, "schedule is None"),
+    ],
+    ids=str,
+)
+def test_wrong_value_in_config_is_named(photos: Path, tiny_run: Path, tmp_path: Path, changes: dict, message: str):
+    config = json.loads((tiny_run / "config.json").read_text()) | {"data": str(photos)}
+    for name, value in changes.items():
+        config[name] = config[name] | value if isinstance(value, dict) else value
+    write_text(tmp_path / "run" / "config.json", json.dumps(config))
+    with pytest.raises(RunError, match=message):
+        resume_training(tmp_path / "run")

@@ -4,9 +4,11 @@ import io
 from pathlib import Path
 
 import pytest
-from conftest import Page
+import torch
+from conftest import Page, make_images
 from rich.console import Console
 
+from ghostnets.checkpoints import embedded_weights, read_checkpoint
 from ghostnets.data import DataSpec
 from ghostnets.errors import ConfigurationError, UnknownNameError
 from ghostnets.train import (
@@ -94,3 +96,21 @@ def test_console_reporter_without_notebook_widgets_prints_lines(monkeypatch: pyt
     monkeypatch.setattr(console, "is_jupyter", True)
     assert ConsoleReporter(console).bars.disable
     assert not ConsoleReporter(Console(file=io.StringIO())).bars.disable
+
+
+def test_photographs_start_from_embedded_weights_unless_told_otherwise(tmp_path: Path):
+    data = make_images(tmp_path / "data", classes={"cat": 8, "dog": 8}, size=(70, 70))
+    said: list[str] = []
+    reporter = Reporter()
+    reporter.on_message = said.append  # type: ignore[method-assign]
+    options = {"epochs": 1, "batch_size": 4, "image_size": 72, "lr": 1e-9, "layer_decay": 1e-3, "weight_decay": 0.0}
+    transfer = train_model(data, folder=tmp_path / "a", progress=reporter, report=False, **options)
+    assert said[0] == "training ghostnet_100 from the weights that come with the package (from scratch: --weights none)"
+    config = RunFolder(transfer.folder).read_config()
+    assert (config.recipe.weights, config.preprocessing.mean) == ("embedded", (0.485, 0.456, 0.406))
+    stored = read_checkpoint(embedded_weights("ghostnet_100")).state_dict["blocks.0.0.ghost1.primary_conv.0.weight"]
+    trained = read_checkpoint(transfer.checkpoint).state_dict["blocks.0.0.ghost1.primary_conv.0.weight"]
+    assert torch.allclose(trained, stored.float(), atol=1e-6)
+    scratch = train_model(data, folder=tmp_path / "b", progress=reporter, report=False, weights=None, **options)
+    assert said[-1] == "training ghostnet_100 from scratch, with random weights"
+    assert RunFolder(scratch.folder).read_config().recipe.weights is None

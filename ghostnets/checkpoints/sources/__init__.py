@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from ghostnets.checkpoints.sources.canonical import drop_counters, rename_v3
+from ghostnets.checkpoints.sources.canonical import drop_counters, rename_to_timm, rename_v3
 from ghostnets.checkpoints.sources.d_li14 import convert_d_li14
 from ghostnets.checkpoints.sources.kecam import convert_kecam, read_h5
 from ghostnets.checkpoints.sources.paddleclas import convert_paddleclas, read_pdparams
@@ -17,6 +17,7 @@ __all__ = [
     "drop_counters",
     "read_h5",
     "read_pdparams",
+    "rename_to_timm",
     "rename_v3",
 ]
 

@@ -1,14 +1,14 @@
 """Official implementation and timm: V1 and V2 have the names of this package, V3 has others."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ghostnets.models.ghostnet import STAGES
 
-__all__ = ["BLOCKS", "V3_KEYS", "WIDE_BLOCK", "add_batch_counters", "drop_counters", "rename_v3"]
+__all__ = ["BLOCKS", "V3_KEYS", "WIDE_BLOCK", "add_batch_counters", "drop_counters", "rename_to_timm", "rename_v3"]
 
 # State-dict prefixes of the bottlenecks, and of the 1x1 expansion after them.
 BLOCKS: tuple[str, ...] = tuple(f"blocks.{s}.{b}" for s, stage in enumerate(STAGES) for b in range(len(stage)))
@@ -29,14 +29,36 @@ V3_KEYS: tuple[tuple[str, str], ...] = (
     (r"\.dw_rpr_scale\.bn1?\.", r".conv_dw.scale.1."),
 )
 
+# The same from here to timm.
+TIMM_V3_KEYS: tuple[tuple[str, str], ...] = tuple(
+    (pattern, replacement)
+    for ours, timms in [("primary_conv.0", "primary"), ("cheap_operation.0", "cheap"), ("conv_dw", "dw")]
+    for pattern, replacement in [
+        (rf"\.{re.escape(ours)}\.convs\.(\d+)\.0\.", rf".{timms}_rpr_conv.\1.conv."),
+        (rf"\.{re.escape(ours)}\.convs\.(\d+)\.1\.", rf".{timms}_rpr_conv.\1.bn1."),
+        (rf"\.{re.escape(ours)}\.scale\.0\.", f".{timms}_rpr_scale.conv."),
+        (rf"\.{re.escape(ours)}\.scale\.1\.", f".{timms}_rpr_scale.bn1."),
+        (rf"\.{re.escape(ours)}\.skip\.", f".{timms}_rpr_skip."),
+    ]
+)
+
 COUNTERS = ("total_ops", "total_params")  # left in the official V2 files by a profiler
 
 
 def rename_v3(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the keys of GhostNetV3 from the official implementation or timm; other keys are kept."""
+    return _rename(state_dict, V3_KEYS)
+
+
+def rename_to_timm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the keys of GhostNetV3 to those of timm; other keys are the same there."""
+    return _rename(state_dict, TIMM_V3_KEYS)
+
+
+def _rename(state_dict: Mapping[str, Tensor], keys: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
     renamed: dict[str, Tensor] = {}
     for key, tensor in state_dict.items():
-        for pattern, replacement in V3_KEYS:
+        for pattern, replacement in keys:
             key, hits = re.subn(pattern, replacement, key)
             if hits:
                 break

@@ -7,6 +7,7 @@ valid while the tensors of the object that made it live.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 
+@cache
 def native_module(dtype: torch.dtype) -> Any:
     """Return the structs and kernels for float32 or float64."""
     module = import_module("ghostnets.train.fused._training")

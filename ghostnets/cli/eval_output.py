@@ -1,0 +1,113 @@
+"""Output of ``ghostnets eval``: results by image, as JSON and on the console."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from rich.markup import escape
+from rich.table import Table
+
+from ghostnets.cli.output import message, result_console
+from ghostnets.data import ImageDataset
+from ghostnets.measure import format_accuracy, wilson_interval
+from ghostnets.train import Evaluation
+
+__all__ = ["image_columns", "print_evaluation", "to_json"]
+
+MAX_CLASSES = 50  # in the table of the console
+MAX_LINES = 5  # pairs of classes, and images, named on the console
+
+
+def image_columns(
+    result: Evaluation, images: ImageDataset, indices: Sequence[int], in_training: np.ndarray | None
+) -> dict[str, list[Any]]:
+    """Results of some images, by column.
+
+    Args:
+        result: The evaluation.
+        images: The evaluated images.
+        indices: Images of the rows, in this order.
+        in_training: Whether each of ``images`` is a training image, bool (N,); None if unknown.
+    """
+    rows, names = result.predictions, [row.name for row in result.classes]
+    return {
+        "path": [images.name(i).encode("utf-8", "backslashreplace").decode() for i in indices],
+        "truth": [names[i] for i in rows.labels[indices].tolist()],
+        "prediction": [names[i] for i in rows.predictions[indices].tolist()],
+        "probability": rows.probabilities[indices].tolist(),
+        "loss": rows.losses[indices].tolist(),
+        "training_image": [None if in_training is None else bool(in_training[i]) for i in indices],
+    }
+
+
+def to_json(result: Evaluation, images: ImageDataset, in_training: np.ndarray | None) -> dict[str, Any]:
+    """Everything but the correct images, ready for JSON."""
+    columns = image_columns(result, images, result.predictions.mistakes().tolist(), in_training)
+    training: dict[str, Any] | None = None
+    if in_training is not None:
+        others = result.predictions.correct[torch.from_numpy(~in_training)]
+        training = {
+            "images": int(in_training.sum()),
+            "top1_of_others": others.double().mean().item() if len(others) else None,
+            "top1_interval_of_others": wilson_interval(int(others.sum()), len(others)) if len(others) else None,
+        }
+    names = [row.name for row in result.classes]
+    return {
+        **result.to_dict(),
+        "training_images": training,
+        "most_confused": [
+            {"truth": names[true], "prediction": names[predicted], "images": count}
+            for true, predicted, count in result.mistakes[:100]
+        ],
+        "mistakes": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
+    }
+
+
+def print_evaluation(result: Evaluation, images: ImageDataset, split: str, in_training: np.ndarray | None) -> None:
+    """Print the classes, the most confused ones, the most confident mistakes, and the accuracy."""
+    console = result_console()
+    console.print(_class_table(result))
+    if len(result.classes) > MAX_CLASSES:
+        console.print(f"the {MAX_CLASSES} of {len(result.classes)} classes with the lowest recall; all of them: --json")
+    for true, predicted, count in result.mistakes[:MAX_LINES]:
+        truth, prediction = result.classes[true], result.classes[predicted].name
+        line = f"{count} of {truth.images} images of {truth.name} predicted as {prediction}"
+        console.print(line, soft_wrap=True, markup=False)
+    wrong = result.predictions.mistakes()[:MAX_LINES].tolist()
+    columns = image_columns(result, images, wrong, in_training)
+    for path, truth, prediction, probability, *_ in zip(*columns.values(), strict=True):
+        console.print(f"{path}: {truth}, predicted {prediction} ({probability:.0%})", soft_wrap=True, markup=False)
+    five = f"   top-5 {result.format_top5()}" if len(result.classes) > 5 else ""
+    line = f"{result.images} images ({split})   top-1 {result.format_top1()}{five}   loss {result.loss:.4f}"
+    console.print(line, soft_wrap=True, markup=False)
+    console.print(f"In parentheses: 95% intervals. {result.describe_baseline()}", soft_wrap=True, markup=False)
+    _print_training_images(result, in_training)
+
+
+def _class_table(result: Evaluation) -> Table:
+    table = Table("no.", "class", "images", "recall", "precision", title=None)
+    for column in (table.columns[0], *table.columns[2:]):
+        column.justify = "right"
+    rows = list(enumerate(result.classes, 1))
+    if len(rows) > MAX_CLASSES:
+        rows = sorted(rows, key=lambda row: 2.0 if row[1].recall is None else row[1].recall)[:MAX_CLASSES]
+    for number, row in rows:
+        recall, precision = format_accuracy(row.correct, row.images), format_accuracy(row.correct, row.predicted)
+        table.add_row(str(number), escape(row.name), str(row.images), recall, precision)
+    return table
+
+
+def _print_training_images(result: Evaluation, in_training: np.ndarray | None) -> None:
+    if in_training is None:
+        message(
+            "whether these are training images is unknown: train_digests.bin of the run is not next to the checkpoint,"
+            " or the shards were written without digests."
+        )
+    elif seen := int(in_training.sum()):
+        others = result.predictions.correct[torch.from_numpy(~in_training)]
+        rest = f"on the other {len(others)}, top-1 is {format_accuracy(int(others.sum()), len(others))}"
+        message(
+            f"{seen} of {result.images} images are training images of this network, so the figures are too good;"
+            f" {rest if len(others) else 'none is new to it'}."
+        )

@@ -1,0 +1,76 @@
+"""The configuration of a run, ``config.json``."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ghostnets import __version__
+from ghostnets.data import DataSpec
+from ghostnets.errors import ConfigurationError
+from ghostnets.preprocessing import Preprocessing
+from ghostnets.train.recipe import Recipe
+
+__all__ = ["RunConfig"]
+
+MAX_THREADS = 4096
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The complete configuration of a run: with the images, it determines the outcome.
+
+    Attributes:
+        data: ``"fashion-mnist"``, the absolute path of a folder, or a URL.
+        recipe: The recipe with every value resolved.
+        arguments: Arguments of the network (``create_model``).
+        preprocessing: Preprocessing of the network.
+        full, root: Options of Fashion-MNIST.
+        skip_corrupt: Leave unreadable images out.
+        threads: Threads of torch on the CPU; another number gives other rounding.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        workers: Processes that read images, for each process that trains.
+    """
+
+    data: str
+    recipe: Recipe
+    arguments: dict[str, Any]
+    preprocessing: Preprocessing
+    full: bool = False
+    root: str | None = None
+    skip_corrupt: bool = False
+    threads: int = 1
+    device: str = "auto"
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "data": (isinstance(self.data, str), "a path, a URL or a name"),
+            "arguments": (isinstance(self.arguments, dict), "an object"),
+            "full": (isinstance(self.full, bool), "true or false"),
+            "root": (self.root is None or isinstance(self.root, str), "a path or null"),
+            "skip_corrupt": (isinstance(self.skip_corrupt, bool), "true or false"),
+            "threads": (type(self.threads) is int and 1 <= self.threads <= MAX_THREADS, f"from 1 to {MAX_THREADS}"),
+            "device": (self.device in ("auto", "cpu", "cuda"), "auto, cpu or cuda"),
+            "workers": (type(self.workers) is int and 0 <= self.workers <= MAX_THREADS, f"from 0 to {MAX_THREADS}"),
+        }
+        wrong = [f"{name} is {getattr(self, name)!r}, wanted {want}" for name, (ok, want) in checks.items() if not ok]
+        if wrong:
+            raise ConfigurationError(f"the configuration cannot be used: {'; '.join(wrong)}.")
+
+    @property
+    def data_spec(self) -> DataSpec:
+        return DataSpec(self.data, full=self.full, root=self.root, skip_corrupt=self.skip_corrupt)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of ``config.json``."""
+        return {"ghostnets_version": __version__, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
+        """The configuration written by ``to_dict``, after a round trip through JSON.
+
+        Raises:
+            ConfigurationError, KeyError, TypeError: ``values`` are no configuration.
+        """
+        own = {name: value for name, value in values.items() if name != "ghostnets_version"}
+        recipe, preprocessing = Recipe.from_dict(own.pop("recipe")), Preprocessing.from_dict(own.pop("preprocessing"))
+        return cls(recipe=recipe, preprocessing=preprocessing, **own)

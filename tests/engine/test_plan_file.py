@@ -1,0 +1,129 @@
+"""Hostile files of compiled networks: refused in a sentence or run; never a crash, a hang or a foreign exception."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from ghostnets import engine
+from ghostnets.errors import EngineError
+
+PIXELS = np.zeros((1, 8, 8, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def fuzz() -> ModuleType:
+    path = Path(__file__).parents[2] / "scripts" / "fuzz_engine.py"
+    spec = importlib.util.spec_from_file_location("fuzz_engine", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def files(fuzz: ModuleType) -> list[bytes]:
+    return fuzz.plans([fuzz.NETWORKS[index] for index in (0, 2, 5, 7)])
+
+
+def test_a_thousand_mutated_files_are_refused_or_run(fuzz: ModuleType, files: list[bytes]):
+    totals = fuzz.fuzz(files, range(1000), seconds=60, megabytes=1000)
+    assert totals["FINDING"] == 0
+    assert sum(totals.values()) == 1000
+    assert totals["runs"] >= 30
+
+
+def node_of(description: dict[str, Any], kind: str) -> dict[str, Any]:
+    return next(node for node in description["nodes"] if node["kind"] == kind)
+
+
+Tensors = dict[str, np.ndarray]
+
+
+def without_squeeze(description: dict[str, Any], tensors: Tensors) -> None:
+    name = node_of(description, "squeeze_excite")["weight"]
+    tensors[name] = np.zeros((0, tensors[name].shape[1]), np.float32)
+
+
+def without_kernel(description: dict[str, Any], tensors: Tensors) -> None:
+    name = description["nodes"][0]["weight"]
+    tensors[name] = np.zeros((*tensors[name].shape[:2], 0, 0), np.float32)
+
+
+def not_a_number(description: dict[str, Any], tensors: Tensors) -> None:
+    tensors[description["nodes"][-1]["weight"]][0] = np.nan
+
+
+def shared_weights(description: dict[str, Any], tensors: Tensors) -> None:
+    description["nodes"][-1]["weight"] = description["nodes"][-2]["weight"]
+
+
+def nested(description: dict[str, Any], tensors: Tensors) -> None:
+    value: list[Any] = []
+    description["nodes"][0]["pooled"] = value
+    for _ in range(800):
+        value.append([])
+        value = value[0]
+
+
+CHANGES: list[tuple[Callable[[dict[str, Any], Tensors], object], str]] = [
+    (without_squeeze, "squeeze_excite node .* has a tensor without values"),
+    (without_kernel, "stem node .* has a tensor without values"),
+    (not_a_number, "linear node classifier has a value that is not finite"),
+    (shared_weights, "linear node .* has a tensor of another place|other shape"),
+    (nested, "pooled of node"),
+    (lambda d, t: d.update(gives_maps=True), "gives_maps is True"),
+    (lambda d, t: node_of(d, "ghost").update(primary_dilation=2**31 - 1), "primary_dilation of node .* is 2147483647"),
+    (lambda d, t: node_of(d, "ghost").update(dilation_h=65), "has an impossible stride or dilation"),
+    (lambda d, t: d["layouts"][3].__setitem__(1, 0), "the segments of a layout is 0"),
+    (lambda d, t: d["layouts"][3].__setitem__(0, 10**400), "the channels of a layout is"),
+    (lambda d, t: d["layouts"].pop(), "writes no map, or one twice|not an integer from 0"),
+    (lambda d, t: d["nodes"].insert(0, d["nodes"].pop()), "it does not begin with a stem"),
+    (lambda d, t: d["nodes"].append(dict(d["nodes"][2])), "tensor of another place|writes no map"),
+    (lambda d, t: d.update(precision="int8"), "range of a map is missing"),
+    (lambda d, t: d.update(mean=[float("nan")] * 3), "a value of mean is nan"),
+    (lambda d, t: d.update(std=[0.0, 1, 1]), "a value of std is not above 0"),
+    (lambda d, t: d.update(outputs=d["outputs"] * 2), "or one of them twice|has 2 entries"),
+    (lambda d, t: d["nodes"].clear(), "does not begin with a stem"),
+    (lambda d, t: d.update(nodes=None), "nodes is None, not a list"),
+    (lambda d, t: d.pop("layouts"), "layouts is None, not a list"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGES)
+def test_changed_plan_is_refused_in_a_sentence(
+    change: Callable[[dict[str, Any], Tensors], object],
+    message: str,
+    fuzz: ModuleType,
+    files: list[bytes],
+    tmp_path: Path,
+):
+    description, tensors = fuzz.parts(files[0])
+    tensors = {name: tensor.copy() for name, tensor in tensors.items()}
+    change(description, tensors)
+    save_file(tensors, tmp_path / "plan", metadata={fuzz.KEY: json.dumps(description)})
+    with pytest.raises(EngineError, match=message):
+        engine.load(tmp_path / "plan", threads=1)
+
+
+def test_deeply_nested_plan_is_refused(fuzz: ModuleType, tmp_path: Path):
+    save_file({"a": np.zeros(1, np.float32)}, tmp_path / "plan", metadata={fuzz.KEY: "[" * 200_000})
+    with pytest.raises(EngineError, match="nested too deep"):
+        engine.load(tmp_path / "plan")
+
+
+def test_plan_of_maps_of_different_sizes_is_refused_when_run(fuzz: ModuleType, files: list[bytes], tmp_path: Path):
+    description, tensors = fuzz.parts(files[0])
+    node = next(node for node in description["nodes"] if node.get("residual", -1) >= 0)
+    stride = next(n for n in description["nodes"] if n["kind"] == "ghost" and n["output"] == node["input"])
+    stride["stride"] = 3
+    save_file(tensors, tmp_path / "plan", metadata={fuzz.KEY: json.dumps(description)})
+    with pytest.raises(EngineError, match="adds or multiplies maps of different sizes"):
+        engine.load(tmp_path / "plan", threads=1)(PIXELS)
