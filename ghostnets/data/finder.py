@@ -27,7 +27,7 @@ SYSTEM_NAMES = frozenset(
 )  # fmt: skip
 OTHER_IMAGE_SUFFIXES = frozenset(
     {
-        ".arw", ".avif", ".avifs", ".cr2", ".cr3", ".dng", ".eps", ".exr", ".hdr", ".heic", ".heics", ".heif", ".hif",
+        ".arw", ".avifs", ".cr2", ".cr3", ".dng", ".eps", ".exr", ".hdr", ".heics", ".hif",
         ".ico", ".j2k", ".jp2", ".jpe", ".jxl", ".nef", ".orf", ".pcx", ".psd", ".raf", ".raw", ".rw2", ".svg", ".tga",
         ".xcf",
     }

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ghostnets.data.finder import LeftOut, is_image_name, printable, walk_images
-from ghostnets.data.layout import Layout, find_layout, is_utf8, list_classes, loose_notes, normalize_name
+from ghostnets.data.layout import FolderLayout, find_layout, is_utf8, list_classes, loose_notes, normalize_name
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import IMAGE_SUFFIXES
 
@@ -161,7 +161,7 @@ def _remove_repeated(files: list[_File], *, is_training: bool) -> tuple[list[_Fi
 
 
 def _check_training(
-    root: Path, layout: Layout, files: Sequence[_File], folders: dict[str, tuple[str, ...]], left_out: LeftOut
+    root: Path, layout: FolderLayout, files: Sequence[_File], folders: dict[str, tuple[str, ...]], left_out: LeftOut
 ) -> list[str]:
     """Check that every class has training images; returns sentences on classes that other splits lack."""
     if "train" not in folders:

@@ -1,6 +1,6 @@
 """The reading of a folder of labelled images: which subfolders are splits, and which are classes.
 
-A reading is never guessed silently: ``Layout.notes`` says what was decided, and a folder with two sensible readings is
+A reading is never guessed silently: ``FolderLayout.notes`` says what was decided, and a folder with two sensible readings is
 refused with both named. Importing this module loads no torch.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from ghostnets.data.finder import LeftOut, holds_image, is_image_name, is_system_name, printable, walk_images
 from ghostnets.errors import DataError
 
-__all__ = ["Layout", "find_layout", "is_utf8", "list_classes", "loose_notes", "normalize_name", "split_of"]
+__all__ = ["FolderLayout", "find_layout", "is_utf8", "list_classes", "loose_notes", "normalize_name", "split_of"]
 
 SYNONYMS = {
     "train": ("train", "training", "trn"),
@@ -29,7 +29,7 @@ SHOWN = 8  # names per message
 
 
 @dataclass(frozen=True)
-class Layout:
+class FolderLayout:
     """How a folder is read.
 
     Attributes:
@@ -43,7 +43,7 @@ class Layout:
     notes: tuple[str, ...]
 
 
-def find_layout(root: Path, *, network_classes: Collection[str] = (), max_depth: int = 3) -> Layout:
+def find_layout(root: Path, *, network_classes: Collection[str] = (), max_depth: int = 3) -> FolderLayout:
     """Decide how a folder is read.
 
     Args:
@@ -57,7 +57,7 @@ def find_layout(root: Path, *, network_classes: Collection[str] = (), max_depth:
     """
     folders = list_classes(root)
     if folders and set(folders) <= set(network_classes):
-        return Layout({"train": root}, has_splits=False, notes=())
+        return FolderLayout({"train": root}, has_splits=False, notes=())
     splits = _split_names(folders)
     labelled = {name: split for name, split in splits.items() if _class_folders(folders[name], split)}
     others = [name for name in folders if name not in splits]
@@ -67,13 +67,13 @@ def find_layout(root: Path, *, network_classes: Collection[str] = (), max_depth:
     if splits:
         _check_unlabelled(root, folders, splits, others)
         notes = tuple(f"{name}/ is read as a class: it holds no class folders" for name in splits)
-        return Layout({"train": root}, has_splits=False, notes=notes)
+        return FolderLayout({"train": root}, has_splits=False, notes=notes)
     if max_depth and (inner := _enclosed(root, folders)) is not None:
         layout = find_layout(inner, network_classes=network_classes, max_depth=max_depth - 1)
         note = f"the data are read from {printable(str(inner))}, the only folder of {printable(str(root))}"
-        return Layout(layout.splits, layout.has_splits, (note, *layout.notes))
+        return FolderLayout(layout.splits, layout.has_splits, (note, *layout.notes))
     _check_classes(root, folders)
-    return Layout({"train": root}, has_splits=False, notes=())
+    return FolderLayout({"train": root}, has_splits=False, notes=())
 
 
 def list_classes(folder: Path) -> dict[str, Path]:
@@ -199,7 +199,7 @@ def _read_splits(
     splits: Mapping[str, str],
     labelled: Mapping[str, str],
     network_classes: Collection[str],
-) -> Layout:
+) -> FolderLayout:
     by_split: dict[str, list[str]] = defaultdict(list)
     for name, split in labelled.items():
         by_split[split].append(name)
@@ -223,7 +223,7 @@ def _read_splits(
             notes.append(f"left out: {name}/ ({count} images without class folders)" if count else f"{name}/ is empty")
     others = [name for name, path in folders.items() if name not in splits and holds_image(str(path))]
     notes += [f"left out: {name}/ (neither train, val nor test)" for name in others]
-    return Layout({split: found[split] for split in SYNONYMS if split in found}, has_splits=True, notes=tuple(notes))
+    return FolderLayout({split: found[split] for split in SYNONYMS if split in found}, has_splits=True, notes=tuple(notes))
 
 
 def _unlabelled_splits(found: Mapping[str, Path], network_classes: Collection[str]) -> list[str]:

@@ -84,10 +84,10 @@ def test_unusable_folders_are_refused(tmp_path: Path):
     expect(tmp_path / "flat" / "x", "contains 2 images but no class folders")
     expect(tmp_path / "flat", r"has a single class \(x\)")
     (tmp_path / "flat" / "y").mkdir()
-    (tmp_path / "flat" / "y" / "a.heic").touch()
+    (tmp_path / "flat" / "y" / "a.cr2").touch()
     expect(
         tmp_path / "flat",
-        r"has no image in y \(left out: .*a\.heic \(\.heic file that cannot be read; convert it",
+        r"has no image in y \(left out: .*a\.cr2 \(\.cr2 file that cannot be read; convert it",
     )
 
 

@@ -97,7 +97,7 @@ def test_layout_without_a_sensible_reading_is_refused(tmp_path: Path, tree: str,
         ("a:3", "a: train 2 val 1"),
         ("test/b:2", "b: test 2"),
         ("val/a:1 val/b:1 test/b:3", "a,b: val 1/1 test 0/3"),
-        ("train/c:2 train/d:2 test/a:1", "a,c,d: train 0/2/2 val 0/0/0 test 1/0/0"),
+        ("train/c:2 train/d:2 test/a:1", "a,c,d: train 0/1/1 val 0/1/1 test 1/0/0"),
         ("a/x:2 a/y:2 b/x:1 b/y:1", "a,b: train 3/1 val 1/1"),
         ("train/x:2 bus/y:2", "bus,train: train 1/1 val 1/1"),
     ],
@@ -165,11 +165,11 @@ def test_dangling_link_is_an_unreadable_image(tmp_path: Path):
 def test_special_files_and_other_formats_are_named(tmp_path: Path):
     root = build(tmp_path / "d", "a:3 b:3")
     os.mkfifo(root / "a" / "pipe.png")
-    for name in ("a/x.heic", "b/y.HEIC", "b/notes.txt", "a/._0.png", "a/.DS_Store", "a/Thumbs.db"):
+    for name in ("a/x.cr2", "b/y.CR2", "b/notes.txt", "a/._0.png", "a/.DS_Store", "a/Thumbs.db"):
         (root / name).write_bytes(b"x")
     told = "\n".join(open_folder(root).notes)
     assert "pipe.png (neither a file nor a folder but a pipe, socket or device)" in told
-    assert "x.heic (.heic file that cannot be read; convert it to JPEG or PNG, the first of 2)" in told
+    assert "x.cr2 (.cr2 file that cannot be read; convert it to JPEG or PNG, the first of 2)" in told
     assert "1 files that are no images (1 .txt)" in told
     assert len(open_folder(root).notes) == 3
 
