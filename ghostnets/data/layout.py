@@ -1,7 +1,7 @@
 """The reading of a folder of labelled images: which subfolders are splits, and which are classes.
 
-A reading is never guessed silently: ``FolderLayout.notes`` says what was decided, and a folder with two sensible readings is
-refused with both named. Importing this module loads no torch.
+A reading is never guessed silently: ``FolderLayout.notes`` says what was decided, and a folder with two sensible
+readings is refused with both named. Importing this module loads no torch.
 """
 
 import os
@@ -223,7 +223,9 @@ def _read_splits(
             notes.append(f"left out: {name}/ ({count} images without class folders)" if count else f"{name}/ is empty")
     others = [name for name, path in folders.items() if name not in splits and holds_image(str(path))]
     notes += [f"left out: {name}/ (neither train, val nor test)" for name in others]
-    return FolderLayout({split: found[split] for split in SYNONYMS if split in found}, has_splits=True, notes=tuple(notes))
+    return FolderLayout(
+        {split: found[split] for split in SYNONYMS if split in found}, has_splits=True, notes=tuple(notes)
+    )
 
 
 def _unlabelled_splits(found: Mapping[str, Path], network_classes: Collection[str]) -> list[str]:
