@@ -99,7 +99,7 @@ FAMILY = {
 }
 PHOTOS = ("--image-size", "96", "--epochs", "30")
 FINETUNING = {
-    "ants-scratch": Row("ants_bees", ("--model", "ghostnet_100", *PHOTOS)),
+    "ants-scratch": Row("ants_bees", ("--recipe", "photos", *PHOTOS)),
     "ants-finetune": Row("ants_bees", ("--recipe", "finetune", *PHOTOS), ("--weights", "ghostnet_100")),
     "ants-head": Row("ants_bees", ("--recipe", "finetune-head", *PHOTOS), ("--weights", "ghostnet_100")),
 }

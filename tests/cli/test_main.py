@@ -240,7 +240,7 @@ def test_info_merges_branches(capsys):
 
 def test_info_rejects_invalid_arguments(tiny_run: Path, capsys):
     assert "did you mean ghostnet_100" in fails(capsys, "info", "ghostnet_1000")
-    assert "is a checkpoint, which fixes its network" in fails(
+    assert "is a checkpoint, which defines its network" in fails(
         capsys, "info", tiny_run / "best.safetensors", "--width", "2"
     )
     assert "no argument width" in fails(capsys, "info", "ghostnet_100_d_li14", "--width", "2")
