@@ -132,8 +132,9 @@ def test_killed_run_is_resumed(plan: Path, tmp_path: Path):
         Image.fromarray(generator.integers(0, 256, (20, 24, 3), np.uint8)).save(tmp_path / "x" / f"{index:03}.png")
     (tmp_path / "x" / "123.png").write_bytes(b"x")
     code = (
-        "import os, sys, time, ghostnets.predict.prediction_file as file\n"
+        "import os, signal, sys, time, ghostnets.predict.prediction_file as file\n"
         "from ghostnets.cli.main import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs of a shell ignore it
         "file.CHUNK_SECONDS = -1\n"
         "write = file.PredictionFile.write\n"
         "waits = iter([0.01] * int(os.environ['QUICK']) + [60] * 100)\n"  # so that it never ends before it is killed
