@@ -45,7 +45,7 @@ def main() -> None:
         "EfficientNet-Lite0": lambda pixels: teacher((pixels.float() - 127) / 128)[-2],
     }
     splits = []
-    for files in (folder.parts["train"], folder.parts["val"]):
+    for files in (folder.splits["train"], folder.splits["val"]):
         pixels = [torch.from_numpy(preprocessing.pixels(path)).permute(2, 0, 1) for path in files.paths]
         splits.append((torch.stack(pixels), np.array(files.labels)))
     for name, network in networks.items():
