@@ -225,4 +225,7 @@ def test_unusual_names(tmp_path: Path):
     for suffix in (".csv", ".jsonl", ".parquet"):
         with PredictionFile(tmp_path / f"a{suffix}", settings={}, top=1, features=False) as file:
             file.write([Prediction(name, ("a\tb",), (0.5,)) for name in unusual_names()])
-        assert [row["path"] for row in rows(file.path)] == list(unusual_names())
+        expected = list(unusual_names())
+        if suffix == ".csv":  # a spreadsheet must not execute a cell
+            expected = [f"'{name}" if name.startswith("=") else name for name in expected]
+        assert [row["path"] for row in rows(file.path)] == expected

@@ -305,7 +305,7 @@ def test_resume_restores_missing_files_or_names_them(photos: Path, tmp_path: Pat
         file.unlink()
     listener = Listener()
     assert resume_training(run.path, progress=listener).to_dict() == first.to_dict()
-    assert "is finished, after 3 epochs" in listener.messages[0]
+    assert sum("is finished, after 3 epochs" in message for message in listener.messages) == 1
     assert run.metrics.read_bytes() == metrics
     assert run.result.is_file()
     assert len(list(run.tensorboard.iterdir())) == 1
@@ -349,9 +349,8 @@ def test_full_disk_at_derived_files_is_reported_once_and_they_are_written_later(
     monkeypatch.setattr(RunFolder, "write_metrics", full)
     listener = Listener()
     train_model(photos, folder=tmp_path / "run", recipe=RECIPE, progress=listener)
-    assert listener.messages == [
-        "could not write metrics.csv. The training continues, and the files are written again later."
-    ]
+    told = [message for message in listener.messages if "could not" in message]
+    assert told == ["could not write metrics.csv. The training continues, and the files are written again later."]
     assert len(RunFolder(tmp_path / "run").read_metrics()) == 3
 
 
