@@ -38,7 +38,7 @@ TRANSFER = Recipe(
 
     ghostnets train photos/
 
-Measured: docs/results.md (``ants_bees``, ``flowers``).
+Measured: docs/results.md (``ants_bees``: 87.6 %, three seeds, two CPU minutes).
 """
 
 SMALL_IMAGES = Recipe(
