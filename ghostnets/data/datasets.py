@@ -170,6 +170,18 @@ class DatasetSplits:
     test: ImageDataset | None
     skipped: tuple[str, ...] = ()
 
+    @property
+    def identity(self) -> str:
+        """Digest of the labels and, where they are known, the contents of all images, in order."""
+        digest = hashlib.sha256()
+        for images in (self.train, self.val, self.test):
+            if images is None:
+                continue
+            contents = images.digests()
+            digest.update(images.labels.numpy().astype("<i8").tobytes())
+            digest.update(b"" if contents is None else contents.astype("<u8").tobytes())
+        return digest.hexdigest()
+
 
 def load_files(
     paths: Sequence[Path],

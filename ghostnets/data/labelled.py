@@ -99,7 +99,7 @@ def find_labelled(
             raise DataError(_describe_missing(root, left_out))
     identity = hashlib.sha256("\n".join(class_names).encode())
     for file in files:
-        identity.update(f"\n{file.split}\0{file.class_name}\0{file.name}\0{file.size}".encode())
+        identity.update(f"\n{file.split}\0{file.class_name}\0{normalize_name(file.name)}\0{file.size}".encode())
     splits = {split: _select(files, split, class_names) for split in layout.splits}
     return LabelledFolder(class_names, splits, tuple(notes), identity.hexdigest())
 

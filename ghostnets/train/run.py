@@ -4,6 +4,7 @@ import math
 import signal
 import time
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ from ghostnets.train.run_folder import RunFolder
 from ghostnets.train.schedule import learning_rate
 from ghostnets.train.setup import build_setup
 from ghostnets.train.spec import RunSpec
-from ghostnets.train.state import pack_state
+from ghostnets.train.state import TrainData, check_state, pack_state, read_progress
 from ghostnets.train.step import StepTotals
 from ghostnets.train.stop import StopRequest, catch_stop_signals
 
@@ -65,12 +66,19 @@ class Run:
             saved = distributed.on_rank_zero(folder.load_state)
             if saved is None:
                 reporter.on_message(describe_initial_weights(self.recipe))
+            else:
+                _check_epochs(saved, self.recipe.epochs)
             self.splits = _read_images(spec, reporter)
+            self.data = TrainData.describe(self.splits, self.class_names)
             distributed.on_rank_zero(lambda: folder.save_train_digests(self.splits.train.digests()))
+            if saved is not None:
+                check_state(saved, self.data, location=spec.config.data)
             self.setup = build_setup(spec, self.splits, folder, saved, distributed, on_message=reporter.on_message)
             self.progress, self.step = self.setup.progress, self.setup.step
             self.history = [EpochResult(**row) for row in self.progress.history]  # type: ignore[arg-type]
             self.steps_per_epoch = len(self._batches(0))
+            if not is_new:
+                distributed.on_rank_zero(lambda: folder.update_config(spec.config))
             if saved is None:
                 self._save_state()
             elif self.progress.holds_best:
@@ -162,12 +170,19 @@ class Run:
         if progress.epoch == recipe.epochs:
             self.reporter.on_message(
                 f"the run in {self.folder.path} is finished, after {recipe.epochs} epochs; its best epoch is evaluated"
-                " again, and the files that follow from it are written again."
+                " again, and the files that follow from it are written again. To train it further:"
+                f" ghostnets train --resume {self.folder.path} --epochs {2 * recipe.epochs}"
             )
             return
         description = f"{recipe.model} on {len(self.splits.train)} images of {self.source.name}"
         if self.distributed.world_size > 1:
             description += f", {self.distributed.world_size} processes"
+        if self.config.earlier_epochs:
+            lr = learning_rate(recipe, progress.epoch + progress.step / self.steps_per_epoch)
+            earlier = " and ".join(map(str, self.config.earlier_epochs))
+            self.reporter.on_message(
+                f"{recipe.epochs} epochs instead of {earlier}: the schedule follows, with a learning rate of {lr:.3g}"
+            )
         self.reporter.on_train_start(
             description,
             folder=self.folder.path,
@@ -268,6 +283,7 @@ class Run:
             training={
                 "data": self.config.data,
                 "full": self.config.full,
+                "data_identity": self.config.identity,
                 "recipe": self.recipe.to_dict(),
                 "epoch": result.epoch,
                 "val_top1": result.val_top1,
@@ -276,9 +292,7 @@ class Run:
 
     def _save_state(self) -> None:
         if self.distributed.is_rank_zero:
-            num_images = len(self.splits.train)
-            state = pack_state(self.setup.state, self.progress, num_images=num_images, class_names=self.class_names)
-            self.folder.save_state(state)
+            self.folder.save_state(pack_state(self.setup.state, self.progress, self.data))
 
     def _evaluate_best(self) -> TrainingResult:
         """Evaluate the best epoch on the test images, or on the validation images if there are none."""
@@ -304,6 +318,17 @@ class Run:
         )
         self.distributed.on_rank_zero(lambda: self.folder.write_result(result.to_dict()))
         return result
+
+
+def _check_epochs(saved: dict[str, Any], epochs: int) -> None:
+    """Check that a run of ``epochs`` epochs can go on from a saved state."""
+    progress = read_progress(saved)
+    least = progress.epoch + (progress.step > 0)
+    if epochs < least:
+        raise RunError(
+            f"the run is in epoch {least}, so it cannot end after {epochs}; give at least --epochs {least}, or start a"
+            " new run."
+        )
 
 
 def _read_images(spec: RunSpec, reporter: Reporter) -> DatasetSplits:
