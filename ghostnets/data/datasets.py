@@ -1,7 +1,6 @@
 """Labelled images in memory or on disk."""
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ghostnets.cores import usable_cores
 from ghostnets.errors import ImageError
 from ghostnets.preprocessing import Preprocessing
 
@@ -214,7 +214,7 @@ def load_files(
     digests: list[int] = []
     problems: list[str] = []
     chunk = 256  # bounds the images in flight
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
+    with ThreadPoolExecutor(usable_cores()) as pool:  # decoders release the GIL
         for start in range(0, len(paths), chunk):
             for index, outcome in enumerate(pool.map(attempt, paths[start : start + chunk]), start):
                 on_image()

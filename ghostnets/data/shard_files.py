@@ -84,7 +84,7 @@ class ShardFiles:
                     while len(self.shards) > self.open_at_once:
                         self.shards.popitem(last=False)
             name, offset, size = opened.members[index]
-            return os.pread(opened.descriptor, size, offset), f"{self.files[shard][0]}:{name}"
+            return _read_at(opened.descriptor, offset, size), f"{self.files[shard][0]}:{name}"
 
     def _open(self, shard: int) -> OpenShard:
         location, size, samples = self.files[shard]
@@ -103,6 +103,12 @@ class ShardFiles:
                 f" in {size}; write the shards again."
             )
         return opened
+
+
+def _read_at(descriptor: int, offset: int, size: int) -> bytes:
+    """Read bytes of a file that no other thread reads meanwhile; ``os.pread`` is missing on Windows."""
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.read(descriptor, size)
 
 
 def join(root: str, name: str) -> str:
