@@ -164,7 +164,7 @@ def _print_result(run: RunFolder, result: TrainingResult) -> None:
         console.print(f"{result.split} top-5   {evaluation.format_top5()}")
     console.print(" ".join([describe_evaluation(result), *list_warnings(result)]), soft_wrap=True, markup=False)
     if result.skipped:
-        console.print(f"{len(result.skipped)} unreadable images were left out.")
+        console.print(f"unreadable images left out: {len(result.skipped)}")
     console.print(f"time         {format_minutes(result.seconds)} minutes of training and validation")
     console.print(f"checkpoint   {run.best}", soft_wrap=True)
     console.print(f"report       {run.report}", soft_wrap=True)

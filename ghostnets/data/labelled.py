@@ -101,6 +101,7 @@ def find_labelled(
     for file in files:
         identity.update(f"\n{file.split}\0{file.class_name}\0{normalize_name(file.name)}\0{file.size}".encode())
     splits = {split: _select(files, split, class_names) for split in layout.splits}
+    notes.sort(key=lambda note: note.startswith("left out"))  # how the folder is read comes first
     return LabelledFolder(class_names, splits, tuple(notes), identity.hexdigest())
 
 
@@ -195,6 +196,7 @@ def _check_training(
 
 def _describe_missing(folder: Path, left_out: LeftOut) -> str:
     loose = sum(is_image_name(path.name) for path in folder.iterdir())
-    found = f"{loose} images but no class folders" if loose else "no images"
+    images = "1 image" if loose == 1 else f"{loose} images"
+    found = f"{images} but no class folders" if loose else "no images"
     more = "".join(f" ({sentence})" for sentence in left_out.sentences())
     return f"{folder} contains {found}{more}; it must contain one folder of images per class."

@@ -247,7 +247,8 @@ def _read_splits(
                 notes.append(f"{printable(str(found[split].relative_to(root)))}/ is read as the {split} split")
         else:
             count = sum(1 for _ in walk_images(str(path), LeftOut()))
-            notes.append(f"left out: {name}/ ({count} images without class folders)" if count else f"{name}/ is empty")
+            images = "1 image" if count == 1 else f"{count} images"
+            notes.append(f"left out: {name}/ ({images} without class folders)" if count else f"{name}/ is empty")
     others = [name for name, path in folders.items() if name not in splits and holds_image(str(path))]
     notes += [f"left out: {name}/ (neither train, val nor test)" for name in others]
     return FolderLayout(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ghostnets.checkpoints import Checkpoint, create_model, read_checkpoint
-from ghostnets.data import DatasetSplits, TrainingBatches, derive_seed, describe_source
+from ghostnets.data import DatasetSplits, TrainingBatches, derive_seed, describe_source, summarize_source
 from ghostnets.errors import ConfigurationError, RunError
 from ghostnets.train.derived import DerivedFiles
 from ghostnets.train.distributed import DistributedContext
@@ -314,6 +314,7 @@ class Run:
             ),
             skipped=self.splits.skipped,
             num_training_images=None if training_images is None else int(training_images.sum()),
+            data=summarize_source(self.source),
             images=images,
         )
         self.distributed.on_rank_zero(lambda: self.folder.write_result(result.to_dict()))

@@ -269,8 +269,8 @@ def test_train_rejects_invalid_arguments(photos: Path, tmp_path: Path, monkeypat
     assert "3 of 40 images cannot be read" in fails(capsys, "train", photos, "--name", "d", *TINY)
     assert not (tmp_path / "runs").exists()  # so the same name can be used again
     assert run("train", photos, "--name", "d", *TINY, "--skip-corrupt") == 0
-    assert "3 unreadable images were left out" in capsys.readouterr().out
-    assert "3 unreadable images were left out" in (tmp_path / "runs" / "d" / "report.html").read_text()
+    assert "unreadable images left out: 3" in capsys.readouterr().out
+    assert "Unreadable images left out: 3." in (tmp_path / "runs" / "d" / "report.html").read_text()
     assert "already exists" in fails(capsys, "train", photos, "--name", "d", *TINY, "--skip-corrupt")
 
 

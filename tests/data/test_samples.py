@@ -10,7 +10,8 @@ from ghostnets.cli.explain import ExplainCommand, Subject, _load_images
 from ghostnets.data import find_sample, open_folder, spread, write_shards
 from ghostnets.errors import DataError
 from ghostnets.export.images import find_sample_images
-from ghostnets.predict import find_inputs, read_input
+from ghostnets.predict import find_inputs
+from ghostnets.predict.inputs import read_input
 from ghostnets.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(8, 8)
