@@ -45,7 +45,7 @@ from ghostnets.export.report import ExportComparison
 from ghostnets.models import create_model
 from ghostnets.predict import prediction_file, streaming
 from ghostnets.preprocessing import Preprocessing
-from ghostnets.train import Recipe, Reporter, resume_training, train_model
+from ghostnets.train import Callback, Recipe, resume_training, train_model
 
 RECIPE = Recipe(model="ghost_resnet20", epochs=4, batch_size=8, lr=0.02, warmup=0.2, drop_rate=0.3, ema_decay=0.5)
 CALLS = [(os, name) for name in ("fsync", "mkdir", "rename", "replace", "rmdir", "unlink", "remove")]
@@ -93,7 +93,7 @@ def save_network(folder: Path) -> None:
     torch.save(create_model("ghostnet_100", num_classes=2).state_dict(), folder / "weights.pth")
 
 
-class StopInSecondEpoch(Reporter):
+class StopInSecondEpoch(Callback):
     """Interrupts the run within its second epoch."""
 
     def on_step_end(self, *, epoch: int, **_: object) -> None:
@@ -110,7 +110,7 @@ def train(inputs: Path) -> None:
 
 def prepare_resume(inputs: Path) -> None:
     try:
-        train_model(inputs / "images", folder="run", recipe=RECIPE, progress=StopInSecondEpoch(), report=False)
+        train_model(inputs / "images", folder="run", recipe=RECIPE, callbacks=[StopInSecondEpoch()], report=False)
     except Exception as error:
         if getattr(error, "signal", None) != signal.SIGTERM:
             raise
