@@ -3,8 +3,8 @@
 
 The calls are fsync, mkdir, mkstemp, rename, rmdir and unlink of train (new and resumed), export (over an older file),
 predict --out, shard and import. Each point has a process of its own, forked after all imports, that ends with SIGKILL
-there. Then the command is repeated, or the run resumed, and every file must equal that of an undisturbed run, report.html
-included, apart from dates and durations; TensorBoard's by its scalars and images. Nothing else may be left.
+there. Then the command is repeated, or the run resumed, and every file, report.html included, must equal that of an
+undisturbed run, apart from dates and durations; TensorBoard's by its scalars and images. Nothing else may be left.
 
 The process that verifies an export is replaced by a constant comparison; tests/export/test_verify.py shows that it ends
 with its parent.

@@ -1,7 +1,7 @@
 """The engine's native module with the address and undefined-behaviour sanitizers, for scripts that run it from Python.
 
-``run_sanitized()`` builds it in build/sanitize/module, starts the script again with the sanitizers' libraries loaded first,
-and there puts it in place of the installed module. Needs CMake, Ninja, nanobind and GCC.
+``run_sanitized()`` builds it in build/sanitize/module, starts the script again with the sanitizers' libraries loaded
+first, and there puts it in place of the installed module. Needs CMake, Ninja, nanobind and GCC.
 """
 
 import importlib.util
@@ -33,7 +33,8 @@ def run_sanitized() -> Path:
         environment = {**os.environ, **OPTIONS, MARK: "1", "LD_PRELOAD": libraries}
         os.execve(sys.executable, [sys.executable, *sys.argv], environment)
     spec = importlib.util.spec_from_file_location(NAME, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     sys.modules[NAME] = module
@@ -42,7 +43,12 @@ def run_sanitized() -> Path:
 
 def _build() -> None:
     nanobind = subprocess.check_output([sys.executable, "-m", "nanobind", "--cmake_dir"], text=True).strip()
-    settings = {"CMAKE_BUILD_TYPE": "None", "SANITIZE": "ON", "Python_EXECUTABLE": sys.executable, "nanobind_DIR": nanobind}
+    settings = {
+        "CMAKE_BUILD_TYPE": "None",
+        "SANITIZE": "ON",
+        "Python_EXECUTABLE": sys.executable,
+        "nanobind_DIR": nanobind,
+    }
     definitions = [f"-D{name}={value}" for name, value in settings.items()]
     subprocess.run(["cmake", "-G", "Ninja", *definitions, "-S", ROOT / "csrc", "-B", BUILD], check=True, stdout=2)
     subprocess.run(["cmake", "--build", BUILD, "--target", "_native"], check=True, stdout=2)

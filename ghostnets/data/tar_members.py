@@ -115,7 +115,7 @@ def _read_extension(stream: BinaryIO, header: tarfile.TarInfo, offset: int) -> d
 
 
 def _parse_pax(content: bytes) -> dict[str, str]:
-    """Parse records ``LENGTH KEY=VALUE\\n`` of a pax header."""
+    r"""Parse records ``LENGTH KEY=VALUE\n`` of a pax header."""
     attributes = {}
     while content.rstrip(b"\0"):
         length = content[:8].partition(b" ")[0]

@@ -25,10 +25,10 @@ def pad(content: bytes) -> bytes:
 GOOD = header("a.png", 3) + pad(b"abc")
 
 
-@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_members_are_those_of_tarfile(format: int, tmp_path: Path):
+@pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_members_are_those_of_tarfile(tar_format: int, tmp_path: Path):
     names = ["a.png", "d/" + "n" * 90 + "/" + "m" * 60 + ".png", "empty", "é.png"]
-    with tarfile.open(tmp_path / "s.tar", "w", format=format) as archive:
+    with tarfile.open(tmp_path / "s.tar", "w", format=tar_format) as archive:
         for index, name in enumerate(names):
             for kind, content in ((tarfile.REGTYPE, bytes([index]) * (700 * index)), (tarfile.DIRTYPE, b"")):
                 member = tarfile.TarInfo(name if kind == tarfile.REGTYPE else f"folder{index}")
