@@ -27,9 +27,7 @@ void fail_allocation(long after) { left = after; }
 }  // namespace ghostnets
 
 extern "C" {
-__attribute__((visibility("default"))) void ghostnets_fail_allocation(long after) {
-    ghostnets::fail_allocation(after);
-}
+__attribute__((visibility("default"))) void ghostnets_fail_allocation(long after) { ghostnets::fail_allocation(after); }
 }
 
 void* operator new(std::size_t size) { return allocate(size ? size : 1, alignof(std::max_align_t)); }
