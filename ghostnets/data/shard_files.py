@@ -37,7 +37,7 @@ class OpenShard:
 
 
 class ShardFiles:
-    """Samples of tar files by index. Safe for threads; each process opens files of its own.
+    """Samples of tar files by index. Thread-safe; each process opens its own files.
 
     Args:
         files: Path or URL, size in bytes and number of samples of each file.
