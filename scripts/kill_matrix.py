@@ -2,7 +2,7 @@
 """Kills commands before and after every call that changes files, repeats them, and compares all files.
 
 The calls are fsync, mkdir, mkstemp, rename, rmdir and unlink of train (new and resumed), export (over an older file),
-predict --out, shard and import. Each point has a process of its own, forked after all imports, that ends with SIGKILL
+predict --out, shard and import. Each point has its own process, forked after all imports, that ends with SIGKILL
 there. Then the command is repeated, or the run resumed, and every file, report.html included, must equal that of an
 undisturbed run, apart from dates and durations; TensorBoard's by its scalars and images. Nothing else may be left.
 

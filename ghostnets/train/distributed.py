@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """The processes of a run and this one's place among them; with a single process, every method is a no-op.
+    """The processes of a run, and the rank of this one; with a single process, every method is a no-op.
 
     Attributes:
         rank: Number of this process, from 0. Process 0 alone reads and writes the run's folder.

@@ -36,7 +36,7 @@ class TrainProgress:
         best_epoch, best_top1: Best epoch so far, from 0, and its validation accuracy; -1 before the first.
         history: Finished epochs, as dictionaries of ``EpochResult``.
 
-    The saved progress is what holds: ``metrics.csv``, the TensorBoard events and the report follow from it, and
+    The saved progress is authoritative: ``metrics.csv``, the TensorBoard events and the report follow from it, and
     ``best.safetensors`` from the state of the epoch that it names as the best.
     """
 
