@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import torch
 
-from ghostnets.data import DataSource, DataSpec
+from ghostnets.data import DatasetSplits, DataSource, DataSpec, describe_source
 from ghostnets.errors import DataError, RunError
+from ghostnets.train.callback import Callback
 from ghostnets.train.network import InitialWeights, resolve_recipe
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.run_config import RunConfig
@@ -29,15 +30,17 @@ class RunSpec(NamedTuple):
     weights: InitialWeights | None = None
 
     @classmethod
-    def resolve(cls, data: DataSpec, source: DataSource, recipe: Recipe, *, device: str, workers: int) -> "RunSpec":
+    def resolve(
+        cls, data: DataSpec, source: DataSource, recipe: Recipe, *, device: str, workers: int | None
+    ) -> "RunSpec":
         """Resolve the configuration of a new run.
 
         Args:
             data: The data set.
             source: The same, opened.
             recipe: The recipe as requested.
-            device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-            workers: Processes that read images, for each process that trains.
+            device: Name of the device, as ``devices.select_device`` takes it.
+            workers: Processes that read images, for each process that trains; None for as many as the device needs.
 
         Raises:
             CheckpointError: The initial weights cannot be read.
@@ -74,3 +77,17 @@ class RunSpec(NamedTuple):
         if config.identity not in (None, source.identity):
             raise RunError(changed_data(config.data))
         return cls(config, source)
+
+    def read_images(self, callback: Callback) -> DatasetSplits:
+        """Describe the data to the user, and read them.
+
+        Raises:
+            DataError: Images cannot be read.
+        """
+        for sentence in describe_source(self.source):
+            callback.on_message(sentence)
+        callback.on_read_start(self.source.num_images)
+        splits = self.source.load(self.config.preprocessing, on_image=callback.on_image_read)
+        for sentence in splits.skipped:
+            callback.on_message(f"skipped: {sentence}")
+        return splits

@@ -8,13 +8,13 @@ import pytest
 import torch
 from conftest import make_images
 from quiet import resume_training, train_model
-from test_run import RECIPE, InterruptedRunError, StopAt
+from test_run import RECIPE, InterruptedRunError, Listener, StopAt
 
 from ghostnets.checkpoints.read import load_pickled
 from ghostnets.cli import train as command
 from ghostnets.data import open_folder
 from ghostnets.errors import ConfigurationError, DataError, RunError
-from ghostnets.train import Reporter, RunFolder, repeat_training
+from ghostnets.train import RunFolder, repeat_training
 from ghostnets.train.report import _settings
 
 CHANGED = "are not those that the run was trained on"
@@ -36,7 +36,7 @@ def interrupted(data: Path, tmp_path: Path) -> tuple[Path, Path]:
     """A run stopped in its first epoch, and its own copy of the images."""
     shutil.copytree(data, tmp_path / "photos")
     with pytest.raises(InterruptedRunError):
-        train_model(tmp_path / "photos", folder=tmp_path / "run", recipe=RECIPE, progress=StopAt(2))
+        train_model(tmp_path / "photos", folder=tmp_path / "run", recipe=RECIPE, callbacks=[StopAt(2)])
     return tmp_path / "run", tmp_path / "photos"
 
 
@@ -81,13 +81,11 @@ def test_resume_with_moved_data_gives_the_same_weights(interrupted: tuple[Path, 
 
 
 def test_more_epochs_extend_a_finished_run(whole: Path, tmp_path: Path):
-    run, said = tmp_path / "run", []
+    run, listener = tmp_path / "run", Listener()
     shutil.copytree(whole, run)
-    reporter = Reporter()
-    reporter.on_message = said.append  # type: ignore[method-assign]
-    result = resume_training(run, epochs=RECIPE.epochs + 2, progress=reporter)
+    result = resume_training(run, epochs=RECIPE.epochs + 2, callbacks=[listener])
     assert [row.epoch for row in result.history] == list(range(1, RECIPE.epochs + 3))
-    assert any(f"{RECIPE.epochs + 2} epochs instead of {RECIPE.epochs}: the schedule follows" in text for text in said)
+    assert any(f"epochs instead of {RECIPE.epochs}: the schedule follows" in text for text in listener.messages)
     config = RunFolder(run).read_config()
     assert (config.recipe.epochs, config.earlier_epochs) == (RECIPE.epochs + 2, (RECIPE.epochs,))
     assert _settings(config)["epochs at first"] == str(RECIPE.epochs)
