@@ -81,6 +81,7 @@ def test_repeat_gives_the_same_files(tiny_run: Path, tmp_path: Path, monkeypatch
 def test_live_report_is_replaced_by_the_final_one(small: Path, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(derived, "REPORT_SECONDS", -1)
+    monkeypatch.setattr(derived, "REPORT_COST", 0)
     pages = []
     real = derived.write_live_report
     monkeypatch.setattr(
