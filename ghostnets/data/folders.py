@@ -13,9 +13,11 @@ from torch import Tensor
 from ghostnets.data.datasets import DatasetSplits, ImageDataset, load_files, validation_mask
 from ghostnets.data.labelled import LabelledFiles, find_labelled
 from ghostnets.data.labelled_table import find_tables, read_labelled_tables
+from ghostnets.data.labelled_tars import find_tars, read_labelled_tars
 from ghostnets.data.source import check_split
+from ghostnets.data.stored_images import ImagePath, inspect_image
 from ghostnets.errors import ConfigurationError, DataError, ImageError
-from ghostnets.preprocessing import Preprocessing, is_grey
+from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["ImageFolder", "open_folder"]
 
@@ -153,14 +155,16 @@ def open_folder(
         raise ConfigurationError(f"val_share is {val_share}; it must be between 0 and 1, 0.2 for a fifth.")
     if not root.exists():
         raise DataError(f"there is no folder {root}; give the path of a folder with one subfolder per class.")
-    if tables := find_tables(root, network_classes or ()):
+    if tars := find_tars(root):
+        found = read_labelled_tars(tars, network_classes=network_classes, skip_unlabelled=skip_corrupt)
+    elif tables := find_tables(root, network_classes or ()):
         found = read_labelled_tables(tables, network_classes=network_classes, skip_missing=skip_corrupt)
     elif root.is_dir():
         found = find_labelled(root, network_classes=network_classes, skip_unreadable=skip_corrupt)
     else:
         raise DataError(
-            f"{root} is a file; give the path of a folder with one subfolder per class, or of a table (.csv, .tsv,"
-            " .txt) with the columns path and label."
+            f"{root} is a file; give the path of a folder with one subfolder per class, of a table (.csv, .tsv, .txt)"
+            " with the columns path and label, or of an archive."
         )
     splits = dict(found.splits)
     val_from_train = "val" not in splits and "train" in splits
@@ -206,13 +210,13 @@ def _split_validation(files: LabelledFiles, share: float, seed: int) -> tuple[La
     return select(~in_val), select(in_val)
 
 
-def _inspect_headers(paths: Sequence[Path], root: Path) -> tuple[int, int]:
+def _inspect_headers(paths: Sequence[ImagePath], root: Path) -> tuple[int, int]:
     """Median shorter side, and 1 or 3 channels, from the headers of a sample of the files."""
     sizes: list[int] = []
     gray: list[bool] = []
     for path in paths[:: max(1, len(paths) // INSPECTED_FILES)]:
         try:
-            is_gray, size = is_grey(path)
+            is_gray, size = inspect_image(path)
         except ImageError:
             continue  # named later, when all files are read
         sizes.append(size)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ghostnets.data.finder import LeftOut, is_image_name, printable, walk_images
 from ghostnets.data.layout import FolderLayout, find_layout, is_utf8, list_classes, loose_notes, normalize_name
+from ghostnets.data.stored_images import ImagePath
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import IMAGE_SUFFIXES
 
@@ -19,12 +20,14 @@ __all__ = [
     "ImageFile",
     "LabelledFiles",
     "LabelledFolder",
+    "check_classes",
     "check_names",
     "compute_identity",
     "find_labelled",
     "inspect_file",
     "remove_repeated",
     "select_split",
+    "sort_names",
 ]
 
 
@@ -32,7 +35,7 @@ __all__ = [
 class LabelledFiles:
     """Image files, each with an index into the class names."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[ImagePath, ...]
     labels: tuple[int, ...]
 
 
@@ -220,3 +223,32 @@ def _describe_missing(folder: Path, left_out: LeftOut) -> str:
     found = f"{loose} images but no class folders" if loose else "no images"
     more = "".join(f" ({sentence})" for sentence in left_out.sentences())
     return f"{folder} contains {found}{more}; it must contain one folder of images per class."
+
+
+def sort_names(names: Collection[str]) -> tuple[str, ...]:
+    """Sort class names; numbers by value."""
+    if all(name.isdecimal() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def check_classes(
+    files: Sequence[ImageFile], splits: Sequence[str], class_names: Sequence[str], root: Path
+) -> list[str]:
+    """Check the classes for training; returns sentences on classes that other splits lack."""
+    if "train" not in splits:
+        raise DataError(f"{root} has no training images.")
+    if len(class_names) == 1:
+        raise DataError(f"{root} has a single class ({class_names[0]}); a classifier needs at least two.")
+    counts = Counter((file.split, file.class_name) for file in files)
+    sentences = []
+    for split in splits:
+        if unknown := sorted({file.class_name for file in files if file.split == split} - set(class_names)):
+            raise DataError(
+                f"the split {split} of {root} has the labels {', '.join(unknown[:8])}, which no training image has;"
+                " correct or remove them."
+            )
+        if missing := [name for name in class_names if not counts[split, name]]:
+            shown = ", ".join(missing[:8]) + (f", ... ({len(missing)})" if len(missing) > 8 else "")
+            sentences.append(f"{split} has no image of {shown}")
+    return sentences

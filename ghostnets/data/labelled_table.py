@@ -1,7 +1,7 @@
 """The image files that a table names, with their splits and classes. Importing this module loads no torch."""
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -10,11 +10,13 @@ from ghostnets.data.label_table import TABLE_SUFFIXES, LabelTable, TableRow, rea
 from ghostnets.data.labelled import (
     ImageFile,
     LabelledFolder,
+    check_classes,
     check_names,
     compute_identity,
     inspect_file,
     remove_repeated,
     select_split,
+    sort_names,
 )
 from ghostnets.data.layout import find_layout, list_classes, normalize_name, split_of
 from ghostnets.errors import DataError
@@ -94,10 +96,10 @@ def read_labelled_tables(
     root = next(iter(tables.values()))
     splits = tuple(split for split in ("train", "val", "test") if any(file.split == split for file in files))
     if network_classes is None:
-        class_names = _sort_names({file.class_name for file in files if file.split == "train"})
-        notes += _check_classes(files, splits, class_names, root)
+        class_names = sort_names({file.class_name for file in files if file.split == "train"})
+        notes += check_classes(files, splits, class_names, root)
     else:
-        class_names = _sort_names({file.class_name for file in files})
+        class_names = sort_names({file.class_name for file in files})
         if not files:
             raise DataError(f"{root} names no images.")
     selected = {split: select_split(files, split, class_names) for split in splits}
@@ -214,35 +216,6 @@ def _remove_repeated_rows(files: Iterable[ImageFile], notes: list[str], *, is_tr
     if repeated:
         notes.append(f"left out: {repeated} rows that name an image again")
     return list(first.values())
-
-
-def _sort_names(names: Collection[str]) -> tuple[str, ...]:
-    """Sort class names; numbers by value."""
-    if all(name.isdecimal() for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
-    return tuple(sorted(names))
-
-
-def _check_classes(
-    files: Sequence[ImageFile], splits: Sequence[str], class_names: Sequence[str], root: Path
-) -> list[str]:
-    """Check the classes for training; returns sentences on classes that other splits lack."""
-    if "train" not in splits:
-        raise DataError(f"{root} has no training images; they are the rows of the split train, or those of train.csv.")
-    if len(class_names) == 1:
-        raise DataError(f"{root} has a single class ({class_names[0]}); a classifier needs at least two.")
-    counts = Counter((file.split, file.class_name) for file in files)
-    sentences = []
-    for split in splits:
-        if unknown := sorted({file.class_name for file in files if file.split == split} - set(class_names)):
-            raise DataError(
-                f"the split {split} of {root} has the labels {', '.join(unknown[:8])}, which no training image has;"
-                " correct or remove them."
-            )
-        if missing := [name for name in class_names if not counts[split, name]]:
-            shown = ", ".join(missing[:8]) + (f", ... ({len(missing)})" if len(missing) > 8 else "")
-            sentences.append(f"{split} has no image of {shown}")
-    return sentences
 
 
 def _list_files(folder: Path) -> list[Path]:

@@ -4,10 +4,10 @@ import codecs
 from pathlib import Path
 
 import pytest
+from test_layouts import build, read
 
 from ghostnets.data import DataSpec, describe_source, open_folder
 from ghostnets.errors import DataError
-from tests.data.test_layouts import build, read
 
 FILES = "img:4 img/more:2"
 ROWS = "img/0.png,cat\nimg/1.png,dog\nimg/2.png,cat\nimg/3.png,dog\n"
