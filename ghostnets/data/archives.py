@@ -29,7 +29,7 @@ from ghostnets.transfer import Progress, TransferError, transfer
 
 __all__ = ["archive_suffix", "open_archive"]
 
-OPENERS = {
+OPENERS: dict[str, Callable[..., Any]] = {
     ".gz": gzip.open,
     ".tgz": gzip.open,
     ".bz2": bz2.open,
