@@ -199,7 +199,7 @@ def _example(run: RunFolder, checkpoint: Checkpoint, result: TrainingResult, ind
 
 def _command(config: RunConfig) -> str:
     """The command line that repeats the run: the nearest named recipe, and the options that differ from it."""
-    words = ["ghostnets", "train", os.path.relpath(config.data) if Path(config.data).is_dir() else config.data]
+    words = ["ghostnets", "train", os.path.relpath(config.data) if Path(config.data).exists() else config.data]
     words += ["--full"] if config.full else []
     words += ["--root", config.root] if config.root else []
     words += ["--skip-corrupt"] if config.skip_corrupt else []
