@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +18,7 @@ from ghostnets.errors import DataError, require
 from ghostnets.explain.figures import check_figure_suffix, confusion_figure, save_figure
 from ghostnets.files import write_atomically
 from ghostnets.predict import find_writer
+from ghostnets.preprocessing import MAX_PIXELS
 from ghostnets.train import RunFolder, evaluate
 
 __all__ = ["main"]
@@ -47,6 +48,8 @@ class EvalCommand:
     """Write one row per image (path, truth, prediction, probability, loss) to this file: .csv, .jsonl or .parquet."""
     skip_corrupt: bool = False
     """Leave unreadable images out instead of failing, and print how many."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
     json: bool = False
     """Print the result as JSON on stdout."""
 
@@ -104,7 +107,8 @@ def _load_images(command: EvalCommand, checkpoint: Checkpoint) -> tuple[str, Ima
         has_val = is_training_data or not source.val_from_train
         split = "test" if "test" in source.split_names else "val" if has_val else "all"
     names = source.split_names if split == "all" else (split,)
-    loaded = [source.load_split(name, checkpoint.preprocessing) for name in names]
+    preprocessing = replace(checkpoint.preprocessing, max_pixels=command.max_pixels)
+    loaded = [source.load_split(name, preprocessing) for name in names]
     datasets = [images for images, _ in loaded]
     images = JoinedDataset(datasets, to_index[torch.cat([dataset.labels for dataset in datasets])])
     if not len(images):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ghostnets.errors import ConfigurationError, DataError
-from ghostnets.preprocessing import Preprocessing
+from ghostnets.preprocessing import MAX_PIXELS, Preprocessing
 from ghostnets.transfer import Progress
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ class DataSpec:
         root: Folder of the files of the full Fashion-MNIST.
         skip_corrupt: Leave unreadable images out instead of failing.
         progress: Callback while an archive is downloaded, with the number of bytes and the total.
+        max_pixels: Largest number of pixels of an image that is read.
     """
 
     data: str | os.PathLike[str] = EMBEDDED
@@ -109,6 +110,7 @@ class DataSpec:
     root: str | os.PathLike[str] | None = None
     skip_corrupt: bool = False
     progress: Progress | None = field(default=None, compare=False, repr=False)
+    max_pixels: int = MAX_PIXELS
 
     @property
     def location(self) -> str:

@@ -1,5 +1,6 @@
 """The specification of a run: its configuration resolved, its data opened, its initial weights read; each once."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,7 +52,7 @@ class RunSpec(NamedTuple):
             data=data.location,
             recipe=resolved.recipe,
             arguments=resolved.arguments,
-            preprocessing=resolved.preprocessing,
+            preprocessing=replace(resolved.preprocessing, max_pixels=data.max_pixels),
             full=data.full,
             root=None if data.root is None else str(Path(data.root).resolve()),
             skip_corrupt=data.skip_corrupt,
