@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from ghostnets.data import DatasetSplits, DataSource, DataSpec, describe_source
+from ghostnets.data.duplicates import describe_duplicates
 from ghostnets.errors import DataError, RunError
 from ghostnets.train.callback import Callback
 from ghostnets.train.network import InitialWeights, resolve_recipe
@@ -91,4 +92,6 @@ class RunSpec(NamedTuple):
         splits = self.source.load(self.config.preprocessing, on_image=callback.on_image_read)
         for sentence in splits.skipped:
             callback.on_message(f"skipped: {sentence}")
+        for sentence in describe_duplicates(splits):
+            callback.on_message(sentence)
         return splits
