@@ -5,13 +5,13 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ghostnets.data.stored_images import ImagePath, read_image
 from ghostnets.errors import ImageError
 from ghostnets.preprocessing import Preprocessing
 
@@ -54,7 +54,7 @@ def content_digest(content: bytes) -> int:
 class ImageFiles(NamedTuple):
     """Files of the images of a data set, and their ``content_digest``, uint64 (N,)."""
 
-    paths: Sequence[Path]
+    paths: Sequence[ImagePath]
     digests: np.ndarray
 
 
@@ -112,7 +112,7 @@ class FileDataset:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.preprocessing.read(self.files.paths[index])
+        return read_image(self.files.paths[index], self.preprocessing)
 
     def name(self, index: int) -> str:
         return str(self.files.paths[index])
@@ -172,7 +172,7 @@ class DatasetSplits:
 
 
 def load_files(
-    paths: Sequence[Path],
+    paths: Sequence[ImagePath],
     labels: Tensor,
     preprocessing: Preprocessing,
     *,
@@ -190,9 +190,9 @@ def load_files(
         The readable images, in memory up to ``CACHE_BYTES``, else on disk; one sentence for each unreadable file.
     """
 
-    def attempt(path: Path) -> tuple[Tensor, int] | ImageError:
+    def attempt(path: ImagePath) -> tuple[Tensor, int] | ImageError:
         try:
-            return preprocessing.read(path), content_digest(path.read_bytes())
+            return read_image(path, preprocessing), content_digest(path.read_bytes())
         except ImageError as error:
             return error
 

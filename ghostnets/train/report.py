@@ -109,6 +109,8 @@ def write_live_report(run: RunFolder) -> None:
     config, history = run.read_config(), run.read_metrics()
     last, best = history[-1], best_epoch(history)
     left = last.seconds / last.epoch * (config.recipe.epochs - last.epoch)
+    if config.recipe.time_limit_seconds is not None:
+        left = min(left, max(0.0, config.recipe.time_limit_seconds - last.seconds))
     progress = RunProgress(
         title=_title(config),
         done=last.epoch,
@@ -191,7 +193,7 @@ def _example(run: RunFolder, checkpoint: Checkpoint, result: TrainingResult, ind
 
 def _command(config: RunConfig) -> str:
     """The command line that repeats the run: the nearest named recipe, and the options that differ from it."""
-    words = ["ghostnets", "train", os.path.relpath(config.data) if Path(config.data).is_dir() else config.data]
+    words = ["ghostnets", "train", os.path.relpath(config.data) if Path(config.data).exists() else config.data]
     words += ["--full"] if config.full else []
     words += ["--root", config.root] if config.root else []
     words += ["--skip-corrupt"] if config.skip_corrupt else []

@@ -112,6 +112,7 @@ def build_setup(
         mixing=build_mixing(recipe, len(class_names)),
         distillation=distillation,
         after_update=None if average is None else lambda: average.update_parameters(network),
+        on_message=on_message,
     )
     state = TrainState(network, trained, optimizer, step.scaler, average)
     progress = TrainProgress() if saved is None else restore_state(saved, state)
