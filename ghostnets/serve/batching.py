@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -97,7 +98,9 @@ class Batcher:
     def _work(self, classifier: Classifier) -> None:
         while batch := self._collect():
             # One wake-up of the event loop per batch; the thread itself never waits for the loop.
-            self.loop.call_soon_threadsafe(_deliver, batch, self._run(classifier, batch))
+            outcomes = self._run(classifier, batch)
+            with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+                self.loop.call_soon_threadsafe(_deliver, batch, outcomes)
 
     def _collect(self) -> list[_Request]:
         """Wait for the next batch; it is empty once the batcher is closed."""
