@@ -97,15 +97,15 @@ def _load_images(command: EvalCommand, checkpoint: Checkpoint) -> tuple[str, Ima
     source = data.open(
         val_share=recipe.get("val_share", 0.2), seed=recipe.get("seed", 0), network_classes=checkpoint.class_names
     )
-    for sentence in describe_source(source):
-        message(sentence)
-    to_index = _match_classes(source.class_names, checkpoint.class_names, command.data)
     split: str = command.split
     if split == "auto":
         trained = checkpoint.training
         is_training_data = data.location == trained.get("data") or source.identity == trained.get("data_identity")
         has_val = is_training_data or not source.val_from_train
         split = "test" if "test" in source.split_names else "val" if has_val else "all"
+    for sentence in describe_source(source, by_split=split != "all" or not source.val_from_train):
+        message(sentence)
+    to_index = _match_classes(source.class_names, checkpoint.class_names, command.data)
     names = source.split_names if split == "all" else (split,)
     preprocessing = replace(checkpoint.preprocessing, max_pixels=command.max_pixels)
     loaded = [source.load_split(name, preprocessing) for name in names]

@@ -29,7 +29,8 @@ def describe_duplicates(splits: DatasetSplits) -> list[str]:
         found = np.flatnonzero(same & (values[order[1:]] != values[order[:-1]]))
         if not len(found):
             return []
-        names = [compared[numbers[i]][1].name(int(positions[i])) for i in order[found[0] : found[0] + 2]]
+        first = found[order[found].argmin()]
+        names = [compared[numbers[i]][1].name(int(positions[i])) for i in order[first : first + 2]]
         more = f", and {len(found) - 1} more" if len(found) > 1 else ""
         return [f"the same image is in two {what}: {names[0]} and {names[1]}{more}"]
 

@@ -171,13 +171,22 @@ class DataSpec:
         return replace(source, notes=(note, *source.notes)) if isinstance(source, ImageFolder) else source
 
 
-def describe_source(source: DataSource) -> list[str]:
-    """Describe a data set for the user: its splits, its classes with their numbers of images, and its notes."""
+def describe_source(source: DataSource, *, by_split: bool = True) -> list[str]:
+    """Describe a data set for the user: its splits, its classes with their numbers of images, and its notes.
+
+    Args:
+        source: The data set.
+        by_split: Whether to count the images of each split, or all together.
+    """
     counts = source.class_counts
-    splits = ", ".join(
-        f"{split} {sum(images):,}" + (" (split off train)" if split == "val" and source.val_from_train else "")
-        for split, images in counts.items()
-    )
+    if by_split:
+        splits = ", ".join(
+            f"{split} {sum(images):,}" + (" (split off train)" if split == "val" and source.val_from_train else "")
+            for split, images in counts.items()
+        )
+    else:
+        splits = f"{source.num_images:,}"
+        counts = {"all": tuple(map(sum, zip(*counts.values(), strict=True)))}
     names = source.class_names
     classes = [
         f"{name} {'/'.join(str(images[label]) for images in counts.values())}"

@@ -17,7 +17,7 @@ def test_the_same_image_in_two_classes_or_splits_is_named():
     splits = DatasetSplits(images([1, 2, 3, 1], [0, 1, 1, 1]), images([4, 3, 2], [0, 1, 1]), images([4], [0]))
     assert describe_duplicates(splits) == [
         "the same image is in two classes: image 0 and image 3",
-        "the same image is in two splits: image 1 and image 2, and 2 more",
+        "the same image is in two splits: image 1 and image 2, and 2 more",  # the first of train
     ]
 
 
