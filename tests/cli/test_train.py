@@ -107,8 +107,10 @@ def test_fine_tuning_on_other_classes(tiny_run: Path, tmp_path: Path, monkeypatc
     for name in ("head", "all"):
         assert read_checkpoint(f"runs/{name}/best.safetensors").class_names == ("a", "b", "c")
         assert recipe_of(tmp_path / "runs" / name)["weights"] == str(tiny_run / "best.safetensors")
-    assert run("train", "other", "--recipe", "finetune", *weights, "--in-chans", "1") == 1
-    assert "the network of" in capsys.readouterr().err
+    capsys.readouterr()
+    assert run("train", "other", "--name", "gray", "--recipe", "finetune", *weights, "--in-chans", "1") == 0
+    assert "are summed over RGB for 1" in capsys.readouterr().err
+    assert read_checkpoint("runs/gray/best.safetensors").preprocessing.channels == 1
 
 
 def test_train_and_eval_on_shards(small: Path, tmp_path: Path, monkeypatch, capsys):

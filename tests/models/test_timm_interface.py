@@ -39,11 +39,16 @@ def pair(request) -> tuple[Network, nn.Module]:
     return ours, theirs
 
 
-@pytest.fixture(params=slow_unless((*GRAPHS, "ghostnetv3_050"), list_models()))
-def network(request) -> Network:
+@pytest.fixture(scope="module", params=slow_unless(GRAPHS, list_models()))
+def template(request) -> Network:
     """Each network, without memory for its weights."""
     with torch.device("meta"):
         return create_model(request.param, num_classes=3)
+
+
+@pytest.fixture
+def network(template: Network) -> Network:
+    return copy.deepcopy(template)
 
 
 def run(model: nn.Module, *arguments, **options):
@@ -195,7 +200,7 @@ def test_recomputation_of_a_backbone_and_of_compiled_and_scripted_networks():
     backbone.set_grad_checkpointing()
     sum(m.square().sum() for m in backbone(torch.randn(2, 3, 64, 64))).backward()
     assert not [name for name, weight in backbone.named_parameters() if weight.grad is None]
-    scripted = torch.jit.script(backbone.eval())
+    scripted = torch.jit.script(nn.Sequential(backbone.eval()))
     x = torch.randn(1, 3, 33, 47)
     assert all(map(torch.equal, run(scripted, x), run(backbone, x)))
     torch.compiler.reset()
