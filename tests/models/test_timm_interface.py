@@ -1,6 +1,7 @@
 """timm's interface: levels, intermediates, classifier, parameter groups and activation checkpointing, as in timm."""
 
 import copy
+from functools import partial
 
 import pytest
 import timm
@@ -13,6 +14,7 @@ from ghostnets.checkpoints import to_timm_state_dict
 from ghostnets.errors import ConfigurationError
 from ghostnets.models import Backbone, Network, create_model, list_models
 from ghostnets.models.features import FeatureInfo
+from ghostnets.models.recompute import run_with_recomputation
 
 GRAPHS = (
     "g_ghost_regnetx_002",
@@ -195,7 +197,7 @@ def test_recomputation_trains_with_the_same_numbers(name: str):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
-def test_recomputation_of_a_backbone_and_of_compiled_and_scripted_networks():
+def test_recomputation_of_a_backbone_leaves_its_script_unchanged():
     backbone = create_model("ghostnet_050", features_only=True, like="timm")
     backbone.set_grad_checkpointing()
     sum(m.square().sum() for m in backbone(torch.randn(2, 3, 64, 64))).backward()
@@ -203,12 +205,16 @@ def test_recomputation_of_a_backbone_and_of_compiled_and_scripted_networks():
     scripted = torch.jit.script(nn.Sequential(backbone.eval()))
     x = torch.randn(1, 3, 33, 47)
     assert all(map(torch.equal, run(scripted, x), run(backbone, x)))
+
+
+def test_compiled_recomputation_counts_batches_once():
+    stage = create_model("ghostnet_050").blocks[0]
     torch.compiler.reset()
-    network = create_model("ghostnet_050", num_classes=3)
-    network.set_grad_checkpointing()
-    torch.compile(network, fullgraph=True, backend="aot_eager")(torch.randn(2, 3, 64, 64)).sum().backward()
-    assert network.bn1.num_batches_tracked == network.blocks[3][0].ghost1.primary_conv[1].num_batches_tracked == 1
+    compiled = torch.compile(partial(run_with_recomputation, stage), fullgraph=True, backend="aot_eager")
+    compiled(torch.randn(2, 8, 8, 8)).sum().backward()
     torch.compiler.reset()
+    assert {int(value) for name, value in stage.named_buffers() if name.endswith("num_batches_tracked")} == {1}
+    assert all(weight.grad is not None for weight in stage.parameters())
 
 
 @pytest.mark.parametrize(
