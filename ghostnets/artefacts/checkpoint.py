@@ -31,17 +31,17 @@ class EngineCheckpointModel(Model):
         path: The file.
         description: Description of the checkpoint.
         session: The network, compiled for its logits.
-        joint: Compiles the network for logits and features of one run, when features are requested first.
+        joint: Session for logits and features in one run, compiled when features are first requested.
     """
 
     def __init__(self, path: Path, description: Description, session: engine.Session, joint: "_JointSession") -> None:
         super().__init__(path, description, f"ghostnets engine {__version__} {session.isa}")
         self.session, self.joint = session, joint
-        self._joint_copy: engine.Session | None = None  # with threads of its own, as self.session
+        self._joint_copy: engine.Session | None = None  # with its own threads, like self.session
         self._lock = threading.Lock()
 
     def copy(self) -> "EngineCheckpointModel":
-        """A model with threads of its own, as many, on the same weights in memory."""
+        """Return a model with the same number of threads of its own, which shares the weights."""
         session = self.session.copy(threads=self.session.threads)
         return EngineCheckpointModel(self.path, self.description, session, self.joint)
 

@@ -123,7 +123,7 @@ def _from_hub(location: str) -> Path:
 
 
 def _transfer(location: str, file: IO[bytes], progress: Progress | None) -> None:
-    """Download the release file into ``file``, from the end of what it already holds."""
+    """Download the release file into ``file``, continuing after the bytes that it already holds."""
     done = os.fstat(file.fileno()).st_size
     request = urllib.request.Request(location, headers={"User-Agent": "ghostnets", "Accept-Encoding": "identity"})
     if done:

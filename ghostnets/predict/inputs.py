@@ -1,6 +1,6 @@
 """Image inputs as a stream: files, folders, globs, lists of paths, WebDataset shards.
 
-A folder of ten million images takes no more memory than one of a million.
+Memory use does not grow with the number of images.
 """
 
 import glob
@@ -50,7 +50,7 @@ def find_inputs(arguments: Sequence[str | os.PathLike[str]], *, left_out: LeftOu
         arguments: Each an image file; a folder, for all images in it and its subfolders, sorted (``data.finder``); a
             folder of shards; a shard, ``*.tar``; a glob (``**`` for any depth) of these; or ``@FILE`` with one image
             path per line (``path_lists``), also from a pipe.
-        left_out: Counter of what is left out, filled while the images are consumed.
+        left_out: Counter of ignored files by reason, filled while the images are consumed.
 
     Returns:
         The images. An image that turns out later to be missing or damaged, in a list or a shard, is an Input with
@@ -173,7 +173,7 @@ def _in_shard(path: str) -> Iterator[Input]:
                 archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps one per image
                 if member.isreg() and is_image_name(member.name):
                     yield Input(printable(f"{path}/{member.name}"), path, member.offset_data, member.size)
-            # A damaged header looks like the end, whose mark is a block of zeros.
+            # tarfile stops at a damaged header as at the end of the archive, which is a block of zeros.
             assert archive.fileobj is not None
             archive.fileobj.seek(archive.offset)
             if archive.fileobj.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE):

@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """The processes of a run and this one's place among them; with a single process, every method is a no-op.
+    """Rank and number of processes of a run; with a single process, every method is a no-op.
 
     Attributes:
-        rank: Number of this process, from 0. Process 0 alone reads and writes the run's folder.
+        rank: Rank of this process, from 0. Only process 0 reads and writes the run folder.
         world_size: Number of processes.
         device: Device of this process.
         restarts: Number of times torchrun has restarted the processes.
@@ -96,7 +96,7 @@ class DistributedContext:
         if self.world_size == 1:
             return model
         with warnings.catch_warnings():
-            # torch 2.14 has another name for broadcast_buffers, which older ones do not know.
+            # torch 2.14 renames broadcast_buffers; older versions reject the new name.
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             return DistributedDataParallel(
                 model,

@@ -27,7 +27,7 @@ __all__ = ["RunFolder"]
 class RunFolder:
     """``runs/NAME/``.
 
-    ``last.pt`` is what holds; the files below it follow from it, and are written after it, and again on resume.
+    ``last.pt`` is authoritative: the files below it are derived from it, written after it, and rewritten on resume.
 
     ::
 
@@ -54,7 +54,7 @@ class RunFolder:
         self.result = self.path / "result.json"
         self.report = self.path / "report.html"
         self._lock: int | None = None
-        self._created: list[Path] = []  # folders that claim has created, from the inside
+        self._created: list[Path] = []  # folders created by claim, innermost first
 
     def claim(self, config: RunConfig) -> None:
         """Create the folder of a new run with its ``config.json``, and lock it as ``lock`` does.
@@ -84,10 +84,10 @@ class RunFolder:
             raise
 
     def discard(self) -> None:
-        """Remove what ``claim`` and the start of the run have written, as the run cannot begin, and unlock."""
+        """Undo ``claim`` after a failed start: remove the files that were written, and unlock."""
         for file in (self.config_file, self.train_digests, self.teacher, self.last):
             file.unlink(missing_ok=True)
-        with suppress(OSError):  # a folder that holds other files by now
+        with suppress(OSError):  # the folder now holds other files
             for folder in self._created:
                 folder.rmdir()
         self.unlock()
@@ -126,7 +126,7 @@ class RunFolder:
             self._lock = None
 
     def has_config(self, config: RunConfig) -> bool:
-        """Whether the run in the folder has this very configuration."""
+        """Whether the run in the folder has the same configuration."""
         return self.config_file.is_file() and self.read_config() == RunConfig.from_dict(
             json.loads(json.dumps(config.to_dict()))  # JSON has no tuples
         )
@@ -160,7 +160,7 @@ class RunFolder:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         with write_atomically(self.last) as temporary:
-            temporary.write_bytes(buffer.getbuffer())  # torch's own writer hides why a write failed
+            temporary.write_bytes(buffer.getbuffer())  # torch.save hides the reason of a failed write
 
     def save_best(self, checkpoint: Checkpoint) -> None:
         """Write ``best.safetensors``; raises StorageError, and RunError if the folder was removed."""
@@ -188,7 +188,7 @@ class RunFolder:
         return state
 
     def _check_unstarted(self) -> None:
-        """Check that no file follows from a state, and remove what a killed start has left."""
+        """Check that there are no derived files, and remove the leftovers of a killed start."""
         derived = (self.best, self.metrics, self.tensorboard, self.result, self.report)
         if found := [path.name for path in derived if path.exists()]:
             raise RunError(
@@ -196,7 +196,7 @@ class RunFolder:
                 f" repeat the run from its start in a new folder: ghostnets train --repeat {self.path}"
             )
         for file in (self.train_digests, self.teacher):
-            file.unlink(missing_ok=True)  # the images may be others by now
+            file.unlink(missing_ok=True)  # the images may have changed
 
     def _check_best(self, progress: TrainProgress) -> None:
         way_out = f"restore the file, or repeat the run in a new folder: ghostnets train --repeat {self.path}"
@@ -219,7 +219,7 @@ class RunFolder:
                 temporary.write_bytes(np.sort(digests).astype("<u8").tobytes())
 
     def find_training_images(self, digests: np.ndarray | None) -> np.ndarray | None:
-        """Find the images with the content of a training image of the run.
+        """Find the images whose content equals that of a training image of the run.
 
         Args:
             digests: ``content_digest`` of each image, uint64 (N,); None if unknown.
