@@ -1,5 +1,6 @@
 """``ghostnets serve ARTEFACT``: HTTP service that classifies images."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -30,5 +31,6 @@ class ServeCommand:
 
 def main(arguments: list[str]) -> int:
     command = tyro.cli(ServeCommand, prog="ghostnets serve", args=arguments)
-    serve(command.artefact, command.settings)
+    if not serve(command.artefact, command.settings):
+        os._exit(0)  # Python would wait for the threads that exceeded --drain-timeout
     return 0

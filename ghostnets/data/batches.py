@@ -1,6 +1,5 @@
-"""Batches of an epoch: selection and order of the images, and their division among processes."""
+"""The batches of an epoch: which images, in which order, in which process."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ghostnets.cores import usable_cores
 from ghostnets.data.augment import Augmentation, derive_seed
 from ghostnets.data.datasets import ArrayDataset, ImageDataset
 from ghostnets.errors import ConfigurationError
@@ -35,13 +35,13 @@ class EvalTransform(Protocol):
 class TrainingBatches(Dataset[Batch]):
     """The batches of one epoch in random order; ``[step]`` is one batch.
 
-    Batches are a function of ``seed``, ``epoch`` and the images: a resumed run gets those of an uninterrupted run, and
-    the shares of all processes form the same batch for any number of processes. An incomplete last batch is dropped,
-    unless it is the only one.
+    Batches depend on ``seed``, ``epoch`` and the images alone, not on earlier draws: a resumed run sees what the
+    uninterrupted run would have seen, and the shares of all processes together are the batch, whatever their number. An
+    incomplete last batch is dropped, unless it is the only one.
 
     Args:
         images: At least 2 images.
-        augmentation: Augmentation of the images; None to disable it.
+        augmentation: Augmentation of the images; None for none.
         batch_size: Images per step, over all processes.
         seed: Seed of order and augmentation, combined with ``epoch``.
         epoch: Epoch, from 0.
@@ -147,12 +147,12 @@ def _image_map(images: ImageDataset) -> Iterator[Callable[..., Iterable[Tensor]]
     if isinstance(images, ArrayDataset):
         yield map
     else:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             yield pool.map
 
 
 def _class_balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw as many images as the split has, with replacement: a random class, then a random image of it."""
+    """Draw N samples with replacement, N being the number of images: a random class, then one of its images."""
     counts = labels.bincount()
     members, starts = labels.argsort(stable=True), counts.cumsum(0) - counts
     present = counts.nonzero().flatten()
@@ -162,9 +162,9 @@ def _class_balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _sample_seeds(seed: int, epoch: int, positions: Tensor) -> list[int]:
-    """Return one seed for each position in the order of an epoch."""
+    """One seed for each position in the order of an epoch."""
     stream = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0]
-    # SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), started at a value derived from seed and epoch.
+    # SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), counting from a number that belongs to the epoch.
     z = stream + (positions.numpy().astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

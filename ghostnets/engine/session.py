@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from ghostnets.cores import usable_cores
 from ghostnets.engine.calibrate import METHODS, calibrate, check_nodes
 from ghostnets.engine.layer_times import LayerProfile, medians
 from ghostnets.engine.plan import Array, Plan
@@ -33,9 +34,9 @@ class Session:
 
     Called with images, it returns the network's output in float32, tensors for a tensor and arrays for an array:
     logits or features (N, C), or the list of maps (N, C, H, W) of a backbone. The first call with a new shape takes
-    longer, as schedules are cached by shape. A session is thread-safe, and serializes concurrent calls; separate
-    sessions run in parallel, and copies share the weights. A forked child starts its own threads. A failed
-    call does not affect later ones.
+    longer, as schedules are cached by shape. A session is thread-safe, and concurrent calls take turns; separate
+    sessions run in parallel, and copies share the weights. In a forked child it starts its own threads. After an
+    error it runs the next images as before.
 
     Args:
         plan: Plan of the network.
@@ -66,7 +67,7 @@ class Session:
             raise _no_threads(threads, error) from error
 
     def copy(self, *, threads: int | None = None) -> "Session":
-        """Return a session with its own threads and maps, which shares the weights.
+        """Return a session with its own threads and maps that shares the weights in memory.
 
         Args:
             threads: Number of threads of the new session; all processors of this process by default.
@@ -97,7 +98,7 @@ class Session:
     def memory_bytes(self) -> int:
         """Bytes that are reserved for maps, without the weights.
 
-        More than 64 MB are released when they exceed four times the need of the latest 16 calls.
+        More than 64 MB are given back when they are more than four times what the latest 16 calls needed.
         """
         return int(self._native.memory_bytes)
 
@@ -130,11 +131,11 @@ class Session:
         return results if self.plan.gives_maps else results[0]
 
     def profile(self, images: "npt.NDArray[Any] | Tensor", *, runs: int = 20) -> list[LayerProfile]:
-        """Measure the median time of each layer; reading the clock slows the runs by some per cent.
+        """Measure the time of each layer, the median of some runs, which the clock slows by some per cent.
 
         Args:
             images: Images as for a call, at least one.
-            runs: Number of measured runs, after one warm-up run.
+            runs: Number of runs, after a first one that is not counted.
 
         Raises:
             ConfigurationError: The shape or type is not supported, or there is no image.
@@ -312,7 +313,7 @@ def is_built() -> bool:
 
 
 def _checked_threads(threads: int | None) -> int:
-    threads = len(os.sched_getaffinity(0)) if threads is None else threads
+    threads = usable_cores() if threads is None else threads
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
         raise ConfigurationError(f"threads is {threads!r}; it must be an integer from 1 to 1024.")
     return threads

@@ -1,18 +1,18 @@
 """Image inputs as a stream: files, folders, globs, lists of paths, WebDataset shards.
 
-Memory use does not grow with the number of images.
+A folder of ten million images takes no more memory than one of a million.
 """
 
 import glob
 import os
 import stat
-import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from ghostnets.data.finder import LeftOut, is_image_name, printable, walk_images
+from ghostnets.data.tar_members import open_regular, walk_tar
 from ghostnets.errors import DataError, ImageError
 from ghostnets.predict.path_lists import PathList
 from ghostnets.preprocessing import IMAGE_SUFFIXES, Pixels, Preprocessing
@@ -32,7 +32,7 @@ class Input:
         name: Name in the predictions: the path, or SHARD/MEMBER; escaped where it is not UTF-8.
         path: File that holds the image.
         offset: Offset of the image in a shard, in bytes.
-        size: Size of the image in a shard, in bytes; None for a file of its own.
+        size: Size of the image in a shard, in bytes; None for a separate file.
         error: Why the image cannot be read, or None.
     """
 
@@ -50,7 +50,7 @@ def find_inputs(arguments: Sequence[str | os.PathLike[str]], *, left_out: LeftOu
         arguments: Each an image file; a folder, for all images in it and its subfolders, sorted (``data.finder``); a
             folder of shards; a shard, ``*.tar``; a glob (``**`` for any depth) of these; or ``@FILE`` with one image
             path per line (``path_lists``), also from a pipe.
-        left_out: Counter of ignored files by reason, filled while the images are consumed.
+        left_out: Counter of what is left out, filled while the images are consumed.
 
     Returns:
         The images. An image that turns out later to be missing or damaged, in a list or a shard, is an Input with
@@ -164,20 +164,15 @@ def _shards(folder: Path) -> list[str]:
 
 def _in_shard(path: str) -> Iterator[Input]:
     """Yield the images of an uncompressed tar, in its order, without reading their bytes."""
-    damaged = (
-        f"{printable(path)} is not a tar archive, or is damaged or truncated; images may be missing: create it again."
-    )
     try:
-        with tarfile.open(path, "r:") as archive:
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps one per image
-                if member.isreg() and is_image_name(member.name):
-                    yield Input(printable(f"{path}/{member.name}"), path, member.offset_data, member.size)
-            # tarfile stops at a damaged header as at the end of the archive, which is a block of zeros.
-            assert archive.fileobj is not None
-            archive.fileobj.seek(archive.offset)
-            if archive.fileobj.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE):
-                return
-    except (tarfile.TarError, OSError, ValueError, OverflowError):
-        pass
-    yield Input(printable(path), path, error=damaged)
+        with open_regular(path) as stream:
+            for member in walk_tar(stream):
+                if is_image_name(member.name):
+                    yield Input(printable(f"{path}/{member.name}"), path, member.offset, member.size)
+    except (DataError, OSError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
+        damaged = (
+            f"{printable(path)} is not a tar archive, or is damaged or truncated ({printable(reason)}); images may be"
+            " missing: create it again."
+        )
+        yield Input(printable(path), path, error=damaged)

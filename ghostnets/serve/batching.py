@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -48,12 +49,12 @@ class Batcher:
     Must be created in a running event loop, and ended with ``close``.
 
     Args:
-        classifiers: Copies of a classifier; each runs one batch at a time, in a thread of its own.
+        classifiers: Copies of a classifier; each runs one batch at a time in its own thread.
         decode: Reads a file's bytes, given its name, as uint8 (H, W, C), the same shape for all; called in the thread
             of the classifier.
         max_batch: Largest number of files in a batch.
-        max_wait: Longest time that a file waits for others in seconds.
-        observe: Called with the size of each batch and the run time in seconds, in the thread of the classifier.
+        max_wait: Longest time in seconds that a file waits for others.
+        observe: Called with the size and the run time in seconds of each batch, in the thread of the classifier.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Batcher:
         return await result
 
     def close(self) -> None:
-        """End the threads; every file must have its result by then."""
+        """End the threads, after every queued file has its result."""
         with self.changed:
             self.is_closing = True
             self.changed.notify_all()
@@ -97,7 +98,9 @@ class Batcher:
     def _work(self, classifier: Classifier) -> None:
         while batch := self._collect():
             # One wake-up of the event loop per batch; the thread itself never waits for the loop.
-            self.loop.call_soon_threadsafe(_deliver, batch, self._run(classifier, batch))
+            outcomes = self._run(classifier, batch)
+            with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+                self.loop.call_soon_threadsafe(_deliver, batch, outcomes)
 
     def _collect(self) -> list[_Request]:
         """Wait for the next batch; it is empty once the batcher is closed."""

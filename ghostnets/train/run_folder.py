@@ -27,7 +27,8 @@ __all__ = ["RunFolder"]
 class RunFolder:
     """``runs/NAME/``.
 
-    ``last.pt`` is authoritative: the files below it are derived from it, written after it, and rewritten on resume.
+    ``last.pt`` is the authoritative state. The files below it are derived from it: written after it, and rewritten on
+    resume.
 
     ::
 
@@ -54,7 +55,7 @@ class RunFolder:
         self.result = self.path / "result.json"
         self.report = self.path / "report.html"
         self._lock: int | None = None
-        self._created: list[Path] = []  # folders created by claim, innermost first
+        self._created: list[Path] = []  # folders that claim has created, from the inside
 
     def claim(self, config: RunConfig) -> None:
         """Create the folder of a new run with its ``config.json``, and lock it as ``lock`` does.
@@ -78,16 +79,24 @@ class RunFolder:
             if not all(file.name.endswith(PARTIAL) for file in self.path.iterdir()):
                 raise self._exists()
             remove_leftovers(self.path)
-            write_text(self.config_file, json.dumps(config.to_dict(), indent=2) + "\n")
+            self._write_config(config)
         except BaseException:
             self.unlock()
             raise
 
+    def update_config(self, config: RunConfig) -> None:
+        """Write ``config.json`` of the locked folder again if it differs; raises StorageError."""
+        if not self.has_config(config):
+            self._write_config(config)
+
+    def _write_config(self, config: RunConfig) -> None:
+        write_text(self.config_file, json.dumps(config.to_dict(), indent=2) + "\n")
+
     def discard(self) -> None:
-        """Undo ``claim`` after a failed start: remove the files that were written, and unlock."""
+        """Remove what ``claim`` and the start of the run have written, as the run cannot begin, and unlock."""
         for file in (self.config_file, self.train_digests, self.teacher, self.last):
             file.unlink(missing_ok=True)
-        with suppress(OSError):  # the folder now holds other files
+        with suppress(OSError):  # another process has put files into it
             for folder in self._created:
                 folder.rmdir()
         self.unlock()
@@ -126,7 +135,7 @@ class RunFolder:
             self._lock = None
 
     def has_config(self, config: RunConfig) -> bool:
-        """Whether the run in the folder has the same configuration."""
+        """Whether the run in the folder has this very configuration."""
         return self.config_file.is_file() and self.read_config() == RunConfig.from_dict(
             json.loads(json.dumps(config.to_dict()))  # JSON has no tuples
         )
@@ -160,7 +169,7 @@ class RunFolder:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         with write_atomically(self.last) as temporary:
-            temporary.write_bytes(buffer.getbuffer())  # torch.save hides the reason of a failed write
+            temporary.write_bytes(buffer.getbuffer())  # torch's own writer hides why a write failed
 
     def save_best(self, checkpoint: Checkpoint) -> None:
         """Write ``best.safetensors``; raises StorageError, and RunError if the folder was removed."""
@@ -188,7 +197,7 @@ class RunFolder:
         return state
 
     def _check_unstarted(self) -> None:
-        """Check that there are no derived files, and remove the leftovers of a killed start."""
+        """Check that no file follows from a state, and remove what a killed start has left."""
         derived = (self.best, self.metrics, self.tensorboard, self.result, self.report)
         if found := [path.name for path in derived if path.exists()]:
             raise RunError(
@@ -196,20 +205,19 @@ class RunFolder:
                 f" repeat the run from its start in a new folder: ghostnets train --repeat {self.path}"
             )
         for file in (self.train_digests, self.teacher):
-            file.unlink(missing_ok=True)  # the images may have changed
+            file.unlink(missing_ok=True)  # the images may have changed since
 
     def _check_best(self, progress: TrainProgress) -> None:
-        way_out = f"restore the file, or repeat the run in a new folder: ghostnets train --repeat {self.path}"
+        advice = f"restore the file, or repeat the run in a new folder: ghostnets train --repeat {self.path}"
         if not self.best.is_file():
             raise RunError(
                 f"{self.best} is missing, and last.pt holds the network of epoch {progress.epoch}, not that of the best"
-                f" epoch, {progress.best_epoch + 1}; {way_out}"
+                f" epoch, {progress.best_epoch + 1}; {advice}"
             )
         epoch = read_checkpoint(self.best).training.get("epoch")
         if epoch != progress.best_epoch + 1:
             raise RunError(
-                f"{self.best} is of epoch {epoch}, but the best epoch of the run is {progress.best_epoch + 1};"
-                f" {way_out}"
+                f"{self.best} is of epoch {epoch}, but the best epoch of the run is {progress.best_epoch + 1}; {advice}"
             )
 
     def save_train_digests(self, digests: np.ndarray | None) -> None:
@@ -219,7 +227,7 @@ class RunFolder:
                 temporary.write_bytes(np.sort(digests).astype("<u8").tobytes())
 
     def find_training_images(self, digests: np.ndarray | None) -> np.ndarray | None:
-        """Find the images whose content equals that of a training image of the run.
+        """Find the images with the content of a training image of the run.
 
         Args:
             digests: ``content_digest`` of each image, uint64 (N,); None if unknown.
