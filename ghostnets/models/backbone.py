@@ -53,7 +53,7 @@ class Backbone(nn.Module):
         levels = network.feature_levels if like is None else network.timm_levels
         if out_indices is None and like is None and network.has_wide_map:
             out_indices = range(len(levels) - 1)
-        # Also of the layers that the backbone leaves out: a file of the whole network fits.
+        # Including the layers that the backbone omits, so that weights of the whole network can be loaded.
         self.network_shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
         self.out_indices = take_indices(out_indices, len(levels))
         self.feature_levels = tuple(levels[index] for index in self.out_indices)

@@ -35,7 +35,7 @@ class Variant(NamedTuple):
     published_params: float | None = None  # millions, as the authors print them
     published_macs: float | None = None  # millions
     benchmark: Benchmark = IMAGENET
-    remark: str = ""  # why computed and published cost differ
+    remark: str = ""  # reason for a difference between computed and published cost
 
 
 class AvgMaxPool(nn.Module):
