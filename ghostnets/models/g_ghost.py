@@ -287,13 +287,9 @@ class GGhostRegNet(Network):
         return self.forward_head(self.forward_features(x))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        block = r"^layer(\d+)\.(?:layers\.)?(\d+)"  # in a G-Ghost stage after base and before cheap, merge and end
-        return {
-            "stem": r"^conv1|bn1",
-            "blocks": r"^layer(\d+)"
-            if coarse
-            else [(block, None), (r"^layer(\d+)\.base", (-1,)), (r"^layer(\d+)", (9999,))],
-        }
+        numbered = r"^layer(\d+)\.(?:layers\.)?(\d+)"  # in a G-Ghost stage between base and cheap, merge, end
+        blocks = [(numbered, None), (r"^layer(\d+)\.base", (-1,)), (r"^layer(\d+)", (9999,))]
+        return {"stem": r"^conv1|bn1", "blocks": r"^layer(\d+)" if coarse else blocks}
 
 
 def _make_stages(
