@@ -46,7 +46,7 @@ class Batcher:
     passed. Files queue up while every classifier is busy, so under load batches are full without waiting; several free
     classifiers share files that arrive together.
 
-    Created inside a running event loop; ``close`` ends it.
+    Must be created in a running event loop, and ended with ``close``.
 
     Args:
         classifiers: Copies of a classifier; each runs one batch at a time in its own thread.
@@ -68,7 +68,7 @@ class Batcher:
     ) -> None:
         self.decode, self.max_batch, self.max_wait, self.observe = decode, max_batch, max_wait, observe
         self.loop = asyncio.get_running_loop()
-        self.changed = threading.Condition()  # guards the three below
+        self.changed = threading.Condition()  # guards queue, free and is_closing
         self.queue: deque[_Request] = deque()
         self.free = 0  # idle classifiers
         self.is_closing = False
