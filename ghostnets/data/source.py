@@ -112,6 +112,11 @@ class DataSpec:
     progress: Progress | None = field(default=None, compare=False, repr=False)
     max_pixels: int = MAX_PIXELS
 
+    def __post_init__(self) -> None:
+        if str(self.data).startswith("~") and not Path(self.data).exists():  # a shell leaves it in quotes
+            home = os.path.expanduser(self.data)  # noqa: PTH111 - Path.expanduser raises for an unknown user
+            object.__setattr__(self, "data", home)
+
     @property
     def location(self) -> str:
         """The data set independent of the working directory: name, URL or absolute path."""

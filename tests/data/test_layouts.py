@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ghostnets.data import describe_source, finder, open_folder
+from ghostnets.data import DataSpec, describe_source, finder, open_folder
 from ghostnets.data.layout import split_of
 from ghostnets.errors import DataError
 
@@ -249,3 +249,12 @@ def test_folders_that_this_package_writes_are_no_classes(tmp_path: Path):
     build(root, "runs:4")
     (root / "runs" / "d-ghostnet_100" / "config.json").unlink()  # now it is a class
     assert read(root) == "a,b,runs: train 4/4/4 val 1/1/1"
+
+
+def test_home_is_expanded_in_the_name_of_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    build(tmp_path / "photos", "a:5 b:5")
+    assert DataSpec("~/photos").open().num_images == 10
+    assert DataSpec("~/photos").location == str(tmp_path / "photos")
+    with pytest.raises(DataError, match="there is no folder ~nobody-of-this-name/photos"):
+        DataSpec("~nobody-of-this-name/photos").open()
