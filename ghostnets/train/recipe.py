@@ -61,11 +61,16 @@ class Recipe:
         cutmix: Alpha of cutmix (Yun et al., arXiv 1905.04899); 0 for none. With mixup, each step uses one of the two.
         shift: Largest random shift in pixels of images that have the size of the input.
         min_scale: Smallest share of the area that a random crop of other images keeps.
-        flip: Flip half of the training images horizontally.
+        flip: Flip half of the training images: horizontal, vertical (as well for things seen from above or under a
+            microscope: both), or none.
+        rotate: Largest random rotation in degrees in either direction, up to 180.
+        color_jitter: Largest relative change of brightness, contrast and saturation.
         randaugment: Number of RandAugment operations per image.
         randaugment_magnitude: Their strength, 0 to 30.
         erasing: Share of the images with a random rectangle erased.
         class_balanced: Draw every class equally often.
+        class_weights: Weights of the images in the loss: none; or balanced, inversely proportional to the number of
+            training images of the class, 1 on average.
         teacher: Teacher for distillation: best.safetensors of a run, NAME=FILE for a file of weights of a registered
             network, NAME for its published weights, timm:NAME or torchvision:NAME.
         distill: Target of the distillation: the teacher's soft labels, or its features before the classifier.
@@ -113,11 +118,14 @@ class Recipe:
     cutmix: float = 0.0
     shift: int = 1
     min_scale: float = 0.35
-    flip: bool = True
+    flip: Literal["horizontal", "vertical", "both", "none"] = "horizontal"
+    rotate: float = 0.0
+    color_jitter: float = 0.0
     randaugment: int = 0
     randaugment_magnitude: int = 9
     erasing: float = 0.0
     class_balanced: bool = False
+    class_weights: Literal["none", "balanced"] = "none"
 
     teacher: str | None = None
     distill: Literal["labels", "features"] = "labels"
@@ -133,6 +141,8 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.flip, bool):  # as recipes of earlier runs have it
+            object.__setattr__(self, "flip", "horizontal" if self.flip else "none")
         kinds = get_type_hints(type(self))
         wrong = [f"{name} is {getattr(self, name)!r}, wanted {kind}" for name, kind in self._wrong_types(kinds).items()]
         wrong = wrong or [
@@ -144,6 +154,10 @@ class Recipe:
             wrong.append("frozen is True without weights, wanted weights to start from")
         if self.frozen and (self.teacher or self.mixup or self.cutmix):
             wrong.append("frozen is True with a teacher, mixup or cutmix, wanted none of these")
+        if self.frozen and (self.rotate or self.color_jitter):
+            wrong.append("frozen is True with rotate or color_jitter, wanted neither: features are computed once")
+        if self.class_balanced and self.class_weights != "none":
+            wrong.append("class_balanced is True with class_weights, wanted one of them")
         if wrong:
             raise ConfigurationError(f"the recipe cannot be used: {'; '.join(wrong)}.")
 
@@ -180,6 +194,10 @@ class Recipe:
             "mixup": (self.mixup >= 0, "at least 0"),
             "cutmix": (self.cutmix >= 0, "at least 0"),
             "shift": (self.shift >= 0, "at least 0"),
+            "flip": (self.flip in ("horizontal", "vertical", "both", "none"), "horizontal, vertical, both or none"),
+            "rotate": (0 <= self.rotate <= 180, "from 0 to 180"),
+            "color_jitter": (0 <= self.color_jitter <= 1, "in [0, 1]"),
+            "class_weights": (self.class_weights in ("none", "balanced"), "none or balanced"),
             "min_scale": (0 < self.min_scale <= 1, "in (0, 1]"),
             "randaugment": (self.randaugment >= 0, "at least 0"),
             "randaugment_magnitude": (0 <= self.randaugment_magnitude <= 30, "from 0 to 30"),

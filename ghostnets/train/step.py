@@ -59,6 +59,7 @@ class TrainingStep:
         distributed: The processes.
         mixing: Mixup and cutmix; None for neither.
         distillation: Distillation loss; None for none.
+        class_weights: Factor of the loss of each class, float32 (num_classes,); None for equal ones.
         after_update: Callback after each optimizer update.
     """
 
@@ -72,6 +73,7 @@ class TrainingStep:
         *,
         mixing: Mixing | None,
         distillation: Distillation | None,
+        class_weights: Tensor | None = None,
         after_update: Callable[[], None] | None,
     ) -> None:
         self.optimizer, self.recipe, self.preprocessing, self.distributed = (
@@ -81,6 +83,7 @@ class TrainingStep:
             distributed,
         )
         self.mixing, self.distillation, self.after_update = mixing, distillation, after_update
+        self.class_weights = None if class_weights is None else class_weights.to(distributed.device)
         self.weights = [weight for weight in trained.parameters() if weight.requires_grad]
         self.trained = trained
         self.parallel = distributed.wrap(trained)
@@ -139,6 +142,9 @@ class TrainingStep:
             losses = F.cross_entropy(
                 logits.float(), target, reduction="none", label_smoothing=self.recipe.label_smoothing
             )
+            if self.class_weights is not None:
+                weights = self.class_weights
+                losses = losses * (weights[target] if target.ndim == 1 else target.float() @ weights)
             if self.distillation is not None:
                 distill_losses = self.distillation.losses(pixels, batch.indices, logits, features)
                 losses = losses + self.recipe.distill_weight * distill_losses
