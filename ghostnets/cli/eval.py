@@ -1,6 +1,7 @@
 """``ghostnets eval CHECKPOINT DATA``: evaluate a checkpoint on labelled images."""
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -112,8 +113,16 @@ def _load_images(command: EvalCommand, checkpoint: Checkpoint) -> tuple[str, Ima
 
 def _match_classes(names: tuple[str, ...], known: tuple[str, ...], data: str) -> torch.Tensor:
     """Map the index of a class in the data to its index in the checkpoint."""
+    if names == known:
+        return torch.arange(len(names))
     indices = {normalize_name(name): index for index, name in enumerate(known)}
     names = tuple(map(normalize_name, names))
+    counts = Counter(map(normalize_name, known))
+    if doubled := [name for name in names if counts[name] > 1]:
+        raise DataError(
+            f"{data} has the class {doubled[0]}, and the checkpoint has {counts[doubled[0]]} classes of that name, so"
+            " it is unknown which one is meant; leave the folder out."
+        )
     if unknown := [name for name in names if name not in indices]:
         raise DataError(
             f"{data} has classes that the checkpoint does not have ({', '.join(unknown[:5])});"

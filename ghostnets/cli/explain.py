@@ -228,7 +228,8 @@ def _sample(items: list[T], limit: int) -> list[T]:
 
 
 def _label(folders: tuple[str, ...], names: list[str]) -> int:
-    return next((names.index(folder) for folder in folders if folder in names), -1)
+    """Class named by one of the folders of an image; -1 for none, or if several classes have that name."""
+    return next((names.index(folder) for folder in folders if names.count(folder) == 1), -1)
 
 
 def _progress() -> Progress:

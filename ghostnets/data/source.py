@@ -1,6 +1,7 @@
 """Data sets before any pixel is read: what every source offers, and how one is named and opened."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -187,10 +188,13 @@ def describe_source(source: DataSource) -> list[str]:
 
 
 def summarize_source(source: DataSource) -> dict[str, Any]:
-    """The same for JSON: ``splits``, split -> class -> number of images, and ``notes``."""
-    splits = {
-        split: dict(zip(source.class_names, images, strict=True)) for split, images in source.class_counts.items()
-    }
+    """The same for JSON: ``splits``, split -> class -> number of images, and ``notes``.
+
+    Where several classes of shards have the same name, their labels are added to it.
+    """
+    doubled = {name for name, count in Counter(source.class_names).items() if count > 1}
+    names = [f"{name} ({label})" if name in doubled else name for label, name in enumerate(source.class_names)]
+    splits = {split: dict(zip(names, images, strict=True)) for split, images in source.class_counts.items()}
     return {"splits": splits, "notes": list(source.notes)}
 
 
