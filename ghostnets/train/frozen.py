@@ -46,9 +46,7 @@ def extract_features(
         device: Device of the network.
     """
     network.eval()
-    train = [
-        _features(network, splits.train, preprocessing, axes, device) for axes in FLIPS[flip]
-    ]
+    train = [_features(network, splits.train, preprocessing, axes, device) for axes in FLIPS[flip]]
     return DatasetSplits(
         train=ArrayDataset(torch.cat(train), splits.train.labels.repeat(len(train))),
         val=ArrayDataset(_features(network, splits.val, preprocessing, (), device), splits.val.labels),
