@@ -219,7 +219,7 @@ def _parent_folder(target: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with suppress(OSError):  # it holds other files by now
+        with suppress(OSError):  # it holds other files
             for folder in created:
                 folder.rmdir()
         raise

@@ -2,7 +2,7 @@
 """Kills commands before and after every call that changes files, repeats them, and compares all files.
 
 The calls are fsync, mkdir, mkstemp, rename, rmdir and unlink of train (new and resumed), export (over an older file),
-predict --out, shard and import. Each point has a process of its own, forked after all imports, that ends with SIGKILL
+predict --out, shard and import. Each point has its own process, forked after all imports, that ends with SIGKILL
 there. Then the command is repeated, or the run resumed, and every file, report.html included, must equal that of an
 undisturbed run, apart from dates and durations; TensorBoard's by its scalars and images. Nothing else may be left.
 
@@ -46,7 +46,7 @@ from ghostnets.export.report import ExportComparison
 from ghostnets.models import create_model
 from ghostnets.predict import prediction_file, streaming
 from ghostnets.preprocessing import Preprocessing
-from ghostnets.train import Recipe, Reporter, derived, resume_training, train_model
+from ghostnets.train import Callback, Recipe, derived, resume_training, train_model
 
 RECIPE = Recipe(model="ghost_resnet20", epochs=4, batch_size=8, lr=0.02, warmup=0.2, drop_rate=0.3, ema_decay=0.5)
 CALLS = [(os, name) for name in ("fsync", "mkdir", "rename", "replace", "rmdir", "unlink", "remove")]
@@ -96,7 +96,7 @@ def save_network(folder: Path) -> None:
     torch.save(create_model("ghostnet_100", num_classes=2).state_dict(), folder / "weights.pth")
 
 
-class StopInSecondEpoch(Reporter):
+class StopInSecondEpoch(Callback):
     """Interrupts the run within its second epoch."""
 
     def on_step_end(self, *, epoch: int, **_: object) -> None:
@@ -113,7 +113,7 @@ def train(inputs: Path) -> None:
 
 def prepare_resume(inputs: Path) -> None:
     try:
-        train_model(inputs / "images", folder="run", recipe=RECIPE, progress=StopInSecondEpoch())
+        train_model(inputs / "images", folder="run", recipe=RECIPE, progress=False, callbacks=[StopInSecondEpoch()])
     except Exception as error:
         if getattr(error, "signal", None) != signal.SIGTERM:
             raise

@@ -37,11 +37,11 @@ class EngineCheckpointModel(Model):
     def __init__(self, path: Path, description: Description, session: engine.Session, joint: "_JointSession") -> None:
         super().__init__(path, description, f"ghostnets engine {__version__} {session.isa}")
         self.session, self.joint = session, joint
-        self._joint_copy: engine.Session | None = None  # with threads of its own, as self.session
+        self._joint_copy: engine.Session | None = None  # with its own threads, like self.session
         self._lock = threading.Lock()
 
     def copy(self) -> "EngineCheckpointModel":
-        """A model with threads of its own, as many, on the same weights in memory."""
+        """A model with its own threads, the same number, that shares the weights in memory."""
         session = self.session.copy(threads=self.session.threads)
         return EngineCheckpointModel(self.path, self.description, session, self.joint)
 

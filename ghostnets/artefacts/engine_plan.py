@@ -25,7 +25,7 @@ class EngineModel(Model):
         self.session = session
 
     def copy(self) -> "EngineModel":
-        """A model with threads of its own, as many, on the same weights in memory."""
+        """A model with its own threads, the same number, that shares the weights in memory."""
         return EngineModel(self.path, self.description, self.session.copy(threads=self.session.threads))
 
     def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:

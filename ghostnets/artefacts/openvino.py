@@ -18,7 +18,7 @@ __all__ = ["OpenVinoModel", "open_file"]
 
 
 class OpenVinoModel(Model):
-    """An OpenVINO network. Each calling thread has an inference request of its own; OpenVINO serializes them."""
+    """An OpenVINO network. Each calling thread has its own inference request; OpenVINO serializes them."""
 
     def __init__(self, path: Path, description: Description, compiled: Any, threads: int | None) -> None:
         super().__init__(path, description, f"openvino {version('openvino')}")
@@ -26,7 +26,7 @@ class OpenVinoModel(Model):
         self.thread_local = threading.local()
 
     def copy(self) -> "OpenVinoModel":
-        """The file, compiled again, with as many threads."""
+        """The file, compiled again with the same number of threads."""
         return open_file(self.path, self.threads)
 
     def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:

@@ -4,7 +4,7 @@ import argparse
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
@@ -63,10 +63,11 @@ class TrainCommand:
     """With --full: folder of the four *-ubyte.gz files."""
     skip_corrupt: bool = False
     """Leave unreadable images out instead of failing, and print how many."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device; auto is a GPU if there is one."""
-    workers: int = 0
-    """Processes that read images during training, as GPUs need them; 0 to read between two steps."""
+    device: str = "auto"
+    """Device: cuda, mps, xpu, one of several (cuda:1), or cpu; auto is an accelerator if there is one."""
+    workers: int | None = None
+    """Processes that read images during training, 0 to read between two steps; by default up to 8 on an accelerator and
+    0 on a CPU."""
     json: bool = False
     """Print the result as JSON on stdout."""
     recipe: tyro.conf.OmitArgPrefixes[Recipe] = RECIPES["transfer"]

@@ -13,10 +13,10 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 from urllib.parse import urlsplit
 
 from filelock import FileLock
@@ -29,7 +29,7 @@ from ghostnets.transfer import Progress, TransferError, transfer
 
 __all__ = ["archive_suffix", "open_archive"]
 
-OPENERS = {
+OPENERS: dict[str, Callable[..., Any]] = {
     ".gz": gzip.open,
     ".tgz": gzip.open,
     ".bz2": bz2.open,
@@ -238,4 +238,4 @@ def _decompress(archive: Path, suffix: str, limit: int, folder: Path) -> Iterato
             if error.errno is not None:
                 raise
             raise DataError(str(error)) from error  # gzip and bz2 say so of damaged data
-        yield copy  # type: ignore[misc]
+        yield copy

@@ -152,7 +152,7 @@ def _image_map(images: ImageDataset) -> Iterator[Callable[..., Iterable[Tensor]]
 
 
 def _class_balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw as many images as there are: each time a random class, then one of its images."""
+    """Draw N samples with replacement, N being the number of images: a random class, then one of its images."""
     counts = labels.bincount()
     members, starts = labels.argsort(stable=True), counts.cumsum(0) - counts
     present = counts.nonzero().flatten()

@@ -112,7 +112,7 @@ def loose_notes(folder: Path) -> list[str]:
 
 
 def split_of(name: str) -> str | None:
-    """Split that a folder's name stands for, or None: ``"Validation"`` -> ``"val"``."""
+    """Split that a folder's name denotes, or None: ``"Validation"`` -> ``"val"``."""
     match = SPLIT_NAME.fullmatch(normalize_name(name).casefold())
     return next(split for split, names in SYNONYMS.items() if match[1] in names) if match else None
 
@@ -183,7 +183,7 @@ def _unwrap(folder: Path, split: str) -> Path:
 
 
 def _enclosed(root: Path, folders: Mapping[str, Path]) -> Path | None:
-    """The only subfolder of a folder without images of its own, if it holds splits or at least two classes."""
+    """The only subfolder of a folder that holds no images itself, if it holds splits or at least two classes."""
     if _holds_loose_images(root):
         return None
     inner = [path for path in folders.values() if holds_image(str(path))]

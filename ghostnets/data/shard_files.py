@@ -40,7 +40,7 @@ class OpenShard:
 
 
 class ShardFiles:
-    """Samples of tar files by index. Safe for threads; each process opens files of its own.
+    """Samples of tar files by index. Thread-safe; each process opens its own files.
 
     Args:
         files: Path or URL, size in bytes and labels of each file.

@@ -34,7 +34,7 @@ class Session:
     Called with images, it returns the network's output in float32, tensors for a tensor and arrays for an array:
     logits or features (N, C), or the list of maps (N, C, H, W) of a backbone. The first call with a new shape takes
     longer, as schedules are cached by shape. A session is thread-safe, and concurrent calls take turns; separate
-    sessions run in parallel, and copies share the weights. In a forked child it starts threads of its own. After an
+    sessions run in parallel, and copies share the weights. In a forked child it starts its own threads. After an
     error it runs the next images as before.
 
     Args:
@@ -66,7 +66,7 @@ class Session:
             raise _no_threads(threads, error) from error
 
     def copy(self, *, threads: int | None = None) -> "Session":
-        """Return a session with threads and maps of its own, on the same weights in memory.
+        """Return a session with its own threads and maps that shares the weights in memory.
 
         Args:
             threads: Number of threads of the new session; all processors of this process by default.

@@ -32,7 +32,7 @@ class Input:
         name: Name in the predictions: the path, or SHARD/MEMBER; escaped where it is not UTF-8.
         path: File that holds the image.
         offset: Offset of the image in a shard, in bytes.
-        size: Size of the image in a shard, in bytes; None for a file of its own.
+        size: Size of the image in a shard, in bytes; None for a separate file.
         error: Why the image cannot be read, or None.
     """
 

@@ -24,8 +24,8 @@ def predict_images(
 ) -> Iterator[list[Prediction]]:
     """Yield predictions in the order of ``inputs``, a batch at a time.
 
-    Each worker is a thread that decodes a batch, runs it in a network of its own with one thread, and takes the next
-    batch: while one worker decodes another computes. At most ``BATCHES_AHEAD`` batches per worker are in flight,
+    Each worker is a thread that decodes a batch, runs it in its own copy of the network with one thread, and takes the
+    next batch: while one worker decodes another computes. At most ``BATCHES_AHEAD`` batches per worker are in flight,
     whatever the number of images.
 
     Args:

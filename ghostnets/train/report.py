@@ -109,6 +109,8 @@ def write_live_report(run: RunFolder) -> None:
     config, history = run.read_config(), run.read_metrics()
     last, best = history[-1], best_epoch(history)
     left = last.seconds / last.epoch * (config.recipe.epochs - last.epoch)
+    if config.recipe.time_limit_seconds is not None:
+        left = min(left, max(0.0, config.recipe.time_limit_seconds - last.seconds))
     progress = RunProgress(
         title=_title(config),
         done=last.epoch,

@@ -5,6 +5,7 @@ from typing import Any
 
 from ghostnets import __version__
 from ghostnets.data import DataSpec
+from ghostnets.devices import check_device_name
 from ghostnets.errors import ConfigurationError
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.recipe import Recipe
@@ -26,8 +27,8 @@ class RunConfig:
         full, root: Options of Fashion-MNIST.
         skip_corrupt: Leave unreadable images out.
         threads: Threads of torch on the CPU; another number gives other rounding.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        workers: Processes that read images, for each process that trains.
+        device: Name of the device, as ``devices.select_device`` takes it; resolved where the run is trained.
+        workers: Processes that read images, for each process that trains; None for as many as the device needs.
     """
 
     data: str
@@ -39,7 +40,7 @@ class RunConfig:
     skip_corrupt: bool = False
     threads: int = 1
     device: str = "auto"
-    workers: int = 0
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         checks = {
@@ -49,12 +50,16 @@ class RunConfig:
             "root": (self.root is None or isinstance(self.root, str), "a path or null"),
             "skip_corrupt": (isinstance(self.skip_corrupt, bool), "true or false"),
             "threads": (type(self.threads) is int and 1 <= self.threads <= MAX_THREADS, f"from 1 to {MAX_THREADS}"),
-            "device": (self.device in ("auto", "cpu", "cuda"), "auto, cpu or cuda"),
-            "workers": (type(self.workers) is int and 0 <= self.workers <= MAX_THREADS, f"from 0 to {MAX_THREADS}"),
+            "device": (isinstance(self.device, str), "auto, cpu, cuda, mps or xpu"),
+            "workers": (
+                self.workers is None or (type(self.workers) is int and 0 <= self.workers <= MAX_THREADS),
+                f"from 0 to {MAX_THREADS}",
+            ),
         }
         wrong = [f"{name} is {getattr(self, name)!r}, wanted {want}" for name, (ok, want) in checks.items() if not ok]
         if wrong:
             raise ConfigurationError(f"the configuration cannot be used: {'; '.join(wrong)}.")
+        check_device_name(self.device)
 
     @property
     def data_spec(self) -> DataSpec:

@@ -113,6 +113,7 @@ def build_setup(
         distillation=distillation,
         class_weights=_class_weights(recipe, splits, len(class_names)),
         after_update=None if average is None else lambda: average.update_parameters(network),
+        on_message=on_message,
     )
     state = TrainState(network, trained, optimizer, step.scaler, average)
     progress = TrainProgress() if saved is None else restore_state(saved, state)

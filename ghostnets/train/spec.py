@@ -27,15 +27,17 @@ class RunSpec(NamedTuple):
     weights: InitialWeights | None = None
 
     @classmethod
-    def resolve(cls, data: DataSpec, source: DataSource, recipe: Recipe, *, device: str, workers: int) -> "RunSpec":
+    def resolve(
+        cls, data: DataSpec, source: DataSource, recipe: Recipe, *, device: str, workers: int | None
+    ) -> "RunSpec":
         """Resolve the configuration of a new run.
 
         Args:
             data: The data set.
             source: The same, opened.
             recipe: The recipe as requested.
-            device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-            workers: Processes that read images, for each process that trains.
+            device: Name of the device, as ``devices.select_device`` takes it.
+            workers: Processes that read images, for each process that trains; None for as many as the device needs.
 
         Raises:
             CheckpointError: The initial weights cannot be read.

@@ -31,10 +31,12 @@ class TrainProgress:
         loss_sum, correct, num_seen: Sum of the losses, correct predictions and images of this epoch so far.
         train_seconds: Training time of this epoch so far, without evaluation.
         seconds: Time of training and evaluation of the run so far.
+        val_seconds: Time of the last validation, or of the one to come as estimated before the first; part of
+            ``seconds`` once it is done.
         best_epoch, best_top1: Best epoch so far, from 0, and its validation accuracy; -1 before the first.
         history: Finished epochs, as dictionaries of ``EpochResult``.
 
-    The saved progress is what holds: ``metrics.csv``, the TensorBoard events and the report follow from it, and
+    The saved progress is authoritative: ``metrics.csv``, the TensorBoard events and the report follow from it, and
     ``best.safetensors`` from the state of the epoch that it names as the best.
     """
 
@@ -45,6 +47,7 @@ class TrainProgress:
     num_seen: int = 0
     train_seconds: float = 0.0
     seconds: float = 0.0
+    val_seconds: float = 0.0
     best_epoch: int = -1
     best_top1: float = -1.0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -125,7 +128,8 @@ def restore_state(saved: dict[str, Any], state: TrainState) -> TrainProgress:
         if isinstance(state.trained, FeatureStudent):
             state.trained.projection.load_state_dict(saved["projection"])
         state.optimizer.load_state_dict(saved["optimizer"])
-        state.scaler.load_state_dict(saved["scaler"])
+        if (scaler := saved["scaler"]) and state.scaler.is_enabled():  # the run may move to another kind of device
+            state.scaler.load_state_dict(scaler)
         if state.average is not None:
             state.average.load_state_dict(saved["average"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:

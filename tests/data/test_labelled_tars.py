@@ -71,7 +71,7 @@ def test_images_equal_those_of_files_and_are_packed(tmp_path: Path) -> None:
         ({**IMAGES, **INDICES, "0.jpg": PNG}, "the sample 0 has two images, 0.png and 0.jpg"),
         ({**IMAGES, **INDICES, "0.json": b"{"}, "the label 0.json is no json"),
         ({**IMAGES, **INDICES, "0.json": b"[" * 100_000}, "the label 0.json is no json"),
-        ({**IMAGES, **INDICES, "3.cls": b"2"}, "class 2 has a single image"),
+        ({**IMAGES, **INDICES, "3.cls": b"2"}, "class 1 has a single image"),
         (INDICES, "holds no labelled image"),
     ],
 )
