@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 from ghostnets.errors import ConfigurationError, UnknownNameError
 from ghostnets.train.optimizers import OPTIMIZERS
 
-__all__ = ["EMBEDDED_WEIGHTS", "PRETRAINED", "SMALL_IMAGE", "Recipe", "parse_duration"]
+__all__ = ["AUTO_WEIGHTS", "EMBEDDED_WEIGHTS", "PRETRAINED", "SMALL_IMAGE", "Recipe", "parse_duration"]
 
 if TYPE_CHECKING:
     OptimizerName = str
 else:
     OptimizerName = Literal[tuple(OPTIMIZERS)]  # the choices of --optimizer
 
-PRETRAINED, EMBEDDED_WEIGHTS = "pretrained", "embedded"  # values of ``Recipe.weights`` that are no file
+PRETRAINED, EMBEDDED_WEIGHTS, AUTO_WEIGHTS = "pretrained", "embedded", "auto"  # ``Recipe.weights`` that are no files
 SMALL_IMAGE = 64  # pixels; up to this size networks use a stem of stride 1 if they have one (``small_input``)
 
 
@@ -35,9 +35,10 @@ class Recipe:
         in_chans: Input channels, 1 for grayscale or 3 for colour; by default 1 if all images are grayscale.
         drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth: drop probability of the last block; it grows linearly from 0 at the first.
-        weights: Initial weights instead of random ones: "embedded" for those that come with the package, "pretrained"
-            for published ones, best.safetensors of a run (its network replaces model), another file or hf:// address
-            for this model, or none. For other classes the classifier is new.
+        weights: Initial weights instead of random ones: "auto" for published ones where they are cached or can be
+            downloaded, else those that come with the package; "published" or "embedded" for one of them;
+            best.safetensors of a run (its network replaces model), another file or hf:// address for this model, or
+            none. For other classes the classifier is new.
         frozen: Train the classifier alone, on features computed once for each image and its horizontal flip.
         epochs: Passes over the training images, if neither time_limit nor patience ends the run before.
         time_limit: Longest time of training and validation, such as 90s, 20m or 1.5h, over all sessions; the schedule
@@ -150,6 +151,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if isinstance(self.flip, bool):  # as recipes of earlier runs have it
             object.__setattr__(self, "flip", "horizontal" if self.flip else "none")
+        if self.weights == "published":
+            object.__setattr__(self, "weights", PRETRAINED)
         kinds = get_type_hints(type(self))
         wrong = [f"{name} is {getattr(self, name)!r}, wanted {kind}" for name, kind in self._wrong_types(kinds).items()]
         wrong = wrong or [

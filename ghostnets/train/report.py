@@ -150,6 +150,7 @@ def _settings(config: RunConfig) -> dict[str, str]:
     """Everything besides the images that determines the outcome."""
     return {
         **{name: str(value) for name, value in config.recipe.to_dict().items() if value not in (None, ())},
+        **({"start": config.start} if config.start else {}),
         "threads": str(config.threads),
         "processor": processor_name(),
         "versions": f"ghostnets {__version__}, torch {torch.__version__}, Python {platform.python_version()}",

@@ -67,7 +67,7 @@ class Run:
         try:
             saved = distributed.on_rank_zero(folder.load_state)
             if saved is None:
-                callback.on_message(describe_initial_weights(self.recipe))
+                callback.on_message(self.config.start or describe_initial_weights(self.recipe))
             self.splits = _read_images(spec, callback)
             distributed.on_rank_zero(lambda: folder.save_train_digests(self.splits.train.digests()))
             self.setup = build_setup(spec, self.splits, folder, saved, distributed, on_message=callback.on_message)

@@ -29,6 +29,7 @@ class RunConfig:
         threads: Threads of torch on the CPU; another number gives other rounding.
         device: Name of the device, as ``devices.select_device`` takes it; resolved where the run is trained.
         workers: Processes that read images, for each process that trains; None for as many as the device needs.
+        start: A sentence on the initial weights and why they were chosen; empty in runs of earlier versions.
     """
 
     data: str
@@ -41,6 +42,7 @@ class RunConfig:
     threads: int = 1
     device: str = "auto"
     workers: int | None = None
+    start: str = ""
 
     def __post_init__(self) -> None:
         checks = {
@@ -51,6 +53,7 @@ class RunConfig:
             "skip_corrupt": (isinstance(self.skip_corrupt, bool), "true or false"),
             "threads": (type(self.threads) is int and 1 <= self.threads <= MAX_THREADS, f"from 1 to {MAX_THREADS}"),
             "device": (isinstance(self.device, str), "auto, cpu, cuda, mps or xpu"),
+            "start": (isinstance(self.start, str), "a sentence"),
             "workers": (
                 self.workers is None or (type(self.workers) is int and 0 <= self.workers <= MAX_THREADS),
                 f"from 0 to {MAX_THREADS}",
