@@ -13,6 +13,7 @@ from ghostnets.transfer import Progress
 
 if TYPE_CHECKING:
     from ghostnets.data.datasets import DatasetSplits, ImageDataset
+    from ghostnets.data.labelled import LabelledFolder
 
 __all__ = ["EMBEDDED", "DataSource", "DataSpec", "check_split", "describe_source", "summarize_source"]
 
@@ -156,6 +157,24 @@ class DataSpec:
             skip_corrupt=self.skip_corrupt,
             network_classes=network_classes,
         )
+
+    def find(self) -> "LabelledFolder":
+        """Find the labelled files without the checks of training, to examine them; none of them is opened.
+
+        Raises:
+            DataError: As ``find_labelled_images`` in evaluation, or ``open_archive``.
+            ConfigurationError: The data set has no files here: shards at a URL, or Fashion-MNIST.
+        """
+        from ghostnets.data.archives import archive_suffix, open_archive
+        from ghostnets.data.search import find_labelled_images
+
+        name = str(self.data)
+        is_remote = name.startswith(("http://", "https://"))
+        if name == EMBEDDED or (is_remote and archive_suffix(name) is None):
+            raise ConfigurationError(f"{name} has no files here; give a folder, a table, tars or an archive.")
+        is_archive = archive_suffix(name) is not None and (is_remote or Path(name).is_file())
+        root = open_archive(name, progress=self.progress) if is_archive else Path(name)
+        return find_labelled_images(root, network_classes=(), skip_unreadable=True)
 
     def _open_unpacked(self, data: Path, **options: Any) -> DataSource:
         """Open what an archive holds; the errors name the archive."""
