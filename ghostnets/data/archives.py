@@ -27,7 +27,7 @@ from ghostnets.errors import DataError, StorageError
 from ghostnets.files import write_folder
 from ghostnets.transfer import Progress, TransferError, transfer
 
-__all__ = ["archive_suffix", "open_archive"]
+__all__ = ["archive_suffix", "cache_folder", "open_archive"]
 
 OPENERS: dict[str, Callable[..., Any]] = {
     ".gz": gzip.open,
@@ -82,7 +82,7 @@ def open_archive(data: str, *, progress: Progress | None = None) -> Path:
             return path
         status = path.stat()
         key, name = f"{path}\0{status.st_size}\0{status.st_mtime_ns}", path.name
-    folder = _cache() / hashlib.sha256(key.encode()).hexdigest()[:16] / (name[: -len(suffix)] or "data")
+    folder = cache_folder() / hashlib.sha256(key.encode()).hexdigest()[:16] / (name[: -len(suffix)] or "data")
     kept = folder.with_name(f"{folder.name}.tar")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,8 @@ def open_archive(data: str, *, progress: Progress | None = None) -> Path:
         ) from error
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Folder of unpacked data sets."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ghostnets" / "archives"
 
 

@@ -49,6 +49,7 @@ class ImageFolder:
         notes: What was guessed or left out, one sentence each.
         identity: Digest of names, sizes, splits and classes of the files, wherever the folder is.
         skip_corrupt: Leave unreadable images out instead of failing.
+        title: Name of the data if it is not that of the folder.
     """
 
     root: Path
@@ -60,9 +61,12 @@ class ImageFolder:
     notes: tuple[str, ...]
     identity: str
     skip_corrupt: bool = False
+    title: str | None = None
 
     @property
     def name(self) -> str:
+        if self.title is not None:
+            return self.title
         root = self.root.resolve()
         return root.parent.name if root.is_file() else root.name
 

@@ -1,9 +1,10 @@
-"""The labelled images of a folder, table, archive or set of tars. Importing this module loads no torch."""
+"""The labelled images of a folder, a table, tars, or Arrow or Parquet files. Importing this module loads no torch."""
 
 from collections.abc import Collection
 from pathlib import Path
 
 from ghostnets.data.labelled import LabelledFolder, find_labelled
+from ghostnets.data.labelled_arrow import find_arrow, read_labelled_arrow
 from ghostnets.data.labelled_table import find_tables, read_labelled_tables
 from ghostnets.data.labelled_tars import find_tars, read_labelled_tars
 from ghostnets.errors import DataError
@@ -26,6 +27,8 @@ def find_labelled_images(
     """
     if not root.exists():
         raise DataError(f"there is no folder {root}; give the path of a folder with one subfolder per class.")
+    if arrow := find_arrow(root):
+        return read_labelled_arrow(arrow, network_classes=network_classes, skip_unlabelled=skip_unreadable)
     if tars := find_tars(root):
         return read_labelled_tars(tars, network_classes=network_classes, skip_unlabelled=skip_unreadable)
     if tables := find_tables(root, network_classes or ()):
