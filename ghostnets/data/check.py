@@ -4,7 +4,6 @@ Each image is decoded once; of each stay a digest, two hashes and its size, some
 """
 
 import io
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ghostnets.cores import usable_cores
 from ghostnets.data.finder import printable
 from ghostnets.data.labelled import LabelledFolder
 from ghostnets.data.near_duplicates import Fingerprint, fingerprint, group_near_duplicates
@@ -178,7 +178,7 @@ def check_images(
     sizes = np.zeros((len(paths), 2), dtype=np.int32)
     kinds: Counter[str] = Counter()
     unreadable = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
+    with ThreadPoolExecutor(usable_cores()) as pool:  # decoders release the GIL
         for start in range(0, len(paths), CHUNK):
             for index, facts in enumerate(pool.map(_examine, paths[start : start + CHUNK]), start):
                 on_image()

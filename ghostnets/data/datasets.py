@@ -1,6 +1,6 @@
 """Labelled images in memory or on disk."""
 
-import os
+import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ghostnets.cores import usable_cores
 from ghostnets.data.stored_images import ImagePath, content_digest, read_image
 from ghostnets.errors import ImageError
 from ghostnets.preprocessing import Preprocessing
@@ -164,6 +165,18 @@ class DatasetSplits:
     test: ImageDataset | None
     skipped: tuple[str, ...] = ()
 
+    @property
+    def identity(self) -> str:
+        """Digest of the labels and, where they are known, the contents of all images, in order."""
+        digest = hashlib.sha256()
+        for images in (self.train, self.val, self.test):
+            if images is None:
+                continue
+            contents = images.digests()
+            digest.update(images.labels.numpy().astype("<i8").tobytes())
+            digest.update(b"" if contents is None else contents.astype("<u8").tobytes())
+        return digest.hexdigest()
+
 
 def load_files(
     paths: Sequence[ImagePath],
@@ -196,7 +209,7 @@ def load_files(
     digests: list[int] = []
     problems: list[str] = []
     chunk = 256  # bounds the images in flight
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
+    with ThreadPoolExecutor(usable_cores()) as pool:  # decoders release the GIL
         for start in range(0, len(paths), chunk):
             for index, outcome in enumerate(pool.map(attempt, paths[start : start + chunk]), start):
                 on_image()

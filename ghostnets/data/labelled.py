@@ -112,6 +112,7 @@ def find_labelled(
         class_names = tuple(sorted({file.class_name for file in files}))
         if not files:
             raise DataError(_describe_missing(root, left_out))
+    notes.sort(key=lambda note: note.startswith("left out"))  # how the folder is read comes first
     splits = {split: select_split(files, split, class_names) for split in layout.splits}
     return LabelledFolder(class_names, splits, tuple(notes), compute_identity(class_names, files))
 
@@ -120,7 +121,7 @@ def compute_identity(class_names: Sequence[str], files: Iterable[ImageFile]) -> 
     """Digest of names, sizes, splits and classes of the files."""
     identity = hashlib.sha256("\n".join(class_names).encode())
     for file in files:
-        identity.update(f"\n{file.split}\0{file.class_name}\0{file.name}\0{file.size}".encode())
+        identity.update(f"\n{file.split}\0{file.class_name}\0{normalize_name(file.name)}\0{file.size}".encode())
     return identity.hexdigest()
 
 
@@ -220,7 +221,8 @@ def _check_training(
 
 def _describe_missing(folder: Path, left_out: LeftOut) -> str:
     loose = sum(is_image_name(path.name) for path in folder.iterdir())
-    found = f"{loose} images but no class folders" if loose else "no images"
+    images = "1 image" if loose == 1 else f"{loose} images"
+    found = f"{images} but no class folders" if loose else "no images"
     more = "".join(f" ({sentence})" for sentence in left_out.sentences())
     return f"{folder} contains {found}{more}; it must contain one folder of images per class."
 

@@ -216,7 +216,8 @@ def describe_source(source: DataSource) -> list[str]:
     if len(names) > MAX_DESCRIBED:
         total = [sum(images) for images in zip(*counts.values(), strict=True)]
         classes.append(f"and {len(names) - MAX_DESCRIBED} more ({min(total)} to {max(total)} images each)")
-    return [f"images: {splits}", f"{len(names)} classes: {', '.join(classes)}", *source.notes]
+    number = "1 class" if len(names) == 1 else f"{len(names)} classes"
+    return [f"images: {splits}", f"{number}: {', '.join(classes)}", *source.notes]
 
 
 def summarize_source(source: DataSource) -> dict[str, Any]:

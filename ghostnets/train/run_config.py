@@ -30,6 +30,8 @@ class RunConfig:
         device: Name of the device, as ``devices.select_device`` takes it; resolved where the run is trained.
         workers: Processes that read images, for each process that trains; None for as many as the device needs.
         start: A sentence on the initial weights and why they were chosen; empty in runs of earlier versions.
+        identity: Digest of the data (``DataSource.identity``); None in configurations of earlier versions.
+        earlier_epochs: Values of ``recipe.epochs`` before it was changed on resuming.
     """
 
     data: str
@@ -43,6 +45,8 @@ class RunConfig:
     device: str = "auto"
     workers: int | None = None
     start: str = ""
+    identity: str | None = None
+    earlier_epochs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         checks = {
@@ -54,6 +58,8 @@ class RunConfig:
             "threads": (type(self.threads) is int and 1 <= self.threads <= MAX_THREADS, f"from 1 to {MAX_THREADS}"),
             "device": (isinstance(self.device, str), "auto, cpu, cuda, mps or xpu"),
             "start": (isinstance(self.start, str), "a sentence"),
+            "identity": (self.identity is None or isinstance(self.identity, str), "a digest or null"),
+            "earlier_epochs": (all(type(epochs) is int for epochs in self.earlier_epochs), "a list of integers"),
             "workers": (
                 self.workers is None or (type(self.workers) is int and 0 <= self.workers <= MAX_THREADS),
                 f"from 0 to {MAX_THREADS}",
@@ -80,5 +86,6 @@ class RunConfig:
             ConfigurationError, KeyError, TypeError: ``values`` are no configuration.
         """
         own = {name: value for name, value in values.items() if name != "ghostnets_version"}
+        own["earlier_epochs"] = tuple(own.get("earlier_epochs", ()))
         recipe, preprocessing = Recipe.from_dict(own.pop("recipe")), Preprocessing.from_dict(own.pop("preprocessing"))
         return cls(recipe=recipe, preprocessing=preprocessing, **own)
