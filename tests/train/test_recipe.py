@@ -33,7 +33,8 @@ def test_named_and_default_recipe():
     [
         ({"weights": None}, "photos"),
         ({"weights": "run/best.safetensors", "model": "ghostnet_050"}, "transfer"),
-        ({"model": "ghostnet_050"}, "photos"),
+        ({"model": "ghostnet_050"}, "transfer"),  # published weights
+        ({"model": "ghost_resnet34"}, "photos"),
         ({"model": "ghostnet_100", "ratio": 3}, "photos"),
         ({"in_chans": 1}, "transfer"),
         ({"image_size": 32}, "small-images"),
