@@ -128,10 +128,10 @@ def check_reachable(location: str, *, seconds: float) -> None:
     def request() -> None:
         try:
             if location.startswith(HUB_PREFIX):
-                get_hf_file_metadata(hf_hub_url(*_hub_file(location)), timeout=seconds)
+                get_hf_file_metadata(hf_hub_url(*_hub_file(location)), timeout=2 * seconds)
             else:
                 head = urllib.request.Request(location, method="HEAD", headers={"User-Agent": "ghostnets"})
-                urllib.request.urlopen(head, timeout=seconds).close()
+                urllib.request.urlopen(head, timeout=2 * seconds).close()
         except Exception as error:  # versions of huggingface_hub use different HTTP libraries and errors
             if isinstance(error, urllib.error.HTTPError):
                 error.close()
