@@ -23,7 +23,7 @@ from ghostnets.train.spec import RunSpec
 from ghostnets.train.state import TrainProgress, TrainState, restore_state
 from ghostnets.train.step import TrainingStep
 
-__all__ = ["TrainingSetup", "build_setup"]
+__all__ = ["TrainingSetup", "build_setup", "class_weights"]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def build_setup(
         distributed,
         mixing=build_mixing(recipe, len(class_names)),
         distillation=distillation,
-        class_weights=_class_weights(recipe, splits, len(class_names)),
+        class_weights=class_weights(recipe, splits, len(class_names)),
         after_update=None if average is None else lambda: average.update_parameters(network),
         on_message=on_message,
     )
@@ -154,7 +154,7 @@ def _build_augmentation(recipe: Recipe, splits: DatasetSplits, size: int) -> Aug
     )
 
 
-def _class_weights(recipe: Recipe, splits: DatasetSplits, num_classes: int) -> Tensor | None:
+def class_weights(recipe: Recipe, splits: DatasetSplits, num_classes: int) -> Tensor | None:
     """Weight of each class in the loss, float32 (num_classes,), as scikit-learn's "balanced"; None for equal ones."""
     if recipe.class_weights == "none":
         return None

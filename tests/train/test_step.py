@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ghostnets.data import Batch
+from ghostnets.data import ArrayDataset, Batch, DatasetSplits
 from ghostnets.errors import RunError
 from ghostnets.models import create_model
 from ghostnets.train import Recipe, step
@@ -18,6 +18,7 @@ from ghostnets.train.frozen import IdentityPreprocessing
 from ghostnets.train.hardware import resolve_precision, resolve_workers
 from ghostnets.train.mixing import build_mixing
 from ghostnets.train.parameters import build_optimizer
+from ghostnets.train.setup import class_weights
 from ghostnets.train.step import TrainingStep
 
 RECIPE = Recipe(model="resnet20", lr=0.1, weight_decay=0.0, label_smoothing=0.0)
@@ -252,3 +253,26 @@ def test_workers_are_chosen_on_accelerators(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert resolve_workers(None, torch.device("cuda")) == 2
     assert resolve_workers(5, torch.device("cpu")) == 5
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_class_weights_weight_each_image_by_its_class(mixup: float):
+    weights, recipe = torch.tensor([0.5, 2.0, 1.0]), RECIPE.changed(mixup=mixup)
+    mixing = build_mixing(recipe, 3)
+    _, sums = run_step(recipe, mixing=mixing, class_weights=weights)
+    torch.manual_seed(0)
+    model, batch = Linear(), a_batch()
+    torch.manual_seed(1)
+    pixels, target = (batch.pixels, batch.labels) if mixing is None else mixing(batch.pixels, batch.labels)
+    losses = F.cross_entropy(model(pixels), target, reduction="none")
+    factors = weights[target] if mixing is None else target @ weights
+    assert sums.loss == pytest.approx((factors * losses).sum().item(), rel=1e-5)
+
+
+def test_balanced_class_weights_are_one_on_average():
+    labels = torch.tensor([0] * 6 + [1] * 2 + [2])
+    images = ArrayDataset(torch.zeros(9, 1, 4, 4, dtype=torch.uint8), labels)
+    weights = class_weights(RECIPE.changed(class_weights="balanced"), DatasetSplits(images, images, None), 3)
+    assert weights.tolist() == pytest.approx([0.5, 1.5, 3.0])
+    assert weights[labels].mean().item() == pytest.approx(1)
+    assert class_weights(RECIPE, DatasetSplits(images, images, None), 3) is None
