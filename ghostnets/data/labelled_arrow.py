@@ -232,7 +232,7 @@ def _copy_images(file: Any, column: str, folder: Path, path: Path) -> None:
         (target / "index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
-class _Columns(NamedTuple):
+class _ImageColumns(NamedTuple):
     image: str
     label: str
     class_names: tuple[str, ...] | None  # of a ClassLabel
@@ -245,7 +245,7 @@ class _Columns(NamedTuple):
         return [names[value] if value is not None and 0 <= value < len(names) else None for value in values]
 
 
-def _find_columns(schema: Any, path: Path) -> _Columns:
+def _find_columns(schema: Any, path: Path) -> _ImageColumns:
     """The image and label columns, by the features that ``datasets`` records, or else by type and name."""
     metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = metadata.get("info", {}).get("features", {})
@@ -270,7 +270,7 @@ def _find_columns(schema: Any, path: Path) -> _Columns:
         raise DataError(
             f"the column {label} of {path} has several labels per image; a network learns one label per image."
         )
-    return _Columns(images[0], label, classes.get(label))
+    return _ImageColumns(images[0], label, classes.get(label))
 
 
 def _name(row: int, path: str | None, start: bytes) -> str:

@@ -10,7 +10,8 @@ import torch
 from ghostnets.data.archives import archive_suffix
 from ghostnets.data.datasets import ArrayDataset, ImageDataset, JoinedDataset, load_files
 from ghostnets.data.finder import LeftOut, holds_image, walk_images
-from ghostnets.data.labelled_arrow import HUB_DATASET
+from ghostnets.data.labelled_arrow import HUB_DATASET, find_arrow
+from ghostnets.data.labelled_tars import find_tars
 from ghostnets.data.layout import normalize_name, split_folders
 from ghostnets.data.shards import is_shards, open_shards
 from ghostnets.data.source import DataSpec
@@ -63,7 +64,7 @@ def find_sample(
     root = Path(location)
     if not root.exists() and archive_suffix(location) is None and not location.startswith(HUB_DATASET):
         raise DataError(f"{root} is not a folder; give a folder of images, or a folder or URL of shards.")
-    if root.is_dir() and holds_image(location):
+    if root.is_dir() and (holds_image(location) or not (find_tars(root) or find_arrow(root))):
         return _of_folder(root, most, labels, splits)
     return _of_labelled(location, most, labels, splits)
 
