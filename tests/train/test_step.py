@@ -255,17 +255,18 @@ def test_workers_are_chosen_on_accelerators(monkeypatch: pytest.MonkeyPatch):
     assert resolve_workers(5, torch.device("cpu")) == 5
 
 
-@pytest.mark.parametrize("mixup", [0.0, 0.4])
-def test_class_weights_weight_each_image_by_its_class(mixup: float):
-    weights, recipe = torch.tensor([0.5, 2.0, 1.0]), RECIPE.changed(mixup=mixup)
-    mixing = build_mixing(recipe, 3)
-    _, sums = run_step(recipe, mixing=mixing, class_weights=weights)
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_class_weights_weight_each_image_by_its_class(is_mixed: bool):
+    def mix(pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return pixels, 0.7 * F.one_hot(labels, 3) + 0.1
+
+    weights = torch.tensor([0.5, 2.0, 1.0])
+    _, sums = run_step(RECIPE, mixing=mix if is_mixed else None, class_weights=weights)
     torch.manual_seed(0)
     model, batch = Linear(), a_batch()
-    torch.manual_seed(1)
-    pixels, target = (batch.pixels, batch.labels) if mixing is None else mixing(batch.pixels, batch.labels)
-    losses = F.cross_entropy(model(pixels), target, reduction="none")
-    factors = weights[target] if mixing is None else target @ weights
+    target = mix(batch.pixels, batch.labels)[1] if is_mixed else batch.labels
+    losses = F.cross_entropy(model(batch.pixels), target, reduction="none")
+    factors = target @ weights if is_mixed else weights[target]
     assert sums.loss == pytest.approx((factors * losses).sum().item(), rel=1e-5)
 
 
