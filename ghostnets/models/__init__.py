@@ -1,19 +1,23 @@
 """The networks and their registry."""
 
+from ghostnets.models.backbone import Backbone
 from ghostnets.models.d_li14 import DLi14GhostNet
+from ghostnets.models.features import FeatureInfo, FeatureLevel
 from ghostnets.models.g_ghost import GGhostRegNet
 from ghostnets.models.ghost_resnet import GhostResNet
 from ghostnets.models.ghost_vgg import GhostVGG
 from ghostnets.models.ghostnet import BlockSpec, GhostNet
 from ghostnets.models.ghostnetv2 import GhostNetV2
 from ghostnets.models.ghostnetv3 import GhostNetV3
-from ghostnets.models.network import Backbone, Network
+from ghostnets.models.network import Network
 from ghostnets.models.registry import create_model, list_models, model_arguments, model_entry, resolve_name
 
 __all__ = [
     "Backbone",
     "BlockSpec",
     "DLi14GhostNet",
+    "FeatureInfo",
+    "FeatureLevel",
     "GGhostRegNet",
     "GhostNet",
     "GhostNetV2",
