@@ -4,8 +4,8 @@ memory.
 python scripts/fuzz_checkpoints.py --count 5000
 
 Mutates small files of every reader: safetensors, torch (zip and legacy), Paddle, Keras, this package's checkpoints, and
-tar archives (whose checksums are corrected, so that the changed headers are read). Exits with 1 at the first other exception, after writing the file to fuzz_failure; prints the slowest file and how much
-the memory grew.
+tar archives (whose checksums are corrected, so that the changed headers are read). Exits with 1 at the first other
+exception, after writing the file to fuzz_failure; prints the slowest file and how much the memory grew.
 """
 
 import argparse
