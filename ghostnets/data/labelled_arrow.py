@@ -154,7 +154,7 @@ def read_labelled_arrow(
 
 def _read_arrow(path: Path) -> _Table:
     """Read an Arrow stream; its images stay where they are in the file."""
-    import pyarrow as pa
+    pa = require("pyarrow", extra="parquet")
 
     try:
         with pa.memory_map(str(path)) as file:
@@ -196,8 +196,8 @@ def _locate(struct: Any, content: Any, path: Path, *, start: int) -> Iterator[Im
 
 def _read_parquet(path: Path) -> _Table:
     """Copy the images of a Parquet file into the cache, unless it holds them, and read the labels."""
-    import pyarrow as pa
-    from pyarrow import parquet
+    pa = require("pyarrow", extra="parquet")
+    parquet = require("pyarrow.parquet", extra="parquet")
 
     status = path.resolve().stat()
     key = hashlib.sha256(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()[:16]
@@ -220,7 +220,7 @@ def _read_parquet(path: Path) -> _Table:
 
 
 def _copy_images(file: Any, column: str, folder: Path, path: Path) -> None:
-    index = []
+    index: list[tuple[str, int, int]] = []
     with write_folder(folder) as target, (target / "images.bin").open("wb") as blob:
         for batch in file.iter_batches(batch_size=64, columns=[column]):
             for entry in batch.column(0).to_pylist():
