@@ -129,9 +129,11 @@ def _match_classes(names: tuple[str, ...], known: tuple[str, ...], data: str) ->
             " it is unknown which one is meant; leave the folder out."
         )
     if unknown := [name for name in names if name not in indices]:
+        folded = {name.casefold() for name in indices}
+        case = " Upper and lower case differ." if any(name.casefold() in folded for name in unknown) else ""
         raise DataError(
             f"{data} has classes that the checkpoint does not have ({', '.join(unknown[:5])});"
-            f" it has {len(known)}: {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}."
+            f" it has {len(known)}: {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}.{case}"
         )
     if absent := [name for name in known if normalize_name(name) not in names]:
         shown = ", ".join(absent[:8]) + (f", ... ({len(absent)})" if len(absent) > 8 else "")

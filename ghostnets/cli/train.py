@@ -2,9 +2,11 @@
 
 import argparse
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import tyro
 
@@ -136,10 +138,21 @@ def _given(option: str, arguments: list[str]) -> str | None:
 def _parse(arguments: list[str], recipe: str) -> TrainCommand:
     """The command, with the values of a named recipe as defaults of its options."""
     default = replace(TrainCommand(), recipe=named_recipe(recipe))
-    command = tyro.cli(TrainCommand, prog="ghostnets train", args=arguments, default=default)
+    command = tyro.cli(TrainCommand, prog="ghostnets train", args=list(_spell_flip(arguments)), default=default)
     if command.recipe.weights in ("none", "None"):
         command = replace(command, recipe=command.recipe.changed(weights=None))
     return command
+
+
+def _spell_flip(arguments: list[str]) -> Iterator[str]:
+    """Spell out ``--flip`` without a value, and ``--no-flip``, as they were when flips were horizontal or none."""
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        if argument == "--no-flip":
+            yield "--flip=none"
+        elif argument == "--flip" and following not in get_args(Recipe.__annotations__["flip"]):
+            yield "--flip=horizontal"
+        else:
+            yield argument
 
 
 def _changes(arguments: list[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ghostnets.cores import usable_cores
-from ghostnets.data.stored_images import ImagePath, read_image
+from ghostnets.data.stored_images import ImagePath, content_digest, read_image
 from ghostnets.errors import ImageError
 from ghostnets.preprocessing import Preprocessing
 
@@ -44,11 +44,6 @@ class ImageDataset(Protocol):
 
     def digests(self) -> np.ndarray | None:
         """``content_digest`` of each image, uint64 (N,); None if unknown without reading all files."""
-
-
-def content_digest(content: bytes) -> int:
-    """Digest that recognises the content of an image file, or of the pixels of an image without a file: 64 bits."""
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
 class ImageFiles(NamedTuple):

@@ -203,21 +203,23 @@ def _show(rows: Sequence[TableRow]) -> str:
 
 
 def _remove_repeated_rows(files: Iterable[ImageFile], notes: list[str], *, is_training: bool) -> list[ImageFile]:
-    """Remove rows that name an image again, with the same label and split."""
+    """Remove rows that name an image again, with the same label and split; others are refused in training."""
     first: dict[str, ImageFile] = {}
+    kept: list[ImageFile] = []
     repeated = 0
     for file in files:
         other = first.setdefault(os.path.normpath(file.path), file)
-        if other is file:
+        if other is not file and (other.class_name, other.split) == (file.class_name, file.split):
+            repeated += 1
             continue
-        repeated += 1
-        if is_training and (other.class_name, other.split) != (file.class_name, file.split):
+        kept.append(file)
+        if other is not file and is_training:
             what = "labels" if other.class_name != file.class_name else "splits"
             one, two = (f.class_name if what == "labels" else f.split for f in (other, file))
             raise DataError(f"{file.path} has two {what}, {one} and {two}, in the table; correct one of the rows.")
     if repeated:
         notes.append(f"left out: {repeated} rows that name an image again")
-    return list(first.values())
+    return kept
 
 
 def _list_files(folder: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """Images that are not files of their own: members of a tar. Importing this module loads no torch."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from ghostnets.preprocessing import MAX_PIXELS, Preprocessing, decode, is_grey
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ImagePath", "StoredImage", "decode_image", "inspect_image", "read_image"]
+__all__ = ["ImagePath", "StoredImage", "content_digest", "decode_image", "inspect_image", "read_image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +66,8 @@ def decode_image(image: ImagePath, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
 def inspect_image(image: ImagePath) -> tuple[bool, int]:
     """As ``is_grey``."""
     return is_grey(image) if isinstance(image, Path) else is_grey(image.read_bytes(), name=str(image))
+
+
+def content_digest(content: bytes) -> int:
+    """Digest that recognises the content of an image file, or of the pixels of an image without a file: 64 bits."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")

@@ -6,7 +6,7 @@ Importing this module loads no torch.
 import io
 import os
 import struct
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +27,13 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "RESAMPLING",
+    "ImageHeader",
     "ImageSource",
     "Pixels",
     "as_array",
     "decode",
     "is_grey",
+    "read_header",
     "read_image",
     "resize",
 ]
@@ -194,8 +196,16 @@ def as_array(image: Image.Image) -> Pixels:
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def is_grey(image: str | os.PathLike[str] | bytes, *, name: str | None = None) -> tuple[bool, int]:
-    """Whether a file holds a grayscale image, and its shorter side in pixels, read from the header.
+class ImageHeader(NamedTuple):
+    """Format, size in pixels (W, H) and mode of an image file, as stored."""
+
+    format: str
+    size: tuple[int, int]
+    mode: str
+
+
+def read_header(image: str | os.PathLike[str] | bytes, *, name: str | None = None) -> ImageHeader:
+    """Read the header of an image file.
 
     Args:
         image: Path of the file, or its content.
@@ -210,11 +220,17 @@ def is_grey(image: str | os.PathLike[str] | bytes, *, name: str | None = None) -
         kind = _identify(content, name)
         if kind == "PNM":
             width, height, channels, *_ = read_pnm_header(content)
-            return channels == 1, min(width, height)
+            return ImageHeader(kind, (width, height), "L" if channels == 1 else "RGB")
         with _open(strip_metadata(content, kind).content, kind) as opened:
-            return opened.mode in GRAY_MODES, min(opened.size)
+            return ImageHeader(kind, opened.size, opened.mode)
     except (OSError, SyntaxError, ValueError, TypeError, IndexError, struct.error) as error:
         raise ImageError(f"{name} cannot be read as an image.") from error
+
+
+def is_grey(image: str | os.PathLike[str] | bytes, *, name: str | None = None) -> tuple[bool, int]:
+    """Whether a file holds a grayscale image, and its shorter side in pixels, from its header (``read_header``)."""
+    header = read_header(image, name=name)
+    return header.mode in GRAY_MODES, min(header.size)
 
 
 def _from_array(pixels: npt.NDArray[Any], name: str) -> Image.Image:

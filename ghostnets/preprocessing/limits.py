@@ -28,8 +28,10 @@ def check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
 
 def too_large(name: str, pixels: int, limit: int) -> str:
     """Message for an image of too many pixels."""
+    number = f"{pixels / 1e6:.0f} million" if pixels >= 1_000_000 else f"{pixels:,}"
+    allowed = f"{limit / 1e6:g} million" if limit >= 1_000_000 else f"{limit:,}"
     return (
-        f"{name} has {pixels / 1e6:.0f} million pixels, the limit is {limit / 1e6:g} million;"
+        f"{name} has {number} pixels, the limit is {allowed};"
         " scale it down, remove it, or raise the limit (--max-pixels)."
     )
 

@@ -29,6 +29,7 @@ class RunConfig:
         threads: Threads of torch on the CPU; another number gives other rounding.
         device: Name of the device, as ``devices.select_device`` takes it; resolved where the run is trained.
         workers: Processes that read images, for each process that trains; None for as many as the device needs.
+        start: A sentence on the initial weights and why they were chosen; empty in runs of earlier versions.
         identity: Digest of the data (``DataSource.identity``); None in configurations of earlier versions.
         earlier_epochs: Values of ``recipe.epochs`` before it was changed on resuming.
     """
@@ -43,6 +44,7 @@ class RunConfig:
     threads: int = 1
     device: str = "auto"
     workers: int | None = None
+    start: str = ""
     identity: str | None = None
     earlier_epochs: tuple[int, ...] = ()
 
@@ -55,6 +57,7 @@ class RunConfig:
             "skip_corrupt": (isinstance(self.skip_corrupt, bool), "true or false"),
             "threads": (type(self.threads) is int and 1 <= self.threads <= MAX_THREADS, f"from 1 to {MAX_THREADS}"),
             "device": (isinstance(self.device, str), "auto, cpu, cuda, mps or xpu"),
+            "start": (isinstance(self.start, str), "a sentence"),
             "identity": (self.identity is None or isinstance(self.identity, str), "a digest or null"),
             "earlier_epochs": (all(type(epochs) is int for epochs in self.earlier_epochs), "a list of integers"),
             "workers": (

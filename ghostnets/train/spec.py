@@ -33,7 +33,7 @@ class RunSpec(NamedTuple):
 
     @classmethod
     def resolve(
-        cls, data: DataSpec, source: DataSource, recipe: Recipe, *, device: str, workers: int | None
+        cls, data: DataSpec, source: DataSource, recipe: Recipe, *, device: str, workers: int | None, start: str = ""
     ) -> "RunSpec":
         """Resolve the configuration of a new run.
 
@@ -43,6 +43,7 @@ class RunSpec(NamedTuple):
             recipe: The recipe as requested.
             device: Name of the device, as ``devices.select_device`` takes it.
             workers: Processes that read images, for each process that trains; None for as many as the device needs.
+            start: A sentence on the initial weights and why they were chosen.
 
         Raises:
             CheckpointError: The initial weights cannot be read.
@@ -60,6 +61,7 @@ class RunSpec(NamedTuple):
             threads=torch.get_num_threads(),
             device=device,
             workers=workers,
+            start=start,
             identity=source.identity,
         )
         return cls(config, source, resolved.weights)

@@ -105,4 +105,4 @@ def test_images_above_the_limit_become_predictions_with_error(classifier, tmp_pa
     limited = Classifier(classifier.model, max_pixels=71)  # of 72
     for one in (limited, limited.copy()):
         errors = [prediction.error for prediction in predict(one, tmp_path / "x")]
-        assert all("million pixels, the limit is" in str(error) for error in errors)
+        assert all("72 pixels, the limit is 71" in str(error) for error in errors)
