@@ -17,6 +17,7 @@ from ghostnets.errors import StorageError
 __all__ = [
     "PARTIAL",
     "complete_interrupted",
+    "find_checkpoint",
     "is_same_file",
     "remove_leftovers",
     "try_lock",
@@ -28,6 +29,13 @@ __all__ = [
 
 PARTIAL = ".partial"  # suffix of files that are being written, or whose writer was killed
 COMPLETE = ".complete"  # suffix of a folder whose files are written and flushed, and replace the old ones
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """Checkpoint of a path that may be the folder of a training run: its ``best.safetensors``; else the path itself."""
+    path = Path(path)
+    best = path / "best.safetensors"
+    return best if best.is_file() or (path / "config.json").is_file() else path
 
 
 def try_lock(path: Path) -> int | None:

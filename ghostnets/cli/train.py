@@ -1,99 +1,45 @@
 """``ghostnets train [DATA]``: train a network on images and report on it."""
 
-import argparse
 import os
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any, Literal
 
-import tyro
+import torch
 
+from ghostnets.cli.options.train import TrainCommand
 from ghostnets.cli.output import print_json, result_console
-from ghostnets.data import EMBEDDED, DataSpec
-from ghostnets.errors import ConfigurationError
+from ghostnets.data import DataSpec
 from ghostnets.train import (
-    RECIPES,
-    Recipe,
     RunFolder,
     TrainingResult,
     describe_evaluation,
     format_minutes,
     list_warnings,
-    named_recipe,
     repeat_training,
     resume_training,
     train_model,
 )
 
-__all__ = ["main"]
-
-DEFAULT_RECIPES = ("transfer", "photos", "small-images")  # one of them, by images and weights, without --recipe
+__all__ = ["run"]
 
 
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
-@dataclass(frozen=True)
-class TrainCommand:
-    """Train a network on images and write runs/NAME/: checkpoint, metrics, TensorBoard logs and report.html.
-
-    Options of the recipe that are not given come from --recipe. Without it, images of up to 64 pixels are trained by
-    "small-images" and photographs by "transfer" (whose values are shown here), which starts from the weights that come
-    with the package; networks without such weights, and --weights none, by "photos". Several processes:
-    docs/training.md.
-
-    Examples: ghostnets train | ghostnets train photos/ --epochs 60 | ghostnets train --resume runs/photos-ghostnet_100
-    """
-
-    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = EMBEDDED
-    """Folder with train/ and val/ or test/, or with one subfolder per class; folder or URL of shards (ghostnets shard);
-    "fashion-mnist" is the embedded set."""
-    data_option: Annotated[str | None, tyro.conf.arg(name="data")] = None
-    """The same as DATA, by name."""
-    name: str | None = None
-    """Name of the run, whose folder is runs/NAME. By default data and model, numbered."""
-    resume: Path | None = None
-    """Resume the interrupted run in this folder; no other option but --json."""
-    repeat: Path | None = None
-    """Repeat the run in this folder from its start; no other option but --name and --json."""
-    recipe_name: Annotated[str | None, tyro.conf.arg(name="recipe")] = None
-    """Name of a recipe: transfer, photos, small-images, cifar10, cifar10-fast, imagenet-ghostnet, imagenet-ghostnetv2,
-    imagenet-ghostnetv3, finetune or finetune-head."""
-    full: bool = False
-    """With fashion-mnist: all 70,000 images, downloaded by torchvision or read from --root."""
-    root: Path | None = None
-    """With --full: folder of the four *-ubyte.gz files."""
-    skip_corrupt: bool = False
-    """Leave unreadable images out instead of failing, and print how many."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device; auto is a GPU if there is one."""
-    workers: int = 0
-    """Processes that read images during training, as GPUs need them; 0 to read between two steps."""
-    json: bool = False
-    """Print the result as JSON on stdout."""
-    recipe: tyro.conf.OmitArgPrefixes[Recipe] = RECIPES["transfer"]
-
-
-def main(arguments: list[str]) -> int:
-    command = _parse(arguments, _recipe_name(arguments) or DEFAULT_RECIPES[0])
-    if command.name is not None and (not command.name or Path(command.name).name != command.name):
-        raise ConfigurationError(f"--name is {command.name!r}; it must be a name without folders, for runs/NAME.")
-    folder = Path("runs", command.name) if command.name else None
+def run(command: TrainCommand) -> int:
+    if command.threads is not None:
+        torch.set_num_threads(command.threads)
     if command.resume is not None:
-        if replace(command, resume=None, json=False) != TrainCommand():
-            raise ConfigurationError(
-                "--resume takes everything from the run's folder; omit the other options, or start a new run."
-            )
         result = resume_training(command.resume)
     elif command.repeat is not None:
-        if replace(command, repeat=None, name=None, json=False) != TrainCommand():
-            raise ConfigurationError("--repeat takes everything from the run's folder; omit all options but --name.")
-        result = repeat_training(command.repeat, into=folder)
+        result = repeat_training(command.repeat, into=command.folder, runs_dir=command.runs_dir)
     else:
-        data = DataSpec(_data(command), full=command.full, root=command.root, skip_corrupt=command.skip_corrupt)
-        options: dict[str, Any] = {"folder": folder, "device": command.device, "workers": command.workers}
-        if command.recipe_name is None:
-            result = train_model(data, **options, **_changes(arguments))
-        else:
-            result = train_model(data, **options, recipe=command.recipe)
+        data = DataSpec(command.source, full=command.full, root=command.root, skip_corrupt=command.skip_corrupt)
+        # Without --recipe, the images determine the recipe whose options are changed.
+        chosen = {"recipe": command.recipe} if command.recipe_name is not None else command.changes()
+        result = train_model(
+            data,
+            folder=command.folder,
+            runs_dir=command.runs_dir,
+            device=command.device,
+            workers=command.workers,
+            **chosen,
+        )
     if int(os.environ.get("RANK", 0)):
         return 0  # process 0 prints
     run = RunFolder(result.folder)
@@ -102,37 +48,6 @@ def main(arguments: list[str]) -> int:
     else:
         _print_result(run, result)
     return 0
-
-
-def _recipe_name(arguments: list[str]) -> str | None:
-    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    peek.add_argument("--recipe")
-    name: str | None = peek.parse_known_args(arguments)[0].recipe
-    return name
-
-
-def _parse(arguments: list[str], recipe: str) -> TrainCommand:
-    """The command, with the values of a named recipe as defaults of its options."""
-    default = replace(TrainCommand(), recipe=named_recipe(recipe))
-    command = tyro.cli(TrainCommand, prog="ghostnets train", args=arguments, default=default)
-    if command.recipe.weights in ("none", "None"):
-        command = replace(command, recipe=command.recipe.changed(weights=None))
-    return command
-
-
-def _changes(arguments: list[str]) -> dict[str, Any]:
-    """The recipe options given: the fields that do not depend on the recipe from which defaults are taken."""
-    first, *others = (_parse(arguments, name).recipe for name in DEFAULT_RECIPES)
-    differing = {name for other in others for name in first.differences(other)}
-    return {name: value for name, value in first.to_dict().items() if name not in differing}
-
-
-def _data(command: TrainCommand) -> str:
-    if command.data_option is None:
-        return command.data
-    if command.data not in (EMBEDDED, command.data_option):
-        raise ConfigurationError(f"DATA is given twice: {command.data} and --data {command.data_option}; give it once.")
-    return command.data_option
 
 
 def _print_result(run: RunFolder, result: TrainingResult) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
-from ghostnets.train.evaluate import Evaluation
+from ghostnets.train.evaluation import Evaluation
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.schedule import learning_rate
 from ghostnets.train.state import TrainProgress

@@ -13,7 +13,7 @@ from ghostnets.data import DatasetSplits, TrainingBatches, derive_seed, describe
 from ghostnets.errors import ConfigurationError, RunError
 from ghostnets.train.derived import DerivedFiles
 from ghostnets.train.distributed import DistributedContext
-from ghostnets.train.evaluate import evaluate
+from ghostnets.train.evaluation import evaluate
 from ghostnets.train.frozen import classifier_head
 from ghostnets.train.metrics import EpochMeasurements, EpochResult
 from ghostnets.train.network import describe_initial_weights
