@@ -10,7 +10,7 @@ processes in interleaved pairs. Each combination of timm's documented options ru
 inference.py is in timm's repository, not in the installed package. Weights: --checkpoint, a ghostnet_100 of this
 project. Without it the benchmark builds a network that distinguishes the photographs, since the package contains no
 published weights: random layers, batch normalization calibrated on 64 of the photographs, and a classifier fitted to
-all of them, each a class of its own (ridge regression).
+all of them, each its own class (ridge regression).
 
 Needs: pip install 'ghostnets[bench]' pandas
 """

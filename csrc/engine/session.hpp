@@ -26,7 +26,7 @@ struct Outputs {
 class Session {
 public:
     Session(const Plan& plan, const Kernels& kernels, int threads);
-    // A session with threads and memory of its own on the weights of another one.
+    // A session with its own threads and memory that shares the weights of another.
     Session(const Session& other, int threads);
     ~Session();
 
@@ -66,7 +66,7 @@ private:
         const Schedule* schedule;
         int first_image;
     };
-    // How a batch is split: each thread runs images of its own, a few at a time; all work together on the remainder.
+    // How a batch is split: each thread runs its own images, a few at a time; all work together on the remainder.
     struct BatchPlan {
         std::vector<std::unique_ptr<const Schedule>> schedules;
         std::vector<std::vector<SubBatch>> separate;  // of each thread

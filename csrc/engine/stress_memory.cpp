@@ -1,4 +1,5 @@
-// Replaces the global operator new of the stress test: the n-th allocation from now on fails.
+// Replaces operator new of the stress test, and of the module that scripts/fail_allocations.py builds: the n-th
+// allocation from now on fails.
 #include "engine/stress_memory.hpp"
 
 #include <atomic>
@@ -24,6 +25,10 @@ namespace ghostnets {
 void fail_allocation(long after) { left = after; }
 
 }  // namespace ghostnets
+
+extern "C" {
+__attribute__((visibility("default"))) void ghostnets_fail_allocation(long after) { ghostnets::fail_allocation(after); }
+}
 
 void* operator new(std::size_t size) { return allocate(size ? size : 1, alignof(std::max_align_t)); }
 void* operator new(std::size_t size, std::align_val_t alignment) { return allocate(size, std::size_t(alignment)); }

@@ -1,7 +1,6 @@
 """A checkpoint of this project, run by the engine where it is built and supports the network, else by torch."""
 
 import copy
-import os
 import threading
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from ghostnets.artefacts.model import Model, normalize
 from ghostnets.artefacts.scores import Array
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.compress import fuse
+from ghostnets.cores import usable_cores
 from ghostnets.errors import EngineError
 from ghostnets.models import Network
 
@@ -37,11 +37,11 @@ class EngineCheckpointModel(Model):
     def __init__(self, path: Path, description: Description, session: engine.Session, joint: "_JointSession") -> None:
         super().__init__(path, description, f"ghostnets engine {__version__} {session.isa}")
         self.session, self.joint = session, joint
-        self._joint_copy: engine.Session | None = None  # with threads of its own, as self.session
+        self._joint_copy: engine.Session | None = None  # with its own threads, like self.session
         self._lock = threading.Lock()
 
     def copy(self) -> "EngineCheckpointModel":
-        """A model with threads of its own, as many, on the same weights in memory."""
+        """A model with its own threads, the same number, that shares the weights in memory."""
         session = self.session.copy(threads=self.session.threads)
         return EngineCheckpointModel(self.path, self.description, session, self.joint)
 
@@ -108,7 +108,7 @@ def open_file(path: Path, threads: int | None) -> Model:
     assert isinstance(network, Network)
     compile_network = partial(
         engine.compile,
-        threads=threads or len(os.sched_getaffinity(0)),
+        threads=threads or usable_cores(),
         mean=checkpoint.preprocessing.mean,
         std=checkpoint.preprocessing.std,
     )

@@ -71,7 +71,7 @@ class Model(ABC):
             outputs = [output[: len(pixels)] for output in self._run(x, features)]
         except GhostNetsError:
             raise
-        except Exception as error:  # each runtime has exception classes of its own
+        except Exception as error:  # each runtime has its own exception classes
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise ArtefactError(
                 f"{self.path} fails with images of {pixels.shape} in {self.runtime} ({reason}); try another size, or"

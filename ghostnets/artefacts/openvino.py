@@ -1,6 +1,5 @@
 """OpenVINO networks: an .xml file, with its weights in a .bin file next to it. Loads no torch."""
 
-import os
 import threading
 from importlib.metadata import version
 from pathlib import Path
@@ -12,13 +11,14 @@ import numpy.typing as npt
 from ghostnets.artefacts.description import METADATA_KEY, Description
 from ghostnets.artefacts.model import Model
 from ghostnets.artefacts.scores import Array
+from ghostnets.cores import usable_cores
 from ghostnets.errors import ArtefactError, require
 
 __all__ = ["OpenVinoModel", "open_file"]
 
 
 class OpenVinoModel(Model):
-    """An OpenVINO network. Each calling thread has an inference request of its own; OpenVINO serializes them."""
+    """An OpenVINO network. Each calling thread has its own inference request; OpenVINO serializes them."""
 
     def __init__(self, path: Path, description: Description, compiled: Any, threads: int | None) -> None:
         super().__init__(path, description, f"openvino {version('openvino')}")
@@ -26,7 +26,7 @@ class OpenVinoModel(Model):
         self.thread_local = threading.local()
 
     def copy(self) -> "OpenVinoModel":
-        """The file, compiled again, with as many threads."""
+        """The file, compiled again with the same number of threads."""
         return open_file(self.path, self.threads)
 
     def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:
@@ -45,7 +45,7 @@ def open_file(path: Path, threads: int | None) -> OpenVinoModel:
     openvino = require("openvino", extra="export")
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads or len(os.sched_getaffinity(0)),
+        "INFERENCE_NUM_THREADS": threads or usable_cores(),
         "INFERENCE_PRECISION_HINT": "f32",  # the default is bf16 where the processor has it
     }
     core = openvino.Core()

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -16,7 +16,7 @@ from ghostnets import __version__
 from ghostnets.checkpoints import load_pretrained, read_checkpoint
 from ghostnets.cli.options.explain import ExplainCommand
 from ghostnets.cli.output import message, print_json, progress_console, result_console
-from ghostnets.data import EMBEDDED, ArrayDataset, FashionMnist, ImageDataset, load_files
+from ghostnets.data import EMBEDDED, ArrayDataset, FashionMnist, ImageDataset, find_sample, spread
 from ghostnets.errors import DataError
 from ghostnets.explain import (
     AblationResult,
@@ -31,19 +31,15 @@ from ghostnets.explain import (
 )
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model, model_arguments
-from ghostnets.predict import find_files
 from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["run"]
 
 ABLATION_IMAGES = 256  # every Ghost module needs two evaluations
-EVALUATION_SPLITS = ("test", "val", "valid", "validation")
 UNTRAINED_IMAGE_SIZE = 224
 MAX_BATCH_SIZE = 256
 MAX_BATCH_PIXELS = 16 * 224 * 224  # bounds memory
 SHOWN_IMAGES = 6
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -104,23 +100,20 @@ def _load_images(command: ExplainCommand, subject: Subject) -> tuple[ImageDatase
         test = FashionMnist().load(preprocessing).test
         assert test is not None
         has_labels = tuple(names) == FashionMnist().class_names
-        indices = _sample(list(range(len(test))), command.most)
+        indices = spread(range(len(test)), command.most)
         labels = test.labels[indices] if has_labels else torch.full((len(indices),), -1)
         return ArrayDataset([test[i] for i in indices], labels), "Measured on test images of Fashion-MNIST."
-    root = Path(command.images)
-    files = find_files([root])
-    splits = [split for split in EVALUATION_SPLITS if (root / split).is_dir()]
+    sample = find_sample(command.images, most=command.most, class_names=names)
     note = "Measured on the images of the folder, which may include training images of the network."
-    if splits:
-        files = [file for file in files if file.relative_to(root).parts[0] == splits[0]]
-        note = f"Measured on images of {splits[0]}/."
-    files = _sample(files, command.most)
-    labels = torch.tensor([_label(file.relative_to(root).parts[:-1], names) for file in files])
+    if sample.split is not None:
+        note = f"Measured on images of the {sample.split} split."
+    for sentence in sample.notes:
+        message(sentence)
     with _progress() as progress:
-        task = progress.add_task("reading images", total=len(files))
-        images, problems = load_files(files, labels, preprocessing, on_image=lambda: progress.advance(task))
+        task = progress.add_task("reading images", total=len(sample.labels))
+        images, problems = sample.load(preprocessing, lambda: progress.advance(task))
     if not len(images):
-        raise DataError(f"none of the {len(files)} images of {root} can be read: {problems[0]}")
+        raise DataError(f"none of the {len(sample.labels)} images of {command.images} can be read: {problems[0]}")
     if problems:
         message(f"skipped {len(problems)} unreadable images: {' '.join(problems[:5])}")
     return images, note
@@ -176,23 +169,13 @@ def _measure(subject: Subject, images: ImageDataset, note: str) -> tuple[Redunda
     with _progress() as progress:
         task = progress.add_task("redundancy (two passes)", total=2 * len(images))
         redundancy = measure_redundancy(model, inputs, on_batch=lambda n: progress.advance(task, n))
-        labelled = _sample((images.labels >= 0).nonzero().flatten().tolist(), ABLATION_IMAGES)
+        labelled = spread((images.labels >= 0).nonzero().flatten().tolist(), ABLATION_IMAGES)
         if not labelled:
             reason = "Not measured: no image has a label of the network; name the subfolders after its classes."
             return redundancy, None, reason
         task = progress.add_task("ghost ablation", total=len(find_ghost_modules(model)))
         ablation = measure_ghost_ablation(model, lambda: batches(labelled), on_layer=lambda: progress.advance(task))
     return redundancy, ablation, note
-
-
-def _sample(items: list[T], limit: int) -> list[T]:
-    """Return up to ``limit`` evenly spaced items."""
-    number = min(limit, len(items))
-    return [items[i * len(items) // number] for i in range(number)]
-
-
-def _label(folders: tuple[str, ...], names: list[str]) -> int:
-    return next((names.index(folder) for folder in folders if folder in names), -1)
 
 
 def _progress() -> Progress:

@@ -25,9 +25,9 @@ def run(command: TrainCommand) -> int:
     if command.threads is not None:
         torch.set_num_threads(command.threads)
     if command.resume is not None:
-        result = resume_training(command.resume)
+        result = resume_training(command.resume, data=command.new_data, epochs=command.new_epochs)
     elif command.repeat is not None:
-        result = repeat_training(command.repeat, into=command.folder, runs_dir=command.runs_dir)
+        result = repeat_training(command.repeat, into=command.folder, runs_dir=command.runs_dir, data=command.new_data)
     else:
         data = DataSpec(command.source, full=command.full, root=command.root, skip_corrupt=command.skip_corrupt)
         # Without --recipe, the images determine the recipe whose options are changed.
@@ -58,7 +58,7 @@ def _print_result(run: RunFolder, result: TrainingResult) -> None:
         console.print(f"{result.split} top-5   {evaluation.format_top5()}")
     console.print(" ".join([describe_evaluation(result), *list_warnings(result)]), soft_wrap=True, markup=False)
     if result.skipped:
-        console.print(f"{len(result.skipped)} unreadable images were left out.")
+        console.print(f"unreadable images left out: {len(result.skipped)}")
     console.print(f"time         {format_minutes(result.seconds)} minutes of training and validation")
     console.print(f"checkpoint   {run.best}", soft_wrap=True)
     console.print(f"report       {run.report}", soft_wrap=True)

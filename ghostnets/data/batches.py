@@ -1,6 +1,5 @@
 """The batches of an epoch: which images, in which order, in which process."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ghostnets.cores import usable_cores
 from ghostnets.data.augment import Augmentation, derive_seed
 from ghostnets.data.datasets import ArrayDataset, ImageDataset
 from ghostnets.errors import ConfigurationError
@@ -147,12 +147,12 @@ def _image_map(images: ImageDataset) -> Iterator[Callable[..., Iterable[Tensor]]
     if isinstance(images, ArrayDataset):
         yield map
     else:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             yield pool.map
 
 
 def _class_balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw as many images as there are: each time a random class, then one of its images."""
+    """Draw N samples with replacement, N being the number of images: a random class, then one of its images."""
     counts = labels.bincount()
     members, starts = labels.argsort(stable=True), counts.cumsum(0) - counts
     present = counts.nonzero().flatten()

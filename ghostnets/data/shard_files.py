@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tarfile
 import tempfile
 import threading
 import time
@@ -10,7 +9,9 @@ import urllib.error
 import urllib.request
 from collections import OrderedDict
 from pathlib import Path
+from typing import BinaryIO
 
+from ghostnets.data.tar_members import TarMember, open_regular, walk_tar
 from ghostnets.errors import DataError
 
 __all__ = ["REMOTE", "ShardFiles", "join", "read_index"]
@@ -19,6 +20,8 @@ REMOTE = ("http://", "https://")
 ATTEMPTS = 4  # to download a file
 TIMEOUT = 60.0  # seconds without a byte
 CHUNK = 2**20
+MAX_INDEX_BYTES = 2**30  # some 30 million images
+MAX_LABEL_BYTES = 32
 
 
 class OpenShard:
@@ -26,10 +29,10 @@ class OpenShard:
 
     Args:
         descriptor: File descriptor.
-        members: Name, offset and size in bytes of each image in it.
+        members: Images in it.
     """
 
-    def __init__(self, descriptor: int, members: list[tuple[str, int, int]]) -> None:
+    def __init__(self, descriptor: int, members: list[TarMember]) -> None:
         self.descriptor, self.members = descriptor, members
 
     def __del__(self) -> None:
@@ -37,15 +40,15 @@ class OpenShard:
 
 
 class ShardFiles:
-    """Samples of tar files by index. Safe for threads; each process opens files of its own.
+    """Samples of tar files by index. Thread-safe; each process opens its own files.
 
     Args:
-        files: Path or URL, size in bytes and number of samples of each file.
+        files: Path or URL, size in bytes and labels of each file.
         open_at_once: Largest number of open files; the least recently read are closed first. A downloaded copy is an
             unlinked file, so that it vanishes with the process, however that ends.
     """
 
-    def __init__(self, files: list[tuple[str, int, int]], *, open_at_once: int) -> None:
+    def __init__(self, files: list[tuple[str, int, tuple[int, ...]]], *, open_at_once: int) -> None:
         self.files, self.open_at_once = files, open_at_once
         self._reset()
 
@@ -83,26 +86,59 @@ class ShardFiles:
                     self.shards[shard] = opened
                     while len(self.shards) > self.open_at_once:
                         self.shards.popitem(last=False)
-            name, offset, size = opened.members[index]
-            return os.pread(opened.descriptor, size, offset), f"{self.files[shard][0]}:{name}"
+            member = opened.members[index]
+            return _read_at(opened.descriptor, member), f"{self.files[shard][0]}:{member.name}"
 
     def _open(self, shard: int) -> OpenShard:
-        location, size, samples = self.files[shard]
+        location, size, labels = self.files[shard]
         try:
-            descriptor = _download(location, size) if location.startswith(REMOTE) else os.open(location, os.O_RDONLY)
+            if location.startswith(REMOTE):
+                descriptor = _download(location, size)
+            else:
+                with open_regular(location) as file:
+                    descriptor = os.dup(file.fileno())
             opened = OpenShard(descriptor, [])
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            with os.fdopen(os.dup(descriptor), "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-                opened.members += [(m.name, m.offset_data, m.size) for m in tar if not m.name.endswith(".cls")]
-        except (OSError, tarfile.TarError) as error:
+            with os.fdopen(os.dup(descriptor), "rb") as file:
+                images, classes = _samples(file)
+        except (OSError, DataError) as error:
             raise DataError(f"the shard {location} cannot be read ({error}); write the shards again.") from error
+        opened.members += images
         found = os.fstat(descriptor).st_size
-        if len(opened.members) != samples or found != size:
+        if len(images) != len(labels) or found != size:
             raise DataError(
-                f"the shard {location} has {len(opened.members)} images in {found} bytes, the index says {samples}"
+                f"the shard {location} has {len(images)} images in {found} bytes, the index says {len(labels)}"
                 f" in {size}; write the shards again."
             )
+        for member, label in zip(images, labels, strict=True):
+            if classes.get(_key(member.name)) != str(label).encode():
+                raise DataError(
+                    f"the shard {location} gives {member.name} another class than the index; write the shards again."
+                )
         return opened
+
+
+def _read_at(descriptor: int, member: TarMember) -> bytes:
+    """Read a member of a file that no other thread reads meanwhile; ``os.pread`` is missing on Windows."""
+    os.lseek(descriptor, member.offset, os.SEEK_SET)
+    return os.read(descriptor, member.size)
+
+
+def _samples(file: BinaryIO) -> tuple[list[TarMember], dict[str, bytes]]:
+    """Images of a shard, and the content of its ``.cls`` members by key."""
+    images, classes = [], {}
+    for member in walk_tar(file):
+        if member.name.endswith(".cls"):
+            file.seek(member.offset)
+            classes[_key(member.name)] = file.read(min(member.size, MAX_LABEL_BYTES)).strip()
+        else:
+            images.append(member)
+    return images, classes
+
+
+def _key(name: str) -> str:
+    """Key of the sample that a member belongs to, as in WebDataset: its name up to the first dot of the file name."""
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + file.partition(".")[0]
 
 
 def join(root: str, name: str) -> str:
@@ -119,13 +155,20 @@ def read_index(location: str) -> str:
     try:
         if location.startswith(REMOTE):
             with urllib.request.urlopen(location, timeout=TIMEOUT) as response:
-                text: str = response.read().decode()
-                return text
-        return Path(location).read_text(encoding="utf-8")
+                return _read_text(response)
+        with open_regular(location) as file:
+            return _read_text(file)
     except (OSError, ValueError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
         raise DataError(f"there are no shards: {location} cannot be read ({error}); check the path or URL.") from error
+
+
+def _read_text(stream: BinaryIO) -> str:
+    content = stream.read(MAX_INDEX_BYTES + 1)
+    if len(content) > MAX_INDEX_BYTES:
+        raise ValueError(f"it has more than {MAX_INDEX_BYTES} bytes")
+    return content.decode()
 
 
 def _download(location: str, size: int) -> int:

@@ -25,6 +25,7 @@ from ghostnets.data.folders import ImageFolder
 from ghostnets.data.labelled import LabelledFiles
 from ghostnets.data.shard_files import REMOTE, ShardFiles, join, read_index
 from ghostnets.data.source import check_split
+from ghostnets.data.stored_images import ImagePath, decode_image
 from ghostnets.errors import ConfigurationError, DataError, ImageError
 from ghostnets.files import write_folder
 from ghostnets.preprocessing import Preprocessing, decode
@@ -33,6 +34,7 @@ __all__ = ["INDEX", "ShardDataset", "ShardFolder", "is_shards", "open_shards", "
 
 INDEX = "index.json"
 VERSION = 1
+MAX_SIDE = 65_535  # of an image, as in preprocessing
 WINDOW = 8  # shards that are open and shuffled together
 
 
@@ -134,7 +136,7 @@ class ShardDataset:
         self.labels = torch.tensor([label for shard in shards for label in shard.labels], dtype=torch.int64)
         self.sizes = torch.tensor([len(shard.labels) for shard in shards])
         self.starts = self.sizes.cumsum(0) - self.sizes
-        files = [(join(root, shard.file), shard.bytes, len(shard.labels)) for shard in shards]
+        files = [(join(root, shard.file), shard.bytes, shard.labels) for shard in shards]
         self.files = ShardFiles(files, open_at_once=2 * WINDOW)
 
     def __len__(self) -> int:
@@ -186,25 +188,44 @@ def open_shards(root: str | os.PathLike[str]) -> ShardFolder:
                 f"{base} has shards of version {content['version']}, this ghostnets reads version {VERSION};"
                 " write the shards again."
             )
-        return ShardFolder(
-            base,
-            tuple(map(str, content["class_names"])),
-            {str(split): tuple(map(_parse_shard, shards)) for split, shards in content["parts"].items()},
-            int(content["typical_size"]),
-            int(content["channels"]),
-            None if content["common_size"] is None else tuple(map(int, content["common_size"])),  # type: ignore[arg-type]
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return _parse_index(base, content)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{join(base, INDEX)} cannot be used ({error}); write the shards again.") from error
 
 
-def _parse_shard(entry: dict[str, Any]) -> Shard:
-    labels, digests = tuple(map(int, entry["labels"])), entry.get("digests")
+def _parse_index(base: str, content: dict[str, Any]) -> ShardFolder:
+    """Check every value of an index, which may be anyone's."""
+    names, size, common = content["class_names"], content["typical_size"], content["common_size"]
+    _demand(isinstance(names, list) and names and all(isinstance(name, str) for name in names), "class_names", names)
+    _demand(isinstance(size, int) and 1 <= size <= MAX_SIDE, "typical_size", size)
+    _demand(content["channels"] in (1, 3), "channels", content["channels"])
+    sides = None if common is None else tuple(common)
+    are_sides = sides is None or (len(sides) == 2 and all(1 <= int(side) <= MAX_SIDE for side in sides))
+    _demand(are_sides, "common_size", common)
+    splits = {
+        split: tuple(_parse_shard(entry, len(names)) for entry in shards) for split, shards in content["parts"].items()
+    }
+    _demand({"train", "val"} <= set(splits) <= {"train", "val", "test"}, "parts", list(splits))
+    return ShardFolder(base, tuple(names), splits, size, content["channels"], sides)
+
+
+def _parse_shard(entry: dict[str, Any], num_classes: int) -> Shard:
+    file, size, labels, digests = entry["file"], entry["bytes"], tuple(entry["labels"]), entry.get("digests")
+    is_name = isinstance(file, str) and file == file.rpartition("/")[2] and file not in ("", ".", "..")
+    _demand(is_name and "\\" not in file and "\0" not in file, "file", file)  # beside the index, not anywhere
+    _demand(isinstance(size, int) and size >= 0, f"bytes of {file}", size)
+    wrong = [label for label in labels if not (type(label) is int and 0 <= label < num_classes)]
+    _demand(not wrong, f"label in {file}, of {num_classes} classes,", wrong[:1])
     if digests is not None and len(bytes.fromhex(digests)) != 8 * len(labels):
-        raise ValueError(f"{entry['file']} does not have one digest per label")
-    return Shard(str(entry["file"]), int(entry["bytes"]), labels, digests)
+        raise ValueError(f"{file} does not have one digest per label")
+    return Shard(file, size, labels, digests)
+
+
+def _demand(condition: object, name: str, value: object) -> None:
+    if not condition:
+        raise ValueError(f"{name} is {str(value)[:100]!r}")
 
 
 def write_shards(
@@ -263,12 +284,12 @@ def write_shards(
 
 def _select_readable(
     files: LabelledFiles, problems: list[str], sizes: set[tuple[int, int]], on_image: Callable[[], None]
-) -> list[tuple[Path, int]]:
+) -> list[tuple[ImagePath, int]]:
     """Select the files that can be decoded, with their labels; extends ``problems`` and ``sizes``."""
     readable = []
     for path, label in zip(files.paths, files.labels, strict=True):
         try:
-            sizes.add(decode(path).size)
+            sizes.add(decode_image(path).size)
             readable.append((path, label))
         except ImageError as error:
             problems.append(str(error))
@@ -276,7 +297,7 @@ def _select_readable(
     return readable
 
 
-def _write_shard(path: Path, samples: list[tuple[Path, int]], start: int) -> dict[str, Any]:
+def _write_shard(path: Path, samples: list[tuple[ImagePath, int]], start: int) -> dict[str, Any]:
     digests = []
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for number, (file, label) in enumerate(samples, start):

@@ -39,7 +39,7 @@ def ideal_seconds(layers: Iterable[LayerProfile], limits: "MachineLimits", *, pr
     Maps are not counted: the engine keeps them in the nearest caches.
 
     Args:
-        layers: All layers of a network, whose weights pass through the caches in turn.
+        layers: All layers of a network, whose weights pass through the caches one after the other.
         limits: Limits measured with the session's number of threads.
         precision: Precision of the session.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from ghostnets.cores import usable_cores
 from ghostnets.engine.calibrate import METHODS, calibrate, check_nodes
 from ghostnets.engine.layer_times import LayerProfile, medians
 from ghostnets.engine.plan import Array, Plan
@@ -34,7 +35,7 @@ class Session:
     Called with images, it returns the network's output in float32, tensors for a tensor and arrays for an array:
     logits or features (N, C), or the list of maps (N, C, H, W) of a backbone. The first call with a new shape takes
     longer, as schedules are cached by shape. A session is thread-safe, and concurrent calls take turns; separate
-    sessions run in parallel, and copies share the weights. In a forked child it starts threads of its own. After an
+    sessions run in parallel, and copies share the weights. In a forked child it starts its own threads. After an
     error it runs the next images as before.
 
     Args:
@@ -66,7 +67,7 @@ class Session:
             raise _no_threads(threads, error) from error
 
     def copy(self, *, threads: int | None = None) -> "Session":
-        """Return a session with threads and maps of its own, on the same weights in memory.
+        """Return a session with its own threads and maps that shares the weights in memory.
 
         Args:
             threads: Number of threads of the new session; all processors of this process by default.
@@ -312,7 +313,7 @@ def is_built() -> bool:
 
 
 def _checked_threads(threads: int | None) -> int:
-    threads = len(os.sched_getaffinity(0)) if threads is None else threads
+    threads = usable_cores() if threads is None else threads
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
         raise ConfigurationError(f"threads is {threads!r}; it must be an integer from 1 to 1024.")
     return threads

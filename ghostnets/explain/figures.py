@@ -106,7 +106,8 @@ def to_svg(figure: "Figure", *, title: str, prefix: str) -> str:
         prefix: Prefix of the ids inside the SVG, unique among the figures of a page.
     """
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    with require("matplotlib", extra="explain").rc_context({"svg.hashsalt": prefix}):  # the same ids every time
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = svg.replace(INK, "currentColor")  # follows the page's light or dark theme

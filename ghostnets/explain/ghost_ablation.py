@@ -49,7 +49,7 @@ class AblationResult:
 def measure_ghost_ablation(
     model: nn.Module, batches: Batches, *, on_layer: Callable[[], None] = lambda: None
 ) -> AblationResult:
-    """Measure the accuracy of the unchanged network, and with the ghosts of each Ghost module replaced in turn.
+    """Measure the accuracy of the unchanged network, and with the ghosts of one Ghost module at a time replaced.
 
     The network is not retrained or recalibrated: the result tells how much this network relies on its ghosts, not how
     accurate a network without them could be.

@@ -6,13 +6,13 @@ A folder of ten million images takes no more memory than one of a million.
 import glob
 import os
 import stat
-import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from ghostnets.data.finder import LeftOut, is_image_name, printable, walk_images
+from ghostnets.data.tar_members import open_regular, walk_tar
 from ghostnets.errors import DataError, ImageError
 from ghostnets.predict.path_lists import PathList
 from ghostnets.preprocessing import IMAGE_SUFFIXES, Pixels, Preprocessing
@@ -32,7 +32,7 @@ class Input:
         name: Name in the predictions: the path, or SHARD/MEMBER; escaped where it is not UTF-8.
         path: File that holds the image.
         offset: Offset of the image in a shard, in bytes.
-        size: Size of the image in a shard, in bytes; None for a file of its own.
+        size: Size of the image in a shard, in bytes; None for a separate file.
         error: Why the image cannot be read, or None.
     """
 
@@ -164,20 +164,15 @@ def _shards(folder: Path) -> list[str]:
 
 def _in_shard(path: str) -> Iterator[Input]:
     """Yield the images of an uncompressed tar, in its order, without reading their bytes."""
-    damaged = (
-        f"{printable(path)} is not a tar archive, or is damaged or truncated; images may be missing: create it again."
-    )
     try:
-        with tarfile.open(path, "r:") as archive:
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps one per image
-                if member.isreg() and is_image_name(member.name):
-                    yield Input(printable(f"{path}/{member.name}"), path, member.offset_data, member.size)
-            # A damaged header looks like the end, whose mark is a block of zeros.
-            assert archive.fileobj is not None
-            archive.fileobj.seek(archive.offset)
-            if archive.fileobj.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE):
-                return
-    except (tarfile.TarError, OSError, ValueError, OverflowError):
-        pass
-    yield Input(printable(path), path, error=damaged)
+        with open_regular(path) as stream:
+            for member in walk_tar(stream):
+                if is_image_name(member.name):
+                    yield Input(printable(f"{path}/{member.name}"), path, member.offset, member.size)
+    except (DataError, OSError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
+        damaged = (
+            f"{printable(path)} is not a tar archive, or is damaged or truncated ({printable(reason)}); images may be"
+            " missing: create it again."
+        )
+        yield Input(printable(path), path, error=damaged)

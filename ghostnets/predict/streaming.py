@@ -1,6 +1,5 @@
 """Streaming inference: batches are decoded and run in parallel, and returned in order."""
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +9,7 @@ import numpy as np
 
 from ghostnets.artefacts import Classifier, Prediction
 from ghostnets.artefacts.classifier import BATCH_SIZE
+from ghostnets.cores import usable_cores
 from ghostnets.errors import ImageError
 from ghostnets.predict.inputs import Input, read_input
 from ghostnets.preprocessing import Pixels
@@ -24,8 +24,8 @@ def predict_images(
 ) -> Iterator[list[Prediction]]:
     """Yield predictions in the order of ``inputs``, a batch at a time.
 
-    Each worker is a thread that decodes a batch, runs it in a network of its own with one thread, and takes the next
-    batch: while one worker decodes another computes. At most ``BATCHES_AHEAD`` batches per worker are in flight,
+    Each worker is a thread that decodes a batch, runs it in its own copy of the network with one thread, and takes the
+    next batch: while one worker decodes another computes. At most ``BATCHES_AHEAD`` batches per worker are in flight,
     whatever the number of images.
 
     Args:
@@ -39,7 +39,7 @@ def predict_images(
         ConfigurationError: The file has no features.
         ArtefactError: The runtime fails.
     """
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or usable_cores()
     idle = [classifier]
 
     def predict(batch: list[Input]) -> list[Prediction]:

@@ -18,6 +18,7 @@ __all__ = ["Preprocessing"]
 # ImageNet statistics, which published weights expect; the means over channels serve grayscale images.
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GRAY_MEAN, GRAY_STD = (0.449,), (0.226,)
+MAX_SIZE = 4096  # side of the images of a network; larger ones take minutes and gigabytes
 REDUCED_SIDE = 2  # shorter side of a JPEG decoded at reduced scale, at least, in units of resize_to (docs/predict.md)
 
 
@@ -27,7 +28,7 @@ class Preprocessing:
 
     Attributes:
         image_size: Side of the square input in pixels.
-        resize_to: Shorter side before the crop in pixels, at least ``image_size``.
+        resize_to: Shorter side before the crop in pixels, at least ``image_size``, at most 4096.
         mean, std: One value per channel, for pixels in [0, 1]; their length, 1 or 3, is the number of channels.
         interpolation: ``"bilinear"`` or ``"bicubic"`` resizing, antialiased. Networks trained with this package use
             bilinear; some published weights expect bicubic.
@@ -43,10 +44,10 @@ class Preprocessing:
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.image_size <= self.resize_to:
+        if not 1 <= self.image_size <= self.resize_to <= MAX_SIZE:
             raise ConfigurationError(
                 f"image_size is {self.image_size} and resize_to {self.resize_to};"
-                " they must be at least 1, and resize_to not below image_size."
+                f" they must be from 1 to {MAX_SIZE}, and resize_to not below image_size."
             )
         values = (*self.mean, *self.std)
         has_channels = len(self.mean) == len(self.std) and len(self.mean) in (1, 3)

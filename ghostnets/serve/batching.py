@@ -48,12 +48,12 @@ class Batcher:
     Created inside a running event loop; ``close`` ends it.
 
     Args:
-        classifiers: Copies of a classifier; each runs one batch at a time, in a thread of its own.
+        classifiers: Copies of a classifier; each runs one batch at a time in its own thread.
         decode: Reads a file's bytes, given its name, as uint8 (H, W, C), the same shape for all; called in the thread
             of the classifier.
         max_batch: Largest number of files in a batch.
-        max_wait: Longest time that a file waits for others in seconds.
-        observe: Called with the size of each batch and the run time in seconds, in the thread of the classifier.
+        max_wait: Longest time in seconds that a file waits for others.
+        observe: Called with the size and the run time in seconds of each batch, in the thread of the classifier.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Batcher:
         return await result
 
     def close(self) -> None:
-        """End the threads; every file must have its result by then."""
+        """End the threads, after every queued file has its result."""
         with self.changed:
             self.is_closing = True
             self.changed.notify_all()

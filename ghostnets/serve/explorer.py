@@ -41,7 +41,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Explorer:
-    """Inspects a network of its own in PyTorch with forward hooks, so only one thread may use it at a time.
+    """Inspects its own copy of the network in PyTorch with forward hooks, so only one thread may use it at a time.
 
     Images are uint8 (S, S, C), resized and cropped by the checkpoint's preprocessing.
     """

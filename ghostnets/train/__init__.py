@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 from ghostnets.lazy import lazy_getattr
 
 if TYPE_CHECKING:
+    from ghostnets.train.callback import Callback, RunStart
     from ghostnets.train.evaluation import ClassResult, Evaluation, ImagePredictions, evaluate
     from ghostnets.train.metrics import METRICS, SELECTION, EpochResult, best_epoch, format_minutes
     from ghostnets.train.recipe import Recipe
     from ghostnets.train.recipes import RECIPES, default_recipe, named_recipe
     from ghostnets.train.report import describe_evaluation, list_warnings, write_run_report
-    from ghostnets.train.reporter import ConsoleReporter, Reporter
+    from ghostnets.train.reporter import ConsoleReporter
     from ghostnets.train.result import InterruptedRunError, TrainingResult
     from ghostnets.train.run_config import RunConfig
     from ghostnets.train.run_folder import RunFolder
@@ -20,6 +21,7 @@ __all__ = [
     "METRICS",
     "RECIPES",
     "SELECTION",
+    "Callback",
     "ClassResult",
     "ConsoleReporter",
     "EpochResult",
@@ -27,9 +29,9 @@ __all__ = [
     "ImagePredictions",
     "InterruptedRunError",
     "Recipe",
-    "Reporter",
     "RunConfig",
     "RunFolder",
+    "RunStart",
     "TrainingResult",
     "best_epoch",
     "default_recipe",
@@ -48,6 +50,7 @@ _MODULES = {
     "METRICS": "metrics",
     "RECIPES": "recipes",
     "SELECTION": "metrics",
+    "Callback": "callback",
     "ClassResult": "evaluation",
     "ConsoleReporter": "reporter",
     "EpochResult": "metrics",
@@ -55,9 +58,9 @@ _MODULES = {
     "ImagePredictions": "evaluation",
     "InterruptedRunError": "result",
     "Recipe": "recipe",
-    "Reporter": "reporter",
     "RunConfig": "run_config",
     "RunFolder": "run_folder",
+    "RunStart": "callback",
     "TrainingResult": "result",
     "best_epoch": "metrics",
     "default_recipe": "recipes",

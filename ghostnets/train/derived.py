@@ -7,7 +7,7 @@ from types import TracebackType
 
 from torch import Tensor
 
-from ghostnets.errors import StorageError
+from ghostnets.errors import RunError, StorageError
 from ghostnets.train.metrics import EpochResult
 from ghostnets.train.report import write_live_report
 from ghostnets.train.reporter import TensorBoardWriter
@@ -16,6 +16,7 @@ from ghostnets.train.run_folder import RunFolder
 __all__ = ["DerivedFiles"]
 
 REPORT_SECONDS = 20  # shortest interval between live reports
+REPORT_COST = 50  # shortest interval in multiples of the time that the last report took: at most 2 % of the training
 
 
 class DerivedFiles:
@@ -47,7 +48,7 @@ class DerivedFiles:
     ) -> None:
         self.folder, self.history, self.images, self.report = folder, history, images, report
         self.on_message = on_message
-        self.reported_at = -math.inf
+        self.next_report = -math.inf
         self.tensorboard: TensorBoardWriter | None = None
         self.is_current = False
         self.has_warned = False
@@ -69,9 +70,19 @@ class DerivedFiles:
     def add_epoch(self) -> None:
         """Write the last epoch of the history."""
         self._try(self._add_epoch if self.is_current else self._rewrite)
-        if self.report and time.monotonic() - self.reported_at > REPORT_SECONDS:
+        if self.report and time.monotonic() >= self.next_report:
+            self._write_live_report()
+
+    def _write_live_report(self) -> None:
+        before = time.monotonic()
+        try:
             self._try(lambda: write_live_report(self.folder))
-            self.reported_at = time.monotonic()
+        except RunError:
+            raise  # the folder was removed
+        except Exception as error:  # matplotlib and jinja2 raise any; a page must not end hours of training
+            self._warn(f"the live report could not be written ({type(error).__name__}: {error}).")
+        after = time.monotonic()
+        self.next_report = after + max(REPORT_SECONDS, REPORT_COST * (after - before))
 
     def _add_epoch(self) -> None:
         assert self.tensorboard is not None
@@ -92,6 +103,9 @@ class DerivedFiles:
         try:
             write()
         except StorageError as error:
-            if not self.has_warned:
-                self.on_message(f"{error} The training continues, and the files are written again later.")
-            self.has_warned = True
+            self._warn(str(error))
+
+    def _warn(self, sentence: str) -> None:
+        if not self.has_warned:
+            self.on_message(f"{sentence} The training continues, and the files are written again later.")
+        self.has_warned = True

@@ -13,11 +13,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ghostnets.devices import select_device
 from ghostnets.errors import ConfigurationError, GhostNetsError, RunError
 
 __all__ = ["DistributedContext", "convert_sync_batchnorm", "init_distributed"]
 
 
+BACKENDS = {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl"}
 TIMEOUT = timedelta(minutes=15)  # for an unresponsive process; then all end, and torchrun restarts them
 
 T = TypeVar("T")
@@ -25,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """The processes of a run and this one's place among them; with a single process, every method is a no-op.
+    """The processes of a run, and the rank of this one; with a single process, every method is a no-op.
 
     Attributes:
         rank: Number of this process, from 0. Process 0 alone reads and writes the run's folder.
@@ -100,7 +102,7 @@ class DistributedContext:
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             return DistributedDataParallel(
                 model,
-                device_ids=[self.device] if self.device.type == "cuda" else None,
+                device_ids=None if self.device.type == "cpu" else [self.device],
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
             )
@@ -108,25 +110,27 @@ class DistributedContext:
 
 @contextmanager
 def init_distributed(device: str = "auto") -> Iterator[DistributedContext]:
-    """Initialise the process group if torchrun started several processes: gloo on CPUs, nccl on GPUs.
+    """Initialise the process group if torchrun started several processes: gloo on CPUs, nccl or xccl on GPUs.
 
     Args:
-        device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU if there is one.
+        device: Name of the device, as ``select_device`` takes it; several processes use one GPU each.
 
     Raises:
-        ConfigurationError: ``device`` is ``"cuda"`` and there is no GPU.
+        ConfigurationError: There is no such device, or several processes cannot train on it.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigurationError("--device is cuda, but torch finds no GPU here; omit it, or use cpu.")
-    on_gpu = device != "cpu" and torch.cuda.is_available()
-    local = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else torch.device("cpu")
+    selected = select_device(device)
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        yield DistributedContext(device=local, restarts=restarts)
+        yield DistributedContext(device=selected, restarts=restarts)
         return
-    if on_gpu:
-        torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if on_gpu else "gloo", device_id=local if on_gpu else None, timeout=TIMEOUT)
+    if selected.type not in BACKENDS:
+        raise ConfigurationError(f"several processes cannot train on {selected}; use --device cpu, or one process.")
+    local = selected
+    if selected.type != "cpu":
+        local = torch.device(selected.type, int(os.environ.get("LOCAL_RANK", 0)))
+        torch.get_device_module(local.type).set_device(local)
+    is_cpu = local.type == "cpu"
+    dist.init_process_group(BACKENDS[local.type], device_id=None if is_cpu else local, timeout=TIMEOUT)
     try:
         yield DistributedContext(dist.get_rank(), dist.get_world_size(), local, restarts)
     finally:

@@ -1,5 +1,6 @@
 """Evaluation of a classifier on labelled images."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,8 +14,9 @@ from ghostnets.measure import format_accuracy, wilson_interval
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.distributed import DistributedContext
 from ghostnets.train.frozen import IdentityPreprocessing
+from ghostnets.train.hardware import free_memory, is_out_of_memory
 
-__all__ = ["ClassResult", "Evaluation", "ImagePredictions", "evaluate"]
+__all__ = ["ClassResult", "Evaluation", "ImagePredictions", "evaluate", "time_validation"]
 
 MAX_DENSE_CLASSES = 100  # the largest confusion matrix that is written out; its size grows with the square
 
@@ -182,32 +184,67 @@ def evaluate(
         images: Images whose labels index ``class_names``.
         preprocessing: Preprocessing of the model.
         class_names: Names in the order of the logits.
-        batch_size: Images per batch.
+        batch_size: Images per batch; halved as often as the device runs out of memory.
         distributed: Processes that divide the images among them; all get the same result.
     """
     distributed = distributed or DistributedContext()
-    model.eval()
-    rows = torch.zeros(len(images), 4, dtype=torch.float64)
-    for batch in evaluation_batches(
-        images, preprocessing, batch_size=batch_size, rank=distributed.rank, world_size=distributed.world_size
-    ):
-        pixels, labels = batch.pixels.to(distributed.device), batch.labels.to(distributed.device)
-        logits = model(preprocessing.normalize(pixels)).float()
-        predictions = logits.argmax(1)
-        five = logits.topk(min(5, logits.shape[1])).indices
-        columns = [
-            predictions,
-            logits.softmax(1).gather(1, predictions[:, None])[:, 0],
-            F.cross_entropy(logits, labels, reduction="none"),
-            (five == labels[:, None]).any(1),
-        ]
-        rows[batch.indices] = torch.stack([column.double() for column in columns], 1).cpu()
+    while (rows := _evaluate_images(model, images, preprocessing, batch_size, distributed)) is None:
+        free_memory(distributed.device)
+        batch_size //= 2
     if distributed.world_size > 1:  # each process has filled its own rows
         rows = torch.tensor(distributed.sum(rows.flatten().tolist()), dtype=torch.float64).view(-1, 4)
     predicted, probabilities, losses, in_top5 = rows.unbind(1)
     return summarize(
         ImagePredictions(images.labels, predicted.long(), probabilities, losses, in_top5.bool()), class_names
     )
+
+
+def _evaluate_images(
+    model: nn.Module,
+    images: ImageDataset,
+    preprocessing: Preprocessing | IdentityPreprocessing,
+    batch_size: int,
+    distributed: DistributedContext,
+) -> Tensor | None:
+    """Prediction, its probability, loss and membership in the best five of each image of this process.
+
+    Returns:
+        float64 (N, 4), with zeros for the images of other processes; None if memory suffices for smaller batches only.
+    """
+    model.eval()
+    rows = torch.zeros(len(images), 4, dtype=torch.float64)
+    try:
+        for batch in evaluation_batches(
+            images, preprocessing, batch_size=batch_size, rank=distributed.rank, world_size=distributed.world_size
+        ):
+            pixels, labels = batch.pixels.to(distributed.device), batch.labels.to(distributed.device)
+            logits = model(preprocessing.normalize(pixels)).float()
+            predictions = logits.argmax(1)
+            five = logits.topk(min(5, logits.shape[1])).indices
+            columns = [
+                predictions,
+                logits.softmax(1).gather(1, predictions[:, None])[:, 0],
+                F.cross_entropy(logits, labels, reduction="none"),
+                (five == labels[:, None]).any(1),
+            ]
+            rows[batch.indices] = torch.stack([column.cpu().double() for column in columns], 1)
+    except RuntimeError as error:
+        if batch_size == 1 or not is_out_of_memory(error):
+            raise
+        return None
+    return rows
+
+
+@torch.inference_mode()
+def time_validation(
+    model: nn.Module, images: ImageDataset, preprocessing: Preprocessing | IdentityPreprocessing, device: torch.device
+) -> float:
+    """Estimate the seconds that ``evaluate`` takes in one process, from a first batch; sets evaluation mode as well."""
+    model.eval()
+    before = time.perf_counter()
+    batch = next(evaluation_batches(images, preprocessing, batch_size=16))
+    model(preprocessing.normalize(batch.pixels.to(device))).sum().item()
+    return (time.perf_counter() - before) * len(images) / len(batch.labels)
 
 
 def summarize(predictions: ImagePredictions, class_names: Sequence[str]) -> Evaluation:

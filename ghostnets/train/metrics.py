@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+from ghostnets.train.duration import schedule_position
 from ghostnets.train.evaluation import Evaluation
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.schedule import learning_rate
@@ -79,7 +80,11 @@ class EpochResult:
     """
 
     epoch: int
-    lr: float = _metric("lr", "{:.2g}".format, lambda e: learning_rate(e.recipe, e.progress.epoch + 1))
+    lr: float = _metric(
+        "lr",
+        "{:.2g}".format,
+        lambda e: learning_rate(e.recipe, schedule_position(e.recipe, e.progress, e.progress.epoch + 1)),
+    )
     train_loss: float = _metric(
         "train loss", "{:.3f}".format, lambda e: e.progress.loss_sum / e.progress.num_seen, LOSS, False
     )

@@ -1,5 +1,6 @@
 """The training recipe, a frozen dataclass. The named recipes are in ``recipes``."""
 
+import re
 from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral, Real
 from types import UnionType
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 from ghostnets.errors import ConfigurationError, UnknownNameError
 from ghostnets.train.optimizers import OPTIMIZERS
 
-__all__ = ["EMBEDDED_WEIGHTS", "PRETRAINED", "SMALL_IMAGE", "Recipe"]
+__all__ = ["EMBEDDED_WEIGHTS", "PRETRAINED", "SMALL_IMAGE", "Recipe", "parse_duration"]
 
 if TYPE_CHECKING:
     OptimizerName = str
@@ -38,7 +39,10 @@ class Recipe:
             for published ones, best.safetensors of a run (its network replaces model), another file or hf:// address
             for this model, or none. For other classes the classifier is new.
         frozen: Train the classifier alone, on features computed once for each image and its horizontal flip.
-        epochs: Passes over the training images.
+        epochs: Passes over the training images, if neither time_limit nor patience ends the run before.
+        time_limit: Longest time of training and validation, such as 90s, 20m or 1.5h, over all sessions; the schedule
+            then follows the time, so that the learning rate reaches its end in time.
+        patience: Epochs without a better validation accuracy after which the run ends.
         batch_size: Images per step, over all processes and accumulation steps.
         accumulate: Gradient accumulation steps into which a batch is divided, to save memory.
         optimizer: sgd (Nesterov momentum 0.9); adamw; rmsprop (momentum 0.9, smoothing 0.9, epsilon 0.001, as for
@@ -72,7 +76,8 @@ class Recipe:
         distill_weight: Weight of the distillation loss, added to the loss of the labels.
         temperature: Temperature of the soft labels (Hinton et al., arXiv 1503.02531); their loss is multiplied by its
             square.
-        precision: float32; or bf16 or fp16 where torch.autocast allows it, fp16 with a loss scaler.
+        precision: float32; bf16 or fp16 where torch.autocast allows it, fp16 with a loss scaler; or auto for bf16 on a
+            GPU that has it, fp16 on other CUDA GPUs, and float32 elsewhere.
         channels_last: Memory layout of images and weights.
         compile: Compile the network with torch.compile.
         sync_bn: Normalise over the images of all processes, so that their number changes only rounding.
@@ -92,6 +97,8 @@ class Recipe:
     frozen: bool = False
 
     epochs: int = 30
+    time_limit: str | None = None
+    patience: int | None = None
     batch_size: int = 32
     accumulate: int = 1
 
@@ -124,7 +131,7 @@ class Recipe:
     distill_weight: float = 1.0
     temperature: float = 1.0
 
-    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     channels_last: bool = True
     compile: bool = False
     sync_bn: bool = False
@@ -163,6 +170,11 @@ class Recipe:
             "drop_rate": (0 <= self.drop_rate < 1, "in [0, 1)"),
             "drop_path_rate": (0 <= self.drop_path_rate < 1, "in [0, 1)"),
             "epochs": (self.epochs >= 1, "at least 1"),
+            "time_limit": (
+                self.time_limit is None or parse_duration(self.time_limit) is not None,
+                "a number above 0 with its unit, such as 90s, 20m or 1.5h",
+            ),
+            "patience": (self.patience is None or self.patience >= 1, "at least 1"),
             "batch_size": (self.batch_size >= 2, "at least 2, for batch normalisation"),
             "accumulate": (1 <= self.accumulate <= self.batch_size, "from 1 to batch_size"),
             "optimizer": (self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
@@ -187,10 +199,15 @@ class Recipe:
             "distill": (self.distill in ("labels", "features"), "labels or features"),
             "distill_weight": (self.distill_weight > 0, "above 0"),
             "temperature": (self.temperature > 0, "above 0"),
-            "precision": (self.precision in ("float32", "bf16", "fp16"), "float32, bf16 or fp16"),
+            "precision": (self.precision in ("auto", "float32", "bf16", "fp16"), "auto, float32, bf16 or fp16"),
             "val_share": (0 < self.val_share < 1, "between 0 and 1"),
             "seed": (self.seed >= 0, "at least 0"),
         }
+
+    @property
+    def time_limit_seconds(self) -> float | None:
+        """The time limit in seconds."""
+        return None if self.time_limit is None else parse_duration(self.time_limit)
 
     def changed(self, **values: Any) -> "Recipe":
         """A copy with other values.
@@ -215,6 +232,17 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def parse_duration(text: str) -> float | None:
+    """Seconds of a duration with its unit, ``s``, ``m``, ``min`` or ``h``; None if the text is no such duration.
+
+    >>> parse_duration("20m"), parse_duration("1.5 h"), parse_duration("20")
+    (1200.0, 5400.0, None)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h)\s*", text)
+    seconds = float(match[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[match[2]] if match else 0.0
+    return seconds or None
 
 
 def _has_type(value: Any, kind: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Callbacks of a training run, and two that are built in: the console and TensorBoard."""
+"""Reports of a training run in progress: the console and TensorBoard."""
 
 import importlib.util
 import os
@@ -10,45 +10,18 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ghostnets.errors import StorageError, require
+from ghostnets.train.callback import Callback, RunStart
 from ghostnets.train.metrics import METRICS, EpochResult
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["ConsoleReporter", "Reporter", "TensorBoardWriter"]
+__all__ = ["ConsoleReporter", "TensorBoardWriter"]
 
 IMAGES_SHOWN = 16
 
 
-class Reporter:
-    """Base class of callbacks; every method does nothing. In distributed training process 0 alone calls it."""
-
-    def __enter__(self) -> "Reporter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def on_read_start(self, total: int) -> None:
-        """``total`` images are about to be read."""
-
-    def on_image_read(self) -> None:
-        """One image was read."""
-
-    def on_train_start(self, description: str, *, folder: Path, epoch: int, epochs: int, steps: int) -> None:
-        """Training starts in epoch ``epoch`` (from 0) of ``epochs``, with ``steps`` steps each."""
-
-    def on_step_end(self, *, epoch: int, step: int, loss: float, top1: float, images_per_second: float) -> None:
-        """Step ``step`` (from 0) of epoch ``epoch`` is done; loss and accuracy are means over the epoch so far."""
-
-    def on_epoch_end(self, result: EpochResult, *, is_best: bool) -> None:
-        """An epoch is trained, evaluated and saved."""
-
-    def on_message(self, sentence: str) -> None:
-        """A message for the user."""
-
-
-class ConsoleReporter(Reporter):
+class ConsoleReporter(Callback):
     """Progress bars in a terminal or notebook, and one line per epoch everywhere.
 
     Args:
@@ -94,12 +67,14 @@ class ConsoleReporter(Reporter):
     def on_image_read(self) -> None:
         self.bars.advance(self.task)
 
-    def on_train_start(self, description: str, *, folder: Path, epoch: int, epochs: int, steps: int) -> None:
-        resumed = f", resumed in epoch {epoch + 1}" if epoch else ""
-        self._print(f"{description}, {epochs} epochs of {steps} steps{resumed}, in {os.path.relpath(folder)}")
+    def on_run_start(self, run: RunStart) -> None:
+        resumed = f", resumed in epoch {run.epoch + 1}" if run.epoch else ""
+        epochs, steps = run.epochs, run.steps
+        self._print(f"{run.description}, {epochs} epochs of {steps} steps{resumed}, in {os.path.relpath(run.folder)}")
         self.epochs, self.steps = epochs, steps
         # The bar spans the run, so that the time left is that of the run.
-        self.bars.reset(self.task, total=epochs * steps, completed=epoch * steps, description="training", visible=True)
+        done = run.epoch * steps
+        self.bars.reset(self.task, total=epochs * steps, completed=done, description="training", visible=True)
 
     def on_step_end(self, *, epoch: int, step: int, loss: float, top1: float, images_per_second: float) -> None:
         self.bars.update(

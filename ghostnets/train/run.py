@@ -9,22 +9,25 @@ import torch
 from torch import nn
 
 from ghostnets.checkpoints import Checkpoint, create_model, read_checkpoint
-from ghostnets.data import DatasetSplits, TrainingBatches, derive_seed, describe_source
+from ghostnets.data import TrainingBatches, derive_seed, summarize_source
 from ghostnets.errors import ConfigurationError, RunError
+from ghostnets.train.callback import Callback, RunStart
 from ghostnets.train.derived import DerivedFiles
 from ghostnets.train.distributed import DistributedContext
-from ghostnets.train.evaluation import evaluate
+from ghostnets.train.duration import check_epochs, describe_changed_epochs, describe_end, is_finished, schedule_position
+from ghostnets.train.estimate import TimeEstimate
+from ghostnets.train.evaluation import evaluate, time_validation
 from ghostnets.train.frozen import classifier_head
+from ghostnets.train.hardware import describe_hardware, resolve_workers
 from ghostnets.train.metrics import EpochMeasurements, EpochResult
 from ghostnets.train.network import describe_initial_weights
 from ghostnets.train.parameters import set_learning_rate
-from ghostnets.train.reporter import Reporter
 from ghostnets.train.result import InterruptedRunError, TrainingResult
 from ghostnets.train.run_folder import RunFolder
 from ghostnets.train.schedule import learning_rate
 from ghostnets.train.setup import build_setup
 from ghostnets.train.spec import RunSpec
-from ghostnets.train.state import pack_state
+from ghostnets.train.state import TrainData, check_state, pack_state, read_progress
 from ghostnets.train.step import StepTotals
 from ghostnets.train.stop import StopRequest, catch_stop_signals
 
@@ -42,7 +45,7 @@ class Run:
         folder: Folder of the run.
         spec: Specification of the run.
         distributed: The processes.
-        reporter: Callbacks.
+        callback: Callbacks.
         is_new: Whether to create the folder, or resume the run in it.
         report: Whether to write a live ``report.html`` after epochs.
     """
@@ -52,25 +55,33 @@ class Run:
         folder: RunFolder,
         spec: RunSpec,
         distributed: DistributedContext,
-        reporter: Reporter,
+        callback: Callback,
         *,
         is_new: bool,
         report: bool,
     ) -> None:
         self.folder, self.config, self.recipe = folder, spec.config, spec.config.recipe
         self.source, self.class_names = spec.source, spec.source.class_names
-        self.distributed, self.reporter, self.report = distributed, reporter, report
+        self.distributed, self.callback, self.report = distributed, callback, report
         distributed.on_rank_zero((lambda: folder.claim(spec.config)) if is_new else folder.lock)
         try:
             saved = distributed.on_rank_zero(folder.load_state)
             if saved is None:
-                reporter.on_message(describe_initial_weights(self.recipe))
-            self.splits = _read_images(spec, reporter)
+                callback.on_message(describe_initial_weights(self.recipe))
+            else:
+                check_epochs(self.recipe, read_progress(saved))
+            self.splits = spec.read_images(callback)
+            self.data = TrainData.describe(self.splits, self.class_names)
+            if saved is not None:
+                check_state(saved, self.data, location=self.config.data)
             distributed.on_rank_zero(lambda: folder.save_train_digests(self.splits.train.digests()))
-            self.setup = build_setup(spec, self.splits, folder, saved, distributed, on_message=reporter.on_message)
+            self.setup = build_setup(spec, self.splits, folder, saved, distributed, on_message=callback.on_message)
             self.progress, self.step = self.setup.progress, self.setup.step
             self.history = [EpochResult(**row) for row in self.progress.history]  # type: ignore[arg-type]
             self.steps_per_epoch = len(self._batches(0))
+            self.workers = resolve_workers(self.config.workers, distributed.device)
+            if not is_new:
+                distributed.on_rank_zero(lambda: folder.update_config(self.config))
             if saved is None:
                 self._save_state()
             elif self.progress.holds_best:
@@ -82,7 +93,7 @@ class Run:
 
     @classmethod
     def begin(
-        cls, folder: RunFolder, spec: RunSpec, distributed: DistributedContext, reporter: Reporter, *, report: bool
+        cls, folder: RunFolder, spec: RunSpec, distributed: DistributedContext, callback: Callback, *, report: bool
     ) -> "Run":
         """Begin a run in a new folder; if that fails, no folder is left.
 
@@ -91,11 +102,11 @@ class Run:
             DataError: Images cannot be read.
             Others as ``build_setup``.
         """
-        return cls(folder, spec, distributed, reporter, is_new=True, report=report)
+        return cls(folder, spec, distributed, callback, is_new=True, report=report)
 
     @classmethod
     def resume(
-        cls, folder: RunFolder, spec: RunSpec, distributed: DistributedContext, reporter: Reporter, *, report: bool
+        cls, folder: RunFolder, spec: RunSpec, distributed: DistributedContext, callback: Callback, *, report: bool
     ) -> "Run":
         """Resume the run in a folder, whose configuration is that of ``spec``.
 
@@ -104,7 +115,7 @@ class Run:
                 resumed, or another process trains the run.
             Others as ``build_setup``.
         """
-        return cls(folder, spec, distributed, reporter, is_new=False, report=report)
+        return cls(folder, spec, distributed, callback, is_new=False, report=report)
 
     def run(self) -> TrainingResult:
         """Train all remaining epochs, and evaluate the best one.
@@ -141,48 +152,71 @@ class Run:
 
     def _train_epochs(self, stop: StopRequest) -> None:
         progress, recipe = self.progress, self.recipe
-        self._describe_start()
+        if is_finished(recipe, progress):
+            self.callback.on_message(
+                f"the run in {self.folder.path} is finished, {describe_end(recipe, progress)}; its best epoch is"
+                " evaluated again, and the files that follow from it are written again. To train it further:"
+                f" ghostnets train --resume {self.folder.path} --epochs {2 * recipe.epochs}"
+            )
+        else:
+            self._describe_start()
         if not self.distributed.is_rank_zero:
-            while progress.epoch < recipe.epochs:
+            while not is_finished(recipe, progress):
                 self._train_epoch(stop)
                 self._finish_epoch()
             return
         first = next(iter(self._batches(0).stream())).pixels
         images = first if first.ndim == 4 else None  # not of the features of a frozen network
-        on_message = self.reporter.on_message
+        on_message = self.callback.on_message
         with DerivedFiles(self.folder, self.history, images, report=self.report, on_message=on_message) as derived:
-            while progress.epoch < recipe.epochs:
+            while not is_finished(recipe, progress):
                 self._train_epoch(stop)
                 is_best = self._finish_epoch()
                 derived.add_epoch()
-                self.reporter.on_epoch_end(self.history[-1], is_best=is_best)
+                self.callback.on_epoch_end(self.history[-1], is_best=is_best)
+                if not is_finished(recipe, progress):
+                    self._tell(self.estimate.add_epoch())
+                elif progress.epoch < recipe.epochs:
+                    on_message(f"training ends {describe_end(recipe, progress)}")
 
     def _describe_start(self) -> None:
-        progress, recipe = self.progress, self.recipe
-        if progress.epoch == recipe.epochs:
-            self.reporter.on_message(
-                f"the run in {self.folder.path} is finished, after {recipe.epochs} epochs; its best epoch is evaluated"
-                " again, and the files that follow from it are written again."
+        progress, device = self.progress, self.distributed.device
+        self._tell(describe_hardware(device, self.step.precision, self.workers))
+        self._tell(describe_changed_epochs(self.config, progress.epoch + progress.step / self.steps_per_epoch))
+        if not progress.val_seconds:
+            network, images = self._evaluated_network(), self.setup.splits.val
+            progress.val_seconds = self._of_rank_zero(
+                time_validation(network, images, self.step.preprocessing, device) / self.distributed.world_size
             )
-            return
-        description = f"{recipe.model} on {len(self.splits.train)} images of {self.source.name}"
+        self.estimate = TimeEstimate(self.recipe, progress, self.steps_per_epoch)
+        description = f"{self.recipe.model} on {len(self.splits.train)} images of {self.source.name}"
         if self.distributed.world_size > 1:
             description += f", {self.distributed.world_size} processes"
-        self.reporter.on_train_start(
-            description,
-            folder=self.folder.path,
-            epoch=progress.epoch,
-            epochs=recipe.epochs,
-            steps=self.steps_per_epoch,
+        epochs, steps = self.recipe.epochs, self.steps_per_epoch
+        self.callback.on_run_start(
+            RunStart(self.folder.path, self.config, self.class_names, description, progress.epoch, epochs, steps)
         )
+
+    def _tell(self, sentence: str | None) -> None:
+        if sentence is not None:
+            self.callback.on_message(sentence)
+
+    def _of_rank_zero(self, seconds: float) -> float:
+        """A time measured by process 0, in all processes, if a time limit depends on it."""
+        if self.recipe.time_limit is None:
+            return seconds
+        return self.distributed.sum([seconds if self.distributed.is_rank_zero else 0.0])[0]
 
     def _train_epoch(self, stop: StopRequest) -> None:
         progress, recipe = self.progress, self.recipe
         batches = self._batches(progress.epoch)
         saved_at = before = time.perf_counter()
-        for batch in batches.stream(progress.step, workers=self.config.workers):
-            lr = learning_rate(recipe, progress.epoch + progress.step / self.steps_per_epoch)
-            set_learning_rate(self.setup.state.optimizer, lr)
+        for batch in batches.stream(progress.step, workers=self.workers):
+            position = progress.epoch + progress.step / self.steps_per_epoch
+            position = schedule_position(recipe, progress, position)
+            if progress.step and position >= recipe.epochs:
+                break  # the time is up
+            set_learning_rate(self.setup.state.optimizer, learning_rate(recipe, position))
             totals = self.step(
                 batch,
                 batch_size=batches.batch_size,
@@ -190,7 +224,7 @@ class Run:
                 stop=stop.signal is not None,
             )
             now = time.perf_counter()
-            self._count_step(totals, now - before)
+            self._count_step(totals, self._of_rank_zero(now - before))
             before = now
             # All processes stop after the same step: the one that counted a stop request.
             if totals.num_stop_requests or (self.distributed.world_size == 1 and stop.signal is not None):
@@ -215,24 +249,30 @@ class Run:
         progress.num_seen += totals.num_seen
         progress.loss_sum += totals.loss
         progress.correct += totals.correct
-        self.reporter.on_step_end(
+        self.callback.on_step_end(
             epoch=progress.epoch,
             step=progress.step - 1,
             loss=progress.loss_sum / progress.num_seen,
             top1=progress.correct / progress.num_seen,
             images_per_second=progress.num_seen / progress.train_seconds,
         )
+        self._tell(self.estimate.add_step(seconds))
+
+    def _evaluated_network(self) -> nn.Module:
+        """What is evaluated after an epoch: the network, or its classifier if the rest is frozen."""
+        network = self.setup.evaluated
+        return classifier_head(network) if self.recipe.frozen else network
 
     def _finish_epoch(self) -> bool:
         """Evaluate the epoch, save the state, and then the network if it is the best so far; return whether it is."""
         progress, distributed = self.progress, self.distributed
         before = time.perf_counter()
-        network = self.setup.evaluated
-        distributed.broadcast_model(network)
-        evaluated = classifier_head(network) if self.recipe.frozen else network
+        distributed.broadcast_model(self.setup.evaluated)
         images, preprocessing = self.setup.splits.val, self.step.preprocessing
-        evaluation = evaluate(evaluated, images, preprocessing, self.class_names, distributed=distributed)
-        progress.seconds += time.perf_counter() - before
+        network = self._evaluated_network()
+        evaluation = evaluate(network, images, preprocessing, self.class_names, distributed=distributed)
+        progress.val_seconds = self._of_rank_zero(time.perf_counter() - before)
+        progress.seconds += progress.val_seconds
         weights = self.setup.state.network.state_dict()
         broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
         if broken or not math.isfinite(evaluation.loss):
@@ -268,6 +308,7 @@ class Run:
             training={
                 "data": self.config.data,
                 "full": self.config.full,
+                "data_identity": self.config.identity,
                 "recipe": self.recipe.to_dict(),
                 "epoch": result.epoch,
                 "val_top1": result.val_top1,
@@ -276,9 +317,7 @@ class Run:
 
     def _save_state(self) -> None:
         if self.distributed.is_rank_zero:
-            num_images = len(self.splits.train)
-            state = pack_state(self.setup.state, self.progress, num_images=num_images, class_names=self.class_names)
-            self.folder.save_state(state)
+            self.folder.save_state(pack_state(self.setup.state, self.progress, self.data))
 
     def _evaluate_best(self) -> TrainingResult:
         """Evaluate the best epoch on the test images, or on the validation images if there are none."""
@@ -300,17 +339,8 @@ class Run:
             ),
             skipped=self.splits.skipped,
             num_training_images=None if training_images is None else int(training_images.sum()),
+            data=summarize_source(self.source),
             images=images,
         )
         self.distributed.on_rank_zero(lambda: self.folder.write_result(result.to_dict()))
         return result
-
-
-def _read_images(spec: RunSpec, reporter: Reporter) -> DatasetSplits:
-    for sentence in describe_source(spec.source):
-        reporter.on_message(sentence)
-    reporter.on_read_start(spec.source.num_images)
-    splits = spec.source.load(spec.config.preprocessing, on_image=reporter.on_image_read)
-    for sentence in splits.skipped:
-        reporter.on_message(f"skipped: {sentence}")
-    return splits

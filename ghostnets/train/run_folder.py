@@ -27,7 +27,8 @@ __all__ = ["RunFolder"]
 class RunFolder:
     """``runs/NAME/``.
 
-    ``last.pt`` is what holds; the files below it follow from it, and are written after it, and again on resume.
+    ``last.pt`` is the authoritative state. The files below it are derived from it: written after it, and rewritten on
+    resume.
 
     ::
 
@@ -78,16 +79,24 @@ class RunFolder:
             if not all(file.name.endswith(PARTIAL) for file in self.path.iterdir()):
                 raise self._exists()
             remove_leftovers(self.path)
-            write_text(self.config_file, json.dumps(config.to_dict(), indent=2) + "\n")
+            self._write_config(config)
         except BaseException:
             self.unlock()
             raise
+
+    def update_config(self, config: RunConfig) -> None:
+        """Write ``config.json`` of the locked folder again if it differs; raises StorageError."""
+        if not self.has_config(config):
+            self._write_config(config)
+
+    def _write_config(self, config: RunConfig) -> None:
+        write_text(self.config_file, json.dumps(config.to_dict(), indent=2) + "\n")
 
     def discard(self) -> None:
         """Remove what ``claim`` and the start of the run have written, as the run cannot begin, and unlock."""
         for file in (self.config_file, self.train_digests, self.teacher, self.last):
             file.unlink(missing_ok=True)
-        with suppress(OSError):  # a folder that holds other files by now
+        with suppress(OSError):  # another process has put files into it
             for folder in self._created:
                 folder.rmdir()
         self.unlock()
@@ -196,20 +205,19 @@ class RunFolder:
                 f" repeat the run from its start in a new folder: ghostnets train --repeat {self.path}"
             )
         for file in (self.train_digests, self.teacher):
-            file.unlink(missing_ok=True)  # the images may be others by now
+            file.unlink(missing_ok=True)  # the images may have changed since
 
     def _check_best(self, progress: TrainProgress) -> None:
-        way_out = f"restore the file, or repeat the run in a new folder: ghostnets train --repeat {self.path}"
+        advice = f"restore the file, or repeat the run in a new folder: ghostnets train --repeat {self.path}"
         if not self.best.is_file():
             raise RunError(
                 f"{self.best} is missing, and last.pt holds the network of epoch {progress.epoch}, not that of the best"
-                f" epoch, {progress.best_epoch + 1}; {way_out}"
+                f" epoch, {progress.best_epoch + 1}; {advice}"
             )
         epoch = read_checkpoint(self.best).training.get("epoch")
         if epoch != progress.best_epoch + 1:
             raise RunError(
-                f"{self.best} is of epoch {epoch}, but the best epoch of the run is {progress.best_epoch + 1};"
-                f" {way_out}"
+                f"{self.best} is of epoch {epoch}, but the best epoch of the run is {progress.best_epoch + 1}; {advice}"
             )
 
     def save_train_digests(self, digests: np.ndarray | None) -> None:

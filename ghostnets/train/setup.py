@@ -20,7 +20,7 @@ from ghostnets.train.parameters import build_optimizer
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.run_folder import RunFolder
 from ghostnets.train.spec import RunSpec
-from ghostnets.train.state import TrainProgress, TrainState, check_state, restore_state
+from ghostnets.train.state import TrainProgress, TrainState, restore_state
 from ghostnets.train.step import TrainingStep
 
 __all__ = ["TrainingSetup", "build_setup"]
@@ -79,8 +79,6 @@ def build_setup(
     """
     config, class_names = spec.config, spec.source.class_names
     recipe, preprocessing = config.recipe, config.preprocessing
-    if saved is not None:
-        check_state(saved, num_images=len(splits.train), class_names=class_names, data=config.data)
     if (num_classes := config.arguments.get("num_classes")) != len(class_names):
         raise RunError(
             f"the run's config.json has num_classes {num_classes}, but {config.data} has {len(class_names)} classes;"
@@ -112,6 +110,7 @@ def build_setup(
         mixing=build_mixing(recipe, len(class_names)),
         distillation=distillation,
         after_update=None if average is None else lambda: average.update_parameters(network),
+        on_message=on_message,
     )
     state = TrainState(network, trained, optimizer, step.scaler, average)
     progress = TrainProgress() if saved is None else restore_state(saved, state)

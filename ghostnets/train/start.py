@@ -1,6 +1,9 @@
 """Start, resume or repeat a training run."""
 
 import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +11,12 @@ import torch
 
 from ghostnets.data import EMBEDDED, DataSpec
 from ghostnets.errors import ConfigurationError, require
+from ghostnets.train.callback import Callback, CallbackList
 from ghostnets.train.distributed import init_distributed
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.recipes import RECIPES, default_recipe
 from ghostnets.train.report import write_run_report
-from ghostnets.train.reporter import ConsoleReporter, Reporter
+from ghostnets.train.reporter import ConsoleReporter
 from ghostnets.train.result import TrainingResult
 from ghostnets.train.run import Run
 from ghostnets.train.run_config import RunConfig
@@ -31,9 +35,10 @@ def train_model(
     runs_dir: str | os.PathLike[str] = RUNS,
     recipe: Recipe | None = None,
     device: str = "auto",
-    workers: int = 0,
-    progress: bool | Reporter = True,
+    workers: int | None = None,
+    progress: bool = True,
     report: bool = True,
+    callbacks: Sequence[Callback] = (),
     **changes: Any,
 ) -> TrainingResult:
     """Train a network on a folder of images, or on the embedded Fashion-MNIST subset.
@@ -51,10 +56,12 @@ def train_model(
         folder: New folder of the run; by default ``runs_dir/DATA-MODEL``, numbered if that exists.
         runs_dir: Folder of the runs, for the default of ``folder``.
         recipe: Recipe; by default the one for the size of the images.
-        device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU if there is one.
-        workers: Processes that read images, for each process that trains, as GPUs need them; 0 to read between steps.
-        progress: Progress bars and one line per epoch in a terminal or notebook; False for none, or a ``Reporter``.
+        device: ``"cpu"``, ``"cuda"``, ``"mps"``, ``"xpu"``, or ``"auto"`` for an accelerator if there is one.
+        workers: Processes that read images, for each process that trains; 0 to read between steps; by default up to 8
+            on an accelerator and 0 on a CPU.
+        progress: Progress bars and one line per epoch in a terminal or notebook; False for none.
         report: Write ``report.html``, during training and at its end.
+        callbacks: Callbacks, called in this order.
         **changes: Fields of the recipe to change, such as ``epochs`` (see ``Recipe``).
 
     Returns:
@@ -82,7 +89,7 @@ def train_model(
                 "distributed training needs a name, so that all processes agree on the run; give --name NAME."
             )
         folder = _unused_folder(Path(runs_dir), f"{source.name}-{run_spec.config.recipe.model}")
-    return _train(RunFolder(folder), run_spec, is_new=True, progress=progress, report=report)
+    return _train(RunFolder(folder), run_spec, is_new=True, progress=progress, report=report, callbacks=callbacks)
 
 
 def repeat_training(
@@ -90,29 +97,44 @@ def repeat_training(
     *,
     into: str | os.PathLike[str] | None = None,
     runs_dir: str | os.PathLike[str] = RUNS,
-    progress: bool | Reporter = True,
+    data: str | os.PathLike[str] | None = None,
+    progress: bool = True,
     report: bool = True,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainingResult:
     """Repeat a run from its start in a new folder; on the same machine, a CPU gives the same weights.
 
+    If the number of epochs was changed when the run was resumed, all epochs are trained by the last schedule, so the
+    weights are others.
+
     Args:
-        folder: Folder of the run to repeat, of which ``config.json`` is enough; the images must be where they were.
+        folder: Folder of the run to repeat, of which ``config.json`` is enough.
         into: New folder; by default the old name in ``runs_dir``, numbered.
         runs_dir: Folder of the runs, for the default of ``into``.
+        data: New location of the images; None if they are where they were.
         progress: As for ``train_model``.
         report: As for ``train_model``.
+        callbacks: As for ``train_model``.
 
     Raises:
-        RunError: ``folder`` holds no run.
+        RunError: ``folder`` holds no run, or the images are others.
         Others as ``train_model``.
     """
-    config = RunFolder(folder).read_config()
+    config = replace(_moved(RunFolder(folder).read_config(), data), earlier_epochs=())
     target = RunFolder(into or _unused_folder(Path(runs_dir), Path(folder).resolve().name))
-    return _train(target, _spec_with_threads(config), is_new=True, progress=progress, report=report)
+    return _train(
+        target, _spec_with_threads(config), is_new=True, progress=progress, report=report, callbacks=callbacks
+    )
 
 
 def resume_training(
-    folder: str | os.PathLike[str], *, progress: bool | Reporter = True, report: bool = True
+    folder: str | os.PathLike[str],
+    *,
+    data: str | os.PathLike[str] | None = None,
+    epochs: int | None = None,
+    progress: bool = True,
+    report: bool = True,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainingResult:
     """Resume an interrupted run; on a CPU the final weights are bit-identical to those of an uninterrupted one.
 
@@ -121,15 +143,28 @@ def resume_training(
 
     Args:
         folder: Folder of the run.
+        data: New location of the images; None if they are where they were. The run's configuration then names it.
+        epochs: New number of epochs, of a finished run too; None for that of the recipe. Warm-up and decay of the
+            learning rate are shares of the run, so from here on they follow the new number.
         progress: As for ``train_model``.
         report: As for ``train_model``.
+        callbacks: As for ``train_model``.
 
     Raises:
-        RunError: The folder holds no run, or its state is damaged.
+        RunError: The folder holds no run, its state is damaged, the images are others, or more than ``epochs`` are
+            trained already.
         Others as ``train_model``.
     """
     run = RunFolder(folder)
-    return _train(run, _spec_with_threads(run.read_config()), is_new=False, progress=progress, report=report)
+    config = _moved(run.read_config(), data)
+    if epochs not in (None, config.recipe.epochs):
+        earlier = (*config.earlier_epochs, config.recipe.epochs)
+        config = replace(config, recipe=config.recipe.changed(epochs=epochs), earlier_epochs=earlier)
+    return _train(run, _spec_with_threads(config), is_new=False, progress=progress, report=report, callbacks=callbacks)
+
+
+def _moved(config: RunConfig, data: str | os.PathLike[str] | None) -> RunConfig:
+    return config if data is None else replace(config, data=DataSpec(data).location)
 
 
 def _spec_with_threads(config: RunConfig) -> RunSpec:
@@ -138,23 +173,25 @@ def _spec_with_threads(config: RunConfig) -> RunSpec:
 
 
 def _train(
-    folder: RunFolder, spec: RunSpec, *, is_new: bool, progress: bool | Reporter, report: bool
+    folder: RunFolder, spec: RunSpec, *, is_new: bool, progress: bool, report: bool, callbacks: Sequence[Callback]
 ) -> TrainingResult:
     for library in ("tensorboard", *(("matplotlib", "jinja2") if report else ())):
         require(library, extra="train")  # now, not after hours of training
-    with init_distributed(spec.config.device) as distributed:
-        is_rank_zero = distributed.is_rank_zero
-        if not is_rank_zero or progress is False:
-            reporter = Reporter()
-        else:
-            reporter = progress if isinstance(progress, Reporter) else ConsoleReporter()
+    with ExitStack() as stack:
+        distributed = stack.enter_context(init_distributed(spec.config.device))
+        console = [stack.enter_context(ConsoleReporter())] if progress and distributed.is_rank_zero else []
+        called = CallbackList([*console, *callbacks] if distributed.is_rank_zero else [])
         if distributed.restarts and distributed.broadcast(folder.has_config(spec.config)):
             is_new = False  # torchrun has restarted the processes
-        with reporter:
-            create = Run.begin if is_new else Run.resume
-            result = create(folder, spec, distributed, reporter, report=report).run()
-    if report and is_rank_zero:
-        write_run_report(folder, result)
+        create = Run.begin if is_new else Run.resume
+        try:
+            result = create(folder, spec, distributed, called, report=report).run()
+            if report and distributed.is_rank_zero:
+                write_run_report(folder, result)
+        except BaseException as error:
+            called.on_run_error(error)
+            raise
+        called.on_run_end(result)
     return result
 
 

@@ -12,10 +12,20 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from ghostnets.data import DatasetSplits
 from ghostnets.errors import RunError
 from ghostnets.train.distill import FeatureStudent
 
-__all__ = ["TrainProgress", "TrainState", "check_state", "pack_state", "read_progress", "restore_state"]
+__all__ = [
+    "TrainData",
+    "TrainProgress",
+    "TrainState",
+    "changed_data",
+    "check_state",
+    "pack_state",
+    "read_progress",
+    "restore_state",
+]
 
 STATE_VERSION = 2
 FILE_KEYS = {"correct": "right", "num_seen": "seen"}  # names of the progress in the file, if others than here
@@ -31,10 +41,12 @@ class TrainProgress:
         loss_sum, correct, num_seen: Sum of the losses, correct predictions and images of this epoch so far.
         train_seconds: Training time of this epoch so far, without evaluation.
         seconds: Time of training and evaluation of the run so far.
+        val_seconds: Time of the last validation, or of the one to come as estimated before the first; part of
+            ``seconds`` once it is done.
         best_epoch, best_top1: Best epoch so far, from 0, and its validation accuracy; -1 before the first.
         history: Finished epochs, as dictionaries of ``EpochResult``.
 
-    The saved progress is what holds: ``metrics.csv``, the TensorBoard events and the report follow from it, and
+    The saved progress is authoritative: ``metrics.csv``, the TensorBoard events and the report follow from it, and
     ``best.safetensors`` from the state of the epoch that it names as the best.
     """
 
@@ -45,6 +57,7 @@ class TrainProgress:
     num_seen: int = 0
     train_seconds: float = 0.0
     seconds: float = 0.0
+    val_seconds: float = 0.0
     best_epoch: int = -1
     best_top1: float = -1.0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -74,22 +87,33 @@ class TrainState:
     average: AveragedModel | None
 
 
-def pack_state(
-    state: TrainState, progress: TrainProgress, *, num_images: int, class_names: tuple[str, ...]
-) -> dict[str, Any]:
-    """Pack the state into plain containers and tensors.
+@dataclass(frozen=True)
+class TrainData:
+    """The data of a run as its state records them, to be checked on resume.
 
-    Args:
-        state: The state of training.
-        progress: The progress of the run.
-        num_images: Number of training images, to be checked on resume.
-        class_names: Class names of the data, to be checked on resume.
+    Attributes:
+        num_images: Number of training images.
+        class_names: Class names, in the order of the labels.
+        identity: Digest of labels and contents (``DatasetSplits.identity``).
     """
+
+    num_images: int
+    class_names: tuple[str, ...]
+    identity: str
+
+    @classmethod
+    def describe(cls, splits: DatasetSplits, class_names: tuple[str, ...]) -> "TrainData":
+        return cls(len(splits.train), class_names, splits.identity)
+
+
+def pack_state(state: TrainState, progress: TrainProgress, data: TrainData) -> dict[str, Any]:
+    """Pack the state into plain containers and tensors."""
     trained, average = state.trained, state.average
     return {
         "version": STATE_VERSION,
-        "images": num_images,
-        "class_names": list(class_names),
+        "images": data.num_images,
+        "class_names": list(data.class_names),
+        "data_identity": data.identity,
         "progress": {FILE_KEYS.get(name, name): value for name, value in asdict(progress).items()},
         "model": state.network.state_dict(),
         "projection": trained.projection.state_dict() if isinstance(trained, FeatureStudent) else None,
@@ -99,19 +123,38 @@ def pack_state(
     }
 
 
-def check_state(saved: dict[str, Any], *, num_images: int, class_names: tuple[str, ...], data: str) -> None:
-    """Raise RunError if the saved state is of another version, or of other images or classes."""
+def check_state(saved: dict[str, Any], data: TrainData, *, location: str) -> None:
+    """Check that a saved state is of this version and of these images and classes.
+
+    Args:
+        saved: The saved state.
+        data: The data as they are now.
+        location: Where they are, for messages.
+
+    Raises:
+        RunError: It is not; the message says what has changed.
+    """
     _check_version(saved)
-    if saved.get("images") != num_images:
+    if saved.get("images") != data.num_images:
         raise RunError(
-            f"the run was trained on {saved.get('images')} images, but {data} now has {num_images};"
+            f"the run was trained on {saved.get('images')} images, but {location} now has {data.num_images};"
             " restore the images, or start a new run."
         )
-    if saved.get("class_names") != list(class_names):
+    if saved.get("class_names") != list(data.class_names):
         raise RunError(
-            f"the classes in {data} have changed: the run was trained on {', '.join(saved['class_names'][:5])}, and now"
-            f" there are {', '.join(class_names[:5])}; restore them, or start a new run."
+            f"the classes in {location} have changed: the run was trained on {', '.join(saved['class_names'][:5])}, and"
+            f" now there are {', '.join(data.class_names[:5])}; restore them, or start a new run."
         )
+    if saved.get("data_identity", data.identity) != data.identity:
+        raise RunError(changed_data(location))
+
+
+def changed_data(location: str) -> str:
+    """Sentence for data that differ from those of the run."""
+    return (
+        f"the images in {location} are not those that the run was trained on: some are missing, new or changed, or have"
+        " another name or class; restore them, give the folder that has them (--data FOLDER), or start a new run."
+    )
 
 
 def restore_state(saved: dict[str, Any], state: TrainState) -> TrainProgress:
@@ -125,7 +168,8 @@ def restore_state(saved: dict[str, Any], state: TrainState) -> TrainProgress:
         if isinstance(state.trained, FeatureStudent):
             state.trained.projection.load_state_dict(saved["projection"])
         state.optimizer.load_state_dict(saved["optimizer"])
-        state.scaler.load_state_dict(saved["scaler"])
+        if (scaler := saved["scaler"]) and state.scaler.is_enabled():  # the run may move to another kind of device
+            state.scaler.load_state_dict(scaler)
         if state.average is not None:
             state.average.load_state_dict(saved["average"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:

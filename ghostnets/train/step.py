@@ -13,12 +13,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from ghostnets.data import Batch
+from ghostnets.errors import RunError
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.diagnose import diagnose_loss
 from ghostnets.train.distill import Distillation
 from ghostnets.train.distributed import DistributedContext
 from ghostnets.train.frozen import IdentityPreprocessing
 from ghostnets.train.fused import fused_training
+from ghostnets.train.hardware import free_memory, is_out_of_memory, resolve_precision
 from ghostnets.train.mixing import Mixing
 from ghostnets.train.recipe import Recipe
 
@@ -60,6 +62,10 @@ class TrainingStep:
         mixing: Mixup and cutmix; None for neither.
         distillation: Distillation loss; None for none.
         after_update: Callback after each optimizer update.
+        on_message: Callback for messages to the user.
+
+    Attributes:
+        accumulate: Accumulation steps into which a batch is divided; doubled when the device runs out of memory.
     """
 
     def __init__(
@@ -73,6 +79,7 @@ class TrainingStep:
         mixing: Mixing | None,
         distillation: Distillation | None,
         after_update: Callable[[], None] | None,
+        on_message: Callable[[str], None] | None = None,
     ) -> None:
         self.optimizer, self.recipe, self.preprocessing, self.distributed = (
             optimizer,
@@ -81,11 +88,13 @@ class TrainingStep:
             distributed,
         )
         self.mixing, self.distillation, self.after_update = mixing, distillation, after_update
+        self.on_message, self.accumulate = on_message, recipe.accumulate
+        self.precision = resolve_precision(recipe.precision, distributed.device)
         self.weights = [weight for weight in trained.parameters() if weight.requires_grad]
         self.trained = trained
         self.parallel = distributed.wrap(trained)
         self.forward: Any = torch.compile(self.parallel) if recipe.compile else self.parallel
-        self.scaler = torch.amp.GradScaler(distributed.device.type, enabled=recipe.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(distributed.device.type, enabled=self.precision == "fp16")
         self.last_inputs: Tensor | None = None
 
     def __call__(self, batch: Batch, *, batch_size: int, seed: int, stop: bool) -> StepTotals:
@@ -97,29 +106,67 @@ class TrainingStep:
             seed: Seed of dropout, stochastic depth and mixing.
             stop: Whether this process was asked to stop; counted over all processes.
         """
+        while (sums := self._accumulate_gradients(batch, batch_size, seed)) is None:
+            self._halve_micro_batches(len(batch.labels))
+        loss_sum, correct = sums
+        loss, total_correct, num_seen, num_stop_requests = self.distributed.sum(
+            [loss_sum, correct, len(batch.labels), float(stop)]
+        )
+        if math.isfinite(loss):
+            self._update()
+        return StepTotals(loss, int(total_correct), int(num_seen), int(num_stop_requests))
+
+    def _accumulate_gradients(self, batch: Batch, batch_size: int, seed: int) -> tuple[float, int] | None:
+        """Compute the gradients; return the sum of the losses and the number of correct predictions.
+
+        None if the device ran out of memory; in distributed training, where the other processes cannot repeat the step,
+        that is an error.
+        """
         torch.manual_seed(seed)
         self.trained.train()
         loss_sum = torch.zeros((), dtype=torch.float64)
         correct = torch.zeros((), dtype=torch.int64)
         self.optimizer.zero_grad(set_to_none=True)
-        split = zip(*(tensor.tensor_split(self.recipe.accumulate) for tensor in batch), strict=True)
+        split = zip(*(tensor.tensor_split(self.accumulate) for tensor in batch), strict=True)
         micro_batches = [Batch(*tensors) for tensors in split]
-        for number, micro_batch in enumerate(micro_batches, 1):
-            # Gradients accumulate over micro-batches and are averaged over processes once, with the last.
-            defers_sync = number < len(micro_batches) and isinstance(self.parallel, DistributedDataParallel)
-            with self.parallel.no_sync() if defers_sync else nullcontext():  # type: ignore[operator]
-                losses, num_correct = self._losses(micro_batch)
-                # DDP averages over processes, which makes this the mean over the whole batch.
-                mean = losses.sum() * (self.distributed.world_size / batch_size)
-                self.scaler.scale(mean).backward()
-            loss_sum += losses.detach().sum().double().cpu()
-            correct += num_correct.cpu()
-        loss, total_correct, num_seen, num_stop_requests = self.distributed.sum(
-            [loss_sum.item(), correct.item(), len(batch.labels), float(stop)]
-        )
-        if math.isfinite(loss):
-            self._update()
-        return StepTotals(loss, int(total_correct), int(num_seen), int(num_stop_requests))
+        try:
+            for number, micro_batch in enumerate(micro_batches, 1):
+                # Gradients accumulate over micro-batches and are averaged over processes once, with the last.
+                defers_sync = number < len(micro_batches) and isinstance(self.parallel, DistributedDataParallel)
+                with self.parallel.no_sync() if defers_sync else nullcontext():  # type: ignore[operator]
+                    losses, num_correct = self._losses(micro_batch)
+                    # DDP averages over processes, which makes this the mean over the whole batch.
+                    mean = losses.sum() * (self.distributed.world_size / batch_size)
+                    self.scaler.scale(mean).backward()
+                loss_sum += losses.detach().sum().cpu().double()
+                correct += num_correct.cpu()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if self.distributed.world_size > 1:
+                raise RunError(
+                    f"process {self.distributed.rank} ran out of memory with {len(micro_batches[0].labels)} images at a"
+                    f" time; resume or start again with --accumulate {2 * self.accumulate}."
+                ) from error
+            return None
+        return loss_sum.item(), int(correct.item())
+
+    def _halve_micro_batches(self, images: int) -> None:
+        """Divide batches into twice as many micro-batches, after the device ran out of memory."""
+        self.last_inputs = None
+        self.optimizer.zero_grad(set_to_none=True)
+        free_memory(self.distributed.device)
+        before, self.accumulate = -(-images // self.accumulate), 2 * self.accumulate
+        if images < 2 * self.accumulate:
+            raise RunError(
+                f"the device ran out of memory with {before} images at a time, and batch normalisation needs two;"
+                " start again with a smaller --image-size or --model."
+            )
+        if self.on_message is not None:
+            self.on_message(
+                f"out of memory with {before} images at a time: from here on {-(-images // self.accumulate)}, with the"
+                f" gradients of {self.accumulate} accumulated for the same batch (--accumulate {self.accumulate})"
+            )
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Losses (B,), and the number of correct predictions."""
@@ -131,7 +178,7 @@ class TrainingStep:
         if not self.recipe.channels_last:
             inputs = inputs.contiguous()
         self.last_inputs = inputs
-        autocast = AUTOCAST.get(self.recipe.precision)
+        autocast = AUTOCAST.get(self.precision)
         with torch.autocast(device.type, autocast) if autocast else nullcontext():
             with fused_training():
                 output = self.forward(inputs)
@@ -159,6 +206,6 @@ class TrainingStep:
         # In distributed training another process could wait for this one inside the network.
         if self.distributed.world_size > 1 or self.last_inputs is None:
             return "one of the processes computed a non-finite loss"
-        autocast = AUTOCAST.get(self.recipe.precision)
+        autocast = AUTOCAST.get(self.precision)
         with torch.autocast(self.distributed.device.type, autocast) if autocast else nullcontext():
             return diagnose_loss(self.trained, self.last_inputs)

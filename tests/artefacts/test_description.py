@@ -63,6 +63,8 @@ def test_malformed_json_is_rejected(text: str, message: str):
         ),
         ({"preprocessing": {**PREPROCESSING.to_dict(), "image_size": 0}}, "image_size is 0"),
         ({"preprocessing": {"image_size": 16}}, "cannot be used .KeyError: 'resize_to'"),
+        ({"preprocessing": {**PREPROCESSING.to_dict(), "resize_to": 40000}}, "from 1 to 4096"),
+        ({"arguments": []}, r"arguments is \[\], not an object"),
         ({"surprise": 1}, "surprise"),
     ],
 )
@@ -70,6 +72,10 @@ def test_wrong_values_are_rejected(changes: dict[str, Any], message: str):
     values = {**json.loads(describe().to_json()), **changes}
     with pytest.raises(ArtefactError, match=message):
         Description.from_json(json.dumps(values))
+
+
+def test_classes_of_the_same_name_are_accepted():
+    assert Description.from_json(describe(class_names=("crane", "crane")).to_json()).class_names == ("crane", "crane")
 
 
 def test_missing_description_is_rejected():

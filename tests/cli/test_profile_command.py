@@ -12,7 +12,7 @@ from ghostnets.measure import MachineLimits
 
 @pytest.fixture(autouse=True)
 def _known_limits(monkeypatch: pytest.MonkeyPatch):
-    """Replace the measurement, which takes seconds and has a test of its own."""
+    """Replace the measurement, which takes seconds and has its own test."""
     monkeypatch.setattr(
         profile_command, "measure_limits", lambda threads: MachineLimits(threads, {"f32": 1e11}, ((1 << 30, 1e10),))
     )

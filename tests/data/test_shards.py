@@ -3,17 +3,21 @@
 import functools
 import http.server
 import json
+import os
 import pickle
+import shutil
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import make_images
 
 from ghostnets.data import Augmentation, DataSpec, ShardFolder, TrainingBatches, open_folder, shard_files, write_shards
+from ghostnets.data.source import summarize_source
 from ghostnets.errors import ConfigurationError, DataError
 from ghostnets.preprocessing import Preprocessing
 
@@ -157,6 +161,69 @@ def test_damage_and_misuse_raise_one_sentence(folder: Path, tmp_path: Path):
         (tmp_path / "out" / "index.json").write_text(text)
         with pytest.raises(DataError):
             DataSpec(tmp_path / "out").open()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda index: index["parts"]["train"][0]["labels"].append(2),
+        lambda index: index["parts"]["train"][0]["labels"].append(-1),
+        lambda index: index["parts"]["train"][0]["labels"].append("1"),
+        lambda index: index["parts"]["train"][0].update(file="../secret.tar"),
+        lambda index: index["parts"]["train"][0].update(file="/etc/passwd"),
+        lambda index: index["parts"]["train"][0].update(bytes=-1),
+        lambda index: index["parts"].pop("val"),
+        lambda index: index["parts"].update(other=[]),
+        lambda index: index.update(class_names=[]),
+        lambda index: index.update(class_names="ab"),
+        lambda index: index.update(channels=7),
+        lambda index: index.update(typical_size=10**9),
+        lambda index: index.update(common_size=[0, 5]),
+        lambda index: index.update(common_size=[1]),
+    ],
+    ids=range(14),
+)
+def test_index_with_a_hostile_value_is_refused(shards: ShardFolder, tmp_path: Path, change: Callable[[Any], Any]):
+    index = json.loads(Path(shards.root, "index.json").read_text())
+    change(index)
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(DataError, match="write the shards again"):
+        DataSpec(tmp_path).open()
+
+
+def test_deeply_nested_index_is_refused(tmp_path: Path):
+    (tmp_path / "index.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="write the shards again"):
+        DataSpec(tmp_path).open()
+
+
+def test_shard_with_other_labels_than_the_index_is_refused(shards: ShardFolder, tmp_path: Path):
+    copied = tmp_path / "copied"
+    shutil.copytree(shards.root, copied)
+    index = json.loads((copied / "index.json").read_text())
+    labels = index["parts"]["train"][0]["labels"]
+    labels[0] = 1 - labels[0]
+    (copied / "index.json").write_text(json.dumps(index))
+    with pytest.raises(DataError, match="another class than the index"):
+        DataSpec(copied).open().load(PREPROCESSING).train[0]
+
+
+def test_pipe_instead_of_a_shard_is_refused_at_once(shards: ShardFolder, tmp_path: Path):
+    copied = tmp_path / "copied"
+    shutil.copytree(shards.root, copied)
+    (copied / "train-000000.tar").unlink()
+    os.mkfifo(copied / "train-000000.tar")
+    with pytest.raises(DataError, match="no regular file"):
+        DataSpec(copied).open().load(PREPROCESSING).train[0]
+
+
+def test_classes_of_the_same_name_are_distinct(shards: ShardFolder, tmp_path: Path):
+    index = json.loads(Path(shards.root, "index.json").read_text())
+    index["class_names"] = ["crane", "crane"]
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    source = DataSpec(tmp_path).open()
+    assert source.class_names == ("crane", "crane")
+    assert set(summarize_source(source)["splits"]["train"]) == {"crane (0)", "crane (1)"}
 
 
 def test_write_shards_finds_unreadable_images(tmp_path: Path):

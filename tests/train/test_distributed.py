@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from test_run import assert_same
 
 from ghostnets.errors import ConfigurationError, DataError
-from ghostnets.train import InterruptedRunError, Recipe, Reporter, RunFolder, run
+from ghostnets.train import Callback, InterruptedRunError, Recipe, RunFolder, run
 from ghostnets.train.distributed import DistributedContext
 
 RECIPE = Recipe(
@@ -23,7 +23,7 @@ RECIPE = Recipe(
 )
 
 
-class FailAfterSixSteps(Reporter):
+class FailAfterSixSteps(Callback):
     """After six steps, kills process 0 or interrupts both."""
 
     def __init__(self, what: str) -> None:
@@ -46,7 +46,7 @@ def work(what: str, data: Path, folder: Path) -> None:
         if what == "resume":
             resume_training(folder)
         else:
-            train_model(data, folder=folder, recipe=RECIPE, progress=FailAfterSixSteps(what))
+            train_model(data, folder=folder, recipe=RECIPE, callbacks=[FailAfterSixSteps(what)])
     except InterruptedRunError as error:
         sys.exit(128 + error.signal)
 

@@ -82,3 +82,19 @@ def test_result_of_many_classes_is_sparse():
     assert values["confusion_cells"][0] == (0, 343, 1)
     assert sum(count for *_, count in values["confusion_cells"]) == 50
     assert len(json.dumps(values, indent=2)) < 200 * classes
+
+
+def test_evaluate_out_of_memory_halves_the_batch():
+    sizes: list[int] = []
+
+    class Limited(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(x))
+            if len(x) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return x[:, 0, 0] * 9
+
+    pixels = torch.tensor([[[[0, 255]]]] * 5, dtype=torch.uint8)
+    images = ArrayDataset(pixels, torch.tensor([1, 1, 1, 1, 0]))
+    result = evaluate(Limited(), images, Preprocessing(2, 2, (0.0,), (1.0,)), ("a", "b"), batch_size=8)
+    assert (result.top1, sizes) == (0.8, [5, 4, 2, 2, 1])

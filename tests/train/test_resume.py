@@ -11,7 +11,7 @@ from test_run import assert_same
 
 from ghostnets.data import open_folder, write_shards
 from ghostnets.errors import RunError
-from ghostnets.train import Recipe, Reporter, run
+from ghostnets.train import Callback, Recipe, run
 
 RECIPE = Recipe(model="ghost_resnet20", epochs=2, batch_size=8, lr=0.02, warmup=0.2, drop_rate=0.3)
 
@@ -43,7 +43,7 @@ class Killed(BaseException):
     """An exception that nothing in the package catches."""
 
 
-class KillAfter(Reporter):
+class KillAfter(Callback):
     """Raises after a number of steps, before they are saved."""
 
     def __init__(self, steps: int) -> None:
@@ -72,9 +72,9 @@ def test_killed_run_resumes_bit_identically(
     uninterrupted = train_model(small_photos, folder=tmp_path / "uninterrupted", recipe=recipe)
     kills = random.Random(name).sample(range(1, 5), 2)
     with pytest.raises(Killed):
-        train_model(small_photos, folder=tmp_path / "interrupted", recipe=recipe, progress=KillAfter(kills[0]))
+        train_model(small_photos, folder=tmp_path / "interrupted", recipe=recipe, callbacks=[KillAfter(kills[0])])
     with pytest.raises(Killed):
-        resume_training(tmp_path / "interrupted", progress=KillAfter(kills[1]))
+        resume_training(tmp_path / "interrupted", callbacks=[KillAfter(kills[1])])
     torch.manual_seed(99)  # the random state of a new process differs
     resumed = resume_training(tmp_path / "interrupted")
     assert_same(tmp_path / "uninterrupted", tmp_path / "interrupted")
@@ -86,7 +86,7 @@ def test_resume_does_not_need_the_initial_weights(small_photos: Path, tiny_run: 
     weights.write_bytes((tiny_run / "best.safetensors").read_bytes())
     recipe = RECIPE.changed(weights=str(weights), optimizer="adamw", epochs=1)
     with pytest.raises(Killed):
-        train_model(small_photos, folder=tmp_path / "run", recipe=recipe, progress=KillAfter(1))
+        train_model(small_photos, folder=tmp_path / "run", recipe=recipe, callbacks=[KillAfter(1)])
     weights.unlink()
     assert len(resume_training(tmp_path / "run").history) == 1
 
@@ -98,14 +98,14 @@ def test_killed_run_on_shards_resumes_bit_identically(
     write_shards(open_folder(small_photos), tmp_path / "shards", images_per_shard=6)
     train_model(tmp_path / "shards", folder=tmp_path / "uninterrupted", recipe=RECIPE)
     with pytest.raises(Killed):
-        train_model(tmp_path / "shards", folder=tmp_path / "interrupted", recipe=RECIPE, progress=KillAfter(3))
+        train_model(tmp_path / "shards", folder=tmp_path / "interrupted", recipe=RECIPE, callbacks=[KillAfter(3)])
     with pytest.raises(Killed):
-        resume_training(tmp_path / "interrupted", progress=KillAfter(4))
+        resume_training(tmp_path / "interrupted", callbacks=[KillAfter(4)])
     resume_training(tmp_path / "interrupted")
     assert_same(tmp_path / "uninterrupted", tmp_path / "interrupted")
 
 
-class ResumeMeanwhile(Reporter):
+class ResumeMeanwhile(Callback):
     """Tries to resume the run while it is trained."""
 
     def __init__(self, folder: Path) -> None:
@@ -121,7 +121,7 @@ class ResumeMeanwhile(Reporter):
 
 def test_resuming_a_run_in_progress_is_refused(small_photos: Path, tmp_path: Path):
     meanwhile = ResumeMeanwhile(tmp_path / "run")
-    train_model(small_photos, folder=tmp_path / "run", recipe=RECIPE, progress=meanwhile)
+    train_model(small_photos, folder=tmp_path / "run", recipe=RECIPE, callbacks=[meanwhile])
     assert meanwhile.sentences[0].startswith(f"{tmp_path / 'run'} is being trained by another process")
     resume_training(tmp_path / "run")  # unlocked again
 

@@ -14,9 +14,9 @@ from ghostnets.errors import ConfigurationError, UnknownNameError
 from ghostnets.train import (
     METRICS,
     RECIPES,
+    Callback,
     ConsoleReporter,
     Recipe,
-    Reporter,
     RunFolder,
     repeat_training,
     train_model,
@@ -75,19 +75,19 @@ def test_data_is_opened_once_and_weights_read_once(photos: Path, tiny_run: Path,
     assert sorted(calls) == ["open", "read"]
 
 
-def test_reporter_methods_are_called_in_order(photos: Path, tmp_path: Path):
+def test_callback_methods_are_called_in_order(photos: Path, tmp_path: Path):
     calls: list[str] = []
 
-    class Recorder(Reporter):
+    class Recorder(Callback):
         def __getattribute__(self, name: str):
             if name.startswith("on_") and (not calls or calls[-1] != name):
                 calls.append(name)
             return super().__getattribute__(name)
 
-    train_model(photos, folder=tmp_path / "run", progress=Recorder(), report=False, **OPTIONS)
+    train_model(photos, folder=tmp_path / "run", progress=False, callbacks=[Recorder()], report=False, **OPTIONS)
     calls = [name for name in calls if name != "on_message"]
     epoch = ["on_step_end", "on_epoch_end"]
-    assert calls == ["on_read_start", "on_image_read", "on_train_start", *epoch, *epoch]
+    assert calls == ["on_read_start", "on_image_read", "on_run_start", *epoch, *epoch, "on_run_end"]
 
 
 def test_console_reporter_without_notebook_widgets_prints_lines(monkeypatch: pytest.MonkeyPatch):
@@ -101,16 +101,18 @@ def test_console_reporter_without_notebook_widgets_prints_lines(monkeypatch: pyt
 def test_photographs_start_from_embedded_weights_unless_told_otherwise(tmp_path: Path):
     data = make_images(tmp_path / "data", classes={"cat": 8, "dog": 8}, size=(70, 70))
     said: list[str] = []
-    reporter = Reporter()
-    reporter.on_message = said.append  # type: ignore[method-assign]
+    listener = Callback()
+    listener.on_message = said.append  # type: ignore[method-assign]
     options = {"epochs": 1, "batch_size": 4, "image_size": 72, "lr": 1e-9, "layer_decay": 1e-3, "weight_decay": 0.0}
-    transfer = train_model(data, folder=tmp_path / "a", progress=reporter, report=False, **options)
+    transfer = train_model(data, folder=tmp_path / "a", progress=False, callbacks=[listener], report=False, **options)
     assert said[0] == "training ghostnet_100 from the weights that come with the package (from scratch: --weights none)"
     config = RunFolder(transfer.folder).read_config()
     assert (config.recipe.weights, config.preprocessing.mean) == ("embedded", (0.485, 0.456, 0.406))
     stored = read_checkpoint(embedded_weights("ghostnet_100")).state_dict["blocks.0.0.ghost1.primary_conv.0.weight"]
     trained = read_checkpoint(transfer.checkpoint).state_dict["blocks.0.0.ghost1.primary_conv.0.weight"]
     assert torch.allclose(trained, stored.float(), atol=1e-6)
-    scratch = train_model(data, folder=tmp_path / "b", progress=reporter, report=False, weights=None, **options)
+    scratch = train_model(
+        data, folder=tmp_path / "b", progress=False, callbacks=[listener], report=False, weights=None, **options
+    )
     assert "training ghostnet_100 from scratch, with random weights" in said
     assert RunFolder(scratch.folder).read_config().recipe.weights is None

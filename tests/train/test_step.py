@@ -8,12 +8,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from ghostnets.data import Batch
+from ghostnets.errors import RunError
 from ghostnets.models import create_model
 from ghostnets.train import Recipe, step
 from ghostnets.train.diagnose import diagnose_loss
 from ghostnets.train.distributed import DistributedContext
 from ghostnets.train.ema import build_ema
 from ghostnets.train.frozen import IdentityPreprocessing
+from ghostnets.train.hardware import resolve_precision, resolve_workers
 from ghostnets.train.mixing import build_mixing
 from ghostnets.train.parameters import build_optimizer
 from ghostnets.train.step import TrainingStep
@@ -191,3 +193,62 @@ def test_compile_is_used_by_the_step(monkeypatch: pytest.MonkeyPatch):
     plain, _ = run_step(RECIPE)
     assert len(compiled_models) == 1
     assert torch.equal(compiled.linear.weight, plain.linear.weight)
+
+
+class Limited(Linear):
+    """A network on a device with memory for ``capacity`` images."""
+
+    capacity = 3
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > self.capacity:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().forward(x)
+
+
+def test_step_out_of_memory_is_repeated_in_smaller_micro_batches():
+    said: list[str] = []
+    expected, sums = run_step(RECIPE.changed(accumulate=4))
+    torch.manual_seed(0)
+    model = Limited()
+    training_step = make(model, RECIPE, on_message=said.append)
+    assert training_step(a_batch(), batch_size=8, seed=1, stop=False) == sums
+    assert torch.equal(model.linear.weight, expected.linear.weight)
+    assert training_step.accumulate == 4
+    assert said == [
+        "out of memory with 8 images at a time: from here on 4, with the gradients of 2 accumulated for the same batch"
+        " (--accumulate 2)",
+        "out of memory with 4 images at a time: from here on 2, with the gradients of 4 accumulated for the same batch"
+        " (--accumulate 4)",
+    ]
+
+
+def test_step_without_memory_for_two_images_fails_with_advice():
+    model = Limited()
+    model.capacity = 1
+    with pytest.raises(RunError, match="with 2 images at a time, and batch normalisation needs two; start again with"):
+        make(model, RECIPE)(a_batch(), batch_size=8, seed=1, stop=False)
+
+
+def test_other_runtime_errors_of_a_step_are_raised():
+    class Broken(Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        make(Broken(), RECIPE)(a_batch(), batch_size=8, seed=1, stop=False)
+
+
+def test_precision_auto_is_mixed_where_the_device_has_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    names = {kind: resolve_precision("auto", torch.device(kind)) for kind in ("cpu", "mps", "xpu", "cuda")}
+    assert names == {"cpu": "float32", "mps": "float32", "xpu": "bf16", "cuda": "fp16"}
+    assert resolve_precision("float32", torch.device("cuda")) == "float32"
+
+
+def test_workers_are_chosen_on_accelerators(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(12), raising=False)
+    assert [resolve_workers(None, torch.device(kind)) for kind in ("cpu", "cuda")] == [0, 8]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert resolve_workers(None, torch.device("cuda")) == 2
+    assert resolve_workers(5, torch.device("cpu")) == 5

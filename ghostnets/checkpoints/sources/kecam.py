@@ -142,7 +142,7 @@ def read_h5(content: bytes) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     with h5py.File(io.BytesIO(content), "r") as file:
         root = file
-        for group in ("model_weights", "layers"):  # not the optimizer state, which is a group of its own
+        for group in ("model_weights", "layers"):  # not the optimizer state, which has its own group
             if isinstance(file.get(group, getlink=True), h5py.HardLink):
                 root = file[group]
                 break

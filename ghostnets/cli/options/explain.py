@@ -29,8 +29,8 @@ class ExplainCommand(CommandOptions):
     """Checkpoint (best.safetensors of a run), or name of a network (ghostnets list), whose published weights are
     downloaded."""
     images: str
-    """Folder of images, or "fashion-mnist" for its test images. If its subfolders are named after the checkpoint's
-    classes, the accuracy with ghosts replaced is measured as well."""
+    """Folder of images, folder or URL of shards, or "fashion-mnist" for its test images. If its subfolders, or the
+    classes of its shards, are named after the checkpoint's classes, the accuracy with ghosts replaced is measured."""
     out: Path | None = None
     """Output folder; explain/ next to the checkpoint, or explain-MODEL/, by default."""
     most: int = 1000
@@ -53,7 +53,7 @@ class ExplainCommand(CommandOptions):
                 f"{self.network} is a checkpoint with trained weights; --untrained requires a model name"
                 " (ghostnets list)."
             )
-        if self.images != EMBEDDED and not Path(self.images).is_dir():
+        if self.images != EMBEDDED and "://" not in self.images and not Path(self.images).is_dir():
             raise DataError(
                 f"--images is {self.images}, which is not a folder; give a folder of images, or {EMBEDDED}."
             )

@@ -4,7 +4,7 @@ import argparse
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import tyro
 
@@ -29,6 +29,14 @@ def _recipe_help() -> dict[str, str]:
     attributes = Recipe.__doc__.split("Attributes:")[1]
     entries = re.findall(r"^ {8}(\w+): (.*?)(?=^ {8}\w|\Z)", attributes, flags=re.MULTILINE | re.DOTALL)
     return {name: re.sub(r"\s+", " ", text).strip().replace("``", "") for name, text in entries}
+
+
+def _given(option: str, arguments: list[str]) -> str | None:
+    """Value of an option, or None if it is not given."""
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    peek.add_argument(option, dest="value")
+    value: str | None = peek.parse_known_args(arguments)[0].value
+    return value
 
 
 def _as_options(cls: type[Recipe]) -> type[Recipe]:
@@ -71,9 +79,11 @@ class TrainCommand(CommandOptions):
     runs_dir: Path = Path("runs")
     """Folder of the runs."""
     resume: Path | None = None
-    """Resume the interrupted run in this folder; no other option but --json."""
+    """Resume the run in this folder. --data is needed if its images have moved, --epochs trains it to another number
+    of epochs, a finished run too; no other option but --json."""
     repeat: Path | None = None
-    """Repeat the run in this folder from its start; no other option but --name, --runs-dir and --json."""
+    """Repeat the run in this folder from its start; --data if its images have moved; no other option but --name,
+    --runs-dir and --json."""
     recipe_name: Annotated[str | None, tyro.conf.arg(name="recipe", metavar=f"{{{','.join(RECIPES)}}}")] = None
     """Recipe that gives the options which are not given; by default the one for the images, as above."""
     full: bool = False
@@ -82,22 +92,20 @@ class TrainCommand(CommandOptions):
     """With --full: folder of the four *-ubyte.gz files."""
     skip_corrupt: bool = False
     """Leave unreadable images out instead of failing, and print how many."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device; auto is a GPU if there is one."""
+    device: str = "auto"
+    """Device: cuda, mps, xpu, one of several (cuda:1), or cpu; auto is an accelerator if there is one."""
     threads: int | None = None
     """Number of threads of a process; by default all processors, or OMP_NUM_THREADS."""
-    workers: int = 0
-    """Processes that read images during training, as GPUs need them; 0 to read between two steps."""
+    workers: int | None = None
+    """Processes that read images during training, 0 to read between two steps; by default up to 8 on an accelerator and
+    0 on a CPU."""
     json: JsonOutput = False
     recipe: tyro.conf.OmitArgPrefixes[Recipe] = RECIPES["transfer"]
 
     @classmethod
     def parse(cls, arguments: list[str], *, default: Self | None = None) -> Self:
         """Parse the arguments; a recipe that they name gives the defaults of its options."""
-        peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        peek.add_argument("--recipe")
-        name = peek.parse_known_args(arguments)[0].recipe or DEFAULT_RECIPES[0]
-        return cls.parse_with(arguments, name)
+        return cls.parse_with(arguments, _given("--recipe", arguments) or DEFAULT_RECIPES[0])
 
     @classmethod
     def parse_with(cls, arguments: list[str], recipe: str) -> Self:
@@ -123,6 +131,19 @@ class TrainCommand(CommandOptions):
         return self.data_option
 
     @property
+    def new_data(self) -> str | None:
+        """Data given for a run that has its own, or None."""
+        return None if self == self._without_data() else self.source
+
+    @property
+    def new_epochs(self) -> int | None:
+        """Number of epochs given for a run that has its own, or None."""
+        return self.recipe.epochs if _given("--epochs", list(self.arguments)) else None
+
+    def _without_data(self) -> "TrainCommand":
+        return replace(self, data=EMBEDDED, data_option=None)
+
+    @property
     def folder(self) -> Path | None:
         """Folder of the new run, if it is named."""
         return self.runs_dir / self.name if self.name else None
@@ -134,24 +155,24 @@ class TrainCommand(CommandOptions):
             )
         check_at_least("--threads", self.threads, 1)
         check_at_least("--workers", self.workers, 0)
-        unset = TrainCommand()
-        if self.resume is not None and replace(self, resume=None, json=False) != unset:
+        unset, rest = TrainCommand(), replace(self._without_data(), json=False)
+        resumed = replace(rest, resume=None, recipe=self.recipe.changed(epochs=unset.recipe.epochs))
+        if self.resume is not None and resumed != unset:
             raise ConfigurationError(
-                "--resume takes everything from the run's folder; omit the other options, or start a new run."
+                "--resume takes everything from the run's folder; omit all options but --data and --epochs, or start a"
+                " new run."
             )
-        if (
-            self.repeat is not None
-            and replace(self, repeat=None, name=None, runs_dir=Path("runs"), json=False) != unset
-        ):
+        if self.repeat is not None and replace(rest, repeat=None, name=None, runs_dir=unset.runs_dir) != unset:
             raise ConfigurationError(
-                "--repeat takes everything from the run's folder; omit all options but --name and --runs-dir."
+                "--repeat takes everything from the run's folder; omit all options but --name, --runs-dir and --data."
             )
         require_installed(*LIBRARIES, extra="train")
         for folder in (self.resume, self.repeat):
             if folder is not None and not (folder / "config.json").is_file():
                 raise RunError(f"{folder} holds no training run; give a folder such as runs/NAME.")
-        if self.resume is None and self.repeat is None:
+        if self.new_data is not None or (self.resume is None and self.repeat is None):
             check_data(self.source)
+        if self.resume is None and self.repeat is None:
             resolve_name(self.recipe.model)
             self._check_weights()
 
