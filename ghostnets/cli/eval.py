@@ -23,7 +23,7 @@ __all__ = ["run"]
 
 def run(command: EvalCommand) -> int:
     picture = command.picture or command.checkpoint.parent / "confusion.png"
-    writer = None if command.out is None else find_writer(command.out)
+    writer = None if command.out is None else find_writer(command.out, bom=command.bom)
     checkpoint = read_checkpoint(command.checkpoint)
     split, images, skipped, summary = _load_images(command, checkpoint)
     model = checkpoint.build().to(memory_format=torch.channels_last)
@@ -48,9 +48,9 @@ def run(command: EvalCommand) -> int:
         with write_atomically(command.out) as temporary:
             writer.write_table(image_columns(result, images, range(len(images)), in_training), temporary)
     if not command.json:
-        console.print(f"confusion matrix: {picture}", soft_wrap=True, markup=False)
+        console.print(f"confusion matrix: {picture}", soft_wrap=True)
         if command.out is not None:
-            console.print(f"one row per image: {command.out}", soft_wrap=True, markup=False)
+            console.print(f"one row per image: {command.out}", soft_wrap=True)
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ghostnets import __version__
 from ghostnets.artefacts import Model, Prediction, load_classifier
 from ghostnets.cli.options.predict import PredictCommand
-from ghostnets.cli.output import escape_control, message, progress_console, result_console
+from ghostnets.cli.output import message, progress_console, result_console
 from ghostnets.data.finder import LeftOut
 from ghostnets.predict import Input, PredictionFile, as_dict, find_inputs, predict_images
 
@@ -41,7 +41,9 @@ def run(command: PredictCommand) -> int:
     with progress:
         if command.out is not None:
             settings = _settings(command.network, classifier.model, top, command.features)
-            with PredictionFile(command.out, settings=settings, top=top, features=command.features) as file:
+            with PredictionFile(
+                command.out, settings=settings, top=top, features=command.features, bom=command.bom
+            ) as file:
                 progress.resume(file.rows, file.errors)
                 for batch in progress.count(predict(file.remaining(inputs))):
                     file.write(batch)
@@ -150,21 +152,21 @@ def _print_tables(predictions: Iterable[list[Prediction]]) -> None:
 
 
 def _print_table(rows: list[Prediction]) -> None:
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("image", "class", "probability", "next")
     table.columns[2].justify = "right"
     for prediction in rows:
         if prediction.error:
-            table.add_row(escape(escape_control(prediction.path)), "[red]cannot be read[/red]", "", "")
+            table.add_row(prediction.path, Text("cannot be read", style="red"), "", "")
             continue
         first, *others = zip(prediction.classes, prediction.probabilities, strict=True)
         following = "  ".join(f"{name} {value:.1%}" for name, value in others)
         table.add_row(
-            escape(escape_control(prediction.path)),
-            escape(escape_control(first[0])),
+            prediction.path,
+            first[0],
             f"{first[1]:.1%}",
-            escape(escape_control(following)),
+            following,
         )
     result_console().print(table)

@@ -56,7 +56,7 @@ def _print_result(run: RunFolder, result: TrainingResult) -> None:
     console.print(f"{result.split} top-1   {evaluation.format_top1()}   (best epoch: {result.best_epoch})")
     if len(evaluation.classes) > 5:
         console.print(f"{result.split} top-5   {evaluation.format_top5()}")
-    console.print(" ".join([describe_evaluation(result), *list_warnings(result)]), soft_wrap=True, markup=False)
+    console.print(" ".join([describe_evaluation(result), *list_warnings(result)]), soft_wrap=True)
     if result.skipped:
         console.print(f"unreadable images left out: {len(result.skipped)}")
     console.print(f"time         {format_minutes(result.seconds)} minutes of training and validation")

@@ -38,6 +38,8 @@ class EvalCommand(CommandOptions):
     """File of the confusion matrix, .png or .svg; by default confusion.png next to the checkpoint."""
     out: Path | None = None
     """Write one row per image (path, truth, prediction, probability, loss) to this file: .csv, .jsonl or .parquet."""
+    bom: bool = False
+    """With --out FILE.csv: begin it with a byte order mark, by which Excel recognises UTF-8."""
     skip_corrupt: bool = False
     """Leave unreadable images out instead of failing, and print how many."""
     json: JsonOutput = False
@@ -45,6 +47,6 @@ class EvalCommand(CommandOptions):
     def check(self) -> None:
         require_installed("matplotlib", extra="train")
         check_suffix("--picture", self.picture, FIGURE_SUFFIXES)
-        check_table_suffix("--out", self.out)
+        check_table_suffix("--out", self.out, bom=self.bom)
         check_checkpoint(self.checkpoint)
         check_data(self.data)

@@ -33,6 +33,8 @@ class PredictCommand(CommandOptions):
     """Number of most probable classes per image."""
     out: Path | None = None
     """Write the predictions to this file: .csv, .jsonl or .parquet."""
+    bom: bool = False
+    """With --out FILE.csv: begin it with a byte order mark, by which Excel recognises UTF-8."""
     features: bool = False
     """Write the features as well, the input of the last layer; with --out .parquet or .jsonl."""
     json: JsonOutput = False
@@ -49,6 +51,6 @@ class PredictCommand(CommandOptions):
             )
         if self.features and self.out is None:
             raise ConfigurationError("--features are only written to a file; add --out PREDICTIONS.parquet or .jsonl.")
-        check_table_suffix("--out", self.out)
+        check_table_suffix("--out", self.out, bom=self.bom)
         if self.engine == "ray":
             require_installed("ray", extra="ray")
