@@ -2,9 +2,11 @@
 
 import argparse
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, get_args
 
 import tyro
 
@@ -37,6 +39,17 @@ def _given(option: str, arguments: list[str]) -> str | None:
     peek.add_argument(option, dest="value")
     value: str | None = peek.parse_known_args(arguments)[0].value
     return value
+
+
+def _spell_flip(arguments: list[str]) -> Iterator[str]:
+    """Spell out ``--flip`` without a value, and ``--no-flip``, as they were when flips were horizontal or none."""
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        if argument == "--no-flip":
+            yield "--flip=none"
+        elif argument == "--flip" and following not in get_args(Recipe.__annotations__["flip"]):
+            yield "--flip=horizontal"
+        else:
+            yield argument
 
 
 def _as_options(cls: type[Recipe]) -> type[Recipe]:
@@ -111,7 +124,7 @@ class TrainCommand(CommandOptions):
     def parse_with(cls, arguments: list[str], recipe: str) -> Self:
         """Parse the arguments, with the values of a named recipe as defaults of its options."""
         values = RecipeOptions(**named_recipe(recipe).to_dict())
-        command = super().parse(arguments, default=replace(cls(), recipe=values))
+        command = super().parse(list(_spell_flip(arguments)), default=replace(cls(), recipe=values))
         changed = {} if command.recipe.weights not in ("none", "None") else {"weights": None}
         return command.with_arguments(arguments, recipe=Recipe(**{**command.recipe.to_dict(), **changed}))
 
