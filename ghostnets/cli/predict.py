@@ -23,7 +23,7 @@ SECONDS_BEFORE_PROGRESS = 1
 
 
 def run(command: PredictCommand) -> int:
-    classifier = load_classifier(command.network, threads=1)
+    classifier = load_classifier(command.network, threads=1, max_pixels=command.max_pixels)
     if command.features:
         classifier.model.require_features()
     top = min(command.top, len(classifier.class_names))
@@ -34,7 +34,9 @@ def run(command: PredictCommand) -> int:
         if command.engine == "ray":
             from ghostnets.predict import predict_on_ray
 
-            return predict_on_ray(command.network, images, top=top, features=command.features)
+            return predict_on_ray(
+                command.network, images, top=top, features=command.features, max_pixels=command.max_pixels
+            )
         return predict_images(classifier, images, top=top, features=command.features)
 
     progress = PredictionProgress()

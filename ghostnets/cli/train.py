@@ -29,7 +29,13 @@ def run(command: TrainCommand) -> int:
     elif command.repeat is not None:
         result = repeat_training(command.repeat, into=command.folder, runs_dir=command.runs_dir, data=command.new_data)
     else:
-        data = DataSpec(command.source, full=command.full, root=command.root, skip_corrupt=command.skip_corrupt)
+        data = DataSpec(
+            command.source,
+            full=command.full,
+            root=command.root,
+            skip_corrupt=command.skip_corrupt,
+            max_pixels=command.max_pixels,
+        )
         # Without --recipe, the images determine the recipe whose options are changed.
         chosen = {"recipe": command.recipe} if command.recipe_name is not None else command.changes()
         result = train_model(

@@ -7,8 +7,9 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from ghostnets.cli.options.base import CheckpointPath, CommandOptions, JsonOutput
-from ghostnets.cli.options.checks import check_checkpoint, check_data, check_suffix, check_table_suffix
+from ghostnets.cli.options.checks import check_at_least, check_checkpoint, check_data, check_suffix, check_table_suffix
 from ghostnets.errors import require_installed
+from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["FIGURE_SUFFIXES", "EvalCommand"]
 
@@ -42,9 +43,12 @@ class EvalCommand(CommandOptions):
     """With --out FILE.csv: begin it with a byte order mark, by which Excel recognises UTF-8."""
     skip_corrupt: bool = False
     """Leave unreadable images out instead of failing, and print how many."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
     json: JsonOutput = False
 
     def check(self) -> None:
+        check_at_least("--max-pixels", self.max_pixels, 1)
         require_installed("matplotlib", extra="train")
         check_suffix("--picture", self.picture, FIGURE_SUFFIXES)
         check_table_suffix("--out", self.out, bom=self.bom)

@@ -9,6 +9,7 @@ import tyro
 from ghostnets.cli.options.base import CheckpointPath, CommandOptions, JsonOutput
 from ghostnets.cli.options.checks import check_at_least, check_table_suffix
 from ghostnets.errors import ConfigurationError, require_installed
+from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["PredictCommand"]
 
@@ -37,11 +38,14 @@ class PredictCommand(CommandOptions):
     """With --out FILE.csv: begin it with a byte order mark, by which Excel recognises UTF-8."""
     features: bool = False
     """Write the features as well, the input of the last layer; with --out .parquet or .jsonl."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
     json: JsonOutput = False
     engine: Literal["local", "ray"] = "local"
     """Run on all cores of this process, or in actors of Ray Data (on the cluster of RAY_ADDRESS, or this machine)."""
 
     def check(self) -> None:
+        check_at_least("--max-pixels", self.max_pixels, 1)
         if not self.images:
             raise ConfigurationError("no image is given; name image files or folders after the network.")
         check_at_least("--top", self.top, 1)

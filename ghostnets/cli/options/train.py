@@ -16,6 +16,7 @@ from ghostnets.data import EMBEDDED
 from ghostnets.errors import CheckpointError, ConfigurationError, RunError, require_installed
 from ghostnets.files import find_checkpoint
 from ghostnets.models.names import resolve_name
+from ghostnets.preprocessing import MAX_PIXELS
 from ghostnets.train import RECIPES, Recipe, named_recipe
 from ghostnets.train.optimizers import OPTIMIZERS
 
@@ -105,6 +106,8 @@ class TrainCommand(CommandOptions):
     """With --full: folder of the four *-ubyte.gz files."""
     skip_corrupt: bool = False
     """Leave unreadable images out instead of failing, and print how many."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
     device: str = "auto"
     """Device: cuda, mps, xpu, one of several (cuda:1), or cpu; auto is an accelerator if there is one."""
     threads: int | None = None
@@ -162,6 +165,7 @@ class TrainCommand(CommandOptions):
         return self.runs_dir / self.name if self.name else None
 
     def check(self) -> None:
+        check_at_least("--max-pixels", self.max_pixels, 1)
         if self.name is not None and (not self.name or Path(self.name).name != self.name):
             raise ConfigurationError(
                 f"--name is {self.name!r}; it must be a name without folders, for {self.runs_dir}/NAME."
