@@ -58,8 +58,8 @@ def stem_name(network: nn.Module) -> str:
 def adapt(model: nn.Module, state_dict: Mapping[str, Tensor], path: Path, *, replace_head: bool) -> dict[str, Tensor]:
     """Adapt a state dict to a network in the ways that keep its meaning; what changes is logged as a warning.
 
-    - Counters ``num_batches_tracked`` that the file lacks are 0, and those of shape (1,) are reshaped, without a warning:
-      no output depends on them.
+    - Counters ``num_batches_tracked`` that the file lacks are 0, and those of shape (1,) are reshaped, without a
+      warning: no output depends on them.
     - The stem of RGB weights is summed over its input channels for one channel, or repeated and scaled for others, as
       timm does.
     - What a backbone does not have of its network is left out.
