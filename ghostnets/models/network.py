@@ -110,7 +110,7 @@ class Network(nn.Module):
 
     @property
     def head_hidden_size(self) -> int:
-        """timm's name of ``head_features``."""
+        """Input features of the classifier: ``head_features`` under timm's name."""
         return self.head_features
 
     def get_classifier(self) -> nn.Module:
