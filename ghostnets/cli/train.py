@@ -13,6 +13,7 @@ import tyro
 from ghostnets.cli.output import print_json, result_console
 from ghostnets.data import EMBEDDED, DataSpec
 from ghostnets.errors import ConfigurationError
+from ghostnets.preprocessing import MAX_PIXELS
 from ghostnets.train import (
     RECIPES,
     Recipe,
@@ -67,6 +68,8 @@ class TrainCommand:
     """With --full: folder of the four *-ubyte.gz files."""
     skip_corrupt: bool = False
     """Leave unreadable images out instead of failing, and print how many."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
     device: str = "auto"
     """Device: cuda, mps, xpu, one of several (cuda:1), or cpu; auto is an accelerator if there is one."""
     workers: int | None = None
@@ -98,7 +101,13 @@ def main(arguments: list[str]) -> int:
             )
         result = repeat_training(command.repeat, into=folder, data=_new_data(command))
     else:
-        data = DataSpec(_data(command), full=command.full, root=command.root, skip_corrupt=command.skip_corrupt)
+        data = DataSpec(
+            _data(command),
+            full=command.full,
+            root=command.root,
+            skip_corrupt=command.skip_corrupt,
+            max_pixels=command.max_pixels,
+        )
         options: dict[str, Any] = {"folder": folder, "device": command.device, "workers": command.workers}
         if command.recipe_name is None:
             result = train_model(data, **options, **_changes(arguments))
