@@ -35,6 +35,8 @@ class ExplainCommand(CommandOptions):
     """Output folder; explain/ next to the checkpoint, or explain-MODEL/, by default."""
     most: int = 1000
     """Maximum number of images, sampled evenly from the folder."""
+    threads: int | None = None
+    """Number of threads; by default all processors, or OMP_NUM_THREADS."""
     untrained: bool = False
     """With MODEL: use random weights instead of published ones."""
     json: bool = False
@@ -46,6 +48,7 @@ class ExplainCommand(CommandOptions):
         return find_network(self.network)
 
     def check(self) -> None:
+        check_at_least("--threads", self.threads, 1)
         check_at_least("--most", self.most, 1)
         require_installed("matplotlib", "jinja2", extra="explain")
         if isinstance(self.source, Path) and self.untrained:
