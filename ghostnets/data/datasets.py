@@ -68,6 +68,7 @@ class ArrayDataset:
         self.pixels = pixels
         self.labels = labels
         self.files = files
+        self._digests: np.ndarray | None = None if files is None else files.digests
 
     @property
     def common_size(self) -> tuple[int, int] | None:
@@ -84,9 +85,9 @@ class ArrayDataset:
         return f"image {index}" if self.files is None else str(self.files.paths[index])
 
     def digests(self) -> np.ndarray:
-        if self.files is not None:
-            return self.files.digests
-        return np.array([content_digest(image.numpy().tobytes()) for image in self.pixels], dtype=np.uint64)
+        if self._digests is None:
+            self._digests = np.array([content_digest(image.numpy().tobytes()) for image in self.pixels], np.uint64)
+        return self._digests
 
 
 class FileDataset:

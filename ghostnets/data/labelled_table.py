@@ -77,7 +77,7 @@ def read_labelled_tables(
     notes: list[str] = []
     files: list[ImageFile] = []
     for split, path in tables.items():
-        images = _Images(path.parent)
+        images = _Images(path)
         try:
             table = read_table(path, lambda cell, images=images: images.find(cell) is not None)  # type: ignore[misc]
         except DataError:
@@ -112,8 +112,8 @@ class _Images:
     The folder is searched once, when a path is not found as it is written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, table: Path) -> None:
+        self.folder, self.split = table.parent, split_of(table.stem)
         self.named: set[str] = set()
         self.guessed: list[tuple[str, str]] = []
         self._index: dict[str, list[str]] | None = None
@@ -128,6 +128,8 @@ class _Images:
                 return str(path)
         name = os.path.normpath(text.replace("\\", "/")).strip("/")
         found = [path for path in self.index.get(name.rpartition("/")[2], ()) if _is_suffix(path, name)]
+        if len(found) > 1 and self.split:  # train.csv beside train/ and test/ with files of the same names
+            found = [path for path in found if split_of(path.partition("/")[0]) == self.split] or found
         if len(found) > 1:
             raise DataError(
                 f"{cell!r} can be {found[0]} or {found[1]} in {self.folder}; write the path relative to the table."
@@ -265,7 +267,7 @@ def _compare(root: Path, tables: dict[str, Path], classes: dict[str, Path]) -> d
         DataError: A table does.
     """
     for path in tables.values():
-        images = _Images(path.parent)
+        images = _Images(path)
         try:
             table = read_table(path, lambda cell, images=images: images.find(cell) is not None)  # type: ignore[misc]
             found = [(row, images.find(row.path)) for row in table.rows]

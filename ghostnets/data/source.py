@@ -8,12 +8,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ghostnets.errors import ConfigurationError, DataError
-from ghostnets.preprocessing import Preprocessing
+from ghostnets.preprocessing import MAX_PIXELS
 from ghostnets.transfer import Progress
 
 if TYPE_CHECKING:
     from ghostnets.data.datasets import DatasetSplits, ImageDataset
     from ghostnets.data.labelled import LabelledFolder
+    from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["EMBEDDED", "DataSource", "DataSpec", "check_split", "describe_source", "summarize_source"]
 
@@ -67,7 +68,7 @@ class DataSource(Protocol):
     @property
     def identity(self) -> str: ...
 
-    def load(self, preprocessing: Preprocessing, *, on_image: Callable[[], None] = ...) -> "DatasetSplits":
+    def load(self, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = ...) -> "DatasetSplits":
         """Read all splits.
 
         Args:
@@ -79,7 +80,7 @@ class DataSource(Protocol):
         """
 
     def load_split(
-        self, split: str, preprocessing: Preprocessing, *, on_image: Callable[[], None] = ...
+        self, split: str, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = ...
     ) -> "tuple[ImageDataset, tuple[str, ...]]":
         """Read one split.
 
@@ -104,6 +105,7 @@ class DataSpec:
         root: Folder of the files of the full Fashion-MNIST.
         skip_corrupt: Leave unreadable images out instead of failing.
         progress: Callback while an archive is downloaded, with the number of bytes and the total.
+        max_pixels: Largest number of pixels of an image that is read.
     """
 
     data: str | os.PathLike[str] = EMBEDDED
@@ -111,6 +113,12 @@ class DataSpec:
     root: str | os.PathLike[str] | None = None
     skip_corrupt: bool = False
     progress: Progress | None = field(default=None, compare=False, repr=False)
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if str(self.data).startswith("~") and not Path(self.data).exists():  # a shell leaves it in quotes
+            home = os.path.expanduser(self.data)  # noqa: PTH111 - Path.expanduser raises for an unknown user
+            object.__setattr__(self, "data", home)
 
     @property
     def location(self) -> str:
@@ -201,13 +209,22 @@ class DataSpec:
         return replace(source, title=title, notes=(f"{self.data} is read from its copy in {data}", *source.notes))
 
 
-def describe_source(source: DataSource) -> list[str]:
-    """Describe a data set for the user: its splits, its classes with their numbers of images, and its notes."""
+def describe_source(source: DataSource, *, by_split: bool = True) -> list[str]:
+    """Describe a data set for the user: its splits, its classes with their numbers of images, and its notes.
+
+    Args:
+        source: The data set.
+        by_split: Whether to count the images of each split, or all together.
+    """
     counts = source.class_counts
-    splits = ", ".join(
-        f"{split} {sum(images):,}" + (" (split off train)" if split == "val" and source.val_from_train else "")
-        for split, images in counts.items()
-    )
+    if by_split:
+        splits = ", ".join(
+            f"{split} {sum(images):,}" + (" (split off train)" if split == "val" and source.val_from_train else "")
+            for split, images in counts.items()
+        )
+    else:
+        splits = f"{source.num_images:,}"
+        counts = {"all": tuple(map(sum, zip(*counts.values(), strict=True)))}
     names = source.class_names
     classes = [
         f"{name} {'/'.join(str(images[label]) for images in counts.values())}"

@@ -1,14 +1,13 @@
 """Images that are not files of their own: members of a tar. Importing this module loads no torch."""
 
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from ghostnets.preprocessing import Preprocessing, decode, is_grey
+from ghostnets.preprocessing import MAX_PIXELS, Preprocessing, decode, is_grey
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,12 +51,16 @@ ImagePath = Path | StoredImage
 
 def read_image(image: ImagePath, preprocessing: Preprocessing) -> "Tensor":
     """As ``Preprocessing.read``."""
-    return preprocessing.read(image if isinstance(image, Path) else decode_image(image))
+    if isinstance(image, Path):
+        return preprocessing.read(image)
+    return preprocessing.read(decode_image(image, max_pixels=preprocessing.max_pixels))
 
 
-def decode_image(image: ImagePath) -> Image.Image:
+def decode_image(image: ImagePath, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """As ``decode``."""
-    return decode(image) if isinstance(image, Path) else decode(io.BytesIO(image.read_bytes()), name=str(image))
+    if isinstance(image, Path):
+        return decode(image, max_pixels=max_pixels)
+    return decode(image.read_bytes(), name=str(image), max_pixels=max_pixels)
 
 
 def inspect_image(image: ImagePath) -> tuple[bool, int]:

@@ -1,6 +1,6 @@
 """The configuration of a run, ``config.json``."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ghostnets import __version__
@@ -72,7 +72,13 @@ class RunConfig:
 
     @property
     def data_spec(self) -> DataSpec:
-        return DataSpec(self.data, full=self.full, root=self.root, skip_corrupt=self.skip_corrupt)
+        return DataSpec(
+            self.data,
+            full=self.full,
+            root=self.root,
+            skip_corrupt=self.skip_corrupt,
+            max_pixels=self.preprocessing.max_pixels,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``config.json``."""
@@ -87,5 +93,8 @@ class RunConfig:
         """
         own = {name: value for name, value in values.items() if name != "ghostnets_version"}
         own["earlier_epochs"] = tuple(own.get("earlier_epochs", ()))
-        recipe, preprocessing = Recipe.from_dict(own.pop("recipe")), Preprocessing.from_dict(own.pop("preprocessing"))
+        recipe, stored = Recipe.from_dict(own.pop("recipe")), own.pop("preprocessing")
+        preprocessing = replace(
+            Preprocessing.from_dict(stored), max_pixels=stored.get("max_pixels", Preprocessing.max_pixels)
+        )
         return cls(recipe=recipe, preprocessing=preprocessing, **own)

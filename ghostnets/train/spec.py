@@ -1,11 +1,13 @@
 """The specification of a run: its configuration resolved, its data opened, its initial weights read; each once."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from ghostnets.data import DatasetSplits, DataSource, DataSpec, describe_source
+from ghostnets.data.duplicates import describe_duplicates
 from ghostnets.errors import DataError, RunError
 from ghostnets.train.callback import Callback
 from ghostnets.train.network import InitialWeights, resolve_recipe
@@ -52,7 +54,7 @@ class RunSpec(NamedTuple):
             data=data.location,
             recipe=resolved.recipe,
             arguments=resolved.arguments,
-            preprocessing=resolved.preprocessing,
+            preprocessing=replace(resolved.preprocessing, max_pixels=data.max_pixels),
             full=data.full,
             root=None if data.root is None else str(Path(data.root).resolve()),
             skip_corrupt=data.skip_corrupt,
@@ -92,4 +94,6 @@ class RunSpec(NamedTuple):
         splits = self.source.load(self.config.preprocessing, on_image=callback.on_image_read)
         for sentence in splits.skipped:
             callback.on_message(f"skipped: {sentence}")
+        for sentence in describe_duplicates(splits):
+            callback.on_message(sentence)
         return splits
