@@ -60,8 +60,8 @@ def check_table_suffix(option: str, path: Path | None, *, bom: bool = False) -> 
 
 
 def check_data(data: str) -> None:
-    """Raise DataError if images are given as a folder that does not exist."""
-    if data != EMBEDDED and "://" not in data and not Path(data).is_dir():
+    """Raise DataError if images are given as a path that does not exist."""
+    if data != EMBEDDED and "://" not in data and not Path(data).exists():
         raise DataError(f"there is no folder {data}; give the path of a folder with one subfolder per class.")
 
 
