@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from ghostnets.cli.options.check import CheckCommand
 from ghostnets.cli.output import (
     download_progress,
-    escape_control,
     message,
     print_json,
     progress_console,
