@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from ghostnets.artefacts import FORMATS
 from ghostnets.data import EMBEDDED
 from ghostnets.errors import CheckpointError, ConfigurationError, DataError, UnknownNameError, require_installed
-from ghostnets.export import FORMATS
 from ghostnets.files import find_checkpoint
 from ghostnets.models.names import ALIASES, MODEL_NAMES, resolve_name
 
