@@ -3,7 +3,7 @@
 import platform
 import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +31,7 @@ from ghostnets.explain import (
 )
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model, list_models, model_arguments, model_entry
-from ghostnets.preprocessing import Preprocessing
+from ghostnets.preprocessing import MAX_PIXELS, Preprocessing
 
 __all__ = ["main"]
 
@@ -62,6 +62,8 @@ class ExplainCommand:
     """Output folder; explain/ next to the checkpoint, or explain-MODEL/, by default."""
     most: int = 1000
     """Maximum number of images, sampled evenly from the folder."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
     untrained: bool = False
     """With MODEL: use random weights instead of published ones."""
     json: bool = False
@@ -129,7 +131,8 @@ def _load_subject(command: ExplainCommand) -> Subject:
 
 def _load_images(command: ExplainCommand, subject: Subject) -> tuple[ImageDataset, str]:
     """Load the images with labels in output order (-1 without a label); also return a sentence naming them."""
-    preprocessing, names = subject.preprocessing, list(subject.class_names or ())
+    preprocessing = replace(subject.preprocessing, max_pixels=command.max_pixels)
+    names = list(subject.class_names or ())
     if command.images == EMBEDDED:
         test = FashionMnist().load(preprocessing).test
         assert test is not None
