@@ -70,6 +70,7 @@ class Network(nn.Module):
 
     if TYPE_CHECKING:  # TorchScript would read the annotations, but has no tuples of variable length
         path: tuple[str, ...]
+        head_path: tuple[str, ...]
         feature_levels: tuple[FeatureLevel, ...]
         timm_levels: tuple[FeatureLevel, ...]
         num_features: int
