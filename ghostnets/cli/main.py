@@ -6,7 +6,6 @@ for Ctrl-C).
 
 import os
 import sys
-import warnings
 from importlib import import_module
 
 from ghostnets import __version__
@@ -44,8 +43,6 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"ghostnets {__version__}")
         return 0
-    # Images that are too large raise an error of this package; PIL's warning before it would be redundant.
-    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     try:
         return run_command(*arguments)
     except GhostNetsError as error:
