@@ -137,9 +137,11 @@ def _write_page(command: CheckCommand, result: DataCheck) -> None:
             sections.append(PictureSection(f"{label.capitalize()} ({len(groups):,}{first})", explanation, shown))
     unreadable = {index for index, _ in result.unreadable}
     examples = []
-    for label in sample_evenly(range(len(result.class_names)), PAGE_CLASSES):
-        members = [index for index in (result.labels == label).nonzero()[0].tolist() if index not in unreadable]
-        examples.append(PictureGroup(result.class_names[label], _pictures(result, sample_evenly(members, PAGE_IMAGES))))
+    for number in sample_evenly(range(len(result.class_names)), PAGE_CLASSES):
+        members = [index for index in (result.labels == number).nonzero()[0].tolist() if index not in unreadable]
+        examples.append(
+            PictureGroup(result.class_names[number], _pictures(result, sample_evenly(members, PAGE_IMAGES)))
+        )
     page = DataPage(
         f"Examination of {Path(command.data).name or command.data}",
         figures,
