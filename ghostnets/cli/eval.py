@@ -10,7 +10,7 @@ import torch
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.cli.eval_output import image_columns, print_evaluation, to_json
 from ghostnets.cli.options.eval import EvalCommand
-from ghostnets.cli.output import message, print_json, progress_console, result_console
+from ghostnets.cli.output import download_progress, message, print_json, progress_console, result_console
 from ghostnets.data import DataSpec, ImageDataset, JoinedDataset, describe_source, summarize_source
 from ghostnets.data.layout import normalize_name
 from ghostnets.errors import DataError
@@ -60,7 +60,13 @@ def run(command: EvalCommand) -> int:
 def _load_images(command: EvalCommand, checkpoint: Checkpoint) -> tuple[str, ImageDataset, list[str], dict[str, Any]]:
     """The split, its images with labels in the checkpoint's order, sentences on unreadable ones, and a summary."""
     recipe = checkpoint.training.get("recipe", {})
-    data = DataSpec(command.data, full=command.full, root=command.root, skip_corrupt=command.skip_corrupt)
+    data = DataSpec(
+        command.data,
+        full=command.full,
+        root=command.root,
+        skip_corrupt=command.skip_corrupt,
+        progress=download_progress(),
+    )
     source = data.open(
         val_share=recipe.get("val_share", 0.2), seed=recipe.get("seed", 0), network_classes=checkpoint.class_names
     )
