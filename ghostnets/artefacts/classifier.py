@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import numpy as np
@@ -50,10 +50,16 @@ class Classifier:
 
     Args:
         model: An opened model, or the path of a file that ``open_model`` takes.
+        max_pixels: Largest number of pixels of an image that is read.
+
+    Attributes:
+        model: The opened model.
+        preprocessing: Preprocessing of its images, with this limit.
     """
 
-    def __init__(self, model: Model | str | os.PathLike[str]) -> None:
+    def __init__(self, model: Model | str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> None:
         self.model = model if isinstance(model, Model) else open_model(model)
+        self.preprocessing = replace(self.model.description.preprocessing, max_pixels=max_pixels)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -62,7 +68,7 @@ class Classifier:
 
     def copy(self) -> "Classifier":
         """A classifier for concurrent use, as ``Model.copy``."""
-        return Classifier(self.model.copy())
+        return Classifier(self.model.copy(), max_pixels=self.preprocessing.max_pixels)
 
     @overload
     def __call__(self, images: ImageList, *, top: int = 5, features: bool = False) -> list[Prediction]: ...
@@ -107,9 +113,9 @@ class Classifier:
             predictions += self.predict(np.stack(pixels), names, top=top, features=features)
         return predictions
 
-    def read(self, image: ImageSource, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Pixels:
+    def read(self, image: ImageSource, *, name: str | None = None) -> Pixels:
         """Read an image as the network takes it, as ``Preprocessing.pixels``."""
-        return self.model.description.preprocessing.pixels(image, name=name, max_pixels=max_pixels)
+        return self.preprocessing.pixels(image, name=name)
 
     def run(self, pixels: Pixels, *, features: bool = False) -> Outputs:
         """Run the network once, as ``Model.run``; the scores are probabilities, whatever the file returns."""
@@ -139,6 +145,17 @@ class Classifier:
         ]
 
 
-def load_classifier(path: str | os.PathLike[str], *, threads: int | None = None) -> Classifier:
-    """Open a checkpoint or an exported file for classification; arguments and errors as ``open_model``."""
-    return Classifier(open_model(path, threads=threads))
+def load_classifier(
+    path: str | os.PathLike[str], *, threads: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Classifier:
+    """Open a checkpoint or an exported file for classification.
+
+    Args:
+        path: The file, as for ``open_model``.
+        threads: Number of threads, as for ``open_model``.
+        max_pixels: Largest number of pixels of an image that is read.
+
+    Raises:
+        As ``open_model``.
+    """
+    return Classifier(open_model(path, threads=threads), max_pixels=max_pixels)

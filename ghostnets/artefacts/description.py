@@ -70,7 +70,8 @@ class Description:
 
     def to_json(self) -> str:
         """The text stored in the file under ``METADATA_KEY``."""
-        return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)})
+        values = {**asdict(self), "preprocessing": self.preprocessing.to_dict()}
+        return json.dumps({"format_version": FORMAT_VERSION, **values})
 
     @classmethod
     def from_json(cls, text: str) -> "Description":

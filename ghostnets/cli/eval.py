@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +18,7 @@ from ghostnets.errors import DataError, require
 from ghostnets.explain.figures import check_figure_suffix, confusion_figure, save_figure
 from ghostnets.files import write_atomically
 from ghostnets.predict import find_writer
+from ghostnets.preprocessing import MAX_PIXELS
 from ghostnets.train import RunFolder, evaluate
 
 __all__ = ["main"]
@@ -47,6 +48,8 @@ class EvalCommand:
     """Write one row per image (path, truth, prediction, probability, loss) to this file: .csv, .jsonl or .parquet."""
     skip_corrupt: bool = False
     """Leave unreadable images out instead of failing, and print how many."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
     json: bool = False
     """Print the result as JSON on stdout."""
 
@@ -94,17 +97,18 @@ def _load_images(command: EvalCommand, checkpoint: Checkpoint) -> tuple[str, Ima
     source = data.open(
         val_share=recipe.get("val_share", 0.2), seed=recipe.get("seed", 0), network_classes=checkpoint.class_names
     )
-    for sentence in describe_source(source):
-        message(sentence)
-    to_index = _match_classes(source.class_names, checkpoint.class_names, command.data)
     split: str = command.split
     if split == "auto":
         trained = checkpoint.training
         is_training_data = data.location == trained.get("data") or source.identity == trained.get("data_identity")
         has_val = is_training_data or not source.val_from_train
         split = "test" if "test" in source.split_names else "val" if has_val else "all"
+    for sentence in describe_source(source, by_split=split != "all" or not source.val_from_train):
+        message(sentence)
+    to_index = _match_classes(source.class_names, checkpoint.class_names, command.data)
     names = source.split_names if split == "all" else (split,)
-    loaded = [source.load_split(name, checkpoint.preprocessing) for name in names]
+    preprocessing = replace(checkpoint.preprocessing, max_pixels=command.max_pixels)
+    loaded = [source.load_split(name, preprocessing) for name in names]
     datasets = [images for images, _ in loaded]
     images = JoinedDataset(datasets, to_index[torch.cat([dataset.labels for dataset in datasets])])
     if not len(images):
@@ -125,9 +129,11 @@ def _match_classes(names: tuple[str, ...], known: tuple[str, ...], data: str) ->
             " it is unknown which one is meant; leave the folder out."
         )
     if unknown := [name for name in names if name not in indices]:
+        folded = {name.casefold() for name in indices}
+        case = " Upper and lower case differ." if any(name.casefold() in folded for name in unknown) else ""
         raise DataError(
             f"{data} has classes that the checkpoint does not have ({', '.join(unknown[:5])});"
-            f" it has {len(known)}: {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}."
+            f" it has {len(known)}: {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}.{case}"
         )
     if absent := [name for name in known if normalize_name(name) not in names]:
         shown = ", ".join(absent[:8]) + (f", ... ({len(absent)})" if len(absent) > 8 else "")

@@ -17,6 +17,7 @@ from ghostnets.cli.output import escape_control, message, progress_console, resu
 from ghostnets.data.finder import LeftOut
 from ghostnets.errors import ConfigurationError
 from ghostnets.predict import Input, PredictionFile, as_dict, find_inputs, predict_images
+from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["main"]
 
@@ -45,6 +46,8 @@ class PredictCommand:
     """Write the predictions to this file: .csv, .jsonl or .parquet."""
     features: bool = False
     """Write the features as well, the input of the last layer; with --out .parquet or .jsonl."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
     json: bool = False
     """Print the predictions as JSON on stdout."""
     engine: Literal["local", "ray"] = "local"
@@ -61,7 +64,7 @@ def main(arguments: list[str]) -> int:
         raise ConfigurationError("--json prints the predictions and --out writes them to a file; give one of the two.")
     if command.features and command.out is None:
         raise ConfigurationError("--features are only written to a file; add --out PREDICTIONS.parquet or .jsonl.")
-    classifier = load_classifier(command.network, threads=1)
+    classifier = load_classifier(command.network, threads=1, max_pixels=command.max_pixels)
     if command.features:
         classifier.model.require_features()
     top = min(command.top, len(classifier.class_names))
@@ -72,7 +75,9 @@ def main(arguments: list[str]) -> int:
         if command.engine == "ray":
             from ghostnets.predict import predict_on_ray
 
-            return predict_on_ray(command.network, images, top=top, features=command.features)
+            return predict_on_ray(
+                command.network, images, top=top, features=command.features, max_pixels=command.max_pixels
+            )
         return predict_images(classifier, images, top=top, features=command.features)
 
     progress = PredictionProgress()

@@ -9,6 +9,7 @@ from rich.progress import Progress
 
 from ghostnets.cli.output import message, print_json, progress_console, result_console
 from ghostnets.data import describe_source, open_folder, summarize_source, write_shards
+from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["main"]
 
@@ -33,6 +34,8 @@ class ShardCommand:
     """Seed of that split, and of the order in the shards."""
     skip_corrupt: bool = False
     """Leave unreadable images out instead of failing, and print how many."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
     json: bool = False
     """Print the result as JSON on stdout."""
 
@@ -51,6 +54,7 @@ def main(arguments: list[str]) -> int:
             command.out,
             images_per_shard=command.images_per_shard,
             seed=command.seed,
+            max_pixels=command.max_pixels,
             on_image=lambda: bars.advance(task),
         )
     splits = {

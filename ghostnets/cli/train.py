@@ -2,15 +2,18 @@
 
 import argparse
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import tyro
 
 from ghostnets.cli.output import print_json, result_console
 from ghostnets.data import EMBEDDED, DataSpec
 from ghostnets.errors import ConfigurationError
+from ghostnets.preprocessing import MAX_PIXELS
 from ghostnets.train import (
     RECIPES,
     Recipe,
@@ -65,6 +68,8 @@ class TrainCommand:
     """With --full: folder of the four *-ubyte.gz files."""
     skip_corrupt: bool = False
     """Leave unreadable images out instead of failing, and print how many."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
     device: str = "auto"
     """Device: cuda, mps, xpu, one of several (cuda:1), or cpu; auto is an accelerator if there is one."""
     workers: int | None = None
@@ -96,7 +101,13 @@ def main(arguments: list[str]) -> int:
             )
         result = repeat_training(command.repeat, into=folder, data=_new_data(command))
     else:
-        data = DataSpec(_data(command), full=command.full, root=command.root, skip_corrupt=command.skip_corrupt)
+        data = DataSpec(
+            _data(command),
+            full=command.full,
+            root=command.root,
+            skip_corrupt=command.skip_corrupt,
+            max_pixels=command.max_pixels,
+        )
         options: dict[str, Any] = {"folder": folder, "device": command.device, "workers": command.workers}
         if command.recipe_name is None:
             result = train_model(data, **options, **_changes(arguments))
@@ -127,10 +138,21 @@ def _given(option: str, arguments: list[str]) -> str | None:
 def _parse(arguments: list[str], recipe: str) -> TrainCommand:
     """The command, with the values of a named recipe as defaults of its options."""
     default = replace(TrainCommand(), recipe=named_recipe(recipe))
-    command = tyro.cli(TrainCommand, prog="ghostnets train", args=arguments, default=default)
+    command = tyro.cli(TrainCommand, prog="ghostnets train", args=list(_spell_flip(arguments)), default=default)
     if command.recipe.weights in ("none", "None"):
         command = replace(command, recipe=command.recipe.changed(weights=None))
     return command
+
+
+def _spell_flip(arguments: list[str]) -> Iterator[str]:
+    """Spell out ``--flip`` without a value, and ``--no-flip``, as they were when flips were horizontal or none."""
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        if argument == "--no-flip":
+            yield "--flip=none"
+        elif argument == "--flip" and following not in get_args(Recipe.__annotations__["flip"]):
+            yield "--flip=horizontal"
+        else:
+            yield argument
 
 
 def _changes(arguments: list[str]) -> dict[str, Any]:

@@ -70,7 +70,8 @@ class ConsoleReporter(Callback):
     def on_run_start(self, run: RunStart) -> None:
         resumed = f", resumed in epoch {run.epoch + 1}" if run.epoch else ""
         epochs, steps = run.epochs, run.steps
-        self._print(f"{run.description}, {epochs} epochs of {steps} steps{resumed}, in {os.path.relpath(run.folder)}")
+        length = f"{epochs} epoch{'s' * (epochs != 1)} of {steps} step{'s' * (steps != 1)}"
+        self._print(f"{run.description}, {length}{resumed}, in {os.path.relpath(run.folder)}")
         self.epochs, self.steps = epochs, steps
         # The bar spans the run, so that the time left is that of the run.
         done = run.epoch * steps

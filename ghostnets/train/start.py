@@ -13,6 +13,7 @@ from ghostnets.data import EMBEDDED, DataSpec
 from ghostnets.errors import ConfigurationError, require
 from ghostnets.train.callback import Callback, CallbackList
 from ghostnets.train.distributed import init_distributed
+from ghostnets.train.initial_weights import choose_weights
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.recipes import RECIPES, default_recipe
 from ghostnets.train.report import write_run_report
@@ -78,7 +79,9 @@ def train_model(
     source = spec.open(val_share=requested.val_share, seed=requested.seed)
     if recipe is None:
         requested = RECIPES[default_recipe(source.typical_size, changes)].changed(**changes)
-    run_spec = RunSpec.resolve(spec, source, requested, device=device, workers=workers)
+    scratch = RECIPES["photos"].changed(**changes) if recipe is None and "weights" not in changes else None
+    requested, start = choose_weights(requested, scratch=scratch)
+    run_spec = RunSpec.resolve(spec, source, requested, device=device, workers=workers, start=start)
     if folder is None:
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise ConfigurationError(
