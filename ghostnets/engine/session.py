@@ -287,7 +287,10 @@ def compile(  # noqa: A001
     if calibration is not None:
         check_nodes(plan)
         observer = Session(plan, threads=1, isa=isa)
-        calibrate(plan, observer._native, map(observer._array, calibration), method=method)
+        try:
+            calibrate(plan, observer._native, map(observer._array, calibration), method=method)
+        except MemoryError as error:
+            raise EngineError("there is not enough memory for the calibration images; pass smaller ones.") from error
     plan.precision = precision
     return Session(plan, threads=threads, isa=isa)
 
