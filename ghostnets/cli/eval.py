@@ -2,64 +2,29 @@
 
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
-import tyro
 
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.cli.eval_output import image_columns, print_evaluation, to_json
-from ghostnets.cli.output import message, print_json, progress_console, result_console
+from ghostnets.cli.options.eval import EvalCommand
+from ghostnets.cli.output import download_progress, message, print_json, progress_console, result_console
 from ghostnets.data import DataSpec, ImageDataset, JoinedDataset, describe_source, summarize_source
 from ghostnets.data.layout import normalize_name
-from ghostnets.errors import DataError, require
-from ghostnets.explain.figures import check_figure_suffix, confusion_figure, save_figure
+from ghostnets.errors import DataError
+from ghostnets.explain.figures import confusion_figure, save_figure
 from ghostnets.files import write_atomically
 from ghostnets.predict import find_writer
-from ghostnets.preprocessing import MAX_PIXELS
 from ghostnets.train import RunFolder, evaluate
 
-__all__ = ["main"]
+__all__ = ["run"]
 
 
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
-@dataclass(frozen=True)
-class EvalCommand:
-    """Evaluate a checkpoint: top-1, top-5, results by class and by image, and a figure of the confusion matrix.
-
-    Example: ghostnets eval runs/photos-ghostnet_100/best.safetensors photos/ --out images.csv
-    """
-
-    checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
-    """best.safetensors of a run."""
-    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """Folder as for train, or "fashion-mnist"."""
-    split: Annotated[Literal["auto", "train", "val", "test", "all"], tyro.conf.arg(name="part")] = "auto"
-    """Split to evaluate: auto is test/, else val/ (or the validation split of the training run), else all."""
-    full: bool = False
-    """With fashion-mnist: the full data set."""
-    root: Path | None = None
-    """With --full: folder of the four *-ubyte.gz files."""
-    picture: Path | None = None
-    """File of the confusion matrix, .png or .svg; by default confusion.png next to the checkpoint."""
-    out: Path | None = None
-    """Write one row per image (path, truth, prediction, probability, loss) to this file: .csv, .jsonl or .parquet."""
-    skip_corrupt: bool = False
-    """Leave unreadable images out instead of failing, and print how many."""
-    max_pixels: int = MAX_PIXELS
-    """Largest number of pixels of an image that is read."""
-    json: bool = False
-    """Print the result as JSON on stdout."""
-
-
-def main(arguments: list[str]) -> int:
-    command = tyro.cli(EvalCommand, prog="ghostnets eval", args=arguments)
-    require("matplotlib", extra="train")
+def run(command: EvalCommand) -> int:
     picture = command.picture or command.checkpoint.parent / "confusion.png"
-    check_figure_suffix(picture.suffix)
-    writer = None if command.out is None else find_writer(command.out)
+    writer = None if command.out is None else find_writer(command.out, bom=command.bom)
     checkpoint = read_checkpoint(command.checkpoint)
     split, images, skipped, summary = _load_images(command, checkpoint)
     model = checkpoint.build().to(memory_format=torch.channels_last)
@@ -84,16 +49,22 @@ def main(arguments: list[str]) -> int:
         with write_atomically(command.out) as temporary:
             writer.write_table(image_columns(result, images, range(len(images)), in_training), temporary)
     if not command.json:
-        console.print(f"confusion matrix: {picture}", soft_wrap=True, markup=False)
+        console.print(f"confusion matrix: {picture}", soft_wrap=True)
         if command.out is not None:
-            console.print(f"one row per image: {command.out}", soft_wrap=True, markup=False)
+            console.print(f"one row per image: {command.out}", soft_wrap=True)
     return 0
 
 
 def _load_images(command: EvalCommand, checkpoint: Checkpoint) -> tuple[str, ImageDataset, list[str], dict[str, Any]]:
     """The split, its images with labels in the checkpoint's order, sentences on unreadable ones, and a summary."""
     recipe = checkpoint.training.get("recipe", {})
-    data = DataSpec(command.data, full=command.full, root=command.root, skip_corrupt=command.skip_corrupt)
+    data = DataSpec(
+        command.data,
+        full=command.full,
+        root=command.root,
+        skip_corrupt=command.skip_corrupt,
+        progress=download_progress(),
+    )
     source = data.open(
         val_share=recipe.get("val_share", 0.2), seed=recipe.get("seed", 0), network_classes=checkpoint.class_names
     )

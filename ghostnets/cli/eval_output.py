@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.markup import escape
 from rich.table import Table
 
 from ghostnets.cli.output import message, result_console
@@ -73,15 +72,15 @@ def print_evaluation(result: Evaluation, images: ImageDataset, split: str, in_tr
     for true, predicted, count in result.mistakes[:MAX_LINES]:
         truth, prediction = result.classes[true], result.classes[predicted].name
         line = f"{count} of {truth.images} images of {truth.name} predicted as {prediction}"
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     wrong = result.predictions.mistakes()[:MAX_LINES].tolist()
     columns = image_columns(result, images, wrong, in_training)
     for path, truth, prediction, probability, *_ in zip(*columns.values(), strict=True):
-        console.print(f"{path}: {truth}, predicted {prediction} ({probability:.0%})", soft_wrap=True, markup=False)
+        console.print(f"{path}: {truth}, predicted {prediction} ({probability:.0%})", soft_wrap=True)
     five = f"   top-5 {result.format_top5()}" if len(result.classes) > 5 else ""
     line = f"{result.images} images ({split})   top-1 {result.format_top1()}{five}   loss {result.loss:.4f}"
-    console.print(line, soft_wrap=True, markup=False)
-    console.print(f"In parentheses: 95% intervals. {result.describe_baseline()}", soft_wrap=True, markup=False)
+    console.print(line, soft_wrap=True)
+    console.print(f"In parentheses: 95% intervals. {result.describe_baseline()}", soft_wrap=True)
     _print_training_images(result, in_training)
 
 
@@ -94,7 +93,7 @@ def _class_table(result: Evaluation) -> Table:
         rows = sorted(rows, key=lambda row: 2.0 if row[1].recall is None else row[1].recall)[:MAX_CLASSES]
     for number, row in rows:
         recall, precision = format_accuracy(row.correct, row.images), format_accuracy(row.correct, row.predicted)
-        table.add_row(str(number), escape(row.name), str(row.images), recall, precision)
+        table.add_row(str(number), row.name, str(row.images), recall, precision)
     return table
 
 

@@ -3,21 +3,21 @@
 import platform
 import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from torch import Tensor, nn
 
 from ghostnets import __version__
 from ghostnets.checkpoints import load_pretrained, read_checkpoint
+from ghostnets.cli.options.explain import ExplainCommand
 from ghostnets.cli.output import message, print_json, progress_console, result_console
 from ghostnets.data import EMBEDDED, ArrayDataset, FashionMnist, ImageDataset, find_sample, spread
-from ghostnets.errors import ConfigurationError, DataError, require
+from ghostnets.errors import DataError
 from ghostnets.explain import (
     AblationResult,
     Explanation,
@@ -30,42 +30,16 @@ from ghostnets.explain import (
     write_explanation,
 )
 from ghostnets.measure import processor_name
-from ghostnets.models import create_model, list_models, model_arguments, model_entry
+from ghostnets.models import create_model, model_arguments
 from ghostnets.preprocessing import Preprocessing
 
-__all__ = ["main"]
+__all__ = ["run"]
 
 ABLATION_IMAGES = 256  # every Ghost module needs two evaluations
 UNTRAINED_IMAGE_SIZE = 224
 MAX_BATCH_SIZE = 256
 MAX_BATCH_PIXELS = 16 * 224 * 224  # bounds memory
 SHOWN_IMAGES = 6
-
-
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
-@dataclass(frozen=True)
-class ExplainCommand:
-    """Analyse a network: similar maps, ghosts, learned cheap kernels, class activation maps, cost.
-
-    Writes explain.html (one file, works offline), figures/ (SVG and PNG) and numbers.json.
-
-    Example: ghostnets explain runs/photos-ghostnet_100/best.safetensors --images photos/
-    """
-
-    network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT|MODEL")]
-    """Checkpoint (best.safetensors of a run), or name of a network (ghostnets list), whose published weights are
-    downloaded."""
-    images: str
-    """Folder of images, folder or URL of shards, or "fashion-mnist" for its test images. If its subfolders, or the
-    classes of its shards, are named after the checkpoint's classes, the accuracy with ghosts replaced is measured."""
-    out: Path | None = None
-    """Output folder; explain/ next to the checkpoint, or explain-MODEL/, by default."""
-    most: int = 1000
-    """Maximum number of images, sampled evenly from the folder."""
-    untrained: bool = False
-    """With MODEL: use random weights instead of published ones."""
-    json: bool = False
-    """Print the numbers as JSON on stdout as well."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +54,14 @@ class Subject:
     weights: str  # one sentence naming their origin
 
 
-def main(arguments: list[str]) -> int:
-    command = tyro.cli(ExplainCommand, prog="ghostnets explain", args=arguments)
-    if command.most < 1:
-        raise ConfigurationError(f"--most is {command.most}; it must be at least 1.")
-    require("matplotlib", extra="explain")
-    require("jinja2", extra="explain")
+def run(command: ExplainCommand) -> int:
     subject = _load_subject(command)
     images, note = _load_images(command, subject)
-    explanation = _analyse(subject, images, note, command.images, shlex.join(["ghostnets", "explain", *arguments]))
-    path = Path(command.network)
-    folder = command.out or (path.parent / "explain" if path.is_file() else Path(f"explain-{command.network}"))
+    explanation = _analyse(
+        subject, images, note, command.images, shlex.join(["ghostnets", "explain", *command.arguments])
+    )
+    source = command.source
+    folder = command.out or (source.parent / "explain" if isinstance(source, Path) else Path(f"explain-{source}"))
     page, numbers = write_explanation(folder, explanation)
     if command.json:
         print_json(numbers)
@@ -101,9 +72,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _load_subject(command: ExplainCommand) -> Subject:
-    name = command.network
-    if name in list_models() or not (Path(name).suffix or "/" in name):
-        model_entry(name)  # raises for an unknown name, with close matches
+    name = command.source
+    if isinstance(name, str):
         model = create_model(name)
         if command.untrained:
             preprocessing, weights = Preprocessing.standard(UNTRAINED_IMAGE_SIZE, 3), "Random weights (untrained)."
@@ -112,10 +82,6 @@ def _load_subject(command: ExplainCommand) -> Subject:
             preprocessing, weights = published.preprocessing, f"Published weights ({published.tag})."
         model = model.eval().to(memory_format=torch.channels_last)
         return Subject(name, {}, model, preprocessing, None, weights)
-    if command.untrained:
-        raise ConfigurationError(
-            f"{name} is a checkpoint with trained weights; --untrained requires a model name (ghostnets list)."
-        )
     checkpoint = read_checkpoint(name)
     return Subject(
         checkpoint.architecture,
@@ -129,7 +95,8 @@ def _load_subject(command: ExplainCommand) -> Subject:
 
 def _load_images(command: ExplainCommand, subject: Subject) -> tuple[ImageDataset, str]:
     """Load the images with labels in output order (-1 without a label); also return a sentence naming them."""
-    preprocessing, names = subject.preprocessing, list(subject.class_names or ())
+    preprocessing = replace(subject.preprocessing, max_pixels=command.max_pixels)
+    names = list(subject.class_names or ())
     if command.images == EMBEDDED:
         test = FashionMnist().load(preprocessing).test
         assert test is not None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ghostnets.errors import StorageError, require
+from ghostnets.terminal import create_console
 from ghostnets.train.callback import Callback, RunStart
 from ghostnets.train.metrics import METRICS, EpochResult
 
@@ -29,7 +30,6 @@ class ConsoleReporter(Callback):
     """
 
     def __init__(self, console: "Console | None" = None) -> None:
-        from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -39,7 +39,7 @@ class ConsoleReporter(Callback):
             TimeRemainingColumn,
         )
 
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or create_console(stderr=True)
         lacks_widgets = self.console.is_jupyter and importlib.util.find_spec("ipywidgets") is None
         self.bars = Progress(
             SpinnerColumn(),

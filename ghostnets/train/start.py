@@ -26,11 +26,14 @@ from ghostnets.train.spec import RunSpec
 
 __all__ = ["repeat_training", "resume_training", "train_model"]
 
+RUNS = "runs"  # folder of the runs
+
 
 def train_model(
     data: str | os.PathLike[str] | DataSpec = EMBEDDED,
     *,
     folder: str | os.PathLike[str] | None = None,
+    runs_dir: str | os.PathLike[str] = RUNS,
     recipe: Recipe | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -51,7 +54,8 @@ def train_model(
     Args:
         data: Path of a folder (see ``data.ImageFolder`` for the layouts), path or URL of shards, ``"fashion-mnist"``,
             or a ``DataSpec`` for options such as ``skip_corrupt``.
-        folder: New folder of the run; by default ``runs/DATA-MODEL``, numbered if that exists.
+        folder: New folder of the run; by default ``runs_dir/DATA-MODEL``, numbered if that exists.
+        runs_dir: Folder of the runs, for the default of ``folder``.
         recipe: Recipe; by default the one for the size of the images.
         device: ``"cpu"``, ``"cuda"``, ``"mps"``, ``"xpu"``, or ``"auto"`` for an accelerator if there is one.
         workers: Processes that read images, for each process that trains; 0 to read between steps; by default up to 8
@@ -87,7 +91,7 @@ def train_model(
             raise ConfigurationError(
                 "distributed training needs a name, so that all processes agree on the run; give --name NAME."
             )
-        folder = _unused_folder(f"{source.name}-{run_spec.config.recipe.model}")
+        folder = _unused_folder(Path(runs_dir), f"{source.name}-{run_spec.config.recipe.model}")
     return _train(RunFolder(folder), run_spec, is_new=True, progress=progress, report=report, callbacks=callbacks)
 
 
@@ -95,6 +99,7 @@ def repeat_training(
     folder: str | os.PathLike[str],
     *,
     into: str | os.PathLike[str] | None = None,
+    runs_dir: str | os.PathLike[str] = RUNS,
     data: str | os.PathLike[str] | None = None,
     progress: bool = True,
     report: bool = True,
@@ -107,7 +112,8 @@ def repeat_training(
 
     Args:
         folder: Folder of the run to repeat, of which ``config.json`` is enough.
-        into: New folder; by default the old name, numbered.
+        into: New folder; by default the old name in ``runs_dir``, numbered.
+        runs_dir: Folder of the runs, for the default of ``into``.
         data: New location of the images; None if they are where they were.
         progress: As for ``train_model``.
         report: As for ``train_model``.
@@ -118,7 +124,7 @@ def repeat_training(
         Others as ``train_model``.
     """
     config = replace(_moved(RunFolder(folder).read_config(), data), earlier_epochs=())
-    target = RunFolder(into or _unused_folder(Path(folder).resolve().name))
+    target = RunFolder(into or _unused_folder(Path(runs_dir), Path(folder).resolve().name))
     return _train(
         target, _spec_with_threads(config), is_new=True, progress=progress, report=report, callbacks=callbacks
     )
@@ -192,8 +198,8 @@ def _train(
     return result
 
 
-def _unused_folder(name: str) -> Path:
+def _unused_folder(runs_dir: Path, name: str) -> Path:
     number = 1
-    while (folder := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
+    while (folder := runs_dir / (name if number == 1 else f"{name}-{number}")).exists():
         number += 1
     return folder

@@ -87,7 +87,7 @@ def test_train_selects_recipe_and_applies_options(photos: Path, tmp_path: Path, 
     recipe = json.loads((tmp_path / "runs" / "a" / "config.json").read_text())["recipe"]
     assert (recipe["model"], recipe["flip"], recipe["seed"], recipe["label_smoothing"]) == (
         "ghostnet_050",
-        False,
+        "none",
         7,
         0.0,
     )
@@ -290,7 +290,8 @@ def test_missing_extra_fails_early(photos: Path, tmp_path: Path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     sentence = fails(capsys, "train", photos, *TINY)
-    assert "needs jinja2, which is not installed; run: pip install 'ghostnets[train]'" in sentence
+    assert "needs jinja2, which is not installed; run: pip install " in sentence
+    assert "[train]" in sentence
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,0 +1,60 @@
+"""Options of ``ghostnets predict``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import tyro
+
+from ghostnets.cli.options.base import CheckpointPath, CommandOptions, JsonOutput
+from ghostnets.cli.options.checks import check_at_least, check_table_suffix
+from ghostnets.errors import ConfigurationError, require_installed
+from ghostnets.preprocessing import MAX_PIXELS
+
+__all__ = ["PredictCommand"]
+
+
+@dataclass(frozen=True)
+class PredictCommand(CommandOptions):
+    """Classify images. An image that cannot be read gives a row with the reason; the exit code is then 1.
+
+    Repeat the command to resume a run that was interrupted while it wrote a file; the file is the same in the end.
+
+    Examples: ghostnets predict net.engine photo.jpg | ghostnets predict net.engine holiday/ --out predictions.csv
+    """
+
+    command: ClassVar[str] = "predict"
+
+    network: Annotated[tyro.conf.Positional[CheckpointPath], tyro.conf.arg(metavar="ARTEFACT|CHECKPOINT|RUN")]
+    """A file of ghostnets export (.engine, .onnx, .xml, ...), or best.safetensors of a run, or
+    the folder of the run."""
+    images: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGE|FOLDER|GLOB|@FILE|TAR ...")]
+    """Image files, folders or globs of them, @FILE with one path per line, WebDataset shards (.tar)."""
+    top: int = 3
+    """Number of most probable classes per image."""
+    out: Path | None = None
+    """Write the predictions to this file: .csv, .jsonl or .parquet."""
+    bom: bool = False
+    """With --out FILE.csv: begin it with a byte order mark, by which Excel recognises UTF-8."""
+    features: bool = False
+    """Write the features as well, the input of the last layer; with --out .parquet or .jsonl."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
+    json: JsonOutput = False
+    engine: Literal["local", "ray"] = "local"
+    """Run on all cores of this process, or in actors of Ray Data (on the cluster of RAY_ADDRESS, or this machine)."""
+
+    def check(self) -> None:
+        check_at_least("--max-pixels", self.max_pixels, 1)
+        if not self.images:
+            raise ConfigurationError("no image is given; name image files or folders after the network.")
+        check_at_least("--top", self.top, 1)
+        if self.json and self.out is not None:
+            raise ConfigurationError(
+                "--json prints the predictions and --out writes them to a file; give one of the two."
+            )
+        if self.features and self.out is None:
+            raise ConfigurationError("--features are only written to a file; add --out PREDICTIONS.parquet or .jsonl.")
+        check_table_suffix("--out", self.out, bom=self.bom)
+        if self.engine == "ray":
+            require_installed("ray", extra="ray")
