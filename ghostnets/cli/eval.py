@@ -10,7 +10,7 @@ import torch
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.cli.eval_output import image_columns, print_evaluation, to_json
 from ghostnets.cli.options.eval import EvalCommand
-from ghostnets.cli.output import message, print_json, progress_console, result_console
+from ghostnets.cli.output import download_progress, message, print_json, progress_console, result_console
 from ghostnets.data import DataSpec, ImageDataset, JoinedDataset, describe_source, summarize_source
 from ghostnets.data.layout import normalize_name
 from ghostnets.errors import DataError
@@ -23,7 +23,9 @@ __all__ = ["run"]
 
 
 def run(command: EvalCommand) -> int:
-    picture = command.picture or command.checkpoint.parent / "confusion.png"
+    if command.threads is not None:
+        torch.set_num_threads(command.threads)
+    figure = command.figure or command.checkpoint.parent / "confusion.png"
     writer = None if command.out is None else find_writer(command.out, bom=command.bom)
     checkpoint = read_checkpoint(command.checkpoint)
     split, images, skipped, summary = _load_images(command, checkpoint)
@@ -37,19 +39,19 @@ def run(command: EvalCommand) -> int:
     console = result_console()
     if command.json:
         values = to_json(result, images, in_training)
-        print_json({"part": split, **values, "picture": str(picture), "skipped": skipped, "data": summary})
+        print_json({"part": split, **values, "picture": str(figure), "skipped": skipped, "data": summary})
     else:
         print_evaluation(result, images, split, in_training)
         console.print(f"{result.images / seconds:.0f} images/s")
         if skipped:
             message(f"unreadable images left out: {len(skipped)}: {' '.join(skipped[:5])}")
-    with write_atomically(picture) as temporary:
-        save_figure(confusion_figure(result.confusion_cells, checkpoint.class_names), temporary, picture.suffix)
+    with write_atomically(figure) as temporary:
+        save_figure(confusion_figure(result.confusion_cells, checkpoint.class_names), temporary, figure.suffix)
     if writer is not None and command.out is not None:
         with write_atomically(command.out) as temporary:
             writer.write_table(image_columns(result, images, range(len(images)), in_training), temporary)
     if not command.json:
-        console.print(f"confusion matrix: {picture}", soft_wrap=True)
+        console.print(f"confusion matrix: {figure}", soft_wrap=True)
         if command.out is not None:
             console.print(f"one row per image: {command.out}", soft_wrap=True)
     return 0
@@ -58,7 +60,13 @@ def run(command: EvalCommand) -> int:
 def _load_images(command: EvalCommand, checkpoint: Checkpoint) -> tuple[str, ImageDataset, list[str], dict[str, Any]]:
     """The split, its images with labels in the checkpoint's order, sentences on unreadable ones, and a summary."""
     recipe = checkpoint.training.get("recipe", {})
-    data = DataSpec(command.data, full=command.full, root=command.root, skip_corrupt=command.skip_corrupt)
+    data = DataSpec(
+        command.data,
+        full=command.full,
+        root=command.root,
+        skip_corrupt=command.skip_corrupt,
+        progress=download_progress(),
+    )
     source = data.open(
         val_share=recipe.get("val_share", 0.2), seed=recipe.get("seed", 0), network_classes=checkpoint.class_names
     )

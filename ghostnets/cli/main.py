@@ -16,6 +16,7 @@ __all__ = ["COMMANDS", "MODULES", "main", "run_command"]
 
 COMMANDS = {
     "train": "train a network on a folder of images (or on the embedded Fashion-MNIST)",
+    "check": "examine a data set: counts, unreadable files, duplicates, leaks between splits",
     "shard": "pack a folder of images into shards for streaming, from disk or over HTTP",
     "compare": "compare training runs: curves, results, differing settings",
     "eval": "evaluate a checkpoint on labelled images",

@@ -5,7 +5,7 @@ import os
 import torch
 
 from ghostnets.cli.options.train import TrainCommand
-from ghostnets.cli.output import print_json, result_console
+from ghostnets.cli.output import download_progress, print_json, result_console
 from ghostnets.data import DataSpec
 from ghostnets.train import (
     RunFolder,
@@ -35,6 +35,7 @@ def run(command: TrainCommand) -> int:
             root=command.root,
             skip_corrupt=command.skip_corrupt,
             max_pixels=command.max_pixels,
+            progress=download_progress(),
         )
         # Without --recipe, the images determine the recipe whose options are changed.
         chosen = {"recipe": command.recipe} if command.recipe_name is not None else command.changes()

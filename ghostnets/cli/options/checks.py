@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from ghostnets.artefacts import FORMATS
 from ghostnets.data import EMBEDDED, DataSpec
 from ghostnets.errors import CheckpointError, ConfigurationError, DataError, UnknownNameError, require_installed
-from ghostnets.export import FORMATS
 from ghostnets.files import find_checkpoint
 from ghostnets.models.names import ALIASES, MODEL_NAMES, resolve_name
 
@@ -14,6 +14,7 @@ __all__ = [
     "check_checkpoint",
     "check_choices",
     "check_data",
+    "check_outside",
     "check_suffix",
     "check_table_suffix",
     "find_network",
@@ -64,6 +65,15 @@ def check_data(data: str) -> None:
     place = Path(DataSpec(data).data)
     if data != EMBEDDED and "://" not in data and not place.exists():
         raise DataError(f"there is no folder {data}; give the path of a folder with one subfolder per class.")
+
+
+def check_outside(folder: Path, images: Iterable[str]) -> None:
+    """Raise ConfigurationError if the images would be sorted into a folder that is read for images."""
+    for argument in images:
+        if Path(argument).is_dir() and folder.resolve().is_relative_to(Path(argument).resolve()):
+            raise ConfigurationError(
+                f"--sort-into {folder} is inside {argument}, whose images are read; choose a folder outside."
+            )
 
 
 def check_checkpoint(path: Path) -> None:
