@@ -1,6 +1,6 @@
 """Networks in files, run through one interface whatever the runtime. Importing this package loads no torch."""
 
-from ghostnets.artefacts.classifier import Classifier, Prediction, load_classifier
+from ghostnets.artefacts.classifier import NONE_OF_THESE, Classifier, Prediction, load_classifier
 from ghostnets.artefacts.description import METADATA_KEY, Description
 from ghostnets.artefacts.model import Model, Outputs
 from ghostnets.artefacts.runtimes import SUFFIXES, open_model
@@ -8,6 +8,7 @@ from ghostnets.artefacts.scores import softmax, top_k
 
 __all__ = [
     "METADATA_KEY",
+    "NONE_OF_THESE",
     "SUFFIXES",
     "Classifier",
     "Description",

@@ -24,7 +24,13 @@ BATCHES_PER_TASK = 4
 
 
 def predict_on_ray(
-    network: Path, inputs: Iterable[Input], *, top: int, features: bool = False
+    network: Path,
+    inputs: Iterable[Input],
+    *,
+    top: int,
+    features: bool = False,
+    flip: bool = False,
+    threshold: float | None = None,
 ) -> Iterator[list[Prediction]]:
     """Yield predictions in the order of ``inputs``, a batch at a time, as ``predict_images``.
 
@@ -36,6 +42,8 @@ def predict_on_ray(
         inputs: Images of ``find_inputs``.
         top: Number of most probable classes per image.
         features: Return the features as well.
+        flip: As for ``Classifier``.
+        threshold: As for ``Classifier``.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -54,7 +62,7 @@ def predict_on_ray(
         blocks = -(-len(tasks) // BATCHES_PER_TASK)
         rows = data.from_items(tasks, override_num_blocks=blocks).map_batches(
             Actor,
-            fn_constructor_args=(here, str(network), top, features),
+            fn_constructor_args=(here, str(network), top, features, flip, threshold),
             batch_size=1,
             num_cpus=1,
             compute=data.ActorPoolStrategy(min_size=1, max_size=min(cores, blocks)),
@@ -71,11 +79,16 @@ class Actor:
         network: Path of the network.
         top: Number of most probable classes, as in ``predict_batch``.
         features: Return the features as well.
+        flip: As for ``Classifier``.
+        threshold: As for ``Classifier``.
     """
 
-    def __init__(self, folder: str, network: str, top: int, features: bool) -> None:
+    def __init__(
+        self, folder: str, network: str, top: int, features: bool, flip: bool, threshold: float | None
+    ) -> None:
         os.chdir(folder)
-        self.classifier, self.top, self.features = load_classifier(network, threads=1), top, features
+        self.classifier = load_classifier(network, threads=1, flip=flip, threshold=threshold)
+        self.top, self.features = top, features
 
     def __call__(self, tasks: dict[str, Any]) -> dict[str, list[bytes]]:
         """Map batches of inputs to predictions, both pickled by this program itself."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ghostnets.checkpoints import Checkpoint, create_model, read_checkpoint
-from ghostnets.data import DatasetSplits, TrainingBatches, derive_seed, describe_source
+from ghostnets.data import TrainingBatches, derive_seed
 from ghostnets.errors import ConfigurationError, RunError
 from ghostnets.train.callback import Callback, RunStart
 from ghostnets.train.derived import DerivedFiles
@@ -25,7 +25,7 @@ from ghostnets.train.parameters import set_learning_rate
 from ghostnets.train.result import InterruptedRunError, TrainingResult
 from ghostnets.train.run_folder import RunFolder
 from ghostnets.train.schedule import learning_rate
-from ghostnets.train.setup import build_setup
+from ghostnets.train.setup import build_setup, read_images
 from ghostnets.train.spec import RunSpec
 from ghostnets.train.state import pack_state
 from ghostnets.train.step import StepTotals
@@ -68,7 +68,7 @@ class Run:
             saved = distributed.on_rank_zero(folder.load_state)
             if saved is None:
                 callback.on_message(describe_initial_weights(self.recipe))
-            self.splits = _read_images(spec, callback)
+            self.splits = read_images(spec, callback)
             distributed.on_rank_zero(lambda: folder.save_train_digests(self.splits.train.digests()))
             self.setup = build_setup(spec, self.splits, folder, saved, distributed, on_message=callback.on_message)
             self.progress, self.step = self.setup.progress, self.setup.step
@@ -335,13 +335,3 @@ class Run:
         )
         self.distributed.on_rank_zero(lambda: self.folder.write_result(result.to_dict()))
         return result
-
-
-def _read_images(spec: RunSpec, callback: Callback) -> DatasetSplits:
-    for sentence in describe_source(spec.source):
-        callback.on_message(sentence)
-    callback.on_read_start(spec.source.num_images)
-    splits = spec.source.load(spec.config.preprocessing, on_image=callback.on_image_read)
-    for sentence in splits.skipped:
-        callback.on_message(f"skipped: {sentence}")
-    return splits

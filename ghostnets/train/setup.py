@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ghostnets.data import Augmentation, DatasetSplits
+from ghostnets.data import Augmentation, DatasetSplits, describe_source
 from ghostnets.errors import RunError
 from ghostnets.models import Network
+from ghostnets.train.callback import Callback
 from ghostnets.train.distill import Distillation, FeatureStudent, load_teacher
 from ghostnets.train.distributed import DistributedContext, convert_sync_batchnorm
 from ghostnets.train.ema import build_ema
@@ -23,7 +24,7 @@ from ghostnets.train.spec import RunSpec
 from ghostnets.train.state import TrainProgress, TrainState, check_state, restore_state
 from ghostnets.train.step import TrainingStep
 
-__all__ = ["TrainingSetup", "build_setup"]
+__all__ = ["TrainingSetup", "build_setup", "read_images"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,21 @@ class TrainingSetup:
         network = self.state.network if average is None else average.module
         assert isinstance(network, Network)
         return network
+
+
+def read_images(spec: RunSpec, callback: Callback) -> DatasetSplits:
+    """Read the images of a run, with messages on what is read and what is left out.
+
+    Raises:
+        DataError: Images cannot be read.
+    """
+    for sentence in describe_source(spec.source):
+        callback.on_message(sentence)
+    callback.on_read_start(spec.source.num_images)
+    splits = spec.source.load(spec.config.preprocessing, on_image=callback.on_image_read)
+    for sentence in splits.skipped:
+        callback.on_message(f"skipped: {sentence}")
+    return splits
 
 
 def build_setup(

@@ -81,6 +81,7 @@ def test_repeat_gives_the_same_files(tiny_run: Path, tmp_path: Path, monkeypatch
 def test_live_report_is_replaced_by_the_final_one(small: Path, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(derived, "REPORT_SECONDS", -1)
+    monkeypatch.setattr(derived, "REPORT_COST", 0)
     pages = []
     real = derived.write_live_report
     monkeypatch.setattr(
@@ -170,5 +171,5 @@ def test_missing_gpu_is_refused(small: Path, tmp_path: Path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert run("train", small, "--device", "cuda", *TINY) == 1
-    assert "torch finds no GPU here" in capsys.readouterr().err
+    assert "the device is cuda, but torch finds no accelerator here" in capsys.readouterr().err
     assert not Path("runs").exists()
