@@ -8,7 +8,6 @@ sessions alternate, so that the ratio of adjacent blocks is robust to slow chang
 """
 
 import argparse
-import os
 import statistics
 import threading
 import time
@@ -16,6 +15,7 @@ import time
 import numpy as np
 
 from ghostnets import engine
+from ghostnets.cores import usable_cores
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--model", default="ghostnet_100")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
-    parser.add_argument("--sessions", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--sessions", type=int, default=usable_cores())
     parser.add_argument("--blocks", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=1.0, help="duration of a block")
     options = parser.parse_args()

@@ -4,6 +4,7 @@ Unfinished files are named ``.NAME.*.partial`` or ``.NAME.partial`` beside their
 them, so the next writer of the same target recognises those of a killed process, and removes them.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 PARTIAL = ".partial"  # suffix of files that are being written, or whose writer was killed
+NO_FOLDER_FLUSH = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP)  # on Windows, SMB and some FUSE systems
 COMPLETE = ".complete"  # suffix of a folder whose files are written and flushed, and replace the old ones
 
 
@@ -291,11 +293,15 @@ def _complete_folder(target: Path, older: Path) -> None:
 
 
 def _flush_to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if not path.is_dir() or error.errno not in NO_FOLDER_FLUSH:
+            raise
 
 
 def _umask() -> int:

@@ -3,8 +3,8 @@
     python scripts/gpu_checks.py                    the accelerator that torch finds
     python scripts/gpu_checks.py --device cpu       the same checks, smaller, without one
 
-One line per check; the exit code is 1 if one fails. Needs the package and torch; a check that needs more (tensorboard for
-training, timm for the table of speeds) says so and is skipped. The images are generated.
+One line per check; the exit code is 1 if one fails. Needs the package and torch; a check that needs more (tensorboard
+for training, timm for the table of speeds) says so and is skipped. The images are generated.
 """
 
 import argparse

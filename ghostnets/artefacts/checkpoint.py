@@ -1,7 +1,6 @@
 """A checkpoint of this project, run by the engine where it is built and supports the network, else by torch."""
 
 import copy
-import os
 import threading
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from ghostnets.artefacts.model import Model, normalize
 from ghostnets.artefacts.scores import Array
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.compress import fuse
+from ghostnets.cores import usable_cores
 from ghostnets.devices import describe_device, select_device
 from ghostnets.errors import EngineError
 from ghostnets.models import Network
@@ -122,7 +122,7 @@ def open_file(path: Path, threads: int | None, device: str = "cpu") -> Model:
         return TorchCheckpointModel(path, description, network, selected)
     compile_network = partial(
         engine.compile,
-        threads=threads or len(os.sched_getaffinity(0)),
+        threads=threads or usable_cores(),
         mean=checkpoint.preprocessing.mean,
         std=checkpoint.preprocessing.std,
     )

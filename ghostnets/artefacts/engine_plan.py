@@ -1,6 +1,5 @@
 """Engine plans. Loads no torch."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from ghostnets import __version__, engine
 from ghostnets.artefacts.description import Description
 from ghostnets.artefacts.model import Model
 from ghostnets.artefacts.scores import Array
+from ghostnets.cores import usable_cores
 from ghostnets.errors import ArtefactError
 
 __all__ = ["EngineModel", "open_file", "split_outputs"]
@@ -48,5 +48,5 @@ def open_file(path: Path, threads: int | None) -> EngineModel:
     except (SafetensorError, OSError) as error:
         raise ArtefactError(f"it is damaged ({error}).") from error
     description = Description.from_metadata(metadata)
-    session = engine.load(path, threads=threads or len(os.sched_getaffinity(0)))
+    session = engine.load(path, threads=threads or usable_cores())
     return EngineModel(path, description, session)

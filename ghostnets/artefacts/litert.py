@@ -1,6 +1,5 @@
 """LiteRT (TensorFlow Lite) files. Loads no torch."""
 
-import os
 import threading
 import zipfile
 from importlib.metadata import version
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from ghostnets.artefacts.description import METADATA_KEY, Description
 from ghostnets.artefacts.model import Model
 from ghostnets.artefacts.scores import Array
+from ghostnets.cores import usable_cores
 from ghostnets.errors import ArtefactError, require
 
 __all__ = ["LiteRTModel", "open_file"]
@@ -45,7 +45,7 @@ class LiteRTModel(Model):
 def open_file(path: Path, threads: int | None) -> LiteRTModel:
     """Open a LiteRT file, as ``open_model``."""
     litert = require("ai_edge_litert.interpreter", extra="litert")
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or usable_cores()
     try:
         with zipfile.ZipFile(path) as archive:
             text = archive.read(METADATA_KEY).decode()

@@ -1,6 +1,5 @@
 """ONNX files in ONNX Runtime. Loads no torch."""
 
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy.typing as npt
 from ghostnets.artefacts.description import Description
 from ghostnets.artefacts.model import Model
 from ghostnets.artefacts.scores import Array
+from ghostnets.cores import usable_cores
 from ghostnets.errors import ArtefactError, require
 
 __all__ = ["OnnxModel", "open_file"]
@@ -31,7 +31,7 @@ def open_file(path: Path, threads: int | None) -> OnnxModel:
     """Open an ONNX file, as ``open_model``."""
     ort = require("onnxruntime", extra="export")
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = threads or usable_cores()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only
     try:

@@ -1,6 +1,5 @@
 """OpenVINO networks: an .xml file, with its weights in a .bin file next to it. Loads no torch."""
 
-import os
 import threading
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from ghostnets.artefacts.description import METADATA_KEY, Description
 from ghostnets.artefacts.model import Model
 from ghostnets.artefacts.scores import Array
+from ghostnets.cores import usable_cores
 from ghostnets.errors import ArtefactError, require
 
 __all__ = ["OpenVinoModel", "open_file"]
@@ -45,7 +45,7 @@ def open_file(path: Path, threads: int | None) -> OpenVinoModel:
     openvino = require("openvino", extra="export")
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads or len(os.sched_getaffinity(0)),
+        "INFERENCE_NUM_THREADS": threads or usable_cores(),
         "INFERENCE_PRECISION_HINT": "f32",  # the default is bf16 where the processor has it
     }
     core = openvino.Core()

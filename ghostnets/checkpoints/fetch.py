@@ -7,28 +7,20 @@ request.
 
 import fcntl
 import hashlib
-import http.client
 import os
-import urllib.error
-import urllib.request
-from collections.abc import Callable
-from email.utils import formatdate
 from pathlib import Path
-from typing import IO
 
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
 from ghostnets.errors import CheckpointError, StorageError
+from ghostnets.transfer import Progress, TransferError, transfer
 
 __all__ = ["HUB_PREFIX", "Progress", "cache_path", "download", "web_address"]
 
 HUB_PREFIX = "hf://"
 MAX_BYTES = 1_000_000_000  # the largest published file has 130 MB
-CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 30.0  # for the connection, and for each chunk
-
-Progress = Callable[[int, int], None]
 
 
 def cache_path(location: str) -> Path:
@@ -82,7 +74,10 @@ def download(location: str, *, sha256: str | None = None, progress: Progress | N
             if path.exists():
                 partial.unlink(missing_ok=True)
                 return path
-            _transfer(location, file, progress)
+            try:
+                transfer(location, file, max_bytes=MAX_BYTES, timeout=TIMEOUT_SECONDS, progress=progress)
+            except TransferError as error:
+                raise _failure(location, str(error)) from error
             file.flush()
             try:
                 _check_hash(location, partial, sha256)
@@ -120,54 +115,6 @@ def _from_hub(location: str) -> Path:
     except Exception as error:  # versions of huggingface_hub use different HTTP libraries and errors
         raise _failure(location, _first_line(error)) from error
     raise _failure(location, f"the reported size is {size} bytes, the limit is {MAX_BYTES}")
-
-
-def _transfer(location: str, file: IO[bytes], progress: Progress | None) -> None:
-    """Download the release file into ``file``, from the end of what it already holds."""
-    done = os.fstat(file.fileno()).st_size
-    request = urllib.request.Request(location, headers={"User-Agent": "ghostnets", "Accept-Encoding": "identity"})
-    if done:
-        written = os.fstat(file.fileno()).st_mtime
-        request.add_header("Range", f"bytes={done}-")
-        # If the file was replaced meanwhile, the server sends all of it.
-        request.add_header("If-Unmodified-Since", formatdate(written, usegmt=True))
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if done and error.code in (
-            http.HTTPStatus.PRECONDITION_FAILED,
-            http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
-        ):
-            file.truncate(0)
-            return _transfer(location, file, progress)
-        raise _failure(location, f"the server responded {error.code} {error.reason}") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise _failure(location, _first_line(error)) from error
-    with response:
-        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-            file.truncate(0)
-            done = 0
-        elif not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
-            raise _failure(location, "the server sent another range than requested")
-        length = response.headers.get("Content-Length", "")
-        if not length.isdecimal() or response.headers.get_content_maintype() == "text":
-            raise _failure(location, "the server sent a page or a stream, not a file")
-        total = done + int(length)
-        if total > MAX_BYTES:
-            raise _failure(location, f"the file has {total} bytes, the limit is {MAX_BYTES}")
-        while done < total:
-            try:
-                chunk = response.read(min(CHUNK_BYTES, total - done))
-            except (OSError, http.client.HTTPException) as error:
-                raise _failure(location, f"{_first_line(error)}, after {done} of {total} bytes") from error
-            if not chunk:
-                raise _failure(location, f"the connection ended after {done} of {total} bytes")
-            file.write(chunk)
-            done += len(chunk)
-            if progress is not None:
-                progress(done, total)
-    return None
 
 
 def _check_hash(location: str, path: Path, sha256: str | None) -> None:

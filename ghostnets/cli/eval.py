@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -12,7 +12,7 @@ import tyro
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.cli.eval_output import image_columns, print_evaluation, to_json
 from ghostnets.cli.output import message, print_json, progress_console, result_console
-from ghostnets.data import DataSpec, ImageDataset, JoinedDataset, describe_source
+from ghostnets.data import DataSpec, ImageDataset, JoinedDataset, describe_source, summarize_source
 from ghostnets.data.layout import normalize_name
 from ghostnets.errors import DataError, require
 from ghostnets.explain.figures import check_figure_suffix, confusion_figure, save_figure
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
     check_figure_suffix(picture.suffix)
     writer = None if command.out is None else find_writer(command.out)
     checkpoint = read_checkpoint(command.checkpoint)
-    split, images, skipped = _load_images(command, checkpoint)
+    split, images, skipped, summary = _load_images(command, checkpoint)
     model = checkpoint.build().to(memory_format=torch.channels_last)
     before = time.perf_counter()
     with progress_console().status(f"evaluating {len(images)} images"):
@@ -69,12 +69,12 @@ def main(arguments: list[str]) -> int:
     console = result_console()
     if command.json:
         values = to_json(result, images, in_training)
-        print_json({"part": split, **values, "picture": str(picture), "skipped": skipped})
+        print_json({"part": split, **values, "picture": str(picture), "skipped": skipped, "data": summary})
     else:
         print_evaluation(result, images, split, in_training)
         console.print(f"{result.images / seconds:.0f} images/s")
         if skipped:
-            message(f"{len(skipped)} unreadable images were left out: {' '.join(skipped[:5])}")
+            message(f"unreadable images left out: {len(skipped)}: {' '.join(skipped[:5])}")
     with write_atomically(picture) as temporary:
         save_figure(confusion_figure(result.confusion_cells, checkpoint.class_names), temporary, picture.suffix)
     if writer is not None and command.out is not None:
@@ -87,8 +87,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _load_images(command: EvalCommand, checkpoint: Checkpoint) -> tuple[str, ImageDataset, list[str]]:
-    """The split, its images with labels in the checkpoint's order, and a sentence for each unreadable image."""
+def _load_images(command: EvalCommand, checkpoint: Checkpoint) -> tuple[str, ImageDataset, list[str], dict[str, Any]]:
+    """The split, its images with labels in the checkpoint's order, sentences on unreadable ones, and a summary."""
     recipe = checkpoint.training.get("recipe", {})
     data = DataSpec(command.data, full=command.full, root=command.root, skip_corrupt=command.skip_corrupt)
     source = data.open(
@@ -99,7 +99,8 @@ def _load_images(command: EvalCommand, checkpoint: Checkpoint) -> tuple[str, Ima
     to_index = _match_classes(source.class_names, checkpoint.class_names, command.data)
     split: str = command.split
     if split == "auto":
-        is_training_data = checkpoint.training.get("data") == data.location
+        trained = checkpoint.training
+        is_training_data = data.location == trained.get("data") or source.identity == trained.get("data_identity")
         has_val = is_training_data or not source.val_from_train
         split = "test" if "test" in source.split_names else "val" if has_val else "all"
     names = source.split_names if split == "all" else (split,)
@@ -108,7 +109,7 @@ def _load_images(command: EvalCommand, checkpoint: Checkpoint) -> tuple[str, Ima
     images = JoinedDataset(datasets, to_index[torch.cat([dataset.labels for dataset in datasets])])
     if not len(images):
         raise DataError(f"no readable image is left in {command.data}.")
-    return split, images, [sentence for _, skipped in loaded for sentence in skipped]
+    return split, images, [sentence for _, skipped in loaded for sentence in skipped], summarize_source(source)
 
 
 def _match_classes(names: tuple[str, ...], known: tuple[str, ...], data: str) -> torch.Tensor:

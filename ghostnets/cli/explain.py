@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ghostnets import __version__
 from ghostnets.checkpoints import load_pretrained, read_checkpoint
 from ghostnets.cli.output import message, print_json, progress_console, result_console
-from ghostnets.data import EMBEDDED, ArrayDataset, FashionMnist, ImageDataset, load_files
+from ghostnets.data import EMBEDDED, ArrayDataset, FashionMnist, ImageDataset, find_sample, spread
 from ghostnets.errors import ConfigurationError, DataError, require
 from ghostnets.explain import (
     AblationResult,
@@ -31,19 +31,15 @@ from ghostnets.explain import (
 )
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model, list_models, model_arguments, model_entry
-from ghostnets.predict import find_files
 from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["main"]
 
 ABLATION_IMAGES = 256  # every Ghost module needs two evaluations
-EVALUATION_SPLITS = ("test", "val", "valid", "validation")
 UNTRAINED_IMAGE_SIZE = 224
 MAX_BATCH_SIZE = 256
 MAX_BATCH_PIXELS = 16 * 224 * 224  # bounds memory
 SHOWN_IMAGES = 6
-
-T = TypeVar("T")
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
@@ -60,8 +56,8 @@ class ExplainCommand:
     """Checkpoint (best.safetensors of a run), or name of a network (ghostnets list), whose published weights are
     downloaded."""
     images: str
-    """Folder of images, or "fashion-mnist" for its test images. If its subfolders are named after the checkpoint's
-    classes, the accuracy with ghosts replaced is measured as well."""
+    """Folder of images, folder or URL of shards, or "fashion-mnist" for its test images. If its subfolders, or the
+    classes of its shards, are named after the checkpoint's classes, the accuracy with ghosts replaced is measured."""
     out: Path | None = None
     """Output folder; explain/ next to the checkpoint, or explain-MODEL/, by default."""
     most: int = 1000
@@ -138,25 +134,20 @@ def _load_images(command: ExplainCommand, subject: Subject) -> tuple[ImageDatase
         test = FashionMnist().load(preprocessing).test
         assert test is not None
         has_labels = tuple(names) == FashionMnist().class_names
-        indices = _sample(list(range(len(test))), command.most)
+        indices = spread(range(len(test)), command.most)
         labels = test.labels[indices] if has_labels else torch.full((len(indices),), -1)
         return ArrayDataset([test[i] for i in indices], labels), "Measured on test images of Fashion-MNIST."
-    root = Path(command.images)
-    if not root.is_dir():
-        raise DataError(f"--images is {root}, which is not a folder; give a folder of images, or {EMBEDDED}.")
-    files = find_files([root])
-    splits = [split for split in EVALUATION_SPLITS if (root / split).is_dir()]
+    sample = find_sample(command.images, most=command.most, class_names=names)
     note = "Measured on the images of the folder, which may include training images of the network."
-    if splits:
-        files = [file for file in files if file.relative_to(root).parts[0] == splits[0]]
-        note = f"Measured on images of {splits[0]}/."
-    files = _sample(files, command.most)
-    labels = torch.tensor([_label(file.relative_to(root).parts[:-1], names) for file in files])
+    if sample.split is not None:
+        note = f"Measured on images of the {sample.split} split."
+    for sentence in sample.notes:
+        message(sentence)
     with _progress() as progress:
-        task = progress.add_task("reading images", total=len(files))
-        images, problems = load_files(files, labels, preprocessing, on_image=lambda: progress.advance(task))
+        task = progress.add_task("reading images", total=len(sample.labels))
+        images, problems = sample.load(preprocessing, lambda: progress.advance(task))
     if not len(images):
-        raise DataError(f"none of the {len(files)} images of {root} can be read: {problems[0]}")
+        raise DataError(f"none of the {len(sample.labels)} images of {command.images} can be read: {problems[0]}")
     if problems:
         message(f"skipped {len(problems)} unreadable images: {' '.join(problems[:5])}")
     return images, note
@@ -212,24 +203,13 @@ def _measure(subject: Subject, images: ImageDataset, note: str) -> tuple[Redunda
     with _progress() as progress:
         task = progress.add_task("redundancy (two passes)", total=2 * len(images))
         redundancy = measure_redundancy(model, inputs, on_batch=lambda n: progress.advance(task, n))
-        labelled = _sample((images.labels >= 0).nonzero().flatten().tolist(), ABLATION_IMAGES)
+        labelled = spread((images.labels >= 0).nonzero().flatten().tolist(), ABLATION_IMAGES)
         if not labelled:
             reason = "Not measured: no image has a label of the network; name the subfolders after its classes."
             return redundancy, None, reason
         task = progress.add_task("ghost ablation", total=len(find_ghost_modules(model)))
         ablation = measure_ghost_ablation(model, lambda: batches(labelled), on_layer=lambda: progress.advance(task))
     return redundancy, ablation, note
-
-
-def _sample(items: list[T], limit: int) -> list[T]:
-    """Return up to ``limit`` evenly spaced items."""
-    number = min(limit, len(items))
-    return [items[i * len(items) // number] for i in range(number)]
-
-
-def _label(folders: tuple[str, ...], names: list[str]) -> int:
-    """Class named by one of the folders of an image; -1 for none, or if several classes have that name."""
-    return next((names.index(folder) for folder in folders if names.count(folder) == 1), -1)
 
 
 def _progress() -> Progress:

@@ -45,8 +45,9 @@ class ExportCommand:
     """Accept images of any size, not only of the checkpoint's image size."""
     features: bool = False
     """Add the input of the last linear layer, an embedding, as a second output."""
-    images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Images for verification and calibration; by default the run's training data, or embedded images."""
+    images: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Folder of images, or folder or URL of shards, for verification and calibration; by default the run's training
+    data, or embedded images."""
     json: bool = False
     """Print the report as JSON on stdout."""
 

@@ -58,12 +58,12 @@ def main(arguments: list[str]) -> int:
         for name, files in shards.splits.items()
     }
     if skipped:
-        message(f"{len(skipped)} unreadable images were left out: {' '.join(skipped[:5])}")
+        message(f"unreadable images left out: {len(skipped)}: {' '.join(skipped[:5])}")
     if command.json:
         print_json({"folder": shards.root, "parts": splits, "skipped": skipped, "data": summarize_source(source)})
     else:
         for name, numbers in splits.items():
             size = f"{numbers['bytes'] / 1e6:,.1f} MB"
-            result_console().print(f"{name:<6}{numbers['images']:>10,} images in {numbers['shards']} shards, {size}")
+            result_console().print(f"{name:<6}{numbers['images']:>10,} images, shards: {numbers['shards']}, {size}")
         result_console().print(f"train on them: ghostnets train {command.out}", soft_wrap=True)
     return 0

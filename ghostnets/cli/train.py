@@ -51,9 +51,11 @@ class TrainCommand:
     name: str | None = None
     """Name of the run, whose folder is runs/NAME. By default data and model, numbered."""
     resume: Path | None = None
-    """Resume the interrupted run in this folder; no other option but --json."""
+    """Resume the run in this folder. --data is needed if its images have moved, --epochs trains it to another number
+    of epochs, a finished run too; no other option but --json."""
     repeat: Path | None = None
-    """Repeat the run in this folder from its start; no other option but --name and --json."""
+    """Repeat the run in this folder from its start; --data if its images have moved; no other option but --name and
+    --json."""
     recipe_name: Annotated[str | None, tyro.conf.arg(name="recipe")] = None
     """Name of a recipe: transfer, photos, small-images, cifar10, cifar10-fast, imagenet-ghostnet, imagenet-ghostnetv2,
     imagenet-ghostnetv3, finetune or finetune-head."""
@@ -79,15 +81,20 @@ def main(arguments: list[str]) -> int:
         raise ConfigurationError(f"--name is {command.name!r}; it must be a name without folders, for runs/NAME.")
     folder = Path("runs", command.name) if command.name else None
     if command.resume is not None:
-        if replace(command, resume=None, json=False) != TrainCommand():
+        epochs = command.recipe.epochs if _given("--epochs", arguments) else None
+        recipe = command.recipe.changed(epochs=TrainCommand().recipe.epochs)
+        if replace(_without_data(command), resume=None, json=False, recipe=recipe) != TrainCommand():
             raise ConfigurationError(
-                "--resume takes everything from the run's folder; omit the other options, or start a new run."
+                "--resume takes everything from the run's folder; omit all options but --data and --epochs, or start a"
+                " new run."
             )
-        result = resume_training(command.resume)
+        result = resume_training(command.resume, data=_new_data(command), epochs=epochs)
     elif command.repeat is not None:
-        if replace(command, repeat=None, name=None, json=False) != TrainCommand():
-            raise ConfigurationError("--repeat takes everything from the run's folder; omit all options but --name.")
-        result = repeat_training(command.repeat, into=folder)
+        if replace(_without_data(command), repeat=None, name=None, json=False) != TrainCommand():
+            raise ConfigurationError(
+                "--repeat takes everything from the run's folder; omit all options but --name and --data."
+            )
+        result = repeat_training(command.repeat, into=folder, data=_new_data(command))
     else:
         data = DataSpec(_data(command), full=command.full, root=command.root, skip_corrupt=command.skip_corrupt)
         options: dict[str, Any] = {"folder": folder, "device": command.device, "workers": command.workers}
@@ -106,10 +113,15 @@ def main(arguments: list[str]) -> int:
 
 
 def _recipe_name(arguments: list[str]) -> str | None:
+    return _given("--recipe", arguments)
+
+
+def _given(option: str, arguments: list[str]) -> str | None:
+    """Value of an option, or None if it is not given."""
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    peek.add_argument("--recipe")
-    name: str | None = peek.parse_known_args(arguments)[0].recipe
-    return name
+    peek.add_argument(option, dest="value")
+    value: str | None = peek.parse_known_args(arguments)[0].value
+    return value
 
 
 def _parse(arguments: list[str], recipe: str) -> TrainCommand:
@@ -128,6 +140,15 @@ def _changes(arguments: list[str]) -> dict[str, Any]:
     return {name: value for name, value in first.to_dict().items() if name not in differing}
 
 
+def _without_data(command: TrainCommand) -> TrainCommand:
+    return replace(command, data=EMBEDDED, data_option=None)
+
+
+def _new_data(command: TrainCommand) -> str | None:
+    """Data given for a run that names its own, or None."""
+    return None if command == _without_data(command) else _data(command)
+
+
 def _data(command: TrainCommand) -> str:
     if command.data_option is None:
         return command.data
@@ -144,7 +165,7 @@ def _print_result(run: RunFolder, result: TrainingResult) -> None:
         console.print(f"{result.split} top-5   {evaluation.format_top5()}")
     console.print(" ".join([describe_evaluation(result), *list_warnings(result)]), soft_wrap=True, markup=False)
     if result.skipped:
-        console.print(f"{len(result.skipped)} unreadable images were left out.")
+        console.print(f"unreadable images left out: {len(result.skipped)}")
     console.print(f"time         {format_minutes(result.seconds)} minutes of training and validation")
     console.print(f"checkpoint   {run.best}", soft_wrap=True)
     console.print(f"report       {run.report}", soft_wrap=True)

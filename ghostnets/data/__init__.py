@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from ghostnets.data.fashion_mnist import FashionMnist
     from ghostnets.data.folders import ImageFolder, open_folder
+    from ghostnets.data.samples import Sample, find_sample, spread
     from ghostnets.data.shards import ShardDataset, ShardFolder, open_shards, write_shards
     from ghostnets.data.source import EMBEDDED, DataSource, DataSpec, describe_source, summarize_source
 
@@ -40,6 +41,7 @@ __all__ = [
     "ImageFiles",
     "ImageFolder",
     "JoinedDataset",
+    "Sample",
     "ShardDataset",
     "ShardFolder",
     "TrainingBatches",
@@ -47,9 +49,11 @@ __all__ = [
     "derive_seed",
     "describe_source",
     "evaluation_batches",
+    "find_sample",
     "load_files",
     "open_folder",
     "open_shards",
+    "spread",
     "summarize_source",
     "write_shards",
 ]
@@ -70,15 +74,18 @@ _MODULES = {
     "JoinedDataset": "datasets",
     "content_digest": "datasets",
     "ImageFolder": "folders",
+    "Sample": "samples",
     "ShardDataset": "shards",
     "ShardFolder": "shards",
     "TrainingBatches": "batches",
     "derive_seed": "augment",
     "describe_source": "source",
     "evaluation_batches": "batches",
+    "find_sample": "samples",
     "load_files": "datasets",
     "open_folder": "folders",
     "open_shards": "shards",
+    "spread": "samples",
     "summarize_source": "source",
     "write_shards": "shards",
 }

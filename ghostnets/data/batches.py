@@ -1,6 +1,5 @@
 """The batches of an epoch: which images, in which order, in which process."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ghostnets.cores import usable_cores
 from ghostnets.data.augment import Augmentation, derive_seed
 from ghostnets.data.datasets import ArrayDataset, ImageDataset
 from ghostnets.errors import ConfigurationError
@@ -147,7 +147,7 @@ def _image_map(images: ImageDataset) -> Iterator[Callable[..., Iterable[Tensor]]
     if isinstance(images, ArrayDataset):
         yield map
     else:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             yield pool.map
 
 

@@ -1,17 +1,17 @@
 """Labelled images in memory or on disk."""
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ghostnets.cores import usable_cores
+from ghostnets.data.stored_images import ImagePath, read_image
 from ghostnets.errors import ImageError
 from ghostnets.preprocessing import Preprocessing
 
@@ -54,7 +54,7 @@ def content_digest(content: bytes) -> int:
 class ImageFiles(NamedTuple):
     """Files of the images of a data set, and their ``content_digest``, uint64 (N,)."""
 
-    paths: Sequence[Path]
+    paths: Sequence[ImagePath]
     digests: np.ndarray
 
 
@@ -112,7 +112,7 @@ class FileDataset:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.preprocessing.read(self.files.paths[index])
+        return read_image(self.files.paths[index], self.preprocessing)
 
     def name(self, index: int) -> str:
         return str(self.files.paths[index])
@@ -170,9 +170,21 @@ class DatasetSplits:
     test: ImageDataset | None
     skipped: tuple[str, ...] = ()
 
+    @property
+    def identity(self) -> str:
+        """Digest of the labels and, where they are known, the contents of all images, in order."""
+        digest = hashlib.sha256()
+        for images in (self.train, self.val, self.test):
+            if images is None:
+                continue
+            contents = images.digests()
+            digest.update(images.labels.numpy().astype("<i8").tobytes())
+            digest.update(b"" if contents is None else contents.astype("<u8").tobytes())
+        return digest.hexdigest()
+
 
 def load_files(
-    paths: Sequence[Path],
+    paths: Sequence[ImagePath],
     labels: Tensor,
     preprocessing: Preprocessing,
     *,
@@ -190,9 +202,9 @@ def load_files(
         The readable images, in memory up to ``CACHE_BYTES``, else on disk; one sentence for each unreadable file.
     """
 
-    def attempt(path: Path) -> tuple[Tensor, int] | ImageError:
+    def attempt(path: ImagePath) -> tuple[Tensor, int] | ImageError:
         try:
-            return preprocessing.read(path), content_digest(path.read_bytes())
+            return read_image(path, preprocessing), content_digest(path.read_bytes())
         except ImageError as error:
             return error
 
@@ -202,7 +214,7 @@ def load_files(
     digests: list[int] = []
     problems: list[str] = []
     chunk = 256  # bounds the images in flight
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
+    with ThreadPoolExecutor(usable_cores()) as pool:  # decoders release the GIL
         for start in range(0, len(paths), chunk):
             for index, outcome in enumerate(pool.map(attempt, paths[start : start + chunk]), start):
                 on_image()

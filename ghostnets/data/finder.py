@@ -82,7 +82,9 @@ class LeftOut:
         if self.other:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in self.other.most_common(5))
             more = ", ..." if len(self.other) > 5 else ""
-            found.append(f"left out: {self.other.total()} files that are no images ({kinds}{more})")
+            total = self.other.total()
+            files = "1 file that is no image" if total == 1 else f"{total} files that are no images"
+            found.append(f"left out: {files} ({kinds}{more})")
         return found
 
 

@@ -1,4 +1,4 @@
-"""A folder of images as a data set: ``train/`` with ``val/`` or ``test/``, or one folder per class."""
+"""Image files as a data set: ``train/`` with ``val/`` or ``test/``, one folder per class, or a table of labels."""
 
 import os
 import statistics
@@ -12,9 +12,12 @@ from torch import Tensor
 
 from ghostnets.data.datasets import DatasetSplits, ImageDataset, load_files, validation_mask
 from ghostnets.data.labelled import LabelledFiles, find_labelled
+from ghostnets.data.labelled_table import find_tables, read_labelled_tables
+from ghostnets.data.labelled_tars import find_tars, read_labelled_tars
 from ghostnets.data.source import check_split
+from ghostnets.data.stored_images import ImagePath, inspect_image
 from ghostnets.errors import ConfigurationError, DataError, ImageError
-from ghostnets.preprocessing import Preprocessing, is_grey
+from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["ImageFolder", "open_folder"]
 
@@ -29,6 +32,7 @@ class ImageFolder:
 
         DATA/train/CLASS/*.jpg  with DATA/val/CLASS/*.jpg, DATA/test/CLASS/*.jpg or both
         DATA/CLASS/*.jpg
+        DATA/labels.csv, or DATA/train.csv with DATA/val.csv: path and label of each image
 
     Splits are recognised in any case and by their usual synonyms.
 
@@ -37,8 +41,8 @@ class ImageFolder:
     ``test/`` is left for the final figure. Images may be in subfolders of a class.
 
     Attributes:
-        root: The folder.
-        class_names: Names of the class folders (NFC), sorted.
+        root: The folder, or a table.
+        class_names: Names of the class folders or labels (NFC), sorted.
         splits: Files of ``"train"``, ``"val"`` and, if the folder has it, ``"test"``; for evaluation any of them.
         val_from_train: Whether ``"val"`` is split off the training images.
         typical_size: Median shorter side in pixels.
@@ -60,7 +64,8 @@ class ImageFolder:
 
     @property
     def name(self) -> str:
-        return self.root.resolve().name
+        root = self.root.resolve()
+        return root.parent.name if root.is_file() else root.name
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -132,7 +137,7 @@ def open_folder(
     """Scan a folder of images; no pixel is read.
 
     Args:
-        root: The folder; see ``ImageFolder`` for the layouts.
+        root: The folder or table; see ``ImageFolder`` for the layouts.
         val_share: Share of each class split off if there is no ``val/``, between 0 and 1.
         seed: Seed of that split.
         skip_corrupt: Leave out unreadable folders now, and unreadable images when they are loaded, instead of failing.
@@ -150,9 +155,17 @@ def open_folder(
         raise ConfigurationError(f"val_share is {val_share}; it must be between 0 and 1, 0.2 for a fifth.")
     if not root.exists():
         raise DataError(f"there is no folder {root}; give the path of a folder with one subfolder per class.")
-    if not root.is_dir():
-        raise DataError(f"{root} is a file; give the path of a folder with one subfolder per class.")
-    found = find_labelled(root, network_classes=network_classes, skip_unreadable=skip_corrupt)
+    if tars := find_tars(root):
+        found = read_labelled_tars(tars, network_classes=network_classes, skip_unlabelled=skip_corrupt)
+    elif tables := find_tables(root, network_classes or ()):
+        found = read_labelled_tables(tables, network_classes=network_classes, skip_missing=skip_corrupt)
+    elif root.is_dir():
+        found = find_labelled(root, network_classes=network_classes, skip_unreadable=skip_corrupt)
+    else:
+        raise DataError(
+            f"{root} is a file; give the path of a folder with one subfolder per class, of a table (.csv, .tsv, .txt)"
+            " with the columns path and label, or of an archive."
+        )
     splits = dict(found.splits)
     val_from_train = "val" not in splits and "train" in splits
     if val_from_train:
@@ -197,13 +210,13 @@ def _split_validation(files: LabelledFiles, share: float, seed: int) -> tuple[La
     return select(~in_val), select(in_val)
 
 
-def _inspect_headers(paths: Sequence[Path], root: Path) -> tuple[int, int]:
+def _inspect_headers(paths: Sequence[ImagePath], root: Path) -> tuple[int, int]:
     """Median shorter side, and 1 or 3 channels, from the headers of a sample of the files."""
     sizes: list[int] = []
     gray: list[bool] = []
     for path in paths[:: max(1, len(paths) // INSPECTED_FILES)]:
         try:
-            is_gray, size = is_grey(path)
+            is_gray, size = inspect_image(path)
         except ImageError:
             continue  # named later, when all files are read
         sizes.append(size)

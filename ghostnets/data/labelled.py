@@ -12,17 +12,30 @@ import numpy as np
 
 from ghostnets.data.finder import LeftOut, is_image_name, printable, walk_images
 from ghostnets.data.layout import FolderLayout, find_layout, is_utf8, list_classes, loose_notes, normalize_name
+from ghostnets.data.stored_images import ImagePath
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import IMAGE_SUFFIXES
 
-__all__ = ["LabelledFiles", "LabelledFolder", "find_labelled"]
+__all__ = [
+    "ImageFile",
+    "LabelledFiles",
+    "LabelledFolder",
+    "check_classes",
+    "check_names",
+    "compute_identity",
+    "find_labelled",
+    "inspect_file",
+    "remove_repeated",
+    "select_split",
+    "sort_names",
+]
 
 
 @dataclass(frozen=True)
 class LabelledFiles:
     """Image files, each with an index into the class names."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[ImagePath, ...]
     labels: tuple[int, ...]
 
 
@@ -43,7 +56,9 @@ class LabelledFolder:
     identity: str
 
 
-class _File(NamedTuple):
+class ImageFile(NamedTuple):
+    """A labelled file before it is opened; size -1 if it does not exist."""
+
     split: str
     class_name: str
     path: str
@@ -71,7 +86,7 @@ def find_labelled(
     layout = find_layout(root, network_classes=known or ())
     left_out = LeftOut()
     notes = list(layout.notes)
-    files: list[_File] = []
+    files: list[ImageFile] = []
     folders: dict[str, tuple[str, ...]] = {}
     unreadable: list[str] = []
     for split, folder in layout.splits.items():
@@ -83,12 +98,12 @@ def find_labelled(
                 if found.error is not None and found.is_folder:
                     unreadable.append(found.error)
                 else:
-                    files.append(_inspect(split, name, found.path, str(path)))
-    _check_names(files)
+                    files.append(inspect_file(split, name, found.path, str(path)))
+    check_names(files)
     if unreadable and not skip_unreadable:
         raise DataError(f"{' '.join(unreadable[:5])} Check the permissions, or leave them out: --skip-corrupt.")
     notes += [f"left out: {sentence}" for sentence in unreadable]
-    files, repeated = _remove_repeated(files, is_training=known is None)
+    files, repeated = remove_repeated(files, is_training=known is None)
     notes += left_out.sentences() + repeated
     if known is None:
         class_names = folders.get("train", ())
@@ -97,34 +112,45 @@ def find_labelled(
         class_names = tuple(sorted({file.class_name for file in files}))
         if not files:
             raise DataError(_describe_missing(root, left_out))
+    notes.sort(key=lambda note: note.startswith("left out"))  # how the folder is read comes first
+    splits = {split: select_split(files, split, class_names) for split in layout.splits}
+    return LabelledFolder(class_names, splits, tuple(notes), compute_identity(class_names, files))
+
+
+def compute_identity(class_names: Sequence[str], files: Iterable[ImageFile]) -> str:
+    """Digest of names, sizes, splits and classes of the files."""
     identity = hashlib.sha256("\n".join(class_names).encode())
     for file in files:
-        identity.update(f"\n{file.split}\0{file.class_name}\0{file.name}\0{file.size}".encode())
-    splits = {split: _select(files, split, class_names) for split in layout.splits}
-    return LabelledFolder(class_names, splits, tuple(notes), identity.hexdigest())
+        identity.update(f"\n{file.split}\0{file.class_name}\0{normalize_name(file.name)}\0{file.size}".encode())
+    return identity.hexdigest()
 
 
-def _inspect(split: str, class_name: str, path: str, folder: str) -> _File:
+def inspect_file(split: str, class_name: str, path: str, folder: str) -> ImageFile:
+    """The file at a path, named relative to a folder."""
     try:
         status = Path(path).stat()
     except OSError:  # a dangling link: named when the file is read
-        return _File(split, class_name, path, os.path.relpath(path, folder), -1, 0, 0)
-    return _File(split, class_name, path, os.path.relpath(path, folder), status.st_size, status.st_dev, status.st_ino)
+        return ImageFile(split, class_name, path, os.path.relpath(path, folder), -1, 0, 0)
+    return ImageFile(
+        split, class_name, path, os.path.relpath(path, folder), status.st_size, status.st_dev, status.st_ino
+    )
 
 
-def _select(files: Iterable[_File], split: str, class_names: Sequence[str]) -> LabelledFiles:
+def select_split(files: Iterable[ImageFile], split: str, class_names: Sequence[str]) -> LabelledFiles:
+    """The files of a split, with the indices of their classes."""
     indices = {name: index for index, name in enumerate(class_names)}
     chosen = [file for file in files if file.split == split]
     return LabelledFiles(tuple(Path(file.path) for file in chosen), tuple(indices[file.class_name] for file in chosen))
 
 
-def _check_names(files: Sequence[_File]) -> None:
+def check_names(files: Sequence[ImageFile]) -> None:
+    """Raise DataError if a name is not UTF-8."""
     if wrong := [file.path for file in files if not is_utf8(file.path)]:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise DataError(f"the name of {printable(wrong[0])}{more} is not UTF-8; rename it (convmv does so in bulk).")
 
 
-def _remove_repeated(files: list[_File], *, is_training: bool) -> tuple[list[_File], list[str]]:
+def remove_repeated(files: list[ImageFile], *, is_training: bool) -> tuple[list[ImageFile], list[str]]:
     """Remove links to files that are there anyway.
 
     Raises:
@@ -133,9 +159,9 @@ def _remove_repeated(files: list[_File], *, is_training: bool) -> tuple[list[_Fi
     keys = np.array([(file.device, file.inode) for file in files], dtype=np.uint64).reshape(-1, 2)
     _, inverse, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
     suspects = np.flatnonzero((counts[inverse.reshape(-1)] > 1) & (keys[:, 1] > 0))
-    first: dict[tuple[int, int], _File] = {}
+    first: dict[tuple[int, int], ImageFile] = {}
     repeated: set[int] = set()
-    conflicts: list[tuple[_File, _File]] = []
+    conflicts: list[tuple[ImageFile, ImageFile]] = []
     for index in sorted(suspects.tolist(), key=lambda i: Path(files[i].path).is_symlink()):
         file = files[index]
         original = first.setdefault((file.device, file.inode), file)
@@ -161,7 +187,7 @@ def _remove_repeated(files: list[_File], *, is_training: bool) -> tuple[list[_Fi
 
 
 def _check_training(
-    root: Path, layout: FolderLayout, files: Sequence[_File], folders: dict[str, tuple[str, ...]], left_out: LeftOut
+    root: Path, layout: FolderLayout, files: Sequence[ImageFile], folders: dict[str, tuple[str, ...]], left_out: LeftOut
 ) -> list[str]:
     """Check that every class has training images; returns sentences on classes that other splits lack."""
     if "train" not in folders:
@@ -195,6 +221,36 @@ def _check_training(
 
 def _describe_missing(folder: Path, left_out: LeftOut) -> str:
     loose = sum(is_image_name(path.name) for path in folder.iterdir())
-    found = f"{loose} images but no class folders" if loose else "no images"
+    images = "1 image" if loose == 1 else f"{loose} images"
+    found = f"{images} but no class folders" if loose else "no images"
     more = "".join(f" ({sentence})" for sentence in left_out.sentences())
     return f"{folder} contains {found}{more}; it must contain one folder of images per class."
+
+
+def sort_names(names: Collection[str]) -> tuple[str, ...]:
+    """Sort class names; numbers by value."""
+    if all(name.isdecimal() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def check_classes(
+    files: Sequence[ImageFile], splits: Sequence[str], class_names: Sequence[str], root: Path
+) -> list[str]:
+    """Check the classes for training; returns sentences on classes that other splits lack."""
+    if "train" not in splits:
+        raise DataError(f"{root} has no training images.")
+    if len(class_names) == 1:
+        raise DataError(f"{root} has a single class ({class_names[0]}); a classifier needs at least two.")
+    counts = Counter((file.split, file.class_name) for file in files)
+    sentences = []
+    for split in splits:
+        if unknown := sorted({file.class_name for file in files if file.split == split} - set(class_names)):
+            raise DataError(
+                f"the split {split} of {root} has the labels {', '.join(unknown[:8])}, which no training image has;"
+                " correct or remove them."
+            )
+        if missing := [name for name in class_names if not counts[split, name]]:
+            shown = ", ".join(missing[:8]) + (f", ... ({len(missing)})" if len(missing) > 8 else "")
+            sentences.append(f"{split} has no image of {shown}")
+    return sentences

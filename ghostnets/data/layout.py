@@ -15,7 +15,16 @@ from pathlib import Path
 from ghostnets.data.finder import LeftOut, holds_image, is_image_name, is_system_name, printable, walk_images
 from ghostnets.errors import DataError
 
-__all__ = ["FolderLayout", "find_layout", "is_utf8", "list_classes", "loose_notes", "normalize_name", "split_of"]
+__all__ = [
+    "FolderLayout",
+    "find_layout",
+    "is_utf8",
+    "list_classes",
+    "loose_notes",
+    "normalize_name",
+    "split_folders",
+    "split_of",
+]
 
 SYNONYMS = {
     "train": ("train", "training", "trn"),
@@ -74,6 +83,24 @@ def find_layout(root: Path, *, network_classes: Collection[str] = (), max_depth:
         return FolderLayout(layout.splits, layout.has_splits, (note, *layout.notes))
     _check_classes(root, folders)
     return FolderLayout({"train": root}, has_splits=False, notes=())
+
+
+def split_folders(root: Path, *, network_classes: Collection[str] = (), max_depth: int = 3) -> dict[str, Path]:
+    """Folders that are named like splits, whether or not their images are labelled.
+
+    Args:
+        root: The folder that holds them, or encloses the one that does.
+        network_classes: Names of folders that are classes.
+        max_depth: Number of folders that may enclose them, one in another.
+
+    Raises:
+        DataError: A folder cannot be listed, or has a name that is not UTF-8.
+    """
+    folders = list_classes(root)
+    splits = _split_names({name: path for name, path in folders.items() if name not in network_classes})
+    if splits or not max_depth or (inner := _enclosed(root, folders)) is None:
+        return {split: folders[name] for name, split in reversed(splits.items())}
+    return split_folders(inner, network_classes=network_classes, max_depth=max_depth - 1)
 
 
 def list_classes(folder: Path) -> dict[str, Path]:
@@ -220,7 +247,8 @@ def _read_splits(
                 notes.append(f"{printable(str(found[split].relative_to(root)))}/ is read as the {split} split")
         else:
             count = sum(1 for _ in walk_images(str(path), LeftOut()))
-            notes.append(f"left out: {name}/ ({count} images without class folders)" if count else f"{name}/ is empty")
+            images = "1 image" if count == 1 else f"{count} images"
+            notes.append(f"left out: {name}/ ({images} without class folders)" if count else f"{name}/ is empty")
     others = [name for name, path in folders.items() if name not in splits and holds_image(str(path))]
     notes += [f"left out: {name}/ (neither train, val nor test)" for name in others]
     return FolderLayout(

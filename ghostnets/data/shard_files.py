@@ -87,7 +87,7 @@ class ShardFiles:
                     while len(self.shards) > self.open_at_once:
                         self.shards.popitem(last=False)
             member = opened.members[index]
-            return os.pread(opened.descriptor, member.size, member.offset), f"{self.files[shard][0]}:{member.name}"
+            return _read_at(opened.descriptor, member), f"{self.files[shard][0]}:{member.name}"
 
     def _open(self, shard: int) -> OpenShard:
         location, size, labels = self.files[shard]
@@ -115,6 +115,12 @@ class ShardFiles:
                     f"the shard {location} gives {member.name} another class than the index; write the shards again."
                 )
         return opened
+
+
+def _read_at(descriptor: int, member: TarMember) -> bytes:
+    """Read a member of a file that no other thread reads meanwhile; ``os.pread`` is missing on Windows."""
+    os.lseek(descriptor, member.offset, os.SEEK_SET)
+    return os.read(descriptor, member.size)
 
 
 def _samples(file: BinaryIO) -> tuple[list[TarMember], dict[str, bytes]]:

@@ -25,6 +25,7 @@ from ghostnets.data.folders import ImageFolder
 from ghostnets.data.labelled import LabelledFiles
 from ghostnets.data.shard_files import REMOTE, ShardFiles, join, read_index
 from ghostnets.data.source import check_split
+from ghostnets.data.stored_images import ImagePath, decode_image
 from ghostnets.errors import ConfigurationError, DataError, ImageError
 from ghostnets.files import write_folder
 from ghostnets.preprocessing import Preprocessing, decode
@@ -283,12 +284,12 @@ def write_shards(
 
 def _select_readable(
     files: LabelledFiles, problems: list[str], sizes: set[tuple[int, int]], on_image: Callable[[], None]
-) -> list[tuple[Path, int]]:
+) -> list[tuple[ImagePath, int]]:
     """Select the files that can be decoded, with their labels; extends ``problems`` and ``sizes``."""
     readable = []
     for path, label in zip(files.paths, files.labels, strict=True):
         try:
-            sizes.add(decode(path).size)
+            sizes.add(decode_image(path).size)
             readable.append((path, label))
         except ImageError as error:
             problems.append(str(error))
@@ -296,7 +297,7 @@ def _select_readable(
     return readable
 
 
-def _write_shard(path: Path, samples: list[tuple[Path, int]], start: int) -> dict[str, Any]:
+def _write_shard(path: Path, samples: list[tuple[ImagePath, int]], start: int) -> dict[str, Any]:
     digests = []
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for number, (file, label) in enumerate(samples, start):

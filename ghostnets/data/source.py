@@ -3,12 +3,13 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ghostnets.errors import ConfigurationError
+from ghostnets.errors import ConfigurationError, DataError
 from ghostnets.preprocessing import Preprocessing
+from ghostnets.transfer import Progress
 
 if TYPE_CHECKING:
     from ghostnets.data.datasets import DatasetSplits, ImageDataset
@@ -95,22 +96,24 @@ class DataSpec:
     """A data set by name or location, and how to read it.
 
     Attributes:
-        data: ``"fashion-mnist"``, the path of a folder (see ``ImageFolder``), or the path or URL of shards (see
-            ``write_shards``).
+        data: ``"fashion-mnist"``; the path of a folder or table (see ``ImageFolder``); the path or URL of shards (see
+            ``write_shards``), or of an archive (see ``open_archive``) of any of them.
         full: All 70,000 images of Fashion-MNIST instead of the embedded subset.
         root: Folder of the files of the full Fashion-MNIST.
         skip_corrupt: Leave unreadable images out instead of failing.
+        progress: Callback while an archive is downloaded, with the number of bytes and the total.
     """
 
     data: str | os.PathLike[str] = EMBEDDED
     full: bool = False
     root: str | os.PathLike[str] | None = None
     skip_corrupt: bool = False
+    progress: Progress | None = field(default=None, compare=False, repr=False)
 
     @property
     def location(self) -> str:
         """The data set independent of the working directory: name, URL or absolute path."""
-        return str(Path(self.data).resolve()) if Path(self.data).is_dir() else str(self.data)
+        return str(Path(self.data).resolve()) if Path(self.data).exists() else str(self.data)
 
     def open(
         self, *, val_share: float = 0.2, seed: int = 0, network_classes: Collection[str] | None = None
@@ -124,11 +127,13 @@ class DataSpec:
                 (``open_folder``); None for training.
 
         Raises:
-            DataError: As ``open_folder`` or ``open_shards``.
+            DataError: As ``open_folder``, ``open_shards`` or ``open_archive``.
             ConfigurationError: ``full`` or ``root`` with another data set than Fashion-MNIST.
         """
+        from ghostnets.data.archives import archive_suffix, open_archive
         from ghostnets.data.fashion_mnist import FashionMnist
         from ghostnets.data.folders import open_folder
+        from ghostnets.data.shard_files import REMOTE
         from ghostnets.data.shards import is_shards, open_shards
 
         if str(self.data) == EMBEDDED:
@@ -137,6 +142,11 @@ class DataSpec:
             return FashionMnist(full=self.full, root=None if self.root is None else Path(self.root), seed=seed)
         if self.full or self.root is not None:
             raise ConfigurationError(f"--full and --root belong to {EMBEDDED}, not to the folder {self.data}.")
+        archive = archive_suffix(str(self.data)) is not None and not Path(self.data).is_dir()
+        if archive and (str(self.data).startswith(REMOTE) or Path(self.data).is_file()):
+            data = open_archive(str(self.data), progress=self.progress)
+            if data != Path(self.data).resolve():
+                return self._open_unpacked(data, val_share=val_share, seed=seed, network_classes=network_classes)
         if is_shards(self.data):
             return open_shards(self.data)
         return open_folder(
@@ -146,6 +156,17 @@ class DataSpec:
             skip_corrupt=self.skip_corrupt,
             network_classes=network_classes,
         )
+
+    def _open_unpacked(self, data: Path, **options: Any) -> DataSource:
+        """Open what an archive holds; the errors name the archive."""
+        from ghostnets.data.folders import ImageFolder
+
+        try:
+            source = replace(self, data=data).open(**options)
+        except DataError as error:
+            raise DataError(f"in {self.data}: {error}") from error
+        note = f"{self.data} is read from its copy in {data}"
+        return replace(source, notes=(note, *source.notes)) if isinstance(source, ImageFolder) else source
 
 
 def describe_source(source: DataSource) -> list[str]:
@@ -163,7 +184,8 @@ def describe_source(source: DataSource) -> list[str]:
     if len(names) > MAX_DESCRIBED:
         total = [sum(images) for images in zip(*counts.values(), strict=True)]
         classes.append(f"and {len(names) - MAX_DESCRIBED} more ({min(total)} to {max(total)} images each)")
-    return [f"images: {splits}", f"{len(names)} classes: {', '.join(classes)}", *source.notes]
+    number = "1 class" if len(names) == 1 else f"{len(names)} classes"
+    return [f"images: {splits}", f"{number}: {', '.join(classes)}", *source.notes]
 
 
 def summarize_source(source: DataSource) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from ghostnets.cores import usable_cores
 from ghostnets.engine.calibrate import METHODS, calibrate, check_nodes
 from ghostnets.engine.layer_times import LayerProfile, medians
 from ghostnets.engine.plan import Array, Plan
@@ -312,7 +313,7 @@ def is_built() -> bool:
 
 
 def _checked_threads(threads: int | None) -> int:
-    threads = len(os.sched_getaffinity(0)) if threads is None else threads
+    threads = usable_cores() if threads is None else threads
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
         raise ConfigurationError(f"threads is {threads!r}; it must be an integer from 1 to 1024.")
     return threads

@@ -9,7 +9,7 @@ from ghostnets.explain.ghost_ablation import AblationResult, LayerAblation, meas
 from ghostnets.explain.ghosts import FILLS, count_ghosts, disable_ghosts, find_ghost_modules
 from ghostnets.explain.progress import RunProgress, write_progress
 from ghostnets.explain.redundancy import LayerRedundancy, Redundancy, measure_redundancy
-from ghostnets.explain.report import ClassMetrics, MetricCurve, PredictionExample, RunReport, write_report
+from ghostnets.explain.report import ClassMetrics, DataSummary, MetricCurve, PredictionExample, RunReport, write_report
 from ghostnets.explain.savings import LatencyComparison, Savings, StageCost, compare_latency, compute_savings
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "CheapKernels",
     "ClassMetrics",
     "ComparedRun",
+    "DataSummary",
     "Explanation",
     "GhostMaps",
     "LatencyComparison",

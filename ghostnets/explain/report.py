@@ -1,7 +1,7 @@
 """``report.html``: a finished training run in one self-contained file that works offline and on phones."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -17,7 +17,15 @@ from ghostnets.measure import format_accuracy
 
 MAX_PAIRS = 500  # rows of the table of confused classes
 
-__all__ = ["ClassMetrics", "MetricCurve", "PredictionExample", "RunReport", "render_curves", "write_report"]
+__all__ = [
+    "ClassMetrics",
+    "DataSummary",
+    "MetricCurve",
+    "PredictionExample",
+    "RunReport",
+    "render_curves",
+    "write_report",
+]
 
 
 @dataclass(frozen=True)
@@ -56,12 +64,34 @@ class MetricCurve:
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """Results of one class: its name and the numbers of its images, of predictions of it, and of both at once."""
+    """Results of one class.
+
+    Attributes:
+        name: Its name.
+        training_images: Number of its training images.
+        images: Number of its evaluated images.
+        predicted: Number of images that are predicted as this class.
+        correct: Number of those that are of it.
+    """
 
     name: str
+    training_images: int
     images: int
     predicted: int
     correct: int
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """The images of a run.
+
+    Attributes:
+        splits: Split -> class -> number of images.
+        notes: What was guessed and what was left out, one sentence each.
+    """
+
+    splits: Mapping[str, Mapping[str, int]]
+    notes: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -109,6 +139,7 @@ class RunReport:
         classes: Metrics by class.
         confusion: True class, predicted class and number of images, for each pair that occurs.
         evaluated_on: One sentence naming the evaluated images.
+        data: The images of all splits.
         examples: Images with predictions: heading -> images.
         model: The network, in evaluation mode.
         example_input: Preprocessed image for the ghost maps, float32 (1, C, H, W).
@@ -127,6 +158,7 @@ class RunReport:
     classes: Sequence[ClassMetrics]
     confusion: Sequence[tuple[int, int, int]]
     evaluated_on: str
+    data: DataSummary
     examples: dict[str, Sequence[PredictionExample]]
     model: nn.Module
     example_input: Tensor

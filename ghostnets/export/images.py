@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from torch import Tensor
 
 from ghostnets.checkpoints import Checkpoint
-from ghostnets.data import EMBEDDED, FashionMnist
-from ghostnets.errors import DataError, ImageError
-from ghostnets.preprocessing import IMAGE_SUFFIXES, Preprocessing
+from ghostnets.data import EMBEDDED, FashionMnist, find_sample, spread
+from ghostnets.errors import DataError
+from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["SampleImages", "find_sample_images"]
 
@@ -39,18 +40,18 @@ def find_sample_images(
     Args:
         checkpoint: Checkpoint of the network.
         path: Path of the checkpoint; config.json of a run in the same folder names its data.
-        folder: Folder of images, searched recursively.
-        max_images: Maximum number of images, spread evenly over all available ones.
+        folder: Folder of images, searched recursively, or folder or URL of shards.
+        max_images: Maximum number of images, spread evenly over all available ones of a folder.
 
     Raises:
-        DataError: ``folder`` contains no readable image.
+        DataError: The data contain no readable image.
     """
     preprocessing = checkpoint.preprocessing
     if folder is not None:
-        return SampleImages(_read_folder(Path(folder), preprocessing, max_images), str(folder), True)
+        return SampleImages(_read_data(os.fspath(folder), preprocessing, max_images), str(folder), True)
     data = _data_of_run(path) or checkpoint.training.get("data")
     if data is not None and str(data) != EMBEDDED and Path(str(data)).is_dir():
-        return SampleImages(_read_folder(Path(str(data)), preprocessing, max_images), str(data), True)
+        return SampleImages(_read_data(str(data), preprocessing, max_images), str(data), True)
     return SampleImages(_read_embedded(preprocessing, max_images), "the embedded Fashion-MNIST", data == EMBEDDED)
 
 
@@ -62,26 +63,19 @@ def _data_of_run(path: Path) -> str | None:
     return data if isinstance(data, str) else None
 
 
-def _read_folder(folder: Path, preprocessing: Preprocessing, max_images: int) -> npt.NDArray[np.uint8]:
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    images = []
-    for path in (files[i] for i in _spread(len(files), max_images)):
-        try:
-            images.append(preprocessing.center(preprocessing.read(path)).permute(1, 2, 0).numpy())
-        except ImageError:  # the readable ones suffice
-            continue
-    if not images:
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(f"{folder} contains no readable image ({suffixes}); choose another folder.")
-    return np.stack(images)
+def _read_data(location: str, preprocessing: Preprocessing, max_images: int) -> npt.NDArray[np.uint8]:
+    """Read images of a folder or of shards; the readable ones suffice."""
+    images, problems = find_sample(location, most=max_images, splits=()).load(preprocessing, lambda: None)
+    if not len(images):
+        raise DataError(f"{location} contains no readable image: {problems[0]} Choose another folder.")
+    return _stack(preprocessing, [images[i] for i in range(len(images))])
 
 
 def _read_embedded(preprocessing: Preprocessing, max_images: int) -> npt.NDArray[np.uint8]:
     dataset = FashionMnist().load(Preprocessing.standard(28, 1)).val  # uint8 (1, 28, 28) each
-    images = [Image.fromarray(dataset[i][0].numpy()) for i in _spread(len(dataset), max_images)]
-    return np.stack([preprocessing.center(preprocessing.read(image)).permute(1, 2, 0).numpy() for image in images])
+    images = [Image.fromarray(dataset[i][0].numpy()) for i in spread(range(len(dataset)), max_images)]
+    return _stack(preprocessing, [preprocessing.read(image) for image in images])
 
 
-def _spread(count: int, max_indices: int) -> list[int]:
-    """Choose at most ``max_indices`` evenly spaced indices below ``count``."""
-    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, max_indices)).round()}) if count else []
+def _stack(preprocessing: Preprocessing, images: list[Tensor]) -> npt.NDArray[np.uint8]:
+    return np.stack([preprocessing.center(image).permute(1, 2, 0).numpy() for image in images])

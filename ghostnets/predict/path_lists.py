@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from ghostnets.data.text import decode_text
 from ghostnets.errors import DataError
 
 __all__ = ["PathList"]
 
 MAX_LINE = 32_768  # characters; no system has longer paths
 MAX_PIPE_BYTES = 2 * 1024**3  # largest list from a pipe, which is copied
-BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
 class PathList:
@@ -43,13 +43,13 @@ class PathList:
         """Yield each path with None, or the start of a line that is too long with the reason."""
         if self._copy is not None:
             self._copy.seek(0)
-            stream = _decode(self._copy)
+            stream = decode_text(self._copy)
             try:
                 yield from _read_lines(stream)
             finally:
                 stream.detach()
             return
-        with open(self.path, "rb") as file, _decode(file) as stream:
+        with open(self.path, "rb") as file, decode_text(file) as stream:
             yield from _read_lines(stream)
 
 
@@ -61,19 +61,6 @@ def _copy_pipe(path: str) -> IO[bytes]:
             if copy.tell() > MAX_PIPE_BYTES:
                 raise DataError(f"the list {path} has more than {MAX_PIPE_BYTES / 1e9:.0f} GB; divide it.")
     return copy
-
-
-def _decode(stream: IO[bytes]) -> io.TextIOWrapper:
-    """Decode from the start, by the byte-order mark, or by the null bytes of UTF-16 without one."""
-    start = stream.read(4)
-    stream.seek(0)
-    for mark, encoding in BYTE_ORDER_MARKS.items():
-        if start.startswith(mark):
-            errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
-            return io.TextIOWrapper(stream, encoding=encoding, errors=errors)
-    if len(start) > 1 and (start[0] == 0) != (start[1] == 0):
-        return io.TextIOWrapper(stream, encoding="utf-16-be" if start[0] == 0 else "utf-16-le", errors="replace")
-    return io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape")  # file names may be any bytes
 
 
 def _read_lines(stream: io.TextIOWrapper) -> Iterator[tuple[str, str | None]]:

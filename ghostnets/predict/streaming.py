@@ -1,6 +1,5 @@
 """Streaming inference: batches are decoded and run in parallel, and returned in order."""
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +9,7 @@ import numpy as np
 
 from ghostnets.artefacts import Classifier, Prediction
 from ghostnets.artefacts.classifier import BATCH_SIZE
+from ghostnets.cores import usable_cores
 from ghostnets.errors import ImageError
 from ghostnets.predict.inputs import Input, read_input
 from ghostnets.preprocessing import Pixels
@@ -39,7 +39,7 @@ def predict_images(
         ConfigurationError: The file has no features.
         ArtefactError: The runtime fails.
     """
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or usable_cores()
     idle = [classifier]
 
     def predict(batch: list[Input]) -> list[Prediction]:

@@ -184,22 +184,27 @@ def as_array(image: Image.Image) -> Pixels:
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def is_grey(path: str | os.PathLike[str]) -> tuple[bool, int]:
+def is_grey(image: str | os.PathLike[str] | bytes, *, name: str | None = None) -> tuple[bool, int]:
     """Whether a file holds a grayscale image, and its shorter side in pixels, read from the header.
+
+    Args:
+        image: Path of the file, or its content.
+        name: Name of the image in error messages; by default the path.
 
     Raises:
         ImageError: The file cannot be read as an image.
     """
+    name = name or ("the image" if isinstance(image, bytes) else os.fspath(image))
     try:
-        content = read_content(path)
-        kind = _identify(content, os.fspath(path))
+        content = read_content(image)
+        kind = _identify(content, name)
         if kind == "PNM":
             width, height, channels, *_ = read_pnm_header(content)
             return channels == 1, min(width, height)
-        with Image.open(io.BytesIO(strip_metadata(content, kind).content), formats=(kind,)) as image:
-            return image.mode in GRAY_MODES, min(image.size)
+        with Image.open(io.BytesIO(strip_metadata(content, kind).content), formats=(kind,)) as opened:
+            return opened.mode in GRAY_MODES, min(opened.size)
     except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{path} cannot be read as an image.") from error
+        raise ImageError(f"{name} cannot be read as an image.") from error
 
 
 def _from_array(pixels: npt.NDArray[Any], name: str) -> Image.Image:

@@ -62,7 +62,8 @@ class Server(uvicorn.Server):
             await self.service.start()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stop, number)
-            loop.add_signal_handler(signal.SIGHUP, self._reload)
+            if hasattr(signal, "SIGHUP"):  # missing on Windows
+                loop.add_signal_handler(signal.SIGHUP, self._reload)
             host, port, *_ = listener.getsockname()
             logger.info("listening", extra={"host": host, "port": port})
             await self.serve([listener])

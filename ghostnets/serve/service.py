@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ghostnets.artefacts import NONE_OF_THESE
+from ghostnets.cores import usable_cores
 from ghostnets.errors import GhostNetsError, ImageError
 from ghostnets.serve.metrics import Metrics
 from ghostnets.serve.model import ServedModel, load_copies
@@ -43,7 +44,7 @@ class Service:
         self.draining = False
         self.images = self.buffered_bytes = 0
         self.metrics.images_in_service.set_function(lambda: self.images)
-        self._threads = settings.threads or len(os.sched_getaffinity(0))
+        self._threads = settings.threads or usable_cores()
         self._parsers = ThreadPoolExecutor(self._threads, thread_name_prefix="parse")
         self._reload_lock = asyncio.Lock()
 

@@ -1,9 +1,31 @@
 """The end of a run: by epochs, by a time limit, or for want of improvement."""
 
+from ghostnets.errors import RunError
 from ghostnets.train.recipe import Recipe
+from ghostnets.train.run_config import RunConfig
+from ghostnets.train.schedule import learning_rate
 from ghostnets.train.state import TrainProgress
 
-__all__ = ["describe_end", "is_finished", "schedule_position"]
+__all__ = ["check_epochs", "describe_changed_epochs", "describe_end", "is_finished", "schedule_position"]
+
+
+def check_epochs(recipe: Recipe, progress: TrainProgress) -> None:
+    """Raise RunError if a run of the recipe would have ended before this progress."""
+    least = progress.epoch + (progress.step > 0)
+    if recipe.epochs < least:
+        raise RunError(
+            f"the run is in epoch {least}, so it cannot end after {recipe.epochs}; give at least --epochs {least}, or"
+            " start a new run."
+        )
+
+
+def describe_changed_epochs(config: RunConfig, epoch: float) -> str | None:
+    """Sentence on a number of epochs that was changed on resuming after ``epoch`` epochs; None if it was not."""
+    if not config.earlier_epochs:
+        return None
+    earlier = " and ".join(map(str, config.earlier_epochs))
+    lr = learning_rate(config.recipe, epoch)
+    return f"{config.recipe.epochs} epochs instead of {earlier}: the schedule follows, with a learning rate of {lr:.3g}"
 
 
 def schedule_position(recipe: Recipe, progress: TrainProgress, epoch: float) -> float:

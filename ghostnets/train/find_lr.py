@@ -13,7 +13,7 @@ from ghostnets.train.distributed import init_distributed
 from ghostnets.train.hardware import resolve_workers
 from ghostnets.train.parameters import set_learning_rate
 from ghostnets.train.run_folder import RunFolder
-from ghostnets.train.setup import TrainingSetup, build_setup, read_images
+from ghostnets.train.setup import TrainingSetup, build_setup
 from ghostnets.train.spec import RunSpec
 
 __all__ = ["LearningRateTest", "run_learning_rate_test"]
@@ -58,7 +58,7 @@ def run_learning_rate_test(spec: RunSpec, callback: Callback) -> LearningRateTes
     with init_distributed(spec.config.device) as distributed, tempfile.TemporaryDirectory() as folder:
         if distributed.world_size > 1:
             raise ConfigurationError("the learning rate is searched by one process; start it without torchrun.")
-        splits = read_images(spec, callback)
+        splits = spec.read_images(callback)
         setup = build_setup(spec, splits, RunFolder(folder), None, distributed, on_message=callback.on_message)
         workers = resolve_workers(spec.config.workers, distributed.device)
         rates, losses, average = [], [], 0.0

@@ -13,6 +13,7 @@ from ghostnets import __version__
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.explain import (
     ClassMetrics,
+    DataSummary,
     MetricCurve,
     PredictionExample,
     RunProgress,
@@ -78,7 +79,7 @@ def write_run_report(run: RunFolder, result: TrainingResult) -> None:
         title=_title(config),
         summary=f"{len(evaluation.classes)} classes, images of {' x '.join(map(str, input_shape))}."
         f" {describe_evaluation(result)}"
-        + (f" {len(result.skipped)} unreadable images were left out." if result.skipped else ""),
+        + (f" Unreadable images left out: {len(result.skipped)}." if result.skipped else ""),
         warnings=list_warnings(result),
         figures={
             f"top-1 ({result.split})": evaluation.format_top1(),
@@ -90,9 +91,13 @@ def write_run_report(run: RunFolder, result: TrainingResult) -> None:
         },
         epochs=[row.epoch for row in history],
         curves=_curves(history),
-        classes=[ClassMetrics(c.name, c.images, c.predicted, c.correct) for c in evaluation.classes],
+        classes=[
+            ClassMetrics(c.name, training_images, c.images, c.predicted, c.correct)
+            for c, training_images in zip(evaluation.classes, result.data["splits"]["train"].values(), strict=True)
+        ],
         confusion=evaluation.confusion_cells,
         evaluated_on=describe_evaluation(result),
+        data=DataSummary(result.data["splits"], [*result.data["notes"], *result.skipped]),
         examples=examples,
         model=model,
         example_input=preprocessing.normalize(first.pixels[None]),
@@ -150,6 +155,7 @@ def _settings(config: RunConfig) -> dict[str, str]:
     """Everything besides the images that determines the outcome."""
     return {
         **{name: str(value) for name, value in config.recipe.to_dict().items() if value not in (None, ())},
+        **({"epochs at first": ", ".join(map(str, config.earlier_epochs))} if config.earlier_epochs else {}),
         "threads": str(config.threads),
         "processor": processor_name(),
         "versions": f"ghostnets {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
@@ -193,7 +199,7 @@ def _example(run: RunFolder, checkpoint: Checkpoint, result: TrainingResult, ind
 
 def _command(config: RunConfig) -> str:
     """The command line that repeats the run: the nearest named recipe, and the options that differ from it."""
-    words = ["ghostnets", "train", os.path.relpath(config.data) if Path(config.data).is_dir() else config.data]
+    words = ["ghostnets", "train", os.path.relpath(config.data) if Path(config.data).exists() else config.data]
     words += ["--full"] if config.full else []
     words += ["--root", config.root] if config.root else []
     words += ["--skip-corrupt"] if config.skip_corrupt else []

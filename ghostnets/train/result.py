@@ -27,6 +27,7 @@ class TrainingResult:
         evaluation: Evaluation of the best epoch.
         skipped: One sentence for each image left out.
         num_training_images: Number of images of ``split`` that are also training images, by content; None if unknown.
+        data: Images of each class by split, and what was guessed or left out (``summarize_source``).
         images: The images of ``split``.
     """
 
@@ -39,6 +40,7 @@ class TrainingResult:
     evaluation: Evaluation
     skipped: tuple[str, ...]
     num_training_images: int | None
+    data: dict[str, Any]
     images: ImageDataset = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,6 +54,7 @@ class TrainingResult:
             "evaluation": self.evaluation.to_dict(),
             "skipped": list(self.skipped),
             "training_images": self.num_training_images,
+            "data": self.data,
             "history": [asdict(row) for row in self.history],
         }
 

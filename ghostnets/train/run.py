@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from ghostnets.checkpoints import Checkpoint, create_model, read_checkpoint
-from ghostnets.data import TrainingBatches, derive_seed
+from ghostnets.data import TrainingBatches, derive_seed, summarize_source
 from ghostnets.errors import ConfigurationError, RunError
 from ghostnets.train.callback import Callback, RunStart
 from ghostnets.train.derived import DerivedFiles
 from ghostnets.train.distributed import DistributedContext
-from ghostnets.train.duration import describe_end, is_finished, schedule_position
+from ghostnets.train.duration import check_epochs, describe_changed_epochs, describe_end, is_finished, schedule_position
 from ghostnets.train.estimate import TimeEstimate
 from ghostnets.train.evaluate import evaluate, time_validation
 from ghostnets.train.frozen import classifier_head
@@ -25,9 +25,9 @@ from ghostnets.train.parameters import set_learning_rate
 from ghostnets.train.result import InterruptedRunError, TrainingResult
 from ghostnets.train.run_folder import RunFolder
 from ghostnets.train.schedule import learning_rate
-from ghostnets.train.setup import build_setup, read_images
+from ghostnets.train.setup import build_setup
 from ghostnets.train.spec import RunSpec
-from ghostnets.train.state import pack_state
+from ghostnets.train.state import TrainData, check_state, pack_state, read_progress
 from ghostnets.train.step import StepTotals
 from ghostnets.train.stop import StopRequest, catch_stop_signals
 
@@ -68,13 +68,20 @@ class Run:
             saved = distributed.on_rank_zero(folder.load_state)
             if saved is None:
                 callback.on_message(describe_initial_weights(self.recipe))
-            self.splits = read_images(spec, callback)
+            else:
+                check_epochs(self.recipe, read_progress(saved))
+            self.splits = spec.read_images(callback)
+            self.data = TrainData.describe(self.splits, self.class_names)
+            if saved is not None:
+                check_state(saved, self.data, location=self.config.data)
             distributed.on_rank_zero(lambda: folder.save_train_digests(self.splits.train.digests()))
             self.setup = build_setup(spec, self.splits, folder, saved, distributed, on_message=callback.on_message)
             self.progress, self.step = self.setup.progress, self.setup.step
             self.history = [EpochResult(**row) for row in self.progress.history]  # type: ignore[arg-type]
             self.steps_per_epoch = len(self._batches(0))
             self.workers = resolve_workers(self.config.workers, distributed.device)
+            if not is_new:
+                distributed.on_rank_zero(lambda: folder.update_config(self.config))
             if saved is None:
                 self._save_state()
             elif self.progress.holds_best:
@@ -148,7 +155,8 @@ class Run:
         if is_finished(recipe, progress):
             self.callback.on_message(
                 f"the run in {self.folder.path} is finished, {describe_end(recipe, progress)}; its best epoch is"
-                " evaluated again, and the files that follow from it are written again."
+                " evaluated again, and the files that follow from it are written again. To train it further:"
+                f" ghostnets train --resume {self.folder.path} --epochs {2 * recipe.epochs}"
             )
         else:
             self._describe_start()
@@ -174,6 +182,7 @@ class Run:
     def _describe_start(self) -> None:
         progress, device = self.progress, self.distributed.device
         self._tell(describe_hardware(device, self.step.precision, self.workers))
+        self._tell(describe_changed_epochs(self.config, progress.epoch + progress.step / self.steps_per_epoch))
         if not progress.val_seconds:
             network, images = self._evaluated_network(), self.setup.splits.val
             progress.val_seconds = self._of_rank_zero(
@@ -299,6 +308,7 @@ class Run:
             training={
                 "data": self.config.data,
                 "full": self.config.full,
+                "data_identity": self.config.identity,
                 "recipe": self.recipe.to_dict(),
                 "epoch": result.epoch,
                 "val_top1": result.val_top1,
@@ -307,9 +317,7 @@ class Run:
 
     def _save_state(self) -> None:
         if self.distributed.is_rank_zero:
-            num_images = len(self.splits.train)
-            state = pack_state(self.setup.state, self.progress, num_images=num_images, class_names=self.class_names)
-            self.folder.save_state(state)
+            self.folder.save_state(pack_state(self.setup.state, self.progress, self.data))
 
     def _evaluate_best(self) -> TrainingResult:
         """Evaluate the best epoch on the test images, or on the validation images if there are none."""
@@ -331,6 +339,7 @@ class Run:
             ),
             skipped=self.splits.skipped,
             num_training_images=None if training_images is None else int(training_images.sum()),
+            data=summarize_source(self.source),
             images=images,
         )
         self.distributed.on_rank_zero(lambda: self.folder.write_result(result.to_dict()))

@@ -29,6 +29,8 @@ class RunConfig:
         threads: Threads of torch on the CPU; another number gives other rounding.
         device: Name of the device, as ``devices.select_device`` takes it; resolved where the run is trained.
         workers: Processes that read images, for each process that trains; None for as many as the device needs.
+        identity: Digest of the data (``DataSource.identity``); None in configurations of earlier versions.
+        earlier_epochs: Values of ``recipe.epochs`` before it was changed on resuming.
     """
 
     data: str
@@ -41,6 +43,8 @@ class RunConfig:
     threads: int = 1
     device: str = "auto"
     workers: int | None = None
+    identity: str | None = None
+    earlier_epochs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         checks = {
@@ -51,6 +55,8 @@ class RunConfig:
             "skip_corrupt": (isinstance(self.skip_corrupt, bool), "true or false"),
             "threads": (type(self.threads) is int and 1 <= self.threads <= MAX_THREADS, f"from 1 to {MAX_THREADS}"),
             "device": (isinstance(self.device, str), "auto, cpu, cuda, mps or xpu"),
+            "identity": (self.identity is None or isinstance(self.identity, str), "a digest or null"),
+            "earlier_epochs": (all(type(epochs) is int for epochs in self.earlier_epochs), "a list of integers"),
             "workers": (
                 self.workers is None or (type(self.workers) is int and 0 <= self.workers <= MAX_THREADS),
                 f"from 0 to {MAX_THREADS}",
@@ -77,5 +83,6 @@ class RunConfig:
             ConfigurationError, KeyError, TypeError: ``values`` are no configuration.
         """
         own = {name: value for name, value in values.items() if name != "ghostnets_version"}
+        own["earlier_epochs"] = tuple(own.get("earlier_epochs", ()))
         recipe, preprocessing = Recipe.from_dict(own.pop("recipe")), Preprocessing.from_dict(own.pop("preprocessing"))
         return cls(recipe=recipe, preprocessing=preprocessing, **own)

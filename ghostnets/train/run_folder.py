@@ -79,10 +79,18 @@ class RunFolder:
             if not all(file.name.endswith(PARTIAL) for file in self.path.iterdir()):
                 raise self._exists()
             remove_leftovers(self.path)
-            write_text(self.config_file, json.dumps(config.to_dict(), indent=2) + "\n")
+            self._write_config(config)
         except BaseException:
             self.unlock()
             raise
+
+    def update_config(self, config: RunConfig) -> None:
+        """Write ``config.json`` of the locked folder again if it differs; raises StorageError."""
+        if not self.has_config(config):
+            self._write_config(config)
+
+    def _write_config(self, config: RunConfig) -> None:
+        write_text(self.config_file, json.dumps(config.to_dict(), indent=2) + "\n")
 
     def discard(self) -> None:
         """Remove what ``claim`` and the start of the run have written, as the run cannot begin, and unlock."""

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ghostnets.data import Augmentation, DatasetSplits, describe_source
+from ghostnets.data import Augmentation, DatasetSplits
 from ghostnets.errors import RunError
 from ghostnets.models import Network
-from ghostnets.train.callback import Callback
 from ghostnets.train.distill import Distillation, FeatureStudent, load_teacher
 from ghostnets.train.distributed import DistributedContext, convert_sync_batchnorm
 from ghostnets.train.ema import build_ema
@@ -21,10 +20,10 @@ from ghostnets.train.parameters import build_optimizer
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.run_folder import RunFolder
 from ghostnets.train.spec import RunSpec
-from ghostnets.train.state import TrainProgress, TrainState, check_state, restore_state
+from ghostnets.train.state import TrainProgress, TrainState, restore_state
 from ghostnets.train.step import TrainingStep
 
-__all__ = ["TrainingSetup", "build_setup", "read_images"]
+__all__ = ["TrainingSetup", "build_setup"]
 
 
 @dataclass(frozen=True)
@@ -54,21 +53,6 @@ class TrainingSetup:
         return network
 
 
-def read_images(spec: RunSpec, callback: Callback) -> DatasetSplits:
-    """Read the images of a run, with messages on what is read and what is left out.
-
-    Raises:
-        DataError: Images cannot be read.
-    """
-    for sentence in describe_source(spec.source):
-        callback.on_message(sentence)
-    callback.on_read_start(spec.source.num_images)
-    splits = spec.source.load(spec.config.preprocessing, on_image=callback.on_image_read)
-    for sentence in splits.skipped:
-        callback.on_message(f"skipped: {sentence}")
-    return splits
-
-
 def build_setup(
     spec: RunSpec,
     splits: DatasetSplits,
@@ -95,8 +79,6 @@ def build_setup(
     """
     config, class_names = spec.config, spec.source.class_names
     recipe, preprocessing = config.recipe, config.preprocessing
-    if saved is not None:
-        check_state(saved, num_images=len(splits.train), class_names=class_names, data=config.data)
     if (num_classes := config.arguments.get("num_classes")) != len(class_names):
         raise RunError(
             f"the run's config.json has num_classes {num_classes}, but {config.data} has {len(class_names)} classes;"

@@ -5,10 +5,13 @@ from typing import NamedTuple
 
 import torch
 
-from ghostnets.data import DataSource, DataSpec
+from ghostnets.data import DatasetSplits, DataSource, DataSpec, describe_source
+from ghostnets.errors import DataError, RunError
+from ghostnets.train.callback import Callback
 from ghostnets.train.network import InitialWeights, resolve_recipe
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.run_config import RunConfig
+from ghostnets.train.state import changed_data
 
 __all__ = ["RunSpec"]
 
@@ -55,6 +58,7 @@ class RunSpec(NamedTuple):
             threads=torch.get_num_threads(),
             device=device,
             workers=workers,
+            identity=source.identity,
         )
         return cls(config, source, resolved.weights)
 
@@ -64,5 +68,26 @@ class RunSpec(NamedTuple):
 
         Raises:
             DataError: The data cannot be opened.
+            RunError: The data are not those of the configuration.
         """
-        return cls(config, config.data_spec.open(val_share=config.recipe.val_share, seed=config.recipe.seed))
+        try:
+            source = config.data_spec.open(val_share=config.recipe.val_share, seed=config.recipe.seed)
+        except DataError as error:
+            raise DataError(f"{error} If the images of the run are elsewhere now, say where: --data FOLDER.") from error
+        if config.identity not in (None, source.identity):
+            raise RunError(changed_data(config.data))
+        return cls(config, source)
+
+    def read_images(self, callback: Callback) -> DatasetSplits:
+        """Describe the data to the user, and read them.
+
+        Raises:
+            DataError: Images cannot be read.
+        """
+        for sentence in describe_source(self.source):
+            callback.on_message(sentence)
+        callback.on_read_start(self.source.num_images)
+        splits = self.source.load(self.config.preprocessing, on_image=callback.on_image_read)
+        for sentence in splits.skipped:
+            callback.on_message(f"skipped: {sentence}")
+        return splits

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,24 +92,29 @@ def repeat_training(
     folder: str | os.PathLike[str],
     *,
     into: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | None = None,
     progress: bool = True,
     report: bool = True,
     callbacks: Sequence[Callback] = (),
 ) -> TrainingResult:
     """Repeat a run from its start in a new folder; on the same machine, a CPU gives the same weights.
 
+    If the number of epochs was changed when the run was resumed, all epochs are trained by the last schedule, so the
+    weights are others.
+
     Args:
-        folder: Folder of the run to repeat, of which ``config.json`` is enough; the images must be where they were.
+        folder: Folder of the run to repeat, of which ``config.json`` is enough.
         into: New folder; by default the old name, numbered.
+        data: New location of the images; None if they are where they were.
         progress: As for ``train_model``.
         report: As for ``train_model``.
         callbacks: As for ``train_model``.
 
     Raises:
-        RunError: ``folder`` holds no run.
+        RunError: ``folder`` holds no run, or the images are others.
         Others as ``train_model``.
     """
-    config = RunFolder(folder).read_config()
+    config = replace(_moved(RunFolder(folder).read_config(), data), earlier_epochs=())
     target = RunFolder(into or _unused_folder(Path(folder).resolve().name))
     return _train(
         target, _spec_with_threads(config), is_new=True, progress=progress, report=report, callbacks=callbacks
@@ -118,6 +124,8 @@ def repeat_training(
 def resume_training(
     folder: str | os.PathLike[str],
     *,
+    data: str | os.PathLike[str] | None = None,
+    epochs: int | None = None,
     progress: bool = True,
     report: bool = True,
     callbacks: Sequence[Callback] = (),
@@ -129,18 +137,28 @@ def resume_training(
 
     Args:
         folder: Folder of the run.
+        data: New location of the images; None if they are where they were. The run's configuration then names it.
+        epochs: New number of epochs, of a finished run too; None for that of the recipe. Warm-up and decay of the
+            learning rate are shares of the run, so from here on they follow the new number.
         progress: As for ``train_model``.
         report: As for ``train_model``.
         callbacks: As for ``train_model``.
 
     Raises:
-        RunError: The folder holds no run, or its state is damaged.
+        RunError: The folder holds no run, its state is damaged, the images are others, or more than ``epochs`` are
+            trained already.
         Others as ``train_model``.
     """
     run = RunFolder(folder)
-    return _train(
-        run, _spec_with_threads(run.read_config()), is_new=False, progress=progress, report=report, callbacks=callbacks
-    )
+    config = _moved(run.read_config(), data)
+    if epochs not in (None, config.recipe.epochs):
+        earlier = (*config.earlier_epochs, config.recipe.epochs)
+        config = replace(config, recipe=config.recipe.changed(epochs=epochs), earlier_epochs=earlier)
+    return _train(run, _spec_with_threads(config), is_new=False, progress=progress, report=report, callbacks=callbacks)
+
+
+def _moved(config: RunConfig, data: str | os.PathLike[str] | None) -> RunConfig:
+    return config if data is None else replace(config, data=DataSpec(data).location)
 
 
 def _spec_with_threads(config: RunConfig) -> RunSpec:

@@ -12,10 +12,20 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from ghostnets.data import DatasetSplits
 from ghostnets.errors import RunError
 from ghostnets.train.distill import FeatureStudent
 
-__all__ = ["TrainProgress", "TrainState", "check_state", "pack_state", "read_progress", "restore_state"]
+__all__ = [
+    "TrainData",
+    "TrainProgress",
+    "TrainState",
+    "changed_data",
+    "check_state",
+    "pack_state",
+    "read_progress",
+    "restore_state",
+]
 
 STATE_VERSION = 2
 FILE_KEYS = {"correct": "right", "num_seen": "seen"}  # names of the progress in the file, if others than here
@@ -77,22 +87,33 @@ class TrainState:
     average: AveragedModel | None
 
 
-def pack_state(
-    state: TrainState, progress: TrainProgress, *, num_images: int, class_names: tuple[str, ...]
-) -> dict[str, Any]:
-    """Pack the state into plain containers and tensors.
+@dataclass(frozen=True)
+class TrainData:
+    """The data of a run as its state records them, to be checked on resume.
 
-    Args:
-        state: The state of training.
-        progress: The progress of the run.
-        num_images: Number of training images, to be checked on resume.
-        class_names: Class names of the data, to be checked on resume.
+    Attributes:
+        num_images: Number of training images.
+        class_names: Class names, in the order of the labels.
+        identity: Digest of labels and contents (``DatasetSplits.identity``).
     """
+
+    num_images: int
+    class_names: tuple[str, ...]
+    identity: str
+
+    @classmethod
+    def describe(cls, splits: DatasetSplits, class_names: tuple[str, ...]) -> "TrainData":
+        return cls(len(splits.train), class_names, splits.identity)
+
+
+def pack_state(state: TrainState, progress: TrainProgress, data: TrainData) -> dict[str, Any]:
+    """Pack the state into plain containers and tensors."""
     trained, average = state.trained, state.average
     return {
         "version": STATE_VERSION,
-        "images": num_images,
-        "class_names": list(class_names),
+        "images": data.num_images,
+        "class_names": list(data.class_names),
+        "data_identity": data.identity,
         "progress": {FILE_KEYS.get(name, name): value for name, value in asdict(progress).items()},
         "model": state.network.state_dict(),
         "projection": trained.projection.state_dict() if isinstance(trained, FeatureStudent) else None,
@@ -102,19 +123,38 @@ def pack_state(
     }
 
 
-def check_state(saved: dict[str, Any], *, num_images: int, class_names: tuple[str, ...], data: str) -> None:
-    """Raise RunError if the saved state is of another version, or of other images or classes."""
+def check_state(saved: dict[str, Any], data: TrainData, *, location: str) -> None:
+    """Check that a saved state is of this version and of these images and classes.
+
+    Args:
+        saved: The saved state.
+        data: The data as they are now.
+        location: Where they are, for messages.
+
+    Raises:
+        RunError: It is not; the message says what has changed.
+    """
     _check_version(saved)
-    if saved.get("images") != num_images:
+    if saved.get("images") != data.num_images:
         raise RunError(
-            f"the run was trained on {saved.get('images')} images, but {data} now has {num_images};"
+            f"the run was trained on {saved.get('images')} images, but {location} now has {data.num_images};"
             " restore the images, or start a new run."
         )
-    if saved.get("class_names") != list(class_names):
+    if saved.get("class_names") != list(data.class_names):
         raise RunError(
-            f"the classes in {data} have changed: the run was trained on {', '.join(saved['class_names'][:5])}, and now"
-            f" there are {', '.join(class_names[:5])}; restore them, or start a new run."
+            f"the classes in {location} have changed: the run was trained on {', '.join(saved['class_names'][:5])}, and"
+            f" now there are {', '.join(data.class_names[:5])}; restore them, or start a new run."
         )
+    if saved.get("data_identity", data.identity) != data.identity:
+        raise RunError(changed_data(location))
+
+
+def changed_data(location: str) -> str:
+    """Sentence for data that differ from those of the run."""
+    return (
+        f"the images in {location} are not those that the run was trained on: some are missing, new or changed, or have"
+        " another name or class; restore them, give the folder that has them (--data FOLDER), or start a new run."
+    )
 
 
 def restore_state(saved: dict[str, Any], state: TrainState) -> TrainProgress:

@@ -260,7 +260,7 @@ def test_train_rejects_invalid_arguments(photos: Path, tmp_path: Path, monkeypat
     assert caught.value.code == 2
     assert "epochs is 0" in capsys.readouterr().err
     assert "a name without folders" in fails(capsys, "train", photos, "--name", "../x")
-    assert "omit the other options" in fails(capsys, "train", "--resume", "runs/x", "--epochs", "3")
+    assert "omit all options but --data and --epochs" in fails(capsys, "train", "--resume", "runs/x", "--lr", "3")
     assert "holds no training run" in fails(capsys, "train", "--resume", "runs/x")
     assert "--full and --root belong to fashion-mnist" in fails(capsys, "train", photos, "--full")
     assert "28 x 28 grayscale images" in fails(capsys, "train", "--image-size", "32", "--epochs", "1")
@@ -269,8 +269,8 @@ def test_train_rejects_invalid_arguments(photos: Path, tmp_path: Path, monkeypat
     assert "3 of 40 images cannot be read" in fails(capsys, "train", photos, "--name", "d", *TINY)
     assert not (tmp_path / "runs").exists()  # so the same name can be used again
     assert run("train", photos, "--name", "d", *TINY, "--skip-corrupt") == 0
-    assert "3 unreadable images were left out" in capsys.readouterr().out
-    assert "3 unreadable images were left out" in (tmp_path / "runs" / "d" / "report.html").read_text()
+    assert "unreadable images left out: 3" in capsys.readouterr().out
+    assert "Unreadable images left out: 3." in (tmp_path / "runs" / "d" / "report.html").read_text()
     assert "already exists" in fails(capsys, "train", photos, "--name", "d", *TINY, "--skip-corrupt")
 
 

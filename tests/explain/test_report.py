@@ -12,6 +12,7 @@ from ghostnets.explain import (
     AblationResult,
     ClassMetrics,
     ComparedRun,
+    DataSummary,
     LayerAblation,
     MetricCurve,
     PredictionExample,
@@ -102,9 +103,10 @@ def _page(folder: Path, names: list[str], cells: list[tuple[int, int, int]]) -> 
         figures={"top-1": "50.0% (30 to 70%)"},
         epochs=[1],
         curves=[MetricCurve("loss", [1.0], [1.0])],
-        classes=list(map(ClassMetrics, names, images, predicted, correct)),
+        classes=list(map(ClassMetrics, names, [2] * len(names), images, predicted, correct)),
         confusion=cells,
         evaluated_on="",
+        data=DataSummary({"train": dict.fromkeys(names, 2), "val": {names[0]: 1}}, ["left out: x.nef <raw>"]),
         examples={"Mistakes": [example]},
         model=model,
         example_input=torch.zeros(1, 3, 32, 32),
@@ -125,7 +127,9 @@ def test_report_escapes_names_and_links_files(tmp_path: Path):
     assert links == ["../photos/%3Cb%3E/a%20b%25.png"]
     assert "2 of 5" in page.text
     assert "40.0% (12 to 77%)" in page.text
-    assert re.search(r"none</bdi></td><td>0</td><td>–</td><td>–</td>", page.text)
+    assert re.search(r"none</bdi></td><td>2</td><td>0</td><td>–</td><td>–</td>", page.text)
+    assert "left out: x.nef &lt;raw&gt;" in page.text
+    assert "<td>6</td><td>3</td><td>2 to 2</td>" in page.text  # images, classes, images of a class in train
 
 
 def test_report_of_many_classes_grows_linearly(tmp_path: Path):

@@ -222,11 +222,12 @@ def test_resuming_with_changed_data_is_refused(photos: Path, tmp_path: Path):
         train_model(photos, folder=tmp_path / "run", recipe=RECIPE, callbacks=[StopAt(2)])
     (photos / "light" / "000.png").unlink()
     (photos / "light" / "001.png").unlink()
-    with pytest.raises(RunError, match=r"trained on 32 images, but .*photos now has 3[01]; restore the images"):
+    changed = r"the images in .*photos are not those that the run was trained on: some are missing, new or changed"
+    with pytest.raises(RunError, match=changed):
         resume_training(tmp_path / "run")
     shutil.rmtree(photos / "light")
     make_images(photos, classes={"l": 10, "m": 10})
-    with pytest.raises(RunError, match=r"the classes in .*photos have changed: .*dark, light, and now"):
+    with pytest.raises(RunError, match=changed):
         resume_training(tmp_path / "run")
 
 

@@ -1,0 +1,284 @@
+"""The image files that a table names, with their splits and classes. Importing this module loads no torch."""
+
+import os
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+from ghostnets.data.finder import LeftOut, is_image_name, is_system_name, printable, walk_images
+from ghostnets.data.label_table import TABLE_SUFFIXES, LabelTable, TableRow, read_table
+from ghostnets.data.labelled import (
+    ImageFile,
+    LabelledFolder,
+    check_classes,
+    check_names,
+    compute_identity,
+    inspect_file,
+    remove_repeated,
+    select_split,
+    sort_names,
+)
+from ghostnets.data.layout import find_layout, list_classes, normalize_name, split_of
+from ghostnets.errors import DataError
+from ghostnets.preprocessing import IMAGE_SUFFIXES
+
+__all__ = ["find_tables", "read_labelled_tables"]
+
+NAMES = ("labels", "label", "annotations", "metadata")  # of the table of a folder that has several
+SHOWN = 5  # rows per message
+
+
+def find_tables(root: Path, network_classes: Collection[str] = ()) -> dict[str, Path]:
+    """Find the tables that label the images of a folder.
+
+    Args:
+        root: A table, or a folder.
+        network_classes: Classes of the network that is evaluated: folders of these names are classes.
+
+    Returns:
+        Table of each split, ``{"train": ..., "val": ...}``; ``{"": TABLE}`` for a single one; empty for a folder
+        without a table, or whose class folders give the same classes.
+
+    Raises:
+        DataError: Tables and class folders label the images differently, or it is not clear which table is meant.
+    """
+    if root.is_file():
+        if root.suffix.lower() not in TABLE_SUFFIXES:
+            return {}
+        return _pair(root) if split_of(root.stem) == "train" else {split_of(root.stem) or "": root}
+    found = [path for path in _list_files(root) if path.suffix.lower() in (".csv", ".tsv")]
+    if not found:
+        return {}
+    tables = _choose(root, found)
+    classes = _class_folders(root)
+    if len(classes) > 1 or not classes.keys().isdisjoint(network_classes):
+        return _compare(root, tables, classes)
+    if not tables:
+        names = ", ".join(path.name for path in found[:SHOWN])
+        raise DataError(f"{root} has several tables ({names}); give the path of the one with the labels.")
+    return tables
+
+
+def read_labelled_tables(
+    tables: dict[str, Path], *, network_classes: Collection[str] | None = None, skip_missing: bool = False
+) -> LabelledFolder:
+    """Find the images that tables name.
+
+    Paths are relative to the table, or to a folder beside it, with or without suffix.
+
+    Args:
+        tables: Tables of ``find_tables``.
+        network_classes: Classes of the network that is evaluated; None for training (see ``find_labelled``).
+        skip_missing: Leave out rows without a label, and files that do not exist, instead of failing.
+
+    Raises:
+        DataError: A table cannot be used; the sentence says why.
+    """
+    notes: list[str] = []
+    files: list[ImageFile] = []
+    for split, path in tables.items():
+        images = _Images(path.parent)
+        try:
+            table = read_table(path, lambda cell, images=images: images.find(cell) is not None)  # type: ignore[misc]
+        except DataError:
+            if split != "test":
+                raise
+            notes.append(f"left out: {path.name} (no label column)")  # as of a competition's test images
+            continue
+        notes += table.notes
+        files += _resolve(table, path, split, images, notes, skip_missing=skip_missing)
+        if len(tables) == 1:
+            notes += images.describe_unnamed(path)
+    check_names(files)
+    files = _remove_repeated_rows(files, notes, is_training=network_classes is None)
+    files, repeated = remove_repeated(files, is_training=network_classes is None)
+    notes += repeated
+    root = next(iter(tables.values()))
+    splits = tuple(split for split in ("train", "val", "test") if any(file.split == split for file in files))
+    if network_classes is None:
+        class_names = sort_names({file.class_name for file in files if file.split == "train"})
+        notes += check_classes(files, splits, class_names, root)
+    else:
+        class_names = sort_names({file.class_name for file in files})
+        if not files:
+            raise DataError(f"{root} names no images.")
+    selected = {split: select_split(files, split, class_names) for split in splits}
+    return LabelledFolder(class_names, selected, tuple(notes), compute_identity(class_names, files))
+
+
+class _Images:
+    """The images in the folder of a table, by path and by name.
+
+    The folder is searched once, when a path is not found as it is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.named: set[str] = set()
+        self.guessed: list[tuple[str, str]] = []
+        self._index: dict[str, list[str]] | None = None
+
+    def find(self, cell: str) -> str | None:
+        """Path of the image of a cell, or None; raises DataError if several fit."""
+        text = cell.strip().removeprefix("file://")
+        if not text:
+            return None
+        for name in (text, text.replace("\\", "/")):
+            if is_image_name(name.rpartition("/")[2]) and (path := Path(self.folder, name)).is_file():
+                return str(path)
+        name = os.path.normpath(text.replace("\\", "/")).strip("/")
+        found = [path for path in self.index.get(name.rpartition("/")[2], ()) if _is_suffix(path, name)]
+        if len(found) > 1:
+            raise DataError(
+                f"{cell!r} can be {found[0]} or {found[1]} in {self.folder}; write the path relative to the table."
+            )
+        return str(Path(self.folder, found[0])) if found else None
+
+    @property
+    def index(self) -> dict[str, list[str]]:
+        """Relative paths of all images in the folder, by file name with and without suffix."""
+        if self._index is None:
+            self._index = defaultdict(list)
+            for found in walk_images(str(self.folder), LeftOut()):
+                if found.error is None:
+                    path = PurePosixPath(os.path.relpath(found.path, self.folder))
+                    for key in {path.name, path.stem}:
+                        self._index[key].append(str(path))
+        return self._index
+
+    def describe_unnamed(self, table: Path) -> list[str]:
+        """A sentence on images that the table does not name."""
+        everything = {path for paths in self.index.values() for path in paths}
+        unnamed = sorted(everything - {os.path.relpath(path, self.folder) for path in self.named})
+        if not unnamed:
+            return []
+        number = f", the first of {len(unnamed)}" if len(unnamed) > 1 else ""
+        return [f"left out: {printable(unnamed[0])} (not in {table.name}{number})"]
+
+
+def _is_suffix(path: str, name: str) -> bool:
+    """Whether ``name``, with or without suffix, ends a path, or the path ends the name."""
+    if PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES:
+        path = str(PurePosixPath(path).with_suffix(""))
+    return f"/{path}".endswith(f"/{name}") or f"/{name}".endswith(f"/{path}")
+
+
+def _resolve(
+    table: LabelTable, path: Path, split: str, images: _Images, notes: list[str], *, skip_missing: bool
+) -> list[ImageFile]:
+    files, missing, unlabelled, guessed = [], [], [], []
+    for row in table.rows:
+        if len(row.labels) > 1:
+            raise DataError(
+                f"{path}, line {row.line}: {row.path} has several labels ({', '.join(row.labels)}); a network learns"
+                " one label per image, so give one."
+            )
+        found = images.find(row.path)
+        if found is None:
+            missing.append(row)
+        elif not row.labels:
+            unlabelled.append(row)
+        else:
+            images.named.add(found)
+            if os.path.normpath(found) != os.path.normpath(path.parent / row.path):
+                guessed.append((row.path, found))
+            files.append(inspect_file(split or row.split or "train", row.labels[0], found, str(path.parent)))
+    for rows, what in ((missing, "files that do not exist"), (unlabelled, "images without a label")):
+        if rows:
+            sentence = f"{path} names {len(rows)} {what} ({_show(rows)})"
+            if not skip_missing:
+                raise DataError(f"{sentence}; correct the table, or leave them out: --skip-corrupt.")
+            notes.append(f"left out: {sentence}")
+    if guessed:
+        text, found = guessed[0]
+        notes.append(f"{path.name}: {len(guessed)} images are found by name, the first is {printable(text)} at {found}")
+    return files
+
+
+def _show(rows: Sequence[TableRow]) -> str:
+    shown = "; ".join(f"line {row.line}: {printable(row.path) or 'no path'}" for row in rows[:SHOWN])
+    return shown + ("; ..." if len(rows) > SHOWN else "")
+
+
+def _remove_repeated_rows(files: Iterable[ImageFile], notes: list[str], *, is_training: bool) -> list[ImageFile]:
+    """Remove rows that name an image again, with the same label and split."""
+    first: dict[str, ImageFile] = {}
+    repeated = 0
+    for file in files:
+        other = first.setdefault(os.path.normpath(file.path), file)
+        if other is file:
+            continue
+        repeated += 1
+        if is_training and (other.class_name, other.split) != (file.class_name, file.split):
+            what = "labels" if other.class_name != file.class_name else "splits"
+            one, two = (f.class_name if what == "labels" else f.split for f in (other, file))
+            raise DataError(f"{file.path} has two {what}, {one} and {two}, in the table; correct one of the rows.")
+    if repeated:
+        notes.append(f"left out: {repeated} rows that name an image again")
+    return list(first.values())
+
+
+def _list_files(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not is_system_name(path.name) and path.is_file())
+    except OSError as error:
+        raise DataError(f"{folder} cannot be listed ({error.strerror}); check its permissions.") from error
+
+
+def _pair(train: Path) -> dict[str, Path]:
+    """The tables of the other splits beside that of the training images."""
+    beside = {split: path for path in _list_files(train.parent) if (split := _split_of_table(path))}
+    return {"train": train, **{split: path for split, path in beside.items() if split != "train"}}
+
+
+def _split_of_table(path: Path) -> str | None:
+    return split_of(path.stem) if path.suffix.lower() in TABLE_SUFFIXES else None
+
+
+def _choose(root: Path, found: Sequence[Path]) -> dict[str, Path]:
+    """The tables that are meant, of all CSV files of a folder; empty if that is not clear."""
+    by_split: dict[str, Path] = {}
+    for path in found:
+        if (split := _split_of_table(path)) is not None and by_split.setdefault(split, path) is not path:
+            raise DataError(f"{root} has two tables of {split} images ({by_split[split].name}, {path.name}); keep one.")
+    if "train" in by_split:
+        return {split: by_split[split] for split in ("train", "val", "test") if split in by_split}
+    named = [path for path in found if normalize_name(path.stem).casefold() in NAMES]
+    chosen = named if len(named) == 1 else found
+    return {"": chosen[0]} if len(chosen) == 1 else {}
+
+
+def _class_folders(root: Path) -> dict[str, Path]:
+    try:
+        layout = find_layout(root)
+    except DataError:  # no class folders: the table is the only reading
+        return {}
+    return list_classes(layout.splits["train"]) if "train" in layout.splits else {}
+
+
+def _compare(root: Path, tables: dict[str, Path], classes: dict[str, Path]) -> dict[str, Path]:
+    """Empty, as class folders label the images, if no table labels them otherwise.
+
+    Raises:
+        DataError: A table does.
+    """
+    for path in tables.values():
+        images = _Images(path.parent)
+        try:
+            table = read_table(path, lambda cell, images=images: images.find(cell) is not None)  # type: ignore[misc]
+            found = [(row, images.find(row.path)) for row in table.rows]
+        except DataError:
+            continue  # a table of something else
+        pairs = {
+            (row.labels, folder)
+            for row, file in found
+            if file is not None
+            for folder in Path(file).relative_to(root).parts[:-1]
+            if folder in classes
+        }
+        if not len(pairs) == len({labels for labels, _ in pairs}) == len({folder for _, folder in pairs}):
+            raise DataError(
+                f"{root} can be read in two ways: by its folders ({', '.join(list(classes)[:8])}), or by {path.name};"
+                f" give {path}, or move the table elsewhere."
+            )
+    return {}

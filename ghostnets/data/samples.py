@@ -1,0 +1,117 @@
+"""A sample of the images of a folder or of shards, labelled or not: for explanations, exports and calibration."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from ghostnets.data.datasets import ArrayDataset, ImageDataset, JoinedDataset, load_files
+from ghostnets.data.finder import LeftOut, walk_images
+from ghostnets.data.layout import normalize_name, split_folders
+from ghostnets.data.shards import is_shards, open_shards
+from ghostnets.errors import DataError, ImageError
+from ghostnets.preprocessing import IMAGE_SUFFIXES, Preprocessing
+
+__all__ = ["EVALUATION_SPLITS", "Sample", "find_sample", "spread"]
+
+EVALUATION_SPLITS = ("test", "val")  # in the order of preference
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Images that were chosen, not read yet.
+
+    Attributes:
+        split: Split that all images are from; None for the whole of the data.
+        labels: Index of each image's class in the names given; -1 without.
+        notes: What was left out, one sentence each.
+        load: Function that reads the images: preprocessing and callback -> readable images, sentences on the others.
+    """
+
+    split: str | None
+    labels: tuple[int, ...]
+    notes: tuple[str, ...]
+    load: Callable[[Preprocessing, Callable[[], None]], tuple[ImageDataset, list[str]]]
+
+
+def find_sample(
+    location: str, *, most: int, class_names: Sequence[str] = (), splits: Sequence[str] = EVALUATION_SPLITS
+) -> Sample:
+    """Choose images, spread evenly over a folder; of shards, which are shuffled, the first.
+
+    Args:
+        location: A folder, also of shards, or the URL of shards.
+        most: Largest number of images.
+        class_names: Class names of a network, for the labels: a folder's image is of the class that one of the folders
+            around it is named after.
+        splits: Splits to choose from: the first that exists; none, or all missing, for the whole of the data.
+
+    Raises:
+        DataError: The location does not exist, or has no image.
+    """
+    names = list(map(normalize_name, class_names))
+    labels = {name: label for label, name in enumerate(names) if names.count(name) == 1}
+    if is_shards(location):
+        return _of_shards(location, most, labels, splits)
+    root = Path(location)
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; give a folder of images, or a folder or URL of shards.")
+    return _of_folder(root, most, labels, splits)
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """Choose up to ``most`` evenly spaced items."""
+    number = min(most, len(items))
+    return [items[i * len(items) // number] for i in range(number)]
+
+
+def _of_folder(root: Path, most: int, labels: dict[str, int], splits: Sequence[str]) -> Sample:
+    folders = split_folders(root, network_classes=labels)
+    split = next((split for split in splits if split in folders), None)
+    place = root if split is None else folders[split]
+    left_out = LeftOut()
+    found = [Path(image.path) for image in walk_images(str(place), left_out) if not image.is_folder]
+    notes = left_out.sentences()
+    if not found:
+        more = "".join(f"; {sentence}" for sentence in notes)
+        raise DataError(f"{place} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}){more}.")
+    paths = spread(found, most)
+    indices = tuple(_label(path.relative_to(root).parts[:-1], labels) for path in paths)
+
+    def load(preprocessing: Preprocessing, on_image: Callable[[], None]) -> tuple[ImageDataset, list[str]]:
+        return load_files(paths, torch.tensor(indices), preprocessing, on_image=on_image)
+
+    return Sample(split, indices, tuple(notes), load)
+
+
+def _label(folders: Sequence[str], labels: dict[str, int]) -> int:
+    return next((labels[name] for name in map(normalize_name, folders) if name in labels), -1)
+
+
+def _of_shards(location: str, most: int, labels: dict[str, int], splits: Sequence[str]) -> Sample:
+    source = open_shards(location)
+    split = next((split for split in splits if split in source.split_names), None)
+    chosen = source.split_names if split is None else (split,)
+    stored = [label for name in chosen for shard in source.splits[name] for label in shard.labels][:most]
+    if not stored:
+        raise DataError(f"{location} holds no image.")
+    indices = tuple(labels.get(normalize_name(source.class_names[label]), -1) for label in stored)
+
+    def load(preprocessing: Preprocessing, on_image: Callable[[], None]) -> tuple[ImageDataset, list[str]]:
+        datasets = [source.load_split(name, preprocessing)[0] for name in chosen]
+        images = JoinedDataset(datasets, torch.cat([dataset.labels for dataset in datasets]))
+        pixels, readable, problems = [], [], []
+        for index, label in enumerate(indices):
+            try:
+                pixels.append(images[index])
+                readable.append(label)
+            except ImageError as error:
+                problems.append(str(error))
+            on_image()
+        return ArrayDataset(pixels, torch.tensor(readable, dtype=torch.int64)), problems
+
+    return Sample(split, indices, (), load)

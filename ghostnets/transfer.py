@@ -1,0 +1,84 @@
+"""Download of a file over HTTP, resumed from what is already there."""
+
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import IO
+
+__all__ = ["Progress", "TransferError", "transfer"]
+
+CHUNK_BYTES = 1 << 20
+
+Progress = Callable[[int, int], None]
+"""Callback with the number of bytes downloaded and the total."""
+
+
+class TransferError(Exception):
+    """A download failed; the message is the reason, half a sentence."""
+
+
+def transfer(url: str, file: IO[bytes], *, max_bytes: int, timeout: float, progress: Progress | None = None) -> None:
+    """Download into an open file, from the end of what it already holds.
+
+    Args:
+        url: Address, http or https.
+        file: Binary file, open for appending.
+        max_bytes: Largest size of the whole file.
+        timeout: Seconds for the connection, and for each chunk.
+        progress: Callback after each chunk.
+
+    Raises:
+        TransferError: There is no network or no such file, it is a page or a stream, or larger than ``max_bytes``.
+        OSError: The file could not be written.
+    """
+    done = os.fstat(file.fileno()).st_size
+    request = urllib.request.Request(url, headers={"User-Agent": "ghostnets", "Accept-Encoding": "identity"})
+    if done:
+        written = os.fstat(file.fileno()).st_mtime
+        request.add_header("Range", f"bytes={done}-")
+        # If the file was replaced meanwhile, the server sends all of it.
+        request.add_header("If-Unmodified-Since", formatdate(written, usegmt=True))
+    try:
+        response = urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if done and error.code in (
+            http.HTTPStatus.PRECONDITION_FAILED,
+            http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+        ):
+            file.truncate(0)
+            transfer(url, file, max_bytes=max_bytes, timeout=timeout, progress=progress)
+            return
+        raise TransferError(f"the server responded {error.code} {error.reason}") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise TransferError(_first_line(error)) from error
+    with response:
+        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+            file.truncate(0)
+            done = 0
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
+            raise TransferError("the server sent another range than requested")
+        length = response.headers.get("Content-Length", "")
+        if not length.isdecimal() or response.headers.get_content_maintype() == "text":
+            raise TransferError("the server sent a page or a stream, not a file")
+        total = done + int(length)
+        if total > max_bytes:
+            raise TransferError(f"the file has {total} bytes, the limit is {max_bytes}")
+        while done < total:
+            try:
+                chunk = response.read(min(CHUNK_BYTES, total - done))
+            except (OSError, http.client.HTTPException) as error:
+                raise TransferError(f"{_first_line(error)}, after {done} of {total} bytes") from error
+            if not chunk:
+                raise TransferError(f"the connection ended after {done} of {total} bytes")
+            file.write(chunk)
+            done += len(chunk)
+            if progress is not None:
+                progress(done, total)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,137 @@
+"""Tables of labels as people write them: how each is read, or why it is refused."""
+
+import codecs
+from pathlib import Path
+
+import pytest
+from test_layouts import build, read
+
+from ghostnets.data import DataSpec, describe_source, open_folder
+from ghostnets.errors import DataError
+
+FILES = "img:4 img/more:2"
+ROWS = "img/0.png,cat\nimg/1.png,dog\nimg/2.png,cat\nimg/3.png,dog\n"
+PAIRS = [row.split(",") for row in ROWS.split()]
+EXPECTED = "cat,dog: train 1/1 val 1/1"
+
+
+def write(root: Path, text: str, name: str = "labels.csv") -> Path:
+    build(root, FILES)
+    (root / name).write_bytes(text.encode() if isinstance(text, str) else text)
+    return root / name
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        (f"path,label\n{ROWS}", None),
+        (ROWS, "no header: column 1 is read as the path, column 2 as the label"),
+        (f"\ufeffpath,label\r\n{ROWS}".replace("\n", "\r\n"), None),
+        (f"path;label\n{ROWS}".replace(",", ";"), None),
+        (f"path\tlabel\n{ROWS}".replace(",", "\t"), None),
+        ("Label,File Name,width\n" + "".join(f"{label},{path},8\n" for path, label in PAIRS),
+         "the columns File Name, Label are read, width are not"),
+        (",image_id,breed\n" + "".join(f"{i},{path[:-4]},{label}\n" for i, (path, label) in enumerate(PAIRS)),
+         "4 images are found by name, the first is img/0 at"),
+        (f"path,label\n{ROWS}".replace("img/", "img\\"), "found by name"),
+        (f"path,label\n{ROWS}".replace("img/", "/data/pets/img/"), "found by name"),
+        ("".join(f'"{path}","{label}"\n' for path, label in PAIRS), "no header"),
+        (f"a,b\n{ROWS}", None),
+        (f"path,label\n{ROWS}img/0.png,cat\n", "1 rows that name an image again"),
+        ("path,cat,dog\nimg/0.png,1,0\nimg/1.png,0,1\nimg/2.png,1,0\nimg/3.png,0,1\n", None),
+    ],
+)  # fmt: skip
+def test_table_is_read(tmp_path: Path, text: str, note: str | None) -> None:
+    table = write(tmp_path, text)
+    assert read(table, val_share=0.5) == EXPECTED
+    assert read(tmp_path, val_share=0.5) == EXPECTED  # img/ and img/more/ have no classes of their own in common
+    if note is not None:
+        assert any(note in sentence for sentence in describe_source(open_folder(table)))
+
+
+def test_table_of_utf16_is_read(tmp_path: Path) -> None:
+    table = write(tmp_path, "")
+    table.write_bytes(codecs.BOM_UTF16_LE + f"path,label\n{ROWS}".encode("utf-16-le"))
+    assert read(table, val_share=0.5) == EXPECTED
+
+
+def test_unnamed_images_are_named(tmp_path: Path) -> None:
+    notes = describe_source(open_folder(write(tmp_path, f"path,label\n{ROWS}")))
+    assert "left out: img/more/0.png (not in labels.csv, the first of 2)" in notes
+
+
+def test_text_list_with_blanks_is_read(tmp_path: Path) -> None:
+    table = write(tmp_path, ROWS.replace(",", " ").replace("cat", "10").replace("dog", "9"), "list.txt")
+    assert read(table, val_share=0.5) == "9,10: train 1/1 val 1/1"  # numbers by value
+
+
+def test_column_of_splits_is_read(tmp_path: Path) -> None:
+    table = write(
+        tmp_path, f"path,label,split\n{PAIRS[0][0]},a,Train\nimg/1.png,b,train\nimg/2.png,a,valid\nimg/3.png,b,test\n"
+    )
+    assert read(table) == "a,b: train 1/1 val 1/0 test 0/1"
+
+
+@pytest.mark.parametrize("give", ["", "train.csv"])
+def test_tables_of_splits_are_read(tmp_path: Path, give: str) -> None:
+    write(tmp_path, "id,label\n0,a\n1,b\n", "train.csv")
+    build(tmp_path, "train:2 val:2 test:2")
+    (tmp_path / "img").rename(tmp_path / "val" / "sub")
+    (tmp_path / "train.csv").write_text("path,label\ntrain/0.png,a\ntrain/1.png,b\n")
+    (tmp_path / "val.csv").write_text("path,label\nval/0.png,a\nval/1.png,b\n")
+    (tmp_path / "test.csv").write_text("path\ntest/0.png\n")
+    assert read(tmp_path / give) == "a,b: train 1/1 val 1/1"
+    assert "left out: test.csv (no label column)" in open_folder(tmp_path / give).notes
+
+
+def test_location_of_table_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = write(tmp_path, f"path,label\n{ROWS}")
+    monkeypatch.chdir(tmp_path)
+    spec = DataSpec("labels.csv")
+    assert spec.location == str(table)
+    assert spec.open().name == tmp_path.name
+
+
+def test_class_folders_that_agree_with_table_are_read(tmp_path: Path) -> None:
+    build(tmp_path, "cat:4 dog:4")
+    (tmp_path / "birds.csv").write_text("path,label\ncat/0.png,7\ndog/0.png,8\n")
+    assert read(tmp_path) == "cat,dog: train 3/3 val 1/1"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"path,label\n{ROWS}img/7.png,cat\n", "names 1 files that do not exist (line 6: img/7.png)"),
+        (f"path,label\n{ROWS}img/3.png,cat\n", "img/3.png has two labels, dog and cat"),
+        (f"path,label\n{ROWS}img/more/0.png,\n", "names 1 images without a label (line 6: img/more/0.png)"),
+        (f"path,label\n{ROWS}img/more/0.png,bird\n", "class bird has a single image"),
+        (f"path,label\n{ROWS}".replace("dog", "cat"), "has a single class (cat)"),
+        (f"path,label\n{ROWS}img/more/0.png,cat;dog\n", "line 6: img/more/0.png has several labels (cat, dog)"),
+        (f"path,label,split\n{ROWS}".replace(".png,cat", ".png,cat,train").replace(",dog", ",dog,later"),
+         "line 3: the split is 'later'"),
+        (f"path,label\n{ROWS}0.png,cat\n", "'0.png' can be img/0.png or img/more/0.png"),
+        (f"path,label\n{ROWS}img/more/0.png,cat,brown\n", "has 2 columns, but 3 in line 6"),
+        (f"path,colour,weight\n{ROWS}".replace(",cat", ",x,3").replace(",dog", ",y,4"), "does not say which column"),
+        ("path,label\n", "has a first line, but no rows"),
+        ("width,height\n30,40\n50,60\n", "has no column of image paths (it has width, height)"),
+        ("img/0.png\nimg/1.png\n", "has a single column"),
+        ("\n", "is empty"),
+        ("\0\0\0\0", "is no text"),
+    ],
+)  # fmt: skip
+def test_table_is_refused_with_reason(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError) as error:
+        open_folder(write(tmp_path, text))
+    assert message in str(error.value)
+
+
+def test_missing_files_are_left_out_on_request(tmp_path: Path) -> None:
+    table = write(tmp_path, f"path,label\n{ROWS}img/7.png,cat\n")
+    assert read(table, skip_corrupt=True, val_share=0.5) == EXPECTED
+    assert any("names 1 files that do not exist" in note for note in open_folder(table, skip_corrupt=True).notes)
+
+
+def test_folder_with_two_readings_is_refused(tmp_path: Path) -> None:
+    write(build(tmp_path, "more:2"), f"path,label\n{ROWS}more/0.png,cat\nmore/1.png,dog\n")
+    with pytest.raises(DataError, match=r"two ways: by its folders \(img, more\), or by labels.csv"):
+        open_folder(tmp_path)
