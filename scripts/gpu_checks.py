@@ -26,6 +26,7 @@ from ghostnets.artefacts import load_classifier
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.devices import describe_device, select_device
 from ghostnets.errors import GhostNetsError, MissingExtraError, require
+from ghostnets.explain import measure_redundancy
 from ghostnets.export import export_model
 from ghostnets.measure import Runner, time_interleaved
 from ghostnets.train import Callback, InterruptedRunError, resume_training, train_model
@@ -103,6 +104,19 @@ class Checks:
             self.folder / "a" / "best.safetensors", self.folder / "net.pt2", format="torch-export", images=self.photos
         )
         return f"{report.file}, largest difference {report.comparison.max_difference:.2g}"
+
+    def explain(self) -> str:
+        """The maps of the network have the same redundancy on the device and on the CPU."""
+        network = read_checkpoint(self.folder / "a" / "best.safetensors").build()
+        x = torch.randn(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+        errors = []
+        for device in (self.device, torch.device("cpu")):
+            network.to(device)
+            redundancy = measure_redundancy(network, lambda device=device: [x.to(device)])
+            errors.append([layer.errors[3] for layer in redundancy.layers])
+        difference = float(np.abs(np.subtract(*errors)).max())
+        check(difference <= TOLERANCE, f"errors of predicted maps differ by up to {difference:.3g}")
+        return f"{len(errors[0])} layers, largest difference of an error {difference:.2g}"
 
     def speed(self) -> str:
         """Images/s of forward passes and training steps beside timm's networks, interleaved in this process."""
@@ -187,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
     failures = 0
     with tempfile.TemporaryDirectory() as folder:
         checks = Checks(device, Path(folder), is_smoke=device.type == "cpu")
-        for name in ("train", "resume", "predict", "export", "speed"):
+        for name in ("train", "resume", "predict", "export", "explain", "speed"):
             try:
                 print(f"{name:<9}ok: {getattr(checks, name)()}", flush=True)
             except MissingExtraError as error:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -150,6 +151,7 @@ class Evaluation:
         rows = self.predictions
         return calibration_error(rows.probabilities.numpy(), rows.correct.numpy())
 
+    @cached_property
     def curve_areas(self) -> CurveAreas | None:
         """Areas under the curves of each class; None if the logits were not kept."""
         rows = self.predictions

@@ -112,7 +112,7 @@ def test_macro_f1_and_areas_match_scikit_learn():
     assert result.to_dict()["classes"][0]["f1"] == pytest.approx(
         metrics.f1_score(labels, logits.argmax(1), labels=[0], average="macro")
     )
-    areas, probabilities = result.curve_areas(), logits.softmax(1)
+    areas, probabilities = result.curve_areas, logits.softmax(1)
     assert areas is not None
     assert areas.roc[4] is areas.precision_recall[4] is None
     for index in range(4):
@@ -130,6 +130,6 @@ def test_macro_f1_and_areas_match_scikit_learn():
 def test_evaluation_without_logits_has_no_areas():
     images = ArrayDataset(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
     result = evaluate(Fixed(torch.tensor([[1.0, 0.0]])), images, Preprocessing(2, 2, (0.0,), (1.0,)), ("a", "b"))
-    assert result.curve_areas() is None
+    assert result.curve_areas is None
     assert result.macro_f1 == pytest.approx((2 / 3 + 0) / 2)
     assert result.calibration_error == pytest.approx(torch.tensor([1.0, 0.0]).softmax(0)[0].item() - 0.5)
