@@ -1,68 +1,36 @@
-"""``ghostnets eval CHECKPOINT DATA``: evaluate a checkpoint on labelled images."""
+"""``ghostnets eval ARTEFACT|CHECKPOINT DATA``: evaluate a network on labelled images."""
 
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
-import tyro
 
 from ghostnets.checkpoints import read_checkpoint, save_checkpoint
 from ghostnets.cli.eval_network import EvaluatedNetwork, open_network
 from ghostnets.cli.eval_output import image_columns, print_evaluation, to_json
+from ghostnets.cli.options.eval import EvalCommand
 from ghostnets.cli.output import message, print_json, progress_console, result_console
 from ghostnets.data import DataSpec, ImageDataset, JoinedDataset, describe_source, summarize_source
 from ghostnets.data.layout import normalize_name
-from ghostnets.errors import DataError, require
-from ghostnets.explain.figures import check_figure_suffix, confusion_figure, save_figure
+from ghostnets.errors import DataError
+from ghostnets.explain.figures import confusion_figure, save_figure
 from ghostnets.files import write_atomically
 from ghostnets.measure import fit_temperature
 from ghostnets.predict import find_writer
 from ghostnets.train import Evaluation, RunFolder, evaluate
 from ghostnets.train.distributed import DistributedContext
 
-__all__ = ["main"]
+__all__ = ["run"]
 
 MAX_LOGITS = 200_000_000  # kept in memory for the areas under curves
 
 
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
-@dataclass(frozen=True)
-class EvalCommand:
-    """Evaluate a checkpoint: top-1, top-5, results by class and by image, and a figure of the confusion matrix.
-
-    Example: ghostnets eval runs/photos-ghostnet_100/best.safetensors photos/ --out images.csv
-    """
-
-    checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
-    """best.safetensors of a run."""
-    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """Folder as for train, or "fashion-mnist"."""
-    split: Annotated[Literal["auto", "train", "val", "test", "all"], tyro.conf.arg(name="part")] = "auto"
-    """Split to evaluate: auto is test/, else val/ (or the validation split of the training run), else all."""
-    full: bool = False
-    """With fashion-mnist: the full data set."""
-    root: Path | None = None
-    """With --full: folder of the four *-ubyte.gz files."""
-    picture: Path | None = None
-    """File of the confusion matrix, .png or .svg; by default confusion.png next to the checkpoint."""
-    out: Path | None = None
-    """Write one row per image (path, truth, prediction, probability, loss) to this file: .csv, .jsonl or .parquet."""
-    skip_corrupt: bool = False
-    """Leave unreadable images out instead of failing, and print how many."""
-    json: bool = False
-    """Print the result as JSON on stdout."""
-
-
-def main(arguments: list[str]) -> int:
-    command = tyro.cli(EvalCommand, prog="ghostnets eval", args=arguments)
-    require("matplotlib", extra="train")
-    picture = command.picture or command.checkpoint.parent / "confusion.png"
-    check_figure_suffix(picture.suffix)
+def run(command: EvalCommand) -> int:
+    picture = command.picture or command.network.parent / "confusion.png"
     writer = None if command.out is None else find_writer(command.out)
-    network = open_network(command.checkpoint, command.device)
+    network = open_network(command.network, command.device)
     split, images, skipped, summary = _load_images(command, network)
     if network.device.type != "cpu":
         message(f"evaluating with {network.runtime}")
@@ -74,11 +42,11 @@ def main(arguments: list[str]) -> int:
         temperature = _calibrate(command, network, images)
         before_calibration, result = result, _evaluate(command, network, images, temperature)
         message(
-            f"temperature {temperature:g} saved in {command.checkpoint}: expected calibration error"
+            f"temperature {temperature:g} saved in {command.network}: expected calibration error"
             f" {before_calibration.calibration_error:.1%} before, {result.calibration_error:.1%} now, on the {split}"
             " images that it was fitted to."
         )
-    in_training = RunFolder(command.checkpoint.parent).find_training_images(images.digests())
+    in_training = RunFolder(command.network.parent).find_training_images(images.digests())
     # Printed before any file is written: a full disk does not lose the result.
     console = result_console()
     if command.json:
@@ -128,7 +96,7 @@ def _calibrate(command: EvalCommand, network: EvaluatedNetwork, images: ImageDat
     ).predictions
     assert plain.logits is not None
     temperature = fit_temperature(plain.logits.numpy(), plain.labels.numpy())
-    save_checkpoint(command.checkpoint, replace(read_checkpoint(command.checkpoint), temperature=temperature))
+    save_checkpoint(command.network, replace(read_checkpoint(command.network), temperature=temperature))
     return temperature
 
 

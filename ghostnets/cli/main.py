@@ -4,16 +4,16 @@ Exit codes: 0 success; 1 failure, with the reason on stderr; 2 invalid command l
 for Ctrl-C).
 """
 
-import importlib
 import os
 import sys
 import warnings
+from importlib import import_module
 
 from ghostnets import __version__
 from ghostnets.cli.output import message
 from ghostnets.errors import GhostNetsError, UnknownNameError
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "MODULES", "main", "run_command"]
 
 COMMANDS = {
     "train": "train a network on a folder of images (or on the embedded Fashion-MNIST)",
@@ -45,11 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     # Images that are too large raise an error of this package; PIL's warning before it would be redundant.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
-    command, *rest = arguments
     try:
-        if command not in COMMANDS:
-            raise UnknownNameError("command", command, COMMANDS)
-        return int(importlib.import_module(f"ghostnets.cli.{MODULES.get(command, command)}").main(rest))
+        return run_command(*arguments)
     except GhostNetsError as error:
         message(str(error), kind="error")
         number = getattr(error, "signal", None)
@@ -64,6 +61,24 @@ def main(arguments: list[str] | None = None) -> int:
         where = f" ({error.filename})" if error.filename else ""
         message(f"{error.strerror or error}{where}; check the path, its permissions and the free space.", kind="error")
         return 1
+
+
+def run_command(command: str, *arguments: str) -> int:
+    """Run a command and return its exit code.
+
+    Its options are parsed and checked first, without torch; the module that does the work is imported then.
+
+    Raises:
+        GhostNetsError: The command cannot be run, or failed.
+        SystemExit: Help was printed (0), or the arguments are invalid (2).
+    """
+    if command not in COMMANDS:
+        raise UnknownNameError("command", command, COMMANDS)
+    name = MODULES.get(command, command)
+    options = getattr(import_module(f"ghostnets.cli.options.{name}"), f"{command.title()}Command")
+    parsed = options.parse(list(arguments))
+    parsed.check()
+    return int(import_module(f"ghostnets.cli.{name}").run(parsed))
 
 
 def _help() -> str:

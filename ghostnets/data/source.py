@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ghostnets.errors import ConfigurationError, DataError
-from ghostnets.preprocessing import Preprocessing
 from ghostnets.transfer import Progress
 
 if TYPE_CHECKING:
     from ghostnets.data.datasets import DatasetSplits, ImageDataset
+    from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["EMBEDDED", "DataSource", "DataSpec", "check_split", "describe_source", "summarize_source"]
 
@@ -66,7 +66,7 @@ class DataSource(Protocol):
     @property
     def identity(self) -> str: ...
 
-    def load(self, preprocessing: Preprocessing, *, on_image: Callable[[], None] = ...) -> "DatasetSplits":
+    def load(self, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = ...) -> "DatasetSplits":
         """Read all splits.
 
         Args:
@@ -78,7 +78,7 @@ class DataSource(Protocol):
         """
 
     def load_split(
-        self, split: str, preprocessing: Preprocessing, *, on_image: Callable[[], None] = ...
+        self, split: str, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = ...
     ) -> "tuple[ImageDataset, tuple[str, ...]]":
         """Read one split.
 

@@ -2,9 +2,10 @@
 
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ghostnets.export.deployed import ExportJob
+if TYPE_CHECKING:
+    from ghostnets.export.deployed import ExportJob
 
 __all__ = ["FORMATS", "ExportFormat"]
 
@@ -33,7 +34,7 @@ class ExportFormat(NamedTuple):
     outputs: tuple[str, ...] = ("probabilities", "logits")
     supports_any_size: bool = True
 
-    def write(self, job: ExportJob, path: Path) -> None:
+    def write(self, job: "ExportJob", path: Path) -> None:
         """Write the file; raises ExportError or StorageError."""
         import_module(f"ghostnets.export.{self.writer}").write(job, path)
 

@@ -7,19 +7,18 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from ghostnets.errors import ConfigurationError, UnknownNameError
+from ghostnets.errors import ConfigurationError
 from ghostnets.models import d_li14, g_ghost, ghost_resnet, ghost_vgg, ghostnet, ghostnetv2, ghostnetv3
+from ghostnets.models.names import resolve_name
 from ghostnets.models.network import Backbone, Network, Variant
 
 __all__ = [
-    "ALIASES",
     "MODELS",
     "ModelEntry",
     "create_model",
     "list_models",
     "model_arguments",
     "model_entry",
-    "resolve_name",
 ]
 
 
@@ -56,28 +55,10 @@ MODELS: dict[str, ModelEntry] = {
     for name, variant in variants.items()
 }
 
-# Earlier name -> name. Checkpoints, descriptions and recipes that hold an earlier name still load.
-ALIASES: dict[str, str] = {
-    "ghostnet_100_printed": "ghostnet_100_d_li14",
-    "ghostnet_100_printed_revised": "ghostnet_100_d_li14_revised",
-}
-
 
 def list_models() -> list[str]:
     """Names of all networks, sorted, without aliases."""
     return sorted(MODELS)
-
-
-def resolve_name(name: str) -> str:
-    """Name of a network in the registry, for that name or an alias of it.
-
-    Raises:
-        UnknownNameError: There is no such network; the message suggests close matches.
-    """
-    name = ALIASES.get(name, name)
-    if name not in MODELS:
-        raise UnknownNameError("model", name, MODELS)
-    return name
 
 
 def model_entry(name: str) -> ModelEntry:

@@ -28,6 +28,7 @@ class LearningRateTest(NamedTuple):
     """Result of a range test.
 
     Attributes:
+        name: Data and network, as in the default name of a run.
         rates: Learning rate of each step, ascending by a constant factor.
         losses: Training loss of each step, a moving average.
         best: Rate with the lowest loss.
@@ -35,6 +36,7 @@ class LearningRateTest(NamedTuple):
         current: Rate of the recipe.
     """
 
+    name: str
     rates: tuple[float, ...]
     losses: tuple[float, ...]
     best: float
@@ -79,7 +81,7 @@ def run_learning_rate_test(spec: RunSpec, callback: Callback) -> LearningRateTes
             " initial weights."
         )
     best = rates[losses.index(min(losses))]
-    return LearningRateTest(tuple(rates), tuple(losses), best, _round(best / 10), recipe.lr)
+    return LearningRateTest(spec.name, tuple(rates), tuple(losses), best, _round(best / 10), recipe.lr)
 
 
 def _stream(spec: RunSpec, setup: TrainingSetup, workers: int) -> Iterator[tuple[Batch, int]]:

@@ -6,9 +6,8 @@ Accuracies of others are published figures; a recipe without a measured figure o
 from collections.abc import Mapping
 from typing import Any
 
-from ghostnets.checkpoints import EMBEDDED_WEIGHTS
 from ghostnets.errors import UnknownNameError
-from ghostnets.models import resolve_name
+from ghostnets.models.names import resolve_name
 from ghostnets.train.recipe import SMALL_IMAGE, Recipe
 
 __all__ = ["RECIPES", "default_recipe", "named_recipe"]
@@ -244,6 +243,8 @@ def default_recipe(typical_size: int, changes: Mapping[str, Any]) -> str:
         typical_size: Shorter side of the images in pixels.
         changes: Requested fields of the recipe.
     """
+    from ghostnets.checkpoints import EMBEDDED_WEIGHTS  # loads torch, which the command line lists recipes without
+
     if (changes.get("image_size") or typical_size) <= SMALL_IMAGE:
         return "small-images"
     if "weights" in changes:

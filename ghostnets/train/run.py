@@ -16,7 +16,7 @@ from ghostnets.train.derived import DerivedFiles
 from ghostnets.train.distributed import DistributedContext
 from ghostnets.train.duration import check_epochs, describe_changed_epochs, describe_end, is_finished, schedule_position
 from ghostnets.train.estimate import TimeEstimate
-from ghostnets.train.evaluate import evaluate, time_validation
+from ghostnets.train.evaluation import evaluate, time_validation
 from ghostnets.train.frozen import classifier_head
 from ghostnets.train.hardware import describe_hardware, resolve_workers
 from ghostnets.train.metrics import EpochMeasurements, EpochResult

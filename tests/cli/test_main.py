@@ -286,7 +286,8 @@ def test_missing_extra_fails_early(photos: Path, tmp_path: Path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     sentence = fails(capsys, "train", photos, *TINY)
-    assert "needs jinja2, which is not installed; run: pip install 'ghostnets[train]'" in sentence
+    assert "needs jinja2, which is not installed; run: pip install " in sentence
+    assert "[train]" in sentence
     assert not (tmp_path / "runs").exists()
 
 

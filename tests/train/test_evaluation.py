@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from ghostnets.data import ArrayDataset
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train import ImagePredictions, evaluate
-from ghostnets.train.evaluate import summarize
+from ghostnets.train.evaluation import summarize
 
 
 class Fixed(nn.Module):
