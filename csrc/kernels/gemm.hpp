@@ -14,11 +14,11 @@
 
 namespace ghostnets::GHOSTNETS_ISA {
 
-// Sums of a tile: float32, or int32 for bytes.
+// Accumulators of a tile: float32, or int32 for bytes.
 template <class In>
 using TileSum = typename Product<In>::template Sum<kWidth>;
 
-// Scales the sums of bytes, clamps and stores a tile.
+// Requantizes the accumulators of bytes, clamps and stores a tile.
 template <class In, class Out, int P, int V>
 [[gnu::always_inline]] inline void store_tile(const GemmTask& task, const TileSum<In> (&sums)[P][V], int pixel,
                                               int vector) {
@@ -60,7 +60,7 @@ template <class In, class Out, int P, int V>
 template <class In, class Out, int P, int V>
 void gemm_tile(const GemmTask& task, int pixel, int vector) {
     constexpr int kGroup = group_of(kType<In>);
-    constexpr bool kCounts = kType<In> == Type::u8;  // sums are integers
+    constexpr bool kCounts = kType<In> == Type::u8;  // integer accumulators
     TileSum<In> sums[P][V];
     const float* bias = task.bias + vector * kWidth;
     const auto* weights = static_cast<const Words<kWidth>*>(task.weights) + vector * task.vector_stride;

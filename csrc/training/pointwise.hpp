@@ -5,7 +5,7 @@
 
 namespace ghostnets::GHOSTNETS_ISA {
 
-constexpr int kRows = kManyRegisters ? 14 : 6;  // of a tile of 2 vectors that stays in registers
+constexpr int kRows = kManyRegisters ? 14 : 6;  // rows of a register tile of 2 vectors
 
 // out[r][v] (+)= sum over k of a[r * a_row + k * a_k] * b[k * b_k + v]
 template <class T, int R, int V>
@@ -124,7 +124,7 @@ void read_inputs(const Pointwise<T>& op, int first, int count, T* out, int strid
             read_map(op.inputs[i], first, count, op.image_pixels, 0, op.inputs[i].channels, out, stride);
             continue;
         }
-        // Pixel by pixel: values written beyond the channels of the first input are overwritten by the second.
+        // One pixel at a time: values that the first input writes beyond its channels are overwritten by the second.
         for (int p = 0; i == 0 && p < count; ++p) {
             read_map(op.inputs[0], first + p, 1, op.image_pixels, 0, op.inputs[0].channels, out + p * stride, stride);
             read_map(op.inputs[1], first + p, 1, op.image_pixels, 0, op.inputs[1].channels,

@@ -30,7 +30,7 @@ class PublishedPreprocessing(NamedTuple):
 
     interpolation: Literal["bicubic", "bilinear"]
     image_size: int = 224
-    crop_share: float = 0.875  # crop ratio, image_size / shorter side before the crop: 224 of 256
+    crop_share: float = 0.875  # crop ratio: image_size / shorter side before the crop, here 224 / 256
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
@@ -44,7 +44,7 @@ class PublishedWeights:
         location: File of the hub (``hf://OWNER/REPOSITORY``) or URL of a release file.
         top1, top5: Published ImageNet accuracy in per cent; None if not published.
         accuracy_source: Source of the published accuracy.
-        evaluation: Published preprocessing that goes with the accuracy.
+        evaluation: Preprocessing with which the accuracy was published.
         licence: SPDX identifier.
         sha256: First hexadecimal digits of the file's SHA-256, if published.
     """

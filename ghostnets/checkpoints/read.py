@@ -28,7 +28,7 @@ from ghostnets.errors import CheckpointError, MissingExtraError
 
 __all__ = ["WeightsFile", "check_numbers", "load_pickled", "read_weights"]
 
-MAX_BYTES = 4 << 30  # the largest network of the family has 0.25 GB
+MAX_BYTES = 4 << 30  # the weights of the largest network have 0.25 GB
 
 logger = logging.getLogger("ghostnets.checkpoints")  # WARNING and above go to stderr unless configured otherwise
 

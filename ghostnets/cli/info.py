@@ -33,7 +33,7 @@ def run(command: InfoCommand) -> int:
 
 
 def _resolve(command: InfoCommand) -> tuple[str, dict[str, Any], tuple[int, int, int]]:
-    """Name, arguments and input shape (C, H, W) of the requested network."""
+    """Return name, arguments and input shape (C, H, W) of the requested network."""
     options: dict[str, Any] = {"num_classes": command.num_classes, "width": command.width}
     options = {key: value for key, value in options.items() if value is not None}
     if command.small_input:

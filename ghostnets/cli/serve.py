@@ -1,5 +1,7 @@
 """``ghostnets serve ARTEFACT``: HTTP service that classifies images."""
 
+import os
+
 from ghostnets.cli.options.serve import ServeCommand
 from ghostnets.serve import serve
 
@@ -7,5 +9,6 @@ __all__ = ["run"]
 
 
 def run(command: ServeCommand) -> int:
-    serve(command.artefact, command.settings)
+    if not serve(command.artefact, command.settings):
+        os._exit(0)  # Python would wait for the threads that exceeded --drain-timeout
     return 0

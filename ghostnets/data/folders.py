@@ -38,7 +38,7 @@ class ImageFolder:
 
     A missing ``val`` is split off the training images, by class and by seed: ``val_share`` of each class, at least one
     image. With ``train/`` and ``test/`` alone the best epoch is thus chosen on images split off ``train/``, and
-    ``test/`` is left for the final figure. Images may be in subfolders of a class.
+    ``test/`` is used for the final accuracy only. Images may be in subfolders of a class.
 
     Attributes:
         root: The folder, or a table.
@@ -47,8 +47,8 @@ class ImageFolder:
         val_from_train: Whether ``"val"`` is split off the training images.
         typical_size: Median shorter side in pixels.
         channels: 1 if all images are grayscale, else 3.
-        notes: What was guessed or left out, one sentence each.
-        identity: Digest of names, sizes, splits and classes of the files, wherever the folder is.
+        notes: Assumptions and exclusions, one sentence each.
+        identity: Digest of names, sizes, splits and classes of the files, independent of the folder's location.
         skip_corrupt: Leave unreadable images out instead of failing.
     """
 
@@ -199,7 +199,7 @@ def _check_two_images(files: LabelledFiles, class_names: Sequence[str]) -> None:
 
 
 def _split_validation(files: LabelledFiles, share: float, seed: int) -> tuple[LabelledFiles, LabelledFiles]:
-    """Split files into training and validation, by class; a class of one image has it in training."""
+    """Split files into training and validation, by class; the only image of a class goes to training."""
     labels = torch.tensor(files.labels, dtype=torch.int64)
     in_val = validation_mask(labels, share, seed)
 
@@ -218,7 +218,7 @@ def _inspect_headers(paths: Sequence[ImagePath], root: Path) -> tuple[int, int]:
         try:
             is_gray, size = inspect_image(path)
         except ImageError:
-            continue  # named later, when all files are read
+            continue  # reported later, when all files are read
         sizes.append(size)
         gray.append(is_gray)
     if not sizes:

@@ -40,7 +40,7 @@ WINDOW = 8  # shards that are open and shuffled together
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar file: its name, its size in bytes, and of each sample the label and the ``content_digest``.
+    """One tar file: name, size in bytes, and label and ``content_digest`` of each sample.
 
     ``digests`` has 8 bytes per sample, little-endian, as hexadecimal; it is None if the index does not record them.
     """
@@ -75,7 +75,7 @@ class ShardFolder:
 
     @property
     def identity(self) -> str:
-        """Digest of the index, wherever the shards are."""
+        """Digest of the index, independent of the location of the shards."""
         digest = hashlib.sha256("\n".join(self.class_names).encode())
         for split, shards in self.splits.items():
             for shard in shards:

@@ -1,4 +1,4 @@
-"""The engine's time by layer."""
+"""Time of each layer in the engine."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ __all__ = ["LayerProfile", "ideal_seconds", "medians"]
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """One node of the plan, for one run.
+    """Time and size of one node of the plan in one run.
 
     Attributes:
         name: Name of the module in the network.

@@ -41,9 +41,10 @@ def export_model(
 ) -> ExportReport:
     """Export a checkpoint to a file for an inference runtime.
 
-    Before the file gets its name, a separate process runs it with its runtime on real images and compares it with the
-    network in eager torch; ``FILE.report.json`` is written next to it. The file accepts any batch size (ExecuTorch and
-    LiteRT: one image) and contains class names, preprocessing, versions and the SHA-256 of the checkpoint.
+    Before the file is moved to its final name, a separate process runs it with its runtime on real images and compares
+    it with the network in eager torch; ``FILE.report.json`` is written next to it. The file accepts any batch size
+    (ExecuTorch and LiteRT: one image) and contains class names, preprocessing, versions and the SHA-256 of the
+    checkpoint.
 
     Args:
         checkpoint: Checkpoint of this package.
@@ -112,7 +113,7 @@ def _check_options(name: str, **options: str | bool) -> None:
         if options[option] not in values:
             raise ConfigurationError(f"{option} is {options[option]!r}; format {name} supports {', '.join(values)}.")
     if options["any_size"] and not chosen.supports_any_size:
-        raise ConfigurationError(f"format {name} supports one image size only; leave out any size.")
+        raise ConfigurationError(f"format {name} supports one image size only; omit any_size (--any-size).")
 
 
 def _versions(export_format: ExportFormat) -> dict[str, str]:

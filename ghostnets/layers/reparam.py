@@ -79,7 +79,7 @@ class RepConv(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> nn.Conv2d:
-        """Convolution with bias that equals the sum of all branches in evaluation mode."""
+        """Return one convolution with bias that is equivalent to the sum of all branches in evaluation mode."""
         kernels, biases = zip(*(self._kernel(*branch) for branch in self._branches()), strict=True)
         kernel, bias = sum(kernels), sum(biases)
         if self.skip is not None:
@@ -104,12 +104,12 @@ class RepConv(nn.Module):
         return merged
 
     def _branches(self) -> list[tuple[Tensor, nn.BatchNorm2d]]:
-        """Weight and normalisation of each branch that has a convolution."""
+        """Return weight and normalisation of each branch with a convolution."""
         branches: list[Any] = [*self.convs, *([self.scale] if self.scale is not None else [])]
         return [(convolution.weight, norm) for convolution, norm in branches]
 
     def _kernel(self, weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-        """Folded k x k kernel and bias of a branch; a smaller kernel is zero-padded."""
+        """Return the folded k x k kernel and bias of a branch; a smaller kernel is zero-padded."""
         folded, bias = fold_batch_norm(weight, None, **norm_arguments(norm))
         pad = (self.kernel_size - folded.shape[-1]) // 2
         return F.pad(folded, [pad] * 4), bias
@@ -127,7 +127,7 @@ def conv_norm(
     scale: bool = False,
     skip: bool = False,
 ) -> list[nn.Module]:
-    """Convolution and batch normalisation, or one ``RepConv`` if ``branches`` is above 0, as a list of modules."""
+    """Build a list of modules: convolution and batch normalisation, or one ``RepConv`` if ``branches`` is above 0."""
     if branches:
         return [
             RepConv(

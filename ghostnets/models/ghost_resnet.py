@@ -5,7 +5,7 @@ CIFAR-10) and 6 (ResNet-50 on ImageNet). The base networks are those of He et al
 Recognition" (arXiv 1512.03385). The ImageNet bottleneck has its stride in the 3x3 convolution, as in torchvision, since
 the 4.1 billion multiply-adds that the paper states for the plain ResNet-50 are those of that variant.
 
-The stem is a plain convolution; with ``ratio=1`` all layers are.
+The stem is always a plain convolution; with ``ratio=1``, so are all other layers.
 """
 
 from collections.abc import Callable, Sequence

@@ -34,7 +34,7 @@ class Variant(NamedTuple):
     published_params: float | None = None  # millions, as the authors print them
     published_macs: float | None = None  # millions
     benchmark: Benchmark = IMAGENET
-    remark: str = ""  # why computed and published cost differ
+    remark: str = ""  # reason for a difference between computed and published cost
 
 
 class FeatureLevel(NamedTuple):
@@ -156,7 +156,7 @@ class Backbone(nn.Module):
             raise ConfigurationError(
                 f"out_indices is {list(out_indices)}; choose at least one of this network's levels 0 to {count - 1}."
             )
-        # Also of the layers that the backbone leaves out: a file of the whole network fits.
+        # Including the layers that the backbone omits, so that weights of the whole network can be loaded.
         self.network_shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
         self.out_indices = tuple(sorted({index % count for index in out_indices}))
         self.feature_levels = tuple(network.feature_levels[index] for index in self.out_indices)

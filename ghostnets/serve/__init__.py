@@ -36,8 +36,12 @@ def create_app(
     return build_app(path, settings or ServiceSettings(), routers)
 
 
-def serve(path: "str | Path", settings: ServiceSettings) -> None:
-    """Serve until SIGTERM or Ctrl-C; accepted requests are answered before it returns.
+def serve(path: "str | Path", settings: ServiceSettings) -> bool:
+    """Serve until SIGTERM or Ctrl-C; accepted requests are answered before it returns, within ``drain_timeout``.
+
+    Returns:
+        Whether all work has ended. Otherwise threads still decode or run an image, and Python waits for them when the
+        process ends, unless by ``os._exit``.
 
     Raises:
         GhostNetsError: The artefact cannot be opened, the address cannot be bound, or the extra ``serve`` is missing.
@@ -45,4 +49,4 @@ def serve(path: "str | Path", settings: ServiceSettings) -> None:
     app = create_app(path, settings)
     from ghostnets.serve.server import run
 
-    run(app, settings)
+    return run(app, settings)

@@ -79,7 +79,7 @@ def build_app(path: str | Path, settings: ServiceSettings, routers: Sequence[API
     app.add_exception_handler(HTTPException, _handle_http_exception)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)
     app.router.routes.extend(router.routes)  # not include_router: one layer less per request
-    for additional in (explorer_router(), *routers):
+    for additional in (explorer_router(service.explorer_thread), *routers):
         app.include_router(additional)
     if PAGE.is_dir():
         # A route per file: a mount at / would match all paths, so wrong methods on other routes would get 404, not 405.

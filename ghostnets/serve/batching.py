@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +46,7 @@ class Batcher:
     passed. Files queue up while every classifier is busy, so under load batches are full without waiting; several free
     classifiers share files that arrive together.
 
-    Created inside a running event loop; ``close`` ends it.
+    Must be created in a running event loop, and ended with ``close``.
 
     Args:
         classifiers: Copies of a classifier; each runs one batch at a time in its own thread.
@@ -67,7 +68,7 @@ class Batcher:
     ) -> None:
         self.decode, self.max_batch, self.max_wait, self.observe = decode, max_batch, max_wait, observe
         self.loop = asyncio.get_running_loop()
-        self.changed = threading.Condition()  # guards the three below
+        self.changed = threading.Condition()  # guards queue, free and is_closing
         self.queue: deque[_Request] = deque()
         self.free = 0  # idle classifiers
         self.is_closing = False
@@ -97,7 +98,9 @@ class Batcher:
     def _work(self, classifier: Classifier) -> None:
         while batch := self._collect():
             # One wake-up of the event loop per batch; the thread itself never waits for the loop.
-            self.loop.call_soon_threadsafe(_deliver, batch, self._run(classifier, batch))
+            outcomes = self._run(classifier, batch)
+            with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+                self.loop.call_soon_threadsafe(_deliver, batch, outcomes)
 
     def _collect(self) -> list[_Request]:
         """Wait for the next batch; it is empty once the batcher is closed."""

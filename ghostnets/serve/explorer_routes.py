@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from ghostnets.errors import ConfigurationError, ImageError
+from ghostnets.errors import CheckpointError, ConfigurationError, ImageError
 from ghostnets.preprocessing import Pixels
 from ghostnets.serve.explorer_schemas import (
     AblationRequest,
@@ -28,6 +28,7 @@ from ghostnets.serve.request_error import RequestError
 from ghostnets.serve.schemas import ErrorResponse
 
 if TYPE_CHECKING:
+    from ghostnets.checkpoints import Checkpoint
     from ghostnets.serve.explorer import Explorer
 
 __all__ = ["explorer_router"]
@@ -38,6 +39,7 @@ NO_CHECKPOINT = "The ghost explorer needs the network in PyTorch; serve the chec
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorResponse, "description": "The token is missing or wrong."},
     404: {"model": ErrorResponse, "description": "The served model is not a checkpoint."},
+    409: {"model": ErrorResponse, "description": "The file is not the one that predictions come from."},
     413: {"model": ErrorResponse, "description": "Too many bytes."},
     422: {"model": ErrorResponse, "description": "The image cannot be read, or the request is invalid."},
     429: {"model": ErrorResponse, "description": "Too many requests at a time."},
@@ -49,8 +51,8 @@ T = TypeVar("T")
 class ExplorerWorker:
     """Runs requests in one thread, on the explorer of the model in use."""
 
-    def __init__(self) -> None:
-        self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="explorer")
+    def __init__(self, thread: ThreadPoolExecutor) -> None:
+        self.thread = thread
         self.pending = 0
         self.digest = ""
         self.explorer: Explorer
@@ -59,8 +61,8 @@ class ExplorerWorker:
         """Call ``task`` in the thread with the explorer of ``model``.
 
         Raises:
-            RequestError: 404 if the model is not a checkpoint, 429 if too many requests are pending, 422 if the
-                request is invalid.
+            RequestError: 404 if the model is not a checkpoint, 409 if its file is no longer the one that predictions
+                come from, 429 if too many requests are pending, 422 if the request is invalid.
         """
         if not is_checkpoint(model):
             raise RequestError(404, NO_CHECKPOINT)
@@ -76,12 +78,28 @@ class ExplorerWorker:
 
     def _open(self, model: ServedModel) -> "Explorer":
         if self.digest != model.digest:
-            from ghostnets.checkpoints import read_checkpoint
             from ghostnets.serve.explorer import Explorer
 
-            self.explorer = Explorer(read_checkpoint(model.path))
+            self.explorer = Explorer(_read_again(model))
             self.digest = model.digest
         return self.explorer
+
+
+def _read_again(model: ServedModel) -> "Checkpoint":
+    """Read the checkpoint, which must have the very bytes that the predictions come from; RequestError (409) if not."""
+    from ghostnets.checkpoints import read_checkpoint
+
+    try:
+        checkpoint = read_checkpoint(model.path)
+    except (CheckpointError, OSError) as error:
+        raise RequestError(409, f"the checkpoint was changed after it was loaded ({error})") from error
+    if checkpoint.sha256 != model.description.source_sha256:
+        raise RequestError(
+            409,
+            f"{model.path.name} was replaced after it was loaded, and predictions still come from the old one; reload"
+            " the service (SIGHUP), so that both come from the new one.",
+        )
+    return checkpoint
 
 
 def is_checkpoint(model: ServedModel) -> bool:
@@ -89,10 +107,10 @@ def is_checkpoint(model: ServedModel) -> bool:
     return model.path.suffix == ".safetensors"
 
 
-def explorer_router() -> APIRouter:
-    """Create the routes under ``/v1/explain`` for one application."""
+def explorer_router(thread: ThreadPoolExecutor) -> APIRouter:
+    """Create the routes under ``/v1/explain`` for one application, whose requests run in the single ``thread``."""
     router = APIRouter(prefix="/v1/explain", tags=["explain"], responses=ERROR_RESPONSES)
-    worker = ExplorerWorker()
+    worker = ExplorerWorker(thread)
 
     @router.get("")
     async def list_ghost_modules(request: Request) -> GhostModulesResponse:

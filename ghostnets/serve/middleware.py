@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ghostnets.serve.request_error import RequestError, body_too_large
+from ghostnets.serve.request_error import RequestError, body_too_large, out_of_memory
 from ghostnets.serve.service import Service
 
 __all__ = ["ServiceMiddleware"]
@@ -51,11 +51,16 @@ class ServiceMiddleware:
             await self.app(exchange.scope, exchange.receive, exchange.send)
         except RequestError as error:
             await exchange.send_error(error)
-        except Exception:
+        except Exception as error:
             if not exchange.client_gone:
-                logger.exception("internal error")
+                known = out_of_memory(error)
+                if known is None:
+                    logger.exception("internal error")
+                else:
+                    logger.error("out of memory", extra={"error": f"{type(error).__name__}: {error}"})
                 if not exchange.status:
-                    await exchange.send_error(RequestError(500, "internal error of the service; see its log."))
+                    response = known or RequestError(500, "internal error of the service; see its log.")
+                    await exchange.send_error(response)
         finally:
             exchange.finish()
 

@@ -95,7 +95,15 @@ class ServedModel:
 
     async def close(self) -> None:
         """Wait for all users to finish, and end the threads."""
+        await self.unused()
+        self.end()
+
+    async def unused(self) -> None:
+        """Wait for all users to finish."""
         await self._unused.wait()
+
+    def end(self) -> None:
+        """End the threads, each after its batch."""
         self.rank.close()
 
     def pixels(self, content: bytes, name: str) -> Pixels:

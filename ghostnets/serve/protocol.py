@@ -40,7 +40,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.in_head = self.is_draining = False
         self.parser_error = 400  # status if the parser fails
         self.write_deadline = math.inf
-        self.running: Any = None  # the cycle being answered; uvicorn's ``cycle`` is the last one received
+        self.running: Any = None  # cycle of the current request; ``cycle`` is that of the last one received
         self.await_client(self.settings.head_timeout)
         if len(self.connections) > self.settings.max_connections:
             self.send_error(429, f"all {self.settings.max_connections} connections are in use; retry in a second.")

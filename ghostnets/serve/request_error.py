@@ -2,13 +2,16 @@
 
 from ghostnets.errors import GhostNetsError
 
-__all__ = ["RETRY_AFTER", "RequestError", "body_too_large"]
+__all__ = ["RETRY_AFTER", "RequestError", "body_too_large", "out_of_memory"]
 
 RETRY_AFTER = 1  # seconds; a full queue of 256 images is empty after about that long
 
 
+MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "can't start new thread", "bad_alloc")  # of torch, ...
+
+
 class RequestError(GhostNetsError):
-    """A request that fails with ``status`` and ``{"error": message}``; 429 carries Retry-After.
+    """A request that fails with ``status`` and ``{"error": message}``; 429 and 503 carry Retry-After.
 
     Args:
         status: HTTP status: 4xx for the client's errors, 500 for the service's own.
@@ -22,7 +25,7 @@ class RequestError(GhostNetsError):
     @property
     def headers(self) -> dict[str, str]:
         """Additional response headers."""
-        if self.status == 429:
+        if self.status in (429, 503):
             return {"retry-after": str(RETRY_AFTER)}
         return {"www-authenticate": "Bearer"} if self.status == 401 else {}
 
@@ -30,3 +33,15 @@ class RequestError(GhostNetsError):
 def body_too_large(limit: int) -> RequestError:
     """Create the 413 error for a body of more than ``limit`` bytes."""
     return RequestError(413, f"the request is larger than {limit} bytes, the limit; send fewer or smaller images.")
+
+
+def out_of_memory(error: BaseException) -> RequestError | None:
+    """Create the 503 error for an exception that says that memory is used up, or follows from one; None for others."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, MemoryError) or any(text in str(seen) for text in MEMORY_MESSAGES):
+            return RequestError(
+                503, "the service has not enough memory for this request; retry later, or with fewer or smaller images."
+            )
+        seen = seen.__cause__ or seen.__context__
+    return None

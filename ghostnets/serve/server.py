@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import signal
 import socket
 from collections.abc import Generator
@@ -25,7 +26,7 @@ logger = logging.getLogger("ghostnets.serve")
 LINGER = 1.0  # seconds to keep an idle connection while draining: its next request may be on its way
 
 
-def run(app: FastAPI, settings: ServiceSettings) -> None:
+def run(app: FastAPI, settings: ServiceSettings) -> bool:
     """Run the server until a signal stops it; see ``ghostnets.serve.serve``."""
     log_handler = configure_logging()
     uvicorn_config = uvicorn.Config(
@@ -42,7 +43,7 @@ def run(app: FastAPI, settings: ServiceSettings) -> None:
     )
     server = Server(uvicorn_config, app.state.service, log_handler)
     with asyncio.Runner(loop_factory=uvicorn_config.get_loop_factory()) as runner:
-        runner.run(server.run_service())
+        return runner.run(server.run_service())
 
 
 class Server(uvicorn.Server):
@@ -53,9 +54,10 @@ class Server(uvicorn.Server):
         self.log_handler = log_handler
         self.service, self.settings = service, service.settings
         self.reloads: set[asyncio.Task[bool]] = set()
+        self.deadline = math.inf
 
-    async def run_service(self) -> None:
-        """Open the artefact, serve, and close after the last response."""
+    async def run_service(self) -> bool:
+        """Open the artefact, serve, and close after the last response; return whether all work ended in time."""
         loop = asyncio.get_running_loop()
         listener = _listen(self.settings.host, self.settings.port)
         try:
@@ -70,8 +72,9 @@ class Server(uvicorn.Server):
             for task in self.reloads:
                 task.cancel()
             await asyncio.gather(*self.reloads, return_exceptions=True)
-            await self.service.close()
-            logger.info("stopped")
+            has_ended = await self.service.close(max(0.2, self.deadline - loop.time()))
+            logger.info("stopped", extra={} if has_ended else {"abandoned": "work that exceeded --drain-timeout"})
+            return has_ended
         finally:
             listener.close()
 
@@ -95,11 +98,14 @@ class Server(uvicorn.Server):
             server.close()
         for connection in self._connections():
             connection.drain(LINGER)
-        deadline = loop.time() + self.settings.drain_timeout
-        while self.server_state.connections and loop.time() < deadline:
+        self.deadline = loop.time() + self.settings.drain_timeout
+        while self.server_state.connections and loop.time() < self.deadline:
             self._expire_connections()
             self.log_handler.flush()
             await asyncio.sleep(0.05)
+        if self.server_state.connections:
+            logger.warning("requests dropped", extra={"connections": len(self.server_state.connections)})
+            self.config.timeout_graceful_shutdown = 0
         await super().shutdown(sockets)
 
     def _stop(self, number: int) -> None:

@@ -3,9 +3,12 @@
 import asyncio
 import logging
 import os
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +48,9 @@ class Service:
         self.images = self.buffered_bytes = 0
         self.metrics.images_in_service.set_function(lambda: self.images)
         self._threads = settings.threads or usable_cores()
+        self.explorer_thread = ThreadPoolExecutor(1, thread_name_prefix="explorer")
         self._parsers = ThreadPoolExecutor(self._threads, thread_name_prefix="parse")
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._reload_lock = asyncio.Lock()
 
     async def start(self) -> None:
@@ -53,10 +58,32 @@ class Service:
         self.model = await self._open()
         logger.info("model opened", extra=self._log_fields(self.model))
 
-    async def close(self) -> None:
-        """Wait for running predictions and release the model."""
-        await self.model.close()
-        self._parsers.shutdown()
+    async def close(self, timeout: float | None = None) -> bool:
+        """Wait for running predictions and release the model.
+
+        Args:
+            timeout: Longest time to wait in seconds, without limit by default.
+
+        Returns:
+            Whether everything has ended; otherwise threads go on with work that nobody waits for.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            async with asyncio.timeout(timeout):
+                await self.model.unused()
+        except TimeoutError:
+            pass  # the threads are not given up before they were asked to end
+        executors = (self.explorer_thread, self._parsers, self._loader)
+
+        def wait() -> None:
+            self.model.end()
+            for executor in executors:
+                executor.shutdown(cancel_futures=True)
+
+        waiting = threading.Thread(target=wait, daemon=True)
+        waiting.start()
+        waiting.join(None if deadline is None else max(0.1, deadline - time.monotonic()))
+        return not waiting.is_alive()
 
     async def reload(self) -> bool:
         """Open the artefact's file again and replace the model in use.
@@ -145,13 +172,14 @@ class Service:
 
     async def _open(self) -> ServedModel:
         """Open one copy more than threads: while one waits for the interpreter lock, another uses its core."""
-        loaded = await asyncio.to_thread(
+        load = partial(
             load_copies,
             self.path,
             count=self._threads + 1,
             max_batch=self.settings.max_batch,
             device=self.settings.device,
         )
+        loaded = await asyncio.get_running_loop().run_in_executor(self._loader, load)
         return ServedModel(loaded, self.settings, self.metrics)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Everything that the training loop needs, built from the specification of a run."""
+"""Modules, data and progress of a training run, built from its specification."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class TrainingSetup:
     """The modules, data and progress of a run.
 
     Attributes:
-        state: Everything that training updates.
+        state: Network, optimizer, gradient scaler and moving average.
         step: The training step.
         progress: Progress of the run.
         splits: The images, or their features if the network is frozen.
@@ -65,11 +65,11 @@ def build_setup(
     """Build the setup of a run, and restore its saved state if there is one.
 
     Args:
-        spec: The specification of the run.
-        splits: The images.
-        folder: The folder of the run, for the cache of a teacher.
+        spec: Specification of the run.
+        splits: Images of each split.
+        folder: Run folder, which holds the cached outputs of a teacher.
         saved: Saved state; None for a new run.
-        distributed: The processes.
+        distributed: Processes of the run.
         on_message: Callback for messages to the user.
 
     Raises:
@@ -120,7 +120,7 @@ def build_setup(
 
 
 def _build_network(spec: RunSpec, *, is_new: bool) -> Network:
-    """The network with the weights that training starts from; a resumed run has them in its state."""
+    """Build the network with its initial weights; those of a resumed run are in its state."""
     config, class_names = spec.config, spec.source.class_names
     if not is_new:
         return build_network(config.recipe.changed(weights=None, frozen=False), config.arguments, None, class_names)
@@ -129,7 +129,7 @@ def _build_network(spec: RunSpec, *, is_new: bool) -> Network:
 
 
 def _trained_module(network: Network, recipe: Recipe, distillation: Distillation | None) -> nn.Module:
-    """The module whose weights are trained."""
+    """Return the module whose weights are trained."""
     if recipe.frozen:
         return classifier_head(network)
     if distillation is not None and recipe.distill == "features":
@@ -138,7 +138,7 @@ def _trained_module(network: Network, recipe: Recipe, distillation: Distillation
 
 
 def _build_augmentation(recipe: Recipe, splits: DatasetSplits, size: int) -> Augmentation:
-    has_input_size = getattr(splits.train, "common_size", None) == (size, size)  # known in memory and in shards
+    has_input_size = getattr(splits.train, "common_size", None) == (size, size)  # set in memory and in shards
     return Augmentation(
         size,
         recipe.shift if has_input_size else None,

@@ -1,14 +1,18 @@
 """Routes, request bodies and errors, tested in process: predictions match the artefact, responses the OpenAPI."""
 
+import asyncio
 import base64
 import json
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,13 +20,15 @@ from running_service import NAMES, encode_image, write_plan
 
 import ghostnets
 from ghostnets.artefacts import load_classifier
-from ghostnets.errors import ArtefactError, ConfigurationError
+from ghostnets.errors import ArtefactError, ConfigurationError, EngineError
 from ghostnets.serve import ServiceSettings, create_app
 
 pytest.importorskip("fastapi", reason="the service needs the extra 'serve'")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette recommends a successor of httpx
     from fastapi.testclient import TestClient
+
+from ghostnets.serve.service import Service
 
 JPEG = {"content-type": "image/jpeg"}
 
@@ -320,3 +326,36 @@ def test_serving_engine_plan_does_not_need_torch():
     names = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True).stdout.split()
     assert {"fastapi", "numpy", "pillow", "uvicorn"} <= {name.partition(">=")[0] for name in names}
     assert not [name for name in names if name.startswith(("torch", "huggingface"))]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        EngineError("there is not enough memory for images of (8, 224, 224, 3); pass fewer."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("can't start new thread"),
+    ],
+    ids=["python", "engine", "torch", "thread"],
+)
+def test_used_up_memory_is_503_with_retry_after(client: TestClient, monkeypatch: pytest.MonkeyPatch, error: Exception):
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("of the library") from error
+
+    monkeypatch.setattr(client.app.state.service, "check_capacity", fail)
+    response = client.post("/v1/predict", content=encode_image(1), headers=JPEG)
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert "not enough memory" in response.json()["error"]
+
+
+def test_close_gives_up_threads_that_exceed_the_timeout(plan: Path):
+    service, goes_on = Service(plan, ServiceSettings(threads=1)), threading.Event()
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    service.model = SimpleNamespace(unused=never, end=goes_on.wait)
+    start = time.perf_counter()
+    assert not asyncio.run(service.close(0.1))
+    assert time.perf_counter() - start < 5
+    goes_on.set()

@@ -199,6 +199,20 @@ def test_reparameterized_network_is_explored(tmp_path: Path):
     assert sum(layer["macs"] for layer in cost["layers"]) == count(merged, (3, 32, 32)).macs
 
 
+def test_explorer_refuses_a_file_that_is_not_the_served_one(tmp_path: Path):
+    path = write_checkpoint(tmp_path / "net.safetensors", width=0.1)
+    with TestClient(create_app(path, ServiceSettings(threads=1))) as client:
+        served = path.read_bytes()
+        write_checkpoint(path, width=0.2)
+        response = client.get("/v1/explain")
+        assert (response.status_code, "was replaced after it was loaded" in response.json()["error"]) == (409, True)
+        path.write_bytes(served[: len(served) // 2])
+        response = client.get("/v1/explain")
+        assert (response.status_code, "was changed after it was loaded" in response.json()["error"]) == (409, True)
+        path.write_bytes(served)
+        assert client.get("/v1/explain").status_code == 200
+
+
 def test_network_without_ghost_modules(tmp_path: Path):
     path = write_checkpoint(tmp_path / "plain.safetensors", "resnet20")
     with TestClient(create_app(path, ServiceSettings(threads=1))) as client:
