@@ -312,7 +312,7 @@ def test_calibrated_checkpoint_and_its_export_divide_by_the_temperature(checkpoi
     np.testing.assert_array_equal(Classifier(open_model(checkpoint, threads=1)).run(pixels).scores, softmax(logits))
     network = plain.build()
     assert isinstance(network, Network)
-    description = replace(classifier.model.description, output="probabilities")
+    description = replace(classifier.model.description, output="probabilities", has_features=False)
     (deployed,) = DeployedModel(network, description)(torch.from_numpy(pixels))
     np.testing.assert_allclose(deployed.detach(), expected, rtol=1e-4, atol=1e-5)
 
