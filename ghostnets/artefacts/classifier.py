@@ -134,7 +134,7 @@ class Classifier:
         scores, embeddings = self._probabilities(pixels, features)
         if self.flip:
             flipped, _ = self._probabilities(np.ascontiguousarray(pixels[:, :, ::-1]), False)
-            scores = (scores + flipped) / 2
+            scores = (scores + flipped) * np.float32(0.5)
         return Outputs(scores, embeddings)
 
     def _probabilities(self, pixels: Pixels, features: bool) -> Outputs:

@@ -151,7 +151,7 @@ class Service:
         self.metrics.images.labels("answered").inc()
         names = model.description.class_names
         answers = [{"class": names[i], "probability": p} for i, p in zip(*ranking, strict=True)]
-        answer = self._answer(answers[0]["class"], answers[0]["probability"])
+        answer = self._answer(names[ranking[0][0]], ranking[1][0])
         return {"name": upload.name, **answer, "answers": answers, "error": None}
 
     def _answer(self, name: str | None, probability: float) -> dict[str, str | None]:
