@@ -33,8 +33,8 @@ from ghostnets.train import Callback, InterruptedRunError, resume_training, trai
 from ghostnets.train.hardware import resolve_precision
 from ghostnets.train.step import AUTOCAST
 
-SIZE, IMAGES = 64, 96  # side and number of the images of a class
-OPTIONS = {"model": "ghostnet_050", "weights": None, "image_size": SIZE, "batch_size": 32, "epochs": 4, "lr": 0.02}
+SIZE, IMAGES = 64, 64  # side and number of the images of a class
+OPTIONS = {"model": "ghostnet_050", "weights": None, "image_size": SIZE, "batch_size": 16, "epochs": 6, "lr": 0.05}
 TOLERANCE = 0.02  # of probabilities on two devices; TF32 has three digits
 PAIRS = {"ghostnet_100": "ghostnet_100", "ghostnetv2_100": "ghostnetv2_100", "ghostnetv3_100": "ghostnetv3_100"}
 

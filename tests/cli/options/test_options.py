@@ -123,7 +123,9 @@ def test_train_switches_can_be_set_both_ways():
     parse = TrainCommand.parse
     assert parse(["--recipe", "finetune-head", "--no-frozen"]).recipe == RECIPES["finetune-head"].changed(frozen=False)
     assert parse(["--recipe", "finetune-head", "--frozen"]).recipe == RECIPES["finetune-head"]
-    assert parse(["--no-flip", "--weights", "none"]).changes() == {"flip": False, "weights": None}
+    changes = parse(["--no-flip", "--weights", "none"]).changes()
+    assert (changes["flip"], changes["weights"]) == (False, None)
+    assert "lr" not in changes  # it depends on the recipe
     assert type(parse([]).recipe) is Recipe
 
 
