@@ -5,7 +5,6 @@ them, so the next writer of the same target recognises those of a killed process
 """
 
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
@@ -14,14 +13,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ghostnets.errors import StorageError
+from ghostnets.locks import PathLock, try_lock
 
 __all__ = [
     "PARTIAL",
     "complete_interrupted",
     "find_checkpoint",
-    "is_same_file",
     "remove_leftovers",
-    "try_lock",
     "write_atomically",
     "write_folder",
     "write_text",
@@ -38,38 +36,6 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     best = path / "best.safetensors"
     return best if best.is_file() or (path / "config.json").is_file() else path
-
-
-def try_lock(path: Path) -> int | None:
-    """Lock a file or folder against other processes; the lock ends with ``os.close``, or with this process.
-
-    Returns:
-        A file descriptor, or None if another process holds the lock.
-
-    Raises:
-        FileNotFoundError: There is no such path.
-    """
-    while True:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if is_same_file(handle, path):
-                return handle
-        except BlockingIOError:
-            os.close(handle)
-            return None
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)  # it was removed before it was locked
-
-
-def is_same_file(handle: int, path: Path) -> bool:
-    """Whether ``path`` is the open file or folder: False once that is removed, renamed or replaced."""
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 @contextmanager
@@ -98,7 +64,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
             raise
         finally:
-            os.close(lock)
+            lock.release()
         _flush_to_disk(target.parent)
 
 
@@ -150,7 +116,7 @@ def complete_interrupted(path: str | os.PathLike[str]) -> None:
     try:
         _move_files(folder, target)
     finally:
-        os.close(lock)
+        lock.release()
 
 
 @contextmanager
@@ -195,7 +161,7 @@ def remove_leftovers(folder: Path, is_wanted: Callable[[str], bool] = lambda nam
         with suppress(FileNotFoundError, PermissionError):  # its writer renamed it; it is another user's
             if (lock := try_lock(path)) is not None:
                 path.unlink(missing_ok=True)
-                os.close(lock)
+                lock.release()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -235,14 +201,14 @@ def _parent_folder(target: Path) -> Iterator[None]:
         raise
 
 
-def _create_temporary(target: Path) -> tuple[Path, int]:
+def _create_temporary(target: Path) -> tuple[Path, PathLock]:
     """Create and lock a temporary file beside ``target``."""
     while True:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent)
-        fcntl.flock(handle, fcntl.LOCK_EX)  # at once, or after another process has removed the file as a leftover
-        if is_same_file(handle, Path(name)):
-            return Path(name), handle
         os.close(handle)
+        with suppress(FileNotFoundError):  # another process has removed it as a leftover, or is about to
+            if (lock := try_lock(Path(name))) is not None:
+                return Path(name), lock
 
 
 def _remove_leftovers(target: Path) -> None:
@@ -266,9 +232,9 @@ def _temporary_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         yield folder
     finally:
-        if is_same_file(lock, folder):
+        if lock.is_on(folder):
             shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        lock.release()
 
 
 def _complete(target: Path) -> Path:
@@ -301,6 +267,8 @@ def _complete_folder(target: Path, older: Path) -> None:
 
 
 def _flush_to_disk(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
     try:
         handle = os.open(path, os.O_RDONLY)
         try:

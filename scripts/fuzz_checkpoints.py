@@ -1,18 +1,21 @@
-"""Read mutated files of weights: each is loaded, or rejected by one sentence; nothing crashes, hangs or takes memory.
+"""Read mutated files of weights and tars: each is read, or rejected by one sentence; nothing crashes, hangs or takes
+memory.
 
 python scripts/fuzz_checkpoints.py --count 5000
 
-Mutates small files of every reader: safetensors, torch (zip and legacy), Paddle, Keras, and this package's checkpoints.
-Exits with 1 at the first other exception, after writing the file to fuzz_failure; prints the slowest file and how much
-the memory grew.
+Mutates small files of every reader: safetensors, torch (zip and legacy), Paddle, Keras, this package's checkpoints, and
+tar archives (whose checksums are corrected, so that the changed headers are read). Exits with 1 at the first other
+exception, after writing the file to fuzz_failure; prints the slowest file and how much the memory grew.
 """
 
 import argparse
+import io
 import logging
 import pickle
 import random
 import resource
 import sys
+import tarfile
 import tempfile
 import time
 import traceback
@@ -25,6 +28,7 @@ import torch
 from safetensors.torch import save_file
 
 from ghostnets.checkpoints import Checkpoint, read_checkpoint, read_weights, save_checkpoint
+from ghostnets.data.tar_members import BLOCK, open_regular, walk_tar
 from ghostnets.errors import GhostNetsError
 from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
@@ -48,6 +52,12 @@ def whole_files(folder: Path) -> Iterator[Path]:
     with h5py.File(folder / "keras.h5", "w") as file:
         for name, array in floating.items():
             file[f"{name}/kernel:0"] = array
+    for name, tar_format in (("gnu", tarfile.GNU_FORMAT), ("pax", tarfile.PAX_FORMAT)):
+        with tarfile.open(folder / f"{name}.tar", "w", format=tar_format) as tar:
+            for key in range(3):
+                for member in (tarfile.TarInfo(f"{key}" + "n" * 120 * key + ".jpg"), tarfile.TarInfo(f"{key}.cls")):
+                    member.size, member.mtime = 700, 1.5
+                    tar.addfile(member, io.BytesIO(bytes(700)))
     yield from sorted(folder.iterdir())
 
 
@@ -79,6 +89,29 @@ def mutate(content: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
+def correct_checksums(content: bytes) -> bytes:
+    """Correct the checksum of every block that looks like the header of a tar member."""
+    changed = bytearray(content)
+    for start in range(0, len(content) - BLOCK + 1, BLOCK):
+        if content[start + 257 : start + 262] == b"ustar":
+            changed[start + 148 : start + 156] = b" " * 8
+            changed[start + 148 : start + 156] = b"%06o\0 " % sum(changed[start : start + BLOCK])
+    return bytes(changed)
+
+
+def read(path: Path) -> None:
+    """Read a file as what its name says."""
+    if path.suffix == ".tar":
+        with open_regular(path) as stream:
+            for member in walk_tar(stream):
+                stream.seek(member.offset)
+                stream.read(member.size)
+    elif path.name.startswith("own"):
+        read_checkpoint(path)
+    else:
+        read_weights(path)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=5000, help="files for each reader")
@@ -91,10 +124,11 @@ def main() -> int:
         for whole in whole_files(Path(name)):
             content, outcomes, slowest = whole.read_bytes(), Counter[str](), 0.0
             for _ in range(options.count):
-                whole.write_bytes(mutate(content, chance))
+                changed = mutate(content, chance)
+                whole.write_bytes(correct_checksums(changed) if whole.suffix == ".tar" else changed)
                 start = time.perf_counter()
                 try:
-                    read_checkpoint(whole) if whole.name.startswith("own") else read_weights(whole)
+                    read(whole)
                     outcomes["read"] += 1
                 except GhostNetsError as error:
                     outcomes["rejected" if "\n" not in str(error) else "rejected by several lines"] += 1

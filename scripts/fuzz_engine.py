@@ -5,6 +5,7 @@ and weights, and the bytes of the file. Each is loaded and run in a forked worke
 other than EngineError and ConfigurationError, more than --seconds for one file, or --megabytes more of memory.
 
     python scripts/fuzz_engine.py --count 100000
+    python scripts/fuzz_engine.py --count 10000 --sanitize
     python scripts/fuzz_engine.py --first 1234 --count 1      (one file again)
 """
 
@@ -273,7 +274,12 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--seconds", type=float, default=20, help="longest time for one file")
     parser.add_argument("--megabytes", type=int, default=700, help="most memory that one file may add")
+    parser.add_argument("--sanitize", action="store_true", help="with the address and undefined-behaviour sanitizers")
     options = parser.parse_args()
+    if options.sanitize:
+        from sanitized_module import run_sanitized
+
+        run_sanitized()
     seeds = range(options.first, options.first + options.count)
     totals = fuzz(plans(), seeds, seconds=options.seconds, megabytes=options.megabytes)
     print(f"{options.count} files:", ", ".join(f"{name} {count}" for name, count in sorted(totals.items())))

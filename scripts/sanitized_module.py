@@ -18,8 +18,9 @@ BUILD = ROOT / "build" / "sanitize" / "module"
 NAME = "ghostnets.engine._native"
 MARK = "GHOSTNETS_SANITIZED"
 OPTIONS = {
-    # Python's own allocations are never freed; libstdc++ allocates by the sanitizer's operator new, not by ours.
-    "ASAN_OPTIONS": "detect_leaks=0:alloc_dealloc_mismatch=0:allocator_may_return_null=1:abort_on_error=1",
+    # Python frees not all of its memory; libstdc++ allocates by the sanitizer's operator new, and not by ours.
+    "ASAN_OPTIONS": "detect_leaks=0:alloc_dealloc_mismatch=0:allocator_may_return_null=1:abort_on_error=1"
+    ":quarantine_size_mb=32",
     "UBSAN_OPTIONS": "print_stacktrace=1",
 }
 

@@ -1,9 +1,12 @@
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from ghostnets import locks
 from ghostnets.errors import StorageError
 from ghostnets.files import (
     complete_interrupted,
@@ -12,6 +15,7 @@ from ghostnets.files import (
     write_text,
     write_together,
 )
+from ghostnets.locks import try_lock
 
 
 def test_write_text_replaces_file(tmp_path: Path):
@@ -180,3 +184,56 @@ def test_write_folder_interrupted_is_completed_by_the_next(
         raise ZeroDivisionError
     names = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*"))
     assert names == (["web", "web/old"] if fails_at == 0 else ["web", "web/new"])
+
+
+WITHOUT_FCNTL = """
+import sys
+sys.modules["fcntl"] = None
+import warnings
+warnings.simplefilter("ignore")
+from pathlib import Path
+from ghostnets.files import remove_leftovers, write_text
+from ghostnets.locks import try_lock
+
+folder = Path(sys.argv[1])
+write_text(folder / "a", "one")
+lock = try_lock(folder)
+assert lock.is_on(folder) and not lock.is_on(folder / "a")
+assert try_lock(folder) is None
+lock.release()
+again = try_lock(folder)
+again.release()
+(folder / ".b.x.partial").write_text("")
+remove_leftovers(folder)
+assert [path.name for path in folder.iterdir()] == ["a"], list(folder.iterdir())
+assert (folder / "a").read_text() == "one"
+"""
+
+
+def test_files_are_written_and_locked_where_fcntl_is_absent(tmp_path: Path):
+    (tmp_path / "x").mkdir()
+    command = [sys.executable, "-c", WITHOUT_FCNTL, str(tmp_path / "x")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    package = Path(locks.__file__).parent
+    importing = [file.name for file in package.rglob("*.py") if "import fcntl" in file.read_text(encoding="utf-8")]
+    assert importing == ["locks.py"]
+
+
+def test_lock_excludes_others_until_released_and_notices_a_replaced_folder(tmp_path: Path):
+    folder = tmp_path / "x"
+    folder.mkdir()
+    lock = try_lock(folder)
+    assert lock is not None
+    assert try_lock(folder) is None
+    folder.rename(tmp_path / "y")
+    assert not lock.is_on(folder)
+    folder.mkdir()
+    assert not lock.is_on(folder)
+    assert lock.is_on(tmp_path / "y")
+    lock.release()
+    lock.release()
+    again = try_lock(tmp_path / "y")
+    assert again is not None
+    again.release()

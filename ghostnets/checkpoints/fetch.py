@@ -5,12 +5,12 @@ Files of the Hugging Face hub are downloaded by ``huggingface_hub`` into its cac
 request.
 """
 
-import fcntl
 import hashlib
 import os
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
 from ghostnets.errors import CheckpointError, StorageError
@@ -66,13 +66,14 @@ def download(location: str, *, sha256: str | None = None, progress: Progress | N
         return path
     if location.startswith(HUB_PREFIX):
         return _from_hub(location)
-    partial = path.with_name(f"{path.name}.partial")
+    partial, lock = (path.with_name(f"{path.name}{suffix}") for suffix in (".partial", ".lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # one of several processes downloads the file, the others wait
+        # One of several processes downloads the file, the others wait.
+        with FileLock(lock), partial.open("ab") as file:
             if path.exists():
                 partial.unlink(missing_ok=True)
+                lock.unlink(missing_ok=True)
                 return path
             try:
                 transfer(location, file, max_bytes=MAX_BYTES, timeout=TIMEOUT_SECONDS, progress=progress)
@@ -86,6 +87,7 @@ def download(location: str, *, sha256: str | None = None, progress: Progress | N
                 raise
             os.fsync(file.fileno())
             partial.replace(path)
+            lock.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(
             f"could not write {path} ({error.strerror or error}); free space or set TORCH_HOME to another folder."

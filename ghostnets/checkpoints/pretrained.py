@@ -1,16 +1,16 @@
 """``ghostnets.create_model``: builds a network, optionally with published or embedded weights."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from ghostnets.checkpoints.embedded import embedded_weights
 from ghostnets.checkpoints.hub import load_pretrained
 from ghostnets.checkpoints.load import load_checkpoint
-from ghostnets.errors import ConfigurationError
 from ghostnets.models import Backbone, Network, model_entry
 from ghostnets.models import create_model as build_model
+from ghostnets.models.features import Indices
+from ghostnets.models.registry import check_backbone_arguments
 
 __all__ = ["create_model"]
 
@@ -20,7 +20,8 @@ def create_model(
     *,
     pretrained: bool | str = False,
     features_only: bool = False,
-    out_indices: Sequence[int] | None = None,
+    out_indices: Indices | None = None,
+    like: Literal["timm"] | None = None,
     **arguments: Any,
 ) -> nn.Module:
     """Build a network, with random weights, published ones, or those that come with the package.
@@ -44,7 +45,8 @@ def create_model(
             default of the network. If ``num_classes`` differs from theirs, the classifier is left random; everything
             else must fit.
         features_only: Return a ``models.Backbone``, whose forward returns a list of feature maps.
-        out_indices: Indices of the feature maps to return; requires ``features_only``.
+        out_indices: Indices of the feature maps to return, or the number of the last ones; requires ``features_only``.
+        like: ``"timm"`` for the feature maps of timm's ``features_only=True``; requires ``features_only``.
         **arguments: Arguments of the network. All take ``num_classes``, ``in_chans``, ``drop_rate`` and
             ``output_stride``, those with residual blocks ``drop_path_rate``; the rest (``width``, ``ratio``,
             ``cheap_kernel_size``, ``small_input``, ...) is documented by the classes.
@@ -60,17 +62,14 @@ def create_model(
         StorageError: The downloaded file could not be written.
     """
     if not pretrained:
-        return build_model(name, features_only=features_only, out_indices=out_indices, **arguments)
-    if out_indices is not None and not features_only:
-        raise ConfigurationError(
-            "out_indices is given without features_only=True; add features_only=True, or leave out_indices out."
-        )
+        return build_model(name, features_only=features_only, out_indices=out_indices, like=like, **arguments)
+    check_backbone_arguments(features_only=features_only, out_indices=out_indices, like=like)
     model = build_model(name, **arguments)
     assert isinstance(model, Network)
     if pretrained == "embedded":
         load_checkpoint(model, embedded_weights(name), replace_head=True)
-        return Backbone(model, out_indices=out_indices) if features_only else model
-    is_other_task = model.num_classes != model_entry(name).variant.benchmark.num_classes
-    tag = pretrained if isinstance(pretrained, str) else None
-    load_pretrained(model, name, tag, replace_head=is_other_task)
-    return Backbone(model, out_indices=out_indices) if features_only else model
+    else:
+        is_other_task = model.num_classes != model_entry(name).variant.benchmark.num_classes
+        tag = pretrained if isinstance(pretrained, str) else None
+        load_pretrained(model, name, tag, replace_head=is_other_task)
+    return Backbone(model, out_indices=out_indices, like=like) if features_only else model

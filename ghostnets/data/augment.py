@@ -4,12 +4,14 @@ Every choice is a function of a seed that belongs to one image in one epoch, nev
 which a run was resumed nor the number of processes that share a batch changes what the network sees.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.lib.stride_tricks import sliding_window_view
+from torch import Tensor, nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
@@ -18,6 +20,8 @@ from ghostnets.errors import DataError
 __all__ = ["Augmentation", "derive_seed"]
 
 GRAY = 114  # the mean of ImageNet's pixels, about 0 after normalisation
+RATIOS = (3 / 4, 4 / 3)  # of width to height of a crop
+LOG_RATIOS = torch.tensor(RATIOS).log().tolist()  # in float32, as torchvision
 
 
 @dataclass(frozen=True)
@@ -58,48 +62,68 @@ class Augmentation:
         Raises:
             DataError: With ``shift``, the images have different sizes.
         """
-        if self.shift is None:
-            batch = torch.stack([self._crop(image, seed) for image, seed in zip(images, seeds, strict=True)])
-        else:
-            batch = self._shift(_stack(images), seeds)
-        if self.randaugment or self.erasing:
-            batch = torch.stack(
-                [self._randaugment_and_erase(image, seed) for image, seed in zip(batch, seeds, strict=True)]
-            )
-        return batch
+        batch = self._crop(images, seeds) if self.shift is None else self._shift(_stack(images), seeds)
+        return self._randaugment_and_erase(batch, seeds) if self.randaugment or self.erasing else batch
 
     def _shift(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
         """Shift and flip all images at once; the bits of their seeds are the random numbers."""
         assert self.shift is not None
-        n, c, h, w = images.shape
-        seed = torch.tensor(seeds)
+        seed = np.array(seeds, dtype=np.int64)
         if self.shift:
             offsets = 2 * self.shift + 1
-            top, left = (seed >> 1) % offsets, (seed >> 20) % offsets
-            rows = (top[:, None] + torch.arange(h))[:, None, :, None]  # (N, 1, H, 1)
-            columns = (left[:, None] + torch.arange(w))[:, None, None, :]  # (N, 1, 1, W)
-            padded = torch.nn.functional.pad(images, (self.shift,) * 4)
-            images = padded[torch.arange(n)[:, None, None, None], torch.arange(c)[:, None, None], rows, columns]
-        if self.flip:
-            flipped = seed % 2 == 1
-            images = torch.where(flipped[:, None, None, None], images.flip(3), images)
-        return images
+            padded = np.pad(images.numpy(), ((0, 0), (0, 0), (self.shift,) * 2, (self.shift,) * 2))
+            windows = sliding_window_view(padded, images.shape[2:], axis=(2, 3))  # (N, C, offsets, offsets, H, W)
+            moved = windows[np.arange(len(seed)), :, (seed >> 1) % offsets, (seed >> 20) % offsets]
+            images = torch.from_numpy(moved)
+        return _flip(images, torch.from_numpy(seed % 2 == 1)) if self.flip else images
 
-    def _crop(self, image: Tensor, seed: int) -> Tensor:
-        transform = v2.RandomResizedCrop(self.image_size, scale=(self.min_scale, 1.0), antialias=True)
+    def _crop(self, images: Sequence[Tensor], seeds: Sequence[int]) -> Tensor:
+        """Crop and resize as ``RandomResizedCrop`` does after ``torch.manual_seed(seed)``, then flip."""
+        generator = torch.Generator()
+        crops, flipped = [], []
+        for image, seed in zip(images, seeds, strict=True):
+            generator.manual_seed(seed)
+            top, left, height, width = _draw_crop(image.shape[1], image.shape[2], self.min_scale, generator)
+            crop = image[:, top : top + height, left : left + width]
+            crops.append(tvf.resize_image(crop, [self.image_size, self.image_size]))
+            flipped.append(self.flip and bool(torch.rand((), generator=generator) < 0.5))
+        return _flip(torch.stack(crops), torch.tensor(flipped))
+
+    def _randaugment_and_erase(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        transforms: list[nn.Module] = []
+        if self.randaugment:
+            transforms.append(v2.RandAugment(self.randaugment, self.randaugment_magnitude))
+        if self.erasing:
+            transforms.append(v2.RandomErasing(self.erasing, value=GRAY))
+        augmented = []
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
-            torch.manual_seed(seed)
-            image = transform(image)
-            return tvf.horizontal_flip(image) if self.flip and torch.rand(()) < 0.5 else image
+            for image, seed in zip(images, seeds, strict=True):
+                torch.default_generator.manual_seed(derive_seed(seed, 1))  # a stream independent of the crop's
+                for transform in transforms:
+                    image = transform(image)
+                augmented.append(image)
+        return torch.stack(augmented)
 
-    def _randaugment_and_erase(self, image: Tensor, seed: int) -> Tensor:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, 1))  # a stream independent of the crop's
-            if self.randaugment:
-                image = v2.RandAugment(self.randaugment, self.randaugment_magnitude)(image)
-            if self.erasing:
-                image = v2.RandomErasing(self.erasing, value=GRAY)(image)
-            return image
+
+def _draw_crop(height: int, width: int, min_scale: float, generator: torch.Generator) -> tuple[int, int, int, int]:
+    """Draw top, left, height and width of a crop, as ``RandomResizedCrop.make_params`` of torchvision draws them."""
+    for _ in range(10):
+        area = height * width * torch.empty(1).uniform_(min_scale, 1.0, generator=generator).item()
+        ratio = torch.empty(1).uniform_(*LOG_RATIOS, generator=generator).exp_().item()
+        crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top = torch.randint(0, height - crop_height + 1, (1,), generator=generator).item()
+            left = torch.randint(0, width - crop_width + 1, (1,), generator=generator).item()
+            return int(top), int(left), crop_height, crop_width
+    # No crop of an allowed ratio was found: the central one, as large as possible.
+    crop_height = min(height, round(width / RATIOS[0]))
+    crop_width = min(width, round(height * RATIOS[1]))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def _flip(images: Tensor, flipped: Tensor) -> Tensor:
+    """Mirror the images (N, C, H, W) for which ``flipped``, (N,), is true."""
+    return torch.where(flipped[:, None, None, None], images.flip(3), images)
 
 
 def derive_seed(*numbers: int) -> int:

@@ -112,7 +112,10 @@ def _path(builder: PlanBuilder, network: Any, levels: list[str]) -> int:
         for end in range(index + 1, done + 1):
             if end in ends:
                 if end < done:
-                    raise_unsupported(ends[end], layer)  # the map at that point is never stored
+                    raise EngineError(
+                        f"the map of {ends[end]} is before normalisation, which the engine folds into the convolution;"
+                        " leave that level out with out_indices, or run the backbone in torch."
+                    )
                 builder.output(ends[end], x)
         index = done
     return x

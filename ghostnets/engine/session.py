@@ -51,9 +51,7 @@ class Session:
     def __init__(self, plan: Plan, *, threads: int | None = None, isa: str | None = None) -> None:
         threads = _checked_threads(threads)
         native = _native()
-        known = native.instruction_sets()
-        if isa is not None and isa not in known:
-            raise ConfigurationError(f"isa is {isa!r}; this processor has {', '.join(known)}.")
+        _check_isa(native, isa)
         if plan.precision == "int8":
             check_nodes(plan)
         self.plan = plan
@@ -62,7 +60,7 @@ class Session:
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise EngineError(f"the plan cannot be run ({error}); compile the network again.") from error
         except MemoryError as error:
-            raise EngineError("there is not enough memory for the network's weights; free some.") from error
+            raise _no_memory() from error
         except RuntimeError as error:
             raise _no_threads(threads, error) from error
 
@@ -74,12 +72,14 @@ class Session:
 
         Raises:
             ConfigurationError: ``threads`` is below 1.
-            EngineError: The threads cannot be started.
+            EngineError: The threads cannot be started, or there is not enough memory.
         """
         threads = _checked_threads(threads)
         made = copy.copy(self)
         try:
             made._native = self._native.share_weights(threads)
+        except MemoryError as error:
+            raise _no_memory() from error
         except RuntimeError as error:
             raise _no_threads(threads, error) from error
         return made
@@ -317,6 +317,20 @@ def _checked_threads(threads: int | None) -> int:
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
         raise ConfigurationError(f"threads is {threads!r}; it must be an integer from 1 to 1024.")
     return threads
+
+
+def _check_isa(native: Any, isa: str | None) -> None:
+    """Raise ConfigurationError if the processor does not have the instruction set."""
+    try:
+        known = native.instruction_sets()
+    except MemoryError as error:
+        raise _no_memory() from error
+    if isa is not None and isa not in known:
+        raise ConfigurationError(f"isa is {isa!r}; this processor has {', '.join(known)}.")
+
+
+def _no_memory() -> EngineError:
+    return EngineError("there is not enough memory for the network's weights; free some.")
 
 
 def _no_threads(threads: int, error: RuntimeError) -> EngineError:

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 from ghostnets.lazy import lazy_getattr
 
 if TYPE_CHECKING:
+    from ghostnets.models.backbone import Backbone
     from ghostnets.models.d_li14 import DLi14GhostNet
+    from ghostnets.models.features import FeatureInfo, FeatureLevel
     from ghostnets.models.g_ghost import GGhostRegNet
     from ghostnets.models.ghost_resnet import GhostResNet
     from ghostnets.models.ghost_vgg import GhostVGG
@@ -13,13 +15,15 @@ if TYPE_CHECKING:
     from ghostnets.models.ghostnetv2 import GhostNetV2
     from ghostnets.models.ghostnetv3 import GhostNetV3
     from ghostnets.models.names import resolve_name
-    from ghostnets.models.network import Backbone, Network
+    from ghostnets.models.network import Network
     from ghostnets.models.registry import create_model, list_models, model_arguments, model_entry
 
 __all__ = [
     "Backbone",
     "BlockSpec",
     "DLi14GhostNet",
+    "FeatureInfo",
+    "FeatureLevel",
     "GGhostRegNet",
     "GhostNet",
     "GhostNetV2",
@@ -35,9 +39,11 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Backbone": "network",
+    "Backbone": "backbone",
     "BlockSpec": "ghostnet",
     "DLi14GhostNet": "d_li14",
+    "FeatureInfo": "features",
+    "FeatureLevel": "features",
     "GGhostRegNet": "g_ghost",
     "GhostNet": "ghostnet",
     "GhostNetV2": "ghostnetv2",

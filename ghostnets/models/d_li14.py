@@ -12,13 +12,15 @@ none of which changes the family of functions:
 revision, whose weights are published, computes another function (``DLi14GhostNet``, ``revised``).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from ghostnets.layers import GhostModule
-from ghostnets.models.network import Dilation, FeatureLevel, Network, Variant
+from ghostnets.models.features import FeatureLevel
+from ghostnets.models.network import Dilation, Network, Variant
+from ghostnets.models.recompute import is_scripting
 
 __all__ = ["BLOCKS", "VARIANTS", "DLi14GhostNet"]
 
@@ -118,6 +120,8 @@ class DLi14GhostNet(Network):
     """
 
     classifier_name = "classifier.4"
+    pool_name = "squeeze.3"
+    has_linear_head = True
     has_wide_map = True
 
     def __init__(
@@ -144,6 +148,7 @@ class DLi14GhostNet(Network):
             nn.Sequential(nn.Conv2d(in_chans, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True))
         )
         levels: list[FeatureLevel] = []
+        ends = [FeatureLevel(16, resolution.stride, "features.0.0")]
         for number, spec in BLOCKS.items():
             if spec.stride > 1:
                 levels.append(FeatureLevel(spec.in_channels, resolution.stride, f"features.{number - 1}"))
@@ -155,9 +160,11 @@ class DLi14GhostNet(Network):
                     **resolution.next(spec.stride),
                 )
             )
+            if spec.stride > 1:  # a stage of its own in the table of the paper
+                ends.append(FeatureLevel(spec.out_channels, resolution.stride, f"features.{number}"))
         levels.append(FeatureLevel(160, resolution.stride, f"features.{len(BLOCKS)}"))
         levels.append(FeatureLevel(self.num_features, resolution.stride, "squeeze.2"))
-        self.feature_levels = tuple(levels)
+        self.feature_levels, self.timm_levels = tuple(levels), tuple(ends)
         features = (f"features.{number}" for number in range(len(BLOCKS) + 1))
         self.path = (*features, "squeeze.0", "squeeze.1", "squeeze.2")
         self.squeeze = nn.Sequential(
@@ -173,10 +180,21 @@ class DLi14GhostNet(Network):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Compute the last feature map: (N, in_chans, H, W) -> (N, 960, ceil(H / 32), ceil(W / 32))."""
+        if self.grad_checkpointing and not is_scripting():
+            return self.recompute_features(x)
         return self.squeeze[:3](self.features(x))
 
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Compute logits (N, num_classes) from the last feature map; features (N, 1280) if ``pre_logits``."""
+        x = self.classifier[:3](self.squeeze[3](x).flatten(1))
+        return x if pre_logits else self.classifier[3:](x)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.squeeze(self.features(x)).flatten(1))
+        return self.forward_head(self.forward_features(x))
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        head = (r"^squeeze|^classifier\.[01]", (99999,))
+        return {"stem": r"^features\.0\.", "blocks": [(r"^features\.(\d+)", None), head]}
 
 
 def _depthwise_bn(channels: int, kernel_size: int, stride: int, dilation: int) -> nn.Sequential:

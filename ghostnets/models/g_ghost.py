@@ -19,7 +19,9 @@ from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
 from ghostnets.errors import ConfigurationError
-from ghostnets.models.network import Dilation, FeatureLevel, Network, Variant
+from ghostnets.models.features import FeatureLevel
+from ghostnets.models.network import Dilation, Network, Variant
+from ghostnets.models.recompute import is_scripting
 
 __all__ = ["VARIANTS", "GGhostRegNet", "GGhostStage", "MixBatchNorm", "RegNetBlock"]
 
@@ -220,6 +222,7 @@ class GGhostRegNet(Network):
 
     conv_norm_pairs = (("conv1", "bn1"),)
     classifier_name = "fc"
+    pool_name = "avgpool"
 
     def __init__(
         self,
@@ -252,6 +255,7 @@ class GGhostRegNet(Network):
         stages, self.feature_levels = _make_stages(
             depths, widths, group_width=group_width, drop_path_rate=drop_path_rate, output_stride=output_stride
         )
+        self.timm_levels = (FeatureLevel(STEM_CHANNELS, 2, "relu"), *self.feature_levels)
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.path = ("conv1", "bn1", "relu", "layer1", "layer2", "layer3", "layer4")
 
@@ -267,16 +271,25 @@ class GGhostRegNet(Network):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Compute the last feature map: (N, in_chans, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32))."""
+        if self.grad_checkpointing and not is_scripting():
+            return self.recompute_features(x)
         x = self.relu(self.bn1(self.conv1(x)))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Compute logits (N, num_classes) from the last feature map; features (N, num_features) if ``pre_logits``."""
-        x = self.avgpool(x).flatten(1)
+        x = self.avgpool(x)
+        if self.is_pooled:
+            x = x.flatten(1)
         return x if pre_logits else self.fc(self.dropout(x))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        numbered = r"^layer(\d+)\.(?:layers\.)?(\d+)"  # in a G-Ghost stage between base and cheap, merge, end
+        blocks = [(numbered, None), (r"^layer(\d+)\.base", (-1,)), (r"^layer(\d+)", (9999,))]
+        return {"stem": r"^conv1|bn1", "blocks": r"^layer(\d+)" if coarse else blocks}
 
 
 def _make_stages(

@@ -18,7 +18,9 @@ from torchvision.ops import StochasticDepth
 
 from ghostnets.errors import ConfigurationError
 from ghostnets.layers import GhostModule
-from ghostnets.models.network import CIFAR10, Dilation, FeatureLevel, Network, Variant
+from ghostnets.models.features import FeatureLevel
+from ghostnets.models.network import CIFAR10, Dilation, Network, Variant
+from ghostnets.models.recompute import is_scripting
 
 __all__ = ["CIFAR_SPEC", "IMAGENET_SPEC", "VARIANTS", "GhostResNet", "ResNetSpec", "ResidualBlock", "ZeroPadShortcut"]
 
@@ -180,12 +182,14 @@ class GhostResNet(Network):
             nn.BatchNorm2d(in_channels),
             nn.ReLU(inplace=True),
         )
+        stem = FeatureLevel(in_channels, resolution.stride, "stem.2")
         if spec.pool:
             self.stem.append(nn.MaxPool2d(3, resolution.next(2)["stride"], 1))
 
         self.blocks, self.feature_levels = _make_stages(
             depths, spec, resolution, expansion=expansion, drop_path_rate=drop_path_rate, conv=conv
         )
+        self.timm_levels = (stem, *self.feature_levels)
         self.path = ("stem", *(f"blocks.{stage}" for stage in range(len(depths))))
 
         self.num_features = self.feature_levels[-1].channels
@@ -200,15 +204,22 @@ class GhostResNet(Network):
 
         CIFAR networks: ceil(H / 4), ceil(W / 4).
         """
+        if self.grad_checkpointing and not is_scripting():
+            return self.recompute_features(x)
         return self.blocks(self.stem(x))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Compute logits (N, num_classes) from the last feature map; features (N, num_features) if ``pre_logits``."""
-        x = self.global_pool(x).flatten(1)
+        x = self.global_pool(x)
+        if self.is_pooled:
+            x = x.flatten(1)
         return x if pre_logits else self.classifier(self.drop(x))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return {"stem": r"^stem", "blocks": r"^blocks\.(\d+)" if coarse else r"^blocks\.(\d+)\.(\d+)"}
 
 
 def _make_stages(

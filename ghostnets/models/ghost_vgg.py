@@ -21,10 +21,14 @@ The parameters agree only with that layer. The multiply-adds, rounded, agree onl
 convolutions alone), and only if the first convolution is a Ghost module too.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from ghostnets.layers import GhostModule
-from ghostnets.models.network import CIFAR10, Dilation, FeatureLevel, Network, Variant
+from ghostnets.models.features import FeatureLevel
+from ghostnets.models.network import CIFAR10, Dilation, Network, Variant
+from ghostnets.models.recompute import is_scripting
 
 __all__ = ["STAGES", "VARIANTS", "GhostVGG"]
 
@@ -61,6 +65,8 @@ class GhostVGG(Network):
         ConfigurationError: An argument is out of its range.
     """
 
+    has_linear_head = True
+
     def __init__(
         self,
         *,
@@ -95,7 +101,7 @@ class GhostVGG(Network):
             blocks.append(nn.Sequential(*layers))
             levels.append(FeatureLevel(in_channels, resolution.stride, f"blocks.{stage}"))
         self.blocks = nn.Sequential(*blocks)
-        self.feature_levels = tuple(levels)
+        self.feature_levels = self.timm_levels = tuple(levels)
         self.pool = _pool(resolution)
         self.path = (*(f"blocks.{stage}" for stage in range(len(STAGES))), "pool")
 
@@ -110,6 +116,8 @@ class GhostVGG(Network):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Compute the last feature map: (N, in_chans, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32))."""
+        if self.grad_checkpointing and not is_scripting():
+            return self.recompute_features(x)
         return self.pool(self.blocks(x))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -120,16 +128,19 @@ class GhostVGG(Network):
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return {"blocks": [(r"^blocks\.(\d+)" if coarse else r"^blocks\.(\d+)\.(\d+)", None), (r"^fc", (99999,))]}
+
 
 def _pool(resolution: Dilation) -> nn.Module:
     """2 x 2 max pooling of stride 2, or of stride 1 and dilated if the output stride is reached.
 
-    Output sizes round up, so that no pixel of an odd map is dropped and a map of one pixel is kept.
+    Output sizes round up, so that no pixel of an odd map is dropped and a map of one pixel is kept. The padding does
+    that for any size without a condition on it, which ``ceil_mode`` has and exports with dynamic sizes reject.
     """
     d = resolution.dilation
-    if not resolution.next(2)["atrous"]:
-        return nn.MaxPool2d(2, ceil_mode=True)
-    return nn.Sequential(nn.ConstantPad2d((0, d, 0, d), float("-inf")), nn.MaxPool2d(2, 1, dilation=d))
+    stride = 1 if resolution.next(2)["atrous"] else 2
+    return nn.Sequential(nn.ConstantPad2d((0, d, 0, d), float("-inf")), nn.MaxPool2d(2, stride, dilation=d))
 
 
 REMARK = (

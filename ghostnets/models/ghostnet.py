@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from ghostnets.errors import ConfigurationError
 from ghostnets.layers import ConvBnAct, GhostBottleneck, make_divisible
-from ghostnets.models.network import Dilation, FeatureLevel, Network, Variant
+from ghostnets.models.features import FeatureLevel
+from ghostnets.models.network import Dilation, Network, Variant
+from ghostnets.models.recompute import is_scripting
 
 __all__ = ["STAGES", "VARIANTS", "BlockSpec", "GhostNet"]
 
@@ -127,7 +129,8 @@ class GhostNet(Network):
         self.bn1 = nn.BatchNorm2d(in_channels)
         self.act1 = nn.ReLU(inplace=True)
 
-        self.blocks, self.feature_levels = self._make_stages(
+        stem = FeatureLevel(in_channels, resolution.stride, "conv_stem")
+        self.blocks, self.feature_levels, ends = self._make_stages(
             stages,
             in_channels,
             resolution,
@@ -136,6 +139,7 @@ class GhostNet(Network):
             ratio=ratio,
             cheap_kernel_size=cheap_kernel_size,
         )
+        self.timm_levels = (stem, *ends)
         self.path = ("conv_stem", "bn1", "act1", *(f"blocks.{i}" for i in range(len(self.blocks))))
 
         self.global_pool = nn.AdaptiveAvgPool2d(1)
@@ -161,10 +165,11 @@ class GhostNet(Network):
         width: float,
         drop_path_rate: float,
         **options: Any,
-    ) -> tuple[nn.Sequential, tuple[FeatureLevel, ...]]:
-        """Bottlenecks of all stages and the 1x1 expansion after them, and the feature levels among their outputs."""
+    ) -> tuple[nn.Sequential, tuple[FeatureLevel, ...], tuple[FeatureLevel, ...]]:
+        """Bottlenecks of all stages, the 1x1 expansion, and the levels of this package and of timm."""
         blocks: list[nn.Sequential] = []
         levels: list[FeatureLevel] = []
+        ends: list[FeatureLevel] = []
         index, count = 0, sum(map(len, stages))
         for stage in stages:
             bottlenecks: list[nn.Module] = []
@@ -187,20 +192,30 @@ class GhostNet(Network):
                 )
                 in_channels = out_channels
                 index += 1
+            if stage[-1].stride > 1:
+                ends.append(FeatureLevel(in_channels, resolution.stride, f"blocks.{len(blocks)}"))
             blocks.append(nn.Sequential(*bottlenecks))
         levels.append(FeatureLevel(in_channels, resolution.stride, f"blocks.{len(stages) - 1}"))
         blocks.append(nn.Sequential(ConvBnAct(in_channels, self.num_features)))
         levels.append(FeatureLevel(self.num_features, resolution.stride, f"blocks.{len(stages)}"))
-        return nn.Sequential(*blocks), tuple(levels)
+        return nn.Sequential(*blocks), tuple(levels), tuple(ends)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Compute the last feature map: (N, in_chans, H, W) -> (N, num_features, ceil(H / 32), ceil(W / 32))."""
+        if self.grad_checkpointing and not is_scripting():
+            return self.recompute_features(x)
         return self.blocks(self.act1(self.bn1(self.conv_stem(x))))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Compute logits (N, num_classes) from the last feature map; features (N, 1280) if ``pre_logits``."""
-        x = self.act2(self.conv_head(self.global_pool(x))).flatten(1)
+        x = self.act2(self.conv_head(self.global_pool(x)))
+        if self.is_pooled:
+            x = x.flatten(1)
         return x if pre_logits else self.classifier(self.drop(x))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        blocks = r"^blocks\.(\d+)" if coarse else r"^blocks\.(\d+)\.(\d+)"
+        return {"stem": r"^conv_stem|bn1", "blocks": [(blocks, None), (r"conv_head", (99999,))]}

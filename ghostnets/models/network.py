@@ -1,15 +1,16 @@
-"""Base classes of all networks in the registry: common arguments, variants, dilation, and the feature backbone."""
+"""Base class of all networks in the registry, with timm's interface; variants, dilation."""
 
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-import torch.fx
 from torch import Tensor, nn
 
 from ghostnets.errors import ConfigurationError
+from ghostnets.models.features import FeatureLevel, Indices, describe_levels, open_path, take_indices
+from ghostnets.models.recompute import run_with_recomputation
 
-__all__ = ["CIFAR10", "IMAGENET", "Backbone", "Benchmark", "Dilation", "FeatureLevel", "Network", "Variant"]
+__all__ = ["CIFAR10", "IMAGENET", "AvgMaxPool", "Benchmark", "Dilation", "Network", "Variant"]
 
 
 class Benchmark(NamedTuple):
@@ -37,25 +38,32 @@ class Variant(NamedTuple):
     remark: str = ""  # reason for a difference between computed and published cost
 
 
-class FeatureLevel(NamedTuple):
-    """One feature map that a backbone can return."""
+class AvgMaxPool(nn.Module):
+    """Mean of global average and global maximum: (N, C, H, W) -> (N, C, 1, 1)."""
 
-    channels: int
-    stride: int  # input size divided by the size of the map
-    module: str  # name of the module whose output it is
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.5 * (x.mean((2, 3), keepdim=True) + x.amax((2, 3), keepdim=True))
 
 
 class Network(nn.Module):
     """Base class of all networks: images (N, in_chans, H, W) -> logits (N, num_classes).
 
+    The methods ``reset_classifier`` to ``no_weight_decay`` and ``feature_info`` have names, arguments and meaning of
+    timm 1.0.31.
+
     Attributes:
         path: Names of the modules that ``forward_features`` runs in sequence.
         feature_levels: Feature maps that a backbone can return, from high to low resolution.
+        timm_levels: Feature maps that timm's ``features_only=True`` returns of such a network.
         num_features: Channels of the last feature map.
         head_features: Input features of the classifier.
         num_classes: Number of classes; 0 if the network has no classifier.
         classifier_name: Name of the classifier in the state dict.
+        pool_name: Name of the global pooling.
+        has_linear_head: Whether the layers after the pooling are linear, not 1x1 convolutions.
         has_wide_map: Whether the last level is a 1x1 expansion of the level before, at the same stride.
+        is_pooled: Whether the last map is pooled; False after ``reset_classifier(0, "")``.
+        grad_checkpointing: Whether blocks are computed again in the backward pass.
 
     Raises:
         ConfigurationError: An argument is out of its range.
@@ -64,11 +72,15 @@ class Network(nn.Module):
     if TYPE_CHECKING:  # TorchScript would read the annotations, but has no tuples of variable length
         path: tuple[str, ...]
         feature_levels: tuple[FeatureLevel, ...]
+        timm_levels: tuple[FeatureLevel, ...]
         num_features: int
         head_features: int
         num_classes: int
     classifier_name = "classifier"
+    pool_name = "global_pool"
+    has_linear_head = False
     has_wide_map = False
+    __jit_unused_properties__ = ("feature_info",)
 
     def __init__(
         self,
@@ -90,13 +102,122 @@ class Network(nn.Module):
             if not is_valid:
                 raise ConfigurationError(f"{type(self).__name__}: {name} is {value}; it must be {wanted}.")
         self.num_classes = num_classes
+        self.is_pooled, self.grad_checkpointing = True, False
 
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a randomly initialised linear layer for ``num_classes`` classes; 0 removes it."""
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """``num_chs``, ``reduction`` and ``module`` of timm's levels, which ``forward_intermediates`` returns."""
+        return describe_levels(self.timm_levels)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the classifier; the identity if the network has none."""
+        return self.get_submodule(self.classifier_name)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classifier by a random linear layer of the network's device, type and mode.
+
+        A checkpoint does not store the pooling, and the engine has ``"avg"`` only.
+
+        Args:
+            num_classes: Number of classes; 0 removes the classifier.
+            global_pool: ``"avg"``, ``"max"`` or ``"avgmax"``, the mean of both; ``""`` for none, which returns a map
+                instead of features and requires ``num_classes=0``; None for the present one.
+
+        Raises:
+            ConfigurationError: The pooling is unknown, or the head requires one.
+        """
+        if global_pool is not None:
+            self._reset_pool(global_pool)
+        if num_classes and not self.is_pooled:
+            raise ConfigurationError(
+                f'{type(self).__name__}: {num_classes} classes require a global pooling; pass global_pool="avg".'
+            )
         self.num_classes = num_classes
-        owner, _, name = self.classifier_name.rpartition(".")
-        layer = nn.Linear(self.head_features, num_classes) if num_classes else nn.Identity()
-        setattr(self.get_submodule(owner), name, layer)
+        weight = next(self.parameters())
+        self._replace(
+            self.classifier_name,
+            nn.Linear(self.head_features, num_classes, device=weight.device, dtype=weight.dtype)
+            if num_classes
+            else nn.Identity(),
+        )
+
+    def _reset_pool(self, name: str) -> None:
+        pools: dict[str, Callable[[int], nn.Module]] = {
+            "avg": nn.AdaptiveAvgPool2d,
+            "max": nn.AdaptiveMaxPool2d,
+            "avgmax": lambda _: AvgMaxPool(),
+        }
+        if name == "" and not self.has_linear_head:
+            self._replace(self.pool_name, nn.Identity())
+        elif name in pools:
+            self._replace(self.pool_name, pools[name](1))
+        else:
+            raise ConfigurationError(
+                f"{type(self).__name__}: global_pool is {name!r}; it must be"
+                f" {', '.join(pools)}{'' if self.has_linear_head else ' or empty'}."
+            )
+        self.is_pooled = name != ""
+
+    def _replace(self, path: str, module: nn.Module) -> None:
+        owner, _, name = path.rpartition(".")
+        setattr(self.get_submodule(owner), name, module.train(self.training))
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute blocks again in the backward pass instead of storing their maps: less memory, more time."""
+        self.grad_checkpointing = enable
+
+    def recompute_features(self, x: Tensor) -> Tensor:
+        """``forward_features`` whose blocks are computed again in the backward pass."""
+        for name in self.path:
+            x = run_with_recomputation(self.get_submodule(name), x)
+        return x
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: Indices | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Return the last feature map and the maps of timm's levels.
+
+        Args:
+            x: Images, (N, in_chans, H, W).
+            indices: Number of the last levels, or indices of levels; None for all.
+            norm: No effect, since the maps are normalised.
+            stop_early: Leave out the layers after the last requested level; the last map is then that level's.
+            output_fmt: ``"NCHW"``.
+            intermediates_only: Return the list of maps only.
+
+        Raises:
+            ConfigurationError: An index is out of range, or another format is requested.
+        """
+        if output_fmt != "NCHW":
+            raise ConfigurationError(f'output_fmt is {output_fmt!r}; it must be "NCHW".')
+        levels = [self.timm_levels[index] for index in take_indices(indices, len(self.timm_levels))]
+        outputs, maps = {level.module for level in levels}, []
+        path = open_path(self, self.path, levels)
+        if stop_early and levels[-1] != self.timm_levels[-1]:
+            end = path.index(levels[-1].module) + 1
+            while isinstance(self.get_submodule(path[end]), nn.BatchNorm2d | nn.ReLU):  # belong to the stem
+                end += 1
+            path = path[:end]
+        for name in path:
+            module = self.get_submodule(name)
+            x = run_with_recomputation(module, x) if self.grad_checkpointing else module(x)
+            if name in outputs:
+                maps.append(x)
+        return maps if intermediates_only else (x, maps)
+
+    @abstractmethod
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return timm's regular expressions for the layers of a weight, by stage if ``coarse``, otherwise by block."""
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of weights without weight decay besides biases and normalisation: none."""
+        return set()
 
 
 class Dilation:
@@ -122,74 +243,3 @@ class Dilation:
         else:
             self.stride *= stride
         return arguments
-
-
-class Backbone(nn.Module):
-    """Feature extractor: images (N, C, H, W) -> list of feature maps, from high to low resolution.
-
-    For a GhostNet, each level is the last map of its resolution, as feature pyramids use it; the last resolution has
-    two, the output of the last bottleneck and its 1x1 expansion. At width 1.0 the channels are 16, 24, 40, 112, 160,
-    960 at strides 2, 4, 8, 16, 32, 32. For the other families, level i is the output of stage i.
-
-    Layers after the last requested level are left out, so distributed training has no unused parameters. State-dict
-    keys are those of the network.
-
-    Attributes:
-        feature_levels: Channels, stride and module of each returned map.
-        network_shapes: Shapes of the network's state dict by name.
-
-    Args:
-        network: Network whose layers are used (shared, not copied).
-        out_indices: Indices of the levels to return, in any order; negative indices count from the end. Default: all
-            levels except a wide last map.
-
-    Raises:
-        ConfigurationError: An index is out of range.
-    """
-
-    def __init__(self, network: Network, *, out_indices: Sequence[int] | None = None) -> None:
-        super().__init__()
-        count = len(network.feature_levels)
-        if out_indices is None:
-            out_indices = range(count - 1 if network.has_wide_map else count)
-        if not out_indices or any(not -count <= index < count for index in out_indices):
-            raise ConfigurationError(
-                f"out_indices is {list(out_indices)}; choose at least one of this network's levels 0 to {count - 1}."
-            )
-        # Including the layers that the backbone omits, so that weights of the whole network can be loaded.
-        self.network_shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-        self.out_indices = tuple(sorted({index % count for index in out_indices}))
-        self.feature_levels = tuple(network.feature_levels[index] for index in self.out_indices)
-        self.path = network.path[: network.path.index(self.feature_levels[-1].module) + 1]
-        for name in self.path:
-            *containers, leaf = name.split(".")
-            owner: nn.Module = self
-            for container in containers:
-                if not hasattr(owner, container):
-                    owner.add_module(container, nn.Module())
-                owner = owner.get_submodule(container)
-            owner.add_module(leaf, network.get_submodule(name))
-
-    def __prepare_scriptable__(self) -> nn.Module:
-        """The same backbone for TorchScript, which has no ``get_submodule``: one call for each module of the path."""
-        return torch.fx.GraphModule(self, _PathTracer(self.path).trace(self))
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        outputs = [level.module for level in self.feature_levels]
-        maps = []
-        for name in self.path:
-            x = self.get_submodule(name)(x)
-            if name in outputs:
-                maps.append(x)
-        return maps
-
-
-class _PathTracer(torch.fx.Tracer):
-    """Traces a backbone as calls of the modules of its path."""
-
-    def __init__(self, path: Sequence[str]) -> None:
-        super().__init__()
-        self.calls = frozenset(path)
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name in self.calls

@@ -1,20 +1,23 @@
 """The model registry: every network by name."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
 from ghostnets.errors import ConfigurationError
 from ghostnets.models import d_li14, g_ghost, ghost_resnet, ghost_vgg, ghostnet, ghostnetv2, ghostnetv3
+from ghostnets.models.backbone import Backbone
+from ghostnets.models.features import Indices
 from ghostnets.models.names import resolve_name
-from ghostnets.models.network import Backbone, Network, Variant
+from ghostnets.models.network import Network, Variant
 
 __all__ = [
     "MODELS",
     "ModelEntry",
+    "check_backbone_arguments",
     "create_model",
     "list_models",
     "model_arguments",
@@ -80,7 +83,12 @@ def model_arguments(name: str) -> frozenset[str]:
 
 
 def create_model(
-    name: str, *, features_only: bool = False, out_indices: Sequence[int] | None = None, **arguments: Any
+    name: str,
+    *,
+    features_only: bool = False,
+    out_indices: Indices | None = None,
+    like: Literal["timm"] | None = None,
+    **arguments: Any,
 ) -> nn.Module:
     """Build a network with random weights.
 
@@ -90,7 +98,8 @@ def create_model(
     Args:
         name: A name of ``list_models()``, or an alias.
         features_only: Return a ``Backbone``, whose forward returns a list of feature maps.
-        out_indices: Indices of the feature maps to return; requires ``features_only``.
+        out_indices: Indices of the feature maps to return, or the number of the last ones; requires ``features_only``.
+        like: ``"timm"`` for the feature maps of timm's ``features_only=True``; requires ``features_only``.
         **arguments: Arguments of the network. All take ``num_classes``, ``in_chans``, ``drop_rate`` and
             ``output_stride``, those with residual blocks ``drop_path_rate``; the rest (``width``, ``ratio``,
             ``cheap_kernel_size``, ``small_input``, ...) is documented by the classes (``GhostNet``, ``GhostResNet``,
@@ -107,10 +116,17 @@ def create_model(
     if unknown := sorted(set(arguments) - known):
         raise ConfigurationError(f"{name} has no argument {', '.join(unknown)}; it takes {', '.join(sorted(known))}.")
     model = build(**arguments)
-    if not features_only:
-        if out_indices is not None:
-            raise ConfigurationError(
-                "out_indices is given without features_only=True; add features_only=True, or leave out_indices out."
-            )
-        return model
-    return Backbone(model, out_indices=out_indices)
+    check_backbone_arguments(features_only=features_only, out_indices=out_indices, like=like)
+    return Backbone(model, out_indices=out_indices, like=like) if features_only else model
+
+
+def check_backbone_arguments(*, features_only: bool, **given: Any) -> None:
+    """Require ``features_only`` for the arguments of a backbone that are not None.
+
+    Raises:
+        ConfigurationError: One is given without it.
+    """
+    if not features_only and (names := [name for name, value in given.items() if value is not None]):
+        raise ConfigurationError(
+            f"{names[0]} is given without features_only=True; add features_only=True, or leave {names[0]} out."
+        )

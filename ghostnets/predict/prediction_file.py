@@ -12,7 +12,6 @@ a folder without one holds no predictions. The folder is locked while it is writ
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -22,7 +21,8 @@ from typing import Any
 
 from ghostnets.artefacts import Prediction
 from ghostnets.errors import ConfigurationError, DataError
-from ghostnets.files import try_lock, write_atomically, write_text
+from ghostnets.files import write_atomically, write_text
+from ghostnets.locks import try_lock
 from ghostnets.predict.inputs import Input
 from ghostnets.predict.writers import find_writer
 
@@ -65,7 +65,7 @@ class PredictionFile:
         try:
             self.manifest = self._read_manifest(settings)
         except BaseException:
-            os.close(self.lock)
+            self.lock.release()
             raise
         self.rows = sum(rows for rows, _ in self.manifest["parts"])
         self.errors = sum(errors for _, errors in self.manifest["parts"])
@@ -113,7 +113,7 @@ class PredictionFile:
             elif not self.manifest["parts"]:
                 self._remove_folder()
         finally:
-            os.close(self.lock)
+            self.lock.release()
 
     def _remove_folder(self) -> None:
         self._manifest_path.unlink(missing_ok=True)

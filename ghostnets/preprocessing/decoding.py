@@ -15,7 +15,8 @@ from PIL import Image, features
 from ghostnets.errors import ConfigurationError, ImageError, MissingExtraError, require
 from ghostnets.preprocessing.containers import strip_metadata
 from ghostnets.preprocessing.content import file_format, read_content
-from ghostnets.preprocessing.depth import GRAY_MODES, convert_to_8_bit
+from ghostnets.preprocessing.depth import GRAY_MODES, convert_to_8_bit, converted_bytes
+from ghostnets.preprocessing.limits import MAX_PIXELS, check_memory, check_size, too_large
 from ghostnets.preprocessing.orientation import info_orientation, rotate_upright
 from ghostnets.preprocessing.pnm import decode_pnm, read_pnm_header
 
@@ -43,8 +44,6 @@ IMAGE_SUFFIXES = frozenset(
     | {".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WebP", "AVIF", "HEIC", "PNM")  # Pillow runs programs for some others
-MAX_PIXELS = 100_000_000  # 10,000 x 10,000: 300 MB once decoded; a file of a few kB can claim any size
-MAX_SIDE = 65_535  # as in JPEG; Pillow stores a pointer per row, so tall images take more memory than their pixels
 MAX_ELONGATION = 4  # longer side : shorter side
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}  # antialiased
 
@@ -85,7 +84,8 @@ def decode(
         min_side: Decode a JPEG file at 1/2, 1/4 or 1/8 of its size, by leaving out high frequencies of its cosine
             transform, as long as the shorter side keeps this many pixels. The result differs slightly from that of the
             full decoding, and takes a fraction of the time.
-        max_pixels: Largest number of pixels; larger files are refused from their header.
+        max_pixels: Largest number of pixels; larger files are refused from their header, and those that take more than
+            300 MB to decode (above 100 million pixels in proportion).
 
     Raises:
         ImageError: The image is missing, empty, no image, truncated, or larger than ``max_pixels`` or ``MAX_SIDE``.
@@ -101,7 +101,7 @@ def decode(
         )
     try:
         if isinstance(image, Image.Image):
-            _check_size(image.size, name, max_pixels)
+            check_size(image.size, name, max_pixels)
             image.load()
             return rotate_upright(convert_to_8_bit(image, name), info_orientation(image.info))
         return _decode_content(read_content(image), name, min_side, max_pixels)
@@ -111,7 +111,7 @@ def decode(
         raise ImageError(f"there is no image {name}.") from error
     except Image.DecompressionBombError as error:
         number = re.search(r"\d+", str(error))  # PIL refuses to open it, and states the size in its message only
-        raise ImageError(_too_large(name, int(number[0]) if number else MAX_PIXELS + 1, max_pixels)) from error
+        raise ImageError(too_large(name, int(number[0]) if number else MAX_PIXELS + 1, max_pixels)) from error
     except MemoryError as error:
         raise ImageError(f"{name} does not fit into memory; scale it down.") from error
     except Exception as error:  # decoders of damaged files raise OSError, SyntaxError, struct.error, IndexError, ...
@@ -122,14 +122,18 @@ def decode(
 def _decode_content(content: bytes, name: str, min_side: int | None, max_pixels: int) -> Image.Image:
     kind = _identify(content, name)
     if kind == "PNM":
-        _check_size(read_pnm_header(content)[:2], name, max_pixels)
+        check_size(read_pnm_header(content)[:2], name, max_pixels)
         return Image.fromarray(decode_pnm(content))
     stripped = strip_metadata(content, kind)
     del content
     with Image.open(io.BytesIO(stripped.content), formats=(kind,)) as opened:
-        _check_size(opened.size, name, max_pixels)
+        full_size = opened.size
+        check_size(full_size, name, max_pixels)
         if min_side is not None:
             opened.draft(None, (min_side, min_side))  # no effect except on JPEG
+        is_turned = (stripped.orientation or info_orientation(opened.info)) not in (None, 1)
+        copied = converted_bytes(opened)
+        check_memory(opened, full_size, name, max_pixels, result_bytes=copied, is_turned=is_turned)
         opened.load()
         orientation = stripped.orientation or info_orientation(opened.info)
         return rotate_upright(convert_to_8_bit(opened, name, stripped.significant_bits), orientation)
@@ -219,18 +223,3 @@ def _from_array(pixels: npt.NDArray[Any], name: str) -> Image.Image:
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(pixels))
-
-
-def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
-    width, height = size
-    if width * height > max_pixels:
-        raise ImageError(_too_large(name, width * height, max_pixels))
-    if max(size) > MAX_SIDE:
-        raise ImageError(f"{name} has {width} x {height} pixels, the longest side is {MAX_SIDE}; crop or remove it.")
-
-
-def _too_large(name: str, pixels: int, limit: int) -> str:
-    return (
-        f"{name} has {pixels / 1e6:.0f} million pixels, the limit is {limit / 1e6:g} million;"
-        " scale it down or remove it."
-    )

@@ -9,7 +9,7 @@ from PIL import Image, ImageCms
 
 from ghostnets.errors import ImageError
 
-__all__ = ["GRAY_MODES", "convert_to_8_bit"]
+__all__ = ["GRAY_MODES", "convert_to_8_bit", "converted_bytes"]
 
 STRIP_ROWS = 256
 GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
@@ -51,6 +51,15 @@ def convert_to_8_bit(image: Image.Image, name: str, significant_bits: int | None
     if image.mode in TRANSPARENT_MODES or "transparency" in image.info:
         return _composite_on_white(image)
     return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode in GRAY_MODES else "RGB")
+
+
+def converted_bytes(image: Image.Image) -> int:
+    """Bytes a pixel of the copies that ``convert_to_8_bit`` makes; 0 if it makes none."""
+    if image.mode.startswith("I"):
+        return 5  # the values limited to their range, and the result
+    if image.mode in ("L", "RGB") and "transparency" not in image.info:
+        return 0
+    return 1 if image.mode in GRAY_MODES else 4
 
 
 def _composite_on_white(image: Image.Image) -> Image.Image:

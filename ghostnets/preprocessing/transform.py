@@ -71,6 +71,10 @@ class Preprocessing:
         resize_to = round(image_size * self.resize_to / self.image_size)
         return replace(self, image_size=image_size, resize_to=resize_to)
 
+    def as_grayscale(self) -> "Preprocessing":
+        """The same preprocessing of grayscale images, normalised by the average mean and standard deviation."""
+        return replace(self, mean=(sum(self.mean) / len(self.mean),), std=(sum(self.std) / len(self.std),))
+
     @property
     def channels(self) -> int:
         """1 for grayscale, 3 for RGB."""

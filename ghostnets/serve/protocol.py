@@ -6,7 +6,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from ghostnets.serve.request_error import RETRY_AFTER
+from ghostnets.serve.request_error import NO_MEMORY, RETRY_AFTER
 from ghostnets.serve.settings import ServiceSettings
 
 __all__ = ["MAX_HEAD_BYTES", "LimitedProtocol"]
@@ -16,6 +16,7 @@ MAX_PIPELINED = 32  # requests of one connection that wait for the previous resp
 ERROR_MESSAGES = {
     400: "this is not a valid HTTP request; send HTTP/1.1.",
     429: f"{MAX_PIPELINED} requests are pipelined on this connection; wait for a response before sending the next.",
+    503: NO_MEMORY,
     431: f"the request line and headers exceed {MAX_HEAD_BYTES} bytes; send fewer or shorter headers.",
 }
 
@@ -82,6 +83,14 @@ class LimitedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
         self.await_client(self.settings.body_timeout)
 
+    def on_body(self, body: bytes) -> None:
+        try:
+            super().on_body(body)
+        except MemoryError:
+            self.parser_error = 503
+            self._abandon()
+            raise  # httptools stops, and uvicorn calls send_400_response
+
     def on_response_complete(self) -> None:
         if self.pipeline:
             self.running = self.pipeline[-1][0]
@@ -138,8 +147,7 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             self.send_error(408, "the request did not arrive in time; send it faster, or in several requests.")
             if self.cycle is not None:
-                self.cycle.disconnected = True
-                self.cycle.message_event.set()
+                self._abandon()
 
     def send_error(self, status: int, message: str) -> None:
         """Write a response without calling the application, and close the connection."""
@@ -147,10 +155,15 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         body = json.dumps({"error": message}).encode()
         headers = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n" % len(body)
-        if status == 429:
+        if status in (429, 503):
             headers += b"retry-after: %d\r\n" % RETRY_AFTER
         self.transport.write(STATUS_LINE[status] + headers + b"\r\n" + body)
         self.transport.close()
+
+    def _abandon(self) -> None:
+        """Tell the application that the rest of the body will not come."""
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
 
     def _count_head(self, size: int) -> None:
         self.head_bytes += size

@@ -2,11 +2,12 @@
 
 from ghostnets.errors import GhostNetsError
 
-__all__ = ["RETRY_AFTER", "RequestError", "body_too_large", "out_of_memory"]
+__all__ = ["NO_MEMORY", "RETRY_AFTER", "RequestError", "body_too_large", "out_of_memory"]
 
 RETRY_AFTER = 1  # seconds; a full queue of 256 images is empty after about that long
 
 
+NO_MEMORY = "the service has not enough memory for this request; retry later, or with fewer or smaller images."
 MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "can't start new thread", "bad_alloc")  # of torch, ...
 
 
@@ -40,8 +41,6 @@ def out_of_memory(error: BaseException) -> RequestError | None:
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, MemoryError) or any(text in str(seen) for text in MEMORY_MESSAGES):
-            return RequestError(
-                503, "the service has not enough memory for this request; retry later, or with fewer or smaller images."
-            )
+            return RequestError(503, NO_MEMORY)
         seen = seen.__cause__ or seen.__context__
     return None

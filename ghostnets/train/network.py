@@ -101,6 +101,8 @@ def resolve_recipe(recipe: Recipe, source: DataSource) -> ResolvedRecipe:
         preprocessing = _adopt_preprocessing(checkpoint.preprocessing, recipe, recipe.weights)
         common = {"num_classes": num_classes, "drop_rate": recipe.drop_rate}
         arguments = {**checkpoint.arguments, **options, **common}
+        if preprocessing.channels != checkpoint.preprocessing.channels:
+            arguments["in_chans"] = preprocessing.channels
         recipe = recipe.changed(model=checkpoint.architecture)
     else:
         is_default = recipe.weights == PRETRAINED
@@ -154,8 +156,13 @@ def describe_initial_weights(recipe: Recipe) -> str:
 
 
 def _adopt_preprocessing(trained: Preprocessing, recipe: Recipe, source: str | None) -> Preprocessing:
-    """The preprocessing of given weights, at the image size of the recipe if it has one."""
-    if recipe.in_chans not in (None, trained.channels):
+    """The preprocessing of given weights, at the image size of the recipe and for grayscale, if it says so.
+
+    The stem of RGB weights is summed over its channels when they are loaded (``checkpoints.fit``).
+    """
+    if recipe.in_chans == 1 != trained.channels:
+        trained = trained.as_grayscale()
+    elif recipe.in_chans not in (None, trained.channels):
         raise ConfigurationError(
             f"in_chans is {recipe.in_chans}, but the network of {source} takes {trained.channels};"
             " leave --in-chans out."

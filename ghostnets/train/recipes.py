@@ -251,4 +251,4 @@ def default_recipe(typical_size: int, changes: Mapping[str, Any]) -> str:
         return "photos" if changes["weights"] is None else "transfer"
     has_own_form = any(changes.get(name) is not None for name in ("width", "ratio", "cheap_kernel_size"))
     is_embedded = resolve_name(changes.get("model", TRANSFER.model)) in EMBEDDED_WEIGHTS
-    return "transfer" if is_embedded and not has_own_form and changes.get("in_chans") != 1 else "photos"
+    return "transfer" if is_embedded and not has_own_form else "photos"

@@ -16,7 +16,8 @@ import torch
 from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.checkpoints.read import load_pickled
 from ghostnets.errors import CheckpointError, ConfigurationError, RunError, StorageError
-from ghostnets.files import PARTIAL, is_same_file, remove_leftovers, try_lock, write_atomically, write_text
+from ghostnets.files import PARTIAL, remove_leftovers, write_atomically, write_text
+from ghostnets.locks import PathLock, try_lock
 from ghostnets.train.metrics import EpochResult
 from ghostnets.train.run_config import RunConfig
 from ghostnets.train.state import TrainProgress, read_progress
@@ -54,7 +55,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.result = self.path / "result.json"
         self.report = self.path / "report.html"
-        self._lock: int | None = None
+        self._lock: PathLock | None = None
         self._created: list[Path] = []  # folders that claim has created, from the inside
 
     def claim(self, config: RunConfig) -> None:
@@ -116,7 +117,7 @@ class RunFolder:
 
     def check_present(self) -> None:
         """Raise RunError if the locked folder was removed, moved or replaced."""
-        if self._lock is not None and not is_same_file(self._lock, self.path):
+        if self._lock is not None and not self._lock.is_on(self.path):
             raise RunError(
                 f"{self.path} was removed or moved while the run was trained, so it cannot be saved; start it again, or"
                 " resume it where the folder is now: ghostnets train --resume FOLDER"
@@ -131,7 +132,7 @@ class RunFolder:
     def unlock(self) -> None:
         """Release the lock, if this process holds it."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
     def has_config(self, config: RunConfig) -> bool:

@@ -10,14 +10,14 @@ from conftest import make_images
 from local_server import hub_fixture, server_fixture  # noqa: F401
 from safetensors.torch import save
 
-from ghostnets.checkpoints import WEIGHTS, read_checkpoint
+from ghostnets.checkpoints import WEIGHTS, Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.checkpoints.hub import PublishedPreprocessing
 from ghostnets.errors import ConfigurationError
 from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train import Recipe, train_model
 from ghostnets.train.distill import load_teacher
-from ghostnets.train.network import resolve_recipe
+from ghostnets.train.network import build_network, resolve_recipe
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 PRETRAINED = Recipe(model="ghostnet_050", weights="pretrained")
@@ -45,16 +45,36 @@ def test_resolve_adopts_published_preprocessing(preprocessing: Preprocessing, ch
     assert (resolved.recipe.image_size, resolved.recipe.in_chans) == (224, 3)
     smaller = resolve_recipe(PRETRAINED.changed(image_size=112), source).preprocessing
     assert smaller == replace(preprocessing, image_size=112, resize_to=preprocessing.resize_to // 2)
-    with pytest.raises(
-        ConfigurationError, match="in_chans is 1, but the network of the published ghostnet_050 takes 3"
-    ):
-        resolve_recipe(PRETRAINED.changed(in_chans=1), source)
+    gray = resolve_recipe(PRETRAINED.changed(in_chans=1), source)
+    assert (gray.preprocessing.mean, gray.preprocessing.std) == ((pytest.approx(0.5),), (pytest.approx(0.25),))
+    assert (gray.arguments["in_chans"], gray.preprocessing.interpolation) == (1, "bicubic")
 
 
 @pytest.mark.parametrize("weights", ["hf://timm/small", "hf://timm/small/model.safetensors"])
 def test_resolve_adopts_published_preprocessing_by_location(preprocessing: Preprocessing, weights: str):
     source = SimpleNamespace(typical_size=500, channels=3, class_names=("dark", "light"))
     assert resolve_recipe(PRETRAINED.changed(weights=weights), source).preprocessing == preprocessing
+
+
+def test_rgb_weights_train_a_grayscale_network(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """The stem is summed, of a checkpoint of this project too; the other way is refused."""
+    arguments = {"num_classes": 2, "width": 0.1}
+    trained = create_model("ghostnet_050", **arguments)
+    rgb = Preprocessing.standard(32, 3)
+    path = tmp_path / "rgb.safetensors"
+    save_checkpoint(path, Checkpoint("ghostnet_050", arguments, trained.state_dict(), ("a", "b"), rgb))
+    source = SimpleNamespace(typical_size=32, channels=3, class_names=("a", "b"))
+    resolved = resolve_recipe(Recipe(model="ghostnet_050", weights=str(path), in_chans=1), source)
+    network = build_network(resolved.recipe, resolved.arguments, resolved.weights, source.class_names)
+    assert torch.equal(network.conv_stem.weight, trained.conv_stem.weight.sum(1, keepdim=True))
+    assert torch.equal(network.classifier.weight, trained.classifier.weight)
+    assert "conv_stem.weight, for 3 input channels, are summed over RGB for 1" in caplog.text
+    assert resolved.preprocessing == rgb.as_grayscale()
+    gray = Checkpoint("ghostnet_050", resolved.arguments, network.state_dict(), ("a", "b"), resolved.preprocessing)
+    save_checkpoint(path, gray)
+    assert read_checkpoint(path).preprocessing.channels == 1
+    with pytest.raises(ConfigurationError, match=r"in_chans is 3, but the network of .* takes 1; leave --in-chans out"):
+        resolve_recipe(Recipe(model="ghostnet_050", weights=str(path), in_chans=3), source)
 
 
 def test_fine_tuned_checkpoint_keeps_published_preprocessing(preprocessing: Preprocessing, tmp_path: Path):

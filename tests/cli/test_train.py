@@ -99,7 +99,7 @@ def test_live_report_is_replaced_by_the_final_one(small: Path, tmp_path: Path, m
     assert not [a for tag, a in final.found if tag == "meta" and a.get("http-equiv")]
 
 
-def test_fine_tuning_on_other_classes(tiny_run: Path, tmp_path: Path, monkeypatch, capsys):
+def test_fine_tuning_on_other_classes(tiny_run: Path, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_images(tmp_path / "other", classes={"a": 12, "b": 12, "c": 12})
     weights = ["--weights", tiny_run / "best.safetensors", "--epochs", "2", "--batch-size", "8"]
@@ -108,8 +108,6 @@ def test_fine_tuning_on_other_classes(tiny_run: Path, tmp_path: Path, monkeypatc
     for name in ("head", "all"):
         assert read_checkpoint(f"runs/{name}/best.safetensors").class_names == ("a", "b", "c")
         assert recipe_of(tmp_path / "runs" / name)["weights"] == str(tiny_run / "best.safetensors")
-    assert run("train", "other", "--recipe", "finetune", *weights, "--in-chans", "1") == 1
-    assert "the network of" in capsys.readouterr().err
 
 
 def test_train_and_eval_on_shards(small: Path, tmp_path: Path, monkeypatch, capsys):

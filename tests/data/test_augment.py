@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
 from ghostnets.data import Augmentation
+from ghostnets.data.augment import derive_seed
 from ghostnets.errors import DataError
 
 
@@ -88,3 +90,37 @@ def test_crop_is_a_region_of_the_image():
 def test_shift_of_images_of_different_sizes_is_refused():
     with pytest.raises(DataError, match="different sizes"):
         Augmentation(4, 0)([torch.zeros(1, 4, 4, dtype=torch.uint8), torch.zeros(1, 5, 4, dtype=torch.uint8)], [0, 1])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_crop_and_flip_equal_torchvision_after_the_seed(channels: int):
+    sizes = [(40, 52), (52, 40), (24, 24), (9, 200), (200, 9), (1, 1), (2, 3)]
+    batch = [torch.randint(0, 256, (channels, *size), dtype=torch.uint8) for size in sizes * 6]
+    seeds = torch.randint(0, 2**62, (len(batch),)).tolist()
+    expected = []
+    for image, seed in zip(batch, seeds, strict=True):
+        torch.manual_seed(seed)
+        crop = v2.RandomResizedCrop(24, scale=(0.2, 1.0), antialias=True)(image)
+        expected.append(tvf.horizontal_flip(crop) if torch.rand(()) < 0.5 else crop)
+    assert torch.equal(Augmentation(24, None, 0.2)(batch, seeds), torch.stack(expected))
+
+
+@pytest.mark.parametrize(("channels", "shift"), [(3, 4), (1, 1), (3, 0)])
+def test_shift_and_flip_equal_a_crop_of_the_padded_image(channels: int, shift: int):
+    batch, seeds = images(20, channels=channels, size=(9, 12)), torch.randint(0, 2**62, (20,)).tolist()
+    expected = []
+    for image, seed in zip(batch, seeds, strict=True):
+        top, left = (seed >> 1) % (2 * shift + 1), (seed >> 20) % (2 * shift + 1)
+        moved = torch.nn.functional.pad(image, (shift,) * 4)[:, top : top + 9, left : left + 12]
+        expected.append(moved.flip(2) if seed % 2 else moved)
+    assert torch.equal(Augmentation(12, shift)(batch, seeds), torch.stack(expected))
+
+
+def test_randaugment_and_erasing_equal_torchvision_after_the_seed():
+    batch, seeds = images(8), list(range(8))
+    expected = []
+    for image, seed in zip(batch, seeds, strict=True):
+        torch.manual_seed(derive_seed(seed, 1))
+        expected.append(v2.RandomErasing(0.5, value=114)(v2.RandAugment(2, 20)(image)))
+    augmentation = Augmentation(12, 0, flip=False, randaugment=2, randaugment_magnitude=20, erasing=0.5)
+    assert torch.equal(augmentation(batch, seeds), torch.stack(expected))

@@ -107,3 +107,10 @@ def test_unsupported_network_and_mixed_ratios_raise():
     model.set_submodule("blocks.2.0.ghost1", GhostModule(24, 72, ratio=3))
     with pytest.raises(EngineError, match=r"different ratios \(\[2, 3\]\)"):
         make_plan(model)
+
+
+def test_level_before_normalisation_is_refused():
+    with pytest.raises(EngineError, match="the map of conv_stem is before normalisation"):
+        make_plan(create_model("ghostnet_050", features_only=True, like="timm"))
+    backbone = create_model("ghostnet_050", features_only=True, like="timm", out_indices=4)
+    assert len(make_plan(backbone).outputs) == 4

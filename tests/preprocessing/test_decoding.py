@@ -1,5 +1,6 @@
 """Decoding of common and hostile image files."""
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -11,7 +12,8 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as tvf
 
 from ghostnets.errors import ImageError
-from ghostnets.preprocessing import RESAMPLING, depth, is_grey, read_image
+from ghostnets.preprocessing import RESAMPLING, decode, depth, is_grey, read_image
+from ghostnets.preprocessing.limits import MAX_PIXELS, check_memory
 
 COLOR = np.zeros((20, 30, 3), np.uint8)
 COLOR[:, :15] = (250, 10, 20)  # left red
@@ -103,11 +105,11 @@ def test_resize_equals_torchvision(tmp_path: Path, interpolation: str):
     assert torch.equal(got, expected)
 
 
-def png_header(width: int, height: int) -> bytes:
+def png_header(width: int, height: int, color_type: int = 2) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    size = struct.pack(">IIBBBBB", width, height, 8, color_type, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
@@ -121,6 +123,33 @@ def test_too_many_pixels_are_refused_from_the_header(tmp_path: Path, size: tuple
         ImageError, match=rf"a\.png has {millions} million pixels, the limit is 100 million; scale it down"
     ):
         read_image(tmp_path / "a.png", channels=3)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "color_type", "megabytes"), [(8000, 5000, 6, 320), (8000, 10000, 2, 320), (8000, 5000, 4, None)]
+)
+def test_more_memory_than_the_limit_is_refused_from_the_header(
+    width: int, height: int, color_type: int, megabytes: int | None
+):
+    reason = f"takes {megabytes} MB to decode" if megabytes else "truncated|cannot be read"
+    with pytest.raises(ImageError, match=reason):
+        decode(png_header(width, height, color_type))
+    if megabytes:  # a caller that allows more pixels allows their memory
+        with pytest.raises(ImageError, match=r"truncated|cannot be read"):
+            decode(png_header(8000, 4000, 6), max_pixels=200_000_000)
+
+
+@pytest.mark.parametrize(("subsampling", "fits"), [(2, True), (0, False)])
+def test_coefficients_of_a_progressive_jpeg_count(subsampling: int, fits: bool):
+    stream = io.BytesIO()
+    Image.fromarray(COLOR).save(stream, "JPEG", progressive=True, subsampling=subsampling)
+    with Image.open(stream) as image:
+        options = {"result_bytes": 0, "is_turned": False}
+        if fits:
+            check_memory(image, (9000, 9000), "a.jpg", MAX_PIXELS, **options)
+            return
+        with pytest.raises(ImageError, match="takes 486 MB to decode"):
+            check_memory(image, (9000, 9000), "a.jpg", MAX_PIXELS, **options)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tif"])

@@ -35,7 +35,7 @@ def test_named_and_default_recipe():
         ({"weights": "run/best.safetensors", "model": "ghostnet_050"}, "transfer"),
         ({"model": "ghostnet_050"}, "photos"),
         ({"model": "ghostnet_100", "ratio": 3}, "photos"),
-        ({"in_chans": 1}, "photos"),
+        ({"in_chans": 1}, "transfer"),
         ({"image_size": 32}, "small-images"),
         ({"epochs": 3, "ratio": None}, "transfer"),
     ],

@@ -1,0 +1,68 @@
+"""Limits of the pixels of an image and of the memory that decoding takes, checked before it begins."""
+
+from typing import Any
+
+from PIL import Image
+
+from ghostnets.errors import ImageError
+
+__all__ = ["MAX_PIXELS", "check_memory", "check_size", "too_large"]
+
+MAX_PIXELS = 100_000_000  # 10,000 x 10,000; a file of a few kB can claim any size
+MAX_MEMORY = 300_000_000  # bytes while an image is decoded, for up to MAX_PIXELS pixels; above in proportion
+MAX_SIDE = 65_535  # as in JPEG; Pillow stores a pointer per row, so tall images take more memory than their pixels
+
+STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # bytes a pixel in Pillow; others 4
+DECODER = {"WEBP": 16, "AVIF": 6, "HEIF": 6}  # further bytes a pixel inside the decoder, measured
+COEFFICIENT = 2  # bytes of each coefficient that a progressive JPEG keeps
+
+
+def check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    """Raise ImageError for more pixels than ``max_pixels``, or a side above ``MAX_SIDE``."""
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageError(too_large(name, width * height, max_pixels))
+    if max(size) > MAX_SIDE:
+        raise ImageError(f"{name} has {width} x {height} pixels, the longest side is {MAX_SIDE}; crop or remove it.")
+
+
+def too_large(name: str, pixels: int, limit: int) -> str:
+    """Message for an image of too many pixels."""
+    return (
+        f"{name} has {pixels / 1e6:.0f} million pixels, the limit is {limit / 1e6:g} million;"
+        " scale it down or remove it."
+    )
+
+
+def check_memory(
+    image: Image.Image, full_size: tuple[int, int], name: str, max_pixels: int, *, result_bytes: int, is_turned: bool
+) -> None:
+    """Raise ImageError if decoding an opened image takes more than 300 MB (above 100 million ``max_pixels``, more).
+
+    Args:
+        image: Image that is opened and not loaded, with the size at which it will be decoded.
+        full_size: Size in the file.
+        name: Name of the image in error messages.
+        max_pixels: Limit of the caller.
+        result_bytes: Bytes a pixel of a converted copy; 0 if the image is used as it is.
+        is_turned: Whether a rotated copy is made.
+    """
+    stored = STORED.get(image.mode, 4)
+    pixels = image.width * image.height
+    needed = pixels * (stored + result_bytes + DECODER.get(image.format or "", 0))
+    needed += pixels * (result_bytes or stored) * is_turned
+    if image.info.get("progressive"):
+        needed += int(full_size[0] * full_size[1] * COEFFICIENT * _samples(image))
+    limit = MAX_MEMORY * max(1.0, max_pixels / MAX_PIXELS)
+    if needed > limit:
+        raise ImageError(
+            f"{name} takes {needed / 1e6:.0f} MB to decode ({image.format}, {full_size[0]} x {full_size[1]},"
+            f" {image.mode}), the limit is {limit / 1e6:.0f} MB; scale it down."
+        )
+
+
+def _samples(image: Any) -> float:
+    """Samples of a pixel of a JPEG file: 3, or 1.5 with chroma of half the width and height."""
+    layers = [(layer[1], layer[2]) for layer in getattr(image, "layer", ())] or [(1, 1)] * 3
+    horizontal, vertical = (max(layer[axis] for layer in layers) for axis in (0, 1))
+    return sum(h * v for h, v in layers) / (horizontal * vertical)
