@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ghostnets.artefacts import Model, open_model
+from ghostnets.artefacts import SUFFIXES, Model, open_model
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.devices import describe_device, select_device
 from ghostnets.errors import RunError
@@ -54,7 +54,7 @@ def open_network(path: Path, device: str) -> EvaluatedNetwork:
     Raises:
         GhostNetsError: As ``read_checkpoint`` and ``open_model``.
     """
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or path.suffix not in SUFFIXES:
         selected, checkpoint = select_device(device), read_checkpoint(path)
         return EvaluatedNetwork(
             model=checkpoint.build().to(selected).to(memory_format=torch.channels_last),
