@@ -41,7 +41,10 @@ def main() -> None:
     preprocessing = Preprocessing.standard(source.typical_size if is_small else 224, source.channels)
     images = source.load(preprocessing).train
     augmentation = Augmentation(
-        preprocessing.image_size, recipe.shift if is_small else None, recipe.min_scale, recipe.flip
+        preprocessing.image_size,
+        recipe.shift if is_small else None,
+        recipe.min_scale,
+        recipe.flip in ("horizontal", "both"),
     )
     model = create_model(
         recipe.model, num_classes=len(source.class_names), in_chans=source.channels, small_input=is_small

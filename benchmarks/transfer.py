@@ -36,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.runs or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        measure("transfer", [], options, folder)
+        measure("transfer", ["--weights", "embedded"], options, folder)
         if options.scratch:
             measure("from scratch", ["--weights", "none"], options, folder)
 

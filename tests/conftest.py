@@ -39,6 +39,7 @@ def _one_seed_and_one_thread(monkeypatch: pytest.MonkeyPatch):
     torch.manual_seed(0)
     torch.set_num_threads(1)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # the default of training asks for published weights
 
 
 @pytest.fixture(params=["avx512", "avx2", "sse2", "neon"])

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import numpy as np
@@ -57,17 +57,28 @@ class Classifier:
         flip: Average the probabilities of each image and its horizontal flip (test-time augmentation); takes twice the
             time.
         threshold: Lowest probability of the first class, in (0, 1], for which it is the answer.
+        max_pixels: Largest number of pixels of an image that is read.
+
+    Attributes:
+        model: The opened model.
+        preprocessing: Preprocessing of its images, with this limit.
 
     Raises:
         ConfigurationError: ``threshold`` is out of its range.
     """
 
     def __init__(
-        self, model: Model | str | os.PathLike[str], *, flip: bool = False, threshold: float | None = None
+        self,
+        model: Model | str | os.PathLike[str],
+        *,
+        flip: bool = False,
+        threshold: float | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         check_threshold(threshold)
         self.model = model if isinstance(model, Model) else open_model(model)
         self.flip, self.threshold = flip, threshold
+        self.preprocessing = replace(self.model.description.preprocessing, max_pixels=max_pixels)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -76,7 +87,12 @@ class Classifier:
 
     def copy(self) -> "Classifier":
         """A classifier for concurrent use, as ``Model.copy``."""
-        return Classifier(self.model.copy(), flip=self.flip, threshold=self.threshold)
+        return Classifier(
+            self.model.copy(),
+            flip=self.flip,
+            threshold=self.threshold,
+            max_pixels=self.preprocessing.max_pixels,
+        )
 
     @overload
     def __call__(self, images: ImageList, *, top: int = 5, features: bool = False) -> list[Prediction]: ...
@@ -121,9 +137,9 @@ class Classifier:
             predictions += self.predict(np.stack(pixels), names, top=top, features=features)
         return predictions
 
-    def read(self, image: ImageSource, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Pixels:
+    def read(self, image: ImageSource, *, name: str | None = None) -> Pixels:
         """Read an image as the network takes it, as ``Preprocessing.pixels``."""
-        return self.model.description.preprocessing.pixels(image, name=name, max_pixels=max_pixels)
+        return self.preprocessing.pixels(image, name=name)
 
     def run(self, pixels: Pixels, *, features: bool = False) -> Outputs:
         """Run the network as ``Model.run``; the scores are probabilities, whatever the file returns.
@@ -183,21 +199,24 @@ def load_classifier(
     device: str = "cpu",
     flip: bool = False,
     threshold: float | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Classifier:
     """Open a checkpoint or an exported file for classification.
 
     Args:
-        path: As for ``open_model``.
-        threads: As for ``open_model``.
-        device: As for ``open_model``.
-        flip: As for ``Classifier``.
-        threshold: As for ``Classifier``.
+        path: The file, as for ``open_model``.
+        threads: Number of threads, as for ``open_model``.
+        device: Device, as for ``open_model``.
+        flip: Average over both flips, as for ``Classifier``.
+        threshold: Lowest probability of an answer, as for ``Classifier``.
+        max_pixels: Largest number of pixels of an image that is read.
 
     Raises:
         GhostNetsError: As ``open_model`` and ``Classifier``.
     """
     check_threshold(threshold)
-    return Classifier(open_model(path, threads=threads, device=device), flip=flip, threshold=threshold)
+    model = open_model(path, threads=threads, device=device)
+    return Classifier(model, flip=flip, threshold=threshold, max_pixels=max_pixels)
 
 
 def check_threshold(threshold: float | None) -> None:

@@ -77,7 +77,7 @@ class Description:
 
     def to_json(self) -> str:
         """The text stored in the file under ``METADATA_KEY``."""
-        values = {"format_version": FORMAT_VERSION, **asdict(self)}
+        values = {"format_version": FORMAT_VERSION, **asdict(self), "preprocessing": self.preprocessing.to_dict()}
         if self.temperature is None:
             del values["temperature"]
         return json.dumps(values)

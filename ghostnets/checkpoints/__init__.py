@@ -1,7 +1,7 @@
 """Checkpoints: saving, safe reading and strict loading, published weights, and conversion from other sources."""
 
 from ghostnets.checkpoints.embedded import EMBEDDED_WEIGHTS, embedded_weights
-from ghostnets.checkpoints.fetch import cache_path, download
+from ghostnets.checkpoints.fetch import cache_path, check_reachable, download, find_cached
 from ghostnets.checkpoints.hub import WEIGHTS, PublishedWeights, find_weights, find_weights_at, load_pretrained
 from ghostnets.checkpoints.load import (
     load_checkpoint,
@@ -25,10 +25,12 @@ __all__ = [
     "PublishedWeights",
     "WeightsFile",
     "cache_path",
+    "check_reachable",
     "create_model",
     "detect_source",
     "download",
     "embedded_weights",
+    "find_cached",
     "find_weights",
     "find_weights_at",
     "load_checkpoint",

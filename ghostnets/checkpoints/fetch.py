@@ -7,6 +7,9 @@ request.
 
 import hashlib
 import os
+import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import torch
@@ -16,7 +19,15 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, t
 from ghostnets.errors import CheckpointError, StorageError
 from ghostnets.transfer import Progress, TransferError, transfer
 
-__all__ = ["HUB_PREFIX", "Progress", "cache_path", "download", "web_address"]
+__all__ = [
+    "HUB_PREFIX",
+    "Progress",
+    "cache_path",
+    "check_reachable",
+    "download",
+    "find_cached",
+    "web_address",
+]
 
 HUB_PREFIX = "hf://"
 MAX_BYTES = 1_000_000_000  # the largest published file has 130 MB
@@ -93,6 +104,48 @@ def download(location: str, *, sha256: str | None = None, progress: Progress | N
             f"could not write {path} ({error.strerror or error}); free space or set TORCH_HOME to another folder."
         ) from error
     return path
+
+
+def find_cached(location: str) -> Path | None:
+    """Path of a file in the caches, without a network request; None if it is not there."""
+    path = cache_path(location)
+    if path.exists():
+        return path
+    cached = try_to_load_from_cache(*_hub_file(location)) if location.startswith(HUB_PREFIX) else None
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def check_reachable(location: str, *, seconds: float) -> None:
+    """Ask the server of a file whether it has it, for at most ``seconds``, name resolution included.
+
+    Raises:
+        CheckpointError: It does not answer in time or has no such file, or the variable HF_HUB_OFFLINE is set.
+    """
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise CheckpointError(f"{web_address(location)} is not cached, and HF_HUB_OFFLINE is set.")
+    outcome: list[BaseException | None] = []
+
+    def request() -> None:
+        try:
+            if location.startswith(HUB_PREFIX):
+                get_hf_file_metadata(hf_hub_url(*_hub_file(location)), timeout=2 * seconds)
+            else:
+                head = urllib.request.Request(location, method="HEAD", headers={"User-Agent": "ghostnets"})
+                urllib.request.urlopen(head, timeout=2 * seconds).close()
+        except Exception as error:  # versions of huggingface_hub use different HTTP libraries and errors
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
+            outcome.append(error)
+        else:
+            outcome.append(None)
+
+    thread = threading.Thread(target=request, daemon=True)  # name resolution has no limit of its own
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise CheckpointError(f"{web_address(location)} does not answer within {seconds:g} s.")
+    if outcome[0] is not None:
+        raise CheckpointError(f"{web_address(location)} cannot be downloaded ({_first_line(outcome[0])}).")
 
 
 def _hub_file(location: str) -> tuple[str, str]:

@@ -56,7 +56,7 @@ def _print(result: BenchmarkResult, out: Path | None) -> None:
     console.print(f"{result.processor}, {result.platform}", soft_wrap=True)
     console.print(f"{versions}, {result.date}", soft_wrap=True)
     for backend in result.settings.backends:
-        console.print(f"{backend}: {BACKENDS[backend].configuration}", soft_wrap=True, markup=False)
+        console.print(f"{backend}: {BACKENDS[backend].configuration}", soft_wrap=True)
     table = Table("network", "backend", "precision", "batch", "threads", "MACs (M)", "ms per run", "quartiles")
     table.add_column("images/s")
     table.add_column("speedup (quartiles)")
@@ -89,7 +89,7 @@ def _print(result: BenchmarkResult, out: Path | None) -> None:
     for sentence in result.left_out:
         console.print(f"Skipped: {sentence}", soft_wrap=True)
     if out is not None:
-        console.print(f"Wrote bench.json and figures to {out}.", soft_wrap=True, markup=False)
+        console.print(f"Wrote bench.json and figures to {out}.", soft_wrap=True)
 
 
 def _write(folder: Path, result: BenchmarkResult) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 
 from ghostnets.cli.options.compare import CompareCommand
@@ -101,13 +100,13 @@ def _print(runs: list[ComparedRun], differing: list[str], page: Path) -> None:
     for column in results.columns[1:]:
         column.justify = "right"
     for run in runs:
-        results.add_row(escape(run.name), *map(escape, run.results.values()))
+        results.add_row(run.name, *run.results.values())
     console.print(results)
     if differing:
-        settings = Table("setting", *(escape(run.name) for run in runs))
+        settings = Table("setting", *(run.name for run in runs))
         for name in differing:
-            settings.add_row(name, *(escape(run.settings.get(name, "")) for run in runs))
+            settings.add_row(name, *(run.settings.get(name, "") for run in runs))
         console.print(settings)
     else:
         console.print("All settings are the same.")
-    console.print(f"curves: {page}", soft_wrap=True, markup=False)
+    console.print(f"curves: {page}", soft_wrap=True)

@@ -73,9 +73,8 @@ def run(command: ImportCommand) -> int:
         f" parameters, {num_classes} classes"
         f" ({f'named by {command.classes}' if command.classes is not None else f'named {names[0]} and so on'}).",
         soft_wrap=True,
-        markup=False,
     )
-    console.print(f"Wrote {command.to}, for images of {preprocessing.image_size} pixels.", soft_wrap=True, markup=False)
+    console.print(f"Wrote {command.to}, for images of {preprocessing.image_size} pixels.", soft_wrap=True)
     return 0
 
 

@@ -29,7 +29,7 @@ MAX_LOGITS = 200_000_000  # kept in memory for the areas under curves
 
 def run(command: EvalCommand) -> int:
     picture = command.picture or command.network.parent / "confusion.png"
-    writer = None if command.out is None else find_writer(command.out)
+    writer = None if command.out is None else find_writer(command.out, bom=command.bom)
     network = open_network(command.network, command.device)
     split, images, skipped, summary = _load_images(command, network)
     if network.device.type != "cpu":
@@ -64,9 +64,9 @@ def run(command: EvalCommand) -> int:
         with write_atomically(command.out) as temporary:
             writer.write_table(image_columns(result, images, range(len(images)), in_training), temporary)
     if not command.json:
-        console.print(f"confusion matrix: {picture}", soft_wrap=True, markup=False)
+        console.print(f"confusion matrix: {picture}", soft_wrap=True)
         if command.out is not None:
-            console.print(f"one row per image: {command.out}", soft_wrap=True, markup=False)
+            console.print(f"one row per image: {command.out}", soft_wrap=True)
     return 0
 
 
@@ -109,9 +109,6 @@ def _load_images(
     source = data.open(
         val_share=recipe.get("val_share", 0.2), seed=recipe.get("seed", 0), network_classes=network.class_names
     )
-    for sentence in describe_source(source):
-        message(sentence)
-    to_index = _match_classes(source.class_names, network.class_names, command.data)
     split: str = command.split
     if split == "auto" and command.calibrate:
         split = "val"
@@ -120,8 +117,12 @@ def _load_images(
         is_training_data = data.location == trained.get("data") or source.identity == trained.get("data_identity")
         has_val = is_training_data or not source.val_from_train
         split = "test" if "test" in source.split_names else "val" if has_val else "all"
+    for sentence in describe_source(source, by_split=split != "all" or not source.val_from_train):
+        message(sentence)
+    to_index = _match_classes(source.class_names, network.class_names, command.data)
     names = source.split_names if split == "all" else (split,)
-    loaded = [source.load_split(name, network.preprocessing) for name in names]
+    preprocessing = replace(network.preprocessing, max_pixels=command.max_pixels)
+    loaded = [source.load_split(name, preprocessing) for name in names]
     datasets = [images for images, _ in loaded]
     images = JoinedDataset(datasets, to_index[torch.cat([dataset.labels for dataset in datasets])])
     if not len(images):
@@ -142,9 +143,11 @@ def _match_classes(names: tuple[str, ...], known: tuple[str, ...], data: str) ->
             " it is unknown which one is meant; leave the folder out."
         )
     if unknown := [name for name in names if name not in indices]:
+        folded = {name.casefold() for name in indices}
+        case = " Upper and lower case differ." if any(name.casefold() in folded for name in unknown) else ""
         raise DataError(
             f"{data} has classes that the checkpoint does not have ({', '.join(unknown[:5])});"
-            f" it has {len(known)}: {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}."
+            f" it has {len(known)}: {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}.{case}"
         )
     if absent := [name for name in known if normalize_name(name) not in names]:
         shown = ", ".join(absent[:8]) + (f", ... ({len(absent)})" if len(absent) > 8 else "")

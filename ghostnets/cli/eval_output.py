@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.markup import escape
 from rich.table import Table
 
 from ghostnets.cli.output import message, result_console
@@ -78,14 +77,14 @@ def print_evaluation(result: Evaluation, images: ImageDataset, split: str, in_tr
     for true, predicted, count in result.mistakes[:MAX_LINES]:
         truth, prediction = result.classes[true], result.classes[predicted].name
         line = f"{count} of {truth.images} images of {truth.name} predicted as {prediction}"
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     wrong = result.predictions.mistakes()[:MAX_LINES].tolist()
     columns = image_columns(result, images, wrong, in_training)
     for path, truth, prediction, probability, *_ in zip(*columns.values(), strict=True):
-        console.print(f"{path}: {truth}, predicted {prediction} ({probability:.0%})", soft_wrap=True, markup=False)
+        console.print(f"{path}: {truth}, predicted {prediction} ({probability:.0%})", soft_wrap=True)
     five = f"   top-5 {result.format_top5()}" if len(result.classes) > 5 else ""
     line = f"{result.images} images ({split})   top-1 {result.format_top1()}{five}   loss {result.loss:.4f}"
-    console.print(line, soft_wrap=True, markup=False)
+    console.print(line, soft_wrap=True)
     areas = result.curve_areas
     means = None if areas is None else [areas.mean(areas.roc), areas.mean(areas.precision_recall)]
     figures = {
@@ -93,8 +92,8 @@ def print_evaluation(result: Evaluation, images: ImageDataset, split: str, in_tr
         **({} if means is None else dict(zip(("ROC area", "PR area"), map(_format_area, means), strict=True))),
         "expected calibration error": f"{result.calibration_error:.1%}",
     }
-    console.print("   ".join(f"{name} {value}" for name, value in figures.items()), soft_wrap=True, markup=False)
-    console.print(f"In parentheses: 95% intervals. {result.describe_baseline()}", soft_wrap=True, markup=False)
+    console.print("   ".join(f"{name} {value}" for name, value in figures.items()), soft_wrap=True)
+    console.print(f"In parentheses: 95% intervals. {result.describe_baseline()}", soft_wrap=True)
     _print_training_images(result, in_training)
 
 
@@ -113,7 +112,7 @@ def _class_table(result: Evaluation) -> Table:
         cells = [recall, precision, "-" if row.f1 is None else f"{row.f1:.1%}"]
         if areas is not None:
             cells += [_format_area(areas.roc[number - 1]), _format_area(areas.precision_recall[number - 1])]
-        table.add_row(str(number), escape(row.name), str(row.images), *cells)
+        table.add_row(str(number), row.name, str(row.images), *cells)
     return table
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ghostnets import __version__
 from ghostnets.artefacts import Model, Prediction, load_classifier
 from ghostnets.cli.options.predict import PredictCommand
-from ghostnets.cli.output import escape_control, message, progress_console, result_console
+from ghostnets.cli.output import message, progress_console, result_console
 from ghostnets.data.finder import LeftOut
 from ghostnets.predict import Input, PredictionFile, as_dict, find_inputs, predict_images
 
@@ -24,7 +24,12 @@ SECONDS_BEFORE_PROGRESS = 1
 def run(command: PredictCommand) -> int:
     flip = command.tta == "flip"
     classifier = load_classifier(
-        command.network, threads=1, device=command.device, flip=flip, threshold=command.threshold
+        command.network,
+        threads=1,
+        device=command.device,
+        flip=flip,
+        threshold=command.threshold,
+        max_pixels=command.max_pixels,
     )
     if " on " in classifier.model.runtime:
         message(f"predicting with {classifier.model.runtime}")
@@ -39,7 +44,13 @@ def run(command: PredictCommand) -> int:
             from ghostnets.predict import predict_on_ray
 
             return predict_on_ray(
-                command.network, images, top=top, features=command.features, flip=flip, threshold=command.threshold
+                command.network,
+                images,
+                top=top,
+                features=command.features,
+                flip=flip,
+                threshold=command.threshold,
+                max_pixels=command.max_pixels,
             )
         return predict_images(classifier, images, top=top, features=command.features)
 
@@ -47,9 +58,13 @@ def run(command: PredictCommand) -> int:
     with progress:
         if command.out is not None:
             settings = _settings(command, classifier.model, top)
-            has_answer = command.threshold is not None
             with PredictionFile(
-                command.out, settings=settings, top=top, features=command.features, answer=has_answer
+                command.out,
+                settings=settings,
+                top=top,
+                features=command.features,
+                answer=command.threshold is not None,
+                bom=command.bom,
             ) as file:
                 progress.resume(file.rows, file.errors)
                 for batch in progress.count(predict(file.remaining(inputs))):
@@ -162,23 +177,23 @@ def _print_tables(predictions: Iterable[list[Prediction]]) -> None:
 
 
 def _print_table(rows: list[Prediction]) -> None:
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     has_answer = any(prediction.answer is not None for prediction in rows)
     table = Table("image", *(["answer"] if has_answer else []), "class", "probability", "next")
     table.columns[-2].justify = "right"
     for prediction in rows:
         if prediction.error:
-            table.add_row(escape(escape_control(prediction.path)), "[red]cannot be read[/red]")
+            table.add_row(prediction.path, Text("cannot be read", style="red"))
             continue
         first, *others = zip(prediction.classes, prediction.probabilities, strict=True)
         following = "  ".join(f"{name} {value:.1%}" for name, value in others)
         table.add_row(
-            escape(escape_control(prediction.path)),
-            *([escape(escape_control(prediction.answer or ""))] if has_answer else []),
-            escape(escape_control(first[0])),
+            prediction.path,
+            *([prediction.answer or ""] if has_answer else []),
+            first[0],
             f"{first[1]:.1%}",
-            escape(escape_control(following)),
+            following,
         )
     result_console().print(table)

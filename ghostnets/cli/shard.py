@@ -22,6 +22,7 @@ def run(command: ShardCommand) -> int:
             command.out,
             images_per_shard=command.images_per_shard,
             seed=command.seed,
+            max_pixels=command.max_pixels,
             on_image=lambda: bars.advance(task),
         )
     splits = {

@@ -51,7 +51,13 @@ def _new_run(command: TrainCommand) -> dict[str, Any]:
     # Without --recipe, the images determine the recipe whose options are changed.
     chosen = {"recipe": command.recipe} if command.recipe_name is not None else command.changes()
     return {
-        "data": DataSpec(command.source, full=command.full, root=command.root, skip_corrupt=command.skip_corrupt),
+        "data": DataSpec(
+            command.source,
+            full=command.full,
+            root=command.root,
+            skip_corrupt=command.skip_corrupt,
+            max_pixels=command.max_pixels,
+        ),
         "device": command.device,
         "workers": command.workers,
         **chosen,
@@ -83,7 +89,7 @@ def _print_result(run: RunFolder, result: TrainingResult) -> None:
     console.print(f"{result.split} top-1   {evaluation.format_top1()}   (best epoch: {result.best_epoch})")
     if len(evaluation.classes) > 5:
         console.print(f"{result.split} top-5   {evaluation.format_top5()}")
-    console.print(" ".join([describe_evaluation(result), *list_warnings(result)]), soft_wrap=True, markup=False)
+    console.print(" ".join([describe_evaluation(result), *list_warnings(result)]), soft_wrap=True)
     if result.skipped:
         console.print(f"unreadable images left out: {len(result.skipped)}")
     console.print(f"time         {format_minutes(result.seconds)} minutes of training and validation")

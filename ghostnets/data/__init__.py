@@ -10,6 +10,7 @@ from ghostnets.lazy import lazy_getattr
 if TYPE_CHECKING:
     from ghostnets.data.augment import Augmentation, derive_seed
     from ghostnets.data.batches import Batch, EvalTransform, TrainingBatches, evaluation_batches
+    from ghostnets.data.check import DataCheck, check_images
     from ghostnets.data.datasets import (
         ArrayDataset,
         DatasetSplits,
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
         ImageDataset,
         ImageFiles,
         JoinedDataset,
-        content_digest,
         load_files,
     )
     from ghostnets.data.fashion_mnist import FashionMnist
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from ghostnets.data.samples import Sample, find_sample, spread
     from ghostnets.data.shards import ShardDataset, ShardFolder, open_shards, write_shards
     from ghostnets.data.source import EMBEDDED, DataSource, DataSpec, describe_source, summarize_source
+    from ghostnets.data.stored_images import content_digest
 
 __all__ = [
     "EMBEDDED",
     "ArrayDataset",
     "Augmentation",
     "Batch",
+    "DataCheck",
     "DataSource",
     "DataSpec",
     "DatasetSplits",
@@ -45,6 +47,7 @@ __all__ = [
     "ShardDataset",
     "ShardFolder",
     "TrainingBatches",
+    "check_images",
     "content_digest",
     "derive_seed",
     "describe_source",
@@ -63,6 +66,7 @@ _MODULES = {
     "ArrayDataset": "datasets",
     "Augmentation": "augment",
     "Batch": "batches",
+    "DataCheck": "check",
     "DataSource": "source",
     "DataSpec": "source",
     "DatasetSplits": "datasets",
@@ -72,7 +76,7 @@ _MODULES = {
     "ImageDataset": "datasets",
     "ImageFiles": "datasets",
     "JoinedDataset": "datasets",
-    "content_digest": "datasets",
+    "content_digest": "stored_images",
     "ImageFolder": "folders",
     "Sample": "samples",
     "ShardDataset": "shards",
@@ -80,6 +84,7 @@ _MODULES = {
     "TrainingBatches": "batches",
     "derive_seed": "augment",
     "describe_source": "source",
+    "check_images": "check",
     "evaluation_batches": "batches",
     "find_sample": "samples",
     "load_files": "datasets",

@@ -27,7 +27,7 @@ from ghostnets.errors import DataError, StorageError
 from ghostnets.files import write_folder
 from ghostnets.transfer import Progress, TransferError, transfer
 
-__all__ = ["archive_suffix", "open_archive"]
+__all__ = ["archive_suffix", "cache_folder", "find_unpacked", "open_archive"]
 
 OPENERS: dict[str, Callable[..., Any]] = {
     ".gz": gzip.open,
@@ -73,16 +73,10 @@ def open_archive(data: str, *, progress: Progress | None = None) -> Path:
     """
     suffix = archive_suffix(data)
     assert suffix is not None
-    if data.startswith(REMOTE):
-        url, _, fragment = data.partition("#")
-        key, name = url, PurePosixPath(urlsplit(url).path).name
-    else:
-        path = Path(data).resolve()
-        if suffix == ".tar" and _holds_samples(path):
-            return path
-        status = path.stat()
-        key, name = f"{path}\0{status.st_size}\0{status.st_mtime_ns}", path.name
-    folder = _cache() / hashlib.sha256(key.encode()).hexdigest()[:16] / (name[: -len(suffix)] or "data")
+    url, _, fragment = data.partition("#") if data.startswith(REMOTE) else (data, "", "")
+    if not data.startswith(REMOTE) and suffix == ".tar" and _holds_samples(Path(data)):
+        return Path(data).resolve()
+    folder = _place(url, suffix)
     kept = folder.with_name(f"{folder.name}.tar")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +84,7 @@ def open_archive(data: str, *, progress: Progress | None = None) -> Path:
             if folder.is_dir() or kept.exists():
                 return folder if folder.is_dir() else kept
             if not data.startswith(REMOTE):
-                _unpack(path, suffix, folder, name=data)
+                _unpack(Path(data), suffix, folder, name=data)
                 return folder
             partial = folder.with_name(f"{folder.name}.partial")
             _download(url, partial, fragment, progress)
@@ -108,7 +102,27 @@ def open_archive(data: str, *, progress: Progress | None = None) -> Path:
         ) from error
 
 
-def _cache() -> Path:
+def find_unpacked(data: str) -> Path | None:
+    """What ``open_archive`` has put into the cache; None if it would have to work."""
+    suffix = archive_suffix(data)
+    if suffix is None or not (data.startswith(REMOTE) or Path(data).is_file()):
+        return None
+    folder = _place(data.partition("#")[0], suffix)
+    return next((path for path in (folder, folder.with_name(f"{folder.name}.tar")) if path.exists()), None)
+
+
+def _place(url: str, suffix: str) -> Path:
+    """Folder in the cache of an archive at a URL, or at a path, by its size and time."""
+    if url.startswith(REMOTE):
+        key, name = url, PurePosixPath(urlsplit(url).path).name
+    else:
+        status = Path(url).stat()
+        key, name = f"{Path(url).resolve()}\0{status.st_size}\0{status.st_mtime_ns}", Path(url).name
+    return cache_folder() / hashlib.sha256(key.encode()).hexdigest()[:16] / (name[: -len(suffix)] or "data")
+
+
+def cache_folder() -> Path:
+    """Folder of unpacked data sets."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ghostnets" / "archives"
 
 

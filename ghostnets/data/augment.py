@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
+from ghostnets.data.batch_transforms import draw_uniform, jitter_colors, rotate
 from ghostnets.errors import DataError
 
 __all__ = ["Augmentation", "derive_seed"]
@@ -41,6 +42,9 @@ class Augmentation:
         randaugment_magnitude: Their strength, from 0 to 30, on torchvision's scale.
         erasing: Share of the images with one rectangle set to gray (random erasing, Zhong et al., arXiv 1708.04896),
             with torchvision's sizes and aspect ratios.
+        vertical_flip: Flip half of the images vertically.
+        rotate: Largest rotation in degrees in either direction; what lies outside the image is reflected.
+        color_jitter: Largest relative change of brightness, contrast and saturation.
     """
 
     image_size: int
@@ -50,6 +54,9 @@ class Augmentation:
     randaugment: int = 0
     randaugment_magnitude: int = 9
     erasing: float = 0.0
+    vertical_flip: bool = False
+    rotate: float = 0.0
+    color_jitter: float = 0.0
 
     @property
     def is_identity(self) -> bool:
@@ -63,7 +70,20 @@ class Augmentation:
             DataError: With ``shift``, the images have different sizes.
         """
         batch = self._crop(images, seeds) if self.shift is None else self._shift(_stack(images), seeds)
+        batch = self._transform(batch, seeds)
         return self._randaugment_and_erase(batch, seeds) if self.randaugment or self.erasing else batch
+
+    def _transform(self, batch: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Flip vertically, rotate and jitter all images at once."""
+        if self.vertical_flip:
+            flipped = draw_uniform(seeds, 0) < 0.5
+            batch = torch.where(flipped[:, None, None, None], batch.flip(2), batch)
+        if self.rotate:
+            batch = rotate(batch, (2 * draw_uniform(seeds, 1) - 1) * self.rotate)
+        if self.color_jitter:
+            draws = torch.stack([draw_uniform(seeds, stream) for stream in (2, 3, 4)], 1)
+            batch = jitter_colors(batch, 1 + (2 * draws - 1) * self.color_jitter)
+        return batch
 
     def _shift(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
         """Shift and flip all images at once; the bits of their seeds are the random numbers."""

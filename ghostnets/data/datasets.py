@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ghostnets.cores import usable_cores
-from ghostnets.data.stored_images import ImagePath, read_image
+from ghostnets.data.stored_images import ImagePath, content_digest, read_image
 from ghostnets.errors import ImageError
 from ghostnets.preprocessing import Preprocessing
 
@@ -46,11 +46,6 @@ class ImageDataset(Protocol):
         """``content_digest`` of each image, uint64 (N,); None if unknown without reading all files."""
 
 
-def content_digest(content: bytes) -> int:
-    """Digest that recognises the content of an image file, or of the pixels of an image without a file: 64 bits."""
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
-
-
 class ImageFiles(NamedTuple):
     """Files of the images of a data set, and their ``content_digest``, uint64 (N,)."""
 
@@ -73,6 +68,7 @@ class ArrayDataset:
         self.pixels = pixels
         self.labels = labels
         self.files = files
+        self._digests: np.ndarray | None = None if files is None else files.digests
 
     @property
     def common_size(self) -> tuple[int, int] | None:
@@ -89,9 +85,9 @@ class ArrayDataset:
         return f"image {index}" if self.files is None else str(self.files.paths[index])
 
     def digests(self) -> np.ndarray:
-        if self.files is not None:
-            return self.files.digests
-        return np.array([content_digest(image.numpy().tobytes()) for image in self.pixels], dtype=np.uint64)
+        if self._digests is None:
+            self._digests = np.array([content_digest(image.numpy().tobytes()) for image in self.pixels], np.uint64)
+        return self._digests
 
 
 class FileDataset:

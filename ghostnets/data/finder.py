@@ -15,7 +15,16 @@ from pathlib import Path, PurePosixPath
 
 from ghostnets.preprocessing import IMAGE_SUFFIXES
 
-__all__ = ["FoundImage", "LeftOut", "holds_image", "is_image_name", "is_system_name", "printable", "walk_images"]
+__all__ = [
+    "FoundImage",
+    "LeftOut",
+    "holds_image",
+    "is_image_name",
+    "is_system_name",
+    "printable",
+    "walk_folders",
+    "walk_images",
+]
 
 NAMES_AT_ONCE = 1_000_000  # names held per folder; a larger folder is listed again for each further million
 
@@ -140,6 +149,40 @@ def walk_images(root: str, left_out: LeftOut) -> Iterator[FoundImage]:
         else:
             visited.add(identity)
             open_folders.append((path, _list_sorted(path, left_out)))
+
+
+def walk_folders(root: str, left_out: LeftOut) -> Iterator[str]:
+    """Find a folder and its subfolders, depth first and sorted by name, each once, and without hidden ones.
+
+    Args:
+        root: The folder.
+        left_out: Counter of folders that cannot be listed, and of links to folders that are visited anyway.
+    """
+    real_root = os.path.realpath(root)
+    visited = {_identity(root)}
+    pending = [root]
+    while pending:
+        folder = pending.pop()
+        yield folder
+        try:
+            with os.scandir(folder) as entries:
+                found = [(entry.name, entry.is_symlink()) for entry in entries if entry.is_dir()]
+        except OSError as error:
+            left_out.add(f"folder that cannot be listed: {error.strerror}", folder)
+            continue
+        inner = []
+        for name, is_link in sorted(found):
+            path = f"{folder.rstrip('/')}/{name}"
+            if is_system_name(name):
+                continue
+            if is_link and _is_read_anyway(os.path.realpath(path), real_root):
+                left_out.add("link into a folder that is read anyway", path)
+            elif (identity := _identity(path)) in visited:
+                left_out.add("the same folder as one already read", path)
+            else:
+                visited.add(identity)
+                inner.append(path)
+        pending += reversed(inner)
 
 
 def holds_image(folder: str) -> bool:

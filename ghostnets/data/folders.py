@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from ghostnets.data.datasets import DatasetSplits, ImageDataset, load_files, validation_mask
-from ghostnets.data.labelled import LabelledFiles, find_labelled
-from ghostnets.data.labelled_table import find_tables, read_labelled_tables
-from ghostnets.data.labelled_tars import find_tars, read_labelled_tars
+from ghostnets.data.labelled import LabelledFiles
+from ghostnets.data.search import find_labelled_images
 from ghostnets.data.source import check_split
 from ghostnets.data.stored_images import ImagePath, inspect_image
 from ghostnets.errors import ConfigurationError, DataError, ImageError
@@ -50,6 +49,7 @@ class ImageFolder:
         notes: Assumptions and exclusions, one sentence each.
         identity: Digest of names, sizes, splits and classes of the files, independent of the folder's location.
         skip_corrupt: Leave unreadable images out instead of failing.
+        title: Name of the data if it is not that of the folder.
     """
 
     root: Path
@@ -61,9 +61,12 @@ class ImageFolder:
     notes: tuple[str, ...]
     identity: str
     skip_corrupt: bool = False
+    title: str | None = None
 
     @property
     def name(self) -> str:
+        if self.title is not None:
+            return self.title
         root = self.root.resolve()
         return root.parent.name if root.is_file() else root.name
 
@@ -153,19 +156,7 @@ def open_folder(
     root = Path(root)
     if not 0 < val_share < 1:
         raise ConfigurationError(f"val_share is {val_share}; it must be between 0 and 1, 0.2 for a fifth.")
-    if not root.exists():
-        raise DataError(f"there is no folder {root}; give the path of a folder with one subfolder per class.")
-    if tars := find_tars(root):
-        found = read_labelled_tars(tars, network_classes=network_classes, skip_unlabelled=skip_corrupt)
-    elif tables := find_tables(root, network_classes or ()):
-        found = read_labelled_tables(tables, network_classes=network_classes, skip_missing=skip_corrupt)
-    elif root.is_dir():
-        found = find_labelled(root, network_classes=network_classes, skip_unreadable=skip_corrupt)
-    else:
-        raise DataError(
-            f"{root} is a file; give the path of a folder with one subfolder per class, of a table (.csv, .tsv, .txt)"
-            " with the columns path and label, or of an archive."
-        )
+    found = find_labelled_images(root, network_classes=network_classes, skip_unreadable=skip_corrupt)
     splits = dict(found.splits)
     val_from_train = "val" not in splits and "train" in splits
     if val_from_train:

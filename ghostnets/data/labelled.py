@@ -91,7 +91,7 @@ def find_labelled(
     unreadable: list[str] = []
     for split, folder in layout.splits.items():
         notes += loose_notes(folder)
-        classes = list_classes(folder)
+        classes = {name: path for name, path in list_classes(folder).items() if name not in layout.left_out}
         folders[split] = tuple(classes)
         for name, path in classes.items():
             for found in walk_images(str(path), left_out):
@@ -112,9 +112,25 @@ def find_labelled(
         class_names = tuple(sorted({file.class_name for file in files}))
         if not files:
             raise DataError(_describe_missing(root, left_out))
+    notes += _describe_classes(folders, files)
     notes.sort(key=lambda note: note.startswith("left out"))  # how the folder is read comes first
     splits = {split: select_split(files, split, class_names) for split in layout.splits}
     return LabelledFolder(class_names, splits, tuple(notes), compute_identity(class_names, files))
+
+
+def _describe_classes(folders: dict[str, tuple[str, ...]], files: Sequence[ImageFile]) -> list[str]:
+    """Sentences on classes that may not be meant: images in subfolders, and names that differ in case only."""
+    notes = []
+    if nested := [file for file in files if "/" in file.name]:
+        example = f"{nested[0].class_name}/{nested[0].name}"
+        number = "1 image is" if len(nested) == 1 else f"{len(nested)} images are"
+        notes.append(f"{number} in subfolders of the class folders, such as {example}, and of the class of the folder")
+    folded: dict[str, str] = {}
+    for name in dict.fromkeys(name for names in folders.values() for name in names):
+        other = folded.setdefault(name.casefold(), name)
+        if other != name:
+            notes.append(f"the classes {other} and {name} differ in upper and lower case only")
+    return notes
 
 
 def compute_identity(class_names: Sequence[str], files: Iterable[ImageFile]) -> str:
@@ -224,7 +240,8 @@ def _describe_missing(folder: Path, left_out: LeftOut) -> str:
     images = "1 image" if loose == 1 else f"{loose} images"
     found = f"{images} but no class folders" if loose else "no images"
     more = "".join(f" ({sentence})" for sentence in left_out.sentences())
-    return f"{folder} contains {found}{more}; it must contain one folder of images per class."
+    wanted = "one folder of images per class, or a table of paths and labels"
+    return f"{folder} contains {found}{more}; it must contain {wanted}."
 
 
 def sort_names(names: Collection[str]) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def read_labelled_tables(
     notes: list[str] = []
     files: list[ImageFile] = []
     for split, path in tables.items():
-        images = _Images(path.parent)
+        images = _Images(path)
         try:
             table = read_table(path, lambda cell, images=images: images.find(cell) is not None)  # type: ignore[misc]
         except DataError:
@@ -112,8 +112,8 @@ class _Images:
     The folder is searched once, when a path is not found as it is written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, table: Path) -> None:
+        self.folder, self.split = table.parent, split_of(table.stem)
         self.named: set[str] = set()
         self.guessed: list[tuple[str, str]] = []
         self._index: dict[str, list[str]] | None = None
@@ -128,6 +128,8 @@ class _Images:
                 return str(path)
         name = os.path.normpath(text.replace("\\", "/")).strip("/")
         found = [path for path in self.index.get(name.rpartition("/")[2], ()) if _is_suffix(path, name)]
+        if len(found) > 1 and self.split:  # train.csv beside train/ and test/ with files of the same names
+            found = [path for path in found if split_of(path.partition("/")[0]) == self.split] or found
         if len(found) > 1:
             raise DataError(
                 f"{cell!r} can be {found[0]} or {found[1]} in {self.folder}; write the path relative to the table."
@@ -201,21 +203,23 @@ def _show(rows: Sequence[TableRow]) -> str:
 
 
 def _remove_repeated_rows(files: Iterable[ImageFile], notes: list[str], *, is_training: bool) -> list[ImageFile]:
-    """Remove rows that name an image again, with the same label and split."""
+    """Remove rows that name an image again, with the same label and split; others are refused in training."""
     first: dict[str, ImageFile] = {}
+    kept: list[ImageFile] = []
     repeated = 0
     for file in files:
         other = first.setdefault(os.path.normpath(file.path), file)
-        if other is file:
+        if other is not file and (other.class_name, other.split) == (file.class_name, file.split):
+            repeated += 1
             continue
-        repeated += 1
-        if is_training and (other.class_name, other.split) != (file.class_name, file.split):
+        kept.append(file)
+        if other is not file and is_training:
             what = "labels" if other.class_name != file.class_name else "splits"
             one, two = (f.class_name if what == "labels" else f.split for f in (other, file))
             raise DataError(f"{file.path} has two {what}, {one} and {two}, in the table; correct one of the rows.")
     if repeated:
         notes.append(f"left out: {repeated} rows that name an image again")
-    return list(first.values())
+    return kept
 
 
 def _list_files(folder: Path) -> list[Path]:
@@ -263,7 +267,7 @@ def _compare(root: Path, tables: dict[str, Path], classes: dict[str, Path]) -> d
         DataError: A table does.
     """
     for path in tables.values():
-        images = _Images(path.parent)
+        images = _Images(path)
         try:
             table = read_table(path, lambda cell, images=images: images.find(cell) is not None)  # type: ignore[misc]
             found = [(row, images.find(row.path)) for row in table.rows]

@@ -157,6 +157,12 @@ def _read_names(folder: Path, labels: Collection[str], notes: list[str]) -> dict
     """Names of classes that are given as indices, from a list of names beside the tars, one a line."""
     if not all(label.isdecimal() for label in labels):
         return {}
+    if (index := folder / "index.json").is_file():  # of shards that are examined
+        try:
+            class_names = json.loads(index.read_text(encoding="utf-8"))["class_names"]
+            return {str(number): str(name) for number, name in enumerate(class_names)}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{index} has no class names ({error}); write the shards again.") from error
     for path in (folder / name for name in CLASS_FILES):
         if path.is_file():
             lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -45,11 +45,13 @@ class FolderLayout:
         splits: Folder of each split, whose subfolders are classes; a folder without splits is ``{"train": FOLDER}``.
         has_splits: Whether the folder has splits.
         notes: What was guessed or left out, one sentence each.
+        left_out: Names of folders that are no classes.
     """
 
     splits: dict[str, Path]
     has_splits: bool
     notes: tuple[str, ...]
+    left_out: frozenset[str] = frozenset()
 
 
 def find_layout(root: Path, *, network_classes: Collection[str] = (), max_depth: int = 3) -> FolderLayout:
@@ -74,9 +76,11 @@ def find_layout(root: Path, *, network_classes: Collection[str] = (), max_depth:
         _check_one_reading(root, folders, labelled, others)
         return _read_splits(root, folders, splits, labelled, network_classes)
     if splits:
-        _check_unlabelled(root, folders, splits, others)
-        notes = tuple(f"{name}/ is read as a class: it holds no class folders" for name in splits)
-        return FolderLayout({"train": root}, has_splits=False, notes=notes)
+        empty = frozenset(name for name in splits if not holds_image(str(folders[name])))
+        _check_unlabelled(root, folders, splits, others, empty)
+        notes = [f"left out: {name}/ (empty)" for name in splits if name in empty]
+        notes += [f"{name}/ is read as a class: it holds no class folders" for name in splits if name not in empty]
+        return FolderLayout({"train": root}, has_splits=False, notes=tuple(notes), left_out=empty)
     if max_depth and (inner := _enclosed(root, folders)) is not None:
         layout = find_layout(inner, network_classes=network_classes, max_depth=max_depth - 1)
         note = f"the data are read from {printable(str(inner))}, the only folder of {printable(str(root))}"
@@ -104,14 +108,16 @@ def split_folders(root: Path, *, network_classes: Collection[str] = (), max_dept
 
 
 def list_classes(folder: Path) -> dict[str, Path]:
-    """Subfolders by name, normalised (NFC) and sorted; hidden ones and links to the folder's own tree are left out.
+    """Subfolders by name, normalised (NFC) and sorted.
+
+    Hidden ones, links to the folder's own tree, and folders that this package has written are left out.
 
     Raises:
         DataError: A name is not UTF-8, two names are equal after normalisation, or the folder cannot be listed.
     """
     found: dict[str, Path] = {}
     for path in _list(folder):
-        if is_system_name(path.name) or not path.is_dir() or _encloses(path, folder):
+        if is_system_name(path.name) or not path.is_dir() or _encloses(path, folder) or _is_output(path):
             continue
         if not is_utf8(path.name):
             raise DataError(f"the name of the folder {printable(str(path))} is not UTF-8; rename it.")
@@ -132,6 +138,7 @@ def loose_notes(folder: Path) -> list[str]:
         for path in _list(folder)
         if _encloses(path, folder)
     ]
+    notes += [f"left out: {printable(str(path))} (written by ghostnets)" for path in _list(folder) if _is_output(path)]
     if loose := [path for path in _list(folder) if _is_loose_image(path)]:
         count = f", the first of {len(loose)} images" if len(loose) > 1 else ""
         notes.append(f"left out: {printable(str(loose[0]))} (in no class folder{count})")
@@ -185,6 +192,13 @@ def _encloses(path: Path, folder: Path) -> bool:
         return False
     target = os.path.realpath(path)
     return os.path.commonpath([target, os.path.realpath(folder)]) == target
+
+
+def _is_output(path: Path) -> bool:
+    """Whether a folder was written by training (``runs``) or ``ghostnets explain`` in the folder of the images."""
+    if path.name == "runs":
+        return any((run / "config.json").is_file() for run in _list(path))
+    return path.name.startswith("explain") and (path / "explain.html").is_file()
 
 
 def _is_loose_image(path: Path) -> bool:
@@ -276,10 +290,12 @@ def _check_one_reading(root: Path, folders: Mapping[str, Path], labelled: Mappin
         )
 
 
-def _check_unlabelled(root: Path, folders: Mapping[str, Path], splits: Mapping[str, str], others: list[str]) -> None:
+def _check_unlabelled(
+    root: Path, folders: Mapping[str, Path], splits: Mapping[str, str], others: list[str], empty: Collection[str]
+) -> None:
     """Refuse splits without class folders, unless a single one among ordinary folders can only be a class."""
     classes = [name for name in others if holds_image(str(folders[name]))]
-    if len(set(splits.values())) > 1 or not classes:
+    if len({split for name, split in splits.items() if name not in empty}) > 1 or not classes:
         raise DataError(
             f"{root} has {_join(f'{name}/' for name in splits)}, but no class folders in them; each must contain one"
             " folder of images per class."
@@ -295,6 +311,11 @@ def _check_classes(root: Path, folders: Mapping[str, Path]) -> None:
         inner.append(set(list_classes(path)))
     if len(inner) < 2:
         return
+    if all(names and all(map(split_of, names)) for names in inner):
+        raise DataError(
+            f"{root} can be read in two ways: as the classes {_join(folders)}, or as several data sets with splits"
+            f" ({_join(sorted(set.union(*inner)))}); give one of them, such as {next(iter(folders.values()))}."
+        )
     common = set.intersection(*inner)
     if len(common) > 1 and 2 * len(common) >= max(map(len, inner)):
         raise DataError(

@@ -7,10 +7,14 @@ from typing import TypeVar
 
 import torch
 
+from ghostnets.data.archives import archive_suffix
 from ghostnets.data.datasets import ArrayDataset, ImageDataset, JoinedDataset, load_files
-from ghostnets.data.finder import LeftOut, walk_images
+from ghostnets.data.finder import LeftOut, holds_image, walk_images
+from ghostnets.data.labelled_arrow import HUB_DATASET, find_arrow
+from ghostnets.data.labelled_tars import find_tars
 from ghostnets.data.layout import normalize_name, split_folders
 from ghostnets.data.shards import is_shards, open_shards
+from ghostnets.data.source import DataSpec
 from ghostnets.errors import DataError, ImageError
 from ghostnets.preprocessing import IMAGE_SUFFIXES, Preprocessing
 
@@ -44,7 +48,7 @@ def find_sample(
     """Choose images, spread evenly over a folder; of shards, which are shuffled, the first.
 
     Args:
-        location: A folder, also of shards, or the URL of shards.
+        location: A folder, also of shards, the URL of shards, or what else ``DataSpec`` opens.
         most: Largest number of images.
         class_names: Class names of a network, for the labels: a folder's image is of the class that one of the folders
             around it is named after.
@@ -58,9 +62,11 @@ def find_sample(
     if is_shards(location):
         return _of_shards(location, most, labels, splits)
     root = Path(location)
-    if not root.is_dir():
+    if not root.exists() and archive_suffix(location) is None and not location.startswith(HUB_DATASET):
         raise DataError(f"{root} is not a folder; give a folder of images, or a folder or URL of shards.")
-    return _of_folder(root, most, labels, splits)
+    if root.is_dir() and (holds_image(location) or not (find_tars(root) or find_arrow(root))):
+        return _of_folder(root, most, labels, splits)
+    return _of_labelled(location, most, labels, splits)
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
@@ -86,6 +92,21 @@ def _of_folder(root: Path, most: int, labels: dict[str, int], splits: Sequence[s
         return load_files(paths, torch.tensor(indices), preprocessing, on_image=on_image)
 
     return Sample(split, indices, tuple(notes), load)
+
+
+def _of_labelled(location: str, most: int, labels: dict[str, int], splits: Sequence[str]) -> Sample:
+    """Images of a table, of tars, of Arrow or Parquet files, or of an archive."""
+    found = DataSpec(location).find()
+    split = next((split for split in splits if split in found.splits), None)
+    chosen = found.splits.values() if split is None else (found.splits[split],)
+    entries = spread([entry for files in chosen for entry in zip(files.paths, files.labels, strict=True)], most)
+    paths = [path for path, _ in entries]
+    indices = tuple(labels.get(found.class_names[label], -1) for _, label in entries)
+
+    def load(preprocessing: Preprocessing, on_image: Callable[[], None]) -> tuple[ImageDataset, list[str]]:
+        return load_files(paths, torch.tensor(indices), preprocessing, on_image=on_image)
+
+    return Sample(split, indices, found.notes, load)
 
 
 def _label(folders: Sequence[str], labels: dict[str, int]) -> int:

@@ -28,7 +28,7 @@ from ghostnets.data.source import check_split
 from ghostnets.data.stored_images import ImagePath, decode_image
 from ghostnets.errors import ConfigurationError, DataError, ImageError
 from ghostnets.files import write_folder
-from ghostnets.preprocessing import Preprocessing, decode
+from ghostnets.preprocessing import MAX_PIXELS, Preprocessing, decode
 
 __all__ = ["INDEX", "ShardDataset", "ShardFolder", "is_shards", "open_shards", "write_shards"]
 
@@ -144,7 +144,7 @@ class ShardDataset:
 
     def __getitem__(self, index: int) -> Tensor:
         content, name = self._read(index)
-        return self.preprocessing.read(decode(io.BytesIO(content), name=name))
+        return self.preprocessing.read(decode(io.BytesIO(content), name=name, max_pixels=self.preprocessing.max_pixels))
 
     def name(self, index: int) -> str:
         return self._read(index)[1]
@@ -234,6 +234,7 @@ def write_shards(
     *,
     images_per_shard: int = 1000,
     seed: int = 0,
+    max_pixels: int = MAX_PIXELS,
     on_image: Callable[[], None] = lambda: None,
 ) -> tuple[ShardFolder, list[str]]:
     """Pack a folder of images into shards. Files are copied unchanged; each is decoded once to find damaged ones.
@@ -243,6 +244,7 @@ def write_shards(
         out: New folder.
         images_per_shard: Largest number of images per shard; each shard is a random sample of its split.
         seed: Seed of that sample.
+        max_pixels: Largest number of pixels of an image that is read.
         on_image: Callback after each file.
 
     Returns:
@@ -263,7 +265,7 @@ def write_shards(
     generator = torch.Generator().manual_seed(seed)
     with write_folder(out) as folder:
         for split, files in source.splits.items():
-            readable = _select_readable(files, problems, sizes, on_image)
+            readable = _select_readable(files, problems, sizes, max_pixels, on_image)
             shuffled = [readable[i] for i in torch.randperm(len(readable), generator=generator)]
             index[split] = []
             for number, start in enumerate(range(0, len(shuffled), images_per_shard)):
@@ -283,13 +285,17 @@ def write_shards(
 
 
 def _select_readable(
-    files: LabelledFiles, problems: list[str], sizes: set[tuple[int, int]], on_image: Callable[[], None]
+    files: LabelledFiles,
+    problems: list[str],
+    sizes: set[tuple[int, int]],
+    max_pixels: int,
+    on_image: Callable[[], None],
 ) -> list[tuple[ImagePath, int]]:
     """Select the files that can be decoded, with their labels; extends ``problems`` and ``sizes``."""
     readable = []
     for path, label in zip(files.paths, files.labels, strict=True):
         try:
-            sizes.add(decode_image(path).size)
+            sizes.add(decode_image(path, max_pixels=max_pixels).size)
             readable.append((path, label))
         except ImageError as error:
             problems.append(str(error))

@@ -4,14 +4,16 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ghostnets.errors import ConfigurationError, DataError
+from ghostnets.preprocessing import MAX_PIXELS
 from ghostnets.transfer import Progress
 
 if TYPE_CHECKING:
     from ghostnets.data.datasets import DatasetSplits, ImageDataset
+    from ghostnets.data.labelled import LabelledFolder
     from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["EMBEDDED", "DataSource", "DataSpec", "check_split", "describe_source", "summarize_source"]
@@ -97,11 +99,13 @@ class DataSpec:
 
     Attributes:
         data: ``"fashion-mnist"``; the path of a folder or table (see ``ImageFolder``); the path or URL of shards (see
-            ``write_shards``), or of an archive (see ``open_archive``) of any of them.
+            ``write_shards``), or of an archive (see ``open_archive``) of any of them; or
+            ``hf://datasets/OWNER/NAME``, a data set in the cache of Hugging Face.
         full: All 70,000 images of Fashion-MNIST instead of the embedded subset.
         root: Folder of the files of the full Fashion-MNIST.
         skip_corrupt: Leave unreadable images out instead of failing.
         progress: Callback while an archive is downloaded, with the number of bytes and the total.
+        max_pixels: Largest number of pixels of an image that is read.
     """
 
     data: str | os.PathLike[str] = EMBEDDED
@@ -109,6 +113,12 @@ class DataSpec:
     root: str | os.PathLike[str] | None = None
     skip_corrupt: bool = False
     progress: Progress | None = field(default=None, compare=False, repr=False)
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if str(self.data).startswith("~") and not Path(self.data).exists():  # a shell leaves it in quotes
+            home = os.path.expanduser(self.data)  # noqa: PTH111 - Path.expanduser raises for an unknown user
+            object.__setattr__(self, "data", home)
 
     @property
     def location(self) -> str:
@@ -133,6 +143,7 @@ class DataSpec:
         from ghostnets.data.archives import archive_suffix, open_archive
         from ghostnets.data.fashion_mnist import FashionMnist
         from ghostnets.data.folders import open_folder
+        from ghostnets.data.labelled_arrow import HUB_DATASET, find_cached_dataset
         from ghostnets.data.shard_files import REMOTE
         from ghostnets.data.shards import is_shards, open_shards
 
@@ -142,6 +153,9 @@ class DataSpec:
             return FashionMnist(full=self.full, root=None if self.root is None else Path(self.root), seed=seed)
         if self.full or self.root is not None:
             raise ConfigurationError(f"--full and --root belong to {EMBEDDED}, not to the folder {self.data}.")
+        if str(self.data).startswith(HUB_DATASET):
+            folder = find_cached_dataset(str(self.data))
+            return self._open_unpacked(folder, val_share=val_share, seed=seed, network_classes=network_classes)
         archive = archive_suffix(str(self.data)) is not None and not Path(self.data).is_dir()
         if archive and (str(self.data).startswith(REMOTE) or Path(self.data).is_file()):
             data = open_archive(str(self.data), progress=self.progress)
@@ -157,25 +171,60 @@ class DataSpec:
             network_classes=network_classes,
         )
 
+    def find(self) -> "LabelledFolder":
+        """Find the labelled files without the checks of training, to examine them; none of them is opened.
+
+        Raises:
+            DataError: As ``find_labelled_images`` in evaluation, or ``open_archive``.
+            ConfigurationError: The data set has no files here: shards at a URL, or Fashion-MNIST.
+        """
+        from ghostnets.data.archives import archive_suffix, open_archive
+        from ghostnets.data.labelled_arrow import HUB_DATASET, find_cached_dataset
+        from ghostnets.data.search import find_labelled_images
+
+        name = str(self.data)
+        is_remote = name.startswith(("http://", "https://"))
+        if name == EMBEDDED or (is_remote and archive_suffix(name) is None):
+            raise ConfigurationError(f"{name} has no files here; give a folder, a table, tars or an archive.")
+        is_archive = archive_suffix(name) is not None and (is_remote or Path(name).is_file())
+        if name.startswith(HUB_DATASET):
+            root = find_cached_dataset(name)
+        else:
+            root = open_archive(name, progress=self.progress) if is_archive else Path(name)
+        return find_labelled_images(root, network_classes=(), skip_unreadable=True)
+
     def _open_unpacked(self, data: Path, **options: Any) -> DataSource:
-        """Open what an archive holds; the errors name the archive."""
+        """Open what an archive or a cache holds; the errors name where it comes from."""
+        from ghostnets.data.archives import archive_suffix
         from ghostnets.data.folders import ImageFolder
 
         try:
             source = replace(self, data=data).open(**options)
         except DataError as error:
             raise DataError(f"in {self.data}: {error}") from error
-        note = f"{self.data} is read from its copy in {data}"
-        return replace(source, notes=(note, *source.notes)) if isinstance(source, ImageFolder) else source
+        if not isinstance(source, ImageFolder):
+            return source
+        title = PurePosixPath(str(self.data).partition("#")[0]).name
+        title = title.removesuffix(archive_suffix(title) or "")
+        return replace(source, title=title, notes=(f"{self.data} is read from its copy in {data}", *source.notes))
 
 
-def describe_source(source: DataSource) -> list[str]:
-    """Describe a data set for the user: its splits, its classes with their numbers of images, and its notes."""
+def describe_source(source: DataSource, *, by_split: bool = True) -> list[str]:
+    """Describe a data set for the user: its splits, its classes with their numbers of images, and its notes.
+
+    Args:
+        source: The data set.
+        by_split: Whether to count the images of each split, or all together.
+    """
     counts = source.class_counts
-    splits = ", ".join(
-        f"{split} {sum(images):,}" + (" (split off train)" if split == "val" and source.val_from_train else "")
-        for split, images in counts.items()
-    )
+    if by_split:
+        splits = ", ".join(
+            f"{split} {sum(images):,}" + (" (split off train)" if split == "val" and source.val_from_train else "")
+            for split, images in counts.items()
+        )
+    else:
+        splits = f"{source.num_images:,}"
+        counts = {"all": tuple(map(sum, zip(*counts.values(), strict=True)))}
     names = source.class_names
     classes = [
         f"{name} {'/'.join(str(images[label]) for images in counts.values())}"

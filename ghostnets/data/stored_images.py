@@ -1,18 +1,18 @@
 """Images that are not files of their own: members of a tar. Importing this module loads no torch."""
 
-import io
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from ghostnets.preprocessing import Preprocessing, decode, is_grey
+from ghostnets.preprocessing import MAX_PIXELS, Preprocessing, decode, is_grey
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ImagePath", "StoredImage", "decode_image", "inspect_image", "read_image"]
+__all__ = ["ImagePath", "StoredImage", "content_digest", "decode_image", "inspect_image", "read_image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,23 @@ ImagePath = Path | StoredImage
 
 def read_image(image: ImagePath, preprocessing: Preprocessing) -> "Tensor":
     """As ``Preprocessing.read``."""
-    return preprocessing.read(image if isinstance(image, Path) else decode_image(image))
+    if isinstance(image, Path):
+        return preprocessing.read(image)
+    return preprocessing.read(decode_image(image, max_pixels=preprocessing.max_pixels))
 
 
-def decode_image(image: ImagePath) -> Image.Image:
+def decode_image(image: ImagePath, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """As ``decode``."""
-    return decode(image) if isinstance(image, Path) else decode(io.BytesIO(image.read_bytes()), name=str(image))
+    if isinstance(image, Path):
+        return decode(image, max_pixels=max_pixels)
+    return decode(image.read_bytes(), name=str(image), max_pixels=max_pixels)
 
 
 def inspect_image(image: ImagePath) -> tuple[bool, int]:
     """As ``is_grey``."""
     return is_grey(image) if isinstance(image, Path) else is_grey(image.read_bytes(), name=str(image))
+
+
+def content_digest(content: bytes) -> int:
+    """Digest that recognises the content of an image file, or of the pixels of an image without a file: 64 bits."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")

@@ -95,5 +95,7 @@ def max_stage_macs(savings: Savings) -> int:
     return max(stage.plain_macs or stage.macs for stage in savings.stages)
 
 
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def _data_uri(content: bytes) -> str:
+    """The URI of a PNG or JPEG file."""
+    kind = "jpeg" if content.startswith(b"\xff\xd8") else "png"
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")

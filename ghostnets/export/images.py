@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ghostnets.checkpoints import Checkpoint
 from ghostnets.data import EMBEDDED, FashionMnist, find_sample, spread
+from ghostnets.data.archives import find_unpacked
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import Preprocessing
 
@@ -50,7 +51,11 @@ def find_sample_images(
     if folder is not None:
         return SampleImages(_read_data(os.fspath(folder), preprocessing, max_images), str(folder), True)
     data = _data_of_run(path) or checkpoint.training.get("data")
-    if data is not None and str(data) != EMBEDDED and Path(str(data)).is_dir():
+    if (
+        data is not None
+        and str(data) != EMBEDDED
+        and (Path(str(data)).exists() or find_unpacked(str(data)) is not None)
+    ):
         return SampleImages(_read_data(str(data), preprocessing, max_images), str(data), True)
     return SampleImages(_read_embedded(preprocessing, max_images), "the embedded Fashion-MNIST", data == EMBEDDED)
 

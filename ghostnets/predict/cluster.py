@@ -16,6 +16,7 @@ from ghostnets.artefacts import Prediction, load_classifier
 from ghostnets.errors import require
 from ghostnets.predict.inputs import Input
 from ghostnets.predict.streaming import batches, predict_batch
+from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["predict_on_ray"]
 
@@ -31,6 +32,7 @@ def predict_on_ray(
     features: bool = False,
     flip: bool = False,
     threshold: float | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[list[Prediction]]:
     """Yield predictions in the order of ``inputs``, a batch at a time, as ``predict_images``.
 
@@ -44,6 +46,7 @@ def predict_on_ray(
         features: Return the features as well.
         flip: As for ``Classifier``.
         threshold: As for ``Classifier``.
+        max_pixels: Largest number of pixels of an image that is read.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -62,7 +65,7 @@ def predict_on_ray(
         blocks = -(-len(tasks) // BATCHES_PER_TASK)
         rows = data.from_items(tasks, override_num_blocks=blocks).map_batches(
             Actor,
-            fn_constructor_args=(here, str(network), top, features, flip, threshold),
+            fn_constructor_args=(here, str(network), top, features, flip, threshold, max_pixels),
             batch_size=1,
             num_cpus=1,
             compute=data.ActorPoolStrategy(min_size=1, max_size=min(cores, blocks)),
@@ -81,13 +84,21 @@ class Actor:
         features: Return the features as well.
         flip: As for ``Classifier``.
         threshold: As for ``Classifier``.
+        max_pixels: Largest number of pixels of an image that is read.
     """
 
     def __init__(
-        self, folder: str, network: str, top: int, features: bool, flip: bool, threshold: float | None
+        self,
+        folder: str,
+        network: str,
+        top: int,
+        features: bool,
+        flip: bool,
+        threshold: float | None,
+        max_pixels: int,
     ) -> None:
         os.chdir(folder)
-        self.classifier = load_classifier(network, threads=1, flip=flip, threshold=threshold)
+        self.classifier = load_classifier(network, threads=1, flip=flip, threshold=threshold, max_pixels=max_pixels)
         self.top, self.features = top, features
 
     def __call__(self, tasks: dict[str, Any]) -> dict[str, list[bytes]]:

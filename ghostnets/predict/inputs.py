@@ -6,7 +6,7 @@ A folder of ten million images takes no more memory than one of a million.
 import glob
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 from ghostnets.data.finder import LeftOut, is_image_name, printable, walk_images
 from ghostnets.data.tar_members import open_regular, walk_tar
 from ghostnets.errors import DataError, ImageError
+from ghostnets.predict.globs import expand_glob
 from ghostnets.predict.path_lists import PathList
 from ghostnets.preprocessing import IMAGE_SUFFIXES, Pixels, Preprocessing
 
@@ -123,22 +124,10 @@ def _places(argument: str, left_out: LeftOut) -> Iterator[str | PathList]:
         yield PathList(argument[1:]) if argument.startswith("@") else argument
     elif not glob.has_magic(argument) or argument.startswith("@"):
         raise DataError(f"there is no image or folder {printable(argument.removeprefix('@')[:SHOWN_NAME])}.")
-    elif found := sorted(glob.iglob(argument, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern
-        yield from _matched_once(found, left_out) if "**" in argument else found
+    elif found := list(expand_glob(argument, left_out)):
+        yield from found
     else:
         raise DataError(f"nothing matches {argument}.")
-
-
-def _matched_once(paths: Iterable[str], left_out: LeftOut) -> Iterator[str]:
-    """Leave out the matches that ``**`` finds again through a link to a folder."""
-    matched = set()
-    for path in paths:
-        key = (os.path.realpath(os.path.dirname(path)), os.path.basename(path))  # noqa: PTH119, PTH120
-        if key in matched:
-            left_out.add("the same file as another match, through a link", path)
-        else:
-            matched.add(key)
-            yield path
 
 
 def _inside(place: str | PathList, left_out: LeftOut) -> Iterator[Input]:

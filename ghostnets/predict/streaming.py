@@ -72,7 +72,7 @@ def predict_batch(classifier: Classifier, batch: list[Input], *, top: int, featu
     images: dict[int, Pixels] = {}
     for index, source in enumerate(batch):
         try:
-            images[index] = read_input(source, classifier.model.description.preprocessing)
+            images[index] = read_input(source, classifier.preprocessing)
         except ImageError as error:
             errors[index] = Prediction(source.name, (), (), str(error))
     if not images:

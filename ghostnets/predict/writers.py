@@ -3,9 +3,11 @@
 The columns of predictions are ``path``, ``answer`` with a threshold, ``class_1``, ``probability_1``, ... , ``error``,
 and ``features`` if requested. JSON lines nest the classes. Other tables have columns of their own (``write_table``).
 
-In CSV, text that a spreadsheet would execute as a formula is preceded by an apostrophe; other formats keep it as is.
+In CSV, text that a spreadsheet would execute as a formula is preceded by an apostrophe, and control characters are
+escaped; other formats keep them.
 """
 
+import codecs
 import csv
 import io
 import json
@@ -17,10 +19,20 @@ from typing import Any, ClassVar
 
 from ghostnets.artefacts import Prediction
 from ghostnets.errors import ConfigurationError, require
+from ghostnets.terminal import escape_control
 
-__all__ = ["WRITERS", "CsvWriter", "JsonLinesWriter", "ParquetWriter", "PredictionWriter", "as_dict", "find_writer"]
+__all__ = [
+    "WRITERS",
+    "CsvWriter",
+    "JsonLinesWriter",
+    "MarkedCsvWriter",
+    "ParquetWriter",
+    "PredictionWriter",
+    "as_dict",
+    "find_writer",
+]
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of a cell that a spreadsheet executes
+FORMULA_STARTS = tuple("=+-@＝＋－＠\t\r\n")  # of a cell that a spreadsheet executes
 
 
 def as_dict(prediction: Prediction) -> dict[str, Any]:
@@ -91,6 +103,7 @@ class CsvWriter(PredictionWriter):
     """A header, and one row per image; probabilities have six digits."""
 
     suffix = ".csv"
+    mark: ClassVar[bytes] = b""  # before the header
 
     def __init__(self, *, top: int, features: bool, answer: bool = False) -> None:
         super().__init__(top=top, features=features, answer=answer)
@@ -104,6 +117,7 @@ class CsvWriter(PredictionWriter):
     @classmethod
     def write_table(cls, columns: Mapping[str, Sequence[Any]], path: Path) -> None:
         with path.open("w", encoding="utf-8", newline="") as stream:
+            stream.write(cls.mark.decode())
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(columns)
             for row in zip(*columns.values(), strict=True):
@@ -115,7 +129,7 @@ class CsvWriter(PredictionWriter):
         answer = ["answer"] if self.answer else []
         csv.writer(header, lineterminator="\n").writerow(["path", *answer, *numbered, "error"])
         with path.open("wb") as stream:
-            stream.write(header.getvalue().encode())
+            stream.write(self.mark + header.getvalue().encode())
             _append(chunks, stream)
 
     def _row(self, prediction: Prediction) -> list[Any]:
@@ -125,6 +139,12 @@ class CsvWriter(PredictionWriter):
         cells += [""] * (2 * self.top - len(cells))
         answer = [_cell(prediction.answer or "")] if self.answer else []
         return [_cell(prediction.path), *answer, *cells, _cell(prediction.error or "")]
+
+
+class MarkedCsvWriter(CsvWriter):
+    """As ``CsvWriter``, but the file begins with a byte order mark, by which Excel recognises UTF-8."""
+
+    mark = codecs.BOM_UTF8
 
 
 class ParquetWriter(PredictionWriter):
@@ -172,24 +192,32 @@ WRITERS: dict[str, type[PredictionWriter]] = {
 }
 
 
-def find_writer(path: Path) -> type[PredictionWriter]:
+def find_writer(path: Path, *, bom: bool = False) -> type[PredictionWriter]:
     """The writer for the suffix of a file.
+
+    Args:
+        path: The file.
+        bom: Whether a CSV file begins with a byte order mark.
 
     Raises:
         ConfigurationError: The suffix is unknown.
         MissingExtraError: The library of the format is not installed.
     """
-    if path.suffix not in WRITERS:
+    suffix = path.suffix.lower()
+    if suffix not in WRITERS:
         raise ConfigurationError(f"--out is {path}; its suffix must be one of {', '.join(WRITERS)}.")
-    if path.suffix == ParquetWriter.suffix:
+    if bom and suffix != CsvWriter.suffix:
+        raise ConfigurationError(f"--bom is for .csv files, and --out is {path}; leave it out.")
+    if suffix == ParquetWriter.suffix:
         require("pyarrow", extra="parquet")
-    return WRITERS[path.suffix]
+    return MarkedCsvWriter if bom else WRITERS[suffix]
 
 
 def _cell(value: Any) -> Any:
     """A CSV cell: six digits of a float, and an apostrophe before text that a spreadsheet would execute."""
-    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
-        return f"'{value}"
+    if isinstance(value, str):
+        text = escape_control(value, keep="")
+        return f"'{text}" if value.startswith(FORMULA_STARTS) else text
     return f"{value:.6f}" if isinstance(value, float) else value
 
 

@@ -133,7 +133,8 @@ def _png_orientation(kind: bytes, data: memoryview) -> int | None:
 
 
 def _strip_jpeg(content: bytes) -> StrippedImage:
-    pieces, position = [content[:2]], 2
+    view = memoryview(content)
+    pieces, position = [view[:2]], 2
     orientation = from_xmp = None
     is_progressive = False
     for _ in range(MAX_BLOCKS):
@@ -145,15 +146,16 @@ def _strip_jpeg(content: bytes) -> StrippedImage:
         if marker == SOS:
             if is_progressive and content.count(b"\xff\xda", start) > MAX_SCANS:
                 _check_scans(content, start)
-            pieces.append(content[start:])
-            return StrippedImage(b"".join(pieces), orientation or from_xmp)
+            pieces.append(view[start:])
+            is_whole = sum(map(len, pieces)) == len(content)  # nothing to remove: spare the copy
+            return StrippedImage(content if is_whole else b"".join(pieces), orientation or from_xmp)
         if marker in STANDALONE:
             continue
         data = position + 2
         position += max(2, int.from_bytes(content[position:data], "big"))
         if marker in TABLES:
             is_progressive = is_progressive or marker in PROGRESSIVE
-            pieces.append(content[start:position])
+            pieces.append(view[start:position])
         elif marker == APP1:
             if content.startswith(b"Exif\0\0", data):
                 orientation = orientation or exif_orientation(content[data:position])
@@ -162,7 +164,7 @@ def _strip_jpeg(content: bytes) -> StrippedImage:
         elif (marker == APP0 and content.startswith(b"JFIF\0", data)) or (
             marker == APP14 and content.startswith(b"Adobe", data)
         ):
-            pieces.append(content[start:position])  # these say how channels are coded
+            pieces.append(view[start:position])  # these say how channels are coded
     raise ValueError(f"it has more than {MAX_BLOCKS} segments before its pixels")
 
 

@@ -5,18 +5,18 @@ Importing this module loads no torch.
 
 import io
 import os
-import re
-from typing import TYPE_CHECKING, Any, BinaryIO
+import struct
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, features
+from PIL import Image, ImageFile, features
 
 from ghostnets.errors import ConfigurationError, ImageError, MissingExtraError, require
 from ghostnets.preprocessing.containers import strip_metadata
 from ghostnets.preprocessing.content import file_format, read_content
 from ghostnets.preprocessing.depth import GRAY_MODES, convert_to_8_bit, converted_bytes
-from ghostnets.preprocessing.limits import MAX_PIXELS, check_memory, check_size, too_large
+from ghostnets.preprocessing.limits import MAX_PIXELS, check_memory, check_size
 from ghostnets.preprocessing.orientation import info_orientation, rotate_upright
 from ghostnets.preprocessing.pnm import decode_pnm, read_pnm_header
 
@@ -27,11 +27,13 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "RESAMPLING",
+    "ImageHeader",
     "ImageSource",
     "Pixels",
     "as_array",
     "decode",
     "is_grey",
+    "read_header",
     "read_image",
     "resize",
 ]
@@ -109,9 +111,6 @@ def decode(
         raise
     except FileNotFoundError as error:
         raise ImageError(f"there is no image {name}.") from error
-    except Image.DecompressionBombError as error:
-        number = re.search(r"\d+", str(error))  # PIL refuses to open it, and states the size in its message only
-        raise ImageError(too_large(name, int(number[0]) if number else MAX_PIXELS + 1, max_pixels)) from error
     except MemoryError as error:
         raise ImageError(f"{name} does not fit into memory; scale it down.") from error
     except Exception as error:  # decoders of damaged files raise OSError, SyntaxError, struct.error, IndexError, ...
@@ -126,7 +125,7 @@ def _decode_content(content: bytes, name: str, min_side: int | None, max_pixels:
         return Image.fromarray(decode_pnm(content))
     stripped = strip_metadata(content, kind)
     del content
-    with Image.open(io.BytesIO(stripped.content), formats=(kind,)) as opened:
+    with _open(stripped.content, kind) as opened:
         full_size = opened.size
         check_size(full_size, name, max_pixels)
         if min_side is not None:
@@ -137,6 +136,14 @@ def _decode_content(content: bytes, name: str, min_side: int | None, max_pixels:
         opened.load()
         orientation = stripped.orientation or info_orientation(opened.info)
         return rotate_upright(convert_to_8_bit(opened, name, stripped.significant_bits), orientation)
+
+
+def _open(content: bytes, kind: str) -> ImageFile.ImageFile:
+    """Open a file by the decoder of its format, without the limit of pixels of ``Image.open``."""
+    if kind not in Image.OPEN:
+        Image.init()
+    factory, _ = Image.OPEN[kind]
+    return factory(io.BytesIO(content), "")
 
 
 def _identify(content: bytes, name: str) -> str:
@@ -172,7 +179,8 @@ def resize(
         longest = MAX_ELONGATION * min(width, height)
         if max(width, height) > longest:
             left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
-            image = image.crop((left, top, left + min(width, longest), top + min(height, longest)))
+            pixels = np.asarray(image)[top : top + longest, left : left + longest]  # Image.crop has a limit of pixels
+            image = Image.fromarray(pixels)
             width, height = image.size
         # The longer side is rounded down, as in torchvision.transforms.Resize.
         longer_side = shorter_side * max(width, height) // min(width, height)
@@ -188,8 +196,16 @@ def as_array(image: Image.Image) -> Pixels:
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def is_grey(image: str | os.PathLike[str] | bytes, *, name: str | None = None) -> tuple[bool, int]:
-    """Whether a file holds a grayscale image, and its shorter side in pixels, read from the header.
+class ImageHeader(NamedTuple):
+    """Format, size in pixels (W, H) and mode of an image file, as stored."""
+
+    format: str
+    size: tuple[int, int]
+    mode: str
+
+
+def read_header(image: str | os.PathLike[str] | bytes, *, name: str | None = None) -> ImageHeader:
+    """Read the header of an image file.
 
     Args:
         image: Path of the file, or its content.
@@ -204,11 +220,17 @@ def is_grey(image: str | os.PathLike[str] | bytes, *, name: str | None = None) -
         kind = _identify(content, name)
         if kind == "PNM":
             width, height, channels, *_ = read_pnm_header(content)
-            return channels == 1, min(width, height)
-        with Image.open(io.BytesIO(strip_metadata(content, kind).content), formats=(kind,)) as opened:
-            return opened.mode in GRAY_MODES, min(opened.size)
-    except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+            return ImageHeader(kind, (width, height), "L" if channels == 1 else "RGB")
+        with _open(strip_metadata(content, kind).content, kind) as opened:
+            return ImageHeader(kind, opened.size, opened.mode)
+    except (OSError, SyntaxError, ValueError, TypeError, IndexError, struct.error) as error:
         raise ImageError(f"{name} cannot be read as an image.") from error
+
+
+def is_grey(image: str | os.PathLike[str] | bytes, *, name: str | None = None) -> tuple[bool, int]:
+    """Whether a file holds a grayscale image, and its shorter side in pixels, from its header (``read_header``)."""
+    header = read_header(image, name=name)
+    return header.mode in GRAY_MODES, min(header.size)
 
 
 def _from_array(pixels: npt.NDArray[Any], name: str) -> Image.Image:

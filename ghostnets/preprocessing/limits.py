@@ -28,9 +28,11 @@ def check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
 
 def too_large(name: str, pixels: int, limit: int) -> str:
     """Message for an image of too many pixels."""
+    number = f"{pixels / 1e6:.0f} million" if pixels >= 1_000_000 else f"{pixels:,}"
+    allowed = f"{limit / 1e6:g} million" if limit >= 1_000_000 else f"{limit:,}"
     return (
-        f"{name} has {pixels / 1e6:.0f} million pixels, the limit is {limit / 1e6:g} million;"
-        " scale it down or remove it."
+        f"{name} has {number} pixels, the limit is {allowed};"
+        " scale it down, remove it, or raise the limit (--max-pixels)."
     )
 
 
@@ -57,7 +59,8 @@ def check_memory(
     if needed > limit:
         raise ImageError(
             f"{name} takes {needed / 1e6:.0f} MB to decode ({image.format}, {full_size[0]} x {full_size[1]},"
-            f" {image.mode}), the limit is {limit / 1e6:.0f} MB; scale it down."
+            f" {image.mode}), the limit is {limit / 1e6:.0f} MB; scale it down, or raise the limit (--max-pixels above"
+            f" {MAX_PIXELS:,} raises it in proportion)."
         )
 
 

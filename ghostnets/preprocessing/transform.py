@@ -32,6 +32,8 @@ class Preprocessing:
         mean, std: One value per channel, for pixels in [0, 1]; their length, 1 or 3, is the number of channels.
         interpolation: ``"bilinear"`` or ``"bicubic"`` resizing, antialiased. Networks trained with this package use
             bilinear; some published weights expect bicubic.
+        max_pixels: Largest number of pixels of an image that is read. A limit of the machine, which is not stored with
+            the weights.
 
     Raises:
         ConfigurationError: A value is out of its range.
@@ -42,6 +44,7 @@ class Preprocessing:
     mean: tuple[float, ...] = RGB_MEAN
     std: tuple[float, ...] = RGB_STD
     interpolation: str = "bilinear"
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if not 1 <= self.image_size <= self.resize_to <= MAX_SIZE:
@@ -58,6 +61,8 @@ class Preprocessing:
             )
         if self.interpolation not in RESAMPLING:
             raise ConfigurationError(f"interpolation is {self.interpolation!r}; it must be {' or '.join(RESAMPLING)}.")
+        if type(self.max_pixels) is not int or self.max_pixels < 1:
+            raise ConfigurationError(f"max_pixels is {self.max_pixels}; it must be a whole number, at least 1.")
 
     @classmethod
     def standard(cls, image_size: int, channels: int) -> "Preprocessing":
@@ -91,14 +96,15 @@ class Preprocessing:
         """
         import torch
 
-        return torch.from_numpy(np.ascontiguousarray(as_array(self._resize(decode(image))).transpose(2, 0, 1)))
+        resized = self._resize(decode(image, max_pixels=self.max_pixels))
+        return torch.from_numpy(np.ascontiguousarray(as_array(resized).transpose(2, 0, 1)))
 
     def center(self, image: "Tensor") -> "Tensor":
         """Crop (..., C, H, W) with a shorter side of ``resize_to`` to (..., C, image_size, image_size)."""
         left, top, right, bottom = self._center(image.shape[-1], image.shape[-2])
         return image[..., top:bottom, left:right]
 
-    def pixels(self, image: ImageSource, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Pixels:
+    def pixels(self, image: ImageSource, *, name: str | None = None) -> Pixels:
         """Read an image for inference, resized and cropped, without torch.
 
         The result equals ``center(read(image))``, except for large JPEG files: those are decoded at the smallest of
@@ -107,7 +113,6 @@ class Preprocessing:
         Args:
             image: Image as ``decode`` takes it.
             name: Name of the image in error messages, as in ``decode``.
-            max_pixels: Size limit, as in ``decode``.
 
         Returns:
             uint8 (image_size, image_size, C).
@@ -115,7 +120,8 @@ class Preprocessing:
         Raises:
             ImageError: The image cannot be read, as ``decode``.
         """
-        decoded = decode(image, name=name, min_side=REDUCED_SIDE * self.resize_to, max_pixels=max_pixels)
+        min_side = REDUCED_SIDE * self.resize_to
+        decoded = decode(image, name=name, min_side=min_side, max_pixels=self.max_pixels)
         resized = self._resize(decoded)
         return as_array(resized.crop(self._center(*resized.size)))
 
@@ -135,8 +141,8 @@ class Preprocessing:
         return left, top, left + self.image_size, top + self.image_size
 
     def to_dict(self) -> dict[str, Any]:
-        """The attributes by name, ready for JSON."""
-        return asdict(self)
+        """The attributes that are stored with weights by name, ready for JSON."""
+        return {name: value for name, value in asdict(self).items() if name != "max_pixels"}
 
     @classmethod
     def from_dict(cls, values: Any) -> "Preprocessing":

@@ -5,6 +5,7 @@ import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,9 +68,8 @@ class ServedModel:
         first = loaded.copies[0].model
         self.path, self.description, self.runtime = first.path, first.description, first.runtime
         self.digest = loaded.digest
-        self.max_pixels = settings.max_pixels
         self.metrics = metrics
-        self.preprocessing = first.description.preprocessing
+        self.preprocessing = replace(first.description.preprocessing, max_pixels=settings.max_pixels)
         self.rank = Batcher(
             loaded.copies,
             self._decode,
@@ -112,7 +112,7 @@ class ServedModel:
         Raises:
             ImageError: The file cannot be read, or has too many pixels.
         """
-        return self.preprocessing.pixels(content, name=name, max_pixels=self.max_pixels)
+        return self.preprocessing.pixels(content, name=name)
 
     def _decode(self, content: bytes, name: str) -> Pixels:
         start = time.perf_counter()

@@ -15,6 +15,7 @@ from typing import Any
 from ghostnets.artefacts import NONE_OF_THESE
 from ghostnets.cores import usable_cores
 from ghostnets.errors import GhostNetsError, ImageError
+from ghostnets.serve.hosts import AllowedHosts
 from ghostnets.serve.metrics import Metrics
 from ghostnets.serve.model import ServedModel, load_copies
 from ghostnets.serve.request_error import RequestError, body_too_large
@@ -31,6 +32,7 @@ class Service:
 
     Attributes:
         settings: Limits of the service.
+        hosts: Host names that are answered; None answers all, as of an application that another server runs.
         metrics: Prometheus metrics.
         model: Model in use, replaced by ``reload``; use it inside ``async with model.in_use()``.
         draining: Whether the process is shutting down.
@@ -43,6 +45,7 @@ class Service:
     def __init__(self, path: str | os.PathLike[str], settings: ServiceSettings) -> None:
         self.path, self.settings = Path(path), settings
         self.token = settings.token()
+        self.hosts: AllowedHosts | None = None
         self.metrics = Metrics()
         self.draining = False
         self.images = self.buffered_bytes = 0

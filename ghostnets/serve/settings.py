@@ -34,6 +34,9 @@ class ServiceSettings:
 
     host: str = "127.0.0.1"
     """Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for all its networks."""
+    allow_host: tuple[str, ...] = ()
+    """Names under which clients reach the service (their Host header), beside localhost and its addresses: needed for
+    127.0.0.1 behind a proxy. By default, other addresses than 127.0.0.1 answer under every name."""
     port: int = 8000
     """Port to listen on; 0 selects a free one and logs it."""
     token_file: Path | None = None

@@ -59,7 +59,7 @@ def describe_end(recipe: Recipe, progress: TrainProgress) -> str | None:
     if progress.step or not progress.epoch:
         return None
     if progress.epoch >= recipe.epochs:
-        return f"after {progress.epoch} epochs"
+        return "after 1 epoch" if progress.epoch == 1 else f"after {progress.epoch} epochs"
     if schedule_position(recipe, progress, progress.epoch) >= recipe.epochs:
         return f"after epoch {progress.epoch}, at the time limit"
     without_gain = progress.epoch - 1 - progress.best_epoch

@@ -9,6 +9,13 @@ from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["IdentityPreprocessing", "classifier_head", "extract_features"]
 
+FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {  # flipped axes of (N, C, H, W), for each image in the features
+    "none": ((),),
+    "horizontal": ((), (3,)),
+    "vertical": ((), (2,)),
+    "both": ((), (3,), (2,), (2, 3)),
+}
+
 
 class IdentityPreprocessing:
     """A ``Preprocessing`` for features: the identity."""
@@ -27,7 +34,7 @@ def classifier_head(network: Network) -> nn.Module:
 
 
 def extract_features(
-    network: Network, splits: DatasetSplits, preprocessing: Preprocessing, *, flip: bool, device: torch.device
+    network: Network, splits: DatasetSplits, preprocessing: Preprocessing, *, flip: str, device: torch.device
 ) -> DatasetSplits:
     """Compute the features of all training and validation images.
 
@@ -35,17 +42,14 @@ def extract_features(
         network: The network; it is left in evaluation mode.
         splits: The images.
         preprocessing: Preprocessing of the network.
-        flip: Add the features of each training image flipped horizontally.
+        flip: Flips of each training image whose features are added: ``Recipe.flip``.
         device: Device of the network.
     """
     network.eval()
-    train = [
-        _features(network, splits.train, preprocessing, is_flipped, device)
-        for is_flipped in ((False, True) if flip else (False,))
-    ]
+    train = [_features(network, splits.train, preprocessing, axes, device) for axes in FLIPS[flip]]
     return DatasetSplits(
         train=ArrayDataset(torch.cat(train), splits.train.labels.repeat(len(train))),
-        val=ArrayDataset(_features(network, splits.val, preprocessing, False, device), splits.val.labels),
+        val=ArrayDataset(_features(network, splits.val, preprocessing, (), device), splits.val.labels),
         test=None,
         skipped=splits.skipped,
     )
@@ -53,12 +57,12 @@ def extract_features(
 
 @torch.no_grad()
 def _features(
-    network: Network, images: ImageDataset, preprocessing: Preprocessing, flip: bool, device: torch.device
+    network: Network, images: ImageDataset, preprocessing: Preprocessing, axes: tuple[int, ...], device: torch.device
 ) -> Tensor:
     """float32 (N, head_features)."""
     features = []
     for batch in evaluation_batches(images, preprocessing, batch_size=64):
-        pixels = batch.pixels.flip(3) if flip else batch.pixels
+        pixels = batch.pixels.flip(axes) if axes else batch.pixels
         maps = network.forward_features(preprocessing.normalize(pixels.to(device)))  # type: ignore[operator]
         features.append(network.forward_head(maps, pre_logits=True).float().cpu())  # type: ignore[operator]
     return torch.cat(features)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 from ghostnets.errors import ConfigurationError, UnknownNameError
 from ghostnets.train.optimizers import OPTIMIZERS
 
-__all__ = ["EMBEDDED_WEIGHTS", "PRETRAINED", "SMALL_IMAGE", "Recipe", "parse_duration"]
+__all__ = ["AUTO_WEIGHTS", "EMBEDDED_WEIGHTS", "PRETRAINED", "SMALL_IMAGE", "Recipe", "parse_duration"]
 
 if TYPE_CHECKING:
     OptimizerName = str
 else:
     OptimizerName = Literal[tuple(OPTIMIZERS)]  # the choices of --optimizer
 
-PRETRAINED, EMBEDDED_WEIGHTS = "pretrained", "embedded"  # values of ``Recipe.weights`` that are no file
+PRETRAINED, EMBEDDED_WEIGHTS, AUTO_WEIGHTS = "pretrained", "embedded", "auto"  # ``Recipe.weights`` that are no files
 SMALL_IMAGE = 64  # pixels; up to this size networks use a stem of stride 1 if they have one (``small_input``)
 
 
@@ -35,9 +35,10 @@ class Recipe:
         in_chans: Input channels, 1 for grayscale or 3 for colour; by default 1 if all images are grayscale.
         drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth: drop probability of the last block; it grows linearly from 0 at the first.
-        weights: Initial weights instead of random ones: "embedded" for those that come with the package, "pretrained"
-            for published ones, best.safetensors of a run (its network replaces model), another file or hf:// address
-            for this model, or none. For other classes the classifier is new.
+        weights: Initial weights instead of random ones: "auto" for published ones where they are cached or can be
+            downloaded, else those that come with the package; "published" or "embedded" for one of them;
+            best.safetensors of a run (its network replaces model), another file or hf:// address for this model, or
+            none. For other classes the classifier is new.
         frozen: Train the classifier alone, on features computed once for each image and its horizontal flip.
         epochs: Passes over the training images, if neither time_limit nor patience ends the run before.
         time_limit: Longest time of training and validation, such as 90s, 20m or 1.5h, over all sessions; the schedule
@@ -65,11 +66,16 @@ class Recipe:
         cutmix: Alpha of cutmix (Yun et al., arXiv 1905.04899); 0 for none. With mixup, each step uses one of the two.
         shift: Largest random shift in pixels of images that have the size of the input.
         min_scale: Smallest share of the area that a random crop of other images keeps.
-        flip: Flip half of the training images horizontally.
+        flip: Flip half of the training images: horizontal, vertical (as well for things seen from above or under a
+            microscope: both), or none.
+        rotate: Largest random rotation in degrees in either direction, up to 180.
+        color_jitter: Largest relative change of brightness, contrast and saturation.
         randaugment: Number of RandAugment operations per image.
         randaugment_magnitude: Their strength, 0 to 30.
         erasing: Share of the images with a random rectangle erased.
         class_balanced: Draw every class equally often.
+        class_weights: Weights of the images in the loss: none; or balanced, inversely proportional to the number of
+            training images of the class, 1 on average.
         teacher: Teacher for distillation: best.safetensors of a run, NAME=FILE for a file of weights of a registered
             network, NAME for its published weights, timm:NAME or torchvision:NAME.
         distill: Target of the distillation: the teacher's soft labels, or its features before the classifier.
@@ -120,11 +126,14 @@ class Recipe:
     cutmix: float = 0.0
     shift: int = 1
     min_scale: float = 0.35
-    flip: bool = True
+    flip: Literal["horizontal", "vertical", "both", "none"] = "horizontal"
+    rotate: float = 0.0
+    color_jitter: float = 0.0
     randaugment: int = 0
     randaugment_magnitude: int = 9
     erasing: float = 0.0
     class_balanced: bool = False
+    class_weights: Literal["none", "balanced"] = "none"
 
     teacher: str | None = None
     distill: Literal["labels", "features"] = "labels"
@@ -140,6 +149,10 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.flip, bool):  # as recipes of earlier runs have it
+            object.__setattr__(self, "flip", "horizontal" if self.flip else "none")
+        if self.weights == "published":
+            object.__setattr__(self, "weights", PRETRAINED)
         kinds = get_type_hints(type(self))
         wrong = [f"{name} is {getattr(self, name)!r}, wanted {kind}" for name, kind in self._wrong_types(kinds).items()]
         wrong = wrong or [
@@ -151,6 +164,10 @@ class Recipe:
             wrong.append("frozen is True without weights, wanted weights to start from")
         if self.frozen and (self.teacher or self.mixup or self.cutmix):
             wrong.append("frozen is True with a teacher, mixup or cutmix, wanted none of these")
+        if self.frozen and (self.rotate or self.color_jitter):
+            wrong.append("frozen is True with rotate or color_jitter, wanted neither: features are computed once")
+        if self.class_balanced and self.class_weights != "none":
+            wrong.append("class_balanced is True with class_weights, wanted one of them")
         if wrong:
             raise ConfigurationError(f"the recipe cannot be used: {'; '.join(wrong)}.")
 
@@ -192,6 +209,10 @@ class Recipe:
             "mixup": (self.mixup >= 0, "at least 0"),
             "cutmix": (self.cutmix >= 0, "at least 0"),
             "shift": (self.shift >= 0, "at least 0"),
+            "flip": (self.flip in ("horizontal", "vertical", "both", "none"), "horizontal, vertical, both or none"),
+            "rotate": (0 <= self.rotate <= 180, "from 0 to 180"),
+            "color_jitter": (0 <= self.color_jitter <= 1, "in [0, 1]"),
+            "class_weights": (self.class_weights in ("none", "balanced"), "none or balanced"),
             "min_scale": (0 < self.min_scale <= 1, "in (0, 1]"),
             "randaugment": (self.randaugment >= 0, "at least 0"),
             "randaugment_magnitude": (0 <= self.randaugment_magnitude <= 30, "from 0 to 30"),

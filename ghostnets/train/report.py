@@ -155,6 +155,7 @@ def _settings(config: RunConfig) -> dict[str, str]:
     """Everything besides the images that determines the outcome."""
     return {
         **{name: str(value) for name, value in config.recipe.to_dict().items() if value not in (None, ())},
+        **({"start": config.start} if config.start else {}),
         **({"epochs at first": ", ".join(map(str, config.earlier_epochs))} if config.earlier_epochs else {}),
         "threads": str(config.threads),
         "processor": processor_name(),

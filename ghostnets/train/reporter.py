@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ghostnets.errors import StorageError, require
+from ghostnets.terminal import create_console
 from ghostnets.train.callback import Callback, RunStart
 from ghostnets.train.metrics import METRICS, EpochResult
 
@@ -30,7 +31,6 @@ class ConsoleReporter(Callback):
     """
 
     def __init__(self, console: "Console | None" = None) -> None:
-        from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -40,7 +40,7 @@ class ConsoleReporter(Callback):
             TimeRemainingColumn,
         )
 
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or create_console(stderr=True)
         lacks_widgets = self.console.is_jupyter and importlib.util.find_spec("ipywidgets") is None
         self.bars = Progress(
             SpinnerColumn(),
@@ -71,7 +71,8 @@ class ConsoleReporter(Callback):
     def on_run_start(self, run: RunStart) -> None:
         resumed = f", resumed in epoch {run.epoch + 1}" if run.epoch else ""
         epochs, steps = run.epochs, run.steps
-        self._print(f"{run.description}, {epochs} epochs of {steps} steps{resumed}, in {os.path.relpath(run.folder)}")
+        length = f"{epochs} epoch{'s' * (epochs != 1)} of {steps} step{'s' * (steps != 1)}"
+        self._print(f"{run.description}, {length}{resumed}, in {os.path.relpath(run.folder)}")
         self.epochs, self.steps = epochs, steps
         # The bar spans the run, so that the time left is that of the run: in steps, or in seconds of the time limit.
         self.limit, self.started = run.config.recipe.time_limit_seconds, time.monotonic() - run.seconds

@@ -67,7 +67,7 @@ class Run:
         try:
             saved = distributed.on_rank_zero(folder.load_state)
             if saved is None:
-                callback.on_message(describe_initial_weights(self.recipe))
+                callback.on_message(self.config.start or describe_initial_weights(self.recipe))
             else:
                 check_epochs(self.recipe, read_progress(saved))
             self.splits = spec.read_images(callback)

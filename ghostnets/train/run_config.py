@@ -1,6 +1,6 @@
 """The configuration of a run, ``config.json``."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ghostnets import __version__
@@ -29,6 +29,7 @@ class RunConfig:
         threads: Threads of torch on the CPU; another number gives other rounding.
         device: Name of the device, as ``devices.select_device`` takes it; resolved where the run is trained.
         workers: Processes that read images, for each process that trains; None for as many as the device needs.
+        start: A sentence on the initial weights and why they were chosen; empty in runs of earlier versions.
         identity: Digest of the data (``DataSource.identity``); None in configurations of earlier versions.
         earlier_epochs: Values of ``recipe.epochs`` before it was changed on resuming.
     """
@@ -43,6 +44,7 @@ class RunConfig:
     threads: int = 1
     device: str = "auto"
     workers: int | None = None
+    start: str = ""
     identity: str | None = None
     earlier_epochs: tuple[int, ...] = ()
 
@@ -55,6 +57,7 @@ class RunConfig:
             "skip_corrupt": (isinstance(self.skip_corrupt, bool), "true or false"),
             "threads": (type(self.threads) is int and 1 <= self.threads <= MAX_THREADS, f"from 1 to {MAX_THREADS}"),
             "device": (isinstance(self.device, str), "auto, cpu, cuda, mps or xpu"),
+            "start": (isinstance(self.start, str), "a sentence"),
             "identity": (self.identity is None or isinstance(self.identity, str), "a digest or null"),
             "earlier_epochs": (all(type(epochs) is int for epochs in self.earlier_epochs), "a list of integers"),
             "workers": (
@@ -69,7 +72,13 @@ class RunConfig:
 
     @property
     def data_spec(self) -> DataSpec:
-        return DataSpec(self.data, full=self.full, root=self.root, skip_corrupt=self.skip_corrupt)
+        return DataSpec(
+            self.data,
+            full=self.full,
+            root=self.root,
+            skip_corrupt=self.skip_corrupt,
+            max_pixels=self.preprocessing.max_pixels,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``config.json``."""
@@ -84,5 +93,8 @@ class RunConfig:
         """
         own = {name: value for name, value in values.items() if name != "ghostnets_version"}
         own["earlier_epochs"] = tuple(own.get("earlier_epochs", ()))
-        recipe, preprocessing = Recipe.from_dict(own.pop("recipe")), Preprocessing.from_dict(own.pop("preprocessing"))
+        recipe, stored = Recipe.from_dict(own.pop("recipe")), own.pop("preprocessing")
+        preprocessing = replace(
+            Preprocessing.from_dict(stored), max_pixels=stored.get("max_pixels", Preprocessing.max_pixels)
+        )
         return cls(recipe=recipe, preprocessing=preprocessing, **own)

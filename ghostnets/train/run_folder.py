@@ -149,7 +149,8 @@ class RunFolder:
         """
         if not self.config_file.is_file():
             raise RunError(
-                f"{self.path} holds no training run (it has no config.json); give a folder such as runs/NAME."
+                f"{self.path} holds no training run (it has no config.json); give a folder such as"
+                f" {self.path.parent if self.path.is_file() else 'runs/NAME'}."
             )
         try:
             content = json.loads(self.config_file.read_text(encoding="utf-8"))

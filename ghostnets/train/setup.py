@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ghostnets.data import Augmentation, DatasetSplits
 from ghostnets.errors import RunError
@@ -23,7 +23,7 @@ from ghostnets.train.spec import RunSpec
 from ghostnets.train.state import TrainProgress, TrainState, restore_state
 from ghostnets.train.step import TrainingStep
 
-__all__ = ["TrainingSetup", "build_setup"]
+__all__ = ["TrainingSetup", "build_setup", "class_weights"]
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ def build_setup(
         distributed,
         mixing=build_mixing(recipe, len(class_names)),
         distillation=distillation,
+        class_weights=class_weights(recipe, splits, len(class_names)),
         after_update=None if average is None else lambda: average.update_parameters(network),
         on_message=on_message,
     )
@@ -143,8 +144,19 @@ def _build_augmentation(recipe: Recipe, splits: DatasetSplits, size: int) -> Aug
         size,
         recipe.shift if has_input_size else None,
         recipe.min_scale,
-        recipe.flip,
+        recipe.flip in ("horizontal", "both"),
         recipe.randaugment,
         recipe.randaugment_magnitude,
         recipe.erasing,
+        vertical_flip=recipe.flip in ("vertical", "both"),
+        rotate=recipe.rotate,
+        color_jitter=recipe.color_jitter,
     )
+
+
+def class_weights(recipe: Recipe, splits: DatasetSplits, num_classes: int) -> Tensor | None:
+    """Weight of each class in the loss, float32 (num_classes,), as scikit-learn's "balanced"; None for equal ones."""
+    if recipe.class_weights == "none":
+        return None
+    counts = splits.train.labels.bincount(minlength=num_classes)
+    return len(splits.train) / (num_classes * counts.clamp(min=1))

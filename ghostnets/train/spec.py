@@ -1,11 +1,13 @@
 """The specification of a run: its configuration resolved, its data opened, its initial weights read; each once."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from ghostnets.data import DatasetSplits, DataSource, DataSpec, describe_source
+from ghostnets.data.duplicates import describe_duplicates
 from ghostnets.errors import DataError, RunError
 from ghostnets.train.callback import Callback
 from ghostnets.train.network import InitialWeights, resolve_recipe
@@ -36,7 +38,7 @@ class RunSpec(NamedTuple):
 
     @classmethod
     def resolve(
-        cls, data: DataSpec, source: DataSource, recipe: Recipe, *, device: str, workers: int | None
+        cls, data: DataSpec, source: DataSource, recipe: Recipe, *, device: str, workers: int | None, start: str = ""
     ) -> "RunSpec":
         """Resolve the configuration of a new run.
 
@@ -46,6 +48,7 @@ class RunSpec(NamedTuple):
             recipe: The recipe as requested.
             device: Name of the device, as ``devices.select_device`` takes it.
             workers: Processes that read images, for each process that trains; None for as many as the device needs.
+            start: A sentence on the initial weights and why they were chosen.
 
         Raises:
             CheckpointError: The initial weights cannot be read.
@@ -56,13 +59,14 @@ class RunSpec(NamedTuple):
             data=data.location,
             recipe=resolved.recipe,
             arguments=resolved.arguments,
-            preprocessing=resolved.preprocessing,
+            preprocessing=replace(resolved.preprocessing, max_pixels=data.max_pixels),
             full=data.full,
             root=None if data.root is None else str(Path(data.root).resolve()),
             skip_corrupt=data.skip_corrupt,
             threads=torch.get_num_threads(),
             device=device,
             workers=workers,
+            start=start,
             identity=source.identity,
         )
         return cls(config, source, resolved.weights)
@@ -95,4 +99,6 @@ class RunSpec(NamedTuple):
         splits = self.source.load(self.config.preprocessing, on_image=callback.on_image_read)
         for sentence in splits.skipped:
             callback.on_message(f"skipped: {sentence}")
+        for sentence in describe_duplicates(splits):
+            callback.on_message(sentence)
         return splits

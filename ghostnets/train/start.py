@@ -14,6 +14,7 @@ from ghostnets.errors import ConfigurationError, require
 from ghostnets.train.callback import Callback, CallbackList
 from ghostnets.train.distributed import init_distributed
 from ghostnets.train.find_lr import LearningRateTest, run_learning_rate_test
+from ghostnets.train.initial_weights import choose_weights
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.recipes import RECIPES, default_recipe
 from ghostnets.train.report import write_run_report
@@ -131,7 +132,9 @@ def _resolve(
     source = spec.open(val_share=requested.val_share, seed=requested.seed)
     if recipe is None:
         requested = RECIPES[default_recipe(source.typical_size, changes)].changed(**changes)
-    return RunSpec.resolve(spec, source, requested, device=device, workers=workers)
+    scratch = RECIPES["photos"].changed(**changes) if recipe is None and "weights" not in changes else None
+    requested, start = choose_weights(requested, scratch=scratch)
+    return RunSpec.resolve(spec, source, requested, device=device, workers=workers, start=start)
 
 
 def repeat_training(

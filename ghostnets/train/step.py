@@ -61,6 +61,7 @@ class TrainingStep:
         distributed: The processes.
         mixing: Mixup and cutmix; None for neither.
         distillation: Distillation loss; None for none.
+        class_weights: Factor of the loss of each class, float32 (num_classes,); None for equal ones.
         after_update: Callback after each optimizer update.
         on_message: Callback for messages to the user.
 
@@ -78,6 +79,7 @@ class TrainingStep:
         *,
         mixing: Mixing | None,
         distillation: Distillation | None,
+        class_weights: Tensor | None = None,
         after_update: Callable[[], None] | None,
         on_message: Callable[[str], None] | None = None,
     ) -> None:
@@ -88,6 +90,7 @@ class TrainingStep:
             distributed,
         )
         self.mixing, self.distillation, self.after_update = mixing, distillation, after_update
+        self.class_weights = None if class_weights is None else class_weights.to(distributed.device)
         self.on_message, self.accumulate = on_message, recipe.accumulate
         self.precision = resolve_precision(recipe.precision, distributed.device)
         self.weights = [weight for weight in trained.parameters() if weight.requires_grad]
@@ -186,6 +189,9 @@ class TrainingStep:
             losses = F.cross_entropy(
                 logits.float(), target, reduction="none", label_smoothing=self.recipe.label_smoothing
             )
+            if self.class_weights is not None:
+                weights = self.class_weights
+                losses = losses * (weights[target] if target.ndim == 1 else target.float() @ weights)
             if self.distillation is not None:
                 distill_losses = self.distillation.losses(pixels, batch.indices, logits, features)
                 losses = losses + self.recipe.distill_weight * distill_losses

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import re
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -32,6 +33,7 @@ class Server:
     told_size: int | None = None
     content_type: str = "application/octet-stream"
     modified: float = LAST_MODIFIED
+    delay: float = 0.0  # seconds before a response
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     url: str = ""
 
@@ -53,6 +55,7 @@ def server_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         def respond(self, *, body: bool) -> None:
             wanted = self.headers.get("Range")
             state.requests.append((self.command, self.path, wanted))
+            time.sleep(state.delay)
             status, start = state.status, 0
             if wanted and state.ranges and status == 200:
                 start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])

@@ -12,11 +12,12 @@ from safetensors.torch import save
 
 from ghostnets.checkpoints import WEIGHTS, Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.checkpoints.hub import PublishedPreprocessing
-from ghostnets.errors import ConfigurationError
+from ghostnets.errors import CheckpointError, ConfigurationError
 from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
-from ghostnets.train import Recipe, train_model
+from ghostnets.train import Recipe, initial_weights, train_model
 from ghostnets.train.distill import load_teacher
+from ghostnets.train.initial_weights import choose_weights
 from ghostnets.train.network import build_network, resolve_recipe
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
@@ -97,3 +98,44 @@ def test_published_teacher_uses_published_preprocessing(preprocessing: Preproces
     teacher(small)
     resized = torch.nn.functional.interpolate(small.float(), (224, 224), mode="bicubic", antialias=True)
     assert torch.equal(seen[1], preprocessing.normalize(resized.clamp(0, 255)))
+
+
+def test_published_weights_are_the_default_start_and_cached(
+    preprocessing: Preprocessing, local_hub, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    auto = Recipe(model="ghostnet_050", weights="auto")
+    recipe, sentence = choose_weights(auto)
+    assert recipe.weights == "pretrained"
+    assert sentence.startswith("training ghostnet_050 from its published weights (timm, 74.0 % top-1 on ImageNet)")
+    assert f"downloaded from {WEIGHTS['ghostnet_050'][0].url}" in sentence
+    requests = len(local_hub.requests)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "the cache has them" in choose_weights(auto)[1]
+    assert len(local_hub.requests) == requests
+    assert choose_weights(Recipe(weights="published"))[0].weights == "pretrained"
+
+
+@pytest.mark.parametrize(
+    ("changes", "offline", "reason"),
+    [
+        ({"status": 404}, "0", r"cannot be downloaded \(.*404"),
+        ({"delay": 0.5}, "0", r"does not answer within 0\.2 s"),
+        ({}, "1", r"is not cached, and HF_HUB_OFFLINE is set"),
+    ],
+)
+def test_unreachable_weights_give_way_to_others(
+    preprocessing: Preprocessing, local_hub, monkeypatch: pytest.MonkeyPatch, changes: dict, offline: str, reason: str
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(initial_weights, "REACHABLE_SECONDS", 0.2 if "delay" in changes else 5.0)
+    for name, value in changes.items():
+        setattr(local_hub, name, value)
+    auto, scratch = Recipe(model="ghostnet_050", weights="auto"), Recipe(model="ghostnet_050")
+    with pytest.raises(CheckpointError, match=rf"no weights of ghostnet_050 come with the package, and .*{reason}"):
+        choose_weights(auto)
+    recipe, sentence = choose_weights(auto, scratch=scratch)
+    assert recipe is scratch
+    assert sentence.startswith("training ghostnet_050 from scratch, with random weights: none come with the package")
+    monkeypatch.setitem(WEIGHTS, "ghostnet_100", WEIGHTS["ghostnet_050"])
+    assert choose_weights(auto.changed(model="ghostnet_100"))[0].weights == "embedded"

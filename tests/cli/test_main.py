@@ -176,6 +176,10 @@ def test_eval_recognises_training_images_under_another_path(tiny_run: Path, tmp_
     command = ("eval", tiny_run / "best.safetensors", tmp_path / "copy", "--picture", tmp_path / "c.png")
     assert run(*command, "--json") == 0
     evaluation = json.loads(capsys.readouterr().out)
+    assert (evaluation["part"], evaluation["images"], evaluation["training_images"]["images"]) == ("val", 8, 0)
+    (tmp_path / "copy" / "light" / "000.png").rename(tmp_path / "copy" / "light" / "other.png")  # other data by name
+    assert run(*command, "--json") == 0
+    evaluation = json.loads(capsys.readouterr().out)
     assert (evaluation["part"], evaluation["images"], evaluation["training_images"]["images"]) == ("all", 40, 32)
     result = json.loads((tiny_run / "result.json").read_text())
     assert evaluation["training_images"]["top1_of_others"] == result["evaluation"]["top1"]

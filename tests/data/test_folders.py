@@ -51,7 +51,9 @@ def test_subfolders_are_read_and_other_files_ignored(tmp_path: Path):
     (tmp_path / ".cache").mkdir()
     folder = open_folder(tmp_path)
     assert folder.num_images == 7
-    assert folder.notes == ("left out: 1 file that is no image (1 .txt)",)
+    nested, left_out = folder.notes
+    assert nested.startswith("3 images are in subfolders of the class folders, such as a/deeper/000.png")
+    assert left_out == "left out: 1 file that is no image (1 .txt)"
 
 
 @pytest.mark.parametrize("grey", [True, False])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ghostnets.data import describe_source, finder, open_folder
+from ghostnets.data import DataSpec, describe_source, finder, open_folder
 from ghostnets.data.layout import split_of
 from ghostnets.errors import DataError
 
@@ -49,13 +49,16 @@ def read(root: Path, **options: object) -> str:
         ("photos/a:5 photos/b:5", "a,b: train 4/4 val 1/1", "the data are read from"),
         ("train/a:5 train/b:5 test:3", "a,b: train 4/4 val 1/1", "left out: test/ (3 images without class folders)"),
         ("train/a:5 train/b:5 test/images:3", "a,b: train 4/4 val 1/1", "left out: test/ (3 images without"),
-        ("train/a/images:5 train/b/images:5", "a,b: train 4/4 val 1/1", None),
+        ("train/a/images:5 train/b/images:5", "a,b: train 4/4 val 1/1", "10 images are in subfolders"),
         ("bus:2 car:2 train:2", "bus,car,train: train 1/1/1 val 1/1/1", "train/ is read as a class"),
         ("a:5 b:5 __MACOSX/a:3 .cache/a:3 @eaDir:2", "a,b: train 4/4 val 1/1", None),
         ("train/a:2 train/b:2 val/b:1", "a,b: train 2/2 val 0/1", "val has no image of a"),
         ("train/a:2 train/b:2 val/a:1 val/b:1 test/a:0 test/b:1", "a,b: train 2/2 val 1/1 test 0/1", "test has no"),
         ("train/a:5 train/b:5 val/a:0 val/b:0", "a,b: train 4/4 val 1/1", "val/ is empty"),
         ("train/a:2 train/b:2 val/a:1 val/b:1 extra/a:3", "a,b: train 2/2 val 1/1", "left out: extra/"),
+        ("a:5 b:5 train:0 val:0", "a,b: train 4/4 val 1/1", "left out: train/ (empty)"),
+        ("x/cat:3 x/dog:2 y:5", "x,y: train 4/4 val 1/1", "5 images are in subfolders of the class folders"),
+        ("Cat:5 cat:5", "Cat,cat: train 4/4 val 1/1", "the classes Cat and cat differ in upper and lower case only"),
         ("a:5 b:5 .:2", "a,b: train 4/4 val 1/1", "0.png (in no class folder, the first of 2 images)"),
     ],
 )  # fmt: skip
@@ -81,6 +84,11 @@ def test_layout_is_understood_and_told(tmp_path: Path, tree: str, expected: str,
         ("train/a:2 train/b:2 val/a:1 valid/a:1 valid/b:1", r"2 folders of val images \(val, valid\)"),
         ("train/a:2 train/b:2 val/a:1 val/c:1", r"val has the classes c, which .*train does not have"),
         ("a:5 b:0", r"has no image in b"),
+        (
+            "f0/train/a:2 f0/train/b:2 f1/train/a:2 f1/train/b:2",
+            r"or as several data sets with splits \(train\)",
+        ),
+        (".:3", r"3 images but no class folders; it must contain one folder of images per class, or a table"),
         ("a:5", r"single class \(a\)"),
     ],
 )
@@ -229,3 +237,24 @@ def test_split_names(name: str):
     assert split_of(f"steam {name}") is None
     assert split_of("trainer") is None
     assert split_of("test1") is None
+
+
+def test_folders_that_this_package_writes_are_no_classes(tmp_path: Path):
+    root = build(tmp_path / "d", "a:5 b:5 runs/d-ghostnet_100:1 explain-ghostnet_100/figures:2")
+    (root / "runs" / "d-ghostnet_100" / "config.json").write_text("{}")
+    (root / "explain-ghostnet_100" / "explain.html").write_text("")
+    assert read(root) == "a,b: train 4/4 val 1/1"
+    notes = open_folder(root).notes
+    assert [note.partition(" (")[2] for note in notes] == ["written by ghostnets)"] * 2
+    build(root, "runs:4")
+    (root / "runs" / "d-ghostnet_100" / "config.json").unlink()  # now it is a class
+    assert read(root) == "a,b,runs: train 4/4/4 val 1/1/1"
+
+
+def test_home_is_expanded_in_the_name_of_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    build(tmp_path / "photos", "a:5 b:5")
+    assert DataSpec("~/photos").open().num_images == 10
+    assert DataSpec("~/photos").location == str(tmp_path / "photos")
+    with pytest.raises(DataError, match="there is no folder ~nobody-of-this-name/photos"):
+        DataSpec("~nobody-of-this-name/photos").open()

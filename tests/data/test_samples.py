@@ -90,3 +90,13 @@ def test_spread_takes_evenly_spaced_items():
     assert spread("abcdef", 3) == ["a", "c", "e"]
     assert spread("ab", 3) == ["a", "b"]
     assert spread("", 3) == []
+
+
+def test_sample_of_a_table_has_its_labels(folder: Path, tmp_path: Path):
+    rows = [f"{image},{name}" for name in "ab" for image in sorted((folder / "train" / name).iterdir())]
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label\n" + "\n".join(rows))
+    sample = find_sample(str(table), most=4, class_names=("b", "a"))
+    assert (sample.split, sample.labels) == (None, (1, 1, 0, 0))
+    images, problems = sample.load(PREPROCESSING, lambda: None)
+    assert (len(images), problems) == (4, [])

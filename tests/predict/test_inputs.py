@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from ghostnets.data import finder
+from ghostnets.data.finder import LeftOut
 from ghostnets.errors import DataError, ImageError
 from ghostnets.predict import find_files, find_inputs, inputs
 from ghostnets.predict.inputs import Input, read_input
@@ -80,6 +81,20 @@ def test_globs_files_and_lists_keep_order_and_repetitions(tmp_path: Path, monkey
     assert names("@list") == ["a.png", "no such.png", "c/d.png"]
     with pytest.raises(ImageError, match="there is no image no such"):
         read_input(list(find_inputs(["@list"]))[1], PREPROCESSING)
+
+
+def test_glob_of_any_depth_ends_with_loops_of_links(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tree(tmp_path, "a.png", "b/c.png", "b/d/e.png", ".hidden/x.png", "[f]/g.png", "outside.txt"))
+    for name in ("self", "again", "b/up"):
+        Path(name).symlink_to(tmp_path, target_is_directory=True)
+    left_out = LeftOut()
+    found = [one.name for one in find_inputs(["**/*.png"], left_out=left_out)]
+    assert found == ["a.png", "[f]/g.png", "b/c.png", "b/d/e.png"]
+    assert "link into a folder that is read anyway, the first of 3" in left_out.sentences()[0]
+    assert names("**") == ["./[f]/g.png", "./a.png", "./b/c.png", "./b/d/e.png"]
+    assert names("b/**") == names("b/**/") == ["b/c.png", "b/d/e.png"]
+    assert names("**/d/**/*.png") == ["b/d/e.png"]
+    assert names(f"{tmp_path}/**/c.p*") == [f"{tmp_path}/b/c.png"]
 
 
 def test_missing_input_fails_early(tmp_path: Path):

@@ -8,7 +8,7 @@ import pytest
 from brightness_model import brightness_classifier, gray_images
 from PIL import Image
 
-from ghostnets.artefacts import Prediction
+from ghostnets.artefacts import Classifier, Prediction
 from ghostnets.errors import ArtefactError
 from ghostnets.predict import Input, find_inputs, predict_images, streaming
 from ghostnets.predict.streaming import BATCH_SIZE, BATCHES_AHEAD
@@ -98,3 +98,11 @@ def test_runtime_error_is_raised(classifier, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(classifier.model, "_run", lambda x, features: 1 / 0)
     with pytest.raises(ArtefactError, match="division by zero"):
         predict(classifier, tmp_path / "x")
+
+
+def test_images_above_the_limit_become_predictions_with_error(classifier, tmp_path: Path):
+    gray_images(tmp_path / "x", 2)
+    limited = Classifier(classifier.model, max_pixels=71)  # of 72
+    for one in (limited, limited.copy()):
+        errors = [prediction.error for prediction in predict(one, tmp_path / "x")]
+        assert all("72 pixels, the limit is 71" in str(error) for error in errors)

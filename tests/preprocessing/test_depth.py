@@ -99,6 +99,46 @@ def test_pixel_of_each_format_and_mode(case: str):
     assert pixel == (expected if isinstance(expected, list) else [expected] * len(pixel))
 
 
+@pytest.mark.parametrize(("transform", "expected"), [(0, [100, 128, 128]), (2, [155, 155, 155])])
+def test_cmyk_and_ycck_jpeg_as_adobe_writes_them(transform: int, expected: list[int]):
+    """Inverted: what is stored of a cyan of 155 is 100. As YCCK it is a luma of 100: red 100, cyan stored as 155."""
+    inverted = Image.new("CMYK", (16, 16), (255 - 100, 255 - 128, 255 - 128, 0))
+    content = bytearray(saved(inverted, "jpeg", quality=100))
+    marker = content.index(b"Adobe")
+    content[marker + 11] = transform
+    pixel = as_array(decode(bytes(content)))[8, 8].astype(int)
+    assert np.abs(pixel - expected).max() <= 2
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(255, [10, 20, 30]), (0, [255] * 3), (128, [132, 137, 142])])
+def test_palette_with_alpha_in_memory(alpha: int, expected: list[int]):
+    image = Image.new("PA", (1, 1))
+    image.putpalette([10, 20, 30])
+    image.putpixel((0, 0), (0, alpha))
+    assert as_array(decode(image))[0, 0].tolist() == expected
+
+
+def test_tiff_with_premultiplied_alpha():
+    content = bytearray(saved(Image.new("RGBA", (1, 1), (50, 25, 10, 128)), "tiff"))
+    entry = struct.pack("<HHI", 338, 3, 1)  # ExtraSamples: unassociated alpha is 2, associated 1
+    position = content.index(entry) + len(entry)
+    assert content[position] == 2
+    content[position] = 1
+    pixel = as_array(decode(bytes(content)))[0, 0].astype(int)
+    assert np.abs(pixel - [50 + 127, 25 + 127, 10 + 127]).max() <= 1
+
+
+@pytest.mark.parametrize(("orientation", "expected"), [(1, 50), (3, 200)])
+def test_heic_orientation_is_applied_once(orientation: int, expected: int):
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    pixels = np.full((64, 64, 3), 50, np.uint8)
+    pixels[32:] = 200
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = as_array(decode(saved(pixels, "heif", quality=95, exif=exif.tobytes())))
+    assert abs(int(decoded[8, 8, 0]) - expected) < 8
+
+
 def test_lab_tiff():
     pixels = as_array(decode(saved(Image.new("LAB", (1, 1), (255, 128, 128)), "tiff")))
     assert pixels.min() >= 252

@@ -33,7 +33,8 @@ def test_named_and_default_recipe():
     [
         ({"weights": None}, "photos"),
         ({"weights": "run/best.safetensors", "model": "ghostnet_050"}, "transfer"),
-        ({"model": "ghostnet_050"}, "photos"),
+        ({"model": "ghostnet_050"}, "transfer"),  # published weights
+        ({"model": "ghost_resnet34"}, "photos"),
         ({"model": "ghostnet_100", "ratio": 3}, "photos"),
         ({"in_chans": 1}, "transfer"),
         ({"image_size": 32}, "small-images"),
@@ -88,3 +89,13 @@ def test_recipes_document_command_and_source():
 def test_default_recipes_share_the_split():
     """Data is opened before the size of the images chooses one of them."""
     assert len({(RECIPES[name].val_share, RECIPES[name].seed) for name in ("photos", "small-images")} | {(0.2, 0)}) == 1
+
+
+def test_flip_of_earlier_recipes_is_read():
+    assert [Recipe.from_dict({"flip": flip}).flip for flip in (True, False, "both")] == ["horizontal", "none", "both"]
+    with pytest.raises(ConfigurationError, match="flip is up, wanted horizontal, vertical, both or none"):
+        Recipe(flip="up")
+    with pytest.raises(ConfigurationError, match="rotate is 200, wanted from 0 to 180"):
+        Recipe(rotate=200)
+    with pytest.raises(ConfigurationError, match="class_balanced is True with class_weights"):
+        Recipe(class_balanced=True, class_weights="balanced")

@@ -105,8 +105,12 @@ def test_photographs_start_from_embedded_weights_unless_told_otherwise(tmp_path:
     listener.on_message = said.append  # type: ignore[method-assign]
     options = {"epochs": 1, "batch_size": 4, "image_size": 72, "lr": 1e-9, "layer_decay": 1e-3, "weight_decay": 0.0}
     transfer = train_model(data, folder=tmp_path / "a", progress=False, callbacks=[listener], report=False, **options)
-    assert said[0] == "training ghostnet_100 from the weights that come with the package (from scratch: --weights none)"
     config = RunFolder(transfer.folder).read_config()
+    assert said[0] == config.start
+    assert said[0].startswith(
+        "training ghostnet_100 from the weights that come with the package (from scratch: --weights"
+    )
+    assert said[0].endswith("ghostnet_100.in1k/resolve/main/model.safetensors is not cached, and HF_HUB_OFFLINE is set")
     assert (config.recipe.weights, config.preprocessing.mean) == ("embedded", (0.485, 0.456, 0.406))
     stored = read_checkpoint(embedded_weights("ghostnet_100")).state_dict["blocks.0.0.ghost1.primary_conv.0.weight"]
     trained = read_checkpoint(transfer.checkpoint).state_dict["blocks.0.0.ghost1.primary_conv.0.weight"]

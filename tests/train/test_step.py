@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ghostnets.data import Batch
+from ghostnets.data import ArrayDataset, Batch, DatasetSplits
 from ghostnets.errors import RunError
 from ghostnets.models import create_model
 from ghostnets.train import Recipe, step
@@ -18,6 +18,7 @@ from ghostnets.train.frozen import IdentityPreprocessing
 from ghostnets.train.hardware import resolve_precision, resolve_workers
 from ghostnets.train.mixing import build_mixing
 from ghostnets.train.parameters import build_optimizer
+from ghostnets.train.setup import class_weights
 from ghostnets.train.step import TrainingStep
 
 RECIPE = Recipe(model="resnet20", lr=0.1, weight_decay=0.0, label_smoothing=0.0)
@@ -252,3 +253,27 @@ def test_workers_are_chosen_on_accelerators(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert resolve_workers(None, torch.device("cuda")) == 2
     assert resolve_workers(5, torch.device("cpu")) == 5
+
+
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_class_weights_weight_each_image_by_its_class(is_mixed: bool):
+    def mix(pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return pixels, 0.7 * F.one_hot(labels, 3) + 0.1
+
+    weights = torch.tensor([0.5, 2.0, 1.0])
+    _, sums = run_step(RECIPE, mixing=mix if is_mixed else None, class_weights=weights)
+    torch.manual_seed(0)
+    model, batch = Linear(), a_batch()
+    target = mix(batch.pixels, batch.labels)[1] if is_mixed else batch.labels
+    losses = F.cross_entropy(model(batch.pixels), target, reduction="none")
+    factors = target @ weights if is_mixed else weights[target]
+    assert sums.loss == pytest.approx((factors * losses).sum().item(), rel=1e-5)
+
+
+def test_balanced_class_weights_are_one_on_average():
+    labels = torch.tensor([0] * 6 + [1] * 2 + [2])
+    images = ArrayDataset(torch.zeros(9, 1, 4, 4, dtype=torch.uint8), labels)
+    weights = class_weights(RECIPE.changed(class_weights="balanced"), DatasetSplits(images, images, None), 3)
+    assert weights.tolist() == pytest.approx([0.5, 1.5, 3.0])
+    assert weights[labels].mean().item() == pytest.approx(1)
+    assert class_weights(RECIPE, DatasetSplits(images, images, None), 3) is None

@@ -12,8 +12,8 @@ from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from ghostnets.cli.output import escape_control
 from ghostnets.files import find_checkpoint
+from ghostnets.terminal import escape_control
 
 __all__ = ["CheckpointPath", "CommandOptions", "JsonOutput", "show", "show_all"]
 

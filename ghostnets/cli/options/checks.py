@@ -47,14 +47,16 @@ def check_suffix(option: str, path: Path | None, suffixes: Iterable[str]) -> Non
         raise ConfigurationError(f"{option} is {path}; it must end in {' or '.join(suffixes)}.")
 
 
-def check_table_suffix(option: str, path: Path | None) -> None:
+def check_table_suffix(option: str, path: Path | None, *, bom: bool = False) -> None:
     """As ``check_suffix`` for a table of predictions, whose library must be installed.
 
     Raises:
-        ConfigurationError: The suffix is unknown.
+        ConfigurationError: The suffix is unknown, or has no byte order mark.
         MissingExtraError: The library is not installed.
     """
     check_suffix(option, path, TABLES)
+    if bom and (path is None or path.suffix.lower() != ".csv"):
+        raise ConfigurationError("--bom is for a .csv file; add --out FILE.csv, or leave it out.")
     if path is not None and (library := TABLES[path.suffix.lower()]):
         require_installed(library, extra="parquet")
 

@@ -7,9 +7,16 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from ghostnets.cli.options.base import CheckpointPath, CommandOptions, JsonOutput
-from ghostnets.cli.options.checks import check_data, check_network_file, check_suffix, check_table_suffix
+from ghostnets.cli.options.checks import (
+    check_at_least,
+    check_data,
+    check_network_file,
+    check_suffix,
+    check_table_suffix,
+)
 from ghostnets.devices import check_device_name
 from ghostnets.errors import ConfigurationError, require_installed
+from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["FIGURE_SUFFIXES", "EvalCommand"]
 
@@ -46,14 +53,19 @@ class EvalCommand(CommandOptions):
     """File of the confusion matrix, .png or .svg; by default confusion.png next to the checkpoint."""
     out: Path | None = None
     """Write one row per image (path, truth, prediction, probability, loss) to this file: .csv, .jsonl or .parquet."""
+    bom: bool = False
+    """With --out FILE.csv: begin it with a byte order mark, by which Excel recognises UTF-8."""
     skip_corrupt: bool = False
     """Leave unreadable images out instead of failing, and print how many."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
     json: JsonOutput = False
 
     def check(self) -> None:
+        check_at_least("--max-pixels", self.max_pixels, 1)
         require_installed("matplotlib", extra="train")
         check_suffix("--picture", self.picture, FIGURE_SUFFIXES)
-        check_table_suffix("--out", self.out)
+        check_table_suffix("--out", self.out, bom=self.bom)
         check_device_name(self.device)
         if self.calibrate and self.network.suffix != ".safetensors":
             raise ConfigurationError(

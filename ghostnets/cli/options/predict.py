@@ -10,6 +10,7 @@ from ghostnets.cli.options.base import CheckpointPath, CommandOptions, JsonOutpu
 from ghostnets.cli.options.checks import check_at_least, check_table_suffix, check_threshold
 from ghostnets.devices import check_device_name
 from ghostnets.errors import ConfigurationError, require_installed
+from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["PredictCommand"]
 
@@ -34,6 +35,8 @@ class PredictCommand(CommandOptions):
     """Number of most probable classes per image."""
     out: Path | None = None
     """Write the predictions to this file: .csv, .jsonl or .parquet."""
+    bom: bool = False
+    """With --out FILE.csv: begin it with a byte order mark, by which Excel recognises UTF-8."""
     features: bool = False
     """Write the features as well, the input of the last layer; with --out .parquet or .jsonl."""
     threshold: float | None = None
@@ -43,11 +46,14 @@ class PredictCommand(CommandOptions):
     device: str = "cpu"
     """Device of a checkpoint: cpu, by the engine; cuda, mps, xpu or one of several (cuda:1), by torch; or auto for an
     accelerator if there is one."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
     json: JsonOutput = False
     engine: Literal["local", "ray"] = "local"
     """Run on all cores of this process, or in actors of Ray Data (on the cluster of RAY_ADDRESS, or this machine)."""
 
     def check(self) -> None:
+        check_at_least("--max-pixels", self.max_pixels, 1)
         if not self.images:
             raise ConfigurationError("no image is given; name image files or folders after the network.")
         check_at_least("--top", self.top, 1)
@@ -57,7 +63,7 @@ class PredictCommand(CommandOptions):
             )
         if self.features and self.out is None:
             raise ConfigurationError("--features are only written to a file; add --out PREDICTIONS.parquet or .jsonl.")
-        check_table_suffix("--out", self.out)
+        check_table_suffix("--out", self.out, bom=self.bom)
         check_threshold(self.threshold)
         check_device_name(self.device)
         if self.engine == "ray" and self.device != "cpu":

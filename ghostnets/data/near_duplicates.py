@@ -1,0 +1,122 @@
+"""Near duplicates by the difference hash, found through buckets of hash bands instead of all pairs. No torch.
+
+The hash has 128 bits: whether each of 8 x 8 pixels of a thumbnail is darker than its neighbour to the right, and than
+the one below it (Krawetz, "Kind of Like That", 2013). It is kept under changes of size, compression and brightness; an
+image and its mirror image are compared through the hash of either.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+__all__ = ["Fingerprint", "fingerprint", "group_near_duplicates"]
+
+BITS = 128
+SIDE = 8
+PLAIN = 4.0  # standard deviation of the thumbnail, of 255, below which it has no structure to compare
+PAIRS_AT_ONCE = 1 << 21
+
+
+class Fingerprint(NamedTuple):
+    """Hashes of an image and of its mirror image, uint64 (2, 2), and whether it has no structure."""
+
+    bits: npt.NDArray[np.uint64]
+    is_plain: bool
+
+
+def fingerprint(image: Image.Image) -> Fingerprint:
+    """Compute the difference hash of an image and of its mirror image."""
+    thumbnail = image.convert("L").resize((SIDE + 1, SIDE + 1), Image.Resampling.BOX, reducing_gap=None)
+    pixels = np.asarray(thumbnail, dtype=np.float32)
+    mirrored = pixels[:, ::-1]
+    return Fingerprint(np.stack([_hash(pixels), _hash(mirrored)]), bool(pixels.std() < PLAIN))
+
+
+def _hash(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:
+    """uint64 (2,) of pixels (9, 9)."""
+    rows = pixels[:SIDE, :SIDE] < pixels[:SIDE, 1:]
+    columns = pixels[:SIDE, :SIDE] < pixels[1:, :SIDE]
+    return np.packbits(np.stack([rows, columns]).reshape(2, 64), axis=1).view("<u8").reshape(2).astype(np.uint64)
+
+
+def group_near_duplicates(
+    hashes: npt.NDArray[np.uint64], indices: npt.NDArray[np.int64], threshold: int
+) -> list[tuple[int, ...]]:
+    """Group images whose hashes, or those of one and of the other's mirror image, differ in few bits.
+
+    Of ``threshold + 1`` bands of a hash, at least one is equal in hashes that differ in ``threshold`` bits: only images
+    of the same bucket are compared.
+
+    Args:
+        hashes: Hashes of all images and of their mirror images, uint64 (N, 2, 2).
+        indices: Images to compare.
+        threshold: Largest number of differing bits.
+
+    Returns:
+        Groups of indices, each sorted; images are joined directly or through others.
+    """
+    parents: dict[int, int] = {}
+
+    def find(item: int) -> int:
+        while (parent := parents.setdefault(item, item)) != item:
+            parents[item] = parents.setdefault(parent, parent)
+            item = parent
+        return item
+
+    indices = _unite_equal(hashes, indices, lambda one, other: parents.__setitem__(find(other), find(one)))
+    count = len(indices)
+    bits = hashes[indices].transpose(1, 0, 2).reshape(2 * count, 2)  # of the images, then of their mirror images
+    unpacked = np.unpackbits(bits.view(np.uint8), axis=1)
+    for band in np.array_split(np.arange(BITS), threshold + 1):
+        keys = np.packbits(unpacked[:, band], axis=1)
+        for members in _buckets(keys):
+            for one, other in _similar(bits, members, threshold):
+                if one < count or other < count:
+                    parents[find(int(indices[one % count]))] = find(int(indices[other % count]))
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index in list(parents):
+        groups[find(index)].append(index)
+    return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
+
+
+def _unite_equal(
+    hashes: npt.NDArray[np.uint64], indices: npt.NDArray[np.int64], unite: Callable[[int, int], None]
+) -> npt.NDArray[np.int64]:
+    """Unite images of equal hashes with the first of them; returns the first ones."""
+    _, first, inverse = np.unique(hashes[indices, 0], axis=0, return_index=True, return_inverse=True)
+    represented_by = indices[first][inverse.reshape(-1)]
+    for index, other in zip(indices.tolist(), represented_by.tolist(), strict=True):
+        if index != other:
+            unite(other, index)
+    return indices[np.sort(first)]
+
+
+def _buckets(keys: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.int64]]:
+    """Positions of equal keys, of those that occur more than once."""
+    rows = np.ascontiguousarray(keys).view([("", keys.dtype)] * keys.shape[1]).ravel()
+    order = np.argsort(rows, kind="stable")
+    changes = np.flatnonzero(rows[order][1:] != rows[order][:-1]) + 1
+    for members in np.split(order, changes):
+        if len(members) > 1:
+            yield members
+
+
+def _similar(bits: npt.NDArray[np.uint64], members: npt.NDArray[np.int64], threshold: int) -> Iterator[tuple[int, int]]:
+    """Pairs of a bucket whose hashes differ in at most ``threshold`` bits."""
+    block = max(1, PAIRS_AT_ONCE // len(members))
+    for start in range(0, len(members), block):
+        rows = members[start : start + block]
+        differing = np.zeros((len(rows), len(members)), dtype=np.uint8)
+        for word in range(2):
+            xor = bits[rows, word][:, None] ^ bits[members, word][None]
+            differing += POPCOUNT[xor.view(np.uint8)].reshape(len(rows), len(members), 8).sum(2, dtype=np.uint8)
+        for row, column in np.argwhere(differing <= threshold):
+            if start + row < column:
+                yield int(rows[row]), int(members[column])
+
+
+POPCOUNT = np.array([bin(value).count("1") for value in range(256)], dtype=np.uint8)

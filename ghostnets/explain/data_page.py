@@ -1,0 +1,76 @@
+"""``check.html``: what an examination of a data set found, with pictures, in one self-contained file."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ghostnets.explain.page import render
+from ghostnets.files import write_text
+
+__all__ = ["DataPage", "PictureGroup", "PictureSection", "PictureView", "write_data_page"]
+
+
+@dataclass(frozen=True)
+class PictureView:
+    """A picture: PNG or JPEG content, and lines of text below it."""
+
+    content: bytes
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class PictureGroup:
+    """Pictures that belong together."""
+
+    heading: str
+    pictures: Sequence[PictureView]
+
+
+@dataclass(frozen=True)
+class PictureSection:
+    """A kind of finding.
+
+    Attributes:
+        heading: Heading with the number of findings.
+        explanation: What it means, and what to do.
+        groups: The findings shown.
+    """
+
+    heading: str
+    explanation: str
+    groups: Sequence[PictureGroup]
+
+
+@dataclass(frozen=True)
+class DataPage:
+    """Content of the page.
+
+    Attributes:
+        title: Heading.
+        figures: Label -> formatted value, for the top of the page.
+        notes: Sentences on what was guessed or left out.
+        unreadable: A sentence for each unreadable image shown.
+        splits: Names of the splits.
+        counts: Class -> number of images by split.
+        sections: Findings with pictures.
+        classes: Examples of the classes.
+    """
+
+    title: str
+    figures: dict[str, str]
+    notes: Sequence[str]
+    unreadable: Sequence[str]
+    splits: Sequence[str]
+    counts: dict[str, dict[str, int]]
+    sections: Sequence[PictureSection]
+    classes: PictureSection
+
+
+def write_data_page(path: str | os.PathLike[str], page: DataPage) -> None:
+    """Write the page.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+        StorageError: The file cannot be written.
+    """
+    write_text(path, render("data_page.html.jinja", page=page))
