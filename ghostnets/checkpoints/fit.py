@@ -33,6 +33,13 @@ FAMILY_MARKS = {
     "ghost_vgg": "blocks.0.0.primary_conv.",
     "vgg": "blocks.0.0.primary_conv.",
 }
+# Part of a tensor's name that stands for a weight in another form -> what the network is, and what to do with it.
+OTHER_FORMS = {
+    ".parametrizations.": "has a parametrization; call torch.nn.utils.parametrize.remove_parametrizations",
+    ".weight_g": "has weight normalisation; call torch.nn.utils.remove_weight_norm",
+    ".weight_mask": "is pruned; call torch.nn.utils.prune.remove",
+    ".zero_point": "is quantized; take the float network",
+}
 WIDTH_FAMILIES = ("ghostnet_100", "ghostnetv2_100", "ghostnetv3_100")
 
 
@@ -51,7 +58,8 @@ def stem_name(network: nn.Module) -> str:
 def adapt(model: nn.Module, state_dict: Mapping[str, Tensor], path: Path, *, replace_head: bool) -> dict[str, Tensor]:
     """Adapt a state dict to a network in the ways that keep its meaning; what changes is logged as a warning.
 
-    - Counters ``num_batches_tracked`` that the file lacks are 0, without a warning: no output depends on them.
+    - Counters ``num_batches_tracked`` that the file lacks are 0, and those of shape (1,) are reshaped, without a
+      warning: no output depends on them.
     - The stem of RGB weights is summed over its input channels for one channel, or repeated and scaled for others, as
       timm does.
     - What a backbone does not have of its network is left out.
@@ -68,6 +76,8 @@ def adapt(model: nn.Module, state_dict: Mapping[str, Tensor], path: Path, *, rep
         prefix, _, leaf = name.rpartition(".")
         if leaf == COUNTER and name not in adapted and f"{prefix}.running_mean" in adapted:
             adapted[name] = torch.zeros_like(tensor)
+        elif leaf == COUNTER and name in adapted and adapted[name].numel() == 1:
+            adapted[name] = adapted[name].reshape(tensor.shape)
     stem = stem_name(model)
     if stem in adapted and _is_rgb_stem(adapted[stem], expected[stem]):
         channels = expected[stem].shape[1]
@@ -120,7 +130,9 @@ def check_fit(model: nn.Module, state_dict: Mapping[str, Tensor], path: Path, ra
         for name in problems["of another shape"]
     ]
     found = [f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names]
-    if is_only_head or is_backbone:
+    if form := next((form for mark, form in OTHER_FORMS.items() if mark in " ".join(problems["unexpected"])), None):
+        advice = f"the saved network {form}, then save its state dict"
+    elif is_only_head or is_backbone:
         advice = (
             "build the network with the arguments of the network that the file was saved from, or pass"
             " replace_head=True to keep the network's own " + ("classifier" if is_only_head else "head, which is new")

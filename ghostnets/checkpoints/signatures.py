@@ -100,6 +100,8 @@ def _archive(content: bytes) -> tuple[str, str] | None:
     leaves = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in leaves:
         return "a TorchScript archive", "save the state dict of the network: torch.save(model.state_dict(), ...)"
+    if "archive_format" in leaves:
+        return "a program of torch.export", "save the state dict of the network that it was exported from"
     if "data.pkl" in leaves:
         return None
     if "model.weights.h5" in leaves:

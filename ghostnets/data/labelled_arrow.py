@@ -96,9 +96,9 @@ def find_arrow(root: Path) -> dict[str, list[Path]]:
 
 def _holds_tables(root: Path) -> bool:
     """Whether Arrow or Parquet files are in a folder or two levels below, and no images."""
-    return any(next(root.glob(f"{depth}*{suffix}"), None) for depth in ("", "*/", "*/*/") for suffix in SUFFIXES) and (
-        not holds_image(str(root))
-    )
+    if holds_image(str(root)):  # at once, where the search for tables would list all images
+        return False
+    return any(next(root.glob(f"{depth}*{suffix}"), None) for depth in ("", "*/", "*/*/") for suffix in SUFFIXES)
 
 
 def read_labelled_arrow(

@@ -18,7 +18,6 @@ __all__ = ["Fingerprint", "fingerprint", "group_near_duplicates"]
 BITS = 128
 SIDE = 8
 PLAIN = 4.0  # standard deviation of the thumbnail, of 255, below which it has no structure to compare
-PAIRS_AT_ONCE = 1 << 21
 
 
 class Fingerprint(NamedTuple):
@@ -73,10 +72,9 @@ def group_near_duplicates(
     unpacked = np.unpackbits(bits.view(np.uint8), axis=1)
     for band in np.array_split(np.arange(BITS), threshold + 1):
         keys = np.packbits(unpacked[:, band], axis=1)
-        for members in _buckets(keys):
-            for one, other in _similar(bits, members, threshold):
-                if one < count or other < count:
-                    parents[find(int(indices[one % count]))] = find(int(indices[other % count]))
+        for one, other in _similar(bits, keys, threshold):
+            if one < count or other < count:
+                parents[find(int(indices[one % count]))] = find(int(indices[other % count]))
     groups: dict[int, list[int]] = defaultdict(list)
     for index in list(parents):
         groups[find(index)].append(index)
@@ -95,28 +93,25 @@ def _unite_equal(
     return indices[np.sort(first)]
 
 
-def _buckets(keys: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.int64]]:
-    """Positions of equal keys, of those that occur more than once."""
+def _similar(bits: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint8], threshold: int) -> Iterator[tuple[int, int]]:
+    """Pairs of hashes with the same key that differ in at most ``threshold`` bits.
+
+    Sorted by key, each hash is compared with the next, then with the next but one, and so on, in all buckets at once.
+    """
     rows = np.ascontiguousarray(keys).view([("", keys.dtype)] * keys.shape[1]).ravel()
     order = np.argsort(rows, kind="stable")
-    changes = np.flatnonzero(rows[order][1:] != rows[order][:-1]) + 1
-    for members in np.split(order, changes):
-        if len(members) > 1:
-            yield members
-
-
-def _similar(bits: npt.NDArray[np.uint64], members: npt.NDArray[np.int64], threshold: int) -> Iterator[tuple[int, int]]:
-    """Pairs of a bucket whose hashes differ in at most ``threshold`` bits."""
-    block = max(1, PAIRS_AT_ONCE // len(members))
-    for start in range(0, len(members), block):
-        rows = members[start : start + block]
-        differing = np.zeros((len(rows), len(members)), dtype=np.uint8)
-        for word in range(2):
-            xor = bits[rows, word][:, None] ^ bits[members, word][None]
-            differing += POPCOUNT[xor.view(np.uint8)].reshape(len(rows), len(members), 8).sum(2, dtype=np.uint8)
-        for row, column in np.argwhere(differing <= threshold):
-            if start + row < column:
-                yield int(rows[row]), int(members[column])
+    buckets = np.cumsum(np.concatenate([[0], rows[order][1:] != rows[order][:-1]]))
+    active, distance = np.arange(len(order)), 0
+    while True:
+        distance += 1
+        active = active[: np.searchsorted(active, len(order) - distance)]
+        active = active[buckets[active] == buckets[active + distance]]
+        if not len(active):
+            return
+        ones, others = order[active], order[active + distance]
+        differing = POPCOUNT[(bits[ones] ^ bits[others]).view(np.uint8)].sum(1)
+        close = differing <= threshold
+        yield from zip(ones[close].tolist(), others[close].tolist(), strict=True)
 
 
 POPCOUNT = np.array([bin(value).count("1") for value in range(256)], dtype=np.uint8)

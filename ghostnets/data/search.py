@@ -1,8 +1,10 @@
 """The labelled images of a folder, a table, tars, or Arrow or Parquet files. Importing this module loads no torch."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from ghostnets.data.finder import is_system_name, printable
 from ghostnets.data.labelled import LabelledFolder, find_labelled
 from ghostnets.data.labelled_arrow import find_arrow, read_labelled_arrow
 from ghostnets.data.labelled_table import find_tables, read_labelled_tables
@@ -10,6 +12,8 @@ from ghostnets.data.labelled_tars import find_tars, read_labelled_tars
 from ghostnets.errors import DataError
 
 __all__ = ["find_labelled_images"]
+
+MAX_DEPTH = 3  # folders that may enclose the data
 
 
 def find_labelled_images(
@@ -27,15 +31,34 @@ def find_labelled_images(
     """
     if not root.exists():
         raise DataError(f"there is no folder {root}; give the path of a folder with one subfolder per class.")
-    if arrow := find_arrow(root):
-        return read_labelled_arrow(arrow, network_classes=network_classes, skip_unlabelled=skip_unreadable)
-    if tars := find_tars(root):
-        return read_labelled_tars(tars, network_classes=network_classes, skip_unlabelled=skip_unreadable)
-    if tables := find_tables(root, network_classes or ()):
-        return read_labelled_tables(tables, network_classes=network_classes, skip_missing=skip_unreadable)
+    for place in (root, *_enclosed(root)):
+        if found := _find_stored(place, network_classes, skip_unreadable):
+            note = f"the data are read from {printable(str(place))}, the only folder of {printable(str(root))}"
+            return found if place == root else replace(found, notes=(note, *found.notes))
     if root.is_dir():
         return find_labelled(root, network_classes=network_classes, skip_unreadable=skip_unreadable)
     raise DataError(
         f"{root} is a file; give the path of a folder with one subfolder per class, of a table (.csv, .tsv, .txt) with"
         " the columns path and label, or of an archive."
     )
+
+
+def _find_stored(root: Path, network_classes: Collection[str] | None, skip_unreadable: bool) -> LabelledFolder | None:
+    """Labelled images in Arrow files, tars, or named by tables; None if there are none of these."""
+    if arrow := find_arrow(root):
+        return read_labelled_arrow(arrow, network_classes=network_classes, skip_unlabelled=skip_unreadable)
+    if tars := find_tars(root):
+        return read_labelled_tars(tars, network_classes=network_classes, skip_unlabelled=skip_unreadable)
+    if tables := find_tables(root, network_classes or ()):
+        return read_labelled_tables(tables, network_classes=network_classes, skip_missing=skip_unreadable)
+    return None
+
+
+def _enclosed(root: Path) -> Iterator[Path]:
+    """Folders one in another that hold nothing else, as archives often have them."""
+    for _ in range(MAX_DEPTH):
+        entries = [path for path in root.iterdir() if not is_system_name(path.name)] if root.is_dir() else []
+        if len(entries) != 1 or not entries[0].is_dir():
+            return
+        root = entries[0]
+        yield root

@@ -48,8 +48,7 @@ class AvgMaxPool(nn.Module):
 class Network(nn.Module):
     """Base class of all networks: images (N, in_chans, H, W) -> logits (N, num_classes).
 
-    The methods ``reset_classifier`` to ``no_weight_decay`` and ``feature_info`` have names, arguments and meaning of
-    timm 1.0.31.
+    All its methods and properties but ``recompute_features`` have names, arguments and meaning of timm 1.0.31.
 
     Attributes:
         path: Names of the modules that ``forward_features`` runs in sequence.
@@ -80,7 +79,7 @@ class Network(nn.Module):
     pool_name = "global_pool"
     has_linear_head = False
     has_wide_map = False
-    __jit_unused_properties__ = ("feature_info",)
+    __jit_unused_properties__ = ("feature_info", "head_hidden_size")
 
     def __init__(
         self,
@@ -108,6 +107,11 @@ class Network(nn.Module):
     def feature_info(self) -> list[dict[str, Any]]:
         """``num_chs``, ``reduction`` and ``module`` of timm's levels, which ``forward_intermediates`` returns."""
         return describe_levels(self.timm_levels)
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Input features of the classifier: ``head_features`` under timm's name."""
+        return self.head_features
 
     def get_classifier(self) -> nn.Module:
         """Return the classifier; the identity if the network has none."""

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from timm.models import adapt_input_conv
+from torch import nn
+from torch.nn.utils import prune
 
 from ghostnets.checkpoints import load_checkpoint
 from ghostnets.compress import reparameterize
@@ -23,6 +25,27 @@ def test_missing_batch_counters_are_zero(tmp_path: Path, caplog: pytest.LogCaptu
     loaded = load_checkpoint(create_model("ghostnet_050", num_classes=3, width=0.1), path).state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
     assert not caplog.records
+
+
+def test_batch_counters_of_one_element_fit(tmp_path: Path):
+    state = create_model("ghostnet_050", num_classes=3, width=0.1).state_dict()
+    path = saved({name: tensor.reshape(-1) if tensor.ndim == 0 else tensor for name, tensor in state.items()}, tmp_path)
+    loaded = load_checkpoint(create_model("ghostnet_050", num_classes=3, width=0.1), path).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize(
+    ("apply", "message"),
+    [
+        (nn.utils.parametrizations.weight_norm, "has a parametrization; call .*remove_parametrizations, then save"),
+        (lambda layer: prune.l1_unstructured(layer, "weight", 0.1), r"is pruned; call torch\.nn\.utils\.prune\.remove"),
+    ],
+)
+def test_weights_in_another_form_are_named(apply, message: str, tmp_path: Path):
+    network = create_model("ghostnet_050", num_classes=3, width=0.1)
+    apply(network.classifier)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(create_model("ghostnet_050", num_classes=3, width=0.1), saved(network.state_dict(), tmp_path))
 
 
 @pytest.mark.parametrize("name", ["ghostnet_050", "ghostnet_100_d_li14_revised", "g_ghost_regnetx_002", "ghost_vgg16"])

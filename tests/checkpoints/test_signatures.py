@@ -53,6 +53,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 200000
         (tar("sys_info", "pickle", "storages", "tensors"), "the tar format of PyTorch before", "save model.state_dict"),
         (tar("run/model.pth", "run/log.txt"), r"a tar archive \(run/model.pth, run/log.txt\)", "tar -xf"),
         (zipped(readme=b"a"), r"a zip archive \(readme\)", "unpack it"),
+        (zipped(**{"a/archive_format": b"pt2", "a/data.pkl": b""}), "a program of torch.export", "exported from"),
         (numpy_archive(), r"a NumPy archive \(.npz\)", "torch.save"),
         (b"\x20\x00\x00\x00TFL3" + bytes(50), "a LiteRT", "exported from"),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "a PNG image", "file of weights"),

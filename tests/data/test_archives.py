@@ -48,6 +48,15 @@ def test_archive_is_unpacked_once(tmp_path: Path, suffix: str) -> None:
     assert open_archive(str(path)).stat() == before
 
 
+def test_table_in_enclosing_folder_of_archive_is_read(tmp_path: Path) -> None:
+    rows = "".join(f"{number}.png,{'cat' if number % 2 else 'dog'}\n" for number in range(4))
+    images = {f"pets/images/{number}.png": PNG for number in range(4)}
+    path = write_zip(tmp_path / "a" / "p.zip", {"pets/labels.csv": f"path,label\n{rows}".encode(), **images})
+    source = DataSpec(path).open(val_share=0.5)
+    assert source.class_counts == {"train": (1, 1), "val": (1, 1)}
+    assert source.notes[1].endswith("the only folder of " + str(open_archive(str(path))))
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [

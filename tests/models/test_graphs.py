@@ -1,15 +1,18 @@
-"""Scripting, export and compilation depend only on a network's graph, not on its width and depth.
+"""Scripting, export, compilation and distributed training depend only on a network's graph, not on its width and depth.
 
 So the smallest network of every graph is tested here, and with ``-m slow`` all the others.
 """
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
 from conftest import assert_same, enliven
 from torch import nn
+from torch.distributed import destroy_process_group, init_process_group
 from torch.export import Dim
+from torch.nn.parallel import DistributedDataParallel
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from ghostnets.models import Backbone, Network, create_model, list_models
@@ -28,6 +31,14 @@ def model(request) -> Network:
     """Network in evaluation mode whose output depends on the input; tests must not modify it."""
     torch.manual_seed(0)
     return enliven(create_model(request.param, num_classes=3))
+
+
+@pytest.fixture(scope="module")
+def process_group(tmp_path_factory) -> Iterator[None]:
+    store = tmp_path_factory.mktemp("group") / "store"
+    init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
+    yield
+    destroy_process_group()
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
@@ -79,6 +90,14 @@ def test_fx_traces_as_one_graph_for_any_size(model: Network, training: bool):
         x = torch.randn(*shape)
         with torch.no_grad():
             assert torch.equal(traced(x), network(x))
+
+
+def test_distributed_training_has_no_unused_parameters(model: Network, process_group: None):
+    """DDP raises at the second step if a parameter received no gradient in the first."""
+    network = DistributedDataParallel(copy.deepcopy(model).train())
+    for _ in range(2):
+        network(torch.randn(2, 3, 64, 64)).square().sum().backward()
+    assert [key for key, p in network.named_parameters() if p.grad is None] == []
 
 
 @pytest.mark.parametrize("name", ["ghostnetv2_050", "g_ghost_regnetx_002"])

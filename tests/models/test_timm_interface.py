@@ -12,6 +12,7 @@ from torch import nn
 
 from ghostnets.checkpoints import to_timm_state_dict
 from ghostnets.errors import ConfigurationError
+from ghostnets.layers import ConvBnAct
 from ghostnets.models import Backbone, Network, create_model, list_models
 from ghostnets.models.features import FeatureInfo
 from ghostnets.models.recompute import run_with_recomputation
@@ -156,7 +157,8 @@ class TestEveryNetwork:
         weight = network.get_classifier().weight
         assert (weight.shape[0], weight.device.type, weight.dtype) == (7, "meta", torch.bfloat16)
         assert not any(module.training for module in network.modules())
-        assert network(torch.empty(2, 3, 64, 64, device="meta", dtype=torch.bfloat16)).shape == (2, 7)
+        last = torch.empty(2, network.num_features, 2, 3, device="meta", dtype=torch.bfloat16)
+        assert network.forward_head(last).shape == (2, 7)
 
     def test_features_without_pooling(self, network: Network):
         if network.has_linear_head:
@@ -166,16 +168,15 @@ class TestEveryNetwork:
         with pytest.raises(ConfigurationError, match='pass global_pool="avg"'):
             network.reset_classifier(5, "")
         network.reset_classifier(0)
-        shape = network(torch.empty(2, 3, 64, 64, device="meta")).shape
-        assert (len(shape), shape[1]) == (4, network.head_features)
+        last = torch.empty(2, network.num_features, 2, 3, device="meta")
+        assert network.forward_head(last).shape == (2, network.head_hidden_size, 2, 3)
         network.reset_classifier(0, "avg")
-        assert network(torch.empty(2, 3, 64, 64, device="meta")).shape == shape[:2]
+        assert network.forward_head(last).shape == (2, network.head_hidden_size)
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("name", [name for name in GRAPHS if name != "ghost_vgg16"])
 def test_recomputation_trains_with_the_same_numbers(name: str):
-    options = {} if name == "ghost_vgg16" else {"drop_path_rate": 0.3}
-    plain = enliven(create_model(name, num_classes=3, **options)).train()
+    plain = enliven(create_model(name, num_classes=3, drop_path_rate=0.3)).train()
     x = torch.randn(2, 3, 64, 64)
     other = copy.deepcopy(plain)
     other.set_grad_checkpointing()
@@ -198,7 +199,7 @@ def test_recomputation_trains_with_the_same_numbers(name: str):
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_recomputation_of_a_backbone_leaves_its_script_unchanged():
-    backbone = create_model("ghostnet_050", features_only=True, like="timm")
+    backbone = create_model("ghostnet_050", features_only=True, like="timm", out_indices=(0, 2))
     backbone.set_grad_checkpointing()
     sum(m.square().sum() for m in backbone(torch.randn(2, 3, 64, 64))).backward()
     assert not [name for name, weight in backbone.named_parameters() if weight.grad is None]
@@ -208,7 +209,7 @@ def test_recomputation_of_a_backbone_leaves_its_script_unchanged():
 
 
 def test_compiled_recomputation_counts_batches_once():
-    stage = create_model("ghostnet_050").blocks[0]
+    stage = ConvBnAct(8, 8)
     torch.compiler.reset()
     compiled = torch.compile(partial(run_with_recomputation, stage), fullgraph=True, backend="aot_eager")
     compiled(torch.randn(2, 8, 8, 8)).sum().backward()

@@ -35,6 +35,7 @@ RECIPES = {
     "taught-labels": RECIPE.changed(teacher="TEACHER", temperature=2.0, schedule="step", milestones=(0.3, 0.8)),
     "taught-features": RECIPE.changed(teacher="TEACHER", distill="features", flip=False, shift=0, ema_decay=0.5),
     "tuned": RECIPE.changed(weights="TEACHER", layer_decay=0.7, optimizer="adamw", lr=0.001),
+    "table-seen-from-above": RECIPE.changed(flip="both", rotate=180.0, color_jitter=0.3, class_weights="balanced"),
     "frozen": RECIPE.changed(weights="TEACHER", frozen=True, ema_decay=0.5),
 }
 
@@ -60,19 +61,28 @@ def small_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_images(tmp_path_factory.mktemp("small"), classes={"dark": 20, "light": 24}, size=(8, 8))
 
 
+@pytest.fixture(scope="module")
+def table(small_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = [f"{image},{image.parent.name}\n" for image in sorted(small_photos.rglob("*.png"))]
+    path = tmp_path_factory.mktemp("table") / "labels.csv"
+    path.write_text("path,label\n" + "".join(rows))
+    return path
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_killed_run_resumes_bit_identically(
-    name: str, small_photos: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, small_photos: Path, table: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(run, "SAVE_SECONDS", -1.0)  # after every step
+    data = table if name.startswith("table") else small_photos
     teacher = str(tiny_run / "best.safetensors")
     recipe = RECIPES[name]
     if recipe.weights or recipe.teacher:
         recipe = recipe.changed(**{"weights" if recipe.weights else "teacher": teacher})
-    uninterrupted = train_model(small_photos, folder=tmp_path / "uninterrupted", recipe=recipe)
+    uninterrupted = train_model(data, folder=tmp_path / "uninterrupted", recipe=recipe)
     kills = random.Random(name).sample(range(1, 5), 2)
     with pytest.raises(Killed):
-        train_model(small_photos, folder=tmp_path / "interrupted", recipe=recipe, callbacks=[KillAfter(kills[0])])
+        train_model(data, folder=tmp_path / "interrupted", recipe=recipe, callbacks=[KillAfter(kills[0])])
     with pytest.raises(Killed):
         resume_training(tmp_path / "interrupted", callbacks=[KillAfter(kills[1])])
     torch.manual_seed(99)  # the random state of a new process differs
