@@ -3,7 +3,7 @@
 import platform
 import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,8 @@ def _load_subject(command: ExplainCommand) -> Subject:
 
 def _load_images(command: ExplainCommand, subject: Subject) -> tuple[ImageDataset, str]:
     """Load the images with labels in output order (-1 without a label); also return a sentence naming them."""
-    preprocessing, names = subject.preprocessing, list(subject.class_names or ())
+    preprocessing = replace(subject.preprocessing, max_pixels=command.max_pixels)
+    names = list(subject.class_names or ())
     if command.images == EMBEDDED:
         test = FashionMnist().load(preprocessing).test
         assert test is not None

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ghostnets.cli.options.train import TrainCommand
-from ghostnets.cli.output import print_json, result_console
+from ghostnets.cli.output import download_progress, print_json, result_console
 from ghostnets.data import DataSpec
 from ghostnets.explain.figures import learning_rate_figure, save_figure
 from ghostnets.files import write_atomically
@@ -57,6 +57,7 @@ def _new_run(command: TrainCommand) -> dict[str, Any]:
             root=command.root,
             skip_corrupt=command.skip_corrupt,
             max_pixels=command.max_pixels,
+            progress=download_progress(),
         ),
         "device": command.device,
         "workers": command.workers,

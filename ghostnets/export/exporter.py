@@ -2,6 +2,7 @@
 
 import os
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -10,11 +11,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from ghostnets import __version__
-from ghostnets.artefacts import Description
+from ghostnets.artefacts import FORMATS, Description, FileFormat
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.errors import ConfigurationError, ExportError, UnknownNameError, require
 from ghostnets.export.deployed import ExportJob
-from ghostnets.export.formats import FORMATS, ExportFormat
 from ghostnets.export.images import SampleImages, find_sample_images
 from ghostnets.export.report import TOLERANCES, ExportReport, find_violation
 from ghostnets.export.verify import verify
@@ -116,7 +116,7 @@ def _check_options(name: str, **options: str | bool) -> None:
         raise ConfigurationError(f"format {name} supports one image size only; omit any_size (--any-size).")
 
 
-def _versions(export_format: ExportFormat) -> dict[str, str]:
+def _versions(export_format: FileFormat) -> dict[str, str]:
     versions = {"ghostnets": __version__}
     for library in ("torch", *export_format.libraries):
         try:
@@ -157,7 +157,7 @@ def _write_verified(
     tolerance = TOLERANCES[description.precision]
     with write_together(target) as folder:
         path = folder / target.name
-        FORMATS[format_name].write(job, path)
+        import_module(f"ghostnets.export.{FORMATS[format_name].module}").write(job, path)
         size = sum(file.stat().st_size for file in folder.iterdir())
         comparison = verify(path, source, images, folder)
         if violation := find_violation(comparison, tolerance):

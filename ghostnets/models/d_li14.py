@@ -120,7 +120,7 @@ class DLi14GhostNet(Network):
     """
 
     classifier_name = "classifier.4"
-    pool_name = "squeeze.3"
+    head_path = ("squeeze.3", "classifier")
     has_linear_head = True
     has_wide_map = True
 

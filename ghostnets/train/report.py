@@ -24,6 +24,7 @@ from ghostnets.explain import (
 )
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model, model_arguments
+from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.metrics import METRICS, SELECTION, EpochResult, best_epoch, format_minutes
 from ghostnets.train.recipes import RECIPES
 from ghostnets.train.result import TrainingResult
@@ -211,6 +212,8 @@ def _command(config: RunConfig) -> str:
     words += ["--full"] if config.full else []
     words += ["--root", config.root] if config.root else []
     words += ["--skip-corrupt"] if config.skip_corrupt else []
+    max_pixels = config.preprocessing.max_pixels
+    words += ["--max-pixels", str(max_pixels)] if max_pixels != Preprocessing.max_pixels else []
     name = min(RECIPES, key=lambda name: len(config.recipe.differences(RECIPES[name])))
     words += ["--recipe", name]
     for field, value in config.recipe.differences(RECIPES[name]).items():

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,11 +27,11 @@ from ghostnets.artefacts import (
     top_k,
 )
 from ghostnets.artefacts.checkpoint import EngineCheckpointModel, TorchCheckpointModel
+from ghostnets.artefacts.formats import FORMATS
 from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.data import evaluation_batches, open_folder
 from ghostnets.errors import CheckpointError, ConfigurationError, ImageError
 from ghostnets.export.deployed import DeployedModel, ExportJob
-from ghostnets.export.formats import FORMATS
 from ghostnets.models import Network, create_model
 from ghostnets.predict import find_inputs, predict_images
 from ghostnets.preprocessing import Preprocessing
@@ -224,7 +225,9 @@ def exported(format_name: str, checkpoint: Path, folder: Path) -> Path:
         has_features=True,
     )
     path = folder / f"net{chosen.suffix}"
-    chosen.write(ExportJob(source, description, np.zeros((0, 32, 32, 3), np.uint8)), path)
+    import_module(f"ghostnets.export.{chosen.module}").write(
+        ExportJob(source, description, np.zeros((0, 32, 32, 3), np.uint8)), path
+    )
     return path
 
 

@@ -87,7 +87,7 @@ def test_train_selects_recipe_and_applies_options(photos: Path, tmp_path: Path, 
     recipe = json.loads((tmp_path / "runs" / "a" / "config.json").read_text())["recipe"]
     assert (recipe["model"], recipe["flip"], recipe["seed"], recipe["label_smoothing"]) == (
         "ghostnet_050",
-        False,
+        "none",
         7,
         0.0,
     )

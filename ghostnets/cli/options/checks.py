@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from ghostnets.data import EMBEDDED
+from ghostnets.artefacts import FORMATS
+from ghostnets.data import EMBEDDED, DataSpec
 from ghostnets.errors import CheckpointError, ConfigurationError, DataError, UnknownNameError, require_installed
-from ghostnets.export import FORMATS
 from ghostnets.files import find_checkpoint
 from ghostnets.models.names import ALIASES, MODEL_NAMES, resolve_name
 
@@ -62,8 +62,9 @@ def check_table_suffix(option: str, path: Path | None, *, bom: bool = False) -> 
 
 
 def check_data(data: str) -> None:
-    """Raise DataError if images are given as a folder that does not exist."""
-    if data != EMBEDDED and "://" not in data and not Path(data).is_dir():
+    """Raise DataError if images are given as a folder, table or archive that does not exist."""
+    place = Path(DataSpec(data).data)
+    if data != EMBEDDED and "://" not in data and not place.exists():
         raise DataError(f"there is no folder {data}; give the path of a folder with one subfolder per class.")
 
 

@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar
 
 import tyro
 
+from ghostnets.artefacts import FORMATS
 from ghostnets.cli.options.base import CheckpointPath, CommandOptions, JsonOutput
 from ghostnets.cli.options.checks import check_checkpoint, check_choices
 from ghostnets.errors import ConfigurationError, require_installed
-from ghostnets.export import FORMATS
 
 __all__ = ["WEB", "ExportCommand"]
 
@@ -33,9 +33,13 @@ class ExportCommand(CommandOptions):
 
     checkpoint: tyro.conf.Positional[CheckpointPath]
     """Folder of a run, or its best.safetensors."""
-    format: str
-    """onnx, openvino, executorch, litert, torch-export or engine; or web: a folder for any static host with a page that
-    classifies images in the browser (f32)."""
+    format: Annotated[
+        str,
+        tyro.conf.arg(
+            help=f"{', '.join(FORMATS)}; or {WEB}: a folder for any static host with a page that classifies images in"
+            " the browser (f32)."
+        ),
+    ]
     to: Annotated[Path | None, tyro.conf.arg(metavar="FILE|FOLDER")] = None
     """Output file, by default the checkpoint's path with the format's suffix; for web a folder, by default web."""
     precision: str = "f32"

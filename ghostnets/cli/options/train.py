@@ -75,9 +75,9 @@ class TrainCommand(CommandOptions):
     """Train a network on images and write runs/NAME/: checkpoint, metrics, TensorBoard logs and report.html.
 
     Options of the recipe that are not given come from --recipe. Without it, images of up to 64 pixels are trained by
-    "small-images" and photographs by "transfer" (whose values are shown here), which starts from the weights that come
-    with the package; networks without such weights, and --weights none, by "photos". Several processes:
-    docs/training.md.
+    "small-images" and photographs by "transfer" (whose values are shown here), which starts from published weights if
+    they are cached or can be downloaded, else from those that come with the package; networks without such weights, and
+    --weights none, by "photos". Several processes: docs/training.md.
 
     Examples: ghostnets train | ghostnets train photos/ --epochs 60 | ghostnets train --resume runs/photos-ghostnet_100
     """
@@ -85,8 +85,9 @@ class TrainCommand(CommandOptions):
     command: ClassVar[str] = "train"
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = EMBEDDED
-    """Folder with train/ and val/ or test/, or with one subfolder per class; folder or URL of shards (ghostnets shard);
-    "fashion-mnist" is the embedded set."""
+    """Folder with train/ and val/ or test/, or with one subfolder per class; table of labels (.csv); tars; archive or
+    its URL; folder or URL of shards (ghostnets shard); hf://datasets/OWNER/NAME from the cache; "fashion-mnist" is the
+    embedded set."""
     data_option: Annotated[str | None, tyro.conf.arg(name="data")] = None
     """The same as DATA, by name."""
     name: str | None = None
