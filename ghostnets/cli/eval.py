@@ -28,9 +28,11 @@ MAX_LOGITS = 200_000_000  # kept in memory for the areas under curves
 
 
 def run(command: EvalCommand) -> int:
-    picture = command.picture or command.network.parent / "confusion.png"
+    if command.threads is not None:
+        torch.set_num_threads(command.threads)
+    figure = command.figure or command.network.parent / "confusion.png"
     writer = None if command.out is None else find_writer(command.out, bom=command.bom)
-    network = open_network(command.network, command.device)
+    network = open_network(command.network, command.device, threads=command.threads)
     split, images, skipped, summary = _load_images(command, network)
     if network.device.type != "cpu":
         message(f"evaluating with {network.runtime}")
@@ -52,19 +54,19 @@ def run(command: EvalCommand) -> int:
     if command.json:
         values = to_json(result, images, in_training)
         facts = {"runtime": network.runtime, "temperature": temperature, "flip": command.tta == "flip"}
-        print_json({"part": split, **facts, **values, "picture": str(picture), "skipped": skipped, "data": summary})
+        print_json({"part": split, **facts, **values, "picture": str(figure), "skipped": skipped, "data": summary})
     else:
         print_evaluation(result, images, split, in_training)
         console.print(f"{result.images / seconds:.0f} images/s")
         if skipped:
             message(f"unreadable images left out: {len(skipped)}: {' '.join(skipped[:5])}")
-    with write_atomically(picture) as temporary:
-        save_figure(confusion_figure(result.confusion_cells, network.class_names), temporary, picture.suffix)
+    with write_atomically(figure) as temporary:
+        save_figure(confusion_figure(result.confusion_cells, network.class_names), temporary, figure.suffix)
     if writer is not None and command.out is not None:
         with write_atomically(command.out) as temporary:
             writer.write_table(image_columns(result, images, range(len(images)), in_training), temporary)
     if not command.json:
-        console.print(f"confusion matrix: {picture}", soft_wrap=True)
+        console.print(f"confusion matrix: {figure}", soft_wrap=True)
         if command.out is not None:
             console.print(f"one row per image: {command.out}", soft_wrap=True)
     return 0

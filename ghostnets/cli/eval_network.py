@@ -48,8 +48,13 @@ class EvaluatedNetwork:
         return _Calibrated(self.model, temperature, flip)
 
 
-def open_network(path: Path, device: str) -> EvaluatedNetwork:
+def open_network(path: Path, device: str, *, threads: int | None = None) -> EvaluatedNetwork:
     """Open a checkpoint, which eager torch runs on the device, or an exported file, which its runtime runs.
+
+    Args:
+        path: The file.
+        device: Device of a checkpoint, as ``select_device`` takes it.
+        threads: Number of threads of an exported file; all processors by default.
 
     Raises:
         GhostNetsError: As ``read_checkpoint`` and ``open_model``.
@@ -66,7 +71,7 @@ def open_network(path: Path, device: str) -> EvaluatedNetwork:
             device=selected,
             runtime=f"torch {torch.__version__} on {describe_device(selected)}",
         )
-    opened = open_model(path, device=device)
+    opened = open_model(path, threads=threads, device=device)
     description = opened.description
     return EvaluatedNetwork(
         model=_ArtefactLogits(opened),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ghostnets import __version__
 from ghostnets.checkpoints import load_pretrained, read_checkpoint
 from ghostnets.cli.options.explain import ExplainCommand
-from ghostnets.cli.output import message, print_json, progress_console, result_console
+from ghostnets.cli.output import message, print_json, progress_console, result_console, show_stages
 from ghostnets.data import EMBEDDED, ArrayDataset, FashionMnist, ImageDataset, find_sample, spread
 from ghostnets.devices import describe_device, select_device
 from ghostnets.errors import DataError
@@ -56,12 +56,16 @@ class Subject:
 
 
 def run(command: ExplainCommand) -> int:
+    if command.threads is not None:
+        torch.set_num_threads(command.threads)
     subject = _load_subject(command)
     images, note = _load_images(command, subject)
     explanation = _analyse(subject, images, note, command, shlex.join(["ghostnets", "explain", *command.arguments]))
     source = command.source
     folder = command.out or (source.parent / "explain" if isinstance(source, Path) else Path(f"explain-{source}"))
-    page, numbers = write_explanation(folder, explanation)
+    with show_stages() as on_stage:
+        on_stage("drawing figures")
+        page, numbers = write_explanation(folder, explanation)
     if command.json:
         print_json(numbers)
     else:

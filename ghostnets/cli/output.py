@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ghostnets.terminal import create_console, escape_control
@@ -11,7 +12,14 @@ from ghostnets.terminal import create_console, escape_control
 if TYPE_CHECKING:
     from rich.console import Console  # imported by the functions that need it: it is slow to import
 
-__all__ = ["download_progress", "message", "print_json", "progress_console", "result_console"]
+__all__ = [
+    "download_progress",
+    "message",
+    "print_json",
+    "progress_console",
+    "result_console",
+    "show_stages",
+]
 
 
 def result_console() -> "Console":
@@ -38,6 +46,13 @@ def message(sentence: str, *, kind: str = "note") -> None:
     sentence = escape_control(sentence)
     text = Text.assemble((f"{kind}: ", style), sentence if rank == "0" else f"(process {rank}) {sentence}")
     progress_console().print(text, soft_wrap=True)
+
+
+@contextmanager
+def show_stages() -> "Iterator[Callable[[str], None]]":
+    """Function that shows what is being done, in a terminal, until the next call or the end."""
+    with progress_console().status("") as status:
+        yield status.update
 
 
 def print_json(value: Any) -> None:

@@ -4,8 +4,8 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ghostnets import __version__
 from ghostnets.artefacts import Model, Prediction, load_classifier
@@ -13,6 +13,9 @@ from ghostnets.cli.options.predict import PredictCommand
 from ghostnets.cli.output import message, progress_console, result_console
 from ghostnets.data.finder import LeftOut
 from ghostnets.predict import Input, PredictionFile, as_dict, find_inputs, predict_images
+
+if TYPE_CHECKING:
+    from ghostnets.predict.sorting import ImageSorter
 
 __all__ = ["run"]
 
@@ -38,6 +41,7 @@ def run(command: PredictCommand) -> int:
     top = min(command.top, len(classifier.class_names))
     left_out = LeftOut()
     inputs = find_inputs(command.images, left_out=left_out)
+    sorter = _open_sorter(command, classifier.class_names)
 
     def predict(images: Iterable[Input]) -> Iterator[list[Prediction]]:
         if command.engine == "ray":
@@ -52,7 +56,12 @@ def run(command: PredictCommand) -> int:
                 threshold=command.threshold,
                 max_pixels=command.max_pixels,
             )
-        return predict_images(classifier, images, top=top, features=command.features)
+        if sorter is not None:
+            return sorter.sort(images, run_locally)
+        return run_locally(images)
+
+    def run_locally(images: Iterable[Input]) -> Iterator[list[Prediction]]:
+        return predict_images(classifier, images, top=top, features=command.features, workers=command.threads)
 
     progress = PredictionProgress()
     with progress:
@@ -76,7 +85,27 @@ def run(command: PredictCommand) -> int:
     progress.report()
     for sentence in left_out.sentences():
         message(sentence)
-    return 1 if progress.errors else 0
+    if command.out is not None:
+        message(f"wrote {command.out}, {progress.images} rows.")
+    if sorter is not None:
+        _report_sorting(sorter)
+    return 1 if progress.errors or (sorter is not None and sorter.problems) else 0
+
+
+def _open_sorter(command: PredictCommand, class_names: Sequence[str]) -> "ImageSorter | None":
+    if command.sort_into is None:
+        return None
+    from ghostnets.predict.sorting import ImageSorter
+
+    return ImageSorter(command.sort_into, class_names, link=command.link)
+
+
+def _report_sorting(sorter: "ImageSorter") -> None:
+    for sentence in sorter.problems[:MAX_REPORTED]:
+        message(sentence, kind="error")
+    if len(sorter.problems) > MAX_REPORTED:
+        message(f"{len(sorter.problems)} images are not sorted, of which {MAX_REPORTED} are named.", kind="error")
+    message(f"sorted {sorter.images} images into {sorter.folder}.")
 
 
 class PredictionProgress:

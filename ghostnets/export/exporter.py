@@ -1,6 +1,7 @@
 """Export a checkpoint: write the file, run it, compare it with the network, and report."""
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -38,6 +39,7 @@ def export_model(
     any_size: bool = False,
     features: bool = False,
     images: str | os.PathLike[str] | None = None,
+    on_stage: Callable[[str], None] | None = None,
 ) -> ExportReport:
     """Export a checkpoint to a file for an inference runtime.
 
@@ -60,6 +62,7 @@ def export_model(
         images: Folder of real images for verification and int8 calibration; by default the run's training data if it
             still exists, else the embedded Fashion-MNIST, which tests numerical equivalence but not accuracy. int8
             needs images of the network's own domain.
+        on_stage: Callback with a description of what begins, for a progress display.
 
     Returns:
         The report.
@@ -101,8 +104,15 @@ def export_model(
         versions=_versions(export_format),
         source_sha256=network.sha256,
     )
+    notify = on_stage or _ignore
+    notify("reading images")
     samples, calibration = _find_images(network, source, images, precision)
-    return _write_verified(format, source, target, ExportJob(network, description, calibration), samples)
+    job = ExportJob(network, description, calibration)
+    return _write_verified(format, source, target, job, samples, notify)
+
+
+def _ignore(stage: str) -> None:
+    """No progress display."""
 
 
 def _check_options(name: str, **options: str | bool) -> None:
@@ -149,7 +159,12 @@ def _find_images(
 
 
 def _write_verified(
-    format_name: str, source: Path, target: Path, job: ExportJob, samples: SampleImages
+    format_name: str,
+    source: Path,
+    target: Path,
+    job: ExportJob,
+    samples: SampleImages,
+    notify: Callable[[str], None],
 ) -> ExportReport:
     """Write, verify and report; no file is left unless it is within the tolerance."""
     description = job.description
@@ -157,8 +172,10 @@ def _write_verified(
     tolerance = TOLERANCES[description.precision]
     with write_together(target) as folder:
         path = folder / target.name
+        notify(f"converting to {format_name}" + (", with calibration" if description.precision == "int8" else ""))
         import_module(f"ghostnets.export.{FORMATS[format_name].module}").write(job, path)
         size = sum(file.stat().st_size for file in folder.iterdir())
+        notify("verifying the file in a separate process")
         comparison = verify(path, source, images, folder)
         if violation := find_violation(comparison, tolerance):
             raise ExportError(

@@ -108,7 +108,7 @@ def test_wrong_arguments_fail_with_one_sentence(tiny_run: Path, photos: Path, tm
     assert "give one of the two" in fails(capsys, "predict", network, photos, "--json", "--out", "a.csv")
     assert "only written to a file" in fails(capsys, "predict", network, photos, "--features")
     assert "cannot hold --features" in fails(capsys, "predict", network, photos, "--features", "--out", "a.csv")
-    assert "suffix must be one of" in fails(capsys, "predict", network, photos, "--out", tmp_path / "a.txt")
+    assert "it must end in .csv" in fails(capsys, "predict", network, photos, "--out", tmp_path / "a.txt")
     assert not list(tmp_path.glob("a.*"))
 
 

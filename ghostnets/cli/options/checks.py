@@ -15,6 +15,7 @@ __all__ = [
     "check_choices",
     "check_data",
     "check_network_file",
+    "check_outside",
     "check_suffix",
     "check_table_suffix",
     "check_threshold",
@@ -66,6 +67,15 @@ def check_data(data: str) -> None:
     place = Path(DataSpec(data).data)
     if data != EMBEDDED and "://" not in data and not place.exists():
         raise DataError(f"there is no folder {data}; give the path of a folder with one subfolder per class.")
+
+
+def check_outside(folder: Path, images: Iterable[str]) -> None:
+    """Raise ConfigurationError if the images would be sorted into a folder that is read for images."""
+    for argument in images:
+        if Path(argument).is_dir() and folder.resolve().is_relative_to(Path(argument).resolve()):
+            raise ConfigurationError(
+                f"--sort-into {folder} is inside {argument}, whose images are read; choose a folder outside."
+            )
 
 
 def check_checkpoint(path: Path) -> None:

@@ -1,5 +1,6 @@
 """Options of ``ghostnets eval``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -31,6 +32,7 @@ class EvalCommand(CommandOptions):
     """
 
     command: ClassVar[str] = "eval"
+    renamed: ClassVar[Mapping[str, str]] = {"--picture": "--figure"}
 
     network: Annotated[tyro.conf.Positional[CheckpointPath], tyro.conf.arg(metavar="ARTEFACT|CHECKPOINT|RUN")]
     """Folder of a run, its best.safetensors, or a file of ghostnets export (.engine, .onnx, .xml, ...)."""
@@ -49,12 +51,14 @@ class EvalCommand(CommandOptions):
     """With fashion-mnist: the full data set."""
     root: Path | None = None
     """With --full: folder of the four *-ubyte.gz files."""
-    picture: Path | None = None
+    figure: Path | None = None
     """File of the confusion matrix, .png or .svg; by default confusion.png next to the checkpoint."""
     out: Path | None = None
     """Write one row per image (path, truth, prediction, probability, loss) to this file: .csv, .jsonl or .parquet."""
     bom: bool = False
     """With --out FILE.csv: begin it with a byte order mark, by which Excel recognises UTF-8."""
+    threads: int | None = None
+    """Number of threads; by default all processors, or OMP_NUM_THREADS."""
     skip_corrupt: bool = False
     """Leave unreadable images out instead of failing, and print how many."""
     max_pixels: int = MAX_PIXELS
@@ -62,9 +66,10 @@ class EvalCommand(CommandOptions):
     json: JsonOutput = False
 
     def check(self) -> None:
+        check_at_least("--threads", self.threads, 1)
         check_at_least("--max-pixels", self.max_pixels, 1)
         require_installed("matplotlib", extra="train")
-        check_suffix("--picture", self.picture, FIGURE_SUFFIXES)
+        check_suffix("--figure", self.figure, FIGURE_SUFFIXES)
         check_table_suffix("--out", self.out, bom=self.bom)
         check_device_name(self.device)
         if self.calibrate and self.network.suffix != ".safetensors":

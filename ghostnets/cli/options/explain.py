@@ -37,6 +37,8 @@ class ExplainCommand(CommandOptions):
     """Output folder; explain/ next to the checkpoint, or explain-MODEL/, by default."""
     most: int = 1000
     """Maximum number of images, sampled evenly from the folder."""
+    threads: int | None = None
+    """Number of threads; by default all processors, or OMP_NUM_THREADS."""
     max_pixels: int = MAX_PIXELS
     """Largest number of pixels of an image that is read."""
     untrained: bool = False
@@ -53,6 +55,7 @@ class ExplainCommand(CommandOptions):
         return find_network(self.network)
 
     def check(self) -> None:
+        check_at_least("--threads", self.threads, 1)
         check_at_least("--most", self.most, 1)
         check_device_name(self.device)
         check_at_least("--max-pixels", self.max_pixels, 1)
