@@ -25,15 +25,12 @@ SECONDS_BEFORE_PROGRESS = 1
 
 
 def run(command: PredictCommand) -> int:
-    flip = command.tta == "flip"
-    classifier = load_classifier(
-        command.network,
-        threads=1,
-        device=command.device,
-        flip=flip,
-        threshold=command.threshold,
-        max_pixels=command.max_pixels,
-    )
+    options: dict[str, Any] = {
+        "flip": command.tta == "flip",
+        "threshold": command.threshold,
+        "max_pixels": command.max_pixels,
+    }
+    classifier = load_classifier(command.network, threads=1, device=command.device, **options)
     if " on " in classifier.model.runtime:
         message(f"predicting with {classifier.model.runtime}")
     if command.features:
@@ -47,15 +44,7 @@ def run(command: PredictCommand) -> int:
         if command.engine == "ray":
             from ghostnets.predict import predict_on_ray
 
-            return predict_on_ray(
-                command.network,
-                images,
-                top=top,
-                features=command.features,
-                flip=flip,
-                threshold=command.threshold,
-                max_pixels=command.max_pixels,
-            )
+            return predict_on_ray(command.network, images, top=top, features=command.features, **options)
         if sorter is not None:
             return sorter.sort(images, run_locally)
         return run_locally(images)
@@ -66,15 +55,9 @@ def run(command: PredictCommand) -> int:
     progress = PredictionProgress()
     with progress:
         if command.out is not None:
-            settings = _settings(command, classifier.model, top)
-            with PredictionFile(
-                command.out,
-                settings=settings,
-                top=top,
-                features=command.features,
-                answer=command.threshold is not None,
-                bom=command.bom,
-            ) as file:
+            settings, columns = _settings(command, classifier.model, top), {"top": top, "features": command.features}
+            columns |= {"answer": command.threshold is not None, "bom": command.bom}
+            with PredictionFile(command.out, settings=settings, **columns) as file:
                 progress.resume(file.rows, file.errors)
                 for batch in progress.count(predict(file.remaining(inputs))):
                     file.write(batch)
