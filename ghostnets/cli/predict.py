@@ -55,7 +55,8 @@ def run(command: PredictCommand) -> int:
     progress = PredictionProgress()
     with progress:
         if command.out is not None:
-            settings, columns = _settings(command, classifier.model, top), {"top": top, "features": command.features}
+            settings = _settings(command, classifier.model, top)
+            columns: dict[str, Any] = {"top": top, "features": command.features}
             columns |= {"answer": command.threshold is not None, "bom": command.bom}
             with PredictionFile(command.out, settings=settings, **columns) as file:
                 progress.resume(file.rows, file.errors)
