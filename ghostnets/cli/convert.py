@@ -1,4 +1,4 @@
-"""``ghostnets import FILE --model NAME --to OUT``: converts weights of other implementations to a checkpoint."""
+"""``ghostnets import FILE --model NAME --out OUT``: converts weights of other implementations to a checkpoint."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -53,10 +53,10 @@ def run(command: ImportCommand) -> int:
         preprocessing=preprocessing,
         training={"imported_from": command.file.name, "sha256": weights.sha256, "source": source},
     )
-    save_checkpoint(command.to, checkpoint)
+    save_checkpoint(command.out, checkpoint)
 
     result = {
-        "checkpoint": str(command.to),
+        "checkpoint": str(command.out),
         "model": command.model,
         "params": sum(parameter.numel() for parameter in model.parameters()),
         "num_classes": num_classes,
@@ -74,7 +74,7 @@ def run(command: ImportCommand) -> int:
         f" ({f'named by {command.classes}' if command.classes is not None else f'named {names[0]} and so on'}).",
         soft_wrap=True,
     )
-    console.print(f"Wrote {command.to}, for images of {preprocessing.image_size} pixels.", soft_wrap=True)
+    console.print(f"Wrote {command.out}, for images of {preprocessing.image_size} pixels.", soft_wrap=True)
     return 0
 
 

@@ -2,39 +2,45 @@
 
 from pathlib import Path
 
+import torch
 from rich.table import Table
 
 from ghostnets.cli.options.export import WEB, ExportCommand
-from ghostnets.cli.output import message, result_console
+from ghostnets.cli.output import message, result_console, show_stages
 from ghostnets.export import ExportReport, export_model, export_web
 
 __all__ = ["run"]
 
 
 def run(command: ExportCommand) -> int:
+    if command.threads is not None:
+        torch.set_num_threads(command.threads)
     if command.format == WEB:
         return _export_web(command)
-    report = export_model(
-        command.checkpoint,
-        command.to,
-        format=command.format,
-        precision=command.precision,
-        input=command.input,
-        output=command.output,
-        any_size=command.any_size,
-        features=command.features,
-        images=command.images,
-    )
+    with show_stages() as on_stage:
+        report = export_model(
+            command.checkpoint,
+            command.out,
+            format=command.format,
+            precision=command.precision,
+            input=command.input,
+            output=command.output,
+            any_size=command.any_size,
+            features=command.features,
+            images=command.images,
+            on_stage=on_stage,
+        )
     if command.json:
         print(report.to_json(), end="")
     else:
-        _print_report(command.to or command.checkpoint.with_suffix(Path(report.file).suffix), report)
+        _print_report(command.out or command.checkpoint.with_suffix(Path(report.file).suffix), report)
     return 0
 
 
 def _export_web(command: ExportCommand) -> int:
-    folder = command.to or command.checkpoint.with_name("web")
-    report = export_web(command.checkpoint, folder, images=command.images)
+    folder = command.out or command.checkpoint.with_name("web")
+    with show_stages() as on_stage:
+        report = export_web(command.checkpoint, folder, images=command.images, on_stage=on_stage)
     if command.json:
         print(report.to_json(), end="")
     else:

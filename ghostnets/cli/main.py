@@ -6,7 +6,6 @@ for Ctrl-C).
 
 import os
 import sys
-import warnings
 from importlib import import_module
 
 from ghostnets import __version__
@@ -17,6 +16,7 @@ __all__ = ["COMMANDS", "MODULES", "main", "run_command"]
 
 COMMANDS = {
     "train": "train a network on a folder of images (or on the embedded Fashion-MNIST)",
+    "check": "examine a data set: counts, unreadable files, duplicates, leaks between splits",
     "shard": "pack a folder of images into shards for streaming, from disk or over HTTP",
     "compare": "compare training runs: curves, results, differing settings",
     "eval": "evaluate a checkpoint on labelled images",
@@ -43,8 +43,6 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"ghostnets {__version__}")
         return 0
-    # Images that are too large raise an error of this package; PIL's warning before it would be redundant.
-    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     try:
         return run_command(*arguments)
     except GhostNetsError as error:

@@ -4,15 +4,18 @@ from rich.progress import Progress
 
 from ghostnets.cli.options.shard import ShardCommand
 from ghostnets.cli.output import message, print_json, progress_console, result_console
-from ghostnets.data import describe_source, open_folder, summarize_source, write_shards
+from ghostnets.data import DataSpec, ImageFolder, describe_source, summarize_source, write_shards
+from ghostnets.errors import DataError
 
 __all__ = ["run"]
 
 
 def run(command: ShardCommand) -> int:
-    source = open_folder(
-        command.folder, val_share=command.val_share, seed=command.seed, skip_corrupt=command.skip_corrupt
+    source = DataSpec(command.folder, skip_corrupt=command.skip_corrupt).open(
+        val_share=command.val_share, seed=command.seed
     )
+    if not isinstance(source, ImageFolder):
+        raise DataError(f"{command.folder} holds shards already; give images as for train.")
     for sentence in describe_source(source):
         message(sentence)
     with Progress(console=progress_console(), transient=True) as bars:

@@ -2,10 +2,11 @@
 
 import inspect
 import io
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
 
@@ -123,11 +124,29 @@ class CommandOptions:
             arguments: The arguments, without the command.
             default: Values of the options that are not given.
         """
+        if not arguments and cls._is_incomplete():
+            sys.stderr.write(f"{cls.describe_use()}\n")
+            raise SystemExit(2)
         spelled = [_rename(argument, cls.renamed) for argument in arguments]
         defaults: dict[str, Any] = {} if default is None else {"default": default}
         with _escape_output() if any(escape_control(word) != word for word in arguments) else nullcontext():
             options = tyro.cli(cls, prog=f"ghostnets {cls.command}", args=spelled, registry=REGISTRY, **defaults)
         return options.with_arguments(arguments)
+
+    @classmethod
+    def _is_incomplete(cls) -> bool:
+        """Whether the command cannot run without arguments."""
+        return any(f.default is MISSING and f.default_factory is MISSING for f in fields(cls))
+
+    @classmethod
+    def describe_use(cls) -> str:
+        """What the command does, and what to try, for a command line without arguments."""
+        assert cls.__doc__ is not None
+        text = " ".join(cls.__doc__.split())
+        summary, _, examples = text.partition(" Example")
+        first = re.split(r"(?<=\.) ", summary)[0]
+        tries = "".join(f"  {each.strip()}\n" for each in examples.partition(": ")[2].split(" | "))
+        return f"{first}\n\nFor example:\n\n{tries}\nAll options: ghostnets {cls.command} --help"
 
     def with_arguments(self, arguments: list[str], **changes: Any) -> Self:
         """A copy with these arguments and other values."""

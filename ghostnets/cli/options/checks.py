@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from ghostnets.data import EMBEDDED
+from ghostnets.artefacts import FORMATS
+from ghostnets.data import EMBEDDED, DataSpec
 from ghostnets.errors import CheckpointError, ConfigurationError, DataError, UnknownNameError, require_installed
-from ghostnets.export import FORMATS
 from ghostnets.files import find_checkpoint
 from ghostnets.models.names import ALIASES, MODEL_NAMES, resolve_name
 
@@ -14,8 +14,11 @@ __all__ = [
     "check_checkpoint",
     "check_choices",
     "check_data",
+    "check_network_file",
+    "check_outside",
     "check_suffix",
     "check_table_suffix",
+    "check_threshold",
     "find_network",
 ]
 
@@ -60,9 +63,19 @@ def check_table_suffix(option: str, path: Path | None, *, bom: bool = False) -> 
 
 
 def check_data(data: str) -> None:
-    """Raise DataError if images are given as a folder that does not exist."""
-    if data != EMBEDDED and "://" not in data and not Path(data).is_dir():
+    """Raise DataError if images are given as a folder, table or archive that does not exist."""
+    place = Path(DataSpec(data).data)
+    if data != EMBEDDED and "://" not in data and not place.exists():
         raise DataError(f"there is no folder {data}; give the path of a folder with one subfolder per class.")
+
+
+def check_outside(folder: Path, images: Iterable[str]) -> None:
+    """Raise ConfigurationError if the images would be sorted into a folder that is read for images."""
+    for argument in images:
+        if Path(argument).is_dir() and folder.resolve().is_relative_to(Path(argument).resolve()):
+            raise ConfigurationError(
+                f"--sort-into {folder} is inside {argument}, whose images are read; choose a folder outside."
+            )
 
 
 def check_checkpoint(path: Path) -> None:
@@ -80,6 +93,19 @@ def check_checkpoint(path: Path) -> None:
             f"{path} is an exported file, and this command needs a checkpoint: the best.safetensors that it was"
             " exported from. ghostnets predict and serve run exported files."
         )
+
+
+def check_network_file(path: Path) -> None:
+    """Raise CheckpointError if a path is certainly neither a checkpoint nor an exported file."""
+    if path.is_file() and path.suffix in {each.suffix for each in FORMATS.values()}:
+        return
+    check_checkpoint(path)
+
+
+def check_threshold(threshold: float | None) -> None:
+    """Raise ConfigurationError unless a threshold is a probability above 0, or None."""
+    if threshold is not None and not 0 < threshold <= 1:
+        raise ConfigurationError(f"--threshold is {threshold}; it must be a probability above 0 and at most 1.")
 
 
 def find_network(network: str, *, foreign: bool = False) -> str | Path:

@@ -1,5 +1,6 @@
 """Options of ``ghostnets import``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -23,16 +24,17 @@ class ImportCommand(CommandOptions):
     keras_cv_attention_models (.h5; needs the extra "import"). Every tensor must match. The checkpoint stores the
     usual ImageNet preprocessing at 224 pixels.
 
-    Example: ghostnets import GhostNet_x1_3_pretrained.pdparams --model ghostnet_130 --to ghostnet_130.safetensors
+    Example: ghostnets import GhostNet_x1_3_pretrained.pdparams --model ghostnet_130 --out ghostnet_130.safetensors
     """
 
     command: ClassVar[str] = "import"
+    renamed: ClassVar[Mapping[str, str]] = {"--to": "--out"}
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """A .safetensors, .pdparams or .h5 file, or a state dict saved by torch.save."""
     model: str
     """Name of the network (ghostnets list)."""
-    to: Path
+    out: Path
     """Checkpoint to write, a .safetensors file."""
     source: Literal["auto", "canonical", "d_li14", "printed_port", "paddleclas", "kecam"] = "auto"
     """Naming convention of the file; auto detects it. canonical: this package, official implementations, timm; d_li14:
@@ -47,14 +49,14 @@ class ImportCommand(CommandOptions):
     resize_to: int | None = None
     """Shorter side in pixels before the center crop; default: 256 for images of 224."""
     overwrite: bool = False
-    """Overwrite an existing file at --to."""
+    """Overwrite an existing file at --out."""
     json: JsonOutput = False
 
     def check(self) -> None:
         resolve_name(self.model)
-        check_suffix("--to", self.to, [".safetensors"])
-        if self.to.exists() and not self.overwrite:
-            raise ConfigurationError(f"{self.to} exists; choose another name, or add --overwrite.")
+        check_suffix("--out", self.out, [".safetensors"])
+        if self.out.exists() and not self.overwrite:
+            raise ConfigurationError(f"{self.out} exists; choose another name, or add --overwrite.")
         if not self.file.exists():
             detail = ": the link is broken" if self.file.is_symlink() else ""
             raise CheckpointError(f"there is no checkpoint {self.file}{detail}; give a file of weights.")

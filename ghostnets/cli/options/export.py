@@ -1,15 +1,16 @@
 """Options of ``ghostnets export``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 import tyro
 
+from ghostnets.artefacts import FORMATS
 from ghostnets.cli.options.base import CheckpointPath, CommandOptions, JsonOutput
-from ghostnets.cli.options.checks import check_checkpoint, check_choices
+from ghostnets.cli.options.checks import check_at_least, check_checkpoint, check_choices
 from ghostnets.errors import ConfigurationError, require_installed
-from ghostnets.export import FORMATS
 
 __all__ = ["WEB", "ExportCommand"]
 
@@ -30,13 +31,18 @@ class ExportCommand(CommandOptions):
     """
 
     command: ClassVar[str] = "export"
+    renamed: ClassVar[Mapping[str, str]] = {"--to": "--out"}
 
     checkpoint: tyro.conf.Positional[CheckpointPath]
     """Folder of a run, or its best.safetensors."""
-    format: str
-    """onnx, openvino, executorch, litert, torch-export or engine; or web: a folder for any static host with a page that
-    classifies images in the browser (f32)."""
-    to: Annotated[Path | None, tyro.conf.arg(metavar="FILE|FOLDER")] = None
+    format: Annotated[
+        str,
+        tyro.conf.arg(
+            help=f"{', '.join(FORMATS)}; or {WEB}: a folder for any static host with a page that classifies images in"
+            " the browser (f32)."
+        ),
+    ]
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE|FOLDER")] = None
     """Output file, by default the checkpoint's path with the format's suffix; for web a folder, by default web."""
     precision: str = "f32"
     """f32, f16, bf16 or int8, if supported by the format."""
@@ -51,9 +57,12 @@ class ExportCommand(CommandOptions):
     images: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder of images, or folder or URL of shards, for verification and calibration; by default the run's training
     data, or embedded images."""
+    threads: int | None = None
+    """Number of threads of torch, for calibration; by default all processors, or OMP_NUM_THREADS."""
     json: JsonOutput = False
 
     def check(self) -> None:
+        check_at_least("--threads", self.threads, 1)
         check_choices("format", [self.format], [*FORMATS, WEB])
         chosen = FORMATS["onnx" if self.format == WEB else self.format]
         options = (self.precision, self.input, self.output, self.any_size, self.features)

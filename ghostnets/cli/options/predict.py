@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from ghostnets.cli.options.base import CheckpointPath, CommandOptions, JsonOutput
-from ghostnets.cli.options.checks import check_at_least, check_table_suffix
+from ghostnets.cli.options.checks import check_at_least, check_outside, check_table_suffix, check_threshold
+from ghostnets.devices import check_device_name
 from ghostnets.errors import ConfigurationError, require_installed
 from ghostnets.preprocessing import MAX_PIXELS
 
@@ -21,6 +22,7 @@ class PredictCommand(CommandOptions):
     Repeat the command to resume a run that was interrupted while it wrote a file; the file is the same in the end.
 
     Examples: ghostnets predict net.engine photo.jpg | ghostnets predict net.engine holiday/ --out predictions.csv
+    | ghostnets predict runs/NAME holiday/ --sort-into sorted
     """
 
     command: ClassVar[str] = "predict"
@@ -38,13 +40,28 @@ class PredictCommand(CommandOptions):
     """With --out FILE.csv: begin it with a byte order mark, by which Excel recognises UTF-8."""
     features: bool = False
     """Write the features as well, the input of the last layer; with --out .parquet or .jsonl."""
+    threshold: float | None = None
+    """Lowest probability of the most probable class for which it is the answer; else that is "none of these"."""
+    tta: Literal["none", "flip"] = "none"
+    """Test-time augmentation: flip averages the probabilities of each image and its horizontal flip."""
+    device: str = "cpu"
+    """Device of a checkpoint: cpu, by the engine; cuda, mps, xpu or one of several (cuda:1), by torch; or auto for an
+    accelerator if there is one."""
     max_pixels: int = MAX_PIXELS
     """Largest number of pixels of an image that is read."""
+    threads: int | None = None
+    """Number of threads, each of which decodes and classifies; by default all processors."""
+    sort_into: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Copy each image into FOLDER/CLASS/, by its most probable class, under its own name. No other image is replaced;
+    repeat the command to resume."""
+    link: bool = False
+    """With --sort-into: symbolic links instead of copies."""
     json: JsonOutput = False
     engine: Literal["local", "ray"] = "local"
     """Run on all cores of this process, or in actors of Ray Data (on the cluster of RAY_ADDRESS, or this machine)."""
 
     def check(self) -> None:
+        check_at_least("--threads", self.threads, 1)
         check_at_least("--max-pixels", self.max_pixels, 1)
         if not self.images:
             raise ConfigurationError("no image is given; name image files or folders after the network.")
@@ -55,6 +72,16 @@ class PredictCommand(CommandOptions):
             )
         if self.features and self.out is None:
             raise ConfigurationError("--features are only written to a file; add --out PREDICTIONS.parquet or .jsonl.")
+        if self.sort_into is not None:
+            check_outside(self.sort_into, self.images)
         check_table_suffix("--out", self.out, bom=self.bom)
+        check_threshold(self.threshold)
+        check_device_name(self.device)
+        if self.engine == "ray" and self.device != "cpu":
+            raise ConfigurationError("--engine ray runs networks on CPUs; omit --device.")
+        if self.link and self.sort_into is None:
+            raise ConfigurationError("--link is for --sort-into; add --sort-into FOLDER, or leave it out.")
         if self.engine == "ray":
+            if self.sort_into is not None or self.threads is not None:
+                raise ConfigurationError("--sort-into and --threads need --engine local; leave them or ray out.")
             require_installed("ray", extra="ray")

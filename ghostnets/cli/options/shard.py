@@ -7,8 +7,7 @@ from typing import Annotated, ClassVar
 import tyro
 
 from ghostnets.cli.options.base import CommandOptions, JsonOutput
-from ghostnets.cli.options.checks import check_at_least
-from ghostnets.errors import DataError
+from ghostnets.cli.options.checks import check_at_least, check_data
 from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["ShardCommand"]
@@ -42,7 +41,4 @@ class ShardCommand(CommandOptions):
     def check(self) -> None:
         check_at_least("--max-pixels", self.max_pixels, 1)
         check_at_least("--images-per-shard", self.images_per_shard, 1)
-        if not self.folder.is_dir():
-            raise DataError(
-                f"there is no folder {self.folder}; give the path of a folder with one subfolder per class."
-            )
+        check_data(str(self.folder))

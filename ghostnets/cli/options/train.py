@@ -13,6 +13,7 @@ import tyro
 from ghostnets.cli.options.base import CommandOptions, JsonOutput, show
 from ghostnets.cli.options.checks import WEIGHTS, check_at_least, check_data
 from ghostnets.data import EMBEDDED
+from ghostnets.devices import check_device_name
 from ghostnets.errors import CheckpointError, ConfigurationError, RunError, require_installed
 from ghostnets.files import find_checkpoint
 from ghostnets.models.names import resolve_name
@@ -74,9 +75,9 @@ class TrainCommand(CommandOptions):
     """Train a network on images and write runs/NAME/: checkpoint, metrics, TensorBoard logs and report.html.
 
     Options of the recipe that are not given come from --recipe. Without it, images of up to 64 pixels are trained by
-    "small-images" and photographs by "transfer" (whose values are shown here), which starts from the weights that come
-    with the package; networks without such weights, and --weights none, by "photos". Several processes:
-    docs/training.md.
+    "small-images" and photographs by "transfer" (whose values are shown here), which starts from published weights if
+    they are cached or can be downloaded, else from those that come with the package; networks without such weights, and
+    --weights none, by "photos". Several processes: docs/training.md.
 
     Examples: ghostnets train | ghostnets train photos/ --epochs 60 | ghostnets train --resume runs/photos-ghostnet_100
     """
@@ -84,8 +85,9 @@ class TrainCommand(CommandOptions):
     command: ClassVar[str] = "train"
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = EMBEDDED
-    """Folder with train/ and val/ or test/, or with one subfolder per class; folder or URL of shards (ghostnets shard);
-    "fashion-mnist" is the embedded set."""
+    """Folder with train/ and val/ or test/, or with one subfolder per class; table of labels (.csv); tars; archive or
+    its URL; folder or URL of shards (ghostnets shard); hf://datasets/OWNER/NAME from the cache; "fashion-mnist" is the
+    embedded set."""
     data_option: Annotated[str | None, tyro.conf.arg(name="data")] = None
     """The same as DATA, by name."""
     name: str | None = None
@@ -98,6 +100,8 @@ class TrainCommand(CommandOptions):
     repeat: Path | None = None
     """Repeat the run in this folder from its start; --data if its images have moved; no other option but --name,
     --runs-dir and --json."""
+    find_lr: bool = False
+    """Suggest a learning rate by a range test of up to 100 steps instead of training; saves the curve in --runs-dir."""
     recipe_name: Annotated[str | None, tyro.conf.arg(name="recipe", metavar=f"{{{','.join(RECIPES)}}}")] = None
     """Recipe that gives the options which are not given; by default the one for the images, as above."""
     full: bool = False
@@ -172,6 +176,7 @@ class TrainCommand(CommandOptions):
             )
         check_at_least("--threads", self.threads, 1)
         check_at_least("--workers", self.workers, 0)
+        check_device_name(self.device)
         unset, rest = TrainCommand(), replace(self._without_data(), json=False)
         resumed = replace(rest, resume=None, recipe=self.recipe.changed(epochs=unset.recipe.epochs))
         if self.resume is not None and resumed != unset:
