@@ -31,6 +31,11 @@ class RunSpec(NamedTuple):
     source: DataSource
     weights: InitialWeights | None = None
 
+    @property
+    def name(self) -> str:
+        """Default name of the run: data and network."""
+        return f"{self.source.name}-{self.config.recipe.model}"
+
     @classmethod
     def resolve(
         cls, data: DataSpec, source: DataSource, recipe: Recipe, *, device: str, workers: int | None, start: str = ""
