@@ -19,8 +19,14 @@ corresponding builtin, so ``except ValueError`` works without importing this mod
 
 import difflib
 import importlib
+import importlib.util
+import json
+import shlex
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from types import ModuleType
+from urllib.parse import unquote, urlsplit
 
 __all__ = [
     "ArtefactError",
@@ -35,7 +41,9 @@ __all__ = [
     "RunError",
     "StorageError",
     "UnknownNameError",
+    "install_command",
     "require",
+    "require_installed",
 ]
 
 
@@ -116,6 +124,54 @@ def require(module: str, *, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"this needs {error.name}, which is not installed; run: pip install 'ghostnets[{extra}]'"
-        ) from error
+        raise _missing(error.name or module, extra) from error
+
+
+def require_installed(*modules: str, extra: str) -> None:
+    """Check that optional libraries are installed, without importing them.
+
+    Args:
+        modules: Names of top-level modules.
+        extra: Extra of this package that installs the libraries.
+
+    Raises:
+        MissingExtraError: A library is not installed.
+    """
+    for module in modules:
+        if module in sys.modules:
+            is_installed = sys.modules[module] is not None  # None blocks the import
+        else:
+            is_installed = importlib.util.find_spec(module) is not None
+        if not is_installed:
+            raise _missing(module, extra)
+
+
+def _missing(module: str, extra: str) -> MissingExtraError:
+    return MissingExtraError(f"this needs {module}, which is not installed; run: {install_command(extra)}")
+
+
+def install_command(extra: str) -> str:
+    """Command that installs an extra in the way in which this package was installed (PEP 610).
+
+    From an index, by its name; from a folder, an archive or a repository, by its address; a source tree that is only on
+    the path, as an editable installation.
+    """
+    from importlib import metadata
+
+    try:
+        text = metadata.distribution("ghostnets").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return _pip(f"{Path(__file__).parents[1]}[{extra}]", "-e ")
+    if text is None:
+        return _pip(f"ghostnets[{extra}]")
+    origin = json.loads(text)
+    if "dir_info" in origin:
+        folder = unquote(urlsplit(origin["url"]).path)
+        return _pip(f"{folder}[{extra}]", "-e " if origin["dir_info"].get("editable") else "")
+    source = origin.get("vcs_info")
+    url = f"{source['vcs']}+{origin['url']}@{source['commit_id']}" if source else origin["url"]
+    return _pip(f"ghostnets[{extra}] @ {url}")
+
+
+def _pip(requirement: str, options: str = "") -> str:
+    return f"pip install {options}{shlex.quote(requirement)}"

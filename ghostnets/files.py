@@ -18,6 +18,7 @@ from ghostnets.locks import PathLock, try_lock
 __all__ = [
     "PARTIAL",
     "complete_interrupted",
+    "find_checkpoint",
     "remove_leftovers",
     "write_atomically",
     "write_folder",
@@ -28,6 +29,13 @@ __all__ = [
 PARTIAL = ".partial"  # suffix of files that are being written, or whose writer was killed
 NO_FOLDER_FLUSH = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP)  # on Windows, SMB and some FUSE systems
 COMPLETE = ".complete"  # suffix of a folder whose files are written and flushed, and replace the old ones
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """Checkpoint of a path that may be the folder of a training run: its ``best.safetensors``; else the path itself."""
+    path = Path(path)
+    best = path / "best.safetensors"
+    return best if best.is_file() or (path / "config.json").is_file() else path
 
 
 @contextmanager

@@ -1,3 +1,7 @@
+import importlib.metadata
+import json
+import sys
+
 import pytest
 
 from ghostnets import errors
@@ -21,5 +25,45 @@ def test_errors_inherit_builtins():
 
 
 def test_missing_library_error_names_extra():
-    with pytest.raises(errors.MissingExtraError, match=r"needs no_such_library.*pip install 'ghostnets\[explain\]'"):
+    with pytest.raises(errors.MissingExtraError, match=r"needs no_such_library.*pip install .*\[explain\]"):
         errors.require("no_such_library", extra="explain")
+
+
+def test_require_installed_finds_libraries_without_importing_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    errors.require_installed("json", "this", extra="train")
+    assert "this" not in sys.modules
+    monkeypatch.setitem(sys.modules, "this", None)  # as if it were not installed
+    with pytest.raises(errors.MissingExtraError, match=r"needs this, .*\[train\]"):
+        errors.require_installed("this", extra="train")
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        (None, "pip install 'ghostnets[train]'"),
+        ({"url": "file:///a%20b/g", "dir_info": {"editable": True}}, "pip install -e '/a b/g[train]'"),
+        ({"url": "file:///a/g", "dir_info": {}}, "pip install '/a/g[train]'"),
+        (
+            {"url": "https://x.org/g.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
+            "pip install 'ghostnets[train] @ git+https://x.org/g.git@abc'",
+        ),
+        ({"url": "https://x.org/g.whl", "archive_info": {}}, "pip install 'ghostnets[train] @ https://x.org/g.whl'"),
+    ],
+)
+def test_install_command_fits_the_installation(monkeypatch: pytest.MonkeyPatch, origin: dict | None, command: str):
+    class Installed:
+        def read_text(self, name: str) -> str | None:
+            assert name == "direct_url.json"
+            return None if origin is None else json.dumps(origin)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: Installed())
+    assert errors.install_command("train") == command
+
+
+def test_install_command_of_source_tree_is_editable(monkeypatch: pytest.MonkeyPatch):
+    def missing(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", missing)
+    assert errors.install_command("train").startswith("pip install -e ")

@@ -12,15 +12,16 @@ from ghostnets import cores
 from ghostnets.data import open_folder, write_shards
 
 WITHOUT = """
-import errno, importlib, os, pkgutil, signal, stat
+import errno, importlib, os, pkgutil, signal, sys
+sys.modules["fcntl"] = None
 for module, name in [(os, "sched_getaffinity"), (os, "pread"), (os, "fork"), (signal, "SIGHUP")]:
     delattr(module, name)
-flush = os.fsync
-def fsync(handle):  # some file systems do not flush folders
-    if stat.S_ISDIR(os.fstat(handle).st_mode):
-        raise OSError(errno.EINVAL, "Invalid argument")
-    flush(handle)
-os.fsync = fsync
+open_file = os.open
+def open_no_folder(path, *arguments, **options):
+    if os.path.isdir(path) and not options:  # shutil.rmtree opens folders where it can
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+    return open_file(path, *arguments, **options)
+os.open = open_no_folder
 
 import ghostnets
 from ghostnets.errors import MissingExtraError

@@ -1,16 +1,28 @@
-"""Networks in files, run through one interface whatever the runtime. Importing this package loads no torch."""
+"""Networks in files, run through one interface whatever the runtime. Importing this package loads no torch.
 
-from ghostnets.artefacts.classifier import Classifier, Prediction, load_classifier
-from ghostnets.artefacts.description import METADATA_KEY, Description
-from ghostnets.artefacts.model import Model, Outputs
-from ghostnets.artefacts.runtimes import SUFFIXES, open_model
-from ghostnets.artefacts.scores import softmax, top_k
+Names are imported on first access: the command line needs only the table of formats.
+"""
+
+from typing import TYPE_CHECKING
+
+from ghostnets.lazy import lazy_getattr
+
+if TYPE_CHECKING:
+    from ghostnets.artefacts.classifier import NONE_OF_THESE, Classifier, Prediction, load_classifier
+    from ghostnets.artefacts.description import METADATA_KEY, Description
+    from ghostnets.artefacts.formats import FORMATS, FileFormat
+    from ghostnets.artefacts.model import Model, Outputs
+    from ghostnets.artefacts.runtimes import SUFFIXES, open_model
+    from ghostnets.artefacts.scores import softmax, top_k
 
 __all__ = [
+    "FORMATS",
     "METADATA_KEY",
+    "NONE_OF_THESE",
     "SUFFIXES",
     "Classifier",
     "Description",
+    "FileFormat",
     "Model",
     "Outputs",
     "Prediction",
@@ -19,3 +31,22 @@ __all__ = [
     "softmax",
     "top_k",
 ]
+
+_MODULES = {
+    "FORMATS": "formats",
+    "METADATA_KEY": "description",
+    "NONE_OF_THESE": "classifier",
+    "SUFFIXES": "runtimes",
+    "Classifier": "classifier",
+    "Description": "description",
+    "FileFormat": "formats",
+    "Model": "model",
+    "Outputs": "model",
+    "Prediction": "classifier",
+    "load_classifier": "classifier",
+    "open_model": "runtimes",
+    "softmax": "scores",
+    "top_k": "scores",
+}
+
+__getattr__ = lazy_getattr(__name__, _MODULES)

@@ -1,70 +1,30 @@
 """``ghostnets bench MODEL...``: benchmark networks across inference backends in one run."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import tyro
 from rich.progress import Progress
 from rich.table import Table
 
 from ghostnets.bench import BACKENDS, BenchmarkResult, BenchmarkSettings, run_benchmark
 from ghostnets.bench.figures import accuracy_figure, kinds_figure, macs_figure
 from ghostnets.bench.models import create_benchmark_model
+from ghostnets.cli.options.bench import BenchCommand
 from ghostnets.cli.output import print_json, progress_console, result_console
-from ghostnets.errors import ConfigurationError
 from ghostnets.files import write_text
 from ghostnets.measure import profile
 
-__all__ = ["main"]
+__all__ = ["run"]
 
 
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
-@dataclass(frozen=True)
-class BenchCommand:
-    """Benchmark networks across backends: all combinations are timed interleaved, in one run.
-
-    timm:NAME and torchvision:NAME add networks of these libraries. Weights and inputs are random. The processor, the
-    versions and the configuration of each backend are printed above the table.
-
-    Examples: ghostnets bench ghostnet_100 --backends eager,openvino --threads 1,2
-    | ghostnets bench ghostnet_100 ghostnetv3_100 torchvision:mobilenet_v3_large --backends openvino --out bench
-    """
-
-    networks: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL")]
-    """Names (ghostnets list), timm:NAME, or torchvision:NAME."""
-    backends: str = "eager"
-    """Comma-separated: eager, compile, onnxruntime, openvino, engine."""
-    batch: str = "1"
-    """Comma-separated batch sizes."""
-    threads: str = "1"
-    """Comma-separated numbers of threads."""
-    precision: str = "f32"
-    """Comma-separated: f32, bf16, int8."""
-    baseline: str | None = None
-    """Backend that speedups refer to, with the first network; the first backend by default."""
-    image_size: int | None = None
-    """Side of the input in pixels; each network's own by default."""
-    runs: int = 200
-    """Minimum number of timed runs of each combination."""
-    rounds: int = 10
-    """Number of interleaved blocks that the runs are distributed over."""
-    out: Path | None = None
-    """Folder for bench.json and figures (SVG)."""
-    json: bool = False
-    """Print the result as JSON on stdout."""
-
-
-def main(arguments: list[str]) -> int:
-    command = tyro.cli(BenchCommand, prog="ghostnets bench", args=arguments)
+def run(command: BenchCommand) -> int:
     settings = BenchmarkSettings(
         networks=command.networks,
-        backends=_split(command.backends),
-        batches=_numbers("--batch", command.batch),
-        threads=_numbers("--threads", command.threads),
-        precisions=_split(command.precision),
+        backends=command.backend_names,
+        batches=command.batches,
+        threads=command.thread_counts,
+        precisions=command.precisions,
         image_size=command.image_size,
         runs=command.runs,
         rounds=command.rounds,
@@ -90,24 +50,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _split(value: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",") if part.strip())
-
-
-def _numbers(option: str, value: str) -> tuple[int, ...]:
-    try:
-        return tuple(map(int, _split(value)))
-    except ValueError as error:
-        raise ConfigurationError(f"{option} is {value!r}; give comma-separated integers.") from error
-
-
 def _print(result: BenchmarkResult, out: Path | None) -> None:
     console = result_console()
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     console.print(f"{result.processor}, {result.platform}", soft_wrap=True)
     console.print(f"{versions}, {result.date}", soft_wrap=True)
     for backend in result.settings.backends:
-        console.print(f"{backend}: {BACKENDS[backend].configuration}", soft_wrap=True, markup=False)
+        console.print(f"{backend}: {BACKENDS[backend].configuration}", soft_wrap=True)
     table = Table("network", "backend", "precision", "batch", "threads", "MACs (M)", "ms per run", "quartiles")
     table.add_column("images/s")
     table.add_column("speedup (quartiles)")
@@ -140,7 +89,7 @@ def _print(result: BenchmarkResult, out: Path | None) -> None:
     for sentence in result.left_out:
         console.print(f"Skipped: {sentence}", soft_wrap=True)
     if out is not None:
-        console.print(f"Wrote bench.json and figures to {out}.", soft_wrap=True, markup=False)
+        console.print(f"Wrote bench.json and figures to {out}.", soft_wrap=True)
 
 
 def _write(folder: Path, result: BenchmarkResult) -> None:

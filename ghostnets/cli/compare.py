@@ -1,47 +1,21 @@
 """``ghostnets compare RUN...``: compare training runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-from rich.markup import escape
 from rich.table import Table
 
+from ghostnets.cli.options.compare import CompareCommand
 from ghostnets.cli.output import message, print_json, result_console
-from ghostnets.errors import RunError, require
+from ghostnets.errors import RunError
 from ghostnets.explain import ComparedRun, write_comparison
 from ghostnets.measure import format_accuracy
 from ghostnets.train import METRICS, SELECTION, RunConfig, RunFolder, best_epoch
 
-__all__ = ["main"]
+__all__ = ["run"]
 
 
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
-@dataclass(frozen=True)
-class CompareCommand:
-    """Compare training runs: curves, results, and the settings that differ. Runs may be in progress.
-
-    Folders that hold no readable run are named, and left out; the exit code is then 1.
-
-    Example: ghostnets compare runs/plain runs/ghost
-    """
-
-    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")]
-    """Folders of runs, runs/NAME."""
-    out: Path = Path("compare.html")
-    """File of the page."""
-    json: bool = False
-    """Print the comparison as JSON on stdout."""
-
-
-def main(arguments: list[str]) -> int:
-    command = tyro.cli(CompareCommand, prog="ghostnets compare", args=arguments)
-    for library in ("matplotlib", "jinja2"):
-        require(library, extra="train")
-    if not command.runs:
-        raise RunError("no run is given; give folders such as runs/NAME.")
+def run(command: CompareCommand) -> int:
     runs, problems = _read_all(command.runs)
     names = dict.fromkeys(name for run in runs for name in run.settings)
     differing = [name for name in names if len({run.settings.get(name, "") for run in runs}) > 1]
@@ -126,13 +100,13 @@ def _print(runs: list[ComparedRun], differing: list[str], page: Path) -> None:
     for column in results.columns[1:]:
         column.justify = "right"
     for run in runs:
-        results.add_row(escape(run.name), *map(escape, run.results.values()))
+        results.add_row(run.name, *run.results.values())
     console.print(results)
     if differing:
-        settings = Table("setting", *(escape(run.name) for run in runs))
+        settings = Table("setting", *(run.name for run in runs))
         for name in differing:
-            settings.add_row(name, *(escape(run.settings.get(name, "")) for run in runs))
+            settings.add_row(name, *(run.settings.get(name, "") for run in runs))
         console.print(settings)
     else:
         console.print("All settings are the same.")
-    console.print(f"curves: {page}", soft_wrap=True, markup=False)
+    console.print(f"curves: {page}", soft_wrap=True)

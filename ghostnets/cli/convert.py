@@ -1,10 +1,7 @@
-"""``ghostnets import FILE --model NAME --to OUT``: converts weights of other implementations to a checkpoint."""
+"""``ghostnets import FILE --model NAME --out OUT``: converts weights of other implementations to a checkpoint."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
 
 from ghostnets.checkpoints import (
     METADATA_KEY,
@@ -16,62 +13,21 @@ from ghostnets.checkpoints import (
     read_weights,
     save_checkpoint,
 )
+from ghostnets.cli.options.convert import ImportCommand
 from ghostnets.cli.output import print_json, result_console
 from ghostnets.errors import ConfigurationError
 from ghostnets.models import create_model, model_entry, resolve_name
 from ghostnets.preprocessing import Preprocessing
 
-__all__ = ["main"]
+__all__ = ["run"]
 
 
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
-@dataclass(frozen=True)
-class ImportCommand:
-    """Convert the weights of another implementation to a checkpoint with the same outputs.
-
-    Reads state dicts of the official implementations (V1, V2, V3, G-Ghost), of timm, of this package and of
-    d-li14/ghostnet.pytorch, GhostNet files of PaddleClas (.pdparams), and GhostNet and GhostNetV2 files of
-    keras_cv_attention_models (.h5; needs the extra "import"). Every tensor must match. The checkpoint stores the
-    usual ImageNet preprocessing at 224 pixels.
-
-    Example: ghostnets import GhostNet_x1_3_pretrained.pdparams --model ghostnet_130 --to ghostnet_130.safetensors
-    """
-
-    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """A .safetensors, .pdparams or .h5 file, or a state dict saved by torch.save."""
-    model: str
-    """Name of the network (ghostnets list)."""
-    to: Path
-    """Checkpoint to write, a .safetensors file."""
-    source: Literal["auto", "canonical", "d_li14", "printed_port", "paddleclas", "kecam"] = "auto"
-    """Naming convention of the file; auto detects it. canonical: this package, official implementations, timm; d_li14:
-    d-li14/ghostnet.pytorch (printed_port is its earlier name); kecam: keras_cv_attention_models."""
-    key: str | None = None
-    """Key of the state dict in the file, if it holds several: model takes the trained weights beside model_ema.
-    Default: the averaged ones."""
-    classes: Path | None = None
-    """Text file with one class name per line; default: class_0001, class_0002, ..."""
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    """Interpolation of the resize in preprocessing: bicubic for timm's weights (docs/models.md lists it per file)."""
-    resize_to: int | None = None
-    """Shorter side in pixels before the center crop; default: 256 for images of 224."""
-    overwrite: bool = False
-    """Overwrite an existing file at --to."""
-    json: bool = False
-    """Print the result as JSON on stdout."""
-
-
-def main(arguments: list[str]) -> int:
-    command = tyro.cli(ImportCommand, prog="ghostnets import", args=arguments)
+def run(command: ImportCommand) -> int:
     benchmark = model_entry(command.model).variant.benchmark
     standard = Preprocessing.standard(benchmark.image_size, 3)
     preprocessing = replace(
         standard, resize_to=command.resize_to or standard.resize_to, interpolation=command.interpolation
     )
-    if command.to.suffix != ".safetensors":
-        raise ConfigurationError(f"--to is {command.to}; it must end in .safetensors.")
-    if command.to.exists() and not command.overwrite:
-        raise ConfigurationError(f"{command.to} exists; choose another name, or add --overwrite.")
     weights = read_weights(command.file, key=command.key)
     if METADATA_KEY in weights.metadata:
         raise ConfigurationError(f"{command.file} is already a checkpoint of this package; use it directly.")
@@ -97,10 +53,10 @@ def main(arguments: list[str]) -> int:
         preprocessing=preprocessing,
         training={"imported_from": command.file.name, "sha256": weights.sha256, "source": source},
     )
-    save_checkpoint(command.to, checkpoint)
+    save_checkpoint(command.out, checkpoint)
 
     result = {
-        "checkpoint": str(command.to),
+        "checkpoint": str(command.out),
         "model": command.model,
         "params": sum(parameter.numel() for parameter in model.parameters()),
         "num_classes": num_classes,
@@ -117,9 +73,8 @@ def main(arguments: list[str]) -> int:
         f" parameters, {num_classes} classes"
         f" ({f'named by {command.classes}' if command.classes is not None else f'named {names[0]} and so on'}).",
         soft_wrap=True,
-        markup=False,
     )
-    console.print(f"Wrote {command.to}, for images of {preprocessing.image_size} pixels.", soft_wrap=True, markup=False)
+    console.print(f"Wrote {command.out}, for images of {preprocessing.image_size} pixels.", soft_wrap=True)
     return 0
 
 

@@ -3,21 +3,22 @@
 import platform
 import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from torch import Tensor, nn
 
 from ghostnets import __version__
 from ghostnets.checkpoints import load_pretrained, read_checkpoint
-from ghostnets.cli.output import message, print_json, progress_console, result_console
+from ghostnets.cli.options.explain import ExplainCommand
+from ghostnets.cli.output import message, print_json, progress_console, result_console, show_stages
 from ghostnets.data import EMBEDDED, ArrayDataset, FashionMnist, ImageDataset, find_sample, spread
-from ghostnets.errors import ConfigurationError, DataError, require
+from ghostnets.devices import describe_device, select_device
+from ghostnets.errors import DataError
 from ghostnets.explain import (
     AblationResult,
     Explanation,
@@ -30,42 +31,16 @@ from ghostnets.explain import (
     write_explanation,
 )
 from ghostnets.measure import processor_name
-from ghostnets.models import create_model, list_models, model_arguments, model_entry
+from ghostnets.models import create_model, model_arguments
 from ghostnets.preprocessing import Preprocessing
 
-__all__ = ["main"]
+__all__ = ["run"]
 
 ABLATION_IMAGES = 256  # every Ghost module needs two evaluations
 UNTRAINED_IMAGE_SIZE = 224
 MAX_BATCH_SIZE = 256
 MAX_BATCH_PIXELS = 16 * 224 * 224  # bounds memory
 SHOWN_IMAGES = 6
-
-
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
-@dataclass(frozen=True)
-class ExplainCommand:
-    """Analyse a network: similar maps, ghosts, learned cheap kernels, class activation maps, cost.
-
-    Writes explain.html (one file, works offline), figures/ (SVG and PNG) and numbers.json.
-
-    Example: ghostnets explain runs/photos-ghostnet_100/best.safetensors --images photos/
-    """
-
-    network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT|MODEL")]
-    """Checkpoint (best.safetensors of a run), or name of a network (ghostnets list), whose published weights are
-    downloaded."""
-    images: str
-    """Folder of images, folder or URL of shards, or "fashion-mnist" for its test images. If its subfolders, or the
-    classes of its shards, are named after the checkpoint's classes, the accuracy with ghosts replaced is measured."""
-    out: Path | None = None
-    """Output folder; explain/ next to the checkpoint, or explain-MODEL/, by default."""
-    most: int = 1000
-    """Maximum number of images, sampled evenly from the folder."""
-    untrained: bool = False
-    """With MODEL: use random weights instead of published ones."""
-    json: bool = False
-    """Print the numbers as JSON on stdout as well."""
 
 
 @dataclass(frozen=True)
@@ -80,18 +55,17 @@ class Subject:
     weights: str  # one sentence naming their origin
 
 
-def main(arguments: list[str]) -> int:
-    command = tyro.cli(ExplainCommand, prog="ghostnets explain", args=arguments)
-    if command.most < 1:
-        raise ConfigurationError(f"--most is {command.most}; it must be at least 1.")
-    require("matplotlib", extra="explain")
-    require("jinja2", extra="explain")
+def run(command: ExplainCommand) -> int:
+    if command.threads is not None:
+        torch.set_num_threads(command.threads)
     subject = _load_subject(command)
     images, note = _load_images(command, subject)
-    explanation = _analyse(subject, images, note, command.images, shlex.join(["ghostnets", "explain", *arguments]))
-    path = Path(command.network)
-    folder = command.out or (path.parent / "explain" if path.is_file() else Path(f"explain-{command.network}"))
-    page, numbers = write_explanation(folder, explanation)
+    explanation = _analyse(subject, images, note, command, shlex.join(["ghostnets", "explain", *command.arguments]))
+    source = command.source
+    folder = command.out or (source.parent / "explain" if isinstance(source, Path) else Path(f"explain-{source}"))
+    with show_stages() as on_stage:
+        on_stage("drawing figures")
+        page, numbers = write_explanation(folder, explanation)
     if command.json:
         print_json(numbers)
     else:
@@ -101,9 +75,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _load_subject(command: ExplainCommand) -> Subject:
-    name = command.network
-    if name in list_models() or not (Path(name).suffix or "/" in name):
-        model_entry(name)  # raises for an unknown name, with close matches
+    name = command.source
+    if isinstance(name, str):
         model = create_model(name)
         if command.untrained:
             preprocessing, weights = Preprocessing.standard(UNTRAINED_IMAGE_SIZE, 3), "Random weights (untrained)."
@@ -112,10 +85,6 @@ def _load_subject(command: ExplainCommand) -> Subject:
             preprocessing, weights = published.preprocessing, f"Published weights ({published.tag})."
         model = model.eval().to(memory_format=torch.channels_last)
         return Subject(name, {}, model, preprocessing, None, weights)
-    if command.untrained:
-        raise ConfigurationError(
-            f"{name} is a checkpoint with trained weights; --untrained requires a model name (ghostnets list)."
-        )
     checkpoint = read_checkpoint(name)
     return Subject(
         checkpoint.architecture,
@@ -129,7 +98,8 @@ def _load_subject(command: ExplainCommand) -> Subject:
 
 def _load_images(command: ExplainCommand, subject: Subject) -> tuple[ImageDataset, str]:
     """Load the images with labels in output order (-1 without a label); also return a sentence naming them."""
-    preprocessing, names = subject.preprocessing, list(subject.class_names or ())
+    preprocessing = replace(subject.preprocessing, max_pixels=command.max_pixels)
+    names = list(subject.class_names or ())
     if command.images == EMBEDDED:
         test = FashionMnist().load(preprocessing).test
         assert test is not None
@@ -153,8 +123,15 @@ def _load_images(command: ExplainCommand, subject: Subject) -> tuple[ImageDatase
     return images, note
 
 
-def _analyse(subject: Subject, images: ImageDataset, note: str, source: str, command_line: str) -> Explanation:
-    redundancy, ablation, note = _measure(subject, images, note)
+def _analyse(
+    subject: Subject, images: ImageDataset, note: str, command: ExplainCommand, command_line: str
+) -> Explanation:
+    device = select_device(command.device)
+    if device.type != "cpu":
+        message(f"measuring on {describe_device(device)}")
+    subject.model.to(device)
+    redundancy, ablation, note = _measure(subject, images, note, device)
+    subject.model.to("cpu")
     preprocessing, model = subject.preprocessing, subject.model
     plain = None
     if "ratio" in model_arguments(subject.name):
@@ -166,7 +143,7 @@ def _analyse(subject: Subject, images: ImageDataset, note: str, source: str, com
     inputs = preprocessing.normalize(pixels)
     return Explanation(
         title=f"Inside {subject.name}",
-        summary=f"{subject.weights} {len(images):,} images of {source}, {' x '.join(map(str, shape))}.",
+        summary=f"{subject.weights} {len(images):,} images of {command.images}, {' x '.join(map(str, shape))}.",
         redundancy=redundancy,
         model=model,
         pixels=pixels,
@@ -186,7 +163,9 @@ def _analyse(subject: Subject, images: ImageDataset, note: str, source: str, com
     )
 
 
-def _measure(subject: Subject, images: ImageDataset, note: str) -> tuple[Redundancy, AblationResult | None, str]:
+def _measure(
+    subject: Subject, images: ImageDataset, note: str, device: torch.device
+) -> tuple[Redundancy, AblationResult | None, str]:
     """Measure redundancy and, with labelled images, the ghost ablation; the note explains a missing ablation."""
     model, preprocessing = subject.model, subject.preprocessing
     size = min(MAX_BATCH_SIZE, max(1, MAX_BATCH_PIXELS // preprocessing.image_size**2))
@@ -195,7 +174,7 @@ def _measure(subject: Subject, images: ImageDataset, note: str) -> tuple[Redunda
         for start in range(0, len(indices), size):
             batch = indices[start : start + size]
             pixels = torch.stack([preprocessing.center(images[i]) for i in batch])
-            yield preprocessing.normalize(pixels), images.labels[batch]
+            yield preprocessing.normalize(pixels.to(device)), images.labels[batch].to(device)
 
     def inputs() -> Iterable[Tensor]:
         return (x for x, _ in batches(list(range(len(images)))))

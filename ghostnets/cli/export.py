@@ -1,88 +1,46 @@
 """``ghostnets export CHECKPOINT --format FORMAT``: export to an inference runtime, with verification."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
+import torch
 from rich.table import Table
 
-from ghostnets.cli.output import message, result_console
-from ghostnets.errors import ConfigurationError
+from ghostnets.cli.options.export import WEB, ExportCommand
+from ghostnets.cli.output import message, result_console, show_stages
 from ghostnets.export import ExportReport, export_model, export_web
 
-__all__ = ["main"]
+__all__ = ["run"]
 
 
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
-@dataclass(frozen=True)
-class ExportCommand:
-    """Export a checkpoint to an inference runtime. The file is run by that runtime in a separate process on real images
-    and compared with the network. If it exceeds the tolerance of its precision, no file is written and the exit code is
-    1. A report is written next to the file.
-
-    By default the file maps uint8 pixels, resized and cropped, to probabilities, if the format supports it. It contains
-    its class names, preprocessing, versions and the SHA-256 of the checkpoint.
-
-    Examples: ghostnets export runs/photos-ghostnet_100/best.safetensors --format openvino
-    | ghostnets export best.safetensors --format onnx --precision int8 --images photos/
-    """
-
-    checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
-    """best.safetensors of a run."""
-    format: str
-    """onnx, openvino, executorch, litert, torch-export or engine; or web: a folder for any static host with a page that
-    classifies images in the browser (f32)."""
-    to: Annotated[Path | None, tyro.conf.arg(metavar="FILE|FOLDER")] = None
-    """Output file, by default the checkpoint's path with the format's suffix; for web a folder, by default web."""
-    precision: str = "f32"
-    """f32, f16, bf16 or int8, if supported by the format."""
-    input: str | None = None
-    """uint8: pixels, normalised by the file (default); float32: normalised by the caller."""
-    output: str | None = None
-    """probabilities (default if supported) or logits."""
-    any_size: bool = False
-    """Accept images of any size, not only of the checkpoint's image size."""
-    features: bool = False
-    """Add the input of the last linear layer, an embedding, as a second output."""
-    images: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Folder of images, or folder or URL of shards, for verification and calibration; by default the run's training
-    data, or embedded images."""
-    json: bool = False
-    """Print the report as JSON on stdout."""
-
-
-def main(arguments: list[str]) -> int:
-    command = tyro.cli(ExportCommand, prog="ghostnets export", args=arguments)
-    if command.format == "web":
+def run(command: ExportCommand) -> int:
+    if command.threads is not None:
+        torch.set_num_threads(command.threads)
+    if command.format == WEB:
         return _export_web(command)
-    report = export_model(
-        command.checkpoint,
-        command.to,
-        format=command.format,
-        precision=command.precision,
-        input=command.input,
-        output=command.output,
-        any_size=command.any_size,
-        features=command.features,
-        images=command.images,
-    )
+    with show_stages() as on_stage:
+        report = export_model(
+            command.checkpoint,
+            command.out,
+            format=command.format,
+            precision=command.precision,
+            input=command.input,
+            output=command.output,
+            any_size=command.any_size,
+            features=command.features,
+            images=command.images,
+            on_stage=on_stage,
+        )
     if command.json:
         print(report.to_json(), end="")
     else:
-        _print_report(command.to or command.checkpoint.with_suffix(Path(report.file).suffix), report)
+        _print_report(command.out or command.checkpoint.with_suffix(Path(report.file).suffix), report)
     return 0
 
 
 def _export_web(command: ExportCommand) -> int:
-    options = (command.precision, command.input, command.output, command.any_size, command.features)
-    if options != ("f32", None, None, False, False):
-        raise ConfigurationError(
-            "the web page uses f32, uint8 input and probabilities; leave out --precision, --input, --output, --any-size"
-            " and --features."
-        )
-    folder = command.to or command.checkpoint.with_name("web")
-    report = export_web(command.checkpoint, folder, images=command.images)
+    folder = command.out or command.checkpoint.with_name("web")
+    with show_stages() as on_stage:
+        report = export_web(command.checkpoint, folder, images=command.images, on_stage=on_stage)
     if command.json:
         print(report.to_json(), end="")
     else:

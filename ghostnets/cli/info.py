@@ -1,50 +1,22 @@
 """``ghostnets info MODEL|CHECKPOINT``: architecture, cost and savings of a network."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 from rich.table import Table
 from torch import nn
 
 from ghostnets.checkpoints import read_checkpoint
+from ghostnets.cli.options.info import InfoCommand
 from ghostnets.cli.output import print_json, result_console
-from ghostnets.errors import ConfigurationError
 from ghostnets.explain import Savings, compute_savings
 from ghostnets.measure import count
-from ghostnets.models import create_model, list_models, model_arguments, model_entry
+from ghostnets.models import create_model, model_arguments, model_entry
 
-__all__ = ["main"]
-
-
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
-@dataclass(frozen=True)
-class InfoCommand:
-    """Show a network by stage: output, parameters, multiply-adds and activation memory, beside its plain counterpart.
-
-    The plain counterpart is the network of the same shapes with a convolution in place of each Ghost module.
-
-    Examples: ghostnets info ghostnet_100 | ghostnets info runs/photos-ghostnet_100/best.safetensors
-    """
-
-    network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL|CHECKPOINT")]
-    """Name of a network (ghostnets list), or a checkpoint."""
-    image_size: int | None = None
-    """Height and width of the input; default: the benchmark's (224; CIFAR networks 32) or the checkpoint's."""
-    num_classes: int | None = None
-    """Number of classes; default: the benchmark's (1000; CIFAR networks 10) or the checkpoint's."""
-    width: float | None = None
-    """Width multiplier; default: that of the model."""
-    small_input: bool = False
-    """Use the variant for images of 28 to 64 pixels."""
-    json: bool = False
-    """Print the result as JSON on stdout."""
+__all__ = ["run"]
 
 
-def main(arguments: list[str]) -> int:
-    command = tyro.cli(InfoCommand, prog="ghostnets info", args=arguments)
+def run(command: InfoCommand) -> int:
     name, network_arguments, input_shape = _resolve(command)
     with torch.device("meta"):  # only shapes are needed
         model = create_model(name, **network_arguments)
@@ -66,17 +38,12 @@ def _resolve(command: InfoCommand) -> tuple[str, dict[str, Any], tuple[int, int,
     options = {key: value for key, value in options.items() if value is not None}
     if command.small_input:
         options["small_input"] = True
-    if command.image_size is not None and command.image_size < 1:
-        raise ConfigurationError(f"--image-size is {command.image_size}; it must be at least 1.")
-    if command.network in list_models() or not (Path(command.network).suffix or "/" in command.network):
-        benchmark = model_entry(command.network).variant.benchmark  # raises for an unknown name
+    source = command.source
+    if isinstance(source, str):
+        benchmark = model_entry(source).variant.benchmark
         side = command.image_size or (32 if command.small_input else benchmark.image_size)
-        return command.network, options, (3, side, side)
-    if options:
-        raise ConfigurationError(
-            f"{command.network} is a checkpoint, which defines its network; leave out {', '.join(options)}."
-        )
-    checkpoint = read_checkpoint(command.network)
+        return source, options, (3, side, side)
+    checkpoint = read_checkpoint(source)
     preprocessing = checkpoint.preprocessing
     side = command.image_size or preprocessing.image_size
     return checkpoint.architecture, checkpoint.arguments, (preprocessing.channels, side, side)

@@ -1,37 +1,23 @@
 """``ghostnets list``: the networks with their cost, published accuracy and published weights."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-import tyro
 from rich.table import Table
 
 from ghostnets.checkpoints.hub import WEIGHTS, PublishedWeights
+from ghostnets.cli.options.list import ListCommand
 from ghostnets.cli.output import print_json, result_console
 from ghostnets.compress import reparameterize
 from ghostnets.measure import Cost, count
 from ghostnets.models import create_model, list_models, model_entry
+from ghostnets.models.names import ALIASES
 from ghostnets.models.network import CIFAR10, IMAGENET, Benchmark
-from ghostnets.models.registry import ALIASES
 
-__all__ = ["main", "models_document"]
-
-
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
-@dataclass(frozen=True)
-class ListCommand:
-    """List the networks: parameters, multiply-adds, published accuracy, and published weights.
-
-    Example: ghostnets list
-    """
-
-    json: bool = False
-    """Print the result as JSON on stdout."""
+__all__ = ["models_document", "run"]
 
 
-def main(arguments: list[str]) -> int:
-    command = tyro.cli(ListCommand, prog="ghostnets list", args=arguments)
+def run(command: ListCommand) -> int:
     if command.json:
         print_json({name: _as_dict(name) for name in list_models()})
         return 0

@@ -4,19 +4,20 @@ Exit codes: 0 success; 1 failure, with the reason on stderr; 2 invalid command l
 for Ctrl-C).
 """
 
-import importlib
+import io
 import os
 import sys
-import warnings
+from importlib import import_module
 
 from ghostnets import __version__
 from ghostnets.cli.output import message
 from ghostnets.errors import GhostNetsError, UnknownNameError
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "MODULES", "main", "run_command"]
 
 COMMANDS = {
     "train": "train a network on a folder of images (or on the embedded Fashion-MNIST)",
+    "check": "examine a data set: counts, unreadable files, duplicates, leaks between splits",
     "shard": "pack a folder of images into shards for streaming, from disk or over HTTP",
     "compare": "compare training runs: curves, results, differing settings",
     "eval": "evaluate a checkpoint on labelled images",
@@ -37,19 +38,17 @@ MODULES = {"import": "convert"}  # "import" is a keyword of Python
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line, given without the program name, and return the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for names that the encoding of a pipe or terminal lacks
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0 if arguments else 2
     if arguments[0] == "--version":
         print(f"ghostnets {__version__}")
         return 0
-    # Images that are too large raise an error of this package; PIL's warning before it would be redundant.
-    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
-    command, *rest = arguments
     try:
-        if command not in COMMANDS:
-            raise UnknownNameError("command", command, COMMANDS)
-        return int(importlib.import_module(f"ghostnets.cli.{MODULES.get(command, command)}").main(rest))
+        return run_command(*arguments)
     except GhostNetsError as error:
         message(str(error), kind="error")
         number = getattr(error, "signal", None)
@@ -64,6 +63,24 @@ def main(arguments: list[str] | None = None) -> int:
         where = f" ({error.filename})" if error.filename else ""
         message(f"{error.strerror or error}{where}; check the path, its permissions and the free space.", kind="error")
         return 1
+
+
+def run_command(command: str, *arguments: str) -> int:
+    """Run a command and return its exit code.
+
+    Its options are parsed and checked first, without torch; the module that does the work is imported then.
+
+    Raises:
+        GhostNetsError: The command cannot be run, or failed.
+        SystemExit: Help was printed (0), or the arguments are invalid (2).
+    """
+    if command not in COMMANDS:
+        raise UnknownNameError("command", command, COMMANDS)
+    name = MODULES.get(command, command)
+    options = getattr(import_module(f"ghostnets.cli.options.{name}"), f"{command.title()}Command")
+    parsed = options.parse(list(arguments))
+    parsed.check()
+    return int(import_module(f"ghostnets.cli.{name}").run(parsed))
 
 
 def _help() -> str:

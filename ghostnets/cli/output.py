@@ -3,29 +3,33 @@
 import json
 import os
 import sys
-import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from ghostnets.terminal import create_console, escape_control
 
 if TYPE_CHECKING:
     from rich.console import Console  # imported by the functions that need it: it is slow to import
 
-__all__ = ["escape_control", "message", "print_json", "progress_console", "result_console"]
-
-HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories that a terminal may execute or hide
+__all__ = [
+    "download_progress",
+    "message",
+    "print_json",
+    "progress_console",
+    "result_console",
+    "show_stages",
+]
 
 
 def result_console() -> "Console":
     """Console for results on stdout; 160 columns wide if stdout is not a terminal."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    return create_console(width=None if sys.stdout.isatty() else 160)
 
 
 def progress_console() -> "Console":
     """Console for progress and messages on stderr."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
+    return create_console(stderr=True)
 
 
 def message(sentence: str, *, kind: str = "note") -> None:
@@ -44,14 +48,28 @@ def message(sentence: str, *, kind: str = "note") -> None:
     progress_console().print(text, soft_wrap=True)
 
 
-def escape_control(text: str) -> str:
-    """Escape control and bidirectional formatting characters, as of hostile file names; line feeds stay."""
-    return "".join(
-        repr(character)[1:-1] if unicodedata.category(character) in HIDDEN and character != "\n" else character
-        for character in text
-    )
+@contextmanager
+def show_stages() -> "Iterator[Callable[[str], None]]":
+    """Function that shows what is being done, in a terminal, until the next call or the end."""
+    with progress_console().status("") as status:
+        yield status.update
 
 
 def print_json(value: Any) -> None:
     """Print a result as JSON on stdout."""
     print(json.dumps(value, indent=2))
+
+
+def download_progress() -> Callable[[int, int], None]:
+    """Callback for a download: a line on stderr, which counts in a terminal."""
+    shown = -1
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        percent = 100 * done // max(1, total)
+        if shown < 0 or (percent > shown and sys.stderr.isatty()):
+            end = "\n" if done >= total or not sys.stderr.isatty() else ""
+            print(f"\rdownloading {total / 1e6:,.1f} MB: {percent} %", end=end, file=sys.stderr, flush=True)
+            shown = percent
+
+    return show

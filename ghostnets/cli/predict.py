@@ -4,87 +4,61 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tyro
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ghostnets import __version__
 from ghostnets.artefacts import Model, Prediction, load_classifier
-from ghostnets.cli.output import escape_control, message, progress_console, result_console
+from ghostnets.cli.options.predict import PredictCommand
+from ghostnets.cli.output import message, progress_console, result_console
 from ghostnets.data.finder import LeftOut
-from ghostnets.errors import ConfigurationError
 from ghostnets.predict import Input, PredictionFile, as_dict, find_inputs, predict_images
-from ghostnets.preprocessing import MAX_PIXELS
 
-__all__ = ["main"]
+if TYPE_CHECKING:
+    from ghostnets.predict.sorting import ImageSorter
+
+__all__ = ["run"]
 
 TABLE_ROWS = 1000  # rows per table; more images give more tables
 MAX_REPORTED = 20  # unreadable images named on stderr; the predictions name all of them
 SECONDS_BEFORE_PROGRESS = 1
 
 
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
-@dataclass(frozen=True)
-class PredictCommand:
-    """Classify images. An image that cannot be read gives a row with the reason; the exit code is then 1.
-
-    Repeat the command to resume a run that was interrupted while it wrote a file; the file is the same in the end.
-
-    Examples: ghostnets predict net.engine photo.jpg | ghostnets predict net.engine holiday/ --out predictions.csv
-    """
-
-    network: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="ARTEFACT|CHECKPOINT")]
-    """A file of ghostnets export (.engine, .onnx, .xml, ...), or best.safetensors of a run."""
-    images: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGE|FOLDER|GLOB|@FILE|TAR ...")]
-    """Image files, folders or globs of them, @FILE with one path per line, WebDataset shards (.tar)."""
-    top: int = 3
-    """Number of most probable classes per image."""
-    out: Path | None = None
-    """Write the predictions to this file: .csv, .jsonl or .parquet."""
-    features: bool = False
-    """Write the features as well, the input of the last layer; with --out .parquet or .jsonl."""
-    max_pixels: int = MAX_PIXELS
-    """Largest number of pixels of an image that is read."""
-    json: bool = False
-    """Print the predictions as JSON on stdout."""
-    engine: Literal["local", "ray"] = "local"
-    """Run on all cores of this process, or in actors of Ray Data (on the cluster of RAY_ADDRESS, or this machine)."""
-
-
-def main(arguments: list[str]) -> int:
-    command = tyro.cli(PredictCommand, prog="ghostnets predict", args=arguments)
-    if not command.images:
-        raise ConfigurationError("no image is given; name image files or folders after the network.")
-    if command.top < 1:
-        raise ConfigurationError(f"--top is {command.top}; it must be at least 1.")
-    if command.json and command.out is not None:
-        raise ConfigurationError("--json prints the predictions and --out writes them to a file; give one of the two.")
-    if command.features and command.out is None:
-        raise ConfigurationError("--features are only written to a file; add --out PREDICTIONS.parquet or .jsonl.")
-    classifier = load_classifier(command.network, threads=1, max_pixels=command.max_pixels)
+def run(command: PredictCommand) -> int:
+    options: dict[str, Any] = {
+        "flip": command.tta == "flip",
+        "threshold": command.threshold,
+        "max_pixels": command.max_pixels,
+    }
+    classifier = load_classifier(command.network, threads=1, device=command.device, **options)
+    if " on " in classifier.model.runtime:
+        message(f"predicting with {classifier.model.runtime}")
     if command.features:
         classifier.model.require_features()
     top = min(command.top, len(classifier.class_names))
     left_out = LeftOut()
     inputs = find_inputs(command.images, left_out=left_out)
+    sorter = _open_sorter(command, classifier.class_names)
 
     def predict(images: Iterable[Input]) -> Iterator[list[Prediction]]:
         if command.engine == "ray":
             from ghostnets.predict import predict_on_ray
 
-            return predict_on_ray(
-                command.network, images, top=top, features=command.features, max_pixels=command.max_pixels
-            )
-        return predict_images(classifier, images, top=top, features=command.features)
+            return predict_on_ray(command.network, images, top=top, features=command.features, **options)
+        if sorter is not None:
+            return sorter.sort(images, run_locally)
+        return run_locally(images)
+
+    def run_locally(images: Iterable[Input]) -> Iterator[list[Prediction]]:
+        return predict_images(classifier, images, top=top, features=command.features, workers=command.threads)
 
     progress = PredictionProgress()
     with progress:
         if command.out is not None:
-            settings = _settings(command.network, classifier.model, top, command.features)
-            with PredictionFile(command.out, settings=settings, top=top, features=command.features) as file:
+            settings = _settings(command, classifier.model, top)
+            columns: dict[str, Any] = {"top": top, "features": command.features}
+            columns |= {"answer": command.threshold is not None, "bom": command.bom}
+            with PredictionFile(command.out, settings=settings, **columns) as file:
                 progress.resume(file.rows, file.errors)
                 for batch in progress.count(predict(file.remaining(inputs))):
                     file.write(batch)
@@ -95,7 +69,27 @@ def main(arguments: list[str]) -> int:
     progress.report()
     for sentence in left_out.sentences():
         message(sentence)
-    return 1 if progress.errors else 0
+    if command.out is not None:
+        message(f"wrote {command.out}, {progress.images} rows.")
+    if sorter is not None:
+        _report_sorting(sorter)
+    return 1 if progress.errors or (sorter is not None and sorter.problems) else 0
+
+
+def _open_sorter(command: PredictCommand, class_names: Sequence[str]) -> "ImageSorter | None":
+    if command.sort_into is None:
+        return None
+    from ghostnets.predict.sorting import ImageSorter
+
+    return ImageSorter(command.sort_into, class_names, link=command.link)
+
+
+def _report_sorting(sorter: "ImageSorter") -> None:
+    for sentence in sorter.problems[:MAX_REPORTED]:
+        message(sentence, kind="error")
+    if len(sorter.problems) > MAX_REPORTED:
+        message(f"{len(sorter.problems)} images are not sorted, of which {MAX_REPORTED} are named.", kind="error")
+    message(f"sorted {sorter.images} images into {sorter.folder}.")
 
 
 class PredictionProgress:
@@ -156,8 +150,9 @@ class PredictionProgress:
         self.bar.update(0, description=f"{self.images} images, {rate:.0f} images/s, {self.errors} without prediction")
 
 
-def _settings(network: Path, model: Model, top: int, features: bool) -> dict[str, Any]:
+def _settings(command: PredictCommand, model: Model, top: int) -> dict[str, Any]:
     """Everything that the predictions depend on, except the images."""
+    network = command.network
     digest = hashlib.sha256(network.read_bytes())
     weights = network.with_suffix(".bin")  # OpenVINO
     if network.suffix == ".xml" and weights.exists():
@@ -167,7 +162,9 @@ def _settings(network: Path, model: Model, top: int, features: bool) -> dict[str
         "network": digest.hexdigest(),
         "runtime": model.runtime,
         "top": top,
-        "features": features,
+        "features": command.features,
+        **({} if command.threshold is None else {"threshold": command.threshold}),
+        **({} if command.tta == "none" else {"tta": command.tta}),
     }
 
 
@@ -193,21 +190,23 @@ def _print_tables(predictions: Iterable[list[Prediction]]) -> None:
 
 
 def _print_table(rows: list[Prediction]) -> None:
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table("image", "class", "probability", "next")
-    table.columns[2].justify = "right"
+    has_answer = any(prediction.answer is not None for prediction in rows)
+    table = Table("image", *(["answer"] if has_answer else []), "class", "probability", "next")
+    table.columns[-2].justify = "right"
     for prediction in rows:
         if prediction.error:
-            table.add_row(escape(escape_control(prediction.path)), "[red]cannot be read[/red]", "", "")
+            table.add_row(prediction.path, Text("cannot be read", style="red"))
             continue
         first, *others = zip(prediction.classes, prediction.probabilities, strict=True)
         following = "  ".join(f"{name} {value:.1%}" for name, value in others)
         table.add_row(
-            escape(escape_control(prediction.path)),
-            escape(escape_control(first[0])),
+            prediction.path,
+            *([prediction.answer or ""] if has_answer else []),
+            first[0],
             f"{first[1]:.1%}",
-            escape(escape_control(following)),
+            following,
         )
     result_console().print(table)

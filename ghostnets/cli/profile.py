@@ -1,76 +1,36 @@
 """``ghostnets profile MODEL``: time and memory of a network by layer, compared with the machine's limits."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Any
 
 import torch
-import tyro
 from rich.table import Table
 
 from ghostnets import engine
 from ghostnets.bench.models import BenchmarkModel, create_benchmark_model
 from ghostnets.checkpoints import read_checkpoint
+from ghostnets.cli.options.profile import ProfileCommand
 from ghostnets.cli.output import print_json, result_console
 from ghostnets.compress import reparameterize
-from ghostnets.errors import ConfigurationError
 from ghostnets.measure import MachineLimits, Profile, measure_limits, processor_name, profile
 
-__all__ = ["main"]
+__all__ = ["run"]
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 
 
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
-@dataclass(frozen=True)
-class ProfileCommand:
-    """Profile time and peak memory of a network by kind of layer or layer by layer, in eager PyTorch or the engine.
-
-    The machine's limits are measured first: multiply-adds per second, and bandwidth by size of the data. The share of
-    the limit is a layer's lower bound (compute or memory traffic) at these limits divided by its measured time.
-
-    Examples: ghostnets profile ghostnet_100 | ghostnets profile timm:repghostnet_100 --layers
-    | ghostnets profile runs/NAME/best.safetensors --backend engine --layers
-    """
-
-    network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
-    """Name of a network (ghostnets list), timm:NAME, torchvision:NAME, or a checkpoint of this project."""
-    backend: str = "eager"
-    """eager, or engine (time of each node of the plan, without memory)."""
-    layers: bool = False
-    """One row per module instead of one row per kind of layer."""
-    batch: int = 1
-    """Batch size."""
-    threads: int = 1
-    """Number of threads."""
-    precision: str = "f32"
-    """f32 or bf16."""
-    image_size: int | None = None
-    """Side of the input in pixels; the network's own by default."""
-    runs: int = 30
-    """Number of timed runs; medians are shown."""
-    json: bool = False
-    """Print the result as JSON on stdout."""
-
-
-def main(arguments: list[str]) -> int:
-    command = tyro.cli(ProfileCommand, prog="ghostnets profile", args=arguments)
-    if command.precision not in DTYPES:
-        raise ConfigurationError(f"--precision is {command.precision}; it must be {' or '.join(DTYPES)} to profile.")
-    if command.backend not in ("eager", "engine"):
-        raise ConfigurationError(f"--backend is {command.backend}; it must be eager or engine.")
-    for option in ("batch", "threads", "runs"):
-        if getattr(command, option) < 1:
-            raise ConfigurationError(f"--{option} is {getattr(command, option)}; it must be at least 1.")
+def run(command: ProfileCommand) -> int:
     model = _load(command)
     (_profile_engine if command.backend == "engine" else _profile_eager)(command, model)
     return 0
 
 
 def _load(command: ProfileCommand) -> BenchmarkModel:
-    if not command.network.endswith(".safetensors"):
-        return create_benchmark_model(command.network, image_size=command.image_size)
-    checkpoint = read_checkpoint(command.network)
+    source = command.source
+    if isinstance(source, str):
+        return create_benchmark_model(source, image_size=command.image_size)
+    checkpoint = read_checkpoint(source)
     size = command.image_size or checkpoint.preprocessing.image_size
     return BenchmarkModel(reparameterize(checkpoint.build()).eval(), size, None, "")
 

@@ -1,50 +1,21 @@
 """``ghostnets shard FOLDER OUT``: pack a folder of images into shards for streaming."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-import tyro
 from rich.progress import Progress
 
+from ghostnets.cli.options.shard import ShardCommand
 from ghostnets.cli.output import message, print_json, progress_console, result_console
-from ghostnets.data import describe_source, open_folder, summarize_source, write_shards
-from ghostnets.preprocessing import MAX_PIXELS
+from ghostnets.data import DataSpec, ImageFolder, describe_source, summarize_source, write_shards
+from ghostnets.errors import DataError
 
-__all__ = ["main"]
-
-
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
-@dataclass(frozen=True)
-class ShardCommand:
-    """Pack a folder of images into WebDataset shards with an index, for data sets that do not fit into memory.
-
-    Example: ghostnets shard imagenet/ shards/ && ghostnets train shards/ (or https://SERVER/shards)
-    """
-
-    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
-    """Folder as for train."""
-    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
-    """New folder for the shards."""
-    images_per_shard: int = 1000
-    """Largest number of images per shard."""
-    val_share: float = 0.2
-    """Share of each class split off for validation if FOLDER has no such split."""
-    seed: int = 0
-    """Seed of that split, and of the order in the shards."""
-    skip_corrupt: bool = False
-    """Leave unreadable images out instead of failing, and print how many."""
-    max_pixels: int = MAX_PIXELS
-    """Largest number of pixels of an image that is read."""
-    json: bool = False
-    """Print the result as JSON on stdout."""
+__all__ = ["run"]
 
 
-def main(arguments: list[str]) -> int:
-    command = tyro.cli(ShardCommand, prog="ghostnets shard", args=arguments)
-    source = open_folder(
-        command.folder, val_share=command.val_share, seed=command.seed, skip_corrupt=command.skip_corrupt
+def run(command: ShardCommand) -> int:
+    source = DataSpec(command.folder, skip_corrupt=command.skip_corrupt).open(
+        val_share=command.val_share, seed=command.seed
     )
+    if not isinstance(source, ImageFolder):
+        raise DataError(f"{command.folder} holds shards already; give images as for train.")
     for sentence in describe_source(source):
         message(sentence)
     with Progress(console=progress_console(), transient=True) as bars:

@@ -1,32 +1,15 @@
 """``ghostnets tables``: tables of the papers, published and counted values side by side."""
 
-from dataclasses import dataclass
-
-import tyro
 from rich.table import Table
 
 from ghostnets.bench.papers import TABLES, PaperTable, count_row
+from ghostnets.cli.options.tables import TablesCommand
 from ghostnets.cli.output import print_json, result_console
 
-__all__ = ["main"]
+__all__ = ["run"]
 
 
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
-@dataclass(frozen=True)
-class TablesCommand:
-    """Print the tables of the GhostNet papers, with parameters and multiply-adds counted here next to published ones.
-
-    Accuracies are published by others, not measured here.
-
-    Example: ghostnets tables
-    """
-
-    json: bool = False
-    """Print the result as JSON on stdout."""
-
-
-def main(arguments: list[str]) -> int:
-    command = tyro.cli(TablesCommand, prog="ghostnets tables", args=arguments)
+def run(command: TablesCommand) -> int:
     if command.json:
         print_json([_as_dict(table) for table in TABLES])
         return 0

@@ -1,118 +1,41 @@
 """``ghostnets train [DATA]``: train a network on images and report on it."""
 
-import argparse
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import zip_longest
-from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any
 
-import tyro
+import torch
 
-from ghostnets.cli.output import print_json, result_console
-from ghostnets.data import EMBEDDED, DataSpec
-from ghostnets.errors import ConfigurationError
-from ghostnets.preprocessing import MAX_PIXELS
+from ghostnets.cli.options.train import TrainCommand
+from ghostnets.cli.output import download_progress, print_json, result_console
+from ghostnets.data import DataSpec
+from ghostnets.explain.figures import learning_rate_figure, save_figure
+from ghostnets.files import write_atomically
 from ghostnets.train import (
-    RECIPES,
-    Recipe,
     RunFolder,
     TrainingResult,
     describe_evaluation,
+    find_learning_rate,
     format_minutes,
     list_warnings,
-    named_recipe,
     repeat_training,
     resume_training,
     train_model,
 )
 
-__all__ = ["main"]
-
-DEFAULT_RECIPES = ("transfer", "photos", "small-images")  # one of them, by images and weights, without --recipe
+__all__ = ["run"]
 
 
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
-@dataclass(frozen=True)
-class TrainCommand:
-    """Train a network on images and write runs/NAME/: checkpoint, metrics, TensorBoard logs and report.html.
-
-    Options of the recipe that are not given come from --recipe. Without it, images of up to 64 pixels are trained by
-    "small-images" and photographs by "transfer" (whose values are shown here), which starts from the weights that come
-    with the package; networks without such weights, and --weights none, by "photos". Several processes:
-    docs/training.md.
-
-    Examples: ghostnets train | ghostnets train photos/ --epochs 60 | ghostnets train --resume runs/photos-ghostnet_100
-    """
-
-    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = EMBEDDED
-    """Folder with train/ and val/ or test/, or with one subfolder per class; folder or URL of shards (ghostnets shard);
-    "fashion-mnist" is the embedded set."""
-    data_option: Annotated[str | None, tyro.conf.arg(name="data")] = None
-    """The same as DATA, by name."""
-    name: str | None = None
-    """Name of the run, whose folder is runs/NAME. By default data and model, numbered."""
-    resume: Path | None = None
-    """Resume the run in this folder. --data is needed if its images have moved, --epochs trains it to another number
-    of epochs, a finished run too; no other option but --json."""
-    repeat: Path | None = None
-    """Repeat the run in this folder from its start; --data if its images have moved; no other option but --name and
-    --json."""
-    recipe_name: Annotated[str | None, tyro.conf.arg(name="recipe")] = None
-    """Name of a recipe: transfer, photos, small-images, cifar10, cifar10-fast, imagenet-ghostnet, imagenet-ghostnetv2,
-    imagenet-ghostnetv3, finetune or finetune-head."""
-    full: bool = False
-    """With fashion-mnist: all 70,000 images, downloaded by torchvision or read from --root."""
-    root: Path | None = None
-    """With --full: folder of the four *-ubyte.gz files."""
-    skip_corrupt: bool = False
-    """Leave unreadable images out instead of failing, and print how many."""
-    max_pixels: int = MAX_PIXELS
-    """Largest number of pixels of an image that is read."""
-    device: str = "auto"
-    """Device: cuda, mps, xpu, one of several (cuda:1), or cpu; auto is an accelerator if there is one."""
-    workers: int | None = None
-    """Processes that read images during training, 0 to read between two steps; by default up to 8 on an accelerator and
-    0 on a CPU."""
-    json: bool = False
-    """Print the result as JSON on stdout."""
-    recipe: tyro.conf.OmitArgPrefixes[Recipe] = RECIPES["transfer"]
-
-
-def main(arguments: list[str]) -> int:
-    command = _parse(arguments, _recipe_name(arguments) or DEFAULT_RECIPES[0])
-    if command.name is not None and (not command.name or Path(command.name).name != command.name):
-        raise ConfigurationError(f"--name is {command.name!r}; it must be a name without folders, for runs/NAME.")
-    folder = Path("runs", command.name) if command.name else None
+def run(command: TrainCommand) -> int:
+    if command.threads is not None:
+        torch.set_num_threads(command.threads)
+    if command.find_lr:
+        return _find_learning_rate(command)
     if command.resume is not None:
-        epochs = command.recipe.epochs if _given("--epochs", arguments) else None
-        recipe = command.recipe.changed(epochs=TrainCommand().recipe.epochs)
-        if replace(_without_data(command), resume=None, json=False, recipe=recipe) != TrainCommand():
-            raise ConfigurationError(
-                "--resume takes everything from the run's folder; omit all options but --data and --epochs, or start a"
-                " new run."
-            )
-        result = resume_training(command.resume, data=_new_data(command), epochs=epochs)
+        result = resume_training(command.resume, data=command.new_data, epochs=command.new_epochs)
     elif command.repeat is not None:
-        if replace(_without_data(command), repeat=None, name=None, json=False) != TrainCommand():
-            raise ConfigurationError(
-                "--repeat takes everything from the run's folder; omit all options but --name and --data."
-            )
-        result = repeat_training(command.repeat, into=folder, data=_new_data(command))
+        result = repeat_training(command.repeat, into=command.folder, runs_dir=command.runs_dir, data=command.new_data)
     else:
-        data = DataSpec(
-            _data(command),
-            full=command.full,
-            root=command.root,
-            skip_corrupt=command.skip_corrupt,
-            max_pixels=command.max_pixels,
-        )
-        options: dict[str, Any] = {"folder": folder, "device": command.device, "workers": command.workers}
-        if command.recipe_name is None:
-            result = train_model(data, **options, **_changes(arguments))
-        else:
-            result = train_model(data, **options, recipe=command.recipe)
+        result = train_model(folder=command.folder, runs_dir=command.runs_dir, **_new_run(command))
     if int(os.environ.get("RANK", 0)):
         return 0  # process 0 prints
     run = RunFolder(result.folder)
@@ -123,60 +46,42 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _recipe_name(arguments: list[str]) -> str | None:
-    return _given("--recipe", arguments)
+def _new_run(command: TrainCommand) -> dict[str, Any]:
+    """Arguments of ``train_model`` and ``find_learning_rate``."""
+    # Without --recipe, the images determine the recipe whose options are changed.
+    chosen = {"recipe": command.recipe} if command.recipe_name is not None else command.changes()
+    return {
+        "data": DataSpec(
+            command.source,
+            full=command.full,
+            root=command.root,
+            skip_corrupt=command.skip_corrupt,
+            max_pixels=command.max_pixels,
+            progress=download_progress(),
+        ),
+        "device": command.device,
+        "workers": command.workers,
+        **chosen,
+    }
 
 
-def _given(option: str, arguments: list[str]) -> str | None:
-    """Value of an option, or None if it is not given."""
-    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    peek.add_argument(option, dest="value")
-    value: str | None = peek.parse_known_args(arguments)[0].value
-    return value
-
-
-def _parse(arguments: list[str], recipe: str) -> TrainCommand:
-    """The command, with the values of a named recipe as defaults of its options."""
-    default = replace(TrainCommand(), recipe=named_recipe(recipe))
-    command = tyro.cli(TrainCommand, prog="ghostnets train", args=list(_spell_flip(arguments)), default=default)
-    if command.recipe.weights in ("none", "None"):
-        command = replace(command, recipe=command.recipe.changed(weights=None))
-    return command
-
-
-def _spell_flip(arguments: list[str]) -> Iterator[str]:
-    """Spell out ``--flip`` without a value, and ``--no-flip``, as they were when flips were horizontal or none."""
-    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
-        if argument == "--no-flip":
-            yield "--flip=none"
-        elif argument == "--flip" and following not in get_args(Recipe.__annotations__["flip"]):
-            yield "--flip=horizontal"
-        else:
-            yield argument
-
-
-def _changes(arguments: list[str]) -> dict[str, Any]:
-    """The recipe options given: the fields that do not depend on the recipe from which defaults are taken."""
-    first, *others = (_parse(arguments, name).recipe for name in DEFAULT_RECIPES)
-    differing = {name for other in others for name in first.differences(other)}
-    return {name: value for name, value in first.to_dict().items() if name not in differing}
-
-
-def _without_data(command: TrainCommand) -> TrainCommand:
-    return replace(command, data=EMBEDDED, data_option=None)
-
-
-def _new_data(command: TrainCommand) -> str | None:
-    """Data given for a run that names its own, or None."""
-    return None if command == _without_data(command) else _data(command)
-
-
-def _data(command: TrainCommand) -> str:
-    if command.data_option is None:
-        return command.data
-    if command.data not in (EMBEDDED, command.data_option):
-        raise ConfigurationError(f"DATA is given twice: {command.data} and --data {command.data_option}; give it once.")
-    return command.data_option
+def _find_learning_rate(command: TrainCommand) -> int:
+    found = find_learning_rate(**_new_run(command))
+    picture = command.runs_dir / f"{found.name}-find-lr.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(picture) as temporary:
+        save_figure(learning_rate_figure(found.rates, found.losses, found.suggestion), temporary, picture.suffix)
+    if command.json:
+        print_json({**found._asdict(), "picture": str(picture)})
+        return 0
+    console = result_console()
+    console.print(
+        f"suggestion   --lr {found.suggestion:g}, a tenth of the rate with the lowest loss, {found.best:.2g}"
+        f" (the recipe has {found.current:g})",
+        soft_wrap=True,
+    )
+    console.print(f"curve        {picture}", soft_wrap=True, markup=False)
+    return 0
 
 
 def _print_result(run: RunFolder, result: TrainingResult) -> None:
@@ -185,7 +90,7 @@ def _print_result(run: RunFolder, result: TrainingResult) -> None:
     console.print(f"{result.split} top-1   {evaluation.format_top1()}   (best epoch: {result.best_epoch})")
     if len(evaluation.classes) > 5:
         console.print(f"{result.split} top-5   {evaluation.format_top5()}")
-    console.print(" ".join([describe_evaluation(result), *list_warnings(result)]), soft_wrap=True, markup=False)
+    console.print(" ".join([describe_evaluation(result), *list_warnings(result)]), soft_wrap=True)
     if result.skipped:
         console.print(f"unreadable images left out: {len(result.skipped)}")
     console.print(f"time         {format_minutes(result.seconds)} minutes of training and validation")

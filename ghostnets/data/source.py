@@ -8,12 +8,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ghostnets.errors import ConfigurationError, DataError
-from ghostnets.preprocessing import MAX_PIXELS, Preprocessing
+from ghostnets.preprocessing import MAX_PIXELS
 from ghostnets.transfer import Progress
 
 if TYPE_CHECKING:
     from ghostnets.data.datasets import DatasetSplits, ImageDataset
     from ghostnets.data.labelled import LabelledFolder
+    from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["EMBEDDED", "DataSource", "DataSpec", "check_split", "describe_source", "summarize_source"]
 
@@ -67,7 +68,7 @@ class DataSource(Protocol):
     @property
     def identity(self) -> str: ...
 
-    def load(self, preprocessing: Preprocessing, *, on_image: Callable[[], None] = ...) -> "DatasetSplits":
+    def load(self, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = ...) -> "DatasetSplits":
         """Read all splits.
 
         Args:
@@ -79,7 +80,7 @@ class DataSource(Protocol):
         """
 
     def load_split(
-        self, split: str, preprocessing: Preprocessing, *, on_image: Callable[[], None] = ...
+        self, split: str, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = ...
     ) -> "tuple[ImageDataset, tuple[str, ...]]":
         """Read one split.
 

@@ -1,7 +1,9 @@
 """Export a checkpoint: write the file, run it, compare it with the network, and report."""
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -10,11 +12,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from ghostnets import __version__
-from ghostnets.artefacts import Description
+from ghostnets.artefacts import FORMATS, Description, FileFormat
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.errors import ConfigurationError, ExportError, UnknownNameError, require
 from ghostnets.export.deployed import ExportJob
-from ghostnets.export.formats import FORMATS, ExportFormat
 from ghostnets.export.images import SampleImages, find_sample_images
 from ghostnets.export.report import TOLERANCES, ExportReport, find_violation
 from ghostnets.export.verify import verify
@@ -38,6 +39,7 @@ def export_model(
     any_size: bool = False,
     features: bool = False,
     images: str | os.PathLike[str] | None = None,
+    on_stage: Callable[[str], None] | None = None,
 ) -> ExportReport:
     """Export a checkpoint to a file for an inference runtime.
 
@@ -60,6 +62,7 @@ def export_model(
         images: Folder of real images for verification and int8 calibration; by default the run's training data if it
             still exists, else the embedded Fashion-MNIST, which tests numerical equivalence but not accuracy. int8
             needs images of the network's own domain.
+        on_stage: Callback with a description of what begins, for a progress display.
 
     Returns:
         The report.
@@ -97,11 +100,19 @@ def export_model(
         output=output,
         any_size=any_size or format == "engine",
         has_features=features,
+        temperature=network.temperature,
         versions=_versions(export_format),
         source_sha256=network.sha256,
     )
+    notify = on_stage or _ignore
+    notify("reading images")
     samples, calibration = _find_images(network, source, images, precision)
-    return _write_verified(format, source, target, ExportJob(network, description, calibration), samples)
+    job = ExportJob(network, description, calibration)
+    return _write_verified(format, source, target, job, samples, notify)
+
+
+def _ignore(stage: str) -> None:
+    """No progress display."""
 
 
 def _check_options(name: str, **options: str | bool) -> None:
@@ -115,7 +126,7 @@ def _check_options(name: str, **options: str | bool) -> None:
         raise ConfigurationError(f"format {name} supports one image size only; omit any_size (--any-size).")
 
 
-def _versions(export_format: ExportFormat) -> dict[str, str]:
+def _versions(export_format: FileFormat) -> dict[str, str]:
     versions = {"ghostnets": __version__}
     for library in ("torch", *export_format.libraries):
         try:
@@ -148,7 +159,12 @@ def _find_images(
 
 
 def _write_verified(
-    format_name: str, source: Path, target: Path, job: ExportJob, samples: SampleImages
+    format_name: str,
+    source: Path,
+    target: Path,
+    job: ExportJob,
+    samples: SampleImages,
+    notify: Callable[[str], None],
 ) -> ExportReport:
     """Write, verify and report; no file is left unless it is within the tolerance."""
     description = job.description
@@ -156,8 +172,10 @@ def _write_verified(
     tolerance = TOLERANCES[description.precision]
     with write_together(target) as folder:
         path = folder / target.name
-        FORMATS[format_name].write(job, path)
+        notify(f"converting to {format_name}" + (", with calibration" if description.precision == "int8" else ""))
+        import_module(f"ghostnets.export.{FORMATS[format_name].module}").write(job, path)
         size = sum(file.stat().st_size for file in folder.iterdir())
+        notify("verifying the file in a separate process")
         comparison = verify(path, source, images, folder)
         if violation := find_violation(comparison, tolerance):
             raise ExportError(

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tarfile
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,12 +21,16 @@ RUNTIME_SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 
 # Files shared with the service's page; start.js differs, and the explorer needs torch.
-SHARED_FILES = ("index.html", "page.css", "icon.svg", "app.js", "bars.js", "dom.js", "image_sources.js")
+SHARED_FILES = ("index.html", "page.css", "icon.svg", "app.js", "bars.js", "dom.js", "download.js", "image_sources.js")
 FILE_LIST = "files.js"
 
 
 def export_web(
-    checkpoint: str | os.PathLike[str], to: str | os.PathLike[str], *, images: str | os.PathLike[str] | None = None
+    checkpoint: str | os.PathLike[str],
+    to: str | os.PathLike[str],
+    *,
+    images: str | os.PathLike[str] | None = None,
+    on_stage: Callable[[str], None] | None = None,
 ) -> ExportReport:
     """Write a folder with the page, ``model.onnx`` and its report, and ONNX Runtime for browsers (14 MB).
 
@@ -36,6 +41,7 @@ def export_web(
         checkpoint: Checkpoint of this package.
         to: Folder to write.
         images: Folder of images for verification, as for ``export_model``.
+        on_stage: As for ``export_model``.
 
     Returns:
         The report of the model.
@@ -51,7 +57,7 @@ def export_web(
         raise ConfigurationError(f"{target} exists and is not a web export; choose another folder.")
     runtime = download(RUNTIME, sha256=RUNTIME_SHA256)
     with write_folder(target) as folder:
-        report = export_model(checkpoint, folder / "model.onnx", format="onnx", images=images)
+        report = export_model(checkpoint, folder / "model.onnx", format="onnx", images=images, on_stage=on_stage)
         (folder / "model.json").write_text(report.description.to_json(), encoding="utf-8")
         _copy_page(folder)
         _unpack_runtime(runtime, folder / "runtime")

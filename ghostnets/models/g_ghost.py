@@ -222,7 +222,7 @@ class GGhostRegNet(Network):
 
     conv_norm_pairs = (("conv1", "bn1"),)
     classifier_name = "fc"
-    pool_name = "avgpool"
+    head_path = ("avgpool", "dropout", "fc")
 
     def __init__(
         self,

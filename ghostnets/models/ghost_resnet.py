@@ -147,6 +147,8 @@ class GhostResNet(Network):
         ConfigurationError: An argument is out of its range.
     """
 
+    head_path = ("global_pool", "drop", "classifier")
+
     def __init__(
         self,
         *,

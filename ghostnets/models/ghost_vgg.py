@@ -65,6 +65,7 @@ class GhostVGG(Network):
         ConfigurationError: An argument is out of its range.
     """
 
+    head_path = ("global_pool", "fc", "act", "drop", "classifier")
     has_linear_head = True
 
     def __init__(

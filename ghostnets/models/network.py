@@ -52,13 +52,13 @@ class Network(nn.Module):
 
     Attributes:
         path: Names of the modules that ``forward_features`` runs in sequence.
+        head_path: Names of the modules that ``forward_head`` runs in sequence: pooling to classifier.
         feature_levels: Feature maps that a backbone can return, from high to low resolution.
         timm_levels: Feature maps that timm's ``features_only=True`` returns of such a network.
         num_features: Channels of the last feature map.
         head_features: Input features of the classifier.
         num_classes: Number of classes; 0 if the network has no classifier.
         classifier_name: Name of the classifier in the state dict.
-        pool_name: Name of the global pooling.
         has_linear_head: Whether the layers after the pooling are linear, not 1x1 convolutions.
         has_wide_map: Whether the last level is a 1x1 expansion of the level before, at the same stride.
         is_pooled: Whether the last map is pooled; False after ``reset_classifier(0, "")``.
@@ -70,13 +70,14 @@ class Network(nn.Module):
 
     if TYPE_CHECKING:  # TorchScript would read the annotations, but has no tuples of variable length
         path: tuple[str, ...]
+        head_path: tuple[str, ...]
         feature_levels: tuple[FeatureLevel, ...]
         timm_levels: tuple[FeatureLevel, ...]
         num_features: int
         head_features: int
         num_classes: int
     classifier_name = "classifier"
-    pool_name = "global_pool"
+    head_path = ("global_pool", "conv_head", "act2", "drop", "classifier")
     has_linear_head = False
     has_wide_map = False
     __jit_unused_properties__ = ("feature_info", "head_hidden_size")
@@ -152,9 +153,9 @@ class Network(nn.Module):
             "avgmax": lambda _: AvgMaxPool(),
         }
         if name == "" and not self.has_linear_head:
-            self._replace(self.pool_name, nn.Identity())
+            self._replace(self.head_path[0], nn.Identity())
         elif name in pools:
-            self._replace(self.pool_name, pools[name](1))
+            self._replace(self.head_path[0], pools[name](1))
         else:
             raise ConfigurationError(
                 f"{type(self).__name__}: global_pool is {name!r}; it must be"

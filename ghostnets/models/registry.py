@@ -7,22 +7,22 @@ from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
-from ghostnets.errors import ConfigurationError, UnknownNameError
+from ghostnets.errors import ConfigurationError
 from ghostnets.models import d_li14, g_ghost, ghost_resnet, ghost_vgg, ghostnet, ghostnetv2, ghostnetv3
 from ghostnets.models.backbone import Backbone
 from ghostnets.models.features import Indices
+from ghostnets.models.names import resolve_name
 from ghostnets.models.network import Network, Variant
 
 __all__ = [
-    "ALIASES",
     "MODELS",
+    "NETWORK_CLASSES",
     "ModelEntry",
     "check_backbone_arguments",
     "create_model",
     "list_models",
     "model_arguments",
     "model_entry",
-    "resolve_name",
 ]
 
 
@@ -35,52 +35,29 @@ class ModelEntry(NamedTuple):
 
 
 V1 = "GhostNet, arXiv 1911.11907"
+# Class of the networks, their variants, source of the architecture and of the published numbers.
+FAMILIES: list[tuple[type[Network], dict[str, Variant], str]] = [
+    (ghostnet.GhostNet, ghostnet.VARIANTS, f"{V1}, tables 1 and 7"),
+    (ghostnetv2.GhostNetV2, ghostnetv2.VARIANTS, "GhostNetV2, arXiv 2211.12905, official README"),
+    (ghostnetv3.GhostNetV3, ghostnetv3.VARIANTS, "GhostNetV3, arXiv 2404.11202; 1.0 and 1.6 as iFormer quotes them"),
+    (g_ghost.GGhostRegNet, g_ghost.VARIANTS, "G-Ghost, arXiv 2201.03297, official README"),
+    (ghost_resnet.GhostResNet, ghost_resnet.VARIANTS, f"{V1}, tables 5 (ResNet-56) and 6 (ResNet-50)"),
+    (ghost_vgg.GhostVGG, ghost_vgg.VARIANTS, f"{V1}, table 5"),
+    (d_li14.DLi14GhostNet, d_li14.VARIANTS, "d-li14/ghostnet.pytorch, README"),
+]
+NETWORK_CLASSES = frozenset(network for network, _, _ in FAMILIES)
 MODELS: dict[str, ModelEntry] = {
     name: ModelEntry(
         partial(network, **{"num_classes": variant.benchmark.num_classes, **variant.arguments}), variant, source
     )
-    for network, variants, source in [
-        (ghostnet.GhostNet, ghostnet.VARIANTS, f"{V1}, tables 1 and 7"),
-        (ghostnetv2.GhostNetV2, ghostnetv2.VARIANTS, "GhostNetV2, arXiv 2211.12905, official README"),
-        (
-            ghostnetv3.GhostNetV3,
-            ghostnetv3.VARIANTS,
-            "GhostNetV3, arXiv 2404.11202; 1.0 and 1.6 as iFormer quotes them",
-        ),
-        (g_ghost.GGhostRegNet, g_ghost.VARIANTS, "G-Ghost, arXiv 2201.03297, official README"),
-        (ghost_resnet.GhostResNet, ghost_resnet.VARIANTS, f"{V1}, tables 5 (ResNet-56) and 6 (ResNet-50)"),
-        (ghost_vgg.GhostVGG, ghost_vgg.VARIANTS, f"{V1}, table 5"),
-        (
-            d_li14.DLi14GhostNet,
-            d_li14.VARIANTS,
-            "d-li14/ghostnet.pytorch, README",
-        ),
-    ]
+    for network, variants, source in FAMILIES
     for name, variant in variants.items()
-}
-
-# Earlier name -> name. Checkpoints, descriptions and recipes that hold an earlier name still load.
-ALIASES: dict[str, str] = {
-    "ghostnet_100_printed": "ghostnet_100_d_li14",
-    "ghostnet_100_printed_revised": "ghostnet_100_d_li14_revised",
 }
 
 
 def list_models() -> list[str]:
     """Names of all networks, sorted, without aliases."""
     return sorted(MODELS)
-
-
-def resolve_name(name: str) -> str:
-    """Name of a network in the registry, for that name or an alias of it.
-
-    Raises:
-        UnknownNameError: There is no such network; the message suggests close matches.
-    """
-    name = ALIASES.get(name, name)
-    if name not in MODELS:
-        raise UnknownNameError("model", name, MODELS)
-    return name
 
 
 def model_entry(name: str) -> ModelEntry:

@@ -1,20 +1,28 @@
-"""Image decoding and evaluation preprocessing: from a file or image to the pixels of a network. Loads no torch."""
+"""Image decoding and evaluation preprocessing: from a file or image to the pixels of a network. Loads no torch.
 
-from ghostnets.preprocessing.decoding import (
-    IMAGE_SUFFIXES,
-    MAX_PIXELS,
-    RESAMPLING,
-    ImageHeader,
-    ImageSource,
-    Pixels,
-    as_array,
-    decode,
-    is_grey,
-    read_header,
-    read_image,
-    resize,
-)
-from ghostnets.preprocessing.transform import Preprocessing
+Names are imported on first access: the command line takes limits from here without loading numpy.
+"""
+
+from typing import TYPE_CHECKING
+
+from ghostnets.lazy import lazy_getattr
+
+if TYPE_CHECKING:
+    from ghostnets.preprocessing.decoding import (
+        IMAGE_SUFFIXES,
+        RESAMPLING,
+        ImageHeader,
+        ImageSource,
+        Pixels,
+        as_array,
+        decode,
+        is_grey,
+        read_header,
+        read_image,
+        resize,
+    )
+    from ghostnets.preprocessing.limits import MAX_PIXELS
+    from ghostnets.preprocessing.transform import Preprocessing
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -31,3 +39,21 @@ __all__ = [
     "read_image",
     "resize",
 ]
+
+_MODULES = {
+    "IMAGE_SUFFIXES": "decoding",
+    "MAX_PIXELS": "limits",
+    "RESAMPLING": "decoding",
+    "ImageHeader": "decoding",
+    "ImageSource": "decoding",
+    "Pixels": "decoding",
+    "Preprocessing": "transform",
+    "as_array": "decoding",
+    "decode": "decoding",
+    "is_grey": "decoding",
+    "read_header": "decoding",
+    "read_image": "decoding",
+    "resize": "decoding",
+}
+
+__getattr__ = lazy_getattr(__name__, _MODULES)

@@ -32,6 +32,7 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     408: {"model": ErrorResponse, "description": "The request did not arrive in time."},
     413: {"model": ErrorResponse, "description": "Too many bytes or images."},
     415: {"model": ErrorResponse, "description": "Unsupported content type."},
+    421: {"model": ErrorResponse, "description": "The service does not answer for this host name."},
     422: {"model": ErrorResponse, "description": "The only image cannot be read, or a parameter is out of range."},
     429: {
         "model": ErrorResponse,

@@ -1,4 +1,4 @@
-"""Middleware around every route: token, HEAD, body size, response headers, metrics, access log."""
+"""Middleware around every route: host, token, HEAD, body size, response headers, metrics, access log."""
 
 import asyncio
 import hmac
@@ -48,6 +48,7 @@ class ServiceMiddleware:
             return
         exchange = _Exchange(self.service, scope, receive, send)
         try:
+            exchange.check_host()
             exchange.check_token()
             await self.app(exchange.scope, exchange.receive, exchange.send)
         except RequestError as error:
@@ -83,6 +84,13 @@ class _Exchange:
         self.body_bytes = 0
         self.status = 0
         self.client_gone = False
+
+    def check_host(self) -> None:
+        hosts = [value for name, value in self.scope["headers"] if name == b"host"]
+        if self.service.hosts is None or all(map(self.service.hosts.accept, hosts)):
+            return  # a request without the header is not a browser's
+        name = hosts[0].decode("latin-1")[:100]
+        raise RequestError(421, f"the service does not answer for the host {name!r}; start it with --allow-host NAME.")
 
     def check_token(self) -> None:
         token, path = self.service.token, self.scope["path"]

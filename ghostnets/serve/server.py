@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from ghostnets.errors import ConfigurationError
+from ghostnets.serve.hosts import AllowedHosts
 from ghostnets.serve.logs import configure_logging
 from ghostnets.serve.protocol import LimitedProtocol
 from ghostnets.serve.service import Service
@@ -67,6 +68,7 @@ class Server(uvicorn.Server):
             if hasattr(signal, "SIGHUP"):  # missing on Windows
                 loop.add_signal_handler(signal.SIGHUP, self._reload)
             host, port, *_ = listener.getsockname()
+            self.service.hosts = AllowedHosts(host, self.settings.allow_host)
             logger.info("listening", extra={"host": host, "port": port})
             await self.serve([listener])
             for task in self.reloads:

@@ -34,12 +34,19 @@ class ServiceSettings:
 
     host: str = "127.0.0.1"
     """Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for all its networks."""
+    allow_host: tuple[str, ...] = ()
+    """Names under which clients reach the service (their Host header), beside localhost and its addresses: needed for
+    127.0.0.1 behind a proxy. By default, other addresses than 127.0.0.1 answer under every name."""
     port: int = 8000
     """Port to listen on; 0 selects a free one and logs it."""
     token_file: Path | None = None
     """File with the token that clients must send (Authorization: Bearer ...); or set GHOSTNETS_TOKEN."""
     threads: int | None = None
     """Number of cores to use, all by default. One single-threaded copy of the network runs per core, plus one."""
+    device: str = "cpu"
+    """Device of a checkpoint: cpu, cuda, mps, xpu, cuda:1, or auto for an accelerator if there is one."""
+    threshold: float | None = None
+    """Lowest probability of the first class for which it is the answer of an image; else it is "none of these"."""
     max_batch: int = 8
     """Maximum number of images per batch."""
     max_wait: float = 0.002
@@ -75,6 +82,8 @@ class ServiceSettings:
         problems += [
             f"{name} is {getattr(self, name)}, it must be above 0" for name in POSITIVE if getattr(self, name) <= 0
         ]
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            problems.append(f"threshold is {self.threshold}, it must be a probability above 0 and at most 1")
         if self.port > MAX_PORT:
             problems.append(f"port is {self.port}, the maximum is {MAX_PORT}")
         if self.max_images > self.max_queue:

@@ -1,16 +1,22 @@
-"""Training and evaluation."""
+"""Training and evaluation. Names are imported on first access: the command line lists recipes without loading torch."""
 
-from ghostnets.train.callback import Callback, RunStart
-from ghostnets.train.evaluate import ClassResult, Evaluation, ImagePredictions, evaluate
-from ghostnets.train.metrics import METRICS, SELECTION, EpochResult, best_epoch, format_minutes
-from ghostnets.train.recipe import Recipe
-from ghostnets.train.recipes import RECIPES, default_recipe, named_recipe
-from ghostnets.train.report import describe_evaluation, list_warnings, write_run_report
-from ghostnets.train.reporter import ConsoleReporter
-from ghostnets.train.result import InterruptedRunError, TrainingResult
-from ghostnets.train.run_config import RunConfig
-from ghostnets.train.run_folder import RunFolder
-from ghostnets.train.start import repeat_training, resume_training, train_model
+from typing import TYPE_CHECKING
+
+from ghostnets.lazy import lazy_getattr
+
+if TYPE_CHECKING:
+    from ghostnets.train.callback import Callback, RunStart
+    from ghostnets.train.evaluation import ClassResult, Evaluation, ImagePredictions, evaluate
+    from ghostnets.train.find_lr import LearningRateTest
+    from ghostnets.train.metrics import METRICS, SELECTION, EpochResult, best_epoch, format_minutes
+    from ghostnets.train.recipe import Recipe
+    from ghostnets.train.recipes import RECIPES, default_recipe, named_recipe
+    from ghostnets.train.report import describe_evaluation, list_warnings, write_run_report
+    from ghostnets.train.reporter import ConsoleReporter
+    from ghostnets.train.result import InterruptedRunError, TrainingResult
+    from ghostnets.train.run_config import RunConfig
+    from ghostnets.train.run_folder import RunFolder
+    from ghostnets.train.start import find_learning_rate, repeat_training, resume_training, train_model
 
 __all__ = [
     "METRICS",
@@ -23,6 +29,7 @@ __all__ = [
     "Evaluation",
     "ImagePredictions",
     "InterruptedRunError",
+    "LearningRateTest",
     "Recipe",
     "RunConfig",
     "RunFolder",
@@ -32,6 +39,7 @@ __all__ = [
     "default_recipe",
     "describe_evaluation",
     "evaluate",
+    "find_learning_rate",
     "format_minutes",
     "list_warnings",
     "named_recipe",
@@ -40,3 +48,36 @@ __all__ = [
     "train_model",
     "write_run_report",
 ]
+
+_MODULES = {
+    "METRICS": "metrics",
+    "RECIPES": "recipes",
+    "SELECTION": "metrics",
+    "Callback": "callback",
+    "ClassResult": "evaluation",
+    "ConsoleReporter": "reporter",
+    "EpochResult": "metrics",
+    "Evaluation": "evaluation",
+    "ImagePredictions": "evaluation",
+    "InterruptedRunError": "result",
+    "LearningRateTest": "find_lr",
+    "Recipe": "recipe",
+    "RunConfig": "run_config",
+    "RunFolder": "run_folder",
+    "RunStart": "callback",
+    "TrainingResult": "result",
+    "best_epoch": "metrics",
+    "default_recipe": "recipes",
+    "describe_evaluation": "report",
+    "evaluate": "evaluation",
+    "find_learning_rate": "start",
+    "format_minutes": "metrics",
+    "list_warnings": "report",
+    "named_recipe": "recipes",
+    "repeat_training": "start",
+    "resume_training": "start",
+    "train_model": "start",
+    "write_run_report": "report",
+}
+
+__getattr__ = lazy_getattr(__name__, _MODULES)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from ghostnets.train.duration import schedule_position
-from ghostnets.train.evaluate import Evaluation
+from ghostnets.train.evaluation import Evaluation
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.schedule import learning_rate
 from ghostnets.train.state import TrainProgress

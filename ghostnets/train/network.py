@@ -22,6 +22,7 @@ from ghostnets.checkpoints import (
 from ghostnets.checkpoints.fetch import HUB_PREFIX
 from ghostnets.data import DataSource
 from ghostnets.errors import ConfigurationError
+from ghostnets.files import find_checkpoint
 from ghostnets.models import Network, model_arguments
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.recipe import EMBEDDED_WEIGHTS, PRETRAINED, SMALL_IMAGE, Recipe
@@ -170,6 +171,9 @@ def _adopt_preprocessing(trained: Preprocessing, recipe: Recipe, source: str | N
 
 
 def _absolute(name: str | None) -> str | None:
-    """The same name with the absolute path of a file in it, so that a run can be resumed from any folder."""
+    """The same name with the absolute path of a file in it, so that a run can be resumed from any folder.
+
+    The folder of a run becomes its checkpoint.
+    """
     before, sign, file = (name or "").rpartition("=")
-    return f"{before}{sign}{Path(file).resolve()}" if file and Path(file).exists() else name
+    return f"{before}{sign}{find_checkpoint(file).resolve()}" if file and Path(file).exists() else name

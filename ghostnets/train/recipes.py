@@ -6,9 +6,8 @@ Accuracies of others are published figures; a recipe without a measured figure o
 from collections.abc import Mapping
 from typing import Any
 
-from ghostnets.checkpoints import EMBEDDED_WEIGHTS, WEIGHTS
 from ghostnets.errors import UnknownNameError
-from ghostnets.models import resolve_name
+from ghostnets.models.names import resolve_name
 from ghostnets.train.recipe import SMALL_IMAGE, Recipe
 
 __all__ = ["RECIPES", "default_recipe", "named_recipe"]
@@ -245,6 +244,11 @@ def default_recipe(typical_size: int, changes: Mapping[str, Any]) -> str:
         typical_size: Shorter side of the images in pixels.
         changes: Requested fields of the recipe.
     """
+    from ghostnets.checkpoints import (  # loads torch, which the command line lists recipes without
+        EMBEDDED_WEIGHTS,
+        WEIGHTS,
+    )
+
     if (changes.get("image_size") or typical_size) <= SMALL_IMAGE:
         return "small-images"
     if "weights" in changes:

@@ -24,6 +24,7 @@ from ghostnets.explain import (
 )
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model, model_arguments
+from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.metrics import METRICS, SELECTION, EpochResult, best_epoch, format_minutes
 from ghostnets.train.recipes import RECIPES
 from ghostnets.train.result import TrainingResult
@@ -166,7 +167,10 @@ def _settings(config: RunConfig) -> dict[str, str]:
 def _choose_examples(
     run: RunFolder, checkpoint: Checkpoint, result: TrainingResult
 ) -> dict[str, Sequence[PredictionExample]]:
-    """The mistakes with the highest probability, and the correct predictions with the lowest and the highest."""
+    """The mistakes with the highest probability, the correct predictions with the lowest and the highest, and others.
+
+    The others have the highest losses of all images: with several classes not the same as the most confident mistakes.
+    """
     predictions = result.evaluation.predictions
     wrong: list[int] = predictions.mistakes().tolist()
     hits = predictions.correct.nonzero().flatten()
@@ -177,6 +181,10 @@ def _choose_examples(
         "Correct, the least certain": uncertain,
         "Correct, the most certain": correct[len(uncertain) :][: -CERTAIN - 1 : -1],
     }
+    shown = {index for group in groups.values() for index in group}
+    highest: list[int] = predictions.highest_losses()[:MISTAKES].tolist()
+    if others := [index for index in highest if index not in shown]:
+        groups[f"Other images with the highest losses of all {len(predictions.labels):,}"] = others
     return {
         heading: [_example(run, checkpoint, result, index) for index in indices] for heading, indices in groups.items()
     }
@@ -204,6 +212,8 @@ def _command(config: RunConfig) -> str:
     words += ["--full"] if config.full else []
     words += ["--root", config.root] if config.root else []
     words += ["--skip-corrupt"] if config.skip_corrupt else []
+    max_pixels = config.preprocessing.max_pixels
+    words += ["--max-pixels", str(max_pixels)] if max_pixels != Preprocessing.max_pixels else []
     name = min(RECIPES, key=lambda name: len(config.recipe.differences(RECIPES[name])))
     words += ["--recipe", name]
     for field, value in config.recipe.differences(RECIPES[name]).items():

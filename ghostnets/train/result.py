@@ -6,7 +6,7 @@ from typing import Any
 
 from ghostnets.data import ImageDataset
 from ghostnets.errors import RunError
-from ghostnets.train.evaluate import Evaluation
+from ghostnets.train.evaluation import Evaluation
 from ghostnets.train.metrics import EpochResult
 
 __all__ = ["InterruptedRunError", "TrainingResult"]

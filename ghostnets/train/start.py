@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from ghostnets.data import EMBEDDED, DataSpec
 from ghostnets.errors import ConfigurationError, require
 from ghostnets.train.callback import Callback, CallbackList
 from ghostnets.train.distributed import init_distributed
+from ghostnets.train.find_lr import LearningRateTest, run_learning_rate_test
 from ghostnets.train.initial_weights import choose_weights
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.recipes import RECIPES, default_recipe
@@ -24,13 +25,16 @@ from ghostnets.train.run_config import RunConfig
 from ghostnets.train.run_folder import RunFolder
 from ghostnets.train.spec import RunSpec
 
-__all__ = ["repeat_training", "resume_training", "train_model"]
+__all__ = ["find_learning_rate", "repeat_training", "resume_training", "train_model"]
+
+RUNS = "runs"  # folder of the runs
 
 
 def train_model(
     data: str | os.PathLike[str] | DataSpec = EMBEDDED,
     *,
     folder: str | os.PathLike[str] | None = None,
+    runs_dir: str | os.PathLike[str] = RUNS,
     recipe: Recipe | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -51,7 +55,8 @@ def train_model(
     Args:
         data: Path of a folder (see ``data.ImageFolder`` for the layouts), path or URL of shards, ``"fashion-mnist"``,
             or a ``DataSpec`` for options such as ``skip_corrupt``.
-        folder: New folder of the run; by default ``runs/DATA-MODEL``, numbered if that exists.
+        folder: New folder of the run; by default ``runs_dir/DATA-MODEL``, numbered if that exists.
+        runs_dir: Folder of the runs, for the default of ``folder``.
         recipe: Recipe; by default the one for the size of the images.
         device: ``"cpu"``, ``"cuda"``, ``"mps"``, ``"xpu"``, or ``"auto"`` for an accelerator if there is one.
         workers: Processes that read images, for each process that trains; 0 to read between steps; by default up to 8
@@ -74,6 +79,54 @@ def train_model(
         InterruptedRunError: Ctrl-C, SIGTERM or SIGHUP; the state is saved.
         StorageError: A file cannot be written.
     """
+    run_spec = _resolve(data, recipe, changes, device=device, workers=workers)
+    if folder is None:
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise ConfigurationError(
+                "distributed training needs a name, so that all processes agree on the run; give --name NAME."
+            )
+        folder = _unused_folder(Path(runs_dir), run_spec.name)
+    return _train(RunFolder(folder), run_spec, is_new=True, progress=progress, report=report, callbacks=callbacks)
+
+
+def find_learning_rate(
+    data: str | os.PathLike[str] | DataSpec = EMBEDDED,
+    *,
+    recipe: Recipe | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    progress: bool = True,
+    **changes: Any,
+) -> LearningRateTest:
+    """Suggest a learning rate by a range test of up to 100 steps; trains no network and writes no file.
+
+    Args:
+        data: As for ``train_model``.
+        recipe: As for ``train_model``.
+        device: As for ``train_model``.
+        workers: As for ``train_model``.
+        progress: Progress bar for reading the images, and messages; False for none.
+        **changes: As for ``train_model``.
+
+    Raises:
+        ConfigurationError: There are several processes.
+        RunError: The loss is not finite even at the lowest rates.
+        Others as ``train_model``.
+    """
+    spec = _resolve(data, recipe, changes, device=device, workers=workers)
+    with ConsoleReporter() if progress else nullcontext(Callback()) as callback:
+        return run_learning_rate_test(spec, callback)
+
+
+def _resolve(
+    data: str | os.PathLike[str] | DataSpec,
+    recipe: Recipe | None,
+    changes: dict[str, Any],
+    *,
+    device: str,
+    workers: int | None,
+) -> RunSpec:
+    """The specification of a new run, by the recipe for the images unless one is given."""
     requested = (recipe or Recipe()).changed(**changes)
     spec = data if isinstance(data, DataSpec) else DataSpec(data)
     source = spec.open(val_share=requested.val_share, seed=requested.seed)
@@ -81,20 +134,14 @@ def train_model(
         requested = RECIPES[default_recipe(source.typical_size, changes)].changed(**changes)
     scratch = RECIPES["photos"].changed(**changes) if recipe is None and "weights" not in changes else None
     requested, start = choose_weights(requested, scratch=scratch)
-    run_spec = RunSpec.resolve(spec, source, requested, device=device, workers=workers, start=start)
-    if folder is None:
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            raise ConfigurationError(
-                "distributed training needs a name, so that all processes agree on the run; give --name NAME."
-            )
-        folder = _unused_folder(f"{source.name}-{run_spec.config.recipe.model}")
-    return _train(RunFolder(folder), run_spec, is_new=True, progress=progress, report=report, callbacks=callbacks)
+    return RunSpec.resolve(spec, source, requested, device=device, workers=workers, start=start)
 
 
 def repeat_training(
     folder: str | os.PathLike[str],
     *,
     into: str | os.PathLike[str] | None = None,
+    runs_dir: str | os.PathLike[str] = RUNS,
     data: str | os.PathLike[str] | None = None,
     progress: bool = True,
     report: bool = True,
@@ -107,7 +154,8 @@ def repeat_training(
 
     Args:
         folder: Folder of the run to repeat, of which ``config.json`` is enough.
-        into: New folder; by default the old name, numbered.
+        into: New folder; by default the old name in ``runs_dir``, numbered.
+        runs_dir: Folder of the runs, for the default of ``into``.
         data: New location of the images; None if they are where they were.
         progress: As for ``train_model``.
         report: As for ``train_model``.
@@ -118,7 +166,7 @@ def repeat_training(
         Others as ``train_model``.
     """
     config = replace(_moved(RunFolder(folder).read_config(), data), earlier_epochs=())
-    target = RunFolder(into or _unused_folder(Path(folder).resolve().name))
+    target = RunFolder(into or _unused_folder(Path(runs_dir), Path(folder).resolve().name))
     return _train(
         target, _spec_with_threads(config), is_new=True, progress=progress, report=report, callbacks=callbacks
     )
@@ -192,8 +240,8 @@ def _train(
     return result
 
 
-def _unused_folder(name: str) -> Path:
+def _unused_folder(runs_dir: Path, name: str) -> Path:
     number = 1
-    while (folder := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
+    while (folder := runs_dir / (name if number == 1 else f"{name}-{number}")).exists():
         number += 1
     return folder

@@ -17,13 +17,13 @@ from ghostnets.artefacts import load_classifier
 from ghostnets.checkpoints import load_checkpoint, read, read_checkpoint
 from ghostnets.checkpoints.sources import kecam
 from ghostnets.checkpoints.sources.paddleclas import LEAVES, PADDLECLAS_KEYS
-from ghostnets.cli.convert import main
+from ghostnets.cli.main import run_command
 from ghostnets.errors import CheckpointError, ConfigurationError, UnknownNameError
 from ghostnets.models import create_model
 
 
 def run(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
+    return run_command("import", *map(str, arguments))
 
 
 def answers_equal(path: Path, original: torch.nn.Module) -> bool:

@@ -161,8 +161,10 @@ def test_compare_runs(tiny_run: Path, small: Path, tmp_path: Path, monkeypatch, 
         "runs/empty",
     ]
     assert all(sentence in errors for _, sentence in bad.values())
-    assert run("compare") == 1
-    assert "no run is given" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        run("compare")
+    assert caught.value.code == 2
+    assert "ghostnets compare runs/plain runs/ghost" in capsys.readouterr().err
 
 
 def test_missing_gpu_is_refused(small: Path, tmp_path: Path, monkeypatch, capsys):

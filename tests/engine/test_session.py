@@ -1,6 +1,7 @@
 """The engine against torch in float64: every network, odd sizes, all instruction sets, concurrent threads."""
 
 import copy
+import functools
 import json
 import resource
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import randomized
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor, nn
@@ -27,9 +29,12 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 ISAS = session_file._native().instruction_sets() if session_file.is_built() else ["none"]
 
 
-def in_float64(model: nn.Module, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return copy.deepcopy(model).double()(x.double())
+def in_float64(model: nn.Module, *inputs: Tensor) -> Any:
+    """Output of the network in float64 for each input; for one input, its output."""
+    double = copy.deepcopy(model).double()
+    with torch.inference_mode():
+        outputs = [double(x.double()) for x in inputs]
+    return outputs if len(inputs) > 1 else outputs[0]
 
 
 def assert_close(got: Tensor, expected: Tensor) -> None:
@@ -39,18 +44,26 @@ def assert_close(got: Tensor, expected: Tensor) -> None:
     assert error < 1e-5, error
 
 
+@functools.cache
+def ghostnet_and_outputs(name: str) -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
+    """Network, and inputs of many sizes with their outputs in float64, computed once for all instruction sets."""
+    torch.manual_seed(0)
+    model = randomized(create_model(name, num_classes=13))
+    shapes = [(1, 1, 1), (1, 224, 224), (2, 33, 47), (5, 32, 40), (1, 7, 200), (3, 65, 31), (1, 160, 97)]
+    inputs = [torch.randn(count, 3, height, width) for count, height, width in shapes]
+    return model, list(zip(inputs, in_float64(model, *inputs), strict=True))
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(
     "name", ["ghostnet_050", "ghostnet_100", "ghostnet_130", "ghostnetv2_050", "ghostnetv2_100", "ghostnetv3_050"]
 )
-def test_ghostnets_match_float64_at_many_sizes(name: str, isa: str, randomize):
-    model = randomize(create_model(name, num_classes=13))
-    sessions = [engine.compile(model, threads=threads, isa=isa) for threads in (1, 2, 3)]
-    for shape in [(1, 1, 1), (1, 224, 224), (2, 33, 47), (5, 32, 40), (1, 7, 200), (3, 65, 31), (1, 160, 97)]:
-        x = torch.randn(shape[0], 3, *shape[1:])
-        expected = in_float64(model, x)
-        for session in sessions:
-            assert session.isa == isa
+def test_ghostnets_match_float64_at_many_sizes(name: str, isa: str):
+    model, cases = ghostnet_and_outputs(name)
+    compiled = engine.compile(model, threads=1, isa=isa)
+    for session in (compiled, compiled.copy(threads=2), compiled.copy(threads=3)):
+        assert session.isa == isa
+        for x, expected in cases:
             assert_close(session(x), expected)
 
 
@@ -76,11 +89,12 @@ def test_ghostnets_match_float64_at_many_sizes(name: str, isa: str, randomize):
 def test_model_arguments_match_float64(name: str, arguments: dict[str, Any], randomize):
     model = randomize(create_model(name, **arguments))
     channels = arguments.get("in_chans", 3)
+    inputs = [torch.randn(1, channels, 75, 64), torch.randn(3, channels, 28, 28)]
+    outputs = in_float64(model, *inputs)
     for threads in (1, 2):
         session = engine.compile(model, threads=threads)
-        for shape in [(1, 75, 64), (3, 28, 28)]:
-            x = torch.randn(shape[0], channels, *shape[1:])
-            assert_close(session(x), in_float64(model, x))
+        for x, expected in zip(inputs, outputs, strict=True):
+            assert_close(session(x), expected)
 
 
 @pytest.mark.parametrize(
@@ -102,11 +116,13 @@ def test_model_arguments_match_float64(name: str, arguments: dict[str, Any], ran
 )
 def test_other_networks_match_float64(name: str, arguments: dict[str, Any], randomize):
     model = randomize(create_model(name, num_classes=7, **arguments))
+    shapes = [(2, 33, 47), (1, 1, 1), (1, 40, 101), (5, 17, 9)]
+    inputs = [torch.randn(count, arguments.get("in_chans", 3), height, width) for count, height, width in shapes]
+    cases = list(zip(inputs, in_float64(model, *inputs), strict=True))
     for isa, threads in [*((isa, 1) for isa in ISAS), (None, 3)]:
         session = engine.compile(model, threads=threads, isa=isa)
-        for shape in [(2, 33, 47), (1, 1, 1)] if threads == 1 else [(1, 40, 101), (5, 17, 9)]:
-            x = torch.randn(shape[0], arguments.get("in_chans", 3), *shape[1:])
-            assert_close(session(x), in_float64(model, x))
+        for x, expected in cases[:2] if threads == 1 else cases[2:]:
+            assert_close(session(x), expected)
 
 
 @pytest.mark.parametrize("name", ["ghostnet_050", "g_ghost_regnetx_002", "ghost_vgg16", "ghostnet_100_d_li14"])
@@ -148,9 +164,10 @@ def test_backbones_return_maps(name: str, arguments: dict[str, Any], tmp_path: P
 def test_sizes_and_batches_match_float64(randomize):
     model = randomize(create_model("ghostnet_050", num_classes=4))
     session = engine.compile(model, threads=2)
-    for side in [*range(1, 40, 3), 63, 64, 95, 129, 190, 257, 320]:
-        x = torch.randn(1, 3, side, (side * 7) % 65 + 1)
-        assert_close(session(x), in_float64(model, x))
+    sides = [*range(1, 40, 3), 63, 64, 95, 129, 190, 257, 320]
+    inputs = [torch.randn(1, 3, side, (side * 7) % 65 + 1) for side in sides]
+    for x, output in zip(inputs, in_float64(model, *inputs), strict=True):
+        assert_close(session(x), output)
     x = torch.randn(33, 3, 20, 23)
     expected = in_float64(model, x)
     for batch in range(34):

@@ -20,7 +20,7 @@ from running_service import NAMES, encode_image, write_plan
 
 import ghostnets
 from ghostnets.artefacts import load_classifier
-from ghostnets.errors import ArtefactError, EngineError
+from ghostnets.errors import ArtefactError, ConfigurationError, EngineError
 from ghostnets.serve import ServiceSettings, create_app
 
 pytest.importorskip("fastapi", reason="the service needs the extra 'serve'")
@@ -278,6 +278,23 @@ def test_invalid_artefact_fails_at_startup(tmp_path: Path):
     app = create_app(tmp_path / "net.engine", ServiceSettings(threads=1))
     with pytest.raises(ArtefactError, match=r"net\.engine"), TestClient(app):
         pass
+
+
+def test_threshold_answers_none_of_these(plan: Path):
+    def predict(threshold: float | None) -> dict:
+        with TestClient(create_app(plan, ServiceSettings(threads=1, threshold=threshold))) as client:
+            response = client.post("/v1/predict", content=encode_image(), headers=JPEG).json()
+            PredictResponse.model_validate(response, extra="forbid")
+            return response["images"][0]
+
+    from ghostnets.serve.schemas import PredictResponse
+
+    plain = predict(None)
+    assert "answer" not in plain
+    assert predict(1e-6)["answer"] == plain["answers"][0]["class"]
+    assert predict(1.0)["answer"] == "none of these"
+    with pytest.raises(ConfigurationError, match="threshold is 2, it must be a probability above 0 and at most 1"):
+        ServiceSettings(threshold=2)
 
 
 def test_openapi_matches_requests_and_responses(client: TestClient):

@@ -1,5 +1,7 @@
 """The page at / in a real browser: user actions and the resulting predictions."""
 
+import csv
+import json
 import tarfile
 import threading
 import time
@@ -141,13 +143,38 @@ def test_predictions_match_network(browser: Browser, address: str, checkpoint: P
         probabilities = classifier.run(classifier.read(image)[None]).scores[0]
         assert first_prediction(card) == (name, percent(probabilities.max()))
         assert " ms including" in card.locator(".time").inner_text()
-    assert "cannot be read as an image" in cards[1].inner_text()
+    assert "notes.png cannot be read as an image" in cards[1].inner_text()
     assert cards[1].locator(".explore").count() == 0
     refused = "error: Failed to load resource: the server responded with a status of 422 (Unprocessable Entity)"
     assert browser.complaints == [refused]  # logged by the browser itself
     browser.complaints.clear()
     cards[1].get_by_role("button", name="Remove notes.png").click()
     assert page.locator(".card").count() == 2
+
+
+def test_downloads_and_remove_all(browser: Browser, address: str, images: dict[str, Path], tmp_path: Path):
+    formula = tmp_path / '=1+1,"x".png'
+    formula.write_bytes(images["light"].read_bytes())
+    page = browser.open(address)
+    classify(page, images["dark"], formula)
+
+    def download(name: str) -> str:
+        with page.expect_download() as event:
+            page.get_by_role("button", name=name).click()
+        return Path(event.value.path()).read_text(encoding="utf-8")
+
+    first, second = json.loads(download("Download JSON"))
+    assert (first["path"], first["answers"][0]["class"], first["error"]) == ("dark.png", "dark", None)
+    assert second["path"] == formula.name
+    text = download("Download CSV")
+    assert text.startswith("\ufeffpath,class_1,probability_1,class_2,probability_2,error\n")
+    rows = list(csv.reader(text.splitlines()))
+    assert [row[0] for row in rows[1:]] == ["dark.png", f"'{formula.name}"]
+    assert rows[1][1:3] == ["dark", f"{first['answers'][0]['probability']:.6f}"]
+    page.get_by_role("button", name="Remove all").click()
+    assert page.locator(".card").count() == 0
+    assert page.locator("#predictions-section").is_hidden()
+    assert page.evaluate("document.activeElement.id") == "choose"
 
 
 def test_drop_paste_and_camera(browser: Browser, address: str):

@@ -1,6 +1,5 @@
 """Distributed training: two processes match one, interrupted or not."""
 
-import multiprocessing
 import os
 import signal
 import socket
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_images
+from forked import start_process
 from quiet import resume_training, train_model
 from safetensors.torch import load_file
 from test_run import assert_same
@@ -60,14 +60,10 @@ def started(rank: int, port: int, restarts: int, *arguments: object) -> None:
 
 def two_processes(*arguments: object, restarts: int = 0) -> list[int | None]:
     """Exit codes of two processes, forked from one that has imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ghostnets.train.start", "torch.utils.tensorboard"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [context.Process(target=started, args=(rank, port, restarts, *arguments)) for rank in range(2)]
-    for process in processes:
-        process.start()
+    processes = [start_process(started, rank, port, restarts, *arguments) for rank in range(2)]
     for process in processes:
         process.join(120)
         process.kill()

@@ -8,7 +8,7 @@ import torch
 from quiet import train_model
 
 from ghostnets.train import METRICS, SELECTION, EpochResult, Recipe, RunFolder, best_epoch, format_minutes
-from ghostnets.train.evaluate import Evaluation, ImagePredictions
+from ghostnets.train.evaluation import Evaluation, ImagePredictions
 from ghostnets.train.metrics import EpochMeasurements
 from ghostnets.train.schedule import learning_rate
 from ghostnets.train.state import TrainProgress

@@ -12,6 +12,7 @@ from test_run import RECIPE, InterruptedRunError, Listener, StopAt
 
 from ghostnets.checkpoints.read import load_pickled
 from ghostnets.cli import train as command
+from ghostnets.cli.main import run_command
 from ghostnets.data import open_folder
 from ghostnets.errors import ConfigurationError, DataError, RunError
 from ghostnets.train import RunFolder, repeat_training
@@ -115,8 +116,12 @@ def test_repeat_takes_the_new_place_of_the_data_and_checks_them(whole: Path, dat
     ],
 )
 def test_resume_command_passes_data_and_epochs(
-    arguments: list[str], expected: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], expected: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("runs/x", "new"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "runs" / "x" / "config.json").touch()
     calls = []
 
     def resume(folder: Path, **options: object) -> SimpleNamespace:
@@ -125,7 +130,7 @@ def test_resume_command_passes_data_and_epochs(
 
     monkeypatch.setattr(command, "resume_training", resume)
     monkeypatch.setattr(command, "_print_result", lambda *_: None)
-    assert command.main([*arguments, "--resume", "runs/x"]) == 0
+    assert run_command("train", *arguments, "--resume", "runs/x") == 0
     assert calls == [(Path("runs/x"), expected)]
     with pytest.raises(ConfigurationError, match="omit all options but --data and --epochs"):
-        command.main([*arguments, "--resume", "runs/x", "--lr", "3"])
+        run_command("train", *arguments, "--resume", "runs/x", "--lr", "3")

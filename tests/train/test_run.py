@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, make_images, read_csv
+from forked import start_command
 from quiet import resume_training, train_model
 from safetensors.torch import load_file
 
@@ -67,6 +66,16 @@ def assert_same(a: Path, b: Path) -> None:
     assert rows[0] == rows[1]
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Images, and the finished run of ``RECIPE`` on them; tests must not modify either."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    images = make_images(folder / "photos", classes={"dark": 20, "light": 20})
+    torch.set_num_threads(1)
+    train_model(images, folder=folder / "run", recipe=RECIPE)
+    return images, folder / "run"
+
+
 def test_run_folder_contents(photos: Path, tmp_path: Path):
     result = train_model(photos, folder=tmp_path / "run", recipe=RECIPE, report=True)
     run = RunFolder(tmp_path / "run")
@@ -92,10 +101,10 @@ def test_run_folder_contents(photos: Path, tmp_path: Path):
     assert run.read_config().recipe == RECIPE.changed(image_size=16, in_chans=3)
 
 
-def test_training_is_deterministic(photos: Path, tmp_path: Path):
-    for name in ("a", "b"):
-        train_model(photos, folder=tmp_path / name, recipe=RECIPE)
-    assert_same(tmp_path / "a", tmp_path / "b")
+def test_training_is_deterministic(uninterrupted: tuple[Path, Path], tmp_path: Path):
+    photos, finished = uninterrupted
+    train_model(photos, folder=tmp_path / "again", recipe=RECIPE)
+    assert_same(finished, tmp_path / "again")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
@@ -103,8 +112,10 @@ def test_training_is_deterministic(photos: Path, tmp_path: Path):
     "steps", [1, 4, 6, 11]
 )  # 4 steps an epoch: after the first, at an end, in the middle, near the end
 @pytest.mark.usefixtures("hangup")
-def test_interrupted_run_resumes_bit_identically(photos: Path, tmp_path: Path, steps: int, number: int):
-    train_model(photos, folder=tmp_path / "uninterrupted", recipe=RECIPE)
+def test_interrupted_run_resumes_bit_identically(
+    uninterrupted: tuple[Path, Path], tmp_path: Path, steps: int, number: int
+):
+    photos, finished = uninterrupted
     with pytest.raises(InterruptedRunError, match=r"resume with: ghostnets train --resume .*interrupted") as caught:
         train_model(photos, folder=tmp_path / "interrupted", recipe=RECIPE, callbacks=[StopAt(steps, number)])
     assert caught.value.signal == number
@@ -112,7 +123,7 @@ def test_interrupted_run_resumes_bit_identically(photos: Path, tmp_path: Path, s
         resume_training(tmp_path / "interrupted", callbacks=[StopAt(1, number)])
     torch.manual_seed(99)  # the random state of a new process differs
     resume_training(tmp_path / "interrupted")
-    assert_same(tmp_path / "uninterrupted", tmp_path / "interrupted")
+    assert_same(finished, tmp_path / "interrupted")
 
 
 def test_run_with_random_crops_resumes_bit_identically(tmp_path: Path):
@@ -138,27 +149,27 @@ def test_run_killed_at_random_times_resumes_bit_identically(photos: Path, tmp_pa
     """SIGKILL leaves no time to save: the run resumes from its last saved state."""
     options = ["--recipe", "photos", "--model", "ghostnet_050", *TINY, "--epochs", "12", "--drop-rate", "0.3"]
     train_model(photos, folder=tmp_path / "runs" / "uninterrupted", recipe=RECIPE.changed(epochs=12))
-    command = [sys.executable, "-m", "ghostnets", "train", str(photos), "--name", "killed", *options]
-    killed = tmp_path / "runs" / "killed"
+    command = ["train", photos, "--name", "killed", *options]
+    killed, errors = tmp_path / "runs" / "killed", tmp_path / "errors.txt"
     kills = 0
     for attempt in range(40):
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = start_command(command, folder=tmp_path, errors=errors)
         seen = (killed / "last.pt").stat().st_mtime_ns if (killed / "last.pt").exists() else 0
-        while process.poll() is None:
+        while process.is_alive():
             state = killed / "last.pt"
             if state.exists() and state.stat().st_mtime_ns != seen and kills < 4:
                 time.sleep(0.013 * attempt)  # a different moment each time: in a step, an evaluation, a write
                 process.kill()
-                kills += process.wait() == -signal.SIGKILL
+                process.join()
+                kills += process.exitcode == -signal.SIGKILL
                 break
             time.sleep(0.005)
-        _, errors = process.communicate()
-        if process.returncode == 0:
+        if process.exitcode == 0:
             break
-        assert process.returncode == -signal.SIGKILL, errors
+        assert process.exitcode == -signal.SIGKILL, errors.read_text()
         if (killed / "best.safetensors").exists():
             read_checkpoint(killed / "best.safetensors")  # complete, whenever the process died
-        command = [sys.executable, "-m", "ghostnets", "train", "--resume", str(killed)]
+        command = ["train", "--resume", killed]
     assert kills >= 3
     assert_same(tmp_path / "runs" / "uninterrupted", killed)
     assert not list(killed.glob(".*.partial"))
@@ -172,12 +183,12 @@ def test_resuming_a_finished_run_only_evaluates(photos: Path, tmp_path: Path):
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
 
 
-def test_run_without_saved_state_resumes_from_its_start(photos: Path, tmp_path: Path):
-    train_model(photos, folder=tmp_path / "a", recipe=RECIPE)
-    (tmp_path / "b").mkdir()
-    shutil.copy(tmp_path / "a" / "config.json", tmp_path / "b")
-    resume_training(tmp_path / "b")
-    assert_same(tmp_path / "a", tmp_path / "b")
+def test_run_without_saved_state_resumes_from_its_start(uninterrupted: tuple[Path, Path], tmp_path: Path):
+    _, finished = uninterrupted
+    (tmp_path / "run").mkdir()
+    shutil.copy(finished / "config.json", tmp_path / "run")
+    resume_training(tmp_path / "run")
+    assert_same(finished, tmp_path / "run")
 
 
 def test_result_is_evaluated_on_the_test_split(tmp_path: Path):
@@ -240,10 +251,10 @@ def test_non_finite_loss_stops_with_advice(photos: Path, tmp_path: Path):
 
 
 def test_full_disk_keeps_the_files_and_resumes_bit_identically(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    uninterrupted: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The disk is full from the second epoch on: the files of the first are complete, and the run resumes later."""
-    train_model(photos, folder=tmp_path / "uninterrupted", recipe=RECIPE)
+    photos, finished = uninterrupted
     real, calls = os.fsync, []
 
     def full_after_the_first_epoch(handle: int) -> None:
@@ -260,7 +271,7 @@ def test_full_disk_keeps_the_files_and_resumes_bit_identically(
     monkeypatch.undo()
     read_checkpoint(tmp_path / "run" / "best.safetensors")
     resume_training(tmp_path / "run")
-    assert_same(tmp_path / "uninterrupted", tmp_path / "run")
+    assert_same(finished, tmp_path / "run")
 
 
 def test_failed_start_leaves_no_folder(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

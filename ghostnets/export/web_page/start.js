@@ -30,14 +30,14 @@ function classifierInWorker() {
   };
   worker.onerror = () => failAll("The network cannot run in this browser; try a current one.");
   worker.onmessage = ({ data }) => {
-    const { resolve, reject } = pending.get(data.id);
+    const { resolve, reject, name } = pending.get(data.id);
     pending.delete(data.id);
-    if (data.error) reject(new Error(data.error));
+    if (data.error) reject(new Error(`${name}: ${data.error}`));
     else resolve(data.result);
   };
   return (image) =>
     new Promise((resolve, reject) => {
-      pending.set(++lastId, { resolve, reject });
+      pending.set(++lastId, { resolve, reject, name: image.name });
       worker.postMessage({ id: lastId, image });
     });
 }

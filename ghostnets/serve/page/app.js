@@ -2,6 +2,7 @@
 
 import { bars } from "./bars.js";
 import { byId, element, percent } from "./dom.js";
+import { save, toCsv, toJson } from "./download.js";
 import { watchImageSources } from "./image_sources.js";
 
 const MAX_CONCURRENT = 4; // requests
@@ -19,6 +20,7 @@ const MAX_CARDS = 200; // older ones are removed
 export function startApp({ classify, explorer }) {
   const [list, status] = [byId("predictions"), byId("status")];
   const queue = [];
+  const rows = new Map(); // card -> row of the downloads
   let running = 0;
 
   const next = async () => {
@@ -34,14 +36,27 @@ export function startApp({ classify, explorer }) {
     const content = card.querySelector(".content");
     try {
       const { predictions, time } = await classify(image);
+      rows.set(card, { path: image.name, predictions, error: null });
       content.replaceChildren(bars(predictions), element("p", { className: "muted time", textContent: time }));
       status.textContent = `${image.name}: ${predictions[0].name}, ${percent(predictions[0].probability)}`;
       explorer.then((explore) => explore && addExploreButton(card, image, explore));
     } catch (error) {
+      rows.set(card, { path: image.name, predictions: [], error: error.message });
       content.replaceChildren(element("p", { className: "error", textContent: error.message }));
       status.textContent = `${image.name}: ${error.message}`;
     }
     card.removeAttribute("aria-busy");
+  };
+
+  const finished = () => [...list.children].flatMap((card) => rows.get(card) ?? []); // in the order of the page
+  byId("download-csv").onclick = () => save("predictions.csv", "text/csv", toCsv(finished()));
+  byId("download-json").onclick = () => save("predictions.json", "application/json", toJson(finished()));
+  byId("remove-all").onclick = () => {
+    queue.length = 0;
+    rows.clear();
+    list.replaceChildren();
+    byId("predictions-section").hidden = true;
+    byId("choose").focus();
   };
 
   watchImageSources((images) => {
@@ -49,6 +64,7 @@ export function startApp({ classify, explorer }) {
     const cards = images.map(newCard);
     list.prepend(...cards);
     while (list.children.length > MAX_CARDS) list.lastElementChild.remove();
+    for (const card of rows.keys()) if (!card.isConnected) rows.delete(card);
     cards.forEach((card, index) => {
       queue.push({ image: images[index], card });
       next();

@@ -1,0 +1,174 @@
+"""``ghostnets check DATA``: examine a data set before training."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ghostnets.cli.options.check import CheckCommand
+from ghostnets.cli.output import (
+    download_progress,
+    message,
+    print_json,
+    progress_console,
+    result_console,
+)
+from ghostnets.data import DataSpec
+from ghostnets.data.check import DataCheck, ImageGroup, check_images
+from ghostnets.data.stored_images import decode_image
+from ghostnets.errors import ImageError
+from ghostnets.terminal import escape_control
+
+if TYPE_CHECKING:
+    from ghostnets.explain.data_page import PictureView
+
+__all__ = ["run"]
+
+SHOWN_LINES = 10  # findings of a kind in the terminal
+SHOWN_CLASSES = 40
+PAGE_GROUPS = 40  # findings of a kind on the page
+PAGE_IMAGES = 6  # of a finding, or of a class
+PAGE_CLASSES = 60
+SIDE = 120  # pixels of a picture
+KINDS = (  # exact, crosses splits, crosses classes; name; what it means
+    (True, True, False, "leaks", "The same file is in two splits: the figures of validation and test are too good."),
+    (True, False, True, "conflicts", "The same file has two labels: one of them is wrong."),
+    (True, False, False, "copies", "The same file twice in a class and split counts twice in training."),
+    (False, True, False, "near leaks", "Similar images are in two splits; look whether they show the same scene."),
+    (False, False, True, "near conflicts", "Similar images have two labels; look whether one of them is wrong."),
+    (False, False, False, "near copies", "Similar images of a class and split, as of a burst, count twice."),
+)
+
+
+def run(command: CheckCommand) -> int:
+    from rich.progress import Progress
+
+    folder = DataSpec(command.data, progress=download_progress()).find()
+    total = sum(len(files.paths) for files in folder.splits.values())
+    with Progress(console=progress_console(), transient=True) as bars:
+        task = bars.add_task("reading images", total=total)
+        result = check_images(folder, threshold=command.threshold, on_image=lambda: bars.advance(task))
+    if command.out is not None:
+        _write_page(command, result)
+    if command.json:
+        print_json(result.to_dict())
+    else:
+        for sentence in result.notes:
+            message(sentence)
+        _print_result(result)
+        if command.out is not None:
+            result_console().print(f"page           {command.out}", soft_wrap=True, markup=False)
+    return int(command.strict and result.has_findings)
+
+
+def _print_result(result: DataCheck) -> None:
+    from rich.table import Table
+
+    console = result_console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("class")
+    for split in result.splits:
+        table.add_column(split, justify="right")
+    counts = list(result.counts.items())
+    for class_name, by_split in counts[:SHOWN_CLASSES]:
+        table.add_row(escape_control(class_name), *(f"{by_split[split]:,}" for split in result.splits))
+    if len(counts) > SHOWN_CLASSES:
+        table.add_row(f"... ({len(counts)} classes)", *("" for _ in result.splits))
+    table.add_row("all", *(f"{sum(by_split[split] for _, by_split in counts):,}" for split in result.splits))
+    console.print(table, markup=False)
+    if sizes := result.describe_sizes():
+        small = f", {sizes['below_64']:,} below 64" if sizes["below_64"] else ""
+        span = f"{sizes['smallest']} to {sizes['largest']} pixels"
+        console.print(f"sides          {span}, median {sizes['median']}{small} (the shorter side)")
+    console.print(f"kinds          {', '.join(f'{kind} {count:,}' for kind, count in result.kinds.items())}")
+    if result.rare_classes:
+        names = ", ".join(map(escape_control, result.rare_classes[:SHOWN_LINES]))
+        console.print(
+            f"rare           {len(result.rare_classes)} classes with fewer than 2 images: {names}", markup=False
+        )
+    console.print(f"unreadable     {len(result.unreadable):,}")
+    for _, reason in result.unreadable[:SHOWN_LINES]:
+        console.print(f"               {escape_control(reason)}", soft_wrap=True, markup=False)
+    for exact, splits, classes, label, _ in KINDS:
+        groups = _select(result, exact, splits, classes)
+        console.print(f"{label:<15}{len(groups):,}")
+        for group in groups[:SHOWN_LINES]:
+            console.print(f"               {_describe(result, group)}", soft_wrap=True, markup=False)
+    console.print(
+        f"near: at most {result.threshold} of 128 bits of the difference hash differ, also mirrored (--threshold);"
+        f" {result.num_plain:,} images without structure are not compared",
+        soft_wrap=True,
+    )
+
+
+def _select(result: DataCheck, exact: bool, splits: bool, classes: bool) -> list[ImageGroup]:
+    """Groups of a kind; those that cross both splits and classes are among either."""
+    groups = result.select(exact=exact, splits=splits, classes=classes)
+    return groups if splits or classes else [g for g in groups if not g.crosses_splits and not g.crosses_classes]
+
+
+def _describe(result: DataCheck, group: ImageGroup) -> str:
+    names = [_label(result, index) for index in group.images[:PAGE_IMAGES]]
+    more = f" and {len(group.images) - PAGE_IMAGES} more" if len(group.images) > PAGE_IMAGES else ""
+    return escape_control(" = ".join(names) + more)
+
+
+def _label(result: DataCheck, index: int) -> str:
+    split, class_name = result.splits[result.split_indices[index]], result.class_names[result.labels[index]]
+    return f"{result.paths[index]} ({split}, {class_name})"
+
+
+def _write_page(command: CheckCommand, result: DataCheck) -> None:
+    from ghostnets.explain.data_page import DataPage, PictureGroup, PictureSection, write_data_page
+    from ghostnets.explain.page import sample_evenly
+
+    assert command.out is not None
+    sections = []
+    figures = {"images": f"{len(result.paths):,}", "classes": f"{len(result.class_names):,}"}
+    if sizes := result.describe_sizes():
+        figures["shorter side"] = f"{sizes['smallest']} to {sizes['largest']}"
+    figures["unreadable"] = f"{len(result.unreadable):,}"
+    for exact, splits, classes, label, explanation in KINDS:
+        groups = _select(result, exact, splits, classes)
+        figures[label] = f"{len(groups):,}"
+        if groups:
+            shown = [PictureGroup(f"{len(g.images)} images", _pictures(result, g.images)) for g in groups[:PAGE_GROUPS]]
+            first = f", the first {PAGE_GROUPS} shown" if len(groups) > PAGE_GROUPS else ""
+            sections.append(PictureSection(f"{label.capitalize()} ({len(groups):,}{first})", explanation, shown))
+    unreadable = {index for index, _ in result.unreadable}
+    examples = []
+    for number in sample_evenly(range(len(result.class_names)), PAGE_CLASSES):
+        members = [index for index in (result.labels == number).nonzero()[0].tolist() if index not in unreadable]
+        examples.append(
+            PictureGroup(result.class_names[number], _pictures(result, sample_evenly(members, PAGE_IMAGES)))
+        )
+    page = DataPage(
+        f"Examination of {Path(command.data).name or command.data}",
+        figures,
+        result.notes,
+        [reason for _, reason in result.unreadable[:PAGE_GROUPS]],
+        result.splits,
+        result.counts,
+        sections,
+        PictureSection("Examples", f"Up to {PAGE_IMAGES} images of up to {PAGE_CLASSES} classes.", examples),
+    )
+    write_data_page(command.out, page)
+
+
+def _pictures(result: DataCheck, indices: Sequence[int]) -> "list[PictureView]":
+    from ghostnets.explain.data_page import PictureView
+
+    pictures = []
+    for index in indices[:PAGE_IMAGES]:
+        try:
+            image = decode_image(result.paths[index]).convert("RGB")
+        except (ImageError, OSError):  # it was readable a moment ago
+            continue
+        image.thumbnail((SIDE, SIDE))
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=80)
+        split, class_name = result.splits[result.split_indices[index]], result.class_names[result.labels[index]]
+        width, height = result.sizes[index]
+        lines = (escape_control(str(result.paths[index])), f"{split}, {class_name}, {width} x {height}")
+        pictures.append(PictureView(buffer.getvalue(), lines))
+    return pictures

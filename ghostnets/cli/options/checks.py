@@ -1,0 +1,135 @@
+"""Checks that several commands share; they need neither torch nor the network."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ghostnets.artefacts import FORMATS
+from ghostnets.data import EMBEDDED, DataSpec
+from ghostnets.errors import CheckpointError, ConfigurationError, DataError, UnknownNameError, require_installed
+from ghostnets.files import find_checkpoint
+from ghostnets.models.names import ALIASES, MODEL_NAMES, resolve_name
+
+__all__ = [
+    "check_at_least",
+    "check_checkpoint",
+    "check_choices",
+    "check_data",
+    "check_network_file",
+    "check_outside",
+    "check_suffix",
+    "check_table_suffix",
+    "check_threshold",
+    "find_network",
+]
+
+FOREIGN = ("timm:", "torchvision:")  # networks of these libraries
+WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
+TABLES = {".csv": None, ".jsonl": None, ".parquet": "pyarrow"}  # suffix -> library that writes it
+
+
+def check_at_least(option: str, value: int | None, minimum: int) -> None:
+    """Raise ConfigurationError if a number is too small; None passes."""
+    if value is not None and value < minimum:
+        raise ConfigurationError(f"{option} is {value}; it must be at least {minimum}.")
+
+
+def check_choices(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise UnknownNameError, with close matches, for a name that is not known."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise UnknownNameError(kind, name, known)
+
+
+def check_suffix(option: str, path: Path | None, suffixes: Iterable[str]) -> None:
+    """Raise ConfigurationError if an output file has a suffix that cannot be written; None passes."""
+    suffixes = list(suffixes)
+    if path is not None and path.suffix.lower() not in suffixes:
+        raise ConfigurationError(f"{option} is {path}; it must end in {' or '.join(suffixes)}.")
+
+
+def check_table_suffix(option: str, path: Path | None, *, bom: bool = False) -> None:
+    """As ``check_suffix`` for a table of predictions, whose library must be installed.
+
+    Raises:
+        ConfigurationError: The suffix is unknown, or has no byte order mark.
+        MissingExtraError: The library is not installed.
+    """
+    check_suffix(option, path, TABLES)
+    if bom and (path is None or path.suffix.lower() != ".csv"):
+        raise ConfigurationError("--bom is for a .csv file; add --out FILE.csv, or leave it out.")
+    if path is not None and (library := TABLES[path.suffix.lower()]):
+        require_installed(library, extra="parquet")
+
+
+def check_data(data: str) -> None:
+    """Raise DataError if images are given as a folder, table or archive that does not exist."""
+    place = Path(DataSpec(data).data)
+    if data != EMBEDDED and "://" not in data and not place.exists():
+        raise DataError(f"there is no folder {data}; give the path of a folder with one subfolder per class.")
+
+
+def check_outside(folder: Path, images: Iterable[str]) -> None:
+    """Raise ConfigurationError if the images would be sorted into a folder that is read for images."""
+    for argument in images:
+        if Path(argument).is_dir() and folder.resolve().is_relative_to(Path(argument).resolve()):
+            raise ConfigurationError(
+                f"--sort-into {folder} is inside {argument}, whose images are read; choose a folder outside."
+            )
+
+
+def check_checkpoint(path: Path) -> None:
+    """Raise CheckpointError if a path is certainly no checkpoint of this package."""
+    if not path.exists() and (path.parent / "config.json").is_file():
+        raise CheckpointError(f"the run {path.parent} has no {path.name} yet; it is written after the first epoch.")
+    if not path.exists():
+        detail = ": the link is broken" if path.is_symlink() else ""
+        raise CheckpointError(f"there is no checkpoint {path}{detail}; give the folder of a run, or a file such as"
+                              " runs/NAME/best.safetensors.")  # fmt: skip
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder without best.safetensors; give the folder of a run, or a file.")
+    if path.suffix in {each.suffix for each in FORMATS.values()}:
+        raise CheckpointError(
+            f"{path} is an exported file, and this command needs a checkpoint: the best.safetensors that it was"
+            " exported from. ghostnets predict and serve run exported files."
+        )
+
+
+def check_network_file(path: Path) -> None:
+    """Raise CheckpointError if a path is certainly neither a checkpoint nor an exported file."""
+    if path.is_file() and path.suffix in {each.suffix for each in FORMATS.values()}:
+        return
+    check_checkpoint(path)
+
+
+def check_threshold(threshold: float | None) -> None:
+    """Raise ConfigurationError unless a threshold is a probability above 0, or None."""
+    if threshold is not None and not 0 < threshold <= 1:
+        raise ConfigurationError(f"--threshold is {threshold}; it must be a probability above 0 and at most 1.")
+
+
+def find_network(network: str, *, foreign: bool = False) -> str | Path:
+    """The network that an argument MODEL|CHECKPOINT names.
+
+    Args:
+        network: Name of a network, path of a checkpoint, or folder of a run.
+        foreign: Accept ``timm:NAME`` and ``torchvision:NAME``.
+
+    Returns:
+        Name of the network, or path of the checkpoint.
+
+    Raises:
+        CheckpointError: The path is certainly no checkpoint.
+        UnknownNameError: There is no such network.
+        MissingExtraError: The library of a foreign network is not installed.
+    """
+    if foreign and network.startswith(FOREIGN):
+        require_installed(network.split(":")[0], extra="bench")
+        return network
+    path = find_checkpoint(network)
+    is_name = network in MODEL_NAMES or network in ALIASES
+    if not is_name and (path.exists() or path.suffix in WEIGHTS or "/" in network):
+        check_checkpoint(path)
+        return path
+    resolve_name(network)
+    return network

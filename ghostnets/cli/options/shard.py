@@ -1,0 +1,44 @@
+"""Options of ``ghostnets shard``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import tyro
+
+from ghostnets.cli.options.base import CommandOptions, JsonOutput
+from ghostnets.cli.options.checks import check_at_least, check_data
+from ghostnets.preprocessing import MAX_PIXELS
+
+__all__ = ["ShardCommand"]
+
+
+@dataclass(frozen=True)
+class ShardCommand(CommandOptions):
+    """Pack a folder of images into WebDataset shards with an index, for data sets that do not fit into memory.
+
+    Example: ghostnets shard imagenet/ shards/ && ghostnets train shards/ (or https://SERVER/shards)
+    """
+
+    command: ClassVar[str] = "shard"
+
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
+    """Folder as for train."""
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
+    """New folder for the shards."""
+    images_per_shard: int = 1000
+    """Largest number of images per shard."""
+    val_share: float = 0.2
+    """Share of each class split off for validation if FOLDER has no such split."""
+    seed: int = 0
+    """Seed of that split, and of the order in the shards."""
+    skip_corrupt: bool = False
+    """Leave unreadable images out instead of failing, and print how many."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
+    json: JsonOutput = False
+
+    def check(self) -> None:
+        check_at_least("--max-pixels", self.max_pixels, 1)
+        check_at_least("--images-per-shard", self.images_per_shard, 1)
+        check_data(str(self.folder))

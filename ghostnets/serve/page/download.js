@@ -1,0 +1,52 @@
+/** Files of the predictions on the page, in the formats of `ghostnets predict`. */
+
+const FORMULA_STARTS = /^[=+\-@＝＋－＠\t\r\n]/; // of a cell that a spreadsheet executes
+// Control characters, and those that change the direction of text.
+const CONTROLS = /[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g;
+
+/**
+ * @typedef {{name: string, probability: number}} Prediction
+ * @typedef {{path: string, predictions: Prediction[], error: string | null}} Row - predictions in descending order of
+ *   probability, none with an error.
+ */
+
+/** One object per image, as `ghostnets predict --json`. */
+export function toJson(rows) {
+  const objects = rows.map(({ path, predictions, error }) => ({
+    path,
+    answers: predictions.map(({ name, probability }) => ({ class: name, probability })),
+    error,
+  }));
+  return `${JSON.stringify(objects, null, 2)}\n`;
+}
+
+/** One row per image, as `ghostnets predict --out FILE.csv --bom`; the mark lets Excel recognise UTF-8. */
+export function toCsv(rows) {
+  const top = Math.max(0, ...rows.map((row) => row.predictions.length));
+  const header = ["path"];
+  for (let rank = 1; rank <= top; rank++) header.push(`class_${rank}`, `probability_${rank}`);
+  const lines = rows.map(({ path, predictions, error }) => {
+    const cells = predictions.flatMap(({ name, probability }) => [cell(name), probability.toFixed(6)]);
+    return [cell(path), ...cells, ...Array(2 * top - cells.length).fill(""), cell(error ?? "")];
+  });
+  return `\ufeff${[[...header, "error"], ...lines].map((line) => `${line.join(",")}\n`).join("")}`;
+}
+
+/** Lets the user save a text as a file. */
+export function save(name, type, text) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000); // after the browser has opened it
+}
+
+/** Text that a spreadsheet would execute is preceded by an apostrophe, and control characters are escaped. */
+function cell(text) {
+  const code = (character) => character.charCodeAt(0).toString(16);
+  const escape = (character) =>
+    ({ "\n": "\\n", "\r": "\\r", "\t": "\\t" })[character] ??
+    (character < "\u0100" ? `\\x${code(character).padStart(2, "0")}` : `\\u${code(character).padStart(4, "0")}`);
+  const safe = (FORMULA_STARTS.test(text) ? "'" : "") + text.replace(CONTROLS, escape);
+  return /[",]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+}
