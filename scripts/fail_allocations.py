@@ -34,13 +34,14 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "backbone": ("ghostnetv2_100", {**SMALL, "features_only": True}),
 }
 STATISTICS = {"mean": (0.5,) * 3, "std": (0.2,) * 3}
-SIZE, THREADS = 40, 2
+SIZE = 12
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2000, help="allocations of each call, at most")
     parser.add_argument("--networks", nargs="*", choices=list(NETWORKS), default=list(NETWORKS))
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precisions", nargs="*", default=["f32", "bf16", "int8"])
     options = parser.parse_args()
     library = ctypes.CDLL(str(run_sanitized()))
@@ -49,22 +50,25 @@ def main() -> int:
     failures = 0
     for name in options.networks:
         for precision in options.precisions:
-            failures += check_network(name, precision, fail_allocation, options.count)
+            failures += check_network(name, precision, fail_allocation, options)
     return 1 if failures else 0
 
 
-def check_network(name: str, precision: str, fail_allocation: Callable[[int], None], count: int) -> int:
+def check_network(
+    name: str, precision: str, fail_allocation: Callable[[int], None], options: argparse.Namespace
+) -> int:
     """Check one network; print a line, and return the number of failures."""
     from ghostnets import engine
 
+    count, threads = options.count, options.threads
     noise = np.random.default_rng(0)
     calibration = [noise.standard_normal((1, 3, SIZE, SIZE), dtype=np.float32)] if precision == "int8" else None
-    pixels = noise.integers(0, 256, (3, SIZE, SIZE + 7, 3), dtype=np.uint8)
+    pixels = noise.integers(0, 256, (3, SIZE, SIZE + 3, 3), dtype=np.uint8)
     with planned_once(name) as model, tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plan.engine"
 
         def compile_network() -> engine.Session:
-            return engine.compile(model, precision=precision, calibration=calibration, threads=THREADS, **STATISTICS)
+            return engine.compile(model, precision=precision, calibration=calibration, threads=threads, **STATISTICS)
 
         try:
             kept = compile_network()
@@ -73,7 +77,7 @@ def check_network(name: str, precision: str, fail_allocation: Callable[[int], No
             return 0
         kept.save(path)
         expected = _values(kept(pixels))
-        failures, line = 0, []
+        failures = 0
 
         def run_new_session(session: engine.Session) -> engine.Session:
             session(pixels)
@@ -81,12 +85,12 @@ def check_network(name: str, precision: str, fail_allocation: Callable[[int], No
 
         calls: dict[str, Callable[[engine.Session], engine.Session]] = {
             "compile": lambda _: compile_network(),
-            "load": lambda _: engine.load(path, threads=THREADS),
+            "load": lambda _: engine.load(path, threads=threads),
             "run": run_new_session,
         }
         for call, action in calls.items():
             for allocation in range(count):
-                new = kept.copy(threads=THREADS)
+                new = kept.copy(threads=threads)
                 fail_allocation(allocation)
                 try:
                     session = action(new)
@@ -102,8 +106,8 @@ def check_network(name: str, precision: str, fail_allocation: Callable[[int], No
                     failures += 1
                 if is_last:
                     break
-            line.append(f"{call} {allocation}{'' if is_last else ' and more'}")
-        print(f"{name}, {precision}: allocations failed in {', '.join(line)}; {failures} failures", flush=True)
+            tried = f"all {allocation}" if is_last else f"the first {count}"
+            print(f"{name}, {precision}, {call}: {tried} allocations failed, {failures} failures", flush=True)
     return failures
 
 
