@@ -257,9 +257,14 @@ def _choose(root: Path, found: Sequence[Path]) -> dict[str, Path]:
             raise DataError(f"{root} has two tables of {split} images ({by_split[split].name}, {path.name}); keep one.")
     if "train" in by_split:
         return {split: by_split[split] for split in ("train", "val", "test") if split in by_split}
-    named = [path for path in found if normalize_name(path.stem).casefold() in NAMES]
+    named = [path for path in found if _is_named_as_labels(path)]
     chosen = named if len(named) == 1 else found
     return {"": chosen[0]} if len(chosen) == 1 else {}
+
+
+def _is_named_as_labels(path: Path) -> bool:
+    """Whether a table is meant as labels, and not, for example, predictions that were written beside the images."""
+    return normalize_name(path.stem).casefold() in NAMES or _split_of_table(path) is not None
 
 
 def _class_folders(root: Path) -> dict[str, Path]:
@@ -271,12 +276,12 @@ def _class_folders(root: Path) -> dict[str, Path]:
 
 
 def _compare(root: Path, tables: dict[str, Path], classes: dict[str, Path]) -> dict[str, Path]:
-    """Empty, as class folders label the images, if no table labels them otherwise.
+    """Empty, as class folders label the images, if no table that is named as labels labels them otherwise.
 
     Raises:
-        DataError: A table does.
+        DataError: Such a table does.
     """
-    for path in tables.values():
+    for path in filter(_is_named_as_labels, tables.values()):
         images = _Images(path)
         try:
             table = read_table(path, images.holds)
