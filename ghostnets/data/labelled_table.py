@@ -22,7 +22,7 @@ from ghostnets.data.layout import find_layout, list_classes, normalize_name, spl
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import IMAGE_SUFFIXES
 
-__all__ = ["find_tables", "read_labelled_tables"]
+__all__ = ["find_tables", "list_tables", "read_labelled_tables"]
 
 NAMES = ("labels", "label", "annotations", "metadata")  # of the table of a folder that has several
 SHOWN = 5  # rows per message
@@ -46,7 +46,7 @@ def find_tables(root: Path, network_classes: Collection[str] = ()) -> dict[str, 
         if root.suffix.lower() not in TABLE_SUFFIXES:
             return {}
         return _pair(root) if split_of(root.stem) == "train" else {split_of(root.stem) or "": root}
-    found = [path for path in _list_files(root) if path.suffix.lower() in (".csv", ".tsv")]
+    found = list_tables(root)
     if not found:
         return {}
     tables = _choose(root, found)
@@ -57,6 +57,11 @@ def find_tables(root: Path, network_classes: Collection[str] = ()) -> dict[str, 
         names = ", ".join(path.name for path in found[:SHOWN])
         raise DataError(f"{root} has several tables ({names}); give the path of the one with the labels.")
     return tables
+
+
+def list_tables(root: Path) -> list[Path]:
+    """The tables directly in a folder; raises DataError if it cannot be listed."""
+    return [path for path in _list_files(root) if path.suffix.lower() in (".csv", ".tsv")]
 
 
 def read_labelled_tables(

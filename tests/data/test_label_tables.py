@@ -108,6 +108,7 @@ def test_predictions_beside_class_folders_are_no_labels(tmp_path: Path) -> None:
     build(tmp_path, "cat:4 dog:4")
     (tmp_path / "predictions.csv").write_text("path,class\ncat/0.png,cat\ncat/1.png,dog\n")
     assert read(tmp_path) == "cat,dog: train 3/3 val 1/1"
+    assert open_folder(tmp_path).notes == ("left out: predictions.csv (the images are labelled by their folders)",)
 
 
 @pytest.mark.parametrize(
