@@ -1,8 +1,11 @@
-"""Selection of a torch device by name, for every command that runs torch."""
+"""Selection of a torch device by name, for every command that runs torch; it is loaded when a device is selected."""
 
-import torch
+from typing import TYPE_CHECKING
 
 from ghostnets.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["check_device_name", "describe_device", "select_device"]
 
@@ -24,7 +27,7 @@ def check_device_name(name: str) -> None:
         )
 
 
-def select_device(name: str = "auto") -> torch.device:
+def select_device(name: str = "auto") -> "torch.device":
     """Return the device of a name, if this machine has it.
 
     Args:
@@ -34,6 +37,8 @@ def select_device(name: str = "auto") -> torch.device:
     Raises:
         ConfigurationError: There is no such kind of device, or torch finds none here.
     """
+    import torch
+
     check_device_name(name)
     if name == "auto":
         return torch.device(next((kind for kind in ACCELERATORS if _count(kind)), "cpu"))
@@ -51,8 +56,10 @@ def select_device(name: str = "auto") -> torch.device:
     return device
 
 
-def describe_device(device: torch.device) -> str:
+def describe_device(device: "torch.device") -> str:
     """The device for a message to the user: ``"cuda:0 (NVIDIA H100 80GB HBM3)"``."""
+    import torch
+
     if device.type in ("cuda", "xpu"):
         module = torch.get_device_module(device.type)
         return f"{device} ({module.get_device_name(device)})"
@@ -61,6 +68,8 @@ def describe_device(device: torch.device) -> str:
 
 def _count(kind: str) -> int:
     """Number of devices of a kind."""
+    import torch
+
     if kind == "mps":
         return int(torch.backends.mps.is_available())
     module = torch.get_device_module(kind)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ghostnets.lazy import lazy_getattr
 
 if TYPE_CHECKING:
-    from ghostnets.artefacts.classifier import Classifier, Prediction, load_classifier
+    from ghostnets.artefacts.classifier import NONE_OF_THESE, Classifier, Prediction, load_classifier
     from ghostnets.artefacts.description import METADATA_KEY, Description
     from ghostnets.artefacts.formats import FORMATS, FileFormat
     from ghostnets.artefacts.model import Model, Outputs
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMATS",
     "METADATA_KEY",
+    "NONE_OF_THESE",
     "SUFFIXES",
     "Classifier",
     "Description",
@@ -34,6 +35,7 @@ __all__ = [
 _MODULES = {
     "FORMATS": "formats",
     "METADATA_KEY": "description",
+    "NONE_OF_THESE": "classifier",
     "SUFFIXES": "runtimes",
     "Classifier": "classifier",
     "Description": "description",

@@ -18,6 +18,7 @@ from ghostnets.artefacts.scores import Array
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.compress import fuse
 from ghostnets.cores import usable_cores
+from ghostnets.devices import describe_device, select_device
 from ghostnets.errors import EngineError
 from ghostnets.models import Network
 
@@ -74,26 +75,36 @@ class _JointSession:
 
 
 class TorchCheckpointModel(Model):
-    """A checkpoint in eager torch. Calls from several threads run concurrently."""
+    """A checkpoint in eager torch. Calls from several threads run concurrently.
 
-    def __init__(self, path: Path, description: Description, network: Network) -> None:
-        super().__init__(path, description, f"torch {torch.__version__}")
+    Args:
+        path: The file.
+        description: Description of the checkpoint.
+        network: The network.
+        device: Device that it runs on.
+    """
+
+    def __init__(self, path: Path, description: Description, network: Network, device: torch.device) -> None:
+        where = "" if device.type == "cpu" else f" on {describe_device(device)}"
+        super().__init__(path, description, f"torch {torch.__version__}{where}")
+        self.device = device
         fused = fuse(network)
         assert isinstance(fused, Network)
         # Without its classifier a network returns the features, which the classifier takes.
-        self.classifier = copy.deepcopy(fused.get_submodule(fused.classifier_name))
+        self.classifier = copy.deepcopy(fused.get_submodule(fused.classifier_name)).to(device)
         fused.reset_classifier(0)
-        self.network = fused.to(memory_format=torch.channels_last)
+        self.network = fused.to(device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:
         images = torch.from_numpy(normalize(x, self.description.preprocessing))
-        embeddings = self.network(images.to(memory_format=torch.channels_last))
-        return self.classifier(embeddings).numpy(), embeddings.numpy()
+        embeddings = self.network(images.to(self.device).to(memory_format=torch.channels_last))
+        return self.classifier(embeddings).cpu().numpy(), embeddings.cpu().numpy()
 
 
-def open_file(path: Path, threads: int | None) -> Model:
+def open_file(path: Path, threads: int | None, device: str = "cpu") -> Model:
     """Open a checkpoint, as ``open_model``."""
+    selected = select_device(device)
     checkpoint = read_checkpoint(path)
     description = Description(
         architecture=checkpoint.architecture,
@@ -102,10 +113,13 @@ def open_file(path: Path, threads: int | None) -> Model:
         preprocessing=checkpoint.preprocessing,
         any_size=True,
         has_features=True,
+        temperature=checkpoint.temperature,
         source_sha256=checkpoint.sha256,
     )
     network = checkpoint.build()
     assert isinstance(network, Network)
+    if selected.type != "cpu":
+        return TorchCheckpointModel(path, description, network, selected)
     compile_network = partial(
         engine.compile,
         threads=threads or usable_cores(),
@@ -117,5 +131,5 @@ def open_file(path: Path, threads: int | None) -> Model:
     except EngineError:  # not built, or without a node for a module of this network
         if threads is not None:
             torch.set_num_threads(threads)
-        return TorchCheckpointModel(path, description, network)
+        return TorchCheckpointModel(path, description, network, selected)
     return EngineCheckpointModel(path, description, session, _JointSession(network, compile_network))

@@ -14,9 +14,10 @@ from ghostnets.artefacts.scores import softmax, top_k
 from ghostnets.errors import ConfigurationError
 from ghostnets.preprocessing import MAX_PIXELS, ImageSource, Pixels
 
-__all__ = ["BATCH_SIZE", "Classifier", "Prediction", "load_classifier"]
+__all__ = ["BATCH_SIZE", "NONE_OF_THESE", "Classifier", "Prediction", "check_threshold", "load_classifier"]
 
 BATCH_SIZE = 16
+NONE_OF_THESE = "none of these"  # the answer where no class reaches the threshold
 
 ImageList = list[Any] | tuple[Any, ...]  # of ImageSource
 
@@ -31,6 +32,8 @@ class Prediction:
         probabilities: Probabilities of ``classes``; those of all classes of the network sum to 1.
         error: Why there is no prediction, or None; ``classes`` and ``probabilities`` are then empty.
         features: Float32 (F,), the input of the last linear layer, or None where it was not requested.
+        answer: With a threshold, the first of ``classes`` if its probability reaches it, else ``NONE_OF_THESE``; None
+            without a threshold, or for an image that cannot be read.
     """
 
     path: str
@@ -38,6 +41,7 @@ class Prediction:
     probabilities: tuple[float, ...]
     error: str | None = None
     features: npt.NDArray[np.float32] | None = field(default=None, compare=False)
+    answer: str | None = None
 
 
 class Classifier:
@@ -50,15 +54,30 @@ class Classifier:
 
     Args:
         model: An opened model, or the path of a file that ``open_model`` takes.
+        flip: Average the probabilities of each image and its horizontal flip (test-time augmentation); takes twice the
+            time.
+        threshold: Lowest probability of the first class, in (0, 1], for which it is the answer.
         max_pixels: Largest number of pixels of an image that is read.
 
     Attributes:
         model: The opened model.
         preprocessing: Preprocessing of its images, with this limit.
+
+    Raises:
+        ConfigurationError: ``threshold`` is out of its range.
     """
 
-    def __init__(self, model: Model | str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        model: Model | str | os.PathLike[str],
+        *,
+        flip: bool = False,
+        threshold: float | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        check_threshold(threshold)
         self.model = model if isinstance(model, Model) else open_model(model)
+        self.flip, self.threshold = flip, threshold
         self.preprocessing = replace(self.model.description.preprocessing, max_pixels=max_pixels)
 
     @property
@@ -68,7 +87,12 @@ class Classifier:
 
     def copy(self) -> "Classifier":
         """A classifier for concurrent use, as ``Model.copy``."""
-        return Classifier(self.model.copy(), max_pixels=self.preprocessing.max_pixels)
+        return Classifier(
+            self.model.copy(),
+            flip=self.flip,
+            threshold=self.threshold,
+            max_pixels=self.preprocessing.max_pixels,
+        )
 
     @overload
     def __call__(self, images: ImageList, *, top: int = 5, features: bool = False) -> list[Prediction]: ...
@@ -118,11 +142,22 @@ class Classifier:
         return self.preprocessing.pixels(image, name=name)
 
     def run(self, pixels: Pixels, *, features: bool = False) -> Outputs:
-        """Run the network once, as ``Model.run``; the scores are probabilities, whatever the file returns."""
-        outputs = self.model.run(pixels, features=features)
-        if self.model.description.output == "probabilities":
+        """Run the network as ``Model.run``; the scores are probabilities, whatever the file returns.
+
+        They are calibrated if the file has a temperature, and averaged over both flips if ``flip`` is set; features are
+        those of the images as they are.
+        """
+        scores, embeddings = self._probabilities(pixels, features)
+        if self.flip:
+            flipped, _ = self._probabilities(np.ascontiguousarray(pixels[:, :, ::-1]), False)
+            scores = (scores + flipped) * np.float32(0.5)
+        return Outputs(scores, embeddings)
+
+    def _probabilities(self, pixels: Pixels, features: bool) -> Outputs:
+        outputs, description = self.model.run(pixels, features=features), self.model.description
+        if description.output == "probabilities":
             return outputs
-        return Outputs(softmax(outputs.scores), outputs.features)
+        return Outputs(softmax(outputs.scores, temperature=description.temperature), outputs.features)
 
     def predict(self, pixels: Pixels, names: Sequence[str], *, top: int, features: bool = False) -> list[Prediction]:
         """Predictions for a batch of images that ``read`` returned, uint8 (N, S, S, C).
@@ -138,24 +173,53 @@ class Classifier:
         embeddings: Iterator[npt.NDArray[np.float32] | None]
         embeddings = iter([None] * len(names) if outputs.features is None else outputs.features)
         return [
-            Prediction(name, tuple(self.class_names[i] for i in row), tuple(probabilities), None, embedding)
+            Prediction(
+                name,
+                tuple(self.class_names[i] for i in row),
+                tuple(probabilities),
+                None,
+                embedding,
+                self._answer(row[0], probabilities[0]),
+            )
             for name, row, probabilities, embedding in zip(
                 names, indices.tolist(), values.tolist(), embeddings, strict=True
             )
         ]
 
+    def _answer(self, index: int, probability: float) -> str | None:
+        if self.threshold is None:
+            return None
+        return self.class_names[index] if probability >= self.threshold else NONE_OF_THESE
+
 
 def load_classifier(
-    path: str | os.PathLike[str], *, threads: int | None = None, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    device: str = "cpu",
+    flip: bool = False,
+    threshold: float | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Classifier:
     """Open a checkpoint or an exported file for classification.
 
     Args:
         path: The file, as for ``open_model``.
         threads: Number of threads, as for ``open_model``.
+        device: Device, as for ``open_model``.
+        flip: Average over both flips, as for ``Classifier``.
+        threshold: Lowest probability of an answer, as for ``Classifier``.
         max_pixels: Largest number of pixels of an image that is read.
 
     Raises:
-        As ``open_model``.
+        GhostNetsError: As ``open_model`` and ``Classifier``.
     """
-    return Classifier(open_model(path, threads=threads), max_pixels=max_pixels)
+    check_threshold(threshold)
+    model = open_model(path, threads=threads, device=device)
+    return Classifier(model, flip=flip, threshold=threshold, max_pixels=max_pixels)
+
+
+def check_threshold(threshold: float | None) -> None:
+    """Raise ConfigurationError unless a threshold is a probability above 0, or None."""
+    if threshold is not None and not 0 < threshold <= 1:
+        raise ConfigurationError(f"the threshold is {threshold}; it must be a probability above 0 and at most 1.")

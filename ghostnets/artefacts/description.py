@@ -1,6 +1,7 @@
 """The description inside an exported file: everything that inference needs, and the provenance of the network."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -33,6 +34,8 @@ class Description:
         output: ``"logits"`` or ``"probabilities"``.
         any_size: Whether H and W may differ from the ``image_size`` of the preprocessing.
         has_features: Whether the input of the last linear layer, (N, features), is a second output.
+        temperature: Temperature T of calibrated probabilities, ``softmax(logits / T)``, or None; probabilities that the
+            file returns have it applied, logits do not.
         versions: Versions of the libraries that wrote the file: ``{"ghostnets": "0.1.0", "torch": "2.14.1", ...}``.
         source_sha256: SHA-256 of the exported checkpoint.
 
@@ -49,6 +52,7 @@ class Description:
     output: str = "logits"
     any_size: bool = False
     has_features: bool = False
+    temperature: float | None = None
     versions: dict[str, str] = field(default_factory=dict)
     source_sha256: str = ""
 
@@ -64,14 +68,19 @@ class Description:
             if not isinstance(getattr(self, name), kind):
                 wanted = "true or false" if kind is bool else "an object"
                 wrong.append(f"{name} is {getattr(self, name)!r}, not {wanted}")
+        temperature = self.temperature
+        if temperature is not None and not (type(temperature) in (int, float) and 0 < temperature < math.inf):
+            wrong.append(f"temperature is {temperature!r}, not a number above 0")
         if wrong:
             wrong = [text if len(text) <= 200 else f"{text[:200]}..." for text in wrong[:3]]
             raise ArtefactError(f"its description cannot be used ({'; '.join(wrong)}); export the network again.")
 
     def to_json(self) -> str:
         """The text stored in the file under ``METADATA_KEY``."""
-        values = {**asdict(self), "preprocessing": self.preprocessing.to_dict()}
-        return json.dumps({"format_version": FORMAT_VERSION, **values})
+        values = {"format_version": FORMAT_VERSION, **asdict(self), "preprocessing": self.preprocessing.to_dict()}
+        if self.temperature is None:
+            del values["temperature"]
+        return json.dumps(values)
 
     @classmethod
     def from_json(cls, text: str) -> "Description":

@@ -16,7 +16,7 @@ __all__ = ["SUFFIXES", "open_model"]
 SUFFIXES = {file_format.suffix: file_format.module for file_format in FORMATS.values()} | {".safetensors": "checkpoint"}
 
 
-def open_model(path: str | os.PathLike[str], *, threads: int | None = None) -> Model:
+def open_model(path: str | os.PathLike[str], *, threads: int | None = None, device: str = "cpu") -> Model:
     """Open a network in a file with the runtime that belongs to its suffix.
 
     ======================  ==========================================================  ==============
@@ -34,12 +34,14 @@ def open_model(path: str | os.PathLike[str], *, threads: int | None = None) -> M
         path: The file, or the folder of a training run, for its checkpoint.
         threads: Number of threads for one call; all processors of this process by default. For torch and ExecuTorch
             the number is a setting of the whole process.
+        device: Device of a checkpoint, as ``devices.select_device`` takes it; on any but the CPU it is run by torch.
+            Exported files run on the CPU.
 
     Raises:
         ArtefactError: The file is missing, damaged, or was not written by ``ghostnets export``.
         CheckpointError: The checkpoint cannot be read.
         EngineError: The engine was not built, or the plan is damaged.
-        ConfigurationError: ``threads`` is below 1.
+        ConfigurationError: ``threads`` is below 1, or there is no such device for the file.
         MissingExtraError: The runtime is not installed.
     """
     path = find_checkpoint(path)
@@ -53,10 +55,18 @@ def open_model(path: str | os.PathLike[str], *, threads: int | None = None) -> M
         raise ArtefactError(f"there is no file {path}; ghostnets export writes one.")
     if threads is not None and threads < 1:
         raise ConfigurationError(f"threads is {threads}; it must be at least 1.")
-    open_file: Callable[[Path, int | None], Model]
+    options: dict[str, str] = {}
+    if device != "cpu" and not (device == "auto" and path.suffix != ".safetensors"):
+        if path.suffix != ".safetensors":
+            raise ConfigurationError(
+                f"{path} is an exported file, which runs on the CPU, not on {device}; omit --device, or use the"
+                " checkpoint that it was exported from."
+            )
+        options["device"] = device
+    open_file: Callable[..., Model]
     open_file = import_module(f"ghostnets.artefacts.{SUFFIXES[path.suffix]}").open_file
     try:
-        return open_file(path, threads)
+        return open_file(path, threads, **options)
     except ArtefactError as error:
         if str(path) in str(error):
             raise

@@ -8,8 +8,10 @@ __all__ = ["Array", "softmax", "top_k"]
 Array = npt.NDArray[np.float32]
 
 
-def softmax(logits: Array) -> Array:
-    """Probabilities (N, classes), rows that sum to 1, of logits (N, classes)."""
+def softmax(logits: Array, *, temperature: float | None = None) -> Array:
+    """Probabilities (N, classes), rows that sum to 1, of logits (N, classes), divided by a temperature if given."""
+    if temperature is not None:
+        logits = logits / np.float32(temperature)
     powers = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
     result: Array = powers / powers.sum(1, keepdims=True)
     return result

@@ -1,6 +1,7 @@
 """Loading of this project's checkpoints and of state dicts from other sources; no file can execute code."""
 
 import json
+import math
 import os
 from typing import Any
 
@@ -196,6 +197,7 @@ def parse_checkpoint(weights: WeightsFile) -> Checkpoint:
             state_dict=weights.tensors,
             class_names=tuple(map(str, description["class_names"])),
             preprocessing=Preprocessing.from_dict(description["preprocessing"]),
+            temperature=_parse_temperature(description.get("temperature")),
             training=dict(description.get("training", {})),
             sha256=weights.sha256,
         )
@@ -220,3 +222,10 @@ def parse_checkpoint(weights: WeightsFile) -> Checkpoint:
             f"{path} has {classes} outputs but {len(checkpoint.class_names)} class names; it is damaged."
         )
     return checkpoint
+
+
+def _parse_temperature(value: Any) -> float | None:
+    """The temperature of a checkpoint's description; raises ValueError for anything but a positive number or None."""
+    if value is not None and not (type(value) in (int, float) and 0 < value < math.inf):
+        raise ValueError(f"temperature is {value!r}, not a number above 0")
+    return None if value is None else float(value)

@@ -30,6 +30,7 @@ class Checkpoint:
         state_dict: Weights and batch-normalisation statistics.
         class_names: Class names in the order of the logits.
         preprocessing: Preprocessing that turns an image into the input.
+        temperature: Temperature T of calibrated probabilities, ``softmax(logits / T)``; None if not calibrated.
         training: Provenance of the weights: data, recipe, epoch, accuracy. Informative only.
         sha256: SHA-256 of the file that the checkpoint was read from, or "".
     """
@@ -39,6 +40,7 @@ class Checkpoint:
     state_dict: dict[str, Tensor]
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
+    temperature: float | None = field(default=None, kw_only=True)
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
 
@@ -86,6 +88,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
         "class_names": list(checkpoint.class_names),
         "preprocessing": checkpoint.preprocessing.to_dict(),
         "training": checkpoint.training,
+        **({} if checkpoint.temperature is None else {"temperature": checkpoint.temperature}),
     }
     tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.state_dict.items()}
     content = save(tensors, metadata={METADATA_KEY: json.dumps(description)})

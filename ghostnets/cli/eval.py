@@ -1,4 +1,4 @@
-"""``ghostnets eval CHECKPOINT DATA``: evaluate a checkpoint on labelled images."""
+"""``ghostnets eval ARTEFACT|CHECKPOINT DATA``: evaluate a network on labelled images."""
 
 import time
 from collections import Counter
@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from ghostnets.checkpoints import Checkpoint, read_checkpoint
+from ghostnets.checkpoints import read_checkpoint, save_checkpoint
+from ghostnets.cli.eval_network import EvaluatedNetwork, open_network
 from ghostnets.cli.eval_output import image_columns, print_evaluation, to_json
 from ghostnets.cli.options.eval import EvalCommand
 from ghostnets.cli.output import download_progress, message, print_json, progress_console, result_console
@@ -16,37 +17,51 @@ from ghostnets.data.layout import normalize_name
 from ghostnets.errors import DataError
 from ghostnets.explain.figures import confusion_figure, save_figure
 from ghostnets.files import write_atomically
+from ghostnets.measure import fit_temperature
 from ghostnets.predict import find_writer
-from ghostnets.train import RunFolder, evaluate
+from ghostnets.train import Evaluation, RunFolder, evaluate
+from ghostnets.train.distributed import DistributedContext
 
 __all__ = ["run"]
+
+MAX_LOGITS = 200_000_000  # kept in memory for the areas under curves
 
 
 def run(command: EvalCommand) -> int:
     if command.threads is not None:
         torch.set_num_threads(command.threads)
-    figure = command.figure or command.checkpoint.parent / "confusion.png"
+    figure = command.figure or command.network.parent / "confusion.png"
     writer = None if command.out is None else find_writer(command.out, bom=command.bom)
-    checkpoint = read_checkpoint(command.checkpoint)
-    split, images, skipped, summary = _load_images(command, checkpoint)
-    model = checkpoint.build().to(memory_format=torch.channels_last)
+    network = open_network(command.network, command.device, threads=command.threads)
+    split, images, skipped, summary = _load_images(command, network)
+    if network.device.type != "cpu":
+        message(f"evaluating with {network.runtime}")
     before = time.perf_counter()
-    with progress_console().status(f"evaluating {len(images)} images"):
-        result = evaluate(model, images, checkpoint.preprocessing, checkpoint.class_names)
+    result = _evaluate(command, network, images, network.temperature)
     seconds = time.perf_counter() - before
-    in_training = RunFolder(command.checkpoint.parent).find_training_images(images.digests())
+    temperature = network.temperature
+    if command.calibrate:
+        temperature = _calibrate(command, network, images)
+        before_calibration, result = result, _evaluate(command, network, images, temperature)
+        message(
+            f"temperature {temperature:g} saved in {command.network}: expected calibration error"
+            f" {before_calibration.calibration_error:.1%} before, {result.calibration_error:.1%} now, on the {split}"
+            " images that it was fitted to."
+        )
+    in_training = RunFolder(command.network.parent).find_training_images(images.digests())
     # Printed before any file is written: a full disk does not lose the result.
     console = result_console()
     if command.json:
         values = to_json(result, images, in_training)
-        print_json({"part": split, **values, "picture": str(figure), "skipped": skipped, "data": summary})
+        facts = {"runtime": network.runtime, "temperature": temperature, "flip": command.tta == "flip"}
+        print_json({"part": split, **facts, **values, "picture": str(figure), "skipped": skipped, "data": summary})
     else:
         print_evaluation(result, images, split, in_training)
         console.print(f"{result.images / seconds:.0f} images/s")
         if skipped:
             message(f"unreadable images left out: {len(skipped)}: {' '.join(skipped[:5])}")
     with write_atomically(figure) as temporary:
-        save_figure(confusion_figure(result.confusion_cells, checkpoint.class_names), temporary, figure.suffix)
+        save_figure(confusion_figure(result.confusion_cells, network.class_names), temporary, figure.suffix)
     if writer is not None and command.out is not None:
         with write_atomically(command.out) as temporary:
             writer.write_table(image_columns(result, images, range(len(images)), in_training), temporary)
@@ -57,9 +72,41 @@ def run(command: EvalCommand) -> int:
     return 0
 
 
-def _load_images(command: EvalCommand, checkpoint: Checkpoint) -> tuple[str, ImageDataset, list[str], dict[str, Any]]:
-    """The split, its images with labels in the checkpoint's order, sentences on unreadable ones, and a summary."""
-    recipe = checkpoint.training.get("recipe", {})
+def _evaluate(
+    command: EvalCommand, network: EvaluatedNetwork, images: ImageDataset, temperature: float | None
+) -> Evaluation:
+    with progress_console().status(f"evaluating {len(images)} images"):
+        return evaluate(
+            network.build(temperature=temperature, flip=command.tta == "flip"),
+            images,
+            network.transform,
+            network.class_names,
+            keep_logits=len(images) * len(network.class_names) <= MAX_LOGITS,
+            distributed=DistributedContext(device=network.device),
+        )
+
+
+def _calibrate(command: EvalCommand, network: EvaluatedNetwork, images: ImageDataset) -> float:
+    """Fit the temperature to the logits of the images as they are, and save it in the checkpoint."""
+    plain = evaluate(
+        network.model,
+        images,
+        network.transform,
+        network.class_names,
+        keep_logits=True,
+        distributed=DistributedContext(device=network.device),
+    ).predictions
+    assert plain.logits is not None
+    temperature = fit_temperature(plain.logits.numpy(), plain.labels.numpy())
+    save_checkpoint(command.network, replace(read_checkpoint(command.network), temperature=temperature))
+    return temperature
+
+
+def _load_images(
+    command: EvalCommand, network: EvaluatedNetwork
+) -> tuple[str, ImageDataset, list[str], dict[str, Any]]:
+    """The split, its images with labels in the order of the network, sentences on unreadable ones, and a summary."""
+    recipe = network.training.get("recipe", {})
     data = DataSpec(
         command.data,
         full=command.full,
@@ -68,19 +115,21 @@ def _load_images(command: EvalCommand, checkpoint: Checkpoint) -> tuple[str, Ima
         progress=download_progress(),
     )
     source = data.open(
-        val_share=recipe.get("val_share", 0.2), seed=recipe.get("seed", 0), network_classes=checkpoint.class_names
+        val_share=recipe.get("val_share", 0.2), seed=recipe.get("seed", 0), network_classes=network.class_names
     )
     split: str = command.split
+    if split == "auto" and command.calibrate:
+        split = "val"
     if split == "auto":
-        trained = checkpoint.training
+        trained = network.training
         is_training_data = data.location == trained.get("data") or source.identity == trained.get("data_identity")
         has_val = is_training_data or not source.val_from_train
         split = "test" if "test" in source.split_names else "val" if has_val else "all"
     for sentence in describe_source(source, by_split=split != "all" or not source.val_from_train):
         message(sentence)
-    to_index = _match_classes(source.class_names, checkpoint.class_names, command.data)
+    to_index = _match_classes(source.class_names, network.class_names, command.data)
     names = source.split_names if split == "all" else (split,)
-    preprocessing = replace(checkpoint.preprocessing, max_pixels=command.max_pixels)
+    preprocessing = replace(network.preprocessing, max_pixels=command.max_pixels)
     loaded = [source.load_split(name, preprocessing) for name in names]
     datasets = [images for images, _ in loaded]
     images = JoinedDataset(datasets, to_index[torch.cat([dataset.labels for dataset in datasets])])
@@ -90,7 +139,7 @@ def _load_images(command: EvalCommand, checkpoint: Checkpoint) -> tuple[str, Ima
 
 
 def _match_classes(names: tuple[str, ...], known: tuple[str, ...], data: str) -> torch.Tensor:
-    """Map the index of a class in the data to its index in the checkpoint."""
+    """Map the index of a class in the data to its index in the network."""
     if names == known:
         return torch.arange(len(names))
     indices = {normalize_name(name): index for index, name in enumerate(known)}

@@ -52,8 +52,13 @@ def to_json(result: Evaluation, images: ImageDataset, in_training: np.ndarray | 
             "top1_interval_of_others": wilson_interval(int(others.sum()), len(others)) if len(others) else None,
         }
     names = [row.name for row in result.classes]
+    values, areas = result.to_dict(), result.curve_areas
+    if areas is not None:
+        values |= {"roc_area": areas.mean(areas.roc), "average_precision": areas.mean(areas.precision_recall)}
+        for row, roc, precision in zip(values["classes"], areas.roc, areas.precision_recall, strict=True):
+            row |= {"roc_area": roc, "average_precision": precision}
     return {
-        **result.to_dict(),
+        **values,
         "training_images": training,
         "most_confused": [
             {"truth": names[true], "prediction": names[predicted], "images": count}
@@ -80,12 +85,23 @@ def print_evaluation(result: Evaluation, images: ImageDataset, split: str, in_tr
     five = f"   top-5 {result.format_top5()}" if len(result.classes) > 5 else ""
     line = f"{result.images} images ({split})   top-1 {result.format_top1()}{five}   loss {result.loss:.4f}"
     console.print(line, soft_wrap=True)
+    areas = result.curve_areas
+    means = None if areas is None else [areas.mean(areas.roc), areas.mean(areas.precision_recall)]
+    figures = {
+        "macro F1": f"{result.macro_f1:.1%}",
+        **({} if means is None else dict(zip(("ROC area", "PR area"), map(_format_area, means), strict=True))),
+        "expected calibration error": f"{result.calibration_error:.1%}",
+    }
+    console.print("   ".join(f"{name} {value}" for name, value in figures.items()), soft_wrap=True)
     console.print(f"In parentheses: 95% intervals. {result.describe_baseline()}", soft_wrap=True)
     _print_training_images(result, in_training)
 
 
 def _class_table(result: Evaluation) -> Table:
-    table = Table("no.", "class", "images", "recall", "precision", title=None)
+    table = Table("no.", "class", "images", "recall", "precision", "F1", title=None)
+    areas = result.curve_areas
+    for name in ("ROC area", "PR area") if areas is not None else ():
+        table.add_column(name)
     for column in (table.columns[0], *table.columns[2:]):
         column.justify = "right"
     rows = list(enumerate(result.classes, 1))
@@ -93,8 +109,15 @@ def _class_table(result: Evaluation) -> Table:
         rows = sorted(rows, key=lambda row: 2.0 if row[1].recall is None else row[1].recall)[:MAX_CLASSES]
     for number, row in rows:
         recall, precision = format_accuracy(row.correct, row.images), format_accuracy(row.correct, row.predicted)
-        table.add_row(str(number), row.name, str(row.images), recall, precision)
+        cells = [recall, precision, "-" if row.f1 is None else f"{row.f1:.1%}"]
+        if areas is not None:
+            cells += [_format_area(areas.roc[number - 1]), _format_area(areas.precision_recall[number - 1])]
+        table.add_row(str(number), row.name, str(row.images), *cells)
     return table
+
+
+def _format_area(area: float | None) -> str:
+    return "-" if area is None else f"{area:.3f}"
 
 
 def _print_training_images(result: Evaluation, in_training: np.ndarray | None) -> None:

@@ -17,6 +17,7 @@ from ghostnets.checkpoints import load_pretrained, read_checkpoint
 from ghostnets.cli.options.explain import ExplainCommand
 from ghostnets.cli.output import message, print_json, progress_console, result_console, show_stages
 from ghostnets.data import EMBEDDED, ArrayDataset, FashionMnist, ImageDataset, find_sample, spread
+from ghostnets.devices import describe_device, select_device
 from ghostnets.errors import DataError
 from ghostnets.explain import (
     AblationResult,
@@ -59,9 +60,7 @@ def run(command: ExplainCommand) -> int:
         torch.set_num_threads(command.threads)
     subject = _load_subject(command)
     images, note = _load_images(command, subject)
-    explanation = _analyse(
-        subject, images, note, command.images, shlex.join(["ghostnets", "explain", *command.arguments])
-    )
+    explanation = _analyse(subject, images, note, command, shlex.join(["ghostnets", "explain", *command.arguments]))
     source = command.source
     folder = command.out or (source.parent / "explain" if isinstance(source, Path) else Path(f"explain-{source}"))
     with show_stages() as on_stage:
@@ -124,8 +123,15 @@ def _load_images(command: ExplainCommand, subject: Subject) -> tuple[ImageDatase
     return images, note
 
 
-def _analyse(subject: Subject, images: ImageDataset, note: str, source: str, command_line: str) -> Explanation:
-    redundancy, ablation, note = _measure(subject, images, note)
+def _analyse(
+    subject: Subject, images: ImageDataset, note: str, command: ExplainCommand, command_line: str
+) -> Explanation:
+    device = select_device(command.device)
+    if device.type != "cpu":
+        message(f"measuring on {describe_device(device)}")
+    subject.model.to(device)
+    redundancy, ablation, note = _measure(subject, images, note, device)
+    subject.model.to("cpu")
     preprocessing, model = subject.preprocessing, subject.model
     plain = None
     if "ratio" in model_arguments(subject.name):
@@ -137,7 +143,7 @@ def _analyse(subject: Subject, images: ImageDataset, note: str, source: str, com
     inputs = preprocessing.normalize(pixels)
     return Explanation(
         title=f"Inside {subject.name}",
-        summary=f"{subject.weights} {len(images):,} images of {source}, {' x '.join(map(str, shape))}.",
+        summary=f"{subject.weights} {len(images):,} images of {command.images}, {' x '.join(map(str, shape))}.",
         redundancy=redundancy,
         model=model,
         pixels=pixels,
@@ -157,7 +163,9 @@ def _analyse(subject: Subject, images: ImageDataset, note: str, source: str, com
     )
 
 
-def _measure(subject: Subject, images: ImageDataset, note: str) -> tuple[Redundancy, AblationResult | None, str]:
+def _measure(
+    subject: Subject, images: ImageDataset, note: str, device: torch.device
+) -> tuple[Redundancy, AblationResult | None, str]:
     """Measure redundancy and, with labelled images, the ghost ablation; the note explains a missing ablation."""
     model, preprocessing = subject.model, subject.preprocessing
     size = min(MAX_BATCH_SIZE, max(1, MAX_BATCH_PIXELS // preprocessing.image_size**2))
@@ -166,7 +174,7 @@ def _measure(subject: Subject, images: ImageDataset, note: str) -> tuple[Redunda
         for start in range(0, len(indices), size):
             batch = indices[start : start + size]
             pixels = torch.stack([preprocessing.center(images[i]) for i in batch])
-            yield preprocessing.normalize(pixels), images.labels[batch]
+            yield preprocessing.normalize(pixels.to(device)), images.labels[batch].to(device)
 
     def inputs() -> Iterable[Tensor]:
         return (x for x, _ in batches(list(range(len(images)))))

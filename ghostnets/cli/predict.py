@@ -5,7 +5,6 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ghostnets import __version__
@@ -26,7 +25,14 @@ SECONDS_BEFORE_PROGRESS = 1
 
 
 def run(command: PredictCommand) -> int:
-    classifier = load_classifier(command.network, threads=1, max_pixels=command.max_pixels)
+    options: dict[str, Any] = {
+        "flip": command.tta == "flip",
+        "threshold": command.threshold,
+        "max_pixels": command.max_pixels,
+    }
+    classifier = load_classifier(command.network, threads=1, device=command.device, **options)
+    if " on " in classifier.model.runtime:
+        message(f"predicting with {classifier.model.runtime}")
     if command.features:
         classifier.model.require_features()
     top = min(command.top, len(classifier.class_names))
@@ -38,9 +44,7 @@ def run(command: PredictCommand) -> int:
         if command.engine == "ray":
             from ghostnets.predict import predict_on_ray
 
-            return predict_on_ray(
-                command.network, images, top=top, features=command.features, max_pixels=command.max_pixels
-            )
+            return predict_on_ray(command.network, images, top=top, features=command.features, **options)
         if sorter is not None:
             return sorter.sort(images, run_locally)
         return run_locally(images)
@@ -51,10 +55,10 @@ def run(command: PredictCommand) -> int:
     progress = PredictionProgress()
     with progress:
         if command.out is not None:
-            settings = _settings(command.network, classifier.model, top, command.features)
-            with PredictionFile(
-                command.out, settings=settings, top=top, features=command.features, bom=command.bom
-            ) as file:
+            settings = _settings(command, classifier.model, top)
+            columns: dict[str, Any] = {"top": top, "features": command.features}
+            columns |= {"answer": command.threshold is not None, "bom": command.bom}
+            with PredictionFile(command.out, settings=settings, **columns) as file:
                 progress.resume(file.rows, file.errors)
                 for batch in progress.count(predict(file.remaining(inputs))):
                     file.write(batch)
@@ -146,8 +150,9 @@ class PredictionProgress:
         self.bar.update(0, description=f"{self.images} images, {rate:.0f} images/s, {self.errors} without prediction")
 
 
-def _settings(network: Path, model: Model, top: int, features: bool) -> dict[str, Any]:
+def _settings(command: PredictCommand, model: Model, top: int) -> dict[str, Any]:
     """Everything that the predictions depend on, except the images."""
+    network = command.network
     digest = hashlib.sha256(network.read_bytes())
     weights = network.with_suffix(".bin")  # OpenVINO
     if network.suffix == ".xml" and weights.exists():
@@ -157,7 +162,9 @@ def _settings(network: Path, model: Model, top: int, features: bool) -> dict[str
         "network": digest.hexdigest(),
         "runtime": model.runtime,
         "top": top,
-        "features": features,
+        "features": command.features,
+        **({} if command.threshold is None else {"threshold": command.threshold}),
+        **({} if command.tta == "none" else {"tta": command.tta}),
     }
 
 
@@ -186,16 +193,18 @@ def _print_table(rows: list[Prediction]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("image", "class", "probability", "next")
-    table.columns[2].justify = "right"
+    has_answer = any(prediction.answer is not None for prediction in rows)
+    table = Table("image", *(["answer"] if has_answer else []), "class", "probability", "next")
+    table.columns[-2].justify = "right"
     for prediction in rows:
         if prediction.error:
-            table.add_row(prediction.path, Text("cannot be read", style="red"), "", "")
+            table.add_row(prediction.path, Text("cannot be read", style="red"))
             continue
         first, *others = zip(prediction.classes, prediction.probabilities, strict=True)
         following = "  ".join(f"{name} {value:.1%}" for name, value in others)
         table.add_row(
             prediction.path,
+            *([prediction.answer or ""] if has_answer else []),
             first[0],
             f"{first[1]:.1%}",
             following,

@@ -22,7 +22,7 @@ from ghostnets.data.layout import find_layout, list_classes, normalize_name, spl
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import IMAGE_SUFFIXES
 
-__all__ = ["find_tables", "read_labelled_tables"]
+__all__ = ["find_tables", "list_tables", "read_labelled_tables"]
 
 NAMES = ("labels", "label", "annotations", "metadata")  # of the table of a folder that has several
 SHOWN = 5  # rows per message
@@ -46,7 +46,7 @@ def find_tables(root: Path, network_classes: Collection[str] = ()) -> dict[str, 
         if root.suffix.lower() not in TABLE_SUFFIXES:
             return {}
         return _pair(root) if split_of(root.stem) == "train" else {split_of(root.stem) or "": root}
-    found = [path for path in _list_files(root) if path.suffix.lower() in (".csv", ".tsv")]
+    found = list_tables(root)
     if not found:
         return {}
     tables = _choose(root, found)
@@ -57,6 +57,11 @@ def find_tables(root: Path, network_classes: Collection[str] = ()) -> dict[str, 
         names = ", ".join(path.name for path in found[:SHOWN])
         raise DataError(f"{root} has several tables ({names}); give the path of the one with the labels.")
     return tables
+
+
+def list_tables(root: Path) -> list[Path]:
+    """The tables directly in a folder; raises DataError if it cannot be listed."""
+    return [path for path in _list_files(root) if path.suffix.lower() in (".csv", ".tsv")]
 
 
 def read_labelled_tables(
@@ -79,7 +84,7 @@ def read_labelled_tables(
     for split, path in tables.items():
         images = _Images(path)
         try:
-            table = read_table(path, lambda cell, images=images: images.find(cell) is not None)  # type: ignore[misc]
+            table = read_table(path, images.holds)
         except DataError:
             if split != "test":
                 raise
@@ -120,21 +125,26 @@ class _Images:
 
     def find(self, cell: str) -> str | None:
         """Path of the image of a cell, or None; raises DataError if several fit."""
-        text = cell.strip().removeprefix("file://")
-        if not text:
-            return None
-        for name in (text, text.replace("\\", "/")):
-            if is_image_name(name.rpartition("/")[2]) and (path := Path(self.folder, name)).is_file():
-                return str(path)
-        name = os.path.normpath(text.replace("\\", "/")).strip("/")
-        found = [path for path in self.index.get(name.rpartition("/")[2], ()) if _is_suffix(path, name)]
-        if len(found) > 1 and self.split:  # train.csv beside train/ and test/ with files of the same names
-            found = [path for path in found if split_of(path.partition("/")[0]) == self.split] or found
+        found = self._candidates(cell)
         if len(found) > 1:
             raise DataError(
                 f"{cell!r} can be {found[0]} or {found[1]} in {self.folder}; write the path relative to the table."
             )
         return str(Path(self.folder, found[0])) if found else None
+
+    def holds(self, cell: str) -> bool:
+        """Whether a cell is the path of exactly one image."""
+        return len(self._candidates(cell)) == 1
+
+    def _candidates(self, cell: str) -> list[str]:
+        text = cell.strip().removeprefix("file://")
+        if not text:
+            return []
+        for name in (text, text.replace("\\", "/")):
+            if is_image_name(name.rpartition("/")[2]) and Path(self.folder, name).is_file():
+                return [name]
+        name = os.path.normpath(text.replace("\\", "/")).strip("/")
+        return [path for path in self.index.get(name.rpartition("/")[2], ()) if _is_suffix(path, name)]
 
     @property
     def index(self) -> dict[str, list[str]]:
@@ -185,15 +195,20 @@ def _resolve(
             if os.path.normpath(found) != os.path.normpath(path.parent / row.path):
                 guessed.append((row.path, found))
             files.append(inspect_file(split or row.split or "train", row.labels[0], found, str(path.parent)))
-    for rows, what in ((missing, "files that do not exist"), (unlabelled, "images without a label")):
+    for rows, one, several in (
+        (missing, "a file that does not exist", "files that do not exist"),
+        (unlabelled, "an image without a label", "images without a label"),
+    ):
         if rows:
-            sentence = f"{path} names {len(rows)} {what} ({_show(rows)})"
+            what = one if len(rows) == 1 else f"{len(rows)} {several}"
+            sentence = f"{path} names {what} ({_show(rows)})"
             if not skip_missing:
                 raise DataError(f"{sentence}; correct the table, or leave them out: --skip-corrupt.")
             notes.append(f"left out: {sentence}")
     if guessed:
         text, found = guessed[0]
-        notes.append(f"{path.name}: {len(guessed)} images are found by name, the first is {printable(text)} at {found}")
+        number = f", the first of {len(guessed)}" if len(guessed) > 1 else ""
+        notes.append(f"{path.name}: {printable(text)} is found by its name, at {printable(found)}{number}")
     return files
 
 
@@ -218,7 +233,7 @@ def _remove_repeated_rows(files: Iterable[ImageFile], notes: list[str], *, is_tr
             one, two = (f.class_name if what == "labels" else f.split for f in (other, file))
             raise DataError(f"{file.path} has two {what}, {one} and {two}, in the table; correct one of the rows.")
     if repeated:
-        notes.append(f"left out: {repeated} rows that name an image again")
+        notes.append(f"left out: {'a row' if repeated == 1 else f'{repeated} rows'} naming an image again")
     return kept
 
 
@@ -247,9 +262,14 @@ def _choose(root: Path, found: Sequence[Path]) -> dict[str, Path]:
             raise DataError(f"{root} has two tables of {split} images ({by_split[split].name}, {path.name}); keep one.")
     if "train" in by_split:
         return {split: by_split[split] for split in ("train", "val", "test") if split in by_split}
-    named = [path for path in found if normalize_name(path.stem).casefold() in NAMES]
+    named = [path for path in found if _is_named_as_labels(path)]
     chosen = named if len(named) == 1 else found
     return {"": chosen[0]} if len(chosen) == 1 else {}
+
+
+def _is_named_as_labels(path: Path) -> bool:
+    """Whether a table is meant as labels, and not, for example, predictions that were written beside the images."""
+    return normalize_name(path.stem).casefold() in NAMES or _split_of_table(path) is not None
 
 
 def _class_folders(root: Path) -> dict[str, Path]:
@@ -261,15 +281,15 @@ def _class_folders(root: Path) -> dict[str, Path]:
 
 
 def _compare(root: Path, tables: dict[str, Path], classes: dict[str, Path]) -> dict[str, Path]:
-    """Empty, as class folders label the images, if no table labels them otherwise.
+    """Empty, as class folders label the images, if no table that is named as labels labels them otherwise.
 
     Raises:
-        DataError: A table does.
+        DataError: Such a table does.
     """
-    for path in tables.values():
+    for path in filter(_is_named_as_labels, tables.values()):
         images = _Images(path)
         try:
-            table = read_table(path, lambda cell, images=images: images.find(cell) is not None)  # type: ignore[misc]
+            table = read_table(path, images.holds)
             found = [(row, images.find(row.path)) for row in table.rows]
         except DataError:
             continue  # a table of something else

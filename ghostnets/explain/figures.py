@@ -26,6 +26,7 @@ __all__ = [
     "confusion_figure",
     "curves_figure",
     "heat_png",
+    "learning_rate_figure",
     "map_colors",
     "map_png",
     "new_figure",
@@ -93,6 +94,27 @@ def confusion_figure(cells: Sequence[tuple[int, int, int]], class_names: Sequenc
     bar.set_label("share of the true class", color=INK)
     bar.ax.tick_params(colors=INK)
     bar.outline.set_visible(False)
+    style_axis(axis)
+    return figure
+
+
+def learning_rate_figure(rates: Sequence[float], losses: Sequence[float], suggestion: float) -> "Figure":
+    """Plot the loss of a range test over the learning rate, with the suggested rate marked.
+
+    Args:
+        rates: Learning rates, ascending.
+        losses: Loss at each.
+        suggestion: The suggested rate.
+    """
+    figure = new_figure(width=6.4, height=4.0)
+    axis = figure.subplots()
+    axis.plot(rates, losses, color=FIRST)
+    axis.axvline(suggestion, color=SECOND, linestyle="--", label=f"suggestion: {suggestion:g}")
+    axis.set_xscale("log")
+    axis.set_xlabel("learning rate")
+    axis.set_ylabel("training loss (nats, moving average)")
+    axis.grid(color=GRID, linewidth=0.6)
+    axis.legend(frameon=False, labelcolor=INK, fontsize=9)
     style_axis(axis)
     return figure
 

@@ -207,7 +207,7 @@ def _stream(
 ) -> int:
     """Run all batches with ``callback`` on each layer's maps; returns the number of images."""
     images = 0
-    with observe_maps(model, layers, callback):
+    with observe_maps(model, layers, lambda layer, maps: callback(layer, maps.cpu())):  # statistics are in float64
         for batch in batches():
             model(batch)
             images += len(batch)

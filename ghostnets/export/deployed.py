@@ -66,6 +66,7 @@ class DeployedModel(nn.Module):
         self.classifier = copy.deepcopy(fused.get_submodule(fused.classifier_name)).to(self.dtype)
         fused.reset_classifier(0)
         self.network = fused.to(self.dtype)
+        self.temperature = description.temperature
         self.takes_uint8 = description.input == "uint8"
         self.has_softmax, self.has_features = description.output == "probabilities", description.has_features
         for name, values in (("mean", description.preprocessing.mean), ("std", description.preprocessing.std)):
@@ -78,7 +79,7 @@ class DeployedModel(nn.Module):
         features = self.network(images.to(self.dtype))
         scores = self.classifier(features).float()
         if self.has_softmax:
-            scores = scores.softmax(1)
+            scores = scores.softmax(1) if self.temperature is None else (scores / self.temperature).softmax(1)
         return (scores, features.float()) if self.has_features else (scores,)
 
 

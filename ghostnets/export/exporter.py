@@ -100,6 +100,7 @@ def export_model(
         output=output,
         any_size=any_size or format == "engine",
         has_features=features,
+        temperature=network.temperature,
         versions=_versions(export_format),
         source_sha256=network.sha256,
     )

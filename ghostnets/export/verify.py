@@ -147,8 +147,9 @@ def _compare(
     feature_differences, feature_scales = [], []
     for batch, (scores, features) in zip(images, outputs, strict=True):
         logits, expected_features = _run_network(network, checkpoint.preprocessing, batch)
-        expected_probabilities = softmax(logits)
-        probabilities = scores if is_probability else softmax(scores)
+        temperature = model.description.temperature
+        expected_probabilities = softmax(logits, temperature=temperature)
+        probabilities = scores if is_probability else softmax(scores, temperature=temperature)
         expected = _centered(_log(expected_probabilities) if is_probability else logits)
         actual = _centered(_log(scores) if is_probability else scores)
         differences.append(np.abs(actual - expected).reshape(-1))

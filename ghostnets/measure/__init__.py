@@ -1,5 +1,6 @@
-"""Parameter and MAC counts, profiles and interleaved timings of any ``nn.Module``."""
+"""Parameter and MAC counts, profiles and timings of any ``nn.Module``; measures of a classifier's scores."""
 
+from ghostnets.measure.classification import average_precision, calibration_error, fit_temperature, roc_area
 from ghostnets.measure.count import Cost, LayerCost, count
 from ghostnets.measure.limits import MachineLimits, measure_limits
 from ghostnets.measure.machine import processor_name
@@ -15,12 +16,16 @@ __all__ = [
     "Profile",
     "Runner",
     "Timing",
+    "average_precision",
+    "calibration_error",
     "count",
+    "fit_temperature",
     "format_accuracy",
     "format_interval",
     "measure_limits",
     "processor_name",
     "profile",
+    "roc_area",
     "speedup",
     "time_interleaved",
     "wilson_interval",

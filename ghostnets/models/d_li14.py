@@ -182,12 +182,12 @@ class DLi14GhostNet(Network):
         """Compute the last feature map: (N, in_chans, H, W) -> (N, 960, ceil(H / 32), ceil(W / 32))."""
         if self.grad_checkpointing and not is_scripting():
             return self.recompute_features(x)
-        return self.squeeze[:3](self.features(x))
+        return self.squeeze[2](self.squeeze[1](self.squeeze[0](self.features(x))))  # TorchScript calls no slices
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Compute logits (N, num_classes) from the last feature map; features (N, 1280) if ``pre_logits``."""
-        x = self.classifier[:3](self.squeeze[3](x).flatten(1))
-        return x if pre_logits else self.classifier[3:](x)
+        x = self.squeeze[3](x).flatten(1)
+        return self.classifier[2](self.classifier[1](self.classifier[0](x))) if pre_logits else self.classifier(x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))

@@ -25,7 +25,14 @@ BATCHES_PER_TASK = 4
 
 
 def predict_on_ray(
-    network: Path, inputs: Iterable[Input], *, top: int, features: bool = False, max_pixels: int = MAX_PIXELS
+    network: Path,
+    inputs: Iterable[Input],
+    *,
+    top: int,
+    features: bool = False,
+    flip: bool = False,
+    threshold: float | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[list[Prediction]]:
     """Yield predictions in the order of ``inputs``, a batch at a time, as ``predict_images``.
 
@@ -37,6 +44,8 @@ def predict_on_ray(
         inputs: Images of ``find_inputs``.
         top: Number of most probable classes per image.
         features: Return the features as well.
+        flip: As for ``Classifier``.
+        threshold: As for ``Classifier``.
         max_pixels: Largest number of pixels of an image that is read.
 
     Raises:
@@ -56,7 +65,7 @@ def predict_on_ray(
         blocks = -(-len(tasks) // BATCHES_PER_TASK)
         rows = data.from_items(tasks, override_num_blocks=blocks).map_batches(
             Actor,
-            fn_constructor_args=(here, str(network), top, features, max_pixels),
+            fn_constructor_args=(here, str(network), top, features, flip, threshold, max_pixels),
             batch_size=1,
             num_cpus=1,
             compute=data.ActorPoolStrategy(min_size=1, max_size=min(cores, blocks)),
@@ -73,12 +82,23 @@ class Actor:
         network: Path of the network.
         top: Number of most probable classes, as in ``predict_batch``.
         features: Return the features as well.
+        flip: As for ``Classifier``.
+        threshold: As for ``Classifier``.
         max_pixels: Largest number of pixels of an image that is read.
     """
 
-    def __init__(self, folder: str, network: str, top: int, features: bool, max_pixels: int) -> None:
+    def __init__(
+        self,
+        folder: str,
+        network: str,
+        top: int,
+        features: bool,
+        flip: bool,
+        threshold: float | None,
+        max_pixels: int,
+    ) -> None:
         os.chdir(folder)
-        self.classifier = load_classifier(network, threads=1, max_pixels=max_pixels)
+        self.classifier = load_classifier(network, threads=1, flip=flip, threshold=threshold, max_pixels=max_pixels)
         self.top, self.features = top, features
 
     def __call__(self, tasks: dict[str, Any]) -> dict[str, list[bytes]]:

@@ -41,6 +41,7 @@ class PredictionFile:
             with the same settings.
         top: Number of classes per image.
         features: Whether predictions have features.
+        answer: Whether predictions have an answer, by a threshold.
         bom: Whether a CSV file begins with a byte order mark.
 
     Attributes:
@@ -54,9 +55,18 @@ class PredictionFile:
         MissingExtraError: The library of the format is not installed.
     """
 
-    def __init__(self, path: Path, *, settings: dict[str, Any], top: int, features: bool, bom: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        settings: dict[str, Any],
+        top: int,
+        features: bool,
+        answer: bool = False,
+        bom: bool = False,
+    ) -> None:
         self.path, self.folder = path, path.with_name(f"{path.name}.partial")
-        self.writer = find_writer(path, bom=bom)(top=top, features=features)
+        self.writer = find_writer(path, bom=bom)(top=top, features=features, answer=answer)
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = try_lock(self.folder)
         if lock is None:

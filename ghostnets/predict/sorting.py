@@ -73,7 +73,7 @@ class ImageSorter:
         if prediction.error is not None:
             return
         name = Path(source.name).name
-        target = self.folder / prediction.classes[0] / name
+        target = self.folder / (prediction.answer or prediction.classes[0]) / name
         if self.link and source.size is not None:
             self.problems.append(f"{source.name} is in a shard and cannot be linked; leave --link out.")
         elif not os.path.lexists(target):

@@ -1,7 +1,7 @@
 """Writers of predictions as CSV, JSON lines and Parquet: chunks of a file, and their concatenation.
 
-The columns of predictions are ``path``, ``class_1``, ``probability_1``, ... , ``error``, and ``features`` if requested.
-JSON lines nest the classes. Other tables have columns of their own (``write_table``).
+The columns of predictions are ``path``, ``answer`` with a threshold, ``class_1``, ``probability_1``, ... , ``error``,
+and ``features`` if requested. JSON lines nest the classes. Other tables have columns of their own (``write_table``).
 
 In CSV, text that a spreadsheet would execute as a formula is preceded by an apostrophe, and control characters are
 escaped; other formats keep them.
@@ -36,10 +36,11 @@ FORMULA_STARTS = tuple("=+-@＝＋－＠\t\r\n")  # of a cell that a spreadsheet
 
 
 def as_dict(prediction: Prediction) -> dict[str, Any]:
-    """The prediction ready for JSON, with the key ``features`` only if there are any."""
+    """The prediction ready for JSON, with the keys ``answer`` and ``features`` only if there are any."""
     pairs = zip(prediction.classes, prediction.probabilities, strict=True)
     values: dict[str, Any] = {
         "path": prediction.path,
+        **({} if prediction.answer is None else {"answer": prediction.answer}),
         "answers": [{"class": name, "probability": value} for name, value in pairs],
         "error": prediction.error,
     }
@@ -52,6 +53,7 @@ class PredictionWriter(ABC):
     Args:
         top: Number of classes per image.
         features: Whether predictions have features.
+        answer: Whether predictions have an answer, by a threshold.
 
     Raises:
         ConfigurationError: The format cannot hold features.
@@ -60,8 +62,8 @@ class PredictionWriter(ABC):
 
     suffix: ClassVar[str]
 
-    def __init__(self, *, top: int, features: bool) -> None:
-        self.top, self.features = top, features
+    def __init__(self, *, top: int, features: bool, answer: bool = False) -> None:
+        self.top, self.features, self.answer = top, features, answer
 
     @abstractmethod
     def write(self, predictions: Sequence[Prediction], path: Path) -> None:
@@ -103,8 +105,8 @@ class CsvWriter(PredictionWriter):
     suffix = ".csv"
     mark: ClassVar[bytes] = b""  # before the header
 
-    def __init__(self, *, top: int, features: bool) -> None:
-        super().__init__(top=top, features=features)
+    def __init__(self, *, top: int, features: bool, answer: bool = False) -> None:
+        super().__init__(top=top, features=features, answer=answer)
         if features:
             raise ConfigurationError("a CSV file cannot hold --features; write --out PREDICTIONS.parquet or .jsonl.")
 
@@ -124,7 +126,8 @@ class CsvWriter(PredictionWriter):
     def concatenate(self, chunks: Sequence[Path], path: Path) -> None:
         header = io.StringIO()
         numbered = [f"{name}_{rank}" for rank in range(1, self.top + 1) for name in ("class", "probability")]
-        csv.writer(header, lineterminator="\n").writerow(["path", *numbered, "error"])
+        answer = ["answer"] if self.answer else []
+        csv.writer(header, lineterminator="\n").writerow(["path", *answer, *numbered, "error"])
         with path.open("wb") as stream:
             stream.write(self.mark + header.getvalue().encode())
             _append(chunks, stream)
@@ -134,7 +137,8 @@ class CsvWriter(PredictionWriter):
         for name, value in zip(prediction.classes, prediction.probabilities, strict=True):
             cells += [_cell(name), f"{value:.6f}"]
         cells += [""] * (2 * self.top - len(cells))
-        return [_cell(prediction.path), *cells, _cell(prediction.error or "")]
+        answer = [_cell(prediction.answer or "")] if self.answer else []
+        return [_cell(prediction.path), *answer, *cells, _cell(prediction.error or "")]
 
 
 class MarkedCsvWriter(CsvWriter):
@@ -148,10 +152,10 @@ class ParquetWriter(PredictionWriter):
 
     suffix = ".parquet"
 
-    def __init__(self, *, top: int, features: bool) -> None:
-        super().__init__(top=top, features=features)
+    def __init__(self, *, top: int, features: bool, answer: bool = False) -> None:
+        super().__init__(top=top, features=features, answer=answer)
         pyarrow = require("pyarrow", extra="parquet")
-        fields = [("path", pyarrow.string())]
+        fields = [("path", pyarrow.string()), *([("answer", pyarrow.string())] if answer else [])]
         for rank in range(1, top + 1):
             fields += [(f"class_{rank}", pyarrow.string()), (f"probability_{rank}", pyarrow.float32())]
         fields += [("error", pyarrow.string())]
@@ -161,6 +165,8 @@ class ParquetWriter(PredictionWriter):
     def write(self, predictions: Sequence[Prediction], path: Path) -> None:
         pyarrow, parquet = require("pyarrow", extra="parquet"), require("pyarrow.parquet", extra="parquet")
         columns: dict[str, list[Any]] = {"path": [p.path for p in predictions]}
+        if self.answer:
+            columns["answer"] = [p.answer for p in predictions]
         for rank in range(self.top):
             columns[f"class_{rank + 1}"] = [p.classes[rank] if p.classes else None for p in predictions]
             columns[f"probability_{rank + 1}"] = [p.probabilities[rank] if p.classes else None for p in predictions]

@@ -49,6 +49,7 @@ class Explorer:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.architecture, self.class_names = checkpoint.architecture, checkpoint.class_names
         self.preprocessing = checkpoint.preprocessing
+        self.temperature = checkpoint.temperature or 1.0
         self.model = reparameterize(checkpoint.build()).to(memory_format=torch.channels_last)
         self.modules = find_ghost_modules(self.model)
         self.kernels = {kernels.layer: kernels for kernels in collect_cheap_kernels(self.model)}
@@ -126,8 +127,8 @@ class Explorer:
         """
         x = self._input(image)
         with disable_ghosts(self.model, off, fill=fill):
-            after = self.model(x)[0].softmax(0)
-        before = self.model(x)[0].softmax(0)
+            after = self._probabilities(x)
+        before = self._probabilities(x)
         best = [scores.topk(min(top, len(scores))).indices.tolist() for scores in (before, after)]
         return AblationResponse(
             answers=[
@@ -137,6 +138,10 @@ class Explorer:
                 for i in sorted({*best[0], *best[1]}, key=lambda i: -float(before[i]))
             ]
         )
+
+    def _probabilities(self, x: Tensor) -> Tensor:
+        """Probabilities (classes,) of one image, calibrated as those of the service."""
+        return (self.model(x)[0] / self.temperature).softmax(0)
 
     def _input(self, image: Pixels) -> Tensor:
         return self.preprocessing.normalize(torch.from_numpy(image).permute(2, 0, 1)[None])

@@ -32,7 +32,7 @@ class LoadedModel:
         self.copies, self.digest = copies, digest
 
 
-def load_copies(path: Path, *, count: int, max_batch: int) -> LoadedModel:
+def load_copies(path: Path, *, count: int, max_batch: int, device: str = "cpu") -> LoadedModel:
     """Load ``count`` copies of a network and run each with every batch size up to ``max_batch``.
 
     Raises:
@@ -40,7 +40,7 @@ def load_copies(path: Path, *, count: int, max_batch: int) -> LoadedModel:
             meanwhile.
     """
     before = _digest(path)
-    first = load_classifier(path, threads=1)
+    first = load_classifier(path, threads=1, device=device)
     copies = [first, *(first.copy() for _ in range(count - 1))]
     preprocessing = first.model.description.preprocessing
     side = preprocessing.image_size

@@ -34,6 +34,11 @@ class ImagePredictionInfo(BaseModel):
     """Predictions for one image."""
 
     name: str | None = Field(description="File name, if the request contains one.")
+    answer: str | None = Field(
+        default=None,
+        description='With --threshold: the most probable class if its probability reaches it, else "none of these", or'
+        " null on error. Absent without.",
+    )
     answers: list[ClassProbabilityInfo] = Field(
         description="Most probable classes in descending order; empty on error."
     )

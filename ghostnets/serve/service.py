@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ghostnets.artefacts import NONE_OF_THESE
 from ghostnets.cores import usable_cores
 from ghostnets.errors import GhostNetsError, ImageError
 from ghostnets.serve.hosts import AllowedHosts
@@ -149,11 +150,19 @@ class Service:
             ranking = await model.rank(upload.content, upload.name or f"image {index}", top=top)
         except ImageError as error:
             self.metrics.images.labels("unreadable").inc()
-            return {"name": upload.name, "answers": [], "error": str(error)}
+            return {"name": upload.name, **self._answer(None, 0.0), "answers": [], "error": str(error)}
         self.metrics.images.labels("answered").inc()
         names = model.description.class_names
         answers = [{"class": names[i], "probability": p} for i, p in zip(*ranking, strict=True)]
-        return {"name": upload.name, "answers": answers, "error": None}
+        answer = self._answer(names[ranking[0][0]], ranking[1][0])
+        return {"name": upload.name, **answer, "answers": answers, "error": None}
+
+    def _answer(self, name: str | None, probability: float) -> dict[str, str | None]:
+        """The key ``answer`` of an image, if the service has a threshold."""
+        if self.settings.threshold is None:
+            return {}
+        is_answer = name is None or probability >= self.settings.threshold
+        return {"answer": name if is_answer else NONE_OF_THESE}
 
     @contextmanager
     def _queued(self, images: int) -> Iterator[None]:
@@ -166,7 +175,13 @@ class Service:
 
     async def _open(self) -> ServedModel:
         """Open one copy more than threads: while one waits for the interpreter lock, another uses its core."""
-        load = partial(load_copies, self.path, count=self._threads + 1, max_batch=self.settings.max_batch)
+        load = partial(
+            load_copies,
+            self.path,
+            count=self._threads + 1,
+            max_batch=self.settings.max_batch,
+            device=self.settings.device,
+        )
         loaded = await asyncio.get_running_loop().run_in_executor(self._loader, load)
         return ServedModel(loaded, self.settings, self.metrics)
 

@@ -43,6 +43,10 @@ class ServiceSettings:
     """File with the token that clients must send (Authorization: Bearer ...); or set GHOSTNETS_TOKEN."""
     threads: int | None = None
     """Number of cores to use, all by default. One single-threaded copy of the network runs per core, plus one."""
+    device: str = "cpu"
+    """Device of a checkpoint: cpu, cuda, mps, xpu, cuda:1, or auto for an accelerator if there is one."""
+    threshold: float | None = None
+    """Lowest probability of the first class for which it is the answer of an image; else it is "none of these"."""
     max_batch: int = 8
     """Maximum number of images per batch."""
     max_wait: float = 0.002
@@ -78,6 +82,8 @@ class ServiceSettings:
         problems += [
             f"{name} is {getattr(self, name)}, it must be above 0" for name in POSITIVE if getattr(self, name) <= 0
         ]
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            problems.append(f"threshold is {self.threshold}, it must be a probability above 0 and at most 1")
         if self.port > MAX_PORT:
             problems.append(f"port is {self.port}, the maximum is {MAX_PORT}")
         if self.max_images > self.max_queue:

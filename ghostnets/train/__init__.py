@@ -7,6 +7,7 @@ from ghostnets.lazy import lazy_getattr
 if TYPE_CHECKING:
     from ghostnets.train.callback import Callback, RunStart
     from ghostnets.train.evaluation import ClassResult, Evaluation, ImagePredictions, evaluate
+    from ghostnets.train.find_lr import LearningRateTest
     from ghostnets.train.metrics import METRICS, SELECTION, EpochResult, best_epoch, format_minutes
     from ghostnets.train.recipe import Recipe
     from ghostnets.train.recipes import RECIPES, default_recipe, named_recipe
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ghostnets.train.result import InterruptedRunError, TrainingResult
     from ghostnets.train.run_config import RunConfig
     from ghostnets.train.run_folder import RunFolder
-    from ghostnets.train.start import repeat_training, resume_training, train_model
+    from ghostnets.train.start import find_learning_rate, repeat_training, resume_training, train_model
 
 __all__ = [
     "METRICS",
@@ -28,6 +29,7 @@ __all__ = [
     "Evaluation",
     "ImagePredictions",
     "InterruptedRunError",
+    "LearningRateTest",
     "Recipe",
     "RunConfig",
     "RunFolder",
@@ -37,6 +39,7 @@ __all__ = [
     "default_recipe",
     "describe_evaluation",
     "evaluate",
+    "find_learning_rate",
     "format_minutes",
     "list_warnings",
     "named_recipe",
@@ -57,6 +60,7 @@ _MODULES = {
     "Evaluation": "evaluation",
     "ImagePredictions": "evaluation",
     "InterruptedRunError": "result",
+    "LearningRateTest": "find_lr",
     "Recipe": "recipe",
     "RunConfig": "run_config",
     "RunFolder": "run_folder",
@@ -66,6 +70,7 @@ _MODULES = {
     "default_recipe": "recipes",
     "describe_evaluation": "report",
     "evaluate": "evaluation",
+    "find_learning_rate": "start",
     "format_minutes": "metrics",
     "list_warnings": "report",
     "named_recipe": "recipes",

@@ -20,18 +20,23 @@ class RunStart:
         config: Complete configuration, with the resolved recipe in ``config.recipe``.
         class_names: Class names in the order of the logits.
         description: One line on network and data.
-        epoch: Epoch in which training starts, from 0.
-        epochs: Largest number of epochs.
         steps: Steps of an epoch.
+        epoch: Epoch in which training starts, from 0.
+        seconds: Time of training and validation so far, of a resumed run.
     """
 
     folder: Path
     config: RunConfig
     class_names: tuple[str, ...]
     description: str
-    epoch: int
-    epochs: int
     steps: int
+    epoch: int
+    seconds: float
+
+    @property
+    def epochs(self) -> int:
+        """Largest number of epochs."""
+        return self.config.recipe.epochs
 
 
 class Callback:

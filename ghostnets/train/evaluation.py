@@ -3,20 +3,21 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghostnets.data import ImageDataset, evaluation_batches
-from ghostnets.measure import format_accuracy, wilson_interval
+from ghostnets.measure import average_precision, calibration_error, format_accuracy, roc_area, wilson_interval
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.distributed import DistributedContext
 from ghostnets.train.frozen import IdentityPreprocessing
 from ghostnets.train.hardware import free_memory, is_out_of_memory
 
-__all__ = ["ClassResult", "Evaluation", "ImagePredictions", "evaluate", "time_validation"]
+__all__ = ["ClassResult", "CurveAreas", "Evaluation", "ImagePredictions", "evaluate", "time_validation"]
 
 MAX_DENSE_CLASSES = 100  # the largest confusion matrix that is written out; its size grows with the square
 
@@ -43,12 +44,18 @@ class ClassResult:
         return self.correct / self.images if self.images else None
 
     @property
+    def f1(self) -> float | None:
+        """Harmonic mean of precision and recall; None if the class has neither images nor predictions."""
+        total = self.images + self.predicted
+        return 2 * self.correct / total if total else None
+
+    @property
     def precision(self) -> float | None:
         """Share of the predictions of the class that are correct; None if there are none."""
         return self.correct / self.predicted if self.predicted else None
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "recall": self.recall, "precision": self.precision}
+        return {**asdict(self), "recall": self.recall, "precision": self.precision, "f1": self.f1}
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,8 @@ class ImagePredictions:
         probabilities: Probability of ``predictions``, float64 (N,).
         losses: Cross-entropy, without label smoothing, float64 (N,).
         in_top5: Whether the true class has one of the five highest scores, bool (N,).
+        logits: Logits, float32 (N, classes), or None where they were not requested; those of an exported file that
+            returns probabilities are their logarithms.
     """
 
     labels: Tensor
@@ -68,6 +77,7 @@ class ImagePredictions:
     probabilities: Tensor
     losses: Tensor
     in_top5: Tensor
+    logits: Tensor | None = None
 
     @property
     def correct(self) -> Tensor:
@@ -78,6 +88,28 @@ class ImagePredictions:
         """Indices of the wrong predictions, the most probable first, int64."""
         wrong = (~self.correct).nonzero().flatten()
         return wrong[self.probabilities[wrong].argsort(descending=True, stable=True)]
+
+    def highest_losses(self) -> Tensor:
+        """Indices of all images, the highest loss first, int64."""
+        return self.losses.argsort(descending=True, stable=True)
+
+
+class CurveAreas(NamedTuple):
+    """Areas under the curves of each class against all others.
+
+    Attributes:
+        roc: Area under the ROC curve; None for a class without images, or with all of them.
+        precision_recall: Average precision; None for a class without images.
+    """
+
+    roc: tuple[float | None, ...]
+    precision_recall: tuple[float | None, ...]
+
+    @staticmethod
+    def mean(values: Sequence[float | None]) -> float | None:
+        """Mean over the classes that have a value (macro average); None if none has."""
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if known else None
 
 
 @dataclass(frozen=True)
@@ -106,6 +138,30 @@ class Evaluation:
     def correct(self) -> int:
         """Number of images whose class has the highest score."""
         return round(self.top1 * self.images)
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean of the classes' F1, over those with images or predictions."""
+        values = [row.f1 for row in self.classes if row.f1 is not None]
+        return sum(values) / len(values)
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error of the predicted classes' probabilities."""
+        rows = self.predictions
+        return calibration_error(rows.probabilities.numpy(), rows.correct.numpy())
+
+    @cached_property
+    def curve_areas(self) -> CurveAreas | None:
+        """Areas under the curves of each class; None if the logits were not kept."""
+        rows = self.predictions
+        if rows.logits is None:
+            return None
+        probabilities, labels = rows.logits.softmax(1).numpy(), rows.labels.numpy()
+        columns = [(probabilities[:, index], labels == index) for index in range(len(self.classes))]
+        return CurveAreas(
+            tuple(roc_area(*column) for column in columns), tuple(average_precision(*column) for column in columns)
+        )
 
     @property
     def largest_class(self) -> ClassResult:
@@ -160,6 +216,8 @@ class Evaluation:
             "top1_interval": wilson_interval(self.correct, self.images),
             "top5": self.top5,
             "top5_interval": wilson_interval(in_top5, self.images),
+            "macro_f1": self.macro_f1,
+            "calibration_error": self.calibration_error,
             "baseline": {"class": self.largest_class.name, "top1": self.largest_class.images / self.images},
             "classes": [row.to_dict() for row in self.classes],
             "confusion": self.confusion if is_dense else None,
@@ -175,6 +233,7 @@ def evaluate(
     class_names: tuple[str, ...],
     *,
     batch_size: int = 64,
+    keep_logits: bool = False,
     distributed: DistributedContext | None = None,
 ) -> Evaluation:
     """Evaluate a classifier; the model is left in evaluation mode.
@@ -185,17 +244,19 @@ def evaluate(
         preprocessing: Preprocessing of the model.
         class_names: Names in the order of the logits.
         batch_size: Images per batch; halved as often as the device runs out of memory.
+        keep_logits: Keep the logits of each image, for areas and calibration; in one process.
         distributed: Processes that divide the images among them; all get the same result.
     """
     distributed = distributed or DistributedContext()
-    while (rows := _evaluate_images(model, images, preprocessing, batch_size, distributed)) is None:
+    kept = torch.zeros(len(images), len(class_names)) if keep_logits else None
+    while (rows := _evaluate_images(model, images, preprocessing, batch_size, distributed, kept)) is None:
         free_memory(distributed.device)
         batch_size //= 2
     if distributed.world_size > 1:  # each process has filled its own rows
         rows = torch.tensor(distributed.sum(rows.flatten().tolist()), dtype=torch.float64).view(-1, 4)
     predicted, probabilities, losses, in_top5 = rows.unbind(1)
     return summarize(
-        ImagePredictions(images.labels, predicted.long(), probabilities, losses, in_top5.bool()), class_names
+        ImagePredictions(images.labels, predicted.long(), probabilities, losses, in_top5.bool(), kept), class_names
     )
 
 
@@ -205,6 +266,7 @@ def _evaluate_images(
     preprocessing: Preprocessing | IdentityPreprocessing,
     batch_size: int,
     distributed: DistributedContext,
+    kept: Tensor | None,
 ) -> Tensor | None:
     """Prediction, its probability, loss and membership in the best five of each image of this process.
 
@@ -227,6 +289,8 @@ def _evaluate_images(
                 F.cross_entropy(logits, labels, reduction="none"),
                 (five == labels[:, None]).any(1),
             ]
+            if kept is not None:
+                kept[batch.indices] = logits.cpu()
             rows[batch.indices] = torch.stack([column.cpu().double() for column in columns], 1)
     except RuntimeError as error:
         if batch_size == 1 or not is_out_of_memory(error):

@@ -5,6 +5,7 @@ import os
 
 import torch
 
+from ghostnets.cores import usable_cores
 from ghostnets.devices import describe_device
 
 __all__ = ["describe_hardware", "free_memory", "is_out_of_memory", "resolve_precision", "resolve_workers"]
@@ -31,8 +32,7 @@ def resolve_workers(workers: int | None, device: torch.device) -> int:
         return workers
     if device.type == "cpu":
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MAX_WORKERS, (cores - 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return min(MAX_WORKERS, (usable_cores() - 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def describe_hardware(device: torch.device, precision: str, workers: int) -> str | None:

@@ -32,7 +32,8 @@ class Recipe:
         ratio: Ratio s of the Ghost modules; by default that of the model; 1 gives plain convolutions.
         cheap_kernel_size: Kernel size d of the cheap operations; by default that of the model.
         image_size: Side of the input in pixels; by default that of the images up to 64, else 224.
-        in_chans: Input channels, 1 for grayscale or 3 for colour; by default 1 if all images are grayscale.
+        in_chans: Input channels, 1 for grayscale or 3 for colour; by default those of the weights, without weights 1 if
+            all images are grayscale. With RGB weights and 1, their stem is summed.
         drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth: drop probability of the last block; it grows linearly from 0 at the first.
         weights: Initial weights instead of random ones: "auto" for published ones where they are cached or can be

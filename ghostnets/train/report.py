@@ -167,7 +167,10 @@ def _settings(config: RunConfig) -> dict[str, str]:
 def _choose_examples(
     run: RunFolder, checkpoint: Checkpoint, result: TrainingResult
 ) -> dict[str, Sequence[PredictionExample]]:
-    """The mistakes with the highest probability, and the correct predictions with the lowest and the highest."""
+    """The mistakes with the highest probability, the correct predictions with the lowest and the highest, and others.
+
+    The others have the highest losses of all images: with several classes not the same as the most confident mistakes.
+    """
     predictions = result.evaluation.predictions
     wrong: list[int] = predictions.mistakes().tolist()
     hits = predictions.correct.nonzero().flatten()
@@ -178,6 +181,10 @@ def _choose_examples(
         "Correct, the least certain": uncertain,
         "Correct, the most certain": correct[len(uncertain) :][: -CERTAIN - 1 : -1],
     }
+    shown = {index for group in groups.values() for index in group}
+    highest: list[int] = predictions.highest_losses()[:MISTAKES].tolist()
+    if others := [index for index in highest if index not in shown]:
+        groups[f"Other images with the highest losses of all {len(predictions.labels):,}"] = others
     return {
         heading: [_example(run, checkpoint, result, index) for index in indices] for heading, indices in groups.items()
     }

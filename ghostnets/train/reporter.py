@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -73,14 +74,15 @@ class ConsoleReporter(Callback):
         length = f"{epochs} epoch{'s' * (epochs != 1)} of {steps} step{'s' * (steps != 1)}"
         self._print(f"{run.description}, {length}{resumed}, in {os.path.relpath(run.folder)}")
         self.epochs, self.steps = epochs, steps
-        # The bar spans the run, so that the time left is that of the run.
-        done = run.epoch * steps
-        self.bars.reset(self.task, total=epochs * steps, completed=done, description="training", visible=True)
+        # The bar spans the run, so that the time left is that of the run: in steps, or in seconds of the time limit.
+        self.limit, self.started = run.config.recipe.time_limit_seconds, time.monotonic() - run.seconds
+        total, done = (epochs * steps, run.epoch * steps) if self.limit is None else (self.limit, run.seconds)
+        self.bars.reset(self.task, total=total, completed=int(done), description="training", visible=True)
 
     def on_step_end(self, *, epoch: int, step: int, loss: float, top1: float, images_per_second: float) -> None:
         self.bars.update(
             self.task,
-            completed=epoch * self.steps + step + 1,
+            completed=epoch * self.steps + step + 1 if self.limit is None else time.monotonic() - self.started,
             description=f"epoch {epoch + 1}/{self.epochs}",
             facts=f"loss {loss:.3f}  top-1 {top1:.1%}  {images_per_second:.0f} images/s",
         )

@@ -192,10 +192,9 @@ class Run:
         description = f"{self.recipe.model} on {len(self.splits.train)} images of {self.source.name}"
         if self.distributed.world_size > 1:
             description += f", {self.distributed.world_size} processes"
-        epochs, steps = self.recipe.epochs, self.steps_per_epoch
-        self.callback.on_run_start(
-            RunStart(self.folder.path, self.config, self.class_names, description, progress.epoch, epochs, steps)
-        )
+        so_far, steps = (progress.epoch, progress.seconds), self.steps_per_epoch
+        start = RunStart(self.folder.path, self.config, self.class_names, description, steps, *so_far)
+        self.callback.on_run_start(start)
 
     def _tell(self, sentence: str | None) -> None:
         if sentence is not None:

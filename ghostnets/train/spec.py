@@ -31,6 +31,11 @@ class RunSpec(NamedTuple):
     source: DataSource
     weights: InitialWeights | None = None
 
+    @property
+    def name(self) -> str:
+        """Default name of the run: data and network."""
+        return f"{self.source.name}-{self.config.recipe.model}"
+
     @classmethod
     def resolve(
         cls, data: DataSpec, source: DataSource, recipe: Recipe, *, device: str, workers: int | None, start: str = ""
@@ -90,6 +95,10 @@ class RunSpec(NamedTuple):
         """
         for sentence in describe_source(self.source):
             callback.on_message(sentence)
+        if self.config.recipe.weights is not None and self.source.channels < self.config.preprocessing.channels:
+            callback.on_message(
+                "the images are grayscale, and copied to the 3 channels of the weights (--in-chans 1: no)"
+            )
         callback.on_read_start(self.source.num_images)
         splits = self.source.load(self.config.preprocessing, on_image=callback.on_image_read)
         for sentence in splits.skipped:

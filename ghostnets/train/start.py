@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from ghostnets.data import EMBEDDED, DataSpec
 from ghostnets.errors import ConfigurationError, require
 from ghostnets.train.callback import Callback, CallbackList
 from ghostnets.train.distributed import init_distributed
+from ghostnets.train.find_lr import LearningRateTest, run_learning_rate_test
 from ghostnets.train.initial_weights import choose_weights
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.recipes import RECIPES, default_recipe
@@ -24,7 +25,7 @@ from ghostnets.train.run_config import RunConfig
 from ghostnets.train.run_folder import RunFolder
 from ghostnets.train.spec import RunSpec
 
-__all__ = ["repeat_training", "resume_training", "train_model"]
+__all__ = ["find_learning_rate", "repeat_training", "resume_training", "train_model"]
 
 RUNS = "runs"  # folder of the runs
 
@@ -78,6 +79,54 @@ def train_model(
         InterruptedRunError: Ctrl-C, SIGTERM or SIGHUP; the state is saved.
         StorageError: A file cannot be written.
     """
+    run_spec = _resolve(data, recipe, changes, device=device, workers=workers)
+    if folder is None:
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise ConfigurationError(
+                "distributed training needs a name, so that all processes agree on the run; give --name NAME."
+            )
+        folder = _unused_folder(Path(runs_dir), run_spec.name)
+    return _train(RunFolder(folder), run_spec, is_new=True, progress=progress, report=report, callbacks=callbacks)
+
+
+def find_learning_rate(
+    data: str | os.PathLike[str] | DataSpec = EMBEDDED,
+    *,
+    recipe: Recipe | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    progress: bool = True,
+    **changes: Any,
+) -> LearningRateTest:
+    """Suggest a learning rate by a range test of up to 100 steps; trains no network and writes no file.
+
+    Args:
+        data: As for ``train_model``.
+        recipe: As for ``train_model``.
+        device: As for ``train_model``.
+        workers: As for ``train_model``.
+        progress: Progress bar for reading the images, and messages; False for none.
+        **changes: As for ``train_model``.
+
+    Raises:
+        ConfigurationError: There are several processes.
+        RunError: The loss is not finite even at the lowest rates.
+        Others as ``train_model``.
+    """
+    spec = _resolve(data, recipe, changes, device=device, workers=workers)
+    with ConsoleReporter() if progress else nullcontext(Callback()) as callback:
+        return run_learning_rate_test(spec, callback)
+
+
+def _resolve(
+    data: str | os.PathLike[str] | DataSpec,
+    recipe: Recipe | None,
+    changes: dict[str, Any],
+    *,
+    device: str,
+    workers: int | None,
+) -> RunSpec:
+    """The specification of a new run, by the recipe for the images unless one is given."""
     requested = (recipe or Recipe()).changed(**changes)
     spec = data if isinstance(data, DataSpec) else DataSpec(data)
     source = spec.open(val_share=requested.val_share, seed=requested.seed)
@@ -85,14 +134,7 @@ def train_model(
         requested = RECIPES[default_recipe(source.typical_size, changes)].changed(**changes)
     scratch = RECIPES["photos"].changed(**changes) if recipe is None and "weights" not in changes else None
     requested, start = choose_weights(requested, scratch=scratch)
-    run_spec = RunSpec.resolve(spec, source, requested, device=device, workers=workers, start=start)
-    if folder is None:
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            raise ConfigurationError(
-                "distributed training needs a name, so that all processes agree on the run; give --name NAME."
-            )
-        folder = _unused_folder(Path(runs_dir), f"{source.name}-{run_spec.config.recipe.model}")
-    return _train(RunFolder(folder), run_spec, is_new=True, progress=progress, report=report, callbacks=callbacks)
+    return RunSpec.resolve(spec, source, requested, device=device, workers=workers, start=start)
 
 
 def repeat_training(

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,14 +16,23 @@ from PIL import Image
 
 import ghostnets
 from ghostnets import engine
-from ghostnets.artefacts import Classifier, Description, Model, open_model, softmax, top_k
+from ghostnets.artefacts import (
+    NONE_OF_THESE,
+    Classifier,
+    Description,
+    Model,
+    load_classifier,
+    open_model,
+    softmax,
+    top_k,
+)
 from ghostnets.artefacts.checkpoint import EngineCheckpointModel, TorchCheckpointModel
 from ghostnets.artefacts.formats import FORMATS
 from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.data import evaluation_batches, open_folder
-from ghostnets.errors import ConfigurationError, ImageError
-from ghostnets.export.deployed import ExportJob
-from ghostnets.models import create_model
+from ghostnets.errors import CheckpointError, ConfigurationError, ImageError
+from ghostnets.export.deployed import DeployedModel, ExportJob
+from ghostnets.models import Network, create_model
 from ghostnets.predict import find_inputs, predict_images
 from ghostnets.preprocessing import Preprocessing
 
@@ -287,3 +297,66 @@ def test_inference_and_evaluation_preprocess_alike(tiny_run: Path, tmp_path: Pat
     paths = open_folder(tmp_path).splits["train"].paths
     evaluated = torch.cat([batch.pixels for batch in evaluation_batches(images, preprocessing, batch_size=3)])
     assert np.array_equal(evaluated.permute(0, 2, 3, 1), np.stack([classifier.read(path) for path in paths]))
+
+
+def test_calibrated_checkpoint_and_its_export_divide_by_the_temperature(checkpoint: Path, tmp_path: Path):
+    plain, pixels = read_checkpoint(checkpoint), noise(3, 32, 32, 3)
+    assert plain.temperature is None
+    calibrated = tmp_path / "calibrated.safetensors"
+    save_checkpoint(calibrated, replace(plain, temperature=2.5))
+    assert read_checkpoint(calibrated).temperature == 2.5
+    logits = open_model(checkpoint, threads=1).run(pixels).scores
+    x = PREPROCESSING.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    with torch.inference_mode():
+        expected = (plain.build()(x) / 2.5).softmax(1).numpy()
+    classifier = load_classifier(calibrated, threads=1)
+    np.testing.assert_array_equal(classifier.model.run(pixels).scores, logits)  # logits are those of the network
+    np.testing.assert_allclose(classifier.run(pixels).scores, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(Classifier(open_model(checkpoint, threads=1)).run(pixels).scores, softmax(logits))
+    network = plain.build()
+    assert isinstance(network, Network)
+    description = replace(classifier.model.description, output="probabilities", has_features=False)
+    (deployed,) = DeployedModel(network, description)(torch.from_numpy(pixels))
+    np.testing.assert_allclose(deployed.detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0, -1, "2", True, float("inf")])
+def test_checkpoint_with_wrong_temperature_is_refused(checkpoint: Path, tmp_path: Path, value: Any):
+    save_checkpoint(tmp_path / "wrong.safetensors", replace(read_checkpoint(checkpoint), temperature=value))
+    with pytest.raises(CheckpointError, match=r"temperature is .*, not a number above 0"):
+        read_checkpoint(tmp_path / "wrong.safetensors")
+
+
+def test_flip_averages_the_probabilities_of_both_directions(checkpoint: Path):
+    model, pixels = open_model(checkpoint, threads=1), noise(2, 32, 32, 3)
+    one, other = (Classifier(model).run(x).scores for x in (pixels, np.ascontiguousarray(pixels[:, :, ::-1])))
+    both = Classifier(model, flip=True).run(pixels, features=True)
+    np.testing.assert_allclose(both.scores, (one + other) / 2, rtol=1e-6)
+    np.testing.assert_array_equal(both.features, model.run(pixels, features=True).features)
+    assert Classifier(model, flip=True, threshold=0.3).copy().flip
+
+
+def test_threshold_answers_none_of_these(checkpoint: Path):
+    image = noise(32, 32, 3)
+    first = load_classifier(checkpoint, threads=1)(image)
+    assert first.answer is None
+    probability = first.probabilities[0]
+    sure = load_classifier(checkpoint, threads=1, threshold=probability)(image)
+    unsure = load_classifier(checkpoint, threads=1, threshold=min(1.0, probability * 1.01))(image)
+    assert (sure.answer, unsure.answer) == (first.classes[0], NONE_OF_THESE)
+    assert sure.classes == unsure.classes == first.classes
+    for threshold in (0, 1.5, float("nan")):
+        with pytest.raises(ConfigurationError, match="it must be a probability above 0 and at most 1"):
+            load_classifier(checkpoint, threshold=threshold)
+
+
+def test_device_is_for_checkpoints(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ghostnets.devices._count", lambda kind: int(kind == "cuda"))
+    with pytest.raises(ConfigurationError, match="the device is xpu, but torch finds cuda and cpu"):
+        open_model(checkpoint, device="xpu")
+    (tmp_path / "net.onnx").touch()
+    with pytest.raises(ConfigurationError, match="is an exported file, which runs on the CPU, not on cuda"):
+        open_model(tmp_path / "net.onnx", device="cuda")
+    monkeypatch.setattr("ghostnets.artefacts.checkpoint.select_device", lambda name: torch.device("meta"))
+    monkeypatch.setattr("ghostnets.artefacts.checkpoint.describe_device", lambda device: "a device")
+    assert open_model(checkpoint, device="cuda").runtime == f"torch {torch.__version__} on a device"

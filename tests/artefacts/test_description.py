@@ -25,6 +25,9 @@ def test_json_round_trip():
     assert Description.from_json(description.to_json()) == description
     assert Description.from_metadata({METADATA_KEY: description.to_json()}) == description
     assert description.preprocessing == PREPROCESSING
+    assert "temperature" not in json.loads(description.to_json())
+    calibrated = describe(temperature=1.5)
+    assert Description.from_json(calibrated.to_json()) == calibrated
 
 
 @pytest.mark.parametrize(
@@ -66,6 +69,9 @@ def test_malformed_json_is_rejected(text: str, message: str):
         ({"preprocessing": {**PREPROCESSING.to_dict(), "resize_to": 40000}}, "from 1 to 4096"),
         ({"arguments": []}, r"arguments is \[\], not an object"),
         ({"surprise": 1}, "surprise"),
+        ({"temperature": 0}, "temperature is 0, not a number above 0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": True}, "temperature is True"),
     ],
 )
 def test_wrong_values_are_rejected(changes: dict[str, Any], message: str):

@@ -12,13 +12,15 @@ from safetensors.torch import save
 
 from ghostnets.checkpoints import WEIGHTS, Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.checkpoints.hub import PublishedPreprocessing
+from ghostnets.data import DataSpec
 from ghostnets.errors import CheckpointError, ConfigurationError
 from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
-from ghostnets.train import Recipe, initial_weights, train_model
+from ghostnets.train import Callback, Recipe, initial_weights, train_model
 from ghostnets.train.distill import load_teacher
 from ghostnets.train.initial_weights import choose_weights
 from ghostnets.train.network import build_network, resolve_recipe
+from ghostnets.train.spec import RunSpec
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 PRETRAINED = Recipe(model="ghostnet_050", weights="pretrained")
@@ -139,3 +141,19 @@ def test_unreachable_weights_give_way_to_others(
     assert sentence.startswith("training ghostnet_050 from scratch, with random weights: none come with the package")
     monkeypatch.setitem(WEIGHTS, "ghostnet_100", WEIGHTS["ghostnet_050"])
     assert choose_weights(auto.changed(model="ghostnet_100"))[0].weights == "embedded"
+
+
+def test_grayscale_images_of_rgb_weights_are_reported(tmp_path: Path):
+    arguments = {"num_classes": 2, "width": 0.1}
+    weights = tmp_path / "rgb.safetensors"
+    state = create_model("ghostnet_050", **arguments).state_dict()
+    save_checkpoint(weights, Checkpoint("ghostnet_050", arguments, state, ("a", "b"), Preprocessing.standard(16, 3)))
+    data = DataSpec(str(make_images(tmp_path / "gray", classes={"a": 5, "b": 5}, grey=True)))
+    for in_chans, is_copied in [(None, True), (1, False)]:
+        said: list[str] = []
+        listener = Callback()
+        listener.on_message = said.append  # type: ignore[method-assign]
+        recipe = Recipe(model="ghostnet_050", weights=str(weights), in_chans=in_chans)
+        source = data.open(val_share=0.2, seed=0)
+        RunSpec.resolve(data, source, recipe, device="cpu", workers=None).read_images(listener)
+        assert any("copied to the 3 channels of the weights" in sentence for sentence in said) == is_copied

@@ -64,6 +64,19 @@ def test_table_json_and_files_agree(tiny_run: Path, photos: Path, tmp_path: Path
     assert {len(line["features"]) for line in lines} == {1280}
 
 
+def test_threshold_answers_in_the_table_json_and_csv(tiny_run: Path, photos: Path, tmp_path: Path, capsys):
+    command = ("predict", tiny_run / "best.safetensors", photos / "dark" / "000.png", "--tta", "flip", "--threshold")
+    assert run(*command, "1", "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["answer"] == "none of these"
+    assert row["answers"][0]["class"] == "dark"
+    assert run(*command, "0.01", "--out", tmp_path / "a.csv") == 0
+    assert read_csv(tmp_path / "a.csv")[0]["answer"] == "dark"
+    capsys.readouterr()
+    assert run(*command, "1") == 0
+    assert "none of these" in capsys.readouterr().out
+
+
 def test_unreadable_images_do_not_stop_the_run(tiny_run: Path, photos: Path, tmp_path: Path, capsys):
     for index in range(12):
         (photos / "dark" / f"{index:03}.png").write_bytes(b"x")

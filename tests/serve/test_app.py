@@ -20,7 +20,7 @@ from running_service import NAMES, encode_image, write_plan
 
 import ghostnets
 from ghostnets.artefacts import load_classifier
-from ghostnets.errors import ArtefactError, EngineError
+from ghostnets.errors import ArtefactError, ConfigurationError, EngineError
 from ghostnets.serve import ServiceSettings, create_app
 
 pytest.importorskip("fastapi", reason="the service needs the extra 'serve'")
@@ -28,6 +28,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette recommends a successor of httpx
     from fastapi.testclient import TestClient
 
+from ghostnets.serve.middleware import ServiceMiddleware
 from ghostnets.serve.service import Service
 
 JPEG = {"content-type": "image/jpeg"}
@@ -279,6 +280,23 @@ def test_invalid_artefact_fails_at_startup(tmp_path: Path):
         pass
 
 
+def test_threshold_answers_none_of_these(plan: Path):
+    def predict(threshold: float | None) -> dict:
+        with TestClient(create_app(plan, ServiceSettings(threads=1, threshold=threshold))) as client:
+            response = client.post("/v1/predict", content=encode_image(), headers=JPEG).json()
+            PredictResponse.model_validate(response, extra="forbid")
+            return response["images"][0]
+
+    from ghostnets.serve.schemas import PredictResponse
+
+    plain = predict(None)
+    assert "answer" not in plain
+    assert predict(1e-6)["answer"] == plain["answers"][0]["class"]
+    assert predict(1.0)["answer"] == "none of these"
+    with pytest.raises(ConfigurationError, match="threshold is 2, it must be a probability above 0 and at most 1"):
+        ServiceSettings(threshold=2)
+
+
 def test_openapi_matches_requests_and_responses(client: TestClient):
     from ghostnets.serve.schemas import ErrorResponse, ModelInfo, PredictResponse
 
@@ -342,3 +360,19 @@ def test_close_gives_up_threads_that_exceed_the_timeout(plan: Path):
     assert not asyncio.run(service.close(0.1))
     assert time.perf_counter() - start < 5
     goes_on.set()
+
+
+def test_request_that_is_cancelled_while_draining_is_503(plan: Path):
+    sent: list[dict] = []
+
+    async def cancelled(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    middleware = ServiceMiddleware(cancelled, Service(plan, ServiceSettings(threads=1)))
+    scope = {"type": "http", "method": "POST", "path": "/v1/predict", "headers": []}
+    asyncio.run(middleware(scope, None, send))
+    assert sent[0]["status"] == 503
+    assert b"send the request again" in sent[1]["body"]

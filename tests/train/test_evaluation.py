@@ -98,3 +98,38 @@ def test_evaluate_out_of_memory_halves_the_batch():
     images = ArrayDataset(pixels, torch.tensor([1, 1, 1, 1, 0]))
     result = evaluate(Limited(), images, Preprocessing(2, 2, (0.0,), (1.0,)), ("a", "b"), batch_size=8)
     assert (result.top1, sizes) == (0.8, [5, 4, 2, 2, 1])
+
+
+def test_macro_f1_and_areas_match_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    generator = torch.Generator().manual_seed(5)
+    labels = torch.randint(0, 4, (60,), generator=generator)
+    logits = torch.randn(60, 5, generator=generator) + F.one_hot(labels, 5)  # the fifth class has no image
+    pixels = torch.arange(60, dtype=torch.uint8)[:, None, None, None].expand(60, 1, 2, 2).contiguous()
+    images, preprocessing = ArrayDataset(pixels, labels), Preprocessing(2, 2, (0.0,), (1.0,))
+    result = evaluate(Fixed(logits), images, preprocessing, tuple("abcde"), keep_logits=True)
+    assert result.macro_f1 == pytest.approx(metrics.f1_score(labels, logits.argmax(1), average="macro"))
+    assert result.to_dict()["classes"][0]["f1"] == pytest.approx(
+        metrics.f1_score(labels, logits.argmax(1), labels=[0], average="macro")
+    )
+    areas, probabilities = result.curve_areas, logits.softmax(1)
+    assert areas is not None
+    assert areas.roc[4] is areas.precision_recall[4] is None
+    for index in range(4):
+        truth = labels == index
+        assert areas.roc[index] == pytest.approx(metrics.roc_auc_score(truth, probabilities[:, index]), abs=1e-6)
+        expected = metrics.average_precision_score(truth, probabilities[:, index])
+        assert areas.precision_recall[index] == pytest.approx(expected, abs=1e-6)
+    assert areas.mean(areas.roc) == pytest.approx(sum(areas.roc[:4]) / 4)
+    assert areas.mean((None,)) is None
+    losses = result.predictions.losses[result.predictions.highest_losses()]
+    assert len(losses) == 60
+    assert torch.equal(losses, losses.sort(descending=True).values)
+
+
+def test_evaluation_without_logits_has_no_areas():
+    images = ArrayDataset(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
+    result = evaluate(Fixed(torch.tensor([[1.0, 0.0]])), images, Preprocessing(2, 2, (0.0,), (1.0,)), ("a", "b"))
+    assert result.curve_areas is None
+    assert result.macro_f1 == pytest.approx((2 / 3 + 0) / 2)
+    assert result.calibration_error == pytest.approx(torch.tensor([1.0, 0.0]).softmax(0)[0].item() - 0.5)

@@ -14,9 +14,11 @@ __all__ = [
     "check_checkpoint",
     "check_choices",
     "check_data",
+    "check_network_file",
     "check_outside",
     "check_suffix",
     "check_table_suffix",
+    "check_threshold",
     "find_network",
 ]
 
@@ -91,6 +93,19 @@ def check_checkpoint(path: Path) -> None:
             f"{path} is an exported file, and this command needs a checkpoint: the best.safetensors that it was"
             " exported from. ghostnets predict and serve run exported files."
         )
+
+
+def check_network_file(path: Path) -> None:
+    """Raise CheckpointError if a path is certainly neither a checkpoint nor an exported file."""
+    if path.is_file() and path.suffix in {each.suffix for each in FORMATS.values()}:
+        return
+    check_checkpoint(path)
+
+
+def check_threshold(threshold: float | None) -> None:
+    """Raise ConfigurationError unless a threshold is a probability above 0, or None."""
+    if threshold is not None and not 0 < threshold <= 1:
+        raise ConfigurationError(f"--threshold is {threshold}; it must be a probability above 0 and at most 1.")
 
 
 def find_network(network: str, *, foreign: bool = False) -> str | Path:

@@ -8,8 +8,15 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from ghostnets.cli.options.base import CheckpointPath, CommandOptions, JsonOutput
-from ghostnets.cli.options.checks import check_at_least, check_checkpoint, check_data, check_suffix, check_table_suffix
-from ghostnets.errors import require_installed
+from ghostnets.cli.options.checks import (
+    check_at_least,
+    check_data,
+    check_network_file,
+    check_suffix,
+    check_table_suffix,
+)
+from ghostnets.devices import check_device_name
+from ghostnets.errors import ConfigurationError, require_installed
 from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["FIGURE_SUFFIXES", "EvalCommand"]
@@ -19,20 +26,27 @@ FIGURE_SUFFIXES = (".png", ".svg", ".pdf")  # a test compares them with those of
 
 @dataclass(frozen=True)
 class EvalCommand(CommandOptions):
-    """Evaluate a checkpoint: top-1, top-5, results by class and by image, and a figure of the confusion matrix.
+    """Evaluate a network on labels: accuracy, F1, areas under curves and calibration, by class and by image.
 
-    Example: ghostnets eval runs/photos-ghostnet_100/best.safetensors photos/ --out images.csv
+    Examples: ghostnets eval runs/photos-ghostnet_100 photos/ --out images.csv | ghostnets eval net.onnx photos/
     """
 
     command: ClassVar[str] = "eval"
     renamed: ClassVar[Mapping[str, str]] = {"--picture": "--figure"}
 
-    checkpoint: tyro.conf.Positional[CheckpointPath]
-    """Folder of a run, or its best.safetensors."""
+    network: Annotated[tyro.conf.Positional[CheckpointPath], tyro.conf.arg(metavar="ARTEFACT|CHECKPOINT|RUN")]
+    """Folder of a run, its best.safetensors, or a file of ghostnets export (.engine, .onnx, .xml, ...)."""
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """Folder as for train, or "fashion-mnist"."""
     split: Annotated[Literal["auto", "train", "val", "test", "all"], tyro.conf.arg(name="part")] = "auto"
     """Split to evaluate: auto is test/, else val/ (or the validation split of the training run), else all."""
+    device: str = "auto"
+    """Device of a checkpoint: cuda, mps, xpu, one of several (cuda:1), or cpu; auto is an accelerator if there is one.
+    An exported file runs on the CPU."""
+    tta: Literal["none", "flip"] = "none"
+    """Test-time augmentation: flip averages the probabilities of each image and its horizontal flip."""
+    calibrate: bool = False
+    """Fit the temperature of the probabilities to the validation images, and save it in the checkpoint."""
     full: bool = False
     """With fashion-mnist: the full data set."""
     root: Path | None = None
@@ -57,5 +71,15 @@ class EvalCommand(CommandOptions):
         require_installed("matplotlib", extra="train")
         check_suffix("--figure", self.figure, FIGURE_SUFFIXES)
         check_table_suffix("--out", self.out, bom=self.bom)
-        check_checkpoint(self.checkpoint)
+        check_device_name(self.device)
+        if self.calibrate and self.network.suffix != ".safetensors":
+            raise ConfigurationError(
+                f"a temperature is saved in a checkpoint; calibrate best.safetensors, from which {self.network} was"
+                " exported, and export it again."
+            )
+        if self.calibrate and self.split == "train":
+            raise ConfigurationError(
+                "training images are fitted too well, which is not for a temperature; omit --part, or use val."
+            )
+        check_network_file(self.network)
         check_data(self.data)

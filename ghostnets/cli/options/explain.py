@@ -9,6 +9,7 @@ import tyro
 from ghostnets.cli.options.base import CommandOptions
 from ghostnets.cli.options.checks import check_at_least, find_network
 from ghostnets.data import EMBEDDED
+from ghostnets.devices import check_device_name
 from ghostnets.errors import ConfigurationError, DataError, require_installed
 from ghostnets.preprocessing import MAX_PIXELS
 
@@ -42,6 +43,9 @@ class ExplainCommand(CommandOptions):
     """Largest number of pixels of an image that is read."""
     untrained: bool = False
     """With MODEL: use random weights instead of published ones."""
+    device: str = "cpu"
+    """Device of the network while maps are measured: cuda, mps, xpu, cuda:1, cpu, or auto for an accelerator, if there
+    is one."""
     json: bool = False
     """Print the numbers as JSON on stdout as well."""
 
@@ -53,6 +57,7 @@ class ExplainCommand(CommandOptions):
     def check(self) -> None:
         check_at_least("--threads", self.threads, 1)
         check_at_least("--most", self.most, 1)
+        check_device_name(self.device)
         check_at_least("--max-pixels", self.max_pixels, 1)
         require_installed("matplotlib", "jinja2", extra="explain")
         if isinstance(self.source, Path) and self.untrained:

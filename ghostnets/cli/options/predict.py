@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from ghostnets.cli.options.base import CheckpointPath, CommandOptions, JsonOutput
-from ghostnets.cli.options.checks import check_at_least, check_outside, check_table_suffix
+from ghostnets.cli.options.checks import check_at_least, check_outside, check_table_suffix, check_threshold
+from ghostnets.devices import check_device_name
 from ghostnets.errors import ConfigurationError, require_installed
 from ghostnets.preprocessing import MAX_PIXELS
 
@@ -39,6 +40,13 @@ class PredictCommand(CommandOptions):
     """With --out FILE.csv: begin it with a byte order mark, by which Excel recognises UTF-8."""
     features: bool = False
     """Write the features as well, the input of the last layer; with --out .parquet or .jsonl."""
+    threshold: float | None = None
+    """Lowest probability of the most probable class for which it is the answer; else that is "none of these"."""
+    tta: Literal["none", "flip"] = "none"
+    """Test-time augmentation: flip averages the probabilities of each image and its horizontal flip."""
+    device: str = "cpu"
+    """Device of a checkpoint: cpu, by the engine; cuda, mps, xpu or one of several (cuda:1), by torch; or auto for an
+    accelerator if there is one."""
     max_pixels: int = MAX_PIXELS
     """Largest number of pixels of an image that is read."""
     threads: int | None = None
@@ -67,6 +75,10 @@ class PredictCommand(CommandOptions):
         if self.sort_into is not None:
             check_outside(self.sort_into, self.images)
         check_table_suffix("--out", self.out, bom=self.bom)
+        check_threshold(self.threshold)
+        check_device_name(self.device)
+        if self.engine == "ray" and self.device != "cpu":
+            raise ConfigurationError("--engine ray runs networks on CPUs; omit --device.")
         if self.link and self.sort_into is None:
             raise ConfigurationError("--link is for --sort-into; add --sort-into FOLDER, or leave it out.")
         if self.engine == "ray":

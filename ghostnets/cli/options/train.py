@@ -13,6 +13,7 @@ import tyro
 from ghostnets.cli.options.base import CommandOptions, JsonOutput, show
 from ghostnets.cli.options.checks import WEIGHTS, check_at_least, check_data
 from ghostnets.data import EMBEDDED
+from ghostnets.devices import check_device_name
 from ghostnets.errors import CheckpointError, ConfigurationError, RunError, require_installed
 from ghostnets.files import find_checkpoint
 from ghostnets.models.names import resolve_name
@@ -99,6 +100,8 @@ class TrainCommand(CommandOptions):
     repeat: Path | None = None
     """Repeat the run in this folder from its start; --data if its images have moved; no other option but --name,
     --runs-dir and --json."""
+    find_lr: bool = False
+    """Suggest a learning rate by a range test of up to 100 steps instead of training; saves the curve in --runs-dir."""
     recipe_name: Annotated[str | None, tyro.conf.arg(name="recipe", metavar=f"{{{','.join(RECIPES)}}}")] = None
     """Recipe that gives the options which are not given; by default the one for the images, as above."""
     full: bool = False
@@ -173,6 +176,7 @@ class TrainCommand(CommandOptions):
             )
         check_at_least("--threads", self.threads, 1)
         check_at_least("--workers", self.workers, 0)
+        check_device_name(self.device)
         unset, rest = TrainCommand(), replace(self._without_data(), json=False)
         resumed = replace(rest, resume=None, recipe=self.recipe.changed(epochs=unset.recipe.epochs))
         if self.resume is not None and resumed != unset:

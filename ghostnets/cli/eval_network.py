@@ -1,0 +1,135 @@
+"""A checkpoint or an exported file as a network whose logits ``train.evaluate`` takes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ghostnets.artefacts import SUFFIXES, Model, open_model
+from ghostnets.checkpoints import read_checkpoint
+from ghostnets.devices import describe_device, select_device
+from ghostnets.errors import RunError
+from ghostnets.preprocessing import Preprocessing
+from ghostnets.train import RunFolder
+
+__all__ = ["EvaluatedNetwork", "open_network"]
+
+MIN_PROBABILITY = 1e-38  # of a file that returns probabilities; those below are 0 in float32
+
+
+@dataclass(frozen=True)
+class EvaluatedNetwork:
+    """A network to evaluate.
+
+    Attributes:
+        model: Images as ``transform`` gives them -> logits (N, classes), without temperature.
+        transform: Preprocessing for ``evaluate``.
+        preprocessing: Preprocessing of the network.
+        class_names: Class names in the order of the logits.
+        temperature: Temperature that calibrates the logits, or None; probabilities of a file have it applied.
+        training: Provenance, as in a checkpoint; of an exported file that of the run in its folder, if there is one.
+        device: Device that the images are moved to.
+        runtime: What runs the network.
+    """
+
+    model: nn.Module
+    transform: Any
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    temperature: float | None
+    training: dict[str, Any]
+    device: torch.device
+    runtime: str
+
+    def build(self, *, temperature: float | None, flip: bool) -> nn.Module:
+        """The module whose logits are those of the calibrated network, averaged over both flips if requested."""
+        return _Calibrated(self.model, temperature, flip)
+
+
+def open_network(path: Path, device: str, *, threads: int | None = None) -> EvaluatedNetwork:
+    """Open a checkpoint, which eager torch runs on the device, or an exported file, which its runtime runs.
+
+    Args:
+        path: The file.
+        device: Device of a checkpoint, as ``select_device`` takes it.
+        threads: Number of threads of an exported file; all processors by default.
+
+    Raises:
+        GhostNetsError: As ``read_checkpoint`` and ``open_model``.
+    """
+    if path.suffix == ".safetensors" or path.suffix not in SUFFIXES:
+        selected, checkpoint = select_device(device), read_checkpoint(path)
+        return EvaluatedNetwork(
+            model=checkpoint.build().to(selected).to(memory_format=torch.channels_last),
+            transform=checkpoint.preprocessing,
+            preprocessing=checkpoint.preprocessing,
+            class_names=checkpoint.class_names,
+            temperature=checkpoint.temperature,
+            training=checkpoint.training,
+            device=selected,
+            runtime=f"torch {torch.__version__} on {describe_device(selected)}",
+        )
+    opened = open_model(path, threads=threads, device=device)
+    description = opened.description
+    return EvaluatedNetwork(
+        model=_ArtefactLogits(opened),
+        transform=_RawPixels(description.preprocessing),
+        preprocessing=description.preprocessing,
+        class_names=description.class_names,
+        temperature=description.temperature if description.output == "logits" else None,
+        training=_training_of_run(path),
+        device=torch.device("cpu"),
+        runtime=f"{opened.runtime}, {description.precision}",
+    )
+
+
+def _training_of_run(path: Path) -> dict[str, Any]:
+    """What the split of the data follows from: the configuration of the run in the folder of the file, if any."""
+    try:
+        config = RunFolder(path.parent).read_config()
+    except RunError:
+        return {}
+    return {"recipe": config.recipe.to_dict(), "data": config.data, "data_identity": config.identity}
+
+
+class _RawPixels:
+    """A preprocessing without normalisation, which the file does itself."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        self.center = preprocessing.center
+
+    def normalize(self, images: Tensor) -> Tensor:
+        return images
+
+
+class _ArtefactLogits(nn.Module):
+    """A file as a module: uint8 (N, C, S, S) -> logits (N, classes), or the logarithms of its probabilities."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.opened = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        scores = torch.from_numpy(self.opened.run(pixels.permute(0, 2, 3, 1).contiguous().numpy()).scores.copy())
+        is_probability = self.opened.description.output == "probabilities"
+        return scores.clamp_min(MIN_PROBABILITY).log() if is_probability else scores
+
+
+class _Calibrated(nn.Module):
+    """A network with a temperature, whose probabilities are averaged over both flips if requested."""
+
+    def __init__(self, model: nn.Module, temperature: float | None, flip: bool) -> None:
+        super().__init__()
+        self.model, self.temperature, self.flip = model, temperature, flip
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.flip:
+            return self._logits(images)
+        both = [self._logits(x).float().log_softmax(1) for x in (images, images.flip(3))]
+        return torch.stack(both).logsumexp(0)  # twice the mean; a constant leaves the probabilities
+
+    def _logits(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images)
+        return logits if self.temperature is None else logits / self.temperature

@@ -1,0 +1,105 @@
+"""Measures of a classifier from its scores: areas under curves, calibration, temperature. Loads no torch."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from ghostnets.errors import ConfigurationError
+
+__all__ = ["average_precision", "calibration_error", "fit_temperature", "roc_area"]
+
+Floats = npt.NDArray[np.float64]
+Booleans = npt.NDArray[np.bool_]
+
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+
+
+def roc_area(scores: npt.NDArray[np.floating], is_positive: Booleans) -> float | None:
+    """Area under the ROC curve: the share of pairs whose positive has the higher score; a tie counts half.
+
+    Args:
+        scores: (N,).
+        is_positive: (N,).
+
+    Returns:
+        In [0, 1]; None without positives or without negatives.
+    """
+    positives = int(is_positive.sum())
+    negatives = len(scores) - positives
+    if not positives or not negatives:
+        return None
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]  # from 1; ties have their mean
+    return float((ranks[is_positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def average_precision(scores: npt.NDArray[np.floating], is_positive: Booleans) -> float | None:
+    """Area under the precision-recall curve as the sum of precisions at each threshold, weighted by the gain in recall.
+
+    Args:
+        scores: (N,).
+        is_positive: (N,).
+
+    Returns:
+        In [0, 1]; None without positives.
+    """
+    positives = int(is_positive.sum())
+    if not positives:
+        return None
+    order = np.argsort(-scores, kind="stable")
+    correct = np.cumsum(is_positive[order])
+    is_last = np.append(np.diff(scores[order]) != 0, True)  # the last of equal scores: a threshold
+    correct, selected = correct[is_last], np.flatnonzero(is_last) + 1
+    gains = np.diff(correct, prepend=0) / positives
+    return float((gains * correct / selected).sum())
+
+
+def calibration_error(confidences: npt.NDArray[np.floating], is_correct: Booleans, *, bins: int = 15) -> float:
+    """Expected calibration error (Guo et al., arXiv 1706.04599, equation 3).
+
+    The mean over all images of the difference between accuracy and mean confidence of their bin; bins have equal width.
+
+    Args:
+        confidences: Probability of the predicted class, (N,), N >= 1.
+        is_correct: Whether the prediction is correct, (N,).
+        bins: Number of bins.
+    """
+    index = np.clip(np.ceil(confidences * bins).astype(np.int64) - 1, 0, bins - 1)  # (low, high]
+    gaps = np.bincount(index, is_correct, bins) - np.bincount(index, confidences, bins)
+    return float(np.abs(gaps).sum() / len(confidences))
+
+
+def fit_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:
+    """Fit the temperature of a softmax: that with the lowest cross-entropy (Guo et al., arXiv 1706.04599, section 4.2).
+
+    The cross-entropy is convex in the inverse of the temperature, whose derivative is searched for its zero.
+
+    Args:
+        logits: (N, classes), of images that the network was not trained on.
+        labels: (N,).
+
+    Returns:
+        The temperature T of ``softmax(logits / T)``, within 0.05 and 20, four significant digits.
+
+    Raises:
+        ConfigurationError: There is no image, or only one class.
+    """
+    if not len(logits) or logits.shape[1] < 2:
+        raise ConfigurationError(
+            f"a temperature cannot be fitted to scores of shape {logits.shape}; give validation images, and a network"
+            " with at least two classes."
+        )
+    centred = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    expected = centred[np.arange(len(labels)), labels].mean()
+
+    def derivative(scale: float) -> float:
+        """Derivative of the cross-entropy by the inverse temperature."""
+        powers = np.exp(scale * centred)
+        return float((powers * centred).sum(1) @ (1 / powers.sum(1)) / len(labels) - expected)
+
+    low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
+    for _ in range(60):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if derivative(middle) > 0 else (middle, high)
+    return float(f"{1 / math.sqrt(low * high):.4g}")
