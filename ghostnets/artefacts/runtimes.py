@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 
 from ghostnets.artefacts.formats import FORMATS
 from ghostnets.artefacts.model import Model
