@@ -13,7 +13,7 @@ IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA
 
 
 def http(content_type: str, body: bytes, path: str = "/v1/predict", method: str = "POST", more: str = "") -> bytes:
-    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
     return f"{head}{more}Connection: close\r\n\r\n".encode("latin-1") + body
 
 
@@ -132,8 +132,8 @@ def malformed_http(rng: random.Random) -> bytes:
             b"GET\r\n\r\n",
             b"\0" * 100 + b"\r\n\r\n",
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-            b"GET http://[::1 HTTP/1.1\r\nHost: x\r\n\r\n",
-            b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET http://[::1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"CONNECT x:1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
             b"OPTIONS * HTTP/1.1\r\nConnection: close\r\n\r\n",
             b"POST /v1/predict HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
             b"POST /v1/predict HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",

@@ -25,7 +25,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 from ghostnets.serve.protocol import LimitedProtocol
 
-POST = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+POST = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_slow_and_greedy_clients_are_disconnected(plan: Path):
         # Hundreds of pipelined requests whose responses are not read.
         before = service.open_sockets()
         with service.socket() as connection:
-            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 500)
+            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500)
             wait_until(lambda: b"HTTP/1.1 429 " in receive_all(connection))
         wait_until(lambda: service.open_sockets() == before)
         # Nothing at all, empty lines, and bytes that are not HTTP.
