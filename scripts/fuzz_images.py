@@ -15,6 +15,7 @@ from PIL import Image, features
 
 from ghostnets.errors import ImageError
 from ghostnets.preprocessing import decode
+from ghostnets.preprocessing.decoding import read_header
 
 MAX_PIXELS = 1_000_000
 SAVE_OPTIONS: dict[str, list[dict[str, object]]] = {
@@ -44,6 +45,8 @@ def main() -> None:
         start = time.perf_counter()
         with contextlib.suppress(ImageError):  # refused with a sentence; any other exception ends the run
             num_read += decode(content, max_pixels=MAX_PIXELS).mode in ("L", "RGB")
+        with contextlib.suppress(ImageError):
+            read_header(content)
         slowest = max(slowest, time.perf_counter() - start)
     print(f"{options.count} files, {num_read} read, {options.count - num_read} refused, slowest {slowest:.2f} s,")
     print(f"memory grew by {peak_memory() - before} MB at its peak")

@@ -16,9 +16,13 @@ ROOT = Path(ghostnets.__file__).parent
 NATIVE = ROOT.parent / "csrc"
 DOCUMENT = ROOT.parent / "docs" / "architecture.md"
 
-MAX_FUNCTION_LINES = 60  # Python, without the docstring
-MAX_NATIVE_FUNCTION_LINES = 100  # kernels with their nested loops over tiles
+MAX_FUNCTION_LINES = 60  # Python without the docstring, and C++
 MAX_FILE_LINES = 350
+# Split, it rounds the last lanes of AVX-512 differently: the compiler then fuses other multiplications and additions.
+LONG_NATIVE_FUNCTIONS = {
+    "void branch_gradient_as(const Branches<T>& op, T* partials) {",
+    "parallel(op.threads, [&](int share) {",
+}
 
 
 def python_files() -> list[Path]:
@@ -146,7 +150,8 @@ def test_native_functions_are_short():
     files = sorted([*NATIVE.rglob("*.cpp"), *NATIVE.rglob("*.hpp")])
     functions = [(file.name, name, lines) for file in files for name, lines in native_functions(file)]
     assert len(functions) > 100  # the pattern finds them
-    assert [function for function in functions if function[2] > MAX_NATIVE_FUNCTION_LINES] == []
+    long = {(file, name) for file, name, lines in functions if lines > MAX_FUNCTION_LINES}
+    assert long == {("branches.hpp", name) for name in LONG_NATIVE_FUNCTIONS}
 
 
 def test_files_are_short():

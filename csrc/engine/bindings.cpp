@@ -2,7 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/pair.h>
-#include <nanobind/stl/string.h>
+#include <nanobind/stl/string.h>  // of results: the conversions of arguments are noexcept
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -19,6 +19,21 @@ namespace {
 using namespace ghostnets;
 
 using Array = nb::ndarray<const float, nb::numpy, nb::c_contig, nb::device::cpu>;
+
+// nanobind's own conversions to containers are noexcept: there a failed allocation would end the process.
+std::string text(nb::handle value) {
+    Py_ssize_t size = 0;
+    const char* data = PyUnicode_AsUTF8AndSize(value.ptr(), &size);
+    if (!data) nb::raise_python_error();
+    return {data, std::size_t(size)};
+}
+
+template <class T>
+std::vector<T> list_of(nb::handle values) {
+    std::vector<T> found;
+    for (nb::handle value : values) found.push_back(nb::cast<T>(value));
+    return found;
+}
 
 Activation activation_named(const std::string& name) {
     if (name == "none") return Activation::none;
@@ -39,10 +54,10 @@ Type type_named(const std::string& name) {
 Plan plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<Array>& keep) {
     Plan source;
     source.in_channels = nb::cast<int>(plan["in_channels"]);
-    source.precision = type_named(nb::cast<std::string>(plan["precision"]));
-    source.scale = nb::cast<std::vector<float>>(plan["scale"]);
-    source.shift = nb::cast<std::vector<float>>(plan["shift"]);
-    source.orders = nb::cast<std::vector<std::vector<int>>>(plan["orders"]);
+    source.precision = type_named(text(plan["precision"]));
+    source.scale = list_of<float>(plan["scale"]);
+    source.shift = list_of<float>(plan["shift"]);
+    for (nb::handle order : plan["orders"]) source.orders.push_back(list_of<int>(order));
     for (nb::handle layout : plan["layouts"])
         source.layouts.push_back({nb::cast<int>(layout[0]), nb::cast<int>(layout[1])});
     const auto tensor_named = [&](nb::handle name) {
@@ -63,13 +78,13 @@ Plan plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<Array>
             return fields.contains(name) ? tensor_named(fields[name]) : Tensor{};
         };
         Node node;
-        node.kind = node_kind_named(nb::cast<std::string>(fields["kind"]));
+        node.kind = node_kind_named(text(fields["kind"]));
         node.input = number("input", -1);
         node.output = number("output", -1);
         node.residual = number("residual", -1);
         node.gate = number("gate", -1);
-        if (fields.contains("name")) node.name = nb::cast<std::string>(fields["name"]);
-        if (fields.contains("pooled")) node.pooled = nb::cast<std::vector<int>>(fields["pooled"]);
+        if (fields.contains("name")) node.name = text(fields["name"]);
+        if (fields.contains("pooled")) node.pooled = list_of<int>(fields["pooled"]);
         node.groups = number("groups", 1);
         node.primary_dilation = number("primary_dilation", 1);
         node.kernel = number("kernel", 1);
@@ -78,8 +93,7 @@ Plan plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<Array>
         node.stride = number("stride", 1);
         node.dilation_h = number("dilation_h", 1);
         node.dilation_w = number("dilation_w", 1);
-        if (fields.contains("activation"))
-            node.activation = activation_named(nb::cast<std::string>(fields["activation"]));
+        if (fields.contains("activation")) node.activation = activation_named(text(fields["activation"]));
         node.weight = tensor("weight");
         node.bias = tensor("bias");
         node.second_weight = tensor("second_weight");
@@ -90,7 +104,7 @@ Plan plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<Array>
 }
 
 using AnyImages = nb::ndarray<nb::numpy, nb::c_contig, nb::device::cpu, nb::ndim<4>, nb::ro>;
-using OutputArrays = std::vector<nb::ndarray<float, nb::numpy, nb::c_contig, nb::device::cpu>>;
+using OutputArray = nb::ndarray<float, nb::numpy, nb::c_contig, nb::device::cpu>;
 
 // The arguments of a run.
 struct Call {
@@ -98,7 +112,7 @@ struct Call {
     int count, height, width;
     Outputs outputs;
 
-    Call(Session& session, const AnyImages& array, const OutputArrays& arrays = {})
+    Call(Session& session, const AnyImages& array, const nb::list& arrays)
         : images{array.data(), array.dtype() == nb::dtype<std::uint8_t>()} {
         const std::size_t first = images.bytes ? 1 : 2, channels = array.shape(images.bytes ? 3 : 1);
         if (!images.bytes && array.dtype() != nb::dtype<float>())
@@ -110,7 +124,8 @@ struct Call {
         count = int(array.shape(0));
         height = int(array.shape(first));
         width = int(array.shape(first + 1));
-        for (const auto& output : arrays) {
+        for (nb::handle each : arrays) {
+            const auto output = nb::cast<OutputArray>(each);
             outputs.data.push_back(output.data());
             outputs.sizes.push_back(output.size());
         }
@@ -118,7 +133,7 @@ struct Call {
     }
 };
 
-nb::list profile(Session& session, const AnyImages& images, const OutputArrays& outputs) {
+nb::list profile(Session& session, const AnyImages& images, const nb::list& outputs) {
     const Call call(session, images, outputs);
     std::vector<NodeProfile> profile;
     {
@@ -133,7 +148,7 @@ nb::list profile(Session& session, const AnyImages& images, const OutputArrays& 
 
 // Arrays (pixels, segments * channels) of all maps.
 nb::list observe(Session& session, const AnyImages& image) {
-    const Call call(session, image);
+    const Call call(session, image, nb::list());
     nb::list maps;
     const auto all = session.observe(call.images, call.height, call.width);
     for (std::size_t map = 0; map < all.size(); ++map) {
@@ -147,14 +162,14 @@ nb::list observe(Session& session, const AnyImages& image) {
     return maps;
 }
 
-void init_session(Session* self, const nb::dict& plan, const nb::dict& tensors, int threads, const std::string& isa) {
-    const Kernels* kernels = find_kernels(isa);
-    if (!kernels) throw std::invalid_argument("this processor has no instruction set " + isa);
+void init_session(Session* self, const nb::dict& plan, const nb::dict& tensors, int threads, const nb::str& isa) {
+    const Kernels* kernels = find_kernels(text(isa));
+    if (!kernels) throw std::invalid_argument("this processor has no instruction set " + text(isa));
     std::vector<Array> keep;
     new (self) Session(plan_from(plan, tensors, keep), *kernels, threads);
 }
 
-void run(Session& session, const AnyImages& images, const OutputArrays& outputs) {
+void run(Session& session, const AnyImages& images, const nb::list& outputs) {
     const Call call(session, images, outputs);
     const nb::gil_scoped_release release;
     session.run(call.images, call.count, call.height, call.width, call.outputs);

@@ -4,6 +4,7 @@ Exit codes: 0 success; 1 failure, with the reason on stderr; 2 invalid command l
 for Ctrl-C).
 """
 
+import io
 import os
 import sys
 from importlib import import_module
@@ -37,6 +38,9 @@ MODULES = {"import": "convert"}  # "import" is a keyword of Python
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line, given without the program name, and return the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for names that the encoding of a pipe or terminal lacks
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0 if arguments else 2

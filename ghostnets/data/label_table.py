@@ -171,8 +171,8 @@ def _find_columns(rows: Sequence[tuple[int, list[str]]], path: Path, is_image: C
         names = [""] * len(first)
     position = _first(names, PATH_COLUMNS)
     if position is None:
-        found = [column for column in range(len(first)) if _share(body, column, is_image) >= 0.5]
-        found = found or [column for column in range(len(first)) if _share(body, column, _has_image_suffix) >= 0.5]
+        found = [column for column in range(len(first)) if _share(body, column, _has_image_suffix) >= 0.5]
+        found = found or [column for column in range(len(first)) if _share(body, column, is_image) >= 0.5]
         if not found:
             raise DataError(f"{path} has no column of image paths (it has {_join(first)}); {HINT}.")
         position = found[0]

@@ -129,9 +129,9 @@ def read_labelled_arrow(
                     entries.append((split, label, image))
     notes = []
     if unlabelled:
-        sentence = f"{unlabelled} images of {first.parent} without a label"
+        sentence = f"{unlabelled} of {unlabelled + len(entries)} images in {first.parent} have no label"
         if not skip_unlabelled or not entries:
-            raise DataError(f"there are {sentence}; add labels, or leave them out: --skip-corrupt.")
+            raise DataError(f"{sentence}; add labels, or leave them out: --skip-corrupt.")
         notes.append(f"left out: {sentence}")
     images = [
         ImageFile(split, label, str(image), image.name, image.size if isinstance(image, StoredImage) else -1, 0, 0)

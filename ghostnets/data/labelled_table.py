@@ -79,7 +79,7 @@ def read_labelled_tables(
     for split, path in tables.items():
         images = _Images(path)
         try:
-            table = read_table(path, lambda cell, images=images: images.find(cell) is not None)  # type: ignore[misc]
+            table = read_table(path, images.holds)
         except DataError:
             if split != "test":
                 raise
@@ -120,21 +120,26 @@ class _Images:
 
     def find(self, cell: str) -> str | None:
         """Path of the image of a cell, or None; raises DataError if several fit."""
-        text = cell.strip().removeprefix("file://")
-        if not text:
-            return None
-        for name in (text, text.replace("\\", "/")):
-            if is_image_name(name.rpartition("/")[2]) and (path := Path(self.folder, name)).is_file():
-                return str(path)
-        name = os.path.normpath(text.replace("\\", "/")).strip("/")
-        found = [path for path in self.index.get(name.rpartition("/")[2], ()) if _is_suffix(path, name)]
-        if len(found) > 1 and self.split:  # train.csv beside train/ and test/ with files of the same names
-            found = [path for path in found if split_of(path.partition("/")[0]) == self.split] or found
+        found = self._candidates(cell)
         if len(found) > 1:
             raise DataError(
                 f"{cell!r} can be {found[0]} or {found[1]} in {self.folder}; write the path relative to the table."
             )
         return str(Path(self.folder, found[0])) if found else None
+
+    def holds(self, cell: str) -> bool:
+        """Whether a cell is the path of exactly one image."""
+        return len(self._candidates(cell)) == 1
+
+    def _candidates(self, cell: str) -> list[str]:
+        text = cell.strip().removeprefix("file://")
+        if not text:
+            return []
+        for name in (text, text.replace("\\", "/")):
+            if is_image_name(name.rpartition("/")[2]) and Path(self.folder, name).is_file():
+                return [name]
+        name = os.path.normpath(text.replace("\\", "/")).strip("/")
+        return [path for path in self.index.get(name.rpartition("/")[2], ()) if _is_suffix(path, name)]
 
     @property
     def index(self) -> dict[str, list[str]]:
@@ -185,15 +190,20 @@ def _resolve(
             if os.path.normpath(found) != os.path.normpath(path.parent / row.path):
                 guessed.append((row.path, found))
             files.append(inspect_file(split or row.split or "train", row.labels[0], found, str(path.parent)))
-    for rows, what in ((missing, "files that do not exist"), (unlabelled, "images without a label")):
+    for rows, one, several in (
+        (missing, "a file that does not exist", "files that do not exist"),
+        (unlabelled, "an image without a label", "images without a label"),
+    ):
         if rows:
-            sentence = f"{path} names {len(rows)} {what} ({_show(rows)})"
+            what = one if len(rows) == 1 else f"{len(rows)} {several}"
+            sentence = f"{path} names {what} ({_show(rows)})"
             if not skip_missing:
                 raise DataError(f"{sentence}; correct the table, or leave them out: --skip-corrupt.")
             notes.append(f"left out: {sentence}")
     if guessed:
         text, found = guessed[0]
-        notes.append(f"{path.name}: {len(guessed)} images are found by name, the first is {printable(text)} at {found}")
+        number = f", the first of {len(guessed)}" if len(guessed) > 1 else ""
+        notes.append(f"{path.name}: {printable(text)} is found by its name, at {printable(found)}{number}")
     return files
 
 
@@ -218,7 +228,7 @@ def _remove_repeated_rows(files: Iterable[ImageFile], notes: list[str], *, is_tr
             one, two = (f.class_name if what == "labels" else f.split for f in (other, file))
             raise DataError(f"{file.path} has two {what}, {one} and {two}, in the table; correct one of the rows.")
     if repeated:
-        notes.append(f"left out: {repeated} rows that name an image again")
+        notes.append(f"left out: {'a row' if repeated == 1 else f'{repeated} rows'} naming an image again")
     return kept
 
 
@@ -269,7 +279,7 @@ def _compare(root: Path, tables: dict[str, Path], classes: dict[str, Path]) -> d
     for path in tables.values():
         images = _Images(path)
         try:
-            table = read_table(path, lambda cell, images=images: images.find(cell) is not None)  # type: ignore[misc]
+            table = read_table(path, images.holds)
             found = [(row, images.find(row.path)) for row in table.rows]
         except DataError:
             continue  # a table of something else

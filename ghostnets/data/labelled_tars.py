@@ -89,7 +89,8 @@ def read_labelled_tars(
         raise DataError(f"{first.parent if len(tars) > 1 else first} holds no labelled image.")
     notes = []
     if unlabelled:
-        sentence = f"{len(unlabelled)} images without a label ({'; '.join(unlabelled[:SHOWN])})"
+        what = "an image" if len(unlabelled) == 1 else f"{len(unlabelled)} images"
+        sentence = f"{what} without a label ({'; '.join(unlabelled[:SHOWN])})"
         if not skip_unlabelled:
             raise DataError(f"{first.parent} has {sentence}; add labels, or leave them out: --skip-corrupt.")
         notes.append(f"left out: {sentence}")

@@ -197,7 +197,7 @@ def _encloses(path: Path, folder: Path) -> bool:
 def _is_output(path: Path) -> bool:
     """Whether a folder was written by training (``runs``) or ``ghostnets explain`` in the folder of the images."""
     if path.name == "runs":
-        return any((run / "config.json").is_file() for run in _list(path))
+        return path.is_dir() and any((run / "config.json").is_file() for run in _list(path))
     return path.name.startswith("explain") and (path / "explain.html").is_file()
 
 

@@ -15,7 +15,6 @@ from PIL import Image
 
 __all__ = ["Fingerprint", "fingerprint", "group_near_duplicates"]
 
-BITS = 128
 SIDE = 8
 PLAIN = 4.0  # standard deviation of the thumbnail, of 255, below which it has no structure to compare
 
@@ -70,8 +69,8 @@ def group_near_duplicates(
     count = len(indices)
     bits = hashes[indices].transpose(1, 0, 2).reshape(2 * count, 2)  # of the images, then of their mirror images
     unpacked = np.unpackbits(bits.view(np.uint8), axis=1)
-    for band in np.array_split(np.arange(BITS), threshold + 1):
-        keys = np.packbits(unpacked[:, band], axis=1)
+    for band in range(threshold + 1):  # of bits from all over the image: photographs often share a background
+        keys = np.packbits(unpacked[:, band :: threshold + 1], axis=1)
         for one, other in _similar(bits, keys, threshold):
             if one < count or other < count:
                 parents[find(int(indices[one % count]))] = find(int(indices[other % count]))

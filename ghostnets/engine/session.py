@@ -59,10 +59,8 @@ class Session:
             self._native = native.Session(plan.native(), plan.tensors, threads, isa or "")
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise EngineError(f"the plan cannot be run ({error}); compile the network again.") from error
-        except MemoryError as error:
-            raise _no_memory() from error
-        except RuntimeError as error:
-            raise _no_threads(threads, error) from error
+        except (MemoryError, RuntimeError) as error:
+            raise _no_memory() if isinstance(error, MemoryError) else _no_threads(threads, error) from error
 
     def copy(self, *, threads: int | None = None) -> "Session":
         """Return a session with its own threads and maps that shares the weights in memory.
@@ -78,10 +76,8 @@ class Session:
         made = copy.copy(self)
         try:
             made._native = self._native.share_weights(threads)
-        except MemoryError as error:
-            raise _no_memory() from error
-        except RuntimeError as error:
-            raise _no_threads(threads, error) from error
+        except (MemoryError, RuntimeError) as error:
+            raise _no_memory() if isinstance(error, MemoryError) else _no_threads(threads, error) from error
         return made
 
     @property
@@ -287,7 +283,10 @@ def compile(  # noqa: A001
     if calibration is not None:
         check_nodes(plan)
         observer = Session(plan, threads=1, isa=isa)
-        calibrate(plan, observer._native, map(observer._array, calibration), method=method)
+        try:
+            calibrate(plan, observer._native, map(observer._array, calibration), method=method)
+        except MemoryError as error:
+            raise _no_memory() from error
     plan.precision = precision
     return Session(plan, threads=threads, isa=isa)
 
@@ -330,7 +329,7 @@ def _check_isa(native: Any, isa: str | None) -> None:
 
 
 def _no_memory() -> EngineError:
-    return EngineError("there is not enough memory for the network's weights; free some.")
+    return EngineError("there is not enough memory for the network or its calibration images; free some.")
 
 
 def _no_threads(threads: int, error: RuntimeError) -> EngineError:

@@ -5,7 +5,6 @@ Importing this module loads no torch.
 
 import io
 import os
-import struct
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -223,7 +222,9 @@ def read_header(image: str | os.PathLike[str] | bytes, *, name: str | None = Non
             return ImageHeader(kind, (width, height), "L" if channels == 1 else "RGB")
         with _open(strip_metadata(content, kind).content, kind) as opened:
             return ImageHeader(kind, opened.size, opened.mode)
-    except (OSError, SyntaxError, ValueError, TypeError, IndexError, struct.error) as error:
+    except ImageError:
+        raise
+    except Exception as error:  # as in decode
         raise ImageError(f"{name} cannot be read as an image.") from error
 
 

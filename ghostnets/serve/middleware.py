@@ -1,5 +1,6 @@
 """Middleware around every route: host, token, HEAD, body size, response headers, metrics, access log."""
 
+import asyncio
 import hmac
 import json
 import logging
@@ -52,6 +53,10 @@ class ServiceMiddleware:
             await self.app(exchange.scope, exchange.receive, exchange.send)
         except RequestError as error:
             await exchange.send_error(error)
+        except asyncio.CancelledError:  # by the server, when --drain-timeout has passed
+            if exchange.status or exchange.client_gone:
+                raise
+            await exchange.send_error(RequestError(503, "the service ended before the answer; send the request again."))
         except Exception as error:
             if not exchange.client_gone:
                 known = out_of_memory(error)

@@ -32,12 +32,12 @@ def write(root: Path, text: str, name: str = "labels.csv") -> Path:
         ("Label,File Name,width\n" + "".join(f"{label},{path},8\n" for path, label in PAIRS),
          "the columns File Name, Label are read, width are not"),
         (",image_id,breed\n" + "".join(f"{i},{path[:-4]},{label}\n" for i, (path, label) in enumerate(PAIRS)),
-         "4 images are found by name, the first is img/0 at"),
-        (f"path,label\n{ROWS}".replace("img/", "img\\"), "found by name"),
-        (f"path,label\n{ROWS}".replace("img/", "/data/pets/img/"), "found by name"),
+         "img/0 is found by its name, at"),
+        (f"path,label\n{ROWS}".replace("img/", "img\\"), "found by its name"),
+        (f"path,label\n{ROWS}".replace("img/", "/data/pets/img/"), "found by its name"),
         ("".join(f'"{path}","{label}"\n' for path, label in PAIRS), "no header"),
         (f"a,b\n{ROWS}", None),
-        (f"path,label\n{ROWS}img/0.png,cat\n", "1 rows that name an image again"),
+        (f"path,label\n{ROWS}img/0.png,cat\n", "a row naming an image again"),
         ("path,cat,dog\nimg/0.png,1,0\nimg/1.png,0,1\nimg/2.png,1,0\nimg/3.png,0,1\n", None),
     ],
 )  # fmt: skip
@@ -63,6 +63,12 @@ def test_unnamed_images_are_named(tmp_path: Path) -> None:
 def test_text_list_with_blanks_is_read(tmp_path: Path) -> None:
     table = write(tmp_path, ROWS.replace(",", " ").replace("cat", "10").replace("dog", "9"), "list.txt")
     assert read(table, val_share=0.5) == "9,10: train 1/1 val 1/1"  # numbers by value
+
+
+def test_numeric_labels_are_not_taken_for_images_of_that_name(tmp_path: Path) -> None:
+    build(tmp_path, "img:4 img/more:2")
+    (tmp_path / "labels.csv").write_text("".join(f"{n % 2},img/{n}.png\n" for n in range(4)))
+    assert read(tmp_path / "labels.csv", val_share=0.5) == "0,1: train 1/1 val 1/1"
 
 
 def test_column_of_splits_is_read(tmp_path: Path) -> None:
@@ -101,9 +107,9 @@ def test_class_folders_that_agree_with_table_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (f"path,label\n{ROWS}img/7.png,cat\n", "names 1 files that do not exist (line 6: img/7.png)"),
+        (f"path,label\n{ROWS}img/7.png,cat\n", "names a file that does not exist (line 6: img/7.png)"),
         (f"path,label\n{ROWS}img/3.png,cat\n", "img/3.png has two labels, dog and cat"),
-        (f"path,label\n{ROWS}img/more/0.png,\n", "names 1 images without a label (line 6: img/more/0.png)"),
+        (f"path,label\n{ROWS}img/more/0.png,\n", "names an image without a label (line 6: img/more/0.png)"),
         (f"path,label\n{ROWS}img/more/0.png,bird\n", "class bird has a single image"),
         (f"path,label\n{ROWS}".replace("dog", "cat"), "has a single class (cat)"),
         (f"path,label\n{ROWS}img/more/0.png,cat;dog\n", "line 6: img/more/0.png has several labels (cat, dog)"),
@@ -128,7 +134,7 @@ def test_table_is_refused_with_reason(tmp_path: Path, text: str, message: str) -
 def test_missing_files_are_left_out_on_request(tmp_path: Path) -> None:
     table = write(tmp_path, f"path,label\n{ROWS}img/7.png,cat\n")
     assert read(table, skip_corrupt=True, val_share=0.5) == EXPECTED
-    assert any("names 1 files that do not exist" in note for note in open_folder(table, skip_corrupt=True).notes)
+    assert any("names a file that does not exist" in note for note in open_folder(table, skip_corrupt=True).notes)
 
 
 def test_folder_with_two_readings_is_refused(tmp_path: Path) -> None:

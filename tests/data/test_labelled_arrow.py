@@ -84,7 +84,7 @@ def test_data_set_of_hub_is_read_from_cache(tmp_path: Path):
 @pytest.mark.parametrize(
     ("labels", "feature", "message"),
     [
-        ([0, -1, 1, None], CLASSES, "2 images of .* without a label"),
+        ([0, -1, 1, None], CLASSES, "2 of 4 images in .* have no label"),
         ([[0], [1], [0, 1], []], None, "several labels per image"),
         ([0, 0], CLASSES, r"single class \(cat\)"),
     ],

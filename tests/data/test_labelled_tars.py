@@ -67,7 +67,7 @@ def test_images_equal_those_of_files_and_are_packed(tmp_path: Path) -> None:
     ("members", "message"),
     [
         (IMAGES, "has images, but no labels; each needs a member of the same name with .cls or .json"),
-        ({**IMAGES, **INDICES, "4.png": PNG}, "1 images without a label (x.tar:4.png)"),
+        ({**IMAGES, **INDICES, "4.png": PNG}, "an image without a label (x.tar:4.png)"),
         ({**IMAGES, **INDICES, "0.jpg": PNG}, "the sample 0 has two images, 0.png and 0.jpg"),
         ({**IMAGES, **INDICES, "0.json": b"{"}, "the label 0.json is no json"),
         ({**IMAGES, **INDICES, "0.json": b"[" * 100_000}, "the label 0.json is no json"),

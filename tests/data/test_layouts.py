@@ -251,6 +251,12 @@ def test_folders_that_this_package_writes_are_no_classes(tmp_path: Path):
     assert read(root) == "a,b,runs: train 4/4/4 val 1/1/1"
 
 
+def test_file_named_as_an_output_folder_is_no_folder(tmp_path: Path):
+    root = build(tmp_path / "d", "a:5 b:5")
+    (root / "runs").write_text("a log")
+    assert read(root) == "a,b: train 4/4 val 1/1"
+
+
 def test_home_is_expanded_in_the_name_of_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     build(tmp_path / "photos", "a:5 b:5")

@@ -133,14 +133,14 @@ def test_save_and_load_round_trip(precision: str, tmp_path: Path, randomize):
 
 
 def test_low_precision_predictions_agree_with_f32_for_a_trained_network():
-    """The network is trained for 200 steps on the embedded set."""
+    """The network is trained for 100 steps on the embedded set."""
     images = FashionMnist().load(Preprocessing(28, 28, (0.449,), (0.226,)))
     pixels = images.train.pixels[:2000, 0, :, :, None].contiguous()
     x = (pixels.float() / 255 - 0.449).permute(0, 3, 1, 2) / 0.226
     labels = images.train.labels[:2000]
     model = create_model("ghostnet_050", num_classes=10, in_chans=1, width=0.25, small_input=True)
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
-    for step in range(200):
+    for step in range(100):
         chosen = slice(step * 32 % 1984, step * 32 % 1984 + 32)
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x[chosen]), labels[chosen]).backward()

@@ -171,3 +171,17 @@ def test_mutated_files_are_read_or_refused(suffix: str):
         mutated[generator.integers(0, len(mutated), 3)] = generator.integers(0, 256, 3)
         with contextlib.suppress(ImageError):  # any other exception fails
             assert decode(mutated.tobytes(), max_pixels=100_000).mode in ("L", "RGB")
+
+
+def test_header_of_mutated_files_is_read_or_refused():
+    generator = np.random.default_rng(1)
+    image = Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    for suffix in ("png", "jpeg", "webp", "tiff", "gif", "bmp", *(["avif"] if features.check("avif") else [])):
+        stream = io.BytesIO()
+        image.save(stream, suffix)
+        for _ in range(60):
+            content = bytearray(stream.getvalue())
+            for _ in range(4):
+                content[generator.integers(12, min(len(content), 200))] = generator.integers(0, 256)
+            with contextlib.suppress(ImageError):
+                assert min(decoding.read_header(bytes(content)).size) >= 0

@@ -28,6 +28,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette recommends a successor of httpx
     from fastapi.testclient import TestClient
 
+from ghostnets.serve.middleware import ServiceMiddleware
 from ghostnets.serve.service import Service
 
 JPEG = {"content-type": "image/jpeg"}
@@ -359,3 +360,19 @@ def test_close_gives_up_threads_that_exceed_the_timeout(plan: Path):
     assert not asyncio.run(service.close(0.1))
     assert time.perf_counter() - start < 5
     goes_on.set()
+
+
+def test_request_that_is_cancelled_while_draining_is_503(plan: Path):
+    sent: list[dict] = []
+
+    async def cancelled(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    middleware = ServiceMiddleware(cancelled, Service(plan, ServiceSettings(threads=1)))
+    scope = {"type": "http", "method": "POST", "path": "/v1/predict", "headers": []}
+    asyncio.run(middleware(scope, None, send))
+    assert sent[0]["status"] == 503
+    assert b"send the request again" in sent[1]["body"]

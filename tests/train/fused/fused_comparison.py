@@ -1,8 +1,11 @@
 """Results of a module with and without the fused kernels: output, all gradients and all buffers."""
 
 import copy
+from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -57,6 +60,41 @@ def assert_variance_is_precise_for_large_means(module: nn.Module, x: Tensor) -> 
     fused, layers = (results(module, x + 1000, fuse=fuse)["output"] for fuse in (True, False))
     truth = results(copy.deepcopy(module).double(), x.double() + 1000, fuse=False)["output"]
     assert (fused - truth).abs().max() <= 3 * (layers - truth).abs().max()
+
+
+def assert_repeatable(module: nn.Module, x: Tensor) -> None:
+    """Check that two runs of the fused kernels give the same bits."""
+    first, second = (results(module, x, fuse=True) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def assert_second_derivative_raises(module: nn.Module, x: Tensor) -> None:
+    x.requires_grad_()
+    with fused_training():
+        (gradient,) = torch.autograd.grad(module(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def assert_graphs_match_the_layers(module: nn.Module, x: Tensor) -> None:
+    """Check that scripting, export and compilation within ``fused_training`` keep the output."""
+    expected = copy.deepcopy(module)(x)
+    with fused_training():
+        for graph in (
+            torch.jit.script(copy.deepcopy(module)),
+            torch.export.export(copy.deepcopy(module), (x,)).module(),
+            torch.compile(copy.deepcopy(module), fullgraph=True, backend="eager"),
+        ):
+            torch.testing.assert_close(graph(x), expected)
+
+
+def assert_unsupported_after(
+    change: Callable[[Any], object], is_supported: Callable[[Any, Tensor], bool], module: nn.Module, x: Tensor
+) -> None:
+    """Check that a changed copy of the module is left to the ordinary layers."""
+    other = copy.deepcopy(module)
+    change(other)
+    assert not is_supported(other, x)
 
 
 def saved_bytes(module: nn.Module, x: Tensor, *, fuse: bool) -> int:

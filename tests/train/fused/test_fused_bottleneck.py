@@ -6,6 +6,10 @@ import pytest
 import torch
 from fused_comparison import (
     assert_equal,
+    assert_graphs_match_the_layers,
+    assert_repeatable,
+    assert_second_derivative_raises,
+    assert_unsupported_after,
     assert_variance_is_precise_for_large_means,
     errors,
     is_fused,
@@ -77,8 +81,7 @@ def test_variance_is_precise_for_large_means():
 
 def test_results_are_repeatable():
     module, x = block("strided, gated", torch.float32)
-    first, second = (results(module, x, fuse=True) for _ in range(2))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert_repeatable(module, x)
 
 
 def test_input_without_gradient_and_no_grad_mode():
@@ -125,11 +128,7 @@ def test_modified_weight_raises_in_backward():
 
 def test_second_derivative_raises():
     module, x = block("plain", torch.float32)
-    x.requires_grad_()
-    with fused_training():
-        (gradient,) = torch.autograd.grad(module(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+    assert_second_derivative_raises(module, x)
 
 
 def test_fallback_conditions():
@@ -150,9 +149,7 @@ def test_fallback_conditions():
             lambda m: nn.SyncBatchNorm.convert_sync_batchnorm(m.ghost2),
             lambda m: m.double(),
         ):
-            other = copy.deepcopy(module)
-            change(other)
-            assert not fused.is_supported(other, x)
+            assert_unsupported_after(change, fused.is_supported, module, x)
         for options in ({"ratio": 3}, {"ratio": 1}, {"cheap_kernel_size": 7}, {"dilation": 2}, {"dfc": True}):
             assert not fused.is_supported(block("gated", torch.float32, **options)[0], x)
         assert not fused.is_supported(block("gated", torch.float32, branches=2)[0], x)
@@ -162,14 +159,7 @@ def test_fallback_conditions():
 
 def test_compiled_graphs_match_the_layers():
     module, x = block("strided, gated", torch.float32)
-    expected = {name: value for name, value in results(module, x, fuse=False).items() if name == "output"}["output"]
-    with fused_training():
-        for graph in (
-            torch.jit.script(copy.deepcopy(module)),
-            torch.export.export(copy.deepcopy(module), (x,)).module(),
-            torch.compile(copy.deepcopy(module), fullgraph=True, backend="eager"),
-        ):
-            torch.testing.assert_close(graph(x), expected)
+    assert_graphs_match_the_layers(module, x)
 
 
 @pytest.mark.parametrize("name", ["ghostnet_050", "ghostnetv2_100", "ghostnetv3_100"])

@@ -6,6 +6,10 @@ import pytest
 import torch
 from fused_comparison import (
     assert_equal,
+    assert_graphs_match_the_layers,
+    assert_repeatable,
+    assert_second_derivative_raises,
+    assert_unsupported_after,
     assert_variance_is_precise_for_large_means,
     errors,
     is_fused,
@@ -86,8 +90,7 @@ def test_backward_saves_less_memory(case: str):
 @pytest.mark.parametrize("case", ["expanding", "narrowing", "strided"])
 def test_results_are_repeatable_and_nan_propagates(case: str):
     module, x = layer(case, torch.float32)
-    first, second = (results(module, x, fuse=True) for _ in range(2))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert_repeatable(module, x)
     x[0, 0, 0, 0] = torch.nan
     got = results(module, x, fuse=True)
     assert got["output"].isnan().any()
@@ -121,11 +124,7 @@ def test_gradients_have_the_strides_of_the_weights(case: str):
 
 def test_second_derivative_raises():
     module, x = layer("all branches", torch.float32)
-    x.requires_grad_()
-    with fused_training():
-        (gradient,) = torch.autograd.grad(module(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+    assert_second_derivative_raises(module, x)
 
 
 def test_fallback_conditions():
@@ -143,9 +142,7 @@ def test_fallback_conditions():
             lambda m: setattr(m.skip, "track_running_stats", False),
             lambda m: nn.SyncBatchNorm.convert_sync_batchnorm(m),
         ):
-            other = copy.deepcopy(module)
-            change(other)
-            assert not fused.is_supported(other, x)
+            assert_unsupported_after(change, fused.is_supported, module, x)
         options = {"branches": 2, "scale": False, "skip": False}
         for other in (
             RepConv(20, 20, 3, **options),
@@ -161,12 +158,4 @@ def test_fallback_conditions():
 def test_compiled_graphs_match_the_layers():
     torch.manual_seed(0)
     module = GhostBottleneck(12, 40, 20, stride=2, branches=3, dfc=True)
-    x = torch.randn(3, 12, 9, 8)
-    expected = copy.deepcopy(module)(x)
-    with fused_training():
-        for graph in (
-            torch.jit.script(copy.deepcopy(module)),
-            torch.export.export(copy.deepcopy(module), (x,)).module(),
-            torch.compile(copy.deepcopy(module), fullgraph=True, backend="eager"),
-        ):
-            torch.testing.assert_close(graph(x), expected)
+    assert_graphs_match_the_layers(module, torch.randn(3, 12, 9, 8))
