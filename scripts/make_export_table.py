@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ghostnets.artefacts import open_model
+from ghostnets.artefacts import FORMATS, open_model
 from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.errors import GhostNetsError
-from ghostnets.export import FORMATS, export_model
+from ghostnets.export import export_model
 from ghostnets.export.images import find_sample_images
 from ghostnets.export.verify import time_against_torch
 from ghostnets.files import write_text

@@ -1,10 +1,11 @@
-"""The table of file formats and the runtimes that open them."""
+"""Opening of a file with the runtime that belongs to its suffix."""
 
 import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+from ghostnets.artefacts.formats import FORMATS
 from ghostnets.artefacts.model import Model
 from ghostnets.errors import ArtefactError, ConfigurationError
 from ghostnets.files import complete_interrupted
@@ -12,15 +13,7 @@ from ghostnets.files import complete_interrupted
 __all__ = ["SUFFIXES", "open_model"]
 
 # Suffix -> module of this package whose function ``open_file`` opens it. Each module imports only its own runtime.
-SUFFIXES = {
-    ".engine": "engine_plan",
-    ".onnx": "onnx",
-    ".xml": "openvino",
-    ".pte": "executorch",
-    ".tflite": "litert",
-    ".pt2": "torch_export",
-    ".safetensors": "checkpoint",
-}
+SUFFIXES = {**{known.suffix: known.module for known in FORMATS.values()}, ".safetensors": "checkpoint"}
 
 
 def open_model(path: str | os.PathLike[str], *, threads: int | None = None) -> Model:

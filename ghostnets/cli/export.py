@@ -7,11 +7,14 @@ from typing import Annotated
 import tyro
 from rich.table import Table
 
+from ghostnets.artefacts import FORMATS
 from ghostnets.cli.output import message, result_console
 from ghostnets.errors import ConfigurationError
 from ghostnets.export import ExportReport, export_model, export_web
 
 __all__ = ["main"]
+
+FORMAT_HELP = f"{', '.join(FORMATS)}; or web: a page for any static host that classifies images in the browser (f32)."
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
@@ -30,9 +33,7 @@ class ExportCommand:
 
     checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
     """best.safetensors of a run."""
-    format: str
-    """onnx, openvino, executorch, litert, torch-export or engine; or web: a folder for any static host with a page that
-    classifies images in the browser (f32)."""
+    format: Annotated[str, tyro.conf.arg(help=FORMAT_HELP)]
     to: Annotated[Path | None, tyro.conf.arg(metavar="FILE|FOLDER")] = None
     """Output file, by default the checkpoint's path with the format's suffix; for web a folder, by default web."""
     precision: str = "f32"

@@ -15,30 +15,9 @@ from ghostnets.engine.plan import Plan
 from ghostnets.engine.plan_builder import IMAGES, PlanBuilder, layers_of, raise_unsupported
 from ghostnets.errors import EngineError
 from ghostnets.layers import GhostModule
-from ghostnets.models import (
-    Backbone,
-    DLi14GhostNet,
-    GGhostRegNet,
-    GhostNet,
-    GhostNetV2,
-    GhostNetV3,
-    GhostResNet,
-    GhostVGG,
-)
+from ghostnets.models import NETWORK_CLASSES, Backbone
 
 __all__ = ["make_plan"]
-
-GHOSTNET_HEAD = ("global_pool", "conv_head", "act2", "drop", "classifier")
-# Modules after the last map; the last layer is the classifier.
-HEADS: dict[type[nn.Module], tuple[str, ...]] = {
-    GhostNet: GHOSTNET_HEAD,
-    GhostNetV2: GHOSTNET_HEAD,
-    GhostNetV3: GHOSTNET_HEAD,
-    GGhostRegNet: ("avgpool", "dropout", "fc"),
-    GhostResNet: ("global_pool", "drop", "classifier"),
-    GhostVGG: ("global_pool", "fc", "act", "drop", "classifier"),
-    DLi14GhostNet: ("squeeze.3", "classifier"),
-}
 
 
 def make_plan(
@@ -55,7 +34,7 @@ def make_plan(
     Raises:
         EngineError: The engine does not support a module; the message has its path and class.
     """
-    if type(model) not in (*HEADS, Backbone):
+    if type(model) not in (*NETWORK_CLASSES, Backbone):
         raise_unsupported("", model)
     network: Any = fuse(model)
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
@@ -120,7 +99,7 @@ def _path(builder: PlanBuilder, network: Any, levels: list[str]) -> int:
 
 def _head(builder: PlanBuilder, network: Any, x: int, *, output: str) -> int:
     """Add global pooling and linear layers, without the classifier for features, with an extended one for both."""
-    layers = [layer for name in HEADS[type(network)] for layer in layers_of(name, network.get_submodule(name))]
+    layers = [layer for name in network.head for layer in layers_of(name, network.get_submodule(name))]
     (path, pool), *rest = [(p, layer) for p, layer in layers if output != "features" or p != network.classifier_name]
     if type(pool) is not nn.AdaptiveAvgPool2d or pool.output_size not in (1, (1, 1)):
         raise_unsupported(path, pool)

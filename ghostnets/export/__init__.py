@@ -9,12 +9,11 @@ from ghostnets.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from ghostnets.export.exporter import export_model
-    from ghostnets.export.formats import FORMATS
     from ghostnets.export.report import ExportReport
     from ghostnets.export.web import export_web
 
-__all__ = ["FORMATS", "ExportReport", "export_model", "export_web"]
+__all__ = ["ExportReport", "export_model", "export_web"]
 
-_MODULES = {"FORMATS": "formats", "ExportReport": "report", "export_model": "exporter", "export_web": "web"}
+_MODULES = {"ExportReport": "report", "export_model": "exporter", "export_web": "web"}
 
 __getattr__ = lazy_getattr(__name__, _MODULES)

@@ -10,7 +10,7 @@ __all__ = ["write"]
 
 
 def write(job: ExportJob, path: Path) -> None:
-    """Write an engine plan; see ``ExportFormat.write``."""
+    """Write an engine plan; see ``write_file``."""
     precision = job.description.precision
     calibration = job.calibration_batches() if precision == "int8" else None
     output = "features+logits" if job.description.has_features else "logits"

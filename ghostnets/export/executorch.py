@@ -15,7 +15,7 @@ __all__ = ["write"]
 
 
 def write(job: ExportJob, path: Path) -> None:
-    """Write an ExecuTorch program; see ``ExportFormat.write``."""
+    """Write an ExecuTorch program; see ``write_file``."""
     exir = require("executorch.exir", extra="executorch")
     xnnpack = require("executorch.backends.xnnpack.partition.xnnpack_partitioner", extra="executorch")
     with warnings.catch_warnings():

@@ -2,6 +2,7 @@
 
 import os
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -10,17 +11,16 @@ import numpy.typing as npt
 from PIL import Image
 
 from ghostnets import __version__
-from ghostnets.artefacts import Description
+from ghostnets.artefacts import FORMATS, Description, ExportFormat
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.errors import ConfigurationError, ExportError, UnknownNameError, require
 from ghostnets.export.deployed import ExportJob
-from ghostnets.export.formats import FORMATS, ExportFormat
 from ghostnets.export.images import SampleImages, find_sample_images
 from ghostnets.export.report import TOLERANCES, ExportReport, find_violation
 from ghostnets.export.verify import verify
 from ghostnets.files import write_together
 
-__all__ = ["export_model"]
+__all__ = ["export_model", "write_file"]
 
 NUM_COMPARED, NUM_CALIBRATION, MIN_INT8_IMAGES = 64, 192, 8
 
@@ -49,7 +49,7 @@ def export_model(
     Args:
         checkpoint: Checkpoint of this package.
         to: File to write; by default the checkpoint's path with the format's suffix.
-        format: Key of ``FORMATS``.
+        format: Key of ``artefacts.FORMATS``.
         precision: ``"f32"``, ``"f16"``, ``"bf16"`` or ``"int8"``, if supported by the format.
         input: ``"uint8"`` for pixels (N, H, W, C), normalised by the file, or ``"float32"`` for normalised images
             (N, C, H, W); by default the format's first input.
@@ -104,6 +104,11 @@ def export_model(
     return _write_verified(format, source, target, ExportJob(network, description, calibration), samples)
 
 
+def write_file(export_format: ExportFormat, job: ExportJob, path: Path) -> None:
+    """Write the file of a format and its companion files, without verification; raises ExportError or StorageError."""
+    import_module(f"ghostnets.export.{export_format.module}").write(job, path)
+
+
 def _check_options(name: str, **options: str | bool) -> None:
     """Raise ConfigurationError if the format does not support an option."""
     chosen = FORMATS[name]
@@ -156,7 +161,7 @@ def _write_verified(
     tolerance = TOLERANCES[description.precision]
     with write_together(target) as folder:
         path = folder / target.name
-        FORMATS[format_name].write(job, path)
+        write_file(FORMATS[format_name], job, path)
         size = sum(file.stat().st_size for file in folder.iterdir())
         comparison = verify(path, source, images, folder)
         if violation := find_violation(comparison, tolerance):

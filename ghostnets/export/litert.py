@@ -23,7 +23,7 @@ __all__ = ["write"]
 
 
 def write(job: ExportJob, path: Path) -> None:
-    """Write a ``.tflite`` file; see ``ExportFormat.write``."""
+    """Write a ``.tflite`` file; see ``write_file``."""
     litert_torch = require("litert_torch", extra="litert")
     program = trace(job, one_image=True).run_decompositions({torch.ops.aten.upsample_nearest2d.vec: _upsample_nearest})
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -19,7 +19,7 @@ __all__ = ["quantize_onnx", "write"]
 
 
 def write(job: ExportJob, path: Path) -> None:
-    """Write an ``.onnx`` file; see ``ExportFormat.write``."""
+    """Write an ``.onnx`` file; see ``write_file``."""
     onnx = require("onnx", extra="export")
     description = job.description
     outputs = [description.output, "features"][: 1 + description.has_features]

@@ -17,7 +17,7 @@ __all__ = ["quantize_openvino", "save", "write"]
 
 
 def write(job: ExportJob, path: Path) -> None:
-    """Write ``.xml`` and ``.bin``; see ``ExportFormat.write``."""
+    """Write ``.xml`` and ``.bin``; see ``write_file``."""
     openvino = require("openvino", extra="export")
     description = job.description
     program = trace(job)

@@ -75,7 +75,7 @@ class ExportReport:
 
     Attributes:
         file: Name of the exported file.
-        format: Key of ``FORMATS``.
+        format: Key of ``artefacts.FORMATS``.
         bytes: Size of the file and its companion files.
         description: Description stored in the file.
         images: Number of images compared.

@@ -13,7 +13,7 @@ __all__ = ["write"]
 
 
 def write(job: ExportJob, path: Path) -> None:
-    """Write a ``.pt2`` file; see ``ExportFormat.write``."""
+    """Write a ``.pt2`` file; see ``write_file``."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the serializer's own internals

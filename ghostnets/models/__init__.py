@@ -8,9 +8,17 @@ from ghostnets.models.ghostnet import BlockSpec, GhostNet
 from ghostnets.models.ghostnetv2 import GhostNetV2
 from ghostnets.models.ghostnetv3 import GhostNetV3
 from ghostnets.models.network import Backbone, Network
-from ghostnets.models.registry import create_model, list_models, model_arguments, model_entry, resolve_name
+from ghostnets.models.registry import (
+    NETWORK_CLASSES,
+    create_model,
+    list_models,
+    model_arguments,
+    model_entry,
+    resolve_name,
+)
 
 __all__ = [
+    "NETWORK_CLASSES",
     "Backbone",
     "BlockSpec",
     "DLi14GhostNet",

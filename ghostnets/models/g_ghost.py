@@ -16,9 +16,9 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import StochasticDepth
 
 from ghostnets.errors import ConfigurationError
+from ghostnets.layers import drop_path, drop_path_rates
 from ghostnets.models.network import Dilation, FeatureLevel, Network, Variant
 
 __all__ = ["VARIANTS", "GGhostRegNet", "GGhostStage", "MixBatchNorm", "RegNetBlock"]
@@ -123,7 +123,7 @@ class RegNetBlock(nn.Module):
         if (in_channels, stride) != (out_channels, 1):
             convolution = nn.Conv2d(in_channels, out_channels, 1, real_stride, bias=False)
             self.downsample = nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
-        self.drop_path = StochasticDepth(drop_path_rate, "row") if drop_path_rate else nn.Identity()
+        self.drop_path = drop_path(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
@@ -254,6 +254,7 @@ class GGhostRegNet(Network):
         )
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.path = ("conv1", "bn1", "relu", "layer1", "layer2", "layer3", "layer4")
+        self.head = ("avgpool", "dropout", "fc")
 
         self.num_features = widths[-1]
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -275,9 +276,6 @@ class GGhostRegNet(Network):
         x = self.avgpool(x).flatten(1)
         return x if pre_logits else self.fc(self.dropout(x))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
 
 def _make_stages(
     depths: Sequence[int], widths: Sequence[int], *, group_width: int, drop_path_rate: float, output_stride: int
@@ -287,11 +285,9 @@ def _make_stages(
     levels: list[FeatureLevel] = []
     in_channels, resolution = STEM_CHANNELS, Dilation(output_stride)
     resolution.next(2)  # conv1
-    drop_path_rates = (drop_path_rate * index / max(1, sum(depths) - 1) for index in range(sum(depths)))
+    rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
     for depth, width in zip(depths, widths, strict=True):
-        blocks = [
-            {"drop_path_rate": next(drop_path_rates), **resolution.next(1 if index else 2)} for index in range(depth)
-        ]
+        blocks = [{"drop_path_rate": next(rates), **resolution.next(1 if index else 2)} for index in range(depth)]
         if stages and depth >= MIN_GHOST_DEPTH:
             stages.append(GGhostStage(in_channels, width, group_width=group_width, blocks=blocks))
         else:

@@ -98,6 +98,7 @@ class GhostVGG(Network):
         self.feature_levels = tuple(levels)
         self.pool = _pool(resolution)
         self.path = (*(f"blocks.{stage}" for stage in range(len(STAGES))), "pool")
+        self.head = ("global_pool", "fc", "act", "drop", "classifier")
 
         self.num_features = in_channels
         self.global_pool = nn.AdaptiveAvgPool2d(1)
@@ -116,9 +117,6 @@ class GhostVGG(Network):
         """Compute logits (N, num_classes) from the last feature map; features (N, 512) if ``pre_logits``."""
         x = self.act(self.fc(self.global_pool(x).flatten(1)))
         return x if pre_logits else self.classifier(self.drop(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
 
 
 def _pool(resolution: Dilation) -> nn.Module:

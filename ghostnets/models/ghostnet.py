@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ghostnets.errors import ConfigurationError
-from ghostnets.layers import ConvBnAct, GhostBottleneck, make_divisible
+from ghostnets.layers import ConvBnAct, GhostBottleneck, drop_path_rates, make_divisible
 from ghostnets.models.network import Dilation, FeatureLevel, Network, Variant
 
 __all__ = ["STAGES", "VARIANTS", "BlockSpec", "GhostNet"]
@@ -118,6 +118,7 @@ class GhostNet(Network):
         if not width > 0:
             raise ConfigurationError(f"{type(self).__name__}: width is {width}; it must be above 0.")
         stages = [[BlockSpec(*spec) for spec in stage] for stage in stages]
+        self.head = ("global_pool", "conv_head", "act2", "drop", "classifier")
         self.num_features = make_divisible(WIDE_CHANNELS * width)
 
         in_channels = make_divisible(STEM_CHANNELS * width)
@@ -165,7 +166,7 @@ class GhostNet(Network):
         """Bottlenecks of all stages and the 1x1 expansion after them, and the feature levels among their outputs."""
         blocks: list[nn.Sequential] = []
         levels: list[FeatureLevel] = []
-        index, count = 0, sum(map(len, stages))
+        index, rates = 0, drop_path_rates(drop_path_rate, sum(map(len, stages)))
         for stage in stages:
             bottlenecks: list[nn.Module] = []
             for spec in stage:
@@ -179,7 +180,7 @@ class GhostNet(Network):
                         make_divisible(spec.hidden_channels * width),
                         out_channels,
                         kernel_size=spec.kernel_size,
-                        drop_path_rate=drop_path_rate * index / max(1, count - 1),
+                        drop_path_rate=rates[index],
                         se_ratio=spec.se_ratio,
                         **resolution.next(spec.stride),
                         **options,
@@ -201,6 +202,3 @@ class GhostNet(Network):
         """Compute logits (N, num_classes) from the last feature map; features (N, 1280) if ``pre_logits``."""
         x = self.act2(self.conv_head(self.global_pool(x))).flatten(1)
         return x if pre_logits else self.classifier(self.drop(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))

@@ -50,6 +50,7 @@ class Network(nn.Module):
 
     Attributes:
         path: Names of the modules that ``forward_features`` runs in sequence.
+        head: Names of the modules that ``forward_head`` runs in sequence on the last map; the last is the classifier.
         feature_levels: Feature maps that a backbone can return, from high to low resolution.
         num_features: Channels of the last feature map.
         head_features: Input features of the classifier.
@@ -63,10 +64,15 @@ class Network(nn.Module):
 
     if TYPE_CHECKING:  # TorchScript would read the annotations, but has no tuples of variable length
         path: tuple[str, ...]
+        head: tuple[str, ...]
         feature_levels: tuple[FeatureLevel, ...]
         num_features: int
         head_features: int
         num_classes: int
+
+        def forward_features(self, x: Tensor) -> Tensor: ...
+        def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor: ...
+
     classifier_name = "classifier"
     has_wide_map = False
 
@@ -90,6 +96,9 @@ class Network(nn.Module):
             if not is_valid:
                 raise ConfigurationError(f"{type(self).__name__}: {name} is {value}; it must be {wanted}.")
         self.num_classes = num_classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a randomly initialised linear layer for ``num_classes`` classes; 0 removes it."""

@@ -1,7 +1,7 @@
 """The model registry: every network by name."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from ghostnets.models.network import Backbone, Network, Variant
 __all__ = [
     "ALIASES",
     "MODELS",
+    "NETWORK_CLASSES",
     "ModelEntry",
     "create_model",
     "list_models",
@@ -32,27 +33,22 @@ class ModelEntry(NamedTuple):
 
 
 V1 = "GhostNet, arXiv 1911.11907"
+# Class, its variants by name, and their source.
+FAMILIES: tuple[tuple[type[Network], Mapping[str, Variant], str], ...] = (
+    (ghostnet.GhostNet, ghostnet.VARIANTS, f"{V1}, tables 1 and 7"),
+    (ghostnetv2.GhostNetV2, ghostnetv2.VARIANTS, "GhostNetV2, arXiv 2211.12905, official README"),
+    (ghostnetv3.GhostNetV3, ghostnetv3.VARIANTS, "GhostNetV3, arXiv 2404.11202; 1.0 and 1.6 as iFormer quotes them"),
+    (g_ghost.GGhostRegNet, g_ghost.VARIANTS, "G-Ghost, arXiv 2201.03297, official README"),
+    (ghost_resnet.GhostResNet, ghost_resnet.VARIANTS, f"{V1}, tables 5 (ResNet-56) and 6 (ResNet-50)"),
+    (ghost_vgg.GhostVGG, ghost_vgg.VARIANTS, f"{V1}, table 5"),
+    (d_li14.DLi14GhostNet, d_li14.VARIANTS, "d-li14/ghostnet.pytorch, README"),
+)
+NETWORK_CLASSES = tuple(network for network, _, _ in FAMILIES)
 MODELS: dict[str, ModelEntry] = {
     name: ModelEntry(
         partial(network, **{"num_classes": variant.benchmark.num_classes, **variant.arguments}), variant, source
     )
-    for network, variants, source in [
-        (ghostnet.GhostNet, ghostnet.VARIANTS, f"{V1}, tables 1 and 7"),
-        (ghostnetv2.GhostNetV2, ghostnetv2.VARIANTS, "GhostNetV2, arXiv 2211.12905, official README"),
-        (
-            ghostnetv3.GhostNetV3,
-            ghostnetv3.VARIANTS,
-            "GhostNetV3, arXiv 2404.11202; 1.0 and 1.6 as iFormer quotes them",
-        ),
-        (g_ghost.GGhostRegNet, g_ghost.VARIANTS, "G-Ghost, arXiv 2201.03297, official README"),
-        (ghost_resnet.GhostResNet, ghost_resnet.VARIANTS, f"{V1}, tables 5 (ResNet-56) and 6 (ResNet-50)"),
-        (ghost_vgg.GhostVGG, ghost_vgg.VARIANTS, f"{V1}, table 5"),
-        (
-            d_li14.DLi14GhostNet,
-            d_li14.VARIANTS,
-            "d-li14/ghostnet.pytorch, README",
-        ),
-    ]
+    for network, variants, source in FAMILIES
     for name, variant in variants.items()
 }
 

@@ -14,13 +14,13 @@ from PIL import Image
 
 import ghostnets
 from ghostnets import engine
-from ghostnets.artefacts import Classifier, Description, Model, open_model, softmax, top_k
+from ghostnets.artefacts import FORMATS, Classifier, Description, Model, open_model, softmax, top_k
 from ghostnets.artefacts.checkpoint import EngineCheckpointModel, TorchCheckpointModel
 from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.data import evaluation_batches, open_folder
 from ghostnets.errors import ConfigurationError, ImageError
 from ghostnets.export.deployed import ExportJob
-from ghostnets.export.formats import FORMATS
+from ghostnets.export.exporter import write_file
 from ghostnets.models import create_model
 from ghostnets.predict import find_inputs, predict_images
 from ghostnets.preprocessing import Preprocessing
@@ -214,7 +214,7 @@ def exported(format_name: str, checkpoint: Path, folder: Path) -> Path:
         has_features=True,
     )
     path = folder / f"net{chosen.suffix}"
-    chosen.write(ExportJob(source, description, np.zeros((0, 32, 32, 3), np.uint8)), path)
+    write_file(chosen, ExportJob(source, description, np.zeros((0, 32, 32, 3), np.uint8)), path)
     return path
 
 

@@ -13,7 +13,7 @@ import torch
 from conftest import make_images, randomized
 
 from ghostnets import export_model
-from ghostnets.artefacts import Classifier, open_model
+from ghostnets.artefacts import FORMATS, Classifier, open_model
 from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.cli.main import main
 from ghostnets.errors import (
@@ -24,7 +24,6 @@ from ghostnets.errors import (
     StorageError,
     UnknownNameError,
 )
-from ghostnets.export import FORMATS
 from ghostnets.export.report import TOLERANCES, Tolerance
 from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
@@ -201,7 +200,7 @@ class TestFailedExport:
         assert "differs from" in capsys.readouterr().err
 
     def test_invalid_file(self, source: Path, images: Path, monkeypatch: pytest.MonkeyPatch):
-        engine = FORMATS["engine"]._replace(writer="images")
+        engine = FORMATS["engine"]._replace(module="images")
         monkeypatch.setattr("ghostnets.export.images.write", lambda job, path: path.write_bytes(b"x"), raising=False)
         monkeypatch.setitem(FORMATS, "engine", engine)
         with pytest.raises(ExportError, match=r"failed to run in a separate process \(.*net.engine cannot be used"):

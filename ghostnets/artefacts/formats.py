@@ -1,21 +1,17 @@
-"""Table of export formats; each has a writer module in this package."""
+"""Table of file formats: how each is written (``export``) and opened (``artefacts``). Loads no torch."""
 
-from importlib import import_module
-from pathlib import Path
 from typing import NamedTuple
-
-from ghostnets.export.deployed import ExportJob
 
 __all__ = ["FORMATS", "ExportFormat"]
 
 
 class ExportFormat(NamedTuple):
-    """Writer and capabilities of a format.
+    """Modules, libraries and capabilities of a format.
 
     Attributes:
-        suffix: Suffix of the file that ``artefacts.open_model`` opens.
-        writer: Module of this package whose ``write(job, path)`` writes ``path`` and any companion files into the
-            same folder.
+        suffix: Suffix of the file.
+        module: Module ``export.MODULE``, whose ``write(job, path)`` writes the file and any companion files into the
+            same folder, and ``artefacts.MODULE``, whose ``open_file(path, threads)`` opens it.
         libraries: Libraries needed to write and run the file; the first one's version is stored in it.
         extra: Extra of this package that installs the libraries.
         precisions: Supported values of ``Description.precision``, the default first.
@@ -25,17 +21,13 @@ class ExportFormat(NamedTuple):
     """
 
     suffix: str
-    writer: str
+    module: str
     libraries: tuple[str, ...]
     extra: str
     precisions: tuple[str, ...] = ("f32",)
     inputs: tuple[str, ...] = ("uint8", "float32")
     outputs: tuple[str, ...] = ("probabilities", "logits")
     supports_any_size: bool = True
-
-    def write(self, job: ExportJob, path: Path) -> None:
-        """Write the file; raises ExportError or StorageError."""
-        import_module(f"ghostnets.export.{self.writer}").write(job, path)
 
 
 FORMATS = {
