@@ -3,8 +3,10 @@
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 try:
     import fcntl
@@ -21,7 +23,7 @@ class PathLock:
     ``.NAME.lock`` beside it.
     """
 
-    def __init__(self, path: Path, handle: int | None, beside: FileLock | None) -> None:
+    def __init__(self, path: Path, handle: int | None, beside: "FileLock | None") -> None:
         self._handle, self._beside = handle, beside
         self._status = path.stat() if handle is None else os.fstat(handle)
 
@@ -71,6 +73,8 @@ def _lock_itself(path: Path) -> PathLock | None:
 
 
 def _lock_beside(path: Path) -> PathLock | None:
+    from filelock import FileLock, Timeout
+
     path.stat()
     beside = FileLock(path.with_name(f".{path.name}.lock"), thread_local=False)
     try:

@@ -52,7 +52,7 @@ RECIPE = Recipe(model="ghost_resnet20", epochs=4, batch_size=8, lr=0.02, warmup=
 CALLS = [(os, name) for name in ("fsync", "mkdir", "rename", "replace", "rmdir", "unlink", "remove")]
 CALLS += [(tempfile, "mkstemp")]
 MINUTES = re.compile(rb"[0-9.]+ min\b")
-TIMES = ("seconds", "images_per_second", "date")
+TIMES = ("seconds", "val_seconds", "images_per_second", "date")
 COMPARISON = ExportComparison(
     *(1e-6, 1e-7, 1e-6, 1.0, None, (1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (2.0, 2.0, 2.0), 40, 1, "runtime", False, "cpu")
 )

@@ -172,7 +172,7 @@ def test_public_names_resolve():
 
 def test_lazy_names_match_public_names():
     """A package whose names are imported lazily lists each of them in ``__all__`` and can import it."""
-    for package in ("data", "export", "models", "preprocessing", "train"):
+    for package in ("data", "export", "models", "predict", "preprocessing", "train"):
         module = __import__(f"ghostnets.{package}", fromlist=["*"])
         assert set(module._MODULES) <= set(module.__all__), package
         for name in module.__all__:

@@ -10,6 +10,7 @@ from ghostnets import locks
 from ghostnets.errors import StorageError
 from ghostnets.files import (
     complete_interrupted,
+    find_checkpoint,
     write_atomically,
     write_folder,
     write_text,
@@ -237,3 +238,15 @@ def test_lock_excludes_others_until_released_and_notices_a_replaced_folder(tmp_p
     again = try_lock(tmp_path / "y")
     assert again is not None
     again.release()
+
+
+def test_folder_of_a_run_stands_for_its_checkpoint(tmp_path: Path):
+    run, best = tmp_path / "run", tmp_path / "run" / "best.safetensors"
+    run.mkdir()
+    assert find_checkpoint(run) == run  # any folder
+    (run / "config.json").touch()
+    assert find_checkpoint(str(run)) == best  # a run without a checkpoint yet: the error names the file
+    best.touch()
+    assert find_checkpoint(run) == best
+    assert find_checkpoint(best) == best
+    assert find_checkpoint(tmp_path / "nowhere") == tmp_path / "nowhere"

@@ -3,12 +3,11 @@
 import os
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 
 from ghostnets.artefacts.formats import FORMATS
 from ghostnets.artefacts.model import Model
 from ghostnets.errors import ArtefactError, ConfigurationError
-from ghostnets.files import complete_interrupted
+from ghostnets.files import complete_interrupted, find_checkpoint
 
 __all__ = ["SUFFIXES", "open_model"]
 
@@ -31,7 +30,7 @@ def open_model(path: str | os.PathLike[str], *, threads: int | None = None, devi
     ======================  ==========================================================  ==============
 
     Args:
-        path: The file.
+        path: The file, or the folder of a training run, for its checkpoint.
         threads: Number of threads for one call; all processors of this process by default. For torch and ExecuTorch
             the number is a setting of the whole process.
         device: Device of a checkpoint, as ``devices.select_device`` takes it; on any but the CPU it is run by torch.
@@ -44,7 +43,9 @@ def open_model(path: str | os.PathLike[str], *, threads: int | None = None, devi
         ConfigurationError: ``threads`` is below 1, or there is no such device for the file.
         MissingExtraError: The runtime is not installed.
     """
-    path = Path(path)
+    path = find_checkpoint(path)
+    if path.is_dir():
+        raise ArtefactError(f"{path} is a folder without best.safetensors; give the folder of a run, or a file.")
     if path.suffix not in SUFFIXES:
         raise ArtefactError(f"{path} has no suffix of a known format; known are {', '.join(SUFFIXES)}.")
     if not path.is_file():

@@ -31,7 +31,7 @@ __all__ = ["load_checkpoint", "load_weights", "network_arguments", "parse_checkp
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a checkpoint of this project (``best.safetensors`` of a run).
+    """Read a checkpoint of this project: ``best.safetensors`` of a run, or the folder of the run.
 
     Raises:
         CheckpointError: The file is missing, is not a safetensors file, is truncated, was not written by ghostnets,

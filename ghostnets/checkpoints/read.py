@@ -25,6 +25,7 @@ from ghostnets.checkpoints.signatures import identify, is_hdf5, is_zip
 from ghostnets.checkpoints.sources import read_h5, read_pdparams
 from ghostnets.checkpoints.wrappers import find_state_dict
 from ghostnets.errors import CheckpointError, MissingExtraError
+from ghostnets.files import find_checkpoint
 
 __all__ = ["WeightsFile", "check_numbers", "load_pickled", "read_weights"]
 
@@ -51,7 +52,7 @@ def read_weights(path: str | os.PathLike[str], *, key: str | None = None) -> Wei
     under the prefixes, that training code adds (docs/checkpoints.md); a choice among several is logged as a warning.
 
     Args:
-        path: Path of the file.
+        path: Path of the file, or folder of a training run, for its ``best.safetensors``.
         key: Key of the state dict in the file, or prefix of its names, such as ``"model_ema"``. Default: the only one;
             of averaged weights (EMA, SWA) and trained ones the averaged, as in timm.
 
@@ -60,7 +61,7 @@ def read_weights(path: str | os.PathLike[str], *, key: str | None = None) -> Wei
             kind, contains no state dict or several to choose from, or has non-finite values.
         MissingExtraError: The file is .h5 and h5py is not installed.
     """
-    path = Path(path)
+    path = find_checkpoint(path)
     content = _read_once(path)
     tensors, metadata = _reader(content, path)(content, path)
     if METADATA_KEY in metadata:

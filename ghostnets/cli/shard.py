@@ -22,7 +22,7 @@ def run(command: ShardCommand) -> int:
         task = bars.add_task("packing images", total=source.num_images)
         shards, skipped = write_shards(
             source,
-            command.out,
+            command.target,
             images_per_shard=command.images_per_shard,
             seed=command.seed,
             max_pixels=command.max_pixels,
@@ -40,5 +40,5 @@ def run(command: ShardCommand) -> int:
         for name, numbers in splits.items():
             size = f"{numbers['bytes'] / 1e6:,.1f} MB"
             result_console().print(f"{name:<6}{numbers['images']:>10,} images, shards: {numbers['shards']}, {size}")
-        result_console().print(f"train on them: ghostnets train {command.out}", soft_wrap=True)
+        result_console().print(f"train on them: ghostnets train {command.target}", soft_wrap=True)
     return 0

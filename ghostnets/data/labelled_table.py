@@ -22,7 +22,7 @@ from ghostnets.data.layout import find_layout, list_classes, normalize_name, spl
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import IMAGE_SUFFIXES
 
-__all__ = ["find_tables", "read_labelled_tables"]
+__all__ = ["find_tables", "list_tables", "read_labelled_tables"]
 
 NAMES = ("labels", "label", "annotations", "metadata")  # of the table of a folder that has several
 SHOWN = 5  # rows per message
@@ -46,7 +46,7 @@ def find_tables(root: Path, network_classes: Collection[str] = ()) -> dict[str, 
         if root.suffix.lower() not in TABLE_SUFFIXES:
             return {}
         return _pair(root) if split_of(root.stem) == "train" else {split_of(root.stem) or "": root}
-    found = [path for path in _list_files(root) if path.suffix.lower() in (".csv", ".tsv")]
+    found = list_tables(root)
     if not found:
         return {}
     tables = _choose(root, found)
@@ -57,6 +57,11 @@ def find_tables(root: Path, network_classes: Collection[str] = ()) -> dict[str, 
         names = ", ".join(path.name for path in found[:SHOWN])
         raise DataError(f"{root} has several tables ({names}); give the path of the one with the labels.")
     return tables
+
+
+def list_tables(root: Path) -> list[Path]:
+    """The tables directly in a folder; raises DataError if it cannot be listed."""
+    return [path for path in _list_files(root) if path.suffix.lower() in (".csv", ".tsv")]
 
 
 def read_labelled_tables(
@@ -257,9 +262,14 @@ def _choose(root: Path, found: Sequence[Path]) -> dict[str, Path]:
             raise DataError(f"{root} has two tables of {split} images ({by_split[split].name}, {path.name}); keep one.")
     if "train" in by_split:
         return {split: by_split[split] for split in ("train", "val", "test") if split in by_split}
-    named = [path for path in found if normalize_name(path.stem).casefold() in NAMES]
+    named = [path for path in found if _is_named_as_labels(path)]
     chosen = named if len(named) == 1 else found
     return {"": chosen[0]} if len(chosen) == 1 else {}
+
+
+def _is_named_as_labels(path: Path) -> bool:
+    """Whether a table is meant as labels, and not, for example, predictions that were written beside the images."""
+    return normalize_name(path.stem).casefold() in NAMES or _split_of_table(path) is not None
 
 
 def _class_folders(root: Path) -> dict[str, Path]:
@@ -271,12 +281,12 @@ def _class_folders(root: Path) -> dict[str, Path]:
 
 
 def _compare(root: Path, tables: dict[str, Path], classes: dict[str, Path]) -> dict[str, Path]:
-    """Empty, as class folders label the images, if no table labels them otherwise.
+    """Empty, as class folders label the images, if no table that is named as labels labels them otherwise.
 
     Raises:
-        DataError: A table does.
+        DataError: Such a table does.
     """
-    for path in tables.values():
+    for path in filter(_is_named_as_labels, tables.values()):
         images = _Images(path)
         try:
             table = read_table(path, images.holds)

@@ -7,7 +7,7 @@ from pathlib import Path
 from ghostnets.data.finder import is_system_name, printable
 from ghostnets.data.labelled import LabelledFolder, find_labelled
 from ghostnets.data.labelled_arrow import find_arrow, read_labelled_arrow
-from ghostnets.data.labelled_table import find_tables, read_labelled_tables
+from ghostnets.data.labelled_table import find_tables, list_tables, read_labelled_tables
 from ghostnets.data.labelled_tars import find_tars, read_labelled_tars
 from ghostnets.errors import DataError
 
@@ -36,7 +36,10 @@ def find_labelled_images(
             note = f"the data are read from {printable(str(place))}, the only folder of {printable(str(root))}"
             return found if place == root else replace(found, notes=(note, *found.notes))
     if root.is_dir():
-        return find_labelled(root, network_classes=network_classes, skip_unreadable=skip_unreadable)
+        found = find_labelled(root, network_classes=network_classes, skip_unreadable=skip_unreadable)
+        tables = [path.name for path in list_tables(root)]
+        notes = [f"left out: {printable(name)} (the images are labelled by their folders)" for name in tables]
+        return replace(found, notes=(*found.notes, *notes))
     raise DataError(
         f"{root} is a file; give the path of a folder with one subfolder per class, of a table (.csv, .tsv, .txt) with"
         " the columns path and label, or of an archive."

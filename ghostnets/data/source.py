@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ghostnets.errors import ConfigurationError, DataError
 from ghostnets.preprocessing import MAX_PIXELS
-from ghostnets.transfer import Progress
 
 if TYPE_CHECKING:
     from ghostnets.data.datasets import DatasetSplits, ImageDataset
     from ghostnets.data.labelled import LabelledFolder
     from ghostnets.preprocessing import Preprocessing
+    from ghostnets.transfer import Progress
 
 __all__ = ["EMBEDDED", "DataSource", "DataSpec", "check_split", "describe_source", "summarize_source"]
 
@@ -112,7 +112,7 @@ class DataSpec:
     full: bool = False
     root: str | os.PathLike[str] | None = None
     skip_corrupt: bool = False
-    progress: Progress | None = field(default=None, compare=False, repr=False)
+    progress: "Progress | None" = field(default=None, compare=False, repr=False)
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:

@@ -216,7 +216,7 @@ def find_writer(path: Path, *, bom: bool = False) -> type[PredictionWriter]:
 def _cell(value: Any) -> Any:
     """A CSV cell: six digits of a float, and an apostrophe before text that a spreadsheet would execute."""
     if isinstance(value, str):
-        text = escape_control(value, keep="")
+        text = escape_control(value)  # a line feed stays, in quotes
         return f"'{text}" if value.startswith(FORMULA_STARTS) else text
     return f"{value:.6f}" if isinstance(value, float) else value
 

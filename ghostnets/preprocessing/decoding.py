@@ -140,7 +140,9 @@ def _decode_content(content: bytes, name: str, min_side: int | None, max_pixels:
 def _open(content: bytes, kind: str) -> ImageFile.ImageFile:
     """Open a file by the decoder of its format, without the limit of pixels of ``Image.open``."""
     if kind not in Image.OPEN:
-        Image.init()
+        Image.preinit()  # the common formats
+    if kind not in Image.OPEN:
+        Image.init()  # all others: forty modules
     factory, _ = Image.OPEN[kind]
     return factory(io.BytesIO(content), "")
 

@@ -75,7 +75,7 @@ def test_repeat_gives_the_same_files(tiny_run: Path, tmp_path: Path, monkeypatch
     for name in ("best.safetensors", "config.json"):
         assert (tmp_path / "runs" / "again" / name).read_bytes() == (tiny_run / name).read_bytes()
     assert run("train", "--repeat", tiny_run, "--lr", "3") == 1
-    assert "omit all options but --name and --data" in capsys.readouterr().err
+    assert "omit all options but --name, --runs-dir and --data" in capsys.readouterr().err
 
 
 def test_live_report_is_replaced_by_the_final_one(small: Path, tmp_path: Path, monkeypatch):

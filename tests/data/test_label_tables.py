@@ -100,8 +100,15 @@ def test_location_of_table_is_absolute(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_class_folders_that_agree_with_table_are_read(tmp_path: Path) -> None:
     build(tmp_path, "cat:4 dog:4")
-    (tmp_path / "birds.csv").write_text("path,label\ncat/0.png,7\ndog/0.png,8\n")
+    (tmp_path / "labels.csv").write_text("path,label\ncat/0.png,7\ndog/0.png,8\n")
     assert read(tmp_path) == "cat,dog: train 3/3 val 1/1"
+
+
+def test_predictions_beside_class_folders_are_no_labels(tmp_path: Path) -> None:
+    build(tmp_path, "cat:4 dog:4")
+    (tmp_path / "predictions.csv").write_text("path,class\ncat/0.png,cat\ncat/1.png,dog\n")
+    assert read(tmp_path) == "cat,dog: train 3/3 val 1/1"
+    assert open_folder(tmp_path).notes == ("left out: predictions.csv (the images are labelled by their folders)",)
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ import torch
 import torchvision
 from conftest import enliven
 from torch import nn
+from torch.export import Dim
 
 from ghostnets.compress import fuse
 from ghostnets.errors import ConfigurationError
 from ghostnets.measure import count
-from ghostnets.models.ghost_vgg import GhostVGG
+from ghostnets.models.ghost_vgg import GhostVGG, _pool
+from ghostnets.models.network import Dilation
 
 PUBLISHED = [
     # s, d, parameters, multiply-adds; in millions, tables 3 to 5 of the paper
@@ -132,3 +134,16 @@ def test_dilated_network_matches_strided_network_on_its_grid(output_stride: int,
 def test_invalid_arguments_raise(arguments: dict):
     with pytest.raises(ConfigurationError):
         GhostVGG(**arguments)
+
+
+@pytest.mark.parametrize("size", [(97, 98), (131, 97)])
+def test_pools_round_up_and_export_with_bounds_of_sizes(size: tuple[int, int]):
+    """Bounds of the image size reject the condition that a pool with ``ceil_mode`` puts on it."""
+    resolution = Dilation(32)
+    pools = nn.Sequential(*[_pool(resolution) for _ in range(5)])
+    bounds = {2: Dim("h", min=97, max=1024), 3: Dim("w", min=97, max=1024)}
+    exported = torch.export.export(pools, (torch.randn(1, 2, 97, 98),), dynamic_shapes=(bounds,)).module()
+    x = torch.randn(1, 2, *size)
+    expected = nn.Sequential(*[nn.MaxPool2d(2, ceil_mode=True)] * 5)(x)
+    assert torch.equal(pools(x), expected)
+    assert torch.equal(exported(x), expected)

@@ -73,16 +73,6 @@ def test_export_with_dynamic_batch_and_size(model: Network):
             assert_same(exported(x), model(x))
 
 
-def test_export_of_vgg_with_bounds_of_sizes():
-    """``Dim`` with bounds rejects the condition on the size that a pool with ``ceil_mode`` has."""
-    model = enliven(create_model("ghost_vgg16", num_classes=3))
-    sizes = {2: Dim("h", min=97, max=1024), 3: Dim("w", min=97, max=1024)}
-    exported = torch.export.export(model, (torch.randn(1, 3, 97, 98),), dynamic_shapes=(sizes,)).module()
-    x = torch.randn(1, 3, 131, 97)
-    with torch.inference_mode():
-        assert_same(exported(x), model(x))
-
-
 def test_compiles_as_one_graph(model: Network):
     torch.compiler.reset()
     compiled = torch.compile(model, fullgraph=True, backend="eager")

@@ -304,7 +304,7 @@ def test_openapi_matches_requests_and_responses(client: TestClient):
     post = description["paths"]["/v1/predict"]["post"]
     kinds = {"image/*", "application/octet-stream", "multipart/form-data", "application/json"}
     assert set(post["requestBody"]["content"]) == kinds
-    assert set(post["responses"]) == {"200", "400", "401", "408", "413", "415", "422", "429", "431"}
+    assert set(post["responses"]) == {"200", "400", "401", "408", "413", "415", "421", "422", "429", "431"}
     schemas = description["components"]["schemas"]
     for status, response in post["responses"].items():
         name = response["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]

@@ -8,6 +8,7 @@ import tyro
 
 from ghostnets.cli.options.base import CommandOptions, JsonOutput
 from ghostnets.cli.options.checks import check_at_least, check_data
+from ghostnets.errors import ConfigurationError, DataError
 from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["ShardCommand"]
@@ -24,8 +25,10 @@ class ShardCommand(CommandOptions):
 
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """Folder as for train."""
-    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
+    out: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="OUT")] = None
     """New folder for the shards."""
+    out_option: Annotated[Path | None, tyro.conf.arg(name="out")] = None
+    """The same as OUT, by name."""
     images_per_shard: int = 1000
     """Largest number of images per shard."""
     val_share: float = 0.2
@@ -38,7 +41,18 @@ class ShardCommand(CommandOptions):
     """Largest number of pixels of an image that is read."""
     json: JsonOutput = False
 
+    @property
+    def target(self) -> Path:
+        """The new folder, by either option."""
+        given = {path for path in (self.out, self.out_option) if path is not None}
+        if len(given) != 1:
+            raise ConfigurationError("the folder for the shards is not given, or twice; give OUT, or --out OUT.")
+        return given.pop()
+
     def check(self) -> None:
+        target = self.target
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise DataError(f"{target} already exists; choose another folder, or remove it.")
         check_at_least("--max-pixels", self.max_pixels, 1)
         check_at_least("--images-per-shard", self.images_per_shard, 1)
         check_data(str(self.folder))

@@ -2,7 +2,7 @@
 
 const FORMULA_STARTS = /^[=+\-@＝＋－＠\t\r\n]/; // of a cell that a spreadsheet executes
 // Control characters, and those that change the direction of text.
-const CONTROLS = /[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g;
+const CONTROLS = /[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g;
 
 /**
  * @typedef {{name: string, probability: number}} Prediction
@@ -45,8 +45,8 @@ export function save(name, type, text) {
 function cell(text) {
   const code = (character) => character.charCodeAt(0).toString(16);
   const escape = (character) =>
-    ({ "\n": "\\n", "\r": "\\r", "\t": "\\t" })[character] ??
+    ({ "\r": "\\r", "\t": "\\t" })[character] ??
     (character < "\u0100" ? `\\x${code(character).padStart(2, "0")}` : `\\u${code(character).padStart(4, "0")}`);
   const safe = (FORMULA_STARTS.test(text) ? "'" : "") + text.replace(CONTROLS, escape);
-  return /[",]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
