@@ -6,6 +6,7 @@ from ghostnets.layers.dfc import DFCGate
 from ghostnets.layers.ghost import GhostModule, theoretical_speedup
 from ghostnets.layers.reparam import RepConv
 from ghostnets.layers.squeeze_excite import SqueezeExcite
+from ghostnets.layers.stochastic_depth import drop_path, drop_path_rates
 
 __all__ = [
     "ConvBnAct",
@@ -14,6 +15,8 @@ __all__ = [
     "GhostModule",
     "RepConv",
     "SqueezeExcite",
+    "drop_path",
+    "drop_path_rates",
     "fold_batch_norm",
     "make_divisible",
     "norm_arguments",

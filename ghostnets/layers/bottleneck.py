@@ -6,13 +6,13 @@ Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020 (arXiv 19
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from ghostnets.layers.conv import make_divisible
 from ghostnets.layers.dispatch import dispatch, is_scripting
 from ghostnets.layers.ghost import GhostModule
 from ghostnets.layers.reparam import conv_norm
 from ghostnets.layers.squeeze_excite import SqueezeExcite
+from ghostnets.layers.stochastic_depth import drop_path
 
 __all__ = ["GhostBottleneck"]
 
@@ -91,7 +91,7 @@ class GhostBottleneck(nn.Module):
         if se_ratio > 0:
             self.se = SqueezeExcite(hidden_channels, make_divisible(hidden_channels * se_ratio))
         self.ghost2 = GhostModule(hidden_channels, out_channels, act=False, dilation=dilation_after, **common)
-        self.drop_path = StochasticDepth(drop_path_rate, "row") if drop_path_rate else nn.Identity()
+        self.drop_path = drop_path(drop_path_rate)
         self.shortcut = nn.Sequential()  # the identity
         if changes_shape:
             self.shortcut = nn.Sequential(

@@ -15,9 +15,8 @@ revision, whose weights are published, computes another function (``DLi14GhostNe
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
-from ghostnets.layers import GhostModule
+from ghostnets.layers import GhostModule, drop_path, drop_path_rates
 from ghostnets.models.features import FeatureLevel
 from ghostnets.models.network import Dilation, Network, Variant
 from ghostnets.models.recompute import is_scripting
@@ -90,7 +89,7 @@ class DLi14Bottleneck(nn.Module):
             DLi14SqueezeExcite(hidden) if use_se else nn.Sequential(),
             GhostModule(hidden, c_out, act=False, dilation=dilation_after),
         )
-        self.drop_path = StochasticDepth(drop_path_rate, "row") if drop_path_rate else nn.Identity()
+        self.drop_path = drop_path(drop_path_rate)
         self.shortcut = nn.Sequential()
         if stride == 2 or c_in != c_out:
             depthwise = _depthwise_bn(c_in, 3 if revised else k, real_stride, dilation)
@@ -149,14 +148,15 @@ class DLi14GhostNet(Network):
         )
         levels: list[FeatureLevel] = []
         ends = [FeatureLevel(16, resolution.stride, "features.0.0")]
-        for number, spec in BLOCKS.items():
+        rates = drop_path_rates(drop_path_rate, len(BLOCKS))
+        for (number, spec), rate in zip(BLOCKS.items(), rates, strict=True):
             if spec.stride > 1:
                 levels.append(FeatureLevel(spec.in_channels, resolution.stride, f"features.{number - 1}"))
             self.features.append(
                 DLi14Bottleneck(
                     spec,
                     revised=revised,
-                    drop_path_rate=drop_path_rate * (number - 1) / (len(BLOCKS) - 1),
+                    drop_path_rate=rate,
                     **resolution.next(spec.stride),
                 )
             )

@@ -16,9 +16,9 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import StochasticDepth
 
 from ghostnets.errors import ConfigurationError
+from ghostnets.layers import drop_path, drop_path_rates
 from ghostnets.models.features import FeatureLevel
 from ghostnets.models.network import Dilation, Network, Variant
 from ghostnets.models.recompute import is_scripting
@@ -125,7 +125,7 @@ class RegNetBlock(nn.Module):
         if (in_channels, stride) != (out_channels, 1):
             convolution = nn.Conv2d(in_channels, out_channels, 1, real_stride, bias=False)
             self.downsample = nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
-        self.drop_path = StochasticDepth(drop_path_rate, "row") if drop_path_rate else nn.Identity()
+        self.drop_path = drop_path(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
@@ -300,11 +300,9 @@ def _make_stages(
     levels: list[FeatureLevel] = []
     in_channels, resolution = STEM_CHANNELS, Dilation(output_stride)
     resolution.next(2)  # conv1
-    drop_path_rates = (drop_path_rate * index / max(1, sum(depths) - 1) for index in range(sum(depths)))
+    rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
     for depth, width in zip(depths, widths, strict=True):
-        blocks = [
-            {"drop_path_rate": next(drop_path_rates), **resolution.next(1 if index else 2)} for index in range(depth)
-        ]
+        blocks = [{"drop_path_rate": next(rates), **resolution.next(1 if index else 2)} for index in range(depth)]
         if stages and depth >= MIN_GHOST_DEPTH:
             stages.append(GGhostStage(in_channels, width, group_width=group_width, blocks=blocks))
         else:

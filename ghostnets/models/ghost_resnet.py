@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import StochasticDepth
 
 from ghostnets.errors import ConfigurationError
-from ghostnets.layers import GhostModule
+from ghostnets.layers import GhostModule, drop_path, drop_path_rates
 from ghostnets.models.features import FeatureLevel
 from ghostnets.models.network import CIFAR10, Dilation, Network, Variant
 from ghostnets.models.recompute import is_scripting
@@ -99,7 +98,7 @@ class ResidualBlock(nn.Module):
                 if projection
                 else ZeroPadShortcut(in_channels, out_channels, stride=real_stride)
             )
-        self.drop_path = StochasticDepth(drop_path_rate, "row") if drop_path_rate else nn.Identity()
+        self.drop_path = drop_path(drop_path_rate)
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -236,7 +235,7 @@ def _make_stages(
     """Residual blocks of all stages, and the output of each stage as a feature level."""
     blocks: list[nn.Sequential] = []
     levels: list[FeatureLevel] = []
-    in_channels, number, count = spec.channels, 0, sum(depths)
+    in_channels, rates = spec.channels, iter(drop_path_rates(drop_path_rate, sum(depths)))
     for stage, depth in enumerate(depths):
         channels = spec.channels * 2**stage
         residuals: list[nn.Module] = []
@@ -248,13 +247,12 @@ def _make_stages(
                     channels,
                     expansion=expansion,
                     projection=spec.projection,
-                    drop_path_rate=drop_path_rate * number / max(1, count - 1),
+                    drop_path_rate=next(rates),
                     conv=conv,
                     **resolution.next(2 if is_strided else 1),
                 )
             )
             in_channels = channels * expansion
-            number += 1
         blocks.append(nn.Sequential(*residuals))
         levels.append(FeatureLevel(in_channels, resolution.stride, f"blocks.{stage}"))
     return nn.Sequential(*blocks), tuple(levels)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ghostnets.errors import ConfigurationError
-from ghostnets.layers import ConvBnAct, GhostBottleneck, make_divisible
+from ghostnets.layers import ConvBnAct, GhostBottleneck, drop_path_rates, make_divisible
 from ghostnets.models.features import FeatureLevel
 from ghostnets.models.network import Dilation, Network, Variant
 from ghostnets.models.recompute import is_scripting
@@ -170,7 +170,7 @@ class GhostNet(Network):
         blocks: list[nn.Sequential] = []
         levels: list[FeatureLevel] = []
         ends: list[FeatureLevel] = []
-        index, count = 0, sum(map(len, stages))
+        index, rates = 0, drop_path_rates(drop_path_rate, sum(map(len, stages)))
         for stage in stages:
             bottlenecks: list[nn.Module] = []
             for spec in stage:
@@ -184,7 +184,7 @@ class GhostNet(Network):
                         make_divisible(spec.hidden_channels * width),
                         out_channels,
                         kernel_size=spec.kernel_size,
-                        drop_path_rate=drop_path_rate * index / max(1, count - 1),
+                        drop_path_rate=rates[index],
                         se_ratio=spec.se_ratio,
                         **resolution.next(spec.stride),
                         **options,

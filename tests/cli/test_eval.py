@@ -4,14 +4,18 @@ import json
 import shutil
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ghostnets.artefacts import FORMATS, load_classifier, open_model
 from ghostnets.checkpoints import read_checkpoint
+from ghostnets.cli import eval_network
 from ghostnets.cli.main import main
+from ghostnets.engine.session import is_built
 from ghostnets.export.deployed import ExportJob
 
 
@@ -49,16 +53,27 @@ def write(format_name: str, run: Path, **options: Any) -> Path:
     return path
 
 
+@pytest.mark.skipif(not is_built(), reason="the engine was not built")
 def test_exported_file_is_evaluated_on_the_split_of_its_run(run: Path, evaluate):
     expected = evaluate(run / "best.safetensors")
-    pytest.importorskip("onnxruntime")
-    found = evaluate(write("onnx", run))
+    found = evaluate(write("engine", run))
     assert (found["part"], found["images"]) == (expected["part"], expected["images"]) == ("val", 8)
-    assert found["runtime"].startswith("onnxruntime")
+    assert found["runtime"].startswith("ghostnets engine")
     assert found["confusion"] == expected["confusion"]
     for name in ("loss", "macro_f1", "calibration_error", "roc_area", "average_precision"):
         assert found[name] == pytest.approx(expected[name], abs=1e-4)
     assert found["classes"][0].keys() >= {"recall", "precision", "f1", "roc_area", "average_precision"}
+
+
+def test_probabilities_of_a_file_are_evaluated_as_they_are():
+    """A file that returns probabilities, calibrated by itself, has the losses of its probabilities."""
+    probabilities = np.array([[0.8, 0.2], [0.0, 1.0]], np.float32)
+    opened = SimpleNamespace(
+        run=lambda pixels: SimpleNamespace(scores=probabilities), description=SimpleNamespace(output="probabilities")
+    )
+    logits = eval_network._ArtefactLogits(opened)(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+    torch.testing.assert_close(logits.softmax(1), torch.from_numpy(probabilities))
+    assert logits.isfinite().all()
 
 
 def test_calibration_is_saved_and_applied(run: Path, evaluate, capsys):
