@@ -13,7 +13,8 @@ IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA
 
 
 def http(content_type: str, body: bytes, path: str = "/v1/predict", method: str = "POST", more: str = "") -> bytes:
-    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
+    head += f"Content-Length: {len(body)}\r\n"
     return f"{head}{more}Connection: close\r\n\r\n".encode("latin-1") + body
 
 
