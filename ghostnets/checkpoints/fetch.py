@@ -17,7 +17,7 @@ from filelock import FileLock
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
 from ghostnets.errors import CheckpointError, StorageError
-from ghostnets.transfer import Progress, TransferError, transfer
+from ghostnets.http_download import DownloadError, Progress, download_to
 
 __all__ = [
     "HUB_PREFIX",
@@ -87,8 +87,8 @@ def download(location: str, *, sha256: str | None = None, progress: Progress | N
                 lock.unlink(missing_ok=True)
                 return path
             try:
-                transfer(location, file, max_bytes=MAX_BYTES, timeout=TIMEOUT_SECONDS, progress=progress)
-            except TransferError as error:
+                download_to(location, file, max_bytes=MAX_BYTES, timeout=TIMEOUT_SECONDS, progress=progress)
+            except DownloadError as error:
                 raise _failure(location, str(error)) from error
             file.flush()
             try:

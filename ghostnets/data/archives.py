@@ -25,7 +25,7 @@ from ghostnets.data.finder import is_image_name, printable
 from ghostnets.data.tar_members import open_regular, walk_tar
 from ghostnets.errors import DataError, StorageError
 from ghostnets.files import write_folder
-from ghostnets.transfer import Progress, TransferError, transfer
+from ghostnets.http_download import DownloadError, Progress, download_to
 
 __all__ = ["archive_suffix", "cache_folder", "find_unpacked", "open_archive"]
 
@@ -131,9 +131,9 @@ def _download(url: str, partial: Path, fragment: str, progress: Progress | None)
     for attempt in range(1, ATTEMPTS + 1):
         with partial.open("ab") as file:
             try:
-                transfer(url, file, max_bytes=MAX_BYTES, timeout=TIMEOUT_SECONDS, progress=progress)
+                download_to(url, file, max_bytes=MAX_BYTES, timeout=TIMEOUT_SECONDS, progress=progress)
                 break
-            except TransferError as error:
+            except DownloadError as error:
                 done = file.tell()
                 if attempt == ATTEMPTS or not done:
                     kept = f" The {done:,} bytes so far are kept, and the same command continues." if done else ""

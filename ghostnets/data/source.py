@@ -13,8 +13,8 @@ from ghostnets.preprocessing import MAX_PIXELS
 if TYPE_CHECKING:
     from ghostnets.data.datasets import DatasetSplits, ImageDataset
     from ghostnets.data.labelled import LabelledFolder
+    from ghostnets.http_download import Progress
     from ghostnets.preprocessing import Preprocessing
-    from ghostnets.transfer import Progress
 
 __all__ = ["EMBEDDED", "DataSource", "DataSpec", "check_split", "describe_source", "summarize_source"]
 

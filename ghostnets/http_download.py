@@ -8,7 +8,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import IO
 
-__all__ = ["Progress", "TransferError", "transfer"]
+__all__ = ["DownloadError", "Progress", "download_to"]
 
 CHUNK_BYTES = 1 << 20
 
@@ -16,11 +16,11 @@ Progress = Callable[[int, int], None]
 """Callback with the number of bytes downloaded and the total."""
 
 
-class TransferError(Exception):
+class DownloadError(Exception):
     """A download failed; the message is the reason, half a sentence."""
 
 
-def transfer(url: str, file: IO[bytes], *, max_bytes: int, timeout: float, progress: Progress | None = None) -> None:
+def download_to(url: str, file: IO[bytes], *, max_bytes: int, timeout: float, progress: Progress | None = None) -> None:
     """Download into an open file, from the end of what it already holds.
 
     Args:
@@ -31,7 +31,7 @@ def transfer(url: str, file: IO[bytes], *, max_bytes: int, timeout: float, progr
         progress: Callback after each chunk.
 
     Raises:
-        TransferError: There is no network or no such file, it is a page or a stream, or larger than ``max_bytes``.
+        DownloadError: There is no network or no such file, it is a page or a stream, or larger than ``max_bytes``.
         OSError: The file could not be written.
     """
     done = os.fstat(file.fileno()).st_size
@@ -50,30 +50,30 @@ def transfer(url: str, file: IO[bytes], *, max_bytes: int, timeout: float, progr
             http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
         ):
             file.truncate(0)
-            transfer(url, file, max_bytes=max_bytes, timeout=timeout, progress=progress)
+            download_to(url, file, max_bytes=max_bytes, timeout=timeout, progress=progress)
             return
-        raise TransferError(f"the server responded {error.code} {error.reason}") from error
+        raise DownloadError(f"the server responded {error.code} {error.reason}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise TransferError(_first_line(error)) from error
+        raise DownloadError(_first_line(error)) from error
     with response:
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
             file.truncate(0)
             done = 0
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
-            raise TransferError("the server sent another range than requested")
+            raise DownloadError("the server sent another range than requested")
         length = response.headers.get("Content-Length", "")
         if not length.isdecimal() or response.headers.get_content_maintype() == "text":
-            raise TransferError("the server sent a page or a stream, not a file")
+            raise DownloadError("the server sent a page or a stream, not a file")
         total = done + int(length)
         if total > max_bytes:
-            raise TransferError(f"the file has {total} bytes, the limit is {max_bytes}")
+            raise DownloadError(f"the file has {total} bytes, the limit is {max_bytes}")
         while done < total:
             try:
                 chunk = response.read(min(CHUNK_BYTES, total - done))
             except (OSError, http.client.HTTPException) as error:
-                raise TransferError(f"{_first_line(error)}, after {done} of {total} bytes") from error
+                raise DownloadError(f"{_first_line(error)}, after {done} of {total} bytes") from error
             if not chunk:
-                raise TransferError(f"the connection ended after {done} of {total} bytes")
+                raise DownloadError(f"the connection ended after {done} of {total} bytes")
             file.write(chunk)
             done += len(chunk)
             if progress is not None:
