@@ -48,7 +48,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 200000
         (LFS, "a Git LFS pointer", "git lfs pull"),
         (b"\n  <!DOCTYPE html><html><body>Sign in</body></html>", "an HTML page", "download the file itself"),
         (b"<html>404</html>", "an HTML page", "download"),
-        (gzip.compress(b"weights"), "compressed by gzip", "gunzip"),
+        (gzip.compress(b"weights", mtime=0), "compressed by gzip", "gunzip"),
         (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0", "an ONNX model", "as an exported file"),
         (tar("sys_info", "pickle", "storages", "tensors"), "the tar format of PyTorch before", "save model.state_dict"),
         (tar("run/model.pth", "run/log.txt"), r"a tar archive \(run/model.pth, run/log.txt\)", "tar -xf"),
