@@ -124,8 +124,8 @@ class Training:
     def begin(self, kind: str) -> None:
         """Teacher, optimizer and average of the "stagewise" or the "joint" training.
 
-        Maps are compared place by place, so their teacher has the network's padding; its features suffer from that
-        (28 % instead of 42 % on Tiny-ImageNet at 96 pixels), so the joint phases have the teacher as it was trained.
+        Maps are compared place by place, so their teacher has the network's padding, which its accuracy suffers from;
+        the joint phases have the teacher as it was trained.
         """
         self.kind, self.teacher = kind, Teacher(symmetric=kind == "stagewise")
         self.average = build_ema(self.student, EMA_DECAY)
