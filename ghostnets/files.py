@@ -34,6 +34,8 @@ COMPLETE = ".complete"  # suffix of a folder whose files are written and flushed
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     """Checkpoint of a path that may be the folder of a training run: its ``best.safetensors``; else the path itself."""
     path = Path(path)
+    if not path.is_dir():
+        return path
     best = path / "best.safetensors"
     return best if best.is_file() or (path / "config.json").is_file() else path
 

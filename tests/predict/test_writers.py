@@ -15,7 +15,7 @@ def test_csv_precedes_formulas_by_an_apostrophe(tmp_path):
         "'@a,1.000000",
         "'-b,0.000000",
         "'+c,0.000000",
-        "'\td,0.000000",
+        "'\\td,0.000000",
         "e=f,0.000000",
     ]
     JsonLinesWriter.write_table(columns, tmp_path / "a.jsonl")

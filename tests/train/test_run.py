@@ -148,9 +148,11 @@ def test_images_of_mixed_sizes_are_trained_on(tmp_path: Path):
 def test_run_killed_at_random_times_resumes_bit_identically(photos: Path, tmp_path: Path):
     """SIGKILL leaves no time to save: the run resumes from its last saved state."""
     options = ["--recipe", "photos", "--model", "ghostnet_050", *TINY, "--epochs", "12", "--drop-rate", "0.3"]
-    train_model(photos, folder=tmp_path / "runs" / "uninterrupted", recipe=RECIPE.changed(epochs=12))
-    command = ["train", photos, "--name", "killed", *options]
     killed, errors = tmp_path / "runs" / "killed", tmp_path / "errors.txt"
+    whole = start_command(["train", photos, "--name", "uninterrupted", *options], folder=tmp_path, errors=errors)
+    whole.join()
+    assert whole.exitcode == 0, errors.read_text()
+    command = ["train", photos, "--name", "killed", *options]
     kills = 0
     for attempt in range(40):
         process = start_command(command, folder=tmp_path, errors=errors)
