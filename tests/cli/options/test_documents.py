@@ -11,7 +11,11 @@ import ghostnets
 from ghostnets.cli.main import COMMANDS, MODULES
 
 ROOT = Path(ghostnets.__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "ghostnets").rglob("README.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "ghostnets").rglob("README.md")),
+]
 BLOCK_LINE = re.compile(r"^ +(?:torchrun .* -m )?(ghostnets .*)$", flags=re.MULTILINE)
 INLINE = re.compile(r"`(ghostnets\s[^`]+)`")
 
