@@ -12,7 +12,7 @@ import numpy as np
 
 from ghostnets.data.finder import LeftOut, is_image_name, printable, walk_images
 from ghostnets.data.layout import FolderLayout, find_layout, is_utf8, list_classes, loose_notes, normalize_name
-from ghostnets.data.stored_images import ImagePath
+from ghostnets.data.stored_images import ImagePath, StoredImage
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import IMAGE_SUFFIXES
 
@@ -20,14 +20,11 @@ __all__ = [
     "ImageFile",
     "LabelledFiles",
     "LabelledFolder",
-    "check_classes",
+    "build_labelled_folder",
     "check_names",
-    "compute_identity",
     "find_labelled",
     "inspect_file",
     "remove_repeated",
-    "select_split",
-    "sort_names",
 ]
 
 
@@ -64,8 +61,9 @@ class ImageFile(NamedTuple):
     path: str
     name: str  # within the class folder
     size: int
-    device: int
-    inode: int
+    device: int = 0
+    inode: int = 0
+    stored: StoredImage | None = None  # for an image within a larger file
 
 
 def find_labelled(
@@ -114,8 +112,7 @@ def find_labelled(
             raise DataError(_describe_missing(root, left_out))
     notes += _describe_classes(folders, files)
     notes.sort(key=lambda note: note.startswith("left out"))  # how the folder is read comes first
-    splits = {split: select_split(files, split, class_names) for split in layout.splits}
-    return LabelledFolder(class_names, splits, tuple(notes), compute_identity(class_names, files))
+    return _build(files, tuple(layout.splits), class_names, notes)
 
 
 def _describe_classes(folders: dict[str, tuple[str, ...]], files: Sequence[ImageFile]) -> list[str]:
@@ -133,7 +130,41 @@ def _describe_classes(folders: dict[str, tuple[str, ...]], files: Sequence[Image
     return notes
 
 
-def compute_identity(class_names: Sequence[str], files: Iterable[ImageFile]) -> str:
+def build_labelled_folder(
+    files: Sequence[ImageFile],
+    splits: Sequence[str],
+    root: Path,
+    notes: Iterable[str],
+    *,
+    network_classes: Collection[str] | None,
+) -> LabelledFolder:
+    """Labelled images whose classes are named by their labels alone, as in a table or an archive.
+
+    Args:
+        files: The images with their labels.
+        splits: Names of the splits.
+        root: Path that errors name.
+        notes: What was guessed or left out, one sentence each.
+        network_classes: Classes of the network that is evaluated; None for training, which needs at least two classes
+            and knows only those of the training images.
+
+    Raises:
+        DataError: The classes cannot be used for training; the sentence says why.
+    """
+    is_training = network_classes is None
+    class_names = _sort_names({file.class_name for file in files if not is_training or file.split == "train"})
+    missing = _check_classes(files, splits, class_names, root) if is_training else []
+    return _build(files, splits, class_names, (*notes, *missing))
+
+
+def _build(
+    files: Sequence[ImageFile], splits: Sequence[str], class_names: tuple[str, ...], notes: Iterable[str]
+) -> LabelledFolder:
+    selected = {split: _select_split(files, split, class_names) for split in splits}
+    return LabelledFolder(class_names, selected, tuple(notes), _compute_identity(class_names, files))
+
+
+def _compute_identity(class_names: Sequence[str], files: Iterable[ImageFile]) -> str:
     """Digest of names, sizes, splits and classes of the files."""
     identity = hashlib.sha256("\n".join(class_names).encode())
     for file in files:
@@ -146,17 +177,19 @@ def inspect_file(split: str, class_name: str, path: str, folder: str) -> ImageFi
     try:
         status = Path(path).stat()
     except OSError:  # a dangling link: named when the file is read
-        return ImageFile(split, class_name, path, os.path.relpath(path, folder), -1, 0, 0)
+        return ImageFile(split, class_name, path, os.path.relpath(path, folder), -1)
     return ImageFile(
         split, class_name, path, os.path.relpath(path, folder), status.st_size, status.st_dev, status.st_ino
     )
 
 
-def select_split(files: Iterable[ImageFile], split: str, class_names: Sequence[str]) -> LabelledFiles:
+def _select_split(files: Iterable[ImageFile], split: str, class_names: Sequence[str]) -> LabelledFiles:
     """The files of a split, with the indices of their classes."""
     indices = {name: index for index, name in enumerate(class_names)}
     chosen = [file for file in files if file.split == split]
-    return LabelledFiles(tuple(Path(file.path) for file in chosen), tuple(indices[file.class_name] for file in chosen))
+    return LabelledFiles(
+        tuple(file.stored or Path(file.path) for file in chosen), tuple(indices[file.class_name] for file in chosen)
+    )
 
 
 def check_names(files: Sequence[ImageFile]) -> None:
@@ -244,14 +277,14 @@ def _describe_missing(folder: Path, left_out: LeftOut) -> str:
     return f"{folder} contains {found}{more}; it must contain {wanted}."
 
 
-def sort_names(names: Collection[str]) -> tuple[str, ...]:
+def _sort_names(names: Collection[str]) -> tuple[str, ...]:
     """Sort class names; numbers by value."""
     if all(name.isdecimal() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
 
 
-def check_classes(
+def _check_classes(
     files: Sequence[ImageFile], splits: Sequence[str], class_names: Sequence[str], root: Path
 ) -> list[str]:
     """Check the classes for training; returns sentences on classes that other splits lack."""

@@ -19,14 +19,7 @@ from filelock import FileLock
 from ghostnets.data.archives import cache_folder
 from ghostnets.data.finder import holds_image, is_system_name
 from ghostnets.data.label_table import LABEL_COLUMNS
-from ghostnets.data.labelled import (
-    ImageFile,
-    LabelledFiles,
-    LabelledFolder,
-    check_classes,
-    compute_identity,
-    sort_names,
-)
+from ghostnets.data.labelled import ImageFile, LabelledFolder, build_labelled_folder
 from ghostnets.data.layout import normalize_name, split_of
 from ghostnets.data.stored_images import ImagePath, StoredImage
 from ghostnets.errors import DataError, require
@@ -117,7 +110,7 @@ def read_labelled_arrow(
     """
     require("pyarrow", extra="parquet")
     first = next(iter(files.values()))[0]
-    entries: list[tuple[str, str, ImagePath]] = []
+    images: list[ImageFile] = []
     unlabelled = 0
     for split, paths in files.items():
         for path in paths:
@@ -126,30 +119,16 @@ def read_labelled_arrow(
                 if label is None:
                     unlabelled += 1
                 else:
-                    entries.append((split, label, image))
+                    stored = image if isinstance(image, StoredImage) else None
+                    size = stored.size if stored else -1
+                    images.append(ImageFile(split, label, str(image), image.name, size, stored=stored))
     notes = []
     if unlabelled:
-        sentence = f"{unlabelled} of {unlabelled + len(entries)} images in {first.parent} have no label"
-        if not skip_unlabelled or not entries:
+        sentence = f"{unlabelled} of {unlabelled + len(images)} images in {first.parent} have no label"
+        if not skip_unlabelled or not images:
             raise DataError(f"{sentence}; add labels, or leave them out: --skip-corrupt.")
         notes.append(f"left out: {sentence}")
-    images = [
-        ImageFile(split, label, str(image), image.name, image.size if isinstance(image, StoredImage) else -1, 0, 0)
-        for split, label, image in entries
-    ]
-    used = {file.class_name for file in images if network_classes is not None or file.split == "train"}
-    class_names = sort_names(used)
-    if network_classes is None:
-        notes += check_classes(images, tuple(files), class_names, first.parent)
-    indices = {name: index for index, name in enumerate(class_names)}
-    splits = {
-        split: LabelledFiles(
-            tuple(image for own, _, image in entries if own == split),
-            tuple(indices[label] for own, label, _ in entries if own == split),
-        )
-        for split in files
-    }
-    return LabelledFolder(class_names, splits, tuple(notes), compute_identity(class_names, images))
+    return build_labelled_folder(images, tuple(files), first.parent, notes, network_classes=network_classes)
 
 
 def _read_arrow(path: Path) -> _Table:

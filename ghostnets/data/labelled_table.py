@@ -10,13 +10,10 @@ from ghostnets.data.label_table import TABLE_SUFFIXES, LabelTable, TableRow, rea
 from ghostnets.data.labelled import (
     ImageFile,
     LabelledFolder,
-    check_classes,
+    build_labelled_folder,
     check_names,
-    compute_identity,
     inspect_file,
     remove_repeated,
-    select_split,
-    sort_names,
 )
 from ghostnets.data.layout import find_layout, list_classes, normalize_name, split_of
 from ghostnets.errors import DataError
@@ -97,18 +94,11 @@ def read_labelled_tables(
     check_names(files)
     files = _remove_repeated_rows(files, notes, is_training=network_classes is None)
     files, repeated = remove_repeated(files, is_training=network_classes is None)
-    notes += repeated
     root = next(iter(tables.values()))
+    if network_classes is not None and not files:
+        raise DataError(f"{root} names no images.")
     splits = tuple(split for split in ("train", "val", "test") if any(file.split == split for file in files))
-    if network_classes is None:
-        class_names = sort_names({file.class_name for file in files if file.split == "train"})
-        notes += check_classes(files, splits, class_names, root)
-    else:
-        class_names = sort_names({file.class_name for file in files})
-        if not files:
-            raise DataError(f"{root} names no images.")
-    selected = {split: select_split(files, split, class_names) for split in splits}
-    return LabelledFolder(class_names, selected, tuple(notes), compute_identity(class_names, files))
+    return build_labelled_folder(files, splits, root, notes + repeated, network_classes=network_classes)
 
 
 class _Images:

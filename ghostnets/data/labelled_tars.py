@@ -12,14 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ghostnets.data.finder import holds_image, is_image_name, is_system_name, printable
-from ghostnets.data.labelled import (
-    ImageFile,
-    LabelledFiles,
-    LabelledFolder,
-    check_classes,
-    compute_identity,
-    sort_names,
-)
+from ghostnets.data.labelled import ImageFile, LabelledFolder, build_labelled_folder
 from ghostnets.data.layout import normalize_name, split_of
 from ghostnets.data.stored_images import StoredImage
 from ghostnets.data.tar_members import TarMember, open_regular, walk_tar
@@ -96,21 +89,10 @@ def read_labelled_tars(
         notes.append(f"left out: {sentence}")
     names = _read_names(first.parent, {sample.label for sample in samples}, notes)
     files = [
-        ImageFile(s.split, names.get(s.label, s.label), str(s.image), s.image.name, s.image.size, 0, 0) for s in samples
+        ImageFile(split, names.get(label, label), str(image), image.name, image.size, stored=image)
+        for split, label, image in samples
     ]
-    training = {file.class_name for file in files if network_classes is not None or file.split == "train"}
-    class_names = sort_names(training)
-    if network_classes is None:
-        notes += check_classes(files, tuple(tars), class_names, first.parent)
-    indices = {name: index for index, name in enumerate(class_names)}
-    splits = {
-        split: LabelledFiles(
-            tuple(sample.image for sample in samples if sample.split == split),
-            tuple(indices[file.class_name] for file in files if file.split == split),
-        )
-        for split in tars
-    }
-    return LabelledFolder(class_names, splits, tuple(notes), compute_identity(class_names, files))
+    return build_labelled_folder(files, tuple(tars), first.parent, notes, network_classes=network_classes)
 
 
 def _read_tar(path: Path, split: str) -> tuple[list[_Sample], list[str]]:
