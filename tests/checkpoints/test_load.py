@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from graphs import EVERY_GRAPH
 from huggingface_hub import PyTorchModelHubMixin
 from local_server import hub_fixture, server_fixture  # noqa: F401
 from safetensors.torch import save, save_file
 
 from ghostnets.checkpoints import Checkpoint, detect_source, load_checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.errors import CheckpointError, UnknownNameError
-from ghostnets.models import GGhostRegNet, GhostNet, create_model, list_models, model_arguments
+from ghostnets.models import GGhostRegNet, GhostNet, create_model, model_arguments
 from ghostnets.models.ghost_resnet import CIFAR_SPEC
 from ghostnets.models.ghostnet import STAGES
 from ghostnets.preprocessing import Preprocessing
@@ -21,7 +22,7 @@ def equal(model: torch.nn.Module, other: torch.nn.Module) -> bool:
     return state.keys() == expected.keys() and all(torch.equal(state[key], expected[key]) for key in state)
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", EVERY_GRAPH)
 def test_load_checkpoint_for_every_network(tmp_path: Path, name: str):
     small = {"width": 0.2, "widths": (8, 16, 24, 32), "group_width": 4}  # the names are those of the full size
     size = {argument: value for argument, value in small.items() if argument in model_arguments(name)}

@@ -1,7 +1,6 @@
-"""Scripting, export, compilation and distributed training depend only on a network's graph, not on its width and depth.
+"""Scripting, export, compilation and distributed training of the smallest network of every graph.
 
-So the smallest network of every graph is tested here, made shallower where possible, and with ``-m slow`` all the
-others.
+Networks are made shallower where possible (``graphs.GRAPHS``).
 """
 
 import copy
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import assert_same, enliven
+from graphs import EVERY_GRAPH, GRAPHS
 from torch import nn
 from torch.distributed import destroy_process_group, init_process_group
 from torch.export import Dim
@@ -19,27 +19,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from ghostnets.models import Backbone, Network, create_model, list_models
 
-# Arguments that make a network shallower, with one block of each kind.
-GRAPHS: dict[str, dict[str, Any]] = {
-    "g_ghost_regnetx_002": {"depths": (1, 1, 3, 4)},
-    "ghost_resnet18": {"depths": (2, 1, 1, 1)},
-    "ghost_resnet20": {"depths": (2, 1, 1)},
-    "ghost_resnet50": {"depths": (2, 1, 1, 1)},
-    "ghost_vgg16": {},
-    "ghostnet_050": {},
-    "ghostnet_100_d_li14": {},
-    "ghostnet_100_d_li14_revised": {},
-    "ghostnetv2_050": {},
-    "ghostnetv3_050": {},
-    "resnet20": {"depths": (2, 1, 1)},
-    "vgg16": {},
-}
 
-
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(name, marks=() if name in GRAPHS else pytest.mark.slow) for name in list_models()],
-)
+@pytest.fixture(scope="module", params=EVERY_GRAPH)
 def model(request) -> Network:
     """Network in evaluation mode whose output depends on the input; tests must not modify it."""
     torch.manual_seed(0)

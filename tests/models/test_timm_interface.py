@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from conftest import enliven
+from graphs import slow_unless
 from timm.models import group_parameters
 from torch import nn
 
@@ -17,7 +18,7 @@ from ghostnets.models import Backbone, Network, create_model, list_models
 from ghostnets.models.features import FeatureInfo
 from ghostnets.models.recompute import run_with_recomputation
 
-GRAPHS = (
+FAMILIES = (
     "g_ghost_regnetx_002",
     "ghost_resnet18",
     "ghost_resnet20",
@@ -26,10 +27,6 @@ GRAPHS = (
     "ghostnet_100_d_li14",
 )
 SMALLEST = ("ghostnet_050", "ghostnetv2_100", "ghostnetv3_050")  # of timm's, by family
-
-
-def slow_unless(quick: tuple[str, ...], names: list[str]) -> list:
-    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
 
 
 @pytest.fixture(scope="module", params=SMALLEST)
@@ -42,7 +39,7 @@ def pair(request) -> tuple[Network, nn.Module]:
     return ours, theirs
 
 
-@pytest.fixture(scope="module", params=slow_unless(GRAPHS, list_models()))
+@pytest.fixture(scope="module", params=slow_unless(FAMILIES, list_models()))
 def template(request) -> Network:
     """Each network, without memory for its weights."""
     with torch.device("meta"):
@@ -174,7 +171,7 @@ class TestEveryNetwork:
         assert network.forward_head(last).shape == (2, network.head_hidden_size)
 
 
-@pytest.mark.parametrize("name", [name for name in GRAPHS if name != "ghost_vgg16"])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "ghost_vgg16"])
 def test_recomputation_trains_with_the_same_numbers(name: str):
     plain = enliven(create_model(name, num_classes=3, drop_path_rate=0.3)).train()
     x = torch.randn(2, 3, 64, 64)

@@ -1,0 +1,36 @@
+"""Networks by graph. Most properties of a network depend on its graph alone, not on its width and depth, so they are
+tested for the smallest network of each graph, and with ``-m slow`` for all the others.
+
+``tests/models/test_graphs.py`` checks that every network shares its layers with one of these.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import pytest
+
+from ghostnets.models import list_models
+
+# Arguments that make a network shallower, with one block of each kind.
+GRAPHS: dict[str, dict[str, Any]] = {
+    "g_ghost_regnetx_002": {"depths": (1, 1, 3, 4)},
+    "ghost_resnet18": {"depths": (2, 1, 1, 1)},
+    "ghost_resnet20": {"depths": (2, 1, 1)},
+    "ghost_resnet50": {"depths": (2, 1, 1, 1)},
+    "ghost_vgg16": {},
+    "ghostnet_050": {},
+    "ghostnet_100_d_li14": {},
+    "ghostnet_100_d_li14_revised": {},
+    "ghostnetv2_050": {},
+    "ghostnetv3_050": {},
+    "resnet20": {"depths": (2, 1, 1)},
+    "vgg16": {},
+}
+
+
+def slow_unless(quick: Collection[str], names: Iterable[str]) -> list[Any]:
+    """The names as parameters of a test, those that are not in ``quick`` marked as slow."""
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
+
+
+EVERY_GRAPH = slow_unless(GRAPHS, list_models())
