@@ -7,7 +7,8 @@ there. Then the command is repeated, or the run resumed, and every file, report.
 undisturbed run, apart from dates and durations; TensorBoard's by its scalars and images. Nothing else may be left.
 
 The process that verifies an export is replaced by a constant comparison; tests/export/test_verify.py shows that it ends
-with its parent.
+with its parent. The curves of the reports are drawn once for each history and stored: drawing them is two thirds of the
+time, and no part of what is tested.
 
     scripts/kill_matrix.py                         all points, a few minutes
     scripts/kill_matrix.py predict shard           all points of some cases
@@ -32,15 +33,17 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import matplotlib.figure  # noqa: F401  imported once, before the forks
 import numpy as np
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils import tensorboard  # noqa: F401  imported once, before the forks
+from torch.utils import tensorboard  # noqa: F401
 
 from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.cli import convert, export, predict, shard  # noqa: F401
 from ghostnets.cli.main import main as ghostnets
+from ghostnets.explain import page, progress, report
 from ghostnets.export import exporter
 from ghostnets.export.report import ExportComparison
 from ghostnets.models import create_model
@@ -68,9 +71,26 @@ def main() -> None:
     failures = 0
     with tempfile.TemporaryDirectory() as folder:
         inputs = make_inputs(Path(folder) / "inputs")
+        store_curves(Path(folder) / "curves")
         for name in options.cases or CASES:
             failures += kill_everywhere(name, inputs, Path(folder), options.start, options.every)
     sys.exit(1 if failures else 0)
+
+
+def store_curves(folder: Path) -> None:
+    """Let all processes draw the curves of a history once, and compile the templates before the forks."""
+    folder.mkdir()
+    for name in ("report.html.jinja", "progress.html.jinja"):
+        page.environment().get_template(name)
+    render_curves = report.render_curves
+
+    def stored(epochs: Any, curves: Any) -> str:
+        file = folder / hashlib.sha256(repr((epochs, curves)).encode()).hexdigest()
+        if not file.exists():
+            file.write_bytes(render_curves(epochs, curves).encode())
+        return file.read_bytes().decode()
+
+    report.render_curves = progress.render_curves = stored
 
 
 def make_inputs(folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """Shared by the HTML pages: the template environment, and the view data of the common parts."""
 
 import base64
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,7 +14,7 @@ from ghostnets.explain.anatomy import GhostMaps
 from ghostnets.explain.figures import heat_png, map_png, pixels_png
 from ghostnets.explain.savings import Savings
 
-__all__ = ["GhostLayerView", "max_stage_macs", "render", "sample_evenly", "select_ghost_layers"]
+__all__ = ["GhostLayerView", "environment", "max_stage_macs", "render", "sample_evenly", "select_ghost_layers"]
 
 MAX_PAIRS = 10  # intrinsic maps with their ghosts, per layer
 MAX_LAYERS = 4
@@ -48,6 +49,16 @@ def render(template: str, **values: Any) -> str:
     Raises:
         MissingExtraError: matplotlib or jinja2 is not installed.
     """
+    return str(environment().get_template(template).render(**values))
+
+
+@functools.cache
+def environment() -> Any:
+    """Return the environment of all pages: compiling a template takes longer than rendering a small page.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
     jinja2 = require("jinja2", extra="explain")
     templates = files("ghostnets.explain")
     environment = jinja2.Environment(
@@ -63,7 +74,7 @@ def render(template: str, **values: Any) -> str:
     environment.filters["pixels_png"] = pixels_png
     environment.filters["millions"] = lambda value: f"{value / 1e6:,.2f}"
     environment.filters["percent"] = lambda value: f"{value:.1%}"
-    return str(environment.get_template(template).render(**values))
+    return environment
 
 
 def select_ghost_layers(maps: list[GhostMaps]) -> list[GhostLayerView]:

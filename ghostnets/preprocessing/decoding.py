@@ -5,6 +5,7 @@ Importing this module loads no torch.
 
 import io
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from ghostnets.errors import ConfigurationError, ImageError, MissingExtraError, 
 from ghostnets.preprocessing.containers import strip_metadata
 from ghostnets.preprocessing.content import file_format, read_content
 from ghostnets.preprocessing.depth import GRAY_MODES, convert_to_8_bit, converted_bytes
-from ghostnets.preprocessing.limits import MAX_PIXELS, check_memory, check_size
+from ghostnets.preprocessing.limits import MAX_PIXELS, check_memory, check_size, decoding_memory, memory_limit
 from ghostnets.preprocessing.orientation import info_orientation, rotate_upright
 from ghostnets.preprocessing.pnm import decode_pnm, read_pnm_header
 
@@ -46,6 +47,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WebP", "AVIF", "HEIC", "PNM")  # Pillow runs programs for some others
 MAX_ELONGATION = 4  # longer side : shorter side
+SCALES = (1, 2, 4, 8)  # divisors at which libjpeg decodes a fraction of the frequencies
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}  # antialiased
 
 
@@ -86,7 +88,8 @@ def decode(
             transform, as long as the shorter side keeps this many pixels. The result differs slightly from that of the
             full decoding, and takes a fraction of the time.
         max_pixels: Largest number of pixels; larger files are refused from their header, and those that take more than
-            300 MB to decode (above 100 million pixels in proportion).
+            300 MB to decode (above 100 million pixels in proportion). A JPEG file that would take more is decoded at
+            the first of 1/2, 1/4 and 1/8 of its size that does not.
 
     Raises:
         ImageError: The image is missing, empty, no image, truncated, or larger than ``max_pixels`` or ``MAX_SIDE``.
@@ -127,14 +130,33 @@ def _decode_content(content: bytes, name: str, min_side: int | None, max_pixels:
     with _open(stripped.content, kind) as opened:
         full_size = opened.size
         check_size(full_size, name, max_pixels)
-        if min_side is not None:
-            opened.draft(None, (min_side, min_side))  # no effect except on JPEG
         is_turned = (stripped.orientation or info_orientation(opened.info)) not in (None, 1)
         copied = converted_bytes(opened)
-        check_memory(opened, full_size, name, max_pixels, result_bytes=copied, is_turned=is_turned)
+
+        def memory(scale: int) -> int:
+            size = (-(-full_size[0] // scale), -(-full_size[1] // scale))
+            return decoding_memory(opened, size, full_size, result_bytes=copied, is_turned=is_turned)
+
+        scale = 1
+        if kind == "JPEG":
+            scale = _choose_scale(min(full_size), min_side, lambda scale: memory(scale) <= memory_limit(max_pixels))
+            opened.draft(None, (full_size[0] // scale, full_size[1] // scale))
+        check_memory(memory(scale), opened, full_size, name, max_pixels)
         opened.load()
         orientation = stripped.orientation or info_orientation(opened.info)
         return rotate_upright(convert_to_8_bit(opened, name, stripped.significant_bits), orientation)
+
+
+def _choose_scale(side: int, min_side: int | None, fits: Callable[[int], bool]) -> int:
+    """Divisor of the size at which a JPEG is decoded: 1, 2, 4 or 8.
+
+    Args:
+        side: Shorter side of the file in pixels.
+        min_side: Pixels of the shorter side that are enough; None takes all.
+        fits: Whether decoding at a divisor stays within the limit of memory.
+    """
+    enough = [scale for scale in SCALES if scale == 1 or (min_side is not None and side // min_side >= scale)]
+    return next((scale for scale in SCALES[enough[-1].bit_length() - 1 :] if fits(scale)), SCALES[-1])
 
 
 def _open(content: bytes, kind: str) -> ImageFile.ImageFile:

@@ -1,12 +1,13 @@
 """Limits of the pixels of an image and of the memory that decoding takes, checked before it begins."""
 
+import math
 from typing import Any
 
 from PIL import Image
 
 from ghostnets.errors import ImageError
 
-__all__ = ["MAX_PIXELS", "check_memory", "check_size", "too_large"]
+__all__ = ["MAX_PIXELS", "check_memory", "check_size", "decoding_memory", "memory_limit", "too_large"]
 
 MAX_PIXELS = 100_000_000  # 10,000 x 10,000; a file of a few kB can claim any size
 MAX_MEMORY = 300_000_000  # bytes while an image is decoded, for up to MAX_PIXELS pixels; above in proportion
@@ -36,31 +37,48 @@ def too_large(name: str, pixels: int, limit: int) -> str:
     )
 
 
-def check_memory(
-    image: Image.Image, full_size: tuple[int, int], name: str, max_pixels: int, *, result_bytes: int, is_turned: bool
-) -> None:
-    """Raise ImageError if decoding an opened image takes more than 300 MB (above 100 million ``max_pixels``, more).
+def decoding_memory(
+    image: Image.Image, size: tuple[int, int], full_size: tuple[int, int], *, result_bytes: int, is_turned: bool
+) -> int:
+    """Bytes that decoding an opened image takes.
 
     Args:
-        image: Image that is opened and not loaded, with the size at which it will be decoded.
+        image: Image that is opened and not loaded.
+        size: Size at which it will be decoded.
         full_size: Size in the file.
-        name: Name of the image in error messages.
-        max_pixels: Limit of the caller.
         result_bytes: Bytes a pixel of a converted copy; 0 if the image is used as it is.
         is_turned: Whether a rotated copy is made.
     """
     stored = STORED.get(image.mode, 4)
-    pixels = image.width * image.height
+    pixels = size[0] * size[1]
     needed = pixels * (stored + result_bytes + DECODER.get(image.format or "", 0))
     needed += pixels * (result_bytes or stored) * is_turned
     if image.info.get("progressive"):
         needed += int(full_size[0] * full_size[1] * COEFFICIENT * _samples(image))
-    limit = MAX_MEMORY * max(1.0, max_pixels / MAX_PIXELS)
+    return needed
+
+
+def memory_limit(max_pixels: int) -> float:
+    """Bytes that decoding may take where an image may have ``max_pixels`` pixels."""
+    return MAX_MEMORY * max(1.0, max_pixels / MAX_PIXELS)
+
+
+def check_memory(needed: int, image: Image.Image, full_size: tuple[int, int], name: str, max_pixels: int) -> None:
+    """Raise ImageError if decoding takes more than ``memory_limit``.
+
+    Args:
+        needed: Bytes that decoding takes.
+        image: The opened image, for the message.
+        full_size: Size in the file.
+        name: Name of the image in error messages.
+        max_pixels: Limit of the caller.
+    """
+    limit = memory_limit(max_pixels)
     if needed > limit:
+        enough = math.ceil(needed / MAX_MEMORY * MAX_PIXELS / 1e6) * 1_000_000
         raise ImageError(
             f"{name} takes {needed / 1e6:.0f} MB to decode ({image.format}, {full_size[0]} x {full_size[1]},"
-            f" {image.mode}), the limit is {limit / 1e6:.0f} MB; scale it down, or raise the limit (--max-pixels above"
-            f" {MAX_PIXELS:,} raises it in proportion)."
+            f" {image.mode}), the limit is {limit / 1e6:.0f} MB; scale it down, or allow it with --max-pixels {enough}."
         )
 
 

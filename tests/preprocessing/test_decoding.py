@@ -12,8 +12,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as tvf
 
 from ghostnets.errors import ImageError
-from ghostnets.preprocessing import RESAMPLING, decode, depth, is_grey, read_image
-from ghostnets.preprocessing.limits import MAX_PIXELS, check_memory
+from ghostnets.preprocessing import RESAMPLING, decode, depth, is_grey, limits, read_image
 
 COLOR = np.zeros((20, 30, 3), np.uint8)
 COLOR[:, :15] = (250, 10, 20)  # left red
@@ -140,17 +139,41 @@ def test_more_memory_than_the_limit_is_refused_from_the_header(
             decode(png_header(8000, 4000, 6), max_pixels=200_000_000)
 
 
-@pytest.mark.parametrize(("subsampling", "fits"), [(2, True), (0, False)])
-def test_coefficients_of_a_progressive_jpeg_count(subsampling: int, fits: bool):
+@pytest.mark.parametrize(("subsampling", "megabytes"), [(2, 243), (0, 486)])
+def test_coefficients_of_a_progressive_jpeg_count(subsampling: int, megabytes: int):
     stream = io.BytesIO()
     Image.fromarray(COLOR).save(stream, "JPEG", progressive=True, subsampling=subsampling)
     with Image.open(stream) as image:
-        options = {"result_bytes": 0, "is_turned": False}
-        if fits:
-            check_memory(image, (9000, 9000), "a.jpg", MAX_PIXELS, **options)
-            return
-        with pytest.raises(ImageError, match="takes 486 MB to decode"):
-            check_memory(image, (9000, 9000), "a.jpg", MAX_PIXELS, **options)
+        needed = limits.decoding_memory(image, (1, 1), (9000, 9000), result_bytes=0, is_turned=False)
+    assert needed == megabytes * 1_000_000 + 4
+
+
+def encode(kind: str, **options: Image.Exif) -> bytes:
+    """A file of 64 x 48 pixels."""
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(1, (32, 24)), (6, (12, 16))])
+def test_jpeg_of_more_memory_than_the_limit_is_decoded_at_a_fraction(
+    monkeypatch: pytest.MonkeyPatch, orientation: int, size: tuple[int, int]
+):
+    monkeypatch.setattr(limits, "MAX_MEMORY", 64 * 48 * 4 // 2 - 1)  # a rotated image is copied
+    exif = Image.Exif()
+    exif[274] = orientation
+    assert decode(encode("JPEG", exif=exif)).size == size
+
+
+def test_option_named_by_the_refusal_allows_the_image(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limits, "MAX_MEMORY", 64 * 48 * 4 - 1)
+    content = encode("WEBP")
+    with pytest.raises(ImageError, match="takes 0 MB to decode") as refusal:
+        decode(content)
+    named = int(str(refusal.value).split("--max-pixels ")[1].rstrip("."))
+    with pytest.raises(ImageError, match="takes 0 MB to decode"):
+        decode(content, max_pixels=named - 2_000_000)
+    assert decode(content, max_pixels=named).size == (64, 48)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tif"])
