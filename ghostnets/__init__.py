@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ghostnets.artefacts import load_classifier
     from ghostnets.checkpoints import create_model, load_checkpoint, load_pretrained, save_checkpoint
-    from ghostnets.compress import fuse, reparameterize
+    from ghostnets.compress import fuse, ghostify, reparameterize
     from ghostnets.errors import GhostNetsError
     from ghostnets.export import export_model
     from ghostnets.models import list_models
@@ -27,6 +27,7 @@ __all__ = [
     "create_model",
     "export_model",
     "fuse",
+    "ghostify",
     "list_models",
     "load_checkpoint",
     "load_classifier",
@@ -42,6 +43,7 @@ _MODULES = {
     "create_model": "checkpoints",
     "export_model": "export",
     "fuse": "compress",
+    "ghostify": "compress",
     "list_models": "models",
     "load_checkpoint": "checkpoints",
     "load_classifier": "artefacts",

@@ -1,5 +1,20 @@
-"""Fusion of layers for inference."""
+"""Compression of trained networks: fusion of layers, Ghost modules in the place of convolutions, fewer channels."""
 
 from ghostnets.compress.fuse import fuse, reparameterize
+from ghostnets.compress.ghostify import Analysis, CompressionReport, analyse, ghostify
+from ghostnets.compress.least_squares import MapStatistics, PairStatistics
+from ghostnets.compress.sensitivity import SiteSensitivity
+from ghostnets.compress.surgery import apply_changes
 
-__all__ = ["fuse", "reparameterize"]
+__all__ = [
+    "Analysis",
+    "CompressionReport",
+    "MapStatistics",
+    "PairStatistics",
+    "SiteSensitivity",
+    "analyse",
+    "apply_changes",
+    "fuse",
+    "ghostify",
+    "reparameterize",
+]

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ghostnets.compress import MapStatistics, PairStatistics
 from ghostnets.errors import ConfigurationError
-from ghostnets.explain.least_squares import MapStatistics, PairStatistics
 from ghostnets.explain.maps import MapLayer, find_map_layers, observe_maps
 
 __all__ = [

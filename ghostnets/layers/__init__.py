@@ -4,6 +4,7 @@ from ghostnets.layers.bottleneck import GhostBottleneck
 from ghostnets.layers.conv import ConvBnAct, fold_batch_norm, make_divisible, norm_arguments
 from ghostnets.layers.dfc import DFCGate
 from ghostnets.layers.ghost import GhostModule, theoretical_speedup
+from ghostnets.layers.ghost_conv import GhostConv2d, narrow_conv
 from ghostnets.layers.reparam import RepConv
 from ghostnets.layers.squeeze_excite import SqueezeExcite
 from ghostnets.layers.stochastic_depth import drop_path, drop_path_rates
@@ -12,6 +13,7 @@ __all__ = [
     "ConvBnAct",
     "DFCGate",
     "GhostBottleneck",
+    "GhostConv2d",
     "GhostModule",
     "RepConv",
     "SqueezeExcite",
@@ -19,6 +21,7 @@ __all__ = [
     "drop_path_rates",
     "fold_batch_norm",
     "make_divisible",
+    "narrow_conv",
     "norm_arguments",
     "theoretical_speedup",
 ]

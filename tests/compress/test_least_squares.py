@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ghostnets.explain.least_squares import MapStatistics, PairStatistics
+from ghostnets.compress.least_squares import MapStatistics, PairStatistics
 
 SIZES = [(9, 7), (4, 3), (1, 6)]  # odd, smaller than the filter, single row
 

@@ -1,0 +1,86 @@
+"""Which convolutions of a network can be changed without changing what it means."""
+
+import copy
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ghostnets.compress.sites import Site
+from ghostnets.layers import DFCGate, GhostConv2d, GhostModule, RepConv
+
+__all__ = ["MIN_CHANNELS", "find_refused"]
+
+MIN_CHANNELS = 8
+
+
+def find_refused(model: nn.Module, sites: list[Site], x: Tensor, layers: Collection[str] | None) -> dict[str, str]:
+    """Return the convolutions that cannot be changed, with the reason.
+
+    Args:
+        model: Network in evaluation mode.
+        sites: Its convolutions.
+        x: Images that it runs on.
+        layers: Names of the convolutions that may change; None for all.
+    """
+    inside = tuple(
+        f"{name}."
+        for name, module in model.named_modules()
+        if isinstance(module, GhostModule | GhostConv2d | RepConv | DFCGate)
+    )
+    shared = [parameter for module in model.modules() for parameter in module.parameters(recurse=False)]
+    owners = {id(p): sum(p is other for other in shared) for p in shared}
+    runs = _observe_runs(model, [site.conv for site in sites], x[:2])
+    reasons = {}
+    for site in sites:
+        conv = model.get_submodule(site.conv)
+        assert isinstance(conv, nn.Conv2d)
+        sizes = runs[site.conv]
+        if layers is not None and site.conv not in layers:
+            reason = "not among the layers to change"
+        elif site.conv.startswith(inside):
+            reason = "part of a Ghost module"
+        elif conv.groups > 1:
+            reason = "has groups"
+        elif conv.out_channels < MIN_CHANNELS:
+            reason = f"has {conv.out_channels} maps"
+        elif len(sizes) != 1:
+            reason = f"runs {len(sizes)} times"
+        elif sizes[0][0] * sizes[0][1] == 1:
+            reason = "its maps have one pixel"
+        elif owners[id(conv.weight)] > 1 or parametrize.is_parametrized(conv):
+            reason = "its weight is shared or parametrised"
+        elif not sizes[0][2]:
+            reason = f"{type(conv).__name__} is not linear in its weight"
+        else:
+            continue
+        reasons[site.conv] = reason
+    return reasons
+
+
+@torch.no_grad()
+def _observe_runs(model: nn.Module, names: list[str], x: Tensor) -> dict[str, list[tuple[int, int, bool]]]:
+    """Return for each run of each convolution the size of its maps, and whether it is linear in its weight."""
+    found: dict[str, list[tuple[int, int, bool]]] = {name: [] for name in names}
+
+    def hook(name: str) -> Any:
+        def record(module: nn.Conv2d, inputs: tuple[Any, ...], output: Tensor) -> None:
+            double = copy.deepcopy(module)
+            double._forward_hooks.clear()
+            double.weight.mul_(2)
+            if double.bias is not None:
+                double.bias.mul_(2)
+            is_linear = torch.allclose(double(*inputs), 2 * output, rtol=1e-3, atol=1e-3 * float(output.abs().max()))
+            found[name].append((output.shape[2], output.shape[3], is_linear))
+
+        return record
+
+    handles = [model.get_submodule(name).register_forward_hook(hook(name)) for name in names]
+    try:
+        model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

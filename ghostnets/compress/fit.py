@@ -1,0 +1,220 @@
+"""Fit of changes to the maps of the original network, streamed over images."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ghostnets.compress.least_squares import PairStatistics
+from ghostnets.compress.moments import Moments, predict_channels
+from ghostnets.compress.sites import Site
+from ghostnets.compress.surgery import Change, put_ghost, put_merge
+from ghostnets.layers import GhostConv2d
+
+__all__ = ["covariance_at", "fit_change", "maps_at", "output_error", "outputs_of", "put_fitted"]
+
+ACTIVATIONS = {"": lambda x: x, "relu": F.relu, "relu6": F.relu6}
+
+
+class _Reached(Exception):  # noqa: N818
+    """Ends a forward pass at the layer of interest."""
+
+
+@torch.no_grad()
+def value_at(model: nn.Module, name: str, x: Tensor, *, is_input: bool) -> Tensor:
+    """Return the input or the output of a layer; what follows it is not computed."""
+    found: list[Tensor] = []
+
+    def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        found.append(inputs[0])
+        raise _Reached
+
+    def after(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        found.append(output)
+        raise _Reached
+
+    layer = model.get_submodule(name)
+    handle = layer.register_forward_pre_hook(before) if is_input else layer.register_forward_hook(after)
+    try:
+        model(x)
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    return found[0]
+
+
+def maps_at(model: nn.Module, site: Site, kind: str, x: Tensor) -> Tensor:
+    """Return the maps that a change of a site predicts from one another.
+
+    They are the inputs of the consumer for ``"merge"``, and otherwise the site's own maps after normalisation and
+    activation.
+    """
+    if kind == "merge":
+        return value_at(model, site.consumer, x, is_input=True)
+    layer = model.get_submodule(site.norm or site.conv)
+    maps = value_at(model, site.norm or site.conv, x, is_input=False)
+    return maps if hasattr(layer, "act") and site.norm else ACTIVATIONS[site.act](maps)
+
+
+def covariance_at(model: nn.Module, sites: list[tuple[Site, str]], batches: Iterable[Tensor]) -> list[Moments]:
+    """Return the moments of the maps of some sites, each with its kind of change, from one pass over the images."""
+    moments: list[Moments | None] = [None] * len(sites)
+
+    def add(index: int, maps: Tensor) -> None:
+        site = moments[index] or Moments(maps.shape[1], 0)
+        site.add(maps, maps[:, :0])
+        moments[index] = site
+
+    handles = []
+    for index, (site, kind) in enumerate(sites):
+        if kind == "merge":
+            layer = model.get_submodule(site.consumer)
+            handles.append(layer.register_forward_pre_hook(lambda _, inputs, i=index: add(i, inputs[0])))
+        else:
+            layer = model.get_submodule(site.norm or site.conv)
+            act = ACTIVATIONS["" if site.norm and hasattr(layer, "act") else site.act]
+            handles.append(layer.register_forward_hook(lambda _, inputs, output, i=index, a=act: add(i, a(output))))
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                model(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [site for site in moments if site is not None]
+
+
+def put_fitted(model: nn.Module, change: Change, kept: Tensor, moments: Moments) -> None:
+    """Make a change in place, fitted to the maps' covariance in the network itself; ghosts without neighbours' pixels.
+
+    Args:
+        model: Network.
+        change: The change.
+        kept: Kept channels or intrinsic maps, int64.
+        moments: Moments of the site's maps.
+    """
+    covariance, mean = moments.covariance(), moments.x_total / moments.count
+    if change["kind"] == "merge":
+        matrix = predict_channels(covariance, covariance, kept)
+        put_merge(model, change, kept, matrix, mean - matrix @ mean[kept])
+        return
+    ghost = put_ghost(model, change, kept)
+    others = _others(kept, len(mean))
+    cross = covariance[:, others]
+    if change["mix"]:
+        matrix = predict_channels(covariance, cross, kept)
+        _set_ghosts(ghost, matrix, mean[others] - matrix @ mean[kept])
+        return
+    variance = covariance.diagonal()[kept].clamp(min=torch.finfo(torch.float32).tiny)
+    source = (cross[kept].square() / variance[:, None]).argmax(0)
+    slope = cross[kept].gather(0, source[None])[0] / variance[source]
+    with torch.no_grad():
+        ghost.source.copy_(source)
+        _set_centre(ghost, slope, mean[others] - slope * mean[kept][source])
+
+
+def fit_change(
+    model: nn.Module, original: nn.Module, site: Site, change: Change, kept: Tensor, batches: Iterable[Tensor]
+) -> None:
+    """Make a change in place, fitted so that its maps from this network's activations are those of the original.
+
+    Args:
+        model: The network, with all changes in front of the site.
+        original: The original network.
+        site: The site.
+        change: The change.
+        kept: Kept channels or intrinsic maps, int64.
+        batches: Images, (N, C, H, W) each; read twice for ghosts.
+    """
+    kind = "merge" if change["kind"] == "merge" else "ghost"
+    moments: Moments | None = None
+    for batch in batches:
+        now, target = maps_at(model, site, kind, batch), maps_at(original, site, kind, batch)
+        moments = moments or Moments(now.shape[1], target.shape[1])
+        moments.add(now, target)
+    assert moments is not None
+    if change["kind"] == "merge":
+        put_merge(model, change, kept, *moments.solve(kept))
+        return
+    put_fitted(model, change, kept, moments)
+    ghost = model.get_submodule(site.conv)
+    assert isinstance(ghost, GhostConv2d)
+    others = _others(kept, ghost.out_channels)
+    if change["mix"]:
+        matrix, offset = moments.solve(kept)
+        _set_ghosts(ghost, matrix[others], offset[others])
+    _fit_filters(ghost, model, original, site, batches)
+
+
+def _fit_filters(
+    ghost: GhostConv2d, model: nn.Module, original: nn.Module, site: Site, batches: Iterable[Tensor]
+) -> None:
+    """Fit the depthwise filters of the ghosts to the maps of the original network."""
+    size = ghost.cheap.kernel_size[0]
+    others = ghost.order.argsort()[ghost.primary.out_channels :].cpu()
+    statistics: PairStatistics | None = None
+    number = len(others)
+    for batch in batches:
+        target = maps_at(original, site, "ghost", batch)[:, others]
+        with torch.no_grad():
+            x = value_at(model, site.conv, batch, is_input=True)
+            sources = ghost.sources(ghost.act(ghost.primary(x)))
+        if statistics is None:
+            pairs = torch.arange(number), torch.arange(number, 2 * number)
+            statistics = PairStatistics(*pairs, (target.shape[2], target.shape[3]), size)
+        statistics.add(torch.cat([sources, target], 1).cpu())
+    assert statistics is not None
+    _, filters, biases = statistics.fit(size)
+    assert ghost.cheap.bias is not None
+    with torch.no_grad():
+        ghost.cheap.weight.copy_(filters[:, None])
+        ghost.cheap.bias.copy_(biases)
+
+
+def _set_ghosts(ghost: GhostConv2d, matrix: Tensor, offset: Tensor) -> None:
+    assert ghost.mix is not None
+    with torch.no_grad():
+        ghost.mix.weight.copy_(matrix[:, :, None, None])
+    _set_centre(ghost, torch.ones(len(offset)), offset)
+
+
+def _set_centre(ghost: GhostConv2d, slope: Tensor, offset: Tensor) -> None:
+    """Set the depthwise filters to a factor and an offset."""
+    assert ghost.cheap.bias is not None
+    centre = ghost.cheap.kernel_size[0] // 2
+    with torch.no_grad():
+        ghost.cheap.weight.zero_()
+        ghost.cheap.weight[:, 0, centre, centre] = slope.to(ghost.cheap.weight)
+        ghost.cheap.bias.copy_(offset)
+
+
+def _others(kept: Tensor, channels: int) -> Tensor:
+    is_other = torch.ones(channels, dtype=torch.bool)
+    is_other[kept] = False
+    return is_other.nonzero().flatten()
+
+
+def outputs_of(model: nn.Module, x: Tensor) -> Tensor:
+    """Return all outputs of a network, flattened to (N, ...)."""
+    with torch.no_grad():
+        outputs = model(x)
+    return torch.cat([output.flatten(1).float() for output in _tensors(outputs)], 1)
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    values = outputs.values() if isinstance(outputs, dict) else outputs if isinstance(outputs, list | tuple) else ()
+    return [tensor for value in values for tensor in _tensors(value)]
+
+
+def output_error(got: Tensor, expected: Tensor) -> float:
+    """Return the squared error of outputs as a share of their variance over the images; infinite if not finite."""
+    if not torch.isfinite(got).all():
+        return math.inf
+    variance = (expected - expected.mean(0)).square().sum() if len(expected) > 1 else expected.square().sum()
+    return float((got - expected).square().sum() / variance.clamp(min=torch.finfo(torch.float32).tiny))

@@ -1,0 +1,279 @@
+"""Turn convolutions of a trained network into Ghost modules, fitted so that it computes nearly the same."""
+
+import copy
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ghostnets.compress.budget import Choice, CostModel, Option, choose
+from ghostnets.compress.eligibility import find_refused
+from ghostnets.compress.fit import fit_change, output_error, outputs_of
+from ghostnets.compress.sensitivity import SiteSensitivity, find_options
+from ghostnets.compress.sites import Site, find_sites
+from ghostnets.compress.surgery import change_of
+from ghostnets.errors import ConfigurationError
+from ghostnets.measure import count
+
+__all__ = ["Analysis", "CompressionReport", "analyse", "ghostify"]
+
+BATCH = 16  # images of a pass
+PROBES = 32  # images that damage is measured on
+NOISE_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class CompressionReport:
+    """What ``ghostify`` did.
+
+    Attributes:
+        changes: Changes in order, for ``apply_changes``.
+        left_alone: Convolution -> why it was not changed.
+        sensitivity: Measured damage of single changes.
+        macs: Multiply-adds before and after.
+        params: Parameters before and after.
+        output_error: Squared error of the outputs on some of the images, as a share of their variance over the images.
+        notes: What else the reader must know.
+    """
+
+    changes: tuple[dict[str, Any], ...]
+    left_alone: dict[str, str]
+    sensitivity: tuple[SiteSensitivity, ...]
+    macs: tuple[int, int]
+    params: tuple[int, int]
+    output_error: float
+    notes: tuple[str, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return asdict(self)
+
+
+def ghostify(
+    model: nn.Module,
+    images: Tensor | Sequence[Tensor] | None = None,
+    *,
+    budget: float = 0.5,
+    ratio: float | None = None,
+    table: Mapping[str, float] | None = None,
+    cheap_kernel_size: int = 3,
+    layers: Collection[str] | None = None,
+    image_size: int = 224,
+) -> tuple[nn.Module, CompressionReport]:
+    """Return a network with fewer multiply-adds that computes nearly the same, without training.
+
+    Convolutions become Ghost modules (``GhostConv2d``): intrinsic maps are chosen, and cheap kernels fitted by least
+    squares to reproduce the other maps. Where it damages the output less, channels are merged instead: what the kept
+    ones predict of the dropped ones is folded into the next layer (Kim et al., "Neuron Merging", NeurIPS 2020). With a
+    budget, the damage of each kind of change is measured on the images, one convolution at a time, and layers and
+    numbers of maps are chosen by expected damage and saved multiply-adds. Changes are then fitted from front to back,
+    each on the activations of the network changed so far, with the maps of the original as targets.
+
+    Args:
+        model: Any network that takes one tensor, on the CPU; left unchanged.
+        images: Unlabelled images of the kind that the network is used on, preprocessed: float (N, C, H, W), or a
+            sequence of such batches, which is read several times; some hundreds are enough. By default random images
+            with the spectrum of photographs, whose fit is worse.
+        budget: Multiply-adds of the result as a share of the network's.
+        ratio: Maps per intrinsic map: instead of a budget, make every convolution a Ghost module with this ratio.
+        table: Name of a convolution -> ratio, instead of a budget: make these convolutions Ghost modules.
+        cheap_kernel_size: Size of the depthwise filters of ghosts, odd.
+        layers: Names of the convolutions that may change; all by default.
+        image_size: Height and width of the random images.
+
+    Returns:
+        The new network, in evaluation mode, and a report.
+
+    Raises:
+        ConfigurationError: An argument is out of its range, a name is unknown, no convolution can be changed, or the
+            budget cannot be met.
+    """
+    _check(budget, ratio, table)
+    names = layers if table is None else list(table)
+    analysis = analyse(
+        model,
+        images,
+        cheap_kernel_size=cheap_kernel_size,
+        layers=names,
+        image_size=image_size,
+        ghosts_only=ratio is not None or table is not None,
+    )
+    if ratio is None and table is None:
+        return analysis.ghostify(budget)
+    return analysis.convert(_choose_by_ratio(analysis.options, analysis.costs, table if table is not None else ratio))
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What ``analyse`` found: the measured damage of every change, for any number of budgets.
+
+    Attributes:
+        original: Copy of the network, in evaluation mode.
+        sites: Convolutions that can be changed, in order of execution.
+        left_alone: Convolution -> why it cannot be changed.
+        options: Changes by name of the convolution.
+        sensitivity: Measured damage of single changes.
+        costs: Multiply-adds of changes.
+        batches: Images that changes are fitted to.
+        probes: Images that damage is measured on.
+        notes: What else the reader must know.
+    """
+
+    original: nn.Module
+    sites: tuple[Site, ...]
+    left_alone: dict[str, str]
+    options: dict[str, list[Option]]
+    sensitivity: tuple[SiteSensitivity, ...]
+    costs: CostModel
+    batches: Sequence[Tensor]
+    probes: Tensor
+    notes: tuple[str, ...]
+
+    def ghostify(self, budget: float) -> tuple[nn.Module, CompressionReport]:
+        """Return the network within a budget of multiply-adds, as a share of the original's, and the report.
+
+        Raises:
+            ConfigurationError: The budget is out of its range or cannot be met.
+        """
+        _check(budget, None, None)
+        choices = choose(self.options, self.costs, self.sites, budget * self.costs.cost.macs)
+        reached = self.costs.total(choices) / self.costs.cost.macs
+        if reached > budget:
+            raise ConfigurationError(
+                f"the budget is {budget:.3g} of the multiply-adds, but changes of {len(self.options)} convolutions end"
+                f" at {reached:.3g}; give a larger budget."
+            )
+        return self.convert(choices)
+
+    def convert(self, choices: Mapping[str, Choice]) -> tuple[nn.Module, CompressionReport]:
+        """Return the network with these changes, fitted from front to back, and the report.
+
+        Raises:
+            ConfigurationError: The result has outputs of another shape, or non-finite ones.
+        """
+        made, changes = copy.deepcopy(self.original), []
+        for site in self.sites:
+            if site.conv in choices:
+                choice = choices[site.conv]
+                order = next(option.order for option in self.options[site.conv] if option.kind == choice.kind)
+                size = self.costs.cheap_kernel_size
+                change = change_of(site, choice.kind, choice.number, cheap_kernel_size=size)
+                fit_change(made, self.original, site, change, order[: choice.number], self.batches)
+                changes.append(change)
+        expected, got = outputs_of(self.original, self.probes), outputs_of(made, self.probes)
+        if got.shape != expected.shape or not torch.isfinite(got).all():
+            raise ConfigurationError(f"{type(made).__name__} cannot be compressed: the result has other outputs.")
+        kept = {site.conv: "no change of it is worth its damage" for site in self.sites if site.conv not in choices}
+        cost, params = self.costs.cost, sum(parameter.numel() for parameter in made.parameters())
+        report = CompressionReport(
+            changes=tuple(changes),
+            left_alone={**self.left_alone, **kept},
+            sensitivity=self.sensitivity,
+            macs=(cost.macs, count(made, cost.input_shape).macs),
+            params=(cost.params, params),
+            output_error=output_error(got, expected),
+            notes=self.notes,
+        )
+        return made, report
+
+
+def analyse(
+    model: nn.Module,
+    images: Tensor | Sequence[Tensor] | None = None,
+    *,
+    cheap_kernel_size: int = 3,
+    layers: Collection[str] | None = None,
+    image_size: int = 224,
+    ghosts_only: bool = False,
+) -> Analysis:
+    """Measure what changes of each convolution damage, for ``Analysis.ghostify`` with several budgets.
+
+    Args:
+        model: As for ``ghostify``, as are the other arguments.
+        images: Unlabelled images.
+        cheap_kernel_size: Size of the depthwise filters of ghosts.
+        layers: Names of the convolutions that may change.
+        image_size: Height and width of random images.
+        ghosts_only: Whether channels are never merged.
+
+    Raises:
+        ConfigurationError: An argument is out of its range, or no convolution can be changed.
+    """
+    if cheap_kernel_size < 1 or cheap_kernel_size % 2 == 0:
+        raise ConfigurationError(f"cheap_kernel_size is {cheap_kernel_size}; it must be odd.")
+    known = {name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    if unknown := sorted(set(layers or ()) - known):
+        raise ConfigurationError(
+            f"{unknown[0]!r} is no convolution of {type(model).__name__}; give names of named_modules()."
+        )
+    original = copy.deepcopy(model).eval()
+    batches, notes = _batches(original, images, image_size)
+    sites, untraced = find_sites(original)
+    notes += [f"{untraced}; channels are not merged."] if untraced else []
+    left_alone = find_refused(original, sites, batches[0], layers)
+    sites = [site for site in sites if site.conv not in left_alone]
+    if not sites:
+        raise ConfigurationError(
+            f"{type(model).__name__} has no convolution that can be changed"
+            f" ({'; '.join(f'{name}: {reason}' for name, reason in list(left_alone.items())[:3]) or 'it has none'})."
+        )
+    probes = torch.cat(list(islice(batches, -(-PROBES // len(batches[0])))))[:PROBES]
+    costs = CostModel(original, count(original, tuple(batches[0].shape[1:])), sites, cheap_kernel_size)
+    kinds = ("mixed ghost", "ghost") if ghosts_only else ("merge", "mixed ghost", "ghost")
+    options, sensitivity = find_options(original, sites, batches, probes, costs, kinds)
+    return Analysis(
+        original, tuple(sites), left_alone, options, tuple(sensitivity), costs, batches, probes, tuple(notes)
+    )
+
+
+def _check(budget: float, ratio: float | None, table: Mapping[str, float] | None) -> None:
+    if not 0 < budget < 1:
+        raise ConfigurationError(f"budget is {budget}; it must be between 0 and 1, a share of the multiply-adds.")
+    ratios = [*(table or {}).values(), *([] if ratio is None else [ratio])]
+    if any(not 1 < value < float("inf") for value in ratios):
+        raise ConfigurationError(f"a ratio is {min(ratios)}; it must be above 1, maps per intrinsic map.")
+    if ratio is not None and table is not None:
+        raise ConfigurationError("both ratio and table are given; give one of them.")
+
+
+def _batches(
+    model: nn.Module, images: Tensor | Sequence[Tensor] | None, size: int
+) -> tuple[Sequence[Tensor], list[str]]:
+    """Return the images in batches, and a note if they are random."""
+    if images is None:
+        convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+        channels = convs[0].in_channels if convs else 3
+        generator = torch.Generator().manual_seed(0)
+        spectrum = torch.fft.rfft2(torch.randn(NOISE_IMAGES, channels, size, size, generator=generator))
+        rows, columns = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None]
+        noise = torch.fft.irfft2(
+            spectrum / (rows.square() + columns.square()).sqrt().clamp(min=1 / size), s=(size, size)
+        )
+        noise = (noise - noise.mean()) / noise.std()
+        return list(noise.split(BATCH)), ["fitted to random images, as none were given."]
+    found: Sequence[Tensor] = list(images.split(BATCH)) if isinstance(images, Tensor) else images
+    if not len(found) or any(batch.dim() != 4 or not len(batch) for batch in found[:1]):
+        raise ConfigurationError("the images are not a tensor (N, C, H, W) or a sequence of such; give at least one.")
+    return found, []
+
+
+def _choose_by_ratio(
+    options: Mapping[str, Sequence[Option]], costs: CostModel, ratios: Mapping[str, float] | float | None
+) -> dict[str, Choice]:
+    """Choose for each site the ghosts with the lower error at a given ratio, among those that save multiply-adds."""
+    choices: dict[str, Choice] = {}
+    for conv, found in options.items():
+        ratio = ratios[conv] if isinstance(ratios, Mapping) else ratios
+        assert ratio is not None
+        best = float("inf")
+        for option in found:
+            channels = len(option.order)
+            number = min(math.ceil(channels / ratio), channels - 1)
+            choice = Choice(option.kind, number)
+            if costs.macs(conv, {conv: choice}) < costs.base[conv] and option.damage_of(number) < best:
+                best, choices[conv] = option.damage_of(number), choice
+    return choices

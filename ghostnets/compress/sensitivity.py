@@ -1,0 +1,117 @@
+"""Measured damage of changes, one convolution at a time."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ghostnets.compress.budget import Choice, CostModel, Option
+from ghostnets.compress.fit import covariance_at, output_error, outputs_of, put_fitted
+from ghostnets.compress.moments import Moments, select_predictors, select_sources
+from ghostnets.compress.sites import Site
+from ghostnets.compress.surgery import change_of, restored
+
+__all__ = ["SiteSensitivity", "find_options"]
+
+MOMENT_BYTES = 256 << 20  # of covariances that are kept at a time
+MIN_UNEXPLAINED = 1e-4  # below it, the damage of a share of 1 cannot be told from rounding
+
+
+@dataclass(frozen=True)
+class SiteSensitivity:
+    """What a change of one convolution costs.
+
+    Attributes:
+        conv: Name of the convolution.
+        kind: ``"ghost"``; ``"mixed ghost"``, whose ghosts are those of linear combinations of the intrinsic maps; or
+            ``"merge"``: channels are dropped, and what the others tell of them is folded into the next layer.
+        channels: Number of maps of the convolution.
+        number: Number of kept maps at which the damage was measured.
+        unexplained: Share of the maps' variance that the kept ones do not predict.
+        damage: Squared error of the network's output as a share of its variance over the images.
+    """
+
+    conv: str
+    kind: str
+    channels: int
+    number: int
+    unexplained: float
+    damage: float
+
+
+def find_options(
+    model: nn.Module,
+    sites: Sequence[Site],
+    batches: Sequence[Tensor],
+    probes: Tensor,
+    costs: CostModel,
+    kinds: Sequence[str],
+) -> tuple[dict[str, list[Option]], list[SiteSensitivity]]:
+    """Find what each site can be changed to, and measure the damage of each kind of change with half of the maps.
+
+    Args:
+        model: Network in evaluation mode; changed meanwhile, and restored.
+        sites: Convolutions that can be changed.
+        batches: Images that changes are fitted to.
+        probes: Images that damage is measured on, (N, C, H, W).
+        costs: Multiply-adds of changes; kinds that save none at a site are left out.
+        kinds: Kinds of changes to consider.
+
+    Returns:
+        Options by name of the convolution; measured damages, in order of the sites.
+    """
+    expected = outputs_of(model, probes)
+    options: dict[str, list[Option]] = {site.conv: [] for site in sites}
+    measured = []
+    for group in _groups(model, sites, kinds):
+        wanted = [(site, place) for site, place in group]
+        for (site, place), moments in zip(wanted, covariance_at(model, wanted, batches), strict=True):
+            for kind in kinds:
+                if (kind == "merge") != (place == "merge") or not _saves(costs, site, kind):
+                    continue
+                order, errors = _order(model, site, kind, moments)
+                number = -(-len(order) // 2)
+                change = change_of(site, kind, number, cheap_kernel_size=costs.cheap_kernel_size)
+                unexplained = float(errors[number])
+                with restored(model, change):
+                    put_fitted(model, change, order[:number], moments)
+                    damage = output_error(outputs_of(model, probes), expected)
+                measured.append(SiteSensitivity(site.conv, kind, len(order), number, unexplained, damage))
+                options[site.conv].append(Option(kind, order, errors, damage / max(unexplained, MIN_UNEXPLAINED)))
+    return options, measured
+
+
+def _groups(model: nn.Module, sites: Sequence[Site], kinds: Sequence[str]) -> Iterator[list[tuple[Site, str]]]:
+    """Yield the sites with the place of their maps, as many at a time as memory allows."""
+    group: list[tuple[Site, str]] = []
+    size = 0
+    for site in sites:
+        conv = model.get_submodule(site.conv)
+        assert isinstance(conv, nn.Conv2d)
+        places = [*(["merge"] if "merge" in kinds and site.consumer else []), "ghost"]
+        size += len(places) * 8 * conv.out_channels**2
+        if group and size > MOMENT_BYTES:
+            yield group
+            group, size = [], len(places) * 8 * conv.out_channels**2
+        group += [(site, place) for place in places]
+    if group:
+        yield group
+
+
+def _saves(costs: CostModel, site: Site, kind: str) -> bool:
+    """Return whether a change to half of the maps saves multiply-adds."""
+    conv = costs.model.get_submodule(site.conv)
+    assert isinstance(conv, nn.Conv2d)
+    choices = {site.conv: Choice(kind, -(-conv.out_channels // 2))}
+    layers = costs.layers(site)
+    return sum(costs.macs(name, choices) for name in layers) < 0.98 * sum(costs.base[name] for name in layers)
+
+
+def _order(model: nn.Module, site: Site, kind: str, moments: Moments) -> tuple[Tensor, Tensor]:
+    """Order the channels of a site by their use as predictors."""
+    covariance = moments.covariance()
+    if kind == "ghost":
+        return select_sources(covariance)
+    weight = model.get_submodule(site.consumer).weight if kind == "merge" else None
+    assert weight is None or isinstance(weight, Tensor)
+    return select_predictors(covariance, weight)

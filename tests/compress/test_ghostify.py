@@ -1,0 +1,261 @@
+"""Networks that can be compressed without loss, every family of torchvision, and what is refused."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ghostnets.compress import analyse, apply_changes, ghostify
+from ghostnets.compress.budget import Choice
+from ghostnets.compress.fit import fit_change
+from ghostnets.compress.sites import Site, find_sites
+from ghostnets.compress.surgery import change_of, put_merge
+from ghostnets.errors import ConfigurationError
+from ghostnets.layers import GhostConv2d
+from ghostnets.measure import count
+
+
+class Small(nn.Module):
+    """A convolution of every kind: strided, biased, expansion and projection around a depthwise one, dilated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6())
+        self.expand = nn.Sequential(nn.Conv2d(16, 40, 1), nn.BatchNorm2d(40), nn.ReLU())
+        self.depthwise = nn.Sequential(nn.Conv2d(40, 40, 3, 1, 1, groups=40), nn.BatchNorm2d(40), nn.ReLU())
+        self.project = nn.Sequential(nn.Conv2d(40, 16, 1, bias=False), nn.BatchNorm2d(16))
+        self.wide = nn.Conv2d(16, 36, 3, padding=1)
+        self.dilated = nn.Conv2d(36, 24, 3, padding=2, dilation=2)
+        self.head = nn.Linear(24, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.project(self.depthwise(self.expand(x)))
+        x = F.relu(self.wide(x))
+        return self.head(F.relu(self.dilated(x)).mean((2, 3)))
+
+
+@pytest.fixture
+def small(randomize) -> nn.Module:
+    torch.manual_seed(0)
+    return randomize(Small())
+
+
+IMAGES = torch.randn(40, 3, 24, 20, generator=torch.Generator().manual_seed(0))
+
+
+def test_sites_name_what_surrounds_each_convolution():
+    sites, reason = find_sites(Small().eval())
+    assert reason == ""
+    assert sites == [
+        Site("stem.0", "stem.1", "relu6"),
+        Site("expand.0", "expand.1", "relu", "project.0", ("expand.1", "depthwise.0", "depthwise.1")),
+        Site("depthwise.0", "depthwise.1", "relu", "project.0", ("depthwise.1",)),
+        Site("project.0", "project.1"),
+        Site("wide", "", "relu", "dilated"),
+        Site("dilated", "", "relu", "head"),
+    ]
+
+
+@pytest.mark.parametrize("budget", [0.8, 0.5])
+def test_budget_is_met_and_the_model_left_alone(small: nn.Module, budget: float):
+    before, x = copy.deepcopy(small.state_dict()), IMAGES
+    expected = small(x).detach()
+    made, report = ghostify(small, x, budget=budget)
+    assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
+    assert torch.equal(small(x), expected)
+    assert made(x).shape == expected.shape
+    assert report.macs == (count(small, (3, 24, 20)).macs, count(made, (3, 24, 20)).macs)
+    assert report.macs[1] <= budget * report.macs[0]
+    assert report.left_alone["depthwise.0"] == "has groups"
+    changed = {change["conv"] for change in report.changes}
+    assert changed | set(report.left_alone) == {name for name, m in small.named_modules() if isinstance(m, nn.Conv2d)}
+    variance = (expected[:32] - expected[:32].mean(0)).square().sum()
+    error = (made(x[:32]).detach() - expected[:32]).square().sum() / variance
+    assert report.output_error == pytest.approx(error.item(), rel=1e-3)
+
+
+def test_changes_build_the_network_again(small: nn.Module):
+    for arguments in ({"budget": 0.6}, {"ratio": 2}):
+        made, report = ghostify(small, IMAGES, **arguments)
+        again = apply_changes(Small().eval(), report.changes)
+        again.load_state_dict(made.state_dict())
+        assert torch.equal(again(IMAGES), made(IMAGES))
+    assert any(isinstance(module, GhostConv2d) for module in made.modules())
+
+
+def test_copied_channels_are_merged_without_loss(small: nn.Module):
+    """20 of the 40 expanded channels, with their depthwise filters, are copies or multiples of others."""
+    with torch.no_grad():
+        for module in (small.expand[0], small.expand[1], small.depthwise[0], small.depthwise[1]):
+            for tensor in (*module.parameters(), *module.buffers()):
+                if tensor.dim():
+                    tensor[20:] = tensor[:20]
+        small.expand[1].weight[30:] *= 1.5
+        small.expand[1].bias[30:] *= 1.5
+        small.depthwise[0].bias.zero_()
+        small.depthwise[1].running_mean.zero_()
+        small.depthwise[1].bias.zero_()
+    analysis = analyse(small, IMAGES, layers=["expand.0"])
+    measured = {entry.kind: entry for entry in analysis.sensitivity}
+    assert measured["merge"].unexplained < 1e-3
+    assert measured["merge"].damage < 1e-3
+    _, report = analysis.convert({"expand.0": Choice("merge", 20)})
+    assert report.output_error < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["ghost", "mixed ghost"])
+def test_maps_that_are_ghosts_of_others_are_fitted_without_loss(kind: str):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 12, 3, padding=1, bias=False), nn.ReLU(), nn.Conv2d(12, 8, 1))
+    with torch.no_grad():
+        if kind == "ghost":  # a filter of one map each
+            net[1].weight[:6] = 0
+            net[1].weight[6:] = 0
+            for i in range(6):
+                net[1].weight[i, i, 1, 1] = 1
+                net[1].weight[6 + i, i] = torch.rand(3, 3)
+                net[1].weight[6 + i, i, 1, 1] = 3
+        else:
+            net[1].weight[6:] = torch.einsum("gm,mihw->gihw", torch.randn(6, 6), net[1].weight[:6])
+    net.eval()
+    expected, made = net(IMAGES), copy.deepcopy(net)
+    fit_change(made, net, Site("1"), change_of(Site("1"), kind, 6), torch.arange(6), IMAGES.split(8))
+    assert isinstance(made[1], GhostConv2d)
+    assert (made(IMAGES) - expected).abs().max() < 2e-3 * expected.abs().max()
+
+
+def permute(model: nn.Module, sites: list[Site]) -> nn.Module:
+    """A copy of the network with all channels between two layers in another order: it must compute the same."""
+    permuted = copy.deepcopy(model)
+    for site in sites:
+        conv = permuted.get_submodule(site.conv)
+        if site.consumer and conv.groups == 1:
+            order = torch.randperm(conv.out_channels)
+            matrix = torch.zeros(len(order), len(order))
+            matrix[order, torch.arange(len(order))] = 1
+            change = change_of(site, "merge", len(order))
+            put_merge(permuted, change, order, matrix, torch.zeros(len(order)))
+    return permuted
+
+
+FAMILIES = {
+    "resnet18": 64,
+    "mobilenet_v2": 64,
+    "shufflenet_v2_x0_5": 64,
+    "squeezenet1_1": 64,
+    **dict.fromkeys(
+        ("alexnet", "vgg11_bn", "resnext50_32x4d", "mobilenet_v3_small", "efficientnet_b0", "densenet121"), 96
+    ),
+    **dict.fromkeys(("regnet_y_400mf", "convnext_tiny", "googlenet", "mnasnet0_5", "efficientnet_v2_s"), 96),
+    "inception_v3": 128,
+}
+
+
+def torchvision_network(name: str) -> nn.Module:
+    models = pytest.importorskip("torchvision.models")
+    torch.manual_seed(0)
+    more = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    return models.get_model(name, weights=None, num_classes=10, **more).eval()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name == "shufflenet_v2_x0_5" else pytest.mark.slow) for name in FAMILIES],
+)
+def test_torchvision_networks_are_converted_with_equal_shapes(name: str, randomize):
+    size = FAMILIES[name]
+    model = randomize(torchvision_network(name))
+    x = torch.randn(4, 3, size, size)
+    sites, reason = find_sites(model)
+    assert reason == ""
+    with torch.no_grad():
+        expected = model(x)
+        torch.testing.assert_close(
+            permute(model, sites)(x), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())
+        )
+    made, report = ghostify(model, x, budget=0.8)
+    assert made(x).shape == expected.shape
+    assert report.macs[1] <= 0.8 * report.macs[0]
+    made.train()(x[:2].requires_grad_()).sum().backward() if name not in ("googlenet", "inception_v3") else None
+    assert apply_changes(model, report.changes).load_state_dict(made.state_dict()).missing_keys == []
+
+
+def test_what_cannot_be_changed_is_named_with_its_reason():
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.twice = nn.Conv2d(8, 8, 3, padding=1)
+            self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+            self.tied, self.other = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+            self.other.weight = self.tied.weight
+            self.few, self.free = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 32, 3)
+            self.standardized = Standardized(32, 16, 3)
+            self.pixel = nn.Conv2d(16, 8, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.grouped(self.twice(self.twice(x)))
+            if x.sum() > 0:  # cannot be traced
+                x = -x
+            x = self.standardized(self.free(self.few(self.other(self.tied(x)))))
+            return self.pixel(x.mean((2, 3), keepdim=True))
+
+    class Standardized(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.conv2d(x, (self.weight - self.weight.mean()) / self.weight.std())
+
+    _, report = ghostify(Odd(), torch.randn(4, 8, 9, 9), ratio=2)
+    assert [change["conv"] for change in report.changes] == ["free"]
+    reasons = {
+        "twice": "runs 2 times",
+        "grouped": "has groups",
+        "tied": "its weight is shared or parametrised",
+        "other": "its weight is shared or parametrised",
+        "few": "has 4 maps",
+        "standardized": "Standardized is not linear in its weight",
+        "pixel": "its maps have one pixel",
+    }
+    assert report.left_alone == reasons
+    assert report.notes[0].startswith("torch.fx cannot trace Odd")
+
+
+def test_without_images_random_ones_are_used_and_noted(small: nn.Module):
+    made, report = ghostify(small, budget=0.8, image_size=24)
+    assert report.notes == ("fitted to random images, as none were given.",)
+    assert made(IMAGES).shape == (40, 7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"budget": 1.0}, "budget is 1.0"),
+        ({"ratio": 1}, "a ratio is 1"),
+        ({"ratio": 2, "table": {"wide": 2}}, "both ratio and table"),
+        ({"table": {"nothing": 2}}, "'nothing' is no convolution of Small"),
+        ({"cheap_kernel_size": 4}, "must be odd"),
+        ({"budget": 0.1, "layers": ["wide"]}, "changes of 1 convolutions end at"),
+        ({"layers": ["depthwise.0"]}, "no convolution that can be changed"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(small: nn.Module, arguments: dict[str, Any], message: str):
+    with pytest.raises(ConfigurationError, match=message):
+        ghostify(small, IMAGES[:8], **arguments)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "other"},
+        {"kind": "merge", "conv": "nothing"},
+        {"kind": "merge", "conv": "wide", "chain": [], "consumer": "dilated", "channels": 99},
+        {"kind": "ghost", "conv": "depthwise.0", "norm": "", "act": "", "intrinsic": 3},
+        {"kind": "ghost", "conv": "wide", "norm": "", "act": "x", "intrinsic": 3, "mix": True, "cheap_kernel_size": 3},
+    ],
+    ids=str,
+)
+def test_changes_that_do_not_fit_are_refused(change: dict[str, Any]):
+    with pytest.raises(ConfigurationError):
+        apply_changes(Small(), [change])
