@@ -48,6 +48,8 @@ class TeacherMaps(nn.Module):
 class Teacher:
     """``TeacherMaps`` in OpenVINO, in bfloat16 where the processor has it, with one thread; pixels in [0, 255]."""
 
+    num_features = 1280
+
     def __init__(self, *, symmetric: bool) -> None:
         import openvino
 

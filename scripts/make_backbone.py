@@ -236,17 +236,19 @@ def train(options: argparse.Namespace) -> None:
 def precompute(options: argparse.Namespace) -> None:
     """Store the teacher's features of the first labelled data set and the probabilities of a classifier of them."""
     torch.set_num_threads(1)
-    images, teacher, features = PackedImages(options.cache), Teacher(symmetric=False), []
+    images, teacher = PackedImages(options.cache), Teacher(symmetric=False)
+    features = torch.empty(images.num_first, teacher.num_features, dtype=torch.float16)
     for start in range(0, images.num_first, 64):
         batch = [images.pixels(number) for number in range(start, min(start + 64, images.num_first))]
         resized = [Image.fromarray(x).resize((STORED_SIZE, STORED_SIZE), Image.Resampling.BICUBIC) for x in batch]
         pixels = torch.from_numpy(np.stack([np.asarray(x) for x in resized])).permute(0, 3, 1, 2).float()
-        features.append(teacher(pixels)[-2].half())
-    x, y = torch.cat(features), torch.from_numpy(images.labels[: images.num_first])
-    probabilities = fit_probabilities(x.float(), y)
-    print(f"{len(x)} images; the fitted classifier is correct on {(probabilities.argmax(1) == y).float().mean():.1%}")
+        features[start : start + len(batch)] = teacher(pixels)[-2]
+    labels = torch.from_numpy(images.labels[: images.num_first])
+    probabilities = fit_probabilities(features.float(), labels)
+    accuracy = (probabilities.argmax(1) == labels).float().mean()
+    print(f"{len(features)} images; the fitted classifier is correct on {accuracy:.1%}")
     with write_atomically(options.cache / "teacher.npz") as path, path.open("wb") as file:
-        np.savez(file, features=x.numpy(), probabilities=probabilities.half().numpy())
+        np.savez(file, features=features.numpy(), probabilities=probabilities.half().numpy())
 
 
 def fit_probabilities(features: Tensor, labels: Tensor, epochs: int = 10) -> Tensor:
