@@ -42,6 +42,7 @@ __all__ = [
     "StorageError",
     "UnknownNameError",
     "install_command",
+    "reinstall_command",
     "require",
     "require_installed",
 ]
@@ -156,22 +157,28 @@ def install_command(extra: str) -> str:
     From an index, by its name; from a folder, an archive or a repository, by its address; a source tree that is only on
     the path, as an editable installation.
     """
+    return "pip install " + _requirement(f"[{extra}]")
+
+
+def reinstall_command() -> str:
+    """Command that installs this package again from its sources, without the libraries that it needs."""
+    requirement = _requirement("")
+    return f"pip install --force-reinstall --no-deps --no-binary ghostnets {requirement}"
+
+
+def _requirement(extras: str) -> str:
     from importlib import metadata
 
     try:
         text = metadata.distribution("ghostnets").read_text("direct_url.json")
     except metadata.PackageNotFoundError:
-        return _pip(f"{Path(__file__).parents[1]}[{extra}]", "-e ")
+        return "-e " + shlex.quote(f"{Path(__file__).parents[1]}{extras}")
     if text is None:
-        return _pip(f"ghostnets[{extra}]")
+        return shlex.quote(f"ghostnets{extras}")
     origin = json.loads(text)
     if "dir_info" in origin:
         folder = unquote(urlsplit(origin["url"]).path)
-        return _pip(f"{folder}[{extra}]", "-e " if origin["dir_info"].get("editable") else "")
+        return ("-e " if origin["dir_info"].get("editable") else "") + shlex.quote(f"{folder}{extras}")
     source = origin.get("vcs_info")
     url = f"{source['vcs']}+{origin['url']}@{source['commit_id']}" if source else origin["url"]
-    return _pip(f"ghostnets[{extra}] @ {url}")
-
-
-def _pip(requirement: str, options: str = "") -> str:
-    return f"pip install {options}{shlex.quote(requirement)}"
+    return shlex.quote(f"ghostnets{extras} @ {url}")

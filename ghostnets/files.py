@@ -272,7 +272,7 @@ def _flush_to_disk(path: Path) -> None:
     if os.name == "nt" and path.is_dir():
         return  # Windows opens no folders
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows flushes no file opened to read
         try:
             os.fsync(handle)
         finally:

@@ -1,5 +1,6 @@
 import importlib.metadata
 import json
+import shlex
 import sys
 
 import pytest
@@ -59,6 +60,9 @@ def test_install_command_fits_the_installation(monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr(importlib.metadata, "distribution", lambda name: Installed())
     assert errors.install_command("train") == command
+    without_extra = command.removeprefix("pip install ").replace("[train]", "")
+    reinstall = errors.reinstall_command().split("--no-binary ghostnets ")[1]
+    assert shlex.split(reinstall) == shlex.split(without_extra)
 
 
 def test_install_command_of_source_tree_is_editable(monkeypatch: pytest.MonkeyPatch):

@@ -134,8 +134,9 @@ def _read_once(path: Path) -> bytes:
     if not path.is_file():
         raise not_a_file
     try:
-        # Without O_NONBLOCK, a file that has become a pipe meanwhile would block until a writer opens it.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        # Without O_NONBLOCK, which Windows lacks, a file that has become a pipe would block until a writer opens it.
+        no_wait = getattr(os, "O_NONBLOCK", 0)
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | no_wait)) as file:
             before = os.fstat(file.fileno())
             if not stat.S_ISREG(before.st_mode):
                 raise not_a_file

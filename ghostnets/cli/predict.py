@@ -12,6 +12,7 @@ from ghostnets.artefacts import Model, Prediction, load_classifier
 from ghostnets.cli.options.predict import PredictCommand
 from ghostnets.cli.output import message, progress_console, result_console
 from ghostnets.data.finder import LeftOut
+from ghostnets.native import ENGINE, missing_native
 from ghostnets.predict import Input, PredictionFile, as_dict, find_inputs, predict_images
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ def run(command: PredictCommand) -> int:
         "max_pixels": command.max_pixels,
     }
     classifier = load_classifier(command.network, threads=1, device=command.device, **options)
+    missing = missing_native(ENGINE)
+    if missing and classifier.model.runtime.startswith("torch ") and " on " not in classifier.model.runtime:
+        message(missing)
     if " on " in classifier.model.runtime:
         message(f"predicting with {classifier.model.runtime}")
     if command.features:

@@ -6,10 +6,12 @@ from typing import Any
 import torch
 
 from ghostnets.cli.options.train import TrainCommand
-from ghostnets.cli.output import download_progress, print_json, result_console
+from ghostnets.cli.output import download_progress, message, print_json, result_console
 from ghostnets.data import DataSpec
+from ghostnets.devices import select_device
 from ghostnets.explain.figures import learning_rate_figure, save_figure
 from ghostnets.files import write_atomically
+from ghostnets.native import TRAINING, missing_native
 from ghostnets.train import (
     RunFolder,
     TrainingResult,
@@ -26,6 +28,9 @@ __all__ = ["run"]
 
 
 def run(command: TrainCommand) -> int:
+    missing = missing_native(TRAINING)
+    if missing and select_device(command.device).type == "cpu" and not int(os.environ.get("RANK", 0)):
+        message(missing)
     if command.threads is not None:
         torch.set_num_threads(command.threads)
     if command.find_lr:

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -18,6 +17,7 @@ from ghostnets.engine.layer_times import LayerProfile, medians
 from ghostnets.engine.plan import Array, Plan
 from ghostnets.engine.plan_file import PRECISIONS, read_plan, write_plan
 from ghostnets.errors import ConfigurationError, EngineError
+from ghostnets.native import ENGINE, import_native, missing_native
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -50,7 +50,7 @@ class Session:
 
     def __init__(self, plan: Plan, *, threads: int | None = None, isa: str | None = None) -> None:
         threads = _checked_threads(threads)
-        native = _native()
+        native = import_native(ENGINE)
         _check_isa(native, isa)
         if plan.precision == "int8":
             check_nodes(plan)
@@ -253,7 +253,7 @@ def compile(  # noqa: A001
         ConfigurationError: An argument is out of its range.
         CheckpointError: The checkpoint cannot be read.
     """
-    _native()
+    import_native(ENGINE)
     if precision not in PRECISIONS:
         raise ConfigurationError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
     if method not in METHODS:
@@ -302,13 +302,13 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None, isa: str |
     Raises:
         EngineError: The engine was not built, or the file is missing, damaged or of another version.
     """
-    _native()
+    import_native(ENGINE)
     return Session(read_plan(path), threads=threads, isa=isa)
 
 
 def is_built() -> bool:
     """Return whether the native module of the engine was installed."""
-    return find_spec("ghostnets.engine._native") is not None
+    return missing_native(ENGINE) is None
 
 
 def _checked_threads(threads: int | None) -> int:
@@ -334,15 +334,3 @@ def _no_memory() -> EngineError:
 
 def _no_threads(threads: int, error: RuntimeError) -> EngineError:
     return EngineError(f"{threads} threads cannot be started ({error}); ask for fewer.")
-
-
-def _native() -> Any:
-    """Import the native module."""
-    try:
-        return import_module("ghostnets.engine._native")
-    except ImportError as error:
-        raise EngineError(
-            "the engine was not built when ghostnets was installed, as there was no C++20 compiler; install one (g++ 11"
-            " or newer) and run 'pip install --force-reinstall --no-deps --no-binary ghostnets ghostnets' again, or run"
-            " the network in torch."
-        ) from error

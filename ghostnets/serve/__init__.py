@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ServiceSettings", "create_app", "serve"]
 
-LIBRARIES = ("fastapi", "uvicorn", "httptools", "uvloop", "python_multipart", "prometheus_client")
+LIBRARIES = ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client")
 
 
 def create_app(

@@ -5,7 +5,7 @@ import logging
 import math
 import signal
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from typing import cast
@@ -64,9 +64,9 @@ class Server(uvicorn.Server):
         try:
             await self.service.start()
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._stop, number)
+                _on_signal(number, partial(self._stop, number))
             if hasattr(signal, "SIGHUP"):  # missing on Windows
-                loop.add_signal_handler(signal.SIGHUP, self._reload)
+                _on_signal(signal.SIGHUP, self._reload)
             host, port, *_ = listener.getsockname()
             self.service.hosts = AllowedHosts(host, self.settings.allow_host)
             logger.info("listening", extra={"host": host, "port": port})
@@ -112,8 +112,8 @@ class Server(uvicorn.Server):
 
     def _stop(self, number: int) -> None:
         loop = asyncio.get_running_loop()
-        for handled in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(handled)  # a second signal kills the process
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second signal kills the process
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         logger.info("draining", extra={"signal": signal.Signals(number).name, "images": self.service.images})
         self.service.draining = True
         loop.call_later(self.settings.drain_delay if number == signal.SIGTERM else 0, self._exit)
@@ -147,6 +147,12 @@ class Server(uvicorn.Server):
         now = asyncio.get_running_loop().time()
         for connection in self._connections():
             connection.expire(now)
+
+
+def _on_signal(number: int, action: Callable[[], None]) -> None:
+    """Run ``action`` in the running event loop upon a signal; ``loop.add_signal_handler`` does not exist on Windows."""
+    loop = asyncio.get_running_loop()
+    signal.signal(number, lambda *_: loop.call_soon_threadsafe(action))
 
 
 def _listen(host: str, port: int) -> socket.socket:

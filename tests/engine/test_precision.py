@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from ghostnets import engine
 from ghostnets.data.fashion_mnist import FashionMnist
-from ghostnets.engine import session as session_file
 from ghostnets.errors import ConfigurationError, EngineError
 from ghostnets.models import create_model
+from ghostnets.native import ENGINE, import_native, missing_native
 from ghostnets.preprocessing import Preprocessing
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
-ISAS = session_file._native().instruction_sets() if session_file.is_built() else ["none"]
+ISAS = import_native(ENGINE).instruction_sets() if missing_native(ENGINE) is None else ["none"]
 NETWORKS = ("ghostnet_050", "ghostnet_100", "ghostnetv2_050")
 SHAPES = [(1, 1, 1), (1, 64, 224), (2, 33, 47), (5, 32, 40), (1, 7, 200), (3, 65, 31)]
 # Error against float64, as a multiple of torch's error in bfloat16 throughout. A step of bfloat16 is 2^-8 of a

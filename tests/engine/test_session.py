@@ -21,13 +21,13 @@ from torch import Tensor, nn
 
 from ghostnets import engine
 from ghostnets.checkpoints import Checkpoint, save_checkpoint
-from ghostnets.engine import session as session_file
 from ghostnets.errors import ConfigurationError, EngineError
 from ghostnets.models import create_model
+from ghostnets.native import ENGINE, import_native, missing_native
 from ghostnets.preprocessing import Preprocessing
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
-ISAS = session_file._native().instruction_sets() if session_file.is_built() else ["none"]
+ISAS = import_native(ENGINE).instruction_sets() if missing_native(ENGINE) is None else ["none"]
 
 
 def in_float64(model: nn.Module, *inputs: Tensor) -> Any:
@@ -335,7 +335,7 @@ def test_invalid_arguments_and_images_raise(randomize):
 
 def test_missing_native_module_raises(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "ghostnets.engine._native", None)
-    with pytest.raises(EngineError, match=r"the engine was not built .* C\+\+20 compiler"):
+    with pytest.raises(EngineError, match=r"the CPU engine could not be built .* C\+\+20 compiler.*pip install"):
         engine.compile(create_model("ghostnet_050"))
 
 

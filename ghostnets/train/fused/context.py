@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 
 from ghostnets.layers import GhostBottleneck, RepConv
 from ghostnets.layers.dispatch import override_forward
+from ghostnets.native import TRAINING, missing_native
 from ghostnets.train.fused import bottleneck, branches
 
 __all__ = ["fused_training"]
@@ -21,6 +21,6 @@ def fused_training() -> Iterator[None]:
     kernel of 3 or 5, without dilation. Anything else runs the ordinary layers. Results are the same up to rounding.
     Second derivatives are not supported.
     """
-    is_built = find_spec("ghostnets.train.fused._training") is not None
+    is_built = missing_native(TRAINING) is None
     with override_forward({GhostBottleneck: bottleneck.forward, RepConv: branches.forward} if is_built else {}):
         yield

@@ -8,11 +8,12 @@ valid while the tensors of the object that made it live.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ghostnets.native import TRAINING, import_native
 
 __all__ = [
     "ConvNorm",
@@ -34,7 +35,7 @@ __all__ = [
 @cache
 def native_module(dtype: torch.dtype) -> Any:
     """Return the structs and kernels for float32 or float64."""
-    module = import_module("ghostnets.train.fused._training")
+    module = import_native(TRAINING)
     return module.f64 if dtype == torch.float64 else module.f32
 
 

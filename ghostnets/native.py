@@ -1,0 +1,37 @@
+"""The compiled modules, which are missing where no compiler was at hand during installation."""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from ghostnets.errors import EngineError, reinstall_command
+
+__all__ = ["ENGINE", "TRAINING", "import_native", "missing_native"]
+
+ENGINE = "ghostnets.engine._native"
+TRAINING = "ghostnets.train.fused._training"
+PARTS = {ENGINE: "the CPU engine", TRAINING: "the fused training kernels"}
+
+
+def import_native(name: str) -> Any:
+    """Import ``ENGINE`` or ``TRAINING``.
+
+    Raises:
+        EngineError: It was not built, or is for another system.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise EngineError(f"{_sentence(name)}, or run the network in torch.") from error
+
+
+def missing_native(name: str) -> str | None:
+    """Sentence about a compiled module that was not built, with the command that builds it; None if it was built."""
+    return None if find_spec(name) is not None else f"{_sentence(name)}; until then, torch does the same more slowly."
+
+
+def _sentence(name: str) -> str:
+    return (
+        f"{PARTS[name]} could not be built when ghostnets was installed, as there was no C++20 compiler; install one"
+        f" (g++ 11, clang 14, or newer) and run '{reinstall_command()}'"
+    )

@@ -1,0 +1,28 @@
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import make_images
+
+from ghostnets.cli.main import main
+from ghostnets.native import ENGINE, TRAINING, missing_native
+
+
+def test_nothing_is_missing_where_the_modules_import():
+    pytest.importorskip(ENGINE)
+    assert missing_native(ENGINE) is missing_native(TRAINING) is None
+
+
+def test_first_line_of_train_and_predict_says_what_was_not_built(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    photos = make_images(tmp_path / "photos", classes={"dark": 1})  # one class cannot be trained
+    monkeypatch.setitem(sys.modules, ENGINE, None)
+    monkeypatch.setitem(sys.modules, TRAINING, None)
+    capsys.readouterr()
+    assert main(["predict", str(tiny_run / "best.safetensors"), str(photos), "--json"]) == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith("note: the CPU engine could not be built")
+    assert "run 'pip install --force-reinstall" in first
+    assert main(["train", str(photos), "--runs-dir", str(tmp_path / "runs")]) == 1
+    assert capsys.readouterr().err.startswith("note: the fused training kernels could not be built")
