@@ -21,8 +21,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from safetensors.numpy import load, save
@@ -37,9 +39,11 @@ NETWORKS: list[tuple[str, dict[str, Any], bool]] = [  # name, arguments, whether
     ("ghostnetv2_050", {"width": 0.1}, False),
     ("ghostnetv3_050", {"width": 0.1}, False),
     ("ghost_resnet20", {}, False),
-    ("g_ghost_regnetx_002", {}, False),
+    ("g_ghost_regnetx_002", {"depths": (2, 2, 3, 2), "widths": (8, 16, 24, 32), "group_width": 8}, False),
     ("ghostnet_100_d_li14", {}, False),
     ("ghostnetv2_100", {"width": 0.1}, True),
+    ("ghost_vgg16", {}, False),
+    ("ghost_resnet50", {"depths": (1, 1, 1, 1), "expansion": 2, "spec": (6, 7, 2, True, True)}, False),
 ]
 NUMBERS = [0, -1, 1, 2, 3, 5, 7, 8, 64, 1023, 2**15, 2**20, 2**31 - 1, 2**31, -(2**31), 2**63, 10**400, 1.5, 1e308]
 VALUES = [*NUMBERS, float("nan"), float("inf"), True, None, "x", "", [], {}, [[]], "relu", "sigmoid", "linear", "pool"]
@@ -51,13 +55,10 @@ Tensors = dict[str, np.ndarray]
 
 def plans(networks: list[tuple[str, dict[str, Any], bool]] = NETWORKS) -> list[bytes]:
     """Saved files of small networks, in every precision that each supports."""
-    from ghostnets.models import create_model
-
     files = []
     images = np.random.default_rng(0).standard_normal((2, 3, 32, 32), dtype=np.float32)
     for name, arguments, is_backbone in networks:
-        head = {"features_only": True} if is_backbone else {"num_classes": 3}
-        model = create_model(name, **arguments, **head).eval()
+        model = _create_narrow(name, {**arguments, **({"features_only": True} if is_backbone else {"num_classes": 3})})
         for precision in ("f32", "bf16", "int8"):
             calibration = [images] if precision == "int8" else None
             statistics = {"mean": (0.5,) * 3, "std": (0.2,) * 3}
@@ -71,10 +72,37 @@ def plans(networks: list[tuple[str, dict[str, Any], bool]] = NETWORKS) -> list[b
     return files
 
 
+def _create_narrow(name: str, arguments: dict[str, Any]) -> Any:
+    """A network, with few channels also where it has no argument for them."""
+    from torch import nn
+
+    from ghostnets.models import create_model, d_li14, ghost_vgg
+
+    stages = tuple(tuple(width // 32 for width in widths) for widths in ghost_vgg.STAGES)
+    blocks = {number: spec._replace(hidden_channels=16) for number, spec in d_li14.BLOCKS.items()}
+    blocks[1] = d_li14.BLOCKS[1]
+    with (
+        patch.object(ghost_vgg, "STAGES", stages),
+        patch.object(ghost_vgg, "HEAD_CHANNELS", 8),
+        patch.object(d_li14, "BLOCKS", blocks),
+    ):
+        model = create_model(name, **arguments)
+    if isinstance(model, d_li14.DLi14GhostNet):
+        model.classifier[0], model.classifier[1] = nn.Linear(960, 8, bias=False), nn.BatchNorm1d(8)
+        model.classifier[4] = nn.Linear(8, 3)
+    return model.eval()
+
+
 def parts(content: bytes) -> tuple[Description, Tensors]:
-    """Return the description and tensors of a file."""
+    """Return the description and tensors of a file; the tensors are those of earlier calls, and not to be changed."""
+    text, tensors = _parsed(content)
+    return json.loads(text), dict(tensors)
+
+
+@lru_cache(maxsize=64)
+def _parsed(content: bytes) -> tuple[str, Tensors]:
     (length,) = struct.unpack("<Q", content[:8])
-    return json.loads(json.loads(content[8 : 8 + length])["__metadata__"][KEY]), load(content)
+    return json.loads(content[8 : 8 + length])["__metadata__"][KEY], load(content)
 
 
 def mutate(content: bytes, seed: int) -> bytes:
@@ -231,7 +259,8 @@ def work(files: list[bytes], seeds: range, shared: mmap.mmap, megabytes: int, pa
 def fuzz(files: list[bytes], seeds: range, *, seconds: float, megabytes: int) -> Counter[str]:
     """Try all seeds in forked workers, one after the other; a new one after each that died or took too long."""
     totals: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as folder:
+    in_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=in_memory) as folder:
         while seeds:
             shared = mmap.mmap(-1, 1 << 16)
             shared[:8] = struct.pack("<q", seeds[0])

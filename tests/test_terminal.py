@@ -16,7 +16,7 @@ from ghostnets.terminal import create_console, escape_control
         ("a\tb\rc\x9b", "a\\tb\\rc\\x9b"),
         ("two\nlines", "two\nlines"),
         ("line\u2028separator", "line\\u2028separator"),
-        ("lone \udcff", "lone \\udcff"),
+        ("byte \udcff, half \ud83d", "byte \\xff, half \\ud83d"),
         ("\u2066isolate\u2069 \u200fmark", "\\u2066isolate\\u2069 \\u200fmark"),
         # Joiners and other format characters of real scripts and of emoji stay.
         ("می\u200cخواهم क्\u200dष 👩\u200d🔬 co\u00adop", "می\u200cخواهم क्\u200dष 👩\u200d🔬 co\u00adop"),

@@ -10,6 +10,7 @@ from rich.table import Table
 from ghostnets.cli.output import message, result_console
 from ghostnets.data import ImageDataset
 from ghostnets.measure import format_accuracy, wilson_interval
+from ghostnets.terminal import printable
 from ghostnets.train import Evaluation
 
 __all__ = ["image_columns", "print_evaluation", "to_json"]
@@ -31,7 +32,7 @@ def image_columns(
     """
     rows, names = result.predictions, [row.name for row in result.classes]
     return {
-        "path": [images.name(i).encode("utf-8", "backslashreplace").decode() for i in indices],
+        "path": [printable(images.name(i)) for i in indices],
         "truth": [names[i] for i in rows.labels[indices].tolist()],
         "prediction": [names[i] for i in rows.predictions[indices].tolist()],
         "probability": rows.probabilities[indices].tolist(),

@@ -12,6 +12,7 @@ from importlib import import_module
 from ghostnets import __version__
 from ghostnets.cli.output import message
 from ghostnets.errors import GhostNetsError, UnknownNameError
+from ghostnets.terminal import ESCAPES
 
 __all__ = ["COMMANDS", "MODULES", "main", "run_command"]
 
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # for names that the encoding of a pipe or terminal lacks
+            stream.reconfigure(errors=ESCAPES)  # for names that the encoding of a pipe or terminal lacks
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0 if arguments else 2

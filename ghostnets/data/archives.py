@@ -21,13 +21,14 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from ghostnets.data.finder import is_image_name, printable
+from ghostnets.data.finder import is_image_name
 from ghostnets.data.tar_members import open_regular, walk_tar
 from ghostnets.errors import DataError, StorageError
 from ghostnets.files import write_folder
 from ghostnets.http_download import DownloadError, Progress, download_to
+from ghostnets.terminal import escape_control, printable
 
-__all__ = ["archive_suffix", "cache_folder", "find_unpacked", "open_archive"]
+__all__ = ["archive_suffix", "cache_folder", "find_unpacked", "open_archive", "unpacking_notes"]
 
 OPENERS: dict[str, Callable[..., Any]] = {
     ".gz": gzip.open,
@@ -57,7 +58,8 @@ def archive_suffix(data: str) -> str | None:
 def open_archive(data: str, *, progress: Progress | None = None) -> Path:
     """Download and unpack an archive, unless the cache holds it.
 
-    An interrupted download is resumed by the next call. Only regular files are unpacked.
+    An interrupted download is resumed by the next call. Only regular files are unpacked; ``unpacking_notes`` says what
+    was left out.
 
     Args:
         data: Path or URL; a URL may end with ``#sha256=DIGITS``, which are checked.
@@ -100,6 +102,16 @@ def open_archive(data: str, *, progress: Progress | None = None) -> Path:
             f"could not write {folder} ({error.strerror or error}); free space, or set XDG_CACHE_HOME to another"
             " folder."
         ) from error
+
+
+def unpacking_notes(folder: Path) -> list[str]:
+    """Sentences on the members of the archive that were not unpacked into a folder of ``open_archive``."""
+    notes = _notes_file(folder)
+    return notes.read_text(encoding="utf-8").splitlines() if notes.is_file() else []
+
+
+def _notes_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.left_out")
 
 
 def find_unpacked(data: str) -> Path | None:
@@ -170,27 +182,36 @@ def _holds_samples(path: Path) -> bool:
 
 def _unpack(archive: Path, suffix: str, folder: Path, *, name: str) -> None:
     limit = max(ALWAYS_ALLOWED, MAX_RATIO * archive.stat().st_size)
+    left_out: list[str] = []
     try:
         with write_folder(folder) as target:
             if suffix == ".zip":
-                _unpack_zip(archive, target, limit)
+                left_out += _unpack_zip(archive, target, limit)
             elif suffix == ".tar":
                 with open_regular(archive) as file:
-                    _unpack_tar(file, target, limit)
+                    left_out += _unpack_tar(file, target, limit)
             else:
                 with _decompress(archive, suffix, limit, target.parent) as file:
-                    _unpack_tar(file, target, limit)
+                    left_out += _unpack_tar(file, target, limit)
+            if left_out:
+                number = f", the first of {len(left_out)}" if len(left_out) > 1 else ""
+                kind = "a link or device in the archive"
+                note = f"left out: {escape_control(left_out[0][:200], keep='')} ({kind}{number})"
+                _notes_file(folder).write_text(note, encoding="utf-8")
     except DAMAGED as error:  # a DataError is a ValueError
         raise DataError(f"the archive {name} cannot be unpacked ({error}); download it again.") from error
 
 
-def _unpack_zip(archive: Path, target: Path, limit: int) -> None:
+def _unpack_zip(archive: Path, target: Path, limit: int) -> list[str]:
+    """Unpack the regular files; return the names of the others."""
     with zipfile.ZipFile(archive) as file:
-        members = [info for info in file.infolist() if not info.is_dir() and _is_regular(info)]
+        found = [info for info in file.infolist() if not info.is_dir()]
+        members = [info for info in found if _is_regular(info)]
         _check_total(sum(info.file_size for info in members), limit, target)
         for info in members:
             with file.open(info) as stream:
                 _write(stream, info.file_size, target, info.filename)
+    return [info.filename for info in found if not _is_regular(info)]
 
 
 def _is_regular(info: zipfile.ZipInfo) -> bool:
@@ -198,12 +219,15 @@ def _is_regular(info: zipfile.ZipInfo) -> bool:
     return kind in (0, stat.S_IFREG)
 
 
-def _unpack_tar(file: BinaryIO, target: Path, limit: int) -> None:
-    members = list(walk_tar(file))
+def _unpack_tar(file: BinaryIO, target: Path, limit: int) -> list[str]:
+    """Unpack the regular files; return the names of the others."""
+    others: list[str] = []
+    members = list(walk_tar(file, on_other=others.append))
     _check_total(sum(member.size for member in members), limit, target)
     for member in members:
         file.seek(member.offset)
         _write(file, member.size, target, member.name)
+    return others
 
 
 def _check_total(total: int, limit: int, target: Path) -> None:

@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ghostnets.cores import usable_cores
-from ghostnets.data.finder import printable
 from ghostnets.data.labelled import LabelledFolder
 from ghostnets.data.near_duplicates import Fingerprint, fingerprint, group_near_duplicates
 from ghostnets.data.stored_images import ImagePath, content_digest
 from ghostnets.errors import ImageError
 from ghostnets.preprocessing import decode, read_header
 from ghostnets.preprocessing.content import read_content
+from ghostnets.terminal import printable
 
 __all__ = ["DataCheck", "ImageGroup", "check_images"]
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ghostnets.preprocessing import IMAGE_SUFFIXES
+from ghostnets.terminal import printable
 
 __all__ = [
     "FoundImage",
@@ -21,7 +22,6 @@ __all__ = [
     "holds_image",
     "is_image_name",
     "is_system_name",
-    "printable",
     "walk_folders",
     "walk_images",
 ]
@@ -106,11 +106,6 @@ def is_image_name(path: str) -> bool:
     """Whether a file is read, by the suffix and the folders of its path: ``a/b.JPG``, not ``__MACOSX/b.jpg``."""
     parts = [part for part in path.split("/") if part not in ("", ".", "..")]
     return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES and not any(map(is_system_name, parts))
-
-
-def printable(path: str) -> str:
-    """Escape bytes that are not UTF-8."""
-    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def walk_images(root: str, left_out: LeftOut) -> Iterator[FoundImage]:

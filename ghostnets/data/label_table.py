@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ghostnets.data.finder import printable
 from ghostnets.data.layout import normalize_name, split_of
 from ghostnets.data.text import decode_text
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import IMAGE_SUFFIXES
 from ghostnets.preprocessing.content import read_content
+from ghostnets.terminal import printable
 
 __all__ = ["TABLE_SUFFIXES", "LabelTable", "TableRow", "read_table"]
 

@@ -3,18 +3,27 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ghostnets.data.finder import LeftOut, is_image_name, printable, walk_images
-from ghostnets.data.layout import FolderLayout, find_layout, is_utf8, list_classes, loose_notes, normalize_name
+from ghostnets.data.finder import LeftOut, is_image_name, walk_images
+from ghostnets.data.layout import (
+    FolderLayout,
+    find_layout,
+    is_utf8,
+    list_classes,
+    loose_notes,
+    normalize_name,
+    split_in_name,
+)
 from ghostnets.data.stored_images import ImagePath, StoredImage
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import IMAGE_SUFFIXES
+from ghostnets.terminal import printable
 
 __all__ = [
     "ImageFile",
@@ -22,6 +31,7 @@ __all__ = [
     "LabelledFolder",
     "build_labelled_folder",
     "check_names",
+    "describe_assumed_splits",
     "find_labelled",
     "inspect_file",
     "remove_repeated",
@@ -275,6 +285,21 @@ def _describe_missing(folder: Path, left_out: LeftOut) -> str:
     more = "".join(f" ({sentence})" for sentence in left_out.sentences())
     wanted = "one folder of images per class, or a table of paths and labels"
     return f"{folder} contains {found}{more}; it must contain {wanted}."
+
+
+def describe_assumed_splits(files: Mapping[str, Sequence[Path]]) -> list[str]:
+    """A sentence on files that are training images because their names have no split, beside others that have one.
+
+    Args:
+        files: Files of each split.
+    """
+    root = os.path.commonpath([path.parent for paths in files.values() for path in paths])
+    names = [os.path.relpath(path, root) for path in files.get("train", ())]
+    assumed = [name for name in names if split_in_name(name) is None]
+    if not assumed or (len(files) == 1 and len(assumed) == len(names)):
+        return []
+    number = f", the first of {len(assumed)}" if len(assumed) > 1 else ""
+    return [f"{printable(assumed[0])} is read as training images: its name has no split{number}"]
 
 
 def _sort_names(names: Collection[str]) -> tuple[str, ...]:

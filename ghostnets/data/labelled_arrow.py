@@ -8,7 +8,6 @@ package, as their columns are compressed.
 import hashlib
 import json
 import os
-import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +18,8 @@ from filelock import FileLock
 from ghostnets.data.archives import cache_folder
 from ghostnets.data.finder import holds_image, is_system_name
 from ghostnets.data.label_table import LABEL_COLUMNS
-from ghostnets.data.labelled import ImageFile, LabelledFolder, build_labelled_folder
-from ghostnets.data.layout import normalize_name, split_of
+from ghostnets.data.labelled import ImageFile, LabelledFolder, build_labelled_folder, describe_assumed_splits
+from ghostnets.data.layout import normalize_name, split_in_name
 from ghostnets.data.stored_images import ImagePath, StoredImage
 from ghostnets.errors import DataError, require
 from ghostnets.files import write_folder
@@ -37,7 +36,7 @@ class _Table(NamedTuple):
 
     images: list[ImagePath]
     labels: list[str | None]
-    class_names: tuple[str, ...] | None
+    columns: "_ImageColumns"
 
 
 def find_cached_dataset(location: str) -> Path:
@@ -81,9 +80,7 @@ def find_arrow(root: Path) -> dict[str, list[Path]]:
     ]
     found: dict[str, list[Path]] = {}
     for path in files:
-        words = [word for part in path.relative_to(root).parts for word in re.split(r"[^a-z]+", part.casefold())]
-        split = next((split for word in words if (split := split_of(word))), "train")
-        found.setdefault(split, []).append(path)
+        found.setdefault(split_in_name(str(path.relative_to(root))) or "train", []).append(path)
     return {split: found[split] for split in ("train", "val", "test") if split in found}
 
 
@@ -111,10 +108,14 @@ def read_labelled_arrow(
     require("pyarrow", extra="parquet")
     first = next(iter(files.values()))[0]
     images: list[ImageFile] = []
+    notes: list[str] = []
+    declared: set[str] = set()
     unlabelled = 0
     for split, paths in files.items():
         for path in paths:
             table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_arrow(path)
+            notes += table.columns.notes
+            declared |= set(table.columns.class_names or ())
             for image, label in zip(table.images, table.labels, strict=True):
                 if label is None:
                     unlabelled += 1
@@ -122,12 +123,17 @@ def read_labelled_arrow(
                     stored = image if isinstance(image, StoredImage) else None
                     size = stored.size if stored else -1
                     images.append(ImageFile(split, label, str(image), image.name, size, stored=stored))
-    notes = []
+    notes = list(dict.fromkeys(notes))
+    notes += describe_assumed_splits(files)
     if unlabelled:
         sentence = f"{unlabelled} of {unlabelled + len(images)} images in {first.parent} have no label"
         if not skip_unlabelled or not images:
             raise DataError(f"{sentence}; add labels, or leave them out: --skip-corrupt.")
         notes.append(f"left out: {sentence}")
+    used = {image.class_name for image in images if image.split == "train"}
+    if without := [] if network_classes is not None else sorted(declared - used):
+        shown = ", ".join(without[:8]) + (f", ... ({len(without)})" if len(without) > 8 else "")
+        notes.append(f"no class of the network: {shown} (declared in the data set, but without training images)")
     return build_labelled_folder(images, tuple(files), first.parent, notes, network_classes=network_classes)
 
 
@@ -145,10 +151,10 @@ def _read_arrow(path: Path) -> _Table:
             for batch in reader:
                 struct = batch.column(columns.image)
                 images += _locate(struct, content, path, start=len(images))
-                labels += columns.parse(batch.column(columns.label).to_pylist())
+                labels += columns.parse(batch.column(columns.label).to_pylist(), path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read as an Arrow file ({error}).") from error
-    return _Table(images, labels, columns.class_names)
+    return _Table(images, labels, columns)
 
 
 def _locate(struct: Any, content: Any, path: Path, *, start: int) -> Iterator[ImagePath]:
@@ -188,14 +194,14 @@ def _read_parquet(path: Path) -> _Table:
             with FileLock(f"{folder}.lock"):
                 if not folder.is_dir():
                     _copy_images(file, columns.image, folder, path)
-            labels = columns.parse(file.read([columns.label]).column(0).to_pylist())
+            labels = columns.parse(file.read([columns.label]).column(0).to_pylist(), path)
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, pa.ArrowException) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} cannot be read as a Parquet file ({error}).") from error
     blob = str(folder / "images.bin")
-    return _Table([StoredImage(blob, *entry) for entry in index], labels, columns.class_names)
+    return _Table([StoredImage(blob, *entry) for entry in index], labels, columns)
 
 
 def _copy_images(file: Any, column: str, folder: Path, path: Path) -> None:
@@ -215,13 +221,19 @@ class _ImageColumns(NamedTuple):
     image: str
     label: str
     class_names: tuple[str, ...] | None  # of a ClassLabel
+    notes: tuple[str, ...]  # what else could have been read
 
-    def parse(self, values: list[Any]) -> list[str | None]:
+    def parse(self, values: list[Any], path: Path) -> list[str | None]:
         """Labels as names; -1 and null are missing."""
         if self.class_names is None:
             return [None if value is None else normalize_name(str(value)) for value in values]
         names = self.class_names
-        return [names[value] if value is not None and 0 <= value < len(names) else None for value in values]
+        if beyond := [value for value in values if value is not None and value >= len(names)]:
+            raise DataError(
+                f"the column {self.label} of {path} has the label {max(beyond)}, but names {len(names)} classes (0 to"
+                f" {len(names) - 1}); correct the labels, or the names."
+            )
+        return [names[value] if value is not None and value >= 0 else None for value in values]
 
 
 def _find_columns(schema: Any, path: Path) -> _ImageColumns:
@@ -249,7 +261,14 @@ def _find_columns(schema: Any, path: Path) -> _ImageColumns:
         raise DataError(
             f"the column {label} of {path} has several labels per image; a network learns one label per image."
         )
-    return _ImageColumns(images[0], label, classes.get(label))
+    notes = []
+    if len(images) > 1:
+        notes.append(f"of the columns of images {', '.join(images)} the first is read")
+    if others := [name for name in dict.fromkeys([*named, *classes]) if name != label]:
+        notes.append(f"the labels are read from the column {label}, not from {', '.join(others)}")
+    if label not in classes and kinds[label].removeprefix("u").startswith("int"):
+        notes.append(f"the classes have no names: the numbers of the column {label} are used")
+    return _ImageColumns(images[0], label, classes.get(label), tuple(notes))
 
 
 def _name(row: int, path: str | None, start: bytes) -> str:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from ghostnets.data.finder import LeftOut, is_image_name, is_system_name, printable, walk_images
+from ghostnets.data.finder import LeftOut, is_image_name, is_system_name, walk_images
 from ghostnets.data.label_table import TABLE_SUFFIXES, LabelTable, TableRow, read_table
 from ghostnets.data.labelled import (
     ImageFile,
@@ -18,6 +18,7 @@ from ghostnets.data.labelled import (
 from ghostnets.data.layout import find_layout, list_classes, normalize_name, split_of
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import IMAGE_SUFFIXES
+from ghostnets.terminal import printable
 
 __all__ = ["find_tables", "list_tables", "read_labelled_tables"]
 
@@ -82,10 +83,10 @@ def read_labelled_tables(
         images = _Images(path)
         try:
             table = read_table(path, images.holds)
-        except DataError:
+        except DataError as error:
             if split != "test":
                 raise
-            notes.append(f"left out: {path.name} (no label column)")  # as of a competition's test images
+            notes.append(f"left out: {path.name} ({str(error).rstrip('.')})")  # as of a competition's test images
             continue
         notes += table.notes
         files += _resolve(table, path, split, images, notes, skip_missing=skip_missing)
@@ -111,6 +112,7 @@ class _Images:
         self.folder, self.split = table.parent, split_of(table.stem)
         self.named: set[str] = set()
         self.guessed: list[tuple[str, str]] = []
+        self.left_out = LeftOut()
         self._index: dict[str, list[str]] | None = None
 
     def find(self, cell: str) -> str | None:
@@ -141,21 +143,30 @@ class _Images:
         """Relative paths of all images in the folder, by file name with and without suffix."""
         if self._index is None:
             self._index = defaultdict(list)
-            for found in walk_images(str(self.folder), LeftOut()):
-                if found.error is None:
+            for found in walk_images(str(self.folder), self.left_out):
+                if found.error is not None:
+                    self.left_out.add(found.error.rstrip("."), found.path)
+                else:
                     path = PurePosixPath(os.path.relpath(found.path, self.folder))
                     for key in {path.name, path.stem}:
                         self._index[key].append(str(path))
         return self._index
 
     def describe_unnamed(self, table: Path) -> list[str]:
-        """A sentence on images that the table does not name."""
+        """Sentences on images that the table does not name, and on what cannot be read."""
         everything = {path for paths in self.index.values() for path in paths}
         unnamed = sorted(everything - {os.path.relpath(path, self.folder) for path in self.named})
-        if not unnamed:
-            return []
-        number = f", the first of {len(unnamed)}" if len(unnamed) > 1 else ""
-        return [f"left out: {printable(unnamed[0])} (not in {table.name}{number})"]
+        self.left_out.other.clear()  # files that are no images, such as the table
+        notes = self.left_out.sentences()
+        if unnamed:
+            number = f", the first of {len(unnamed)}" if len(unnamed) > 1 else ""
+            notes.insert(0, f"left out: {printable(unnamed[0])} (not in {table.name}{number})")
+        return notes
+
+    def is_other_file(self, cell: str) -> bool:
+        """Whether a cell is the path of a file of a format that is not read."""
+        names = (cell.strip(), cell.strip().replace("\\", "/"))
+        return any(Path(self.folder, name).is_file() for name in names if name)
 
 
 def _is_suffix(path: str, name: str) -> bool:
@@ -168,7 +179,11 @@ def _is_suffix(path: str, name: str) -> bool:
 def _resolve(
     table: LabelTable, path: Path, split: str, images: _Images, notes: list[str], *, skip_missing: bool
 ) -> list[ImageFile]:
-    files, missing, unlabelled, guessed = [], [], [], []
+    files: list[ImageFile] = []
+    missing: list[TableRow] = []
+    unread: list[TableRow] = []
+    unlabelled: list[TableRow] = []
+    guessed: list[tuple[str, str]] = []
     for row in table.rows:
         if len(row.labels) > 1:
             raise DataError(
@@ -177,7 +192,7 @@ def _resolve(
             )
         found = images.find(row.path)
         if found is None:
-            missing.append(row)
+            (unread if images.is_other_file(row.path) else missing).append(row)
         elif not row.labels:
             unlabelled.append(row)
         else:
@@ -187,6 +202,7 @@ def _resolve(
             files.append(inspect_file(split or row.split or "train", row.labels[0], found, str(path.parent)))
     for rows, one, several in (
         (missing, "a file that does not exist", "files that do not exist"),
+        (unread, "a file of a format that is not read", "files of formats that are not read"),
         (unlabelled, "an image without a label", "images without a label"),
     ):
         if rows:
@@ -290,7 +306,9 @@ def _compare(root: Path, tables: dict[str, Path], classes: dict[str, Path]) -> d
             for folder in Path(file).relative_to(root).parts[:-1]
             if folder in classes
         }
-        if not len(pairs) == len({labels for labels, _ in pairs}) == len({folder for _, folder in pairs}):
+        is_one_to_one = len(pairs) == len({labels for labels, _ in pairs}) == len({folder for _, folder in pairs})
+        other_class = any(label in classes and label != folder for labels, folder in pairs for label in labels)
+        if not is_one_to_one or other_class:
             raise DataError(
                 f"{root} can be read in two ways: by its folders ({', '.join(list(classes)[:8])}), or by {path.name};"
                 f" give {path}, or move the table elsewhere."

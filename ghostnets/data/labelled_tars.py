@@ -5,18 +5,18 @@ as text, or with ``0001.json``, an object with one of ``LABEL_KEYS``.
 """
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ghostnets.data.finder import holds_image, is_image_name, is_system_name, printable
-from ghostnets.data.labelled import ImageFile, LabelledFolder, build_labelled_folder
-from ghostnets.data.layout import normalize_name, split_of
+from ghostnets.data.finder import LeftOut, holds_image, is_image_name, is_system_name
+from ghostnets.data.labelled import ImageFile, LabelledFolder, build_labelled_folder, describe_assumed_splits
+from ghostnets.data.layout import normalize_name, split_in_name, split_of
 from ghostnets.data.stored_images import StoredImage
 from ghostnets.data.tar_members import TarMember, open_regular, walk_tar
 from ghostnets.errors import DataError
+from ghostnets.terminal import printable
 
 __all__ = ["find_tars", "read_labelled_tars"]
 
@@ -67,9 +67,10 @@ def read_labelled_tars(
     """
     samples: list[_Sample] = []
     unlabelled: list[str] = []
+    left_out = LeftOut()
     for split, paths in tars.items():
         for path in paths:
-            found, missing = _read_tar(path, split)
+            found, missing = _read_tar(path, split, left_out)
             samples += found
             unlabelled += missing
             if missing and not found:
@@ -80,7 +81,8 @@ def read_labelled_tars(
     first = next(iter(tars.values()))[0]
     if not samples:
         raise DataError(f"{first.parent if len(tars) > 1 else first} holds no labelled image.")
-    notes = []
+    notes = describe_assumed_splits(tars)
+    notes += left_out.sentences()
     if unlabelled:
         what = "an image" if len(unlabelled) == 1 else f"{len(unlabelled)} images"
         sentence = f"{what} without a label ({'; '.join(unlabelled[:SHOWN])})"
@@ -95,13 +97,17 @@ def read_labelled_tars(
     return build_labelled_folder(files, tuple(tars), first.parent, notes, network_classes=network_classes)
 
 
-def _read_tar(path: Path, split: str) -> tuple[list[_Sample], list[str]]:
-    """The samples of a tar, and the names of images without a label."""
+def _read_tar(path: Path, split: str, left_out: LeftOut) -> tuple[list[_Sample], list[str]]:
+    """The samples of a tar, and the names of images without a label; links and unreadable formats are counted."""
+
+    def count_other(name: str) -> None:
+        left_out.add("a link or device in the archive", f"{path.name}:{name}")
+
     images: dict[str, TarMember] = {}
     labels: dict[str, str] = {}
     try:
         with open_regular(path) as file:
-            for member in walk_tar(file):
+            for member in walk_tar(file, on_other=count_other):
                 folder, _, name = member.name.rpartition("/")
                 key = f"{folder}/{name.partition('.')[0]}"
                 if is_image_name(member.name):
@@ -111,6 +117,8 @@ def _read_tar(path: Path, split: str) -> tuple[list[_Sample], list[str]]:
                     label = _read_label(file, member)
                     if label is not None and (name.endswith(".cls") or key not in labels):
                         labels[key] = label
+                elif not is_system_name(name):
+                    left_out.add_file(f"{path.name}:{member.name}")
     except (OSError, DataError) as error:
         raise DataError(f"the tar {path} cannot be read ({error}).") from error
     samples = [
@@ -162,5 +170,4 @@ def _read_names(folder: Path, labels: Collection[str], notes: list[str]) -> dict
 
 def _split_of(path: Path) -> str | None:
     """Split in the name of a tar: ``imagenet-train-000123.tar`` -> ``"train"``."""
-    words = re.split(r"[^a-z]+", path.stem.casefold())
-    return next((split for word in words if (split := split_of(word))), None)
+    return split_in_name(path.stem)

@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ghostnets.data.finder import LeftOut, holds_image, is_image_name, is_system_name, printable, walk_images
+from ghostnets.data.finder import LeftOut, holds_image, is_image_name, is_system_name, walk_images
 from ghostnets.errors import DataError
+from ghostnets.terminal import printable
 
 __all__ = [
     "FolderLayout",
@@ -23,6 +24,7 @@ __all__ = [
     "loose_notes",
     "normalize_name",
     "split_folders",
+    "split_in_name",
     "split_of",
 ]
 
@@ -132,13 +134,15 @@ def list_classes(folder: Path) -> dict[str, Path]:
 
 
 def loose_notes(folder: Path) -> list[str]:
-    """Sentences on images directly in a folder of classes, and on links to a folder that encloses it."""
+    """Sentences on images directly in a folder of classes, and on links that lead to a folder around it or nowhere."""
     notes = [
         f"left out: {printable(str(path))} (link to a folder that encloses it)"
         for path in _list(folder)
         if _encloses(path, folder)
     ]
     notes += [f"left out: {printable(str(path))} (written by ghostnets)" for path in _list(folder) if _is_output(path)]
+    dangling = [path for path in _list(folder) if path.is_symlink() and not path.exists()]
+    notes += [f"left out: {printable(str(path))} (link to a file or folder that does not exist)" for path in dangling]
     if loose := [path for path in _list(folder) if _is_loose_image(path)]:
         count = f", the first of {len(loose)} images" if len(loose) > 1 else ""
         notes.append(f"left out: {printable(str(loose[0]))} (in no class folder{count})")
@@ -149,6 +153,12 @@ def split_of(name: str) -> str | None:
     """Split that a folder's name denotes, or None: ``"Validation"`` -> ``"val"``."""
     match = SPLIT_NAME.fullmatch(normalize_name(name).casefold())
     return next(split for split, names in SYNONYMS.items() if match[1] in names) if match else None
+
+
+def split_in_name(name: str) -> str | None:
+    """Split that a word of a name denotes, or None: ``"imagenet-train-000123"`` -> ``"train"``."""
+    words = re.split(r"[^a-z]+", name.casefold())
+    return next((split for word in words if (split := split_of(word))), None)
 
 
 def normalize_name(name: str) -> str:
@@ -265,6 +275,8 @@ def _read_splits(
             notes.append(f"left out: {name}/ ({images} without class folders)" if count else f"{name}/ is empty")
     others = [name for name, path in folders.items() if name not in splits and holds_image(str(path))]
     notes += [f"left out: {name}/ (neither train, val nor test)" for name in others]
+    if root not in found.values():
+        notes += loose_notes(root)
     return FolderLayout(
         {split: found[split] for split in SYNONYMS if split in found}, has_splits=True, notes=tuple(notes)
     )

@@ -4,12 +4,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ghostnets.data.finder import is_system_name, printable
+from ghostnets.data.finder import is_system_name
 from ghostnets.data.labelled import LabelledFolder, find_labelled
 from ghostnets.data.labelled_arrow import find_arrow, read_labelled_arrow
 from ghostnets.data.labelled_table import find_tables, list_tables, read_labelled_tables
 from ghostnets.data.labelled_tars import find_tars, read_labelled_tars
 from ghostnets.errors import DataError
+from ghostnets.terminal import printable
 
 __all__ = ["find_labelled_images"]
 

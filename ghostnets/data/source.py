@@ -178,7 +178,7 @@ class DataSpec:
             DataError: As ``find_labelled_images`` in evaluation, or ``open_archive``.
             ConfigurationError: The data set has no files here: shards at a URL, or Fashion-MNIST.
         """
-        from ghostnets.data.archives import archive_suffix, open_archive
+        from ghostnets.data.archives import archive_suffix, open_archive, unpacking_notes
         from ghostnets.data.labelled_arrow import HUB_DATASET, find_cached_dataset
         from ghostnets.data.search import find_labelled_images
 
@@ -191,11 +191,12 @@ class DataSpec:
             root = find_cached_dataset(name)
         else:
             root = open_archive(name, progress=self.progress) if is_archive else Path(name)
-        return find_labelled_images(root, network_classes=(), skip_unreadable=True)
+        found = find_labelled_images(root, network_classes=(), skip_unreadable=True)
+        return replace(found, notes=(*unpacking_notes(root), *found.notes)) if is_archive else found
 
     def _open_unpacked(self, data: Path, **options: Any) -> DataSource:
         """Open what an archive or a cache holds; the errors name where it comes from."""
-        from ghostnets.data.archives import archive_suffix
+        from ghostnets.data.archives import archive_suffix, unpacking_notes
         from ghostnets.data.folders import ImageFolder
 
         try:
@@ -206,7 +207,8 @@ class DataSpec:
             return source
         title = PurePosixPath(str(self.data).partition("#")[0]).name
         title = title.removesuffix(archive_suffix(title) or "")
-        return replace(source, title=title, notes=(f"{self.data} is read from its copy in {data}", *source.notes))
+        note = f"{self.data} is read from its copy in {data}"
+        return replace(source, title=title, notes=(note, *unpacking_notes(data), *source.notes))
 
 
 def describe_source(source: DataSource, *, by_split: bool = True) -> list[str]:

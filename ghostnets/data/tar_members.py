@@ -6,7 +6,7 @@ a chain. Importing this module loads no torch.
 
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -46,8 +46,12 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return stream
 
 
-def walk_tar(stream: BinaryIO) -> Iterator[TarMember]:
+def walk_tar(stream: BinaryIO, *, on_other: Callable[[str], object] = lambda _: None) -> Iterator[TarMember]:
     """Yield the regular files of a tar (ustar, GNU or pax), in its order, without reading their bytes.
+
+    Args:
+        stream: The archive.
+        on_other: Callback with the name of each member that is neither a file nor a folder: a link, a device.
 
     Raises:
         DataError: The archive is damaged or truncated, or a header claims what no archive needs; after the members
@@ -72,8 +76,11 @@ def walk_tar(stream: BinaryIO) -> Iterator[TarMember]:
                 raise DataError(f"a member has more than {MAX_CHAIN} headers")
             attributes |= _read_extension(stream, header, data)
         else:
+            name = attributes.get("path", header.name)
             if header.isreg() and "GNU.sparse.major" not in attributes:
-                yield TarMember(attributes.get("path", header.name), data, size)
+                yield TarMember(name, data, size)
+            elif not header.isdir():
+                on_other(name)
             chain, attributes = 0, {}
         offset = data + -(-size // BLOCK) * BLOCK
 

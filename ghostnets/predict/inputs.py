@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from ghostnets.data.finder import LeftOut, is_image_name, printable, walk_images
+from ghostnets.data.finder import LeftOut, is_image_name, walk_images
 from ghostnets.data.tar_members import open_regular, walk_tar
 from ghostnets.errors import DataError, ImageError
 from ghostnets.predict.globs import expand_glob
 from ghostnets.predict.path_lists import PathList
 from ghostnets.preprocessing import IMAGE_SUFFIXES, Pixels, Preprocessing
+from ghostnets.terminal import printable
 
 __all__ = ["Input", "find_files", "find_inputs", "read_input"]
 
@@ -139,10 +140,10 @@ def _inside(place: str | PathList, left_out: LeftOut) -> Iterator[Input]:
     path = Path(place)
     if path.is_dir():
         if shards := _shards(path):
-            return chain.from_iterable(map(_in_shard, shards))
+            return chain.from_iterable(_in_shard(shard, left_out) for shard in shards)
         return (Input(printable(one.path), one.path, error=one.error) for one in walk_images(str(path), left_out))
     if place.endswith(".tar") and path.is_file():
-        return _in_shard(place)
+        return _in_shard(place, left_out)
     return iter([Input(printable(place), place)])
 
 
@@ -151,13 +152,16 @@ def _shards(folder: Path) -> list[str]:
     return sorted(str(path) for path in folder.glob("*.tar")) if (folder / INDEX).is_file() else []
 
 
-def _in_shard(path: str) -> Iterator[Input]:
+def _in_shard(path: str, left_out: LeftOut) -> Iterator[Input]:
     """Yield the images of an uncompressed tar, in its order, without reading their bytes."""
     try:
         with open_regular(path) as stream:
-            for member in walk_tar(stream):
+            others: list[str] = []
+            for member in walk_tar(stream, on_other=others.append):
                 if is_image_name(member.name):
                     yield Input(printable(f"{path}/{member.name}"), path, member.offset, member.size)
+            for name in filter(is_image_name, others):
+                left_out.add("a link or device in the archive", f"{path}/{name}")
     except (DataError, OSError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
         damaged = (

@@ -25,6 +25,7 @@ from ghostnets.explain import (
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model, model_arguments
 from ghostnets.preprocessing import Preprocessing
+from ghostnets.terminal import printable
 from ghostnets.train.metrics import METRICS, SELECTION, EpochResult, best_epoch, format_minutes
 from ghostnets.train.recipes import RECIPES
 from ghostnets.train.result import TrainingResult
@@ -201,7 +202,7 @@ def _example(run: RunFolder, checkpoint: Checkpoint, result: TrainingResult, ind
         names[int(rows.labels[index])],
         names[int(rows.predictions[index])],
         float(rows.probabilities[index]),
-        path.encode("utf-8", "backslashreplace").decode(),
+        printable(path),
         link,
     )
 

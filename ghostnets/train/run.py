@@ -27,7 +27,7 @@ from ghostnets.train.run_folder import RunFolder
 from ghostnets.train.schedule import learning_rate
 from ghostnets.train.setup import build_setup
 from ghostnets.train.spec import RunSpec
-from ghostnets.train.state import TrainData, check_state, pack_state, read_progress
+from ghostnets.train.state import TrainData, check_state, describe_unchecked_data, pack_state, read_progress
 from ghostnets.train.step import StepTotals
 from ghostnets.train.stop import StopRequest, catch_stop_signals
 
@@ -74,6 +74,7 @@ class Run:
             self.data = TrainData.describe(self.splits, self.class_names)
             if saved is not None:
                 check_state(saved, self.data, location=self.config.data)
+            self._tell(describe_unchecked_data(self.config.identity, saved))
             distributed.on_rank_zero(lambda: folder.save_train_digests(self.splits.train.digests()))
             self.setup = build_setup(spec, self.splits, folder, saved, distributed, on_message=callback.on_message)
             self.progress, self.step = self.setup.progress, self.setup.step

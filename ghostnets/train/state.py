@@ -22,6 +22,7 @@ __all__ = [
     "TrainState",
     "changed_data",
     "check_state",
+    "describe_unchecked_data",
     "pack_state",
     "read_progress",
     "restore_state",
@@ -147,6 +148,19 @@ def check_state(saved: dict[str, Any], data: TrainData, *, location: str) -> Non
         )
     if saved.get("data_identity", data.identity) != data.identity:
         raise RunError(changed_data(location))
+
+
+def describe_unchecked_data(config_identity: str | None, saved: dict[str, Any] | None) -> str | None:
+    """A sentence on what cannot be compared with the data of a run, as an earlier version did not record it.
+
+    Args:
+        config_identity: Digest in the run's configuration.
+        saved: Saved state; None if the run starts again.
+    """
+    if config_identity is not None or (saved is not None and "data_identity" in saved):
+        return None
+    compared = "nothing of the images is" if saved is None else "only the number of images and the classes are"
+    return f"the run was started by an earlier version, which recorded no digest of its images: {compared} compared"
 
 
 def changed_data(location: str) -> str:

@@ -1,6 +1,7 @@
 """Archives of images: unpacked once, safely; downloaded once, and checked."""
 
 import hashlib
+import io
 import tarfile
 import zipfile
 from pathlib import Path
@@ -88,7 +89,20 @@ def test_links_are_not_unpacked(tmp_path: Path) -> None:
         link = tarfile.TarInfo("a/link.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    assert list(open_archive(str(tmp_path / "x.tar")).rglob("*")) == []
+        for name, content in FILES.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    for _ in range(2):  # unpacked, and found in the cache
+        notes = DataSpec(tmp_path / "x.tar").open().notes
+        assert "left out: a/link.png (a link or device in the archive)" in notes
+    assert not list(open_archive(str(tmp_path / "x.tar")).rglob("link.png"))
+    path = write_zip(tmp_path / "z" / "y.zip", FILES)
+    with zipfile.ZipFile(path, "a") as file:
+        info = zipfile.ZipInfo("pets/cat/link.png")
+        info.external_attr = 0o120777 << 16
+        file.writestr(info, "0.png")
+    assert "left out: pets/cat/link.png (a link or device in the archive)" in DataSpec(path).find().notes
 
 
 def test_compressed_tar_is_bounded_and_must_be_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,9 @@ def test_tables_of_splits_are_read(tmp_path: Path, give: str) -> None:
     (tmp_path / "val.csv").write_text("path,label\nval/0.png,a\nval/1.png,b\n")
     (tmp_path / "test.csv").write_text("path\ntest/0.png\n")
     assert read(tmp_path / give) == "a,b: train 1/1 val 1/1"
-    assert "left out: test.csv (no label column)" in open_folder(tmp_path / give).notes
+    (note,) = open_folder(tmp_path / give).notes
+    assert note.startswith("left out: test.csv (")
+    assert "has a single column" in note
 
 
 def test_location_of_table_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,3 +150,20 @@ def test_folder_with_two_readings_is_refused(tmp_path: Path) -> None:
     write(build(tmp_path, "more:2"), f"path,label\n{ROWS}more/0.png,cat\nmore/1.png,dog\n")
     with pytest.raises(DataError, match=r"two ways: by its folders \(img, more\), or by labels.csv"):
         open_folder(tmp_path)
+
+
+@pytest.mark.parametrize("rows", ["a/0.png,b\n", "a/0.png,b\na/1.png,b\nb/0.png,a\n"])
+def test_table_that_names_another_class_folder_is_refused(tmp_path: Path, rows: str) -> None:
+    build(tmp_path, "a:2 b:2")
+    (tmp_path / "labels.csv").write_text(f"path,label\n{rows}")
+    with pytest.raises(DataError, match=r"in two ways: by its folders \(a, b\), or by labels.csv"):
+        open_folder(tmp_path)
+
+
+def test_formats_that_are_not_read_are_named_by_tables(tmp_path: Path) -> None:
+    table = write(tmp_path, f"path,label\n{ROWS}img/4.jxl,cat\n")
+    (tmp_path / "img" / "4.jxl").touch()
+    with pytest.raises(DataError, match=r"names a file of a format that is not read \(line 6: img/4.jxl\)"):
+        open_folder(table)
+    table.write_text(f"path,label\n{ROWS}")
+    assert any(".jxl file that cannot be read" in note for note in open_folder(table).notes)

@@ -108,3 +108,32 @@ def test_damaged_and_other_files_are_refused(tmp_path: Path):
     (tmp_path / "x.arrow").rename(tmp_path / "x.parquet")
     with pytest.raises(DataError, match="cannot be read as a Parquet file"):
         open_folder(tmp_path)
+
+
+def test_columns_and_classes_that_are_not_used_are_named(tmp_path: Path):
+    names = {"names": ["cat", "dog", "eel"], "_type": "ClassLabel"}
+    table = build_table([0, 1] * 3, names)
+    metadata = json.loads(table.schema.metadata[b"huggingface"])
+    metadata["info"]["features"]["coarse"] = {"names": ["pet"], "_type": "ClassLabel"}
+    table = table.append_column("coarse", pa.array([0] * 6)).append_column("depth", table.column("image"))
+    table = table.replace_schema_metadata({b"huggingface": json.dumps(metadata).encode()})
+    write_stream(tmp_path / "d" / "train-0.arrow", table)
+    write_stream(tmp_path / "d" / "more.arrow", build_table([0, 0, 1, 1], None))
+    write_stream(tmp_path / "d" / "test.arrow", table)
+    source = open_folder(tmp_path / "d")
+    assert source.class_names == ("0", "1", "cat", "dog")
+    assert set(source.notes) >= {
+        "of the columns of images image, depth the first is read",
+        "the labels are read from the column label, not from coarse",
+        "the classes have no names: the numbers of the column label are used",
+        "no class of the network: eel (declared in the data set, but without training images)",
+        "more.arrow is read as training images: its name has no split",
+    }
+
+
+def test_label_beyond_declared_classes_is_refused(tmp_path: Path):
+    write_stream(tmp_path / "d" / "a.arrow", build_table([0, 1, 2, -1]))
+    with pytest.raises(
+        DataError, match=r"the column label of .*a.arrow has the label 2, but names 2 classes \(0 to 1\)"
+    ):
+        open_folder(tmp_path / "d")

@@ -85,3 +85,16 @@ def test_tar_is_refused_with_reason(tmp_path: Path, members: dict[str, bytes], m
 def test_tar_given_by_path_is_not_unpacked(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "x.tar", {**IMAGES, **INDICES})
     assert DataSpec(tar).open(val_share=0.5).notes == ()
+
+
+def test_links_and_formats_that_are_not_read_are_named(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "photos-000.tar", {**IMAGES, **INDICES, "9.jxl": b"x"})
+    with tarfile.open(path, "a") as tar:
+        link = tarfile.TarInfo("8.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "0.png"
+        tar.addfile(link)
+    write_tar(tmp_path / "photos-val.tar", {**IMAGES, **INDICES})
+    notes = open_folder(tmp_path).notes
+    assert "left out: photos-000.tar:8.png (a link or device in the archive)" in notes
+    assert "left out: photos-000.tar:9.jxl (.jxl file that cannot be read; convert it to JPEG or PNG)" in notes
+    assert "photos-000.tar is read as training images: its name has no split" in notes

@@ -214,7 +214,7 @@ def test_name_that_is_not_utf8_is_refused(tmp_path: Path, name: bytes):
     path = root / os.fsdecode(name)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(IMAGE.getvalue())
-    with pytest.raises(DataError, match=r"caf\\udce9.* is not UTF-8; rename it") as refused:
+    with pytest.raises(DataError, match=r"caf\\xe9.* is not UTF-8; rename it") as refused:
         open_folder(root)
     str(refused.value).encode()
 
@@ -264,3 +264,12 @@ def test_home_is_expanded_in_the_name_of_a_data_set(tmp_path: Path, monkeypatch:
     assert DataSpec("~/photos").location == str(tmp_path / "photos")
     with pytest.raises(DataError, match="there is no folder ~nobody-of-this-name/photos"):
         DataSpec("~nobody-of-this-name/photos").open()
+
+
+def test_links_to_nothing_and_images_beside_splits_are_named(tmp_path: Path):
+    root = build(tmp_path, "train/a:2 train/b:2 val/a:1 val/b:1 .:1")
+    (root / "train" / "c").symlink_to("missing")
+    assert {
+        f"left out: {root}/train/c (link to a file or folder that does not exist)",
+        f"left out: {root}/0.png (in no class folder)",
+    } <= set(open_folder(root).notes)

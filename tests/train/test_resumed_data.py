@@ -1,5 +1,6 @@
 """Resuming and repeating with data that have moved or changed, and with another number of epochs."""
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -134,3 +135,15 @@ def test_resume_command_passes_data_and_epochs(
     assert calls == [(Path("runs/x"), expected)]
     with pytest.raises(ConfigurationError, match="omit all options but --data and --epochs"):
         run_command("train", *arguments, "--resume", "runs/x", "--lr", "3")
+
+
+def test_resume_of_run_without_digest_of_images_says_what_is_compared(interrupted: tuple[Path, Path]):
+    run, _ = interrupted
+    state = load_pickled(run / "last.pt")
+    del state["data_identity"]
+    torch.save(state, run / "last.pt")
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "identity": None}))
+    listener = Listener()
+    resume_training(run, callbacks=[listener])
+    assert any("only the number of images and the classes are compared" in text for text in listener.messages)
