@@ -33,12 +33,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="the engine needs a C++ compiler"))
 
 
+# For fixtures of modules and for child processes too. Oversubscribed cores are ten times slower, and the number of
+# threads changes the last bits of a training run.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _one_seed_and_one_thread(monkeypatch: pytest.MonkeyPatch):
-    """Fixed seed and one thread, also in child processes: oversubscribed cores are ten times slower."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # the default of training asks for published weights
 
 
