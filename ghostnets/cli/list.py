@@ -9,6 +9,7 @@ from ghostnets.checkpoints.hub import WEIGHTS, PublishedWeights
 from ghostnets.cli.options.list import ListCommand
 from ghostnets.cli.output import print_json, result_console
 from ghostnets.compress import reparameterize
+from ghostnets.layers import RepConv
 from ghostnets.measure import Cost, count
 from ghostnets.models import create_model, list_models, model_entry
 from ghostnets.models.names import ALIASES
@@ -125,9 +126,9 @@ def _costs(name: str) -> tuple[Cost, Cost | None]:
     size = model_entry(name).variant.benchmark.image_size
     with torch.device("meta"):  # only shapes are needed
         model = create_model(name)
-        merged = reparameterize(model)
-        has_branches = len(merged.state_dict()) != len(model.state_dict())
-        return count(model, (3, size, size)), count(merged, (3, size, size)) if has_branches else None
+        has_branches = any(isinstance(module, RepConv) for module in model.modules())
+        merged = count(reparameterize(model), (3, size, size)) if has_branches else None
+        return count(model, (3, size, size)), merged
 
 
 def _cells(cost: Cost) -> str:

@@ -1,17 +1,19 @@
 """``ghostnets list`` and the generated docs/models.md."""
 
+import functools
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 import ghostnets
 from ghostnets.checkpoints.hub import WEIGHTS
+from ghostnets.cli import list as list_command
 from ghostnets.cli.list import models_document
 from ghostnets.cli.main import main
-from ghostnets.measure import count
-from ghostnets.models import create_model, list_models, model_entry
+from ghostnets.measure import Cost
+from ghostnets.models import list_models, model_entry
 
 DOCUMENT = Path(ghostnets.__file__).parents[1] / "docs" / "models.md"
 
@@ -26,15 +28,28 @@ def test_table_lists_every_network(capsys):
     assert "ghostnet_100_printed for ghostnet_100_d_li14" in printed
 
 
-def test_table_rounds_counts_once(capsys):
+@pytest.fixture(scope="module")
+def costs() -> Iterator[Callable[[str], tuple[Cost, Cost | None]]]:
+    """Costs of a network by its name, counted once for the tests of this module."""
+    cached = functools.cache(list_command._costs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(list_command, "_costs", cached)
+        yield cached
+
+
+def test_counts_are_those_of_the_registry(costs: Callable[[str], tuple[Cost, Cost | None]]):
+    for name in list_models():
+        variant, (cost, _) = model_entry(name).variant, costs(name)
+        assert (round(cost.params / 1e6, 4), round(cost.macs / 1e6, 2)) == (variant.params, variant.macs), name
+
+
+def test_table_rounds_counts_once(costs: Callable[[str], tuple[Cost, Cost | None]], capsys):
     """GhostNetV2 1.0x has 167.048 M multiply-adds: 167.05, and not 167.1 by way of 167.05."""
     assert main(["list"]) == 0
     cells = [[cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.splitlines()]
     rows = {row[1]: row for row in cells if len(row) > 4}
     for name in list_models():
-        size = model_entry(name).variant.benchmark.image_size
-        with torch.device("meta"):
-            cost = count(create_model(name), (3, size, size))
+        cost, _ = costs(name)
         for cell, exact in [(rows[name][3], cost.params / 1e6), (rows[name][4], cost.macs / 1e6)]:
             digits = len(cell.partition(".")[2])
             assert cell == f"{exact:.{digits}f}", name
@@ -51,6 +66,7 @@ def test_json_has_registry_values(capsys):
         assert [w["url"] for w in row["weights"]] == [w.url for w in WEIGHTS.get(name, ())]
 
 
+@pytest.mark.usefixtures("costs")
 def test_models_document_is_up_to_date():
     written = DOCUMENT.read_text(encoding="utf-8")
     assert written == models_document(), "run: python scripts/make_models_doc.py"
