@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import enliven
+from graphs import SHORT_STAGES
 
 from ghostnets.artefacts import Description
 from ghostnets.checkpoints import Checkpoint
@@ -14,9 +15,9 @@ from ghostnets.preprocessing import Preprocessing
 PREPROCESSING = Preprocessing(48, 48, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 NAMES = tuple("abcde")
 FAMILIES = {
-    "ghostnet_100": {"width": 0.2},
-    "ghostnetv2_100": {"width": 0.2, "ratio": 3},
-    "ghostnetv3_100": {"width": 0.2},
+    "ghostnet_100": {"width": 0.2, "stages": SHORT_STAGES},
+    "ghostnetv2_100": {"width": 0.2, "ratio": 3, "stages": SHORT_STAGES},
+    "ghostnetv3_100": {"width": 0.2, "stages": SHORT_STAGES},
     "ghostnet_100_d_li14": {},
     "g_ghost_regnetx_002": {},
     "ghost_resnet18": {},
@@ -50,7 +51,7 @@ def test_traced_model_matches_network(name: str):
 
 
 def test_float32_input_logits_any_size_match_network():
-    job = make_job("ghostnetv2_100", {"width": 0.2}, input="float32", any_size=True)
+    job = make_job("ghostnetv2_100", {"width": 0.2, "stages": SHORT_STAGES}, input="float32", any_size=True)
     program, network = trace(job).module(), job.checkpoint.build()
     for shape in [(1, 3, 97, 97), (3, 3, 97, 130), (2, 3, 140, 101)]:
         x = torch.randn(shape)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_images, randomized
+from graphs import SHORT_STAGES
 
 from ghostnets import export_model
 from ghostnets.artefacts import FORMATS, Classifier, open_model
@@ -48,7 +49,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("tiny"), "ghostnetv2_100", width=0.1)
+    return make_checkpoint(tmp_path_factory.mktemp("tiny"), "ghostnetv2_100", width=0.1, stages=SHORT_STAGES)
 
 
 def run_network(path: Path, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +91,8 @@ def check_export(path: Path, source: Path, *, size: tuple[int, int] = (40, 40), 
 
 
 def test_onnx_any_size_with_features_by_command(tmp_path: Path, images: Path, capsys):
-    source, to = make_checkpoint(tmp_path, "ghostnet_100", width=0.1), tmp_path / "out" / "net.onnx"
+    source = make_checkpoint(tmp_path, "ghostnet_100", width=0.1, stages=SHORT_STAGES)
+    to = tmp_path / "out" / "net.onnx"
     line = ["export", str(source), "--format", "onnx", "--to", str(to), "--any-size", "--features", "--json"]
     assert main([*line, "--images", str(images)]) == 0
     printed = json.loads(capsys.readouterr().out)
