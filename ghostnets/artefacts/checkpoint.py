@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from ghostnets import __version__, engine
 from ghostnets.artefacts.description import Description
@@ -84,21 +85,23 @@ class TorchCheckpointModel(Model):
         device: Device that it runs on.
     """
 
-    def __init__(self, path: Path, description: Description, network: Network, device: torch.device) -> None:
+    def __init__(self, path: Path, description: Description, network: nn.Module, device: torch.device) -> None:
         where = "" if device.type == "cpu" else f" on {describe_device(device)}"
         super().__init__(path, description, f"torch {torch.__version__}{where}")
         self.device = device
         fused = fuse(network)
-        assert isinstance(fused, Network)
-        # Without its classifier a network returns the features, which the classifier takes.
-        self.classifier = copy.deepcopy(fused.get_submodule(fused.classifier_name)).to(device)
-        fused.reset_classifier(0)
+        self.classifier: nn.Module | None = None
+        if isinstance(fused, Network):  # without its classifier a network returns the features, which it takes
+            self.classifier = copy.deepcopy(fused.get_submodule(fused.classifier_name)).to(device)
+            fused.reset_classifier(0)
         self.network = fused.to(device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:
         images = torch.from_numpy(normalize(x, self.description.preprocessing))
         embeddings = self.network(images.to(self.device).to(memory_format=torch.channels_last))
+        if self.classifier is None:
+            return (embeddings.cpu().numpy(),)
         return self.classifier(embeddings).cpu().numpy(), embeddings.cpu().numpy()
 
 
@@ -106,19 +109,18 @@ def open_file(path: Path, threads: int | None, device: str = "cpu") -> Model:
     """Open a checkpoint, as ``open_model``."""
     selected = select_device(device)
     checkpoint = read_checkpoint(path)
+    network = checkpoint.build()
     description = Description(
         architecture=checkpoint.architecture,
         arguments=checkpoint.arguments,
         class_names=checkpoint.class_names,
         preprocessing=checkpoint.preprocessing,
         any_size=True,
-        has_features=True,
+        has_features=isinstance(network, Network),
         temperature=checkpoint.temperature,
         source_sha256=checkpoint.sha256,
     )
-    network = checkpoint.build()
-    assert isinstance(network, Network)
-    if selected.type != "cpu":
+    if not isinstance(network, Network) or selected.type != "cpu":
         return TorchCheckpointModel(path, description, network, selected)
     compile_network = partial(
         engine.compile,

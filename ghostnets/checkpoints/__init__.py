@@ -1,5 +1,6 @@
 """Checkpoints: saving, safe reading and strict loading, published weights, and conversion from other sources."""
 
+from ghostnets.checkpoints.architecture import build_network
 from ghostnets.checkpoints.embedded import EMBEDDED_WEIGHTS, embedded_weights
 from ghostnets.checkpoints.fetch import cache_path, check_reachable, download, find_cached
 from ghostnets.checkpoints.hub import WEIGHTS, PublishedWeights, find_weights, find_weights_at, load_pretrained
@@ -24,6 +25,7 @@ __all__ = [
     "Checkpoint",
     "PublishedWeights",
     "WeightsFile",
+    "build_network",
     "cache_path",
     "check_reachable",
     "create_model",

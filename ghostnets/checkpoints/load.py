@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ghostnets.checkpoints.architecture import build_network, resolve_architecture
 from ghostnets.checkpoints.fetch import HUB_PREFIX, download
 from ghostnets.checkpoints.fit import adapt, check_fit, is_merged, logger, network_shapes, stem_name
 from ghostnets.checkpoints.read import WeightsFile, check_numbers, read_weights
@@ -89,7 +90,8 @@ def load_checkpoint(
     if source == "auto":
         source = detect_source(weights.tensors)
     if isinstance(model, str):
-        model = create_model(model, **network_arguments(model, weights, source=source)).eval()
+        changes = parse_checkpoint(weights).changes if METADATA_KEY in weights.metadata else ()
+        model = build_network(resolve_name(model), network_arguments(model, weights, source=source), changes).eval()
         if source == "canonical" and is_merged(model, weights.tensors):
             logger.warning("%s has merged branches, so the merged network is returned.", weights.path)
             model = reparameterize(model)
@@ -192,17 +194,18 @@ def parse_checkpoint(weights: WeightsFile) -> Checkpoint:
                 " install the ghostnets version that wrote it."
             )
         checkpoint = Checkpoint(
-            architecture=resolve_name(description["architecture"]),
+            architecture=resolve_architecture(description["architecture"]),
             arguments=dict(description["arguments"]),
             state_dict=weights.tensors,
             class_names=tuple(map(str, description["class_names"])),
             preprocessing=Preprocessing.from_dict(description["preprocessing"]),
             temperature=_parse_temperature(description.get("temperature")),
+            changes=tuple(map(dict, description.get("changes", []))),
             training=dict(description.get("training", {})),
             sha256=weights.sha256,
         )
         with torch.device("meta"):
-            model = create_model(checkpoint.architecture, **checkpoint.arguments)
+            model = build_network(checkpoint.architecture, checkpoint.arguments, checkpoint.changes)
     except CheckpointError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:

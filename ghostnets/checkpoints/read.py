@@ -45,7 +45,7 @@ class WeightsFile(NamedTuple):
     sha256: str  # of the bytes from which the tensors were read
 
 
-def read_weights(path: str | os.PathLike[str], *, key: str | None = None) -> WeightsFile:
+def read_weights(path: str | os.PathLike[str], *, key: str | None = None, keeps_prefixes: bool = False) -> WeightsFile:
     """Read a file of weights: safetensors, PyTorch (``torch.save``), Paddle (.pdparams) or Keras (.h5).
 
     The format follows from the first bytes, or else from the suffix. State dicts are found inside the mappings, and
@@ -55,6 +55,7 @@ def read_weights(path: str | os.PathLike[str], *, key: str | None = None) -> Wei
         path: Path of the file, or folder of a training run, for its ``best.safetensors``.
         key: Key of the state dict in the file, or prefix of its names, such as ``"model_ema"``. Default: the only one;
             of averaged weights (EMA, SWA) and trained ones the averaged, as in timm.
+        keeps_prefixes: As for ``find_state_dict``: the file is of another library's network.
 
     Raises:
         CheckpointError: The file is missing, damaged, rejected as unsafe or changed while it is read, is of another
@@ -68,7 +69,7 @@ def read_weights(path: str | os.PathLike[str], *, key: str | None = None) -> Wei
         if key is not None:
             raise CheckpointError(f"{path} is a checkpoint of this package, with one state dict; leave key out.")
     else:
-        tensors, notes = find_state_dict(tensors, path, key=key)
+        tensors, notes = find_state_dict(tensors, path, key=key, keeps_prefixes=keeps_prefixes)
         for note in notes:
             logger.warning("%s: %s.", path, note)
     check_numbers(tensors, path)

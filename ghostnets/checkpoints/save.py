@@ -8,10 +8,11 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from ghostnets.checkpoints.architecture import build_network
 from ghostnets.checkpoints.sources import rename_to_timm
 from ghostnets.errors import ConfigurationError
 from ghostnets.files import write_atomically
-from ghostnets.models import GhostNet, create_model
+from ghostnets.models import GhostNet
 from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["FORMAT_VERSION", "METADATA_KEY", "Checkpoint", "save_checkpoint", "to_timm_state_dict"]
@@ -25,8 +26,9 @@ class Checkpoint:
     """A trained network with everything that inference needs.
 
     Attributes:
-        architecture: Name in the registry.
+        architecture: Name in the registry, or ``timm:NAME`` or ``torchvision:NAME``.
         arguments: Keyword arguments of ``create_model``: ``{"num_classes": 10, "in_chans": 1, ...}``.
+        changes: Changes that compression made in this architecture, in order (``ghostnets.compress.apply_changes``).
         state_dict: Weights and batch-normalisation statistics.
         class_names: Class names in the order of the logits.
         preprocessing: Preprocessing that turns an image into the input.
@@ -41,12 +43,13 @@ class Checkpoint:
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     temperature: float | None = field(default=None, kw_only=True)
+    changes: tuple[dict[str, Any], ...] = field(default=(), kw_only=True)
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
 
     def build(self) -> nn.Module:
         """Build the network with these weights, in evaluation mode."""
-        model = create_model(self.architecture, **self.arguments)
+        model = build_network(self.architecture, self.arguments, self.changes)
         model.load_state_dict(self.state_dict)
         return model.eval()
 
@@ -89,6 +92,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
         "preprocessing": checkpoint.preprocessing.to_dict(),
         "training": checkpoint.training,
         **({} if checkpoint.temperature is None else {"temperature": checkpoint.temperature}),
+        **({"changes": list(checkpoint.changes)} if checkpoint.changes else {}),
     }
     tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.state_dict.items()}
     content = save(tensors, metadata={METADATA_KEY: json.dumps(description)})

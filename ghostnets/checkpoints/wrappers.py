@@ -31,7 +31,9 @@ STEMS = (
 StateDict = dict[str, Tensor]
 
 
-def find_state_dict(content: object, path: Path, *, key: str | None = None) -> tuple[StateDict, list[str]]:
+def find_state_dict(
+    content: object, path: Path, *, key: str | None = None, keeps_prefixes: bool = False
+) -> tuple[StateDict, list[str]]:
     """Find the state dict of a network in the content of a file, and remove prefixes from its names.
 
     Of averaged weights (EMA, SWA) and trained ones the averaged are taken, unless ``key`` says otherwise.
@@ -40,6 +42,8 @@ def find_state_dict(content: object, path: Path, *, key: str | None = None) -> t
         content: Unpickled content of the file.
         path: Path of the file, for messages.
         key: Key of the state dict in the file, or prefix of its names: ``"model_ema"``, ``"state_dict.student"``.
+        keeps_prefixes: Whether names keep their prefixes, for networks of other libraries, whose first weights are not
+            known.
 
     Returns:
         Tensors by name, and a sentence on each choice that was made and on what was left out.
@@ -51,7 +55,11 @@ def find_state_dict(content: object, path: Path, *, key: str | None = None) -> t
     found = {
         ".".join(part for part in (outer, prefix) if part): state_dict
         for outer, tensors in _candidates(content, path, notes).items()
-        for prefix, state_dict in _split_by_prefix(_clean(tensors), notes, is_chosen=key is not None).items()
+        for prefix, state_dict in (
+            {"": _clean(tensors)}
+            if keeps_prefixes
+            else _split_by_prefix(_clean(tensors), notes, is_chosen=key is not None)
+        ).items()
     }
     if not found:
         raise CheckpointError(

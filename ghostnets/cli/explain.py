@@ -134,7 +134,7 @@ def _analyse(
     subject.model.to("cpu")
     preprocessing, model = subject.preprocessing, subject.model
     plain = None
-    if "ratio" in model_arguments(subject.name):
+    if ":" not in subject.name and "ratio" in model_arguments(subject.name):
         plain = create_model(subject.name, **{**subject.arguments, "ratio": 1}).eval()
         plain = plain.to(memory_format=torch.channels_last)
     shape = (preprocessing.channels, preprocessing.image_size, preprocessing.image_size)

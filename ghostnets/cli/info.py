@@ -6,7 +6,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from ghostnets.checkpoints import read_checkpoint
+from ghostnets.checkpoints import build_network, read_checkpoint
 from ghostnets.cli.options.info import InfoCommand
 from ghostnets.cli.output import print_json, result_console
 from ghostnets.explain import Savings, compute_savings
@@ -17,11 +17,11 @@ __all__ = ["run"]
 
 
 def run(command: InfoCommand) -> int:
-    name, network_arguments, input_shape = _resolve(command)
+    name, network_arguments, changes, input_shape = _resolve(command)
     with torch.device("meta"):  # only shapes are needed
-        model = create_model(name, **network_arguments)
+        model = build_network(name, network_arguments, changes)
         plain = None
-        if "ratio" in model_arguments(name):
+        if not changes and ":" not in name and "ratio" in model_arguments(name):
             plain = create_model(name, **{**network_arguments, "ratio": 1})
     savings = compute_savings(model, plain, input_shape)
     if command.json:
@@ -32,8 +32,10 @@ def run(command: InfoCommand) -> int:
     return 0
 
 
-def _resolve(command: InfoCommand) -> tuple[str, dict[str, Any], tuple[int, int, int]]:
-    """Return name, arguments and input shape (C, H, W) of the requested network."""
+def _resolve(
+    command: InfoCommand,
+) -> tuple[str, dict[str, Any], tuple[dict[str, Any], ...], tuple[int, int, int]]:
+    """Return name, arguments, changes and input shape (C, H, W) of the requested network."""
     options: dict[str, Any] = {"num_classes": command.num_classes, "width": command.width}
     options = {key: value for key, value in options.items() if value is not None}
     if command.small_input:
@@ -42,11 +44,12 @@ def _resolve(command: InfoCommand) -> tuple[str, dict[str, Any], tuple[int, int,
     if isinstance(source, str):
         benchmark = model_entry(source).variant.benchmark
         side = command.image_size or (32 if command.small_input else benchmark.image_size)
-        return source, options, (3, side, side)
+        return source, options, (), (3, side, side)
     checkpoint = read_checkpoint(source)
     preprocessing = checkpoint.preprocessing
     side = command.image_size or preprocessing.image_size
-    return checkpoint.architecture, checkpoint.arguments, (preprocessing.channels, side, side)
+    shape = preprocessing.channels, side, side
+    return checkpoint.architecture, checkpoint.arguments, checkpoint.changes, shape
 
 
 def _print(name: str, arguments: dict[str, Any], savings: Savings) -> None:

@@ -2,6 +2,7 @@
 
 from ghostnets.compress.fuse import fuse, reparameterize
 from ghostnets.compress.ghostify import Analysis, CompressionReport, analyse, ghostify
+from ghostnets.compress.heal import HealReport, heal
 from ghostnets.compress.least_squares import MapStatistics, PairStatistics
 from ghostnets.compress.sensitivity import SiteSensitivity
 from ghostnets.compress.surgery import apply_changes
@@ -9,6 +10,7 @@ from ghostnets.compress.surgery import apply_changes
 __all__ = [
     "Analysis",
     "CompressionReport",
+    "HealReport",
     "MapStatistics",
     "PairStatistics",
     "SiteSensitivity",
@@ -16,5 +18,6 @@ __all__ = [
     "apply_changes",
     "fuse",
     "ghostify",
+    "heal",
     "reparameterize",
 ]

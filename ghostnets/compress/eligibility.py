@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ghostnets.compress.sites import Site
-from ghostnets.layers import DFCGate, GhostConv2d, GhostModule, RepConv
+from ghostnets.compress.sites import Site, is_ghost
 
 __all__ = ["MIN_CHANNELS", "find_refused"]
 
@@ -25,11 +24,7 @@ def find_refused(model: nn.Module, sites: list[Site], x: Tensor, layers: Collect
         x: Images that it runs on.
         layers: Names of the convolutions that may change; None for all.
     """
-    inside = tuple(
-        f"{name}."
-        for name, module in model.named_modules()
-        if isinstance(module, GhostModule | GhostConv2d | RepConv | DFCGate)
-    )
+    inside = tuple(f"{name}." for name, module in model.named_modules() if is_ghost(module))
     shared = [parameter for module in model.modules() for parameter in module.parameters(recurse=False)]
     owners = {id(p): sum(p is other for other in shared) for p in shared}
     runs = _observe_runs(model, [site.conv for site in sites], x[:2])

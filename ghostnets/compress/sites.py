@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from ghostnets.layers import DFCGate, GhostConv2d, GhostModule, RepConv
 
-__all__ = ["Site", "can_fold", "find_sites", "is_depthwise"]
+__all__ = ["Site", "can_fold", "find_sites", "is_depthwise", "is_ghost"]
 
-LEAVES = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, GhostModule, GhostConv2d, RepConv, DFCGate)
+LEAVES = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
 # Applied to each channel alone, and leaving zero channels out of no computation of others.
 CHANNELWISE_MODULES = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh),
@@ -54,7 +54,7 @@ class _Tracer(fx.Tracer):
     """Traces with convolutions, normalisations and Ghost modules of any class as single nodes."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, LEAVES) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, LEAVES) or is_ghost(m) or super().is_leaf_module(m, module_qualified_name)
 
 
 def find_sites(model: nn.Module) -> tuple[list[Site], str]:
@@ -174,6 +174,13 @@ def _reads_shape(node: fx.Node) -> bool:
 def _first_argument(node: fx.Node) -> Any:
     values: Iterator[Any] = iter((*node.args, *node.kwargs.values()))
     return next(values, None)
+
+
+def is_ghost(module: nn.Module) -> bool:
+    """Return whether a module is a Ghost module, or has branches or a gate; its convolutions are not changed."""
+    if isinstance(module, GhostModule):  # without ghosts it is a plain convolution
+        return module.has_ghosts or module.short_conv is not None
+    return isinstance(module, GhostConv2d | RepConv | DFCGate)
 
 
 def is_depthwise(conv: nn.Conv2d) -> bool:

@@ -62,11 +62,11 @@ def apply_changes(model: nn.Module, changes: Iterable[Change]) -> nn.Module:
         try:
             if change["kind"] == "merge":
                 channels = _conv(changed, change["conv"]).out_channels
-                kept = torch.arange(_number(change["channels"], channels))
+                kept = torch.arange(_number(change["channels"], channels), device="cpu")
                 put_merge(changed, change, kept, torch.zeros(channels, len(kept)), torch.zeros(channels))
             elif change["kind"] == "ghost":
                 channels = _conv(changed, change["conv"]).out_channels
-                put_ghost(changed, change, torch.arange(_number(change["intrinsic"], channels)))
+                put_ghost(changed, change, torch.arange(_number(change["intrinsic"], channels), device="cpu"))
             else:
                 raise ValueError(f"its kind is {change['kind']!r}, not ghost or merge")
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -121,7 +121,7 @@ def put_ghost(model: nn.Module, change: Change, intrinsic: Tensor) -> GhostConv2
     folded = folded_conv(model, change)
     options = {"mix": change["mix"], "cheap_kernel_size": change["cheap_kernel_size"], "act": change["act"]}
     ghost = GhostConv2d(folded, len(intrinsic), **options)
-    is_ghost = torch.ones(folded.out_channels, dtype=torch.bool)
+    is_ghost = torch.ones(folded.out_channels, dtype=torch.bool, device="cpu")
     is_ghost[intrinsic] = False
     arranged = torch.cat([intrinsic, is_ghost.nonzero().flatten()])
     with torch.no_grad():

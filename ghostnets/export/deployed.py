@@ -94,7 +94,11 @@ def trace(job: ExportJob, *, one_image: bool = False) -> ExportedProgram:
         ExportError: torch cannot trace the network.
     """
     description, network = job.description, job.checkpoint.build()
-    assert isinstance(network, Network)
+    if not isinstance(network, Network):
+        raise ExportError(
+            f"{description.architecture} is no network of this package, so it is not exported; export"
+            " read_checkpoint(path).build() by its library's or torch's own exporter."
+        )
     # For a dynamic size, the example is large enough that no feature map is 1 x 1, and not square.
     side = 4 * network.feature_levels[-1].stride if description.any_size else description.preprocessing.image_size
     height, width = side, side + 8 * description.any_size

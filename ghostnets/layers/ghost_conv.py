@@ -61,7 +61,7 @@ class GhostConv2d(nn.Module):
             )
         like: dict[str, Any] = {"device": conv.weight.device, "dtype": conv.weight.dtype}
         self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
-        self.primary = narrow_conv(conv, outputs=torch.arange(intrinsic), bias=True)
+        self.primary = narrow_conv(conv, outputs=torch.arange(intrinsic, device="cpu"), bias=True)
         self.act = ACTIVATIONS[act]()
         self.mix = nn.Conv2d(intrinsic, ghosts, 1, bias=False, **like) if mix else None
         if not mix:

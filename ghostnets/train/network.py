@@ -98,6 +98,11 @@ def resolve_recipe(recipe: Recipe, source: DataSource) -> ResolvedRecipe:
     num_classes = len(source.class_names)
     if weights is not None and weights.checkpoint is not None:
         checkpoint = weights.checkpoint
+        if checkpoint.changes or ":" in checkpoint.architecture:
+            raise ConfigurationError(
+                f"{recipe.weights} is a compressed network or one of another library, which train cannot continue; heal"
+                " it with ghostnets.compress.heal, or train it by your own code."
+            )
         preprocessing = _adopt_preprocessing(checkpoint.preprocessing, recipe, recipe.weights)
         common = {"num_classes": num_classes, "drop_rate": recipe.drop_rate}
         arguments = {**checkpoint.arguments, **options, **common}

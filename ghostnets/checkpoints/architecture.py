@@ -1,0 +1,54 @@
+"""Networks of checkpoints: of the registry, or of timm and torchvision, with the changes that compression made."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from ghostnets.compress import apply_changes
+from ghostnets.errors import ConfigurationError, UnknownNameError, require
+from ghostnets.models import create_model, resolve_name
+
+__all__ = ["build_network", "resolve_architecture"]
+
+LIBRARIES = ("timm", "torchvision")
+
+
+def resolve_architecture(name: str) -> str:
+    """Return the name of a network of the registry, without aliases, or ``timm:NAME`` or ``torchvision:NAME``.
+
+    Raises:
+        UnknownNameError: There is no such network.
+    """
+    library, separator, _ = name.partition(":")
+    if separator and library not in LIBRARIES:
+        raise UnknownNameError("library of networks", library, LIBRARIES)
+    return name if separator else resolve_name(name)
+
+
+def build_network(architecture: str, arguments: dict[str, Any], changes: Sequence[dict[str, Any]] = ()) -> nn.Module:
+    """Build a network without its weights.
+
+    Args:
+        architecture: As returned by ``resolve_architecture``.
+        arguments: Keyword arguments of ``create_model`` of the registry or of timm, or of torchvision's ``get_model``.
+        changes: Changes of ``ghostnets.compress``, in order.
+
+    Raises:
+        ConfigurationError: The library has no such network, or a change or an argument does not fit it.
+        MissingExtraError: The library is not installed.
+    """
+    library, separator, name = architecture.partition(":")
+    if not separator:
+        model: nn.Module = create_model(architecture, **arguments)
+    elif library == "timm":
+        timm = require("timm", extra="bench")
+        if name not in timm.list_models():  # create_model would also read files and the hub
+            raise ConfigurationError(f"timm {timm.__version__} has no network {name!r}; see timm.list_models().")
+        model = timm.create_model(name, **{**arguments, "pretrained": False})
+    else:
+        models = require("torchvision.models", extra="bench")
+        if name not in models.list_models():
+            raise ConfigurationError(f"torchvision has no network {name!r}; see torchvision.models.list_models().")
+        model = models.get_model(name, **{**arguments, "weights": None})
+    return apply_changes(model, changes) if changes else model

@@ -1,0 +1,126 @@
+"""``ghostnets ghostify``: a checkpoint that loads again, its report, and what other commands make of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_images, randomized
+
+from ghostnets.checkpoints import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from ghostnets.cli.main import main
+from ghostnets.errors import CheckpointError
+from ghostnets.measure import count
+from ghostnets.models import create_model
+from ghostnets.preprocessing import Preprocessing
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a plain ResNet-20 with random weights, and 32 images."""
+    folder = tmp_path_factory.mktemp("ghostify")
+    torch.manual_seed(0)
+    make_images(folder / "images", classes={"a": 16, "b": 16})
+    model = randomized(create_model("resnet20", num_classes=3))
+    names = ("a", "b", "c")
+    preprocessing = Preprocessing.standard(32, 3)
+    checkpoint = Checkpoint("resnet20", {"num_classes": 3}, model.state_dict(), names, preprocessing, temperature=2.0)
+    save_checkpoint(folder / "net.safetensors", checkpoint)
+    return folder
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def small(folder: Path) -> Path:
+    out = folder / "small.safetensors"
+    assert (
+        run("ghostify", folder / "net.safetensors", folder / "images", "--out", out, "--budget", 0.7, "--heal-steps", 6)
+        == 0
+    )
+    return out
+
+
+def test_checkpoint_is_read_and_run_by_other_commands(folder: Path, small: Path, capsys: pytest.CaptureFixture[str]):
+    checkpoint = read_checkpoint(small)
+    assert checkpoint.architecture == "resnet20"
+    assert checkpoint.temperature is None
+    model = checkpoint.build()
+    macs = count(model, (3, 32, 32)).macs
+    assert macs <= 0.7 * count(create_model("resnet20"), (3, 32, 32)).macs + 100
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(load_checkpoint("resnet20", small)(x), model(x))
+    capsys.readouterr()
+    assert run("info", small, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["macs"] == macs
+    assert run("eval", small, folder / "images", "--json") == 0
+    capsys.readouterr()
+    image = next((folder / "images" / "a").iterdir())
+    assert run("predict", small, image, "--json") == 0
+    assert json.loads(capsys.readouterr().out)
+    assert run("train", folder / "images", "--weights", small) == 1
+    assert "is a compressed network" in capsys.readouterr().err
+
+
+def test_report_tells_agreement_sensitivity_and_cost(small: Path):
+    report = json.loads(small.with_suffix(".json").read_text(encoding="utf-8"))
+    assert report["images"] == {"fitted": 24, "compared": 8}
+    assert [point["budget"] for point in report["curve"]] == [0.7]
+    assert report["curve"][0]["macs"] <= 0.7
+    assert 0 <= report["healed"]["low"] <= report["healed"]["share"] <= report["healed"]["high"] <= 1
+    assert report["macs"][1] < report["macs"][0]
+    assert report["bytes"] == small.stat().st_size
+    assert {"conv", "kind", "damage"} <= report["sensitivity"][0].keys()
+
+
+def test_compressed_network_is_compressed_again(folder: Path, small: Path, tmp_path: Path):
+    out = tmp_path / "smaller.safetensors"
+    assert run("ghostify", small, folder / "images", "--out", out, "--budget", 0.8, "--curve", "0.9", "--json") == 0
+    first, second = read_checkpoint(small), read_checkpoint(out)
+    assert second.changes[: len(first.changes)] == first.changes
+    assert len(second.changes) > len(first.changes)
+    macs = [count(checkpoint.build(), (3, 32, 32)).macs for checkpoint in (first, second)]
+    assert macs[1] <= 0.8 * macs[0]
+
+
+def test_timm_network_is_stored_and_built_again(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = randomized(timm.create_model("test_resnet", num_classes=4))
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    out = tmp_path / "small.safetensors"
+    line = ["ghostify", "timm:test_resnet", folder / "images", "--out", out, "--most", 8]
+    assert run(*line, "--weights", tmp_path / "weights.pth") == 0
+    checkpoint = read_checkpoint(out)
+    assert (checkpoint.architecture, len(checkpoint.class_names)) == ("timm:test_resnet", 4)
+    assert checkpoint.preprocessing.image_size == 160
+    assert checkpoint.build()(torch.randn(1, 3, 64, 64)).shape == (1, 4)
+    capsys.readouterr()
+    assert run("predict", out, next((folder / "images" / "a").iterdir()), "--json") == 0
+    assert json.loads(capsys.readouterr().out)
+    assert run("export", out, "--format", "onnx", "--images", folder / "images", "--out", tmp_path / "x.onnx") == 1
+    assert "is no network of this package" in capsys.readouterr().err
+    torch.save({"fc.bias": torch.zeros(4)}, tmp_path / "other.pth")
+    assert run(*line, "--weights", tmp_path / "other.pth", "--overwrite") == 1
+    assert "does not fit timm:test_resnet: Error(s) in loading" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [{"kind": "merge", "conv": "nothing", "chain": [], "consumer": "", "channels": 2}],
+        [{"kind": "ghost"}],
+        [3],
+        "text",
+    ],
+    ids=str,
+)
+def test_damaged_changes_are_refused(folder: Path, changes: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    checkpoint = read_checkpoint(folder / "net.safetensors")
+    object.__setattr__(checkpoint, "changes", changes)
+    save_checkpoint(tmp_path / "x.safetensors", checkpoint)
+    with pytest.raises(CheckpointError, match="has an invalid description"):
+        read_checkpoint(tmp_path / "x.safetensors")

@@ -1,0 +1,88 @@
+"""Healing: the error falls, a resumed training ends with the same weights, arguments are checked."""
+
+import copy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ghostnets.compress import ghostify, heal
+from ghostnets.compress.fit import output_error, outputs_of
+from ghostnets.errors import ConfigurationError, RunError
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.expand, self.norm, self.act = nn.Conv2d(8, 32, 1), nn.BatchNorm2d(32), nn.ReLU(inplace=True)
+        self.project = nn.Conv2d(32, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.project(self.act(self.norm(self.expand(x))))
+
+
+@pytest.fixture(scope="module")
+def networks() -> tuple[nn.Module, nn.Module, Tensor]:
+    torch.manual_seed(0)
+    flat = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 5))
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), Block(), Block(), flat).eval()
+    images = torch.randn(48, 3, 16, 16)
+    return model, ghostify(model, images, budget=0.4)[0], images
+
+
+def test_error_falls_and_the_networks_are_left_alone(networks: tuple[nn.Module, nn.Module, Tensor]):
+    original, made, images = networks
+    before = copy.deepcopy((original.state_dict(), made.state_dict()))
+    expected = outputs_of(original, images)
+    healed, report = heal(made, original, images, block_steps=30, steps=60, lr=2e-3)
+    assert report.blocks == ("1", "2")
+    assert len(report.losses) == 90
+    assert output_error(outputs_of(healed, images), expected) < 0.6 * output_error(outputs_of(made, images), expected)
+    for network, state in zip((original, made), before, strict=True):
+        assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    assert {name: v.shape for name, v in healed.state_dict().items()} == {n: v.shape for n, v in before[1].items()}
+
+
+@pytest.mark.parametrize("stop", [7, 13])
+def test_resumed_training_gives_the_same_weights(
+    networks: tuple[nn.Module, nn.Module, Tensor], stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    original, made, images = networks
+    labels = torch.arange(48) % 5
+    labels[::3] = -1
+    options = {"labels": labels, "block_steps": 10, "steps": 8, "batch_size": 5}
+    expected, report = heal(made, original, images, **options)
+    monkeypatch.setattr(sys.modules["ghostnets.compress.heal"], "SAVE_EVERY", 1)
+
+    def interrupt(step: int) -> None:
+        if step == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        heal(made, original, images, **options, state=tmp_path / "state", on_step=interrupt)
+    steps: list[int] = []
+    healed, again = heal(made, original, images, **options, state=tmp_path / "state", on_step=steps.append)
+    assert steps == list(range(stop + 1, 19))
+    assert again.losses == report.losses
+    assert all(torch.equal(v, healed.state_dict()[name]) for name, v in expected.state_dict().items())
+
+
+def test_states_of_other_trainings_and_damaged_ones_are_refused(
+    networks: tuple[nn.Module, nn.Module, Tensor], tmp_path: Path
+):
+    original, made, images = networks
+    heal(made, original, images, block_steps=1, steps=0, state=tmp_path / "state")
+    with pytest.raises(RunError, match="another training \\(other lr, steps\\)"):
+        heal(made, original, images, block_steps=1, steps=1, lr=1, state=tmp_path / "state")
+    (tmp_path / "state").write_bytes(b"nothing")
+    with pytest.raises(RunError, match="is not the state of healing this network"):
+        heal(made, original, images, block_steps=1, steps=0, state=tmp_path / "state")
+
+
+@pytest.mark.parametrize("arguments", [{"lr": 0.0}, {"steps": -1}, {"batch_size": 0}])
+def test_arguments_out_of_range_are_refused(networks: tuple[nn.Module, nn.Module, Tensor], arguments: dict):
+    original, made, images = networks
+    with pytest.raises(ConfigurationError):
+        heal(made, original, images, **arguments)
