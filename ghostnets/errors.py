@@ -152,7 +152,7 @@ def _missing(module: str, extra: str) -> MissingExtraError:
 
 
 def install_command(extra: str) -> str:
-    """Command that installs an extra in the way in which this package was installed (PEP 610).
+    """Command that installs an extra from the source that this package was installed from (PEP 610).
 
     From an index, by its name; from a folder, an archive or a repository, by its address; a source tree that is only on
     the path, as an editable installation.

@@ -1,4 +1,4 @@
-"""The compiled modules, which are missing where no compiler was at hand during installation."""
+"""The compiled modules, which are missing if the package was installed without a compiler."""
 
 from importlib import import_module
 from importlib.util import find_spec

@@ -33,7 +33,7 @@ FAMILY_MARKS = {
     "ghost_vgg": "blocks.0.0.primary_conv.",
     "vgg": "blocks.0.0.primary_conv.",
 }
-# Part of a tensor's name that stands for a weight in another form -> what the network is, and what to do with it.
+# Part of a tensor's name that marks a transformed weight -> state of the network, and the call that undoes it.
 OTHER_FORMS = {
     ".parametrizations.": "has a parametrization; call torch.nn.utils.parametrize.remove_parametrizations",
     ".weight_g": "has weight normalisation; call torch.nn.utils.remove_weight_norm",
@@ -56,7 +56,7 @@ def stem_name(network: nn.Module) -> str:
 
 
 def adapt(model: nn.Module, state_dict: Mapping[str, Tensor], path: Path, *, replace_head: bool) -> dict[str, Tensor]:
-    """Adapt a state dict to a network in the ways that keep its meaning; what changes is logged as a warning.
+    """Adapt a state dict to a network without changing its function; every adaptation is logged as a warning.
 
     - Counters ``num_batches_tracked`` that the file lacks are 0, and those of shape (1,) are reshaped, without a
       warning: no output depends on them.
@@ -143,7 +143,7 @@ def check_fit(model: nn.Module, state_dict: Mapping[str, Tensor], path: Path, ra
 
 
 def _advice(raw: Mapping[str, Tensor]) -> str:
-    """What to do with a file that does not fit: build the network that does, if there is one."""
+    """Advice for a file that does not fit: the network that it does fit, if there is one."""
     fitting = _find_fitting({name: tuple(tensor.shape) for name, tensor in raw.items()})
     if fitting is not None:
         return f"it fits {fitting}; build that network"

@@ -86,7 +86,7 @@ def open_network(path: Path, device: str, *, threads: int | None = None) -> Eval
 
 
 def _training_of_run(path: Path) -> dict[str, Any]:
-    """What the split of the data follows from: the configuration of the run in the folder of the file, if any."""
+    """Recipe, data and identity of the run in the folder of a file, which determine its split; empty without one."""
     try:
         config = RunFolder(path.parent).read_config()
     except RunError:

@@ -28,7 +28,7 @@ NOISE_IMAGES = 64
 
 @dataclass(frozen=True)
 class CompressionReport:
-    """What ``ghostify`` did.
+    """Result of ``ghostify``.
 
     Attributes:
         changes: Changes in order, for ``apply_changes``.
@@ -109,7 +109,7 @@ def ghostify(
 
 @dataclass(frozen=True)
 class Analysis:
-    """What ``analyse`` found: the measured damage of every change, for any number of budgets.
+    """Result of ``analyse``: the measured damage of every change, for any number of budgets.
 
     Attributes:
         original: Copy of the network, in evaluation mode.

@@ -19,12 +19,13 @@ MIN_UNEXPLAINED = 1e-4  # below it, the damage of a share of 1 cannot be told fr
 
 @dataclass(frozen=True)
 class SiteSensitivity:
-    """What a change of one convolution costs.
+    """Measured damage of a change of one convolution.
 
     Attributes:
         conv: Name of the convolution.
         kind: ``"ghost"``; ``"mixed ghost"``, whose ghosts are those of linear combinations of the intrinsic maps; or
-            ``"merge"``: channels are dropped, and what the others tell of them is folded into the next layer.
+            ``"merge"``: channels are dropped, and their best linear prediction from the others is folded into the next
+            layer.
         channels: Number of maps of the convolution.
         number: Number of kept maps at which the damage was measured.
         unexplained: Share of the maps' variance that the kept ones do not predict.

@@ -115,7 +115,7 @@ def _notes_file(folder: Path) -> Path:
 
 
 def find_unpacked(data: str) -> Path | None:
-    """What ``open_archive`` has put into the cache; None if it would have to work."""
+    """Folder in the cache to which ``open_archive`` has unpacked an archive; None if it has not."""
     suffix = archive_suffix(data)
     if suffix is None or not (data.startswith(REMOTE) or Path(data).is_file()):
         return None

@@ -54,7 +54,7 @@ class ImageGroup(NamedTuple):
 
 @dataclass(frozen=True)
 class DataCheck:
-    """What ``check_images`` found.
+    """Result of ``check_images``.
 
     Attributes:
         class_names: Names in the order of the labels.

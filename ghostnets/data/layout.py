@@ -41,7 +41,7 @@ SHOWN = 8  # names per message
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """How a folder is read.
+    """Splits and classes of a folder.
 
     Attributes:
         splits: Folder of each split, whose subfolders are classes; a folder without splits is ``{"train": FOLDER}``.

@@ -36,7 +36,7 @@ MAX_NUMBER = 2**15
 
 
 class _FaultError(Exception):
-    """What is wrong with a plan."""
+    """A fault of a plan, as half a sentence."""
 
 
 def write_plan(plan: Plan, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None) -> None:

@@ -87,7 +87,7 @@ class Session:
 
     @property
     def precision(self) -> str:
-        """How maps and weights are stored: ``"f32"``, ``"bf16"`` or ``"int8"``."""
+        """Storage format of maps and weights: ``"f32"``, ``"bf16"`` or ``"int8"``."""
         return self.plan.precision
 
     @property

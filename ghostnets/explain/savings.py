@@ -87,7 +87,7 @@ class LatencyComparison:
         plain_milliseconds: Median time of the plain counterpart.
         ratio: Median speedup over the plain counterpart, round by round; above 1 the network is faster.
         quartiles: Lower and upper quartile of the speedup.
-        repeats: Number of timed runs of each.
+        repeats: Number of timed runs of either network.
         threads: Number of torch threads.
     """
 

@@ -47,8 +47,8 @@ class ExportComparison:
         seconds: Latency of the file for one image: lower quartile, median, upper quartile.
         torch_seconds: Latency of the network in eager float32 torch, interleaved with the file's runs.
         times_as_fast: Speedup over torch, by blocks of runs: lower quartile, median, upper quartile.
-        runs: Number of timed runs of each.
-        threads: Number of threads of each.
+        runs: Number of timed runs of the file, and of the network in torch.
+        threads: Number of threads of either.
         runtime: Name and version of the runtime.
         torch_was_loaded: Whether torch was imported when the file ran; True if its runtime needs it.
         processor: Name of the processor.

@@ -13,7 +13,7 @@ __all__ = ["Callback", "CallbackList", "RunStart"]
 
 @dataclass(frozen=True)
 class RunStart:
-    """What is known of a run when its training starts or is resumed.
+    """Description of a run when its training starts or is resumed.
 
     Attributes:
         folder: Folder of the run; its name is the name of the run.

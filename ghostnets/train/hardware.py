@@ -1,4 +1,4 @@
-"""What a run uses of its device: precision, processes that read images, and memory."""
+"""Use of a device by a run: precision, processes that read images, and lack of memory."""
 
 import gc
 import os

@@ -25,7 +25,7 @@ def format_minutes(seconds: float) -> str:
 
 
 class EpochMeasurements(NamedTuple):
-    """What the metrics of an epoch are computed from."""
+    """Input of the metrics of an epoch."""
 
     recipe: Recipe
     progress: TrainProgress  # at the end of the epoch
@@ -44,7 +44,7 @@ LOSS, TOP1 = Axis("loss (nats)", 1), Axis("top-1 (%)", 100)
 
 @dataclass(frozen=True)
 class Metric:
-    """How a field of ``EpochResult`` is computed and shown.
+    """Computation and presentation of a field of ``EpochResult``.
 
     Attributes:
         label: Label in the console and in tables.

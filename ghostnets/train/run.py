@@ -259,7 +259,7 @@ class Run:
         self._tell(self.estimate.add_step(seconds))
 
     def _evaluated_network(self) -> nn.Module:
-        """What is evaluated after an epoch: the network, or its classifier if the rest is frozen."""
+        """Module that is evaluated after an epoch: the network, or its classifier if the rest is frozen."""
         network = self.setup.evaluated
         return classifier_head(network) if self.recipe.frozen else network
 

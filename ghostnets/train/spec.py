@@ -19,7 +19,7 @@ __all__ = ["RunSpec"]
 
 
 class RunSpec(NamedTuple):
-    """What a run is made from.
+    """Resolved configuration of a run, with its opened data and initial weights.
 
     Attributes:
         config: Complete configuration.

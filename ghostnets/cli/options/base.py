@@ -140,7 +140,7 @@ class CommandOptions:
 
     @classmethod
     def describe_use(cls) -> str:
-        """What the command does, and what to try, for a command line without arguments."""
+        """Summary and examples of the command, for a command line without arguments."""
         assert cls.__doc__ is not None
         text = " ".join(cls.__doc__.split())
         summary, _, examples = text.partition(" Example")
