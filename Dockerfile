@@ -10,9 +10,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
-RUN python scripts/serving_requirements > requirements.txt \
-    && pip wheel --no-cache-dir --wheel-dir /wheels --requirement requirements.txt \
-    && pip wheel --no-cache-dir --wheel-dir /wheels --no-deps .
+RUN pip wheel --no-cache-dir --wheel-dir /wheels '.[serve]'
 
 FROM python:3.11-slim
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \

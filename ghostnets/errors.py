@@ -23,7 +23,8 @@ import importlib.util
 import json
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import unquote, urlsplit
@@ -41,11 +42,16 @@ __all__ = [
     "RunError",
     "StorageError",
     "UnknownNameError",
+    "explain_missing_torch",
     "install_command",
     "reinstall_command",
     "require",
     "require_installed",
 ]
+
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # torch without CUDA libraries
+TORCH_LIBRARIES = ("huggingface_hub", "torch", "torchvision")  # those of the extra torch
+EXTRAS_WITHOUT_TORCH = ("heic", "onnx", "openvino", "parquet", "ray", "serve")
 
 
 class GhostNetsError(Exception):
@@ -147,8 +153,22 @@ def require_installed(*modules: str, extra: str) -> None:
             raise _missing(module, extra)
 
 
+@contextmanager
+def explain_missing_torch() -> Iterator[None]:
+    """Raise MissingExtraError for an import of torch, torchvision or huggingface-hub that fails within the context."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in TORCH_LIBRARIES:
+            raise
+        raise _missing(error.name, "torch") from error
+
+
 def _missing(module: str, extra: str) -> MissingExtraError:
-    return MissingExtraError(f"this needs {module}, which is not installed; run: {install_command(extra)}")
+    sentence = f"this needs {module}, which is not installed; run: {install_command(extra)}"
+    if extra not in EXTRAS_WITHOUT_TORCH and importlib.util.find_spec("torch") is None:
+        sentence += f" --extra-index-url {CPU_INDEX} (without this address, torch comes with libraries for NVIDIA GPUs)"
+    return MissingExtraError(sentence)
 
 
 def install_command(extra: str) -> str:

@@ -3,6 +3,8 @@
 import importlib
 from collections.abc import Callable, Mapping
 
+from ghostnets.errors import explain_missing_torch
+
 __all__ = ["lazy_getattr"]
 
 
@@ -14,11 +16,15 @@ def lazy_getattr(package: str, modules: Mapping[str, str]) -> Callable[[str], ob
     Args:
         package: ``__name__`` of the package.
         modules: Public name -> submodule of the package that defines it.
+
+    Returns:
+        The function; it raises MissingExtraError for a name that needs torch where torch is not installed.
     """
 
     def get(name: str) -> object:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
+        with explain_missing_torch():
+            return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
 
     return get

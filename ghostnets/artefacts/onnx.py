@@ -29,7 +29,7 @@ class OnnxModel(Model):
 
 def open_file(path: Path, threads: int | None) -> OnnxModel:
     """Open an ONNX file, as ``open_model``."""
-    ort = require("onnxruntime", extra="export")
+    ort = require("onnxruntime", extra="onnx")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     options.inter_op_num_threads = 1

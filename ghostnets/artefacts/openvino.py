@@ -42,7 +42,7 @@ def open_file(path: Path, threads: int | None) -> OpenVinoModel:
         raise ArtefactError(
             f"its weights, {path.with_suffix('.bin').name}, are not next to it; keep the two files together."
         )
-    openvino = require("openvino", extra="export")
+    openvino = require("openvino", extra="openvino")
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads or usable_cores(),

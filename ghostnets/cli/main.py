@@ -11,7 +11,7 @@ from importlib import import_module
 
 from ghostnets import __version__
 from ghostnets.cli.output import message
-from ghostnets.errors import GhostNetsError, UnknownNameError
+from ghostnets.errors import GhostNetsError, UnknownNameError, explain_missing_torch
 from ghostnets.terminal import ESCAPES
 
 __all__ = ["COMMANDS", "MODULES", "main", "run_command"]
@@ -82,7 +82,8 @@ def run_command(command: str, *arguments: str) -> int:
     options = getattr(import_module(f"ghostnets.cli.options.{name}"), f"{command.title()}Command")
     parsed = options.parse(list(arguments))
     parsed.check()
-    return int(import_module(f"ghostnets.cli.{name}").run(parsed))
+    with explain_missing_torch():
+        return int(import_module(f"ghostnets.cli.{name}").run(parsed))
 
 
 def _help() -> str:

@@ -1,0 +1,5 @@
+"""Imported first by packages of which every module needs torch, so that its absence is one sentence."""
+
+from ghostnets.errors import require
+
+require("torch", extra="torch")
