@@ -1,6 +1,6 @@
 """Benchmark networks across inference backends, interleaved in one run."""
 
-from ghostnets import needs_torch  # noqa: F401
+import ghostnets.needs_torch  # noqa: F401
 from ghostnets.bench.backends import BACKENDS, PRECISIONS
 from ghostnets.bench.benchmark import BenchmarkResult, BenchmarkRow, BenchmarkSettings, run_benchmark
 

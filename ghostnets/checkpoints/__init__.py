@@ -1,6 +1,6 @@
 """Checkpoints: saving, safe reading and strict loading, published weights, and conversion from other sources."""
 
-from ghostnets import needs_torch  # noqa: F401
+import ghostnets.needs_torch  # noqa: F401
 from ghostnets.checkpoints.architecture import build_network
 from ghostnets.checkpoints.embedded import EMBEDDED_WEIGHTS, embedded_weights
 from ghostnets.checkpoints.fetch import cache_path, check_reachable, download, find_cached

@@ -1,6 +1,6 @@
 """Compression of trained networks: fusion of layers, Ghost modules in the place of convolutions, fewer channels."""
 
-from ghostnets import needs_torch  # noqa: F401
+import ghostnets.needs_torch  # noqa: F401
 from ghostnets.compress.fuse import fuse, reparameterize
 from ghostnets.compress.ghostify import Analysis, CompressionReport, analyse, ghostify
 from ghostnets.compress.heal import HealReport, heal

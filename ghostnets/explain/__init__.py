@@ -1,6 +1,6 @@
 """Analyses, figures and HTML pages that show what a network computes and costs."""
 
-from ghostnets import needs_torch  # noqa: F401
+import ghostnets.needs_torch  # noqa: F401
 from ghostnets.explain.anatomy import CheapKernels, GhostMaps, collect_cheap_kernels, collect_ghost_maps
 from ghostnets.explain.attention import AttentionMaps, collect_dfc_attention, grad_cam
 from ghostnets.explain.comparison import ComparedRun, write_comparison

@@ -1,6 +1,6 @@
 """Layers of the GhostNet family."""
 
-from ghostnets import needs_torch  # noqa: F401
+import ghostnets.needs_torch  # noqa: F401
 from ghostnets.layers.bottleneck import GhostBottleneck
 from ghostnets.layers.conv import ConvBnAct, fold_batch_norm, make_divisible, norm_arguments
 from ghostnets.layers.dfc import DFCGate

@@ -1,6 +1,6 @@
 """Parameter and MAC counts, profiles and timings of any ``nn.Module``; measures of a classifier's scores."""
 
-from ghostnets import needs_torch  # noqa: F401
+import ghostnets.needs_torch  # noqa: F401
 from ghostnets.measure.classification import average_precision, calibration_error, fit_temperature, roc_area
 from ghostnets.measure.count import Cost, LayerCost, count
 from ghostnets.measure.limits import MachineLimits, measure_limits
