@@ -2,4 +2,6 @@
 
 from ghostnets.errors import require
 
-require("torch", extra="torch")
+__all__ = ["TORCH"]
+
+TORCH = require("torch", extra="torch")

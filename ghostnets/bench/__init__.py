@@ -1,6 +1,8 @@
 """Benchmark networks across inference backends, interleaved in one run."""
 
-import ghostnets.needs_torch  # noqa: F401
+from ghostnets.needs_torch import TORCH  # noqa: F401 - first, so that its absence is one sentence
+
+# isort: split
 from ghostnets.bench.backends import BACKENDS, PRECISIONS
 from ghostnets.bench.benchmark import BenchmarkResult, BenchmarkRow, BenchmarkSettings, run_benchmark
 

@@ -1,6 +1,8 @@
 """Checkpoints: saving, safe reading and strict loading, published weights, and conversion from other sources."""
 
-import ghostnets.needs_torch  # noqa: F401
+from ghostnets.needs_torch import TORCH  # noqa: F401 - first, so that its absence is one sentence
+
+# isort: split
 from ghostnets.checkpoints.architecture import build_network
 from ghostnets.checkpoints.embedded import EMBEDDED_WEIGHTS, embedded_weights
 from ghostnets.checkpoints.fetch import cache_path, check_reachable, download, find_cached

@@ -1,6 +1,8 @@
 """Compression of trained networks: fusion of layers, Ghost modules in the place of convolutions, fewer channels."""
 
-import ghostnets.needs_torch  # noqa: F401
+from ghostnets.needs_torch import TORCH  # noqa: F401 - first, so that its absence is one sentence
+
+# isort: split
 from ghostnets.compress.fuse import fuse, reparameterize
 from ghostnets.compress.ghostify import Analysis, CompressionReport, analyse, ghostify
 from ghostnets.compress.heal import HealReport, heal

@@ -1,6 +1,8 @@
 """Analyses, figures and HTML pages that show what a network computes and costs."""
 
-import ghostnets.needs_torch  # noqa: F401
+from ghostnets.needs_torch import TORCH  # noqa: F401 - first, so that its absence is one sentence
+
+# isort: split
 from ghostnets.explain.anatomy import CheapKernels, GhostMaps, collect_cheap_kernels, collect_ghost_maps
 from ghostnets.explain.attention import AttentionMaps, collect_dfc_attention, grad_cam
 from ghostnets.explain.comparison import ComparedRun, write_comparison

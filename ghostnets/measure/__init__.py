@@ -1,6 +1,8 @@
 """Parameter and MAC counts, profiles and timings of any ``nn.Module``; measures of a classifier's scores."""
 
-import ghostnets.needs_torch  # noqa: F401
+from ghostnets.needs_torch import TORCH  # noqa: F401 - first, so that its absence is one sentence
+
+# isort: split
 from ghostnets.measure.classification import average_precision, calibration_error, fit_temperature, roc_area
 from ghostnets.measure.count import Cost, LayerCost, count
 from ghostnets.measure.limits import MachineLimits, measure_limits
