@@ -246,7 +246,7 @@ def test_scores_and_features_take_one_run(
 ):
     pytest.importorskip(library, reason=f"{runtime} needs {library}")
     if runtime == "torch":
-        monkeypatch.setattr("ghostnets.engine.session._native", lambda: (_ for _ in ()).throw(engine_missing()))
+        monkeypatch.setattr("ghostnets.engine.session.import_native", lambda _: (_ for _ in ()).throw(engine_missing()))
     path = checkpoint if runtime in ("engine", "torch") else exported(runtime, checkpoint, tmp_path)
     model = open_model(path, threads=1)
     assert isinstance(model, EngineCheckpointModel) == (runtime == "engine")
