@@ -4,14 +4,13 @@ import json
 from pathlib import Path
 
 import torch
-from rich.progress import Progress
 from rich.table import Table
 
 from ghostnets.bench import BACKENDS, BenchmarkResult, BenchmarkSettings, run_benchmark
 from ghostnets.bench.figures import accuracy_figure, kinds_figure, macs_figure
 from ghostnets.bench.models import create_benchmark_model
 from ghostnets.cli.options.bench import BenchCommand
-from ghostnets.cli.output import print_json, progress_console, result_console
+from ghostnets.cli.output import print_json, progress_bars, result_console
 from ghostnets.files import write_text
 from ghostnets.measure import profile
 
@@ -29,8 +28,8 @@ def run(command: BenchCommand) -> int:
         runs=command.runs,
         rounds=command.rounds,
     )
-    with Progress(console=progress_console(), transient=True) as bars:
-        task = bars.add_task("", total=None)
+    with progress_bars() as bars:
+        task = bars.add_task("building networks", total=None)
         built: list[str] = []
 
         def on_row(name: str) -> None:

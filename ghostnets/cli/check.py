@@ -10,7 +10,7 @@ from ghostnets.cli.output import (
     download_progress,
     message,
     print_json,
-    progress_console,
+    progress_bars,
     result_console,
 )
 from ghostnets.data import DataSpec
@@ -41,11 +41,9 @@ KINDS = (  # exact, crosses splits, crosses classes; name; what it means
 
 
 def run(command: CheckCommand) -> int:
-    from rich.progress import Progress
-
     folder = DataSpec(command.data, progress=download_progress()).find()
     total = sum(len(files.paths) for files in folder.splits.values())
-    with Progress(console=progress_console(), transient=True) as bars:
+    with progress_bars() as bars:
         task = bars.add_task("reading images", total=total)
         result = check_images(folder, threshold=command.threshold, on_image=lambda: bars.advance(task))
     if command.out is not None:
@@ -123,7 +121,7 @@ def _write_page(command: CheckCommand, result: DataCheck) -> None:
     from ghostnets.explain.page import sample_evenly
 
     assert command.out is not None
-    sections = []
+    sections, folder = [], command.out.parent
     figures = {"images": f"{len(result.paths):,}", "classes": f"{len(result.class_names):,}"}
     if sizes := result.describe_sizes():
         figures["shorter side"] = f"{sizes['smallest']} to {sizes['largest']}"
@@ -132,7 +130,10 @@ def _write_page(command: CheckCommand, result: DataCheck) -> None:
         groups = _select(result, exact, splits, classes)
         figures[label] = f"{len(groups):,}"
         if groups:
-            shown = [PictureGroup(f"{len(g.images)} images", _pictures(result, g.images)) for g in groups[:PAGE_GROUPS]]
+            shown = [
+                PictureGroup(f"{len(g.images)} images", _pictures(result, g.images, folder))
+                for g in groups[:PAGE_GROUPS]
+            ]
             first = f", the first {PAGE_GROUPS} shown" if len(groups) > PAGE_GROUPS else ""
             sections.append(PictureSection(f"{label.capitalize()} ({len(groups):,}{first})", explanation, shown))
     unreadable = {index for index, _ in result.unreadable}
@@ -140,7 +141,7 @@ def _write_page(command: CheckCommand, result: DataCheck) -> None:
     for number in sample_evenly(range(len(result.class_names)), PAGE_CLASSES):
         members = [index for index in (result.labels == number).nonzero()[0].tolist() if index not in unreadable]
         examples.append(
-            PictureGroup(result.class_names[number], _pictures(result, sample_evenly(members, PAGE_IMAGES)))
+            PictureGroup(result.class_names[number], _pictures(result, sample_evenly(members, PAGE_IMAGES), folder))
         )
     page = DataPage(
         f"Examination of {Path(command.data).name or command.data}",
@@ -155,8 +156,9 @@ def _write_page(command: CheckCommand, result: DataCheck) -> None:
     write_data_page(command.out, page)
 
 
-def _pictures(result: DataCheck, indices: Sequence[int]) -> "list[PictureView]":
+def _pictures(result: DataCheck, indices: Sequence[int], folder: Path) -> "list[PictureView]":
     from ghostnets.explain.data_page import PictureView
+    from ghostnets.explain.page import link_to_file
 
     pictures = []
     for index in indices[:PAGE_IMAGES]:
@@ -169,6 +171,6 @@ def _pictures(result: DataCheck, indices: Sequence[int]) -> "list[PictureView]":
         image.save(buffer, "JPEG", quality=80)
         split, class_name = result.splits[result.split_indices[index]], result.class_names[result.labels[index]]
         width, height = result.sizes[index]
-        lines = (escape_control(str(result.paths[index])), f"{split}, {class_name}, {width} x {height}")
-        pictures.append(PictureView(buffer.getvalue(), lines))
+        name, link = escape_control(str(result.paths[index])), link_to_file(str(result.paths[index]), folder)
+        pictures.append(PictureView(buffer.getvalue(), name, link, f"{split}, {class_name}, {width} x {height}"))
     return pictures

@@ -11,7 +11,7 @@ from ghostnets.checkpoints import read_checkpoint, save_checkpoint
 from ghostnets.cli.eval_network import EvaluatedNetwork, open_network
 from ghostnets.cli.eval_output import image_columns, print_evaluation, to_json
 from ghostnets.cli.options.eval import EvalCommand
-from ghostnets.cli.output import download_progress, message, print_json, progress_console, result_console
+from ghostnets.cli.output import download_progress, message, print_json, result_console, show_stages
 from ghostnets.data import DataSpec, ImageDataset, JoinedDataset, describe_source, summarize_source
 from ghostnets.data.layout import normalize_name
 from ghostnets.errors import DataError
@@ -75,7 +75,8 @@ def run(command: EvalCommand) -> int:
 def _evaluate(
     command: EvalCommand, network: EvaluatedNetwork, images: ImageDataset, temperature: float | None
 ) -> Evaluation:
-    with progress_console().status(f"evaluating {len(images)} images"):
+    with show_stages() as on_stage:
+        on_stage(f"evaluating {len(images)} images")
         return evaluate(
             network.build(temperature=temperature, flip=command.tta == "flip"),
             images,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ghostnets import __version__
 from ghostnets.checkpoints import load_pretrained, read_checkpoint
 from ghostnets.cli.options.explain import ExplainCommand
-from ghostnets.cli.output import message, print_json, progress_console, result_console, show_stages
+from ghostnets.cli.output import message, print_json, progress_bars, result_console, show_stages
 from ghostnets.data import EMBEDDED, ArrayDataset, FashionMnist, ImageDataset, find_sample, spread
 from ghostnets.devices import describe_device, select_device
 from ghostnets.errors import DataError
@@ -148,6 +148,8 @@ def _analyse(
         model=model,
         pixels=pixels,
         inputs=inputs,
+        names=[images.name(i) for i in shown],
+        labels=images.labels[list(shown)].tolist(),
         class_names=subject.class_names,
         ablation=ablation,
         ablation_note=note,
@@ -192,14 +194,7 @@ def _measure(
 
 
 def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=progress_console(),
-        transient=True,
-    )
+    return progress_bars(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
 
 def _print(redundancy: Redundancy) -> None:

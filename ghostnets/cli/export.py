@@ -57,6 +57,7 @@ def _print_report(path: Path, report: ExportReport) -> None:
     limit = "" if tolerance.max_difference is None else f" (limit {tolerance.max_difference:g})"
     for row in [
         ("file", f"{path}, {report.bytes / 1e6:.2f} MB, {report.description.precision}"),
+        ("report", f"{path}.report.json"),
         ("input", f"{report.description.input}, {'any size' if report.description.any_size else sizes}"),
         ("output", report.description.output + (", features" if report.description.has_features else "")),
         ("runtime", f"{comparison.runtime}, in a separate process"),

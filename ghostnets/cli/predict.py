@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ghostnets import __version__
 from ghostnets.artefacts import Model, Prediction, load_classifier
 from ghostnets.cli.options.predict import PredictCommand
-from ghostnets.cli.output import message, progress_console, result_console
+from ghostnets.cli.output import LINE_SECONDS, message, progress_console, result_console
 from ghostnets.data.finder import LeftOut
 from ghostnets.native import ENGINE, missing_native
 from ghostnets.predict import Input, PredictionFile, as_dict, find_inputs, predict_images
@@ -97,12 +97,13 @@ def _report_sorting(sorter: "ImageSorter") -> None:
 
 
 class PredictionProgress:
-    """Counts predictions and shows their number on a terminal, if they take more than a moment."""
+    """Counts predictions and shows their number, if they take more than a moment; outside a terminal now and then."""
 
     def __init__(self) -> None:
         self.start = time.monotonic()
         self.earlier = self.images = self.errors = 0
         self.bar: Any = None
+        self.next_line = self.start + LINE_SECONDS
 
     def __enter__(self) -> "PredictionProgress":
         return self
@@ -127,7 +128,7 @@ class PredictionProgress:
                         message(prediction.error, kind="error")
             self.images += len(batch)
             yield batch
-            if time.monotonic() - self.start > SECONDS_BEFORE_PROGRESS and sys.stderr.isatty():
+            if time.monotonic() - self.start > SECONDS_BEFORE_PROGRESS:
                 self._show()
 
     def report(self) -> None:
@@ -139,6 +140,13 @@ class PredictionProgress:
             message(f"{self.errors} of {self.images} images have no prediction.", kind="error")
 
     def _show(self) -> None:
+        rate = (self.images - self.earlier) / (time.monotonic() - self.start)
+        counts = f"{self.images} images, {rate:.0f} images/s, {self.errors} without prediction"
+        if not sys.stderr.isatty():
+            if time.monotonic() >= self.next_line:
+                message(counts)
+                self.next_line = time.monotonic() + LINE_SECONDS
+            return
         if self.bar is None:
             from rich import progress
 
@@ -150,8 +158,7 @@ class PredictionProgress:
             self.bar = progress.Progress(*columns, console=progress_console(), transient=True)
             self.bar.start()
             self.bar.add_task("")
-        rate = (self.images - self.earlier) / (time.monotonic() - self.start)
-        self.bar.update(0, description=f"{self.images} images, {rate:.0f} images/s, {self.errors} without prediction")
+        self.bar.update(0, description=counts)
 
 
 def _settings(command: PredictCommand, model: Model, top: int) -> dict[str, Any]:

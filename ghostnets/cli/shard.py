@@ -1,9 +1,7 @@
 """``ghostnets shard FOLDER OUT``: pack a folder of images into shards for streaming."""
 
-from rich.progress import Progress
-
 from ghostnets.cli.options.shard import ShardCommand
-from ghostnets.cli.output import message, print_json, progress_console, result_console
+from ghostnets.cli.output import message, print_json, progress_bars, result_console
 from ghostnets.data import DataSpec, ImageFolder, describe_source, summarize_source, write_shards
 from ghostnets.errors import DataError
 
@@ -18,7 +16,7 @@ def run(command: ShardCommand) -> int:
         raise DataError(f"{command.folder} holds shards already; give images as for train.")
     for sentence in describe_source(source):
         message(sentence)
-    with Progress(console=progress_console(), transient=True) as bars:
+    with progress_bars() as bars:
         task = bars.add_task("packing images", total=source.num_images)
         shards, skipped = write_shards(
             source,

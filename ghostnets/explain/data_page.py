@@ -12,10 +12,12 @@ __all__ = ["DataPage", "PictureGroup", "PictureSection", "PictureView", "write_d
 
 @dataclass(frozen=True)
 class PictureView:
-    """A picture: PNG or JPEG content, and lines of text below it."""
+    """A picture: PNG or JPEG content, the name and the relative URL (or None) of its file, and a line of text."""
 
     content: bytes
-    lines: Sequence[str]
+    name: str
+    link: str | None
+    text: str
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ghostnets.explain.captions import (
 from ghostnets.explain.figures import save_figure, to_svg
 from ghostnets.explain.ghost_ablation import AblationResult
 from ghostnets.explain.maps import find_map_layers, observe_maps
-from ghostnets.explain.page import max_stage_macs, render, sample_evenly, select_ghost_layers
+from ghostnets.explain.page import link_to_file, max_stage_macs, render, sample_evenly, select_ghost_layers
 from ghostnets.explain.redundancy import KERNEL_SIZES, RATIOS, LayerRedundancy, Redundancy
 from ghostnets.explain.redundancy_figures import depth_figure, error_figure, gallery_figure
 from ghostnets.explain.savings import LatencyComparison, Savings
@@ -53,6 +53,8 @@ class Explanation:
         model: The network, in evaluation mode.
         pixels: Sample images for display, uint8 (K, C, S, S); maps are shown for the first one.
         inputs: The same images preprocessed, float32 (K, C, S, S).
+        names: Path of each of them, or what else it is named.
+        labels: Class of each, as an index into ``class_names``; -1 if unknown.
         class_names: Class names in output order, or None if unknown.
         ablation: Accuracy with ghosts replaced, or None.
         ablation_note: One sentence naming the images of the ablation, or the reason why there is none.
@@ -68,6 +70,8 @@ class Explanation:
     model: nn.Module
     pixels: Tensor
     inputs: Tensor
+    names: Sequence[str]
+    labels: Sequence[int]
     class_names: Sequence[str] | None
     ablation: AblationResult | None
     ablation_note: str
@@ -89,11 +93,17 @@ class FigurePanel:
 
 @dataclass(frozen=True)
 class ClassActivation:
-    """An image uint8 (C, H, W), its predicted class, and the class's activation map (H, W) in [0, 1]."""
+    """An image uint8 (C, H, W), its predicted class, and the class's activation map (H, W) in [0, 1].
+
+    ``label`` is its true class, or None if unknown; ``link`` the relative URL of its file, if it has one.
+    """
 
     pixels: Tensor
     heat: Tensor
     prediction: str
+    label: str | None
+    name: str
+    link: str | None
 
 
 def write_explanation(folder: str | os.PathLike[str], explanation: Explanation) -> tuple[Path, dict[str, Any]]:
@@ -123,7 +133,7 @@ def write_explanation(folder: str | os.PathLike[str], explanation: Explanation) 
         galleries=[(panel.name, layer) for layer, panel in galleries.items()],
         ghosts=select_ghost_layers(collect_ghost_maps(model, first)),
         kernels=[(n, layer.layer, _summarize_kernels(layer)) for n, layer in enumerate(kernels, start=1)],
-        activations=_class_activations(explanation),
+        activations=_class_activations(explanation, folder),
         attention=sample_evenly(collect_dfc_attention(model, first), MAX_ATTENTION_LAYERS),
         largest_stage=max_stage_macs(explanation.savings),
     )
@@ -218,11 +228,15 @@ def _gallery(layer: LayerRedundancy, maps: Tensor) -> FigurePanel:
     )
 
 
-def _class_activations(explanation: Explanation) -> list[ClassActivation]:
+def _class_activations(explanation: Explanation, folder: Path) -> list[ClassActivation]:
     names, activations = explanation.class_names, []
-    for pixels, x in zip(explanation.pixels[:MAX_ACTIVATIONS], explanation.inputs, strict=False):
-        heat, index = grad_cam(explanation.model, x[None])
-        activations.append(ClassActivation(pixels, heat, names[index] if names else str(index)))
+    for i in range(min(MAX_ACTIVATIONS, len(explanation.pixels))):
+        heat, index = grad_cam(explanation.model, explanation.inputs[i : i + 1])
+        prediction, label = names[index] if names else str(index), explanation.labels[i]
+        truth, name = names[label] if names and label >= 0 else None, explanation.names[i]
+        shown = name.encode("utf-8", "backslashreplace").decode()
+        link = link_to_file(name, folder)
+        activations.append(ClassActivation(explanation.pixels[i], heat, prediction, truth, shown, link))
     return activations
 
 

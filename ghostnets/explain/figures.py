@@ -55,7 +55,7 @@ def curves_figure(epochs: Sequence[int], curves: dict[str, tuple[Sequence[float]
         axis.plot(epochs, validation, color=FIRST, marker=marker, markersize=3.5, label="validation")
         axis.set_xlabel("epoch")
         axis.set_ylabel(label)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)  # one epoch is one tick
         axis.grid(color=GRID, linewidth=0.6)
         axis.legend(frameon=False, labelcolor=INK, fontsize=9)
         style_axis(axis)

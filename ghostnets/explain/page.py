@@ -2,10 +2,13 @@
 
 import base64
 import functools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from torch import Tensor
 
@@ -14,7 +17,15 @@ from ghostnets.explain.anatomy import GhostMaps
 from ghostnets.explain.figures import heat_png, map_png, pixels_png
 from ghostnets.explain.savings import Savings
 
-__all__ = ["GhostLayerView", "environment", "max_stage_macs", "render", "sample_evenly", "select_ghost_layers"]
+__all__ = [
+    "GhostLayerView",
+    "environment",
+    "link_to_file",
+    "max_stage_macs",
+    "render",
+    "sample_evenly",
+    "select_ghost_layers",
+]
 
 MAX_PAIRS = 10  # intrinsic maps with their ghosts, per layer
 MAX_LAYERS = 4
@@ -104,6 +115,11 @@ def sample_evenly(items: Sequence[T], limit: int) -> list[T]:
 def max_stage_macs(savings: Savings) -> int:
     """Return the multiply-adds of the most expensive stage of either network: the full length of a bar."""
     return max(stage.plain_macs or stage.macs for stage in savings.stages)
+
+
+def link_to_file(path: str, folder: Path) -> str | None:
+    """Relative URL of a file from a page in ``folder``; None if there is no such file, as of a member of a tar."""
+    return quote(os.fsencode(os.path.relpath(path, folder))) if Path(path).is_file() else None
 
 
 def _data_uri(content: bytes) -> str:

@@ -2,16 +2,18 @@
 
 import json
 import math
+import sys
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from ghostnets.serve.request_error import NO_MEMORY, RETRY_AFTER
+from ghostnets.serve.request_error import NO_MEMORY, RETRY_AFTER, out_of_memory
 from ghostnets.serve.settings import ServiceSettings
 
 __all__ = ["MAX_HEAD_BYTES", "LimitedProtocol"]
 
 MAX_HEAD_BYTES = 32_768  # request line and headers
+DISCARD_SECONDS = 2.0  # to read on after the response to a request that was refused while it arrived
 MAX_PIPELINED = 32  # requests of one connection that wait for the previous response
 ERROR_MESSAGES = {
     400: "this is not a valid HTTP request; send HTTP/1.1.",
@@ -38,7 +40,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.head_bytes = 0
-        self.in_head = self.is_draining = False
+        self.in_head = self.is_draining = self.is_discarding = False
         self.parser_error = 400  # status if the parser fails
         self.write_deadline = math.inf
         self.running: Any = None  # cycle of the current request; ``cycle`` is that of the last one received
@@ -47,13 +49,13 @@ class LimitedProtocol(HttpToolsProtocol):
             self.send_error(429, f"all {self.settings.max_connections} connections are in use; retry in a second.")
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self.is_discarding:
             return
         super().data_received(data)
         if self.in_head:
             self.head_bytes += len(data)
             if self.head_bytes > MAX_HEAD_BYTES:
-                self.send_error(431, ERROR_MESSAGES[431])
+                self.send_error(431, ERROR_MESSAGES[431], discard=True)
         if self.read_deadline == math.inf and self.is_idle:
             self.await_client(self.settings.head_timeout)  # for example empty lines between requests
 
@@ -83,14 +85,6 @@ class LimitedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
         self.await_client(self.settings.body_timeout)
 
-    def on_body(self, body: bytes) -> None:
-        try:
-            super().on_body(body)
-        except MemoryError:
-            self.parser_error = 503
-            self._abandon()
-            raise  # httptools stops, and uvicorn calls send_400_response
-
     def on_response_complete(self) -> None:
         if self.pipeline:
             self.running = self.pipeline[-1][0]
@@ -114,8 +108,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self.write_deadline = math.inf
 
     def send_400_response(self, msg: str) -> None:
-        """Respond to a parser error; called by uvicorn."""
-        self.send_error(self.parser_error, ERROR_MESSAGES[self.parser_error])
+        """Respond to a parser error, or to an error of the methods above; called by uvicorn while it handles it."""
+        error = sys.exception()
+        status = self.parser_error if error is None or out_of_memory(error) is None else 503
+        self.send_error(status, ERROR_MESSAGES[status], discard=True)
 
     @property
     def is_idle(self) -> bool:
@@ -142,23 +138,40 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.abort()
         elif now < self.read_deadline or self.transport.is_closing():
             pass
-        elif self.is_idle:
+        elif self.is_idle or self.is_discarding:
             self.transport.close()
         else:
             self.send_error(408, "the request did not arrive in time; send it faster, or in several requests.")
             if self.cycle is not None:
                 self._abandon()
 
-    def send_error(self, status: int, message: str) -> None:
-        """Write a response without calling the application, and close the connection."""
-        if self.transport.is_closing():
+    def send_error(self, status: int, message: str, *, discard: bool = False) -> None:
+        """Write a response without calling the application, and close the connection.
+
+        Args:
+            status: HTTP status.
+            message: Text of the body.
+            discard: Read what the client still sends, for ``DISCARD_SECONDS`` at most: closing a connection with unread
+                input resets it, and the client may lose the response.
+        """
+        if self.transport.is_closing() or self.is_discarding:
             return
         body = json.dumps({"error": message}).encode()
         headers = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n" % len(body)
         if status in (429, 503):
             headers += b"retry-after: %d\r\n" % RETRY_AFTER
         self.transport.write(STATUS_LINE[status] + headers + b"\r\n" + body)
-        self.transport.close()
+        if not discard:
+            self.transport.close()
+            return
+        self.is_discarding = True
+        for cycle in (self.running, self.cycle):
+            if cycle is not None:  # nothing can be written any more
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self.await_client(DISCARD_SECONDS)
 
     def _abandon(self) -> None:
         """Tell the application that the rest of the body will not come."""

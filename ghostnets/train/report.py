@@ -5,7 +5,6 @@ import platform
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 import torch
 
@@ -22,6 +21,7 @@ from ghostnets.explain import (
     write_progress,
     write_report,
 )
+from ghostnets.explain.page import link_to_file
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model, model_arguments
 from ghostnets.preprocessing import Preprocessing
@@ -194,16 +194,13 @@ def _choose_examples(
 def _example(run: RunFolder, checkpoint: Checkpoint, result: TrainingResult, index: int) -> PredictionExample:
     images, names, rows = result.images, checkpoint.class_names, result.evaluation.predictions
     path = images.name(index)
-    link = None
-    if Path(path).is_file():
-        link = quote(os.fsencode(os.path.relpath(path, run.path)))
     return PredictionExample(
         checkpoint.preprocessing.center(images[index]),
         names[int(rows.labels[index])],
         names[int(rows.predictions[index])],
         float(rows.probabilities[index]),
         printable(path),
-        link,
+        link_to_file(path, run.path),
     )
 
 

@@ -49,6 +49,7 @@ def test_check_writes_json_and_page_and_fails_if_strict(leaky: Path, capsys: pyt
     assert "&lt;b&gt;.png cannot be read" in html
     assert "Leaks (2)" in html
     assert html.count("data:image/jpeg;base64,") >= 7
+    assert f'<a href="{leaky.name}/' in html
 
 
 @pytest.mark.parametrize(

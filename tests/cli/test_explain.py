@@ -54,6 +54,7 @@ def test_explain_page_is_complete_and_sends_no_request(explained: Path):
     scrollable = [a for _, a in page.found if a.get("class") in ("scroll", "figure wide", "figure narrow")]
     assert all(a["tabindex"] == "0" and a["aria-label"] for a in scrollable)  # keyboard-accessible
     assert len(text) < 15_000_000
+    assert re.search(r'[✓✗] <bdi>(dark|light)</bdi></b>\s+.*<a href="photos/(dark|light)/\d+\.\w+">', text, re.DOTALL)
 
 
 def test_numbers_json_matches_page(explained: Path):

@@ -83,6 +83,30 @@ def test_slow_and_greedy_clients_are_disconnected(plan: Path):
     assert not [event for event in service.events if event["level"] == "error"]
 
 
+def test_client_that_goes_on_sending_after_a_refusal_reads_it(plan: Path):
+    """A connection that is closed with unread input is reset, and the response lost."""
+    chunked = POST + b"Transfer-Encoding: chunked\r\n\r\nno length\r\n"
+    with ServiceProcess(plan) as service, service.socket() as connection:
+        connection.sendall(chunked)
+        time.sleep(0.2)
+        connection.sendall(bytes(8_000_000))
+        response = receive_all(connection)
+    assert response.startswith(b"HTTP/1.1 400 ")
+    assert response.endswith(b'send HTTP/1.1."}')
+
+
+def test_used_up_memory_while_a_request_arrives_is_503():
+    protocol = object.__new__(LimitedProtocol)
+    protocol.parser_error, sent = 400, []
+    protocol.send_error = lambda status, _, discard: sent.append((status, discard))  # type: ignore[method-assign]
+    for error in (ValueError(), MemoryError()):
+        try:
+            raise RuntimeError from error
+        except RuntimeError:
+            protocol.send_400_response("")
+    assert sent == [(400, True), (503, True)]
+
+
 def test_expire_aborts_unread_response():
     protocol = LimitedProtocol.__new__(LimitedProtocol)
     calls = SimpleNamespace(is_closing=lambda: False, abort=lambda: aborted.append(1), time=lambda: 100.0)
