@@ -46,6 +46,8 @@ def open_model(path: str | os.PathLike[str], *, threads: int | None = None, devi
     path = find_checkpoint(path)
     if path.is_dir():
         raise ArtefactError(f"{path} is a folder without best.safetensors; give the folder of a run, or a file.")
+    if not path.suffix and not path.exists():
+        raise ArtefactError(f"there is no run {path}; give the folder of a run, a checkpoint, or an exported file.")
     if path.suffix not in SUFFIXES:
         raise ArtefactError(f"{path} has no suffix of a known format; known are {', '.join(SUFFIXES)}.")
     if not path.is_file():
