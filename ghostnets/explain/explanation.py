@@ -31,6 +31,7 @@ from ghostnets.explain.redundancy_figures import depth_figure, error_figure, gal
 from ghostnets.explain.savings import LatencyComparison, Savings
 from ghostnets.files import write_atomically, write_text
 from ghostnets.measure import format_interval
+from ghostnets.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -234,9 +235,8 @@ def _class_activations(explanation: Explanation, folder: Path) -> list[ClassActi
         heat, index = grad_cam(explanation.model, explanation.inputs[i : i + 1])
         prediction, label = names[index] if names else str(index), explanation.labels[i]
         truth, name = names[label] if names and label >= 0 else None, explanation.names[i]
-        shown = name.encode("utf-8", "backslashreplace").decode()
         link = link_to_file(name, folder)
-        activations.append(ClassActivation(explanation.pixels[i], heat, prediction, truth, shown, link))
+        activations.append(ClassActivation(explanation.pixels[i], heat, prediction, truth, printable(name), link))
     return activations
 
 
