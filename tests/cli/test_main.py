@@ -1,6 +1,7 @@
 """The command line: typical use and invalid use."""
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -354,3 +355,18 @@ def test_every_family_trains(photos: Path, tmp_path: Path, monkeypatch, capsys):
     assert "ghost_resnet20(num_classes=2" in capsys.readouterr().out
     assert main(["train", str(photos), "--model", "ghost_resnet20", "--width", "0.5"]) == 1
     assert "ghost_resnet20 has no argument width" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("set_before", "expected"), [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_train_limits_spinning_of_waiting_threads_before_torch_is_loaded(set_before: dict[str, str], expected: str):
+    code = (
+        "import os, sys, types\n"
+        "from ghostnets.cli import main\n"
+        "show = lambda _: print(os.environ['GOMP_SPINCOUNT']) or 0\n"
+        "sys.modules['ghostnets.cli.train'] = types.SimpleNamespace(run=show)\n"
+        "main.run_command('train')\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    found = subprocess.run([sys.executable, "-c", code], env={**kept, **set_before}, capture_output=True, text=True)
+    assert (found.stdout.strip(), found.returncode) == (expected, 0), found.stderr
