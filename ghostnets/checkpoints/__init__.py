@@ -17,6 +17,7 @@ from ghostnets.checkpoints.load import (
 from ghostnets.checkpoints.pretrained import create_model
 from ghostnets.checkpoints.read import WeightsFile, read_weights
 from ghostnets.checkpoints.save import METADATA_KEY, Checkpoint, save_checkpoint, to_timm_state_dict
+from ghostnets.checkpoints.share import from_hub, push_to_hub
 from ghostnets.checkpoints.sources import SOURCE_ALIASES, SOURCES, detect_source
 
 __all__ = [
@@ -38,11 +39,13 @@ __all__ = [
     "find_cached",
     "find_weights",
     "find_weights_at",
+    "from_hub",
     "load_checkpoint",
     "load_pretrained",
     "load_weights",
     "network_arguments",
     "parse_checkpoint",
+    "push_to_hub",
     "read_checkpoint",
     "read_weights",
     "save_checkpoint",

@@ -1,0 +1,103 @@
+"""Checkpoints on the Hugging Face hub: upload with a model card, and download."""
+
+import json
+import os
+
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+from ghostnets.checkpoints.fetch import HUB_PREFIX, download
+from ghostnets.checkpoints.load import read_checkpoint
+from ghostnets.checkpoints.save import Checkpoint
+from ghostnets.errors import CheckpointError
+
+__all__ = ["from_hub", "model_card", "push_to_hub"]
+
+WEIGHTS_FILE = "model.safetensors"
+MAX_CLASSES = 50  # names in a card
+
+
+def push_to_hub(
+    path: str | os.PathLike[str], repository: str, *, private: bool = True, token: str | None = None
+) -> str:
+    """Upload a checkpoint as ``model.safetensors``, and a model card unless the repository has one, in one commit.
+
+    Args:
+        path: Checkpoint of this package, such as ``runs/NAME/best.safetensors``.
+        repository: ``"OWNER/NAME"``; created if there is none.
+        private: Whether a new repository can be read by its owner only; an existing one stays as it is.
+        token: Access token with the right to write; by default that of ``hf auth login``.
+
+    Returns:
+        URL of the commit.
+
+    Raises:
+        CheckpointError: The file is no checkpoint of this package, or the hub refuses it or cannot be reached.
+    """
+    card = model_card(read_checkpoint(path), repository)
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        files = [CommitOperationAdd(WEIGHTS_FILE, os.fspath(path))]
+        if not api.file_exists(repository, "README.md"):
+            files.append(CommitOperationAdd("README.md", card.encode()))
+        return str(api.create_commit(repository, files, commit_message=f"{WEIGHTS_FILE} by ghostnets").commit_url)
+    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, ConnectionError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{path} could not be uploaded to {repository} ({reason}); check the name OWNER/NAME, the network, and that"
+            " 'hf auth login' or token= gives the right to write."
+        ) from error
+
+
+def from_hub(repository: str) -> Checkpoint:
+    """Download the checkpoint that ``push_to_hub`` uploaded, unless it is cached.
+
+    Args:
+        repository: ``"OWNER/NAME"``.
+
+    Returns:
+        The checkpoint; its ``build()`` makes the network.
+
+    Raises:
+        CheckpointError: There is no network or no such repository, or its file is no checkpoint of this package.
+    """
+    return read_checkpoint(download(f"{HUB_PREFIX}{repository}"))
+
+
+def model_card(checkpoint: Checkpoint, repository: str) -> str:
+    """Model card (Markdown with the hub's YAML head) from what the checkpoint says about itself.
+
+    Args:
+        checkpoint: The checkpoint.
+        repository: ``"OWNER/NAME"``, for the example.
+    """
+    names = checkpoint.class_names
+    shown = ", ".join(json.dumps(name, ensure_ascii=False) for name in names[:MAX_CLASSES])
+    more = f", and {len(names) - MAX_CLASSES} more" if len(names) > MAX_CLASSES else ""
+    facts = {
+        "architecture": {checkpoint.architecture: checkpoint.arguments},
+        "preprocessing": checkpoint.preprocessing.to_dict(),
+        "training": checkpoint.training,
+    }
+    details = "\n".join(
+        f"**{title}**\n\n```json\n{json.dumps(value, indent=2)}\n```\n" for title, value in facts.items() if value
+    )
+    return f"""---
+library_name: ghostnets
+pipeline_tag: image-classification
+tags: [ghostnet, image-classification]
+---
+# {repository.rpartition("/")[2]}
+
+A `{checkpoint.architecture}` with {len(names)} classes: {shown}{more}.
+
+```python
+from ghostnets.checkpoints import from_hub
+
+network = from_hub({json.dumps(repository)}).build()
+```
+
+To be added by its owner: what it is for, and what not; where its images come from, and under which terms; the licence.
+
+{details}"""
