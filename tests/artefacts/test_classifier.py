@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_images, randomized
+from graphs import SHORT_STAGES
 from PIL import Image
 
 import ghostnets
@@ -44,7 +45,7 @@ needs_engine = pytest.mark.skipif(not engine.session.is_built(), reason="the eng
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    arguments = {"num_classes": 5, "width": 0.1}
+    arguments = {"num_classes": 5, "width": 0.1, "stages": SHORT_STAGES}
     model = randomized(create_model("ghostnetv2_100", **arguments))
     path = tmp_path_factory.mktemp("classifier") / "best.safetensors"
     save_checkpoint(path, Checkpoint("ghostnetv2_100", arguments, model.state_dict(), NAMES, PREPROCESSING))
