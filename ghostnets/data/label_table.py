@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ghostnets.data.layout import normalize_name, split_of
+from ghostnets.data.layout import is_utf8, normalize_name, split_of
 from ghostnets.data.text import decode_text
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import IMAGE_SUFFIXES
@@ -109,6 +109,8 @@ def _read_lines(path: Path) -> list[str]:
         raise DataError(f"the table {path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     if any("\0" in line for line in lines[:SAMPLE]):
         raise DataError(f"{path} is no text; a table of labels is a CSV file with the columns path and label.")
+    if wrong := [number for number, line in enumerate(lines, 1) if not is_utf8(line)]:
+        raise DataError(f"{path}, line {wrong[0]}: it is not UTF-8; save the table as UTF-8.")
     if not any(line.strip() for line in lines):
         raise DataError(f"{path} is empty; a table of labels has one row per image.")
     return lines

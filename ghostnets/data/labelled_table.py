@@ -58,8 +58,12 @@ def find_tables(root: Path, network_classes: Collection[str] = ()) -> dict[str, 
 
 
 def list_tables(root: Path) -> list[Path]:
-    """The tables directly in a folder; raises DataError if it cannot be listed."""
-    return [path for path in _list_files(root) if path.suffix.lower() in (".csv", ".tsv")]
+    """The tables directly in a folder, of text files those named like splits; DataError if it cannot be listed."""
+    return [
+        path
+        for path in _list_files(root)
+        if path.suffix.lower() in (".csv", ".tsv") or (path.suffix.lower() == ".txt" and _split_of_table(path))
+    ]
 
 
 def read_labelled_tables(

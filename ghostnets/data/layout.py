@@ -34,7 +34,7 @@ SYNONYMS = {
     "test": ("test", "testing", "tst"),
 }
 SPLIT_NAME = re.compile(
-    f"({'|'.join(name for names in SYNONYMS.values() for name in names)})([ _.-]?(set|data|images|split))?"
+    f"({'|'.join(name for names in SYNONYMS.values() for name in names)})([ _.-]?(set|data|images|split|list))?"
 )
 SHOWN = 8  # names per message
 

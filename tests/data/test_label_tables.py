@@ -167,3 +167,22 @@ def test_formats_that_are_not_read_are_named_by_tables(tmp_path: Path) -> None:
         open_folder(table)
     table.write_text(f"path,label\n{ROWS}")
     assert any(".jxl file that cannot be read" in note for note in open_folder(table).notes)
+
+
+def test_lists_named_like_splits_are_read_as_of_paddleclas(tmp_path: Path) -> None:
+    build(tmp_path, "img:4")
+    (tmp_path / "train_list.txt").write_text("img/0.png 0\nimg/1.png 1\n")
+    (tmp_path / "val_list.txt").write_text("img/2.png 0\nimg/3.png 1\n")
+    assert read(tmp_path) == read(tmp_path / "train_list.txt") == "0,1: train 1/1 val 1/1"
+    build(tmp_path, "more:4")
+    with (tmp_path / "train_list.txt").open("a") as table:
+        table.write("more/0.png 0\nmore/1.png 1\n")
+    with pytest.raises(DataError, match=r"by its folders \(img, more\), or by train_list.txt"):
+        open_folder(tmp_path)
+
+
+def test_table_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    table = write(tmp_path, "")
+    table.write_bytes(f"path,label\n{ROWS}".replace("cat", "Käfer").encode("latin-1"))
+    with pytest.raises(DataError, match=r"labels.csv, line 2: it is not UTF-8; save the table as UTF-8"):
+        open_folder(table)
