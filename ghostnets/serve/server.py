@@ -1,10 +1,12 @@
 """Server process: listen, handle signals, drain, reload."""
 
 import asyncio
+import ctypes
 import logging
 import math
 import signal
 import socket
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
@@ -24,12 +26,14 @@ __all__ = ["run"]
 
 logger = logging.getLogger("ghostnets.serve")
 
+M_MMAP_THRESHOLD, MMAP_THRESHOLD = -3, 4 << 20  # parameter of glibc's mallopt; bytes
 LINGER = 1.0  # seconds to keep an idle connection while draining: its next request may be on its way
 
 
 def run(app: FastAPI, settings: ServiceSettings) -> bool:
     """Run the server until a signal stops it; see ``ghostnets.serve.serve``."""
     log_handler = configure_logging()
+    _return_large_blocks()
     uvicorn_config = uvicorn.Config(
         app,
         http=cast("type[asyncio.Protocol]", partial(LimitedProtocol, settings)),  # any callable works
@@ -153,6 +157,17 @@ def _on_signal(number: int, action: Callable[[], None]) -> None:
     """Run ``action`` in the running event loop upon a signal; ``loop.add_signal_handler`` does not exist on Windows."""
     loop = asyncio.get_running_loop()
     signal.signal(number, lambda *_: loop.call_soon_threadsafe(action))
+
+
+def _return_large_blocks() -> None:
+    """Let glibc give blocks of ``MMAP_THRESHOLD`` bytes back when they are freed.
+
+    By default that threshold grows to the size of the largest request, and each thread keeps the blocks it has freed.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+        if mallopt is not None:
+            mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -3,6 +3,7 @@
 import http.client
 import io
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -101,6 +102,11 @@ class ServiceProcess:
         """Return the number of sockets that the process has open."""
         links = Path(f"/proc/{self.process.pid}/fd").iterdir()
         return sum(str(link.readlink()).startswith("socket:") for link in links)
+
+    def resident_bytes(self) -> int:
+        """Return the memory that the process has in use."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)

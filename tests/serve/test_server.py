@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import math
+import platform
 import signal
 import socket
 import threading
@@ -93,6 +94,18 @@ def test_client_that_goes_on_sending_after_a_refusal_reads_it(plan: Path):
         response = receive_all(connection)
     assert response.startswith(b"HTTP/1.1 400 ")
     assert response.endswith(b'send HTTP/1.1."}')
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_memory_of_large_requests_is_given_back(plan: Path):
+    """Text of 16 MB, from which several arrays of that size are made, in any of the threads."""
+    bits, numbers = b"P1 4000 4000\n" + b"1" * 16_000_000, b"P3 1600 1600 255\n" + b"9 " * 7_680_000
+    with ServiceProcess(plan, "--threads=3") as service:
+        assert service.request("POST", "/v1/predict", encode_image())[0] == 200
+        before = service.resident_bytes()
+        for body in (numbers, bits) * 3:
+            assert service.request("POST", "/v1/predict", body)[0] == 200
+        assert service.resident_bytes() - before < 130_000_000  # 71 MB; by glibc's default 254
 
 
 def test_used_up_memory_while_a_request_arrives_is_503():
