@@ -13,6 +13,7 @@ __all__ = ["METHODS", "calibrate", "check_nodes"]
 
 METHODS = ("minmax", "percentile")
 PERCENT = 99.99  # of an image's values are within the range, on either side
+EQUALIZATION = 0.25  # 0: one range for a map; 1: a range for each channel; chosen on one network (docs/log.md)
 
 
 def check_nodes(plan: Plan) -> None:
@@ -38,8 +39,8 @@ def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) ->
         plan: Plan whose ``ranges`` are written.
         native: Native session that runs the plan in float32, with one thread.
         images: Arrays as for a session: float32 (N, C, H, W) or uint8 (N, H, W, C).
-        method: ``"minmax"``: minimum and maximum over all images; ``"percentile"``: minimum and maximum of the
-            images' percentiles 0.01 and 99.99, which ignores outliers.
+        method: ``"minmax"``: minimum and maximum over all images; ``"percentile"``: those within the images'
+            percentiles 0.01 and 99.99 of the map, which ignores outliers. Narrow channels get a smaller range.
 
     Raises:
         ConfigurationError: There is no image.
@@ -56,17 +57,33 @@ def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) ->
             plan.ranges.append(None)
             continue
         stacked = np.stack(ranges)
-        chosen = np.stack([stacked[:, 0].min(0), stacked[:, 1].max(0)])
+        chosen = _equalize(np.stack([stacked[:, 0].min(0), stacked[:, 1].max(0)]))
         plan.ranges.append(f"range.{map_index}")
         plan.tensors[f"range.{map_index}"] = np.ascontiguousarray(chosen, dtype=np.float32)
 
 
 def _range(values: npt.NDArray[np.float32], method: str) -> Array:
-    """Return (2, channels), the same range for all channels of a map; empty if the map has no values."""
+    """Return (2, channels) of values (pixels, channels), 0 included; empty if the map has no values."""
     if not values.size:
         return np.empty(0, np.float32)
-    if method == "minmax":
-        low, high = values.min(), values.max()
-    else:
-        low, high = np.percentile(values, [100 - PERCENT, PERCENT])
-    return np.repeat(np.array([[low], [high]], np.float32), values.shape[1], 1)
+    low, high = values.min(0), values.max(0)
+    if method == "percentile":
+        least, most = np.percentile(values, [100 - PERCENT, PERCENT])
+        low, high = low.clip(min=least), high.clip(max=most)
+    return np.stack([low.clip(max=0), high.clip(min=0)])
+
+
+def _equalize(ranges: Array) -> Array:
+    """Widen the range of each channel towards that of the widest one, (2, channels).
+
+    A range of its own has the finest steps, but some images exceed a narrow one, as channels are rarely active; and the
+    channel's weights in the next layer, which share one step with those of the others, are multiplied by its scale.
+    Between the two, the width is that of the channel to the power of ``EQUALIZATION``.
+    """
+    width = ranges[1] - ranges[0]
+    widest = width.max()
+    if not widest > 0:
+        return ranges
+    whole = np.stack([ranges[0].min(), ranges[1].max()])[:, None]
+    factor = (widest / np.maximum(width, widest * 1e-6)) ** (1 - EQUALIZATION)
+    return np.where(width > 0, ranges * factor, whole).astype(np.float32)

@@ -2,9 +2,11 @@
 
 import copy
 import functools
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import enliven
@@ -18,6 +20,7 @@ from ghostnets.native import ENGINE, import_native, missing_native
 from ghostnets.preprocessing import Preprocessing
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+calibrate_file = sys.modules["ghostnets.engine.calibrate"]
 ISAS = import_native(ENGINE).instruction_sets() if missing_native(ENGINE) is None else ["none"]
 NETWORKS = ("ghostnet_050", "ghostnet_100", "ghostnetv2_050")
 SHAPES = [(1, 1, 1), (1, 64, 224), (2, 33, 47), (5, 32, 40), (1, 7, 200), (3, 65, 31)]
@@ -153,6 +156,34 @@ def test_low_precision_predictions_agree_with_f32_for_a_trained_network():
     for precision, method, agreement in cases:
         session = compiled(model, precision, pixels[:64], mean=(0.449,), std=(0.226,), method=method)
         assert (session(unseen).argmax(1) == expected).float().mean() >= agreement, (precision, method)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", ["percentile", "minmax"])
+def test_ranges_by_channel_lower_the_error_with_one_wide_channel(method: str, monkeypatch: pytest.MonkeyPatch):
+    """The first map of a Ghost module is scaled by 16, the weights of all that read it by 1/16: the same function."""
+    torch.manual_seed(0)
+    model = enliven(create_model("ghostnet_050", num_classes=13))
+    x = torch.randn(8, 3, 64, 64)
+    expected = model(x)
+    block = model.get_submodule("blocks.1.0")
+    norm = block.ghost1.primary_conv[1]
+    norm.weight[0] *= 16
+    norm.bias[0] *= 16
+    block.ghost1.cheap_operation[0].weight[0] /= 16
+    block.conv_dw.weight[0] /= 16
+    torch.testing.assert_close(model(x), expected)
+    errors = []
+    for power in (0, calibrate_file.EQUALIZATION):
+        monkeypatch.setattr(calibrate_file, "EQUALIZATION", power)
+        errors.append((compiled(model, "int8", x, method=method, threads=1)(x) - expected).square().mean())
+    assert errors[1] < 0.9 * errors[0]
+
+
+def test_ranges_widen_narrow_channels_and_keep_constant_ones():
+    values = np.array([[0, 1, -2, 0], [16, 0, 2, 0]], np.float32)
+    ranges = calibrate_file._equalize(calibrate_file._range(values, "minmax"))
+    np.testing.assert_allclose(ranges, [[0, 0, -2 * 4**0.75, -2], [16, 16**0.75, 2 * 4**0.75, 16]], rtol=1e-6)
 
 
 def test_invalid_calibration_raises(randomize):
