@@ -6,7 +6,6 @@ mlflow ui
 """
 
 import sys
-from dataclasses import asdict
 
 import mlflow
 
@@ -30,12 +29,12 @@ class MlflowCallback(Callback):
         mlflow.log_params(run.config.recipe.to_dict())
 
     def on_epoch_end(self, result: EpochResult, *, is_best: bool) -> None:
-        values = asdict(result)
-        mlflow.log_metrics(values, step=values.pop("epoch"))
+        mlflow.log_metrics({name: getattr(result, name) for name in result.metrics}, step=result.epoch)
 
     def on_run_end(self, result: TrainingResult) -> None:
         if self.is_active:  # a run of which no epoch was left does not start
-            mlflow.log_metric(f"{result.split}_top1", result.evaluation.top1)
+            for name, value in result.evaluation.scores.items():  # top1, or map and others of several labels
+                mlflow.log_metric(f"{result.split}_{name}", value)
             for file in (result.checkpoint, result.folder / "report.html"):
                 mlflow.log_artifact(str(file))
             mlflow.end_run()

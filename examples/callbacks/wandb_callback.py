@@ -7,7 +7,6 @@ A resumed run continues the record of the same name.
 """
 
 import sys
-from dataclasses import asdict
 
 import wandb
 
@@ -31,12 +30,12 @@ class WandbCallback(Callback):
         )
 
     def on_epoch_end(self, result: EpochResult, *, is_best: bool) -> None:
-        values = asdict(result)
-        self.run.log(values, step=values.pop("epoch"))
+        self.run.log({name: getattr(result, name) for name in result.metrics}, step=result.epoch)
 
     def on_run_end(self, result: TrainingResult) -> None:
         if self.run is not None:  # a run of which no epoch was left does not start
-            self.run.summary[f"{result.split}_top1"] = result.evaluation.top1
+            for name, value in result.evaluation.scores.items():  # top1, or map and others of several labels
+                self.run.summary[f"{result.split}_{name}"] = value
             self.run.save(str(result.checkpoint), base_path=str(result.folder))
             self.run.finish()
 

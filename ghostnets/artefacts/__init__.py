@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 from ghostnets.lazy import lazy_getattr
 
 if TYPE_CHECKING:
-    from ghostnets.artefacts.classifier import NONE_OF_THESE, Classifier, Prediction, load_classifier
+    from ghostnets.artefacts.classifier import LABEL_THRESHOLD, NONE_OF_THESE, Classifier, Prediction, load_classifier
     from ghostnets.artefacts.description import METADATA_KEY, Description
     from ghostnets.artefacts.formats import FORMATS, FileFormat
     from ghostnets.artefacts.model import Model, Outputs
     from ghostnets.artefacts.runtimes import SUFFIXES, open_model
-    from ghostnets.artefacts.scores import softmax, top_k
+    from ghostnets.artefacts.scores import probabilities_of, softmax, top_k
 
 __all__ = [
     "FORMATS",
+    "LABEL_THRESHOLD",
     "METADATA_KEY",
     "NONE_OF_THESE",
     "SUFFIXES",
@@ -28,12 +29,14 @@ __all__ = [
     "Prediction",
     "load_classifier",
     "open_model",
+    "probabilities_of",
     "softmax",
     "top_k",
 ]
 
 _MODULES = {
     "FORMATS": "formats",
+    "LABEL_THRESHOLD": "classifier",
     "METADATA_KEY": "description",
     "NONE_OF_THESE": "classifier",
     "SUFFIXES": "runtimes",
@@ -45,6 +48,7 @@ _MODULES = {
     "Prediction": "classifier",
     "load_classifier": "classifier",
     "open_model": "runtimes",
+    "probabilities_of": "scores",
     "softmax": "scores",
     "top_k": "scores",
 }

@@ -118,6 +118,7 @@ def open_file(path: Path, threads: int | None, device: str = "cpu") -> Model:
         any_size=True,
         has_features=isinstance(network, Network),
         temperature=checkpoint.temperature,
+        multi_label=checkpoint.multi_label,
         source_sha256=checkpoint.sha256,
     )
     if not isinstance(network, Network) or selected.type != "cpu":

@@ -10,14 +10,23 @@ import numpy.typing as npt
 
 from ghostnets.artefacts.model import Model, Outputs
 from ghostnets.artefacts.runtimes import open_model
-from ghostnets.artefacts.scores import softmax, top_k
+from ghostnets.artefacts.scores import Array, probabilities_of, top_k
 from ghostnets.errors import ConfigurationError
 from ghostnets.preprocessing import MAX_PIXELS, ImageSource, Pixels
 
-__all__ = ["BATCH_SIZE", "NONE_OF_THESE", "Classifier", "Prediction", "check_threshold", "load_classifier"]
+__all__ = [
+    "BATCH_SIZE",
+    "LABEL_THRESHOLD",
+    "NONE_OF_THESE",
+    "Classifier",
+    "Prediction",
+    "check_threshold",
+    "load_classifier",
+]
 
 BATCH_SIZE = 16
 NONE_OF_THESE = "none of these"  # the answer where no class reaches the threshold
+LABEL_THRESHOLD = 0.5  # of a multi-label network, unless another is given
 
 ImageList = list[Any] | tuple[Any, ...]  # of ImageSource
 
@@ -33,7 +42,9 @@ class Prediction:
         error: Why there is no prediction, or None; ``classes`` and ``probabilities`` are then empty.
         features: Float32 (F,), the input of the last linear layer, or None where it was not requested.
         answer: With a threshold, the first of ``classes`` if its probability reaches it, else ``NONE_OF_THESE``; None
-            without a threshold, or for an image that cannot be read.
+            without a threshold, or for an image that cannot be read. Of a multi-label network, all ``labels``.
+        labels: Of a multi-label network, all classes whose probability reaches the threshold, most probable first; None
+            of others, or for an image that cannot be read.
     """
 
     path: str
@@ -42,6 +53,7 @@ class Prediction:
     error: str | None = None
     features: npt.NDArray[np.float32] | None = field(default=None, compare=False)
     answer: str | None = None
+    labels: tuple[str, ...] | None = None
 
 
 class Classifier:
@@ -56,7 +68,8 @@ class Classifier:
         model: An opened model, or the path of a file that ``open_model`` takes.
         flip: Average the probabilities of each image and its horizontal flip (test-time augmentation); takes twice the
             time.
-        threshold: Lowest probability of the first class, in (0, 1], for which it is the answer.
+        threshold: Lowest probability of the first class, in (0, 1], for which it is the answer; of a multi-label
+            network the lowest probability of each label, by default 0.5.
         max_pixels: Largest number of pixels of an image that is read.
 
     Attributes:
@@ -77,6 +90,8 @@ class Classifier:
     ) -> None:
         check_threshold(threshold)
         self.model = model if isinstance(model, Model) else open_model(model)
+        if threshold is None and self.model.description.multi_label:
+            threshold = LABEL_THRESHOLD
         self.flip, self.threshold = flip, threshold
         self.preprocessing = replace(self.model.description.preprocessing, max_pixels=max_pixels)
 
@@ -157,7 +172,10 @@ class Classifier:
         outputs, description = self.model.run(pixels, features=features), self.model.description
         if description.output == "probabilities":
             return outputs
-        return Outputs(softmax(outputs.scores, temperature=description.temperature), outputs.features)
+        scores = probabilities_of(
+            outputs.scores, multi_label=description.multi_label, temperature=description.temperature
+        )
+        return Outputs(scores, outputs.features)
 
     def predict(self, pixels: Pixels, names: Sequence[str], *, top: int, features: bool = False) -> list[Prediction]:
         """Predictions for a batch of images that ``read`` returned, uint8 (N, S, S, C).
@@ -179,17 +197,21 @@ class Classifier:
                 tuple(probabilities),
                 None,
                 embedding,
-                self._answer(row[0], probabilities[0]),
+                *self.answer(scores),
             )
-            for name, row, probabilities, embedding in zip(
-                names, indices.tolist(), values.tolist(), embeddings, strict=True
+            for name, row, probabilities, embedding, scores in zip(
+                names, indices.tolist(), values.tolist(), embeddings, outputs.scores, strict=True
             )
         ]
 
-    def _answer(self, index: int, probability: float) -> str | None:
+    def answer(self, probabilities: Array) -> tuple[str | None, tuple[str, ...] | None]:
+        """``Prediction.answer`` and ``Prediction.labels`` of an image, whose probabilities are float32 (classes,)."""
         if self.threshold is None:
-            return None
-        return self.class_names[index] if probability >= self.threshold else NONE_OF_THESE
+            return None, None
+        multi_label = self.model.description.multi_label
+        (indices,), (values,) = top_k(probabilities[None], len(self.class_names) if multi_label else 1)
+        labels = tuple(self.class_names[i] for i, value in zip(indices, values, strict=True) if value >= self.threshold)
+        return "; ".join(labels) or NONE_OF_THESE, labels if multi_label else None
 
 
 def load_classifier(
@@ -208,7 +230,7 @@ def load_classifier(
         threads: Number of threads, as for ``open_model``.
         device: Device, as for ``open_model``.
         flip: Average over both flips, as for ``Classifier``.
-        threshold: Lowest probability of an answer, as for ``Classifier``.
+        threshold: Lowest probability of an answer or label, as for ``Classifier``.
         max_pixels: Largest number of pixels of an image that is read.
 
     Raises:

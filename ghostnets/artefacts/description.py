@@ -36,6 +36,8 @@ class Description:
         has_features: Whether the input of the last linear layer, (N, features), is a second output.
         temperature: Temperature T of calibrated probabilities, ``softmax(logits / T)``, or None; probabilities that the
             file returns have it applied, logits do not.
+        multi_label: Whether an image has any number of classes: probabilities are then ``sigmoid(logits / T)``, and do
+            not sum to 1.
         versions: Versions of the libraries that wrote the file: ``{"ghostnets": "0.1.0", "torch": "2.14.1", ...}``.
         source_sha256: SHA-256 of the exported checkpoint.
 
@@ -53,6 +55,7 @@ class Description:
     any_size: bool = False
     has_features: bool = False
     temperature: float | None = None
+    multi_label: bool = False
     versions: dict[str, str] = field(default_factory=dict)
     source_sha256: str = ""
 
@@ -63,7 +66,7 @@ class Description:
         for name, known in (("precision", PRECISIONS), ("input", INPUTS), ("output", OUTPUTS)):
             if getattr(self, name) not in known:
                 wrong.append(f"{name} is {getattr(self, name)!r}, not one of {', '.join(known)}")
-        kinds = {"arguments": dict, "versions": dict, "any_size": bool, "has_features": bool}
+        kinds = {"arguments": dict, "versions": dict, "any_size": bool, "has_features": bool, "multi_label": bool}
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 wanted = "true or false" if kind is bool else "an object"
@@ -78,8 +81,9 @@ class Description:
     def to_json(self) -> str:
         """The text stored in the file under ``METADATA_KEY``."""
         values = {"format_version": FORMAT_VERSION, **asdict(self), "preprocessing": self.preprocessing.to_dict()}
-        if self.temperature is None:
-            del values["temperature"]
+        for name in ("temperature", "multi_label"):  # as files of networks without them have always been
+            if not values[name]:
+                del values[name]
         return json.dumps(values)
 
     @classmethod

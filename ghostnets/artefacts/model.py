@@ -90,6 +90,13 @@ class Model(ABC):
         if not np.isfinite(scores).all():
             raise ArtefactError(f"{self.path} returns scores that are not finite; its weights are damaged.")
         if self.description.output == "probabilities":
+            if self.description.multi_label:
+                if (scores < -1e-3).any() or (scores > 1 + 1e-3).any():
+                    raise ArtefactError(
+                        f"the scores of {self.path} are not probabilities, as its description claims (from"
+                        f" {scores.min():.3g} to {scores.max():.3g}); export the network again."
+                    )
+                return
             sums = scores.sum(1)
             if (scores < -1e-3).any() or (np.abs(sums - 1) > 0.02).any():
                 raise ArtefactError(

@@ -1,9 +1,9 @@
-"""From scores to ranked classes: softmax and top-k, the same for every runtime and interface."""
+"""From scores to ranked classes: probabilities and top-k, the same for every runtime and interface."""
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "softmax", "top_k"]
+__all__ = ["Array", "probabilities_of", "sigmoid", "softmax", "top_k"]
 
 Array = npt.NDArray[np.float32]
 
@@ -15,6 +15,20 @@ def softmax(logits: Array, *, temperature: float | None = None) -> Array:
     powers = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
     result: Array = powers / powers.sum(1, keepdims=True)
     return result
+
+
+def sigmoid(logits: Array, *, temperature: float | None = None) -> Array:
+    """Probability of each class by itself, (N, classes), of logits (N, classes), divided by a temperature if given."""
+    if temperature is not None:
+        logits = logits / np.float32(temperature)
+    powers = np.exp(-np.abs(logits))  # at most 1
+    result: Array = np.where(logits >= 0, 1, powers) / (1 + powers)
+    return result
+
+
+def probabilities_of(logits: Array, *, multi_label: bool, temperature: float | None) -> Array:
+    """Probabilities (N, classes) of the logits of a network: of each class by itself, or with sum 1."""
+    return (sigmoid if multi_label else softmax)(logits, temperature=temperature)
 
 
 def top_k(scores: Array, k: int) -> tuple[npt.NDArray[np.int64], Array]:

@@ -201,6 +201,7 @@ def parse_checkpoint(weights: WeightsFile) -> Checkpoint:
             preprocessing=Preprocessing.from_dict(description["preprocessing"]),
             temperature=_parse_temperature(description.get("temperature")),
             changes=tuple(map(dict, description.get("changes", []))),
+            multi_label=_parse_multi_label(description.get("multi_label", False)),
             training=dict(description.get("training", {})),
             sha256=weights.sha256,
         )
@@ -225,6 +226,12 @@ def parse_checkpoint(weights: WeightsFile) -> Checkpoint:
             f"{path} has {classes} outputs but {len(checkpoint.class_names)} class names; it is damaged."
         )
     return checkpoint
+
+
+def _parse_multi_label(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"multi_label is {value!r}, not true or false")
+    return value
 
 
 def _parse_temperature(value: Any) -> float | None:

@@ -33,6 +33,7 @@ class Checkpoint:
         class_names: Class names in the order of the logits.
         preprocessing: Preprocessing that turns an image into the input.
         temperature: Temperature T of calibrated probabilities, ``softmax(logits / T)``; None if not calibrated.
+        multi_label: Whether an image has any number of classes: probabilities are then ``sigmoid(logits / T)``.
         training: Provenance of the weights: data, recipe, epoch, accuracy. Informative only.
         sha256: SHA-256 of the file that the checkpoint was read from, or "".
     """
@@ -44,6 +45,7 @@ class Checkpoint:
     preprocessing: Preprocessing
     temperature: float | None = field(default=None, kw_only=True)
     changes: tuple[dict[str, Any], ...] = field(default=(), kw_only=True)
+    multi_label: bool = field(default=False, kw_only=True)
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
 
@@ -93,6 +95,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
         "training": checkpoint.training,
         **({} if checkpoint.temperature is None else {"temperature": checkpoint.temperature}),
         **({"changes": list(checkpoint.changes)} if checkpoint.changes else {}),
+        **({"multi_label": True} if checkpoint.multi_label else {}),
     }
     tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.state_dict.items()}
     content = save(tensors, metadata={METADATA_KEY: json.dumps(description)})

@@ -15,6 +15,7 @@ from ghostnets.cli.output import (
 )
 from ghostnets.data import DataSpec
 from ghostnets.data.check import DataCheck, ImageGroup, check_images
+from ghostnets.data.labels import indices_of
 from ghostnets.data.stored_images import decode_image
 from ghostnets.errors import ImageError
 from ghostnets.terminal import escape_control
@@ -112,8 +113,8 @@ def _describe(result: DataCheck, group: ImageGroup) -> str:
 
 
 def _label(result: DataCheck, index: int) -> str:
-    split, class_name = result.splits[result.split_indices[index]], result.class_names[result.labels[index]]
-    return f"{result.paths[index]} ({split}, {class_name})"
+    split = result.splits[result.split_indices[index]]
+    return f"{result.paths[index]} ({split}, {result.describe_label(index)})"
 
 
 def _write_page(command: CheckCommand, result: DataCheck) -> None:
@@ -139,7 +140,8 @@ def _write_page(command: CheckCommand, result: DataCheck) -> None:
     unreadable = {index for index, _ in result.unreadable}
     examples = []
     for number in sample_evenly(range(len(result.class_names)), PAGE_CLASSES):
-        members = [index for index in (result.labels == number).nonzero()[0].tolist() if index not in unreadable]
+        of_class = (index for index, label in enumerate(result.labels) if number in indices_of(label))
+        members = [index for index in of_class if index not in unreadable]
         examples.append(
             PictureGroup(result.class_names[number], _pictures(result, sample_evenly(members, PAGE_IMAGES), folder))
         )
@@ -169,7 +171,7 @@ def _pictures(result: DataCheck, indices: Sequence[int], folder: Path) -> "list[
         image.thumbnail((SIDE, SIDE))
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=80)
-        split, class_name = result.splits[result.split_indices[index]], result.class_names[result.labels[index]]
+        split, class_name = result.splits[result.split_indices[index]], result.describe_label(index)
         width, height = result.sizes[index]
         name, link = escape_control(str(result.paths[index])), link_to_file(str(result.paths[index]), folder)
         pictures.append(PictureView(buffer.getvalue(), name, link, f"{split}, {class_name}, {width} x {height}"))

@@ -10,7 +10,7 @@ from ghostnets.cli.output import message, print_json, result_console
 from ghostnets.errors import RunError
 from ghostnets.explain import ComparedRun, write_comparison
 from ghostnets.measure import format_accuracy
-from ghostnets.train import METRICS, SELECTION, RunConfig, RunFolder, best_epoch
+from ghostnets.train import METRICS, RunConfig, RunFolder, best_epoch
 
 __all__ = ["run"]
 
@@ -49,6 +49,11 @@ def _read_all(paths: Sequence[Path]) -> tuple[list[ComparedRun], dict[str, str]]
             message(f"{error}" if str(path) in str(error) else f"{path}: {error}", kind="error")
     if not runs:
         raise RunError("none of these runs can be compared.")
+    if other := next((run for run in runs if run.curves.keys() != runs[0].curves.keys()), None):
+        raise RunError(
+            f"{runs[0].name} and {other.name} have different metrics, as images of one have several labels each;"
+            " compare runs of one kind."
+        )
     return runs, problems
 
 
@@ -59,30 +64,35 @@ def _read(path: Path) -> ComparedRun:
     result = run.read_result()
     final = "not finished"
     if result:
-        top1, images = result["evaluation"]["top1"], result["evaluation"]["images"]
-        final = f"{format_accuracy(round(top1 * images), images, digits=2)}, {result['part']}"
+        evaluation = result["evaluation"]
+        if "top1" in evaluation:
+            images = evaluation["images"]
+            score = format_accuracy(round(evaluation["top1"] * images), images, digits=2)
+        else:
+            score = f"{evaluation['mean_average_precision']:.2%} mAP"
+        final = f"{score}, {result['part']}"
     return ComparedRun(
         name=path.resolve().name,
         epochs=[row.epoch for row in history],
         curves={
             f"validation {metric.axis.label}": [metric.axis.scale * getattr(row, name) for row in history]
-            for name, metric in METRICS.items()
+            for name, metric in last.metrics.items()
             if metric.axis is not None and name.startswith("val_")
         },
         results={
             "epochs": f"{len(history)} of {config.recipe.epochs}",
-            f"best {METRICS[SELECTION].label}": best.format(SELECTION),
+            f"best {METRICS[best.selection].label}": best.format(best.selection),
             "in epoch": str(best.epoch),
             **{
                 f"its {metric.label}": best.format(name)
-                for name, metric in METRICS.items()
-                if name.startswith("val_") and name != SELECTION
+                for name, metric in best.metrics.items()
+                if name.startswith("val_") and name != best.selection
             },
             "measured": final,
             **{
                 metric.label: last.format(name)
-                for name, metric in METRICS.items()
-                if metric.axis is None and metric.higher_is_better is not None
+                for name, metric in last.metrics.items()
+                if metric.axis is None and metric.higher_is_better is not None and not name.startswith("val_")
             },
         },
         settings=_settings(config),

@@ -17,6 +17,7 @@ from ghostnets.train import RunFolder
 __all__ = ["EvaluatedNetwork", "open_network"]
 
 MIN_PROBABILITY = 1e-38  # of a file that returns probabilities; those below are 0 in float32
+MIN_COMPLEMENT = 1e-7  # of a probability to 1, which float32 does not resolve further
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class EvaluatedNetwork:
         transform: Preprocessing for ``evaluate``.
         preprocessing: Preprocessing of the network.
         class_names: Class names in the order of the logits.
+        multi_label: Whether an image has any number of classes.
         temperature: Temperature that calibrates the logits, or None; probabilities of a file have it applied.
         training: Provenance, as in a checkpoint; of an exported file that of the run in its folder, if there is one.
         device: Device that the images are moved to.
@@ -38,6 +40,7 @@ class EvaluatedNetwork:
     transform: Any
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
+    multi_label: bool
     temperature: float | None
     training: dict[str, Any]
     device: torch.device
@@ -45,7 +48,7 @@ class EvaluatedNetwork:
 
     def build(self, *, temperature: float | None, flip: bool) -> nn.Module:
         """The module whose logits are those of the calibrated network, averaged over both flips if requested."""
-        return _Calibrated(self.model, temperature, flip)
+        return _Calibrated(self.model, temperature, flip=flip, multi_label=self.multi_label)
 
 
 def open_network(path: Path, device: str, *, threads: int | None = None) -> EvaluatedNetwork:
@@ -66,6 +69,7 @@ def open_network(path: Path, device: str, *, threads: int | None = None) -> Eval
             transform=checkpoint.preprocessing,
             preprocessing=checkpoint.preprocessing,
             class_names=checkpoint.class_names,
+            multi_label=checkpoint.multi_label,
             temperature=checkpoint.temperature,
             training=checkpoint.training,
             device=selected,
@@ -78,6 +82,7 @@ def open_network(path: Path, device: str, *, threads: int | None = None) -> Eval
         transform=_RawPixels(description.preprocessing),
         preprocessing=description.preprocessing,
         class_names=description.class_names,
+        multi_label=description.multi_label,
         temperature=description.temperature if description.output == "logits" else None,
         training=_training_of_run(path),
         device=torch.device("cpu"),
@@ -105,7 +110,7 @@ class _RawPixels:
 
 
 class _ArtefactLogits(nn.Module):
-    """A file as a module: uint8 (N, C, S, S) -> logits (N, classes), or the logarithms of its probabilities."""
+    """A file as a module: uint8 (N, C, S, S) -> logits (N, classes), or those that its probabilities have."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -113,21 +118,28 @@ class _ArtefactLogits(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         scores = torch.from_numpy(self.opened.run(pixels.permute(0, 2, 3, 1).contiguous().numpy()).scores.copy())
-        is_probability = self.opened.description.output == "probabilities"
-        return scores.clamp_min(MIN_PROBABILITY).log() if is_probability else scores
+        if self.opened.description.output != "probabilities":
+            return scores
+        if self.opened.description.multi_label:
+            return scores.double().clamp(MIN_PROBABILITY, 1 - MIN_COMPLEMENT).logit().float()
+        return scores.clamp_min(MIN_PROBABILITY).log()
 
 
 class _Calibrated(nn.Module):
     """A network with a temperature, whose probabilities are averaged over both flips if requested."""
 
-    def __init__(self, model: nn.Module, temperature: float | None, flip: bool) -> None:
+    def __init__(self, model: nn.Module, temperature: float | None, *, flip: bool, multi_label: bool) -> None:
         super().__init__()
-        self.model, self.temperature, self.flip = model, temperature, flip
+        self.model, self.temperature, self.flip, self.multi_label = model, temperature, flip, multi_label
 
     def forward(self, images: Tensor) -> Tensor:
         if not self.flip:
             return self._logits(images)
-        both = [self._logits(x).float().log_softmax(1) for x in (images, images.flip(3))]
+        logits = [self._logits(x).float() for x in (images, images.flip(3))]
+        if self.multi_label:
+            mean = torch.stack([x.double().sigmoid() for x in logits]).mean(0)
+            return mean.clamp(MIN_PROBABILITY, 1 - MIN_COMPLEMENT).logit().float()
+        both = [x.log_softmax(1) for x in logits]
         return torch.stack(both).logsumexp(0)  # twice the mean; a constant leaves the probabilities
 
     def _logits(self, images: Tensor) -> Tensor:

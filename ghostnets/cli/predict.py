@@ -4,14 +4,15 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ghostnets import __version__
-from ghostnets.artefacts import Model, Prediction, load_classifier
+from ghostnets.artefacts import Classifier, Model, Prediction, load_classifier
 from ghostnets.cli.options.predict import PredictCommand
 from ghostnets.cli.output import LINE_SECONDS, message, progress_console, result_console
 from ghostnets.data.finder import LeftOut
+from ghostnets.errors import ConfigurationError
 from ghostnets.native import ENGINE, missing_native
 from ghostnets.predict import Input, PredictionFile, as_dict, find_inputs, predict_images
 
@@ -42,7 +43,7 @@ def run(command: PredictCommand) -> int:
     top = min(command.top, len(classifier.class_names))
     left_out = LeftOut()
     inputs = find_inputs(command.images, left_out=left_out)
-    sorter = _open_sorter(command, classifier.class_names)
+    sorter = _open_sorter(command, classifier)
 
     def predict(images: Iterable[Input]) -> Iterator[list[Prediction]]:
         if command.engine == "ray":
@@ -61,7 +62,7 @@ def run(command: PredictCommand) -> int:
         if command.out is not None:
             settings = _settings(command, classifier.model, top)
             columns: dict[str, Any] = {"top": top, "features": command.features}
-            columns |= {"answer": command.threshold is not None, "bom": command.bom}
+            columns |= {"answer": classifier.threshold is not None, "bom": command.bom}
             with PredictionFile(command.out, settings=settings, **columns) as file:
                 progress.resume(file.rows, file.errors)
                 for batch in progress.count(predict(file.remaining(inputs))):
@@ -80,12 +81,17 @@ def run(command: PredictCommand) -> int:
     return 1 if progress.errors or (sorter is not None and sorter.problems) else 0
 
 
-def _open_sorter(command: PredictCommand, class_names: Sequence[str]) -> "ImageSorter | None":
+def _open_sorter(command: PredictCommand, classifier: Classifier) -> "ImageSorter | None":
     if command.sort_into is None:
         return None
+    if classifier.model.description.multi_label:
+        raise ConfigurationError(
+            f"{command.network} gives several labels per image, and --sort-into has one folder for each image; write"
+            " --out PREDICTIONS.csv instead."
+        )
     from ghostnets.predict.sorting import ImageSorter
 
-    return ImageSorter(command.sort_into, class_names, link=command.link)
+    return ImageSorter(command.sort_into, classifier.class_names, link=command.link)
 
 
 def _report_sorting(sorter: "ImageSorter") -> None:

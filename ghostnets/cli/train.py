@@ -92,9 +92,10 @@ def _find_learning_rate(command: TrainCommand) -> int:
 def _print_result(run: RunFolder, result: TrainingResult) -> None:
     console = result_console()
     evaluation = result.evaluation
-    console.print(f"{result.split} top-1   {evaluation.format_top1()}   (best epoch: {result.best_epoch})")
-    if len(evaluation.classes) > 5:
-        console.print(f"{result.split} top-5   {evaluation.format_top5()}")
+    best = f"   (best epoch: {result.best_epoch})"
+    for label, value in evaluation.headline().items():
+        console.print(f"{result.split} {label}   {value}{best}")
+        best = ""
     console.print(" ".join([describe_evaluation(result), *list_warnings(result)]), soft_wrap=True)
     if result.skipped:
         console.print(f"unreadable images left out: {len(result.skipped)}")

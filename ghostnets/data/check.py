@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ghostnets.cores import usable_cores
 from ghostnets.data.labelled import LabelledFolder
+from ghostnets.data.labels import Label, indices_of
 from ghostnets.data.near_duplicates import Fingerprint, fingerprint, group_near_duplicates
 from ghostnets.data.stored_images import ImagePath, content_digest
 from ghostnets.errors import ImageError
@@ -72,7 +73,7 @@ class DataCheck:
     class_names: tuple[str, ...]
     splits: tuple[str, ...]
     paths: tuple[ImagePath, ...]
-    labels: npt.NDArray[np.int64]
+    labels: tuple[Label, ...]
     split_indices: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int32]
     kinds: dict[str, int]
@@ -85,11 +86,16 @@ class DataCheck:
     @property
     def counts(self) -> dict[str, dict[str, int]]:
         """Number of images by class and split."""
-        found = Counter(zip(self.labels.tolist(), self.split_indices.tolist(), strict=True))
+        pairs = zip(self.labels, self.split_indices.tolist(), strict=True)
+        found = Counter((index, split) for label, split in pairs for index in indices_of(label))
         return {
             name: {split: found[label, index] for index, split in enumerate(self.splits)}
             for label, name in enumerate(self.class_names)
         }
+
+    def describe_label(self, index: int) -> str:
+        """Class of an image, or all of them."""
+        return "; ".join(self.class_names[label] for label in indices_of(self.labels[index])) or "no label"
 
     @property
     def has_findings(self) -> bool:
@@ -132,7 +138,7 @@ class DataCheck:
             return {
                 "path": printable(str(self.paths[index])),
                 "split": self.splits[self.split_indices[index]],
-                "class": self.class_names[self.labels[index]],
+                "class": self.describe_label(index),
             }
 
         return {
@@ -169,7 +175,7 @@ def check_images(
     """
     splits = tuple(folder.splits)
     paths = tuple(path for files in folder.splits.values() for path in files.paths)
-    labels = np.array([label for files in folder.splits.values() for label in files.labels], dtype=np.int64)
+    labels = tuple(label for files in folder.splits.values() for label in files.labels)
     lengths = [len(files.paths) for files in folder.splits.values()]
     split_indices = np.repeat(np.arange(len(splits)), lengths)
     digests = np.zeros(len(paths), dtype=np.uint64)
@@ -200,7 +206,7 @@ def check_images(
     def build(images: Sequence[int], *, is_exact: bool) -> ImageGroup:
         chosen = list(images)
         return ImageGroup(
-            tuple(chosen), is_exact, len(set(split_indices[chosen])) > 1, len(set(labels[chosen].tolist())) > 1
+            tuple(chosen), is_exact, len(set(split_indices[chosen])) > 1, len({labels[i] for i in chosen}) > 1
         )
 
     groups = [build(images, is_exact=True) for images in exact]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ghostnets.cores import usable_cores
+from ghostnets.data.labels import Label, indices_of
 from ghostnets.data.stored_images import ImagePath, content_digest, read_image
 from ghostnets.errors import ImageError
 from ghostnets.preprocessing import Preprocessing
@@ -23,6 +24,7 @@ __all__ = [
     "ImageFiles",
     "JoinedDataset",
     "content_digest",
+    "encode_labels",
     "load_files",
     "validation_mask",
 ]
@@ -31,7 +33,11 @@ CACHE_BYTES = 2 * 1024**3  # largest size of decoded images that are kept in mem
 
 
 class ImageDataset(Protocol):
-    """A dataset of labelled images: ``labels`` int64 (N,); ``[i]`` is uint8 (C, H, W)."""
+    """A dataset of labelled images; ``[i]`` is uint8 (C, H, W).
+
+    ``labels`` are int64 (N,), or of multi-label data float32 (N, num_classes), 1 for each class of the image and 0 for
+    the others.
+    """
 
     labels: Tensor
 
@@ -58,7 +64,7 @@ class ArrayDataset:
 
     Args:
         pixels: uint8 (N, C, H, W), or a list of N tensors (C, H, W) of different sizes; or features, float32 (N, D).
-        labels: int64 (N,).
+        labels: As of ``ImageDataset``.
         files: Files of the images, if they have any.
     """
 
@@ -95,7 +101,7 @@ class FileDataset:
 
     Args:
         files: The files and their digests.
-        labels: int64 (N,).
+        labels: As of ``ImageDataset``.
         preprocessing: Number of channels, shorter side and interpolation of the images read.
     """
 
@@ -122,7 +128,7 @@ class JoinedDataset:
 
     Args:
         datasets: The data sets.
-        labels: int64 (N,), for all of them.
+        labels: As of ``ImageDataset``, for all of them.
     """
 
     def __init__(self, datasets: Sequence[ImageDataset], labels: Tensor) -> None:
@@ -190,7 +196,7 @@ def load_files(
 
     Args:
         paths: One file per image.
-        labels: int64 (N,).
+        labels: As of ``ImageDataset``.
         preprocessing: Number of channels, shorter side and interpolation of the images read.
         on_image: Callback after each file, for a progress bar.
 
@@ -232,14 +238,26 @@ def load_files(
     return FileDataset(files, labels, preprocessing), problems
 
 
+def encode_labels(labels: Sequence[Label], num_classes: int) -> Tensor:
+    """The labels of files as those of an ``ImageDataset``."""
+    if labels and isinstance(labels[0], tuple):
+        encoded = torch.zeros(len(labels), num_classes)
+        for row, label in enumerate(labels):
+            encoded[row, list(indices_of(label))] = 1
+        return encoded
+    return torch.tensor(labels, dtype=torch.int64)
+
+
 def validation_mask(labels: Tensor, share: float, seed: int) -> Tensor:
     """Choose validation images, class by class: bool (N,), True for validation.
 
     Args:
-        labels: int64 (N,); each class must occur at least twice.
+        labels: As of ``ImageDataset``; each class must occur at least twice, unless the data are multi-label.
         share: Share of each class, rounded to a number of images that leaves at least one on either side.
         seed: Seed of the choice.
     """
+    if labels.ndim == 2:
+        return _stratify_multi_label(labels, share, seed)
     generator = torch.Generator().manual_seed(seed)
     mask = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(int(labels.max()) + 1):
@@ -247,3 +265,26 @@ def validation_mask(labels: Tensor, share: float, seed: int) -> Tensor:
         count = min(max(1, round(share * len(members))), len(members) - 1)
         mask[members[torch.randperm(len(members), generator=generator)[:count]]] = True
     return mask
+
+
+def _stratify_multi_label(labels: Tensor, share: float, seed: int) -> Tensor:
+    """Validation images of multi-label data, float32 (N, classes).
+
+    The rarest classes choose first, as in iterative stratification (Sechidis et al., ECML PKDD 2011), so that each has
+    its share as far as the images allow; images without a label come last. Every class keeps a training image.
+    """
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    has = labels[order].bool()
+    in_val, is_open = torch.zeros(len(order), dtype=torch.bool), torch.ones(len(order), dtype=torch.bool)
+    rarest_first = has.sum(0).argsort(stable=True).tolist()
+    for members in (*(has[:, label] for label in rarest_first), ~has.any(1)):
+        count = int(members.sum())
+        wanted = min(max(1, round(share * count)), count - 1) - int((members & in_val).sum())
+        chosen = (members & is_open).nonzero().flatten()
+        in_val[chosen[: max(0, wanted)]] = True
+        is_open[chosen] = False
+    for label in rarest_first:
+        members = has[:, label]
+        if members.any() and not (members & ~in_val).any():
+            in_val[members.nonzero()[0]] = False
+    return in_val[order.argsort()]

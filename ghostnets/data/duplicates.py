@@ -20,6 +20,8 @@ def describe_duplicates(splits: DatasetSplits) -> list[str]:
         return []
     digests = np.concatenate([values for *_, values in compared])
     labels = np.concatenate([part.labels.numpy() for _, part, _ in compared])
+    if labels.ndim == 2:  # multi-label: a number for each set of classes
+        labels = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
     numbers = np.concatenate([np.full(len(values), number) for number, (*_, values) in enumerate(compared)])
     positions = np.concatenate([np.arange(len(values)) for *_, values in compared])
     order = np.lexsort((positions, numbers, digests))
@@ -34,4 +36,6 @@ def describe_duplicates(splits: DatasetSplits) -> list[str]:
         more = f", and {len(found) - 1} more" if len(found) > 1 else ""
         return [f"the same image is in two {what}: {names[0]} and {names[1]}{more}"]
 
-    return describe(labels, "classes") + describe(numbers, "splits")
+    return describe(labels, "classes" if compared[0][1].labels.ndim == 1 else "sets of labels") + describe(
+        numbers, "splits"
+    )

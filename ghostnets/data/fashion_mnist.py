@@ -50,6 +50,7 @@ class FashionMnist:
     channels: int = field(default=1, init=False)
     split_names = ("train", "val", "test")
     val_from_train = True
+    multi_label = False
     notes = ()
 
     @property
@@ -72,6 +73,10 @@ class FashionMnist:
         val = round(VALIDATION_SHARE * train)
         counts = {"train": train - val, "val": val, "test": test}
         return {split: (count,) * len(self.class_names) for split, count in counts.items()}
+
+    @property
+    def split_sizes(self) -> dict[str, int]:
+        return {split: sum(images) for split, images in self.class_counts.items()}
 
     def load(self, preprocessing: Preprocessing, *, on_image: Callable[[], None] = lambda: None) -> DatasetSplits:
         """Read all splits (see ``DataSource``).

@@ -7,11 +7,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from ghostnets.data.datasets import DatasetSplits, ImageDataset, load_files, validation_mask
-from ghostnets.data.labelled import LabelledFiles
+from ghostnets.data.datasets import DatasetSplits, ImageDataset, encode_labels, load_files, validation_mask
+from ghostnets.data.labels import LabelledFiles, indices_of
 from ghostnets.data.search import find_labelled_images
 from ghostnets.data.source import check_split
 from ghostnets.data.stored_images import ImagePath, inspect_image
@@ -50,6 +49,7 @@ class ImageFolder:
         identity: Digest of names, sizes, splits and classes of the files, independent of the folder's location.
         skip_corrupt: Leave unreadable images out instead of failing.
         title: Name of the data if it is not that of the folder.
+        multi_label: Whether an image has any number of classes.
     """
 
     root: Path
@@ -62,6 +62,7 @@ class ImageFolder:
     identity: str
     skip_corrupt: bool = False
     title: str | None = None
+    multi_label: bool = False
 
     @property
     def name(self) -> str:
@@ -77,12 +78,16 @@ class ImageFolder:
     @property
     def class_counts(self) -> dict[str, tuple[int, ...]]:
         """Number of images of each class, by split."""
-        counts = {split: Counter(files.labels) for split, files in self.splits.items()}
+        counts = {split: _count_classes(files) for split, files in self.splits.items()}
         return {split: tuple(count[i] for i in range(len(self.class_names))) for split, count in counts.items()}
 
     @property
+    def split_sizes(self) -> dict[str, int]:
+        return {split: len(files.paths) for split, files in self.splits.items()}
+
+    @property
     def num_images(self) -> int:
-        return sum(len(files.paths) for files in self.splits.values())
+        return sum(self.split_sizes.values())
 
     def load(self, preprocessing: Preprocessing, *, on_image: Callable[[], None] = lambda: None) -> DatasetSplits:
         """Read all splits (see ``DataSource``).
@@ -96,8 +101,9 @@ class ImageFolder:
             loaded[split], unreadable = self._read(split, preprocessing, on_image)
             problems += unreadable
         self.check_readable(problems, self.num_images)
-        present = set(loaded["train"].labels.tolist())
-        if missing := [name for label, name in enumerate(self.class_names) if label not in present]:
+        labels = loaded["train"].labels
+        counts = (labels.sum(0) if self.multi_label else labels.bincount(minlength=len(self.class_names))).tolist()
+        if missing := [name for name, count in zip(self.class_names, counts, strict=True) if not count]:
             raise DataError(
                 f"no readable training image is left in {', '.join(missing)}; add images or remove the class."
             )
@@ -116,7 +122,7 @@ class ImageFolder:
         self, split: str, preprocessing: Preprocessing, on_image: Callable[[], None]
     ) -> tuple[ImageDataset, list[str]]:
         files = self.splits[split]
-        labels = torch.tensor(files.labels, dtype=torch.int64)
+        labels = encode_labels(files.labels, len(self.class_names))
         return load_files(files.paths, labels, preprocessing, on_image=on_image)
 
     def check_readable(self, problems: Sequence[str], total: int) -> None:
@@ -157,12 +163,16 @@ def open_folder(
     if not 0 < val_share < 1:
         raise ConfigurationError(f"val_share is {val_share}; it must be between 0 and 1, 0.2 for a fifth.")
     found = find_labelled_images(root, network_classes=network_classes, skip_unreadable=skip_corrupt)
-    splits = dict(found.splits)
+    splits, notes = dict(found.splits), list(found.notes)
     val_from_train = "val" not in splits and "train" in splits
     if val_from_train:
-        if network_classes is None:
+        if found.multi_label:
+            notes += _describe_single_images(splits["train"], found.class_names)
+        elif network_classes is None:
             _check_two_images(splits["train"], found.class_names)
-        splits["train"], splits["val"] = _split_validation(splits["train"], val_share, seed)
+        splits["train"], splits["val"] = _split_validation(
+            splits["train"], len(found.class_names), share=val_share, seed=seed
+        )
     paths = next(files.paths for files in splits.values() if files.paths)
     typical_size, channels = _inspect_headers(paths, root)
     ordered: dict[str, LabelledFiles] = {split: splits[split] for split in ("train", "val", "test") if split in splits}
@@ -173,14 +183,20 @@ def open_folder(
         val_from_train,
         typical_size,
         channels,
-        found.notes,
+        tuple(notes),
         found.identity,
         skip_corrupt,
+        multi_label=found.multi_label,
     )
 
 
+def _count_classes(files: LabelledFiles) -> Counter[int]:
+    """Number of images by index of the class."""
+    return Counter(index for label in files.labels for index in indices_of(label))
+
+
 def _check_two_images(files: LabelledFiles, class_names: Sequence[str]) -> None:
-    counts = Counter(files.labels)
+    counts = _count_classes(files)
     for label, name in enumerate(class_names):
         if counts[label] < 2:
             raise DataError(
@@ -189,10 +205,19 @@ def _check_two_images(files: LabelledFiles, class_names: Sequence[str]) -> None:
             )
 
 
-def _split_validation(files: LabelledFiles, share: float, seed: int) -> tuple[LabelledFiles, LabelledFiles]:
+def _describe_single_images(files: LabelledFiles, class_names: Sequence[str]) -> list[str]:
+    """A sentence on classes of multi-label data that cannot be validated."""
+    counts = _count_classes(files)
+    single = [name for label, name in enumerate(class_names) if counts[label] == 1]
+    shown = ", ".join(single[:8]) + (f", ... ({len(single)})" if len(single) > 8 else "")
+    return [f"a single image has the label {shown}: it is trained on, and the label is not validated"] if single else []
+
+
+def _split_validation(
+    files: LabelledFiles, num_classes: int, *, share: float, seed: int
+) -> tuple[LabelledFiles, LabelledFiles]:
     """Split files into training and validation, by class; the only image of a class goes to training."""
-    labels = torch.tensor(files.labels, dtype=torch.int64)
-    in_val = validation_mask(labels, share, seed)
+    in_val = validation_mask(encode_labels(files.labels, num_classes), share, seed)
 
     def select(mask: Tensor) -> LabelledFiles:
         indices = mask.nonzero().flatten().tolist()

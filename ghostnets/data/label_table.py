@@ -24,11 +24,11 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 SAMPLE = 200  # rows from which separator and columns are recognised
 PATH_COLUMNS = (
     "path", "filepath", "filepaths", "file", "filename", "filenames", "image", "imagepath", "img", "imgpath",
-    "imagename", "imagefile", "photo", "picture", "imageid", "id", "name",
+    "imagename", "imagefile", "imageindex", "fname", "photo", "picture", "imageid", "id", "name",
 )  # fmt: skip
 LABEL_COLUMNS = (
     "label", "labels", "class", "classname", "labelname", "category", "target", "tag", "tags", "y", "species", "breed",
-    "diagnosis", "dx", "classid",
+    "diagnosis", "dx", "classid", "findinglabels",
 )  # fmt: skip
 SPLIT_COLUMNS = ("split", "subset", "set", "partition", "dataset", "phase")
 HINT = "give it a first line with the columns path and label"
@@ -234,11 +234,14 @@ def _label_parser(
 def _label_separator(cells: Sequence[str], columns: _Columns, delimiter: str) -> str | None:
     """Pattern of the separator of several labels in a cell, or None.
 
-    ``;`` and ``|`` always; commas and blanks only below the headers labels and tags, as names of classes have them.
+    ``;`` and ``|`` always, blanks between numbers; commas and other blanks only below the headers labels and tags, as
+    names of classes have them.
     """
     found = [mark for mark in ";|" if mark != delimiter and any(mark in cell for cell in cells)]
     if found:
         return f"[{''.join(found)}]"
+    if any(" " in cell.strip() for cell in cells) and all(re.fullmatch(r"[\d\s]*", cell) for cell in cells):
+        return r"\s+"
     if columns.names is None or _normalize(columns.names[columns.labels[0]]) not in ("labels", "tags"):
         return None
     if any("," in cell for cell in cells):

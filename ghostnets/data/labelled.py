@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ghostnets.data.finder import LeftOut, is_image_name, walk_images
+from ghostnets.data.labels import Label, LabelledFiles
 from ghostnets.data.layout import (
     FolderLayout,
     find_layout,
@@ -20,7 +21,7 @@ from ghostnets.data.layout import (
     normalize_name,
     split_in_name,
 )
-from ghostnets.data.stored_images import ImagePath, StoredImage
+from ghostnets.data.stored_images import StoredImage
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import IMAGE_SUFFIXES
 from ghostnets.terminal import printable
@@ -39,14 +40,6 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class LabelledFiles:
-    """Image files, each with an index into the class names."""
-
-    paths: tuple[ImagePath, ...]
-    labels: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class LabelledFolder:
     """The labelled files of a folder.
 
@@ -55,25 +48,32 @@ class LabelledFolder:
         splits: Files of each split; ``"train"`` alone if the folder has no splits.
         notes: What was guessed or left out, one sentence each.
         identity: Digest of names, sizes, splits and classes of the files, wherever the folder is.
+        multi_label: Whether an image has any number of classes; all labels are then tuples.
     """
 
     class_names: tuple[str, ...]
     splits: dict[str, LabelledFiles]
     notes: tuple[str, ...]
     identity: str
+    multi_label: bool = False
 
 
 class ImageFile(NamedTuple):
     """A labelled file before it is opened; size -1 if it does not exist."""
 
     split: str
-    class_name: str
+    classes: tuple[str, ...]  # one, unless the data are multi-label
     path: str
     name: str  # within the class folder
     size: int
     device: int = 0
     inode: int = 0
     stored: StoredImage | None = None  # for an image within a larger file
+
+    @property
+    def class_name(self) -> str:
+        """The class, or all of them in one text."""
+        return "; ".join(self.classes)
 
 
 def find_labelled(
@@ -106,7 +106,7 @@ def find_labelled(
                 if found.error is not None and found.is_folder:
                     unreadable.append(found.error)
                 else:
-                    files.append(inspect_file(split, name, found.path, str(path)))
+                    files.append(inspect_file(split, (name,), found.path, str(path)))
     check_names(files)
     if unreadable and not skip_unreadable:
         raise DataError(f"{' '.join(unreadable[:5])} Check the permissions, or leave them out: --skip-corrupt.")
@@ -147,6 +147,7 @@ def build_labelled_folder(
     notes: Iterable[str],
     *,
     network_classes: Collection[str] | None,
+    multi_label: bool = False,
 ) -> LabelledFolder:
     """Labelled images whose classes are named by their labels alone, as in a table or an archive.
 
@@ -157,21 +158,29 @@ def build_labelled_folder(
         notes: What was guessed or left out, one sentence each.
         network_classes: Classes of the network that is evaluated; None for training, which needs at least two classes
             and knows only those of the training images.
+        multi_label: Whether an image has any number of classes.
 
     Raises:
         DataError: The classes cannot be used for training; the sentence says why.
     """
     is_training = network_classes is None
-    class_names = _sort_names({file.class_name for file in files if not is_training or file.split == "train"})
+    known = (file for file in files if not is_training or file.split == "train")
+    class_names = _sort_names({name for file in known for name in file.classes})
     missing = _check_classes(files, splits, class_names, root) if is_training else []
-    return _build(files, splits, class_names, (*notes, *missing))
+    return _build(files, splits, class_names, (*notes, *missing), multi_label=multi_label)
 
 
 def _build(
-    files: Sequence[ImageFile], splits: Sequence[str], class_names: tuple[str, ...], notes: Iterable[str]
+    files: Sequence[ImageFile],
+    splits: Sequence[str],
+    class_names: tuple[str, ...],
+    notes: Iterable[str],
+    *,
+    multi_label: bool = False,
 ) -> LabelledFolder:
-    selected = {split: _select_split(files, split, class_names) for split in splits}
-    return LabelledFolder(class_names, selected, tuple(notes), _compute_identity(class_names, files))
+    selected = {split: _select_split(files, split, class_names, multi_label=multi_label) for split in splits}
+    identity = _compute_identity(class_names, files)
+    return LabelledFolder(class_names, selected, tuple(notes), identity, multi_label)
 
 
 def _compute_identity(class_names: Sequence[str], files: Iterable[ImageFile]) -> str:
@@ -182,24 +191,26 @@ def _compute_identity(class_names: Sequence[str], files: Iterable[ImageFile]) ->
     return identity.hexdigest()
 
 
-def inspect_file(split: str, class_name: str, path: str, folder: str) -> ImageFile:
+def inspect_file(split: str, classes: tuple[str, ...], path: str, folder: str) -> ImageFile:
     """The file at a path, named relative to a folder."""
     try:
         status = Path(path).stat()
     except OSError:  # a dangling link: named when the file is read
-        return ImageFile(split, class_name, path, os.path.relpath(path, folder), -1)
-    return ImageFile(
-        split, class_name, path, os.path.relpath(path, folder), status.st_size, status.st_dev, status.st_ino
-    )
+        return ImageFile(split, classes, path, os.path.relpath(path, folder), -1)
+    return ImageFile(split, classes, path, os.path.relpath(path, folder), status.st_size, status.st_dev, status.st_ino)
 
 
-def _select_split(files: Iterable[ImageFile], split: str, class_names: Sequence[str]) -> LabelledFiles:
+def _select_split(
+    files: Iterable[ImageFile], split: str, class_names: Sequence[str], *, multi_label: bool
+) -> LabelledFiles:
     """The files of a split, with the indices of their classes."""
     indices = {name: index for index, name in enumerate(class_names)}
     chosen = [file for file in files if file.split == split]
-    return LabelledFiles(
-        tuple(file.stored or Path(file.path) for file in chosen), tuple(indices[file.class_name] for file in chosen)
+    labels: tuple[Label, ...] = tuple(
+        tuple(sorted(indices[name] for name in file.classes)) if multi_label else indices[file.class_name]
+        for file in chosen
     )
+    return LabelledFiles(tuple(file.stored or Path(file.path) for file in chosen), labels)
 
 
 def check_names(files: Sequence[ImageFile]) -> None:
@@ -317,15 +328,18 @@ def _check_classes(
         raise DataError(f"{root} has no training images.")
     if len(class_names) == 1:
         raise DataError(f"{root} has a single class ({class_names[0]}); a classifier needs at least two.")
-    counts = Counter((file.split, file.class_name) for file in files)
+    counts = Counter((file.split, name) for file in files for name in file.classes)
     sentences = []
     for split in splits:
-        if unknown := sorted({file.class_name for file in files if file.split == split} - set(class_names)):
+        if unknown := sorted({name for file in files if file.split == split for name in file.classes} - {*class_names}):
             raise DataError(
                 f"the split {split} of {root} has the labels {', '.join(unknown[:8])}, which no training image has;"
                 " correct or remove them."
             )
-        if missing := [name for name in class_names if not counts[split, name]]:
+        missing = [name for name in class_names if not counts[split, name]]
+        if len(missing) == len(class_names):
+            raise DataError(f"no image of the split {split} of {root} has a label; add labels.")
+        if missing:
             shown = ", ".join(missing[:8]) + (f", ... ({len(missing)})" if len(missing) > 8 else "")
             sentences.append(f"{split} has no image of {shown}")
     return sentences

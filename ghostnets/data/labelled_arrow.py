@@ -122,7 +122,7 @@ def read_labelled_arrow(
                 else:
                     stored = image if isinstance(image, StoredImage) else None
                     size = stored.size if stored else -1
-                    images.append(ImageFile(split, label, str(image), image.name, size, stored=stored))
+                    images.append(ImageFile(split, (label,), str(image), image.name, size, stored=stored))
     notes = list(dict.fromkeys(notes))
     notes += describe_assumed_splits(files)
     if unlabelled:

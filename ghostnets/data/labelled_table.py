@@ -82,20 +82,26 @@ def read_labelled_tables(
         DataError: A table cannot be used; the sentence says why.
     """
     notes: list[str] = []
-    files: list[ImageFile] = []
+    images = {split: _Images(path) for split, path in tables.items()}
+    read: dict[str, LabelTable] = {}
     for split, path in tables.items():
-        images = _Images(path)
         try:
-            table = read_table(path, images.holds)
+            read[split] = read_table(path, images[split].holds)
         except DataError as error:
             if split != "test":
                 raise
             notes.append(f"left out: {path.name} ({str(error).rstrip('.')})")  # as of a competition's test images
             continue
-        notes += table.notes
-        files += _resolve(table, path, split, images, notes, skip_missing=skip_missing)
+        notes += read[split].notes
+    multi_label = any(table.multi_label for table in read.values())
+    files: list[ImageFile] = []
+    for split, table in read.items():
+        options = {"multi_label": multi_label, "skip_missing": skip_missing}
+        files += _resolve(table, tables[split], split, images[split], notes, **options)
         if len(tables) == 1:
-            notes += images.describe_unnamed(path)
+            notes += images[split].describe_unnamed(tables[split])
+    if multi_label:
+        notes.append(_describe_label_sets(files))
     check_names(files)
     files = _remove_repeated_rows(files, notes, is_training=network_classes is None)
     files, repeated = remove_repeated(files, is_training=network_classes is None)
@@ -103,7 +109,17 @@ def read_labelled_tables(
     if network_classes is not None and not files:
         raise DataError(f"{root} names no images.")
     splits = tuple(split for split in ("train", "val", "test") if any(file.split == split for file in files))
-    return build_labelled_folder(files, splits, root, notes + repeated, network_classes=network_classes)
+    return build_labelled_folder(
+        files, splits, root, notes + repeated, network_classes=network_classes, multi_label=multi_label
+    )
+
+
+def _describe_label_sets(files: Sequence[ImageFile]) -> str:
+    """A sentence on the number of labels of the images of a multi-label table."""
+    counts = [len(file.classes) for file in files]
+    without = f"; {counts.count(0):,} images without any" if 0 in counts else ""
+    mean = sum(counts) / max(1, len(counts))
+    return f"multi-label: {mean:.1f} labels per image on average, up to {max(counts, default=0)}{without}"
 
 
 class _Images:
@@ -181,29 +197,32 @@ def _is_suffix(path: str, name: str) -> bool:
 
 
 def _resolve(
-    table: LabelTable, path: Path, split: str, images: _Images, notes: list[str], *, skip_missing: bool
+    table: LabelTable,
+    path: Path,
+    split: str,
+    images: _Images,
+    notes: list[str],
+    *,
+    multi_label: bool,
+    skip_missing: bool,
 ) -> list[ImageFile]:
+    """The files of the rows; in multi-label tables a row without a label is an image of no class."""
     files: list[ImageFile] = []
     missing: list[TableRow] = []
     unread: list[TableRow] = []
     unlabelled: list[TableRow] = []
     guessed: list[tuple[str, str]] = []
     for row in table.rows:
-        if len(row.labels) > 1:
-            raise DataError(
-                f"{path}, line {row.line}: {row.path} has several labels ({', '.join(row.labels)}); a network learns"
-                " one label per image, so give one."
-            )
         found = images.find(row.path)
         if found is None:
             (unread if images.is_other_file(row.path) else missing).append(row)
-        elif not row.labels:
+        elif not row.labels and not multi_label:
             unlabelled.append(row)
         else:
             images.named.add(found)
             if os.path.normpath(found) != os.path.normpath(path.parent / row.path):
                 guessed.append((row.path, found))
-            files.append(inspect_file(split or row.split or "train", row.labels[0], found, str(path.parent)))
+            files.append(inspect_file(split or row.split or "train", row.labels, found, str(path.parent)))
     for rows, one, several in (
         (missing, "a file that does not exist", "files that do not exist"),
         (unread, "a file of a format that is not read", "files of formats that are not read"),
@@ -240,7 +259,7 @@ def _remove_repeated_rows(files: Iterable[ImageFile], notes: list[str], *, is_tr
         kept.append(file)
         if other is not file and is_training:
             what = "labels" if other.class_name != file.class_name else "splits"
-            one, two = (f.class_name if what == "labels" else f.split for f in (other, file))
+            one, two = ((f.class_name or "none") if what == "labels" else f.split for f in (other, file))
             raise DataError(f"{file.path} has two {what}, {one} and {two}, in the table; correct one of the rows.")
     if repeated:
         notes.append(f"left out: {'a row' if repeated == 1 else f'{repeated} rows'} naming an image again")

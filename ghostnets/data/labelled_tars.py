@@ -91,7 +91,7 @@ def read_labelled_tars(
         notes.append(f"left out: {sentence}")
     names = _read_names(first.parent, {sample.label for sample in samples}, notes)
     files = [
-        ImageFile(split, names.get(label, label), str(image), image.name, image.size, stored=image)
+        ImageFile(split, (names.get(label, label),), str(image), image.name, image.size, stored=image)
         for split, label, image in samples
     ]
     return build_labelled_folder(files, tuple(tars), first.parent, notes, network_classes=network_classes)

@@ -31,7 +31,7 @@ class Sample:
 
     Attributes:
         split: Split that all images are from; None for the whole of the data.
-        labels: Index of each image's class in the names given; -1 without.
+        labels: Index of each image's class in the names given; -1 without, or for multi-label data.
         notes: What was left out, one sentence each.
         load: Function that reads the images: preprocessing and callback -> readable images, sentences on the others.
     """
@@ -101,7 +101,7 @@ def _of_labelled(location: str, most: int, labels: dict[str, int], splits: Seque
     chosen = found.splits.values() if split is None else (found.splits[split],)
     entries = spread([entry for files in chosen for entry in zip(files.paths, files.labels, strict=True)], most)
     paths = [path for path, _ in entries]
-    indices = tuple(labels.get(found.class_names[label], -1) for _, label in entries)
+    indices = tuple(-1 if isinstance(x, tuple) else labels.get(found.class_names[x], -1) for _, x in entries)
 
     def load(preprocessing: Preprocessing, on_image: Callable[[], None]) -> tuple[ImageDataset, list[str]]:
         return load_files(paths, torch.tensor(indices), preprocessing, on_image=on_image)

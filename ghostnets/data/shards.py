@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ghostnets.data.datasets import DatasetSplits, content_digest
 from ghostnets.data.folders import ImageFolder
-from ghostnets.data.labelled import LabelledFiles
+from ghostnets.data.labels import LabelledFiles
 from ghostnets.data.shard_files import REMOTE, ShardFiles, join, read_index
 from ghostnets.data.source import check_split
 from ghostnets.data.stored_images import ImagePath, decode_image
@@ -71,6 +71,7 @@ class ShardFolder:
     channels: int
     common_size: tuple[int, int] | None
     val_from_train = False
+    multi_label = False
     notes = ()
 
     @property
@@ -97,8 +98,12 @@ class ShardFolder:
         return tuple(self.splits)
 
     @property
+    def split_sizes(self) -> dict[str, int]:
+        return {split: sum(len(shard.labels) for shard in shards) for split, shards in self.splits.items()}
+
+    @property
     def num_images(self) -> int:
-        return sum(len(shard.labels) for shards in self.splits.values() for shard in shards)
+        return sum(self.split_sizes.values())
 
     def load(self, preprocessing: Preprocessing, *, on_image: Callable[[], None] = lambda: None) -> DatasetSplits:
         """Open all splits (see ``DataSource``). Images are read on access: they were checked when written."""
@@ -254,6 +259,8 @@ def write_shards(
         DataError: Files cannot be read, or the folder exists.
         StorageError: A file could not be written.
     """
+    if source.multi_label:
+        raise DataError(f"{source.root} has several labels per image, which shards do not hold; train from the table.")
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} already exists; choose another folder, or remove it.")
@@ -294,6 +301,7 @@ def _select_readable(
     """Select the files that can be decoded, with their labels; extends ``problems`` and ``sizes``."""
     readable = []
     for path, label in zip(files.paths, files.labels, strict=True):
+        assert isinstance(label, int)  # of one class
         try:
             sizes.add(decode_image(path, max_pixels=max_pixels).size)
             readable.append((path, label))

@@ -30,9 +30,11 @@ class DataSource(Protocol):
         class_names: Names in the order of the labels.
         split_names: ``"train"``, ``"val"`` and, where it exists, ``"test"``.
         val_from_train: Whether ``"val"`` is split off the training images.
+        multi_label: Whether an image has any number of classes.
         typical_size: Median shorter side in pixels.
         channels: 1 if all images are grayscale, else 3.
         num_images: Number of images in all splits.
+        split_sizes: Number of images by split.
         class_counts: Number of images of each class, by split.
         notes: What was guessed or left out when the source was opened, one sentence each.
         identity: Digest that recognises the data wherever they are.
@@ -51,6 +53,9 @@ class DataSource(Protocol):
     def val_from_train(self) -> bool: ...
 
     @property
+    def multi_label(self) -> bool: ...
+
+    @property
     def typical_size(self) -> int: ...
 
     @property
@@ -58,6 +63,9 @@ class DataSource(Protocol):
 
     @property
     def num_images(self) -> int: ...
+
+    @property
+    def split_sizes(self) -> dict[str, int]: ...
 
     @property
     def class_counts(self) -> dict[str, tuple[int, ...]]: ...
@@ -221,8 +229,8 @@ def describe_source(source: DataSource, *, by_split: bool = True) -> list[str]:
     counts = source.class_counts
     if by_split:
         splits = ", ".join(
-            f"{split} {sum(images):,}" + (" (split off train)" if split == "val" and source.val_from_train else "")
-            for split, images in counts.items()
+            f"{split} {size:,}" + (" (split off train)" if split == "val" and source.val_from_train else "")
+            for split, size in source.split_sizes.items()
         )
     else:
         splits = f"{source.num_images:,}"
@@ -242,12 +250,14 @@ def describe_source(source: DataSource, *, by_split: bool = True) -> list[str]:
 def summarize_source(source: DataSource) -> dict[str, Any]:
     """The same for JSON: ``splits``, split -> class -> number of images, and ``notes``.
 
-    Where several classes of shards have the same name, their labels are added to it.
+    Of multi-label data, where an image counts in each of its classes, also ``images``, split -> number of images. Where
+    several classes of shards have the same name, their labels are added to it.
     """
     doubled = {name for name, count in Counter(source.class_names).items() if count > 1}
     names = [f"{name} ({label})" if name in doubled else name for label, name in enumerate(source.class_names)]
     splits = {split: dict(zip(names, images, strict=True)) for split, images in source.class_counts.items()}
-    return {"splits": splits, "notes": list(source.notes)}
+    images = {"images": source.split_sizes} if source.multi_label else {}
+    return {"splits": splits, **images, "notes": list(source.notes)}
 
 
 def check_split(source: DataSource, split: str) -> None:

@@ -1,4 +1,4 @@
-"""``check.html``: what an examination of a data set found, with pictures, in one self-contained file."""
+"""Pictures of a data set with what was found in it, in one self-contained file: of ``check``, and of ``eval``."""
 
 import os
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class PictureView:
 
 @dataclass(frozen=True)
 class PictureGroup:
-    """Pictures that belong together."""
+    """Pictures that belong together; the heading may be empty."""
 
     heading: str
     pictures: Sequence[PictureView]
@@ -55,7 +55,7 @@ class DataPage:
         splits: Names of the splits.
         counts: Class -> number of images by split.
         sections: Findings with pictures.
-        classes: Examples of the classes.
+        classes: Pictures by class.
     """
 
     title: str

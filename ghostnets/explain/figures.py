@@ -45,13 +45,14 @@ def curves_figure(epochs: Sequence[int], curves: dict[str, tuple[Sequence[float]
 
     Args:
         epochs: Epoch numbers.
-        curves: Label of the y axis -> (training values, validation values).
+        curves: Label of the y axis -> (training values, or none, and validation values).
     """
-    figure = new_figure(width=9.0, height=3.4)
+    figure = new_figure(width=max(9.0, 4.0 * len(curves)), height=3.4)
     axes = figure.subplots(1, len(curves), squeeze=False)[0]
     marker = "o" if len(epochs) <= 30 else ""
     for axis, (label, (training, validation)) in zip(axes, curves.items(), strict=True):
-        axis.plot(epochs, training, color=SECOND, marker=marker, markersize=3.5, label="training (augmented)")
+        if training:
+            axis.plot(epochs, training, color=SECOND, marker=marker, markersize=3.5, label="training (augmented)")
         axis.plot(epochs, validation, color=FIRST, marker=marker, markersize=3.5, label="validation")
         axis.set_xlabel("epoch")
         axis.set_ylabel(label)

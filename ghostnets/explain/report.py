@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -34,8 +34,8 @@ class PredictionExample:
 
     Attributes:
         pixels: uint8 (C, H, W).
-        label: Name of the true class.
-        prediction: Name of the most probable class.
+        label: Name of the true class, or names of all.
+        prediction: Name of the most probable class, or names of all predicted ones.
         probability: Probability of ``prediction``.
         name: Path of the image, or another name for it.
         link: URL of the image, relative to the page; None if it is not a file on disk.
@@ -55,7 +55,7 @@ class PredictionExample:
 
 @dataclass(frozen=True)
 class MetricCurve:
-    """A metric over the epochs: label with unit, training values and validation values."""
+    """A metric over the epochs: label with unit, training values, if there are any, and validation values."""
 
     label: str
     training: Sequence[float]
@@ -88,10 +88,12 @@ class DataSummary:
     Attributes:
         splits: Split -> class -> number of images.
         notes: What was guessed and what was left out, one sentence each.
+        images: Split -> number of images, where it is not the sum over the classes.
     """
 
     splits: Mapping[str, Mapping[str, int]]
     notes: Sequence[str]
+    images: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,8 @@ class RunReport:
         epochs: Epoch numbers.
         curves: Metrics over ``epochs``.
         classes: Metrics by class.
-        confusion: True class, predicted class and number of images, for each pair that occurs.
+        confusion: True class, predicted class and number of images, for each pair that occurs; empty for multi-label
+            data, which have none.
         evaluated_on: One sentence naming the evaluated images.
         data: The images of all splits.
         examples: Images with predictions: heading -> images.

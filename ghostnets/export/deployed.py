@@ -1,4 +1,4 @@
-"""The deployed form of a network: BN-fused, wrapped in normalisation and softmax, and traced once for all formats."""
+"""The deployed form of a network: BN-fused, with normalisation and probabilities, traced once for all formats."""
 
 import copy
 import warnings
@@ -45,7 +45,7 @@ class ExportJob:
 
 
 class DeployedModel(nn.Module):
-    """Fused network with the normalisation and softmax that ``description`` asks for, in eval mode.
+    """Fused network with the normalisation, and the softmax or sigmoid, that ``description`` asks for, in eval mode.
 
     Maps images, uint8 (N, H, W, C) or float32 (N, C, H, W), to ``(scores,)`` or ``(scores, features)`` in float32.
 
@@ -68,7 +68,8 @@ class DeployedModel(nn.Module):
         self.network = fused.to(self.dtype)
         self.temperature = description.temperature
         self.takes_uint8 = description.input == "uint8"
-        self.has_softmax, self.has_features = description.output == "probabilities", description.has_features
+        self.has_probabilities, self.has_features = description.output == "probabilities", description.has_features
+        self.multi_label = description.multi_label
         for name, values in (("mean", description.preprocessing.mean), ("std", description.preprocessing.std)):
             self.register_buffer(name, torch.tensor(values)[:, None, None] * 255)
         self.eval()
@@ -78,8 +79,9 @@ class DeployedModel(nn.Module):
             images = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std  # (N, H, W, C) -> (N, C, H, W)
         features = self.network(images.to(self.dtype))
         scores = self.classifier(features).float()
-        if self.has_softmax:
-            scores = scores.softmax(1) if self.temperature is None else (scores / self.temperature).softmax(1)
+        if self.has_probabilities:
+            scores = scores if self.temperature is None else scores / self.temperature
+            scores = scores.sigmoid() if self.multi_label else scores.softmax(1)
         return (scores, features.float()) if self.has_features else (scores,)
 
 

@@ -101,6 +101,7 @@ def export_model(
         any_size=any_size or format == "engine",
         has_features=features,
         temperature=network.temperature,
+        multi_label=network.multi_label,
         versions=_versions(export_format),
         source_sha256=network.sha256,
     )

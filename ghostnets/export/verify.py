@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ghostnets.artefacts import Model, Outputs, open_model, softmax
+from ghostnets.artefacts import Description, Model, Outputs, open_model, probabilities_of
 from ghostnets.errors import ExportError
 from ghostnets.export.report import ExportComparison
 
@@ -147,14 +147,16 @@ def _compare(
     feature_differences, feature_scales = [], []
     for batch, (scores, features) in zip(images, outputs, strict=True):
         logits, expected_features = _run_network(network, checkpoint.preprocessing, batch)
-        temperature = model.description.temperature
-        expected_probabilities = softmax(logits, temperature=temperature)
-        probabilities = scores if is_probability else softmax(scores, temperature=temperature)
-        expected = _centered(_log(expected_probabilities) if is_probability else logits)
-        actual = _centered(_log(scores) if is_probability else scores)
+        multi_label, temperature = model.description.multi_label, model.description.temperature
+        expected_probabilities = probabilities_of(logits, multi_label=multi_label, temperature=temperature)
+        probabilities = scores
+        if not is_probability:
+            probabilities = probabilities_of(scores, multi_label=multi_label, temperature=temperature)
+        expected = _comparable(expected_probabilities if is_probability else logits, model.description)
+        actual = _comparable(scores, model.description)
         differences.append(np.abs(actual - expected).reshape(-1))
         scales.append(np.abs(expected).max())
-        agreements.append(logits.argmax(1) == scores.argmax(1))
+        agreements.append(_agreements(logits, probabilities, multi_label=multi_label))
         probability_differences.append(np.abs(expected_probabilities - probabilities).max())
         if features is not None:
             feature_differences.append(np.abs(features - expected_features).max())
@@ -210,13 +212,22 @@ def _normalize(preprocessing: "Preprocessing", images: Pixels) -> "Tensor":
     return preprocessing.normalize(torch.from_numpy(images).permute(0, 3, 1, 2))
 
 
-def _log(probabilities: Array) -> Array:
-    result: Array = np.log(probabilities.clip(MIN_PROBABILITY))
+def _comparable(scores: Array, description: Description) -> Array:
+    """Logits of the scores of a file; without their mean, which softmax does not depend on, unless multi-label."""
+    if description.output == "probabilities":
+        scores = _log(scores) - _log(1 - scores) if description.multi_label else _log(scores)
+    result: Array = scores if description.multi_label else scores - scores.mean(1, keepdims=True)
     return result
 
 
-def _centered(scores: Array) -> Array:
-    result: Array = scores - scores.mean(1, keepdims=True)
+def _agreements(logits: Array, probabilities: Array, *, multi_label: bool) -> npt.NDArray[np.bool_]:
+    """Whether file and network agree in the first class of each image, or in each label."""
+    result: npt.NDArray[np.bool_] = logits.argmax(1) == probabilities.argmax(1)
+    return ((logits > 0) == (probabilities > 0.5)).reshape(-1) if multi_label else result
+
+
+def _log(probabilities: Array) -> Array:
+    result: Array = np.log(probabilities.clip(MIN_PROBABILITY))
     return result
 
 

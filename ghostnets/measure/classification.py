@@ -71,16 +71,18 @@ def calibration_error(confidences: npt.NDArray[np.floating], is_correct: Boolean
 
 
 def fit_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:
-    """Fit the temperature of a softmax: that with the lowest cross-entropy (Guo et al., arXiv 1706.04599, section 4.2).
+    """Fit the temperature of the probabilities: that with the lowest cross-entropy (Guo et al., arXiv 1706.04599).
 
-    The cross-entropy is convex in the inverse of the temperature, whose derivative is searched for its zero.
+    The cross-entropy, binary for multi-label data, is convex in the inverse of the temperature, whose derivative is
+    searched for its zero (section 4.2).
 
     Args:
         logits: (N, classes), of images that the network was not trained on.
-        labels: (N,).
+        labels: (N,); of multi-label data (N, classes), 1 for each class of an image and 0 for the others.
 
     Returns:
-        The temperature T of ``softmax(logits / T)``, within 0.05 and 20, four significant digits.
+        The temperature T of ``softmax(logits / T)``, or of ``sigmoid(logits / T)`` for multi-label data, within 0.05
+        and 20, four significant digits.
 
     Raises:
         ConfigurationError: There is no image, or only one class.
@@ -90,11 +92,16 @@ def fit_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int
             f"a temperature cannot be fitted to scores of shape {logits.shape}; give validation images, and a network"
             " with at least two classes."
         )
-    centred = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    expected = centred[np.arange(len(labels)), labels].mean()
+    exact = logits.astype(np.float64)
+    centred = exact - exact.max(1, keepdims=True)
+    chosen = centred[np.arange(len(labels)), labels] if labels.ndim == 1 else exact * labels
+    expected = chosen.mean()
 
     def derivative(scale: float) -> float:
         """Derivative of the cross-entropy by the inverse temperature."""
+        if labels.ndim == 2:
+            probabilities = 0.5 * (1 + np.tanh(scale / 2 * exact))  # sigmoid
+            return float((probabilities * exact).mean() - expected)
         powers = np.exp(scale * centred)
         return float((powers * centred).sum(1) @ (1 / powers.sum(1)) / len(labels) - expected)
 

@@ -1,7 +1,8 @@
 """Writers of predictions as CSV, JSON lines and Parquet: chunks of a file, and their concatenation.
 
-The columns of predictions are ``path``, ``answer`` with a threshold, ``class_1``, ``probability_1``, ... , ``error``,
-and ``features`` if requested. JSON lines nest the classes. Other tables have columns of their own (``write_table``).
+The columns of predictions are ``path``, ``answer`` with a threshold or several labels, ``class_1``, ``probability_1``,
+... , ``error``, and ``features`` if requested. JSON lines nest the classes. Other tables have columns of their own
+(``write_table``).
 
 In CSV, text that a spreadsheet would execute as a formula is preceded by an apostrophe, and control characters are
 escaped; other formats keep them.
@@ -36,11 +37,12 @@ FORMULA_STARTS = tuple("=+-@＝＋－＠\t\r\n")  # of a cell that a spreadsheet
 
 
 def as_dict(prediction: Prediction) -> dict[str, Any]:
-    """The prediction ready for JSON, with the keys ``answer`` and ``features`` only if there are any."""
+    """The prediction ready for JSON, with the keys ``answer``, ``labels`` and ``features`` only if there are any."""
     pairs = zip(prediction.classes, prediction.probabilities, strict=True)
     values: dict[str, Any] = {
         "path": prediction.path,
         **({} if prediction.answer is None else {"answer": prediction.answer}),
+        **({} if prediction.labels is None else {"labels": list(prediction.labels)}),
         "answers": [{"class": name, "probability": value} for name, value in pairs],
         "error": prediction.error,
     }

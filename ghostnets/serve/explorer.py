@@ -49,7 +49,7 @@ class Explorer:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.architecture, self.class_names = checkpoint.architecture, checkpoint.class_names
         self.preprocessing = checkpoint.preprocessing
-        self.temperature = checkpoint.temperature or 1.0
+        self.temperature, self.multi_label = checkpoint.temperature or 1.0, checkpoint.multi_label
         self.model = reparameterize(checkpoint.build()).to(memory_format=torch.channels_last)
         self.modules = find_ghost_modules(self.model)
         self.kernels = {kernels.layer: kernels for kernels in collect_cheap_kernels(self.model)}
@@ -141,7 +141,8 @@ class Explorer:
 
     def _probabilities(self, x: Tensor) -> Tensor:
         """Probabilities (classes,) of one image, calibrated as those of the service."""
-        return (self.model(x)[0] / self.temperature).softmax(0)
+        scores = self.model(x)[0] / self.temperature
+        return scores.sigmoid() if self.multi_label else scores.softmax(0)
 
     def _input(self, image: Pixels) -> Tensor:
         return self.preprocessing.normalize(torch.from_numpy(image).permute(2, 0, 1)[None])

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ghostnets.artefacts import NONE_OF_THESE
+from ghostnets.artefacts import LABEL_THRESHOLD, NONE_OF_THESE
 from ghostnets.cores import usable_cores
 from ghostnets.errors import GhostNetsError, ImageError
 from ghostnets.serve.hosts import AllowedHosts
@@ -146,23 +146,28 @@ class Service:
         return model, rows
 
     async def _predict(self, model: ServedModel, index: int, upload: Upload, top: int) -> dict[str, Any]:
+        names, multi_label = model.description.class_names, model.description.multi_label
+        threshold = LABEL_THRESHOLD if multi_label and self.settings.threshold is None else self.settings.threshold
+        labels: list[str] | None = None
+        answers: list[dict[str, Any]] = []
+        problem = None
         try:
-            ranking = await model.rank(upload.content, upload.name or f"image {index}", top=top)
+            needed = len(names) if multi_label else top  # all labels above the threshold are named
+            ranking = await model.rank(upload.content, upload.name or f"image {index}", top=needed)
+            answers = [{"class": names[i], "probability": p} for i, p in zip(*ranking, strict=True)]
+            candidates = answers if multi_label else answers[:1]
+            labels = [a["class"] for a in candidates if threshold is not None and a["probability"] >= threshold]
         except ImageError as error:
-            self.metrics.images.labels("unreadable").inc()
-            return {"name": upload.name, **self._answer(None, 0.0), "answers": [], "error": str(error)}
-        self.metrics.images.labels("answered").inc()
-        names = model.description.class_names
-        answers = [{"class": names[i], "probability": p} for i, p in zip(*ranking, strict=True)]
-        answer = self._answer(names[ranking[0][0]], ranking[1][0])
-        return {"name": upload.name, **answer, "answers": answers, "error": None}
-
-    def _answer(self, name: str | None, probability: float) -> dict[str, str | None]:
-        """The key ``answer`` of an image, if the service has a threshold."""
-        if self.settings.threshold is None:
-            return {}
-        is_answer = name is None or probability >= self.settings.threshold
-        return {"answer": name if is_answer else NONE_OF_THESE}
+            problem = str(error)
+        self.metrics.images.labels("answered" if problem is None else "unreadable").inc()
+        answer = None if labels is None else "; ".join(labels) or NONE_OF_THESE
+        return {
+            "name": upload.name,
+            **({} if threshold is None else {"answer": answer}),
+            **({"labels": labels} if multi_label else {}),
+            "answers": answers[:top],
+            "error": problem,
+        }
 
     @contextmanager
     def _queued(self, images: int) -> Iterator[None]:

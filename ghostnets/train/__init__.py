@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ghostnets.train.evaluation import ClassResult, Evaluation, ImagePredictions, evaluate
     from ghostnets.train.find_lr import LearningRateTest
     from ghostnets.train.metrics import METRICS, SELECTION, EpochResult, best_epoch, format_minutes
+    from ghostnets.train.multi_label import MultiLabelEvaluation, evaluate_multi_label
     from ghostnets.train.recipe import Recipe
     from ghostnets.train.recipes import RECIPES, default_recipe, named_recipe
     from ghostnets.train.report import describe_evaluation, list_warnings, write_run_report
@@ -30,6 +31,7 @@ __all__ = [
     "ImagePredictions",
     "InterruptedRunError",
     "LearningRateTest",
+    "MultiLabelEvaluation",
     "Recipe",
     "RunConfig",
     "RunFolder",
@@ -39,6 +41,7 @@ __all__ = [
     "default_recipe",
     "describe_evaluation",
     "evaluate",
+    "evaluate_multi_label",
     "find_learning_rate",
     "format_minutes",
     "list_warnings",
@@ -61,6 +64,7 @@ _MODULES = {
     "ImagePredictions": "evaluation",
     "InterruptedRunError": "result",
     "LearningRateTest": "find_lr",
+    "MultiLabelEvaluation": "multi_label",
     "Recipe": "recipe",
     "RunConfig": "run_config",
     "RunFolder": "run_folder",
@@ -70,6 +74,7 @@ _MODULES = {
     "default_recipe": "recipes",
     "describe_evaluation": "report",
     "evaluate": "evaluation",
+    "evaluate_multi_label": "multi_label",
     "find_learning_rate": "start",
     "format_minutes": "metrics",
     "list_warnings": "report",

@@ -23,6 +23,7 @@ class RunStart:
         steps: Steps of an epoch.
         epoch: Epoch in which training starts, from 0.
         seconds: Time of training and validation so far, of a resumed run.
+        multi_label: Whether images have any number of classes.
     """
 
     folder: Path
@@ -32,6 +33,7 @@ class RunStart:
     steps: int
     epoch: int
     seconds: float
+    multi_label: bool = False
 
     @property
     def epochs(self) -> int:
@@ -65,7 +67,10 @@ class Callback:
         """Training starts, or is resumed."""
 
     def on_step_end(self, *, epoch: int, step: int, loss: float, top1: float, images_per_second: float) -> None:
-        """Step ``step`` (from 0) of epoch ``epoch`` is done; loss and accuracy are means over the epoch so far."""
+        """Step ``step`` (from 0) of epoch ``epoch`` is done; loss and accuracy are means over the epoch so far.
+
+        With several labels per image, the accuracy is the share of images all of whose labels are predicted.
+        """
 
     def on_epoch_end(self, result: EpochResult, *, is_best: bool) -> None:
         """An epoch is trained, evaluated and saved."""

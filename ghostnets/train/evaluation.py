@@ -79,6 +79,10 @@ class ImagePredictions:
     in_top5: Tensor
     logits: Tensor | None = None
 
+    def describe(self, index: int, class_names: Sequence[str]) -> tuple[str, str]:
+        """Names of the true and of the predicted class of an image."""
+        return class_names[int(self.labels[index])], class_names[int(self.predictions[index])]
+
     @property
     def correct(self) -> Tensor:
         """Whether each prediction is the true class, bool (N,)."""
@@ -134,6 +138,13 @@ class Evaluation:
     confusion_cells: tuple[tuple[int, int, int], ...]
     predictions: ImagePredictions = field(repr=False, compare=False)
 
+    multi_label = False
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The figures that are compared from epoch to epoch."""
+        return {"top1": self.top1}
+
     @property
     def correct(self) -> int:
         """Number of images whose class has the highest score."""
@@ -180,6 +191,10 @@ class Evaluation:
     def mistakes(self) -> list[tuple[int, int, int]]:
         """The cells off the diagonal, most images first."""
         return sorted((c for c in self.confusion_cells if c[0] != c[1]), key=lambda c: (-c[2], c))
+
+    def headline(self) -> dict[str, str]:
+        """The accuracies with their 95 % intervals; top-5 only of more than five classes."""
+        return {"top-1": self.format_top1(), **({"top-5": self.format_top5()} if len(self.classes) > 5 else {})}
 
     def format_top1(self) -> str:
         """Top-1 accuracy with its 95 % interval."""

@@ -48,7 +48,7 @@ def extract_features(
     network.eval()
     train = [_features(network, splits.train, preprocessing, axes, device) for axes in FLIPS[flip]]
     return DatasetSplits(
-        train=ArrayDataset(torch.cat(train), splits.train.labels.repeat(len(train))),
+        train=ArrayDataset(torch.cat(train), torch.cat([splits.train.labels] * len(train))),
         val=ArrayDataset(_features(network, splits.val, preprocessing, (), device), splits.val.labels),
         test=None,
         skipped=splits.skipped,

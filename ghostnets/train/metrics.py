@@ -3,12 +3,13 @@
 A metric is one field of ``EpochResult``. Its name is the column and the TensorBoard tag; the rest is its ``Metric``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from ghostnets.train.duration import schedule_position
 from ghostnets.train.evaluation import Evaluation
+from ghostnets.train.multi_label import MultiLabelEvaluation
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.schedule import learning_rate
 from ghostnets.train.state import TrainProgress
@@ -29,17 +30,18 @@ class EpochMeasurements(NamedTuple):
 
     recipe: Recipe
     progress: TrainProgress  # at the end of the epoch
-    evaluation: Evaluation  # on the validation images
+    evaluation: Evaluation | MultiLabelEvaluation  # on the validation images
 
 
 class Axis(NamedTuple):
-    """A plot over the epochs, shared by a ``train_`` and a ``val_`` metric."""
+    """A plot over the epochs, of a ``val_`` metric and the ``train_`` metric of the same kind, if there is one."""
 
     label: str  # with the unit
     scale: float  # from the metric to that unit
 
 
 LOSS, TOP1 = Axis("loss (nats)", 1), Axis("top-1 (%)", 100)
+EXACT, MEAN_AP = Axis("all labels correct (%)", 100), Axis("mean average precision (%)", 100)
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Metric:
         compute: The value at the end of an epoch.
         axis: Plot of the metric; None for none.
         higher_is_better: Direction of improvement; None if there is none.
+        multi_label: Whether the metric is of multi-label data alone, or of data with one class per image; None for
+            both.
     """
 
     label: str
@@ -59,15 +63,27 @@ class Metric:
     compute: Callable[[EpochMeasurements], float]
     axis: Axis | None = None
     higher_is_better: bool | None = None
+    multi_label: bool | None = None
 
 
 def _metric(*arguments: Any, **options: Any) -> Any:
     return field(metadata={"metric": Metric(*arguments, **options)})
 
 
+def _multi_label_metric(label: str, compute: Callable[[EpochMeasurements], float], axis: Axis | None = None) -> Any:
+    metric = Metric(label, "{:.2%}".format, compute, axis, higher_is_better=True, multi_label=True)
+    return field(default=None, metadata={"metric": metric})
+
+
+def _train_accuracy(measurements: EpochMeasurements) -> float:
+    return measurements.progress.correct / measurements.progress.num_seen
+
+
 @dataclass(frozen=True)
 class EpochResult:
     """One row of ``metrics.csv``.
+
+    Metrics that do not apply are None, and no column: top-1 to multi-label data, the last five to others.
 
     Attributes:
         epoch: Number of the epoch, from 1.
@@ -77,6 +93,10 @@ class EpochResult:
         val_loss, val_top1: Loss and accuracy on the validation images.
         images_per_second: Training speed, without evaluation.
         seconds: Time of training and evaluation since the start of the run, over all sessions.
+        train_exact, val_exact: Share of the augmented training images, and of the validation images, all of whose
+            labels are predicted, and no others.
+        val_map: Mean average precision of the classes on the validation images.
+        val_f1_micro, val_f1_macro: F1 of all labels together, and mean F1 of the classes.
     """
 
     epoch: int
@@ -88,21 +108,51 @@ class EpochResult:
     train_loss: float = _metric(
         "train loss", "{:.3f}".format, lambda e: e.progress.loss_sum / e.progress.num_seen, LOSS, False
     )
-    train_top1: float = _metric(
-        "train top-1", "{:.2%}".format, lambda e: e.progress.correct / e.progress.num_seen, TOP1, True
-    )
+    train_top1: float | None = _metric("train top-1", "{:.2%}".format, _train_accuracy, TOP1, True, multi_label=False)
     val_loss: float = _metric("val loss", "{:.3f}".format, lambda e: e.evaluation.loss, LOSS, False)
-    val_top1: float = _metric("val top-1", "{:.2%}".format, lambda e: e.evaluation.top1, TOP1, True)
+    val_top1: float | None = _metric(
+        "val top-1", "{:.2%}".format, lambda e: e.evaluation.scores["top1"], TOP1, True, multi_label=False
+    )
     images_per_second: float = _metric(
         "images/s", "{:.0f}".format, lambda e: e.progress.num_seen / e.progress.train_seconds, higher_is_better=True
     )
     seconds: float = _metric("minutes", format_minutes, lambda e: e.progress.seconds, higher_is_better=False)
+    train_exact: float | None = _multi_label_metric("train exact", _train_accuracy, EXACT)
+    val_exact: float | None = _multi_label_metric("val exact", lambda e: e.evaluation.scores["exact"], EXACT)
+    val_map: float | None = _multi_label_metric("val mAP", lambda e: e.evaluation.scores["map"], MEAN_AP)
+    val_f1_micro: float | None = _multi_label_metric("val F1 micro", lambda e: e.evaluation.scores["f1_micro"])
+    val_f1_macro: float | None = _multi_label_metric("val F1 macro", lambda e: e.evaluation.scores["f1_macro"])
 
     @classmethod
     def measure(cls, measurements: EpochMeasurements) -> "EpochResult":
-        """Compute all metrics at the end of an epoch."""
-        values = {name: metric.compute(measurements) for name, metric in METRICS.items()}
-        return cls(epoch=measurements.progress.epoch + 1, **values)
+        """Compute all metrics at the end of an epoch that apply to the data."""
+        kinds = (None, measurements.evaluation.multi_label)
+        values = {
+            m: metric.compute(measurements) if metric.multi_label in kinds else None for m, metric in METRICS.items()
+        }
+        return cls(epoch=measurements.progress.epoch + 1, **values)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_columns(cls, values: Mapping[str, float]) -> "EpochResult":
+        """The row of a table, whose columns are the epoch and the metrics that apply.
+
+        Raises:
+            KeyError, TypeError: Columns are missing, or unknown.
+        """
+        row = {**values, "epoch": int(values["epoch"])}
+        multi_label = "val_map" in row
+        absent = {name: None for name, metric in METRICS.items() if metric.multi_label is (not multi_label)}
+        return cls(**{**absent, **row})  # type: ignore[arg-type]
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics that apply."""
+        return {name: metric for name, metric in METRICS.items() if getattr(self, name) is not None}
+
+    @property
+    def selection(self) -> str:
+        """The metric that chooses the best epoch; higher is better."""
+        return SELECTION if self.val_top1 is not None else MULTI_LABEL_SELECTION
 
     def format(self, name: str) -> str:
         """The value of a metric as text."""
@@ -110,9 +160,9 @@ class EpochResult:
 
 
 METRICS: dict[str, Metric] = {f.name: f.metadata["metric"] for f in fields(EpochResult) if "metric" in f.metadata}
-SELECTION = "val_top1"  # the metric that chooses the best epoch; higher is better
+SELECTION, MULTI_LABEL_SELECTION = "val_top1", "val_map"  # the metrics that choose the best epoch
 
 
 def best_epoch(history: Sequence[EpochResult]) -> EpochResult:
-    """The epoch with the best ``SELECTION``, the first of equals."""
-    return max(history, key=lambda row: getattr(row, SELECTION))
+    """The epoch with the best ``selection``, the first of equals."""
+    return max(history, key=lambda row: getattr(row, row.selection))

@@ -16,7 +16,8 @@ Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 def build_mixing(recipe: Recipe, num_classes: int) -> Mixing | None:
     """Build the mixing of a recipe; None if it has neither mixup nor cutmix.
 
-    The result maps float pixels (N, C, H, W) and labels int64 (N,) to mixed pixels and targets float (N, num_classes).
+    The result maps float pixels (N, C, H, W) and labels, int64 (N,) or of multi-label data float32 (N, num_classes), to
+    mixed pixels and targets float (N, num_classes).
     It is torchvision's, which pairs each image with its neighbour in the batch and draws from torch's global generator,
     which is seeded at each step.
     """

@@ -130,11 +130,17 @@ def resolve_recipe(recipe: Recipe, source: DataSource) -> ResolvedRecipe:
 
 
 def build_network(
-    recipe: Recipe, arguments: dict[str, Any], weights: InitialWeights | None, class_names: tuple[str, ...]
+    recipe: Recipe,
+    arguments: dict[str, Any],
+    weights: InitialWeights | None,
+    class_names: tuple[str, ...],
+    *,
+    multi_label: bool = False,
 ) -> Network:
     """Build the network with its initial weights, in training mode.
 
-    The classifier of a checkpoint of this project is kept if its classes are those of the data, else it is new.
+    The classifier of a checkpoint of this project is kept if its classes are those of the data, and as many of them may
+    apply to an image; else it is new.
 
     Raises:
         CheckpointError: Published weights cannot be downloaded, or the weights do not fit.
@@ -144,7 +150,7 @@ def build_network(
     if weights is not None:
         own = weights.checkpoint
         source = detect_source(weights.file.tensors) if own is None else "canonical"
-        has_same_classes = own is not None and own.class_names == class_names
+        has_same_classes = own is not None and (own.class_names, own.multi_label) == (class_names, multi_label)
         load_weights(model, weights.file, source=source, replace_head=not has_same_classes)
     return model.train()
 

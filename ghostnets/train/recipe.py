@@ -62,7 +62,8 @@ class Recipe:
         clip_norm: Largest norm of the gradient of all weights; 0 for no clipping.
         ema_decay: Decay of a moving average of the weights, which is then evaluated and saved (at step n at most
             (1 + n) / (10 + n)); 0 for none.
-        label_smoothing: Share of the target spread over all classes.
+        label_smoothing: Share of the target spread over all classes; of multi-label data the share of each label
+            replaced by 1/2, and 0 by default.
         mixup: Alpha of mixup (Zhang et al., arXiv 1710.09412); 0 for none.
         cutmix: Alpha of cutmix (Yun et al., arXiv 1905.04899); 0 for none. With mixup, each step uses one of the two.
         shift: Largest random shift in pixels of images that have the size of the input.
@@ -74,7 +75,7 @@ class Recipe:
         randaugment: Number of RandAugment operations per image.
         randaugment_magnitude: Their strength, 0 to 30.
         erasing: Share of the images with a random rectangle erased.
-        class_balanced: Draw every class equally often.
+        class_balanced: Draw every class equally often; not of multi-label data.
         class_weights: Weights of the images in the loss: none; or balanced, inversely proportional to the number of
             training images of the class, 1 on average.
         teacher: Teacher for distillation: best.safetensors of a run, NAME=FILE for a file of weights of a registered

@@ -10,7 +10,9 @@ from ghostnets.errors import UnknownNameError
 from ghostnets.models.names import resolve_name
 from ghostnets.train.recipe import SMALL_IMAGE, Recipe
 
-__all__ = ["RECIPES", "default_recipe", "named_recipe"]
+__all__ = ["RECIPES", "default_recipe", "fit_epochs", "named_recipe"]
+
+DRAWN_IMAGES, MIN_EPOCHS = 15_000, 5  # of ``transfer`` by default, see ``fit_epochs``
 
 PHOTOS = Recipe()
 """Photographs from scratch: a default, not a published schedule.
@@ -187,6 +189,8 @@ TRANSFER = FINETUNE.changed(weights="auto", image_size=160)
 
     ghostnets train photos/
 
+Without ``--recipe`` and ``--epochs`` the epochs follow from the number of images (``fit_epochs``).
+
 Measured from the weights that come with the package (``--weights embedded``): docs/results.md (``ants_bees``: 88.0 %,
 three seeds, two CPU minutes). Not measured from published weights.
 """
@@ -232,6 +236,15 @@ def named_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise UnknownNameError("recipe", name, RECIPES)
     return RECIPES[name]
+
+
+def fit_epochs(num_images: int) -> int:
+    """Epochs of the default recipe ``transfer`` for a number of training images.
+
+    Some 15,000 images are drawn in all, in 5 to 20 epochs: an epoch of few images is short, and many images are learned
+    in few epochs. Measured: docs/results.md.
+    """
+    return min(TRANSFER.epochs, max(MIN_EPOCHS, round(DRAWN_IMAGES / max(1, num_images))))
 
 
 def default_recipe(typical_size: int, changes: Mapping[str, Any]) -> str:

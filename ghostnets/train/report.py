@@ -26,7 +26,9 @@ from ghostnets.measure import processor_name
 from ghostnets.models import create_model, model_arguments
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.terminal import printable
-from ghostnets.train.metrics import METRICS, SELECTION, EpochResult, best_epoch, format_minutes
+from ghostnets.train.evaluation import Evaluation
+from ghostnets.train.metrics import METRICS, EpochResult, best_epoch, format_minutes
+from ghostnets.train.multi_label import MultiLabelEvaluation
 from ghostnets.train.recipes import RECIPES
 from ghostnets.train.result import TrainingResult
 from ghostnets.train.run_config import RunConfig
@@ -84,9 +86,8 @@ def write_run_report(run: RunFolder, result: TrainingResult) -> None:
         + (f" Unreadable images left out: {len(result.skipped)}." if result.skipped else ""),
         warnings=list_warnings(result),
         figures={
-            f"top-1 ({result.split})": evaluation.format_top1(),
-            **({f"top-5 ({result.split})": evaluation.format_top5()} if len(evaluation.classes) > 5 else {}),
-            "largest class": f"{evaluation.largest_class.images / evaluation.images:.1%}",
+            **{f"{label} ({result.split})": value for label, value in evaluation.headline().items()},
+            **_baseline(evaluation),
             "parameters": f"{savings.params / 1e6:.2f} M",
             "multiply-adds": f"{savings.macs / 1e6:.1f} M",
             "training": f"{format_minutes(result.seconds)} min",
@@ -99,7 +100,9 @@ def write_run_report(run: RunFolder, result: TrainingResult) -> None:
         ],
         confusion=evaluation.confusion_cells,
         evaluated_on=describe_evaluation(result),
-        data=DataSummary(result.data["splits"], [*result.data["notes"], *result.skipped]),
+        data=DataSummary(
+            result.data["splits"], [*result.data["notes"], *result.skipped], result.data.get("images", {})
+        ),
         examples=examples,
         model=model,
         example_input=preprocessing.normalize(first.pixels[None]),
@@ -109,6 +112,12 @@ def write_run_report(run: RunFolder, result: TrainingResult) -> None:
         command=_command(config),
     )
     write_report(run.report, report)
+
+
+def _baseline(evaluation: Evaluation | MultiLabelEvaluation) -> dict[str, str]:
+    if isinstance(evaluation, MultiLabelEvaluation):
+        return {}
+    return {"largest class": f"{evaluation.largest_class.images / evaluation.images:.1%}"}
 
 
 def write_live_report(run: RunFolder) -> None:
@@ -123,9 +132,9 @@ def write_live_report(run: RunFolder) -> None:
         done=last.epoch,
         total=config.recipe.epochs,
         figures={
-            METRICS[SELECTION].label: last.format(SELECTION),
-            f"best, epoch {best.epoch}": best.format(SELECTION),
-            **{metric.label: last.format(name) for name, metric in METRICS.items() if metric.axis is None},
+            METRICS[last.selection].label: last.format(last.selection),
+            f"best, epoch {best.epoch}": best.format(best.selection),
+            **{metric.label: last.format(name) for name, metric in last.metrics.items() if metric.axis is None},
             "minutes left": format_minutes(left),
         },
         epochs=[row.epoch for row in history],
@@ -141,15 +150,13 @@ def _title(config: RunConfig) -> str:
 
 
 def _curves(history: Sequence[EpochResult]) -> list[MetricCurve]:
-    """One plot for each axis, of its training and its validation metric."""
+    """One plot for each axis, of its training and its validation metric; not all axes have a training metric."""
     curves = []
-    for axis in dict.fromkeys(metric.axis for metric in METRICS.values() if metric.axis is not None):
-        train, val = (
-            next(name for name, metric in METRICS.items() if metric.axis == axis and name.startswith(split))
-            for split in ("train_", "val_")
-        )
-        training, validation = ([axis.scale * getattr(row, name) for row in history] for name in (train, val))
-        curves.append(MetricCurve(axis.label, training, validation))
+    metrics = history[0].metrics
+    for axis in dict.fromkeys(metric.axis for metric in metrics.values() if metric.axis is not None):
+        names = {name.partition("_")[0]: name for name, metric in metrics.items() if metric.axis == axis}
+        values = {split: [axis.scale * getattr(row, name) for row in history] for split, name in names.items()}
+        curves.append(MetricCurve(axis.label, values.get("train", []), values["val"]))
     return curves
 
 
@@ -177,8 +184,9 @@ def _choose_examples(
     hits = predictions.correct.nonzero().flatten()
     correct: list[int] = hits[predictions.probabilities[hits].argsort(stable=True)].tolist()
     uncertain = correct[:UNCERTAIN]
+    first = "highest loss" if result.evaluation.multi_label else "most confident"
     groups: dict[str, list[int]] = {
-        f"Mistakes, the most confident first ({len(wrong)} in all)": wrong[:MISTAKES],
+        f"Mistakes, the {first} first ({len(wrong)} in all)": wrong[:MISTAKES],
         "Correct, the least certain": uncertain,
         "Correct, the most certain": correct[len(uncertain) :][: -CERTAIN - 1 : -1],
     }
@@ -196,8 +204,7 @@ def _example(run: RunFolder, checkpoint: Checkpoint, result: TrainingResult, ind
     path = images.name(index)
     return PredictionExample(
         checkpoint.preprocessing.center(images[index]),
-        names[int(rows.labels[index])],
-        names[int(rows.predictions[index])],
+        *rows.describe(index, names),
         float(rows.probabilities[index]),
         printable(path),
         link_to_file(path, run.path),

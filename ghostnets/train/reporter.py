@@ -13,7 +13,7 @@ from torch import Tensor
 from ghostnets.errors import StorageError, require
 from ghostnets.terminal import create_console
 from ghostnets.train.callback import Callback, RunStart
-from ghostnets.train.metrics import METRICS, EpochResult
+from ghostnets.train.metrics import EpochResult
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,7 +73,7 @@ class ConsoleReporter(Callback):
         epochs, steps = run.epochs, run.steps
         length = f"{epochs} epoch{'s' * (epochs != 1)} of {steps} step{'s' * (steps != 1)}"
         self._print(f"{run.description}, {length}{resumed}, in {os.path.relpath(run.folder)}")
-        self.epochs, self.steps = epochs, steps
+        self.epochs, self.steps, self.accuracy = epochs, steps, "exact" if run.multi_label else "top-1"
         # The bar spans the run, so that the time left is that of the run: in steps, or in seconds of the time limit.
         self.limit, self.started = run.config.recipe.time_limit_seconds, time.monotonic() - run.seconds
         total, done = (epochs * steps, run.epoch * steps) if self.limit is None else (self.limit, run.seconds)
@@ -84,11 +84,11 @@ class ConsoleReporter(Callback):
             self.task,
             completed=epoch * self.steps + step + 1 if self.limit is None else time.monotonic() - self.started,
             description=f"epoch {epoch + 1}/{self.epochs}",
-            facts=f"loss {loss:.3f}  top-1 {top1:.1%}  {images_per_second:.0f} images/s",
+            facts=f"loss {loss:.3f}  {self.accuracy} {top1:.1%}  {images_per_second:.0f} images/s",
         )
 
     def on_epoch_end(self, result: EpochResult, *, is_best: bool) -> None:
-        values = "  ".join(f"{metric.label} {result.format(name):>6}" for name, metric in METRICS.items())
+        values = "  ".join(f"{metric.label} {result.format(name):>6}" for name, metric in result.metrics.items())
         self._print(f"epoch {result.epoch:>3}  {values}{'  best' if is_best else ''}")
 
     def on_message(self, sentence: str) -> None:
@@ -140,7 +140,7 @@ class TensorBoardWriter:
             self.writer.close()
 
     def _add(self, result: EpochResult) -> None:
-        for name in METRICS:
+        for name in result.metrics:
             self.writer.add_scalar(name, getattr(result, name), result.epoch)
 
     @contextmanager

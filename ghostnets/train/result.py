@@ -8,6 +8,7 @@ from ghostnets.data import ImageDataset
 from ghostnets.errors import RunError
 from ghostnets.train.evaluation import Evaluation
 from ghostnets.train.metrics import EpochResult
+from ghostnets.train.multi_label import MultiLabelEvaluation
 
 __all__ = ["InterruptedRunError", "TrainingResult"]
 
@@ -19,7 +20,8 @@ class TrainingResult:
     Attributes:
         folder: ``runs/NAME``.
         checkpoint: ``runs/NAME/best.safetensors``.
-        best_epoch: Epoch with the highest validation accuracy, from 1; the first of equals.
+        best_epoch: Epoch with the highest validation accuracy, or mean average precision of multi-label data, from 1;
+            the first of equals.
         seconds: Time of training and evaluation of all epochs.
         history: One entry per epoch.
         split: Images of ``evaluation``: ``"test"``, or ``"val"`` if there is no test split. The best epoch was chosen
@@ -37,7 +39,7 @@ class TrainingResult:
     seconds: float
     history: tuple[EpochResult, ...]
     split: str
-    evaluation: Evaluation
+    evaluation: Evaluation | MultiLabelEvaluation
     skipped: tuple[str, ...]
     num_training_images: int | None
     data: dict[str, Any]

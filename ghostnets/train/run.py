@@ -16,10 +16,11 @@ from ghostnets.train.derived import DerivedFiles
 from ghostnets.train.distributed import DistributedContext
 from ghostnets.train.duration import check_epochs, describe_changed_epochs, describe_end, is_finished, schedule_position
 from ghostnets.train.estimate import TimeEstimate
-from ghostnets.train.evaluation import evaluate, time_validation
+from ghostnets.train.evaluation import time_validation
 from ghostnets.train.frozen import classifier_head
 from ghostnets.train.hardware import describe_hardware, resolve_workers
 from ghostnets.train.metrics import EpochMeasurements, EpochResult
+from ghostnets.train.multi_label import evaluate_images
 from ghostnets.train.network import describe_initial_weights
 from ghostnets.train.parameters import set_learning_rate
 from ghostnets.train.result import InterruptedRunError, TrainingResult
@@ -194,8 +195,8 @@ class Run:
         if self.distributed.world_size > 1:
             description += f", {self.distributed.world_size} processes"
         so_far, steps = (progress.epoch, progress.seconds), self.steps_per_epoch
-        start = RunStart(self.folder.path, self.config, self.class_names, description, steps, *so_far)
-        self.callback.on_run_start(start)
+        run = (self.folder.path, self.config, self.class_names, description, steps, *so_far, self.source.multi_label)
+        self.callback.on_run_start(RunStart(*run))
 
     def _tell(self, sentence: str | None) -> None:
         if sentence is not None:
@@ -270,7 +271,7 @@ class Run:
         distributed.broadcast_model(self.setup.evaluated)
         images, preprocessing = self.setup.splits.val, self.step.preprocessing
         network = self._evaluated_network()
-        evaluation = evaluate(network, images, preprocessing, self.class_names, distributed=distributed)
+        evaluation = evaluate_images(network, images, preprocessing, self.class_names, distributed=distributed)
         progress.val_seconds = self._of_rank_zero(time.perf_counter() - before)
         progress.seconds += progress.val_seconds
         weights = self.setup.state.network.state_dict()
@@ -282,8 +283,8 @@ class Run:
                 f" The state saved before is kept in {self.folder.path}."
             )
         result = EpochResult.measure(EpochMeasurements(self.recipe, progress, evaluation))
-        if evaluation.top1 > progress.best_top1:
-            progress.best_top1, progress.best_epoch = evaluation.top1, progress.epoch
+        if (value := getattr(result, result.selection)) > progress.best_value:
+            progress.best_value, progress.best_epoch = value, progress.epoch
         self.history.append(result)
         progress.history.append(asdict(result))
         progress.epoch, progress.step = progress.epoch + 1, 0
@@ -296,7 +297,9 @@ class Run:
     def _save_best(self) -> None:
         """Write the network at the end of the last epoch as the best one."""
         checkpoint = self._checkpoint(self.history[-1], self.setup.evaluated)
-        self.distributed.on_rank_zero(lambda: self.folder.save_best(checkpoint))
+        if (lost := self.distributed.on_rank_zero(lambda: self.folder.save_best(checkpoint))) is not None:
+            sentence = f"the temperature {lost:g} of other weights is dropped; calibrate again after the training (eval"
+            self.callback.on_message(f"{sentence} --calibrate)")
 
     def _checkpoint(self, result: EpochResult, network: nn.Module) -> Checkpoint:
         return Checkpoint(
@@ -311,8 +314,9 @@ class Run:
                 "data_identity": self.config.identity,
                 "recipe": self.recipe.to_dict(),
                 "epoch": result.epoch,
-                "val_top1": result.val_top1,
+                result.selection: getattr(result, result.selection),
             },
+            multi_label=self.source.multi_label,
         )
 
     def _save_state(self) -> None:
@@ -334,7 +338,7 @@ class Run:
             seconds=self.progress.seconds,
             history=tuple(self.history),
             split=split,
-            evaluation=evaluate(
+            evaluation=evaluate_images(
                 model, images, self.config.preprocessing, self.class_names, distributed=self.distributed
             ),
             skipped=self.splits.skipped,

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -173,10 +173,29 @@ class RunFolder:
         with write_atomically(self.last) as temporary:
             temporary.write_bytes(buffer.getbuffer())  # torch's own writer hides why a write failed
 
-    def save_best(self, checkpoint: Checkpoint) -> None:
-        """Write ``best.safetensors``; raises StorageError, and RunError if the folder was removed."""
+    def save_best(self, checkpoint: Checkpoint) -> float | None:
+        """Write ``best.safetensors``, with the temperature of the file that it replaces if that has the same weights.
+
+        Returns:
+            The temperature of a file with other weights, which is lost.
+
+        Raises:
+            RunError: The folder was removed.
+            StorageError: It cannot be written.
+        """
         self.check_present()
+        temperature = None
+        if self.best.is_file():
+            with suppress(CheckpointError):  # damaged: replaced
+                before = read_checkpoint(self.best)
+                temperature = before.temperature
+                has_same_weights = before.state_dict.keys() == checkpoint.state_dict.keys() and all(
+                    before.state_dict[name].equal(tensor.cpu()) for name, tensor in checkpoint.state_dict.items()
+                )
+                if has_same_weights:
+                    checkpoint, temperature = replace(checkpoint, temperature=temperature), None
         save_checkpoint(self.best, checkpoint)
+        return temperature
 
     def load_state(self) -> dict[str, Any] | None:
         """Read ``last.pt`` of the locked folder; None if the run stopped before it saved a state.
@@ -255,7 +274,7 @@ class RunFolder:
         try:
             with self.metrics.open(encoding="utf-8", newline="") as stream:
                 rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
-            history = [EpochResult(int(row.pop("epoch")), **row) for row in rows]
+            history = [EpochResult.from_columns(row) for row in rows]
         except FileNotFoundError as error:
             raise RunError(f"{self.path} has no finished epoch (it has no metrics.csv).") from error
         except (KeyError, TypeError, ValueError) as error:
@@ -273,7 +292,7 @@ class RunFolder:
         """Write ``metrics.csv``; raises StorageError, and RunError if the folder was removed."""
         self.check_present()
         buffer = io.StringIO(newline="")
-        writer = csv.DictWriter(buffer, EpochResult.__dataclass_fields__, lineterminator="\n")
+        writer = csv.DictWriter(buffer, ["epoch", *history[0].metrics], extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in history)
         write_text(self.metrics, buffer.getvalue())
@@ -294,7 +313,8 @@ class RunFolder:
         try:
             values = json.loads(self.result.read_text(encoding="utf-8"))
             evaluation = values["evaluation"]
-            if isinstance(evaluation["top1"], float) and isinstance(evaluation["images"], int):
+            score = evaluation["top1" if "top1" in evaluation else "mean_average_precision"]
+            if isinstance(score, float) and isinstance(evaluation["images"], int):
                 return dict(values)
             problem = "its evaluation has no numbers"
         except (ValueError, KeyError, TypeError) as error:

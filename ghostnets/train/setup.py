@@ -110,6 +110,7 @@ def build_setup(
         mixing=build_mixing(recipe, len(class_names)),
         distillation=distillation,
         class_weights=class_weights(recipe, splits, len(class_names)),
+        multi_label=spec.source.multi_label,
         after_update=None if average is None else lambda: average.update_parameters(network),
         on_message=on_message,
     )
@@ -126,7 +127,8 @@ def _build_network(spec: RunSpec, *, is_new: bool) -> Network:
     if not is_new:
         return build_network(config.recipe.changed(weights=None, frozen=False), config.arguments, None, class_names)
     weights = spec.weights or read_initial_weights(config.recipe)
-    return build_network(config.recipe, config.arguments, weights, class_names)
+    multi_label = spec.source.multi_label
+    return build_network(config.recipe, config.arguments, weights, class_names, multi_label=multi_label)
 
 
 def _trained_module(network: Network, recipe: Recipe, distillation: Distillation | None) -> nn.Module:

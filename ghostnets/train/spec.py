@@ -10,6 +10,7 @@ from ghostnets.data import DatasetSplits, DataSource, DataSpec, describe_source
 from ghostnets.data.duplicates import describe_duplicates
 from ghostnets.errors import DataError, RunError
 from ghostnets.train.callback import Callback
+from ghostnets.train.multi_label import check_multi_label
 from ghostnets.train.network import InitialWeights, resolve_recipe
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.run_config import RunConfig
@@ -52,8 +53,10 @@ class RunSpec(NamedTuple):
 
         Raises:
             CheckpointError: The initial weights cannot be read.
-            ConfigurationError: The recipe does not fit the network or the weights.
+            ConfigurationError: The recipe does not fit the data, the network or the weights.
         """
+        if source.multi_label:
+            check_multi_label(recipe)
         resolved = resolve_recipe(recipe, source)
         config = RunConfig(
             data=data.location,

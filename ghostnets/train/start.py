@@ -16,7 +16,7 @@ from ghostnets.train.distributed import init_distributed
 from ghostnets.train.find_lr import LearningRateTest, run_learning_rate_test
 from ghostnets.train.initial_weights import choose_weights
 from ghostnets.train.recipe import Recipe
-from ghostnets.train.recipes import RECIPES, default_recipe
+from ghostnets.train.recipes import RECIPES, default_recipe, fit_epochs
 from ghostnets.train.report import write_run_report
 from ghostnets.train.reporter import ConsoleReporter
 from ghostnets.train.result import TrainingResult
@@ -130,11 +130,28 @@ def _resolve(
     requested = (recipe or Recipe()).changed(**changes)
     spec = data if isinstance(data, DataSpec) else DataSpec(data)
     source = spec.open(val_share=requested.val_share, seed=requested.seed)
+    length = ""
     if recipe is None:
-        requested = RECIPES[default_recipe(source.typical_size, changes)].changed(**changes)
+        if source.multi_label:
+            changes = {"label_smoothing": 0.0, **changes}  # it would raise the probabilities of rare labels
+        name = default_recipe(source.typical_size, changes)
+        requested = RECIPES[name].changed(**changes)
+        if name == "transfer" and "epochs" not in changes:
+            requested, length = _fit_length(requested, source.split_sizes["train"])
     scratch = RECIPES["photos"].changed(**changes) if recipe is None and "weights" not in changes else None
-    requested, start = choose_weights(requested, scratch=scratch)
+    chosen, start = choose_weights(requested, scratch=scratch)
+    requested, start = chosen, start + (length if chosen != scratch else "")
     return RunSpec.resolve(spec, source, requested, device=device, workers=workers, start=start)
+
+
+def _fit_length(recipe: Recipe, num_images: int) -> tuple[Recipe, str]:
+    """The recipe with the epochs for a number of training images, and the end of a sentence on them."""
+    epochs = fit_epochs(num_images)
+    size = recipe.image_size
+    sentence = (
+        f"; {epochs} epochs at {size} pixels, for {num_images:,} training images (others: --epochs, --image-size)"
+    )
+    return recipe.changed(epochs=epochs), sentence
 
 
 def repeat_training(

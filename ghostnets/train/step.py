@@ -22,6 +22,7 @@ from ghostnets.train.frozen import IdentityPreprocessing
 from ghostnets.train.fused import fused_training
 from ghostnets.train.hardware import free_memory, is_out_of_memory, resolve_precision
 from ghostnets.train.mixing import Mixing
+from ghostnets.train.multi_label import count_exact, multi_label_losses
 from ghostnets.train.recipe import Recipe
 
 __all__ = ["StepTotals", "TrainingStep"]
@@ -35,7 +36,8 @@ class StepTotals:
 
     Attributes:
         loss: Sum of the losses; if it is not finite, the weights were not updated.
-        correct: Number of correct predictions; the class of a mixed image is that with the largest share.
+        correct: Number of correct predictions, of multi-label images those with all labels right; the class of a mixed
+            image is that with the largest share.
         num_seen: Number of images.
         num_stop_requests: Number of processes that were asked to stop.
     """
@@ -62,6 +64,7 @@ class TrainingStep:
         mixing: Mixup and cutmix; None for neither.
         distillation: Distillation loss; None for none.
         class_weights: Factor of the loss of each class, float32 (num_classes,); None for equal ones.
+        multi_label: Whether images have any number of classes: binary cross-entropy instead of cross-entropy.
         after_update: Callback after each optimizer update.
         on_message: Callback for messages to the user.
 
@@ -80,6 +83,7 @@ class TrainingStep:
         mixing: Mixing | None,
         distillation: Distillation | None,
         class_weights: Tensor | None = None,
+        multi_label: bool = False,
         after_update: Callable[[], None] | None,
         on_message: Callable[[str], None] | None = None,
     ) -> None:
@@ -91,6 +95,7 @@ class TrainingStep:
         )
         self.mixing, self.distillation, self.after_update = mixing, distillation, after_update
         self.class_weights = None if class_weights is None else class_weights.to(distributed.device)
+        self.multi_label = multi_label
         self.on_message, self.accumulate = on_message, recipe.accumulate
         self.precision = resolve_precision(recipe.precision, distributed.device)
         self.weights = [weight for weight in trained.parameters() if weight.requires_grad]
@@ -186,9 +191,11 @@ class TrainingStep:
             with fused_training():
                 output = self.forward(inputs)
             logits, features = output if isinstance(output, tuple) else (output, None)
-            losses = F.cross_entropy(
-                logits.float(), target, reduction="none", label_smoothing=self.recipe.label_smoothing
-            )
+            smoothing = self.recipe.label_smoothing
+            if self.multi_label:
+                losses = multi_label_losses(logits.float(), target, label_smoothing=smoothing)
+                return losses, count_exact(logits.detach(), target)
+            losses = F.cross_entropy(logits.float(), target, reduction="none", label_smoothing=smoothing)
             if self.class_weights is not None:
                 weights = self.class_weights
                 losses = losses * (weights[target] if target.ndim == 1 else target.float() @ weights)

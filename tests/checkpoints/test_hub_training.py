@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import make_images
 from local_server import hub_fixture, server_fixture  # noqa: F401
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from ghostnets.checkpoints import WEIGHTS, Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.checkpoints.hub import PublishedPreprocessing
@@ -103,7 +103,7 @@ def test_published_teacher_uses_published_preprocessing(preprocessing: Preproces
 
 
 def test_published_weights_are_the_default_start_and_cached(
-    preprocessing: Preprocessing, local_hub, monkeypatch: pytest.MonkeyPatch
+    preprocessing: Preprocessing, local_hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     auto = Recipe(model="ghostnet_050", weights="auto")
@@ -116,6 +116,14 @@ def test_published_weights_are_the_default_start_and_cached(
     assert "the cache has them" in choose_weights(auto)[1]
     assert len(local_hub.requests) == requests
     assert choose_weights(Recipe(weights="published"))[0].weights == "pretrained"
+    photos = make_images(tmp_path / "photos", classes={"dark": 4, "light": 4}, size=(70, 70))
+    options = {"image_size": 72, "epochs": 1, "batch_size": 4, "lr": 1e-9, "weight_decay": 0.0}
+    result = train_model(photos, folder=tmp_path / "run", model="ghostnet_050", report=False, **options)
+    trained = read_checkpoint(result.checkpoint)  # by the default recipe for photographs
+    assert trained.training["recipe"]["weights"] == "pretrained"
+    assert torch.allclose(
+        trained.state_dict["conv_stem.weight"], load(local_hub.content)["conv_stem.weight"], atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(

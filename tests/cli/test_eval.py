@@ -69,7 +69,8 @@ def test_probabilities_of_a_file_are_evaluated_as_they_are():
     """A file that returns probabilities, calibrated by itself, has the losses of its probabilities."""
     probabilities = np.array([[0.8, 0.2], [0.0, 1.0]], np.float32)
     opened = SimpleNamespace(
-        run=lambda pixels: SimpleNamespace(scores=probabilities), description=SimpleNamespace(output="probabilities")
+        run=lambda pixels: SimpleNamespace(scores=probabilities),
+        description=SimpleNamespace(output="probabilities", multi_label=False),
     )
     logits = eval_network._ArtefactLogits(opened)(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
     torch.testing.assert_close(logits.softmax(1), torch.from_numpy(probabilities))

@@ -19,6 +19,7 @@ from ghostnets.data import (
     open_shards,
     write_shards,
 )
+from ghostnets.data.datasets import validation_mask
 from ghostnets.errors import ConfigurationError, DataError
 from ghostnets.preprocessing import Preprocessing
 
@@ -112,3 +113,19 @@ def test_digests_are_unknown_for_shards_without_them(tmp_path: Path):
     del entry["digests"]
     index.write_text(json.dumps(content))
     assert open_shards(tmp_path / "shards").load_split("train", Preprocessing(10, 12))[0].digests() is None
+
+
+def test_multi_label_validation_has_its_share_of_every_class():
+    labels = (torch.rand(200, 7, generator=torch.Generator().manual_seed(3)) < torch.tensor(
+        [0.5, 0.3, 0.1, 0.05, 0.03, 0.3, 0.02]
+    )).float()  # fmt: skip
+    labels[:, 6] = 0
+    labels[17, 6] = 1  # a class of one image, which is trained on
+    mask = validation_mask(labels, 0.25, seed=1)
+    in_val, in_all = labels[mask].sum(0), labels.sum(0)
+    assert in_val[6] == 0
+    assert ((in_val[:6] / in_all[:6] - 0.25).abs() < 0.13).all()
+    assert (in_all - in_val >= 1).all()
+    assert abs(mask.float().mean() - 0.25) < 0.06
+    assert mask.equal(validation_mask(labels, 0.25, seed=1))
+    assert not mask.equal(validation_mask(labels, 0.25, seed=2))

@@ -121,7 +121,6 @@ def test_predictions_beside_class_folders_are_no_labels(tmp_path: Path) -> None:
         (f"path,label\n{ROWS}img/more/0.png,\n", "names an image without a label (line 6: img/more/0.png)"),
         (f"path,label\n{ROWS}img/more/0.png,bird\n", "class bird has a single image"),
         (f"path,label\n{ROWS}".replace("dog", "cat"), "has a single class (cat)"),
-        (f"path,label\n{ROWS}img/more/0.png,cat;dog\n", "line 6: img/more/0.png has several labels (cat, dog)"),
         (f"path,label,split\n{ROWS}".replace(".png,cat", ".png,cat,train").replace(",dog", ",dog,later"),
          "line 3: the split is 'later'"),
         (f"path,label\n{ROWS}0.png,cat\n", "'0.png' can be img/0.png or img/more/0.png"),
@@ -186,3 +185,55 @@ def test_table_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     table.write_bytes(f"path,label\n{ROWS}".replace("cat", "Käfer").encode("latin-1"))
     with pytest.raises(DataError, match=r"labels.csv, line 2: it is not UTF-8; save the table as UTF-8"):
         open_folder(table)
+
+
+TAGS = [("cat", "outside"), ("dog",), ("cat",), ("dog", "outside"), (), ("dog",)]
+NAMED = [f"img/{i}.png" for i in range(4)] + ["img/more/0.png", "img/more/1.png"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label\n" + "".join(f"{n},{';'.join(t)}\n" for n, t in zip(NAMED, TAGS, strict=True)),
+        "Image Index,Finding Labels,Sex\n" + "".join(f"{n},{'|'.join(t)},F\n"
+        for n, t in zip(NAMED, TAGS, strict=True)),
+        "fname,labels\n" + "".join(f'{n},"{",".join(t)}"\n' for n, t in zip(NAMED, TAGS, strict=True)),
+        "image_name,tags\n" + "".join(f"{n},{' '.join(t)}\n" for n, t in zip(NAMED, TAGS, strict=True)),
+        "path,cat,dog,outside\n" + "".join(
+            f"{n},{','.join(str(int(c in t)) for c in ('cat', 'dog', 'outside'))}\n"
+            for n, t in zip(NAMED, TAGS, strict=True)
+        ),
+    ],
+    ids=["semicolons", "bars", "commas", "blanks", "columns"],
+)  # fmt: skip
+def test_several_labels_per_image_are_read(tmp_path: Path, text: str) -> None:
+    source = open_folder(write(tmp_path, text), val_share=0.34)
+    assert source.multi_label
+    assert source.class_names == ("cat", "dog", "outside")
+    assert source.split_sizes == {"train": 4, "val": 2}
+    found = {
+        str(path.relative_to(tmp_path)): tuple(source.class_names[i] for i in label)
+        for files in source.splits.values()
+        for path, label in zip(files.paths, files.labels, strict=True)
+    }
+    assert found == dict(zip(NAMED, TAGS, strict=True))
+    assert any("multi-label: 1.2 labels per image on average, up to 2; 1 images without any" in n for n in source.notes)
+
+
+def test_numbers_separated_by_blanks_are_several_labels(tmp_path: Path) -> None:
+    source = open_folder(write(tmp_path, "Id,Target\nimg/0,16 0\nimg/1,7\nimg/2,0 7\nimg/3,16\n"), val_share=0.5)
+    assert source.multi_label
+    assert source.class_names == ("0", "7", "16")
+
+
+def test_label_of_a_single_image_is_trained_on_and_named(tmp_path: Path) -> None:
+    source = open_folder(write(tmp_path, f"path,label\n{ROWS}img/more/0.png,cat;bird\n"), val_share=0.3)
+    bird = source.class_names.index("bird")
+    assert any(bird in label for label in source.splits["train"].labels)
+    assert "a single image has the label bird: it is trained on, and the label is not validated" in source.notes
+
+
+def test_table_without_any_validation_label_is_refused(tmp_path: Path) -> None:
+    text = "path,label,split\nimg/0.png,a;b,train\nimg/1.png,b,train\nimg/2.png,,val\n"
+    with pytest.raises(DataError, match=r"no image of the split val of .* has a label"):
+        open_folder(write(tmp_path, text))

@@ -7,6 +7,7 @@ import pytest
 from ghostnets.errors import ConfigurationError, UnknownNameError
 from ghostnets.models import model_entry
 from ghostnets.train import RECIPES, Recipe, default_recipe, named_recipe, recipes
+from ghostnets.train.recipes import fit_epochs
 
 
 def test_recipe_reports_all_problems_at_once():
@@ -99,3 +100,10 @@ def test_flip_of_earlier_recipes_is_read():
         Recipe(rotate=200)
     with pytest.raises(ConfigurationError, match="class_balanced is True with class_weights"):
         Recipe(class_balanced=True, class_weights="balanced")
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs"), [(1, 20), (244, 20), (750, 20), (1000, 15), (1920, 8), (3000, 5), (10**6, 5)]
+)
+def test_epochs_of_the_default_follow_from_the_number_of_images(images: int, epochs: int):
+    assert fit_epochs(images) == epochs

@@ -37,6 +37,7 @@ RECIPES = {
     "tuned": RECIPE.changed(weights="TEACHER", layer_decay=0.7, optimizer="adamw", lr=0.001),
     "table-seen-from-above": RECIPE.changed(flip="both", rotate=180.0, color_jitter=0.3, class_weights="balanced"),
     "frozen": RECIPE.changed(weights="TEACHER", frozen=True, ema_decay=0.5),
+    "multi-label": RECIPE.changed(mixup=0.4, cutmix=1.0, label_smoothing=0.1, ema_decay=0.5, accumulate=2),
 }
 
 
@@ -69,12 +70,29 @@ def table(small_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def tags(small_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    images = sorted(small_photos.rglob("*.png"))
+    labels = [";".join(name for name in (image.parent.name, "odd") if i % 7 and (name != "odd" or i % 2))
+              for i, image in enumerate(images)]  # fmt: skip
+    path = tmp_path_factory.mktemp("tags") / "labels.csv"
+    rows = (f"{image},{label}\n" for image, label in zip(images, labels, strict=True))
+    path.write_text("path,tags\n" + "".join(rows))
+    return path
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_killed_run_resumes_bit_identically(
-    name: str, small_photos: Path, table: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    small_photos: Path,
+    table: Path,
+    tags: Path,
+    tiny_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(run, "SAVE_SECONDS", -1.0)  # after every step
-    data = table if name.startswith("table") else small_photos
+    data = {"table-seen-from-above": table, "multi-label": tags}.get(name, small_photos)
     teacher = str(tiny_run / "best.safetensors")
     recipe = RECIPES[name]
     if recipe.weights or recipe.teacher:

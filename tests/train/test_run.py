@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from forked import start_command
 from quiet import resume_training, train_model
 from safetensors.torch import load_file
 
-from ghostnets.checkpoints import read_checkpoint
+from ghostnets.checkpoints import read_checkpoint, save_checkpoint
 from ghostnets.errors import ConfigurationError, RunError, StorageError
 from ghostnets.files import write_text
 from ghostnets.train import Callback, InterruptedRunError, Recipe, RunFolder, list_warnings
@@ -61,8 +62,10 @@ def assert_same(a: Path, b: Path) -> None:
     assert first.keys() == second.keys()
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
     assert (a / "best.safetensors").read_bytes() == (b / "best.safetensors").read_bytes()
-    columns = ["epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1"]
-    rows = [[[row[c] for c in columns] for row in read_csv(f / "metrics.csv")] for f in (a, b)]
+    rows = [
+        [{c: value for c, value in row.items() if c not in ("images_per_second", "seconds")} for row in read_csv(file)]
+        for file in (a / "metrics.csv", b / "metrics.csv")
+    ]
     assert rows[0] == rows[1]
 
 
@@ -173,6 +176,19 @@ def test_run_killed_at_random_times_resumes_bit_identically(photos: Path, tmp_pa
     assert kills >= 3
     assert_same(tmp_path / "runs" / "uninterrupted", killed)
     assert not list(killed.glob(".*.partial"))
+
+
+def test_resume_keeps_the_temperature_while_the_weights_are_the_same(photos: Path, tmp_path: Path):
+    run = RunFolder(tmp_path / "run")
+    train_model(photos, folder=run.path, model="ghost_resnet20", epochs=1, batch_size=8)
+    calibrated = replace(read_checkpoint(run.best), temperature=1.5)
+    save_checkpoint(run.best, calibrated)
+    content = run.best.read_bytes()
+    resume_training(run.path)
+    assert run.best.read_bytes() == content
+    other = {name: tensor + 1 for name, tensor in calibrated.state_dict.items()}
+    assert run.save_best(replace(calibrated, state_dict=other, temperature=None)) == 1.5  # told as lost
+    assert read_checkpoint(run.best).temperature is None
 
 
 def test_resuming_a_finished_run_only_evaluates(photos: Path, tmp_path: Path):

@@ -19,6 +19,7 @@ from ghostnets.train import (
     Recipe,
     RunFolder,
     repeat_training,
+    start,
     train_model,
 )
 
@@ -120,3 +121,17 @@ def test_photographs_start_from_embedded_weights_unless_told_otherwise(tmp_path:
     )
     assert "training ghostnet_100 from scratch, with random weights" in said
     assert RunFolder(scratch.folder).read_config().recipe.weights is None
+
+
+def test_default_epochs_follow_from_the_number_of_images_and_are_named(tmp_path: Path):
+    data = make_images(tmp_path / "data", classes={"cat": 8, "dog": 8}, size=(70, 70))
+    options = {"device": "cpu", "workers": 0}
+    config = start._resolve(data, None, {"weights": "embedded"}, **options).config
+    assert config.recipe.epochs == 20
+    assert "; 20 epochs at 160 pixels, for 12 training images (others: --epochs, --image-size)" in config.start
+    config = start._resolve(data, None, {"weights": "embedded", "epochs": 3}, **options).config
+    assert config.recipe.epochs == 3
+    assert "epochs" not in config.start
+    assert (
+        start._resolve(data, RECIPES["transfer"].changed(weights="embedded"), {}, **options).config.recipe.epochs == 20
+    )

@@ -28,7 +28,7 @@ FIGURE_SUFFIXES = (".png", ".svg", ".pdf")  # a test compares them with those of
 class EvalCommand(CommandOptions):
     """Evaluate a network on labels: accuracy, F1, areas under curves and calibration, by class and by image.
 
-    Examples: ghostnets eval runs/photos-ghostnet_100 photos/ --out images.csv | ghostnets eval net.onnx photos/
+    Examples: ghostnets eval runs/photos-ghostnet_100 photos/ --page losses.html | ghostnets eval net.onnx photos/
     """
 
     command: ClassVar[str] = "eval"
@@ -52,7 +52,10 @@ class EvalCommand(CommandOptions):
     root: Path | None = None
     """With --full: folder of the four *-ubyte.gz files."""
     figure: Path | None = None
-    """File of the confusion matrix, .png or .svg; by default confusion.png next to the checkpoint."""
+    """File of the confusion matrix, .png or .svg; by default confusion.png next to the checkpoint. None is written for
+    several labels per image."""
+    page: Path | None = None
+    """Write a page with the images of the highest losses, all together and by class, to find wrong labels: .html."""
     out: Path | None = None
     """Write one row per image (path, truth, prediction, probability, loss) to this file: .csv, .jsonl or .parquet."""
     bom: bool = False
@@ -70,6 +73,9 @@ class EvalCommand(CommandOptions):
         check_at_least("--max-pixels", self.max_pixels, 1)
         require_installed("matplotlib", extra="train")
         check_suffix("--figure", self.figure, FIGURE_SUFFIXES)
+        if self.page is not None:
+            require_installed("jinja2", extra="train")
+            check_suffix("--page", self.page, (".html",))
         check_table_suffix("--out", self.out, bom=self.bom)
         check_device_name(self.device)
         if self.calibrate and self.network.suffix != ".safetensors":

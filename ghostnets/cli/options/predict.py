@@ -41,7 +41,8 @@ class PredictCommand(CommandOptions):
     features: bool = False
     """Write the features as well, the input of the last layer; with --out .parquet or .jsonl."""
     threshold: float | None = None
-    """Lowest probability of the most probable class for which it is the answer; else that is "none of these"."""
+    """Lowest probability of the most probable class for which it is the answer; else that is "none of these". Of a
+    network with several labels per image: lowest probability of each label, 0.5 by default."""
     tta: Literal["none", "flip"] = "none"
     """Test-time augmentation: flip averages the probabilities of each image and its horizontal flip."""
     device: str = "cpu"
