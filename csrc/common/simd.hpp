@@ -64,18 +64,37 @@ inline Words<N> as_words(Floats<N> value) {
     return reinterpret_cast<Words<N>>(value);
 }
 
-// Two vectors of 8 as one of 16, and its halves.
+// Two vectors of 8 as one of 16, and its halves. g++ 11 lacks the built-in function, and copies through memory.
 template <class V16, class V8>
 inline V16 joined(V8 a, V8 b) {
+#if __has_builtin(__builtin_shufflevector)
     return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#else
+    const V8 parts[] = {a, b};
+    V16 both;
+    __builtin_memcpy(&both, parts, sizeof both);
+    return both;
+#endif
 }
 template <class V8, class V16>
 inline V8 lower_half(V16 both) {
+#if __has_builtin(__builtin_shufflevector)
     return __builtin_shufflevector(both, both, 0, 1, 2, 3, 4, 5, 6, 7);
+#else
+    V8 half;
+    __builtin_memcpy(&half, &both, sizeof half);
+    return half;
+#endif
 }
 template <class V8, class V16>
 inline V8 upper_half(V16 both) {
+#if __has_builtin(__builtin_shufflevector)
     return __builtin_shufflevector(both, both, 8, 9, 10, 11, 12, 13, 14, 15);
+#else
+    V8 halves[2];
+    __builtin_memcpy(halves, &both, sizeof halves);
+    return halves[1];
+#endif
 }
 
 template <int N>
@@ -106,6 +125,24 @@ inline Floats<N> minimum(Floats<N> a, Floats<N> b) {
     if constexpr (N == 8) return _mm256_min_ps(a, b);
 #endif
     return a < b ? a : b;
+}
+
+// Sums of lanes 2 j and 2 j + 1, those of `a` first. clang has no shuffle by a vector of indices.
+template <int N>
+inline Floats<N> neighbor_sums(Floats<N> a, Floats<N> b) {
+#if defined(__AVX512F__)
+    if constexpr (N == 16) {
+        const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+        return _mm512_permutex2var_ps(a, even, b) + _mm512_permutex2var_ps(a, odd, b);
+    }
+#endif
+    Floats<N> sums{};
+    for (int i = 0; i < N / 2; ++i) {
+        sums[i] = a[2 * i] + a[2 * i + 1];
+        sums[N / 2 + i] = b[2 * i] + b[2 * i + 1];
+    }
+    return sums;
 }
 
 // e^x to about 2 units in the last place: 2^n by the exponent bits, the rest by a polynomial (Cephes' expf).

@@ -130,11 +130,10 @@ void pair_tile(const GemmTask& task, int pixel, int vector) {
     }
     Out* out = static_cast<Out*>(task.out) + pixel * task.out_stride + vector * 16;
     const Floats<8> bias = load<8>(task.bias + vector * 16), clamp_min = Floats<8>{} + task.clamp_min;
-    constexpr Ints<16> kEven = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
 #pragma GCC unroll 14
     for (int p = 0; p < P; p += 2) {
         const F second = sums[p + 1 < P ? p + 1 : p];
-        const F both = __builtin_shuffle(sums[p], second, kEven) + __builtin_shuffle(sums[p], second, kEven + 1);
+        const F both = neighbor_sums<16>(sums[p], second);
         store<8>(out + p * task.out_stride, maximum<8>(clamp_min, lower_half<Floats<8>>(both) + bias));
         if (p + 1 < P)
             store<8>(out + (p + 1) * task.out_stride, maximum<8>(clamp_min, upper_half<Floats<8>>(both) + bias));

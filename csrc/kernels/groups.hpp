@@ -82,10 +82,9 @@ struct Product<Byte> {
 // N channels of consecutive rows as groups: group c holds channel c of every row.
 template <int N, class T>
 inline Words<N> stacked(const T* const* rows) {
-    Words<N> groups{};
-#pragma GCC unroll 4
-    for (int i = 0; i < group_of(kType<T>); ++i) groups |= widened_bits<N>(raw<N>(rows[i])) << (8 * int(sizeof(T)) * i);
-    return groups;
+    const auto row = [&](int i) { return widened_bits<N>(raw<N>(rows[i])) << (8 * int(sizeof(T)) * i); };
+    if constexpr (group_of(kType<T>) == 2) return row(0) | row(1);
+    else return row(0) | row(1) | row(2) | row(3);
 }
 
 #if defined(__AVX512BW__)
