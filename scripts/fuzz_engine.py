@@ -62,10 +62,7 @@ def plans(networks: list[tuple[str, dict[str, Any], bool]] = NETWORKS) -> list[b
         for precision in ("f32", "bf16", "int8"):
             calibration = [images] if precision == "int8" else None
             statistics = {"mean": (0.5,) * 3, "std": (0.2,) * 3}
-            try:
-                session = engine.compile(model, precision=precision, calibration=calibration, threads=1, **statistics)
-            except EngineError:  # int8 of these
-                continue
+            session = engine.compile(model, precision=precision, calibration=calibration, threads=1, **statistics)
             with tempfile.TemporaryDirectory() as folder:
                 session.save(Path(folder) / "plan")
                 files.append((Path(folder) / "plan").read_bytes())
@@ -91,6 +88,37 @@ def _create_narrow(name: str, arguments: dict[str, Any]) -> Any:
         model.classifier[0], model.classifier[1] = nn.Linear(960, 8, bias=False), nn.BatchNorm1d(8)
         model.classifier[4] = nn.Linear(8, 3)
     return model.eval()
+
+
+def _every_operation() -> Any:
+    """A network that is compiled by its graph, with the nodes that no network of the package has."""
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 4, 2, 1)
+            self.grouped = nn.Conv2d(8, 12, 2, groups=4)
+            self.depthwise = nn.Conv2d(12, 12, (2, 3), padding=(2, 0), groups=12)
+            self.head = nn.Linear(12, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.silu(self.stem(x))
+            x = torch.cat(
+                [
+                    F.interpolate(x, scale_factor=2, mode="bilinear")[:, 2:],
+                    x.mean((2, 3), True).sigmoid() * F.pad(F.interpolate(x, scale_factor=2), (0, 0, 0, 0, 1, 0))[:, :2],
+                ],
+                1,
+            )
+            x = F.leaky_relu(self.grouped(F.avg_pool2d(x, 3, 1, 1)), 0.1)
+            x = F.hardswish(self.depthwise(x))
+            x = F.interpolate(F.adaptive_avg_pool2d(x, (2, 3)), size=x.shape[-2:], mode="bilinear") * x
+            return self.head(F.max_pool2d(F.channel_shuffle(x, 3), 2, 1).mean((2, 3)))
+
+    return Network().eval()
 
 
 def parts(content: bytes) -> tuple[Description, Tensors]:
@@ -212,8 +240,18 @@ def _rewire(description: Description, tensors: Tensors, draw: random.Random) -> 
             ("pad", draw.choice([0, 1, 14])),
             ("pad_end", draw.choice([0, 1, 14, 60])),
             ("pooled", [draw.randrange(maps) for _ in range(draw.choice([1, 2, 9]))]),
-            ("activation", draw.choice(["none", "relu", "sigmoid", "clamp"])),
+            ("activation", draw.choice(["none", "relu", "sigmoid", "clamp", "leaky_relu", "hard_swish", "silu"])),
+            ("like", draw.randrange(maps)),
+            ("factor", draw.choice([0, 1, 3, 64])),
+            ("out_h", draw.choice([0, 1, 9, 999])),
+            ("out_w", draw.choice([0, 1, 9, 999])),
+            ("pads", [draw.choice([0, 1, 5, 999]) for _ in range(4)]),
+            ("sources", [draw.randrange(-1, 20) for _ in range(draw.choice([1, 8, 12]))]),
+            ("slope", draw.choice([0.0, 1e-9, 0.5, 1.0])),
+            ("is_bilinear", draw.choice([0, 1])),
+            ("counts_padding", draw.choice([0, 1])),
             ("kind", draw.choice(["average", "max_pool", "add", "pool", "conv", "ghost", "linear", "output"])),
+            ("kind", draw.choice(["multiply", "scale", "arrange", "average_pool", "adaptive_pool", "resize"])),
         ]
         key, value = draw.choice(changes)
         node[key] = value

@@ -13,7 +13,7 @@ namespace {
 
 // Limits far above any network of the package, so that products of a few numbers fit in an int.
 constexpr int kMaxNodes = 4096, kMaxMaps = 8192, kMaxSegments = 1024, kMaxChannels = 1 << 20;
-constexpr int kMaxKernel = 63, kMaxStride = 64, kMaxDilation = 64;
+constexpr int kMaxKernel = 63, kMaxStride = 64, kMaxDilation = 64, kMaxPad = 4096, kMaxOutput = 1 << 14;
 constexpr std::int64_t kMaxValues = std::int64_t(1) << 28;  // of a tensor
 constexpr float kMaxMagnitude = 1e18f;                      // products of two are finite
 
@@ -91,34 +91,76 @@ private:
         require(within(node.kernel, 1, 15) && within(node.pad, 0, node.dilation_h * node.kernel - 1) &&
                     within(node.pad_end, 0, node.dilation_h * node.kernel),
                 owner + " has an impossible kernel or padding");
+        require(node.pads.empty() ||
+                    (node.pads.size() == 4 &&
+                     std::all_of(node.pads.begin(), node.pads.end(), [](int pad) { return within(pad, 0, kMaxPad); })),
+                owner + " has an impossible padding");
         for (const Tensor* tensor : {&node.weight, &node.second_weight}) {
             if (tensor->shape.size() != 4) continue;
             const int height = tensor->size(2), width = tensor->size(3);
-            require(within(height, 1, kMaxKernel) && within(width, 1, kMaxKernel) && height % 2 && width % 2,
-                    owner + " has a kernel of an impossible or even side");
-            require(height == width || node.kind == NodeKind::depthwise, owner + " has a kernel that is not square");
+            require(within(height, 1, kMaxKernel) && within(width, 1, kMaxKernel),
+                    owner + " has a kernel of an impossible side");
+            const bool is_same = tensor == &node.second_weight || node.pads.empty();
+            require(!is_same || (height % 2 && width % 2), owner + " has a kernel of an even side, and no padding");
         }
     }
 
-    // The kernels apply ReLU as they store; other activations belong to gates.
     void check_kind(const Node& node) const {
         const std::string owner = described(node);
-        const bool is_gate = node.kind == NodeKind::depthwise || node.kind == NodeKind::squeeze_excite;
-        const bool is_plain = node.kind == NodeKind::average || node.kind == NodeKind::max_pool ||
-                              node.kind == NodeKind::pool || node.kind == NodeKind::output;
-        require(node.activation <= Activation::relu || is_gate, owner + " has an activation of a gate");
-        require(node.activation == Activation::none || !is_plain, owner + " has an activation");
+        require(node.pads.empty() || node.kind == NodeKind::conv || node.kind == NodeKind::depthwise ||
+                    node.kind == NodeKind::stem,
+                owner + " has padding");
+        require(has_activation(node.kind) || node.activation == Activation::none, owner + " has an activation");
+        // A Ghost module and a mix apply ReLU as they store.
+        const bool is_fused =
+            node.kind == NodeKind::ghost || node.kind == NodeKind::mix || !node.second_weight.shape.empty();
+        require(!is_fused || node.kind == NodeKind::squeeze_excite || node.activation <= Activation::relu,
+                owner + " has an activation that it does not support");
+        require(std::isfinite(node.slope) && within_slope(node.slope), owner + " has an impossible slope");
         require(node.kind == NodeKind::conv || node.groups == 1, owner + " has groups");
-        require((node.kind == NodeKind::mix) == !node.pooled.empty() && node.pooled.size() <= 256,
-                owner + " has an impossible number of pooled maps");
+        const bool reads_list = node.kind == NodeKind::mix || node.kind == NodeKind::arrange;
+        require(reads_list == !node.pooled.empty() && node.pooled.size() <= 256,
+                owner + " has an impossible number of maps");
+        require((node.kind == NodeKind::arrange) == !node.sources.empty() && node.sources.size() <= kMaxChannels &&
+                    std::all_of(node.sources.begin(), node.sources.end(),
+                                [](int source) { return within(source, -1, 256 * kMaxChannels); }),
+                owner + " has impossible sources");
         require(node.gate < 0 || node.kind == NodeKind::ghost, owner + " has a gate");
-        require(node.residual < 0 || node.kind == NodeKind::ghost || node.kind == NodeKind::add,
-                owner + " has a residual");
+        require(node.residual < 0 || node.kind == NodeKind::ghost || is_binary(node.kind), owner + " has a residual");
         const bool is_vector =
             node.kind == NodeKind::linear || node.kind == NodeKind::squeeze_excite || node.kind == NodeKind::mix;
         require(!is_vector || node.weight.shape.size() == 2, owner + " has weights of impossible shape");
         require(!is_vector || node.kind == NodeKind::linear || node.second_weight.shape.size() == 2,
                 owner + " has weights of impossible shape");
+        check_size(node);
+    }
+
+    static bool is_binary(NodeKind kind) {
+        return kind == NodeKind::add || kind == NodeKind::multiply || kind == NodeKind::scale;
+    }
+
+    static bool within_slope(float slope) { return slope >= 0 && slope <= 1; }
+
+    static bool has_activation(NodeKind kind) {
+        return is_binary(kind) || kind == NodeKind::stem || kind == NodeKind::ghost || kind == NodeKind::conv ||
+               kind == NodeKind::depthwise || kind == NodeKind::linear || kind == NodeKind::squeeze_excite ||
+               kind == NodeKind::mix;
+    }
+
+    // An output size is given in one way.
+    void check_size(const Node& node) const {
+        const std::string owner = described(node);
+        const bool has_size = node.out_h != 0 || node.out_w != 0;
+        require(!has_size || (within(node.out_h, 1, kMaxOutput) && within(node.out_w, 1, kMaxOutput)),
+                owner + " has an output of an impossible size");
+        if (node.kind == NodeKind::adaptive_pool) {
+            require(has_size && node.like == -1 && node.factor == 0, owner + " has no size");
+        } else if (node.kind == NodeKind::resize) {
+            require(int(has_size) + int(node.like != -1) + int(node.factor != 0) == 1 && within(node.factor, 0, 64),
+                    owner + " has no size, or two");
+        } else {
+            require(!has_size && node.like == -1 && node.factor == 0, owner + " has a size");
+        }
     }
 
     void check_maps(const Node& node) {
@@ -128,6 +170,7 @@ private:
         std::vector<int> read = node.pooled;
         for (const int map : {node.residual, node.gate})
             if (map != -1) read.push_back(map);
+        if (node.like != -1 && node.like != images_) read.push_back(node.like);
         if (node.kind == NodeKind::stem) {
             require(&node == &plan_.nodes.front(), "it has two stems");
             require(within(node.input, 0, maps - 1) && node.input != node.output &&
@@ -135,8 +178,10 @@ private:
                         plan_.layouts[node.input].channels == plan_.in_channels,
                     owner + " reads another map than the images");
             images_ = node.input;
-        } else {
+        } else if (node.kind != NodeKind::arrange) {
             read.push_back(node.input);
+        } else {
+            require(node.input == -1, owner + " has an input beside its maps");
         }
         for (const int map : read)
             require(within(map, 0, node.output - 1) && written_[map] && map != images_,
@@ -154,7 +199,8 @@ private:
         else require(pooled_ < 0, owner + " follows the mean over all pixels");
         if (node.kind == NodeKind::pool || node.kind == NodeKind::linear) pooled_ = node.output;
         for (const int map : node.pooled) require(outputs_.count(map) == 0, owner + " reads an output");
-        require(outputs_.count(node.input) == 0 && outputs_.count(node.residual) == 0 && outputs_.count(node.gate) == 0,
+        require(outputs_.count(node.input) == 0 && outputs_.count(node.residual) == 0 &&
+                    outputs_.count(node.gate) == 0 && outputs_.count(node.like) == 0,
                 owner + " reads an output");
         if (node.kind == NodeKind::output) {
             require(plan_.layouts[node.output].stride() == plan_.layouts[node.input].stride(),

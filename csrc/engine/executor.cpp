@@ -69,6 +69,10 @@ void Executor::run_rows(const Op& op, const RowTask& rows) const {
         case OpKind::binary:
         case OpKind::scale: return run_binary(op, rows);
         case OpKind::average_pool: return run_average_pool(op, rows);
+        case OpKind::window_average:
+        case OpKind::adaptive_average: return run_window_average(op, rows);
+        case OpKind::bilinear: return run_bilinear(op, rows);
+        case OpKind::arrange: return run_arrange(op, rows);
         case OpKind::max_pool: return run_max_pool(op, rows);
         case OpKind::pad: return run_pad(op, rows);
         case OpKind::output: return run_output(op, rows.image, rows.row);
@@ -77,10 +81,17 @@ void Executor::run_rows(const Op& op, const RowTask& rows) const {
     }
 }
 
+// Applies an activation that the kernels do not apply as they store.
+void Executor::run_late_activation(const Op& op, std::byte* values, int pixels, int channels) const {
+    if (op.has_late_activation())
+        net_.kernels.activate(
+            {type(op.out), values, at(op.out).stride, pixels, channels, op.activation, op.slope, net_.table(op)});
+}
+
 // A row of the image as floats, zero-padded at both ends: bytes normalised and interleaved, float planes copied.
 void Executor::run_input(const Op& op, int image, int row) const {
     const Allocation& to = at(op.out);
-    const int channels = net_.in_channels, pad = op.window.pad_w;
+    const int channels = net_.in_channels, pad = op.window.pad_w, pad_end = op.window.pad_end_w;
     auto* out = reinterpret_cast<float*>(pixels(op.out, image, row));
     if (images_.bytes) {
         const int count = to.width * channels;
@@ -88,29 +99,17 @@ void Executor::run_input(const Op& op, int image, int row) const {
                          (std::size_t(image) * to.height + row) * std::size_t(count);
         std::memset(out, 0, pad * channels * sizeof(float));
         net_.kernels.normalize(in, schedule_.scale_row.data(), schedule_.shift_row.data(), count, out + pad * channels);
-        std::memset(out + pad * channels + count, 0, pad * channels * sizeof(float));
+        std::memset(out + pad * channels + count, 0, pad_end * channels * sizeof(float));
         return;
     }
     for (int c = 0; c < channels; ++c) {
         const auto* in = static_cast<const float*>(images_.data) +
                          ((std::size_t(image) * channels + c) * to.height + row) * std::size_t(to.width);
-        float* plane = out + std::ptrdiff_t(c) * (to.width + 2 * pad);
+        float* plane = out + std::ptrdiff_t(c) * (to.width + pad + pad_end);
         std::memset(plane, 0, pad * sizeof(float));
         std::memcpy(plane + pad, in, to.width * sizeof(float));
-        std::memset(plane + pad + to.width, 0, pad * sizeof(float));
+        std::memset(plane + pad + to.width, 0, pad_end * sizeof(float));
     }
-}
-
-// A row of a map as the caller receives it: float32, one plane a channel.
-void Executor::run_output(const Op& op, int image, int row) const {
-    const Allocation& in = at(op.in);
-    const std::vector<int>& positions = net_.outputs[op.output].positions;
-    const std::size_t plane = std::size_t(in.height) * in.width;
-    float* out = workspace_.outputs[op.output] + (workspace_.first_image + image) * positions.size() * plane +
-                 std::size_t(row) * in.width;
-    const std::byte* pixel = pixels(op.in, image, row);
-    for (std::size_t c = 0; c < positions.size(); ++c)
-        for (int x = 0; x < in.width; ++x) out[c * plane + x] = get(pixel, type(op.in), x * in.stride + positions[c]);
 }
 
 // Pointers to `count` input rows, `step` apart, that the first output row is computed from; null outside of the map.
@@ -149,7 +148,7 @@ void Executor::run_depthwise(const Op& op, const RowTask& rows) const {
     task.weights = op.packed.weights.floats() + std::ptrdiff_t(first) * weights;
     task.weight_stride = op.channels;
     task.bias = op.packed.bias.floats() + first;
-    task.pad = op.depthwise.pad.data() + first * size_of(type);
+    task.pad = op.pad.data() + first * size_of(type);
     task.scale = op.packed.scale.floats() + first;
     task.other_scale = op.packed.other_scale.floats() + first;
     task.shift = op.packed.shift.floats() + first;
@@ -162,68 +161,21 @@ void Executor::run_depthwise(const Op& op, const RowTask& rows) const {
         task.other_stride = at(op.other).stride;
     }
     net_.kernels.depthwise(task);
-    if (!op.has_late_activation()) return;
-    const auto* table = reinterpret_cast<const std::uint8_t*>(op.depthwise.table.data());
     for (int i = 0; i < rows.rows; ++i)
-        net_.kernels.activate({type, task.out[i], out.stride, out.width, rows.count, op.activation, table});
+        run_late_activation(op, static_cast<std::byte*>(task.out[i]), out.width, rows.count);
 }
 
 void Executor::run_binary(const Op& op, const RowTask& rows) const {
     const Allocation &in = at(op.in), &out = at(op.out);
     const bool is_gate = op.kind == OpKind::scale;  // one pixel for the whole map
     const int first = rows.first;
+    std::byte* to = pixels(op.out, rows.image, rows.row, op.out_offset + first);
     net_.kernels.binary({type(op.out), type(op.other), pixels(op.in, rows.image, rows.row, op.in_offset + first),
                          in.stride, pixels(op.other, rows.image, is_gate ? 0 : rows.row, op.other_offset + first),
-                         is_gate ? 0 : at(op.other).stride, pixels(op.out, rows.image, rows.row, op.out_offset + first),
-                         out.stride, out.width, rows.count, op.binary, op.clamp_min(), op.packed.scale.floats() + first,
-                         op.packed.other_scale.floats() + first, op.packed.shift.floats() + first});
-}
-
-void Executor::run_average_pool(const Op& op, const RowTask& rows) const {
-    const Allocation &in = at(op.in), &out = at(op.out);
-    const int window = std::min(2, in.height);
-    for (int y = 0; y < window; ++y)
-        workspace_.pointers[y] = pixels(op.in, rows.image, 2 * rows.row + y, op.in_offset + rows.first);
-    net_.kernels.average_pool({type(op.out), workspace_.pointers, window, std::min(2, in.width), in.stride,
-                               pixels(op.out, rows.image, rows.row, op.out_offset + rows.first), out.width,
-                               rows.count});
-}
-
-void Executor::run_max_pool(const Op& op, const RowTask& rows) const {
-    const Allocation &in = at(op.in), &out = at(op.out);
-    const Window& window = op.window;
-    point_at_rows(op, rows, window.kernel_h, window.dilation_h);
-    net_.kernels.max_pool({type(op.out), workspace_.pointers, window.kernel_h, window.kernel_w, window.stride,
-                           window.dilation_w, window.pad_w, in.width, in.stride,
-                           pixels(op.out, rows.image, rows.row, op.out_offset + rows.first), out.width, rows.count});
-}
-
-void Executor::run_pad(const Op& op, const RowTask& rows) const {
-    const Allocation &in = at(op.in), &out = at(op.out);
-    const std::size_t size = size_of(type(op.out)), pixel = in.stride * size, bytes = rows.count * size;
-    const std::byte* from = pixels(op.in, rows.image, rows.row, op.in_offset + rows.first);
-    std::byte* to = pixels(op.out, rows.image, rows.row, op.out_offset + rows.first);
-    const int pad = op.window.pad_w;
-    for (int x = 0; x < out.width; ++x, to += pixel) {
-        if (x < pad || x >= pad + in.width) {
-            std::memset(to, 0, bytes);
-        } else if (bytes < pixel) {
-            std::memcpy(to, from + (x - pad) * pixel, bytes);
-        } else {  // all channels: the whole row at once
-            std::memcpy(to, from, in.width * pixel);
-            x += in.width - 1;
-            to += (in.width - 1) * pixel;
-        }
-    }
-}
-
-void Executor::run_upsample(const Op& op, const RowTask& rows) const {
-    const Allocation &in = at(op.in), &out = at(op.out);
-    const int source = nearest(rows.row, in.height, out.height);
-    net_.kernels.upsample_nearest({type(op.out), pixels(op.in, rows.image, source, op.in_offset + rows.first),
-                                   in.stride, schedule_.source_columns[op.out].data(),
-                                   pixels(op.out, rows.image, rows.row, op.out_offset + rows.first), out.stride,
-                                   out.width, rows.count});
+                         is_gate ? 0 : at(op.other).stride, to, out.stride, out.width, rows.count, op.binary,
+                         op.clamp_min(), op.packed.scale.floats() + first, op.packed.other_scale.floats() + first,
+                         op.packed.shift.floats() + first, op.packed.other_shift.floats() + first});
+    run_late_activation(op, to, out.width, rows.count);
 }
 
 // The sums of one thread's share of an image.

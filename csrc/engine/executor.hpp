@@ -56,11 +56,17 @@ private:
     void run_rows(const Op& op, const RowTask& rows) const;
     void run_depthwise(const Op& op, const RowTask& rows) const;
     void run_binary(const Op& op, const RowTask& rows) const;
+    void run_late_activation(const Op& op, std::byte* values, int pixels, int channels) const;
+    void run_input(const Op& op, int image, int row) const;
+
+    // run_maps.cpp
     void run_average_pool(const Op& op, const RowTask& rows) const;
+    void run_window_average(const Op& op, const RowTask& rows) const;
     void run_max_pool(const Op& op, const RowTask& rows) const;
     void run_pad(const Op& op, const RowTask& rows) const;
     void run_upsample(const Op& op, const RowTask& rows) const;
-    void run_input(const Op& op, int image, int row) const;
+    void run_bilinear(const Op& op, const RowTask& rows) const;
+    void run_arrange(const Op& op, const RowTask& rows) const;
     void run_output(const Op& op, int image, int row) const;
 
     // run_gemm.cpp

@@ -11,8 +11,15 @@ void Lowering::lower(const Node& node) {
             for (int s = 0; s < layout(node.output).segments; ++s)
                 depthwise(node, {node.input, s, node.output, s}, node.weight, node.bias, s);
             return;
-        case NodeKind::conv: return conv(node, node.input, node.output, layout(node.output), node.dilation_h);
-        case NodeKind::add: return add(node);
+        case NodeKind::conv:
+            return conv(node, node.input, node.output, layout(node.output), node.dilation_h, node.dilation_w);
+        case NodeKind::add: return binary(node, OpKind::binary, BinaryOp::add);
+        case NodeKind::multiply: return binary(node, OpKind::binary, BinaryOp::multiply);
+        case NodeKind::scale: return binary(node, OpKind::scale, BinaryOp::multiply);
+        case NodeKind::arrange: return arrange(node);
+        case NodeKind::average_pool:
+        case NodeKind::adaptive_pool: return average(node);
+        case NodeKind::resize: return resize(node);
         case NodeKind::average:
             return each_segment({.kind = OpKind::average_pool, .in = node.input, .out = node.output});
         case NodeKind::max_pool: return max_pool(node);
@@ -65,11 +72,12 @@ Op Lowering::gemm(const Node& node, int in, int out, const Layout& to, int first
                 weight.size(1) <= (from.segments - first_segment) * from.channels,
             std::string("a ") + node_kind_name(node.kind) + " node has weights of another shape than its maps");
     Op op{.kind = OpKind::gemm, .in = in, .out = out, .channels = to.stride(), .activation = node.activation};
+    op.slope = node.slope;
     op.gemm.first_segment = first_segment;
     op.gemm.segments = weight.size(1) / from.channels;
     op.window = Window::same(rank == 4 ? weight.size(2) : 1, rank == 4 ? weight.size(3) : 1, 1, 1, 1);
     const int taps = op.window.kernel_h * op.window.kernel_w, channels = from.channels, segments = op.gemm.segments;
-    Map target = map(out);
+    Map target = before_activation(op, map(out));
     target.layout.segments = to.segments;  // perhaps the first one alone
     pack_gemm(op, map(in), target, taps * segments, channels, bias.data, width_, [&](int row, int k) {
         const int tap = k / (segments * channels), column = k % (segments * channels);
@@ -80,13 +88,26 @@ Op Lowering::gemm(const Node& node, int in, int out, const Layout& to, int first
     return op;
 }
 
-void Lowering::conv(const Node& node, int in, int out, Layout to, int dilation) {
-    const int kernel_w = node.weight.shape.size() == 4 ? node.weight.size(3) : 1;
-    const bool pads = kernel_w > 1;
-    if (pads) {
+Window Lowering::window_of(const Node& node, int kernel_h, int kernel_w, int dilation_h, int dilation_w) const {
+    Window window = Window::same(kernel_h, kernel_w, node.stride, dilation_h, dilation_w);
+    if (!node.pads.empty()) window.pad(node.pads);
+    return window;
+}
+
+void Lowering::conv(const Node& node, int in, int out, Layout to, int dilation_h, int dilation_w) {
+    const bool is_square = node.weight.shape.size() == 4;
+    Window window = window_of(node, is_square ? node.weight.size(2) : 1, is_square ? node.weight.size(3) : 1,
+                              dilation_h, dilation_w);
+    if (window.has_padding()) {
         const int padded = new_map(layout(in));
+        net_.quantizations[padded] = net_.quantizations[in];
         Op op{.kind = OpKind::pad, .in = in, .out = padded, .channels = layout(in).stride()};
-        op.window = Window::same(1, kernel_w, 1, 1, dilation);
+        std::swap(op.window.pad_h, window.pad_h);
+        std::swap(op.window.pad_w, window.pad_w);
+        std::swap(op.window.pad_end_h, window.pad_end_h);
+        std::swap(op.window.pad_end_w, window.pad_end_w);
+        op.pad = Buffer(1);
+        op.pad.data()[0] = std::byte(map(in).zero(0));
         op.starts_group = true;
         emit(std::move(op));
         in = padded;
@@ -98,8 +119,7 @@ void Lowering::conv(const Node& node, int in, int out, Layout to, int dilation) 
     const int rows = group.segments * group.channels;
     for (int g = 0; g < node.groups; ++g) {
         Op op = gemm(node, in, out, group, g, rows_of(node.weight, g * rows, rows), rows_of(node.bias, g * rows, rows));
-        op.window = Window::same(op.window.kernel_h, op.window.kernel_w, node.stride, dilation, dilation);
-        if (pads) op.window.pad_w = op.window.pad_end_w = 0;  // stored
+        op.window = window;
         op.out_offset = g * group.stride();
         emit(std::move(op));
     }
@@ -124,20 +144,23 @@ void Lowering::stem(const Node& node) {
                 node.weight.size(1) == planes && node.bias.shape == std::vector<int>{rows},
             "its stem has weights of another shape than its maps");
     const int kh = node.weight.size(2), kw = node.weight.size(3), depth = planes * kh * kw;
+    const Window window = window_of(node, kh, kw, 1, 1);
     Op input{.kind = OpKind::input, .out = node.input, .channels = planes};
-    input.window = Window::same(1, kw, 1, 1, 1);
+    input.window.pad_w = window.pad_w;
+    input.window.pad_end_w = window.pad_end_w;
     input.starts_group = true;
     emit(std::move(input));
     Op op{.kind = OpKind::gemm, .in = node.input, .out = node.output, .channels = to.stride()};
     op.activation = node.activation;
+    op.slope = node.slope;
     op.gemm.is_stem = true;
-    op.window = Window::same(kh, kw, node.stride, 1, 1);
+    op.window = window;
     op.macs = double(rows) * depth;
     const auto weight = [&](int row, int c, int y, int x) {
         return node.weight.data[((std::size_t(row) * planes + c) * kh + y) * kw + x];
     };
     const Map from = map(node.input);
-    Map out = map(node.output);
+    Map out = before_activation(op, map(node.output));
     out.layout.segments = to.segments;  // perhaps the first one alone
     pack_gemm(op, from, out, 1, depth, node.bias.data, width_, [&](int row, int k) {  // bytes: (y, x, c)
         return weight(row, k % planes, k / (kw * planes), k / planes % kw);
@@ -161,13 +184,14 @@ void Lowering::depthwise(const Node& node, const Segments& maps, const Tensor& w
     op.in_offset = maps.in_segment * from.padded();
     op.out_offset = op.other_offset = maps.out_segment * to.padded();
     op.channels = to.padded();
-    op.window = Window::same(weight.size(2), weight.size(3), node.stride, node.dilation_h, node.dilation_w);
+    op.window = window_of(node, weight.size(2), weight.size(3), node.dilation_h, node.dilation_w);
     op.activation = node.activation;
+    op.slope = node.slope;
     op.binary = maps.binary;
     const std::size_t taps = std::size_t(op.window.kernel_h) * op.window.kernel_w;
     op.macs = double(taps) * to.channels;
     op.weight_bytes = taps * op.channels * size_of(to.type);
-    if (to.type == Type::u8 && op.has_late_activation()) {  // all of these end at 1
+    if (to.type == Type::u8 && is_gate(op.activation)) {  // all of these end at 1
         const int all = to.segments * to.channels;
         net_.quantizations[maps.out] = {std::vector<float>(all, 1.0f / 255), std::vector<float>(all, 0.0f)};
     }

@@ -36,12 +36,18 @@ private:
     // the input from `first_segment` on that have that many channels.
     Op gemm(const Node& node, int in, int out, const Layout& to, int first_segment, const Tensor& weight,
             const Tensor& bias) const;
-    // Any convolution; groups of channels are segments of the maps. Padding to the left and right is stored as zeros;
-    // above and below, the pointers to rows lead to zeros.
-    void conv(const Node& node, int in, int out, Layout to, int dilation);
+    // Any convolution; groups of channels are segments of the maps. Padding is stored, as zeros.
+    void conv(const Node& node, int in, int out, Layout to, int dilation_h, int dilation_w);
     static Tensor rows_of(const Tensor& tensor, int first, int count);
-    void add(const Node& node);
+    // The sum or product of two maps, or of a map and one pixel.
+    void binary(const Node& node, OpKind kind, BinaryOp binary);
+    Window window_of(const Node& node, int kernel_h, int kernel_w, int dilation_h, int dilation_w) const;
+
+    // lowering_maps.cpp
     void max_pool(const Node& node);
+    void average(const Node& node);
+    void resize(const Node& node);
+    void arrange(const Node& node);
     void output(const Node& node);
     void stem(const Node& node);
     void depthwise(const Node& node, const Segments& maps, const Tensor& weight, const Tensor& bias,
@@ -57,6 +63,8 @@ private:
     // Two linear layers on the means of some maps, with ReLU between; `input` is multiplied by the result, or added.
     void squeeze(const Node& node, const std::vector<int>& pooled, Activation gate, BinaryOp binary, Activation after);
     void emit(Op&& op) { net_.ops.push_back(std::move(op)); }
+    // Whether the values of two maps are represented in the same way.
+    bool share_quantization(int a, int b) const;
 
     Network& net_;
     const Plan& plan_;

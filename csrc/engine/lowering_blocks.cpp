@@ -1,35 +1,24 @@
-// Nodes of several operations, and operations without weights.
+// Nodes of several operations, and sums and products of maps.
 #include "engine/lowering.hpp"
 
 namespace ghostnets {
 
-void Lowering::add(const Node& node) {
+void Lowering::binary(const Node& node, OpKind kind, BinaryOp binary) {
     const Layout& to = layout(node.output);
     require(node.residual >= 0 && layout(node.residual).stride() == to.stride() &&
-                layout(node.input).stride() == to.stride(),
-            "two maps that are added differ in shape");
-    Op op{.kind = OpKind::binary, .in = node.input, .out = node.output, .other = node.residual};
+                layout(node.input).stride() == to.stride() && layout(node.input).segments == to.segments &&
+                layout(node.residual).segments == to.segments,
+            "two maps that are added or multiplied differ in shape");
+    Op op{.kind = kind, .in = node.input, .out = node.output, .other = node.residual};
     op.channels = to.stride();
     op.activation = node.activation;
-    op.binary = BinaryOp::add;
+    op.slope = node.slope;
+    op.binary = binary;
+    op.starts_group = kind == OpKind::scale;  // every row needs the pixel
+    const Map operand = map(node.residual), target = before_activation(op, map(node.output));
+    pack_constants(op, map(node.input), target, &operand);
     emit(std::move(op));
     next_starts_group = true;
-}
-
-void Lowering::max_pool(const Node& node) {
-    require(layout(node.input).stride() == layout(node.output).stride(), "a pooling has another shape than its map");
-    Op op{.kind = OpKind::max_pool, .in = node.input, .out = node.output, .channels = layout(node.output).stride()};
-    op.window = {node.kernel, node.kernel, node.stride,  node.dilation_h, node.dilation_h,
-                 node.pad,    node.pad,    node.pad_end, node.pad_end};
-    emit(std::move(op));
-}
-
-void Lowering::output(const Node& node) {
-    Op op{.kind = OpKind::output, .in = node.input, .out = node.output, .channels = layout(node.input).stride()};
-    op.output = int(net_.outputs.size());
-    op.starts_group = next_starts_group = true;
-    emit(std::move(op));
-    net_.outputs.push_back({node.input, {}});
 }
 
 void Lowering::ghost(const Node& node) {
@@ -48,7 +37,7 @@ void Lowering::ghost(const Node& node) {
         other = node.residual;
     }
     const int intrinsic = other >= 0 ? new_map(half) : node.output;
-    conv(node, node.input, intrinsic, half, node.primary_dilation);
+    conv(node, node.input, intrinsic, half, node.primary_dilation, node.primary_dilation);
     if (other >= 0) {
         Op op{.kind = OpKind::binary, .in = intrinsic, .out = node.output, .other = other};
         op.channels = to.padded();
@@ -63,7 +52,8 @@ void Lowering::ghost(const Node& node) {
 
 void Lowering::cheap(const Node& node, int intrinsic, int other, BinaryOp binary) {
     Node each = node;
-    each.stride = 1;  // that of the node is the primary convolution's
+    each.stride = 1;  // these are the primary convolution's
+    each.pads.clear();
     for (int s = 1; s < layout(node.output).segments; ++s)
         depthwise(each, {intrinsic, 0, node.output, s, other, binary}, node.second_weight, node.second_bias, s - 1);
 }
@@ -121,7 +111,7 @@ void Lowering::squeeze(const Node& node, const std::vector<int>& pooled, Activat
     const int gates = new_map(shape, fine);
     pool(pooled, means);
     Node layer = node;
-    layer.activation = Activation::relu;
+    layer.activation = node.inner_activation;
     emit(gemm(layer, means, squeezed, layout(squeezed), 0, node.weight, node.bias));
     layer.activation = gate;
     emit(gemm(layer, squeezed, gates, shape, 0, node.second_weight, node.second_bias));

@@ -35,6 +35,7 @@ void Network::lower(const Plan& plan) {
         lowering.next_starts_group = false;
         const std::size_t first = ops.size(), first_in_head = head.size();
         lowering.lower(node);
+        lowering.next_starts_group |= node.ends_group;
         if (starts_group && ops.size() > first) ops[first].starts_group = true;
         for (std::size_t i = first; i < ops.size(); ++i) ops[i].node = int(nodes.size());
         for (std::size_t i = first_in_head; i < head.size(); ++i) head[i].node = int(nodes.size());

@@ -62,6 +62,9 @@ struct Network {
     int features = 0;  // values of a pixel after the mean; 0 if maps are the result
     std::vector<float> scale, shift;
 
+    // The results of an operation's late activation of bytes; null for other types.
+    const std::uint8_t* table(const Op& op) const { return reinterpret_cast<const std::uint8_t*>(op.table.data()); }
+
     // The task of a gemm over `count` vectors from `first` on, without its pixels.
     GemmTask gemm_task(const Op& op, int first, int count) const;
 

@@ -10,8 +10,9 @@
 
 namespace ghostnets {
 
-// input: a row of the image as floats, zero-padded at both ends for the stem. pad: a row zero-padded at both ends, for
-// a convolution. scale: as binary, with one pixel for the whole map. output: a row of a map that the caller receives.
+// input: a row of the image as floats, zero-padded at both ends for the stem. pad: a map padded with zeros on all
+// sides, for a convolution. scale: as binary, with one pixel for the whole map. average_pool: as a DFC gate halves its
+// input. output: a row of a map that the caller receives.
 enum class OpKind {
     input,
     pad,
@@ -19,15 +20,19 @@ enum class OpKind {
     depthwise,
     binary,
     average_pool,
+    window_average,
+    adaptive_average,
     max_pool,
     upsample_nearest,
+    bilinear,
+    arrange,
     scale,
     sum,
     mean,
     output,
 };
 
-// The window of a convolution or pooling; of input and pad, the horizontal padding alone.
+// The window of a convolution or pooling; of input, the horizontal padding alone; of pad, the padding alone.
 struct Window {
     int kernel_h = 1, kernel_w = 1, stride = 1, dilation_h = 1, dilation_w = 1;
     int pad_h = 0, pad_w = 0;          // above and to the left
@@ -40,6 +45,15 @@ struct Window {
         window.pad_w = window.pad_end_w = dilation_w * (kernel_w / 2);
         return window;
     }
+
+    // Padding of a node: above, to the left, below, to the right.
+    void pad(const std::vector<int>& pads) {
+        pad_h = pads[0];
+        pad_w = pads[1];
+        pad_end_h = pads[2];
+        pad_end_w = pads[3];
+    }
+    bool has_padding() const { return pad_h || pad_w || pad_end_h || pad_end_w; }
 
     int out_height(int height) const {
         return positions(height + pad_h + pad_end_h - dilation_h * (kernel_h - 1), stride);
@@ -61,14 +75,29 @@ struct GemmOptions {
     Buffer planar_weights;  // of the stem, for float images, which are stored as planes
 };
 
-// Constants of a depthwise convolution of bytes: see DepthwiseTask and ActivateTask.
-struct DepthwiseOptions {
-    Buffer pad, table;
+// Size of a resized map, or of an adaptive pooling: that of `like`, or `factor` times that of the input, or as given.
+struct SizeOptions {
+    int like = -1, factor = 0, height = 0, width = 0;
+    bool aligns_corners = false;
+};
+
+// See WindowAverageTask.
+struct AverageOptions {
+    float zero = 0, scale = 1, shift = 0;
+};
+
+// Consecutive channels of a pixel that `arrange` copies, or sets to zero.
+struct Run {
+    int from, to, count;
+};
+struct ArrangeOptions {
+    std::vector<Run> copies, zeros;
+    int zero = 0;  // the byte that represents 0
 };
 
 // Weights and constants as the kernels' tasks take them.
 struct PackedWeights {
-    Buffer weights, bias, scale, other_scale, shift;
+    Buffer weights, bias, scale, other_scale, shift, other_shift;
 };
 
 // Reads and writes `channels` values of a pixel from the offsets on; gemm reads segments instead.
@@ -78,11 +107,17 @@ struct Op {
     int in = -1, out = -1, other = -1;  // maps
     int in_offset = 0, out_offset = 0, other_offset = 0, channels = 0;
     Activation activation = Activation::none;
+    float slope = 0;  // of leaky_relu
     BinaryOp binary = BinaryOp::none;
     Window window;
-    GemmOptions gemm;            // of a gemm
-    DepthwiseOptions depthwise;  // of a depthwise
-    int output = 0;              // of an output: its index
+    GemmOptions gemm;         // of a gemm
+    SizeOptions size;         // of an operation that resizes, and of an adaptive pooling
+    ArrangeOptions arrange;   // of an arrange
+    bool counts_padding = false;  // of a window_average: whether padding counts as zeros
+    AverageOptions average;   // of a window_average and an adaptive_average
+    Buffer pad;               // of a depthwise: see DepthwiseTask; of a pad: the value of padding in bytes
+    Buffer table;             // of a late activation of bytes: see ActivateTask
+    int output = 0;           // of an output: its index
     PackedWeights packed;
     bool starts_group = false;  // a fusion group ends where all pixels must be known, or at the end of a bottleneck
     double macs = 0;            // multiply-adds for a pixel of the output, without padding

@@ -26,20 +26,36 @@ void put(std::byte* to, Type type, std::size_t index, float value) {
 // Ranges below this are zero: their quotients would not be finite.
 constexpr float kSmallest = 1e-30f;
 
+// A slope below this is none: values before it would not be finite.
+constexpr float kSmallSlope = 1e-3f;
+
 // The quantisation step of weights up to `largest`, which are rounded to integers from -127 to 127.
 float step_of(float largest) { return largest > kSmallest ? largest / 127 : 1; }
 
-// The quantisation of the input of a bounded activation, whatever the images.
-Quantization quantization_before(Activation activation, int channels) {
-    const float low = activation == Activation::sigmoid ? -8.0f : activation == Activation::hard_sigmoid ? -3.0f : 0.0f;
-    const float high = activation == Activation::clamp ? 1.0f : -low;
-    const float scale = (high - low) / 255;
-    return {std::vector<float>(channels, scale), std::vector<float>(channels, std::round(-low / scale))};
+// The range of the input of an activation whose output has the range from `low` to `high`.
+std::pair<float, float> range_before(const Op& op, float low, float high) {
+    switch (op.activation) {
+        case Activation::sigmoid: return {-8.0f, 8.0f};
+        case Activation::hard_sigmoid: return {-3.0f, 3.0f};
+        case Activation::clamp: return {0.0f, 1.0f};
+        case Activation::hard_swish: return {-3.0f, std::max(high, 3.0f)};
+        case Activation::silu: return {-8.0f, std::max(high, 1.0f)};
+        case Activation::leaky_relu: return {op.slope > kSmallSlope ? low / op.slope : 0.0f, high};
+        default: return {low, high};
+    }
 }
 
-float activated(Activation activation, float x) {
-    if (activation == Activation::sigmoid) return 1 / (1 + std::exp(-x));
-    return std::clamp(activation == Activation::hard_sigmoid ? (x + 3) / 6 : x, 0.0f, 1.0f);
+float activated(const Op& op, float x) {
+    switch (op.activation) {
+        case Activation::sigmoid: return 1 / (1 + std::exp(-x));
+        case Activation::hard_sigmoid: return std::clamp((x + 3) / 6, 0.0f, 1.0f);
+        case Activation::clamp: return std::clamp(x, 0.0f, 1.0f);
+        case Activation::relu6: return std::clamp(x, 0.0f, 6.0f);
+        case Activation::leaky_relu: return x < 0 ? x * op.slope : x;
+        case Activation::hard_swish: return x * std::clamp((x + 3) / 6, 0.0f, 1.0f);
+        case Activation::silu: return x / (1 + std::exp(-x));
+        default: return x;
+    }
 }
 
 Buffer floats(int count) { return Buffer(std::size_t(count) * sizeof(float)); }
@@ -58,6 +74,22 @@ Quantization quantization_of(const Tensor& range) {
     return made;
 }
 
+Map before_activation(Op& op, const Map& out) {
+    if (out.layout.type != Type::u8 || !op.has_late_activation()) return out;
+    const int channels = out.layout.segments * out.layout.channels;
+    const float zero = out.zero(0), scale = out.scale(0);
+    const auto [low, high] = range_before(op, -zero * scale, (255 - zero) * scale);
+    const float step = high - low > kSmallest ? (high - low) / 255 : 1;
+    Map before = out;
+    before.quantization = {std::vector<float>(channels, step), std::vector<float>(channels, std::round(-low / step))};
+    op.table = Buffer(256);
+    for (int q = 0; q < 256; ++q) {
+        const float value = activated(op, step * (float(q) - before.zero(0)));
+        op.table.data()[q] = std::byte(std::lround(std::clamp(value / scale + zero, 0.0f, 255.0f)));
+    }
+    return before;
+}
+
 void pack_gemm(Op& op, const Map& in, const Map& out, int segments, int length, const float* bias, int width,
                const std::function<float(int, int)>& at) {
     const Type type = in.layout.type;
@@ -73,19 +105,21 @@ void pack_gemm(Op& op, const Map& in, const Map& out, int segments, int length, 
     op.packed.bias = floats(op.gemm.vectors * width);
     op.packed.scale = floats(op.gemm.vectors * width);
     std::vector<float> terms(segments * length);
+    const int first = op.gemm.first_segment * in.layout.channels;
+    const int inputs = type == Type::u8 ? op.gemm.segments * in.layout.channels : 1;  // terms repeat them for each tap
     for (int row = 0; row < rows; ++row) {
         const int column = position(out.layout, row);
         const float out_scale = out.scale(row);
         float largest = 0, correction = 0, step = 1;
         for (int k = 0; k < segments * length; ++k) {
-            terms[k] = at(row, k) * in.scale(k) / (type == Type::u8 ? 1 : out_scale);
+            terms[k] = at(row, k) * in.scale(first + k % inputs) / (type == Type::u8 ? 1 : out_scale);
             largest = std::max(largest, std::abs(terms[k]));
         }
         if (type == Type::u8) {
             step = step_of(largest);
             for (int k = 0; k < segments * length; ++k) {
                 terms[k] = std::round(terms[k] / step);
-                correction += terms[k] * in.zero(k);
+                correction += terms[k] * in.zero(first + k % inputs);
             }
         }
         op.packed.scale.floats()[column] = step / out_scale;
@@ -128,7 +162,7 @@ void put_depthwise_constants(Op& op, const DepthwiseSource& source, int c, Chann
     float correction = 0;
     if (source.in.layout.type == Type::u8) {
         for (int k = 0; k < taps; ++k) correction += std::round(from[k] / scales.step) * source.in.zero(in_channel);
-        op.depthwise.pad.data()[c] = std::byte(source.in.zero(in_channel));
+        op.pad.data()[c] = std::byte(source.in.zero(in_channel));
     }
     const float scale = scales.step * source.in.scale(in_channel), out_scale = scales.out_scale;
     op.packed.scale.floats()[c] = scale / out_scale;
@@ -156,16 +190,6 @@ void put_stacked_weights(Op& op, const float* from, Type type, int c, int width,
         }
 }
 
-// The result of a bounded activation for each byte.
-Buffer activation_table(Activation activation, const Quantization& before, const Map& out) {
-    Buffer table(256);
-    for (int q = 0; q < 256; ++q) {
-        const float value = activated(activation, before.scales[0] * (float(q) - before.zeros[0]));
-        table.data()[q] = std::byte(std::lround(value / out.scale(0) + out.zero(0)));
-    }
-    return table;
-}
-
 }  // namespace
 
 void pack_depthwise(Op& op, const DepthwiseSource& source, const Kernels& kernels) {
@@ -173,17 +197,15 @@ void pack_depthwise(Op& op, const DepthwiseSource& source, const Kernels& kernel
     const bool by_groups = type == Type::u8 || (type == Type::bf16 && kernels.groups_bf16);
     const int kernel_w = op.window.kernel_w, taps = op.window.kernel_h * kernel_w;
     const int channels = source.out.layout.channels, rows = op.row_step();
-    const bool is_late = type == Type::u8 && op.has_late_activation();
-    const Quantization late = is_late ? quantization_before(op.activation, channels) : Quantization{};
+    const Map target = before_activation(op, source.out);
     op.packed.weights =
         floats((by_groups ? stacks_of(type, op.window.kernel_h, rows) * kernel_w * rows : taps) * op.channels);
     for (Buffer* constants : {&op.packed.bias, &op.packed.scale, &op.packed.other_scale, &op.packed.shift})
         *constants = floats(op.channels);
-    op.depthwise.pad = Buffer(op.channels * size_of(type));
+    op.pad = Buffer(op.channels * size_of(type));
     for (int c = 0; c < channels; ++c) {
         const int out_channel = source.out_segment * channels + c;
-        ChannelScales scales{is_late ? late.scales[c] : source.out.scale(out_channel),
-                             is_late ? late.zeros[c] : source.out.zero(out_channel)};
+        ChannelScales scales{target.scale(out_channel), target.zero(out_channel)};
         const float *from = source.weight + std::size_t(c) * taps, *end = from + taps;
         const auto is_smaller = [](float a, float b) { return std::abs(a) < std::abs(b); };
         if (type == Type::u8) scales.step = step_of(std::abs(*std::max_element(from, end, is_smaller)));
@@ -194,7 +216,6 @@ void pack_depthwise(Op& op, const DepthwiseSource& source, const Kernels& kernel
             for (int k = 0; k < taps; ++k) op.packed.weights.floats()[std::size_t(k) * op.channels + c] = from[k];
         }
     }
-    if (is_late) op.depthwise.table = activation_table(op.activation, late, source.out);
 }
 
 void pack_constants(Op& op, const Map& in, const Map& out, const Map* other) {
@@ -202,6 +223,7 @@ void pack_constants(Op& op, const Map& in, const Map& out, const Map* other) {
     op.packed.scale = floats(op.channels);
     op.packed.other_scale = floats(op.channels);
     op.packed.shift = floats(op.channels);
+    op.packed.other_shift = floats(op.channels);
     const Layout& layout = out.layout;
     for (int i = 0; i < layout.segments * layout.channels; ++i) {
         const int c = position(layout, i) - op.out_offset;
@@ -212,6 +234,7 @@ void pack_constants(Op& op, const Map& in, const Map& out, const Map* other) {
         const float out_scale = out.scale(i), other_scale = other ? other->scale(i) : 1;
         const float scale = in.scale(j) / out_scale * (multiplies ? other_scale : 1);
         op.packed.scale.floats()[c] = scale;
+        if (other) op.packed.other_shift.floats()[c] = -other->zero(i);
         op.packed.other_scale.floats()[c] = multiplies ? out.zero(i) : other_scale / out_scale;
         op.packed.shift.floats()[c] = -in.zero(j) * scale;
         if (!multiplies) op.packed.shift.floats()[c] += out.zero(i);

@@ -18,6 +18,10 @@ using WeightAt = std::function<float(int row, int term)>;
 // padding) are exact.
 Quantization quantization_of(const Tensor& range);
 
+// For bytes, the quantisation of the values before a late activation, whose result is `out`; as `out` otherwise. Also
+// writes the table of the activation.
+Map before_activation(Op& op, const Map& out);
+
 // Packs weights [vector][segment][group][width][value] and constants of a gemm whose sums have `segments` segments of
 // `length` terms.
 void pack_gemm(Op& op, const Map& in, const Map& out, int segments, int length, const float* bias, int width,

@@ -46,6 +46,12 @@ enum class NodeKind {
     pool,
     linear,
     output,
+    multiply,       // two maps of the same size
+    scale,          // a map times one pixel
+    arrange,        // channels of some maps in another order: concatenation, splitting, shuffling, padding
+    average_pool,   // in square windows
+    adaptive_pool,  // means, of out_h x out_w pixels
+    resize,         // nearest or bilinear
 };
 
 const char* node_kind_name(NodeKind kind);
@@ -56,14 +62,25 @@ struct Node {
     NodeKind kind{};
     std::string name;  // of the module in the network
     int input = -1, output = -1;
-    int residual = -1, gate = -1;  // ghost, add: map to add; ghost: map to upsample and multiply by
-    std::vector<int> pooled;       // mix: the maps whose means it mixes
+    // ghost, add: map to add; multiply, scale: the other factor; ghost: map to upsample and multiply by
+    int residual = -1, gate = -1;
+    int like = -1;             // resize: map whose size it takes
+    std::vector<int> pooled;   // mix: the maps whose means it mixes; arrange: the maps that it reads
+    std::vector<int> sources;  // arrange: for each channel of the output, one of these maps' in a row; -1 for zero
+    std::vector<int> pads;     // of a convolution: above, to the left, below, to the right; empty: it keeps the size
     int groups = 1;                // conv
     int stride = 1, dilation_h = 1, dilation_w = 1;
     int primary_dilation = 1;              // ghost
-    int kernel = 1, pad = 0, pad_end = 0;  // max_pool, in both directions; pad_end: below and to the right
+    int kernel = 1, pad = 0, pad_end = 0;  // of pooling, in both directions; pad_end: below and to the right
+    int out_h = 0, out_w = 0;  // adaptive_pool, resize: size of the output; 0: that of `like`, or a factor
+    int factor = 0;  // resize: sizes are multiplied by it
+    bool counts_padding = false;  // average_pool: padding counts as zeros
+    bool is_bilinear = false, aligns_corners = false;  // resize
+    bool ends_group = false;  // whether a fusion group ends with the node
     Activation activation = Activation::none;
-    Tensor weight, bias;                // ghost: the primary convolution; squeeze_excite, mix: the first layer
+    float slope = 0;  // of leaky_relu
+    Activation inner_activation = Activation::relu;  // squeeze_excite, mix: of the first layer
+    Tensor weight, bias;  // ghost: the primary convolution; squeeze_excite, mix: the first layer
     Tensor second_weight, second_bias;  // stem, ghost: the cheap operations; squeeze_excite, mix: the second layer
 };
 

@@ -26,6 +26,8 @@ Planner::RowRange Planner::rows_read(const Op& op, int row) const {
     switch (op.kind) {
         case OpKind::gemm:
         case OpKind::depthwise:
+        case OpKind::pad:
+        case OpKind::window_average:
         case OpKind::max_pool: {
             const int low = row * op.window.stride - op.window.pad_h;
             return {-1, low, low + op.window.dilation_h * (op.window.kernel_h - 1)};
@@ -34,6 +36,14 @@ Planner::RowRange Planner::rows_read(const Op& op, int row) const {
         case OpKind::upsample_nearest: {
             const int from = nearest(row, height, schedule_.allocations[op.out].height);
             return {-1, from, from};
+        }
+        case OpKind::bilinear: {
+            const Between rows = between(row, height, schedule_.allocations[op.out].height, op.size.aligns_corners);
+            return {-1, rows.first, rows.second};
+        }
+        case OpKind::adaptive_average: {
+            const Interval rows = adaptive_window(row, height, schedule_.allocations[op.out].height);
+            return {-1, rows.first, rows.end - 1};
         }
         default: return {-1, row, row};
     }

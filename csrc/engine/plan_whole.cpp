@@ -42,7 +42,7 @@ Planner::Split Planner::split_of(const FusionGroup& group, int index, const std:
         return is_even || images_ * out.height * out.width < kFewPixels ? Split::channels : Split::rows;
     }
     if (op.kind == OpKind::scale) return Split::channels;
-    if (op.kind == OpKind::output) return Split::rows;
+    if (op.kind == OpKind::output || op.kind == OpKind::arrange) return Split::rows;
     for (int i = index - 1; i >= 0; --i)
         if (net_.ops[i].out == op.in) {
             const bool is_whole = i < group.first || splits[i] == Split::channels;

@@ -1,6 +1,8 @@
 // Makes a schedule: infers shapes, partitions operations into fusion groups, allocates memory and emits work items.
 #pragma once
 
+#include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "engine/network.hpp"
@@ -36,11 +38,17 @@ private:
     // How an operation over whole maps is split among the threads.
     enum class Split { none, channels, rows };
 
-    // planner.cpp
+    // shapes.cpp
     void infer_shapes();
     void infer_shape(const Op& op);
+    void infer_size(const Op& op);
+    void find_columns(const Op& op);
+    std::pair<std::int64_t, std::int64_t> resized(const Op& op) const;
+    double pixels_read(const Op& op) const;
     void check_shape(const Op& op, const Allocation& out) const;
     void check_sizes() const;
+
+    // planner.cpp
     void partition();
     bool runs_by_row(int first, int last) const;
     bool keeps_what_it_reads(int first, int last) const;

@@ -60,7 +60,10 @@ struct Schedule {
     std::vector<Allocation> allocations;  // of each map
     std::vector<int> sum_slots;  // of each map: the number of shares that its sums are split into
     std::vector<std::vector<WorkItem>> items;  // of each thread
-    std::vector<std::vector<int>> source_columns;  // of each upsampled map: the input column of each column
+    // Of each map that is resized or pooled by means: the input column of each column, or the two, or the first and the
+    // end; and the weights of the second ones.
+    std::vector<std::vector<int>> source_columns;
+    std::vector<std::vector<float>> column_weights;
     std::vector<float> scale_row, shift_row;  // normalisation of a row of bytes
     MemorySizes memory;
 };
@@ -72,6 +75,29 @@ inline int share(int count, int thread, int threads) { return int(long(count) * 
 inline int nearest(int index, int in_size, int out_size) {
     const int source = int(float(index) * (float(in_size) / float(out_size)));
     return source < in_size ? source : in_size - 1;
+}
+
+// Bilinear interpolation, as in torch: the two input pixels of output pixel `index`, and the weight of the second.
+struct Between {
+    int first, second;
+    float weight;
+};
+inline Between between(int index, int in_size, int out_size, bool aligns_corners) {
+    float source = 0;
+    if (!aligns_corners) source = (float(index) + 0.5f) * (float(in_size) / float(out_size)) - 0.5f;
+    else if (out_size > 1) source = float(index) * (float(in_size - 1) / float(out_size - 1));
+    if (source < 0) source = 0;
+    const int first = int(source) < in_size ? int(source) : in_size - 1;
+    return {first, first + 1 < in_size ? first + 1 : first, source - float(first)};
+}
+
+// The first pixel and the end of the window of adaptive pooling for output pixel `index`.
+struct Interval {
+    int first, end;
+};
+inline Interval adaptive_window(int index, int in_size, int out_size) {
+    const long first = long(index) * in_size / out_size, end = (long(index + 1) * in_size + out_size - 1) / out_size;
+    return {int(first), int(end)};
 }
 
 }  // namespace ghostnets

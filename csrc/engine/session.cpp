@@ -192,9 +192,13 @@ void Session::run_head(int thread, int count, const Done& done) {
             state_->pointers[thread][s] = in + s * from.padded() * size_of(from.type);
         GemmTask task = network_->gemm_task(op, first, end - first);
         task.segments = state_->pointers[thread].data();
-        task.out = state_->head[i].data() + first * width * size_of(to.type);
+        std::byte* out = state_->head[i].data() + first * width * size_of(to.type);
+        task.out = out;
         task.pixels = count;
         network_->kernels.gemm(task);
+        if (op.has_late_activation())
+            network_->kernels.activate({to.type, out, to.stride(), count, std::min(task.vectors * width, task.columns),
+                                        op.activation, op.slope, network_->table(op)});
         done(thread, int(network_->ops.size() + i));
         in = state_->head[i].data();
     }

@@ -79,7 +79,7 @@ inline void depthwise_channels(const DepthwiseTask& task, int channel) {
     for (int x = 0; x < task.out_width; x += kTile) {
         const int first = x * S - kPad, last = (x + kTile - 1) * S - kPad + KW - 1;
         const int left = first < 0 ? -first : 0, right = last < task.in_width ? 0 : last - task.in_width + 1;
-        if (x + kTile > task.out_width || (left != 0 && left != kPad) || right > kPad) {
+        if (task.pad_w != kPad || x + kTile > task.out_width || (left != 0 && left != kPad) || right > kPad) {
             depthwise_tile<T, N, Rows, KH, KW, S, kChecked, kChecked>(task, x, channel);
         } else if (right == 0) {
             left ? depthwise_tile<T, N, Rows, KH, KW, S, kPad, 0>(task, x, channel)

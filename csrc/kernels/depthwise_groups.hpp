@@ -175,7 +175,7 @@ inline void group_channels(const DepthwiseTask& task, int channel) {
     bool has_rows = true;
     for (int y = 0; y < KH + (Rows - 1) * S; ++y) has_rows &= task.rows[y] != nullptr;
     for (int x = 0; x < task.out_width; x += kTile) {
-        const int first = x * S - KW / 2, end = first + (kTile - 1) * S + KW;
+        const int first = x * S - task.pad_w, end = first + (kTile - 1) * S + KW;
         const bool is_inside = has_rows && first >= 0 && end <= task.in_width && x + kTile <= task.out_width;
         is_inside ? group_tile<T, N, kFolds, Rows, KH, KW, S, true>(task, x, channel)
                   : group_tile<T, N, kFolds, Rows, KH, KW, S, false>(task, x, channel);

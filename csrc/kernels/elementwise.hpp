@@ -31,11 +31,12 @@ struct BinaryVector {
         const T* a = static_cast<const T*>(task.a) + c;
         const B* b = static_cast<const B*>(task.b) + c;
         T* out = static_cast<T*>(task.out) + c;
-        Floats<N> a_scale{}, b_scale{}, shift{};
+        Floats<N> a_scale{}, b_scale{}, shift{}, b_shift{};
         if constexpr (kScales) {
             a_scale = load<N>(task.a_scale + c);
             b_scale = load<N>(task.b_scale + c);
             shift = load<N>(task.shift + c);
+            if (kind == BinaryOp::multiply && kType<B> == Type::u8) b_shift = load<N>(task.b_shift + c);
         }
         const Floats<N> clamp_min = Floats<N>{} + task.clamp_min;
 #pragma GCC unroll 4
@@ -43,8 +44,8 @@ struct BinaryVector {
             const Floats<N> x = load<N>(a + p * task.a_stride), y = load<N>(b + p * task.b_stride);
             Floats<N> value;
             if constexpr (kScales)
-                value =
-                    kind == BinaryOp::add ? x * a_scale + (y * b_scale + shift) : (x * a_scale + shift) * y + b_scale;
+                value = kind == BinaryOp::add ? x * a_scale + (y * b_scale + shift)
+                                              : (x * a_scale + shift) * (y + b_shift) + b_scale;
             else value = kind == BinaryOp::add ? x + y : x * y;
             store<N>(out + p * task.out_stride, maximum<N>(clamp_min, value));
         }
@@ -52,7 +53,9 @@ struct BinaryVector {
 
     static void visit(const BinaryTask& task, int c) {
         if constexpr (kType<T> == Type::u8)
-            if (task.b_type == Type::bf16) return pixels<BFloat16, BinaryOp::multiply>(task, c);
+            if (task.b_type == Type::bf16)
+                return task.binary == BinaryOp::add ? pixels<BFloat16, BinaryOp::add>(task, c)
+                                                    : pixels<BFloat16, BinaryOp::multiply>(task, c);
         task.binary == BinaryOp::add ? pixels<T, BinaryOp::add>(task, c) : pixels<T, BinaryOp::multiply>(task, c);
     }
 };
@@ -76,6 +79,50 @@ struct AveragePool {
 inline void average_pool(const AveragePoolTask& task) { over_channels<AveragePool>(task); }
 
 template <class T, int N>
+struct WindowAverage {
+    static void visit(const WindowAverageTask& task, int c) {
+        int rows = 0;
+        for (int y = 0; y < task.row_count; ++y) rows += task.rows[y] != nullptr;
+        for (int x = 0; x < task.out_width; ++x) {
+            const int begin = task.columns[2 * x], end = task.columns[2 * x + 1];
+            Floats<N> sum{};
+            for (int y = 0; y < task.row_count; ++y) {
+                if (!task.rows[y]) continue;
+                Floats<N> row{};  // sums of sums: a map has many pixels
+                for (int i = begin; i < end; ++i)
+                    row += load<N>(static_cast<const T*>(task.rows[y]) + i * task.stride + c);
+                sum += row;
+            }
+            const int pixels = rows * (end - begin);
+            const int divisor = task.divisor ? task.divisor : pixels > 0 ? pixels : 1;
+            const Floats<N> mean = (sum - task.zero * float(pixels)) / (Floats<N>{} + float(divisor));
+            store<N>(static_cast<T*>(task.out) + x * task.stride + c, mean * task.scale + task.shift);
+        }
+    }
+};
+
+inline void window_average(const WindowAverageTask& task) { over_channels<WindowAverage>(task); }
+
+template <class T, int N>
+struct Bilinear {
+    static void visit(const BilinearTask& task, int c) {
+        const Floats<N> lower = Floats<N>{} + task.row_weight, upper = 1.0f - lower;
+        const auto* first = static_cast<const T*>(task.rows[0]) + c;
+        const auto* second = static_cast<const T*>(task.rows[1]) + c;
+        for (int x = 0; x < task.out_width; ++x) {
+            const std::ptrdiff_t left = task.columns[2 * x] * task.stride,
+                                 right = task.columns[2 * x + 1] * task.stride;
+            const Floats<N> later = Floats<N>{} + task.column_weights[x], earlier = 1.0f - later;
+            const Floats<N> above = load<N>(first + left) * earlier + load<N>(first + right) * later;
+            const Floats<N> below = load<N>(second + left) * earlier + load<N>(second + right) * later;
+            store<N>(static_cast<T*>(task.out) + x * task.stride + c, above * upper + below * lower);
+        }
+    }
+};
+
+inline void bilinear(const BilinearTask& task) { over_channels<Bilinear>(task); }
+
+template <class T, int N>
 struct MaxPool {
     static void visit(const MaxPoolTask& task, int c) {
         for (int x = 0; x < task.out_width; ++x) {
@@ -97,7 +144,7 @@ struct MaxPool {
 inline void max_pool(const MaxPoolTask& task) { over_channels<MaxPool>(task); }
 
 template <int N>
-inline Floats<N> activated(Floats<N> x, Activation activation) {
+inline Floats<N> activated(Floats<N> x, Activation activation, float slope) {
     const Floats<N> zero{}, one = zero + 1.0f;
     switch (activation) {
         case Activation::none: return x;
@@ -105,6 +152,10 @@ inline Floats<N> activated(Floats<N> x, Activation activation) {
         case Activation::sigmoid: return one / (one + exponential<N>(-x));
         case Activation::hard_sigmoid: return minimum<N>(one, maximum<N>(zero, (x + 3.0f) * (1.0f / 6.0f)));
         case Activation::clamp: return minimum<N>(one, maximum<N>(zero, x));
+        case Activation::relu6: return minimum<N>(zero + 6.0f, maximum<N>(zero, x));
+        case Activation::leaky_relu: return maximum<N>(zero, x) + minimum<N>(zero, x) * slope;
+        case Activation::hard_swish: return x * minimum<N>(one, maximum<N>(zero, (x + 3.0f) * (1.0f / 6.0f)));
+        case Activation::silu: return x / (one + exponential<N>(-x));
     }
     return x;
 }
@@ -116,7 +167,7 @@ struct Activate {
             T* value = static_cast<T*>(task.values) + p * task.stride + c;
             if constexpr (kType<T> == Type::u8)
                 for (int i = 0; i < N; ++i) value[i] = task.table[value[i]];
-            else store<N>(value, activated<N>(load<N>(value), task.activation));
+            else store<N>(value, activated<N>(load<N>(value), task.activation, task.slope));
         }
     }
 };

@@ -26,6 +26,8 @@ constexpr Kernels kernel_table(Isa isa) {
             .depthwise = depthwise,
             .binary = binary,
             .average_pool = average_pool,
+            .window_average = window_average,
+            .bilinear = bilinear,
             .max_pool = max_pool,
             .upsample_nearest = upsample_nearest,
             .activate = activate,

@@ -28,7 +28,24 @@ constexpr int size_of(Type type) { return type == Type::f32 ? 4 : type == Type::
 // one instruction, if the processor has one.
 constexpr int group_of(Type type) { return 4 / size_of(type); }
 
-enum class Activation { none, relu, sigmoid, hard_sigmoid, clamp };  // clamp: to [0, 1]
+enum class Activation {
+    none,
+    relu,
+    sigmoid,
+    hard_sigmoid,
+    clamp,
+    relu6,
+    leaky_relu,
+    hard_swish,
+    silu
+};  // clamp: to [0, 1]
+
+// Whether the results lie between 0 and 1.
+constexpr bool is_gate(Activation activation) {
+    return activation == Activation::sigmoid || activation == Activation::hard_sigmoid ||
+           activation == Activation::clamp;
+}
+
 enum class BinaryOp { none, add, multiply };
 
 // out[p][v] = max(clamp_min, bias[v] + sum over segments s and k of segments[s][p * pixel_stride + k] *
@@ -105,8 +122,8 @@ struct BinaryTask {
     int pixels, channels;
     BinaryOp binary;
     float clamp_min;
-    // For bytes: a * a_scale + b * b_scale + shift, or (a * a_scale + shift) * b + b_scale.
-    const float *a_scale, *b_scale, *shift;
+    // For bytes: a * a_scale + b * b_scale + shift, or (a * a_scale + shift) * (b + b_shift) + b_scale.
+    const float *a_scale, *b_scale, *shift, *b_shift;
 };
 
 // One row of average pooling over disjoint windows of row_count x window_w pixels.
@@ -114,6 +131,31 @@ struct AveragePoolTask {
     Type type;
     const void* const* rows;
     int row_count, window_w;
+    std::ptrdiff_t stride;
+    void* out;
+    int out_width, channels;
+};
+
+// One row of average pooling over any windows.
+struct WindowAverageTask {
+    Type type;
+    const void* const* rows;  // null outside of the map
+    int row_count;
+    const int* columns;  // of each window: the first and the end, within the map
+    std::ptrdiff_t stride;
+    void* out;
+    int out_width, channels;
+    int divisor;  // 0: the number of pixels within the map
+    float zero, scale, shift;  // out = (sum - zero * pixels within the map) / divisor * scale + shift
+};
+
+// One row of bilinear resizing: out[p][c] is between rows[i][columns[2 * p]][c] and rows[i][columns[2 * p + 1]][c].
+struct BilinearTask {
+    Type type;
+    const void* rows[2];
+    float row_weight;  // of the second row
+    const int* columns;
+    const float* column_weights;  // of the second columns
     std::ptrdiff_t stride;
     void* out;
     int out_width, channels;
@@ -147,6 +189,7 @@ struct ActivateTask {
     std::ptrdiff_t stride;
     int pixels, channels;
     Activation activation;
+    float slope;  // of leaky_relu
     const std::uint8_t* table;  // for bytes: the result for each
 };
 
@@ -180,6 +223,8 @@ struct Kernels {
     void (*depthwise)(const DepthwiseTask&);
     void (*binary)(const BinaryTask&);
     void (*average_pool)(const AveragePoolTask&);
+    void (*window_average)(const WindowAverageTask&);
+    void (*bilinear)(const BilinearTask&);
     void (*max_pool)(const MaxPoolTask&);
     void (*upsample_nearest)(const UpsampleTask&);
     void (*activate)(const ActivateTask&);

@@ -7,29 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ghostnets.engine.plan import Array, Plan
-from ghostnets.errors import ConfigurationError, EngineError
+from ghostnets.errors import ConfigurationError
 
-__all__ = ["METHODS", "calibrate", "check_nodes"]
+__all__ = ["METHODS", "calibrate"]
 
 METHODS = ("minmax", "percentile")
 PERCENT = 99.99  # of an image's values are within the range, on either side
 EQUALIZATION = 0.25  # 0: one range for a map; 1: a range for each channel; chosen on one network (docs/log.md)
-
-
-def check_nodes(plan: Plan) -> None:
-    """Raise EngineError if a plan has operations that int8 does not support."""
-    for node in plan.nodes:
-        weight = plan.tensors.get(node.get("weight", ""))
-        is_wide = weight is not None and weight.ndim == 4 and weight.shape[2:] != (1, 1)
-        is_wide |= node["kind"] != "depthwise" and node.get("stride", 1) > 1
-        if (
-            node["kind"] in ("add", "mix", "max_pool", "output")
-            or node.get("groups", 1) > 1
-            or ("second_weight" in node if node["kind"] == "stem" else is_wide and node["kind"] in ("conv", "ghost"))
-        ):
-            raise EngineError(
-                f"int8 does not support {node['name']} ({node['kind']}), only GhostNets; use f32 or bf16."
-            )
 
 
 def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) -> None:
@@ -52,14 +36,61 @@ def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) ->
     ]
     if not found:
         raise ConfigurationError("calibration has no image; pass some images of the kind that the network is used on.")
+    chosen: dict[int, Array] = {}
+    by_channel = _has_ranges_by_channel(plan)
     for map_index, ranges in enumerate(zip(*found, strict=True)):
-        if not len(ranges[0]):
-            plan.ranges.append(None)
-            continue
-        stacked = np.stack(ranges)
-        chosen = _equalize(np.stack([stacked[:, 0].min(0), stacked[:, 1].max(0)]))
-        plan.ranges.append(f"range.{map_index}")
-        plan.tensors[f"range.{map_index}"] = np.ascontiguousarray(chosen, dtype=np.float32)
+        if len(ranges[0]):
+            stacked = np.stack(ranges)
+            each = np.stack([stacked[:, 0].min(0), stacked[:, 1].max(0)])
+            one = np.repeat(np.stack([each[0].min(), each[1].max()])[:, None], each.shape[1], 1)
+            chosen[map_index] = _equalize(each) if by_channel else one
+    if not by_channel:
+        _join_ranges(plan, chosen)
+    for map_index in range(len(found[0])):
+        plan.ranges.append(f"range.{map_index}" if map_index in chosen else None)
+        if map_index in chosen:
+            plan.tensors[f"range.{map_index}"] = np.ascontiguousarray(chosen[map_index], dtype=np.float32)
+
+
+def _has_ranges_by_channel(plan: Plan) -> bool:
+    """Whether each channel may have a range: padding, tables of activations and copied channels need one for a map."""
+    for node in plan.nodes:
+        weight = plan.tensors.get(node.get("weight", ""))
+        is_wide = weight is not None and weight.ndim == 4 and weight.shape[2:] != (1, 1)
+        kinds = ("stem", "ghost", "conv", "depthwise", "squeeze_excite", "average", "pool", "linear")
+        is_gate = node["kind"] in ("depthwise", "squeeze_excite")
+        activations = ("none", "relu", *(("sigmoid", "hard_sigmoid", "clamp") if is_gate else ()))
+        if (
+            node["kind"] not in kinds
+            or node.get("activation", "none") not in activations
+            or (is_wide and node["kind"] in ("ghost", "conv"))
+        ):
+            return False
+    return True
+
+
+def _join_ranges(plan: Plan, ranges: dict[int, Array]) -> None:
+    """Give one range to maps whose bytes are copied from one to another: those that are joined, split or resized."""
+    parents = list(range(len(plan.layouts)))
+
+    def root(index: int) -> int:
+        while parents[index] != index:
+            index = parents[index]
+        return index
+
+    for node in plan.nodes:
+        if node["kind"] in ("arrange", "max_pool", "resize", "average"):
+            for source in node["pooled"] if node["kind"] == "arrange" else [node["input"]]:
+                parents[root(source)] = root(node["output"])
+    groups: dict[int, list[int]] = {}
+    for index in range(len(plan.layouts)):
+        if index in ranges:
+            groups.setdefault(root(index), []).append(index)
+    for members in groups.values():
+        low = min(float(ranges[index][0].min()) for index in members)
+        high = max(float(ranges[index][1].max()) for index in members)
+        for index in members:
+            ranges[index][0], ranges[index][1] = low, high
 
 
 def _range(values: npt.NDArray[np.float32], method: str) -> Array:

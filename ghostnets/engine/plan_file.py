@@ -21,13 +21,15 @@ FORMAT_VERSION = 2
 PRECISIONS = ("f32", "bf16", "int8")
 KINDS = (
     *("stem", "ghost", "conv", "depthwise", "add", "squeeze_excite", "mix", "average", "max_pool", "pool"),
-    *("linear", "output"),
+    *("linear", "output", "multiply", "scale", "arrange", "average_pool", "adaptive_pool", "resize"),
 )
-ACTIVATIONS = ("none", "relu", "sigmoid", "hard_sigmoid", "clamp")
+ACTIVATIONS = ("none", "relu", "sigmoid", "hard_sigmoid", "clamp", "relu6", "leaky_relu", "hard_swish", "silu")
 NUMBERS = (
     *("input", "output", "residual", "gate", "groups", "stride", "dilation_h", "dilation_w", "primary_dilation"),
-    *("kernel", "pad", "pad_end"),
+    *("kernel", "pad", "pad_end", "like", "out_h", "out_w", "factor"),
 )
+FLAGS = ("counts_padding", "is_bilinear", "aligns_corners", "ends_group")
+
 WEIGHTS = ("weight", "bias", "second_weight", "second_bias")
 MAX_COUNT = 8192  # of nodes and maps
 MAX_CHANNELS = 2**20  # of a map
@@ -143,7 +145,17 @@ def _node(value: Any, tensors: Mapping[str, Array]) -> dict[str, Any]:
         elif key == "pooled":
             for number in _list(value, key, MAX_COUNT):
                 _integer(number, f"{key} {where}", 0, MAX_NUMBER)
-        elif key == "activation":
+        elif key in FLAGS:
+            _integer(field, f"{key} {where}", 0, 1)
+        elif key == "pads":
+            for number in _list(value, key, 4):
+                _integer(number, f"{key} {where}", 0, MAX_NUMBER)
+        elif key == "sources":
+            for number in _list(value, key, MAX_CHANNELS):
+                _integer(number, f"{key} {where}", -1, 256 * MAX_CHANNELS)
+        elif key == "slope":
+            _finite(field, f"{key} {where}")
+        elif key in ("activation", "inner_activation"):
             _demand(field in ACTIVATIONS, f"activation {where} is {_short(field)}")
         elif key in WEIGHTS:
             _demand(isinstance(field, str) and field in tensors, f"{key} {where} is {_short(field)}, no tensor of it")

@@ -1,4 +1,4 @@
-"""Converts a network to a plan: the layers of its path in order, and its head.
+"""Converts a network to a plan: one of the registry by the layers of its path and its head, others by their graph.
 
 Normalisation is folded and the branches of GhostNetV3 are merged first (``compress.fuse``). A module is recognised by
 its exact class; an unsupported one raises an error that names it.
@@ -11,6 +11,7 @@ from torch import nn
 
 from ghostnets.compress import fuse
 from ghostnets.engine.blocks import BLOCKS
+from ghostnets.engine.graph_planner import make_graph_plan
 from ghostnets.engine.plan import Plan
 from ghostnets.engine.plan_builder import IMAGES, PlanBuilder, layers_of, raise_unsupported
 from ghostnets.errors import EngineError
@@ -27,7 +28,7 @@ def make_plan(
     """Return the plan of a network in evaluation mode; the network is not changed.
 
     Args:
-        model: Any network of the registry, or its ``Backbone``.
+        model: Any network of the registry, or its ``Backbone``, is converted by its classes; any other by its graph.
         mean: Mean of pixels in [0, 1], one value a channel, to support uint8 images.
         std: Standard deviation of these pixels.
         output: ``"logits"``, ``"features"`` or ``"features+logits"``, as in ``compile``.
@@ -35,12 +36,12 @@ def make_plan(
     Raises:
         EngineError: The engine does not support a module; the message has its path and class.
     """
-    if type(model) not in (*NETWORK_CLASSES, Backbone):
-        raise_unsupported("", model)
+    if type(model) not in (*NETWORK_CLASSES, Backbone) or len(_ratios(model)) > 1:
+        return make_graph_plan(model, mean=mean, std=std, output=output)
     network: Any = fuse(model)
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     plan = Plan(first.in_channels, mean=mean, std=std, gives_maps=type(network) is Backbone)
-    builder = PlanBuilder(plan, ratio=_common_ratio(network))
+    builder = PlanBuilder(plan, ratio=max(_ratios(network), default=1))
     levels = [level.module for level in network.feature_levels] if plan.gives_maps else []
     x = _path(builder, network, levels)
     if not plan.gives_maps:
@@ -48,15 +49,9 @@ def make_plan(
     return plan
 
 
-def _common_ratio(network: nn.Module) -> int:
-    """Return the ratio of all Ghost modules; maps that are added to one another must share a layout."""
-    ratios = {module.ratio for module in network.modules() if isinstance(module, GhostModule) and module.has_ghosts}
-    if len(ratios) > 1:
-        raise EngineError(
-            f"the Ghost modules of this network have different ratios ({sorted(ratios)}); the engine supports one for"
-            " all: run the network in torch."
-        )
-    return ratios.pop() if ratios else 1
+def _ratios(network: nn.Module) -> set[int]:
+    """Return the ratios of all Ghost modules; by classes, maps that are added share a layout, so there is one."""
+    return {module.ratio for module in network.modules() if isinstance(module, GhostModule) and module.has_ghosts}
 
 
 def _path(builder: PlanBuilder, network: Any, levels: list[str]) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ghostnets.cores import usable_cores
-from ghostnets.engine.calibrate import METHODS, calibrate, check_nodes
+from ghostnets.engine.calibrate import METHODS, calibrate
 from ghostnets.engine.layer_times import LayerProfile, medians
 from ghostnets.engine.plan import Array, Plan
 from ghostnets.engine.plan_file import PRECISIONS, read_plan, write_plan
@@ -52,8 +52,6 @@ class Session:
         threads = _checked_threads(threads)
         native = import_native(ENGINE)
         _check_isa(native, isa)
-        if plan.precision == "int8":
-            check_nodes(plan)
         self.plan = plan
         try:
             self._native = native.Session(plan.native(), plan.tensors, threads, isa or "")
@@ -233,13 +231,14 @@ def compile(  # noqa: A001
     """Compile a network for the CPU of this machine.
 
     Args:
-        model: Any network of this package or a ``Backbone`` of one, a checkpoint of this project, or the path of one.
-            It is compiled in evaluation mode and not changed.
+        model: A network, a checkpoint of this project, or the path of one. Any ``nn.Module`` on images whose operations
+            the engine has (docs/engine.md), such as the networks of this package, their ``Backbone``, and most
+            convolutional networks of torchvision and timm. It is compiled in evaluation mode and not changed.
         precision: How maps and weights are stored. ``"f32"``; ``"bf16"``: half the memory, about three digits;
             ``"int8"``: a quarter, maps in bytes with ranges from ``calibration``. Sums are float32 or int32 in all of
-            them. int8 supports GhostNets alone.
+            them.
         output: ``"logits"``; ``"features"``, the input of the classifier; or ``"features+logits"``, both side by side,
-            (N, features + classes). A backbone returns its maps.
+            (N, features + classes). A network that returns maps, such as a backbone, gives the list of them.
         threads: See ``Session``.
         mean: Mean of pixels in [0, 1], one value a channel, for uint8 images; a checkpoint has its own.
         std: Standard deviation of these pixels.
@@ -281,7 +280,6 @@ def compile(  # noqa: A001
             f"mean is {mean} and std {std}; they must have {plan.in_channels} values each, those of std above 0."
         )
     if calibration is not None:
-        check_nodes(plan)
         observer = Session(plan, threads=1, isa=isa)
         try:
             calibrate(plan, observer._native, map(observer._array, calibration), method=method)

@@ -9,7 +9,7 @@ from torch import nn
 
 from ghostnets.engine.planner import make_plan
 from ghostnets.errors import EngineError
-from ghostnets.layers import GhostModule, SqueezeExcite
+from ghostnets.layers import SqueezeExcite
 from ghostnets.models import create_model
 
 
@@ -98,16 +98,9 @@ def test_every_network_has_a_plan(name: str):
     assert [plan.layouts[output].out_channels for output in plan.outputs] == [model.num_classes]
 
 
-def test_unsupported_network_and_mixed_ratios_raise():
-    class Other(nn.Module):
-        pass
-
-    with pytest.raises(EngineError, match=r"no node for the network \(Other"):
-        make_plan(Other())
-    model = create_model("ghostnet_100")
-    model.set_submodule("blocks.2.0.ghost1", GhostModule(24, 72, ratio=3))
-    with pytest.raises(EngineError, match=r"different ratios \(\[2, 3\]\)"):
-        make_plan(model)
+def test_network_without_convolution_raises():
+    with pytest.raises(EngineError, match="cannot compile the network: it has no convolution"):
+        make_plan(nn.Sequential(nn.Flatten(), nn.Linear(3, 3)))
 
 
 def test_level_before_normalisation_is_refused():

@@ -1,0 +1,139 @@
+// Operations that pool, pad, resize, rearrange and return maps.
+#include <algorithm>
+#include <cstring>
+
+#include "engine/executor.hpp"
+
+namespace ghostnets {
+
+// A row of a map as the caller receives it: float32, one plane a channel.
+void Executor::run_output(const Op& op, int image, int row) const {
+    if (!workspace_.outputs) return;  // calibration reads the maps alone
+    const Allocation& in = at(op.in);
+    const std::vector<int>& positions = net_.outputs[op.output].positions;
+    const std::size_t plane = std::size_t(in.height) * in.width;
+    float* out = workspace_.outputs[op.output] + (workspace_.first_image + image) * positions.size() * plane +
+                 std::size_t(row) * in.width;
+    const std::byte* pixel = pixels(op.in, image, row);
+    const Type type = this->type(op.in);
+    const float *scale = op.packed.scale.floats(), *shift = op.packed.shift.floats();  // of bytes
+    for (std::size_t c = 0; c < positions.size(); ++c) {
+        const int at = positions[c];
+        for (int x = 0; x < in.width; ++x) {
+            const std::ptrdiff_t index = x * in.stride + at;
+            out[c * plane + x] = type == Type::u8 ? float(std::to_integer<int>(pixel[index])) * scale[at] + shift[at]
+                                                  : get(pixel, type, index);
+        }
+    }
+}
+
+void Executor::run_average_pool(const Op& op, const RowTask& rows) const {
+    const Allocation &in = at(op.in), &out = at(op.out);
+    const int window = std::min(2, in.height);
+    for (int y = 0; y < window; ++y)
+        workspace_.pointers[y] = pixels(op.in, rows.image, 2 * rows.row + y, op.in_offset + rows.first);
+    net_.kernels.average_pool({type(op.out), workspace_.pointers, window, std::min(2, in.width), in.stride,
+                               pixels(op.out, rows.image, rows.row, op.out_offset + rows.first), out.width,
+                               rows.count});
+}
+
+void Executor::run_max_pool(const Op& op, const RowTask& rows) const {
+    const Allocation &in = at(op.in), &out = at(op.out);
+    const Window& window = op.window;
+    point_at_rows(op, rows, window.kernel_h, window.dilation_h);
+    net_.kernels.max_pool({type(op.out), workspace_.pointers, window.kernel_h, window.kernel_w, window.stride,
+                           window.dilation_w, window.pad_w, in.width, in.stride,
+                           pixels(op.out, rows.image, rows.row, op.out_offset + rows.first), out.width, rows.count});
+}
+
+// A row padded with zeros at both ends, or a row of zeros above or below the map. In bytes, `op.pad` represents 0.
+void Executor::run_pad(const Op& op, const RowTask& rows) const {
+    const Allocation &in = at(op.in), &out = at(op.out);
+    const std::size_t size = size_of(type(op.out)), pixel = in.stride * size, bytes = rows.count * size;
+    const int zero = op.pad.data() ? std::to_integer<int>(op.pad.data()[0]) : 0;
+    const int pad = op.window.pad_w, y = rows.row - op.window.pad_h;
+    std::byte* to = pixels(op.out, rows.image, rows.row, op.out_offset + rows.first);
+    const auto fill = [&](int from, int end) {
+        if (bytes == pixel) std::memset(to + from * pixel, zero, (end - from) * pixel);
+        else
+            for (int x = from; x < end; ++x) std::memset(to + x * pixel, zero, bytes);
+    };
+    if (y < 0 || y >= in.height) return fill(0, out.width);
+    const std::byte* from = pixels(op.in, rows.image, y, op.in_offset + rows.first);
+    fill(0, pad);
+    if (bytes == pixel) std::memcpy(to + pad * pixel, from, in.width * pixel);
+    else
+        for (int x = 0; x < in.width; ++x) std::memcpy(to + (x + pad) * pixel, from + x * pixel, bytes);
+    fill(pad + in.width, out.width);
+}
+
+void Executor::run_upsample(const Op& op, const RowTask& rows) const {
+    const Allocation &in = at(op.in), &out = at(op.out);
+    const int source = nearest(rows.row, in.height, out.height);
+    net_.kernels.upsample_nearest({type(op.out), pixels(op.in, rows.image, source, op.in_offset + rows.first),
+                                   in.stride, schedule_.source_columns[op.out].data(),
+                                   pixels(op.out, rows.image, rows.row, op.out_offset + rows.first), out.stride,
+                                   out.width, rows.count});
+}
+
+void Executor::run_window_average(const Op& op, const RowTask& rows) const {
+    const Allocation &in = at(op.in), &out = at(op.out);
+    const Window& window = op.window;
+    int count = window.kernel_h, divisor = op.counts_padding ? window.kernel_h * window.kernel_w : 0;
+    if (op.kind == OpKind::adaptive_average) {
+        const auto [first, end] = adaptive_window(rows.row, in.height, out.height);
+        count = end - first;
+        for (int y = 0; y < count; ++y)
+            workspace_.pointers[y] = pixels(op.in, rows.image, first + y, op.in_offset + rows.first);
+    } else {
+        point_at_rows(op, rows, count, 1);
+    }
+    net_.kernels.window_average({type(op.out), workspace_.pointers, count, schedule_.source_columns[op.out].data(),
+                                 in.stride, pixels(op.out, rows.image, rows.row, op.out_offset + rows.first), out.width,
+                                 rows.count, divisor, op.average.zero, op.average.scale, op.average.shift});
+}
+
+void Executor::run_bilinear(const Op& op, const RowTask& rows) const {
+    const Allocation &in = at(op.in), &out = at(op.out);
+    const Between source = between(rows.row, in.height, out.height, op.size.aligns_corners);
+    const auto row = [&](int y) { return pixels(op.in, rows.image, y, op.in_offset + rows.first); };
+    net_.kernels.bilinear({type(op.out),
+                           {row(source.first), row(source.second)},
+                           source.weight,
+                           schedule_.source_columns[op.out].data(),
+                           schedule_.column_weights[op.out].data(),
+                           in.stride,
+                           pixels(op.out, rows.image, rows.row, op.out_offset + rows.first),
+                           out.width,
+                           rows.count});
+}
+
+namespace {
+
+template <class T>
+void copy_runs(const std::vector<Run>& runs, const std::byte* from, std::byte* to) {
+    for (const Run& run : runs) {
+        const auto* source = reinterpret_cast<const T*>(from) + run.from;
+        auto* target = reinterpret_cast<T*>(to) + run.to;
+        if (run.count < 4)  // shuffled channels
+            for (int i = 0; i < run.count; ++i) target[i] = source[i];
+        else std::memcpy(target, source, run.count * sizeof(T));
+    }
+}
+
+}  // namespace
+
+void Executor::run_arrange(const Op& op, const RowTask& rows) const {
+    const Allocation &in = at(op.in), &out = at(op.out);
+    const std::size_t size = size_of(type(op.out));
+    const std::byte* from = pixels(op.in, rows.image, rows.row);
+    std::byte* to = pixels(op.out, rows.image, rows.row);
+    for (int x = 0; x < out.width; ++x, from += in.stride * size, to += out.stride * size) {
+        if (size == 4) copy_runs<std::uint32_t>(op.arrange.copies, from, to);
+        else if (size == 2) copy_runs<std::uint16_t>(op.arrange.copies, from, to);
+        else copy_runs<std::uint8_t>(op.arrange.copies, from, to);
+        for (const Run& run : op.arrange.zeros) std::memset(to + run.to * size, op.arrange.zero, run.count * size);
+    }
+}
+
+}  // namespace ghostnets

@@ -1,0 +1,230 @@
+"""Records a network as a graph of steps: its forward pass is run once on a stand-in for the images.
+
+The stand-in knows the number of channels and answers the functions of torch (``__torch_function__``) by recording a
+step. Height, width and batch size stay open, so one graph serves images of any size. torch.fx cannot trace code that
+asks a tensor for its dimensions, as BatchNorm2d does, and torch.export fixes or constrains the size of the images.
+"""
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from ghostnets.compress import reparameterize
+from ghostnets.errors import EngineError
+
+__all__ = ["Step", "Traced", "raise_unsupported_step", "trace"]
+
+
+@dataclass(eq=False)
+class Step:
+    """One operation on maps (N, C, H, W).
+
+    Attributes:
+        op: ``"images"``, ``"conv"``, ``"affine"``, ``"act"``, ``"add"``, ``"multiply"``, ``"arrange"``, ``"max_pool"``,
+            ``"average_pool"``, ``"adaptive_pool"``, ``"resize"`` or ``"pad"``; the passes add ``"ghost"`` and
+            ``"squeeze_excite"``.
+        path: Name of the module in the network that computes it.
+        inputs: Steps whose maps it reads.
+        channels: C of its map.
+        fields: Weights and options.
+        size: Height and width if they do not depend on the images.
+    """
+
+    op: str
+    path: str
+    inputs: list["Step"]
+    channels: int
+    fields: dict[str, Any] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
+
+
+class Side:
+    """A size that depends on the images: of the batch, or the height or width of a step's map."""
+
+    def __init__(self, recorder: "Recorder", step: Step, axis: int) -> None:
+        self.recorder, self.step, self.axis = recorder, step, axis
+
+    def _compared(self, other: Any) -> bool:
+        """Whether a side is larger; maps of one pixel are handled by the kernels."""
+        if not isinstance(other, int) or other > 2:
+            raise_unsupported_step(self.recorder.path, f"compares the size of a map with {other}")
+        return True
+
+    def __gt__(self, other: Any) -> bool:
+        return self._compared(other)
+
+    def __ge__(self, other: Any) -> bool:
+        return self._compared(other)
+
+    def __lt__(self, other: Any) -> bool:
+        return not self._compared(other)
+
+    def __le__(self, other: Any) -> bool:
+        return not self._compared(other)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise_unsupported_step(self.recorder.path, f"computes with the size of a map ({name})")
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise_unsupported_step(self.recorder.path, "computes with the size of a map")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __floordiv__ = __mod__ = _refuse
+    __int__ = __index__ = __float__ = __neg__ = _refuse
+
+
+class Traced:
+    """The stand-in for a tensor: a step's map, or a view of it.
+
+    Args:
+        recorder: Recorder of the graph.
+        step: Step whose map this is.
+        form: ``"map"`` (N, C, H, W); ``"vector"`` (N, C * H * W); ``"groups"`` (N, g, C / g, H, W); ``"shuffled"``
+            (N, C / g, g, H, W).
+        groups: g.
+    """
+
+    def __init__(self, recorder: "Recorder", step: Step, form: str = "map", groups: int = 1) -> None:
+        self.recorder, self.step, self.form, self.groups = recorder, step, form, groups
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """Sizes; those that depend on the images are ``Side``."""
+        step = self.step
+        batch = Side(self.recorder, step, 0)
+        height, width = step.size or (Side(self.recorder, step, 2), Side(self.recorder, step, 3))
+        if self.form == "vector":
+            return (batch, step.channels * (step.size[0] * step.size[1] if step.size else 1))
+        if self.form == "map":
+            return (batch, step.channels, height, width)
+        parts = (self.groups, step.channels // self.groups)
+        return (batch, *(parts if self.form == "groups" else parts[::-1]), height, width)
+
+    ndim = property(lambda self: len(self.shape))
+    dtype = torch.float32
+    device = torch.device("cpu")
+    requires_grad = False
+    is_cuda = False
+
+    def size(self, axis: int | None = None) -> Any:
+        """Sizes, or one of them."""
+        return self.shape if axis is None else self.shape[axis]
+
+    def dim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Record a function of torch."""
+        everything = [*args, *(kwargs or {}).values()]
+        nested = [v for value in everything for v in (value if isinstance(value, list | tuple) else [value])]
+        recorder = next(value.recorder for value in nested if isinstance(value, Traced))
+        return recorder.call(function.__name__, *args, **(kwargs or {}))
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *args, **kwargs: self.recorder.call(name, self, *args, **kwargs)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.recorder.call("getitem", self, index)
+
+    def _operator(name: str) -> Any:  # type: ignore[misc]  # noqa: N805
+        return lambda self, other: self.recorder.call(name, self, other)
+
+    __add__ = __radd__ = __iadd__ = _operator("add")
+    __mul__ = __rmul__ = __imul__ = _operator("mul")
+    __truediv__ = __itruediv__ = _operator("div")
+    __sub__ = __isub__ = _operator("sub")
+
+
+def raise_unsupported_step(path: str, what: str) -> NoReturn:
+    """Raise the error for something that the engine does not support."""
+    raise EngineError(f"the engine cannot compile {path or 'the network'}: it {what}; run the network in torch.")
+
+
+class Recorder:
+    """Appends steps to a graph; the functions of torch that it knows are in ``graph_functions``."""
+
+    def __init__(self, functions: dict[str, Callable[..., Any]]) -> None:
+        self.functions = functions
+        self.steps: list[Step] = []
+        self.stack: list[str] = []
+
+    @property
+    def path(self) -> str:
+        """Name of the module that runs."""
+        return self.stack[-1] if self.stack else ""
+
+    def add(self, op: str, inputs: Iterable[Step], channels: int, *, size: Any = None, **fields: Any) -> Traced:
+        """Append a step and return its map."""
+        step = Step(op, self.path, list(inputs), channels, fields, size)
+        self.steps.append(step)
+        return Traced(self, step)
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Record a call of a function or method of torch by its name."""
+        kwargs.pop("inplace", None)
+        plain = name.strip("_").removesuffix("_")
+        function = self.functions.get(plain)
+        if function is None:
+            raise_unsupported_step(self.path, f"calls {plain}, for which the engine has no operation")
+        try:
+            return function(self, *args, **kwargs)
+        except TypeError as error:
+            raise_unsupported_step(self.path, f"calls {plain} in a way that the engine does not support ({error})")
+
+    def refuse(self, what: str) -> NoReturn:
+        """Raise the error for something unsupported in the module that runs."""
+        raise_unsupported_step(self.path, what)
+
+
+def trace(model: nn.Module) -> tuple[list[Step], Any]:
+    """Return the steps of a network in evaluation mode, and its output: ``Traced``, or lists and mappings of them.
+
+    Args:
+        model: Network on images (N, C, H, W); it is not changed. Branches of GhostNetV3 are merged first.
+
+    Raises:
+        EngineError: Something in the network is unsupported; the message has the module's path.
+    """
+    from ghostnets.engine.graph_functions import FUNCTIONS
+
+    network = copy.deepcopy(reparameterize(model)).to("cpu", torch.float32).eval().requires_grad_(False)
+    first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None:
+        raise_unsupported_step("", "has no convolution")
+    recorder = Recorder(FUNCTIONS)
+    for path, module in network.named_modules():
+        module.register_forward_pre_hook(lambda *_, path=path: recorder.stack.append(path))
+        module.register_forward_hook(lambda *_: _pop(recorder.stack))
+    images = recorder.add("images", [], first.in_channels)
+    try:
+        with torch.no_grad():
+            output = network(images)
+    except EngineError:
+        raise
+    except Exception as error:
+        reason = str(error).split("\n")[0][:200]
+        message = f"could not be run on a stand-in for images ({type(error).__name__}: {reason})"
+        raise EngineError(
+            f"the engine cannot compile {recorder.path or 'the network'}: it {message}; run the network in torch."
+        ) from error
+    return recorder.steps, output
+
+
+def _pop(stack: list[str]) -> None:
+    stack.pop()
+
+
+def as_constant(value: Any) -> Tensor | None:
+    """Return a number or tensor as a tensor, None for anything else."""
+    if isinstance(value, bool):
+        return None
+    return torch.as_tensor(value, dtype=torch.float32) if isinstance(value, int | float | Tensor) else None

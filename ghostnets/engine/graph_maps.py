@@ -1,0 +1,176 @@
+"""Functions of torch that pool, pad and resize a recorded map, and what all recorded functions share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ghostnets.engine.graph import Recorder, Side, Step, Traced
+
+__all__ = [
+    "Pair",
+    "adaptive",
+    "arrange",
+    "average_pool",
+    "interpolate",
+    "map_of",
+    "max_pool",
+    "mean",
+    "pad_map",
+    "pair_of",
+    "window_size",
+]
+
+Pair = tuple[int, int]
+
+
+def pair_of(value: Any) -> Pair:
+    """Return a size in both directions."""
+    values = tuple(value) if isinstance(value, Sequence) else (value, value)
+    return (int(values[0]), int(values[-1]))
+
+
+def map_of(recorder: Recorder, x: Any) -> Step:
+    """Return the step of a map; refuse other forms."""
+    if not isinstance(x, Traced) or x.form != "map":
+        recorder.refuse("uses an operation of maps on something else")
+    return x.step
+
+
+def window_size(size: Pair | None, kernel: Pair, stride: Pair, pads: Sequence[int], dilation: Pair) -> Pair | None:
+    """Return the size of an output, None if it depends on the images."""
+    if size is None:
+        return None
+    padded = (size[0] + pads[0] + pads[2], size[1] + pads[1] + pads[3])
+    height, width = (
+        (p - d * (k - 1) - 1) // s + 1 for p, k, s, d in zip(padded, kernel, stride, dilation, strict=True)
+    )
+    return (height, width)
+
+
+def arrange(recorder: Recorder, inputs: list[Step], sources: list[int]) -> Traced:
+    """Record a choice of channels: for each output channel one of the concatenated inputs, -1 for zero."""
+    return recorder.add("arrange", inputs, len(sources), size=inputs[0].size, sources=sources)
+
+
+def mean(recorder: Recorder, x: Any, dim: Any = None, keepdim: bool = False) -> Traced:
+    """Record the mean over all pixels."""
+    if dim is None or {axis % 4 for axis in (dim if isinstance(dim, Sequence) else [dim])} != {2, 3}:
+        recorder.refuse("takes means over something else than all pixels")
+    made = adaptive(recorder, x, 1)
+    return made if keepdim else Traced(recorder, made.step, "vector")
+
+
+def adaptive(recorder: Recorder, x: Any, output_size: Any) -> Traced:
+    """Record adaptive average pooling."""
+    step = map_of(recorder, x)
+    values = output_size if isinstance(output_size, Sequence) else (output_size, output_size)
+    if any(not isinstance(value, int) for value in values):
+        recorder.refuse(f"pools to an output of {output_size}")
+    return recorder.add("adaptive_pool", [step], step.channels, size=pair_of(output_size))
+
+
+def _pool_fields(
+    recorder: Recorder, step: Step, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> dict[str, Any]:
+    kernels, strides, pads, dilations = (
+        pair_of(value) for value in (kernel, kernel if stride is None or stride == [] else stride, padding, dilation)
+    )
+    if any(pair[0] != pair[1] for pair in (kernels, strides, pads, dilations)):
+        recorder.refuse("pools in windows that are not square")
+    if kernels[0] > 15:
+        recorder.refuse(f"pools in windows of {kernels[0]}, above 15")
+    if ceil_mode and kernels[0] < strides[0]:
+        recorder.refuse("pools in ceil_mode with a stride above the window")
+    end = pads[0] + (strides[0] - 1 if ceil_mode else 0)
+    fields = {"kernel": kernels[0], "stride": strides[0], "pad": pads[0], "pad_end": end, "dilation": dilations[0]}
+    size = window_size(step.size, kernels, strides, (pads[0], pads[0], end, end), dilations)
+    return {**fields, "size": size}
+
+
+def max_pool(
+    recorder: Recorder,
+    x: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Traced:
+    """Record max pooling."""
+    step = map_of(recorder, x)
+    if return_indices:
+        recorder.refuse("returns indices of pooling")
+    fields = _pool_fields(recorder, step, kernel_size, stride, padding, dilation, ceil_mode)
+    return recorder.add("max_pool", [step], step.channels, **fields)
+
+
+def average_pool(
+    recorder: Recorder,
+    x: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Traced:
+    """Record average pooling."""
+    step = map_of(recorder, x)
+    fields = _pool_fields(recorder, step, kernel_size, stride, padding, 1, ceil_mode)
+    counts = count_include_pad and fields["pad"] > 0
+    if divisor_override is not None or (ceil_mode and counts):
+        recorder.refuse("averages with another divisor")
+    return recorder.add("average_pool", [step], step.channels, counts_padding=counts, **fields)
+
+
+def interpolate(
+    recorder: Recorder,
+    x: Any,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> Traced:
+    """Record nearest or bilinear resizing."""
+    step = map_of(recorder, x)
+    if mode not in ("nearest", "bilinear") or antialias:
+        recorder.refuse(f"resizes in mode {mode}")
+    fields: dict[str, Any] = {"is_bilinear": int(mode == "bilinear"), "aligns_corners": int(bool(align_corners))}
+    inputs, fixed = [step], None
+    if scale_factor is not None:
+        factors = tuple(scale_factor) if isinstance(scale_factor, Sequence) else (scale_factor,) * 2
+        if len(set(factors)) > 1 or factors[0] != int(factors[0]) or not 1 <= factors[0] <= 64:
+            recorder.refuse(f"resizes by {scale_factor}, not by a whole number up to 64")
+        fields["factor"] = int(factors[0])
+        fixed = (step.size[0] * int(factors[0]), step.size[1] * int(factors[0])) if step.size else None
+    else:
+        sizes = tuple(size) if isinstance(size, Sequence) else (size, size)
+        if all(isinstance(side, int) for side in sizes):
+            fixed = pair_of(sizes)
+            fields |= {"out_h": fixed[0], "out_w": fixed[1]}
+        elif all(isinstance(side, Side) for side in sizes) and sizes[0].step is sizes[1].step:
+            inputs.append(sizes[0].step)
+        else:
+            recorder.refuse("resizes to a size that is neither fixed nor that of a map")
+    return recorder.add("resize", inputs, step.channels, size=fixed, **fields)
+
+
+def pad_map(recorder: Recorder, x: Any, pad: Any, mode: str = "constant", value: float | None = None) -> Traced:
+    """Record padding of pixels and channels."""
+    step, pads = map_of(recorder, x), [*pad, *[0] * (6 - len(pad))]
+    if mode != "constant" or any(not isinstance(side, int) or side < 0 for side in pads) or len(pads) > 6:
+        recorder.refuse(f"pads by {pad} in mode {mode}")
+    left, right, above, below, front, back = pads
+    if front or back:
+        if value:
+            recorder.refuse("pads channels with another value than 0")
+        x = arrange(recorder, [step], [*[-1] * front, *range(step.channels), *[-1] * back])
+    if not any(pads[:4]):
+        return x if isinstance(x, Traced) else Traced(recorder, step)
+    if value not in (None, 0, float("-inf")):
+        recorder.refuse(f"pads with {value}")
+    size = window_size(x.step.size, (1, 1), (1, 1), (above, left, below, right), (1, 1))
+    is_zero = not value
+    return recorder.add("pad", [x.step], x.step.channels, size=size, pads=(above, left, below, right), is_zero=is_zero)

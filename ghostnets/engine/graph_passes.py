@@ -1,0 +1,212 @@
+"""Rewrites a recorded graph: folds constants, joins activations, and recognises the patterns that the engine fuses."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ghostnets.engine.graph import Step
+
+__all__ = ["simplify"]
+
+FUSABLE = ("conv", "affine", "add", "multiply")  # steps whose kernels apply an activation
+
+
+def simplify(steps: list[Step], outputs: list[Step]) -> tuple[list[Step], list[Step]]:
+    """Return the steps that the outputs need, with patterns replaced, and the steps of the outputs.
+
+    Replaced are: constants after or before a convolution (batch normalisation, folded in float64), zero padding before
+    a convolution, activations after a step that applies them, Ghost modules with their residual or DFC gate, and
+    squeeze-and-excitation. What remains runs as it is.
+    """
+    graph = _Graph(steps, outputs)
+    for rewrite in (_fold_affine, _fold_pad, _join_activation, _find_ghost, _find_gate, _find_residual, _find_squeeze):
+        for step in list(graph.steps):
+            rewrite(graph, step)
+        graph.clean()
+    return graph.steps, graph.outputs
+
+
+class _Graph:
+    def __init__(self, steps: list[Step], outputs: list[Step]) -> None:
+        self.steps, self.outputs = steps, outputs
+        self.clean()
+
+    def clean(self) -> None:
+        """Drop steps that nothing needs, and find the readers of each."""
+        needed: set[int] = {id(step) for step in self.outputs}
+        for step in reversed(self.steps):
+            if id(step) in needed:
+                needed |= {id(source) for source in step.inputs}
+        self.steps = [step for step in self.steps if id(step) in needed]
+        self.readers: dict[int, list[Step]] = {id(step): [] for step in self.steps}
+        for step in self.steps:
+            for source in step.inputs:
+                self.readers[id(source)].append(step)
+
+    def only_reader(self, step: Step) -> Step | None:
+        """Return the one step that reads a step's map, None if there are more or the map is an output."""
+        readers = self.readers.get(id(step), [])
+        return readers[0] if len(readers) == 1 and not any(step is output for output in self.outputs) else None
+
+    def replace(self, old: Step, new: Step) -> None:
+        """Let all readers of a step read another."""
+        for step in self.steps:
+            step.inputs = [new if source is old else source for source in step.inputs]
+        self.outputs = [new if output is old else output for output in self.outputs]
+        self.readers[id(new)] = self.readers.get(id(new), []) + self.readers.pop(id(old), [])
+        self.readers[id(new)] = [step for step in self.readers[id(new)] if step is not old]
+
+
+def _fold_affine(graph: _Graph, step: Step) -> None:
+    """Fold constants into the convolution or the constants before them."""
+    if step.op != "affine":
+        return
+    before = step.inputs[0]
+    if before.op not in ("conv", "affine") or graph.only_reader(before) is not step:
+        return
+    scale, shift = step.fields["scale"], step.fields["shift"]
+    first, second = ("weight", "bias") if before.op == "conv" else ("scale", "shift")
+    values = np.asarray(before.fields[first], np.float64)
+    before.fields[first] = values * scale.reshape(-1, *[1] * (values.ndim - 1))
+    before.fields[second] = np.asarray(before.fields[second], np.float64) * scale + shift
+    graph.replace(step, before)
+
+
+def _fold_pad(graph: _Graph, step: Step) -> None:
+    """Fold padding into the convolution or maximum after it."""
+    after = graph.only_reader(step)
+    if step.op != "pad" or after is None:
+        return
+    above, left, below, right = step.fields["pads"]
+    if after.op == "conv" and step.fields["is_zero"]:
+        after.fields["pads"] = tuple(p + q for p, q in zip(after.fields["pads"], step.fields["pads"], strict=True))
+    elif after.op == "max_pool" and not step.fields["is_zero"] and (above, below) == (left, right):
+        after.fields["pad"] += above
+        after.fields["pad_end"] += below
+    else:
+        return
+    graph.replace(step, step.inputs[0])
+
+
+def _join_activation(graph: _Graph, step: Step) -> None:
+    before = step.inputs[0] if step.op == "act" else None
+    if before is None or before.op not in FUSABLE or graph.only_reader(before) is not step:
+        return
+    if before.fields.get("activation", "none") == "none":
+        before.fields |= {"activation": step.fields["activation"], "slope": step.fields["slope"]}
+        graph.replace(step, before)
+
+
+def _activation(step: Step) -> str:
+    return str(step.fields.get("activation", "none"))
+
+
+def _find_ghost(graph: _Graph, step: Step) -> None:
+    """Recognise a Ghost module: a convolution, convolutions of its single maps, and the concatenation of both."""
+    if step.op != "arrange" or len(step.inputs) != 2:
+        return
+    primary, cheap = step.inputs
+    ghosts = graph.readers[id(primary)]
+    m = primary.channels
+    if (
+        primary.op != "conv"
+        or cheap.op != "conv"
+        or cheap.inputs[0] is not primary
+        or any(reader not in (cheap, step) for reader in ghosts)
+        or any(primary is output for output in graph.outputs)
+        or graph.only_reader(cheap) is not step
+        or (primary.fields["groups"], cheap.fields["groups"], cheap.fields["stride"]) != (1, m, 1)
+        or not (_is_same(primary) and _is_same(cheap))
+        or _activation(primary) != _activation(cheap)
+        or _activation(primary) not in ("none", "relu")
+        or step.fields["sources"] not in (list(range(step.channels)),)
+        or cheap.channels % m
+    ):
+        return
+    first = graph.only_reader(step)  # surplus ghosts are cut off by a selection
+    step.op, step.inputs, step.path = "ghost", list(primary.inputs), primary.path.split(".primary_conv")[0]
+    channels, end = step.channels, step
+    if first is not None and first.op == "arrange" and len(first.inputs) == 1:
+        sources = first.fields["sources"]
+        if sources == list(range(len(sources))) and -(-len(sources) // (1 + cheap.channels // m)) == m:
+            channels, end = len(sources), first
+    step.fields = {"primary": primary.fields, "cheap": cheap.fields, "activation": _activation(primary)}
+    step.channels, step.size = channels, primary.size
+    if end is not step:
+        graph.replace(end, step)
+
+
+def _is_same(conv: Step) -> bool:
+    """Whether a convolution has an odd square kernel and the padding that keeps the size, dilated equally."""
+    (height, width), dilation = conv.fields["weight"].shape[2:], conv.fields["dilation"]
+    pads = (dilation[0] * (height // 2), dilation[1] * (width // 2))
+    return bool(height == width and height % 2 and dilation[0] == dilation[1] and conv.fields["pads"] == pads * 2)
+
+
+def _find_gate(graph: _Graph, step: Step) -> None:
+    """Recognise the gate of a Ghost module: its map times another, upsampled to the same size."""
+    if step.op != "multiply" or _activation(step) != "none":
+        return
+    for ghost, gate in (step.inputs, step.inputs[::-1]):
+        fields = gate.fields
+        if (
+            ghost.op == "ghost"
+            and gate.op == "resize"
+            and not fields["is_bilinear"]
+            and len(gate.inputs) == 2
+            and gate.inputs[1] in (ghost,)
+            and "residual" not in ghost.fields
+            and all(reader in (step, gate) for reader in graph.readers[id(ghost)])
+            and graph.only_reader(gate) is step
+        ):
+            step.op, step.path = "ghost", ghost.path
+            step.inputs = [ghost.inputs[0], gate.inputs[0]]
+            step.fields = {**ghost.fields, "gate": 1}
+            return
+
+
+def _find_residual(graph: _Graph, step: Step) -> None:
+    """Recognise the sum of a linear Ghost module and a residual."""
+    if step.op != "add" or _activation(step) != "none":
+        return
+    for ghost, residual in (step.inputs, step.inputs[::-1]):
+        is_free = "gate" not in ghost.fields and "residual" not in ghost.fields
+        if ghost.op == "ghost" and is_free and graph.only_reader(ghost) is step and residual is not ghost:
+            step.op, step.path = "ghost", ghost.path
+            step.inputs = [ghost.inputs[0], residual]
+            step.fields = {**ghost.fields, "residual": 1}
+            return
+
+
+def _chain(step: Step) -> Iterator[Step]:
+    """The step, and those before it as long as each has one input."""
+    while True:
+        yield step
+        if len(step.inputs) != 1:
+            return
+        step = step.inputs[0]
+
+
+def _find_squeeze(graph: _Graph, step: Step) -> None:
+    """Recognise squeeze-and-excitation: a map times the output of two layers on its means."""
+    if step.op != "multiply" or _activation(step) != "none":
+        return
+    x, gate = step.inputs
+    steps = list(_chain(gate))[:3]
+    if len(steps) < 3:
+        return
+    expand, reduce, mean = steps
+    is_squeeze = (
+        (expand.op, reduce.op, mean.op) == ("conv", "conv", "adaptive_pool")
+        and mean.size == (1, 1)
+        and mean.inputs[0] is x
+        and x.size != (1, 1)
+        and all(
+            layer.fields["weight"].shape[2:] == (1, 1) and layer.fields["groups"] == 1 for layer in (expand, reduce)
+        )
+        and all(graph.only_reader(a) is b for a, b in ((mean, reduce), (reduce, expand), (expand, step)))
+        and max(expand.fields.get("slope", 0), reduce.fields.get("slope", 0)) == 0
+    )
+    if is_squeeze:
+        step.op, step.path, step.inputs = "squeeze_excite", mean.path or step.path, [x]
+        step.fields = {"reduce": reduce.fields, "expand": expand.fields}

@@ -1,0 +1,216 @@
+"""Networks that are compiled by their graph: every operation, networks of torchvision and timm, and what is refused."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ghostnets import engine
+from ghostnets.engine.graph_planner import make_graph_plan
+from ghostnets.engine.planner import make_plan
+from ghostnets.errors import ConfigurationError, EngineError
+from ghostnets.layers import GhostModule
+from ghostnets.models import create_model
+
+BOUNDS = {"f32": 1e-5, "bf16": 0.03, "int8": 0.12}  # of the largest value
+
+
+def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give normalisations and classifiers values that no error passes unnoticed."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.normal_(0, 0.2, generator=generator)
+        elif isinstance(module, nn.Linear):
+            module.weight.data.normal_(0, 0.1, generator=generator)
+    return model.eval()
+
+
+def check(model: nn.Module, x: Tensor, precisions: Any = BOUNDS) -> engine.Session:
+    """Compare a compiled network with torch; returns the last session."""
+    with torch.no_grad():
+        expected = model(x)
+    expected = expected if isinstance(expected, list) else [expected]
+    for precision in precisions:
+        calibration = {"calibration": [x], "method": "minmax"} if precision == "int8" else {}
+        session = engine.compile(model, precision=precision, threads=2, **calibration)
+        found = session(x)
+        for a, b in zip(found if isinstance(found, list) else [found], expected, strict=True):
+            assert a.shape == b.shape
+            assert (a - b).abs().max() <= BOUNDS[precision] * b.abs().max(), precision
+    return session
+
+
+class Operation(nn.Module):
+    """A stem, one operation on its map of 20 channels, and a convolution; returns the map of the latter."""
+
+    def __init__(self, operation: Any, channels: int, stem: int = 20) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, stem, 3, padding=1)
+        self.module = operation if isinstance(operation, nn.Module) else None
+        self.function = operation
+        self.last = nn.Conv2d(channels, 7, 1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x)
+        return [self.last(self.module(x) if self.module else self.function(x))]
+
+
+def halves(x: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=1)
+    return torch.cat([second, first * second, x[:, 3:9]], 1)
+
+
+def shuffled(x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    return x.view(n, 4, c // 4, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+OPERATIONS = {
+    **{
+        f"conv {k}{o}": (nn.Conv2d(20, 20, k, **o), 20)  # type: ignore[arg-type]
+        for k, o in [
+            (3, {"padding": 0}),
+            (2, {"stride": 2}),
+            ((1, 5), {"padding": (0, 2)}),
+            (3, {"padding": 2, "dilation": 2}),
+            (3, {"groups": 4, "stride": 2, "padding": 1}),
+            (4, {"padding": "same"}),
+            (3, {"groups": 20, "padding": 0}),
+            (5, {"groups": 20, "padding": 1, "stride": 2}),
+            (2, {"groups": 20}),
+            (3, {"groups": 20, "padding": (2, 0)}),
+        ]
+    },
+    "depthwise with two outputs a channel": (nn.Conv2d(20, 40, 3, groups=20, padding=1), 40),
+    **{
+        type(a).__name__: (a, 20)
+        for a in [
+            nn.ReLU6(),
+            nn.LeakyReLU(0.2),
+            nn.Hardswish(),
+            nn.Hardsigmoid(),
+            nn.SiLU(),
+            nn.Sigmoid(),
+            nn.Hardtanh(0.0, 1.0),
+        ]
+    },
+    "activation after a grouped convolution": (nn.Sequential(nn.Conv2d(20, 20, 3, 1, 1, groups=5), nn.SiLU()), 20),
+    "normalisation alone": (nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(20), nn.Hardswish()), 20),
+    "max, ceil": (nn.MaxPool2d(3, 2, ceil_mode=True), 20),
+    "average": (nn.AvgPool2d(3, 1, 1), 20),
+    "average without padding": (nn.AvgPool2d(3, 2, 1, count_include_pad=False), 20),
+    "average 2": (nn.AvgPool2d(2), 20),
+    "adaptive": (nn.AdaptiveAvgPool2d((3, 2)), 20),
+    "nearest": (nn.Upsample(scale_factor=2), 20),
+    "bilinear": (nn.Upsample(scale_factor=3, mode="bilinear"), 20),
+    "bilinear, aligned": (nn.Upsample(size=(17, 9), mode="bilinear", align_corners=True), 20),
+    "to the size of a map": (lambda x: F.interpolate(F.avg_pool2d(x, 2), size=x.shape[-2:], mode="bilinear"), 20),
+    "chunk, multiply, concatenate, slice": (halves, 26),
+    "shuffle": (shuffled, 20),
+    "channel shuffle": (nn.ChannelShuffle(5), 20),
+    "pad": (lambda x: F.pad(x, (1, 0, 2, 3)), 20),
+    "pad channels": (lambda x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 3, 4)), 27),
+    "constants": (lambda x: (x / 3 + 0.5) - torch.arange(20.0).reshape(1, 20, 1, 1) / 20, 20),
+    "gate of one pixel": (lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(), 20),
+    "sum with hard swish": (lambda x: F.hardswish(x + F.relu(x)), 20),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation_equals_torch_in_every_precision(name: str):
+    torch.manual_seed(0)
+    operation, channels = OPERATIONS[name]
+    check(Operation(operation, channels), torch.randn(2, 3, 13, 10))
+
+
+def test_operations_on_large_maps_run_by_rows():
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(20, 40, 1),
+        nn.Hardswish(),
+        nn.Conv2d(40, 40, 4, 2, 1, groups=40),
+        nn.SiLU(),
+        nn.Conv2d(40, 24, 1),
+    ]
+    model = Operation(nn.Sequential(*layers, nn.AvgPool2d(3, 1, 1), nn.Upsample(scale_factor=2, mode="bilinear")), 24)
+    check(model, torch.randn(1, 3, 150, 130))
+
+
+NETWORKS = ["mobilenet_v3_small", "shufflenet_v2_x0_5"]
+SLOW_NETWORKS = [
+    *(
+        "resnet18",
+        "mobilenet_v2",
+        "mobilenet_v3_large",
+        "efficientnet_b0",
+        "mnasnet0_5",
+        "squeezenet1_1",
+        "densenet121",
+    ),
+    *("regnet_y_400mf", "vgg11", "resnext50_32x4d"),
+]
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, *[pytest.param(name, marks=pytest.mark.slow) for name in SLOW_NETWORKS]])
+def test_torchvision_network_equals_torch(name: str, tmp_path: Any):
+    torch.manual_seed(0)
+    model = randomized(torchvision.models.get_model(name, weights=None))
+    x = torch.randn(2, 3, 75, 64)
+    session = check(model, x)
+    session.save(tmp_path / "net.engine")
+    assert torch.equal(engine.load(tmp_path / "net.engine", threads=2)(x), session(x))
+
+
+def test_ghost_modules_of_different_ratios_equal_torch():
+    torch.manual_seed(0)
+    model = create_model("ghostnet_050", num_classes=5)
+    model.set_submodule("blocks.2.0.ghost1", GhostModule(12, 36, ratio=3))
+    x = torch.randn(2, 3, 65, 50)
+    check(randomized(model), x)
+    kinds = Counter(node["kind"] for node in make_plan(model).nodes)
+    assert kinds["ghost"] == 32
+    assert kinds["arrange"] == 0  # weights are arranged instead
+
+
+@pytest.mark.parametrize("name", ["ghostnet_050", "ghostnetv2_050", "ghostnetv3_050"])
+def test_graph_of_a_registry_network_has_the_nodes_of_its_classes(name: str):
+    model = create_model(name, num_classes=5)
+    plans = [Counter(node["kind"] for node in make(model).nodes) for make in (make_plan, make_graph_plan)]
+    assert plans[0] == plans[1]
+
+
+def test_features_and_logits_side_by_side():
+    model = randomized(torchvision.models.squeezenet1_1(weights=None))
+    with pytest.raises(ConfigurationError, match="does not end with a linear layer"):
+        engine.compile(model, output="features")
+    model, x = randomized(torchvision.models.shufflenet_v2_x0_5(weights=None, num_classes=6)), torch.randn(2, 3, 40, 40)
+    features, logits, both = (
+        engine.compile(model, output=output)(x) for output in ("features", "logits", "features+logits")
+    )
+    assert (features.shape, logits.shape) == ((2, 1024), (2, 6))
+    assert torch.allclose(both, torch.cat([features, logits], 1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (nn.GELU(), r"cannot compile module: it calls gelu"),
+        (nn.Conv2d(20, 20, 3, padding=1, padding_mode="reflect"), "cannot compile module: it pads by"),
+        (nn.ConvTranspose2d(20, 20, 2), "cannot compile module: it calls conv_transpose2d"),
+        (nn.AvgPool2d((1, 2)), "cannot compile module: it pools in windows that are not square"),
+        (nn.Upsample(scale_factor=1.5), "cannot compile module: it resizes by 1.5"),
+        (nn.Flatten(2), "cannot compile module: it flattens"),
+        (nn.GroupNorm(2, 20), "cannot compile module: it calls group_norm"),
+    ],
+)
+def test_unsupported_operation_is_named_with_its_path(module: nn.Module, message: str):
+    with pytest.raises(EngineError, match=message):
+        engine.compile(Operation(module, 20))
