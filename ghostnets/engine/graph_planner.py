@@ -106,8 +106,7 @@ class _Emitter:
                 self.plan.outputs.append(x)
                 self.plan.add("output", end.path or str(number), input=x, output=self._like(x))
             return
-        x = self._head(tail)
-        self.plan.outputs = [x]
+        self.plan.outputs = [self._head(tail)]
 
     def _tail(self) -> list[Step]:
         """Return the steps of the head: the mean over all pixels, and the linear layers after it."""
@@ -144,6 +143,8 @@ class _Emitter:
             if reader.op == "conv" and is_grouped(reader):
                 return Layout(step.channels, reader.fields["groups"], is_grouped=True)
             if (reader.op == "conv" and is_depthwise(reader)) or reader.op in KEEPS_LAYOUT:
+                if reader.channels != step.channels:  # several outputs of each channel
+                    continue
                 return self._layout(reader, depth + 1)
             if reader.op in ("add", "multiply"):
                 first = reader.inputs[0]

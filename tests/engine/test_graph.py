@@ -35,6 +35,7 @@ def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
 
 def check(model: nn.Module, x: Tensor, precisions: Any = BOUNDS) -> engine.Session:
     """Compare a compiled network with torch; returns the last session."""
+    model.eval()
     with torch.no_grad():
         expected = model(x)
     expected = expected if isinstance(expected, list) else [expected]
@@ -82,7 +83,7 @@ OPERATIONS = {
             ((1, 5), {"padding": (0, 2)}),
             (3, {"padding": 2, "dilation": 2}),
             (3, {"groups": 4, "stride": 2, "padding": 1}),
-            (4, {"padding": "same"}),
+            (5, {"padding": "same"}),
             (3, {"groups": 20, "padding": 0}),
             (5, {"groups": 20, "padding": 1, "stride": 2}),
             (2, {"groups": 20}),
