@@ -30,6 +30,8 @@ class StubTeacherMaps(nn.Module):
 class StubTeacher:
     """Maps of the teacher's shapes; pooled features that depend on the mean colour."""
 
+    num_features = 1280
+
     def __init__(self, *, symmetric: bool) -> None:
         self.symmetric = symmetric
 

@@ -99,7 +99,8 @@ def test_wrong_arguments_fail_with_one_sentence(tiny_run: Path, photos: Path, tm
         "no.safetensors": "there is no file",
         "x.safetensors": "not a safetensors file",
         "last.pt": "has no suffix of a known format",
-        "photos": "there is no run",
+        "photos": "is a folder without best.safetensors",
+        "nowhere": "there is no run",
     }.items():
         assert sentence in fails(capsys, "predict", tmp_path / name, photos)
     network = tiny_run / "best.safetensors"

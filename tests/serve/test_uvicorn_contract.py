@@ -10,7 +10,7 @@ from ghostnets.serve.protocol import LimitedProtocol
 from ghostnets.serve.server import Server
 
 HOOKS = {
-    LimitedProtocol: "connection_made data_received on_message_begin on_url on_header on_headers_complete on_body "
+    LimitedProtocol: "connection_made data_received on_message_begin on_url on_header on_headers_complete "
     "on_response_complete connection_lost on_message_complete pause_writing resume_writing send_400_response",
     Server: "capture_signals on_tick shutdown",
 }

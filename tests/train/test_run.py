@@ -292,7 +292,7 @@ def test_full_disk_keeps_the_files_and_resumes_bit_identically(
 
 def test_failed_start_leaves_no_folder(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Here the network cannot be built, as without its published weights offline."""
-    monkeypatch.setattr("ghostnets.train.setup.build_network", lambda *_: 1 / 0)
+    monkeypatch.setattr("ghostnets.train.setup.build_network", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train_model(photos, folder=tmp_path / "runs" / "run", recipe=RECIPE)
     assert not (tmp_path / "runs").exists()
