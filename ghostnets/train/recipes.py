@@ -191,7 +191,7 @@ TRANSFER = FINETUNE.changed(weights="auto", image_size=160)
 
 Without ``--recipe`` and ``--epochs`` the epochs follow from the number of images (``fit_epochs``).
 
-Measured from the weights that come with the package (``--weights embedded``): docs/results.md (``ants_bees``: 88.0 %,
+Measured from the weights that come with the package (``--weights embedded``): docs/results.md (``ants_bees``: 88.2 %,
 three seeds, two CPU minutes). Not measured from published weights.
 """
 
