@@ -132,8 +132,8 @@ def test_operation_equals_torch_in_every_precision(name: str):
     for module in operation.modules() if isinstance(operation, nn.Module) else ():
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()  # those of the table are drawn on import, from no seed
-    has_silu = name in ("SiLU", "activation after a grouped convolution")  # its inputs are quantised from -8 on
-    check(Operation(operation, channels), torch.randn(2, 3, 13, 10), int8=0.15 if has_silu else 0.03)
+    # values of some units, since the inputs of SiLU are quantised from -8 on
+    check(Operation(operation, channels), 4 * torch.randn(2, 3, 13, 10), int8=0.03)
 
 
 def test_operations_on_large_maps_run_by_rows():
