@@ -1,9 +1,9 @@
 """Lets each allocation of the engine fail in turn, under the address and undefined-behaviour sanitizers.
 
-For V1, V2, V3 and a backbone, in every precision that each supports: at each of the first --count allocations of the
-native code during compile, load, and the first run of a new session, the call must raise EngineError, and the same call
-afterwards, as a session that lives on, must give the right values to the last bit. Planning in Python, which allocates
-nothing in native code, is done once.
+For V1, V2, V3, a backbone and a network with the nodes that these do not have, in every precision that each supports:
+at each of the first --count allocations of the native code during compile, load, and the first run of a new session,
+the call must raise EngineError, and the same call afterwards, as a session that lives on, must give the right values to
+the last bit. Planning in Python, which allocates nothing in native code, is done once.
 
     python scripts/fail_allocations.py
     python scripts/fail_allocations.py --networks ghostnet_050 --count 100
@@ -33,6 +33,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "V3": ("ghostnetv3_050", {**SMALL, "num_classes": 3}),
     "backbone": ("ghostnetv2_100", {**SMALL, "features_only": True}),
 }
+OTHER = "every operation"  # of narrow_networks
 STATISTICS = {"mean": (0.5,) * 3, "std": (0.2,) * 3}
 SIZE = 12
 
@@ -40,7 +41,7 @@ SIZE = 12
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2000, help="allocations of each call, at most")
-    parser.add_argument("--networks", nargs="*", choices=list(NETWORKS), default=list(NETWORKS))
+    parser.add_argument("--networks", nargs="*", choices=[*NETWORKS, OTHER], default=[*NETWORKS, OTHER])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precisions", nargs="*", default=["f32", "bf16", "int8"])
     options = parser.parse_args()
@@ -117,8 +118,13 @@ def planned_once(name: str) -> Iterator[Any]:
     from ghostnets.engine import planner
     from ghostnets.models import create_model
 
-    architecture, arguments = NETWORKS[name]
-    model = create_model(architecture, **arguments).eval()
+    if name == OTHER:
+        from narrow_networks import EveryOperation
+
+        model: Any = EveryOperation().eval()
+    else:
+        architecture, arguments = NETWORKS[name]
+        model = create_model(architecture, **arguments).eval()
     make_plan = planner.make_plan
     plan = make_plan(model, **STATISTICS)
     planner.make_plan = lambda *_, **__: dataclasses.replace(plan, tensors=dict(plan.tensors), ranges=[])

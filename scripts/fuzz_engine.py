@@ -21,30 +21,19 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
+from narrow_networks import NARROW_NETWORKS
 from safetensors.numpy import load, save
 
 from ghostnets import engine
 from ghostnets.errors import ConfigurationError, EngineError
 
 KEY = "ghostnets.engine"
-NETWORKS: list[tuple[str, dict[str, Any], bool]] = [  # name, arguments, whether a backbone
-    ("ghostnet_050", {"width": 0.1}, False),
-    ("ghostnet_100", {"width": 0.1, "ratio": 3}, False),
-    ("ghostnetv2_050", {"width": 0.1}, False),
-    ("ghostnetv3_050", {"width": 0.1}, False),
-    ("ghost_resnet20", {}, False),
-    ("g_ghost_regnetx_002", {"depths": (2, 2, 3, 2), "widths": (8, 16, 24, 32), "group_width": 8}, False),
-    ("ghostnet_100_d_li14", {}, False),
-    ("ghostnetv2_100", {"width": 0.1}, True),
-    ("ghost_vgg16", {}, False),
-    ("ghost_resnet50", {"depths": (1, 1, 1, 1), "expansion": 2, "spec": (6, 7, 2, True, True)}, False),
-]
 NUMBERS = [0, -1, 1, 2, 3, 5, 7, 8, 64, 1023, 2**15, 2**20, 2**31 - 1, 2**31, -(2**31), 2**63, 10**400, 1.5, 1e308]
 VALUES = [*NUMBERS, float("nan"), float("inf"), True, None, "x", "", [], {}, [[]], "relu", "sigmoid", "linear", "pool"]
 FLOATS = [float("nan"), float("inf"), -float("inf"), 3e38, -3e38, 1e-45, 0.0, 1e18, 1e17]
@@ -53,12 +42,12 @@ Description = dict[str, Any]
 Tensors = dict[str, np.ndarray]
 
 
-def plans(networks: list[tuple[str, dict[str, Any], bool]] = NETWORKS) -> list[bytes]:
-    """Saved files of small networks, in every precision that each supports."""
+def plans(names: Iterable[str] = NARROW_NETWORKS) -> list[bytes]:
+    """Saved files of narrow networks, in every precision."""
     files = []
     images = np.random.default_rng(0).standard_normal((2, 3, 32, 32), dtype=np.float32)
-    for name, arguments, is_backbone in networks:
-        model = _create_narrow(name, {**arguments, **({"features_only": True} if is_backbone else {"num_classes": 3})})
+    for name in names:
+        model = NARROW_NETWORKS[name]().eval()
         for precision in ("f32", "bf16", "int8"):
             calibration = [images] if precision == "int8" else None
             statistics = {"mean": (0.5,) * 3, "std": (0.2,) * 3}
@@ -67,58 +56,6 @@ def plans(networks: list[tuple[str, dict[str, Any], bool]] = NETWORKS) -> list[b
                 session.save(Path(folder) / "plan")
                 files.append((Path(folder) / "plan").read_bytes())
     return files
-
-
-def _create_narrow(name: str, arguments: dict[str, Any]) -> Any:
-    """A network, with few channels also where it has no argument for them."""
-    from torch import nn
-
-    from ghostnets.models import create_model, d_li14, ghost_vgg
-
-    stages = tuple(tuple(width // 32 for width in widths) for widths in ghost_vgg.STAGES)
-    blocks = {number: spec._replace(hidden_channels=16) for number, spec in d_li14.BLOCKS.items()}
-    blocks[1] = d_li14.BLOCKS[1]
-    with (
-        patch.object(ghost_vgg, "STAGES", stages),
-        patch.object(ghost_vgg, "HEAD_CHANNELS", 8),
-        patch.object(d_li14, "BLOCKS", blocks),
-    ):
-        model = create_model(name, **arguments)
-    if isinstance(model, d_li14.DLi14GhostNet):
-        model.classifier[0], model.classifier[1] = nn.Linear(960, 8, bias=False), nn.BatchNorm1d(8)
-        model.classifier[4] = nn.Linear(8, 3)
-    return model.eval()
-
-
-def _every_operation() -> Any:
-    """A network that is compiled by its graph, with the nodes that no network of the package has."""
-    import torch
-    from torch import Tensor, nn
-    from torch.nn import functional as F
-
-    class Network(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem = nn.Conv2d(3, 8, 4, 2, 1)
-            self.grouped = nn.Conv2d(8, 12, 2, groups=4)
-            self.depthwise = nn.Conv2d(12, 12, (2, 3), padding=(2, 0), groups=12)
-            self.head = nn.Linear(12, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = F.silu(self.stem(x))
-            x = torch.cat(
-                [
-                    F.interpolate(x, scale_factor=2, mode="bilinear")[:, 2:],
-                    x.mean((2, 3), True).sigmoid() * F.pad(F.interpolate(x, scale_factor=2), (0, 0, 0, 0, 1, 0))[:, :2],
-                ],
-                1,
-            )
-            x = F.leaky_relu(self.grouped(F.avg_pool2d(x, 3, 1, 1)), 0.1)
-            x = F.hardswish(self.depthwise(x))
-            x = F.interpolate(F.adaptive_avg_pool2d(x, (2, 3)), size=x.shape[-2:], mode="bilinear") * x
-            return self.head(F.max_pool2d(F.channel_shuffle(x, 3), 2, 1).mean((2, 3)))
-
-    return Network().eval()
 
 
 def parts(content: bytes) -> tuple[Description, Tensors]:

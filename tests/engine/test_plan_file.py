@@ -1,8 +1,8 @@
 """Hostile files of compiled networks: refused in a sentence or run; never a crash, a hang or a foreign exception."""
 
-import importlib.util
+import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,25 +12,22 @@ import pytest
 from safetensors.numpy import save_file
 
 from ghostnets import engine
+from ghostnets.engine.plan_file import KINDS
 from ghostnets.errors import EngineError
 
 PIXELS = np.zeros((1, 8, 8, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def fuzz() -> ModuleType:
-    path = Path(__file__).parents[2] / "scripts" / "fuzz_engine.py"
-    spec = importlib.util.spec_from_file_location("fuzz_engine", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def fuzz() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[2] / "scripts")
+        yield importlib.import_module("fuzz_engine")
 
 
 @pytest.fixture(scope="module")
 def files(fuzz: ModuleType) -> list[bytes]:
-    return fuzz.plans([fuzz.NETWORKS[index] for index in (0, 2, 5, 7)])
+    return fuzz.plans(["V1", "V2", "G-Ghost", "backbone", "every operation"])
 
 
 @pytest.mark.parametrize(
@@ -41,6 +38,11 @@ def test_mutated_files_are_refused_or_run(fuzz: ModuleType, files: list[bytes], 
     assert totals["FINDING"] == 0
     assert sum(totals.values()) == len(numbers)
     assert totals["runs"] >= len(numbers) * 0.03
+
+
+def test_mutated_files_have_every_kind_of_node(fuzz: ModuleType, files: list[bytes]):
+    kinds = {node["kind"] for content in files for node in fuzz.parts(content)[0]["nodes"]}
+    assert kinds == set(KINDS)
 
 
 def node_of(description: dict[str, Any], kind: str) -> dict[str, Any]:
