@@ -18,7 +18,7 @@ from ghostnets.checkpoints.pretrained import create_model
 from ghostnets.checkpoints.read import WeightsFile, read_weights
 from ghostnets.checkpoints.save import METADATA_KEY, Checkpoint, save_checkpoint, to_timm_state_dict
 from ghostnets.checkpoints.share import from_hub, push_to_hub
-from ghostnets.checkpoints.sources import SOURCE_ALIASES, SOURCES, detect_source
+from ghostnets.checkpoints.sources import SOURCE_ALIASES, SOURCES, NcnnConvolution, detect_source, load_ncnn, read_ncnn
 
 __all__ = [
     "EMBEDDED_WEIGHTS",
@@ -27,6 +27,7 @@ __all__ = [
     "SOURCE_ALIASES",
     "WEIGHTS",
     "Checkpoint",
+    "NcnnConvolution",
     "PublishedWeights",
     "WeightsFile",
     "build_network",
@@ -41,12 +42,14 @@ __all__ = [
     "find_weights_at",
     "from_hub",
     "load_checkpoint",
+    "load_ncnn",
     "load_pretrained",
     "load_weights",
     "network_arguments",
     "parse_checkpoint",
     "push_to_hub",
     "read_checkpoint",
+    "read_ncnn",
     "read_weights",
     "save_checkpoint",
     "to_timm_state_dict",

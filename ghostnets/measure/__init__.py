@@ -1,10 +1,11 @@
-"""Parameter and MAC counts, profiles and timings of any ``nn.Module``; measures of a classifier's scores."""
+"""Parameters, MACs, profiles and timings of any ``nn.Module``; measures of a classifier's scores and of detections."""
 
 from ghostnets.needs_torch import TORCH  # noqa: F401 - first, so that its absence is one sentence
 
 # isort: split
 from ghostnets.measure.classification import average_precision, calibration_error, fit_temperature, roc_area
 from ghostnets.measure.count import Cost, LayerCost, count
+from ghostnets.measure.detection import AveragePrecision, DetectionMetrics, ImageDetections, ImageTruth, box_iou
 from ghostnets.measure.limits import MachineLimits, measure_limits
 from ghostnets.measure.machine import processor_name
 from ghostnets.measure.profile import ModuleProfile, Profile, profile
@@ -12,7 +13,11 @@ from ghostnets.measure.proportion import format_accuracy, format_interval, wilso
 from ghostnets.measure.timing import Runner, Timing, speedup, time_interleaved
 
 __all__ = [
+    "AveragePrecision",
     "Cost",
+    "DetectionMetrics",
+    "ImageDetections",
+    "ImageTruth",
     "LayerCost",
     "MachineLimits",
     "ModuleProfile",
@@ -20,6 +25,7 @@ __all__ = [
     "Runner",
     "Timing",
     "average_precision",
+    "box_iou",
     "calibration_error",
     "count",
     "fit_temperature",

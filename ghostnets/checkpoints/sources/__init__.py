@@ -5,17 +5,21 @@ from collections.abc import Collection
 from ghostnets.checkpoints.sources.canonical import drop_counters, rename_to_timm, rename_v3
 from ghostnets.checkpoints.sources.d_li14 import convert_d_li14
 from ghostnets.checkpoints.sources.kecam import convert_kecam, read_h5
+from ghostnets.checkpoints.sources.ncnn import NcnnConvolution, load_ncnn, read_ncnn
 from ghostnets.checkpoints.sources.paddleclas import convert_paddleclas, read_pdparams
 
 __all__ = [
     "SOURCES",
     "SOURCE_ALIASES",
+    "NcnnConvolution",
     "convert_d_li14",
     "convert_kecam",
     "convert_paddleclas",
     "detect_source",
     "drop_counters",
+    "load_ncnn",
     "read_h5",
+    "read_ncnn",
     "read_pdparams",
     "rename_to_timm",
     "rename_v3",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ghostnets.layers import GhostBottleneck
+from ghostnets.layers import GhostBottleneck, SqueezeExcite
 from ghostnets.train.fused.gate import Gate
 from ghostnets.train.fused.kernels import (
     ConvNorm,
@@ -50,7 +50,7 @@ def is_supported(module: GhostBottleneck, x: Tensor) -> bool:
     ghosts = (module.ghost1, module.ghost2)
     if any(g.has_surplus or g.ratio != 2 or g.short_conv is not None for g in ghosts):
         return False
-    if type(module.drop_path) is not nn.Identity or has_hooks(module):
+    if type(module.drop_path) is not nn.Identity or has_hooks(module) or not _has_own_activations(module):
         return False
     pairs = _pairs(module)
     if not all(_is_supported_layer(conv, norm, x.dtype) for conv, norm in pairs.values()):
@@ -58,6 +58,17 @@ def is_supported(module: GhostBottleneck, x: Tensor) -> bool:
     stride = pairs["conv_dw"][0].stride[0] if "conv_dw" in pairs else 1
     pixels = x.shape[0] * -(-x.shape[2] // stride) * -(-x.shape[3] // stride)
     return pixels > 1  # normalisation raises an error for a single value
+
+
+def _has_own_activations(module: GhostBottleneck) -> bool:
+    """Return whether the activations are those that a bottleneck is built with; a network may replace them."""
+    first, second = (
+        {type(half[-1]) for half in (ghost.primary_conv, ghost.cheap_operation)}
+        for ghost in (module.ghost1, module.ghost2)
+    )
+    se = module.se
+    is_known_gate = type(se) is nn.Identity or (type(se) is SqueezeExcite and type(se.act1) is nn.ReLU)
+    return first == {nn.ReLU} and second == {nn.Identity} and is_known_gate
 
 
 def _pairs(module: GhostBottleneck) -> dict[str, tuple[Any, Any]]:

@@ -148,6 +148,10 @@ def test_fallback_conditions():
             lambda m: setattr(m.ghost1.cheap_operation[1], "track_running_stats", False),
             lambda m: nn.SyncBatchNorm.convert_sync_batchnorm(m.ghost2),
             lambda m: m.double(),
+            lambda m: m.ghost1.primary_conv.__setitem__(2, nn.LeakyReLU(0.1)),
+            lambda m: m.ghost1.cheap_operation.__setitem__(2, nn.LeakyReLU(0.1)),
+            lambda m: m.ghost2.primary_conv.__setitem__(2, nn.ReLU()),
+            lambda m: setattr(m.se, "act1", nn.SiLU()),
         ):
             assert_unsupported_after(change, fused.is_supported, module, x)
         for options in ({"ratio": 3}, {"ratio": 1}, {"cheap_kernel_size": 7}, {"dilation": 2}, {"dfc": True}):

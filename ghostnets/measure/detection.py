@@ -1,0 +1,232 @@
+"""Average precision of detections as COCO defines it (https://cocodataset.org/#detection-eval). Loads no torch.
+
+The rules are those of ``pycocotools.cocoeval.COCOeval`` for boxes: greedy matching from high to low score, ten
+thresholds of the IoU, 101 recalls, at most 100 detections of a class in an image; crowds and objects outside a range of
+sizes are ignored.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ghostnets.errors import ConfigurationError
+
+__all__ = ["AveragePrecision", "DetectionMetrics", "ImageDetections", "ImageTruth", "box_iou"]
+
+Floats = npt.NDArray[np.floating]
+Integers = npt.NDArray[np.integer]
+Booleans = npt.NDArray[np.bool_]
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the IoU
+RECALLS = np.linspace(0, 1, 101)
+MAX_DETECTIONS = 100  # of a class in an image
+AREAS = {  # smallest and largest area in square pixels
+    "all": (0.0, 1e10),
+    "small": (0.0, 32.0**2),
+    "medium": (32.0**2, 96.0**2),
+    "large": (96.0**2, 1e10),
+}
+
+
+class ImageDetections(NamedTuple):
+    """Detections of one image."""
+
+    boxes: Floats  # (D, 4), x_min, y_min, x_max, y_max in pixels
+    scores: Floats  # (D,)
+    labels: Integers  # (D,), index of the class
+
+
+class ImageTruth(NamedTuple):
+    """Labelled objects of one image."""
+
+    boxes: Floats  # (G, 4), x_min, y_min, x_max, y_max in pixels
+    labels: Integers  # (G,), index of the class
+    is_crowd: Booleans | None = None  # (G,), a region with several objects, which is ignored; None for none
+    areas: Floats | None = None  # (G,), square pixels, where it is not that of the box
+
+
+class DetectionMetrics(NamedTuple):
+    """Average precisions in [0, 1]; None where no object was labelled."""
+
+    mean: float | None  # mAP: mean over classes and the IoU thresholds 0.5, 0.55, ..., 0.95
+    at_50: float | None  # mAP at an IoU of 0.5
+    at_75: float | None  # mAP at an IoU of 0.75
+    small: float | None  # mAP of objects below 32 x 32 pixels
+    medium: float | None  # mAP of objects up to 96 x 96 pixels
+    large: float | None  # mAP of larger objects
+    recall: float | None  # mean of the highest recalls over classes and thresholds
+    by_class: tuple[float | None, ...]  # mean over the thresholds
+    by_class_at_50: tuple[float | None, ...]
+    num_objects: tuple[int, ...]  # labelled objects of each class, without crowds
+    precision: Floats  # (classes, 10 thresholds, 101 recalls), NaN for a class without objects
+
+
+class AveragePrecision:
+    """Accumulates detections and labels image by image.
+
+    >>> truth = ImageTruth(np.array([[0.0, 0, 10, 10]]), np.array([0]))
+    >>> average_precision = AveragePrecision(num_classes=1)
+    >>> average_precision.add(ImageDetections(np.array([[0.0, 0, 10, 8]]), np.array([0.9]), np.array([0])), truth)
+    >>> metrics = average_precision.metrics()
+    >>> round(metrics.mean, 3), round(metrics.at_50, 3)  # an IoU of 0.8
+    (0.7, 1.0)
+
+    Args:
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        # For each range of areas and class: scores (D,), whether matched and ignored (10, D), of each image.
+        self._parts: list[list[list[tuple[Floats, Booleans, Booleans]]]] = [
+            [[] for _ in range(num_classes)] for _ in AREAS
+        ]
+        self._positives = np.zeros((len(AREAS), num_classes), np.int64)
+
+    def add(self, detections: ImageDetections, truth: ImageTruth) -> None:
+        """Add one image.
+
+        Raises:
+            ConfigurationError: The lengths of the arrays differ, or a label is not that of a class.
+        """
+        _check("detections", detections.boxes, detections.labels, detections.scores, num_classes=self.num_classes)
+        others = [values for values in (truth.is_crowd, truth.areas) if values is not None]
+        _check("objects", truth.boxes, truth.labels, *others, num_classes=self.num_classes)
+        for label in np.union1d(detections.labels, truth.labels):
+            self._add_class(int(label), detections, truth)
+
+    def _add_class(self, label: int, detections: ImageDetections, truth: ImageTruth) -> None:
+        chosen = np.flatnonzero(detections.labels == label)
+        chosen = chosen[np.argsort(-detections.scores[chosen], kind="stable")][:MAX_DETECTIONS]
+        wanted = truth.labels == label
+        boxes, objects = detections.boxes[chosen], truth.boxes[wanted]
+        is_crowd = np.zeros(len(objects), np.bool_) if truth.is_crowd is None else truth.is_crowd[wanted]
+        areas = _areas(objects) if truth.areas is None else truth.areas[wanted]
+        iou = box_iou(boxes, objects, is_crowd=is_crowd)
+        for index, (least, most) in enumerate(AREAS.values()):
+            ignored = is_crowd | (areas < least) | (areas > most)
+            matched, of_ignored = _match(iou, ignored, is_crowd)
+            is_out = (_areas(boxes) < least) | (_areas(boxes) > most)
+            self._parts[index][label].append((detections.scores[chosen], matched, of_ignored | (~matched & is_out)))
+            self._positives[index, label] += np.count_nonzero(~ignored)
+
+    def metrics(self) -> DetectionMetrics:
+        """Return the metrics of all images added so far."""
+        precision, recall = zip(*(self._curves(index) for index in range(len(AREAS))), strict=True)
+        of_all = precision[0]
+        means = {name: _mean(of_area) for name, of_area in zip(AREAS, precision, strict=True)}
+        return DetectionMetrics(
+            mean=means["all"],
+            at_50=_mean(of_all[:, 0]),
+            at_75=_mean(of_all[:, 5]),
+            small=means["small"],
+            medium=means["medium"],
+            large=means["large"],
+            recall=_mean(recall[0]),
+            by_class=tuple(_mean(of_class) for of_class in of_all),
+            by_class_at_50=tuple(_mean(of_class[0]) for of_class in of_all),
+            num_objects=tuple(self._positives[0].tolist()),
+            precision=of_all,
+        )
+
+    def _curves(self, area: int) -> tuple[Floats, Floats]:
+        """Precision (classes, 10, 101) and highest recall (classes, 10) for a range of areas; NaN without objects."""
+        precision = np.full((self.num_classes, len(THRESHOLDS), len(RECALLS)), np.nan)
+        recall = np.full((self.num_classes, len(THRESHOLDS)), np.nan)
+        for label, parts in enumerate(self._parts[area]):
+            positives = self._positives[area, label]
+            if not positives:
+                continue
+            scores = np.concatenate([part[0] for part in parts])
+            order = np.argsort(-scores, kind="stable")
+            matched = np.concatenate([part[1] for part in parts], axis=1)[:, order]
+            counted = ~np.concatenate([part[2] for part in parts], axis=1)[:, order]
+            correct, wrong = np.cumsum(matched & counted, axis=1), np.cumsum(~matched & counted, axis=1)
+            for index, (right, false) in enumerate(zip(correct, wrong, strict=True)):
+                precision[label, index], recall[label, index] = _curve(right, false, positives)
+        return precision, recall
+
+
+def _check(kind: str, boxes: Floats, labels: Integers, *others: npt.NDArray[np.generic], num_classes: int) -> None:
+    if {len(values) for values in (labels, *others)} != {len(boxes)}:
+        raise ConfigurationError(f"the {kind} of an image differ in length; give one value of each kind for each box.")
+    if len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):
+        raise ConfigurationError(
+            f"the {kind} of an image have classes {labels.min()} to {labels.max()}; there are classes 0 to"
+            f" {num_classes - 1}."
+        )
+
+
+def _curve(correct: Integers, wrong: Integers, positives: int) -> tuple[Floats, float]:
+    """Highest precision at or beyond each of ``RECALLS``, and the highest recall."""
+    reached = correct / positives
+    precision = correct / np.maximum(correct + wrong, 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    where = np.searchsorted(reached, RECALLS, side="left")
+    return np.append(precision, 0.0)[where], float(reached[-1]) if len(reached) else 0.0
+
+
+def _match(iou: Floats, ignored: Booleans, is_crowd: Booleans) -> tuple[Booleans, Booleans]:
+    """Match detections to objects, greedily from the first detection on.
+
+    A detection takes the free object with the highest IoU, an ignored one only where no other reaches the threshold; a
+    crowd stays free.
+
+    Args:
+        iou: (D, G), the detections from high to low score.
+        ignored: (G,).
+        is_crowd: (G,).
+
+    Returns:
+        Whether a detection is matched, and whether to an ignored object, (10, D).
+    """
+    detections, objects = iou.shape
+    matched = np.zeros((len(THRESHOLDS), detections), np.bool_)
+    of_ignored = np.zeros_like(matched)
+    if not objects:
+        return matched, of_ignored
+    order = np.argsort(ignored, kind="stable")  # the last of equal IoUs wins, as in pycocotools
+    iou, ignored, is_crowd = iou[:, order], ignored[order], is_crowd[order]
+    taken = np.zeros((len(THRESHOLDS), objects), np.bool_)
+    least = np.minimum(THRESHOLDS, 1 - 1e-10)[:, None]
+    rows = np.arange(len(THRESHOLDS))
+    for index in np.flatnonzero(iou.max(axis=1) >= THRESHOLDS[0]):
+        possible = (iou[index] >= least) & (~taken | is_crowd)
+        possible &= ~ignored | ~(possible & ~ignored).any(axis=1, keepdims=True)
+        values = np.where(possible, iou[index], -1.0)
+        best = objects - 1 - np.argmax(values[:, ::-1], axis=1)
+        found = possible[rows, best]
+        taken[rows[found], best[found]] = True
+        matched[:, index], of_ignored[:, index] = found, found & ignored[best]
+    return matched, of_ignored
+
+
+def box_iou(boxes: Floats, others: Floats, *, is_crowd: Booleans | None = None) -> Floats:
+    """Intersection over union of all pairs of boxes; over the area of the first box for a crowd.
+
+    Args:
+        boxes: (D, 4), x_min, y_min, x_max, y_max.
+        others: (G, 4).
+        is_crowd: (G,).
+
+    Returns:
+        (D, G), float64, in [0, 1].
+    """
+    first, second = boxes.astype(np.float64)[:, None], others.astype(np.float64)[None]
+    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
+    intersection = np.where((sides > 0).all(axis=-1), sides.prod(axis=-1), 0.0)
+    union = _areas(first) + _areas(second) - intersection
+    if is_crowd is not None:
+        union = np.where(is_crowd, _areas(first), union)
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def _areas(boxes: Floats) -> Floats:
+    return (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1)
+
+
+def _mean(values: Floats) -> float | None:
+    """Mean of the values that are not NaN; None without any."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else None

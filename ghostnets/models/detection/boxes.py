@@ -1,0 +1,98 @@
+"""From a detector's predictions to boxes: points, decoding, non-maximum suppression."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+__all__ = ["Detections", "decode", "grid_points", "select_boxes"]
+
+
+class Detections(NamedTuple):
+    """Detected objects of one image, from high to low score."""
+
+    boxes: Tensor  # (D, 4), x_min, y_min, x_max, y_max in pixels
+    scores: Tensor  # (D,), in [0, 1]
+    labels: Tensor  # (D,), int64, index of the class
+
+
+def grid_points(
+    height: int, width: int, strides: Sequence[int], *, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
+    """Points of all predictions for an image: the upper left corners of the maps' pixels, as in NanoDet-Plus.
+
+    Args:
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        strides: Strides of the levels; the map of a level has ceil(height / stride) rows.
+        device: Device of the results.
+
+    Returns:
+        Positions x, y in pixels, (P, 2), and strides, (P,), float32.
+    """
+    points, sizes = [], []
+    for stride in strides:
+        y, x = torch.meshgrid(
+            torch.arange(-(-height // stride), device=device),
+            torch.arange(-(-width // stride), device=device),
+            indexing="ij",
+        )
+        points.append(torch.stack([x, y], dim=-1).reshape(-1, 2) * stride)
+        sizes.append(torch.full((x.numel(),), stride, device=device))
+    return torch.cat(points).float(), torch.cat(sizes).float()
+
+
+def decode(predictions: Tensor, size: tuple[int, int], strides: Sequence[int], *, bins: int) -> tuple[Tensor, Tensor]:
+    """Turn predictions into boxes and scores.
+
+    The distance from the point to a side is the mean of its distribution, in strides (Generalized Focal Loss,
+    equation 6). Boxes are clipped to the image.
+
+    Args:
+        predictions: Output of a ``Detector``, (N, P, num_classes + 4 * bins).
+        size: Height and width of the images in pixels.
+        strides: ``Detector.strides``.
+        bins: ``Detector.bins``.
+
+    Returns:
+        Boxes (N, P, 4), x_min, y_min, x_max, y_max in pixels, and scores (N, P, num_classes) in [0, 1].
+    """
+    height, width = size
+    points, stride = grid_points(height, width, strides, device=predictions.device)
+    logits = predictions[..., : -4 * bins]
+    distributions = predictions[..., -4 * bins :].unflatten(-1, (4, bins)).softmax(dim=-1)  # (N, P, 4, bins)
+    values = torch.arange(bins, device=predictions.device, dtype=distributions.dtype)
+    distances = (distributions @ values) * stride[:, None]  # (N, P, 4), left, top, right, bottom in pixels
+    boxes = torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
+    limits = torch.tensor([width, height, width, height], device=boxes.device, dtype=boxes.dtype)
+    return torch.minimum(boxes.clamp(min=0), limits), logits.sigmoid()
+
+
+def select_boxes(
+    boxes: Tensor,
+    scores: Tensor,
+    *,
+    min_score: float = 0.05,
+    max_iou: float = 0.6,
+    max_boxes: int = 100,
+    max_candidates: int = 1000,
+) -> Detections:
+    """Select the detections of one image: non-maximum suppression within each class.
+
+    Args:
+        boxes: (P, 4), of ``decode``.
+        scores: (P, num_classes), of ``decode``.
+        min_score: Scores at or below this are left out.
+        max_iou: A box that overlaps one of its class with a higher score by more is left out.
+        max_boxes: Largest number of detections: those with the highest scores.
+        max_candidates: Largest number of boxes before the suppression: those with the highest scores.
+    """
+    point, label = torch.nonzero(scores > min_score, as_tuple=True)
+    found = scores[point, label]
+    if len(found) > max_candidates:
+        found, best = found.topk(max_candidates)
+        point, label = point[best], label[best]
+    kept = batched_nms(boxes[point].float(), found.float(), label, max_iou)[:max_boxes]
+    return Detections(boxes[point[kept]], found[kept], label[kept])

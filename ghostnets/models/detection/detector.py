@@ -1,0 +1,108 @@
+"""Anchor-free detector in the style of NanoDet-Plus: backbone, Ghost-PAN, and a head that is shared by no level.
+
+The head predicts, for each pixel of each level, a score for each class and a discrete distribution of the distance to
+each side of the box. Li et al., "Generalized Focal Loss", NeurIPS 2020 (arXiv 2006.04388); Lyu, NanoDet-Plus
+(https://github.com/RangiLyu/nanodet).
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from ghostnets.errors import ConfigurationError
+from ghostnets.models.detection.blocks import separable_conv
+from ghostnets.models.detection.pan import GhostPAN
+
+__all__ = ["DetectionHead", "Detector"]
+
+PRIOR_PROBABILITY = 0.01  # score of every class before training, of Focal Loss (arXiv 1708.02002, section 3.3)
+
+
+class DetectionHead(nn.Module):
+    """Maps (N, C, H_i, W_i) of several levels -> predictions (N, P, num_classes + 4 * bins), P = sum of H_i * W_i.
+
+    Args:
+        channels: Channels C of the maps.
+        levels: Number of maps; each has its own weights.
+        num_classes: Number of classes, at least 1.
+        bins: Number of values of each distance's distribution: 0 to ``bins - 1`` strides.
+        kernel_size: Kernel size of the depthwise convolutions, odd.
+        depth: Number of depthwise-separable convolutions before the last, a 1x1 convolution.
+    """
+
+    def __init__(
+        self, channels: int, levels: int, *, num_classes: int, bins: int = 8, kernel_size: int = 5, depth: int = 2
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.bins = num_classes, bins
+        self.convs = nn.ModuleList(
+            nn.Sequential(*(separable_conv(channels, channels, kernel_size) for _ in range(depth)))
+            for _ in range(levels)
+        )
+        self.predict = nn.ModuleList(nn.Conv2d(channels, num_classes + 4 * bins, 1) for _ in range(levels))
+        for layer in self.predict:
+            assert isinstance(layer, nn.Conv2d)
+            assert layer.bias is not None
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+            nn.init.constant_(layer.bias[:num_classes], -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        levels = zip(self.convs, self.predict, maps, strict=True)
+        return torch.cat([predict(convs(x)).flatten(2) for convs, predict, x in levels], dim=2).transpose(1, 2)
+
+
+class Detector(nn.Module):
+    """Images (N, C, H, W), normalised -> predictions (N, P, num_classes + 4 * bins), float.
+
+    The P points are the pixels of the levels at ``strides``, in this order, row by row (``grid_points``). Each has the
+    logits of its classes, then for left, top, right and bottom the logits of ``bins`` distances. ``decode`` turns them
+    into boxes and scores, ``select_boxes`` into detections.
+
+    Args:
+        backbone: Module that returns a list of maps, from high to low resolution.
+        in_channels: Channels of these maps.
+        strides: Strides of these maps; each is twice that before.
+        num_classes: Number of classes, at least 1.
+        channels: Channels of neck and head.
+        bins: Number of values of each distance's distribution.
+        kernel_size: Kernel size of the depthwise convolutions of neck and head, odd.
+
+    Attributes:
+        strides: Strides of the levels of predictions: those of the backbone's maps, and one more.
+
+    Raises:
+        ConfigurationError: A number is out of its range, or a stride is not twice that before.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        *,
+        num_classes: int,
+        channels: int,
+        bins: int = 8,
+        kernel_size: int = 5,
+    ) -> None:
+        super().__init__()
+        for name, value, least in [("num_classes", num_classes, 1), ("channels", channels, 1), ("bins", bins, 2)]:
+            if value < least:
+                raise ConfigurationError(f"Detector: {name} is {value}; it must be at least {least}.")
+        if any(after != 2 * before for before, after in pairwise(strides)):
+            raise ConfigurationError(f"Detector: strides are {list(strides)}; each must be twice that before.")
+        self.num_classes, self.bins = num_classes, bins
+        self.strides = (*strides, 2 * strides[-1])
+        self.backbone = backbone
+        self.pan = GhostPAN(in_channels, channels, kernel_size=kernel_size)
+        self.head = DetectionHead(
+            channels, len(self.strides), num_classes=num_classes, bins=bins, kernel_size=kernel_size
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        predictions: Tensor = self.head(self.pan(self.backbone(x)))
+        return predictions
