@@ -117,7 +117,9 @@ def _change_value(description: Description, tensors: Tensors, draw: random.Rando
 
 def _change_list(description: Description, tensors: Tensors, draw: random.Random) -> None:
     """Remove, duplicate, move or exchange entries of a list."""
-    lists = [description.get(name) for name in ("nodes", "nodes", "layouts", "outputs", "ranges", "mean", "std")]
+    lists = [
+        description.get(name) for name in ("nodes", "nodes", "layouts", "outputs", "ranges", "floats", "mean", "std")
+    ]
     chosen = draw.choice([entries for entries in lists if isinstance(entries, list) and entries] or [[0]])
     i, j = draw.randrange(len(chosen)), draw.randrange(len(chosen))
     action = draw.randrange(5)

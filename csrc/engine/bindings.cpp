@@ -101,6 +101,7 @@ Plan plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<Array>
     Plan source;
     source.in_channels = nb::cast<int>(plan["in_channels"]);
     source.precision = type_named(text(plan["precision"]));
+    source.floats = list_of<int>(plan["floats"]);
     source.scale = list_of<float>(plan["scale"]);
     source.shift = list_of<float>(plan["shift"]);
     for (nb::handle order : plan["orders"]) source.orders.push_back(list_of<int>(order));

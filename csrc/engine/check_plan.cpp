@@ -29,10 +29,11 @@ std::string described(const Node& node) { return std::string(node_kind_name(node
 
 class PlanCheck {
 public:
-    explicit PlanCheck(const Plan& plan) : plan_(plan), written_(plan.layouts.size()) {}
+    explicit PlanCheck(const Plan& plan) : plan_(plan), written_(plan.layouts.size()), is_float_(plan.layouts.size()) {}
 
     void check() {
         check_header();
+        for (const int map : plan_.floats) is_float_[map] = true;
         for (const Tensor& range : plan_.ranges)
             if (range.data) check_tensor(range, "a range");
         require(!plan_.nodes.empty() && plan_.nodes.front().kind == NodeKind::stem, "it does not begin with a stem");
@@ -47,6 +48,8 @@ private:
                 "its normalisation has another number of channels");
         require(is_finite(plan_.scale) && is_finite(plan_.shift), "its normalisation has a non-finite value");
         require(plan_.nodes.size() <= kMaxNodes && plan_.layouts.size() <= kMaxMaps, "it has too many nodes or maps");
+        for (const int map : plan_.floats)
+            require(within(map, 0, int(plan_.layouts.size()) - 1), "it stores a map in float32 that it does not have");
         for (const Layout& layout : plan_.layouts) {
             require(within(layout.segments, 1, kMaxSegments) && within(layout.channels, 1, kMaxChannels) &&
                         std::int64_t(layout.segments) * round_up(layout.channels, kChannelBlock) <= kMaxChannels,
@@ -184,8 +187,18 @@ private:
             require(node.input == -1, owner + " has an input beside its maps");
         }
         for (const int map : read)
-            require(within(map, 0, node.output - 1) && written_[map] && map != images_,
+            require(within(map, 0, maps - 1) && written_[map] && map != images_,
                     owner + " reads a map that is not written before");
+        // The mean and linear layers read one type and write another; so does a stem, which reads the images.
+        const bool may_convert = node.kind == NodeKind::convert || node.kind == NodeKind::stem ||
+                                 node.kind == NodeKind::pool || node.kind == NodeKind::linear ||
+                                 node.kind == NodeKind::output;
+        require(may_convert || std::all_of(read.begin(), read.end(),
+                                           [&](int map) {
+                                               return (map == node.like && map != node.input) ||
+                                                      is_float_[map] == is_float_[node.output];
+                                           }),
+                owner + " reads and writes maps of different types");
         written_[node.output] = true;
         written_[images_] = true;
         check_order(node);
@@ -218,7 +231,7 @@ private:
     }
 
     const Plan& plan_;
-    std::vector<bool> written_;
+    std::vector<bool> written_, is_float_;
     std::set<const float*> tensors_;
     std::set<int> outputs_;  // maps that only the caller reads
     int images_ = -1, pooled_ = -1;

@@ -68,6 +68,7 @@ void Executor::run_rows(const Op& op, const RowTask& rows) const {
         case OpKind::depthwise: return run_depthwise(op, rows);
         case OpKind::binary:
         case OpKind::scale: return run_binary(op, rows);
+        case OpKind::convert: return run_convert(op, rows);
         case OpKind::average_pool: return run_average_pool(op, rows);
         case OpKind::window_average:
         case OpKind::adaptive_average: return run_window_average(op, rows);
@@ -176,6 +177,15 @@ void Executor::run_binary(const Op& op, const RowTask& rows) const {
                          op.clamp_min(), op.packed.scale.floats() + first, op.packed.other_scale.floats() + first,
                          op.packed.shift.floats() + first, op.packed.other_shift.floats() + first});
     run_late_activation(op, to, out.width, rows.count);
+}
+
+void Executor::run_convert(const Op& op, const RowTask& rows) const {
+    const Allocation &in = at(op.in), &out = at(op.out);
+    const bool scales = op.packed.scale.data() != nullptr;
+    net_.kernels.convert({type(op.in), type(op.out), pixels(op.in, rows.image, rows.row, op.in_offset + rows.first),
+                          in.stride, pixels(op.out, rows.image, rows.row, op.out_offset + rows.first), out.stride,
+                          out.width, rows.count, scales ? op.packed.scale.floats() + rows.first : nullptr,
+                          scales ? op.packed.shift.floats() + rows.first : nullptr});
 }
 
 // The sums of one thread's share of an image.

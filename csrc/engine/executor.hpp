@@ -56,6 +56,7 @@ private:
     void run_rows(const Op& op, const RowTask& rows) const;
     void run_depthwise(const Op& op, const RowTask& rows) const;
     void run_binary(const Op& op, const RowTask& rows) const;
+    void run_convert(const Op& op, const RowTask& rows) const;
     void run_late_activation(const Op& op, std::byte* values, int pixels, int channels) const;
     void run_input(const Op& op, int image, int row) const;
 

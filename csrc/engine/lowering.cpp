@@ -34,6 +34,7 @@ void Lowering::lower(const Node& node) {
             net_.head.push_back(gemm(node, node.input, node.output, layout(node.output), 0, node.weight, node.bias));
             return;
         case NodeKind::output: return output(node);
+        case NodeKind::convert: return convert(node);
     }
 }
 

@@ -29,7 +29,7 @@ private:
     int new_map(Layout shape, Type type);
     int new_map(const Layout& shape) { return new_map(shape, shape.type); }
     // Squeeze-and-excitation is a small part of the work, and its gates scale whole maps: it is never in bytes.
-    Type fine_type() const { return plan_.precision == Type::u8 ? Type::bf16 : plan_.precision; }
+    static Type fine_type(const Layout& map) { return map.type == Type::u8 ? Type::bf16 : map.type; }
     Quantization quantization(int map) const;
     Map map(int index) const;
     // An ungrouped convolution: weights (outputs, terms) or (outputs, terms, kernel_h, kernel_w), over the segments of
@@ -49,6 +49,7 @@ private:
     void resize(const Node& node);
     void arrange(const Node& node);
     void output(const Node& node);
+    void convert(const Node& node);
     void stem(const Node& node);
     void depthwise(const Node& node, const Segments& maps, const Tensor& weight, const Tensor& bias,
                    int weight_segment);

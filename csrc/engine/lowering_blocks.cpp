@@ -101,7 +101,7 @@ void Lowering::pool(const std::vector<int>& maps, int out) {
 void Lowering::squeeze(const Node& node, const std::vector<int>& pooled, Activation gate, BinaryOp binary,
                        Activation after) {
     const Layout shape = layout(node.input);
-    const Type fine = fine_type();
+    const Type fine = fine_type(shape);
     Layout all = layout(pooled[0]);
     if (pooled.size() > 1) {
         all = {1, 0};

@@ -82,6 +82,14 @@ void Lowering::arrange(const Node& node) {
     }
 }
 
+void Lowering::convert(const Node& node) {
+    const Layout &from = layout(node.input), &to = layout(node.output);
+    require(from.stride() == to.stride() && from.segments == to.segments, "a map is converted to another shape");
+    Op op{.kind = OpKind::convert, .in = node.input, .out = node.output, .channels = to.stride()};
+    pack_constants(op, map(node.input), map(node.output), nullptr);
+    emit(std::move(op));
+}
+
 void Lowering::output(const Node& node) {
     Op op{.kind = OpKind::output, .in = node.input, .out = node.output, .channels = layout(node.input).stride()};
     op.output = int(net_.outputs.size());

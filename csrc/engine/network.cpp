@@ -18,9 +18,10 @@ Network::Network(const Plan& plan, const Kernels& chosen)
     set_outputs(plan);
 }
 
-// Images and logits are float32, everything between is of the plan's precision.
+// Images and logits are float32, what lies between is of the plan's precision, but for the maps that it lists.
 void Network::set_types(const Plan& plan) {
     for (Layout& layout : layouts) layout.type = plan.precision;
+    for (const int map : plan.floats) layouts[map].type = Type::f32;
     for (const Node& node : plan.nodes)
         if (node.kind == NodeKind::stem && node.input >= 0 && node.input < int(layouts.size()))
             layouts[node.input].type = Type::f32;

@@ -11,14 +11,15 @@
 namespace ghostnets {
 
 // input: a row of the image as floats, zero-padded at both ends for the stem. pad: a map padded with zeros on all
-// sides, for a convolution. scale: as binary, with one pixel for the whole map. average_pool: as a DFC gate halves its
-// input. output: a row of a map that the caller receives.
+// sides, for a convolution. convert: a map in another type. scale: as binary, with one pixel for the whole map.
+// average_pool: as a DFC gate halves its input. output: a row of a map that the caller receives.
 enum class OpKind {
     input,
     pad,
     gemm,
     depthwise,
     binary,
+    convert,
     average_pool,
     window_average,
     adaptive_average,

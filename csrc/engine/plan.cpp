@@ -7,9 +7,10 @@ namespace ghostnets {
 namespace {
 
 // In the order of NodeKind.
-constexpr std::array kNames{"stem",     "ghost",   "conv",     "depthwise",    "add",           "squeeze_excite",
-                            "mix",      "average", "max_pool", "pool",         "linear",        "output",
-                            "multiply", "scale",   "arrange",  "average_pool", "adaptive_pool", "resize"};
+constexpr std::array kNames{"stem",           "ghost",         "conv",     "depthwise", "add",
+                            "squeeze_excite", "mix",           "average",  "max_pool",  "pool",
+                            "linear",         "output",        "multiply", "scale",     "arrange",
+                            "average_pool",   "adaptive_pool", "resize",   "convert"};
 
 }  // namespace
 

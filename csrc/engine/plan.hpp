@@ -52,6 +52,7 @@ enum class NodeKind {
     average_pool,   // in square windows
     adaptive_pool,  // means, of out_h x out_w pixels
     resize,         // nearest or bilinear
+    convert,        // a map, stored in another type
 };
 
 const char* node_kind_name(NodeKind kind);
@@ -88,6 +89,7 @@ struct Plan {
     std::vector<Layout> layouts;
     std::vector<Node> nodes;
     Type precision = Type::f32;  // of maps and weights
+    std::vector<int> floats;     // maps that are float32 all the same, with the weights of what reads them
     std::vector<Tensor> ranges;  // u8: for each map of the network (2, segments * channels), minimum and maximum
     int in_channels = 3;
     std::vector<float> scale, shift;  // uint8 input is normalised to value * scale + shift, one pair a channel

@@ -62,6 +62,30 @@ struct BinaryVector {
 
 inline void binary(const BinaryTask& task) { over_channels<BinaryVector>(task); }
 
+template <class In, int N>
+struct Convert {
+    template <class Out>
+    static void pixels(const ConvertTask& task, int c) {
+        const In* in = static_cast<const In*>(task.in) + c;
+        Out* out = static_cast<Out*>(task.out) + c;
+        Floats<N> scale = Floats<N>{} + 1.0f, shift{};
+        if (task.scale) {
+            scale = load<N>(task.scale + c);
+            shift = load<N>(task.shift + c);
+        }
+        for (int p = 0; p < task.pixels; ++p)
+            store<N>(out + p * task.out_stride, load<N>(in + p * task.in_stride) * scale + shift);
+    }
+
+    static void visit(const ConvertTask& task, int c) {
+        with_type(task.out_type, [&](auto value) { pixels<decltype(value)>(task, c); });
+    }
+};
+
+inline void convert(const ConvertTask& task) {
+    with_type(task.in_type, [&](auto value) { over_channels_of<Convert, decltype(value)>(task); });
+}
+
 template <class T, int N>
 struct AveragePool {
     static void visit(const AveragePoolTask& task, int c) {

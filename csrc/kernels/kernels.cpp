@@ -25,6 +25,7 @@ constexpr Kernels kernel_table(Isa isa) {
             .gemm = gemm,
             .depthwise = depthwise,
             .binary = binary,
+            .convert = convert,
             .average_pool = average_pool,
             .window_average = window_average,
             .bilinear = bilinear,

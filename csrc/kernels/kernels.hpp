@@ -126,6 +126,17 @@ struct BinaryTask {
     const float *a_scale, *b_scale, *shift, *b_shift;
 };
 
+// out[p][c] = in[p][c] * scale[c] + shift[c], from one storage type to another; without a scale in[p][c].
+struct ConvertTask {
+    Type in_type, out_type;
+    const void* in;
+    std::ptrdiff_t in_stride;
+    void* out;
+    std::ptrdiff_t out_stride;
+    int pixels, channels;
+    const float *scale, *shift;  // null if neither map is in bytes
+};
+
 // One row of average pooling over disjoint windows of row_count x window_w pixels.
 struct AveragePoolTask {
     Type type;
@@ -222,6 +233,7 @@ struct Kernels {
     void (*gemm)(const GemmTask&);
     void (*depthwise)(const DepthwiseTask&);
     void (*binary)(const BinaryTask&);
+    void (*convert)(const ConvertTask&);
     void (*average_pool)(const AveragePoolTask&);
     void (*window_average)(const WindowAverageTask&);
     void (*bilinear)(const BilinearTask&);

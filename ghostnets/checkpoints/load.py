@@ -201,6 +201,7 @@ def parse_checkpoint(weights: WeightsFile) -> Checkpoint:
             preprocessing=Preprocessing.from_dict(description["preprocessing"]),
             temperature=_parse_temperature(description.get("temperature")),
             changes=tuple(map(dict, description.get("changes", []))),
+            float_layers=tuple(map(str, description.get("float_layers", []))),
             multi_label=_parse_multi_label(description.get("multi_label", False)),
             training=dict(description.get("training", {})),
             sha256=weights.sha256,

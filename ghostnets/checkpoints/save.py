@@ -33,6 +33,7 @@ class Checkpoint:
         class_names: Class names in the order of the logits.
         preprocessing: Preprocessing that turns an image into the input.
         temperature: Temperature T of calibrated probabilities, ``softmax(logits / T)``; None if not calibrated.
+        float_layers: Names of layers that int8 exports keep in float32, as ``ghostnets.compress.quantize`` chose them.
         multi_label: Whether an image has any number of classes: probabilities are then ``sigmoid(logits / T)``.
         training: Provenance of the weights: data, recipe, epoch, accuracy. Informative only.
         sha256: SHA-256 of the file that the checkpoint was read from, or "".
@@ -45,6 +46,7 @@ class Checkpoint:
     preprocessing: Preprocessing
     temperature: float | None = field(default=None, kw_only=True)
     changes: tuple[dict[str, Any], ...] = field(default=(), kw_only=True)
+    float_layers: tuple[str, ...] = field(default=(), kw_only=True)
     multi_label: bool = field(default=False, kw_only=True)
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
@@ -95,6 +97,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
         "training": checkpoint.training,
         **({} if checkpoint.temperature is None else {"temperature": checkpoint.temperature}),
         **({"changes": list(checkpoint.changes)} if checkpoint.changes else {}),
+        **({"float_layers": list(checkpoint.float_layers)} if checkpoint.float_layers else {}),
         **({"multi_label": True} if checkpoint.multi_label else {}),
     }
     tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.state_dict.items()}

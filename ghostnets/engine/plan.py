@@ -73,6 +73,8 @@ class Plan:
         outputs: Maps that are returned: one of a single pixel, the logits or features, or those of a backbone.
         gives_maps: Whether the plan is a backbone's.
         tensors: Float32 arrays.
+        floats: Maps that are stored in float32 all the same, with the weights of the nodes that read them; ``convert``
+            nodes lie between these and other maps.
         ranges: For int8, the name of a tensor (2, segments * channels) for each map of the compiled network, minimum
             and maximum of each channel; None for maps that are not stored in bytes.
     """
@@ -87,6 +89,7 @@ class Plan:
     outputs: list[int] = field(default_factory=list)
     gives_maps: bool = False
     ranges: list[str | None] = field(default_factory=list)
+    floats: list[int] = field(default_factory=list)
 
     def new_map(self, layout: Layout) -> int:
         """Append a map and return its index."""
@@ -107,6 +110,7 @@ class Plan:
         return {
             "in_channels": self.in_channels,
             "precision": self.precision,
+            "floats": self.floats,
             "scale": (1 / (255 * std)).tolist(),
             "shift": (-mean / std).tolist(),
             "layouts": [(layout.segments, layout.channels) for layout in self.layouts],

@@ -21,7 +21,7 @@ FORMAT_VERSION = 2
 PRECISIONS = ("f32", "bf16", "int8")
 KINDS = (
     *("stem", "ghost", "conv", "depthwise", "add", "squeeze_excite", "mix", "average", "max_pool", "pool"),
-    *("linear", "output", "multiply", "scale", "arrange", "average_pool", "adaptive_pool", "resize"),
+    *("linear", "output", "multiply", "scale", "arrange", "average_pool", "adaptive_pool", "resize", "convert"),
 )
 ACTIVATIONS = ("none", "relu", "sigmoid", "hard_sigmoid", "clamp", "relu6", "leaky_relu", "hard_swish", "silu")
 NUMBERS = (
@@ -54,6 +54,7 @@ def write_plan(plan: Plan, path: str | os.PathLike[str], *, metadata: Mapping[st
         "layouts": [[layout.out_channels, layout.segments, layout.is_grouped] for layout in plan.layouts],
         "nodes": plan.nodes,
         "ranges": plan.ranges,
+        "floats": plan.floats,
     }
     content = to_bytes(plan.tensors, metadata={**(metadata or {}), METADATA_KEY: json.dumps(description)})
     with write_atomically(path) as temporary:
@@ -108,6 +109,8 @@ def _plan(description: dict[str, Any], tensors: dict[str, Array]) -> Plan:
     ranges = _list(description, "ranges", 4 * MAX_COUNT)
     for name in ranges:
         _demand(name is None or (isinstance(name, str) and name in tensors), f"it has no range {_short(name)}")
+    listed = _list({"floats": [], **description}, "floats", len(layouts))  # files of former versions have none
+    floats = [_integer(value, "floats", 0, len(layouts) - 1) for value in listed]
     return Plan(
         in_channels=in_channels,
         precision=str(precision),
@@ -119,6 +122,7 @@ def _plan(description: dict[str, Any], tensors: dict[str, Array]) -> Plan:
         outputs=outputs,
         gives_maps=bool(gives_maps),
         ranges=ranges,
+        floats=floats,
     )
 
 

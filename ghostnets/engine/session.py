@@ -4,7 +4,7 @@ import copy
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, overload
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ghostnets.cores import usable_cores
 from ghostnets.engine.calibrate import METHODS, calibrate
 from ghostnets.engine.layer_times import LayerProfile, medians
+from ghostnets.engine.mixed import keep_in_float
 from ghostnets.engine.plan import Array, Plan
 from ghostnets.engine.plan_file import PRECISIONS, read_plan, write_plan
 from ghostnets.errors import ConfigurationError, EngineError
@@ -227,6 +228,7 @@ def compile(  # noqa: A001
     isa: str | None = None,
     calibration: "Iterable[npt.NDArray[Any] | Tensor] | None" = None,
     method: str = "percentile",
+    float_layers: Collection[str] = (),
 ) -> Session:
     """Compile a network for the CPU of this machine.
 
@@ -246,6 +248,8 @@ def compile(  # noqa: A001
         calibration: For int8, batches of images as for a session, of the kind that the network is used on; some tens of
             images are enough.
         method: For int8, ``"percentile"`` or ``"minmax"``: how ranges follow from the images; see ``calibrate``.
+        float_layers: For int8, names of modules that compute in float32 all the same, such as the sensitive layers that
+            ``ghostnets.compress.quantize`` finds; besides those of a quantised checkpoint.
 
     Raises:
         EngineError: The engine was not built, or does not support a module of the network, which is named.
@@ -272,8 +276,11 @@ def compile(  # noqa: A001
         model = read_checkpoint(model)
     if isinstance(model, Checkpoint):
         mean, std = model.preprocessing.mean, model.preprocessing.std
+        float_layers = (*float_layers, *model.float_layers)
         model = model.build()
     plan = make_plan(model, mean=tuple(mean), std=tuple(std), output=output)
+    if float_layers and precision == "int8":
+        keep_in_float(plan, float_layers)
     is_number = all(isinstance(value, int | float) and math.isfinite(value) for value in (*mean, *std))
     if not is_number or len(mean) != len(std) or len(mean) not in (0, plan.in_channels) or min(std, default=1) <= 0:
         raise ConfigurationError(

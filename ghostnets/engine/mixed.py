@@ -1,0 +1,75 @@
+"""Mixed precision: nodes of a plan that compute in float32 while the others do in int8."""
+
+from collections.abc import Collection
+from typing import Any
+
+from ghostnets.engine.plan import Plan
+from ghostnets.errors import ConfigurationError
+
+__all__ = ["keep_in_float"]
+
+READS = ("input", "residual", "gate")
+HEAD = ("pool", "linear")  # they read one type and write another, so that no conversion is needed
+
+
+def keep_in_float(plan: Plan, names: Collection[str]) -> None:
+    """Let some nodes compute in float32, from and to maps in float32; a plan before its ranges are found.
+
+    Args:
+        plan: Plan, changed in place.
+        names: Names of modules. The nodes of these and of the modules inside them are kept, or else the smallest node
+            that a module is a part of: a Ghost module is one.
+
+    Raises:
+        ConfigurationError: A name is that of no layer.
+    """
+    kept = set[int]()
+    for name in names:
+        found = _nodes_of(plan, name)
+        if not found:
+            nodes = sorted({node["name"] for node in plan.nodes if node["name"]})
+            raise ConfigurationError(f"the network has no layer {name!r} to keep in float32; some are {nodes[:20]}.")
+        kept.update(found)
+    nodes, plan.nodes = plan.nodes, []
+    copies: dict[tuple[int, bool], int] = {}  # of a map, by its type
+    floats: set[int] = set()
+    for number, original in enumerate(nodes):
+        node, is_kept = dict(original), number in kept
+        if node["kind"] == "linear" and is_kept:
+            floats.add(node["input"])  # the mean, or the output of a linear layer
+        elif node["kind"] not in (*HEAD, "stem", "output"):
+            _convert_inputs(plan, node, is_kept, floats, copies)
+        if is_kept and node["kind"] != "pool":
+            floats.add(node["output"])
+        plan.nodes.append(node)
+    plan.floats = sorted(floats)
+
+
+def _nodes_of(plan: Plan, name: str) -> list[int]:
+    """Return the nodes of a module and of those inside it, or of the smallest node that it is a part of."""
+    names = [node["name"] for node in plan.nodes]
+    inside = [i for i, node in enumerate(names) if node == name or node.startswith(f"{name}.")]
+    around = {node for node in names if node and name.startswith(f"{node}.")}
+    return inside or [i for i, node in enumerate(names) if around and node == max(around, key=len)]
+
+
+def _convert_inputs(
+    plan: Plan, node: dict[str, Any], is_kept: bool, floats: set[int], copies: dict[tuple[int, bool], int]
+) -> None:
+    """Let a node read maps of its type, converted where they are of the other one."""
+
+    def converted(index: int) -> int:
+        if index < 0 or (index in floats) == is_kept:
+            return index
+        if (index, is_kept) not in copies:
+            copy = copies[index, is_kept] = plan.new_map(plan.layouts[index])
+            plan.add("convert", node["name"], input=index, output=copy)
+            if is_kept:
+                floats.add(copy)
+        return copies[index, is_kept]
+
+    for role in READS:
+        if role in node:
+            node[role] = converted(node[role])
+    if "pooled" in node:
+        node["pooled"] = [converted(index) for index in node["pooled"]]
