@@ -220,11 +220,17 @@ def as_array(image: Image.Image) -> Pixels:
 
 
 class ImageHeader(NamedTuple):
-    """Format, size in pixels (W, H) and mode of an image file, as stored."""
+    """Format, size in pixels (W, H) and mode of an image file, as stored; its EXIF orientation, 1 for none."""
 
     format: str
     size: tuple[int, int]
     mode: str
+    orientation: int = 1
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Size (W, H) after ``decode``, which rotates the image as EXIF says."""
+        return self.size[::-1] if self.orientation >= 5 else self.size
 
 
 def read_header(image: str | os.PathLike[str] | bytes, *, name: str | None = None) -> ImageHeader:
@@ -244,8 +250,10 @@ def read_header(image: str | os.PathLike[str] | bytes, *, name: str | None = Non
         if kind == "PNM":
             width, height, channels, *_ = read_pnm_header(content)
             return ImageHeader(kind, (width, height), "L" if channels == 1 else "RGB")
-        with _open(strip_metadata(content, kind).content, kind) as opened:
-            return ImageHeader(kind, opened.size, opened.mode)
+        stripped = strip_metadata(content, kind)
+        with _open(stripped.content, kind) as opened:
+            orientation = stripped.orientation or info_orientation(opened.info) or 1
+            return ImageHeader(kind, opened.size, opened.mode, orientation)
     except ImageError:
         raise
     except Exception as error:  # as in decode

@@ -1,0 +1,143 @@
+"""The labelled boxes of an image, and the rules by which a label is broken. Importing this loads no torch."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ghostnets.errors import DataError, ImageError
+from ghostnets.preprocessing import read_header
+from ghostnets.preprocessing.content import read_content
+from ghostnets.terminal import printable
+
+__all__ = ["BoxAnnotations", "BrokenLabels", "ImageLabels", "LabelRow", "annotate", "image_size", "read_label_file"]
+
+TOLERANCE = 1.0  # pixels by which rounding may place a side outside the image
+SHOWN = 20  # broken labels per message
+MAX_BYTES = 2 << 30  # of a file of labels; COCO's largest has 0.5 GB
+
+
+class BoxAnnotations(NamedTuple):
+    """The labelled boxes of one image; no boxes make it a background image."""
+
+    path: Path
+    size: tuple[int, int]  # width and height in pixels, upright
+    boxes: npt.NDArray[np.float64]  # (G, 4), x_min, y_min, x_max, y_max in pixels, within the image
+    labels: npt.NDArray[np.int64]  # (G,), index of the class
+    is_crowd: npt.NDArray[np.bool_]  # (G,), a region with several objects, as in COCO
+    areas: npt.NDArray[np.float64]  # (G,), square pixels: of the object where the labels tell it, else of the box
+
+
+class LabelRow(NamedTuple):
+    """One label as read, not checked."""
+
+    where: str  # file, and line or number
+    label: int
+    box: tuple[float, float, float, float]  # x_min, y_min, x_max, y_max in pixels
+    is_crowd: bool = False
+    area: float | None = None
+
+
+class ImageLabels(NamedTuple):
+    """The labels of one image as read, not checked."""
+
+    path: Path
+    size: tuple[int, int]  # width and height in pixels, upright
+    rows: Sequence[LabelRow]
+
+
+class BrokenLabels:
+    """Collects the labels that cannot be used, one sentence each."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def add(self, where: object, reason: str) -> None:
+        """Add a label or file by its place, and what is wrong with it."""
+        self.sentences.append(f"{printable(str(where))}: {reason}")
+
+    def raise_if_any(self, data: object) -> None:
+        """Raise DataError that names them, the first ``SHOWN`` by their places."""
+        if not self.sentences:
+            return
+        shown = "\n  ".join(self.sentences[:SHOWN])
+        number = len(self.sentences)
+        kind, them = ("label", "it") if number == 1 else ("labels", "them")
+        rest = f"\n  and {number - SHOWN} more" if number > SHOWN else ""
+        raise DataError(
+            f"{printable(str(data))} has {number} broken {kind}; correct {them}, or leave {them} out with skip_broken:"
+            f"\n  {shown}{rest}"
+        )
+
+
+def annotate(image: ImageLabels, class_names: Sequence[str], broken: BrokenLabels) -> BoxAnnotations:
+    """Check the labels of an image; those that cannot be used are left out and added to ``broken``."""
+    width, height = image.size
+    rows: dict[tuple[int, tuple[float, ...], bool], LabelRow] = {}
+    for row in image.rows:
+        if (reason := _reason(row, image.size, len(class_names))) is not None:
+            broken.add(row.where, reason)
+            continue
+        x_min, y_min, x_max, y_max = row.box
+        box = (max(x_min, 0.0), max(y_min, 0.0), min(x_max, float(width)), min(y_max, float(height)))
+        if (key := (row.label, box, row.is_crowd)) in rows:
+            broken.add(row.where, f"the same box of the same class as {printable(rows[key].where)}")
+            continue
+        rows[key] = row._replace(box=box)
+    boxes = np.array([row.box for row in rows.values()], np.float64).reshape(-1, 4)
+    own = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    given = [np.nan if row.area is None else row.area for row in rows.values()]
+    return BoxAnnotations(
+        image.path,
+        image.size,
+        boxes,
+        np.array([row.label for row in rows.values()], np.int64),
+        np.array([row.is_crowd for row in rows.values()], np.bool_),
+        np.where(np.isnan(given), own, given) if given else own,
+    )
+
+
+def _reason(row: LabelRow, size: tuple[int, int], num_classes: int) -> str | None:
+    """Why a label cannot be used; None if it can."""
+    if not 0 <= row.label < num_classes:
+        return f"class {row.label} is unknown; there are classes 0 to {num_classes - 1}"
+    if not all(map(math.isfinite, row.box)) or not (row.area is None or math.isfinite(row.area)):
+        return "a value is not finite"
+    (x_min, y_min, x_max, y_max), (width, height) = row.box, size
+    text = f"the box {x_min:g}, {y_min:g} to {x_max:g}, {y_max:g}"
+    if x_max <= x_min or y_max <= y_min:
+        return f"{text} has no area"
+    outside = max(-x_min, -y_min, x_max - width, y_max - height)
+    if outside > TOLERANCE:
+        return f"{text} lies outside the image of {width} x {height} pixels, by {outside:.1f}"
+    if min(x_max, width) <= max(x_min, 0) or min(y_max, height) <= max(y_min, 0):
+        return f"{text} has no area within the image"
+    return None
+
+
+def image_size(path: Path, broken: BrokenLabels) -> tuple[int, int] | None:
+    """Width and height of an upright image; None, and a broken label, if it cannot be read."""
+    try:
+        return read_header(path).upright_size
+    except ImageError as error:
+        reason = "there is no such image" if not path.exists() else str(error)
+        broken.add(path, reason)
+        return None
+
+
+def read_label_file(path: Path) -> str:
+    """Text of a file of labels.
+
+    Raises:
+        DataError: It cannot be read, is too large, or is not UTF-8.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path} has more than {MAX_BYTES >> 30} GiB, too much for labels; divide it.")
+        return read_content(path).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        raise DataError(f"the labels in {printable(str(path))} cannot be read ({reason}); repair the file.") from error

@@ -1,0 +1,147 @@
+"""Boxes in COCO's JSON files, one for each split (https://cocodataset.org/#format-data)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ghostnets.data.boxes.annotations import BrokenLabels, ImageLabels, LabelRow, image_size, read_label_file
+from ghostnets.data.layout import split_in_name, split_of
+from ghostnets.errors import DataError
+
+__all__ = ["find_coco", "read_coco"]
+
+
+def find_coco(root: Path) -> dict[str, Path]:
+    """COCO files by split: ``root`` itself, those in it, in ``annotations``, or in folders for splits.
+
+    The split is a word of the file's name, or the name of its folder, and otherwise train.
+
+    Raises:
+        DataError: Several files are of the same split.
+    """
+    if root.is_file():
+        files = [root] if root.suffix.lower() == ".json" else []
+    else:
+        folders = [root, root / "annotations", *(path for path in sorted(root.iterdir()) if split_of(path.name))]
+        files = [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.json"))]
+    found: dict[str, Path] = {}
+    for path in files:
+        if not _looks_like_coco(path) or "caption" in path.name or "keypoint" in path.name:
+            continue
+        split = (None if root.is_file() else split_in_name(path.stem) or split_of(path.parent.name)) or "train"
+        if split in found:
+            raise DataError(f"{found[split]} and {path} are both of the split {split}; give one of them.")
+        found[split] = path
+    return found
+
+
+def read_coco(
+    files: dict[str, Path], broken: BrokenLabels, notes: list[str]
+) -> tuple[tuple[str, ...], dict[str, list[ImageLabels]]]:
+    """Read the classes, in the order of their ids, and the labels of all splits.
+
+    Args:
+        files: File of each split.
+        broken: Collects what cannot be used.
+        notes: Collects what is guessed or left out.
+
+    Raises:
+        DataError: A file cannot be read, or the classes of two files differ.
+    """
+    classes: dict[int, str] = {}
+    splits = {}
+    for split, file in files.items():
+        content = _load(file)
+        own = _categories(content, file)
+        if classes and own != classes:
+            raise DataError(f"{file} has other categories than {next(iter(files.values()))}; make them the same.")
+        classes = own
+        splits[split] = _read_file(content, file, {id_: index for index, id_ in enumerate(sorted(own))}, broken)
+    used = {row.label for images in splits.values() for image in images for row in image.rows}
+    names = [classes[id_] for id_ in sorted(classes)]
+    if names and 0 not in used and len(names) > 1:
+        notes.append(f"no image has the class {names[0]}, the first of {len(names)}")
+    return tuple(names), splits
+
+
+def _looks_like_coco(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(1).lstrip() in (b"{", b"") and any(
+            key in file.read(1 << 20) for key in (b'"images"', b'"annotations"')
+        )
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(read_label_file(file))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file} is no valid JSON ({str(error)[:100]}); repair it.") from error
+    if not isinstance(content, dict) or any(
+        not isinstance(content.get(key), list) or not all(isinstance(row, dict) for row in content[key])
+        for key in ("images", "annotations", "categories")
+    ):
+        raise DataError(f"{file} is no COCO file of boxes: it needs lists of images, annotations and categories.")
+    return content
+
+
+def _categories(content: dict[str, Any], file: Path) -> dict[int, str]:
+    rows = [(row.get("id"), row.get("name")) for row in content["categories"]]
+    named = {id_: name for id_, name in rows if type(id_) is int and isinstance(name, str)}
+    if not named or len(named) != len(rows):
+        raise DataError(f"{file}: each category needs its own number as id, and a name.")
+    return named
+
+
+def _read_file(content: dict[str, Any], file: Path, labels: dict[int, int], broken: BrokenLabels) -> list[ImageLabels]:
+    rows: dict[Any, list[LabelRow]] = {}
+    for row in content["images"]:
+        rows[_key(row.get("id"))] = []
+    for number, annotation in enumerate(content["annotations"]):
+        where = f"{file}, annotation {annotation.get('id', number)}"
+        box, label = annotation.get("bbox"), labels.get(_key(annotation.get("category_id")))
+        if (image := _key(annotation.get("image_id"))) not in rows:
+            broken.add(where, f"there is no image of the id {image}")
+        elif label is None:
+            broken.add(where, f"there is no category of the id {annotation.get('category_id')}")
+        elif not isinstance(box, list) or len(box) != 4 or not all(type(side) in (int, float) for side in box):
+            broken.add(where, "bbox is not a list of four numbers")
+        else:
+            x, y, width, height = map(float, box)
+            area = annotation.get("area")
+            rows[image].append(
+                LabelRow(
+                    where,
+                    label,
+                    (x, y, x + width, y + height),
+                    annotation.get("iscrowd") == 1,
+                    float(area) if type(area) in (int, float) else None,
+                )
+            )
+    images = (_image(row, file, rows[_key(row.get("id"))], broken) for row in content["images"])
+    return [image for image in images if image is not None]
+
+
+def _key(value: Any) -> Any:
+    """An id that can be looked up, whatever the file holds."""
+    return value if isinstance(value, int | str) else None
+
+
+def _image(row: dict[str, Any], file: Path, rows: list[LabelRow], broken: BrokenLabels) -> ImageLabels | None:
+    name = str(row.get("file_name"))
+    folder, stem = file.parent, file.stem.removeprefix("instances_")
+    base = folder.parent if folder.name == "annotations" else folder
+    places = [folder, base, base / "images", base / stem, base / "images" / stem]
+    path = next((place / name for place in places if (place / name).is_file()), None)
+    if path is None:
+        broken.add(file, f"there is no image {name}")
+        return None
+    if (size := image_size(path, broken)) is None:
+        return None
+    stated = (row.get("width", size[0]), row.get("height", size[1]))
+    if stated != size:
+        broken.add(
+            path,
+            f"{file.name} is for {stated[0]} x {stated[1]} pixels, and the upright image has {size[0]} x {size[1]}",
+        )
+        return None
+    return ImageLabels(path, size, rows)

@@ -1,0 +1,113 @@
+"""A data set of images with labelled boxes, recognised by its layout. Importing this loads no torch."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ghostnets.data.boxes.annotations import BoxAnnotations, BrokenLabels, annotate
+from ghostnets.data.boxes.coco import find_coco, read_coco
+from ghostnets.data.boxes.voc import is_voc, read_voc
+from ghostnets.data.boxes.yolo import find_yaml, read_yolo
+from ghostnets.errors import DataError
+
+__all__ = ["BoxSource", "open_boxes"]
+
+SHOWN_CLASSES = 10  # names per message
+
+
+@dataclass(frozen=True)
+class BoxSource:
+    """Images with labelled boxes in splits.
+
+    Attributes:
+        name: Name of the folder or file.
+        layout: ``"YOLO"``, ``"Pascal VOC"`` or ``"COCO"``.
+        class_names: Names in the order of the labels.
+        splits: Images of ``"train"``, ``"val"`` and ``"test"``, where they exist.
+        notes: What was guessed or left out, one sentence each.
+    """
+
+    name: str
+    layout: str
+    class_names: tuple[str, ...]
+    splits: dict[str, tuple[BoxAnnotations, ...]]
+    notes: tuple[str, ...]
+
+    @property
+    def class_counts(self) -> dict[str, tuple[int, ...]]:
+        """Number of boxes of each class, without crowds, by split."""
+        return {
+            split: tuple(
+                np.bincount(
+                    np.concatenate([image.labels[~image.is_crowd] for image in images] or [np.zeros(0, np.int64)]),
+                    minlength=len(self.class_names),
+                ).tolist()
+            )
+            for split, images in self.splits.items()
+        }
+
+    def describe(self) -> list[str]:
+        """Sentences on splits, classes and notes, for the user."""
+        images = ", ".join(
+            f"{split} {len(found):,} ({sum(not len(image.boxes) for image in found):,} without boxes)"
+            for split, found in self.splits.items()
+        )
+        counts = self.class_counts.values()
+        classes = [
+            f"{name} {'/'.join(str(count[label]) for count in counts)}" for label, name in enumerate(self.class_names)
+        ]
+        return [f"{self.layout}, images: {images}", f"boxes of each class: {', '.join(classes)}", *self.notes]
+
+
+def open_boxes(data: str | os.PathLike[str], *, skip_broken: bool = False) -> BoxSource:
+    """Read the labels of a data set; of the images only the headers are read.
+
+    Args:
+        data: A folder with a ``data.yaml`` (YOLO), with ``Annotations`` or XML files (Pascal VOC), or with COCO's JSON
+            files; or the YAML or JSON file itself.
+        skip_broken: Leave out labels and images that cannot be used, and say so in ``notes``, instead of failing: boxes
+            that lie outside their image by more than one pixel, without area, of an unknown class, or twice; images
+            that are missing, cannot be read, or have another size than their labels say.
+
+    Raises:
+        DataError: The layout is not recognised, or labels are broken; the message names each.
+    """
+    root = Path(data)
+    if not root.exists():
+        raise DataError(f"there is no {root}; give a folder of images with labelled boxes.")
+    broken = BrokenLabels()
+    notes: list[str] = []
+    if (file := find_yaml(root)) is not None:
+        layout, (class_names, found) = "YOLO", read_yolo(file, broken, notes)
+    elif is_voc(root):
+        layout, (class_names, found) = "Pascal VOC", read_voc(root, broken, notes)
+    elif files := find_coco(root):
+        layout, (class_names, found) = "COCO", read_coco(files, broken, notes)
+    else:
+        raise DataError(
+            f"{root} has no labelled boxes that are recognised; give a folder with data.yaml (YOLO), with"
+            " Annotations/*.xml (Pascal VOC) or with a JSON file of COCO."
+        )
+    order = [split for split in ("train", "val", "test") if found.get(split)]
+    if not order:
+        broken.raise_if_any(root)
+        raise DataError(f"{root} has labels, but no image; give the folder that holds both.")
+    splits = {split: tuple(annotate(image, class_names, broken) for image in found[split]) for split in order}
+    if not skip_broken:
+        broken.raise_if_any(root)
+    notes += [f"left out: {sentence}" for sentence in broken.sentences]
+    source = BoxSource(root.resolve().name, layout, class_names, splits, tuple(notes))
+    return _with_class_notes(source)
+
+
+def _with_class_notes(source: BoxSource) -> BoxSource:
+    """The source with a note on the classes without a box in each split."""
+    notes = list(source.notes)
+    for split, counts in source.class_counts.items():
+        empty = [name for name, count in zip(source.class_names, counts, strict=True) if not count]
+        if empty:
+            more = f" and {len(empty) - SHOWN_CLASSES} more" if len(empty) > SHOWN_CLASSES else ""
+            notes.append(f"no box of {', '.join(empty[:SHOWN_CLASSES])}{more} in {split}")
+    return replace(source, notes=tuple(notes))

@@ -1,0 +1,199 @@
+"""Boxes in YOLO's text files: a line ``class x_center y_center width height`` for each, in shares of the image.
+
+A ``data.yaml`` names the classes and the images of each split; the labels of ``images/.../a.jpg`` are
+``labels/.../a.txt``, or ``a.txt`` beside the image. Lines with more numbers are polygons, whose bounding box is read.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ghostnets.cores import usable_cores
+from ghostnets.data.boxes.annotations import BrokenLabels, ImageLabels, LabelRow, image_size, read_label_file
+from ghostnets.data.finder import LeftOut, is_image_name, walk_images
+from ghostnets.data.layout import split_of
+from ghostnets.errors import DataError, require
+
+__all__ = ["find_yaml", "read_yolo"]
+
+Splits = dict[str, list[ImageLabels]]
+
+
+def find_yaml(root: Path) -> Path | None:
+    """The file that describes a YOLO data set: ``root`` itself, or the one in it with ``names``; None if there is none.
+
+    Raises:
+        DataError: There are several.
+    """
+    if root.is_file():
+        return root if root.suffix.lower() in (".yaml", ".yml") else None
+    found = [path for path in sorted(root.iterdir()) if path.suffix.lower() in (".yaml", ".yml")]
+    found = [path for path in found if path.is_file() and "names" in (_try_yaml(path) or {})]
+    if len(found) > 1:
+        named = [path for path in found if path.stem == "data"]
+        if len(named) != 1:
+            raise DataError(f"{root} has {', '.join(path.name for path in found)}; give one of these files.")
+        found = named
+    return found[0] if found else None
+
+
+def read_yolo(file: Path, broken: BrokenLabels, notes: list[str]) -> tuple[tuple[str, ...], Splits]:
+    """Read the classes and the labels of all splits of a ``data.yaml``.
+
+    Args:
+        file: The file.
+        broken: Collects what cannot be used.
+        notes: Collects what is guessed or left out.
+
+    Raises:
+        DataError: The file, or a list of images, cannot be read.
+    """
+    description = _try_yaml(file)
+    if not isinstance(description, dict):
+        raise DataError(f"{file} is no description of a YOLO data set: it has no names of classes.")
+    class_names = _class_names(description, file)
+    splits: Splits = {}
+    for key, value in description.items():
+        split = split_of(str(key))
+        if split is None or value in (None, "", []):
+            continue
+        left_out = LeftOut()
+        images: list[Path] = []
+        for entry in value if isinstance(value, list) else [value]:
+            images += _images(file, description.get("path"), str(entry), left_out, broken, notes)
+        notes += left_out.sentences()
+        splits[split] = splits.get(split, []) + _read_all(images, broken, notes)
+    if not any(splits.values()):
+        raise DataError(f"{file} names no images; give train, val and test as folders of images or lists of paths.")
+    return class_names, splits
+
+
+def _try_yaml(path: Path) -> Any:
+    yaml = require("yaml", extra="train")
+    try:
+        return yaml.safe_load(read_label_file(path))
+    except yaml.YAMLError as error:
+        raise DataError(f"{path} is no valid YAML ({' '.join(str(error).split())[:200]}); correct it.") from error
+
+
+def _class_names(description: dict[Any, Any], file: Path) -> tuple[str, ...]:
+    names = description.get("names")
+    if isinstance(names, dict) and set(names) == set(range(len(names))):
+        names = [names[index] for index in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise DataError(f"{file} has no usable names; give a list, or a number from 0 on for each class.")
+    if (count := description.get("nc")) not in (None, len(names)):
+        raise DataError(f"{file} has nc: {count} and {len(names)} names; correct one of them.")
+    return tuple(map(str, names))
+
+
+def _images(
+    file: Path, base: Any, entry: str, left_out: LeftOut, broken: BrokenLabels, notes: list[str]
+) -> Iterator[Path]:
+    """Images of a folder, or of a list of paths, that a description names."""
+    folder = file.parent
+    places = [folder / str(base or "") / entry, folder / entry]
+    found = next((place for place in places if place.exists()), None)
+    if found is None:  # written on another machine: the last folders of the path may lie here
+        parts = Path(entry).parts
+        ends = [folder.joinpath(*parts[-count:]) for count in range(min(len(parts), 3), 0, -1)]
+        found = next((place for place in ends if place.exists() and ".." not in place.parts), None)
+        if found is None:
+            notes.append(f"left out: {entry} of {file.name}, which does not exist")
+            return
+        notes.append(f"{entry} of {file.name} does not exist; {found.relative_to(folder)} beside it is read")
+    if found.is_dir():
+        for image in walk_images(str(found), left_out):
+            if image.error is None:
+                yield Path(image.path)
+            else:
+                broken.add(image.path, image.error)
+        return
+    for line in read_label_file(found).splitlines():
+        if line := line.strip():
+            places = [found.parent / line, folder / str(base or "") / line, folder / line]
+            path = next((place for place in places if place.is_file()), None)
+            if path is None:
+                broken.add(found, f"there is no image {line}")
+            elif is_image_name(path.name):
+                yield path
+
+
+def _read_all(images: list[Path], broken: BrokenLabels, notes: list[str]) -> list[ImageLabels]:
+    folders: dict[Path, set[str]] = {}
+    files = [_label_file(image) for image in images]
+    for file in files:
+        folders.setdefault(file.parent, set()).add(file.name)
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        sizes = list(pool.map(lambda image: image_size(image, broken), images))
+    found, unlabelled, polygons = [], 0, 0
+    for image, size, file in zip(images, sizes, files, strict=True):
+        if size is None:
+            continue
+        rows: list[LabelRow] = []
+        if file.is_file():
+            rows, added = _rows(file, size, broken)
+            polygons += added
+        else:
+            unlabelled += 1
+        found.append(ImageLabels(image, size, rows))
+    for folder, names in folders.items():
+        for path in sorted(folder.glob("*.txt")) if folder.is_dir() else ():
+            if path.name not in names and path.name not in ("classes.txt", "README.txt"):
+                broken.add(path, "there is no image of this name")
+    if unlabelled:
+        notes.append(f"{unlabelled} of {len(images)} images have no file of labels and are read as background")
+    if polygons:
+        notes.append(f"{polygons} polygons are read as their bounding boxes")
+    return found
+
+
+def _label_file(image: Path) -> Path:
+    parts = list(image.parts)
+    for index in range(len(parts) - 2, -1, -1):
+        if parts[index] == "images":
+            parts[index] = "labels"
+            return Path(*parts).with_suffix(".txt")
+    return image.with_suffix(".txt")
+
+
+def _rows(file: Path, size: tuple[int, int], broken: BrokenLabels) -> tuple[list[LabelRow], int]:
+    """The boxes of a file of labels, and the number of polygons among them."""
+    try:
+        lines = read_label_file(file).splitlines()
+    except DataError as error:
+        broken.add(file, str(error))
+        return [], 0
+    (width, height), rows, polygons = size, [], 0
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
+        try:
+            label, *values = map(float, line.split())
+        except ValueError:
+            broken.add(where, f"{line.strip()[:60]!r} is not a class and four numbers")
+            continue
+        if len(values) >= 6 and len(values) % 2 == 0:
+            polygons += 1
+            x, y = values[::2], values[1::2]
+            shares = (min(x), min(y), max(x), max(y))
+        elif len(values) == 4:
+            x_center, y_center, w, h = values
+            shares = (x_center - w / 2, y_center - h / 2, x_center + w / 2, y_center + h / 2)
+            if w <= 0 or h <= 0:
+                broken.add(where, f"the box has a width of {w:g} and a height of {h:g}")
+                continue
+        else:
+            broken.add(where, f"{len(values) + 1} numbers; a box has 5, class, center and size")
+            continue
+        if label != int(label if abs(label) < 1e9 else 0):
+            broken.add(where, f"{label:g} is no number of a class")
+            continue
+        if max(shares) > 2:
+            broken.add(where, f"the box reaches {max(shares):g} times the image; values are shares of it, from 0 to 1")
+            continue
+        box = (shares[0] * width, shares[1] * height, shares[2] * width, shares[3] * height)
+        rows.append(LabelRow(where, int(label), box))
+    return rows, polygons

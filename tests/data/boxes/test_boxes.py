@@ -1,0 +1,299 @@
+"""Reading of labelled boxes: one set of images in three layouts, and every kind of broken label."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ghostnets.data.boxes import BoxSource, open_boxes
+from ghostnets.errors import DataError
+
+# Image: width, height and boxes (class, x_min, y_min, x_max, y_max); c has none.
+IMAGES = {
+    "a": (40, 20, [(0, 0, 0, 40, 20), (1, 10, 5, 20, 15)]),
+    "b": (30, 50, [(2, 3, 4, 13, 44)]),
+    "c": (16, 16, []),
+    "d": (20, 20, [(1, 5, 5, 15, 10)]),
+}
+SPLITS = {"train": ["a", "b", "c"], "val": ["d"]}
+CLASSES = ["cat", "dog", "fish"]
+
+
+def write_image(path: Path, width: int, height: int, **options: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (width, height)).save(path, **options)
+
+
+def write_yolo(root: Path) -> Path:
+    for split, names in SPLITS.items():
+        for name in names:
+            width, height, boxes = IMAGES[name]
+            write_image(root / "images" / split / f"{name}.png", width, height)
+            lines = [
+                f"{label} {(x0 + x1) / 2 / width} {(y0 + y1) / 2 / height} {(x1 - x0) / width} {(y1 - y0) / height}"
+                for label, x0, y0, x1, y1 in boxes
+            ]
+            file = root / "labels" / split / f"{name}.txt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("\n".join(lines))
+    names = "".join(f"  {index}: {name}\n" for index, name in enumerate(CLASSES))
+    (root / "data.yaml").write_text(f"path: .\ntrain: images/train\nval: images/val\ntest:\nnames:\n{names}")
+    return root
+
+
+def write_voc(root: Path) -> Path:
+    for split, names in SPLITS.items():
+        for name in names:
+            width, height, boxes = IMAGES[name]
+            write_image(root / "JPEGImages" / f"{name}.png", width, height)
+            objects = "".join(
+                f"<object><name>{CLASSES[label]}</name><difficult>{label // 2}</difficult><bndbox><xmin>{x0 + 1}</xmin>"
+                f"<ymin>{y0 + 1}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>"
+                for label, x0, y0, x1, y1 in boxes
+            )
+            size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+            file = root / "Annotations" / f"{name}.xml"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"<annotation><filename>{name}.png</filename>{size}{objects}</annotation>")
+        (root / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names))
+    return root
+
+
+def coco_file(root: Path, split: str) -> Path:
+    return root / "annotations" / f"instances_{split}2017.json"
+
+
+def write_coco(root: Path) -> Path:
+    for split, names in SPLITS.items():
+        images, annotations = [], []
+        for name in names:
+            width, height, boxes = IMAGES[name]
+            write_image(root / f"{split}2017" / f"{name}.png", width, height)
+            images.append({"id": ord(name), "file_name": f"{name}.png", "width": width, "height": height})
+            for label, x0, y0, x1, y1 in boxes:
+                annotation = {"id": len(annotations), "image_id": ord(name), "category_id": 10 * label + 3}
+                annotations.append({**annotation, "bbox": [x0, y0, x1 - x0, y1 - y0], "iscrowd": 0})
+        categories = [{"id": 10 * label + 3, "name": name} for label, name in enumerate(CLASSES)]
+        file = coco_file(root, split)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return root
+
+
+WRITERS: dict[str, Callable[[Path], Path]] = {"YOLO": write_yolo, "Pascal VOC": write_voc, "COCO": write_coco}
+
+
+def read_back(source: BoxSource) -> dict[str, dict[str, tuple]]:
+    return {
+        split: {
+            image.path.stem: (
+                *image.size,
+                [(label, *box) for label, box in zip(image.labels, image.boxes.round(6), strict=True)],
+            )
+            for image in images
+        }
+        for split, images in source.splits.items()
+    }
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_layouts_give_the_same_boxes(tmp_path: Path, layout: str):
+    source = open_boxes(WRITERS[layout](tmp_path / "data"))
+    assert (source.layout, source.class_names) == (layout, tuple(CLASSES))
+    assert read_back(source) == {split: {name: IMAGES[name] for name in names} for split, names in SPLITS.items()}
+    assert source.class_counts == {"train": (1, 1, 1), "val": (0, 1, 0)}
+    assert "train 3 (1 without boxes), val 1 (0 without boxes)" in source.describe()[0]
+    assert "no box of cat, fish in val" in source.notes
+    areas = np.concatenate([image.areas for image in source.splits["train"]])
+    assert areas == pytest.approx(np.array([800, 100, 400]))
+
+
+def test_description_file_and_single_json_can_be_given(tmp_path: Path):
+    yolo, coco = write_yolo(tmp_path / "yolo"), write_coco(tmp_path / "coco")
+    assert open_boxes(yolo / "data.yaml").splits.keys() == SPLITS.keys()
+    assert list(open_boxes(coco_file(coco, "val")).splits) == ["train"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("7 0.5 0.5 0.5 0.5", "line 1: class 7 is unknown; there are classes 0 to 2"),
+        ("-1 0.5 0.5 0.5 0.5", "class -1 is unknown"),
+        ("0.5 0.5 0.5 0.5 0.5", "0.5 is no number of a class"),
+        ("\n0 0.9 0.5 0.5 0.5", "line 2: the box 26, 5 to 46, 15 lies outside the image of 40 x 20 pixels, by 6.0"),
+        ("0 0.5 0.5 0 0.5", "the box has a width of 0 and a height of 0.5"),
+        ("0 0.5 nan 0.5 0.5", "a value is not finite"),
+        ("0 0.5 0.5 0.5", "4 numbers; a box has 5"),
+        ("0 0.5 0.5 0.5 0.5 0.9", "6 numbers; a box has 5"),
+        ("0 20 10 40 20", "the box reaches 40 times the image; values are shares"),
+        ("cat 0.5 0.5 0.5 0.5", "'cat 0.5 0.5 0.5 0.5' is not a class and four numbers"),
+        ("0 0.5 0.5 0.5 0.5\n0 0.5 0.5 0.5 0.5", r"line 2: the same box of the same class as .*a\.txt, line 1"),
+        (b"\xff\xfe\xff", "cannot be read .it is not UTF-8"),
+    ],
+)
+def test_broken_lines_are_named_and_left_out_on_request(tmp_path: Path, text: str | bytes, message: str):
+    root = write_yolo(tmp_path)
+    file = root / "labels" / "train" / "a.txt"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataError, match=f"has 1 broken label; correct it(.|\n)*{message}"):
+        open_boxes(root)
+    source = open_boxes(root, skip_broken=True)
+    assert len(source.splits["train"]) == 3
+    assert any(note.startswith(f"left out: {file}") for note in source.notes)
+
+
+def test_rounding_is_clipped_and_polygons_give_their_boxes(tmp_path: Path):
+    root = write_yolo(tmp_path)
+    (root / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 1.04 1\r\n1 0.1 0.2 0.5 0.1 0.3 0.9\r\n")
+    source = open_boxes(root)
+    assert read_back(source)["train"]["a"][2] == [(0, 0, 0, 40, 20), (1, 4, 2, 20, 18)]
+    assert "1 polygons are read as their bounding boxes" in source.notes
+
+
+def test_missing_and_damaged_images_are_named(tmp_path: Path):
+    root = write_yolo(tmp_path / "yolo")
+    (root / "images" / "train" / "b.png").unlink()
+    (root / "images" / "train" / "c.png").write_bytes(b"nothing")
+    (root / "labels" / "val" / "d.txt").unlink()
+    with pytest.raises(DataError, match="has 2 broken labels") as error:
+        open_boxes(root)
+    assert f"{root / 'labels' / 'train' / 'b.txt'}: there is no image of this name" in str(error.value)
+    assert "c.png cannot be read" in str(error.value)
+    source = open_boxes(root, skip_broken=True)
+    assert [image.path.stem for image in source.splits["train"]] == ["a"]
+    assert "1 of 1 images have no file of labels and are read as background" in source.notes
+    for layout, change, message in [
+        ("Pascal VOC", lambda r: (r / "JPEGImages" / "b.png").unlink(), r"b\.xml: there is no image b\.png"),
+        ("COCO", lambda r: (r / "train2017" / "b.png").unlink(), r"2017\.json: there is no image b\.png"),
+        ("COCO", lambda r: write_image(r / "train2017" / "b.png", 50, 30), "is for 30 x 50 pixels, .* has 50 x 30"),
+        ("Pascal VOC", lambda r: write_image(r / "JPEGImages" / "b.png", 50, 30), "is for 30 x 50 pixels"),
+    ]:
+        root = WRITERS[layout](tmp_path / f"{len(list(tmp_path.iterdir()))}")
+        change(root)
+        with pytest.raises(DataError, match=message):
+            open_boxes(root)
+
+
+def test_boxes_belong_to_the_upright_image(tmp_path: Path):
+    root = write_yolo(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side
+    write_image(root / "images" / "train" / "a.png", 20, 40, exif=exif)
+    assert read_back(open_boxes(root))["train"]["a"] == IMAGES["a"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<xmax>13</xmax>", "<xmax>thirteen</xmax>", "object 1: bndbox has 4, 5, thirteen, 44; it needs the numbers"),
+        ("<name>fish</name>", "", "object 1: it has no name"),
+        ("</annotation>", "", "no valid XML"),
+        ("<annotation>", '<!DOCTYPE a [<!ENTITY b "c">]><annotation>', "it declares entities"),
+        ("<xmax>13</xmax>", "<xmax>3</xmax>", "the box 3, 4 to 3, 44 has no area"),
+    ],
+)
+def test_broken_xml_is_named(tmp_path: Path, old: str, new: str, message: str):
+    root = write_voc(tmp_path)
+    file = root / "Annotations" / "b.xml"
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(DataError, match=rf"b\.xml.*{message}"):
+        open_boxes(root)
+
+
+def test_voc_notes(tmp_path: Path):
+    root = write_voc(tmp_path)
+    (root / "ImageSets" / "Main" / "train.txt").write_text("a\nmissing\n")
+    with pytest.raises(DataError, match=r"train\.txt: missing has no file of labels"):
+        open_boxes(root)
+    notes = open_boxes(root, skip_broken=True).notes
+    assert "left out: 2 files of labels that no list in ImageSets names" in notes
+    assert "1 objects are marked as difficult, and read like all others" in notes
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["annotations"][1].update(image_id=1), "annotation 1: there is no image of the id 1"),
+        (lambda c: c["annotations"][1].update(category_id=1), "annotation 1: there is no category of the id 1"),
+        (lambda c: c["annotations"][1].update(bbox=[1, 2, 3]), "bbox is not a list of four numbers"),
+        (
+            lambda c: c["annotations"][1].update(bbox=[30, 5, 20, 10]),
+            "lies outside the image of 40 x 20 pixels, by 10.0",
+        ),
+        (lambda c: c["annotations"][1].update(area=float("nan")), "a value is not finite"),
+        (lambda c: c["categories"].append({"id": 3}), "each category needs its own number as id, and a name"),
+        (lambda c: c.update(images=None), "it needs lists of images, annotations and categories"),
+    ],
+)
+def test_broken_json_is_named(tmp_path: Path, change: Callable[[dict], object], message: str):
+    root = write_coco(tmp_path)
+    content = json.loads(coco_file(root, "train").read_text())
+    change(content)
+    coco_file(root, "train").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=message):
+        open_boxes(root)
+
+
+def test_crowds_and_areas_of_coco_are_kept(tmp_path: Path):
+    root = write_coco(tmp_path)
+    content = json.loads(coco_file(root, "train").read_text())
+    content["annotations"][0].update(iscrowd=1, area=700.5)
+    coco_file(root, "train").write_text(json.dumps(content))
+    source = open_boxes(root)
+    image = source.splits["train"][0]
+    assert image.is_crowd.tolist() == [True, False]
+    assert image.areas.tolist() == [700.5, 100]
+    assert source.class_counts["train"] == (0, 1, 1)
+
+
+def test_other_machines_paths_lists_and_missing_splits_are_told(tmp_path: Path):
+    root = write_yolo(tmp_path)
+    (root / "some.txt").write_text("images/train/a.png\nimages/train/none.png\n")
+    names = "names: [cat, dog, fish]\nnc: 3\n"
+    (root / "data.yaml").write_text(f"train: some.txt\nval: /home/me/data/images/val\ntest: images/test\n{names}")
+    with pytest.raises(DataError, match=r"some\.txt: there is no image images/train/none\.png"):
+        open_boxes(root)
+    source = open_boxes(root, skip_broken=True)
+    assert {split: len(images) for split, images in source.splits.items()} == {"train": 1, "val": 1}
+    assert "/home/me/data/images/val of data.yaml does not exist; images/val beside it is read" in source.notes
+    assert "left out: images/test of data.yaml, which does not exist" in source.notes
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: [a, b]\nnc: 3\ntrain: images/train", "nc: 3 and 2 names"),
+        ("names: {1: a}\ntrain: images/train", "no usable names"),
+        ("names: [a, b, c]", "names no images"),
+        ("names: [a, b", "no valid YAML"),
+    ],
+)
+def test_unusable_descriptions_are_refused(tmp_path: Path, text: str, message: str):
+    root = write_yolo(tmp_path)
+    (root / "data.yaml").write_text(text)
+    with pytest.raises(DataError, match=message):
+        open_boxes(root / "data.yaml")
+
+
+def test_unknown_layouts_are_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="there is no"):
+        open_boxes(tmp_path / "nothing")
+    with pytest.raises(DataError, match="has no labelled boxes that are recognised; give a folder"):
+        open_boxes(tmp_path)
+    write_yolo(tmp_path)
+    (tmp_path / "other.yml").write_text("names: [a]")
+    assert open_boxes(tmp_path).layout == "YOLO"  # by data.yaml
+    (tmp_path / "data.yaml").rename(tmp_path / "third.yaml")
+    with pytest.raises(DataError, match=r"has other\.yml, third\.yaml; give one of these files"):
+        open_boxes(tmp_path)
+
+
+def test_many_broken_labels_are_counted(tmp_path: Path):
+    root = write_yolo(tmp_path)
+    (root / "labels" / "train" / "a.txt").write_text("\n".join(["9 0.5 0.5 0.1 0.1"] * 1000))
+    with pytest.raises(DataError, match=r"has 1000 broken labels; correct them(.|\n)*and 980 more"):
+        open_boxes(root)
