@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console  # imported where it is needed: it is slow to import
 
-__all__ = ["ESCAPES", "create_console", "escape_control", "printable"]
+__all__ = ["ESCAPES", "create_console", "escape_control", "format_count", "printable"]
 
 ESCAPES = "ghostnets.escapes"  # error handler of text that an encoding lacks, for ``str.encode`` and ``open``
 
@@ -36,6 +36,12 @@ codecs.register_error(ESCAPES, _escape)
 def printable(text: str) -> str:
     r"""Escape bytes that are not UTF-8, as of file names: ``caf\xe9.png``."""
     return text.encode("utf-8", ESCAPES).decode()
+
+
+def format_count(number: int, noun: str) -> str:
+    """A number with its noun, which takes -es after ss: ``1 image``, ``2,000 images``, ``2 classes``."""
+    ending = "" if number == 1 else "es" if noun.endswith("ss") else "s"
+    return f"{number:,} {noun}{ending}"
 
 
 def escape_control(text: str, *, keep: str = "\n") -> str:

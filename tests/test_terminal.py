@@ -6,7 +6,7 @@ import pytest
 from rich.table import Table
 
 from ghostnets.cli.output import message
-from ghostnets.terminal import create_console, escape_control
+from ghostnets.terminal import create_console, escape_control, format_count
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,8 @@ def test_console_escapes_lines_and_cells_and_reads_no_markup():
 def test_message_escapes_control_characters(capsys: pytest.CaptureFixture[str]):
     message("\x1b]0;title\x07.png cannot be read", kind="error")
     assert capsys.readouterr().err == "error: \\x1b]0;title\\x07.png cannot be read\n"
+
+
+def test_count_has_the_number_of_its_noun():
+    counts = [format_count(*case) for case in ((1, "image"), (0, "row"), (2000, "image"), (2, "class"), (1, "class"))]
+    assert counts == ["1 image", "0 rows", "2,000 images", "2 classes", "1 class"]

@@ -53,7 +53,8 @@ def open_model(path: str | os.PathLike[str], *, threads: int | None = None, devi
     if not path.is_file():
         complete_interrupted(path)  # an export that was killed while it moved its files
     if not path.is_file():
-        raise ArtefactError(f"there is no file {path}; ghostnets export writes one.")
+        command = "train" if path.suffix == ".safetensors" else "export"
+        raise ArtefactError(f"there is no file {path}; ghostnets {command} writes one.")
     if threads is not None and threads < 1:
         raise ConfigurationError(f"threads is {threads}; it must be at least 1.")
     options: dict[str, str] = {}

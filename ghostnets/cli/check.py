@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ghostnets.cli.options.check import CheckCommand
 from ghostnets.cli.output import (
@@ -18,7 +18,7 @@ from ghostnets.data.check import DataCheck, ImageGroup, check_images
 from ghostnets.data.labels import indices_of
 from ghostnets.data.stored_images import decode_image
 from ghostnets.errors import ImageError
-from ghostnets.terminal import escape_control
+from ghostnets.terminal import escape_control, format_count
 
 if TYPE_CHECKING:
     from ghostnets.explain.data_page import PictureView
@@ -77,13 +77,14 @@ def _print_result(result: DataCheck) -> None:
     console.print(table, markup=False)
     if sizes := result.describe_sizes():
         small = f", {sizes['below_64']:,} below 64" if sizes["below_64"] else ""
-        span = f"{sizes['smallest']} to {sizes['largest']} pixels"
+        span = f"{_span(sizes)} pixels"
         console.print(f"sides          {span}, median {sizes['median']}{small} (the shorter side)")
     console.print(f"kinds          {', '.join(f'{kind} {count:,}' for kind, count in result.kinds.items())}")
     if result.rare_classes:
         names = ", ".join(map(escape_control, result.rare_classes[:SHOWN_LINES]))
         console.print(
-            f"rare           {len(result.rare_classes)} classes with fewer than 2 images: {names}", markup=False
+            f"rare           {format_count(len(result.rare_classes), 'class')} with fewer than 2 images: {names}",
+            markup=False,
         )
     console.print(f"unreadable     {len(result.unreadable):,}")
     for _, reason in result.unreadable[:SHOWN_LINES]:
@@ -95,9 +96,14 @@ def _print_result(result: DataCheck) -> None:
             console.print(f"               {_describe(result, group)}", soft_wrap=True, markup=False)
     console.print(
         f"near: at most {result.threshold} of 128 bits of the difference hash differ, also mirrored (--threshold);"
-        f" {result.num_plain:,} images without structure are not compared",
+        f" {format_count(result.num_plain, 'image')} without structure not compared",
         soft_wrap=True,
     )
+
+
+def _span(sizes: dict[str, Any]) -> str:
+    smallest, largest = sizes["smallest"], sizes["largest"]
+    return f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
 
 
 def _select(result: DataCheck, exact: bool, splits: bool, classes: bool) -> list[ImageGroup]:
@@ -125,14 +131,14 @@ def _write_page(command: CheckCommand, result: DataCheck) -> None:
     sections, folder = [], command.out.parent
     figures = {"images": f"{len(result.paths):,}", "classes": f"{len(result.class_names):,}"}
     if sizes := result.describe_sizes():
-        figures["shorter side"] = f"{sizes['smallest']} to {sizes['largest']}"
+        figures["shorter side"] = _span(sizes)
     figures["unreadable"] = f"{len(result.unreadable):,}"
     for exact, splits, classes, label, explanation in KINDS:
         groups = _select(result, exact, splits, classes)
         figures[label] = f"{len(groups):,}"
         if groups:
             shown = [
-                PictureGroup(f"{len(g.images)} images", _pictures(result, g.images, folder))
+                PictureGroup(format_count(len(g.images), "image"), _pictures(result, g.images, folder))
                 for g in groups[:PAGE_GROUPS]
             ]
             first = f", the first {PAGE_GROUPS} shown" if len(groups) > PAGE_GROUPS else ""
@@ -174,5 +180,5 @@ def _pictures(result: DataCheck, indices: Sequence[int], folder: Path) -> "list[
         split, class_name = result.splits[result.split_indices[index]], result.describe_label(index)
         width, height = result.sizes[index]
         name, link = escape_control(str(result.paths[index])), link_to_file(str(result.paths[index]), folder)
-        pictures.append(PictureView(buffer.getvalue(), name, link, f"{split}, {class_name}, {width} x {height}"))
+        pictures.append(PictureView(buffer.getvalue(), name, link, (split, class_name, f"{width} x {height}")))
     return pictures

@@ -42,6 +42,9 @@ def _read_all(paths: Sequence[Path]) -> tuple[list[ComparedRun], dict[str, str]]
     """
     runs, problems = [], {}
     for path in paths:
+        if path.is_file():  # runs/* has the figures of --find-lr too
+            message(f"left out: {path} (a file, not the folder of a run)")
+            continue
         try:
             runs.append(_read(path))
         except RunError as error:

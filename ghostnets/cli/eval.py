@@ -23,6 +23,7 @@ from ghostnets.explain.figures import confusion_figure, save_figure
 from ghostnets.files import write_atomically
 from ghostnets.measure import fit_temperature
 from ghostnets.predict import find_writer
+from ghostnets.terminal import format_count
 from ghostnets.train import Evaluation, MultiLabelEvaluation, RunFolder, evaluate, evaluate_multi_label
 from ghostnets.train.distributed import DistributedContext
 
@@ -94,7 +95,7 @@ def _evaluate(
     command: EvalCommand, network: EvaluatedNetwork, images: ImageDataset, temperature: float | None
 ) -> Evaluation | MultiLabelEvaluation:
     with show_stages() as on_stage:
-        on_stage(f"evaluating {len(images)} images")
+        on_stage(f"evaluating {format_count(len(images), 'image')}")
         module = network.build(temperature=temperature, flip=command.tta == "flip")
         return _run(network, module, images, keep_logits=len(images) * len(network.class_names) <= MAX_LOGITS)
 

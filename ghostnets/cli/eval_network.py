@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ghostnets.artefacts import SUFFIXES, Model, open_model
 from ghostnets.checkpoints import read_checkpoint
+from ghostnets.cli.output import message
 from ghostnets.devices import describe_device, select_device
 from ghostnets.errors import RunError
 from ghostnets.preprocessing import Preprocessing
@@ -94,7 +95,9 @@ def _training_of_run(path: Path) -> dict[str, Any]:
     """Recipe, data and identity of the run in the folder of a file, which determine its split; empty without one."""
     try:
         config = RunFolder(path.parent).read_config()
-    except RunError:
+    except RunError as error:
+        if (path.parent / "config.json").exists():
+            message(f"the split of the run's own validation images is not known: {error}")
         return {}
     return {"recipe": config.recipe.to_dict(), "data": config.data, "data_identity": config.identity}
 

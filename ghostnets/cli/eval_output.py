@@ -10,7 +10,7 @@ from rich.table import Table
 from ghostnets.cli.output import message, result_console
 from ghostnets.data import ImageDataset
 from ghostnets.measure import format_accuracy, wilson_interval
-from ghostnets.terminal import printable
+from ghostnets.terminal import format_count, printable
 from ghostnets.train import Evaluation, MultiLabelEvaluation
 
 __all__ = ["image_columns", "print_evaluation", "to_json"]
@@ -90,14 +90,16 @@ def print_evaluation(
     confused = [] if isinstance(result, MultiLabelEvaluation) else result.mistakes[:MAX_LINES]
     for true, predicted, count in confused:
         truth, prediction = result.classes[true], result.classes[predicted].name
-        line = f"{count} of {truth.images} images of {truth.name} predicted as {prediction}"
+        line = f"{count} of {format_count(truth.images, 'image')} of {truth.name} predicted as {prediction}"
         console.print(line, soft_wrap=True)
     wrong = result.predictions.mistakes()[:MAX_LINES].tolist()
     columns = image_columns(result, images, wrong, in_training)
     for path, truth, prediction, probability, *_ in zip(*columns.values(), strict=True):
         console.print(f"{path}: {truth}, predicted {prediction} ({probability:.0%})", soft_wrap=True)
     scores = "   ".join(f"{label} {value}" for label, value in result.headline().items())
-    console.print(f"{result.images} images ({split})   {scores}   loss {result.loss:.4f}", soft_wrap=True)
+    console.print(
+        f"{format_count(result.images, 'image')} ({split})   {scores}   loss {result.loss:.4f}", soft_wrap=True
+    )
     areas = result.curve_areas
     means = None if areas is None else [areas.mean(areas.roc), areas.mean(areas.precision_recall)]
     figures = {

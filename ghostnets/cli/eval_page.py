@@ -77,7 +77,7 @@ def _pictures(
         image.save(buffer, "JPEG", quality=80)
         truth, prediction = rows.describe(index, names)
         probability, loss = float(rows.probabilities[index]), float(rows.losses[index])
-        text = f"label {truth}, predicted {prediction} ({probability:.0%}), loss {loss:.2f}"
+        text = (f"label {truth}", f"predicted {prediction} ({probability:.0%})", f"loss {loss:.2f}")
         name = images.name(index)
         pictures.append(PictureView(buffer.getvalue(), printable(name), link_to_file(name, folder), text))
     return pictures

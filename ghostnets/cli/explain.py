@@ -33,6 +33,7 @@ from ghostnets.explain import (
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model, model_arguments
 from ghostnets.preprocessing import Preprocessing
+from ghostnets.terminal import format_count
 
 __all__ = ["run"]
 
@@ -92,7 +93,7 @@ def _load_subject(command: ExplainCommand) -> Subject:
         checkpoint.build().to(memory_format=torch.channels_last),
         checkpoint.preprocessing,
         checkpoint.class_names,
-        f"Weights of {name}, {len(checkpoint.class_names)} classes.",
+        f"Weights of {name}, {format_count(len(checkpoint.class_names), 'class')}.",
     )
 
 
@@ -119,7 +120,7 @@ def _load_images(command: ExplainCommand, subject: Subject) -> tuple[ImageDatase
     if not len(images):
         raise DataError(f"none of the {len(sample.labels)} images of {command.images} can be read: {problems[0]}")
     if problems:
-        message(f"skipped {len(problems)} unreadable images: {' '.join(problems[:5])}")
+        message(f"skipped {format_count(len(problems), 'unreadable image')}: {' '.join(problems[:5])}")
     return images, note
 
 
@@ -141,9 +142,10 @@ def _analyse(
     shown = range(0, len(images), -(-len(images) // SHOWN_IMAGES))
     pixels = torch.stack([preprocessing.center(images[i]) for i in shown])
     inputs = preprocessing.normalize(pixels)
+    number = format_count(len(images), "image")
     return Explanation(
         title=f"Inside {subject.name}",
-        summary=f"{subject.weights} {len(images):,} images of {command.images}, {' x '.join(map(str, shape))}.",
+        summary=f"{subject.weights} {number} of {command.images}, {' x '.join(map(str, shape))}.",
         redundancy=redundancy,
         model=model,
         pixels=pixels,
@@ -213,8 +215,8 @@ def _print(redundancy: Redundancy) -> None:
     console = result_console()
     console.print(table)
     console.print(
-        f"{redundancy.images} images. Near-duplicates: maps whose cosine with another map of the layer exceeds 0.9 or"
-        " 0.95 in absolute value. Error: unexplained variance of half of the maps, each predicted from one map of the"
-        " other half by the best filter of this size.",
+        f"{format_count(redundancy.images, 'image')}. Near-duplicates: maps whose cosine with another map of the layer"
+        " exceeds 0.9 or 0.95 in absolute value. Error: unexplained variance of half of the maps, each predicted from"
+        " one map of the other half by the best filter of this size.",
         soft_wrap=True,
     )

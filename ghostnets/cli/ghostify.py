@@ -18,6 +18,7 @@ from ghostnets.errors import CheckpointError, DataError
 from ghostnets.files import write_atomically
 from ghostnets.measure import wilson_interval
 from ghostnets.preprocessing import Preprocessing
+from ghostnets.terminal import format_count
 
 __all__ = ["run"]
 
@@ -170,7 +171,7 @@ def _print(command: GhostifyCommand, analysis: Analysis, report: CompressionRepo
         console.print(f"Note: {note}", soft_wrap=True)
     fitted, compared = summary["images"]["fitted"], summary["images"]["compared"]
     console.print(
-        f"Fitted to {fitted} images, compared on {compared} others. Wrote {command.out}"
+        f"Fitted to {format_count(fitted, 'image')}, compared on {compared} others. Wrote {command.out}"
         f" ({summary['bytes'] / 1e6:,.1f} MB) and {command.out.with_suffix('.json')}.",
         soft_wrap=True,
     )

@@ -15,6 +15,7 @@ from ghostnets.data.finder import LeftOut
 from ghostnets.errors import ConfigurationError
 from ghostnets.native import ENGINE, missing_native
 from ghostnets.predict import Input, PredictionFile, as_dict, find_inputs, predict_images
+from ghostnets.terminal import format_count
 
 if TYPE_CHECKING:
     from ghostnets.predict.sorting import ImageSorter
@@ -75,7 +76,7 @@ def run(command: PredictCommand) -> int:
     for sentence in left_out.sentences():
         message(sentence)
     if command.out is not None:
-        message(f"wrote {command.out}, {progress.images} rows.")
+        message(f"wrote {command.out}, {format_count(progress.images, 'row')}.")
     if sorter is not None:
         _report_sorting(sorter)
     return 1 if progress.errors or (sorter is not None and sorter.problems) else 0
@@ -98,8 +99,11 @@ def _report_sorting(sorter: "ImageSorter") -> None:
     for sentence in sorter.problems[:MAX_REPORTED]:
         message(sentence, kind="error")
     if len(sorter.problems) > MAX_REPORTED:
-        message(f"{len(sorter.problems)} images are not sorted, of which {MAX_REPORTED} are named.", kind="error")
-    message(f"sorted {sorter.images} images into {sorter.folder}.")
+        message(
+            f"{format_count(len(sorter.problems), 'image')} not sorted, of which {MAX_REPORTED} are named.",
+            kind="error",
+        )
+    message(f"sorted {format_count(sorter.images, 'image')} into {sorter.folder}.")
 
 
 class PredictionProgress:
@@ -123,7 +127,7 @@ class PredictionProgress:
         self.earlier = self.images = images
         self.errors = errors
         if images:
-            message(f"resuming after {images} images.")
+            message(f"resuming after {format_count(images, 'image')}.")
 
     def count(self, predictions: Iterable[list[Prediction]]) -> Iterator[list[Prediction]]:
         for batch in predictions:
@@ -141,13 +145,13 @@ class PredictionProgress:
         """Print the rate and the number of errors on stderr."""
         seconds, here = time.monotonic() - self.start, self.images - self.earlier
         if seconds > SECONDS_BEFORE_PROGRESS:
-            message(f"{here} images in {seconds:.1f} s, {here / seconds:.0f} images/s.")
+            message(f"{format_count(here, 'image')} in {seconds:.1f} s, {here / seconds:.0f} images/s.")
         if self.errors:
-            message(f"{self.errors} of {self.images} images have no prediction.", kind="error")
+            message(f"{self.errors:,} of {format_count(self.images, 'image')} without a prediction.", kind="error")
 
     def _show(self) -> None:
         rate = (self.images - self.earlier) / (time.monotonic() - self.start)
-        counts = f"{self.images} images, {rate:.0f} images/s, {self.errors} without prediction"
+        counts = f"{format_count(self.images, 'image')}, {rate:.0f} images/s, {self.errors} without prediction"
         if not sys.stderr.isatty():
             if time.monotonic() >= self.next_line:
                 message(counts)

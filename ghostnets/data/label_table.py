@@ -31,6 +31,11 @@ LABEL_COLUMNS = (
     "diagnosis", "dx", "classid", "findinglabels",
 )  # fmt: skip
 SPLIT_COLUMNS = ("split", "subset", "set", "partition", "dataset", "phase")
+SPLIT_FLAGS = {  # columns of true and false, such as fastai's is_valid: splits of false and true
+    "isvalid": ("train", "val"), "isval": ("train", "val"), "isvalidation": ("train", "val"),
+    "istest": ("train", "test"), "istrain": ("val", "train"), "istraining": ("val", "train"),
+}  # fmt: skip
+FLAGS = {"false": 0, "0": 0, "0.0": 0, "no": 0, "true": 1, "1": 1, "1.0": 1, "yes": 1}
 HINT = "give it a first line with the columns path and label"
 
 
@@ -92,9 +97,13 @@ def read_table(path: Path, is_image: Callable[[str], bool]) -> LabelTable:
             f"{path.name} has no header: column {columns.path + 1} is read as the path,"
             f" column {columns.labels[0] + 1} as the label"
         )
+    if (flag := _split_flag(columns)) is not None:
+        notes.append(
+            f"{path.name}: {flag[0].strip()} is read as the split, true as {flag[1][1]}, false as {flag[1][0]}"
+        )
     parse, multi_label = _label_parser(body, columns, delimiter)
     parsed = tuple(
-        TableRow(line, cells[columns.path].strip(), parse(cells), _parse_split(cells, columns.split, line, path))
+        TableRow(line, cells[columns.path].strip(), parse(cells), _parse_split(cells, columns, line, path))
         for line, cells in body
     )
     return LabelTable(parsed, multi_label, tuple(notes))
@@ -178,9 +187,7 @@ def _find_columns(rows: Sequence[tuple[int, list[str]]], path: Path, is_image: C
         if not found:
             raise DataError(f"{path} has no column of image paths (it has {_join(first)}); {HINT}.")
         position = found[0]
-    split = _first(names, SPLIT_COLUMNS)
-    if split is not None and not any(split_of(cells[split].strip()) for cells in body):
-        split = None
+    split = _split_column(names, body)
     others = [c for c in range(len(first)) if c not in (position, split) and not _is_index(body, c, names)]
     if split is None and not has_header:
         split = next((c for c in others if all(split_of(cells[c].strip()) for cells in body)), None)
@@ -251,11 +258,34 @@ def _label_separator(cells: Sequence[str], columns: _Columns, delimiter: str) ->
     return r"\s+" if len(words) < len(distinct) and any(len(cell.split()) > 1 for cell in distinct) else None
 
 
-def _parse_split(cells: Sequence[str], column: int | None, line: int, path: Path) -> str | None:
-    if column is None:
+def _split_column(names: Sequence[str], body: Sequence[Sequence[str]]) -> int | None:
+    """The column of a known name with a known value: names of splits, or true and false."""
+    split = _first(names, SPLIT_COLUMNS)
+    if split is not None and any(split_of(cells[split].strip()) for cells in body):
+        return split
+    flag = _first(names, tuple(SPLIT_FLAGS))
+    return flag if flag is not None and any(cells[flag].strip().casefold() in FLAGS for cells in body) else None
+
+
+def _split_flag(columns: _Columns) -> tuple[str, tuple[str, str]] | None:
+    """Name of the column of true and false that gives the split, and the splits of false and true."""
+    if columns.split is None or columns.names is None:
         return None
-    if (split := split_of(cells[column].strip())) is None:
-        raise DataError(f"{path}, line {line}: the split is {cells[column]!r}; it must be train, val or test.")
+    name = columns.names[columns.split]
+    splits = SPLIT_FLAGS.get(_normalize(name))
+    return (name, splits) if splits is not None else None
+
+
+def _parse_split(cells: Sequence[str], columns: _Columns, line: int, path: Path) -> str | None:
+    if columns.split is None:
+        return None
+    cell = cells[columns.split].strip()
+    if (flag := _split_flag(columns)) is not None:
+        if (value := FLAGS.get(cell.casefold())) is None:
+            raise DataError(f"{path}, line {line}: {flag[0].strip()} is {cell!r}; it must be true or false.")
+        return flag[1][value]
+    if (split := split_of(cell)) is None:
+        raise DataError(f"{path}, line {line}: the split is {cell!r}; it must be train, val or test.")
     return split
 
 

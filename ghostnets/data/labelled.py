@@ -24,7 +24,7 @@ from ghostnets.data.layout import (
 from ghostnets.data.stored_images import StoredImage
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import IMAGE_SUFFIXES
-from ghostnets.terminal import printable
+from ghostnets.terminal import format_count, printable
 
 __all__ = [
     "ImageFile",
@@ -291,7 +291,7 @@ def _check_training(
 
 def _describe_missing(folder: Path, left_out: LeftOut) -> str:
     loose = sum(is_image_name(path.name) for path in folder.iterdir())
-    images = "1 image" if loose == 1 else f"{loose} images"
+    images = format_count(loose, "image")
     found = f"{images} but no class folders" if loose else "no images"
     more = "".join(f" ({sentence})" for sentence in left_out.sentences())
     wanted = "one folder of images per class, or a table of paths and labels"

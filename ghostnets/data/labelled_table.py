@@ -18,7 +18,7 @@ from ghostnets.data.labelled import (
 from ghostnets.data.layout import find_layout, list_classes, normalize_name, split_of
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import IMAGE_SUFFIXES
-from ghostnets.terminal import printable
+from ghostnets.terminal import format_count, printable
 
 __all__ = ["find_tables", "list_tables", "read_labelled_tables"]
 
@@ -117,7 +117,7 @@ def read_labelled_tables(
 def _describe_label_sets(files: Sequence[ImageFile]) -> str:
     """A sentence on the number of labels of the images of a multi-label table."""
     counts = [len(file.classes) for file in files]
-    without = f"; {counts.count(0):,} images without any" if 0 in counts else ""
+    without = f"; {format_count(counts.count(0), 'image')} without any" if 0 in counts else ""
     mean = sum(counts) / max(1, len(counts))
     return f"multi-label: {mean:.1f} labels per image on average, up to {max(counts, default=0)}{without}"
 
@@ -156,7 +156,10 @@ class _Images:
             if is_image_name(name.rpartition("/")[2]) and Path(self.folder, name).is_file():
                 return [name]
         name = os.path.normpath(text.replace("\\", "/")).strip("/")
-        return [path for path in self.index.get(name.rpartition("/")[2], ()) if _is_suffix(path, name)]
+        found = [path for path in self.index.get(name.rpartition("/")[2], ()) if _is_suffix(path, name)]
+        if len(found) > 1 and self.split:  # train.csv beside train/ and test/ with images of the same names
+            found = [path for path in found if split_of(path.partition("/")[0]) == self.split] or found
+        return found
 
     @property
     def index(self) -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ghostnets.data.finder import LeftOut, holds_image, is_image_name, is_system_name, walk_images
 from ghostnets.errors import DataError
-from ghostnets.terminal import printable
+from ghostnets.terminal import format_count, printable
 
 __all__ = [
     "FolderLayout",
@@ -271,7 +271,7 @@ def _read_splits(
                 notes.append(f"{printable(str(found[split].relative_to(root)))}/ is read as the {split} split")
         else:
             count = sum(1 for _ in walk_images(str(path), LeftOut()))
-            images = "1 image" if count == 1 else f"{count} images"
+            images = format_count(count, "image")
             notes.append(f"left out: {name}/ ({images} without class folders)" if count else f"{name}/ is empty")
     others = [name for name, path in folders.items() if name not in splits and holds_image(str(path))]
     notes += [f"left out: {name}/ (neither train, val nor test)" for name in others]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ghostnets.errors import ConfigurationError, DataError
 from ghostnets.preprocessing import MAX_PIXELS
+from ghostnets.terminal import format_count
 
 if TYPE_CHECKING:
     from ghostnets.data.datasets import DatasetSplits, ImageDataset
@@ -243,8 +244,7 @@ def describe_source(source: DataSource, *, by_split: bool = True) -> list[str]:
     if len(names) > MAX_DESCRIBED:
         total = [sum(images) for images in zip(*counts.values(), strict=True)]
         classes.append(f"and {len(names) - MAX_DESCRIBED} more ({min(total)} to {max(total)} images each)")
-    number = "1 class" if len(names) == 1 else f"{len(names)} classes"
-    return [f"images: {splits}", f"{number}: {', '.join(classes)}", *source.notes]
+    return [f"images: {splits}", f"{format_count(len(names), 'class')}: {', '.join(classes)}", *source.notes]
 
 
 def summarize_source(source: DataSource) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from ghostnets.explain.anatomy import CheapKernels
 from ghostnets.explain.ghost_ablation import AblationResult
 from ghostnets.explain.redundancy import LayerRedundancy, Redundancy
 from ghostnets.measure import format_accuracy, wilson_interval
+from ghostnets.terminal import format_count
 
 __all__ = ["ablation_caption", "depth_caption", "error_caption", "gallery_caption", "kernel_kinds_caption"]
 
@@ -66,7 +67,8 @@ def ablation_caption(result: AblationResult) -> str:
     low, _ = wilson_interval(correct, result.images)
     caution = " All of this is within the interval: use more images." if worst.zeros >= low else ""
     return (
-        f"The unchanged network classifies {format_accuracy(correct, result.images)} of {result.images:,} images"
+        f"The unchanged network classifies {format_accuracy(correct, result.images)} of"
+        f" {format_count(result.images, 'image')}"
         f" correctly; in parentheses the 95% interval. Copies in one module change the accuracy by"
         f" {change['copies']:+.1f} points on average, zeros by {change['zeros']:+.1f}. It is lowest with zeros in"
         f" {worst.layer}: {worst.zeros:.1%}.{caution}"

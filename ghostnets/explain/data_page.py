@@ -12,12 +12,12 @@ __all__ = ["DataPage", "PictureGroup", "PictureSection", "PictureView", "write_d
 
 @dataclass(frozen=True)
 class PictureView:
-    """A picture: PNG or JPEG content, the name and the relative URL (or None) of its file, and a line of text."""
+    """A picture: PNG or JPEG content, name and relative URL (or None) of its file, and the parts of a line of text."""
 
     content: bytes
     name: str
     link: str | None
-    text: str
+    text: Sequence[str]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The end of a run: by epochs, by a time limit, or for want of improvement."""
 
 from ghostnets.errors import RunError
+from ghostnets.terminal import format_count
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.run_config import RunConfig
 from ghostnets.train.schedule import learning_rate
@@ -59,7 +60,7 @@ def describe_end(recipe: Recipe, progress: TrainProgress) -> str | None:
     if progress.step or not progress.epoch:
         return None
     if progress.epoch >= recipe.epochs:
-        return "after 1 epoch" if progress.epoch == 1 else f"after {progress.epoch} epochs"
+        return f"after {format_count(progress.epoch, 'epoch')}"
     if schedule_position(recipe, progress, progress.epoch) >= recipe.epochs:
         return f"after epoch {progress.epoch}, at the time limit"
     without_gain = progress.epoch - 1 - progress.best_epoch

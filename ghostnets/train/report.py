@@ -25,7 +25,7 @@ from ghostnets.explain.page import link_to_file
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model, model_arguments
 from ghostnets.preprocessing import Preprocessing
-from ghostnets.terminal import printable
+from ghostnets.terminal import format_count, printable
 from ghostnets.train.evaluation import Evaluation
 from ghostnets.train.metrics import METRICS, EpochResult, best_epoch, format_minutes
 from ghostnets.train.multi_label import MultiLabelEvaluation
@@ -81,7 +81,7 @@ def write_run_report(run: RunFolder, result: TrainingResult) -> None:
     first = next((example for example in every if example.is_correct), every[0])
     report = RunReport(
         title=_title(config),
-        summary=f"{len(evaluation.classes)} classes, images of {' x '.join(map(str, input_shape))}."
+        summary=f"{format_count(len(evaluation.classes), 'class')}, images of {' x '.join(map(str, input_shape))}."
         f" {describe_evaluation(result)}"
         + (f" Unreadable images left out: {len(result.skipped)}." if result.skipped else ""),
         warnings=list_warnings(result),

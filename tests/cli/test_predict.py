@@ -83,7 +83,7 @@ def test_unreadable_images_do_not_stop_the_run(tiny_run: Path, photos: Path, tmp
     for index in range(12):
         (photos / "light" / f"{index:03}.png").write_bytes(b"")
     error = fails(capsys, "predict", tiny_run / "best.safetensors", photos, "--out", tmp_path / "a.csv")
-    assert "24 of 40 images have no prediction" in error
+    assert "24 of 40 images without a prediction" in error
     assert error.count("cannot be read as an image") == 20
     rows = read_csv(tmp_path / "a.csv")
     assert [bool(row["error"]) for row in rows].count(True) == 24
@@ -177,7 +177,7 @@ def test_killed_run_is_resumed(plan: Path, tmp_path: Path):
         parts = len(json.loads(manifest.read_text())["parts"])
     last = subprocess.run([*command, str(out)], env=uninterrupted, capture_output=True, text=True, check=False)
     assert (last.returncode, "resuming after" in last.stderr) == (1, True), (seed, last.stderr)
-    assert "1 of 240 images have no prediction" in last.stderr
+    assert "1 of 240 images without a prediction" in last.stderr
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes(), seed
     assert not (tmp_path / "a.csv.partial").exists()
 

@@ -138,6 +138,10 @@ def test_compare_runs(tiny_run: Path, small: Path, tmp_path: Path, monkeypatch, 
     assert all(f"<td>{name}</td>" in page.text for name in ("tiny", "other", "width", "ghost_resnet20"))
     assert "label_smoothing" not in page.text
     assert run("compare", tiny_run, "--out", "one.html") == 0
+    figure = Path("runs/photos-find-lr.png")
+    figure.write_bytes(b"")  # of train --find-lr, among those of runs/*
+    assert run("compare", tiny_run, figure, "--out", "one.html") == 0
+    figure.unlink()
     assert "All settings are the same." in capsys.readouterr().out
     assert run("compare", tmp_path) == 1
     assert "holds no training run" in capsys.readouterr().err

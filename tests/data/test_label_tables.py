@@ -78,6 +78,25 @@ def test_column_of_splits_is_read(tmp_path: Path) -> None:
     assert read(table) == "a,b: train 1/1 val 1/0 test 0/1"
 
 
+@pytest.mark.parametrize(
+    ("header", "cells", "reading"),
+    [
+        (
+            "label,is_valid",
+            "a,False b,False a,True b,True",
+            "train 1/1 val 1/1",
+        ),  # as fastai's ImageDataLoaders.from_csv
+        ("a,b,isValid", "1,0,0 0,1,0 1,0,1 0,1,1", "train 1/1 val 1/1"),  # no class of its own
+        ("label,is_train", "a,1.0 b,1.0 a,0.0 b,0.0", "train 1/1 val 1/1"),
+    ],
+)
+def test_column_of_true_and_false_is_read_as_split(tmp_path: Path, header: str, cells: str, reading: str) -> None:
+    rows = [f"img/{number}.png,{row}" for number, row in enumerate(cells.split())]
+    table = write(tmp_path, "\n".join([f"path,{header}", *rows]))
+    assert read(table, val_share=0.5) == f"a,b: {reading}"
+    assert f"labels.csv: {header.rpartition(',')[2]} is read as the split, true as" in open_folder(table).notes[0]
+
+
 @pytest.mark.parametrize("give", ["", "train.csv"])
 def test_tables_of_splits_are_read(tmp_path: Path, give: str) -> None:
     write(tmp_path, "id,label\n0,a\n1,b\n", "train.csv")
@@ -90,6 +109,15 @@ def test_tables_of_splits_are_read(tmp_path: Path, give: str) -> None:
     (note,) = open_folder(tmp_path / give).notes
     assert note.startswith("left out: test.csv (")
     assert "has a single column" in note
+
+
+def test_names_of_a_table_of_a_split_are_those_in_its_folder(tmp_path: Path) -> None:
+    build(tmp_path, "train:4 test:4")  # as of competitions: train.csv, and numbers that occur in train/ and test/
+    (tmp_path / "train.csv").write_text("Image,label\n0.png,a\n1.png,b\n2.png,a\n3.png,b\n")
+    assert read(tmp_path, val_share=0.5) == "a,b: train 1/1 val 1/1"
+    assert any(
+        "0.png is found by its name, at " in note and "train/0.png" in note for note in open_folder(tmp_path).notes
+    )
 
 
 def test_location_of_table_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +151,7 @@ def test_predictions_beside_class_folders_are_no_labels(tmp_path: Path) -> None:
         (f"path,label\n{ROWS}".replace("dog", "cat"), "has a single class (cat)"),
         (f"path,label,split\n{ROWS}".replace(".png,cat", ".png,cat,train").replace(",dog", ",dog,later"),
          "line 3: the split is 'later'"),
+        ("path,label,is_valid\nimg/0.png,a,True\nimg/1.png,a,perhaps\n", "line 3: is_valid is 'perhaps'"),
         (f"path,label\n{ROWS}0.png,cat\n", "'0.png' can be img/0.png or img/more/0.png"),
         (f"path,label\n{ROWS}img/more/0.png,cat,brown\n", "has 2 columns, but 3 in line 6"),
         (f"path,colour,weight\n{ROWS}".replace(",cat", ",x,3").replace(",dog", ",y,4"), "does not say which column"),
@@ -217,7 +246,7 @@ def test_several_labels_per_image_are_read(tmp_path: Path, text: str) -> None:
         for path, label in zip(files.paths, files.labels, strict=True)
     }
     assert found == dict(zip(NAMED, TAGS, strict=True))
-    assert any("multi-label: 1.2 labels per image on average, up to 2; 1 images without any" in n for n in source.notes)
+    assert any("multi-label: 1.2 labels per image on average, up to 2; 1 image without any" in n for n in source.notes)
 
 
 def test_numbers_separated_by_blanks_are_several_labels(tmp_path: Path) -> None:

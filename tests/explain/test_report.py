@@ -129,7 +129,7 @@ def test_report_escapes_names_and_links_files(tmp_path: Path):
     assert "40.0% (12 to 77%)" in page.text
     assert re.search(r"none</bdi></td><td>2</td><td>0</td><td>–</td><td>–</td>", page.text)
     assert "left out: x.nef &lt;raw&gt;" in page.text
-    assert "<td>6</td><td>3</td><td>2 to 2</td>" in page.text  # images, classes, images of a class in train
+    assert "<td>6</td><td>3</td><td>2</td>" in page.text  # images, classes, images of a class in train
 
 
 def test_report_of_many_classes_grows_linearly(tmp_path: Path):

@@ -78,6 +78,7 @@ class EvalCommand(CommandOptions):
             check_suffix("--page", self.page, (".html",))
         check_table_suffix("--out", self.out, bom=self.bom)
         check_device_name(self.device)
+        check_network_file(self.network)
         if self.calibrate and self.network.suffix != ".safetensors":
             raise ConfigurationError(
                 f"a temperature is saved in a checkpoint; calibrate best.safetensors, from which {self.network} was"
@@ -87,5 +88,4 @@ class EvalCommand(CommandOptions):
             raise ConfigurationError(
                 "training images are fitted too well, which is not for a temperature; omit --part, or use val."
             )
-        check_network_file(self.network)
         check_data(self.data)

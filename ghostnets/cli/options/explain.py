@@ -58,6 +58,11 @@ class ExplainCommand(CommandOptions):
         check_at_least("--threads", self.threads, 1)
         check_at_least("--most", self.most, 1)
         check_device_name(self.device)
+        if self.out is not None and self.out.suffix.lower() in (".html", ".htm"):
+            raise ConfigurationError(
+                f"--out is {self.out}, but must be the folder in which explain.html, figures/ and numbers.json are"
+                f" written; give --out {self.out.with_suffix('')}."
+            )
         check_at_least("--max-pixels", self.max_pixels, 1)
         require_installed("matplotlib", "jinja2", extra="explain")
         if isinstance(self.source, Path) and self.untrained:
