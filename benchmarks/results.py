@@ -1,4 +1,4 @@
-"""Trains every network of docs/results.md under one recipe, and writes its tables and figures.
+"""Train every network of docs/results.md under one recipe, and writes its tables and figures.
 
     python benchmarks/results.py train RUNS --cifar10 cifar10/    missing runs, two at a time, with one thread each
     python benchmarks/results.py train RUNS --cifar10 cifar10/ --only plain ghost-s2-d3

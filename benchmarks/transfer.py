@@ -1,4 +1,4 @@
-"""Transfer from the embedded weights, beside training from scratch: top-1 and CPU minutes, mean and range over seeds.
+"""Transfer from the embedded weights against training from scratch: top-1 and CPU minutes, mean and range over seeds.
 
     python benchmarks/transfer.py ants_bees --runs RUNS
     python benchmarks/transfer.py flowers --per-class 20 --seeds 0 --scratch

@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # torch without CUDA libraries
-TORCH_LIBRARIES = ("huggingface_hub", "torch", "torchvision")  # those of the extra torch
+TORCH_LIBRARIES = ("huggingface_hub", "torch", "torchvision")  # libraries of the extra torch
 EXTRAS_WITHOUT_TORCH = ("heic", "onnx", "openvino", "parquet", "ray", "serve")
 
 

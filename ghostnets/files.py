@@ -1,6 +1,6 @@
 """Atomic writes: after a crash, a file, a group of files or a folder is the complete old one or the complete new one.
 
-Unfinished files are named ``.NAME.*.partial`` or ``.NAME.partial`` beside their target. Their writer holds a lock on
+Unfinished files are named ``.NAME.*.partial`` or ``.NAME.partial`` next to their target. Their writer holds a lock on
 them, so the next writer of the same target recognises those of a killed process, and removes them.
 """
 
@@ -77,7 +77,7 @@ def write_together(path: str | os.PathLike[str]) -> Iterator[Path]:
     For files that belong together. Once all are flushed to disk, the temporary folder is renamed to
     ``.NAME.complete``; then an existing ``path`` is removed, the others are moved, and its successor last. A crash
     before the rename leaves the old files; after it, ``complete_interrupted`` or the next writer moves the rest, and
-    until then there is no ``path``, but never ``path`` beside a file of another version. If an exception is raised,
+    until then ``path`` is missing, but it never coexists with a file of another version. If an exception is raised,
     the temporary folder is removed and the old files are kept.
 
     Args:
@@ -123,7 +123,7 @@ def complete_interrupted(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def write_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path`` and rename it to ``path`` on exit.
+    """Yield a temporary folder next to ``path`` and rename it to ``path`` on exit.
 
     An existing folder is renamed to ``.NAME.older.partial`` before, and then removed; the next writer completes what a
     crash between the two left. If an exception is raised, the temporary folder is removed and the old one is kept.
@@ -204,7 +204,7 @@ def _parent_folder(target: Path) -> Iterator[None]:
 
 
 def _create_temporary(target: Path) -> tuple[Path, PathLock]:
-    """Create and lock a temporary file beside ``target``."""
+    """Create and lock a temporary file next to ``target``."""
     while True:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent)
         os.close(handle)

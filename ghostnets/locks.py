@@ -1,4 +1,4 @@
-"""Exclusive locks on files and folders against other processes, which end with the process however that ends."""
+"""Exclusive locks on files and folders between processes, released when the process ends for any reason."""
 
 import os
 from contextlib import suppress
@@ -20,11 +20,11 @@ class PathLock:
     """A lock held by this process; made by ``try_lock``.
 
     Where the system has ``flock``, the file or folder itself is locked, and nothing is written; elsewhere the file
-    ``.NAME.lock`` beside it.
+    ``.NAME.lock`` next to it.
     """
 
-    def __init__(self, path: Path, handle: int | None, beside: "FileLock | None") -> None:
-        self._handle, self._beside = handle, beside
+    def __init__(self, path: Path, handle: int | None, lock_file: "FileLock | None") -> None:
+        self._handle, self._lock_file = handle, lock_file
         self._status = path.stat() if handle is None else os.fstat(handle)
 
     def is_on(self, path: Path) -> bool:
@@ -39,21 +39,21 @@ class PathLock:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
-        if self._beside is not None:
-            self._beside.release()
+        if self._lock_file is not None:
+            self._lock_file.release()
             with suppress(OSError):  # another process waits for it, and removes it
-                os.unlink(self._beside.lock_file)  # noqa: PTH108
-            self._beside = None
+                os.unlink(self._lock_file.lock_file)  # noqa: PTH108
+            self._lock_file = None
 
 
 def try_lock(path: Path) -> PathLock | None:
     """Lock a file or folder; None if another process holds the lock.
 
     Raises:
-        FileNotFoundError: There is no such path.
+        FileNotFoundError: The path does not exist.
     """
     while True:
-        lock = _lock_beside(path) if fcntl is None else _lock_itself(path)
+        lock = _lock_file_next_to(path) if fcntl is None else _lock_itself(path)
         if lock is None or lock.is_on(path):
             return lock
         lock.release()  # the path was removed or replaced before it was locked
@@ -72,17 +72,17 @@ def _lock_itself(path: Path) -> PathLock | None:
         raise
 
 
-def _lock_beside(path: Path) -> PathLock | None:
+def _lock_file_next_to(path: Path) -> PathLock | None:
     from filelock import FileLock, Timeout
 
     path.stat()
-    beside = FileLock(path.with_name(f".{path.name}.lock"), thread_local=False)
+    lock_file = FileLock(path.with_name(f".{path.name}.lock"), thread_local=False)
     try:
-        beside.acquire(timeout=0)
+        lock_file.acquire(timeout=0)
     except Timeout:
         return None
     try:
-        return PathLock(path, None, beside)
+        return PathLock(path, None, lock_file)
     except BaseException:
-        beside.release()
+        lock_file.release()
         raise

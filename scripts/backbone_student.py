@@ -11,11 +11,11 @@ from ghostnets.checkpoints import read_checkpoint
 from ghostnets.models import create_model
 
 ARCHITECTURE = "ghostnet_100"
-FEATURE_WEIGHT = 3.0  # of the loss of pooled features; those of class probabilities and labels have 1
+FEATURE_WEIGHT = 3.0  # weight of the pooled-feature loss; the other losses have weight 1
 
 
 class Student(nn.Module):
-    """GhostNet with the teacher's classifier, which stays as it is, and one for the classes of the labelled images."""
+    """GhostNet with the teacher's classifier, frozen, and one for the classes of the labelled images."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Student(nn.Module):
     def stagewise_losses(self, x: Tensor, maps: list[Tensor], pooled: Tensor) -> dict[str, Tensor]:
         """Losses of the stages, each of which sees the teacher's map before it.
 
-        A map holds many positions to learn from, so a quarter of the batch is enough for all stages but the last.
+        A map has many positions, so a quarter of the batch is enough for all stages but the last.
         """
         inputs, targets = [x, *maps], [*maps, None]
         losses = {}

@@ -1,4 +1,4 @@
-"""Measures the engine's error against torch in float64: every size from 32 to 320, every batch from 1 to 33.
+"""Measure the engine's error against torch in float64: every size from 32 to 320, every batch from 1 to 33.
 
 python scripts/check_engine.py                             ghostnet_100
 python scripts/check_engine.py ghostnetv2_100 --isa avx2 --threads 1

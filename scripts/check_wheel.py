@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks an installed wheel, whether or not torch is installed: both native modules are there and import.
+"""Check that both native modules of an installed wheel can be imported, with or without torch.
 
 python scripts/check_wheel.py        with the Python into which the wheel was installed
 """

@@ -55,7 +55,7 @@ class Teacher:
 
         self.core, self.compiled = openvino.Core(), {}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch.jit.trace
+            warnings.simplefilter("ignore")  # from torch.jit.trace
             self.model = openvino.convert_model(
                 TeacherMaps(symmetric=symmetric), example_input=torch.zeros(2, 3, 96, 96)
             )

@@ -1,4 +1,4 @@
-"""Lets each allocation of the engine fail in turn, under the address and undefined-behaviour sanitizers.
+"""Let each allocation of the engine fail in turn, under the address and undefined-behaviour sanitizers.
 
 For V1, V2, V3, a backbone and a network with the nodes that these do not have, in every precision that each supports:
 at each of the first --count allocations of the native code during compile, load, and the first run of a new session,
@@ -33,7 +33,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "V3": ("ghostnetv3_050", {**SMALL, "num_classes": 3}),
     "backbone": ("ghostnetv2_100", {**SMALL, "features_only": True}),
 }
-OTHER = "every operation"  # of narrow_networks
+OTHER = "every operation"  # key in narrow_networks
 STATISTICS = {"mean": (0.5,) * 3, "std": (0.2,) * 3}
 SIZE = 12
 

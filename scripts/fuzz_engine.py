@@ -1,4 +1,4 @@
-"""Loads and runs mutated files of compiled networks, which must be refused in a sentence or run, whatever they hold.
+"""Load and run mutated files of compiled networks; each must run or be rejected with a one-sentence error.
 
 Saved plans of every family and precision are changed by structure: numbers and names of the description, layouts, nodes
 and weights, and the bytes of the file. Each is loaded and run in a forked worker. A finding is a signal, an exception
@@ -49,9 +49,11 @@ def plans(names: Iterable[str] = NARROW_NETWORKS) -> list[bytes]:
     for name in names:
         model = NARROW_NETWORKS[name]().eval()
         for precision in ("f32", "bf16", "int8"):
-            calibration = [images] if precision == "int8" else None
-            statistics = {"mean": (0.5,) * 3, "std": (0.2,) * 3}
-            session = engine.compile(model, precision=precision, calibration=calibration, threads=1, **statistics)
+            options: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.2,) * 3}
+            if precision == "int8":
+                options["calibration"] = [images]
+                options["float_layers"] = ["grouped"] if name == "every operation" else []  # adds convert nodes
+            session = engine.compile(model, precision=precision, threads=1, **options)
             with tempfile.TemporaryDirectory() as folder:
                 session.save(Path(folder) / "plan")
                 files.append((Path(folder) / "plan").read_bytes())

@@ -1,4 +1,4 @@
-"""What must hold on a GPU: training, resuming, prediction, export, and speed beside timm; a minute or two.
+"""Acceptance checks on a GPU: training, resuming, prediction, export, and speed against timm; a minute or two.
 
     python scripts/gpu_checks.py                    the accelerator that torch finds
     python scripts/gpu_checks.py --device cpu       the same checks, smaller, without one
@@ -35,7 +35,7 @@ from ghostnets.train.step import AUTOCAST
 
 SIZE, IMAGES = 64, 64  # side and number of the images of a class
 OPTIONS = {"model": "ghostnet_050", "weights": None, "image_size": SIZE, "batch_size": 16, "epochs": 6, "lr": 0.05}
-TOLERANCE = 0.02  # of probabilities on two devices; TF32 has three digits
+TOLERANCE = 0.02  # between probabilities on two devices; TF32 has three digits
 PAIRS = {"ghostnet_100": "ghostnet_100", "ghostnetv2_100": "ghostnetv2_100", "ghostnetv3_100": "ghostnetv3_100"}
 
 
@@ -52,7 +52,7 @@ class Stop(Callback):
 
 
 class Checks:
-    """The checks, in their order; each returns what it found, or raises.
+    """The checks, in order; each returns a summary, or raises.
 
     Args:
         device: Device to check.
@@ -119,7 +119,7 @@ class Checks:
         return f"{len(errors[0])} layers, largest difference of an error {difference:.2g}"
 
     def speed(self) -> str:
-        """Images/s of forward passes and training steps beside timm's networks, interleaved in this process."""
+        """Images/s of forward passes and training steps, ours and timm's, interleaved in this process."""
         timm = require("timm", extra="bench")
         side, batch, runs = (64, 2, 1) if self.is_smoke else (224, 128, 20)
         x = torch.randn(batch, 3, side, side, device=self.device).to(memory_format=torch.channels_last)

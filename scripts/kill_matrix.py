@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Kills commands before and after every call that changes files, repeats them, and compares all files.
+"""Kill commands before and after every call that changes files, repeats them, and compares all files.
 
 The calls are fsync, mkdir, mkstemp, rename, rmdir and unlink of train (new and resumed), export (over an older file),
 predict --out, shard and import. Each point has its own process, forked after all imports, that ends with SIGKILL
@@ -7,8 +7,8 @@ there. Then the command is repeated, or the run resumed, and every file, report.
 undisturbed run, apart from dates and durations; TensorBoard's by its scalars and images. Nothing else may be left.
 
 The process that verifies an export is replaced by a constant comparison; tests/export/test_verify.py shows that it ends
-with its parent. The curves of the reports are drawn once for each history and stored: drawing them is two thirds of the
-time, and no part of what is tested.
+with its parent. The curves of each history are drawn once and stored: drawing them takes two
+thirds of the time and is not under test.
 
     scripts/kill_matrix.py                         all points, a few minutes
     scripts/kill_matrix.py predict shard           all points of some cases
@@ -287,7 +287,7 @@ def command_killed_at(point: int, command: Callable[[], None]) -> None:
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """What each file holds, apart from dates and durations; of a folder of TensorBoard events, the scalars."""
+    """Content of each file, apart from dates and durations; of a folder of TensorBoard events, the scalars."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

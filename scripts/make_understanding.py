@@ -44,7 +44,7 @@ REPOSITORY = Path(__file__).parents[1]
 FIGURES = REPOSITORY / "docs" / "figures"
 GALLERY_IMAGE = REPOSITORY / "examples" / "fashion-mnist" / "sneaker.png"
 PAGES = REPOSITORY / "build" / "understanding"
-PREPROCESSING = Preprocessing(224, 256, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # of TensorFlow's EfficientNet
+PREPROCESSING = Preprocessing(224, 256, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # as TensorFlow's EfficientNet
 BATCH_SIZE = 16
 SINGLE_PHOTOS = 10  # photographs analysed one by one
 

@@ -3,8 +3,8 @@
 
     scripts/pack_images.py CACHE --labelled DIR SHARE ... --unlabelled DIR SHARE ... --held-out DIR ...
 
-SHARE is the part of a batch that ``PackedImages`` draws from the folder. A copy is an image whose difference hash, or
-that of its mirror image, differs from a held-out image's in at most 40 of 256 bits.
+SHARE is the share of a batch that ``PackedImages`` draws from the folder. A near copy is an image whose
+difference hash, or that of its horizontal flip, differs from a held-out image's in at most 40 of 256 bits.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ghostnets.preprocessing import IMAGE_SUFFIXES, Pixels, as_array, decode, resize
 
-LONGEST_SHORTER_SIDE = 224  # of a packed image, pixels
+LONGEST_SHORTER_SIDE = 224  # limit for packed images, pixels
 SMALL_SIDE = 128  # images with a shorter side below are cropped less
-COPY_DISTANCE = 40  # of 256 bits of a difference hash
+COPY_DISTANCE = 40  # differing bits out of 256
 
 
 def main() -> None:
@@ -69,13 +69,13 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def _hashes(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """256-bit difference hashes of an image and its mirror image, packed: uint8 (2, 32)."""
+    """256-bit difference hashes of an image and its horizontal flip, packed: uint8 (2, 32)."""
     small = np.asarray(image.convert("L").resize((17, 16), Image.Resampling.LANCZOS), dtype=np.int16)
     return np.stack([np.packbits(np.diff(x, axis=1) > 0) for x in (small, small[:, ::-1])])
 
 
 class PackedImages:
-    """Random crops from what ``pack`` wrote."""
+    """Random crops of the images that ``pack`` wrote."""
 
     def __init__(self, cache: Path) -> None:
         with np.load(cache / "index.npz") as file:

@@ -1,4 +1,4 @@
-"""Runs the engine for minutes: random networks, sizes and batches, concurrent sessions and sessions shared by threads.
+"""Run the engine for minutes: random networks, sizes and batches, concurrent sessions and sessions shared by threads.
 
 Every output is compared: of a new session with torch in float64, of the shared ones with their first output, by bits.
 Memory must not grow: the medians of the second and of the last quarter of the time are compared, since memory for

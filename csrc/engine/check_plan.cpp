@@ -14,7 +14,7 @@ namespace {
 // Limits far above any network of the package, so that products of a few numbers fit in an int.
 constexpr int kMaxNodes = 4096, kMaxMaps = 8192, kMaxSegments = 1024, kMaxChannels = 1 << 20;
 constexpr int kMaxKernel = 63, kMaxStride = 64, kMaxDilation = 64, kMaxPad = 4096, kMaxOutput = 1 << 14;
-constexpr std::int64_t kMaxValues = std::int64_t(1) << 28;  // of a tensor
+constexpr std::int64_t kMaxValues = std::int64_t(1) << 28;  // per tensor
 constexpr float kMaxMagnitude = 1e18f;                      // products of two are finite
 
 bool within(int value, int low, int high) { return low <= value && value <= high; }
@@ -66,7 +66,7 @@ private:
             require(values <= kMaxValues, owner + " has a tensor that is too large");
         }
         require(!tensor.shape.empty() && tensor.shape.size() <= 4, owner + " has a tensor of impossible shape");
-        require(tensors_.insert(tensor.data).second, owner + " has a tensor of another place");
+        require(tensors_.insert(tensor.data).second, owner + " shares a tensor with another node");
         // The message is composed once, not for each of the millions of values.
         const bool is_bounded = std::all_of(tensor.data, tensor.data + values,
                                             [](float value) { return std::abs(value) <= kMaxMagnitude; });
@@ -169,7 +169,8 @@ private:
     void check_maps(const Node& node) {
         const std::string owner = described(node);
         const int maps = int(written_.size());
-        require(within(node.output, 0, maps - 1) && !written_[node.output], owner + " writes no map, or one twice");
+        require(within(node.output, 0, maps - 1) && !written_[node.output],
+                owner + " writes no map, or a map that is already written");
         std::vector<int> read = node.pooled;
         for (const int map : {node.residual, node.gate})
             if (map != -1) read.push_back(map);
@@ -184,11 +185,11 @@ private:
         } else if (node.kind != NodeKind::arrange) {
             read.push_back(node.input);
         } else {
-            require(node.input == -1, owner + " has an input beside its maps");
+            require(node.input == -1, owner + " has an input in addition to its maps");
         }
         for (const int map : read)
             require(within(map, 0, maps - 1) && written_[map] && map != images_,
-                    owner + " reads a map that is not written before");
+                    owner + " reads a map before it is written");
         // The mean and linear layers read one type and write another; so does a stem, which reads the images.
         const bool may_convert = node.kind == NodeKind::convert || node.kind == NodeKind::stem ||
                                  node.kind == NodeKind::pool || node.kind == NodeKind::linear ||

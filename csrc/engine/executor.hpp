@@ -1,4 +1,4 @@
-// Runs a schedule: from maps, rows and channels to pointers, and the calls of kernels.
+// Runs a schedule: resolves maps, rows and channels to pointers and calls the kernels.
 #pragma once
 
 #include <vector>
@@ -16,7 +16,7 @@ struct Workspace {
     const void** pointers;
     std::byte* pooled;       // [image][features], output of the mean over all pixels
     float* const* outputs;   // maps of all images, if maps are the result
-    int first_image;         // of the schedule among them
+    int first_image;         // index of the schedule's first image in the batch
 };
 
 struct Images {

@@ -28,7 +28,7 @@ private:
     const Layout& layout(int map) const;
     int new_map(Layout shape, Type type);
     int new_map(const Layout& shape) { return new_map(shape, shape.type); }
-    // Squeeze-and-excitation is a small part of the work, and its gates scale whole maps: it is never in bytes.
+    // Squeeze-and-excitation is cheap, and its gates scale whole maps, so it is never quantised.
     static Type fine_type(const Layout& map) { return map.type == Type::u8 ? Type::bf16 : map.type; }
     Quantization quantization(int map) const;
     Map map(int index) const;
@@ -54,14 +54,14 @@ private:
     void depthwise(const Node& node, const Segments& maps, const Tensor& weight, const Tensor& bias,
                    int weight_segment);
     // The primary convolution writes the first segment, the cheap operations the others. If a residual is added or a
-    // gate multiplied at the end, the cheap operations need the maps without it, so these are stored separately.
+    // gate multiplied at the end, the cheap operations read the maps before that, so these are stored separately.
     void ghost(const Node& node);
     void cheap(const Node& node, int intrinsic, int other, BinaryOp binary);
     // The same operation on each segment.
     void each_segment(const Op& prototype);
     // The means of some maps over all pixels, concatenated.
     void pool(const std::vector<int>& maps, int out);
-    // Two linear layers on the means of some maps, with ReLU between; `input` is multiplied by the result, or added.
+    // Two linear layers on the means of some maps, with ReLU between; the result is multiplied by `input` or added.
     void squeeze(const Node& node, const std::vector<int>& pooled, Activation gate, BinaryOp binary, Activation after);
     void emit(Op&& op) { net_.ops.push_back(std::move(op)); }
     // Whether the values of two maps are represented in the same way.

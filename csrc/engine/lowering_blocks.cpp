@@ -1,4 +1,4 @@
-// Nodes of several operations, and sums and products of maps.
+// Nodes that become several operations, and sums and products of maps.
 #include "engine/lowering.hpp"
 
 namespace ghostnets {

@@ -1,4 +1,4 @@
-// Nodes that pool, resize and rearrange maps, and those that return them.
+// Nodes that pool, resize, rearrange or return maps.
 #include "engine/lowering.hpp"
 
 namespace ghostnets {

@@ -18,7 +18,7 @@ Network::Network(const Plan& plan, const Kernels& chosen)
     set_outputs(plan);
 }
 
-// Images and logits are float32, what lies between is of the plan's precision, but for the maps that it lists.
+// Images and logits are float32; all maps between them have the plan's precision, except those it lists as float32.
 void Network::set_types(const Plan& plan) {
     for (Layout& layout : layouts) layout.type = plan.precision;
     for (const int map : plan.floats) layouts[map].type = Type::f32;

@@ -44,7 +44,7 @@ struct Map {
 // A map that the caller receives, as (N, channels, H, W).
 struct Output {
     int map;
-    std::vector<int> positions;  // of the network's channels within a pixel
+    std::vector<int> positions;  // position of each channel of the network within a pixel
 };
 
 struct Network {

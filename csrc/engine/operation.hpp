@@ -1,4 +1,4 @@
-// Operations: one kernel over one map or segment of a map, with its weights packed.
+// An operation: one kernel applied to one map, or one segment of a map, with its weights packed.
 #pragma once
 
 #include <algorithm>
@@ -10,27 +10,24 @@
 
 namespace ghostnets {
 
-// input: a row of the image as floats, zero-padded at both ends for the stem. pad: a map padded with zeros on all
-// sides, for a convolution. convert: a map in another type. scale: as binary, with one pixel for the whole map.
-// average_pool: as a DFC gate halves its input. output: a row of a map that the caller receives.
 enum class OpKind {
-    input,
-    pad,
+    input,  // reads a row of the image as floats, zero-padded at both ends for the stem
+    pad,    // pads a map with zeros on all sides, for a convolution
     gemm,
     depthwise,
     binary,
-    convert,
-    average_pool,
+    convert,       // changes the storage type of a map
+    average_pool,  // halves the input of a DFC gate
     window_average,
     adaptive_average,
     max_pool,
     upsample_nearest,
     bilinear,
     arrange,
-    scale,
+    scale,  // as binary, with a second operand of one pixel
     sum,
     mean,
-    output,
+    output,  // writes a row of a map to the caller's array
 };
 
 // The window of a convolution or pooling; of input, the horizontal padding alone; of pad, the padding alone.
@@ -63,20 +60,20 @@ struct Window {
         return positions(width + pad_w + pad_end_w - dilation_w * (kernel_w - 1), stride);
     }
     static int positions(int places, int stride) { return places < 1 ? 0 : (places - 1) / stride + 1; }
-    // Whether an output pixel reads other pixels than its own, so it must run row by row.
+    // Whether an output pixel depends on several input pixels, so that the operation must run row by row.
     bool is_spatial() const { return kernel_h > 1 || kernel_w > 1 || stride > 1; }
 };
 
 // A matrix product over `segments` segments of the input's pixels from `first_segment` on.
 struct GemmOptions {
     int first_segment = 0, segments = 1;
-    int depth = 0, vectors = 0;  // groups of terms of a sum, vectors of outputs
+    int depth = 0, vectors = 0;  // groups of terms per sum, vectors of outputs
     bool pairs_terms = false;    // see GemmTask
     bool is_stem = false;
-    Buffer planar_weights;  // of the stem, for float images, which are stored as planes
+    Buffer planar_weights;  // stem: weights for float images, which are stored as planes
 };
 
-// Size of a resized map, or of an adaptive pooling: that of `like`, or `factor` times that of the input, or as given.
+// Output size of resizing or adaptive pooling: the size of `like`, `factor` times the input, or a given size.
 struct SizeOptions {
     int like = -1, factor = 0, height = 0, width = 0;
     bool aligns_corners = false;
@@ -104,21 +101,21 @@ struct PackedWeights {
 // Reads and writes `channels` values of a pixel from the offsets on; gemm reads segments instead.
 struct Op {
     OpKind kind;
-    int node = 0;                        // of the plan
+    int node = 0;                        // index in the plan
     int in = -1, out = -1, other = -1;  // maps
     int in_offset = 0, out_offset = 0, other_offset = 0, channels = 0;
     Activation activation = Activation::none;
-    float slope = 0;  // of leaky_relu
+    float slope = 0;  // leaky_relu: slope of negative values
     BinaryOp binary = BinaryOp::none;
     Window window;
-    GemmOptions gemm;         // of a gemm
-    SizeOptions size;         // of an operation that resizes, and of an adaptive pooling
-    ArrangeOptions arrange;   // of an arrange
-    bool counts_padding = false;  // of a window_average: whether padding counts as zeros
-    AverageOptions average;   // of a window_average and an adaptive_average
-    Buffer pad;               // of a depthwise: see DepthwiseTask; of a pad: the value of padding in bytes
-    Buffer table;             // of a late activation of bytes: see ActivateTask
-    int output = 0;           // of an output: its index
+    GemmOptions gemm;         // gemm
+    SizeOptions size;         // resizing and adaptive pooling
+    ArrangeOptions arrange;   // arrange
+    bool counts_padding = false;  // window_average: whether padding counts as zeros
+    AverageOptions average;   // window_average, adaptive_average
+    Buffer pad;               // depthwise: see DepthwiseTask; pad: the byte that represents 0
+    Buffer table;             // late activation of bytes: see ActivateTask
+    int output = 0;           // output: its index
     PackedWeights packed;
     bool starts_group = false;  // a fusion group ends where all pixels must be known, or at the end of a bottleneck
     double macs = 0;            // multiply-adds for a pixel of the output, without padding
@@ -127,14 +124,14 @@ struct Op {
     // The kernels compute max(clamp_min, x) as they store; the rarer activations follow in place.
     float clamp_min() const { return activation == Activation::relu ? 0.0f : -std::numeric_limits<float>::infinity(); }
     bool has_late_activation() const { return activation > Activation::relu; }
-    // Output rows that are computed at a time.
+    // Number of output rows computed at a time.
     int row_step() const {
         return kind == OpKind::depthwise && pairs_rows(window.kernel_h, window.kernel_w, window.stride,
                                                        std::max(window.dilation_h, window.dilation_w))
                    ? 2
                    : 1;
     }
-    bool reads_other() const { return binary != BinaryOp::none; }  // otherwise `other` gives a size alone
+    bool reads_other() const { return binary != BinaryOp::none; }  // otherwise `other` only determines a size
     bool reads(int map) const { return in == map || (reads_other() && other == map); }
     bool is_gemm() const { return kind == OpKind::gemm; }
     bool is_spatial_gemm() const { return is_gemm() && window.is_spatial(); }

@@ -151,7 +151,7 @@ namespace {
 // Constants of one channel of a depthwise convolution.
 struct ChannelScales {
     float out_scale, out_zero;
-    float step = 1;  // of the quantised weights
+    float step = 1;  // quantisation step of the weights
 };
 
 // Writes the constants of channel `c` after its quantisation step is known.

@@ -16,7 +16,7 @@ void Executor::run_output(const Op& op, int image, int row) const {
                  std::size_t(row) * in.width;
     const std::byte* pixel = pixels(op.in, image, row);
     const Type type = this->type(op.in);
-    const float *scale = op.packed.scale.floats(), *shift = op.packed.shift.floats();  // of bytes
+    const float *scale = op.packed.scale.floats(), *shift = op.packed.shift.floats();  // for bytes
     for (std::size_t c = 0; c < positions.size(); ++c) {
         const int at = positions[c];
         for (int x = 0; x < in.width; ++x) {

@@ -1,4 +1,4 @@
-// Sizes of all maps, and limits of what images may need.
+// Sizes of all maps, and limits on the work and memory of a run.
 #include <algorithm>
 #include <cstdint>
 #include <limits>
@@ -15,7 +15,7 @@ namespace {
 // of maps, for the images as a whole and for each of their pixels.
 constexpr double kWork = 4e10, kWorkOfPixel = 4e6;
 constexpr double kMemory = 256e6, kMemoryOfPixel = 16e3;
-constexpr int kMaxSide = 1 << 24;  // of a map
+constexpr int kMaxSide = 1 << 24;  // pixels per side of a map
 constexpr std::int64_t kMaxInt = std::numeric_limits<int>::max();
 
 }  // namespace

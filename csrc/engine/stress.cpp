@@ -248,9 +248,9 @@ float difference(const std::vector<float>& a, const std::vector<float>& b) {
     return worst / largest;
 }
 
-void check(bool condition, const char* what) {
+void check(bool condition, const char* failure) {
     if (condition) return;
-    std::fprintf(stderr, "%s\n", what);
+    std::fprintf(stderr, "%s\n", failure);
     std::exit(1);
 }
 
@@ -327,10 +327,10 @@ void try_one(bool prints) {
 }  // namespace
 
 int main(int, char** arguments) {
-    const int amount = std::atoi(arguments[1]);
-    for (int i = amount; i < 0; ++i) try_one(true);
-    if (amount < 0) return 0;
-    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(amount);
+    const int seconds = std::atoi(arguments[1]);  // -N: print N networks
+    for (int i = seconds; i < 0; ++i) try_one(true);
+    if (seconds < 0) return 0;
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
     int networks = 0;
     for (; networks == 0 || std::chrono::steady_clock::now() < end; ++networks) try_one(false);
     std::string names;

@@ -2,7 +2,7 @@
 //
 // A tile is kTile neighbouring pixels of one output row x one vector of channels. Each input pixel is loaded once for a
 // kernel row and used by every output that it contributes to. Pixels beyond the border of the map are skipped: for
-// whole tiles at compile time (Left and Right count them), otherwise by a check for each.
+// whole tiles at compile time (Left and Right are their numbers), otherwise by a check of each pixel.
 #pragma once
 
 #include "common/simd.hpp"
@@ -113,27 +113,47 @@ inline void depthwise_general(const DepthwiseTask& task, int channel) {
     }
 }
 
-template <class T, int N>
-inline void depthwise_vector(const DepthwiseTask& task, int channel) {
+// Selects a specialised kernel for the sizes of the supported networks, and a general one for all others.
+// `Kernel::fixed<N, Rows, KH, KW, S>` and `Kernel::general<N>` compute N channels from `channel` on.
+template <class Kernel, int N>
+inline void dispatch_depthwise(const DepthwiseTask& task, int channel) {
     const int h = task.kernel_h, w = task.kernel_w, s = task.stride;
-    if (task.dilation != 1) return depthwise_general<T, N>(task, channel);
-    if (task.out_rows == 2) return depthwise_channels<T, N, 2, 3, 3, 1>(task, channel);
-    if (h == 3 && w == 3 && s == 1) return depthwise_channels<T, N, 1, 3, 3, 1>(task, channel);
-    if (h == 3 && w == 3 && s == 2) return depthwise_channels<T, N, 1, 3, 3, 2>(task, channel);
-    if (h == 5 && w == 5 && s == 1) return depthwise_channels<T, N, 1, 5, 5, 1>(task, channel);
-    if (h == 5 && w == 5 && s == 2) return depthwise_channels<T, N, 1, 5, 5, 2>(task, channel);
-    if (h == 1 && w == 5 && s == 1) return depthwise_channels<T, N, 1, 1, 5, 1>(task, channel);
-    if (h == 5 && w == 1 && s == 1) return depthwise_channels<T, N, 1, 5, 1, 1>(task, channel);
-    return depthwise_general<T, N>(task, channel);
+    if (task.dilation != 1) return Kernel::template general<N>(task, channel);
+    if (task.out_rows == 2) return Kernel::template fixed<N, 2, 3, 3, 1>(task, channel);
+    if (h == 3 && w == 3 && s == 1) return Kernel::template fixed<N, 1, 3, 3, 1>(task, channel);
+    if (h == 3 && w == 3 && s == 2) return Kernel::template fixed<N, 1, 3, 3, 2>(task, channel);
+    if (h == 5 && w == 5 && s == 1) return Kernel::template fixed<N, 1, 5, 5, 1>(task, channel);
+    if (h == 5 && w == 5 && s == 2) return Kernel::template fixed<N, 1, 5, 5, 2>(task, channel);
+    if (h == 1 && w == 5 && s == 1) return Kernel::template fixed<N, 1, 1, 5, 1>(task, channel);
+    if (h == 5 && w == 1 && s == 1) return Kernel::template fixed<N, 1, 5, 1, 1>(task, channel);
+    return Kernel::template general<N>(task, channel);
+}
+
+// Runs a kernel over all channels: whole vectors, then a half vector if one remains.
+template <class Kernel>
+inline void run_depthwise(const DepthwiseTask& task) {
+    int channel = 0;
+    for (; channel + kWidth <= task.channels; channel += kWidth) dispatch_depthwise<Kernel, kWidth>(task, channel);
+    if constexpr (kWidth > kChannelBlock) {
+        if (channel < task.channels) dispatch_depthwise<Kernel, kChannelBlock>(task, channel);
+    }
 }
 
 template <class T>
-inline void depthwise_of(const DepthwiseTask& task) {
-    int channel = 0;
-    for (; channel + kWidth <= task.channels; channel += kWidth) depthwise_vector<T, kWidth>(task, channel);
-    if constexpr (kWidth > kChannelBlock) {
-        if (channel < task.channels) depthwise_vector<T, kChannelBlock>(task, channel);
+struct DepthwiseKernel {
+    template <int N, int Rows, int KH, int KW, int S>
+    static void fixed(const DepthwiseTask& task, int channel) {
+        depthwise_channels<T, N, Rows, KH, KW, S>(task, channel);
     }
+    template <int N>
+    static void general(const DepthwiseTask& task, int channel) {
+        depthwise_general<T, N>(task, channel);
+    }
+};
+
+template <class T>
+inline void depthwise_of(const DepthwiseTask& task) {
+    run_depthwise<DepthwiseKernel<T>>(task);
 }
 
 }  // namespace ghostnets::GHOSTNETS_ISA

@@ -204,27 +204,21 @@ inline void group_general(const DepthwiseTask& task, int channel) {
     }
 }
 
-template <class T, int N>
-inline void group_vector(const DepthwiseTask& task, int channel) {
-    const int h = task.kernel_h, w = task.kernel_w, s = task.stride;
-    if (task.dilation != 1) return group_general<T, N>(task, channel);
-    if (task.out_rows == 2) return group_channels<T, N, 2, 3, 3, 1>(task, channel);
-    if (h == 3 && w == 3 && s == 1) return group_channels<T, N, 1, 3, 3, 1>(task, channel);
-    if (h == 3 && w == 3 && s == 2) return group_channels<T, N, 1, 3, 3, 2>(task, channel);
-    if (h == 5 && w == 5 && s == 1) return group_channels<T, N, 1, 5, 5, 1>(task, channel);
-    if (h == 5 && w == 5 && s == 2) return group_channels<T, N, 1, 5, 5, 2>(task, channel);
-    if (h == 1 && w == 5 && s == 1) return group_channels<T, N, 1, 1, 5, 1>(task, channel);
-    if (h == 5 && w == 1 && s == 1) return group_channels<T, N, 1, 5, 1, 1>(task, channel);
-    return group_general<T, N>(task, channel);
-}
+template <class T>
+struct DepthwiseGroupKernel {
+    template <int N, int Rows, int KH, int KW, int S>
+    static void fixed(const DepthwiseTask& task, int channel) {
+        group_channels<T, N, Rows, KH, KW, S>(task, channel);
+    }
+    template <int N>
+    static void general(const DepthwiseTask& task, int channel) {
+        group_general<T, N>(task, channel);
+    }
+};
 
 template <class T>
 inline void depthwise_by_groups(const DepthwiseTask& task) {
-    int channel = 0;
-    for (; channel + kWidth <= task.channels; channel += kWidth) group_vector<T, kWidth>(task, channel);
-    if constexpr (kWidth > kChannelBlock) {
-        if (channel < task.channels) group_vector<T, kChannelBlock>(task, channel);
-    }
+    run_depthwise<DepthwiseGroupKernel<T>>(task);
 }
 
 }  // namespace ghostnets::GHOSTNETS_ISA

@@ -134,7 +134,7 @@ void branch_gradient_as(const Branches<T>& op, T* partials) {
             }
             for (int step = 0; step < op.height + 2 * kPad; ++step) {
                 if (step < op.height) at.load_row(op.x, image, step, op.height, op.width, 1, inputs + step % K * row);
-                const int now = step - kPad;  // of z and d
+                const int now = step - kPad;  // row of z and d
                 if (now >= 0 && now < op.height && now % S == 0) {
                     at.load_row(op.d, image, now / S, at.out_height, at.out_width, S, outputs + now % K * row);
                     const T* rows[K];

@@ -210,6 +210,6 @@ int main(int, char** arguments) {
             worst = std::fmax(worst, own);
         }
     }
-    std::printf("%d random cases, %zu instruction sets besides the baseline: largest difference %.1e\n", networks,
-                others.size(), worst);
+    std::printf("%d random cases, %zu instruction sets in addition to the baseline: largest difference %.1e\n",
+                networks, others.size(), worst);
 }

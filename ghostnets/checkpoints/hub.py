@@ -111,7 +111,7 @@ def _paddleclas(file: str, top1: float, top5: float, tag: str = "paddleclas") ->
         top1=top1,
         top5=top5,
         accuracy_source="PaddleClas, Mobile_en.md",
-        evaluation=PublishedPreprocessing("bilinear"),  # of OpenCV, which downsamples without antialiasing
+        evaluation=PublishedPreprocessing("bilinear"),  # OpenCV, which downsamples without antialiasing
     )
 
 

@@ -147,7 +147,7 @@ def network_arguments(name: str, weights: WeightsFile, *, source: str) -> dict[s
     classifier = converted.get(key)
     if classifier is not None and (classifier.ndim != 2 or not len(classifier)):
         raise CheckpointError(
-            f"{weights.path} has no matrix {key}, so its number of classes is unknown; give the state dict of a"
+            f"{weights.path} has no matrix {key}, so its number of classes is unknown; pass the state dict of a"
             " classifier."
         )
     arguments = {"num_classes": 0 if classifier is None else len(classifier)}

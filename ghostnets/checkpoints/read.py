@@ -29,7 +29,7 @@ from ghostnets.files import find_checkpoint
 
 __all__ = ["WeightsFile", "check_numbers", "load_pickled", "read_weights"]
 
-MAX_BYTES = 4 << 30  # the weights of the largest network have 0.25 GB
+MAX_BYTES = 4 << 30  # the largest network has 0.25 GB
 
 logger = logging.getLogger("ghostnets.checkpoints")  # WARNING and above go to stderr unless configured otherwise
 
@@ -40,9 +40,9 @@ class WeightsFile(NamedTuple):
     """Content of a file of weights."""
 
     path: Path
-    tensors: dict[str, Tensor]  # under their names in the file
-    metadata: dict[str, str]  # of a safetensors file; otherwise empty
-    sha256: str  # of the bytes from which the tensors were read
+    tensors: dict[str, Tensor]  # by name in the file
+    metadata: dict[str, str]  # metadata of a safetensors file; otherwise empty
+    sha256: str  # digest of the bytes that were parsed
 
 
 def read_weights(path: str | os.PathLike[str], *, key: str | None = None, keeps_prefixes: bool = False) -> WeightsFile:
@@ -55,7 +55,7 @@ def read_weights(path: str | os.PathLike[str], *, key: str | None = None, keeps_
         path: Path of the file, or folder of a training run, for its ``best.safetensors``.
         key: Key of the state dict in the file, or prefix of its names, such as ``"model_ema"``. Default: the only one;
             of averaged weights (EMA, SWA) and trained ones the averaged, as in timm.
-        keeps_prefixes: As for ``find_state_dict``: the file is of another library's network.
+        keeps_prefixes: As for ``find_state_dict``, for networks of other libraries.
 
     Raises:
         CheckpointError: The file is missing, damaged, rejected as unsafe or changed while it is read, is of another
@@ -67,7 +67,7 @@ def read_weights(path: str | os.PathLike[str], *, key: str | None = None, keeps_
     tensors, metadata = _reader(content, path)(content, path)
     if METADATA_KEY in metadata:
         if key is not None:
-            raise CheckpointError(f"{path} is a checkpoint of this package, with one state dict; leave key out.")
+            raise CheckpointError(f"{path} is a checkpoint of this package, with one state dict; omit key.")
     else:
         tensors, notes = find_state_dict(tensors, path, key=key, keeps_prefixes=keeps_prefixes)
         for note in notes:
@@ -130,8 +130,8 @@ def _read_once(path: Path) -> bytes:
     """
     if not path.exists():
         detail = ": the link is broken" if path.is_symlink() else ""
-        raise CheckpointError(f"there is no checkpoint {path}{detail}; give a file such as runs/NAME/best.safetensors.")
-    not_a_file = CheckpointError(f"{path} is not a file; give a file such as runs/NAME/best.safetensors.")
+        raise CheckpointError(f"there is no checkpoint {path}{detail}; pass a file such as runs/NAME/best.safetensors.")
+    not_a_file = CheckpointError(f"{path} is not a file; pass a file such as runs/NAME/best.safetensors.")
     if not path.is_file():
         raise not_a_file
     try:
@@ -143,7 +143,7 @@ def _read_once(path: Path) -> bytes:
                 raise not_a_file
             if before.st_size > MAX_BYTES:
                 raise CheckpointError(
-                    f"{path} is refused: it has {before.st_size} bytes, the limit is {MAX_BYTES}; give the weights of"
+                    f"{path} is refused: it has {before.st_size} bytes, the limit is {MAX_BYTES}; pass the weights of"
                     " one network."
                 )
             content = file.read(before.st_size + 1)
@@ -161,7 +161,7 @@ def _from_safetensors(content: bytes, path: Path) -> Content:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     except (SafetensorError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{path} is not a safetensors file, or is damaged ({_first_line(error)}); give a file such as"
+            f"{path} is not a safetensors file, or is damaged ({_first_line(error)}); pass a file such as"
             " runs/NAME/best.safetensors."
         ) from error
     return tensors, header.get("__metadata__", {})
@@ -193,7 +193,7 @@ def _from_keras(content: bytes, path: Path) -> Content:
         raise
     except Exception as error:  # as above
         raise CheckpointError(
-            f"{path} is damaged, or not a weights file of Keras ({_first_line(error)}); give a file written by"
+            f"{path} is damaged, or not a weights file of Keras ({_first_line(error)}); pass a file written by"
             " model.save_weights('NAME.h5')."
         ) from error
 

@@ -73,7 +73,7 @@ def to_timm_state_dict(model: GhostNet) -> dict[str, Tensor]:
     """
     if not isinstance(model, GhostNet):
         raise ConfigurationError(
-            f"timm has no {type(model).__name__}; give a GhostNet, GhostNetV2 or GhostNetV3 of this package."
+            f"timm has no {type(model).__name__}; pass a GhostNet, GhostNetV2 or GhostNetV3 of this package."
         )
     if model.feature_levels[-1].stride != 32:
         raise ConfigurationError(

@@ -25,14 +25,14 @@ def push_to_hub(
     Args:
         path: Checkpoint of this package, such as ``runs/NAME/best.safetensors``.
         repository: ``"OWNER/NAME"``; created if there is none.
-        private: Whether a new repository can be read by its owner only; an existing one stays as it is.
+        private: Whether a new repository can be read by its owner only; an existing one keeps its visibility.
         token: Access token with the right to write; by default that of ``hf auth login``.
 
     Returns:
         URL of the commit.
 
     Raises:
-        CheckpointError: The file is no checkpoint of this package, or the hub refuses it or cannot be reached.
+        CheckpointError: The file is not a checkpoint of this package, or the hub rejects it or cannot be reached.
     """
     card = model_card(read_checkpoint(path), repository)
     api = HfApi(token=token)
@@ -60,13 +60,13 @@ def from_hub(repository: str) -> Checkpoint:
         The checkpoint; its ``build()`` makes the network.
 
     Raises:
-        CheckpointError: There is no network or no such repository, or its file is no checkpoint of this package.
+        CheckpointError: There is no network or no such repository, or its file is not a checkpoint of this package.
     """
     return read_checkpoint(download(f"{HUB_PREFIX}{repository}"))
 
 
 def model_card(checkpoint: Checkpoint, repository: str) -> str:
-    """Model card (Markdown with the hub's YAML head) from what the checkpoint says about itself.
+    """Model card (Markdown with the hub's YAML header) generated from the metadata of a checkpoint.
 
     Args:
         checkpoint: The checkpoint.
@@ -98,6 +98,6 @@ from ghostnets.checkpoints import from_hub
 network = from_hub({json.dumps(repository)}).build()
 ```
 
-To be added by its owner: what it is for, and what not; where its images come from, and under which terms; the licence.
+To be added by the owner: intended uses and limitations; source and terms of the images; licence.
 
 {details}"""

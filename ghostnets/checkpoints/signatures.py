@@ -1,4 +1,4 @@
-"""Identification of files that are mistaken for weights, so that the error can say what they are and what to do."""
+"""Identification of files that are mistaken for weights, for errors that name their type and a remedy."""
 
 import io
 import tarfile
@@ -9,42 +9,42 @@ __all__ = ["identify", "is_hdf5", "is_zip"]
 HDF5 = b"\x89HDF\r\n\x1a\n"
 ZIP = b"PK\x03\x04"
 
-# First bytes -> what the file is; what to do.
+# First bytes -> type of the file, remedy.
 SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer", "run `git lfs pull`, or download the file"),
     (b"<!doctype html", "an HTML page", "open its URL in a browser and download the file itself"),
     (b"<html", "an HTML page", "open its URL in a browser and download the file itself"),
     (b"<?xml", "an XML document", "download the file of weights itself"),
-    (b"\x1f\x8b", "compressed by gzip", "unpack it with gunzip (or tar -xzf) and give the file inside"),
-    (b"BZh", "compressed by bzip2", "unpack it with bunzip2 and give the file inside"),
-    (b"\xfd7zXZ", "compressed by xz", "unpack it with unxz and give the file inside"),
-    (b"7z\xbc\xaf", "a 7z archive", "unpack it and give the file inside"),
-    (b"GGUF", "a GGUF file", "give the weights as a safetensors file"),
-    (b"\x89PNG", "a PNG image", "give a file of weights"),
-    (b"\xff\xd8\xff", "a JPEG image", "give a file of weights"),
-    (b"%PDF", "a PDF document", "give a file of weights"),
-    (b"\x93NUMPY", "a NumPy array", "give a state dict saved by torch.save or as safetensors"),
+    (b"\x1f\x8b", "compressed by gzip", "unpack it with gunzip (or tar -xzf) and pass the file inside"),
+    (b"BZh", "compressed by bzip2", "unpack it with bunzip2 and pass the file inside"),
+    (b"\xfd7zXZ", "compressed by xz", "unpack it with unxz and pass the file inside"),
+    (b"7z\xbc\xaf", "a 7z archive", "unpack it and pass the file inside"),
+    (b"GGUF", "a GGUF file", "pass the weights as a safetensors file"),
+    (b"\x89PNG", "a PNG image", "pass a file of weights"),
+    (b"\xff\xd8\xff", "a JPEG image", "pass a file of weights"),
+    (b"%PDF", "a PDF document", "pass a file of weights"),
+    (b"\x93NUMPY", "a NumPy array", "pass a state dict saved by torch.save or as safetensors"),
 )
 MEMBERS_SHOWN = 3
 
 
 def identify(content: bytes) -> tuple[str, str] | None:
-    """Identify a file that is no checkpoint by its content.
+    """Identify a file that is not a checkpoint by its content.
 
     Args:
         content: Bytes of the file.
 
     Returns:
-        What the file is, and what to do instead; None if it may be a checkpoint.
+        Type of the file and a remedy; None if it may be a checkpoint.
     """
     start = content[:512].lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     for signature, kind, advice in SIGNATURES:
         if content.startswith(signature) or start.startswith(signature):
             return kind, advice
     if content[4:8] == b"TFL3":
-        return "a LiteRT (TensorFlow Lite) model", "give the weights that it was exported from"
+        return "a LiteRT (TensorFlow Lite) model", "pass the weights that it was exported from"
     if _is_onnx(content):
-        return "an ONNX model", "use it as an exported file (ghostnets predict FILE.onnx), or give its checkpoint"
+        return "an ONNX model", "use it as an exported file (ghostnets predict FILE.onnx), or pass its checkpoint"
     if content[257:262] == b"ustar" or _starts_like_tar(content):
         return _tar(content)
     return _archive(content) if is_zip(content) else None
@@ -88,7 +88,7 @@ def _tar(content: bytes) -> tuple[str, str]:
             "in the tar format of PyTorch before version 0.2",
             "load it with a PyTorch that reads it and save model.state_dict() again",
         )
-    return f"a tar archive ({_listed(names)})", "unpack it with tar -xf and give the file of weights inside"
+    return f"a tar archive ({_listed(names)})", "unpack it with tar -xf and pass the file of weights inside"
 
 
 def _archive(content: bytes) -> tuple[str, str] | None:
@@ -107,8 +107,8 @@ def _archive(content: bytes) -> tuple[str, str] | None:
     if "model.weights.h5" in leaves:
         return "a Keras 3 model (.keras)", "save its weights with model.save_weights('NAME.weights.h5')"
     if names and all(name.endswith(".npy") for name in names):
-        return "a NumPy archive (.npz)", "give a state dict saved by torch.save or as safetensors"
-    return f"a zip archive ({_listed(names)})", "unpack it and give the file inside"
+        return "a NumPy archive (.npz)", "pass a state dict saved by torch.save or as safetensors"
+    return f"a zip archive ({_listed(names)})", "unpack it and pass the file inside"
 
 
 def _listed(names: list[str]) -> str:

@@ -1,6 +1,6 @@
 """State dicts inside the mappings, and under the name prefixes, with which training code saves them.
 
-docs/checkpoints.md has the table of what is understood.
+docs/checkpoints.md has a table of the supported wrappers.
 """
 
 import re
@@ -14,7 +14,7 @@ from ghostnets.errors import CheckpointError
 
 __all__ = ["find_state_dict"]
 
-MAX_DEPTH = 4  # of nested mappings
+MAX_DEPTH = 4  # levels of nested mappings
 AVERAGED = re.compile(r"(^|_)(ema|swa|avg|averaged?|shadow)(_|$)")  # part of a key that marks averaged weights
 # Components that torch.compile, FSDP and activation checkpointing insert anywhere in a name.
 INSERTED = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
@@ -46,10 +46,10 @@ def find_state_dict(
             known.
 
     Returns:
-        Tensors by name, and a sentence on each choice that was made and on what was left out.
+        Tensors by name, and one sentence for each choice made and each omission.
 
     Raises:
-        CheckpointError: There is no state dict, no such key, or several state dicts of which none is averaged.
+        CheckpointError: There is no state dict, no such key, or several state dicts, none of them averaged.
     """
     notes: list[str] = []
     found = {

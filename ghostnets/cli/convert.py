@@ -38,7 +38,7 @@ def run(command: ImportCommand) -> int:
     num_classes = network["num_classes"]
     if not num_classes:
         raise ConfigurationError(
-            f"{command.file} has no classifier of {command.model}, which a checkpoint needs; give the weights of a"
+            f"{command.file} has no classifier of {command.model}, which a checkpoint needs; pass the weights of a"
             f" classifier, or load it in Python: load_checkpoint({command.model!r}, path)."
         )
     names = _read_classes(command.classes, num_classes) if command.classes is not None else _number_classes(num_classes)
@@ -86,7 +86,7 @@ def _read_classes(path: Path, count: int) -> tuple[str, ...]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--classes {path} cannot be read ({error}); give a UTF-8 text file.") from error
+        raise ConfigurationError(f"--classes {path} cannot be read ({error}); pass a UTF-8 text file.") from error
     names = tuple(line.strip() for line in text.rstrip().splitlines())
     if len(names) != count or "" in names:
         named = sum(map(bool, names))

@@ -161,7 +161,7 @@ def _match_labels(labels: Tensor, to_index: Tensor, network: EvaluatedNetwork, d
         if labels.ndim == 2:
             raise DataError(
                 f"images of {data} have several labels, and the network gives one class per image; evaluate a network"
-                " that was trained on several labels, or give one label per image."
+                " that was trained on several labels, or pass one label per image."
             )
         return to_index[labels]
     if labels.ndim == 1:

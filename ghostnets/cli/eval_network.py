@@ -17,8 +17,8 @@ from ghostnets.train import RunFolder
 
 __all__ = ["EvaluatedNetwork", "open_network"]
 
-MIN_PROBABILITY = 1e-38  # of a file that returns probabilities; those below are 0 in float32
-MIN_COMPLEMENT = 1e-7  # of a probability to 1, which float32 does not resolve further
+MIN_PROBABILITY = 1e-38  # smaller probabilities returned by a file are 0 in float32
+MIN_COMPLEMENT = 1e-7  # distance of a probability from 1; float32 does not resolve smaller ones
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class EvaluatedNetwork:
         temperature: Temperature that calibrates the logits, or None; probabilities of a file have it applied.
         training: Provenance, as in a checkpoint; of an exported file that of the run in its folder, if there is one.
         device: Device that the images are moved to.
-        runtime: What runs the network.
+        runtime: Name and version of the runtime.
     """
 
     model: nn.Module
@@ -113,7 +113,7 @@ class _RawPixels:
 
 
 class _ArtefactLogits(nn.Module):
-    """A file as a module: uint8 (N, C, S, S) -> logits (N, classes), or those that its probabilities have."""
+    """An exported file as a module: uint8 (N, C, S, S) -> logits (N, classes), also from probabilities."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()

@@ -50,7 +50,7 @@ def run(command: ListCommand) -> int:
 
 
 def models_document() -> str:
-    """Text of docs/models.md: computed cost beside published cost and accuracy, and the published weights."""
+    """Text of docs/models.md: computed and published cost, published accuracy, and the published weights."""
     remarks: list[str] = []
     tables = [line for benchmark in (IMAGENET, CIFAR10) for line in _benchmark_table(benchmark, remarks)]
     return "\n".join([*DOCUMENT_HEAD, *tables, *REMARKS_HEAD, *remarks, *WEIGHTS_HEAD, *_weights_table()]) + "\n"

@@ -29,9 +29,9 @@ COMMANDS = {
     "serve": "classify images over HTTP with an exported network or a checkpoint",
     "ghostify": "compress a trained network: Ghost modules in the place of convolutions, fitted on images",
     "explain": "analyse a network on images: redundant maps, ghosts, cheap kernels; one HTML page",
-    "tables": "reproduce the papers' tables: published beside computed cost",
+    "tables": "reproduce the papers' tables: published and computed cost side by side",
     "bench": "benchmark networks and backends side by side in one run",
-    "profile": "profile time and memory of a network by layer, beside the limits of the machine",
+    "profile": "profile time and memory of a network by layer, relative to the limits of the machine",
     "info": "show architecture, parameters and multiply-adds of a network, and its savings",
 }
 MODULES = {"import": "convert"}  # "import" is a keyword of Python
@@ -90,10 +90,10 @@ def run_command(command: str, *arguments: str) -> int:
 
 
 def _limit_spinning() -> None:
-    """Let threads of OpenMP that wait for one another sleep soon, instead of after milliseconds (GNU's library).
+    """Make waiting OpenMP threads sleep after a short spin instead of spinning for milliseconds (libgomp).
 
-    Beside other programs, where a thread loses its core for milliseconds, the others would keep theirs from it. The
-    library reads the variable when torch loads it. No result depends on it.
+    When other programs preempt one thread, the spinning ones would keep their cores from it. libgomp reads the variable
+    when torch loads it. Results do not depend on it.
     """
     if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)

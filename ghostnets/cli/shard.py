@@ -13,7 +13,7 @@ def run(command: ShardCommand) -> int:
         val_share=command.val_share, seed=command.seed
     )
     if not isinstance(source, ImageFolder):
-        raise DataError(f"{command.folder} holds shards already; give images as for train.")
+        raise DataError(f"{command.folder} holds shards already; pass images as for train.")
     for sentence in describe_source(source):
         message(sentence)
     with progress_bars() as bars:

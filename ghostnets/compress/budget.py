@@ -1,4 +1,4 @@
-"""Choice of changes within a budget of multiply-adds, at the least expected damage."""
+"""Choice of changes within a budget of multiply-adds that minimises the expected damage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ BISECTIONS = 24
 
 @dataclass(frozen=True)
 class Choice:
-    """One change of a site: ``kind`` as in ``change_of``, and the number of kept channels or intrinsic maps."""
+    """One change of a site: ``kind`` as in ``describe_change``, and the number of kept channels or intrinsic maps."""
 
     kind: str
     number: int
@@ -39,7 +39,7 @@ class Option:
     damage: float = 1.0
 
     def numbers(self) -> list[int]:
-        """Numbers of maps to choose from: a quarter to nearly all, in steps that suit vector instructions."""
+        """Candidate numbers of kept maps: from a quarter to nearly all, in multiples that suit vector instructions."""
         channels = len(self.order)
         step = 8 if channels >= 64 else 4 if channels >= 16 else 1
         return list(range(max(1, -(-channels // (4 * step)) * step), channels, step))
@@ -112,7 +112,7 @@ def _shape(layer: nn.Module) -> tuple[int, int, int]:
 def choose(
     options: Mapping[str, Sequence[Option]], costs: CostModel, sites: Sequence[Site], budget: float
 ) -> dict[str, Choice]:
-    """Choose changes whose cost is at most a budget, at the least sum of expected damages.
+    """Choose the changes with the lowest total expected damage that meet a budget.
 
     For a price of one multiply-add, each site takes what minimises damage plus price, given its neighbours; the lowest
     price that meets the budget is found by bisection.
@@ -145,7 +145,7 @@ def choose(
 def _spend(
     options: Mapping[str, Sequence[Option]], costs: CostModel, choices: Mapping[str, Choice], budget: float
 ) -> dict[str, Choice]:
-    """Take changes back, the most damaging ones first, as far as the budget allows."""
+    """Undo changes, the most damaging first, as long as the budget is met."""
     choices = dict(choices)
 
     def damage(conv: str, choice: Choice) -> float:

@@ -1,4 +1,4 @@
-"""Which convolutions of a network can be changed without changing what it means."""
+"""Eligibility of convolutions for compression, with the reasons for exclusion."""
 
 import copy
 from collections.abc import Collection
@@ -10,18 +10,18 @@ from torch.nn.utils import parametrize
 
 from ghostnets.compress.sites import Site, is_ghost
 
-__all__ = ["MIN_CHANNELS", "find_refused"]
+__all__ = ["MIN_CHANNELS", "find_ineligible"]
 
 MIN_CHANNELS = 8
 
 
-def find_refused(model: nn.Module, sites: list[Site], x: Tensor, layers: Collection[str] | None) -> dict[str, str]:
-    """Return the convolutions that cannot be changed, with the reason.
+def find_ineligible(model: nn.Module, sites: list[Site], x: Tensor, layers: Collection[str] | None) -> dict[str, str]:
+    """Return the convolutions that cannot be changed, by name, with the reason.
 
     Args:
         model: Network in evaluation mode.
         sites: Its convolutions.
-        x: Images that it runs on.
+        x: Sample images, (N, C, H, W).
         layers: Names of the convolutions that may change; None for all.
     """
     inside = tuple(f"{name}." for name, module in model.named_modules() if is_ghost(module))

@@ -11,21 +11,21 @@ from torch.nn import functional as F
 from ghostnets.compress.least_squares import PairStatistics
 from ghostnets.compress.moments import Moments, predict_channels
 from ghostnets.compress.sites import Site
-from ghostnets.compress.surgery import Change, put_ghost, put_merge
+from ghostnets.compress.surgery import Change, insert_ghost, merge_channels
 from ghostnets.layers import GhostConv2d
 
-__all__ = ["covariance_at", "fit_change", "maps_at", "output_error", "outputs_of", "put_fitted"]
+__all__ = ["apply_fitted_change", "collect_maps", "fit_change", "measure_moments", "output_error", "outputs_of"]
 
 ACTIVATIONS = {"": lambda x: x, "relu": F.relu, "relu6": F.relu6}
 
 
 class _Reached(Exception):  # noqa: N818
-    """Ends a forward pass at the layer of interest."""
+    """Raised to stop a forward pass at the layer of interest."""
 
 
 @torch.no_grad()
-def value_at(model: nn.Module, name: str, x: Tensor, *, is_input: bool) -> Tensor:
-    """Return the input or the output of a layer; what follows it is not computed."""
+def collect_activation(model: nn.Module, name: str, x: Tensor, *, is_input: bool) -> Tensor:
+    """Return the input or output of a layer; later layers are not run."""
     found: list[Tensor] = []
 
     def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -47,21 +47,21 @@ def value_at(model: nn.Module, name: str, x: Tensor, *, is_input: bool) -> Tenso
     return found[0]
 
 
-def maps_at(model: nn.Module, site: Site, kind: str, x: Tensor) -> Tensor:
-    """Return the maps that a change of a site predicts from one another.
+def collect_maps(model: nn.Module, site: Site, kind: str, x: Tensor) -> Tensor:
+    """Return the feature maps among which a change of a site makes its predictions.
 
     They are the inputs of the consumer for ``"merge"``, and otherwise the site's own maps after normalisation and
     activation.
     """
     if kind == "merge":
-        return value_at(model, site.consumer, x, is_input=True)
+        return collect_activation(model, site.consumer, x, is_input=True)
     layer = model.get_submodule(site.norm or site.conv)
-    maps = value_at(model, site.norm or site.conv, x, is_input=False)
+    maps = collect_activation(model, site.norm or site.conv, x, is_input=False)
     return maps if hasattr(layer, "act") and site.norm else ACTIVATIONS[site.act](maps)
 
 
-def covariance_at(model: nn.Module, sites: list[tuple[Site, str]], batches: Iterable[Tensor]) -> list[Moments]:
-    """Return the moments of the maps of some sites, each with its kind of change, from one pass over the images."""
+def measure_moments(model: nn.Module, sites: list[tuple[Site, str]], batches: Iterable[Tensor]) -> list[Moments]:
+    """Measure the moments of the maps of several (site, kind of change) pairs in one pass over the images."""
     moments: list[Moments | None] = [None] * len(sites)
 
     def add(index: int, maps: Tensor) -> None:
@@ -88,8 +88,8 @@ def covariance_at(model: nn.Module, sites: list[tuple[Site, str]], batches: Iter
     return [site for site in moments if site is not None]
 
 
-def put_fitted(model: nn.Module, change: Change, kept: Tensor, moments: Moments) -> None:
-    """Make a change in place, fitted to the maps' covariance in the network itself; ghosts without neighbours' pixels.
+def apply_fitted_change(model: nn.Module, change: Change, kept: Tensor, moments: Moments) -> None:
+    """Make a change in place, fitted to the moments of the network's own maps; ghosts use 1x1 kernels.
 
     Args:
         model: Network.
@@ -100,9 +100,9 @@ def put_fitted(model: nn.Module, change: Change, kept: Tensor, moments: Moments)
     covariance, mean = moments.covariance(), moments.x_total / moments.count
     if change["kind"] == "merge":
         matrix = predict_channels(covariance, covariance, kept)
-        put_merge(model, change, kept, matrix, mean - matrix @ mean[kept])
+        merge_channels(model, change, kept, matrix, mean - matrix @ mean[kept])
         return
-    ghost = put_ghost(model, change, kept)
+    ghost = insert_ghost(model, change, kept)
     others = _others(kept, len(mean))
     cross = covariance[:, others]
     if change["mix"]:
@@ -120,10 +120,10 @@ def put_fitted(model: nn.Module, change: Change, kept: Tensor, moments: Moments)
 def fit_change(
     model: nn.Module, original: nn.Module, site: Site, change: Change, kept: Tensor, batches: Iterable[Tensor]
 ) -> None:
-    """Make a change in place, fitted so that its maps from this network's activations are those of the original.
+    """Make a change in place, fitted to reproduce the original's maps from this network's activations.
 
     Args:
-        model: The network, with all changes in front of the site.
+        model: The network, with all earlier changes made.
         original: The original network.
         site: The site.
         change: The change.
@@ -133,14 +133,14 @@ def fit_change(
     kind = "merge" if change["kind"] == "merge" else "ghost"
     moments: Moments | None = None
     for batch in batches:
-        now, target = maps_at(model, site, kind, batch), maps_at(original, site, kind, batch)
+        now, target = collect_maps(model, site, kind, batch), collect_maps(original, site, kind, batch)
         moments = moments or Moments(now.shape[1], target.shape[1])
         moments.add(now, target)
     assert moments is not None
     if change["kind"] == "merge":
-        put_merge(model, change, kept, *moments.solve(kept))
+        merge_channels(model, change, kept, *moments.solve(kept))
         return
-    put_fitted(model, change, kept, moments)
+    apply_fitted_change(model, change, kept, moments)
     ghost = model.get_submodule(site.conv)
     assert isinstance(ghost, GhostConv2d)
     others = _others(kept, ghost.out_channels)
@@ -159,9 +159,9 @@ def _fit_filters(
     statistics: PairStatistics | None = None
     number = len(others)
     for batch in batches:
-        target = maps_at(original, site, "ghost", batch)[:, others]
+        target = collect_maps(original, site, "ghost", batch)[:, others]
         with torch.no_grad():
-            x = value_at(model, site.conv, batch, is_input=True)
+            x = collect_activation(model, site.conv, batch, is_input=True)
             sources = ghost.sources(ghost.act(ghost.primary(x)))
         if statistics is None:
             pairs = torch.arange(number), torch.arange(number, 2 * number)

@@ -1,4 +1,4 @@
-"""Turn convolutions of a trained network into Ghost modules, fitted so that it computes nearly the same."""
+"""Convert convolutions of a trained network to Ghost modules fitted to approximate its outputs."""
 
 import copy
 import math
@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from ghostnets.compress.budget import Choice, CostModel, Option, choose
-from ghostnets.compress.eligibility import find_refused
+from ghostnets.compress.eligibility import find_ineligible
 from ghostnets.compress.fit import fit_change, output_error, outputs_of
 from ghostnets.compress.sensitivity import SiteSensitivity, find_options
 from ghostnets.compress.sites import Site, find_sites
-from ghostnets.compress.surgery import change_of
+from ghostnets.compress.surgery import describe_change
 from ghostnets.errors import ConfigurationError
 from ghostnets.measure import count
 
 __all__ = ["Analysis", "CompressionReport", "analyse", "ghostify"]
 
-BATCH = 16  # images of a pass
+BATCH = 16  # images per forward pass
 PROBES = 32  # images that damage is measured on
 NOISE_IMAGES = 64
 
@@ -37,7 +37,7 @@ class CompressionReport:
         macs: Multiply-adds before and after.
         params: Parameters before and after.
         output_error: Squared error of the outputs on some of the images, as a share of their variance over the images.
-        notes: What else the reader must know.
+        notes: Further remarks for the user.
     """
 
     changes: tuple[dict[str, Any], ...]
@@ -64,20 +64,20 @@ def ghostify(
     layers: Collection[str] | None = None,
     image_size: int = 224,
 ) -> tuple[nn.Module, CompressionReport]:
-    """Return a network with fewer multiply-adds that computes nearly the same, without training.
+    """Return a network with fewer multiply-adds that approximates the original, without training.
 
-    Convolutions become Ghost modules (``GhostConv2d``): intrinsic maps are chosen, and cheap kernels fitted by least
-    squares to reproduce the other maps. Where it damages the output less, channels are merged instead: what the kept
-    ones predict of the dropped ones is folded into the next layer (Kim et al., "Neuron Merging", NeurIPS 2020). With a
-    budget, the damage of each kind of change is measured on the images, one convolution at a time, and layers and
+    Convolutions become Ghost modules (``GhostConv2d``): intrinsic maps are selected, and cheap kernels fitted by least
+    squares to reproduce the other maps. Where the output error is lower, channels are merged instead: the prediction of
+    the dropped channels from the kept ones is folded into the next layer (Kim et al., "Neuron Merging", NeurIPS 2020).
+    With a budget, the damage of each kind of change is measured on the images, one convolution at a time; layers and
     numbers of maps are chosen by expected damage and saved multiply-adds. Changes are then fitted from front to back,
     each on the activations of the network changed so far, with the maps of the original as targets.
 
     Args:
         model: Any network that takes one tensor, on the CPU; left unchanged.
-        images: Unlabelled images of the kind that the network is used on, preprocessed: float (N, C, H, W), or a
-            sequence of such batches, which is read several times; some hundreds are enough. By default random images
-            with the spectrum of photographs, whose fit is worse.
+        images: Representative unlabelled images, preprocessed: float (N, C, H, W), or a sequence of such batches, which
+            is read several times; a few hundred are enough. By default random images with the spectrum of photographs,
+            which give a worse fit.
         budget: Multiply-adds of the result as a share of the network's.
         ratio: Maps per intrinsic map: instead of a budget, make every convolution a Ghost module with this ratio.
         table: Name of a convolution -> ratio, instead of a budget: make these convolutions Ghost modules.
@@ -120,7 +120,7 @@ class Analysis:
         costs: Multiply-adds of changes.
         batches: Images that changes are fitted to.
         probes: Images that damage is measured on.
-        notes: What else the reader must know.
+        notes: Further remarks for the user.
     """
 
     original: nn.Module
@@ -145,7 +145,7 @@ class Analysis:
         if reached > budget:
             raise ConfigurationError(
                 f"the budget is {budget:.3g} of the multiply-adds, but changes of {len(self.options)} convolutions end"
-                f" at {reached:.3g}; give a larger budget."
+                f" at {reached:.3g}; pass a larger budget."
             )
         return self.convert(choices)
 
@@ -161,13 +161,15 @@ class Analysis:
                 choice = choices[site.conv]
                 order = next(option.order for option in self.options[site.conv] if option.kind == choice.kind)
                 size = self.costs.cheap_kernel_size
-                change = change_of(site, choice.kind, choice.number, cheap_kernel_size=size)
+                change = describe_change(site, choice.kind, choice.number, cheap_kernel_size=size)
                 fit_change(made, self.original, site, change, order[: choice.number], self.batches)
                 changes.append(change)
         expected, got = outputs_of(self.original, self.probes), outputs_of(made, self.probes)
         if got.shape != expected.shape or not torch.isfinite(got).all():
-            raise ConfigurationError(f"{type(made).__name__} cannot be compressed: the result has other outputs.")
-        kept = {site.conv: "no change of it is worth its damage" for site in self.sites if site.conv not in choices}
+            raise ConfigurationError(
+                f"{type(made).__name__} cannot be compressed: its outputs would be non-finite or of another shape."
+            )
+        kept = {site.conv: "its savings do not justify the damage" for site in self.sites if site.conv not in choices}
         cost, params = self.costs.cost, sum(parameter.numel() for parameter in made.parameters())
         report = CompressionReport(
             changes=tuple(changes),
@@ -190,7 +192,7 @@ def analyse(
     image_size: int = 224,
     ghosts_only: bool = False,
 ) -> Analysis:
-    """Measure what changes of each convolution damage, for ``Analysis.ghostify`` with several budgets.
+    """Measure the damage of changing each convolution, for ``Analysis.ghostify`` with several budgets.
 
     Args:
         model: As for ``ghostify``, as are the other arguments.
@@ -208,13 +210,13 @@ def analyse(
     known = {name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
     if unknown := sorted(set(layers or ()) - known):
         raise ConfigurationError(
-            f"{unknown[0]!r} is no convolution of {type(model).__name__}; give names of named_modules()."
+            f"{unknown[0]!r} is not a convolution of {type(model).__name__}; pass names of named_modules()."
         )
     original = copy.deepcopy(model).eval()
     batches, notes = _batches(original, images, image_size)
     sites, untraced = find_sites(original)
     notes += [f"{untraced}; channels are not merged."] if untraced else []
-    left_alone = find_refused(original, sites, batches[0], layers)
+    left_alone = find_ineligible(original, sites, batches[0], layers)
     sites = [site for site in sites if site.conv not in left_alone]
     if not sites:
         raise ConfigurationError(
@@ -237,7 +239,7 @@ def _check(budget: float, ratio: float | None, table: Mapping[str, float] | None
     if any(not 1 < value < float("inf") for value in ratios):
         raise ConfigurationError(f"a ratio is {min(ratios)}; it must be above 1, maps per intrinsic map.")
     if ratio is not None and table is not None:
-        raise ConfigurationError("both ratio and table are given; give one of them.")
+        raise ConfigurationError("both ratio and table are given; pass one of them.")
 
 
 def _batches(
@@ -257,7 +259,7 @@ def _batches(
         return list(noise.split(BATCH)), ["fitted to random images, as none were given."]
     found: Sequence[Tensor] = list(images.split(BATCH)) if isinstance(images, Tensor) else images
     if not len(found) or any(batch.dim() != 4 or not len(batch) for batch in found[:1]):
-        raise ConfigurationError("the images are not a tensor (N, C, H, W) or a sequence of such; give at least one.")
+        raise ConfigurationError("the images are not a tensor (N, C, H, W) or a sequence of such; pass at least one.")
     return found, []
 
 

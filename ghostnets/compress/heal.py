@@ -19,16 +19,16 @@ from ghostnets.files import write_atomically
 __all__ = ["HealReport", "heal"]
 
 SAVE_EVERY = 50  # steps
-WARMUP = 0.05  # of the steps
+WARMUP = 0.05  # share of the steps
 CLIP_NORM = 1.0
 
 
 @dataclass(frozen=True)
 class HealReport:
-    """What ``heal`` did.
+    """Report of ``heal``.
 
     Attributes:
-        blocks: Blocks that were trained by themselves.
+        blocks: Names of the blocks trained separately.
         steps: Steps of block-wise and of end-to-end training.
         losses: Loss of each step, block-wise then end to end: squared errors as a share of the targets' variance.
     """
@@ -52,12 +52,12 @@ def heal(
     state: str | os.PathLike[str] | None = None,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> tuple[nn.Module, HealReport]:
-    """Train a compressed network to compute what the original does.
+    """Train a compressed network to reproduce the outputs of the original.
 
     First block by block: each block that contains changed layers (a module that returns maps of the same shape in both
     networks) learns to turn the original's input of the block into its output, all blocks at once, without gradients
-    between them. Then end to end, on the outputs of the network and of these blocks. Images are mirrored at random;
-    normalisations keep their statistics.
+    between them. Then end to end, on the outputs of the network and of these blocks. Images are flipped at random;
+    normalisation statistics stay frozen.
 
     Args:
         model: Compressed network, of ``ghostify`` of the original; left unchanged.
@@ -67,9 +67,9 @@ def heal(
         block_steps: Number of block-wise steps.
         steps: Number of end-to-end steps.
         batch_size: Images of a step.
-        lr: Learning rate at its highest, of Adam; it falls as a cosine in each of the two parts.
-        seed: Seed of order and mirroring, which are functions of it and of the step.
-        state: File that the state of the training is kept in; if it exists, training is resumed from it.
+        lr: Peak learning rate of Adam, with cosine decay in each of the two phases.
+        seed: Seed of the order and of flips, which depend only on it and on the step.
+        state: File of the training state; training resumes from it if it exists.
         on_step: Called with the number of finished steps.
 
     Returns:
@@ -82,8 +82,8 @@ def heal(
     """
     if not len(images) or min(block_steps, steps) < 0 or batch_size < 1 or lr <= 0:
         raise ConfigurationError(
-            f"there are {len(images)} images, {block_steps} and {steps} steps, {batch_size} images a step and a rate of"
-            f" {lr}; the numbers of images must be above 0, those of steps at least 0, and the rate above 0."
+            f"there are {len(images)} images, {block_steps} and {steps} steps, {batch_size} images per step and a"
+            f" learning rate of {lr}; images, batch size and learning rate must be above 0, steps at least 0."
         )
     made, teacher = copy.deepcopy(model).eval(), copy.deepcopy(original).eval()
     blocks = _find_blocks(made, teacher, images[:1])
@@ -98,7 +98,7 @@ def heal(
 
 
 class _Healing:
-    """A training with its state."""
+    """Training loop of ``heal`` with its resumable state."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class _Healing:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a state must agree with to be continued."""
+        """Values that must match a saved state to resume from it."""
         return {
             "images": list(self.images.shape),
             "steps": list(self.steps),
@@ -131,7 +131,7 @@ class _Healing:
         }
 
     def resume(self, path: str | os.PathLike[str] | None) -> None:
-        """Continue from a saved state, if there is one."""
+        """Resume from a saved state, if there is one."""
         if path is None or not Path(path).exists():
             return
         try:
@@ -139,7 +139,7 @@ class _Healing:
             if state["identity"] != self.identity:
                 changed = sorted(key for key, value in self.identity.items() if state["identity"].get(key) != value)
                 raise RunError(
-                    f"{path} is the state of another training (other {', '.join(changed)}); give its arguments, or"
+                    f"{path} is the state of another training (other {', '.join(changed)}); pass its arguments, or"
                     " another file."
                 )
             self.model.load_state_dict(state["model"])
@@ -150,11 +150,11 @@ class _Healing:
         except Exception as error:  # torch has no common base class for damaged files
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RunError(
-                f"{path} is not the state of healing this network ({first}); delete it to begin anew."
+                f"{path} is not the state of healing this network ({first}); delete it to start over."
             ) from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state."""
+        """Save the state."""
         state = {
             "identity": self.identity,
             "model": self.model.state_dict(),
@@ -166,10 +166,10 @@ class _Healing:
             torch.save(state, temporary)
 
     def advance(self) -> None:
-        """Make one step."""
+        """Run one training step."""
         by_block = self.step < self.steps[0]
         done, total = (self.step, self.steps[0]) if by_block else (self.step - self.steps[0], self.steps[1])
-        if done == 0:  # the second part begins without the moments of the first
+        if done == 0:  # end-to-end training starts with fresh optimizer moments
             self.optimizer = torch.optim.Adam(self.parameters, self.lr)
         progress = (done + 0.5) / total
         factor = min(1.0, progress / WARMUP) * 0.5 * (1 + math.cos(math.pi * progress))
@@ -179,7 +179,7 @@ class _Healing:
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._block_loss(x) if by_block else self._whole_loss(x, labels)
         if not torch.isfinite(loss):
-            raise RunError(f"the loss of step {self.step + 1} is not finite; give a lower lr than {self.lr}.")
+            raise RunError(f"the loss of step {self.step + 1} is not finite; pass a lower lr than {self.lr}.")
         if loss.requires_grad:
             loss.backward()
             nn.utils.clip_grad_norm_(self.parameters, CLIP_NORM)
@@ -194,9 +194,9 @@ class _Healing:
         orders = {epoch: self._order(epoch) for epoch in {position // number for position in positions}}
         chosen = torch.stack([orders[position // number][position % number] for position in positions])
         generator = torch.Generator().manual_seed(hash((self.seed, self.step, 1)) % 2**63)
-        mirrored = torch.rand(len(chosen), generator=generator) < 0.5
+        flipped = torch.rand(len(chosen), generator=generator) < 0.5
         x = self.images[chosen]
-        x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+        x = torch.where(flipped[:, None, None, None], x.flip(3), x)
         return x, self.labels[chosen] if self.labels is not None else None
 
     def _order(self, epoch: int) -> Tensor:
@@ -204,7 +204,7 @@ class _Healing:
         return torch.randperm(len(self.images), generator=generator)
 
     def _block_loss(self, x: Tensor) -> Tensor:
-        """Sum the errors of the blocks, each on the original's input of it."""
+        """Sum the errors of the blocks, each run on the original's input to it."""
         with torch.no_grad(), _recorded(self.teacher, self.blocks) as found:
             self.teacher(x)
         losses = []

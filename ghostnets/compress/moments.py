@@ -1,11 +1,11 @@
-"""Least squares between maps from streamed sums, and the choice of channels that predict the others."""
+"""Least squares between feature maps from streamed sums, and greedy selection of predictor channels."""
 
 import torch
 from torch import Tensor
 
 __all__ = ["Moments", "predict_channels", "select_predictors", "select_sources"]
 
-RIDGE = 1e-4  # of the mean variance: keeps the solution for nearly collinear or few samples bounded
+RIDGE = 1e-4  # times the mean variance: keeps the solution for nearly collinear or few samples bounded
 
 
 class Moments:
@@ -62,7 +62,7 @@ def predict_channels(covariance: Tensor, cross: Tensor, chosen: Tensor) -> Tenso
 
 
 def select_predictors(covariance: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Order channels so that the first ones, for every number of them, linearly predict what the next layer computes.
+    """Order channels so that every prefix is a good linear predictor of the next layer's output.
 
     Each step adds the channel that most reduces the squared error of ``W x`` when x is predicted from the channels
     chosen so far: orthogonal matching pursuit on the covariance.
@@ -84,7 +84,7 @@ def select_predictors(covariance: Tensor, weight: Tensor | None) -> tuple[Tensor
         values, vectors = torch.linalg.eigh(columns @ columns.T)
         keep = values > values[-1] * 1e-7
         factor = (vectors[:, keep] * values[keep].sqrt()).float()
-    seen = left @ factor  # what is not yet predicted, as the next layer sees it
+    seen = left @ factor  # residual covariance, weighted by the next layer
     errors, order = [float((factor * seen).sum())], []
     is_left = torch.ones(channels, dtype=torch.bool)
     tiny = left.diagonal().max() * 1e-6 + torch.finfo(torch.float32).tiny
@@ -104,7 +104,7 @@ def select_predictors(covariance: Tensor, weight: Tensor | None) -> tuple[Tensor
 
 
 def select_sources(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Order channels so that each of the others is best predicted by a single one of the first.
+    """Order channels so that every prefix predicts the remaining channels well, each from a single one.
 
     Greedy facility location over the variance that one channel explains of another, which is within 1 - 1/e of the
     optimum.
@@ -116,7 +116,7 @@ def select_sources(covariance: Tensor) -> tuple[Tensor, Tensor]:
         As ``select_predictors``.
     """
     variance = covariance.diagonal().clamp(min=torch.finfo(torch.float32).tiny)
-    explained = covariance.square() / variance[:, None]  # of the column's variance by the row's channel
+    explained = covariance.square() / variance[:, None]  # [i, j]: variance of channel j explained by channel i
     best = torch.zeros_like(variance)
     is_left = torch.ones(len(variance), dtype=torch.bool)
     total = float(variance.sum())

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ghostnets.compress.budget import Choice, CostModel, Option
-from ghostnets.compress.fit import covariance_at, output_error, outputs_of, put_fitted
+from ghostnets.compress.fit import apply_fitted_change, measure_moments, output_error, outputs_of
 from ghostnets.compress.moments import Moments, select_predictors, select_sources
 from ghostnets.compress.sites import Site
-from ghostnets.compress.surgery import change_of, restored
+from ghostnets.compress.surgery import describe_change, restore_layers
 
 __all__ = ["SiteSensitivity", "find_options"]
 
-MOMENT_BYTES = 256 << 20  # of covariances that are kept at a time
-MIN_UNEXPLAINED = 1e-4  # below it, the damage of a share of 1 cannot be told from rounding
+MOMENT_BYTES = 256 << 20  # for covariances held at a time
+MIN_UNEXPLAINED = 1e-4  # below it, the extrapolated damage is dominated by rounding errors
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ def find_options(
     costs: CostModel,
     kinds: Sequence[str],
 ) -> tuple[dict[str, list[Option]], list[SiteSensitivity]]:
-    """Find what each site can be changed to, and measure the damage of each kind of change with half of the maps.
+    """Find the possible changes of each site, and measure the damage of each kind with half of the maps kept.
 
     Args:
-        model: Network in evaluation mode; changed meanwhile, and restored.
+        model: Network in evaluation mode; changed temporarily, and restored.
         sites: Convolutions that can be changed.
         batches: Images that changes are fitted to.
         probes: Images that damage is measured on, (N, C, H, W).
@@ -66,16 +66,16 @@ def find_options(
     measured = []
     for group in _groups(model, sites, kinds):
         wanted = [(site, place) for site, place in group]
-        for (site, place), moments in zip(wanted, covariance_at(model, wanted, batches), strict=True):
+        for (site, place), moments in zip(wanted, measure_moments(model, wanted, batches), strict=True):
             for kind in kinds:
                 if (kind == "merge") != (place == "merge") or not _saves(costs, site, kind):
                     continue
                 order, errors = _order(model, site, kind, moments)
                 number = -(-len(order) // 2)
-                change = change_of(site, kind, number, cheap_kernel_size=costs.cheap_kernel_size)
+                change = describe_change(site, kind, number, cheap_kernel_size=costs.cheap_kernel_size)
                 unexplained = float(errors[number])
-                with restored(model, change):
-                    put_fitted(model, change, order[:number], moments)
+                with restore_layers(model, change):
+                    apply_fitted_change(model, change, order[:number], moments)
                     damage = output_error(outputs_of(model, probes), expected)
                 measured.append(SiteSensitivity(site.conv, kind, len(order), number, unexplained, damage))
                 options[site.conv].append(Option(kind, order, errors, damage / max(unexplained, MIN_UNEXPLAINED)))
@@ -83,7 +83,7 @@ def find_options(
 
 
 def _groups(model: nn.Module, sites: Sequence[Site], kinds: Sequence[str]) -> Iterator[list[tuple[Site, str]]]:
-    """Yield the sites with the place of their maps, as many at a time as memory allows."""
+    """Yield groups of sites whose statistics fit into memory together, with the source of their maps."""
     group: list[tuple[Site, str]] = []
     size = 0
     for site in sites:

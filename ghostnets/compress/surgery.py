@@ -1,4 +1,4 @@
-"""Replacement of layers in a network: a Ghost module for a convolution, fewer channels between two layers.
+"""Layer replacement in a network: a Ghost module for a convolution, or fewer channels between two layers.
 
 A change is a dictionary of plain values, so that a checkpoint can store it and the network can be built again:
 
@@ -19,12 +19,20 @@ from ghostnets.compress.sites import Site, can_fold, is_depthwise
 from ghostnets.errors import ConfigurationError
 from ghostnets.layers import GhostConv2d, fold_batch_norm, narrow_conv, norm_arguments
 
-__all__ = ["Change", "apply_changes", "change_of", "folded_conv", "put_ghost", "put_merge", "restored"]
+__all__ = [
+    "Change",
+    "apply_changes",
+    "describe_change",
+    "fold_conv",
+    "insert_ghost",
+    "merge_channels",
+    "restore_layers",
+]
 
 Change = Mapping[str, Any]
 
 
-def change_of(site: Site, kind: str, number: int, *, cheap_kernel_size: int = 3) -> dict[str, Any]:
+def describe_change(site: Site, kind: str, number: int, *, cheap_kernel_size: int = 3) -> dict[str, Any]:
     """Describe a change at a site.
 
     Args:
@@ -63,10 +71,10 @@ def apply_changes(model: nn.Module, changes: Iterable[Change]) -> nn.Module:
             if change["kind"] == "merge":
                 channels = _conv(changed, change["conv"]).out_channels
                 kept = torch.arange(_number(change["channels"], channels), device="cpu")
-                put_merge(changed, change, kept, torch.zeros(channels, len(kept)), torch.zeros(channels))
+                merge_channels(changed, change, kept, torch.zeros(channels, len(kept)), torch.zeros(channels))
             elif change["kind"] == "ghost":
                 channels = _conv(changed, change["conv"]).out_channels
-                put_ghost(changed, change, torch.arange(_number(change["intrinsic"], channels), device="cpu"))
+                insert_ghost(changed, change, torch.arange(_number(change["intrinsic"], channels), device="cpu"))
             else:
                 raise ValueError(f"its kind is {change['kind']!r}, not ghost or merge")
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -76,14 +84,14 @@ def apply_changes(model: nn.Module, changes: Iterable[Change]) -> nn.Module:
     return changed
 
 
-def put_merge(model: nn.Module, change: Change, kept: Tensor, matrix: Tensor, offset: Tensor) -> None:
-    """Keep some output channels of a convolution, and give the part of the others in the next layer to these.
+def merge_channels(model: nn.Module, change: Change, kept: Tensor, matrix: Tensor, offset: Tensor) -> None:
+    """Remove output channels of a convolution, and fold their prediction from the kept ones into the next layer.
 
     Args:
         model: Network, changed in place.
         change: Names of the layers.
         kept: Indices of the kept channels, int64 (m,).
-        matrix: Prediction of the next layer's inputs from the kept ones, (C, m).
+        matrix: Linear prediction of the next layer's C inputs from the m kept channels, (C, m).
         offset: Constant part of the prediction, (C,).
     """
     conv = _conv(model, change["conv"])
@@ -107,7 +115,7 @@ def put_merge(model: nn.Module, change: Change, kept: Tensor, matrix: Tensor, of
     _replace(model, change["consumer"], made)
 
 
-def put_ghost(model: nn.Module, change: Change, intrinsic: Tensor) -> GhostConv2d:
+def insert_ghost(model: nn.Module, change: Change, intrinsic: Tensor) -> GhostConv2d:
     """Replace a convolution, with its normalisation, by a Ghost module whose ghosts are not fitted yet.
 
     Args:
@@ -118,7 +126,7 @@ def put_ghost(model: nn.Module, change: Change, intrinsic: Tensor) -> GhostConv2
     Returns:
         The module.
     """
-    folded = folded_conv(model, change)
+    folded = fold_conv(model, change)
     options = {"mix": change["mix"], "cheap_kernel_size": change["cheap_kernel_size"], "act": change["act"]}
     ghost = GhostConv2d(folded, len(intrinsic), **options)
     is_ghost = torch.ones(folded.out_channels, dtype=torch.bool, device="cpu")
@@ -135,8 +143,8 @@ def put_ghost(model: nn.Module, change: Change, intrinsic: Tensor) -> GhostConv2
 
 
 @contextmanager
-def restored(model: nn.Module, change: Change) -> Iterator[None]:
-    """Put the layers of a change back on exit."""
+def restore_layers(model: nn.Module, change: Change) -> Iterator[None]:
+    """Restore the layers of a change on exit."""
     names = [change["conv"], change.get("norm", ""), *change.get("chain", ()), change.get("consumer", "")]
     before = {name: model.get_submodule(name) for name in names if name}
     try:
@@ -146,7 +154,7 @@ def restored(model: nn.Module, change: Change) -> Iterator[None]:
             _replace(model, name, module)
 
 
-def folded_conv(model: nn.Module, change: Change) -> nn.Conv2d:
+def fold_conv(model: nn.Module, change: Change) -> nn.Conv2d:
     """Return a copy of a convolution, with a bias, that computes what its normalisation outputs."""
     conv = _conv(model, change["conv"])
     made = narrow_conv(conv, bias=True)
@@ -185,7 +193,7 @@ def _conv(model: nn.Module, name: str) -> nn.Conv2d:
 
 def _number(value: Any, channels: int) -> int:
     if type(value) is not int or not 1 <= value < channels:
-        raise ValueError(f"{value!r} is not a number of maps below {channels}")
+        raise ValueError(f"{value!r} is not a positive number of maps below {channels}")
     return value
 
 

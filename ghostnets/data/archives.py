@@ -40,8 +40,8 @@ OPENERS: dict[str, Callable[..., Any]] = {
 }
 SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar", ".zip")
 REMOTE = ("http://", "https://")
-MAX_BYTES = 200 * 10**9  # of a download; ImageNet's training images are 138 GB
-MAX_RATIO = 50  # unpacked bytes per byte of the archive; images hardly compress
+MAX_BYTES = 200 * 10**9  # per download; ImageNet's training images are 138 GB
+MAX_RATIO = 50  # unpacked bytes per byte of the archive; images barely compress
 ALWAYS_ALLOWED = 2**30  # unpacked bytes that are allowed at any ratio
 TIMEOUT_SECONDS = 30.0
 ATTEMPTS = 3
@@ -58,15 +58,15 @@ def archive_suffix(data: str) -> str | None:
 def open_archive(data: str, *, progress: Progress | None = None) -> Path:
     """Download and unpack an archive, unless the cache holds it.
 
-    An interrupted download is resumed by the next call. Only regular files are unpacked; ``unpacking_notes`` says what
-    was left out.
+    An interrupted download is resumed by the next call. Only regular files are unpacked; ``unpacking_notes`` lists
+    skipped members.
 
     Args:
         data: Path or URL; a URL may end with ``#sha256=DIGITS``, which are checked.
         progress: Callback with the bytes downloaded and their total.
 
     Returns:
-        The folder of its files; or the tar itself, if its members are samples of WebDataset.
+        The folder of its files, or the tar itself if it is in WebDataset format.
 
     Raises:
         DataError: It cannot be downloaded, is damaged or encrypted, differs from its digest, unpacks to more than is
@@ -82,7 +82,7 @@ def open_archive(data: str, *, progress: Progress | None = None) -> Path:
     kept = folder.with_name(f"{folder.name}.tar")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):  # one of several processes works, the others wait
+        with FileLock(f"{folder}.lock"):  # one process unpacks, concurrent ones wait
             if folder.is_dir() or kept.exists():
                 return folder if folder.is_dir() else kept
             if not data.startswith(REMOTE):
@@ -159,7 +159,7 @@ def _download(url: str, partial: Path, fragment: str, progress: Progress | None)
         if not expected or not digest.startswith(expected):
             partial.unlink()
             raise DataError(
-                f"the SHA-256 of {url} is {digest}, wanted {expected or 'digits'}; check the address and the digits."
+                f"the SHA-256 of {url} is {digest}, expected {expected or 'digits'}; check the address and the digits."
             )
 
 

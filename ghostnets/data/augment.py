@@ -1,7 +1,7 @@
 """Random augmentation of training images.
 
-Every choice is a function of a seed that belongs to one image in one epoch, never of earlier draws: neither the step at
-which a run was resumed nor the number of processes that share a batch changes what the network sees.
+Every random choice depends only on a seed per image and epoch, never on earlier draws: neither the step at which a run
+was resumed nor the number of processes that share a batch changes the augmented images.
 """
 
 import math
@@ -21,7 +21,7 @@ from ghostnets.errors import DataError
 __all__ = ["Augmentation", "derive_seed"]
 
 GRAY = 114  # the mean of ImageNet's pixels, about 0 after normalisation
-RATIOS = (3 / 4, 4 / 3)  # of width to height of a crop
+RATIOS = (3 / 4, 4 / 3)  # range of width / height of a crop
 LOG_RATIOS = torch.tensor(RATIOS).log().tolist()  # in float32, as torchvision
 
 
@@ -43,7 +43,7 @@ class Augmentation:
         erasing: Share of the images with one rectangle set to gray (random erasing, Zhong et al., arXiv 1708.04896),
             with torchvision's sizes and aspect ratios.
         vertical_flip: Flip half of the images vertically.
-        rotate: Largest rotation in degrees in either direction; what lies outside the image is reflected.
+        rotate: Largest rotation in degrees in either direction; pixels outside the image are filled by reflection.
         color_jitter: Largest relative change of brightness, contrast and saturation.
     """
 
@@ -142,7 +142,7 @@ def _draw_crop(height: int, width: int, min_scale: float, generator: torch.Gener
 
 
 def _flip(images: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror the images (N, C, H, W) for which ``flipped``, (N,), is true."""
+    """Flip the images (N, C, H, W) horizontally for which ``flipped``, (N,), is true."""
     return torch.where(flipped[:, None, None, None], images.flip(3), images)
 
 

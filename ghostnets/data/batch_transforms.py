@@ -1,4 +1,4 @@
-"""Random transforms of a whole batch, whose parameters belong to single images."""
+"""Random transforms of a batch, with separate parameters for each image."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ def draw_uniform(seeds: Sequence[int], stream: int) -> Tensor:
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Rotate images about their centres, bilinearly; what lies outside is reflected.
+    """Rotate images about their centres, with bilinear interpolation and reflection at the borders.
 
     Args:
         images: uint8 (N, C, H, W).
@@ -42,7 +42,7 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
 
 
 def jitter_colors(images: Tensor, factors: Tensor) -> Tensor:
-    """Change brightness, then contrast, then saturation, as torchvision's ``adjust_brightness`` and its siblings.
+    """Change brightness, then contrast, then saturation, as torchvision's ``adjust_brightness`` and related functions.
 
     Args:
         images: uint8 (N, C, H, W); saturation changes only with 3 channels.

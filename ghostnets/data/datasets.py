@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ghostnets.cores import usable_cores
 from ghostnets.data.labels import Label, indices_of
-from ghostnets.data.stored_images import ImagePath, content_digest, read_image
+from ghostnets.data.stored_images import ImagePath, content_digest, read_stored_image
 from ghostnets.errors import ImageError
 from ghostnets.preprocessing import Preprocessing
 
@@ -114,7 +114,7 @@ class FileDataset:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Tensor:
-        return read_image(self.files.paths[index], self.preprocessing)
+        return read_stored_image(self.files.paths[index], self.preprocessing)
 
     def name(self, index: int) -> str:
         return str(self.files.paths[index])
@@ -206,7 +206,7 @@ def load_files(
 
     def attempt(path: ImagePath) -> tuple[Tensor, int] | ImageError:
         try:
-            return read_image(path, preprocessing), content_digest(path.read_bytes())
+            return read_stored_image(path, preprocessing), content_digest(path.read_bytes())
         except ImageError as error:
             return error
 

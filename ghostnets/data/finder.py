@@ -59,7 +59,7 @@ class FoundImage:
 
 
 class LeftOut:
-    """Counts what a search leaves out, by reason, with an example of each.
+    """Counts the paths that a search skips, by reason, with an example of each.
 
     ``sentences`` names every reason once.
     """
@@ -92,7 +92,7 @@ class LeftOut:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in self.other.most_common(5))
             more = ", ..." if len(self.other) > 5 else ""
             total = self.other.total()
-            files = "1 file that is no image" if total == 1 else f"{total} files that are no images"
+            files = "1 file that is not an image" if total == 1 else f"{total} files that are not images"
             found.append(f"left out: {files} ({kinds}{more})")
         return found
 
@@ -116,7 +116,7 @@ def walk_images(root: str, left_out: LeftOut) -> Iterator[FoundImage]:
 
     Args:
         root: The folder.
-        left_out: Counter of what is left out.
+        left_out: Counter of skipped paths.
     """
     real_root = os.path.realpath(root)
     visited = {_identity(root)}
@@ -201,7 +201,7 @@ def holds_image(folder: str) -> bool:
 
 
 def _is_read_anyway(target: str, root: str) -> bool:
-    """Whether a real path is an ancestor of the root, the root, or a folder that the search visits in it."""
+    """Whether a resolved path is the root, an ancestor of it, or a folder in it that the search visits."""
     if os.path.commonpath([target, root]) == target:
         return True
     inside = Path(target).relative_to(root).parts if target.startswith(f"{root.rstrip('/')}/") else ()

@@ -131,7 +131,7 @@ class ImageFolder:
             shown = " ".join(problems[:5])
             more = f" ({len(problems) - 5} more not shown.)" if len(problems) > 5 else ""
             raise DataError(
-                f"{len(problems)} of {total} images cannot be read: {shown}{more} To leave them out: --skip-corrupt."
+                f"{len(problems)} of {total} images cannot be read: {shown}{more} To omit them: --skip-corrupt."
             )
 
 

@@ -1,4 +1,4 @@
-"""The image files of a folder with their splits and classes, before any is opened. Importing this loads no torch."""
+"""The image files of a folder with their splits and classes; no file is opened. Importing this loads no torch."""
 
 import hashlib
 import os
@@ -83,8 +83,8 @@ def find_labelled(
 
     Args:
         root: The folder; see ``ImageFolder`` for the layouts.
-        network_classes: Classes of the network that is evaluated: classes may be missing and have any number of
-            images. None for training, which needs images of every class.
+        network_classes: Class names of the network to evaluate, for evaluation: classes may be missing and have any
+            number of images. None for training, which needs images of every class.
         skip_unreadable: Leave out subfolders that cannot be listed, instead of failing.
 
     Raises:
@@ -109,7 +109,7 @@ def find_labelled(
                     files.append(inspect_file(split, (name,), found.path, str(path)))
     check_names(files)
     if unreadable and not skip_unreadable:
-        raise DataError(f"{' '.join(unreadable[:5])} Check the permissions, or leave them out: --skip-corrupt.")
+        raise DataError(f"{' '.join(unreadable[:5])} Check the permissions, or skip them: --skip-corrupt.")
     notes += [f"left out: {sentence}" for sentence in unreadable]
     files, repeated = remove_repeated(files, is_training=known is None)
     notes += left_out.sentences() + repeated
@@ -299,7 +299,7 @@ def _describe_missing(folder: Path, left_out: LeftOut) -> str:
 
 
 def describe_assumed_splits(files: Mapping[str, Sequence[Path]]) -> list[str]:
-    """A sentence on files that are training images because their names have no split, beside others that have one.
+    """A sentence on files that are training images because their names have no split although others do.
 
     Args:
         files: Files of each split.

@@ -59,7 +59,7 @@ def find_cached_dataset(location: str) -> Path:
     if not candidates:
         raise DataError(
             f"the data set {name} is not in the cache of Hugging Face ({snapshots.parent}), and nothing is downloaded;"
-            f" fetch it with `hf download {name} --repo-type dataset`, or give the folder of a copy."
+            f" fetch it with `hf download {name} --repo-type dataset`, or pass the folder of a copy."
         )
     newest = max(candidates, key=lambda path: path.stat().st_mtime)
     if newest.is_relative_to(snapshots):
@@ -86,7 +86,7 @@ def find_arrow(root: Path) -> dict[str, list[Path]]:
 
 def _holds_tables(root: Path) -> bool:
     """Whether Arrow or Parquet files are in a folder or two levels below, and no images."""
-    if holds_image(str(root)):  # at once, where the search for tables would list all images
+    if holds_image(str(root)):  # early exit: the search for tables would list all images
         return False
     return any(next(root.glob(f"{depth}*{suffix}"), None) for depth in ("", "*/", "*/*/") for suffix in SUFFIXES)
 
@@ -128,7 +128,7 @@ def read_labelled_arrow(
     if unlabelled:
         sentence = f"{unlabelled} of {unlabelled + len(images)} images in {first.parent} have no label"
         if not skip_unlabelled or not images:
-            raise DataError(f"{sentence}; add labels, or leave them out: --skip-corrupt.")
+            raise DataError(f"{sentence}; add labels, or skip them: --skip-corrupt.")
         notes.append(f"left out: {sentence}")
     used = {image.class_name for image in images if image.split == "train"}
     if without := [] if network_classes is not None else sorted(declared - used):
@@ -220,8 +220,8 @@ def _copy_images(file: Any, column: str, folder: Path, path: Path) -> None:
 class _ImageColumns(NamedTuple):
     image: str
     label: str
-    class_names: tuple[str, ...] | None  # of a ClassLabel
-    notes: tuple[str, ...]  # what else could have been read
+    class_names: tuple[str, ...] | None  # names of a ClassLabel column
+    notes: tuple[str, ...]  # one sentence per ambiguity
 
     def parse(self, values: list[Any], path: Path) -> list[str | None]:
         """Labels as names; -1 and null are missing."""

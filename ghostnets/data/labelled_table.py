@@ -22,7 +22,7 @@ from ghostnets.terminal import format_count, printable
 
 __all__ = ["find_tables", "list_tables", "read_labelled_tables"]
 
-NAMES = ("labels", "label", "annotations", "metadata")  # of the table of a folder that has several
+NAMES = ("labels", "label", "annotations", "metadata")  # table to read if a folder has several
 SHOWN = 5  # rows per message
 
 
@@ -53,7 +53,7 @@ def find_tables(root: Path, network_classes: Collection[str] = ()) -> dict[str, 
         return _compare(root, tables, classes)
     if not tables:
         names = ", ".join(path.name for path in found[:SHOWN])
-        raise DataError(f"{root} has several tables ({names}); give the path of the one with the labels.")
+        raise DataError(f"{root} has several tables ({names}); pass the path of the one with the labels.")
     return tables
 
 
@@ -71,7 +71,7 @@ def read_labelled_tables(
 ) -> LabelledFolder:
     """Find the images that tables name.
 
-    Paths are relative to the table, or to a folder beside it, with or without suffix.
+    Paths are relative to the table, or to a folder next to it, with or without suffix.
 
     Args:
         tables: Tables of ``find_tables``.
@@ -90,7 +90,7 @@ def read_labelled_tables(
         except DataError as error:
             if split != "test":
                 raise
-            notes.append(f"left out: {path.name} ({str(error).rstrip('.')})")  # as of a competition's test images
+            notes.append(f"left out: {path.name} ({str(error).rstrip('.')})")  # a competition's unlabelled test images
             continue
         notes += read[split].notes
     multi_label = any(table.multi_label for table in read.values())
@@ -179,7 +179,7 @@ class _Images:
         """Sentences on images that the table does not name, and on what cannot be read."""
         everything = {path for paths in self.index.values() for path in paths}
         unnamed = sorted(everything - {os.path.relpath(path, self.folder) for path in self.named})
-        self.left_out.other.clear()  # files that are no images, such as the table
+        self.left_out.other.clear()  # not images, such as the table itself
         notes = self.left_out.sentences()
         if unnamed:
             number = f", the first of {len(unnamed)}" if len(unnamed) > 1 else ""
@@ -235,7 +235,7 @@ def _resolve(
             what = one if len(rows) == 1 else f"{len(rows)} {several}"
             sentence = f"{path} names {what} ({_show(rows)})"
             if not skip_missing:
-                raise DataError(f"{sentence}; correct the table, or leave them out: --skip-corrupt.")
+                raise DataError(f"{sentence}; correct the table, or skip them: --skip-corrupt.")
             notes.append(f"left out: {sentence}")
     if guessed:
         text, found = guessed[0]
@@ -277,9 +277,9 @@ def _list_files(folder: Path) -> list[Path]:
 
 
 def _pair(train: Path) -> dict[str, Path]:
-    """The tables of the other splits beside that of the training images."""
-    beside = {split: path for path in _list_files(train.parent) if (split := _split_of_table(path))}
-    return {"train": train, **{split: path for split, path in beside.items() if split != "train"}}
+    """The table of training images and those of the other splits in its folder."""
+    tables = {split: path for path in _list_files(train.parent) if (split := _split_of_table(path))}
+    return {"train": train, **{split: path for split, path in tables.items() if split != "train"}}
 
 
 def _split_of_table(path: Path) -> str | None:
@@ -287,7 +287,7 @@ def _split_of_table(path: Path) -> str | None:
 
 
 def _choose(root: Path, found: Sequence[Path]) -> dict[str, Path]:
-    """The tables that are meant, of all CSV files of a folder; empty if that is not clear."""
+    """Choose the tables of labels among all CSV files of a folder; empty if ambiguous."""
     by_split: dict[str, Path] = {}
     for path in found:
         if (split := _split_of_table(path)) is not None and by_split.setdefault(split, path) is not path:
@@ -300,7 +300,7 @@ def _choose(root: Path, found: Sequence[Path]) -> dict[str, Path]:
 
 
 def _is_named_as_labels(path: Path) -> bool:
-    """Whether a table is meant as labels, and not, for example, predictions that were written beside the images."""
+    """Whether the name of a table says that it holds labels rather than, for example, predictions."""
     return normalize_name(path.stem).casefold() in NAMES or _split_of_table(path) is not None
 
 

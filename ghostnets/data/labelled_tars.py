@@ -87,7 +87,7 @@ def read_labelled_tars(
         what = "an image" if len(unlabelled) == 1 else f"{len(unlabelled)} images"
         sentence = f"{what} without a label ({'; '.join(unlabelled[:SHOWN])})"
         if not skip_unlabelled:
-            raise DataError(f"{first.parent} has {sentence}; add labels, or leave them out: --skip-corrupt.")
+            raise DataError(f"{first.parent} has {sentence}; add labels, or skip them: --skip-corrupt.")
         notes.append(f"left out: {sentence}")
     names = _read_names(first.parent, {sample.label for sample in samples}, notes)
     files = [
@@ -138,17 +138,17 @@ def _read_label(file: BinaryIO, member: TarMember) -> str | None:
         text = file.read(member.size).decode("utf-8-sig").strip()
         value = json.loads(text) if member.name.endswith(".json") else text
     except (ValueError, RecursionError) as error:
-        raise DataError(f"the label {member.name} is no {member.name.rpartition('.')[2]} ({error})") from error
+        raise DataError(f"the label {member.name} is not valid {member.name.rpartition('.')[2]} ({error})") from error
     if isinstance(value, dict):
         value = next((value[key] for key in LABEL_KEYS if isinstance(value.get(key), str | int)), None)
     return normalize_name(str(value)) if isinstance(value, str | int) and str(value) else None
 
 
 def _read_names(folder: Path, labels: Collection[str], notes: list[str]) -> dict[str, str]:
-    """Names of classes that are given as indices, from a list of names beside the tars, one a line."""
+    """Names of classes given as indices, from a list of names next to the tars, one per line."""
     if not all(label.isdecimal() for label in labels):
         return {}
-    if (index := folder / "index.json").is_file():  # of shards that are examined
+    if (index := folder / "index.json").is_file():  # index of shards, when checking them
         try:
             class_names = json.loads(index.read_text(encoding="utf-8"))["class_names"]
             return {str(number): str(name) for number, name in enumerate(class_names)}

@@ -1,7 +1,7 @@
-"""The reading of a folder of labelled images: which subfolders are splits, and which are classes.
+"""The layout of a folder of labelled images: which subfolders are splits, and which are classes.
 
-A reading is never guessed silently: ``FolderLayout.notes`` says what was decided, and a folder with two sensible
-readings is refused with both named. Importing this module loads no torch.
+Nothing is guessed silently: ``FolderLayout.notes`` lists the decisions, and an ambiguous folder is rejected with an
+error that names both layouts. Importing this module loads no torch.
 """
 
 import os
@@ -47,7 +47,7 @@ class FolderLayout:
         splits: Folder of each split, whose subfolders are classes; a folder without splits is ``{"train": FOLDER}``.
         has_splits: Whether the folder has splits.
         notes: What was guessed or left out, one sentence each.
-        left_out: Names of folders that are no classes.
+        left_out: Names of folders that are not classes.
     """
 
     splits: dict[str, Path]
@@ -57,7 +57,7 @@ class FolderLayout:
 
 
 def find_layout(root: Path, *, network_classes: Collection[str] = (), max_depth: int = 3) -> FolderLayout:
-    """Decide how a folder is read.
+    """Recognise the layout of a folder.
 
     Args:
         root: The folder.
@@ -66,7 +66,7 @@ def find_layout(root: Path, *, network_classes: Collection[str] = (), max_depth:
         max_depth: Number of folders that may enclose the data, one in another.
 
     Raises:
-        DataError: There is no sensible reading, or there are two.
+        DataError: The layout cannot be recognised, or is ambiguous.
     """
     folders = list_classes(root)
     if folders and set(folders) <= set(network_classes):
@@ -234,7 +234,7 @@ def _unwrap(folder: Path, split: str) -> Path:
 
 
 def _enclosed(root: Path, folders: Mapping[str, Path]) -> Path | None:
-    """The only subfolder of a folder that holds no images itself, if it holds splits or at least two classes."""
+    """The only subfolder of a folder without images of its own, if it holds splits or at least two classes."""
     if _holds_loose_images(root):
         return None
     inner = [path for path in folders.values() if holds_image(str(path))]
@@ -283,14 +283,14 @@ def _read_splits(
 
 
 def _unlabelled_splits(found: Mapping[str, Path], network_classes: Collection[str]) -> list[str]:
-    """Splits whose images are all in one folder that is no class of the training images: ``test/images/*.jpg``."""
+    """Splits whose images are all in one folder that is not a class of the training images: ``test/images/*.jpg``."""
     classes = {*list_classes(found["train"]), *network_classes}
     names = {split: list(_subfolders_with_images(path)) for split, path in found.items() if split != "train"}
     return [split for split, inner in names.items() if len(classes) > 1 and len(inner) == 1 and inner[0] not in classes]
 
 
 def _check_one_reading(root: Path, folders: Mapping[str, Path], labelled: Mapping[str, str], others: list[str]) -> None:
-    """Refuse a single split beside folders that could be classes."""
+    """Reject a single split next to folders that could be classes."""
     classes = [name for name in others if holds_image(str(folders[name]))]
     if len(set(labelled.values())) == 1 and classes:
         name = next(iter(labelled))
@@ -298,7 +298,7 @@ def _check_one_reading(root: Path, folders: Mapping[str, Path], labelled: Mappin
         raise DataError(
             f"{root} can be read in two ways: as the classes {_join(sorted([*classes, *labelled]))}, or as the split"
             f" {name}/ with the classes {inner}; rename {name}/ if it is a class, else move"
-            f" {_join(classes)} elsewhere or give {root}/{name}."
+            f" {_join(classes)} elsewhere or pass {root}/{name}."
         )
 
 
@@ -326,7 +326,7 @@ def _check_classes(root: Path, folders: Mapping[str, Path]) -> None:
     if all(names and all(map(split_of, names)) for names in inner):
         raise DataError(
             f"{root} can be read in two ways: as the classes {_join(folders)}, or as several data sets with splits"
-            f" ({_join(sorted(set.union(*inner)))}); give one of them, such as {next(iter(folders.values()))}."
+            f" ({_join(sorted(set.union(*inner)))}); pass one of them, such as {next(iter(folders.values()))}."
         )
     common = set.intersection(*inner)
     if len(common) > 1 and 2 * len(common) >= max(map(len, inner)):

@@ -1,8 +1,8 @@
 """Near duplicates by the difference hash, found through buckets of hash bands instead of all pairs. No torch.
 
 The hash has 128 bits: whether each of 8 x 8 pixels of a thumbnail is darker than its neighbour to the right, and than
-the one below it (Krawetz, "Kind of Like That", 2013). It is kept under changes of size, compression and brightness; an
-image and its mirror image are compared through the hash of either.
+the one below it (Krawetz, "Kind of Like That", 2013). It is robust to changes of size, compression and brightness.
+Flipped copies are found through the hash of the horizontal flip.
 """
 
 from collections import defaultdict
@@ -20,18 +20,18 @@ PLAIN = 4.0  # standard deviation of the thumbnail, of 255, below which it has n
 
 
 class Fingerprint(NamedTuple):
-    """Hashes of an image and of its mirror image, uint64 (2, 2), and whether it has no structure."""
+    """Hashes of an image and its horizontal flip, uint64 (2, 2), and whether the image has no structure."""
 
     bits: npt.NDArray[np.uint64]
     is_plain: bool
 
 
 def fingerprint(image: Image.Image) -> Fingerprint:
-    """Compute the difference hash of an image and of its mirror image."""
+    """Compute the difference hashes of an image and its horizontal flip."""
     thumbnail = image.convert("L").resize((SIDE + 1, SIDE + 1), Image.Resampling.BOX, reducing_gap=None)
     pixels = np.asarray(thumbnail, dtype=np.float32)
-    mirrored = pixels[:, ::-1]
-    return Fingerprint(np.stack([_hash(pixels), _hash(mirrored)]), bool(pixels.std() < PLAIN))
+    flipped = pixels[:, ::-1]
+    return Fingerprint(np.stack([_hash(pixels), _hash(flipped)]), bool(pixels.std() < PLAIN))
 
 
 def _hash(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:
@@ -44,13 +44,13 @@ def _hash(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:
 def group_near_duplicates(
     hashes: npt.NDArray[np.uint64], indices: npt.NDArray[np.int64], threshold: int
 ) -> list[tuple[int, ...]]:
-    """Group images whose hashes, or those of one and of the other's mirror image, differ in few bits.
+    """Group images whose hashes differ in few bits, directly or after a horizontal flip of one.
 
     Of ``threshold + 1`` bands of a hash, at least one is equal in hashes that differ in ``threshold`` bits: only images
     of the same bucket are compared.
 
     Args:
-        hashes: Hashes of all images and of their mirror images, uint64 (N, 2, 2).
+        hashes: Hashes of all images and their horizontal flips, uint64 (N, 2, 2).
         indices: Images to compare.
         threshold: Largest number of differing bits.
 
@@ -67,9 +67,9 @@ def group_near_duplicates(
 
     indices = _unite_equal(hashes, indices, lambda one, other: parents.__setitem__(find(other), find(one)))
     count = len(indices)
-    bits = hashes[indices].transpose(1, 0, 2).reshape(2 * count, 2)  # of the images, then of their mirror images
+    bits = hashes[indices].transpose(1, 0, 2).reshape(2 * count, 2)  # images, then their horizontal flips
     unpacked = np.unpackbits(bits.view(np.uint8), axis=1)
-    for band in range(threshold + 1):  # of bits from all over the image: photographs often share a background
+    for band in range(threshold + 1):  # bits from all over the image, since photographs often share a background
         keys = np.packbits(unpacked[:, band :: threshold + 1], axis=1)
         for one, other in _similar(bits, keys, threshold):
             if one < count or other < count:

@@ -63,7 +63,7 @@ def find_sample(
         return _of_shards(location, most, labels, splits)
     root = Path(location)
     if not root.exists() and archive_suffix(location) is None and not location.startswith(HUB_DATASET):
-        raise DataError(f"{root} is not a folder; give a folder of images, or a folder or URL of shards.")
+        raise DataError(f"{root} is not a folder; pass a folder of images, or a folder or URL of shards.")
     if root.is_dir() and (holds_image(location) or not (find_tars(root) or find_arrow(root))):
         return _of_folder(root, most, labels, splits)
     return _of_labelled(location, most, labels, splits)

@@ -31,7 +31,7 @@ def find_labelled_images(
         DataError: There is no such path, or the images cannot be used.
     """
     if not root.exists():
-        raise DataError(f"there is no folder {root}; give the path of a folder with one subfolder per class.")
+        raise DataError(f"there is no folder {root}; pass the path of a folder with one subfolder per class.")
     for place in (root, *_enclosed(root)):
         if found := _find_stored(place, network_classes, skip_unreadable):
             note = f"the data are read from {printable(str(place))}, the only folder of {printable(str(root))}"
@@ -42,7 +42,7 @@ def find_labelled_images(
         notes = [f"left out: {printable(name)} (the images are labelled by their folders)" for name in tables]
         return replace(found, notes=(*found.notes, *notes))
     raise DataError(
-        f"{root} is a file; give the path of a folder with one subfolder per class, of a table (.csv, .tsv, .txt) with"
+        f"{root} is a file; pass the path of a folder with one subfolder per class, of a table (.csv, .tsv, .txt) with"
         " the columns path and label, or of an archive."
     )
 

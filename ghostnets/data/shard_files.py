@@ -14,7 +14,7 @@ from typing import BinaryIO
 from ghostnets.data.tar_members import TarMember, open_regular, walk_tar
 from ghostnets.errors import DataError
 
-__all__ = ["REMOTE", "ShardFiles", "join", "read_index"]
+__all__ = ["REMOTE", "ShardFiles", "join_location", "read_index"]
 
 REMOTE = ("http://", "https://")
 ATTEMPTS = 4  # to download a file
@@ -141,7 +141,7 @@ def _key(name: str) -> str:
     return folder + slash + file.partition(".")[0]
 
 
-def join(root: str, name: str) -> str:
+def join_location(root: str, name: str) -> str:
     """Path or URL of a file of the shards."""
     return f"{root.rstrip('/')}/{name}"
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from ghostnets.data.datasets import DatasetSplits, content_digest
 from ghostnets.data.folders import ImageFolder
 from ghostnets.data.labels import LabelledFiles
-from ghostnets.data.shard_files import REMOTE, ShardFiles, join, read_index
+from ghostnets.data.shard_files import REMOTE, ShardFiles, join_location, read_index
 from ghostnets.data.source import check_split
 from ghostnets.data.stored_images import ImagePath, decode_image
 from ghostnets.errors import ConfigurationError, DataError, ImageError
@@ -34,8 +34,8 @@ __all__ = ["INDEX", "ShardDataset", "ShardFolder", "is_shards", "open_shards", "
 
 INDEX = "index.json"
 VERSION = 1
-MAX_SIDE = 65_535  # of an image, as in preprocessing
-WINDOW = 8  # shards that are open and shuffled together
+MAX_SIDE = 65_535  # pixels per side, as in preprocessing
+WINDOW = 8  # number of shards open and shuffled together
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class ShardDataset:
         self.labels = torch.tensor([label for shard in shards for label in shard.labels], dtype=torch.int64)
         self.sizes = torch.tensor([len(shard.labels) for shard in shards])
         self.starts = self.sizes.cumsum(0) - self.sizes
-        files = [(join(root, shard.file), shard.bytes, shard.labels) for shard in shards]
+        files = [(join_location(root, shard.file), shard.bytes, shard.labels) for shard in shards]
         self.files = ShardFiles(files, open_at_once=2 * WINDOW)
 
     def __len__(self) -> int:
@@ -187,7 +187,7 @@ def open_shards(root: str | os.PathLike[str]) -> ShardFolder:
     """
     base = str(root) if is_shards(root) and not Path(root).is_dir() else str(Path(root).resolve())
     try:
-        content = json.loads(read_index(join(base, INDEX)))
+        content = json.loads(read_index(join_location(base, INDEX)))
         if content["version"] != VERSION:
             raise DataError(
                 f"{base} has shards of version {content['version']}, this ghostnets reads version {VERSION};"
@@ -197,11 +197,11 @@ def open_shards(root: str | os.PathLike[str]) -> ShardFolder:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{join(base, INDEX)} cannot be used ({error}); write the shards again.") from error
+        raise DataError(f"{join_location(base, INDEX)} cannot be used ({error}); write the shards again.") from error
 
 
 def _parse_index(base: str, content: dict[str, Any]) -> ShardFolder:
-    """Check every value of an index, which may be anyone's."""
+    """Parse an untrusted index, checking every value."""
     names, size, common = content["class_names"], content["typical_size"], content["common_size"]
     _demand(isinstance(names, list) and names and all(isinstance(name, str) for name in names), "class_names", names)
     _demand(isinstance(size, int) and 1 <= size <= MAX_SIDE, "typical_size", size)
@@ -219,7 +219,7 @@ def _parse_index(base: str, content: dict[str, Any]) -> ShardFolder:
 def _parse_shard(entry: dict[str, Any], num_classes: int) -> Shard:
     file, size, labels, digests = entry["file"], entry["bytes"], tuple(entry["labels"]), entry.get("digests")
     is_name = isinstance(file, str) and file == file.rpartition("/")[2] and file not in ("", ".", "..")
-    _demand(is_name and "\\" not in file and "\0" not in file, "file", file)  # beside the index, not anywhere
+    _demand(is_name and "\\" not in file and "\0" not in file, "file", file)  # only files next to the index
     _demand(isinstance(size, int) and size >= 0, f"bytes of {file}", size)
     wrong = [label for label in labels if not (type(label) is int and 0 <= label < num_classes)]
     _demand(not wrong, f"label in {file}, of {num_classes} classes,", wrong[:1])
@@ -301,7 +301,7 @@ def _select_readable(
     """Select the files that can be decoded, with their labels; extends ``problems`` and ``sizes``."""
     readable = []
     for path, label in zip(files.paths, files.labels, strict=True):
-        assert isinstance(label, int)  # of one class
+        assert isinstance(label, int)  # shards are not multi-label
         try:
             sizes.add(decode_image(path, max_pixels=max_pixels).size)
             readable.append((path, label))

@@ -194,7 +194,7 @@ class DataSpec:
         name = str(self.data)
         is_remote = name.startswith(("http://", "https://"))
         if name == EMBEDDED or (is_remote and archive_suffix(name) is None):
-            raise ConfigurationError(f"{name} has no files here; give a folder, a table, tars or an archive.")
+            raise ConfigurationError(f"{name} has no files here; pass a folder, a table, tars or an archive.")
         is_archive = archive_suffix(name) is not None and (is_remote or Path(name).is_file())
         if name.startswith(HUB_DATASET):
             root = find_cached_dataset(name)

@@ -12,7 +12,7 @@ from ghostnets.preprocessing import MAX_PIXELS, Preprocessing, decode, is_grey
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ImagePath", "StoredImage", "content_digest", "decode_image", "inspect_image", "read_image"]
+__all__ = ["ImagePath", "StoredImage", "content_digest", "decode_image", "inspect_image", "read_stored_image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class StoredImage:
 ImagePath = Path | StoredImage
 
 
-def read_image(image: ImagePath, preprocessing: Preprocessing) -> "Tensor":
+def read_stored_image(image: ImagePath, preprocessing: Preprocessing) -> "Tensor":
     """As ``Preprocessing.read``."""
     if isinstance(image, Path):
         return preprocessing.read(image)

@@ -1,4 +1,4 @@
-"""Members of uncompressed tar archives, with bounds: every file ends, whatever its headers claim.
+"""Members of uncompressed tar archives, with bounds that hold for any headers.
 
 ``tarfile`` follows negative sizes backwards, reads long names of any claimed size, and calls itself for every header of
 a chain. Importing this module loads no torch.
@@ -15,7 +15,7 @@ from ghostnets.errors import DataError
 __all__ = ["TarMember", "open_regular", "walk_tar"]
 
 BLOCK = tarfile.BLOCKSIZE
-MAX_NAME_BYTES = 1 << 16  # of a long name, or of all attributes of a member
+MAX_NAME_BYTES = 1 << 16  # per long name, and for all attributes of a member
 MAX_CHAIN = 8  # headers in front of one member; tar writes two at most
 PAX_TYPES = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE, *PAX_TYPES)
@@ -39,10 +39,10 @@ class TarMember:
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a regular file; raises OSError for a pipe or device, which might never end."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    stream = os.fdopen(descriptor, "rb")  # of a folder: IsADirectoryError
+    stream = os.fdopen(descriptor, "rb")  # IsADirectoryError for a folder
     if not os.path.isfile(descriptor):  # noqa: PTH113 - of an open file
         stream.close()
-        raise OSError("it is a pipe, socket or device and no regular file")
+        raise OSError("it is a pipe, socket or device, not a regular file")
     return stream
 
 
@@ -54,8 +54,8 @@ def walk_tar(stream: BinaryIO, *, on_other: Callable[[str], object] = lambda _: 
         on_other: Callback with the name of each member that is neither a file nor a folder: a link, a device.
 
     Raises:
-        DataError: The archive is damaged or truncated, or a header claims what no archive needs; after the members
-            before that.
+        DataError: The archive is damaged or truncated, or a header exceeds the bounds; raised after the
+            preceding members were yielded.
         OSError: The file cannot be read.
     """
     end = stream.seek(0, os.SEEK_END)
@@ -86,13 +86,13 @@ def walk_tar(stream: BinaryIO, *, on_other: Callable[[str], object] = lambda _: 
 
 
 def _read_header(stream: BinaryIO, offset: int, end: int) -> tarfile.TarInfo | None:
-    """Header at an offset, or None at the mark of the end."""
+    """Header at an offset, or None at the end marker."""
     stream.seek(offset)
     block = stream.read(BLOCK)
     if block == bytes(BLOCK):
         return None
     if len(block) < BLOCK:
-        raise DataError(f"it ends at byte {end} without the mark of its end")
+        raise DataError(f"it ends at byte {end} without the end marker")
     try:
         return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except (tarfile.TarError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Adds the blocks of the networks to a plan: one function (builder, path, block, map) -> map for each class."""
+"""Convert the blocks of the registry's networks to nodes: one function (builder, path, block, map) -> map per class."""
 
 from collections.abc import Callable
 from typing import Any

@@ -12,7 +12,7 @@ from ghostnets.errors import ConfigurationError
 __all__ = ["METHODS", "calibrate"]
 
 METHODS = ("minmax", "percentile")
-PERCENT = 99.99  # of an image's values are within the range, on either side
+PERCENT = 99.99  # percentile of an image's values at either end of the range
 EQUALIZATION = 0.25  # 0: one range for a map; 1: a range for each channel; chosen on one network (docs/log.md)
 
 
@@ -27,7 +27,7 @@ def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) ->
             percentiles 0.01 and 99.99 of the map, which ignores outliers. Narrow channels get a smaller range.
 
     Raises:
-        ConfigurationError: There is no image.
+        ConfigurationError: No image is given.
     """
     found = [
         [_range(values, method) for values in native.observe(batch[index : index + 1])]
@@ -35,7 +35,7 @@ def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) ->
         for index in range(len(batch))
     ]
     if not found:
-        raise ConfigurationError("calibration has no image; pass some images of the kind that the network is used on.")
+        raise ConfigurationError("calibration has no image; pass some representative images.")
     chosen: dict[int, Array] = {}
     by_channel = _has_ranges_by_channel(plan)
     for map_index, ranges in enumerate(zip(*found, strict=True)):

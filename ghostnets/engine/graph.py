@@ -1,8 +1,8 @@
-"""Records a network as a graph of steps: its forward pass is run once on a stand-in for the images.
+"""Trace a network to a graph of steps by running its forward pass once on a proxy for the images.
 
-The stand-in knows the number of channels and answers the functions of torch (``__torch_function__``) by recording a
-step. Height, width and batch size stay open, so one graph serves images of any size. torch.fx cannot trace code that
-asks a tensor for its dimensions, as BatchNorm2d does, and torch.export fixes or constrains the size of the images.
+The proxy knows the number of channels and records each torch function called on it (``__torch_function__``) as a step.
+Height, width and batch size are symbolic, so one graph serves images of any size. torch.fx cannot trace code that
+reads the number of dimensions of a tensor, as BatchNorm2d does, and torch.export specializes or constrains image sizes.
 """
 
 import copy
@@ -16,22 +16,22 @@ from torch import Tensor, nn
 from ghostnets.compress import reparameterize
 from ghostnets.errors import EngineError
 
-__all__ = ["Step", "Traced", "raise_unsupported_step", "trace"]
+__all__ = ["Step", "TensorProxy", "raise_unsupported_step", "trace_graph"]
 
 
 @dataclass(eq=False)
 class Step:
-    """One operation on maps (N, C, H, W).
+    """One operation on feature maps (N, C, H, W).
 
     Attributes:
         op: ``"images"``, ``"conv"``, ``"affine"``, ``"act"``, ``"add"``, ``"multiply"``, ``"arrange"``, ``"max_pool"``,
             ``"average_pool"``, ``"adaptive_pool"``, ``"resize"`` or ``"pad"``; the passes add ``"ghost"`` and
             ``"squeeze_excite"``.
-        path: Name of the module in the network that computes it.
-        inputs: Steps whose maps it reads.
-        channels: C of its map.
-        fields: Weights and options.
-        size: Height and width if they do not depend on the images.
+        path: Qualified name of the module that computes it.
+        inputs: Steps whose outputs it reads.
+        channels: Number of output channels, C.
+        fields: Weights and options, by name.
+        size: Output height and width, if they do not depend on the images.
     """
 
     op: str
@@ -42,29 +42,29 @@ class Step:
     size: tuple[int, int] | None = None
 
 
-class Side:
-    """A size that depends on the images: of the batch, or the height or width of a step's map."""
+class SymbolicSize:
+    """A size that is unknown while tracing: that of the batch, or the height or width of a feature map."""
 
     def __init__(self, recorder: "Recorder", step: Step, axis: int) -> None:
         self.recorder, self.step, self.axis = recorder, step, axis
 
-    def _compared(self, other: Any) -> bool:
-        """Whether a side is larger; maps of one pixel are handled by the kernels."""
+    def _is_larger_than(self, other: Any) -> bool:
+        """Assume that the size is larger than a small constant; the kernels handle maps of one pixel."""
         if not isinstance(other, int) or other > 2:
             raise_unsupported_step(self.recorder.path, f"compares the size of a map with {other}")
         return True
 
     def __gt__(self, other: Any) -> bool:
-        return self._compared(other)
+        return self._is_larger_than(other)
 
     def __ge__(self, other: Any) -> bool:
-        return self._compared(other)
+        return self._is_larger_than(other)
 
     def __lt__(self, other: Any) -> bool:
-        return not self._compared(other)
+        return not self._is_larger_than(other)
 
     def __le__(self, other: Any) -> bool:
-        return not self._compared(other)
+        return not self._is_larger_than(other)
 
     def __getattr__(self, name: str) -> NoReturn:
         raise_unsupported_step(self.recorder.path, f"computes with the size of a map ({name})")
@@ -76,15 +76,15 @@ class Side:
     __int__ = __index__ = __float__ = __neg__ = _refuse
 
 
-class Traced:
-    """The stand-in for a tensor: a step's map, or a view of it.
+class TensorProxy:
+    """Proxy for a tensor: the output of a step, or a view of it.
 
     Args:
         recorder: Recorder of the graph.
-        step: Step whose map this is.
+        step: Step whose output this is.
         form: ``"map"`` (N, C, H, W); ``"vector"`` (N, C * H * W); ``"groups"`` (N, g, C / g, H, W); ``"shuffled"``
             (N, C / g, g, H, W).
-        groups: g.
+        groups: Number of groups g of the last two forms.
     """
 
     def __init__(self, recorder: "Recorder", step: Step, form: str = "map", groups: int = 1) -> None:
@@ -92,10 +92,10 @@ class Traced:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """Sizes; those that depend on the images are ``Side``."""
+        """Shape, with ``SymbolicSize`` for sizes that depend on the images."""
         step = self.step
-        batch = Side(self.recorder, step, 0)
-        height, width = step.size or (Side(self.recorder, step, 2), Side(self.recorder, step, 3))
+        batch = SymbolicSize(self.recorder, step, 0)
+        height, width = step.size or (SymbolicSize(self.recorder, step, 2), SymbolicSize(self.recorder, step, 3))
         if self.form == "vector":
             return (batch, step.channels * (step.size[0] * step.size[1] if step.size else 1))
         if self.form == "map":
@@ -110,7 +110,7 @@ class Traced:
     is_cuda = False
 
     def size(self, axis: int | None = None) -> Any:
-        """Sizes, or one of them."""
+        """Return the shape, or the size of one dimension."""
         return self.shape if axis is None else self.shape[axis]
 
     def dim(self) -> int:
@@ -121,10 +121,10 @@ class Traced:
     def __torch_function__(
         cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Record a function of torch."""
-        everything = [*args, *(kwargs or {}).values()]
-        nested = [v for value in everything for v in (value if isinstance(value, list | tuple) else [value])]
-        recorder = next(value.recorder for value in nested if isinstance(value, Traced))
+        """Record a call of a torch function."""
+        arguments = [*args, *(kwargs or {}).values()]
+        nested = [v for value in arguments for v in (value if isinstance(value, list | tuple) else [value])]
+        recorder = next(value.recorder for value in nested if isinstance(value, TensorProxy))
         return recorder.call(function.__name__, *args, **(kwargs or {}))
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -144,13 +144,13 @@ class Traced:
     __sub__ = __isub__ = _operator("sub")
 
 
-def raise_unsupported_step(path: str, what: str) -> NoReturn:
-    """Raise the error for something that the engine does not support."""
-    raise EngineError(f"the engine cannot compile {path or 'the network'}: it {what}; run the network in torch.")
+def raise_unsupported_step(path: str, reason: str) -> NoReturn:
+    """Raise EngineError for a module that the engine does not support; ``reason`` is a verb phrase."""
+    raise EngineError(f"the engine cannot compile {path or 'the network'}: it {reason}; run the network in torch.")
 
 
 class Recorder:
-    """Appends steps to a graph; the functions of torch that it knows are in ``graph_functions``."""
+    """Appends steps to a graph; ``graph_functions`` has the supported torch functions."""
 
     def __init__(self, functions: dict[str, Callable[..., Any]]) -> None:
         self.functions = functions
@@ -159,17 +159,17 @@ class Recorder:
 
     @property
     def path(self) -> str:
-        """Name of the module that runs."""
+        """Qualified name of the module that is running."""
         return self.stack[-1] if self.stack else ""
 
-    def add(self, op: str, inputs: Iterable[Step], channels: int, *, size: Any = None, **fields: Any) -> Traced:
-        """Append a step and return its map."""
+    def add(self, op: str, inputs: Iterable[Step], channels: int, *, size: Any = None, **fields: Any) -> TensorProxy:
+        """Append a step and return a proxy for its output."""
         step = Step(op, self.path, list(inputs), channels, fields, size)
         self.steps.append(step)
-        return Traced(self, step)
+        return TensorProxy(self, step)
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Record a call of a function or method of torch by its name."""
+        """Record a call of a torch function or tensor method, given its name."""
         kwargs.pop("inplace", None)
         plain = name.strip("_").removesuffix("_")
         function = self.functions.get(plain)
@@ -180,19 +180,19 @@ class Recorder:
         except TypeError as error:
             raise_unsupported_step(self.path, f"calls {plain} in a way that the engine does not support ({error})")
 
-    def refuse(self, what: str) -> NoReturn:
-        """Raise the error for something unsupported in the module that runs."""
-        raise_unsupported_step(self.path, what)
+    def refuse(self, reason: str) -> NoReturn:
+        """Raise EngineError for the module that is running."""
+        raise_unsupported_step(self.path, reason)
 
 
-def trace(model: nn.Module) -> tuple[list[Step], Any]:
-    """Return the steps of a network in evaluation mode, and its output: ``Traced``, or lists and mappings of them.
+def trace_graph(model: nn.Module) -> tuple[list[Step], Any]:
+    """Return the steps of a network in evaluation mode, and its output: a ``TensorProxy``, or lists or dicts of them.
 
     Args:
-        model: Network on images (N, C, H, W); it is not changed. Branches of GhostNetV3 are merged first.
+        model: Network that takes images (N, C, H, W); not modified. Branches of GhostNetV3 are merged first.
 
     Raises:
-        EngineError: Something in the network is unsupported; the message has the module's path.
+        EngineError: A module is unsupported; the message has its path.
     """
     from ghostnets.engine.graph_functions import FUNCTIONS
 
@@ -212,7 +212,7 @@ def trace(model: nn.Module) -> tuple[list[Step], Any]:
         raise
     except Exception as error:
         reason = str(error).split("\n")[0][:200]
-        message = f"could not be run on a stand-in for images ({type(error).__name__}: {reason})"
+        message = f"cannot be traced ({type(error).__name__}: {reason})"
         raise EngineError(
             f"the engine cannot compile {recorder.path or 'the network'}: it {message}; run the network in torch."
         ) from error

@@ -1,4 +1,4 @@
-"""The functions of torch that a recorded network may call, by name: each appends steps to the graph."""
+"""The torch functions that a traced network may call, by name; each appends steps to the graph."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ghostnets.engine.graph import Recorder, Step, Traced, as_constant
+from ghostnets.engine.graph import Recorder, Step, TensorProxy, as_constant
 from ghostnets.engine.graph_maps import (
     adaptive,
     arrange,
@@ -34,11 +34,11 @@ def _conv2d(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
-) -> Traced:
+) -> TensorProxy:
     step = map_of(recorder, x)
     stride, dilation, kernel = pair_of(stride), pair_of(dilation), (int(weight.shape[2]), int(weight.shape[3]))
     if stride[0] != stride[1]:
-        recorder.refuse(f"has strides of {stride}, and the engine one for both directions")
+        recorder.refuse(f"has strides of {stride}, which must be equal for the engine")
     if padding == "same":
         totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
         pads = (totals[0] // 2, totals[1] // 2, totals[0] - totals[0] // 2, totals[1] - totals[1] // 2)
@@ -59,13 +59,14 @@ def _conv2d(
     )
 
 
-def _linear(recorder: Recorder, x: Any, weight: Tensor, bias: Tensor | None = None) -> Traced:
-    if not isinstance(x, Traced) or x.form != "vector":
-        recorder.refuse("is a linear layer on maps")
+def _linear(recorder: Recorder, x: Any, weight: Tensor, bias: Tensor | None = None) -> TensorProxy:
+    if not isinstance(x, TensorProxy) or x.form != "vector":
+        recorder.refuse("applies a linear layer to feature maps")
     step = x.step
     height, width = step.size or (1, 1)
-    made = _conv2d(recorder, Traced(recorder, step), weight.reshape(len(weight), step.channels, height, width), bias)
-    return Traced(recorder, made.step, "vector")
+    kernel = weight.reshape(len(weight), step.channels, height, width)
+    made = _conv2d(recorder, TensorProxy(recorder, step), kernel, bias)
+    return TensorProxy(recorder, made.step, "vector")
 
 
 def _batch_norm(
@@ -78,34 +79,34 @@ def _batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-) -> Traced:
-    if training or running_mean is None or running_var is None or not isinstance(x, Traced):
-        recorder.refuse("normalises by the statistics of a batch")
+) -> TensorProxy:
+    if training or running_mean is None or running_var is None or not isinstance(x, TensorProxy):
+        recorder.refuse("normalises by batch statistics")
     scale = (running_var.double() + eps).rsqrt()
     scale = scale if weight is None else scale * weight.double()
     shift = -running_mean.double() * scale + (0 if bias is None else bias.double())
     made = _affine(recorder, x.step, scale, shift)
-    return Traced(recorder, made.step, x.form)
+    return TensorProxy(recorder, made.step, x.form)
 
 
-def _affine(recorder: Recorder, step: Step, scale: Tensor, shift: Tensor) -> Traced:
-    """Multiply and add constants, one or one for each channel."""
+def _affine(recorder: Recorder, step: Step, scale: Tensor, shift: Tensor) -> TensorProxy:
+    """Record a multiplication and an addition of constants, scalar or per channel."""
     values = [value.detach().double().reshape(-1).numpy() for value in (scale, shift)]
     if any(len(value) not in (1, step.channels) for value in values):
-        recorder.refuse("combines a map with a constant of another shape than (C, 1, 1)")
+        recorder.refuse("combines a feature map with a constant whose shape is not (C, 1, 1)")
     arrays = [np.broadcast_to(value, (step.channels,)) for value in values]
     return recorder.add("affine", [step], step.channels, size=step.size, scale=arrays[0], shift=arrays[1])
 
 
-def _activation(name: str) -> Callable[..., Traced]:
-    def record(recorder: Recorder, x: Traced, *_: Any, **__: Any) -> Traced:
+def _activation(name: str) -> Callable[..., TensorProxy]:
+    def record(recorder: Recorder, x: TensorProxy, *_: Any, **__: Any) -> TensorProxy:
         made = recorder.add("act", [x.step], x.step.channels, size=x.step.size, activation=name, slope=0.0)
-        return Traced(recorder, made.step, x.form)
+        return TensorProxy(recorder, made.step, x.form)
 
     return record
 
 
-def _leaky_relu(recorder: Recorder, x: Traced, negative_slope: float = 0.01) -> Traced:
+def _leaky_relu(recorder: Recorder, x: TensorProxy, negative_slope: float = 0.01) -> TensorProxy:
     if not 0 <= negative_slope <= 1:
         recorder.refuse(f"has a leaky ReLU of slope {negative_slope}")
     made = _activation("leaky_relu")(recorder, x)
@@ -113,67 +114,67 @@ def _leaky_relu(recorder: Recorder, x: Traced, negative_slope: float = 0.01) -> 
     return made
 
 
-def _hardtanh(recorder: Recorder, x: Traced, min_val: float = -1.0, max_val: float = 1.0) -> Traced:
+def _hardtanh(recorder: Recorder, x: TensorProxy, min_val: float = -1.0, max_val: float = 1.0) -> TensorProxy:
     names: dict[tuple[Any, Any], str] = {(0, 1): "clamp", (0, 6): "relu6", (0, None): "relu"}
     name = names.get((min_val, max_val))
     if name is None:
-        recorder.refuse(f"limits values to {min_val} and {max_val}")
+        recorder.refuse(f"clamps values to [{min_val}, {max_val}]")
     return _activation(name)(recorder, x)
 
 
-def _clamp(recorder: Recorder, x: Traced, min: Any = None, max: Any = None) -> Traced:  # noqa: A002
+def _clamp(recorder: Recorder, x: TensorProxy, min: Any = None, max: Any = None) -> TensorProxy:  # noqa: A002
     return _hardtanh(recorder, x, min, max)
 
 
-def _combine(op: str) -> Callable[..., Traced]:
-    def record(recorder: Recorder, a: Any, b: Any, *, alpha: float = 1) -> Traced:
-        if not isinstance(a, Traced):
+def _combine(op: str) -> Callable[..., TensorProxy]:
+    def record(recorder: Recorder, a: Any, b: Any, *, alpha: float = 1) -> TensorProxy:
+        if not isinstance(a, TensorProxy):
             a, b = b, a
         if alpha != 1:
-            recorder.refuse("adds a multiple of a map")
+            recorder.refuse("adds with alpha other than 1")
         constant = as_constant(b)
         if constant is not None:
             one, zero = torch.ones(1), torch.zeros(1)
             if constant.ndim > 1 and constant.numel() > 1 and constant.shape[-2:] != (1, 1):
-                recorder.refuse("combines a map with a constant of another shape than (C, 1, 1)")
+                recorder.refuse("combines a feature map with a constant whose shape is not (C, 1, 1)")
             pair = (one, constant) if op == "add" else (constant, zero)
-            return Traced(recorder, _affine(recorder, a.step, *pair).step, a.form)
+            return TensorProxy(recorder, _affine(recorder, a.step, *pair).step, a.form)
         first, second = map_of(recorder, a), map_of(recorder, b)
         if first.size == (1, 1) and second.size != (1, 1):
             first, second = second, first
         if first.channels != second.channels:
-            recorder.refuse(f"combines maps of {first.channels} and {second.channels} channels")
+            recorder.refuse(f"combines feature maps of {first.channels} and {second.channels} channels")
         if op == "add" and (first.size == (1, 1)) != (second.size == (1, 1)):
-            recorder.refuse("adds one pixel to a map")
+            recorder.refuse("adds a map of one pixel to a larger map")
         return recorder.add(op, [first, second], first.channels, size=first.size)
 
     return record
 
 
-def _divided(recorder: Recorder, a: Traced, b: Any) -> Traced:
+def _divided(recorder: Recorder, a: TensorProxy, b: Any) -> TensorProxy:
     if not isinstance(b, int | float):
-        recorder.refuse("divides by a map")
+        recorder.refuse("divides by a feature map")
     return _combine("multiply")(recorder, a, 1 / b)
 
 
-def _subtracted(recorder: Recorder, a: Traced, b: Any) -> Traced:
+def _subtracted(recorder: Recorder, a: TensorProxy, b: Any) -> TensorProxy:
     constant = as_constant(b)
     if constant is None:
-        recorder.refuse("subtracts a map")
+        recorder.refuse("subtracts a feature map")
     return _combine("add")(recorder, a, -constant)
 
 
-def _cat(recorder: Recorder, tensors: Any, dim: int = 0, *, axis: int | None = None) -> Traced:
+def _cat(recorder: Recorder, tensors: Any, dim: int = 0, *, axis: int | None = None) -> TensorProxy:
     steps = [map_of(recorder, x) for x in tensors]
     if (dim if axis is None else axis) not in (1, -3):
-        recorder.refuse("concatenates along another axis than channels")
+        recorder.refuse("concatenates along an axis other than channels")
     return arrange(recorder, steps, list(range(sum(step.channels for step in steps))))
 
 
-def _split(recorder: Recorder, x: Any, size: Any, dim: int = 0) -> list[Traced]:
+def _split(recorder: Recorder, x: Any, size: Any, dim: int = 0) -> list[TensorProxy]:
     step = map_of(recorder, x)
     if dim not in (1, -3):
-        recorder.refuse("splits another axis than channels")
+        recorder.refuse("splits along an axis other than channels")
     sizes = list(size) if isinstance(size, Sequence) else []
     while not isinstance(size, Sequence) and sum(sizes) < step.channels:
         sizes.append(min(size, step.channels - sum(sizes)))
@@ -184,76 +185,76 @@ def _split(recorder: Recorder, x: Any, size: Any, dim: int = 0) -> list[Traced]:
     ]
 
 
-def _chunk(recorder: Recorder, x: Any, chunks: int, dim: int = 0) -> list[Traced]:
+def _chunk(recorder: Recorder, x: Any, chunks: int, dim: int = 0) -> list[TensorProxy]:
     return _split(recorder, x, math.ceil(map_of(recorder, x).channels / chunks), dim)
 
 
-def _getitem(recorder: Recorder, x: Any, index: Any) -> Traced:
+def _getitem(recorder: Recorder, x: Any, index: Any) -> TensorProxy:
     step = map_of(recorder, x)
     parts: tuple[Any, ...] = index if isinstance(index, tuple) else (index,)
     whole = slice(None)
     if any(not isinstance(part, slice) for part in parts) or parts[0] != whole:
-        recorder.refuse("selects something else than channels")
+        recorder.refuse("indexes an axis other than channels")
     parts = (*parts, *[whole] * (4 - len(parts)))
     channels: list[int] = list(range(step.channels))[parts[1]]
-    made = Traced(recorder, step)
+    made = TensorProxy(recorder, step)
     if channels != list(range(step.channels)):
         made = arrange(recorder, [step], channels)
     steps = [part.step or 1 for part in parts[2:]]
     if any(part.start or part.stop for part in parts[2:]) or steps[0] != steps[1]:
-        recorder.refuse("selects something else than channels and every n-th pixel")
+        recorder.refuse("indexes with anything but a range of channels and a pixel stride")
     return max_pool(recorder, made, 1, steps[0]) if steps[0] > 1 else made
 
 
-def _view(recorder: Recorder, x: Traced, *sizes: Any) -> Traced:
+def _view(recorder: Recorder, x: TensorProxy, *sizes: Any) -> TensorProxy:
     sizes = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], Sequence) else sizes
     step, channels = x.step, x.step.channels
     if len(sizes) == 2:
         return _flatten(recorder, x, 1)
     if x.form == "map" and len(sizes) == 5 and isinstance(sizes[1], int) and channels % sizes[1] == 0:
-        return Traced(recorder, step, "groups", sizes[1])
+        return TensorProxy(recorder, step, "groups", sizes[1])
     if x.form == "shuffled" and len(sizes) == 4 and sizes[1] in (channels, -1):
         each = channels // x.groups
         return arrange(recorder, [step], [j % x.groups * each + j // x.groups for j in range(channels)])
     if x.form not in ("vector", "map") or len(sizes) != 4 or sizes[1] not in (channels, -1) or step.size != (1, 1):
-        recorder.refuse("reshapes a map")
-    return Traced(recorder, step)
+        recorder.refuse("reshapes a feature map")
+    return TensorProxy(recorder, step)
 
 
-def _transpose(recorder: Recorder, x: Traced, first: int, second: int) -> Traced:
+def _transpose(recorder: Recorder, x: TensorProxy, first: int, second: int) -> TensorProxy:
     if x.form != "groups" or {first, second} != {1, 2}:
-        recorder.refuse("transposes a map")
-    return Traced(recorder, x.step, "shuffled", x.groups)
+        recorder.refuse("transposes a feature map")
+    return TensorProxy(recorder, x.step, "shuffled", x.groups)
 
 
-def _channel_shuffle(recorder: Recorder, x: Traced, groups: int) -> Traced:
-    grouped = Traced(recorder, map_of(recorder, x), "shuffled", groups)
+def _channel_shuffle(recorder: Recorder, x: TensorProxy, groups: int) -> TensorProxy:
+    grouped = TensorProxy(recorder, map_of(recorder, x), "shuffled", groups)
     return _view(recorder, grouped, -1, x.step.channels, -1, -1)
 
 
-def _flatten(recorder: Recorder, x: Traced, start_dim: int = 0, end_dim: int = -1) -> Traced:
+def _flatten(recorder: Recorder, x: TensorProxy, start_dim: int = 0, end_dim: int = -1) -> TensorProxy:
     if x.form == "vector":
         return x
     if start_dim != 1 or end_dim not in (-1, 3) or x.form != "map" or x.step.size is None:
-        recorder.refuse("flattens a map whose size depends on the images, or its batch")
-    return Traced(recorder, x.step, "vector")
+        recorder.refuse("flattens the batch, or a map whose size depends on the images")
+    return TensorProxy(recorder, x.step, "vector")
 
 
-def _squeezed(recorder: Recorder, x: Traced, dim: Any = None) -> Traced:
+def _squeezed(recorder: Recorder, x: TensorProxy, dim: Any = None) -> TensorProxy:
     if x.step.size != (1, 1):
-        recorder.refuse("drops an axis of a map")
-    return Traced(recorder, x.step, "vector")
+        recorder.refuse("squeezes an axis other than height and width")
+    return TensorProxy(recorder, x.step, "vector")
 
 
-def _same(recorder: Recorder, x: Traced, *_: Any, **kwargs: Any) -> Traced:
+def _same(recorder: Recorder, x: TensorProxy, *_: Any, **kwargs: Any) -> TensorProxy:
     if kwargs.get("training"):
         recorder.refuse("is in training mode")
     return x
 
 
-def _dropout(recorder: Recorder, x: Traced, p: float = 0.5, training: bool = True) -> Traced:
+def _dropout(recorder: Recorder, x: TensorProxy, p: float = 0.5, training: bool = True) -> TensorProxy:
     if training:
-        recorder.refuse("drops out in evaluation mode")
+        recorder.refuse("applies dropout in evaluation mode")
     return x
 
 

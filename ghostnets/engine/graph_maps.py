@@ -1,9 +1,9 @@
-"""Functions of torch that pool, pad and resize a recorded map, and what all recorded functions share."""
+"""Torch functions that pool, pad and resize a traced feature map, and helpers for all traced functions."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from ghostnets.engine.graph import Recorder, Side, Step, Traced
+from ghostnets.engine.graph import Recorder, Step, SymbolicSize, TensorProxy
 
 __all__ = [
     "Pair",
@@ -23,20 +23,20 @@ Pair = tuple[int, int]
 
 
 def pair_of(value: Any) -> Pair:
-    """Return a size in both directions."""
+    """Return an int or a pair of ints as a (vertical, horizontal) pair."""
     values = tuple(value) if isinstance(value, Sequence) else (value, value)
     return (int(values[0]), int(values[-1]))
 
 
 def map_of(recorder: Recorder, x: Any) -> Step:
-    """Return the step of a map; refuse other forms."""
-    if not isinstance(x, Traced) or x.form != "map":
-        recorder.refuse("uses an operation of maps on something else")
+    """Return the step of a (N, C, H, W) proxy; raise EngineError for other values and views."""
+    if not isinstance(x, TensorProxy) or x.form != "map":
+        recorder.refuse("applies an operation on feature maps to another tensor")
     return x.step
 
 
 def window_size(size: Pair | None, kernel: Pair, stride: Pair, pads: Sequence[int], dilation: Pair) -> Pair | None:
-    """Return the size of an output, None if it depends on the images."""
+    """Return the output size of a convolution or pooling, or None if it depends on the images."""
     if size is None:
         return None
     padded = (size[0] + pads[0] + pads[2], size[1] + pads[1] + pads[3])
@@ -46,20 +46,20 @@ def window_size(size: Pair | None, kernel: Pair, stride: Pair, pads: Sequence[in
     return (height, width)
 
 
-def arrange(recorder: Recorder, inputs: list[Step], sources: list[int]) -> Traced:
-    """Record a choice of channels: for each output channel one of the concatenated inputs, -1 for zero."""
+def arrange(recorder: Recorder, inputs: list[Step], sources: list[int]) -> TensorProxy:
+    """Record a channel selection: ``sources`` has an index into the concatenated inputs per output channel, or -1."""
     return recorder.add("arrange", inputs, len(sources), size=inputs[0].size, sources=sources)
 
 
-def mean(recorder: Recorder, x: Any, dim: Any = None, keepdim: bool = False) -> Traced:
+def mean(recorder: Recorder, x: Any, dim: Any = None, keepdim: bool = False) -> TensorProxy:
     """Record the mean over all pixels."""
     if dim is None or {axis % 4 for axis in (dim if isinstance(dim, Sequence) else [dim])} != {2, 3}:
-        recorder.refuse("takes means over something else than all pixels")
+        recorder.refuse("averages over axes other than height and width")
     made = adaptive(recorder, x, 1)
-    return made if keepdim else Traced(recorder, made.step, "vector")
+    return made if keepdim else TensorProxy(recorder, made.step, "vector")
 
 
-def adaptive(recorder: Recorder, x: Any, output_size: Any) -> Traced:
+def adaptive(recorder: Recorder, x: Any, output_size: Any) -> TensorProxy:
     """Record adaptive average pooling."""
     step = map_of(recorder, x)
     values = output_size if isinstance(output_size, Sequence) else (output_size, output_size)
@@ -75,11 +75,11 @@ def _pool_fields(
         pair_of(value) for value in (kernel, kernel if stride is None or stride == [] else stride, padding, dilation)
     )
     if any(pair[0] != pair[1] for pair in (kernels, strides, pads, dilations)):
-        recorder.refuse("pools in windows that are not square")
+        recorder.refuse("pools with a window that is not square")
     if kernels[0] > 15:
-        recorder.refuse(f"pools in windows of {kernels[0]}, above 15")
+        recorder.refuse(f"pools with a kernel size of {kernels[0]}, above 15")
     if ceil_mode and kernels[0] < strides[0]:
-        recorder.refuse("pools in ceil_mode with a stride above the window")
+        recorder.refuse("pools in ceil_mode with a stride above the kernel size")
     end = pads[0] + (strides[0] - 1 if ceil_mode else 0)
     fields = {"kernel": kernels[0], "stride": strides[0], "pad": pads[0], "pad_end": end, "dilation": dilations[0]}
     size = window_size(step.size, kernels, strides, (pads[0], pads[0], end, end), dilations)
@@ -95,11 +95,11 @@ def max_pool(
     dilation: Any = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
-) -> Traced:
+) -> TensorProxy:
     """Record max pooling."""
     step = map_of(recorder, x)
     if return_indices:
-        recorder.refuse("returns indices of pooling")
+        recorder.refuse("returns pooling indices")
     fields = _pool_fields(recorder, step, kernel_size, stride, padding, dilation, ceil_mode)
     return recorder.add("max_pool", [step], step.channels, **fields)
 
@@ -113,13 +113,13 @@ def average_pool(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
-) -> Traced:
+) -> TensorProxy:
     """Record average pooling."""
     step = map_of(recorder, x)
     fields = _pool_fields(recorder, step, kernel_size, stride, padding, 1, ceil_mode)
     counts = count_include_pad and fields["pad"] > 0
     if divisor_override is not None or (ceil_mode and counts):
-        recorder.refuse("averages with another divisor")
+        recorder.refuse("averages with a divisor other than the window size")
     return recorder.add("average_pool", [step], step.channels, counts_padding=counts, **fields)
 
 
@@ -132,7 +132,7 @@ def interpolate(
     align_corners: bool | None = None,
     recompute_scale_factor: bool | None = None,
     antialias: bool = False,
-) -> Traced:
+) -> TensorProxy:
     """Record nearest or bilinear resizing."""
     step = map_of(recorder, x)
     if mode not in ("nearest", "bilinear") or antialias:
@@ -142,7 +142,7 @@ def interpolate(
     if scale_factor is not None:
         factors = tuple(scale_factor) if isinstance(scale_factor, Sequence) else (scale_factor,) * 2
         if len(set(factors)) > 1 or factors[0] != int(factors[0]) or not 1 <= factors[0] <= 64:
-            recorder.refuse(f"resizes by {scale_factor}, not by a whole number up to 64")
+            recorder.refuse(f"resizes by {scale_factor}, not by an integer up to 64")
         fields["factor"] = int(factors[0])
         fixed = (step.size[0] * int(factors[0]), step.size[1] * int(factors[0])) if step.size else None
     else:
@@ -150,14 +150,14 @@ def interpolate(
         if all(isinstance(side, int) for side in sizes):
             fixed = pair_of(sizes)
             fields |= {"out_h": fixed[0], "out_w": fixed[1]}
-        elif all(isinstance(side, Side) for side in sizes) and sizes[0].step is sizes[1].step:
+        elif all(isinstance(side, SymbolicSize) for side in sizes) and sizes[0].step is sizes[1].step:
             inputs.append(sizes[0].step)
         else:
-            recorder.refuse("resizes to a size that is neither fixed nor that of a map")
+            recorder.refuse("resizes to a size that is neither constant nor that of another feature map")
     return recorder.add("resize", inputs, step.channels, size=fixed, **fields)
 
 
-def pad_map(recorder: Recorder, x: Any, pad: Any, mode: str = "constant", value: float | None = None) -> Traced:
+def pad_map(recorder: Recorder, x: Any, pad: Any, mode: str = "constant", value: float | None = None) -> TensorProxy:
     """Record padding of pixels and channels."""
     step, pads = map_of(recorder, x), [*pad, *[0] * (6 - len(pad))]
     if mode != "constant" or any(not isinstance(side, int) or side < 0 for side in pads) or len(pads) > 6:
@@ -165,10 +165,10 @@ def pad_map(recorder: Recorder, x: Any, pad: Any, mode: str = "constant", value:
     left, right, above, below, front, back = pads
     if front or back:
         if value:
-            recorder.refuse("pads channels with another value than 0")
+            recorder.refuse("pads channels with a value other than 0")
         x = arrange(recorder, [step], [*[-1] * front, *range(step.channels), *[-1] * back])
     if not any(pads[:4]):
-        return x if isinstance(x, Traced) else Traced(recorder, step)
+        return x if isinstance(x, TensorProxy) else TensorProxy(recorder, step)
     if value not in (None, 0, float("-inf")):
         recorder.refuse(f"pads with {value}")
     size = window_size(x.step.size, (1, 1), (1, 1), (above, left, below, right), (1, 1))

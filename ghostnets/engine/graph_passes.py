@@ -1,4 +1,4 @@
-"""Rewrites a recorded graph: folds constants, joins activations, and recognises the patterns that the engine fuses."""
+"""Optimise a traced graph: fold constants, fuse activations, and match the patterns that the engine fuses."""
 
 from collections.abc import Iterator
 
@@ -8,18 +8,19 @@ from ghostnets.engine.graph import Step
 
 __all__ = ["simplify"]
 
-FUSABLE = ("conv", "affine", "add", "multiply")  # steps whose kernels apply an activation
+FUSABLE = ("conv", "affine", "add", "multiply")  # steps whose kernels can apply an activation
 
 
 def simplify(steps: list[Step], outputs: list[Step]) -> tuple[list[Step], list[Step]]:
-    """Return the steps that the outputs need, with patterns replaced, and the steps of the outputs.
+    """Return the steps that the outputs depend on, with fused patterns, and the output steps.
 
-    Replaced are: constants after or before a convolution (batch normalisation, folded in float64), zero padding before
-    a convolution, activations after a step that applies them, Ghost modules with their residual or DFC gate, and
-    squeeze-and-excitation. What remains runs as it is.
+    Fused are constants before or after a convolution (batch normalisation, folded in float64), zero padding before a
+    convolution, activations after a step that can apply them, Ghost modules with their residual or DFC gate, and
+    squeeze-and-excitation. All other steps are left unchanged.
     """
     graph = _Graph(steps, outputs)
-    for rewrite in (_fold_affine, _fold_pad, _join_activation, _find_ghost, _find_gate, _find_residual, _find_squeeze):
+    fusions = (_fuse_activation, _fuse_ghost, _fuse_gate, _fuse_residual, _fuse_squeeze_excite)
+    for rewrite in (_fold_affine, _fold_pad, *fusions):
         for step in list(graph.steps):
             rewrite(graph, step)
         graph.clean()
@@ -32,7 +33,7 @@ class _Graph:
         self.clean()
 
     def clean(self) -> None:
-        """Drop steps that nothing needs, and find the readers of each."""
+        """Remove dead steps, and find the readers of each remaining one."""
         needed: set[int] = {id(step) for step in self.outputs}
         for step in reversed(self.steps):
             if id(step) in needed:
@@ -44,12 +45,12 @@ class _Graph:
                 self.readers[id(source)].append(step)
 
     def only_reader(self, step: Step) -> Step | None:
-        """Return the one step that reads a step's map, None if there are more or the map is an output."""
+        """Return the only reader of a step; None if there are several, or the step is an output."""
         readers = self.readers.get(id(step), [])
         return readers[0] if len(readers) == 1 and not any(step is output for output in self.outputs) else None
 
     def replace(self, old: Step, new: Step) -> None:
-        """Let all readers of a step read another."""
+        """Redirect all readers of a step to another."""
         for step in self.steps:
             step.inputs = [new if source is old else source for source in step.inputs]
         self.outputs = [new if output is old else output for output in self.outputs]
@@ -58,7 +59,7 @@ class _Graph:
 
 
 def _fold_affine(graph: _Graph, step: Step) -> None:
-    """Fold constants into the convolution or the constants before them."""
+    """Fold an affine step into the convolution or affine step before it."""
     if step.op != "affine":
         return
     before = step.inputs[0]
@@ -73,7 +74,7 @@ def _fold_affine(graph: _Graph, step: Step) -> None:
 
 
 def _fold_pad(graph: _Graph, step: Step) -> None:
-    """Fold padding into the convolution or maximum after it."""
+    """Fold padding into the convolution or max pooling after it."""
     after = graph.only_reader(step)
     if step.op != "pad" or after is None:
         return
@@ -88,7 +89,7 @@ def _fold_pad(graph: _Graph, step: Step) -> None:
     graph.replace(step, step.inputs[0])
 
 
-def _join_activation(graph: _Graph, step: Step) -> None:
+def _fuse_activation(graph: _Graph, step: Step) -> None:
     before = step.inputs[0] if step.op == "act" else None
     if before is None or before.op not in FUSABLE or graph.only_reader(before) is not step:
         return
@@ -101,8 +102,8 @@ def _activation(step: Step) -> str:
     return str(step.fields.get("activation", "none"))
 
 
-def _find_ghost(graph: _Graph, step: Step) -> None:
-    """Recognise a Ghost module: a convolution, convolutions of its single maps, and the concatenation of both."""
+def _fuse_ghost(graph: _Graph, step: Step) -> None:
+    """Match a Ghost module: a convolution, a depthwise convolution of its output, and their concatenation."""
     if step.op != "arrange" or len(step.inputs) != 2:
         return
     primary, cheap = step.inputs
@@ -123,7 +124,7 @@ def _find_ghost(graph: _Graph, step: Step) -> None:
         or cheap.channels % m
     ):
         return
-    first = graph.only_reader(step)  # surplus ghosts are cut off by a selection
+    first = graph.only_reader(step)  # surplus ghosts are removed by an indexing step
     step.op, step.inputs, step.path = "ghost", list(primary.inputs), primary.path.split(".primary_conv")[0]
     channels, end = step.channels, step
     if first is not None and first.op == "arrange" and len(first.inputs) == 1:
@@ -137,14 +138,14 @@ def _find_ghost(graph: _Graph, step: Step) -> None:
 
 
 def _is_same(conv: Step) -> bool:
-    """Whether a convolution has an odd square kernel and the padding that keeps the size, dilated equally."""
+    """Whether a convolution has an odd square kernel, equal dilations and "same" padding."""
     (height, width), dilation = conv.fields["weight"].shape[2:], conv.fields["dilation"]
     pads = (dilation[0] * (height // 2), dilation[1] * (width // 2))
     return bool(height == width and height % 2 and dilation[0] == dilation[1] and conv.fields["pads"] == pads * 2)
 
 
-def _find_gate(graph: _Graph, step: Step) -> None:
-    """Recognise the gate of a Ghost module: its map times another, upsampled to the same size."""
+def _fuse_gate(graph: _Graph, step: Step) -> None:
+    """Match the DFC gate of a Ghost module: its output times a map that is upsampled to its size."""
     if step.op != "multiply" or _activation(step) != "none":
         return
     for ghost, gate in (step.inputs, step.inputs[::-1]):
@@ -165,8 +166,8 @@ def _find_gate(graph: _Graph, step: Step) -> None:
             return
 
 
-def _find_residual(graph: _Graph, step: Step) -> None:
-    """Recognise the sum of a linear Ghost module and a residual."""
+def _fuse_residual(graph: _Graph, step: Step) -> None:
+    """Match a Ghost module without activation whose output is added to a residual."""
     if step.op != "add" or _activation(step) != "none":
         return
     for ghost, residual in (step.inputs, step.inputs[::-1]):
@@ -179,7 +180,7 @@ def _find_residual(graph: _Graph, step: Step) -> None:
 
 
 def _chain(step: Step) -> Iterator[Step]:
-    """The step, and those before it as long as each has one input."""
+    """Return a step and its predecessors, up to one without exactly one input."""
     while True:
         yield step
         if len(step.inputs) != 1:
@@ -187,8 +188,8 @@ def _chain(step: Step) -> Iterator[Step]:
         step = step.inputs[0]
 
 
-def _find_squeeze(graph: _Graph, step: Step) -> None:
-    """Recognise squeeze-and-excitation: a map times the output of two layers on its means."""
+def _fuse_squeeze_excite(graph: _Graph, step: Step) -> None:
+    """Match squeeze-and-excitation: a map times the output of two layers on its channel means."""
     if step.op != "multiply" or _activation(step) != "none":
         return
     x, gate = step.inputs

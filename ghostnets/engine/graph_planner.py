@@ -1,4 +1,4 @@
-"""Makes a plan from the graph of any network: a layout for each map, and a node for each step."""
+"""Convert the traced graph of any network to a plan: a layout for each feature map, and nodes for each step."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from ghostnets.engine.graph import Step, Traced, raise_unsupported_step, trace
+from ghostnets.engine.graph import Step, TensorProxy, raise_unsupported_step, trace_graph
 from ghostnets.engine.graph_passes import simplify
 from ghostnets.engine.graph_steps import (
     MAX_SEGMENTS,
@@ -15,10 +15,10 @@ from ghostnets.engine.graph_steps import (
     f32,
     fields_of,
     ghost_layout,
-    is_depthwise,
-    is_grouped,
-    is_linear,
-    is_stem,
+    is_depthwise_step,
+    is_grouped_step,
+    is_linear_step,
+    is_stem_step,
 )
 from ghostnets.engine.plan import Array, Layout, Plan
 from ghostnets.errors import ConfigurationError
@@ -31,13 +31,13 @@ KEEPS_LAYOUT = ("act", "affine", "max_pool", "average_pool", "adaptive_pool", "r
 def make_graph_plan(
     model: nn.Module, *, mean: tuple[float, ...] = (), std: tuple[float, ...] = (), output: str = "logits"
 ) -> Plan:
-    """Return the plan of any network on images; arguments as ``make_plan``.
+    """Return the plan of any network that takes images; arguments as in ``make_plan``.
 
     Raises:
-        EngineError: The network does something that the engine does not support; the message has the module's path.
-        ConfigurationError: Features are asked of a network without a last linear layer.
+        EngineError: A module is unsupported; the message has its path.
+        ConfigurationError: Features are requested of a network without a final linear layer.
     """
-    steps, result = trace(model)
+    steps, result = trace_graph(model)
     traced = list(_outputs(result))
     gives_maps = traced[0].form == "map"
     if any(each.form != traced[0].form for each in traced) or (not gives_maps and len(traced) > 1):
@@ -54,13 +54,13 @@ def make_graph_plan(
             _append_identity(last)
     steps, ends = simplify(steps, ends)
     plan = Plan(steps[0].channels, mean=mean, std=std, gives_maps=gives_maps)
-    _Emitter(plan, steps, ends).emit()
+    _NodeEmitter(plan, steps, ends).emit()
     return plan
 
 
-def _outputs(result: Any) -> list[Traced]:
-    """Return the tensors of a network's result in order."""
-    if isinstance(result, Traced):
+def _outputs(result: Any) -> list[TensorProxy]:
+    """Return the output tensors of a network, in order."""
+    if isinstance(result, TensorProxy):
         return [result]
     values = list(result.values()) if isinstance(result, Mapping) else result
     if not isinstance(values, Sequence) or not values or isinstance(values, str):
@@ -69,7 +69,7 @@ def _outputs(result: Any) -> list[Traced]:
 
 
 def _append_identity(last: Step) -> None:
-    """Let the classifier return its input followed by the logits."""
+    """Extend the classifier by the identity, so that it returns its input followed by the logits."""
     weight, channels = last.fields["weight"], last.inputs[0].channels
     identity = np.eye(channels, dtype=np.float32)[:, :, None, None]
     last.fields["weight"] = np.concatenate([identity, weight])
@@ -77,12 +77,12 @@ def _append_identity(last: Step) -> None:
     last.channels += channels
 
 
-class _Emitter:
-    """Adds the nodes of steps to a plan."""
+class _NodeEmitter:
+    """Adds nodes to a plan, step by step."""
 
     def __init__(self, plan: Plan, steps: list[Step], ends: list[Step]) -> None:
         self.plan, self.steps, self.ends = plan, steps, ends
-        self.maps: dict[int, int] = {}  # of each step that has been added
+        self.maps: dict[int, int] = {}  # id of an emitted step -> index of its map
         self.arranged: dict[tuple[int, Layout], int] = {}
         self.readers: dict[int, list[Step]] = {id(step): [] for step in steps}
         for step in steps:
@@ -90,11 +90,11 @@ class _Emitter:
                 self.readers[id(source)].append(step)
 
     def emit(self) -> None:
-        """Add all nodes."""
+        """Add the nodes of all steps."""
         tail = [] if self.plan.gives_maps else self._tail()
         images, *steps = self.steps
         readers = self.readers[id(images)]
-        if len(readers) > 1 or not is_stem(readers[0]):
+        if len(readers) > 1 or not is_stem_step(readers[0]):
             eye = np.eye(images.channels, dtype=np.float32)[:, :, None, None]
             self._stem(images, eye, np.zeros(images.channels, np.float32), "", stride=1, pads=[0] * 4)
         for step in steps:
@@ -109,19 +109,19 @@ class _Emitter:
         self.plan.outputs = [self._head(tail)]
 
     def _tail(self) -> list[Step]:
-        """Return the steps of the head: the mean over all pixels, and the linear layers after it."""
+        """Return the steps of the head: global average pooling and the linear layers after it."""
         (step,) = self.ends
         tail = [step]
-        while tail[0].op == "conv" and is_linear(tail[0]) and len(self.readers[id(tail[0].inputs[0])]) == 1:
+        while tail[0].op == "conv" and is_linear_step(tail[0]) and len(self.readers[id(tail[0].inputs[0])]) == 1:
             tail.insert(0, tail[0].inputs[0])
         if tail[0].op == "adaptive_pool" and tail[0].size == (1, 1):
             return tail
         if step.size != (1, 1):
-            raise_unsupported_step(step.path, "ends with a vector that is no mean over all pixels")
+            raise_unsupported_step(step.path, "ends with a vector that is not a global average")
         return []
 
     def _head(self, tail: list[Step]) -> int:
-        """Add the head; a network without one ends with a map of one pixel, whose mean is the pixel."""
+        """Add the head. A network without one ends with a map of one pixel, which global pooling leaves unchanged."""
         first = tail[0].inputs[0] if tail else self.ends[0]
         x = self.maps[id(first)]
         y = self._like(x)
@@ -133,17 +133,17 @@ class _Emitter:
             self.plan.add("linear", step.path, input=x, output=y, **activation_of(step), tensors=tensors)
         return y
 
-    # Layouts.
+    # Layouts of maps.
 
     def _layout(self, step: Step, depth: int = 0) -> Layout:
-        """Return the layout that the readers of a step's map ask for."""
+        """Return the layout that the readers of a step's output require."""
         for reader in self.readers[id(step)] if depth < 100 else []:
             if reader.op == "ghost" and len(reader.inputs) == 2 and reader.inputs[1] is step:
                 return ghost_layout(reader)
-            if reader.op == "conv" and is_grouped(reader):
+            if reader.op == "conv" and is_grouped_step(reader):
                 return Layout(step.channels, reader.fields["groups"], is_grouped=True)
-            if (reader.op == "conv" and is_depthwise(reader)) or reader.op in KEEPS_LAYOUT:
-                if reader.channels != step.channels:  # several outputs of each channel
+            if (reader.op == "conv" and is_depthwise_step(reader)) or reader.op in KEEPS_LAYOUT:
+                if reader.channels != step.channels:  # several outputs per channel
                     continue
                 return self._layout(reader, depth + 1)
             if reader.op in ("add", "multiply"):
@@ -163,7 +163,7 @@ class _Emitter:
         return columns
 
     def _as(self, x: int, layout: Layout, path: str) -> int:
-        """Return a map with the channels of map ``x`` in another layout."""
+        """Return map ``x`` rearranged to another layout; ``x`` itself if it has that layout."""
         if self.plan.layouts[x] == layout:
             return x
         if (x, layout) not in self.arranged:
@@ -174,7 +174,7 @@ class _Emitter:
             self.arranged[x, layout] = y
         return self.arranged[x, layout]
 
-    # Steps: each method returns the map of its output.
+    # One method per kind of step; each returns the index of the output map.
 
     def _stem(self, step: Step, weight: npt.NDArray[Any], bias: Any, path: str, **fields: Any) -> int:
         layout, images = self._layout(step), self.plan.new_map(Layout(weight.shape[1]))
@@ -194,7 +194,7 @@ class _Emitter:
         x = self.maps[id(source)]
         dilation_h, dilation_w = fields["dilation"]
         window |= {"dilation_h": dilation_h, "dilation_w": dilation_w}
-        if is_depthwise(step):
+        if is_depthwise_step(step):
             return self._depthwise(step, x, weight[:, 0], bias, **window)
         groups, to = fields["groups"], self._layout(step)
         if groups > 1:
@@ -211,7 +211,7 @@ class _Emitter:
         return y
 
     def _depthwise(self, step: Step, x: int, weight: Array, bias: Array, **fields: Any) -> int:
-        """Add a convolution of single maps; where each has several outputs, its map is repeated."""
+        """Add a depthwise convolution; with several outputs per channel, the input channel is repeated."""
         multiplier = step.channels // step.inputs[0].channels
         if multiplier > 1:
             positions = self.plan.layouts[x].positions
@@ -235,7 +235,7 @@ class _Emitter:
 
     def _pad(self, step: Step) -> int:
         if not step.fields["is_zero"]:
-            raise_unsupported_step(step.path, "pads with infinity before something else than a maximum")
+            raise_unsupported_step(step.path, "pads with -inf before an operation other than max pooling")
         ones, zeros = np.ones((step.channels, 1, 1), np.float32), np.zeros(step.channels, np.float32)
         return self._depthwise(step, self.maps[id(step.inputs[0])], ones, zeros, pads=list(step.fields["pads"]))
 
@@ -260,7 +260,7 @@ class _Emitter:
         return y
 
     def _arrange(self, step: Step) -> int:
-        """Add a selection of channels: positions in the network become positions in the maps."""
+        """Add a channel selection, converting channel indices to positions in the layouts of the maps."""
         maps = [self.maps[id(source)] for source in step.inputs]
         positions: list[int] = []
         offset = 0
@@ -284,7 +284,7 @@ class _Emitter:
     def _average_pool(self, step: Step) -> int:
         x = self.maps[id(step.inputs[0])]
         y, fields = self._like(x), fields_of(step, "kernel", "stride", "pad", "pad_end")
-        if tuple(fields.values()) == (2, 2, 0, 0):  # sides of one pixel are kept, as by a DFC gate
+        if tuple(fields.values()) == (2, 2, 0, 0):  # sides of one pixel are kept, as in a DFC gate
             self.plan.add("average", step.path, input=x, output=y)
             return y
         counts = int(step.fields["counts_padding"])

@@ -1,4 +1,4 @@
-"""Properties of the steps of a graph: kinds of convolutions, layouts of Ghost modules, fields of nodes."""
+"""Properties of graph steps: kinds of convolutions, layouts of Ghost modules, fields of their nodes."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ __all__ = [
     "f32",
     "fields_of",
     "ghost_layout",
-    "is_depthwise",
-    "is_grouped",
-    "is_linear",
-    "is_stem",
+    "is_depthwise_step",
+    "is_grouped_step",
+    "is_linear_step",
+    "is_stem_step",
 ]
 
-MAX_SEGMENTS = 1024  # of a layout
+MAX_SEGMENTS = 1024  # limit of the engine, per layout
 
 
 def f32(values: Any) -> Array:
@@ -28,30 +28,30 @@ def f32(values: Any) -> Array:
 
 
 def activation_of(step: Step) -> dict[str, Any]:
-    """Return the fields of a node for a step's activation."""
+    """Return the node fields for a step's activation."""
     name = step.fields.get("activation", "none")
     return {"activation": name, **({"slope": step.fields["slope"]} if name == "leaky_relu" else {})}
 
 
-def is_depthwise(conv: Step) -> bool:
-    """Whether each group of a convolution is one channel."""
+def is_depthwise_step(conv: Step) -> bool:
+    """Whether a convolution step is depthwise: each group has one input channel."""
     groups = conv.fields["groups"]
     return bool(groups == conv.inputs[0].channels and groups > 1)
 
 
-def is_grouped(conv: Step) -> bool:
-    """Whether a convolution has groups of several channels."""
-    return bool(1 < conv.fields["groups"] <= MAX_SEGMENTS and not is_depthwise(conv))
+def is_grouped_step(conv: Step) -> bool:
+    """Whether a convolution step has groups of several input channels."""
+    return bool(1 < conv.fields["groups"] <= MAX_SEGMENTS and not is_depthwise_step(conv))
 
 
-def is_linear(conv: Step) -> bool:
-    """Whether a convolution is a linear layer on one pixel."""
+def is_linear_step(conv: Step) -> bool:
+    """Whether a convolution step is a linear layer on one pixel."""
     fields = conv.fields
     is_plain = fields["groups"] == 1 and fields["stride"] == 1 and not any(fields["pads"])
     return bool(is_plain and conv.size == (1, 1) and fields["weight"].shape[2:] == (1, 1))
 
 
-def is_stem(step: Step) -> bool:
+def is_stem_step(step: Step) -> bool:
     """Whether a step that reads the images can be the first node."""
     if step.op == "ghost":
         primary = step.fields["primary"]
@@ -60,11 +60,11 @@ def is_stem(step: Step) -> bool:
 
 
 def ghost_layout(step: Step) -> Layout:
-    """Layout of a Ghost module's map: its intrinsic maps, then the ghosts."""
+    """Return the layout of a Ghost module's output: intrinsic maps, then ghosts."""
     cheap, primary = step.fields["cheap"], step.fields["primary"]
     return Layout(step.channels, 1 + len(cheap["weight"]) // len(primary["weight"]))
 
 
 def fields_of(step: Step, *names: str) -> dict[str, Any]:
-    """Return some of a step's fields."""
+    """Return the named fields of a step."""
     return {name: step.fields[name] for name in names if name in step.fields}

@@ -1,4 +1,4 @@
-"""Mixed precision: nodes of a plan that compute in float32 while the others do in int8."""
+"""Mixed precision: some nodes of an int8 plan compute in float32."""
 
 from collections.abc import Collection
 from typing import Any
@@ -9,19 +9,19 @@ from ghostnets.errors import ConfigurationError
 __all__ = ["keep_in_float"]
 
 READS = ("input", "residual", "gate")
-HEAD = ("pool", "linear")  # they read one type and write another, so that no conversion is needed
+HEAD = ("pool", "linear")  # these convert between types themselves
 
 
 def keep_in_float(plan: Plan, names: Collection[str]) -> None:
-    """Let some nodes compute in float32, from and to maps in float32; a plan before its ranges are found.
+    """Make nodes of a plan compute in float32 on float32 maps; called before calibration.
 
     Args:
         plan: Plan, changed in place.
-        names: Names of modules. The nodes of these and of the modules inside them are kept, or else the smallest node
-            that a module is a part of: a Ghost module is one.
+        names: Names of modules. Selects the nodes of these modules and of their submodules; for a part of a node, such
+            as a convolution inside a Ghost module, selects the whole node.
 
     Raises:
-        ConfigurationError: A name is that of no layer.
+        ConfigurationError: A name matches no layer.
     """
     kept = set[int]()
     for name in names:
@@ -31,7 +31,7 @@ def keep_in_float(plan: Plan, names: Collection[str]) -> None:
             raise ConfigurationError(f"the network has no layer {name!r} to keep in float32; some are {nodes[:20]}.")
         kept.update(found)
     nodes, plan.nodes = plan.nodes, []
-    copies: dict[tuple[int, bool], int] = {}  # of a map, by its type
+    copies: dict[tuple[int, bool], int] = {}  # (map, is float32) -> converted map
     floats: set[int] = set()
     for number, original in enumerate(nodes):
         node, is_kept = dict(original), number in kept
@@ -46,7 +46,7 @@ def keep_in_float(plan: Plan, names: Collection[str]) -> None:
 
 
 def _nodes_of(plan: Plan, name: str) -> list[int]:
-    """Return the nodes of a module and of those inside it, or of the smallest node that it is a part of."""
+    """Return the nodes of a module and its submodules, or the smallest node that contains it."""
     names = [node["name"] for node in plan.nodes]
     inside = [i for i, node in enumerate(names) if node == name or node.startswith(f"{name}.")]
     around = {node for node in names if node and name.startswith(f"{node}.")}
@@ -56,7 +56,7 @@ def _nodes_of(plan: Plan, name: str) -> list[int]:
 def _convert_inputs(
     plan: Plan, node: dict[str, Any], is_kept: bool, floats: set[int], copies: dict[tuple[int, bool], int]
 ) -> None:
-    """Let a node read maps of its type, converted where they are of the other one."""
+    """Redirect a node to inputs of its own type, inserting conversions where needed."""
 
     def converted(index: int) -> int:
         if index < 0 or (index in floats) == is_kept:

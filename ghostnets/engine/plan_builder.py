@@ -1,4 +1,4 @@
-"""Adds single layers to a plan: arranges weights in the order of the maps, and refuses options it does not support."""
+"""Add single layers to a plan, with weights in the channel order of its maps; reject unsupported options."""
 
 from typing import Any, NoReturn
 
@@ -89,7 +89,7 @@ class PlanBuilder:
         activation = "relu" if relu else "none"
         if x == IMAGES:
             if fields["groups"] != 1 or fields["dilation"] != 1:
-                raise EngineError(f"{path} convolves images with groups or dilation, which the engine does not do.")
+                raise EngineError(f"{path} has groups or dilation, which the engine does not support on images.")
             self.plan.add(
                 "stem",
                 path,

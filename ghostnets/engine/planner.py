@@ -1,4 +1,4 @@
-"""Converts a network to a plan: one of the registry by the layers of its path and its head, others by their graph.
+"""Convert a network to a plan: networks of the registry by their classes, all others by tracing.
 
 Normalisation is folded and the branches of GhostNetV3 are merged first (``compress.fuse``). A module is recognised by
 its exact class; an unsupported one raises an error that names it.

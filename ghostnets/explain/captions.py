@@ -11,7 +11,7 @@ from ghostnets.terminal import format_count
 
 __all__ = ["ablation_caption", "depth_caption", "error_caption", "gallery_caption", "kernel_kinds_caption"]
 
-MIN_PIXELS = 20 * 50  # of a map over all images: 20 per parameter of a 7 x 7 filter, to avoid overfitting
+MIN_PIXELS = 20 * 50  # per map, over all images: 20 per parameter of a 7 x 7 filter, to avoid overfitting
 
 
 def depth_caption(redundancy: Redundancy) -> str:

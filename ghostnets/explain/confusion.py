@@ -21,7 +21,7 @@ def select_classes(cells: Sequence[tuple[int, int, int]], num_classes: int) -> l
     Returns:
         Indices of all classes, or of the ``MAX_MATRIX_CLASSES`` that are confused most often.
     """
-    mistakes: Counter[tuple[int, int]] = Counter()  # of the pair in either direction
+    mistakes: Counter[tuple[int, int]] = Counter()  # unordered pair of classes -> mistakes
     for true, predicted, count in cells:
         if true != predicted:
             mistakes[min(true, predicted), max(true, predicted)] += count

@@ -114,7 +114,7 @@ def measure_redundancy(
     """
     first = next(iter(batches()), None)
     if first is None or not len(first):
-        raise ConfigurationError("there is no image to measure redundancy on; give at least one batch.")
+        raise ConfigurationError("there is no image to measure redundancy on; pass at least one batch.")
     layers = find_map_layers(model, first[:1])
     if not layers:
         raise ConfigurationError(

@@ -52,7 +52,7 @@ class GhostConv2d(nn.Module):
         if conv.groups != 1 or intrinsic < 1 or ghosts < 1:
             raise ConfigurationError(
                 f"a convolution of {conv.groups} groups and {conv.out_channels} maps cannot have {intrinsic} intrinsic"
-                " maps; give a convolution without groups and fewer intrinsic maps than maps."
+                " maps; pass a convolution without groups and fewer intrinsic maps than maps."
             )
         if cheap_kernel_size < 1 or cheap_kernel_size % 2 == 0 or act not in ACTIVATIONS:
             raise ConfigurationError(

@@ -89,7 +89,7 @@ def fit_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int
     """
     if not len(logits) or logits.shape[1] < 2:
         raise ConfigurationError(
-            f"a temperature cannot be fitted to scores of shape {logits.shape}; give validation images, and a network"
+            f"a temperature cannot be fitted to scores of shape {logits.shape}; pass validation images, and a network"
             " with at least two classes."
         )
     exact = logits.astype(np.float64)

@@ -1,7 +1,7 @@
 """Average precision of detections as COCO defines it (https://cocodataset.org/#detection-eval). Loads no torch.
 
 The rules are those of ``pycocotools.cocoeval.COCOeval`` for boxes: greedy matching from high to low score, ten
-thresholds of the IoU, 101 recalls, at most 100 detections of a class in an image; crowds and objects outside a range of
+thresholds of the IoU, 101 recalls, at most 100 detections per class and image; crowds and objects outside a range of
 sizes are ignored.
 """
 
@@ -18,9 +18,9 @@ Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.integer]
 Booleans = npt.NDArray[np.bool_]
 
-THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the IoU
+THRESHOLDS = np.linspace(0.5, 0.95, 10)  # IoU thresholds
 RECALLS = np.linspace(0, 1, 101)
-MAX_DETECTIONS = 100  # of a class in an image
+MAX_DETECTIONS = 100  # per class and image
 AREAS = {  # smallest and largest area in square pixels
     "all": (0.0, 1e10),
     "small": (0.0, 32.0**2),
@@ -42,8 +42,8 @@ class ImageTruth(NamedTuple):
 
     boxes: Floats  # (G, 4), x_min, y_min, x_max, y_max in pixels
     labels: Integers  # (G,), index of the class
-    is_crowd: Booleans | None = None  # (G,), a region with several objects, which is ignored; None for none
-    areas: Floats | None = None  # (G,), square pixels, where it is not that of the box
+    is_crowd: Booleans | None = None  # (G,), regions with several objects, which are ignored; None for none
+    areas: Floats | None = None  # (G,), square pixels; the area of the box by default
 
 
 class DetectionMetrics(NamedTuple):
@@ -88,7 +88,7 @@ class AveragePrecision:
         """Add one image.
 
         Raises:
-            ConfigurationError: The lengths of the arrays differ, or a label is not that of a class.
+            ConfigurationError: The lengths of the arrays differ, or a label is out of range.
         """
         _check("detections", detections.boxes, detections.labels, detections.scores, num_classes=self.num_classes)
         others = [values for values in (truth.is_crowd, truth.areas) if values is not None]
@@ -150,7 +150,7 @@ class AveragePrecision:
 
 def _check(kind: str, boxes: Floats, labels: Integers, *others: npt.NDArray[np.generic], num_classes: int) -> None:
     if {len(values) for values in (labels, *others)} != {len(boxes)}:
-        raise ConfigurationError(f"the {kind} of an image differ in length; give one value of each kind for each box.")
+        raise ConfigurationError(f"the {kind} of an image differ in length; pass one value of each kind for each box.")
     if len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):
         raise ConfigurationError(
             f"the {kind} of an image have classes {labels.min()} to {labels.max()}; there are classes 0 to"

@@ -108,9 +108,9 @@ class ResidualBlock(nn.Module):
 class ResNetSpec(NamedTuple):
     """Stem, channels and shortcuts of a ResNet for one image size."""
 
-    channels: int  # of the stem and of the 3x3 convolutions of the first stage; doubled in each later stage
-    kernel_size: int  # of the stem
-    stride: int  # of the stem
+    channels: int  # stem and 3x3 convolutions of the first stage; doubled in each later stage
+    kernel_size: int  # kernel size of the stem
+    stride: int  # stride of the stem
     pool: bool  # whether the stem ends with 3x3 max pooling of stride 2
     projection: bool  # whether shortcuts between different shapes are 1x1 convolutions
 

@@ -4,7 +4,7 @@ Han et al., "GhostNet: More Features from Cheap Operations", CVPR 2020 (arXiv 19
 configuration D of Simonyan and Zisserman (arXiv 1409.1556) with batch normalisation and two linear layers at the end,
 512 -> 512 -> classes, in place of three.
 
-In millions, published beside computed; computed multiply-adds with and without the linear layer of 512 x 512::
+In millions, published and computed; computed multiply-adds with and without the linear layer of 512 x 512::
 
      s  d    parameters        multiply-adds
     -----  --------------  -----------------------

@@ -23,7 +23,7 @@ __all__ = ["STAGES", "VARIANTS", "BlockSpec", "GhostNet"]
 class BlockSpec(NamedTuple):
     """One Ghost bottleneck at width 1.0, a row of table 1."""
 
-    kernel_size: int  # of the depthwise convolutions at stride 2 and in the shortcut
+    kernel_size: int  # depthwise convolutions at stride 2 and in the shortcut
     hidden_channels: int
     out_channels: int
     se_ratio: float

@@ -31,7 +31,7 @@ class ModelEntry(NamedTuple):
 
     build: Callable[..., Network]  # takes the keyword arguments of the network's class
     variant: Variant
-    source: str  # of the architecture and of the published numbers
+    source: str  # source of the architecture and the published numbers
 
 
 V1 = "GhostNet, arXiv 1911.11907"

@@ -21,7 +21,7 @@ from ghostnets.terminal import printable
 
 __all__ = ["Input", "find_files", "find_inputs", "read_input"]
 
-INDEX = "index.json"  # of a folder of shards (ghostnets.data.shards, which needs torch)
+INDEX = "index.json"  # marks a folder of shards; ghostnets.data.shards needs torch
 SHOWN_NAME = 300  # characters of a name in a message
 MAX_MEMBER_BYTES = 512 * 1024**2  # largest image in a shard, which is read whole
 
@@ -52,7 +52,7 @@ def find_inputs(arguments: Sequence[str | os.PathLike[str]], *, left_out: LeftOu
         arguments: Each an image file; a folder, for all images in it and its subfolders, sorted (``data.finder``); a
             folder of shards; a shard, ``*.tar``; a glob (``**`` for any depth) of these; or ``@FILE`` with one image
             path per line (``path_lists``), also from a pipe.
-        left_out: Counter of what is left out, filled while the images are consumed.
+        left_out: Counter of skipped paths, filled while the images are consumed.
 
     Returns:
         The images. An image that turns out later to be missing or damaged, in a list or a shard, is an Input with

@@ -70,7 +70,7 @@ def _read_lines(stream: io.TextIOWrapper) -> Iterator[tuple[str, str | None]]:
         if len(line) == MAX_LINE and not line.endswith("\n"):
             while (rest := stream.readline(MAX_LINE)) and not rest.endswith("\n"):
                 pass
-            yield f"{line[:100]}...", f"line {number} has more than {MAX_LINE:,} characters, and is no path."
+            yield f"{line[:100]}...", f"line {number} has more than {MAX_LINE:,} characters, and is not a path."
         elif name := _clean(line.rstrip("\r\n")):
             yield name, None
 

@@ -75,7 +75,7 @@ class ImageSorter:
         name = Path(source.name).name
         target = self.folder / (prediction.answer or prediction.classes[0]) / name
         if self.link and source.size is not None:
-            self.problems.append(f"{source.name} is in a shard and cannot be linked; leave --link out.")
+            self.problems.append(f"{source.name} is in a shard and cannot be linked; omit --link.")
         elif not os.path.lexists(target):
             self._write(source, target)
             self.images += 1

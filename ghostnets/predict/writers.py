@@ -33,7 +33,7 @@ __all__ = [
     "find_writer",
 ]
 
-FORMULA_STARTS = tuple("=+-@＝＋－＠\t\r\n")  # of a cell that a spreadsheet executes
+FORMULA_STARTS = tuple("=+-@＝＋－＠\t\r\n")  # a spreadsheet executes cells that start with these
 
 
 def as_dict(prediction: Prediction) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def find_writer(path: Path, *, bom: bool = False) -> type[PredictionWriter]:
     if suffix not in WRITERS:
         raise ConfigurationError(f"--out is {path}; its suffix must be one of {', '.join(WRITERS)}.")
     if bom and suffix != CsvWriter.suffix:
-        raise ConfigurationError(f"--bom is for .csv files, and --out is {path}; leave it out.")
+        raise ConfigurationError(f"--bom is for .csv files, and --out is {path}; omit it.")
     if suffix == ParquetWriter.suffix:
         require("pyarrow", extra="parquet")
     return MarkedCsvWriter if bom else WRITERS[suffix]

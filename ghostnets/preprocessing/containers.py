@@ -15,8 +15,8 @@ from ghostnets.preprocessing.tiff import strip_tiff
 __all__ = ["MAX_BLOCKS", "MAX_SCANS", "StrippedImage", "strip_metadata"]
 
 MAX_BLOCKS = 50_000  # chunks of PNG, segments of JPEG, blocks of GIF; 400 MB of PNG in chunks of 8 kB
-MAX_SCANS = 100  # of a progressive JPEG, each of which passes over the whole image; encoders write about ten
-MAX_RLE_BYTES = 2_000_000  # of a run-length coded BMP, which Pillow decodes in Python
+MAX_SCANS = 100  # per progressive JPEG; each scan passes over the whole image, and encoders write about ten
+MAX_RLE_BYTES = 2_000_000  # per run-length coded BMP, which Pillow decodes in Python
 MAX_METADATA = 1 << 20  # bytes of text or EXIF searched for the orientation
 
 IEND = b"\0\0\0\0IEND\xaeB`\x82"
@@ -79,7 +79,7 @@ def _strip_png(content: bytes) -> StrippedImage:
             has_pixels = True
             pieces.append(view[position:end])
             if end > len(content):
-                return StrippedImage(b"".join(pieces), **hints)  # truncated, which the decoder refuses
+                return StrippedImage(b"".join(pieces), **hints)  # truncated: rejected by the decoder
         elif kind == b"IEND" or end > len(content):
             break
         elif kind in (b"IHDR", b"PLTE", b"tRNS") and kind not in kept and not has_pixels:
@@ -164,7 +164,7 @@ def _strip_jpeg(content: bytes) -> StrippedImage:
         elif (marker == APP0 and content.startswith(b"JFIF\0", data)) or (
             marker == APP14 and content.startswith(b"Adobe", data)
         ):
-            pieces.append(view[start:position])  # these say how channels are coded
+            pieces.append(view[start:position])  # these define the coding of channels
     raise ValueError(f"it has more than {MAX_BLOCKS} segments before its pixels")
 
 

@@ -49,7 +49,7 @@ def read_content(source: Any) -> bytes:
         with open(source, "rb", opener=_open_without_waiting) as stream:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise ValueError("it is a pipe, socket or device and no regular file; give its content as a stream")
+                raise ValueError("it is a pipe, socket or device, not a regular file; pass its content as a stream")
             _check_bytes(status.st_size)
             return stream.read(status.st_size)
     if hasattr(source, "seekable") and source.seekable():
@@ -57,7 +57,7 @@ def read_content(source: Any) -> bytes:
     blocks, size = [], 0
     while block := source.read(STREAM_BLOCK):
         if not isinstance(block, bytes):
-            raise ValueError(f"its stream returns {type(block).__name__} and not bytes; open it in binary mode")
+            raise ValueError(f"its stream returns {type(block).__name__}, not bytes; open it in binary mode")
         blocks.append(block)
         size += len(block)
         _check_bytes(size)

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 __all__ = ["MAX_TILE_PIXELS", "strip_tiff"]
 
 MAX_TAGS = 4096
-MAX_TAG_BYTES = 1 << 20  # of a tag other than the lists of strips and tiles; a 16-bit palette has 393 kB
+MAX_TAG_BYTES = 1 << 20  # per tag, except the lists of strips and tiles; a 16-bit palette has 393 kB
 MAX_STRIPS = 300_000  # 65,535 rows of four planes, one row each
-MAX_TILE_PIXELS = 2048 * 2048  # of a tile in a smaller image
+MAX_TILE_PIXELS = 2048 * 2048  # per tile larger than the image
 TILE_STEP = 256  # writers round the size of the image up to a multiple of at most this
 
 WIDTH, HEIGHT, TILE_WIDTH, TILE_LENGTH = 256, 257, 322, 323
@@ -32,7 +32,7 @@ INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 def strip_tiff(content: bytes) -> bytes:
     """Keep the tags of the first image that its pixels need, and cut the chain to the images after it.
 
-    Offsets stay as they are: the directory is overwritten in place by its own shorter version.
+    Offsets stay valid: the directory is overwritten in place by its own shorter version.
 
     Raises:
         ValueError: The directory is damaged or exceeds a bound, and states which.
@@ -59,7 +59,7 @@ def strip_tiff(content: bytes) -> bytes:
         kept[tag] = content[position : position + size]
         if tag in SIZES:
             if kind not in INTEGERS or number != 1:
-                raise ValueError(f"its tag {tag} is no single unsigned integer")
+                raise ValueError(f"its tag {tag} is not a single unsigned integer")
             (values[tag],) = struct.unpack_from(order + INTEGERS[kind], value)
     _check_tiles(values)
     end = start + head + size * count + struct.calcsize(offset_format)
@@ -81,7 +81,7 @@ def _check_tag(tag: int, unit: int, number: int) -> None:
 
 
 def _check_tiles(values: dict[int, int]) -> None:
-    """Refuse tiles that are much larger than the image: a decoder allocates a whole tile."""
+    """Reject tiles that are much larger than the image: a decoder allocates a whole tile."""
     width, height = values.get(TILE_WIDTH, 0), values.get(TILE_LENGTH, 0)
     image_width, image_height = values.get(WIDTH, 0), values.get(HEIGHT, 0)
     rounded = [-(-side // TILE_STEP) * TILE_STEP for side in (image_width, image_height)]

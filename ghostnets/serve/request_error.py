@@ -8,7 +8,7 @@ RETRY_AFTER = 1  # seconds; a full queue of 256 images is empty after about that
 
 
 NO_MEMORY = "the service has not enough memory for this request; retry later, or with fewer or smaller images."
-MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "can't start new thread", "bad_alloc")  # of torch, ...
+MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "can't start new thread", "bad_alloc")
 
 
 class RequestError(GhostNetsError):

@@ -15,7 +15,7 @@ def check_epochs(recipe: Recipe, progress: TrainProgress) -> None:
     least = progress.epoch + (progress.step > 0)
     if recipe.epochs < least:
         raise RunError(
-            f"the run is in epoch {least}, so it cannot end after {recipe.epochs}; give at least --epochs {least}, or"
+            f"the run is in epoch {least}, so it cannot end after {recipe.epochs}; pass at least --epochs {least}, or"
             " start a new run."
         )
 

@@ -1,4 +1,4 @@
-"""Estimate of the time that a run still takes, from its first steps."""
+"""Estimate of the remaining time of a run, from its first steps."""
 
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.state import TrainProgress
@@ -6,8 +6,8 @@ from ghostnets.train.state import TrainProgress
 __all__ = ["TimeEstimate", "format_duration"]
 
 MIN_STEPS, MIN_SECONDS = 3, 2.0  # measured before the first estimate; the first step, which warms up, is left out
-SHORT_SECONDS = 20.0  # a shorter rest needs no announcement
-CHANGE = 0.25  # of the time left, after which it is announced again
+SHORT_SECONDS = 20.0  # seconds left below which nothing is announced
+CHANGE = 0.25  # relative change of the estimate that is announced
 
 
 def format_duration(seconds: float) -> str:
@@ -32,7 +32,7 @@ class TimeEstimate:
     def __init__(self, recipe: Recipe, progress: TrainProgress, steps: int) -> None:
         self.recipe, self.progress, self.steps = recipe, progress, steps
         self.num_steps, self.step_seconds = 0, 0.0
-        self.announced: tuple[float, float] | None = None  # time of the run, and what it was estimated to take then
+        self.announced: tuple[float, float] | None = None  # elapsed and estimated total time at the last announcement
 
     def add_step(self, seconds: float) -> str | None:
         """Count a step of this session; return the announcement if it is due."""

@@ -51,6 +51,6 @@ def choose_weights(recipe: Recipe, *, scratch: Recipe | None = None) -> tuple[Re
         return recipe.changed(weights=EMBEDDED), f"{start}; {reason}"
     if scratch is None:
         raise CheckpointError(
-            f"no weights of {name} come with the package, and {reason}; give --weights FILE, or none."
+            f"no weights of {name} come with the package, and {reason}; pass --weights FILE, or none."
         )
     return scratch, f"training {name} from scratch, with random weights: none come with the package, and {reason}"

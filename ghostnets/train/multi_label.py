@@ -44,7 +44,7 @@ def check_multi_label(recipe: Recipe) -> None:
     if wrong := [option for option, is_set in needs.items() if is_set]:
         raise ConfigurationError(
             f"the images have several labels, and {' and '.join(wrong)} {'needs' if len(wrong) == 1 else 'need'} one"
-            " class per image; leave it out, or train from data with one label per image."
+            " class per image; omit it, or train from data with one label per image."
         )
 
 

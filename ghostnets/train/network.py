@@ -45,10 +45,10 @@ class InitialWeights(NamedTuple):
 
 
 class ResolvedRecipe(NamedTuple):
-    """A recipe with every value resolved, and what follows from it."""
+    """A recipe with every value resolved, and values derived from it."""
 
     recipe: Recipe
-    arguments: dict[str, Any]  # of create_model
+    arguments: dict[str, Any]  # arguments of create_model
     preprocessing: Preprocessing
     weights: InitialWeights | None  # None for random and published weights
 
@@ -72,7 +72,7 @@ def read_initial_weights(recipe: Recipe) -> InitialWeights | None:
 
 
 def resolve_recipe(recipe: Recipe, source: DataSource) -> ResolvedRecipe:
-    """Fill in what the images and the initial weights determine.
+    """Resolve the values that depend on the images and the initial weights.
 
     Args:
         recipe: The recipe as requested.
@@ -139,8 +139,8 @@ def build_network(
 ) -> Network:
     """Build the network with its initial weights, in training mode.
 
-    The classifier of a checkpoint of this project is kept if its classes are those of the data, and as many of them may
-    apply to an image; else it is new.
+    The classifier of a checkpoint of this project is kept if its classes are those of the data and both are, or are
+    not, multi-label; otherwise it is new.
 
     Raises:
         CheckpointError: Published weights cannot be downloaded, or the weights do not fit.
@@ -175,8 +175,7 @@ def _adopt_preprocessing(trained: Preprocessing, recipe: Recipe, source: str | N
         trained = trained.as_grayscale()
     elif recipe.in_chans not in (None, trained.channels):
         raise ConfigurationError(
-            f"in_chans is {recipe.in_chans}, but the network of {source} takes {trained.channels};"
-            " leave --in-chans out."
+            f"in_chans is {recipe.in_chans}, but the network of {source} takes {trained.channels}; omit --in-chans."
         )
     return trained.with_image_size(recipe.image_size or trained.image_size)
 

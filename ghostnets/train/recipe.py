@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 else:
     OptimizerName = Literal[tuple(OPTIMIZERS)]  # the choices of --optimizer
 
-PRETRAINED, EMBEDDED_WEIGHTS, AUTO_WEIGHTS = "pretrained", "embedded", "auto"  # ``Recipe.weights`` that are no files
+PRETRAINED, EMBEDDED_WEIGHTS, AUTO_WEIGHTS = "pretrained", "embedded", "auto"  # ``Recipe.weights`` without a file
 SMALL_IMAGE = 64  # pixels; up to this size networks use a stem of stride 1 if they have one (``small_input``)
 
 
@@ -156,25 +156,27 @@ class Recipe:
         if self.weights == "published":
             object.__setattr__(self, "weights", PRETRAINED)
         kinds = get_type_hints(type(self))
-        wrong = [f"{name} is {getattr(self, name)!r}, wanted {kind}" for name, kind in self._wrong_types(kinds).items()]
+        wrong = [
+            f"{name} is {getattr(self, name)!r}, expected {kind}" for name, kind in self._wrong_types(kinds).items()
+        ]
         wrong = wrong or [
-            f"{name} is {getattr(self, name)}, wanted {want}" for name, (ok, want) in self._limits().items() if not ok
+            f"{name} is {getattr(self, name)}, expected {want}" for name, (ok, want) in self._limits().items() if not ok
         ]
         if self.schedule == "step" and bool(self.milestones) == (self.decay_epochs is not None):
-            wrong.append("schedule is step, wanted milestones or decay_epochs, one of them")
+            wrong.append("schedule is step, expected milestones or decay_epochs, but not both")
         if self.frozen and self.weights is None:
-            wrong.append("frozen is True without weights, wanted weights to start from")
+            wrong.append("frozen is True without weights, expected weights to start from")
         if self.frozen and (self.teacher or self.mixup or self.cutmix):
-            wrong.append("frozen is True with a teacher, mixup or cutmix, wanted none of these")
+            wrong.append("frozen is True with a teacher, mixup or cutmix, expected neither")
         if self.frozen and (self.rotate or self.color_jitter):
-            wrong.append("frozen is True with rotate or color_jitter, wanted neither: features are computed once")
+            wrong.append("frozen is True with rotate or color_jitter, expected neither, as features are cached")
         if self.class_balanced and self.class_weights != "none":
-            wrong.append("class_balanced is True with class_weights, wanted one of them")
+            wrong.append("class_balanced is True with class_weights, expected only one of them")
         if wrong:
             raise ConfigurationError(f"the recipe cannot be used: {'; '.join(wrong)}.")
 
     def _wrong_types(self, kinds: dict[str, Any]) -> dict[str, str]:
-        """The fields whose value has another type, with the name of the right one."""
+        """Return the fields whose value has the wrong type, with the name of the expected one."""
         wrong = {name: kind for name, kind in kinds.items() if not _has_type(getattr(self, name), kind)}
         return {name: kind.__name__ if isinstance(kind, type) else f"{kind}" for name, kind in wrong.items()}
 
@@ -236,7 +238,7 @@ class Recipe:
         """A copy with other values.
 
         Raises:
-            UnknownNameError: A name is no field of a recipe; close matches are named.
+            UnknownNameError: A name is not a field of a recipe; the message suggests close matches.
             ConfigurationError: A value is out of its range.
         """
         for name in values:
@@ -258,7 +260,7 @@ class Recipe:
 
 
 def parse_duration(text: str) -> float | None:
-    """Seconds of a duration with its unit, ``s``, ``m``, ``min`` or ``h``; None if the text is no such duration.
+    """Seconds of a duration with its unit, ``s``, ``m``, ``min`` or ``h``; None for any other text.
 
     >>> parse_duration("20m"), parse_duration("1.5 h"), parse_duration("20")
     (1200.0, 5400.0, None)

@@ -12,7 +12,7 @@ from ghostnets.train.recipe import SMALL_IMAGE, Recipe
 
 __all__ = ["RECIPES", "default_recipe", "fit_epochs", "named_recipe"]
 
-DRAWN_IMAGES, MIN_EPOCHS = 15_000, 5  # of ``transfer`` by default, see ``fit_epochs``
+DRAWN_IMAGES, MIN_EPOCHS = 15_000, 5  # for the default epochs of ``transfer``: see ``fit_epochs``
 
 PHOTOS = Recipe()
 """Photographs from scratch: a default, not a published schedule.

@@ -65,7 +65,7 @@ class RunConfig:
                 f"from 0 to {MAX_THREADS}",
             ),
         }
-        wrong = [f"{name} is {getattr(self, name)!r}, wanted {want}" for name, (ok, want) in checks.items() if not ok]
+        wrong = [f"{name} is {getattr(self, name)!r}, expected {want}" for name, (ok, want) in checks.items() if not ok]
         if wrong:
             raise ConfigurationError(f"the configuration cannot be used: {'; '.join(wrong)}.")
         check_device_name(self.device)
@@ -89,7 +89,7 @@ class RunConfig:
         """The configuration written by ``to_dict``, after a round trip through JSON.
 
         Raises:
-            ConfigurationError, KeyError, TypeError: ``values`` are no configuration.
+            ConfigurationError, KeyError, TypeError: ``values`` are not a configuration.
         """
         own = {name: value for name, value in values.items() if name != "ghostnets_version"}
         own["earlier_epochs"] = tuple(own.get("earlier_epochs", ()))

@@ -56,7 +56,7 @@ class RunFolder:
         self.result = self.path / "result.json"
         self.report = self.path / "report.html"
         self._lock: PathLock | None = None
-        self._created: list[Path] = []  # folders that claim has created, from the inside
+        self._created: list[Path] = []  # folders created by claim, innermost first
 
     def claim(self, config: RunConfig) -> None:
         """Create the folder of a new run with its ``config.json``, and lock it as ``lock`` does.
@@ -149,7 +149,7 @@ class RunFolder:
         """
         if not self.config_file.is_file():
             raise RunError(
-                f"{self.path} holds no training run (it has no config.json); give a folder such as"
+                f"{self.path} holds no training run (it has no config.json); pass a folder such as"
                 f" {self.path.parent if self.path.is_file() else 'runs/NAME'}."
             )
         try:
@@ -201,7 +201,7 @@ class RunFolder:
         """Read ``last.pt`` of the locked folder; None if the run stopped before it saved a state.
 
         Raises:
-            RunError: The file is damaged, or missing beside files that follow from it; or ``best.safetensors`` is
+            RunError: The file is damaged, or missing although files derived from it exist; or ``best.safetensors`` is
                 missing, and the state does not hold its network.
         """
         remove_leftovers(self.path)

@@ -83,7 +83,7 @@ def train_model(
     if folder is None:
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise ConfigurationError(
-                "distributed training needs a name, so that all processes agree on the run; give --name NAME."
+                "distributed training needs a name, so that all processes agree on the run; pass --name NAME."
             )
         folder = _unused_folder(Path(runs_dir), run_spec.name)
     return _train(RunFolder(folder), run_spec, is_new=True, progress=progress, report=report, callbacks=callbacks)

@@ -76,7 +76,7 @@ def test_rgb_weights_train_a_grayscale_network(tmp_path: Path, caplog: pytest.Lo
     gray = Checkpoint("ghostnet_050", resolved.arguments, network.state_dict(), ("a", "b"), resolved.preprocessing)
     save_checkpoint(path, gray)
     assert read_checkpoint(path).preprocessing.channels == 1
-    with pytest.raises(ConfigurationError, match=r"in_chans is 3, but the network of .* takes 1; leave --in-chans out"):
+    with pytest.raises(ConfigurationError, match=r"in_chans is 3, but the network of .* takes 1; omit --in-chans"):
         resolve_recipe(Recipe(model="ghostnet_050", weights=str(path), in_chans=3), source)
 
 

@@ -111,7 +111,7 @@ def test_explain_rejects_invalid_input(tiny_run: Path, tmp_path: Path, capsys: p
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.png").write_bytes(b"")
     for words, sentence in [
-        ([checkpoint, "--images", str(tmp_path / "nowhere")], "is not a folder; give a folder of images"),
+        ([checkpoint, "--images", str(tmp_path / "nowhere")], "is not a folder; pass a folder of images"),
         ([checkpoint, "--images", str(tmp_path / "empty")], "holds no image"),
         ([checkpoint, "--images", str(tmp_path / "broken")], "none of the 1 images"),
         ([checkpoint, "--images", str(tmp_path), "--most", "0"], "--most is 0"),

@@ -107,7 +107,7 @@ def test_wrong_arguments_fail_with_one_sentence(tiny_run: Path, photos: Path, tm
     assert "no image is given" in fails(capsys, "predict", network)
     assert "there is no image or folder" in fails(capsys, "predict", network, "no.jpg")
     assert "--top is 0" in fails(capsys, "predict", network, photos, "--top", "0")
-    assert "give one of the two" in fails(capsys, "predict", network, photos, "--json", "--out", "a.csv")
+    assert "pass one of the two" in fails(capsys, "predict", network, photos, "--json", "--out", "a.csv")
     assert "only written to a file" in fails(capsys, "predict", network, photos, "--features")
     assert "cannot hold --features" in fails(capsys, "predict", network, photos, "--features", "--out", "a.csv")
     assert "it must end in .csv" in fails(capsys, "predict", network, photos, "--out", tmp_path / "a.txt")

@@ -12,7 +12,7 @@ from ghostnets.compress import analyse, apply_changes, ghostify
 from ghostnets.compress.budget import Choice
 from ghostnets.compress.fit import fit_change
 from ghostnets.compress.sites import Site, find_sites
-from ghostnets.compress.surgery import change_of, put_merge
+from ghostnets.compress.surgery import describe_change, merge_channels
 from ghostnets.errors import ConfigurationError
 from ghostnets.layers import GhostConv2d
 from ghostnets.measure import count
@@ -123,7 +123,7 @@ def test_maps_that_are_ghosts_of_others_are_fitted_without_loss(kind: str):
             net[1].weight[6:] = torch.einsum("gm,mihw->gihw", torch.randn(6, 6), net[1].weight[:6])
     net.eval()
     expected, made = net(IMAGES), copy.deepcopy(net)
-    fit_change(made, net, Site("1"), change_of(Site("1"), kind, 6), torch.arange(6), IMAGES.split(8))
+    fit_change(made, net, Site("1"), describe_change(Site("1"), kind, 6), torch.arange(6), IMAGES.split(8))
     assert isinstance(made[1], GhostConv2d)
     assert (made(IMAGES) - expected).abs().max() < 2e-3 * expected.abs().max()
 
@@ -137,8 +137,8 @@ def permute(model: nn.Module, sites: list[Site]) -> nn.Module:
             order = torch.randperm(conv.out_channels)
             matrix = torch.zeros(len(order), len(order))
             matrix[order, torch.arange(len(order))] = 1
-            change = change_of(site, "merge", len(order))
-            put_merge(permuted, change, order, matrix, torch.zeros(len(order)))
+            change = describe_change(site, "merge", len(order))
+            merge_channels(permuted, change, order, matrix, torch.zeros(len(order)))
     return permuted
 
 
@@ -234,7 +234,7 @@ def test_without_images_random_ones_are_used_and_noted(small: nn.Module):
         ({"budget": 1.0}, "budget is 1.0"),
         ({"ratio": 1}, "a ratio is 1"),
         ({"ratio": 2, "table": {"wide": 2}}, "both ratio and table"),
-        ({"table": {"nothing": 2}}, "'nothing' is no convolution of Small"),
+        ({"table": {"nothing": 2}}, "'nothing' is not a convolution of Small"),
         ({"cheap_kernel_size": 4}, "must be odd"),
         ({"budget": 0.1, "layers": ["wide"]}, "changes of 1 convolutions end at"),
         ({"layers": ["depthwise.0"]}, "no convolution that can be changed"),

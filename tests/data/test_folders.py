@@ -53,7 +53,7 @@ def test_subfolders_are_read_and_other_files_ignored(tmp_path: Path):
     assert folder.num_images == 7
     nested, left_out = folder.notes
     assert nested.startswith("3 images are in subfolders of the class folders, such as a/deeper/000.png")
-    assert left_out == "left out: 1 file that is no image (1 .txt)"
+    assert left_out == "left out: 1 file that is not an image (1 .txt)"
 
 
 @pytest.mark.parametrize("grey", [True, False])

@@ -178,7 +178,7 @@ def test_special_files_and_other_formats_are_named(tmp_path: Path):
     told = "\n".join(open_folder(root).notes)
     assert "pipe.png (neither a file nor a folder but a pipe, socket or device)" in told
     assert "x.cr2 (.cr2 file that cannot be read; convert it to JPEG or PNG, the first of 2)" in told
-    assert "1 file that is no image (1 .txt)" in told
+    assert "1 file that is not an image (1 .txt)" in told
     assert len(open_folder(root).notes) == 3
 
 

@@ -213,7 +213,7 @@ def test_pipe_instead_of_a_shard_is_refused_at_once(shards: ShardFolder, tmp_pat
     shutil.copytree(shards.root, copied)
     (copied / "train-000000.tar").unlink()
     os.mkfifo(copied / "train-000000.tar")
-    with pytest.raises(DataError, match="no regular file"):
+    with pytest.raises(DataError, match="not a regular file"):
         DataSpec(copied).open().load(PREPROCESSING).train[0]
 
 

@@ -210,7 +210,7 @@ def test_features_and_logits_side_by_side():
         (nn.GELU(), r"cannot compile module: it calls gelu"),
         (nn.Conv2d(20, 20, 3, padding=1, padding_mode="reflect"), "cannot compile module: it pads by"),
         (nn.ConvTranspose2d(20, 20, 2), "cannot compile module: it calls conv_transpose2d"),
-        (nn.AvgPool2d((1, 2)), "cannot compile module: it pools in windows that are not square"),
+        (nn.AvgPool2d((1, 2)), "cannot compile module: it pools with a window that is not square"),
         (nn.Upsample(scale_factor=1.5), "cannot compile module: it resizes by 1.5"),
         (nn.Flatten(2), "cannot compile module: it flattens"),
         (nn.GroupNorm(2, 20), "cannot compile module: it calls group_norm"),

@@ -13,7 +13,7 @@ from ghostnets.train.recipes import fit_epochs
 def test_recipe_reports_all_problems_at_once():
     with pytest.raises(ConfigurationError) as caught:
         Recipe(epochs=0, lr=-1, batch_size=1)
-    for part in ("epochs is 0, wanted at least 1", "lr is -1, wanted above 0", "batch_size is 1"):
+    for part in ("epochs is 0, expected at least 1", "lr is -1, expected above 0", "batch_size is 1"):
         assert part in str(caught.value)
 
 
@@ -52,15 +52,15 @@ def test_recipe_reports_contradictions():
     with pytest.raises(ConfigurationError) as caught:
         Recipe(schedule="step", frozen=True, optimizer="adam", milestones=(0.5, 0.2), accumulate=64)
     for part in (
-        "optimizer is adam, wanted one of sgd, adamw, rmsprop, lamb",
-        "milestones is (0.5, 0.2), wanted shares of the run between 0 and 1, ascending",
-        "accumulate is 64, wanted from 1 to batch_size",
+        "optimizer is adam, expected one of sgd, adamw, rmsprop, lamb",
+        "milestones is (0.5, 0.2), expected shares of the run between 0 and 1, ascending",
+        "accumulate is 64, expected from 1 to batch_size",
         "frozen is True without weights",
     ):
         assert part in str(caught.value)
-    with pytest.raises(ConfigurationError, match="wanted milestones or decay_epochs, one of them"):
+    with pytest.raises(ConfigurationError, match="expected milestones or decay_epochs, but not both"):
         Recipe(schedule="step")
-    with pytest.raises(ConfigurationError, match="wanted none of these"):
+    with pytest.raises(ConfigurationError, match="expected neither"):
         Recipe(frozen=True, weights="pretrained", mixup=0.2)
 
 
@@ -94,9 +94,9 @@ def test_default_recipes_share_the_split():
 
 def test_flip_of_earlier_recipes_is_read():
     assert [Recipe.from_dict({"flip": flip}).flip for flip in (True, False, "both")] == ["horizontal", "none", "both"]
-    with pytest.raises(ConfigurationError, match="flip is up, wanted horizontal, vertical, both or none"):
+    with pytest.raises(ConfigurationError, match="flip is up, expected horizontal, vertical, both or none"):
         Recipe(flip="up")
-    with pytest.raises(ConfigurationError, match="rotate is 200, wanted from 0 to 180"):
+    with pytest.raises(ConfigurationError, match="rotate is 200, expected from 0 to 180"):
         Recipe(rotate=200)
     with pytest.raises(ConfigurationError, match="class_balanced is True with class_weights"):
         Recipe(class_balanced=True, class_weights="balanced")

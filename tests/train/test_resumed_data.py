@@ -91,7 +91,7 @@ def test_more_epochs_extend_a_finished_run(whole: Path, tmp_path: Path):
     config = RunFolder(run).read_config()
     assert (config.recipe.epochs, config.earlier_epochs) == (RECIPE.epochs + 2, (RECIPE.epochs,))
     assert _settings(config)["epochs at first"] == str(RECIPE.epochs)
-    with pytest.raises(RunError, match=f"cannot end after 1; give at least --epochs {RECIPE.epochs + 2}"):
+    with pytest.raises(RunError, match=f"cannot end after 1; pass at least --epochs {RECIPE.epochs + 2}"):
         resume_training(run, epochs=1)
     assert RunFolder(run).read_config() == config
 

@@ -51,7 +51,7 @@ def test_changes_override_a_given_recipe(photos: Path, tmp_path: Path):
     for wrong, message in [({"epoch": 1}, "did you mean epochs"), ({"optimiser": "sgd"}, "did you mean optimizer")]:
         with pytest.raises(UnknownNameError, match=message):
             train_model(photos, folder=tmp_path / "run", **wrong)
-    with pytest.raises(ConfigurationError, match="epochs is 0, wanted at least 1"):
+    with pytest.raises(ConfigurationError, match="epochs is 0, expected at least 1"):
         train_model(photos, folder=tmp_path / "run", epochs=0)
     assert not (tmp_path / "run").exists()
     recipe = Recipe(**OPTIONS, lr=0.3)

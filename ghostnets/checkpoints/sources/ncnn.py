@@ -42,23 +42,23 @@ class NcnnConvolution(NamedTuple):
     geometry: tuple[tuple[int, int], ...]  # kernel, stride, padding, dilation: each vertical, horizontal
     groups: int
     activation: str  # "none", "ReLU" or "leaky ReLU"
-    negative_slope: float  # of a leaky ReLU, otherwise 0
+    negative_slope: float  # of the leaky ReLU; 0 for other activations
 
 
 def read_ncnn(param: str | os.PathLike[str]) -> list[NcnnConvolution]:
     """Read the convolutions of an ncnn network, in the order in which they run.
 
     Args:
-        param: Path of the ``.param`` file; the ``.bin`` file lies beside it under the same name.
+        param: Path of the ``.param`` file; the ``.bin`` file lies next to it under the same name.
 
     Raises:
-        CheckpointError: A file is missing, damaged, or has layers with weights that are no convolution.
+        CheckpointError: A file is missing, damaged, or has a layer with weights that is not a convolution.
     """
     path = Path(param)
     lines = _read(path).decode("utf-8", errors="replace").splitlines()
     content = _read(path.with_suffix(".bin"))
     if not lines or lines[0].strip() != MAGIC:
-        raise CheckpointError(f"{path} is no ncnn network: its first line is not {MAGIC}; give the .param file.")
+        raise CheckpointError(f"{path} is not an ncnn network: its first line is not {MAGIC}; pass the .param file.")
     found, offset = [], 0
     for number, line in enumerate(lines[2:], start=3):
         if not (words := line.split()):
@@ -75,12 +75,11 @@ def read_ncnn(param: str | os.PathLike[str]) -> list[NcnnConvolution]:
             found.append(convolution)
         elif kind not in WITHOUT_WEIGHTS:
             raise CheckpointError(
-                f"{path}, line {number}: there is no reader for a layer {kind[:80]!r}; convolutions alone may have"
-                " weights."
+                f"{path}, line {number}: layer {kind[:80]!r} is not supported; only convolutions may have weights."
             )
     if offset != len(content):
         raise CheckpointError(
-            f"{path.with_suffix('.bin')} has {len(content)} bytes, and {path.name} describes {offset}; give files of"
+            f"{path.with_suffix('.bin')} has {len(content)} bytes, and {path.name} describes {offset}; pass files of"
             " the same network."
         )
     return found
@@ -103,30 +102,30 @@ def load_ncnn(model: nn.Module, param: str | os.PathLike[str], *, bgr: bool = Tr
         size: Height and width of the image on which the order of the layers is observed.
 
     Raises:
-        CheckpointError: The files cannot be read, or a convolution is of another kind than the network's.
+        CheckpointError: The files cannot be read, or a convolution differs from the network's.
     """
     convolutions = read_ncnn(param)
     model.eval()
     if not convolutions:
-        raise CheckpointError(f"{os.fspath(param)} has no convolution; give the file of a convolutional network.")
+        raise CheckpointError(f"{os.fspath(param)} has no convolution; pass the file of a convolutional network.")
     channels = convolutions[0].weight.shape[1] * convolutions[0].groups
     try:
         layers = list(_trace(model, channels, size))
     except RuntimeError as error:
         raise CheckpointError(
-            f"{os.fspath(param)} takes {channels} channels, which the network cannot ({error}); give the file of"
+            f"{os.fspath(param)} takes {channels} channels, which the network cannot ({error}); pass the file of"
             " the same network."
         ) from error
     if len(layers) != len(convolutions):
         raise CheckpointError(
-            f"{os.fspath(param)} has {len(convolutions)} convolutions and the network {len(layers)}; give the file of"
+            f"{os.fspath(param)} has {len(convolutions)} convolutions and the network {len(layers)}; pass the file of"
             f" a {type(model).__name__} with the same classes."
         )
     for index, (layer, source) in enumerate(zip(layers, convolutions, strict=True)):
         if (wanted := _describe(layer)) != (given := _describe_source(source)):
             raise CheckpointError(
                 f"{os.fspath(param)}: {source.name[:80]} is a convolution {given}, and {layer[0]} in the network one"
-                f" {wanted}; give the file of the same network with the same classes."
+                f" {wanted}; pass the file of the same network with the same classes."
             )
         if not (source.weight.isfinite().all() and source.bias.isfinite().all()):
             raise CheckpointError(f"{os.fspath(param)}: {source.name[:80]} has non-finite values; convert it again.")
@@ -253,7 +252,7 @@ def _floats(content: bytes, offset: int, count: int, dtype: np.dtype[np.floating
 def _read(path: Path) -> bytes:
     try:
         if path.stat().st_size > MAX_BYTES or not path.is_file():
-            raise CheckpointError(f"{path} is larger than 1 GiB or no regular file; give a file of ncnn.")
+            raise CheckpointError(f"{path} is larger than 1 GiB or not a regular file; pass a file of ncnn.")
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(

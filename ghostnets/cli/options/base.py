@@ -39,7 +39,7 @@ def _optional(info: PrimitiveTypeInfo) -> Any:
     )
 
 
-# A checkpoint; the folder of a run stands for its best.safetensors.
+# A checkpoint, or the folder of a run, meaning its best.safetensors.
 CheckpointPath = Annotated[
     Path,
     PrimitiveConstructorSpec(
@@ -54,7 +54,7 @@ JsonOutput = Annotated[bool, tyro.conf.arg(name="json", help="Print the result a
 
 
 def show(annotation: Any, *, pair: bool = False, **config: Any) -> Any:
-    """Annotation of an option whose help names its default only if it has one to name.
+    """Annotation of an option whose help shows its default unless that is None.
 
     Args:
         annotation: Type of the option.
@@ -111,7 +111,7 @@ class CommandOptions:
 
     command: ClassVar[str]
     renamed: ClassVar[Mapping[str, str]] = {}
-    arguments: ClassVar[tuple[str, ...]] = ()  # of the instance, but no option
+    arguments: ClassVar[tuple[str, ...]] = ()  # set per instance, not an option
 
     def __init_subclass__(cls, **_: Any) -> None:
         show_all(cls)
@@ -155,7 +155,7 @@ class CommandOptions:
         return made
 
     def check(self) -> None:
-        """Refuse what is known to fail before anything is imported or computed.
+        """Reject invalid arguments before anything is imported or computed.
 
         Raises:
             GhostNetsError: An option, a file or a library is missing, unknown or unsuitable.

@@ -100,4 +100,4 @@ def _split_numbers(option: str, value: str) -> tuple[int, ...]:
     try:
         return tuple(map(int, _split(value)))
     except ValueError as error:
-        raise ConfigurationError(f"{option} is {value!r}; give comma-separated integers.") from error
+        raise ConfigurationError(f"{option} is {value!r}; pass comma-separated integers.") from error

@@ -12,7 +12,7 @@ from ghostnets.errors import ConfigurationError, require_installed
 
 __all__ = ["CheckCommand"]
 
-MAX_THRESHOLD = 15  # of 128 bits; beyond it, unrelated images begin to match
+MAX_THRESHOLD = 15  # bits out of 128; above, unrelated images begin to match
 
 
 @dataclass(frozen=True)

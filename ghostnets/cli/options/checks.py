@@ -18,7 +18,7 @@ __all__ = [
     "check_outside",
     "check_suffix",
     "check_table_suffix",
-    "check_threshold",
+    "check_threshold_option",
     "find_network",
 ]
 
@@ -57,7 +57,7 @@ def check_table_suffix(option: str, path: Path | None, *, bom: bool = False) -> 
     """
     check_suffix(option, path, TABLES)
     if bom and (path is None or path.suffix.lower() != ".csv"):
-        raise ConfigurationError("--bom is for a .csv file; add --out FILE.csv, or leave it out.")
+        raise ConfigurationError("--bom is for a .csv file; add --out FILE.csv, or omit it.")
     if path is not None and (library := TABLES[path.suffix.lower()]):
         require_installed(library, extra="parquet")
 
@@ -66,7 +66,7 @@ def check_data(data: str) -> None:
     """Raise DataError if images are given as a folder, table or archive that does not exist."""
     place = Path(DataSpec(data).data)
     if data != EMBEDDED and "://" not in data and not place.exists():
-        raise DataError(f"there is no folder {data}; give the path of a folder with one subfolder per class.")
+        raise DataError(f"there is no folder {data}; pass the path of a folder with one subfolder per class.")
 
 
 def check_outside(folder: Path, images: Iterable[str]) -> None:
@@ -84,10 +84,10 @@ def check_checkpoint(path: Path) -> None:
         raise CheckpointError(f"the run {path.parent} has no {path.name} yet; it is written after the first epoch.")
     if not path.exists():
         detail = ": the link is broken" if path.is_symlink() else ""
-        raise CheckpointError(f"there is no checkpoint {path}{detail}; give the folder of a run, or a file such as"
+        raise CheckpointError(f"there is no checkpoint {path}{detail}; pass the folder of a run, or a file such as"
                               " runs/NAME/best.safetensors.")  # fmt: skip
     if path.is_dir():
-        raise CheckpointError(f"{path} is a folder without best.safetensors; give the folder of a run, or a file.")
+        raise CheckpointError(f"{path} is a folder without best.safetensors; pass the folder of a run, or a file.")
     if path.suffix in {each.suffix for each in FORMATS.values()}:
         raise CheckpointError(
             f"{path} is an exported file, and this command needs a checkpoint: the best.safetensors that it was"
@@ -102,7 +102,7 @@ def check_network_file(path: Path) -> None:
     check_checkpoint(path)
 
 
-def check_threshold(threshold: float | None) -> None:
+def check_threshold_option(threshold: float | None) -> None:
     """Raise ConfigurationError unless a threshold is a probability above 0, or None."""
     if threshold is not None and not 0 < threshold <= 1:
         raise ConfigurationError(f"--threshold is {threshold}; it must be a probability above 0 and at most 1.")

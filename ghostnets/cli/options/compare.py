@@ -32,4 +32,4 @@ class CompareCommand(CommandOptions):
     def check(self) -> None:
         require_installed("matplotlib", "jinja2", extra="train")
         if not self.runs:
-            raise RunError("no run is given; give folders such as runs/NAME.")
+            raise RunError("no run is given; pass folders such as runs/NAME.")

@@ -40,7 +40,7 @@ class ImportCommand(CommandOptions):
     """Naming convention of the file; auto detects it. canonical: this package, official implementations, timm; d_li14:
     d-li14/ghostnet.pytorch (printed_port is its earlier name); kecam: keras_cv_attention_models."""
     key: str | None = None
-    """Key of the state dict in the file, if it holds several: model takes the trained weights beside model_ema.
+    """Key of the state dict in the file, if it holds several: model for the trained weights next to model_ema.
     Default: the averaged ones."""
     classes: Path | None = None
     """Text file with one class name per line; default: class_0001, class_0002, ..."""
@@ -59,6 +59,6 @@ class ImportCommand(CommandOptions):
             raise ConfigurationError(f"{self.out} exists; choose another name, or add --overwrite.")
         if not self.file.exists():
             detail = ": the link is broken" if self.file.is_symlink() else ""
-            raise CheckpointError(f"there is no checkpoint {self.file}{detail}; give a file of weights.")
+            raise CheckpointError(f"there is no checkpoint {self.file}{detail}; pass a file of weights.")
         if self.file.suffix in (".h5", ".hdf5", ".keras"):
             require_installed("h5py", extra="import")

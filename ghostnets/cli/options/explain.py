@@ -72,6 +72,6 @@ class ExplainCommand(CommandOptions):
             )
         if self.images != EMBEDDED and "://" not in self.images and not Path(self.images).exists():
             raise DataError(
-                f"--images is {self.images}, which is not a folder; give a folder of images or shards, a table of"
+                f"--images is {self.images}, which is not a folder; pass a folder of images or shards, a table of"
                 f" labels, an archive, or {EMBEDDED}."
             )

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from ghostnets.cli.options.base import CheckpointPath, CommandOptions, JsonOutput
-from ghostnets.cli.options.checks import check_at_least, check_outside, check_table_suffix, check_threshold
+from ghostnets.cli.options.checks import check_at_least, check_outside, check_table_suffix, check_threshold_option
 from ghostnets.devices import check_device_name
 from ghostnets.errors import ConfigurationError, require_installed
 from ghostnets.preprocessing import MAX_PIXELS
@@ -69,19 +69,19 @@ class PredictCommand(CommandOptions):
         check_at_least("--top", self.top, 1)
         if self.json and self.out is not None:
             raise ConfigurationError(
-                "--json prints the predictions and --out writes them to a file; give one of the two."
+                "--json prints the predictions and --out writes them to a file; pass one of the two."
             )
         if self.features and self.out is None:
             raise ConfigurationError("--features are only written to a file; add --out PREDICTIONS.parquet or .jsonl.")
         if self.sort_into is not None:
             check_outside(self.sort_into, self.images)
         check_table_suffix("--out", self.out, bom=self.bom)
-        check_threshold(self.threshold)
+        check_threshold_option(self.threshold)
         check_device_name(self.device)
         if self.engine == "ray" and self.device != "cpu":
             raise ConfigurationError("--engine ray runs networks on CPUs; omit --device.")
         if self.link and self.sort_into is None:
-            raise ConfigurationError("--link is for --sort-into; add --sort-into FOLDER, or leave it out.")
+            raise ConfigurationError("--link is for --sort-into; add --sort-into FOLDER, or omit it.")
         if self.engine == "ray":
             if self.sort_into is not None or self.threads is not None:
                 raise ConfigurationError("--sort-into and --threads need --engine local; leave them or ray out.")

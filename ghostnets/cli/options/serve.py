@@ -44,5 +44,5 @@ class ServeCommand(CommandOptions):
         require_installed(*LIBRARIES, extra="serve")
         if self.artefact.is_dir():
             raise ArtefactError(
-                f"{self.artefact} is a folder without best.safetensors; give the folder of a run, or a file."
+                f"{self.artefact} is a folder without best.safetensors; pass the folder of a run, or a file."
             )

@@ -46,7 +46,7 @@ class ShardCommand(CommandOptions):
         """The new folder, by either option."""
         given = {path for path in (self.out, self.out_option) if path is not None}
         if len(given) != 1:
-            raise ConfigurationError("the folder for the shards is not given, or twice; give OUT, or --out OUT.")
+            raise ConfigurationError("the folder for the shards is not given, or twice; pass OUT, or --out OUT.")
         return given.pop()
 
     def check(self) -> None:

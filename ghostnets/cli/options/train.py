@@ -23,8 +23,8 @@ from ghostnets.train.optimizers import OPTIMIZERS
 
 __all__ = ["DEFAULT_RECIPES", "LIBRARIES", "TrainCommand"]
 
-DEFAULT_RECIPES = ("transfer", "photos", "small-images")  # one of them, by images and weights, without --recipe
-LIBRARIES = ("tensorboard", "matplotlib", "jinja2")  # of the extra "train"
+DEFAULT_RECIPES = ("transfer", "photos", "small-images")  # without --recipe, images and weights select one of them
+LIBRARIES = ("tensorboard", "matplotlib", "jinja2")  # libraries of the extra "train"
 
 
 def _recipe_help() -> dict[str, str]:
@@ -56,7 +56,7 @@ def _spell_flip(arguments: list[str]) -> Iterator[str]:
 
 def _as_options(cls: type[Recipe]) -> type[Recipe]:
     """Give the fields of the recipe their help; switches can be set both ways, whatever the recipe has."""
-    kinds = {**Recipe.__annotations__, "optimizer": str}  # its name is checked with the others, with close matches
+    kinds = {**Recipe.__annotations__, "optimizer": str}  # its name is checked later, with close matches
     metavars = {"optimizer": f"{{{','.join(OPTIMIZERS)}}}"}
     cls.__annotations__ = {
         name: show(kinds[name], help=text, pair=kinds[name] is bool, metavar=metavars.get(name))
@@ -147,7 +147,7 @@ class TrainCommand(CommandOptions):
         if self.data_option is None:
             return self.data
         if self.data not in (EMBEDDED, self.data_option):
-            raise ConfigurationError(f"DATA is given twice: {self.data} and --data {self.data_option}; give it once.")
+            raise ConfigurationError(f"DATA is given twice: {self.data} and --data {self.data_option}; pass it once.")
         return self.data_option
 
     @property
@@ -191,7 +191,7 @@ class TrainCommand(CommandOptions):
         require_installed(*LIBRARIES, extra="train")
         for folder in (self.resume, self.repeat):
             if folder is not None and not (folder / "config.json").is_file():
-                raise RunError(f"{folder} holds no training run; give a folder such as runs/NAME.")
+                raise RunError(f"{folder} holds no training run; pass a folder such as runs/NAME.")
         if self.new_data is not None or (self.resume is None and self.repeat is None):
             check_data(self.source)
         if self.resume is None and self.repeat is None:
@@ -204,5 +204,5 @@ class TrainCommand(CommandOptions):
             return
         if Path(weights).suffix in WEIGHTS or "/" in weights:
             raise CheckpointError(
-                f"there is no checkpoint {weights}; give a file, or the folder of a run, to --weights."
+                f"there is no checkpoint {weights}; pass a file, or the folder of a run, to --weights."
             )

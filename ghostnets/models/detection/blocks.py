@@ -1,4 +1,4 @@
-"""Layers that neck and head share."""
+"""Layers shared by neck and head."""
 
 from torch import nn
 
@@ -30,7 +30,7 @@ def separable_conv(in_channels: int, out_channels: int, kernel_size: int, *, str
 def use_leaky_relu(model: nn.Module, negative_slope: float) -> None:
     """Replace each ReLU of a network by a leaky ReLU, in place.
 
-    Ghost bottlenecks with another activation are trained by their ordinary implementation: the fused kernels have
+    Ghost bottlenecks with another activation use their regular implementation in training: the fused kernels support
     ReLU only.
     """
     for parent in list(model.modules()):

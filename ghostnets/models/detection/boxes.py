@@ -1,4 +1,4 @@
-"""From a detector's predictions to boxes: points, decoding, non-maximum suppression."""
+"""Postprocessing of a detector's predictions: points, box decoding, non-maximum suppression."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -82,10 +82,10 @@ def select_boxes(
     """Select the detections of one image: non-maximum suppression within each class.
 
     Args:
-        boxes: (P, 4), of ``decode``.
-        scores: (P, num_classes), of ``decode``.
-        min_score: Scores at or below this are left out.
-        max_iou: A box that overlaps one of its class with a higher score by more is left out.
+        boxes: Boxes of one image from ``decode``, (P, 4).
+        scores: Scores of the same image, (P, num_classes).
+        min_score: Boxes with a score at or below this are dropped.
+        max_iou: Boxes whose IoU with a higher-scoring box of their class exceeds this are dropped.
         max_boxes: Largest number of detections: those with the highest scores.
         max_candidates: Largest number of boxes before the suppression: those with the highest scores.
     """

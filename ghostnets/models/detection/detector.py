@@ -1,4 +1,4 @@
-"""Anchor-free detector in the style of NanoDet-Plus: backbone, Ghost-PAN, and a head that is shared by no level.
+"""Anchor-free detector in the style of NanoDet-Plus: backbone, Ghost-PAN, and a separate head for each level.
 
 The head predicts, for each pixel of each level, a score for each class and a discrete distribution of the distance to
 each side of the box. Li et al., "Generalized Focal Loss", NeurIPS 2020 (arXiv 2006.04388); Lyu, NanoDet-Plus
@@ -18,7 +18,7 @@ from ghostnets.models.detection.pan import GhostPAN
 
 __all__ = ["DetectionHead", "Detector"]
 
-PRIOR_PROBABILITY = 0.01  # score of every class before training, of Focal Loss (arXiv 1708.02002, section 3.3)
+PRIOR_PROBABILITY = 0.01  # initial score of every class, as in Focal Loss (arXiv 1708.02002, section 3.3)
 
 
 class DetectionHead(nn.Module):
@@ -65,7 +65,7 @@ class Detector(nn.Module):
     Args:
         backbone: Module that returns a list of maps, from high to low resolution.
         in_channels: Channels of these maps.
-        strides: Strides of these maps; each is twice that before.
+        strides: Strides of these maps; each is twice the previous one.
         num_classes: Number of classes, at least 1.
         channels: Channels of neck and head.
         bins: Number of values of each distance's distribution.
@@ -75,7 +75,7 @@ class Detector(nn.Module):
         strides: Strides of the levels of predictions: those of the backbone's maps, and one more.
 
     Raises:
-        ConfigurationError: A number is out of its range, or a stride is not twice that before.
+        ConfigurationError: A number is out of its range, or a stride is not twice the previous one.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Detector(nn.Module):
             if value < least:
                 raise ConfigurationError(f"Detector: {name} is {value}; it must be at least {least}.")
         if any(after != 2 * before for before, after in pairwise(strides)):
-            raise ConfigurationError(f"Detector: strides are {list(strides)}; each must be twice that before.")
+            raise ConfigurationError(f"Detector: strides are {list(strides)}; each must be twice the previous one.")
         self.num_classes, self.bins = num_classes, bins
         self.strides = (*strides, 2 * strides[-1])
         self.backbone = backbone

@@ -1,7 +1,7 @@
 """Ghost-PAN: a path aggregation network whose fusions are Ghost bottlenecks.
 
 The neck of NanoDet-Plus (https://github.com/RangiLyu/nanodet). Liu et al., "Path Aggregation Network for Instance
-Segmentation", CVPR 2018 (arXiv 1803.01534), with the two ways between levels; the fusions are those of GhostNet.
+Segmentation", CVPR 2018 (arXiv 1803.01534), with a top-down and a bottom-up path; the fusions are Ghost bottlenecks.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ class GhostPAN(nn.Module):
                        └──────────────────────────> downsample ────────────────────────── + ──> level 3
 
     Args:
-        in_channels: Channels of the input maps, from high to low resolution; the sizes of a map are half those of the
-            map before it, rounded up.
+        in_channels: Channels of the input maps, from high to low resolution; each map has half the height and width
+            of the one before it, rounded up.
         channels: Channels C of all output maps.
         kernel_size: Kernel size of the depthwise convolutions between levels and in the bottlenecks' shortcuts, odd.
 
@@ -42,7 +42,7 @@ class GhostPAN(nn.Module):
     def __init__(self, in_channels: Sequence[int], channels: int, *, kernel_size: int = 5) -> None:
         super().__init__()
         if len(in_channels) < 2:
-            raise ConfigurationError(f"GhostPAN: in_channels is {list(in_channels)}; give at least two maps.")
+            raise ConfigurationError(f"GhostPAN: in_channels is {list(in_channels)}; pass at least two maps.")
         steps = len(in_channels) - 1
         self.channels = channels
         self.reduce = nn.ModuleList(conv_act(count, channels) for count in in_channels)

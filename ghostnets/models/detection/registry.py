@@ -13,15 +13,15 @@ from ghostnets.models.registry import create_model
 __all__ = ["DETECTORS", "DetectorVariant", "create_detector", "list_detectors"]
 
 STRIDES = (8, 16, 32)
-SHUFFLENET = "shufflenet_v2_x1_0"  # of torchvision
+SHUFFLENET = "shufflenet_v2_x1_0"  # name in torchvision
 
 
 class DetectorVariant(NamedTuple):
     """Composition and cost of a named detector."""
 
     backbone: str
-    channels: int  # of neck and head
-    negative_slope: float  # of the activations of neck, head and a ShuffleNet; 0 for ReLU
+    channels: int  # channels of neck and head
+    negative_slope: float  # slope of leaky ReLUs in neck, head and ShuffleNet; 0 for ReLU
     params: float  # millions with 80 classes, computed
     macs: float  # millions of multiply-adds for one image of 416 x 416 with 80 classes, computed
 

@@ -152,7 +152,7 @@ class _Depthwise(Strategy):
             means[:-1],
             means[-1],
             variances[-1],
-        )  # of filters, of the centre
+        )  # filters, centre
         of_factors = self.factors * self.mean, self.factors.square() * self.variance
         return torch.cat([means[:-1], of_factors[0]]), torch.cat([variances[:-1], of_factors[1]])
 
@@ -216,7 +216,7 @@ class _Depthwise(Strategy):
 def _output(shape: torch.Size, like: Tensor) -> tuple[Tensor, Tensor]:
     """Allocate (N, C_out, H, W), C_out = len(like); also return its memory as rows (N H W, C_out).
 
-    The first is no view, as an in-place ReLU may follow.
+    The first is not a view, since an in-place ReLU may follow.
     """
     images, height, width, _ = shape
     out = torch.empty(images, len(like), height, width, dtype=like.dtype, memory_format=torch.channels_last)

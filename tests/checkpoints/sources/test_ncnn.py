@@ -93,7 +93,7 @@ def test_network_of_another_kind_is_refused(tmp_path: Path):
         (1, "Convolution conv 1 1 data a 0=4 1=3 6=108 9=5", "activation has number 5"),
         (1, "Convolution conv 1 1 data a 0=4 1=3 6=108 9=2", "line 4: .*cannot be read"),
         (1, "Convolution conv 1 1 data a 0=400000000 1=3 5=1 6=3600000000", "the weights end at byte"),
-        (4, "InnerProduct last 1 1 c d 0=3 2=12", "line 7: there is no reader for a layer 'InnerProduct'"),
+        (4, "InnerProduct last 1 1 c d 0=3 2=12", "line 7: layer 'InnerProduct' is not supported"),
         (4, "Sigmoid last 1 1 c d", "describes"),
     ],
 )
