@@ -44,17 +44,20 @@ def grid_points(
     return torch.cat(points).float(), torch.cat(sizes).float()
 
 
-def decode(predictions: Tensor, size: tuple[int, int], strides: Sequence[int], *, bins: int) -> tuple[Tensor, Tensor]:
+def decode(
+    predictions: Tensor, size: tuple[int, int], strides: Sequence[int], *, bins: int, clip: bool = True
+) -> tuple[Tensor, Tensor]:
     """Turn predictions into boxes and scores.
 
     The distance from the point to a side is the mean of its distribution, in strides (Generalized Focal Loss,
-    equation 6). Boxes are clipped to the image.
+    equation 6).
 
     Args:
         predictions: Output of a ``Detector``, (N, P, num_classes + 4 * bins).
         size: Height and width of the images in pixels.
         strides: ``Detector.strides``.
         bins: ``Detector.bins``.
+        clip: Whether to clip boxes to the image; clipped sides have no gradient.
 
     Returns:
         Boxes (N, P, 4), x_min, y_min, x_max, y_max in pixels, and scores (N, P, num_classes) in [0, 1].
@@ -66,6 +69,8 @@ def decode(predictions: Tensor, size: tuple[int, int], strides: Sequence[int], *
     values = torch.arange(bins, device=predictions.device, dtype=distributions.dtype)
     distances = (distributions @ values) * stride[:, None]  # (N, P, 4), left, top, right, bottom in pixels
     boxes = torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
+    if not clip:
+        return boxes, logits.sigmoid()
     limits = torch.tensor([width, height, width, height], device=boxes.device, dtype=boxes.dtype)
     return torch.minimum(boxes.clamp(min=0), limits), logits.sigmoid()
 

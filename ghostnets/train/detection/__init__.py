@@ -1,0 +1,21 @@
+"""Training of detectors: assignment of points to objects, losses, auxiliary head."""
+
+from ghostnets.train.detection.assign import Assignment, assign_points
+from ghostnets.train.detection.losses import (
+    DetectionLosses,
+    detection_losses,
+    distribution_focal_loss,
+    quality_focal_loss,
+)
+from ghostnets.train.detection.supervised import BoxTargets, SupervisedDetector
+
+__all__ = [
+    "Assignment",
+    "BoxTargets",
+    "DetectionLosses",
+    "SupervisedDetector",
+    "assign_points",
+    "detection_losses",
+    "distribution_focal_loss",
+    "quality_focal_loss",
+]

@@ -1,0 +1,108 @@
+"""Losses of a detector (Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv 2006.04388), as in NanoDet-Plus."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import generalized_box_iou_loss
+
+from ghostnets.train.detection.assign import Assignment
+
+__all__ = ["DetectionLosses", "detection_losses", "distribution_focal_loss", "quality_focal_loss"]
+
+QUALITY_WEIGHT, BOX_WEIGHT, DISTRIBUTION_WEIGHT = 1.0, 2.0, 0.25
+
+
+class DetectionLosses(NamedTuple):
+    """Losses of a batch, weighted; their sum is minimised."""
+
+    quality: Tensor  # of the classes, (): quality focal loss
+    box: Tensor  # of the boxes, (): 1 - generalised IoU
+    distribution: Tensor  # of the distances, (): distribution focal loss
+
+    @property
+    def total(self) -> Tensor:
+        """The sum, ()."""
+        return self.quality + self.box + self.distribution
+
+
+def quality_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """``|target - sigmoid(logit)|^2`` times the binary cross-entropy (equation 5, beta = 2), elementwise.
+
+    Args:
+        logits: Of any shape.
+        targets: Soft labels in [0, 1], of the same shape: the IoU for the class of an assigned point, else 0.
+    """
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return entropy * (targets - logits.sigmoid()).square()
+
+
+def distribution_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy with the two bins around a distance, weighted by their nearness (equation 6): (...).
+
+    Args:
+        logits: Of the bins, (..., bins).
+        targets: Distances in strides, (...), from 0 to below ``bins - 1``.
+    """
+    left = targets.floor().long()
+    weight = targets - left
+    log_probabilities = logits.log_softmax(dim=-1)
+    lower = log_probabilities.gather(-1, left[..., None])[..., 0]
+    upper = log_probabilities.gather(-1, left[..., None] + 1)[..., 0]
+    return -(lower * (1 - weight) + upper * weight)
+
+
+def detection_losses(
+    predictions: Tensor,
+    boxes: Tensor,
+    points: Tensor,
+    strides: Tensor,
+    assignments: Sequence[Assignment],
+    objects: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    ignored: Tensor,
+    *,
+    bins: int,
+) -> DetectionLosses:
+    """Losses of a batch.
+
+    The loss of the classes is divided by the number of assigned points, those of the boxes by the sum of the highest
+    scores of these points, by which they are weighted; both divisors are at least 1.
+
+    Args:
+        predictions: Output of a ``Detector``, (N, P, C + 4 * bins).
+        boxes: Boxes decoded from it, not clipped, (N, P, 4).
+        points: Positions of the points in pixels, (P, 2).
+        strides: Their strides, (P,).
+        assignments: One for each image.
+        objects: Boxes of the objects of each image, (G, 4).
+        labels: Their classes, (G,).
+        ignored: Points whose classes are not learned unless they are assigned, (N, P), bool.
+        bins: ``Detector.bins``.
+    """
+    logits = predictions[..., : -4 * bins]
+    assigned = torch.stack([assignment.objects for assignment in assignments])  # (N, P)
+    image, point = (assigned >= 0).nonzero(as_tuple=True)  # (A,)
+    index = assigned[image, point]
+    targets = torch.zeros_like(logits)
+    if len(index):
+        starts = torch.tensor([0, *(len(one) for one in labels)], device=index.device).cumsum(0)[:-1]
+        row = starts[image] + index
+        wanted, classes = torch.cat(list(objects))[row], torch.cat(list(labels))[row]
+        ious = torch.stack([assignment.ious for assignment in assignments])[image, point]
+        targets[image, point, classes] = ious.to(targets.dtype)
+    quality = quality_focal_loss(logits, targets)
+    quality = quality.masked_fill((ignored & (assigned < 0))[..., None], 0).sum() / max(len(index), 1)
+    if not len(index):
+        nothing = predictions[..., -4 * bins :].sum() * 0  # keeps every parameter in the graph
+        return DetectionLosses(quality * QUALITY_WEIGHT, nothing, nothing)
+    weights = logits.detach()[image, point].sigmoid().amax(dim=-1)  # (A,)
+    divisor = weights.sum().clamp(min=1)
+    box = (generalized_box_iou_loss(boxes[image, point], wanted) * weights).sum() / divisor
+    distances = torch.cat([points[point] - wanted[:, :2], wanted[:, 2:] - points[point]], dim=1)
+    distances = (distances / strides[point, None]).clamp(0, bins - 1 - 0.1)
+    distribution = distribution_focal_loss(predictions[image, point, -4 * bins :].unflatten(-1, (4, bins)), distances)
+    distribution = (distribution.mean(dim=1) * weights).sum() / divisor
+    return DetectionLosses(quality * QUALITY_WEIGHT, box * BOX_WEIGHT, distribution * DISTRIBUTION_WEIGHT)

@@ -1,0 +1,94 @@
+"""A detector with what it needs for training only: an auxiliary neck and head that assign points to objects."""
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ghostnets.models.detection import Detector, decode, grid_points
+from ghostnets.models.detection.detector import DetectionHead
+from ghostnets.train.detection.assign import assign_points
+from ghostnets.train.detection.losses import DetectionLosses, detection_losses
+
+__all__ = ["BoxTargets", "SupervisedDetector"]
+
+
+class BoxTargets(NamedTuple):
+    """Labelled objects of one image."""
+
+    boxes: Tensor  # (G, 4), x_min, y_min, x_max, y_max in pixels, float32
+    labels: Tensor  # (G,), int64
+    is_crowd: Tensor | None = None  # (G,), bool: regions in which nothing is learned
+
+
+class SupervisedDetector(nn.Module):
+    """Images (N, C, H, W) and their objects -> losses of the detector and of an auxiliary head.
+
+    ::
+
+        backbone ─┬─> PAN ───────┬──> head ─────────────────────────> losses
+                  └─> aux PAN ───┴──> (concatenated) ──> aux head ──> losses
+                                                            └──> assignment of points, for both
+
+    The auxiliary head sees twice the channels and learns faster, so its predictions assign the points (the assign
+    guidance module of NanoDet-Plus). It is left out after training: the weights to keep are those of ``detector``.
+    Unlike NanoDet-Plus's, whose four 3x3 convolutions of 192 channels cost more than ten times the network, it is a
+    head of depthwise-separable convolutions like the detector's.
+
+    Args:
+        detector: The detector, whose weights are trained in place.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+        self.auxiliary_pan = copy.deepcopy(detector.pan)
+        self.auxiliary_head = DetectionHead(
+            2 * detector.pan.channels, len(detector.strides), num_classes=detector.num_classes, bins=detector.bins
+        )
+
+    def forward(self, images: Tensor, targets: Sequence[BoxTargets], *, detach: bool = False) -> DetectionLosses:
+        """Compute the losses of a batch, those of both heads added.
+
+        Args:
+            images: Normalised images, (N, C, H, W).
+            targets: The objects of each image.
+            detach: Keep the gradient of the auxiliary head from the detector, as NanoDet-Plus does after ten epochs.
+        """
+        detector, bins = self.detector, self.detector.bins
+        features = detector.backbone(images)
+        maps = detector.pan(features)
+        predictions = detector.head(maps)
+        if detach:
+            features, maps = ([one.detach() for one in levels] for levels in (features, maps))
+        pairs = zip(maps, self.auxiliary_pan(features), strict=True)
+        auxiliary = self.auxiliary_head([torch.cat(pair, dim=1) for pair in pairs])
+        size = (images.shape[2], images.shape[3])
+        points, strides = grid_points(*size, detector.strides, device=images.device)
+        boxes, _ = decode(predictions, size, detector.strides, bins=bins, clip=False)
+        auxiliary_boxes, scores = decode(auxiliary, size, detector.strides, bins=bins, clip=False)
+        objects, labels = zip(*map(_without_crowds, targets), strict=True)
+        assignments = [
+            assign_points(points, *one) for one in zip(auxiliary_boxes, scores, objects, labels, strict=True)
+        ]
+        ignored = torch.stack([_in_crowds(points, target) for target in targets])
+        common = (points, strides, assignments, objects, labels, ignored)
+        main = detection_losses(predictions, boxes, *common, bins=bins)
+        other = detection_losses(auxiliary, auxiliary_boxes, *common, bins=bins)
+        return DetectionLosses(*(first + second for first, second in zip(main, other, strict=True)))
+
+
+def _without_crowds(target: BoxTargets) -> tuple[Tensor, Tensor]:
+    if target.is_crowd is None:
+        return target.boxes, target.labels
+    return target.boxes[~target.is_crowd], target.labels[~target.is_crowd]
+
+
+def _in_crowds(points: Tensor, target: BoxTargets) -> Tensor:
+    """Whether each point lies in a crowd, (P,)."""
+    if target.is_crowd is None or not target.is_crowd.any():
+        return torch.zeros(len(points), dtype=torch.bool, device=points.device)
+    crowds = target.boxes[target.is_crowd]
+    return ((points[:, None] >= crowds[:, :2]) & (points[:, None] < crowds[:, 2:])).all(dim=-1).any(dim=1)
