@@ -1,6 +1,22 @@
 """Images with labelled boxes: YOLO text, Pascal VOC, COCO JSON; augmentation. Reading labels loads no torch."""
 
-from ghostnets.data.boxes.annotations import BoxAnnotations
-from ghostnets.data.boxes.source import BoxSource, open_boxes
+from typing import TYPE_CHECKING
 
-__all__ = ["BoxAnnotations", "BoxSource", "open_boxes"]
+from ghostnets.lazy import lazy_getattr
+
+if TYPE_CHECKING:
+    from ghostnets.data.boxes.annotations import BoxAnnotations
+    from ghostnets.data.boxes.augment import BoxAugmentation, BoxSample
+    from ghostnets.data.boxes.source import BoxSource, open_boxes
+
+__all__ = ["BoxAnnotations", "BoxAugmentation", "BoxSample", "BoxSource", "open_boxes"]
+
+_MODULES = {
+    "BoxAnnotations": "annotations",
+    "BoxAugmentation": "augment",
+    "BoxSample": "augment",
+    "BoxSource": "source",
+    "open_boxes": "source",
+}
+
+__getattr__ = lazy_getattr(__name__, _MODULES)

@@ -1,0 +1,81 @@
+"""Random augmentation of images with boxes, by torchvision's transforms."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from ghostnets.data.boxes.annotations import BoxAnnotations
+
+__all__ = ["BoxAugmentation", "BoxSample"]
+
+MIN_SIDE = 2.0  # pixels; a smaller rest of a box teaches nothing
+
+
+class BoxSample(NamedTuple):
+    """An image of the input's size with its boxes."""
+
+    pixels: Tensor  # uint8 (C, S, S)
+    boxes: Tensor  # float32 (G, 4), x_min, y_min, x_max, y_max in pixels
+    labels: Tensor  # int64 (G,)
+    is_crowd: Tensor  # bool (G,)
+
+
+@dataclass(frozen=True)
+class BoxAugmentation:
+    """An image, uint8 (C, H, W), and its boxes -> a ``BoxSample``, stretched to the input's size.
+
+    Boxes follow the pixels; those whose center is cut off are left out, as are rests of fewer than 2 pixels. All
+    choices are functions of the seed.
+
+    Attributes:
+        image_size: Side S of the input in pixels.
+        crop: Crop at random such that some box keeps an IoU of at least 0, 0.1, ..., 0.9 with the crop, or not at all
+            (``RandomIoUCrop``; Liu et al., SSD, arXiv 1512.02325).
+        zoom_out: Largest ratio of the sides of a gray canvas on which half of the images are placed; 1 for none.
+        flip: Flip half of the images horizontally.
+        color: Change brightness, contrast, saturation and hue at random (``RandomPhotometricDistort``).
+    """
+
+    image_size: int
+    crop: bool = True
+    zoom_out: float = 1.0
+    flip: bool = True
+    color: bool = True
+
+    def __call__(self, image: Tensor, annotations: BoxAnnotations, seed: int) -> BoxSample:
+        """Augment one image; torch's generator is left as it was.
+
+        Args:
+            image: Pixels of the upright image, uint8 (C, H, W).
+            annotations: Its boxes.
+            seed: Seed of all choices, as of ``derive_seed``.
+        """
+        height, width = image.shape[1:]
+        boxes = torch.from_numpy(annotations.boxes).float()
+        sample = (
+            tv_tensors.Image(image),
+            tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),
+            torch.from_numpy(annotations.labels),
+            torch.from_numpy(annotations.is_crowd),
+        )
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
+            torch.default_generator.manual_seed(seed)
+            pixels, found, labels, is_crowd = self._transform()(*sample)
+        return BoxSample(pixels.as_subclass(Tensor), found.as_subclass(Tensor), labels, is_crowd)
+
+    def _transform(self) -> v2.Compose:
+        size = [self.image_size, self.image_size]
+        return v2.Compose(
+            [
+                *([v2.RandomPhotometricDistort()] if self.color else []),
+                *([v2.RandomZoomOut(fill=114, side_range=(1.0, self.zoom_out))] if self.zoom_out > 1 else []),
+                *([v2.RandomIoUCrop()] if self.crop else []),
+                *([v2.RandomHorizontalFlip()] if self.flip else []),
+                v2.Resize(size, antialias=True),
+                v2.SanitizeBoundingBoxes(min_size=MIN_SIDE, labels_getter=lambda inputs: (inputs[2], inputs[3])),
+            ]
+        )
