@@ -18,7 +18,7 @@ def usable_cores() -> int:
 
 
 def _container_limit() -> float | None:
-    """CPU time per time that the control group grants, as ``docker run --cpus 1.5`` sets it; None without a limit."""
+    """CPU limit of the control group in cores, as set by ``docker run --cpus 1.5``; None without a limit."""
     for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # cgroup v2, v1
         try:
             quota, period = " ".join((CGROUP / name).read_text() for name in names).split()

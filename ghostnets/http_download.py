@@ -21,7 +21,7 @@ class DownloadError(Exception):
 
 
 def download_to(url: str, file: IO[bytes], *, max_bytes: int, timeout: float, progress: Progress | None = None) -> None:
-    """Download into an open file, from the end of what it already holds.
+    """Download into an open file, resuming after its present content.
 
     Args:
         url: Address, http or https.
@@ -39,7 +39,7 @@ def download_to(url: str, file: IO[bytes], *, max_bytes: int, timeout: float, pr
     if done:
         written = os.fstat(file.fileno()).st_mtime
         request.add_header("Range", f"bytes={done}-")
-        # If the file was replaced meanwhile, the server sends all of it.
+        # If the file has changed on the server, the server sends all of it.
         request.add_header("If-Unmodified-Since", formatdate(written, usegmt=True))
     try:
         response = urllib.request.urlopen(request, timeout=timeout)

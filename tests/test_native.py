@@ -13,7 +13,7 @@ def test_nothing_is_missing_where_the_modules_import():
     assert missing_native(ENGINE) is missing_native(TRAINING) is None
 
 
-def test_first_line_of_train_and_predict_says_what_was_not_built(
+def test_train_and_predict_report_missing_native_modules(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     photos = make_images(tmp_path / "photos", classes={"dark": 1})  # one class cannot be trained

@@ -61,7 +61,7 @@ def test_only_extras_need_torch():
     assert set(PROJECT["optional-dependencies"]) - extras_with("torch") == set(errors.EXTRAS_WITHOUT_TORCH)
 
 
-def test_without_torch_every_use_of_it_says_what_to_install(tmp_path: Path):
+def test_missing_torch_error_names_the_extra_to_install(tmp_path: Path):
     checkpoint = tmp_path / "net.safetensors"
     checkpoint.touch()
     done = subprocess.run(
@@ -75,7 +75,7 @@ def test_without_torch_every_use_of_it_says_what_to_install(tmp_path: Path):
 
 
 @pytest.mark.parametrize("extra", ["serve", "train"])
-def test_address_of_small_torch_is_given_only_for_what_needs_it(extra: str, monkeypatch: pytest.MonkeyPatch):
+def test_cpu_index_is_suggested_only_for_extras_with_torch(extra: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(errors.MissingExtraError) as raised:
         errors.require("no_such_library", extra=extra)

@@ -77,7 +77,7 @@ assert sum(map(len, predict_images(classifier, find_inputs(["shards"]), top=1)))
 """
 
 
-def test_everything_imports_writes_and_predicts_without_what_other_systems_lack(tmp_path: Path):
+def test_package_works_without_posix_only_functions(tmp_path: Path):
     photos = make_images(tmp_path / "photos", classes={"dark": 10, "light": 10}, size=(8, 8))
     write_shards(open_folder(photos), tmp_path / "work" / "shards", images_per_shard=7)
     done = subprocess.run(

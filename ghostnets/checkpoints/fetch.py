@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 HUB_PREFIX = "hf://"
-MAX_BYTES = 1_000_000_000  # the largest published file has 130 MB
+MAX_BYTES = 1_000_000_000  # the largest published file is 130 MB
 TIMEOUT_SECONDS = 30.0  # for the connection, and for each chunk
 
 
@@ -116,10 +116,10 @@ def find_cached(location: str) -> Path | None:
 
 
 def check_reachable(location: str, *, seconds: float) -> None:
-    """Ask the server of a file whether it has it, for at most ``seconds``, name resolution included.
+    """Check within ``seconds``, including name resolution, that the server of a file has it.
 
     Raises:
-        CheckpointError: It does not answer in time or has no such file, or the variable HF_HUB_OFFLINE is set.
+        CheckpointError: The server does not answer in time or lacks the file, or HF_HUB_OFFLINE is set.
     """
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise CheckpointError(f"{web_address(location)} is not cached, and HF_HUB_OFFLINE is set.")

@@ -1,4 +1,4 @@
-"""Fit of a state dict to a network: adaptations that are allowed and reported, errors that name what would fit."""
+"""Matching of a state dict to a network: reported adaptations, and errors that suggest a matching network."""
 
 import logging
 import math
@@ -21,7 +21,7 @@ logger = logging.getLogger("ghostnets.checkpoints")
 Shapes = dict[str, tuple[int, ...]]
 COUNTER = "num_batches_tracked"
 WIDTHS = [step / 20 for step in range(1, 81)]  # width multipliers tried for a file that no registered network fits
-# Prefix of registered names (the longest counts) -> part of a tensor's name that only their networks have.
+# Prefix of registered names (the longest match applies) -> part of a tensor's name that only their networks have.
 FAMILY_MARKS = {
     "ghostnet_": ".ghost1.primary_conv.",
     "ghostnet_100_d_li14": ".conv.3.primary_conv.",
@@ -62,7 +62,7 @@ def adapt(model: nn.Module, state_dict: Mapping[str, Tensor], path: Path, *, rep
       warning: no output depends on them.
     - The stem of RGB weights is summed over its input channels for one channel, or repeated and scaled for others, as
       timm does.
-    - What a backbone does not have of its network is left out.
+    - Tensors of layers that a backbone omits are dropped.
     - With ``replace_head``, the network's own classifier is kept; of a backbone's file, everything after the backbone.
 
     Args:
@@ -143,7 +143,7 @@ def check_fit(model: nn.Module, state_dict: Mapping[str, Tensor], path: Path, ra
 
 
 def _advice(raw: Mapping[str, Tensor]) -> str:
-    """Advice for a file that does not fit: the network that it does fit, if there is one."""
+    """Suggest the network that fits a file, if there is one."""
     fitting = _find_fitting({name: tuple(tensor.shape) for name, tensor in raw.items()})
     if fitting is not None:
         return f"it fits {fitting}; build that network"
@@ -170,7 +170,7 @@ def _find_fitting(shapes: Shapes) -> str | None:
 
 
 def _candidates(names: Collection[str]) -> list[str]:
-    """Networks that a file can be of, by its names: building all of the registry takes seconds."""
+    """Preselect networks by tensor names, since building the whole registry takes seconds."""
     present = {prefix for prefix, mark in FAMILY_MARKS.items() if any(mark in name for name in names)}
     return [
         name
@@ -232,7 +232,7 @@ def _modules_after_backbone(
 
 
 def _is_only_backbone(model: Network, problems: Mapping[str, list[str]]) -> bool:
-    """Whether all that a file lacks are the modules after the backbone."""
+    """Whether a file is complete except for the modules after the backbone."""
     backbone = Backbone(model).state_dict().keys()
     is_without_more = not problems["unexpected"] and not problems["of another shape"]
     return is_without_more and not any(name in backbone for name in problems["missing"])

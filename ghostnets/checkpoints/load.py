@@ -51,8 +51,8 @@ def load_checkpoint(
 ) -> nn.Module:
     """Load the weights of a file into a network, strictly: names and shapes of all tensors must match.
 
-    Wrappers of training code are removed, and a classifier's file fits a backbone; docs/checkpoints.md lists what is
-    understood. Whatever is chosen, left out or adapted (such as an RGB stem for another number of channels) is logged.
+    Wrappers of training code are removed, and a classifier's file fits a backbone; docs/checkpoints.md lists the
+    supported cases. Choices, omissions and adaptations (such as an RGB stem for other numbers of channels) are logged.
 
     >>> model = load_checkpoint("ghostnet_130", "GhostNet_x1_3_pretrained.pdparams")  # doctest: +SKIP
     >>> model = load_checkpoint("ghostnet_100", "hf://timm/ghostnet_100.in1k")  # doctest: +SKIP

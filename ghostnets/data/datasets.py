@@ -49,7 +49,7 @@ class ImageDataset(Protocol):
         """Path of the image, SHARD:MEMBER, or its position in the data set if it has no file."""
 
     def digests(self) -> np.ndarray | None:
-        """``content_digest`` of each image, uint64 (N,); None if unknown without reading all files."""
+        """``content_digest`` of each image, uint64 (N,); None if all files would have to be read."""
 
 
 class ImageFiles(NamedTuple):

@@ -32,7 +32,7 @@ class Sample:
     Attributes:
         split: Split that all images are from; None for the whole of the data.
         labels: Index of each image's class in the names given; -1 without, or for multi-label data.
-        notes: What was left out, one sentence each.
+        notes: Exclusions, one sentence each.
         load: Function that reads the images: preprocessing and callback -> readable images, sentences on the others.
     """
 
@@ -48,7 +48,7 @@ def find_sample(
     """Choose images, spread evenly over a folder; of shards, which are shuffled, the first.
 
     Args:
-        location: A folder, also of shards, the URL of shards, or what else ``DataSpec`` opens.
+        location: Anything that ``DataSpec`` opens: a folder, shards or their URL, a table, an archive.
         most: Largest number of images.
         class_names: Class names of a network, for the labels: a folder's image is of the class that one of the folders
             around it is named after.

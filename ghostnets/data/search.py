@@ -25,10 +25,10 @@ def find_labelled_images(
     Args:
         root: Folder, table or tar; see ``ImageFolder`` for the layouts.
         network_classes: Classes of the network that is evaluated, for the rules of evaluation; None for training.
-        skip_unreadable: Leave out what cannot be listed, is missing or has no label, instead of failing.
+        skip_unreadable: Skip unlistable folders, missing files and images without a label instead of failing.
 
     Raises:
-        DataError: There is no such path, or the images cannot be used.
+        DataError: The path does not exist, or the images cannot be used.
     """
     if not root.exists():
         raise DataError(f"there is no folder {root}; pass the path of a folder with one subfolder per class.")
@@ -59,7 +59,7 @@ def _find_stored(root: Path, network_classes: Collection[str] | None, skip_unrea
 
 
 def _enclosed(root: Path) -> Iterator[Path]:
-    """Folders one in another that hold nothing else, as archives often have them."""
+    """Nested folders that contain nothing else, as in many archives."""
     for _ in range(MAX_DEPTH):
         entries = [path for path in root.iterdir() if not is_system_name(path.name)] if root.is_dir() else []
         if len(entries) != 1 or not entries[0].is_dir():

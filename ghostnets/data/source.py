@@ -37,7 +37,7 @@ class DataSource(Protocol):
         num_images: Number of images in all splits.
         split_sizes: Number of images by split.
         class_counts: Number of images of each class, by split.
-        notes: What was guessed or left out when the source was opened, one sentence each.
+        notes: Assumptions and exclusions when the source was opened, one sentence each.
         identity: Digest that recognises the data wherever they are.
     """
 
@@ -204,7 +204,7 @@ class DataSpec:
         return replace(found, notes=(*unpacking_notes(root), *found.notes)) if is_archive else found
 
     def _open_unpacked(self, data: Path, **options: Any) -> DataSource:
-        """Open what an archive or a cache holds; the errors name where it comes from."""
+        """Open unpacked or cached data; errors name their origin."""
         from ghostnets.data.archives import archive_suffix, unpacking_notes
         from ghostnets.data.folders import ImageFolder
 

@@ -1,4 +1,4 @@
-"""Pictures of a data set with what was found in it, in one self-contained file: of ``check``, and of ``eval``."""
+"""Pages of pictures from a data set, in one self-contained file each: findings of ``check``, losses of ``eval``."""
 
 import os
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class PictureSection:
 
     Attributes:
         heading: Heading with the number of findings.
-        explanation: What it means, and what to do.
+        explanation: Meaning of the finding, and a remedy.
         groups: The findings shown.
     """
 
@@ -50,7 +50,7 @@ class DataPage:
     Attributes:
         title: Heading.
         figures: Label -> formatted value, for the top of the page.
-        notes: Sentences on what was guessed or left out.
+        notes: Assumptions and exclusions, one sentence each.
         unreadable: A sentence for each unreadable image shown.
         splits: Names of the splits.
         counts: Class -> number of images by split.

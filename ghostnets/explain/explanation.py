@@ -54,7 +54,7 @@ class Explanation:
         model: The network, in evaluation mode.
         pixels: Sample images for display, uint8 (K, C, S, S); maps are shown for the first one.
         inputs: The same images preprocessed, float32 (K, C, S, S).
-        names: Path of each of them, or what else it is named.
+        names: Path or other name of each image.
         labels: Class of each, as an index into ``class_names``; -1 if unknown.
         class_names: Class names in output order, or None if unknown.
         ablation: Accuracy with ghosts replaced, or None.

@@ -23,7 +23,7 @@ def find_fonts() -> list[str]:
 
 
 def drawable_labels(names: Sequence[str], numbers: Sequence[int], fonts: Sequence[str]) -> list[str]:
-    """Labels that matplotlib draws right: the name, or ``no. N`` where it cannot.
+    """Labels that matplotlib can draw: the name, or ``no. N`` where it cannot.
 
     Matplotlib neither joins letters nor reorders text, so names in Arabic, Hebrew and Indic scripts get numbers too.
 

@@ -51,7 +51,7 @@ def measure_ghost_ablation(
 ) -> AblationResult:
     """Measure the accuracy of the unchanged network, and with the ghosts of one Ghost module at a time replaced.
 
-    The network is not retrained or recalibrated: the result tells how much this network relies on its ghosts, not how
+    The network is not retrained or recalibrated: the result shows how much this network relies on its ghosts, not how
     accurate a network without them could be.
 
     Args:

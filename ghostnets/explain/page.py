@@ -29,7 +29,7 @@ __all__ = [
 
 MAX_PAIRS = 10  # intrinsic maps with their ghosts, per layer
 MAX_LAYERS = 4
-MIN_MAP_SIDE = 7  # pixels; smaller maps show nothing recognisable
+MIN_MAP_SIDE = 7  # pixels; smaller maps are not recognisable
 
 T = TypeVar("T")
 
@@ -118,7 +118,7 @@ def max_stage_macs(savings: Savings) -> int:
 
 
 def link_to_file(path: str, folder: Path) -> str | None:
-    """Relative URL of a file from a page in ``folder``; None if there is no such file, as of a member of a tar."""
+    """Relative URL of a file from a page in ``folder``; None if there is no such file, as for a member of a tar."""
     return quote(os.fsencode(os.path.relpath(path, folder))) if Path(path).is_file() else None
 
 

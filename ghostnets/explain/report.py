@@ -87,7 +87,7 @@ class DataSummary:
 
     Attributes:
         splits: Split -> class -> number of images.
-        notes: What was guessed and what was left out, one sentence each.
+        notes: Assumptions and exclusions, one sentence each.
         images: Split -> number of images, where it is not the sum over the classes.
     """
 
@@ -134,7 +134,7 @@ class RunReport:
     Attributes:
         title: Page title.
         summary: One or two sentences below the title.
-        warnings: Sentences on what the figures do not tell.
+        warnings: Caveats about the figures, one sentence each.
         figures: Key figures at the top: label -> value, its interval in parentheses.
         epochs: Epoch numbers.
         curves: Metrics over ``epochs``.

@@ -1,4 +1,4 @@
-"""A Ghost module in the place of a trained convolution, with the same signature."""
+"""A Ghost module that replaces a trained convolution, with the same input and output shapes."""
 
 import copy
 from typing import Any
@@ -34,8 +34,8 @@ class GhostConv2d(nn.Module):
         mix: Whether the source of a ghost is a linear combination of all intrinsic maps (m multiply-adds a pixel)
             instead of one of them.
         cheap_kernel_size: Kernel size d of the depthwise filters, odd.
-        act: Activation of the intrinsic maps: ``""``, ``"relu"`` or ``"relu6"``. The activation that follows the module
-            must be the same one, which leaves them as they are.
+        act: Activation of the intrinsic maps: ``""``, ``"relu"`` or ``"relu6"``. The activation after the module must
+            be the same; applying it twice has no effect.
 
     Raises:
         ConfigurationError: An argument is out of its range.

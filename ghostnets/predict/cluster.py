@@ -1,7 +1,7 @@
 """Distributed inference with Ray Data, on this machine or on a cluster.
 
 A task is a batch of inputs. Actors run it with ``predict_batch``, as the threads of a local run do, so the predictions
-are the same. Ray repeats the tasks of an actor that died in another one.
+are the same. Ray reruns the tasks of a dead actor in another one.
 """
 
 import logging
@@ -102,7 +102,7 @@ class Actor:
         self.top, self.features = top, features
 
     def __call__(self, tasks: dict[str, Any]) -> dict[str, list[bytes]]:
-        """Map batches of inputs to predictions, both pickled by this program itself."""
+        """Map batches of inputs to predictions, both pickled by this program."""
         predicted = (
             predict_batch(self.classifier, pickle.loads(task), top=self.top, features=self.features)
             for task in tasks["batch"]

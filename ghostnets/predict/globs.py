@@ -1,4 +1,4 @@
-"""Globs as the shell has them, ``**`` for any depth, without following a loop of links."""
+"""Shell globs, with ``**`` for any depth, without following loops of links."""
 
 import glob
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Lists of paths, one a line, as people and systems write them."""
+"""Lists of paths, one per line, in the encodings and line endings in use."""
 
 import io
 import os

@@ -16,12 +16,12 @@ __all__ = ["ImageSorter"]
 
 
 class ImageSorter:
-    """Puts images into ``folder/CLASS/NAME``. Repeating it changes nothing, so it can be resumed.
+    """Copies or links images to ``folder/CLASS/NAME``. Idempotent, so it can be resumed.
 
     Args:
         folder: The folder, created if it is missing.
         class_names: Class names of the network.
-        link: Symbolic links to the images instead of copies; images in shards are refused.
+        link: Symbolic links to the images instead of copies; images in shards are skipped.
 
     Attributes:
         images: Number of images in their folders, by this run or an earlier one.
@@ -97,7 +97,7 @@ class ImageSorter:
                 temporary.write_bytes(_read_member(source))
 
     def _is_same(self, source: Input, target: Path) -> bool:
-        """Whether the target is this image, put there before."""
+        """Whether the target is this image, from an earlier run."""
         if target.is_symlink() or self.link:
             return target.is_symlink() and target.resolve() == Path(source.path).resolve()
         if not target.is_file():

@@ -13,8 +13,16 @@ MAX_PIXELS = 100_000_000  # 10,000 x 10,000; a file of a few kB can claim any si
 MAX_MEMORY = 300_000_000  # bytes while an image is decoded, for up to MAX_PIXELS pixels; above in proportion
 MAX_SIDE = 65_535  # as in JPEG; Pillow stores a pointer per row, so tall images take more memory than their pixels
 
-STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # bytes a pixel in Pillow; others 4
-DECODER = {"WEBP": 16, "AVIF": 6, "HEIF": 6}  # further bytes a pixel inside the decoder, measured
+STORED = {
+    "1": 1,
+    "L": 1,
+    "P": 1,
+    "I;16": 2,
+    "I;16B": 2,
+    "I;16L": 2,
+    "I;16N": 2,
+}  # bytes per pixel in Pillow; others 4
+DECODER = {"WEBP": 16, "AVIF": 6, "HEIF": 6}  # additional bytes per pixel inside the decoder, measured
 COEFFICIENT = 2  # bytes of each coefficient that a progressive JPEG keeps
 
 
@@ -46,7 +54,7 @@ def decoding_memory(
         image: Image that is opened and not loaded.
         size: Size at which it will be decoded.
         full_size: Size in the file.
-        result_bytes: Bytes a pixel of a converted copy; 0 if the image is used as it is.
+        result_bytes: Bytes per pixel of a converted copy; 0 if no copy is made.
         is_turned: Whether a rotated copy is made.
     """
     stored = STORED.get(image.mode, 4)

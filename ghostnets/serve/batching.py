@@ -99,7 +99,7 @@ class Batcher:
         while batch := self._collect():
             # One wake-up of the event loop per batch; the thread itself never waits for the loop.
             outcomes = self._run(classifier, batch)
-            with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+            with suppress(RuntimeError):  # the loop has been closed, so no caller waits
                 self.loop.call_soon_threadsafe(_deliver, batch, outcomes)
 
     def _collect(self) -> list[_Request]:

@@ -86,7 +86,7 @@ class ExplorerWorker:
 
 
 def _read_again(model: ServedModel) -> "Checkpoint":
-    """Read the checkpoint, which must have the very bytes that the predictions come from; RequestError (409) if not."""
+    """Read the checkpoint, which must have the same bytes as the served model; RequestError (409) if not."""
     from ghostnets.checkpoints import read_checkpoint
 
     try:

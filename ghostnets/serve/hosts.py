@@ -1,5 +1,5 @@
-"""Host names that the service answers. A page on the internet can make a browser send requests to a loopback service
-under a name of its own (DNS rebinding); such requests are refused.
+"""Host names that the service answers. A web page can make a browser send requests to a loopback service
+under its own host name (DNS rebinding); such requests are rejected.
 """
 
 from collections.abc import Iterable

@@ -22,7 +22,7 @@ class RunStart:
         description: One line on network and data.
         steps: Steps of an epoch.
         epoch: Epoch in which training starts, from 0.
-        seconds: Time of training and validation so far, of a resumed run.
+        seconds: Time of training and validation in earlier sessions.
         multi_label: Whether images have any number of classes.
     """
 
@@ -42,7 +42,7 @@ class RunStart:
 
 
 class Callback:
-    """Base class of callbacks; every method does nothing, and a subclass defines those that it needs.
+    """Base class of callbacks; every method does nothing, and subclasses override the methods they need.
 
     Order of the calls::
 
@@ -52,7 +52,7 @@ class Callback:
         on_run_end, or on_run_error
 
     ``on_message`` may come at any time. The last call is ``on_run_end`` or ``on_run_error``, also for a run that fails
-    before it starts; a run of which no epoch is left has no ``on_run_start``. In distributed training process 0 alone
+    before it starts; a run with no epochs left has no ``on_run_start``. In distributed training process 0 alone
     calls callbacks. An exception that a callback raises ends the run: the state of the last epoch is saved before
     ``on_epoch_end``, so the run can be resumed.
     """

@@ -1,4 +1,4 @@
-"""Files that follow from the history of a run: metrics.csv, TensorBoard events, the live report."""
+"""Files derived from the history of a run: metrics.csv, TensorBoard events, the live report."""
 
 import math
 import time
@@ -20,7 +20,7 @@ REPORT_COST = 50  # shortest interval in multiples of the time that the last rep
 
 
 class DerivedFiles:
-    """Context manager that writes the files again from the history of the saved state, and keeps them up to date.
+    """Context manager that rewrites the files from the history of the saved state, and keeps them up to date.
 
     A file that cannot be written, as on a full disk, does not end the training: it is reported once, and the files are
     written again after the next epoch, or on exit.
@@ -79,7 +79,7 @@ class DerivedFiles:
             self._try(lambda: write_live_report(self.folder))
         except RunError:
             raise  # the folder was removed
-        except Exception as error:  # matplotlib and jinja2 raise any; a page must not end hours of training
+        except Exception as error:  # any error of matplotlib or jinja2: a page must not end hours of training
             self._warn(f"the live report could not be written ({type(error).__name__}: {error}).")
         after = time.monotonic()
         self.next_report = after + max(REPORT_SECONDS, REPORT_COST * (after - before))

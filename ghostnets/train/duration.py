@@ -1,4 +1,4 @@
-"""The end of a run: by epochs, by a time limit, or for want of improvement."""
+"""The end of a run: by epochs, by a time limit, or after epochs without improvement."""
 
 from ghostnets.errors import RunError
 from ghostnets.terminal import format_count

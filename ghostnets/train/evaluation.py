@@ -212,7 +212,7 @@ class Evaluation:
         if self.correct <= largest.images:
             return f"{sentence}: the network is not better."
         return (
-            f"{sentence}, which is within the interval: more images are needed to tell."
+            f"{sentence}, which is within the interval: more images are needed for a conclusion."
             if share >= low
             else f"{sentence}."
         )

@@ -1,4 +1,4 @@
-"""Training of the classifier alone, on features that the frozen network computes once per image."""
+"""Training of only the classifier, on features that the frozen network computes once per image."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Use of a device by a run: precision, processes that read images, and lack of memory."""
+"""Device-dependent settings of a run: precision, data-loading processes, out-of-memory errors."""
 
 import gc
 import os
@@ -36,7 +36,7 @@ def resolve_workers(workers: int | None, device: torch.device) -> int:
 
 
 def describe_hardware(device: torch.device, precision: str, workers: int) -> str | None:
-    """A sentence for the user on what was chosen; None on a CPU in float32, where there is nothing to choose."""
+    """One sentence on the chosen settings; None on a CPU in float32."""
     if device.type == "cpu" and precision == "float32" and not workers:
         return None
     arithmetic = "in float32" if precision == "float32" else f"in mixed precision ({precision})"
@@ -51,5 +51,5 @@ def free_memory(device: torch.device) -> None:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error of torch says that the device has no more memory; MPS has no exception class for that."""
+    """Whether a torch error is an out-of-memory error; MPS has no exception class for it."""
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)

@@ -9,11 +9,11 @@ from ghostnets.train.recipe import EMBEDDED_WEIGHTS as EMBEDDED
 
 __all__ = ["choose_weights"]
 
-REACHABLE_SECONDS = 5.0  # for the server of published weights to answer, before others are taken
+REACHABLE_SECONDS = 5.0  # time for the server of published weights to answer
 
 
 def choose_weights(recipe: Recipe, *, scratch: Recipe | None = None) -> tuple[Recipe, str]:
-    """Replace the weights ``"auto"`` of a recipe by those that are there.
+    """Resolve the weights ``"auto"`` of a recipe to available ones.
 
     Published weights of the network that are cached are taken, else they are downloaded if their server answers within
     ``REACHABLE_SECONDS``; else the weights that come with the package.
@@ -26,7 +26,7 @@ def choose_weights(recipe: Recipe, *, scratch: Recipe | None = None) -> tuple[Re
         The recipe with weights, and a sentence for the user: where training starts, and why.
 
     Raises:
-        CheckpointError: There are no weights.
+        CheckpointError: No weights are available.
         UnknownNameError: There is no such network.
     """
     if recipe.weights != AUTO_WEIGHTS:

@@ -1,4 +1,4 @@
-"""Multi-label classification: every class has a probability of its own (sigmoid), an image any number of classes."""
+"""Multi-label classification: independent sigmoid probabilities, any number of classes per image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -151,7 +151,7 @@ class MultiLabelEvaluation:
 
     @property
     def micro_f1(self) -> float:
-        """F1 of all pairs of image and class; 0 without labels and predictions."""
+        """F1 over all pairs of image and class; 0 without labels and predictions."""
         total = sum(row.images + row.predicted for row in self.classes)
         return 2 * sum(row.correct for row in self.classes) / max(1, total)
 
@@ -168,7 +168,7 @@ class MultiLabelEvaluation:
 
     @property
     def exact_match(self) -> float:
-        """Share of these images."""
+        """Share of images all of whose labels are predicted, and no others."""
         return self.correct / self.images
 
     @property
@@ -189,7 +189,7 @@ class MultiLabelEvaluation:
         }
 
     def headline(self) -> dict[str, str]:
-        """The main figures; the share of images with all labels right with its 95 % interval."""
+        """The main figures; the share of images with all labels correct, with its 95 % interval."""
         return {
             "mean average precision": f"{self.mean_average_precision:.1%}",
             "F1 micro": f"{self.micro_f1:.1%}",
@@ -198,7 +198,7 @@ class MultiLabelEvaluation:
         }
 
     def describe_baseline(self) -> str:
-        """One sentence on what a ranking without knowledge reaches."""
+        """One sentence on the score of a random ranking."""
         shares = [row.images / self.images for row in self.classes if row.images]
         mean = sum(shares) / max(1, len(shares))
         return f"A random ranking has a mean average precision of about {mean:.1%}, the mean share of the classes."

@@ -161,7 +161,7 @@ def _curves(history: Sequence[EpochResult]) -> list[MetricCurve]:
 
 
 def _settings(config: RunConfig) -> dict[str, str]:
-    """Everything besides the images that determines the outcome."""
+    """Everything except the images that determines the outcome."""
     return {
         **{name: str(value) for name, value in config.recipe.to_dict().items() if value not in (None, ())},
         **({"start": config.start} if config.start else {}),

@@ -134,7 +134,7 @@ def check_state(saved: dict[str, Any], data: TrainData, *, location: str) -> Non
 
     Args:
         saved: The saved state.
-        data: The data as they are now.
+        data: The current data.
         location: Where they are, for messages.
 
     Raises:

@@ -134,7 +134,7 @@ def test_published_weights_are_the_default_start_and_cached(
         ({}, "1", r"is not cached, and HF_HUB_OFFLINE is set"),
     ],
 )
-def test_unreachable_weights_give_way_to_others(
+def test_unreachable_weights_fall_back_to_embedded_ones(
     preprocessing: Preprocessing, local_hub, monkeypatch: pytest.MonkeyPatch, changes: dict, offline: str, reason: str
 ):
     monkeypatch.setenv("HF_HUB_OFFLINE", offline)

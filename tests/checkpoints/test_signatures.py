@@ -61,7 +61,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 200000
     ],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".pth.tar", ".safetensors", ".bin"])
-def test_read_weights_names_what_file_is(content: bytes, kind: str, advice: str, suffix: str, tmp_path: Path):
+def test_read_weights_error_names_the_file_type(content: bytes, kind: str, advice: str, suffix: str, tmp_path: Path):
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=f"{re.escape(str(path))} is (in )?{kind}.*not a checkpoint; .*{advice}"):

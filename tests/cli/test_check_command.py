@@ -60,6 +60,6 @@ def test_check_writes_json_and_page_and_fails_if_strict(leaky: Path, capsys: pyt
         ([".", "--threshold", "16"], "it must be from 0 to 15 bits"),
     ],
 )
-def test_check_refuses(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+def test_check_rejects_invalid_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
     assert main(["check", *arguments]) == 1
     assert message in capsys.readouterr().err

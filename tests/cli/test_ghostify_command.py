@@ -65,7 +65,7 @@ def test_checkpoint_is_read_and_run_by_other_commands(folder: Path, small: Path,
     assert "is a compressed network" in capsys.readouterr().err
 
 
-def test_report_tells_agreement_sensitivity_and_cost(small: Path):
+def test_report_has_agreement_sensitivity_and_cost(small: Path):
     report = json.loads(small.with_suffix(".json").read_text(encoding="utf-8"))
     assert report["images"] == {"fitted": 24, "compared": 8}
     assert [point["budget"] for point in report["curve"]] == [0.7]

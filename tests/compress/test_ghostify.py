@@ -47,7 +47,7 @@ def small(randomize) -> nn.Module:
 IMAGES = torch.randn(40, 3, 24, 20, generator=torch.Generator().manual_seed(0))
 
 
-def test_sites_name_what_surrounds_each_convolution():
+def test_find_sites_returns_neighbours_of_each_convolution():
     sites, reason = find_sites(Small().eval())
     assert reason == ""
     assert sites == [
@@ -61,7 +61,7 @@ def test_sites_name_what_surrounds_each_convolution():
 
 
 @pytest.mark.parametrize("budget", [0.8, 0.5])
-def test_budget_is_met_and_the_model_left_alone(small: nn.Module, budget: float):
+def test_ghostify_meets_the_budget_and_keeps_the_model_unchanged(small: nn.Module, budget: float):
     before, x = copy.deepcopy(small.state_dict()), IMAGES
     expected = small(x).detach()
     made, report = ghostify(small, x, budget=budget)
@@ -184,7 +184,7 @@ def test_torchvision_networks_are_converted_with_equal_shapes(name: str, randomi
     assert apply_changes(model, report.changes).load_state_dict(made.state_dict()).missing_keys == []
 
 
-def test_what_cannot_be_changed_is_named_with_its_reason():
+def test_ineligible_convolutions_are_reported_with_reasons():
     class Odd(nn.Module):
         def __init__(self) -> None:
             super().__init__()

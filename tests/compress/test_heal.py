@@ -32,7 +32,7 @@ def networks() -> tuple[nn.Module, nn.Module, Tensor]:
     return model, ghostify(model, images, budget=0.4)[0], images
 
 
-def test_error_falls_and_the_networks_are_left_alone(networks: tuple[nn.Module, nn.Module, Tensor]):
+def test_heal_lowers_the_error_and_keeps_its_arguments_unchanged(networks: tuple[nn.Module, nn.Module, Tensor]):
     original, made, images = networks
     before = copy.deepcopy((original.state_dict(), made.state_dict()))
     expected = outputs_of(original, images)

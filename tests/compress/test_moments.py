@@ -32,7 +32,7 @@ def test_select_predictors_finds_the_channels_that_span_the_others():
     assert (errors.diff() <= 0).all()
 
 
-def test_select_predictors_keeps_what_the_next_layer_reads():
+def test_select_predictors_prefers_channels_read_by_the_next_layer():
     weight = nn.Conv2d(4, 2, 3).weight.data
     weight[:, [0, 2, 3]] = 0
     order, errors = select_predictors(torch.diag(torch.tensor([9.0, 1.0, 4.0, 2.0], dtype=torch.float64)), weight)

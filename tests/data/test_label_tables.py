@@ -65,7 +65,7 @@ def test_text_list_with_blanks_is_read(tmp_path: Path) -> None:
     assert read(table, val_share=0.5) == "9,10: train 1/1 val 1/1"  # numbers by value
 
 
-def test_numeric_labels_are_not_taken_for_images_of_that_name(tmp_path: Path) -> None:
+def test_numeric_labels_are_not_mistaken_for_image_names(tmp_path: Path) -> None:
     build(tmp_path, "img:4 img/more:2")
     (tmp_path / "labels.csv").write_text("".join(f"{n % 2},img/{n}.png\n" for n in range(4)))
     assert read(tmp_path / "labels.csv", val_share=0.5) == "0,1: train 1/1 val 1/1"
@@ -134,7 +134,7 @@ def test_class_folders_that_agree_with_table_are_read(tmp_path: Path) -> None:
     assert read(tmp_path) == "cat,dog: train 3/3 val 1/1"
 
 
-def test_predictions_beside_class_folders_are_no_labels(tmp_path: Path) -> None:
+def test_predictions_next_to_class_folders_are_not_labels(tmp_path: Path) -> None:
     build(tmp_path, "cat:4 dog:4")
     (tmp_path / "predictions.csv").write_text("path,class\ncat/0.png,cat\ncat/1.png,dog\n")
     assert read(tmp_path) == "cat,dog: train 3/3 val 1/1"

@@ -62,13 +62,13 @@ def read(root: Path, **options: object) -> str:
         ("a:5 b:5 .:2", "a,b: train 4/4 val 1/1", "0.png (in no class folder, the first of 2 images)"),
     ],
 )  # fmt: skip
-def test_layout_is_understood_and_told(tmp_path: Path, tree: str, expected: str, note: str | None):
+def test_layout_is_recognised_and_described(tmp_path: Path, tree: str, expected: str, note: str | None):
     root = build(tmp_path / "d", tree)
     assert read(root) == expected
-    told = "\n".join(describe_source(open_folder(root)))
-    assert (note or "a") in told
+    notes = "\n".join(describe_source(open_folder(root)))
+    assert (note or "a") in notes
     if note is None:
-        assert "left out" not in told
+        assert "left out" not in notes
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ def test_links_are_followed_without_reading_twice(tmp_path: Path, links: dict[st
             open_folder(root)
     else:
         assert read(root) == outcome
-        told = "\n".join(describe_source(open_folder(root)))
-        assert ("left out" in told) == (list(links) not in (["ants/outside"], ["wasps"]))
+        notes = "\n".join(describe_source(open_folder(root)))
+        assert ("left out" in notes) == (list(links) not in (["ants/outside"], ["wasps"]))
 
 
 def test_the_same_images_in_train_and_val_are_refused(tmp_path: Path):
@@ -175,10 +175,10 @@ def test_special_files_and_other_formats_are_named(tmp_path: Path):
     os.mkfifo(root / "a" / "pipe.png")
     for name in ("a/x.cr2", "b/y.CR2", "b/notes.txt", "a/._0.png", "a/.DS_Store", "a/Thumbs.db"):
         (root / name).write_bytes(b"x")
-    told = "\n".join(open_folder(root).notes)
-    assert "pipe.png (neither a file nor a folder but a pipe, socket or device)" in told
-    assert "x.cr2 (.cr2 file that cannot be read; convert it to JPEG or PNG, the first of 2)" in told
-    assert "1 file that is not an image (1 .txt)" in told
+    notes = "\n".join(open_folder(root).notes)
+    assert "pipe.png (neither a file nor a folder but a pipe, socket or device)" in notes
+    assert "x.cr2 (.cr2 file that cannot be read; convert it to JPEG or PNG, the first of 2)" in notes
+    assert "1 file that is not an image (1 .txt)" in notes
     assert len(open_folder(root).notes) == 3
 
 
@@ -239,7 +239,7 @@ def test_split_names(name: str):
     assert split_of("test1") is None
 
 
-def test_folders_that_this_package_writes_are_no_classes(tmp_path: Path):
+def test_output_folders_are_not_classes(tmp_path: Path):
     root = build(tmp_path / "d", "a:5 b:5 runs/d-ghostnet_100:1 explain-ghostnet_100/figures:2")
     (root / "runs" / "d-ghostnet_100" / "config.json").write_text("{}")
     (root / "explain-ghostnet_100" / "explain.html").write_text("")
@@ -251,7 +251,7 @@ def test_folders_that_this_package_writes_are_no_classes(tmp_path: Path):
     assert read(root) == "a,b,runs: train 4/4/4 val 1/1/1"
 
 
-def test_file_named_as_an_output_folder_is_no_folder(tmp_path: Path):
+def test_file_named_like_an_output_folder_is_not_one(tmp_path: Path):
     root = build(tmp_path / "d", "a:5 b:5")
     (root / "runs").write_text("a log")
     assert read(root) == "a,b: train 4/4 val 1/1"
@@ -266,7 +266,7 @@ def test_home_is_expanded_in_the_name_of_a_data_set(tmp_path: Path, monkeypatch:
         DataSpec("~nobody-of-this-name/photos").open()
 
 
-def test_links_to_nothing_and_images_beside_splits_are_named(tmp_path: Path):
+def test_dangling_links_and_images_next_to_splits_are_reported(tmp_path: Path):
     root = build(tmp_path, "train/a:2 train/b:2 val/a:1 val/b:1 .:1")
     (root / "train" / "c").symlink_to("missing")
     assert {

@@ -42,7 +42,7 @@ def test_groups_equal_those_of_all_pairs(threshold: int):
         lambda image: image.convert("L"),
     ],
 )
-def test_hash_survives_changes_of_an_image_and_tells_others_apart(change):
+def test_hash_is_robust_to_image_changes_and_distinguishes_images(change):
     images = [draw(0), change(draw(0)), draw(1), draw(2)]
     hashes = np.stack([fingerprint(image).bits for image in images])
     assert group_near_duplicates(hashes, np.arange(4), 6) == [(0, 1)]

@@ -75,7 +75,7 @@ def test_session_runs_in_a_forked_child(session: Session, is_busy: bool):
     assert np.array_equal(session(images), expected)
 
 
-def test_session_is_right_after_failed_allocations(session: Session, tmp_path: Path):
+def test_session_is_correct_after_failed_allocations(session: Session, tmp_path: Path):
     session.save(tmp_path / "net.engine")
     code = (
         "import resource, numpy as np; from ghostnets import engine; from ghostnets.errors import EngineError\n"

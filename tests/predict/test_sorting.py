@@ -81,6 +81,6 @@ def test_images_in_shards_are_copied_and_not_linked(photos: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "nul\0"])
-def test_class_that_is_no_folder_name_is_refused(tmp_path: Path, name: str):
+def test_class_name_invalid_as_folder_name_is_rejected(tmp_path: Path, name: str):
     with pytest.raises(ConfigurationError, match="names of folders"):
         ImageSorter(tmp_path / "out", ["cat", name])

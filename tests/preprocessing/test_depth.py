@@ -166,7 +166,7 @@ def test_unknown_range_or_damage_is_refused(content: bytes, message: str):
         decode(content)
 
 
-def test_twelve_bits_without_a_tag_are_told():
+def test_twelve_bits_without_a_tag_give_a_warning():
     with pytest.warns(UserWarning, match="if it holds 12 bits"):
         assert decode(saved(np.full((1, 1), 4000, np.uint16), "png")).getpixel((0, 0)) == 15
 

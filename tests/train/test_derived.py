@@ -41,7 +41,7 @@ def test_slow_live_report_is_written_in_at_most_two_per_cent_of_the_time(files, 
     assert len(written) * 3.0 / clock[0] < 0.021
 
 
-def test_failed_live_report_is_told_once_and_training_goes_on(files, monkeypatch: pytest.MonkeyPatch):
+def test_failed_live_report_is_reported_once_and_training_continues(files, monkeypatch: pytest.MonkeyPatch):
     def fail(folder: object) -> None:
         raise ValueError("no font")
 

@@ -185,7 +185,7 @@ def test_service_gives_all_labels(run: Path, tags: Path):
 @pytest.mark.parametrize(
     "option", [{"class_balanced": True}, {"class_weights": "balanced"}, {"teacher": "ghostnet_100"}]
 )
-def test_what_needs_one_class_per_image_is_refused(option: dict, tags: Path, tmp_path: Path):
+def test_single_label_options_are_rejected_for_multi_label_data(option: dict, tags: Path, tmp_path: Path):
     with pytest.raises(ConfigurationError, match="the images have several labels, and --"):
         train_model(tags, folder=tmp_path / "run", recipe=Recipe(model="ghost_resnet20", **option), progress=False)
     assert not (tmp_path / "run").exists()

@@ -137,7 +137,7 @@ def test_resume_command_passes_data_and_epochs(
         run_command("train", *arguments, "--resume", "runs/x", "--lr", "3")
 
 
-def test_resume_of_run_without_digest_of_images_says_what_is_compared(interrupted: tuple[Path, Path]):
+def test_resume_without_image_digest_names_the_compared_values(interrupted: tuple[Path, Path]):
     run, _ = interrupted
     state = load_pickled(run / "last.pt")
     del state["data_identity"]

@@ -377,7 +377,7 @@ def test_full_disk_at_derived_files_is_reported_once_and_they_are_written_later(
     monkeypatch.setattr(RunFolder, "write_metrics", full)
     listener = Listener()
     train_model(photos, folder=tmp_path / "run", recipe=RECIPE, callbacks=[listener])
-    told = [message for message in listener.messages if "could not" in message]
+    notes = [message for message in listener.messages if "could not" in message]
     assert told == ["could not write metrics.csv. The training continues, and the files are written again later."]
     assert len(RunFolder(tmp_path / "run").read_metrics()) == 3
 

@@ -99,7 +99,7 @@ def test_console_reporter_without_notebook_widgets_prints_lines(monkeypatch: pyt
     assert not ConsoleReporter(Console(file=io.StringIO())).bars.disable
 
 
-def test_photographs_start_from_embedded_weights_unless_told_otherwise(tmp_path: Path):
+def test_photographs_start_from_embedded_weights_by_default(tmp_path: Path):
     data = make_images(tmp_path / "data", classes={"cat": 8, "dog": 8}, size=(70, 70))
     said: list[str] = []
     listener = Callback()

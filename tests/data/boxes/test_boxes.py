@@ -250,7 +250,7 @@ def test_crowds_and_areas_of_coco_are_kept(tmp_path: Path):
     assert source.class_counts["train"] == (0, 1, 1)
 
 
-def test_other_machines_paths_lists_and_missing_splits_are_told(tmp_path: Path):
+def test_foreign_paths_lists_and_missing_splits_are_reported(tmp_path: Path):
     root = write_yolo(tmp_path)
     (root / "some.txt").write_text("images/train/a.png\nimages/train/none.png\n")
     names = "names: [cat, dog, fish]\nnc: 3\n"
