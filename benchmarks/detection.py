@@ -20,14 +20,13 @@ from torch import Tensor
 from ghostnets.checkpoints import load_ncnn
 from ghostnets.data.boxes import BoxAnnotations, open_boxes
 from ghostnets.measure import AveragePrecision, DetectionMetrics, ImageDetections, ImageTruth
-from ghostnets.models.detection import Detector, create_detector, decode, select_boxes
-from ghostnets.preprocessing import Preprocessing
-from ghostnets.preprocessing import decode as read_image
+from ghostnets.models.detection import Detector, create_detector, decode_boxes, select_boxes
+from ghostnets.preprocessing import Preprocessing, decode
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--param", type=Path, required=True, help=".param file; the .bin file lies beside it")
+    parser.add_argument("--param", type=Path, required=True, help=".param file, with the .bin file next to it")
     parser.add_argument("--data", type=Path, required=True, help="labelled images of COCO's classes")
     parser.add_argument("--size", type=int, default=416, help="height and width of the input")
     options = parser.parse_args()
@@ -59,7 +58,7 @@ def main() -> None:
 
 def read_input(image: BoxAnnotations, size: int) -> Tensor:
     """The image stretched to the input, normalised, float32 (3, size, size)."""
-    pixels = read_image(image.path).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+    pixels = decode(image.path).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     tensor = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
     return Preprocessing.standard(size, 3).normalize(tensor[None])[0].contiguous()
 
@@ -75,7 +74,7 @@ def run_ncnn(net: ncnn.Net, inputs: Tensor) -> Tensor:
 def add_image(
     measure: AveragePrecision, detector: Detector, predictions: Tensor, image: BoxAnnotations, size: int
 ) -> None:
-    boxes, scores = decode(predictions[None], (size, size), detector.strides, bins=detector.bins)
+    boxes, scores = decode_boxes(predictions[None], (size, size), detector.strides, bins=detector.bins)
     found = select_boxes(boxes[0], scores[0])
     scale = np.array([*image.size, *image.size]) / size
     measure.add(

@@ -127,7 +127,7 @@ def test_openvino_writes_next_to_checkpoint(tiny: Path):
         open_model(path)
 
 
-def test_engine_export_is_verified(tiny: Path, images: Path):
+def test_engine(tiny: Path, images: Path):
     report = export_model(tiny, format="engine", images=images, features=True)
     assert not report.comparison.torch_was_loaded
     assert report.description.output == "logits"
@@ -144,7 +144,7 @@ def test_engine_low_precision(tmp_path: Path, images: Path, precision: str, tole
     check_export(source.with_suffix(".engine"), source, tolerance=tolerance)
 
 
-def test_executorch_export_is_verified(tmp_path: Path, images: Path):
+def test_executorch(tmp_path: Path, images: Path):
     pytest.importorskip("executorch", reason="ExecuTorch is not in the dev extra")
     source = make_checkpoint(tmp_path, "ghostnetv3_100", width=0.1)
     export_model(source, format="executorch", features=True, images=images)
@@ -153,7 +153,7 @@ def test_executorch_export_is_verified(tmp_path: Path, images: Path):
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("f32", 1e-4), ("int8", 0.15)])
 @pytest.mark.filterwarnings("default")  # the converter's own warnings
-def test_litert_export_is_verified(tmp_path: Path, images: Path, precision: str, tolerance: float):
+def test_litert(tmp_path: Path, images: Path, precision: str, tolerance: float):
     pytest.importorskip("litert_torch", reason="LiteRT is not in the dev extra")
     source = make_checkpoint(tmp_path, "ghostnetv3_100", width=0.1)
     for input_type, output in (("uint8", "probabilities"), ("float32", "logits")):
@@ -169,7 +169,7 @@ def test_litert_export_is_verified(tmp_path: Path, images: Path, precision: str,
             open_model(path)
 
 
-def test_onnx_int8_export_is_verified(tmp_path: Path, images: Path):
+def test_onnx_int8(tmp_path: Path, images: Path):
     source = make_checkpoint(tmp_path, "resnet20")
     report = export_model(source, tmp_path / "small.onnx", precision="int8", images=images, output="logits")
     assert report.images == 6  # one in four; the others are for calibration
@@ -196,14 +196,12 @@ class TestFailedExport:
         yield
         assert {file: file.read_bytes() for file in source.parent.iterdir()} == before
 
-    def test_export_beyond_tolerance_writes_no_file(
-        self, source: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys
-    ):
+    def test_tolerance_exceeded(self, source: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys):
         monkeypatch.setitem(TOLERANCES, "f32", Tolerance(0.0, 0.0, 1.0))
         assert main(["export", str(source), "--format", "engine", "--images", str(images)]) == 1
         assert "differs from" in capsys.readouterr().err
 
-    def test_export_of_invalid_file_fails(self, source: Path, images: Path, monkeypatch: pytest.MonkeyPatch):
+    def test_invalid_file(self, source: Path, images: Path, monkeypatch: pytest.MonkeyPatch):
         engine = FORMATS["engine"]._replace(module="images")
         monkeypatch.setattr("ghostnets.export.images.write", lambda job, path: path.write_bytes(b"x"), raising=False)
         monkeypatch.setitem(FORMATS, "engine", engine)
@@ -211,7 +209,7 @@ class TestFailedExport:
             export_model(source, format="engine", images=images)
 
     @pytest.mark.parametrize("name", ["engine", "torch-export"])
-    def test_export_to_full_disk_fails(self, source: Path, images: Path, name: str):
+    def test_full_disk(self, source: Path, images: Path, name: str):
         with limited_file_size(10_000), pytest.raises(StorageError, match=r"could not write .*File too large"):
             export_model(source, format=name, images=images)
 
@@ -236,11 +234,11 @@ class TestFailedExport:
         ],
         ids=str,
     )
-    def test_unsupported_export_option_fails(self, source: Path, arguments: dict[str, Any], message: str):
+    def test_unsupported_option(self, source: Path, arguments: dict[str, Any], message: str):
         with pytest.raises(ConfigurationError, match=message):
             export_model(source, **arguments)
 
-    def test_unknown_export_format_fails(self, source: Path):
+    def test_unknown_format(self, source: Path):
         with pytest.raises(UnknownNameError, match="no format named 'onxx'; did you mean onnx"):
             export_model(source, format="onxx")
 

@@ -187,7 +187,7 @@ def test_resume_keeps_the_temperature_while_the_weights_are_the_same(photos: Pat
     resume_training(run.path)
     assert run.best.read_bytes() == content
     other = {name: tensor + 1 for name, tensor in calibrated.state_dict.items()}
-    assert run.save_best(replace(calibrated, state_dict=other, temperature=None)) == 1.5  # told as lost
+    assert run.save_best(replace(calibrated, state_dict=other, temperature=None)) == 1.5  # reported as lost
     assert read_checkpoint(run.best).temperature is None
 
 
@@ -378,7 +378,7 @@ def test_full_disk_at_derived_files_is_reported_once_and_they_are_written_later(
     listener = Listener()
     train_model(photos, folder=tmp_path / "run", recipe=RECIPE, callbacks=[listener])
     notes = [message for message in listener.messages if "could not" in message]
-    assert told == ["could not write metrics.csv. The training continues, and the files are written again later."]
+    assert notes == ["could not write metrics.csv. The training continues, and the files are written again later."]
     assert len(RunFolder(tmp_path / "run").read_metrics()) == 3
 
 

@@ -1,4 +1,4 @@
-"""The labelled boxes of an image, and the rules by which a label is broken. Importing this loads no torch."""
+"""The labelled boxes of an image, and the validation of labels. Importing this loads no torch."""
 
 import math
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from ghostnets.terminal import printable
 
 __all__ = ["BoxAnnotations", "BrokenLabels", "ImageLabels", "LabelRow", "annotate", "image_size", "read_label_file"]
 
-TOLERANCE = 1.0  # pixels by which rounding may place a side outside the image
+TOLERANCE = 1.0  # pixels that rounding may place a side outside the image
 SHOWN = 20  # broken labels per message
-MAX_BYTES = 2 << 30  # of a file of labels; COCO's largest has 0.5 GB
+MAX_BYTES = 2 << 30  # per label file; COCO's largest is 0.5 GB
 
 
 class BoxAnnotations(NamedTuple):
@@ -28,7 +28,7 @@ class BoxAnnotations(NamedTuple):
     boxes: npt.NDArray[np.float64]  # (G, 4), x_min, y_min, x_max, y_max in pixels, within the image
     labels: npt.NDArray[np.int64]  # (G,), index of the class
     is_crowd: npt.NDArray[np.bool_]  # (G,), a region with several objects, as in COCO
-    areas: npt.NDArray[np.float64]  # (G,), square pixels: of the object where the labels tell it, else of the box
+    areas: npt.NDArray[np.float64]  # (G,), square pixels: area of the object if labelled, else of the box
 
 
 class LabelRow(NamedTuple):
@@ -56,11 +56,11 @@ class BrokenLabels:
         self.sentences: list[str] = []
 
     def add(self, where: object, reason: str) -> None:
-        """Add a label or file by its place, and what is wrong with it."""
+        """Add an invalid label or file, with its location and the reason."""
         self.sentences.append(f"{printable(str(where))}: {reason}")
 
     def raise_if_any(self, data: object) -> None:
-        """Raise DataError that names them, the first ``SHOWN`` by their places."""
+        """Raise DataError that names the number of labels, and the first ``SHOWN`` with their locations."""
         if not self.sentences:
             return
         shown = "\n  ".join(self.sentences[:SHOWN])
@@ -68,13 +68,13 @@ class BrokenLabels:
         kind, them = ("label", "it") if number == 1 else ("labels", "them")
         rest = f"\n  and {number - SHOWN} more" if number > SHOWN else ""
         raise DataError(
-            f"{printable(str(data))} has {number} broken {kind}; correct {them}, or leave {them} out with skip_broken:"
+            f"{printable(str(data))} has {number} broken {kind}; correct {them}, or skip {them} with skip_broken:"
             f"\n  {shown}{rest}"
         )
 
 
 def annotate(image: ImageLabels, class_names: Sequence[str], broken: BrokenLabels) -> BoxAnnotations:
-    """Check the labels of an image; those that cannot be used are left out and added to ``broken``."""
+    """Check the labels of an image; invalid ones are skipped and added to ``broken``."""
     width, height = image.size
     rows: dict[tuple[int, tuple[float, ...], bool], LabelRow] = {}
     for row in image.rows:

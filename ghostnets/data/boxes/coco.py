@@ -30,7 +30,7 @@ def find_coco(root: Path) -> dict[str, Path]:
             continue
         split = (None if root.is_file() else split_in_name(path.stem) or split_of(path.parent.name)) or "train"
         if split in found:
-            raise DataError(f"{found[split]} and {path} are both of the split {split}; give one of them.")
+            raise DataError(f"{found[split]} and {path} are both of the split {split}; pass one of them.")
         found[split] = path
     return found
 
@@ -42,8 +42,8 @@ def read_coco(
 
     Args:
         files: File of each split.
-        broken: Collects what cannot be used.
-        notes: Collects what is guessed or left out.
+        broken: Collects invalid labels and files.
+        notes: Collects assumptions and exclusions.
 
     Raises:
         DataError: A file cannot be read, or the classes of two files differ.
@@ -75,12 +75,12 @@ def _load(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_label_file(file))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is no valid JSON ({str(error)[:100]}); repair it.") from error
+        raise DataError(f"{file} is not valid JSON ({str(error)[:100]}); repair it.") from error
     if not isinstance(content, dict) or any(
         not isinstance(content.get(key), list) or not all(isinstance(row, dict) for row in content[key])
         for key in ("images", "annotations", "categories")
     ):
-        raise DataError(f"{file} is no COCO file of boxes: it needs lists of images, annotations and categories.")
+        raise DataError(f"{file} is not a COCO file of boxes: it needs lists of images, annotations and categories.")
     return content
 
 
@@ -100,9 +100,9 @@ def _read_file(content: dict[str, Any], file: Path, labels: dict[int, int], brok
         where = f"{file}, annotation {annotation.get('id', number)}"
         box, label = annotation.get("bbox"), labels.get(_key(annotation.get("category_id")))
         if (image := _key(annotation.get("image_id"))) not in rows:
-            broken.add(where, f"there is no image of the id {image}")
+            broken.add(where, f"there is no image with the id {image}")
         elif label is None:
-            broken.add(where, f"there is no category of the id {annotation.get('category_id')}")
+            broken.add(where, f"there is no category with the id {annotation.get('category_id')}")
         elif not isinstance(box, list) or len(box) != 4 or not all(type(side) in (int, float) for side in box):
             broken.add(where, "bbox is not a list of four numbers")
         else:
@@ -122,7 +122,7 @@ def _read_file(content: dict[str, Any], file: Path, labels: dict[int, int], brok
 
 
 def _key(value: Any) -> Any:
-    """An id that can be looked up, whatever the file holds."""
+    """A hashable id for any value in the file."""
     return value if isinstance(value, int | str) else None
 
 

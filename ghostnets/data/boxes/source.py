@@ -26,7 +26,7 @@ class BoxSource:
         layout: ``"YOLO"``, ``"Pascal VOC"`` or ``"COCO"``.
         class_names: Names in the order of the labels.
         splits: Images of ``"train"``, ``"val"`` and ``"test"``, where they exist.
-        notes: What was guessed or left out, one sentence each.
+        notes: Assumptions and exclusions, one sentence each.
     """
 
     name: str
@@ -76,7 +76,7 @@ def open_boxes(data: str | os.PathLike[str], *, skip_broken: bool = False) -> Bo
     """
     root = Path(data)
     if not root.exists():
-        raise DataError(f"there is no {root}; give a folder of images with labelled boxes.")
+        raise DataError(f"there is no {root}; pass a folder of images with labelled boxes.")
     broken = BrokenLabels()
     notes: list[str] = []
     if (file := find_yaml(root)) is not None:
@@ -87,13 +87,13 @@ def open_boxes(data: str | os.PathLike[str], *, skip_broken: bool = False) -> Bo
         layout, (class_names, found) = "COCO", read_coco(files, broken, notes)
     else:
         raise DataError(
-            f"{root} has no labelled boxes that are recognised; give a folder with data.yaml (YOLO), with"
+            f"{root} has no labelled boxes that are recognised; pass a folder with data.yaml (YOLO), with"
             " Annotations/*.xml (Pascal VOC) or with a JSON file of COCO."
         )
     order = [split for split in ("train", "val", "test") if found.get(split)]
     if not order:
         broken.raise_if_any(root)
-        raise DataError(f"{root} has labels, but no image; give the folder that holds both.")
+        raise DataError(f"{root} has labels, but no image; pass the folder that contains both.")
     splits = {split: tuple(annotate(image, class_names, broken) for image in found[split]) for split in order}
     if not skip_broken:
         broken.raise_if_any(root)

@@ -1,7 +1,7 @@
 """Boxes in Pascal VOC's XML files, one for each image (Everingham et al., IJCV 2010).
 
 ``Annotations/a.xml`` belongs to the image in ``JPEGImages`` that it names, and ``ImageSets`` lists the images of each
-split; or the files lie beside their images in a folder for each split. The pixels of a box are counted from 1, both
+split; or the files are next to their images in a folder for each split. The pixels of a box are counted from 1, both
 ends included, so a box from 1 to 100 has the sides 0 and 100.
 """
 
@@ -28,12 +28,12 @@ def is_voc(root: Path) -> bool:
 def read_voc(
     root: Path, broken: BrokenLabels, notes: list[str]
 ) -> tuple[tuple[str, ...], dict[str, list[ImageLabels]]]:
-    """Read the classes, in the order of the alphabet, and the labels of all splits.
+    """Read the classes, in alphabetical order, and the labels of all splits.
 
     Args:
         root: The folder.
-        broken: Collects what cannot be used.
-        notes: Collects what is guessed or left out.
+        broken: Collects invalid labels and files.
+        notes: Collects assumptions and exclusions.
 
     Raises:
         DataError: A list of images cannot be read.
@@ -51,7 +51,7 @@ def read_voc(
     class_names = sorted({name for rows, _ in objects.values() for name, *_ in rows})
     if not class_names:
         broken.raise_if_any(root)
-        raise DataError(f"{root} has no labelled object in its XML files; give a folder of VOC with objects.")
+        raise DataError(f"{root} has no labelled object in its XML files; pass a folder of VOC with objects.")
     if difficult := sum(is_difficult for rows, _ in objects.values() for *_, is_difficult in rows):
         notes.append(f"{difficult} objects are marked as difficult, and read like all others")
     labels = {name: index for index, name in enumerate(class_names)}
@@ -105,7 +105,7 @@ def _parse(file: Path, broken: BrokenLabels) -> tuple[list[Object], dict[str, st
             return None
         tree = ElementTree.fromstring(text)
     except (DataError, ElementTree.ParseError, ValueError) as error:
-        broken.add(file, f"it is no valid XML ({error})")
+        broken.add(file, f"it is not valid XML ({error})")
         return None
     found: list[Object] = []
     for number, element in enumerate(tree.iter("object"), start=1):

@@ -1,7 +1,7 @@
 """Boxes in YOLO's text files: a line ``class x_center y_center width height`` for each, in shares of the image.
 
 A ``data.yaml`` names the classes and the images of each split; the labels of ``images/.../a.jpg`` are
-``labels/.../a.txt``, or ``a.txt`` beside the image. Lines with more numbers are polygons, whose bounding box is read.
+``labels/.../a.txt``, or ``a.txt`` next to the image. Lines with more numbers are polygons, whose bounding box is read.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def find_yaml(root: Path) -> Path | None:
     if len(found) > 1:
         named = [path for path in found if path.stem == "data"]
         if len(named) != 1:
-            raise DataError(f"{root} has {', '.join(path.name for path in found)}; give one of these files.")
+            raise DataError(f"{root} has {', '.join(path.name for path in found)}; pass one of these files.")
         found = named
     return found[0] if found else None
 
@@ -43,15 +43,15 @@ def read_yolo(file: Path, broken: BrokenLabels, notes: list[str]) -> tuple[tuple
 
     Args:
         file: The file.
-        broken: Collects what cannot be used.
-        notes: Collects what is guessed or left out.
+        broken: Collects invalid labels and files.
+        notes: Collects assumptions and exclusions.
 
     Raises:
         DataError: The file, or a list of images, cannot be read.
     """
     description = _try_yaml(file)
     if not isinstance(description, dict):
-        raise DataError(f"{file} is no description of a YOLO data set: it has no names of classes.")
+        raise DataError(f"{file} is not a description of a YOLO data set: it has no names of classes.")
     class_names = _class_names(description, file)
     splits: Splits = {}
     for key, value in description.items():
@@ -65,7 +65,7 @@ def read_yolo(file: Path, broken: BrokenLabels, notes: list[str]) -> tuple[tuple
         notes += left_out.sentences()
         splits[split] = splits.get(split, []) + _read_all(images, broken, notes)
     if not any(splits.values()):
-        raise DataError(f"{file} names no images; give train, val and test as folders of images or lists of paths.")
+        raise DataError(f"{file} names no images; pass train, val and test as folders of images or lists of paths.")
     return class_names, splits
 
 
@@ -74,7 +74,7 @@ def _try_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(read_label_file(path))
     except yaml.YAMLError as error:
-        raise DataError(f"{path} is no valid YAML ({' '.join(str(error).split())[:200]}); correct it.") from error
+        raise DataError(f"{path} is not valid YAML ({' '.join(str(error).split())[:200]}); correct it.") from error
 
 
 def _class_names(description: dict[Any, Any], file: Path) -> tuple[str, ...]:
@@ -82,7 +82,7 @@ def _class_names(description: dict[Any, Any], file: Path) -> tuple[str, ...]:
     if isinstance(names, dict) and set(names) == set(range(len(names))):
         names = [names[index] for index in range(len(names))]
     if not isinstance(names, list) or not names:
-        raise DataError(f"{file} has no usable names; give a list, or a number from 0 on for each class.")
+        raise DataError(f"{file} has no usable names; pass a list, or a number from 0 on for each class.")
     if (count := description.get("nc")) not in (None, len(names)):
         raise DataError(f"{file} has nc: {count} and {len(names)} names; correct one of them.")
     return tuple(map(str, names))
@@ -95,14 +95,14 @@ def _images(
     folder = file.parent
     places = [folder / str(base or "") / entry, folder / entry]
     found = next((place for place in places if place.exists()), None)
-    if found is None:  # written on another machine: the last folders of the path may lie here
+    if found is None:  # written on another machine: try the last folders of the path
         parts = Path(entry).parts
         ends = [folder.joinpath(*parts[-count:]) for count in range(min(len(parts), 3), 0, -1)]
         found = next((place for place in ends if place.exists() and ".." not in place.parts), None)
         if found is None:
             notes.append(f"left out: {entry} of {file.name}, which does not exist")
             return
-        notes.append(f"{entry} of {file.name} does not exist; {found.relative_to(folder)} beside it is read")
+        notes.append(f"{entry} of {file.name} does not exist; {found.relative_to(folder)} next to it is read")
     if found.is_dir():
         for image in walk_images(str(found), left_out):
             if image.error is None:
@@ -159,7 +159,7 @@ def _label_file(image: Path) -> Path:
 
 
 def _rows(file: Path, size: tuple[int, int], broken: BrokenLabels) -> tuple[list[LabelRow], int]:
-    """The boxes of a file of labels, and the number of polygons among them."""
+    """Parse the boxes of a label file, and the number of polygons among them."""
     try:
         lines = read_label_file(file).splitlines()
     except DataError as error:
@@ -189,7 +189,7 @@ def _rows(file: Path, size: tuple[int, int], broken: BrokenLabels) -> tuple[list
             broken.add(where, f"{len(values) + 1} numbers; a box has 5, class, center and size")
             continue
         if label != int(label if abs(label) < 1e9 else 0):
-            broken.add(where, f"{label:g} is no number of a class")
+            broken.add(where, f"{label:g} is not the number of a class")
             continue
         if max(shares) > 2:
             broken.add(where, f"the box reaches {max(shares):g} times the image; values are shares of it, from 0 to 1")

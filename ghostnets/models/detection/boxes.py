@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-__all__ = ["Detections", "decode", "grid_points", "select_boxes"]
+__all__ = ["Detections", "decode_boxes", "grid_points", "select_boxes"]
 
 
 class Detections(NamedTuple):
@@ -44,10 +44,10 @@ def grid_points(
     return torch.cat(points).float(), torch.cat(sizes).float()
 
 
-def decode(
+def decode_boxes(
     predictions: Tensor, size: tuple[int, int], strides: Sequence[int], *, bins: int, clip: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Turn predictions into boxes and scores.
+    """Decode predictions to boxes and scores.
 
     The distance from the point to a side is the mean of its distribution, in strides (Generalized Focal Loss,
     equation 6).
@@ -87,7 +87,7 @@ def select_boxes(
     """Select the detections of one image: non-maximum suppression within each class.
 
     Args:
-        boxes: Boxes of one image from ``decode``, (P, 4).
+        boxes: Boxes of one image from ``decode_boxes``, (P, 4).
         scores: Scores of the same image, (P, num_classes).
         min_score: Boxes with a score at or below this are dropped.
         max_iou: Boxes whose IoU with a higher-scoring box of their class exceeds this are dropped.

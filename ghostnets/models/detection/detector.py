@@ -59,8 +59,8 @@ class Detector(nn.Module):
     """Images (N, C, H, W), normalised -> predictions (N, P, num_classes + 4 * bins), float.
 
     The P points are the pixels of the levels at ``strides``, in this order, row by row (``grid_points``). Each has the
-    logits of its classes, then for left, top, right and bottom the logits of ``bins`` distances. ``decode`` turns them
-    into boxes and scores, ``select_boxes`` into detections.
+    logits of its classes, then for left, top, right and bottom the logits of ``bins`` distances. ``decode_boxes`` turns
+    them into boxes and scores, ``select_boxes`` into detections.
 
     Args:
         backbone: Module that returns a list of maps, from high to low resolution.

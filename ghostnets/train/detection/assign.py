@@ -1,4 +1,4 @@
-"""Dynamic soft-label assignment: which points of a detector learn which object.
+"""Dynamic soft-label assignment of a detector's points to objects.
 
 Lyu, NanoDet-Plus (https://github.com/RangiLyu/nanodet): the optimal-transport assignment of YOLOX (Ge et al., arXiv
 2107.08430, SimOTA), with the IoU as a soft label in the cost of classification.
@@ -14,12 +14,12 @@ from torchvision.ops import box_iou
 __all__ = ["Assignment", "assign_points"]
 
 CANDIDATES = 13  # points whose IoUs determine the number of points of an object
-IOU_WEIGHT = 3.0  # of the cost of the IoU, relative to that of the class
+IOU_WEIGHT = 3.0  # weight of the IoU cost relative to the class cost
 IMPOSSIBLE = 1e8  # cost of a point outside the object
 
 
 class Assignment(NamedTuple):
-    """The object that each point of an image learns."""
+    """The object assigned to each point of an image."""
 
     objects: Tensor  # (P,), int64, index of the object; -1 for background
     ious: Tensor  # (P,), IoU of the predicted box with that object; 0 for background
@@ -29,10 +29,10 @@ class Assignment(NamedTuple):
 def assign_points(points: Tensor, boxes: Tensor, scores: Tensor, objects: Tensor, labels: Tensor) -> Assignment:
     """Assign points to the objects of one image.
 
-    A point may learn an object in whose box it lies. The number of points of an object is the sum of its 13 highest
-    IoUs, at least 1; they are those with the lowest cost: the quality focal loss of the classes with the IoU as soft
-    label, plus 3 times -log(IoU). A point that several objects would take goes to that with the lowest cost. An object
-    smaller than the finest stride may contain no point; nothing learns it then.
+    A point may be assigned to an object whose box contains it. The number of points of an object is the sum of its 13
+    highest IoUs, at least 1; they are those with the lowest cost: the quality focal loss of the classes with the IoU as
+    soft label, plus 3 times -log(IoU). A point claimed by several objects goes to the one with the lowest cost. An
+    object smaller than the finest stride may contain no point and then gets none.
 
     Args:
         points: Positions x, y in pixels, (P, 2).

@@ -1,4 +1,4 @@
-"""A detector with what it needs for training only: an auxiliary neck and head that assign points to objects."""
+"""A detector with its training-only parts: an auxiliary neck and head that assign points to objects."""
 
 import copy
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ghostnets.models.detection import Detector, decode, grid_points
+from ghostnets.models.detection import Detector, decode_boxes, grid_points
 from ghostnets.models.detection.detector import DetectionHead
 from ghostnets.train.detection.assign import assign_points
 from ghostnets.train.detection.losses import DetectionLosses, detection_losses
@@ -33,7 +33,7 @@ class SupervisedDetector(nn.Module):
                                                             └──> assignment of points, for both
 
     The auxiliary head sees twice the channels and learns faster, so its predictions assign the points (the assign
-    guidance module of NanoDet-Plus). It is left out after training: the weights to keep are those of ``detector``.
+    guidance module of NanoDet-Plus). It is discarded after training: only the weights of ``detector`` are kept.
     Unlike NanoDet-Plus's, whose four 3x3 convolutions of 192 channels cost more than ten times the network, it is a
     head of depthwise-separable convolutions like the detector's.
 
@@ -67,8 +67,8 @@ class SupervisedDetector(nn.Module):
         auxiliary = self.auxiliary_head([torch.cat(pair, dim=1) for pair in pairs])
         size = (images.shape[2], images.shape[3])
         points, strides = grid_points(*size, detector.strides, device=images.device)
-        boxes, _ = decode(predictions, size, detector.strides, bins=bins, clip=False)
-        auxiliary_boxes, scores = decode(auxiliary, size, detector.strides, bins=bins, clip=False)
+        boxes, _ = decode_boxes(predictions, size, detector.strides, bins=bins, clip=False)
+        auxiliary_boxes, scores = decode_boxes(auxiliary, size, detector.strides, bins=bins, clip=False)
         objects, labels = zip(*map(_without_crowds, targets), strict=True)
         assignments = [
             assign_points(points, *one) for one in zip(auxiliary_boxes, scores, objects, labels, strict=True)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ghostnets.models.detection import decode, grid_points, select_boxes
+from ghostnets.models.detection import decode_boxes, grid_points, select_boxes
 
 
 def test_grid_points_follow_levels_row_by_row():
@@ -20,7 +20,7 @@ def test_decode_means_distances_and_clips_to_the_image():
     distances = predictions[0, 3, 2:].view(4, bins)
     distances[0, 1] = distances[1, 0] = distances[2, 1] = certain  # left 1 stride, top 0, right 1
     distances[3, 1] = distances[3, 2] = certain  # bottom: 1.5 strides on average
-    boxes, scores = decode(predictions, (16, 14), (8,), bins=bins)
+    boxes, scores = decode_boxes(predictions, (16, 14), (8,), bins=bins)
     assert boxes[0, 3].tolist() == pytest.approx([0, 8, 14, 16])  # right 16 and bottom 20 are clipped
     assert boxes[0, 0].tolist() == pytest.approx([0, 0, 12, 12])  # uniform: 1.5 strides to each side
     assert scores[0, :, 0].tolist() == pytest.approx(torch.tensor([0.0, 1.0, -1.0, 2.0]).sigmoid().tolist())

@@ -8,7 +8,7 @@ import torch
 from torchvision.ops import generalized_box_iou
 
 from ghostnets.measure import AveragePrecision, ImageDetections, ImageTruth
-from ghostnets.models.detection import create_detector, decode, grid_points, select_boxes
+from ghostnets.models.detection import create_detector, decode_boxes, grid_points, select_boxes
 from ghostnets.train.detection import (
     Assignment,
     BoxTargets,
@@ -96,7 +96,7 @@ def test_losses_of_a_batch_follow_their_definition():
     bins, classes, size, stride_list = 8, 2, (32, 32), (8, 16)
     points, strides = grid_points(*size, stride_list)
     predictions = torch.randn(2, len(points), classes + 4 * bins)
-    boxes, scores = decode(predictions, size, stride_list, bins=bins, clip=False)
+    boxes, scores = decode_boxes(predictions, size, stride_list, bins=bins, clip=False)
     objects = [torch.tensor([[3.0, 3, 30, 25], [5, 5, 15, 31]]), torch.tensor([[1.0, 2, 30, 30]])]
     labels = [torch.tensor([0, 1]), torch.tensor([1])]
     assigned = torch.full((2, len(points)), -1)
@@ -188,7 +188,7 @@ def test_detector_learns():
     detector.eval()
     average_precision = AveragePrecision(2)
     with torch.no_grad():
-        boxes, scores = decode(detector(images), (64, 64), detector.strides, bins=detector.bins)
+        boxes, scores = decode_boxes(detector(images), (64, 64), detector.strides, bins=detector.bins)
     for one_boxes, one_scores, target in zip(boxes, scores, targets, strict=True):
         found = select_boxes(one_boxes, one_scores)
         average_precision.add(

@@ -123,7 +123,7 @@ def test_description_file_and_single_json_can_be_given(tmp_path: Path):
     [
         ("7 0.5 0.5 0.5 0.5", "line 1: class 7 is unknown; there are classes 0 to 2"),
         ("-1 0.5 0.5 0.5 0.5", "class -1 is unknown"),
-        ("0.5 0.5 0.5 0.5 0.5", "0.5 is no number of a class"),
+        ("0.5 0.5 0.5 0.5 0.5", "0.5 is not the number of a class"),
         ("\n0 0.9 0.5 0.5 0.5", "line 2: the box 26, 5 to 46, 15 lies outside the image of 40 x 20 pixels, by 6.0"),
         ("0 0.5 0.5 0 0.5", "the box has a width of 0 and a height of 0.5"),
         ("0 0.5 nan 0.5 0.5", "a value is not finite"),
@@ -191,7 +191,7 @@ def test_boxes_belong_to_the_upright_image(tmp_path: Path):
     [
         ("<xmax>13</xmax>", "<xmax>thirteen</xmax>", "object 1: bndbox has 4, 5, thirteen, 44; it needs the numbers"),
         ("<name>fish</name>", "", "object 1: it has no name"),
-        ("</annotation>", "", "no valid XML"),
+        ("</annotation>", "", "not valid XML"),
         ("<annotation>", '<!DOCTYPE a [<!ENTITY b "c">]><annotation>', "it declares entities"),
         ("<xmax>13</xmax>", "<xmax>3</xmax>", "the box 3, 4 to 3, 44 has no area"),
     ],
@@ -217,8 +217,8 @@ def test_voc_notes(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["annotations"][1].update(image_id=1), "annotation 1: there is no image of the id 1"),
-        (lambda c: c["annotations"][1].update(category_id=1), "annotation 1: there is no category of the id 1"),
+        (lambda c: c["annotations"][1].update(image_id=1), "annotation 1: there is no image with the id 1"),
+        (lambda c: c["annotations"][1].update(category_id=1), "annotation 1: there is no category with the id 1"),
         (lambda c: c["annotations"][1].update(bbox=[1, 2, 3]), "bbox is not a list of four numbers"),
         (
             lambda c: c["annotations"][1].update(bbox=[30, 5, 20, 10]),
@@ -259,7 +259,7 @@ def test_foreign_paths_lists_and_missing_splits_are_reported(tmp_path: Path):
         open_boxes(root)
     source = open_boxes(root, skip_broken=True)
     assert {split: len(images) for split, images in source.splits.items()} == {"train": 1, "val": 1}
-    assert "/home/me/data/images/val of data.yaml does not exist; images/val beside it is read" in source.notes
+    assert "/home/me/data/images/val of data.yaml does not exist; images/val next to it is read" in source.notes
     assert "left out: images/test of data.yaml, which does not exist" in source.notes
 
 
@@ -269,7 +269,7 @@ def test_foreign_paths_lists_and_missing_splits_are_reported(tmp_path: Path):
         ("names: [a, b]\nnc: 3\ntrain: images/train", "nc: 3 and 2 names"),
         ("names: {1: a}\ntrain: images/train", "no usable names"),
         ("names: [a, b, c]", "names no images"),
-        ("names: [a, b", "no valid YAML"),
+        ("names: [a, b", "not valid YAML"),
     ],
 )
 def test_unusable_descriptions_are_refused(tmp_path: Path, text: str, message: str):
@@ -282,13 +282,13 @@ def test_unusable_descriptions_are_refused(tmp_path: Path, text: str, message: s
 def test_unknown_layouts_are_refused(tmp_path: Path):
     with pytest.raises(DataError, match="there is no"):
         open_boxes(tmp_path / "nothing")
-    with pytest.raises(DataError, match="has no labelled boxes that are recognised; give a folder"):
+    with pytest.raises(DataError, match="has no labelled boxes that are recognised; pass a folder"):
         open_boxes(tmp_path)
     write_yolo(tmp_path)
     (tmp_path / "other.yml").write_text("names: [a]")
     assert open_boxes(tmp_path).layout == "YOLO"  # by data.yaml
     (tmp_path / "data.yaml").rename(tmp_path / "third.yaml")
-    with pytest.raises(DataError, match=r"has other\.yml, third\.yaml; give one of these files"):
+    with pytest.raises(DataError, match=r"has other\.yml, third\.yaml; pass one of these files"):
         open_boxes(tmp_path)
 
 
