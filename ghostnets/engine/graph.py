@@ -1,22 +1,19 @@
-"""Trace a network to a graph of steps by running its forward pass once on a proxy for the images.
+"""The graph of a traced network: steps, and the proxies that record them.
 
-The proxy knows the number of channels and records each torch function called on it (``__torch_function__``) as a step.
-Height, width and batch size are symbolic, so one graph serves images of any size. torch.fx cannot trace code that
-reads the number of dimensions of a tensor, as BatchNorm2d does, and torch.export specializes or constrains image sizes.
+A proxy knows the number of channels and records each torch function called on it (``__torch_function__``) as a step.
+Height, width and batch size are symbolic, so one graph serves images of any size.
 """
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ghostnets.compress import reparameterize
 from ghostnets.errors import EngineError
 
-__all__ = ["Step", "TensorProxy", "raise_unsupported_step", "trace_graph"]
+__all__ = ["Recorder", "Step", "SymbolicSize", "TensorProxy", "as_constant", "raise_unsupported_step"]
 
 
 @dataclass(eq=False)
@@ -183,44 +180,6 @@ class Recorder:
     def refuse(self, reason: str) -> NoReturn:
         """Raise EngineError for the module that is running."""
         raise_unsupported_step(self.path, reason)
-
-
-def trace_graph(model: nn.Module) -> tuple[list[Step], Any]:
-    """Return the steps of a network in evaluation mode, and its output: a ``TensorProxy``, or lists or dicts of them.
-
-    Args:
-        model: Network that takes images (N, C, H, W); not modified. Branches of GhostNetV3 are merged first.
-
-    Raises:
-        EngineError: A module is unsupported; the message has its path.
-    """
-    from ghostnets.engine.graph_functions import FUNCTIONS
-
-    network = copy.deepcopy(reparameterize(model)).to("cpu", torch.float32).eval().requires_grad_(False)
-    first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
-    if first is None:
-        raise_unsupported_step("", "has no convolution")
-    recorder = Recorder(FUNCTIONS)
-    for path, module in network.named_modules():
-        module.register_forward_pre_hook(lambda *_, path=path: recorder.stack.append(path))
-        module.register_forward_hook(lambda *_: _pop(recorder.stack))
-    images = recorder.add("images", [], first.in_channels)
-    try:
-        with torch.no_grad():
-            output = network(images)
-    except EngineError:
-        raise
-    except Exception as error:
-        reason = str(error).split("\n")[0][:200]
-        message = f"cannot be traced ({type(error).__name__}: {reason})"
-        raise EngineError(
-            f"the engine cannot compile {recorder.path or 'the network'}: it {message}; run the network in torch."
-        ) from error
-    return recorder.steps, output
-
-
-def _pop(stack: list[str]) -> None:
-    stack.pop()
 
 
 def as_constant(value: Any) -> Tensor | None:

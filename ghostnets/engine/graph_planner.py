@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from ghostnets.engine.graph import Step, TensorProxy, raise_unsupported_step, trace_graph
+from ghostnets.engine.graph import Step, TensorProxy, raise_unsupported_step
 from ghostnets.engine.graph_passes import simplify
 from ghostnets.engine.graph_steps import (
     MAX_SEGMENTS,
@@ -20,6 +20,7 @@ from ghostnets.engine.graph_steps import (
     is_linear_step,
     is_stem_step,
 )
+from ghostnets.engine.graph_trace import trace_graph
 from ghostnets.engine.plan import Array, Layout, Plan
 from ghostnets.errors import ConfigurationError
 
@@ -173,8 +174,6 @@ class _NodeEmitter:
             self.plan.add("arrange", path, pooled=[x], output=y, sources=sources)
             self.arranged[x, layout] = y
         return self.arranged[x, layout]
-
-    # One method per kind of step; each returns the index of the output map.
 
     def _stem(self, step: Step, weight: npt.NDArray[Any], bias: Any, path: str, **fields: Any) -> int:
         layout, images = self._layout(step), self.plan.new_map(Layout(weight.shape[1]))
