@@ -6,7 +6,8 @@
 
 namespace ghostnets {
 
-enum class Isa { baseline, avx2, avx512, avx512_bf16 };  // avx512_bf16: with BF16, VNNI and VBMI
+// avx2_vnni: with AVX-VNNI; avx512_vnni: with VNNI; avx512_bf16: with BF16, VNNI and VBMI.
+enum class Isa { baseline, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16 };
 
 // "avx2" and so on; the baseline is "sse2", "neon" or "generic", by processor family.
 const char* isa_name(Isa isa);

@@ -13,8 +13,12 @@
 
 #if defined(__AVX512BF16__) && defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
 #define GHOSTNETS_ISA avx512_bf16
+#elif defined(__AVX512VNNI__)
+#define GHOSTNETS_ISA avx512_vnni
 #elif defined(__AVX512F__)
 #define GHOSTNETS_ISA avx512
+#elif defined(__AVXVNNI__)
+#define GHOSTNETS_ISA avx2_vnni
 #elif defined(__AVX2__)
 #define GHOSTNETS_ISA avx2
 #else

@@ -7,7 +7,9 @@ const Kernels* find_kernels(const std::string& name) {
         switch (isa) {
 #if defined(__x86_64__)
             case Isa::avx512_bf16: return &kAvx512Bf16Kernels;
+            case Isa::avx512_vnni: return &kAvx512VnniKernels;
             case Isa::avx512: return &kAvx512Kernels;
+            case Isa::avx2_vnni: return &kAvx2VnniKernels;
             case Isa::avx2: return &kAvx2Kernels;
 #endif
             case Isa::baseline: return &kBaselineKernels;

@@ -1,5 +1,5 @@
 // Products of groups of 32 bits: one float32, two bfloat16 or four bytes of activations with as many weights,
-// accumulated in one lane. AVX-512 with BF16 and VNNI has an instruction for each; otherwise the groups are unpacked.
+// accumulated in one lane. With BF16 and VNNI there is an instruction for each; otherwise the groups are unpacked.
 #pragma once
 
 #include "common/simd.hpp"
@@ -65,6 +65,8 @@ struct Product<Byte> {
             const __m512i w_odd = _mm512_srai_epi16(__m512i(w), 8);
             return sum + Ints<N>(_mm512_madd_epi16(even, w_even)) + Ints<N>(_mm512_madd_epi16(odd, w_odd));
         }
+#elif defined(__AVXVNNI__)
+        if constexpr (N == 8) return Ints<N>(_mm256_dpbusd_avx_epi32(__m256i(sum), __m256i(x), __m256i(w)));
 #elif defined(__AVX2__)
         if constexpr (N == 8) {
             const __m256i even = __m256i(x & 0x00ff00ffu), odd = __m256i((x >> 8) & 0x00ff00ffu);

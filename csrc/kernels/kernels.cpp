@@ -41,8 +41,12 @@ constexpr Kernels kernel_table(Isa isa) {
 
 #if defined(__AVX512BF16__) && defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
 const Kernels kAvx512Bf16Kernels = GHOSTNETS_ISA::kernel_table(Isa::avx512_bf16);
+#elif defined(__AVX512VNNI__)
+const Kernels kAvx512VnniKernels = GHOSTNETS_ISA::kernel_table(Isa::avx512_vnni);
 #elif defined(__AVX512F__)
 const Kernels kAvx512Kernels = GHOSTNETS_ISA::kernel_table(Isa::avx512);
+#elif defined(__AVXVNNI__)
+const Kernels kAvx2VnniKernels = GHOSTNETS_ISA::kernel_table(Isa::avx2_vnni);
 #elif defined(__AVX2__)
 const Kernels kAvx2Kernels = GHOSTNETS_ISA::kernel_table(Isa::avx2);
 #else

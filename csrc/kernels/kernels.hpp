@@ -249,7 +249,7 @@ struct Kernels {
 // kernels.cpp, compiled once for each instruction set.
 extern const Kernels kBaselineKernels;
 #if defined(__x86_64__)
-extern const Kernels kAvx2Kernels, kAvx512Kernels, kAvx512Bf16Kernels;
+extern const Kernels kAvx2Kernels, kAvx2VnniKernels, kAvx512Kernels, kAvx512VnniKernels, kAvx512Bf16Kernels;
 #endif
 
 // The kernels of an instruction set, the best one if the name is empty; null if this processor has none of that

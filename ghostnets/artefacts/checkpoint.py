@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import nn
 
 from ghostnets import __version__, engine
 from ghostnets.artefacts.description import Description
-from ghostnets.artefacts.engine_plan import split_outputs
+from ghostnets.artefacts.engine_plan import note_of, split_outputs
 from ghostnets.artefacts.model import Model, normalize
 from ghostnets.artefacts.scores import Array
 from ghostnets.checkpoints import read_checkpoint
@@ -37,7 +38,9 @@ class EngineCheckpointModel(Model):
     """
 
     def __init__(self, path: Path, description: Description, session: engine.Session, joint: "_JointSession") -> None:
-        super().__init__(path, description, f"ghostnets engine {__version__} {session.isa}")
+        described = replace(description, precision=session.precision)
+        super().__init__(path, described, f"ghostnets engine {__version__} {session.isa}")
+        self.note = note_of(session)
         self.session, self.joint = session, joint
         self._joint_copy: engine.Session | None = None  # with its own threads, like self.session
         self._lock = threading.Lock()
@@ -105,7 +108,7 @@ class TorchCheckpointModel(Model):
         return self.classifier(embeddings).cpu().numpy(), embeddings.cpu().numpy()
 
 
-def open_file(path: Path, threads: int | None, device: str = "cpu") -> Model:
+def open_file(path: Path, threads: int | None, device: str = "cpu", precision: str | None = None) -> Model:
     """Open a checkpoint, as ``open_model``."""
     selected = select_device(device)
     checkpoint = read_checkpoint(path)
@@ -128,6 +131,8 @@ def open_file(path: Path, threads: int | None, device: str = "cpu") -> Model:
         threads=threads or usable_cores(),
         mean=checkpoint.preprocessing.mean,
         std=checkpoint.preprocessing.std,
+        precision=precision or "f32",
+        image_size=checkpoint.preprocessing.image_size,
     )
     try:
         session = compile_network(network)

@@ -219,6 +219,7 @@ def load_classifier(
     *,
     threads: int | None = None,
     device: str = "cpu",
+    precision: str | None = None,
     flip: bool = False,
     threshold: float | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -229,6 +230,7 @@ def load_classifier(
         path: The file, as for ``open_model``.
         threads: Number of threads, as for ``open_model``.
         device: Device, as for ``open_model``.
+        precision: Precision, as for ``open_model``.
         flip: Average over both flips, as for ``Classifier``.
         threshold: Lowest probability of an answer or label, as for ``Classifier``.
         max_pixels: Largest number of pixels of an image that is read.
@@ -237,7 +239,7 @@ def load_classifier(
         GhostNetsError: As ``open_model`` and ``Classifier``.
     """
     check_threshold(threshold)
-    model = open_model(path, threads=threads, device=device)
+    model = open_model(path, threads=threads, device=device, precision=precision)
     return Classifier(model, flip=flip, threshold=threshold, max_pixels=max_pixels)
 
 

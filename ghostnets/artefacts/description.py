@@ -14,7 +14,7 @@ __all__ = ["INPUTS", "METADATA_KEY", "OUTPUTS", "PRECISIONS", "Description"]
 METADATA_KEY = "ghostnets_artefact"  # the same in every format; some allow only letters and underscores
 FORMAT_VERSION = 1
 
-PRECISIONS = ("f32", "f16", "bf16", "int8")
+PRECISIONS = ("f32", "f16", "bf16", "int8", "auto")
 INPUTS = ("uint8", "float32")
 OUTPUTS = ("logits", "probabilities")
 
@@ -30,6 +30,7 @@ class Description:
             "maillot" twice.
         preprocessing: Preprocessing that turns an image into the input.
         precision: Precision of weights and arithmetic, one of ``PRECISIONS``; the outputs are always float32.
+            ``"auto"``: an engine plan that runs in the fastest one on each machine.
         input: ``"uint8"``: (N, H, W, C), normalized by the file. ``"float32"``: (N, C, H, W), normalized by the caller.
         output: ``"logits"`` or ``"probabilities"``.
         any_size: Whether H and W may differ from the ``image_size`` of the preprocessing.

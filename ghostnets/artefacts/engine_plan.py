@@ -1,5 +1,6 @@
 """Engine plans. Loads no torch."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ from ghostnets.artefacts.scores import Array
 from ghostnets.cores import usable_cores
 from ghostnets.errors import ArtefactError
 
-__all__ = ["EngineModel", "open_file", "split_outputs"]
+__all__ = ["EngineModel", "note_of", "open_file", "split_outputs"]
 
 
 class EngineModel(Model):
     """A plan in the engine. Calls from several threads are serialized, as in ``engine.Session``."""
 
     def __init__(self, path: Path, description: Description, session: engine.Session) -> None:
-        super().__init__(path, description, f"ghostnets engine {__version__} {session.isa}")
+        described = replace(description, precision=session.precision)  # of a file in "auto", the one that was chosen
+        super().__init__(path, described, f"ghostnets engine {__version__} {session.isa}")
+        self.note = note_of(session)
         self.session = session
 
     def copy(self) -> "EngineModel":
@@ -40,7 +43,12 @@ def split_outputs(outputs: Array, description: Description) -> tuple[Array, Arra
     return outputs[:, start:], outputs[:, :start]
 
 
-def open_file(path: Path, threads: int | None) -> EngineModel:
+def note_of(session: engine.Session) -> str:
+    """Why a session has its precision, if it was chosen by measurement."""
+    return str(session.choice) if session.choice is not None and session.choice.milliseconds else ""
+
+
+def open_file(path: Path, threads: int | None, precision: str | None = None) -> EngineModel:
     """Open an engine plan, as ``open_model``."""
     try:
         with safe_open(path, framework="numpy") as file:
@@ -48,5 +56,6 @@ def open_file(path: Path, threads: int | None) -> EngineModel:
     except (SafetensorError, OSError) as error:
         raise ArtefactError(f"it is damaged ({error}).") from error
     description = Description.from_metadata(metadata)
-    session = engine.load(path, threads=threads or usable_cores())
+    size = description.preprocessing.image_size
+    session = engine.load(path, threads=threads or usable_cores(), precision=precision, image_size=size)
     return EngineModel(path, description, session)

@@ -40,6 +40,6 @@ FORMATS = {
     ),
     "torch-export": FileFormat(".pt2", "torch_export", ("torch",), "export", ("f32", "f16", "bf16")),
     "engine": FileFormat(
-        *(".engine", "engine_plan", ("ghostnets",), "export", ("f32", "bf16", "int8"), ("uint8",), ("logits",)),
+        *(".engine", "engine_plan", ("ghostnets",), "export", ("auto", "f32", "bf16", "int8"), ("uint8",), ("logits",)),
     ),
 }

@@ -39,7 +39,10 @@ class Model(ABC):
         path: The file.
         description: Description of the network, read from the file.
         runtime: Name and version of the runtime: ``"onnxruntime 1.32.0"``.
+        note: What was measured to choose the precision, in a sentence; empty if it was not chosen by measurement.
     """
+
+    note = ""
 
     def __init__(self, path: Path, description: Description, runtime: str) -> None:
         self.path, self.description, self.runtime = path, description, runtime

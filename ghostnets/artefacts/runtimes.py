@@ -15,7 +15,13 @@ __all__ = ["SUFFIXES", "open_model"]
 SUFFIXES = {file_format.suffix: file_format.module for file_format in FORMATS.values()} | {".safetensors": "checkpoint"}
 
 
-def open_model(path: str | os.PathLike[str], *, threads: int | None = None, device: str = "cpu") -> Model:
+def open_model(
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    device: str = "cpu",
+    precision: str | None = None,
+) -> Model:
     """Open a network in a file with the runtime that belongs to its suffix.
 
     ======================  ==========================================================  ==============
@@ -35,12 +41,15 @@ def open_model(path: str | os.PathLike[str], *, threads: int | None = None, devi
             the number is a setting of the whole process.
         device: Device of a checkpoint, as ``devices.select_device`` takes it; on any but the CPU it is run by torch.
             Exported files run on the CPU.
+        precision: Precision in the engine, as for ``engine.Session``: by default that of an engine plan, and f32 for a
+            checkpoint; ``"auto"``: the fastest on this machine. Files of other formats have the one that they were
+            exported with.
 
     Raises:
         ArtefactError: The file is missing, damaged, or was not written by ``ghostnets export``.
         CheckpointError: The checkpoint cannot be read.
         EngineError: The engine was not built, or the plan is damaged.
-        ConfigurationError: ``threads`` is below 1, or there is no such device for the file.
+        ConfigurationError: ``threads`` is below 1, or there is no such device or precision for the file.
         MissingExtraError: The runtime is not installed.
     """
     path = find_checkpoint(path)
@@ -65,6 +74,10 @@ def open_model(path: str | os.PathLike[str], *, threads: int | None = None, devi
                 " checkpoint that it was exported from."
             )
         options["device"] = device
+    if path.suffix in (".engine", ".safetensors"):
+        options |= {} if precision is None else {"precision": precision}
+    elif precision not in (None, "auto"):
+        raise ConfigurationError(f"{path} has the precision that it was exported with; leave out {precision}.")
     open_file: Callable[..., Model]
     open_file = import_module(f"ghostnets.artefacts.{SUFFIXES[path.suffix]}").open_file
     try:

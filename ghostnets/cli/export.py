@@ -58,6 +58,7 @@ def _print_report(path: Path, report: ExportReport) -> None:
     for row in [
         ("file", f"{path}, {report.bytes / 1e6:.2f} MB, {report.description.precision}"),
         ("report", f"{path}.report.json"),
+        *([("precision", comparison.choice)] if comparison.choice else []),
         ("input", f"{report.description.input}, {'any size' if report.description.any_size else sizes}"),
         ("output", report.description.output + (", features" if report.description.has_features else "")),
         ("runtime", f"{comparison.runtime}, in a separate process"),

@@ -1,6 +1,8 @@
 """The fused CPU engine, which runs a GhostNet in one pass through the caches. Importing it loads no torch."""
 
+from ghostnets.engine.choice import PrecisionChoice
+from ghostnets.engine.compiler import compile, load  # noqa: A004
 from ghostnets.engine.layer_times import LayerProfile, ideal_seconds
-from ghostnets.engine.session import Session, compile, load  # noqa: A004
+from ghostnets.engine.session import TIMED_SIZE, Session
 
-__all__ = ["LayerProfile", "Session", "compile", "ideal_seconds", "load"]
+__all__ = ["TIMED_SIZE", "LayerProfile", "PrecisionChoice", "Session", "compile", "ideal_seconds", "load"]

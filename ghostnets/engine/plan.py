@@ -64,8 +64,8 @@ class Plan:
 
     Attributes:
         in_channels: Channels of the images.
-        precision: ``"f32"``, ``"bf16"`` or ``"int8"``: how maps and weights are stored at run time. Tensors are always
-            float32.
+        precision: ``"f32"``, ``"bf16"`` or ``"int8"``: how maps and weights are stored at run time; or ``"auto"``, the
+            fastest of them on the machine (``choice``). Tensors are always float32.
         mean, std: Mean and standard deviation of pixels in [0, 1]; empty if uint8 images are not supported.
         layouts: Layout of each map; nodes refer to maps by index.
         nodes: ``kind``, ``name`` in the network, and the fields of ``Node`` in ``csrc/engine/plan.hpp``; weights by
@@ -104,12 +104,20 @@ class Plan:
             self.tensors[names[role]] = np.ascontiguousarray(tensor, dtype=np.float32)
         self.nodes.append({"kind": kind, "name": name, **fields, **names})
 
-    def native(self) -> dict[str, Any]:
-        """Return the plan in the form that the native module reads."""
+    def empty_outputs(self, native_session: Any, count: int, height: int, width: int) -> list[Array]:
+        """Allocate the outputs for ``count`` images of a size."""
+        channels = [self.layouts[output].out_channels for output in self.outputs]
+        if not self.gives_maps:
+            return [np.empty((count, number), np.float32) for number in channels]
+        sizes = native_session.output_sizes(max(1, count), height, width)
+        return [np.empty((count, number, *size), np.float32) for number, size in zip(channels, sizes, strict=True)]
+
+    def native(self, precision: str) -> dict[str, Any]:
+        """Return the plan in the form that the native module reads, with maps and weights in this precision."""
         mean, std = (np.array(v or [d] * self.in_channels) for v, d in ((self.mean, 0.0), (self.std, 1.0)))
         return {
             "in_channels": self.in_channels,
-            "precision": self.precision,
+            "precision": precision,
             "floats": self.floats,
             "scale": (1 / (255 * std)).tolist(),
             "shift": (-mean / std).tolist(),

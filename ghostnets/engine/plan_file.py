@@ -18,7 +18,7 @@ __all__ = ["PRECISIONS", "read_plan", "write_plan"]
 
 METADATA_KEY = "ghostnets.engine"
 FORMAT_VERSION = 2
-PRECISIONS = ("f32", "bf16", "int8")
+PRECISIONS = ("auto", "f32", "bf16", "int8")
 KINDS = (
     *("stem", "ghost", "conv", "depthwise", "add", "squeeze_excite", "mix", "average", "max_pool", "pool"),
     *("linear", "output", "multiply", "scale", "arrange", "average_pool", "adaptive_pool", "resize", "convert"),

@@ -1,10 +1,9 @@
-"""Compiled networks: compiled from a module or a checkpoint, called with images, saved and loaded without torch."""
+"""Compiled networks, called with images and saved."""
 
 import copy
-import math
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, overload
 
@@ -12,22 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ghostnets.cores import usable_cores
-from ghostnets.engine.calibrate import METHODS, calibrate
+from ghostnets.engine.choice import PrecisionChoice, choose
 from ghostnets.engine.layer_times import LayerProfile, medians
-from ghostnets.engine.mixed import keep_in_float
 from ghostnets.engine.plan import Array, Plan
-from ghostnets.engine.plan_file import PRECISIONS, read_plan, write_plan
+from ghostnets.engine.plan_file import PRECISIONS, write_plan
 from ghostnets.errors import ConfigurationError, EngineError
 from ghostnets.native import ENGINE, import_native, missing_native
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from ghostnets.checkpoints import Checkpoint
+__all__ = ["TIMED_SIZE", "Session", "no_memory"]
 
-__all__ = ["Session", "compile", "load"]
-
-OUTPUTS = ("logits", "features", "features+logits")
+TIMED_SIZE = 224  # height and width of the image that is timed for "auto", unless the network has its own
 
 
 class Session:
@@ -43,23 +39,43 @@ class Session:
         plan: Plan of the network.
         threads: Number of threads that share the work; all processors of this process by default.
         isa: Instruction set, such as ``"avx2"``; the best that the processor has by default.
+        precision: The plan's by default; ``"auto"``: the fastest on this machine that is no less precise than it.
+        image_size: Height and width of the image that is timed for ``"auto"``.
+
+    Attributes:
+        choice: What was measured for ``"auto"``, and chosen; else None.
 
     Raises:
         EngineError: The engine was not built, or the plan is damaged.
-        ConfigurationError: ``threads`` is below 1, or the processor has no such instruction set.
+        ConfigurationError: ``threads`` is below 1, the processor has no such instruction set, or the plan not what the
+            precision needs.
     """
 
-    def __init__(self, plan: Plan, *, threads: int | None = None, isa: str | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        threads: int | None = None,
+        isa: str | None = None,
+        precision: str | None = None,
+        image_size: int = TIMED_SIZE,
+    ) -> None:
         threads = _checked_threads(threads)
         native = import_native(ENGINE)
         _check_isa(native, isa)
         self.plan = plan
+        self.choice: PrecisionChoice | None = None
+        self._precision = precision or plan.precision
+        _check_precision(plan, precision)
         try:
-            self._native = native.Session(plan.native(), plan.tensors, threads, isa or "")
+            if self._precision == "auto":
+                self.choice = choose(plan, native, threads=threads, isa=isa, image_size=image_size)
+                self._precision, threads = self.choice.precision, self.choice.threads
+            self._native = native.Session(plan.native(self._precision), plan.tensors, threads, isa or "")
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise EngineError(f"the plan cannot be run ({error}); compile the network again.") from error
         except (MemoryError, RuntimeError) as error:
-            raise _no_memory() if isinstance(error, MemoryError) else _no_threads(threads, error) from error
+            raise no_memory() if isinstance(error, MemoryError) else _no_threads(threads, error) from error
 
     def copy(self, *, threads: int | None = None) -> "Session":
         """Return a session with its own threads and maps that shares the weights in memory.
@@ -76,7 +92,7 @@ class Session:
         try:
             made._native = self._native.share_weights(threads)
         except (MemoryError, RuntimeError) as error:
-            raise _no_memory() if isinstance(error, MemoryError) else _no_threads(threads, error) from error
+            raise no_memory() if isinstance(error, MemoryError) else _no_threads(threads, error) from error
         return made
 
     @property
@@ -87,7 +103,7 @@ class Session:
     @property
     def precision(self) -> str:
         """Storage format of maps and weights: ``"f32"``, ``"bf16"`` or ``"int8"``."""
-        return self.plan.precision
+        return self._precision
 
     @property
     def memory_bytes(self) -> int:
@@ -163,13 +179,8 @@ class Session:
 
     def _empty_outputs(self, images: npt.NDArray[Any]) -> list[Array]:
         """Allocate the outputs for these images."""
-        plan, count = self.plan, len(images)
-        channels = [plan.layouts[output].out_channels for output in plan.outputs]
-        if not plan.gives_maps:
-            return [np.empty((count, number), np.float32) for number in channels]
         height, width = images.shape[1:3] if images.dtype == np.uint8 else images.shape[2:]
-        sizes = self._native.output_sizes(max(1, count), height, width)
-        return [np.empty((count, number, *size), np.float32) for number, size in zip(channels, sizes, strict=True)]
+        return self.plan.empty_outputs(self._native, len(images), height, width)
 
     def _array(self, images: Any) -> npt.NDArray[Any]:
         """Return the images as a contiguous array, after a check of shape and type."""
@@ -217,100 +228,6 @@ class Session:
         write_plan(self.plan, path, metadata=metadata)
 
 
-def compile(  # noqa: A001
-    model: "nn.Module | Checkpoint | str | os.PathLike[str]",
-    *,
-    precision: str = "f32",
-    output: str = "logits",
-    threads: int | None = None,
-    mean: tuple[float, ...] = (),
-    std: tuple[float, ...] = (),
-    isa: str | None = None,
-    calibration: "Iterable[npt.NDArray[Any] | Tensor] | None" = None,
-    method: str = "percentile",
-    float_layers: Collection[str] = (),
-) -> Session:
-    """Compile a network for the CPU of this machine.
-
-    Args:
-        model: A network, a checkpoint of this project, or the path of one. Any ``nn.Module`` on images whose operations
-            the engine has (docs/engine.md), such as the networks of this package, their ``Backbone``, and most
-            convolutional networks of torchvision and timm. It is compiled in evaluation mode and not changed.
-        precision: How maps and weights are stored. ``"f32"``; ``"bf16"``: half the memory, about three digits;
-            ``"int8"``: a quarter, maps in bytes with ranges from ``calibration``. Sums are float32 or int32 in all of
-            them.
-        output: ``"logits"``; ``"features"``, the input of the classifier; or ``"features+logits"``, both side by side,
-            (N, features + classes). A network that returns maps, such as a backbone, gives the list of them.
-        threads: See ``Session``.
-        mean: Mean of pixels in [0, 1], one value a channel, for uint8 images; a checkpoint has its own.
-        std: Standard deviation of these pixels.
-        isa: See ``Session``.
-        calibration: For int8, batches of images as for a session, of the kind that the network is used on; some tens of
-            images are enough.
-        method: For int8, ``"percentile"`` or ``"minmax"``: how ranges follow from the images; see ``calibrate``.
-        float_layers: For int8, names of modules that compute in float32 all the same, such as the sensitive layers that
-            ``ghostnets.compress.quantize`` finds; besides those of a quantised checkpoint.
-
-    Raises:
-        EngineError: The engine was not built, or does not support a module of the network, which is named.
-        ConfigurationError: An argument is out of its range.
-        CheckpointError: The checkpoint cannot be read.
-    """
-    import_native(ENGINE)
-    if precision not in PRECISIONS:
-        raise ConfigurationError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
-    if method not in METHODS:
-        raise ConfigurationError(f"method is {method!r}; it must be {' or '.join(METHODS)}.")
-    if (calibration is None) == (precision == "int8"):
-        raise ConfigurationError(
-            "int8 needs calibration images; give calibration= some batches of the kind that the network is used on."
-            if calibration is None
-            else f"calibration is for int8, but precision is {precision!r}; omit it."
-        )
-    from ghostnets.checkpoints import Checkpoint, read_checkpoint
-    from ghostnets.engine.planner import make_plan
-
-    if output not in OUTPUTS:
-        raise ConfigurationError(f"output is {output!r}; it must be one of {', '.join(OUTPUTS)}.")
-    if isinstance(model, str | os.PathLike):
-        model = read_checkpoint(model)
-    if isinstance(model, Checkpoint):
-        mean, std = model.preprocessing.mean, model.preprocessing.std
-        float_layers = (*float_layers, *model.float_layers)
-        model = model.build()
-    plan = make_plan(model, mean=tuple(mean), std=tuple(std), output=output)
-    if float_layers and precision == "int8":
-        keep_in_float(plan, float_layers)
-    is_number = all(isinstance(value, int | float) and math.isfinite(value) for value in (*mean, *std))
-    if not is_number or len(mean) != len(std) or len(mean) not in (0, plan.in_channels) or min(std, default=1) <= 0:
-        raise ConfigurationError(
-            f"mean is {mean} and std {std}; they must have {plan.in_channels} values each, those of std above 0."
-        )
-    if calibration is not None:
-        observer = Session(plan, threads=1, isa=isa)
-        try:
-            calibrate(plan, observer._native, map(observer._array, calibration), method=method)
-        except MemoryError as error:
-            raise _no_memory() from error
-    plan.precision = precision
-    return Session(plan, threads=threads, isa=isa)
-
-
-def load(path: str | os.PathLike[str], *, threads: int | None = None, isa: str | None = None) -> Session:
-    """Read a file that ``Session.save`` wrote; needs no torch.
-
-    Args:
-        path: File to read.
-        threads: See ``Session``.
-        isa: See ``Session``.
-
-    Raises:
-        EngineError: The engine was not built, or the file is missing, damaged or of another version.
-    """
-    import_native(ENGINE)
-    return Session(read_plan(path), threads=threads, isa=isa)
-
-
 def is_built() -> bool:
     """Return whether the native module of the engine was installed."""
     return missing_native(ENGINE) is None
@@ -328,12 +245,20 @@ def _check_isa(native: Any, isa: str | None) -> None:
     try:
         known = native.instruction_sets()
     except MemoryError as error:
-        raise _no_memory() from error
+        raise no_memory() from error
     if isa is not None and isa not in known:
         raise ConfigurationError(f"isa is {isa!r}; this processor has {', '.join(known)}.")
 
 
-def _no_memory() -> EngineError:
+def _check_precision(plan: Plan, precision: str | None) -> None:
+    """Raise ConfigurationError if the plan cannot be run in a precision; None passes."""
+    known = ["auto", plan.precision] if plan.floats else [p for p in PRECISIONS if p != "int8" or plan.ranges]
+    if precision is not None and precision not in known:
+        raise ConfigurationError(f"precision is {precision!r}; this plan can be run in {', '.join(known)}.")
+
+
+def no_memory() -> EngineError:
+    """Return the error of a network that does not fit the memory."""
     return EngineError("there is not enough memory for the network or its calibration images; free some.")
 
 

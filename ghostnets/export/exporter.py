@@ -33,7 +33,7 @@ def export_model(
     to: str | os.PathLike[str] | None = None,
     *,
     format: str = "onnx",  # noqa: A002
-    precision: str = "f32",
+    precision: str | None = None,
     input: str | None = None,  # noqa: A002
     output: str | None = None,
     any_size: bool = False,
@@ -52,7 +52,8 @@ def export_model(
         checkpoint: Checkpoint of this package.
         to: File to write; by default the checkpoint's path with the format's suffix.
         format: Key of ``FORMATS``.
-        precision: ``"f32"``, ``"f16"``, ``"bf16"`` or ``"int8"``, if supported by the format.
+        precision: ``"f32"``, ``"f16"``, ``"bf16"`` or ``"int8"``, if supported by the format, f32 by default; for the
+            engine ``"auto"`` is the default, f32 or bf16, whichever is faster on the machine that runs the file.
         input: ``"uint8"`` for pixels (N, H, W, C), normalised by the file, or ``"float32"`` for normalised images
             (N, C, H, W); by default the format's first input.
         output: ``"probabilities"`` or ``"logits"``; by default probabilities, except for the engine, which has no
@@ -80,6 +81,7 @@ def export_model(
     if format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS)
     export_format, source = FORMATS[format], Path(checkpoint)
+    precision = precision or export_format.precisions[0]
     input, output = input or export_format.inputs[0], output or export_format.outputs[0]  # noqa: A001
     _check_options(format, precision=precision, input=input, output=output, any_size=any_size)
     target = source.with_suffix(export_format.suffix) if to is None else Path(to)

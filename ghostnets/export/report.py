@@ -29,6 +29,7 @@ TOLERANCES = {
     "f16": Tolerance(3e-2, 5e-3, 0.95),
     "bf16": Tolerance(2e-1, 3e-2, 0.9),
     "int8": Tolerance(None, 1e-1, 0.8),
+    "auto": Tolerance(2e-1, 3e-2, 0.9),  # of bf16, in which it is verified
 }
 
 
@@ -52,6 +53,7 @@ class ExportComparison:
         runtime: Name and version of the runtime.
         torch_was_loaded: Whether torch was imported when the file ran; True if its runtime needs it.
         processor: Name of the processor.
+        choice: Which precision the engine chose on this machine, and why; empty for a given one.
     """
 
     max_difference: float
@@ -67,6 +69,7 @@ class ExportComparison:
     runtime: str
     torch_was_loaded: bool
     processor: str
+    choice: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from ghostnets.measure.classification import average_precision, calibration_erro
 from ghostnets.measure.count import Cost, LayerCost, count
 from ghostnets.measure.detection import AveragePrecision, DetectionMetrics, ImageDetections, ImageTruth, box_iou
 from ghostnets.measure.limits import MachineLimits, measure_limits
-from ghostnets.measure.machine import processor_name
 from ghostnets.measure.profile import ModuleProfile, Profile, profile
 from ghostnets.measure.proportion import format_accuracy, format_interval, wilson_interval
 from ghostnets.measure.timing import Runner, Timing, speedup, time_interleaved
+from ghostnets.processor import processor_name
 
 __all__ = [
     "AveragePrecision",

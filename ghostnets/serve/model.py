@@ -32,7 +32,7 @@ class LoadedModel:
         self.copies, self.digest = copies, digest
 
 
-def load_copies(path: Path, *, count: int, max_batch: int, device: str = "cpu") -> LoadedModel:
+def load_copies(path: Path, *, count: int, max_batch: int, device: str = "cpu", precision: str) -> LoadedModel:
     """Load ``count`` copies of a network and run each with every batch size up to ``max_batch``.
 
     Raises:
@@ -40,7 +40,7 @@ def load_copies(path: Path, *, count: int, max_batch: int, device: str = "cpu") 
             meanwhile.
     """
     before = _digest(path)
-    first = load_classifier(path, threads=1, device=device)
+    first = load_classifier(path, threads=1, device=device, precision=precision)
     copies = [first, *(first.copy() for _ in range(count - 1))]
     preprocessing = first.model.description.preprocessing
     side = preprocessing.image_size
@@ -62,11 +62,13 @@ class ServedModel:
         digest: Digest of the file, as in ``LoadedModel``.
         description: Description of the network.
         runtime: Name and version of the runtime.
+        note: Why it runs in its precision, or empty.
     """
 
     def __init__(self, loaded: LoadedModel, settings: ServiceSettings, metrics: Metrics) -> None:
         first = loaded.copies[0].model
         self.path, self.description, self.runtime = first.path, first.description, first.runtime
+        self.note = first.note
         self.digest = loaded.digest
         self.metrics = metrics
         self.preprocessing = replace(first.description.preprocessing, max_pixels=settings.max_pixels)

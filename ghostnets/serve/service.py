@@ -186,6 +186,7 @@ class Service:
             count=self._threads + 1,
             max_batch=self.settings.max_batch,
             device=self.settings.device,
+            precision=self.settings.precision,
         )
         loaded = await asyncio.get_running_loop().run_in_executor(self._loader, load)
         return ServedModel(loaded, self.settings, self.metrics)
@@ -197,4 +198,6 @@ class Service:
             "model": model.digest,
             "architecture": model.description.architecture,
             "runtime": model.runtime,
+            "precision": model.description.precision,
+            **({"choice": model.note} if model.note else {}),
         }

@@ -245,6 +245,22 @@ def test_info_merges_branches(capsys):
     assert "In training form it has 3.395 M parameters and 117.528 M MACs" in out
 
 
+def test_info_of_the_engine(tiny_run: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert run("info", "--engine", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["instruction_sets"]
+    assert found["threads"] >= 1
+    assert found["choice"] is None
+    assert run("info", tiny_run / "best.safetensors", "--engine", "--json") == 0
+    choice = json.loads(capsys.readouterr().out)["choice"]
+    assert choice["precision"] in ("f32", "bf16")
+    assert choice["image_size"] == 16
+    assert run("info", tiny_run / "best.safetensors", "--engine") == 0
+    assert "the fastest on this machine" in " ".join(capsys.readouterr().out.split())
+    assert "no network is named" in fails(capsys, "info")
+
+
 def test_info_rejects_invalid_arguments(tiny_run: Path, capsys):
     assert "did you mean ghostnet_100" in fails(capsys, "info", "ghostnet_1000")
     assert "is a checkpoint, which defines its network" in fails(

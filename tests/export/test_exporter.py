@@ -128,17 +128,18 @@ def test_openvino_writes_next_to_checkpoint(tiny: Path):
 
 
 def test_engine(tiny: Path, images: Path):
-    report = export_model(tiny, format="engine", images=images, features=True)
+    report = export_model(tiny, format="engine", precision="f32", images=images, features=True)
     assert not report.comparison.torch_was_loaded
     assert report.description.output == "logits"
     check_export(tiny.with_suffix(".engine"), tiny, size=(33, 47))
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.05), ("int8", 0.15)])
-def test_engine_low_precision(tmp_path: Path, images: Path, precision: str, tolerance: float):
+@pytest.mark.parametrize(("precision", "tolerance"), [(None, 0.05), ("bf16", 0.05), ("int8", 0.15)])
+def test_engine_low_precision(tmp_path: Path, images: Path, precision: str | None, tolerance: float):
     source = make_checkpoint(tmp_path, "ghostnet_100", width=0.2)
     report = export_model(source, format="engine", precision=precision, images=images, features=True)
-    assert report.description.precision == precision
+    assert report.description.precision == (precision or "auto")
+    assert bool(report.comparison.choice) == (precision is None)  # the choice is told
     assert TOLERANCES["f32"].mean_difference < report.comparison.mean_difference  # measurably another network
     assert not report.comparison.torch_was_loaded
     check_export(source.with_suffix(".engine"), source, tolerance=tolerance)
@@ -197,7 +198,7 @@ class TestFailedExport:
         assert {file: file.read_bytes() for file in source.parent.iterdir()} == before
 
     def test_tolerance_exceeded(self, source: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-        monkeypatch.setitem(TOLERANCES, "f32", Tolerance(0.0, 0.0, 1.0))
+        monkeypatch.setitem(TOLERANCES, "auto", Tolerance(0.0, 0.0, 1.0))
         assert main(["export", str(source), "--format", "engine", "--images", str(images)]) == 1
         assert "differs from" in capsys.readouterr().err
 

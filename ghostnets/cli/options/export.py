@@ -44,8 +44,9 @@ class ExportCommand(CommandOptions):
     ]
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE|FOLDER")] = None
     """Output file, by default the checkpoint's path with the format's suffix; for web a folder, by default web."""
-    precision: str = "f32"
-    """f32, f16, bf16 or int8, if supported by the format."""
+    precision: str | None = None
+    """f32, f16, bf16 or int8, if supported by the format; default: f32, for the engine auto: f32 or bf16, whichever is
+    faster on the machine that runs the file."""
     input: str | None = None
     """uint8: pixels, normalised by the file (default); float32: normalised by the caller."""
     output: str | None = None
@@ -65,7 +66,7 @@ class ExportCommand(CommandOptions):
         check_at_least("--threads", self.threads, 1)
         check_choices("format", [self.format], [*FORMATS, WEB])
         chosen = FORMATS["onnx" if self.format == WEB else self.format]
-        options = (self.precision, self.input, self.output, self.any_size, self.features)
+        options = (self.precision or "f32", self.input, self.output, self.any_size, self.features)
         if self.format == WEB and options != ("f32", None, None, False, False):
             raise ConfigurationError(
                 "the web page uses f32, uint8 input and probabilities; leave out --precision, --input, --output,"

@@ -19,13 +19,19 @@ class InfoCommand(CommandOptions):
 
     The plain counterpart is the network of the same shapes with a convolution in place of each Ghost module.
 
-    Examples: ghostnets info ghostnet_100 | ghostnets info runs/photos-ghostnet_100/best.safetensors
+    With --engine: instruction sets and threads that the engine finds on this machine, and for a network the fastest
+    precision and number of threads, measured once.
+
+    Examples: ghostnets info ghostnet_100 | ghostnets info ghostnet_100 --engine |
+    ghostnets info runs/photos-ghostnet_100/best.safetensors
     """
 
     command: ClassVar[str] = "info"
 
-    network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL|CHECKPOINT")]
-    """Name of a network (ghostnets list), or a checkpoint."""
+    network: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="MODEL|CHECKPOINT")] = None
+    """Name of a network (ghostnets list), or a checkpoint; with --engine also an engine plan, or none."""
+    engine: bool = False
+    """Show what the engine finds on this machine, and chooses for the network."""
     image_size: int | None = None
     """Height and width of the input; default: the benchmark's (224; CIFAR networks 32) or the checkpoint's."""
     num_classes: int | None = None
@@ -39,14 +45,19 @@ class InfoCommand(CommandOptions):
     @property
     def source(self) -> str | Path:
         """Name of the network, or path of the checkpoint."""
+        assert self.network is not None  # after ``check``
+        if self.engine and self.network.endswith(".engine"):
+            return Path(self.network)
         return find_network(self.network)
 
     def check(self) -> None:
         check_at_least("--image-size", self.image_size, 1)
         check_at_least("--num-classes", self.num_classes, 1)
+        if self.network is None and not self.engine:
+            raise ConfigurationError("no network is named; give a name of ghostnets list, a checkpoint, or --engine.")
         options = {"num_classes": self.num_classes, "width": self.width, "small_input": self.small_input or None}
         given = [name for name, value in options.items() if value is not None]
-        if isinstance(self.source, Path) and given:
+        if self.network is not None and isinstance(self.source, Path) and given:
             raise ConfigurationError(
                 f"{self.network} is a checkpoint, which defines its network; leave out {', '.join(given)}."
             )

@@ -1,7 +1,7 @@
 import platform
 from pathlib import Path
 
-from ghostnets.measure import processor_name
+from ghostnets.processor import processor_name
 
 
 def test_processor_name_falls_back_to_architecture(monkeypatch):
