@@ -1,12 +1,15 @@
 #include "common/thread_pool.hpp"
 
+#include <algorithm>
+
 namespace ghostnets {
 
 namespace {
 
-// Between two barriers of a schedule threads are a few microseconds apart, unless one was preempted by another process:
-// then it needs this core. Between two calls of a session a caller takes some tens of microseconds.
-constexpr int kWorkSpins = 500, kIdleSpins = 4000;
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::nanoseconds kLongestSpin{200'000}, kShortestSpin{10'000};
+constexpr int kPauses = 8;  // between two looks at the clock
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -18,32 +21,22 @@ inline void pause() {
 
 }  // namespace
 
-bool Barrier::arrive() {
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 < threads_) return false;
-    arrived_.store(0, std::memory_order_relaxed);
-    generation_.fetch_add(1, std::memory_order_release);
-    generation_.notify_all();
-    return true;
+// Returns when the signal is no longer `seen`; `bound` is the time to spin, of this thread.
+void ThreadPool::wait(std::uint32_t seen, std::chrono::nanoseconds& bound) const {
+    const Clock::time_point start = Clock::now();
+    const auto changed = [&] { return signal_.load(std::memory_order_acquire) != seen; };
+    while (!changed() && Clock::now() - start < bound)
+        for (int i = 0; i < kPauses && !changed(); ++i) pause();
+    while (!changed()) signal_.wait(seen);
+    bound =
+        Clock::now() - start < kLongestSpin ? std::min(2 * bound, kLongestSpin) : std::max(bound / 2, kShortestSpin);
 }
 
-void Barrier::wait() {
-    if (threads_ == 1) return;
-    const std::uint32_t generation = generation_.load(std::memory_order_acquire);
-    if (arrive()) return;
-    for (int i = 0; i < spins_; ++i) {
-        if (generation_.load(std::memory_order_acquire) != generation) return;
-        pause();
-    }
-    while (generation_.load(std::memory_order_acquire) == generation) generation_.wait(generation);
-}
-
-ThreadPool::ThreadPool(int threads) : barrier_(threads, kWorkSpins), gate_(threads, kIdleSpins) {
+ThreadPool::ThreadPool(int threads) : size_(threads), begun_(std::make_unique<Begun[]>(std::size_t(threads))) {
     try {
         for (int t = 1; t < threads; ++t) workers_.emplace_back([this, t] { serve(t); });
-    } catch (...) {  // started threads wait for the missing ones: arrive in their place, and join
-        stops_ = true;
-        for (int t = int(workers_.size()); t < threads; ++t) gate_.arrive();
-        for (std::thread& worker : workers_) worker.join();
+    } catch (...) {
+        stop();
         throw;
     }
 }
@@ -53,24 +46,57 @@ ThreadPool::~ThreadPool() {
         new std::vector<std::thread>(std::move(workers_));
         return;
     }
+    stop();
+}
+
+void ThreadPool::stop() {
     stops_ = true;
-    gate_.wait();
+    signal();
     for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::run(const std::function<void(int)>& work) {
+void ThreadPool::signal() {
+    signal_.fetch_add(1, std::memory_order_release);
+    signal_.notify_all();
+}
+
+// Begins and finishes shares of a phase until none is left, the thread's own first. A thread that comes late finds all
+// of them begun: a share's number only grows, so it cannot begin one of a phase that is over.
+void ThreadPool::run_shares(std::uint64_t phase, int thread) {
+    for (int i = 0; i < size_; ++i) {
+        const int share = (thread + i) % size_;
+        std::uint64_t before = phase - 1;
+        if (!begun_[share].phase.compare_exchange_strong(before, phase, std::memory_order_acq_rel)) continue;
+        (*work_)(int(phase - first_), share, thread);
+        if (finished_.fetch_add(1, std::memory_order_acq_rel) + 1 < size_) continue;
+        finished_.store(0, std::memory_order_relaxed);
+        current_.store(phase + 1, std::memory_order_release);
+        if (size_ > 1) signal();
+    }
+}
+
+void ThreadPool::run(int phases, const Work& work) {
     work_ = &work;
-    gate_.wait();
-    work(0);
-    gate_.wait();
+    first_ = current_.load(std::memory_order_relaxed);
+    const std::uint64_t end = first_ + std::uint64_t(phases);
+    end_.store(end, std::memory_order_release);
+    if (size_ > 1) signal();
+    for (;;) {
+        const std::uint32_t seen = signal_.load(std::memory_order_acquire);
+        const std::uint64_t phase = current_.load(std::memory_order_acquire);
+        if (phase == end) return;
+        run_shares(phase, 0);
+        if (current_.load(std::memory_order_acquire) == phase) wait(seen, caller_bound_);
+    }
 }
 
 void ThreadPool::serve(int thread) {
-    for (;;) {
-        gate_.wait();
-        if (stops_) return;
-        (*work_)(thread);
-        gate_.wait();
+    std::chrono::nanoseconds bound = kLongestSpin;
+    while (!stops_.load(std::memory_order_acquire)) {
+        const std::uint32_t seen = signal_.load(std::memory_order_acquire);
+        const std::uint64_t phase = current_.load(std::memory_order_acquire);
+        if (phase < end_.load(std::memory_order_acquire)) run_shares(phase, thread);
+        if (current_.load(std::memory_order_acquire) == phase && !stops_) wait(seen, bound);
     }
 }
 

@@ -1,35 +1,31 @@
-// A pool of threads that run one function together and synchronise at barriers.
+// A pool of threads that run phases of shares together.
 //
-// Fusion groups take microseconds, so a waiting thread spins first and then sleeps (std::atomic::wait, a futex on
-// Linux), so as not to take a core from other processes.
+// A share is not bound to a thread: each thread begins with its own and then takes over those that no other thread has
+// begun, so that the caller finishes a phase alone where the others are late. A phase begins when all shares of the one
+// before have finished; nobody waits for a thread, only for a share that a thread has begun.
+//
+// A waiting thread spins for a bounded time and then sleeps (std::atomic::wait, a futex on Linux). The bound adapts: it
+// grows while waits are shorter than the longest bound, as on an idle machine, and shrinks where they are longer, as
+// the other thread was preempted and may need this core, or nobody calls.
 #pragma once
 
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
-#include <exception>
 #include <functional>
+#include <memory>
 #include <thread>
 #include <vector>
 
 namespace ghostnets {
 
-class Barrier {
-public:
-    Barrier(int threads, int spins) : threads_(threads), spins_(spins) {}
-    void wait();
-    bool arrive();  // without waiting; true for the last thread, which opens the barrier
-
-private:
-    const std::uint32_t threads_;
-    const int spins_;
-    alignas(64) std::atomic<std::uint32_t> arrived_{0};
-    alignas(64) std::atomic<std::uint32_t> generation_{0};
-};
-
 class ThreadPool {
 public:
+    // Of a share in a phase, and the thread that runs it, 0 being the caller's.
+    using Work = std::function<void(int phase, int share, int thread)>;
+
     explicit ThreadPool(int threads);  // throws std::system_error if threads cannot be created
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;
@@ -38,21 +34,33 @@ public:
     // Whether this is a forked child of the process that made the pool: the threads do not exist here.
     bool is_orphan() const { return process_ != getpid(); }
 
-    int size() const { return int(workers_.size()) + 1; }
+    int size() const { return size_; }
 
-    // Calls work(thread) on every thread, 0 being the caller's, and returns when all have finished. One caller at a
-    // time. `work` must not throw.
-    void run(const std::function<void(int)>& work);
-
-    Barrier& barrier() { return barrier_; }
+    // Runs `phases` phases of size() shares each, and returns when all have finished. One caller at a time. `work` must
+    // not throw.
+    void run(int phases, const Work& work);
 
 private:
-    void serve(int thread);
+    // The number of the last phase in which a share was begun; phases are counted over all runs.
+    struct alignas(64) Begun {
+        std::atomic<std::uint64_t> phase{0};
+    };
 
-    Barrier barrier_;  // for the work
-    Barrier gate_;  // before and after it
-    const std::function<void(int)>* work_ = nullptr;
-    bool stops_ = false;
+    void serve(int thread);
+    void run_shares(std::uint64_t phase, int thread);
+    void wait(std::uint32_t seen, std::chrono::nanoseconds& bound) const;
+    void signal();
+    void stop();
+
+    const int size_;
+    const std::unique_ptr<Begun[]> begun_;  // of each share
+    alignas(64) std::atomic<std::uint64_t> current_{1}, end_{1};  // phase that runs, and the first that is not to run
+    alignas(64) std::atomic<int> finished_{0};  // shares of the current phase
+    alignas(64) std::atomic<std::uint32_t> signal_{0};  // changes whenever there may be something to do
+    std::atomic<bool> stops_{false};
+    const Work* work_ = nullptr;
+    std::uint64_t first_ = 1;  // phase of the run
+    std::chrono::nanoseconds caller_bound_{100'000};
     const pid_t process_ = getpid();
     std::vector<std::thread> workers_;
 };

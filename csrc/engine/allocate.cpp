@@ -24,7 +24,7 @@ void Planner::allocate() {
             allocation.kind = memory_kind(g, i, lives[op.out]);
             if (op.kind == OpKind::scale && !groups_[g].by_row && lives[op.in].to == g)
                 aliases[op.out] = op.in;  // in place
-            if (op.kind == OpKind::sum && groups_[g].by_row) schedule_.sum_slots[op.out] = threads_;
+            if (op.kind == OpKind::sum) schedule_.sum_slots[op.out] = schedule_.allocations[op.in].height;
         }
     for (const FusionGroup& group : groups_) {
         if (!group.by_row) continue;

@@ -9,6 +9,7 @@
 #include <climits>
 #include <stdexcept>
 
+#include "engine/node_fields.hpp"
 #include "engine/session.hpp"
 
 namespace nb = nanobind;
@@ -35,67 +36,19 @@ std::vector<T> list_of(nb::handle values) {
     return found;
 }
 
-Activation activation_named(const std::string& name) {
-    if (name == "none") return Activation::none;
-    if (name == "relu") return Activation::relu;
-    if (name == "sigmoid") return Activation::sigmoid;
-    if (name == "hard_sigmoid") return Activation::hard_sigmoid;
-    if (name == "clamp") return Activation::clamp;
-    if (name == "relu6") return Activation::relu6;
-    if (name == "leaky_relu") return Activation::leaky_relu;
-    if (name == "hard_swish") return Activation::hard_swish;
-    if (name == "silu") return Activation::silu;
-    throw std::invalid_argument("the plan is damaged: it has an unknown activation " + name);
-}
-
-Type type_named(const std::string& name) {
-    if (name == "f32") return Type::f32;
-    if (name == "bf16") return Type::bf16;
-    if (name == "int8") return Type::u8;
-    throw std::invalid_argument("the plan is damaged: it has an unknown precision " + name);
-}
-
+// The fields of a node, for node_from.
 template <class TensorNamed>
-Node node_from(const nb::dict& fields, const TensorNamed& tensor_named) {
-    const auto number = [&](const char* name, int fallback) {
-        return fields.contains(name) ? nb::cast<int>(fields[name]) : fallback;
-    };
-    const auto tensor = [&](const char* name) { return fields.contains(name) ? tensor_named(fields[name]) : Tensor{}; };
-    Node node;
-    node.kind = node_kind_named(text(fields["kind"]));
-    node.input = number("input", -1);
-    node.output = number("output", -1);
-    node.residual = number("residual", -1);
-    node.gate = number("gate", -1);
-    if (fields.contains("name")) node.name = text(fields["name"]);
-    if (fields.contains("pooled")) node.pooled = list_of<int>(fields["pooled"]);
-    node.groups = number("groups", 1);
-    node.primary_dilation = number("primary_dilation", 1);
-    node.kernel = number("kernel", 1);
-    node.pad = number("pad", 0);
-    node.pad_end = number("pad_end", 0);
-    node.stride = number("stride", 1);
-    node.dilation_h = number("dilation_h", 1);
-    node.dilation_w = number("dilation_w", 1);
-    node.like = number("like", -1);
-    node.out_h = number("out_h", 0);
-    node.out_w = number("out_w", 0);
-    node.factor = number("factor", 0);
-    node.counts_padding = number("counts_padding", 0) != 0;
-    node.is_bilinear = number("is_bilinear", 0) != 0;
-    node.aligns_corners = number("aligns_corners", 0) != 0;
-    node.ends_group = number("ends_group", 0) != 0;
-    if (fields.contains("pads")) node.pads = list_of<int>(fields["pads"]);
-    if (fields.contains("sources")) node.sources = list_of<int>(fields["sources"]);
-    if (fields.contains("slope")) node.slope = nb::cast<float>(fields["slope"]);
-    if (fields.contains("inner_activation")) node.inner_activation = activation_named(text(fields["inner_activation"]));
-    if (fields.contains("activation")) node.activation = activation_named(text(fields["activation"]));
-    node.weight = tensor("weight");
-    node.bias = tensor("bias");
-    node.second_weight = tensor("second_weight");
-    node.second_bias = tensor("second_bias");
-    return node;
-}
+struct NodeFields {
+    const nb::dict& fields;
+    const TensorNamed& tensor_named;
+
+    bool has(const char* name) const { return fields.contains(name); }
+    int integer(const char* name) const { return nb::cast<int>(fields[name]); }
+    float real(const char* name) const { return nb::cast<float>(fields[name]); }
+    std::string text(const char* name) const { return ::text(fields[name]); }
+    std::vector<int> integers(const char* name) const { return list_of<int>(fields[name]); }
+    Tensor tensor(const char* name) const { return tensor_named(fields[name]); }
+};
 
 Plan plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<Array>& keep) {
     Plan source;
@@ -118,7 +71,7 @@ Plan plan_from(const nb::dict& plan, const nb::dict& tensors, std::vector<Array>
     for (nb::handle name : plan["ranges"]) source.ranges.push_back(name.is_none() ? Tensor{} : tensor_named(name));
     for (nb::handle handle : plan["nodes"]) {
         const nb::dict fields = nb::cast<nb::dict>(handle);
-        source.nodes.push_back(node_from(fields, tensor_named));
+        source.nodes.push_back(node_from(NodeFields<decltype(tensor_named)>{fields, tensor_named}));
     }
     return source;
 }

@@ -36,10 +36,8 @@ void Executor::run(const WorkItem& item) const {
     const Op& op = net_.ops[item.op];
     switch (item.kind) {
         case WorkKind::rows: return run_item_rows(op, item);
-        case WorkKind::zero_sums: return zero_sums(op, item);
         case WorkKind::whole_rows: return run_whole_rows(op, item);
         case WorkKind::pixels: return run_gemm_block(op, item);
-        case WorkKind::barrier: return;
     }
 }
 
@@ -47,7 +45,7 @@ void Executor::run_item_rows(const Op& op, const WorkItem& item) const {
     switch (op.kind) {
         case OpKind::input: return run_input(op, item.image, item.first_row);
         case OpKind::gemm: return run_gemm_row(op, item.image, item.first_row);
-        case OpKind::sum: return add_row_sums(op, item);
+        case OpKind::sum: return sum_row(op, item.image, item.first_row, 0, op.channels);
         default: return run_rows(op, {item.image, item.first_row, item.rows, 0, op.channels});
     }
 }
@@ -188,30 +186,18 @@ void Executor::run_convert(const Op& op, const RowTask& rows) const {
                           scales ? op.packed.shift.floats() + rows.first : nullptr});
 }
 
-// The sums of one thread's share of an image.
-float* Executor::sums(const Op& op, int image, const WorkItem& item) const {
-    const Allocation& to = at(op.out);
-    auto* all = reinterpret_cast<float*>(workspace_.shared + to.offset);
-    const std::ptrdiff_t slot = std::ptrdiff_t(image) * schedule_.sum_slots[op.out] + item.slot;
-    return all + slot * to.pitch + op.out_offset + item.first;
-}
-
-void Executor::zero_sums(const Op& op, const WorkItem& item) const {
-    std::memset(sums(op, item.image, item), 0, op.channels * sizeof(float));
-}
-
-void Executor::add_row_sums(const Op& op, const WorkItem& item) const {
-    const Allocation& in = at(op.in);
-    const std::byte* row = pixels(op.in, item.image, item.first_row, op.in_offset);
-    net_.kernels.sum({type(op.in), row, in.stride, in.width, op.channels, sums(op, item.image, item), true});
+// The sums of a row of an image, over `count` channels from `first` on.
+void Executor::sum_row(const Op& op, int image, int row, int first, int count) const {
+    const Allocation &in = at(op.in), &to = at(op.out);
+    const std::ptrdiff_t slot = std::ptrdiff_t(image) * schedule_.sum_slots[op.out] + row;
+    float* sums = reinterpret_cast<float*>(workspace_.shared + to.offset) + slot * to.pitch + op.out_offset + first;
+    net_.kernels.sum(
+        {type(op.in), pixels(op.in, image, row, op.in_offset + first), in.stride, in.width, count, sums, false});
 }
 
 void Executor::run_sums(const Op& op, const WorkItem& item) const {
-    const Allocation& in = at(op.in);
-    for (int image = 0; image < schedule_.images; ++image) {
-        const std::byte* map = pixels(op.in, image, 0, op.in_offset + item.first);
-        net_.kernels.sum({type(op.in), map, in.stride, in.height * in.width, item.count, sums(op, image, item), false});
-    }
+    for (int image = 0; image < schedule_.images; ++image)
+        for (int row = 0; row < at(op.in).height; ++row) sum_row(op, image, row, item.first, item.count);
 }
 
 void Executor::run_mean(const Op& op) const {

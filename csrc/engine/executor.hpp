@@ -8,10 +8,10 @@
 
 namespace ghostnets {
 
-// Memory of one thread for one run of a schedule.
+// Memory of one share for one run of a schedule.
 struct Workspace {
-    std::byte* shared;  // one for all threads of the schedule
-    std::byte* own;     // one for each thread
+    std::byte* shared;  // one for all shares of the schedule
+    std::byte* own;     // one for each share
     const std::byte* zeros;
     const void** pointers;
     std::byte* pooled;       // [image][features], output of the mean over all pixels
@@ -29,14 +29,13 @@ public:
     Executor(const Network& network, const Schedule& schedule, const Workspace& workspace, const Images& images)
         : net_(network), schedule_(schedule), workspace_(workspace), images_(images) {}
 
-    // Runs one thread's items; `wait` is the barrier. All threads of the schedule must run. `done` is called after each
-    // item with its operation, -1 after a barrier.
-    template <class Wait, class Done>
-    void run(int thread, Wait&& wait, Done&& done) const {
-        for (const WorkItem& item : schedule_.items[thread]) {
-            if (item.kind == WorkKind::barrier) wait();
-            else run(item);
-            done(item.op);
+    // Runs the items of a share in a phase. `done` is called after each item with its operation.
+    template <class Done>
+    void run(int share, int phase, Done&& done) const {
+        const std::vector<std::size_t>& starts = schedule_.phase_starts[share];
+        for (std::size_t i = starts[phase]; i < starts[phase + 1]; ++i) {
+            run(schedule_.items[share][i]);
+            done(schedule_.items[share][i].op);
         }
     }
 
@@ -77,15 +76,13 @@ private:
     void point_at_stem(const Op& op, int image, int row, GemmTask& task) const;
     void point_at_taps(const Op& op, int image, int row) const;
 
-    void zero_sums(const Op& op, const WorkItem& item) const;
-    void add_row_sums(const Op& op, const WorkItem& item) const;
     void run_sums(const Op& op, const WorkItem& item) const;
     void run_mean(const Op& op) const;
 
     const Allocation& at(int map) const { return schedule_.allocations[map]; }
     Type type(int map) const { return net_.layouts[map].type; }
     std::byte* pixels(int map, int image, int row, std::ptrdiff_t offset = 0) const;
-    float* sums(const Op& op, int image, const WorkItem& item) const;
+    void sum_row(const Op& op, int image, int row, int first, int count) const;
     void point_at_rows(const Op& op, const RowTask& rows, int count, int step) const;
 
     const Network& net_;

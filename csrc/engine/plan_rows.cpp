@@ -73,13 +73,18 @@ std::vector<Planner::RowRange> Planner::dependencies(const FusionGroup& group, i
 void Planner::row_bounds(const FusionGroup& group, int thread, std::vector<int>& low, std::vector<int>& high) const {
     for (int i = group.last - group.first - 1; i >= 0; --i) {
         const Op& op = net_.ops[group.first + i];
-        if (is_sink(op)) {
-            const int rows = row_count(op), from = share(rows, thread, threads_),
-                      to = share(rows, thread + 1, threads_);
+        const int rows = row_count(op);
+        if (is_sink(op)) {  // shares of pairs of rows
+            const int pairs = (rows + 1) / 2, from = 2 * share(pairs, thread, threads_),
+                      to = std::min(rows, 2 * share(pairs, thread + 1, threads_));
             if (from < to) {
                 low[i] = std::min(low[i], from);
                 high[i] = std::max(high[i], to - 1);
             }
+        }
+        if (op.row_step() == 2 && high[i] >= low[i]) {  // the same rows are paired in every split, for the same bits
+            low[i] -= low[i] % 2;
+            high[i] = std::min(high[i] | 1, rows - 1);
         }
         for (int row : {low[i], high[i]})
             if (high[i] >= low[i])
@@ -142,17 +147,13 @@ void Planner::plan_rows(const FusionGroup& group) {
     for (int thread = 0; thread < threads_; ++thread) {
         const std::vector<RowStep> order = row_order(group, thread);
         for (int image = 0; image < images_; ++image) {
-            for (int op = group.first; op < group.last; ++op)  // shares of a sum start at zero, empty ones too
-                if (net_.ops[op].kind == OpKind::sum)
-                    emit(thread, {.kind = WorkKind::zero_sums, .op = op, .image = image, .slot = thread});
             for (const RowStep& step : order)
                 emit(thread, {.kind = WorkKind::rows,
                               .op = step.op,
                               .image = image,
                               .first_row = step.row,
                               .rows = step.rows,
-                              .count = net_.ops[step.op].channels,
-                              .slot = thread});
+                              .count = net_.ops[step.op].channels});
         }
     }
 }

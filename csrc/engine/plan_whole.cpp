@@ -1,4 +1,5 @@
-// Fusion groups that run over whole maps: how each operation is split among the threads, and the barriers in between.
+// Fusion groups that run over whole maps: how each operation is split among the threads, and the ends of phases in
+// between.
 #include <algorithm>
 #include <tuple>
 #include <utility>
@@ -19,14 +20,14 @@ constexpr int kTilePixels = 7;
 }  // namespace
 
 // One operation after the other. A gemm is split by channels where these come out even, and whatever depends on these
-// channels alone needs no barrier; otherwise by pixels and channels, and its followers by rows.
+// channels alone needs no new phase; otherwise by pixels and channels, and its followers by rows.
 void Planner::plan_whole(const FusionGroup& group) {
     std::vector<Split> splits(net_.ops.size(), Split::none);
-    int fresh = group.first;  // first operation since the last barrier
+    int fresh = group.first;  // first operation since the phase began
     for (int index = group.first; index < group.last; ++index) {
         splits[index] = split_of(group, index, splits);
         if (crosses_threads(fresh, index, splits)) {
-            emit_barrier();
+            if (threads_ > 1) end_phase();
             fresh = index;
         }
         for (int thread = 0; thread < threads_; ++thread) emit_whole(index, splits[index], thread);
@@ -51,7 +52,7 @@ Planner::Split Planner::split_of(const FusionGroup& group, int index, const std:
     return Split::rows;
 }
 
-// Whether an operation reads what another thread has written since the last barrier.
+// Whether an operation reads what another share has written in this phase.
 bool Planner::crosses_threads(int first, int index, const std::vector<Split>& splits) const {
     const Op& op = net_.ops[index];
     for (int i = first; i < index; ++i) {
@@ -80,8 +81,12 @@ void Planner::emit_whole(int index, Split split, int thread) {
         item.count = std::min(share(vectors, thread + 1, threads_) * width, op.channels) - item.first;
         if (item.count > 0) emit(thread, item);
     } else {
-        item.first_row = share(rows, thread, threads_);
-        item.rows = share(rows, thread + 1, threads_) - item.first_row;
+        const auto first_of = [&](int index) {  // the same rows are paired in every split, for the same bits
+            const int row = share(rows, index, threads_);
+            return row - row % row_count(op) % op.row_step();
+        };
+        item.first_row = first_of(thread);
+        item.rows = first_of(thread + 1) - item.first_row;
         if (item.rows > 0) emit(thread, item);
     }
 }

@@ -26,6 +26,7 @@ Planner::Planner(const Network& network, int images, int height, int width, int 
     schedule_.allocations.resize(maps);
     schedule_.sum_slots.assign(maps, 1);
     schedule_.items.resize(threads);
+    schedule_.phase_starts.assign(threads, {0});
     schedule_.source_columns.resize(maps);
     schedule_.column_weights.resize(maps);
     Allocation& input = schedule_.allocations[net_.ops.front().out];
@@ -44,14 +45,15 @@ Schedule Planner::make() {
     for (const FusionGroup& group : groups_) {
         if (group.by_row) plan_rows(group);
         else plan_whole(group);
-        emit_barrier();
+        if (threads_ > 1) end_phase();
     }
+    if (threads_ == 1) end_phase();  // nothing to wait for
     return std::move(schedule_);
 }
 
-void Planner::emit_barrier() {
-    if (threads_ == 1) return;
-    for (int thread = 0; thread < threads_; ++thread) emit(thread, {.kind = WorkKind::barrier});
+void Planner::end_phase() {
+    for (int share = 0; share < threads_; ++share)
+        schedule_.phase_starts[share].push_back(schedule_.items[share].size());
 }
 
 // Cuts the operations into fusion groups where the plan says so.

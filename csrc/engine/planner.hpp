@@ -52,7 +52,7 @@ private:
     void partition();
     bool runs_by_row(int first, int last) const;
     bool keeps_what_it_reads(int first, int last) const;
-    void emit_barrier();
+    void end_phase();
     void emit(int thread, const WorkItem& item) { schedule_.items[thread].push_back(item); }
 
     // allocate.cpp

@@ -1,12 +1,13 @@
 // A schedule: a network's operations for a number of images of one size and a number of threads, laid out in time and
 // memory. The planner makes it, the executor runs it; it does not change in between.
 //
-// Each thread has a list of work items and runs them in order; barriers separate fusion groups and precede data that
-// another thread wrote. Large maps are cut into rows: an item is one row of one operation, and each thread runs down
-// its share of the image through all operations of a fusion group, so that a row is used while it is in the cache (a
-// ring of a few rows is all that is stored of the maps in between; at the border of two shares both threads compute the
-// few rows they need). Small maps are cut by channels: a thread computes some intrinsic maps and everything that
-// depends on these alone.
+// The work is cut into phases, one after the other, and each phase into one share for each thread: a list of items that
+// run in order. Whichever thread runs a share (ThreadPool), it uses the share's own memory, and the result has the same
+// bits. A phase ends with a fusion group, and before data is read that another share wrote. Large maps are cut into
+// rows: an item is one row of one operation, and a share runs down its part of the image through all operations of a
+// fusion group, so that a row is used while it is in the cache (a ring of a few rows is all that is stored of the maps
+// in between; at the border of two shares both threads compute the few rows they need). Small maps are cut by channels:
+// a thread computes some intrinsic maps and everything that depends on these alone.
 #pragma once
 
 #include <cstddef>
@@ -15,9 +16,7 @@
 namespace ghostnets {
 
 enum class WorkKind {
-    barrier,
     rows,  // `rows` output rows of one image
-    zero_sums,  // clears the thread's share of an image's sums, which `rows` items then add to
     whole_rows,  // rows of all images, one after the other, of `count` channels (gemm: vectors) from `first` on
     pixels,  // gemm: `pixels` pixels of all images, of `count` vectors from `first` on
 };
@@ -25,18 +24,17 @@ enum class WorkKind {
 struct WorkItem {
     WorkKind kind;
     int op = -1;
-    int image = 0;  // rows, zero_sums
+    int image = 0;  // rows
     int first_row = 0, rows = 0;
     int first = 0, count = 0;
     int first_pixel = 0, pixels = 0;
-    int slot = 0;  // sum: the thread's share
 };
 
 enum class MemoryKind {
     none,
     shared,  // whole map, for all threads
-    ring,  // the latest rows, for each thread
-    replicated,  // one pixel an image, for each thread
+    ring,  // the latest rows, for each share
+    replicated,  // one pixel an image, for each share
     pooled,  // features of all images, input of the head
     caller,  // an output array
 };
@@ -47,7 +45,7 @@ struct Allocation {
     int height = 0, width = 0;
     int rows = 0;  // of a ring
     std::ptrdiff_t stride = 0, pitch = 0;  // values of a pixel and of a row
-    std::size_t offset = 0;  // in bytes, in the shared or in the thread's memory
+    std::size_t offset = 0;  // in bytes, in the shared or in the share's memory
 };
 
 // Memory that a run needs, in bytes; pointers are counted.
@@ -58,8 +56,10 @@ struct MemorySizes {
 struct Schedule {
     int images = 0, threads = 1;
     std::vector<Allocation> allocations;  // of each map
-    std::vector<int> sum_slots;  // of each map: the number of shares that its sums are split into
-    std::vector<std::vector<WorkItem>> items;  // of each thread
+    std::vector<int> sum_slots;  // of each map: of sums, one for each row, so that they do not depend on the shares
+    std::vector<std::vector<WorkItem>> items;  // of each share, phase after phase
+    std::vector<std::vector<std::size_t>> phase_starts;  // of each share: first item of each phase, and the end
+    int phases() const { return int(phase_starts[0].size()) - 1; }
     // Of each map that is resized or pooled by means: the input column of each column, or the two, or the first and the
     // end; and the weights of the second ones.
     std::vector<std::vector<int>> source_columns;

@@ -175,33 +175,26 @@ void Session::check_outputs(const BatchPlan& batch, int count, const std::vector
     }
 }
 
-// The linear layers, over all images at once: their weights are most of the network's and are read once.
-template <class Done>
-void Session::run_head(int thread, int count, const Done& done) {
-    const std::byte* in = state_->pooled.data();
+// Some outputs of a linear layer, over all images at once: these layers' weights are most of the network's and are read
+// once.
+void Session::run_head(int i, int share_index, int count) {
     const int threads = state_->pool.size(), width = network_->kernels.width;
-    for (std::size_t i = 0; i < network_->head.size(); ++i) {
-        const Op& op = network_->head[i];
-        const Layout &from = network_->layouts[op.in], &to = network_->layouts[op.out];
-        const int first = share(op.gemm.vectors, thread, threads), end = share(op.gemm.vectors, thread + 1, threads);
-        if (i > 0) {
-            state_->pool.barrier().wait();
-            done(thread, -1);
-        }
-        for (int s = 0; s < from.segments; ++s)
-            state_->pointers[thread][s] = in + s * from.padded() * size_of(from.type);
-        GemmTask task = network_->gemm_task(op, first, end - first);
-        task.segments = state_->pointers[thread].data();
-        std::byte* out = state_->head[i].data() + first * width * size_of(to.type);
-        task.out = out;
-        task.pixels = count;
-        network_->kernels.gemm(task);
-        if (op.has_late_activation())
-            network_->kernels.activate({to.type, out, to.stride(), count, std::min(task.vectors * width, task.columns),
-                                        op.activation, op.slope, network_->table(op)});
-        done(thread, int(network_->ops.size() + i));
-        in = state_->head[i].data();
-    }
+    const std::byte* in = i == 0 ? state_->pooled.data() : state_->head[i - 1].data();
+    const Op& op = network_->head[i];
+    const Layout &from = network_->layouts[op.in], &to = network_->layouts[op.out];
+    const int first = share(op.gemm.vectors, share_index, threads),
+              end = share(op.gemm.vectors, share_index + 1, threads);
+    std::vector<const void*>& pointers = state_->pointers[share_index];
+    for (int s = 0; s < from.segments; ++s) pointers[s] = in + s * from.padded() * size_of(from.type);
+    GemmTask task = network_->gemm_task(op, first, end - first);
+    task.segments = pointers.data();
+    std::byte* out = state_->head[i].data() + first * width * size_of(to.type);
+    task.out = out;
+    task.pixels = count;
+    network_->kernels.gemm(task);
+    if (op.has_late_activation())
+        network_->kernels.activate({to.type, out, to.stride(), count, std::min(task.vectors * width, task.columns),
+                                    op.activation, op.slope, network_->table(op)});
 }
 
 std::vector<std::vector<float>> Session::observe(const Images& images, int height, int width) {
@@ -216,8 +209,8 @@ std::vector<std::vector<float>> Session::observe(const Images& images, int heigh
                               nullptr,
                               0};
     const Executor executor(*network_, schedule, workspace, images);
-    executor.run(0, [] {}, [](int) {});
-    run_head(0, 1, [](int, int) {});
+    executor.run(0, 0, [](int) {});
+    for (int i = 0; i < int(network_->head.size()); ++i) run_head(i, 0, 1);
     std::vector<std::vector<float>> found;
     for (int map = 0; map < int(network_->layouts.size()); ++map) found.push_back(executor.values(map));
     for (std::size_t i = 0; i < network_->head.size(); ++i) {
@@ -233,30 +226,32 @@ void Session::run_batch(const BatchPlan& batch, const Images& images, int count,
                         const std::vector<float*>& outputs, const Done& done) {
     const std::size_t image_size =
         std::size_t(height) * width * network_->in_channels * (images.bytes ? 1 : sizeof(float));
-    state_->pool.run([&](int thread) {
+    const int joint_phases = batch.joint.empty() ? 1 : batch.joint[0].schedule->phases();
+    const int ops = int(network_->ops.size()), head = int(network_->head.size());
+    state_->pool.run(joint_phases + head, [&](int phase, int share, int thread) {
+        done(thread, -1);
         const auto done_here = [&](int op) { done(thread, op); };
-        const auto run = [&](const SubBatch& part, std::byte* shared, int thread_in_schedule) {
+        const auto run = [&](const SubBatch& part, std::byte* shared, int share_in_schedule, int phase_in_schedule) {
             const int first = part.first_image;
             const Workspace workspace{shared,
-                                      state_->own[thread].data(),
+                                      state_->own[share].data(),
                                       state_->zeros.data(),
-                                      state_->pointers[thread].data(),
+                                      state_->pointers[share].data(),
                                       state_->pooled.data() + first * network_->features_bytes(),
                                       outputs.data(),
                                       first};
             const Images own{static_cast<const char*>(images.data) + first * image_size, images.bytes};
-            Executor(*network_, *part.schedule, workspace, own)
-                .run(thread_in_schedule, [this] { state_->pool.barrier().wait(); }, done_here);
+            Executor(*network_, *part.schedule, workspace, own).run(share_in_schedule, phase_in_schedule, done_here);
         };
-        for (const SubBatch& part : batch.separate[thread])
-            run(part, state_->separate[thread].data(), 0);  // has no barriers
-        for (const SubBatch& part : batch.joint) run(part, state_->joint.data(), thread);
-        if (!batch.separate[thread].empty()) {
-            state_->pool.barrier().wait();
-            done_here(-1);
+        if (phase >= joint_phases) {
+            run_head(phase - joint_phases, share, count);
+            return done(thread, ops + phase - joint_phases);
         }
-        run_head(thread, count, done);
+        if (phase == 0)
+            for (const SubBatch& part : batch.separate[share]) run(part, state_->separate[share].data(), 0, 0);
+        if (!batch.joint.empty()) run(batch.joint[0], state_->joint.data(), share, phase);
     });
+    for (int thread = 0; thread < threads(); ++thread) done(thread, -1);
     if (!network_->gives_maps()) copy_vectors(count, outputs[0]);
 }
 

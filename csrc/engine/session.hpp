@@ -35,7 +35,7 @@ public:
     // large) the session is as before.
     void run(const Images& images, int count, int height, int width, const Outputs& outputs);
 
-    // As `run`, with the time of every node; the last row, "waiting", is the time at barriers. Reading the clock at
+    // As `run`, with the time of every node; the last row, "waiting", is the time between shares. Reading the clock at
     // every item costs some per cent.
     std::vector<NodeProfile> profile(const Images& images, int count, int height, int width, const Outputs& outputs);
 
@@ -69,8 +69,8 @@ private:
     // How a batch is split: each thread runs its own images, a few at a time; all work together on the remainder.
     struct BatchPlan {
         std::vector<std::unique_ptr<const Schedule>> schedules;
-        std::vector<std::vector<SubBatch>> separate;  // of each thread
-        std::vector<SubBatch> joint;
+        std::vector<std::vector<SubBatch>> separate;  // of each share
+        std::vector<SubBatch> joint;  // at most one
         MemorySizes memory;             // of the separate schedules
         std::size_t joint_shared = 0;  // shared memory of the joint ones
     };
@@ -82,8 +82,7 @@ private:
     template <class Done>
     void run_batch(const BatchPlan& batch, const Images& images, int count, int height, int width,
                    const std::vector<float*>& outputs, const Done& done);
-    template <class Done>
-    void run_head(int thread, int count, const Done& done);
+    void run_head(int layer, int share, int count);
     void copy_vectors(int count, float* to) const;
 
     // Sizes of what is reserved, or needed.
@@ -101,7 +100,7 @@ private:
         Needs reserved;
         std::array<Needs, kRecentCalls> recent;
         std::size_t calls = 0;
-        std::vector<Buffer> separate, own;  // of each thread
+        std::vector<Buffer> separate, own;  // of each share
         Buffer joint, zeros, pooled;
         std::vector<Buffer> head;  // outputs of each linear layer
         std::vector<std::vector<const void*>> pointers;

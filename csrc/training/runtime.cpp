@@ -102,7 +102,7 @@ void run_shares(int shares, void (*work)(void*, int), void* context) {
         static std::unique_ptr<ThreadPool> pool;
         const std::lock_guard lock(mutex);
         if (!pool || pool->size() != shares) pool = nullptr, pool = std::make_unique<ThreadPool>(shares);
-        pool->run([&](int) { take_shares(job); });
+        pool->run(1, [&](int, int share, int) { job.work(job.context, share); });
     }
 }
 

@@ -65,6 +65,21 @@ def network_and_truths(name: str) -> tuple[nn.Module, list[tuple[Tensor, Truth]]
     return model, [(x, Truth(model, x)) for x in inputs]
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("precision", ["f32", *BOUNDS])
+def test_bits_do_not_depend_on_the_number_of_threads(precision: str, isa: str):
+    """Maps of odd heights, by rows and whole; more threads than rows; batches that threads share, and do not."""
+    for name, shapes in (("ghostnet_100", [(1, 97, 131), (5, 33, 47)]), ("ghostnetv2_050", [(1, 65, 31)])):
+        torch.manual_seed(0)
+        model = create_model(name, num_classes=20).eval()
+        for shape in shapes:
+            x = torch.randn(shape[0], 3, *shape[1:])
+            single = compiled(model, precision, x, threads=1, isa=isa)
+            expected = single(x)
+            for threads in (2, 3, 7):
+                assert torch.equal(single.copy(threads=threads)(x), expected), (shape, threads)
+
+
 @pytest.mark.parametrize(
     ("name", "isa"), [*((name, ISAS[0]) for name in NETWORKS), *(("ghostnetv2_050", isa) for isa in ISAS[1:])]
 )
