@@ -17,7 +17,7 @@ class LayerProfile:
 
     Attributes:
         name: Name of the module in the network.
-        kind: ``"ghost"``, ``"conv"``, ``"squeeze_excite"`` and so on; ``"waiting"`` for the time between shares of work.
+        kind: ``"ghost"``, ``"conv"``, ``"squeeze_excite"`` and so on; ``"waiting"`` for the time between shares.
         macs: Multiply-adds for all images of the batch, including those that the engine adds (the ones and zeros that
             widen a shortcut), without those of padding.
         weight_bytes: Bytes of the packed weights.
