@@ -1,4 +1,5 @@
 // The C interface, csrc/include/ghostnets_engine.h. No exception leaves a function.
+#include <cstdint>
 #include <cstdio>
 #include <new>
 #include <stdexcept>
@@ -21,10 +22,14 @@ namespace {
 
 using namespace ghostnets;
 
+constexpr int kMaxSide = 1 << 20, kMaxPixels = 1 << 28;
+
 thread_local char last_error[512] = "";
 
 ghostnets_status fail(ghostnets_status status, const char* message) {
     std::snprintf(last_error, sizeof last_error, "%s", message);
+    for (char* at = last_error; *at; ++at)  // names of a damaged file may hold anything
+        if (*at < 0x20 || *at > 0x7e) *at = '?';
     return status;
 }
 
@@ -71,7 +76,10 @@ const Kernels& checked_arguments(const char* path, int threads, const char* prec
 
 Images checked(const ghostnets_session* session, const ghostnets_images* images) {
     demand(session && images, "session or images is NULL");
-    demand(images->count >= 1 && images->height >= 1 && images->width >= 1, "the images have an impossible shape");
+    const std::int64_t pixels = std::int64_t(images->height) * images->width;
+    demand(images->count >= 1 && images->height >= 1 && images->width >= 1 && images->height <= kMaxSide &&
+               images->width <= kMaxSide && pixels <= kMaxPixels && images->count <= kMaxPixels,
+           "the images have an impossible shape");
     demand(!images->are_bytes || session->takes_bytes,
            "the images are bytes, but the network does not know their normalisation");
     return {images->data, images->are_bytes != 0};
