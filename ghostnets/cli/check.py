@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-SHOWN_LINES = 10  # findings of a kind in the terminal
+SHOWN_LINES = 10  # findings per kind in the terminal
 SHOWN_CLASSES = 40
-PAGE_GROUPS = 40  # findings of a kind on the page
-PAGE_IMAGES = 6  # of a finding, or of a class
+PAGE_GROUPS = 40  # findings per kind on the page
+PAGE_IMAGES = 6  # images shown per finding or class
 PAGE_CLASSES = 60
 SIDE = 120  # pixels of a picture
 KINDS = (  # exact, crosses splits, crosses classes; name; what it means
-    (True, True, False, "leaks", "The same file is in two splits: the figures of validation and test are too good."),
+    (True, True, False, "leaks", "The same file is in two splits: validation and test results are too optimistic."),
     (True, False, True, "conflicts", "The same file has two labels: one of them is wrong."),
     (True, False, False, "copies", "The same file twice in a class and split counts twice in training."),
     (False, True, False, "near leaks", "Similar images are in two splits; look whether they show the same scene."),
@@ -95,7 +95,7 @@ def _print_result(result: DataCheck) -> None:
         for group in groups[:SHOWN_LINES]:
             console.print(f"               {_describe(result, group)}", soft_wrap=True, markup=False)
     console.print(
-        f"near: at most {result.threshold} of 128 bits of the difference hash differ, also mirrored (--threshold);"
+        f"near: at most {result.threshold} of 128 bits of the difference hash differ, also flipped (--threshold);"
         f" {format_count(result.num_plain, 'image')} without structure not compared",
         soft_wrap=True,
     )
@@ -172,7 +172,7 @@ def _pictures(result: DataCheck, indices: Sequence[int], folder: Path) -> "list[
     for index in indices[:PAGE_IMAGES]:
         try:
             image = decode_image(result.paths[index]).convert("RGB")
-        except (ImageError, OSError):  # it was readable a moment ago
+        except (ImageError, OSError):  # it has changed since the examination
             continue
         image.thumbnail((SIDE, SIDE))
         buffer = io.BytesIO()
