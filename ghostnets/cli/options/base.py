@@ -1,12 +1,15 @@
 """Base class of the option classes: how tyro parses them and shows their help."""
 
+import ast
 import inspect
 import io
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import MISSING, dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
 
@@ -76,6 +79,19 @@ def show_all(cls: type, annotations: Mapping[str, Any] | None = None) -> None:
     cls.__annotations__ = hints
 
 
+def _join_lines(cls: type) -> None:
+    """Make each paragraph of the help one line, which tyro wraps; it keeps the line breaks of the source."""
+    cls.__doc__ = "\n\n".join(" ".join(part.split()) for part in re.split(r"\n\s*\n", cls.__doc__ or ""))
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(definition, ast.ClassDef)
+    for node, following in pairwise(definition.body):
+        match node, following:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                cls.__annotations__[name] = Annotated[
+                    cls.__annotations__[name], tyro.conf.arg(help=" ".join(text.split()))
+                ]
+
+
 def _describe_default(default: str) -> str:
     if default in ("", "None", "False"):
         return ""
@@ -127,6 +143,8 @@ class CommandOptions:
         if not arguments and cls._is_incomplete():
             sys.stderr.write(f"{cls.describe_use()}\n")
             raise SystemExit(2)
+        if not {"-h", "--help"}.isdisjoint(arguments):
+            _join_lines(cls)
         spelled = [_rename(argument, cls.renamed) for argument in arguments]
         defaults: dict[str, Any] = {} if default is None else {"default": default}
         with _escape_output() if any(escape_control(word) != word for word in arguments) else nullcontext():

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,17 @@ def test_light_tables_equal_those_of_the_packages():
     assert tuple(DTYPES) == profile.PRECISIONS
     assert figures.FIGURE_SUFFIXES == FIGURE_SUFFIXES
     assert set(WRITERS) == set(TABLES)
+
+
+def test_help_has_no_line_breaks_of_the_source(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        TrainCommand.parse(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    first = next(number for number, line in enumerate(lines) if "Folder with train/" in line)
+    for line, following in pairwise(lines[first : first + 3]):
+        word = following.strip("│ ").split()[0]
+        assert len(line.rstrip("│ ")) + 1 + len(word) > 100 - 2, line  # the next word does not fit
 
 
 @pytest.mark.parametrize("command", COMMANDS)
