@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ghostnets.artefacts import load_classifier
     from ghostnets.checkpoints import create_model, load_checkpoint, load_pretrained, save_checkpoint
-    from ghostnets.compress import fuse, ghostify, reparameterize
+    from ghostnets.compress import fuse, ghostify, quantize, reparameterize
     from ghostnets.errors import GhostNetsError
     from ghostnets.export import export_model
     from ghostnets.models import list_models
@@ -32,6 +32,7 @@ __all__ = [
     "load_checkpoint",
     "load_classifier",
     "load_pretrained",
+    "quantize",
     "reparameterize",
     "resume_training",
     "save_checkpoint",
@@ -48,6 +49,7 @@ _MODULES = {
     "load_checkpoint": "checkpoints",
     "load_classifier": "artefacts",
     "load_pretrained": "checkpoints",
+    "quantize": "compress",
     "reparameterize": "compress",
     "resume_training": "train",
     "save_checkpoint": "checkpoints",

@@ -7,6 +7,7 @@ from ghostnets.compress.fuse import fuse, reparameterize
 from ghostnets.compress.ghostify import Analysis, CompressionReport, analyse, ghostify
 from ghostnets.compress.heal import HealReport, heal
 from ghostnets.compress.least_squares import MapStatistics, PairStatistics
+from ghostnets.compress.quantize import LayerSensitivity, QuantizationReport, quantize
 from ghostnets.compress.sensitivity import SiteSensitivity
 from ghostnets.compress.surgery import apply_changes
 
@@ -14,13 +15,16 @@ __all__ = [
     "Analysis",
     "CompressionReport",
     "HealReport",
+    "LayerSensitivity",
     "MapStatistics",
     "PairStatistics",
+    "QuantizationReport",
     "SiteSensitivity",
     "analyse",
     "apply_changes",
     "fuse",
     "ghostify",
     "heal",
+    "quantize",
     "reparameterize",
 ]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ghostnets.layers import DFCGate, GhostConv2d, GhostModule, RepConv
 
-__all__ = ["Site", "can_fold", "find_sites", "is_depthwise", "is_ghost"]
+__all__ = ["ConvTracer", "Site", "can_fold", "find_sites", "flattens", "is_depthwise", "is_ghost", "only_user"]
 
 LEAVES = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
 # Applied to each channel alone, and leaving zero channels out of no computation of others.
@@ -50,7 +50,7 @@ class Site:
     chain: tuple[str, ...] = ()
 
 
-class _Tracer(fx.Tracer):
+class ConvTracer(fx.Tracer):
     """Traces with convolutions, normalisations and Ghost modules of any class as single nodes."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -69,7 +69,7 @@ def find_sites(model: nn.Module) -> tuple[list[Site], str]:
     """
     convs = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
     try:
-        graph = _Tracer().trace(model)
+        graph = ConvTracer().trace(model)
     except Exception as error:
         reason = f"torch.fx cannot trace {type(model).__name__}: {str(error).splitlines()[0] if str(error) else error}"
         return [Site(name) for name in convs], reason
@@ -93,7 +93,7 @@ def _site(model: nn.Module, node: fx.Node, runs: Counter[str]) -> Site:
 def _followers(model: nn.Module, node: fx.Node, runs: Counter[str]) -> tuple[str, str]:
     """Return the normalisation and the idempotent activation that alone read a convolution."""
     norm, act = "", ""
-    user = _only_user(node)
+    user = only_user(node)
     if user is not None and user.op == "call_module" and runs[str(user.target)] == 1:
         module = model.get_submodule(str(user.target))
         if isinstance(module, nn.BatchNorm2d) and can_fold(module):
@@ -101,7 +101,7 @@ def _followers(model: nn.Module, node: fx.Node, runs: Counter[str]) -> tuple[str
             inner = getattr(module, "act", None)  # of timm's BatchNormAct2d
             if isinstance(inner, nn.Module) and not isinstance(inner, nn.Identity):
                 return norm, IDEMPOTENT_MODULES.get(type(inner), "")
-            user = _only_user(user)
+            user = only_user(user)
     if user is not None and user.op == "call_module":
         act = IDEMPOTENT_MODULES.get(type(model.get_submodule(str(user.target))), "")
     elif user is not None and user.op == "call_function":
@@ -116,7 +116,7 @@ def _consumer(model: nn.Module, node: fx.Node, runs: Counter[str]) -> tuple[str,
     channels = model.get_submodule(str(node.target)).out_channels
     chain: list[str] = []
     is_flat, reached = False, node
-    while (user := _only_user(reached)) is not None:
+    while (user := only_user(reached)) is not None:
         if user.op == "call_module":
             name, module = str(user.target), model.get_submodule(str(user.target))
             is_single = runs[name] == 1
@@ -134,7 +134,7 @@ def _consumer(model: nn.Module, node: fx.Node, runs: Counter[str]) -> tuple[str,
                 is_flat = True
             elif type(module) not in CHANNELWISE_MODULES:
                 return "", ()
-        elif _flattens(user):
+        elif flattens(user):
             is_flat = True
         elif not _is_channelwise(user):
             return "", ()
@@ -147,7 +147,7 @@ def _is_channelwise(node: fx.Node) -> bool:
     return is_function or (node.op == "call_method" and node.target in CHANNELWISE_METHODS)
 
 
-def _flattens(node: fx.Node) -> bool:
+def flattens(node: fx.Node) -> bool:
     """Return whether a node turns (N, C, 1, 1) or (N, C, H, W) into (N, C) or (N, C H W)."""
     arguments: tuple[Any, ...] = (*node.args[1:], *node.kwargs.values())
     if node.target in (torch.flatten, "flatten"):
@@ -160,7 +160,7 @@ def _flattens(node: fx.Node) -> bool:
     return False
 
 
-def _only_user(node: fx.Node) -> fx.Node | None:
+def only_user(node: fx.Node) -> fx.Node | None:
     """Return the only node that reads a node's values, apart from its shape."""
     users = [user for user in node.users if not _reads_shape(user)]
     return users[0] if len(users) == 1 and _first_argument(users[0]) is node else None

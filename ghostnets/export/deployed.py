@@ -20,6 +20,7 @@ from ghostnets.models import Network
 
 __all__ = ["DeployedModel", "ExportJob", "trace"]
 
+LARGEST_STRIDE = 64  # of networks of other libraries
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16, "int8": torch.float32}
 
 
@@ -50,22 +51,18 @@ class DeployedModel(nn.Module):
     Maps images, uint8 (N, H, W, C) or float32 (N, C, H, W), to ``(scores,)`` or ``(scores, features)`` in float32.
 
     Args:
-        network: Network to deploy; it is not modified.
+        network: Network to deploy; it is not modified. One of another library has no features.
         description: Precision, input and outputs.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: Network, description: Description) -> None:
+    def __init__(self, network: nn.Module, description: Description) -> None:
         super().__init__()
         self.dtype = DTYPES[description.precision]
-        fused = fuse(network)
-        assert isinstance(fused, Network)
-        # Without its classifier, a network returns the classifier's input: the features.
-        self.classifier = copy.deepcopy(fused.get_submodule(fused.classifier_name)).to(self.dtype)
-        fused.reset_classifier(0)
-        self.network = fused.to(self.dtype)
+        self.network, self.classifier = _split_classifier(network)
+        self.to(self.dtype)
         self.temperature = description.temperature
         self.takes_uint8 = description.input == "uint8"
         self.has_probabilities, self.has_features = description.output == "probabilities", description.has_features
@@ -85,6 +82,18 @@ class DeployedModel(nn.Module):
         return (scores, features.float()) if self.has_features else (scores,)
 
 
+def _split_classifier(network: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Return copies of a network up to its features, and of its classifier."""
+    if not isinstance(network, Network):  # the exporters fold its normalisation
+        return copy.deepcopy(network), nn.Identity()
+    fused = fuse(network)
+    assert isinstance(fused, Network)
+    # Without its classifier, a network returns the classifier's input: the features.
+    classifier = copy.deepcopy(fused.get_submodule(fused.classifier_name))
+    fused.reset_classifier(0)
+    return fused, classifier
+
+
 def trace(job: ExportJob, *, one_image: bool = False) -> ExportedProgram:
     """Trace the deployed model with ``torch.export``, with a dynamic batch size and, if described so, image size.
 
@@ -96,13 +105,9 @@ def trace(job: ExportJob, *, one_image: bool = False) -> ExportedProgram:
         ExportError: torch cannot trace the network.
     """
     description, network = job.description, job.checkpoint.build()
-    if not isinstance(network, Network):
-        raise ExportError(
-            f"{description.architecture} is no network of this package, so it is not exported; export"
-            " read_checkpoint(path).build() by its library's or torch's own exporter."
-        )
     # For a dynamic size, the example is large enough that no feature map is 1 x 1, and not square.
-    side = 4 * network.feature_levels[-1].stride if description.any_size else description.preprocessing.image_size
+    stride = network.feature_levels[-1].stride if isinstance(network, Network) else LARGEST_STRIDE
+    side = 4 * stride if description.any_size else description.preprocessing.image_size
     height, width = side, side + 8 * description.any_size
     batch, channels = 1 if one_image else 2, description.preprocessing.channels
     dynamic = {} if one_image else {0: Dim.DYNAMIC}

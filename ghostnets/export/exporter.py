@@ -39,6 +39,7 @@ def export_model(
     any_size: bool = False,
     features: bool = False,
     images: str | os.PathLike[str] | None = None,
+    max_images: int = NUM_COMPARED + NUM_CALIBRATION,
     on_stage: Callable[[str], None] | None = None,
 ) -> ExportReport:
     """Export a checkpoint to a file for an inference runtime.
@@ -63,6 +64,7 @@ def export_model(
         images: Folder of real images for verification and int8 calibration; by default the run's training data if it
             still exists, else the embedded Fashion-MNIST, which tests numerical equivalence but not accuracy. int8
             needs images of the network's own domain.
+        max_images: Largest number of images for int8; one in four is compared, the others calibrate.
         on_stage: Callback with a description of what begins, for a progress display.
 
     Returns:
@@ -92,6 +94,11 @@ def export_model(
     network = read_checkpoint(source)
     if not network.class_names:
         raise ExportError(f"{source} has no classes; export a network with a classifier.")
+    if features and ":" in network.architecture:
+        raise ConfigurationError(
+            f"{network.architecture} is a network of another library, whose features are unknown; omit features"
+            " (--features)."
+        )
     description = Description(
         architecture=network.architecture,
         arguments=network.arguments,
@@ -109,7 +116,7 @@ def export_model(
     )
     notify = on_stage or _ignore
     notify("reading images")
-    samples, calibration = _find_images(network, source, images, precision)
+    samples, calibration = _find_images(network, source, images, precision, max_images)
     job = ExportJob(network, description, calibration)
     return _write_verified(format, source, target, job, samples, notify)
 
@@ -140,13 +147,13 @@ def _versions(export_format: FileFormat) -> dict[str, str]:
 
 
 def _find_images(
-    network: Checkpoint, source: Path, folder: str | os.PathLike[str] | None, precision: str
+    network: Checkpoint, source: Path, folder: str | os.PathLike[str] | None, precision: str, max_images: int
 ) -> tuple[SampleImages, Pixels]:
     """Load images for the comparison, and other images for int8 calibration (none for other precisions)."""
     if precision != "int8":
         samples = find_sample_images(network, source, folder=folder, max_images=NUM_COMPARED)
         return samples, samples.pixels[:0]
-    samples = find_sample_images(network, source, folder=folder, max_images=NUM_COMPARED + NUM_CALIBRATION)
+    samples = find_sample_images(network, source, folder=folder, max_images=max_images)
     if not samples.is_in_domain:
         raise ConfigurationError(
             "int8 needs images of the network's domain for calibration, and its training data was not found; give a"

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from ghostnets.artefacts import METADATA_KEY
-from ghostnets.errors import require
+from ghostnets.errors import ExportError, require
 from ghostnets.export.deployed import ExportJob, trace
 
 __all__ = ["quantize_onnx", "write"]
@@ -31,7 +31,7 @@ def write(job: ExportJob, path: Path) -> None:
     model = exported.model_proto
     if description.precision == "int8":
         onnx.save(model, path)
-        quantize_onnx(path, job.calibration_batches())
+        quantize_onnx(path, job.calibration_batches(), job.checkpoint.float_layers)
         model = onnx.load(path)
     onnx.helper.set_model_props(model, {METADATA_KEY: description.to_json()})
     model.producer_name, model.doc_string = (
@@ -41,7 +41,7 @@ def write(job: ExportJob, path: Path) -> None:
     onnx.save(model, path)
 
 
-def quantize_onnx(path: Path, calibration: Iterable[npt.NDArray[Any]]) -> None:
+def quantize_onnx(path: Path, calibration: Iterable[npt.NDArray[Any]], float_layers: Collection[str] = ()) -> None:
     """Quantize an ONNX file in place to static int8, with per-channel weight scales.
 
     Normalisation before the first convolution and softmax after the last linear layer stay in float32: their cost is
@@ -50,6 +50,10 @@ def quantize_onnx(path: Path, calibration: Iterable[npt.NDArray[Any]]) -> None:
     Args:
         path: ONNX file to replace.
         calibration: Input batches that determine the activation ranges.
+        float_layers: Names of layers of the network that stay in float32, as their weights in the file are called.
+
+    Raises:
+        ExportError: A layer is not found.
     """
     onnx = require("onnx", extra="export")
     quantization = require("onnxruntime.quantization", extra="export")
@@ -60,6 +64,7 @@ def quantize_onnx(path: Path, calibration: Iterable[npt.NDArray[Any]]) -> None:
     is_layer = [node.op_type in ("Conv", "Gemm", "MatMul") for node in graph.node]
     first, last = is_layer.index(True), len(is_layer) - is_layer[::-1].index(True)
     outside = [node.name for node in [*graph.node[:first], *graph.node[last:]]]
+    outside += _nodes_of(graph, float_layers)
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -82,3 +87,17 @@ def quantize_onnx(path: Path, calibration: Iterable[npt.NDArray[Any]]) -> None:
     finally:
         logging.getLogger().setLevel(level)
         preprocessed.unlink(missing_ok=True)
+
+
+def _nodes_of(graph: Any, layers: Collection[str]) -> list[str]:
+    """Return the nodes that read the weights of some layers; conversion keeps the weights' names."""
+    found = []
+    for layer in layers:
+        prefixes = (f"network.{layer}.", f"{layer}.")
+        nodes = [node.name for node in graph.node if any(name.startswith(prefixes) for name in node.input)]
+        if not nodes:
+            raise ExportError(
+                f"the layer {layer} that is to stay in float32 is not in the ONNX file; report the network."
+            )
+        found += nodes
+    return found

@@ -1,5 +1,6 @@
 """Export to OpenVINO (.xml and .bin); f16 compresses the weights, int8 is NNCF's static quantization."""
 
+import tempfile
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from ghostnets.artefacts import METADATA_KEY
 from ghostnets.errors import StorageError, require
 from ghostnets.export.deployed import ExportJob, trace
+from ghostnets.export.onnx import write as write_onnx
 
 __all__ = ["quantize_openvino", "save", "write"]
 
@@ -34,9 +36,20 @@ def write(job: ExportJob, path: Path) -> None:
     for output, name in zip(model.outputs, (description.output, "features"), strict=False):
         output.set_names({name})
     if description.precision == "int8":
-        model = quantize_openvino(model, job.calibration_batches())
+        if job.checkpoint.float_layers:  # NNCF does not know layers by their names in the network; ONNX does
+            model = _from_onnx(job, path)
+        else:
+            model = quantize_openvino(model, job.calibration_batches())
     model.set_rt_info(description.to_json(), METADATA_KEY)
     save(model, path, compress_to_f16=description.precision == "f16")
+
+
+def _from_onnx(job: ExportJob, path: Path) -> Any:
+    """Return the int8 network of the ONNX file, quantised by ONNX Runtime."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        file = Path(folder) / "model.onnx"
+        write_onnx(job, file)
+        return require("openvino", extra="export").convert_model(file)
 
 
 def save(model: Any, path: Path, *, compress_to_f16: bool) -> None:

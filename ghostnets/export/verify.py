@@ -23,9 +23,8 @@ from ghostnets.errors import ExportError
 from ghostnets.export.report import ExportComparison
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from ghostnets.models import Network
     from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["time_against_torch", "verify"]
@@ -114,18 +113,21 @@ def _run_file(model: Model, images: Pixels) -> Outputs:
     return Outputs(scores, np.concatenate(features) if features else None)
 
 
-def _run_network(network: "Network", preprocessing: "Preprocessing", images: Pixels) -> tuple[Array, Array]:
-    """Return logits and features of the network in eager torch."""
+def _run_network(network: "nn.Module", preprocessing: "Preprocessing", images: Pixels) -> tuple[Array, Array | None]:
+    """Return logits and features of the network in eager torch; None where it is not known what its features are."""
     import torch
 
+    from ghostnets.models import Network
+
     features: list[Tensor] = []
-    classifier = network.get_submodule(network.classifier_name)
+    is_own = isinstance(network, Network)
+    classifier = network.get_submodule(network.classifier_name) if isinstance(network, Network) else network
     hook = classifier.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
     with torch.inference_mode():
         starts = range(0, len(images), BATCH_SIZE)
         logits = [network(_normalize(preprocessing, images[i : i + BATCH_SIZE])) for i in starts]
     hook.remove()
-    return torch.cat(logits).numpy(), torch.cat(features).numpy()
+    return torch.cat(logits).numpy(), torch.cat(features).numpy() if is_own else None
 
 
 def _compare(
@@ -138,12 +140,10 @@ def _compare(
     import torch
 
     from ghostnets.checkpoints import read_checkpoint
-    from ghostnets.models import Network
 
     torch.set_num_threads(1)
     checkpoint = read_checkpoint(checkpoint_path)
     network = checkpoint.build()
-    assert isinstance(network, Network)
     is_probability = model.description.output == "probabilities"
     differences, scales, agreements, probability_differences = [], [], [], []
     feature_differences, feature_scales = [], []
@@ -160,7 +160,7 @@ def _compare(
         scales.append(np.abs(expected).max())
         agreements.append(_agreements(logits, probabilities, multi_label=multi_label))
         probability_differences.append(np.abs(expected_probabilities - probabilities).max())
-        if features is not None:
+        if features is not None and expected_features is not None:
             feature_differences.append(np.abs(features - expected_features).max())
             feature_scales.append(np.abs(expected_features).max())
     scale = max(scales) or 1.0  # the only score of a one-class network equals its mean
@@ -180,7 +180,7 @@ def _compare(
     )
 
 
-def time_against_torch(model: Model, network: "Network", image: Pixels) -> dict[str, Any]:
+def time_against_torch(model: Model, network: "nn.Module", image: Pixels) -> dict[str, Any]:
     """Time one image in the file and in eager torch, interleaved, with the current thread settings of each.
 
     Args:

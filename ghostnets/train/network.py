@@ -20,6 +20,7 @@ from ghostnets.checkpoints import (
     read_weights,
 )
 from ghostnets.checkpoints.fetch import HUB_PREFIX
+from ghostnets.compress import apply_changes
 from ghostnets.data import DataSource
 from ghostnets.errors import ConfigurationError
 from ghostnets.files import find_checkpoint
@@ -51,6 +52,7 @@ class ResolvedRecipe(NamedTuple):
     arguments: dict[str, Any]  # arguments of create_model
     preprocessing: Preprocessing
     weights: InitialWeights | None  # None for random and published weights
+    changes: tuple[dict[str, Any], ...]  # of compression
 
 
 def read_initial_weights(recipe: Recipe) -> InitialWeights | None:
@@ -85,6 +87,7 @@ def resolve_recipe(recipe: Recipe, source: DataSource) -> ResolvedRecipe:
     """
     recipe = recipe.changed(weights=_absolute(recipe.weights), teacher=_absolute(recipe.teacher))
     weights = read_initial_weights(recipe)
+    changes: tuple[dict[str, Any], ...] = ()
     options = {
         name: value
         for name, value in [
@@ -98,10 +101,12 @@ def resolve_recipe(recipe: Recipe, source: DataSource) -> ResolvedRecipe:
     num_classes = len(source.class_names)
     if weights is not None and weights.checkpoint is not None:
         checkpoint = weights.checkpoint
-        if checkpoint.changes or ":" in checkpoint.architecture:
+        changes = checkpoint.changes
+        if ":" in checkpoint.architecture:
             raise ConfigurationError(
-                f"{recipe.weights} is a compressed network or one of another library, which train cannot continue; heal"
-                " it with ghostnets.compress.heal, or train it by your own code."
+                f"{recipe.weights} is {checkpoint.architecture}, a network of another library, which train cannot"
+                " continue; heal it with ghostnets.compress.heal, or train read_checkpoint(path).build() by your own"
+                " code."
             )
         preprocessing = _adopt_preprocessing(checkpoint.preprocessing, recipe, recipe.weights)
         common = {"num_classes": num_classes, "drop_rate": recipe.drop_rate}
@@ -123,10 +128,10 @@ def resolve_recipe(recipe: Recipe, source: DataSource) -> ResolvedRecipe:
         if is_small and not recipe.weights and "small_input" in model_arguments(recipe.model):
             arguments["small_input"] = True
         arguments |= options
-    with torch.device("meta"):  # an unknown name or argument fails before a folder is made
-        create_model(recipe.model, **arguments)
+    with torch.device("cpu" if changes else "meta"):  # an unknown name or argument fails before a folder is made
+        apply_changes(create_model(recipe.model, **arguments), changes)
     recipe = recipe.changed(image_size=preprocessing.image_size, in_chans=preprocessing.channels)
-    return ResolvedRecipe(recipe, arguments, preprocessing, weights)
+    return ResolvedRecipe(recipe, arguments, preprocessing, weights, changes)
 
 
 def build_network(
@@ -135,6 +140,7 @@ def build_network(
     weights: InitialWeights | None,
     class_names: tuple[str, ...],
     *,
+    changes: tuple[dict[str, Any], ...] = (),
     multi_label: bool = False,
 ) -> Network:
     """Build the network with its initial weights, in training mode.
@@ -146,6 +152,7 @@ def build_network(
         CheckpointError: Published weights cannot be downloaded, or the weights do not fit.
     """
     model = create_model(recipe.model, pretrained=recipe.weights == PRETRAINED, **arguments)
+    model = apply_changes(model, changes) if changes else model
     assert isinstance(model, Network)
     if weights is not None:
         own = weights.checkpoint

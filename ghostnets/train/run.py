@@ -8,7 +8,7 @@ from dataclasses import asdict
 import torch
 from torch import nn
 
-from ghostnets.checkpoints import Checkpoint, create_model, read_checkpoint
+from ghostnets.checkpoints import Checkpoint, build_network, read_checkpoint
 from ghostnets.data import TrainingBatches, derive_seed, summarize_source
 from ghostnets.errors import ConfigurationError, RunError
 from ghostnets.train.callback import Callback, RunStart
@@ -298,13 +298,13 @@ class Run:
         """Write the network at the end of the last epoch as the best one."""
         checkpoint = self._checkpoint(self.history[-1], self.setup.evaluated)
         if (lost := self.distributed.on_rank_zero(lambda: self.folder.save_best(checkpoint))) is not None:
-            sentence = f"the temperature {lost:g} of other weights is dropped; calibrate again after the training (eval"
-            self.callback.on_message(f"{sentence} --calibrate)")
+            self.callback.on_message(f"the temperature {lost:g} of other weights is dropped; see eval --calibrate")
 
     def _checkpoint(self, result: EpochResult, network: nn.Module) -> Checkpoint:
         return Checkpoint(
             architecture=self.recipe.model,
             arguments=self.config.arguments,
+            changes=self.config.changes,
             state_dict=network.state_dict(),
             class_names=self.class_names,
             preprocessing=self.config.preprocessing,
@@ -327,7 +327,7 @@ class Run:
         """Evaluate the best epoch on the test images, or on the validation images if there are none."""
         split, images = ("val", self.splits.val) if self.splits.test is None else ("test", self.splits.test)
         weights = self.distributed.on_rank_zero(lambda: read_checkpoint(self.folder.best).state_dict)
-        model = create_model(self.recipe.model, **self.config.arguments)
+        model = build_network(self.recipe.model, self.config.arguments, self.config.changes)
         model.load_state_dict(weights)
         model.to(self.distributed.device).to(memory_format=torch.channels_last)
         training_images = self.distributed.on_rank_zero(lambda: self.folder.find_training_images(images.digests()))

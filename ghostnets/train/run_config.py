@@ -24,6 +24,7 @@ class RunConfig:
         recipe: The recipe with every value resolved.
         arguments: Arguments of the network (``create_model``).
         preprocessing: Preprocessing of the network.
+        changes: Changes that compression made in the network (``Checkpoint.changes``).
         full, root: Options of Fashion-MNIST.
         skip_corrupt: Leave unreadable images out.
         threads: Threads of torch on the CPU; another number gives other rounding.
@@ -38,6 +39,7 @@ class RunConfig:
     recipe: Recipe
     arguments: dict[str, Any]
     preprocessing: Preprocessing
+    changes: tuple[dict[str, Any], ...] = ()
     full: bool = False
     root: str | None = None
     skip_corrupt: bool = False
@@ -52,6 +54,7 @@ class RunConfig:
         checks = {
             "data": (isinstance(self.data, str), "a path, a URL or a name"),
             "arguments": (isinstance(self.arguments, dict), "an object"),
+            "changes": (all(isinstance(change, dict) for change in self.changes), "a list of objects"),
             "full": (isinstance(self.full, bool), "true or false"),
             "root": (self.root is None or isinstance(self.root, str), "a path or null"),
             "skip_corrupt": (isinstance(self.skip_corrupt, bool), "true or false"),
@@ -93,6 +96,7 @@ class RunConfig:
         """
         own = {name: value for name, value in values.items() if name != "ghostnets_version"}
         own["earlier_epochs"] = tuple(own.get("earlier_epochs", ()))
+        own["changes"] = tuple(own.get("changes", ()))  # configurations of earlier versions have none
         recipe, stored = Recipe.from_dict(own.pop("recipe")), own.pop("preprocessing")
         preprocessing = replace(
             Preprocessing.from_dict(stored), max_pixels=stored.get("max_pixels", Preprocessing.max_pixels)

@@ -125,10 +125,13 @@ def _build_network(spec: RunSpec, *, is_new: bool) -> Network:
     """Build the network with its initial weights; those of a resumed run are in its state."""
     config, class_names = spec.config, spec.source.class_names
     if not is_new:
-        return build_network(config.recipe.changed(weights=None, frozen=False), config.arguments, None, class_names)
+        recipe = config.recipe.changed(weights=None, frozen=False)
+        return build_network(recipe, config.arguments, None, class_names, changes=config.changes)
     weights = spec.weights or read_initial_weights(config.recipe)
     multi_label = spec.source.multi_label
-    return build_network(config.recipe, config.arguments, weights, class_names, multi_label=multi_label)
+    return build_network(
+        config.recipe, config.arguments, weights, class_names, changes=config.changes, multi_label=multi_label
+    )
 
 
 def _trained_module(network: Network, recipe: Recipe, distillation: Distillation | None) -> nn.Module:

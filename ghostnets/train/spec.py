@@ -62,6 +62,7 @@ class RunSpec(NamedTuple):
             data=data.location,
             recipe=resolved.recipe,
             arguments=resolved.arguments,
+            changes=resolved.changes,
             preprocessing=replace(resolved.preprocessing, max_pixels=data.max_pixels),
             full=data.full,
             root=None if data.root is None else str(Path(data.root).resolve()),

@@ -61,8 +61,6 @@ def test_checkpoint_is_read_and_run_by_other_commands(folder: Path, small: Path,
     image = next((folder / "images" / "a").iterdir())
     assert run("predict", small, image, "--json") == 0
     assert json.loads(capsys.readouterr().out)
-    assert run("train", folder / "images", "--weights", small) == 1
-    assert "is a compressed network" in capsys.readouterr().err
 
 
 def test_report_has_agreement_sensitivity_and_cost(small: Path):
@@ -74,6 +72,21 @@ def test_report_has_agreement_sensitivity_and_cost(small: Path):
     assert report["macs"][1] < report["macs"][0]
     assert report["bytes"] == small.stat().st_size
     assert {"conv", "kind", "damage"} <= report["sensitivity"][0].keys()
+
+
+def test_compressed_network_is_trained_and_resumed_with_its_changes(
+    folder: Path, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    line = ["train", folder / "images", "--weights", small, "--batch-size", 8, "--name", "tuned"]
+    assert run(*line, "--epochs", 1) == 0
+    first = read_checkpoint(tmp_path / "runs" / "tuned" / "best.safetensors")
+    assert first.changes == read_checkpoint(small).changes != ()
+    assert first.class_names == ("a", "b")
+    assert run("train", "--resume", tmp_path / "runs" / "tuned", "--epochs", 2) == 0
+    assert read_checkpoint(tmp_path / "runs" / "tuned" / "best.safetensors").changes == first.changes
+    assert run(*line[:-1], "wider", "--width", 2) == 1
+    assert capsys.readouterr().err
 
 
 def test_compressed_network_is_compressed_again(folder: Path, small: Path, tmp_path: Path):
@@ -101,8 +114,12 @@ def test_timm_network_is_stored_and_built_again(folder: Path, tmp_path: Path, ca
     capsys.readouterr()
     assert run("predict", out, next((folder / "images" / "a").iterdir()), "--json") == 0
     assert json.loads(capsys.readouterr().out)
-    assert run("export", out, "--format", "onnx", "--images", folder / "images", "--out", tmp_path / "x.onnx") == 1
-    assert "is no network of this package" in capsys.readouterr().err
+    line_of_export = ["export", out, "--format", "onnx", "--images", folder / "images", "--out", tmp_path / "x.onnx"]
+    assert run(*line_of_export, "--features") == 1
+    assert "a network of another library, whose features are unknown" in capsys.readouterr().err
+    assert run(*line_of_export) == 0
+    assert run("train", folder / "images", "--weights", out) == 1
+    assert "is timm:test_resnet, a network of another library, which train cannot" in capsys.readouterr().err
     torch.save({"fc.bias": torch.zeros(4)}, tmp_path / "other.pth")
     assert run(*line, "--weights", tmp_path / "other.pth", "--overwrite") == 1
     assert "does not fit timm:test_resnet: Error(s) in loading" in capsys.readouterr().err

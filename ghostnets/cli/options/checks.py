@@ -16,6 +16,7 @@ __all__ = [
     "check_data",
     "check_network_file",
     "check_outside",
+    "check_source",
     "check_suffix",
     "check_table_suffix",
     "check_threshold_option",
@@ -46,6 +47,22 @@ def check_suffix(option: str, path: Path | None, suffixes: Iterable[str]) -> Non
     suffixes = list(suffixes)
     if path is not None and path.suffix.lower() not in suffixes:
         raise ConfigurationError(f"{option} is {path}; it must end in {' or '.join(suffixes)}.")
+
+
+def check_source(network: str, source: str | Path, weights: Path | None) -> None:
+    """Raise an error unless a network that is compressed has weights: its own, or a file for that of a library."""
+    if isinstance(source, str) and ":" not in source:
+        raise ConfigurationError(
+            f"{network} is a network without weights; pass a checkpoint of it, as ghostnets train and import write."
+        )
+    if isinstance(source, str) != (weights is not None):
+        raise ConfigurationError(
+            f"{network} needs --weights FILE, its state dict."
+            if weights is None
+            else f"{network} is a checkpoint with weights of its own; leave out --weights."
+        )
+    if weights is not None and not weights.is_file():
+        raise CheckpointError(f"there is no file {weights}; pass a state dict of {network}.")
 
 
 def check_table_suffix(option: str, path: Path | None, *, bom: bool = False) -> None:

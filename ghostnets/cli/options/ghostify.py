@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar
 import tyro
 
 from ghostnets.cli.options.base import CommandOptions, JsonOutput
-from ghostnets.cli.options.checks import check_at_least, check_suffix, find_network
-from ghostnets.errors import CheckpointError, ConfigurationError, DataError
+from ghostnets.cli.options.checks import check_at_least, check_source, check_suffix, find_network
+from ghostnets.errors import ConfigurationError, DataError
 
 __all__ = ["GhostifyCommand"]
 
@@ -69,19 +69,6 @@ class GhostifyCommand(CommandOptions):
         check_suffix("--out", self.out, [".safetensors"])
         if self.out.exists() and not self.overwrite:
             raise ConfigurationError(f"{self.out} exists; choose another name, or add --overwrite.")
-        source = self.source
-        if isinstance(source, str) and ":" not in source:
-            raise ConfigurationError(
-                f"{self.network} is a network without weights; give a checkpoint of it, as ghostnets train and import"
-                " write."
-            )
-        if isinstance(source, str) != (self.weights is not None):
-            raise ConfigurationError(
-                f"{self.network} needs --weights FILE, its state dict."
-                if self.weights is None
-                else f"{self.network} is a checkpoint with weights of its own; leave out --weights."
-            )
-        if self.weights is not None and not self.weights.is_file():
-            raise CheckpointError(f"there is no file {self.weights}; give a state dict of {self.network}.")
+        check_source(self.network, self.source, self.weights)
         if "://" not in self.images and not Path(self.images).exists():
             raise DataError(f"there is no folder {self.images}; give the path of a folder of images.")

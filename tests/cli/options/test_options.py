@@ -61,6 +61,8 @@ REFUSALS = [
     ("ghostify ghostnet_100 . --out x.safetensors", "ghostnet_100 is a network without weights"),
     ("ghostify timm:resnet18 . --out x.safetensors", "timm:resnet18 needs --weights FILE"),
     ("ghostify timm:resnet18 . --weights no.pth --out x.safetensors", "there is no file no.pth"),
+    ("quantize timm:resnet18 . --out x.safetensors", "timm:resnet18 needs --weights FILE"),
+    ("quantize ghostnet_100 . --out x.safetensors", "ghostnet_100 is a network without weights"),
     ("ghostify timm:resnet18 . --out x.safetensors --budget 1.5", "a budget is 1.5; it must be between 0 and 1"),
     ("import no.pth --model ghostnet_100 --to x.safetensors", "there is no checkpoint no.pth"),
     ("import no.pth --model ghostnet_100 --to x.pth", "it must end in .safetensors"),

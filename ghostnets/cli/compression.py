@@ -1,0 +1,84 @@
+"""What ghostify and quantize share: the network, its images, and agreement with the original."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ghostnets.checkpoints import Checkpoint, build_network, read_checkpoint, read_weights
+from ghostnets.cli.output import message
+from ghostnets.data import find_sample
+from ghostnets.errors import CheckpointError, DataError
+from ghostnets.measure import wilson_interval
+from ghostnets.preprocessing import Preprocessing
+
+__all__ = ["BATCH", "agreement_cells", "agreement_of", "read_images", "read_source", "share_of"]
+
+HELD_OUT = 4  # one image in so many is compared
+BATCH = 16
+
+
+def read_source(source: str | Path, weights_file: Path | None) -> Checkpoint:
+    """Return a network as a checkpoint, its own or one made of a library's network and a file of weights."""
+    if not isinstance(source, str):
+        return read_checkpoint(source)
+    assert weights_file is not None
+    weights = read_weights(weights_file, keeps_prefixes=True)
+    with torch.device("meta"):
+        last = list(build_network(source, {}).state_dict())[-1]
+    count = len(weights.tensors[last]) if last in weights.tensors and weights.tensors[last].dim() else 0
+    if not count:
+        raise CheckpointError(f"{weights_file} has no tensor {last} of {source}; pass a state dict of that network.")
+    arguments = {"num_classes": count}
+    model = build_network(source, arguments)
+    try:
+        model.load_state_dict(weights.tensors)
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{weights_file} does not fit {source}: {first}; pass its own state dict.") from error
+    names = tuple(f"class_{number:04d}" for number in range(1, count + 1))
+    preprocessing = _library_preprocessing(model)
+    return Checkpoint(source, arguments, model.state_dict(), names, preprocessing, sha256=weights.sha256)
+
+
+def _library_preprocessing(model: nn.Module) -> Preprocessing:
+    """Return the preprocessing that timm stores with a network, or the usual one at 224 pixels."""
+    config = getattr(model, "pretrained_cfg", None)
+    if not isinstance(config, dict) or "input_size" not in config:
+        return Preprocessing.standard(224, 3)
+    size = int(config["input_size"][-1])
+    resize_to = max(size, round(size / float(config.get("crop_pct") or 0.875)))
+    interpolation = "bicubic" if config.get("interpolation") == "bicubic" else "bilinear"
+    mean, std = (tuple(map(float, config[key])) for key in ("mean", "std"))
+    return Preprocessing(size, resize_to, mean, std, interpolation)
+
+
+def read_images(location: str, most: int, preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
+    """Read images, normalised (N, C, H, W), and which of them are held out for the comparison, (N,)."""
+    sample = find_sample(location, most=most, splits=())
+    dataset, problems = sample.load(preprocessing, lambda: None)
+    if problems:
+        message(f"skipped {len(problems)} unreadable images: {' '.join(problems[:5])}")
+    if len(dataset) < 2 * HELD_OUT:
+        raise DataError(f"{location} has {len(dataset)} readable images; pass at least {2 * HELD_OUT}.")
+    x = torch.stack([preprocessing.center(dataset[index]) for index in range(len(dataset))])
+    return preprocessing.normalize(x), torch.arange(len(x)) % HELD_OUT == 0
+
+
+@torch.no_grad()
+def agreement_of(network: nn.Module, original: nn.Module, images: Tensor) -> dict[str, Any]:
+    """Return the share of images on which both networks predict the same class, with a Wilson interval."""
+    same = sum(int((network(x).argmax(1) == original(x).argmax(1)).sum()) for x in images.split(BATCH))
+    return share_of(same, len(images))
+
+
+def share_of(count: int, total: int) -> dict[str, Any]:
+    """Return a share with its Wilson interval."""
+    low, high = wilson_interval(count, total)
+    return {"share": count / total, "low": low, "high": high}
+
+
+def agreement_cells(agreement: dict[str, Any]) -> tuple[str, str]:
+    """Return the share and its interval, for a table."""
+    return f"{agreement['share']:.1%}", f"{agreement['low']:.1%} to {agreement['high']:.1%}"

@@ -1,0 +1,278 @@
+"""Post-training quantisation: a network whose int8 files lose less, and the layers that these keep in float32."""
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ghostnets.compress.equalize import equalize, find_norms, find_pairs
+from ghostnets.compress.fit import output_error, outputs_of
+from ghostnets.compress.rounding import METHODS, Ranges, find_ranges, quantizable_layers, simulated
+from ghostnets.errors import ConfigurationError
+from ghostnets.measure import count
+
+__all__ = ["LayerSensitivity", "QuantizationReport", "quantize"]
+
+PROBE_EVERY = 4  # one image in so many judges each step
+MIN_IMAGES = 8
+MAX_PROBES = 16  # images on which the error of each layer is measured
+MAX_CORRECTED = 32  # images that biases are corrected on; all their maps are in memory at a time
+MIN_DAMAGE = 0.05  # share of the sum of all layers' errors from which a layer is worth keeping
+
+
+@dataclass(frozen=True)
+class LayerSensitivity:
+    """Error that one layer alone causes in int8.
+
+    Attributes:
+        layer: Name of the convolution or linear layer.
+        damage: Squared error of the network's output as a share of its variance over the images.
+        macs: Multiply-adds of the layer for one image.
+    """
+
+    layer: str
+    damage: float
+    macs: int
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """Report of ``quantize``.
+
+    Attributes:
+        float_layers: Layers to keep in float32, the most sensitive first.
+        float_share: Share of the multiply-adds that these have.
+        errors: Error of the network's output with all layers in int8 (``"plain"``) and after each step that was
+            taken, simulated, on the images that judge: squared, as a share of the output's variance.
+        sensitivity: Layers in order of execution, after equalisation.
+        steps: What was done, and what was tried but did not lower the error.
+        images: Number of images fitted to, and of those that judge.
+    """
+
+    float_layers: tuple[str, ...]
+    float_share: float
+    errors: dict[str, float]
+    sensitivity: tuple[LayerSensitivity, ...]
+    steps: tuple[str, ...]
+    images: tuple[int, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return asdict(self)
+
+
+def quantize(
+    model: nn.Module,
+    images: Tensor | Iterable[Tensor],
+    *,
+    method: str = "percentile",
+    float_share: float = 0.1,
+    on_stage: Callable[[str], None] | None = None,
+) -> tuple[nn.Module, QuantizationReport]:
+    """Prepare a network for int8: equalise channels, choose the layers that stay in float32, correct biases.
+
+    The result is a float32 network of the same class with the same keys. Its weights and biases are changed so that
+    int8, in any runtime with a scale for each output channel of a weight, changes its outputs less. int8 is simulated
+    in torch: rounded weights, and rounded inputs of each convolution and linear layer. Each step is kept only if it
+    lowers the error on images that it was not fitted to.
+
+    Args:
+        model: Any network that takes one tensor; not changed.
+        images: Unlabelled images of the kind that the network is used on, preprocessed, (N, C, H, W), or batches of
+            them; three quarters are fitted to, every fourth judges. Some hundred are enough.
+        method: How ranges follow from images: ``"percentile"``, the percentiles 0.01 and 99.99 of each, or
+            ``"minmax"``.
+        float_share: Largest share of the multiply-adds that layers in float32 may have; 0 keeps none.
+        on_stage: Callback with a description of what begins.
+
+    Returns:
+        The new network, in evaluation mode, and the report. Give ``report.float_layers`` to ``engine.compile``, or
+        store it in a checkpoint (``Checkpoint.float_layers``), which exports respect.
+
+    Raises:
+        ConfigurationError: An argument is out of its range, there are too few images, or the network has no layer.
+    """
+    if method not in METHODS:
+        raise ConfigurationError(f"method is {method!r}; it must be {' or '.join(METHODS)}.")
+    if not 0 <= float_share < 1:
+        raise ConfigurationError(
+            f"float_share is {float_share}; it must be from 0 to below 1, a share of multiply-adds."
+        )
+    fitted, probes = _split(images)
+    made = copy.deepcopy(model).eval()
+    return _Quantizer(made, fitted, probes, method, on_stage or (lambda stage: None)).run(float_share)
+
+
+def _split(images: Tensor | Iterable[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Return batches to fit to, and the images that judge."""
+    batches = list(images.split(16)) if isinstance(images, Tensor) else list(images)
+    count = sum(map(len, batches))
+    if count < MIN_IMAGES:
+        raise ConfigurationError(f"there are {count} images; pass at least {MIN_IMAGES}, better a few hundred.")
+    position, fitted, probes = 0, [], []
+    for batch in batches:
+        judges = (torch.arange(position, position + len(batch)) % PROBE_EVERY) == 0
+        fitted.append(batch[~judges])
+        probes.append(batch[judges])
+        position += len(batch)
+    judging = torch.cat(probes)
+    return [batch for batch in fitted if len(batch)], judging[:: max(1, math.ceil(len(judging) / MAX_PROBES))]
+
+
+class _Quantizer:
+    def __init__(
+        self, model: nn.Module, fitted: Sequence[Tensor], probes: Tensor, method: str, notify: Callable[[str], None]
+    ) -> None:
+        self.model, self.fitted, self.probes, self.method, self.notify = model, fitted, probes, method, notify
+        self.layers = quantizable_layers(model, probes[:1])
+        if not self.layers:
+            raise ConfigurationError(f"{type(model).__name__} has no convolution or linear layer that runs once.")
+        self.expected = outputs_of(model, probes)
+        self.steps: list[str] = []
+        self.errors: dict[str, float] = {}
+
+    def run(self, float_share: float) -> tuple[nn.Module, QuantizationReport]:
+        self.notify("finding ranges")
+        ranges = self._ranges()
+        self.errors["plain"] = self._error(ranges)
+        ranges = self._equalize(ranges)
+        macs = self._macs()
+        sensitivity = self._sensitivity(ranges, macs)
+        kept, share = _choose_floats(sensitivity, float_share)
+        if kept:
+            ranges = {name: bounds for name, bounds in ranges.items() if name not in kept}
+            self._note("sensitive layers in float32", self._error(ranges))
+        self._correct_biases(ranges)
+        counts = sum(map(len, self.fitted)), len(self.probes)
+        report = QuantizationReport(tuple(kept), share, self.errors, sensitivity, tuple(self.steps), counts)
+        return self.model, report
+
+    def _ranges(self) -> dict[str, tuple[float, float]]:
+        return find_ranges(self.model, self.fitted, self.layers, self.method)
+
+    def _error(self, ranges: Ranges) -> float:
+        with simulated(self.model, ranges):
+            return output_error(outputs_of(self.model, self.probes), self.expected)
+
+    def _note(self, step: str, error: float) -> None:
+        self.errors[step] = error
+        self.steps.append(step)
+
+    def _equalize(self, ranges: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        pairs = find_pairs(self.model)
+        if not pairs:
+            self.steps.append("no equalisation: no two layers have ReLU alone between them")
+            return ranges
+        self.notify("equalising channels")
+        before = copy.deepcopy(self.model.state_dict())
+        equalize(self.model, pairs, self.fitted)
+        found = self._ranges()
+        error, limit = self._error(found), min(self.errors.values())
+        drift = output_error(outputs_of(self.model, self.probes), self.expected)
+        if error < limit and drift < 0.1 * error:
+            self._note("equalisation", error)
+            return found
+        self.model.load_state_dict(before)
+        self.steps.append(
+            f"no equalisation: of {len(pairs)} pairs, the error would be {error:.4g} instead of {limit:.4g}"
+        )
+        return ranges
+
+    def _macs(self) -> dict[str, int]:
+        costs = count(self.model, tuple(self.probes.shape[1:]))
+        return {name: sum(layer.macs for layer in costs.layers if layer.name == name) for name in self.layers}
+
+    def _sensitivity(self, ranges: Ranges, macs: dict[str, int]) -> tuple[LayerSensitivity, ...]:
+        found = []
+        for number, name in enumerate(self.layers, 1):
+            self.notify(f"measuring layer {number} of {len(self.layers)}")
+            found.append(LayerSensitivity(name, self._error({name: ranges[name]}), macs[name]))
+        return tuple(found)
+
+    def _correct_biases(self, ranges: Ranges) -> None:
+        """Add the mean error of each output channel to its bias, from front to back, in one pass over some images.
+
+        The outputs of a layer are corrected as soon as they are computed, so the layers behind it see what they will
+        see (empirical bias correction, Nagel et al.).
+        """
+        self.notify("correcting biases")
+        x = torch.cat(list(self.fitted))[:: max(1, math.ceil(sum(map(len, self.fitted)) / MAX_CORRECTED))]
+        norms = find_norms(self.model)
+        places = {name: _bias_of(self.model, name, norms) for name in ranges}
+        names = [name for name in ranges if places[name] is not None]
+        means: dict[str, Tensor] = {}
+
+        def record(name: str, output: Tensor) -> None:
+            means[name] = self._mean(name, output)
+
+        with _hooked(self.model, names, record):
+            outputs_of(self.model, x)
+        shifts: dict[str, Tensor] = {}
+
+        def correct(name: str, output: Tensor) -> Tensor:
+            shifts[name] = means[name] - self._mean(name, output)
+            is_conv = isinstance(self.model.get_submodule(name), nn.Conv2d)
+            return output + (shifts[name][:, None, None] if is_conv else shifts[name])
+
+        with simulated(self.model, ranges), _hooked(self.model, names, correct):
+            outputs_of(self.model, x)
+        before = copy.deepcopy(self.model.state_dict())
+        with torch.no_grad():
+            for name in names:
+                place = places[name]
+                assert place is not None
+                place[0].add_(place[1] * shifts[name])
+        error, limit = self._error(ranges), min(self.errors.values())
+        if error < limit:
+            self._note("bias correction", error)
+            return
+        self.model.load_state_dict(before)
+        self.steps.append(f"no bias correction: the error would be {error:.4g} instead of {limit:.4g}")
+
+    def _mean(self, name: str, output: Tensor) -> Tensor:
+        """Return the mean of each channel, (C,), of a convolution's maps (N, C, H, W) or a linear layer's (..., C)."""
+        channel = 1 if isinstance(self.model.get_submodule(name), nn.Conv2d) else output.dim() - 1
+        return output.mean([axis for axis in range(output.dim()) if axis != channel])
+
+
+def _choose_floats(sensitivity: Sequence[LayerSensitivity], float_share: float) -> tuple[list[str], float]:
+    """Choose the layers with the largest errors, within a share of the multiply-adds."""
+    total = sum(layer.damage for layer in sensitivity)
+    macs = sum(layer.macs for layer in sensitivity)
+    kept, share = [], 0.0
+    for layer in sorted(sensitivity, key=lambda layer: -layer.damage):
+        if layer.damage < MIN_DAMAGE * total:
+            break
+        if share + layer.macs / macs <= float_share:
+            kept.append(layer.layer)
+            share += layer.macs / macs
+    return kept, share
+
+
+def _bias_of(model: nn.Module, name: str, norms: dict[str, str]) -> tuple[Tensor, int] | None:
+    """Return the tensor that moves the output of a layer, and the sign; None if there is none."""
+    bias = model.get_submodule(name).bias
+    if bias is not None:
+        assert isinstance(bias, Tensor)
+        return bias, 1
+    mean = getattr(model.get_submodule(norms[name]), "running_mean", None) if name in norms else None
+    return None if mean is None else (mean, -1)
+
+
+@contextmanager
+def _hooked(model: nn.Module, names: Iterable[str], see: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
+    """Let a function see the outputs of some layers, and perhaps replace them."""
+    handles = [
+        model.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: see(name, output))
+        for name in names
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,128 @@
+"""Simulation of int8 in torch: layers with rounded weights that read rounded maps."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ghostnets.layers import RepConv
+
+__all__ = ["METHODS", "Ranges", "find_ranges", "quantizable_layers", "rounded", "simulated"]
+
+METHODS = ("percentile", "minmax")
+PERCENT = 99.99  # of an image's values are within the range, on either side, as in the engine
+LEVELS = 255
+WEIGHT_LEVELS = 127
+
+Ranges = Mapping[str, tuple[float, float]]
+
+
+def quantizable_layers(model: nn.Module, x: Tensor) -> list[str]:
+    """Return the convolutions and linear layers that run once, in order of execution.
+
+    Args:
+        model: Network in evaluation mode.
+        x: Images that it runs on.
+    """
+    runs: list[str] = []
+    branches = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, RepConv))
+    handles = [
+        module.register_forward_hook(lambda *_, name=name: runs.append(name))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear) and not name.startswith(branches)
+    ]
+    try:
+        with torch.no_grad():
+            model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [name for name in runs if runs.count(name) == 1]
+
+
+def find_ranges(
+    model: nn.Module, batches: Iterable[Tensor], names: Iterable[str], method: str
+) -> dict[str, tuple[float, float]]:
+    """Find the range of the values that each layer reads, 0 included.
+
+    Args:
+        model: Network in evaluation mode.
+        batches: Images.
+        names: Names of the layers.
+        method: ``"percentile"``: within the percentiles 0.01 and 99.99 of each image; ``"minmax"``: all values.
+    """
+    ranges = dict.fromkeys(names, (0.0, 0.0))
+
+    def record(name: str, values: Tensor) -> None:
+        flat = values.detach().float().flatten(1)
+        count = flat.shape[1]
+        outside = math.floor(count * (100 - PERCENT) / 100) if method == "percentile" else 0
+        high = flat.topk(1 + outside, 1).values[:, -1].max()
+        low = flat.topk(1 + outside, 1, largest=False).values[:, -1].min() if (flat < 0).any() else 0
+        ranges[name] = min(ranges[name][0], float(low)), max(ranges[name][1], float(high))
+
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: record(name, inputs[0]))
+        for name in ranges
+    ]
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                model(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return ranges
+
+
+def rounded(values: Tensor, low: float, high: float) -> Tensor:
+    """Round values to 256 levels between two bounds; 0 is one of the levels."""
+    scale = (high - low) / LEVELS
+    if not scale > 0:
+        return torch.zeros_like(values)
+    zero = round(-low / scale)
+    return ((values / scale).round() + zero).clamp(0, LEVELS).sub(zero).mul(scale)
+
+
+def _rounded_weight(weight: Tensor) -> Tensor:
+    """Round weights to integers from -127 to 127 with a scale for each output."""
+    step = weight.flatten(1).abs().amax(1).clamp(min=torch.finfo(weight.dtype).tiny) / WEIGHT_LEVELS
+    step = step.reshape(-1, *[1] * (weight.dim() - 1))
+    return (weight / step).round() * step
+
+
+@contextmanager
+def simulated(model: nn.Module, ranges: Ranges) -> Iterator[None]:
+    """Let some layers compute as in int8 meanwhile.
+
+    A scale for each output commutes with the normalisation that follows a layer, so it need not be folded first.
+
+    Args:
+        model: Network, restored at the end.
+        ranges: Names of these layers, and the ranges of what they read.
+    """
+    weights: list[tuple[nn.Parameter, Tensor]] = []
+    handles = []
+
+    def hook(low: float, high: float) -> Any:
+        return lambda _, inputs: (rounded(inputs[0], low, high), *inputs[1:])
+
+    try:
+        with torch.no_grad():
+            for name, (low, high) in ranges.items():
+                layer = model.get_submodule(name)
+                weight = layer.weight
+                assert isinstance(weight, nn.Parameter)
+                weights.append((weight, weight.detach().clone()))
+                weight.copy_(_rounded_weight(weight))
+                handles.append(layer.register_forward_pre_hook(hook(low, high)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        with torch.no_grad():
+            for weight, before in weights:
+                weight.copy_(before)
