@@ -45,8 +45,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self.write_deadline = math.inf
         self.running: Any = None  # cycle of the current request; ``cycle`` is that of the last one received
         self.await_client(self.settings.head_timeout)
-        if len(self.connections) > self.settings.max_connections:
-            self.send_error(429, f"all {self.settings.max_connections} connections are in use; retry in a second.")
+        limit = self.settings.max_connections
+        if sum(not getattr(each, "is_discarding", False) for each in self.connections) > limit:
+            can_linger = len(self.connections) <= 2 * limit  # bounds those that are read on
+            self.send_error(429, f"all {limit} connections are in use; retry in a second.", discard=can_linger)
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing() or self.is_discarding:

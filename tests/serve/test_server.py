@@ -77,6 +77,8 @@ def test_slow_and_greedy_clients_are_disconnected(plan: Path):
         # One connection above the limit.
         held = [service.socket() for _ in range(3)]
         wait_until(lambda: b"429" in exchange(service))
+        late = exchange(service, b"POST / HTTP/1.1\r\n", b"a" * 100_000, b"a" * 100_000, pause=0.2)
+        assert late.startswith(b"HTTP/1.1 429 ")  # also read by a client that sends before it reads
         for connection in held:
             connection.close()
         wait_until(lambda: service.request("GET", "/healthz")[0] == 200)
