@@ -131,7 +131,7 @@ def open_file(path: Path, threads: int | None, device: str = "cpu", precision: s
         threads=threads or usable_cores(),
         mean=checkpoint.preprocessing.mean,
         std=checkpoint.preprocessing.std,
-        precision=precision or "f32",
+        precision="f32" if precision in (None, "auto") else precision,  # only exports are compared in another one
         image_size=checkpoint.preprocessing.image_size,
     )
     try:

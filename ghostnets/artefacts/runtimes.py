@@ -42,8 +42,8 @@ def open_model(
         device: Device of a checkpoint, as ``devices.select_device`` takes it; on any but the CPU it is run by torch.
             Exported files run on the CPU.
         precision: Precision in the engine, as for ``engine.Session``: by default that of an engine plan, and f32 for a
-            checkpoint; ``"auto"``: the fastest on this machine. Files of other formats have the one that they were
-            exported with.
+            checkpoint; ``"auto"``: for a plan the fastest on this machine, for a checkpoint f32. Files of other
+            formats have the one that they were exported with.
 
     Raises:
         ArtefactError: The file is missing, damaged, or was not written by ``ghostnets export``.

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from ghostnets.data.folders import ImageFolder, open_folder
     from ghostnets.data.samples import Sample, find_sample, spread
     from ghostnets.data.shards import ShardDataset, ShardFolder, open_shards, write_shards
-    from ghostnets.data.source import EMBEDDED, DataSource, DataSpec, describe_source, summarize_source
+    from ghostnets.data.source import DataSource, describe_source, summarize_source
+    from ghostnets.data.spec import EMBEDDED, DataSpec
     from ghostnets.data.stored_images import content_digest
 
 __all__ = [
@@ -62,13 +63,13 @@ __all__ = [
 ]
 
 _MODULES = {
-    "EMBEDDED": "source",
+    "EMBEDDED": "spec",
     "ArrayDataset": "datasets",
     "Augmentation": "augment",
     "Batch": "batches",
     "DataCheck": "check",
     "DataSource": "source",
-    "DataSpec": "source",
+    "DataSpec": "spec",
     "DatasetSplits": "datasets",
     "EvalTransform": "batches",
     "FashionMnist": "fashion_mnist",

@@ -14,7 +14,7 @@ from ghostnets.data.labelled_arrow import HUB_DATASET, find_arrow
 from ghostnets.data.labelled_tars import find_tars
 from ghostnets.data.layout import normalize_name, split_folders
 from ghostnets.data.shards import is_shards, open_shards
-from ghostnets.data.source import DataSpec
+from ghostnets.data.spec import DataSpec
 from ghostnets.errors import DataError, ImageError
 from ghostnets.preprocessing import IMAGE_SUFFIXES, Preprocessing
 

@@ -1,25 +1,18 @@
-"""Data sets before any pixel is read: what every source offers, and how one is named and opened."""
+"""The protocol of data sources: what a labelled data set offers before any pixel is read; its description for users."""
 
-import os
 from collections import Counter
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ghostnets.errors import ConfigurationError, DataError
-from ghostnets.preprocessing import MAX_PIXELS
+from ghostnets.errors import ConfigurationError
 from ghostnets.terminal import format_count
 
 if TYPE_CHECKING:
     from ghostnets.data.datasets import DatasetSplits, ImageDataset
-    from ghostnets.data.labelled import LabelledFolder
-    from ghostnets.http_download import Progress
     from ghostnets.preprocessing import Preprocessing
 
-__all__ = ["EMBEDDED", "DataSource", "DataSpec", "check_split", "describe_source", "summarize_source"]
+__all__ = ["DataSource", "check_split", "describe_source", "summarize_source"]
 
-EMBEDDED = "fashion-mnist"
 MAX_DESCRIBED = 20  # classes named to the user
 
 
@@ -100,124 +93,6 @@ class DataSource(Protocol):
             DataError: Images cannot be read.
             ConfigurationError: The source has no such split.
         """
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """A data set by name or location, and how to read it.
-
-    Attributes:
-        data: ``"fashion-mnist"``; the path of a folder or table (see ``ImageFolder``); the path or URL of shards (see
-            ``write_shards``), or of an archive (see ``open_archive``) of any of them; or
-            ``hf://datasets/OWNER/NAME``, a data set in the cache of Hugging Face.
-        full: All 70,000 images of Fashion-MNIST instead of the embedded subset.
-        root: Folder of the files of the full Fashion-MNIST.
-        skip_corrupt: Leave unreadable images out instead of failing.
-        progress: Callback while an archive is downloaded, with the number of bytes and the total.
-        max_pixels: Largest number of pixels of an image that is read.
-    """
-
-    data: str | os.PathLike[str] = EMBEDDED
-    full: bool = False
-    root: str | os.PathLike[str] | None = None
-    skip_corrupt: bool = False
-    progress: "Progress | None" = field(default=None, compare=False, repr=False)
-    max_pixels: int = MAX_PIXELS
-
-    def __post_init__(self) -> None:
-        if str(self.data).startswith("~") and not Path(self.data).exists():  # a shell leaves it in quotes
-            home = os.path.expanduser(self.data)  # noqa: PTH111 - Path.expanduser raises for an unknown user
-            object.__setattr__(self, "data", home)
-
-    @property
-    def location(self) -> str:
-        """The data set independent of the working directory: name, URL or absolute path."""
-        return str(Path(self.data).resolve()) if Path(self.data).exists() else str(self.data)
-
-    def open(
-        self, *, val_share: float = 0.2, seed: int = 0, network_classes: Collection[str] | None = None
-    ) -> DataSource:
-        """Open the source; no pixel is read yet.
-
-        Args:
-            val_share: Share of each class split off for validation if a folder has no such split.
-            seed: Seed of that split.
-            network_classes: Class names of the network that is evaluated, for the rules of evaluation
-                (``open_folder``); None for training.
-
-        Raises:
-            DataError: As ``open_folder``, ``open_shards`` or ``open_archive``.
-            ConfigurationError: ``full`` or ``root`` with another data set than Fashion-MNIST.
-        """
-        from ghostnets.data.archives import archive_suffix, open_archive
-        from ghostnets.data.fashion_mnist import FashionMnist
-        from ghostnets.data.folders import open_folder
-        from ghostnets.data.labelled_arrow import HUB_DATASET, find_cached_dataset
-        from ghostnets.data.shard_files import REMOTE
-        from ghostnets.data.shards import is_shards, open_shards
-
-        if str(self.data) == EMBEDDED:
-            if self.root is not None and not self.full:
-                raise ConfigurationError("--root needs --full, the whole of Fashion-MNIST.")
-            return FashionMnist(full=self.full, root=None if self.root is None else Path(self.root), seed=seed)
-        if self.full or self.root is not None:
-            raise ConfigurationError(f"--full and --root belong to {EMBEDDED}, not to the folder {self.data}.")
-        if str(self.data).startswith(HUB_DATASET):
-            folder = find_cached_dataset(str(self.data))
-            return self._open_unpacked(folder, val_share=val_share, seed=seed, network_classes=network_classes)
-        archive = archive_suffix(str(self.data)) is not None and not Path(self.data).is_dir()
-        if archive and (str(self.data).startswith(REMOTE) or Path(self.data).is_file()):
-            data = open_archive(str(self.data), progress=self.progress)
-            if data != Path(self.data).resolve():
-                return self._open_unpacked(data, val_share=val_share, seed=seed, network_classes=network_classes)
-        if is_shards(self.data):
-            return open_shards(self.data)
-        return open_folder(
-            self.data,
-            val_share=val_share,
-            seed=seed,
-            skip_corrupt=self.skip_corrupt,
-            network_classes=network_classes,
-        )
-
-    def find(self) -> "LabelledFolder":
-        """Find the labelled files without the checks of training, to examine them; none of them is opened.
-
-        Raises:
-            DataError: As ``find_labelled_images`` in evaluation, or ``open_archive``.
-            ConfigurationError: The data set has no files here: shards at a URL, or Fashion-MNIST.
-        """
-        from ghostnets.data.archives import archive_suffix, open_archive, unpacking_notes
-        from ghostnets.data.labelled_arrow import HUB_DATASET, find_cached_dataset
-        from ghostnets.data.search import find_labelled_images
-
-        name = str(self.data)
-        is_remote = name.startswith(("http://", "https://"))
-        if name == EMBEDDED or (is_remote and archive_suffix(name) is None):
-            raise ConfigurationError(f"{name} has no files here; pass a folder, a table, tars or an archive.")
-        is_archive = archive_suffix(name) is not None and (is_remote or Path(name).is_file())
-        if name.startswith(HUB_DATASET):
-            root = find_cached_dataset(name)
-        else:
-            root = open_archive(name, progress=self.progress) if is_archive else Path(name)
-        found = find_labelled_images(root, network_classes=(), skip_unreadable=True)
-        return replace(found, notes=(*unpacking_notes(root), *found.notes)) if is_archive else found
-
-    def _open_unpacked(self, data: Path, **options: Any) -> DataSource:
-        """Open unpacked or cached data; errors name their origin."""
-        from ghostnets.data.archives import archive_suffix, unpacking_notes
-        from ghostnets.data.folders import ImageFolder
-
-        try:
-            source = replace(self, data=data).open(**options)
-        except DataError as error:
-            raise DataError(f"in {self.data}: {error}") from error
-        if not isinstance(source, ImageFolder):
-            return source
-        title = PurePosixPath(str(self.data).partition("#")[0]).name
-        title = title.removesuffix(archive_suffix(title) or "")
-        note = f"{self.data} is read from its copy in {data}"
-        return replace(source, title=title, notes=(note, *unpacking_notes(data), *source.notes))
 
 
 def describe_source(source: DataSource, *, by_split: bool = True) -> list[str]:

@@ -47,8 +47,8 @@ class ServiceSettings:
     device: str = "cpu"
     """Device of a checkpoint: cpu, cuda, mps, xpu, cuda:1, or auto for an accelerator if there is one."""
     precision: str = "auto"
-    """Precision in the engine: auto, f32, bf16 or int8. auto takes the fastest on this machine, measured once: of f32
-    and bf16 for a checkpoint, of those no less precise than its own for an engine plan."""
+    """Precision in the engine: auto, f32, bf16 or int8. auto is f32 for a checkpoint; for an engine plan, the
+    fastest on this machine, measured once, of those no less precise than its own."""
     threshold: float | None = None
     """Lowest probability of the first class for which it is the answer of an image; else it is "none of these"."""
     max_batch: int = 8

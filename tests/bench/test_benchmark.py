@@ -173,7 +173,7 @@ def test_bench_command_writes_json_and_figures(tmp_path: Path, capsys):
     for figure in ("latency-macs", "accuracy-latency", "time-by-layer"):
         assert "</svg>" in (tmp_path / "out" / f"{figure}.svg").read_text()
     assert main([*arguments, "--batch", "one"]) == 1
-    assert "--batch is 'one'; give comma-separated integers" in capsys.readouterr().err
+    assert "--batch is 'one'; pass comma-separated integers" in capsys.readouterr().err
 
 
 def test_profile_command_prints_kinds_layers_and_json(capsys):

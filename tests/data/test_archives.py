@@ -124,7 +124,7 @@ def test_archive_at_url_is_downloaded_once_and_checked(tmp_path: Path) -> None:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     seen: list[tuple[int, int]] = []
     with serve_folder(path.parent) as address:
-        with pytest.raises(DataError, match=r"the SHA-256 of http://.* is .*, wanted 0000"):
+        with pytest.raises(DataError, match=r"the SHA-256 of http://.* is .*, expected 0000"):
             DataSpec(f"{address}pets.zip#sha256=0000").open()
         url = f"{address}pets.zip"
         size = path.stat().st_size
