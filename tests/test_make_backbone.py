@@ -54,9 +54,7 @@ def scripts() -> Iterator[Any]:
         patch.setitem(sys.modules, "efficientnet_lite", stub)
         import make_backbone
 
-        phases = {
-            name: make_backbone.Phase(p.share, p.restart_share, 4, 32, 64) for name, p in make_backbone.PHASES.items()
-        }
+        phases = {name: make_backbone.Phase(p.share, 4, 32, 64) for name, p in make_backbone.PHASES.items()}
         patch.setattr(make_backbone, "PHASES", phases)
         yield make_backbone
         for name in ("make_backbone", "backbone_student", "pack_images"):
@@ -127,14 +125,12 @@ def test_train_passes_through_all_phases_and_restarts_warm(scripts: Any, cache: 
 
 
 def test_learning_rate_reaches_zero_in_the_last_phase(scripts: Any):
-    phases = [scripts.Moment.at(x, restart=False).phase for x in (0, 0.2, 0.7, 0.99)]
+    phases = [scripts.Moment.at(x, stagewise=True).phase for x in (0, 0.2, 0.7, 0.99)]
     assert phases == list(scripts.PHASES)
-    assert [scripts.Moment.at(x, restart=True).phase for x in (0, 0.29, 0.31)] == ["joint 96", "joint 96", "joint 128"]
-    for restart in (False, True):
-        end = scripts.Moment.at(1, restart=restart)
-        assert (end.phase, end.learning_rate) == ("joint 128", 0.0)
+    assert scripts.Moment.at(0, stagewise=False).phase == "joint 64"
+    end = scripts.Moment.at(1, stagewise=False)
+    assert (end.phase, end.learning_rate) == ("joint 128", 0.0)
     assert sum(phase.share for phase in scripts.PHASES.values()) == pytest.approx(1)
-    assert sum(phase.restart_share for phase in scripts.PHASES.values()) == pytest.approx(1)
 
 
 def test_start_refuses_a_network_with_classifier(scripts: Any, tmp_path: Path):
