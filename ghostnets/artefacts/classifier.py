@@ -77,7 +77,7 @@ class Classifier:
         preprocessing: Preprocessing of its images, with this limit.
 
     Raises:
-        ConfigurationError: ``threshold`` is out of its range.
+        ConfigurationError: ``threshold`` is out of range.
     """
 
     def __init__(

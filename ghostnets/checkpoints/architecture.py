@@ -18,7 +18,7 @@ def resolve_architecture(name: str) -> str:
     """Return the name of a network of the registry, without aliases, or ``timm:NAME`` or ``torchvision:NAME``.
 
     Raises:
-        UnknownNameError: There is no such network.
+        UnknownNameError: The network is unknown.
     """
     library, separator, _ = name.partition(":")
     if separator and library not in LIBRARIES:

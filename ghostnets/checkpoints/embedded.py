@@ -16,7 +16,7 @@ def embedded_weights(name: str) -> Path:
 
     Raises:
         CheckpointError: The package holds no weights of this network.
-        UnknownNameError: There is no such network.
+        UnknownNameError: The network is unknown.
     """
     name = resolve_name(name)
     if name not in EMBEDDED_WEIGHTS:

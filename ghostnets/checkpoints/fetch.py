@@ -35,7 +35,7 @@ TIMEOUT_SECONDS = 30.0  # for the connection, and for each chunk
 
 
 def cache_path(location: str) -> Path:
-    """Path at which a release file is cached, and at which any file may be placed by hand."""
+    """Return the path at which a release file is cached, and at which any file may be placed by hand."""
     if location.startswith(HUB_PREFIX):
         name = "--".join(_hub_file(location)).replace("/", "--")
     else:
@@ -44,7 +44,7 @@ def cache_path(location: str) -> Path:
 
 
 def web_address(location: str) -> str:
-    """URL of the file."""
+    """Return the URL of a file, given its URL or its location on the hub (``hf://...``)."""
     if not location.startswith(HUB_PREFIX):
         return location
     repository, file = _hub_file(location)
@@ -67,7 +67,7 @@ def download(location: str, *, sha256: str | None = None, progress: Progress | N
         Path of the local file.
 
     Raises:
-        CheckpointError: There is no network or no such file, or the file differs from the published one or is larger
+        CheckpointError: The server or the file is unavailable, or the file differs from the published one or is larger
             than 1 GB; the message has the URL and the path at which to place the file by hand.
         StorageError: The file could not be written.
     """
@@ -76,7 +76,7 @@ def download(location: str, *, sha256: str | None = None, progress: Progress | N
         _check_hash(location, path, sha256)
         return path
     if location.startswith(HUB_PREFIX):
-        return _from_hub(location)
+        return _download_from_hub(location)
     partial, lock = (path.with_name(f"{path.name}{suffix}") for suffix in (".partial", ".lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def download(location: str, *, sha256: str | None = None, progress: Progress | N
             try:
                 download_to(location, file, max_bytes=MAX_BYTES, timeout=TIMEOUT_SECONDS, progress=progress)
             except DownloadError as error:
-                raise _failure(location, str(error)) from error
+                raise _download_error(location, str(error)) from error
             file.flush()
             try:
                 _check_hash(location, partial, sha256)
@@ -107,7 +107,7 @@ def download(location: str, *, sha256: str | None = None, progress: Progress | N
 
 
 def find_cached(location: str) -> Path | None:
-    """Path of a file in the caches, without a network request; None if it is not there."""
+    """Return the path of a cached file, without a network request; None if it is not cached."""
     path = cache_path(location)
     if path.exists():
         return path
@@ -116,7 +116,7 @@ def find_cached(location: str) -> Path | None:
 
 
 def check_reachable(location: str, *, seconds: float) -> None:
-    """Check within ``seconds``, including name resolution, that the server of a file has it.
+    """Check that a file exists on its server, within ``seconds`` including name resolution.
 
     Raises:
         CheckpointError: The server does not answer in time or lacks the file, or HF_HUB_OFFLINE is set.
@@ -149,7 +149,7 @@ def check_reachable(location: str, *, seconds: float) -> None:
 
 
 def _hub_file(location: str) -> tuple[str, str]:
-    """Repository and file name of a location on the hub."""
+    """Return the repository and the file name of a location on the hub."""
     owner, repository, file, *_ = [*location.removeprefix(HUB_PREFIX).split("/", 2), "", ""]
     if not owner or not repository:
         raise CheckpointError(
@@ -158,7 +158,7 @@ def _hub_file(location: str) -> tuple[str, str]:
     return f"{owner}/{repository}", file or "model.safetensors"
 
 
-def _from_hub(location: str) -> Path:
+def _download_from_hub(location: str) -> Path:
     repository, name = _hub_file(location)
     cached = try_to_load_from_cache(repository, name)
     if isinstance(cached, str):
@@ -168,8 +168,8 @@ def _from_hub(location: str) -> Path:
         if size is not None and size <= MAX_BYTES:
             return Path(hf_hub_download(repository, name))
     except Exception as error:  # versions of huggingface_hub use different HTTP libraries and errors
-        raise _failure(location, _first_line(error)) from error
-    raise _failure(location, f"the reported size is {size} bytes, the limit is {MAX_BYTES}")
+        raise _download_error(location, _first_line(error)) from error
+    raise _download_error(location, f"the reported size is {size} bytes, the limit is {MAX_BYTES}")
 
 
 def _check_hash(location: str, path: Path, sha256: str | None) -> None:
@@ -184,10 +184,10 @@ def _check_hash(location: str, path: Path, sha256: str | None) -> None:
         )
 
 
-def _failure(location: str, reason: str) -> CheckpointError:
+def _download_error(location: str, reason: str) -> CheckpointError:
     return CheckpointError(
         f"could not download {web_address(location)} ({reason}); try again later, or download it by other means and"
-        f" save it as {cache_path(location)}: a file there is used without a request."
+        f" save it as {cache_path(location)}: a file at that path is used without a network request."
     )
 
 

@@ -211,7 +211,7 @@ def _is_rgb_stem(weight: Tensor, expected: Tensor) -> bool:
 
 
 def _adapt_stem(weight: Tensor, channels: int) -> Tensor:
-    """(C, 3, k, k) -> (C, channels, k, k), as ``timm.models.adapt_input_conv``."""
+    """Convert the weight of the stem, (C, 3, k, k) -> (C, channels, k, k), as ``timm.models.adapt_input_conv``."""
     wide = weight.float()
     if channels == 1:
         return wide.sum(1, keepdim=True).to(weight.dtype)

@@ -198,7 +198,7 @@ def find_weights(name: str, tag: str | None = None) -> PublishedWeights:
         tag: Tag of the weights; default: the first of the network.
 
     Raises:
-        UnknownNameError: There is no such network, or it has no weights with this tag.
+        UnknownNameError: The network is unknown, or it has no weights with this tag.
         CheckpointError: The network has no published weights.
     """
     name = resolve_name(name)
@@ -250,7 +250,7 @@ def load_pretrained(
         CheckpointError: There are no such weights, the download failed, or they do not fit the network.
         MissingExtraError: The file is .h5 and h5py is not installed.
         StorageError: The file could not be written.
-        UnknownNameError: There is no such network or tag.
+        UnknownNameError: The network or the tag is unknown.
     """
     weights = find_weights(name, tag)
     file = download(weights.location, sha256=weights.sha256, progress=progress)

@@ -80,7 +80,7 @@ def load_checkpoint(
             non-finite; the message lists them.
         ConfigurationError: There is no such source.
         MissingExtraError: The file is .h5 and h5py is not installed.
-        UnknownNameError: There is no such network.
+        UnknownNameError: The network is unknown.
     """
     source = SOURCE_ALIASES.get(source, source)
     if source not in ("auto", *SOURCES):
@@ -131,7 +131,7 @@ def network_arguments(name: str, weights: WeightsFile, *, source: str) -> dict[s
 
     Raises:
         CheckpointError: The file is a checkpoint of another network, or its classifier weight is not a matrix.
-        UnknownNameError: There is no such network.
+        UnknownNameError: The network is unknown.
     """
     if METADATA_KEY in weights.metadata:
         checkpoint = parse_checkpoint(weights)

@@ -24,7 +24,7 @@ def create_model(
     like: Literal["timm"] | None = None,
     **arguments: Any,
 ) -> nn.Module:
-    """Build a network, with random weights, published ones, or those that come with the package.
+    """Build a network with random, published or embedded weights (those included in the package).
 
     >>> model = create_model("ghostnet_100", num_classes=10, in_chans=1, small_input=True)
     >>> backbone = create_model("ghostnet_100", features_only=True, out_indices=(1, 2, 3, 4))
@@ -41,23 +41,23 @@ def create_model(
 
     Args:
         name: A name of ``list_models()``, or an alias.
-        pretrained: Weights to load: ``"embedded"``; or published ones, by a tag of docs/models.md, or True for the
-            default of the network. If ``num_classes`` differs from theirs, the classifier is left random; everything
-            else must fit.
+        pretrained: Weights to load: ``"embedded"``, a tag of published weights (docs/models.md), or True for the
+            network's default published weights. If ``num_classes`` differs from that of the weights, the classifier is
+            initialised randomly; all other tensors must match.
         features_only: Return a ``models.Backbone``, whose forward returns a list of feature maps.
         out_indices: Indices of the feature maps to return, or the number of the last ones; requires ``features_only``.
         like: ``"timm"`` for the feature maps of timm's ``features_only=True``; requires ``features_only``.
         **arguments: Arguments of the network. All take ``num_classes``, ``in_chans``, ``drop_rate`` and
-            ``output_stride``, those with residual blocks ``drop_path_rate``; the rest (``width``, ``ratio``,
-            ``cheap_kernel_size``, ``small_input``, ...) is documented by the classes.
+            ``output_stride``, those with residual blocks ``drop_path_rate``; further arguments (``width``,
+            ``ratio``, ``cheap_kernel_size``, ``small_input``, ...) are documented by the classes.
 
     Returns:
         The network, in training mode, float32, on the CPU.
 
     Raises:
-        UnknownNameError: There is no such network, or no such tag.
+        UnknownNameError: The network or the tag is unknown.
         ConfigurationError: The network has no such argument, or its value is out of range.
-        CheckpointError: There are no such weights, the download failed, or they do not fit the network.
+        CheckpointError: The weights do not exist, their download failed, or they do not fit the network.
         MissingExtraError: The weights are a Keras file (tag ``kecam``) and h5py is not installed.
         StorageError: The downloaded file could not be written.
     """

@@ -54,17 +54,17 @@ def read_weights(path: str | os.PathLike[str], *, key: str | None = None, keeps_
     Args:
         path: Path of the file, or folder of a training run, for its ``best.safetensors``.
         key: Key of the state dict in the file, or prefix of its names, such as ``"model_ema"``. Default: the only one;
-            of averaged weights (EMA, SWA) and trained ones the averaged, as in timm.
+            averaged weights (EMA, SWA) are preferred to the trained ones, as in timm.
         keeps_prefixes: As for ``find_state_dict``, for networks of other libraries.
 
     Raises:
-        CheckpointError: The file is missing, damaged, rejected as unsafe or changed while it is read, is of another
-            kind, contains no state dict or several to choose from, or has non-finite values.
+        CheckpointError: The file is missing, damaged, rejected as unsafe or changed while it is read, is not a weights
+            file, contains no state dict or several to choose from, or has non-finite values.
         MissingExtraError: The file is .h5 and h5py is not installed.
     """
     path = find_checkpoint(path)
     content = _read_once(path)
-    tensors, metadata = _reader(content, path)(content, path)
+    tensors, metadata = _find_reader(content, path)(content, path)
     if METADATA_KEY in metadata:
         if key is not None:
             raise CheckpointError(f"{path} is a checkpoint of this package, with one state dict; omit key.")
@@ -76,11 +76,11 @@ def read_weights(path: str | os.PathLike[str], *, key: str | None = None, keeps_
     return WeightsFile(path, tensors, metadata, hashlib.sha256(content).hexdigest())
 
 
-def _reader(content: bytes, path: Path) -> Callable[[bytes, Path], Content]:
-    """The reader of a file's format.
+def _find_reader(content: bytes, path: Path) -> Callable[[bytes, Path], Content]:
+    """Return the function that reads the format of a file.
 
     Raises:
-        CheckpointError: The file is of another kind: an HTML page, an ONNX model, an archive, ...
+        CheckpointError: The file is not a weights file, but an HTML page, an ONNX model, an archive, ...
     """
     if (identified := identify(content)) is not None:
         kind, advice = identified
@@ -151,7 +151,7 @@ def _read_once(path: Path) -> bytes:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror or error}); check its permissions.") from error
     if len(content) != before.st_size or (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-        raise CheckpointError(f"{path} changed while it was read; try again when nothing writes to it.")
+        raise CheckpointError(f"{path} changed while it was read; try again once no process writes to it.")
     return content
 
 
@@ -176,9 +176,9 @@ def _from_paddle(content: bytes, path: Path) -> Content:
         return read_pdparams(content), {}
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} is refused: it is damaged, or a pickle of more than arrays of numbers, which could execute code"
-            f" when opened ({_first_line(error)}); use the .pdparams file that paddle.save(model.state_dict(), ...)"
-            " writes."
+            f"{path} is refused: it is damaged, or a pickle of objects other than arrays of numbers, which could"
+            f" execute code when opened ({_first_line(error)}); use the .pdparams file that"
+            " paddle.save(model.state_dict(), ...) writes."
         ) from error
     except Exception as error:  # the unpickler can raise anything for invalid bytes
         raise CheckpointError(
@@ -191,7 +191,7 @@ def _from_keras(content: bytes, path: Path) -> Content:
         return read_h5(content), {}
     except MissingExtraError:
         raise
-    except Exception as error:  # as above
+    except Exception as error:  # h5py can raise anything for damaged bytes
         raise CheckpointError(
             f"{path} is damaged, or not a weights file of Keras ({_first_line(error)}); pass a file written by"
             " model.save_weights('NAME.h5')."
@@ -220,10 +220,10 @@ def _unpickle_torch(content: bytes, path: Path) -> Any:
         found = re.search(r"GLOBAL ([\w.]{1,100})", str(error))
         detail = f" (it refers to {found[1]})" if found else ""
         raise CheckpointError(
-            f"{path} is refused: it is damaged, or a pickle of more than tensors{detail}, which could execute code when"
-            " opened; save model.state_dict() alone, or get the weights as a safetensors file."
+            f"{path} is refused: it is damaged, or a pickle of objects other than tensors{detail}, which could execute"
+            " code when opened; save model.state_dict() alone, or get the weights as a safetensors file."
         ) from error
-    except Exception as error:  # it can raise anything for damaged bytes
+    except Exception as error:  # torch.load can raise anything for damaged bytes
         raise CheckpointError(
             f"{path} is damaged or not a checkpoint ({_first_line(error)}); get the file again."
         ) from error

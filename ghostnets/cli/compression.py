@@ -15,7 +15,7 @@ from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["BATCH", "agreement_cells", "agreement_of", "read_images", "read_source", "share_of"]
 
-HELD_OUT = 4  # one image in so many is compared
+HELD_OUT = 4  # every fourth image is held out for the comparison
 BATCH = 16
 
 

@@ -89,7 +89,7 @@ def ghostify(
         The new network, in evaluation mode, and a report.
 
     Raises:
-        ConfigurationError: An argument is out of its range, a name is unknown, no convolution can be changed, or the
+        ConfigurationError: An argument is out of range, a name is unknown, no convolution can be changed, or the
             budget cannot be met.
     """
     _check(budget, ratio, table)
@@ -137,7 +137,7 @@ class Analysis:
         """Return the network within a budget of multiply-adds, as a share of the original's, and the report.
 
         Raises:
-            ConfigurationError: The budget is out of its range or cannot be met.
+            ConfigurationError: The budget is out of range or cannot be met.
         """
         _check(budget, None, None)
         choices = choose(self.options, self.costs, self.sites, budget * self.costs.cost.macs)
@@ -203,7 +203,7 @@ def analyse(
         ghosts_only: Whether channels are never merged.
 
     Raises:
-        ConfigurationError: An argument is out of its range, or no convolution can be changed.
+        ConfigurationError: An argument is out of range, or no convolution can be changed.
     """
     if cheap_kernel_size < 1 or cheap_kernel_size % 2 == 0:
         raise ConfigurationError(f"cheap_kernel_size is {cheap_kernel_size}; it must be odd.")

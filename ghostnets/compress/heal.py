@@ -76,7 +76,7 @@ def heal(
         The trained network, in evaluation mode, and a report.
 
     Raises:
-        ConfigurationError: An argument is out of its range.
+        ConfigurationError: An argument is out of range.
         RunError: The state is of another network or another training.
         StorageError: The state cannot be written.
     """

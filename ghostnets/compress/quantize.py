@@ -18,7 +18,7 @@ from ghostnets.measure import count
 
 __all__ = ["LayerSensitivity", "QuantizationReport", "quantize"]
 
-PROBE_EVERY = 4  # one image in so many judges each step
+PROBE_EVERY = 4  # every fourth image is held out to evaluate each step
 MIN_IMAGES = 8
 MAX_PROBES = 16  # images on which the error of each layer is measured
 MAX_CORRECTED = 32  # images that biases are corrected on; all their maps are in memory at a time
@@ -95,7 +95,7 @@ def quantize(
         store it in a checkpoint (``Checkpoint.float_layers``), which exports respect.
 
     Raises:
-        ConfigurationError: An argument is out of its range, there are too few images, or the network has no layer.
+        ConfigurationError: An argument is out of range, there are too few images, or the network has no layer.
     """
     if method not in METHODS:
         raise ConfigurationError(f"method is {method!r}; it must be {' or '.join(METHODS)}.")
@@ -109,7 +109,7 @@ def quantize(
 
 
 def _split(images: Tensor | Iterable[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Return batches to fit to, and the images that judge."""
+    """Return the batches to fit to, and the images held out for evaluation."""
     batches = list(images.split(16)) if isinstance(images, Tensor) else list(images)
     count = sum(map(len, batches))
     if count < MIN_IMAGES:

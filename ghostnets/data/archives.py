@@ -50,7 +50,7 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplemen
 
 
 def archive_suffix(data: str) -> str | None:
-    """Suffix of the archive at a path or URL, ``".tar.gz"``; None if it is none."""
+    """Suffix of the archive at a path or URL, such as ``".tar.gz"``; None if it is not an archive."""
     path = urlsplit(data).path if data.startswith(REMOTE) else data
     return next((suffix for suffix in SUFFIXES if path.lower().endswith(suffix)), None)
 
@@ -105,7 +105,7 @@ def open_archive(data: str, *, progress: Progress | None = None) -> Path:
 
 
 def unpacking_notes(folder: Path) -> list[str]:
-    """Sentences on the members of the archive that were not unpacked into a folder of ``open_archive``."""
+    """Return sentences on the members of the archive that were not unpacked into a folder of ``open_archive``."""
     notes = _notes_file(folder)
     return notes.read_text(encoding="utf-8").splitlines() if notes.is_file() else []
 
@@ -264,7 +264,7 @@ def _write(stream: IO[bytes], size: int, target: Path, name: str) -> None:
 
 @contextmanager
 def _decompress(archive: Path, suffix: str, limit: int, folder: Path) -> Iterator[BinaryIO]:
-    """A temporary copy of a compressed tar."""
+    """Decompress a tar to a temporary file."""
     opener = OPENERS[suffix.removeprefix(".tar")]
     with tempfile.TemporaryFile(dir=folder) as copy, opener(archive, "rb") as stream:
         try:

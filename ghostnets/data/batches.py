@@ -162,7 +162,7 @@ def _class_balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _sample_seeds(seed: int, epoch: int, positions: Tensor) -> list[int]:
-    """One seed for each position in the order of an epoch."""
+    """Derive one seed for each position in the order of an epoch."""
     stream = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0]
     # SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), counting from a number that belongs to the epoch.
     z = stream + (positions.numpy().astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)

@@ -67,7 +67,7 @@ class DataCheck:
         groups: Exact duplicates, and near duplicates that are not exact ones.
         num_plain: Number of images without structure, which are not compared with others.
         threshold: Largest number of differing bits, of 128, of near duplicates.
-        notes: What was guessed or left out when the data were found.
+        notes: Assumptions and exclusions made when the data were found.
     """
 
     class_names: tuple[str, ...]
@@ -132,7 +132,7 @@ class DataCheck:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """Convert all findings to types that JSON supports."""
 
         def name(index: int) -> dict[str, str]:
             return {
@@ -228,7 +228,7 @@ def check_images(
 
 
 def _examine(path: ImagePath) -> _Facts | str:
-    """The facts of an image, or why it cannot be read."""
+    """Return the properties of an image, or why it cannot be read."""
     try:
         content = read_content(path) if isinstance(path, Path) else path.read_bytes()
     except (OSError, ValueError) as error:

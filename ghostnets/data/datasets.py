@@ -239,7 +239,7 @@ def load_files(
 
 
 def encode_labels(labels: Sequence[Label], num_classes: int) -> Tensor:
-    """The labels of files as those of an ``ImageDataset``."""
+    """Convert the labels of files to those of an ``ImageDataset``."""
     if labels and isinstance(labels[0], tuple):
         encoded = torch.zeros(len(labels), num_classes)
         for row, label in enumerate(labels):

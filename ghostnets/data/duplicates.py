@@ -8,7 +8,7 @@ __all__ = ["describe_duplicates"]
 
 
 def describe_duplicates(splits: DatasetSplits) -> list[str]:
-    """Sentences on images with the same content in two classes or in training and evaluation; with an example each.
+    """Describe images with the same content in two classes, or in training and evaluation, with an example each.
 
     Args:
         splits: The splits; those whose contents are unknown are not compared.

@@ -109,7 +109,7 @@ class FashionMnist:
         return dataset, ()
 
     def _read(self, split: str) -> tuple[Tensor, Tensor]:
-        """uint8 (N, 1, 28, 28) and int64 (N,)."""
+        """Read the images, uint8 (N, 1, 28, 28), and labels, int64 (N,), of a split."""
         if not self.full:
             archive = files("ghostnets.data").joinpath("embedded", "fashion_mnist.npz")
             with archive.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:

@@ -206,7 +206,7 @@ def _check_two_images(files: LabelledFiles, class_names: Sequence[str]) -> None:
 
 
 def _describe_single_images(files: LabelledFiles, class_names: Sequence[str]) -> list[str]:
-    """A sentence on classes of multi-label data that cannot be validated."""
+    """Describe classes of multi-label data that cannot be validated."""
     counts = _count_classes(files)
     single = [name for label, name in enumerate(class_names) if counts[label] == 1]
     shown = ", ".join(single[:8]) + (f", ... ({len(single)})" if len(single) > 8 else "")

@@ -46,9 +46,9 @@ class LabelledFolder:
     Attributes:
         class_names: Names of the classes (NFC), sorted.
         splits: Files of each split; ``"train"`` alone if the folder has no splits.
-        notes: What was guessed or left out, one sentence each.
+        notes: Assumptions and exclusions, one sentence each.
         identity: Digest of names, sizes, splits and classes of the files, wherever the folder is.
-        multi_label: Whether an image has any number of classes; all labels are then tuples.
+        multi_label: Whether an image can have any number of classes; all labels are then tuples.
     """
 
     class_names: tuple[str, ...]
@@ -72,7 +72,7 @@ class ImageFile(NamedTuple):
 
     @property
     def class_name(self) -> str:
-        """The class, or all of them in one text."""
+        """Name of the class; several names are joined by "; "."""
         return "; ".join(self.classes)
 
 
@@ -88,7 +88,7 @@ def find_labelled(
         skip_unreadable: Leave out subfolders that cannot be listed, instead of failing.
 
     Raises:
-        DataError: The folder cannot be used; the sentence says why.
+        DataError: The folder cannot be used; the message gives the reason.
     """
     known = None if network_classes is None else {normalize_name(name) for name in network_classes}
     layout = find_layout(root, network_classes=known or ())
@@ -126,17 +126,19 @@ def find_labelled(
 
 
 def _describe_classes(folders: dict[str, tuple[str, ...]], files: Sequence[ImageFile]) -> list[str]:
-    """Sentences on classes that may not be meant: images in subfolders, and names that differ in case only."""
+    """Describe classes that may be unintended: images in subfolders, and names that differ only in case."""
     notes = []
     if nested := [file for file in files if "/" in file.name]:
         example = f"{nested[0].class_name}/{nested[0].name}"
         number = "1 image is" if len(nested) == 1 else f"{len(nested)} images are"
-        notes.append(f"{number} in subfolders of the class folders, such as {example}, and of the class of the folder")
+        notes.append(
+            f"{number} in subfolders of the class folders, such as {example}, and belong to the class of that folder"
+        )
     folded: dict[str, str] = {}
     for name in dict.fromkeys(name for names in folders.values() for name in names):
         other = folded.setdefault(name.casefold(), name)
         if other != name:
-            notes.append(f"the classes {other} and {name} differ in upper and lower case only")
+            notes.append(f"the classes {other} and {name} differ only in case")
     return notes
 
 
@@ -149,19 +151,19 @@ def build_labelled_folder(
     network_classes: Collection[str] | None,
     multi_label: bool = False,
 ) -> LabelledFolder:
-    """Labelled images whose classes are named by their labels alone, as in a table or an archive.
+    """Build a ``LabelledFolder`` whose classes are named by their labels alone, as in a table or an archive.
 
     Args:
         files: The images with their labels.
         splits: Names of the splits.
         root: Path that errors name.
-        notes: What was guessed or left out, one sentence each.
+        notes: Assumptions and exclusions, one sentence each.
         network_classes: Classes of the network that is evaluated; None for training, which needs at least two classes
             and knows only those of the training images.
-        multi_label: Whether an image has any number of classes.
+        multi_label: Whether an image can have any number of classes.
 
     Raises:
-        DataError: The classes cannot be used for training; the sentence says why.
+        DataError: The classes cannot be used for training; the message gives the reason.
     """
     is_training = network_classes is None
     known = (file for file in files if not is_training or file.split == "train")
@@ -184,7 +186,7 @@ def _build(
 
 
 def _compute_identity(class_names: Sequence[str], files: Iterable[ImageFile]) -> str:
-    """Digest of names, sizes, splits and classes of the files."""
+    """Compute a digest of the names, sizes, splits and classes of the files."""
     identity = hashlib.sha256("\n".join(class_names).encode())
     for file in files:
         identity.update(f"\n{file.split}\0{file.class_name}\0{normalize_name(file.name)}\0{file.size}".encode())
@@ -192,10 +194,10 @@ def _compute_identity(class_names: Sequence[str], files: Iterable[ImageFile]) ->
 
 
 def inspect_file(split: str, classes: tuple[str, ...], path: str, folder: str) -> ImageFile:
-    """The file at a path, named relative to a folder."""
+    """Describe the file at a path; its name is the path relative to ``folder``."""
     try:
         status = Path(path).stat()
-    except OSError:  # a dangling link: named when the file is read
+    except OSError:  # a dangling link, which is reported when the file is read
         return ImageFile(split, classes, path, os.path.relpath(path, folder), -1)
     return ImageFile(split, classes, path, os.path.relpath(path, folder), status.st_size, status.st_dev, status.st_ino)
 
@@ -203,7 +205,7 @@ def inspect_file(split: str, classes: tuple[str, ...], path: str, folder: str) -
 def _select_split(
     files: Iterable[ImageFile], split: str, class_names: Sequence[str], *, multi_label: bool
 ) -> LabelledFiles:
-    """The files of a split, with the indices of their classes."""
+    """Select the files of a split, with the indices of their classes."""
     indices = {name: index for index, name in enumerate(class_names)}
     chosen = [file for file in files if file.split == split]
     labels: tuple[Label, ...] = tuple(
@@ -221,7 +223,7 @@ def check_names(files: Sequence[ImageFile]) -> None:
 
 
 def remove_repeated(files: list[ImageFile], *, is_training: bool) -> tuple[list[ImageFile], list[str]]:
-    """Remove links to files that are there anyway.
+    """Remove links to files that are also listed themselves, and repeated links.
 
     Raises:
         DataError: In training, a file is in two splits or classes.
@@ -259,7 +261,7 @@ def remove_repeated(files: list[ImageFile], *, is_training: bool) -> tuple[list[
 def _check_training(
     root: Path, layout: FolderLayout, files: Sequence[ImageFile], folders: dict[str, tuple[str, ...]], left_out: LeftOut
 ) -> list[str]:
-    """Check that every class has training images; returns sentences on classes that other splits lack."""
+    """Check that every class has training images; return sentences on classes that other splits lack."""
     if "train" not in folders:
         present = ", ".join(f"{split}/" for split in folders)
         raise DataError(f"{root} has {present} but no train/ with class folders, which training needs.")
@@ -299,7 +301,7 @@ def _describe_missing(folder: Path, left_out: LeftOut) -> str:
 
 
 def describe_assumed_splits(files: Mapping[str, Sequence[Path]]) -> list[str]:
-    """A sentence on files that are training images because their names have no split although others do.
+    """Describe files read as training images because their names, unlike those of others, have no split.
 
     Args:
         files: Files of each split.
@@ -323,7 +325,7 @@ def _sort_names(names: Collection[str]) -> tuple[str, ...]:
 def _check_classes(
     files: Sequence[ImageFile], splits: Sequence[str], class_names: Sequence[str], root: Path
 ) -> list[str]:
-    """Check the classes for training; returns sentences on classes that other splits lack."""
+    """Check the classes for training; return sentences on classes that other splits lack."""
     if "train" not in splits:
         raise DataError(f"{root} has no training images.")
     if len(class_names) == 1:

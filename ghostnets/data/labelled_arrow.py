@@ -23,7 +23,7 @@ from ghostnets.data.layout import normalize_name, split_in_name
 from ghostnets.data.stored_images import ImagePath, StoredImage
 from ghostnets.errors import DataError, require
 from ghostnets.files import write_folder
-from ghostnets.preprocessing.content import file_format
+from ghostnets.preprocessing.content import detect_format
 
 __all__ = ["HUB_DATASET", "find_arrow", "find_cached_dataset", "read_labelled_arrow"]
 
@@ -276,4 +276,4 @@ def _name(row: int, path: str | None, start: bytes) -> str:
     name = f"{row:07d}" if not path else f"{row:07d}-{Path(path).name}"
     if Path(name).suffix:
         return name
-    return f"{name}.{(file_format(start) or 'jpg').lower().replace('jpeg', 'jpg')}"
+    return f"{name}.{(detect_format(start) or 'jpg').lower().replace('jpeg', 'jpg')}"

@@ -79,7 +79,7 @@ def read_labelled_tables(
         skip_missing: Leave out rows without a label, and files that do not exist, instead of failing.
 
     Raises:
-        DataError: A table cannot be used; the sentence says why.
+        DataError: A table cannot be used; the message gives the reason.
     """
     notes: list[str] = []
     images = {split: _Images(path) for split, path in tables.items()}
@@ -115,7 +115,7 @@ def read_labelled_tables(
 
 
 def _describe_label_sets(files: Sequence[ImageFile]) -> str:
-    """A sentence on the number of labels of the images of a multi-label table."""
+    """Describe the number of labels of the images of a multi-label table."""
     counts = [len(file.classes) for file in files]
     without = f"; {format_count(counts.count(0), 'image')} without any" if 0 in counts else ""
     mean = sum(counts) / max(1, len(counts))
@@ -176,7 +176,7 @@ class _Images:
         return self._index
 
     def describe_unnamed(self, table: Path) -> list[str]:
-        """Sentences on images that the table does not name, and on what cannot be read."""
+        """Describe images that the table does not list, and files that cannot be read."""
         everything = {path for paths in self.index.values() for path in paths}
         unnamed = sorted(everything - {os.path.relpath(path, self.folder) for path in self.named})
         self.left_out.other.clear()  # not images, such as the table itself

@@ -63,7 +63,7 @@ def read_labelled_tars(
         skip_unlabelled: Leave out images without a label instead of failing.
 
     Raises:
-        DataError: A tar is damaged or has no labels, or they cannot be used; the sentence says why.
+        DataError: A tar is damaged or has no labels, or they cannot be used; the message gives the reason.
     """
     samples: list[_Sample] = []
     unlabelled: list[str] = []

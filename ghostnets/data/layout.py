@@ -46,7 +46,7 @@ class FolderLayout:
     Attributes:
         splits: Folder of each split, whose subfolders are classes; a folder without splits is ``{"train": FOLDER}``.
         has_splits: Whether the folder has splits.
-        notes: What was guessed or left out, one sentence each.
+        notes: Assumptions and exclusions, one sentence each.
         left_out: Names of folders that are not classes.
     """
 
@@ -83,7 +83,7 @@ def find_layout(root: Path, *, network_classes: Collection[str] = (), max_depth:
         notes = [f"left out: {name}/ (empty)" for name in splits if name in empty]
         notes += [f"{name}/ is read as a class: it holds no class folders" for name in splits if name not in empty]
         return FolderLayout({"train": root}, has_splits=False, notes=tuple(notes), left_out=empty)
-    if max_depth and (inner := _enclosed(root, folders)) is not None:
+    if max_depth and (inner := _find_enclosed(root, folders)) is not None:
         layout = find_layout(inner, network_classes=network_classes, max_depth=max_depth - 1)
         note = f"the data are read from {printable(str(inner))}, the only folder of {printable(str(root))}"
         return FolderLayout(layout.splits, layout.has_splits, (note, *layout.notes))
@@ -104,7 +104,7 @@ def split_folders(root: Path, *, network_classes: Collection[str] = (), max_dept
     """
     folders = list_classes(root)
     splits = _split_names({name: path for name, path in folders.items() if name not in network_classes})
-    if splits or not max_depth or (inner := _enclosed(root, folders)) is None:
+    if splits or not max_depth or (inner := _find_enclosed(root, folders)) is None:
         return {split: folders[name] for name, split in reversed(splits.items())}
     return split_folders(inner, network_classes=network_classes, max_depth=max_depth - 1)
 
@@ -134,7 +134,7 @@ def list_classes(folder: Path) -> dict[str, Path]:
 
 
 def loose_notes(folder: Path) -> list[str]:
-    """Sentences on images directly in a folder of classes, and on links that lead to a folder around it or nowhere."""
+    """Describe images directly in a folder of classes, and links to a folder that encloses it or to no file."""
     notes = [
         f"left out: {printable(str(path))} (link to a folder that encloses it)"
         for path in _list(folder)
@@ -233,15 +233,15 @@ def _unwrap(folder: Path, split: str) -> Path:
     return folder
 
 
-def _enclosed(root: Path, folders: Mapping[str, Path]) -> Path | None:
-    """The only subfolder of a folder without images of its own, if it holds splits or at least two classes."""
+def _find_enclosed(root: Path, folders: Mapping[str, Path]) -> Path | None:
+    """Return the only subfolder of a folder without images of its own, if it holds splits or at least two classes."""
     if _holds_loose_images(root):
         return None
     inner = [path for path in folders.values() if holds_image(str(path))]
     if len(inner) != 1 or _holds_loose_images(inner[0]):
         return None
     names = _subfolders_with_images(inner[0])
-    return inner[0] if len(names) > 1 or _split_names(names) or (names and _enclosed(inner[0], names)) else None
+    return inner[0] if len(names) > 1 or _split_names(names) or (names and _find_enclosed(inner[0], names)) else None
 
 
 def _read_splits(

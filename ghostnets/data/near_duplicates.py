@@ -16,7 +16,7 @@ from PIL import Image
 __all__ = ["Fingerprint", "fingerprint", "group_near_duplicates"]
 
 SIDE = 8
-PLAIN = 4.0  # standard deviation of the thumbnail, of 255, below which it has no structure to compare
+PLAIN = 4.0  # standard deviation of the thumbnail's values, 0 to 255, below which it has no structure to compare
 
 
 class Fingerprint(NamedTuple):
@@ -35,7 +35,7 @@ def fingerprint(image: Image.Image) -> Fingerprint:
 
 
 def _hash(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:
-    """uint64 (2,) of pixels (9, 9)."""
+    """Compute the difference hash, uint64 (2,), of a thumbnail, (9, 9)."""
     rows = pixels[:SIDE, :SIDE] < pixels[:SIDE, 1:]
     columns = pixels[:SIDE, :SIDE] < pixels[1:, :SIDE]
     return np.packbits(np.stack([rows, columns]).reshape(2, 64), axis=1).view("<u8").reshape(2).astype(np.uint64)
@@ -46,8 +46,8 @@ def group_near_duplicates(
 ) -> list[tuple[int, ...]]:
     """Group images whose hashes differ in few bits, directly or after a horizontal flip of one.
 
-    Of ``threshold + 1`` bands of a hash, at least one is equal in hashes that differ in ``threshold`` bits: only images
-    of the same bucket are compared.
+    Hashes are divided into ``threshold + 1`` bands. Hashes that differ in at most ``threshold`` bits have at least one
+    equal band, so only images in the same bucket of a band are compared.
 
     Args:
         hashes: Hashes of all images and their horizontal flips, uint64 (N, 2, 2).
@@ -55,7 +55,7 @@ def group_near_duplicates(
         threshold: Largest number of differing bits.
 
     Returns:
-        Groups of indices, each sorted; images are joined directly or through others.
+        Groups of indices, each sorted; a chain of similar images joins any two of a group.
     """
     parents: dict[int, int] = {}
 
@@ -71,7 +71,7 @@ def group_near_duplicates(
     unpacked = np.unpackbits(bits.view(np.uint8), axis=1)
     for band in range(threshold + 1):  # bits from all over the image, since photographs often share a background
         keys = np.packbits(unpacked[:, band :: threshold + 1], axis=1)
-        for one, other in _similar(bits, keys, threshold):
+        for one, other in _find_similar(bits, keys, threshold):
             if one < count or other < count:
                 parents[find(int(indices[one % count]))] = find(int(indices[other % count]))
     groups: dict[int, list[int]] = defaultdict(list)
@@ -83,7 +83,7 @@ def group_near_duplicates(
 def _unite_equal(
     hashes: npt.NDArray[np.uint64], indices: npt.NDArray[np.int64], unite: Callable[[int, int], None]
 ) -> npt.NDArray[np.int64]:
-    """Unite images of equal hashes with the first of them; returns the first ones."""
+    """Unite images of equal hashes with the first of them; return the first image of each hash."""
     _, first, inverse = np.unique(hashes[indices, 0], axis=0, return_index=True, return_inverse=True)
     represented_by = indices[first][inverse.reshape(-1)]
     for index, other in zip(indices.tolist(), represented_by.tolist(), strict=True):
@@ -92,8 +92,10 @@ def _unite_equal(
     return indices[np.sort(first)]
 
 
-def _similar(bits: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint8], threshold: int) -> Iterator[tuple[int, int]]:
-    """Pairs of hashes with the same key that differ in at most ``threshold`` bits.
+def _find_similar(
+    bits: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint8], threshold: int
+) -> Iterator[tuple[int, int]]:
+    """Yield pairs of hashes with the same key that differ in at most ``threshold`` bits.
 
     Sorted by key, each hash is compared with the next, then with the next but one, and so on, in all buckets at once.
     """

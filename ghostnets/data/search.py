@@ -32,7 +32,7 @@ def find_labelled_images(
     """
     if not root.exists():
         raise DataError(f"there is no folder {root}; pass the path of a folder with one subfolder per class.")
-    for place in (root, *_enclosed(root)):
+    for place in (root, *_walk_single_folders(root)):
         if found := _find_stored(place, network_classes, skip_unreadable):
             note = f"the data are read from {printable(str(place))}, the only folder of {printable(str(root))}"
             return found if place == root else replace(found, notes=(note, *found.notes))
@@ -48,7 +48,7 @@ def find_labelled_images(
 
 
 def _find_stored(root: Path, network_classes: Collection[str] | None, skip_unreadable: bool) -> LabelledFolder | None:
-    """Labelled images in Arrow files, tars, or named by tables; None if there are none of these."""
+    """Find labelled images in Arrow files, in tars, or listed in tables; None if they are stored otherwise."""
     if arrow := find_arrow(root):
         return read_labelled_arrow(arrow, network_classes=network_classes, skip_unlabelled=skip_unreadable)
     if tars := find_tars(root):
@@ -58,8 +58,8 @@ def _find_stored(root: Path, network_classes: Collection[str] | None, skip_unrea
     return None
 
 
-def _enclosed(root: Path) -> Iterator[Path]:
-    """Nested folders that contain nothing else, as in many archives."""
+def _walk_single_folders(root: Path) -> Iterator[Path]:
+    """Yield the nested folders of ``root``, as long as each is the only entry of its parent, as in many archives."""
     for _ in range(MAX_DEPTH):
         entries = [path for path in root.iterdir() if not is_system_name(path.name)] if root.is_dir() else []
         if len(entries) != 1 or not entries[0].is_dir():

@@ -123,7 +123,7 @@ def describe_source(source: DataSource, *, by_split: bool = True) -> list[str]:
 
 
 def summarize_source(source: DataSource) -> dict[str, Any]:
-    """The same for JSON: ``splits``, split -> class -> number of images, and ``notes``.
+    """Summarize a data set for JSON: ``splits``, split -> class -> number of images, and ``notes``.
 
     Of multi-label data, where an image counts in each of its classes, also ``images``, split -> number of images. Where
     several classes of shards have the same name, their labels are added to it.

@@ -50,21 +50,21 @@ ImagePath = Path | StoredImage
 
 
 def read_stored_image(image: ImagePath, preprocessing: Preprocessing) -> "Tensor":
-    """As ``Preprocessing.read``."""
+    """Read a stored image as ``Preprocessing.read`` does."""
     if isinstance(image, Path):
         return preprocessing.read(image)
     return preprocessing.read(decode_image(image, max_pixels=preprocessing.max_pixels))
 
 
 def decode_image(image: ImagePath, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """As ``decode``."""
+    """Decode a stored image as ``decode`` does."""
     if isinstance(image, Path):
         return decode(image, max_pixels=max_pixels)
     return decode(image.read_bytes(), name=str(image), max_pixels=max_pixels)
 
 
 def inspect_image(image: ImagePath) -> tuple[bool, int]:
-    """As ``is_grey``."""
+    """Inspect the header of a stored image as ``is_grey`` does."""
     return is_grey(image) if isinstance(image, Path) else is_grey(image.read_bytes(), name=str(image))
 
 

@@ -63,7 +63,7 @@ def compile(  # noqa: A001
 
     Raises:
         EngineError: The engine was not built, or does not support a module of the network, which is named.
-        ConfigurationError: An argument is out of its range.
+        ConfigurationError: An argument is out of range.
         CheckpointError: The checkpoint cannot be read.
     """
     import_native(ENGINE)

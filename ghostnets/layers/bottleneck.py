@@ -26,7 +26,7 @@ class GhostBottleneck(nn.Module):
            └─> shortcut: identity, or depthwise k x k (stride) + 1x1 where the shape changes ────────┘
 
     Figure 3 of the paper. The first module expands to ``hidden_channels``; the second projects to ``out_channels`` and
-    has no ReLU, since a ReLU on the narrow side loses information (MobileNetV2). Stride 2 adds a depthwise convolution
+    has no ReLU, since a ReLU on few channels loses information (MobileNetV2). Stride 2 adds a depthwise convolution
     between them; at stride 1 the only spatial kernels are those of the cheap operations.
 
     Args:
@@ -36,8 +36,8 @@ class GhostBottleneck(nn.Module):
         kernel_size: Kernel size of the depthwise convolutions (at stride 2, and in the shortcut).
         stride: Stride, 1 or 2.
         dilation: Dilation of the first module, of the depthwise convolution after it, and of the shortcut.
-        atrous: Replace a stride of 2 by twice the dilation in the layers after it, which keeps the resolution: every
-            second pixel of the output then equals the output of the strided block.
+        atrous: Replace stride 2 by doubling the dilation of the layers after it, which keeps the resolution: every
+            second pixel of the output, in each direction, equals the output of the strided block.
         se_ratio: Squeeze-and-excitation channels divided by ``hidden_channels``; 0 for no squeeze-and-excitation.
         ratio: Ratio s of both Ghost modules.
         cheap_kernel_size: Kernel size d of the cheap operations in both Ghost modules.
@@ -107,6 +107,6 @@ class GhostBottleneck(nn.Module):
             if overridden is not None:
                 return overridden
         out = self.ghost1(x)
-        out = self.bn_dw(self.conv_dw(out))  # at stride 2
+        out = self.bn_dw(self.conv_dw(out))  # identities at stride 1
         out = self.ghost2(self.se(out))
         return self.drop_path(out) + self.shortcut(x)

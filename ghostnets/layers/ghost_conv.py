@@ -38,7 +38,7 @@ class GhostConv2d(nn.Module):
             be the same; applying it twice has no effect.
 
     Raises:
-        ConfigurationError: An argument is out of its range.
+        ConfigurationError: An argument is out of range.
     """
 
     order: Tensor

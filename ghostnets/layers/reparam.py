@@ -35,7 +35,7 @@ class RepConv(nn.Module):
         groups: Number of groups of all convolutions.
         dilation: Dilation of the k x k convolutions.
         branches: Number of k x k branches.
-        scale: Add the 1 x 1 branch; ignored for k = 1, where it would be another k x k branch.
+        scale: Add the 1 x 1 branch; ignored for k = 1, where it would duplicate a k x k branch.
         skip: Add the identity branch; ignored unless input and output have the same shape.
     """
 
@@ -80,14 +80,14 @@ class RepConv(nn.Module):
     @torch.no_grad()
     def merged(self) -> nn.Conv2d:
         """Return one convolution with bias that is equivalent to the sum of all branches in evaluation mode."""
-        kernels, biases = zip(*(self._kernel(*branch) for branch in self._branches()), strict=True)
+        kernels, biases = zip(*(self._fold_kernel(*branch) for branch in self._branches()), strict=True)
         kernel, bias = sum(kernels), sum(biases)
         if self.skip is not None:
             inputs = self.in_channels // self.groups
             identity = torch.zeros_like(kernel)
             for channel in range(self.out_channels):
                 identity[channel, channel % inputs, self.kernel_size // 2, self.kernel_size // 2] = 1
-            extra_kernel, extra_bias = self._kernel(identity, self.skip)
+            extra_kernel, extra_bias = self._fold_kernel(identity, self.skip)
             kernel, bias = kernel + extra_kernel, bias + extra_bias
         merged = nn.Conv2d(
             self.in_channels,
@@ -108,7 +108,7 @@ class RepConv(nn.Module):
         branches: list[Any] = [*self.convs, *([self.scale] if self.scale is not None else [])]
         return [(convolution.weight, norm) for convolution, norm in branches]
 
-    def _kernel(self, weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    def _fold_kernel(self, weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
         """Return the folded k x k kernel and bias of a branch; a smaller kernel is zero-padded."""
         folded, bias = fold_batch_norm(weight, None, **norm_arguments(norm))
         pad = (self.kernel_size - folded.shape[-1]) // 2

@@ -115,7 +115,7 @@ class DLi14GhostNet(Network):
             ReLU. This is another function, which cannot be folded into the canonical network.
 
     Raises:
-        ConfigurationError: An argument is out of its range.
+        ConfigurationError: An argument is out of range.
     """
 
     classifier_name = "classifier.4"

@@ -1,4 +1,4 @@
-"""G-Ghost RegNet: a stage computes some channels block by block and the others cheaply, from its first block.
+"""G-Ghost RegNet: each stage computes some channels block by block and the others from the output of its first block.
 
 Han et al., "GhostNets on Heterogeneous Devices via Cheap Operations", IJCV 2022 (arXiv 2201.03297), on the RegNetX of
 Radosavovic et al., "Designing Network Design Spaces" (arXiv 2003.13678). GhostNet derives cheap maps within one
@@ -6,7 +6,7 @@ layer, G-Ghost across the layers of a stage: part of the input of the last block
 block's output, plus a mix of the pooled outputs of all blocks before the last.
 
 Module names, and so the keys of a state dict, are those of the official PyTorch implementation. Its files named 3.2g to
-16.0g hold networks of 1.8 to 9.0 billion multiply-adds.
+16.0g contain networks of 1.8 to 9.0 GMACs.
 """
 
 from collections.abc import Sequence
@@ -85,7 +85,7 @@ class RegNetBlock(nn.Module):
         stride: Stride of the 3x3 convolution and the shortcut.
         dilation: Dilation of the 3x3 convolution.
         atrous: Keep the resolution although the stride is 2; the caller doubles the dilation of the blocks after it.
-        drop_path_rate: Stochastic depth: probability, per image and in training only, of dropping the convolutions.
+        drop_path_rate: Stochastic depth: probability, per image and in training only, of dropping the residual branch.
 
     Raises:
         ConfigurationError: C_out is not divisible by the number of groups.
@@ -134,7 +134,7 @@ class RegNetBlock(nn.Module):
 
 
 class GGhostStage(nn.Module):
-    """Stage of ``depth`` blocks, narrow between the first and the last: (N, C_in, H, W) -> (N, C, H', W').
+    """Stage of ``depth`` blocks with narrow blocks between the first and the last: (N, C_in, H, W) -> (N, C, H', W').
 
     H' = ceil(H / 2). R channels, half of C or slightly less, are computed block by block ("raw"), the others are cheap;
     ``layers`` are the depth - 2 narrow blocks, with three quarters of the group width::
@@ -217,7 +217,7 @@ class GGhostRegNet(Network):
         group_width: Channels per group of the 3x3 convolutions; narrow blocks have three quarters of it.
 
     Raises:
-        ConfigurationError: An argument is out of its range, or widths are not divisible into groups.
+        ConfigurationError: An argument is out of range, or widths are not divisible into groups.
     """
 
     conv_norm_pairs = (("conv1", "bn1"),)
@@ -287,7 +287,7 @@ class GGhostRegNet(Network):
         return self.forward_head(self.forward_features(x))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        numbered = r"^layer(\d+)\.(?:layers\.)?(\d+)"  # in a G-Ghost stage between base and cheap, merge, end
+        numbered = r"^layer(\d+)\.(?:layers\.)?(\d+)"  # run between base and cheap, merge, end
         blocks = [(numbered, None), (r"^layer(\d+)\.base", (-1,)), (r"^layer(\d+)", (9999,))]
         return {"stem": r"^conv1|bn1", "blocks": r"^layer(\d+)" if coarse else blocks}
 
@@ -295,7 +295,7 @@ class GGhostRegNet(Network):
 def _make_stages(
     depths: Sequence[int], widths: Sequence[int], *, group_width: int, drop_path_rate: float, output_stride: int
 ) -> tuple[list[nn.Module], tuple[FeatureLevel, ...]]:
-    """The four stages, and the output of each as a feature level."""
+    """Build the four stages; return them, and the output of each as a feature level."""
     stages: list[nn.Module] = []
     levels: list[FeatureLevel] = []
     in_channels, resolution = STEM_CHANNELS, Dilation(output_stride)

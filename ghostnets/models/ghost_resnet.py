@@ -143,7 +143,7 @@ class GhostResNet(Network):
         cheap_kernel_size: Kernel size d of all cheap operations.
 
     Raises:
-        ConfigurationError: An argument is out of its range.
+        ConfigurationError: An argument is out of range.
     """
 
     head_path = ("global_pool", "drop", "classifier")
@@ -232,7 +232,7 @@ def _make_stages(
     drop_path_rate: float,
     conv: Callable[..., nn.Module],
 ) -> tuple[nn.Sequential, tuple[FeatureLevel, ...]]:
-    """Residual blocks of all stages, and the output of each stage as a feature level."""
+    """Build the residual blocks of all stages; return them, and the output of each stage as a feature level."""
     blocks: list[nn.Sequential] = []
     levels: list[FeatureLevel] = []
     in_channels, rates = spec.channels, iter(drop_path_rates(drop_path_rate, sum(depths)))

@@ -62,7 +62,7 @@ class GhostVGG(Network):
             above is 158.44, 107.73, 81.06 and 66.33 for s = 2 to 5; the last three differ from the published values.
 
     Raises:
-        ConfigurationError: An argument is out of its range.
+        ConfigurationError: An argument is out of range.
     """
 
     head_path = ("global_pool", "fc", "act", "drop", "classifier")

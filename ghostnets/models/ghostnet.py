@@ -91,7 +91,7 @@ class GhostNet(Network):
         stages: Block specifications of each stage at width 1.0; as lists of numbers, when read from JSON.
 
     Raises:
-        ConfigurationError: An argument is out of its range.
+        ConfigurationError: An argument is out of range.
     """
 
     has_wide_map = True
@@ -166,7 +166,7 @@ class GhostNet(Network):
         drop_path_rate: float,
         **options: Any,
     ) -> tuple[nn.Sequential, tuple[FeatureLevel, ...], tuple[FeatureLevel, ...]]:
-        """Bottlenecks of all stages, the 1x1 expansion, and the levels of this package and of timm."""
+        """Build the bottlenecks of all stages, the 1x1 expansion, and the levels of this package and of timm."""
         blocks: list[nn.Sequential] = []
         levels: list[FeatureLevel] = []
         ends: list[FeatureLevel] = []

@@ -28,10 +28,10 @@ ALIASES: dict[str, str] = {
 
 
 def resolve_name(name: str) -> str:
-    """Name of a network in the registry, for that name or an alias of it.
+    """Return the registered name of a network, given that name or an alias.
 
     Raises:
-        UnknownNameError: There is no such network; the message suggests close matches.
+        UnknownNameError: The network is unknown; the message suggests close matches.
     """
     name = ALIASES.get(name, name)
     if name not in MODEL_NAMES:

@@ -65,7 +65,7 @@ class Network(nn.Module):
         grad_checkpointing: Whether blocks are computed again in the backward pass.
 
     Raises:
-        ConfigurationError: An argument is out of its range.
+        ConfigurationError: An argument is out of range.
     """
 
     if TYPE_CHECKING:  # TorchScript would read the annotations, but has no tuples of variable length

@@ -39,7 +39,7 @@ V1 = "GhostNet, arXiv 1911.11907"
 FAMILIES: list[tuple[type[Network], dict[str, Variant], str]] = [
     (ghostnet.GhostNet, ghostnet.VARIANTS, f"{V1}, tables 1 and 7"),
     (ghostnetv2.GhostNetV2, ghostnetv2.VARIANTS, "GhostNetV2, arXiv 2211.12905, official README"),
-    (ghostnetv3.GhostNetV3, ghostnetv3.VARIANTS, "GhostNetV3, arXiv 2404.11202; 1.0 and 1.6 as iFormer quotes them"),
+    (ghostnetv3.GhostNetV3, ghostnetv3.VARIANTS, "GhostNetV3, arXiv 2404.11202; 1.0 and 1.6 as quoted by iFormer"),
     (g_ghost.GGhostRegNet, g_ghost.VARIANTS, "G-Ghost, arXiv 2201.03297, official README"),
     (ghost_resnet.GhostResNet, ghost_resnet.VARIANTS, f"{V1}, tables 5 (ResNet-56) and 6 (ResNet-50)"),
     (ghost_vgg.GhostVGG, ghost_vgg.VARIANTS, f"{V1}, table 5"),
@@ -56,24 +56,24 @@ MODELS: dict[str, ModelEntry] = {
 
 
 def list_models() -> list[str]:
-    """Names of all networks, sorted, without aliases."""
+    """Return the names of all networks, sorted, without aliases."""
     return sorted(MODELS)
 
 
 def model_entry(name: str) -> ModelEntry:
-    """Registry entry of a network.
+    """Return the registry entry of a network.
 
     Raises:
-        UnknownNameError: There is no such network; the message suggests close matches.
+        UnknownNameError: The network is unknown; the message suggests close matches.
     """
     return MODELS[resolve_name(name)]
 
 
 def model_arguments(name: str) -> frozenset[str]:
-    """Names of the keyword arguments that a network takes.
+    """Return the names of the keyword arguments of a network.
 
     Raises:
-        UnknownNameError: There is no such network.
+        UnknownNameError: The network is unknown.
     """
     return frozenset(inspect.signature(model_entry(name).build).parameters)
 
@@ -97,15 +97,15 @@ def create_model(
         out_indices: Indices of the feature maps to return, or the number of the last ones; requires ``features_only``.
         like: ``"timm"`` for the feature maps of timm's ``features_only=True``; requires ``features_only``.
         **arguments: Arguments of the network. All take ``num_classes``, ``in_chans``, ``drop_rate`` and
-            ``output_stride``, those with residual blocks ``drop_path_rate``; the rest (``width``, ``ratio``,
-            ``cheap_kernel_size``, ``small_input``, ...) is documented by the classes (``GhostNet``, ``GhostResNet``,
-            ``GhostVGG``, ``GGhostRegNet``, ``DLi14GhostNet``).
+            ``output_stride``, those with residual blocks ``drop_path_rate``; further arguments (``width``,
+            ``ratio``, ``cheap_kernel_size``, ``small_input``, ...) are documented by the classes (``GhostNet``,
+            ``GhostResNet``, ``GhostVGG``, ``GGhostRegNet``, ``DLi14GhostNet``).
 
     Returns:
         The network, in training mode, float32, on the CPU.
 
     Raises:
-        UnknownNameError: There is no such network.
+        UnknownNameError: The network is unknown.
         ConfigurationError: The network has no such argument, or its value is out of range.
     """
     build, known = model_entry(name).build, model_arguments(name)
@@ -117,12 +117,12 @@ def create_model(
 
 
 def check_backbone_arguments(*, features_only: bool, **given: Any) -> None:
-    """Require ``features_only`` for the arguments of a backbone that are not None.
+    """Raise an error if an argument of ``Backbone`` is given without ``features_only``.
 
     Raises:
-        ConfigurationError: One is given without it.
+        ConfigurationError: An argument is not None although ``features_only`` is false.
     """
     if not features_only and (names := [name for name, value in given.items() if value is not None]):
         raise ConfigurationError(
-            f"{names[0]} is given without features_only=True; add features_only=True, or leave {names[0]} out."
+            f"{names[0]} is given without features_only=True; add features_only=True or omit {names[0]}."
         )

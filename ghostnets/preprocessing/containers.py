@@ -49,8 +49,8 @@ def strip_metadata(content: bytes, file_format: str) -> StrippedImage:
 
     Args:
         content: The file.
-        file_format: Its format, as ``file_format`` returns it; formats other than PNG, JPEG, GIF and TIFF stay as they
-            are, since their decoders do not interpret metadata.
+        file_format: Its format, as ``detect_format`` returns it; formats other than PNG, JPEG, GIF and TIFF are
+            unchanged, since their decoders do not interpret metadata.
 
     Raises:
         ValueError: The file exceeds a bound, and states which.

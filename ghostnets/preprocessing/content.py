@@ -1,10 +1,10 @@
-"""Content and format of an image file, read with bounds before any decoder."""
+"""Content and format of an image file, read with a size limit before any decoder runs."""
 
 import os
 import stat
 from typing import Any
 
-__all__ = ["MAX_BYTES", "file_format", "read_content"]
+__all__ = ["MAX_BYTES", "detect_format", "read_content"]
 
 MAX_BYTES = 1 << 30  # a single image of 100 million pixels with four 16-bit channels takes 0.8 GB without compression
 STREAM_BLOCK = 1 << 22
@@ -46,7 +46,7 @@ def read_content(source: Any) -> bytes:
     if isinstance(source, bytearray):
         return bytes(source)
     if isinstance(source, str | os.PathLike):
-        with open(source, "rb", opener=_open_without_waiting) as stream:
+        with open(source, "rb", opener=_open_nonblocking) as stream:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ValueError("it is a pipe, socket or device, not a regular file; pass its content as a stream")
@@ -64,8 +64,8 @@ def read_content(source: Any) -> bytes:
     return b"".join(blocks)
 
 
-def file_format(content: bytes) -> str | None:
-    """Format of a file by its first bytes: JPEG, PNG, GIF, BMP, TIFF, WEBP, AVIF, HEIF, PNM, or None."""
+def detect_format(content: bytes) -> str | None:
+    """Detect the format from the first bytes: JPEG, PNG, GIF, BMP, TIFF, WEBP, AVIF, HEIF or PNM; None if unknown."""
     for signature, name in SIGNATURES:
         if content.startswith(signature):
             return name
@@ -81,8 +81,8 @@ def file_format(content: bytes) -> str | None:
     return None
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer would wait for one
+def _open_nonblocking(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # opening a pipe without a writer would block
 
 
 def _check_bytes(size: int) -> None:

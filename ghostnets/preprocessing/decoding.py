@@ -14,7 +14,7 @@ from PIL import Image, ImageFile, features
 
 from ghostnets.errors import ConfigurationError, ImageError, MissingExtraError, require
 from ghostnets.preprocessing.containers import strip_metadata
-from ghostnets.preprocessing.content import file_format, read_content
+from ghostnets.preprocessing.content import detect_format, read_content
 from ghostnets.preprocessing.depth import GRAY_MODES, convert_to_8_bit, converted_bytes
 from ghostnets.preprocessing.limits import MAX_PIXELS, check_memory, check_size, decoding_memory, memory_limit
 from ghostnets.preprocessing.orientation import info_orientation, rotate_upright
@@ -173,7 +173,7 @@ def _identify(content: bytes, name: str) -> str:
     """Format of a file, with the library that decodes it loaded."""
     if not content:
         raise ValueError("the file is empty")
-    kind = file_format(content)
+    kind = detect_format(content)
     if kind is None:
         raise ValueError(f"it is none of {', '.join(FORMATS)}, or damaged")
     if kind == "AVIF" and not features.check("avif"):

@@ -28,7 +28,7 @@ TRANSPOSITIONS = {
 
 
 def exif_orientation(exif: bytes) -> int | None:
-    """Orientation, 1 to 8, in the first directory of EXIF data; None if it has none or cannot be read."""
+    """Return the orientation, 1 to 8, in the first directory of EXIF data; None if it has none or is damaged."""
     if header := HEADERS.match(exif):
         exif = exif[header.end() :] if header.end() else exif
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
@@ -48,21 +48,21 @@ def exif_orientation(exif: bytes) -> int | None:
 
 
 def xmp_orientation(xmp: bytes) -> int | None:
-    """Orientation, 1 to 8, in an XMP packet, or None."""
+    """Return the orientation, 1 to 8, in an XMP packet, or None."""
     match = XMP.search(xmp)
     return int(match[1]) if match else None
 
 
 def raw_profile_orientation(profile: bytes) -> int | None:
-    """Orientation in the EXIF data that ImageMagick writes into PNG text as hexadecimal digits, or None."""
+    """Return the orientation in the EXIF data that ImageMagick writes into PNG text as hexadecimal digits, or None."""
     try:
         return exif_orientation(bytes.fromhex(b"".join(profile.split(b"\n")[3:]).decode("ascii")))
-    except ValueError:  # no hexadecimal digits: damaged, and no other place to look at
+    except ValueError:  # not hexadecimal, so the profile is damaged
         return None
 
 
 def info_orientation(info: Mapping[Any, Any]) -> int | None:
-    """Orientation in the ``info`` of a PIL image, or None."""
+    """Return the orientation in the ``info`` of a PIL image, or None."""
     exif = info.get("exif")
     found = exif_orientation(exif) if isinstance(exif, bytes) else None
     profile = info.get("Raw profile type exif")

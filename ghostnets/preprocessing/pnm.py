@@ -1,6 +1,6 @@
 """PBM, PGM and PPM files, text (P1 to P3) and binary (P4 to P6), of any maximum value.
 
-Pillow decodes most of them value by value in Python: minutes for a large file.
+Pillow decodes most of them one value at a time in Python, which takes minutes for a large file.
 """
 
 import re
@@ -19,7 +19,7 @@ TEXT_BLOCK = 1 << 20
 
 
 def read_pnm_header(content: bytes) -> tuple[int, int, int, int, int]:
-    """Width, height, channels, maximum value and offset of the pixels of a file that starts with P1 to P6.
+    """Return width, height, channels, maximum value and offset of the pixels of a file that starts with P1 to P6.
 
     Raises:
         ValueError: The header is damaged.
@@ -59,12 +59,12 @@ def decode_pnm(content: bytes) -> npt.NDArray[np.uint8]:
         values = _numbers_from_text(content[start - 1 :], count)
         if values.max() > maximum:
             raise ValueError(f"it has the value {values.max()}, its maximum is {maximum}")
-    pixels = _scale(maximum)[values] if maximum != 255 else values.astype(np.uint8, copy=False)
+    pixels = _scale_table(maximum)[values] if maximum != 255 else values.astype(np.uint8, copy=False)
     return pixels.reshape((height, width, 3) if channels == 3 else (height, width))
 
 
-def _scale(maximum: int) -> npt.NDArray[np.uint8]:
-    """Table from a value to 8 bits: rounded below 256, and the upper 8 of 16 bits above."""
+def _scale_table(maximum: int) -> npt.NDArray[np.uint8]:
+    """Build the lookup table from a value to 8 bits: rounded for a maximum below 256, else the upper 8 of 16 bits."""
     values = np.arange(65536 if maximum > 255 else 256, dtype=np.float64).clip(max=maximum) / maximum
     return (np.rint(values * 65535).astype(np.int64) >> 8 if maximum > 255 else np.rint(values * 255)).astype(np.uint8)
 
@@ -82,16 +82,16 @@ def _bits_from_text(text: bytes, count: int) -> npt.NDArray[np.uint8]:
     if len(digits) < count:
         raise ValueError("it is truncated")
     if ((digits != ord("0")) & (digits != ord("1"))).any():
-        raise ValueError("its pixels are other than 0 and 1")
+        raise ValueError("it has pixels other than 0 and 1")
     return (ord("1") - digits).astype(np.uint8)
 
 
 def _numbers_from_text(text: bytes, count: int) -> npt.NDArray[np.uint16]:
-    """Parse decimal numbers in blocks, so that the memory is that of the result."""
+    """Parse decimal numbers in blocks, so that intermediate arrays stay small."""
     if b"#" in text:
         text = COMMENT.sub(b"", text)
     if text.translate(None, SPACES + b"0123456789"):
-        raise ValueError("its pixels are other than decimal numbers")
+        raise ValueError("it has pixels that are not decimal numbers")
     values = np.empty(count, np.uint16)
     filled = position = 0
     while filled < count and position < len(text):
@@ -106,7 +106,7 @@ def _numbers_from_text(text: bytes, count: int) -> npt.NDArray[np.uint16]:
 
 
 def _parse_block(text: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
-    """Decimal numbers between blanks, the last byte a blank; at most 65535 each."""
+    """Parse decimal numbers separated by whitespace, of at most 65535 each; the last byte is whitespace."""
     is_digit = text >= ord("0")
     ends = np.flatnonzero(is_digit[:-1] & ~is_digit[1:])  # last digit of each number
     starts = np.flatnonzero(is_digit[1:] & ~is_digit[:-1]) + 1

@@ -36,7 +36,7 @@ class Preprocessing:
             the weights.
 
     Raises:
-        ConfigurationError: A value is out of its range.
+        ConfigurationError: A value is out of range.
     """
 
     image_size: int

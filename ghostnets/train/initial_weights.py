@@ -27,7 +27,7 @@ def choose_weights(recipe: Recipe, *, scratch: Recipe | None = None) -> tuple[Re
 
     Raises:
         CheckpointError: No weights are available.
-        UnknownNameError: There is no such network.
+        UnknownNameError: The network is unknown.
     """
     if recipe.weights != AUTO_WEIGHTS:
         return recipe, describe_initial_weights(recipe)

@@ -83,7 +83,7 @@ def resolve_recipe(recipe: Recipe, source: DataSource) -> ResolvedRecipe:
     Raises:
         CheckpointError: The weights cannot be read.
         ConfigurationError: The network has no such argument, or the recipe contradicts the weights.
-        UnknownNameError: There is no such network.
+        UnknownNameError: The network is unknown.
     """
     recipe = recipe.changed(weights=_absolute(recipe.weights), teacher=_absolute(recipe.teacher))
     weights = read_initial_weights(recipe)

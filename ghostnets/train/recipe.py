@@ -239,7 +239,7 @@ class Recipe:
 
         Raises:
             UnknownNameError: A name is not a field of a recipe; the message suggests close matches.
-            ConfigurationError: A value is out of its range.
+            ConfigurationError: A value is out of range.
         """
         for name in values:
             if name not in self.__dataclass_fields__:

@@ -51,7 +51,7 @@ def describe_evaluation(result: TrainingResult) -> str:
 
 
 def list_warnings(result: TrainingResult) -> list[str]:
-    """Sentences on what the accuracy does not tell: the baseline, and evaluated images that training saw."""
+    """Return caveats to the accuracy: the baseline, and evaluated images that are also training images."""
     sentences = [result.evaluation.describe_baseline()]
     if result.num_training_images:
         sentences.append(

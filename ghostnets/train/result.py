@@ -29,7 +29,7 @@ class TrainingResult:
         evaluation: Evaluation of the best epoch.
         skipped: One sentence for each image left out.
         num_training_images: Number of images of ``split`` that are also training images, by content; None if unknown.
-        data: Images of each class by split, and what was guessed or left out (``summarize_source``).
+        data: Images of each class by split, and assumptions and exclusions (``summarize_source``).
         images: The images of ``split``.
     """
 

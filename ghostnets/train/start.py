@@ -73,7 +73,7 @@ def train_model(
         DataError: The images cannot be used.
         CheckpointError: The initial weights or those of the teacher cannot be used.
         ConfigurationError: The recipe cannot be used with the data or the weights.
-        UnknownNameError: There is no such network, or no such field of the recipe.
+        UnknownNameError: The network or a field of the recipe is unknown.
         MissingExtraError: A library of the extra ``train`` is not installed.
         RunError: The folder of the run exists, or the loss became non-finite.
         InterruptedRunError: Ctrl-C, SIGTERM or SIGHUP; the state is saved.

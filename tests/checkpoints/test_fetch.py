@@ -123,7 +123,7 @@ def test_offline_error_names_url_and_cache_path(server):
     with pytest.raises(CheckpointError) as caught:
         download(weights)
     message = str(caught.value)
-    for part in ("http://127.0.0.1:9/weights.pth", str(cache_path(weights)), "without a request", "refused"):
+    for part in ("http://127.0.0.1:9/weights.pth", str(cache_path(weights)), "without a network request", "refused"):
         assert part in message
     assert "\n" not in message
     cache_path(weights).write_bytes(b"by hand")

@@ -58,7 +58,7 @@ def read(root: Path, **options: object) -> str:
         ("train/a:2 train/b:2 val/a:1 val/b:1 extra/a:3", "a,b: train 2/2 val 1/1", "left out: extra/"),
         ("a:5 b:5 train:0 val:0", "a,b: train 4/4 val 1/1", "left out: train/ (empty)"),
         ("x/cat:3 x/dog:2 y:5", "x,y: train 4/4 val 1/1", "5 images are in subfolders of the class folders"),
-        ("Cat:5 cat:5", "Cat,cat: train 4/4 val 1/1", "the classes Cat and cat differ in upper and lower case only"),
+        ("Cat:5 cat:5", "Cat,cat: train 4/4 val 1/1", "the classes Cat and cat differ only in case"),
         ("a:5 b:5 .:2", "a,b: train 4/4 val 1/1", "0.png (in no class folder, the first of 2 images)"),
     ],
 )  # fmt: skip

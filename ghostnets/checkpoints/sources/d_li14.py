@@ -61,7 +61,8 @@ def convert_d_li14(state_dict: Mapping[str, Tensor], *, squeezed_channels: Mappi
         prefix, _, leaf = key.rpartition(".")
         if prefix not in D_LI14_KEYS:
             raise CheckpointError(
-                f"GhostNet of d-li14/ghostnet.pytorch has no tensor {key!r}; this state dict is of another network."
+                f"GhostNet of d-li14/ghostnet.pytorch has no tensor {key!r}; this state dict belongs to another"
+                " network."
             )
         renamed[f"{D_LI14_KEYS[prefix]}.{leaf}"] = tensor
     return fold_port(renamed, squeezed_channels=squeezed_channels)

@@ -65,19 +65,19 @@ def fold_port(renamed: Mapping[str, Tensor], *, squeezed_channels: Mapping[str, 
         raise CheckpointError(f"the state dict has no tensor for {error.args[0]!r}; it is incomplete.") from error
     except (RuntimeError, IndexError) as error:
         raise CheckpointError(
-            f"the tensors of the state dict do not fit each other ({error}); it is damaged."
+            f"the shapes of the tensors in the state dict are inconsistent ({error}); it is damaged."
         ) from error
     folded["conv_head.weight"] = _as_kernel(weight)
     return folded
 
 
 def _pad(tensor: Tensor, dim: int, count: int) -> Tensor:
-    """Appends ``count`` zeros along ``dim``."""
+    """Append ``count`` zeros along ``dim``."""
     shape = list(tensor.shape)
     shape[dim] = count
     return torch.cat([tensor, tensor.new_zeros(shape)], dim)
 
 
 def _as_kernel(weight: Tensor) -> Tensor:
-    """(out, in) or (out, in, 1, 1) -> (out, in, 1, 1)."""
+    """Reshape a weight to that of a 1x1 convolution: (out, in) or (out, in, 1, 1) -> (out, in, 1, 1)."""
     return weight.reshape(*weight.shape[:2], 1, 1)

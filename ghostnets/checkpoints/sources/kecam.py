@@ -48,7 +48,8 @@ NORMS = {
 }
 
 
-def _in_blocks(layers: Mapping[str, str]) -> dict[str, str]:
+def _repeat_for_blocks(layers: Mapping[str, str]) -> dict[str, str]:
+    """Repeat a name table of one bottleneck for all bottlenecks."""
     return {
         f"stack{number}_{theirs}": f"{block}.{ours}"
         for number, block in enumerate(BLOCKS, start=1)
@@ -60,12 +61,12 @@ def _in_blocks(layers: Mapping[str, str]) -> dict[str, str]:
 LAYERS: dict[str, dict[str, str]] = {
     "conv2d": {
         "stem_conv": "conv_stem",
-        **_in_blocks(CONVOLUTIONS),
+        **_repeat_for_blocks(CONVOLUTIONS),
         "pre_conv": f"{WIDE_BLOCK}.conv",
         "features_conv": "conv_head",
     },
-    "depthwise_conv2d": _in_blocks(DEPTHWISE),
-    "batch_normalization": {"stem_bn": "bn1", **_in_blocks(NORMS), "pre_bn": f"{WIDE_BLOCK}.bn1"},
+    "depthwise_conv2d": _repeat_for_blocks(DEPTHWISE),
+    "batch_normalization": {"stem_bn": "bn1", **_repeat_for_blocks(NORMS), "pre_bn": f"{WIDE_BLOCK}.bn1"},
     "dense": {"head": "classifier"},
 }
 
@@ -114,8 +115,8 @@ def convert_kecam(tensors: Mapping[str, Tensor], *, names: Collection[str]) -> d
         name = f"{layer}/{weight.partition(':')[0]}"
         if name not in ours:
             raise CheckpointError(
-                f"GhostNet of keras_cv_attention_models has no tensor {key!r} for this network; the file is of another"
-                " network."
+                f"GhostNet of keras_cv_attention_models has no tensor {key!r} for this network; the file belongs to"
+                " another network."
             )
         target, kind = ours[name]
         if tensor.ndim == 4:

@@ -72,7 +72,7 @@ def convert_paddleclas(state_dict: Mapping[str, Tensor], *, squeezed_channels: M
         prefix, _, leaf = key.rpartition(".")
         if prefix not in PADDLECLAS_KEYS or leaf not in LEAVES:
             raise CheckpointError(
-                f"GhostNet of PaddleClas has no tensor {key!r}; this state dict is of another network."
+                f"GhostNet of PaddleClas has no tensor {key!r}; this state dict belongs to another network."
             )
         renamed[f"{PADDLECLAS_KEYS[prefix]}.{LEAVES[leaf]}"] = tensor.T if tensor.ndim == 2 else tensor
     return add_batch_counters(fold_port(renamed, squeezed_channels=squeezed_channels))

@@ -137,7 +137,7 @@ def find_network(network: str, *, foreign: bool = False) -> str | Path:
 
     Raises:
         CheckpointError: The path is certainly no checkpoint.
-        UnknownNameError: There is no such network.
+        UnknownNameError: The network is unknown.
         MissingExtraError: The library of a foreign network is not installed.
     """
     if foreign and network.startswith(FOREIGN):

@@ -21,7 +21,7 @@ MAX_BYTES = 2 << 30  # per label file; COCO's largest is 0.5 GB
 
 
 class BoxAnnotations(NamedTuple):
-    """The labelled boxes of one image; no boxes make it a background image."""
+    """The labelled boxes of one image; without boxes it is a background image."""
 
     path: Path
     size: tuple[int, int]  # width and height in pixels, upright
@@ -50,7 +50,7 @@ class ImageLabels(NamedTuple):
 
 
 class BrokenLabels:
-    """Collects the labels that cannot be used, one sentence each."""
+    """Collects one sentence for each label that cannot be used."""
 
     def __init__(self) -> None:
         self.sentences: list[str] = []
@@ -78,7 +78,7 @@ def annotate(image: ImageLabels, class_names: Sequence[str], broken: BrokenLabel
     width, height = image.size
     rows: dict[tuple[int, tuple[float, ...], bool], LabelRow] = {}
     for row in image.rows:
-        if (reason := _reason(row, image.size, len(class_names))) is not None:
+        if (reason := _find_defect(row, image.size, len(class_names))) is not None:
             broken.add(row.where, reason)
             continue
         x_min, y_min, x_max, y_max = row.box
@@ -100,8 +100,8 @@ def annotate(image: ImageLabels, class_names: Sequence[str], broken: BrokenLabel
     )
 
 
-def _reason(row: LabelRow, size: tuple[int, int], num_classes: int) -> str | None:
-    """Why a label cannot be used; None if it can."""
+def _find_defect(row: LabelRow, size: tuple[int, int], num_classes: int) -> str | None:
+    """Return why a label cannot be used; None if it can."""
     if not 0 <= row.label < num_classes:
         return f"class {row.label} is unknown; there are classes 0 to {num_classes - 1}"
     if not all(map(math.isfinite, row.box)) or not (row.area is None or math.isfinite(row.area)):
@@ -119,7 +119,7 @@ def _reason(row: LabelRow, size: tuple[int, int], num_classes: int) -> str | Non
 
 
 def image_size(path: Path, broken: BrokenLabels) -> tuple[int, int] | None:
-    """Width and height of an upright image; None, and a broken label, if it cannot be read."""
+    """Read width and height of an upright image; None if it is unreadable, which is added to ``broken``."""
     try:
         return read_header(path).upright_size
     except ImageError as error:
@@ -129,14 +129,14 @@ def image_size(path: Path, broken: BrokenLabels) -> tuple[int, int] | None:
 
 
 def read_label_file(path: Path) -> str:
-    """Text of a file of labels.
+    """Read the text of a label file.
 
     Raises:
-        DataError: It cannot be read, is too large, or is not UTF-8.
+        DataError: The file cannot be read, is too large, or is not UTF-8.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path} has more than {MAX_BYTES >> 30} GiB, too much for labels; divide it.")
+            raise DataError(f"{path} has more than {MAX_BYTES >> 30} GiB, too much for a label file; split it.")
         return read_content(path).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error

@@ -12,7 +12,7 @@ from ghostnets.data.boxes.annotations import BoxAnnotations
 
 __all__ = ["BoxAugmentation", "BoxSample"]
 
-MIN_SIDE = 2.0  # pixels; a smaller rest of a box teaches nothing
+MIN_SIDE = 2.0  # pixels; what is visible of a smaller box is too little to learn from
 
 
 class BoxSample(NamedTuple):
@@ -28,8 +28,8 @@ class BoxSample(NamedTuple):
 class BoxAugmentation:
     """An image, uint8 (C, H, W), and its boxes -> a ``BoxSample``, stretched to the input's size.
 
-    Boxes follow the pixels; those whose center is cut off are left out, as are rests of fewer than 2 pixels. All
-    choices are functions of the seed.
+    Boxes are transformed with the pixels. Those whose center is cropped away, or with a side below 2 pixels in the
+    result, are removed. The result is determined by the seed.
 
     Attributes:
         image_size: Side S of the input in pixels.
@@ -47,12 +47,12 @@ class BoxAugmentation:
     color: bool = True
 
     def __call__(self, image: Tensor, annotations: BoxAnnotations, seed: int) -> BoxSample:
-        """Augment one image; torch's generator is left as it was.
+        """Augment one image; the state of torch's global generator is restored.
 
         Args:
             image: Pixels of the upright image, uint8 (C, H, W).
             annotations: Its boxes.
-            seed: Seed of all choices, as of ``derive_seed``.
+            seed: Seed of all random choices, such as from ``derive_seed``.
         """
         height, width = image.shape[1:]
         boxes = torch.from_numpy(annotations.boxes).float()

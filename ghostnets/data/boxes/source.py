@@ -49,7 +49,7 @@ class BoxSource:
         }
 
     def describe(self) -> list[str]:
-        """Sentences on splits, classes and notes, for the user."""
+        """Describe splits, classes and notes for the user, one sentence each."""
         images = ", ".join(
             f"{split} {len(found):,} ({sum(not len(image.boxes) for image in found):,} without boxes)"
             for split, found in self.splits.items()
@@ -67,7 +67,7 @@ def open_boxes(data: str | os.PathLike[str], *, skip_broken: bool = False) -> Bo
     Args:
         data: A folder with a ``data.yaml`` (YOLO), with ``Annotations`` or XML files (Pascal VOC), or with COCO's JSON
             files; or the YAML or JSON file itself.
-        skip_broken: Leave out labels and images that cannot be used, and say so in ``notes``, instead of failing: boxes
+        skip_broken: Skip labels and images that cannot be used, with a sentence in ``notes``, instead of failing: boxes
             that lie outside their image by more than one pixel, without area, of an unknown class, or twice; images
             that are missing, cannot be read, or have another size than their labels say.
 
@@ -87,7 +87,7 @@ def open_boxes(data: str | os.PathLike[str], *, skip_broken: bool = False) -> Bo
         layout, (class_names, found) = "COCO", read_coco(files, broken, notes)
     else:
         raise DataError(
-            f"{root} has no labelled boxes that are recognised; pass a folder with data.yaml (YOLO), with"
+            f"{root} has no labelled boxes in a recognised layout; pass a folder with data.yaml (YOLO), with"
             " Annotations/*.xml (Pascal VOC) or with a JSON file of COCO."
         )
     order = [split for split in ("train", "val", "test") if found.get(split)]
@@ -99,11 +99,11 @@ def open_boxes(data: str | os.PathLike[str], *, skip_broken: bool = False) -> Bo
         broken.raise_if_any(root)
     notes += [f"left out: {sentence}" for sentence in broken.sentences]
     source = BoxSource(root.resolve().name, layout, class_names, splits, tuple(notes))
-    return _with_class_notes(source)
+    return _add_class_notes(source)
 
 
-def _with_class_notes(source: BoxSource) -> BoxSource:
-    """The source with a note on the classes without a box in each split."""
+def _add_class_notes(source: BoxSource) -> BoxSource:
+    """Return the source with a note on the classes without a box in each split."""
     notes = list(source.notes)
     for split, counts in source.class_counts.items():
         empty = [name for name, count in zip(source.class_names, counts, strict=True) if not count]

@@ -1,4 +1,4 @@
-"""Layers shared by neck and head."""
+"""Convolution blocks shared by the neck and the head of a detector."""
 
 from torch import nn
 

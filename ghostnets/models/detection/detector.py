@@ -30,7 +30,7 @@ class DetectionHead(nn.Module):
         num_classes: Number of classes, at least 1.
         bins: Number of values of each distance's distribution: 0 to ``bins - 1`` strides.
         kernel_size: Kernel size of the depthwise convolutions, odd.
-        depth: Number of depthwise-separable convolutions before the last, a 1x1 convolution.
+        depth: Number of depthwise-separable convolutions before the final 1x1 convolution.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class Detector(nn.Module):
         kernel_size: Kernel size of the depthwise convolutions of neck and head, odd.
 
     Attributes:
-        strides: Strides of the levels of predictions: those of the backbone's maps, and one more.
+        strides: Strides of the prediction levels: those of the backbone's maps, and twice the last of them.
 
     Raises:
-        ConfigurationError: A number is out of its range, or a stride is not twice the previous one.
+        ConfigurationError: An argument is out of range, or a stride is not twice the previous one.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ __all__ = ["GhostPAN"]
 
 
 class GhostPAN(nn.Module):
-    """Feature pyramid: maps at strides s, 2s, 4s, ... -> maps of ``channels`` at the same strides and one more.
+    """Feature pyramid: maps at strides s, 2s, 4s, ... -> maps of ``channels`` at the same strides and twice the last.
 
     ::
 
@@ -36,13 +36,15 @@ class GhostPAN(nn.Module):
         kernel_size: Kernel size of the depthwise convolutions between levels and in the bottlenecks' shortcuts, odd.
 
     Raises:
-        ConfigurationError: There are fewer than two maps.
+        ConfigurationError: ``in_channels`` has fewer than two entries.
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int, *, kernel_size: int = 5) -> None:
         super().__init__()
         if len(in_channels) < 2:
-            raise ConfigurationError(f"GhostPAN: in_channels is {list(in_channels)}; pass at least two maps.")
+            raise ConfigurationError(
+                f"GhostPAN: in_channels is {list(in_channels)}; pass the channels of at least two maps."
+            )
         steps = len(in_channels) - 1
         self.channels = channels
         self.reduce = nn.ModuleList(conv_act(count, channels) for count in in_channels)
@@ -59,8 +61,8 @@ class GhostPAN(nn.Module):
             high = F.interpolate(down[-1], size=low.shape[2:], mode="bilinear")
             down.append(fuse(torch.cat([high, low], dim=1)))
         outputs = down[-1:]  # from high to low resolution
-        for shrink, fuse, high in zip(self.downsample, self.bottom_up, reversed(down[:-1]), strict=True):
-            outputs.append(fuse(torch.cat([shrink(outputs[-1]), high], dim=1)))
+        for downsample, fuse, high in zip(self.downsample, self.bottom_up, reversed(down[:-1]), strict=True):
+            outputs.append(fuse(torch.cat([downsample(outputs[-1]), high], dim=1)))
         return [*outputs, self.extra_in(inputs[-1]) + self.extra_out(outputs[-1])]
 
 

@@ -36,7 +36,7 @@ DETECTORS: dict[str, DetectorVariant] = {
 
 
 def list_detectors() -> list[str]:
-    """Names of all detectors, sorted."""
+    """Return the names of all detectors, sorted."""
     return sorted(DETECTORS)
 
 
@@ -60,7 +60,7 @@ def create_detector(
 
     Raises:
         UnknownNameError: There is no such detector or backbone.
-        ConfigurationError: The backbone lacks one of the maps, or a number is out of its range.
+        ConfigurationError: The backbone lacks one of the maps, or a number is out of range.
     """
     if name not in DETECTORS:
         raise UnknownNameError("detector", name, DETECTORS)

@@ -162,7 +162,7 @@ def test_mismatched_names_and_shapes_raise(tmp_path: Path):
         (lambda a: a.pop("fc_0._batch_norm._variance"), "incomplete"),
         (lambda a: a.update({"conv1._conv.bias2": np.zeros(3, np.float32)}), r"no tensor 'conv1\._conv\.bias2'"),
         (lambda a: a.update({"fc_1.bias": np.zeros(4, np.float32)}), r"1 of another shape: classifier\.bias"),
-        (lambda a: a.update({"fc_0._batch_norm._mean": np.zeros(4, np.float32)}), "do not fit each other"),
+        (lambda a: a.update({"fc_0._batch_norm._mean": np.zeros(4, np.float32)}), "are inconsistent"),
     ]:
         changed = dict(arrays)
         change(changed)

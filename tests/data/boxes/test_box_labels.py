@@ -282,7 +282,7 @@ def test_unusable_descriptions_are_refused(tmp_path: Path, text: str, message: s
 def test_unknown_layouts_are_refused(tmp_path: Path):
     with pytest.raises(DataError, match="there is no"):
         open_boxes(tmp_path / "nothing")
-    with pytest.raises(DataError, match="has no labelled boxes that are recognised; pass a folder"):
+    with pytest.raises(DataError, match="has no labelled boxes in a recognised layout; pass a folder"):
         open_boxes(tmp_path)
     write_yolo(tmp_path)
     (tmp_path / "other.yml").write_text("names: [a]")
