@@ -105,7 +105,7 @@ def efficientnet_lite0() -> nn.Module:
 
 
 def spread(files: list[Path], most: int) -> list[Path]:
-    """At most so many files, evenly spread."""
+    """Select at most ``most`` files, evenly spread."""
     return files[:: max(1, -(-len(files) // most))]
 
 

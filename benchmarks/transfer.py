@@ -4,7 +4,7 @@
     python benchmarks/transfer.py flowers --per-class 20 --seeds 0 --scratch
 
 DATA is a folder that ``ghostnets train`` takes. Validation images select the best epoch, so the figures are a little
-optimistic. ``--per-class`` trains on that many images of each class and validates on the rest. Offline, one thread.
+optimistic. ``--per-class N`` trains on N images of each class and validates on the others. Offline, one thread.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def measure(label: str, arguments: list[str], options: argparse.Namespace, folde
 
 
 def train(data: Path, arguments: list[str], folder: Path) -> tuple[float, float]:
-    """Best validation accuracy of a run, and the processor time of its process in seconds."""
+    """Train; return the best validation accuracy and the processor time in seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "ghostnets", "train", str(data), *arguments, "--json"]
     done = subprocess.run(
@@ -72,7 +72,7 @@ def train(data: Path, arguments: list[str], folder: Path) -> tuple[float, float]
 
 
 def take_per_class(data: Path, count: int, seed: int, target: Path) -> Path:
-    """A folder of links: ``count`` seeded images of each class to train on, the rest to validate on."""
+    """Create a folder of links: ``count`` seeded images of each class for training, the others for validation."""
     for folder in sorted(path for path in data.iterdir() if path.is_dir()):
         images = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
         random.Random(f"{seed} {folder.name}").shuffle(images)

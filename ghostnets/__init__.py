@@ -1,4 +1,4 @@
-"""GhostNets: build, understand, train, compress, measure and ship the GhostNet family.
+"""GhostNets: build, understand, train, compress, measure and export the GhostNet family.
 
 >>> import ghostnets
 >>> model = ghostnets.create_model("ghostnet_100", num_classes=10)

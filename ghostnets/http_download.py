@@ -1,4 +1,4 @@
-"""Download of a file over HTTP, resumed from what is already there."""
+"""Download a file over HTTP, resuming a partial download."""
 
 import http.client
 import os
@@ -17,21 +17,22 @@ Progress = Callable[[int, int], None]
 
 
 class DownloadError(Exception):
-    """A download failed; the message is the reason, half a sentence."""
+    """A download failed; the message is the reason, as a clause without full stop."""
 
 
 def download_to(url: str, file: IO[bytes], *, max_bytes: int, timeout: float, progress: Progress | None = None) -> None:
-    """Download into an open file, resuming after its present content.
+    """Download into an open file, resuming after its current content.
 
     Args:
         url: Address, http or https.
         file: Binary file, open for appending.
         max_bytes: Largest size of the whole file.
-        timeout: Seconds for the connection, and for each chunk.
-        progress: Callback after each chunk.
+        timeout: Timeout of the connection and of each read, in seconds.
+        progress: Callback called after each chunk.
 
     Raises:
-        DownloadError: There is no network or no such file, it is a page or a stream, or larger than ``max_bytes``.
+        DownloadError: The server cannot be reached or has no such file; or the response is a page, a stream, or larger
+            than ``max_bytes``.
         OSError: The file could not be written.
     """
     done = os.fstat(file.fileno()).st_size

@@ -17,20 +17,22 @@ def import_native(name: str) -> Any:
     """Import ``ENGINE`` or ``TRAINING``.
 
     Raises:
-        EngineError: It was not built, or is for another system.
+        EngineError: The module was not built, or was built for another system.
     """
     try:
         return import_module(name)
     except ImportError as error:
-        raise EngineError(f"{_sentence(name)}, or run the network in torch.") from error
+        raise EngineError(f"{_explain_missing(name)}, or run the network in torch.") from error
 
 
 def missing_native(name: str) -> str | None:
-    """Sentence about a compiled module that was not built, with the command that builds it; None if it was built."""
-    return None if find_spec(name) is not None else f"{_sentence(name)}; until then, torch does the same more slowly."
+    """Explain that a compiled module was not built, with the command that builds it; None if it was built."""
+    if find_spec(name) is not None:
+        return None
+    return f"{_explain_missing(name)}; until then, torch does the same more slowly."
 
 
-def _sentence(name: str) -> str:
+def _explain_missing(name: str) -> str:
     return (
         f"{PARTS[name]} could not be built when ghostnets was installed, as there was no C++20 compiler; install one"
         f" (g++ 11, clang 14, or newer) and run '{reinstall_command()}'"

@@ -24,7 +24,7 @@ class Student(nn.Module):
         self.label_classifier = nn.Linear(self.network.head_features, num_classes)
 
     def stages(self) -> list[nn.Sequential]:
-        """The network up to each of the teacher's maps, and from the last to the map before pooling."""
+        """Return the parts of the network between the teacher's maps, from the image to the map before pooling."""
         network, blocks = self.network, self.network.blocks
         return [
             nn.Sequential(network.conv_stem, network.bn1, network.act1, blocks[0]),
@@ -36,7 +36,7 @@ class Student(nn.Module):
         ]
 
     def stagewise_losses(self, x: Tensor, maps: list[Tensor], pooled: Tensor) -> dict[str, Tensor]:
-        """Losses of the stages, each of which sees the teacher's map before it.
+        """Return the losses of the stages, each run on the teacher's previous map.
 
         A map has many positions, so a quarter of the batch is enough for all stages but the last.
         """
@@ -53,7 +53,7 @@ class Student(nn.Module):
         return losses
 
     def joint_losses(self, x: Tensor, pooled: Tensor, soft_labels: Tensor) -> dict[str, Tensor]:
-        """Losses of the whole network; ``soft_labels`` (N, classes) are zero for images without label."""
+        """Return the losses of the whole network; ``soft_labels`` (N, classes) are zero for images without label."""
         linear = self.head(self.network.forward_features(x))
         features = linear.relu()
         losses = self.distillation_losses(features, F.leaky_relu(linear, 0.1), pooled)
@@ -61,10 +61,11 @@ class Student(nn.Module):
         return losses | {"labels": -(soft_labels * log_probabilities).sum() / soft_labels.sum().clamp(min=1)}
 
     def head(self, last_map: Tensor) -> Tensor:
-        """The features (N, 1280) of a map before their ReLU."""
+        """Return the features (N, 1280) of the last map, before their ReLU."""
         return self.network.conv_head(self.network.global_pool(last_map)).flatten(1)
 
     def distillation_losses(self, features: Tensor, matched: Tensor, pooled: Tensor) -> dict[str, Tensor]:
+        """Return the losses of ``matched`` and of the logits of ``features`` against the teacher's pooled features."""
         predicted = F.log_softmax(self.teacher_classifier(features), 1)
         return {
             "features": FEATURE_WEIGHT * (matched - pooled).square().mean() / pooled.var(0).mean(),
@@ -73,9 +74,9 @@ class Student(nn.Module):
 
 
 def load_start(path: Path, num_classes: int) -> Student:
-    """Student with the averaged weights of a run (state.pt) or with the weights of a backbone (a checkpoint)."""
+    """Return a student with the averaged weights of a run (state.pt) or the weights of a backbone (a checkpoint)."""
     if path.suffix == ".pt":
-        return averaged_student(path)
+        return load_averaged_student(path)
     checkpoint = read_checkpoint(path)
     if checkpoint.architecture != ARCHITECTURE or checkpoint.arguments.get("num_classes") != 0:
         got = f"{checkpoint.architecture} with {checkpoint.arguments}"
@@ -85,8 +86,8 @@ def load_start(path: Path, num_classes: int) -> Student:
     return student
 
 
-def averaged_student(path: Path) -> Student:
-    """The moving average of the weights of a run, in evaluation mode."""
+def load_averaged_student(path: Path) -> Student:
+    """Load the moving average of the weights of a run, in evaluation mode."""
     average = torch.load(path)["average"]
     weights = {name.removeprefix("module."): value for name, value in average.items() if name != "n_averaged"}
     student = Student(len(weights["label_classifier.bias"]))

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from backbone_student import ARCHITECTURE, Student, averaged_student, load_start
+from backbone_student import ARCHITECTURE, Student, load_averaged_student, load_start
 from efficientnet_lite import Teacher
 from pack_images import PackedImages, find_images
 from PIL import Image
@@ -273,7 +273,7 @@ def export(options: argparse.Namespace) -> None:
     """Write the averaged backbone without classifier as a checkpoint, in float16."""
     weights = {
         name: value.half() if value.is_floating_point() else value
-        for name, value in averaged_student(options.state).network.state_dict().items()
+        for name, value in load_averaged_student(options.state).network.state_dict().items()
     }
     preprocessing = Preprocessing(160, 160, interpolation="bilinear")
     arguments = {"num_classes": 0, "in_chans": 3}
@@ -285,7 +285,7 @@ def export(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """Print the top-1 accuracy of the label classifier on a held-out folder of the first labelled data set."""
     torch.set_num_threads(1)
-    student, preprocessing = averaged_student(options.state), Preprocessing(options.size, options.size)
+    student, preprocessing = load_averaged_student(options.state), Preprocessing(options.size, options.size)
     classes = sorted(path.name for path in options.data.iterdir() if path.is_dir())
     correct, paths = 0, find_images(options.data)
     for start in range(0, len(paths), 50):

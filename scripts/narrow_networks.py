@@ -1,4 +1,4 @@
-"""Networks of a few channels that together have every node of the engine, for scripts that change or fail its plans."""
+"""Narrow networks that together have every node of the engine, for scripts that mutate plans or make them fail."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +13,7 @@ from ghostnets.models import create_model, d_li14, ghost_vgg
 
 
 class EveryOperation(nn.Module):
-    """A network that is compiled by its graph, with the nodes that no network of the package has."""
+    """A network compiled from its graph, with the nodes that no network of the package has."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -120,7 +120,7 @@ def _compile(model: nn.Module, x: Tensor, precision: str, threads: int, _: list[
         return compiled(x)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the compiler's, about its own internals
+        warnings.simplefilter("ignore")  # warnings about the compiler's own internals
         run()
     return run
 
@@ -137,7 +137,7 @@ def _onnxruntime(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         with warnings.catch_warnings(), redirect_stdout(StringIO()):
-            warnings.simplefilter("ignore")  # the exporter's, about its own internals
+            warnings.simplefilter("ignore")  # warnings about the exporter's own internals
             torch.onnx.export(model, (x,), path, dynamo=True, external_data=False, verbose=False)
         if precision == "int8":
             quantize_onnx(path, calibration)
@@ -153,7 +153,7 @@ def _onnxruntime(
 def _openvino(model: nn.Module, x: Tensor, precision: str, threads: int, calibration: list[Array]) -> Callable[[], Any]:
     openvino = require("openvino", extra="bench")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer's, about its own internals
+        warnings.simplefilter("ignore")  # warnings about the tracer's own internals
         converted = openvino.convert_model(model, example_input=x)
     converted.reshape(list(x.shape))  # static shapes are faster
     if precision == "int8":

@@ -34,11 +34,11 @@ def create_benchmark_model(name: str, *, image_size: int | None = None) -> Bench
 
     Args:
         name: One of ``list_models()``, or ``"timm:NAME"`` or ``"torchvision:NAME"``.
-        image_size: Side of the input in pixels; the one of the published accuracy by default.
+        image_size: Side of the input in pixels; by default, the size of the published accuracy.
 
     Raises:
         UnknownNameError: No registered model has this name.
-        ConfigurationError: timm or torchvision has no such network, or the library is another one.
+        ConfigurationError: timm or torchvision has no such network, or the library is neither of them.
         MissingExtraError: timm is not installed.
     """
     library, _, library_name = name.rpartition(":")

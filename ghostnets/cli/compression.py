@@ -1,4 +1,4 @@
-"""What ghostify and quantize share: the network, its images, and agreement with the original."""
+"""Functions shared by ghostify and quantize: read the network and its images, measure agreement with the original."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ from ghostnets.errors import CheckpointError, DataError
 from ghostnets.measure import wilson_interval
 from ghostnets.preprocessing import Preprocessing
 
-__all__ = ["BATCH", "agreement_cells", "agreement_of", "read_images", "read_source", "share_of"]
+__all__ = ["BATCH", "compute_share", "format_agreement", "measure_agreement", "read_images", "read_source"]
 
 HELD_OUT = 4  # every fourth image is held out for the comparison
 BATCH = 16
 
 
 def read_source(source: str | Path, weights_file: Path | None) -> Checkpoint:
-    """Return a network as a checkpoint, its own or one made of a library's network and a file of weights."""
+    """Read a checkpoint, or build one from the name of a library's network and a file of its weights."""
     if not isinstance(source, str):
         return read_checkpoint(source)
     assert weights_file is not None
@@ -43,7 +43,7 @@ def read_source(source: str | Path, weights_file: Path | None) -> Checkpoint:
 
 
 def _library_preprocessing(model: nn.Module) -> Preprocessing:
-    """Return the preprocessing that timm stores with a network, or the usual one at 224 pixels."""
+    """Return the preprocessing that timm stores with a network, or the standard preprocessing at 224 pixels."""
     config = getattr(model, "pretrained_cfg", None)
     if not isinstance(config, dict) or "input_size" not in config:
         return Preprocessing.standard(224, 3)
@@ -67,18 +67,18 @@ def read_images(location: str, most: int, preprocessing: Preprocessing) -> tuple
 
 
 @torch.no_grad()
-def agreement_of(network: nn.Module, original: nn.Module, images: Tensor) -> dict[str, Any]:
-    """Return the share of images on which both networks predict the same class, with a Wilson interval."""
+def measure_agreement(network: nn.Module, original: nn.Module, images: Tensor) -> dict[str, Any]:
+    """Measure the share of images on which both networks predict the same class, with a Wilson interval."""
     same = sum(int((network(x).argmax(1) == original(x).argmax(1)).sum()) for x in images.split(BATCH))
-    return share_of(same, len(images))
+    return compute_share(same, len(images))
 
 
-def share_of(count: int, total: int) -> dict[str, Any]:
-    """Return a share with its Wilson interval."""
+def compute_share(count: int, total: int) -> dict[str, Any]:
+    """Compute a share and its Wilson interval."""
     low, high = wilson_interval(count, total)
     return {"share": count / total, "low": low, "high": high}
 
 
-def agreement_cells(agreement: dict[str, Any]) -> tuple[str, str]:
-    """Return the share and its interval, for a table."""
+def format_agreement(agreement: dict[str, Any]) -> tuple[str, str]:
+    """Format the share and its interval for a table."""
     return f"{agreement['share']:.1%}", f"{agreement['low']:.1%} to {agreement['high']:.1%}"

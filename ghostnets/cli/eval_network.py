@@ -1,4 +1,4 @@
-"""A checkpoint or an exported file as a network whose logits ``train.evaluate`` takes."""
+"""A checkpoint or an exported file as a module for ``train.evaluate``."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +26,13 @@ class EvaluatedNetwork:
     """A network to evaluate.
 
     Attributes:
-        model: Images as ``transform`` gives them -> logits (N, classes), without temperature.
+        model: Module from images, as ``transform`` returns them, to logits (N, classes), without temperature.
         transform: Preprocessing for ``evaluate``.
         preprocessing: Preprocessing of the network.
         class_names: Class names in the order of the logits.
-        multi_label: Whether an image has any number of classes.
+        multi_label: Whether an image can have several classes, or none.
         temperature: Temperature that calibrates the logits, or None; probabilities of a file have it applied.
-        training: Provenance, as in a checkpoint; of an exported file that of the run in its folder, if there is one.
+        training: Provenance, as in a checkpoint; for an exported file, of the run in its folder, if there is one.
         device: Device that the images are moved to.
         runtime: Name and version of the runtime.
     """
@@ -48,7 +48,7 @@ class EvaluatedNetwork:
     runtime: str
 
     def build(self, *, temperature: float | None, flip: bool) -> nn.Module:
-        """The module whose logits are those of the calibrated network, averaged over both flips if requested."""
+        """Return a module with temperature, whose probabilities are averaged over the flips if requested."""
         return _Calibrated(self.model, temperature, flip=flip, multi_label=self.multi_label)
 
 
@@ -57,11 +57,11 @@ def open_network(path: Path, device: str, *, threads: int | None = None) -> Eval
 
     Args:
         path: The file.
-        device: Device of a checkpoint, as ``select_device`` takes it.
+        device: Name of a checkpoint's device, as for ``select_device``.
         threads: Number of threads of an exported file; all processors by default.
 
     Raises:
-        GhostNetsError: As ``read_checkpoint`` and ``open_model``.
+        GhostNetsError: The errors of ``read_checkpoint`` and ``open_model``.
     """
     if path.suffix == ".safetensors" or path.suffix not in SUFFIXES:
         selected, checkpoint = select_device(device), read_checkpoint(path)
@@ -85,14 +85,14 @@ def open_network(path: Path, device: str, *, threads: int | None = None) -> Eval
         class_names=description.class_names,
         multi_label=description.multi_label,
         temperature=description.temperature if description.output == "logits" else None,
-        training=_training_of_run(path),
+        training=_read_training(path),
         device=torch.device("cpu"),
         runtime=f"{opened.runtime}, {description.precision}",
     )
 
 
-def _training_of_run(path: Path) -> dict[str, Any]:
-    """Recipe, data and identity of the run in the folder of a file, which determine its split; empty without one."""
+def _read_training(path: Path) -> dict[str, Any]:
+    """Read recipe, data and identity, which determine the split, of the run in a file's folder; empty without a run."""
     try:
         config = RunFolder(path.parent).read_config()
     except RunError as error:
@@ -103,7 +103,7 @@ def _training_of_run(path: Path) -> dict[str, Any]:
 
 
 class _RawPixels:
-    """A preprocessing without normalisation, which the file does itself."""
+    """Preprocessing without normalisation, which is part of the exported file."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         self.center = preprocessing.center

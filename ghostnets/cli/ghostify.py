@@ -10,7 +10,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ghostnets.checkpoints import save_checkpoint
-from ghostnets.cli.compression import BATCH, agreement_cells, agreement_of, read_images, read_source
+from ghostnets.cli.compression import BATCH, format_agreement, measure_agreement, read_images, read_source
 from ghostnets.cli.options.ghostify import GhostifyCommand
 from ghostnets.cli.output import message, print_json, result_console, show_stages
 from ghostnets.compress import Analysis, CompressionReport, analyse, heal
@@ -46,7 +46,7 @@ def run(command: GhostifyCommand) -> int:
             made, _ = heal(
                 made, original, torch.cat(list(fitted)), block_steps=blocks, steps=command.heal_steps - blocks
             )
-            healed = agreement_of(made, original, compared)
+            healed = measure_agreement(made, original, compared)
     result = replace(
         checkpoint,
         state_dict=made.state_dict(),
@@ -81,7 +81,7 @@ def _point(
         "budget": budget,
         "macs": report.macs[1] / report.macs[0],
         "params": report.params[1] / report.params[0],
-        "agreement": agreement_of(network, original, compared),
+        "agreement": measure_agreement(network, original, compared),
     }
 
 
@@ -99,10 +99,10 @@ def _print(command: GhostifyCommand, analysis: Analysis, report: CompressionRepo
     rows: Sequence[dict[str, Any]] = summary["curve"]
     for row in sorted(rows, key=lambda row: -row["budget"]):
         table.add_row(
-            f"{row['budget']:g}", f"{row['macs']:.1%}", f"{row['params']:.1%}", *agreement_cells(row["agreement"])
+            f"{row['budget']:g}", f"{row['macs']:.1%}", f"{row['params']:.1%}", *format_agreement(row["agreement"])
         )
     if summary["healed"]:
-        table.add_row(f"{command.budget:g}, healed", "", "", *agreement_cells(summary["healed"]))
+        table.add_row(f"{command.budget:g}, healed", "", "", *format_agreement(summary["healed"]))
     console.print(table)
     worst = sorted(report.sensitivity, key=lambda entry: -entry.damage)[:SHOWN_LAYERS]
     listed = ", ".join(f"{entry.conv} ({entry.kind} {entry.damage:.2f})" for entry in worst)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ghostnets import engine
 from ghostnets.artefacts import open_model
 from ghostnets.checkpoints import Checkpoint, save_checkpoint
-from ghostnets.cli.compression import BATCH, agreement_cells, read_images, read_source, share_of
+from ghostnets.cli.compression import BATCH, compute_share, format_agreement, read_images, read_source
 from ghostnets.cli.options.quantize import QuantizeCommand
 from ghostnets.cli.output import message, print_json, result_console, show_stages
 from ghostnets.compress import QuantizationReport, quantize
@@ -109,7 +109,7 @@ def _bytes(path: Path) -> int:
 
 
 def _row(name: str, got: npt.NDArray[np.int64], expected: npt.NDArray[np.int64], size: int | None) -> dict[str, Any]:
-    return {"name": name, "bytes": size, **share_of(int((got == expected).sum()), len(expected))}
+    return {"name": name, "bytes": size, **compute_share(int((got == expected).sum()), len(expected))}
 
 
 def _print(command: QuantizeCommand, report: QuantizationReport, summary: dict[str, Any]) -> None:
@@ -117,7 +117,7 @@ def _print(command: QuantizeCommand, report: QuantizationReport, summary: dict[s
     table = Table("int8", "size", "same class as the original", "95 % interval")
     for row in summary["agreement"]:
         size = "" if row["bytes"] is None else f"{row['bytes'] / 1e6:,.1f} MB"
-        table.add_row(row["name"], size, *agreement_cells(row))
+        table.add_row(row["name"], size, *format_agreement(row))
     console.print(table)
     errors = ", ".join(f"{step} {error:.2g}" for step, error in report.errors.items())
     console.print(f"Error of the output, simulated, as a share of its variance: {errors}.", soft_wrap=True)

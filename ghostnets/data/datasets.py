@@ -64,7 +64,7 @@ class ArrayDataset:
 
     Args:
         pixels: uint8 (N, C, H, W), or a list of N tensors (C, H, W) of different sizes; or features, float32 (N, D).
-        labels: As of ``ImageDataset``.
+        labels: As for ``ImageDataset``.
         files: Files of the images, if they have any.
     """
 
@@ -101,7 +101,7 @@ class FileDataset:
 
     Args:
         files: The files and their digests.
-        labels: As of ``ImageDataset``.
+        labels: As for ``ImageDataset``.
         preprocessing: Number of channels, shorter side and interpolation of the images read.
     """
 
@@ -128,7 +128,7 @@ class JoinedDataset:
 
     Args:
         datasets: The data sets.
-        labels: As of ``ImageDataset``, for all of them.
+        labels: As for ``ImageDataset``, for all of them.
     """
 
     def __init__(self, datasets: Sequence[ImageDataset], labels: Tensor) -> None:
@@ -196,7 +196,7 @@ def load_files(
 
     Args:
         paths: One file per image.
-        labels: As of ``ImageDataset``.
+        labels: As for ``ImageDataset``.
         preprocessing: Number of channels, shorter side and interpolation of the images read.
         on_image: Callback after each file, for a progress bar.
 
@@ -252,7 +252,7 @@ def validation_mask(labels: Tensor, share: float, seed: int) -> Tensor:
     """Choose validation images, class by class: bool (N,), True for validation.
 
     Args:
-        labels: As of ``ImageDataset``; each class must occur at least twice, unless the data are multi-label.
+        labels: As for ``ImageDataset``; each class must occur at least twice, unless the data are multi-label.
         share: Share of each class, rounded to a number of images that leaves at least one on either side.
         seed: Seed of the choice.
     """

@@ -38,7 +38,7 @@ MAX_NUMBER = 2**15
 
 
 class _FaultError(Exception):
-    """A fault of a plan, as half a sentence."""
+    """A fault of a plan; the message is a clause without full stop."""
 
 
 def write_plan(plan: Plan, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None) -> None:
@@ -81,7 +81,7 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
             if version == FORMAT_VERSION:
                 return _plan(description, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except (_FaultError, SafetensorError, OSError, ValueError, TypeError, RecursionError, KeyError) as error:
-        reason = "its plan is nested too deep" if isinstance(error, RecursionError) else error
+        reason = "its plan is nested too deeply" if isinstance(error, RecursionError) else error
         raise EngineError(f"{path} is not a compiled network, or damaged ({reason}); write it again.") from error
     raise EngineError(
         f"{path} has plan format {_short(version)}, this ghostnets reads format {FORMAT_VERSION}; compile the network"
@@ -177,7 +177,7 @@ def _short(value: Any) -> str:
     """The representation of a value for a message; the value may be long."""
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # an integer of too many digits, a value nested too deep
+    except (ValueError, RecursionError):  # an integer of too many digits, a value nested too deeply
         return f"a {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:60]}..."
 

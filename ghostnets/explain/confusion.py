@@ -8,7 +8,7 @@ import numpy as np
 
 __all__ = ["MAX_MATRIX_CLASSES", "count_matrix", "select_classes"]
 
-MAX_MATRIX_CLASSES = 30  # rows of a matrix that can be read
+MAX_MATRIX_CLASSES = 30  # more rows would be illegible
 
 
 def select_classes(cells: Sequence[tuple[int, int, int]], num_classes: int) -> list[int]:
@@ -37,10 +37,10 @@ def select_classes(cells: Sequence[tuple[int, int, int]], num_classes: int) -> l
 
 
 def count_matrix(cells: Sequence[tuple[int, int, int]], shown: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The confusion matrix of some classes.
+    """Count the images of each pair of true and predicted class, for the given classes.
 
     Args:
-        cells: As of ``select_classes``.
+        cells: True class, predicted class and number of images, as for ``select_classes``.
         shown: Indices of the classes, in the order of the rows and columns.
 
     Returns:

@@ -45,7 +45,7 @@ def curves_figure(epochs: Sequence[int], curves: dict[str, tuple[Sequence[float]
 
     Args:
         epochs: Epoch numbers.
-        curves: Label of the y axis -> (training values, or none, and validation values).
+        curves: Label of the y axis -> (training values, which may be empty, and validation values).
     """
     figure = new_figure(width=max(9.0, 4.0 * len(curves)), height=3.4)
     axes = figure.subplots(1, len(curves), squeeze=False)[0]
@@ -66,7 +66,7 @@ def curves_figure(epochs: Sequence[int], curves: dict[str, tuple[Sequence[float]
 def confusion_figure(cells: Sequence[tuple[int, int, int]], class_names: Sequence[str]) -> "Figure":
     """Plot the confusion matrix: rows are true classes, columns predicted classes, shades are shares of the row.
 
-    With many classes those that are confused most often are shown (``select_classes``). A class whose name cannot be
+    With many classes, only those confused most often are shown (``select_classes``). A class whose name cannot be
     drawn is labelled with its number, from 1 (``drawable_labels``).
 
     Args:
@@ -104,7 +104,7 @@ def learning_rate_figure(rates: Sequence[float], losses: Sequence[float], sugges
 
     Args:
         rates: Learning rates, ascending.
-        losses: Loss at each.
+        losses: Loss at each learning rate.
         suggestion: The suggested rate.
     """
     figure = new_figure(width=6.4, height=4.0)
@@ -129,11 +129,11 @@ def to_svg(figure: "Figure", *, title: str, prefix: str) -> str:
         prefix: Prefix of the ids inside the SVG, unique among the figures of a page.
     """
     buffer = io.StringIO()
-    with require("matplotlib", extra="explain").rc_context({"svg.hashsalt": prefix}):  # the same ids every time
+    with require("matplotlib", extra="explain").rc_context({"svg.hashsalt": prefix}):  # reproducible ids
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = svg.replace(INK, "currentColor")  # follows the page's light or dark theme
+    svg = svg.replace(INK, "currentColor")  # so that it follows the page's light or dark theme
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
 

@@ -34,8 +34,8 @@ class PredictionExample:
 
     Attributes:
         pixels: uint8 (C, H, W).
-        label: Name of the true class, or names of all.
-        prediction: Name of the most probable class, or names of all predicted ones.
+        label: Name of the true class; for multi-label data, names of all true classes.
+        prediction: Name of the most probable class; for multi-label data, names of all predicted classes.
         probability: Probability of ``prediction``.
         name: Path of the image, or another name for it.
         link: URL of the image, relative to the page; None if it is not a file on disk.
@@ -55,7 +55,7 @@ class PredictionExample:
 
 @dataclass(frozen=True)
 class MetricCurve:
-    """A metric over the epochs: label with unit, training values, if there are any, and validation values."""
+    """A metric over the epochs: label with unit, training values (may be empty), and validation values."""
 
     label: str
     training: Sequence[float]
@@ -67,11 +67,11 @@ class ClassMetrics:
     """Results of one class.
 
     Attributes:
-        name: Its name.
-        training_images: Number of its training images.
-        images: Number of its evaluated images.
-        predicted: Number of images that are predicted as this class.
-        correct: Number of those that are of it.
+        name: Class name.
+        training_images: Number of training images of the class.
+        images: Number of evaluated images of the class.
+        predicted: Number of evaluated images predicted as the class.
+        correct: Number of evaluated images of the class that are predicted as the class.
     """
 
     name: str
@@ -98,7 +98,14 @@ class DataSummary:
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """A true and a predicted class, and the number of images concerned."""
+    """A true class and a class that it is mistaken for.
+
+    Attributes:
+        label: Name of the true class.
+        prediction: Name of the predicted class.
+        count: Number of images of the true class that are predicted as the other one.
+        images: Number of all evaluated images of the true class.
+    """
 
     label: str
     prediction: str
@@ -112,7 +119,7 @@ class ConfusionView:
 
     Attributes:
         names: Names of the classes in the matrix, in display order.
-        counts, shares: Its rows: numbers of images, and shares of all images of the true class.
+        counts, shares: Rows of the matrix: numbers of images, and shares of all images of the true class.
         pairs: Pairs of classes with mistakes, most images first.
         num_pairs: Number of all such pairs.
         classes: Number of each class, from 1, its results and the class that it is most often mistaken for; lowest

@@ -16,14 +16,14 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 
 
 def roc_area(scores: npt.NDArray[np.floating], is_positive: Booleans) -> float | None:
-    """Area under the ROC curve: the share of pairs whose positive has the higher score; a tie counts half.
+    """Area under the ROC curve: the share of (positive, negative) pairs ranked correctly; ties count half.
 
     Args:
-        scores: (N,).
-        is_positive: (N,).
+        scores: Scores of the samples, (N,).
+        is_positive: Whether each sample is positive, (N,).
 
     Returns:
-        In [0, 1]; None without positives or without negatives.
+        Area in [0, 1]; None if there are no positives or no negatives.
     """
     positives = int(is_positive.sum())
     negatives = len(scores) - positives
@@ -38,11 +38,11 @@ def average_precision(scores: npt.NDArray[np.floating], is_positive: Booleans) -
     """Area under the precision-recall curve as the sum of precisions at each threshold, weighted by the gain in recall.
 
     Args:
-        scores: (N,).
-        is_positive: (N,).
+        scores: Scores of the samples, (N,).
+        is_positive: Whether each sample is positive, (N,).
 
     Returns:
-        In [0, 1]; None without positives.
+        Area in [0, 1]; None if there are no positives.
     """
     positives = int(is_positive.sum())
     if not positives:
@@ -71,14 +71,14 @@ def calibration_error(confidences: npt.NDArray[np.floating], is_correct: Boolean
 
 
 def fit_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:
-    """Fit the temperature of the probabilities: that with the lowest cross-entropy (Guo et al., arXiv 1706.04599).
+    """Find the softmax or sigmoid temperature with the lowest cross-entropy (Guo et al., arXiv 1706.04599).
 
-    The cross-entropy, binary for multi-label data, is convex in the inverse of the temperature, whose derivative is
-    searched for its zero (section 4.2).
+    The cross-entropy, binary for multi-label data, is convex in the inverse temperature; a bisection finds the zero of
+    its derivative (section 4.2).
 
     Args:
-        logits: (N, classes), of images that the network was not trained on.
-        labels: (N,); of multi-label data (N, classes), 1 for each class of an image and 0 for the others.
+        logits: Logits of images that the network was not trained on, (N, classes).
+        labels: Class indices, (N,); for multi-label data (N, classes), 1 for each class of an image, else 0.
 
     Returns:
         The temperature T of ``softmax(logits / T)``, or of ``sigmoid(logits / T)`` for multi-label data, within 0.05
@@ -98,7 +98,7 @@ def fit_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int
     expected = chosen.mean()
 
     def derivative(scale: float) -> float:
-        """Derivative of the cross-entropy by the inverse temperature."""
+        """Return the derivative of the cross-entropy with respect to the inverse temperature."""
         if labels.ndim == 2:
             probabilities = 0.5 * (1 + np.tanh(scale / 2 * exact))  # sigmoid
             return float((probabilities * exact).mean() - expected)

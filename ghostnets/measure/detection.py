@@ -42,7 +42,9 @@ class ImageTruth(NamedTuple):
 
     boxes: Floats  # (G, 4), x_min, y_min, x_max, y_max in pixels
     labels: Integers  # (G,), index of the class
-    is_crowd: Booleans | None = None  # (G,), regions with several objects, which are ignored; None for none
+    is_crowd: Booleans | None = (
+        None  # (G,), regions with several objects, which are ignored; None if there are no crowds
+    )
     areas: Floats | None = None  # (G,), square pixels; the area of the box by default
 
 
@@ -106,32 +108,34 @@ class AveragePrecision:
         iou = box_iou(boxes, objects, is_crowd=is_crowd)
         for index, (least, most) in enumerate(AREAS.values()):
             ignored = is_crowd | (areas < least) | (areas > most)
-            matched, of_ignored = _match(iou, ignored, is_crowd)
-            is_out = (_areas(boxes) < least) | (_areas(boxes) > most)
-            self._parts[index][label].append((detections.scores[chosen], matched, of_ignored | (~matched & is_out)))
+            matched, matches_ignored = _match(iou, ignored, is_crowd)
+            is_outside = (_areas(boxes) < least) | (_areas(boxes) > most)
+            self._parts[index][label].append(
+                (detections.scores[chosen], matched, matches_ignored | (~matched & is_outside))
+            )
             self._positives[index, label] += np.count_nonzero(~ignored)
 
     def metrics(self) -> DetectionMetrics:
         """Return the metrics of all images added so far."""
         precision, recall = zip(*(self._curves(index) for index in range(len(AREAS))), strict=True)
-        of_all = precision[0]
-        means = {name: _mean(of_area) for name, of_area in zip(AREAS, precision, strict=True)}
+        overall = precision[0]
+        means = {name: _mean(values) for name, values in zip(AREAS, precision, strict=True)}
         return DetectionMetrics(
             mean=means["all"],
-            at_50=_mean(of_all[:, 0]),
-            at_75=_mean(of_all[:, 5]),
+            at_50=_mean(overall[:, 0]),
+            at_75=_mean(overall[:, 5]),
             small=means["small"],
             medium=means["medium"],
             large=means["large"],
             recall=_mean(recall[0]),
-            by_class=tuple(_mean(of_class) for of_class in of_all),
-            by_class_at_50=tuple(_mean(of_class[0]) for of_class in of_all),
+            by_class=tuple(_mean(values) for values in overall),
+            by_class_at_50=tuple(_mean(values[0]) for values in overall),
             num_objects=tuple(self._positives[0].tolist()),
-            precision=of_all,
+            precision=overall,
         )
 
     def _curves(self, area: int) -> tuple[Floats, Floats]:
-        """Precision (classes, 10, 101) and highest recall (classes, 10) for a range of areas; NaN without objects."""
+        """Return precision (classes, 10, 101) and highest recall (classes, 10) in a range of areas; NaN if empty."""
         precision = np.full((self.num_classes, len(THRESHOLDS), len(RECALLS)), np.nan)
         recall = np.full((self.num_classes, len(THRESHOLDS)), np.nan)
         for label, parts in enumerate(self._parts[area]):
@@ -143,8 +147,8 @@ class AveragePrecision:
             matched = np.concatenate([part[1] for part in parts], axis=1)[:, order]
             counted = ~np.concatenate([part[2] for part in parts], axis=1)[:, order]
             correct, wrong = np.cumsum(matched & counted, axis=1), np.cumsum(~matched & counted, axis=1)
-            for index, (right, false) in enumerate(zip(correct, wrong, strict=True)):
-                precision[label, index], recall[label, index] = _curve(right, false, positives)
+            for index, (true_positives, false_positives) in enumerate(zip(correct, wrong, strict=True)):
+                precision[label, index], recall[label, index] = _curve(true_positives, false_positives, positives)
         return precision, recall
 
 
@@ -159,7 +163,7 @@ def _check(kind: str, boxes: Floats, labels: Integers, *others: npt.NDArray[np.g
 
 
 def _curve(correct: Integers, wrong: Integers, positives: int) -> tuple[Floats, float]:
-    """Highest precision at or beyond each of ``RECALLS``, and the highest recall."""
+    """Return the highest precision at or beyond each of ``RECALLS``, and the highest recall."""
     reached = correct / positives
     precision = correct / np.maximum(correct + wrong, 1)
     precision = np.maximum.accumulate(precision[::-1])[::-1]
@@ -168,24 +172,24 @@ def _curve(correct: Integers, wrong: Integers, positives: int) -> tuple[Floats, 
 
 
 def _match(iou: Floats, ignored: Booleans, is_crowd: Booleans) -> tuple[Booleans, Booleans]:
-    """Match detections to objects, greedily from the first detection on.
+    """Match detections to objects greedily, in the order of the detections.
 
-    A detection takes the free object with the highest IoU, an ignored one only where no other reaches the threshold; a
-    crowd stays free.
+    A detection takes the unmatched object with the highest IoU; an ignored object only if no other object reaches the
+    threshold. A crowd can be matched any number of times.
 
     Args:
-        iou: (D, G), the detections from high to low score.
-        ignored: (G,).
-        is_crowd: (G,).
+        iou: IoU of detections, from high to low score, and objects, (D, G).
+        ignored: Whether an object is ignored, (G,).
+        is_crowd: Whether an object is a crowd, (G,).
 
     Returns:
-        Whether a detection is matched, and whether to an ignored object, (10, D).
+        Whether each detection is matched, and whether it is matched to an ignored object, (10, D) each.
     """
     detections, objects = iou.shape
     matched = np.zeros((len(THRESHOLDS), detections), np.bool_)
-    of_ignored = np.zeros_like(matched)
+    matches_ignored = np.zeros_like(matched)
     if not objects:
-        return matched, of_ignored
+        return matched, matches_ignored
     order = np.argsort(ignored, kind="stable")  # the last of equal IoUs wins, as in pycocotools
     iou, ignored, is_crowd = iou[:, order], ignored[order], is_crowd[order]
     taken = np.zeros((len(THRESHOLDS), objects), np.bool_)
@@ -198,20 +202,20 @@ def _match(iou: Floats, ignored: Booleans, is_crowd: Booleans) -> tuple[Booleans
         best = objects - 1 - np.argmax(values[:, ::-1], axis=1)
         found = possible[rows, best]
         taken[rows[found], best[found]] = True
-        matched[:, index], of_ignored[:, index] = found, found & ignored[best]
-    return matched, of_ignored
+        matched[:, index], matches_ignored[:, index] = found, found & ignored[best]
+    return matched, matches_ignored
 
 
 def box_iou(boxes: Floats, others: Floats, *, is_crowd: Booleans | None = None) -> Floats:
-    """Intersection over union of all pairs of boxes; over the area of the first box for a crowd.
+    """Intersection over union of all pairs of boxes; for crowds, intersection over the area of the first box.
 
     Args:
-        boxes: (D, 4), x_min, y_min, x_max, y_max.
-        others: (G, 4).
-        is_crowd: (G,).
+        boxes: First boxes, (D, 4), x_min, y_min, x_max, y_max.
+        others: Second boxes, (G, 4), in the same layout.
+        is_crowd: Whether each of ``others`` is a crowd, (G,).
 
     Returns:
-        (D, G), float64, in [0, 1].
+        IoU in [0, 1], float64 (D, G).
     """
     first, second = boxes.astype(np.float64)[:, None], others.astype(np.float64)[None]
     sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
@@ -227,6 +231,6 @@ def _areas(boxes: Floats) -> Floats:
 
 
 def _mean(values: Floats) -> float | None:
-    """Mean of the values that are not NaN; None without any."""
+    """Return the mean of the values that are not NaN, or None if all are."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else None

@@ -15,7 +15,7 @@ from typing import Any
 from ghostnets.artefacts import Prediction, load_classifier
 from ghostnets.errors import require
 from ghostnets.predict.inputs import Input
-from ghostnets.predict.streaming import batches, predict_batch
+from ghostnets.predict.streaming import group_into_batches, predict_batch
 from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["predict_on_ray"]
@@ -60,7 +60,7 @@ def predict_on_ray(
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    here, packed = str(Path.cwd()), map(pickle.dumps, batches(inputs))
+    here, packed = str(Path.cwd()), map(pickle.dumps, group_into_batches(inputs))
     while tasks := [{"batch": task} for task in islice(packed, BATCHES_PER_DATASET)]:
         blocks = -(-len(tasks) // BATCHES_PER_TASK)
         rows = data.from_items(tasks, override_num_blocks=blocks).map_batches(

@@ -1,4 +1,4 @@
-"""Lists of paths, one per line, in the encodings and line endings in use."""
+"""Lists of paths, one per line, in the common encodings and with any line endings."""
 
 import io
 import os
@@ -21,14 +21,14 @@ class PathList:
     """A file, or a pipe, with one path per line.
 
     UTF-8 or UTF-16, with or without a byte-order mark; lines end with LF, CR or CR LF. Blank lines are skipped, and
-    blanks or quotes around a path are removed unless a file has that very name. A pipe is copied, so that it can be
+    spaces or quotes around a path are removed unless a file has exactly this name. A pipe is copied, so that it can be
     read twice.
 
     Args:
         path: The file; ``/dev/stdin`` or ``/dev/fd/N`` for a pipe.
 
     Raises:
-        DataError: It cannot be opened, or a pipe holds more than ``MAX_PIPE_BYTES``.
+        DataError: The file cannot be opened, or a pipe holds more than ``MAX_PIPE_BYTES``.
     """
 
     def __init__(self, path: str) -> None:
@@ -40,7 +40,7 @@ class PathList:
             raise DataError(f"the list {path} cannot be read ({error.strerror}).") from error
 
     def read(self) -> Iterator[tuple[str, str | None]]:
-        """Yield each path with None, or the start of a line that is too long with the reason."""
+        """Yield (path, None) for each line; for a line that is too long, its start and an error message."""
         if self._copy is not None:
             self._copy.seek(0)
             stream = decode_text(self._copy)
@@ -71,12 +71,12 @@ def _read_lines(stream: io.TextIOWrapper) -> Iterator[tuple[str, str | None]]:
             while (rest := stream.readline(MAX_LINE)) and not rest.endswith("\n"):
                 pass
             yield f"{line[:100]}...", f"line {number} has more than {MAX_LINE:,} characters, and is not a path."
-        elif name := _clean(line.rstrip("\r\n")):
+        elif name := _strip_quotes(line.rstrip("\r\n")):
             yield name, None
 
 
-def _clean(line: str) -> str:
-    """Remove blanks and quotes around a path, unless a file has that very name."""
+def _strip_quotes(line: str) -> str:
+    """Remove spaces and quotes around a path, unless a file has exactly this name."""
     stripped = line.strip()
     if (stripped != line or stripped[:1] == '"') and stripped and os.path.lexists(line):
         return line

@@ -1,6 +1,6 @@
 """A file of predictions written in chunks, so that an interrupted run can be resumed, however it ended.
 
-While ``predictions.csv`` is written there is a folder ``predictions.csv.partial``::
+While ``predictions.csv`` is being written, a folder ``predictions.csv.partial`` exists::
 
     manifest.json   settings that the predictions depend on; rows and errors of each finished chunk; a digest of names
     00000, 00001    the chunks
@@ -41,7 +41,7 @@ class PredictionFile:
             with the same settings.
         top: Number of classes per image.
         features: Whether predictions have features.
-        answer: Whether predictions have an answer, by a threshold.
+        answer: Whether predictions have an ``answer``, chosen by a threshold.
         bom: Whether a CSV file begins with a byte order mark.
 
     Attributes:
@@ -79,7 +79,7 @@ class PredictionFile:
             raise
         self.rows = sum(rows for rows, _ in self.manifest["parts"])
         self.errors = sum(errors for _, errors in self.manifest["parts"])
-        self._names = _digest()
+        self._names = _new_digest()
         self._buffer: list[Prediction] = []
         self._last_write = time.monotonic()
 
@@ -87,11 +87,11 @@ class PredictionFile:
         """Skip the inputs that have rows already.
 
         Raises:
-            DataError: They differ from the inputs of the interrupted run.
+            DataError: The skipped inputs differ from the inputs of the interrupted run.
         """
         iterator = iter(inputs)
         for _ in range(self.rows):
-            self._names.update(_key(getattr(next(iterator, None), "name", "")))
+            self._names.update(_encode_name(getattr(next(iterator, None), "name", "")))
         if self._names.hexdigest() != self.manifest["names"]:
             raise DataError(
                 f"the first {self.rows} images are not those of the predictions in {self.folder}; restore them, or"
@@ -131,7 +131,7 @@ class PredictionFile:
 
     def _read_manifest(self, settings: dict[str, Any]) -> dict[str, Any]:
         if not self._manifest_path.exists():
-            return {"settings": settings, "names": _digest().hexdigest(), "parts": []}
+            return {"settings": settings, "names": _new_digest().hexdigest(), "parts": []}
         try:
             manifest: dict[str, Any] = json.loads(self._manifest_path.read_text(encoding="utf-8"))
             earlier = manifest["settings"]
@@ -158,7 +158,7 @@ class PredictionFile:
         with write_atomically(self._chunk(len(self.manifest["parts"]))) as temporary:
             self.writer.write(predictions, temporary)
         for prediction in predictions:
-            self._names.update(_key(prediction.path))
+            self._names.update(_encode_name(prediction.path))
         self.manifest["parts"].append((len(predictions), _count_errors(predictions)))
         self.manifest["names"] = self._names.hexdigest()
         write_text(self._manifest_path, json.dumps(self.manifest))
@@ -169,9 +169,9 @@ def _count_errors(predictions: list[Prediction]) -> int:
     return sum(prediction.error is not None for prediction in predictions)
 
 
-def _digest() -> Any:
+def _new_digest() -> Any:
     return hashlib.sha256()
 
 
-def _key(name: str) -> bytes:
+def _encode_name(name: str) -> bytes:
     return name.encode() + b"\0"

@@ -14,7 +14,7 @@ from ghostnets.errors import ImageError
 from ghostnets.predict.inputs import Input, read_input
 from ghostnets.preprocessing import Pixels
 
-__all__ = ["batches", "predict_batch", "predict_images"]
+__all__ = ["group_into_batches", "predict_batch", "predict_images"]
 
 BATCHES_AHEAD = 3  # batches in flight per worker: being decoded, being run, or waiting for their turn
 
@@ -30,7 +30,7 @@ def predict_images(
 
     Args:
         classifier: Network opened with one thread; each further worker uses a copy.
-        inputs: Images of ``find_inputs``, consumed as needed.
+        inputs: Images as found by ``find_inputs``, consumed as needed.
         top: Number of most probable classes per image.
         features: Return the features as well.
         workers: Number of threads; all processors of this process by default.
@@ -44,18 +44,18 @@ def predict_images(
 
     def predict(batch: list[Input]) -> list[Prediction]:
         try:
-            own = idle.pop()
+            network = idle.pop()
         except IndexError:
-            own = classifier.copy()
+            network = classifier.copy()
         try:
-            return predict_batch(own, batch, top=top, features=features)
+            return predict_batch(network, batch, top=top, features=features)
         finally:
-            idle.append(own)
+            idle.append(network)
 
     pending: deque[Future[list[Prediction]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for batch in batches(inputs):
+            for batch in group_into_batches(inputs):
                 pending.append(pool.submit(predict, batch))
                 if len(pending) >= BATCHES_AHEAD * workers:
                     yield pending.popleft().result()
@@ -83,7 +83,7 @@ def predict_batch(classifier: Classifier, batch: list[Input], *, top: int, featu
     return [by_index[index] for index in range(len(batch))]
 
 
-def batches(inputs: Iterable[Input]) -> Iterator[list[Input]]:
+def group_into_batches(inputs: Iterable[Input]) -> Iterator[list[Input]]:
     """Group the inputs into lists of ``BATCH_SIZE``."""
     iterator = iter(inputs)
     while batch := list(islice(iterator, BATCH_SIZE)):

@@ -80,7 +80,7 @@ class Batcher:
             thread.start()
 
     async def __call__(self, content: bytes, name: str, *, top: int) -> Ranking:
-        """Classify an image file: its ``top`` most probable classes. Raises the errors of ``decode``."""
+        """Return the ``top`` most probable classes of an image file; raises the errors of ``decode``."""
         result: asyncio.Future[Ranking] = self.loop.create_future()
         with self.changed:
             self.queue.append(_Request(content, name, top, result, time.monotonic()))
@@ -88,7 +88,7 @@ class Batcher:
         return await result
 
     def close(self) -> None:
-        """End the threads, after every queued file has its result."""
+        """End the threads once every queued file has its result."""
         with self.changed:
             self.is_closing = True
             self.changed.notify_all()

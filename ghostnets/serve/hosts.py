@@ -9,10 +9,10 @@ __all__ = ["AllowedHosts"]
 
 
 class AllowedHosts:
-    """The host names of the ``Host`` header that are answered.
+    """Host names (``Host`` header) to which the service responds.
 
-    A service that listens on a loopback address answers loopback names and addresses, and the names that are given.
-    Elsewhere every name is answered, unless names are given: then those, and loopback ones.
+    On a loopback address these are loopback names and addresses, and the additional names. On other addresses they are
+    the same if additional names are given, else all names.
 
     Args:
         address: Address on which the service listens.

@@ -32,7 +32,7 @@ class Service:
 
     Attributes:
         settings: Limits of the service.
-        hosts: Host names that are answered; None answers all, as of an application that another server runs.
+        hosts: Host names to which the service responds; None for all, as in an application run by another server.
         metrics: Prometheus metrics.
         model: Model in use, replaced by ``reload``; use it inside ``async with model.in_use()``.
         draining: Whether the process is shutting down.
@@ -68,14 +68,14 @@ class Service:
             timeout: Longest time to wait in seconds, without limit by default.
 
         Returns:
-            Whether everything has ended; otherwise threads go on with work that nobody waits for.
+            Whether everything has ended; otherwise threads continue with work whose result is no longer needed.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
             async with asyncio.timeout(timeout):
                 await self.model.unused()
         except TimeoutError:
-            pass  # the threads are not given up before they were asked to end
+            pass  # the threads are asked to end all the same
         executors = (self.explorer_thread, self._parsers, self._loader)
 
         def wait() -> None:

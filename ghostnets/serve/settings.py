@@ -37,7 +37,7 @@ class ServiceSettings:
     """Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for all its networks."""
     allow_host: tuple[str, ...] = ()
     """Names under which clients reach the service (their Host header), beside localhost and its addresses: needed for
-    127.0.0.1 behind a proxy. By default, other addresses than 127.0.0.1 answer under every name."""
+    127.0.0.1 behind a proxy. By default, a service on another address than 127.0.0.1 accepts every name."""
     port: int = 8000
     """Port to listen on; 0 selects a free one and logs it."""
     token_file: Path | None = None

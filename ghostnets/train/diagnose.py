@@ -8,7 +8,7 @@ __all__ = ["diagnose_loss"]
 
 @torch.no_grad()
 def diagnose_loss(model: nn.Module, inputs: Tensor) -> str:
-    """Find the first non-finite value that explains a non-finite loss; returns half a sentence.
+    """Find the first non-finite value that explains a non-finite loss; returns a clause without full stop.
 
     Args:
         model: Network with the weights with which the loss was computed; its statistics are not changed.

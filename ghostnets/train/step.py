@@ -215,7 +215,7 @@ class TrainingStep:
             self.after_update()
 
     def diagnose(self) -> str:
-        """Explain in half a sentence why the last loss was not finite."""
+        """Explain, in a clause without full stop, why the last loss was not finite."""
         # In distributed training another process could wait for this one inside the network.
         if self.distributed.world_size > 1 or self.last_inputs is None:
             return "one of the processes computed a non-finite loss"

@@ -1,4 +1,4 @@
-"""Hostile files of compiled networks: refused in a sentence or run; never a crash, a hang or a foreign exception."""
+"""Hostile engine plans are rejected with an EngineError or run; they never crash, hang or raise another exception."""
 
 import importlib
 import json
@@ -62,7 +62,7 @@ def without_kernel(description: dict[str, Any], tensors: Tensors) -> None:
     tensors[name] = np.zeros((*tensors[name].shape[:2], 0, 0), np.float32)
 
 
-def not_a_number(description: dict[str, Any], tensors: Tensors) -> None:
+def non_finite_value(description: dict[str, Any], tensors: Tensors) -> None:
     tensors[description["nodes"][-1]["weight"]][0] = np.nan
 
 
@@ -81,7 +81,7 @@ def nested(description: dict[str, Any], tensors: Tensors) -> None:
 CHANGES: list[tuple[Callable[[dict[str, Any], Tensors], object], str]] = [
     (without_squeeze, "squeeze_excite node .* has a tensor without values"),
     (without_kernel, "stem node .* has a tensor without values"),
-    (not_a_number, "linear node classifier has a value that is not finite"),
+    (non_finite_value, "linear node classifier has a value that is not finite"),
     (shared_weights, "linear node .* shares a tensor with another node|other shape"),
     (nested, "pooled of node"),
     (lambda d, t: d.update(gives_maps=True), "gives_maps is True"),
@@ -106,7 +106,7 @@ CHANGES: list[tuple[Callable[[dict[str, Any], Tensors], object], str]] = [
 
 
 @pytest.mark.parametrize(("change", "message"), CHANGES)
-def test_changed_plan_is_refused_in_a_sentence(
+def test_changed_plan_is_rejected_with_reason(
     change: Callable[[dict[str, Any], Tensors], object],
     message: str,
     fuzz: ModuleType,
@@ -123,7 +123,7 @@ def test_changed_plan_is_refused_in_a_sentence(
 
 def test_deeply_nested_plan_is_refused(fuzz: ModuleType, tmp_path: Path):
     save_file({"a": np.zeros(1, np.float32)}, tmp_path / "plan", metadata={fuzz.KEY: "[" * 200_000})
-    with pytest.raises(EngineError, match="nested too deep"):
+    with pytest.raises(EngineError, match="nested too deeply"):
         engine.load(tmp_path / "plan")
 
 

@@ -47,7 +47,7 @@ def test_calibration_error_matches_torchmetrics():
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
-def test_fitted_temperature_is_that_of_the_labels(temperature: float):
+def test_fit_temperature_recovers_temperature_of_labels(temperature: float):
     generator = np.random.default_rng(1)
     logits = generator.normal(size=(20_000, 5)) * 2
     powers = np.exp(logits / temperature)

@@ -15,8 +15,8 @@ from ghostnets.artefacts import Prediction, load_classifier
 from ghostnets.cli.main import main
 from ghostnets.predict import PredictionFile, find_inputs, predict_images, predict_on_ray
 
-ray = pytest.importorskip("ray", reason="Ray is of the extra ray")
-parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow, of the extra parquet")
+ray = pytest.importorskip("ray", reason="needs Ray (extra ray)")
+parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow (extra parquet)")
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
 
 

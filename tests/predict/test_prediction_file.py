@@ -51,7 +51,7 @@ def rows(path: Path) -> list[dict[str, object]]:
             return list(csv.DictReader(stream))
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text().splitlines()]
-    parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow, of the extra parquet")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow (extra parquet)")
     return list(parquet.read_table(path).to_pylist())
 
 
@@ -61,7 +61,7 @@ def test_resumed_file_equals_uninterrupted_file(
     folder: Path, tmp_path: Path, monkeypatch, suffix: str, is_buffered: bool
 ):
     if suffix == ".parquet":
-        pytest.importorskip("pyarrow", reason="Parquet needs pyarrow, of the extra parquet")
+        pytest.importorskip("pyarrow", reason="Parquet needs pyarrow (extra parquet)")
     if is_buffered:  # nothing is written before the end or the signal
         monkeypatch.setattr(prediction_file, "CHUNK_SECONDS", 1000)
     uninterrupted = tmp_path / f"whole{suffix}"

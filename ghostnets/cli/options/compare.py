@@ -16,7 +16,7 @@ __all__ = ["CompareCommand"]
 class CompareCommand(CommandOptions):
     """Compare training runs: curves, results, and the settings that differ. Runs may be in progress.
 
-    Folders that hold no readable run are named, and left out; the exit code is then 1. Files are left out with a note.
+    Folders without a readable run are reported and skipped; the exit code is then 1. Files are skipped with a note.
 
     Example: ghostnets compare runs/plain runs/ghost
     """

@@ -24,17 +24,17 @@ class ShardCommand(CommandOptions):
     command: ClassVar[str] = "shard"
 
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
-    """Folder as for train."""
+    """Folder of images, as for train."""
     out: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="OUT")] = None
     """New folder for the shards."""
     out_option: Annotated[Path | None, tyro.conf.arg(name="out")] = None
-    """The same as OUT, by name."""
+    """New folder for the shards, as an option instead of OUT."""
     images_per_shard: int = 1000
     """Largest number of images per shard."""
     val_share: float = 0.2
     """Share of each class split off for validation if FOLDER has no such split."""
     seed: int = 0
-    """Seed of that split, and of the order in the shards."""
+    """Seed of the validation split, and of the order in the shards."""
     skip_corrupt: bool = False
     """Leave unreadable images out instead of failing, and print how many."""
     max_pixels: int = MAX_PIXELS
@@ -43,10 +43,12 @@ class ShardCommand(CommandOptions):
 
     @property
     def target(self) -> Path:
-        """The new folder, by either option."""
+        """New folder, from OUT or ``--out``."""
         given = {path for path in (self.out, self.out_option) if path is not None}
         if len(given) != 1:
-            raise ConfigurationError("the folder for the shards is not given, or twice; pass OUT, or --out OUT.")
+            raise ConfigurationError(
+                "the folder for the shards is missing or given twice; pass either OUT or --out OUT."
+            )
         return given.pop()
 
     def check(self) -> None:

@@ -89,7 +89,7 @@ class TrainCommand(CommandOptions):
     its URL; folder or URL of shards (ghostnets shard); hf://datasets/OWNER/NAME from the cache; "fashion-mnist" is the
     embedded set."""
     data_option: Annotated[str | None, tyro.conf.arg(name="data")] = None
-    """The same as DATA, by name."""
+    """Data, as an option instead of DATA."""
     name: str | None = None
     """Name of the run, whose folder is --runs-dir/NAME; by default data and model, numbered."""
     runs_dir: Path = Path("runs")
