@@ -35,7 +35,7 @@ REFUSALS = [
     ("train --resume nowhere", "nowhere holds no training run"),
     ("train --name a/b", "it must be a name without folders"),
     ("shard nowhere out", "there is no folder nowhere"),
-    ("shard {empty}", "pass OUT, or --out OUT"),
+    ("shard {empty}", "pass either OUT or --out OUT"),
     ("compare", "ghostnets compare runs/plain runs/ghost All options: ghostnets compare --help"),
     ("predict", "ghostnets predict net.engine photo.jpg"),
     ("export", "For example: ghostnets export runs/"),
