@@ -1,4 +1,4 @@
-"""Read mutated images of all formats: each must be read or refused with a sentence, in bounded time and memory.
+"""Read mutated images of all formats: each must be read or rejected with a sentence, in bounded time and memory.
 
 python scripts/fuzz_images.py --count 10000 --seed 0
 """
@@ -43,12 +43,12 @@ def main() -> None:
     for index in range(options.count):
         content = mutate(seeds[index % len(seeds)], generator)
         start = time.perf_counter()
-        with contextlib.suppress(ImageError):  # refused with a sentence; any other exception ends the run
+        with contextlib.suppress(ImageError):  # rejected with a sentence; any other exception ends the run
             num_read += decode(content, max_pixels=MAX_PIXELS).mode in ("L", "RGB")
         with contextlib.suppress(ImageError):
             read_header(content)
         slowest = max(slowest, time.perf_counter() - start)
-    print(f"{options.count} files, {num_read} read, {options.count - num_read} refused, slowest {slowest:.2f} s,")
+    print(f"{options.count} files, {num_read} read, {options.count - num_read} rejected, slowest {slowest:.2f} s,")
     print(f"memory grew by {peak_memory() - before} MB at its peak")
 
 

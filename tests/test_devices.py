@@ -36,7 +36,7 @@ def test_auto_is_the_accelerator_or_else_the_cpu(machine: dict[str, int]):
         ("xpu", "the device is xpu, but torch finds cuda and cpu"),
     ],
 )
-def test_unusable_names_are_refused(machine: dict[str, int], name: str, message: str):
+def test_unusable_names_are_rejected(machine: dict[str, int], name: str, message: str):
     machine["cuda"] = 2
     with pytest.raises(ConfigurationError, match=message):
         select_device(name)

@@ -133,7 +133,7 @@ def test_learning_rate_reaches_zero_in_the_last_phase(scripts: Any):
     assert sum(phase.share for phase in scripts.PHASES.values()) == pytest.approx(1)
 
 
-def test_start_refuses_a_network_with_classifier(scripts: Any, tmp_path: Path):
+def test_start_rejects_a_network_with_classifier(scripts: Any, tmp_path: Path):
     weights = create_model("ghostnet_050", num_classes=2).state_dict()
     preprocessing = Preprocessing.standard(32, 3)
     path = tmp_path / "other.safetensors"

@@ -1,4 +1,4 @@
-// Vectors of floats by the compiler's vector extensions: one source for every instruction set.
+// Vectors of floats, written with the compiler's vector extensions: one source for every instruction set.
 //
 // Each instruction set has its own namespace, and no standard template is used here: the linker merges identical
 // inline functions and must not choose an AVX-512 one for a processor without it.
@@ -35,7 +35,7 @@ constexpr int kWidth = 8;
 constexpr int kWidth = 4;
 #endif
 
-// Whether there are 32 vector registers, or 16.
+// Whether there are 32 vector registers rather than 16.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr bool kManyRegisters = true;
 #else
@@ -149,7 +149,8 @@ inline Floats<N> neighbor_sums(Floats<N> a, Floats<N> b) {
     return sums;
 }
 
-// e^x to about 2 units in the last place: 2^n by the exponent bits, the rest by a polynomial (Cephes' expf).
+// e^x to about 2 units in the last place: 2^n through the exponent bits, the remaining factor by a polynomial (Cephes'
+// expf).
 template <int N>
 inline Floats<N> exponential(Floats<N> x) {
     const Floats<N> zero{};

@@ -9,7 +9,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::nanoseconds kLongestSpin{200'000}, kShortestSpin{10'000};
-constexpr int kPauses = 8;  // between two looks at the clock
+constexpr int kPauses = 8;  // between two readings of the clock
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -21,7 +21,7 @@ inline void pause() {
 
 }  // namespace
 
-// Returns when the signal is no longer `seen`; `bound` is the time to spin, of this thread.
+// Returns when the signal differs from `seen`; `bound` is how long this thread spins before it sleeps.
 void ThreadPool::wait(std::uint32_t seen, std::chrono::nanoseconds& bound) const {
     const Clock::time_point start = Clock::now();
     const auto changed = [&] { return signal_.load(std::memory_order_acquire) != seen; };
@@ -60,8 +60,8 @@ void ThreadPool::signal() {
     signal_.notify_all();
 }
 
-// Begins and finishes shares of a phase until none is left, the thread's own first. A thread that comes late finds all
-// of them begun: a share's number only grows, so it cannot begin one of a phase that is over.
+// Begins and finishes shares of a phase until none is left, the thread's own first. A late thread finds that all
+// have begun: the phase of a share only grows, so a share of a finished phase cannot be begun again.
 void ThreadPool::run_shares(std::uint64_t phase, int thread) {
     for (int i = 0; i < size_; ++i) {
         const int share = (thread + i) % size_;

@@ -23,7 +23,7 @@ namespace ghostnets {
 
 class ThreadPool {
 public:
-    // Of a share in a phase, and the thread that runs it, 0 being the caller's.
+    // Work of one share in a phase; `thread` is the thread that runs it, 0 being the caller's.
     using Work = std::function<void(int phase, int share, int thread)>;
 
     explicit ThreadPool(int threads);  // throws std::system_error if threads cannot be created
@@ -31,7 +31,7 @@ public:
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
 
-    // Whether this is a forked child of the process that made the pool: the threads do not exist here.
+    // Whether this is a forked child of the process that made the pool: it does not have the threads.
     bool is_orphan() const { return process_ != getpid(); }
 
     int size() const { return size_; }
@@ -59,7 +59,7 @@ private:
     alignas(64) std::atomic<std::uint32_t> signal_{0};  // changes whenever there may be something to do
     std::atomic<bool> stops_{false};
     const Work* work_ = nullptr;
-    std::uint64_t first_ = 1;  // phase of the run
+    std::uint64_t first_ = 1;  // first phase of the current run
     std::chrono::nanoseconds caller_bound_{100'000};
     const pid_t process_ = getpid();
     std::vector<std::thread> workers_;

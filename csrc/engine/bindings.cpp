@@ -93,7 +93,7 @@ struct Call {
         for (const std::size_t side : {array.shape(0), array.shape(first), array.shape(first + 1)})
             if (side < 1 || side > INT_MAX) throw std::invalid_argument("the images have an impossible shape");
         if (channels != std::size_t(session.network().in_channels))
-            throw std::invalid_argument("the images have another number of channels than the network");
+            throw std::invalid_argument("the images have a different number of channels from the network");
         count = int(array.shape(0));
         height = int(array.shape(first));
         width = int(array.shape(first + 1));
@@ -137,7 +137,7 @@ nb::list observe(Session& session, const AnyImages& image) {
 
 void init_session(Session* self, const nb::dict& plan, const nb::dict& tensors, int threads, const nb::str& isa) {
     const Kernels* kernels = find_kernels(text(isa));
-    if (!kernels) throw std::invalid_argument("this processor has no instruction set " + text(isa));
+    if (!kernels) throw std::invalid_argument("this processor does not support the instruction set " + text(isa));
     std::vector<Array> keep;
     new (self) Session(plan_from(plan, tensors, keep), *kernels, threads);
 }

@@ -33,14 +33,14 @@ ghostnets_status fail(ghostnets_status status, const char* message) {
     return status;
 }
 
-// The status of `work`; `refused` is that of a std::invalid_argument.
+// The status of `work`; `rejected` is that of a std::invalid_argument.
 template <class Work>
-ghostnets_status guarded(ghostnets_status refused, const Work& work) noexcept {
+ghostnets_status guarded(ghostnets_status rejected, const Work& work) noexcept {
     try {
         work();
         return GHOSTNETS_OK;
     } catch (const std::invalid_argument& error) {
-        return fail(refused, error.what());
+        return fail(rejected, error.what());
     } catch (const std::bad_alloc&) {
         return fail(GHOSTNETS_NO_MEMORY, "there is not enough memory");
     } catch (const std::length_error& error) {

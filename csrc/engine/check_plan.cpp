@@ -45,7 +45,7 @@ private:
         const std::size_t channels = std::size_t(plan_.in_channels);
         require(within(plan_.in_channels, 1, 4096), "its images have an impossible number of channels");
         require(plan_.scale.size() == channels && plan_.shift.size() == channels,
-                "its normalisation has another number of channels");
+                "its normalisation has a different number of channels");
         require(is_finite(plan_.scale) && is_finite(plan_.shift), "its normalisation has a non-finite value");
         require(plan_.nodes.size() <= kMaxNodes && plan_.layouts.size() <= kMaxMaps, "it has too many nodes or maps");
         for (const int map : plan_.floats)
@@ -180,7 +180,7 @@ private:
             require(within(node.input, 0, maps - 1) && node.input != node.output &&
                         plan_.layouts[node.input].segments == 1 &&
                         plan_.layouts[node.input].channels == plan_.in_channels,
-                    owner + " reads another map than the images");
+                    owner + " reads a map other than the images");
             images_ = node.input;
         } else if (node.kind != NodeKind::arrange) {
             read.push_back(node.input);
@@ -218,7 +218,7 @@ private:
                 owner + " reads an output");
         if (node.kind == NodeKind::output) {
             require(plan_.layouts[node.output].stride() == plan_.layouts[node.input].stride(),
-                    owner + " has another shape than its map");
+                    owner + " has a different shape from its map");
             outputs_.insert(node.output);
         }
     }

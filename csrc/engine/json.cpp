@@ -22,7 +22,7 @@ public:
 
 private:
     static void demand(bool condition) {
-        if (!condition) throw std::invalid_argument("its description is no JSON");
+        if (!condition) throw std::invalid_argument("its description is not JSON");
     }
 
     char peek() const { return at_ < text_.size() ? text_[at_] : '\0'; }

@@ -26,7 +26,7 @@ struct Json {
         return nullptr;
     }
 
-    // Throws std::invalid_argument for a text that is no JSON, is nested deeper than 32 levels or has more than two
+    // Throws std::invalid_argument for a text that is not JSON, is nested deeper than 32 levels or has more than two
     // million values.
     static Json parse(std::string_view text);
 };

@@ -54,7 +54,7 @@ Quantization Lowering::quantization(int map) const {
     const Layout& shape = net_.layouts[map];
     if (shape.type != Type::u8 || map >= int(plan_.ranges.size()) || !plan_.ranges[map].data) return {};
     require(plan_.ranges[map].shape == std::vector<int>{2, shape.segments * shape.channels},
-            "a range has another shape than its map");
+            "a range has a different shape from its map");
     return quantization_of(plan_.ranges[map]);
 }
 
@@ -71,7 +71,7 @@ Op Lowering::gemm(const Node& node, int in, int out, const Layout& to, int first
     require((rank == 2 || rank == 4) && weight.size(0) == rows && bias.shape == std::vector<int>{rows} &&
                 weight.size(1) % from.channels == 0 &&
                 weight.size(1) <= (from.segments - first_segment) * from.channels,
-            std::string("a ") + node_kind_name(node.kind) + " node has weights of another shape than its maps");
+            std::string("a ") + node_kind_name(node.kind) + " node has weights of a different shape from its maps");
     Op op{.kind = OpKind::gemm, .in = in, .out = out, .channels = to.stride(), .activation = node.activation};
     op.slope = node.slope;
     op.gemm.first_segment = first_segment;
@@ -143,7 +143,7 @@ void Lowering::stem(const Node& node) {
     const int rows = to.segments * to.channels, planes = net_.in_channels;
     require(net_.ops.empty() && node.weight.shape.size() == 4 && node.weight.size(0) == rows &&
                 node.weight.size(1) == planes && node.bias.shape == std::vector<int>{rows},
-            "its stem has weights of another shape than its maps");
+            "its stem has weights of a different shape from its maps");
     const int kh = node.weight.size(2), kw = node.weight.size(3), depth = planes * kh * kw;
     const Window window = window_of(node, kh, kw, 1, 1);
     Op input{.kind = OpKind::input, .out = node.input, .channels = planes};
@@ -180,7 +180,7 @@ void Lowering::depthwise(const Node& node, const Segments& maps, const Tensor& w
     require(weight.shape.size() == 4 && weight.size(0) > weight_segment && weight.size(1) == to.channels &&
                 bias.shape.size() == 2 && bias.size(0) == weight.size(0) && bias.size(1) == to.channels &&
                 from.channels == to.channels && maps.in_segment < from.segments,
-            "a depthwise convolution has weights of another shape than its maps");
+            "a depthwise convolution has weights of a different shape from its maps");
     Op op{.kind = OpKind::depthwise, .in = maps.in, .out = maps.out, .other = maps.other};
     op.in_offset = maps.in_segment * from.padded();
     op.out_offset = op.other_offset = maps.out_segment * to.padded();

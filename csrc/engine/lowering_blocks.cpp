@@ -32,7 +32,7 @@ void Lowering::ghost(const Node& node) {
         other = new_map(to);
         each_segment({.kind = OpKind::upsample_nearest, .in = node.gate, .out = other, .other = node.input});
     } else if (node.residual >= 0) {
-        require(layout(node.residual).stride() == to.stride(), "a residual has another shape than its sum");
+        require(layout(node.residual).stride() == to.stride(), "a residual has a different shape from its sum");
         binary = BinaryOp::add;
         other = node.residual;
     }
@@ -95,7 +95,7 @@ void Lowering::pool(const std::vector<int>& maps, int out) {
         offset += mean.channels;
         emit(std::move(mean));
     }
-    require(offset == layout(out).stride(), "means have another shape than their maps");
+    require(offset == layout(out).stride(), "means have a different shape from their maps");
 }
 
 void Lowering::squeeze(const Node& node, const std::vector<int>& pooled, Activation gate, BinaryOp binary,

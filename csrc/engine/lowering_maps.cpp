@@ -8,7 +8,8 @@ bool Lowering::share_quantization(int a, int b) const {
 }
 
 void Lowering::max_pool(const Node& node) {
-    require(layout(node.input).stride() == layout(node.output).stride(), "a pooling has another shape than its map");
+    require(layout(node.input).stride() == layout(node.output).stride(),
+            "a pooling has a different shape from its map");
     net_.quantizations[node.output] = net_.quantizations[node.input];
     Op op{.kind = OpKind::max_pool, .in = node.input, .out = node.output, .channels = layout(node.output).stride()};
     op.window = {node.kernel, node.kernel, node.stride,  node.dilation_h, node.dilation_h,
@@ -17,7 +18,8 @@ void Lowering::max_pool(const Node& node) {
 }
 
 void Lowering::average(const Node& node) {
-    require(layout(node.input).stride() == layout(node.output).stride(), "a pooling has another shape than its map");
+    require(layout(node.input).stride() == layout(node.output).stride(),
+            "a pooling has a different shape from its map");
     const bool is_adaptive = node.kind == NodeKind::adaptive_pool;
     Op op{.kind = is_adaptive ? OpKind::adaptive_average : OpKind::window_average};
     op.in = node.input;
@@ -48,7 +50,7 @@ void Lowering::resize(const Node& node) {
 
 void Lowering::arrange(const Node& node) {
     const Layout& to = layout(node.output);
-    require(int(node.sources.size()) == to.segments * to.channels, "an arrangement has another shape than its map");
+    require(int(node.sources.size()) == to.segments * to.channels, "an arrangement has a different shape from its map");
     std::vector<ArrangeOptions> options(node.pooled.size());
     const auto append = [](std::vector<Run>& runs, int from, int to) {
         if (!runs.empty() && runs.back().from + runs.back().count == from && runs.back().to + runs.back().count == to)

@@ -18,8 +18,8 @@ using WeightAt = std::function<float(int row, int term)>;
 // padding) are exact.
 Quantization quantization_of(const Tensor& range);
 
-// For bytes, the quantisation of the values before a late activation, whose result is `out`; as `out` otherwise. Also
-// writes the table of the activation.
+// For bytes, the quantisation of the values before an activation that is applied late and gives `out`; otherwise that
+// of `out`. Also writes the lookup table of the activation.
 Map before_activation(Op& op, const Map& out);
 
 // Packs weights [vector][segment][group][width][value] and constants of a gemm whose sums have `segments` segments of
@@ -30,7 +30,7 @@ void pack_gemm(Op& op, const Map& in, const Map& out, int segments, int length, 
 // Packs float weights alone, for a stem over planes.
 Buffer pack_floats(const Map& out, int length, int width, const WeightAt& at);
 
-// The maps, weights and biases of a depthwise convolution of one segment.
+// Maps, weights and biases of a depthwise convolution over one segment of its map.
 struct DepthwiseSource {
     Map in, out;
     const Map* other;  // null for none

@@ -153,11 +153,11 @@ void read_normalisation(const Json& description, PlanFile& file) {
     plan.in_channels = integer(field(description, "in_channels"), 1, 4096);
     file.takes_bytes = !mean.empty();
     require(mean.size() == std.size() && (mean.empty() || int(mean.size()) == plan.in_channels),
-            "its normalisation has another number of channels");
+            "its normalisation has a different number of channels");
     for (int c = 0; c < plan.in_channels; ++c) {
         const double deviation = file.takes_bytes ? std[c].number : 1, average = file.takes_bytes ? mean[c].number : 0;
         if (file.takes_bytes) real(std[c]), real(mean[c]);  // throw unless they are numbers
-        require(deviation >= 1e-6, "a value of its std is not above 0");
+        require(deviation >= 1e-6, "a value of its std is below 1e-6");
         plan.scale.push_back(float(1 / (255 * deviation)));
         plan.shift.push_back(float(-average / deviation));
     }

@@ -13,7 +13,7 @@ namespace ghostnets {
 struct PlanFile {
     Plan plan;  // of the file's precision; float32 where that is "auto"
     bool takes_bytes = false;  // whether it knows the normalisation of uint8 images
-    std::map<std::string, std::string> metadata;  // of the file, beside the plan
+    std::map<std::string, std::string> metadata;  // of the file, apart from the plan
     std::deque<std::vector<float>> tensors;       // that the plan points to
 };
 

@@ -10,7 +10,8 @@
 
 namespace ghostnets {
 
-// For one thread: the time since the last stop is added to the operation that ends.
+// Times of the operations of one thread: stop(index) adds the time since the previous start or stop to operation
+// `index`.
 class StopWatch {
 public:
     explicit StopWatch(std::size_t count) : seconds(count) {}

@@ -60,15 +60,15 @@ struct Schedule {
     std::vector<std::vector<WorkItem>> items;  // of each share, phase after phase
     std::vector<std::vector<std::size_t>> phase_starts;  // of each share: first item of each phase, and the end
     int phases() const { return int(phase_starts[0].size()) - 1; }
-    // Of each map that is resized or pooled by means: the input column of each column, or the two, or the first and the
-    // end; and the weights of the second ones.
+    // For each map that is resized or average-pooled: the input column of each output column (nearest), both columns
+    // (bilinear), or the first column and the end (pooling); and, for bilinear, the weight of the second column.
     std::vector<std::vector<int>> source_columns;
     std::vector<std::vector<float>> column_weights;
     std::vector<float> scale_row, shift_row;  // normalisation of a row of bytes
     MemorySizes memory;
 };
 
-// First of `count` things for `thread` of `threads`; the next thread's first is its end.
+// Index of the first of `count` items in the share of `thread`; the share ends where that of the next thread begins.
 inline int share(int count, int thread, int threads) { return int(long(count) * thread / threads); }
 
 // Nearest neighbour, as in torch.nn.functional.interpolate: the input pixel of output pixel `index`.

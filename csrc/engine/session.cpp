@@ -160,7 +160,7 @@ void Session::reserve_images(std::size_t count) {
     state.reserved.images = count;
 }
 
-// Refuses arrays of another size than the outputs for these images.
+// Rejects arrays that differ in size from the outputs for these images.
 void Session::check_outputs(const BatchPlan& batch, int count, const std::vector<std::size_t>& sizes) const {
     if (sizes.size() != network_->outputs.size())
         throw std::invalid_argument("the number of outputs differs from the network's");
@@ -171,7 +171,7 @@ void Session::check_outputs(const BatchPlan& batch, int count, const std::vector
             const Allocation& map = batch.schedules[0]->allocations[output.map];
             size *= std::size_t(map.height) * map.width;
         }
-        if (sizes[i] != size) throw std::invalid_argument("an output has another size than the network's");
+        if (sizes[i] != size) throw std::invalid_argument("an output differs in size from the network's");
     }
 }
 

@@ -38,7 +38,7 @@ void Planner::infer_shapes() {
     check_sizes();
 }
 
-// Refuses images for which a run would take more memory or time than any network needs. Reached before memory is
+// Rejects images for which a run would take more memory or time than any network needs. Reached before memory is
 // allocated, and with sizes that each fit an int.
 void Planner::check_sizes() const {
     const Allocation& input = schedule_.allocations[net_.ops.front().out];
@@ -59,23 +59,23 @@ void Planner::check_sizes() const {
                                 std::to_string(input.width) + ", more than any network of this package");
 }
 
-// Refuses the sizes of one map that do not fit an int, or that its readers could not have.
+// Rejects the sizes of one map that do not fit an int, or that its readers could not have.
 void Planner::check_shape(const Op& op, const Allocation& out) const {
-    const auto refuse = [&](const std::string& problem) {
+    const auto reject = [&](const std::string& problem) {
         throw std::length_error("node " + net_.nodes[op.node].first + problem);
     };
-    if (out.height < 1 || out.width < 1) refuse(" has a window that is larger than its map");
-    if (out.height > kMaxSide || out.width > kMaxSide) refuse(" has a map with a side of more than 2^24 pixels");
+    if (out.height < 1 || out.width < 1) reject(" has a window that is larger than its map");
+    if (out.height > kMaxSide || out.width > kMaxSide) reject(" has a map with a side of more than 2^24 pixels");
     if (std::int64_t(out.width) * out.stride > kMaxInt || std::int64_t(images_) * out.height * out.width > kMaxInt)
-        refuse(" has a map of " + std::to_string(out.height) + " x " + std::to_string(out.width) +
+        reject(" has a map of " + std::to_string(out.height) + " x " + std::to_string(out.width) +
                ", which is too large");
     const auto differs = [&](int map, int height, int width) {
         return schedule_.allocations[map].height != height || schedule_.allocations[map].width != width;
     };
     const bool adds = op.kind == OpKind::binary || (op.kind == OpKind::depthwise && op.reads_other());
-    if (adds && differs(op.other, out.height, out.width)) refuse(" adds or multiplies maps of different sizes");
-    if (op.kind == OpKind::scale && differs(op.other, 1, 1)) refuse(" multiplies by a map of more than one pixel");
-    if (op.kind == OpKind::arrange && differs(op.out, out.height, out.width)) refuse(" joins maps of different sizes");
+    if (adds && differs(op.other, out.height, out.width)) reject(" adds or multiplies maps of different sizes");
+    if (op.kind == OpKind::scale && differs(op.other, 1, 1)) reject(" multiplies by a map of more than one pixel");
+    if (op.kind == OpKind::arrange && differs(op.out, out.height, out.width)) reject(" joins maps of different sizes");
 }
 
 // The size of a resized map.
@@ -132,7 +132,7 @@ void Planner::infer_size(const Op& op) {
         case OpKind::mean: out.height = out.width = 1; break;
         default: break;
     }
-    if (was_written && (out.height != height || out.width != width)) out.height = 0;  // refused
+    if (was_written && (out.height != height || out.width != width)) out.height = 0;  // rejected
 }
 
 void Planner::infer_shape(const Op& op) {

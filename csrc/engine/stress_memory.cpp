@@ -1,5 +1,5 @@
-// Replaces operator new of the stress test, and of the module that scripts/fail_allocations.py builds: the n-th
-// allocation from now on fails.
+// Replaces operator new of the stress test, and of the module that scripts/fail_allocations.py builds: one
+// allocation, chosen by fail_allocation, fails.
 #include "engine/stress_memory.hpp"
 
 #include <atomic>

@@ -9,7 +9,7 @@
 
 namespace ghostnets {
 
-// After this many more allocations one fails; negative: none.
+// Makes one allocation fail after `after` more have succeeded; none if `after` is negative.
 void fail_allocation(long after);
 
 // Makes each allocation of compiling and of running fail in turn. Returns whether `run(session)` always gave the same

@@ -3,7 +3,7 @@
 //
 // A tile is kTile pixels x N channels of one or two output rows. Two output rows use the same stacks of input rows
 // with different weights: those of the second are shifted down by one row. If only 8 channels are left of a vector of
-// 16, its other half is the second output row (it is `folded`). Pixels outside of the map are `pad`.
+// 16, its other half is the second output row (it is `folded`). Pixels outside the map have the value `pad`.
 #pragma once
 
 #include "common/simd.hpp"
@@ -14,7 +14,7 @@
 
 namespace ghostnets::GHOSTNETS_ISA {
 
-// L lanes of constants for N channels.
+// Constants of N channels in L lanes: once, or twice if L = 2 N.
 template <int L, int N>
 inline Floats<L> constants(const float* from) {
     if constexpr (L == N) return load<N>(from);
@@ -98,8 +98,8 @@ struct Finish {
     }
 };
 
-// The rows of a stack at one column and channel. Rows outside of the map are `pad`, one pixel repeated with a step of
-// 0; inside the map all steps are equal.
+// The rows of a stack from one column and channel on. Rows outside the map repeat the pixel `pad`, with a step of 0;
+// inside the map all steps are equal.
 template <class T, bool IsInside>
 struct Stack {
     static constexpr int kRows = group_of(kType<T>);

@@ -99,7 +99,7 @@ inline __m512i repeated_8_bytes(const void* from) {
     return _mm512_broadcastq_epi64(_mm_loadl_epi64(static_cast<const __m128i*>(from)));
 }
 
-// The groups of 8 channels, twice.
+// stacked<8> in both halves of a vector of 16 groups.
 inline Words<16> folded(const BFloat16* const* rows) {
     const __m512i a = repeated_16_bytes(rows[0]), b = repeated_16_bytes(rows[1]);
     return Words<16>(_mm512_mask_unpackhi_epi16(_mm512_unpacklo_epi16(a, b), 0xff00ff00u, a, b));

@@ -58,7 +58,7 @@ struct Gradient {
 };
 
 // Destination of the gradient of an input: out = gradient (+ add * add_gate + add_offset).
-// Gate and offset are supported by depthwise convolutions alone.
+// Only depthwise convolutions support add_gate and add_offset.
 template <class T>
 struct Target {
     T* out;
@@ -169,11 +169,13 @@ extern const KernelTable kAvx2Kernels, kAvx512Kernels;
 // The kernels of an instruction set, the best one if the name is empty; null if this processor has none of that name.
 const KernelTable* find_kernels(const std::string& name);
 
-// sums is [2][channels]: sums of d' and of d' * (z - mean), d' being the masked gradient.
+// Writes the gradients and coefficients of a normalisation. sums is [2][channels]: sums of d' and of d' * (z - mean),
+// d' being the masked gradient.
 template <class T>
 void finish_gradient(const NormGradient<T>& norm, const T* statistics, std::ptrdiff_t row, const double* sums,
                      int channels, double count);
-// sums is [2][channels]: sums of z and of its squares.
+// Writes the statistics of a normalisation and updates its running ones. sums is [2][channels]: sums of z and of its
+// squares.
 template <class T>
 void finish_statistics(const Norm<T>& norm, std::ptrdiff_t row, const double* sums, int channels, double count);
 

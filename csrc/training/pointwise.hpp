@@ -75,7 +75,8 @@ constexpr int panels(int columns) {
     return (columns + kPanel<T> - 1) / kPanel<T>;
 }
 
-// Weights as panels [panel][term][kPanel]; `row` and `column` are the original's strides of a term and of a column.
+// Packs weights into panels [panel][term][kPanel] at `to`; `row` and `column` are the strides of a term and of a column
+// in `weight`.
 template <class T>
 const T* packed(int threads, const T* weight, int terms, int columns, std::ptrdiff_t row, std::ptrdiff_t column,
                 T* to) {

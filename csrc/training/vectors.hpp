@@ -64,7 +64,7 @@ inline void put(T* to, Vector<T> value, int count) {
 }
 #endif
 
-// Calls visit(channel, lanes) for whole vectors, then for the rest.
+// Calls visit(channel, lanes) for each whole vector, then for the remaining channels if there are any.
 template <class T, class Visit>
 inline void over_vectors(int channels, const Visit& visit) {
     int c = 0;
@@ -78,7 +78,7 @@ inline Vector<T> relu(Vector<T> x) {
     return Vector<T>{} > x ? Vector<T>{} : x;
 }
 
-// Values from one pixel to the next in scratch memory: whole vectors, but no multiple of 1 KiB, to avoid cache
+// Distance between pixels in scratch memory, in values: whole vectors, but not a multiple of 1 KiB, to avoid cache
 // conflicts.
 template <class T>
 constexpr int scratch_stride(int channels) {

@@ -46,7 +46,7 @@ class EngineCheckpointModel(Model):
         self._lock = threading.Lock()
 
     def copy(self) -> "EngineCheckpointModel":
-        """A model with its own threads, the same number, that shares the weights in memory."""
+        """Return a model with as many threads of its own that shares the weights in memory."""
         session = self.session.copy(threads=self.session.threads)
         return EngineCheckpointModel(self.path, self.description, session, self.joint)
 

@@ -101,7 +101,7 @@ class Classifier:
         return self.model.description.class_names
 
     def copy(self) -> "Classifier":
-        """A classifier for concurrent use, as ``Model.copy``."""
+        """Return a classifier for concurrent use, as ``Model.copy``."""
         return Classifier(
             self.model.copy(),
             flip=self.flip,
@@ -178,7 +178,7 @@ class Classifier:
         return Outputs(scores, outputs.features)
 
     def predict(self, pixels: Pixels, names: Sequence[str], *, top: int, features: bool = False) -> list[Prediction]:
-        """Predictions for a batch of images that ``read`` returned, uint8 (N, S, S, C).
+        """Return the predictions for a batch of images that ``read`` returned, uint8 (N, S, S, C).
 
         Args:
             pixels: The images.

@@ -26,8 +26,8 @@ class Description:
     Attributes:
         architecture: Name in the registry.
         arguments: Keyword arguments of ``create_model``.
-        class_names: Class names in the order of the outputs, which identifies a class: ImageNet has "crane" and
-            "maillot" twice.
+        class_names: Class names in the order of the outputs. A class is identified by its index, as names may repeat:
+            ImageNet has "crane" and "maillot" twice.
         preprocessing: Preprocessing that turns an image into the input.
         precision: Precision of weights and arithmetic, one of ``PRECISIONS``; the outputs are always float32.
             ``"auto"``: an engine plan that runs in the fastest one on each machine.
@@ -35,10 +35,10 @@ class Description:
         output: ``"logits"`` or ``"probabilities"``.
         any_size: Whether H and W may differ from the ``image_size`` of the preprocessing.
         has_features: Whether the input of the last linear layer, (N, features), is a second output.
-        temperature: Temperature T of calibrated probabilities, ``softmax(logits / T)``, or None; probabilities that the
-            file returns have it applied, logits do not.
-        multi_label: Whether an image has any number of classes: probabilities are then ``sigmoid(logits / T)``, and do
-            not sum to 1.
+        temperature: Temperature T of calibrated probabilities, ``softmax(logits / T)``, or None. It is applied to
+            probabilities that the file returns, not to logits.
+        multi_label: Whether an image may have any number of classes; probabilities are then ``sigmoid(logits / T)`` and
+            do not sum to 1.
         versions: Versions of the libraries that wrote the file: ``{"ghostnets": "0.1.0", "torch": "2.14.1", ...}``.
         source_sha256: SHA-256 of the exported checkpoint.
 
@@ -80,9 +80,9 @@ class Description:
             raise ArtefactError(f"its description cannot be used ({'; '.join(wrong)}); export the network again.")
 
     def to_json(self) -> str:
-        """The text stored in the file under ``METADATA_KEY``."""
+        """Return the text stored in the file under ``METADATA_KEY``."""
         values = {"format_version": FORMAT_VERSION, **asdict(self), "preprocessing": self.preprocessing.to_dict()}
-        for name in ("temperature", "multi_label"):  # as files of networks without them have always been
+        for name in ("temperature", "multi_label"):  # omitted where unused, so that such files do not change
             if not values[name]:
                 del values[name]
         return json.dumps(values)

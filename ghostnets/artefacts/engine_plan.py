@@ -28,7 +28,7 @@ class EngineModel(Model):
         self.session = session
 
     def copy(self) -> "EngineModel":
-        """A model with its own threads, the same number, that shares the weights in memory."""
+        """Return a model with as many threads of its own that shares the weights in memory."""
         return EngineModel(self.path, self.description, self.session.copy(threads=self.session.threads))
 
     def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:
@@ -44,7 +44,7 @@ def split_outputs(outputs: Array, description: Description) -> tuple[Array, Arra
 
 
 def note_of(session: engine.Session) -> str:
-    """Why a session has its precision, if it was chosen by measurement."""
+    """Return why a session has its precision, if it was chosen by measurement."""
     return str(session.choice) if session.choice is not None and session.choice.milliseconds else ""
 
 

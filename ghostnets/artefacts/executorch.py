@@ -25,7 +25,7 @@ class ExecuTorchModel(Model):
         self.lock = threading.Lock()
 
     def copy(self) -> "ExecuTorchModel":
-        """The file, loaded again; all models share the threads of the process."""
+        """Load the file again; all models share the threads of the process."""
         return open_file(self.path, None)
 
     def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:

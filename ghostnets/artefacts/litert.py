@@ -29,7 +29,7 @@ class LiteRTModel(Model):
         self.outputs = [output["index"] for output in interpreter.get_output_details()]
 
     def copy(self) -> "LiteRTModel":
-        """The file, loaded again with the same number of threads."""
+        """Load the file again, with the same number of threads."""
         return open_file(self.path, self.threads)
 
     def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:

@@ -89,7 +89,7 @@ class Model(ABC):
         return Outputs(outputs[0], outputs[1] if features else None)
 
     def _check_scores(self, scores: Array) -> None:
-        """Raise ArtefactError for scores that are not finite, or that are called probabilities and are none."""
+        """Raise ArtefactError for scores that are not finite, or that are labelled as probabilities but are not."""
         if not np.isfinite(scores).all():
             raise ArtefactError(f"{self.path} returns scores that are not finite; its weights are damaged.")
         if self.description.output == "probabilities":
@@ -115,7 +115,7 @@ class Model(ABC):
             )
 
     def copy(self) -> "Model":
-        """The same network for concurrent use: this model itself, where its runtime runs calls concurrently.
+        """Return a model for concurrent use: this one, if its runtime runs calls concurrently.
 
         Raises:
             GhostNetsError: The file must be read again and cannot be, as in ``open_model``.

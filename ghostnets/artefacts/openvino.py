@@ -26,7 +26,7 @@ class OpenVinoModel(Model):
         self.thread_local = threading.local()
 
     def copy(self) -> "OpenVinoModel":
-        """The file, compiled again with the same number of threads."""
+        """Compile the file again, with the same number of threads."""
         return open_file(self.path, self.threads)
 
     def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:

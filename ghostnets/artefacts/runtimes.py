@@ -41,9 +41,9 @@ def open_model(
             the number is a setting of the whole process.
         device: Device of a checkpoint, as ``devices.select_device`` takes it; on any but the CPU it is run by torch.
             Exported files run on the CPU.
-        precision: Precision in the engine, as for ``engine.Session``: by default that of an engine plan, and f32 for a
-            checkpoint; ``"auto"``: for a plan the fastest on this machine, for a checkpoint f32. Files of other
-            formats have the one that they were exported with.
+        precision: Precision in the engine, as for ``engine.Session``. By default an engine plan runs in its own
+            precision and a checkpoint in f32. ``"auto"`` runs a plan in the fastest precision on this machine, and a
+            checkpoint in f32. Files of other formats run in the precision that they were exported with.
 
     Raises:
         ArtefactError: The file is missing, damaged, or was not written by ``ghostnets export``.
@@ -58,7 +58,7 @@ def open_model(
     if not path.suffix and not path.exists():
         raise ArtefactError(f"there is no run {path}; give the folder of a run, a checkpoint, or an exported file.")
     if path.suffix not in SUFFIXES:
-        raise ArtefactError(f"{path} has no suffix of a known format; known are {', '.join(SUFFIXES)}.")
+        raise ArtefactError(f"{path} has no suffix of a known format; known suffixes are {', '.join(SUFFIXES)}.")
     if not path.is_file():
         complete_interrupted(path)  # an export that was killed while it moved its files
     if not path.is_file():
@@ -77,7 +77,7 @@ def open_model(
     if path.suffix in (".engine", ".safetensors"):
         options |= {} if precision is None else {"precision": precision}
     elif precision not in (None, "auto"):
-        raise ConfigurationError(f"{path} has the precision that it was exported with; leave out {precision}.")
+        raise ConfigurationError(f"{path} has the precision that it was exported with; omit the precision {precision}.")
     open_file: Callable[..., Model]
     open_file = import_module(f"ghostnets.artefacts.{SUFFIXES[path.suffix]}").open_file
     try:

@@ -9,7 +9,7 @@ Array = npt.NDArray[np.float32]
 
 
 def softmax(logits: Array, *, temperature: float | None = None) -> Array:
-    """Probabilities (N, classes), rows that sum to 1, of logits (N, classes), divided by a temperature if given."""
+    """Return the softmax of logits (N, classes), divided by a temperature if given: each row sums to 1."""
     if temperature is not None:
         logits = logits / np.float32(temperature)
     powers = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
@@ -18,7 +18,7 @@ def softmax(logits: Array, *, temperature: float | None = None) -> Array:
 
 
 def sigmoid(logits: Array, *, temperature: float | None = None) -> Array:
-    """Probability of each class by itself, (N, classes), of logits (N, classes), divided by a temperature if given."""
+    """Return the sigmoid of logits (N, classes), divided by a temperature if given: independent probabilities."""
     if temperature is not None:
         logits = logits / np.float32(temperature)
     powers = np.exp(-np.abs(logits))  # at most 1
@@ -27,7 +27,7 @@ def sigmoid(logits: Array, *, temperature: float | None = None) -> Array:
 
 
 def probabilities_of(logits: Array, *, multi_label: bool, temperature: float | None) -> Array:
-    """Probabilities (N, classes) of the logits of a network: of each class by itself, or with sum 1."""
+    """Return the probabilities (N, classes) of logits: sigmoid for multi-label networks, otherwise softmax."""
     return (sigmoid if multi_label else softmax)(logits, temperature=temperature)
 
 

@@ -113,11 +113,11 @@ def check_numbers(tensors: Mapping[str, Tensor], path: Path) -> None:
         # Strides of 0 could expand a few bytes to any size.
         if not is_plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise CheckpointError(
-                f"{path} is refused: {name} is not a dense tensor with storage for each element; save it as one."
+                f"{path} is rejected: {name} is not a dense tensor with storage for each element; save it as one."
             )
         if tensor.is_floating_point() and not tensor.float().isfinite().all():
             raise CheckpointError(
-                f"{path} is refused: {name} has non-finite values; use a checkpoint from before the training diverged."
+                f"{path} is rejected: {name} has non-finite values; use a checkpoint from before the training diverged."
             )
 
 
@@ -143,7 +143,7 @@ def _read_once(path: Path) -> bytes:
                 raise not_a_file
             if before.st_size > MAX_BYTES:
                 raise CheckpointError(
-                    f"{path} is refused: it has {before.st_size} bytes, the limit is {MAX_BYTES}; pass the weights of"
+                    f"{path} is rejected: it has {before.st_size} bytes, the limit is {MAX_BYTES}; pass the weights of"
                     " one network."
                 )
             content = file.read(before.st_size + 1)
@@ -176,7 +176,7 @@ def _from_paddle(content: bytes, path: Path) -> Content:
         return read_pdparams(content), {}
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} is refused: it is damaged, or a pickle of objects other than arrays of numbers, which could"
+            f"{path} is rejected: it is damaged, or a pickle of objects other than arrays of numbers, which could"
             f" execute code when opened ({_first_line(error)}); use the .pdparams file that"
             " paddle.save(model.state_dict(), ...) writes."
         ) from error
@@ -220,7 +220,7 @@ def _unpickle_torch(content: bytes, path: Path) -> Any:
         found = re.search(r"GLOBAL ([\w.]{1,100})", str(error))
         detail = f" (it refers to {found[1]})" if found else ""
         raise CheckpointError(
-            f"{path} is refused: it is damaged, or a pickle of objects other than tensors{detail}, which could execute"
+            f"{path} is rejected: it is damaged, or a pickle of objects other than tensors{detail}, which could execute"
             " code when opened; save model.state_dict() alone, or get the weights as a safetensors file."
         ) from error
     except Exception as error:  # torch.load can raise anything for damaged bytes

@@ -55,8 +55,8 @@ class CostModel:
 
     Args:
         model: The network.
-        cost: Its measured cost.
-        sites: Its sites.
+        cost: Measured cost of the network.
+        sites: Sites of the network.
         cheap_kernel_size: Size of the filters of ghosts.
     """
 

@@ -20,7 +20,7 @@ def find_ineligible(model: nn.Module, sites: list[Site], x: Tensor, layers: Coll
 
     Args:
         model: Network in evaluation mode.
-        sites: Its convolutions.
+        sites: Convolutions of the network.
         x: Sample images, (N, C, H, W).
         layers: Names of the convolutions that may change; None for all.
     """

@@ -1,4 +1,4 @@
-"""Cross-layer equalisation: channels between two layers are scaled so that they share one range better.
+"""Cross-layer equalisation: scale the channels between two layers so that they use a shared range better.
 
 A ReLU, or any other homogeneous layer, passes a positive factor of a channel on. So the factor that divides a channel
 in one layer can multiply it in the next one without changing the network (Nagel et al., ICCV 2019). The range of what
@@ -26,9 +26,9 @@ HOMOGENEOUS_FUNCTIONS = {
     *(F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d),
 }
 HOMOGENEOUS_METHODS = ("relu", "relu_", "contiguous")
-LARGEST = 16.0  # factor, and its inverse
-CLIP = 6.0  # of ReLU6
-MARGIN = 0.95  # of the clip that scaled values may reach
+LARGEST = 16.0  # factor; the smallest one is its inverse
+CLIP = 6.0  # upper bound of ReLU6
+MARGIN = 0.95  # share of CLIP that scaled values may reach
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class LayerPair:
 
     Attributes:
         first: Name of the convolution that writes the channels.
-        norm: Name of the batch normalisation behind it, or "".
-        second: Name of the convolution or linear layer that alone reads them.
+        norm: Name of the batch normalisation after it, or "".
+        second: Name of the convolution or linear layer that is their only reader.
         is_clipped: Whether a ReLU6 is between them.
     """
 
@@ -49,7 +49,7 @@ class LayerPair:
 
 
 def find_pairs(model: nn.Module) -> list[LayerPair]:
-    """Find the pairs of a network, in order of execution; none if ``torch.fx`` cannot trace it."""
+    """Find the pairs of layers that can be equalised, in order of execution; none if ``torch.fx`` cannot trace it."""
     try:
         graph = ConvTracer().trace(model)
     except Exception:
@@ -67,7 +67,7 @@ def find_pairs(model: nn.Module) -> list[LayerPair]:
 
 
 def find_norms(model: nn.Module) -> dict[str, str]:
-    """Return the batch normalisation that alone reads a layer, by the layer's name."""
+    """Return, by the name of a layer, the batch normalisation that is its only reader."""
     try:
         graph = fx.Tracer().trace(model)
     except Exception:
@@ -128,12 +128,12 @@ def equalize(model: nn.Module, pairs: list[LayerPair], batches: Iterable[Tensor]
 
     Args:
         model: Network in evaluation mode.
-        pairs: Pairs, as ``find_pairs`` returns them.
+        pairs: Pairs of layers that ``find_pairs`` found.
         batches: Images, (N, C, H, W) each.
     """
     largest = _largest_inputs(model, [pair.second for pair in pairs], batches)
     for pair in pairs:
-        values = largest[pair.second]  # as before: a pair scales its own channels alone
+        values = largest[pair.second]  # still valid: earlier pairs scaled only their own channels
         second = model.get_submodule(pair.second)
         assert isinstance(second, nn.Conv2d | nn.Linear)
         scale = _factors(values, second)
@@ -145,7 +145,7 @@ def equalize(model: nn.Module, pairs: list[LayerPair], batches: Iterable[Tensor]
 def _factors(values: Tensor, second: nn.Conv2d | nn.Linear) -> Tensor:
     """Return the factors that divide the channels of a map, (C,), whose largest absolute values are given."""
     scale = (values / values.max().clamp(min=1e-12)).clamp(min=1e-12).sqrt()
-    if not (isinstance(second, nn.Conv2d) and is_depthwise(second)):  # its weights have a step for each channel
+    if not (isinstance(second, nn.Conv2d) and is_depthwise(second)):  # depthwise weights have a scale for each channel
         weight = second.weight.detach().transpose(0, 1).flatten(1).abs().amax(1)
         scale = scale / (weight / weight.max().clamp(min=1e-12)).clamp(min=1e-12).sqrt()
     return torch.where(values > 0, scale.clamp(1 / LARGEST, LARGEST), 1.0)
@@ -166,7 +166,7 @@ def _divide(model: nn.Module, pair: LayerPair, scale: Tensor) -> None:
 
 @torch.no_grad()
 def _largest_inputs(model: nn.Module, names: list[str], batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Return the largest absolute value of each channel that a layer reads."""
+    """Return for each layer the largest absolute value of each of its input channels, (C,)."""
     found: dict[str, Tensor] = {}
 
     def record(name: str, values: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Fit of changes to the maps of the original network, streamed over images."""
+"""Fit the changes of a network to the maps of the original, streaming over images."""
 
 import math
 from collections.abc import Iterable
@@ -48,9 +48,9 @@ def collect_activation(model: nn.Module, name: str, x: Tensor, *, is_input: bool
 
 
 def collect_maps(model: nn.Module, site: Site, kind: str, x: Tensor) -> Tensor:
-    """Return the feature maps among which a change of a site makes its predictions.
+    """Return the feature maps that a change of a site selects from and predicts.
 
-    They are the inputs of the consumer for ``"merge"``, and otherwise the site's own maps after normalisation and
+    For ``"merge"`` these are the inputs of the consumer, otherwise the maps of the site after normalisation and
     activation.
     """
     if kind == "merge":
@@ -93,7 +93,7 @@ def apply_fitted_change(model: nn.Module, change: Change, kept: Tensor, moments:
 
     Args:
         model: Network.
-        change: The change.
+        change: Change, as ``describe_change`` returns it.
         kept: Kept channels or intrinsic maps, int64.
         moments: Moments of the site's maps.
     """
@@ -123,10 +123,10 @@ def fit_change(
     """Make a change in place, fitted to reproduce the original's maps from this network's activations.
 
     Args:
-        model: The network, with all earlier changes made.
-        original: The original network.
-        site: The site.
-        change: The change.
+        model: Network in which all earlier changes have been made.
+        original: Network before any change.
+        site: Convolution to change.
+        change: Change, as ``describe_change`` returns it.
         kept: Kept channels or intrinsic maps, int64.
         batches: Images, (N, C, H, W) each; read twice for ghosts.
     """
@@ -183,7 +183,7 @@ def _set_ghosts(ghost: GhostConv2d, matrix: Tensor, offset: Tensor) -> None:
 
 
 def _set_centre(ghost: GhostConv2d, slope: Tensor, offset: Tensor) -> None:
-    """Set the depthwise filters to a factor and an offset."""
+    """Make each depthwise filter a multiplication by ``slope`` and an addition of ``offset``."""
     assert ghost.cheap.bias is not None
     centre = ghost.cheap.kernel_size[0] // 2
     with torch.no_grad():

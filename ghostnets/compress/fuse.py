@@ -1,6 +1,6 @@
-"""Fusion: fewer layers, equal outputs in evaluation mode.
+"""Fusion of layers: fewer layers with equal outputs in evaluation mode.
 
-Both functions return a new network, which can be trained further, and do not change their input.
+Both functions leave their input unchanged and return a new network, which can be trained further.
 """
 
 import copy
@@ -38,9 +38,9 @@ def reparameterize(model: nn.Module) -> nn.Module:
 def fuse(model: nn.Module) -> nn.Module:
     """Merge branches as ``reparameterize`` does, and fold every batch normalisation into the layer before it.
 
-    Folded are convolutions and linear layers directly followed by their normalisation, in any ``nn.Sequential`` and in
-    the Ghost layers of this package (stem, Ghost modules, depthwise convolution, shortcut, DFC gate, head). A folded
-    normalisation is replaced by an ``nn.Identity``, so that the layers keep their names.
+    Convolutions and linear layers that are directly followed by a normalisation are folded, in any ``nn.Sequential``
+    and in the Ghost layers of this package (stem, Ghost modules, depthwise convolution, shortcut, DFC gate, head). An
+    ``nn.Identity`` replaces each folded normalisation, so that the layers keep their names.
 
     Args:
         model: Any network.

@@ -195,7 +195,7 @@ def analyse(
     """Measure the damage of changing each convolution, for ``Analysis.ghostify`` with several budgets.
 
     Args:
-        model: As for ``ghostify``, as are the other arguments.
+        model: Network, of any kind that ``ghostify`` accepts.
         images: Unlabelled images.
         cheap_kernel_size: Size of the depthwise filters of ghosts.
         layers: Names of the convolutions that may change.

@@ -27,7 +27,7 @@ MIN_DAMAGE = 0.05  # share of the sum of all layers' errors from which a layer i
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """Error that one layer alone causes in int8.
+    """Error that a single layer causes in int8.
 
     Attributes:
         layer: Name of the convolution or linear layer.
@@ -197,7 +197,7 @@ class _Quantizer:
     def _correct_biases(self, ranges: Ranges) -> None:
         """Add the mean error of each output channel to its bias, from front to back, in one pass over some images.
 
-        The outputs of a layer are corrected as soon as they are computed, so the layers behind it see what they will
+        The outputs of a layer are corrected as soon as they are computed, so the layers after it see what they will
         see (empirical bias correction, Nagel et al.).
         """
         self.notify("correcting biases")

@@ -96,7 +96,7 @@ def _rounded_weight(weight: Tensor) -> Tensor:
 
 @contextmanager
 def simulated(model: nn.Module, ranges: Ranges) -> Iterator[None]:
-    """Let some layers compute as in int8 meanwhile.
+    """Simulate int8 in some layers while the context is open.
 
     A scale for each output commutes with the normalisation that follows a layer, so it need not be folded first.
 

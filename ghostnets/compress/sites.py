@@ -36,7 +36,7 @@ class Site:
 
     Attributes:
         conv: Name of the convolution.
-        norm: Name of the batch normalisation that alone reads it, or "".
+        norm: Name of the batch normalisation that is its only reader, or "".
         act: Activation that alone reads these: ``"relu"`` or ``"relu6"``, which may be applied twice, or "".
         consumer: Name of the only convolution or linear layer that reads its maps, through ``chain`` and layers without
             parameters; or "".
@@ -91,7 +91,7 @@ def _site(model: nn.Module, node: fx.Node, runs: Counter[str]) -> Site:
 
 
 def _followers(model: nn.Module, node: fx.Node, runs: Counter[str]) -> tuple[str, str]:
-    """Return the normalisation and the idempotent activation that alone read a convolution."""
+    """Return the normalisation and the idempotent activation that are the only readers of a convolution."""
     norm, act = "", ""
     user = only_user(node)
     if user is not None and user.op == "call_module" and runs[str(user.target)] == 1:

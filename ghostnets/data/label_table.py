@@ -1,6 +1,6 @@
 """A table of labels as people write it: a text file with a path and a label per row. Importing this loads no torch.
 
-Separator, header and columns are recognised; what cannot be recognised is refused with the header that would be.
+Separator, header and columns are recognised; what cannot be recognised is rejected with the header that would be.
 """
 
 import csv

@@ -250,7 +250,7 @@ def _show(rows: Sequence[TableRow]) -> str:
 
 
 def _remove_repeated_rows(files: Iterable[ImageFile], notes: list[str], *, is_training: bool) -> list[ImageFile]:
-    """Remove rows that name an image again, with the same label and split; others are refused in training."""
+    """Remove rows that name an image again, with the same label and split; others are rejected in training."""
     first: dict[str, ImageFile] = {}
     kept: list[ImageFile] = []
     repeated = 0

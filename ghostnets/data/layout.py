@@ -305,7 +305,7 @@ def _check_one_reading(root: Path, folders: Mapping[str, Path], labelled: Mappin
 def _check_unlabelled(
     root: Path, folders: Mapping[str, Path], splits: Mapping[str, str], others: list[str], empty: Collection[str]
 ) -> None:
-    """Refuse splits without class folders, unless a single one among ordinary folders can only be a class."""
+    """Reject splits without class folders, unless a single one among ordinary folders can only be a class."""
     classes = [name for name in others if holds_image(str(folders[name]))]
     if len({split for name, split in splits.items() if name not in empty}) > 1 or not classes:
         raise DataError(
@@ -315,7 +315,7 @@ def _check_unlabelled(
 
 
 def _check_classes(root: Path, folders: Mapping[str, Path]) -> None:
-    """Refuse "classes" that all hold the same subfolders, such as ``Fold1`` and ``Fold2``."""
+    """Reject "classes" that all hold the same subfolders, such as ``Fold1`` and ``Fold2``."""
     inner = []
     for path in folders.values():
         if _holds_loose_images(path):

@@ -53,7 +53,10 @@ def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) ->
 
 
 def _has_ranges_by_channel(plan: Plan) -> bool:
-    """Whether each channel may have a range: padding, tables of activations and copied channels need one for a map."""
+    """Return whether each channel may have its own range.
+
+    Padding, tables of activations and copied channels need one range for the whole map.
+    """
     for node in plan.nodes:
         weight = plan.tensors.get(node.get("weight", ""))
         is_wide = weight is not None and weight.ndim == 4 and weight.shape[2:] != (1, 1)

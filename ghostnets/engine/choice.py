@@ -50,11 +50,11 @@ class PrecisionChoice:
     was_busy: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, as JSON has them."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """The choice in a sentence."""
+        """Describe the choice in a sentence."""
         if not self.milliseconds:
             return f"{_name(self.precision, self.threads)}, as no other is allowed."
         times = "; ".join(f"{name} {value:.3g} ms" for name, value in self.milliseconds.items())
@@ -108,7 +108,7 @@ def _name(precision: str, threads: int) -> str:
 
 
 def _thread_counts(threads: int) -> list[int]:
-    """The allowed number of threads, and its halves down to 1."""
+    """Return the allowed number of threads and its successive halves, down to 1."""
     counts = [threads]
     while counts[-1] > 1:
         counts.append(counts[-1] // 2)
@@ -124,7 +124,7 @@ def _cache_file(plan: Plan, circumstances: list[Any]) -> Path:
 
 
 def _read(cache: Path, precisions: list[str], counts: list[int]) -> PrecisionChoice | None:
-    """The choice in a cache file; None if there is none that can be used."""
+    """Read the choice from a cache file; None if it is missing or unusable."""
     try:
         if cache.stat().st_size > MAX_CACHE_BYTES:
             return None
@@ -174,7 +174,7 @@ def _measure(
 
 
 def _fastest(medians: Mapping[tuple[str, int], float]) -> tuple[str, int]:
-    """The fastest key; an earlier one, more precise or of more threads, unless a later one is clearly faster."""
+    """Return the fastest key; an earlier one, more precise or of more threads, unless a later one is clearly faster."""
     best = next(iter(medians))
     for key, value in medians.items():
         if value < GAIN * medians[best]:
@@ -183,7 +183,7 @@ def _fastest(medians: Mapping[tuple[str, int], float]) -> tuple[str, int]:
 
 
 def _image(plan: Plan, size: int) -> npt.NDArray[Any]:
-    """A random image as the network takes it."""
+    """Return a random image in the input format of the network."""
     generator = np.random.default_rng(0)
     if plan.mean:
         return generator.integers(0, 256, (1, size, size, plan.in_channels), np.uint8)

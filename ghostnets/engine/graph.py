@@ -24,8 +24,8 @@ class Step:
         op: ``"images"``, ``"conv"``, ``"affine"``, ``"act"``, ``"add"``, ``"multiply"``, ``"arrange"``, ``"max_pool"``,
             ``"average_pool"``, ``"adaptive_pool"``, ``"resize"`` or ``"pad"``; the passes add ``"ghost"`` and
             ``"squeeze_excite"``.
-        path: Qualified name of the module that computes it.
-        inputs: Steps whose outputs it reads.
+        path: Qualified name of the module that computes the step.
+        inputs: Steps whose outputs are read.
         channels: Number of output channels, C.
         fields: Weights and options, by name.
         size: Output height and width, if they do not depend on the images.
@@ -66,11 +66,11 @@ class SymbolicSize:
     def __getattr__(self, name: str) -> NoReturn:
         raise_unsupported_step(self.recorder.path, f"computes with the size of a map ({name})")
 
-    def _refuse(self, *_: Any) -> NoReturn:
+    def _reject(self, *_: Any) -> NoReturn:
         raise_unsupported_step(self.recorder.path, "computes with the size of a map")
 
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __floordiv__ = __mod__ = _refuse
-    __int__ = __index__ = __float__ = __neg__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __floordiv__ = __mod__ = _reject
+    __int__ = __index__ = __float__ = __neg__ = _reject
 
 
 class TensorProxy:
@@ -81,7 +81,7 @@ class TensorProxy:
         step: Step whose output this is.
         form: ``"map"`` (N, C, H, W); ``"vector"`` (N, C * H * W); ``"groups"`` (N, g, C / g, H, W); ``"shuffled"``
             (N, C / g, g, H, W).
-        groups: Number of groups g of the last two forms.
+        groups: Number of groups g, for ``"groups"`` and ``"shuffled"``.
     """
 
     def __init__(self, recorder: "Recorder", step: Step, form: str = "map", groups: int = 1) -> None:
@@ -111,7 +111,7 @@ class TensorProxy:
         return self.shape if axis is None else self.shape[axis]
 
     def dim(self) -> int:
-        """Number of dimensions."""
+        """Return the number of dimensions."""
         return len(self.shape)
 
     @classmethod
@@ -147,7 +147,11 @@ def raise_unsupported_step(path: str, reason: str) -> NoReturn:
 
 
 class Recorder:
-    """Appends steps to a graph; ``graph_functions`` has the supported torch functions."""
+    """Appends steps to a graph.
+
+    Args:
+        functions: Supported torch functions by name (``graph_functions.FUNCTIONS``).
+    """
 
     def __init__(self, functions: dict[str, Callable[..., Any]]) -> None:
         self.functions = functions
@@ -177,7 +181,7 @@ class Recorder:
         except TypeError as error:
             raise_unsupported_step(self.path, f"calls {plain} in a way that the engine does not support ({error})")
 
-    def refuse(self, reason: str) -> NoReturn:
+    def reject(self, reason: str) -> NoReturn:
         """Raise EngineError for the module that is running."""
         raise_unsupported_step(self.path, reason)
 

@@ -10,22 +10,22 @@ from torch import Tensor
 
 from ghostnets.engine.graph import Recorder, Step, TensorProxy, as_constant
 from ghostnets.engine.graph_maps import (
-    adaptive,
-    arrange,
-    average_pool,
-    interpolate,
-    map_of,
-    max_pool,
-    mean,
-    pad_map,
-    pair_of,
-    window_size,
+    as_pair,
+    compute_window_size,
+    record_adaptive_pool,
+    record_arrange,
+    record_average_pool,
+    record_interpolate,
+    record_max_pool,
+    record_mean,
+    record_pad,
+    require_map,
 )
 
 __all__ = ["FUNCTIONS"]
 
 
-def _conv2d(
+def _record_conv2d(
     recorder: Recorder,
     x: Any,
     weight: Tensor,
@@ -35,21 +35,21 @@ def _conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> TensorProxy:
-    step = map_of(recorder, x)
-    stride, dilation, kernel = pair_of(stride), pair_of(dilation), (int(weight.shape[2]), int(weight.shape[3]))
+    step = require_map(recorder, x)
+    stride, dilation, kernel = as_pair(stride), as_pair(dilation), (int(weight.shape[2]), int(weight.shape[3]))
     if stride[0] != stride[1]:
-        recorder.refuse(f"has strides of {stride}, which must be equal for the engine")
+        recorder.reject(f"has strides of {stride}, which must be equal for the engine")
     if padding == "same":
         totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
         pads = (totals[0] // 2, totals[1] // 2, totals[0] - totals[0] // 2, totals[1] - totals[1] // 2)
     else:
-        above, left = (0, 0) if padding == "valid" else pair_of(padding)
+        above, left = (0, 0) if padding == "valid" else as_pair(padding)
         pads = (above, left, above, left)
     return recorder.add(
         "conv",
         [step],
         len(weight),
-        size=window_size(step.size, kernel, stride, pads, dilation),
+        size=compute_window_size(step.size, kernel, stride, pads, dilation),
         weight=weight.detach().float().numpy(),
         bias=np.zeros(len(weight), np.float32) if bias is None else bias.detach().float().numpy(),
         stride=stride[0],
@@ -59,17 +59,17 @@ def _conv2d(
     )
 
 
-def _linear(recorder: Recorder, x: Any, weight: Tensor, bias: Tensor | None = None) -> TensorProxy:
+def _record_linear(recorder: Recorder, x: Any, weight: Tensor, bias: Tensor | None = None) -> TensorProxy:
     if not isinstance(x, TensorProxy) or x.form != "vector":
-        recorder.refuse("applies a linear layer to feature maps")
+        recorder.reject("applies a linear layer to feature maps")
     step = x.step
     height, width = step.size or (1, 1)
     kernel = weight.reshape(len(weight), step.channels, height, width)
-    made = _conv2d(recorder, TensorProxy(recorder, step), kernel, bias)
+    made = _record_conv2d(recorder, TensorProxy(recorder, step), kernel, bias)
     return TensorProxy(recorder, made.step, "vector")
 
 
-def _batch_norm(
+def _record_batch_norm(
     recorder: Recorder,
     x: Any,
     running_mean: Tensor | None,
@@ -81,24 +81,24 @@ def _batch_norm(
     eps: float = 1e-5,
 ) -> TensorProxy:
     if training or running_mean is None or running_var is None or not isinstance(x, TensorProxy):
-        recorder.refuse("normalises by batch statistics")
+        recorder.reject("normalises by batch statistics")
     scale = (running_var.double() + eps).rsqrt()
     scale = scale if weight is None else scale * weight.double()
     shift = -running_mean.double() * scale + (0 if bias is None else bias.double())
-    made = _affine(recorder, x.step, scale, shift)
+    made = _record_affine(recorder, x.step, scale, shift)
     return TensorProxy(recorder, made.step, x.form)
 
 
-def _affine(recorder: Recorder, step: Step, scale: Tensor, shift: Tensor) -> TensorProxy:
+def _record_affine(recorder: Recorder, step: Step, scale: Tensor, shift: Tensor) -> TensorProxy:
     """Record a multiplication and an addition of constants, scalar or per channel."""
     values = [value.detach().double().reshape(-1).numpy() for value in (scale, shift)]
     if any(len(value) not in (1, step.channels) for value in values):
-        recorder.refuse("combines a feature map with a constant whose shape is not (C, 1, 1)")
+        recorder.reject("combines a feature map with a constant whose shape is not (C, 1, 1)")
     arrays = [np.broadcast_to(value, (step.channels,)) for value in values]
     return recorder.add("affine", [step], step.channels, size=step.size, scale=arrays[0], shift=arrays[1])
 
 
-def _activation(name: str) -> Callable[..., TensorProxy]:
+def _make_activation(name: str) -> Callable[..., TensorProxy]:
     def record(recorder: Recorder, x: TensorProxy, *_: Any, **__: Any) -> TensorProxy:
         made = recorder.add("act", [x.step], x.step.channels, size=x.step.size, activation=name, slope=0.0)
         return TensorProxy(recorder, made.step, x.form)
@@ -106,193 +106,193 @@ def _activation(name: str) -> Callable[..., TensorProxy]:
     return record
 
 
-def _leaky_relu(recorder: Recorder, x: TensorProxy, negative_slope: float = 0.01) -> TensorProxy:
+def _record_leaky_relu(recorder: Recorder, x: TensorProxy, negative_slope: float = 0.01) -> TensorProxy:
     if not 0 <= negative_slope <= 1:
-        recorder.refuse(f"has a leaky ReLU of slope {negative_slope}")
-    made = _activation("leaky_relu")(recorder, x)
+        recorder.reject(f"has a leaky ReLU of slope {negative_slope}")
+    made = _make_activation("leaky_relu")(recorder, x)
     made.step.fields["slope"] = float(negative_slope)
     return made
 
 
-def _hardtanh(recorder: Recorder, x: TensorProxy, min_val: float = -1.0, max_val: float = 1.0) -> TensorProxy:
+def _record_hardtanh(recorder: Recorder, x: TensorProxy, min_val: float = -1.0, max_val: float = 1.0) -> TensorProxy:
     names: dict[tuple[Any, Any], str] = {(0, 1): "clamp", (0, 6): "relu6", (0, None): "relu"}
     name = names.get((min_val, max_val))
     if name is None:
-        recorder.refuse(f"clamps values to [{min_val}, {max_val}]")
-    return _activation(name)(recorder, x)
+        recorder.reject(f"clamps values to [{min_val}, {max_val}]")
+    return _make_activation(name)(recorder, x)
 
 
-def _clamp(recorder: Recorder, x: TensorProxy, min: Any = None, max: Any = None) -> TensorProxy:  # noqa: A002
-    return _hardtanh(recorder, x, min, max)
+def _record_clamp(recorder: Recorder, x: TensorProxy, min: Any = None, max: Any = None) -> TensorProxy:  # noqa: A002
+    return _record_hardtanh(recorder, x, min, max)
 
 
-def _combine(op: str) -> Callable[..., TensorProxy]:
+def _make_combination(op: str) -> Callable[..., TensorProxy]:
     def record(recorder: Recorder, a: Any, b: Any, *, alpha: float = 1) -> TensorProxy:
         if not isinstance(a, TensorProxy):
             a, b = b, a
         if alpha != 1:
-            recorder.refuse("adds with alpha other than 1")
+            recorder.reject("adds with alpha other than 1")
         constant = as_constant(b)
         if constant is not None:
             one, zero = torch.ones(1), torch.zeros(1)
             if constant.ndim > 1 and constant.numel() > 1 and constant.shape[-2:] != (1, 1):
-                recorder.refuse("combines a feature map with a constant whose shape is not (C, 1, 1)")
+                recorder.reject("combines a feature map with a constant whose shape is not (C, 1, 1)")
             pair = (one, constant) if op == "add" else (constant, zero)
-            return TensorProxy(recorder, _affine(recorder, a.step, *pair).step, a.form)
-        first, second = map_of(recorder, a), map_of(recorder, b)
+            return TensorProxy(recorder, _record_affine(recorder, a.step, *pair).step, a.form)
+        first, second = require_map(recorder, a), require_map(recorder, b)
         if first.size == (1, 1) and second.size != (1, 1):
             first, second = second, first
         if first.channels != second.channels:
-            recorder.refuse(f"combines feature maps of {first.channels} and {second.channels} channels")
+            recorder.reject(f"combines feature maps of {first.channels} and {second.channels} channels")
         if op == "add" and (first.size == (1, 1)) != (second.size == (1, 1)):
-            recorder.refuse("adds a map of one pixel to a larger map")
+            recorder.reject("adds a map of one pixel to a larger map")
         return recorder.add(op, [first, second], first.channels, size=first.size)
 
     return record
 
 
-def _divided(recorder: Recorder, a: TensorProxy, b: Any) -> TensorProxy:
+def _record_div(recorder: Recorder, a: TensorProxy, b: Any) -> TensorProxy:
     if not isinstance(b, int | float):
-        recorder.refuse("divides by a feature map")
-    return _combine("multiply")(recorder, a, 1 / b)
+        recorder.reject("divides by a feature map")
+    return _make_combination("multiply")(recorder, a, 1 / b)
 
 
-def _subtracted(recorder: Recorder, a: TensorProxy, b: Any) -> TensorProxy:
+def _record_sub(recorder: Recorder, a: TensorProxy, b: Any) -> TensorProxy:
     constant = as_constant(b)
     if constant is None:
-        recorder.refuse("subtracts a feature map")
-    return _combine("add")(recorder, a, -constant)
+        recorder.reject("subtracts a feature map")
+    return _make_combination("add")(recorder, a, -constant)
 
 
-def _cat(recorder: Recorder, tensors: Any, dim: int = 0, *, axis: int | None = None) -> TensorProxy:
-    steps = [map_of(recorder, x) for x in tensors]
+def _record_cat(recorder: Recorder, tensors: Any, dim: int = 0, *, axis: int | None = None) -> TensorProxy:
+    steps = [require_map(recorder, x) for x in tensors]
     if (dim if axis is None else axis) not in (1, -3):
-        recorder.refuse("concatenates along an axis other than channels")
-    return arrange(recorder, steps, list(range(sum(step.channels for step in steps))))
+        recorder.reject("concatenates along an axis other than channels")
+    return record_arrange(recorder, steps, list(range(sum(step.channels for step in steps))))
 
 
-def _split(recorder: Recorder, x: Any, size: Any, dim: int = 0) -> list[TensorProxy]:
-    step = map_of(recorder, x)
+def _record_split(recorder: Recorder, x: Any, size: Any, dim: int = 0) -> list[TensorProxy]:
+    step = require_map(recorder, x)
     if dim not in (1, -3):
-        recorder.refuse("splits along an axis other than channels")
+        recorder.reject("splits along an axis other than channels")
     sizes = list(size) if isinstance(size, Sequence) else []
     while not isinstance(size, Sequence) and sum(sizes) < step.channels:
         sizes.append(min(size, step.channels - sum(sizes)))
     ends = np.cumsum(sizes)
     return [
-        arrange(recorder, [step], list(range(end - count, end)))
+        record_arrange(recorder, [step], list(range(end - count, end)))
         for count, end in zip(sizes, ends.tolist(), strict=True)
     ]
 
 
-def _chunk(recorder: Recorder, x: Any, chunks: int, dim: int = 0) -> list[TensorProxy]:
-    return _split(recorder, x, math.ceil(map_of(recorder, x).channels / chunks), dim)
+def _record_chunk(recorder: Recorder, x: Any, chunks: int, dim: int = 0) -> list[TensorProxy]:
+    return _record_split(recorder, x, math.ceil(require_map(recorder, x).channels / chunks), dim)
 
 
-def _getitem(recorder: Recorder, x: Any, index: Any) -> TensorProxy:
-    step = map_of(recorder, x)
+def _record_getitem(recorder: Recorder, x: Any, index: Any) -> TensorProxy:
+    step = require_map(recorder, x)
     parts: tuple[Any, ...] = index if isinstance(index, tuple) else (index,)
     whole = slice(None)
     if any(not isinstance(part, slice) for part in parts) or parts[0] != whole:
-        recorder.refuse("indexes an axis other than channels")
+        recorder.reject("indexes an axis other than channels")
     parts = (*parts, *[whole] * (4 - len(parts)))
     channels: list[int] = list(range(step.channels))[parts[1]]
     made = TensorProxy(recorder, step)
     if channels != list(range(step.channels)):
-        made = arrange(recorder, [step], channels)
+        made = record_arrange(recorder, [step], channels)
     steps = [part.step or 1 for part in parts[2:]]
     if any(part.start or part.stop for part in parts[2:]) or steps[0] != steps[1]:
-        recorder.refuse("indexes with anything but a range of channels and a pixel stride")
-    return max_pool(recorder, made, 1, steps[0]) if steps[0] > 1 else made
+        recorder.reject("indexes with anything but a range of channels and a pixel stride")
+    return record_max_pool(recorder, made, 1, steps[0]) if steps[0] > 1 else made
 
 
-def _view(recorder: Recorder, x: TensorProxy, *sizes: Any) -> TensorProxy:
+def _record_view(recorder: Recorder, x: TensorProxy, *sizes: Any) -> TensorProxy:
     sizes = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], Sequence) else sizes
     step, channels = x.step, x.step.channels
     if len(sizes) == 2:
-        return _flatten(recorder, x, 1)
+        return _record_flatten(recorder, x, 1)
     if x.form == "map" and len(sizes) == 5 and isinstance(sizes[1], int) and channels % sizes[1] == 0:
         return TensorProxy(recorder, step, "groups", sizes[1])
     if x.form == "shuffled" and len(sizes) == 4 and sizes[1] in (channels, -1):
         each = channels // x.groups
-        return arrange(recorder, [step], [j % x.groups * each + j // x.groups for j in range(channels)])
+        return record_arrange(recorder, [step], [j % x.groups * each + j // x.groups for j in range(channels)])
     if x.form not in ("vector", "map") or len(sizes) != 4 or sizes[1] not in (channels, -1) or step.size != (1, 1):
-        recorder.refuse("reshapes a feature map")
+        recorder.reject("reshapes a feature map")
     return TensorProxy(recorder, step)
 
 
-def _transpose(recorder: Recorder, x: TensorProxy, first: int, second: int) -> TensorProxy:
+def _record_transpose(recorder: Recorder, x: TensorProxy, first: int, second: int) -> TensorProxy:
     if x.form != "groups" or {first, second} != {1, 2}:
-        recorder.refuse("transposes a feature map")
+        recorder.reject("transposes a feature map")
     return TensorProxy(recorder, x.step, "shuffled", x.groups)
 
 
-def _channel_shuffle(recorder: Recorder, x: TensorProxy, groups: int) -> TensorProxy:
-    grouped = TensorProxy(recorder, map_of(recorder, x), "shuffled", groups)
-    return _view(recorder, grouped, -1, x.step.channels, -1, -1)
+def _record_channel_shuffle(recorder: Recorder, x: TensorProxy, groups: int) -> TensorProxy:
+    grouped = TensorProxy(recorder, require_map(recorder, x), "shuffled", groups)
+    return _record_view(recorder, grouped, -1, x.step.channels, -1, -1)
 
 
-def _flatten(recorder: Recorder, x: TensorProxy, start_dim: int = 0, end_dim: int = -1) -> TensorProxy:
+def _record_flatten(recorder: Recorder, x: TensorProxy, start_dim: int = 0, end_dim: int = -1) -> TensorProxy:
     if x.form == "vector":
         return x
     if start_dim != 1 or end_dim not in (-1, 3) or x.form != "map" or x.step.size is None:
-        recorder.refuse("flattens the batch, or a map whose size depends on the images")
+        recorder.reject("flattens the batch, or a map whose size depends on the images")
     return TensorProxy(recorder, x.step, "vector")
 
 
-def _squeezed(recorder: Recorder, x: TensorProxy, dim: Any = None) -> TensorProxy:
+def _record_squeeze(recorder: Recorder, x: TensorProxy, dim: Any = None) -> TensorProxy:
     if x.step.size != (1, 1):
-        recorder.refuse("squeezes an axis other than height and width")
+        recorder.reject("squeezes an axis other than height and width")
     return TensorProxy(recorder, x.step, "vector")
 
 
-def _same(recorder: Recorder, x: TensorProxy, *_: Any, **kwargs: Any) -> TensorProxy:
+def _return_unchanged(recorder: Recorder, x: TensorProxy, *_: Any, **kwargs: Any) -> TensorProxy:
     if kwargs.get("training"):
-        recorder.refuse("is in training mode")
+        recorder.reject("is in training mode")
     return x
 
 
-def _dropout(recorder: Recorder, x: TensorProxy, p: float = 0.5, training: bool = True) -> TensorProxy:
+def _record_dropout(recorder: Recorder, x: TensorProxy, p: float = 0.5, training: bool = True) -> TensorProxy:
     if training:
-        recorder.refuse("applies dropout in evaluation mode")
+        recorder.reject("applies dropout in evaluation mode")
     return x
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "conv2d": _conv2d,
-    "linear": _linear,
-    "batch_norm": _batch_norm,
-    **{name: _activation(name) for name in ("relu", "relu6", "sigmoid", "silu")},
-    "hardswish": _activation("hard_swish"),
-    "hardsigmoid": _activation("hard_sigmoid"),
-    "leaky_relu": _leaky_relu,
-    "hardtanh": _hardtanh,
-    "clamp": _clamp,
-    "add": _combine("add"),
-    "mul": _combine("multiply"),
-    "multiply": _combine("multiply"),
-    "div": _divided,
-    "sub": _subtracted,
-    "cat": _cat,
-    "concat": _cat,
-    "split": _split,
-    "chunk": _chunk,
-    "getitem": _getitem,
-    "view": _view,
-    "reshape": _view,
-    "transpose": _transpose,
-    "channel_shuffle": _channel_shuffle,
-    "flatten": _flatten,
-    "squeeze": _squeezed,
-    "mean": mean,
-    "adaptive_avg_pool2d": adaptive,
-    "max_pool2d": max_pool,
-    "avg_pool2d": average_pool,
-    "interpolate": interpolate,
-    "upsample": interpolate,
-    "pad": pad_map,
-    "dropout": _dropout,
-    "dropout2d": _dropout,
-    "stochastic_depth": _same,
-    **dict.fromkeys(("contiguous", "clone", "to", "float", "detach"), _same),
+    "conv2d": _record_conv2d,
+    "linear": _record_linear,
+    "batch_norm": _record_batch_norm,
+    **{name: _make_activation(name) for name in ("relu", "relu6", "sigmoid", "silu")},
+    "hardswish": _make_activation("hard_swish"),
+    "hardsigmoid": _make_activation("hard_sigmoid"),
+    "leaky_relu": _record_leaky_relu,
+    "hardtanh": _record_hardtanh,
+    "clamp": _record_clamp,
+    "add": _make_combination("add"),
+    "mul": _make_combination("multiply"),
+    "multiply": _make_combination("multiply"),
+    "div": _record_div,
+    "sub": _record_sub,
+    "cat": _record_cat,
+    "concat": _record_cat,
+    "split": _record_split,
+    "chunk": _record_chunk,
+    "getitem": _record_getitem,
+    "view": _record_view,
+    "reshape": _record_view,
+    "transpose": _record_transpose,
+    "channel_shuffle": _record_channel_shuffle,
+    "flatten": _record_flatten,
+    "squeeze": _record_squeeze,
+    "mean": record_mean,
+    "adaptive_avg_pool2d": record_adaptive_pool,
+    "max_pool2d": record_max_pool,
+    "avg_pool2d": record_average_pool,
+    "interpolate": record_interpolate,
+    "upsample": record_interpolate,
+    "pad": record_pad,
+    "dropout": _record_dropout,
+    "dropout2d": _record_dropout,
+    "stochastic_depth": _return_unchanged,
+    **dict.fromkeys(("contiguous", "clone", "to", "float", "detach"), _return_unchanged),
 }

@@ -138,7 +138,7 @@ def _fuse_ghost(graph: _Graph, step: Step) -> None:
 
 
 def _is_same(conv: Step) -> bool:
-    """Whether a convolution has an odd square kernel, equal dilations and "same" padding."""
+    """Return whether a convolution has an odd square kernel, equal dilations and "same" padding."""
     (height, width), dilation = conv.fields["weight"].shape[2:], conv.fields["dilation"]
     pads = (dilation[0] * (height // 2), dilation[1] * (width // 2))
     return bool(height == width and height % 2 and dilation[0] == dilation[1] and conv.fields["pads"] == pads * 2)

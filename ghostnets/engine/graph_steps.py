@@ -34,25 +34,25 @@ def activation_of(step: Step) -> dict[str, Any]:
 
 
 def is_depthwise_step(conv: Step) -> bool:
-    """Whether a convolution step is depthwise: each group has one input channel."""
+    """Return whether a convolution step is depthwise: each group has one input channel."""
     groups = conv.fields["groups"]
     return bool(groups == conv.inputs[0].channels and groups > 1)
 
 
 def is_grouped_step(conv: Step) -> bool:
-    """Whether a convolution step has groups of several input channels."""
+    """Return whether a convolution step has groups of several input channels."""
     return bool(1 < conv.fields["groups"] <= MAX_SEGMENTS and not is_depthwise_step(conv))
 
 
 def is_linear_step(conv: Step) -> bool:
-    """Whether a convolution step is a linear layer on one pixel."""
+    """Return whether a convolution step is a linear layer on one pixel."""
     fields = conv.fields
     is_plain = fields["groups"] == 1 and fields["stride"] == 1 and not any(fields["pads"])
     return bool(is_plain and conv.size == (1, 1) and fields["weight"].shape[2:] == (1, 1))
 
 
 def is_stem_step(step: Step) -> bool:
-    """Whether a step that reads the images can be the first node."""
+    """Return whether a step that reads the images can be the first node."""
     if step.op == "ghost":
         primary = step.fields["primary"]
         return len(step.inputs) == 1 and primary["dilation"] == (1, 1)

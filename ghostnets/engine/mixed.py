@@ -8,17 +8,17 @@ from ghostnets.errors import ConfigurationError
 
 __all__ = ["keep_in_float"]
 
-READS = ("input", "residual", "gate")
-HEAD = ("pool", "linear")  # these convert between types themselves
+READS = ("input", "residual", "gate")  # fields of a node that name a map it reads
+HEAD = ("pool", "linear")  # kinds of nodes that convert between types themselves
 
 
 def keep_in_float(plan: Plan, names: Collection[str]) -> None:
-    """Make nodes of a plan compute in float32 on float32 maps; called before calibration.
+    """Make nodes of a plan compute in float32 on float32 maps; call this before calibration.
 
     Args:
         plan: Plan, changed in place.
-        names: Names of modules. Selects the nodes of these modules and of their submodules; for a part of a node, such
-            as a convolution inside a Ghost module, selects the whole node.
+        names: Names of modules; the nodes of these modules and their submodules are kept in float32. The name of a part
+            of a node, such as a convolution inside a Ghost module, selects the whole node.
 
     Raises:
         ConfigurationError: A name matches no layer.

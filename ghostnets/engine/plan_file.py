@@ -98,7 +98,7 @@ def _plan(description: dict[str, Any], tensors: dict[str, Array]) -> Plan:
     in_channels = _integer(description.get("in_channels"), "in_channels", 1, 4096)
     mean, std = (tuple(_finite(v, name) for v in _list(description, name, 4096)) for name in ("mean", "std"))
     _demand(len(mean) == len(std) and len(mean) in (0, in_channels), f"mean and std have not {in_channels} values")
-    _demand(min(std, default=1.0) >= 1e-6, "a value of std is not above 0")
+    _demand(min(std, default=1.0) >= 1e-6, "a value of std is below 1e-6")
     outputs = [_integer(value, "outputs", 0, len(layouts) - 1) for value in _list(description, "outputs", len(layouts))]
     _demand(len(set(outputs)) == len(outputs) > 0, "it has no outputs, or one of them twice")
     total = sum(layouts[output].out_channels for output in outputs)
@@ -174,7 +174,7 @@ def _demand(condition: bool, fault: str) -> None:
 
 
 def _short(value: Any) -> str:
-    """The representation of a value for a message; the value may be long."""
+    """Return the representation of a value for a message, shortened if it is long."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # an integer of too many digits, a value nested too deeply

@@ -28,9 +28,9 @@ def make_plan(
     """Return the plan of a network in evaluation mode; the network is not changed.
 
     Args:
-        model: Any network of the registry, or its ``Backbone``, is converted by its classes; any other by its graph.
-        mean: Mean of pixels in [0, 1], one value a channel, to support uint8 images.
-        std: Standard deviation of these pixels.
+        model: Network. Networks of the registry and their ``Backbone`` are converted by class, others by tracing.
+        mean: Mean of pixels in [0, 1], one value per channel, to support uint8 images.
+        std: Standard deviation of pixels in [0, 1], one value per channel.
         output: ``"logits"``, ``"features"`` or ``"features+logits"``, as in ``compile``.
 
     Raises:
@@ -50,7 +50,7 @@ def make_plan(
 
 
 def _ratios(network: nn.Module) -> set[int]:
-    """Return the ratios of all Ghost modules; by classes, maps that are added share a layout, so there is one."""
+    """Return the ratios of all Ghost modules; conversion by class supports one ratio, as added maps share a layout."""
     return {module.ratio for module in network.modules() if isinstance(module, GhostModule) and module.has_ghosts}
 
 
@@ -69,7 +69,7 @@ def _path(builder: PlanBuilder, network: Any, levels: list[str]) -> int:
         if type(layer) in BLOCKS:
             x = BLOCKS[type(layer)](builder, path, layer, x)
         elif type(layer) is nn.Conv2d:
-            # In a backbone the two are not registered as neighbours, so fuse has not merged them.
+            # A backbone does not register convolution and normalisation as neighbours, so fuse has not merged them.
             if following and type(following[0]) is nn.BatchNorm2d:
                 fused: Any = fuse(nn.Sequential(layer, following.pop(0)))
                 layer, done = fused[0], done + 1
@@ -97,7 +97,10 @@ def _path(builder: PlanBuilder, network: Any, levels: list[str]) -> int:
 
 
 def _head(builder: PlanBuilder, network: Any, x: int, *, output: str) -> int:
-    """Add global pooling and linear layers, without the classifier for features, with an extended one for both."""
+    """Add global pooling and linear layers.
+
+    For ``"features"`` the classifier is left out; for ``"features+logits"`` it is extended to return its input too.
+    """
     layers = [layer for name in network.head_path for layer in layers_of(name, network.get_submodule(name))]
     (path, pool), *rest = [(p, layer) for p, layer in layers if output != "features" or p != network.classifier_name]
     if type(pool) is not nn.AdaptiveAvgPool2d or pool.output_size not in (1, (1, 1)):
@@ -113,7 +116,7 @@ def _head(builder: PlanBuilder, network: Any, x: int, *, output: str) -> int:
 
 
 def _with_identity(classifier: Any) -> nn.Linear:
-    """A linear layer that returns its input followed by the logits of the classifier, both bit for bit.
+    """Return a linear layer whose output is its input followed by the logits of the classifier, both bit for bit.
 
     The features come first: where their number is a multiple of the vector length, the engine sums each logit as it
     does for the classifier alone.

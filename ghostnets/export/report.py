@@ -29,7 +29,7 @@ TOLERANCES = {
     "f16": Tolerance(3e-2, 5e-3, 0.95),
     "bf16": Tolerance(2e-1, 3e-2, 0.9),
     "int8": Tolerance(None, 1e-1, 0.8),
-    "auto": Tolerance(2e-1, 3e-2, 0.9),  # of bf16, in which it is verified
+    "auto": Tolerance(2e-1, 3e-2, 0.9),  # as for bf16, in which the file is verified
 }
 
 
@@ -49,11 +49,11 @@ class ExportComparison:
         torch_seconds: Latency of the network in eager float32 torch, interleaved with the file's runs.
         times_as_fast: Speedup over torch, by blocks of runs: lower quartile, median, upper quartile.
         runs: Number of timed runs of the file, and of the network in torch.
-        threads: Number of threads of either.
+        threads: Number of threads, the same for the file and for torch.
         runtime: Name and version of the runtime.
         torch_was_loaded: Whether torch was imported when the file ran; True if its runtime needs it.
         processor: Name of the processor.
-        choice: Which precision the engine chose on this machine, and why; empty for a given one.
+        choice: Precision that the engine chose on this machine, and why; empty if the precision was given.
     """
 
     max_difference: float

@@ -84,7 +84,7 @@ def verify(path: Path, checkpoint: Path, images: list[Pixels], folder: Path) -> 
 
 
 def main(path: str, checkpoint: str, archive: str) -> None:
-    """Run and compare; the entry point of the separate process."""
+    """Run the file, compare it and print the comparison; entry point of the separate process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     model = open_model(path, threads=1)
     # Of the precisions that a machine may choose from, the least precise one is compared; the chosen one is timed.
@@ -104,7 +104,7 @@ def _end_with_parent() -> None:
 
 
 def _run_file(model: Model, images: Pixels) -> Outputs:
-    """Return scores, and features if the file has them; batches of 1, ``BATCH_SIZE`` and a smaller rest."""
+    """Return scores, and features if the file has them; a batch of 1 is followed by batches up to ``BATCH_SIZE``."""
     starts = [0, *range(1, len(images), BATCH_SIZE)]
     batches = [images[start : 1 if start == 0 else start + BATCH_SIZE] for start in starts]
     outputs = [model.run(batch, features=model.description.has_features) for batch in batches]
@@ -114,7 +114,7 @@ def _run_file(model: Model, images: Pixels) -> Outputs:
 
 
 def _run_network(network: "nn.Module", preprocessing: "Preprocessing", images: Pixels) -> tuple[Array, Array | None]:
-    """Return logits and features of the network in eager torch; None where it is not known what its features are."""
+    """Return logits and features of the network in eager torch; the features are None if they cannot be identified."""
     import torch
 
     from ghostnets.models import Network
@@ -216,7 +216,7 @@ def _normalize(preprocessing: "Preprocessing", images: Pixels) -> "Tensor":
 
 
 def _comparable(scores: Array, description: Description) -> Array:
-    """Logits of the scores of a file; without their mean, which softmax does not depend on, unless multi-label."""
+    """Return logits from the scores of a file, centred unless multi-label: softmax does not depend on their mean."""
     if description.output == "probabilities":
         scores = _log(scores) - _log(1 - scores) if description.multi_label else _log(scores)
     result: Array = scores if description.multi_label else scores - scores.mean(1, keepdims=True)
@@ -224,7 +224,7 @@ def _comparable(scores: Array, description: Description) -> Array:
 
 
 def _agreements(logits: Array, probabilities: Array, *, multi_label: bool) -> npt.NDArray[np.bool_]:
-    """Whether file and network agree in the first class of each image, or in each label."""
+    """Return whether file and network agree on the top-1 class of each image, or on each label if multi-label."""
     result: npt.NDArray[np.bool_] = logits.argmax(1) == probabilities.argmax(1)
     return ((logits > 0) == (probabilities > 0.5)).reshape(-1) if multi_label else result
 

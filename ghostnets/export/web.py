@@ -41,7 +41,7 @@ def export_web(
         checkpoint: Checkpoint of this package.
         to: Folder to write.
         images: Folder of images for verification, as for ``export_model``.
-        on_stage: As for ``export_model``.
+        on_stage: Callback with a description of what begins, for a progress display.
 
     Returns:
         The report of the model.

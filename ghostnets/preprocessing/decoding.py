@@ -87,7 +87,7 @@ def decode(
         min_side: Decode a JPEG file at 1/2, 1/4 or 1/8 of its size, by leaving out high frequencies of its cosine
             transform, as long as the shorter side keeps this many pixels. The result differs slightly from that of the
             full decoding, and takes a fraction of the time.
-        max_pixels: Largest number of pixels; larger files are refused from their header, and those that take more than
+        max_pixels: Largest number of pixels; larger files are rejected from their header, and those that take more than
             300 MB to decode (above 100 million pixels in proportion). A JPEG file that would take more is decoded at
             the first of 1/2, 1/4 and 1/8 of its size that does not.
 

@@ -13,7 +13,7 @@ from ghostnets.serve.settings import ServiceSettings
 __all__ = ["MAX_HEAD_BYTES", "LimitedProtocol"]
 
 MAX_HEAD_BYTES = 32_768  # request line and headers
-DISCARD_SECONDS = 2.0  # to read on after the response to a request that was refused while it arrived
+DISCARD_SECONDS = 2.0  # to read on after the response to a request that was rejected while it arrived
 MAX_PIPELINED = 32  # requests of one connection that wait for the previous response
 ERROR_MESSAGES = {
     400: "this is not a valid HTTP request; send HTTP/1.1.",

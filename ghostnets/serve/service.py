@@ -100,11 +100,11 @@ class Service:
             try:
                 new = await self._open()
             except (GhostNetsError, OSError) as error:
-                self.metrics.reloads.labels("refused").inc()
-                logger.error("reload refused, the old model stays", extra={"error": str(error)})
+                self.metrics.reloads.labels("rejected").inc()
+                logger.error("reload rejected, the old model stays", extra={"error": str(error)})
                 return False
             old, self.model = self.model, new
-            self.metrics.reloads.labels("taken").inc()
+            self.metrics.reloads.labels("accepted").inc()
             logger.info("model reloaded", extra={**self._log_fields(new), "replaced": old.digest})
             await old.close()
             return True

@@ -8,11 +8,14 @@ __all__ = ["diagnose_loss"]
 
 @torch.no_grad()
 def diagnose_loss(model: nn.Module, inputs: Tensor) -> str:
-    """Find the first non-finite value that explains a non-finite loss; returns a clause without full stop.
+    """Find the first non-finite value that explains a non-finite loss.
 
     Args:
-        model: Network with the weights with which the loss was computed; its statistics are not changed.
-        inputs: Its inputs.
+        model: Network, with the weights that gave the loss; its running statistics are not changed.
+        inputs: Inputs that gave the loss: normalised images, (N, C, H, W), or features, (N, C).
+
+    Returns:
+        A clause without full stop, for an error message.
     """
     if not inputs.isfinite().all():
         return "the images themselves contain non-finite values"

@@ -155,7 +155,7 @@ def _download_error(name: str, error: Exception) -> ConfigurationError:
 
 
 class FeatureStudent(nn.Module):
-    """A network with a trained linear projection of its features to the channels of the teacher's.
+    """A network with a trained linear projection of its features to the teacher's number of channels.
 
     Images -> logits (N, num_classes) and projected features (N, feature_channels).
     """
@@ -172,10 +172,10 @@ class FeatureStudent(nn.Module):
 
 
 class Distillation:
-    """The distillation loss.
+    """Distillation loss of a student, by soft labels or by features.
 
     Args:
-        teacher: The teacher.
+        teacher: Network to learn from.
         recipe: Recipe with the kind of distillation and its temperature.
     """
 
@@ -188,7 +188,7 @@ class Distillation:
 
         Args:
             images: The training images.
-            preprocessing: Preprocessing of the student, whose pixels the teacher gets.
+            preprocessing: Preprocessing of the student; the teacher sees the same pixels.
             file: Cache, read if it exists, else written; None to keep the outputs in memory only.
 
         Raises:
@@ -211,8 +211,8 @@ class Distillation:
     def losses(self, pixels: Tensor, indices: Tensor, logits: Tensor, features: Tensor | None) -> Tensor:
         """Compute the loss of each image, (N,).
 
-        Soft labels: cross-entropy between the softmax of the teacher and of the student at the temperature, times its
-        square. Features: squared distance, summed over channels, of features normalised to unit length.
+        Soft labels: cross-entropy between the softmax of the teacher and of the student at the temperature T, times T
+        squared. Features: squared distance, summed over channels, of features normalised to unit length.
 
         Args:
             pixels: Pixels of the student, (N, C, H, W) from 0 to 255, after mixing.

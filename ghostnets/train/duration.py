@@ -21,7 +21,7 @@ def check_epochs(recipe: Recipe, progress: TrainProgress) -> None:
 
 
 def describe_changed_epochs(config: RunConfig, epoch: float) -> str | None:
-    """Sentence on a number of epochs that was changed on resuming after ``epoch`` epochs; None if it was not."""
+    """Describe a change of the number of epochs on resuming after ``epoch`` epochs; None if there was none."""
     if not config.earlier_epochs:
         return None
     earlier = " and ".join(map(str, config.earlier_epochs))
@@ -30,7 +30,7 @@ def describe_changed_epochs(config: RunConfig, epoch: float) -> str | None:
 
 
 def schedule_position(recipe: Recipe, progress: TrainProgress, epoch: float) -> float:
-    """Position in the schedule, in epochs: that of the training, or of the time if that is further.
+    """Return the position in the schedule, in epochs: by training progress or by elapsed time, whichever is further.
 
     A time limit keeps twice the time of a validation in reserve, for the last one and that of the best epoch.
 
@@ -51,12 +51,12 @@ def schedule_position(recipe: Recipe, progress: TrainProgress, epoch: float) -> 
 
 
 def is_finished(recipe: Recipe, progress: TrainProgress) -> bool:
-    """Whether a run ends with the epochs that it has finished."""
+    """Return whether a run ends with the epochs that it has finished."""
     return describe_end(recipe, progress) is not None
 
 
 def describe_end(recipe: Recipe, progress: TrainProgress) -> str | None:
-    """Why a run ends with the epochs that it has finished; None if it does not."""
+    """Return why a run ends with the epochs that it has finished; None if it continues."""
     if progress.step or not progress.epoch:
         return None
     if progress.epoch >= recipe.epochs:

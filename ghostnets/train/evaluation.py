@@ -218,7 +218,7 @@ class Evaluation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the single images, ready for JSON.
+        """Return everything except the results of single images, as JSON values.
 
         ``confusion`` is null above ``MAX_DENSE_CLASSES``; ``confusion_cells`` then has the cells that are not zero.
         """
@@ -283,7 +283,7 @@ def _evaluate_images(
     distributed: DistributedContext,
     kept: Tensor | None,
 ) -> Tensor | None:
-    """Prediction, its probability, loss and membership in the best five of each image of this process.
+    """Return prediction, probability, loss and top-5 correctness of each image of this process.
 
     Returns:
         float64 (N, 4), with zeros for the images of other processes; None if memory suffices for smaller batches only.

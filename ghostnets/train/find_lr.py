@@ -54,7 +54,7 @@ def run_learning_rate_test(spec: RunSpec, callback: Callback) -> LearningRateTes
     Raises:
         ConfigurationError: There are several processes.
         RunError: The loss is not finite even at the lowest rates.
-        Others as ``build_setup``.
+        Any error of ``build_setup``.
     """
     recipe = spec.config.recipe
     with init_distributed(spec.config.device) as distributed, tempfile.TemporaryDirectory() as folder:
@@ -85,7 +85,7 @@ def run_learning_rate_test(spec: RunSpec, callback: Callback) -> LearningRateTes
 
 
 def _stream(spec: RunSpec, setup: TrainingSetup, workers: int) -> Iterator[tuple[Batch, int]]:
-    """Batches of one epoch after the other, each with its number of images."""
+    """Yield batches of one epoch after another, each with its number of images."""
     recipe = spec.config.recipe
     for epoch in count():
         batches = TrainingBatches(
@@ -101,5 +101,5 @@ def _stream(spec: RunSpec, setup: TrainingSetup, workers: int) -> Iterator[tuple
 
 
 def _round(value: float) -> float:
-    """The value with two significant digits."""
+    """Round a value to two significant digits."""
     return round(value, 1 - math.floor(math.log10(value)))

@@ -14,7 +14,7 @@ MAX_WORKERS = 8
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """The precision of a recipe on a device: ``"auto"`` is mixed precision where the device is built for it."""
+    """Return the precision of a recipe on a device: ``"auto"`` is mixed precision where the device is built for it."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -51,5 +51,5 @@ def free_memory(device: torch.device) -> None:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a torch error is an out-of-memory error; MPS has no exception class for it."""
+    """Return whether a torch error is an out-of-memory error; MPS has no exception class for it."""
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)

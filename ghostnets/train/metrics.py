@@ -1,6 +1,6 @@
 """The metrics of an epoch: one definition each, for metrics.csv, TensorBoard, the console, the reports and ``compare``.
 
-A metric is one field of ``EpochResult``. Its name is the column and the TensorBoard tag; the rest is its ``Metric``.
+A metric is one field of ``EpochResult``. Its name is the column and the TensorBoard tag; a ``Metric`` defines it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -134,7 +134,7 @@ class EpochResult:
 
     @classmethod
     def from_columns(cls, values: Mapping[str, float]) -> "EpochResult":
-        """The row of a table, whose columns are the epoch and the metrics that apply.
+        """Return the row of a table whose columns are the epoch and the metrics that apply.
 
         Raises:
             KeyError, TypeError: Columns are missing, or unknown.
@@ -155,7 +155,7 @@ class EpochResult:
         return SELECTION if self.val_top1 is not None else MULTI_LABEL_SELECTION
 
     def format(self, name: str) -> str:
-        """The value of a metric as text."""
+        """Format the value of a metric."""
         return METRICS[name].format(getattr(self, name))
 
 
@@ -164,5 +164,5 @@ SELECTION, MULTI_LABEL_SELECTION = "val_top1", "val_map"  # the metrics that cho
 
 
 def best_epoch(history: Sequence[EpochResult]) -> EpochResult:
-    """The epoch with the best ``selection``, the first of equals."""
+    """Return the epoch with the best ``selection``, the first of equals."""
     return max(history, key=lambda row: getattr(row, row.selection))

@@ -204,7 +204,7 @@ class MultiLabelEvaluation:
         return f"A random ranking has a mean average precision of about {mean:.1%}, the mean share of the classes."
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the single images, ready for JSON."""
+        """Return everything except the results of single images, as JSON values."""
         areas = self.curve_areas
         return {
             "images": self.images,

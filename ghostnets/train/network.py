@@ -31,7 +31,7 @@ from ghostnets.train.recipe import EMBEDDED_WEIGHTS, PRETRAINED, SMALL_IMAGE, Re
 __all__ = [
     "InitialWeights",
     "ResolvedRecipe",
-    "build_network",
+    "build_initial_network",
     "describe_initial_weights",
     "read_initial_weights",
     "resolve_recipe",
@@ -134,7 +134,7 @@ def resolve_recipe(recipe: Recipe, source: DataSource) -> ResolvedRecipe:
     return ResolvedRecipe(recipe, arguments, preprocessing, weights, changes)
 
 
-def build_network(
+def build_initial_network(
     recipe: Recipe,
     arguments: dict[str, Any],
     weights: InitialWeights | None,
@@ -174,7 +174,7 @@ def describe_initial_weights(recipe: Recipe) -> str:
 
 
 def _adopt_preprocessing(trained: Preprocessing, recipe: Recipe, source: str | None) -> Preprocessing:
-    """The preprocessing of given weights, at the image size of the recipe and for grayscale, if it says so.
+    """Return the preprocessing of given weights, with the recipe's image size and, if it asks for it, grayscale.
 
     The stem of RGB weights is summed over its channels when they are loaded (``checkpoints.fit``).
     """
@@ -188,7 +188,7 @@ def _adopt_preprocessing(trained: Preprocessing, recipe: Recipe, source: str | N
 
 
 def _absolute(name: str | None) -> str | None:
-    """The same name with the absolute path of a file in it, so that a run can be resumed from any folder.
+    """Return the name with the path of a file in it made absolute, so that a run can be resumed from any folder.
 
     The folder of a run becomes its checkpoint.
     """

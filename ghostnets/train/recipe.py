@@ -22,7 +22,7 @@ SMALL_IMAGE = 64  # pixels; up to this size networks use a stem of stride 1 if t
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that determines the result of a training run, besides the images.
+    """Training configuration: everything except the images that determines the result of a run.
 
     Durations are shares of the run, so that a recipe keeps its form when ``epochs`` changes.
 
@@ -73,7 +73,7 @@ class Recipe:
         rotate: Largest random rotation in degrees in either direction, up to 180.
         color_jitter: Largest relative change of brightness, contrast and saturation.
         randaugment: Number of RandAugment operations per image.
-        randaugment_magnitude: Their strength, 0 to 30.
+        randaugment_magnitude: Strength of the RandAugment operations, 0 to 30.
         erasing: Share of the images with a random rectangle erased.
         class_balanced: Draw every class equally often; not of multi-label data.
         class_weights: Weights of the images in the loss: none; or balanced, inversely proportional to the number of
@@ -235,7 +235,7 @@ class Recipe:
         return None if self.time_limit is None else parse_duration(self.time_limit)
 
     def changed(self, **values: Any) -> "Recipe":
-        """A copy with other values.
+        """Return a copy with some fields replaced.
 
         Raises:
             UnknownNameError: A name is not a field of a recipe; the message suggests close matches.
@@ -247,12 +247,12 @@ class Recipe:
         return replace(self, **values)
 
     def differences(self, other: "Recipe") -> dict[str, Any]:
-        """The fields that differ from ``other``, with the values of this recipe."""
+        """Return the fields that differ from ``other``, with the values of this recipe."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
-        """The recipe written by ``to_dict``, also after a round trip through JSON, which has no tuples."""
+        """Return the recipe written by ``to_dict``, also after a round trip through JSON, which has no tuples."""
         return cls(**{**values, "milestones": tuple(values.get("milestones", ()))})
 
     def to_dict(self) -> dict[str, Any]:
@@ -271,7 +271,7 @@ def parse_duration(text: str) -> float | None:
 
 
 def _has_type(value: Any, kind: Any) -> bool:
-    """Whether a value has the type of an annotation; an integer is a float, but a bool is neither.
+    """Return whether a value has the type of an annotation; an integer is a float, but a bool is neither.
 
     Literals are left to the limits of the recipe.
     """

@@ -161,7 +161,7 @@ def _curves(history: Sequence[EpochResult]) -> list[MetricCurve]:
 
 
 def _settings(config: RunConfig) -> dict[str, str]:
-    """Everything except the images that determines the outcome."""
+    """Return every setting, except the images, that determines the outcome."""
     return {
         **{name: str(value) for name, value in config.recipe.to_dict().items() if value not in (None, ())},
         **({"start": config.start} if config.start else {}),
@@ -212,7 +212,7 @@ def _example(run: RunFolder, checkpoint: Checkpoint, result: TrainingResult, ind
 
 
 def _command(config: RunConfig) -> str:
-    """The command line that repeats the run: the nearest named recipe, and the options that differ from it."""
+    """Return the command line that repeats the run: the nearest named recipe, and the options that differ from it."""
     words = ["ghostnets", "train", os.path.relpath(config.data) if Path(config.data).exists() else config.data]
     words += ["--full"] if config.full else []
     words += ["--root", config.root] if config.root else []

@@ -46,7 +46,7 @@ class TrainingResult:
     images: ImageDataset = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the images, ready for JSON."""
+        """Return everything except the images, as JSON values."""
         return {
             "folder": str(self.folder),
             "checkpoint": str(self.checkpoint),

@@ -102,7 +102,7 @@ class Run:
         Raises:
             RunError: The folder exists and is not empty.
             DataError: Images cannot be read.
-            Others as ``build_setup``.
+            Any error of ``build_setup``.
         """
         return cls(folder, spec, distributed, callback, is_new=True, report=report)
 
@@ -115,7 +115,7 @@ class Run:
         Raises:
             RunError: The saved state is damaged or does not fit, a file is missing without which the run cannot be
                 resumed, or another process trains the run.
-            Others as ``build_setup``.
+            Any error of ``build_setup``.
         """
         return cls(folder, spec, distributed, callback, is_new=False, report=report)
 
@@ -203,7 +203,7 @@ class Run:
             self.callback.on_message(sentence)
 
     def _of_rank_zero(self, seconds: float) -> float:
-        """A time measured by process 0, in all processes, if a time limit depends on it."""
+        """Return a time, as measured by process 0 in all processes if a time limit depends on it."""
         if self.recipe.time_limit is None:
             return seconds
         return self.distributed.sum([seconds if self.distributed.is_rank_zero else 0.0])[0]
@@ -260,7 +260,7 @@ class Run:
         self._tell(self.estimate.add_step(seconds))
 
     def _evaluated_network(self) -> nn.Module:
-        """Module that is evaluated after an epoch: the network, or its classifier if the rest is frozen."""
+        """Return the module to evaluate after an epoch: the network, or its classifier if the backbone is frozen."""
         network = self.setup.evaluated
         return classifier_head(network) if self.recipe.frozen else network
 

@@ -84,12 +84,12 @@ class RunConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of ``config.json``."""
+        """Return the content of ``config.json``."""
         return {"ghostnets_version": __version__, **asdict(self)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
-        """The configuration written by ``to_dict``, after a round trip through JSON.
+        """Return the configuration written by ``to_dict``, after a round trip through JSON.
 
         Raises:
             ConfigurationError, KeyError, TypeError: ``values`` are not a configuration.

@@ -136,7 +136,7 @@ class RunFolder:
             self._lock = None
 
     def has_config(self, config: RunConfig) -> bool:
-        """Whether the run in the folder has this very configuration."""
+        """Return whether the run in the folder has exactly this configuration."""
         return self.config_file.is_file() and self.read_config() == RunConfig.from_dict(
             json.loads(json.dumps(config.to_dict()))  # JSON has no tuples
         )

@@ -15,7 +15,7 @@ from ghostnets.train.distributed import DistributedContext, convert_sync_batchno
 from ghostnets.train.ema import build_ema
 from ghostnets.train.frozen import IdentityPreprocessing, classifier_head, extract_features
 from ghostnets.train.mixing import build_mixing
-from ghostnets.train.network import build_network, read_initial_weights
+from ghostnets.train.network import build_initial_network, read_initial_weights
 from ghostnets.train.parameters import build_optimizer
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.run_folder import RunFolder
@@ -126,10 +126,10 @@ def _build_network(spec: RunSpec, *, is_new: bool) -> Network:
     config, class_names = spec.config, spec.source.class_names
     if not is_new:
         recipe = config.recipe.changed(weights=None, frozen=False)
-        return build_network(recipe, config.arguments, None, class_names, changes=config.changes)
+        return build_initial_network(recipe, config.arguments, None, class_names, changes=config.changes)
     weights = spec.weights or read_initial_weights(config.recipe)
     multi_label = spec.source.multi_label
-    return build_network(
+    return build_initial_network(
         config.recipe, config.arguments, weights, class_names, changes=config.changes, multi_label=multi_label
     )
 

@@ -101,17 +101,17 @@ def find_learning_rate(
     """Suggest a learning rate by a range test of up to 100 steps; trains no network and writes no file.
 
     Args:
-        data: As for ``train_model``.
-        recipe: As for ``train_model``.
-        device: As for ``train_model``.
-        workers: As for ``train_model``.
+        data: Images, in any form that ``train_model`` accepts.
+        recipe: Recipe; by default the one for the size of the images.
+        device: Device, as in ``train_model``.
+        workers: Processes that read images, as in ``train_model``.
         progress: Progress bar for reading the images, and messages; False for none.
-        **changes: As for ``train_model``.
+        **changes: Fields of the recipe to change (see ``Recipe``).
 
     Raises:
         ConfigurationError: There are several processes.
         RunError: The loss is not finite even at the lowest rates.
-        Others as ``train_model``.
+        Any error of ``train_model``.
     """
     spec = _resolve(data, recipe, changes, device=device, workers=workers)
     with ConsoleReporter() if progress else nullcontext(Callback()) as callback:
@@ -126,7 +126,7 @@ def _resolve(
     device: str,
     workers: int | None,
 ) -> RunSpec:
-    """The specification of a new run, by the recipe for the images unless one is given."""
+    """Return the specification of a new run; without a recipe, the one for the images is used."""
     requested = (recipe or Recipe()).changed(**changes)
     spec = data if isinstance(data, DataSpec) else DataSpec(data)
     source = spec.open(val_share=requested.val_share, seed=requested.seed)
@@ -145,7 +145,7 @@ def _resolve(
 
 
 def _fit_length(recipe: Recipe, num_images: int) -> tuple[Recipe, str]:
-    """The recipe with the epochs for a number of training images, and the end of a sentence on them."""
+    """Return the recipe with epochs that suit the number of training images, and the end of a message on them."""
     epochs = fit_epochs(num_images)
     size = recipe.image_size
     sentence = (
@@ -167,20 +167,20 @@ def repeat_training(
     """Repeat a run from its start in a new folder; on the same machine, a CPU gives the same weights.
 
     If the number of epochs was changed when the run was resumed, all epochs are trained by the last schedule, so the
-    weights are others.
+    weights differ.
 
     Args:
-        folder: Folder of the run to repeat, of which ``config.json`` is enough.
+        folder: Folder of the run to repeat; only its ``config.json`` is needed.
         into: New folder; by default the old name in ``runs_dir``, numbered.
         runs_dir: Folder of the runs, for the default of ``into``.
-        data: New location of the images; None if they are where they were.
-        progress: As for ``train_model``.
-        report: As for ``train_model``.
-        callbacks: As for ``train_model``.
+        data: New location of the images; None if they have not moved.
+        progress: Progress bars and one line per epoch in a terminal or notebook; False for none.
+        report: Write ``report.html``, during training and at its end.
+        callbacks: Callbacks, called in this order.
 
     Raises:
-        RunError: ``folder`` holds no run, or the images are others.
-        Others as ``train_model``.
+        RunError: ``folder`` holds no run, or the images differ from the run's.
+        Any error of ``train_model``.
     """
     config = replace(_moved(RunFolder(folder).read_config(), data), earlier_epochs=())
     target = RunFolder(into or _unused_folder(Path(runs_dir), Path(folder).resolve().name))
@@ -205,17 +205,17 @@ def resume_training(
 
     Args:
         folder: Folder of the run.
-        data: New location of the images; None if they are where they were. The run's configuration then names it.
+        data: New location of the images; None if they have not moved. The run's configuration then names it.
         epochs: New number of epochs, of a finished run too; None for that of the recipe. Warm-up and decay of the
             learning rate are shares of the run, so from here on they follow the new number.
-        progress: As for ``train_model``.
-        report: As for ``train_model``.
-        callbacks: As for ``train_model``.
+        progress: Progress bars and one line per epoch in a terminal or notebook; False for none.
+        report: Write ``report.html``, during training and at its end.
+        callbacks: Callbacks, called in this order.
 
     Raises:
-        RunError: The folder holds no run, its state is damaged, the images are others, or more than ``epochs`` are
-            trained already.
-        Others as ``train_model``.
+        RunError: The folder holds no run, its state is damaged, the images differ from the run's, or more than
+            ``epochs`` epochs have already been trained.
+        Any error of ``train_model``.
     """
     run = RunFolder(folder)
     config = _moved(run.read_config(), data)

@@ -156,7 +156,7 @@ def check_state(saved: dict[str, Any], data: TrainData, *, location: str) -> Non
 
 
 def describe_unchecked_data(config_identity: str | None, saved: dict[str, Any] | None) -> str | None:
-    """A sentence on what cannot be compared with the data of a run, as an earlier version did not record it.
+    """Return a sentence on what cannot be compared with the data of a run, as an earlier version did not record it.
 
     Args:
         config_identity: Digest in the run's configuration.
@@ -169,7 +169,7 @@ def describe_unchecked_data(config_identity: str | None, saved: dict[str, Any] |
 
 
 def changed_data(location: str) -> str:
-    """Sentence for data that differ from those of the run."""
+    """Return a sentence on how data differ from those of the run."""
     return (
         f"the images in {location} are not those that the run was trained on: some are missing, new or changed, or have"
         " another name or class; restore them, give the folder that has them (--data FOLDER), or start a new run."
@@ -199,7 +199,7 @@ def restore_state(saved: dict[str, Any], state: TrainState) -> TrainProgress:
 
 
 def read_progress(saved: dict[str, Any]) -> TrainProgress:
-    """The progress of a saved state.
+    """Return the progress of a saved state.
 
     Raises:
         RunError: It is of another version, or damaged.

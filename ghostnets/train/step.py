@@ -177,7 +177,7 @@ class TrainingStep:
             )
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Losses (B,), and the number of correct predictions."""
+        """Return the losses, (B,), and the number of correct predictions."""
         device = self.distributed.device
         pixels, target = (tensor.to(device, non_blocking=True) for tensor in (batch.pixels, batch.labels))
         if self.mixing is not None:

@@ -322,7 +322,7 @@ def test_calibrated_checkpoint_and_its_export_divide_by_the_temperature(checkpoi
 
 
 @pytest.mark.parametrize("value", [0, -1, "2", True, float("inf")])
-def test_checkpoint_with_wrong_temperature_is_refused(checkpoint: Path, tmp_path: Path, value: Any):
+def test_checkpoint_with_wrong_temperature_is_rejected(checkpoint: Path, tmp_path: Path, value: Any):
     save_checkpoint(tmp_path / "wrong.safetensors", replace(read_checkpoint(checkpoint), temperature=value))
     with pytest.raises(CheckpointError, match=r"temperature is .*, not a number above 0"):
         read_checkpoint(tmp_path / "wrong.safetensors")

@@ -144,10 +144,10 @@ def test_run_benchmark_rejects_invalid_settings(changes: dict, baseline: str | N
 
 
 def test_prepare_names_pip_command_of_missing_backend(monkeypatch: pytest.MonkeyPatch):
-    def refuse(name: str, *_: object) -> object:
+    def reject(name: str, *_: object) -> object:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr("ghostnets.errors.importlib.import_module", refuse)
+    monkeypatch.setattr("ghostnets.errors.importlib.import_module", reject)
     with pytest.raises(MissingExtraError, match=r"pip install .*\[bench\]"):
         prepare("openvino", torch.nn.Identity(), torch.zeros(1), precision="f32", threads=1)
 

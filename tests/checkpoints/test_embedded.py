@@ -36,6 +36,6 @@ def test_embedded_weights_serve_as_backbone():
     assert torch.equal(backbone.state_dict()["conv_stem.weight"], stem.float())
 
 
-def test_networks_without_embedded_weights_are_refused():
+def test_networks_without_embedded_weights_are_rejected():
     with pytest.raises(CheckpointError, match=r"no weights of ghostnet_050 are embedded; .* ghostnet_100"):
         create_model("ghostnet_050", pretrained="embedded")

@@ -19,7 +19,7 @@ from ghostnets.preprocessing import Preprocessing
 from ghostnets.train import Callback, Recipe, initial_weights, train_model
 from ghostnets.train.distill import load_teacher
 from ghostnets.train.initial_weights import choose_weights
-from ghostnets.train.network import build_network, resolve_recipe
+from ghostnets.train.network import build_initial_network, resolve_recipe
 from ghostnets.train.spec import RunSpec
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
@@ -60,7 +60,7 @@ def test_resolve_adopts_published_preprocessing_by_location(preprocessing: Prepr
 
 
 def test_rgb_weights_train_a_grayscale_network(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    """The stem is summed, of a checkpoint of this project too; the other way is refused."""
+    """The stem is summed, of a checkpoint of this project too; the other way is rejected."""
     arguments = {"num_classes": 2, "width": 0.1}
     trained = create_model("ghostnet_050", **arguments)
     rgb = Preprocessing.standard(32, 3)
@@ -68,7 +68,7 @@ def test_rgb_weights_train_a_grayscale_network(tmp_path: Path, caplog: pytest.Lo
     save_checkpoint(path, Checkpoint("ghostnet_050", arguments, trained.state_dict(), ("a", "b"), rgb))
     source = SimpleNamespace(typical_size=32, channels=3, class_names=("a", "b"))
     resolved = resolve_recipe(Recipe(model="ghostnet_050", weights=str(path), in_chans=1), source)
-    network = build_network(resolved.recipe, resolved.arguments, resolved.weights, source.class_names)
+    network = build_initial_network(resolved.recipe, resolved.arguments, resolved.weights, source.class_names)
     assert torch.equal(network.conv_stem.weight, trained.conv_stem.weight.sum(1, keepdim=True))
     assert torch.equal(network.classifier.weight, trained.classifier.weight)
     assert "conv_stem.weight, for 3 input channels, are summed over RGB for 1" in caplog.text

@@ -28,7 +28,7 @@ def weights(tmp_path: Path) -> Path:
     return tmp_path / "weights.safetensors"
 
 
-def refusal(path: Path, message: str) -> str:
+def rejection(path: Path, message: str) -> str:
     """Assert that every function that reads the file raises the same message."""
     said = set()
     for read_it in (read_weights, lambda path: load_checkpoint("ghostnet_050", path)):
@@ -73,16 +73,16 @@ def test_timm_training_state(tmp_path: Path):
     assert torch.equal(read_weights(tmp_path / "x.pth.tar").tensors["a"], torch.zeros(2))
     state["args"].hook = Path("/")  # one more kind of object than values
     torch.save(state, tmp_path / "x.pth.tar")
-    refusal(tmp_path / "x.pth.tar", "is refused")
+    rejection(tmp_path / "x.pth.tar", "is rejected")
 
 
 def test_oversized_header_is_rejected(tmp_path: Path):
     path = tmp_path / "x.safetensors"
     path.write_bytes((10 << 30).to_bytes(8, "little") + b'{"a":')
-    refusal(path, "not a safetensors file, or is damaged")
+    rejection(path, "not a safetensors file, or is damaged")
     with path.open("r+b") as file:  # and as long as it says, in a file with a hole
         file.truncate((10 << 30) + 8)
-    refusal(path, "has 10737418248 bytes, the limit is 4294967296")
+    rejection(path, "has 10737418248 bytes, the limit is 4294967296")
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".pdparams", ".h5"])
@@ -93,7 +93,7 @@ def test_truncated_or_empty_file_is_rejected(weights: Path, tmp_path: Path, suff
         content = (tmp_path / "whole").read_bytes()
     for length in (0, 5, 100, len(content) // 2, len(content) - 1):
         (tmp_path / f"x{suffix}").write_bytes(content[:length])
-        refusal(tmp_path / f"x{suffix}", "damaged")
+        rejection(tmp_path / f"x{suffix}", "damaged")
 
 
 def test_randomly_corrupted_files_are_read_or_rejected(tmp_path: Path):
@@ -131,7 +131,7 @@ def test_non_finite_values_are_rejected(tmp_path: Path, value: float):
     model = create_model("ghostnet_050", num_classes=2)
     model.blocks[3][0].bn_dw.running_var[2] = value
     save_file(model.state_dict(), tmp_path / "x.safetensors")
-    refusal(tmp_path / "x.safetensors", r"blocks\.3\.0\.bn_dw\.running_var has non-finite values")
+    rejection(tmp_path / "x.safetensors", r"blocks\.3\.0\.bn_dw\.running_var has non-finite values")
     checkpoint = Checkpoint(
         "ghostnet_050", {"num_classes": 2}, model.state_dict(), ("a", "b"), Preprocessing.standard(32, 3)
     )
@@ -157,7 +157,7 @@ def test_compressed_archive_is_rejected(tmp_path: Path):
         for name in source.namelist():
             target.writestr(name, source.read(name))
     assert torch.load(tmp_path / "b.pth", weights_only=True)["a"].numel() == 1_000_000  # torch unfolds it
-    refusal(tmp_path / "b.pth", "is refused: it is damaged")
+    rejection(tmp_path / "b.pth", "is rejected: it is damaged")
 
 
 def test_links_are_followed_to_regular_files_only(weights: Path, tmp_path: Path):
@@ -175,7 +175,7 @@ def test_links_are_followed_to_regular_files_only(weights: Path, tmp_path: Path)
     ]:
         link.unlink()
         link.symlink_to(target)
-        refusal(link, message)
+        rejection(link, message)
 
 
 def test_file_replaced_by_pipe_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -186,12 +186,12 @@ def test_file_replaced_by_pipe_does_not_block(tmp_path: Path, monkeypatch: pytes
     def attempt() -> None:
         with pytest.raises(CheckpointError, match="is not a file"):
             read_weights(tmp_path / "x.safetensors")
-        done.append("refused")
+        done.append("rejected")
 
     thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
     thread.join(10)
-    assert done == ["refused"]
+    assert done == ["rejected"]
 
 
 def test_unreadable_file_is_rejected(weights: Path, monkeypatch: pytest.MonkeyPatch):
@@ -199,7 +199,7 @@ def test_unreadable_file_is_rejected(weights: Path, monkeypatch: pytest.MonkeyPa
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(read.os, "open", denied)
-    refusal(weights, r"cannot be read \(Permission denied\)")
+    rejection(weights, r"cannot be read \(Permission denied\)")
 
 
 @pytest.mark.parametrize("change", ["grows", "shrinks", "is rewritten"])

@@ -87,7 +87,7 @@ def test_existing_card_is_kept(checkpoint: Path, monkeypatch: pytest.MonkeyPatch
     assert hub.files["README.md"] == b"mine"
 
 
-def test_refused_upload_and_other_file_are_one_sentence(
+def test_rejected_upload_and_other_file_are_one_sentence(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(share, "HfApi", Hub(error=LocalTokenNotFoundError("no token\nmore")))

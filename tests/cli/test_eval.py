@@ -102,7 +102,7 @@ def test_flip_averages_both_directions(run: Path, evaluate):
     assert flipped["loss"] == pytest.approx(plain["loss"], abs=0.2)
 
 
-def test_training_images_are_refused_for_calibration(run: Path, tmp_path: Path, capsys):
+def test_training_images_are_rejected_for_calibration(run: Path, tmp_path: Path, capsys):
     assert main(["eval", str(run), str(tmp_path), "--calibrate", "--part", "train"]) == 1
     assert "not for a temperature; omit --part, or use val" in capsys.readouterr().err
 

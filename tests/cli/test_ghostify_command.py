@@ -135,7 +135,7 @@ def test_timm_network_is_stored_and_built_again(folder: Path, tmp_path: Path, ca
     ],
     ids=str,
 )
-def test_damaged_changes_are_refused(folder: Path, changes: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_damaged_changes_are_rejected(folder: Path, changes: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     checkpoint = read_checkpoint(folder / "net.safetensors")
     object.__setattr__(checkpoint, "changes", changes)
     save_checkpoint(tmp_path / "x.safetensors", checkpoint)

@@ -171,7 +171,7 @@ def test_compare_runs(tiny_run: Path, small: Path, tmp_path: Path, monkeypatch, 
     assert "ghostnets compare runs/plain runs/ghost" in capsys.readouterr().err
 
 
-def test_missing_gpu_is_refused(small: Path, tmp_path: Path, monkeypatch, capsys):
+def test_missing_gpu_is_rejected(small: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert run("train", small, "--device", "cuda", *TINY) == 1

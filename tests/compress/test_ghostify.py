@@ -1,4 +1,4 @@
-"""Networks that can be compressed without loss, every family of torchvision, and what is refused."""
+"""Networks that can be compressed without loss, every family of torchvision, and what is rejected."""
 
 import copy
 from typing import Any
@@ -240,7 +240,7 @@ def test_without_images_random_ones_are_used_and_noted(small: nn.Module):
         ({"layers": ["depthwise.0"]}, "no convolution that can be changed"),
     ],
 )
-def test_arguments_out_of_range_are_refused(small: nn.Module, arguments: dict[str, Any], message: str):
+def test_arguments_out_of_range_are_rejected(small: nn.Module, arguments: dict[str, Any], message: str):
     with pytest.raises(ConfigurationError, match=message):
         ghostify(small, IMAGES[:8], **arguments)
 
@@ -256,6 +256,6 @@ def test_arguments_out_of_range_are_refused(small: nn.Module, arguments: dict[st
     ],
     ids=str,
 )
-def test_changes_that_do_not_fit_are_refused(change: dict[str, Any]):
+def test_changes_that_do_not_fit_are_rejected(change: dict[str, Any]):
     with pytest.raises(ConfigurationError):
         apply_changes(Small(), [change])

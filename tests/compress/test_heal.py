@@ -69,7 +69,7 @@ def test_resumed_training_gives_the_same_weights(
     assert all(torch.equal(v, healed.state_dict()[name]) for name, v in expected.state_dict().items())
 
 
-def test_states_of_other_trainings_and_damaged_ones_are_refused(
+def test_states_of_other_trainings_and_damaged_ones_are_rejected(
     networks: tuple[nn.Module, nn.Module, Tensor], tmp_path: Path
 ):
     original, made, images = networks
@@ -82,7 +82,7 @@ def test_states_of_other_trainings_and_damaged_ones_are_refused(
 
 
 @pytest.mark.parametrize("arguments", [{"lr": 0.0}, {"steps": -1}, {"batch_size": 0}])
-def test_arguments_out_of_range_are_refused(networks: tuple[nn.Module, nn.Module, Tensor], arguments: dict):
+def test_arguments_out_of_range_are_rejected(networks: tuple[nn.Module, nn.Module, Tensor], arguments: dict):
     original, made, images = networks
     with pytest.raises(ConfigurationError):
         heal(made, original, images, **arguments)

@@ -58,11 +58,11 @@ def test_find_pairs_gives_layers_with_homogeneous_layers_between(model: Inverted
 
 
 @pytest.mark.parametrize("between", [nn.SiLU(), nn.Hardswish(), nn.Sigmoid(), nn.Softmax(1)])
-def test_find_pairs_refuses_activations_that_factors_change(between: nn.Module):
+def test_find_pairs_rejects_activations_that_factors_change(between: nn.Module):
     assert find_pairs(nn.Sequential(nn.Conv2d(3, 4, 1), between, nn.Conv2d(4, 4, 1))) == []
 
 
-def test_find_pairs_refuses_maps_that_are_read_twice():
+def test_find_pairs_rejects_maps_that_are_read_twice():
     class Residual(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -69,7 +69,7 @@ def test_table_in_enclosing_folder_of_archive_is_read(tmp_path: Path) -> None:
         (b"hello", "not a zip file"),
     ],
 )
-def test_hostile_archive_is_refused(
+def test_hostile_archive_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: dict[str, bytes] | bytes, message: str
 ) -> None:
     monkeypatch.setattr(archives, "ALWAYS_ALLOWED", 1000)

@@ -87,7 +87,7 @@ def test_crop_is_a_region_of_the_image():
     assert torch.equal(tvf.horizontal_flip(crops).sort(3).values, crops.sort(3).values)
 
 
-def test_shift_of_images_of_different_sizes_is_refused():
+def test_shift_of_images_of_different_sizes_is_rejected():
     with pytest.raises(DataError, match="different sizes"):
         Augmentation(4, 0)([torch.zeros(1, 4, 4, dtype=torch.uint8), torch.zeros(1, 5, 4, dtype=torch.uint8)], [0, 1])
 

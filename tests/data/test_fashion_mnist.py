@@ -73,7 +73,7 @@ def test_failed_download_advises_root(monkeypatch: pytest.MonkeyPatch, tmp_path:
         FashionMnist(full=True).load(GRAY_28)
 
 
-def test_other_sizes_are_refused():
+def test_other_sizes_are_rejected():
     with pytest.raises(ConfigurationError, match="28 x 28 grayscale"):
         FashionMnist().load(Preprocessing.standard(32, 3))
     assert len(CLASS_NAMES) == 10

@@ -76,7 +76,7 @@ def expect(path: Path, message: str) -> None:
         open_folder(path)
 
 
-def test_unusable_folders_are_refused(tmp_path: Path):
+def test_unusable_folders_are_rejected(tmp_path: Path):
     expect(tmp_path / "nowhere", r"there is no folder .*nowhere")
     (tmp_path / "file").touch()
     expect(tmp_path / "file", "is a file")
@@ -93,12 +93,12 @@ def test_unusable_folders_are_refused(tmp_path: Path):
     )
 
 
-def test_class_with_a_single_image_is_refused(tmp_path: Path):
+def test_class_with_a_single_image_is_rejected(tmp_path: Path):
     make_images(tmp_path, classes={"a": 5, "b": 1})
     expect(tmp_path, "class b has a single image")
 
 
-def test_splits_with_different_classes_are_refused(tmp_path: Path):
+def test_splits_with_different_classes_are_rejected(tmp_path: Path):
     make_images(tmp_path / "train", classes={"a": 3, "b": 4})
     make_images(tmp_path / "val", classes={"a": 1, "c": 2})
     expect(tmp_path, r"val has the classes c, which .*train does not have \(it has a, b\)")
@@ -120,7 +120,7 @@ def test_corrupt_images_are_named_or_skipped(photos: Path):
     assert len(splits.train) + len(splits.val) == 38
 
 
-def test_class_with_only_corrupt_images_is_refused(photos: Path):
+def test_class_with_only_corrupt_images_is_rejected(photos: Path):
     damage(photos / "dark", 20)
     with pytest.raises(DataError, match=r"no readable training image is left in dark"):
         open_folder(photos, skip_corrupt=True).load(SMALL)
@@ -136,7 +136,7 @@ def test_unusual_folder_names_are_read(tmp_path: Path):
     assert open_folder(tmp_path).splits["val"].paths[0].exists()
 
 
-def test_contradictory_options_are_refused(photos: Path):
+def test_contradictory_options_are_rejected(photos: Path):
     with pytest.raises(ConfigurationError, match=r"belong to fashion-mnist"):
         DataSpec(photos, full=True).open()
     with pytest.raises(ConfigurationError, match=r"--root needs --full"):

@@ -1,4 +1,4 @@
-"""Tables of labels as people write them: how each is read, or why it is refused."""
+"""Tables of labels as people write them: how each is read, or why it is rejected."""
 
 import codecs
 from pathlib import Path
@@ -162,7 +162,7 @@ def test_predictions_next_to_class_folders_are_not_labels(tmp_path: Path) -> Non
         ("\0\0\0\0", "is no text"),
     ],
 )  # fmt: skip
-def test_table_is_refused_with_reason(tmp_path: Path, text: str, message: str) -> None:
+def test_table_is_rejected_with_reason(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError) as error:
         open_folder(write(tmp_path, text))
     assert message in str(error.value)
@@ -174,14 +174,14 @@ def test_missing_files_are_left_out_on_request(tmp_path: Path) -> None:
     assert any("names a file that does not exist" in note for note in open_folder(table, skip_corrupt=True).notes)
 
 
-def test_folder_with_two_readings_is_refused(tmp_path: Path) -> None:
+def test_folder_with_two_readings_is_rejected(tmp_path: Path) -> None:
     write(build(tmp_path, "more:2"), f"path,label\n{ROWS}more/0.png,cat\nmore/1.png,dog\n")
     with pytest.raises(DataError, match=r"two ways: by its folders \(img, more\), or by labels.csv"):
         open_folder(tmp_path)
 
 
 @pytest.mark.parametrize("rows", ["a/0.png,b\n", "a/0.png,b\na/1.png,b\nb/0.png,a\n"])
-def test_table_that_names_another_class_folder_is_refused(tmp_path: Path, rows: str) -> None:
+def test_table_that_names_another_class_folder_is_rejected(tmp_path: Path, rows: str) -> None:
     build(tmp_path, "a:2 b:2")
     (tmp_path / "labels.csv").write_text(f"path,label\n{rows}")
     with pytest.raises(DataError, match=r"in two ways: by its folders \(a, b\), or by labels.csv"):
@@ -209,7 +209,7 @@ def test_lists_named_like_splits_are_read_as_of_paddleclas(tmp_path: Path) -> No
         open_folder(tmp_path)
 
 
-def test_table_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+def test_table_that_is_not_utf8_is_rejected(tmp_path: Path) -> None:
     table = write(tmp_path, "")
     table.write_bytes(f"path,label\n{ROWS}".replace("cat", "Käfer").encode("latin-1"))
     with pytest.raises(DataError, match=r"labels.csv, line 2: it is not UTF-8; save the table as UTF-8"):
@@ -262,7 +262,7 @@ def test_label_of_a_single_image_is_trained_on_and_named(tmp_path: Path) -> None
     assert "a single image has the label bird: it is trained on, and the label is not validated" in source.notes
 
 
-def test_table_without_any_validation_label_is_refused(tmp_path: Path) -> None:
+def test_table_without_any_validation_label_is_rejected(tmp_path: Path) -> None:
     text = "path,label,split\nimg/0.png,a;b,train\nimg/1.png,b,train\nimg/2.png,,val\n"
     with pytest.raises(DataError, match=r"no image of the split val of .* has a label"):
         open_folder(write(tmp_path, text))

@@ -89,13 +89,13 @@ def test_data_set_of_hub_is_read_from_cache(tmp_path: Path):
         ([0, 0], CLASSES, r"single class \(cat\)"),
     ],
 )
-def test_labels_are_refused_with_reason(tmp_path: Path, labels: list[Any], feature: dict[str, Any], message: str):
+def test_labels_are_rejected_with_reason(tmp_path: Path, labels: list[Any], feature: dict[str, Any], message: str):
     write_stream(tmp_path / "x.arrow", build_table(labels, feature))
     with pytest.raises(DataError, match=message):
         open_folder(tmp_path)
 
 
-def test_damaged_and_other_files_are_refused(tmp_path: Path):
+def test_damaged_and_other_files_are_rejected(tmp_path: Path):
     (tmp_path / "x.arrow").write_bytes(b"hello world")
     with pytest.raises(DataError, match="cannot be read as an Arrow file"):
         open_folder(tmp_path)
@@ -131,7 +131,7 @@ def test_columns_and_classes_that_are_not_used_are_named(tmp_path: Path):
     }
 
 
-def test_label_beyond_declared_classes_is_refused(tmp_path: Path):
+def test_label_beyond_declared_classes_is_rejected(tmp_path: Path):
     write_stream(tmp_path / "d" / "a.arrow", build_table([0, 1, 2, -1]))
     with pytest.raises(
         DataError, match=r"the column label of .*a.arrow has the label 2, but names 2 classes \(0 to 1\)"

@@ -1,4 +1,4 @@
-"""WebDataset tars without an index: which labels are read, and what is refused."""
+"""WebDataset tars without an index: which labels are read, and what is rejected."""
 
 import io
 import tarfile
@@ -75,7 +75,7 @@ def test_images_equal_those_of_files_and_are_packed(tmp_path: Path) -> None:
         (INDICES, "holds no labelled image"),
     ],
 )
-def test_tar_is_refused_with_reason(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
+def test_tar_is_rejected_with_reason(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
     write_tar(tmp_path / "x.tar", members)
     with pytest.raises(DataError) as error:
         open_folder(tmp_path)

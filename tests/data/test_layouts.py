@@ -1,4 +1,4 @@
-"""Folders as people have them: how each is read, or why it is refused."""
+"""Folders as people have them: how each is read, or why it is rejected."""
 
 import io
 import os
@@ -92,7 +92,7 @@ def test_layout_is_recognised_and_described(tmp_path: Path, tree: str, expected:
         ("a:5", r"single class \(a\)"),
     ],
 )
-def test_layout_without_a_sensible_reading_is_refused(tmp_path: Path, tree: str, sentence: str):
+def test_layout_without_a_sensible_reading_is_rejected(tmp_path: Path, tree: str, sentence: str):
     with pytest.raises(DataError, match=sentence):
         open_folder(build(tmp_path / "d", tree))
 
@@ -151,7 +151,7 @@ def test_links_are_followed_without_reading_twice(tmp_path: Path, links: dict[st
         assert ("left out" in notes) == (list(links) not in (["ants/outside"], ["wasps"]))
 
 
-def test_the_same_images_in_train_and_val_are_refused(tmp_path: Path):
+def test_the_same_images_in_train_and_val_are_rejected(tmp_path: Path):
     root = build(tmp_path / "d", "train/a:2 train/b:2")
     link(root / "val", "train")
     with pytest.raises(DataError, match="the same file is in two splits"):
@@ -182,16 +182,16 @@ def test_special_files_and_other_formats_are_named(tmp_path: Path):
     assert len(open_folder(root).notes) == 3
 
 
-def test_unreadable_subfolder_is_refused_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_unreadable_subfolder_is_rejected_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     root = build(tmp_path / "d", "a:3 b:3 a/locked:3")
     scandir = os.scandir
 
-    def refuse(path):
+    def reject(path):
         if str(path).endswith("locked"):
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
-    monkeypatch.setattr(finder.os, "scandir", refuse)
+    monkeypatch.setattr(finder.os, "scandir", reject)
     with pytest.raises(DataError, match=r"a/locked cannot be listed \(Permission denied\).*--skip-corrupt"):
         open_folder(root)
     source = open_folder(root, skip_corrupt=True)
@@ -209,14 +209,14 @@ def test_names_are_compared_after_normalisation(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9/0.png", b"a/caf\xe9.png"])
-def test_name_that_is_not_utf8_is_refused(tmp_path: Path, name: bytes):
+def test_name_that_is_not_utf8_is_rejected(tmp_path: Path, name: bytes):
     root = build(tmp_path / "d", "a:2 b:2")
     path = root / os.fsdecode(name)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(IMAGE.getvalue())
-    with pytest.raises(DataError, match=r"caf\\xe9.* is not UTF-8; rename it") as refused:
+    with pytest.raises(DataError, match=r"caf\\xe9.* is not UTF-8; rename it") as rejected:
         open_folder(root)
-    str(refused.value).encode()
+    str(rejected.value).encode()
 
 
 def test_identity_follows_names_sizes_and_classes_not_the_place(tmp_path: Path):

@@ -183,7 +183,7 @@ def test_damage_and_misuse_raise_one_sentence(folder: Path, tmp_path: Path):
     ],
     ids=range(14),
 )
-def test_index_with_a_hostile_value_is_refused(shards: ShardFolder, tmp_path: Path, change: Callable[[Any], Any]):
+def test_index_with_a_hostile_value_is_rejected(shards: ShardFolder, tmp_path: Path, change: Callable[[Any], Any]):
     index = json.loads(Path(shards.root, "index.json").read_text())
     change(index)
     (tmp_path / "index.json").write_text(json.dumps(index))
@@ -191,13 +191,13 @@ def test_index_with_a_hostile_value_is_refused(shards: ShardFolder, tmp_path: Pa
         DataSpec(tmp_path).open()
 
 
-def test_deeply_nested_index_is_refused(tmp_path: Path):
+def test_deeply_nested_index_is_rejected(tmp_path: Path):
     (tmp_path / "index.json").write_text("[" * 100_000)
     with pytest.raises(DataError, match="write the shards again"):
         DataSpec(tmp_path).open()
 
 
-def test_shard_with_other_labels_than_the_index_is_refused(shards: ShardFolder, tmp_path: Path):
+def test_shard_with_other_labels_than_the_index_is_rejected(shards: ShardFolder, tmp_path: Path):
     copied = tmp_path / "copied"
     shutil.copytree(shards.root, copied)
     index = json.loads((copied / "index.json").read_text())
@@ -208,7 +208,7 @@ def test_shard_with_other_labels_than_the_index_is_refused(shards: ShardFolder, 
         DataSpec(copied).open().load(PREPROCESSING).train[0]
 
 
-def test_pipe_instead_of_a_shard_is_refused_at_once(shards: ShardFolder, tmp_path: Path):
+def test_pipe_instead_of_a_shard_is_rejected_at_once(shards: ShardFolder, tmp_path: Path):
     copied = tmp_path / "copied"
     shutil.copytree(shards.root, copied)
     (copied / "train-000000.tar").unlink()

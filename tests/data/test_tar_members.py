@@ -1,4 +1,4 @@
-"""Tar archives: what tarfile writes is found; hostile headers are refused, and never waited for."""
+"""Tar archives: what tarfile writes is found; hostile headers are rejected, and never waited for."""
 
 import io
 import tarfile

@@ -17,7 +17,7 @@ static void load(const char* path) {
     NEED((status == GHOSTNETS_OK) == (session != NULL));
     NEED(status == GHOSTNETS_OK || strlen(ghostnets_last_error()) > 10);
     printf("%d %s\n", (int)status, status == GHOSTNETS_OK ? "" : ghostnets_last_error());
-    if (session) {  /* what was accepted must run, or be refused */
+    if (session) {  /* what was accepted must run, or be rejected */
         ghostnets_info info;
         NEED(ghostnets_query(session, &info) == GHOSTNETS_OK);
         ghostnets_images images = {NULL, 0, 1, 9, 7};

@@ -1,4 +1,4 @@
-"""The C interface, by compiled programs: the outputs of Python's sessions, refused files, and the example."""
+"""The C interface, by compiled programs: the outputs of Python's sessions, rejected files, and the example."""
 
 import json
 import os
@@ -95,7 +95,7 @@ def mutations(content: bytes, count: int) -> list[bytes]:
     return found
 
 
-def test_damaged_files_are_refused_by_a_sentence(tmp_path: Path, program: Path, plan: Path):
+def test_damaged_files_are_rejected_by_a_sentence(tmp_path: Path, program: Path, plan: Path):
     paths = []
     for number, content in enumerate(mutations(plan.read_bytes(), 150)):
         paths.append(tmp_path / f"{number}.engine")

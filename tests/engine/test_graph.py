@@ -1,4 +1,4 @@
-"""Networks that are compiled by their graph: every operation, networks of torchvision and timm, and what is refused."""
+"""Networks that are compiled by their graph: every operation, networks of torchvision and timm, what is rejected."""
 
 from collections import Counter
 from typing import Any

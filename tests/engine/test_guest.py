@@ -109,13 +109,13 @@ def test_memory_of_an_outlier_is_given_back(session: Session):
 
 
 @pytest.mark.parametrize("images", [None, [[1]], "photo.jpg", 3, memoryview(b"abc")])
-def test_images_of_other_types_are_refused(session: Session, images: object):
+def test_images_of_other_types_are_rejected(session: Session, images: object):
     with pytest.raises(ConfigurationError, match=r"the images are a .*; pass an array of NumPy or a tensor"):
         session(images)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.complex64])
-def test_tensors_of_other_types_are_refused(session: Session, dtype: torch.dtype):
+def test_tensors_of_other_types_are_rejected(session: Session, dtype: torch.dtype):
     with pytest.raises(ConfigurationError, match="float32"):
         session(torch.zeros(1, 3, 8, 8, dtype=dtype))
 

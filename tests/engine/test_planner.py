@@ -103,7 +103,7 @@ def test_network_without_convolution_raises():
         make_plan(nn.Sequential(nn.Flatten(), nn.Linear(3, 3)))
 
 
-def test_level_before_normalisation_is_refused():
+def test_level_before_normalisation_is_rejected():
     with pytest.raises(EngineError, match="the map of conv_stem is before normalisation"):
         make_plan(create_model("ghostnet_050", features_only=True, like="timm"))
     backbone = create_model("ghostnet_050", features_only=True, like="timm", out_indices=4)

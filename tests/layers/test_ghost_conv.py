@@ -48,6 +48,6 @@ def test_narrow_conv_keeps_the_class_and_the_chosen_channels():
 
 
 @pytest.mark.parametrize(("intrinsic", "options"), [(0, {}), (7, {}), (3, {"cheap_kernel_size": 2}), (3, {"act": "x"})])
-def test_arguments_out_of_range_are_refused(intrinsic: int, options: dict):
+def test_arguments_out_of_range_are_rejected(intrinsic: int, options: dict):
     with pytest.raises(ConfigurationError):
         GhostConv2d(nn.Conv2d(5, 7, 1), intrinsic, mix=True, **options)

@@ -73,6 +73,6 @@ def test_temperature_of_perfect_scores_is_bounded():
     assert fit_temperature(np.eye(3) * 5, np.arange(3)) == 0.05
 
 
-def test_temperature_without_images_is_refused():
+def test_temperature_without_images_is_rejected():
     with pytest.raises(ConfigurationError, match=r"cannot be fitted to scores of shape \(0, 3\)"):
         fit_temperature(np.zeros((0, 3)), np.zeros(0, int))

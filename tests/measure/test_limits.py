@@ -20,9 +20,9 @@ def test_measure_limits_covers_every_supported_precision(monkeypatch: pytest.Mon
     assert all(speed > 0 for speed in machine.macs_per_second.values())
     assert [size for size, _ in machine.bytes_per_second] == [1 << 16, 1 << 20]
 
-    def refuse(*_: object) -> None:
+    def reject(*_: object) -> None:
         raise RuntimeError("no kernel")
 
-    monkeypatch.setattr(torch, "_int_mm", refuse)
-    monkeypatch.setattr(torch, "mm", refuse)
+    monkeypatch.setattr(torch, "_int_mm", reject)
+    monkeypatch.setattr(torch, "mm", reject)
     assert set(measure_limits(threads=1).macs_per_second) == {"f32", "bf16"}  # from the convolution

@@ -147,7 +147,7 @@ def test_damaged_shard_ends_with_error_input(tmp_path: Path):
     assert [found.error is None for found in find_inputs([shard])] == [False]
 
 
-def test_hostile_shard_members_are_refused(tmp_path: Path, monkeypatch):
+def test_hostile_shard_members_are_rejected(tmp_path: Path, monkeypatch):
     (tmp_path / "secret.png").write_bytes(picture(5))
     with tarfile.open(tmp_path / "s.tar", "w") as archive:
         for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE):

@@ -50,7 +50,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("link", [False, True])
-def test_images_are_sorted_under_their_names_and_collisions_are_refused(photos: Path, tmp_path: Path, link: bool):
+def test_images_are_sorted_under_their_names_and_collisions_are_rejected(photos: Path, tmp_path: Path, link: bool):
     sorter = sort(photos, tmp_path / "out", link=link)
     expected = {"cat/1.png": "cat 1", "dog/2.png": "dog"}
     assert contents(tmp_path / "out") == expected

@@ -116,7 +116,7 @@ def png_header(width: int, height: int, color_type: int = 2) -> bytes:
 @pytest.mark.parametrize(
     ("size", "millions"), [((30_000, 30_000), 900), ((11_000, 10_000), 110), ((2_000_000_000, 1), 2000)]
 )
-def test_too_many_pixels_are_refused_from_the_header(tmp_path: Path, size: tuple[int, int], millions: int):
+def test_too_many_pixels_are_rejected_from_the_header(tmp_path: Path, size: tuple[int, int], millions: int):
     (tmp_path / "a.png").write_bytes(png_header(*size))
     with pytest.raises(
         ImageError,
@@ -128,7 +128,7 @@ def test_too_many_pixels_are_refused_from_the_header(tmp_path: Path, size: tuple
 @pytest.mark.parametrize(
     ("width", "height", "color_type", "megabytes"), [(8000, 5000, 6, 320), (8000, 10000, 2, 320), (8000, 5000, 4, None)]
 )
-def test_more_memory_than_the_limit_is_refused_from_the_header(
+def test_more_memory_than_the_limit_is_rejected_from_the_header(
     width: int, height: int, color_type: int, megabytes: int | None
 ):
     reason = f"takes {megabytes} MB to decode" if megabytes else "truncated|cannot be read"
@@ -165,12 +165,12 @@ def test_jpeg_of_more_memory_than_the_limit_is_decoded_at_a_fraction(
     assert decode(encode("JPEG", exif=exif)).size == size
 
 
-def test_option_named_by_the_refusal_allows_the_image(monkeypatch: pytest.MonkeyPatch):
+def test_option_named_by_the_rejection_allows_the_image(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(limits, "MAX_MEMORY", 64 * 48 * 4 - 1)
     content = encode("WEBP")
-    with pytest.raises(ImageError, match="takes 0 MB to decode") as refusal:
+    with pytest.raises(ImageError, match="takes 0 MB to decode") as rejection:
         decode(content)
-    named = int(str(refusal.value).split("--max-pixels ")[1].rstrip("."))
+    named = int(str(rejection.value).split("--max-pixels ")[1].rstrip("."))
     with pytest.raises(ImageError, match="takes 0 MB to decode"):
         decode(content, max_pixels=named - 2_000_000)
     assert decode(content, max_pixels=named).size == (64, 48)
@@ -187,7 +187,7 @@ def test_truncated_file_error_names_the_file(tmp_path: Path, suffix: str):
             read_image(tmp_path / f"a.{suffix}", channels=3)
 
 
-def test_text_missing_file_and_folder_are_refused(tmp_path: Path):
+def test_text_missing_file_and_folder_are_rejected(tmp_path: Path):
     (tmp_path / "a.jpg").write_text("hello")
     (tmp_path / "b.jpg").touch()
     with pytest.raises(ImageError, match=r"a\.jpg cannot be read as an image"):
@@ -211,7 +211,7 @@ def test_postscript_is_not_decoded(tmp_path: Path):
         is_grey(tmp_path / "a.jpg")
 
 
-def test_too_long_side_is_refused_from_the_header(tmp_path: Path):
+def test_too_long_side_is_rejected_from_the_header(tmp_path: Path):
     (tmp_path / "a.png").write_bytes(png_header(1, 70_000))
     with pytest.raises(ImageError, match=r"a\.png has 1 x 70000 pixels, the longest side is 65535; crop or remove it"):
         read_image(tmp_path / "a.png", channels=3)

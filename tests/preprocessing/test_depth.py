@@ -161,7 +161,7 @@ def test_avif():
         (b"\0\0\0\x18ftypavis", "AVIF|cannot be read"),
     ],
 )
-def test_unknown_range_or_damage_is_refused(content: bytes, message: str):
+def test_unknown_range_or_damage_is_rejected(content: bytes, message: str):
     with pytest.raises(ImageError, match=message):
         decode(content)
 

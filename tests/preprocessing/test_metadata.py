@@ -99,7 +99,7 @@ def test_orientation_of_an_opened_image_equals_that_of_its_file():
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpeg"])
-def test_blocks_beyond_the_limit_are_refused_before_any_decoder(suffix: str, monkeypatch: pytest.MonkeyPatch):
+def test_blocks_beyond_the_limit_are_rejected_before_any_decoder(suffix: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(containers, "MAX_BLOCKS", 20)
     monkeypatch.setattr(decoding.Image, "open", None)
     block = chunk(b"aaAa", b"") if suffix == "png" else segment(0xE5, b"")
@@ -118,7 +118,7 @@ def tiff(tags: dict[int, int], following: int = 0) -> bytes:
     )
 
 
-def test_tiff_tile_larger_than_the_image_is_refused_before_any_decoder(monkeypatch: pytest.MonkeyPatch):
+def test_tiff_tile_larger_than_the_image_is_rejected_before_any_decoder(monkeypatch: pytest.MonkeyPatch):
     assert as_array(decode(tiff({}, following=8))).max() == 128  # its own directory follows it
     monkeypatch.setattr(decoding.Image, "open", None)
     with pytest.raises(ImageError, match="tiles have 30000 x 30000 pixels, the image 8 x 8"):
@@ -143,14 +143,14 @@ def test_gif_comments_and_later_frames_are_not_read():
     assert np.array_equal(as_array(decode(commented)), as_array(decode(content)))
 
 
-def test_pipe_is_refused_without_waiting(tmp_path: Path):
+def test_pipe_is_rejected_without_waiting(tmp_path: Path):
     os.mkfifo(tmp_path / "a.jpg")
     for read in (decode, is_grey):
         with pytest.raises(ImageError, match="cannot be read as an image"):
             read(tmp_path / "a.jpg")
 
 
-def test_progressive_jpeg_with_many_scans_is_refused():
+def test_progressive_jpeg_with_many_scans_is_rejected():
     content = save("jpeg", progressive=True)
     assert decode(content).size == (6, 4)
     at = content.index(b"\xff\xda")
@@ -164,7 +164,7 @@ FORMATS = ["png", "jpeg", "webp", "tiff", "bmp", "gif", "ppm", *(["avif"] if fea
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_mutated_files_are_read_or_refused(suffix: str):
+def test_mutated_files_are_read_or_rejected(suffix: str):
     content, generator = save(suffix), np.random.default_rng(0)
     for _ in range(25):
         mutated = np.frombuffer(content, np.uint8).copy()
@@ -173,7 +173,7 @@ def test_mutated_files_are_read_or_refused(suffix: str):
             assert decode(mutated.tobytes(), max_pixels=100_000).mode in ("L", "RGB")
 
 
-def test_header_of_mutated_files_is_read_or_refused():
+def test_header_of_mutated_files_is_read_or_rejected():
     generator = np.random.default_rng(1)
     image = Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8))
     for suffix in ("png", "jpeg", "webp", "tiff", "gif", "bmp", *(["avif"] if features.check("avif") else [])):

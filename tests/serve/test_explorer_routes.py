@@ -199,7 +199,7 @@ def test_reparameterized_network_is_explored(tmp_path: Path):
     assert sum(layer["macs"] for layer in cost["layers"]) == count(merged, (3, 32, 32)).macs
 
 
-def test_explorer_refuses_a_file_that_is_not_the_served_one(tmp_path: Path):
+def test_explorer_rejects_a_file_that_is_not_the_served_one(tmp_path: Path):
     path = write_checkpoint(tmp_path / "net.safetensors", width=0.1)
     with TestClient(create_app(path, ServiceSettings(threads=1))) as client:
         served = path.read_bytes()

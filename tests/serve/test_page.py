@@ -145,8 +145,8 @@ def test_predictions_match_network(browser: Browser, address: str, checkpoint: P
         assert " ms including" in card.locator(".time").inner_text()
     assert "notes.png cannot be read as an image" in cards[1].inner_text()
     assert cards[1].locator(".explore").count() == 0
-    refused = "error: Failed to load resource: the server responded with a status of 422 (Unprocessable Entity)"
-    assert browser.complaints == [refused]  # logged by the browser itself
+    rejected = "error: Failed to load resource: the server responded with a status of 422 (Unprocessable Entity)"
+    assert browser.complaints == [rejected]  # logged by the browser itself
     browser.complaints.clear()
     cards[1].get_by_role("button", name="Remove notes.png").click()
     assert page.locator(".card").count() == 2

@@ -86,7 +86,7 @@ def test_slow_and_greedy_clients_are_disconnected(plan: Path):
     assert not [event for event in service.events if event["level"] == "error"]
 
 
-def test_client_that_goes_on_sending_after_a_refusal_reads_it(plan: Path):
+def test_client_that_goes_on_sending_after_a_rejection_reads_it(plan: Path):
     """A connection that is closed with unread input is reset, and the response lost."""
     chunked = POST + b"Transfer-Encoding: chunked\r\n\r\nno length\r\n"
     with ServiceProcess(plan) as service, service.socket() as connection:
@@ -171,7 +171,7 @@ def test_overload_returns_429_and_recovers(plan: Path):
         assert b"ghostnets_images_in_service 0.0" in service.request("GET", "/metrics")[1]
 
 
-def test_reload_under_load_drops_no_request_and_refuses_broken_file(plan: Path, tmp_path: Path):
+def test_reload_under_load_drops_no_request_and_rejects_broken_file(plan: Path, tmp_path: Path):
     served = tmp_path / "net.engine"
     served.write_bytes(plan.read_bytes())
     other = write_plan(tmp_path / "other.engine", seed=1, names=("x", "y", "z", "w"))
@@ -194,7 +194,7 @@ def test_reload_under_load_drops_no_request_and_refuses_broken_file(plan: Path, 
         new = service.wait_for("model reloaded")["model"]
         served.write_bytes(b"broken")
         service.signal(signal.SIGHUP)
-        assert "net.engine" in service.wait_for("reload refused, the old model stays")["error"]
+        assert "net.engine" in service.wait_for("reload rejected, the old model stays")["error"]
         count = len(answers)
         wait_until(lambda: len(answers) > count + 8)
         stop.set()

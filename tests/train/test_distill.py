@@ -116,7 +116,7 @@ def test_teacher_is_cached_only_without_augmentation(tiny_run: Path, tmp_path: P
     assert RunFolder(tmp_path / "cached").teacher.exists()
 
 
-def test_unusable_teachers_are_refused(tiny_run: Path):
+def test_unusable_teachers_are_rejected(tiny_run: Path):
     file = str(tiny_run / "best.safetensors")
     assert load_teacher(file, ("dark", "light")).class_names == ("dark", "light")
     with pytest.raises(ConfigurationError, match=r"has 2 classes \(dark, light, ...\), the data has 2 \(light, dark"):

@@ -114,7 +114,7 @@ def test_restart_after_a_killed_process_is_bit_identical(pair: Path, small_photo
     assert_same(pair, tmp_path / "run")
 
 
-def test_distributed_run_without_a_name_is_refused(small_photos: Path, monkeypatch: pytest.MonkeyPatch):
+def test_distributed_run_without_a_name_is_rejected(small_photos: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigurationError, match="pass --name NAME"):
         train_model(small_photos)

@@ -42,7 +42,7 @@ def test_end_is_by_epochs_time_or_patience():
 
 
 @pytest.mark.parametrize("value", ["20", "0m", "-1h", "soon", "1e3s"])
-def test_time_limit_without_unit_is_refused(value: str):
+def test_time_limit_without_unit_is_rejected(value: str):
     with pytest.raises(ConfigurationError, match=r"time_limit is .*, expected a number above 0 with its unit"):
         Recipe(time_limit=value)
 

@@ -40,7 +40,7 @@ def test_diverging_loss_is_an_error(photos: Path, monkeypatch):
         find_learning_rate(photos, **OPTIONS)
 
 
-def test_several_processes_are_refused(monkeypatch):
+def test_several_processes_are_rejected(monkeypatch):
     from contextlib import nullcontext
     from types import SimpleNamespace
 

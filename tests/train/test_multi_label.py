@@ -191,7 +191,7 @@ def test_single_label_options_are_rejected_for_multi_label_data(option: dict, ta
     assert not (tmp_path / "run").exists()
 
 
-def test_shards_refuse_several_labels(tags: Path, tmp_path: Path):
+def test_shards_reject_several_labels(tags: Path, tmp_path: Path):
     from ghostnets.data import write_shards
 
     with pytest.raises(DataError, match="which shards do not hold"):

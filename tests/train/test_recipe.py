@@ -17,7 +17,7 @@ def test_recipe_reports_all_problems_at_once():
         assert part in str(caught.value)
 
 
-def test_changed_refuses_unknown_fields_with_close_matches():
+def test_changed_rejects_unknown_fields_with_close_matches():
     assert Recipe().changed(epochs=3).epochs == 3
     with pytest.raises(UnknownNameError, match="there is no recipe field named 'epoch'; did you mean epochs"):
         Recipe().changed(epoch=3)

@@ -142,12 +142,12 @@ class ResumeMeanwhile(Callback):
 
     def on_step_end(self, **_: object) -> None:
         if not self.sentences:
-            with pytest.raises(RunError) as refused:
+            with pytest.raises(RunError) as rejected:
                 resume_training(self.folder)
-            self.sentences.append(str(refused.value))
+            self.sentences.append(str(rejected.value))
 
 
-def test_resuming_a_run_in_progress_is_refused(small_photos: Path, tmp_path: Path):
+def test_resuming_a_run_in_progress_is_rejected(small_photos: Path, tmp_path: Path):
     meanwhile = ResumeMeanwhile(tmp_path / "run")
     train_model(small_photos, folder=tmp_path / "run", recipe=RECIPE, callbacks=[meanwhile])
     assert meanwhile.sentences[0].startswith(f"{tmp_path / 'run'} is being trained by another process")

@@ -51,7 +51,7 @@ def assert_same_weights(run: Path, other: Path) -> None:
     assert all(tensor.equal(others[name]) for name, tensor in weights(run).items())
 
 
-def test_resume_with_two_images_exchanged_between_classes_is_refused(interrupted: tuple[Path, Path]):
+def test_resume_with_two_images_exchanged_between_classes_is_rejected(interrupted: tuple[Path, Path]):
     run, photos = interrupted
     one, other, aside = photos / "dark" / "000.png", photos / "light" / "000.png", photos / "aside"
     one.rename(aside)
@@ -61,7 +61,7 @@ def test_resume_with_two_images_exchanged_between_classes_is_refused(interrupted
         resume_training(run)
 
 
-def test_resume_with_changed_content_of_the_same_size_is_refused(interrupted: tuple[Path, Path]):
+def test_resume_with_changed_content_of_the_same_size_is_rejected(interrupted: tuple[Path, Path]):
     run, photos = interrupted
     content = bytearray((photos / "dark" / "000.png").read_bytes())
     content[-1] ^= 1  # in the checksum of the last chunk, so the pixels are the same

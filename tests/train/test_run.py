@@ -216,7 +216,7 @@ def test_result_is_evaluated_on_the_test_split(tmp_path: Path):
     assert "3 of these images are also among the training images" in list_warnings(result)[1]
 
 
-def test_existing_folder_is_refused_and_unchanged(photos: Path, tmp_path: Path):
+def test_existing_folder_is_rejected_and_unchanged(photos: Path, tmp_path: Path):
     write_text(tmp_path / "run" / "precious.txt", "mine")
     with pytest.raises(RunError, match="already exists; choose another name"):
         train_model(photos, folder=tmp_path / "run", recipe=RECIPE)
@@ -230,7 +230,7 @@ def test_unknown_model_makes_no_folder(photos: Path, tmp_path: Path):
     assert not (tmp_path / "run").exists()
 
 
-def test_resuming_a_missing_or_damaged_run_is_refused(photos: Path, tmp_path: Path):
+def test_resuming_a_missing_or_damaged_run_is_rejected(photos: Path, tmp_path: Path):
     with pytest.raises(RunError, match=r"holds no training run"):
         resume_training(tmp_path)
     with pytest.raises(InterruptedRunError):
@@ -244,7 +244,7 @@ def test_resuming_a_missing_or_damaged_run_is_refused(photos: Path, tmp_path: Pa
         resume_training(tmp_path / "run")
 
 
-def test_resuming_with_changed_data_is_refused(photos: Path, tmp_path: Path):
+def test_resuming_with_changed_data_is_rejected(photos: Path, tmp_path: Path):
     with pytest.raises(InterruptedRunError):
         train_model(photos, folder=tmp_path / "run", recipe=RECIPE, callbacks=[StopAt(2)])
     (photos / "light" / "000.png").unlink()
@@ -292,7 +292,7 @@ def test_full_disk_keeps_the_files_and_resumes_bit_identically(
 
 def test_failed_start_leaves_no_folder(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Here the network cannot be built, as without its published weights offline."""
-    monkeypatch.setattr("ghostnets.train.setup.build_network", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("ghostnets.train.setup.build_initial_network", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train_model(photos, folder=tmp_path / "runs" / "run", recipe=RECIPE)
     assert not (tmp_path / "runs").exists()
@@ -306,9 +306,9 @@ def test_second_training_of_a_name_changes_nothing(photos: Path, tmp_path: Path)
         def on_step_end(self, **_: object) -> None:
             if not sentences:
                 before = (run / "config.json").read_bytes()
-                with pytest.raises(RunError) as refused:
+                with pytest.raises(RunError) as rejected:
                     train_model(photos, folder=run, recipe=RECIPE.changed(lr=0.01))
-                sentences.append(str(refused.value))
+                sentences.append(str(rejected.value))
                 assert (run / "config.json").read_bytes() == before
 
     train_model(photos, folder=run, recipe=RECIPE.changed(epochs=1), callbacks=[StartAgain()])

@@ -30,16 +30,16 @@ def assign_points(points: Tensor, boxes: Tensor, scores: Tensor, objects: Tensor
     """Assign points to the objects of one image.
 
     A point may be assigned to an object whose box contains it. The number of points of an object is the sum of its 13
-    highest IoUs, at least 1; they are those with the lowest cost: the quality focal loss of the classes with the IoU as
-    soft label, plus 3 times -log(IoU). A point claimed by several objects goes to the one with the lowest cost. An
-    object smaller than the finest stride may contain no point and then gets none.
+    highest IoUs, at least 1; the points with the lowest cost are chosen. The cost is the quality focal loss of the
+    classes with the IoU as soft label, plus 3 times -log(IoU). A point claimed by several objects goes to the one with
+    the lowest cost. An object smaller than the finest stride may contain no point and then gets none.
 
     Args:
         points: Positions x, y in pixels, (P, 2).
         boxes: Predicted boxes, (P, 4), x_min, y_min, x_max, y_max in pixels.
         scores: Predicted scores of the classes in [0, 1], (P, C).
         objects: Boxes of the objects, (G, 4).
-        labels: Their classes, (G,), int64.
+        labels: Classes of the objects, (G,), int64.
     """
     assigned = torch.full((len(points),), -1, dtype=torch.int64, device=points.device)
     ious = torch.zeros(len(points), device=points.device)
@@ -64,15 +64,15 @@ def assign_points(points: Tensor, boxes: Tensor, scores: Tensor, objects: Tensor
 
 
 def _inside(points: Tensor, objects: Tensor) -> Tensor:
-    """Whether each point lies within each box, (P, G)."""
+    """Return whether each point lies within each box, (P, G)."""
     distances = torch.cat([points[:, None] - objects[None, :, :2], objects[None, :, 2:] - points[:, None]], dim=-1)
     return (distances > 0).all(dim=-1)
 
 
 def _class_cost(scores: Tensor, iou: Tensor, labels: Tensor) -> Tensor:
-    """Quality focal loss of each point's scores for each object with the IoU as its soft label, (V, G).
+    """Return the quality focal loss of each point's scores for each object, with the IoU as soft label, (V, G).
 
-    The loss of the object's own class has the soft label, that of all other classes 0.
+    The target of the object's class is the soft label, the target of all other classes is 0.
     """
     negative = scores.square() * F.binary_cross_entropy(scores, torch.zeros_like(scores), reduction="none")  # (V, C)
     own = scores[:, labels]  # (V, G)

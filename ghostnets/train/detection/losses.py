@@ -16,34 +16,34 @@ QUALITY_WEIGHT, BOX_WEIGHT, DISTRIBUTION_WEIGHT = 1.0, 2.0, 0.25
 
 
 class DetectionLosses(NamedTuple):
-    """Losses of a batch, weighted; their sum is minimised."""
+    """Weighted losses of a batch; training minimises their sum."""
 
-    quality: Tensor  # of the classes, (): quality focal loss
-    box: Tensor  # of the boxes, (): 1 - generalised IoU
-    distribution: Tensor  # of the distances, (): distribution focal loss
+    quality: Tensor  # (), quality focal loss of the class scores
+    box: Tensor  # (), 1 - generalised IoU of the boxes
+    distribution: Tensor  # (), distribution focal loss of the distances to the sides
 
     @property
     def total(self) -> Tensor:
-        """The sum, ()."""
+        """Sum of the losses, ()."""
         return self.quality + self.box + self.distribution
 
 
 def quality_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """``|target - sigmoid(logit)|^2`` times the binary cross-entropy (equation 5, beta = 2), elementwise.
+    """Return ``|target - sigmoid(logit)|^2`` times the binary cross-entropy (equation 5, beta = 2), elementwise.
 
     Args:
-        logits: Of any shape.
-        targets: Soft labels in [0, 1], of the same shape: the IoU for the class of an assigned point, else 0.
+        logits: Class logits, of any shape.
+        targets: Soft labels in [0, 1], shaped as ``logits``: the IoU for the class of an assigned point, else 0.
     """
     entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return entropy * (targets - logits.sigmoid()).square()
 
 
 def distribution_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy with the two bins around a distance, weighted by their nearness (equation 6): (...).
+    """Return the cross-entropy with the two bins around a distance, weighted by proximity (equation 6): (...).
 
     Args:
-        logits: Of the bins, (..., bins).
+        logits: Logits of the bins, (..., bins).
         targets: Distances in strides, (...), from 0 to below ``bins - 1``.
     """
     left = targets.floor().long()
@@ -66,19 +66,19 @@ def detection_losses(
     *,
     bins: int,
 ) -> DetectionLosses:
-    """Losses of a batch.
+    """Compute the losses of a batch.
 
-    The loss of the classes is divided by the number of assigned points, those of the boxes by the sum of the highest
-    scores of these points, by which they are weighted; both divisors are at least 1.
+    The class loss is divided by the number of assigned points. The box and distance losses of each assigned point are
+    weighted by its highest class score and divided by the sum of these weights. Both divisors are at least 1.
 
     Args:
         predictions: Output of a ``Detector``, (N, P, C + 4 * bins).
-        boxes: Boxes decoded from it, not clipped, (N, P, 4).
+        boxes: Boxes decoded from ``predictions``, not clipped, (N, P, 4).
         points: Positions of the points in pixels, (P, 2).
-        strides: Their strides, (P,).
-        assignments: One for each image.
+        strides: Strides of the points in pixels, (P,).
+        assignments: Assignment of the points of each image.
         objects: Boxes of the objects of each image, (G, 4).
-        labels: Their classes, (G,).
+        labels: Classes of the objects of each image, (G,).
         ignored: Points whose classes are not learned unless they are assigned, (N, P), bool.
         bins: ``Detector.bins``.
     """

@@ -1,4 +1,4 @@
-"""A detector with its training-only parts: an auxiliary neck and head that assign points to objects."""
+"""A detector with the layers that only training needs: an auxiliary neck and head that assign points to objects."""
 
 import copy
 from collections.abc import Sequence
@@ -50,12 +50,12 @@ class SupervisedDetector(nn.Module):
         )
 
     def forward(self, images: Tensor, targets: Sequence[BoxTargets], *, detach: bool = False) -> DetectionLosses:
-        """Compute the losses of a batch, those of both heads added.
+        """Compute the losses of a batch, summed over both heads.
 
         Args:
             images: Normalised images, (N, C, H, W).
             targets: The objects of each image.
-            detach: Keep the gradient of the auxiliary head from the detector, as NanoDet-Plus does after ten epochs.
+            detach: Stop the gradient of the auxiliary head at the detector, as NanoDet-Plus does after ten epochs.
         """
         detector, bins = self.detector, self.detector.bins
         features = detector.backbone(images)
@@ -87,7 +87,7 @@ def _without_crowds(target: BoxTargets) -> tuple[Tensor, Tensor]:
 
 
 def _in_crowds(points: Tensor, target: BoxTargets) -> Tensor:
-    """Whether each point lies in a crowd, (P,)."""
+    """Return whether each point lies in a crowd, (P,)."""
     if target.is_crowd is None or not target.is_crowd.any():
         return torch.zeros(len(points), dtype=torch.bool, device=points.device)
     crowds = target.boxes[target.is_crowd]

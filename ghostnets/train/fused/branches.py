@@ -1,6 +1,6 @@
 """The branches of a ``RepConv`` as one autograd function, for training on a CPU.
 
-The output z_f of a branch is linear in the input, and its normalisation needs two numbers a channel. Once these are
+The output z_f of a branch is linear in the input, and its normalisation needs two numbers per channel. Once these are
 known, all branches are one convolution, in training as in inference; the branches' maps are stored only if there are
 few output channels. With P pixels and r_f = 1 / deviation of z_f::
 
@@ -53,7 +53,7 @@ def is_supported(module: RepConv, x: Tensor) -> bool:
         for conv in _convolutions(module)
     )
     pixels = x.shape[0] * -(-x.shape[2] // module.stride) * -(-x.shape[3] // module.stride)
-    return fits and x.shape[1] == module.in_channels and pixels > 1  # the layers' own errors apply otherwise
+    return fits and x.shape[1] == module.in_channels and pixels > 1  # else the regular layers raise their errors
 
 
 def _branches(module: RepConv) -> list[Any]:

@@ -18,7 +18,7 @@ def fused_training() -> Iterator[None]:
     Supported are modules in training mode without hooks, for float32 or float64 inputs on the CPU, outside of autocast,
     tracing and compilation, if the native module was built. A bottleneck must be that of GhostNet V1 (ratio 2, cheap
     kernels of 3 or 5, no dilation, no stochastic depth); a ``RepConv``, as in GhostNetV3, 1 x 1 or depthwise with a
-    kernel of 3 or 5, without dilation. Anything else runs the ordinary layers. Results are the same up to rounding.
+    kernel of 3 or 5, without dilation. Anything else runs the regular layers. Results are the same up to rounding.
     Second derivatives are not supported.
     """
     is_built = missing_native(TRAINING) is None

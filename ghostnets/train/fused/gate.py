@@ -1,7 +1,8 @@
-"""Squeeze-and-excitation of a fused bottleneck, from sums over each image alone.
+"""Squeeze-and-excitation of a fused bottleneck, computed from per-image sums only.
 
 The mean of an activated map follows from the number of values that pass the ReLU and their sum; the gradient of the
-gate from the sums of d and of d (z - mean). So the gated map is never stored, in either pass.
+gate, from the sums of d and of d (z - mean), d being the gradient of the activated map. So neither pass stores the
+gated map.
 """
 
 from collections.abc import Sequence
@@ -21,9 +22,9 @@ class Gate:
     """The gate of one call, with the tensors that its gradient needs.
 
     Attributes:
-        mean: (N, C), a leaf of the small autograd graph of ``values``.
-        parameters: The other leaves: weight and bias of the two linear layers.
-        values: (N, C) in [0, 1].
+        mean: Mean of the activated maps, (N, C); a leaf of the autograd graph of ``values``.
+        parameters: Weights and biases of the two linear layers, also leaves of that graph.
+        values: Factor of each channel, (N, C), in [0, 1].
         passed: ``image_sums`` of each map under the gate: (2, N, C_i).
     """
 
@@ -47,7 +48,7 @@ class Gate:
         return cls(mean, leaves, values, passed)
 
     def apply(self, hidden: Sequence[Map]) -> list[Map]:
-        """Return the maps as they are read through the gate."""
+        """Return views of the maps that multiply by the gate when they are read."""
         values = self.values.detach()
         firsts = [sum(m.channels for m in hidden[:i]) for i in range(len(hidden))]
         return [replace(m, gate=values, gate_from=first) for m, first in zip(hidden, firsts, strict=True)]
@@ -60,11 +61,11 @@ class Gate:
         Args:
             hidden: The maps as ``apply`` returned them.
             sums: The sums of each map.
-            betas: As in ``of``.
-            norms: Receive their gradients from the sums over all images.
+            betas: Biases of the normalisations of the maps.
+            norms: Gradients of the normalisations; filled in here, from the sums over all images.
 
         Returns:
-            What the mean adds to the gradient of every pixel, (N, C), and the gradients of the four parameters.
+            Contribution of the mean to the gradient of every pixel, (N, C), and gradients of the four parameters.
         """
         of_gate = torch.cat(
             [_activated_sum(m, beta, *own) for m, beta, own in zip(hidden, betas, sums, strict=True)], 1

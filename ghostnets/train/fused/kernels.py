@@ -57,7 +57,7 @@ class ConvNorm:
 
 @dataclass(slots=True)
 class Map:
-    """The raw output of a convolution, or an ordinary map, and how it is read.
+    """A feature map and how it is read: the raw output of a convolution, or a map that is read unchanged.
 
     Attributes:
         values: (N, H, W, C), contiguous.

@@ -75,7 +75,7 @@ def test_loaded_network_computes_the_convolutions_of_the_file(tmp_path: Path, ha
     torch.testing.assert_close(model.first[0].weight, w1.view(4, 3, 3, 3), rtol=0, atol=0)
 
 
-def test_network_of_another_kind_is_refused(tmp_path: Path):
+def test_network_of_another_kind_is_rejected(tmp_path: Path):
     path, _ = write(tmp_path)
     with pytest.raises(CheckpointError, match=r"depthwise is a convolution .*activation ReLU, and second\.0 .*none"):
         load_ncnn(Plain(), path)  # its ReLU is a function, not a layer

@@ -1,4 +1,4 @@
-"""Options of all commands: help and refusals without torch; tables of names; renamed options."""
+"""Options of all commands: help and rejections without torch; tables of names; renamed options."""
 
 import re
 import subprocess
@@ -25,8 +25,8 @@ from ghostnets.train import RECIPES, Recipe
 
 HEAVY = ("torch", "torchvision", "matplotlib", "numpy")
 
-# A line that must be refused without torch, and the reason.
-REFUSALS = [
+# A line that must be rejected without torch, and the reason.
+REJECTIONS = [
     ("train nowhere/", "there is no folder nowhere/"),
     ("train --model ghostnet_10", "did you mean ghostnet_130 or ghostnet_100"),
     ("train --optimizer adam", "optimizer is adam, expected one of sgd, adamw"),
@@ -89,12 +89,12 @@ for line in sys.stdin.read().splitlines():
 """
 
 
-def test_help_and_refusals_load_no_torch(tmp_path: Path):
+def test_help_and_rejection_load_no_torch(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "net.onnx").touch()
     paths = {"empty": tmp_path / "empty", "onnx": tmp_path / "net.onnx"}
-    refused = [(line.format(**paths), reason) for line, reason in REFUSALS]
-    lines = [f"{command} --help" for command in COMMANDS] + [line for line, _ in refused]
+    rejected = [(line.format(**paths), reason) for line, reason in REJECTIONS]
+    lines = [f"{command} --help" for command in COMMANDS] + [line for line, _ in rejected]
     process = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(heavy=HEAVY)],
         input="\n".join(lines), capture_output=True, text=True, check=True, cwd=tmp_path,
@@ -105,7 +105,7 @@ def test_help_and_refusals_load_no_torch(tmp_path: Path):
         code, rest = result.split(" ", 1)
         assert (code == "0") == line.endswith("--help"), result
         assert rest.startswith(f"[] {line}"), result
-    for (_, reason), result in zip(refused, printed[len(COMMANDS) :], strict=True):
+    for (_, reason), result in zip(rejected, printed[len(COMMANDS) :], strict=True):
         assert reason in result
     assert {path.name for path in tmp_path.iterdir()} == {"empty", "net.onnx"}
 

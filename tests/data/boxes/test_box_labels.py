@@ -272,14 +272,14 @@ def test_foreign_paths_lists_and_missing_splits_are_reported(tmp_path: Path):
         ("names: [a, b", "not valid YAML"),
     ],
 )
-def test_unusable_descriptions_are_refused(tmp_path: Path, text: str, message: str):
+def test_unusable_descriptions_are_rejected(tmp_path: Path, text: str, message: str):
     root = write_yolo(tmp_path)
     (root / "data.yaml").write_text(text)
     with pytest.raises(DataError, match=message):
         open_boxes(root / "data.yaml")
 
 
-def test_unknown_layouts_are_refused(tmp_path: Path):
+def test_unknown_layouts_are_rejected(tmp_path: Path):
     with pytest.raises(DataError, match="there is no"):
         open_boxes(tmp_path / "nothing")
     with pytest.raises(DataError, match="has no labelled boxes in a recognised layout; pass a folder"):
