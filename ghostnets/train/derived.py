@@ -67,8 +67,11 @@ class DerivedFiles:
             if self.tensorboard is not None:
                 self.tensorboard.close()
 
-    def add_epoch(self) -> None:
-        """Write the last epoch of the history."""
+    def add_epoch(self, *, is_saved: bool) -> None:
+        """Write the last epoch of the history, or if its state could not be saved, later with the next one."""
+        if not is_saved:
+            self.is_current = False
+            return
         self._try(self._add_epoch if self.is_current else self._rewrite)
         if self.report and time.monotonic() >= self.next_report:
             self._write_live_report()

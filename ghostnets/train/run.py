@@ -4,6 +4,7 @@ import math
 import signal
 import time
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,6 +26,7 @@ from ghostnets.train.network import describe_initial_weights
 from ghostnets.train.parameters import set_learning_rate
 from ghostnets.train.result import InterruptedRunError, TrainingResult
 from ghostnets.train.run_folder import RunFolder
+from ghostnets.train.saver import RunSaver
 from ghostnets.train.schedule import learning_rate
 from ghostnets.train.setup import build_setup
 from ghostnets.train.spec import RunSpec
@@ -84,10 +86,11 @@ class Run:
             self.workers = resolve_workers(self.config.workers, distributed.device)
             if not is_new:
                 distributed.on_rank_zero(lambda: folder.update_config(self.config))
+            self.saver = RunSaver(folder, self._tell)
             if saved is None:
-                self._save_state()
-            elif self.progress.holds_best:
-                self._save_best()  # the process may have died between the state and this file
+                distributed.on_rank_zero(lambda: self.saver.save(self._state()))
+            elif self.progress.holds_best:  # the process may have died between the state and this file
+                distributed.on_rank_zero(lambda: self.saver.save_best(self._best()))
         except BaseException:
             if distributed.is_rank_zero:
                 folder.discard() if is_new else folder.unlock()
@@ -173,9 +176,8 @@ class Run:
         with DerivedFiles(self.folder, self.history, images, report=self.report, on_message=on_message) as derived:
             while not is_finished(recipe, progress):
                 self._train_epoch(stop)
-                is_best = self._finish_epoch()
-                derived.add_epoch()
-                self.callback.on_epoch_end(self.history[-1], is_best=is_best)
+                derived.add_epoch(is_saved=self._finish_epoch())
+                self.callback.on_epoch_end(self.history[-1], is_best=progress.holds_best)
                 if not is_finished(recipe, progress):
                     self._tell(self.estimate.add_epoch())
                 elif progress.epoch < recipe.epochs:
@@ -229,10 +231,10 @@ class Run:
             before = now
             # All processes stop after the same step: the one that counted a stop request.
             if totals.num_stop_requests or (self.distributed.world_size == 1 and stop.signal is not None):
-                self._save_state()
+                self.distributed.on_rank_zero(lambda: self.saver.save_end(self._state()))
                 raise InterruptedRunError(self.folder.path, stop.signal or signal.SIGTERM)
-            if now - saved_at > SAVE_SECONDS:
-                self._save_state()
+            if self.distributed.is_rank_zero and now - saved_at > SAVE_SECONDS:
+                self.saver.try_save(self._state())
                 saved_at = now
 
     def _count_step(self, totals: StepTotals, seconds: float) -> None:
@@ -265,7 +267,7 @@ class Run:
         return classifier_head(network) if self.recipe.frozen else network
 
     def _finish_epoch(self) -> bool:
-        """Evaluate the epoch, save the state, and then the network if it is the best so far; return whether it is."""
+        """Evaluate the epoch; save the state, and the network if it is the best so far; return whether all is saved."""
         progress, distributed = self.progress, self.distributed
         before = time.perf_counter()
         distributed.broadcast_model(self.setup.evaluated)
@@ -289,18 +291,14 @@ class Run:
         progress.history.append(asdict(result))
         progress.epoch, progress.step = progress.epoch + 1, 0
         progress.loss_sum, progress.correct, progress.num_seen, progress.train_seconds = 0.0, 0, 0, 0.0
-        self._save_state()
-        if progress.holds_best:
-            self._save_best()
-        return progress.holds_best
+        is_last = is_finished(self.recipe, progress)
+        return distributed.on_rank_zero(
+            lambda: self.saver.save_epoch(self._state(), self._best() if progress.holds_best else None, is_last=is_last)
+        )
 
-    def _save_best(self) -> None:
-        """Write the network at the end of the last epoch as the best one."""
-        checkpoint = self._checkpoint(self.history[-1], self.setup.evaluated)
-        if (lost := self.distributed.on_rank_zero(lambda: self.folder.save_best(checkpoint))) is not None:
-            self.callback.on_message(f"the temperature {lost:g} of other weights is dropped; see eval --calibrate")
-
-    def _checkpoint(self, result: EpochResult, network: nn.Module) -> Checkpoint:
+    def _best(self) -> Checkpoint:
+        """Return the network at the end of the last epoch, to be written as the best one."""
+        result, network = self.history[-1], self.setup.evaluated
         return Checkpoint(
             architecture=self.recipe.model,
             arguments=self.config.arguments,
@@ -319,9 +317,8 @@ class Run:
             multi_label=self.source.multi_label,
         )
 
-    def _save_state(self) -> None:
-        if self.distributed.is_rank_zero:
-            self.folder.save_state(pack_state(self.setup.state, self.progress, self.data))
+    def _state(self) -> dict[str, Any]:
+        return pack_state(self.setup.state, self.progress, self.data)
 
     def _evaluate_best(self) -> TrainingResult:
         """Evaluate the best epoch on the test images, or on the validation images if there are none."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.checkpoints.read import load_pickled
@@ -160,18 +159,19 @@ class RunFolder:
                 f"{self.config_file} cannot be used ({error}); it is damaged or of another version."
             ) from error
 
-    def save_state(self, state: dict[str, Any]) -> None:
+    def save_state(self, content: memoryview) -> None:
         """Write ``last.pt``.
+
+        Args:
+            content: The state, as ``torch.save`` writes it.
 
         Raises:
             RunError: The folder was removed.
             StorageError: It cannot be written; the previous state is untouched.
         """
         self.check_present()
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
         with write_atomically(self.last) as temporary:
-            temporary.write_bytes(buffer.getbuffer())  # torch's own writer hides why a write failed
+            temporary.write_bytes(content)  # torch's own writer hides why a write failed
 
     def save_best(self, checkpoint: Checkpoint) -> float | None:
         """Write ``best.safetensors``, with the temperature of the file that it replaces if that has the same weights.

@@ -36,7 +36,7 @@ def test_slow_live_report_is_written_in_at_most_two_per_cent_of_the_time(files, 
     with files:
         for _ in range(600):
             clock[0] += 1.0
-            files.add_epoch()
+            files.add_epoch(is_saved=True)
     assert len(written) == 4
     assert len(written) * 3.0 / clock[0] < 0.021
 
@@ -49,8 +49,8 @@ def test_failed_live_report_is_reported_once_and_training_continues(files, monke
     monkeypatch.setattr(derived, "REPORT_COST", 0)
     write_report_by(monkeypatch, fail)
     with files:
-        files.add_epoch()
-        files.add_epoch()
+        files.add_epoch(is_saved=True)
+        files.add_epoch(is_saved=True)
     (message,) = files.messages
     assert message.startswith("the live report could not be written (ValueError: no font). The training continues")
 
@@ -61,4 +61,4 @@ def test_removed_folder_ends_the_training(files, monkeypatch: pytest.MonkeyPatch
 
     write_report_by(monkeypatch, fail)
     with files, pytest.raises(RunError):
-        files.add_epoch()
+        files.add_epoch(is_saved=True)

@@ -1,5 +1,6 @@
 """Training runs: their files, their determinism, and resuming at any step."""
 
+import errno
 import json
 import os
 import shutil
@@ -266,26 +267,64 @@ def test_non_finite_loss_stops_with_advice(photos: Path, tmp_path: Path):
         train_model(photos, folder=tmp_path / "run", recipe=RECIPE.changed(lr=1e30))
 
 
+class FullDisk(Callback):
+    """Nothing can be written from the first step of one epoch to the end of another, both from 1."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> None:
+        self.real, self.first, self.last, self.epoch = os.fsync, first, last, 0
+        self.messages: list[str] = []
+        monkeypatch.setattr(os, "fsync", self.write)
+
+    def write(self, handle: int) -> None:
+        if self.first <= self.epoch <= self.last:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.real(handle)
+
+    def on_step_end(self, *, epoch: int, **_: object) -> None:
+        self.epoch = epoch + 1
+
+    def on_message(self, sentence: str) -> None:
+        self.messages += [sentence] if "could not" in sentence else []
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_disk_that_is_full_for_a_while_changes_nothing(
+    uninterrupted: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+):
+    photos, finished = uninterrupted
+    disk = FullDisk(monkeypatch, first=epoch, last=epoch)
+    train_model(photos, folder=tmp_path / "run", recipe=RECIPE, callbacks=[disk])
+    assert len(disk.messages) == 1
+    assert "No space left on device): the training continues and tries again after the next epoch" in disk.messages[0]
+    assert_same(finished, tmp_path / "run")
+
+
 def test_full_disk_keeps_the_files_and_resumes_bit_identically(
     uninterrupted: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The disk is full from the second epoch on: the files of the first are complete, and the run resumes later."""
     photos, finished = uninterrupted
-    real, calls = os.fsync, []
-
-    def full_after_the_first_epoch(handle: int) -> None:
-        calls.append(handle)
-        if len(calls) > 12:  # two for each of five files before, and the best network
-            raise OSError(28, "No space left on device")
-        real(handle)
-
-    monkeypatch.setattr(os, "fsync", full_after_the_first_epoch)
+    disk = FullDisk(monkeypatch, first=2, last=3)
     with pytest.raises(
-        StorageError, match=r"could not write .*No space left on device.*left an existing file unchanged"
+        StorageError,
+        match=r"the training ends, but could not be saved in .*No space left on device\); free space, then",
     ):
-        train_model(photos, folder=tmp_path / "run", recipe=RECIPE)
+        train_model(photos, folder=tmp_path / "run", recipe=RECIPE, callbacks=[disk])
     monkeypatch.undo()
+    assert len(disk.messages) == 1  # after the second of three epochs
     read_checkpoint(tmp_path / "run" / "best.safetensors")
+    resume_training(tmp_path / "run")
+    assert_same(finished, tmp_path / "run")
+
+
+def test_interrupted_with_a_full_disk_resumes_from_the_state_before(
+    uninterrupted: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    photos, finished = uninterrupted
+    disk = FullDisk(monkeypatch, first=2, last=3)
+    with pytest.raises(StorageError, match=r"resume from the state saved before: ghostnets train --resume"):
+        train_model(photos, folder=tmp_path / "run", recipe=RECIPE, callbacks=[disk, StopAt(6, signal.SIGTERM)])
+    monkeypatch.undo()
     resume_training(tmp_path / "run")
     assert_same(finished, tmp_path / "run")
 
