@@ -29,6 +29,8 @@ __all__ = [
 
 MAX_PAIRS = 10  # intrinsic maps with their ghosts, per layer
 MAX_LAYERS = 4
+PRINTED_ROWS = 40  # of a long table on paper, where there is no search: a thousand classes would fill a hundred pages
+PRINTED_GROUPS = 12  # of the groups of pictures in a section, on paper
 MIN_MAP_SIDE = 7  # pixels; smaller maps are not recognisable
 
 T = TypeVar("T")
@@ -79,6 +81,7 @@ def environment() -> Any:
         lstrip_blocks=True,
         loader=jinja2.FunctionLoader(lambda name: templates.joinpath(name).read_text(encoding="utf-8")),
     )
+    environment.globals.update(printed_rows=PRINTED_ROWS, printed_groups=PRINTED_GROUPS)
     environment.filters["data_uri"] = _data_uri
     environment.filters["heat_png"] = heat_png
     environment.filters["map_png"] = map_png

@@ -186,7 +186,7 @@ def _choose_examples(
     uncertain = correct[:UNCERTAIN]
     first = "highest loss" if result.evaluation.multi_label else "most confident"
     groups: dict[str, list[int]] = {
-        f"Mistakes, the {first} first ({len(wrong)} in all)": wrong[:MISTAKES],
+        f"Mistakes, the {first} first ({len(wrong):,} in all)": wrong[:MISTAKES],
         "Correct, the least certain": uncertain,
         "Correct, the most certain": correct[len(uncertain) :][: -CERTAIN - 1 : -1],
     }

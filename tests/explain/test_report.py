@@ -24,6 +24,7 @@ from ghostnets.explain.captions import ablation_caption
 from ghostnets.explain.comparison import comparison_figure
 from ghostnets.explain.confusion import MAX_MATRIX_CLASSES, select_classes
 from ghostnets.explain.figures import confusion_figure, save_figure
+from ghostnets.explain.page import PRINTED_ROWS
 from ghostnets.models import create_model
 
 
@@ -139,6 +140,10 @@ def test_report_of_many_classes_grows_linearly(tmp_path: Path):
     assert sum("data-row" in attributes for _, attributes in page.found) == 1 + 500 + 1000
     assert sum(attributes.get("class") in ("hit", "miss") for _, attributes in page.found) <= MAX_MATRIX_CLASSES**2
     assert len(page.text) < 1_500_000
+    _, _, on_paper = page.text.partition("@media print")
+    assert f".tall tbody tr:nth-child(n + {PRINTED_ROWS + 1} of :not([hidden])) {{ display: none; }}" in on_paper
+    for line in ("the first 40 of 500 pairs", "the first 40 of 1,000 classes"):
+        assert line in on_paper
 
 
 def test_comparison_figure_draws_names_of_runs_as_they_are(tmp_path: Path):
@@ -173,3 +178,9 @@ def test_report_in_a_browser_filters_rows_and_fits_a_phone(tmp_path: Path, brows
         assert page.evaluate(rows) == 1 + 180 + 180
         empty = "getComputedStyle(document.querySelector('.matrix tbody td:not([class])')).backgroundColor"
         assert page.evaluate(empty) == "rgba(0, 0, 0, 0)"  # not white in the dark
+        line = "getComputedStyle(document.querySelector('.printed')).display"
+        assert page.evaluate(line) == "none"
+        page.emulate_media(media="print")
+        assert page.evaluate(rows) == 1 + PRINTED_ROWS + PRINTED_ROWS
+        assert page.evaluate(line) == "block"
+        assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
