@@ -172,7 +172,8 @@ def _pictures(result: DataCheck, indices: Sequence[int], folder: Path) -> "list[
     for index in indices[:PAGE_IMAGES]:
         try:
             image = decode_image(result.paths[index]).convert("RGB")
-        except (ImageError, OSError):  # it has changed since the examination
+        except (ImageError, OSError) as error:
+            message(f"{result.paths[index]} changed during the check and is not shown on the page: {error}")
             continue
         image.thumbnail((SIDE, SIDE))
         buffer = io.BytesIO()

@@ -26,7 +26,7 @@ INSPECTED_FILES = 512  # headers read to determine the typical size and the numb
 class ImageFolder:
     """The image files of a folder, before any pixel is read; a ``DataSource``.
 
-    Layouts (docs/data.md has all of them)::
+    Layouts (docs/training.md has all of them)::
 
         DATA/train/CLASS/*.jpg  with DATA/val/CLASS/*.jpg, DATA/test/CLASS/*.jpg or both
         DATA/CLASS/*.jpg

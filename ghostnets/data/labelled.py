@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ __all__ = [
     "inspect_file",
     "remove_repeated",
 ]
+
+
+NUMBERED_NAME = re.compile(r"(.*\D)[ _.-]+\d+")  # a name such as Maine_Coon_12
 
 
 @dataclass(frozen=True)
@@ -166,8 +170,8 @@ def build_labelled_folder(
         DataError: The classes cannot be used for training; the message gives the reason.
     """
     is_training = network_classes is None
-    known = (file for file in files if not is_training or file.split == "train")
-    class_names = _sort_names({name for file in known for name in file.classes})
+    known = {name for file in files if not is_training or file.split == "train" for name in file.classes}
+    class_names = _sort_names(known)
     missing = _check_classes(files, splits, class_names, root) if is_training else []
     return _build(files, splits, class_names, (*notes, *missing), multi_label=multi_label)
 
@@ -181,8 +185,7 @@ def _build(
     multi_label: bool = False,
 ) -> LabelledFolder:
     selected = {split: _select_split(files, split, class_names, multi_label=multi_label) for split in splits}
-    identity = _compute_identity(class_names, files)
-    return LabelledFolder(class_names, selected, tuple(notes), identity, multi_label)
+    return LabelledFolder(class_names, selected, tuple(notes), _compute_identity(class_names, files), multi_label)
 
 
 def _compute_identity(class_names: Sequence[str], files: Iterable[ImageFile]) -> str:
@@ -292,20 +295,18 @@ def _check_training(
 
 
 def _describe_missing(folder: Path, left_out: LeftOut) -> str:
-    loose = sum(is_image_name(path.name) for path in folder.iterdir())
-    images = format_count(loose, "image")
-    found = f"{images} but no class folders" if loose else "no images"
-    more = "".join(f" ({sentence})" for sentence in left_out.sentences())
+    loose = sorted(path.stem for path in folder.iterdir() if is_image_name(path.name))
+    found = f"{format_count(len(loose), 'image')} but no class folders" if loose else "no images"
+    more = "".join(f" ({note})" for note in [*left_out.sentences(), *(() if loose else loose_notes(folder))])
     wanted = "one folder of images per class, or a table of paths and labels"
+    names = sorted({match[1] for stem in loose if (match := NUMBERED_NAME.fullmatch(stem))})
+    if 1 < len(names) <= len(loose) / 2:
+        wanted += f". If the file names hold the classes ({', '.join(names[:3])}, ...), docs/training.md shows how"
     return f"{folder} contains {found}{more}; it must contain {wanted}."
 
 
 def describe_assumed_splits(files: Mapping[str, Sequence[Path]]) -> list[str]:
-    """Describe files read as training images because their names, unlike those of others, have no split.
-
-    Args:
-        files: Files of each split.
-    """
+    """Describe files, given by split, read as training images because their names, unlike others, have no split."""
     root = os.path.commonpath([path.parent for paths in files.values() for path in paths])
     names = [os.path.relpath(path, root) for path in files.get("train", ())]
     assumed = [name for name in names if split_in_name(name) is None]

@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from ghostnets.data.finder import LeftOut, is_image_name, is_system_name, walk_images
-from ghostnets.data.label_table import TABLE_SUFFIXES, LabelTable, TableRow, read_table
+from ghostnets.data.finder import LeftOut, is_image_name, walk_images
+from ghostnets.data.label_table import LabelTable, TableRow, read_table
 from ghostnets.data.labelled import (
     ImageFile,
     LabelledFolder,
@@ -15,55 +15,14 @@ from ghostnets.data.labelled import (
     inspect_file,
     remove_repeated,
 )
-from ghostnets.data.layout import find_layout, list_classes, normalize_name, split_of
+from ghostnets.data.layout import split_of
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import IMAGE_SUFFIXES
 from ghostnets.terminal import format_count, printable
 
-__all__ = ["find_tables", "list_tables", "read_labelled_tables"]
+__all__ = ["TableImages", "read_labelled_tables"]
 
-NAMES = ("labels", "label", "annotations", "metadata")  # table to read if a folder has several
 SHOWN = 5  # rows per message
-
-
-def find_tables(root: Path, network_classes: Collection[str] = ()) -> dict[str, Path]:
-    """Find the tables that label the images of a folder.
-
-    Args:
-        root: A table, or a folder.
-        network_classes: Classes of the network that is evaluated: folders of these names are classes.
-
-    Returns:
-        Table of each split, ``{"train": ..., "val": ...}``; ``{"": TABLE}`` for a single one; empty for a folder
-        without a table, or whose class folders give the same classes.
-
-    Raises:
-        DataError: Tables and class folders label the images differently, or it is not clear which table is meant.
-    """
-    if root.is_file():
-        if root.suffix.lower() not in TABLE_SUFFIXES:
-            return {}
-        return _pair(root) if split_of(root.stem) == "train" else {split_of(root.stem) or "": root}
-    found = list_tables(root)
-    if not found:
-        return {}
-    tables = _choose(root, found)
-    classes = _class_folders(root)
-    if len(classes) > 1 or not classes.keys().isdisjoint(network_classes):
-        return _compare(root, tables, classes)
-    if not tables:
-        names = ", ".join(path.name for path in found[:SHOWN])
-        raise DataError(f"{root} has several tables ({names}); pass the path of the one with the labels.")
-    return tables
-
-
-def list_tables(root: Path) -> list[Path]:
-    """The tables directly in a folder, of text files those named like splits; DataError if it cannot be listed."""
-    return [
-        path
-        for path in _list_files(root)
-        if path.suffix.lower() in (".csv", ".tsv") or (path.suffix.lower() == ".txt" and _split_of_table(path))
-    ]
 
 
 def read_labelled_tables(
@@ -82,7 +41,7 @@ def read_labelled_tables(
         DataError: A table cannot be used; the message gives the reason.
     """
     notes: list[str] = []
-    images = {split: _Images(path) for split, path in tables.items()}
+    images = {split: TableImages(path) for split, path in tables.items()}
     read: dict[str, LabelTable] = {}
     for split, path in tables.items():
         try:
@@ -98,8 +57,7 @@ def read_labelled_tables(
     for split, table in read.items():
         options = {"multi_label": multi_label, "skip_missing": skip_missing}
         files += _resolve(table, tables[split], split, images[split], notes, **options)
-        if len(tables) == 1:
-            notes += images[split].describe_unnamed(tables[split])
+    notes += _describe_unnamed(images, {split: tables[split] for split in read})
     if multi_label:
         notes.append(_describe_label_sets(files))
     check_names(files)
@@ -122,7 +80,23 @@ def _describe_label_sets(files: Sequence[ImageFile]) -> str:
     return f"multi-label: {mean:.1f} labels per image on average, up to {max(counts, default=0)}{without}"
 
 
-class _Images:
+def _describe_unnamed(images: dict[str, "TableImages"], tables: dict[str, Path]) -> list[str]:
+    """Describe the images of the tables' folders that no table lists, and files that cannot be read."""
+    notes = []
+    for folder in dict.fromkeys(table.parent for table in tables.values()):
+        splits = [split for split, table in tables.items() if table.parent == folder]
+        searched = images[splits[0]]
+        unnamed = searched.unnamed({path for split in splits for path in images[split].named})
+        searched.left_out.other.clear()  # not images, such as the table itself
+        if unnamed:
+            names = ", ".join(tables[split].name for split in splits)
+            number = f", the first of {len(unnamed)}" if len(unnamed) > 1 else ""
+            notes.append(f"left out: {printable(unnamed[0])} (not in {names}{number})")
+        notes += searched.left_out.sentences()
+    return notes
+
+
+class TableImages:
     """The images in the folder of a table, by path and by name.
 
     The folder is searched once, when a path is not found as it is written.
@@ -175,16 +149,10 @@ class _Images:
                         self._index[key].append(str(path))
         return self._index
 
-    def describe_unnamed(self, table: Path) -> list[str]:
-        """Describe images that the table does not list, and files that cannot be read."""
+    def unnamed(self, named: Collection[str]) -> list[str]:
+        """Return the relative paths, sorted, of the images in the folder that are not among ``named``."""
         everything = {path for paths in self.index.values() for path in paths}
-        unnamed = sorted(everything - {os.path.relpath(path, self.folder) for path in self.named})
-        self.left_out.other.clear()  # not images, such as the table itself
-        notes = self.left_out.sentences()
-        if unnamed:
-            number = f", the first of {len(unnamed)}" if len(unnamed) > 1 else ""
-            notes.insert(0, f"left out: {printable(unnamed[0])} (not in {table.name}{number})")
-        return notes
+        return sorted(everything - {os.path.relpath(path, self.folder) for path in named})
 
     def is_other_file(self, cell: str) -> bool:
         """Whether a cell is the path of a file of a format that is not read."""
@@ -203,7 +171,7 @@ def _resolve(
     table: LabelTable,
     path: Path,
     split: str,
-    images: _Images,
+    images: TableImages,
     notes: list[str],
     *,
     multi_label: bool,
@@ -267,76 +235,3 @@ def _remove_repeated_rows(files: Iterable[ImageFile], notes: list[str], *, is_tr
     if repeated:
         notes.append(f"left out: {'a row' if repeated == 1 else f'{repeated} rows'} naming an image again")
     return kept
-
-
-def _list_files(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if not is_system_name(path.name) and path.is_file())
-    except OSError as error:
-        raise DataError(f"{folder} cannot be listed ({error.strerror}); check its permissions.") from error
-
-
-def _pair(train: Path) -> dict[str, Path]:
-    """The table of training images and those of the other splits in its folder."""
-    tables = {split: path for path in _list_files(train.parent) if (split := _split_of_table(path))}
-    return {"train": train, **{split: path for split, path in tables.items() if split != "train"}}
-
-
-def _split_of_table(path: Path) -> str | None:
-    return split_of(path.stem) if path.suffix.lower() in TABLE_SUFFIXES else None
-
-
-def _choose(root: Path, found: Sequence[Path]) -> dict[str, Path]:
-    """Choose the tables of labels among all CSV files of a folder; empty if ambiguous."""
-    by_split: dict[str, Path] = {}
-    for path in found:
-        if (split := _split_of_table(path)) is not None and by_split.setdefault(split, path) is not path:
-            raise DataError(f"{root} has two tables of {split} images ({by_split[split].name}, {path.name}); keep one.")
-    if "train" in by_split:
-        return {split: by_split[split] for split in ("train", "val", "test") if split in by_split}
-    named = [path for path in found if _is_named_as_labels(path)]
-    chosen = named if len(named) == 1 else found
-    return {"": chosen[0]} if len(chosen) == 1 else {}
-
-
-def _is_named_as_labels(path: Path) -> bool:
-    """Whether the name of a table says that it holds labels rather than, for example, predictions."""
-    return normalize_name(path.stem).casefold() in NAMES or _split_of_table(path) is not None
-
-
-def _class_folders(root: Path) -> dict[str, Path]:
-    try:
-        layout = find_layout(root)
-    except DataError:  # no class folders: the table is the only reading
-        return {}
-    return list_classes(layout.splits["train"]) if "train" in layout.splits else {}
-
-
-def _compare(root: Path, tables: dict[str, Path], classes: dict[str, Path]) -> dict[str, Path]:
-    """Empty, as class folders label the images, if no table that is named as labels labels them otherwise.
-
-    Raises:
-        DataError: Such a table does.
-    """
-    for path in filter(_is_named_as_labels, tables.values()):
-        images = _Images(path)
-        try:
-            table = read_table(path, images.holds)
-            found = [(row, images.find(row.path)) for row in table.rows]
-        except DataError:
-            continue  # a table of something else
-        pairs = {
-            (row.labels, folder)
-            for row, file in found
-            if file is not None
-            for folder in Path(file).relative_to(root).parts[:-1]
-            if folder in classes
-        }
-        is_one_to_one = len(pairs) == len({labels for labels, _ in pairs}) == len({folder for _, folder in pairs})
-        other_class = any(label in classes and label != folder for labels, folder in pairs for label in labels)
-        if not is_one_to_one or other_class:
-            raise DataError(
-                f"{root} can be read in two ways: by its folders ({', '.join(list(classes)[:8])}), or by {path.name};"
-                f" give {path}, or move the table elsewhere."
-            )
-    return {}

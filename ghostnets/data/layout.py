@@ -134,18 +134,21 @@ def list_classes(folder: Path) -> dict[str, Path]:
 
 
 def loose_notes(folder: Path) -> list[str]:
-    """Describe images directly in a folder of classes, and links to a folder that encloses it or to no file."""
+    """Describe what else is directly in a folder of classes: files, and links to an enclosing folder or to no file."""
     notes = [
         f"left out: {printable(str(path))} (link to a folder that encloses it)"
         for path in _list(folder)
         if _encloses(path, folder)
     ]
     notes += [f"left out: {printable(str(path))} (written by ghostnets)" for path in _list(folder) if _is_output(path)]
-    dangling = [path for path in _list(folder) if path.is_symlink() and not path.exists()]
-    notes += [f"left out: {printable(str(path))} (link to a file or folder that does not exist)" for path in dangling]
+    missing = [path for path in _list(folder) if path.is_symlink() and not path.exists()]
+    notes += [f"left out: {printable(str(path))} (link to a file or folder that does not exist)" for path in missing]
     if loose := [path for path in _list(folder) if _is_loose_image(path)]:
         count = f", the first of {len(loose)} images" if len(loose) > 1 else ""
         notes.append(f"left out: {printable(str(loose[0]))} (in no class folder{count})")
+    if others := [path for path in _list(folder) if _is_loose_file(path)]:
+        names = _join(printable(path.name) for path in others)
+        notes.append(f"left out: {names} in {printable(str(folder))} (the images are labelled by their folders)")
     return notes
 
 
@@ -198,10 +201,8 @@ def _list(folder: Path) -> list[Path]:
 
 def _encloses(path: Path, folder: Path) -> bool:
     """Whether ``path`` is a link to ``folder`` or to a folder around it."""
-    if not path.is_symlink() or not path.is_dir():
-        return False
     target = os.path.realpath(path)
-    return os.path.commonpath([target, os.path.realpath(folder)]) == target
+    return path.is_symlink() and path.is_dir() and os.path.commonpath([target, os.path.realpath(folder)]) == target
 
 
 def _is_output(path: Path) -> bool:
@@ -213,6 +214,12 @@ def _is_output(path: Path) -> bool:
 
 def _is_loose_image(path: Path) -> bool:
     return is_image_name(path.name) and path.is_file()
+
+
+def _is_loose_file(path: Path) -> bool:
+    """Whether a path is a file that could hold labels or splits."""
+    skipped = is_system_name(path.name) or path.stem.casefold().startswith(("readme", "license", "licence"))
+    return path.is_file() and not skipped and not is_image_name(path.name)
 
 
 def _holds_loose_images(folder: Path) -> bool:

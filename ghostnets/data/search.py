@@ -7,8 +7,9 @@ from pathlib import Path
 from ghostnets.data.finder import is_system_name
 from ghostnets.data.labelled import LabelledFolder, find_labelled
 from ghostnets.data.labelled_arrow import find_arrow, read_labelled_arrow
-from ghostnets.data.labelled_table import find_tables, list_tables, read_labelled_tables
+from ghostnets.data.labelled_table import read_labelled_tables
 from ghostnets.data.labelled_tars import find_tars, read_labelled_tars
+from ghostnets.data.table_search import find_tables
 from ghostnets.errors import DataError
 from ghostnets.terminal import printable
 
@@ -37,10 +38,7 @@ def find_labelled_images(
             note = f"the data are read from {printable(str(place))}, the only folder of {printable(str(root))}"
             return found if place == root else replace(found, notes=(note, *found.notes))
     if root.is_dir():
-        found = find_labelled(root, network_classes=network_classes, skip_unreadable=skip_unreadable)
-        tables = [path.name for path in list_tables(root)]
-        notes = [f"left out: {printable(name)} (the images are labelled by their folders)" for name in tables]
-        return replace(found, notes=(*found.notes, *notes))
+        return find_labelled(root, network_classes=network_classes, skip_unreadable=skip_unreadable)
     raise DataError(
         f"{root} is a file; pass the path of a folder with one subfolder per class, of a table (.csv, .tsv, .txt) with"
         " the columns path and label, or of an archive."

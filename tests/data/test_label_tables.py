@@ -106,9 +106,10 @@ def test_tables_of_splits_are_read(tmp_path: Path, give: str) -> None:
     (tmp_path / "val.csv").write_text("path,label\nval/0.png,a\nval/1.png,b\n")
     (tmp_path / "test.csv").write_text("path\ntest/0.png\n")
     assert read(tmp_path / give) == "a,b: train 1/1 val 1/1"
-    (note,) = open_folder(tmp_path / give).notes
+    note, unlisted = open_folder(tmp_path / give).notes
     assert note.startswith("left out: test.csv (")
     assert "has a single column" in note
+    assert unlisted == "left out: test/0.png (not in train.csv, val.csv, the first of 8)"
 
 
 def test_names_of_a_table_of_a_split_are_those_in_its_folder(tmp_path: Path) -> None:
@@ -138,7 +139,47 @@ def test_predictions_next_to_class_folders_are_not_labels(tmp_path: Path) -> Non
     build(tmp_path, "cat:4 dog:4")
     (tmp_path / "predictions.csv").write_text("path,class\ncat/0.png,cat\ncat/1.png,dog\n")
     assert read(tmp_path) == "cat,dog: train 3/3 val 1/1"
-    assert open_folder(tmp_path).notes == ("left out: predictions.csv (the images are labelled by their folders)",)
+    (note,) = open_folder(tmp_path).notes
+    assert note == f"left out: predictions.csv in {tmp_path} (the images are labelled by their folders)"
+
+
+def test_files_that_could_hold_labels_or_splits_are_named(tmp_path: Path) -> None:
+    build(tmp_path, "cat:4 dog:4")
+    for name in ("images.txt", "train_test_split.txt", "attributes.json", "README.md", ".hidden"):
+        (tmp_path / name).write_text("1 0\n")
+    (note,) = open_folder(tmp_path).notes
+    assert note.startswith("left out: attributes.json, images.txt, train_test_split.txt in ")
+
+
+def test_table_in_each_split_folder_is_read(tmp_path: Path) -> None:
+    build(tmp_path, "train:5 valid:2")
+    (tmp_path / "train" / "_classes.csv").write_text("filename, cat, dog\n0.png,1,0\n1.png,0,1\n2.png,1,1\n3.png,0,0\n")
+    (tmp_path / "valid" / "_classes.csv").write_text("filename, cat, dog\n0.png,1,0\n1.png,0,1\n")
+    assert read(tmp_path) == "cat,dog: train 2/2 val 1/1"
+    source = open_folder(tmp_path)
+    assert source.multi_label
+    assert source.split_sizes == {"train": 4, "val": 2}
+    assert "left out: 4.png (not in _classes.csv)" in source.notes
+
+
+def test_images_that_no_table_of_a_pair_lists_are_named(tmp_path: Path) -> None:
+    write(tmp_path, f"path,label\n{ROWS}", "train.csv")
+    (tmp_path / "val.csv").write_text("path,label\nimg/more/0.png,cat\n")
+    assert "left out: img/more/1.png (not in train.csv, val.csv)" in open_folder(tmp_path).notes
+
+
+def test_classes_in_file_names_are_told_with_the_way(tmp_path: Path) -> None:
+    for name in ("Maine_Coon_1", "Maine_Coon_2", "pug_1", "pug_10"):
+        build(tmp_path, ".:1")
+        (tmp_path / "0.png").rename(tmp_path / f"{name}.png")
+    with pytest.raises(DataError, match=r"names hold the classes \(Maine_Coon, pug, \.\.\.\), docs/training.md"):
+        open_folder(tmp_path)
+
+
+def test_files_without_images_are_named(tmp_path: Path) -> None:
+    (tmp_path / "data_batch_1").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"contains no images \(left out: data_batch_1 in "):
+        open_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
