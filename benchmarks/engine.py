@@ -8,6 +8,7 @@ those of each runner's fastest process.
 
     python benchmarks/engine.py                               ghostnet_100, batch 1, 2 and 1 threads
     python benchmarks/engine.py --models ghostnetv2_100 ghostnetv3_100 --batches 1 8
+    python benchmarks/engine.py --models torchvision:resnet18 timm:efficientnet_lite0
     python benchmarks/engine.py --isa avx2                    without AVX-512, OpenVINO included
     python benchmarks/engine.py --precision bf16 --peers openvino-bf16
     python benchmarks/engine.py --precision int8 --peers openvino-int8
@@ -34,7 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torchvision.models import mobilenet_v3_large
+from torchvision.models import get_model, mobilenet_v3_large
 
 from ghostnets import engine
 from ghostnets.compress import reparameterize
@@ -133,7 +134,7 @@ def measure(
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     torch.set_num_threads(threads)
-    network = reparameterize(randomized(create_model(model)))
+    network = build(model)
     x = np.random.default_rng(0).standard_normal((batch, 3, 224, 224), dtype=np.float32)
     calibration = [x] if precision == "int8" else None
     session = engine.compile(network, threads=threads, isa=isa, precision=precision, calibration=calibration)
@@ -165,6 +166,18 @@ def measure(
         }
         for name, values in times.items()
     }
+
+
+def build(model: str) -> nn.Module:
+    """Build a network of this package, ``torchvision:NAME`` or ``timm:NAME``, with random weights."""
+    library, _, name = model.rpartition(":")
+    if library == "torchvision":
+        return randomized(get_model(name, weights=None))
+    if library == "timm":
+        import timm
+
+        return randomized(timm.create_model(name))
+    return reparameterize(randomized(create_model(model)))
 
 
 def randomized(model: nn.Module) -> nn.Module:
