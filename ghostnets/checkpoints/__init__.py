@@ -3,7 +3,7 @@
 from ghostnets.needs_torch import TORCH  # noqa: F401 - first, so that its absence is one sentence
 
 # isort: split
-from ghostnets.checkpoints.architecture import build_network
+from ghostnets.checkpoints.architecture import TASKS, build_network, task_of
 from ghostnets.checkpoints.embedded import EMBEDDED_WEIGHTS, embedded_weights
 from ghostnets.checkpoints.fetch import cache_path, check_reachable, download, find_cached
 from ghostnets.checkpoints.hub import WEIGHTS, PublishedWeights, find_weights, find_weights_at, load_pretrained
@@ -25,6 +25,7 @@ __all__ = [
     "METADATA_KEY",
     "SOURCES",
     "SOURCE_ALIASES",
+    "TASKS",
     "WEIGHTS",
     "Checkpoint",
     "NcnnConvolution",
@@ -52,5 +53,6 @@ __all__ = [
     "read_ncnn",
     "read_weights",
     "save_checkpoint",
+    "task_of",
     "to_timm_state_dict",
 ]

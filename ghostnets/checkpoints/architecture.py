@@ -1,4 +1,4 @@
-"""Networks of checkpoints: of the registry, or of timm and torchvision, with the changes that compression made."""
+"""Networks of checkpoints: of the registries, or of timm and torchvision, with the changes that compression made."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,14 +8,17 @@ from torch import nn
 from ghostnets.compress import apply_changes
 from ghostnets.errors import ConfigurationError, UnknownNameError, require
 from ghostnets.models import create_model, resolve_name
+from ghostnets.models.names import DETECTOR_NAMES
 
-__all__ = ["build_network", "resolve_architecture"]
+__all__ = ["TASKS", "build_network", "resolve_architecture", "task_of"]
 
 LIBRARIES = ("timm", "torchvision")
+TASKS = {"classify": "a classifier", "detect": "a detector"}
+"""Tasks of checkpoints, and how messages call a network for each."""
 
 
 def resolve_architecture(name: str) -> str:
-    """Return the name of a network of the registry, without aliases, or ``timm:NAME`` or ``torchvision:NAME``.
+    """Return the name of a network or detector of the registries, without aliases, or ``LIBRARY:NAME``.
 
     Raises:
         UnknownNameError: The network is unknown.
@@ -23,7 +26,12 @@ def resolve_architecture(name: str) -> str:
     library, separator, _ = name.partition(":")
     if separator and library not in LIBRARIES:
         raise UnknownNameError("library of networks", library, LIBRARIES)
-    return name if separator else resolve_name(name)
+    return name if separator or name in DETECTOR_NAMES else resolve_name(name)
+
+
+def task_of(architecture: str) -> str:
+    """Return the task of a network, a key of ``TASKS``."""
+    return "detect" if architecture in DETECTOR_NAMES else "classify"
 
 
 def build_network(architecture: str, arguments: dict[str, Any], changes: Sequence[dict[str, Any]] = ()) -> nn.Module:
@@ -31,7 +39,8 @@ def build_network(architecture: str, arguments: dict[str, Any], changes: Sequenc
 
     Args:
         architecture: As returned by ``resolve_architecture``.
-        arguments: Keyword arguments of ``create_model`` of the registry or of timm, or of torchvision's ``get_model``.
+        arguments: Keyword arguments of ``create_model`` of the registry or of timm, of ``create_detector``, or of
+            torchvision's ``get_model``.
         changes: Changes of ``ghostnets.compress``, in order.
 
     Raises:
@@ -39,8 +48,12 @@ def build_network(architecture: str, arguments: dict[str, Any], changes: Sequenc
         MissingExtraError: The library is not installed.
     """
     library, separator, name = architecture.partition(":")
-    if not separator:
-        model: nn.Module = create_model(architecture, **arguments)
+    if task_of(architecture) == "detect":
+        from ghostnets.models.detection import create_detector  # loads torchvision
+
+        model: nn.Module = create_detector(architecture, **arguments)
+    elif not separator:
+        model = create_model(architecture, **arguments)
     elif library == "timm":
         timm = require("timm", extra="bench")
         if name not in timm.list_models():  # create_model would also read files and the hub

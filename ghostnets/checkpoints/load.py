@@ -3,12 +3,13 @@
 import json
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ghostnets.checkpoints.architecture import build_network, resolve_architecture
+from ghostnets.checkpoints.architecture import TASKS, build_network, resolve_architecture
 from ghostnets.checkpoints.fetch import HUB_PREFIX, download
 from ghostnets.checkpoints.fit import adapt, check_fit, is_merged, logger, network_shapes, stem_name
 from ghostnets.checkpoints.read import WeightsFile, check_numbers, read_weights
@@ -31,14 +32,18 @@ from ghostnets.preprocessing import Preprocessing
 __all__ = ["load_checkpoint", "load_weights", "network_arguments", "parse_checkpoint", "read_checkpoint"]
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike[str], *, task: str | None = "classify") -> Checkpoint:
     """Read a checkpoint of this project: ``best.safetensors`` of a run, or the folder of the run.
+
+    Args:
+        path: The file or the folder.
+        task: Task of the network that is wanted: ``"classify"``, ``"detect"``, or None for any.
 
     Raises:
         CheckpointError: The file is missing, is not a safetensors file, is truncated, was not written by ghostnets,
-            contains non-finite values, or its weights do not fit its architecture.
+            contains non-finite values, its weights do not fit its architecture, or it is a network for another task.
     """
-    return parse_checkpoint(read_weights(path))
+    return parse_checkpoint(read_weights(path), task=task)
 
 
 def load_checkpoint(
@@ -173,8 +178,12 @@ def _convert(weights: WeightsFile, source: str, network: nn.Module) -> dict[str,
     return rename_v3(drop_counters(weights.tensors)) if source == "canonical" else weights.tensors
 
 
-def parse_checkpoint(weights: WeightsFile) -> Checkpoint:
+def parse_checkpoint(weights: WeightsFile, *, task: str | None = "classify") -> Checkpoint:
     """Parse a checkpoint of this project from a file that was already read.
+
+    Args:
+        weights: Content of the file.
+        task: Task of the network that is wanted, as for ``read_checkpoint``.
 
     Raises:
         CheckpointError: As ``read_checkpoint``.
@@ -206,6 +215,11 @@ def parse_checkpoint(weights: WeightsFile) -> Checkpoint:
             training=dict(description.get("training", {})),
             sha256=weights.sha256,
         )
+        if checkpoint.task != (stored := description.get("task", "classify")):
+            raise ValueError(f"task is {stored!r}, but {checkpoint.architecture} is {TASKS[checkpoint.task]}")
+        if (checkpoint.task == "detect") == (checkpoint.preprocessing.fit == "crop"):
+            raise ValueError(f"fit is {checkpoint.preprocessing.fit!r}, not for {TASKS[checkpoint.task]}")
+        _check_task(checkpoint, task, path)
         with torch.device("meta"):
             model = build_network(checkpoint.architecture, checkpoint.arguments, checkpoint.changes)
     except CheckpointError:
@@ -227,6 +241,19 @@ def parse_checkpoint(weights: WeightsFile) -> Checkpoint:
             f"{path} has {classes} outputs but {len(checkpoint.class_names)} class names; it is damaged."
         )
     return checkpoint
+
+
+def _check_task(checkpoint: Checkpoint, task: str | None, path: Path) -> None:
+    """Raise CheckpointError unless a checkpoint has the wanted task."""
+    if task is None or checkpoint.task == task:
+        return
+    advice = {
+        "detect": "find objects with it by: ghostnets predict",
+        "classify": "classify images with it by: ghostnets predict",
+    }[checkpoint.task]
+    raise CheckpointError(
+        f"{path} is {TASKS[checkpoint.task]} ({checkpoint.architecture}), and {TASKS[task]} is needed here; {advice}."
+    )
 
 
 def _parse_multi_label(value: Any) -> bool:

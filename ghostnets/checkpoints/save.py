@@ -8,7 +8,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ghostnets.checkpoints.architecture import build_network
+from ghostnets.checkpoints.architecture import build_network, task_of
 from ghostnets.checkpoints.sources import rename_to_timm
 from ghostnets.errors import ConfigurationError
 from ghostnets.files import write_atomically
@@ -26,8 +26,9 @@ class Checkpoint:
     """A trained network with everything that inference needs.
 
     Attributes:
-        architecture: Name in the registry, or ``timm:NAME`` or ``torchvision:NAME``.
-        arguments: Keyword arguments of ``create_model``: ``{"num_classes": 10, "in_chans": 1, ...}``.
+        architecture: Name in the registry of networks or of detectors, or ``timm:NAME`` or ``torchvision:NAME``.
+        arguments: Keyword arguments of ``create_model``, ``{"num_classes": 10, "in_chans": 1, ...}``, or of
+            ``create_detector``: ``{"num_classes": 3, "backbone": "ghostnetv2_100"}``.
         changes: Changes that compression made in this architecture, in order (``ghostnets.compress.apply_changes``).
         state_dict: Weights and batch-normalisation statistics.
         class_names: Class names in the order of the logits.
@@ -50,6 +51,11 @@ class Checkpoint:
     multi_label: bool = field(default=False, kw_only=True)
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
+
+    @property
+    def task(self) -> str:
+        """``"classify"`` or ``"detect"``."""
+        return task_of(self.architecture)
 
     def build(self) -> nn.Module:
         """Build the network with these weights, in evaluation mode."""
@@ -99,6 +105,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
         **({"changes": list(checkpoint.changes)} if checkpoint.changes else {}),
         **({"float_layers": list(checkpoint.float_layers)} if checkpoint.float_layers else {}),
         **({"multi_label": True} if checkpoint.multi_label else {}),
+        **({} if checkpoint.task == "classify" else {"task": checkpoint.task}),
     }
     tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.state_dict.items()}
     content = save(tensors, metadata={METADATA_KEY: json.dumps(description)})

@@ -6,7 +6,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from ghostnets.checkpoints import build_network, read_checkpoint
+from ghostnets.checkpoints import build_network, read_checkpoint, task_of
 from ghostnets.cli.options.info import InfoCommand
 from ghostnets.cli.output import print_json, result_console
 from ghostnets.explain import Savings, compute_savings
@@ -21,7 +21,7 @@ def run(command: InfoCommand) -> int:
     with torch.device("meta"):  # only shapes are needed
         model = build_network(name, network_arguments, changes)
         plain = None
-        if not changes and ":" not in name and "ratio" in model_arguments(name):
+        if not changes and ":" not in name and task_of(name) == "classify" and "ratio" in model_arguments(name):
             plain = create_model(name, **{**network_arguments, "ratio": 1})
     savings = compute_savings(model, plain, input_shape)
     if command.json:
@@ -45,7 +45,7 @@ def resolve(
         benchmark = model_entry(source).variant.benchmark
         side = command.image_size or (32 if command.small_input else benchmark.image_size)
         return source, options, (), (3, side, side)
-    checkpoint = read_checkpoint(source)
+    checkpoint = read_checkpoint(source, task=None)
     preprocessing = checkpoint.preprocessing
     side = command.image_size or preprocessing.image_size
     shape = preprocessing.channels, side, side

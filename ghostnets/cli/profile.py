@@ -30,7 +30,7 @@ def _load(command: ProfileCommand) -> BenchmarkModel:
     source = command.source
     if isinstance(source, str):
         return create_benchmark_model(source, image_size=command.image_size)
-    checkpoint = read_checkpoint(source)
+    checkpoint = read_checkpoint(source, task=None)
     size = command.image_size or checkpoint.preprocessing.image_size
     return BenchmarkModel(reparameterize(checkpoint.build()).eval(), size, None, "")
 

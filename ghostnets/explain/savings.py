@@ -26,7 +26,7 @@ class StageCost:
 
     Attributes:
         name: ``"conv_stem"``, ``"blocks.3"``, ...
-        output_shape: (C, H, W) or (C,).
+        output_shape: (C, H, W) or (C,); of a stage that returns several maps, that of its last layer.
         params: Number of parameters of its convolutions and linear layers.
         macs: Multiply-adds.
         activation_bytes: Output size of its convolutions and linear layers.
@@ -157,7 +157,7 @@ def _stages(cost: Cost, plain: Cost | None) -> Iterator[StageCost]:
         plain_layers = [layer for layer in plain.layers if _stage_of(layer.name) == name] if plain else None
         yield StageCost(
             name=name,
-            output_shape=cost.output_shapes[name],
+            output_shape=cost.output_shapes.get(name, layers[-1].output_shape),
             params=sum(layer.params for layer in layers),
             macs=sum(layer.macs for layer in layers),
             activation_bytes=sum(layer.output_bytes for layer in layers),

@@ -2,7 +2,7 @@
 
 from ghostnets.errors import UnknownNameError
 
-__all__ = ["ALIASES", "MODEL_NAMES", "resolve_name"]
+__all__ = ["ALIASES", "DETECTOR_NAMES", "MODEL_NAMES", "resolve_name"]
 
 # fmt: off
 MODEL_NAMES = frozenset([
@@ -19,6 +19,8 @@ MODEL_NAMES = frozenset([
     "ghostnet_100_d_li14", "ghostnet_100_d_li14_revised",
 ])
 # fmt: on
+
+DETECTOR_NAMES = frozenset(["ghostdet_050", "ghostdet_100", "ghostdet_130", "nanodet_plus_m"])
 
 # Earlier name -> name. Checkpoints, descriptions and recipes that hold an earlier name still load.
 ALIASES: dict[str, str] = {

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
         resize,
     )
     from ghostnets.preprocessing.limits import MAX_PIXELS
-    from ghostnets.preprocessing.transform import Preprocessing
+    from ghostnets.preprocessing.transform import FITS, FittedImage, Preprocessing
 
 __all__ = [
+    "FITS",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "RESAMPLING",
+    "FittedImage",
     "ImageHeader",
     "ImageSource",
     "Pixels",
@@ -41,6 +43,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "FITS": "transform",
+    "FittedImage": "transform",
     "IMAGE_SUFFIXES": "decoding",
     "MAX_PIXELS": "limits",
     "RESAMPLING": "decoding",

@@ -1,8 +1,8 @@
-"""Evaluation preprocessing as a value that belongs to the weights: resize, center crop, normalize."""
+"""Evaluation preprocessing as a value that belongs to the weights: resize, crop or pad, normalize."""
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -13,18 +13,27 @@ from ghostnets.preprocessing.decoding import MAX_PIXELS, RESAMPLING, ImageSource
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Preprocessing"]
+__all__ = ["FITS", "FittedImage", "Preprocessing"]
 
 # ImageNet statistics, which published weights expect; the means over channels serve grayscale images.
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GRAY_MEAN, GRAY_STD = (0.449,), (0.226,)
 MAX_SIZE = 4096  # side of the images of a network; larger ones take minutes and gigabytes
 REDUCED_SIDE = 2  # shorter side of a JPEG decoded at reduced scale, at least, in units of resize_to (docs/predict.md)
+FITS = ("crop", "stretch", "letterbox")
+PADDING = 114  # gray below or beside a letterboxed image, as detectors are usually trained
+
+
+class FittedImage(NamedTuple):
+    """An image as a network takes it, and the size of the image that it was made from."""
+
+    pixels: Pixels  # uint8 (image_size, image_size, C)
+    size: tuple[int, int]  # width and height of the upright image in pixels
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Image -> network input at evaluation: resize the shorter side, crop the center square, normalize.
+    """Image -> network input at evaluation: resize, crop or pad to a square, normalize.
 
     Attributes:
         image_size: Side of the square input in pixels.
@@ -32,6 +41,9 @@ class Preprocessing:
         mean, std: One value per channel, for pixels in [0, 1]; their length, 1 or 3, is the number of channels.
         interpolation: ``"bilinear"`` or ``"bicubic"`` resizing, antialiased. Networks trained with this package use
             bilinear; some published weights expect bicubic.
+        fit: How the image becomes a square. ``"crop"``: the shorter side is resized and the center is cropped.
+            ``"stretch"``: both sides are resized to ``image_size``. ``"letterbox"``: the longer side is resized to
+            ``image_size``, and the rest, at the right or at the bottom, is gray.
         max_pixels: Largest number of pixels of an image that is read. A limit of the machine, which is not stored with
             the weights.
 
@@ -44,6 +56,7 @@ class Preprocessing:
     mean: tuple[float, ...] = RGB_MEAN
     std: tuple[float, ...] = RGB_STD
     interpolation: str = "bilinear"
+    fit: str = "crop"
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
@@ -61,6 +74,13 @@ class Preprocessing:
             )
         if self.interpolation not in RESAMPLING:
             raise ConfigurationError(f"interpolation is {self.interpolation!r}; it must be {' or '.join(RESAMPLING)}.")
+        if self.fit not in FITS:
+            raise ConfigurationError(f"fit is {self.fit!r}; it must be one of {', '.join(FITS)}.")
+        if self.fit != "crop" and self.resize_to != self.image_size:
+            raise ConfigurationError(
+                f"resize_to is {self.resize_to} and image_size {self.image_size}; they must be equal for fit"
+                f" {self.fit!r}, which crops nothing."
+            )
         if type(self.max_pixels) is not int or self.max_pixels < 1:
             raise ConfigurationError(f"max_pixels is {self.max_pixels}; it must be a whole number, at least 1.")
 
@@ -70,6 +90,11 @@ class Preprocessing:
         resize_to = image_size if image_size <= 64 else round(image_size * 8 / 7)
         mean, std = (GRAY_MEAN, GRAY_STD) if channels == 1 else (RGB_MEAN, RGB_STD)
         return cls(image_size, resize_to, mean, std)
+
+    @classmethod
+    def for_boxes(cls, image_size: int, *, fit: str = "stretch") -> "Preprocessing":
+        """The usual choice for detectors, which see the whole image: RGB, ImageNet's mean and deviation, no crop."""
+        return cls(image_size, image_size, fit=fit)
 
     def with_image_size(self, image_size: int) -> "Preprocessing":
         """The same preprocessing at another input size, with the same crop ratio."""
@@ -89,7 +114,7 @@ class Preprocessing:
         """Read an image for training or evaluation, decoded at full scale and not cropped yet.
 
         Returns:
-            uint8 (C, H, W) with a shorter side of ``resize_to``.
+            uint8 (C, H, W) with a shorter side of ``resize_to``, or the square if nothing is cropped.
 
         Raises:
             ImageError: The image cannot be read, as ``decode``.
@@ -120,10 +145,36 @@ class Preprocessing:
         Raises:
             ImageError: The image cannot be read, as ``decode``.
         """
+        if self.fit != "crop":
+            return self.fitted(image, name=name).pixels
         min_side = REDUCED_SIDE * self.resize_to
         decoded = decode(image, name=name, min_side=min_side, max_pixels=self.max_pixels)
         resized = self._resize(decoded)
         return as_array(resized.crop(self._center(*resized.size)))
+
+    def fitted(self, image: ImageSource, *, name: str | None = None) -> FittedImage:
+        """Read an image for a network whose output has positions in it, decoded at full scale, without torch.
+
+        Args:
+            image: Image as ``decode`` takes it.
+            name: Name of the image in error messages, as in ``decode``.
+
+        Raises:
+            ImageError: The image cannot be read, as ``decode``.
+            ConfigurationError: ``fit`` is ``"crop"``, which does not show the network the whole image.
+        """
+        if self.fit == "crop":
+            raise ConfigurationError("fit is 'crop', which loses a part of the image; choose stretch or letterbox.")
+        decoded = decode(image, name=name, max_pixels=self.max_pixels)
+        return FittedImage(as_array(self._resize(decoded)), decoded.size)
+
+    def scale(self, size: tuple[int, int]) -> tuple[float, float]:
+        """Factors by which x and y in the square become x and y in an image of ``size``, its width and height."""
+        width, height = size
+        if self.fit == "letterbox":
+            inside = _letterboxed(size, self.image_size)
+            return width / inside[0], height / inside[1]
+        return width / self.image_size, height / self.image_size
 
     def normalize(self, images: "Tensor") -> "Tensor":
         """Normalize uint8 (N, C, H, W) to float32 in channels_last layout: (pixel / 255 - mean) / std."""
@@ -133,6 +184,16 @@ class Preprocessing:
         return (images.float() - mean).div_(std).contiguous(memory_format=torch.channels_last)
 
     def _resize(self, image: Image.Image) -> Image.Image:
+        if self.fit != "crop":
+            image = resize(image, channels=self.channels)
+            square = (self.image_size, self.image_size)
+            size = square if self.fit == "stretch" else _letterboxed(image.size, self.image_size)
+            image = image if image.size == size else image.resize(size, RESAMPLING[self.interpolation])
+            if size == square:
+                return image
+            canvas = Image.new(image.mode, square, (PADDING,) * self.channels if self.channels == 3 else PADDING)
+            canvas.paste(image)
+            return canvas
         return resize(image, channels=self.channels, shorter_side=self.resize_to, interpolation=self.interpolation)
 
     def _center(self, width: int, height: int) -> tuple[int, int, int, int]:
@@ -142,7 +203,10 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes that are stored with weights by name, ready for JSON."""
-        return {name: value for name, value in asdict(self).items() if name != "max_pixels"}
+        values = {name: value for name, value in asdict(self).items() if name != "max_pixels"}
+        if self.fit == "crop":  # omitted, so that the files of classifiers do not change
+            del values["fit"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Any) -> "Preprocessing":
@@ -158,9 +222,16 @@ class Preprocessing:
                 tuple(map(float, values["mean"])),
                 tuple(map(float, values["std"])),
                 values.get("interpolation", "bilinear"),  # missing in checkpoints of version 0.1.0
+                values.get("fit", "crop"),
             )
         except ConfigurationError:
             raise
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise ConfigurationError(f"the preprocessing {values!r} cannot be used ({reason}).") from error
+
+
+def _letterboxed(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Width and height, at least 1 pixel, of an image whose longer side is resized to ``side``."""
+    longer = max(size)
+    return max(1, round(size[0] * side / longer)), max(1, round(size[1] * side / longer))

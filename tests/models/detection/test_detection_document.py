@@ -7,10 +7,11 @@ import pytest
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "detection.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^## ([\w ]+)\n(?:(?!^## ).*\n)*?```python\n((?:.*\n)*?)```", DOCUMENT, re.MULTILINE)
-EXAMPLES = {title: code for title, code in BLOCKS if title in ("Detectors", "Average precision", "Training")}
+RUN = ("Detectors", "Checkpoints", "Average precision", "Training")
+EXAMPLES = {title: code for title, code in BLOCKS if title in RUN}
 
 
-@pytest.mark.parametrize("title", ["Detectors", "Average precision", "Training"])
+@pytest.mark.parametrize("title", RUN)
 def test_example_runs(title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)  # one writes a file
     names: dict = {}
@@ -19,6 +20,8 @@ def test_example_runs(title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert len(names["found"]) == 2
     elif title == "Average precision":
         assert names["metrics"].at_75 == 1  # an IoU of 0.9
+    elif title == "Checkpoints":
+        assert names["detector"].num_classes == 2
     else:
         assert names["losses"].total.isfinite()
         assert (tmp_path / "detector.pt").exists()
