@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from ghostnets.lazy import lazy_getattr
 
 if TYPE_CHECKING:
+    from ghostnets.artefacts.boxes import decode_predictions, suppress
     from ghostnets.artefacts.classifier import LABEL_THRESHOLD, NONE_OF_THESE, Classifier, Prediction, load_classifier
     from ghostnets.artefacts.description import METADATA_KEY, Description
+    from ghostnets.artefacts.detector import DetectedObjects, ObjectDetector, load_detector
     from ghostnets.artefacts.formats import FORMATS, FileFormat
     from ghostnets.artefacts.model import Model, Outputs
     from ghostnets.artefacts.runtimes import SUFFIXES, open_model
@@ -23,14 +25,19 @@ __all__ = [
     "SUFFIXES",
     "Classifier",
     "Description",
+    "DetectedObjects",
     "FileFormat",
     "Model",
+    "ObjectDetector",
     "Outputs",
     "Prediction",
+    "decode_predictions",
     "load_classifier",
+    "load_detector",
     "open_model",
     "probabilities_of",
     "softmax",
+    "suppress",
     "top_k",
 ]
 
@@ -42,14 +49,19 @@ _MODULES = {
     "SUFFIXES": "runtimes",
     "Classifier": "classifier",
     "Description": "description",
+    "DetectedObjects": "detector",
     "FileFormat": "formats",
     "Model": "model",
+    "ObjectDetector": "detector",
     "Outputs": "model",
     "Prediction": "classifier",
+    "decode_predictions": "boxes",
     "load_classifier": "classifier",
+    "load_detector": "detector",
     "open_model": "runtimes",
     "probabilities_of": "scores",
     "softmax": "scores",
+    "suppress": "boxes",
     "top_k": "scores",
 }
 

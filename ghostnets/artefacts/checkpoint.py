@@ -24,7 +24,7 @@ from ghostnets.devices import describe_device, select_device
 from ghostnets.errors import EngineError
 from ghostnets.models import Network
 
-__all__ = ["EngineCheckpointModel", "TorchCheckpointModel", "open_file"]
+__all__ = ["EngineCheckpointModel", "TorchCheckpointModel", "describe_detector", "open_file"]
 
 
 class EngineCheckpointModel(Model):
@@ -52,9 +52,8 @@ class EngineCheckpointModel(Model):
 
     def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:
         if not features:
-            logits = self.session(x)
-            assert isinstance(logits, np.ndarray)  # only a backbone returns a list
-            return (logits,)
+            outputs = self.session(x)
+            return (outputs,) if isinstance(outputs, np.ndarray) else tuple(outputs)  # a detector gives maps
         with self._lock:
             if self._joint_copy is None:
                 self._joint_copy = self.joint.session().copy(threads=self.session.threads)
@@ -66,7 +65,7 @@ class EngineCheckpointModel(Model):
 class _JointSession:
     """A session for logits and features, compiled on first use and shared by the copies of a model."""
 
-    def __init__(self, network: Network, compile_network: partial[engine.Session]) -> None:
+    def __init__(self, network: nn.Module, compile_network: partial[engine.Session]) -> None:
         self.network, self.compile_network = network, compile_network
         self._session: engine.Session | None = None
         self._lock = threading.Lock()
@@ -108,10 +107,18 @@ class TorchCheckpointModel(Model):
         return self.classifier(embeddings).cpu().numpy(), embeddings.cpu().numpy()
 
 
+def describe_detector(network: nn.Module) -> dict[str, Any]:
+    """Return the fields of a ``Description`` that detectors have."""
+    from ghostnets.models.detection import Detector  # loads torchvision
+
+    assert isinstance(network, Detector)
+    return {"task": "detect", "strides": network.strides, "bins": network.bins}
+
+
 def open_file(path: Path, threads: int | None, device: str = "cpu", precision: str | None = None) -> Model:
     """Open a checkpoint, as ``open_model``."""
     selected = select_device(device)
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, task=None)
     network = checkpoint.build()
     description = Description(
         architecture=checkpoint.architecture,
@@ -123,8 +130,10 @@ def open_file(path: Path, threads: int | None, device: str = "cpu", precision: s
         temperature=checkpoint.temperature,
         multi_label=checkpoint.multi_label,
         source_sha256=checkpoint.sha256,
+        **(describe_detector(network) if checkpoint.task == "detect" else {}),
     )
-    if not isinstance(network, Network) or selected.type != "cpu":
+    is_detector = checkpoint.task == "detect"
+    if not (is_detector or isinstance(network, Network)) or selected.type != "cpu":
         return TorchCheckpointModel(path, description, network, selected)
     compile_network = partial(
         engine.compile,
@@ -135,7 +144,7 @@ def open_file(path: Path, threads: int | None, device: str = "cpu", precision: s
         image_size=checkpoint.preprocessing.image_size,
     )
     try:
-        session = compile_network(network)
+        session = compile_network(checkpoint if is_detector else network)
     except EngineError:  # not built, or without a node for a module of this network
         if threads is not None:
             torch.set_num_threads(threads)

@@ -90,6 +90,7 @@ class Classifier:
     ) -> None:
         check_threshold(threshold)
         self.model = model if isinstance(model, Model) else open_model(model)
+        self.model.require_task("classify")
         if threshold is None and self.model.description.multi_label:
             threshold = LABEL_THRESHOLD
         self.flip, self.threshold = flip, threshold

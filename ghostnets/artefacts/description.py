@@ -4,12 +4,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from ghostnets.errors import ArtefactError, ConfigurationError
 from ghostnets.preprocessing import Preprocessing
 
-__all__ = ["INPUTS", "METADATA_KEY", "OUTPUTS", "PRECISIONS", "Description"]
+__all__ = ["INPUTS", "METADATA_KEY", "OUTPUTS", "PRECISIONS", "TASKS", "Description"]
 
 METADATA_KEY = "ghostnets_artefact"  # the same in every format; some allow only letters and underscores
 FORMAT_VERSION = 1
@@ -17,6 +18,8 @@ FORMAT_VERSION = 1
 PRECISIONS = ("f32", "f16", "bf16", "int8", "auto")
 INPUTS = ("uint8", "float32")
 OUTPUTS = ("logits", "probabilities")
+TASKS = ("classify", "detect")
+MAX_LEVELS, MAX_STRIDE, MAX_BINS = 8, 1024, 256  # of detectors
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class Description:
     """Description of an exported network, stored in its file as JSON.
 
     Attributes:
-        architecture: Name in the registry.
-        arguments: Keyword arguments of ``create_model``.
+        architecture: Name in the registry of networks or of detectors.
+        arguments: Keyword arguments of ``create_model`` or ``create_detector``.
         class_names: Class names in the order of the outputs. A class is identified by its index, as names may repeat:
             ImageNet has "crane" and "maillot" twice.
         preprocessing: Preprocessing that turns an image into the input.
@@ -41,6 +44,10 @@ class Description:
             do not sum to 1.
         versions: Versions of the libraries that wrote the file: ``{"ghostnets": "0.1.0", "torch": "2.14.1", ...}``.
         source_sha256: SHA-256 of the exported checkpoint.
+        task: ``"classify"``, or ``"detect"``: the output is then a detector's predictions,
+            (N, P, classes + 4 * bins), or their maps by level, (N, classes + 4 * bins, H, W) each.
+        strides: Of a detector, the strides of its levels; each is twice the previous one.
+        bins: Of a detector, the number of values of each distance's distribution.
 
     Raises:
         ArtefactError: A value cannot be used.
@@ -59,12 +66,15 @@ class Description:
     multi_label: bool = False
     versions: dict[str, str] = field(default_factory=dict)
     source_sha256: str = ""
+    task: str = "classify"
+    strides: tuple[int, ...] = ()
+    bins: int = 0
 
     def __post_init__(self) -> None:
         texts = {"architecture": self.architecture, "source_sha256": self.source_sha256}
         texts |= {f"class {index}": name for index, name in enumerate(self.class_names)}
         wrong = [f"{name} is {text!r}" for name, text in texts.items() if not isinstance(text, str)]
-        for name, known in (("precision", PRECISIONS), ("input", INPUTS), ("output", OUTPUTS)):
+        for name, known in (("precision", PRECISIONS), ("input", INPUTS), ("output", OUTPUTS), ("task", TASKS)):
             if getattr(self, name) not in known:
                 wrong.append(f"{name} is {getattr(self, name)!r}, not one of {', '.join(known)}")
         kinds = {"arguments": dict, "versions": dict, "any_size": bool, "has_features": bool, "multi_label": bool}
@@ -75,15 +85,33 @@ class Description:
         temperature = self.temperature
         if temperature is not None and not (type(temperature) in (int, float) and 0 < temperature < math.inf):
             wrong.append(f"temperature is {temperature!r}, not a number above 0")
+        wrong += self._faults_of_detector() if self.task == "detect" else []
         if wrong:
             wrong = [text if len(text) <= 200 else f"{text[:200]}..." for text in wrong[:3]]
             raise ArtefactError(f"its description cannot be used ({'; '.join(wrong)}); export the network again.")
+
+    def _faults_of_detector(self) -> list[str]:
+        strides, bins, faults = self.strides, self.bins, []
+        is_whole = all(type(stride) is int and 1 <= stride <= MAX_STRIDE for stride in strides)
+        doubles = is_whole and all(after == 2 * before for before, after in pairwise(strides))
+        if not doubles or not 1 <= len(strides) <= MAX_LEVELS:
+            faults.append(f"strides are {strides!r}, not whole numbers of which each is twice the previous one")
+        if type(bins) is not int or not 2 <= bins <= MAX_BINS:
+            faults.append(f"bins is {bins!r}, not a whole number from 2 to {MAX_BINS}")
+        if self.preprocessing.fit == "crop":
+            faults.append("fit is 'crop', which does not show a detector the whole image")
+        if self.output != "logits" or self.has_features or not self.class_names:
+            faults.append("a detector has class names, returns logits, and has no features")
+        return faults
 
     def to_json(self) -> str:
         """Return the text stored in the file under ``METADATA_KEY``."""
         values = {"format_version": FORMAT_VERSION, **asdict(self), "preprocessing": self.preprocessing.to_dict()}
         for name in ("temperature", "multi_label"):  # omitted where unused, so that such files do not change
             if not values[name]:
+                del values[name]
+        if self.task == "classify":
+            for name in ("task", "strides", "bins"):
                 del values[name]
         return json.dumps(values)
 
@@ -103,6 +131,7 @@ class Description:
                     " export the network again."
                 )
             values["class_names"] = tuple(values["class_names"])
+            values["strides"] = tuple(values.get("strides", ()))
             values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
             return cls(**values)
         except ArtefactError:

@@ -33,7 +33,8 @@ class EngineModel(Model):
 
     def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:
         outputs = self.session(x)
-        assert isinstance(outputs, np.ndarray)  # only a backbone returns a list, and none is exported
+        if not isinstance(outputs, np.ndarray):  # maps of a detector
+            return tuple(outputs)
         return split_outputs(outputs, self.description) if self.description.has_features else (outputs,)
 
 

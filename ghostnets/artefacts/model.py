@@ -1,4 +1,4 @@
-"""One contract for every runtime: pixels in, scores and features out."""
+"""One contract for every runtime: pixels in; scores and features, or a detector's predictions, out."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -63,15 +63,69 @@ class Model(ABC):
             ConfigurationError: ``pixels`` has another shape or type, or the file has no features.
             ArtefactError: The runtime fails, or the file does not fit its description.
         """
-        self._check(pixels)
+        self.require_task("classify")
         if features:
             self.require_features()
+        outputs = self._checked_run(pixels, features)
+        if outputs[0].shape[1:] != (len(self.description.class_names),):
+            raise ArtefactError(
+                f"{self.path} returns scores of shape {outputs[0].shape[1:]} per image, but names"
+                f" {len(self.description.class_names)} classes; export the network again."
+            )
+        self._check_scores(outputs[0])
+        return Outputs(outputs[0], outputs[1] if features else None)
+
+    def predictions(self, pixels: Pixels) -> Array:
+        """Run a detector once.
+
+        Args:
+            pixels: Images as for ``run``, square.
+
+        Returns:
+            Float32 (N, P, classes + 4 * bins): for each point of the levels at ``description.strides``, row by row, the
+            logits of its classes, then for left, top, right and bottom the logits of ``bins`` distances.
+
+        Raises:
+            ConfigurationError: ``pixels`` has another shape or type, or the network is not a detector.
+            ArtefactError: The runtime fails, or the file does not fit its description.
+        """
+        self.require_task("detect")
+        outputs, description = self._checked_run(pixels, False), self.description
+        side, values = pixels.shape[1], len(description.class_names) + 4 * description.bins
+        sides = [-(-side // stride) for stride in description.strides]
+        if pixels.shape[1] != pixels.shape[2]:
+            raise ConfigurationError(f"the images are {pixels.shape}; a detector's images are square.")
+        if [output.shape[1:] for output in outputs] == [(values, size, size) for size in sides]:
+            outputs = [np.concatenate([o.reshape(*o.shape[:2], -1) for o in outputs], 2).transpose(0, 2, 1)]
+        wanted = (sum(size * size for size in sides), values)
+        if len(outputs) != 1 or outputs[0].shape[1:] != wanted:
+            raise ArtefactError(
+                f"{self.path} returns {', '.join(str(output.shape[1:]) for output in outputs)[:200]} per image, but its"
+                f" description says {wanted}, or one map for each of {len(sides)} levels; export the network again."
+            )
+        if not np.isfinite(outputs[0]).all():
+            raise ArtefactError(f"{self.path} returns predictions that are not finite; its weights are damaged.")
+        return outputs[0]
+
+    def require_task(self, task: str) -> None:
+        """Raise ConfigurationError unless the network is for a task, ``"classify"`` or ``"detect"``."""
+        if self.description.task != task:
+            kinds = {"classify": "a classifier", "detect": "a detector"}
+            loader = {"classify": "load_classifier", "detect": "load_detector"}[self.description.task]
+            raise ConfigurationError(
+                f"{self.path} is {kinds[self.description.task]} ({self.description.architecture}), and {kinds[task]} is"
+                f" needed here; use it with ghostnets predict, or in Python with ghostnets.artefacts.{loader}."
+            )
+
+    def _checked_run(self, pixels: Pixels, features: bool) -> list[Array]:
+        """Run the network on checked images and return its outputs, one row for each image."""
+        self._check(pixels)
         # Not every runtime takes an empty batch; one image gives the shapes of the outputs.
         x: npt.NDArray[Any] = pixels if len(pixels) else np.zeros((1, *pixels.shape[1:]), np.uint8)
         try:
             if self.description.input == "float32":
                 x = normalize(x, self.description.preprocessing)
-            outputs = [output[: len(pixels)] for output in self._run(x, features)]
+            return [output[: len(pixels)] for output in self._run(x, features)]
         except GhostNetsError:
             raise
         except Exception as error:  # each runtime has its own exception classes
@@ -80,13 +134,6 @@ class Model(ABC):
                 f"{self.path} fails with images of {pixels.shape} in {self.runtime} ({reason}); try another size, or"
                 " export the network again."
             ) from error
-        if outputs[0].shape[1:] != (len(self.description.class_names),):
-            raise ArtefactError(
-                f"{self.path} returns scores of shape {outputs[0].shape[1:]} per image, but names"
-                f" {len(self.description.class_names)} classes; export the network again."
-            )
-        self._check_scores(outputs[0])
-        return Outputs(outputs[0], outputs[1] if features else None)
 
     def _check_scores(self, scores: Array) -> None:
         """Raise ArtefactError for scores that are not finite, or that are labelled as probabilities but are not."""

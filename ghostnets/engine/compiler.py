@@ -43,7 +43,8 @@ def compile(  # noqa: A001
     Args:
         model: A network, a checkpoint of this project, or the path of one. Any ``nn.Module`` on images whose operations
             the engine has (docs/engine.md), such as the networks of this package, their ``Backbone``, and most
-            convolutional networks of torchvision and timm. It is compiled in evaluation mode and not changed.
+            convolutional networks of torchvision and timm. It is compiled in evaluation mode and not changed. Of a
+            checkpoint of a detector, the maps of ``DetectorMaps`` are compiled.
         precision: How maps and weights are stored. ``"f32"``; ``"bf16"``: half the memory, about three digits;
             ``"int8"``: a quarter, maps in bytes with ranges from ``calibration``. Sums are float32 or int32 in all of
             them. ``"auto"``: the fastest on the machine that runs it, int8 only with ``calibration``, and with fewer
@@ -83,12 +84,12 @@ def compile(  # noqa: A001
     if output not in OUTPUTS:
         raise ConfigurationError(f"output is {output!r}; it must be one of {', '.join(OUTPUTS)}.")
     if isinstance(model, str | os.PathLike):
-        model = read_checkpoint(model)
+        model = read_checkpoint(model, task=None)
     if isinstance(model, Checkpoint):
         image_size = model.preprocessing.image_size
         mean, std = model.preprocessing.mean, model.preprocessing.std
         float_layers = (*float_layers, *model.float_layers)
-        model = model.build()
+        model = _build(model)
     plan = make_plan(model, mean=tuple(mean), std=tuple(std), output=output)
     if float_layers and precision == "int8":
         keep_in_float(plan, float_layers)
@@ -105,6 +106,17 @@ def compile(  # noqa: A001
             raise no_memory() from error
     plan.precision = precision
     return Session(plan, threads=threads, isa=isa, image_size=image_size)
+
+
+def _build(checkpoint: "Checkpoint") -> "nn.Module":
+    """Build the network of a checkpoint; a detector as one that returns maps, which the engine does not flatten."""
+    network = checkpoint.build()
+    if checkpoint.task == "classify":
+        return network
+    from ghostnets.models.detection import Detector, DetectorMaps
+
+    assert isinstance(network, Detector)
+    return DetectorMaps(network)
 
 
 def load(

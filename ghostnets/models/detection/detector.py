@@ -16,7 +16,7 @@ from ghostnets.errors import ConfigurationError
 from ghostnets.models.detection.blocks import separable_conv
 from ghostnets.models.detection.pan import GhostPAN
 
-__all__ = ["DetectionHead", "Detector"]
+__all__ = ["DetectionHead", "Detector", "DetectorMaps"]
 
 PRIOR_PROBABILITY = 0.01  # initial score of every class, as in Focal Loss (arXiv 1708.02002, section 3.3)
 
@@ -51,8 +51,12 @@ class DetectionHead(nn.Module):
             nn.init.constant_(layer.bias[:num_classes], -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))
 
     def forward(self, maps: list[Tensor]) -> Tensor:
+        return torch.cat([x.flatten(2) for x in self.predict_maps(maps)], dim=2).transpose(1, 2)
+
+    def predict_maps(self, maps: list[Tensor]) -> list[Tensor]:
+        """Return the predictions of each level as a map, (N, num_classes + 4 * bins, H_i, W_i)."""
         levels = zip(self.convs, self.predict, maps, strict=True)
-        return torch.cat([predict(convs(x)).flatten(2) for convs, predict, x in levels], dim=2).transpose(1, 2)
+        return [predict(convs(x)) for convs, predict, x in levels]
 
 
 class Detector(nn.Module):
@@ -106,3 +110,18 @@ class Detector(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         predictions: Tensor = self.head(self.pan(self.backbone(x)))
         return predictions
+
+
+class DetectorMaps(nn.Module):
+    """A detector whose predictions are one map for each level: images (N, C, H, W) -> list of (N, values, H_i, W_i).
+
+    For runtimes that return maps, such as the engine; the values of a pixel are those of ``Detector``. It shares the
+    modules of the detector.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.backbone, self.pan, self.head = detector.backbone, detector.pan, detector.head
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return self.head.predict_maps(self.pan(self.backbone(x)))
