@@ -77,6 +77,7 @@ def depth_figure(redundancy: Redundancy) -> "Figure":
         lower.plot(numbers, errors, marker, color=color, markersize=5, linestyle="-", linewidth=0.7)
     upper.set_ylabel("maps with a near-duplicate (%)\nfilled: cosine > 0.9, hollow: > 0.95", fontsize=9)
     lower.set_ylabel("unexplained variance of the\nghosts, 3 x 3 filters (%)", fontsize=9)
+    lower.locator_params(axis="x", integer=True)
     lower.set_xlabel("layer, in execution order (numbers as in the table)")
     for axis in (upper, lower):
         axis.set_ylim(bottom=0)

@@ -5,7 +5,7 @@ import { byId } from "./dom.js";
 
 async function start() {
   const description = await (await fetch("model.json")).json();
-  const model = `${description.architecture}, ${description.class_names.length} classes`;
+  const model = `${description.architecture}, ${description.class_names.length.toLocaleString("en")} classes`;
   const show = (text) => (byId("model").textContent = `${model}. ${text}`);
   show("Runs in this browser; images do not leave it.");
   byId("no-explorer").textContent =

@@ -20,7 +20,7 @@ async function classify(image) {
 /** Shows the loaded model; returns the explorer, or null with a reason on the page. */
 async function connect() {
   const { architecture, runtime, class_names } = await call("v1/model");
-  byId("model").textContent = `${architecture}, ${class_names.length} classes, ${runtime}.`;
+  byId("model").textContent = `${architecture}, ${class_names.length.toLocaleString("en")} classes, ${runtime}.`;
   const { layers, absent } = await call("v1/explain");
   byId("no-explorer").textContent = absent ?? "";
   byId("no-explorer").hidden = !absent;
