@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ghostnets.compress.hooks import temporary_hooks
 from ghostnets.compress.sites import Site, is_ghost
 
 __all__ = ["MIN_CHANNELS", "find_ineligible"]
@@ -73,9 +74,6 @@ def _observe_runs(model: nn.Module, names: list[str], x: Tensor) -> dict[str, li
         return record
 
     handles = [model.get_submodule(name).register_forward_hook(hook(name)) for name in names]
-    try:
+    with temporary_hooks(handles):
         model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
     return found

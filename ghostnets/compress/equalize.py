@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from ghostnets.compress.hooks import temporary_hooks
 from ghostnets.compress.sites import ConvTracer, can_fold, flattens, is_depthwise, only_user
 
 __all__ = ["LayerPair", "equalize", "find_norms", "find_pairs"]
@@ -177,10 +178,7 @@ def _largest_inputs(model: nn.Module, names: list[str], batches: Iterable[Tensor
         model.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: record(name, inputs[0]))
         for name in names
     ]
-    try:
+    with temporary_hooks(handles):
         for batch in batches:
             model(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
     return found

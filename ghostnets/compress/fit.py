@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ghostnets.compress.hooks import temporary_hooks
 from ghostnets.compress.least_squares import PairStatistics
 from ghostnets.compress.moments import Moments, predict_channels
 from ghostnets.compress.sites import Site
@@ -38,12 +40,8 @@ def collect_activation(model: nn.Module, name: str, x: Tensor, *, is_input: bool
 
     layer = model.get_submodule(name)
     handle = layer.register_forward_pre_hook(before) if is_input else layer.register_forward_hook(after)
-    try:
+    with temporary_hooks([handle]), suppress(_Reached):
         model(x)
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
     return found[0]
 
 
@@ -78,13 +76,9 @@ def measure_moments(model: nn.Module, sites: list[tuple[Site, str]], batches: It
             layer = model.get_submodule(site.norm or site.conv)
             act = ACTIVATIONS["" if site.norm and hasattr(layer, "act") else site.act]
             handles.append(layer.register_forward_hook(lambda _, inputs, output, i=index, a=act: add(i, a(output))))
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                model(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with temporary_hooks(handles), torch.no_grad():
+        for batch in batches:
+            model(batch)
     return [site for site in moments if site is not None]
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ghostnets.compress.hooks import temporary_hooks
 from ghostnets.errors import ConfigurationError, RunError
 from ghostnets.files import write_atomically
 
@@ -251,11 +252,8 @@ def _recorded(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, tupl
                 lambda _, inputs, output, name=name: found.update({name: (before[name], output.clone())})
             )
         )
-    try:
+    with temporary_hooks(handles):
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _find_blocks(model: nn.Module, original: nn.Module, x: Tensor) -> list[str]:
@@ -297,9 +295,6 @@ def _output_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[Any, ...]]:
         return record
 
     handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules() if name]
-    try:
+    with temporary_hooks(handles):
         model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
     return {name: runs[0] for name, runs in found.items() if len(runs) == 1 and runs[0]}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ghostnets.compress.equalize import equalize, find_norms, find_pairs
 from ghostnets.compress.fit import output_error, outputs_of
+from ghostnets.compress.hooks import temporary_hooks
 from ghostnets.compress.rounding import METHODS, Ranges, find_ranges, quantizable_layers, simulated
 from ghostnets.errors import ConfigurationError
 from ghostnets.measure import count
@@ -271,8 +272,5 @@ def _hooked(model: nn.Module, names: Iterable[str], see: Callable[[str, Tensor],
         model.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: see(name, output))
         for name in names
     ]
-    try:
+    with temporary_hooks(handles):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

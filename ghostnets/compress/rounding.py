@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ghostnets.compress.hooks import temporary_hooks
 from ghostnets.layers import RepConv
 
 __all__ = ["METHODS", "Ranges", "find_ranges", "quantizable_layers", "rounded", "simulated"]
@@ -34,12 +35,8 @@ def quantizable_layers(model: nn.Module, x: Tensor) -> list[str]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear) and not name.startswith(branches)
     ]
-    try:
-        with torch.no_grad():
-            model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with temporary_hooks(handles), torch.no_grad():
+        model(x)
     return [name for name in runs if runs.count(name) == 1]
 
 
@@ -68,13 +65,9 @@ def find_ranges(
         model.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: record(name, inputs[0]))
         for name in ranges
     ]
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                model(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with temporary_hooks(handles), torch.no_grad():
+        for batch in batches:
+            model(batch)
     return ranges
 
 
