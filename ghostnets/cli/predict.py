@@ -1,30 +1,25 @@
-"""``ghostnets predict ARTEFACT|CHECKPOINT IMAGE|FOLDER|...``: classify images."""
+"""``ghostnets predict ARTEFACT|CHECKPOINT IMAGE|FOLDER|...``: classify images, or find objects in them."""
 
 import hashlib
 import json
-import sys
-import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ghostnets import __version__
-from ghostnets.artefacts import Classifier, Model, Prediction, load_classifier
+from ghostnets.artefacts import Classifier, Model, Prediction, open_model
 from ghostnets.cli.options.predict import PredictCommand
-from ghostnets.cli.output import LINE_SECONDS, message, progress_console, result_console
+from ghostnets.cli.output import message, result_console
+from ghostnets.cli.predict_progress import MAX_REPORTED, TABLE_ROWS, PredictionProgress
 from ghostnets.data.finder import LeftOut
 from ghostnets.errors import ConfigurationError
 from ghostnets.native import ENGINE, missing_native
-from ghostnets.predict import Input, PredictionFile, as_dict, find_inputs, predict_images
+from ghostnets.predict import Input, PredictionFile, as_dict, find_inputs, find_writer, predict_images
 from ghostnets.terminal import format_count
 
 if TYPE_CHECKING:
     from ghostnets.predict.sorting import ImageSorter
 
 __all__ = ["run"]
-
-TABLE_ROWS = 1000  # rows per table; more images give more tables
-MAX_REPORTED = 20  # unreadable images named on stderr; the predictions name all of them
-SECONDS_BEFORE_PROGRESS = 1
 
 
 def run(command: PredictCommand) -> int:
@@ -33,12 +28,19 @@ def run(command: PredictCommand) -> int:
         "threshold": command.threshold,
         "max_pixels": command.max_pixels,
     }
-    classifier = load_classifier(command.network, threads=1, device=command.device, **options)
+    model = open_model(command.network, threads=1, device=command.device)
     missing = missing_native(ENGINE)
-    if missing and classifier.model.runtime.startswith("torch ") and " on " not in classifier.model.runtime:
+    if missing and model.runtime.startswith("torch ") and " on " not in model.runtime:
         message(missing)
-    if " on " in classifier.model.runtime:
-        message(f"predicting with {classifier.model.runtime}")
+    if " on " in model.runtime:
+        message(f"predicting with {model.runtime}")
+    if model.description.task == "detect":
+        from ghostnets.cli.predict_objects import run_detector
+
+        return run_detector(command, model)
+    if command.draw is not None:
+        raise ConfigurationError(f"{command.network} is a classifier, which finds no boxes to draw; omit --draw.")
+    classifier = Classifier(model, **options)
     if command.features:
         classifier.model.require_features()
     top = min(command.top, len(classifier.class_names))
@@ -62,9 +64,9 @@ def run(command: PredictCommand) -> int:
     with progress:
         if command.out is not None:
             settings = _settings(command, classifier.model, top)
-            columns: dict[str, Any] = {"top": top, "features": command.features}
-            columns |= {"answer": classifier.threshold is not None, "bom": command.bom}
-            with PredictionFile(command.out, settings=settings, **columns) as file:
+            kind = find_writer(command.out, bom=command.bom)
+            writer = kind(top=top, features=command.features, answer=classifier.threshold is not None)
+            with PredictionFile(command.out, settings=settings, writer=writer) as file:
                 progress.resume(file.rows, file.errors)
                 for batch in progress.count(predict(file.remaining(inputs))):
                     file.write(batch)
@@ -104,71 +106,6 @@ def _report_sorting(sorter: "ImageSorter") -> None:
             kind="error",
         )
     message(f"sorted {format_count(sorter.images, 'image')} into {sorter.folder}.")
-
-
-class PredictionProgress:
-    """Counts predictions and shows their number, if they take more than a moment; outside a terminal now and then."""
-
-    def __init__(self) -> None:
-        self.start = time.monotonic()
-        self.earlier = self.images = self.errors = 0
-        self.bar: Any = None
-        self.next_line = self.start + LINE_SECONDS
-
-    def __enter__(self) -> "PredictionProgress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-
-    def resume(self, images: int, errors: int) -> None:
-        """Start from the counts of the interrupted run."""
-        self.earlier = self.images = images
-        self.errors = errors
-        if images:
-            message(f"resuming after {format_count(images, 'image')}.")
-
-    def count(self, predictions: Iterable[list[Prediction]]) -> Iterator[list[Prediction]]:
-        for batch in predictions:
-            for prediction in batch:
-                if prediction.error is not None:
-                    self.errors += 1
-                    if self.errors <= MAX_REPORTED:
-                        message(prediction.error, kind="error")
-            self.images += len(batch)
-            yield batch
-            if time.monotonic() - self.start > SECONDS_BEFORE_PROGRESS:
-                self._show()
-
-    def report(self) -> None:
-        """Print the rate and the number of errors on stderr."""
-        seconds, here = time.monotonic() - self.start, self.images - self.earlier
-        if seconds > SECONDS_BEFORE_PROGRESS:
-            message(f"{format_count(here, 'image')} in {seconds:.1f} s, {here / seconds:.0f} images/s.")
-        if self.errors:
-            message(f"{self.errors:,} of {format_count(self.images, 'image')} without a prediction.", kind="error")
-
-    def _show(self) -> None:
-        rate = (self.images - self.earlier) / (time.monotonic() - self.start)
-        counts = f"{format_count(self.images, 'image')}, {rate:.0f} images/s, {self.errors} without prediction"
-        if not sys.stderr.isatty():
-            if time.monotonic() >= self.next_line:
-                message(counts)
-                self.next_line = time.monotonic() + LINE_SECONDS
-            return
-        if self.bar is None:
-            from rich import progress
-
-            columns = (
-                progress.SpinnerColumn(),
-                progress.TextColumn("{task.description}"),
-                progress.TimeElapsedColumn(),
-            )
-            self.bar = progress.Progress(*columns, console=progress_console(), transient=True)
-            self.bar.start()
-            self.bar.add_task("")
-        self.bar.update(0, description=counts)
 
 
 def _settings(command: PredictCommand, model: Model, top: int) -> dict[str, Any]:

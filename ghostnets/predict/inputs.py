@@ -19,7 +19,7 @@ from ghostnets.predict.path_lists import PathList
 from ghostnets.preprocessing import IMAGE_SUFFIXES, Pixels, Preprocessing
 from ghostnets.terminal import printable
 
-__all__ = ["Input", "find_files", "find_inputs", "read_input"]
+__all__ = ["Input", "find_files", "find_inputs", "read_content_of", "read_input"]
 
 INDEX = "index.json"  # marks a folder of shards; ghostnets.data.shards needs torch
 SHOWN_NAME = 300  # characters of a name in a message
@@ -88,21 +88,25 @@ def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
 
 def read_input(source: Input, preprocessing: Preprocessing) -> Pixels:
     """Read an input with ``Preprocessing.pixels``, to uint8 (S, S, C). Raises ImageError."""
+    return preprocessing.pixels(read_content_of(source), name=source.name)
+
+
+def read_content_of(source: Input) -> str | bytes:
+    """Return an input as ``preprocessing.decode`` takes it: the path of a file, or bytes. Raises ImageError."""
     if source.error is not None:
         raise ImageError(source.error)
     _check_regular(source)
     if source.size is None:
-        return preprocessing.pixels(source.path, name=source.name)
+        return source.path
     if source.size > MAX_MEMBER_BYTES:
         limit = f"{MAX_MEMBER_BYTES / 1e6:.0f} MB"
         raise ImageError(f"{source.name} has {source.size / 1e6:.0f} MB, the limit for an image in a shard is {limit}.")
     try:
         with open(source.path, "rb") as stream:
             stream.seek(source.offset)
-            content = stream.read(source.size)
+            return stream.read(source.size)
     except OSError as error:
         raise ImageError(f"{source.name} cannot be read ({error.strerror}).") from error
-    return preprocessing.pixels(content, name=source.name)
 
 
 def _check_regular(source: Input) -> None:

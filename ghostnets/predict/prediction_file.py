@@ -14,22 +14,36 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
-from ghostnets.artefacts import Prediction
 from ghostnets.errors import ConfigurationError, DataError
 from ghostnets.files import write_atomically, write_text
 from ghostnets.locks import try_lock
 from ghostnets.predict.inputs import Input
-from ghostnets.predict.writers import find_writer
 
 __all__ = ["PredictionFile"]
 
 CHUNK_ROWS = 16_384
 CHUNK_SECONDS = 10
+
+
+class Row(Protocol):
+    """What was predicted for one image."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def error(self) -> str | None: ...
+
+
+class ChunkWriter(Protocol):
+    """Writes chunks, and the file from its chunks."""
+
+    def write(self, predictions: Sequence[Any], path: Path) -> None: ...
+    def concatenate(self, chunks: Sequence[Path], path: Path) -> None: ...
 
 
 class PredictionFile:
@@ -39,34 +53,21 @@ class PredictionFile:
         path: ``.csv``, ``.jsonl`` or ``.parquet``.
         settings: Settings that the predictions depend on apart from the inputs, ready for JSON; a run is resumed only
             with the same settings.
-        top: Number of classes per image.
-        features: Whether predictions have features.
-        answer: Whether predictions have an ``answer``, chosen by a threshold.
-        bom: Whether a CSV file begins with a byte order mark.
+        writer: Writer of the format: ``find_writer(path)(...)`` or ``find_object_writer(path)(...)``.
 
     Attributes:
         rows: Number of rows written, by this run and the one it resumes.
         errors: Number of rows with an error.
 
     Raises:
-        ConfigurationError: The suffix is unknown, the settings differ from those of the interrupted run, another
-            process writes the same file, or the format cannot hold features.
+        ConfigurationError: The settings differ from those of the interrupted run, or another process writes the same
+            file.
         DataError: The folder of an interrupted run is damaged.
-        MissingExtraError: The library of the format is not installed.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        settings: dict[str, Any],
-        top: int,
-        features: bool,
-        answer: bool = False,
-        bom: bool = False,
-    ) -> None:
+    def __init__(self, path: Path, *, settings: dict[str, Any], writer: ChunkWriter) -> None:
         self.path, self.folder = path, path.with_name(f"{path.name}.partial")
-        self.writer = find_writer(path, bom=bom)(top=top, features=features, answer=answer)
+        self.writer = writer
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = try_lock(self.folder)
         if lock is None:
@@ -80,7 +81,7 @@ class PredictionFile:
         self.rows = sum(rows for rows, _ in self.manifest["parts"])
         self.errors = sum(errors for _, errors in self.manifest["parts"])
         self._names = _new_digest()
-        self._buffer: list[Prediction] = []
+        self._buffer: list[Row] = []
         self._last_write = time.monotonic()
 
     def remaining(self, inputs: Iterable[Input]) -> Iterator[Input]:
@@ -99,7 +100,7 @@ class PredictionFile:
             )
         return iterator
 
-    def write(self, predictions: list[Prediction]) -> None:
+    def write(self, predictions: Sequence[Row]) -> None:
         """Append rows; they are on disk after ``CHUNK_SECONDS``, or after ``CHUNK_ROWS`` rows."""
         self._buffer += predictions  # one step: an interrupted run keeps whole batches
         self.rows += len(predictions)
@@ -165,7 +166,7 @@ class PredictionFile:
         self._last_write = time.monotonic()
 
 
-def _count_errors(predictions: list[Prediction]) -> int:
+def _count_errors(predictions: Sequence[Row]) -> int:
     return sum(prediction.error is not None for prediction in predictions)
 
 

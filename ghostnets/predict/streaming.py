@@ -1,20 +1,24 @@
 """Streaming inference: batches are decoded and run in parallel, and returned in order."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 
-from ghostnets.artefacts import Classifier, Prediction
+from ghostnets.artefacts import Classifier, DetectedObjects, ObjectDetector, Prediction
 from ghostnets.artefacts.classifier import BATCH_SIZE
 from ghostnets.cores import usable_cores
 from ghostnets.errors import ImageError
-from ghostnets.predict.inputs import Input, read_input
-from ghostnets.preprocessing import Pixels
+from ghostnets.predict.inputs import Input, read_content_of, read_input
+from ghostnets.preprocessing import FittedImage, Pixels
 
-__all__ = ["group_into_batches", "predict_batch", "predict_images"]
+__all__ = ["detect_objects", "group_into_batches", "predict_batch", "predict_images"]
+
+Network = TypeVar("Network")
+Result = TypeVar("Result")
 
 BATCHES_AHEAD = 3  # batches in flight per worker: being decoded, being run, or waiting for their turn
 
@@ -39,24 +43,54 @@ def predict_images(
         ConfigurationError: The file has no features.
         ArtefactError: The runtime fails.
     """
-    workers = workers or usable_cores()
-    idle = [classifier]
 
-    def predict(batch: list[Input]) -> list[Prediction]:
+    def run(network: Classifier, batch: list[Input]) -> list[Prediction]:
+        return predict_batch(network, batch, top=top, features=features)
+
+    return _stream(classifier, inputs, run, classifier.copy, workers or usable_cores())
+
+
+def detect_objects(
+    detector: ObjectDetector, inputs: Iterable[Input], *, workers: int | None = None
+) -> Iterator[list[DetectedObjects]]:
+    """Yield the objects found in ``inputs``, in their order, a batch at a time, as ``predict_images``.
+
+    Args:
+        detector: Detector opened with one thread; each further worker uses a copy.
+        inputs: Images as found by ``find_inputs``, consumed as needed.
+        workers: Number of threads; all processors of this process by default.
+
+    Raises:
+        ArtefactError: The runtime fails.
+    """
+    return _stream(detector, inputs, _detect_batch, detector.copy, workers or usable_cores())
+
+
+def _stream(
+    network: Network,
+    inputs: Iterable[Input],
+    run: Callable[[Network, list[Input]], list[Result]],
+    copy: Callable[[], Network],
+    workers: int,
+) -> Iterator[list[Result]]:
+    """Run batches in worker threads, each with a network of its own, and yield their results in order."""
+    idle = [network]
+
+    def run_batch(batch: list[Input]) -> list[Result]:
         try:
-            network = idle.pop()
+            own = idle.pop()
         except IndexError:
-            network = classifier.copy()
+            own = copy()
         try:
-            return predict_batch(network, batch, top=top, features=features)
+            return run(own, batch)
         finally:
-            idle.append(network)
+            idle.append(own)
 
-    pending: deque[Future[list[Prediction]]] = deque()
+    pending: deque[Future[list[Result]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for batch in group_into_batches(inputs):
-                pending.append(pool.submit(predict, batch))
+                pending.append(pool.submit(run_batch, batch))
                 if len(pending) >= BATCHES_AHEAD * workers:
                     yield pending.popleft().result()
             while pending:
@@ -81,6 +115,20 @@ def predict_batch(classifier: Classifier, batch: list[Input], *, top: int, featu
     predictions = classifier.predict(np.stack(list(images.values())), names, top=top, features=features)
     by_index = errors | dict(zip(images, predictions, strict=True))
     return [by_index[index] for index in range(len(batch))]
+
+
+def _detect_batch(detector: ObjectDetector, batch: list[Input]) -> list[DetectedObjects]:
+    """Read a batch and find its objects; an image that cannot be read gives a result with ``error``."""
+    results: dict[int, DetectedObjects] = {}
+    images: dict[int, FittedImage] = {}
+    for index, source in enumerate(batch):
+        try:
+            images[index] = detector.read(read_content_of(source), name=source.name)
+        except ImageError as error:
+            results[index] = DetectedObjects(source.name, error=str(error))
+    found = detector.detect(list(images.values()), [batch[index].name for index in images])
+    results |= zip(images, found, strict=True)
+    return [results[index] for index in range(len(batch))]
 
 
 def group_into_batches(inputs: Iterable[Input]) -> Iterator[list[Input]]:

@@ -30,6 +30,7 @@ __all__ = [
     "ParquetWriter",
     "PredictionWriter",
     "as_dict",
+    "csv_cell",
     "find_writer",
 ]
 
@@ -123,7 +124,7 @@ class CsvWriter(PredictionWriter):
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(columns)
             for row in zip(*columns.values(), strict=True):
-                writer.writerow(map(_cell, row))
+                writer.writerow(map(csv_cell, row))
 
     def concatenate(self, chunks: Sequence[Path], path: Path) -> None:
         header = io.StringIO()
@@ -137,10 +138,10 @@ class CsvWriter(PredictionWriter):
     def _row(self, prediction: Prediction) -> list[Any]:
         cells: list[Any] = []
         for name, value in zip(prediction.classes, prediction.probabilities, strict=True):
-            cells += [_cell(name), f"{value:.6f}"]
+            cells += [csv_cell(name), f"{value:.6f}"]
         cells += [""] * (2 * self.top - len(cells))
-        answer = [_cell(prediction.answer or "")] if self.answer else []
-        return [_cell(prediction.path), *answer, *cells, _cell(prediction.error or "")]
+        answer = [csv_cell(prediction.answer or "")] if self.answer else []
+        return [csv_cell(prediction.path), *answer, *cells, csv_cell(prediction.error or "")]
 
 
 class MarkedCsvWriter(CsvWriter):
@@ -215,7 +216,7 @@ def find_writer(path: Path, *, bom: bool = False) -> type[PredictionWriter]:
     return MarkedCsvWriter if bom else WRITERS[suffix]
 
 
-def _cell(value: Any) -> Any:
+def csv_cell(value: Any) -> Any:
     """A CSV cell: six digits of a float, and an apostrophe before text that a spreadsheet would execute."""
     if isinstance(value, str):
         text = escape_control(value)  # a line feed stays, in quotes

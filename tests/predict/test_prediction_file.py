@@ -12,7 +12,8 @@ from brightness_model import brightness_classifier, gray_images
 
 from ghostnets.artefacts import Prediction
 from ghostnets.errors import ConfigurationError, DataError
-from ghostnets.predict import PredictionFile, find_inputs, predict_images, prediction_file, streaming
+from ghostnets.predict import PredictionFile, find_inputs, find_writer, predict_images, prediction_file, streaming
+from ghostnets.predict.writers import WRITERS, JsonLinesWriter
 
 
 @pytest.fixture
@@ -26,7 +27,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(folder: Path, out: Path, *, stop: object = None, features: bool = False, top: int = 2) -> PredictionFile:
     """``stop(batch number)`` may raise, after the batch was computed."""
-    with PredictionFile(out, settings={"top": top, "features": features}, top=top, features=features) as file:
+    with PredictionFile(
+        out, settings={"top": top, "features": features}, writer=find_writer(out)(top=top, features=features)
+    ) as file:
         inputs = file.remaining(find_inputs([folder]))
         for number, batch in enumerate(
             predict_images(brightness_classifier(), inputs, top=top, features=features, workers=2)
@@ -183,7 +186,7 @@ def test_damaged_manifest_is_rejected(folder: Path, tmp_path: Path):
 def test_buffered_rows_are_bounded(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(prediction_file, "CHUNK_ROWS", 100)
     most = 0
-    with PredictionFile(tmp_path / "a.jsonl", settings={}, top=1, features=False) as file:
+    with PredictionFile(tmp_path / "a.jsonl", settings={}, writer=JsonLinesWriter(top=1, features=False)) as file:
         for start in range(0, 2000, 10):
             file.write([Prediction(str(start + index), ("a",), (1.0,)) for index in range(10)])
             most = max(most, len(file._buffer))
@@ -223,7 +226,9 @@ def unusual_names() -> Iterator[str]:
 
 def test_unusual_names(tmp_path: Path):
     for suffix in (".csv", ".jsonl", ".parquet"):
-        with PredictionFile(tmp_path / f"a{suffix}", settings={}, top=1, features=False) as file:
+        with PredictionFile(
+            tmp_path / f"a{suffix}", settings={}, writer=WRITERS[suffix](top=1, features=False)
+        ) as file:
             file.write([Prediction(name, ("a\tb",), (0.5,)) for name in unusual_names()])
         expected = list(unusual_names())
         if suffix == ".csv":  # a spreadsheet must not execute a cell

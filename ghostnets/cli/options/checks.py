@@ -86,12 +86,12 @@ def check_data(data: str) -> None:
         raise DataError(f"there is no folder {data}; pass the path of a folder with one subfolder per class.")
 
 
-def check_outside(folder: Path, images: Iterable[str]) -> None:
-    """Raise ConfigurationError if the images would be sorted into a folder that is read for images."""
+def check_outside(option: str, folder: Path, images: Iterable[str]) -> None:
+    """Raise ConfigurationError if images would be written into a folder that is read for images."""
     for argument in images:
         if Path(argument).is_dir() and folder.resolve().is_relative_to(Path(argument).resolve()):
             raise ConfigurationError(
-                f"--sort-into {folder} is inside {argument}, whose images are read; choose a folder outside."
+                f"{option} {folder} is inside {argument}, whose images are read; choose a folder outside."
             )
 
 

@@ -17,7 +17,9 @@ __all__ = ["PredictCommand"]
 
 @dataclass(frozen=True)
 class PredictCommand(CommandOptions):
-    """Classify images. An image that cannot be read gives a row with the reason; the exit code is then 1.
+    """Classify images, or find the objects in them with a detector.
+
+    An image that cannot be read gives a row with the reason; the exit code is then 1.
 
     Repeat the command to resume a run that was interrupted while it wrote a file; the file is the same in the end.
 
@@ -35,14 +37,17 @@ class PredictCommand(CommandOptions):
     top: int = 3
     """Number of most probable classes per image."""
     out: Path | None = None
-    """Write the predictions to this file: .csv, .jsonl or .parquet."""
+    """Write the predictions to this file: .csv, .jsonl or .parquet; of a detector also .json, as COCO."""
+    draw: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Of a detector: write each image with its boxes and names into this folder, as JPEG."""
     bom: bool = False
     """With --out FILE.csv: begin it with a byte order mark, by which Excel recognises UTF-8."""
     features: bool = False
     """Write the features as well, the input of the last layer; with --out .parquet or .jsonl."""
     threshold: float | None = None
     """Lowest probability of the most probable class for which it is the answer; else that is "none of these". Of a
-    network with several labels per image: lowest probability of each label, 0.5 by default."""
+    network with several labels per image: lowest probability of each label, 0.5 by default. Of a detector: score
+    that an object must exceed, 0.3 by default."""
     tta: Literal["none", "flip"] = "none"
     """Test-time augmentation: flip averages the probabilities of each image and its horizontal flip."""
     device: str = "cpu"
@@ -74,8 +79,11 @@ class PredictCommand(CommandOptions):
         if self.features and self.out is None:
             raise ConfigurationError("--features are only written to a file; add --out PREDICTIONS.parquet or .jsonl.")
         if self.sort_into is not None:
-            check_outside(self.sort_into, self.images)
-        check_table_suffix("--out", self.out, bom=self.bom)
+            check_outside("--sort-into", self.sort_into, self.images)
+        if self.draw is not None:
+            check_outside("--draw", self.draw, self.images)
+        if self.out is None or self.out.suffix.lower() != ".json":  # only of a detector
+            check_table_suffix("--out", self.out, bom=self.bom)
         check_threshold_option(self.threshold)
         check_device_name(self.device)
         if self.engine == "ray" and self.device != "cpu":

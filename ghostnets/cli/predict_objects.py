@@ -1,0 +1,149 @@
+"""``ghostnets predict DETECTOR IMAGE|FOLDER|...``: find objects in images."""
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ghostnets import __version__
+from ghostnets.artefacts import DetectedObjects, Model, ObjectDetector
+from ghostnets.cli.options.predict import PredictCommand
+from ghostnets.cli.output import message, result_console
+from ghostnets.cli.predict_progress import TABLE_ROWS, PredictionProgress
+from ghostnets.data.finder import LeftOut
+from ghostnets.errors import ConfigurationError
+from ghostnets.predict import BoxPictures, Input, PredictionFile, detect_objects, find_inputs, find_object_writer
+from ghostnets.predict.object_writers import objects_as_dict
+from ghostnets.terminal import format_count
+
+__all__ = ["run_detector"]
+
+
+def run_detector(command: PredictCommand, model: Model) -> int:
+    """Find objects with an opened detector."""
+    _check_options(command)
+    detector = ObjectDetector(model, threshold=command.threshold, max_pixels=command.max_pixels)
+    message(
+        f"objects with a score above {detector.threshold:g}; of boxes of a class with an IoU above"
+        f" {detector.max_iou:g}, the one with the highest score; at most {detector.max_boxes} in an image."
+    )
+    left_out = LeftOut()
+    inputs = find_inputs(command.images, left_out=left_out)
+    pictures = None
+    if command.draw is not None:
+        pictures = BoxPictures(command.draw, detector.class_names, max_pixels=command.max_pixels)
+        for name in pictures.numbered:
+            message(
+                f"pictures show {name} as no. {detector.class_names.index(name) + 1}: their font lacks its letters."
+            )
+    progress, counts = PredictionProgress(), {"objects": 0, "pictures": 0}
+
+    def find(images: Iterable[Input]) -> Iterator[list[DetectedObjects]]:
+        taken: deque[Input] = deque()
+        for batch in progress.count(detect_objects(detector, _record(images, taken), workers=command.threads)):
+            for found in batch:
+                source = taken.popleft()
+                counts["objects"] += len(found.labels)
+                if pictures is not None and found.error is None:
+                    pictures.write(source, found)
+                    counts["pictures"] += 1
+            yield batch
+
+    with progress:
+        if command.out is not None:
+            writer = find_object_writer(command.out)(detector.class_names, bom=command.bom)
+            with PredictionFile(command.out, settings=_settings(command, detector), writer=writer) as file:
+                progress.resume(file.rows, file.errors)
+                for batch in find(file.remaining(inputs)):
+                    file.write(batch)
+        elif command.json:
+            _print_json(find(inputs))
+        else:
+            _print_tables(find(inputs))
+    progress.report()
+    for sentence in left_out.sentences():
+        message(sentence)
+    images = format_count(progress.images - progress.earlier, "image")
+    message(f"found {format_count(counts['objects'], 'object')} in {images}.")
+    if command.out is not None:
+        message(f"wrote {command.out}.")
+    if pictures is not None:
+        message(f"drew {format_count(counts['pictures'], 'picture')} into {pictures.folder}.")
+    return 1 if progress.errors else 0
+
+
+def _check_options(command: PredictCommand) -> None:
+    """Raise ConfigurationError for options that only classifiers have."""
+    given = {
+        "--features": command.features,
+        "--tta": command.tta != "none",
+        "--sort-into": command.sort_into is not None,
+        "--engine ray": command.engine == "ray",
+    }
+    if wrong := [option for option, is_given in given.items() if is_given]:
+        raise ConfigurationError(f"{command.network} is a detector, for which there is no {wrong[0]}; omit it.")
+
+
+def _record(inputs: Iterable[Input], taken: deque[Input]) -> Iterator[Input]:
+    """Pass inputs on, and keep them in order for whoever takes the results."""
+    for one in inputs:
+        taken.append(one)
+        yield one
+
+
+def _settings(command: PredictCommand, detector: ObjectDetector) -> dict[str, Any]:
+    """Everything that the objects depend on, except the images."""
+    network: Path = command.network
+    digest = hashlib.sha256(network.read_bytes())
+    weights = network.with_suffix(".bin")  # OpenVINO
+    if network.suffix == ".xml" and weights.exists():
+        digest.update(weights.read_bytes())
+    return {
+        "ghostnets": __version__,
+        "network": digest.hexdigest(),
+        "runtime": detector.model.runtime,
+        "threshold": detector.threshold,
+        "max_iou": detector.max_iou,
+        "max_boxes": detector.max_boxes,
+    }
+
+
+def _print_json(batches: Iterable[list[DetectedObjects]]) -> None:
+    """Print a list, one element per line, as the results arrive."""
+    separator = "["
+    for batch in batches:
+        for found in batch:
+            print(separator, json.dumps(objects_as_dict(found)), sep="\n", end="")
+            separator = ","
+    print("\n]")
+
+
+def _print_tables(batches: Iterable[list[DetectedObjects]]) -> None:
+    rows: list[DetectedObjects] = []
+    for batch in batches:
+        rows += batch
+        if len(rows) >= TABLE_ROWS:
+            _print_table(rows)
+            rows.clear()
+    if rows:
+        _print_table(rows)
+
+
+def _print_table(rows: list[DetectedObjects]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("image", "object", "score", "box (x, y to x, y)")
+    table.columns[2].justify = "right"
+    for found in rows:
+        if found.error is not None:
+            table.add_row(found.path, Text("cannot be read", style="red"))
+        elif not found.labels:
+            table.add_row(found.path, Text("nothing found", style="dim"))
+        objects = zip(found.classes, found.scores, found.boxes.tolist(), strict=True)
+        for index, (name, score, (x_min, y_min, x_max, y_max)) in enumerate(objects):
+            box = f"{x_min:.0f}, {y_min:.0f} to {x_max:.0f}, {y_max:.0f}"
+            table.add_row("" if index else found.path, Text(name), f"{score:.1%}", box)
+    result_console().print(table)

@@ -1,0 +1,83 @@
+"""Progress of ``ghostnets predict``, for classifiers and detectors."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from ghostnets.artefacts import DetectedObjects, Prediction
+from ghostnets.cli.output import LINE_SECONDS, message, progress_console
+from ghostnets.terminal import format_count
+
+__all__ = ["MAX_REPORTED", "TABLE_ROWS", "PredictionProgress"]
+
+TABLE_ROWS = 1000  # rows per table; more images give more tables
+MAX_REPORTED = 20  # unreadable images named on stderr; the predictions name all of them
+SECONDS_BEFORE_PROGRESS = 1
+
+Result = TypeVar("Result", Prediction, DetectedObjects)
+
+
+class PredictionProgress:
+    """Counts predictions and shows their number, if they take more than a moment; outside a terminal now and then."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+        self.earlier = self.images = self.errors = 0
+        self.bar: Any = None
+        self.next_line = self.start + LINE_SECONDS
+
+    def __enter__(self) -> "PredictionProgress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def resume(self, images: int, errors: int) -> None:
+        """Start from the counts of the interrupted run."""
+        self.earlier = self.images = images
+        self.errors = errors
+        if images:
+            message(f"resuming after {format_count(images, 'image')}.")
+
+    def count(self, predictions: Iterable[list[Result]]) -> Iterator[list[Result]]:
+        for batch in predictions:
+            for prediction in batch:
+                if prediction.error is not None:
+                    self.errors += 1
+                    if self.errors <= MAX_REPORTED:
+                        message(prediction.error, kind="error")
+            self.images += len(batch)
+            yield batch
+            if time.monotonic() - self.start > SECONDS_BEFORE_PROGRESS:
+                self._show()
+
+    def report(self) -> None:
+        """Print the rate and the number of errors on stderr."""
+        seconds, here = time.monotonic() - self.start, self.images - self.earlier
+        if seconds > SECONDS_BEFORE_PROGRESS:
+            message(f"{format_count(here, 'image')} in {seconds:.1f} s, {here / seconds:.0f} images/s.")
+        if self.errors:
+            message(f"{self.errors:,} of {format_count(self.images, 'image')} without a prediction.", kind="error")
+
+    def _show(self) -> None:
+        rate = (self.images - self.earlier) / (time.monotonic() - self.start)
+        counts = f"{format_count(self.images, 'image')}, {rate:.0f} images/s, {self.errors} without prediction"
+        if not sys.stderr.isatty():
+            if time.monotonic() >= self.next_line:
+                message(counts)
+                self.next_line = time.monotonic() + LINE_SECONDS
+            return
+        if self.bar is None:
+            from rich import progress
+
+            columns = (
+                progress.SpinnerColumn(),
+                progress.TextColumn("{task.description}"),
+                progress.TimeElapsedColumn(),
+            )
+            self.bar = progress.Progress(*columns, console=progress_console(), transient=True)
+            self.bar.start()
+            self.bar.add_task("")
+        self.bar.update(0, description=counts)
