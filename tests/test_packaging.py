@@ -1,9 +1,12 @@
 """The distribution: what it requires, and what it says where something is missing."""
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,12 @@ for use in ("ghostnets.train_model", "ghostnets.create_model", "__import__('ghos
 assert main(["info", "ghostnet_100"]) == main(["predict", sys.argv[1], sys.argv[2]]) == 1
 """
 
+COMES_WITH = {
+    "pydantic": "fastapi",
+    "starlette": "fastapi",
+    **dict.fromkeys(("ai_edge_litert", "ai_edge_quantizer"), "litert-torch"),
+}
+
 
 def libraries(requirements: list[str]) -> set[str]:
     return {re.split(r"[<>=!;\[ ]", requirement)[0] for requirement in requirements}
@@ -59,6 +68,48 @@ def test_only_extras_need_torch():
     assert not heavy & libraries(PROJECT["dependencies"])
     assert heavy == libraries(PROJECT["optional-dependencies"]["torch"])
     assert set(PROJECT["optional-dependencies"]) - extras_with("torch") == set(errors.EXTRAS_WITHOUT_TORCH)
+
+
+def modules_and_extras(tree: ast.AST) -> Iterator[tuple[str, str | None]]:
+    """Top-level modules that a file imports, with the extra that it names for those of ``require``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.partition(".")[0], None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield node.module.partition(".")[0], None
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.startswith("require"):
+            extra = [word.value.value for word in node.keywords if isinstance(word.value, ast.Constant)]
+            names = [str(value.value) for value in node.args if isinstance(value, ast.Constant)]
+            yield from ((name.partition(".")[0], str(extra[0])) for name in names if extra)
+
+
+def test_extras_contain_what_is_imported():
+    installed, missing = packages_distributions(), set()
+    known = {
+        library
+        for texts in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
+        for library in libraries(texts)
+    }
+    files = Path(ghostnets.__file__).parent.rglob("*.py")
+    found = {pair for path in files for pair in modules_and_extras(ast.parse(path.read_text(encoding="utf-8")))}
+    assert ("h5py", "import") in found
+    for module, extra in found:
+        if module in sys.stdlib_module_names or module == "ghostnets":
+            continue
+        names = {COMES_WITH.get(module, module), *installed.get(module, ())}
+        distributions = {name.lower().replace("_", "-") for name in names}
+        extras = set().union(*map(extras_with, distributions))
+        if not (distributions & known if extra is None else extra in extras):
+            missing.add((module, extra))
+    assert missing == set()
+
+
+def test_documented_extras_exist():
+    documents = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    text = " ".join(path.read_text(encoding="utf-8") for path in documents)
+    found = re.findall(r"(?:ghostnets|[`'\"]\.)\[([a-z,]+)\]", text)
+    assert len(found) > 8
+    assert {extra for names in found for extra in names.split(",")} <= set(PROJECT["optional-dependencies"])
 
 
 def test_missing_torch_error_names_the_extra_to_install(tmp_path: Path):

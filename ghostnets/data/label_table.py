@@ -80,7 +80,7 @@ def read_table(path: Path, is_image: Callable[[str], bool]) -> LabelTable:
     Raises:
         DataError: It is not such a table: no text, rows of different length, unknown columns.
     """
-    lines = _read_lines(path)
+    lines = _quote_paths(_read_lines(path), path)
     delimiter = _find_delimiter(lines, path)
     rows = _split_rows(lines, delimiter, path)
     columns = _find_columns(rows[: SAMPLE + 1], path, is_image)
@@ -123,6 +123,19 @@ def _read_lines(path: Path) -> list[str]:
     if not any(line.strip() for line in lines):
         raise DataError(f"{path} is empty; a table of labels has one row per image.")
     return lines
+
+
+def _quote_paths(lines: Sequence[str], path: Path) -> list[str]:
+    """Quote the paths of existing files that contain blanks, in a list of paths and labels separated by blanks."""
+    if path.suffix.lower() != ".txt":
+        return list(lines)
+    quoted = []
+    for line in lines:
+        name, _, label = line.rstrip().rpartition(" ")
+        has_blanks = " " in name.strip() and '"' not in line
+        is_path = has_blanks and (path.parent / name.strip().replace("\\", "/")).is_file()
+        quoted.append(f'"{name.strip()}" {label}\n' if is_path else line)
+    return quoted
 
 
 def _find_delimiter(lines: Sequence[str], path: Path) -> str:

@@ -134,10 +134,8 @@ def _describe_classes(folders: dict[str, tuple[str, ...]], files: Sequence[Image
     notes = []
     if nested := [file for file in files if "/" in file.name]:
         example = f"{nested[0].class_name}/{nested[0].name}"
-        number = "1 image is" if len(nested) == 1 else f"{len(nested)} images are"
-        notes.append(
-            f"{number} in subfolders of the class folders, such as {example}, and belong to the class of that folder"
-        )
+        number = f", the first of {len(nested)}" if len(nested) > 1 else ""
+        notes.append(f"images in subfolders of a class folder have its class: {example}{number}")
     folded: dict[str, str] = {}
     for name in dict.fromkeys(name for names in folders.values() for name in names):
         other = folded.setdefault(name.casefold(), name)
@@ -279,7 +277,8 @@ def _check_training(
             f" add images ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove the folder."
         )
     if len(names) == 1:
-        raise DataError(f"{train_root} has a single class ({names[0]}); a classifier needs at least two.")
+        more = "".join(f" ({note})" for note in loose_notes(train_root))
+        raise DataError(f"{train_root} has a single class ({names[0]}){more}; a classifier needs at least two.")
     sentences = []
     for split in folders:
         used = {name for name in folders[split] if counts[split, name]}

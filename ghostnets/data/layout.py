@@ -85,8 +85,9 @@ def find_layout(root: Path, *, network_classes: Collection[str] = (), max_depth:
         return FolderLayout({"train": root}, has_splits=False, notes=tuple(notes), left_out=empty)
     if max_depth and (inner := _find_enclosed(root, folders)) is not None:
         layout = find_layout(inner, network_classes=network_classes, max_depth=max_depth - 1)
-        note = f"the data are read from {printable(str(inner))}, the only folder of {printable(str(root))}"
-        return FolderLayout(layout.splits, layout.has_splits, (note, *layout.notes))
+        note = f"the data are read from {printable(str(inner))}, the only folder with images in {printable(str(root))}"
+        others = [f"left out: {name}/ (no images)" for name, path in folders.items() if path != inner]
+        return FolderLayout(layout.splits, layout.has_splits, (note, *others, *loose_notes(root), *layout.notes))
     _check_classes(root, folders)
     return FolderLayout({"train": root}, has_splits=False, notes=())
 
@@ -280,8 +281,7 @@ def _read_splits(
             count = sum(1 for _ in walk_images(str(path), LeftOut()))
             images = format_count(count, "image")
             notes.append(f"left out: {name}/ ({images} without class folders)" if count else f"{name}/ is empty")
-    others = [name for name, path in folders.items() if name not in splits and holds_image(str(path))]
-    notes += [f"left out: {name}/ (neither train, val nor test)" for name in others]
+    notes += [f"left out: {name}/ (neither train, val nor test)" for name in folders if name not in splits]
     if root not in found.values():
         notes += loose_notes(root)
     return FolderLayout(
@@ -317,7 +317,7 @@ def _check_unlabelled(
     if len({split for name, split in splits.items() if name not in empty}) > 1 or not classes:
         raise DataError(
             f"{root} has {_join(f'{name}/' for name in splits)}, but no class folders in them; each must contain one"
-            " folder of images per class."
+            " folder of images per class, or a single table (.csv, .tsv) of paths and labels."
         )
 
 

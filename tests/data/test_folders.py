@@ -52,7 +52,7 @@ def test_subfolders_are_read_and_other_files_ignored(tmp_path: Path):
     folder = open_folder(tmp_path)
     assert folder.num_images == 7
     nested, left_out = folder.notes
-    assert nested.startswith("3 images are in subfolders of the class folders, such as a/deeper/000.png")
+    assert nested.startswith("images in subfolders of a class folder have its class: a/deeper/000.png, the first of 3")
     assert left_out == "left out: 1 file that is not an image (1 .txt)"
 
 
@@ -84,7 +84,8 @@ def test_unusable_folders_are_rejected(tmp_path: Path):
     expect(tmp_path / "empty", "contains no images; it must contain one folder of images per class")
     make_images(tmp_path / "flat", classes={"x": 2})
     expect(tmp_path / "flat" / "x", "contains 2 images but no class folders")
-    expect(tmp_path / "flat", r"has a single class \(x\)")
+    (tmp_path / "flat" / "labels.mat").touch()
+    expect(tmp_path / "flat", r"has a single class \(x\) \(left out: labels\.mat in .*\); a classifier needs")
     (tmp_path / "flat" / "y").mkdir()
     (tmp_path / "flat" / "y" / "a.cr2").touch()
     expect(

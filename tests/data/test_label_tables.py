@@ -65,6 +65,13 @@ def test_text_list_with_blanks_is_read(tmp_path: Path) -> None:
     assert read(table, val_share=0.5) == "9,10: train 1/1 val 1/1"  # numbers by value
 
 
+def test_text_list_with_blanks_in_names_is_read(tmp_path: Path) -> None:
+    write(tmp_path, "img/0.png 0\n", "list.txt")
+    (tmp_path / "img" / "1.png").rename(tmp_path / "img" / "7 (2).png")
+    (tmp_path / "list.txt").write_text("img/7 (2).png 1\nimg/0.png 0\nimg/2.png 0\nimg/3.png 1\n")
+    assert read(tmp_path / "list.txt") == "0,1: train 1/1 val 1/1"
+
+
 def test_numeric_labels_are_not_mistaken_for_image_names(tmp_path: Path) -> None:
     build(tmp_path, "img:4 img/more:2")
     (tmp_path / "labels.csv").write_text("".join(f"{n % 2},img/{n}.png\n" for n in range(4)))
