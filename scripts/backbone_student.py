@@ -1,5 +1,6 @@
 """The network that scripts/make_backbone.py trains: GhostNet 1.0x with two classifiers, its losses and its weights."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghostnets.checkpoints import read_checkpoint
+from ghostnets.files import write_atomically
 from ghostnets.models import create_model
 
 ARCHITECTURE = "ghostnet_100"
@@ -93,3 +95,19 @@ def load_averaged_student(path: Path) -> Student:
     student = Student(len(weights["label_classifier.bias"]))
     student.load_state_dict(weights)
     return student.eval()
+
+
+def interpolate(options: Namespace) -> None:
+    """Write the averaged weights (1 - share) * first + share * second of two runs, statistics included."""
+    share = options.share
+    if not 0 <= share <= 1:
+        raise SystemExit(
+            f"The share of the second run must be between 0 and 1, got {share:g}; give its part of the mean."
+        )
+    first, second = torch.load(options.first)["average"], torch.load(options.second)["average"]
+    average = {
+        name: torch.lerp(first[name].double(), x.double(), share).to(x.dtype) if x.is_floating_point() else x
+        for name, x in second.items()
+    }
+    with write_atomically(options.output) as path:
+        torch.save({"average": average}, path)

@@ -5,13 +5,15 @@
     scripts/make_backbone.py precompute CACHE
     scripts/make_backbone.py train CACHE RUN --minutes 240
     scripts/make_backbone.py train CACHE RUN2 --minutes 240 --start RUN/state.pt
+    scripts/make_backbone.py interpolate RUN/state.pt RUN2/state.pt 0.25 MEAN.pt
     scripts/make_backbone.py evaluate RUN/state.pt DIR
     scripts/make_backbone.py export RUN/state.pt ghostnet_100.safetensors
 
 ``precompute`` stores the teacher's features of the first labelled data set and the class probabilities that a linear
 classifier of them gives. ``train`` resumes from RUN/state.pt; its schedule follows the time spent: the learning
 rate reaches zero when the minutes are over. It saves and ends on SIGTERM. ``--start`` begins with the averaged weights
-of another run, or with a backbone, and a new optimizer and schedule (a warm restart).
+of another run, or with a backbone, and a new optimizer and schedule (a warm restart). ``interpolate`` moves from the
+averaged weights of one run to those of another by a share; ``evaluate``, ``export`` and ``--start`` take its output.
 
 The settings are the table ``PHASES`` and the constants next to it. In the phase "stagewise", which ``--start`` leaves
 out, each of six stages of the network learns alone to map the teacher's features before it to the teacher's features
@@ -34,7 +36,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from backbone_student import ARCHITECTURE, Student, load_averaged_student, load_start
+from backbone_student import ARCHITECTURE, Student, interpolate, load_averaged_student, load_start
 from efficientnet_lite import Teacher
 from pack_images import PackedImages, find_images
 from PIL import Image
@@ -310,6 +312,12 @@ def main() -> None:
     command.add_argument("--start", type=Path, help="state.pt of another run, or a backbone's checkpoint")
     command.add_argument("--threads", type=int, default=1)
     command.set_defaults(run_command=train)
+    command = commands.add_parser("interpolate", help="mean of the weights of two runs (arXiv 2203.05482)")
+    command.add_argument("first", type=Path, help="state.pt of a run")
+    command.add_argument("second", type=Path, help="state.pt of another run")
+    command.add_argument("share", type=float, help="weight of the second, 0 to 1")
+    command.add_argument("output", type=Path)
+    command.set_defaults(run_command=interpolate)
     command = commands.add_parser("evaluate", help="top-1 accuracy of the label classifier")
     command.add_argument("state", type=Path)
     command.add_argument("data", type=Path, help="one folder per class of the first labelled data set")

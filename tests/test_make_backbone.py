@@ -122,6 +122,14 @@ def test_train_passes_through_all_phases_and_restarts_warm(scripts: Any, cache: 
     restarted = scripts.Training(images, restart)
     assert (restarted.kind, restarted.step, restarted.seconds) == ("joint", 0, 0.0)
     assert torch.equal(restarted.student.network.conv_stem.weight.half(), averaged)
+    restarted.save()
+    pair = {"first": tmp_path / "run/state.pt", "second": tmp_path / "run2/state.pt", "output": tmp_path / "mean.pt"}
+    end = torch.load(pair["second"])
+    end["average"]["module.network.conv_stem.weight"] += 4.0
+    torch.save(end, pair["second"])
+    scripts.interpolate(Namespace(share=0.25, **pair))
+    mean = scripts.load_averaged_student(pair["output"]).network.conv_stem.weight
+    assert torch.allclose(mean, restarted.student.network.conv_stem.weight + 1.0)
 
 
 def test_learning_rate_reaches_zero_in_the_last_phase(scripts: Any):
@@ -131,6 +139,11 @@ def test_learning_rate_reaches_zero_in_the_last_phase(scripts: Any):
     end = scripts.Moment.at(1, stagewise=False)
     assert (end.phase, end.learning_rate) == ("joint 128", 0.0)
     assert sum(phase.share for phase in scripts.PHASES.values()) == pytest.approx(1)
+
+
+def test_interpolate_rejects_a_share_above_one(scripts: Any, tmp_path: Path):
+    with pytest.raises(SystemExit, match=r"must be between 0 and 1, got 1\.5"):
+        scripts.interpolate(Namespace(first=tmp_path, second=tmp_path, share=1.5, output=tmp_path))
 
 
 def test_start_rejects_a_network_with_classifier(scripts: Any, tmp_path: Path):

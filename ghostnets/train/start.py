@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from ghostnets.data import EMBEDDED, DataSpec
+from ghostnets.data import EMBEDDED, DataSource, DataSpec
 from ghostnets.errors import ConfigurationError, require
 from ghostnets.train.callback import Callback, CallbackList
 from ghostnets.train.distributed import init_distributed
 from ghostnets.train.find_lr import LearningRateTest, run_learning_rate_test
 from ghostnets.train.initial_weights import choose_weights
 from ghostnets.train.recipe import Recipe
-from ghostnets.train.recipes import RECIPES, default_recipe, fit_epochs
+from ghostnets.train.recipes import RECIPES, default_recipe, fit_epochs, fit_image_size
 from ghostnets.train.report import write_run_report
 from ghostnets.train.reporter import ConsoleReporter
 from ghostnets.train.result import TrainingResult
@@ -136,22 +136,25 @@ def _resolve(
             changes = {"label_smoothing": 0.0, **changes}  # it would raise the probabilities of rare labels
         name = default_recipe(source.typical_size, changes)
         requested = RECIPES[name].changed(**changes)
-        if name == "transfer" and "epochs" not in changes:
-            requested, length = _fit_length(requested, source.split_sizes["train"])
+        if name == "transfer":
+            requested, length = _fit_length(requested, changes, source)
     scratch = RECIPES["photos"].changed(**changes) if recipe is None and "weights" not in changes else None
     chosen, start = choose_weights(requested, scratch=scratch)
     requested, start = chosen, start + (length if chosen != scratch else "")
     return RunSpec.resolve(spec, source, requested, device=device, workers=workers, start=start)
 
 
-def _fit_length(recipe: Recipe, num_images: int) -> tuple[Recipe, str]:
-    """Return the recipe with epochs that suit the number of training images, and the end of a message on them."""
-    epochs = fit_epochs(num_images)
-    size = recipe.image_size
-    sentence = (
-        f"; {epochs} epochs at {size} pixels, for {num_images:,} training images (others: --epochs, --image-size)"
-    )
-    return recipe.changed(epochs=epochs), sentence
+def _fit_length(recipe: Recipe, changes: dict[str, Any], source: DataSource) -> tuple[Recipe, str]:
+    """Return the recipe with epochs and size that suit the images, unless requested, and a message on them."""
+    num_images = source.split_sizes["train"]
+    fitted = {"epochs": fit_epochs(num_images), "image_size": fit_image_size(num_images, source.typical_size)}
+    fitted = {name: value for name, value in fitted.items() if name not in changes}
+    if not fitted:
+        return recipe, ""
+    recipe = recipe.changed(**fitted)
+    options = ", ".join(f"--{name.replace('_', '-')}" for name in fitted)
+    length = f"{recipe.epochs} epochs at {recipe.image_size}" if "epochs" in fitted else f"{recipe.image_size}"
+    return recipe, f"; {length} pixels, for {num_images:,} training images (others: {options})"
 
 
 def repeat_training(

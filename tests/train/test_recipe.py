@@ -7,7 +7,7 @@ import pytest
 from ghostnets.errors import ConfigurationError, UnknownNameError
 from ghostnets.models import model_entry
 from ghostnets.train import RECIPES, Recipe, default_recipe, named_recipe, recipes
-from ghostnets.train.recipes import fit_epochs
+from ghostnets.train.recipes import fit_epochs, fit_image_size
 
 
 def test_recipe_reports_all_problems_at_once():
@@ -107,3 +107,10 @@ def test_flip_of_earlier_recipes_is_read():
 )
 def test_epochs_of_the_default_follow_from_the_number_of_images(images: int, epochs: int):
     assert fit_epochs(images) == epochs
+
+
+@pytest.mark.parametrize(
+    ("images", "side", "size"), [(244, 375, 224), (750, 224, 224), (751, 224, 160), (244, 223, 160), (10**6, 500, 160)]
+)
+def test_image_size_of_the_default_follows_from_the_images(images: int, side: int, size: int):
+    assert fit_image_size(images, side) == size

@@ -123,15 +123,21 @@ def test_photographs_start_from_embedded_weights_by_default(tmp_path: Path):
     assert RunFolder(scratch.folder).read_config().recipe.weights is None
 
 
-def test_default_epochs_follow_from_the_number_of_images_and_are_named(tmp_path: Path):
+def test_default_epochs_and_size_follow_from_the_images_and_are_named(tmp_path: Path):
     data = make_images(tmp_path / "data", classes={"cat": 8, "dog": 8}, size=(70, 70))
     options = {"device": "cpu", "workers": 0}
     config = start._resolve(data, None, {"weights": "embedded"}, **options).config
     assert config.recipe.epochs == 20
     assert "; 20 epochs at 160 pixels, for 12 training images (others: --epochs, --image-size)" in config.start
     config = start._resolve(data, None, {"weights": "embedded", "epochs": 3}, **options).config
-    assert config.recipe.epochs == 3
-    assert "epochs" not in config.start
+    assert (config.recipe.epochs, config.preprocessing.image_size) == (3, 160)
+    assert config.start.endswith("; 160 pixels, for 12 training images (others: --image-size)")
+    config = start._resolve(data, None, {"weights": "embedded", "epochs": 3, "image_size": 96}, **options).config
+    assert "pixels" not in config.start
+    large = make_images(tmp_path / "large", classes={"cat": 4, "dog": 4}, size=(230, 300))
+    config = start._resolve(large, None, {"weights": "embedded"}, **options).config
+    assert (config.recipe.image_size, config.preprocessing.image_size) == (224, 224)
+    assert "; 20 epochs at 224 pixels, for 6 training images (others: --epochs, --image-size)" in config.start
     assert (
         start._resolve(data, RECIPES["transfer"].changed(weights="embedded"), {}, **options).config.recipe.epochs == 20
     )
