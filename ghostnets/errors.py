@@ -110,6 +110,11 @@ class RunError(GhostNetsError, RuntimeError):
 class StorageError(GhostNetsError, OSError):
     """A file cannot be written; an existing file is left unchanged."""
 
+    @property
+    def reason(self) -> str:
+        """The reason in the words of the operating system, if it is the cause; else the whole message."""
+        return (isinstance(self.__cause__, OSError) and self.__cause__.strerror) or str(self)
+
 
 class MissingExtraError(GhostNetsError, ImportError):
     """An optional library is not installed."""

@@ -106,7 +106,9 @@ class DerivedFiles:
         try:
             write()
         except StorageError as error:
-            self._warn(str(error))
+            self._warn(
+                f"a file that follows from the state could not be written in {self.folder.path} ({error.reason})."
+            )
 
     def _warn(self, sentence: str) -> None:
         if not self.has_warned:

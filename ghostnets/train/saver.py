@@ -65,7 +65,7 @@ class RunSaver:
             self.save(state, best)
         except StorageError as error:
             self.on_message(
-                f"the run could not be saved in {self.folder.path} ({_reason(error)}): the training continues and tries"
+                f"the run could not be saved in {self.folder.path} ({error.reason}): the training continues and tries"
                 " again after the next epoch, and until then a kill loses what was trained since the state saved"
                 " before; free space."
             )
@@ -85,7 +85,7 @@ class RunSaver:
             self.save(state, best)
         except StorageError as error:
             raise StorageError(
-                f"the training ends, but could not be saved in {self.folder.path} ({_reason(error)}); free space, then"
+                f"the training ends, but could not be saved in {self.folder.path} ({error.reason}); free space, then"
                 f" resume from the state saved before: ghostnets train --resume {self.folder.path}"
             ) from error
 
@@ -99,8 +99,3 @@ def _serialize(state: dict[str, Any]) -> memoryview:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getbuffer()
-
-
-def _reason(error: StorageError) -> str:
-    cause = error.__cause__
-    return (isinstance(cause, OSError) and cause.strerror) or str(error)

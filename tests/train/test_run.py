@@ -410,14 +410,17 @@ def test_full_disk_at_derived_files_is_reported_once_and_they_are_written_later(
 
     def full(self: RunFolder, history: list) -> None:
         if len(history) < 3:
-            raise StorageError("could not write metrics.csv.")
+            raise StorageError("could not write metrics.csv.") from OSError(errno.ENOSPC, "No space left on device")
         real(self, history)
 
     monkeypatch.setattr(RunFolder, "write_metrics", full)
     listener = Listener()
     train_model(photos, folder=tmp_path / "run", recipe=RECIPE, callbacks=[listener])
     notes = [message for message in listener.messages if "could not" in message]
-    assert notes == ["could not write metrics.csv. The training continues, and the files are written again later."]
+    assert notes == [
+        f"a file that follows from the state could not be written in {tmp_path / 'run'} (No space left on device)."
+        " The training continues, and the files are written again later."
+    ]
     assert len(RunFolder(tmp_path / "run").read_metrics()) == 3
 
 
