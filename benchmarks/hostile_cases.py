@@ -195,6 +195,30 @@ def explorer_request(rng: random.Random) -> bytes:
     return http("application/json", content[: rng.choice([None, rng.randrange(len(content))])], path)
 
 
+def inference_request(rng: random.Random) -> bytes:
+    """Generate a request of the Open Inference Protocol to the model ``net``; shapes and lengths may be wrong."""
+    content = rng.choice([image(rng), rng.randbytes(rng.randrange(200))])
+    length = len(content) + rng.choice([0, 0, -1, 1, 2**31])
+    binary = (length % 2**32).to_bytes(4, "little") + content
+    size = rng.choice([len(binary), len(binary), 0, -1, 2**40, "x", None])
+    pixels = {
+        "name": "pixels",
+        "datatype": "UINT8",
+        "shape": rng.choice([[1, 2, 3, 3], [2**40, 1, 1, 3], [1, 0, 0, 0]]),
+    }
+    files = {"name": "images", "datatype": "BYTES", "shape": rng.choice([[1], [0], [-1], [2**62], [1, 1], []])}
+    tensor = {**rng.choice([pixels, files]), "parameters": {"binary_data_size": size}}
+    if rng.random() < 0.3:
+        tensor["data"] = rng.choice([[], ["x"], [[1, 2], 3], [1e400], [None], "x"])
+    outputs = [{"name": "probabilities", "parameters": {"classification": rng.choice([1, -1, 2**70, "x", []])}}]
+    text = json.dumps(
+        {"inputs": [tensor] * rng.choice([1, 1, 1, 0, 5]), "outputs": rng.choice([None, [], outputs])}
+    ).encode()
+    announced = rng.choice([len(text), len(text), len(text) - 1, len(text) + 10**6, -1, "x"])
+    more = f"Inference-Header-Content-Length: {announced}\r\n"
+    return http("application/octet-stream", text + binary, "/v2/models/net/infer", more=more)
+
+
 def many_values(rng: random.Random) -> bytes:
     """Generate JSON with a validation error in every few bytes."""
     path, begin, value, end = rng.choice(
@@ -238,5 +262,6 @@ COMMON: list[Callable[[random.Random], bytes]] = [
     malformed_form,
     malformed_http,
     explorer_request,
+    inference_request,
 ]
 RARE: list[Callable[[random.Random], bytes]] = [huge_headers, oversized_body, many_values]

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from ghostnets import __version__
+from ghostnets.serve import inference_protocol
 from ghostnets.serve.explorer_routes import explorer_router
 from ghostnets.serve.middleware import ServiceMiddleware
 from ghostnets.serve.request_error import RequestError
@@ -80,6 +81,7 @@ def build_app(path: str | Path, settings: ServiceSettings, routers: Sequence[API
     app.add_exception_handler(HTTPException, _handle_http_exception)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)
     app.router.routes.extend(router.routes)  # not include_router: one layer less per request
+    app.include_router(inference_protocol.router, responses=ERROR_RESPONSES)
     for additional in (explorer_router(service.explorer_thread), *routers):
         app.include_router(additional)
     if PAGE.is_dir():

@@ -16,7 +16,7 @@ from ghostnets.preprocessing import Pixels
 
 __all__ = ["Batcher", "Ranking"]
 
-Decode = Callable[[bytes, str], Pixels]
+Decode = Callable[[bytes | Pixels, str], Pixels]
 
 
 class Ranking(NamedTuple):
@@ -32,7 +32,7 @@ class Ranking(NamedTuple):
 
 
 class _Request(NamedTuple):
-    content: bytes
+    content: bytes | Pixels
     name: str
     top: int
     result: "asyncio.Future[Ranking]"
@@ -79,8 +79,8 @@ class Batcher:
         for thread in self.threads:
             thread.start()
 
-    async def __call__(self, content: bytes, name: str, *, top: int) -> Ranking:
-        """Return the ``top`` most probable classes of an image file; raises the errors of ``decode``."""
+    async def __call__(self, content: bytes | Pixels, name: str, *, top: int) -> Ranking:
+        """Return the ``top`` most probable classes of an image file or array; raises the errors of ``decode``."""
         result: asyncio.Future[Ranking] = self.loop.create_future()
         with self.changed:
             self.queue.append(_Request(content, name, top, result, time.monotonic()))

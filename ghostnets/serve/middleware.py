@@ -16,8 +16,8 @@ __all__ = ["ServiceMiddleware"]
 
 logger = logging.getLogger("ghostnets.serve.request")
 
-AUTHENTICATED = ("/v1/", "/metrics")  # path prefixes that require the token
-UNLOGGED = frozenset({"/healthz", "/readyz", "/metrics"})  # unless they fail
+AUTHENTICATED = ("/v1/", "/v2/models", "/metrics")  # path prefixes that require the token
+UNLOGGED = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})  # unless they fail
 CLIENT_GONE = 499  # in log and metrics only: the client disconnected before the response
 SECURITY_HEADERS = [
     # The page may load what this service serves, and nothing else.

@@ -108,15 +108,15 @@ class ServedModel:
         """End the threads, each after its batch."""
         self.rank.close()
 
-    def pixels(self, content: bytes, name: str) -> Pixels:
-        """Read the bytes of an image file as the network takes it, uint8 (H, W, C).
+    def pixels(self, content: bytes | Pixels, name: str) -> Pixels:
+        """Read an image, the bytes of a file or uint8 (H, W, C), as the network takes it, uint8 (H, W, C).
 
         Raises:
             ImageError: The file cannot be read, or has too many pixels.
         """
         return self.preprocessing.pixels(content, name=name)
 
-    def _decode(self, content: bytes, name: str) -> Pixels:
+    def _decode(self, content: bytes | Pixels, name: str) -> Pixels:
         start = time.perf_counter()
         image = self.pixels(content, name)
         self.metrics.decode_seconds.observe(time.perf_counter() - start)

@@ -5,16 +5,18 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ghostnets.artefacts import LABEL_THRESHOLD, NONE_OF_THESE
 from ghostnets.cores import usable_cores
 from ghostnets.errors import GhostNetsError, ImageError
+from ghostnets.preprocessing import Pixels
+from ghostnets.serve.batching import Ranking
 from ghostnets.serve.hosts import AllowedHosts
 from ghostnets.serve.metrics import Metrics
 from ghostnets.serve.model import ServedModel, load_copies
@@ -25,6 +27,8 @@ from ghostnets.serve.uploads import Upload, is_form_or_json, read_uploads
 __all__ = ["Service"]
 
 logger = logging.getLogger("ghostnets.serve")
+
+T = TypeVar("T")
 
 
 class Service:
@@ -111,12 +115,12 @@ class Service:
 
     async def read(self, content_type: str, body: bytes) -> list[Upload]:
         """Extract the files from a request body; raises the RequestErrors of ``read_uploads``."""
-        if not is_form_or_json(content_type):
-            return read_uploads(content_type, body, max_images=self.settings.max_images)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._parsers, lambda: read_uploads(content_type, body, max_images=self.settings.max_images)
-        )
+        read = partial(read_uploads, content_type, body, max_images=self.settings.max_images)
+        return await self.in_parser(read) if is_form_or_json(content_type) else read()
+
+    async def in_parser(self, parse: Callable[..., T], *arguments: Any) -> T:
+        """Call a function that parses a body in a thread for that."""
+        return await asyncio.get_running_loop().run_in_executor(self._parsers, parse, *arguments)
 
     def check_capacity(self, images: int = 1) -> None:
         """Raise RequestError (429) if the queue has no room for this many images."""
@@ -144,6 +148,37 @@ class Service:
         if len(rows) == 1 and rows[0]["error"]:
             raise RequestError(422, rows[0]["error"])
         return model, rows
+
+    async def rank_all(self, images: Sequence[bytes] | Pixels) -> tuple[ServedModel, list[Ranking]]:
+        """Rank all classes for each image.
+
+        Args:
+            images: Contents of files, or uint8 (N, H, W, C).
+
+        Returns:
+            The model used, and a ranking of all classes for each image.
+
+        Raises:
+            RequestError: 429 if the queue has no room for all images, 422 if one of them cannot be read.
+        """
+        with self._queued(len(images)):
+            async with self.model.in_use() as model:
+                top = len(model.description.class_names)
+                rankings = (model.rank(image, f"image {i}", top=top) for i, image in enumerate(images))
+                outcomes = await asyncio.gather(*rankings, return_exceptions=True)
+        found: list[Ranking] = []
+        problems = []
+        for outcome in outcomes:
+            self.metrics.images.labels("unreadable" if isinstance(outcome, ImageError) else "answered").inc()
+            if isinstance(outcome, ImageError):
+                problems.append(str(outcome))
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            else:
+                found.append(outcome)
+        if problems:
+            raise RequestError(422, problems[0])
+        return model, found
 
     async def _predict(self, model: ServedModel, index: int, upload: Upload, top: int) -> dict[str, Any]:
         names, multi_label = model.description.class_names, model.description.multi_label
