@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,12 @@ def run(command: CheckCommand) -> int:
     total = sum(len(files.paths) for files in folder.splits.values())
     with progress_bars() as bars:
         task = bars.add_task("reading images", total=total)
-        result = check_images(folder, threshold=command.threshold, on_image=lambda: bars.advance(task))
+        result = check_images(
+            folder,
+            threshold=command.threshold,
+            max_pixels=command.max_pixels,
+            on_image=lambda: bars.advance(task),
+        )
     if command.out is not None:
         _write_page(command, result)
     if command.json:
@@ -128,7 +134,8 @@ def _write_page(command: CheckCommand, result: DataCheck) -> None:
     from ghostnets.explain.page import sample_evenly
 
     assert command.out is not None
-    sections, folder = [], command.out.parent
+    pictures = partial(_pictures, result, folder=command.out.parent, max_pixels=command.max_pixels)
+    sections = []
     figures = {"images": f"{len(result.paths):,}", "classes": f"{len(result.class_names):,}"}
     if sizes := result.describe_sizes():
         figures["shorter side"] = _span(sizes)
@@ -138,8 +145,7 @@ def _write_page(command: CheckCommand, result: DataCheck) -> None:
         figures[label] = f"{len(groups):,}"
         if groups:
             shown = [
-                PictureGroup(format_count(len(g.images), "image"), _pictures(result, g.images, folder))
-                for g in groups[:PAGE_GROUPS]
+                PictureGroup(format_count(len(g.images), "image"), pictures(g.images)) for g in groups[:PAGE_GROUPS]
             ]
             first = f", the first {PAGE_GROUPS} shown" if len(groups) > PAGE_GROUPS else ""
             sections.append(PictureSection(f"{label.capitalize()} ({len(groups):,}{first})", explanation, shown))
@@ -148,9 +154,7 @@ def _write_page(command: CheckCommand, result: DataCheck) -> None:
     for number in sample_evenly(range(len(result.class_names)), PAGE_CLASSES):
         of_class = (index for index, label in enumerate(result.labels) if number in indices_of(label))
         members = [index for index in of_class if index not in unreadable]
-        examples.append(
-            PictureGroup(result.class_names[number], _pictures(result, sample_evenly(members, PAGE_IMAGES), folder))
-        )
+        examples.append(PictureGroup(result.class_names[number], pictures(sample_evenly(members, PAGE_IMAGES))))
     page = DataPage(
         f"Examination of {Path(command.data).name or command.data}",
         figures,
@@ -164,14 +168,14 @@ def _write_page(command: CheckCommand, result: DataCheck) -> None:
     write_data_page(command.out, page)
 
 
-def _pictures(result: DataCheck, indices: Sequence[int], folder: Path) -> "list[PictureView]":
+def _pictures(result: DataCheck, indices: Sequence[int], *, folder: Path, max_pixels: int) -> "list[PictureView]":
     from ghostnets.explain.data_page import PictureView
     from ghostnets.explain.page import link_to_file
 
     pictures = []
     for index in indices[:PAGE_IMAGES]:
         try:
-            image = decode_image(result.paths[index]).convert("RGB")
+            image = decode_image(result.paths[index], max_pixels=max_pixels).convert("RGB")
         except (ImageError, OSError) as error:
             message(f"{result.paths[index]} changed during the check and is not shown on the page: {error}")
             continue

@@ -53,7 +53,7 @@ def find_pairs(model: nn.Module) -> list[LayerPair]:
     """Find the pairs of layers that can be equalised, in order of execution; none if ``torch.fx`` cannot trace it."""
     try:
         graph = ConvTracer().trace(model)
-    except Exception:
+    except Exception:  # a module's own code can raise anything while it is traced
         return []
     called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
     read = {str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
@@ -71,7 +71,7 @@ def find_norms(model: nn.Module) -> dict[str, str]:
     """Return, by the name of a layer, the batch normalisation that is its only reader."""
     try:
         graph = fx.Tracer().trace(model)
-    except Exception:
+    except Exception:  # as in find_pairs
         return {}
     called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
     norms = {}

@@ -167,7 +167,7 @@ class _Quantizer:
     def _equalize(self, ranges: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
         pairs = find_pairs(self.model)
         if not pairs:
-            self.steps.append("no equalisation: no two layers have ReLU alone between them")
+            self.steps.append("no equalisation: torch.fx finds no two layers with ReLU alone between them")
             return ranges
         self.notify("equalising channels")
         before = copy.deepcopy(self.model.state_dict())

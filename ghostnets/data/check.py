@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from ghostnets.data.labels import Label, indices_of
 from ghostnets.data.near_duplicates import Fingerprint, fingerprint, group_near_duplicates
 from ghostnets.data.stored_images import ImagePath, content_digest
 from ghostnets.errors import ImageError
-from ghostnets.preprocessing import decode, read_header
+from ghostnets.preprocessing import MAX_PIXELS, decode, read_header
 from ghostnets.preprocessing.content import read_content
 from ghostnets.terminal import printable
 
@@ -164,15 +165,21 @@ class DataCheck:
 
 
 def check_images(
-    folder: LabelledFolder, *, threshold: int = 6, on_image: Callable[[], None] = lambda: None
+    folder: LabelledFolder,
+    *,
+    threshold: int = 6,
+    max_pixels: int = MAX_PIXELS,
+    on_image: Callable[[], None] = lambda: None,
 ) -> DataCheck:
     """Decode and compare all images of a data set.
 
     Args:
         folder: The labelled files.
         threshold: Largest number of differing bits of near duplicates, 0 to 15, of the 128 of the difference hash.
+        max_pixels: Largest number of pixels of an image that is read; larger ones are reported as unreadable.
         on_image: Callback after each image.
     """
+    examine = partial(_examine, max_pixels=max_pixels)
     splits = tuple(folder.splits)
     paths = tuple(path for files in folder.splits.values() for path in files.paths)
     labels = tuple(label for files in folder.splits.values() for label in files.labels)
@@ -186,7 +193,7 @@ def check_images(
     unreadable = []
     with ThreadPoolExecutor(usable_cores()) as pool:  # decoders release the GIL
         for start in range(0, len(paths), CHUNK):
-            for index, facts in enumerate(pool.map(_examine, paths[start : start + CHUNK]), start):
+            for index, facts in enumerate(pool.map(examine, paths[start : start + CHUNK]), start):
                 on_image()
                 if isinstance(facts, str):
                     unreadable.append((index, facts))
@@ -227,7 +234,7 @@ def check_images(
     )
 
 
-def _examine(path: ImagePath) -> _Facts | str:
+def _examine(path: ImagePath, *, max_pixels: int) -> _Facts | str:
     """Return the properties of an image, or why it cannot be read."""
     try:
         content = read_content(path) if isinstance(path, Path) else path.read_bytes()
@@ -235,7 +242,7 @@ def _examine(path: ImagePath) -> _Facts | str:
         return f"{printable(str(path))} cannot be read ({getattr(error, 'strerror', None) or error})."
     try:
         header = read_header(content, name=str(path))
-        image = decode(io.BytesIO(content), name=str(path), min_side=HASH_SIDE)
+        image = decode(io.BytesIO(content), name=str(path), min_side=HASH_SIDE, max_pixels=max_pixels)
     except ImageError as error:
         return str(error)
     return _Facts(content_digest(content), fingerprint(image), header.size, f"{header.format} {header.mode}")

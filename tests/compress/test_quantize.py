@@ -177,7 +177,7 @@ def test_quantize_of_ghost_modules_corrects_biases(images: Tensor):
     assert [layer.layer for layer in report.sensitivity] == [
         *("0.primary_conv.0", "0.cheap_operation.0", "1.primary_conv.0", "1.cheap_operation.0"),
     ]
-    assert "no equalisation: no two layers have ReLU alone between them" in report.steps
+    assert "no equalisation: torch.fx finds no two layers with ReLU alone between them" in report.steps
     assert "bias correction" in report.errors
 
 

@@ -65,6 +65,12 @@ def test_findings(result: DataCheck, folder: Path):
     assert len(json.loads(json.dumps(result.to_dict()))["groups"]) == 4
 
 
+def test_images_above_the_limit_are_unreadable(folder: Path):
+    found = check_images(find_labelled_images(folder / "train", network_classes=()), max_pixels=100)
+    assert len(found.unreadable) == len(found.paths) == 8
+    assert "raise the limit (--max-pixels)" in found.unreadable[-1][1]
+
+
 def test_table_with_two_labels_of_an_image_is_a_finding(tmp_path: Path):
     for number in range(3):
         save(draw(number), tmp_path / f"{number}.png")

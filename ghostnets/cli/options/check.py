@@ -7,8 +7,9 @@ from typing import Annotated, ClassVar
 import tyro
 
 from ghostnets.cli.options.base import CommandOptions, JsonOutput
-from ghostnets.cli.options.checks import check_data
+from ghostnets.cli.options.checks import check_at_least, check_data
 from ghostnets.errors import ConfigurationError, require_installed
+from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["CheckCommand"]
 
@@ -30,12 +31,15 @@ class CheckCommand(CommandOptions):
     """Largest number of differing bits, of 128, of the hashes of near duplicates; 0 to 15."""
     out: Path | None = None
     """Page with pictures to write."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
     strict: bool = False
     """Exit with 1 if there are findings."""
     json: JsonOutput = False
 
     def check(self) -> None:
         check_data(self.data)
+        check_at_least("--max-pixels", self.max_pixels, 1)
         if not 0 <= self.threshold <= MAX_THRESHOLD:
             raise ConfigurationError(f"--threshold is {self.threshold}; it must be from 0 to {MAX_THRESHOLD} bits.")
         if self.out is not None:
