@@ -66,6 +66,9 @@ def _print_report(path: Path, report: ExportReport) -> None:
         ("difference", f"max {comparison.max_difference:.1e} of the largest score{limit},"
          f" mean {comparison.mean_difference:.1e} (limit {tolerance.mean_difference:g});"
          f" max {comparison.max_probability_difference:.1e} of a probability"),
+        *([] if comparison.min_iou is None else [("boxes", f"{comparison.boxes:,} compared; lowest IoU"
+         f" {comparison.min_iou:.4f} (minimum {tolerance.min_iou:g}), max"
+         f" {comparison.max_probability_difference:.1e} of a score (limit {tolerance.max_probability_difference:g})")]),
         ("top-1 agreement", f"{comparison.top1_agreement:.1%} of the images (minimum {tolerance.top1_agreement:.0%})"),
         ("one image", f"{comparison.seconds[1] * 1e3:.2f} ms; eager torch {comparison.torch_seconds[1] * 1e3:.2f} ms;"
          f" speedup {median:.2f} ({low:.2f} to {high:.2f}), {comparison.threads} thread, {comparison.processor}"),

@@ -13,16 +13,18 @@ from PIL import Image
 
 from ghostnets import __version__
 from ghostnets.artefacts import FORMATS, Description, FileFormat
+from ghostnets.artefacts.checkpoint import describe_detector
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.errors import ConfigurationError, ExportError, UnknownNameError, require
 from ghostnets.export.deployed import ExportJob
 from ghostnets.export.images import SampleImages, find_sample_images
-from ghostnets.export.report import TOLERANCES, ExportReport, find_violation
+from ghostnets.export.report import BOX_TOLERANCE, TOLERANCES, ExportReport, find_violation
 from ghostnets.export.verify import verify
 from ghostnets.files import write_together
 
 __all__ = ["export_model"]
 
+DETECTOR_FORMATS = ("onnx", "engine")  # those that tests export detectors to
 NUM_COMPARED, NUM_CALIBRATION, MIN_INT8_IMAGES = 64, 192, 8
 
 Pixels = npt.NDArray[np.uint8]
@@ -42,7 +44,7 @@ def export_model(
     max_images: int = NUM_COMPARED + NUM_CALIBRATION,
     on_stage: Callable[[str], None] | None = None,
 ) -> ExportReport:
-    """Export a checkpoint to a file for an inference runtime.
+    """Export a checkpoint of a classifier or a detector to a file for an inference runtime.
 
     Before the file is moved to its final name, a separate process runs it with its runtime on real images and compares
     it with the network in eager torch; ``FILE.report.json`` is written next to it. The file accepts any batch size
@@ -55,10 +57,11 @@ def export_model(
         format: Key of ``FORMATS``.
         precision: ``"f32"``, ``"f16"``, ``"bf16"`` or ``"int8"``, if supported by the format, f32 by default; for the
             engine ``"auto"`` is the default, f32 or bf16, whichever is faster on the machine that runs the file.
+            Detectors are exported in f32 only.
         input: ``"uint8"`` for pixels (N, H, W, C), normalised by the file, or ``"float32"`` for normalised images
             (N, C, H, W); by default the format's first input.
         output: ``"probabilities"`` or ``"logits"``; by default probabilities, except for the engine, which has no
-            softmax.
+            softmax. A detector has logits: its predictions, which ``ObjectDetector`` decodes.
         any_size: Accept images of any size, not only of the checkpoint's image size.
         features: Add the input of the last linear layer as a second output.
         images: Folder of real images for verification and int8 calibration; by default the run's training data if it
@@ -83,15 +86,19 @@ def export_model(
     if format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS)
     export_format, source = FORMATS[format], Path(checkpoint)
-    precision = precision or export_format.precisions[0]
-    input, output = input or export_format.inputs[0], output or export_format.outputs[0]  # noqa: A001
+    network = read_checkpoint(source, task=None)
+    is_detector = network.task == "detect"
+    precision = precision or ("f32" if is_detector else export_format.precisions[0])
+    input = input or export_format.inputs[0]  # noqa: A001
+    output = output or ("logits" if is_detector else export_format.outputs[0])
+    if is_detector:
+        _check_detector(source, format, precision=precision, output=output, any_size=any_size, features=features)
     _check_options(format, precision=precision, input=input, output=output, any_size=any_size)
     target = source.with_suffix(export_format.suffix) if to is None else Path(to)
     if target.suffix != export_format.suffix:
         raise ConfigurationError(f"{target} does not end in {export_format.suffix}, the suffix of format {format}.")
     for library in export_format.libraries:
         require(library, extra=export_format.extra)
-    network = read_checkpoint(source)
     if not network.class_names:
         raise ExportError(f"{source} has no classes; export a network with a classifier.")
     if features and ":" in network.architecture:
@@ -107,12 +114,13 @@ def export_model(
         precision=precision,
         input=input,
         output=output,
-        any_size=any_size or format == "engine",
+        any_size=any_size or (format == "engine" and not is_detector),
         has_features=features,
         temperature=network.temperature,
         multi_label=network.multi_label,
         versions=_versions(export_format),
         source_sha256=network.sha256,
+        **(describe_detector(network.build()) if is_detector else {}),
     )
     notify = on_stage or _ignore
     notify("reading images")
@@ -134,6 +142,25 @@ def _check_options(name: str, **options: str | bool) -> None:
             raise ConfigurationError(f"{option} is {options[option]!r}; format {name} supports {', '.join(values)}.")
     if options["any_size"] and not chosen.supports_any_size:
         raise ConfigurationError(f"format {name} supports one image size only; omit any_size (--any-size).")
+
+
+def _check_detector(source: Path, name: str, *, precision: str, output: str, any_size: bool, features: bool) -> None:
+    """Raise ConfigurationError if a format or an option is not for detectors."""
+    if name not in DETECTOR_FORMATS:
+        raise ConfigurationError(
+            f"{source} is a detector, which format {name} is not tested with; choose {', '.join(DETECTOR_FORMATS)}."
+        )
+    wrong = {
+        f"precision {precision}": precision != "f32",
+        f"output {output}": output != "logits",
+        "any_size": any_size,
+        "features": features,
+    }
+    if found := [option for option, is_wrong in wrong.items() if is_wrong]:
+        raise ConfigurationError(
+            f"{source} is a detector, which is exported in f32, with logits, in its own image size and without"
+            f" features; omit {found[0]}."
+        )
 
 
 def _versions(export_format: FileFormat) -> dict[str, str]:
@@ -179,7 +206,7 @@ def _write_verified(
     """Write, verify and report; no file is left unless it is within the tolerance."""
     description = job.description
     images = [samples.pixels, *(_resize(samples.pixels, size) for size in _additional_sizes(description))]
-    tolerance = TOLERANCES[description.precision]
+    tolerance = BOX_TOLERANCE if description.task == "detect" else TOLERANCES[description.precision]
     with write_together(target) as folder:
         path = folder / target.name
         notify(f"converting to {format_name}" + (", with calibration" if description.precision == "int8" else ""))

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 from ghostnets.artefacts import Description
 
-__all__ = ["TOLERANCES", "ExportComparison", "ExportReport", "Tolerance", "find_violation"]
+__all__ = ["BOX_TOLERANCE", "TOLERANCES", "ExportComparison", "ExportReport", "Tolerance", "find_violation"]
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,15 @@ class Tolerance:
         max_difference: Upper bound of ``ExportComparison.max_difference`` and ``max_feature_difference``, or None.
         mean_difference: Upper bound of ``ExportComparison.mean_difference``.
         top1_agreement: Lower bound of ``ExportComparison.top1_agreement``.
+        max_probability_difference: Upper bound of ``ExportComparison.max_probability_difference``, or None.
+        min_iou: Lower bound of ``ExportComparison.min_iou``, for detectors; else None.
     """
 
     max_difference: float | None
     mean_difference: float
     top1_agreement: float
+    max_probability_difference: float | None = None
+    min_iou: float | None = None
 
 
 # In f32, f16 and bf16 the scores differ by rounding, which may flip near ties. int8 changes the weights themselves.
@@ -31,6 +35,8 @@ TOLERANCES = {
     "int8": Tolerance(None, 1e-1, 0.8),
     "auto": Tolerance(2e-1, 3e-2, 0.9),  # as for bf16, in which the file is verified
 }
+BOX_TOLERANCE = Tolerance(None, 1e-4, 0.98, max_probability_difference=1e-3, min_iou=0.99)
+"""For detectors, which are exported in f32 only."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,9 @@ class ExportComparison:
     """Result of running a file and comparing it with its network.
 
     Scores are logits, or logarithms of probabilities above 1e-12; in both cases the mean of each image is subtracted.
+    Of a detector they are all predictions, and its boxes are compared at each point with a score above 0.05 in the file
+    or in the network, and at the 100 points of each image with the highest scores; ``top1_agreement`` is the fraction
+    of these points with the same class.
 
     Attributes:
         max_difference: Largest absolute difference of scores, relative to the largest score of the network.
@@ -54,6 +63,8 @@ class ExportComparison:
         torch_was_loaded: Whether torch was imported when the file ran; True if its runtime needs it.
         processor: Name of the processor.
         choice: Precision that the engine chose on this machine, and why; empty if the precision was given.
+        min_iou: Of a detector, the lowest intersection over union of a box of the file with that of the network.
+        boxes: Of a detector, the number of boxes compared.
     """
 
     max_difference: float
@@ -70,6 +81,8 @@ class ExportComparison:
     torch_was_loaded: bool
     processor: str
     choice: str = ""
+    min_iou: float | None = None
+    boxes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +126,11 @@ def find_violation(comparison: ExportComparison, tolerance: Tolerance) -> str | 
         limit = getattr(tolerance, name)
         if limit is not None and not value <= limit:  # also true for NaN
             return f"the {name.replace('_', ' ')} is {value:.2g}, the limit is {limit:.2g}"
+    limit = tolerance.max_probability_difference
+    if limit is not None and not comparison.max_probability_difference <= limit:
+        return f"a score differs by {comparison.max_probability_difference:.2g}, the limit is {limit:.2g}"
+    if tolerance.min_iou is not None and (comparison.min_iou is None or not comparison.min_iou >= tolerance.min_iou):
+        return f"a box has an IoU of {comparison.min_iou} with the network's, the minimum is {tolerance.min_iou}"
     if comparison.top1_agreement < tolerance.top1_agreement:
         return (
             f"the top-1 class agrees for {comparison.top1_agreement:.1%} of the images, the minimum is"

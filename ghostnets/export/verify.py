@@ -21,6 +21,7 @@ import numpy.typing as npt
 from ghostnets.artefacts import Description, Model, Outputs, open_model, probabilities_of
 from ghostnets.errors import ExportError
 from ghostnets.export.report import ExportComparison
+from ghostnets.export.verify_boxes import compare_boxes, predict_by_network
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -91,6 +92,9 @@ def main(path: str, checkpoint: str, archive: str) -> None:
     compared = open_model(path, threads=1, precision="bf16") if model.note else model
     with np.load(archive) as arrays:
         images = [arrays[name] for name in arrays.files]
+    if model.description.task == "detect":
+        print(json.dumps(asdict(_compare_detector(model, Path(checkpoint), images[0]))))
+        return
     outputs = [_run_file(compared, batch) for batch in images]
     torch_was_loaded = "torch" in sys.modules
     comparison = _compare(model, Path(checkpoint), images, outputs, torch_was_loaded)
@@ -180,6 +184,29 @@ def _compare(
     )
 
 
+def _compare_detector(model: Model, checkpoint_path: Path, images: Pixels) -> ExportComparison:
+    """Run the file of a detector before torch is imported, and compare it with its network."""
+    starts = [0, *range(1, len(images), BATCH_SIZE)]
+    batches = [images[start : 1 if start == 0 else start + BATCH_SIZE] for start in starts]
+    actual = np.concatenate([model.predictions(batch) for batch in batches])
+    torch_was_loaded = "torch" in sys.modules
+    import torch
+
+    from ghostnets.checkpoints import read_checkpoint
+
+    torch.set_num_threads(1)
+    checkpoint = read_checkpoint(checkpoint_path, task="detect")
+    network = checkpoint.build()
+    expected = predict_by_network(network, checkpoint.preprocessing, images)
+    return ExportComparison(
+        **compare_boxes(actual, expected, model.description),
+        threads=1,
+        runtime=model.runtime,
+        torch_was_loaded=torch_was_loaded,
+        **time_against_torch(model, network, images[:1]),
+    )
+
+
 def time_against_torch(model: Model, network: "nn.Module", image: Pixels) -> dict[str, Any]:
     """Time one image in the file and in eager torch, interleaved, with the current thread settings of each.
 
@@ -196,7 +223,8 @@ def time_against_torch(model: Model, network: "nn.Module", image: Pixels) -> dic
     from ghostnets.measure import Runner, processor_name, speedup, time_interleaved
 
     x = _normalize(model.description.preprocessing, image)
-    runners = {"file": Runner(lambda: model.run(image)), "torch": Runner(torch.inference_mode()(lambda: network(x)))}
+    run = model.predictions if model.description.task == "detect" else model.run
+    runners = {"file": Runner(lambda: run(image)), "torch": Runner(torch.inference_mode()(lambda: network(x)))}
     timings = time_interleaved(runners, runs=TIMED_RUNS, rounds=TIMED_ROUNDS)
     file, eager = timings["file"], timings["torch"]
     return {

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
+from ghostnets.checkpoints import read_checkpoint
 from ghostnets.checkpoints.fetch import download
 from ghostnets.errors import ConfigurationError, ExportError
 from ghostnets.export.exporter import export_model
@@ -55,6 +56,7 @@ def export_web(
     target = Path(to)
     if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / FILE_LIST).is_file())):
         raise ConfigurationError(f"{target} exists and is not a web export; choose another folder.")
+    read_checkpoint(checkpoint)  # rejects a detector, whose boxes the page does not draw
     runtime = download(RUNTIME, sha256=RUNTIME_SHA256)
     with write_folder(target) as folder:
         report = export_model(checkpoint, folder / "model.onnx", format="onnx", images=images, on_stage=on_stage)

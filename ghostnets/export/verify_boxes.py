@@ -1,0 +1,68 @@
+"""Comparison of a detector's exported file with its network, by predictions and by boxes."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ghostnets.artefacts import Description, decode_predictions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ghostnets.preprocessing import Preprocessing
+
+__all__ = ["compare_boxes", "predict_by_network"]
+
+Array = npt.NDArray[np.float32]
+LOWEST_SCORE = 0.05  # of boxes that are compared, in the file or in the network
+MOST_LIKELY = 100  # points of an image that are compared whatever their score
+SAME_PIXELS = 0.01  # boxes whose corners are closer than this, in pixels, are the same even where they have no area
+BATCH_SIZE = 16
+
+
+def predict_by_network(network: "nn.Module", preprocessing: "Preprocessing", images: npt.NDArray[np.uint8]) -> Array:
+    """Return the predictions of a detector in eager torch for images, uint8 (N, S, S, C)."""
+    import torch
+
+    batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
+    with torch.inference_mode():
+        inputs = (preprocessing.normalize(torch.from_numpy(batch).permute(0, 3, 1, 2)) for batch in batches)
+        predictions: Array = torch.cat([network(x) for x in inputs]).numpy()
+    return predictions
+
+
+def compare_boxes(actual: Array, expected: Array, description: Description) -> dict[str, Any]:
+    """Compare predictions (N, P, classes + 4 * bins) of the file and the network.
+
+    Returns:
+        The fields of ``ExportComparison`` about differences.
+    """
+    side, strides, bins = description.preprocessing.image_size, description.strides, description.bins
+    boxes, scores = decode_predictions(actual, side, strides, bins=bins)
+    expected_boxes, expected_scores = decode_predictions(expected, side, strides, bins=bins)
+    highest = np.maximum(scores, expected_scores).max(-1)  # (N, P)
+    least = np.sort(highest, axis=1)[:, -min(MOST_LIKELY, highest.shape[1])]
+    chosen = highest >= np.minimum(least, LOWEST_SCORE)[:, None]
+    overlaps = _overlaps(boxes[chosen], expected_boxes[chosen])
+    difference = np.abs(actual - expected) / (np.abs(expected).max() or 1.0)
+    return {
+        "max_difference": float(difference.max()),
+        "mean_difference": float(difference.mean()),
+        "max_probability_difference": float(np.abs(scores - expected_scores).max()),
+        "top1_agreement": float((scores[chosen].argmax(-1) == expected_scores[chosen].argmax(-1)).mean()),
+        "max_feature_difference": None,
+        "min_iou": float(overlaps.min()),
+        "boxes": int(chosen.sum()),
+    }
+
+
+def _overlaps(boxes: Array, others: Array) -> Array:
+    """IoU of each box (D, 4) with the other one at its place: (D,)."""
+    inner = np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])
+    intersection = inner.clip(0).prod(-1)
+    union = (boxes[:, 2:] - boxes[:, :2]).prod(-1) + (others[:, 2:] - others[:, :2]).prod(-1) - intersection
+    overlaps = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    overlaps[np.abs(boxes - others).max(-1) < SAME_PIXELS] = 1
+    result: Array = overlaps
+    return result

@@ -1,0 +1,131 @@
+"""Exports of a small detector, each run in a separate process and compared by its boxes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_images
+
+from ghostnets import export_model
+from ghostnets.artefacts import Description, load_detector
+from ghostnets.checkpoints import Checkpoint, save_checkpoint
+from ghostnets.cli.main import main
+from ghostnets.errors import ArtefactError, CheckpointError, ConfigurationError
+from ghostnets.export import export_web
+from ghostnets.export.report import BOX_TOLERANCE, ExportComparison, find_violation
+from ghostnets.export.verify_boxes import compare_boxes
+from ghostnets.models.detection import create_detector
+from ghostnets.preprocessing import Preprocessing
+
+ARGUMENTS = {"num_classes": 2, "channels": 16}
+TIMES = {"seconds": (1, 1, 1), "torch_seconds": (1, 1, 1), "times_as_fast": (1, 1, 1), "runs": 1, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_images(tmp_path_factory.mktemp("images") / "photos", classes={"a": 3}, size=(90, 60))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    network = create_detector("ghostdet_050", **ARGUMENTS)
+    for layer in network.head.predict:
+        torch.nn.init.normal_(layer.weight, std=1.0)  # scores that differ
+        torch.nn.init.normal_(layer.bias, std=1.0)
+    path = tmp_path_factory.mktemp("net") / "fish.safetensors"
+    preprocessing = Preprocessing.for_boxes(64, fit="letterbox")
+    save_checkpoint(path, Checkpoint("ghostdet_050", ARGUMENTS, network.state_dict(), ("fish", "shark"), preprocessing))
+    return path
+
+
+@pytest.fixture(scope="module")
+def onnx_file(checkpoint: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("onnx") / "fish.onnx"
+    report = export_model(checkpoint, target, images=photos)
+    assert report.comparison.min_iou >= 0.99
+    assert report.comparison.max_probability_difference <= 1e-3
+    assert report.comparison.boxes >= 3 * 64
+    assert not report.comparison.torch_was_loaded
+    return target
+
+
+def check_boxes(file: Path, checkpoint: Path, photos: Path) -> None:
+    images = sorted(photos.rglob("*.*"))
+    expected, found = load_detector(checkpoint, threads=1)(images), load_detector(file, threads=1)(images)
+    for one, other in zip(found, expected, strict=True):
+        assert len(one.labels) > 0
+        assert one.labels == other.labels
+        np.testing.assert_allclose(one.boxes, other.boxes, atol=0.05)
+
+
+def test_onnx_file_finds_the_boxes_of_its_checkpoint(onnx_file: Path, checkpoint: Path, photos: Path):
+    check_boxes(onnx_file, checkpoint, photos)
+
+
+def test_engine_plan_on_the_command_line(checkpoint: Path, photos: Path, tmp_path: Path, capsys):
+    target = tmp_path / "fish.engine"
+    words = ["--format", "engine", "--out", str(target), "--images", str(photos)]
+    assert main(["export", str(checkpoint), *words]) == 0
+    assert "lowest IoU" in capsys.readouterr().out
+    check_boxes(target, checkpoint, photos)
+    assert main(["predict", str(target), str(photos), "--json"]) == 0
+    assert all(one["objects"] for one in json.loads(capsys.readouterr().out))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "int8"}, "exported in f32, .*omit precision int8"),
+        ({"output": "probabilities"}, "omit output probabilities"),
+        ({"any_size": True}, "omit any_size"),
+        ({"features": True}, "omit features"),
+        ({"format": "litert"}, "is a detector, which format litert is not tested with; choose onnx"),
+    ],
+)
+def test_what_detectors_have_not_is_rejected(checkpoint: Path, tmp_path: Path, options: dict, message: str):
+    with pytest.raises(ConfigurationError, match=message):
+        export_model(checkpoint, **options)
+    with pytest.raises(CheckpointError, match="is a detector"):
+        export_web(checkpoint, tmp_path / "web")
+    assert not (tmp_path / "web").exists()
+
+
+def test_another_detector_is_noticed():
+    strides = (8, 16, 32, 64)
+    preprocessing = Preprocessing.for_boxes(64)
+    description = Description("ghostdet_050", {}, ("a", "b"), preprocessing, task="detect", strides=strides, bins=8)
+    expected = np.random.default_rng(0).normal(size=(2, 85, 34)).astype(np.float32)
+
+    def violation(actual: np.ndarray) -> str | None:
+        values = {"runtime": "", "torch_was_loaded": False, "processor": "", **TIMES}
+        comparison = ExportComparison(**compare_boxes(actual, expected, description), **values)
+        return find_violation(comparison, replace(BOX_TOLERANCE, mean_difference=1.0, top1_agreement=0.0))
+
+    assert violation(expected) is None
+    moved, doubted = expected.copy(), expected.copy()
+    moved[1, 30, 2:10] += [0, 0, 0, 0, 0, 0, 0, 9]  # the left side of one box
+    assert "a box has an IoU" in str(violation(moved))
+    doubted[0, 3, 0] += 0.1
+    assert "a score differs by" in str(violation(doubted))
+
+
+def test_changed_description_of_a_file_is_rejected(onnx_file: Path, photos: Path, tmp_path: Path):
+    import onnx
+
+    target = tmp_path / "changed.onnx"
+    model = onnx.load(onnx_file)
+    values = json.loads(model.metadata_props[0].value)
+    for change, message in (
+        ({"class_names": ["fish"]}, "but its description says"),
+        ({"strides": [4, 8, 16, 32]}, "but its description says"),
+        ({"bins": 0}, "bins is 0"),
+        ({"task": "classify"}, "is a classifier"),
+    ):
+        onnx.helper.set_model_props(model, {"ghostnets_artefact": json.dumps({**values, **change})})
+        onnx.save(model, target)
+        with pytest.raises((ArtefactError, ConfigurationError), match=message):
+            load_detector(target, threads=1)(sorted(photos.rglob("*.*"))[0])
