@@ -63,6 +63,7 @@ def _new_run(command: TrainCommand) -> dict[str, Any]:
             skip_corrupt=command.skip_corrupt,
             max_pixels=command.max_pixels,
             progress=download_progress(),
+            task=command.task,
         ),
         "device": command.device,
         "workers": command.workers,

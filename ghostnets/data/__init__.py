@@ -9,7 +9,7 @@ from ghostnets.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from ghostnets.data.augment import Augmentation, derive_seed
-    from ghostnets.data.batches import Batch, EvalTransform, TrainingBatches, evaluation_batches
+    from ghostnets.data.batches import Batch, BatchAugmentation, EvalTransform, TrainingBatches, evaluation_batches
     from ghostnets.data.check import DataCheck, check_images
     from ghostnets.data.datasets import (
         ArrayDataset,
@@ -25,14 +25,16 @@ if TYPE_CHECKING:
     from ghostnets.data.samples import Sample, find_sample, spread
     from ghostnets.data.shards import ShardDataset, ShardFolder, open_shards, write_shards
     from ghostnets.data.source import DataSource, describe_source, summarize_source
-    from ghostnets.data.spec import EMBEDDED, DataSpec
+    from ghostnets.data.spec import EMBEDDED, TASKS, DataSpec, find_task
     from ghostnets.data.stored_images import content_digest
 
 __all__ = [
     "EMBEDDED",
+    "TASKS",
     "ArrayDataset",
     "Augmentation",
     "Batch",
+    "BatchAugmentation",
     "DataCheck",
     "DataSource",
     "DataSpec",
@@ -54,6 +56,7 @@ __all__ = [
     "describe_source",
     "evaluation_batches",
     "find_sample",
+    "find_task",
     "load_files",
     "open_folder",
     "open_shards",
@@ -64,9 +67,11 @@ __all__ = [
 
 _MODULES = {
     "EMBEDDED": "spec",
+    "TASKS": "spec",
     "ArrayDataset": "datasets",
     "Augmentation": "augment",
     "Batch": "batches",
+    "BatchAugmentation": "batches",
     "DataCheck": "check",
     "DataSource": "source",
     "DataSpec": "spec",
@@ -88,6 +93,7 @@ _MODULES = {
     "check_images": "check",
     "evaluation_batches": "batches",
     "find_sample": "samples",
+    "find_task": "spec",
     "load_files": "datasets",
     "open_folder": "folders",
     "open_shards": "shards",

@@ -73,6 +73,10 @@ class Augmentation:
         batch = self._transform(batch, seeds)
         return self._randaugment_and_erase(batch, seeds) if self.randaugment or self.erasing else batch
 
+    def augment(self, images: Sequence[Tensor], labels: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Augment and stack images; their labels stay."""
+        return self(images, seeds), labels
+
     def _transform(self, batch: Tensor, seeds: Sequence[int]) -> Tensor:
         """Flip vertically, rotate and jitter all images at once."""
         if self.vertical_flip:

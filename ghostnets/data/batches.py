@@ -1,6 +1,6 @@
 """The batches of an epoch: which images, in which order, in which process."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
@@ -11,18 +11,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ghostnets.cores import usable_cores
-from ghostnets.data.augment import Augmentation, derive_seed
+from ghostnets.data.augment import derive_seed
 from ghostnets.data.datasets import ArrayDataset, ImageDataset
 from ghostnets.errors import ConfigurationError
 
-__all__ = ["Batch", "EvalTransform", "TrainingBatches", "evaluation_batches"]
+__all__ = ["Batch", "BatchAugmentation", "EvalTransform", "TrainingBatches", "evaluation_batches"]
 
 
 class Batch(NamedTuple):
     """A batch of images, or one process's share of it."""
 
     pixels: Tensor  # uint8 (B, C, S, S)
-    labels: Tensor  # int64 (B,)
+    labels: Tensor  # int64 (B,), or as the data set has them
     indices: Tensor  # int64 (B,), into the dataset
 
 
@@ -30,6 +30,12 @@ class EvalTransform(Protocol):
     """The deterministic transform of evaluation, such as ``Preprocessing``."""
 
     def center(self, image: Tensor) -> Tensor: ...
+
+
+class BatchAugmentation(Protocol):
+    """Augmentation of training images with their labels: ``Augmentation``, ``BoxBatchAugmentation``."""
+
+    def augment(self, images: Sequence[Tensor], labels: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]: ...
 
 
 class TrainingBatches(Dataset[Batch]):
@@ -56,7 +62,7 @@ class TrainingBatches(Dataset[Batch]):
     def __init__(
         self,
         images: ImageDataset,
-        augmentation: Augmentation | None,
+        augmentation: BatchAugmentation | None,
         *,
         batch_size: int,
         seed: int,
@@ -96,11 +102,11 @@ class TrainingBatches(Dataset[Batch]):
         positions = positions.tensor_split(self.world_size)[self.rank]
         indices = self.order[positions]
         images = list(map_images(self.images.__getitem__, indices.tolist()))
+        labels = self.images.labels[indices]
         if self.augmentation is None:
-            pixels = torch.stack(images)
-        else:
-            pixels = self.augmentation(images, _sample_seeds(self.seed, self.epoch, positions))
-        return Batch(pixels, self.images.labels[indices], indices)
+            return Batch(torch.stack(images), labels, indices)
+        seeds = _sample_seeds(self.seed, self.epoch, positions)
+        return Batch(*self.augmentation.augment(images, labels, seeds), indices)
 
     def stream(self, start: int = 0, *, workers: int = 0) -> Iterator[Batch]:
         """Iterate over the batches from step ``start`` on.

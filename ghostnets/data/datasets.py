@@ -36,7 +36,7 @@ class ImageDataset(Protocol):
     """A dataset of labelled images; ``[i]`` is uint8 (C, H, W).
 
     ``labels`` are int64 (N,), or of multi-label data float32 (N, num_classes), 1 for each class of the image and 0 for
-    the others.
+    the others; of images with boxes they are as ``data.boxes.folder.BoxFolder`` describes.
     """
 
     labels: Tensor
@@ -180,7 +180,8 @@ class DatasetSplits:
             if images is None:
                 continue
             contents = images.digests()
-            digest.update(images.labels.numpy().astype("<i8").tobytes())
+            kind = "<f4" if images.labels.ndim == 3 else "<i8"  # boxes have fractions
+            digest.update(images.labels.numpy().astype(kind).tobytes())
             digest.update(b"" if contents is None else contents.astype("<u8").tobytes())
         return digest.hexdigest()
 

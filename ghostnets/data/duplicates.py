@@ -19,7 +19,8 @@ def describe_duplicates(splits: DatasetSplits) -> list[str]:
     if not compared:
         return []
     digests = np.concatenate([values for *_, values in compared])
-    labels = np.concatenate([part.labels.numpy() for _, part, _ in compared])
+    has_boxes = compared[0][1].labels.ndim == 3  # only contents are compared
+    labels = np.concatenate([np.zeros(len(part)) if has_boxes else part.labels.numpy() for _, part, _ in compared])
     if labels.ndim == 2:  # multi-label: a number for each set of classes
         labels = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
     numbers = np.concatenate([np.full(len(values), number) for number, (*_, values) in enumerate(compared)])

@@ -51,6 +51,7 @@ class FashionMnist:
     split_names = ("train", "val", "test")
     val_from_train = True
     multi_label = False
+    task = "classify"
     notes = ()
 
     @property

@@ -64,6 +64,8 @@ class ImageFolder:
     title: str | None = None
     multi_label: bool = False
 
+    task = "classify"
+
     @property
     def name(self) -> str:
         if self.title is not None:

@@ -72,6 +72,7 @@ class ShardFolder:
     common_size: tuple[int, int] | None
     val_from_train = False
     multi_label = False
+    task = "classify"
     notes = ()
 
     @property

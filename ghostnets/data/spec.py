@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from ghostnets.data.labelled import LabelledFolder
     from ghostnets.http_download import Progress
 
-__all__ = ["EMBEDDED", "DataSpec"]
+__all__ = ["EMBEDDED", "TASKS", "DataSpec", "find_task"]
+
+TASKS = ("classify", "detect")
+BOX_FOLDERS = {"images", "labels", "annotations", "jpegimages", "imagesets", "train", "val", "valid", "test"}
 
 EMBEDDED = "fashion-mnist"
 
@@ -32,6 +35,7 @@ class DataSpec:
         skip_corrupt: Leave unreadable images out instead of failing.
         progress: Callback while an archive is downloaded, with the number of bytes and the total.
         max_pixels: Largest number of pixels of an image that is read.
+        task: ``"classify"``, or ``"detect"`` for labelled boxes; None to find it from the layout (``find_task``).
     """
 
     data: str | os.PathLike[str] = EMBEDDED
@@ -40,6 +44,7 @@ class DataSpec:
     skip_corrupt: bool = False
     progress: "Progress | None" = field(default=None, compare=False, repr=False)
     max_pixels: int = MAX_PIXELS
+    task: str | None = "classify"
 
     def __post_init__(self) -> None:
         if str(self.data).startswith("~") and not Path(self.data).exists():  # a shell leaves it in quotes
@@ -73,6 +78,8 @@ class DataSpec:
         from ghostnets.data.shard_files import REMOTE
         from ghostnets.data.shards import is_shards, open_shards
 
+        if str(self.data) == EMBEDDED and self.task == "detect":
+            raise ConfigurationError(f"{EMBEDDED} has no labelled boxes; pass a folder that has (docs/detection.md).")
         if str(self.data) == EMBEDDED:
             if self.root is not None and not self.full:
                 raise ConfigurationError("--root needs --full, the whole of Fashion-MNIST.")
@@ -87,6 +94,8 @@ class DataSpec:
             data = open_archive(str(self.data), progress=self.progress)
             if data != Path(self.data).resolve():
                 return self._open_unpacked(data, val_share=val_share, seed=seed, network_classes=network_classes)
+        if self.task == "detect" or (self.task is None and find_task(self.data) == "detect"):
+            return self._open_boxes(val_share=val_share, seed=seed)
         if is_shards(self.data):
             return open_shards(self.data)
         return open_folder(
@@ -120,6 +129,19 @@ class DataSpec:
         found = find_labelled_images(root, network_classes=(), skip_unreadable=True)
         return replace(found, notes=(*unpacking_notes(root), *found.notes)) if is_archive else found
 
+    def _open_boxes(self, *, val_share: float, seed: int) -> DataSource:
+        """Open images with labelled boxes for training."""
+        from ghostnets.data.boxes import find_box_layout, open_boxes
+        from ghostnets.data.boxes.folder import split_validation
+
+        guessed = ""
+        if self.task is None:
+            guessed = (
+                f"the labels are boxes ({find_box_layout(self.data)}), so a detector is trained (--task classify: no)"
+            )
+        source = open_boxes(self.data, skip_broken=self.skip_corrupt)
+        return split_validation(source, val_share=val_share, seed=seed, guessed=guessed)
+
     def _open_unpacked(self, data: Path, **options: Any) -> DataSource:
         """Open unpacked or cached data; errors name their origin."""
         from ghostnets.data.archives import archive_suffix, unpacking_notes
@@ -135,3 +157,35 @@ class DataSpec:
         title = title.removesuffix(archive_suffix(title) or "")
         note = f"{self.data} is read from its copy in {data}"
         return replace(source, title=title, notes=(note, *unpacking_notes(data), *source.notes))
+
+
+def find_task(data: str | os.PathLike[str]) -> str:
+    """Return the task that the layout of a data set shows: ``"detect"`` with labelled boxes, else ``"classify"``.
+
+    Raises:
+        DataError: A folder has both labelled boxes and folders of classes.
+    """
+    from ghostnets.data.boxes import find_box_layout
+    from ghostnets.preprocessing import IMAGE_SUFFIXES
+
+    root = Path(data)
+    if not root.exists() or (root.is_file() and root.suffix.lower() not in (".yaml", ".yml", ".json")):
+        return "classify"
+    layout = find_box_layout(root)
+    if layout is None:
+        return "classify"
+    if root.is_dir():
+        folders = [path for top in (root, root / "train") if top.is_dir() for path in sorted(top.iterdir())]
+        classes = [
+            path.name
+            for path in folders
+            if path.is_dir()
+            and path.name.lower() not in BOX_FOLDERS
+            and any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir())
+        ]
+        if len(classes) > 1:
+            raise DataError(
+                f"{root} has labelled boxes ({layout}) and also folders of classes ({', '.join(classes[:3])}); choose"
+                " --task detect or --task classify."
+            )
+    return "detect"

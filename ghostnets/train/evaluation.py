@@ -139,6 +139,7 @@ class Evaluation:
     predictions: ImagePredictions = field(repr=False, compare=False)
 
     multi_label = False
+    kind = "classes"
 
     @property
     def scores(self) -> dict[str, float]:

@@ -27,8 +27,9 @@ class IdentityPreprocessing:
         return images
 
 
-def classifier_head(network: Network) -> nn.Module:
+def classifier_head(network: nn.Module) -> nn.Module:
     """Dropout and the last linear layer of a network, shared with it: features (N, head_features) -> logits."""
+    assert isinstance(network, Network)
     dropout = next((m for m in network.modules() if isinstance(m, nn.Dropout)), nn.Identity())
     return nn.Sequential(dropout, network.get_submodule(network.classifier_name))
 

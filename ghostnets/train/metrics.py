@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+from ghostnets.train.detection import BoxEvaluation
 from ghostnets.train.duration import schedule_position
 from ghostnets.train.evaluation import Evaluation
 from ghostnets.train.multi_label import MultiLabelEvaluation
@@ -25,12 +26,15 @@ def format_minutes(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
+KINDS = ("classes", "labels", "boxes")  # of labels: one class per image, any number of classes, boxes
+
+
 class EpochMeasurements(NamedTuple):
     """Input of the metrics of an epoch."""
 
     recipe: Recipe
     progress: TrainProgress  # at the end of the epoch
-    evaluation: Evaluation | MultiLabelEvaluation  # on the validation images
+    evaluation: Evaluation | MultiLabelEvaluation | BoxEvaluation  # on the validation images
 
 
 class Axis(NamedTuple):
@@ -41,6 +45,7 @@ class Axis(NamedTuple):
 
 
 LOSS, TOP1 = Axis("loss (nats)", 1), Axis("top-1 (%)", 100)
+AP50 = Axis("AP50 (%)", 100)
 EXACT, MEAN_AP = Axis("all labels correct (%)", 100), Axis("mean average precision (%)", 100)
 
 
@@ -54,8 +59,8 @@ class Metric:
         compute: The value at the end of an epoch.
         axis: Plot of the metric; None for none.
         higher_is_better: Direction of improvement; None if there is none.
-        multi_label: Whether the metric is of multi-label data alone, or of data with one class per image; None for
-            both.
+        kinds: Kinds of labels that have the metric: "classes" for one class per image, "labels" for any number of
+            them, "boxes".
     """
 
     label: str
@@ -63,15 +68,20 @@ class Metric:
     compute: Callable[[EpochMeasurements], float]
     axis: Axis | None = None
     higher_is_better: bool | None = None
-    multi_label: bool | None = None
+    kinds: tuple[str, ...] = KINDS
 
 
 def _metric(*arguments: Any, **options: Any) -> Any:
     return field(metadata={"metric": Metric(*arguments, **options)})
 
 
-def _multi_label_metric(label: str, compute: Callable[[EpochMeasurements], float], axis: Axis | None = None) -> Any:
-    metric = Metric(label, "{:.2%}".format, compute, axis, higher_is_better=True, multi_label=True)
+def _optional_metric(
+    label: str,
+    compute: Callable[[EpochMeasurements], float],
+    axis: Axis | None = None,
+    kinds: tuple[str, ...] = ("labels",),
+) -> Any:
+    metric = Metric(label, "{:.2%}".format, compute, axis, higher_is_better=True, kinds=kinds)
     return field(default=None, metadata={"metric": metric})
 
 
@@ -83,7 +93,7 @@ def _train_accuracy(measurements: EpochMeasurements) -> float:
 class EpochResult:
     """One row of ``metrics.csv``.
 
-    Metrics that do not apply are None, and no column: top-1 to multi-label data, the last five to others.
+    Metrics that do not apply to the kind of labels are None, and no column.
 
     Attributes:
         epoch: Number of the epoch, from 1.
@@ -95,8 +105,10 @@ class EpochResult:
         seconds: Time of training and evaluation since the start of the run, over all sessions.
         train_exact, val_exact: Share of the augmented training images, and of the validation images, all of whose
             labels are predicted, and no others.
-        val_map: Mean average precision of the classes on the validation images.
+        val_map: Mean average precision of the classes on the validation images; of boxes as COCO defines it, over the
+            IoU thresholds from 0.5 to 0.95.
         val_f1_micro, val_f1_macro: F1 of all labels together, and mean F1 of the classes.
+        val_ap50: Mean average precision of boxes at an IoU of 0.5.
     """
 
     epoch: int
@@ -108,27 +120,30 @@ class EpochResult:
     train_loss: float = _metric(
         "train loss", "{:.3f}".format, lambda e: e.progress.loss_sum / e.progress.num_seen, LOSS, False
     )
-    train_top1: float | None = _metric("train top-1", "{:.2%}".format, _train_accuracy, TOP1, True, multi_label=False)
+    train_top1: float | None = _metric("train top-1", "{:.2%}".format, _train_accuracy, TOP1, True, kinds=("classes",))
     val_loss: float = _metric("val loss", "{:.3f}".format, lambda e: e.evaluation.loss, LOSS, False)
     val_top1: float | None = _metric(
-        "val top-1", "{:.2%}".format, lambda e: e.evaluation.scores["top1"], TOP1, True, multi_label=False
+        "val top-1", "{:.2%}".format, lambda e: e.evaluation.scores["top1"], TOP1, True, kinds=("classes",)
     )
     images_per_second: float = _metric(
         "images/s", "{:.0f}".format, lambda e: e.progress.num_seen / e.progress.train_seconds, higher_is_better=True
     )
     seconds: float = _metric("minutes", format_minutes, lambda e: e.progress.seconds, higher_is_better=False)
-    train_exact: float | None = _multi_label_metric("train exact", _train_accuracy, EXACT)
-    val_exact: float | None = _multi_label_metric("val exact", lambda e: e.evaluation.scores["exact"], EXACT)
-    val_map: float | None = _multi_label_metric("val mAP", lambda e: e.evaluation.scores["map"], MEAN_AP)
-    val_f1_micro: float | None = _multi_label_metric("val F1 micro", lambda e: e.evaluation.scores["f1_micro"])
-    val_f1_macro: float | None = _multi_label_metric("val F1 macro", lambda e: e.evaluation.scores["f1_macro"])
+    train_exact: float | None = _optional_metric("train exact", _train_accuracy, EXACT)
+    val_exact: float | None = _optional_metric("val exact", lambda e: e.evaluation.scores["exact"], EXACT)
+    val_map: float | None = _optional_metric(
+        "val mAP", lambda e: e.evaluation.scores["map"], MEAN_AP, ("labels", "boxes")
+    )
+    val_f1_micro: float | None = _optional_metric("val F1 micro", lambda e: e.evaluation.scores["f1_micro"])
+    val_f1_macro: float | None = _optional_metric("val F1 macro", lambda e: e.evaluation.scores["f1_macro"])
+    val_ap50: float | None = _optional_metric("val AP50", lambda e: e.evaluation.scores["ap50"], AP50, ("boxes",))
 
     @classmethod
     def measure(cls, measurements: EpochMeasurements) -> "EpochResult":
         """Compute all metrics at the end of an epoch that apply to the data."""
-        kinds = (None, measurements.evaluation.multi_label)
+        kind = measurements.evaluation.kind
         values = {
-            m: metric.compute(measurements) if metric.multi_label in kinds else None for m, metric in METRICS.items()
+            name: metric.compute(measurements) if kind in metric.kinds else None for name, metric in METRICS.items()
         }
         return cls(epoch=measurements.progress.epoch + 1, **values)  # type: ignore[arg-type]
 
@@ -140,8 +155,8 @@ class EpochResult:
             KeyError, TypeError: Columns are missing, or unknown.
         """
         row = {**values, "epoch": int(values["epoch"])}
-        multi_label = "val_map" in row
-        absent = {name: None for name, metric in METRICS.items() if metric.multi_label is (not multi_label)}
+        kind = "boxes" if "val_ap50" in row else "labels" if "val_map" in row else "classes"
+        absent = {name: None for name, metric in METRICS.items() if kind not in metric.kinds}
         return cls(**{**absent, **row})  # type: ignore[arg-type]
 
     @property
@@ -152,7 +167,7 @@ class EpochResult:
     @property
     def selection(self) -> str:
         """The metric that chooses the best epoch; higher is better."""
-        return SELECTION if self.val_top1 is not None else MULTI_LABEL_SELECTION
+        return SELECTION if self.val_top1 is not None else MEAN_AP_SELECTION
 
     def format(self, name: str) -> str:
         """Format the value of a metric."""
@@ -160,7 +175,7 @@ class EpochResult:
 
 
 METRICS: dict[str, Metric] = {f.name: f.metadata["metric"] for f in fields(EpochResult) if "metric" in f.metadata}
-SELECTION, MULTI_LABEL_SELECTION = "val_top1", "val_map"  # the metrics that choose the best epoch
+SELECTION, MEAN_AP_SELECTION = "val_top1", "val_map"  # the metrics that choose the best epoch
 
 
 def best_epoch(history: Sequence[EpochResult]) -> EpochResult:

@@ -12,7 +12,9 @@ from torch.nn import functional as F
 from ghostnets.data import ImageDataset, evaluation_batches
 from ghostnets.errors import ConfigurationError
 from ghostnets.measure import average_precision, calibration_error, format_accuracy, roc_area, wilson_interval
+from ghostnets.models.detection import Detector
 from ghostnets.preprocessing import Preprocessing
+from ghostnets.train.detection import BoxEvaluation, evaluate_boxes
 from ghostnets.train.distributed import DistributedContext
 from ghostnets.train.evaluation import ClassResult, CurveAreas, Evaluation, evaluate
 from ghostnets.train.frozen import IdentityPreprocessing
@@ -133,6 +135,7 @@ class MultiLabelEvaluation:
     predictions: LabelSetPredictions = field(repr=False, compare=False)
 
     multi_label = True
+    kind = "labels"
     confusion_cells: ClassVar[tuple[tuple[int, int, int], ...]] = ()  # several labels have no confusion matrix
 
     @cached_property
@@ -229,8 +232,11 @@ def evaluate_images(
     class_names: tuple[str, ...],
     *,
     distributed: DistributedContext,
-) -> Evaluation | MultiLabelEvaluation:
-    """Evaluate by ``evaluate_multi_label`` or ``evaluate``, as the labels of the images are."""
+) -> Evaluation | MultiLabelEvaluation | BoxEvaluation:
+    """Evaluate by ``evaluate_boxes``, ``evaluate_multi_label`` or ``evaluate``, as the network and the labels are."""
+    if isinstance(model, Detector):
+        assert isinstance(preprocessing, Preprocessing)
+        return evaluate_boxes(model, images, preprocessing, class_names)
     run = evaluate if images.labels.ndim == 1 else evaluate_multi_label
     return run(model, images, preprocessing, class_names, distributed=distributed)
 

@@ -10,7 +10,7 @@ from ghostnets.train.recipe import Recipe
 __all__ = ["build_optimizer", "set_learning_rate"]
 
 
-def build_optimizer(trained: nn.Module, network: Network, recipe: Recipe) -> Optimizer:
+def build_optimizer(trained: nn.Module, network: nn.Module, recipe: Recipe) -> Optimizer:
     """Build the optimizer of a recipe over groups of weights that share weight decay and learning rate.
 
     Biases and normalisation, which are vectors, have no weight decay unless ``recipe.decay_all``. Each group has an
@@ -25,7 +25,9 @@ def build_optimizer(trained: nn.Module, network: Network, recipe: Recipe) -> Opt
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for weight in trained.parameters():
         decay = recipe.weight_decay if recipe.decay_all or weight.ndim > 1 else 0.0
-        scale = recipe.layer_decay ** _num_stages_after(names.get(weight, "head"), network)
+        scale = 1.0
+        if recipe.layer_decay != 1 and isinstance(network, Network):
+            scale = recipe.layer_decay ** _num_stages_after(names.get(weight, "head"), network)
         groups.setdefault((decay, scale), []).append(weight)
     listed = [
         {"params": weights, "weight_decay": decay, "lr_scale": scale, "lr": recipe.lr * scale}

@@ -10,6 +10,7 @@ import torch
 
 from ghostnets import __version__
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
+from ghostnets.data import ImageDataset
 from ghostnets.explain import (
     ClassMetrics,
     DataSummary,
@@ -21,14 +22,17 @@ from ghostnets.explain import (
     write_progress,
     write_report,
 )
+from ghostnets.explain.detection_report import DetectionReport, write_detection_report
 from ghostnets.explain.page import link_to_file
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model, model_arguments
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.terminal import format_count, printable
-from ghostnets.train.evaluation import Evaluation
+from ghostnets.train.detection import BoxEvaluation
+from ghostnets.train.detection.report import box_examples, class_boxes, precision_curves
+from ghostnets.train.evaluation import Evaluation, ImagePredictions
 from ghostnets.train.metrics import METRICS, EpochResult, best_epoch, format_minutes
-from ghostnets.train.multi_label import MultiLabelEvaluation
+from ghostnets.train.multi_label import LabelSetPredictions, MultiLabelEvaluation
 from ghostnets.train.recipes import RECIPES
 from ghostnets.train.result import TrainingResult
 from ghostnets.train.run_config import RunConfig
@@ -68,15 +72,19 @@ def write_run_report(run: RunFolder, result: TrainingResult) -> None:
         MissingExtraError: matplotlib or jinja2 is not installed.
         StorageError: The file cannot be written.
     """
-    config, checkpoint = run.read_config(), read_checkpoint(run.best)
+    config, evaluation = run.read_config(), result.evaluation
+    if isinstance(evaluation, BoxEvaluation):
+        _write_detection_report(run, result, config, evaluation)
+        return
+    checkpoint = read_checkpoint(run.best)
     model, preprocessing = checkpoint.build().to(memory_format=torch.channels_last), checkpoint.preprocessing
     input_shape = (preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
     plain = None
     if "ratio" in model_arguments(checkpoint.architecture):
         plain = create_model(checkpoint.architecture, **{**checkpoint.arguments, "ratio": 1})
     savings = compute_savings(model, plain, input_shape)
-    evaluation, history = result.evaluation, result.history
-    examples = _choose_examples(run, checkpoint, result)
+    history = result.history
+    examples = _choose_examples(run, checkpoint, result, evaluation)
     every = [example for group in examples.values() for example in group]
     first = next((example for example in every if example.is_correct), every[0])
     report = RunReport(
@@ -112,6 +120,31 @@ def write_run_report(run: RunFolder, result: TrainingResult) -> None:
         command=_command(config),
     )
     write_report(run.report, report)
+
+
+def _write_detection_report(
+    run: RunFolder, result: TrainingResult, config: RunConfig, evaluation: BoxEvaluation
+) -> None:
+    names = [row.name for row in evaluation.classes]
+    report = DetectionReport(
+        title=_title(config),
+        summary=f"{format_count(len(names), 'class')}, images of {config.preprocessing.image_size} pixels."
+        f" {describe_evaluation(result)}",
+        warnings=list_warnings(result),
+        figures={
+            **{f"{label} ({result.split})": value for label, value in evaluation.headline().items()},
+            "training": f"{format_minutes(result.seconds)} min",
+        },
+        epochs=[row.epoch for row in result.history],
+        curves=_curves(result.history),
+        classes=class_boxes(evaluation, list(result.data["splits"]["train"].values())),
+        precision=precision_curves(evaluation),
+        data=DataSummary(result.data["splits"], result.data["notes"], result.data["images"]),
+        examples=box_examples(evaluation, result.images, names, run.path),
+        settings={"best epoch": str(result.best_epoch), **_settings(config)},
+        command=_command(config),
+    )
+    write_detection_report(run.report, report)
 
 
 def _baseline(evaluation: Evaluation | MultiLabelEvaluation) -> dict[str, str]:
@@ -173,18 +206,18 @@ def _settings(config: RunConfig) -> dict[str, str]:
 
 
 def _choose_examples(
-    run: RunFolder, checkpoint: Checkpoint, result: TrainingResult
+    run: RunFolder, checkpoint: Checkpoint, result: TrainingResult, evaluation: Evaluation | MultiLabelEvaluation
 ) -> dict[str, Sequence[PredictionExample]]:
     """The mistakes with the highest probability, the correct predictions with the lowest and the highest, and others.
 
     The others have the highest losses of all images: with several classes not the same as the most confident mistakes.
     """
-    predictions = result.evaluation.predictions
+    predictions = evaluation.predictions
     wrong: list[int] = predictions.mistakes().tolist()
     hits = predictions.correct.nonzero().flatten()
     correct: list[int] = hits[predictions.probabilities[hits].argsort(stable=True)].tolist()
     uncertain = correct[:UNCERTAIN]
-    first = "highest loss" if result.evaluation.multi_label else "most confident"
+    first = "highest loss" if evaluation.multi_label else "most confident"
     groups: dict[str, list[int]] = {
         f"Mistakes, the {first} first ({len(wrong):,} in all)": wrong[:MISTAKES],
         "Correct, the least certain": uncertain,
@@ -195,16 +228,22 @@ def _choose_examples(
     if others := [index for index in highest if index not in shown]:
         groups[f"Other images with the highest losses of all {len(predictions.labels):,}"] = others
     return {
-        heading: [_example(run, checkpoint, result, index) for index in indices] for heading, indices in groups.items()
+        heading: [_example(run, checkpoint, result.images, predictions, index) for index in indices]
+        for heading, indices in groups.items()
     }
 
 
-def _example(run: RunFolder, checkpoint: Checkpoint, result: TrainingResult, index: int) -> PredictionExample:
-    images, names, rows = result.images, checkpoint.class_names, result.evaluation.predictions
+def _example(
+    run: RunFolder,
+    checkpoint: Checkpoint,
+    images: ImageDataset,
+    rows: ImagePredictions | LabelSetPredictions,
+    index: int,
+) -> PredictionExample:
     path = images.name(index)
     return PredictionExample(
         checkpoint.preprocessing.center(images[index]),
-        *rows.describe(index, names),
+        *rows.describe(index, checkpoint.class_names),
         float(rows.probabilities[index]),
         printable(path),
         link_to_file(path, run.path),
@@ -214,6 +253,7 @@ def _example(run: RunFolder, checkpoint: Checkpoint, result: TrainingResult, ind
 def _command(config: RunConfig) -> str:
     """Return the command line that repeats the run: the nearest named recipe, and the options that differ from it."""
     words = ["ghostnets", "train", os.path.relpath(config.data) if Path(config.data).exists() else config.data]
+    words += ["--task", config.task] if config.task != "classify" else []
     words += ["--full"] if config.full else []
     words += ["--root", config.root] if config.root else []
     words += ["--skip-corrupt"] if config.skip_corrupt else []

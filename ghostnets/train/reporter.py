@@ -73,18 +73,20 @@ class ConsoleReporter(Callback):
         epochs, steps = run.epochs, run.steps
         length = f"{epochs} epoch{'s' * (epochs != 1)} of {steps} step{'s' * (steps != 1)}"
         self._print(f"{run.description}, {length}{resumed}, in {os.path.relpath(run.folder)}")
-        self.epochs, self.steps, self.accuracy = epochs, steps, "exact" if run.multi_label else "top-1"
+        self.epochs, self.steps = epochs, steps
+        self.accuracy = "" if run.config.task == "detect" else "exact" if run.multi_label else "top-1"
         # The bar spans the run, so that the time left is that of the run: in steps, or in seconds of the time limit.
         self.limit, self.started = run.config.recipe.time_limit_seconds, time.monotonic() - run.seconds
         total, done = (epochs * steps, run.epoch * steps) if self.limit is None else (self.limit, run.seconds)
         self.bars.reset(self.task, total=total, completed=int(done), description="training", visible=True)
 
     def on_step_end(self, *, epoch: int, step: int, loss: float, top1: float, images_per_second: float) -> None:
+        accuracy = f"{self.accuracy} {top1:.1%}  " if self.accuracy else ""
         self.bars.update(
             self.task,
             completed=epoch * self.steps + step + 1 if self.limit is None else time.monotonic() - self.started,
             description=f"epoch {epoch + 1}/{self.epochs}",
-            facts=f"loss {loss:.3f}  {self.accuracy} {top1:.1%}  {images_per_second:.0f} images/s",
+            facts=f"loss {loss:.3f}  {accuracy}{images_per_second:.0f} images/s",
         )
 
     def on_epoch_end(self, result: EpochResult, *, is_best: bool) -> None:

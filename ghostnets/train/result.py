@@ -6,6 +6,7 @@ from typing import Any
 
 from ghostnets.data import ImageDataset
 from ghostnets.errors import RunError
+from ghostnets.train.detection import BoxEvaluation
 from ghostnets.train.evaluation import Evaluation
 from ghostnets.train.metrics import EpochResult
 from ghostnets.train.multi_label import MultiLabelEvaluation
@@ -39,7 +40,7 @@ class TrainingResult:
     seconds: float
     history: tuple[EpochResult, ...]
     split: str
-    evaluation: Evaluation | MultiLabelEvaluation
+    evaluation: Evaluation | MultiLabelEvaluation | BoxEvaluation
     skipped: tuple[str, ...]
     num_training_images: int | None
     data: dict[str, Any]

@@ -323,7 +323,7 @@ class Run:
     def _evaluate_best(self) -> TrainingResult:
         """Evaluate the best epoch on the test images, or on the validation images if there are none."""
         split, images = ("val", self.splits.val) if self.splits.test is None else ("test", self.splits.test)
-        weights = self.distributed.on_rank_zero(lambda: read_checkpoint(self.folder.best).state_dict)
+        weights = self.distributed.on_rank_zero(lambda: read_checkpoint(self.folder.best, task=None).state_dict)
         model = build_network(self.recipe.model, self.config.arguments, self.config.changes)
         model.load_state_dict(weights)
         model.to(self.distributed.device).to(memory_format=torch.channels_last)

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ghostnets import __version__
-from ghostnets.data import DataSpec
+from ghostnets.data import TASKS, DataSpec
 from ghostnets.devices import check_device_name
 from ghostnets.errors import ConfigurationError
 from ghostnets.preprocessing import Preprocessing
@@ -33,6 +33,7 @@ class RunConfig:
         start: A sentence on the initial weights and why they were chosen; empty in runs of earlier versions.
         identity: Digest of the data (``DataSource.identity``); None in configurations of earlier versions.
         earlier_epochs: Values of ``recipe.epochs`` before it was changed on resuming.
+        task: What is trained, one of ``data.TASKS``.
     """
 
     data: str
@@ -49,6 +50,7 @@ class RunConfig:
     start: str = ""
     identity: str | None = None
     earlier_epochs: tuple[int, ...] = ()
+    task: str = "classify"
 
     def __post_init__(self) -> None:
         checks = {
@@ -63,6 +65,7 @@ class RunConfig:
             "start": (isinstance(self.start, str), "a sentence"),
             "identity": (self.identity is None or isinstance(self.identity, str), "a digest or null"),
             "earlier_epochs": (all(type(epochs) is int for epochs in self.earlier_epochs), "a list of integers"),
+            "task": (self.task in TASKS, " or ".join(TASKS)),
             "workers": (
                 self.workers is None or (type(self.workers) is int and 0 <= self.workers <= MAX_THREADS),
                 f"from 0 to {MAX_THREADS}",
@@ -81,6 +84,7 @@ class RunConfig:
             root=self.root,
             skip_corrupt=self.skip_corrupt,
             max_pixels=self.preprocessing.max_pixels,
+            task=self.task,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -187,7 +187,7 @@ class RunFolder:
         temperature = None
         if self.best.is_file():
             with suppress(CheckpointError):  # damaged: replaced
-                before = read_checkpoint(self.best)
+                before = read_checkpoint(self.best, task=None)
                 temperature = before.temperature
                 has_same_weights = before.state_dict.keys() == checkpoint.state_dict.keys() and all(
                     before.state_dict[name].equal(tensor.cpu()) for name, tensor in checkpoint.state_dict.items()
@@ -235,7 +235,7 @@ class RunFolder:
                 f"{self.best} is missing, and last.pt holds the network of epoch {progress.epoch}, not that of the best"
                 f" epoch, {progress.best_epoch + 1}; {advice}"
             )
-        epoch = read_checkpoint(self.best).training.get("epoch")
+        epoch = read_checkpoint(self.best, task=None).training.get("epoch")
         if epoch != progress.best_epoch + 1:
             raise RunError(
                 f"{self.best} is of epoch {epoch}, but the best epoch of the run is {progress.best_epoch + 1}; {advice}"

@@ -7,9 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ghostnets.data import Augmentation, DatasetSplits
+from ghostnets.data import Augmentation, BatchAugmentation, DatasetSplits
+from ghostnets.data.boxes import BoxAugmentation, BoxBatchAugmentation
 from ghostnets.errors import RunError
 from ghostnets.models import Network
+from ghostnets.models.detection import Detector
+from ghostnets.train.detection.network import build_initial_detector
+from ghostnets.train.detection.supervised import SupervisedDetector
 from ghostnets.train.distill import Distillation, FeatureStudent, load_teacher
 from ghostnets.train.distributed import DistributedContext, convert_sync_batchnorm
 from ghostnets.train.ema import build_ema
@@ -42,14 +46,14 @@ class TrainingSetup:
     step: TrainingStep
     progress: TrainProgress
     splits: DatasetSplits
-    augmentation: Augmentation | None
+    augmentation: BatchAugmentation | None
 
     @property
-    def evaluated(self) -> Network:
+    def evaluated(self) -> nn.Module:
         """The network that is evaluated and saved: the moving average if there is one."""
         average = self.state.average
         network = self.state.network if average is None else average.module
-        assert isinstance(network, Network)
+        assert isinstance(network, nn.Module)  # of the average it is Any
         return network
 
 
@@ -90,12 +94,17 @@ def build_setup(
     if recipe.sync_bn:
         convert_sync_batchnorm(network, distributed)
     average = build_ema(network, recipe.ema_decay) if recipe.ema_decay else None
-    augmentation = _build_augmentation(recipe, splits, preprocessing.image_size)
+    augmentation = _build_augmentation(spec, splits)
     distillation = None
     if recipe.teacher is not None:
         teacher = load_teacher(recipe.teacher, class_names).to(distributed.device)
         distillation = Distillation(teacher, recipe)
-        if augmentation.is_identity and not recipe.mixup and not recipe.cutmix:
+        if (
+            isinstance(augmentation, Augmentation)
+            and augmentation.is_identity
+            and not recipe.mixup
+            and not recipe.cutmix
+        ):
             on_message("images are not augmented, so the teacher's outputs are computed once and cached")
             cache = folder.teacher if distributed.is_rank_zero else None
             distillation.cache_teacher(splits.train, preprocessing, cache)
@@ -117,13 +126,17 @@ def build_setup(
     state = TrainState(network, trained, optimizer, step.scaler, average)
     progress = TrainProgress() if saved is None else restore_state(saved, state)
     if recipe.frozen:
+        assert isinstance(network, Network)
         splits = extract_features(network, splits, preprocessing, flip=recipe.flip, device=distributed.device)
     return TrainingSetup(state, step, progress, splits, None if recipe.frozen else augmentation)
 
 
-def _build_network(spec: RunSpec, *, is_new: bool) -> Network:
+def _build_network(spec: RunSpec, *, is_new: bool) -> nn.Module:
     """Build the network with its initial weights; those of a resumed run are in its state."""
     config, class_names = spec.config, spec.source.class_names
+    if config.task == "detect":
+        recipe = config.recipe if is_new else config.recipe.changed(weights=None)
+        return build_initial_detector(recipe, config.arguments, class_names)
     if not is_new:
         recipe = config.recipe.changed(weights=None, frozen=False)
         return build_initial_network(recipe, config.arguments, None, class_names, changes=config.changes)
@@ -134,16 +147,23 @@ def _build_network(spec: RunSpec, *, is_new: bool) -> Network:
     )
 
 
-def _trained_module(network: Network, recipe: Recipe, distillation: Distillation | None) -> nn.Module:
+def _trained_module(network: nn.Module, recipe: Recipe, distillation: Distillation | None) -> nn.Module:
     """Return the module whose weights are trained."""
+    if isinstance(network, Detector):
+        return SupervisedDetector(network)
     if recipe.frozen:
         return classifier_head(network)
     if distillation is not None and recipe.distill == "features":
+        assert isinstance(network, Network)
         return FeatureStudent(network, distillation.teacher.feature_channels)
     return network
 
 
-def _build_augmentation(recipe: Recipe, splits: DatasetSplits, size: int) -> Augmentation:
+def _build_augmentation(spec: RunSpec, splits: DatasetSplits) -> BatchAugmentation:
+    recipe, size = spec.config.recipe, spec.config.preprocessing.image_size
+    if spec.config.task == "detect":
+        flip, color = recipe.flip == "horizontal", recipe.color_jitter > 0
+        return BoxBatchAugmentation(BoxAugmentation(size, crop=recipe.min_scale < 1, flip=flip, color=color))
     has_input_size = getattr(splits.train, "common_size", None) == (size, size)  # set in memory and in shards
     return Augmentation(
         size,

@@ -10,8 +10,9 @@ from ghostnets.data import DatasetSplits, DataSource, DataSpec, describe_source
 from ghostnets.data.duplicates import describe_duplicates
 from ghostnets.errors import DataError, RunError
 from ghostnets.train.callback import Callback
+from ghostnets.train.detection.network import resolve_detector
 from ghostnets.train.multi_label import check_multi_label
-from ghostnets.train.network import InitialWeights, resolve_recipe
+from ghostnets.train.network import InitialWeights, ResolvedRecipe, resolve_recipe
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.run_config import RunConfig
 from ghostnets.train.state import changed_data
@@ -57,7 +58,10 @@ class RunSpec(NamedTuple):
         """
         if source.multi_label:
             check_multi_label(recipe)
-        resolved = resolve_recipe(recipe, source)
+        if source.task == "detect":
+            resolved = ResolvedRecipe(*resolve_detector(recipe, source), None, ())
+        else:
+            resolved = resolve_recipe(recipe, source)
         config = RunConfig(
             data=data.location,
             recipe=resolved.recipe,
@@ -72,6 +76,7 @@ class RunSpec(NamedTuple):
             workers=workers,
             start=start,
             identity=source.identity,
+            task=source.task,
         )
         return cls(config, source, resolved.weights)
 

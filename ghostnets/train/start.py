@@ -11,7 +11,9 @@ import torch
 
 from ghostnets.data import EMBEDDED, DataSource, DataSpec
 from ghostnets.errors import ConfigurationError, require
+from ghostnets.models.names import DETECTOR_NAMES
 from ghostnets.train.callback import Callback, CallbackList
+from ghostnets.train.detection.network import check_detection, choose_detector_weights
 from ghostnets.train.distributed import init_distributed
 from ghostnets.train.find_lr import LearningRateTest, run_learning_rate_test
 from ghostnets.train.initial_weights import choose_weights
@@ -35,6 +37,7 @@ def train_model(
     *,
     folder: str | os.PathLike[str] | None = None,
     runs_dir: str | os.PathLike[str] = RUNS,
+    task: str | None = None,
     recipe: Recipe | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -57,7 +60,9 @@ def train_model(
             or a ``DataSpec`` for options such as ``skip_corrupt``.
         folder: New folder of the run; by default ``runs_dir/DATA-MODEL``, numbered if that exists.
         runs_dir: Folder of the runs, for the default of ``folder``.
-        recipe: Recipe; by default the one for the size of the images.
+        task: ``"classify"``, or ``"detect"`` for images with labelled boxes (docs/detection.md); None to find it from
+            the layout, told in a message. A ``DataSpec`` has its own.
+        recipe: Recipe; by default the one for the task and the size of the images.
         device: ``"cpu"``, ``"cuda"``, ``"mps"``, ``"xpu"``, or ``"auto"`` for an accelerator if there is one.
         workers: Processes that read images, for each process that trains; 0 to read between steps; by default up to 8
             on an accelerator and 0 on a CPU.
@@ -79,7 +84,8 @@ def train_model(
         InterruptedRunError: Ctrl-C, SIGTERM or SIGHUP; the state is saved.
         StorageError: A file cannot be written.
     """
-    run_spec = _resolve(data, recipe, changes, device=device, workers=workers)
+    spec = data if isinstance(data, DataSpec) else DataSpec(data, task=task)
+    run_spec = _resolve(spec, recipe, changes, device=device, workers=workers)
     if folder is None:
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise ConfigurationError(
@@ -130,6 +136,16 @@ def _resolve(
     requested = (recipe or Recipe()).changed(**changes)
     spec = data if isinstance(data, DataSpec) else DataSpec(data)
     source = spec.open(val_share=requested.val_share, seed=requested.seed)
+    if source.task == "detect":
+        requested = (recipe or RECIPES["detect"]).changed(**changes)
+        check_detection(requested)
+        chosen, start = choose_detector_weights(requested)
+        return RunSpec.resolve(spec, source, chosen, device=device, workers=workers, start=start)
+    if requested.model in DETECTOR_NAMES:
+        raise ConfigurationError(
+            f"{requested.model} is a detector, and {spec.data} has classes of images; choose another --model, or data"
+            " with labelled boxes and --task detect."
+        )
     length = ""
     if recipe is None:
         if source.multi_label:
@@ -244,6 +260,10 @@ def _train(
         require(library, extra="train")  # now, not after hours of training
     with ExitStack() as stack:
         distributed = stack.enter_context(init_distributed(spec.config.device))
+        if spec.config.task == "detect" and distributed.world_size > 1:
+            raise ConfigurationError(
+                f"a detector is trained by one process, not by {distributed.world_size}; start it without torchrun."
+            )
         console = [stack.enter_context(ConsoleReporter())] if progress and distributed.is_rank_zero else []
         called = CallbackList([*console, *callbacks] if distributed.is_rank_zero else [])
         if distributed.restarts and distributed.broadcast(folder.has_config(spec.config)):

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from ghostnets.data import Batch
 from ghostnets.errors import RunError
 from ghostnets.preprocessing import Preprocessing
+from ghostnets.train.detection import SupervisedDetector, unpack_targets
 from ghostnets.train.diagnose import diagnose_loss
 from ghostnets.train.distill import Distillation
 from ghostnets.train.distributed import DistributedContext
@@ -100,6 +101,7 @@ class TrainingStep:
         self.precision = resolve_precision(recipe.precision, distributed.device)
         self.weights = [weight for weight in trained.parameters() if weight.requires_grad]
         self.trained = trained
+        self.detector = trained.detector if isinstance(trained, SupervisedDetector) else None
         self.parallel = distributed.wrap(trained)
         self.forward: Any = torch.compile(self.parallel) if recipe.compile else self.parallel
         self.scaler = torch.amp.GradScaler(distributed.device.type, enabled=self.precision == "fp16")
@@ -187,6 +189,10 @@ class TrainingStep:
             inputs = inputs.contiguous()
         self.last_inputs = inputs
         autocast = AUTOCAST.get(self.precision)
+        if self.detector is not None:
+            with torch.autocast(device.type, autocast) if autocast else nullcontext(), fused_training():
+                total = self.forward(inputs, unpack_targets(target, inputs.shape[-1])).total
+            return total.expand(len(inputs)), torch.zeros((), dtype=torch.int64)  # a loss of the batch, not of images
         with torch.autocast(device.type, autocast) if autocast else nullcontext():
             with fused_training():
                 output = self.forward(inputs)
@@ -221,4 +227,4 @@ class TrainingStep:
             return "one of the processes computed a non-finite loss"
         autocast = AUTOCAST.get(self.precision)
         with torch.autocast(self.distributed.device.type, autocast) if autocast else nullcontext():
-            return diagnose_loss(self.trained, self.last_inputs)
+            return diagnose_loss(self.detector or self.trained, self.last_inputs)

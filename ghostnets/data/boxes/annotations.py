@@ -68,8 +68,8 @@ class BrokenLabels:
         kind, them = ("label", "it") if number == 1 else ("labels", "them")
         rest = f"\n  and {number - SHOWN} more" if number > SHOWN else ""
         raise DataError(
-            f"{printable(str(data))} has {number} broken {kind}; correct {them}, or skip {them} with skip_broken:"
-            f"\n  {shown}{rest}"
+            f"{printable(str(data))} has {number} broken {kind}; correct {them}, or skip {them} with skip_broken"
+            f" (train: --skip-corrupt):\n  {shown}{rest}"
         )
 
 

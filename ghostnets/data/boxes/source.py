@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ghostnets.data.boxes.annotations import BoxAnnotations, BrokenLabels, annotate
+from ghostnets.data.boxes.annotations import BoxAnnotations, BrokenLabels, ImageLabels, annotate
 from ghostnets.data.boxes.coco import find_coco, read_coco
 from ghostnets.data.boxes.voc import is_voc, read_voc
 from ghostnets.data.boxes.yolo import find_yaml, read_yolo
 from ghostnets.errors import DataError
 
-__all__ = ["BoxSource", "open_boxes"]
+__all__ = ["BoxSource", "find_box_layout", "open_boxes"]
 
 SHOWN_CLASSES = 10  # names per message
 
@@ -79,17 +79,7 @@ def open_boxes(data: str | os.PathLike[str], *, skip_broken: bool = False) -> Bo
         raise DataError(f"there is no {root}; pass a folder of images with labelled boxes.")
     broken = BrokenLabels()
     notes: list[str] = []
-    if (file := find_yaml(root)) is not None:
-        layout, (class_names, found) = "YOLO", read_yolo(file, broken, notes)
-    elif is_voc(root):
-        layout, (class_names, found) = "Pascal VOC", read_voc(root, broken, notes)
-    elif files := find_coco(root):
-        layout, (class_names, found) = "COCO", read_coco(files, broken, notes)
-    else:
-        raise DataError(
-            f"{root} has no labelled boxes in a recognised layout; pass a folder with data.yaml (YOLO), with"
-            " Annotations/*.xml (Pascal VOC) or with a JSON file of COCO."
-        )
+    class_names, found, layout = _read_labels(root, broken, notes)
     order = [split for split in ("train", "val", "test") if found.get(split)]
     if not order:
         broken.raise_if_any(root)
@@ -100,6 +90,40 @@ def open_boxes(data: str | os.PathLike[str], *, skip_broken: bool = False) -> Bo
     notes += [f"left out: {sentence}" for sentence in broken.sentences]
     source = BoxSource(root.resolve().name, layout, class_names, splits, tuple(notes))
     return _add_class_notes(source)
+
+
+def find_box_layout(data: str | os.PathLike[str]) -> str | None:
+    """Return the layout of labelled boxes that a folder or file has, with the file that shows it; None without any.
+
+    Raises:
+        DataError: Several files claim to describe the data.
+    """
+    root = Path(data)
+    if not root.exists():
+        return None
+    if (file := find_yaml(root)) is not None:
+        return f"YOLO, {file.name}"
+    if root.is_dir() and is_voc(root):
+        return "Pascal VOC, XML files"
+    if files := find_coco(root):
+        return f"COCO, {next(iter(files.values())).name}"
+    return None
+
+
+def _read_labels(
+    root: Path, broken: BrokenLabels, notes: list[str]
+) -> tuple[tuple[str, ...], dict[str, list[ImageLabels]], str]:
+    """Read class names, labels by split, and the name of the layout."""
+    if (file := find_yaml(root)) is not None:
+        return *read_yolo(file, broken, notes), "YOLO"
+    if is_voc(root):
+        return *read_voc(root, broken, notes), "Pascal VOC"
+    if files := find_coco(root):
+        return *read_coco(files, broken, notes), "COCO"
+    raise DataError(
+        f"{root} has no labelled boxes in a recognised layout; pass a folder with data.yaml (YOLO), with"
+        " Annotations/*.xml (Pascal VOC) or with a JSON file of COCO."
+    )
 
 
 def _add_class_notes(source: BoxSource) -> BoxSource:

@@ -1,6 +1,7 @@
 """Training of detectors: assignment of points to objects, losses, auxiliary head."""
 
 from ghostnets.train.detection.assign import Assignment, assign_points
+from ghostnets.train.detection.evaluation import BoxEvaluation, ClassPrecision, evaluate_boxes, unpack_targets
 from ghostnets.train.detection.losses import (
     DetectionLosses,
     detection_losses,
@@ -11,11 +12,15 @@ from ghostnets.train.detection.supervised import BoxTargets, SupervisedDetector
 
 __all__ = [
     "Assignment",
+    "BoxEvaluation",
     "BoxTargets",
+    "ClassPrecision",
     "DetectionLosses",
     "SupervisedDetector",
     "assign_points",
     "detection_losses",
     "distribution_focal_loss",
+    "evaluate_boxes",
     "quality_focal_loss",
+    "unpack_targets",
 ]

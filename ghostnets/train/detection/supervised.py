@@ -22,6 +22,19 @@ class BoxTargets(NamedTuple):
     labels: Tensor  # (G,), int64
     is_crowd: Tensor | None = None  # (G,), bool: regions in which nothing is learned
 
+    def without_crowds(self) -> tuple[Tensor, Tensor]:
+        """Return boxes and labels of the single objects."""
+        if self.is_crowd is None:
+            return self.boxes, self.labels
+        return self.boxes[~self.is_crowd], self.labels[~self.is_crowd]
+
+    def in_crowds(self, points: Tensor) -> Tensor:
+        """Return whether each of the points, (P, 2), lies in a crowd, (P,)."""
+        if self.is_crowd is None or not self.is_crowd.any():
+            return torch.zeros(len(points), dtype=torch.bool, device=points.device)
+        crowds = self.boxes[self.is_crowd]
+        return ((points[:, None] >= crowds[:, :2]) & (points[:, None] < crowds[:, 2:])).all(dim=-1).any(dim=1)
+
 
 class SupervisedDetector(nn.Module):
     """Images (N, C, H, W) and their objects -> losses of the detector and of an auxiliary head.
@@ -57,7 +70,7 @@ class SupervisedDetector(nn.Module):
             targets: The objects of each image.
             detach: Stop the gradient of the auxiliary head at the detector, as NanoDet-Plus does after ten epochs.
         """
-        detector, bins = self.detector, self.detector.bins
+        detector = self.detector
         features = detector.backbone(images)
         maps = detector.pan(features)
         predictions = detector.head(maps)
@@ -66,29 +79,27 @@ class SupervisedDetector(nn.Module):
         pairs = zip(maps, self.auxiliary_pan(features), strict=True)
         auxiliary = self.auxiliary_head([torch.cat(pair, dim=1) for pair in pairs])
         size = (images.shape[2], images.shape[3])
-        points, strides = grid_points(*size, detector.strides, device=images.device)
+        with torch.autocast(images.device.type, enabled=False):
+            return self._losses(predictions.float(), auxiliary.float(), targets, size)
+
+    def _losses(
+        self, predictions: Tensor, auxiliary: Tensor, targets: Sequence[BoxTargets], size: tuple[int, int]
+    ) -> DetectionLosses:
+        detector, bins = self.detector, self.detector.bins
+        points, strides = grid_points(*size, detector.strides, device=predictions.device)
         boxes, _ = decode_boxes(predictions, size, detector.strides, bins=bins, clip=False)
         auxiliary_boxes, scores = decode_boxes(auxiliary, size, detector.strides, bins=bins, clip=False)
-        objects, labels = zip(*map(_without_crowds, targets), strict=True)
+        objects, labels = zip(*(target.without_crowds() for target in targets), strict=True)
         assignments = [
             assign_points(points, *one) for one in zip(auxiliary_boxes, scores, objects, labels, strict=True)
         ]
-        ignored = torch.stack([_in_crowds(points, target) for target in targets])
+        ignored = torch.stack([target.in_crowds(points) for target in targets])
         common = (points, strides, assignments, objects, labels, ignored)
         main = detection_losses(predictions, boxes, *common, bins=bins)
         other = detection_losses(auxiliary, auxiliary_boxes, *common, bins=bins)
         return DetectionLosses(*(first + second for first, second in zip(main, other, strict=True)))
 
-
-def _without_crowds(target: BoxTargets) -> tuple[Tensor, Tensor]:
-    if target.is_crowd is None:
-        return target.boxes, target.labels
-    return target.boxes[~target.is_crowd], target.labels[~target.is_crowd]
-
-
-def _in_crowds(points: Tensor, target: BoxTargets) -> Tensor:
-    """Return whether each point lies in a crowd, (P,)."""
-    if target.is_crowd is None or not target.is_crowd.any():
-        return torch.zeros(len(points), dtype=torch.bool, device=points.device)
-    crowds = target.boxes[target.is_crowd]
-    return ((points[:, None] >= crowds[:, :2]) & (points[:, None] < crowds[:, 2:])).all(dim=-1).any(dim=1)
+    @property
+    def auxiliary(self) -> nn.ModuleDict:
+        """The layers that only training has."""
+        return nn.ModuleDict({"pan": self.auxiliary_pan, "head": self.auxiliary_head})

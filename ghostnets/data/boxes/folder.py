@@ -1,0 +1,180 @@
+"""Images with labelled boxes as a source of training data. Importing this loads no torch."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ghostnets.data.boxes.annotations import BoxAnnotations
+from ghostnets.data.boxes.source import BoxSource
+from ghostnets.data.source import check_split
+from ghostnets.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ghostnets.data.datasets import DatasetSplits, ImageDataset
+    from ghostnets.preprocessing import Preprocessing
+
+__all__ = ["BoxFolder", "pack_boxes", "split_validation"]
+
+PADDING = -1  # class of the rows that fill the labels of an image
+COLUMNS = 6  # x_min, y_min, x_max, y_max in shares of the image, class, whether it is a crowd
+TRAINING_SCALE = 1.5  # shorter side of the training images in units of the input: crops keep their resolution
+
+
+@dataclass(frozen=True)
+class BoxFolder:
+    """A ``DataSource`` of images with labelled boxes.
+
+    The labels of its images are float32 (N, G, 6): for each box x_min, y_min, x_max and y_max as shares of width and
+    height, the class, and 1 for a crowd; G is the largest number of boxes of an image, and rows of class -1 are empty.
+    ``class_counts`` counts boxes.
+
+    Attributes:
+        source: The labels, with ``"train"`` and ``"val"``.
+        val_from_train: Whether ``"val"`` is split off the training images.
+        guessed: A sentence on how the task was found; empty if it was given.
+    """
+
+    source: BoxSource
+    val_from_train: bool
+    guessed: str = ""
+
+    task = "detect"
+    multi_label = False
+    channels = 3
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.source.class_names
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        return tuple(self.source.splits)
+
+    @property
+    def typical_size(self) -> int:
+        sizes = [min(image.size) for images in self.source.splits.values() for image in images]
+        return int(np.median(sizes))
+
+    @property
+    def num_images(self) -> int:
+        return sum(self.split_sizes.values())
+
+    @property
+    def split_sizes(self) -> dict[str, int]:
+        return {split: len(images) for split, images in self.source.splits.items()}
+
+    @property
+    def class_counts(self) -> dict[str, tuple[int, ...]]:
+        return self.source.class_counts
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        background = [
+            f"{count} of {len(images)} images in {split} have no box, and are learned as background"
+            for split, images in self.source.splits.items()
+            if (count := sum(not len(image.boxes) for image in images))
+        ]
+        layout = f"labels are boxes ({self.source.layout}): the numbers of a class are its boxes in each split"
+        return (*([self.guessed] if self.guessed else []), layout, *background, *self.source.notes)
+
+    @property
+    def identity(self) -> str:
+        digest = hashlib.sha256("\0".join(self.class_names).encode())
+        for split, images in self.source.splits.items():
+            digest.update(split.encode())
+            for image in images:
+                digest.update(image.path.name.encode())
+                digest.update(pack_boxes([image]).astype("<f4").tobytes())
+        return digest.hexdigest()
+
+    def load(self, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = lambda: None) -> "DatasetSplits":
+        """Read all splits: those of evaluation as the network takes them, training images with their proportions."""
+        from ghostnets.data.datasets import DatasetSplits
+
+        side = round(TRAINING_SCALE * preprocessing.image_size)
+        training = replace(preprocessing, resize_to=side, fit="crop")
+        parts = {
+            split: self._load(split, training if split == "train" else preprocessing, on_image)
+            for split in self.split_names
+        }
+        return DatasetSplits(parts["train"], parts["val"], parts.get("test"))
+
+    def load_split(
+        self, split: str, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = lambda: None
+    ) -> "tuple[ImageDataset, tuple[str, ...]]":
+        """Read one split as the network takes it."""
+        check_split(self, split)
+        return self._load(split, preprocessing, on_image), ()
+
+    def _load(self, split: str, preprocessing: "Preprocessing", on_image: Callable[[], None]) -> "ImageDataset":
+        import torch
+
+        from ghostnets.data.datasets import load_files
+
+        images = self.source.splits[split]
+        labels: Tensor = torch.from_numpy(pack_boxes(images))
+        loaded, problems = load_files([image.path for image in images], labels, preprocessing, on_image=on_image)
+        if problems:
+            raise DataError(f"{problems[0]} ({len(problems)} images of {split} cannot be read; repair or remove them.)")
+        return loaded
+
+
+def pack_boxes(images: "list[BoxAnnotations] | tuple[BoxAnnotations, ...]") -> npt.NDArray[np.float32]:
+    """Return the boxes of images as one array, float32 (N, G, 6): see ``BoxFolder``; G is at least 1."""
+    most = max((len(image.boxes) for image in images), default=0)
+    packed = np.zeros((len(images), max(1, most), COLUMNS), np.float32)
+    packed[..., 4] = PADDING
+    for row, image in zip(packed, images, strict=True):
+        count = len(image.boxes)
+        row[:count, :4] = image.boxes / np.array([*image.size, *image.size])
+        row[:count, 4], row[:count, 5] = image.labels, image.is_crowd
+    return packed
+
+
+def split_validation(source: BoxSource, *, val_share: float, seed: int, guessed: str = "") -> BoxFolder:
+    """Return the source of training data; without ``"val"``, a share of the training images becomes it.
+
+    Args:
+        source: The labels as read.
+        val_share: Share of the training images split off, each class as evenly as its images allow.
+        seed: Seed of that split.
+        guessed: A sentence on how the task was found.
+
+    Raises:
+        DataError: There is no training image, too few to split, or no box to learn from.
+    """
+    train = source.splits.get("train", ())
+    if not train:
+        raise DataError(f"{source.name} has no training images, but {', '.join(source.splits)}; add a train split.")
+    if not sum(len(image.boxes) for image in train):
+        raise DataError(f"none of the {len(train)} training images of {source.name} has a box; add labels.")
+    if source.splits.get("val"):
+        return BoxFolder(source, False, guessed)
+    if len(train) < 2:
+        raise DataError(f"{source.name} has one training image and no val split; add images.")
+    import torch
+
+    from ghostnets.data.datasets import validation_mask
+
+    present = torch.zeros(len(train), len(source.class_names))
+    for row, image in enumerate(train):
+        present[row, image.labels.tolist()] = 1
+    chosen = validation_mask(present, val_share, seed).tolist()
+    if not any(chosen):
+        chosen[-1] = True
+    parts = {
+        "train": tuple(image for image, is_val in zip(train, chosen, strict=True) if not is_val),
+        "val": tuple(image for image, is_val in zip(train, chosen, strict=True) if is_val),
+        **({"test": source.splits["test"]} if "test" in source.splits else {}),
+    }
+    return BoxFolder(replace(source, splits=parts), True, guessed)

@@ -1,0 +1,88 @@
+"""The examples and tables of a detector's report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.utils import draw_bounding_boxes
+
+from ghostnets.data import ImageDataset
+from ghostnets.explain.detection_report import BoxExample, ClassBoxes
+from ghostnets.explain.page import link_to_file
+from ghostnets.measure import box_iou
+from ghostnets.models.detection import Detections
+from ghostnets.terminal import format_count, printable
+from ghostnets.train.detection.evaluation import BoxEvaluation
+from ghostnets.train.detection.supervised import BoxTargets
+
+__all__ = ["box_examples", "class_boxes", "precision_curves"]
+
+MIN_SCORE = 0.3  # of the detections that are drawn and counted
+MIN_IOU = 0.5
+SHOWN = 9  # images in each group
+
+
+def class_boxes(evaluation: BoxEvaluation, training_boxes: Sequence[int]) -> list[ClassBoxes]:
+    """Results by class, with the numbers of boxes in training."""
+    return [
+        ClassBoxes(row.name, count, row.boxes, row.mean, row.at_50)
+        for row, count in zip(evaluation.classes, training_boxes, strict=True)
+    ]
+
+
+def precision_curves(evaluation: BoxEvaluation) -> dict[str, list[float]]:
+    """Precision at 101 recalls of each class with boxes, at an IoU of 0.5."""
+    rows = zip(evaluation.classes, evaluation.metrics.precision[:, 0], strict=True)
+    return {row.name: values.tolist() for row, values in rows if row.boxes}
+
+
+def box_examples(
+    evaluation: BoxEvaluation, images: ImageDataset, class_names: Sequence[str], folder: Path
+) -> dict[str, list[BoxExample]]:
+    """The images with the most and with the fewest mistakes: missed objects and false detections."""
+    counts = [_count(*pair) for pair in zip(evaluation.detections, evaluation.targets, strict=True)]
+    order = sorted(range(len(counts)), key=lambda index: (counts[index][1] + counts[index][2], -counts[index][0]))
+    best = [index for index in order if counts[index][0]][:SHOWN]
+    worst = [index for index in reversed(order) if index not in best and counts[index][1] + counts[index][2]][:SHOWN]
+
+    def example(index: int) -> BoxExample:
+        found, missed, false = counts[index]
+        pixels = _draw(images[index], evaluation.detections[index], evaluation.targets[index], class_names)
+        summary = f"{found} found, {missed} missed, {format_count(false, 'false detection')}"
+        name = images.name(index)
+        return BoxExample(pixels, summary, printable(name), link_to_file(name, folder))
+
+    return {
+        "Most mistakes": [example(index) for index in worst],
+        "Fewest mistakes": [example(index) for index in best],
+    }
+
+
+def _count(detections: Detections, target: BoxTargets) -> tuple[int, int, int]:
+    """Numbers of found and missed objects and of false detections of an image; crowds count for nothing."""
+    objects, _ = target.without_crowds()
+    kept = detections.scores >= MIN_SCORE
+    iou = torch.from_numpy(box_iou(detections.boxes[kept].numpy(), target.boxes.numpy()))
+    iou = iou * (detections.labels[kept][:, None] == target.labels)
+    is_crowd = torch.zeros(len(target.boxes), dtype=torch.bool) if target.is_crowd is None else target.is_crowd
+    taken = torch.zeros(len(target.boxes), dtype=torch.bool)
+    false = 0
+    for row in iou:
+        possible = torch.where(taken & ~is_crowd, 0.0, row)
+        if not len(possible) or possible.max() < MIN_IOU:
+            false += 1
+        else:
+            taken[possible.argmax()] = True
+    found = int((taken & ~is_crowd).sum())
+    return found, len(objects) - found, false
+
+
+def _draw(pixels: Tensor, detections: Detections, target: BoxTargets, class_names: Sequence[str]) -> Tensor:
+    if len(target.boxes):
+        pixels = draw_bounding_boxes(pixels, target.boxes, colors="white", width=1)
+    kept = detections.scores >= MIN_SCORE
+    if not kept.any():
+        return pixels
+    names = [class_names[label].replace("\n", " ") for label in detections.labels[kept].tolist()]
+    return draw_bounding_boxes(pixels, detections.boxes[kept], names, colors="orange", width=2)

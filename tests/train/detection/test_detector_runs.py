@@ -1,0 +1,170 @@
+"""Training runs of detectors: result, resume, task by layout, and data that cannot be used."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ghostnets.checkpoints import read_checkpoint
+from ghostnets.data import DataSpec, find_task
+from ghostnets.data.boxes import open_boxes
+from ghostnets.data.boxes.folder import split_validation
+from ghostnets.errors import ConfigurationError, DataError
+from ghostnets.train import Callback, InterruptedRunError, RunFolder, resume_training, train_model
+
+OPTIONS = {
+    "model": "ghostdet_050",
+    "weights": None,
+    "image_size": 32,
+    "batch_size": 4,
+    "epochs": 2,
+    "progress": False,
+}
+
+
+def write_boxes(root: Path, splits: dict[str, list[list[tuple[int, float, float, float, float]]]]) -> Path:
+    """A YOLO data set: for each split the boxes of each image, as class and center, width and height in [0, 1]."""
+    generator = np.random.default_rng(0)
+    for split, images in splits.items():
+        (root / split / "images").mkdir(parents=True)
+        (root / split / "labels").mkdir()
+        for index, rows in enumerate(images):
+            pixels = generator.integers(0, 255, (40, 48, 3), np.uint8)
+            Image.fromarray(pixels).save(root / split / "images" / f"{index}.png")
+            text = "\n".join(" ".join(map(str, row)) for row in rows)
+            (root / split / "labels" / f"{index}.txt").write_text(text)
+    places = "".join(f"{split}: {split}/images\n" for split in splits)
+    (root / "data.yaml").write_text(f"{places}nc: 3\nnames: [fish, shark, ray]\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Backgrounds, one and two boxes in an image, no box of the last class, 1,000 boxes in one image."""
+    some = [[], [(0, 0.5, 0.5, 0.5, 0.5)], [(1, 0.3, 0.4, 0.5, 0.6), (0, 0.7, 0.7, 0.4, 0.4)]]
+    crowded = [(index % 2, 0.3 + index * 4e-4, 0.5, 0.4, 0.5) for index in range(1000)]
+    splits = {"train": [*some, *some, some[1], crowded], "val": some, "test": some[:2]}
+    return write_boxes(tmp_path_factory.mktemp("data") / "boxes", splits)
+
+
+class Messages(Callback):
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def on_message(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+
+class StopAt(Callback):
+    """Ask the run to stop in a step, as SIGTERM does."""
+
+    def on_step_end(self, *, epoch: int, step: int, **_: float) -> None:
+        import os
+        import signal
+
+        if (epoch, step) == (1, 0):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def finished(boxes: Path, tmp_path_factory: pytest.TempPathFactory):
+    messages = Messages()
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return train_model(boxes, folder=folder, callbacks=[messages], **OPTIONS), messages.sentences
+
+
+def test_run_finds_task_and_writes_checkpoint_metrics_and_report(finished):
+    result, messages = finished
+    run = RunFolder(result.folder)
+    checkpoint = read_checkpoint(run.best, task="detect")
+    assert (checkpoint.class_names, checkpoint.preprocessing.fit) == (("fish", "shark", "ray"), "stretch")
+    assert any("labels are boxes (YOLO, data.yaml), so a detector is trained" in sentence for sentence in messages)
+    assert any("2 of 8 images in train have no box" in sentence for sentence in messages)
+    assert any("no box of ray in train" in sentence for sentence in messages)
+    with run.metrics.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 2
+    assert {"val_map", "val_ap50", "val_loss"} < rows[0].keys()
+    assert not {"val_top1", "val_f1_micro"} & rows[0].keys()
+    assert run.read_metrics()[-1] == result.history[-1]
+    stored = json.loads(run.result.read_text())
+    assert stored["part"] == "test"
+    assert [row["average_precision"] is None for row in stored["evaluation"]["classes"]] == [False, True, True]
+    assert run.read_result() == stored
+    page = run.report.read_text(encoding="utf-8")
+    for part in ("Precision over recall", "Most mistakes", "no box of ray in train", "--task detect"):
+        assert part in page
+
+
+def test_resumed_run_has_the_same_weights_bit_for_bit(boxes: Path, finished, tmp_path: Path):
+    result, _ = finished
+    with pytest.raises(InterruptedRunError):
+        train_model(boxes, folder=tmp_path / "run", report=False, callbacks=[StopAt()], **OPTIONS)
+    resume_training(tmp_path / "run", progress=False, report=False)
+    before, after = (torch.load(folder / "last.pt", weights_only=True) for folder in (result.folder, tmp_path / "run"))
+    for part in ("model", "auxiliary", "average"):
+        assert before[part].keys() == after[part].keys()
+        assert all(torch.equal(value, after[part][name]) for name, value in before[part].items()), part
+
+
+def test_detector_starts_from_embedded_backbone_and_from_detector(finished):
+    from ghostnets.checkpoints import create_model
+    from ghostnets.train.detection.network import build_initial_detector
+    from ghostnets.train.recipes import RECIPES
+
+    recipe = RECIPES["detect"].changed(weights="embedded")
+    detector = build_initial_detector(recipe, {"num_classes": 2}, ("a", "b"))
+    trained = create_model("ghostnet_100", pretrained="embedded").state_dict()
+    own = detector.backbone.state_dict()
+    assert all(torch.equal(value, trained[name]) for name, value in own.items())
+    result, _ = finished
+    recipe = RECIPES["detect"].changed(model="ghostdet_050", weights=str(result.checkpoint))
+    other = build_initial_detector(recipe, {"num_classes": 1}, ("whale",)).state_dict()
+    before = read_checkpoint(result.checkpoint, task="detect").state_dict
+    different = {name for name, value in other.items() if not torch.equal(value, before[name])}
+    assert different
+    assert all(name.startswith("head.predict.") for name in different)
+
+
+def test_broken_labels_are_named(tmp_path: Path):
+    rows = [[(0, 0.5, 0.5, 0.5, 0.5)], [(7, 0.5, 0.5, 0.5, 0.5)]]
+    root = write_boxes(tmp_path / "boxes", {"train": rows, "val": rows[:1]})
+    with pytest.raises(DataError, match=r"1 broken label[\s\S]*class 7 is unknown"):
+        train_model(root, folder=tmp_path / "run", **OPTIONS)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_without_boxes_and_options_of_classifiers_are_rejected(boxes: Path, tmp_path: Path):
+    empty = write_boxes(tmp_path / "empty", {"train": [[], []]})
+    with pytest.raises(DataError, match="none of the 2 training images of empty has a box"):
+        train_model(empty, folder=tmp_path / "run", **OPTIONS)
+    with pytest.raises(ConfigurationError, match=r"without mixup 0\.2, flip both"):
+        train_model(boxes, folder=tmp_path / "run", **OPTIONS, mixup=0.2, flip="both")
+    with pytest.raises(ConfigurationError, match="ghostnet_100 is no detector"):
+        train_model(boxes, folder=tmp_path / "run", **{**OPTIONS, "model": "ghostnet_100"})
+    with pytest.raises(ConfigurationError, match="no labelled boxes"):
+        train_model(task="detect", folder=tmp_path / "run", **OPTIONS)
+
+
+def test_task_of_a_layout(boxes: Path, tmp_path: Path):
+    assert find_task(boxes) == "detect"
+    assert find_task(tmp_path) == "classify"
+    root = write_boxes(tmp_path / "both", {"train": [[]]})
+    for name in ("cat", "dog"):
+        (root / name).mkdir()
+        Image.new("RGB", (8, 8)).save(root / name / "0.png")
+    with pytest.raises(DataError, match=r"folders of classes \(cat, dog\); choose --task detect or --task classify"):
+        find_task(root)
+    assert DataSpec(boxes, task="detect").open().task == "detect"
+
+
+def test_validation_images_are_split_off_train(tmp_path: Path):
+    rows = [[(index % 2, 0.5, 0.5, 0.5, 0.5)] for index in range(10)]
+    source = split_validation(open_boxes(write_boxes(tmp_path / "boxes", {"train": rows})), val_share=0.2, seed=0)
+    assert source.val_from_train
+    assert source.split_sizes == {"train": 8, "val": 2}
+    assert source.class_counts["val"] == (1, 1, 0)
