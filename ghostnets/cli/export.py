@@ -28,6 +28,7 @@ def run(command: ExportCommand) -> int:
             any_size=command.any_size,
             features=command.features,
             images=command.images,
+            max_pixels=command.max_pixels,
             on_stage=on_stage,
         )
     if command.json:
@@ -40,7 +41,9 @@ def run(command: ExportCommand) -> int:
 def _export_web(command: ExportCommand) -> int:
     folder = command.out or command.checkpoint.with_name("web")
     with show_stages() as on_stage:
-        report = export_web(command.checkpoint, folder, images=command.images, on_stage=on_stage)
+        report = export_web(
+            command.checkpoint, folder, images=command.images, max_pixels=command.max_pixels, on_stage=on_stage
+        )
     if command.json:
         print(report.to_json(), end="")
     else:

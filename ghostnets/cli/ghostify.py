@@ -27,7 +27,8 @@ def run(command: GhostifyCommand) -> int:
     original = checkpoint.build()
     with show_stages() as show:
         show("reading images")
-        x, is_compared = read_images(command.images, command.most, checkpoint.preprocessing)
+        preprocessing = replace(checkpoint.preprocessing, max_pixels=command.max_pixels)
+        x, is_compared = read_images(command.images, command.most, preprocessing)
         fitted, compared = list(x[~is_compared].split(BATCH)), x[is_compared]
         show("measuring the damage of changes")
         analysis = analyse(original, fitted)

@@ -33,7 +33,8 @@ def run(command: QuantizeCommand) -> int:
     original = checkpoint.build()
     with show_stages() as show:
         show("reading images")
-        x, is_compared = read_images(command.images, command.most, checkpoint.preprocessing)
+        preprocessing = replace(checkpoint.preprocessing, max_pixels=command.max_pixels)
+        x, is_compared = read_images(command.images, command.most, preprocessing)
         fitted, compared = x[~is_compared], x[is_compared]
         expected = _classes(original, compared)
         made, report = quantize(original, fitted, method=command.method, float_share=command.float_share, on_stage=show)

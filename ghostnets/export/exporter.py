@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +22,7 @@ from ghostnets.export.images import SampleImages, find_sample_images
 from ghostnets.export.report import BOX_TOLERANCE, TOLERANCES, ExportReport, find_violation
 from ghostnets.export.verify import verify
 from ghostnets.files import write_together
+from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["export_model"]
 
@@ -42,6 +44,7 @@ def export_model(
     features: bool = False,
     images: str | os.PathLike[str] | None = None,
     max_images: int = NUM_COMPARED + NUM_CALIBRATION,
+    max_pixels: int = MAX_PIXELS,
     on_stage: Callable[[str], None] | None = None,
 ) -> ExportReport:
     """Export a checkpoint of a classifier or a detector to a file for an inference runtime.
@@ -68,6 +71,7 @@ def export_model(
             still exists, else the embedded Fashion-MNIST, which tests numerical equivalence but not accuracy. int8
             needs images of the network's own domain.
         max_images: Largest number of images for int8; one in four is compared, the others calibrate.
+        max_pixels: Largest number of pixels of an image that is read.
         on_stage: Callback with a description of what begins, for a progress display.
 
     Returns:
@@ -124,7 +128,8 @@ def export_model(
     )
     notify = on_stage or _ignore
     notify("reading images")
-    samples, calibration = _find_images(network, source, images, precision, max_images)
+    reading = replace(network, preprocessing=replace(network.preprocessing, max_pixels=max_pixels))
+    samples, calibration = _find_images(reading, source, images, precision, max_images)
     job = ExportJob(network, description, calibration)
     return _write_verified(format, source, target, job, samples, notify)
 

@@ -15,6 +15,7 @@ from ghostnets.data import EMBEDDED, FashionMnist, find_sample, spread
 from ghostnets.data.archives import find_unpacked
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import Preprocessing
+from ghostnets.terminal import format_count
 
 __all__ = ["SampleImages", "find_sample_images"]
 
@@ -24,7 +25,7 @@ class SampleImages(NamedTuple):
 
     Attributes:
         pixels: uint8 (N, S, S, C), resized and cropped by the network's preprocessing.
-        source: Folder or data set of the images.
+        source: Folder or data set of the images, and how many of them cannot be read.
         is_in_domain: Whether the images are of the kind that the network was trained on, as far as known.
     """
 
@@ -49,14 +50,14 @@ def find_sample_images(
     """
     preprocessing = checkpoint.preprocessing
     if folder is not None:
-        return SampleImages(_read_data(os.fspath(folder), preprocessing, max_images), str(folder), True)
+        return _read_data(os.fspath(folder), preprocessing, max_images)
     data = _data_of_run(path) or checkpoint.training.get("data")
     if (
         data is not None
         and str(data) != EMBEDDED
         and (Path(str(data)).exists() or find_unpacked(str(data)) is not None)
     ):
-        return SampleImages(_read_data(str(data), preprocessing, max_images), str(data), True)
+        return _read_data(str(data), preprocessing, max_images)
     return SampleImages(_read_embedded(preprocessing, max_images), "the embedded Fashion-MNIST", data == EMBEDDED)
 
 
@@ -68,12 +69,14 @@ def _data_of_run(path: Path) -> str | None:
     return data if isinstance(data, str) else None
 
 
-def _read_data(location: str, preprocessing: Preprocessing, max_images: int) -> npt.NDArray[np.uint8]:
-    """Read images of a folder or of shards; the readable ones suffice."""
+def _read_data(location: str, preprocessing: Preprocessing, max_images: int) -> SampleImages:
+    """Read images of a folder or of shards; the readable ones suffice, and the source tells of the others."""
     images, problems = find_sample(location, most=max_images, splits=()).load(preprocessing, lambda: None)
     if not len(images):
         raise DataError(f"{location} contains no readable image: {problems[0]} Choose another folder.")
-    return _stack(preprocessing, [images[i] for i in range(len(images))])
+    pixels = _stack(preprocessing, [images[i] for i in range(len(images))])
+    left_out = f", without {format_count(len(problems), 'unreadable image')}: {problems[0]}" if problems else ""
+    return SampleImages(pixels, f"{location}{left_out}", True)
 
 
 def _read_embedded(preprocessing: Preprocessing, max_images: int) -> npt.NDArray[np.uint8]:

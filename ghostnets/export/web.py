@@ -13,6 +13,7 @@ from ghostnets.errors import ConfigurationError, ExportError
 from ghostnets.export.exporter import export_model
 from ghostnets.export.report import ExportReport
 from ghostnets.files import write_folder
+from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["RUNTIME", "export_web"]
 
@@ -31,6 +32,7 @@ def export_web(
     to: str | os.PathLike[str],
     *,
     images: str | os.PathLike[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
     on_stage: Callable[[str], None] | None = None,
 ) -> ExportReport:
     """Write a folder with the page, ``model.onnx`` and its report, and ONNX Runtime for browsers (14 MB).
@@ -42,6 +44,7 @@ def export_web(
         checkpoint: Checkpoint of this package.
         to: Folder to write.
         images: Folder of images for verification, as for ``export_model``.
+        max_pixels: Largest number of pixels of an image that is read.
         on_stage: Callback with a description of what begins, for a progress display.
 
     Returns:
@@ -59,7 +62,9 @@ def export_web(
     read_checkpoint(checkpoint)  # rejects a detector, whose boxes the page does not draw
     runtime = download(RUNTIME, sha256=RUNTIME_SHA256)
     with write_folder(target) as folder:
-        report = export_model(checkpoint, folder / "model.onnx", format="onnx", images=images, on_stage=on_stage)
+        report = export_model(
+            checkpoint, folder / "model.onnx", format="onnx", images=images, max_pixels=max_pixels, on_stage=on_stage
+        )
         (folder / "model.json").write_text(report.description.to_json(), encoding="utf-8")
         _copy_page(folder)
         _unpack_runtime(runtime, folder / "runtime")

@@ -26,7 +26,8 @@ def test_images_of_given_folder(tmp_path: Path):
     (folder / "notes.txt").write_text("not an image either")
     found = find_sample_images(checkpoint(), tmp_path / "net.safetensors", folder=folder, max_images=100)
     assert (found.pixels.shape, found.pixels.dtype) == ((12, 20, 20, 3), np.uint8)
-    assert (found.source, found.is_in_domain) == (str(folder), True)
+    assert found.source.startswith(f"{folder}, without 1 unreadable image: ")
+    assert found.is_in_domain
     expected = PREPROCESSING.center(PREPROCESSING.read(folder / "a" / "000.png")).permute(1, 2, 0).numpy()
     assert np.array_equal(found.pixels[0], expected)
     assert len(find_sample_images(checkpoint(), tmp_path / "x", folder=folder, max_images=6).pixels) == 6
@@ -60,4 +61,6 @@ def test_folder_without_readable_image_fails(tmp_path: Path):
     with pytest.raises(DataError, match="contains no readable image"):
         find_sample_images(checkpoint(), tmp_path / "best.safetensors", folder=tmp_path, max_images=6)
     Image.new("L", (3, 3)).save(tmp_path / "y.png")
-    assert len(find_sample_images(checkpoint(), tmp_path / "b.safetensors", folder=tmp_path, max_images=6).pixels) == 1
+    found = find_sample_images(checkpoint(), tmp_path / "b.safetensors", folder=tmp_path, max_images=6)
+    assert len(found.pixels) == 1
+    assert found.source.startswith(f"{tmp_path}, without 1 unreadable image: {tmp_path}/x.png cannot be read")

@@ -11,6 +11,7 @@ from ghostnets.artefacts import FORMATS
 from ghostnets.cli.options.base import CheckpointPath, CommandOptions, JsonOutput
 from ghostnets.cli.options.checks import check_at_least, check_checkpoint, check_choices
 from ghostnets.errors import ConfigurationError, require_installed
+from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["WEB", "ExportCommand"]
 
@@ -58,12 +59,15 @@ class ExportCommand(CommandOptions):
     images: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder of images, or folder or URL of shards, for verification and calibration; by default the run's training
     data, or embedded images."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
     threads: int | None = None
     """Number of threads of torch, for calibration; by default all processors, or OMP_NUM_THREADS."""
     json: JsonOutput = False
 
     def check(self) -> None:
         check_at_least("--threads", self.threads, 1)
+        check_at_least("--max-pixels", self.max_pixels, 1)
         check_choices("format", [self.format], [*FORMATS, WEB])
         chosen = FORMATS["onnx" if self.format == WEB else self.format]
         options = (self.precision or "f32", self.input, self.output, self.any_size, self.features)

@@ -9,6 +9,7 @@ import tyro
 from ghostnets.cli.options.base import CommandOptions, JsonOutput
 from ghostnets.cli.options.checks import check_at_least, check_source, check_suffix, find_network
 from ghostnets.errors import ConfigurationError, DataError
+from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["GhostifyCommand"]
 
@@ -41,6 +42,8 @@ class GhostifyCommand(CommandOptions):
     """File of the weights of a timm or torchvision network: a state dict."""
     most: int = 512
     """Largest number of images to read."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
     heal_steps: int = 0
     """Steps of distillation from the original after the fit, of 16 images; a third of them block by block."""
     overwrite: bool = False
@@ -65,6 +68,7 @@ class GhostifyCommand(CommandOptions):
         if wrong:
             raise ConfigurationError(f"a budget is {wrong[0]}; it must be between 0 and 1, a share of multiply-adds.")
         check_at_least("--most", self.most, 8)
+        check_at_least("--max-pixels", self.max_pixels, 1)
         check_at_least("--heal-steps", self.heal_steps, 0)
         check_suffix("--out", self.out, [".safetensors"])
         if self.out.exists() and not self.overwrite:

@@ -10,6 +10,7 @@ from ghostnets.artefacts import FORMATS
 from ghostnets.cli.options.base import CommandOptions, JsonOutput
 from ghostnets.cli.options.checks import check_at_least, check_choices, check_source, check_suffix, find_network
 from ghostnets.errors import ConfigurationError, DataError, require_installed
+from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["QuantizeCommand"]
 
@@ -41,6 +42,8 @@ class QuantizeCommand(CommandOptions):
     """File of the weights of a timm or torchvision network: a state dict."""
     most: int = 256
     """Largest number of images to read."""
+    max_pixels: int = MAX_PIXELS
+    """Largest number of pixels of an image that is read."""
     method: str = "percentile"
     """How ranges follow from the images while layers are measured: percentile or minmax."""
     float_share: float = 0.1
@@ -65,6 +68,7 @@ class QuantizeCommand(CommandOptions):
             "format", filter(None, self.formats.split(",")), [n for n, f in FORMATS.items() if "int8" in f.precisions]
         )
         check_at_least("--most", self.most, 8)
+        check_at_least("--max-pixels", self.max_pixels, 1)
         check_choices("method", [self.method], ("percentile", "minmax"))
         if not 0 <= self.float_share < 1:
             raise ConfigurationError(f"--float-share is {self.float_share}; it must be from 0 to below 1.")
