@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable
+from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def _change_value(description: Description, tensors: Tensors, draw: random.Rando
     elif isinstance(old, str) and old in tensors and draw.random() < 0.7:
         container[key] = draw.choice(list(tensors))
     else:
-        container[key] = draw.choice(VALUES)
+        container[key] = deepcopy(draw.choice(VALUES))
 
 
 def _change_list(description: Description, tensors: Tensors, draw: random.Random) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +44,17 @@ def test_mutated_files_are_rejected_or_run(fuzz: ModuleType, files: list[bytes],
 def test_mutated_files_have_every_kind_of_node(fuzz: ModuleType, files: list[bytes]):
     kinds = {node["kind"] for content in files for node in fuzz.parts(content)[0]["nodes"]}
     assert kinds == set(KINDS)
+
+
+def test_inserted_values_are_copies(fuzz: ModuleType):
+    before = repr(fuzz.VALUES)
+    for seed in range(200):
+        description = {"nodes": [{"stride": "x"}]}
+        fuzz._change_value(description, {}, random.Random(seed))
+        for container, key in fuzz._places(description):
+            if isinstance(container[key], list):
+                container[key].append(1)
+    assert repr(fuzz.VALUES) == before
 
 
 def node_of(description: dict[str, Any], kind: str) -> dict[str, Any]:
