@@ -139,7 +139,8 @@ void Executor::run_depthwise(const Op& op, const RowTask& rows) const {
     task.kernel_h = window.kernel_h;
     task.kernel_w = window.kernel_w;
     task.stride = window.stride;
-    task.dilation = window.dilation_w;
+    task.dilation_h = window.dilation_h;
+    task.dilation_w = window.dilation_w;
     task.pad_w = window.pad_w;
     const bool by_groups = type == Type::u8 || (type == Type::bf16 && net_.kernels.groups_bf16);
     const int step = op.row_step();

@@ -103,7 +103,7 @@ inline void depthwise_general(const DepthwiseTask& task, int channel) {
         for (int dy = 0; dy < task.kernel_h; ++dy) {
             if (!task.rows[dy]) continue;
             for (int dx = 0; dx < task.kernel_w; ++dx) {
-                const int column = x * task.stride - task.pad_w + dx * task.dilation;
+                const int column = x * task.stride - task.pad_w + dx * task.dilation_w;
                 if (column < 0 || column >= task.in_width) continue;
                 sum += load<N>(weights + (dy * task.kernel_w + dx) * task.weight_stride + channel) *
                        load<N>(static_cast<const T*>(task.rows[dy]) + column * task.in_stride + channel);
@@ -118,7 +118,7 @@ inline void depthwise_general(const DepthwiseTask& task, int channel) {
 template <class Kernel, int N>
 inline void dispatch_depthwise(const DepthwiseTask& task, int channel) {
     const int h = task.kernel_h, w = task.kernel_w, s = task.stride;
-    if (task.dilation != 1) return Kernel::template general<N>(task, channel);
+    if (task.dilation_h != 1 || task.dilation_w != 1) return Kernel::template general<N>(task, channel);
     if (task.out_rows == 2) return Kernel::template fixed<N, 2, 3, 3, 1>(task, channel);
     if (h == 3 && w == 3 && s == 1) return Kernel::template fixed<N, 1, 3, 3, 1>(task, channel);
     if (h == 3 && w == 3 && s == 2) return Kernel::template fixed<N, 1, 3, 3, 2>(task, channel);

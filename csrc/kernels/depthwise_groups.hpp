@@ -6,6 +6,8 @@
 // 16, its other half is the second output row (it is `folded`). Pixels outside the map have the value `pad`.
 #pragma once
 
+#include <algorithm>
+
 #include "common/simd.hpp"
 #include "kernels/depthwise.hpp"
 #include "kernels/groups.hpp"
@@ -185,7 +187,8 @@ inline void group_channels(const DepthwiseTask& task, int channel) {
 // Any kernel, stride and dilation, one pixel at a time.
 template <class T, int N>
 inline void group_general(const DepthwiseTask& task, int channel) {
-    const int step = pairs_rows(task.kernel_h, task.kernel_w, task.stride, task.dilation) ? 2 : 1;
+    const int dilation = std::max(task.dilation_h, task.dilation_w);
+    const int step = pairs_rows(task.kernel_h, task.kernel_w, task.stride, dilation) ? 2 : 1;
     const int stacks = stacks_of(kType<T>, task.kernel_h, step);
     const Finish<T, N, N> finish(task, channel);
     const auto* weights = static_cast<const std::uint32_t*>(task.weights) + channel * (stacks * task.kernel_w * step);
@@ -193,7 +196,7 @@ inline void group_general(const DepthwiseTask& task, int channel) {
         auto sum = finish.first();
         for (int q = 0; q < stacks; ++q)
             for (int dx = 0; dx < task.kernel_w; ++dx) {
-                const int column = x * task.stride - task.pad_w + dx * task.dilation;
+                const int column = x * task.stride - task.pad_w + dx * task.dilation_w;
                 const bool exists = column >= 0 && column < task.in_width;
                 const Stack<T, false> stack(task, q * group_of(kType<T>), exists ? task.kernel_h : 0, column, channel);
                 Words<N> w;

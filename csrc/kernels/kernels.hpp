@@ -81,7 +81,8 @@ struct DepthwiseTask {
     void* out[2];
     std::ptrdiff_t out_stride;
     int out_width;
-    int kernel_h, kernel_w, stride, dilation, pad_w;
+    int kernel_h, kernel_w, stride, pad_w;
+    int dilation_h, dilation_w;  // of the rows, which `rows` has already taken apart, and of the columns
     const void* weights;  // float [kernel_h * kernel_w][weight_stride], or by groups: see `stacks_of`
     std::ptrdiff_t weight_stride;
     const float* bias;

@@ -88,6 +88,8 @@ OPERATIONS = {
             (5, {"groups": 20, "padding": 1, "stride": 2}),
             (2, {"groups": 20}),
             (3, {"groups": 20, "padding": (2, 0)}),
+            (3, {"groups": 20, "padding": (2, 1), "dilation": (2, 1)}),
+            (3, {"groups": 20, "padding": (1, 2), "dilation": (1, 2)}),
         ]
     },
     "depthwise with two outputs a channel": (nn.Conv2d(20, 40, 3, groups=20, padding=1), 40),
