@@ -217,7 +217,7 @@ private:
                     outputs_.count(node.gate) == 0 && outputs_.count(node.like) == 0,
                 owner + " reads an output");
         if (node.kind == NodeKind::output) {
-            require(plan_.layouts[node.output].stride() == plan_.layouts[node.input].stride(),
+            require(plan_.layouts[node.output].matches(plan_.layouts[node.input]),
                     owner + " has a different shape from its map");
             outputs_.insert(node.output);
         }

@@ -5,9 +5,8 @@ namespace ghostnets {
 
 void Lowering::binary(const Node& node, OpKind kind, BinaryOp binary) {
     const Layout& to = layout(node.output);
-    require(node.residual >= 0 && layout(node.residual).stride() == to.stride() &&
-                layout(node.input).stride() == to.stride() && layout(node.input).segments == to.segments &&
-                layout(node.residual).segments == to.segments,
+    require(node.residual >= 0 && layout(node.residual).matches(to) && layout(node.input).matches(to) &&
+                layout(node.input).segments == to.segments && layout(node.residual).segments == to.segments,
             "two maps that are added or multiplied differ in shape");
     Op op{.kind = kind, .in = node.input, .out = node.output, .other = node.residual};
     op.channels = to.stride();
@@ -32,7 +31,7 @@ void Lowering::ghost(const Node& node) {
         other = new_map(to);
         each_segment({.kind = OpKind::upsample_nearest, .in = node.gate, .out = other, .other = node.input});
     } else if (node.residual >= 0) {
-        require(layout(node.residual).stride() == to.stride(), "a residual has a different shape from its sum");
+        require(layout(node.residual).matches(to), "a residual has a different shape from its sum");
         binary = BinaryOp::add;
         other = node.residual;
     }
@@ -62,7 +61,7 @@ void Lowering::each_segment(const Op& prototype) {
     const int in = prototype.in, out = prototype.out, other = prototype.other;
     const OpKind kind = prototype.kind;
     const Layout shape = layout(in);
-    require(layout(out).stride() == shape.stride(), "the input and output of a node differ in shape");
+    require(layout(out).matches(shape), "the input and output of a node differ in shape");
     if (kind == OpKind::average_pool || kind == OpKind::upsample_nearest)
         net_.quantizations[out] = net_.quantizations[in];
     for (int s = 0; s < shape.segments; ++s) {

@@ -8,8 +8,7 @@ bool Lowering::share_quantization(int a, int b) const {
 }
 
 void Lowering::max_pool(const Node& node) {
-    require(layout(node.input).stride() == layout(node.output).stride(),
-            "a pooling has a different shape from its map");
+    require(layout(node.input).matches(layout(node.output)), "a pooling has a different shape from its map");
     net_.quantizations[node.output] = net_.quantizations[node.input];
     Op op{.kind = OpKind::max_pool, .in = node.input, .out = node.output, .channels = layout(node.output).stride()};
     op.window = {node.kernel, node.kernel, node.stride,  node.dilation_h, node.dilation_h,
@@ -18,8 +17,7 @@ void Lowering::max_pool(const Node& node) {
 }
 
 void Lowering::average(const Node& node) {
-    require(layout(node.input).stride() == layout(node.output).stride(),
-            "a pooling has a different shape from its map");
+    require(layout(node.input).matches(layout(node.output)), "a pooling has a different shape from its map");
     const bool is_adaptive = node.kind == NodeKind::adaptive_pool;
     Op op{.kind = is_adaptive ? OpKind::adaptive_average : OpKind::window_average};
     op.in = node.input;
@@ -37,7 +35,7 @@ void Lowering::average(const Node& node) {
 }
 
 void Lowering::resize(const Node& node) {
-    require(layout(node.input).stride() == layout(node.output).stride(), "a map is resized to another shape");
+    require(layout(node.input).matches(layout(node.output)), "a map is resized to another shape");
     net_.quantizations[node.output] = net_.quantizations[node.input];
     Op op{.kind = node.is_bilinear ? OpKind::bilinear : OpKind::upsample_nearest};
     op.in = node.input;
@@ -86,7 +84,7 @@ void Lowering::arrange(const Node& node) {
 
 void Lowering::convert(const Node& node) {
     const Layout &from = layout(node.input), &to = layout(node.output);
-    require(from.stride() == to.stride() && from.segments == to.segments, "a map is converted to another shape");
+    require(from.matches(to) && from.segments == to.segments, "a map is converted to another shape");
     Op op{.kind = OpKind::convert, .in = node.input, .out = node.output, .channels = to.stride()};
     pack_constants(op, map(node.input), map(node.output), nullptr);
     emit(std::move(op));

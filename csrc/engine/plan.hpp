@@ -25,6 +25,10 @@ struct Layout {
     Type type = Type::f32;
     int padded() const { return round_up(channels, kChannelBlock); }
     int stride() const { return segments * padded(); }  // values of a pixel
+    // Whether a pixel has as many values, padded and not: maps whose ranges, one a channel, are read together.
+    bool matches(const Layout& other) const {
+        return stride() == other.stride() && segments * channels == other.segments * other.channels;
+    }
     int groups() const { return round_up(channels, group_of(type)) / group_of(type); }  // groups per segment, for gemm
 };
 
