@@ -23,6 +23,7 @@ from ghostnets.measure import processor_name
 from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train import RECIPES, default_recipe
+from ghostnets.train.fused import fused_training
 
 
 def main() -> None:
@@ -52,9 +53,9 @@ def main() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, nesterov=True)
 
     def step(batch: Batch) -> None:
-        loss = F.cross_entropy(model(preprocessing.normalize(batch.pixels)), batch.labels)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        with fused_training():  # as ghostnets train
+            F.cross_entropy(model(preprocessing.normalize(batch.pixels)), batch.labels).backward()
         optimizer.step()
 
     batches = endless(images, augmentation, recipe.batch_size)
