@@ -6,6 +6,7 @@ import json
 import random
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 from PIL import Image
 
@@ -196,25 +197,28 @@ def explorer_request(rng: random.Random) -> bytes:
 
 
 def inference_request(rng: random.Random) -> bytes:
-    """Generate a request of the Open Inference Protocol to the model ``net``; shapes and lengths may be wrong."""
-    content = rng.choice([image(rng), rng.randbytes(rng.randrange(200))])
-    length = len(content) + rng.choice([0, 0, -1, 1, 2**31])
-    binary = (length % 2**32).to_bytes(4, "little") + content
-    size = rng.choice([len(binary), len(binary), 0, -1, 2**40, "x", None])
-    pixels = {
-        "name": "pixels",
-        "datatype": "UINT8",
-        "shape": rng.choice([[1, 2, 3, 3], [2**40, 1, 1, 3], [1, 0, 0, 0]]),
-    }
-    files = {"name": "images", "datatype": "BYTES", "shape": rng.choice([[1], [0], [-1], [2**62], [1, 1], []])}
-    tensor = {**rng.choice([pixels, files]), "parameters": {"binary_data_size": size}}
-    if rng.random() < 0.3:
+    """Generate a request of the Open Inference Protocol to the model ``net``, in which each part may be wrong."""
+
+    def mostly(right: Any, *wrong: Any) -> Any:
+        return right if rng.random() < 0.8 else rng.choice(wrong)
+
+    content = mostly(image(rng), rng.randbytes(rng.randrange(200)))
+    length = len(content) + mostly(0, -1, 1, 2**31)
+    kind = rng.choice(["images", "pixels"])
+    if kind == "images":
+        binary = (length % 2**32).to_bytes(4, "little") + content
+        tensor = {"datatype": "BYTES", "shape": mostly([1], [0], [-1], [2**62], [1, 1], [])}
+    else:
+        binary = rng.randbytes(mostly(18, 17, 0))
+        tensor = {"datatype": "UINT8", "shape": mostly([1, 2, 3, 3], [2**40, 1, 1, 3], [1, 0, 0, 0], [1, 3, 3, 2])}
+    size = mostly(len(binary), 0, -1, 2**40, "x", None)
+    tensor |= {"name": kind, "parameters": {"binary_data_size": size}}
+    if rng.random() < 0.2:
         tensor["data"] = rng.choice([[], ["x"], [[1, 2], 3], [1e400], [None], "x"])
-    outputs = [{"name": "probabilities", "parameters": {"classification": rng.choice([1, -1, 2**70, "x", []])}}]
-    text = json.dumps(
-        {"inputs": [tensor] * rng.choice([1, 1, 1, 0, 5]), "outputs": rng.choice([None, [], outputs])}
-    ).encode()
-    announced = rng.choice([len(text), len(text), len(text) - 1, len(text) + 10**6, -1, "x"])
+    outputs = [{"name": "probabilities", "parameters": {"classification": mostly(1, -1, 2**70, "x", [])}}]
+    inputs, asked = [tensor] * mostly(1, 0, 5), rng.choice([None, [], outputs])
+    text = json.dumps({"inputs": inputs, "outputs": asked}).encode()
+    announced = mostly(len(text), len(text) - 1, len(text) + 10**6, -1, "x")
     more = f"Inference-Header-Content-Length: {announced}\r\n"
     return http("application/octet-stream", text + binary, "/v2/models/net/infer", more=more)
 

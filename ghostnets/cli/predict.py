@@ -1,7 +1,5 @@
 """``ghostnets predict ARTEFACT|CHECKPOINT IMAGE|FOLDER|...``: classify images, or find objects in them."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +7,7 @@ from ghostnets import __version__
 from ghostnets.artefacts import Classifier, Model, Prediction, open_model
 from ghostnets.cli.options.predict import PredictCommand
 from ghostnets.cli.output import message, result_console
-from ghostnets.cli.predict_progress import MAX_REPORTED, TABLE_ROWS, PredictionProgress
+from ghostnets.cli.predict_output import MAX_REPORTED, PredictionProgress, hash_network, print_json_list, print_tables
 from ghostnets.data.finder import LeftOut
 from ghostnets.errors import ConfigurationError
 from ghostnets.native import ENGINE, missing_native
@@ -71,9 +69,9 @@ def run(command: PredictCommand) -> int:
                 for batch in progress.count(predict(file.remaining(inputs))):
                     file.write(batch)
         elif command.json:
-            _print_json(progress.count(predict(inputs)))
+            print_json_list(progress.count(predict(inputs)), as_dict)
         else:
-            _print_tables(progress.count(predict(inputs)))
+            print_tables(progress.count(predict(inputs)), _print_table)
     progress.report()
     for sentence in left_out.sentences():
         message(sentence)
@@ -110,41 +108,15 @@ def _report_sorting(sorter: "ImageSorter") -> None:
 
 def _settings(command: PredictCommand, model: Model, top: int) -> dict[str, Any]:
     """Everything that the predictions depend on, except the images."""
-    network = command.network
-    digest = hashlib.sha256(network.read_bytes())
-    weights = network.with_suffix(".bin")  # OpenVINO
-    if network.suffix == ".xml" and weights.exists():
-        digest.update(weights.read_bytes())
     return {
         "ghostnets": __version__,
-        "network": digest.hexdigest(),
+        "network": hash_network(command.network),
         "runtime": model.runtime,
         "top": top,
         "features": command.features,
         **({} if command.threshold is None else {"threshold": command.threshold}),
         **({} if command.tta == "none" else {"tta": command.tta}),
     }
-
-
-def _print_json(predictions: Iterable[list[Prediction]]) -> None:
-    """Print a list, one element per line, as the predictions arrive."""
-    separator = "["
-    for batch in predictions:
-        for prediction in batch:
-            print(separator, json.dumps(as_dict(prediction)), sep="\n", end="")
-            separator = ","
-    print("\n]")
-
-
-def _print_tables(predictions: Iterable[list[Prediction]]) -> None:
-    rows: list[Prediction] = []
-    for batch in predictions:
-        rows += batch
-        if len(rows) >= TABLE_ROWS:
-            _print_table(rows)
-            rows.clear()
-    if rows:
-        _print_table(rows)
 
 
 def _print_table(rows: list[Prediction]) -> None:

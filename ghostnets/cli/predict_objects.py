@@ -1,17 +1,14 @@
 """``ghostnets predict DETECTOR IMAGE|FOLDER|...``: find objects in images."""
 
-import hashlib
-import json
 from collections import deque
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from ghostnets import __version__
 from ghostnets.artefacts import DetectedObjects, Model, ObjectDetector
 from ghostnets.cli.options.predict import PredictCommand
 from ghostnets.cli.output import message, result_console
-from ghostnets.cli.predict_progress import TABLE_ROWS, PredictionProgress
+from ghostnets.cli.predict_output import PredictionProgress, hash_network, print_json_list, print_tables
 from ghostnets.data.finder import LeftOut
 from ghostnets.errors import ConfigurationError
 from ghostnets.predict import BoxPictures, Input, PredictionFile, detect_objects, find_inputs, find_object_writer
@@ -59,9 +56,9 @@ def run_detector(command: PredictCommand, model: Model) -> int:
                 for batch in find(file.remaining(inputs)):
                     file.write(batch)
         elif command.json:
-            _print_json(find(inputs))
+            print_json_list(find(inputs), objects_as_dict)
         else:
-            _print_tables(find(inputs))
+            print_tables(find(inputs), _print_table)
     progress.report()
     for sentence in left_out.sentences():
         message(sentence)
@@ -95,40 +92,14 @@ def _record(inputs: Iterable[Input], taken: deque[Input]) -> Iterator[Input]:
 
 def _settings(command: PredictCommand, detector: ObjectDetector) -> dict[str, Any]:
     """Everything that the objects depend on, except the images."""
-    network: Path = command.network
-    digest = hashlib.sha256(network.read_bytes())
-    weights = network.with_suffix(".bin")  # OpenVINO
-    if network.suffix == ".xml" and weights.exists():
-        digest.update(weights.read_bytes())
     return {
         "ghostnets": __version__,
-        "network": digest.hexdigest(),
+        "network": hash_network(command.network),
         "runtime": detector.model.runtime,
         "threshold": detector.threshold,
         "max_iou": detector.max_iou,
         "max_boxes": detector.max_boxes,
     }
-
-
-def _print_json(batches: Iterable[list[DetectedObjects]]) -> None:
-    """Print a list, one element per line, as the results arrive."""
-    separator = "["
-    for batch in batches:
-        for found in batch:
-            print(separator, json.dumps(objects_as_dict(found)), sep="\n", end="")
-            separator = ","
-    print("\n]")
-
-
-def _print_tables(batches: Iterable[list[DetectedObjects]]) -> None:
-    rows: list[DetectedObjects] = []
-    for batch in batches:
-        rows += batch
-        if len(rows) >= TABLE_ROWS:
-            _print_table(rows)
-            rows.clear()
-    if rows:
-        _print_table(rows)
 
 
 def _print_table(rows: list[DetectedObjects]) -> None:

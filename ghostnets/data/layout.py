@@ -136,18 +136,16 @@ def list_classes(folder: Path) -> dict[str, Path]:
 
 def loose_notes(folder: Path) -> list[str]:
     """Describe what else is directly in a folder of classes: files, and links to an enclosing folder or to no file."""
-    notes = [
-        f"left out: {printable(str(path))} (link to a folder that encloses it)"
-        for path in _list(folder)
-        if _encloses(path, folder)
-    ]
-    notes += [f"left out: {printable(str(path))} (written by ghostnets)" for path in _list(folder) if _is_output(path)]
-    missing = [path for path in _list(folder) if path.is_symlink() and not path.exists()]
+    paths = _list(folder)
+    enclosing = [path for path in paths if _encloses(path, folder)]
+    notes = [f"left out: {printable(str(path))} (link to a folder that encloses it)" for path in enclosing]
+    notes += [f"left out: {printable(str(path))} (written by ghostnets)" for path in paths if _is_output(path)]
+    missing = [path for path in paths if path.is_symlink() and not path.exists()]
     notes += [f"left out: {printable(str(path))} (link to a file or folder that does not exist)" for path in missing]
-    if loose := [path for path in _list(folder) if _is_loose_image(path)]:
+    if loose := [path for path in paths if _is_loose_image(path)]:
         count = f", the first of {len(loose)} images" if len(loose) > 1 else ""
         notes.append(f"left out: {printable(str(loose[0]))} (in no class folder{count})")
-    if others := [path for path in _list(folder) if _is_loose_file(path)]:
+    if others := [path for path in paths if _is_loose_file(path)]:
         names = _join(printable(path.name) for path in others)
         notes.append(f"left out: {names} in {printable(str(folder))} (the images are labelled by their folders)")
     return notes

@@ -5,10 +5,10 @@ cannot be read: ``path``, ``width``, ``height``, ``class``, ``score``, ``x_min``
 ``error``. JSON lines have one object per image. COCO JSON is a data set, with the score in each annotation.
 """
 
+import codecs
 import csv
 import io
 import json
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from ghostnets.artefacts import DetectedObjects
 from ghostnets.errors import ConfigurationError, require
-from ghostnets.predict.writers import csv_cell
+from ghostnets.predict.writers import append_chunks, csv_cell
 
 __all__ = ["OBJECT_WRITERS", "ObjectWriter", "find_object_writer", "objects_as_dict"]
 
@@ -74,9 +74,7 @@ class ObjectJsonLinesWriter(ObjectWriter):
 
     def concatenate(self, chunks: Sequence[Path], path: Path) -> None:
         with path.open("wb") as stream:
-            for chunk in chunks:
-                with chunk.open("rb") as source:
-                    shutil.copyfileobj(source, stream)
+            append_chunks(chunks, stream)
 
 
 class ObjectCsvWriter(ObjectJsonLinesWriter):
@@ -93,12 +91,9 @@ class ObjectCsvWriter(ObjectJsonLinesWriter):
     def concatenate(self, chunks: Sequence[Path], path: Path) -> None:
         header = io.StringIO()
         csv.writer(header, lineterminator="\n").writerow(COLUMNS)
-        start = path.with_name(f"{path.name}.header")
-        start.write_bytes((b"\xef\xbb\xbf" if self.bom else b"") + header.getvalue().encode())
-        try:
-            super().concatenate([start, *chunks], path)
-        finally:
-            start.unlink()
+        with path.open("wb") as stream:
+            stream.write((codecs.BOM_UTF8 if self.bom else b"") + header.getvalue().encode())
+            append_chunks(chunks, stream)
 
 
 class ObjectParquetWriter(ObjectWriter):

@@ -29,6 +29,7 @@ __all__ = [
     "MarkedCsvWriter",
     "ParquetWriter",
     "PredictionWriter",
+    "append_chunks",
     "as_dict",
     "csv_cell",
     "find_writer",
@@ -99,7 +100,7 @@ class JsonLinesWriter(PredictionWriter):
 
     def concatenate(self, chunks: Sequence[Path], path: Path) -> None:
         with path.open("wb") as stream:
-            _append(chunks, stream)
+            append_chunks(chunks, stream)
 
 
 class CsvWriter(PredictionWriter):
@@ -133,7 +134,7 @@ class CsvWriter(PredictionWriter):
         csv.writer(header, lineterminator="\n").writerow(["path", *answer, *numbered, "error"])
         with path.open("wb") as stream:
             stream.write(self.mark + header.getvalue().encode())
-            _append(chunks, stream)
+            append_chunks(chunks, stream)
 
     def _row(self, prediction: Prediction) -> list[Any]:
         cells: list[Any] = []
@@ -224,7 +225,8 @@ def csv_cell(value: Any) -> Any:
     return f"{value:.6f}" if isinstance(value, float) else value
 
 
-def _append(chunks: Sequence[Path], stream: Any) -> None:
+def append_chunks(chunks: Sequence[Path], stream: Any) -> None:
+    """Append the bytes of the chunks of a file, in order."""
     for chunk in chunks:
         with chunk.open("rb") as source:
             shutil.copyfileobj(source, stream)

@@ -164,8 +164,7 @@ async def receive_uploads(request: Request) -> list[Upload]:
             the errors of ``uploads.read_uploads``.
     """
     service: Service = request.app.state.service
-    service.check_capacity()
-    service.check_content_length(request.headers.get("content-length"))
+    service.admit(request.headers.get("content-length"))
     return await service.read(request.headers.get("content-type", ""), await request.body())
 
 

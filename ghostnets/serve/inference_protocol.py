@@ -90,8 +90,7 @@ async def infer(
     """Classify images: the input is JSON, or JSON followed by binary tensors."""
     service: Service = request.app.state.service
     _find_model(request, name, version)
-    service.check_capacity()
-    service.check_content_length(request.headers.get("content-length"))
+    service.admit(request.headers.get("content-length"))
     asked, images = await service.in_parser(
         read_request, await request.body(), json_length, service.settings.max_images
     )

@@ -122,6 +122,11 @@ class Service:
         """Call a function that parses a body in a thread for that."""
         return await asyncio.get_running_loop().run_in_executor(self._parsers, parse, *arguments)
 
+    def admit(self, content_length: str | None) -> None:
+        """Reject a request with images before its body is read: RequestError 429 if full, 413 if it is too large."""
+        self.check_capacity()
+        self.check_content_length(content_length)
+
     def check_capacity(self, images: int = 1) -> None:
         """Raise RequestError (429) if the queue has no room for this many images."""
         if self.images + images > self.settings.max_queue:

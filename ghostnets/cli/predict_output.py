@@ -1,15 +1,18 @@
-"""Progress of ``ghostnets predict``, for classifiers and detectors."""
+"""Output of ``ghostnets predict`` for classifiers and detectors: progress, JSON, tables; identity of the network."""
 
+import hashlib
+import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ghostnets.artefacts import DetectedObjects, Prediction
 from ghostnets.cli.output import LINE_SECONDS, message, progress_console
 from ghostnets.terminal import format_count
 
-__all__ = ["MAX_REPORTED", "TABLE_ROWS", "PredictionProgress"]
+__all__ = ["MAX_REPORTED", "PredictionProgress", "hash_network", "print_json_list", "print_tables"]
 
 TABLE_ROWS = 1000  # rows per table; more images give more tables
 MAX_REPORTED = 20  # unreadable images named on stderr; the predictions name all of them
@@ -81,3 +84,34 @@ class PredictionProgress:
             self.bar.start()
             self.bar.add_task("")
         self.bar.update(0, description=counts)
+
+
+def print_json_list(batches: Iterable[list[Result]], as_dict: Callable[[Result], dict[str, Any]]) -> None:
+    """Print a list, one element per line, as the results arrive."""
+    separator = "["
+    for batch in batches:
+        for result in batch:
+            print(separator, json.dumps(as_dict(result)), sep="\n", end="")
+            separator = ","
+    print("\n]")
+
+
+def print_tables(batches: Iterable[list[Result]], print_table: Callable[[list[Result]], None]) -> None:
+    """Print tables of at least ``TABLE_ROWS`` results, and one of those that remain."""
+    rows: list[Result] = []
+    for batch in batches:
+        rows += batch
+        if len(rows) >= TABLE_ROWS:
+            print_table(rows)
+            rows.clear()
+    if rows:
+        print_table(rows)
+
+
+def hash_network(network: Path) -> str:
+    """SHA-256 of the file of a network, and of its weights where OpenVINO keeps them in a second file."""
+    digest = hashlib.sha256(network.read_bytes())
+    weights = network.with_suffix(".bin")
+    if network.suffix == ".xml" and weights.exists():
+        digest.update(weights.read_bytes())
+    return digest.hexdigest()
