@@ -96,7 +96,7 @@ class ArtefactError(GhostNetsError, ValueError):
 
 
 class ExportError(GhostNetsError, RuntimeError):
-    """A network cannot be exported, or its exported file gives other outputs than the network."""
+    """A network cannot be exported, or the outputs of its exported file differ from the network's."""
 
 
 class EngineError(GhostNetsError, RuntimeError):

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Check that many images, many uploads and many threads get right predictions, in bounded memory.
+"""Check that predictions are correct and memory is bounded under load: many images, uploads or threads.
 
-links: a folder of 100,000 links to photographs is predicted, row by row, with little more memory than one of 100.
-uploads: 400 clients send a photograph to a service at once; those told to come back later do, all get the prediction
-of their photograph, and the service takes little more memory than for one client after the other.
-threads: 16 threads call one session of the engine with batches of different sizes; all values are right, bit by bit.
+links: ``predict`` on a folder of 100,000 links to photographs writes a row for each, and needs little more memory than
+for 100 links.
+uploads: 400 clients upload a photograph at the same time and retry while the service is at capacity. Each gets the
+prediction of its photograph, and the service needs little more memory than for one upload at a time.
+threads: 16 threads share one session of the engine, with batches of different sizes; all outputs are bit-exact.
 
-    scripts/check_load.py                    all three, some minutes
+    scripts/check_load.py                    all three, a few minutes
     scripts/check_load.py links --count 1000
 """
 
@@ -32,15 +33,15 @@ from ghostnets.artefacts import METADATA_KEY, Description
 from ghostnets.preprocessing import Preprocessing
 
 NAMES = ("a", "b", "c")
-GROWTH = {"links": 40, "uploads": 400}  # MB by which many may exceed few; measured: 33 and 84
+GROWTH = {"links": 40, "uploads": 400}  # limit of the growth of peak memory under load, in MB; measured: 33 and 84
 COUNTS = {"links": 100_000, "uploads": 400, "threads": 16}
-CALLS = 40  # of each thread
+CALLS = 40  # per thread
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", choices=[*COUNTS, []], default=list(COUNTS))
-    parser.add_argument("--count", type=int, help="links, uploads or threads; by default as above")
+    parser.add_argument("--count", type=int, help="number of links, uploads or threads; default: as above")
     options = parser.parse_args()
     cases = {"links": check_links, "uploads": check_uploads, "threads": check_threads}
     with tempfile.TemporaryDirectory() as folder:
@@ -71,6 +72,7 @@ def encode_photos(count: int, side: int) -> list[bytes]:
 
 
 def check_links(plan: Path, count: int) -> bool:
+    """Predict a folder of ``count`` links; return whether rows, predictions and memory are as expected."""
     photos = plan.with_name("photos")
     photos.mkdir()
     for number, photo in enumerate(encode_photos(4, 48)):
@@ -85,7 +87,7 @@ def check_links(plan: Path, count: int) -> bool:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         peaks[total] = 0
         while (status := process.poll()) is None:  # ru_maxrss would be at least that of this process
-            peaks[total] = max(peaks[total], peak_mb(process.pid))
+            peaks[total] = max(peaks[total], read_peak_memory(process.pid))
             time.sleep(0.02)
         kinds, paths = set(), set()
         with rows.open(encoding="utf-8") as stream:
@@ -99,12 +101,14 @@ def check_links(plan: Path, count: int) -> bool:
             )
             return False
     print(
-        f"links: {count:,} rows, 4 predictions of 4 photographs; peak {peaks[count]} MB, of 100 links {peaks[100]} MB"
+        f"links: {count:,} rows, 4 predictions of 4 photographs; peak memory {peaks[count]} MB, {peaks[100]} MB for 100"
+        " links"
     )
     return peaks[count] - peaks[100] <= GROWTH["links"]
 
 
 def check_uploads(plan: Path, count: int) -> bool:
+    """Upload ``count`` photographs to a service at once; return whether predictions and memory are as expected."""
     photos = encode_photos(8, 2000)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -135,28 +139,28 @@ def check_uploads(plan: Path, count: int) -> bool:
             failures.append(f"upload {number}: {type(error).__name__}: {error}")
 
     try:
-        wait_for(port)
+        wait_until_listening(port)
         expected = [upload(number) for number in range(8)]
-        before = peak_mb(process.pid)
+        before = read_peak_memory(process.pid)
         statuses.clear()
         clients = [threading.Thread(target=check_upload, args=(number,)) for number in range(count)]
         for client in clients:
             client.start()
         for client in clients:
             client.join()
-        after = peak_mb(process.pid)
+        after = read_peak_memory(process.pid)
     finally:
         process.terminate()
         status = process.wait()
     print(
-        f"uploads: {count} at once, {statuses[200]} predictions, told to come back: {statuses.total() - statuses[200]};"
-        f" peak {after} MB, one after the other {before} MB; {len(failures)} failures, exit status {status}"
+        f"uploads: {count} at once, {statuses[200]} predictions, {statuses.total() - statuses[200]} responses without;"
+        f" peak memory {after} MB, {before} MB for one at a time; {len(failures)} failures, exit status {status}"
     )
     print(*failures[:5], sep="\n", end="\n" if failures else "")
     return not failures and status == 0 and statuses[200] == count and after - before <= GROWTH["uploads"]
 
 
-def wait_for(port: int) -> None:
+def wait_until_listening(port: int) -> None:
     for _ in range(600):
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
@@ -167,13 +171,14 @@ def wait_for(port: int) -> None:
     raise TimeoutError("the service did not start within a minute")
 
 
-def peak_mb(process: int) -> int:
-    """Peak of the resident memory of a process; 0 if it has ended."""
+def read_peak_memory(process: int) -> int:
+    """Return the peak resident memory of a process in MB; 0 if the process has ended."""
     found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process}/status").read_text())
     return int(found[1]) >> 10 if found else 0
 
 
 def check_threads(plan: Path, count: int) -> bool:
+    """Call one session from ``count`` threads; return whether all outputs equal those of single calls."""
     session = engine.load(plan, threads=2)
     generator = np.random.default_rng(0)
     batches = [generator.integers(0, 256, (1 + i % 5, 32 + 8 * i, 40, 3), dtype=np.uint8) for i in range(8)]
@@ -196,7 +201,7 @@ def check_threads(plan: Path, count: int) -> bool:
         caller.start()
     for caller in callers:
         caller.join()
-    print(f"threads: {count} threads, {count * CALLS} calls of one session, {len(wrong)} with other values")
+    print(f"threads: {count} threads, {count * CALLS} calls of one session, {len(wrong)} with different outputs")
     return not wrong
 
 

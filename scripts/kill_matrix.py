@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Kill commands before and after every call that changes files, repeats them, and compares all files.
+"""Kill commands before and after every call that changes files, repeat them, and compare the resulting files.
 
-The calls are fsync, mkdir, mkstemp, rename, rmdir and unlink of train (new and resumed), export (over an older file),
-predict --out, shard and import. Each point has its own process, forked after all imports, that ends with SIGKILL
-there. Then the command is repeated, or the run resumed, and every file, report.html included, must equal that of an
-undisturbed run, apart from dates and durations; TensorBoard's by its scalars and images. Nothing else may be left.
+The calls are fsync, mkdir, mkstemp, rename, rmdir and unlink in train (new and resumed), export (over an older file),
+predict --out, shard and import. For each point, a process that is forked after all imports runs the command and kills
+itself there with SIGKILL. Then the command is repeated, or the run resumed. The files, report.html included, must equal
+those of an uninterrupted command, apart from dates and durations; TensorBoard's are compared by their scalars and
+images. There must be no further files.
 
-The process that verifies an export is replaced by a constant comparison; tests/export/test_verify.py shows that it ends
-with its parent. The curves of each history are drawn once and stored: drawing them takes two
-thirds of the time and is not under test.
+The process that verifies an export is replaced by a constant comparison; tests/export/test_verify.py tests that it ends
+with its parent. The curves of each history are drawn once and stored: drawing them takes two thirds of the time and is
+not under test.
 
     scripts/kill_matrix.py                         all points, a few minutes
     scripts/kill_matrix.py predict shard           all points of some cases
@@ -63,8 +64,8 @@ COMPARISON = ExportComparison(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", choices=[*CASES, []], help=f"of {', '.join(CASES)}; all by default")
-    parser.add_argument("--every", type=int, default=1, help="kill at every n-th point only")
+    parser.add_argument("cases", nargs="*", choices=[*CASES, []], help=f"from {', '.join(CASES)}; default: all")
+    parser.add_argument("--every", type=int, default=1, help="kill only at every n-th point")
     parser.add_argument("--start", type=int, default=0, help="first point, from 0")
     options = parser.parse_args()
     derived.REPORT_SECONDS, derived.REPORT_COST = -1, 0  # a live report after every epoch
@@ -78,7 +79,7 @@ def main() -> None:
 
 
 def store_curves(folder: Path) -> None:
-    """Let all processes draw the curves of a history once, and compile the templates before the forks."""
+    """Store drawn curves in a folder that all processes share, and compile the templates before the forks."""
     folder.mkdir()
     for name in ("report.html.jinja", "progress.html.jinja"):
         page.environment().get_template(name)
@@ -94,7 +95,7 @@ def store_curves(folder: Path) -> None:
 
 
 def make_inputs(folder: Path) -> Path:
-    """An image folder and a checkpoint."""
+    """Write an image folder, a checkpoint and weights to import; return their folder."""
     noise = np.random.default_rng(0)
     for split, count in (("train", 12), ("val", 4)):
         for name in ("a", "b"):
@@ -102,7 +103,7 @@ def make_inputs(folder: Path) -> Path:
             for index in range(count):
                 pixels = noise.integers(0, 256, (8, 8, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / "images" / split / name / f"{index}.png")
-    in_child(functools.partial(save_network, folder))
+    run_in_child(functools.partial(save_network, folder))
     return folder
 
 
@@ -124,7 +125,7 @@ class StopInSecondEpoch(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def train(inputs: Path) -> None:
+def run_train(inputs: Path) -> None:
     if Path("run/config.json").exists():
         resume_training("run", progress=False)
     else:
@@ -169,18 +170,18 @@ def run_import(inputs: Path) -> None:
     check(ghostnets(["import", str(inputs / "weights.pth"), *options]))
 
 
-def nothing(inputs: Path) -> None:
+def prepare_nothing(inputs: Path) -> None:
     del inputs
 
 
 CASES: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
-    "train": (nothing, train),
-    "resume": (prepare_resume, train),
-    "resume-finished": (prepare_finished, train),
+    "train": (prepare_nothing, run_train),
+    "resume": (prepare_resume, run_train),
+    "resume-finished": (prepare_finished, run_train),
     "export": (prepare_export, run_export),
-    "predict": (nothing, run_predict),
-    "shard": (nothing, run_shard),
-    "import": (nothing, run_import),
+    "predict": (prepare_nothing, run_predict),
+    "shard": (prepare_nothing, run_shard),
+    "import": (prepare_nothing, run_import),
 }
 
 
@@ -190,27 +191,27 @@ def check(code: int) -> None:
 
 
 def kill_everywhere(name: str, inputs: Path, work: Path, start: int, every: int) -> int:
-    """Kill one case at its points; print and return the number of failures."""
+    """Kill the command of a case at its points; print and return the number of failures."""
     prepare, command = CASES[name]
-    prepared, undisturbed, killed = (work / f"{name}-{kind}" for kind in ("prepared", "undisturbed", "killed"))
+    prepared, uninterrupted, killed = (work / f"{name}-{kind}" for kind in ("prepared", "uninterrupted", "killed"))
     prepared.mkdir()
-    in_child(lambda: prepare(inputs), prepared)
-    shutil.copytree(prepared, undisturbed)
+    run_in_child(lambda: prepare(inputs), prepared)
+    shutil.copytree(prepared, uninterrupted)
     counted = work / f"{name}-points"
-    in_child(lambda: count_points(counted, lambda: command(inputs)), undisturbed)
+    run_in_child(lambda: count_points(counted, lambda: command(inputs)), uninterrupted)
     points = int(counted.read_text())
-    expected = contents(undisturbed)
+    expected = read_contents(uninterrupted)
     failures, chosen = [], range(start, points, every)
     for point in chosen:
         shutil.copytree(prepared, killed)
-        code = in_child(lambda point=point: command_killed_at(point, lambda: command(inputs)), killed, may_die=True)
+        code = run_in_child(lambda point=point: run_killed_at(point, lambda: command(inputs)), killed, may_die=True)
         try:
             if code != -signal.SIGKILL:
                 raise RuntimeError(f"it was not killed, but ended with {code}")
-            in_child(lambda: command(inputs), killed)
-            found = contents(killed)
+            run_in_child(lambda: command(inputs), killed)
+            found = read_contents(killed)
             if wrong := sorted(path for path in {*found, *expected} if found.get(path) != expected.get(path)):
-                raise RuntimeError(f"other files: {', '.join(wrong)}")
+                raise RuntimeError(f"these files differ: {', '.join(wrong)}")
         except RuntimeError as error:
             failures.append(point)
             print(f"{name}, point {point}: {error}", flush=True)
@@ -219,7 +220,7 @@ def kill_everywhere(name: str, inputs: Path, work: Path, start: int, every: int)
     return len(failures)
 
 
-def in_child(action: Callable[[], Any], folder: Path | None = None, *, may_die: bool = False) -> int:
+def run_in_child(action: Callable[[], Any], folder: Path | None = None, *, may_die: bool = False) -> int:
     """Run an action in a forked process and return its exit code, negative for a signal."""
     with tempfile.TemporaryFile() as output:
         process = os.fork()
@@ -264,6 +265,7 @@ def watch_calls(at_point: Callable[[], None]) -> None:
 
 
 def count_points(file: Path, command: Callable[[], None]) -> None:
+    """Run a command, and write the number of its points to a file."""
     points = [0]
 
     def count() -> None:
@@ -274,64 +276,68 @@ def count_points(file: Path, command: Callable[[], None]) -> None:
     file.write_text(str(points[0]))
 
 
-def command_killed_at(point: int, command: Callable[[], None]) -> None:
-    left = [point]
+def run_killed_at(point: int, command: Callable[[], None]) -> None:
+    """Run a command, and kill this process at a point, counted from 0."""
+    remaining = [point]
 
     def kill() -> None:
-        if left[0] == 0:
+        if remaining[0] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        left[0] -= 1
+        remaining[0] -= 1
 
     watch_calls(kill)
     command()
 
 
-def contents(folder: Path) -> dict[str, Any]:
-    """Content of each file, apart from dates and durations; of a folder of TensorBoard events, the scalars."""
+def read_contents(folder: Path) -> dict[str, Any]:
+    """Return the content of each file without dates and durations; for TensorBoard's events, scalars and images."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.parent.name == "tensorboard":
             found[f"{path.parent.name}/events"] = found.get(f"{path.parent.name}/events", 0) + 1
         elif path.name == "tensorboard":
-            found[name] = scalars(path)
+            found[name] = read_events(path)
         elif path.is_dir():
             found[name] = "folder"
         else:
-            found[name] = content(path)
+            found[name] = read_content(path)
     return found
 
 
-def content(path: Path) -> Any:
+def read_content(path: Path) -> Any:
+    """Return a file's content without dates and durations, or a digest of it."""
     if path.name == "metrics.csv":
         with path.open(newline="") as stream:
-            return [without_times(row) for row in csv.DictReader(stream)]
+            return [remove_times(row) for row in csv.DictReader(stream)]
     if path.suffix == ".json" and path.name != "config.json":
-        return without_times(json.loads(path.read_text()))
+        return remove_times(json.loads(path.read_text()))
     if path.name == "last.pt":
-        return digest(without_times(torch.load(path, weights_only=True)))
+        return hash_tensors(remove_times(torch.load(path, weights_only=True)))
     content = path.read_bytes()
     if path.suffix == ".html":
         content = MINUTES.sub(b"", content)
     return hashlib.sha256(content).hexdigest()
 
 
-def without_times(value: Any) -> Any:
+def remove_times(value: Any) -> Any:
+    """Return nested containers without the entries of ``TIMES``."""
     if isinstance(value, dict):
-        return {key: without_times(each) for key, each in value.items() if key not in TIMES}
-    return [without_times(each) for each in value] if isinstance(value, list) else value
+        return {key: remove_times(each) for key, each in value.items() if key not in TIMES}
+    return [remove_times(each) for each in value] if isinstance(value, list) else value
 
 
-def digest(value: Any) -> Any:
-    """Nested containers with tensors replaced by digests of their bits."""
+def hash_tensors(value: Any) -> Any:
+    """Return nested containers with tensors replaced by digests of their bits."""
     if isinstance(value, torch.Tensor):
         return hashlib.sha256(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
     if isinstance(value, dict):
-        return {key: digest(each) for key, each in value.items()}
-    return [digest(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: hash_tensors(each) for key, each in value.items()}
+    return [hash_tensors(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+def read_events(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return the scalars without times, and the sizes of the images, of a folder of TensorBoard events."""
     events = EventAccumulator(str(folder))
     events.Reload()
     tags = events.Tags()

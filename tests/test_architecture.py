@@ -85,8 +85,8 @@ def python_functions(path: Path) -> Iterator[tuple[str, int]]:
 def native_functions(path: Path) -> Iterator[tuple[str, int]]:
     """First line and number of lines of each function of a C++ file that clang-format has formatted.
 
-    A body begins at a line with a parenthesis and a brace at its end that is no control statement, and ends at the next
-    closing brace of the same indentation.
+    A body begins at a line with a parenthesis and a brace at its end that is not a control statement, and ends at the
+    next closing brace of the same indentation.
     """
     lines = path.read_text(encoding="utf-8").splitlines()
     statement = re.compile(r"\s*(\} )?(if|else|for|while|switch|do|try|catch|namespace|struct|class|enum|union)\b")

@@ -102,7 +102,7 @@ class Classifier:
         return self.model.description.class_names
 
     def copy(self) -> "Classifier":
-        """Return a classifier for concurrent use, as ``Model.copy``."""
+        """Return a classifier for concurrent use (see ``Model.copy``)."""
         return Classifier(
             self.model.copy(),
             flip=self.flip,
@@ -154,7 +154,7 @@ class Classifier:
         return predictions
 
     def read(self, image: ImageSource, *, name: str | None = None) -> Pixels:
-        """Read an image as the network takes it, as ``Preprocessing.pixels``."""
+        """Read an image and preprocess it for the network (see ``Preprocessing.pixels``)."""
         return self.preprocessing.pixels(image, name=name)
 
     def run(self, pixels: Pixels, *, features: bool = False) -> Outputs:
@@ -237,7 +237,7 @@ def load_classifier(
         max_pixels: Largest number of pixels of an image that is read.
 
     Raises:
-        GhostNetsError: As ``open_model`` and ``Classifier``.
+        GhostNetsError: See ``open_model`` and ``Classifier``.
     """
     check_threshold(threshold)
     model = open_model(path, threads=threads, device=device, precision=precision)

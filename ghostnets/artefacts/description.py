@@ -46,8 +46,8 @@ class Description:
         source_sha256: SHA-256 of the exported checkpoint.
         task: ``"classify"``, or ``"detect"``: the output is then a detector's predictions,
             (N, P, classes + 4 * bins), or their maps by level, (N, classes + 4 * bins, H, W) each.
-        strides: Of a detector, the strides of its levels; each is twice the previous one.
-        bins: Of a detector, the number of values of each distance's distribution.
+        strides: Strides of a detector's levels; each is twice the previous one.
+        bins: Number of bins of a detector's distribution of each distance.
 
     Raises:
         ArtefactError: A value cannot be used.

@@ -1,4 +1,4 @@
-"""Object detection with any detector: a path, bytes, an array or a PIL image -> boxes with classes and scores."""
+"""Object detection in any runtime: a path, bytes, an array or a PIL image -> boxes with classes and scores."""
 
 import os
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ __all__ = ["DetectedObjects", "ObjectDetector", "load_detector"]
 
 @dataclass(frozen=True)
 class DetectedObjects:
-    """Objects found in one image, from high to low score.
+    """Objects found in one image, highest score first.
 
     Attributes:
-        path: Name of the image: its path, or "" for an image in memory.
-        size: Width and height of the upright image in pixels; (0, 0) where it cannot be read.
-        boxes: Float32 (D, 4), x_min, y_min, x_max, y_max in pixels of the upright image.
-        scores: Scores in [0, 1].
-        labels: Index of each object's class.
+        path: Path of the image, or "" for an image in memory.
+        size: Width and height of the upright image in pixels; (0, 0) if it cannot be read.
+        boxes: Boxes, float32 (D, 4), x_min, y_min, x_max, y_max in pixels of the upright image.
+        scores: Score of each object, in [0, 1].
+        labels: Class index of each object.
         classes: Class name of each object.
-        error: Why the image cannot be read, or None; nothing is found then.
+        error: Reason why the image cannot be read, in which case there are no objects; None for a readable image.
     """
 
     path: str
@@ -42,7 +42,7 @@ class DetectedObjects:
 
 
 class ObjectDetector:
-    """A network that finds objects.
+    """Finds objects in images with a detector.
 
     Example::
 
@@ -51,16 +51,16 @@ class ObjectDetector:
         print(found.classes, found.scores, found.boxes)
 
     Args:
-        model: An opened model, or the path of a file that ``open_model`` takes.
-        threshold: Score in (0, 1] that an object must exceed.
-        max_iou: Intersection over union in [0, 1] above which, of two boxes of a class, the one with the lower score is
-            dropped (non-maximum suppression).
-        max_boxes: Largest number of objects in an image: those with the highest scores.
-        max_pixels: Largest number of pixels of an image that is read.
+        model: An opened model, or the path of a file for ``open_model``.
+        threshold: Score in (0, 1] that an object must exceed, 0.3 by default.
+        max_iou: IoU in [0, 1] with a higher-scoring box of the same class above which a box is dropped (non-maximum
+            suppression).
+        max_boxes: Maximum number of objects per image; those with the highest scores are kept.
+        max_pixels: Maximum number of pixels of an image that is read.
 
     Attributes:
         model: The opened model.
-        preprocessing: Preprocessing of its images, with this limit.
+        preprocessing: Preprocessing of the model, with the limit ``max_pixels``.
 
     Raises:
         ConfigurationError: The network is not a detector, or a value is out of range.
@@ -78,7 +78,7 @@ class ObjectDetector:
         check_threshold(threshold)
         if not 0 <= max_iou <= 1 or max_boxes < 1:
             raise ConfigurationError(
-                f"max_iou is {max_iou} and max_boxes {max_boxes}; they must be from 0 to 1, and at least 1."
+                f"max_iou is {max_iou} and max_boxes is {max_boxes}; max_iou must be from 0 to 1, max_boxes at least 1."
             )
         self.model = model if isinstance(model, Model) else open_model(model)
         self.model.require_task("detect")
@@ -92,7 +92,7 @@ class ObjectDetector:
         return self.model.description.class_names
 
     def copy(self) -> "ObjectDetector":
-        """Return a detector for concurrent use, as ``Model.copy``."""
+        """Return a detector for concurrent use (see ``Model.copy``)."""
         return ObjectDetector(
             self.model.copy(),
             threshold=self.threshold,
@@ -106,11 +106,11 @@ class ObjectDetector:
     @overload
     def __call__(self, images: ImageSource) -> DetectedObjects: ...
     def __call__(self, images: ImageSource | ImageList) -> DetectedObjects | list[DetectedObjects]:
-        """Find the objects in an image, or in each image of a list; images as ``Classifier`` takes them.
+        """Find the objects in an image, or in each image of a list, which may be anything that ``Classifier`` accepts.
 
         Raises:
             ImageError: An image cannot be read.
-            ConfigurationError: An image is of another type.
+            ConfigurationError: An image is of an unsupported type.
             ArtefactError: The runtime fails, or the file does not fit its description.
         """
         if not isinstance(images, list | tuple):
@@ -127,15 +127,15 @@ class ObjectDetector:
         return found
 
     def read(self, image: ImageSource, *, name: str | None = None) -> FittedImage:
-        """Read an image as the network takes it, as ``Preprocessing.fitted``."""
+        """Read an image and preprocess it for the network (see ``Preprocessing.fitted``)."""
         return self.preprocessing.fitted(image, name=name)
 
     def detect(self, images: Sequence[FittedImage], names: Sequence[str]) -> list[DetectedObjects]:
         """Return the objects in a batch of images that ``read`` returned.
 
         Args:
-            images: The images.
-            names: Value of ``DetectedObjects.path`` for each.
+            images: Preprocessed images.
+            names: Value of ``DetectedObjects.path`` for each image.
         """
         if not images:
             return []
@@ -145,7 +145,9 @@ class ObjectDetector:
         results = []
         for (boxes, scores), image, name in zip(decoded, images, names, strict=True):
             x, y = self.preprocessing.scale(image.size)
-            limits = np.array([*image.size, *image.size], np.float32)  # letterboxed objects can extend into the gray
+            limits = np.array(
+                [*image.size, *image.size], np.float32
+            )  # a box can extend into the padding of a letterboxed image
             upright = np.minimum(boxes * np.array([x, y, x, y], np.float32), limits)
             kept = suppress(upright, scores, min_score=self.threshold, max_iou=self.max_iou, max_boxes=self.max_boxes)
             labels = tuple(kept.labels.tolist())
@@ -171,10 +173,10 @@ def load_detector(
         device: Device, as for ``open_model``.
         precision: Precision, as for ``open_model``.
         threshold: Score that an object must exceed, 0.3 by default.
-        max_pixels: Largest number of pixels of an image that is read.
+        max_pixels: Maximum number of pixels of an image that is read.
 
     Raises:
-        GhostNetsError: As ``open_model`` and ``ObjectDetector``.
+        GhostNetsError: See ``open_model`` and ``ObjectDetector``.
     """
     check_threshold(threshold)
     model = open_model(path, threads=threads, device=device, precision=precision)

@@ -83,7 +83,7 @@ class Model(ABC):
 
         Returns:
             Float32 (N, P, classes + 4 * bins): for each point of the levels at ``description.strides``, row by row, the
-            logits of its classes, then for left, top, right and bottom the logits of ``bins`` distances.
+            class logits, then the logits of ``bins`` distances to the left, top, right and bottom side.
 
         Raises:
             ConfigurationError: ``pixels`` has another shape or type, or the network is not a detector.

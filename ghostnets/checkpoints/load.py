@@ -72,7 +72,7 @@ def load_checkpoint(
         source: Naming convention of the file: ``"canonical"`` (this project, the official implementations, timm),
             ``"d_li14"`` (d-li14/ghostnet.pytorch), ``"paddleclas"``, ``"kecam"`` (keras_cv_attention_models), or
             ``"auto"`` to detect it. The last three are converted to the canonical networks, with equal outputs.
-        replace_head: Keep the network's own classifier, for other classes than those of the file, and load the rest; of
+        replace_head: Keep the network's own classifier, for classes that differ from the file's, and load the rest; of
             a backbone's file, keep everything after the backbone.
         key: Key of the state dict in the file, as in ``read_weights``: ``"model"`` for the trained weights of a file
             that has averaged ones too.

@@ -37,7 +37,7 @@ def run(command: PredictCommand) -> int:
 
         return run_detector(command, model)
     if command.draw is not None:
-        raise ConfigurationError(f"{command.network} is a classifier, which finds no boxes to draw; omit --draw.")
+        raise ConfigurationError(f"{command.network} is a classifier, and --draw is for detectors; omit it.")
     classifier = Classifier(model, **options)
     if command.features:
         classifier.model.require_features()
@@ -87,7 +87,7 @@ def _open_sorter(command: PredictCommand, classifier: Classifier) -> "ImageSorte
         return None
     if classifier.model.description.multi_label:
         raise ConfigurationError(
-            f"{command.network} gives several labels per image, and --sort-into has one folder for each image; write"
+            f"{command.network} predicts several labels per image, but --sort-into puts each image into one folder; use"
             " --out PREDICTIONS.csv instead."
         )
     from ghostnets.predict.sorting import ImageSorter
@@ -107,7 +107,7 @@ def _report_sorting(sorter: "ImageSorter") -> None:
 
 
 def _settings(command: PredictCommand, model: Model, top: int) -> dict[str, Any]:
-    """Everything that the predictions depend on, except the images."""
+    """Return the settings that determine the predictions of an image."""
     return {
         "ghostnets": __version__,
         "network": hash_network(command.network),
@@ -130,13 +130,12 @@ def _print_table(rows: list[Prediction]) -> None:
         if prediction.error:
             table.add_row(prediction.path, Text("cannot be read", style="red"))
             continue
-        first, *others = zip(prediction.classes, prediction.probabilities, strict=True)
-        following = "  ".join(f"{name} {value:.1%}" for name, value in others)
+        first, *following = zip(prediction.classes, prediction.probabilities, strict=True)
         table.add_row(
             prediction.path,
             *([prediction.answer or ""] if has_answer else []),
             first[0],
             f"{first[1]:.1%}",
-            following,
+            "  ".join(f"{name} {value:.1%}" for name, value in following),
         )
     result_console().print(table)

@@ -19,12 +19,12 @@ __all__ = ["run_detector"]
 
 
 def run_detector(command: PredictCommand, model: Model) -> int:
-    """Find objects with an opened detector."""
+    """Find objects in the images of a command with an opened detector; return the exit code."""
     _check_options(command)
     detector = ObjectDetector(model, threshold=command.threshold, max_pixels=command.max_pixels)
     message(
-        f"objects with a score above {detector.threshold:g}; of boxes of a class with an IoU above"
-        f" {detector.max_iou:g}, the one with the highest score; at most {detector.max_boxes} in an image."
+        f"finding objects with a score above {detector.threshold:g}, at most {detector.max_boxes} per image;"
+        f" non-maximum suppression by class at an IoU of {detector.max_iou:g}."
     )
     left_out = LeftOut()
     inputs = find_inputs(command.images, left_out=left_out)
@@ -33,7 +33,7 @@ def run_detector(command: PredictCommand, model: Model) -> int:
         pictures = BoxPictures(command.draw, detector.class_names, max_pixels=command.max_pixels)
         for name in pictures.numbered:
             message(
-                f"pictures show {name} as no. {detector.class_names.index(name) + 1}: their font lacks its letters."
+                f"pictures show {name} as no. {detector.class_names.index(name) + 1}: the font lacks its characters."
             )
     progress, counts = PredictionProgress(), {"objects": 0, "pictures": 0}
 
@@ -72,7 +72,7 @@ def run_detector(command: PredictCommand, model: Model) -> int:
 
 
 def _check_options(command: PredictCommand) -> None:
-    """Raise ConfigurationError for options that only classifiers have."""
+    """Raise ConfigurationError for options that apply to classifiers only."""
     given = {
         "--features": command.features,
         "--tta": command.tta != "none",
@@ -80,18 +80,18 @@ def _check_options(command: PredictCommand) -> None:
         "--engine ray": command.engine == "ray",
     }
     if wrong := [option for option, is_given in given.items() if is_given]:
-        raise ConfigurationError(f"{command.network} is a detector, for which there is no {wrong[0]}; omit it.")
+        raise ConfigurationError(f"{command.network} is a detector, and {wrong[0]} is for classifiers; omit it.")
 
 
 def _record(inputs: Iterable[Input], taken: deque[Input]) -> Iterator[Input]:
-    """Pass inputs on, and keep them in order for whoever takes the results."""
-    for one in inputs:
-        taken.append(one)
-        yield one
+    """Yield the inputs, and append each to ``taken``, from which the consumer of the results removes it."""
+    for source in inputs:
+        taken.append(source)
+        yield source
 
 
 def _settings(command: PredictCommand, detector: ObjectDetector) -> dict[str, Any]:
-    """Everything that the objects depend on, except the images."""
+    """Return the settings that determine the objects found in an image."""
     return {
         "ghostnets": __version__,
         "network": hash_network(command.network),

@@ -1,4 +1,4 @@
-"""Output of ``ghostnets predict`` for classifiers and detectors: progress, JSON, tables; identity of the network."""
+"""Output of ``ghostnets predict`` for classifiers and detectors: progress, JSON, tables; digest of the network."""
 
 import hashlib
 import json
@@ -14,15 +14,18 @@ from ghostnets.terminal import format_count
 
 __all__ = ["MAX_REPORTED", "PredictionProgress", "hash_network", "print_json_list", "print_tables"]
 
-TABLE_ROWS = 1000  # rows per table; more images give more tables
-MAX_REPORTED = 20  # unreadable images named on stderr; the predictions name all of them
+TABLE_ROWS = 1000  # results from which a table is printed and the next one begins
+MAX_REPORTED = 20  # unreadable images named on stderr; the predictions include all of them
 SECONDS_BEFORE_PROGRESS = 1
 
 Result = TypeVar("Result", Prediction, DetectedObjects)
 
 
 class PredictionProgress:
-    """Counts predictions and shows their number, if they take more than a moment; outside a terminal now and then."""
+    """Counts predictions, and shows progress after ``SECONDS_BEFORE_PROGRESS``.
+
+    In a terminal this is one line that is updated, elsewhere a new line every ``LINE_SECONDS``.
+    """
 
     def __init__(self) -> None:
         self.start = time.monotonic()
@@ -38,13 +41,14 @@ class PredictionProgress:
             self.bar.stop()
 
     def resume(self, images: int, errors: int) -> None:
-        """Start from the counts of the interrupted run."""
+        """Start from the counts of an interrupted run."""
         self.earlier = self.images = images
         self.errors = errors
         if images:
             message(f"resuming after {format_count(images, 'image')}.")
 
     def count(self, predictions: Iterable[list[Result]]) -> Iterator[list[Result]]:
+        """Yield the batches; count their images and errors, and print the first errors on stderr."""
         for batch in predictions:
             for prediction in batch:
                 if prediction.error is not None:
@@ -87,7 +91,7 @@ class PredictionProgress:
 
 
 def print_json_list(batches: Iterable[list[Result]], as_dict: Callable[[Result], dict[str, Any]]) -> None:
-    """Print a list, one element per line, as the results arrive."""
+    """Print the results as a JSON list with one element per line, each as it arrives."""
     separator = "["
     for batch in batches:
         for result in batch:
@@ -97,7 +101,7 @@ def print_json_list(batches: Iterable[list[Result]], as_dict: Callable[[Result],
 
 
 def print_tables(batches: Iterable[list[Result]], print_table: Callable[[list[Result]], None]) -> None:
-    """Print tables of at least ``TABLE_ROWS`` results, and one of those that remain."""
+    """Print the results in tables of at least ``TABLE_ROWS``; the last one has the remaining results."""
     rows: list[Result] = []
     for batch in batches:
         rows += batch
@@ -109,7 +113,7 @@ def print_tables(batches: Iterable[list[Result]], print_table: Callable[[list[Re
 
 
 def hash_network(network: Path) -> str:
-    """SHA-256 of the file of a network, and of its weights where OpenVINO keeps them in a second file."""
+    """Return the SHA-256 of a network's file, and for OpenVINO also of the second file, which holds the weights."""
     digest = hashlib.sha256(network.read_bytes())
     weights = network.with_suffix(".bin")
     if network.suffix == ".xml" and weights.exists():

@@ -124,7 +124,7 @@ class FileDataset:
 
 
 class JoinedDataset:
-    """Data sets one after another, with other labels.
+    """Concatenation of data sets, with labels of its own.
 
     Args:
         datasets: The data sets.

@@ -117,7 +117,7 @@ def _read_lines(path: Path) -> list[str]:
     except (OSError, ValueError) as error:
         raise DataError(f"the table {path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     if any("\0" in line for line in lines[:SAMPLE]):
-        raise DataError(f"{path} is no text; a table of labels is a CSV file with the columns path and label.")
+        raise DataError(f"{path} is not a text file; a table of labels is a CSV file with the columns path and label.")
     if wrong := [number for number, line in enumerate(lines, 1) if not is_utf8(line)]:
         raise DataError(f"{path}, line {wrong[0]}: it is not UTF-8; save the table as UTF-8.")
     if not any(line.strip() for line in lines):

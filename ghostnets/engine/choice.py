@@ -129,7 +129,7 @@ def _read(cache: Path, precisions: list[str], counts: list[int]) -> PrecisionCho
         if cache.stat().st_size > MAX_CACHE_BYTES:
             return None
         found = PrecisionChoice(**json.loads(cache.read_text(encoding="utf-8")))
-        str(found)  # raises for values that are no numbers
+        str(found)  # raises for values that are not numbers
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
     return found if found.precision in precisions and found.threads in counts else None

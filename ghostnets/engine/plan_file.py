@@ -76,7 +76,7 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
             text = (file.metadata() or {}).get(METADATA_KEY)
             _demand(text is not None, f"its metadata has no {METADATA_KEY}")
             description = json.loads(text or "")
-            _demand(isinstance(description, dict), "its plan is no mapping")
+            _demand(isinstance(description, dict), "its plan is not a mapping")
             version = description.get("format_version")
             if version == FORMAT_VERSION:
                 return _plan(description, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118

@@ -70,7 +70,7 @@ def _data_of_run(path: Path) -> str | None:
 
 
 def _read_data(location: str, preprocessing: Preprocessing, max_images: int) -> SampleImages:
-    """Read images of a folder or of shards; the readable ones suffice, and the source tells of the others."""
+    """Read images of a folder or of shards; unreadable images are skipped, and counted in the source."""
     images, problems = find_sample(location, most=max_images, splits=()).load(preprocessing, lambda: None)
     if not len(images):
         raise DataError(f"{location} contains no readable image: {problems[0]} Choose another folder.")

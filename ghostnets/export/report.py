@@ -63,8 +63,8 @@ class ExportComparison:
         torch_was_loaded: Whether torch was imported when the file ran; True if its runtime needs it.
         processor: Name of the processor.
         choice: Precision that the engine chose on this machine, and why; empty if the precision was given.
-        min_iou: Of a detector, the lowest intersection over union of a box of the file with that of the network.
-        boxes: Of a detector, the number of boxes compared.
+        min_iou: Lowest IoU of a box of the file with that of the network; only for detectors.
+        boxes: Number of compared boxes; only for detectors.
     """
 
     max_difference: float

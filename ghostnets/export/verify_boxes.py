@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["compare_boxes", "predict_by_network"]
 
 Array = npt.NDArray[np.float32]
-LOWEST_SCORE = 0.05  # of boxes that are compared, in the file or in the network
-MOST_LIKELY = 100  # points of an image that are compared whatever their score
-SAME_PIXELS = 0.01  # boxes whose corners are closer than this, in pixels, are the same even where they have no area
+LOWEST_SCORE = 0.05  # points are compared from this score in the file or in the network
+MOST_LIKELY = 100  # highest-scoring points of an image, which are compared at any score
+SAME_PIXELS = 0.01  # boxes whose corners are closer than this, in pixels, are equal even if they have no area
 BATCH_SIZE = 16
 
 
@@ -44,7 +44,7 @@ def compare_boxes(actual: Array, expected: Array, description: Description) -> d
     highest = np.maximum(scores, expected_scores).max(-1)  # (N, P)
     least = np.sort(highest, axis=1)[:, -min(MOST_LIKELY, highest.shape[1])]
     chosen = highest >= np.minimum(least, LOWEST_SCORE)[:, None]
-    overlaps = _overlaps(boxes[chosen], expected_boxes[chosen])
+    overlaps = _compute_ious(boxes[chosen], expected_boxes[chosen])
     difference = np.abs(actual - expected) / (np.abs(expected).max() or 1.0)
     return {
         "max_difference": float(difference.max()),
@@ -57,8 +57,8 @@ def compare_boxes(actual: Array, expected: Array, description: Description) -> d
     }
 
 
-def _overlaps(boxes: Array, others: Array) -> Array:
-    """IoU of each box (D, 4) with the other one at its place: (D,)."""
+def _compute_ious(boxes: Array, others: Array) -> Array:
+    """Return the IoU, (D,), of each of ``boxes``, (D, 4), with the box at the same index of ``others``, (D, 4)."""
     inner = np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])
     intersection = inner.clip(0).prod(-1)
     union = (boxes[:, 2:] - boxes[:, :2]).prod(-1) + (others[:, 2:] - others[:, :2]).prod(-1) - intersection

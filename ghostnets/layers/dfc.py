@@ -39,7 +39,7 @@ class DFCGate(nn.Sequential):
         kernel_size: Kernel size of the first convolution, that of the Ghost module.
         stride: Stride of the first convolution, that of the Ghost module.
         dilation: Dilation of the last two convolutions. Pooling is not dilated, so a network with dilation in place of
-            stride computes this gate from other pixels than the strided network.
+            stride computes this gate from different pixels than the strided network.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Average precision of detections as COCO defines it (https://cocodataset.org/#detection-eval). Loads no torch.
+"""COCO's average precision of detections (https://cocodataset.org/#detection-eval). Does not import torch.
 
-The rules are those of ``pycocotools.cocoeval.COCOeval`` for boxes: greedy matching from high to low score, ten
-thresholds of the IoU, 101 recalls, at most 100 detections per class and image; crowds and objects outside a range of
-sizes are ignored.
+The rules are those of ``pycocotools.cocoeval.COCOeval`` for boxes: greedy matching in descending order of score, ten
+IoU thresholds, 101 recalls, at most 100 detections per class and image. Crowds are ignored, and so are objects outside
+a range of areas for the metrics of that range.
 """
 
 from typing import NamedTuple
@@ -34,32 +34,30 @@ class ImageDetections(NamedTuple):
 
     boxes: Floats  # (D, 4), x_min, y_min, x_max, y_max in pixels
     scores: Floats  # (D,)
-    labels: Integers  # (D,), index of the class
+    labels: Integers  # (D,), class indices
 
 
 class ImageTruth(NamedTuple):
     """Labelled objects of one image."""
 
     boxes: Floats  # (G, 4), x_min, y_min, x_max, y_max in pixels
-    labels: Integers  # (G,), index of the class
-    is_crowd: Booleans | None = (
-        None  # (G,), regions with several objects, which are ignored; None if there are no crowds
-    )
-    areas: Floats | None = None  # (G,), square pixels; the area of the box by default
+    labels: Integers  # (G,), class indices
+    is_crowd: Booleans | None = None  # (G,), regions with several objects, which are ignored; by default none
+    areas: Floats | None = None  # (G,), square pixels; by default the areas of the boxes
 
 
 class DetectionMetrics(NamedTuple):
-    """Average precisions in [0, 1]; None where no object was labelled."""
+    """Average precisions and recall in [0, 1]; None without labelled objects."""
 
     mean: float | None  # mAP: mean over classes and the IoU thresholds 0.5, 0.55, ..., 0.95
-    at_50: float | None  # mAP at an IoU of 0.5
-    at_75: float | None  # mAP at an IoU of 0.75
+    at_50: float | None  # mAP at an IoU threshold of 0.5
+    at_75: float | None  # mAP at an IoU threshold of 0.75
     small: float | None  # mAP of objects below 32 x 32 pixels
     medium: float | None  # mAP of objects up to 96 x 96 pixels
     large: float | None  # mAP of larger objects
-    recall: float | None  # mean of the highest recalls over classes and thresholds
-    by_class: tuple[float | None, ...]  # mean over the thresholds
-    by_class_at_50: tuple[float | None, ...]
+    recall: float | None  # average recall: highest recall, averaged over classes and IoU thresholds
+    by_class: tuple[float | None, ...]  # average precision of each class, averaged over the IoU thresholds
+    by_class_at_50: tuple[float | None, ...]  # average precision of each class at an IoU threshold of 0.5
     num_objects: tuple[int, ...]  # labelled objects of each class, without crowds
     precision: Floats  # (classes, 10 thresholds, 101 recalls), NaN for a class without objects
 
@@ -80,7 +78,7 @@ class AveragePrecision:
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
-        # For each range of areas and class: scores (D,), whether matched and ignored (10, D), of each image.
+        # By range of areas, class and image: scores (D,), whether matched and whether ignored, (10, D) each.
         self._parts: list[list[list[tuple[Floats, Booleans, Booleans]]]] = [
             [[] for _ in range(num_classes)] for _ in AREAS
         ]
@@ -93,23 +91,23 @@ class AveragePrecision:
             ConfigurationError: The lengths of the arrays differ, or a label is out of range.
         """
         _check("detections", detections.boxes, detections.labels, detections.scores, num_classes=self.num_classes)
-        others = [values for values in (truth.is_crowd, truth.areas) if values is not None]
-        _check("objects", truth.boxes, truth.labels, *others, num_classes=self.num_classes)
+        optional = [values for values in (truth.is_crowd, truth.areas) if values is not None]
+        _check("objects", truth.boxes, truth.labels, *optional, num_classes=self.num_classes)
         for label in np.union1d(detections.labels, truth.labels):
             self._add_class(int(label), detections, truth)
 
     def _add_class(self, label: int, detections: ImageDetections, truth: ImageTruth) -> None:
         chosen = np.flatnonzero(detections.labels == label)
         chosen = chosen[np.argsort(-detections.scores[chosen], kind="stable")][:MAX_DETECTIONS]
-        wanted = truth.labels == label
-        boxes, objects = detections.boxes[chosen], truth.boxes[wanted]
-        is_crowd = np.zeros(len(objects), np.bool_) if truth.is_crowd is None else truth.is_crowd[wanted]
-        areas = _areas(objects) if truth.areas is None else truth.areas[wanted]
+        of_class = truth.labels == label
+        boxes, objects = detections.boxes[chosen], truth.boxes[of_class]
+        is_crowd = np.zeros(len(objects), np.bool_) if truth.is_crowd is None else truth.is_crowd[of_class]
+        areas = _compute_areas(objects) if truth.areas is None else truth.areas[of_class]
         iou = box_iou(boxes, objects, is_crowd=is_crowd)
-        for index, (least, most) in enumerate(AREAS.values()):
-            ignored = is_crowd | (areas < least) | (areas > most)
+        for index, (smallest, largest) in enumerate(AREAS.values()):
+            ignored = is_crowd | (areas < smallest) | (areas > largest)
             matched, matches_ignored = _match(iou, ignored, is_crowd)
-            is_outside = (_areas(boxes) < least) | (_areas(boxes) > most)
+            is_outside = (_compute_areas(boxes) < smallest) | (_compute_areas(boxes) > largest)
             self._parts[index][label].append(
                 (detections.scores[chosen], matched, matches_ignored | (~matched & is_outside))
             )
@@ -117,7 +115,7 @@ class AveragePrecision:
 
     def metrics(self) -> DetectionMetrics:
         """Return the metrics of all images added so far."""
-        precision, recall = zip(*(self._curves(index) for index in range(len(AREAS))), strict=True)
+        precision, recall = zip(*(self._compute_curves(index) for index in range(len(AREAS))), strict=True)
         overall = precision[0]
         means = {name: _mean(values) for name, values in zip(AREAS, precision, strict=True)}
         return DetectionMetrics(
@@ -134,8 +132,11 @@ class AveragePrecision:
             precision=overall,
         )
 
-    def _curves(self, area: int) -> tuple[Floats, Floats]:
-        """Return precision (classes, 10, 101) and highest recall (classes, 10) in a range of areas; NaN if empty."""
+    def _compute_curves(self, area: int) -> tuple[Floats, Floats]:
+        """Return precision (classes, 10, 101) and highest recall (classes, 10) for the range of areas of this index.
+
+        Both are NaN for a class without objects.
+        """
         precision = np.full((self.num_classes, len(THRESHOLDS), len(RECALLS)), np.nan)
         recall = np.full((self.num_classes, len(THRESHOLDS)), np.nan)
         for label, parts in enumerate(self._parts[area]):
@@ -146,9 +147,11 @@ class AveragePrecision:
             order = np.argsort(-scores, kind="stable")
             matched = np.concatenate([part[1] for part in parts], axis=1)[:, order]
             counted = ~np.concatenate([part[2] for part in parts], axis=1)[:, order]
-            correct, wrong = np.cumsum(matched & counted, axis=1), np.cumsum(~matched & counted, axis=1)
-            for index, (true_positives, false_positives) in enumerate(zip(correct, wrong, strict=True)):
-                precision[label, index], recall[label, index] = _curve(true_positives, false_positives, positives)
+            counts = zip(np.cumsum(matched & counted, axis=1), np.cumsum(~matched & counted, axis=1), strict=True)
+            for index, (true_positives, false_positives) in enumerate(counts):
+                precision[label, index], recall[label, index] = _compute_curve(
+                    true_positives, false_positives, positives
+                )
         return precision, recall
 
 
@@ -157,18 +160,24 @@ def _check(kind: str, boxes: Floats, labels: Integers, *others: npt.NDArray[np.g
         raise ConfigurationError(f"the {kind} of an image differ in length; pass one value of each kind for each box.")
     if len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):
         raise ConfigurationError(
-            f"the {kind} of an image have classes {labels.min()} to {labels.max()}; there are classes 0 to"
+            f"the {kind} of an image have classes {labels.min()} to {labels.max()}; they must be from 0 to"
             f" {num_classes - 1}."
         )
 
 
-def _curve(correct: Integers, wrong: Integers, positives: int) -> tuple[Floats, float]:
-    """Return the highest precision at or beyond each of ``RECALLS``, and the highest recall."""
-    reached = correct / positives
-    precision = correct / np.maximum(correct + wrong, 1)
+def _compute_curve(true_positives: Integers, false_positives: Integers, positives: int) -> tuple[Floats, float]:
+    """Return the highest precision at or beyond each of ``RECALLS``, and the highest recall.
+
+    Args:
+        true_positives: Number of true positives among the first 1, 2, ... detections, (D,).
+        false_positives: Number of false positives among them, (D,).
+        positives: Number of labelled objects.
+    """
+    recall = true_positives / positives
+    precision = true_positives / np.maximum(true_positives + false_positives, 1)
     precision = np.maximum.accumulate(precision[::-1])[::-1]
-    where = np.searchsorted(reached, RECALLS, side="left")
-    return np.append(precision, 0.0)[where], float(reached[-1]) if len(reached) else 0.0
+    index = np.searchsorted(recall, RECALLS, side="left")
+    return np.append(precision, 0.0)[index], float(recall[-1]) if len(recall) else 0.0
 
 
 def _match(iou: Floats, ignored: Booleans, is_crowd: Booleans) -> tuple[Booleans, Booleans]:
@@ -178,7 +187,7 @@ def _match(iou: Floats, ignored: Booleans, is_crowd: Booleans) -> tuple[Booleans
     threshold. A crowd can be matched any number of times.
 
     Args:
-        iou: IoU of detections, from high to low score, and objects, (D, G).
+        iou: IoU of detections, in descending order of score, and objects, (D, G).
         ignored: Whether an object is ignored, (G,).
         is_crowd: Whether an object is a crowd, (G,).
 
@@ -193,10 +202,10 @@ def _match(iou: Floats, ignored: Booleans, is_crowd: Booleans) -> tuple[Booleans
     order = np.argsort(ignored, kind="stable")  # the last of equal IoUs wins, as in pycocotools
     iou, ignored, is_crowd = iou[:, order], ignored[order], is_crowd[order]
     taken = np.zeros((len(THRESHOLDS), objects), np.bool_)
-    least = np.minimum(THRESHOLDS, 1 - 1e-10)[:, None]
+    thresholds = np.minimum(THRESHOLDS, 1 - 1e-10)[:, None]
     rows = np.arange(len(THRESHOLDS))
     for index in np.flatnonzero(iou.max(axis=1) >= THRESHOLDS[0]):
-        possible = (iou[index] >= least) & (~taken | is_crowd)
+        possible = (iou[index] >= thresholds) & (~taken | is_crowd)
         possible &= ~ignored | ~(possible & ~ignored).any(axis=1, keepdims=True)
         values = np.where(possible, iou[index], -1.0)
         best = objects - 1 - np.argmax(values[:, ::-1], axis=1)
@@ -207,12 +216,12 @@ def _match(iou: Floats, ignored: Booleans, is_crowd: Booleans) -> tuple[Booleans
 
 
 def box_iou(boxes: Floats, others: Floats, *, is_crowd: Booleans | None = None) -> Floats:
-    """Intersection over union of all pairs of boxes; for crowds, intersection over the area of the first box.
+    """Intersection over union of all pairs of boxes; for a crowd, intersection over the area of the first box.
 
     Args:
         boxes: First boxes, (D, 4), x_min, y_min, x_max, y_max.
-        others: Second boxes, (G, 4), in the same layout.
-        is_crowd: Whether each of ``others`` is a crowd, (G,).
+        others: Second boxes, (G, 4), x_min, y_min, x_max, y_max.
+        is_crowd: Whether each second box is a crowd, (G,).
 
     Returns:
         IoU in [0, 1], float64 (D, G).
@@ -220,13 +229,13 @@ def box_iou(boxes: Floats, others: Floats, *, is_crowd: Booleans | None = None) 
     first, second = boxes.astype(np.float64)[:, None], others.astype(np.float64)[None]
     sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
     intersection = np.where((sides > 0).all(axis=-1), sides.prod(axis=-1), 0.0)
-    union = _areas(first) + _areas(second) - intersection
+    union = _compute_areas(first) + _compute_areas(second) - intersection
     if is_crowd is not None:
-        union = np.where(is_crowd, _areas(first), union)
+        union = np.where(is_crowd, _compute_areas(first), union)
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
-def _areas(boxes: Floats) -> Floats:
+def _compute_areas(boxes: Floats) -> Floats:
     return (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1)
 
 

@@ -31,7 +31,7 @@ class Backbone(nn.Module):
 
     Attributes:
         feature_levels: Channels, stride and module of each returned map.
-        feature_info: The same with timm's methods: ``channels()``, ``reduction()``, ``get_dicts()``, ...
+        feature_info: Description of the maps as in timm: ``channels()``, ``reduction()``, ``get_dicts()``, ...
         network_shapes: Shapes of the network's state dict by name.
 
     Args:
@@ -75,7 +75,7 @@ class Backbone(nn.Module):
         self.grad_checkpointing = enable
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """The same backbone for TorchScript, which has no ``get_submodule``: one call for each module of the path."""
+        """Return the backbone for TorchScript, which has no ``get_submodule``: one call for each module of the path."""
         plain = copy.copy(self)
         plain.grad_checkpointing = False
         return torch.fx.GraphModule(plain, _PathTracer(self.path).trace(plain))

@@ -36,7 +36,7 @@ class FeatureInfo:
         self.out_indices = tuple(range(-out_indices, 0)) if isinstance(out_indices, int) else tuple(out_indices)
 
     def from_other(self, out_indices: Indices) -> "FeatureInfo":
-        """The same levels with other returned ones."""
+        """Return a copy that selects other levels."""
         return FeatureInfo(copy.deepcopy(self.info), out_indices)
 
     def get(self, key: str, idx: Indices | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""Images with the boxes and names of found objects drawn into them, by Pillow and the font that it brings."""
+"""Images with the boxes and names of found objects, drawn with Pillow and its built-in font."""
 
 import os
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ QUALITY = 90
 
 
 class BoxPictures:
-    """Writes an image with boxes as a JPEG file into a folder, under the path of the image below it.
+    """Writes images with boxes as JPEG files into a folder, each under the path of its image.
 
     Args:
         folder: Folder to write into; created with the first picture.
         class_names: Class names in the order of the labels.
-        max_pixels: Largest number of pixels of an image that is read.
+        max_pixels: Maximum number of pixels of an image that is read.
 
     Attributes:
-        numbered: Class names that the font cannot write, of which pictures show the number: ``no. 3``.
+        numbered: Class names that the font cannot write; pictures show their numbers, as in ``no. 3``.
     """
 
     def __init__(self, folder: Path, class_names: Sequence[str], *, max_pixels: int) -> None:
@@ -74,6 +74,6 @@ class BoxPictures:
 
 
 def _can_write(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str) -> bool:
-    """Whether a font has all characters of a text: those that it lacks look like one that no font has."""
+    """Return whether a font has all characters of a text; missing ones look like one that no font has."""
     missing = bytes(font.getmask("\U0010ffff"))
     return text.isprintable() and all(bytes(font.getmask(c)) != missing for c in text if c != " ")

@@ -24,7 +24,7 @@ COLUMNS = ("path", "width", "height", "class", "score", "x_min", "y_min", "x_max
 
 
 def objects_as_dict(found: DetectedObjects) -> dict[str, Any]:
-    """The objects of an image ready for JSON: boxes as x_min, y_min, x_max, y_max in pixels of the upright image."""
+    """Return an image's objects as JSON values: boxes are x_min, y_min, x_max, y_max in pixels of the upright image."""
     objects = [
         {"class": name, "score": score, "box": box}
         for name, score, box in zip(found.classes, found.scores, found.boxes.tolist(), strict=True)
@@ -78,7 +78,7 @@ class ObjectJsonLinesWriter(ObjectWriter):
 
 
 class ObjectCsvWriter(ObjectJsonLinesWriter):
-    """A header, and one row per object; coordinates and scores have six digits after the point."""
+    """CSV with a header and one row per object; coordinates and scores have six decimal places."""
 
     suffix = ".csv"
 
@@ -97,7 +97,7 @@ class ObjectCsvWriter(ObjectJsonLinesWriter):
 
 
 class ObjectParquetWriter(ObjectWriter):
-    """Strings, integers and float32; null where there is no object."""
+    """Parquet with strings, integers and float32; null where there is no object."""
 
     suffix = ".parquet"
 
@@ -122,7 +122,7 @@ class ObjectParquetWriter(ObjectWriter):
 
 
 class CocoWriter(ObjectJsonLinesWriter):
-    """A data set of COCO: images with ids from 1, boxes as x, y, width, height; unreadable images have no size."""
+    """COCO data set: images with ids from 1, boxes as x, y, width, height; unreadable images are 0 x 0."""
 
     suffix = ".json"
 
@@ -131,11 +131,11 @@ class CocoWriter(ObjectJsonLinesWriter):
 
         with path.open("w", encoding="utf-8") as stream:
             stream.write(f'{{"categories": {json.dumps(categories)},\n"images": [')
-            for index, image in enumerate(_lines(chunks)):
+            for index, image in enumerate(_read_lines(chunks)):
                 stream.write((",\n" if index else "\n") + json.dumps({"id": index + 1, **image["image"]}))
             stream.write('],\n"annotations": [')
             number = 0
-            for index, image in enumerate(_lines(chunks)):
+            for index, image in enumerate(_read_lines(chunks)):
                 for annotation in image["annotations"]:
                     number += 1
                     values = {"id": number, "image_id": index + 1, **annotation}
@@ -153,7 +153,7 @@ OBJECT_WRITERS: dict[str, type[ObjectWriter]] = {
 
 
 def find_object_writer(path: Path) -> type[ObjectWriter]:
-    """The writer for the suffix of a file.
+    """Return the writer for the suffix of a file.
 
     Raises:
         ConfigurationError: The suffix is unknown.
@@ -164,7 +164,7 @@ def find_object_writer(path: Path) -> type[ObjectWriter]:
 
 
 def _rows(predictions: Sequence[DetectedObjects]) -> list[tuple[Any, ...]]:
-    """Rows of ``COLUMNS``."""
+    """Return one row of ``COLUMNS`` per object, and one for each image without objects."""
     rows: list[tuple[Any, ...]] = []
     for found in predictions:
         size = (None, None) if found.error else found.size
@@ -176,7 +176,7 @@ def _rows(predictions: Sequence[DetectedObjects]) -> list[tuple[Any, ...]]:
 
 
 def _as_coco(found: DetectedObjects) -> dict[str, Any]:
-    """An image and its annotations, without ids."""
+    """Return an image and its annotations in COCO's form, without ids."""
     image: dict[str, Any] = {"file_name": found.path, "width": found.size[0], "height": found.size[1]}
     if found.error is not None:
         image["error"] = found.error
@@ -192,7 +192,7 @@ def _as_coco(found: DetectedObjects) -> dict[str, Any]:
     return {"image": image, "annotations": annotations}
 
 
-def _lines(chunks: Sequence[Path]) -> Any:
+def _read_lines(chunks: Sequence[Path]) -> Any:
     for chunk in chunks:
         with chunk.open(encoding="utf-8") as stream:
             yield from map(json.loads, stream)

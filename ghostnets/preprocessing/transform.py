@@ -97,12 +97,12 @@ class Preprocessing:
         return cls(image_size, image_size, fit=fit)
 
     def with_image_size(self, image_size: int) -> "Preprocessing":
-        """The same preprocessing at another input size, with the same crop ratio."""
+        """Return this preprocessing for another input size, with the same crop ratio."""
         resize_to = round(image_size * self.resize_to / self.image_size)
         return replace(self, image_size=image_size, resize_to=resize_to)
 
     def as_grayscale(self) -> "Preprocessing":
-        """The same preprocessing of grayscale images, normalised by the average mean and standard deviation."""
+        """Return this preprocessing for grayscale images, normalised by the average mean and standard deviation."""
         return replace(self, mean=(sum(self.mean) / len(self.mean),), std=(sum(self.std) / len(self.std),))
 
     @property

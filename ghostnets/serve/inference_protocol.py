@@ -1,7 +1,7 @@
-"""Routes of the Open Inference Protocol, version 2 (KServe, Triton), beside those of the service's own API.
+"""Routes of the Open Inference Protocol, version 2 (KServe, Triton), in addition to the service's own API.
 
-Inputs are image files or pixels, read by the same rules as in ``/v1/predict``; the output is the probability of each
-class, or with the parameter ``classification`` the most probable classes.
+Inputs are image files, read as in ``/v1/predict``, or pixels; the output is the probability of each class, or with the
+parameter ``classification`` the most probable classes.
 """
 
 from typing import Annotated, Any
@@ -45,7 +45,7 @@ async def live() -> Response:
 
 @router.get("/health/ready")
 async def ready(request: Request) -> Response:
-    """Readiness probe: 503 once the service is draining."""
+    """Readiness probe: 503 while the service is draining."""
     is_ready = not request.app.state.service.draining
     return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
@@ -62,7 +62,7 @@ async def model_ready(request: Request, name: Name, version: Version | None = No
 @router.get("/models/{name}")
 @router.get("/models/{name}/versions/{version}")
 async def model_metadata(request: Request, name: Name, version: Version | None = None) -> Response:
-    """Describe the model and its tensors; a request has one of the inputs."""
+    """Describe the model and its tensors; a request passes one of the inputs."""
     served = _find_model(request, name, version)
     channels = served.description.preprocessing.channels
     return JSONResponse(
@@ -91,10 +91,10 @@ async def infer(
     service: Service = request.app.state.service
     _find_model(request, name, version)
     service.admit(request.headers.get("content-length"))
-    asked, images = await service.in_parser(
+    infer_request, images = await service.in_parser(
         read_request, await request.body(), json_length, service.settings.max_images
     )
-    outputs = [InferOutput(name=OUTPUT)] if asked.outputs is None else asked.outputs
+    outputs = [InferOutput(name=OUTPUT)] if infer_request.outputs is None else infer_request.outputs
     for output in outputs:
         if output.name != OUTPUT:
             raise RequestError(400, f"there is no output {output.name[:40]!r}; the model has {OUTPUT}.")
@@ -104,25 +104,28 @@ async def infer(
     probabilities = np.zeros((len(images), len(names)), np.float32)
     for row, ranking in zip(probabilities, rankings, strict=True):
         row[ranking.classes] = ranking.probabilities
-    packed = [_output(output, asked, probabilities, names) for output in outputs]
+    packed = [_make_output(output, infer_request, probabilities, names) for output in outputs]
     response = {"model_name": _name(served), "model_version": served.digest}
-    if asked.id is not None:
-        response["id"] = asked.id
+    if infer_request.id is not None:
+        response["id"] = infer_request.id
     body, length = pack_outputs(response, packed)
     if length is None:
         return Response(body, media_type="application/json")
     return Response(body, headers={LENGTH_HEADER: str(length)}, media_type="application/octet-stream")
 
 
-def _output(
-    output: InferOutput, asked: InferRequest, probabilities: npt.NDArray[np.float32], names: tuple[str, ...]
+def _make_output(
+    output: InferOutput, request: InferRequest, probabilities: npt.NDArray[np.float32], names: tuple[str, ...]
 ) -> Output:
-    is_binary = bool(output.parameters.get("binary_data", asked.parameters.get("binary_data_output", False)))
+    """Return a requested output: probabilities (N, classes), or the most probable classes as texts (N, k)."""
+    is_binary = bool(output.parameters.get("binary_data", request.parameters.get("binary_data_output", False)))
     count: Any = output.parameters.get("classification", 0)
     if count == 0:
         return Output(output.name, "FP32", probabilities, is_binary)
     if type(count) is not int or count < 0:
-        raise RequestError(400, f"the parameter classification is {str(count)[:20]}; it must be a number of classes.")
+        raise RequestError(
+            400, f"the parameter classification is {str(count)[:20]}; it must be the number of classes to return."
+        )
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
     texts = [
         [f"{row[i]:f}:{i}:{names[i]}".encode() for i in best] for row, best in zip(probabilities, order, strict=True)

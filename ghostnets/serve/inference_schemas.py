@@ -8,7 +8,7 @@ __all__ = ["InferInput", "InferOutput", "InferRequest"]
 
 
 class InferInput(BaseModel):
-    """A tensor of the request; its values are in ``data``, or in the binary part of the body."""
+    """Input tensor, whose values are in ``data`` or in the binary part of the body."""
 
     name: str
     shape: list[int]
@@ -18,14 +18,14 @@ class InferInput(BaseModel):
 
 
 class InferOutput(BaseModel):
-    """An output that the client asks for."""
+    """Requested output tensor."""
 
     name: str
     parameters: dict[str, Any] = {}
 
 
 class InferRequest(BaseModel):
-    """The JSON of a request for inference."""
+    """JSON part of an inference request."""
 
     id: str | None = None
     parameters: dict[str, Any] = {}

@@ -22,11 +22,11 @@ from ghostnets.serve.request_error import RequestError
 __all__ = ["FILES", "PIXELS", "Output", "pack_outputs", "read_images", "read_request"]
 
 FILES, PIXELS = "images", "pixels"  # names of the two inputs
-LENGTH = struct.Struct("<I")  # of an element of a BYTES tensor, before it
+LENGTH = struct.Struct("<I")  # length in front of each element of a BYTES tensor
 
 
 class Output(NamedTuple):
-    """An output of a response: float32, or bytes as dtype object."""
+    """Output tensor of a response: float32, or an object array of bytes."""
 
     name: str
     datatype: str
@@ -35,15 +35,15 @@ class Output(NamedTuple):
 
 
 def read_request(body: bytes, json_length: str | None, max_images: int) -> tuple[InferRequest, list[bytes] | Pixels]:
-    """Read a request for inference.
+    """Read an inference request.
 
     Args:
-        body: Complete request body: JSON, with the values of binary tensors after it.
-        json_length: Header Inference-Header-Content-Length, the length of the JSON; None if the body is JSON alone.
-        max_images: Largest number of images.
+        body: Complete request body: JSON, followed by the values of binary tensors.
+        json_length: Header Inference-Header-Content-Length, the length of the JSON; None if the body is only JSON.
+        max_images: Maximum number of images.
 
     Returns:
-        The JSON, and the images: bytes of files, or uint8 (N, H, W, C).
+        The JSON part, and the images: contents of files, or pixels, uint8 (N, H, W, C).
 
     Raises:
         RequestError: 400 if the body does not follow the protocol, 413 for too many images.
@@ -59,7 +59,7 @@ def read_request(body: bytes, json_length: str | None, max_images: int) -> tuple
         request = read_json(InferRequest, body[:end])
     except ConfigurationError as error:
         raise RequestError(
-            400, f"the JSON is not a request for inference; large tensors are sent in binary: {error}"
+            400, f"the JSON is not an inference request; send large tensors in binary: {error}"
         ) from error
     if len(request.inputs) != 1:
         names = ", ".join(tensor.name[:40] for tensor in request.inputs[:8])
@@ -68,10 +68,10 @@ def read_request(body: bytes, json_length: str | None, max_images: int) -> tuple
 
 
 def read_images(tensor: InferInput, binary: bytes, max_images: int) -> list[bytes] | Pixels:
-    """Read the images of an input: bytes of files (BYTES), or uint8 (N, H, W, C) (UINT8).
+    """Read the images of an input tensor: contents of files (BYTES), or pixels, uint8 (N, H, W, C) (UINT8).
 
     Raises:
-        RequestError: As ``read_request``.
+        RequestError: See ``read_request``.
     """
     kinds = {FILES: ("BYTES", 1, "[N]"), PIXELS: ("UINT8", 4, "[N, height, width, channels]")}
     if tensor.name not in kinds:
@@ -94,11 +94,11 @@ def read_images(tensor: InferInput, binary: bytes, max_images: int) -> list[byte
         )
     if tensor.name == FILES:
         return _split_bytes(binary, tensor.shape[0]) if size is not None else _decode_files(tensor)
-    return _to_pixels(binary, tensor) if size is not None else _listed_pixels(tensor)
+    return _decode_binary_pixels(binary, tensor) if size is not None else _decode_json_pixels(tensor)
 
 
 def _split_bytes(binary: bytes, count: int) -> list[bytes]:
-    """Split a BYTES tensor: each element has its length before it."""
+    """Split a BYTES tensor, in which each element follows its length."""
     elements: list[bytes] = []
     position = 0
     while position < len(binary) and len(elements) < count:
@@ -109,7 +109,7 @@ def _split_bytes(binary: bytes, count: int) -> list[bytes]:
         elements.append(binary[position - length : position])
     if len(elements) != count or position != len(binary):
         raise RequestError(
-            400, f"the bytes of the input {FILES} are not {count} elements, each after its length in 4 bytes."
+            400, f"the bytes of the input {FILES} are not {count} elements, each preceded by its length in 4 bytes."
         )
     return elements
 
@@ -124,7 +124,7 @@ def _decode_files(tensor: InferInput) -> list[bytes]:
         raise RequestError(400, f"an element of {FILES} is not base64 ({error}); send files in base64.") from error
 
 
-def _to_pixels(binary: bytes, tensor: InferInput) -> Pixels:
+def _decode_binary_pixels(binary: bytes, tensor: InferInput) -> Pixels:
     count = 1
     for side in tensor.shape:
         count *= side
@@ -133,7 +133,7 @@ def _to_pixels(binary: bytes, tensor: InferInput) -> Pixels:
     return np.frombuffer(binary, np.uint8).reshape(tensor.shape)
 
 
-def _listed_pixels(tensor: InferInput) -> Pixels:
+def _decode_json_pixels(tensor: InferInput) -> Pixels:
     try:
         values = np.array(tensor.data, dtype=np.float64).reshape(tensor.shape)
     except (ValueError, TypeError) as error:
@@ -144,14 +144,14 @@ def _listed_pixels(tensor: InferInput) -> Pixels:
 
 
 def pack_outputs(response: dict[str, Any], outputs: Sequence[Output]) -> tuple[bytes, int | None]:
-    """Write a response.
+    """Serialise a response.
 
     Args:
-        response: Fields of the JSON other than the outputs.
-        outputs: The outputs.
+        response: Fields of the JSON, without the outputs.
+        outputs: Output tensors.
 
     Returns:
-        The body, and the length of its JSON if binary values follow.
+        The body, and the length of its JSON part, or None if no binary values follow it.
     """
     described: list[dict[str, Any]] = []
     parts: list[bytes] = []

@@ -143,7 +143,7 @@ class Evaluation:
 
     @property
     def scores(self) -> dict[str, float]:
-        """The figures that are compared from epoch to epoch."""
+        """Metrics that are recorded for each epoch."""
         return {"top1": self.top1}
 
     @property
@@ -194,7 +194,7 @@ class Evaluation:
         return sorted((c for c in self.confusion_cells if c[0] != c[1]), key=lambda c: (-c[2], c))
 
     def headline(self) -> dict[str, str]:
-        """The accuracies with their 95 % intervals; top-5 only of more than five classes."""
+        """Return the accuracies, formatted with their 95 % intervals: name -> value; top-5 for over five classes."""
         return {"top-1": self.format_top1(), **({"top-5": self.format_top5()} if len(self.classes) > 5 else {})}
 
     def format_top1(self) -> str:
@@ -206,7 +206,7 @@ class Evaluation:
         return format_accuracy(round(self.top5 * self.images), self.images)
 
     def describe_baseline(self) -> str:
-        """One sentence on the accuracy of always predicting the largest class, and on whether the network beats it."""
+        """Describe in a sentence the accuracy of always predicting the largest class, compared with the network's."""
         largest, (low, _) = self.largest_class, wilson_interval(self.correct, self.images)
         share = largest.images / self.images
         sentence = f"Always predicting {largest.name}, the largest class, would be correct for {share:.1%}"

@@ -183,7 +183,7 @@ class MultiLabelEvaluation:
 
     @property
     def scores(self) -> dict[str, float]:
-        """The figures that are compared from epoch to epoch."""
+        """Metrics that are recorded for each epoch."""
         return {
             "exact": self.exact_match,
             "map": self.mean_average_precision,
@@ -192,7 +192,7 @@ class MultiLabelEvaluation:
         }
 
     def headline(self) -> dict[str, str]:
-        """The main figures; the share of images with all labels correct, with its 95 % interval."""
+        """Return the main metrics, formatted: name -> value; the share with all labels correct has a 95 % interval."""
         return {
             "mean average precision": f"{self.mean_average_precision:.1%}",
             "F1 micro": f"{self.micro_f1:.1%}",
@@ -201,7 +201,7 @@ class MultiLabelEvaluation:
         }
 
     def describe_baseline(self) -> str:
-        """One sentence on the score of a random ranking."""
+        """Describe in a sentence the score of a random ranking."""
         shares = [row.images / self.images for row in self.classes if row.images]
         mean = sum(shares) / max(1, len(shares))
         return f"A random ranking has a mean average precision of about {mean:.1%}, the mean share of the classes."

@@ -29,7 +29,7 @@ from ghostnets.models import create_model, model_arguments
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.terminal import format_count, printable
 from ghostnets.train.detection import BoxEvaluation
-from ghostnets.train.detection.report import box_examples, class_boxes, precision_curves
+from ghostnets.train.detection.report import collect_class_results, collect_precision_curves, select_examples
 from ghostnets.train.evaluation import Evaluation, ImagePredictions
 from ghostnets.train.metrics import METRICS, EpochResult, best_epoch, format_minutes
 from ghostnets.train.multi_label import LabelSetPredictions, MultiLabelEvaluation
@@ -137,10 +137,10 @@ def _write_detection_report(
         },
         epochs=[row.epoch for row in result.history],
         curves=_curves(result.history),
-        classes=class_boxes(evaluation, list(result.data["splits"]["train"].values())),
-        precision=precision_curves(evaluation),
+        classes=collect_class_results(evaluation, list(result.data["splits"]["train"].values())),
+        precision=collect_precision_curves(evaluation),
         data=DataSummary(result.data["splits"], result.data["notes"], result.data["images"]),
-        examples=box_examples(evaluation, result.images, names, run.path),
+        examples=select_examples(evaluation, result.images, names, run.path),
         settings={"best epoch": str(result.best_epoch), **_settings(config)},
         command=_command(config),
     )

@@ -60,8 +60,8 @@ def train_model(
             or a ``DataSpec`` for options such as ``skip_corrupt``.
         folder: New folder of the run; by default ``runs_dir/DATA-MODEL``, numbered if that exists.
         runs_dir: Folder of the runs, for the default of ``folder``.
-        task: ``"classify"``, or ``"detect"`` for images with labelled boxes (docs/detection.md); None to find it from
-            the layout, told in a message. A ``DataSpec`` has its own.
+        task: ``"classify"``, or ``"detect"`` for images with labelled boxes (docs/detection.md); None to infer it
+            from the layout, with a message. Ignored for a ``DataSpec``, which has its own.
         recipe: Recipe; by default the one for the task and the size of the images.
         device: ``"cpu"``, ``"cuda"``, ``"mps"``, ``"xpu"``, or ``"auto"`` for an accelerator if there is one.
         workers: Processes that read images, for each process that trains; 0 to read between steps; by default up to 8

@@ -55,7 +55,7 @@ def test_table_tells_threshold_and_suppression(detector: Path, photos: Path, exp
     printed = capsys.readouterr()
     assert "cannot be read" in printed.out
     assert "=fish" in printed.out
-    assert "score above 0.3; of boxes of a class with an IoU above 0.6, the one" in printed.err
+    assert "score above 0.3, at most 100 per image; non-maximum suppression by class at an IoU of 0.6" in printed.err
     assert f"found {sum(expected.values())} objects in 4 images." in printed.err
     assert main(["predict", str(detector), str(photos / "0.png"), "--threshold", "1"]) == 0
     printed = capsys.readouterr()
@@ -130,9 +130,9 @@ def test_box_is_drawn_where_it_is():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--features", "--out", "x.jsonl"], "is a detector, for which there is no --features"),
-        (["--tta", "flip"], "is a detector, for which there is no --tta"),
-        (["--sort-into", "sorted"], "is a detector, for which there is no --sort-into"),
+        (["--features", "--out", "x.jsonl"], "is a detector, and --features is for classifiers"),
+        (["--tta", "flip"], "is a detector, and --tta is for classifiers"),
+        (["--sort-into", "sorted"], "is a detector, and --sort-into is for classifiers"),
     ],
 )
 def test_options_of_classifiers_are_rejected(detector: Path, photos: Path, options: list, message: str, capsys):
@@ -146,7 +146,7 @@ def test_options_of_detectors_are_rejected_for_a_classifier(photos: Path, tmp_pa
     path = tmp_path / "c.safetensors"
     save_checkpoint(path, Checkpoint("ghostnet_050", arguments, weights, ("a", "b"), Preprocessing(16, 16)))
     for option, value, message in (
-        ("--draw", tmp_path / "drawn", "is a classifier, which finds no boxes to draw"),
+        ("--draw", tmp_path / "drawn", "is a classifier, and --draw is for detectors"),
         ("--out", tmp_path / "a.json", "its suffix must be one of .csv, .jsonl, .parquet"),
     ):
         assert main(["predict", str(path), str(photos / "0.png"), option, str(value)]) == 1

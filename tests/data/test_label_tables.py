@@ -207,7 +207,7 @@ def test_files_without_images_are_named(tmp_path: Path) -> None:
         ("width,height\n30,40\n50,60\n", "has no column of image paths (it has width, height)"),
         ("img/0.png\nimg/1.png\n", "has a single column"),
         ("\n", "is empty"),
-        ("\0\0\0\0", "is no text"),
+        ("\0\0\0\0", "is not a text file"),
     ],
 )  # fmt: skip
 def test_table_is_rejected_with_reason(tmp_path: Path, text: str, message: str) -> None:

@@ -139,7 +139,7 @@ def test_engine_low_precision(tmp_path: Path, images: Path, precision: str | Non
     source = make_checkpoint(tmp_path, "ghostnet_100", width=0.2)
     report = export_model(source, format="engine", precision=precision, images=images, features=True)
     assert report.description.precision == (precision or "auto")
-    assert bool(report.comparison.choice) == (precision is None)  # the choice is told
+    assert bool(report.comparison.choice) == (precision is None)  # the choice is reported
     assert TOLERANCES["f32"].mean_difference < report.comparison.mean_difference  # measurably another network
     assert not report.comparison.torch_was_loaded
     check_export(source.with_suffix(".engine"), source, tolerance=tolerance)

@@ -125,7 +125,7 @@ def test_invalid_images_raise():
     average_precision = AveragePrecision(2)
     nothing = ImageTruth(np.zeros((0, 4)), np.zeros(0, int))
     with pytest.raises(
-        ConfigurationError, match="detections of an image have classes 2 to 2; there are classes 0 to 1"
+        ConfigurationError, match="detections of an image have classes 2 to 2; they must be from 0 to 1"
     ):
         average_precision.add(ImageDetections(np.ones((1, 4)), np.ones(1), np.array([2])), nothing)
     with pytest.raises(ConfigurationError, match="differ in length"):

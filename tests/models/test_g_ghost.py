@@ -29,7 +29,7 @@ OFFICIAL = """
 320 2,7,13,1  336,672,1344,2520 168 62.82 17158
 """
 ROWS = {f"g_ghost_regnetx_{line.split()[0]}": line.split()[1:] for line in OFFICIAL.strip().splitlines()}
-# Depths below, at and above three; odd numbers of channels; widths that are no multiple of the group width.
+# Depths below, at and above three; odd numbers of channels; widths that are not multiples of the group width.
 SMALL = {"depths": (1, 3, 4, 2), "widths": (15, 26, 33, 40), "group_width": 10}
 
 

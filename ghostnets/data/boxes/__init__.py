@@ -1,4 +1,4 @@
-"""Images with labelled boxes: YOLO text, Pascal VOC, COCO JSON; augmentation. Reading labels loads no torch."""
+"""Images with labelled boxes: YOLO, Pascal VOC and COCO; augmentation. Reading labels does not import torch."""
 
 from typing import TYPE_CHECKING
 

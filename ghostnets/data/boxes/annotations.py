@@ -1,4 +1,4 @@
-"""The labelled boxes of an image, and the validation of labels. Importing this loads no torch."""
+"""Labelled boxes of an image, and the validation of labels. Does not import torch."""
 
 import math
 from collections.abc import Sequence
@@ -13,28 +13,36 @@ from ghostnets.preprocessing import read_header
 from ghostnets.preprocessing.content import read_content
 from ghostnets.terminal import printable
 
-__all__ = ["BoxAnnotations", "BrokenLabels", "ImageLabels", "LabelRow", "annotate", "image_size", "read_label_file"]
+__all__ = [
+    "BoxAnnotations",
+    "BrokenLabels",
+    "ImageLabels",
+    "LabelRow",
+    "read_image_size",
+    "read_label_file",
+    "validate_labels",
+]
 
-TOLERANCE = 1.0  # pixels that rounding may place a side outside the image
+TOLERANCE = 1.0  # pixels by which a side may lie outside the image, as the result of rounding
 SHOWN = 20  # broken labels per message
 MAX_BYTES = 2 << 30  # per label file; COCO's largest is 0.5 GB
 
 
 class BoxAnnotations(NamedTuple):
-    """The labelled boxes of one image; without boxes it is a background image."""
+    """Labelled boxes of one image; an image without boxes is background."""
 
     path: Path
-    size: tuple[int, int]  # width and height in pixels, upright
+    size: tuple[int, int]  # width and height of the upright image in pixels
     boxes: npt.NDArray[np.float64]  # (G, 4), x_min, y_min, x_max, y_max in pixels, within the image
-    labels: npt.NDArray[np.int64]  # (G,), index of the class
+    labels: npt.NDArray[np.int64]  # (G,), class indices
     is_crowd: npt.NDArray[np.bool_]  # (G,), a region with several objects, as in COCO
-    areas: npt.NDArray[np.float64]  # (G,), square pixels: area of the object if labelled, else of the box
+    areas: npt.NDArray[np.float64]  # (G,), square pixels: area of the object if it is labelled, else of the box
 
 
 class LabelRow(NamedTuple):
-    """One label as read, not checked."""
+    """One label as read, not yet validated."""
 
-    where: str  # file, and line or number
+    where: str  # file, and line or number in it, for messages
     label: int
     box: tuple[float, float, float, float]  # x_min, y_min, x_max, y_max in pixels
     is_crowd: bool = False
@@ -42,10 +50,10 @@ class LabelRow(NamedTuple):
 
 
 class ImageLabels(NamedTuple):
-    """The labels of one image as read, not checked."""
+    """Labels of one image as read, not yet validated."""
 
     path: Path
-    size: tuple[int, int]  # width and height in pixels, upright
+    size: tuple[int, int]  # width and height of the upright image in pixels
     rows: Sequence[LabelRow]
 
 
@@ -60,21 +68,21 @@ class BrokenLabels:
         self.sentences.append(f"{printable(str(where))}: {reason}")
 
     def raise_if_any(self, data: object) -> None:
-        """Raise DataError that names the number of labels, and the first ``SHOWN`` with their locations."""
+        """Raise a DataError with the number of broken labels, and the sentences of the first ``SHOWN``."""
         if not self.sentences:
             return
         shown = "\n  ".join(self.sentences[:SHOWN])
         number = len(self.sentences)
         kind, them = ("label", "it") if number == 1 else ("labels", "them")
-        rest = f"\n  and {number - SHOWN} more" if number > SHOWN else ""
+        more = f"\n  and {number - SHOWN} more" if number > SHOWN else ""
         raise DataError(
             f"{printable(str(data))} has {number} broken {kind}; correct {them}, or skip {them} with skip_broken"
-            f" (train: --skip-corrupt):\n  {shown}{rest}"
+            f" (train: --skip-corrupt):\n  {shown}{more}"
         )
 
 
-def annotate(image: ImageLabels, class_names: Sequence[str], broken: BrokenLabels) -> BoxAnnotations:
-    """Check the labels of an image; invalid ones are skipped and added to ``broken``."""
+def validate_labels(image: ImageLabels, class_names: Sequence[str], broken: BrokenLabels) -> BoxAnnotations:
+    """Return the valid labels of an image, clipped to it; invalid ones are added to ``broken``."""
     width, height = image.size
     rows: dict[tuple[int, tuple[float, ...], bool], LabelRow] = {}
     for row in image.rows:
@@ -84,19 +92,19 @@ def annotate(image: ImageLabels, class_names: Sequence[str], broken: BrokenLabel
         x_min, y_min, x_max, y_max = row.box
         box = (max(x_min, 0.0), max(y_min, 0.0), min(x_max, float(width)), min(y_max, float(height)))
         if (key := (row.label, box, row.is_crowd)) in rows:
-            broken.add(row.where, f"the same box of the same class as {printable(rows[key].where)}")
+            broken.add(row.where, f"it repeats the box and class of {printable(rows[key].where)}")
             continue
         rows[key] = row._replace(box=box)
     boxes = np.array([row.box for row in rows.values()], np.float64).reshape(-1, 4)
-    own = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    given = [np.nan if row.area is None else row.area for row in rows.values()]
+    box_areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    labelled = [np.nan if row.area is None else row.area for row in rows.values()]
     return BoxAnnotations(
         image.path,
         image.size,
         boxes,
         np.array([row.label for row in rows.values()], np.int64),
         np.array([row.is_crowd for row in rows.values()], np.bool_),
-        np.where(np.isnan(given), own, given) if given else own,
+        np.where(np.isnan(labelled), box_areas, labelled) if labelled else box_areas,
     )
 
 
@@ -112,18 +120,18 @@ def _find_defect(row: LabelRow, size: tuple[int, int], num_classes: int) -> str 
         return f"{text} has no area"
     outside = max(-x_min, -y_min, x_max - width, y_max - height)
     if outside > TOLERANCE:
-        return f"{text} lies outside the image of {width} x {height} pixels, by {outside:.1f}"
+        return f"{text} extends {outside:.1f} pixels beyond the image of {width} x {height}"
     if min(x_max, width) <= max(x_min, 0) or min(y_max, height) <= max(y_min, 0):
         return f"{text} has no area within the image"
     return None
 
 
-def image_size(path: Path, broken: BrokenLabels) -> tuple[int, int] | None:
-    """Read width and height of an upright image; None if it is unreadable, which is added to ``broken``."""
+def read_image_size(path: Path, broken: BrokenLabels) -> tuple[int, int] | None:
+    """Read the width and height of an upright image; an unreadable image is added to ``broken``, and gives None."""
     try:
         return read_header(path).upright_size
     except ImageError as error:
-        reason = "there is no such image" if not path.exists() else str(error)
+        reason = "the image does not exist" if not path.exists() else str(error)
         broken.add(path, reason)
         return None
 
@@ -136,7 +144,7 @@ def read_label_file(path: Path) -> str:
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path} has more than {MAX_BYTES >> 30} GiB, too much for a label file; split it.")
+            raise DataError(f"{path} is larger than {MAX_BYTES >> 30} GiB, the limit of a label file; split it.")
         return read_content(path).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error

@@ -12,11 +12,11 @@ from ghostnets.data.boxes.annotations import BoxAnnotations
 
 __all__ = ["BoxAugmentation", "BoxSample"]
 
-MIN_SIDE = 2.0  # pixels; what is visible of a smaller box is too little to learn from
+MIN_SIDE = 2.0  # pixels; a smaller box shows too little of its object
 
 
 class BoxSample(NamedTuple):
-    """An image of the input's size with its boxes."""
+    """Augmented image at the input size, with its boxes."""
 
     pixels: Tensor  # uint8 (C, S, S)
     boxes: Tensor  # float32 (G, 4), x_min, y_min, x_max, y_max in pixels
@@ -26,18 +26,19 @@ class BoxSample(NamedTuple):
 
 @dataclass(frozen=True)
 class BoxAugmentation:
-    """An image, uint8 (C, H, W), and its boxes -> a ``BoxSample``, stretched to the input's size.
+    """Augmentation of an image, uint8 (C, H, W), and its boxes -> a ``BoxSample``, stretched to the input size.
 
-    Boxes are transformed with the pixels. Those whose center is cropped away, or with a side below 2 pixels in the
-    result, are removed. The result is determined by the seed.
+    Boxes are transformed with the pixels. A box is removed if its center is cropped away or a side is shorter than 2
+    pixels in the result. The seed determines the result.
 
     Attributes:
         image_size: Side S of the input in pixels.
-        crop: Crop at random such that some box keeps an IoU of at least 0, 0.1, ..., 0.9 with the crop, or not at all
-            (``RandomIoUCrop``; Liu et al., SSD, arXiv 1512.02325).
-        zoom_out: Largest ratio of the sides of a gray canvas on which half of the images are placed; 1 for none.
-        flip: Flip half of the images horizontally.
-        color: Change brightness, contrast, saturation and hue at random (``RandomPhotometricDistort``).
+        crop: Whether to crop at random, so that some box has an IoU of at least 0, 0.1, ..., 0.9 with the crop, or not
+            at all (``RandomIoUCrop``; Liu et al., SSD, arXiv 1512.02325).
+        zoom_out: Maximum side of the gray canvas on which half of the images are placed, in units of the image's side;
+            1 to disable.
+        flip: Whether to flip half of the images horizontally.
+        color: Whether to change brightness, contrast, saturation and hue at random (``RandomPhotometricDistort``).
     """
 
     image_size: int
@@ -51,8 +52,8 @@ class BoxAugmentation:
 
         Args:
             image: Pixels of the upright image, uint8 (C, H, W).
-            annotations: Its boxes.
-            seed: Seed of all random choices, such as from ``derive_seed``.
+            annotations: Boxes of the image.
+            seed: Seed of all random choices, for example from ``derive_seed``.
         """
         height, width = image.shape[1:]
         boxes = torch.from_numpy(annotations.boxes).float()

@@ -17,7 +17,7 @@ __all__ = ["BoxBatchAugmentation"]
 
 @dataclass(frozen=True)
 class BoxBatchAugmentation:
-    """Images and their packed boxes (``BoxFolder``) -> a batch of the input's size, and its packed boxes.
+    """Augmentation of images and their packed boxes (``BoxFolder``) -> a batch at the input size and its packed boxes.
 
     Attributes:
         single: Augmentation of one image.
@@ -29,17 +29,17 @@ class BoxBatchAugmentation:
         """Augment a batch.
 
         Args:
-            images: uint8 (C, H, W) each.
-            labels: float32 (B, G, 6).
-            seeds: One for each image.
+            images: Pixels of each image, uint8 (C, H, W).
+            labels: Packed boxes, float32 (B, G, 6).
+            seeds: Seed of each image.
 
         Returns:
-            uint8 (B, C, S, S) and float32 (B, G', 6).
+            Pixels, uint8 (B, C, S, S), and packed boxes, float32 (B, G', 6).
         """
         pixels, boxes = [], []
         side = self.single.image_size
         for image, rows, seed in zip(images, labels, seeds, strict=True):
-            sample = self.single(image, _annotations(image, rows), seed)
+            sample = self.single(image, _unpack_boxes(image, rows), seed)
             pixels.append(sample.pixels)
             found = sample.boxes.double().numpy()
             boxes.append(
@@ -50,8 +50,8 @@ class BoxBatchAugmentation:
         return torch.stack(pixels), torch.from_numpy(pack_boxes(boxes))
 
 
-def _annotations(image: Tensor, rows: Tensor) -> BoxAnnotations:
-    """The boxes of one image in pixels, without the empty rows."""
+def _unpack_boxes(image: Tensor, rows: Tensor) -> BoxAnnotations:
+    """Return the boxes of one image in pixels, without the padding rows."""
     height, width = image.shape[1:]
     values = rows[rows[:, 4] >= 0].double().numpy()
     boxes = values[:, :4] * np.array([width, height, width, height])

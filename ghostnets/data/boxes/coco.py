@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ghostnets.data.boxes.annotations import BrokenLabels, ImageLabels, LabelRow, image_size, read_label_file
+from ghostnets.data.boxes.annotations import BrokenLabels, ImageLabels, LabelRow, read_image_size, read_label_file
 from ghostnets.data.layout import split_in_name, split_of
 from ghostnets.errors import DataError
 
@@ -12,12 +12,12 @@ __all__ = ["find_coco", "read_coco"]
 
 
 def find_coco(root: Path) -> dict[str, Path]:
-    """COCO files by split: ``root`` itself, those in it, in ``annotations``, or in folders for splits.
+    """Find the COCO files by split: ``root`` itself, or files in it, in its ``annotations``, or in folders of splits.
 
-    The split is a word of the file's name, or the name of its folder, and otherwise train.
+    The split is a word in the file's name, else the name of the folder, else train.
 
     Raises:
-        DataError: Several files are of the same split.
+        DataError: Several files belong to the same split.
     """
     if root.is_file():
         files = [root] if root.suffix.lower() == ".json" else []
@@ -30,7 +30,7 @@ def find_coco(root: Path) -> dict[str, Path]:
             continue
         split = (None if root.is_file() else split_in_name(path.stem) or split_of(path.parent.name)) or "train"
         if split in found:
-            raise DataError(f"{found[split]} and {path} are both of the split {split}; pass one of them.")
+            raise DataError(f"{found[split]} and {path} both belong to the split {split}; pass one of them.")
         found[split] = path
     return found
 
@@ -51,12 +51,15 @@ def read_coco(
     classes: dict[int, str] = {}
     splits = {}
     for split, file in files.items():
-        content = _load(file)
-        own = _categories(content, file)
-        if classes and own != classes:
-            raise DataError(f"{file} has other categories than {next(iter(files.values()))}; make them the same.")
-        classes = own
-        splits[split] = _read_file(content, file, {id_: index for index, id_ in enumerate(sorted(own))}, broken)
+        content = _read_json(file)
+        categories = _read_categories(content, file)
+        if classes and categories != classes:
+            raise DataError(
+                f"the categories of {file} differ from those of {next(iter(files.values()))}; make them equal."
+            )
+        classes = categories
+        indices = {id_: index for index, id_ in enumerate(sorted(categories))}
+        splits[split] = _read_labels(content, file, indices, broken)
     used = {row.label for images in splits.values() for image in images for row in image.rows}
     names = [classes[id_] for id_ in sorted(classes)]
     if names and 0 not in used and len(names) > 1:
@@ -71,7 +74,7 @@ def _looks_like_coco(path: Path) -> bool:
         )
 
 
-def _load(file: Path) -> dict[str, Any]:
+def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_label_file(file))
     except (ValueError, RecursionError) as error:
@@ -80,26 +83,29 @@ def _load(file: Path) -> dict[str, Any]:
         not isinstance(content.get(key), list) or not all(isinstance(row, dict) for row in content[key])
         for key in ("images", "annotations", "categories")
     ):
-        raise DataError(f"{file} is not a COCO file of boxes: it needs lists of images, annotations and categories.")
+        raise DataError(f"{file} is not a COCO file with boxes: it needs lists of images, annotations and categories.")
     return content
 
 
-def _categories(content: dict[str, Any], file: Path) -> dict[int, str]:
+def _read_categories(content: dict[str, Any], file: Path) -> dict[int, str]:
     rows = [(row.get("id"), row.get("name")) for row in content["categories"]]
     named = {id_: name for id_, name in rows if type(id_) is int and isinstance(name, str)}
     if not named or len(named) != len(rows):
-        raise DataError(f"{file}: each category needs its own number as id, and a name.")
+        raise DataError(f"{file}: each category needs a unique integer id and a name.")
     return named
 
 
-def _read_file(content: dict[str, Any], file: Path, labels: dict[int, int], broken: BrokenLabels) -> list[ImageLabels]:
+def _read_labels(
+    content: dict[str, Any], file: Path, labels: dict[int, int], broken: BrokenLabels
+) -> list[ImageLabels]:
+    """Read the labels of all images; ``labels`` maps category ids to class indices."""
     rows: dict[Any, list[LabelRow]] = {}
     for row in content["images"]:
-        rows[_key(row.get("id"))] = []
+        rows[_as_key(row.get("id"))] = []
     for number, annotation in enumerate(content["annotations"]):
         where = f"{file}, annotation {annotation.get('id', number)}"
-        box, label = annotation.get("bbox"), labels.get(_key(annotation.get("category_id")))
-        if (image := _key(annotation.get("image_id"))) not in rows:
+        box, label = annotation.get("bbox"), labels.get(_as_key(annotation.get("category_id")))
+        if (image := _as_key(annotation.get("image_id"))) not in rows:
             broken.add(where, f"there is no image with the id {image}")
         elif label is None:
             broken.add(where, f"there is no category with the id {annotation.get('category_id')}")
@@ -117,31 +123,33 @@ def _read_file(content: dict[str, Any], file: Path, labels: dict[int, int], brok
                     float(area) if type(area) in (int, float) else None,
                 )
             )
-    images = (_image(row, file, rows[_key(row.get("id"))], broken) for row in content["images"])
+    images = (_find_image(row, file, rows[_as_key(row.get("id"))], broken) for row in content["images"])
     return [image for image in images if image is not None]
 
 
-def _key(value: Any) -> Any:
-    """A hashable id for any value in the file."""
+def _as_key(value: Any) -> Any:
+    """Return an id, which can be any JSON value, as a dictionary key; None if it is not an integer or string."""
     return value if isinstance(value, int | str) else None
 
 
-def _image(row: dict[str, Any], file: Path, rows: list[LabelRow], broken: BrokenLabels) -> ImageLabels | None:
+def _find_image(row: dict[str, Any], file: Path, rows: list[LabelRow], broken: BrokenLabels) -> ImageLabels | None:
+    """Find the file of an entry of ``images``, and check its size; a faulty one is added to ``broken``."""
     name = str(row.get("file_name"))
     folder, stem = file.parent, file.stem.removeprefix("instances_")
     base = folder.parent if folder.name == "annotations" else folder
-    places = [folder, base, base / "images", base / stem, base / "images" / stem]
-    path = next((place / name for place in places if (place / name).is_file()), None)
+    folders = [folder, base, base / "images", base / stem, base / "images" / stem]
+    path = next((candidate / name for candidate in folders if (candidate / name).is_file()), None)
     if path is None:
         broken.add(file, f"there is no image {name}")
         return None
-    if (size := image_size(path, broken)) is None:
+    if (size := read_image_size(path, broken)) is None:
         return None
     stated = (row.get("width", size[0]), row.get("height", size[1]))
     if stated != size:
         broken.add(
             path,
-            f"{file.name} is for {stated[0]} x {stated[1]} pixels, and the upright image has {size[0]} x {size[1]}",
+            f"the size in {file.name} is {stated[0]} x {stated[1]}, but the upright image has {size[0]} x {size[1]}"
+            " pixels",
         )
         return None
     return ImageLabels(path, size, rows)

@@ -1,4 +1,4 @@
-"""Images with labelled boxes as a source of training data. Importing this loads no torch."""
+"""Images with labelled boxes as a source of training data. Importing this module does not import torch."""
 
 import hashlib
 from collections.abc import Callable
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 __all__ = ["BoxFolder", "pack_boxes", "split_validation"]
 
-PADDING = -1  # class of the rows that fill the labels of an image
-COLUMNS = 6  # x_min, y_min, x_max, y_max in shares of the image, class, whether it is a crowd
-TRAINING_SCALE = 1.5  # shorter side of the training images in units of the input: crops keep their resolution
+PADDING = -1  # class of padding rows
+COLUMNS = 6  # x_min, y_min, x_max, y_max relative to the image's sides, class, whether it is a crowd
+TRAINING_SCALE = 1.5  # shorter side of training images relative to the input, so that crops keep their resolution
 
 
 @dataclass(frozen=True)
 class BoxFolder:
-    """A ``DataSource`` of images with labelled boxes.
+    """``DataSource`` of images with labelled boxes.
 
-    The labels of its images are float32 (N, G, 6): for each box x_min, y_min, x_max and y_max as shares of width and
-    height, the class, and 1 for a crowd; G is the largest number of boxes of an image, and rows of class -1 are empty.
-    ``class_counts`` counts boxes.
+    The labels are packed boxes, float32 (N, G, 6): for each box x_min, y_min, x_max and y_max relative to the width and
+    height of the image, in [0, 1], then the class, then 1 for a crowd. G is the largest number of boxes of an image;
+    rows of class -1 are padding. ``class_counts`` counts boxes.
 
     Attributes:
-        source: The labels, with ``"train"`` and ``"val"``.
-        val_from_train: Whether ``"val"`` is split off the training images.
-        guessed: A sentence on how the task was found; empty if it was given.
+        source: Labelled images of the splits, with ``"train"`` and ``"val"`` among them.
+        val_from_train: Whether ``"val"`` was split off from the training images.
+        guessed: Sentence on how the task was inferred from the layout; empty if it was given.
     """
 
     source: BoxSource
@@ -80,11 +80,11 @@ class BoxFolder:
     @property
     def notes(self) -> tuple[str, ...]:
         background = [
-            f"{count} of {len(images)} images in {split} have no box, and are learned as background"
+            f"{count} of {len(images)} images in {split} have no boxes and are used as background"
             for split, images in self.source.splits.items()
             if (count := sum(not len(image.boxes) for image in images))
         ]
-        layout = f"labels are boxes ({self.source.layout}): the numbers of a class are its boxes in each split"
+        layout = f"labels are boxes ({self.source.layout}): the numbers of each class are boxes in each split"
         return (*([self.guessed] if self.guessed else []), layout, *background, *self.source.notes)
 
     @property
@@ -98,21 +98,21 @@ class BoxFolder:
         return digest.hexdigest()
 
     def load(self, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = lambda: None) -> "DatasetSplits":
-        """Read all splits: those of evaluation as the network takes them, training images with their proportions."""
+        """Read all splits: training images with their aspect ratio, all others preprocessed for the network."""
         from ghostnets.data.datasets import DatasetSplits
 
         side = round(TRAINING_SCALE * preprocessing.image_size)
         training = replace(preprocessing, resize_to=side, fit="crop")
-        parts = {
+        datasets = {
             split: self._load(split, training if split == "train" else preprocessing, on_image)
             for split in self.split_names
         }
-        return DatasetSplits(parts["train"], parts["val"], parts.get("test"))
+        return DatasetSplits(datasets["train"], datasets["val"], datasets.get("test"))
 
     def load_split(
         self, split: str, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = lambda: None
     ) -> "tuple[ImageDataset, tuple[str, ...]]":
-        """Read one split as the network takes it."""
+        """Read one split, preprocessed for the network."""
         check_split(self, split)
         return self._load(split, preprocessing, on_image), ()
 
@@ -130,7 +130,7 @@ class BoxFolder:
 
 
 def pack_boxes(images: "list[BoxAnnotations] | tuple[BoxAnnotations, ...]") -> npt.NDArray[np.float32]:
-    """Return the boxes of images as one array, float32 (N, G, 6): see ``BoxFolder``; G is at least 1."""
+    """Return the boxes of all images as one array, float32 (N, G, 6), as ``BoxFolder`` describes; G is at least 1."""
     most = max((len(image.boxes) for image in images), default=0)
     packed = np.zeros((len(images), max(1, most), COLUMNS), np.float32)
     packed[..., 4] = PADDING
@@ -142,26 +142,26 @@ def pack_boxes(images: "list[BoxAnnotations] | tuple[BoxAnnotations, ...]") -> n
 
 
 def split_validation(source: BoxSource, *, val_share: float, seed: int, guessed: str = "") -> BoxFolder:
-    """Return the source of training data; without ``"val"``, a share of the training images becomes it.
+    """Return the data source of labelled images; if they have no ``"val"``, split it off from ``"train"``.
 
     Args:
-        source: The labels as read.
-        val_share: Share of the training images split off, each class as evenly as its images allow.
-        seed: Seed of that split.
-        guessed: A sentence on how the task was found.
+        source: Labelled images as read.
+        val_share: Share of the training images to split off, stratified by class as far as the images allow.
+        seed: Seed of the split.
+        guessed: Value of ``BoxFolder.guessed``.
 
     Raises:
-        DataError: There is no training image, too few to split, or no box to learn from.
+        DataError: There are no training images, too few to split, or no boxes in them.
     """
     train = source.splits.get("train", ())
     if not train:
-        raise DataError(f"{source.name} has no training images, but {', '.join(source.splits)}; add a train split.")
+        raise DataError(f"{source.name} has no training images, only {', '.join(source.splits)}; add a train split.")
     if not sum(len(image.boxes) for image in train):
-        raise DataError(f"none of the {len(train)} training images of {source.name} has a box; add labels.")
+        raise DataError(f"none of the {len(train)} training images of {source.name} has boxes; add labels.")
     if source.splits.get("val"):
         return BoxFolder(source, False, guessed)
     if len(train) < 2:
-        raise DataError(f"{source.name} has one training image and no val split; add images.")
+        raise DataError(f"{source.name} has only one training image and no val split; add images.")
     import torch
 
     from ghostnets.data.datasets import validation_mask
@@ -172,9 +172,9 @@ def split_validation(source: BoxSource, *, val_share: float, seed: int, guessed:
     chosen = validation_mask(present, val_share, seed).tolist()
     if not any(chosen):
         chosen[-1] = True
-    parts = {
+    splits = {
         "train": tuple(image for image, is_val in zip(train, chosen, strict=True) if not is_val),
         "val": tuple(image for image, is_val in zip(train, chosen, strict=True) if is_val),
         **({"test": source.splits["test"]} if "test" in source.splits else {}),
     }
-    return BoxFolder(replace(source, splits=parts), True, guessed)
+    return BoxFolder(replace(source, splits=splits), True, guessed)

@@ -1,4 +1,4 @@
-"""A data set of images with labelled boxes, recognised by its layout. Importing this loads no torch."""
+"""A data set of images with labelled boxes, recognised by its layout. Importing this module does not import torch."""
 
 import os
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ghostnets.data.boxes.annotations import BoxAnnotations, BrokenLabels, ImageLabels, annotate
+from ghostnets.data.boxes.annotations import BoxAnnotations, BrokenLabels, ImageLabels, validate_labels
 from ghostnets.data.boxes.coco import find_coco, read_coco
 from ghostnets.data.boxes.voc import is_voc, read_voc
 from ghostnets.data.boxes.yolo import find_yaml, read_yolo
@@ -19,12 +19,12 @@ SHOWN_CLASSES = 10  # names per message
 
 @dataclass(frozen=True)
 class BoxSource:
-    """Images with labelled boxes in splits.
+    """Images with labelled boxes, by split.
 
     Attributes:
         name: Name of the folder or file.
         layout: ``"YOLO"``, ``"Pascal VOC"`` or ``"COCO"``.
-        class_names: Names in the order of the labels.
+        class_names: Class names in the order of the labels.
         splits: Images of ``"train"``, ``"val"`` and ``"test"``, where they exist.
         notes: Assumptions and exclusions, one sentence each.
     """
@@ -62,17 +62,17 @@ class BoxSource:
 
 
 def open_boxes(data: str | os.PathLike[str], *, skip_broken: bool = False) -> BoxSource:
-    """Read the labels of a data set; of the images only the headers are read.
+    """Read the labels of a data set, and only the headers of its images.
 
     Args:
         data: A folder with a ``data.yaml`` (YOLO), with ``Annotations`` or XML files (Pascal VOC), or with COCO's JSON
             files; or the YAML or JSON file itself.
-        skip_broken: Skip labels and images that cannot be used, with a sentence in ``notes``, instead of failing: boxes
-            that lie outside their image by more than one pixel, without area, of an unknown class, or twice; images
-            that are missing, cannot be read, or have another size than their labels say.
+        skip_broken: Skip broken labels and images, each with a sentence in ``notes``, instead of failing. Broken are
+            boxes that extend more than one pixel beyond their image, have no area, are of an unknown class or occur
+            twice, and images that are missing, cannot be read, or differ in size from what their labels say.
 
     Raises:
-        DataError: The layout is not recognised, or labels are broken; the message names each.
+        DataError: The layout is not recognised, or labels are broken; the message names the first 20 of them.
     """
     root = Path(data)
     if not root.exists():
@@ -83,8 +83,8 @@ def open_boxes(data: str | os.PathLike[str], *, skip_broken: bool = False) -> Bo
     order = [split for split in ("train", "val", "test") if found.get(split)]
     if not order:
         broken.raise_if_any(root)
-        raise DataError(f"{root} has labels, but no image; pass the folder that contains both.")
-    splits = {split: tuple(annotate(image, class_names, broken) for image in found[split]) for split in order}
+        raise DataError(f"{root} has labels but no images; pass the folder that contains both.")
+    splits = {split: tuple(validate_labels(image, class_names, broken) for image in found[split]) for split in order}
     if not skip_broken:
         broken.raise_if_any(root)
     notes += [f"left out: {sentence}" for sentence in broken.sentences]
@@ -93,10 +93,10 @@ def open_boxes(data: str | os.PathLike[str], *, skip_broken: bool = False) -> Bo
 
 
 def find_box_layout(data: str | os.PathLike[str]) -> str | None:
-    """Return the layout of labelled boxes that a folder or file has, with the file that shows it; None without any.
+    """Return the layout of the labelled boxes in a folder or file, and what it is recognised by; None without boxes.
 
     Raises:
-        DataError: Several files claim to describe the data.
+        DataError: Several files describe the data.
     """
     root = Path(data)
     if not root.exists():
@@ -127,7 +127,7 @@ def _read_labels(
 
 
 def _add_class_notes(source: BoxSource) -> BoxSource:
-    """Return the source with a note on the classes without a box in each split."""
+    """Return the source with a note for each split on the classes without boxes."""
     notes = list(source.notes)
     for split, counts in source.class_counts.items():
         empty = [name for name, count in zip(source.class_names, counts, strict=True) if not count]

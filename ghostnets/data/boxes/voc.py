@@ -1,15 +1,15 @@
 """Boxes in Pascal VOC's XML files, one for each image (Everingham et al., IJCV 2010).
 
-``Annotations/a.xml`` belongs to the image in ``JPEGImages`` that it names, and ``ImageSets`` lists the images of each
-split; or the files are next to their images in a folder for each split. The pixels of a box are counted from 1, both
-ends included, so a box from 1 to 100 has the sides 0 and 100.
+``Annotations/a.xml`` names its image in ``JPEGImages``, and ``ImageSets`` lists the images of each split; or the files
+are next to their images in a folder for each split. Pixels are counted from 1, and a box includes the pixels at both
+ends, so a box from 1 to 100 has its sides at 0 and 100.
 """
 
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from ghostnets.data.boxes.annotations import BrokenLabels, ImageLabels, LabelRow, image_size, read_label_file
+from ghostnets.data.boxes.annotations import BrokenLabels, ImageLabels, LabelRow, read_image_size, read_label_file
 from ghostnets.data.layout import split_of
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import IMAGE_SUFFIXES
@@ -21,8 +21,8 @@ ENTITIES = re.compile(r"<!(ENTITY|DOCTYPE)")  # entities can grow a small file t
 
 
 def is_voc(root: Path) -> bool:
-    """Whether a folder has XML files of VOC: in ``Annotations``, or in it or its folders for splits."""
-    return bool(_folders(root))
+    """Return whether a folder has XML files: in ``Annotations``, directly in it, or in its folders of splits."""
+    return bool(_find_folders(root))
 
 
 def read_voc(
@@ -40,30 +40,30 @@ def read_voc(
     """
     objects = {}
     splits: dict[str, list[Path]] = {}
-    for split, folder in _folders(root).items():
+    for split, folder in _find_folders(root).items():
         files = sorted(folder.glob("*.xml"))
         for file in files:
             if (parsed := _parse(file, broken)) is not None:
                 objects[file] = parsed
         splits[split] = files
     if (root / "Annotations").is_dir():
-        splits = _listed_splits(root, splits["train"], broken, notes)
+        splits = _read_image_sets(root, splits["train"], broken, notes)
     class_names = sorted({name for rows, _ in objects.values() for name, *_ in rows})
     if not class_names:
         broken.raise_if_any(root)
-        raise DataError(f"{root} has no labelled object in its XML files; pass a folder of VOC with objects.")
+        raise DataError(f"{root} has no labelled objects in its XML files; pass a Pascal VOC folder with objects.")
     if difficult := sum(is_difficult for rows, _ in objects.values() for *_, is_difficult in rows):
-        notes.append(f"{difficult} objects are marked as difficult, and read like all others")
+        notes.append(f"{difficult} objects are marked as difficult and used like all others")
     labels = {name: index for index, name in enumerate(class_names)}
     read: dict[str, list[ImageLabels]] = {}
     for split, files in splits.items():
-        images = [_image(root, file, *objects[file], labels, broken) for file in files if file in objects]
+        images = [_find_image(root, file, *objects[file], labels, broken) for file in files if file in objects]
         read[split] = [image for image in images if image is not None]
     return tuple(class_names), read
 
 
-def _folders(root: Path) -> dict[str, Path]:
-    """Folders with XML files by split."""
+def _find_folders(root: Path) -> dict[str, Path]:
+    """Return the folders with XML files by split."""
     if not root.is_dir():
         return {}
     if any((root / "Annotations").glob("*.xml")):
@@ -73,8 +73,8 @@ def _folders(root: Path) -> dict[str, Path]:
     return found or ({"train": root} if any(root.glob("*.xml")) else {})
 
 
-def _listed_splits(root: Path, files: list[Path], broken: BrokenLabels, notes: list[str]) -> dict[str, list[Path]]:
-    """Files of labels by split, as ``ImageSets`` lists them."""
+def _read_image_sets(root: Path, files: list[Path], broken: BrokenLabels, notes: list[str]) -> dict[str, list[Path]]:
+    """Return the label files by split, as ``ImageSets`` lists them; all are for training if it does not exist."""
     lists = {split_of(path.stem): path for path in sorted((root / "ImageSets").rglob("*.txt"))}
     splits: dict[str, list[Path]] = {}
     for split, path in lists.items():
@@ -84,24 +84,24 @@ def _listed_splits(root: Path, files: list[Path], broken: BrokenLabels, notes: l
         paths = [root / "Annotations" / f"{name}.xml" for name in names]
         for name, file in zip(names, paths, strict=True):
             if not file.exists():
-                broken.add(path, f"{name} has no file of labels")
+                broken.add(path, f"{name} has no label file")
         splits[split] = [file for file in paths if file.exists()]
     if not splits:
         return {"train": files}
-    if rest := len(set(files) - {file for listed in splits.values() for file in listed}):
-        notes.append(f"left out: {rest} files of labels that no list in ImageSets names")
+    if unlisted := len(set(files) - {file for listed in splits.values() for file in listed}):
+        notes.append(f"left out: {unlisted} label files that ImageSets does not list")
     return splits
 
 
-Object = tuple[str, tuple[float, ...], str, bool]  # class, sides, place, whether marked as difficult
+Object = tuple[str, tuple[float, ...], str, bool]  # class, sides, location for messages, whether marked as difficult
 
 
 def _parse(file: Path, broken: BrokenLabels) -> tuple[list[Object], dict[str, str]] | None:
-    """Objects of a file, and the name and size of its image; None if it cannot be read."""
+    """Return the objects of a file, and the name and size of its image as texts; None if it cannot be read."""
     try:
         text = read_label_file(file)
         if ENTITIES.search(text):
-            broken.add(file, "it declares entities, which labels do not need")
+            broken.add(file, "it declares entities, which are not allowed in labels")
             return None
         tree = ElementTree.fromstring(text)
     except (DataError, ElementTree.ParseError, ValueError) as error:
@@ -118,14 +118,14 @@ def _parse(file: Path, broken: BrokenLabels) -> tuple[list[Object], dict[str, st
             broken.add(where, f"bndbox has {', '.join(map(str, texts))}; it needs the numbers {', '.join(SIDES)}")
             continue
         if not name:
-            broken.add(where, "it has no name of a class")
+            broken.add(where, "it has no class name")
             continue
         found.append((name, (x_min - 1, y_min - 1, x_max, y_max), where, element.findtext("difficult") == "1"))
     described = {key: (tree.findtext(key) or "").strip() for key in ("filename", "size/width", "size/height")}
     return found, described
 
 
-def _image(
+def _find_image(
     root: Path,
     file: Path,
     objects: list[Object],
@@ -133,6 +133,7 @@ def _image(
     labels: dict[str, int],
     broken: BrokenLabels,
 ) -> ImageLabels | None:
+    """Find the image of a label file, and check its size; a faulty one is added to ``broken``."""
     folders = [root / "JPEGImages", root / "images", file.parent]
     names = [f"{file.stem}{suffix}" for suffix in sorted(IMAGE_SUFFIXES | {s.upper() for s in IMAGE_SUFFIXES})]
     if described["filename"]:
@@ -141,11 +142,11 @@ def _image(
     if path is None:
         broken.add(file, f"there is no image {names[0]}")
         return None
-    if (size := image_size(path, broken)) is None:
+    if (size := read_image_size(path, broken)) is None:
         return None
     stated = (described["size/width"], described["size/height"])
     if all(stated) and "0" not in stated and stated != tuple(map(str, size)):
-        broken.add(file, f"it is for {' x '.join(stated)} pixels, and the upright image has {size[0]} x {size[1]}")
+        broken.add(file, f"its size is {' x '.join(stated)}, but the upright image has {size[0]} x {size[1]} pixels")
         return None
     rows = [LabelRow(where, labels[name], (box[0], box[1], box[2], box[3])) for name, box, where, _ in objects]
     return ImageLabels(path, size, rows)

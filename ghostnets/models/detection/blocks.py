@@ -28,10 +28,9 @@ def separable_conv(in_channels: int, out_channels: int, kernel_size: int, *, str
 
 
 def use_leaky_relu(model: nn.Module, negative_slope: float) -> None:
-    """Replace each ReLU of a network by a leaky ReLU, in place.
+    """Replace every ReLU of a network with a leaky ReLU, in place.
 
-    Ghost bottlenecks with another activation use their regular implementation in training: the fused kernels support
-    ReLU only.
+    Ghost bottlenecks then train with their regular implementation, because the fused kernels support only ReLU.
     """
     for parent in list(model.modules()):
         for name, child in parent.named_children():

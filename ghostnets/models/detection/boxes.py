@@ -11,26 +11,26 @@ __all__ = ["Detections", "decode_boxes", "grid_points", "select_boxes"]
 
 
 class Detections(NamedTuple):
-    """Detected objects of one image, from high to low score."""
+    """Detections of one image, highest score first."""
 
     boxes: Tensor  # (D, 4), x_min, y_min, x_max, y_max in pixels
     scores: Tensor  # (D,), in [0, 1]
-    labels: Tensor  # (D,), int64, index of the class
+    labels: Tensor  # (D,), int64, class indices
 
 
 def grid_points(
     height: int, width: int, strides: Sequence[int], *, device: torch.device | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Points of all predictions for an image: the upper left corners of the maps' pixels, as in NanoDet-Plus.
+    """Return the point of each prediction: the upper left corner of a pixel of a map, as in NanoDet-Plus.
 
     Args:
         height: Height of the image in pixels.
         width: Width of the image in pixels.
         strides: Strides of the levels; the map of a level has ceil(height / stride) rows.
-        device: Device of the results.
+        device: Device of the returned tensors.
 
     Returns:
-        Positions x, y in pixels, (P, 2), and strides, (P,), float32.
+        Positions x, y in pixels of the image, (P, 2), and strides of the points, (P,), both float32.
     """
     points, sizes = [], []
     for stride in strides:
@@ -47,10 +47,10 @@ def grid_points(
 def decode_boxes(
     predictions: Tensor, size: tuple[int, int], strides: Sequence[int], *, bins: int, clip: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Decode predictions to boxes and scores.
+    """Decode predictions into boxes and scores.
 
-    The distance from the point to a side is the mean of its distribution, in strides (Generalized Focal Loss,
-    equation 6).
+    The distance from a point to a side of its box is the mean of the predicted distribution, in strides (Generalized
+    Focal Loss, equation 6).
 
     Args:
         predictions: Output of a ``Detector``, (N, P, num_classes + 4 * bins).
@@ -84,15 +84,15 @@ def select_boxes(
     max_boxes: int = 100,
     max_candidates: int = 1000,
 ) -> Detections:
-    """Select the detections of one image: non-maximum suppression within each class.
+    """Select the detections of one image by non-maximum suppression within each class.
 
     Args:
         boxes: Boxes of one image from ``decode_boxes``, (P, 4).
-        scores: Scores of the same image, (P, num_classes).
-        min_score: Boxes with a score at or below this are dropped.
-        max_iou: Boxes whose IoU with a higher-scoring box of their class exceeds this are dropped.
-        max_boxes: Largest number of detections: those with the highest scores.
-        max_candidates: Largest number of boxes before the suppression: those with the highest scores.
+        scores: Scores of these boxes, (P, num_classes).
+        min_score: Score that a box must exceed.
+        max_iou: IoU with a higher-scoring box of the same class above which a box is dropped.
+        max_boxes: Maximum number of detections; those with the highest scores are kept.
+        max_candidates: Maximum number of boxes before the suppression; those with the highest scores are kept.
     """
     point, label = torch.nonzero(scores > min_score, as_tuple=True)
     found = scores[point, label]

@@ -25,10 +25,10 @@ class DetectionHead(nn.Module):
     """Maps (N, C, H_i, W_i) of several levels -> predictions (N, P, num_classes + 4 * bins), P = sum of H_i * W_i.
 
     Args:
-        channels: Channels C of the maps.
-        levels: Number of maps; each has its own weights.
+        channels: Number of channels C of every map.
+        levels: Number of maps; the convolutions of each have their own weights.
         num_classes: Number of classes, at least 1.
-        bins: Number of values of each distance's distribution: 0 to ``bins - 1`` strides.
+        bins: Number of bins of each distance's distribution, for distances of 0 to ``bins - 1`` strides.
         kernel_size: Kernel size of the depthwise convolutions, odd.
         depth: Number of depthwise-separable convolutions before the final 1x1 convolution.
     """
@@ -62,21 +62,21 @@ class DetectionHead(nn.Module):
 class Detector(nn.Module):
     """Images (N, C, H, W), normalised -> predictions (N, P, num_classes + 4 * bins), float.
 
-    The P points are the pixels of the levels at ``strides``, in this order, row by row (``grid_points``). Each has the
-    logits of its classes, then for left, top, right and bottom the logits of ``bins`` distances. ``decode_boxes`` turns
-    them into boxes and scores, ``select_boxes`` into detections.
+    The P points are the pixels of the levels at ``strides``, in this order, row by row (``grid_points``). A prediction
+    consists of the class logits, then the logits of ``bins`` distances to the left, top, right and bottom side.
+    ``decode_boxes`` turns predictions into boxes and scores, ``select_boxes`` these into detections.
 
     Args:
         backbone: Module that returns a list of maps, from high to low resolution.
-        in_channels: Channels of these maps.
-        strides: Strides of these maps; each is twice the previous one.
+        in_channels: Number of channels of each map of the backbone.
+        strides: Stride of each map of the backbone; each is twice the previous one.
         num_classes: Number of classes, at least 1.
-        channels: Channels of neck and head.
-        bins: Number of values of each distance's distribution.
+        channels: Number of channels of neck and head.
+        bins: Number of bins of each distance's distribution, at least 2.
         kernel_size: Kernel size of the depthwise convolutions of neck and head, odd.
 
     Attributes:
-        strides: Strides of the prediction levels: those of the backbone's maps, and twice the last of them.
+        strides: Strides of the prediction levels: those of the backbone's maps, then twice the last one.
 
     Raises:
         ConfigurationError: An argument is out of range, or a stride is not twice the previous one.
@@ -94,9 +94,9 @@ class Detector(nn.Module):
         kernel_size: int = 5,
     ) -> None:
         super().__init__()
-        for name, value, least in [("num_classes", num_classes, 1), ("channels", channels, 1), ("bins", bins, 2)]:
-            if value < least:
-                raise ConfigurationError(f"Detector: {name} is {value}; it must be at least {least}.")
+        for name, value, minimum in [("num_classes", num_classes, 1), ("channels", channels, 1), ("bins", bins, 2)]:
+            if value < minimum:
+                raise ConfigurationError(f"Detector: {name} is {value}; it must be at least {minimum}.")
         if any(after != 2 * before for before, after in pairwise(strides)):
             raise ConfigurationError(f"Detector: strides are {list(strides)}; each must be twice the previous one.")
         self.num_classes, self.bins = num_classes, bins
@@ -113,10 +113,13 @@ class Detector(nn.Module):
 
 
 class DetectorMaps(nn.Module):
-    """A detector whose predictions are one map for each level: images (N, C, H, W) -> list of (N, values, H_i, W_i).
+    """Detector that returns one map per level: images (N, C, H, W) -> list of (N, num_classes + 4 * bins, H_i, W_i).
 
-    For runtimes that return maps, such as the engine; the values of a pixel are those of ``Detector``. It shares the
-    modules of the detector.
+    For runtimes that return maps, such as the engine. The values of a pixel are the prediction of ``Detector`` at its
+    point.
+
+    Args:
+        detector: Detector whose modules are used (shared, not copied).
     """
 
     def __init__(self, detector: Detector) -> None:

@@ -1,7 +1,7 @@
 """Ghost-PAN: a path aggregation network whose fusions are Ghost bottlenecks.
 
-The neck of NanoDet-Plus (https://github.com/RangiLyu/nanodet). Liu et al., "Path Aggregation Network for Instance
-Segmentation", CVPR 2018 (arXiv 1803.01534), with a top-down and a bottom-up path; the fusions are Ghost bottlenecks.
+The neck of NanoDet-Plus (https://github.com/RangiLyu/nanodet), after Liu et al., "Path Aggregation Network for Instance
+Segmentation", CVPR 2018 (arXiv 1803.01534): a top-down path, then a bottom-up path.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ __all__ = ["GhostPAN"]
 
 
 class GhostPAN(nn.Module):
-    """Feature pyramid: maps at strides s, 2s, 4s, ... -> maps of ``channels`` at the same strides and twice the last.
+    """Feature pyramid: maps at strides s, 2s, 4s, ... -> maps of C channels at these strides and at twice the last.
 
     ::
 
@@ -30,9 +30,9 @@ class GhostPAN(nn.Module):
                        └──────────────────────────> downsample ────────────────────────── + ──> level 3
 
     Args:
-        in_channels: Channels of the input maps, from high to low resolution; each map has half the height and width
-            of the one before it, rounded up.
-        channels: Channels C of all output maps.
+        in_channels: Number of channels of each input map, from high to low resolution; each map has half the height
+            and width of the previous one, rounded up.
+        channels: Number of channels C of every output map.
         kernel_size: Kernel size of the depthwise convolutions between levels and in the bottlenecks' shortcuts, odd.
 
     Raises:
@@ -48,9 +48,9 @@ class GhostPAN(nn.Module):
         steps = len(in_channels) - 1
         self.channels = channels
         self.reduce = nn.ModuleList(conv_act(count, channels) for count in in_channels)
-        self.top_down = nn.ModuleList(_fusion(channels, kernel_size) for _ in range(steps))
+        self.top_down = nn.ModuleList(_make_fusion(channels, kernel_size) for _ in range(steps))
         self.downsample = nn.ModuleList(separable_conv(channels, channels, kernel_size, stride=2) for _ in range(steps))
-        self.bottom_up = nn.ModuleList(_fusion(channels, kernel_size) for _ in range(steps))
+        self.bottom_up = nn.ModuleList(_make_fusion(channels, kernel_size) for _ in range(steps))
         self.extra_in = separable_conv(channels, channels, kernel_size, stride=2)
         self.extra_out = separable_conv(channels, channels, kernel_size, stride=2)
 
@@ -66,6 +66,6 @@ class GhostPAN(nn.Module):
         return [*outputs, self.extra_in(inputs[-1]) + self.extra_out(outputs[-1])]
 
 
-def _fusion(channels: int, kernel_size: int) -> GhostBottleneck:
-    """Ghost bottleneck from two concatenated maps to one: (N, 2C, H, W) -> (N, C, H, W)."""
+def _make_fusion(channels: int, kernel_size: int) -> GhostBottleneck:
+    """Return a Ghost bottleneck that fuses two concatenated maps: (N, 2C, H, W) -> (N, C, H, W)."""
     return GhostBottleneck(2 * channels, channels, channels, kernel_size=kernel_size)

@@ -1,4 +1,4 @@
-"""The detectors by name."""
+"""Registry of the detectors: table of variants, and ``create_detector``."""
 
 from typing import NamedTuple
 
@@ -49,11 +49,11 @@ def create_detector(
     >>> detector = create_detector("ghostdet_100", backbone="ghostnetv2_130", num_classes=3)
 
     Args:
-        name: A name of ``list_detectors()``.
+        name: One of ``list_detectors()``.
         num_classes: Number of classes, at least 1.
-        backbone: Another network of the registry that has maps at strides 8, 16 and 32, or ``"shufflenet_v2_x1_0"``,
-            the backbone of NanoDet-Plus-m.
-        channels: Channels of neck and head; by default those of the named detector.
+        backbone: Name of a network of ``list_models()`` with maps at strides 8, 16 and 32, or
+            ``"shufflenet_v2_x1_0"``, the backbone of NanoDet-Plus-m; by default that of the named detector.
+        channels: Number of channels of neck and head; by default that of the named detector.
 
     Returns:
         The detector, in training mode, float32, on the CPU.
@@ -66,7 +66,7 @@ def create_detector(
         raise UnknownNameError("detector", name, DETECTORS)
     variant = DETECTORS[name]
     backbone = backbone or variant.backbone
-    maps, in_channels = _shufflenet() if backbone == SHUFFLENET else _ghostnet(backbone)
+    maps, in_channels = _create_shufflenet() if backbone == SHUFFLENET else _create_backbone(backbone)
     detector = Detector(maps, in_channels, STRIDES, num_classes=num_classes, channels=channels or variant.channels)
     if variant.negative_slope:
         for module in [detector.pan, detector.head, *([maps] if backbone == SHUFFLENET else [])]:
@@ -74,15 +74,18 @@ def create_detector(
     return detector
 
 
-def _ghostnet(name: str) -> tuple[nn.Module, list[int]]:
-    """Backbone of the registry and the channels of its maps: the last of each stride, without a wide last map."""
+def _create_backbone(name: str) -> tuple[nn.Module, list[int]]:
+    """Create a backbone that returns the last map of each of ``STRIDES``; return it and the channels of these maps.
+
+    The wide map before the classifier, where a network has one, is not among them.
+    """
     levels = create_model(name, features_only=True)
     assert isinstance(levels, Backbone)
     indices = {level.stride: index for index, level in enumerate(levels.feature_levels)}
     if missing := [stride for stride in STRIDES if stride not in indices]:
         raise ConfigurationError(
-            f"{name} has no map at stride {', '.join(map(str, missing))}, but at {', '.join(map(str, indices))}; choose"
-            " a backbone with maps at strides 8, 16 and 32, such as ghostnet_100."
+            f"{name} has no map at stride {', '.join(map(str, missing))}, only at {', '.join(map(str, indices))};"
+            " choose a backbone with maps at strides 8, 16 and 32, such as ghostnet_100."
         )
     backbone = create_model(name, features_only=True, out_indices=[indices[stride] for stride in STRIDES])
     assert isinstance(backbone, Backbone)
@@ -106,5 +109,5 @@ class ShuffleNetMaps(nn.Module):
         return [low, middle, self.stage4(middle)]
 
 
-def _shufflenet() -> tuple[nn.Module, list[int]]:
+def _create_shufflenet() -> tuple[nn.Module, list[int]]:
     return ShuffleNetMaps(), [116, 232, 464]

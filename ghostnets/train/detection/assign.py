@@ -13,7 +13,7 @@ from torchvision.ops import box_iou
 
 __all__ = ["Assignment", "assign_points"]
 
-CANDIDATES = 13  # points whose IoUs determine the number of points of an object
+CANDIDATES = 13  # highest IoUs of an object, whose sum is the number of its points
 IOU_WEIGHT = 3.0  # weight of the IoU cost relative to the class cost
 IMPOSSIBLE = 1e8  # cost of a point outside the object
 
@@ -29,10 +29,10 @@ class Assignment(NamedTuple):
 def assign_points(points: Tensor, boxes: Tensor, scores: Tensor, objects: Tensor, labels: Tensor) -> Assignment:
     """Assign points to the objects of one image.
 
-    A point may be assigned to an object whose box contains it. The number of points of an object is the sum of its 13
-    highest IoUs, at least 1; the points with the lowest cost are chosen. The cost is the quality focal loss of the
-    classes with the IoU as soft label, plus 3 times -log(IoU). A point claimed by several objects goes to the one with
-    the lowest cost. An object smaller than the finest stride may contain no point and then gets none.
+    Only points within the box of an object can be assigned to it. Each object gets the points with the lowest cost;
+    their number is the sum of the object's 13 highest IoUs, at least 1. The cost is the quality focal loss of the
+    classes with the IoU as soft label, plus 3 times -log(IoU). A point chosen for several objects is assigned to the
+    one with the lowest cost. An object smaller than the finest stride may contain no point, and then has none.
 
     Args:
         points: Positions x, y in pixels, (P, 2).
@@ -43,13 +43,13 @@ def assign_points(points: Tensor, boxes: Tensor, scores: Tensor, objects: Tensor
     """
     assigned = torch.full((len(points),), -1, dtype=torch.int64, device=points.device)
     ious = torch.zeros(len(points), device=points.device)
-    is_inside = _inside(points, objects)  # (P, G)
+    is_inside = _find_inside(points, objects)  # (P, G)
     valid = is_inside.any(dim=1).nonzero().flatten()
     if not len(valid):
         return Assignment(assigned, ious)
     is_inside = is_inside[valid]
     iou = box_iou(boxes[valid].float(), objects)  # (V, G)
-    cost = _class_cost(scores[valid].float(), iou, labels) - IOU_WEIGHT * (iou + 1e-7).log()
+    cost = _compute_class_cost(scores[valid].float(), iou, labels) - IOU_WEIGHT * (iou + 1e-7).log()
     cost = cost.masked_fill(~is_inside, IMPOSSIBLE)
     highest = iou.masked_fill(~is_inside, 0).topk(min(CANDIDATES, len(valid)), dim=0).values
     counts = torch.minimum(highest.sum(dim=0).int().clamp(min=1), is_inside.sum(dim=0))  # (G,), 0 without a point
@@ -63,16 +63,16 @@ def assign_points(points: Tensor, boxes: Tensor, scores: Tensor, objects: Tensor
     return Assignment(assigned, ious)
 
 
-def _inside(points: Tensor, objects: Tensor) -> Tensor:
+def _find_inside(points: Tensor, objects: Tensor) -> Tensor:
     """Return whether each point lies within each box, (P, G)."""
     distances = torch.cat([points[:, None] - objects[None, :, :2], objects[None, :, 2:] - points[:, None]], dim=-1)
     return (distances > 0).all(dim=-1)
 
 
-def _class_cost(scores: Tensor, iou: Tensor, labels: Tensor) -> Tensor:
-    """Return the quality focal loss of each point's scores for each object, with the IoU as soft label, (V, G).
+def _compute_class_cost(scores: Tensor, iou: Tensor, labels: Tensor) -> Tensor:
+    """Return the quality focal loss of the scores of each point for each object, (V, G).
 
-    The target of the object's class is the soft label, the target of all other classes is 0.
+    The target is the IoU for the class of the object and 0 for all other classes.
     """
     negative = scores.square() * F.binary_cross_entropy(scores, torch.zeros_like(scores), reduction="none")  # (V, C)
     own = scores[:, labels]  # (V, G)

@@ -1,4 +1,4 @@
-"""Evaluation of a detector: average precision as COCO defines it, and the detections of each image."""
+"""Evaluation of a detector: COCO's average precision, and the detections of each image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,13 +34,13 @@ def unpack_targets(labels: Tensor, size: int) -> list[BoxTargets]:
 
 @dataclass(frozen=True)
 class ClassPrecision:
-    """Average precision of one class; None without a labelled box.
+    """Average precision of one class.
 
     Attributes:
         name: Name of the class.
         boxes: Number of labelled boxes.
-        mean: Mean over the IoU thresholds 0.5, 0.55, ..., 0.95.
-        at_50: At an IoU of 0.5.
+        mean: Average precision, averaged over the IoU thresholds 0.5, 0.55, ..., 0.95; None without labelled boxes.
+        at_50: Average precision at an IoU threshold of 0.5; None without labelled boxes.
     """
 
     name: str
@@ -57,7 +57,7 @@ class BoxEvaluation:
         images: Number of images.
         loss: Mean loss of a batch, without the auxiliary head: points are assigned by the detector's own predictions.
         metrics: Average precisions.
-        classes: One entry for each class.
+        classes: Results by class.
         detections: Detections of each image, in pixels of the input.
         targets: Objects of each image, in pixels of the input.
     """
@@ -74,24 +74,26 @@ class BoxEvaluation:
 
     @property
     def scores(self) -> dict[str, float]:
-        """The figures that are compared from epoch to epoch; 0 where no box is labelled."""
+        """Metrics that are recorded for each epoch; 0 without labelled boxes."""
         return {"map": self.metrics.mean or 0.0, "ap50": self.metrics.at_50 or 0.0}
 
     def headline(self) -> dict[str, str]:
-        """The main figures."""
+        """Return the main metrics, formatted: name -> value."""
         metrics = self.metrics
         figures = {"mAP": metrics.mean, "AP50": metrics.at_50, "AP75": metrics.at_75, "recall": metrics.recall}
-        return {name: "no box labelled" if value is None else f"{value:.1%}" for name, value in figures.items()}
+        return {name: "no labelled boxes" if value is None else f"{value:.1%}" for name, value in figures.items()}
 
     def describe_baseline(self) -> str:
-        """One sentence on the boxes that the figures are measured on, and on the classes without any."""
+        """Describe in a sentence the number of labelled boxes, and in another the classes without boxes."""
         absent = [row.name for row in self.classes if not row.boxes]
         total = sum(row.boxes for row in self.classes)
         sentence = f"There are {total:,} labelled boxes of {len(self.classes) - len(absent)} classes."
-        return sentence + (f" Without a box, and not in the means: {', '.join(absent[:10])}." if absent else "")
+        return sentence + (
+            f" Classes without boxes, which are not in the means: {', '.join(absent[:10])}." if absent else ""
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything except the results of single images, as JSON values."""
+        """Return all results except those of single images, as JSON values."""
         metrics = self.metrics
         return {
             "images": self.images,
@@ -118,31 +120,30 @@ def evaluate_boxes(
 ) -> BoxEvaluation:
     """Evaluate a detector; it is left in evaluation mode.
 
-    Average precision does not change when image and boxes are stretched together, so it is computed in the pixels of
-    the input.
+    IoUs do not change when images are stretched together with their boxes, so they are computed in pixels of the input.
 
     Args:
         detector: The detector.
-        images: Images as ``BoxFolder`` reads them for evaluation, with packed boxes.
+        images: Images that ``BoxFolder`` read for evaluation, with packed boxes.
         preprocessing: Preprocessing of the detector.
-        class_names: Names in the order of the labels.
-        batch_size: Images per batch.
+        class_names: Class names in the order of the labels.
+        batch_size: Number of images per batch.
     """
     detector.eval()
     device, size = next(detector.parameters()).device, preprocessing.image_size
     average_precision = AveragePrecision(len(class_names))
-    found: list[Detections] = []
-    wanted: list[BoxTargets] = []
+    all_detections: list[Detections] = []
+    all_targets: list[BoxTargets] = []
     loss = 0.0
     for batch in evaluation_batches(images, preprocessing, batch_size=batch_size):
         predictions = detector(preprocessing.normalize(batch.pixels.to(device))).float().cpu()
         boxes, scores = decode_boxes(predictions, (size, size), detector.strides, bins=detector.bins)
         targets = unpack_targets(batch.labels, size)
-        loss += len(batch.labels) * _loss(detector, predictions, targets, size)
+        loss += len(batch.labels) * _compute_loss(detector, predictions, targets, size)
         for detections, target in zip(map(select_boxes, boxes, scores), targets, strict=True):
             average_precision.add(_as_arrays(detections), _as_truth(target))
-            found.append(detections)
-        wanted += targets
+            all_detections.append(detections)
+        all_targets += targets
     metrics = average_precision.metrics()
     classes = zip(class_names, metrics.num_objects, metrics.by_class, metrics.by_class_at_50, strict=True)
     return BoxEvaluation(
@@ -150,16 +151,16 @@ def evaluate_boxes(
         loss=loss / len(images),
         metrics=metrics,
         classes=tuple(ClassPrecision(*row) for row in classes),
-        detections=tuple(found),
-        targets=tuple(wanted),
+        detections=tuple(all_detections),
+        targets=tuple(all_targets),
     )
 
 
-def _loss(detector: Detector, predictions: Tensor, targets: Sequence[BoxTargets], size: int) -> float:
+def _compute_loss(detector: Detector, predictions: Tensor, targets: Sequence[BoxTargets], size: int) -> float:
     points, strides = grid_points(size, size, detector.strides)
     boxes, scores = decode_boxes(predictions, (size, size), detector.strides, bins=detector.bins, clip=False)
     objects, labels = zip(*(target.without_crowds() for target in targets), strict=True)
-    assignments = [assign_points(points, *one) for one in zip(boxes, scores, objects, labels, strict=True)]
+    assignments = [assign_points(points, *image) for image in zip(boxes, scores, objects, labels, strict=True)]
     ignored = torch.stack([target.in_crowds(points) for target in targets])
     losses = detection_losses(
         predictions, boxes, points, strides, assignments, objects, labels, ignored, bins=detector.bins

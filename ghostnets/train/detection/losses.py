@@ -1,4 +1,4 @@
-"""Losses of a detector (Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv 2006.04388), as in NanoDet-Plus."""
+"""Losses of a detector, as in NanoDet-Plus: Li et al., "Generalized Focal Loss", NeurIPS 2020 (arXiv 2006.04388)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -33,7 +33,7 @@ def quality_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         logits: Class logits, of any shape.
-        targets: Soft labels in [0, 1], shaped as ``logits``: the IoU for the class of an assigned point, else 0.
+        targets: Soft labels in [0, 1], of the same shape: the IoU for the class of an assigned point, else 0.
     """
     entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return entropy * (targets - logits.sigmoid()).square()
@@ -79,7 +79,7 @@ def detection_losses(
         assignments: Assignment of the points of each image.
         objects: Boxes of the objects of each image, (G, 4).
         labels: Classes of the objects of each image, (G,).
-        ignored: Points whose classes are not learned unless they are assigned, (N, P), bool.
+        ignored: Whether a point that is not assigned is left out of the class loss, bool (N, P).
         bins: ``Detector.bins``.
     """
     logits = predictions[..., : -4 * bins]
@@ -88,7 +88,7 @@ def detection_losses(
     index = assigned[image, point]
     targets = torch.zeros_like(logits)
     if len(index):
-        starts = torch.tensor([0, *(len(one) for one in labels)], device=index.device).cumsum(0)[:-1]
+        starts = torch.tensor([0, *map(len, labels)], device=index.device).cumsum(0)[:-1]
         row = starts[image] + index
         wanted, classes = torch.cat(list(objects))[row], torch.cat(list(labels))[row]
         ious = torch.stack([assignment.ious for assignment in assignments])[image, point]
@@ -96,8 +96,8 @@ def detection_losses(
     quality = quality_focal_loss(logits, targets)
     quality = quality.masked_fill((ignored & (assigned < 0))[..., None], 0).sum() / max(len(index), 1)
     if not len(index):
-        nothing = predictions[..., -4 * bins :].sum() * 0  # keeps every parameter in the graph
-        return DetectionLosses(quality * QUALITY_WEIGHT, nothing, nothing)
+        zero = predictions[..., -4 * bins :].sum() * 0  # keeps every parameter in the graph
+        return DetectionLosses(quality * QUALITY_WEIGHT, zero, zero)
     weights = logits.detach()[image, point].sigmoid().amax(dim=-1)  # (A,)
     divisor = weights.sum().clamp(min=1)
     box = (generalized_box_iou_loss(boxes[image, point], wanted) * weights).sum() / divisor

@@ -1,4 +1,4 @@
-"""The detector of a recipe and its initial weights: random, those of an embedded backbone, or a detector's."""
+"""The detector of a recipe and its initial weights: random, of an embedded backbone, or of a trained detector."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ghostnets.train.recipe import EMBEDDED_WEIGHTS as EMBEDDED
 __all__ = ["build_initial_detector", "check_detection", "choose_detector_weights", "resolve_detector"]
 
 IMAGE_SIZE = 320
-NEUTRAL = {  # fields of a recipe that only classifiers have, and the value that switches each off
+NEUTRAL = {  # fields of a recipe that apply to classifiers only, and the value that disables each
     "width": None,
     "ratio": None,
     "cheap_kernel_size": None,
@@ -40,7 +40,7 @@ NEUTRAL = {  # fields of a recipe that only classifiers have, and the value that
 
 
 def check_detection(recipe: Recipe) -> None:
-    """Raise ConfigurationError if a recipe has what training of detectors does not."""
+    """Raise ConfigurationError for a recipe with options that apply to classifiers only."""
     wrong = [f"{name} {getattr(recipe, name)}" for name, value in NEUTRAL.items() if getattr(recipe, name) != value]
     if recipe.flip not in ("horizontal", "none"):
         wrong.append(f"flip {recipe.flip}")
@@ -52,12 +52,12 @@ def check_detection(recipe: Recipe) -> None:
         )
     if recipe.model not in DETECTORS:
         raise ConfigurationError(
-            f"{recipe.model} is no detector; choose --model {', '.join(sorted(DETECTORS))}, or --task classify."
+            f"{recipe.model} is not a detector; choose --model {', '.join(sorted(DETECTORS))}, or --task classify."
         )
 
 
 def choose_detector_weights(recipe: Recipe) -> tuple[Recipe, str]:
-    """Resolve the weights ``"auto"`` of a recipe; return it, and a sentence for the user on where training starts."""
+    """Resolve the weights ``"auto"`` of a recipe; return the recipe, and a sentence on the initial weights."""
     backbone = DETECTORS[recipe.model].backbone
     weights = recipe.weights
     if weights == AUTO_WEIGHTS:
@@ -76,7 +76,7 @@ def resolve_detector(recipe: Recipe, source: DataSource) -> tuple[Recipe, dict[s
     """Resolve the recipe, the arguments of ``create_detector`` and the preprocessing.
 
     Raises:
-        CheckpointError: The weights cannot be read, or are not a detector's.
+        CheckpointError: The weights cannot be read, or are not those of a detector.
         ConfigurationError: The recipe does not fit a detector.
     """
     arguments: dict[str, Any] = {}
@@ -88,7 +88,7 @@ def resolve_detector(recipe: Recipe, source: DataSource) -> tuple[Recipe, dict[s
         preprocessing = Preprocessing.for_boxes(size, fit=checkpoint.preprocessing.fit)
         if preprocessing.fit != "stretch":
             raise ConfigurationError(
-                f"{recipe.weights} takes letterboxed images, and detectors are trained on stretched ones; start from"
+                f"{recipe.weights} expects letterboxed images, but detectors are trained on stretched ones; start from"
                 " another detector."
             )
     else:
@@ -103,7 +103,7 @@ def resolve_detector(recipe: Recipe, source: DataSource) -> tuple[Recipe, dict[s
 def build_initial_detector(recipe: Recipe, arguments: dict[str, Any], class_names: tuple[str, ...]) -> Detector:
     """Build the detector with its initial weights, in training mode.
 
-    Of a detector with other classes everything is kept except the last convolutions of the head.
+    From a detector with other classes, all weights are taken except those of the last convolutions of the head.
 
     Raises:
         CheckpointError: The weights cannot be read, or do not fit.

@@ -1,4 +1,4 @@
-"""The examples and tables of a detector's report."""
+"""Example images and tables of a detector's report."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,32 +16,32 @@ from ghostnets.terminal import format_count, printable
 from ghostnets.train.detection.evaluation import BoxEvaluation
 from ghostnets.train.detection.supervised import BoxTargets
 
-__all__ = ["box_examples", "class_boxes", "precision_curves"]
+__all__ = ["collect_class_results", "collect_precision_curves", "select_examples"]
 
-MIN_SCORE = 0.3  # of the detections that are drawn and counted
-MIN_IOU = 0.5
+MIN_SCORE = 0.3  # detections with a lower score are neither drawn nor counted
+MIN_IOU = 0.5  # a detection with a lower IoU with every object of its class is false
 SHOWN = 9  # images in each group
 
 
-def class_boxes(evaluation: BoxEvaluation, training_boxes: Sequence[int]) -> list[ClassBoxes]:
-    """Results by class, with the numbers of boxes in training."""
+def collect_class_results(evaluation: BoxEvaluation, training_boxes: Sequence[int]) -> list[ClassBoxes]:
+    """Return the results by class, with the numbers of boxes in training."""
     return [
         ClassBoxes(row.name, count, row.boxes, row.mean, row.at_50)
         for row, count in zip(evaluation.classes, training_boxes, strict=True)
     ]
 
 
-def precision_curves(evaluation: BoxEvaluation) -> dict[str, list[float]]:
-    """Precision at 101 recalls of each class with boxes, at an IoU of 0.5."""
+def collect_precision_curves(evaluation: BoxEvaluation) -> dict[str, list[float]]:
+    """Return the precision at 101 recalls of each class with boxes, at an IoU threshold of 0.5."""
     rows = zip(evaluation.classes, evaluation.metrics.precision[:, 0], strict=True)
     return {row.name: values.tolist() for row, values in rows if row.boxes}
 
 
-def box_examples(
+def select_examples(
     evaluation: BoxEvaluation, images: ImageDataset, class_names: Sequence[str], folder: Path
 ) -> dict[str, list[BoxExample]]:
-    """The images with the most and with the fewest mistakes: missed objects and false detections."""
-    counts = [_count(*pair) for pair in zip(evaluation.detections, evaluation.targets, strict=True)]
+    """Draw the images with the most and the fewest mistakes, which are missed objects and false detections."""
+    counts = [_count_matches(*pair) for pair in zip(evaluation.detections, evaluation.targets, strict=True)]
     order = sorted(range(len(counts)), key=lambda index: (counts[index][1] + counts[index][2], -counts[index][0]))
     best = [index for index in order if counts[index][0]][:SHOWN]
     worst = [index for index in reversed(order) if index not in best and counts[index][1] + counts[index][2]][:SHOWN]
@@ -59,8 +59,8 @@ def box_examples(
     }
 
 
-def _count(detections: Detections, target: BoxTargets) -> tuple[int, int, int]:
-    """Numbers of found and missed objects and of false detections of an image; crowds count for nothing."""
+def _count_matches(detections: Detections, target: BoxTargets) -> tuple[int, int, int]:
+    """Return the numbers of found objects, missed objects and false detections of an image, without crowds."""
     objects, _ = target.without_crowds()
     kept = detections.scores >= MIN_SCORE
     iou = torch.from_numpy(box_iou(detections.boxes[kept].numpy(), target.boxes.numpy()))

@@ -1,4 +1,4 @@
-"""A detector with the layers that only training needs: an auxiliary neck and head that assign points to objects."""
+"""A detector with the layers of training: an auxiliary neck and head, by which points are assigned to objects."""
 
 import copy
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ class BoxTargets(NamedTuple):
     is_crowd: Tensor | None = None  # (G,), bool: regions in which nothing is learned
 
     def without_crowds(self) -> tuple[Tensor, Tensor]:
-        """Return boxes and labels of the single objects."""
+        """Return the boxes, (G', 4), and labels, (G',), of all objects that are not crowds."""
         if self.is_crowd is None:
             return self.boxes, self.labels
         return self.boxes[~self.is_crowd], self.labels[~self.is_crowd]
 
     def in_crowds(self, points: Tensor) -> Tensor:
-        """Return whether each of the points, (P, 2), lies in a crowd, (P,)."""
+        """Return whether each of the points, (P, 2), lies within a crowd, bool (P,)."""
         if self.is_crowd is None or not self.is_crowd.any():
             return torch.zeros(len(points), dtype=torch.bool, device=points.device)
         crowds = self.boxes[self.is_crowd]
@@ -45,10 +45,10 @@ class SupervisedDetector(nn.Module):
                   └─> aux PAN ───┴──> (concatenated) ──> aux head ──> losses
                                                             └──> assignment of points, for both
 
-    The auxiliary head sees twice the channels and learns faster, so its predictions assign the points (the assign
-    guidance module of NanoDet-Plus). It is discarded after training: only the weights of ``detector`` are kept.
-    Unlike NanoDet-Plus's, whose four 3x3 convolutions of 192 channels cost more than ten times the network, it is a
-    head of depthwise-separable convolutions like the detector's.
+    The auxiliary head has twice the channels and learns faster, so points are assigned by its predictions (assign
+    guidance module of NanoDet-Plus). It is discarded after training: only the weights of ``detector`` are kept. Like
+    the detector's head, it consists of depthwise-separable convolutions; in NanoDet-Plus it has four 3x3 convolutions
+    of 192 channels, which cost more than ten times the network.
 
     Args:
         detector: The detector, whose weights are trained in place.
@@ -67,7 +67,7 @@ class SupervisedDetector(nn.Module):
 
         Args:
             images: Normalised images, (N, C, H, W).
-            targets: The objects of each image.
+            targets: Labelled objects of each image.
             detach: Stop the gradient of the auxiliary head at the detector, as NanoDet-Plus does after ten epochs.
         """
         detector = self.detector
@@ -75,14 +75,14 @@ class SupervisedDetector(nn.Module):
         maps = detector.pan(features)
         predictions = detector.head(maps)
         if detach:
-            features, maps = ([one.detach() for one in levels] for levels in (features, maps))
+            features, maps = ([level.detach() for level in levels] for levels in (features, maps))
         pairs = zip(maps, self.auxiliary_pan(features), strict=True)
         auxiliary = self.auxiliary_head([torch.cat(pair, dim=1) for pair in pairs])
         size = (images.shape[2], images.shape[3])
         with torch.autocast(images.device.type, enabled=False):
-            return self._losses(predictions.float(), auxiliary.float(), targets, size)
+            return self._compute_losses(predictions.float(), auxiliary.float(), targets, size)
 
-    def _losses(
+    def _compute_losses(
         self, predictions: Tensor, auxiliary: Tensor, targets: Sequence[BoxTargets], size: tuple[int, int]
     ) -> DetectionLosses:
         detector, bins = self.detector, self.detector.bins
@@ -91,15 +91,15 @@ class SupervisedDetector(nn.Module):
         auxiliary_boxes, scores = decode_boxes(auxiliary, size, detector.strides, bins=bins, clip=False)
         objects, labels = zip(*(target.without_crowds() for target in targets), strict=True)
         assignments = [
-            assign_points(points, *one) for one in zip(auxiliary_boxes, scores, objects, labels, strict=True)
+            assign_points(points, *image) for image in zip(auxiliary_boxes, scores, objects, labels, strict=True)
         ]
         ignored = torch.stack([target.in_crowds(points) for target in targets])
         common = (points, strides, assignments, objects, labels, ignored)
         main = detection_losses(predictions, boxes, *common, bins=bins)
-        other = detection_losses(auxiliary, auxiliary_boxes, *common, bins=bins)
-        return DetectionLosses(*(first + second for first, second in zip(main, other, strict=True)))
+        extra = detection_losses(auxiliary, auxiliary_boxes, *common, bins=bins)
+        return DetectionLosses(*(first + second for first, second in zip(main, extra, strict=True)))
 
     @property
     def auxiliary(self) -> nn.ModuleDict:
-        """The layers that only training has."""
+        """Auxiliary neck and head, which exist in training only."""
         return nn.ModuleDict({"pan": self.auxiliary_pan, "head": self.auxiliary_head})

@@ -179,7 +179,7 @@ def test_supported_array_layouts(tmp_path: Path):
     for array in (values, values.astype(">f4"), np.asfortranarray(values), values.astype(np.float64), values[:, ::2]):
         read = read_weights(save({"a": array}, tmp_path / "x.pdparams")).tensors["a"]
         assert torch.equal(read, torch.from_numpy(array.astype(array.dtype.newbyteorder("="))))
-    pair = {"a": ("parameter_0", values)}  # of Paddle 2.1, for what is no plain state dict
+    pair = {"a": ("parameter_0", values)}  # as Paddle 2.1 saves what is not a plain state dict
     assert torch.equal(read_weights(save(pair, tmp_path / "x.pdparams")).tensors["a"], torch.from_numpy(values))
 
 

@@ -123,15 +123,15 @@ def test_description_file_and_single_json_can_be_given(tmp_path: Path):
     [
         ("7 0.5 0.5 0.5 0.5", "line 1: class 7 is unknown; there are classes 0 to 2"),
         ("-1 0.5 0.5 0.5 0.5", "class -1 is unknown"),
-        ("0.5 0.5 0.5 0.5 0.5", "0.5 is not the number of a class"),
-        ("\n0 0.9 0.5 0.5 0.5", "line 2: the box 26, 5 to 46, 15 lies outside the image of 40 x 20 pixels, by 6.0"),
+        ("0.5 0.5 0.5 0.5 0.5", "0.5 is not a class number"),
+        ("\n0 0.9 0.5 0.5 0.5", "line 2: the box 26, 5 to 46, 15 extends 6.0 pixels beyond the image of 40 x 20"),
         ("0 0.5 0.5 0 0.5", "the box has a width of 0 and a height of 0.5"),
         ("0 0.5 nan 0.5 0.5", "a value is not finite"),
         ("0 0.5 0.5 0.5", "4 numbers; a box has 5"),
         ("0 0.5 0.5 0.5 0.5 0.9", "6 numbers; a box has 5"),
-        ("0 20 10 40 20", "the box reaches 40 times the image; values are shares"),
+        ("0 20 10 40 20", "the box extends to 40 times the image size; values are relative"),
         ("cat 0.5 0.5 0.5 0.5", "'cat 0.5 0.5 0.5 0.5' is not a class and four numbers"),
-        ("0 0.5 0.5 0.5 0.5\n0 0.5 0.5 0.5 0.5", r"line 2: the same box of the same class as .*a\.txt, line 1"),
+        ("0 0.5 0.5 0.5 0.5\n0 0.5 0.5 0.5 0.5", r"line 2: it repeats the box and class of .*a\.txt, line 1"),
         (b"\xff\xfe\xff", "cannot be read .it is not UTF-8"),
     ],
 )
@@ -165,12 +165,16 @@ def test_missing_and_damaged_images_are_named(tmp_path: Path):
     assert "c.png cannot be read" in str(error.value)
     source = open_boxes(root, skip_broken=True)
     assert [image.path.stem for image in source.splits["train"]] == ["a"]
-    assert "1 of 1 images have no file of labels and are read as background" in source.notes
+    assert "1 of 1 images have no label file and are used as background" in source.notes
     for layout, change, message in [
         ("Pascal VOC", lambda r: (r / "JPEGImages" / "b.png").unlink(), r"b\.xml: there is no image b\.png"),
         ("COCO", lambda r: (r / "train2017" / "b.png").unlink(), r"2017\.json: there is no image b\.png"),
-        ("COCO", lambda r: write_image(r / "train2017" / "b.png", 50, 30), "is for 30 x 50 pixels, .* has 50 x 30"),
-        ("Pascal VOC", lambda r: write_image(r / "JPEGImages" / "b.png", 50, 30), "is for 30 x 50 pixels"),
+        (
+            "COCO",
+            lambda r: write_image(r / "train2017" / "b.png", 50, 30),
+            r"2017\.json is 30 x 50, but .* has 50 x 30",
+        ),
+        ("Pascal VOC", lambda r: write_image(r / "JPEGImages" / "b.png", 50, 30), "its size is 30 x 50"),
     ]:
         root = WRITERS[layout](tmp_path / f"{len(list(tmp_path.iterdir()))}")
         change(root)
@@ -190,7 +194,7 @@ def test_boxes_belong_to_the_upright_image(tmp_path: Path):
     ("old", "new", "message"),
     [
         ("<xmax>13</xmax>", "<xmax>thirteen</xmax>", "object 1: bndbox has 4, 5, thirteen, 44; it needs the numbers"),
-        ("<name>fish</name>", "", "object 1: it has no name"),
+        ("<name>fish</name>", "", "object 1: it has no class name"),
         ("</annotation>", "", "not valid XML"),
         ("<annotation>", '<!DOCTYPE a [<!ENTITY b "c">]><annotation>', "it declares entities"),
         ("<xmax>13</xmax>", "<xmax>3</xmax>", "the box 3, 4 to 3, 44 has no area"),
@@ -207,11 +211,11 @@ def test_broken_xml_is_named(tmp_path: Path, old: str, new: str, message: str):
 def test_voc_notes(tmp_path: Path):
     root = write_voc(tmp_path)
     (root / "ImageSets" / "Main" / "train.txt").write_text("a\nmissing\n")
-    with pytest.raises(DataError, match=r"train\.txt: missing has no file of labels"):
+    with pytest.raises(DataError, match=r"train\.txt: missing has no label file"):
         open_boxes(root)
     notes = open_boxes(root, skip_broken=True).notes
-    assert "left out: 2 files of labels that no list in ImageSets names" in notes
-    assert "1 objects are marked as difficult, and read like all others" in notes
+    assert "left out: 2 label files that ImageSets does not list" in notes
+    assert "1 objects are marked as difficult and used like all others" in notes
 
 
 @pytest.mark.parametrize(
@@ -222,10 +226,10 @@ def test_voc_notes(tmp_path: Path):
         (lambda c: c["annotations"][1].update(bbox=[1, 2, 3]), "bbox is not a list of four numbers"),
         (
             lambda c: c["annotations"][1].update(bbox=[30, 5, 20, 10]),
-            "lies outside the image of 40 x 20 pixels, by 10.0",
+            "extends 10.0 pixels beyond the image of 40 x 20",
         ),
         (lambda c: c["annotations"][1].update(area=float("nan")), "a value is not finite"),
-        (lambda c: c["categories"].append({"id": 3}), "each category needs its own number as id, and a name"),
+        (lambda c: c["categories"].append({"id": 3}), "each category needs a unique integer id and a name"),
         (lambda c: c.update(images=None), "it needs lists of images, annotations and categories"),
     ],
 )
@@ -259,7 +263,7 @@ def test_foreign_paths_lists_and_missing_splits_are_reported(tmp_path: Path):
         open_boxes(root)
     source = open_boxes(root, skip_broken=True)
     assert {split: len(images) for split, images in source.splits.items()} == {"train": 1, "val": 1}
-    assert "/home/me/data/images/val of data.yaml does not exist; images/val next to it is read" in source.notes
+    assert "/home/me/data/images/val of data.yaml does not exist; images/val next to it is used instead" in source.notes
     assert "left out: images/test of data.yaml, which does not exist" in source.notes
 
 

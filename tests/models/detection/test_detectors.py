@@ -61,7 +61,7 @@ def test_invalid_arguments_raise():
         create_detector("ghostdet_10")
     with pytest.raises(UnknownNameError, match="no model named 'nothing'"):
         create_detector("ghostdet_100", backbone="nothing")
-    with pytest.raises(ConfigurationError, match="no map at stride 32, but at 1, 2, 4, 8, 16"):
+    with pytest.raises(ConfigurationError, match="no map at stride 32, only at 1, 2, 4, 8, 16"):
         create_detector("ghostdet_100", backbone="vgg16")
     with pytest.raises(ConfigurationError, match="num_classes is 0"):
         create_detector("ghostdet_100", num_classes=0)

@@ -83,7 +83,7 @@ def test_run_finds_task_and_writes_checkpoint_metrics_and_report(finished):
     checkpoint = read_checkpoint(run.best, task="detect")
     assert (checkpoint.class_names, checkpoint.preprocessing.fit) == (("fish", "shark", "ray"), "stretch")
     assert any("labels are boxes (YOLO, data.yaml), so a detector is trained" in sentence for sentence in messages)
-    assert any("2 of 8 images in train have no box" in sentence for sentence in messages)
+    assert any("2 of 8 images in train have no boxes" in sentence for sentence in messages)
     assert any("no box of ray in train" in sentence for sentence in messages)
     with run.metrics.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -140,11 +140,11 @@ def test_broken_labels_are_named(tmp_path: Path):
 
 def test_data_without_boxes_and_options_of_classifiers_are_rejected(boxes: Path, tmp_path: Path):
     empty = write_boxes(tmp_path / "empty", {"train": [[], []]})
-    with pytest.raises(DataError, match="none of the 2 training images of empty has a box"):
+    with pytest.raises(DataError, match="none of the 2 training images of empty has boxes"):
         train_model(empty, folder=tmp_path / "run", **OPTIONS)
     with pytest.raises(ConfigurationError, match=r"without mixup 0\.2, flip both"):
         train_model(boxes, folder=tmp_path / "run", **OPTIONS, mixup=0.2, flip="both")
-    with pytest.raises(ConfigurationError, match="ghostnet_100 is no detector"):
+    with pytest.raises(ConfigurationError, match="ghostnet_100 is not a detector"):
         train_model(boxes, folder=tmp_path / "run", **{**OPTIONS, "model": "ghostnet_100"})
     with pytest.raises(ConfigurationError, match="no labelled boxes"):
         train_model(task="detect", folder=tmp_path / "run", **OPTIONS)
