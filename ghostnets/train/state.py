@@ -14,7 +14,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from ghostnets.data import DatasetSplits
 from ghostnets.errors import RunError
-from ghostnets.train.detection.supervised import SupervisedDetector
 from ghostnets.train.distill import FeatureStudent
 
 __all__ = [
@@ -124,7 +123,6 @@ def pack_state(state: TrainState, progress: TrainProgress, data: TrainData) -> d
         "progress": {FILE_KEYS.get(name, name): value for name, value in asdict(progress).items()},
         "model": state.network.state_dict(),
         "projection": trained.projection.state_dict() if isinstance(trained, FeatureStudent) else None,
-        **({"auxiliary": trained.auxiliary.state_dict()} if isinstance(trained, SupervisedDetector) else {}),
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.scaler.state_dict(),
         "average": None if average is None else average.state_dict(),
@@ -188,8 +186,6 @@ def restore_state(saved: dict[str, Any], state: TrainState) -> TrainProgress:
         state.network.load_state_dict(saved["model"])
         if isinstance(state.trained, FeatureStudent):
             state.trained.projection.load_state_dict(saved["projection"])
-        if isinstance(state.trained, SupervisedDetector):
-            state.trained.auxiliary.load_state_dict(saved["auxiliary"])
         state.optimizer.load_state_dict(saved["optimizer"])
         if (scaler := saved["scaler"]) and state.scaler.is_enabled():  # the run may move to another kind of device
             state.scaler.load_state_dict(scaler)

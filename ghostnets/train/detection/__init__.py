@@ -1,4 +1,4 @@
-"""Training of detectors: assignment of points to objects, losses, auxiliary head, evaluation."""
+"""Training of detectors: assignment of points to objects, losses, evaluation."""
 
 from ghostnets.train.detection.assign import Assignment, assign_points
 from ghostnets.train.detection.evaluation import BoxEvaluation, ClassPrecision, evaluate_boxes, unpack_targets

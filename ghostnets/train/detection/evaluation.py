@@ -9,11 +9,9 @@ from torch import Tensor
 
 from ghostnets.data import ImageDataset, evaluation_batches
 from ghostnets.measure import AveragePrecision, DetectionMetrics, ImageDetections, ImageTruth
-from ghostnets.models.detection import Detections, Detector, decode_boxes, grid_points, select_boxes
+from ghostnets.models.detection import Detections, Detector, decode_boxes, select_boxes
 from ghostnets.preprocessing import Preprocessing
-from ghostnets.train.detection.assign import assign_points
-from ghostnets.train.detection.losses import detection_losses
-from ghostnets.train.detection.supervised import BoxTargets
+from ghostnets.train.detection.supervised import BoxTargets, compute_losses
 
 __all__ = ["BoxEvaluation", "ClassPrecision", "evaluate_boxes", "unpack_targets"]
 
@@ -55,7 +53,7 @@ class BoxEvaluation:
 
     Attributes:
         images: Number of images.
-        loss: Mean loss of a batch, without the auxiliary head: points are assigned by the detector's own predictions.
+        loss: Mean loss of a batch.
         metrics: Average precisions.
         classes: Results by class.
         detections: Detections of each image, in pixels of the input.
@@ -139,7 +137,7 @@ def evaluate_boxes(
         predictions = detector(preprocessing.normalize(batch.pixels.to(device))).float().cpu()
         boxes, scores = decode_boxes(predictions, (size, size), detector.strides, bins=detector.bins)
         targets = unpack_targets(batch.labels, size)
-        loss += len(batch.labels) * _compute_loss(detector, predictions, targets, size)
+        loss += len(batch.labels) * float(compute_losses(detector, predictions, targets, (size, size)).total)
         for detections, target in zip(map(select_boxes, boxes, scores), targets, strict=True):
             average_precision.add(_as_arrays(detections), _as_truth(target))
             all_detections.append(detections)
@@ -154,18 +152,6 @@ def evaluate_boxes(
         detections=tuple(all_detections),
         targets=tuple(all_targets),
     )
-
-
-def _compute_loss(detector: Detector, predictions: Tensor, targets: Sequence[BoxTargets], size: int) -> float:
-    points, strides = grid_points(size, size, detector.strides)
-    boxes, scores = decode_boxes(predictions, (size, size), detector.strides, bins=detector.bins, clip=False)
-    objects, labels = zip(*(target.without_crowds() for target in targets), strict=True)
-    assignments = [assign_points(points, *image) for image in zip(boxes, scores, objects, labels, strict=True)]
-    ignored = torch.stack([target.in_crowds(points) for target in targets])
-    losses = detection_losses(
-        predictions, boxes, points, strides, assignments, objects, labels, ignored, bins=detector.bins
-    )
-    return float(losses.total)
 
 
 def _as_arrays(detections: Detections) -> ImageDetections:

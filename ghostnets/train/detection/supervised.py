@@ -1,6 +1,5 @@
-"""A detector with the layers of training: an auxiliary neck and head, by which points are assigned to objects."""
+"""Losses of a detector for images and their objects."""
 
-import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,11 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from ghostnets.models.detection import Detector, decode_boxes, grid_points
-from ghostnets.models.detection.detector import DetectionHead
 from ghostnets.train.detection.assign import assign_points
 from ghostnets.train.detection.losses import DetectionLosses, detection_losses
 
-__all__ = ["BoxTargets", "SupervisedDetector"]
+__all__ = ["BoxTargets", "SupervisedDetector", "compute_losses"]
 
 
 class BoxTargets(NamedTuple):
@@ -37,18 +35,7 @@ class BoxTargets(NamedTuple):
 
 
 class SupervisedDetector(nn.Module):
-    """Images (N, C, H, W) and their objects -> losses of the detector and of an auxiliary head.
-
-    ::
-
-        backbone ─┬─> PAN ───────┬──> head ─────────────────────────> losses
-                  └─> aux PAN ───┴──> (concatenated) ──> aux head ──> losses
-                                                            └──> assignment of points, for both
-
-    The auxiliary head has twice the channels and learns faster, so points are assigned by its predictions (assign
-    guidance module of NanoDet-Plus). It is discarded after training: only the weights of ``detector`` are kept. Like
-    the detector's head, it consists of depthwise-separable convolutions; in NanoDet-Plus it has four 3x3 convolutions
-    of 192 channels, which cost more than ten times the network.
+    """Images (N, C, H, W) and their objects -> losses of a batch.
 
     Args:
         detector: The detector, whose weights are trained in place.
@@ -57,49 +44,41 @@ class SupervisedDetector(nn.Module):
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
-        self.auxiliary_pan = copy.deepcopy(detector.pan)
-        self.auxiliary_head = DetectionHead(
-            2 * detector.pan.channels, len(detector.strides), num_classes=detector.num_classes, bins=detector.bins
-        )
 
-    def forward(self, images: Tensor, targets: Sequence[BoxTargets], *, detach: bool = False) -> DetectionLosses:
-        """Compute the losses of a batch, summed over both heads.
+    def forward(self, images: Tensor, targets: Sequence[BoxTargets]) -> DetectionLosses:
+        """Compute the losses of a batch.
 
         Args:
             images: Normalised images, (N, C, H, W).
             targets: Labelled objects of each image.
-            detach: Stop the gradient of the auxiliary head at the detector, as NanoDet-Plus does after ten epochs.
         """
-        detector = self.detector
-        features = detector.backbone(images)
-        maps = detector.pan(features)
-        predictions = detector.head(maps)
-        if detach:
-            features, maps = ([level.detach() for level in levels] for levels in (features, maps))
-        pairs = zip(maps, self.auxiliary_pan(features), strict=True)
-        auxiliary = self.auxiliary_head([torch.cat(pair, dim=1) for pair in pairs])
-        size = (images.shape[2], images.shape[3])
+        predictions = self.detector(images)
         with torch.autocast(images.device.type, enabled=False):
-            return self._compute_losses(predictions.float(), auxiliary.float(), targets, size)
+            return compute_losses(self.detector, predictions.float(), targets, (images.shape[2], images.shape[3]))
 
-    def _compute_losses(
-        self, predictions: Tensor, auxiliary: Tensor, targets: Sequence[BoxTargets], size: tuple[int, int]
-    ) -> DetectionLosses:
-        detector, bins = self.detector, self.detector.bins
-        points, strides = grid_points(*size, detector.strides, device=predictions.device)
-        boxes, _ = decode_boxes(predictions, size, detector.strides, bins=bins, clip=False)
-        auxiliary_boxes, scores = decode_boxes(auxiliary, size, detector.strides, bins=bins, clip=False)
-        objects, labels = zip(*(target.without_crowds() for target in targets), strict=True)
-        assignments = [
-            assign_points(points, *image) for image in zip(auxiliary_boxes, scores, objects, labels, strict=True)
-        ]
-        ignored = torch.stack([target.in_crowds(points) for target in targets])
-        common = (points, strides, assignments, objects, labels, ignored)
-        main = detection_losses(predictions, boxes, *common, bins=bins)
-        extra = detection_losses(auxiliary, auxiliary_boxes, *common, bins=bins)
-        return DetectionLosses(*(first + second for first, second in zip(main, extra, strict=True)))
 
-    @property
-    def auxiliary(self) -> nn.ModuleDict:
-        """Auxiliary neck and head, which exist in training only."""
-        return nn.ModuleDict({"pan": self.auxiliary_pan, "head": self.auxiliary_head})
+def compute_losses(
+    detector: Detector, predictions: Tensor, targets: Sequence[BoxTargets], size: tuple[int, int]
+) -> DetectionLosses:
+    """Assign the points of each image to its objects by the predictions, and compute the losses of a batch.
+
+    NanoDet-Plus assigns points by the predictions of an auxiliary head instead. Here the detector's own do, as in
+    YOLOX (Ge et al., arXiv 2107.08430): with an auxiliary head a step took 1.7 times as long, and the detector learned
+    no more in an epoch (docs/log.md).
+
+    Args:
+        detector: The detector.
+        predictions: Its output, (N, P, C + 4 * bins), float32.
+        targets: Labelled objects of each image.
+        size: Height and width of the images in pixels.
+    """
+    points, strides = grid_points(*size, detector.strides, device=predictions.device)
+    boxes, scores = decode_boxes(predictions, size, detector.strides, bins=detector.bins, clip=False)
+    objects, labels = zip(*(target.without_crowds() for target in targets), strict=True)
+    assignments = [
+        assign_points(points, *image) for image in zip(boxes.detach(), scores.detach(), objects, labels, strict=True)
+    ]
+    ignored = torch.stack([target.in_crowds(points) for target in targets])
+    return detection_losses(
+        predictions, boxes, points, strides, assignments, objects, labels, ignored, bins=detector.bins
+    )

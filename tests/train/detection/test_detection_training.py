@@ -142,22 +142,6 @@ def test_background_images_and_crowds_train():
         assert detector(images, [crowd, crowd]).quality == 0  # all points lie in the crowd
 
 
-def test_detached_auxiliary_head_leaves_the_detector_alone():
-    torch.manual_seed(0)
-    detector = SupervisedDetector(create_detector("ghostdet_050", num_classes=2, channels=8))
-    targets = [BoxTargets(torch.tensor([[4.0, 6, 50, 40]]), torch.tensor([1]))] * 2
-    images = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        for parameter in detector.detector.head.predict.parameters():
-            parameter.zero_()  # the detector's own losses have no gradient before these layers
-    for detach in (True, False):
-        detector.zero_grad()
-        detector(images, targets, detach=detach).total.backward()
-        reached = any(p.grad is not None and p.grad.any() for p in detector.detector.backbone.parameters())
-        assert reached is not detach
-        assert all(parameter.grad.any() for parameter in detector.auxiliary_head.predict.parameters())
-
-
 def make_rectangles(images: int) -> tuple[torch.Tensor, list[BoxTargets]]:
     """Images of two rectangles, whose colour is their class."""
     generator, size = np.random.default_rng(0), 64
