@@ -1,4 +1,4 @@
-"""Networks in files, run through one interface whatever the runtime. Importing this package loads no torch.
+"""Networks in files, run through one interface whatever the runtime. Importable without torch.
 
 Names are imported on first access: the command line needs only the table of formats.
 """

@@ -116,7 +116,7 @@ def describe_detector(network: nn.Module) -> dict[str, Any]:
 
 
 def open_file(path: Path, threads: int | None, device: str = "cpu", precision: str | None = None) -> Model:
-    """Open a checkpoint, as ``open_model``."""
+    """Open a checkpoint (see ``open_model``)."""
     selected = select_device(device)
     checkpoint = read_checkpoint(path, task=None)
     network = checkpoint.build()

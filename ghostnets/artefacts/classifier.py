@@ -39,12 +39,12 @@ class Prediction:
         path: Name of the image: its path, or "" for an image in memory.
         classes: Class names, most probable first.
         probabilities: Probabilities of ``classes``; those of all classes of the network sum to 1.
-        error: Why there is no prediction, or None; ``classes`` and ``probabilities`` are then empty.
+        error: Reason why there is no prediction, in which case ``classes`` and ``probabilities`` are empty; else None.
         features: Float32 (F,), the input of the last linear layer, or None where it was not requested.
         answer: With a threshold, the first of ``classes`` if its probability reaches it, else ``NONE_OF_THESE``; None
-            without a threshold, or for an image that cannot be read. Of a multi-label network, all ``labels``.
-        labels: Of a multi-label network, all classes whose probability reaches the threshold, most probable first; None
-            of others, or for an image that cannot be read.
+            without a threshold, or for an image that cannot be read. For a multi-label network, all ``labels``.
+        labels: For a multi-label network, all classes whose probability reaches the threshold, most probable first;
+            else None, also for an image that cannot be read.
     """
 
     path: str
@@ -70,7 +70,7 @@ class Classifier:
             time.
         threshold: Lowest probability of the first class, in (0, 1], for which it is the answer; of a multi-label
             network the lowest probability of each label, by default 0.5.
-        max_pixels: Largest number of pixels of an image that is read.
+        max_pixels: Maximum number of pixels of an image that is read.
 
     Attributes:
         model: The opened model.
@@ -158,7 +158,7 @@ class Classifier:
         return self.preprocessing.pixels(image, name=name)
 
     def run(self, pixels: Pixels, *, features: bool = False) -> Outputs:
-        """Run the network as ``Model.run``; the scores are probabilities, whatever the file returns.
+        """Run the network like ``Model.run``, but return probabilities as scores in any case.
 
         They are calibrated if the file has a temperature, and averaged over both flips if ``flip`` is set; features are
         those of the images as they are.
@@ -234,7 +234,7 @@ def load_classifier(
         precision: Precision, as for ``open_model``.
         flip: Average over both flips, as for ``Classifier``.
         threshold: Lowest probability of an answer or label, as for ``Classifier``.
-        max_pixels: Largest number of pixels of an image that is read.
+        max_pixels: Maximum number of pixels of an image that is read.
 
     Raises:
         GhostNetsError: See ``open_model`` and ``Classifier``.

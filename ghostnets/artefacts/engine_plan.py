@@ -1,4 +1,4 @@
-"""Engine plans. Loads no torch."""
+"""Engine plans. Runs without torch."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +50,7 @@ def note_of(session: engine.Session) -> str:
 
 
 def open_file(path: Path, threads: int | None, precision: str | None = None) -> EngineModel:
-    """Open an engine plan, as ``open_model``."""
+    """Open an engine plan (see ``open_model``)."""
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

@@ -39,7 +39,7 @@ class ExecuTorchModel(Model):
 
 
 def open_file(path: Path, threads: int | None) -> ExecuTorchModel:
-    """Open an ExecuTorch program, as ``open_model``."""
+    """Open an ExecuTorch program (see ``open_model``)."""
     runtime = require("executorch.runtime", extra="executorch").Runtime.get()
     if threads is not None:
         require("executorch.extension.pybindings.portable_lib", extra="executorch")._unsafe_reset_threadpool(threads)

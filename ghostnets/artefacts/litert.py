@@ -1,4 +1,4 @@
-"""LiteRT (TensorFlow Lite) files. Loads no torch."""
+"""LiteRT (TensorFlow Lite) files. Runs without torch."""
 
 import threading
 import zipfile
@@ -43,7 +43,7 @@ class LiteRTModel(Model):
 
 
 def open_file(path: Path, threads: int | None) -> LiteRTModel:
-    """Open a LiteRT file, as ``open_model``."""
+    """Open a LiteRT file (see ``open_model``)."""
     litert = require("ai_edge_litert.interpreter", extra="litert")
     threads = threads or usable_cores()
     try:

@@ -1,4 +1,4 @@
-"""ONNX files in ONNX Runtime. Loads no torch."""
+"""ONNX files in ONNX Runtime. Runs without torch."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +28,7 @@ class OnnxModel(Model):
 
 
 def open_file(path: Path, threads: int | None) -> OnnxModel:
-    """Open an ONNX file, as ``open_model``."""
+    """Open an ONNX file (see ``open_model``)."""
     ort = require("onnxruntime", extra="onnx")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()

@@ -1,4 +1,4 @@
-"""OpenVINO networks: an .xml file, with its weights in a .bin file next to it. Loads no torch."""
+"""OpenVINO networks: an .xml file, with its weights in a .bin file next to it. Runs without torch."""
 
 import threading
 from importlib.metadata import version
@@ -37,7 +37,7 @@ class OpenVinoModel(Model):
 
 
 def open_file(path: Path, threads: int | None) -> OpenVinoModel:
-    """Open an OpenVINO network, as ``open_model``."""
+    """Open an OpenVINO network (see ``open_model``)."""
     if not path.with_suffix(".bin").is_file():
         raise ArtefactError(
             f"its weights, {path.with_suffix('.bin').name}, are not next to it; keep the two files together."

@@ -25,11 +25,11 @@ def open_model(
     """Open a network in a file with the runtime that belongs to its suffix.
 
     ======================  ==========================================================  ==============
-    ``.engine``             the engine of this package                                  loads no torch
-    ``.onnx``               ONNX Runtime                                                loads no torch
-    ``.xml``                OpenVINO; its weights are in the ``.bin`` file next to it   loads no torch
+    ``.engine``             the engine of this package                                  needs no torch
+    ``.onnx``               ONNX Runtime                                                needs no torch
+    ``.xml``                OpenVINO; its weights are in the ``.bin`` file next to it   needs no torch
     ``.pte``                ExecuTorch
-    ``.tflite``             LiteRT                                                      loads no torch
+    ``.tflite``             LiteRT                                                      needs no torch
     ``.pt2``                ``torch.export``
     ``.safetensors``        a checkpoint: the engine where it is built and supports
                             the network, else torch
@@ -39,7 +39,7 @@ def open_model(
         path: The file, or the folder of a training run, for its checkpoint.
         threads: Number of threads for one call; all processors of this process by default. For torch and ExecuTorch
             the number is a setting of the whole process.
-        device: Device of a checkpoint, as ``devices.select_device`` takes it; on any but the CPU it is run by torch.
+        device: Device of a checkpoint, as in ``devices.select_device``; on any but the CPU it is run by torch.
             Exported files run on the CPU.
         precision: Precision in the engine, as for ``engine.Session``. By default an engine plan runs in its own
             precision and a checkpoint in f32. ``"auto"`` runs a plan in the fastest precision on this machine, and a

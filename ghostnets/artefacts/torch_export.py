@@ -29,7 +29,7 @@ class TorchExportModel(Model):
 
 
 def open_file(path: Path, threads: int | None) -> TorchExportModel:
-    """Open a ``torch.export`` program, as ``open_model``."""
+    """Open a ``torch.export`` program (see ``open_model``)."""
     files = {METADATA_KEY: ""}
     try:
         program = torch.export.load(path, extra_files=files).module()

@@ -40,7 +40,7 @@ def run(command: EvalCommand) -> int:
     figure = None if network.multi_label else command.figure or command.network.parent / "confusion.png"
     if network.multi_label and command.figure is not None:
         raise ConfigurationError(
-            f"{command.network} gives several labels per image, which have no confusion matrix; omit --figure."
+            f"{command.network} predicts several labels per image, which have no confusion matrix; omit --figure."
         )
     split, images, skipped, summary = _load_images(command, network)
     if network.device.type != "cpu":

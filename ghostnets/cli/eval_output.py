@@ -143,7 +143,7 @@ def _print_training_images(result: Evaluation | MultiLabelEvaluation, in_trainin
         )
     elif seen := int(in_training.sum()):
         others = result.predictions.correct[torch.from_numpy(~in_training)]
-        score = "the share with all labels right" if result.multi_label else "top-1"
+        score = "the share with all labels correct" if result.multi_label else "top-1"
         rest = f"on the other {len(others)}, {score} is {format_accuracy(int(others.sum()), len(others))}"
         message(
             f"{seen} of {result.images} images are training images of this network, so the figures are too good;"

@@ -27,7 +27,7 @@ COMMANDS = {
     "list": "list the networks: parameters, multiply-adds, published accuracy, downloadable weights",
     "import": "convert weights of other implementations to a checkpoint",
     "serve": "classify images over HTTP with an exported network or a checkpoint",
-    "ghostify": "compress a trained network: Ghost modules in the place of convolutions, fitted on images",
+    "ghostify": "compress a trained network: Ghost modules in place of convolutions, fitted on images",
     "quantize": "quantise a trained network to int8 without training, and measure every file",
     "explain": "analyse a network on images: redundant maps, ghosts, cheap kernels; one HTML page",
     "tables": "reproduce the papers' tables: published and computed cost side by side",

@@ -1,4 +1,4 @@
-"""Compression of trained networks: fusion of layers, Ghost modules in the place of convolutions, fewer channels."""
+"""Compression of trained networks: fusion of layers, Ghost modules in place of convolutions, fewer channels."""
 
 from ghostnets.needs_torch import TORCH  # noqa: F401 - first, so that its absence is one sentence
 

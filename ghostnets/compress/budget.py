@@ -121,7 +121,7 @@ def choose(
         options: Options by name of the convolution.
         costs: Multiply-adds of changes.
         sites: The sites.
-        budget: Largest number of multiply-adds.
+        budget: Maximum number of multiply-adds.
 
     Returns:
         Choice by name of the convolution; the cheapest one that was found if the budget cannot be met.

@@ -14,7 +14,7 @@ from ghostnets.layers import DFCGate, GhostConv2d, GhostModule, RepConv
 __all__ = ["ConvTracer", "Site", "can_fold", "find_sites", "flattens", "is_depthwise", "is_ghost", "only_user"]
 
 LEAVES = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
-# Applied to each channel alone, and leaving zero channels out of no computation of others.
+# Applied to each channel independently, so that a zero channel does not affect the others.
 CHANNELWISE_MODULES = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh),
     *(nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus, nn.Identity, nn.Dropout, nn.Dropout2d),

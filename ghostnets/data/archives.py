@@ -1,6 +1,6 @@
 """Data sets in an archive, local or at a URL: downloaded once, unpacked once, into the cache of this package.
 
-Importing this module loads no torch.
+Importable without torch.
 """
 
 import bz2

@@ -67,7 +67,7 @@ class DataCheck:
         unreadable: Index and reason of each unreadable image.
         groups: Exact duplicates, and near duplicates that are not exact ones.
         num_plain: Number of images without structure, which are not compared with others.
-        threshold: Largest number of differing bits, of 128, of near duplicates.
+        threshold: Maximum number of differing bits, of 128, of near duplicates.
         notes: Assumptions and exclusions made when the data were found.
     """
 
@@ -175,8 +175,8 @@ def check_images(
 
     Args:
         folder: The labelled files.
-        threshold: Largest number of differing bits of near duplicates, 0 to 15, of the 128 of the difference hash.
-        max_pixels: Largest number of pixels of an image that is read; larger ones are reported as unreadable.
+        threshold: Maximum number of differing bits of near duplicates, 0 to 15, of the 128 of the difference hash.
+        max_pixels: Maximum number of pixels of an image that is read; larger ones are reported as unreadable.
         on_image: Callback after each image.
     """
     examine = partial(_examine, max_pixels=max_pixels)

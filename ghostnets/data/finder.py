@@ -2,7 +2,7 @@
 
 Hidden files and those that systems create (``._x.jpg``, ``__MACOSX``, ``Thumbs.db``, ...) are skipped. Links are
 followed, except into a folder that is read anyway, so that no image comes twice and no loop is walked. Everything else
-that is left out is counted in ``LeftOut`` and named once. Importing this module loads no torch.
+that is left out is counted in ``LeftOut`` and named once. Importable without torch.
 """
 
 import heapq

@@ -1,4 +1,4 @@
-"""A table of labels as people write it: a text file with a path and a label per row. Importing this loads no torch.
+"""A table of labels as people write it: a text file with a path and a label per row. Importable without torch.
 
 Separator, header and columns are recognised; what cannot be recognised is rejected with the header that would be.
 """

@@ -1,4 +1,4 @@
-"""The image files of a folder with their splits and classes; no file is opened. Importing this loads no torch."""
+"""The image files of a folder with their splits and classes; no file is opened. Importable without torch."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""The image files that a table names, with their splits and classes. Importing this module loads no torch."""
+"""The image files that a table names, with their splits and classes. Importable without torch."""
 
 import os
 from collections import defaultdict

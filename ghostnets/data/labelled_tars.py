@@ -1,4 +1,4 @@
-"""The labelled images of WebDataset tars without an index. Importing this module loads no torch.
+"""The labelled images of WebDataset tars without an index. Importable without torch.
 
 The members of a sample share a key, their name up to the first dot: ``0001.jpg`` with ``0001.cls``, an index or a name
 as text, or with ``0001.json``, an object with one of ``LABEL_KEYS``.

@@ -1,4 +1,4 @@
-"""Labels of image files: one class, or of multi-label data any number of classes. Importing this loads no torch."""
+"""Labels of image files: one class, or of multi-label data any number of classes. Importable without torch."""
 
 from dataclasses import dataclass
 

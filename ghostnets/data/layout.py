@@ -1,7 +1,7 @@
 """The layout of a folder of labelled images: which subfolders are splits, and which are classes.
 
 Nothing is guessed silently: ``FolderLayout.notes`` lists the decisions, and an ambiguous folder is rejected with an
-error that names both layouts. Importing this module loads no torch.
+error that names both layouts. Importable without torch.
 """
 
 import os

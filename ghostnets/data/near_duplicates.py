@@ -52,7 +52,7 @@ def group_near_duplicates(
     Args:
         hashes: Hashes of all images and their horizontal flips, uint64 (N, 2, 2).
         indices: Images to compare.
-        threshold: Largest number of differing bits.
+        threshold: Maximum number of differing bits.
 
     Returns:
         Groups of indices, each sorted; a chain of similar images joins any two of a group.

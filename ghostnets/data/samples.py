@@ -49,7 +49,7 @@ def find_sample(
 
     Args:
         location: Anything that ``DataSpec`` opens: a folder, shards or their URL, a table, an archive.
-        most: Largest number of images.
+        most: Maximum number of images.
         class_names: Class names of a network, for the labels: a folder's image is of the class that one of the folders
             around it is named after.
         splits: Splits to choose from: the first that exists; none, or all missing, for the whole of the data.

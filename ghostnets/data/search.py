@@ -1,4 +1,4 @@
-"""The labelled images of a folder, a table, tars, or Arrow or Parquet files. Importing this module loads no torch."""
+"""The labelled images of a folder, a table, tars, or Arrow or Parquet files. Importable without torch."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace

@@ -44,7 +44,7 @@ class ShardFiles:
 
     Args:
         files: Path or URL, size in bytes and labels of each file.
-        open_at_once: Largest number of open files; the least recently read are closed first. A downloaded copy is an
+        open_at_once: Maximum number of open files; the least recently read are closed first. A downloaded copy is an
             unlinked file, so that it vanishes with the process, however that ends.
     """
 

@@ -248,9 +248,9 @@ def write_shards(
     Args:
         source: The folder. The shards have its splits, including a validation split taken from the training images.
         out: New folder.
-        images_per_shard: Largest number of images per shard; each shard is a random sample of its split.
+        images_per_shard: Maximum number of images per shard; each shard is a random sample of its split.
         seed: Seed of that sample.
-        max_pixels: Largest number of pixels of an image that is read.
+        max_pixels: Maximum number of pixels of an image that is read.
         on_image: Callback after each file.
 
     Returns:

@@ -129,9 +129,9 @@ def describe_source(source: DataSource, *, by_split: bool = True) -> list[str]:
 def summarize_source(source: DataSource) -> dict[str, Any]:
     """Summarize a data set for JSON: ``splits``, split -> class -> number of images, and ``notes``.
 
-    Boxes count instead of images if the labels are boxes. Of these, and of multi-label data, where an image counts in
-    each of its classes, also ``images``, split -> number of images. Where
-    several classes of shards have the same name, their labels are added to it.
+    If the labels are boxes, boxes are counted instead of images. For boxes and for multi-label data, where an image
+    counts in each of its classes, there is also ``images``, split -> number of images. If several classes of shards
+    have the same name, their labels are appended to it.
     """
     doubled = {name for name, count in Counter(source.class_names).items() if count > 1}
     names = [f"{name} ({label})" if name in doubled else name for label, name in enumerate(source.class_names)]

@@ -34,8 +34,8 @@ class DataSpec:
         root: Folder of the files of the full Fashion-MNIST.
         skip_corrupt: Leave unreadable images out instead of failing.
         progress: Callback while an archive is downloaded, with the number of bytes and the total.
-        max_pixels: Largest number of pixels of an image that is read.
-        task: ``"classify"``, or ``"detect"`` for labelled boxes; None to find it from the layout (``find_task``).
+        max_pixels: Maximum number of pixels of an image that is read.
+        task: ``"classify"``, or ``"detect"`` for labelled boxes; None to infer it from the layout (``find_task``).
     """
 
     data: str | os.PathLike[str] = EMBEDDED
@@ -79,7 +79,7 @@ class DataSpec:
         from ghostnets.data.shards import is_shards, open_shards
 
         if str(self.data) == EMBEDDED and self.task == "detect":
-            raise ConfigurationError(f"{EMBEDDED} has no labelled boxes; pass a folder that has (docs/detection.md).")
+            raise ConfigurationError(f"{EMBEDDED} has no labelled boxes; pass a folder with boxes (docs/detection.md).")
         if str(self.data) == EMBEDDED:
             if self.root is not None and not self.full:
                 raise ConfigurationError("--root needs --full, the whole of Fashion-MNIST.")
@@ -137,7 +137,8 @@ class DataSpec:
         guessed = ""
         if self.task is None:
             guessed = (
-                f"the labels are boxes ({find_box_layout(self.data)}), so a detector is trained (--task classify: no)"
+                f"the labels are boxes ({find_box_layout(self.data)}), so a detector is trained"
+                " (for a classifier: --task classify)"
             )
         source = open_boxes(self.data, skip_broken=self.skip_corrupt)
         return split_validation(source, val_share=val_share, seed=seed, guessed=guessed)
@@ -160,7 +161,7 @@ class DataSpec:
 
 
 def find_task(data: str | os.PathLike[str]) -> str:
-    """Return the task that the layout of a data set shows: ``"detect"`` with labelled boxes, else ``"classify"``.
+    """Infer the task from the layout of a data set: ``"detect"`` if it has labelled boxes, else ``"classify"``.
 
     Raises:
         DataError: A folder has both labelled boxes and folders of classes.

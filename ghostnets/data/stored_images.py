@@ -1,4 +1,4 @@
-"""Images that are not files of their own: members of a tar. Importing this module loads no torch."""
+"""Images that are not files of their own: members of a tar. Importable without torch."""
 
 import hashlib
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The tables that label the images of a folder: which text files they are. Importing this module loads no torch."""
+"""The tables that label the images of a folder: which text files they are. Importable without torch."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Members of uncompressed tar archives, with bounds that hold for any headers.
 
 ``tarfile`` follows negative sizes backwards, reads long names of any claimed size, and calls itself for every header of
-a chain. Importing this module loads no torch.
+a chain. Importable without torch.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Text files of unknown encoding: lists of paths, tables of labels. Importing this module loads no torch."""
+"""Text files of unknown encoding: lists of paths, tables of labels. Importable without torch."""
 
 import io
 from typing import IO

@@ -1,4 +1,4 @@
-"""The fused CPU engine, which runs a GhostNet in one pass through the caches. Importing it loads no torch."""
+"""The fused CPU engine, which runs a GhostNet in one pass through the caches. Importable without torch."""
 
 from ghostnets.engine.choice import PrecisionChoice
 from ghostnets.engine.compiler import compile, load  # noqa: A004

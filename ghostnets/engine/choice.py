@@ -78,7 +78,7 @@ def allowed_precisions(plan: Plan) -> list[str]:
 
 
 def choose(plan: Plan, native: Any, *, threads: int, isa: str | None, image_size: int) -> PrecisionChoice:
-    """Return the fastest precision and number of threads, from the cache if this machine has measured the like before.
+    """Return the fastest precision and number of threads, from the cache if this machine has measured them before.
 
     The cache is a file in the user's cache folder, named after processor, version, plan, threads, instruction set and
     image size. Without a writable cache, and while other programs keep the machine busy, it is measured each time.

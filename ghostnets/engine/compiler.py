@@ -43,8 +43,8 @@ def compile(  # noqa: A001
     Args:
         model: A network, a checkpoint of this project, or the path of one. Any ``nn.Module`` on images whose operations
             the engine has (docs/engine.md), such as the networks of this package, their ``Backbone``, and most
-            convolutional networks of torchvision and timm. It is compiled in evaluation mode and not changed. Of a
-            checkpoint of a detector, the maps of ``DetectorMaps`` are compiled.
+            convolutional networks of torchvision and timm. It is compiled in evaluation mode and not changed. For
+            the checkpoint of a detector, its ``DetectorMaps`` are compiled.
         precision: How maps and weights are stored. ``"f32"``; ``"bf16"``: half the memory, about three digits;
             ``"int8"``: a quarter, maps in bytes with ranges from ``calibration``. Sums are float32 or int32 in all of
             them. ``"auto"``: the fastest on the machine that runs it, int8 only with ``calibration``, and with fewer
@@ -56,9 +56,9 @@ def compile(  # noqa: A001
         std: Standard deviation of these pixels.
         isa: See ``Session``.
         calibration: For int8 and auto, batches of images as for a session, of the kind that the network is used on;
-            some tens of images are enough.
+            a few dozen images are enough.
         method: For int8, ``"percentile"`` or ``"minmax"``: how ranges follow from the images; see ``calibrate``.
-        float_layers: For int8, names of modules that compute in float32 all the same, such as the sensitive layers that
+        float_layers: For int8, names of modules that still compute in float32, such as the sensitive layers that
             ``ghostnets.compress.quantize`` finds; besides those of a quantised checkpoint.
         image_size: See ``Session``; a checkpoint has its own.
 

@@ -73,7 +73,7 @@ class Plan:
         outputs: Maps that are returned: one of a single pixel, the logits or features, or those of a backbone.
         gives_maps: Whether the plan is a backbone's.
         tensors: Float32 arrays.
-        floats: Maps that are stored in float32 all the same, with the weights of the nodes that read them; ``convert``
+        floats: Maps that stay in float32 in any precision, with the weights of the nodes that read them; ``convert``
             nodes lie between these and other maps.
         ranges: For int8, the name of a tensor (2, segments * channels) for each map of the compiled network, minimum
             and maximum of each channel; None for maps that are not stored in bytes.

@@ -55,7 +55,7 @@ class DetectionReport:
         epochs: Epoch numbers.
         curves: Metrics over ``epochs``.
         classes: Results by class.
-        precision: Precision at 101 recalls from 0 to 1, by class, at an IoU of 0.5.
+        precision: Precision of each class at 101 recalls from 0 to 1, at an IoU threshold of 0.5.
         data: The images of all splits, with numbers of boxes.
         examples: Images with boxes: heading -> images.
         settings: Name -> value, in display order.
@@ -93,7 +93,7 @@ def write_detection_report(path: str | os.PathLike[str], report: DetectionReport
 
 
 def _render_precision(curves: Mapping[str, Sequence[float]]) -> str:
-    """Plot precision over recall, one line for each class, as an inline ``<svg>``."""
+    """Plot the precision-recall curve of each class as an inline ``<svg>``."""
     figure = require("matplotlib.figure", extra="train").Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for name, values in curves.items():
@@ -101,4 +101,4 @@ def _render_precision(curves: Mapping[str, Sequence[float]]) -> str:
         axes.plot(recalls, values, label=name.replace("$", r"\$"))
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(fontsize="small")
-    return to_svg(figure, title="Precision over recall of each class at an IoU of 0.5", prefix="precision")
+    return to_svg(figure, title="Precision-recall curve of each class at an IoU threshold of 0.5", prefix="precision")

@@ -70,8 +70,8 @@ def export_model(
         images: Folder of real images for verification and int8 calibration; by default the run's training data if it
             still exists, else the embedded Fashion-MNIST, which tests numerical equivalence but not accuracy. int8
             needs images of the network's own domain.
-        max_images: Largest number of images for int8; one in four is compared, the others calibrate.
-        max_pixels: Largest number of pixels of an image that is read.
+        max_images: Maximum number of images for int8; one in four is compared, the others calibrate.
+        max_pixels: Maximum number of pixels of an image that is read.
         on_stage: Callback with a description of what begins, for a progress display.
 
     Returns:

@@ -53,7 +53,7 @@ class ExportComparison:
         mean_difference: Mean absolute difference of scores, relative to the largest score of the network.
         max_probability_difference: Largest absolute difference of probabilities.
         top1_agreement: Fraction of images with the same top-1 class.
-        max_feature_difference: As ``max_difference``, for the features; None if the file has no feature output.
+        max_feature_difference: ``max_difference`` of the features; None if the file has no feature output.
         seconds: Latency of the file for one image: lower quartile, median, upper quartile.
         torch_seconds: Latency of the network in eager float32 torch, interleaved with the file's runs.
         times_as_fast: Speedup over torch, by blocks of runs: lower quartile, median, upper quartile.

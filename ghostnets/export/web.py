@@ -44,7 +44,7 @@ def export_web(
         checkpoint: Checkpoint of this package.
         to: Folder to write.
         images: Folder of images for verification, as for ``export_model``.
-        max_pixels: Largest number of pixels of an image that is read.
+        max_pixels: Maximum number of pixels of an image that is read.
         on_stage: Callback with a description of what begins, for a progress display.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Measures of a classifier from its scores: areas under curves, calibration, temperature. Loads no torch."""
+"""Measures of a classifier from its scores: areas under curves, calibration, temperature. Importable without torch."""
 
 import math
 

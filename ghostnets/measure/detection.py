@@ -1,4 +1,4 @@
-"""COCO's average precision of detections (https://cocodataset.org/#detection-eval). Does not import torch.
+"""COCO's average precision of detections (https://cocodataset.org/#detection-eval). Importable without torch.
 
 The rules are those of ``pycocotools.cocoeval.COCOeval`` for boxes: greedy matching in descending order of score, ten
 IoU thresholds, 101 recalls, at most 100 detections per class and image. Crowds are ignored, and so are objects outside

@@ -1,4 +1,4 @@
-"""The networks and their registry. Names are imported on first access: the table of names loads no torch."""
+"""The networks and their registry. Names are imported on first access, so the table of names needs no torch."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Batch inference over files, folders and shards, with any network that ``artefacts`` opens. Loads no torch itself."""
+"""Batch inference over files, folders and shards, with any network of ``artefacts``. Importable without torch."""
 
 from typing import TYPE_CHECKING
 

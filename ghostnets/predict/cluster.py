@@ -46,7 +46,7 @@ def predict_on_ray(
         features: Return the features as well.
         flip: As for ``Classifier``.
         threshold: As for ``Classifier``.
-        max_pixels: Largest number of pixels of an image that is read.
+        max_pixels: Maximum number of pixels of an image that is read.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -84,7 +84,7 @@ class Actor:
         features: Return the features as well.
         flip: As for ``Classifier``.
         threshold: As for ``Classifier``.
-        max_pixels: Largest number of pixels of an image that is read.
+        max_pixels: Maximum number of pixels of an image that is read.
     """
 
     def __init__(

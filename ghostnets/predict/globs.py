@@ -12,7 +12,7 @@ def expand_glob(pattern: str, left_out: LeftOut) -> Iterator[str]:
     """Yield the paths that match, sorted within a folder.
 
     ``**`` matches the folders of ``data.finder``: each once, and no hidden ones. As the last part of a pattern it
-    matches the folder itself, whose images are found by whoever reads the folder.
+    matches the folder itself, not the files in it.
 
     Args:
         pattern: The glob.

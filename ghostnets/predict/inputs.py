@@ -92,7 +92,7 @@ def read_input(source: Input, preprocessing: Preprocessing) -> Pixels:
 
 
 def read_content_of(source: Input) -> str | bytes:
-    """Return an input as ``preprocessing.decode`` takes it: the path of a file, or bytes. Raises ImageError."""
+    """Return an input for ``preprocessing.decode``: the path of a file, or bytes. Raises ImageError."""
     if source.error is not None:
         raise ImageError(source.error)
     _check_regular(source)

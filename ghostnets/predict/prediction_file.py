@@ -31,7 +31,7 @@ CHUNK_SECONDS = 10
 
 
 class Row(Protocol):
-    """What was predicted for one image."""
+    """Prediction for one image: of classes or of objects."""
 
     @property
     def path(self) -> str: ...

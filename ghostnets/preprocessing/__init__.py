@@ -1,4 +1,4 @@
-"""Image decoding and evaluation preprocessing: from a file or image to the pixels of a network. Loads no torch.
+"""Image decoding and evaluation preprocessing: a file or image -> pixels of a network. Importable without torch.
 
 Names are imported on first access: the command line takes limits from here without loading numpy.
 """

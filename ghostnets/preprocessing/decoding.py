@@ -1,6 +1,6 @@
 """Image decoding: files, bytes, arrays and PIL images of every common kind -> 8-bit pixels, safe for hostile files.
 
-Importing this module loads no torch.
+Importable without torch.
 """
 
 import io
@@ -57,7 +57,7 @@ def read_image(
     """Read an image as a tensor.
 
     Args:
-        image: Image as ``decode`` takes it.
+        image: Image that ``decode`` accepts.
         channels: 3 for RGB, 1 for grayscale; the image is converted where it is of the other kind.
         shorter_side: Shorter side after resizing in pixels; None keeps the size.
         interpolation: Interpolation of the resizing, a key of ``RESAMPLING``.
@@ -87,7 +87,7 @@ def decode(
         min_side: Decode a JPEG file at 1/2, 1/4 or 1/8 of its size, by leaving out high frequencies of its cosine
             transform, as long as the shorter side keeps this many pixels. The result differs slightly from that of the
             full decoding, and takes a fraction of the time.
-        max_pixels: Largest number of pixels; larger files are rejected from their header, and those that take more than
+        max_pixels: Maximum number of pixels; larger files are rejected from their header, and those that take more than
             300 MB to decode (above 100 million pixels in proportion). A JPEG file that would take more is decoded at
             the first of 1/2, 1/4 and 1/8 of its size that does not.
 

@@ -21,11 +21,11 @@ GRAY_MEAN, GRAY_STD = (0.449,), (0.226,)
 MAX_SIZE = 4096  # side of the images of a network; larger ones take minutes and gigabytes
 REDUCED_SIDE = 2  # shorter side of a JPEG decoded at reduced scale, at least, in units of resize_to (docs/predict.md)
 FITS = ("crop", "stretch", "letterbox")
-PADDING = 114  # gray below or beside a letterboxed image, as detectors are usually trained
+PADDING = 114  # gray that pads a letterboxed image, the usual value for detectors
 
 
 class FittedImage(NamedTuple):
-    """An image as a network takes it, and the size of the image that it was made from."""
+    """Image preprocessed for a network, and the size of the original."""
 
     pixels: Pixels  # uint8 (image_size, image_size, C)
     size: tuple[int, int]  # width and height of the upright image in pixels
@@ -43,8 +43,8 @@ class Preprocessing:
             bilinear; some published weights expect bicubic.
         fit: How the image becomes a square. ``"crop"``: the shorter side is resized and the center is cropped.
             ``"stretch"``: both sides are resized to ``image_size``. ``"letterbox"``: the longer side is resized to
-            ``image_size``, and the rest, at the right or at the bottom, is gray.
-        max_pixels: Largest number of pixels of an image that is read. A limit of the machine, which is not stored with
+            ``image_size``, and gray is padded at the right or at the bottom.
+        max_pixels: Maximum number of pixels of an image that is read. A limit of the machine, which is not stored with
             the weights.
 
     Raises:
@@ -136,7 +136,7 @@ class Preprocessing:
         the scales 1/1, 1/2, 1/4 and 1/8 that leaves a shorter side of at least ``REDUCED_SIDE * resize_to``.
 
         Args:
-            image: Image as ``decode`` takes it.
+            image: Image that ``decode`` accepts.
             name: Name of the image in error messages, as in ``decode``.
 
         Returns:
@@ -156,7 +156,7 @@ class Preprocessing:
         """Read an image for a network whose output has positions in it, decoded at full scale, without torch.
 
         Args:
-            image: Image as ``decode`` takes it.
+            image: Image that ``decode`` accepts.
             name: Name of the image in error messages, as in ``decode``.
 
         Raises:

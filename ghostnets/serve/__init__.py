@@ -22,7 +22,7 @@ def create_app(
     """Create the service as an ASGI application; the artefact is opened when the application starts.
 
     Args:
-        path: Path of an artefact or checkpoint, as ``artefacts.open_model`` takes it.
+        path: Path of an artefact or checkpoint, as in ``artefacts.open_model``.
         settings: Limits of the service; its host and port are ignored here.
         routers: Additional routes, which find the ``Service`` in ``request.app.state.service``.
 

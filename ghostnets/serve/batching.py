@@ -52,7 +52,7 @@ class Batcher:
         classifiers: Copies of a classifier; each runs one batch at a time in its own thread.
         decode: Reads a file's bytes, given its name, as uint8 (H, W, C), the same shape for all; called in the thread
             of the classifier.
-        max_batch: Largest number of files in a batch.
+        max_batch: Maximum number of files in a batch.
         max_wait: Longest time in seconds that a file waits for others.
         observe: Called with the size and the run time in seconds of each batch, in the thread of the classifier.
     """

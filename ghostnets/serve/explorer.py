@@ -140,7 +140,7 @@ class Explorer:
         )
 
     def _probabilities(self, x: Tensor) -> Tensor:
-        """Probabilities (classes,) of one image, calibrated as those of the service."""
+        """Return the probabilities (classes,) of one image, calibrated like the service's predictions."""
         scores = self.model(x)[0] / self.temperature
         return scores.sigmoid() if self.multi_label else scores.softmax(0)
 

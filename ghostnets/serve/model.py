@@ -109,7 +109,7 @@ class ServedModel:
         self.rank.close()
 
     def pixels(self, content: bytes | Pixels, name: str) -> Pixels:
-        """Read an image, the bytes of a file or uint8 (H, W, C), as the network takes it, uint8 (H, W, C).
+        """Read an image, the bytes of a file or uint8 (H, W, C), and preprocess it for the network, uint8 (S, S, C).
 
         Raises:
             ImageError: The file cannot be read, or has too many pixels.

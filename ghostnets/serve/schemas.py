@@ -37,12 +37,12 @@ class ImagePredictionInfo(BaseModel):
     answer: str | None = Field(
         default=None,
         description='With --threshold: the most probable class if its probability reaches it, else "none of these", or'
-        " null on error. Absent without. Of a multi-label network: all labels, also without --threshold.",
+        " null on error. Absent without it. For a multi-label network: all labels, also without --threshold.",
     )
     labels: list[str] | None = Field(
         default=None,
-        description="Of a multi-label network: all classes whose probability reaches --threshold (0.5), or null on"
-        " error. Absent of others.",
+        description="For a multi-label network: all classes whose probability reaches --threshold (0.5), or null on"
+        " error. Absent for other networks.",
     )
     answers: list[ClassProbabilityInfo] = Field(
         description="Most probable classes in descending order; empty on error."

@@ -79,7 +79,7 @@ class Service:
             async with asyncio.timeout(timeout):
                 await self.model.unused()
         except TimeoutError:
-            pass  # the threads are asked to end all the same
+            pass  # the threads are still asked to end
         executors = (self.explorer_thread, self._parsers, self._loader)
 
         def wait() -> None:

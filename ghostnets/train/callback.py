@@ -37,7 +37,7 @@ class RunStart:
 
     @property
     def epochs(self) -> int:
-        """Largest number of epochs."""
+        """Maximum number of epochs."""
         return self.config.recipe.epochs
 
 

@@ -113,7 +113,7 @@ def init_distributed(device: str = "auto") -> Iterator[DistributedContext]:
     """Initialise the process group if torchrun started several processes: gloo on CPUs, nccl or xccl on GPUs.
 
     Args:
-        device: Name of the device, as ``select_device`` takes it; several processes use one GPU each.
+        device: Name of the device, as in ``select_device``; several processes use one GPU each.
 
     Raises:
         ConfigurationError: There is no such device, or several processes cannot train on it.

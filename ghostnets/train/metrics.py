@@ -60,7 +60,7 @@ class Metric:
         axis: Plot of the metric; None for none.
         higher_is_better: Direction of improvement; None if there is none.
         kinds: Kinds of labels that have the metric: "classes" for one class per image, "labels" for any number of
-            them, "boxes".
+            classes, "boxes" for objects.
     """
 
     label: str
@@ -105,10 +105,10 @@ class EpochResult:
         seconds: Time of training and evaluation since the start of the run, over all sessions.
         train_exact, val_exact: Share of the augmented training images, and of the validation images, all of whose
             labels are predicted, and no others.
-        val_map: Mean average precision of the classes on the validation images; of boxes as COCO defines it, over the
-            IoU thresholds from 0.5 to 0.95.
+        val_map: Mean average precision on the validation images; for boxes COCO's, averaged over the IoU thresholds
+            from 0.5 to 0.95.
         val_f1_micro, val_f1_macro: F1 of all labels together, and mean F1 of the classes.
-        val_ap50: Mean average precision of boxes at an IoU of 0.5.
+        val_ap50: Mean average precision of boxes at an IoU threshold of 0.5, on the validation images.
     """
 
     epoch: int

@@ -233,7 +233,7 @@ def evaluate_images(
     *,
     distributed: DistributedContext,
 ) -> Evaluation | MultiLabelEvaluation | BoxEvaluation:
-    """Evaluate by ``evaluate_boxes``, ``evaluate_multi_label`` or ``evaluate``, as the network and the labels are."""
+    """Evaluate with ``evaluate_boxes``, ``evaluate_multi_label`` or ``evaluate``, by the kind of network and labels."""
     if isinstance(model, Detector):
         assert isinstance(preprocessing, Preprocessing)
         return evaluate_boxes(model, images, preprocessing, class_names)

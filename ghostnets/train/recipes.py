@@ -281,7 +281,7 @@ def fit_image_size(num_images: int, typical_size: int) -> int:
 
     Args:
         num_images: Number of training images.
-        typical_size: Their shorter side in pixels.
+        typical_size: Typical shorter side of the images in pixels.
     """
     is_large = num_images <= FEW_IMAGES and typical_size >= LARGE_SIZE
     return LARGE_SIZE if is_large else TRANSFER.image_size or LARGE_SIZE

@@ -28,7 +28,7 @@ class RunConfig:
         full, root: Options of Fashion-MNIST.
         skip_corrupt: Leave unreadable images out.
         threads: Threads of torch on the CPU; another number gives other rounding.
-        device: Name of the device, as ``devices.select_device`` takes it; resolved where the run is trained.
+        device: Name of the device, as in ``devices.select_device``; resolved where the run is trained.
         workers: Processes that read images, for each process that trains; None for as many as the device needs.
         start: A sentence on the initial weights and why they were chosen; empty in runs of earlier versions.
         identity: Digest of the data (``DataSource.identity``); None in configurations of earlier versions.

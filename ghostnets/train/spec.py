@@ -46,9 +46,9 @@ class RunSpec(NamedTuple):
 
         Args:
             data: The data set.
-            source: The same, opened.
+            source: The opened data.
             recipe: The recipe as requested.
-            device: Name of the device, as ``devices.select_device`` takes it.
+            device: Name of the device, as in ``devices.select_device``.
             workers: Processes that read images, for each process that trains; None for as many as the device needs.
             start: A sentence on the initial weights and why they were chosen.
 

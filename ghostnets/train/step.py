@@ -37,8 +37,8 @@ class StepTotals:
 
     Attributes:
         loss: Sum of the losses; if it is not finite, the weights were not updated.
-        correct: Number of correct predictions, of multi-label images those with all labels right; the class of a mixed
-            image is that with the largest share.
+        correct: Number of correct predictions; a multi-label image counts if all labels are correct, and the class of a
+            mixed image is that with the largest share.
         num_seen: Number of images.
         num_stop_requests: Number of processes that were asked to stop.
     """

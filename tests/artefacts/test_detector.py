@@ -145,7 +145,7 @@ def test_changed_description_is_rejected(changes: dict):
         description(**changes)
 
 
-def test_description_of_a_classifier_has_no_word_of_detectors():
+def test_description_of_a_classifier_has_no_fields_of_detectors():
     assert Description.from_json(description().to_json()) == description()
     classifier = replace(description(), task="classify", strides=(), bins=0, preprocessing=Preprocessing(16, 16))
     assert not {"task", "strides", "bins", "fit"} & set(classifier.to_json().replace('"', " ").split())
@@ -170,7 +170,7 @@ def test_checkpoint_in_the_engine_equals_the_network(checkpoint_file: Path):
         np.testing.assert_allclose(one.scores, expected.scores, atol=1e-4)
 
 
-def test_detector_is_no_classifier_and_the_reverse(checkpoint_file: Path):
+def test_detector_is_rejected_as_classifier_and_vice_versa(checkpoint_file: Path):
     with pytest.raises(ConfigurationError, match=r"fish.safetensors is a detector .*, and a classifier is needed"):
         Classifier(checkpoint_file)
     model = open_model(checkpoint_file)

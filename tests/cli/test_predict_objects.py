@@ -50,7 +50,7 @@ def expected(detector: Path, photos: Path) -> dict[str, int]:
     return {one.path: len(one.labels) for one in found}
 
 
-def test_table_tells_threshold_and_suppression(detector: Path, photos: Path, expected: dict, capsys):
+def test_table_is_printed_with_threshold_and_suppression(detector: Path, photos: Path, expected: dict, capsys):
     assert main(["predict", str(detector), str(photos)]) == 1
     printed = capsys.readouterr()
     assert "cannot be read" in printed.out
@@ -112,7 +112,7 @@ def test_pictures_have_boxes_and_lie_under_the_paths_of_their_images(
         assert np.abs(np.asarray(after, int) - np.asarray(before.convert("RGB"), int)).mean() > 10
 
 
-def test_box_is_drawn_where_it_is():
+def test_box_is_drawn_at_its_position():
     from ghostnets.artefacts import DetectedObjects
 
     image = Image.new("RGB", (200, 100), "white")

@@ -134,21 +134,21 @@ BINARY = {"parameters": {"binary_data_size": 9}}
         ({"inputs": [IMAGES]}, 422, "image 0"),
     ],
 )
-def test_wrong_requests_get_a_sentence(client: TestClient, request_json: dict, status: int, message: str):
+def test_invalid_requests_are_rejected(client: TestClient, request_json: dict, status: int, message: str):
     response = client.post(INFER, json=request_json)
     assert response.status_code == status
     assert message in response.json()["error"]
 
 
 @pytest.mark.parametrize("length", ["x", "-1", "99999999"])
-def test_wrong_length_of_the_json_gets_a_sentence(client: TestClient, length: str):
+def test_wrong_length_of_the_json_is_rejected(client: TestClient, length: str):
     response = client.post(INFER, content=b"{}", headers={"inference-header-content-length": length})
     assert response.status_code == 400
     assert "must be the length of the JSON" in response.json()["error"]
 
 
 @pytest.mark.parametrize("binary", [b"\1\0\0", b"\5\0\0\0abc", b"\1\0\0\0ab", b"\xff\xff\xff\xffab"])
-def test_wrong_elements_get_a_sentence(client: TestClient, binary: bytes):
+def test_wrong_elements_are_rejected(client: TestClient, binary: bytes):
     tensor = {"name": "images", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(binary)}}
     text = json.dumps({"inputs": [tensor]}).encode()
     headers = {"inference-header-content-length": str(len(text))}
@@ -157,7 +157,7 @@ def test_wrong_elements_get_a_sentence(client: TestClient, binary: bytes):
 
 
 @pytest.mark.parametrize("count", [-1, "x", 1.5, True])
-def test_wrong_number_of_classes_gets_a_sentence(client: TestClient, count: object):
+def test_wrong_number_of_classes_is_rejected(client: TestClient, count: object):
     body, headers = files(
         encode_image(1, "PNG"), outputs=[{"name": "probabilities", "parameters": {"classification": count}}]
     )

@@ -1,8 +1,8 @@
 """Weights of ncnn files (https://github.com/Tencent/ncnn): convolutions with folded normalisation, in float32 or 16.
 
-A network is two files: ``.param``, text with a line for each layer, and ``.bin``, the weights in the order of these
-lines. The format has no names of tensors, so convolutions are paired in the order in which they run, and each pair is
-checked: kernel, stride, padding, dilation, groups, channels, activation.
+A network consists of two files: ``.param``, text with one line per layer, and ``.bin``, the weights in the order of
+these lines. Tensors have no names, so convolutions are matched in the order in which they run, and kernel, stride,
+padding, dilation, groups, channels and activation of each pair are compared.
 """
 
 import math
@@ -49,7 +49,7 @@ def read_ncnn(param: str | os.PathLike[str]) -> list[NcnnConvolution]:
     """Read the convolutions of an ncnn network, in the order in which they run.
 
     Args:
-        param: Path of the ``.param`` file; the ``.bin`` file lies next to it under the same name.
+        param: Path of the ``.param`` file; the ``.bin`` file is next to it, with the same stem.
 
     Raises:
         CheckpointError: A file is missing, damaged, or has a layer with weights that is not a convolution.
@@ -66,7 +66,7 @@ def read_ncnn(param: str | os.PathLike[str]) -> list[NcnnConvolution]:
         kind = words[0]
         if kind in ("Convolution", "ConvolutionDepthWise"):
             try:
-                convolution, offset = _convolution(words, content, offset)
+                convolution, offset = _parse_convolution(words, content, offset)
             except (KeyError, ValueError, IndexError, OverflowError, struct.error) as error:
                 raise CheckpointError(
                     f"{path}, line {number}: {' '.join(words[:2])[:80]} cannot be read ({error}); convert the network"
@@ -79,7 +79,7 @@ def read_ncnn(param: str | os.PathLike[str]) -> list[NcnnConvolution]:
             )
     if offset != len(content):
         raise CheckpointError(
-            f"{path.with_suffix('.bin')} has {len(content)} bytes, and {path.name} describes {offset}; pass files of"
+            f"{path.with_suffix('.bin')} has {len(content)} bytes, but {path.name} describes {offset}; pass files of"
             " the same network."
         )
     return found
@@ -98,7 +98,8 @@ def load_ncnn(model: nn.Module, param: str | os.PathLike[str], *, bgr: bool = Tr
     Args:
         model: Network, modified in place; its layers run in the order of the file.
         param: Path of the ``.param`` file.
-        bgr: Whether the file's network takes blue, green, red; the first convolution is then turned to RGB.
+        bgr: Whether the file's network expects channels in the order blue, green, red; its first convolution is then
+            converted to RGB.
         size: Height and width of the image on which the order of the layers is observed.
 
     Raises:
@@ -113,8 +114,8 @@ def load_ncnn(model: nn.Module, param: str | os.PathLike[str], *, bgr: bool = Tr
         layers = list(_trace(model, channels, size))
     except RuntimeError as error:
         raise CheckpointError(
-            f"{os.fspath(param)} takes {channels} channels, which the network cannot ({error}); pass the file of"
-            " the same network."
+            f"{os.fspath(param)} expects {channels} channels, which the network does not support ({error}); pass the"
+            " file of the same network."
         ) from error
     if len(layers) != len(convolutions):
         raise CheckpointError(
@@ -122,10 +123,10 @@ def load_ncnn(model: nn.Module, param: str | os.PathLike[str], *, bgr: bool = Tr
             f" a {type(model).__name__} with the same classes."
         )
     for index, (layer, source) in enumerate(zip(layers, convolutions, strict=True)):
-        if (wanted := _describe(layer)) != (given := _describe_source(source)):
+        if (expected := _describe(layer)) != (actual := _describe_source(source)):
             raise CheckpointError(
-                f"{os.fspath(param)}: {source.name[:80]} is a convolution {given}, and {layer[0]} in the network one"
-                f" {wanted}; pass the file of the same network with the same classes."
+                f"{os.fspath(param)}: {source.name[:80]} is a convolution {actual}, and {layer[0]} in the network one"
+                f" {expected}; pass the file of the same network with the same classes."
             )
         if not (source.weight.isfinite().all() and source.bias.isfinite().all()):
             raise CheckpointError(f"{os.fspath(param)}: {source.name[:80]} has non-finite values; convert it again.")
@@ -201,7 +202,7 @@ def _assign(layer: Layer, weight: Tensor, bias: Tensor) -> None:
         conv.bias.zero_()
 
 
-def _convolution(words: list[str], content: bytes, offset: int) -> tuple[NcnnConvolution, int]:
+def _parse_convolution(words: list[str], content: bytes, offset: int) -> tuple[NcnnConvolution, int]:
     """Parse a layer's line and its weights; return it and the offset after them."""
     inputs, outputs = int(words[2]), int(words[3])
     values = dict(word.split("=", 1) for word in words[4 + inputs + outputs :])

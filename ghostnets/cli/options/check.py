@@ -28,11 +28,11 @@ class CheckCommand(CommandOptions):
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """Folder, table, tars or archive as for train."""
     threshold: int = 6
-    """Largest number of differing bits, of 128, of the hashes of near duplicates; 0 to 15."""
+    """Maximum number of differing bits, of 128, of the hashes of near duplicates; 0 to 15."""
     out: Path | None = None
     """Page with pictures to write."""
     max_pixels: int = MAX_PIXELS
-    """Largest number of pixels of an image that is read."""
+    """Maximum number of pixels of an image that is read."""
     strict: bool = False
     """Exit with 1 if there are findings."""
     json: JsonOutput = False

@@ -65,7 +65,7 @@ class EvalCommand(CommandOptions):
     skip_corrupt: bool = False
     """Leave unreadable images out instead of failing, and print how many."""
     max_pixels: int = MAX_PIXELS
-    """Largest number of pixels of an image that is read."""
+    """Maximum number of pixels of an image that is read."""
     json: JsonOutput = False
 
     def check(self) -> None:

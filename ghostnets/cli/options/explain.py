@@ -40,7 +40,7 @@ class ExplainCommand(CommandOptions):
     threads: int | None = None
     """Number of threads; by default all processors, or OMP_NUM_THREADS."""
     max_pixels: int = MAX_PIXELS
-    """Largest number of pixels of an image that is read."""
+    """Maximum number of pixels of an image that is read."""
     untrained: bool = False
     """With MODEL: use random weights instead of published ones."""
     device: str = "cpu"

@@ -60,7 +60,7 @@ class ExportCommand(CommandOptions):
     """Folder of images, or folder or URL of shards, for verification and calibration; by default the run's training
     data, or embedded images."""
     max_pixels: int = MAX_PIXELS
-    """Largest number of pixels of an image that is read."""
+    """Maximum number of pixels of an image that is read."""
     threads: int | None = None
     """Number of threads of torch, for calibration; by default all processors, or OMP_NUM_THREADS."""
     json: JsonOutput = False

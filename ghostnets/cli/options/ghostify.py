@@ -16,7 +16,7 @@ __all__ = ["GhostifyCommand"]
 
 @dataclass(frozen=True)
 class GhostifyCommand(CommandOptions):
-    """Compress a trained network: Ghost modules in the place of convolutions, or merged channels, fitted on images.
+    """Compress a trained network: Ghost modules in place of convolutions, or merged channels, fitted on images.
 
     Three quarters of the images are fitted to; on the others the network's class is compared with the original's. No
     labels are needed. The new checkpoint runs in predict, eval and serve like any other. A report with the sensitivity
@@ -31,7 +31,7 @@ class GhostifyCommand(CommandOptions):
     network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL|CHECKPOINT")]
     """A checkpoint; or, with --weights, timm:NAME or torchvision:NAME."""
     images: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IMAGES")]
-    """Folder of images of the kind that the network is used on, or what else train reads; labels are not used."""
+    """Folder of images of the kind that the network is used on, or other data that train reads; labels are not used."""
     out: Path
     """Checkpoint to write, a .safetensors file; the report is FILE.json beside it."""
     budget: float = 0.8
@@ -41,9 +41,9 @@ class GhostifyCommand(CommandOptions):
     weights: Path | None = None
     """File of the weights of a timm or torchvision network: a state dict."""
     most: int = 512
-    """Largest number of images to read."""
+    """Maximum number of images to read."""
     max_pixels: int = MAX_PIXELS
-    """Largest number of pixels of an image that is read."""
+    """Maximum number of pixels of an image that is read."""
     heal_steps: int = 0
     """Steps of distillation from the original after the fit, of 16 images; a third of them block by block."""
     overwrite: bool = False

@@ -37,16 +37,16 @@ class PredictCommand(CommandOptions):
     top: int = 3
     """Number of most probable classes per image."""
     out: Path | None = None
-    """Write the predictions to this file: .csv, .jsonl or .parquet; of a detector also .json, as COCO."""
+    """Write the predictions to this file: .csv, .jsonl or .parquet; for a detector also .json, in COCO's format."""
     draw: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Of a detector: write each image with its boxes and names into this folder, as JPEG."""
+    """For a detector: write each image with boxes and names as a JPEG file into this folder."""
     bom: bool = False
-    """With --out FILE.csv: begin it with a byte order mark, by which Excel recognises UTF-8."""
+    """With --out FILE.csv: begin the file with a byte order mark, by which Excel recognises UTF-8."""
     features: bool = False
     """Write the features as well, the input of the last layer; with --out .parquet or .jsonl."""
     threshold: float | None = None
-    """Lowest probability of the most probable class for which it is the answer; else that is "none of these". Of a
-    network with several labels per image: lowest probability of each label, 0.5 by default. Of a detector: score
+    """Lowest probability of the most probable class for which it is the answer; else that is "none of these". For a
+    network with several labels per image: lowest probability of each label, 0.5 by default. For a detector: score
     that an object must exceed, 0.3 by default."""
     tta: Literal["none", "flip"] = "none"
     """Test-time augmentation: flip averages the probabilities of each image and its horizontal flip."""
@@ -54,9 +54,9 @@ class PredictCommand(CommandOptions):
     """Device of a checkpoint: cpu, by the engine; cuda, mps, xpu or one of several (cuda:1), by torch; or auto for an
     accelerator if there is one."""
     max_pixels: int = MAX_PIXELS
-    """Largest number of pixels of an image that is read."""
+    """Maximum number of pixels of an image that is read."""
     threads: int | None = None
-    """Number of threads, each of which decodes and classifies; by default all processors."""
+    """Number of threads, each of which decodes images and runs the network; by default all processors."""
     sort_into: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Copy each image into FOLDER/CLASS/, by its most probable class, under its own name. No other image is replaced;
     repeat the command to resume."""

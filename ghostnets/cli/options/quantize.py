@@ -33,7 +33,7 @@ class QuantizeCommand(CommandOptions):
     network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL|CHECKPOINT")]
     """A checkpoint; or, with --weights, timm:NAME or torchvision:NAME."""
     images: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IMAGES")]
-    """Folder of images of the kind that the network is used on, or what else train reads; labels are not used."""
+    """Folder of images of the kind that the network is used on, or other data that train reads; labels are not used."""
     out: Path
     """Checkpoint to write, a .safetensors file; the int8 files and the report, FILE.json, are beside it."""
     formats: str = "engine"
@@ -41,9 +41,9 @@ class QuantizeCommand(CommandOptions):
     weights: Path | None = None
     """File of the weights of a timm or torchvision network: a state dict."""
     most: int = 256
-    """Largest number of images to read."""
+    """Maximum number of images to read."""
     max_pixels: int = MAX_PIXELS
-    """Largest number of pixels of an image that is read."""
+    """Maximum number of pixels of an image that is read."""
     method: str = "percentile"
     """How ranges follow from the images while layers are measured: percentile or minmax."""
     float_share: float = 0.1

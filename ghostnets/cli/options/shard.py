@@ -30,7 +30,7 @@ class ShardCommand(CommandOptions):
     out_option: Annotated[Path | None, tyro.conf.arg(name="out")] = None
     """New folder for the shards, as an option instead of OUT."""
     images_per_shard: int = 1000
-    """Largest number of images per shard."""
+    """Maximum number of images per shard."""
     val_share: float = 0.2
     """Share of each class split off for validation if FOLDER has no such split."""
     seed: int = 0
@@ -38,7 +38,7 @@ class ShardCommand(CommandOptions):
     skip_corrupt: bool = False
     """Leave unreadable images out instead of failing, and print how many."""
     max_pixels: int = MAX_PIXELS
-    """Largest number of pixels of an image that is read."""
+    """Maximum number of pixels of an image that is read."""
     json: JsonOutput = False
 
     @property

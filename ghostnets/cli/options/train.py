@@ -113,7 +113,7 @@ class TrainCommand(CommandOptions):
     skip_corrupt: bool = False
     """Leave unreadable images out instead of failing, and print how many."""
     max_pixels: int = MAX_PIXELS
-    """Largest number of pixels of an image that is read."""
+    """Maximum number of pixels of an image that is read."""
     device: str = "auto"
     """Device: cuda, mps, xpu, one of several (cuda:1), or cpu; auto is an accelerator if there is one."""
     threads: int | None = None

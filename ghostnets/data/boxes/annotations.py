@@ -1,4 +1,4 @@
-"""Labelled boxes of an image, and the validation of labels. Does not import torch."""
+"""Labelled boxes of an image, and the validation of labels. Importable without torch."""
 
 import math
 from collections.abc import Sequence

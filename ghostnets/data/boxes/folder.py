@@ -1,4 +1,4 @@
-"""Images with labelled boxes as a source of training data. Importing this module does not import torch."""
+"""Images with labelled boxes as a source of training data. Importable without torch."""
 
 import hashlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A data set of images with labelled boxes, recognised by its layout. Importing this module does not import torch."""
+"""A data set of images with labelled boxes, recognised by its layout. Importable without torch."""
 
 import os
 from dataclasses import dataclass, replace

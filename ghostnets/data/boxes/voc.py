@@ -74,7 +74,7 @@ def _find_folders(root: Path) -> dict[str, Path]:
 
 
 def _read_image_sets(root: Path, files: list[Path], broken: BrokenLabels, notes: list[str]) -> dict[str, list[Path]]:
-    """Return the label files by split, as ``ImageSets`` lists them; all are for training if it does not exist."""
+    """Return the label files by split, as ``ImageSets`` lists them; all are for training if it lists no split."""
     lists = {split_of(path.stem): path for path in sorted((root / "ImageSets").rglob("*.txt"))}
     splits: dict[str, list[Path]] = {}
     for split, path in lists.items():

@@ -90,7 +90,7 @@ def detection_losses(
     if len(index):
         starts = torch.tensor([0, *map(len, labels)], device=index.device).cumsum(0)[:-1]
         row = starts[image] + index
-        wanted, classes = torch.cat(list(objects))[row], torch.cat(list(labels))[row]
+        target_boxes, classes = torch.cat(list(objects))[row], torch.cat(list(labels))[row]
         ious = torch.stack([assignment.ious for assignment in assignments])[image, point]
         targets[image, point, classes] = ious.to(targets.dtype)
     quality = quality_focal_loss(logits, targets)
@@ -100,8 +100,8 @@ def detection_losses(
         return DetectionLosses(quality * QUALITY_WEIGHT, zero, zero)
     weights = logits.detach()[image, point].sigmoid().amax(dim=-1)  # (A,)
     divisor = weights.sum().clamp(min=1)
-    box = (generalized_box_iou_loss(boxes[image, point], wanted) * weights).sum() / divisor
-    distances = torch.cat([points[point] - wanted[:, :2], wanted[:, 2:] - points[point]], dim=1)
+    box = (generalized_box_iou_loss(boxes[image, point], target_boxes) * weights).sum() / divisor
+    distances = torch.cat([points[point] - target_boxes[:, :2], target_boxes[:, 2:] - points[point]], dim=1)
     distances = (distances / strides[point, None]).clamp(0, bins - 1 - 0.1)
     distribution = distribution_focal_loss(predictions[image, point, -4 * bins :].unflatten(-1, (4, bins)), distances)
     distribution = (distribution.mean(dim=1) * weights).sum() / divisor

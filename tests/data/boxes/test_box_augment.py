@@ -53,7 +53,7 @@ def test_boxes_follow_the_pixels(options: dict):
     assert len(seen) > 10  # half of the images keep their size on a canvas, and half are flipped
 
 
-def test_choices_follow_the_seed_and_leave_the_generator_alone():
+def test_seed_determines_the_result_and_the_global_generator_is_restored():
     image, labels = rectangles()
     augmentation = BoxAugmentation(64)
     torch.manual_seed(1)
@@ -74,7 +74,7 @@ def test_background_image_is_augmented(channels: int):
     assert len(sample.labels) == len(sample.is_crowd) == 0
 
 
-def test_rests_of_boxes_are_left_out_with_their_labels():
+def test_boxes_below_two_pixels_are_removed_with_their_labels():
     image = torch.zeros(3, 64, 64, dtype=torch.uint8)
     boxes = [[10, 10, 10.5, 40], [5, 5, 40, 40]]
     sample = BoxAugmentation(64, crop=False, flip=False)(image, annotations(boxes, 64, 64), 0)

@@ -96,7 +96,7 @@ def test_run_finds_task_and_writes_checkpoint_metrics_and_report(finished):
     assert [row["average_precision"] is None for row in stored["evaluation"]["classes"]] == [False, True, True]
     assert run.read_result() == stored
     page = run.report.read_text(encoding="utf-8")
-    for part in ("Precision over recall", "Most mistakes", "no box of ray in train", "--task detect"):
+    for part in ("Precision-recall curves", "Most mistakes", "no box of ray in train", "--task detect"):
         assert part in page
 
 
