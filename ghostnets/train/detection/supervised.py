@@ -62,13 +62,13 @@ def compute_losses(
 ) -> DetectionLosses:
     """Assign the points of each image to its objects by the predictions, and compute the losses of a batch.
 
-    NanoDet-Plus assigns points by the predictions of an auxiliary head instead. Here the detector's own do, as in
-    YOLOX (Ge et al., arXiv 2107.08430): with an auxiliary head a step took 1.7 times as long, and the detector learned
-    no more in an epoch (docs/log.md).
+    The predictions are the detector's own, as in YOLOX (Ge et al., arXiv 2107.08430); NanoDet-Plus uses those of an
+    auxiliary head. With one, a step took 1.7 times as long, and the detector did not learn more per epoch
+    (docs/log.md).
 
     Args:
-        detector: The detector.
-        predictions: Its output, (N, P, C + 4 * bins), float32.
+        detector: Detector that made the predictions.
+        predictions: Output of the detector, (N, P, C + 4 * bins), float32.
         targets: Labelled objects of each image.
         size: Height and width of the images in pixels.
     """
