@@ -10,7 +10,7 @@ from typing import Any
 from ghostnets.errors import ArtefactError, ConfigurationError
 from ghostnets.preprocessing import Preprocessing
 
-__all__ = ["INPUTS", "METADATA_KEY", "OUTPUTS", "PRECISIONS", "TASKS", "Description"]
+__all__ = ["INPUTS", "MAX_BATCH", "METADATA_KEY", "OUTPUTS", "PRECISIONS", "TASKS", "Description"]
 
 METADATA_KEY = "ghostnets_artefact"  # the same in every format; some allow only letters and underscores
 FORMAT_VERSION = 1
@@ -19,6 +19,7 @@ PRECISIONS = ("f32", "f16", "bf16", "int8", "auto")
 INPUTS = ("uint8", "float32")
 OUTPUTS = ("logits", "probabilities")
 TASKS = ("classify", "detect")
+MAX_BATCH = 1024
 MAX_LEVELS, MAX_STRIDE, MAX_BINS = 8, 1024, 256  # of detectors
 
 
@@ -37,6 +38,8 @@ class Description:
         input: ``"uint8"``: (N, H, W, C), normalized by the file. ``"float32"``: (N, C, H, W), normalized by the caller.
         output: ``"logits"`` or ``"probabilities"``.
         any_size: Whether H and W may differ from the ``image_size`` of the preprocessing.
+        batch: Number of images that the file takes, neither more nor fewer; None for any number. ``Model.run`` splits
+            and pads batches.
         has_features: Whether the input of the last linear layer, (N, features), is a second output.
         temperature: Temperature T of calibrated probabilities, ``softmax(logits / T)``, or None. It is applied to
             probabilities that the file returns, not to logits.
@@ -61,6 +64,7 @@ class Description:
     input: str = "uint8"
     output: str = "logits"
     any_size: bool = False
+    batch: int | None = None
     has_features: bool = False
     temperature: float | None = None
     multi_label: bool = False
@@ -85,6 +89,8 @@ class Description:
         temperature = self.temperature
         if temperature is not None and not (type(temperature) in (int, float) and 0 < temperature < math.inf):
             wrong.append(f"temperature is {temperature!r}, not a number above 0")
+        if self.batch is not None and not (type(self.batch) is int and 1 <= self.batch <= MAX_BATCH):
+            wrong.append(f"batch is {self.batch!r}, not a whole number from 1 to {MAX_BATCH}")
         wrong += self._faults_of_detector() if self.task == "detect" else []
         if wrong:
             wrong = [text if len(text) <= 200 else f"{text[:200]}..." for text in wrong[:3]]
@@ -107,7 +113,7 @@ class Description:
     def to_json(self) -> str:
         """Return the text stored in the file under ``METADATA_KEY``."""
         values = {"format_version": FORMAT_VERSION, **asdict(self), "preprocessing": self.preprocessing.to_dict()}
-        for name in ("temperature", "multi_label"):  # omitted where unused, so that such files do not change
+        for name in ("temperature", "multi_label", "batch"):  # omitted where unused, so that such files do not change
             if not values[name]:
                 del values[name]
         if self.task == "classify":

@@ -5,7 +5,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from ghostnets.artefacts.description import METADATA_KEY, Description
@@ -30,12 +29,9 @@ class ExecuTorchModel(Model):
 
     def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:
         torch = require("torch", extra="executorch")
-        rows = []
         with self.lock:
-            for image in np.ascontiguousarray(x):
-                outputs = self.forward.execute([torch.from_numpy(image[None])])
-                rows.append([output.numpy().copy() for output in outputs])  # the next run overwrites them
-        return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
+            outputs = self.forward.execute([torch.from_numpy(x)])
+            return tuple(output.numpy().copy() for output in outputs)  # the next run overwrites them
 
 
 def open_file(path: Path, threads: int | None) -> ExecuTorchModel:

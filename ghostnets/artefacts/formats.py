@@ -18,6 +18,8 @@ class FileFormat(NamedTuple):
         inputs: Supported values of ``Description.input``, the default first.
         outputs: Supported values of ``Description.output``, the default first.
         supports_any_size: Whether height and width may be dynamic.
+        batch: Number of images that a file takes: "any", "one", or "choice" for any or a chosen number.
+        supports_opset: Whether ONNX's version of the operators may be chosen.
     """
 
     suffix: str
@@ -28,17 +30,26 @@ class FileFormat(NamedTuple):
     inputs: tuple[str, ...] = ("uint8", "float32")
     outputs: tuple[str, ...] = ("probabilities", "logits")
     supports_any_size: bool = True
+    batch: str = "any"
+    supports_opset: bool = False
 
 
 FORMATS = {
-    "onnx": FileFormat(".onnx", "onnx", ("onnx", "onnxruntime", "onnxscript"), "export", ("f32", "f16", "int8")),
-    "openvino": FileFormat(".xml", "openvino", ("openvino",), "export", ("f32", "f16", "int8")),
-    "executorch": FileFormat(".pte", "executorch", ("executorch",), "executorch", supports_any_size=False),
+    "onnx": FileFormat(
+        *(".onnx", "onnx", ("onnx", "onnxruntime", "onnxscript"), "export", ("f32", "f16", "int8")),
+        batch="choice",
+        supports_opset=True,
+    ),
+    "openvino": FileFormat(".xml", "openvino", ("openvino",), "export", ("f32", "f16", "int8"), batch="choice"),
+    "executorch": FileFormat(
+        *(".pte", "executorch", ("executorch",), "executorch"), supports_any_size=False, batch="one"
+    ),
     "litert": FileFormat(
         *(".tflite", "litert", ("litert_torch", "ai_edge_quantizer", "ai_edge_litert"), "litert", ("f32", "int8")),
         supports_any_size=False,
+        batch="one",
     ),
-    "torch-export": FileFormat(".pt2", "torch_export", ("torch",), "export", ("f32", "f16", "bf16")),
+    "torch-export": FileFormat(".pt2", "torch_export", ("torch",), "export", ("f32", "f16", "bf16"), batch="choice"),
     "engine": FileFormat(
         *(".engine", "engine_plan", ("ghostnets",), "export", ("auto", "f32", "bf16", "int8"), ("uint8",), ("logits",)),
     ),

@@ -6,7 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from ghostnets.artefacts.description import METADATA_KEY, Description
@@ -33,13 +32,10 @@ class LiteRTModel(Model):
         return open_file(self.path, self.threads)
 
     def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:
-        rows = []
         with self.lock:
-            for image in x:
-                self.interpreter.set_tensor(self.input, image[None])
-                self.interpreter.invoke()
-                rows.append([self.interpreter.get_tensor(index) for index in self.outputs])
-        return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
+            self.interpreter.set_tensor(self.input, x)
+            self.interpreter.invoke()
+            return tuple(self.interpreter.get_tensor(index) for index in self.outputs)
 
 
 def open_file(path: Path, threads: int | None) -> LiteRTModel:

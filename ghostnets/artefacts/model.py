@@ -125,7 +125,7 @@ class Model(ABC):
         try:
             if self.description.input == "float32":
                 x = normalize(x, self.description.preprocessing)
-            return [output[: len(pixels)] for output in self._run(x, features)]
+            return [output[: len(pixels)] for output in self._run_batches(x, features)]
         except GhostNetsError:
             raise
         except Exception as error:  # each runtime has its own exception classes
@@ -134,6 +134,17 @@ class Model(ABC):
                 f"{self.path} fails with images of {pixels.shape} in {self.runtime} ({reason}); try another size, or"
                 " export the network again."
             ) from error
+
+    def _run_batches(self, x: npt.NDArray[Any], features: bool) -> Sequence[Array]:
+        """Run the network on batches of the size that the file takes; the last one is filled with its last image."""
+        size = self.description.batch
+        if size is None:
+            return self._run(x, features)
+        batches = []
+        for start in range(0, len(x), size):
+            indices = np.arange(start, start + size).clip(max=len(x) - 1)
+            batches.append(self._run(x[indices], features))
+        return [np.concatenate(outputs)[: len(x)] for outputs in zip(*batches, strict=True)]
 
     def _check_scores(self, scores: Array) -> None:
         """Raise ArtefactError for scores that are not finite, or that are labelled as probabilities but are not."""
@@ -171,7 +182,7 @@ class Model(ABC):
 
     @abstractmethod
     def _run(self, x: npt.NDArray[Any], features: bool) -> Sequence[Array]:
-        """Run the network on at least one image in the input format of the file.
+        """Run the network on images in the input format of the file: ``description.batch``, or at least one.
 
         Returns:
             Scores, and features if requested, N rows each; features that come at no cost may always be returned.

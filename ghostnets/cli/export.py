@@ -8,6 +8,7 @@ from rich.table import Table
 from ghostnets.cli.options.export import WEB, ExportCommand
 from ghostnets.cli.output import message, result_console, show_stages
 from ghostnets.export import ExportReport, export_model, export_web
+from ghostnets.terminal import format_count
 
 __all__ = ["run"]
 
@@ -26,6 +27,8 @@ def run(command: ExportCommand) -> int:
             input=command.input,
             output=command.output,
             any_size=command.any_size,
+            batch=command.batch,
+            opset=command.opset,
             features=command.features,
             images=command.images,
             max_pixels=command.max_pixels,
@@ -57,12 +60,14 @@ def _print_report(path: Path, report: ExportReport) -> None:
     table = Table(show_header=False)
     sizes = ", ".join(f"{height} x {width}" for height, width in report.image_sizes)
     low, median, high = comparison.times_as_fast
+    batch = format_count(report.description.batch, "image") if report.description.batch else ""
     limit = "" if tolerance.max_difference is None else f" (limit {tolerance.max_difference:g})"
     for row in [
         ("file", f"{path}, {report.bytes / 1e6:.2f} MB, {report.description.precision}"),
         ("report", f"{path}.report.json"),
         *([("precision", comparison.choice)] if comparison.choice else []),
-        ("input", f"{report.description.input}, {'any size' if report.description.any_size else sizes}"),
+        ("input", f"{report.description.input}, {'any size' if report.description.any_size else sizes}"
+         + (f", {batch} at a time" if batch else "")),
         ("output", report.description.output + (", features" if report.description.has_features else "")),
         ("runtime", f"{comparison.runtime}, in a separate process"),
         ("images", f"{report.images} of {report.images_from}; {sizes}"),
@@ -73,8 +78,9 @@ def _print_report(path: Path, report: ExportReport) -> None:
          f" {comparison.min_iou:.4f} (minimum {tolerance.min_iou:g}), max"
          f" {comparison.max_probability_difference:.1e} of a score (limit {tolerance.max_probability_difference:g})")]),
         ("top-1 agreement", f"{comparison.top1_agreement:.1%} of the images (minimum {tolerance.top1_agreement:.0%})"),
-        ("one image", f"{comparison.seconds[1] * 1e3:.2f} ms; eager torch {comparison.torch_seconds[1] * 1e3:.2f} ms;"
-         f" speedup {median:.2f} ({low:.2f} to {high:.2f}), {comparison.threads} thread, {comparison.processor}"),
+        (batch or "one image", f"{comparison.seconds[1] * 1e3:.2f} ms;"
+         f" eager torch {comparison.torch_seconds[1] * 1e3:.2f} ms; speedup {median:.2f} ({low:.2f} to {high:.2f}),"
+         f" {comparison.threads} thread, {comparison.processor}"),
     ]:  # fmt: skip
         table.add_row(*row)
     result_console().print(table)

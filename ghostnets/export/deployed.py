@@ -32,16 +32,19 @@ class ExportJob:
         checkpoint: Checkpoint of the network.
         description: Properties of the file, to be stored in it.
         calibration: uint8 (N, S, S, C), real images for int8 calibration; empty for other precisions.
+        opset: Version of ONNX's operators, or None for the default.
     """
 
     checkpoint: Checkpoint
     description: Description
     calibration: npt.NDArray[np.uint8]
+    opset: int | None = None
 
     def calibration_batches(self) -> list[npt.NDArray[np.uint8] | Array]:
-        """Return the calibration images as batches of one, in the input format of the file."""
-        takes_uint8 = self.description.input == "uint8"
-        batches = [self.calibration[i : i + 1] for i in range(len(self.calibration))]
+        """Return the calibration images in the input format of the file, in batches of its size, or of one."""
+        takes_uint8, size = self.description.input == "uint8", self.description.batch or 1
+        starts = range(0, len(self.calibration), size)
+        batches = [self.calibration.take(range(i, i + size), axis=0, mode="wrap") for i in starts]
         return [batch if takes_uint8 else normalize(batch, self.description.preprocessing) for batch in batches]
 
 
@@ -73,7 +76,9 @@ class DeployedModel(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         if self.takes_uint8:
-            images = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std  # (N, H, W, C) -> (N, C, H, W)
+            images = images.permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+            images = images.to(torch.float32, memory_format=torch.contiguous_format)  # for simple operators after it
+            images = (images - self.mean) / self.std
         features = self.network(images.to(self.dtype))
         scores = self.classifier(features).float()
         if self.has_probabilities:
@@ -94,12 +99,11 @@ def _split_classifier(network: nn.Module) -> tuple[nn.Module, nn.Module]:
     return fused, classifier
 
 
-def trace(job: ExportJob, *, one_image: bool = False) -> ExportedProgram:
-    """Trace the deployed model with ``torch.export``, with a dynamic batch size and, if described so, image size.
+def trace(job: ExportJob) -> ExportedProgram:
+    """Trace the deployed model with ``torch.export``, with dynamic sizes of batch and images, if described so.
 
     Args:
         job: Checkpoint and description.
-        one_image: Fix the batch size to 1.
 
     Raises:
         ExportError: torch cannot trace the network.
@@ -109,8 +113,8 @@ def trace(job: ExportJob, *, one_image: bool = False) -> ExportedProgram:
     stride = network.feature_levels[-1].stride if isinstance(network, Network) else LARGEST_STRIDE
     side = 4 * stride if description.any_size else description.preprocessing.image_size
     height, width = side, side + 8 * description.any_size
-    batch, channels = 1 if one_image else 2, description.preprocessing.channels
-    dynamic = {} if one_image else {0: Dim.DYNAMIC}
+    batch, channels = description.batch or 2, description.preprocessing.channels
+    dynamic = {} if description.batch else {0: Dim.DYNAMIC}
     if description.input == "uint8":
         example, size_dims = torch.zeros(batch, height, width, channels, dtype=torch.uint8), (1, 2)
     else:

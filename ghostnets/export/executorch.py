@@ -21,7 +21,7 @@ def write(job: ExportJob, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the compiler's own internals
         program = exir.to_edge_transform_and_lower(
-            trace(job, one_image=True),
+            trace(job),
             partitioner=[xnnpack.XnnpackPartitioner()],
             constant_methods={METADATA_KEY: job.description.to_json()},
         ).to_executorch()

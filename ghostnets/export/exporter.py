@@ -15,6 +15,7 @@ from PIL import Image
 from ghostnets import __version__
 from ghostnets.artefacts import FORMATS, Description, FileFormat
 from ghostnets.artefacts.checkpoint import describe_detector
+from ghostnets.artefacts.description import MAX_BATCH
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.errors import ConfigurationError, ExportError, UnknownNameError, require
 from ghostnets.export.deployed import ExportJob
@@ -28,6 +29,7 @@ __all__ = ["export_model"]
 
 DETECTOR_FORMATS = ("onnx", "engine")  # those that tests export detectors to
 NUM_COMPARED, NUM_CALIBRATION, MIN_INT8_IMAGES = 64, 192, 8
+LOWEST_OPSET = 14  # below, onnx's converter has no rule for Sub, which differs in the types that it takes
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -41,6 +43,8 @@ def export_model(
     input: str | None = None,  # noqa: A002
     output: str | None = None,
     any_size: bool = False,
+    batch: int | None = None,
+    opset: int | None = None,
     features: bool = False,
     images: str | os.PathLike[str] | None = None,
     max_images: int = NUM_COMPARED + NUM_CALIBRATION,
@@ -50,9 +54,8 @@ def export_model(
     """Export a checkpoint of a classifier or a detector to a file for an inference runtime.
 
     Before the file is moved to its final name, a separate process runs it with its runtime on real images and compares
-    it with the network in eager torch; ``FILE.report.json`` is written next to it. The file accepts any batch size
-    (ExecuTorch and LiteRT: one image) and contains class names, preprocessing, versions and the SHA-256 of the
-    checkpoint.
+    it with the network in eager torch; ``FILE.report.json`` is written next to it. The file contains class names,
+    preprocessing, versions and the SHA-256 of the checkpoint.
 
     Args:
         checkpoint: Checkpoint of this package.
@@ -66,6 +69,9 @@ def export_model(
         output: ``"probabilities"`` or ``"logits"``; by default probabilities, except for the engine, which has no
             softmax. A detector has logits: its predictions, which ``ObjectDetector`` decodes.
         any_size: Accept images of any size, not only of the checkpoint's image size.
+        batch: Number of images that the file takes; by default any number, or one if the format takes only one. An
+            ONNX file then has no dynamic dimension, as compilers for TensorRT, RKNN and Hailo need.
+        opset: Version of ONNX's operators, for format ``"onnx"``, from 14 on; by default that of torch's exporter.
         features: Add the input of the last linear layer as a second output.
         images: Folder of real images for verification and int8 calibration; by default the run's training data if it
             still exists, else the embedded Fashion-MNIST, which tests numerical equivalence but not accuracy. int8
@@ -97,19 +103,13 @@ def export_model(
     output = output or ("logits" if is_detector else export_format.outputs[0])
     if is_detector:
         _check_detector(source, format, precision=precision, output=output, any_size=any_size, features=features)
-    _check_options(format, precision=precision, input=input, output=output, any_size=any_size)
+    _check_options(format, precision=precision, input=input, output=output, any_size=any_size, batch=batch, opset=opset)
     target = source.with_suffix(export_format.suffix) if to is None else Path(to)
     if target.suffix != export_format.suffix:
         raise ConfigurationError(f"{target} does not end in {export_format.suffix}, the suffix of format {format}.")
     for library in export_format.libraries:
         require(library, extra=export_format.extra)
-    if not network.class_names:
-        raise ExportError(f"{source} has no classes; export a network with a classifier.")
-    if features and ":" in network.architecture:
-        raise ConfigurationError(
-            f"{network.architecture} is a network of another library, whose features are unknown; omit features"
-            " (--features)."
-        )
+    _check_network(source, network, features=features)
     description = Description(
         architecture=network.architecture,
         arguments=network.arguments,
@@ -119,6 +119,7 @@ def export_model(
         input=input,
         output=output,
         any_size=any_size or (format == "engine" and not is_detector),
+        batch=1 if export_format.batch == "one" else batch,
         has_features=features,
         temperature=network.temperature,
         multi_label=network.multi_label,
@@ -130,7 +131,7 @@ def export_model(
     notify("reading images")
     reading = replace(network, preprocessing=replace(network.preprocessing, max_pixels=max_pixels))
     samples, calibration = _find_images(reading, source, images, precision, max_images)
-    job = ExportJob(network, description, calibration)
+    job = ExportJob(network, description, calibration, opset)
     return _write_verified(format, source, target, job, samples, notify)
 
 
@@ -138,7 +139,7 @@ def _ignore(stage: str) -> None:
     """No progress display."""
 
 
-def _check_options(name: str, **options: str | bool) -> None:
+def _check_options(name: str, *, batch: int | None, opset: int | None, **options: str | bool) -> None:
     """Raise ConfigurationError if the format does not support an option."""
     chosen = FORMATS[name]
     supported = {"precision": chosen.precisions, "input": chosen.inputs, "output": chosen.outputs}
@@ -147,6 +148,26 @@ def _check_options(name: str, **options: str | bool) -> None:
             raise ConfigurationError(f"{option} is {options[option]!r}; format {name} supports {', '.join(values)}.")
     if options["any_size"] and not chosen.supports_any_size:
         raise ConfigurationError(f"format {name} supports one image size only; omit any_size (--any-size).")
+    if batch is not None and chosen.batch != "choice":
+        number = "one image" if chosen.batch == "one" else "any number of images"
+        raise ConfigurationError(f"a file of format {name} takes {number}; omit batch (--batch).")
+    if batch is not None and not 1 <= batch <= MAX_BATCH:
+        raise ConfigurationError(f"batch is {batch}; it must be from 1 to {MAX_BATCH}.")
+    if opset is not None and not chosen.supports_opset:
+        raise ConfigurationError(f"format {name} has no opset; omit it (--opset), or choose format onnx.")
+    if opset is not None and opset < LOWEST_OPSET:
+        raise ConfigurationError(f"opset is {opset}; it must be at least {LOWEST_OPSET}.")
+
+
+def _check_network(source: Path, network: Checkpoint, *, features: bool) -> None:
+    """Raise an error for a network without classes, or without the features that are asked for."""
+    if not network.class_names:
+        raise ExportError(f"{source} has no classes; export a network with a classifier.")
+    if features and ":" in network.architecture:
+        raise ConfigurationError(
+            f"{network.architecture} is a network of another library, whose features are unknown; omit features"
+            " (--features)."
+        )
 
 
 def _check_detector(source: Path, name: str, *, precision: str, output: str, any_size: bool, features: bool) -> None:

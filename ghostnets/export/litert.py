@@ -25,7 +25,7 @@ __all__ = ["write"]
 def write(job: ExportJob, path: Path) -> None:
     """Write a ``.tflite`` file; see ``FileFormat``."""
     litert_torch = require("litert_torch", extra="litert")
-    program = trace(job, one_image=True).run_decompositions({torch.ops.aten.upsample_nearest2d.vec: _upsample_nearest})
+    program = trace(job).run_decompositions({torch.ops.aten.upsample_nearest2d.vec: _upsample_nearest})
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # about the converter's own internals, like its output
         litert_torch.convert(program.module(), program.example_inputs[0]).export(str(path))

@@ -1,4 +1,8 @@
-"""Export to ONNX, with the default opset of torch's exporter; int8 is ONNX Runtime's static quantization (QDQ)."""
+"""Export to ONNX, with torch's default opset or a given one; int8 is ONNX Runtime's static quantization (QDQ).
+
+A file with a fixed batch or a given opset is meant for compilers, which know fewer operators than ONNX Runtime: its
+means of maps are ``GlobalAveragePool``, which every opset has.
+"""
 
 import logging
 import warnings
@@ -17,6 +21,8 @@ from ghostnets.export.deployed import ExportJob, trace
 
 __all__ = ["quantize_onnx", "write"]
 
+TORCH_OPSET = 18  # the lowest that torch writes by itself
+
 
 def write(job: ExportJob, path: Path) -> None:
     """Write an ``.onnx`` file; see ``FileFormat``."""
@@ -28,9 +34,18 @@ def write(job: ExportJob, path: Path) -> None:
     program = trace(job)
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")  # about the exporter's own internals
-        exported = torch.onnx.export(program, dynamo=True, input_names=["images"], output_names=outputs, verbose=False)
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=["images"],
+            output_names=outputs,
+            verbose=False,
+            opset_version=max(job.opset, TORCH_OPSET) if job.opset else None,
+        )
     assert exported is not None
     model = exported.model_proto
+    if job.opset or description.batch:
+        model = _with_simple_operators(model, job.opset)
     if description.precision == "int8":
         onnx.save(model, path)
         quantize_onnx(path, job.calibration_batches(), job.checkpoint.float_layers)
@@ -41,6 +56,35 @@ def write(job: ExportJob, path: Path) -> None:
         f"{description.architecture}, {len(description.class_names)} classes",
     )
     onnx.save(model, path)
+
+
+def _with_simple_operators(model: Any, opset: int | None) -> Any:
+    """Return a model whose means of maps are global average pooling, converted to an opset, with inferred shapes.
+
+    Raises:
+        ExportError: The network has no form in this opset.
+    """
+    onnx = require("onnx", extra="export")
+    axes = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "ReduceMean" and {int(axis) % 4 for axis in axes[node.input[1]]} == {2, 3}:
+            assert {attribute.name: attribute.i for attribute in node.attribute}["keepdims"]
+            node.op_type = "GlobalAveragePool"
+            del node.input[1:], node.attribute[:]
+    if opset and opset < TORCH_OPSET:
+        try:
+            model = onnx.version_converter.convert_version(model, opset)
+        except RuntimeError as error:
+            raise ExportError(
+                f"the network cannot be converted to opset {opset} ({str(error).splitlines()[-1]});"
+                " choose a higher one."
+            ) from error
+    (found,) = (entry.version for entry in model.opset_import if entry.domain == "")
+    if opset and found != opset:
+        raise ExportError(f"torch writes opset {found} instead of {opset}; choose one from {TORCH_OPSET} to {found}.")
+    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
 
 def quantize_onnx(path: Path, calibration: Iterable[npt.NDArray[Any]], float_layers: Collection[str] = ()) -> None:

@@ -31,7 +31,8 @@ def write(job: ExportJob, path: Path) -> None:
         description.preprocessing.channels,
     )
     takes_bytes = description.input == "uint8"
-    model.reshape([-1, side, side, channels] if takes_bytes else [-1, channels, side, side])
+    batch = description.batch or -1
+    model.reshape([batch, side, side, channels] if takes_bytes else [batch, channels, side, side])
     model.inputs[0].set_names({"images"})
     for output, name in zip(model.outputs, (description.output, "features"), strict=False):
         output.set_names({name})

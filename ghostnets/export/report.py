@@ -54,7 +54,7 @@ class ExportComparison:
         max_probability_difference: Largest absolute difference of probabilities.
         top1_agreement: Fraction of images with the same top-1 class.
         max_feature_difference: ``max_difference`` of the features; None if the file has no feature output.
-        seconds: Latency of the file for one image: lower quartile, median, upper quartile.
+        seconds: Latency of the file for one image, or ``Description.batch``: lower quartile, median, upper quartile.
         torch_seconds: Latency of the network in eager float32 torch, interleaved with the file's runs.
         times_as_fast: Speedup over torch, by blocks of runs: lower quartile, median, upper quartile.
         runs: Number of timed runs of the file, and of the network in torch.

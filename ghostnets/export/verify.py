@@ -180,7 +180,7 @@ def _compare(
         runtime=model.runtime,
         choice=model.note,
         torch_was_loaded=torch_was_loaded,
-        **time_against_torch(model, network, images[0][:1]),
+        **time_against_torch(model, network, _timed_images(images[0], model.description)),
     )
 
 
@@ -203,17 +203,22 @@ def _compare_detector(model: Model, checkpoint_path: Path, images: Pixels) -> Ex
         threads=1,
         runtime=model.runtime,
         torch_was_loaded=torch_was_loaded,
-        **time_against_torch(model, network, images[:1]),
+        **time_against_torch(model, network, _timed_images(images, model.description)),
     )
 
 
-def time_against_torch(model: Model, network: "nn.Module", image: Pixels) -> dict[str, Any]:
-    """Time one image in the file and in eager torch, interleaved, with the current thread settings of each.
+def _timed_images(images: Pixels, description: Description) -> Pixels:
+    """Return one image, or as many as the file takes."""
+    return images.take(range(description.batch or 1), axis=0, mode="wrap")
+
+
+def time_against_torch(model: Model, network: "nn.Module", images: Pixels) -> dict[str, Any]:
+    """Time a batch in the file and in eager torch, interleaved, with the current thread settings of each.
 
     Args:
         model: Exported file.
         network: Network that it was exported from.
-        image: uint8 (1, H, W, C).
+        images: uint8 (N, H, W, C).
 
     Returns:
         The fields of ``ExportComparison`` about time and processor.
@@ -222,9 +227,9 @@ def time_against_torch(model: Model, network: "nn.Module", image: Pixels) -> dic
 
     from ghostnets.measure import Runner, processor_name, speedup, time_interleaved
 
-    x = _normalize(model.description.preprocessing, image)
+    x = _normalize(model.description.preprocessing, images)
     run = model.predictions if model.description.task == "detect" else model.run
-    runners = {"file": Runner(lambda: run(image)), "torch": Runner(torch.inference_mode()(lambda: network(x)))}
+    runners = {"file": Runner(lambda: run(images)), "torch": Runner(torch.inference_mode()(lambda: network(x)))}
     timings = time_interleaved(runners, runs=TIMED_RUNS, rounds=TIMED_ROUNDS)
     file, eager = timings["file"], timings["torch"]
     return {

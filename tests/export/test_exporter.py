@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import make_images, randomized
@@ -111,6 +112,31 @@ def test_onnx_any_size_with_features_by_command(tmp_path: Path, images: Path, ca
     assert all(0 < low <= middle <= high for low, middle, high in (found["seconds"], found["torch_seconds"]))
     assert sorted(file.name for file in to.parent.iterdir()) == ["net.onnx", "net.onnx.report.json"]
     check_export(to, source, size=(71, 45))
+
+
+# What a static file may contain: no computation of shapes or indices.
+STATIC_OPERATORS = {
+    *("Add", "AveragePool", "Cast", "Concat", "Conv", "Div", "Gemm", "GlobalAveragePool", "HardSigmoid", "Mul", "Relu"),
+    *("Reshape", "Resize", "Sigmoid", "Slice", "Softmax", "Sub", "Transpose"),
+}
+
+
+def test_onnx_static_batch_and_opset(tmp_path: Path, images: Path, capsys):
+    source = make_checkpoint(tmp_path, "ghostnetv3_100", width=0.2, ratio=3, stages=SHORT_STAGES)
+    line = ["export", str(source), "--format", "onnx", "--batch", "4", "--opset", "14", "--images", str(images)]
+    assert main(line) == 0
+    assert "4 images" in capsys.readouterr().out
+    path = source.with_suffix(".onnx")
+    check_export(path, source)  # with 3 images and with 1
+    model = onnx.load(path)
+    assert [entry.version for entry in model.opset_import] == [14]
+    assert {node.op_type for node in model.graph.node} <= STATIC_OPERATORS
+    values = [*model.graph.input, *model.graph.output, *onnx.shape_inference.infer_shapes(model).graph.value_info]
+    assert len(values) > len(model.graph.node)
+    for value in values:
+        shape = value.type.tensor_type.shape.dim
+        assert all(dim.HasField("dim_value") for dim in shape), f"{value.name} has a dynamic dimension"
+    assert [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim] == [4, 40, 40, 3]
 
 
 def test_openvino_writes_next_to_checkpoint(tiny: Path):
@@ -231,6 +257,11 @@ class TestFailedExport:
             ),
             ({"format": "executorch", "any_size": True}, "supports one image size only"),
             ({"to": "net.xml"}, "does not end in .onnx"),
+            ({"format": "litert", "batch": 2}, "a file of format litert takes one image"),
+            ({"format": "engine", "batch": 2}, "a file of format engine takes any number of images"),
+            ({"batch": 0}, "batch is 0; it must be from 1 to 1024"),
+            ({"format": "openvino", "opset": 17}, "format openvino has no opset"),
+            ({"opset": 13}, "opset is 13; it must be at least 14"),
             ({"precision": "int8"}, "give a folder of a few hundred images: --images FOLDER"),
         ],
         ids=str,

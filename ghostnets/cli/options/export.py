@@ -54,6 +54,11 @@ class ExportCommand(CommandOptions):
     """probabilities (default if supported) or logits."""
     any_size: bool = False
     """Accept images of any size, not only of the checkpoint's image size."""
+    batch: int | None = None
+    """Number of images that the file takes, by default any; an ONNX file then has static shapes, as compilers for
+    TensorRT, RKNN and Hailo need."""
+    opset: int | None = None
+    """Version of ONNX's operators, at least 14; by default that of torch's exporter."""
     features: bool = False
     """Add the input of the last linear layer, an embedding, as a second output."""
     images: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -67,14 +72,23 @@ class ExportCommand(CommandOptions):
 
     def check(self) -> None:
         check_at_least("--threads", self.threads, 1)
+        check_at_least("--batch", self.batch, 1)
         check_at_least("--max-pixels", self.max_pixels, 1)
         check_choices("format", [self.format], [*FORMATS, WEB])
         chosen = FORMATS["onnx" if self.format == WEB else self.format]
-        options = (self.precision or "f32", self.input, self.output, self.any_size, self.features)
-        if self.format == WEB and options != ("f32", None, None, False, False):
+        options = (
+            self.precision or "f32",
+            self.input,
+            self.output,
+            self.any_size,
+            self.batch,
+            self.opset,
+            self.features,
+        )
+        if self.format == WEB and options != ("f32", None, None, False, None, None, False):
             raise ConfigurationError(
                 "the web page uses f32, uint8 input and probabilities; leave out --precision, --input, --output,"
-                " --any-size and --features."
+                " --any-size, --batch, --opset and --features."
             )
         require_installed(*chosen.libraries, extra=chosen.extra)
         check_checkpoint(self.checkpoint)
