@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from torch import nn
 
@@ -113,6 +114,21 @@ def make_images(folder: Path, *, classes: dict[str, int], size: tuple[int, int] 
             pixels = generator.normal(60 + 120 * index / max(1, len(classes) - 1), 30, (size[1], size[0], 3))
             image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
             (image.convert("L") if grey else image).save(folder / name / f"{number:03d}.png")
+    return folder
+
+
+def build_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:
+    """Build a folder once for all processes of a test run: files that take long to make and that no test changes."""
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = base / name
+    with FileLock(base / f"{name}.lock"):
+        if not folder.exists():
+            partial = base / f"{name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            build(partial)
+            partial.rename(folder)
     return folder
 
 

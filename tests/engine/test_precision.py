@@ -18,6 +18,7 @@ from ghostnets.errors import ConfigurationError, EngineError
 from ghostnets.models import create_model
 from ghostnets.native import ENGINE, import_native, missing_native
 from ghostnets.preprocessing import Preprocessing
+from ghostnets.train.fused import fused_training
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 calibrate_file = sys.modules["ghostnets.engine.calibrate"]
@@ -161,7 +162,8 @@ def test_low_precision_predictions_agree_with_f32_for_a_trained_network():
     for step in range(100):
         chosen = slice(step * 32 % 1984, step * 32 % 1984 + 32)
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x[chosen]), labels[chosen]).backward()
+        with fused_training():
+            nn.functional.cross_entropy(model(x[chosen]), labels[chosen]).backward()
         optimizer.step()
     model.eval()
     unseen = images.test.pixels[:500, 0, :, :, None].contiguous()

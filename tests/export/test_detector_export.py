@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_images
+from conftest import build_once, make_images
 
 from ghostnets import export_model
 from ghostnets.artefacts import Description, load_detector
@@ -25,32 +25,42 @@ TIMES = {"seconds": (1, 1, 1), "torch_seconds": (1, 1, 1), "times_as_fast": (1, 
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_images(tmp_path_factory.mktemp("images") / "photos", classes={"a": 3}, size=(90, 60))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, photos, and the checkpoint's ONNX file."""
+    return build_once(tmp_path_factory, "detector_export", export_onnx)
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def export_onnx(folder: Path) -> None:
     torch.manual_seed(0)
+    photos = make_images(folder / "photos", classes={"a": 3}, size=(90, 60))
     network = create_detector("ghostdet_050", **ARGUMENTS)
     for layer in network.head.predict:
         torch.nn.init.normal_(layer.weight, std=1.0)  # scores that differ
         torch.nn.init.normal_(layer.bias, std=1.0)
-    path = tmp_path_factory.mktemp("net") / "fish.safetensors"
+    source = folder / "fish.safetensors"
     preprocessing = Preprocessing.for_boxes(64, fit="letterbox")
-    save_checkpoint(path, Checkpoint("ghostdet_050", ARGUMENTS, network.state_dict(), ("fish", "shark"), preprocessing))
-    return path
-
-
-@pytest.fixture(scope="module")
-def onnx_file(checkpoint: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = tmp_path_factory.mktemp("onnx") / "fish.onnx"
-    report = export_model(checkpoint, target, images=photos)
+    checkpoint = Checkpoint("ghostdet_050", ARGUMENTS, network.state_dict(), ("fish", "shark"), preprocessing)
+    save_checkpoint(source, checkpoint)
+    report = export_model(source, folder / "fish.onnx", images=photos)
     assert report.comparison.min_iou >= 0.99
     assert report.comparison.max_probability_difference <= 1e-3
     assert report.comparison.boxes >= 3 * 64
     assert not report.comparison.torch_was_loaded
-    return target
+
+
+@pytest.fixture(scope="module")
+def photos(folder: Path) -> Path:
+    return folder / "photos"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(folder: Path) -> Path:
+    return folder / "fish.safetensors"
+
+
+@pytest.fixture(scope="module")
+def onnx_file(folder: Path) -> Path:
+    return folder / "fish.onnx"
 
 
 def check_boxes(file: Path, checkpoint: Path, photos: Path) -> None:
