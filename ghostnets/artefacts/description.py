@@ -1,10 +1,13 @@
 """The description inside an exported file: everything that inference needs, and the provenance of the network."""
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from ghostnets.errors import ArtefactError, ConfigurationError
@@ -13,6 +16,7 @@ from ghostnets.preprocessing import Preprocessing
 __all__ = ["INPUTS", "MAX_BATCH", "METADATA_KEY", "OUTPUTS", "PRECISIONS", "TASKS", "Description"]
 
 METADATA_KEY = "ghostnets_artefact"  # the same in every format; some allow only letters and underscores
+CHECKSUM = "sha256"
 FORMAT_VERSION = 1
 
 PRECISIONS = ("f32", "f16", "bf16", "int8", "auto")
@@ -149,6 +153,33 @@ class Description:
                 f"its description cannot be used ({type(error).__name__}: {error}); export the network again."
             ) from error
 
+    def append_to(self, path: Path, *others: Path) -> None:
+        """Append the description to a file whose format has no metadata, as a zip file that its runtime ignores.
+
+        Args:
+            path: The file.
+            others: Files that belong to it; a checksum of all, before the zip file, is appended too.
+        """
+        checksum = _checksum(path.read_bytes(), others)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(METADATA_KEY, self.to_json())
+            archive.writestr(CHECKSUM, checksum)
+
+    @classmethod
+    def from_appended(cls, path: Path, *others: Path) -> "Description":
+        """Parse a description that was appended to a file, and compare the checksum.
+
+        Raises:
+            ArtefactError: The description cannot be used.
+            KeyError, OSError, zipfile.BadZipFile: The file has no description, or it or one of the others was changed.
+        """
+        with zipfile.ZipFile(path) as archive:
+            size = archive.getinfo(METADATA_KEY).header_offset
+            text, checksum = (archive.read(name).decode(errors="replace") for name in (METADATA_KEY, CHECKSUM))
+        if checksum != _checksum(path.read_bytes()[:size], others):
+            raise zipfile.BadZipFile("the content is not what was exported")
+        return cls.from_json(text)
+
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Description":
         """Parse the description in the metadata of a file.
@@ -162,3 +193,10 @@ class Description:
                 " ghostnets export CHECKPOINT --format ..."
             )
         return cls.from_json(metadata[METADATA_KEY])
+
+
+def _checksum(content: bytes, others: Iterable[Path]) -> str:
+    digest = hashlib.sha256(content)
+    for other in others:
+        digest.update(other.read_bytes())
+    return digest.hexdigest()

@@ -9,7 +9,7 @@ class FileFormat(NamedTuple):
     """A file format and what it supports.
 
     Attributes:
-        suffix: Suffix of the file.
+        suffix: End of the file's name.
         module: ``artefacts.MODULE.open_file(path, threads)`` opens the file; ``export.MODULE.write(job, path)`` writes
             ``path`` and any companion files into the same folder.
         libraries: Libraries needed to write and run the file; the first one's version is stored in it.
@@ -46,6 +46,16 @@ FORMATS = {
     ),
     "litert": FileFormat(
         *(".tflite", "litert", ("litert_torch", "ai_edge_quantizer", "ai_edge_litert"), "litert", ("f32", "int8")),
+        supports_any_size=False,
+        batch="one",
+    ),
+    "ncnn": FileFormat(
+        *(".ncnn.param", "ncnn", ("ncnn", "pnnx", "onnx", "onnxscript"), "ncnn", ("f32", "f16"), ("float32",)),
+        supports_any_size=False,
+        batch="one",
+    ),
+    "mnn": FileFormat(
+        *(".mnn", "mnn", ("MNN", "onnx", "onnxscript"), "mnn", ("f32", "f16"), ("float32",)),
         supports_any_size=False,
         batch="one",
     ),

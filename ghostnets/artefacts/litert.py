@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from ghostnets.artefacts.description import METADATA_KEY, Description
+from ghostnets.artefacts.description import Description
 from ghostnets.artefacts.model import Model
 from ghostnets.artefacts.scores import Array
 from ghostnets.cores import usable_cores
@@ -43,10 +43,9 @@ def open_file(path: Path, threads: int | None) -> LiteRTModel:
     litert = require("ai_edge_litert.interpreter", extra="litert")
     threads = threads or usable_cores()
     try:
-        with zipfile.ZipFile(path) as archive:
-            text = archive.read(METADATA_KEY).decode()
+        description = Description.from_appended(path)
         interpreter = litert.Interpreter(str(path), num_threads=threads)
         interpreter.allocate_tensors()
     except (KeyError, OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
         raise ArtefactError(f"LiteRT cannot load it ({str(error).splitlines()[0]}); export it again.") from error
-    return LiteRTModel(path, Description.from_metadata({METADATA_KEY: text}), interpreter, threads)
+    return LiteRTModel(path, description, interpreter, threads)

@@ -32,8 +32,8 @@ class Outputs(NamedTuple):
 class Model(ABC):
     """A network in a file, opened by ``open_model`` in the runtime of the file's format.
 
-    ``run`` may be called from several threads. Calls run concurrently in ONNX Runtime and torch; the engine, OpenVINO,
-    ExecuTorch and LiteRT serialize them.
+    ``run`` may be called from several threads. Calls run concurrently in ONNX Runtime, ncnn and torch; the engine,
+    OpenVINO, ExecuTorch, LiteRT and MNN serialize them.
 
     Attributes:
         path: The file.

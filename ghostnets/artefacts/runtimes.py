@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 
 from ghostnets.artefacts.formats import FORMATS
 from ghostnets.artefacts.model import Model
@@ -12,7 +13,9 @@ from ghostnets.files import complete_interrupted, find_checkpoint
 __all__ = ["SUFFIXES", "open_model"]
 
 # Suffix -> module of this package whose function ``open_file`` opens it. Each module imports only its own runtime.
-SUFFIXES = {file_format.suffix: file_format.module for file_format in FORMATS.values()} | {".safetensors": "checkpoint"}
+SUFFIXES = {Path(f"x{entry.suffix}").suffix: entry.module for entry in FORMATS.values()} | {
+    ".safetensors": "checkpoint"
+}
 
 
 def open_model(
@@ -30,6 +33,8 @@ def open_model(
     ``.xml``                OpenVINO; its weights are in the ``.bin`` file next to it   needs no torch
     ``.pte``                ExecuTorch
     ``.tflite``             LiteRT                                                      needs no torch
+    ``.ncnn.param``         ncnn; its weights are in the ``.ncnn.bin`` file next to it  needs no torch
+    ``.mnn``                MNN                                                         needs no torch
     ``.pt2``                ``torch.export``
     ``.safetensors``        a checkpoint: the engine where it is built and supports
                             the network, else torch

@@ -17,7 +17,7 @@ from ghostnets.artefacts import FORMATS, Description, FileFormat
 from ghostnets.artefacts.checkpoint import describe_detector
 from ghostnets.artefacts.description import MAX_BATCH
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
-from ghostnets.errors import ConfigurationError, ExportError, UnknownNameError, require
+from ghostnets.errors import ConfigurationError, ExportError, UnknownNameError, require_installed
 from ghostnets.export.deployed import ExportJob
 from ghostnets.export.images import SampleImages, find_sample_images
 from ghostnets.export.report import BOX_TOLERANCE, TOLERANCES, ExportReport, find_violation
@@ -105,10 +105,9 @@ def export_model(
         _check_detector(source, format, precision=precision, output=output, any_size=any_size, features=features)
     _check_options(format, precision=precision, input=input, output=output, any_size=any_size, batch=batch, opset=opset)
     target = source.with_suffix(export_format.suffix) if to is None else Path(to)
-    if target.suffix != export_format.suffix:
+    if not target.name.endswith(export_format.suffix):
         raise ConfigurationError(f"{target} does not end in {export_format.suffix}, the suffix of format {format}.")
-    for library in export_format.libraries:
-        require(library, extra=export_format.extra)
+    require_installed(*export_format.libraries, extra=export_format.extra)
     _check_network(source, network, features=features)
     description = Description(
         architecture=network.architecture,

@@ -7,7 +7,6 @@ a zip file, like TensorFlow Lite's own metadata: ``unzip`` shows it, and runtime
 import contextlib
 import io
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ghostnets.artefacts import METADATA_KEY
 from ghostnets.errors import require
 from ghostnets.export.deployed import ExportJob, trace
 
@@ -31,8 +29,7 @@ def write(job: ExportJob, path: Path) -> None:
         litert_torch.convert(program.module(), program.example_inputs[0]).export(str(path))
         if job.description.precision == "int8":
             path.write_bytes(_quantize(job, path))
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(METADATA_KEY, job.description.to_json())
+    job.description.append_to(path)
 
 
 def _upsample_nearest(x: Tensor, output_size: list[int], scale_factors: list[float] | None) -> Tensor:

@@ -2,9 +2,11 @@
 
 import json
 import resource
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from ghostnets.errors import (
     CheckpointError,
     ConfigurationError,
     ExportError,
+    MissingExtraError,
     StorageError,
     UnknownNameError,
 )
@@ -193,6 +196,34 @@ def test_litert(tmp_path: Path, images: Path, precision: str, tolerance: float):
     for damaged in (b"", content[: len(content) // 2], content[:-200], content[200:]):
         path.write_bytes(damaged)
         with pytest.raises(ArtefactError, match=r"logits.tflite cannot be used: LiteRT cannot load it"):
+            open_model(path)
+
+
+@pytest.mark.parametrize(("name", "library"), [("ncnn", "ncnn"), ("ncnn", "pnnx"), ("mnn", "MNN")])
+def test_ncnn_and_mnn_name_missing_library(tiny: Path, monkeypatch: pytest.MonkeyPatch, name: str, library: str):
+    for module in FORMATS[name].libraries:
+        monkeypatch.setitem(sys.modules, module, None if module == library else ModuleType(module))
+    with pytest.raises(MissingExtraError, match=rf"{library}.*{name}"):
+        export_model(tiny, format=name)
+
+
+@pytest.mark.parametrize(("name", "library"), [("ncnn", "pnnx"), ("mnn", "MNN")])
+@pytest.mark.parametrize(("precision", "tolerance"), [("f32", 1e-4), ("f16", 0.02)])
+def test_ncnn_and_mnn(tmp_path: Path, images: Path, name: str, library: str, precision: str, tolerance: float):
+    pytest.importorskip(library, reason=f"{library} is not in the dev extra")
+    source = make_checkpoint(tmp_path, "ghostnetv3_100", width=0.2, ratio=3, stages=SHORT_STAGES)
+    report = export_model(source, format=name, precision=precision, features=True, images=images)
+    assert report.comparison.runtime.startswith(f"{name} ")
+    assert not report.comparison.torch_was_loaded
+    path = tmp_path / report.file
+    assert path.name.endswith(FORMATS[name].suffix)
+    check_export(path, source, tolerance=tolerance)
+    weights = path.with_suffix(".bin") if name == "ncnn" else path
+    content = weights.read_bytes()
+    assert report.bytes == path.stat().st_size + (len(content) if name == "ncnn" else 0)
+    for damaged in (b"", content[: len(content) // 2], content[:-200], content[200:]):
+        weights.write_bytes(damaged)
+        with pytest.raises(ArtefactError, match=r"cannot be used: .* export it again"):
             open_model(path)
 
 
