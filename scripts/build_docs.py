@@ -1,0 +1,117 @@
+"""Build the documentation as a site: documents, API reference from docstrings, command reference from ``--help``.
+
+    python scripts/build_docs.py [FOLDER]     FOLDER/index.html, by default build/site; searchable without a server
+
+Needs the extras docs, bench, serve and train. The documents stay where they are: a copy of them in a temporary folder,
+with the same relative links, gets the generated pages and the order below, and Sphinx builds it.
+"""
+
+import argparse
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import ghostnets
+from ghostnets.cli.main import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
+SECTIONS = {
+    "Use": ["README", "docs/library", "docs/checkpoints", "docs/images", "docs/predict", "docs/serve", "docs/page"],
+    "Train": ["docs/training", "docs/training_speed", "docs/detection"],
+    "Compress and deploy": ["docs/compress", "docs/export", "docs/engine"],
+    "Understand": ["docs/ghostnet", "docs/understanding", "docs/models", "docs/results"],
+    "Reference": ["commands", "api/index"],
+    "Develop": ["CONTRIBUTING", "docs/architecture", "docs/log", "CHANGELOG", "SECURITY"],
+}
+CONFIGURATION = """
+project, author, release = "ghostnets", "ghostnets developers", {version!r}
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+html_theme, html_title = "furo", "ghostnets {version}"
+myst_heading_anchors = 4
+autodoc_typehints, autodoc_member_order, napoleon_google_docstring = "signature", "bysource", True
+suppress_warnings = ["myst", "ref.python"]  # tests/test_docs.py checks the links
+"""
+
+
+def public_modules() -> list[str]:
+    """Return the packages and modules whose names users import, in the order of their names."""
+    folder = Path(ghostnets.__file__).parent
+    files = [*folder.rglob("__init__.py"), folder / "errors.py"]
+    names = [".".join(("ghostnets", *file.relative_to(folder).with_suffix("").parts)) for file in files]
+    modules = {name.removesuffix(".__init__") for name in names if ".cli" not in name and ".sources" not in name}
+    return sorted(name for name in modules if getattr(importlib.import_module(name), "__all__", ()))
+
+
+def write_api(folder: Path) -> None:
+    folder.mkdir()
+    modules = public_modules()
+    for name in modules:
+        text = f"{name}\n{'=' * len(name)}\n\n.. automodule:: {name}\n   :members:\n   :show-inheritance:\n"
+        (folder / f"{name}.rst").write_text(text, encoding="utf-8")
+    tree = "\n".join(f"   {name}" for name in modules)
+    text = f"API\n===\n\nPublic names by package.\n\n.. toctree::\n   :maxdepth: 1\n\n{tree}\n"
+    (folder / "index.rst").write_text(text, encoding="utf-8")
+
+
+def write_commands(path: Path) -> None:
+    pages = ["# Commands\n"]
+    environment = os.environ | {"NO_COLOR": "1", "COLUMNS": "100", "PYTHONPATH": str(ROOT)}
+    for name in ("", *COMMANDS):
+        command = [sys.executable, "-m", "ghostnets", *name.split(), "--help"]
+        text = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        pages.append(f"## ghostnets {name}\n\n```text\n{text.strip()}\n```\n")
+    path.write_text("\n".join(pages), encoding="utf-8")
+
+
+def copy_documents(source: Path) -> None:
+    """Copy the documents and the files that they link to."""
+    pending = [f"{page}.md" for pages in SECTIONS.values() for page in pages if (ROOT / f"{page}.md").exists()]
+    copied: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name in copied or not (ROOT / name).is_file() or not (ROOT / name).is_relative_to(ROOT):
+            continue
+        copied.add(name)
+        target = source / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, target)
+        if name.endswith(".md"):
+            links = LINK.findall(target.read_text(encoding="utf-8"))
+            pending += [os.path.relpath((ROOT / name).parent / link, ROOT) for link in links]
+    others = sorted(name.removesuffix(".md") for name in copied if name.endswith(".md"))
+    SECTIONS["More"] = [name for name in others if not any(name in pages for pages in SECTIONS.values())]
+
+
+def write_index(path: Path) -> None:
+    trees = [
+        f".. toctree::\n   :caption: {caption}\n   :maxdepth: 1\n\n" + "".join(f"   {page}\n" for page in pages)
+        for caption, pages in SECTIONS.items()
+        if pages
+    ]
+    path.write_text("ghostnets\n=========\n\n" + "\n".join(trees), encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "build" / "site")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        source = Path(name) / "source"
+        source.mkdir()
+        (source / "conf.py").write_text(CONFIGURATION.format(version=ghostnets.__version__), encoding="utf-8")
+        copy_documents(source)
+        write_commands(source / "commands.md")
+        write_api(source / "api")
+        write_index(source / "index.rst")
+        build = importlib.import_module("sphinx.cmd.build").build_main
+        return int(build(["-q", "-b", "html", "-d", f"{name}/doctrees", str(source), str(arguments.folder)]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
