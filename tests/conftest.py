@@ -22,8 +22,11 @@ from filelock import FileLock
 from PIL import Image
 from torch import nn
 
+from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.cli.main import main
 from ghostnets.engine.session import is_built
+from ghostnets.models.detection import create_detector
+from ghostnets.preprocessing import Preprocessing
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -271,3 +274,23 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         assert main(["train", str(photos), "--name", "tiny", *TINY, "--epochs", "12"]) == 0
     return folder / "runs" / "tiny"
+
+
+@pytest.fixture(scope="session")
+def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint of a detector with random weights, whose scores and distances differ; tests must not modify it."""
+    return make_detector(tmp_path_factory.mktemp("detector") / "fish.safetensors")
+
+
+def make_detector(path: Path, *, fit: str = "stretch") -> Path:
+    """Write a detector of two classes for images of 64 x 64."""
+    torch.manual_seed(0)
+    arguments = {"num_classes": 2, "channels": 16}
+    network = randomized(create_detector("ghostdet_050", **arguments))
+    for layer in network.head.predict:
+        nn.init.normal_(layer.weight, std=1.0)
+        nn.init.normal_(layer.bias, std=1.0)
+    preprocessing = Preprocessing.for_boxes(64, fit=fit)
+    weights = network.state_dict()
+    save_checkpoint(path, Checkpoint("ghostdet_050", arguments, weights, ("fish", "shark"), preprocessing))
+    return path

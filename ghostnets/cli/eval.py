@@ -1,7 +1,6 @@
 """``ghostnets eval ARTEFACT|CHECKPOINT DATA``: evaluate a network on labelled images."""
 
 import time
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ghostnets.checkpoints import read_checkpoint, save_checkpoint
-from ghostnets.cli.eval_network import EvaluatedNetwork, open_network
+from ghostnets.cli.eval_boxes import run_detector
+from ghostnets.cli.eval_labels import choose_split, match_classes
+from ghostnets.cli.eval_network import EvaluatedNetwork, open_detector, open_network
 from ghostnets.cli.eval_output import image_columns, print_evaluation, to_json
 from ghostnets.cli.eval_page import write_eval_page
 from ghostnets.cli.options.eval import EvalCommand
 from ghostnets.cli.output import download_progress, message, print_json, result_console, show_stages
 from ghostnets.data import DataSpec, ImageDataset, JoinedDataset, describe_source, summarize_source
-from ghostnets.data.layout import normalize_name
 from ghostnets.errors import ConfigurationError, DataError
 from ghostnets.explain.figures import confusion_figure, save_figure
 from ghostnets.files import write_atomically
@@ -35,6 +35,12 @@ MAX_LOGITS = 200_000_000  # kept in memory for the areas under curves
 def run(command: EvalCommand) -> int:
     if command.threads is not None:
         torch.set_num_threads(command.threads)
+    if (detector := open_detector(command.network, command.device)) is not None:
+        return run_detector(command, detector)
+    return _run_classifier(command)
+
+
+def _run_classifier(command: EvalCommand) -> int:
     writer = None if command.out is None else find_writer(command.out, bom=command.bom)
     network = open_network(command.network, command.device, threads=command.threads)
     figure = None if network.multi_label else command.figure or command.network.parent / "confusion.png"
@@ -134,16 +140,11 @@ def _load_images(
         val_share=recipe.get("val_share", 0.2), seed=recipe.get("seed", 0), network_classes=network.class_names
     )
     split: str = command.split
-    if split == "auto" and command.calibrate:
-        split = "val"
     if split == "auto":
-        trained = network.training
-        is_training_data = data.location == trained.get("data") or source.identity == trained.get("data_identity")
-        has_val = is_training_data or not source.val_from_train
-        split = "test" if "test" in source.split_names else "val" if has_val else "all"
+        split = "val" if command.calibrate else choose_split(source, data.location, network.training)
     for sentence in describe_source(source, by_split=split != "all" or not source.val_from_train):
         message(sentence)
-    to_index = _match_classes(source.class_names, network.class_names, command.data)
+    to_index = torch.tensor(match_classes(source.class_names, network.class_names, command.data, kind="image"))
     names = source.split_names if split == "all" else (split,)
     preprocessing = replace(network.preprocessing, max_pixels=command.max_pixels)
     loaded = [source.load_split(name, preprocessing) for name in names]
@@ -169,28 +170,3 @@ def _match_labels(labels: Tensor, to_index: Tensor, network: EvaluatedNetwork, d
     matched = torch.zeros(len(labels), len(network.class_names))
     matched[:, to_index] = labels
     return matched
-
-
-def _match_classes(names: tuple[str, ...], known: tuple[str, ...], data: str) -> torch.Tensor:
-    """Map the index of a class in the data to its index in the network."""
-    if names == known:
-        return torch.arange(len(names))
-    indices = {normalize_name(name): index for index, name in enumerate(known)}
-    names = tuple(map(normalize_name, names))
-    counts = Counter(map(normalize_name, known))
-    if doubled := [name for name in names if counts[name] > 1]:
-        raise DataError(
-            f"{data} has the class {doubled[0]}, and the checkpoint has {counts[doubled[0]]} classes of that name, so"
-            " it is unknown which one is meant; leave the folder out."
-        )
-    if unknown := [name for name in names if name not in indices]:
-        folded = {name.casefold() for name in indices}
-        case = " Upper and lower case differ." if any(name.casefold() in folded for name in unknown) else ""
-        raise DataError(
-            f"{data} has classes that the checkpoint does not have ({', '.join(unknown[:5])});"
-            f" it has {len(known)}: {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}.{case}"
-        )
-    if absent := [name for name in known if normalize_name(name) not in names]:
-        shown = ", ".join(absent[:8]) + (f", ... ({len(absent)})" if len(absent) > 8 else "")
-        message(f"no image of {shown}")
-    return torch.tensor([indices[name] for name in names])

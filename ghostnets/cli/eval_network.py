@@ -15,7 +15,7 @@ from ghostnets.errors import RunError
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train import RunFolder
 
-__all__ = ["EvaluatedNetwork", "open_network"]
+__all__ = ["EvaluatedNetwork", "open_detector", "open_network", "read_training"]
 
 MIN_PROBABILITY = 1e-38  # smaller probabilities returned by a file are 0 in float32
 MIN_COMPLEMENT = 1e-7  # distance of a probability from 1; float32 does not resolve smaller ones
@@ -63,7 +63,7 @@ def open_network(path: Path, device: str, *, threads: int | None = None) -> Eval
     Raises:
         GhostNetsError: The errors of ``read_checkpoint`` and ``open_model``.
     """
-    if path.suffix == ".safetensors" or path.suffix not in SUFFIXES:
+    if _is_checkpoint(path):
         selected, checkpoint = select_device(device), read_checkpoint(path)
         return EvaluatedNetwork(
             model=checkpoint.build().to(selected).to(memory_format=torch.channels_last),
@@ -85,13 +85,29 @@ def open_network(path: Path, device: str, *, threads: int | None = None) -> Eval
         class_names=description.class_names,
         multi_label=description.multi_label,
         temperature=description.temperature if description.output == "logits" else None,
-        training=_read_training(path),
+        training=read_training(path),
         device=torch.device("cpu"),
         runtime=f"{opened.runtime}, {description.precision}",
     )
 
 
-def _read_training(path: Path) -> dict[str, Any]:
+def open_detector(path: Path, device: str) -> Model | None:
+    """Open the network with one thread if it is a detector, of which workers make copies; None for a classifier.
+
+    Raises:
+        GhostNetsError: The errors of ``read_checkpoint`` and ``open_model``.
+    """
+    if _is_checkpoint(path) and read_checkpoint(path, task=None).task != "detect":
+        return None
+    model = open_model(path, threads=1, device=device)
+    return model if model.description.task == "detect" else None
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.suffix == ".safetensors" or path.suffix not in SUFFIXES
+
+
+def read_training(path: Path) -> dict[str, Any]:
     """Read recipe, data and identity, which determine the split, of the run in a file's folder; empty without a run."""
     try:
         config = RunFolder(path.parent).read_config()

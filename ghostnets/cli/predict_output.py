@@ -47,13 +47,13 @@ class PredictionProgress:
         if images:
             message(f"resuming after {format_count(images, 'image')}.")
 
-    def count(self, predictions: Iterable[list[Result]]) -> Iterator[list[Result]]:
-        """Yield the batches; count their images and errors, and print the first errors on stderr."""
+    def count(self, predictions: Iterable[list[Result]], *, name_errors: bool = True) -> Iterator[list[Result]]:
+        """Yield the batches; count their images and errors, and print the first errors on stderr if ``name_errors``."""
         for batch in predictions:
             for prediction in batch:
                 if prediction.error is not None:
                     self.errors += 1
-                    if self.errors <= MAX_REPORTED:
+                    if name_errors and self.errors <= MAX_REPORTED:
                         message(prediction.error, kind="error")
             self.images += len(batch)
             yield batch

@@ -95,7 +95,7 @@ class DataSpec:
             if data != Path(self.data).resolve():
                 return self._open_unpacked(data, val_share=val_share, seed=seed, network_classes=network_classes)
         if self.task == "detect" or (self.task is None and find_task(self.data) == "detect"):
-            return self._open_boxes(val_share=val_share, seed=seed)
+            return self._open_boxes(val_share=val_share, seed=seed, for_evaluation=network_classes is not None)
         if is_shards(self.data):
             return open_shards(self.data)
         return open_folder(
@@ -129,10 +129,10 @@ class DataSpec:
         found = find_labelled_images(root, network_classes=(), skip_unreadable=True)
         return replace(found, notes=(*unpacking_notes(root), *found.notes)) if is_archive else found
 
-    def _open_boxes(self, *, val_share: float, seed: int) -> DataSource:
-        """Open images with labelled boxes for training."""
+    def _open_boxes(self, *, val_share: float, seed: int, for_evaluation: bool) -> DataSource:
+        """Open images with labelled boxes; for an evaluation any split will do."""
         from ghostnets.data.boxes import find_box_layout, open_boxes
-        from ghostnets.data.boxes.folder import split_validation
+        from ghostnets.data.boxes.folder import BoxFolder, split_validation
 
         guessed = ""
         if self.task is None:
@@ -141,6 +141,8 @@ class DataSpec:
                 " (for a classifier: --task classify)"
             )
         source = open_boxes(self.data, skip_broken=self.skip_corrupt)
+        if for_evaluation and ("val" in source.splits or len(source.splits.get("train", ())) < 2):
+            return BoxFolder(source, False, guessed)
         return split_validation(source, val_share=val_share, seed=seed, guessed=guessed)
 
     def _open_unpacked(self, data: Path, **options: Any) -> DataSource:

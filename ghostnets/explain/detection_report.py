@@ -1,4 +1,4 @@
-"""``report.html`` of a finished detector: average precision by class, curves, boxes drawn on images."""
+"""Pages of a detector, trained or evaluated: average precision by class, curves, boxes drawn on images."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -34,10 +34,10 @@ class BoxExample:
 
 @dataclass(frozen=True)
 class ClassBoxes:
-    """Results of one class: labelled boxes, in training and evaluated; average precisions, None without a box."""
+    """Results of one class: labelled boxes, in training, if known, and evaluated; average precisions, None without."""
 
     name: str
-    training_boxes: int
+    training_boxes: int | None
     boxes: int
     mean: float | None
     at_50: float | None
@@ -52,28 +52,30 @@ class DetectionReport:
         summary: One or two sentences below the title.
         warnings: Caveats about the figures, one sentence each.
         figures: Key figures at the top: label -> value.
-        epochs: Epoch numbers.
-        curves: Metrics over ``epochs``.
         classes: Results by class.
         precision: Precision of each class at 101 recalls from 0 to 1, at an IoU threshold of 0.5.
         data: The images of all splits, with numbers of boxes.
         examples: Images with boxes: heading -> images.
         settings: Name -> value, in display order.
-        command: Command line that repeats the run.
+        command: Command line that repeats the run, or the evaluation.
+        examples_note: What the examples are.
+        epochs: Epoch numbers of a training run; empty for an evaluation.
+        curves: Metrics over ``epochs``.
     """
 
     title: str
     summary: str
     warnings: Sequence[str]
     figures: Mapping[str, str]
-    epochs: Sequence[int]
-    curves: Sequence[MetricCurve]
     classes: Sequence[ClassBoxes]
     precision: Mapping[str, Sequence[float]]
     data: DataSummary
     examples: Mapping[str, Sequence[BoxExample]]
     settings: Mapping[str, str]
     command: str
+    examples_note: str = "Images that were not used for training, at the input size."
+    epochs: Sequence[int] = ()
+    curves: Sequence[MetricCurve] = ()
 
 
 def write_detection_report(path: str | os.PathLike[str], report: DetectionReport) -> None:
@@ -86,7 +88,7 @@ def write_detection_report(path: str | os.PathLike[str], report: DetectionReport
     page = render(
         "detection_report.html.jinja",
         report=report,
-        curves=render_curves(report.epochs, report.curves),
+        curves=render_curves(report.epochs, report.curves) if report.epochs else "",
         precision=_render_precision(report.precision) if report.precision else "",
     )
     write_text(path, page)

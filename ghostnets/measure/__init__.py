@@ -3,6 +3,7 @@
 from ghostnets.needs_torch import TORCH  # noqa: F401 - first, so that its absence is one sentence
 
 # isort: split
+from ghostnets.measure.box_scores import BoxScores, ClassPrecision
 from ghostnets.measure.classification import average_precision, calibration_error, fit_temperature, roc_area
 from ghostnets.measure.count import Cost, LayerCost, count
 from ghostnets.measure.detection import AveragePrecision, DetectionMetrics, ImageDetections, ImageTruth, box_iou
@@ -14,6 +15,8 @@ from ghostnets.processor import processor_name
 
 __all__ = [
     "AveragePrecision",
+    "BoxScores",
+    "ClassPrecision",
     "Cost",
     "DetectionMetrics",
     "ImageDetections",

@@ -26,6 +26,10 @@ __all__ = ["PAGE", "build_app"]
 
 PAGE = Path(__file__).with_name("page")
 MAX_TOP = 1000
+TOP_DESCRIPTION = (
+    "Number of most probable classes per image, 5 by default; of a detector, largest number of objects, those with the"
+    " highest scores, 100 by default."
+)
 
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorResponse, "description": "The body does not match its content type, or contains no image."},
@@ -102,9 +106,9 @@ def build_app(path: str | Path, settings: ServiceSettings, routers: Sequence[API
 )
 async def predict(
     request: Request,
-    top: Annotated[int, Query(ge=1, le=MAX_TOP, description="Number of most probable classes per image.")] = 5,
+    top: Annotated[int | None, Query(ge=1, le=MAX_TOP, description=TOP_DESCRIPTION)] = None,
 ) -> Response:
-    """Classify images: one as the raw body, several as a form, or base64 in JSON."""
+    """Classify images, or find objects in them: one as the raw body, several as a form, or base64 in JSON."""
     service: Service = request.app.state.service
     uploads = await receive_uploads(request)
     request.state.images = len(uploads)
@@ -120,6 +124,7 @@ async def model(request: Request) -> Response:
     return JSONResponse(
         {
             "model": used.digest,
+            "task": description.task,
             "architecture": description.architecture,
             "runtime": used.runtime,
             "class_names": description.class_names,

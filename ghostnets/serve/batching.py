@@ -6,82 +6,71 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
-import numpy as np
-
-from ghostnets.artefacts import Classifier, top_k
 from ghostnets.errors import ImageError
 from ghostnets.preprocessing import Pixels
 
-__all__ = ["Batcher", "Ranking"]
+__all__ = ["Batcher"]
 
-Decode = Callable[[bytes | Pixels, str], Pixels]
-
-
-class Ranking(NamedTuple):
-    """The most probable classes of an image, most probable first.
-
-    Attributes:
-        classes: Indices of the classes.
-        probabilities: Probabilities in the same order.
-    """
-
-    classes: list[int]
-    probabilities: list[float]
+Network = TypeVar("Network")
+Image = TypeVar("Image")
+Result = TypeVar("Result")
 
 
 class _Request(NamedTuple):
     content: bytes | Pixels
     name: str
     top: int
-    result: "asyncio.Future[Ranking]"
+    result: "asyncio.Future[Any]"
     since: float
 
 
-class Batcher:
-    """Collects image files into batches; each classifier has a thread that decodes a batch and runs it.
+class Batcher(Generic[Network, Image, Result]):
+    """Collects image files into batches; each copy of a network has a thread that decodes a batch and runs it.
 
-    A file waits until a classifier is free, and then until ``max_batch`` files are queued or ``max_wait`` seconds have
-    passed. Files queue up while every classifier is busy, so under load batches are full without waiting; several free
-    classifiers share files that arrive together.
+    A file waits until a network is free, and then until ``max_batch`` files are queued or ``max_wait`` seconds have
+    passed. Files queue up while every network is busy, so under load batches are full without waiting; several free
+    networks share files that arrive together.
 
     Must be created in a running event loop, and ended with ``close``.
 
     Args:
-        classifiers: Copies of a classifier; each runs one batch at a time in its own thread.
-        decode: Reads a file's bytes, given its name, as uint8 (H, W, C), the same shape for all; called in the thread
-            of the classifier.
-        max_batch: Maximum number of files in a batch.
+        networks: Copies of a network; each runs one batch at a time in its own thread.
+        decode: Reads a file's bytes, given its name, as ``run`` takes it; called in the thread of the network.
+        run: Runs a network on the images of a batch; returns a result of each, given the ``top`` of each.
+        max_batch: Largest number of files in a batch.
         max_wait: Longest time in seconds that a file waits for others.
-        observe: Called with the size and the run time in seconds of each batch, in the thread of the classifier.
+        observe: Called with the size and the run time in seconds of each batch, in the thread of the network.
     """
 
     def __init__(
         self,
-        classifiers: Sequence[Classifier],
-        decode: Decode,
+        networks: Sequence[Network],
+        decode: Callable[[bytes | Pixels, str], Image],
+        run: Callable[[Network, list[Image], list[int]], list[Result]],
         *,
         max_batch: int,
         max_wait: float,
         observe: Callable[[int, float], None],
     ) -> None:
-        self.decode, self.max_batch, self.max_wait, self.observe = decode, max_batch, max_wait, observe
+        self.decode, self.run, self.observe = decode, run, observe
+        self.max_batch, self.max_wait = max_batch, max_wait
         self.loop = asyncio.get_running_loop()
         self.changed = threading.Condition()  # guards queue, free and is_closing
         self.queue: deque[_Request] = deque()
-        self.free = 0  # idle classifiers
+        self.free = 0  # idle networks
         self.is_closing = False
         self.threads = [
-            threading.Thread(target=self._work, args=(classifier,), name=f"classifier {number}", daemon=True)
-            for number, classifier in enumerate(classifiers)
+            threading.Thread(target=self._work, args=(network,), name=f"network {number}", daemon=True)
+            for number, network in enumerate(networks)
         ]
         for thread in self.threads:
             thread.start()
 
-    async def __call__(self, content: bytes | Pixels, name: str, *, top: int) -> Ranking:
-        """Return the ``top`` most probable classes of an image file or array; raises the errors of ``decode``."""
-        result: asyncio.Future[Ranking] = self.loop.create_future()
+    async def __call__(self, content: bytes | Pixels, name: str, *, top: int) -> Result:
+        """Return the result of an image file or array; raises the errors of ``decode``."""
+        result: asyncio.Future[Result] = self.loop.create_future()
         with self.changed:
             self.queue.append(_Request(content, name, top, result, time.monotonic()))
             self.changed.notify()
@@ -95,10 +84,10 @@ class Batcher:
         for thread in self.threads:
             thread.join()
 
-    def _work(self, classifier: Classifier) -> None:
+    def _work(self, network: Network) -> None:
         while batch := self._collect():
             # One wake-up of the event loop per batch; the thread itself never waits for the loop.
-            outcomes = self._run(classifier, batch)
+            outcomes = self._run(network, batch)
             with suppress(RuntimeError):  # the loop has been closed, so no caller waits
                 self.loop.call_soon_threadsafe(_deliver, batch, outcomes)
 
@@ -117,10 +106,10 @@ class Batcher:
                     break
             return batch
 
-    def _run(self, classifier: Classifier, batch: list[_Request]) -> list[Ranking | Exception]:
+    def _run(self, network: Network, batch: list[_Request]) -> list[Result | Exception]:
         """Outcome of each file; a file that cannot be decoded does not affect the others."""
-        outcomes: dict[int, Ranking | Exception] = {}
-        images: dict[int, Pixels] = {}
+        outcomes: dict[int, Result | Exception] = {}
+        images: dict[int, Image] = {}
         for index, request in enumerate(batch):
             try:
                 images[index] = self.decode(request.content, request.name)
@@ -131,18 +120,15 @@ class Batcher:
         if images:
             start = time.perf_counter()
             try:
-                probabilities = classifier.run(np.stack(list(images.values()))).scores
+                results = self.run(network, list(images.values()), [batch[index].top for index in images])
                 self.observe(len(images), time.perf_counter() - start)
-                classes, values = top_k(probabilities, max(batch[index].top for index in images))
-                for row, index in enumerate(images):
-                    top = batch[index].top
-                    outcomes[index] = Ranking(classes[row, :top].tolist(), values[row, :top].tolist())
+                outcomes |= zip(images, results, strict=True)
             except Exception as error:
                 outcomes |= dict.fromkeys(images, error)
         return [outcomes[index] for index in range(len(batch))]
 
 
-def _deliver(batch: Sequence[_Request], outcomes: Sequence[Ranking | Exception]) -> None:
+def _deliver(batch: Sequence[_Request], outcomes: Sequence[Any]) -> None:
     for request, outcome in zip(batch, outcomes, strict=True):
         if request.result.done():  # the client has disconnected
             pass

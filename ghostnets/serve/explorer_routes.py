@@ -34,11 +34,12 @@ if TYPE_CHECKING:
 __all__ = ["explorer_router"]
 
 MAX_PENDING = 8  # requests, including the one that is running
+DETECTOR = "The ghost explorer shows how ghosts change the class of an image, and the model is a detector."
 NO_CHECKPOINT = "The ghost explorer needs the network in PyTorch; serve the checkpoint: ghostnets serve CHECKPOINT."
 
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorResponse, "description": "The token is missing or wrong."},
-    404: {"model": ErrorResponse, "description": "The served model is not a checkpoint."},
+    404: {"model": ErrorResponse, "description": "The served model is not a checkpoint of a classifier."},
     409: {"model": ErrorResponse, "description": "The file is not the one that predictions come from."},
     413: {"model": ErrorResponse, "description": "Too many bytes."},
     422: {"model": ErrorResponse, "description": "The image cannot be read, or the request is invalid."},
@@ -61,11 +62,11 @@ class ExplorerWorker:
         """Call ``task`` in the thread with the explorer of ``model``.
 
         Raises:
-            RequestError: 404 if the model is not a checkpoint, 409 if its file is no longer the one that predictions
-                come from, 429 if too many requests are pending, 422 if the request is invalid.
+            RequestError: 404 if the model is not a checkpoint of a classifier, 409 if its file is no longer the one
+                that predictions come from, 429 if too many requests are pending, 422 if the request is invalid.
         """
-        if not is_checkpoint(model):
-            raise RequestError(404, NO_CHECKPOINT)
+        if reason := why_absent(model):
+            raise RequestError(404, reason)
         if self.pending >= MAX_PENDING:
             raise RequestError(429, f"{MAX_PENDING} requests to the ghost explorer are pending; retry in a second.")
         self.pending += 1
@@ -102,9 +103,11 @@ def _read_again(model: ServedModel) -> "Checkpoint":
     return checkpoint
 
 
-def is_checkpoint(model: ServedModel) -> bool:
-    """Return whether the model was opened from a checkpoint."""
-    return model.path.suffix == ".safetensors"
+def why_absent(model: ServedModel) -> str:
+    """Return why the model cannot be explored; empty if it can."""
+    if model.is_detector:
+        return DETECTOR
+    return "" if model.path.suffix == ".safetensors" else NO_CHECKPOINT
 
 
 def explorer_router(thread: ThreadPoolExecutor) -> APIRouter:
@@ -116,8 +119,8 @@ def explorer_router(thread: ThreadPoolExecutor) -> APIRouter:
     async def list_ghost_modules(request: Request) -> GhostModulesResponse:
         """List the Ghost modules of the network."""
         model = _model(request)
-        if not is_checkpoint(model):
-            return GhostModulesResponse(layers=[], absent=NO_CHECKPOINT)
+        if reason := why_absent(model):
+            return GhostModulesResponse(layers=[], absent=reason)
         return await worker.run(model, lambda explorer: explorer.module_info)
 
     @router.get("/cost")

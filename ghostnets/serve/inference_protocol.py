@@ -137,6 +137,12 @@ def _make_output(
 
 def _find_model(request: Request, name: str, version: str | None) -> ServedModel:
     served: ServedModel = request.app.state.service.model
+    if served.is_detector:
+        raise RequestError(
+            400,
+            "the model is a detector, and the tensors of this protocol hold probabilities of classes; send images to"
+            " /v1/predict, which answers with boxes.",
+        )
     if name != _name(served):
         raise RequestError(404, f"there is no model {name[:100]!r}; the service has {_name(served)!r}.")
     if version is not None and version != served.digest:

@@ -35,7 +35,7 @@ class Metrics:
             registry=registry,
         )
         self.images = Counter(
-            "ghostnets_images", "Images classified, and images that could not be read.", ["outcome"], registry=registry
+            "ghostnets_images", "Images answered, and images that could not be read.", ["outcome"], registry=registry
         )
         self.images_in_service = Gauge(
             "ghostnets_images_in_service", "Images accepted and not yet answered.", registry=registry

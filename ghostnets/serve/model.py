@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ghostnets.artefacts import Classifier, load_classifier
+from ghostnets.artefacts import Classifier, ObjectDetector, open_model
 from ghostnets.errors import ArtefactError
-from ghostnets.preprocessing import Pixels
+from ghostnets.preprocessing import FittedImage, Pixels
+from ghostnets.serve.answers import detect, rank
 from ghostnets.serve.batching import Batcher
 from ghostnets.serve.metrics import Metrics
 from ghostnets.serve.settings import ServiceSettings
@@ -24,30 +26,54 @@ class LoadedModel:
     """Copies of one network, warmed up by ``load_copies``.
 
     Attributes:
-        copies: Classifiers that run concurrently, each in one thread.
+        copies: Classifiers, or detectors, that run concurrently, each in one thread.
         digest: First 12 digits of the SHA-256 of the file, and of its weights where those are in a second file.
     """
 
-    def __init__(self, copies: list[Classifier], digest: str) -> None:
+    def __init__(self, copies: "list[Classifier] | list[ObjectDetector]", digest: str) -> None:
         self.copies, self.digest = copies, digest
 
 
-def load_copies(path: Path, *, count: int, max_batch: int, device: str = "cpu", precision: str) -> LoadedModel:
+def load_copies(
+    path: Path,
+    *,
+    count: int,
+    max_batch: int,
+    device: str = "cpu",
+    precision: str,
+    threshold: float | None = None,
+) -> LoadedModel:
     """Load ``count`` copies of a network and run each with every batch size up to ``max_batch``.
+
+    Args:
+        path: The file.
+        count: Number of copies.
+        max_batch: Largest batch.
+        device: Device, as for ``open_model``.
+        precision: Precision, as for ``open_model``.
+        threshold: Score that a detector's objects must exceed.
 
     Raises:
         GhostNetsError: The file cannot be opened, as in ``open_model``; its outputs are not finite; or it changed
             meanwhile.
     """
     before = _digest(path)
-    first = load_classifier(path, threads=1, device=device, precision=precision)
-    copies = [first, *(first.copy() for _ in range(count - 1))]
-    preprocessing = first.model.description.preprocessing
+    model = open_model(path, threads=1, device=device, precision=precision)
+    copies: list[Any]
+    if model.description.task == "detect":
+        first = ObjectDetector(model, threshold=threshold)
+        copies = [first, *(first.copy() for _ in range(count - 1))]
+    else:
+        classifier = Classifier(model)
+        copies = [classifier, *(classifier.copy() for _ in range(count - 1))]
+    preprocessing = model.description.preprocessing
     side = preprocessing.image_size
-    for classifier in copies:
+    for network in copies:
         for size in range(1, max_batch + 1):
-            rows = classifier.run(np.zeros((size, side, side, preprocessing.channels), np.uint8)).scores
-            if not np.isfinite(rows).all():
+            pixels = np.zeros((size, side, side, preprocessing.channels), np.uint8)
+            if isinstance(network, ObjectDetector):
+                network.detect([FittedImage(image, (side, side)) for image in pixels], [""] * size)
+            elif not np.isfinite(network.run(pixels).scores).all():
                 raise ArtefactError(f"{path} returns numbers that are not finite; export the network again.")
     if _digest(path) != before:
         raise ArtefactError(f"{path} changed while it was opened; write to another name and rename it, then try again.")
@@ -63,6 +89,8 @@ class ServedModel:
         description: Description of the network.
         runtime: Name and version of the runtime.
         note: Why it runs in its precision, or empty.
+        is_detector: Whether images have objects instead of classes.
+        run: Batcher whose results are a ``Ranking``, or the ``DetectedObjects`` of a detector.
     """
 
     def __init__(self, loaded: LoadedModel, settings: ServiceSettings, metrics: Metrics) -> None:
@@ -72,9 +100,11 @@ class ServedModel:
         self.digest = loaded.digest
         self.metrics = metrics
         self.preprocessing = replace(first.description.preprocessing, max_pixels=settings.max_pixels)
-        self.rank = Batcher(
+        self.is_detector = self.description.task == "detect"
+        self.run: Batcher[Any, Any, Any] = Batcher(
             loaded.copies,
             self._decode,
+            detect if self.is_detector else rank,
             max_batch=settings.max_batch,
             max_wait=settings.max_wait,
             observe=metrics.observe_batch,
@@ -106,7 +136,7 @@ class ServedModel:
 
     def end(self) -> None:
         """End the threads, each after its batch."""
-        self.rank.close()
+        self.run.close()
 
     def pixels(self, content: bytes | Pixels, name: str) -> Pixels:
         """Read an image, the bytes of a file or uint8 (H, W, C), and preprocess it for the network, uint8 (S, S, C).
@@ -116,9 +146,9 @@ class ServedModel:
         """
         return self.preprocessing.pixels(content, name=name)
 
-    def _decode(self, content: bytes | Pixels, name: str) -> Pixels:
+    def _decode(self, content: bytes | Pixels, name: str) -> Pixels | FittedImage:
         start = time.perf_counter()
-        image = self.pixels(content, name)
+        image = self.preprocessing.fitted(content, name=name) if self.is_detector else self.pixels(content, name)
         self.metrics.decode_seconds.observe(time.perf_counter() - start)
         return image
 

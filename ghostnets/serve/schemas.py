@@ -8,8 +8,10 @@ __all__ = [
     "ClassProbabilityInfo",
     "ErrorResponse",
     "HealthResponse",
+    "ImageObjectsInfo",
     "ImagePredictionInfo",
     "ModelInfo",
+    "ObjectInfo",
     "PredictRequest",
     "PredictResponse",
 ]
@@ -50,17 +52,41 @@ class ImagePredictionInfo(BaseModel):
     error: str | None = Field(description="Reason why this image could not be classified.")
 
 
+class ObjectInfo(BaseModel):
+    """An object in an image."""
+
+    model_config = ConfigDict(populate_by_name=True)
+    class_: str = Field(alias="class", description="Class name.")
+    score: float = Field(ge=0, le=1)
+    box: list[float] = Field(
+        min_length=4, max_length=4, description="x_min, y_min, x_max and y_max in pixels of the upright image."
+    )
+
+
+class ImageObjectsInfo(BaseModel):
+    """Objects in one image, found by a detector."""
+
+    name: str | None = Field(description="File name, if the request contains one.")
+    width: int | None = Field(description="Width of the upright image in pixels; null on error.")
+    height: int | None = Field(description="Height of the upright image in pixels; null on error.")
+    objects: list[ObjectInfo] = Field(
+        description="Objects whose score exceeds --threshold (0.3), in descending order; empty on error."
+    )
+    error: str | None = Field(description="Reason why this image could not be read.")
+
+
 class PredictResponse(BaseModel):
-    """Predictions for all images of a request, in the same order."""
+    """Predictions for all images of a request, in the same order: classes, or objects if the model is a detector."""
 
     model: str = Field(description="First 12 hex digits of the SHA-256 of the artefact used.")
-    images: list[ImagePredictionInfo]
+    images: list[ImagePredictionInfo] | list[ImageObjectsInfo]
 
 
 class ModelInfo(BaseModel):
     """The loaded model."""
 
     model: str = Field(description="First 12 hex digits of the artefact's SHA-256.")
+    task: str = Field(description='"classify", or "detect" for a detector.')
     architecture: str
     runtime: str
     class_names: list[str]

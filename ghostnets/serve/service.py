@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ghostnets.artefacts import LABEL_THRESHOLD, NONE_OF_THESE
+from ghostnets.artefacts.boxes import MAX_BOXES
 from ghostnets.cores import usable_cores
 from ghostnets.errors import GhostNetsError, ImageError
 from ghostnets.preprocessing import Pixels
-from ghostnets.serve.batching import Ranking
+from ghostnets.serve.answers import Ranking, answer_with_classes, answer_with_objects
 from ghostnets.serve.hosts import AllowedHosts
 from ghostnets.serve.metrics import Metrics
 from ghostnets.serve.model import ServedModel, load_copies
@@ -27,6 +27,8 @@ from ghostnets.serve.uploads import Upload, is_form_or_json, read_uploads
 __all__ = ["Service"]
 
 logger = logging.getLogger("ghostnets.serve")
+
+TOP = 5  # classes of an answer by default
 
 T = TypeVar("T")
 
@@ -138,11 +140,16 @@ class Service:
         if content_length is not None and content_length.isdecimal() and int(content_length) > limit:
             raise body_too_large(limit)
 
-    async def predict(self, uploads: Sequence[Upload], *, top: int) -> tuple[ServedModel, list[dict[str, Any]]]:
-        """Classify images.
+    async def predict(self, uploads: Sequence[Upload], *, top: int | None) -> tuple[ServedModel, list[dict[str, Any]]]:
+        """Classify images, or find objects in them.
+
+        Args:
+            uploads: The images.
+            top: Largest number of classes, or of objects; None for the default.
 
         Returns:
-            The model used, and a ``schemas.ImagePredictionInfo`` as a dict for each image.
+            The model used, and a ``schemas.ImagePredictionInfo`` or ``schemas.ImageObjectsInfo`` as a dict for each
+            image.
 
         Raises:
             RequestError: 429 if the queue has no room for all images, 422 if the only image cannot be read.
@@ -169,7 +176,7 @@ class Service:
         with self._queued(len(images)):
             async with self.model.in_use() as model:
                 top = len(model.description.class_names)
-                rankings = (model.rank(image, f"image {i}", top=top) for i, image in enumerate(images))
+                rankings = (model.run(image, f"image {i}", top=top) for i, image in enumerate(images))
                 outcomes = await asyncio.gather(*rankings, return_exceptions=True)
         found: list[Ranking] = []
         problems = []
@@ -185,29 +192,22 @@ class Service:
             raise RequestError(422, problems[0])
         return model, found
 
-    async def _predict(self, model: ServedModel, index: int, upload: Upload, top: int) -> dict[str, Any]:
+    async def _predict(self, model: ServedModel, index: int, upload: Upload, top: int | None) -> dict[str, Any]:
         names, multi_label = model.description.class_names, model.description.multi_label
-        threshold = LABEL_THRESHOLD if multi_label and self.settings.threshold is None else self.settings.threshold
-        labels: list[str] | None = None
-        answers: list[dict[str, Any]] = []
-        problem = None
+        top = top or (MAX_BOXES if model.is_detector else TOP)
+        result = problem = None
         try:
             needed = len(names) if multi_label else top  # all labels above the threshold are named
-            ranking = await model.rank(upload.content, upload.name or f"image {index}", top=needed)
-            answers = [{"class": names[i], "probability": p} for i, p in zip(*ranking, strict=True)]
-            candidates = answers if multi_label else answers[:1]
-            labels = [a["class"] for a in candidates if threshold is not None and a["probability"] >= threshold]
+            result = await model.run(upload.content, upload.name or f"image {index}", top=needed)
         except ImageError as error:
             problem = str(error)
         self.metrics.images.labels("answered" if problem is None else "unreadable").inc()
-        answer = None if labels is None else "; ".join(labels) or NONE_OF_THESE
-        return {
-            "name": upload.name,
-            **({} if threshold is None else {"answer": answer}),
-            **({"labels": labels} if multi_label else {}),
-            "answers": answers[:top],
-            "error": problem,
-        }
+        if model.is_detector:
+            fields = answer_with_objects(result, top=top)
+        else:
+            threshold = self.settings.threshold
+            fields = answer_with_classes(result, names, top=top, threshold=threshold, multi_label=multi_label)
+        return {"name": upload.name, **fields, "error": problem}
 
     @contextmanager
     def _queued(self, images: int) -> Iterator[None]:
@@ -227,6 +227,7 @@ class Service:
             max_batch=self.settings.max_batch,
             device=self.settings.device,
             precision=self.settings.precision,
+            threshold=self.settings.threshold,
         )
         loaded = await asyncio.get_running_loop().run_in_executor(self._loader, load)
         return ServedModel(loaded, self.settings, self.metrics)

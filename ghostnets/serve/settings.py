@@ -50,7 +50,8 @@ class ServiceSettings:
     """Precision in the engine: auto, f32, bf16 or int8. auto is f32 for a checkpoint; for an engine plan, the
     fastest on this machine, measured once, of those no less precise than its own."""
     threshold: float | None = None
-    """Lowest probability of the first class for which it is the answer of an image; else it is "none of these"."""
+    """Lowest probability of the first class for which it is the answer of an image; else it is "none of these". Of a
+    detector, the score that an object must exceed, 0.3 by default."""
     max_batch: int = 8
     """Maximum number of images per batch."""
     max_wait: float = 0.002

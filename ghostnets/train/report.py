@@ -140,7 +140,7 @@ def _write_detection_report(
         classes=collect_class_results(evaluation, list(result.data["splits"]["train"].values())),
         precision=collect_precision_curves(evaluation),
         data=DataSummary(result.data["splits"], result.data["notes"], result.data["images"]),
-        examples=select_examples(evaluation, result.images, names, run.path),
+        examples=select_examples(evaluation.detections, evaluation.targets, result.images, names, run.path),
         settings={"best epoch": str(result.best_epoch), **_settings(config)},
         command=_command(config),
     )

@@ -10,6 +10,7 @@ import pytest
 
 from ghostnets.artefacts import Outputs
 from ghostnets.errors import ImageError
+from ghostnets.serve.answers import rank
 from ghostnets.serve.batching import Batcher
 
 
@@ -36,7 +37,7 @@ def run(network, count: int, *, copies: int = 1, damaged: int | None = None, **o
 
     async def submit() -> list:
         batcher = Batcher(
-            [as_classifier(network)] * copies, decode, observe=lambda size, seconds: sizes.append(size), **options
+            [as_classifier(network)] * copies, decode, rank, observe=lambda size, seconds: sizes.append(size), **options
         )
         pending = (batcher(file, str(number), top=2) for number, file in enumerate(files))
         rankings = await asyncio.gather(*pending, return_exceptions=True)
@@ -107,7 +108,7 @@ def test_idle_networks_share_simultaneous_images():
 
     async def submit() -> list:
         batcher = Batcher(
-            [as_classifier(network)] * 2, decode, max_batch=8, max_wait=0, observe=lambda size, seconds: None
+            [as_classifier(network)] * 2, decode, rank, max_batch=8, max_wait=0, observe=lambda size, seconds: None
         )
         while batcher.free < 2:
             await asyncio.sleep(0.001)

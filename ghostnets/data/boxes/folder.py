@@ -97,6 +97,11 @@ class BoxFolder:
                 digest.update(pack_boxes([image]).astype("<f4").tobytes())
         return digest.hexdigest()
 
+    def images_of(self, split: str) -> tuple[BoxAnnotations, ...]:
+        """Return the labels of a split; raises ConfigurationError if there is none."""
+        check_split(self, split)
+        return self.source.splits[split]
+
     def load(self, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = lambda: None) -> "DatasetSplits":
         """Read all splits: training images with their aspect ratio, all others preprocessed for the network."""
         from ghostnets.data.datasets import DatasetSplits
@@ -113,7 +118,6 @@ class BoxFolder:
         self, split: str, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = lambda: None
     ) -> "tuple[ImageDataset, tuple[str, ...]]":
         """Read one split, preprocessed for the network."""
-        check_split(self, split)
         return self._load(split, preprocessing, on_image), ()
 
     def _load(self, split: str, preprocessing: "Preprocessing", on_image: Callable[[], None]) -> "ImageDataset":
@@ -121,7 +125,7 @@ class BoxFolder:
 
         from ghostnets.data.datasets import load_files
 
-        images = self.source.splits[split]
+        images = self.images_of(split)
         labels: Tensor = torch.from_numpy(pack_boxes(images))
         loaded, problems = load_files([image.path for image in images], labels, preprocessing, on_image=on_image)
         if problems:

@@ -1,7 +1,7 @@
 """Training of detectors: assignment of points to objects, losses, evaluation."""
 
 from ghostnets.train.detection.assign import Assignment, assign_points
-from ghostnets.train.detection.evaluation import BoxEvaluation, ClassPrecision, evaluate_boxes, unpack_targets
+from ghostnets.train.detection.evaluation import BoxEvaluation, evaluate_boxes, unpack_targets
 from ghostnets.train.detection.losses import (
     DetectionLosses,
     detection_losses,
@@ -14,7 +14,6 @@ __all__ = [
     "Assignment",
     "BoxEvaluation",
     "BoxTargets",
-    "ClassPrecision",
     "DetectionLosses",
     "SupervisedDetector",
     "assign_points",

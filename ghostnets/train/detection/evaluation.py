@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from ghostnets.data import ImageDataset, evaluation_batches
-from ghostnets.measure import AveragePrecision, DetectionMetrics, ImageDetections, ImageTruth
+from ghostnets.measure import AveragePrecision, BoxScores, ImageDetections, ImageTruth
 from ghostnets.models.detection import Detections, Detector, decode_boxes, select_boxes
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.detection.supervised import BoxTargets, compute_losses
 
-__all__ = ["BoxEvaluation", "ClassPrecision", "evaluate_boxes", "unpack_targets"]
+__all__ = ["BoxEvaluation", "evaluate_boxes", "unpack_targets"]
 
 
 def unpack_targets(labels: Tensor, size: int) -> list[BoxTargets]:
@@ -31,39 +31,16 @@ def unpack_targets(labels: Tensor, size: int) -> list[BoxTargets]:
 
 
 @dataclass(frozen=True)
-class ClassPrecision:
-    """Average precision of one class.
+class BoxEvaluation(BoxScores):
+    """Results of a detector on a set of images, with those of each image.
 
     Attributes:
-        name: Name of the class.
-        boxes: Number of labelled boxes.
-        mean: Average precision, averaged over the IoU thresholds 0.5, 0.55, ..., 0.95; None without labelled boxes.
-        at_50: Average precision at an IoU threshold of 0.5; None without labelled boxes.
-    """
-
-    name: str
-    boxes: int
-    mean: float | None
-    at_50: float | None
-
-
-@dataclass(frozen=True)
-class BoxEvaluation:
-    """Results of a detector on a set of images.
-
-    Attributes:
-        images: Number of images.
         loss: Mean loss of a batch.
-        metrics: Average precisions.
-        classes: Results by class.
         detections: Detections of each image, in pixels of the input.
         targets: Objects of each image, in pixels of the input.
     """
 
-    images: int
     loss: float
-    metrics: DetectionMetrics
-    classes: tuple[ClassPrecision, ...]
     detections: tuple[Detections, ...] = field(repr=False, compare=False)
     targets: tuple[BoxTargets, ...] = field(repr=False, compare=False)
 
@@ -75,36 +52,9 @@ class BoxEvaluation:
         """Metrics that are recorded for each epoch; 0 without labelled boxes."""
         return {"map": self.metrics.mean or 0.0, "ap50": self.metrics.at_50 or 0.0}
 
-    def headline(self) -> dict[str, str]:
-        """Return the main metrics, formatted: name -> value."""
-        metrics = self.metrics
-        figures = {"mAP": metrics.mean, "AP50": metrics.at_50, "AP75": metrics.at_75, "recall": metrics.recall}
-        return {name: "no labelled boxes" if value is None else f"{value:.1%}" for name, value in figures.items()}
-
-    def describe_baseline(self) -> str:
-        """Describe in a sentence the number of labelled boxes, and in another the classes without boxes."""
-        absent = [row.name for row in self.classes if not row.boxes]
-        total = sum(row.boxes for row in self.classes)
-        sentence = f"There are {total:,} labelled boxes of {len(self.classes) - len(absent)} classes."
-        return sentence + (
-            f" Classes without boxes, which are not in the means: {', '.join(absent[:10])}." if absent else ""
-        )
-
     def to_dict(self) -> dict[str, Any]:
         """Return all results except those of single images, as JSON values."""
-        metrics = self.metrics
-        return {
-            "images": self.images,
-            "loss": self.loss,
-            "mean_average_precision": metrics.mean or 0.0,
-            "ap50": metrics.at_50,
-            "ap75": metrics.at_75,
-            "recall": metrics.recall,
-            "classes": [
-                {"name": row.name, "boxes": row.boxes, "average_precision": row.mean, "ap50": row.at_50}
-                for row in self.classes
-            ],
-        }
+        return {"images": self.images, "loss": self.loss, **super().to_dict()}
 
 
 @torch.inference_mode()
@@ -142,13 +92,11 @@ def evaluate_boxes(
             average_precision.add(_as_arrays(detections), _as_truth(target))
             all_detections.append(detections)
         all_targets += targets
-    metrics = average_precision.metrics()
-    classes = zip(class_names, metrics.num_objects, metrics.by_class, metrics.by_class_at_50, strict=True)
     return BoxEvaluation(
         images=len(images),
+        metrics=average_precision.metrics(),
+        class_names=tuple(class_names),
         loss=loss / len(images),
-        metrics=metrics,
-        classes=tuple(ClassPrecision(*row) for row in classes),
         detections=tuple(all_detections),
         targets=tuple(all_targets),
     )
