@@ -34,7 +34,7 @@ project, author, release = "ghostnets", "ghostnets developers", {version!r}
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 html_theme, html_title = "furo", "ghostnets {version}"
 myst_heading_anchors = 4
-autodoc_typehints, autodoc_member_order, napoleon_google_docstring = "signature", "bysource", True
+autodoc_typehints, autodoc_member_order, napoleon_use_ivar = "signature", "bysource", True
 suppress_warnings = ["myst", "ref.python"]  # tests/test_docs.py checks the links
 """
 
@@ -48,9 +48,17 @@ def public_modules() -> list[str]:
     return sorted(name for name in modules if getattr(importlib.import_module(name), "__all__", ()))
 
 
+def import_lazy_names(modules: list[str]) -> None:
+    """Import the names that packages import on first access, in this process, where autodoc looks for them."""
+    for name in modules:
+        module = importlib.import_module(name)
+        vars(module).update({public: getattr(module, public) for public in module.__all__})
+
+
 def write_api(folder: Path) -> None:
     folder.mkdir()
     modules = public_modules()
+    import_lazy_names(modules)
     for name in modules:
         text = f"{name}\n{'=' * len(name)}\n\n.. automodule:: {name}\n   :members:\n   :show-inheritance:\n"
         (folder / f"{name}.rst").write_text(text, encoding="utf-8")

@@ -107,16 +107,16 @@ struct Op {
     Activation activation = Activation::none;
     float slope = 0;  // leaky_relu: slope of negative values
     BinaryOp binary = BinaryOp::none;
-    Window window;
-    GemmOptions gemm;         // gemm
-    SizeOptions size;         // resizing and adaptive pooling
-    ArrangeOptions arrange;   // arrange
+    Window window{};
+    GemmOptions gemm{};         // gemm
+    SizeOptions size{};         // resizing and adaptive pooling
+    ArrangeOptions arrange{};   // arrange
     bool counts_padding = false;  // window_average: whether padding counts as zeros
-    AverageOptions average;   // window_average, adaptive_average
-    Buffer pad;               // depthwise: see DepthwiseTask; pad: the byte that represents 0
-    Buffer table;             // late activation of bytes: see ActivateTask
+    AverageOptions average{};   // window_average, adaptive_average
+    Buffer pad{};               // depthwise: see DepthwiseTask; pad: the byte that represents 0
+    Buffer table{};             // late activation of bytes: see ActivateTask
     int output = 0;           // output: its index
-    PackedWeights packed;
+    PackedWeights packed{};
     bool starts_group = false;  // a fusion group ends where all pixels must be known, or at the end of a bottleneck
     double macs = 0;            // multiply-adds for a pixel of the output, without padding
     std::size_t weight_bytes = 0;

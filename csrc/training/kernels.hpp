@@ -73,28 +73,28 @@ struct Target {
 template <class T>
 struct Pointwise {
     int threads, pixels, image_pixels;
-    MapView<T> inputs[kMaxInputs];
-    int input_count;
-    const T* weight;  // [out_channels][in_channels]
-    int out_channels;
-    T* out;  // forward
-    Norm<T> norm;
-    Gradient<T> gradient;  // backward
-    Target<T> targets[kMaxInputs];
-    T* weight_gradient;
+    MapView<T> inputs[kMaxInputs]{};
+    int input_count{};
+    const T* weight{};  // [out_channels][in_channels]
+    int out_channels{};
+    T* out{};  // forward
+    Norm<T> norm{};
+    Gradient<T> gradient{};  // backward
+    Target<T> targets[kMaxInputs]{};
+    T* weight_gradient{};
 };
 
 template <class T>
 struct Depthwise {
     int threads, images, height, width, kernel, stride;
-    MapView<T> inputs[kMaxInputs];
-    int input_count;
-    const T* weight;  // [channels][kernel][kernel]
-    T* out;           // forward
-    Norm<T> norm;
-    Gradient<T> gradient;  // backward
-    Target<T> targets[kMaxInputs];
-    T* weight_gradient;
+    MapView<T> inputs[kMaxInputs]{};
+    int input_count{};
+    const T* weight{};  // [channels][kernel][kernel]
+    T* out{};           // forward
+    Norm<T> norm{};
+    Gradient<T> gradient{};  // backward
+    Target<T> targets[kMaxInputs]{};
+    T* weight_gradient{};
 };
 
 // Several depthwise filters over one map, each with its own normalisation: z_f = filter_f * x; the pixel under the
@@ -102,25 +102,24 @@ struct Depthwise {
 template <class T>
 struct Branches {
     int threads, images, height, width, channels, kernel, stride, filters;
-    const T* x;        // [images][height][width][channels]
-    const T* weights;  // [filters][channels][kernel][kernel]
-    double* moments;   // forward: [2][filters + 1][channels], sums of z and of its squares
-    const T* d;        // backward: gradient of the sum of the branches, at the size of the output
-    const T* merged;   // [channels][kernel][kernel], the filter from x to this sum
-    const T *slopes,
-        *offsets;         // [filters + 1][channels]: the statistics add slope z + offset to the gradient of z
-    T* out;               // gradient of x
-    T* weight_gradients;  // shaped as weights: sums of (slope z + offset) x alone
+    const T* x{};        // [images][height][width][channels]
+    const T* weights{};  // [filters][channels][kernel][kernel]
+    double* moments{};   // forward: [2][filters + 1][channels], sums of z and of its squares
+    const T* d{};        // backward: gradient of the sum of the branches, at the size of the output
+    const T* merged{};   // [channels][kernel][kernel], the filter from x to this sum
+    const T *slopes{}, *offsets{};  // [filters + 1][channels]: the statistics add slope z + offset to the gradient of z
+    T* out{};  // gradient of x
+    T* weight_gradients{};  // shaped as weights: sums of (slope z + offset) x alone
 };
 
 // out = concatenation of the activated inputs, + residual.
 template <class T>
 struct Join {
     int threads, pixels, image_pixels;
-    MapView<T> inputs[kMaxInputs];
-    int input_count;
-    MapView<T> residual;  // values null for none
-    T* out;
+    MapView<T> inputs[kMaxInputs]{};
+    int input_count{};
+    MapView<T> residual{};  // values null for none
+    T* out{};
 };
 
 // Sums of a gradient that another layer computed, and the normalisation's gradients that follow from them.
