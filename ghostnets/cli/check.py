@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,11 @@ from ghostnets.cli.output import (
     result_console,
 )
 from ghostnets.data import DataSpec
+from ghostnets.data.boxes import find_box_layout
 from ghostnets.data.check import DataCheck, ImageGroup, check_images
 from ghostnets.data.labels import indices_of
 from ghostnets.data.stored_images import decode_image
-from ghostnets.errors import ImageError
+from ghostnets.errors import DataError, ImageError
 from ghostnets.terminal import escape_control, format_count
 
 if TYPE_CHECKING:
@@ -58,6 +60,12 @@ def run(command: CheckCommand) -> int:
     if command.json:
         print_json(result.to_dict())
     else:
+        with suppress(DataError):  # several files that claim to describe the boxes
+            if layout := find_box_layout(command.data):
+                message(
+                    f"labelled boxes ({layout}) are not examined, only images; ghostnets train --task detect names each"
+                    " broken label."
+                )
         for sentence in result.notes:
             message(sentence)
         _print_result(result)

@@ -14,6 +14,7 @@ from ghostnets.cli.options.profile import ProfileCommand
 from ghostnets.cli.output import print_json, result_console
 from ghostnets.compress import reparameterize
 from ghostnets.measure import MachineLimits, Profile, measure_limits, processor_name, profile
+from ghostnets.models.detection import Detector, DetectorMaps
 
 __all__ = ["run"]
 
@@ -62,7 +63,8 @@ def _profile_eager(command: ProfileCommand, model: BenchmarkModel) -> None:
 
 
 def _profile_engine(command: ProfileCommand, model: BenchmarkModel) -> None:
-    session = engine.compile(model.model, precision=command.precision, threads=command.threads)
+    network = DetectorMaps(model.model) if isinstance(model.model, Detector) else model.model
+    session = engine.compile(network, precision=command.precision, threads=command.threads)
     limits = measure_limits(threads=command.threads)
     x = torch.randn(command.batch, session.plan.in_channels, model.image_size, model.image_size)
     layers = session.profile(x, runs=command.runs)

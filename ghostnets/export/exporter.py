@@ -20,14 +20,18 @@ from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.errors import ConfigurationError, ExportError, UnknownNameError, require_installed
 from ghostnets.export.deployed import ExportJob
 from ghostnets.export.images import SampleImages, find_sample_images
-from ghostnets.export.report import BOX_TOLERANCE, TOLERANCES, ExportReport, find_violation
+from ghostnets.export.report import BOX_TOLERANCES, TOLERANCES, ExportReport, find_violation
 from ghostnets.export.verify import verify
 from ghostnets.files import write_together
 from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["export_model"]
 
-DETECTOR_FORMATS = ("onnx", "engine")  # those that tests export detectors to
+DETECTOR_FORMATS = {  # format -> precisions in which the boxes of a trained detector were within the tolerance
+    "onnx": ("f32", "f16"),
+    "openvino": ("f32", "f16"),
+    "engine": ("f32", "bf16"),
+}
 NUM_COMPARED, NUM_CALIBRATION, MIN_INT8_IMAGES = 64, 192, 8
 LOWEST_OPSET = 14  # below, onnx's converter has no rule for Sub, which differs in the types that it takes
 
@@ -63,7 +67,7 @@ def export_model(
         format: Key of ``FORMATS``.
         precision: ``"f32"``, ``"f16"``, ``"bf16"`` or ``"int8"``, if supported by the format, f32 by default; for the
             engine ``"auto"`` is the default, f32 or bf16, whichever is faster on the machine that runs the file.
-            Detectors are exported in f32 only.
+            Detectors are exported in f32, in f16 to ONNX and OpenVINO, and in bf16 to the engine.
         input: ``"uint8"`` for pixels (N, H, W, C), normalised by the file, or ``"float32"`` for normalised images
             (N, C, H, W); by default the format's first input.
         output: ``"probabilities"`` or ``"logits"``; by default probabilities, except for the engine, which has no
@@ -175,16 +179,17 @@ def _check_detector(source: Path, name: str, *, precision: str, output: str, any
         raise ConfigurationError(
             f"{source} is a detector, which format {name} is not tested with; choose {', '.join(DETECTOR_FORMATS)}."
         )
+    precisions = DETECTOR_FORMATS[name]
     wrong = {
-        f"precision {precision}": precision != "f32",
+        f"precision {precision}": precision not in precisions,
         f"output {output}": output != "logits",
         "any_size": any_size,
         "features": features,
     }
     if found := [option for option, is_wrong in wrong.items() if is_wrong]:
         raise ConfigurationError(
-            f"{source} is a detector, which is exported in f32, with logits, in its own image size and without"
-            f" features; omit {found[0]}."
+            f"{source} is a detector, which format {name} holds in {' or '.join(precisions)}, with logits, in its own"
+            f" image size and without features; omit {found[0]}."
         )
 
 
@@ -231,7 +236,7 @@ def _write_verified(
     """Write, verify and report; no file is left unless it is within the tolerance."""
     description = job.description
     images = [samples.pixels, *(_resize(samples.pixels, size) for size in _additional_sizes(description))]
-    tolerance = BOX_TOLERANCE if description.task == "detect" else TOLERANCES[description.precision]
+    tolerance = (BOX_TOLERANCES if description.task == "detect" else TOLERANCES)[description.precision]
     with write_together(target) as folder:
         path = folder / target.name
         notify(f"converting to {format_name}" + (", with calibration" if description.precision == "int8" else ""))

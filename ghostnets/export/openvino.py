@@ -34,7 +34,8 @@ def write(job: ExportJob, path: Path) -> None:
     batch = description.batch or -1
     model.reshape([batch, side, side, channels] if takes_bytes else [batch, channels, side, side])
     model.inputs[0].set_names({"images"})
-    for output, name in zip(model.outputs, (description.output, "features"), strict=False):
+    first = "predictions" if description.task == "detect" else description.output
+    for output, name in zip(model.outputs, (first, "features"), strict=False):
         output.set_names({name})
     if description.precision == "int8":
         if job.checkpoint.float_layers:  # NNCF does not know layers by their names in the network; ONNX does

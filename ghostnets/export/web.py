@@ -23,7 +23,10 @@ RUNTIME_SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 
 # Files shared with the service's page; start.js differs, and the explorer needs torch.
-SHARED_FILES = ("index.html", "page.css", "icon.svg", "app.js", "bars.js", "dom.js", "download.js", "image_sources.js")
+SHARED_FILES = (
+    *("index.html", "page.css", "icon.svg", "app.js", "bars.js", "boxes.js", "dom.js", "download.js"),
+    "image_sources.js",
+)
 FILE_LIST = "files.js"
 
 

@@ -15,7 +15,7 @@ from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.cli.main import main
 from ghostnets.errors import ArtefactError, CheckpointError, ConfigurationError
 from ghostnets.export import export_web
-from ghostnets.export.report import BOX_TOLERANCE, ExportComparison, find_violation
+from ghostnets.export.report import BOX_TOLERANCES, ExportComparison, find_violation
 from ghostnets.export.verify_boxes import compare_boxes
 from ghostnets.models.detection import create_detector
 from ghostnets.preprocessing import Preprocessing
@@ -86,10 +86,22 @@ def test_engine_plan_on_the_command_line(checkpoint: Path, photos: Path, tmp_pat
     assert all(one["objects"] for one in json.loads(capsys.readouterr().out))
 
 
+def test_openvino_file_in_f16(checkpoint: Path, photos: Path, tmp_path: Path):
+    target = tmp_path / "fish.xml"
+    report = export_model(checkpoint, target, format="openvino", precision="f16", images=photos)
+    assert report.tolerance == BOX_TOLERANCES["f16"]
+    assert report.comparison.min_iou >= 0.97
+    assert report.comparison.runtime.startswith("openvino")
+    found = load_detector(target, threads=1)(sorted(photos.rglob("*.*"))[0])
+    assert len(found.labels) > 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int8"}, "exported in f32, .*omit precision int8"),
+        ({"precision": "int8"}, "holds in f32 or f16, .*omit precision int8"),
+        ({"precision": "bf16"}, "omit precision bf16"),
+        ({"format": "engine", "precision": "auto"}, "holds in f32 or bf16, .*omit precision auto"),
         ({"output": "probabilities"}, "omit output probabilities"),
         ({"any_size": True}, "omit any_size"),
         ({"features": True}, "omit features"),
@@ -113,7 +125,7 @@ def test_another_detector_is_noticed():
     def violation(actual: np.ndarray) -> str | None:
         values = {"runtime": "", "torch_was_loaded": False, "processor": "", **TIMES}
         comparison = ExportComparison(**compare_boxes(actual, expected, description), **values)
-        return find_violation(comparison, replace(BOX_TOLERANCE, mean_difference=1.0, top1_agreement=0.0))
+        return find_violation(comparison, replace(BOX_TOLERANCES["f32"], mean_difference=1.0, top1_agreement=0.0))
 
     assert violation(expected) is None
     moved, doubted = expected.copy(), expected.copy()

@@ -16,7 +16,7 @@ import torch
 from conftest import Browser, enliven, wait_for
 from PIL import Image
 
-from ghostnets.artefacts import load_classifier
+from ghostnets.artefacts import load_classifier, load_detector
 from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.checkpoints.fetch import download
 from ghostnets.errors import CheckpointError
@@ -311,3 +311,25 @@ def axe_source() -> str:
             return script.read().decode()
     except CheckpointError as error:
         pytest.skip(f"axe-core is not in the cache: {error}")
+
+
+def test_boxes_of_a_detector(browser: Browser, tiny_detector: Path, images: dict[str, Path], tmp_path: Path):
+    with run_service(tiny_detector) as address:
+        page = browser.open(address)
+        (card,) = classify(page, images["dark"])
+        found = load_detector(tiny_detector, threads=1)(images["dark"])
+        assert len(found.labels) > 0
+        assert card.locator(".bars .name").all_inner_texts() == list(found.classes)
+        assert card.locator(".bars .value").all_inner_texts() == [percent(score) for score in found.scores]
+        assert card.locator("canvas.boxes").get_attribute("aria-label").startswith(f"{len(found.labels)} objects: ")
+        with page.expect_download() as event:
+            page.get_by_role("button", name="Download CSV").click()
+        rows = list(csv.DictReader(Path(event.value.path()).read_text(encoding="utf-8-sig").splitlines()))
+        assert [row["class"] for row in rows] == list(found.classes)
+        boxes = [[float(row[side]) for side in ("x_min", "y_min", "x_max", "y_max")] for row in rows]
+        np.testing.assert_allclose(boxes, found.boxes, atol=0.02)
+        page.get_by_role("button", name="Use camera").click()
+        page.get_by_role("button", name="Take photo").click()
+        wait_for(page, "document.querySelectorAll('.time').length === 2")
+        assert page.locator("canvas.boxes").count() == 2
+        assert "the model is a detector" in page.locator("#no-explorer").inner_text()

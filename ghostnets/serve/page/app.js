@@ -1,6 +1,7 @@
-/** Image classification page, shared by the service and the static export. */
+/** Page for classifiers and detectors, shared by the service and the static export. */
 
 import { bars } from "./bars.js";
+import { describe, drawBoxes } from "./boxes.js";
 import { byId, element, percent } from "./dom.js";
 import { save, toCsv, toJson } from "./download.js";
 import { watchImageSources } from "./image_sources.js";
@@ -10,8 +11,8 @@ const MAX_CARDS = 200; // older ones are removed
 
 /**
  * @typedef {{name: string, probability: number}} Prediction
- * @typedef {{predictions: Prediction[], time: string}} Classification - predictions in descending order of probability;
- *   `time` describes the latency.
+ * @typedef {{predictions: Prediction[], found?: object, time: string}} Classification - predictions in descending order
+ *   of probability; `found` are the objects of a detector instead (`boxes.js`); `time` describes the latency.
  *
  * @param {object} parts
  * @param {(image: File) => Promise<Classification>} parts.classify - rejects with a message for the user.
@@ -35,10 +36,15 @@ export function startApp({ classify, explorer }) {
   const fill = async (card, image) => {
     const content = card.querySelector(".content");
     try {
-      const { predictions, time } = await classify(image);
-      rows.set(card, { path: image.name, predictions, error: null });
-      content.replaceChildren(bars(predictions), element("p", { className: "muted time", textContent: time }));
-      status.textContent = `${image.name}: ${predictions[0].name}, ${percent(predictions[0].probability)}`;
+      const { predictions, found, time } = await classify(image);
+      rows.set(card, { path: image.name, predictions, found, error: null });
+      content.replaceChildren(
+        found ? await objectsOf(image, found) : bars(predictions),
+        element("p", { className: "muted time", textContent: time }),
+      );
+      const first = predictions[0];
+      status.textContent = `${image.name}: ${found ? describe(found.objects) : `${first.name}, ${percent(first.probability)}`}`;
+      card.classList.toggle("wide", Boolean(found));
       explorer.then((explore) => explore && addExploreButton(card, image, explore));
     } catch (error) {
       rows.set(card, { path: image.name, predictions: [], error: error.message });
@@ -70,6 +76,14 @@ export function startApp({ classify, explorer }) {
       next();
     });
   });
+}
+
+/** The picture with boxes, and the objects with their scores. */
+async function objectsOf(image, found) {
+  const picture = await drawBoxes(image, found);
+  const objects = found.objects.map((one) => ({ name: one.class, probability: one.score }));
+  const list = objects.length ? bars(objects) : element("p", { className: "muted", textContent: "Nothing found." });
+  return element("div", {}, ...(picture ? [picture] : []), list);
 }
 
 /** Inserts the button that opens the explorer before the other buttons. */

@@ -6,22 +6,26 @@ const CONTROLS = /[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u20
 
 /**
  * @typedef {{name: string, probability: number}} Prediction
- * @typedef {{path: string, predictions: Prediction[], error: string | null}} Row - predictions in descending order of
- *   probability, none with an error.
+ * @typedef {{path: string, predictions: Prediction[], found?: object, error: string | null}} Row - predictions in
+ *   descending order of probability, none with an error; `found` are the size and the objects of a detector instead.
  */
 
 /** One object per image, as `ghostnets predict --json`. */
 export function toJson(rows) {
-  const objects = rows.map(({ path, predictions, error }) => ({
-    path,
-    answers: predictions.map(({ name, probability }) => ({ class: name, probability })),
-    error,
-  }));
+  const objects = rows.map(({ path, predictions, found, error }) =>
+    found
+      ? { path, width: found.width, height: found.height, objects: found.objects, error }
+      : { path, answers: predictions.map(({ name, probability }) => ({ class: name, probability })), error },
+  );
   return `${JSON.stringify(objects, null, 2)}\n`;
 }
 
 /** One row per image, as `ghostnets predict --out FILE.csv --bom`; the mark lets Excel recognise UTF-8. */
 export function toCsv(rows) {
+  return rows.some((row) => row.found) ? objectsToCsv(rows) : classesToCsv(rows);
+}
+
+function classesToCsv(rows) {
   const top = Math.max(0, ...rows.map((row) => row.predictions.length));
   const header = ["path"];
   for (let rank = 1; rank <= top; rank++) header.push(`class_${rank}`, `probability_${rank}`);
@@ -29,8 +33,25 @@ export function toCsv(rows) {
     const cells = predictions.flatMap(({ name, probability }) => [cell(name), probability.toFixed(6)]);
     return [cell(path), ...cells, ...Array(2 * top - cells.length).fill(""), cell(error ?? "")];
   });
-  return `\ufeff${[[...header, "error"], ...lines].map((line) => `${line.join(",")}\n`).join("")}`;
+  return joined([[...header, "error"], ...lines]);
 }
+
+/** One row per object, and one without an object for an image in which nothing was found or that cannot be read. */
+function objectsToCsv(rows) {
+  const header = ["path", "width", "height", "class", "score", "x_min", "y_min", "x_max", "y_max", "error"];
+  const lines = rows.flatMap(({ path, found, error }) => {
+    const size = found ? [found.width, found.height] : ["", ""];
+    if (!found?.objects.length) return [[cell(path), ...size, ...Array(6).fill(""), cell(error ?? "")]];
+    return found.objects.map(({ class: name, score, box }) => [
+      ...[cell(path), ...size, cell(name), score.toFixed(6)],
+      ...[...box.map((side) => side.toFixed(6)), ""],
+    ]);
+  });
+  return joined([header, ...lines]);
+}
+
+/** The text of a file; the mark lets Excel recognise UTF-8. */
+const joined = (lines) => `\ufeff${lines.map((line) => `${line.join(",")}\n`).join("")}`;
 
 /** Lets the user save a text as a file. */
 export function save(name, type, text) {
