@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ghostnets.artefacts.model import Model, Outputs
     from ghostnets.artefacts.runtimes import SUFFIXES, open_model
     from ghostnets.artefacts.scores import probabilities_of, softmax, top_k
+    from ghostnets.artefacts.segmenter import SegmentedImage, Segmenter, load_segmenter
 
 __all__ = [
     "FORMATS",
@@ -31,9 +32,12 @@ __all__ = [
     "ObjectDetector",
     "Outputs",
     "Prediction",
+    "SegmentedImage",
+    "Segmenter",
     "decode_predictions",
     "load_classifier",
     "load_detector",
+    "load_segmenter",
     "open_model",
     "probabilities_of",
     "softmax",
@@ -55,9 +59,12 @@ _MODULES = {
     "ObjectDetector": "detector",
     "Outputs": "model",
     "Prediction": "classifier",
+    "SegmentedImage": "segmenter",
+    "Segmenter": "segmenter",
     "decode_predictions": "boxes",
     "load_classifier": "classifier",
     "load_detector": "detector",
+    "load_segmenter": "segmenter",
     "open_model": "runtimes",
     "probabilities_of": "scores",
     "softmax": "scores",

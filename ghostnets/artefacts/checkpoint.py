@@ -24,7 +24,7 @@ from ghostnets.devices import describe_device, select_device
 from ghostnets.errors import EngineError
 from ghostnets.models import Network
 
-__all__ = ["EngineCheckpointModel", "TorchCheckpointModel", "describe_detector", "open_file"]
+__all__ = ["EngineCheckpointModel", "TorchCheckpointModel", "describe_task", "open_file"]
 
 
 class EngineCheckpointModel(Model):
@@ -53,7 +53,7 @@ class EngineCheckpointModel(Model):
     def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:
         if not features:
             outputs = self.session(x)
-            return (outputs,) if isinstance(outputs, np.ndarray) else tuple(outputs)  # a detector gives maps
+            return (outputs,) if isinstance(outputs, np.ndarray) else tuple(outputs)  # maps
         with self._lock:
             if self._joint_copy is None:
                 self._joint_copy = self.joint.session().copy(threads=self.session.threads)
@@ -107,12 +107,14 @@ class TorchCheckpointModel(Model):
         return self.classifier(embeddings).cpu().numpy(), embeddings.cpu().numpy()
 
 
-def describe_detector(network: nn.Module) -> dict[str, Any]:
-    """Return the fields of a ``Description`` that detectors have."""
+def describe_task(task: str, network: nn.Module) -> dict[str, Any]:
+    """Return the fields of a ``Description`` that networks for another task than classification have."""
+    if task != "detect":
+        return {} if task == "classify" else {"task": task}
     from ghostnets.models.detection import Detector  # loads torchvision
 
     assert isinstance(network, Detector)
-    return {"task": "detect", "strides": network.strides, "bins": network.bins}
+    return {"task": task, "strides": network.strides, "bins": network.bins}
 
 
 def open_file(path: Path, threads: int | None, device: str = "cpu", precision: str | None = None) -> Model:
@@ -130,10 +132,10 @@ def open_file(path: Path, threads: int | None, device: str = "cpu", precision: s
         temperature=checkpoint.temperature,
         multi_label=checkpoint.multi_label,
         source_sha256=checkpoint.sha256,
-        **(describe_detector(network) if checkpoint.task == "detect" else {}),
+        **describe_task(checkpoint.task, network),
     )
-    is_detector = checkpoint.task == "detect"
-    if not (is_detector or isinstance(network, Network)) or selected.type != "cpu":
+    gives_maps = checkpoint.task != "classify"
+    if not (gives_maps or isinstance(network, Network)) or selected.type != "cpu":
         return TorchCheckpointModel(path, description, network, selected)
     compile_network = partial(
         engine.compile,
@@ -144,7 +146,7 @@ def open_file(path: Path, threads: int | None, device: str = "cpu", precision: s
         image_size=checkpoint.preprocessing.image_size,
     )
     try:
-        session = compile_network(checkpoint if is_detector else network)
+        session = compile_network(checkpoint if gives_maps else network)
     except EngineError:  # not built, or without a node for a module of this network
         if threads is not None:
             torch.set_num_threads(threads)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ghostnets.errors import ArtefactError, ConfigurationError
 from ghostnets.preprocessing import Preprocessing
@@ -18,11 +18,23 @@ __all__ = ["INPUTS", "MAX_BATCH", "METADATA_KEY", "OUTPUTS", "PRECISIONS", "TASK
 METADATA_KEY = "ghostnets_artefact"  # the same in every format; some allow only letters and underscores
 CHECKSUM = "sha256"
 FORMAT_VERSION = 1
-
 PRECISIONS = ("f32", "f16", "bf16", "int8", "auto")
 INPUTS = ("uint8", "float32")
 OUTPUTS = ("logits", "probabilities")
-TASKS = ("classify", "detect")
+
+
+class Task(NamedTuple):
+    """How messages call a network for a task, and the function of ``artefacts`` that opens it."""
+
+    network: str
+    loader: str
+
+
+TASKS = {
+    "classify": Task("a classifier", "load_classifier"),
+    "detect": Task("a detector", "load_detector"),
+    "segment": Task("a segmentation network", "load_segmenter"),
+}
 MAX_BATCH = 1024
 MAX_LEVELS, MAX_STRIDE, MAX_BINS = 8, 1024, 256  # of detectors
 
@@ -32,8 +44,8 @@ class Description:
     """Description of an exported network, stored in its file as JSON.
 
     Attributes:
-        architecture: Name in the registry of networks or of detectors.
-        arguments: Keyword arguments of ``create_model`` or ``create_detector``.
+        architecture: Name in the registry of networks, detectors or segmentation networks.
+        arguments: Keyword arguments of ``create_model``, ``create_detector`` or ``create_segmenter``.
         class_names: Class names in the order of the outputs. A class is identified by its index, as names may repeat:
             ImageNet has "crane" and "maillot" twice.
         preprocessing: Preprocessing that turns an image into the input.
@@ -51,8 +63,9 @@ class Description:
             do not sum to 1.
         versions: Versions of the libraries that wrote the file: ``{"ghostnets": "0.1.0", "torch": "2.14.1", ...}``.
         source_sha256: SHA-256 of the exported checkpoint.
-        task: ``"classify"``, or ``"detect"``: the output is then a detector's predictions,
-            (N, P, classes + 4 * bins), or their maps by level, (N, classes + 4 * bins, H, W) each.
+        task: ``"classify"``; ``"detect"``: the output is then a detector's predictions, (N, P, classes + 4 * bins), or
+            their maps by level, (N, classes + 4 * bins, H, W) each; or ``"segment"``: the logits of each pixel,
+            (N, classes, H, W).
         strides: Strides of a detector's levels; each is twice the previous one.
         bins: Number of bins of a detector's distribution of each distance.
 
@@ -96,6 +109,7 @@ class Description:
         if self.batch is not None and not (type(self.batch) is int and 1 <= self.batch <= MAX_BATCH):
             wrong.append(f"batch is {self.batch!r}, not a whole number from 1 to {MAX_BATCH}")
         wrong += self._faults_of_detector() if self.task == "detect" else []
+        wrong += self._faults_of_maps() if self.task in ("detect", "segment") else []
         if wrong:
             wrong = [text if len(text) <= 200 else f"{text[:200]}..." for text in wrong[:3]]
             raise ArtefactError(f"its description cannot be used ({'; '.join(wrong)}); export the network again.")
@@ -108,10 +122,14 @@ class Description:
             faults.append(f"strides are {strides!r}, not whole numbers of which each is twice the previous one")
         if type(bins) is not int or not 2 <= bins <= MAX_BINS:
             faults.append(f"bins is {bins!r}, not a whole number from 2 to {MAX_BINS}")
+        return faults
+
+    def _faults_of_maps(self) -> list[str]:
+        network, faults = TASKS[self.task].network, []
         if self.preprocessing.fit == "crop":
-            faults.append("fit is 'crop', which does not show a detector the whole image")
+            faults.append(f"fit is 'crop', which does not show {network} the whole image")
         if self.output != "logits" or self.has_features or not self.class_names:
-            faults.append("a detector has class names, returns logits, and has no features")
+            faults.append(f"{network} has class names, returns logits, and has no features")
         return faults
 
     def to_json(self) -> str:
@@ -120,8 +138,8 @@ class Description:
         for name in ("temperature", "multi_label", "batch"):  # omitted where unused, so that such files do not change
             if not values[name]:
                 del values[name]
-        if self.task == "classify":
-            for name in ("task", "strides", "bins"):
+        if self.task != "detect":
+            for name in ("strides", "bins", *(["task"] if self.task == "classify" else [])):
                 del values[name]
         return json.dumps(values)
 

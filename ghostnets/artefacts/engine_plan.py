@@ -33,7 +33,7 @@ class EngineModel(Model):
 
     def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:
         outputs = self.session(x)
-        if not isinstance(outputs, np.ndarray):  # maps of a detector
+        if not isinstance(outputs, np.ndarray):  # maps
             return tuple(outputs)
         return split_outputs(outputs, self.description) if self.description.has_features else (outputs,)
 

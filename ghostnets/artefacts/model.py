@@ -1,4 +1,4 @@
-"""One contract for every runtime: pixels in; scores and features, or a detector's predictions, out."""
+"""One contract for every runtime: pixels in; scores and features, or predictions for places in the image, out."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ghostnets.artefacts.description import Description
+from ghostnets.artefacts.description import TASKS, Description
 from ghostnets.artefacts.scores import Array
 from ghostnets.errors import ArtefactError, ConfigurationError, GhostNetsError
 from ghostnets.preprocessing import Pixels, Preprocessing
@@ -107,14 +107,38 @@ class Model(ABC):
             raise ArtefactError(f"{self.path} returns predictions that are not finite; its weights are damaged.")
         return outputs[0]
 
+    def class_maps(self, pixels: Pixels) -> Array:
+        """Run a segmentation network once.
+
+        Args:
+            pixels: Images as for ``run``.
+
+        Returns:
+            Logits of each pixel, float32 (N, classes, H, W).
+
+        Raises:
+            ConfigurationError: ``pixels`` has another shape or type, or the network is not for segmentation.
+            ArtefactError: The runtime fails, or the file does not fit its description.
+        """
+        self.require_task("segment")
+        outputs = self._checked_run(pixels, False)
+        wanted = (len(self.description.class_names), *pixels.shape[1:3])
+        if len(outputs) != 1 or outputs[0].shape[1:] != wanted:
+            raise ArtefactError(
+                f"{self.path} returns {', '.join(str(output.shape[1:]) for output in outputs)[:200]} per image, but its"
+                f" description says {wanted}; export the network again."
+            )
+        if not np.isfinite(outputs[0]).all():
+            raise ArtefactError(f"{self.path} returns logits that are not finite; its weights are damaged.")
+        return outputs[0]
+
     def require_task(self, task: str) -> None:
-        """Raise ConfigurationError unless the network is for a task, ``"classify"`` or ``"detect"``."""
+        """Raise ConfigurationError unless the network is for a task, one of ``TASKS``."""
         if self.description.task != task:
-            kinds = {"classify": "a classifier", "detect": "a detector"}
-            loader = {"classify": "load_classifier", "detect": "load_detector"}[self.description.task]
+            own, loader = TASKS[self.description.task]
             raise ConfigurationError(
-                f"{self.path} is {kinds[self.description.task]} ({self.description.architecture}), and {kinds[task]} is"
-                f" needed here; use it with ghostnets predict, or in Python with ghostnets.artefacts.{loader}."
+                f"{self.path} is {own} ({self.description.architecture}), and {TASKS[task].network} is needed here; use"
+                f" it with ghostnets predict, or in Python with ghostnets.artefacts.{loader}."
             )
 
     def _checked_run(self, pixels: Pixels, features: bool) -> list[Array]:

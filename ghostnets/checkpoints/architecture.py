@@ -8,17 +8,17 @@ from torch import nn
 from ghostnets.compress import apply_changes
 from ghostnets.errors import ConfigurationError, UnknownNameError, require
 from ghostnets.models import create_model, resolve_name
-from ghostnets.models.names import DETECTOR_NAMES
+from ghostnets.models.names import DETECTOR_NAMES, SEGMENTER_NAMES
 
 __all__ = ["TASKS", "build_network", "resolve_architecture", "task_of"]
 
 LIBRARIES = ("timm", "torchvision")
-TASKS = {"classify": "a classifier", "detect": "a detector"}
+TASKS = {"classify": "a classifier", "detect": "a detector", "segment": "a segmentation network"}
 """Tasks of checkpoints, and how messages call a network for each."""
 
 
 def resolve_architecture(name: str) -> str:
-    """Return the name of a network or detector of the registries, without aliases, or ``LIBRARY:NAME``.
+    """Return the name of a network of the registries, for any task, without aliases, or ``LIBRARY:NAME``.
 
     Raises:
         UnknownNameError: The network is unknown.
@@ -26,12 +26,14 @@ def resolve_architecture(name: str) -> str:
     library, separator, _ = name.partition(":")
     if separator and library not in LIBRARIES:
         raise UnknownNameError("library of networks", library, LIBRARIES)
-    return name if separator or name in DETECTOR_NAMES else resolve_name(name)
+    return name if separator or task_of(name) != "classify" else resolve_name(name)
 
 
 def task_of(architecture: str) -> str:
     """Return the task of a network, a key of ``TASKS``."""
-    return "detect" if architecture in DETECTOR_NAMES else "classify"
+    if architecture in DETECTOR_NAMES:
+        return "detect"
+    return "segment" if architecture in SEGMENTER_NAMES else "classify"
 
 
 def build_network(architecture: str, arguments: dict[str, Any], changes: Sequence[dict[str, Any]] = ()) -> nn.Module:
@@ -39,8 +41,8 @@ def build_network(architecture: str, arguments: dict[str, Any], changes: Sequenc
 
     Args:
         architecture: As returned by ``resolve_architecture``.
-        arguments: Keyword arguments of ``create_model`` of the registry or of timm, of ``create_detector``, or of
-            torchvision's ``get_model``.
+        arguments: Keyword arguments of ``create_model`` of the registry or of timm, of ``create_detector``, of
+            ``create_segmenter``, or of torchvision's ``get_model``.
         changes: Changes of ``ghostnets.compress``, in order.
 
     Raises:
@@ -52,6 +54,10 @@ def build_network(architecture: str, arguments: dict[str, Any], changes: Sequenc
         from ghostnets.models.detection import create_detector  # loads torchvision
 
         model: nn.Module = create_detector(architecture, **arguments)
+    elif task_of(architecture) == "segment":
+        from ghostnets.models.segmentation import create_segmenter  # loads torchvision
+
+        model = create_segmenter(architecture, **arguments)
     elif not separator:
         model = create_model(architecture, **arguments)
     elif library == "timm":

@@ -37,7 +37,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, task: str | None = "classif
 
     Args:
         path: The file or the folder.
-        task: Task of the network that is wanted: ``"classify"``, ``"detect"``, or None for any.
+        task: Task of the network that is wanted: ``"classify"``, ``"detect"``, ``"segment"``, or None for any.
 
     Raises:
         CheckpointError: The file is missing, is not a safetensors file, is truncated, was not written by ghostnets,
@@ -217,7 +217,7 @@ def parse_checkpoint(weights: WeightsFile, *, task: str | None = "classify") -> 
         )
         if checkpoint.task != (stored := description.get("task", "classify")):
             raise ValueError(f"task is {stored!r}, but {checkpoint.architecture} is {TASKS[checkpoint.task]}")
-        if (checkpoint.task == "detect") == (checkpoint.preprocessing.fit == "crop"):
+        if (checkpoint.task == "classify") != (checkpoint.preprocessing.fit == "crop"):
             raise ValueError(f"fit is {checkpoint.preprocessing.fit!r}, not for {TASKS[checkpoint.task]}")
         _check_task(checkpoint, task, path)
         with torch.device("meta"):
@@ -250,6 +250,7 @@ def _check_task(checkpoint: Checkpoint, task: str | None, path: Path) -> None:
     advice = {
         "detect": "find objects with it by: ghostnets predict",
         "classify": "classify images with it by: ghostnets predict",
+        "segment": "segment images with it by: ghostnets predict",
     }[checkpoint.task]
     raise CheckpointError(
         f"{path} is {TASKS[checkpoint.task]} ({checkpoint.architecture}), and {TASKS[task]} is needed here; {advice}."

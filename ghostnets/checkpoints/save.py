@@ -26,9 +26,10 @@ class Checkpoint:
     """A trained network with everything that inference needs.
 
     Attributes:
-        architecture: Name in the registry of networks or of detectors, or ``timm:NAME`` or ``torchvision:NAME``.
+        architecture: Name in the registry of networks, detectors or segmentation networks, or ``timm:NAME`` or
+            ``torchvision:NAME``.
         arguments: Keyword arguments of ``create_model``, ``{"num_classes": 10, "in_chans": 1, ...}``, or of
-            ``create_detector``: ``{"num_classes": 3, "backbone": "ghostnetv2_100"}``.
+            ``create_detector`` or ``create_segmenter``: ``{"num_classes": 3, "backbone": "ghostnetv2_100"}``.
         changes: Changes that compression made in this architecture, in order (``ghostnets.compress.apply_changes``).
         state_dict: Weights and batch-normalisation statistics.
         class_names: Class names in the order of the logits.
@@ -54,7 +55,7 @@ class Checkpoint:
 
     @property
     def task(self) -> str:
-        """``"classify"`` or ``"detect"``."""
+        """``"classify"``, ``"detect"`` or ``"segment"``."""
         return task_of(self.architecture)
 
     def build(self) -> nn.Module:

@@ -54,8 +54,8 @@ def _read_all(paths: Sequence[Path]) -> tuple[list[ComparedRun], dict[str, str]]
         raise RunError("none of these runs can be compared.")
     if other := next((run for run in runs if run.curves.keys() != runs[0].curves.keys()), None):
         raise RunError(
-            f"{runs[0].name} and {other.name} have different metrics, as images of one have several labels each;"
-            " compare runs of one kind."
+            f"{runs[0].name} and {other.name} have different metrics, as their labels are of different kinds; compare"
+            " runs of one kind."
         )
     return runs, problems
 
@@ -71,6 +71,8 @@ def _read(path: Path) -> ComparedRun:
         if "top1" in evaluation:
             images = evaluation["images"]
             score = format_accuracy(round(evaluation["top1"] * images), images, digits=2)
+        elif "mean_iou" in evaluation:
+            score = f"{evaluation['mean_iou']:.2%} mIoU"
         else:
             score = f"{evaluation['mean_average_precision']:.2%} mAP"
         final = f"{score}, {result['part']}"

@@ -1,4 +1,4 @@
-"""``ghostnets predict ARTEFACT|CHECKPOINT IMAGE|FOLDER|...``: classify images, or find objects in them."""
+"""``ghostnets predict ARTEFACT|CHECKPOINT IMAGE|FOLDER|...``: predictions, found objects or masks of images."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -32,12 +32,9 @@ def run(command: PredictCommand) -> int:
         message(missing)
     if " on " in model.runtime:
         message(f"predicting with {model.runtime}")
-    if model.description.task == "detect":
-        from ghostnets.cli.predict_objects import run_detector
-
-        return run_detector(command, model)
-    if command.draw is not None:
-        raise ConfigurationError(f"{command.network} is a classifier, and --draw is for detectors; omit it.")
+    if model.description.task != "classify":
+        return _run_other_task(command, model)
+    _check_options(command)
     classifier = Classifier(model, **options)
     if command.features:
         classifier.model.require_features()
@@ -80,6 +77,26 @@ def run(command: PredictCommand) -> int:
     if sorter is not None:
         _report_sorting(sorter)
     return 1 if progress.errors or (sorter is not None and sorter.problems) else 0
+
+
+def _run_other_task(command: PredictCommand, model: Model) -> int:
+    if model.description.task == "detect":
+        from ghostnets.cli.predict_objects import run_detector
+
+        return run_detector(command, model)
+    from ghostnets.cli.predict_masks import run_segmenter
+
+    return run_segmenter(command, model)
+
+
+def _check_options(command: PredictCommand) -> None:
+    """Raise ConfigurationError for options that do not apply to classifiers."""
+    kinds = {"--draw": "detectors and segmentation networks", "--masks": "segmentation networks"}
+    for option, value in (("--draw", command.draw), ("--masks", command.masks)):
+        if value is not None:
+            raise ConfigurationError(
+                f"{command.network} is a classifier, and {option} is for {kinds[option]}; omit it."
+            )
 
 
 def _open_sorter(command: PredictCommand, classifier: Classifier) -> "ImageSorter | None":

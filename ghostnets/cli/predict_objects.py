@@ -78,9 +78,10 @@ def _check_options(command: PredictCommand) -> None:
         "--tta": command.tta != "none",
         "--sort-into": command.sort_into is not None,
         "--engine ray": command.engine == "ray",
+        "--masks": command.masks is not None,
     }
     if wrong := [option for option, is_given in given.items() if is_given]:
-        raise ConfigurationError(f"{command.network} is a detector, and {wrong[0]} is for classifiers; omit it.")
+        raise ConfigurationError(f"{command.network} is a detector, and {wrong[0]} is for other networks; omit it.")
 
 
 def _record(inputs: Iterable[Input], taken: deque[Input]) -> Iterator[Input]:

@@ -6,9 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from ghostnets.artefacts import DetectedObjects, Prediction
 from ghostnets.cli.output import LINE_SECONDS, message, progress_console
 from ghostnets.terminal import format_count
 
@@ -18,7 +17,15 @@ TABLE_ROWS = 1000  # results from which a table is printed and the next one begi
 MAX_REPORTED = 20  # unreadable images named on stderr; the predictions include all of them
 SECONDS_BEFORE_PROGRESS = 1
 
-Result = TypeVar("Result", Prediction, DetectedObjects)
+
+class HasError(Protocol):
+    """A result on one image."""
+
+    @property
+    def error(self) -> str | None: ...
+
+
+Result = TypeVar("Result", bound=HasError)
 
 
 class PredictionProgress:

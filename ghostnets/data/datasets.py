@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ghostnets.cores import usable_cores
 from ghostnets.data.labels import Label, indices_of
-from ghostnets.data.stored_images import ImagePath, content_digest, read_stored_image
+from ghostnets.data.stored_images import content_digest, read_stored_image
 from ghostnets.errors import ImageError
 from ghostnets.preprocessing import Preprocessing
 
@@ -36,7 +36,8 @@ class ImageDataset(Protocol):
     """A dataset of labelled images; ``[i]`` is uint8 (C, H, W).
 
     ``labels`` are int64 (N,), or of multi-label data float32 (N, num_classes), 1 for each class of the image and 0 for
-    the others; of images with boxes they are as ``data.boxes.folder.BoxFolder`` describes.
+    the others; of images with boxes they are as ``data.boxes.folder.BoxFolder`` describes. Images with masks have these
+    as a further channel (``data.masks.folder.MaskFolder``).
     """
 
     labels: Tensor
@@ -52,10 +53,19 @@ class ImageDataset(Protocol):
         """``content_digest`` of each image, uint64 (N,); None if all files would have to be read."""
 
 
+class StoredContent(Protocol):
+    """What an image is read from: ``ImagePath``, or an image with its mask (``MaskPair``)."""
+
+    def read_bytes(self) -> bytes: ...
+
+
+Reader = Callable[[Any, Preprocessing], Tensor]  # stored content -> uint8 (C, H, W)
+
+
 class ImageFiles(NamedTuple):
     """Files of the images of a data set, and their ``content_digest``, uint64 (N,)."""
 
-    paths: Sequence[ImagePath]
+    paths: Sequence[StoredContent]
     digests: np.ndarray
 
 
@@ -103,18 +113,22 @@ class FileDataset:
         files: The files and their digests.
         labels: As for ``ImageDataset``.
         preprocessing: Number of channels, shorter side and interpolation of the images read.
+        read: Reads one of the files.
     """
 
-    def __init__(self, files: ImageFiles, labels: Tensor, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self, files: ImageFiles, labels: Tensor, preprocessing: Preprocessing, read: Reader = read_stored_image
+    ) -> None:
         self.files = files
         self.labels = labels
         self.preprocessing = preprocessing
+        self.read = read
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Tensor:
-        return read_stored_image(self.files.paths[index], self.preprocessing)
+        return self.read(self.files.paths[index], self.preprocessing)
 
     def name(self, index: int) -> str:
         return str(self.files.paths[index])
@@ -187,10 +201,11 @@ class DatasetSplits:
 
 
 def load_files(
-    paths: Sequence[ImagePath],
+    paths: Sequence[StoredContent],
     labels: Tensor,
     preprocessing: Preprocessing,
     *,
+    read: Reader = read_stored_image,
     on_image: Callable[[], None] = lambda: None,
 ) -> tuple[ImageDataset, list[str]]:
     """Decode every file once, so that damaged files fail before training starts, and cache what fits in memory.
@@ -199,15 +214,16 @@ def load_files(
         paths: One file per image.
         labels: As for ``ImageDataset``.
         preprocessing: Number of channels, shorter side and interpolation of the images read.
+        read: Reads one of the files.
         on_image: Callback after each file, for a progress bar.
 
     Returns:
         The readable images, in memory up to ``CACHE_BYTES``, else on disk; one sentence for each unreadable file.
     """
 
-    def attempt(path: ImagePath) -> tuple[Tensor, int] | ImageError:
+    def attempt(path: StoredContent) -> tuple[Tensor, int] | ImageError:
         try:
-            return read_stored_image(path, preprocessing), content_digest(path.read_bytes())
+            return read(path, preprocessing), content_digest(path.read_bytes())
         except ImageError as error:
             return error
 
@@ -236,7 +252,7 @@ def load_files(
     files = ImageFiles([paths[index] for index in readable], np.array(digests, dtype=np.uint64))
     if cache is not None:
         return ArrayDataset(cache, labels, files), problems
-    return FileDataset(files, labels, preprocessing), problems
+    return FileDataset(files, labels, preprocessing, read), problems
 
 
 def encode_labels(labels: Sequence[Label], num_classes: int) -> Tensor:

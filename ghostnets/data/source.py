@@ -25,7 +25,7 @@ class DataSource(Protocol):
         split_names: ``"train"``, ``"val"`` and, where it exists, ``"test"``.
         val_from_train: Whether ``"val"`` is split off the training images.
         multi_label: Whether an image has any number of classes.
-        task: ``"classify"``, or ``"detect"`` for images with labelled boxes.
+        task: ``"classify"``, ``"detect"`` for images with labelled boxes, or ``"segment"`` for images with masks.
         typical_size: Median shorter side in pixels.
         channels: 1 if all images are grayscale, else 3.
         num_images: Number of images in all splits.
@@ -129,14 +129,14 @@ def describe_source(source: DataSource, *, by_split: bool = True) -> list[str]:
 def summarize_source(source: DataSource) -> dict[str, Any]:
     """Summarize a data set for JSON: ``splits``, split -> class -> number of images, and ``notes``.
 
-    If the labels are boxes, boxes are counted instead of images. For boxes and for multi-label data, where an image
+    If the labels are boxes, boxes are counted instead of images. For boxes, masks and multi-label data, where an image
     counts in each of its classes, there is also ``images``, split -> number of images. If several classes of shards
     have the same name, their labels are appended to it.
     """
     doubled = {name for name, count in Counter(source.class_names).items() if count > 1}
     names = [f"{name} ({label})" if name in doubled else name for label, name in enumerate(source.class_names)]
     splits = {split: dict(zip(names, images, strict=True)) for split, images in source.class_counts.items()}
-    images = {"images": source.split_sizes} if source.multi_label or source.task == "detect" else {}
+    images = {"images": source.split_sizes} if source.multi_label or source.task != "classify" else {}
     return {"splits": splits, **images, "notes": list(source.notes)}
 
 

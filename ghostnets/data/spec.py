@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["EMBEDDED", "TASKS", "DataSpec", "find_task"]
 
-TASKS = ("classify", "detect")
-BOX_FOLDERS = {"images", "labels", "annotations", "jpegimages", "imagesets", "train", "val", "valid", "test"}
+TASKS = ("classify", "detect", "segment")
+LABEL_FOLDERS = {"images", "labels", "annotations", "jpegimages", "imagesets", "train", "val", "valid", "test"} | {
+    *("masks", "mask", "segmentationclass", "segmentationobject", "segmentation", "label_images", "gt", "image", "imgs")
+}
 
 EMBEDDED = "fashion-mnist"
 
@@ -35,7 +37,8 @@ class DataSpec:
         skip_corrupt: Leave unreadable images out instead of failing.
         progress: Callback while an archive is downloaded, with the number of bytes and the total.
         max_pixels: Maximum number of pixels of an image that is read.
-        task: ``"classify"``, or ``"detect"`` for labelled boxes; None to infer it from the layout (``find_task``).
+        task: ``"classify"``, ``"detect"`` for labelled boxes, or ``"segment"`` for masks; None to infer it from the
+            layout (``find_task``).
     """
 
     data: str | os.PathLike[str] = EMBEDDED
@@ -78,8 +81,9 @@ class DataSpec:
         from ghostnets.data.shard_files import REMOTE
         from ghostnets.data.shards import is_shards, open_shards
 
-        if str(self.data) == EMBEDDED and self.task == "detect":
-            raise ConfigurationError(f"{EMBEDDED} has no labelled boxes; pass a folder with boxes (docs/detection.md).")
+        if str(self.data) == EMBEDDED and self.task not in (None, "classify"):
+            labels = "labelled boxes" if self.task == "detect" else "masks"
+            raise ConfigurationError(f"{EMBEDDED} has no {labels}; pass a folder with {labels.split()[-1]}.")
         if str(self.data) == EMBEDDED:
             if self.root is not None and not self.full:
                 raise ConfigurationError("--root needs --full, the whole of Fashion-MNIST.")
@@ -94,8 +98,11 @@ class DataSpec:
             data = open_archive(str(self.data), progress=self.progress)
             if data != Path(self.data).resolve():
                 return self._open_unpacked(data, val_share=val_share, seed=seed, network_classes=network_classes)
-        if self.task == "detect" or (self.task is None and find_task(self.data) == "detect"):
+        task = self.task or find_task(self.data)
+        if task == "detect":
             return self._open_boxes(val_share=val_share, seed=seed, for_evaluation=network_classes is not None)
+        if task == "segment":
+            return self._open_masks(val_share=val_share, seed=seed)
         if is_shards(self.data):
             return open_shards(self.data)
         return open_folder(
@@ -145,6 +152,18 @@ class DataSpec:
             return BoxFolder(source, False, guessed)
         return split_validation(source, val_share=val_share, seed=seed, guessed=guessed)
 
+    def _open_masks(self, *, val_share: float, seed: int) -> DataSource:
+        """Open images with masks for training."""
+        from ghostnets.data.masks.folder import split_mask_validation
+        from ghostnets.data.masks.source import describe_mask_layout, open_masks
+
+        guessed = ""
+        if self.task is None:
+            layout = describe_mask_layout(self.data)
+            guessed = f"the labels are masks ({layout}), so a segmentation network is trained (--task classify: no)"
+        source = open_masks(self.data, skip_broken=self.skip_corrupt, max_pixels=self.max_pixels)
+        return split_mask_validation(source, val_share=val_share, seed=seed, guessed=guessed)
+
     def _open_unpacked(self, data: Path, **options: Any) -> DataSource:
         """Open unpacked or cached data; errors name their origin."""
         from ghostnets.data.archives import archive_suffix, unpacking_notes
@@ -163,32 +182,44 @@ class DataSpec:
 
 
 def find_task(data: str | os.PathLike[str]) -> str:
-    """Infer the task from the layout of a data set: ``"detect"`` if it has labelled boxes, else ``"classify"``.
+    """Infer the task from the layout of a data set: ``"detect"`` if it has labelled boxes, ``"segment"`` if masks.
+
+    Without either, it is ``"classify"``.
 
     Raises:
-        DataError: A folder has both labelled boxes and folders of classes.
+        DataError: A folder has both labelled boxes and masks, or one of them and folders of classes.
     """
     from ghostnets.data.boxes import find_box_layout
-    from ghostnets.preprocessing import IMAGE_SUFFIXES
+    from ghostnets.data.masks.source import describe_mask_layout
 
     root = Path(data)
     if not root.exists() or (root.is_file() and root.suffix.lower() not in (".yaml", ".yml", ".json")):
         return "classify"
-    layout = find_box_layout(root)
-    if layout is None:
-        return "classify"
-    if root.is_dir():
-        folders = [path for top in (root, root / "train") if top.is_dir() for path in sorted(top.iterdir())]
-        classes = [
-            path.name
-            for path in folders
-            if path.is_dir()
-            and path.name.lower() not in BOX_FOLDERS
-            and any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir())
-        ]
-        if len(classes) > 1:
-            raise DataError(
-                f"{root} has labelled boxes ({layout}) and also folders of classes ({', '.join(classes[:3])}); choose"
-                " --task detect or --task classify."
-            )
-    return "detect"
+    layouts = {
+        "detect": ("labelled boxes", find_box_layout(root)),
+        "segment": ("masks", describe_mask_layout(root)),
+        "classify": ("folders of classes", _class_folders(root)),
+    }
+    shown = {task: f"{labels} ({layout})" for task, (labels, layout) in layouts.items() if layout is not None}
+    if len(shown) > 1 and shown.keys() != {"classify"}:
+        first, *others = shown.values()
+        raise DataError(
+            f"{root} has {first} and also {' and '.join(others)}; choose"
+            f" {' or '.join(f'--task {task}' for task in shown)}."
+        )
+    return next(iter(shown), "classify")
+
+
+def _class_folders(root: Path) -> str | None:
+    """Names of folders that can only be classes, or None if there are fewer than two."""
+    from ghostnets.preprocessing import IMAGE_SUFFIXES
+
+    folders = [path for top in (root, root / "train") if top.is_dir() for path in sorted(top.iterdir())]
+    classes = [
+        path.name
+        for path in folders
+        if path.is_dir()
+        and path.name.lower() not in LABEL_FOLDERS
+        and any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir())
+    ]
+    return ", ".join(classes[:3]) if len(classes) > 1 else None

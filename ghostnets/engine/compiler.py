@@ -111,7 +111,7 @@ def compile(  # noqa: A001
 def _build(checkpoint: "Checkpoint") -> "nn.Module":
     """Build the network of a checkpoint; a detector as one that returns maps, which the engine does not flatten."""
     network = checkpoint.build()
-    if checkpoint.task == "classify":
+    if checkpoint.task != "detect":
         return network
     from ghostnets.models.detection import Detector, DetectorMaps
 

@@ -14,25 +14,27 @@ from PIL import Image
 
 from ghostnets import __version__
 from ghostnets.artefacts import FORMATS, Description, FileFormat
-from ghostnets.artefacts.checkpoint import describe_detector
-from ghostnets.artefacts.description import MAX_BATCH
+from ghostnets.artefacts.checkpoint import describe_task
+from ghostnets.artefacts.description import MAX_BATCH, TASKS
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
 from ghostnets.errors import ConfigurationError, ExportError, UnknownNameError, require_installed
 from ghostnets.export.deployed import ExportJob
 from ghostnets.export.images import SampleImages, find_sample_images
-from ghostnets.export.report import BOX_TOLERANCES, TOLERANCES, ExportReport, find_violation
+from ghostnets.export.report import BOX_TOLERANCES, MASK_TOLERANCES, TOLERANCES, ExportReport, find_violation
 from ghostnets.export.verify import verify
 from ghostnets.files import write_together
 from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["export_model"]
 
-DETECTOR_FORMATS = {  # format -> precisions in which the boxes of a trained detector were within the tolerance
-    "onnx": ("f32", "f16"),
-    "openvino": ("f32", "f16"),
-    "engine": ("f32", "bf16"),
+# Task -> format -> precisions in which the results of a trained network were within the tolerance.
+MAP_FORMATS: dict[str, dict[str, tuple[str, ...]]] = {
+    "detect": {"onnx": ("f32", "f16"), "openvino": ("f32", "f16"), "engine": ("f32", "bf16")},
+    "segment": {"onnx": ("f32",), "engine": ("f32",)},
 }
 NUM_COMPARED, NUM_CALIBRATION, MIN_INT8_IMAGES = 64, 192, 8
+TASK_TOLERANCES = {"classify": TOLERANCES, "detect": BOX_TOLERANCES, "segment": MASK_TOLERANCES}
+NUM_SEGMENTED = 16  # images compared by their pixels: many, and each with all classes
 LOWEST_OPSET = 14  # below, onnx's converter has no rule for Sub, which differs in the types that it takes
 
 Pixels = npt.NDArray[np.uint8]
@@ -55,7 +57,7 @@ def export_model(
     max_pixels: int = MAX_PIXELS,
     on_stage: Callable[[str], None] | None = None,
 ) -> ExportReport:
-    """Export a checkpoint of a classifier or a detector to a file for an inference runtime.
+    """Export a checkpoint of a classifier, a detector or a segmentation network to a file for an inference runtime.
 
     Before the file is moved to its final name, a separate process runs it with its runtime on real images and compares
     it with the network in eager torch; ``FILE.report.json`` is written next to it. The file contains class names,
@@ -101,12 +103,13 @@ def export_model(
         raise UnknownNameError("format", format, FORMATS)
     export_format, source = FORMATS[format], Path(checkpoint)
     network = read_checkpoint(source, task=None)
-    is_detector = network.task == "detect"
-    precision = precision or ("f32" if is_detector else export_format.precisions[0])
+    gives_maps = network.task != "classify"
+    precision = precision or ("f32" if gives_maps else export_format.precisions[0])
     input = input or export_format.inputs[0]  # noqa: A001
-    output = output or ("logits" if is_detector else export_format.outputs[0])
-    if is_detector:
-        _check_detector(source, format, precision=precision, output=output, any_size=any_size, features=features)
+    output = output or ("logits" if gives_maps else export_format.outputs[0])
+    if gives_maps:
+        options = {"any_size": any_size, "features": features}
+        _check_maps(source, network.task, format, precision=precision, output=output, **options)
     _check_options(format, precision=precision, input=input, output=output, any_size=any_size, batch=batch, opset=opset)
     target = source.with_suffix(export_format.suffix) if to is None else Path(to)
     if not target.name.endswith(export_format.suffix):
@@ -121,14 +124,14 @@ def export_model(
         precision=precision,
         input=input,
         output=output,
-        any_size=any_size or (format == "engine" and not is_detector),
+        any_size=any_size or (format == "engine" and not gives_maps),
         batch=1 if export_format.batch == "one" else batch,
         has_features=features,
         temperature=network.temperature,
         multi_label=network.multi_label,
         versions=_versions(export_format),
         source_sha256=network.sha256,
-        **(describe_detector(network.build()) if is_detector else {}),
+        **(describe_task(network.task, network.build()) if gives_maps else {}),
     )
     notify = on_stage or _ignore
     notify("reading images")
@@ -173,22 +176,20 @@ def _check_network(source: Path, network: Checkpoint, *, features: bool) -> None
         )
 
 
-def _check_detector(source: Path, name: str, *, precision: str, output: str, any_size: bool, features: bool) -> None:
-    """Raise ConfigurationError if a format or an option is not for detectors."""
-    if name not in DETECTOR_FORMATS:
-        raise ConfigurationError(
-            f"{source} is a detector, which format {name} is not tested with; choose {', '.join(DETECTOR_FORMATS)}."
-        )
-    precisions = DETECTOR_FORMATS[name]
+def _check_maps(source: Path, task: str, name: str, *, precision: str, output: str, **options: bool) -> None:
+    """Raise ConfigurationError if a format or an option is not for detectors or segmentation networks."""
+    subject, formats = f"{source} is {TASKS[task].network}", MAP_FORMATS[task]
+    if name not in formats:
+        raise ConfigurationError(f"{subject}, which format {name} is not tested with; choose {', '.join(formats)}.")
+    precisions = formats[name]
     wrong = {
         f"precision {precision}": precision not in precisions,
         f"output {output}": output != "logits",
-        "any_size": any_size,
-        "features": features,
+        **options,
     }
     if found := [option for option, is_wrong in wrong.items() if is_wrong]:
         raise ConfigurationError(
-            f"{source} is a detector, which format {name} holds in {' or '.join(precisions)}, with logits, in its own"
+            f"{subject}, which format {name} holds in {' or '.join(precisions)}, with logits, in its own"
             f" image size and without features; omit {found[0]}."
         )
 
@@ -208,7 +209,8 @@ def _find_images(
 ) -> tuple[SampleImages, Pixels]:
     """Load images for the comparison, and other images for int8 calibration (none for other precisions)."""
     if precision != "int8":
-        samples = find_sample_images(network, source, folder=folder, max_images=NUM_COMPARED)
+        number = NUM_SEGMENTED if network.task == "segment" else NUM_COMPARED
+        samples = find_sample_images(network, source, folder=folder, max_images=number)
         return samples, samples.pixels[:0]
     samples = find_sample_images(network, source, folder=folder, max_images=max_images)
     if not samples.is_in_domain:
@@ -236,7 +238,7 @@ def _write_verified(
     """Write, verify and report; no file is left unless it is within the tolerance."""
     description = job.description
     images = [samples.pixels, *(_resize(samples.pixels, size) for size in _additional_sizes(description))]
-    tolerance = (BOX_TOLERANCES if description.task == "detect" else TOLERANCES)[description.precision]
+    tolerance = TASK_TOLERANCES[description.task][description.precision]
     with write_together(target) as folder:
         path = folder / target.name
         notify(f"converting to {format_name}" + (", with calibration" if description.precision == "int8" else ""))

@@ -28,9 +28,8 @@ def write(job: ExportJob, path: Path) -> None:
     """Write an ``.onnx`` file; see ``FileFormat``."""
     onnx = require("onnx", extra="export")
     description = job.description
-    outputs = ["predictions" if description.task == "detect" else description.output, "features"][
-        : 1 + description.has_features
-    ]
+    first = {"detect": "predictions", "segment": "class_maps"}.get(description.task, description.output)
+    outputs = [first, "features"][: 1 + description.has_features]
     program = trace(job)
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")  # about the exporter's own internals

@@ -5,7 +5,15 @@ from dataclasses import asdict, dataclass
 
 from ghostnets.artefacts import Description
 
-__all__ = ["BOX_TOLERANCES", "TOLERANCES", "ExportComparison", "ExportReport", "Tolerance", "find_violation"]
+__all__ = [
+    "BOX_TOLERANCES",
+    "MASK_TOLERANCES",
+    "TOLERANCES",
+    "ExportComparison",
+    "ExportReport",
+    "Tolerance",
+    "find_violation",
+]
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,7 @@ BOX_TOLERANCES = {  # of detectors; in int8 boxes of a trained detector had an I
     "f16": Tolerance(None, 1e-3, 0.98, max_probability_difference=1e-2, min_iou=0.97),
     "bf16": Tolerance(None, 1e-2, 0.95, max_probability_difference=5e-2, min_iou=0.9),
 }
+MASK_TOLERANCES = {"f32": Tolerance(None, 1e-4, 0.999, max_probability_difference=1e-3)}  # of segmentation networks
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,9 @@ class ExportComparison:
     Scores are logits, or logarithms of probabilities above 1e-12; in both cases the mean of each image is subtracted.
     Of a detector they are all predictions, and its boxes are compared at each point with a score above 0.05 in the file
     or in the network, and at the 100 points of each image with the highest scores; ``top1_agreement`` is the fraction
-    of these points with the same class.
+    of these points with the same class. Of a segmentation network they are the logits of all pixels, and
+    ``top1_agreement`` is the fraction with the same class of the pixels whose two highest probabilities in the network
+    differ by more than 0.001.
 
     Attributes:
         max_difference: Largest absolute difference of scores, relative to the largest score of the network.
@@ -68,6 +79,7 @@ class ExportComparison:
         choice: Precision that the engine chose on this machine, and why; empty if the precision was given.
         min_iou: Lowest IoU of a box of the file with that of the network; only for detectors.
         boxes: Number of compared boxes; only for detectors.
+        pixels: Number of pixels whose classes were compared; only for segmentation networks.
     """
 
     max_difference: float
@@ -86,6 +98,7 @@ class ExportComparison:
     choice: str = ""
     min_iou: float | None = None
     boxes: int | None = None
+    pixels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +148,11 @@ def find_violation(comparison: ExportComparison, tolerance: Tolerance) -> str | 
     if tolerance.min_iou is not None and (comparison.min_iou is None or not comparison.min_iou >= tolerance.min_iou):
         return f"a box has an IoU of {comparison.min_iou} with the network's, the minimum is {tolerance.min_iou}"
     if comparison.top1_agreement < tolerance.top1_agreement:
+        if comparison.pixels is not None:
+            return (
+                f"the class agrees for {comparison.top1_agreement:.2%} of the pixels, the minimum is"
+                f" {tolerance.top1_agreement:.1%}"
+            )
         return (
             f"the top-1 class agrees for {comparison.top1_agreement:.1%} of the images, the minimum is"
             f" {tolerance.top1_agreement:.0%}"

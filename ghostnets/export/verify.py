@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from ghostnets.artefacts import Description, Model, Outputs, open_model, probabi
 from ghostnets.errors import ExportError
 from ghostnets.export.report import ExportComparison
 from ghostnets.export.verify_boxes import compare_boxes, predict_by_network
+from ghostnets.export.verify_masks import compare_masks
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -92,8 +94,8 @@ def main(path: str, checkpoint: str, archive: str) -> None:
     compared = open_model(path, threads=1, precision="bf16") if model.note else model
     with np.load(archive) as arrays:
         images = [arrays[name] for name in arrays.files]
-    if model.description.task == "detect":
-        print(json.dumps(asdict(_compare_detector(model, Path(checkpoint), images[0]))))
+    if model.description.task != "classify":
+        print(json.dumps(asdict(_compare_maps(model, Path(checkpoint), images[0]))))
         return
     outputs = [_run_file(compared, batch) for batch in images]
     torch_was_loaded = "torch" in sys.modules
@@ -184,27 +186,39 @@ def _compare(
     )
 
 
-def _compare_detector(model: Model, checkpoint_path: Path, images: Pixels) -> ExportComparison:
-    """Run the file of a detector before torch is imported, and compare it with its network."""
+def _compare_maps(model: Model, checkpoint_path: Path, images: Pixels) -> ExportComparison:
+    """Run the file of a detector or segmentation network before torch is imported, and compare it with its network."""
+    run, task = _runner(model), model.description.task
     starts = [0, *range(1, len(images), BATCH_SIZE)]
     batches = [images[start : 1 if start == 0 else start + BATCH_SIZE] for start in starts]
-    actual = np.concatenate([model.predictions(batch) for batch in batches])
+    actual = np.concatenate([run(batch) for batch in batches])
     torch_was_loaded = "torch" in sys.modules
     import torch
 
     from ghostnets.checkpoints import read_checkpoint
 
     torch.set_num_threads(1)
-    checkpoint = read_checkpoint(checkpoint_path, task="detect")
+    checkpoint = read_checkpoint(checkpoint_path, task=task)
     network = checkpoint.build()
     expected = predict_by_network(network, checkpoint.preprocessing, images)
+    found = compare_boxes(actual, expected, model.description) if task == "detect" else compare_masks(actual, expected)
     return ExportComparison(
-        **compare_boxes(actual, expected, model.description),
+        **found,
         threads=1,
         runtime=model.runtime,
         torch_was_loaded=torch_was_loaded,
         **time_against_torch(model, network, _timed_images(images, model.description)),
     )
+
+
+def _runner(model: Model) -> Callable[[Pixels], Any]:
+    """The function of a model that runs it for its task."""
+    runners: dict[str, Callable[[Pixels], Any]] = {
+        "classify": model.run,
+        "detect": model.predictions,
+        "segment": model.class_maps,
+    }
+    return runners[model.description.task]
 
 
 def _timed_images(images: Pixels, description: Description) -> Pixels:
@@ -228,7 +242,7 @@ def time_against_torch(model: Model, network: "nn.Module", images: Pixels) -> di
     from ghostnets.measure import Runner, processor_name, speedup, time_interleaved
 
     x = _normalize(model.description.preprocessing, images)
-    run = model.predictions if model.description.task == "detect" else model.run
+    run = _runner(model)
     runners = {"file": Runner(lambda: run(images)), "torch": Runner(torch.inference_mode()(lambda: network(x)))}
     timings = time_interleaved(runners, runs=TIMED_RUNS, rounds=TIMED_ROUNDS)
     file, eager = timings["file"], timings["torch"]

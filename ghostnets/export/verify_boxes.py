@@ -22,7 +22,7 @@ BATCH_SIZE = 16
 
 
 def predict_by_network(network: "nn.Module", preprocessing: "Preprocessing", images: npt.NDArray[np.uint8]) -> Array:
-    """Return the predictions of a detector in eager torch for images, uint8 (N, S, S, C)."""
+    """Return the outputs of a network in eager torch for images, uint8 (N, S, S, C)."""
     import torch
 
     batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]

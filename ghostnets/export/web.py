@@ -62,7 +62,7 @@ def export_web(
     target = Path(to)
     if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / FILE_LIST).is_file())):
         raise ConfigurationError(f"{target} exists and is not a web export; choose another folder.")
-    read_checkpoint(checkpoint)  # rejects a detector, whose boxes the page does not draw
+    read_checkpoint(checkpoint)  # rejects networks for other tasks, whose results the page does not draw
     runtime = download(RUNTIME, sha256=RUNTIME_SHA256)
     with write_folder(target) as folder:
         report = export_model(

@@ -1,4 +1,4 @@
-"""Parameters, MACs, profiles and timings of any ``nn.Module``; measures of a classifier's scores and of detections."""
+"""Parameters, MACs, profiles and timings of any ``nn.Module``; measures of scores, detections and masks."""
 
 from ghostnets.needs_torch import TORCH  # noqa: F401 - first, so that its absence is one sentence
 
@@ -10,6 +10,7 @@ from ghostnets.measure.detection import AveragePrecision, DetectionMetrics, Imag
 from ghostnets.measure.limits import MachineLimits, measure_limits
 from ghostnets.measure.profile import ModuleProfile, Profile, profile
 from ghostnets.measure.proportion import format_accuracy, format_interval, wilson_interval
+from ghostnets.measure.segmentation import PixelConfusion
 from ghostnets.measure.timing import Runner, Timing, speedup, time_interleaved
 from ghostnets.processor import processor_name
 
@@ -24,6 +25,7 @@ __all__ = [
     "LayerCost",
     "MachineLimits",
     "ModuleProfile",
+    "PixelConfusion",
     "Profile",
     "Runner",
     "Timing",

@@ -2,7 +2,7 @@
 
 from ghostnets.errors import UnknownNameError
 
-__all__ = ["ALIASES", "DETECTOR_NAMES", "MODEL_NAMES", "resolve_name"]
+__all__ = ["ALIASES", "DETECTOR_NAMES", "MODEL_NAMES", "SEGMENTER_NAMES", "resolve_name"]
 
 # fmt: off
 MODEL_NAMES = frozenset([
@@ -21,6 +21,7 @@ MODEL_NAMES = frozenset([
 # fmt: on
 
 DETECTOR_NAMES = frozenset(["ghostdet_050", "ghostdet_100", "ghostdet_130", "nanodet_plus_m"])
+SEGMENTER_NAMES = frozenset(["ghostseg_050", "ghostseg_100", "ghostseg_130", "ghostseg_100_aspp"])
 
 # Earlier name -> name. Checkpoints, descriptions and recipes that hold an earlier name still load.
 ALIASES: dict[str, str] = {

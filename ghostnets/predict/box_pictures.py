@@ -11,7 +11,7 @@ from ghostnets.files import write_atomically
 from ghostnets.predict.inputs import Input, read_content_of
 from ghostnets.preprocessing import decode
 
-__all__ = ["BoxPictures"]
+__all__ = ["QUALITY", "BoxPictures", "target_path"]
 
 # Colours that stay distinct for colour-blind readers (Okabe and Ito); classes beyond the eighth repeat them.
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#f0e442", "#000000")
@@ -48,10 +48,7 @@ class BoxPictures:
         """
         image = decode(read_content_of(source), name=source.name, max_pixels=self.max_pixels).convert("RGB")
         self.draw(image, found)
-        parts = [part for part in Path(os.path.normpath(source.name)).parts if part not in (Path(source.name).anchor,)]
-        target = self.folder.joinpath(*("_" if part == ".." else part for part in parts))
-        if target.suffix.lower() not in (".jpg", ".jpeg"):
-            target = target.with_name(f"{target.name}.jpg")
+        target = target_path(self.folder, source.name, ".jpg")
         with write_atomically(target) as temporary:
             image.save(temporary, "JPEG", quality=QUALITY)
         return target
@@ -71,6 +68,14 @@ class BoxPictures:
             y = box[1] - height if box[1] >= height else box[1]
             draw.rectangle((x, y, x + width, y + height), fill=color)
             draw.text((x + line, y), text, fill="black" if color in LIGHT else "white", font=font)
+
+
+def target_path(folder: Path, name: str, suffix: str) -> Path:
+    """Path in a folder for a picture of the image of a name: its path, with the suffix appended if it has another."""
+    parts = [part for part in Path(os.path.normpath(name)).parts if part not in (Path(name).anchor,)]
+    target = folder.joinpath(*("_" if part == ".." else part for part in parts))
+    own = target.suffix.lower().replace(".jpeg", ".jpg")
+    return target if own == suffix else target.with_name(f"{target.name}{suffix}")
 
 
 def _can_write(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str) -> bool:

@@ -8,18 +8,19 @@ from typing import TypeVar
 
 import numpy as np
 
-from ghostnets.artefacts import Classifier, DetectedObjects, ObjectDetector, Prediction
+from ghostnets.artefacts import Classifier, DetectedObjects, ObjectDetector, Prediction, SegmentedImage, Segmenter
 from ghostnets.artefacts.classifier import BATCH_SIZE
 from ghostnets.cores import usable_cores
 from ghostnets.errors import ImageError
 from ghostnets.predict.inputs import Input, read_content_of, read_input
 from ghostnets.preprocessing import FittedImage, Pixels
 
-__all__ = ["detect_objects", "group_into_batches", "predict_batch", "predict_images"]
+__all__ = ["detect_objects", "group_into_batches", "predict_batch", "predict_images", "segment_images"]
 
 Network = TypeVar("Network")
 Result = TypeVar("Result")
 
+MASKS_AT_ONCE = 4  # per worker: masks of large images are large
 BATCHES_AHEAD = 3  # batches in flight per worker: being decoded, being run, or waiting for their turn
 
 
@@ -64,6 +65,52 @@ def detect_objects(
         ArtefactError: The runtime fails.
     """
     return _stream(detector, inputs, _detect_batch, detector.copy, workers or usable_cores())
+
+
+def segment_images(
+    segmenter: Segmenter,
+    inputs: Iterable[Input],
+    use: Callable[[Input, SegmentedImage], Result],
+    *,
+    workers: int | None = None,
+) -> Iterator[list[Result]]:
+    """Segment ``inputs``, and yield what ``use`` returns of each, in their order, a batch at a time.
+
+    Masks are large, so they are used where they are made: a worker holds few of them.
+
+    Args:
+        segmenter: Segmenter opened with one thread; each further worker uses a copy.
+        inputs: Images as found by ``find_inputs``, consumed as needed.
+        use: Called in a worker with an image and its mask; an image that cannot be read has ``error``.
+        workers: Number of threads; all processors of this process by default.
+
+    Raises:
+        ArtefactError: The runtime fails.
+    """
+
+    def run(network: Segmenter, batch: list[Input]) -> list[Result]:
+        results: list[Result] = []
+        for start in range(0, len(batch), MASKS_AT_ONCE):
+            results += _segment_batch(network, batch[start : start + MASKS_AT_ONCE], use)
+        return results
+
+    return _stream(segmenter, inputs, run, segmenter.copy, workers or usable_cores())
+
+
+def _segment_batch(
+    segmenter: Segmenter, batch: list[Input], use: Callable[[Input, SegmentedImage], Result]
+) -> list[Result]:
+    """Read and segment a few images, and use their masks."""
+    results: dict[int, Result] = {}
+    images: dict[int, FittedImage] = {}
+    for index, source in enumerate(batch):
+        try:
+            images[index] = segmenter.read(read_content_of(source), name=source.name)
+        except ImageError as error:
+            results[index] = use(source, SegmentedImage(source.name, error=str(error)))
+    found = segmenter.segment(list(images.values()), [batch[index].name for index in images])
+    results |= {index: use(batch[index], segmented) for index, segmented in zip(images, found, strict=True)}
+    return [results[index] for index in range(len(batch))]
 
 
 def _stream(

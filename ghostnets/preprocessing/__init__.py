@@ -16,12 +16,15 @@ if TYPE_CHECKING:
         Pixels,
         as_array,
         decode,
+        decode_values,
         is_grey,
+        limit_elongation,
         read_header,
         read_image,
         resize,
     )
     from ghostnets.preprocessing.limits import MAX_PIXELS
+    from ghostnets.preprocessing.palette import class_color
     from ghostnets.preprocessing.transform import FITS, FittedImage, Preprocessing
 
 __all__ = [
@@ -35,8 +38,11 @@ __all__ = [
     "Pixels",
     "Preprocessing",
     "as_array",
+    "class_color",
     "decode",
+    "decode_values",
     "is_grey",
+    "limit_elongation",
     "read_header",
     "read_image",
     "resize",
@@ -53,8 +59,11 @@ _MODULES = {
     "Pixels": "decoding",
     "Preprocessing": "transform",
     "as_array": "decoding",
+    "class_color": "palette",
     "decode": "decoding",
+    "decode_values": "decoding",
     "is_grey": "decoding",
+    "limit_elongation": "decoding",
     "read_header": "decoding",
     "read_image": "decoding",
     "resize": "decoding",

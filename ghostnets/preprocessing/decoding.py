@@ -32,7 +32,9 @@ __all__ = [
     "Pixels",
     "as_array",
     "decode",
+    "decode_values",
     "is_grey",
+    "limit_elongation",
     "read_header",
     "read_image",
     "resize",
@@ -120,7 +122,34 @@ def decode(
         raise ImageError(f"{name} cannot be read as an image ({reason}); repair or remove it.") from error
 
 
-def _decode_content(content: bytes, name: str, min_side: int | None, max_pixels: int) -> Image.Image:
+def decode_values(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode an image file whose values are labels, not brightness: they are kept as stored, of any mode of PIL.
+
+    Args:
+        path: Path of the file.
+        max_pixels: Largest number of pixels.
+
+    Returns:
+        The image, upright; palette indices stay indices (mode "P"), and transparency is left as it is.
+
+    Raises:
+        ImageError: The image cannot be read, as ``decode``.
+    """
+    name = os.fspath(path)
+    try:
+        return _decode_content(read_content(path), name, None, max_pixels, converts=False)
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"there is no image {name}.") from error
+    except Exception as error:  # as in decode
+        reason = (str(error) or "it is damaged").splitlines()[0]
+        raise ImageError(f"{name} cannot be read as an image ({reason}); repair or remove it.") from error
+
+
+def _decode_content(
+    content: bytes, name: str, min_side: int | None, max_pixels: int, *, converts: bool = True
+) -> Image.Image:
     kind = _identify(content, name)
     if kind == "PNM":
         check_size(read_pnm_header(content)[:2], name, max_pixels)
@@ -144,7 +173,8 @@ def _decode_content(content: bytes, name: str, min_side: int | None, max_pixels:
         check_memory(memory(scale), opened, full_size, name, max_pixels)
         opened.load()
         orientation = stripped.orientation or info_orientation(opened.info)
-        return rotate_upright(convert_to_8_bit(opened, name, stripped.significant_bits), orientation)
+        image = convert_to_8_bit(opened, name, stripped.significant_bits) if converts else opened.copy()
+        return rotate_upright(image, orientation)
 
 
 def _choose_scale(side: int, min_side: int | None, fits: Callable[[int], bool]) -> int:
@@ -198,19 +228,24 @@ def resize(
     if image.mode != mode and mode == "L":
         image = image.convert(mode)
     if shorter_side is not None:
+        image = limit_elongation(image)
         width, height = image.size
-        longest = MAX_ELONGATION * min(width, height)
-        if max(width, height) > longest:
-            left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
-            pixels = np.asarray(image)[top : top + longest, left : left + longest]  # Image.crop has a limit of pixels
-            image = Image.fromarray(pixels)
-            width, height = image.size
         # The longer side is rounded down, as in torchvision.transforms.Resize.
         longer_side = shorter_side * max(width, height) // min(width, height)
         size = (shorter_side, longer_side) if width <= height else (longer_side, shorter_side)
         if size != image.size:
             image = image.resize(size, RESAMPLING[interpolation])
     return image if image.mode == mode else image.convert(mode)  # gray is expanded last: the same pixels, less memory
+
+
+def limit_elongation(image: Image.Image) -> Image.Image:
+    """Crop an image more elongated than 4 : 1 to its middle."""
+    width, height = image.size
+    longest = MAX_ELONGATION * min(width, height)
+    if max(width, height) <= longest:
+        return image
+    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
+    return Image.fromarray(np.asarray(image)[top : top + longest, left : left + longest])  # crop has a limit of pixels
 
 
 def as_array(image: Image.Image) -> Pixels:

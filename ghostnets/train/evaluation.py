@@ -323,7 +323,9 @@ def time_validation(
     model.eval()
     before = time.perf_counter()
     batch = next(evaluation_batches(images, preprocessing, batch_size=16))
-    model(preprocessing.normalize(batch.pixels.to(device))).sum().item()
+    channels = preprocessing.channels if isinstance(preprocessing, Preprocessing) else batch.pixels.shape[1]
+    inputs = batch.pixels[:, :channels].to(device)  # a mask is one more channel
+    model(preprocessing.normalize(inputs)).sum().item()
     return (time.perf_counter() - before) * len(images) / len(batch.labels)
 
 

@@ -13,6 +13,7 @@ from ghostnets.train.evaluation import Evaluation
 from ghostnets.train.multi_label import MultiLabelEvaluation
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.schedule import learning_rate
+from ghostnets.train.segmentation import MaskEvaluation
 from ghostnets.train.state import TrainProgress
 
 __all__ = ["METRICS", "SELECTION", "Axis", "EpochMeasurements", "EpochResult", "Metric", "best_epoch", "format_minutes"]
@@ -26,7 +27,7 @@ def format_minutes(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-KINDS = ("classes", "labels", "boxes")  # of labels: one class per image, any number of classes, boxes
+KINDS = ("classes", "labels", "boxes", "masks")  # of labels: one class per image, any number of them, boxes, masks
 
 
 class EpochMeasurements(NamedTuple):
@@ -34,7 +35,7 @@ class EpochMeasurements(NamedTuple):
 
     recipe: Recipe
     progress: TrainProgress  # at the end of the epoch
-    evaluation: Evaluation | MultiLabelEvaluation | BoxEvaluation  # on the validation images
+    evaluation: Evaluation | MultiLabelEvaluation | BoxEvaluation | MaskEvaluation  # on the validation images
 
 
 class Axis(NamedTuple):
@@ -46,6 +47,7 @@ class Axis(NamedTuple):
 
 LOSS, TOP1 = Axis("loss (nats)", 1), Axis("top-1 (%)", 100)
 AP50 = Axis("AP50 (%)", 100)
+MEAN_IOU, PIXEL_ACCURACY = Axis("mean intersection over union (%)", 100), Axis("pixel accuracy (%)", 100)
 EXACT, MEAN_AP = Axis("all labels correct (%)", 100), Axis("mean average precision (%)", 100)
 
 
@@ -60,7 +62,7 @@ class Metric:
         axis: Plot of the metric; None for none.
         higher_is_better: Direction of improvement; None if there is none.
         kinds: Kinds of labels that have the metric: "classes" for one class per image, "labels" for any number of
-            classes, "boxes" for objects.
+            classes, "boxes" for objects, "masks" for pixels.
     """
 
     label: str
@@ -109,6 +111,8 @@ class EpochResult:
             from 0.5 to 0.95.
         val_f1_micro, val_f1_macro: F1 of all labels together, and mean F1 of the classes.
         val_ap50: Mean average precision of boxes at an IoU threshold of 0.5, on the validation images.
+        val_miou: Mean intersection over union of the classes of masks, on the validation images.
+        val_pixel_accuracy: Share of the labelled pixels whose class is predicted, on the validation images.
     """
 
     epoch: int
@@ -137,6 +141,10 @@ class EpochResult:
     val_f1_micro: float | None = _optional_metric("val F1 micro", lambda e: e.evaluation.scores["f1_micro"])
     val_f1_macro: float | None = _optional_metric("val F1 macro", lambda e: e.evaluation.scores["f1_macro"])
     val_ap50: float | None = _optional_metric("val AP50", lambda e: e.evaluation.scores["ap50"], AP50, ("boxes",))
+    val_miou: float | None = _optional_metric("val mIoU", lambda e: e.evaluation.scores["miou"], MEAN_IOU, ("masks",))
+    val_pixel_accuracy: float | None = _optional_metric(
+        "val pixels", lambda e: e.evaluation.scores["pixel_accuracy"], PIXEL_ACCURACY, ("masks",)
+    )
 
     @classmethod
     def measure(cls, measurements: EpochMeasurements) -> "EpochResult":
@@ -155,7 +163,7 @@ class EpochResult:
             KeyError, TypeError: Columns are missing, or unknown.
         """
         row = {**values, "epoch": int(values["epoch"])}
-        kind = "boxes" if "val_ap50" in row else "labels" if "val_map" in row else "classes"
+        kind = next((kind for name, kind in OWN_METRICS.items() if name in row), "classes")
         absent = {name: None for name, metric in METRICS.items() if kind not in metric.kinds}
         return cls(**{**absent, **row})  # type: ignore[arg-type]
 
@@ -167,7 +175,7 @@ class EpochResult:
     @property
     def selection(self) -> str:
         """The metric that chooses the best epoch; higher is better."""
-        return SELECTION if self.val_top1 is not None else MEAN_AP_SELECTION
+        return next(name for name in SELECTIONS if getattr(self, name) is not None)
 
     def format(self, name: str) -> str:
         """Format the value of a metric."""
@@ -175,7 +183,9 @@ class EpochResult:
 
 
 METRICS: dict[str, Metric] = {f.name: f.metadata["metric"] for f in fields(EpochResult) if "metric" in f.metadata}
-SELECTION, MEAN_AP_SELECTION = "val_top1", "val_map"  # the metrics that choose the best epoch
+SELECTION = "val_top1"
+SELECTIONS = (SELECTION, "val_map", "val_miou")  # the metrics that choose the best epoch
+OWN_METRICS = {"val_ap50": "boxes", "val_map": "labels", "val_miou": "masks"}  # metric that shows the kind of labels
 
 
 def best_epoch(history: Sequence[EpochResult]) -> EpochResult:

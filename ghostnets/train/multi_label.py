@@ -13,6 +13,7 @@ from ghostnets.data import ImageDataset, evaluation_batches
 from ghostnets.errors import ConfigurationError
 from ghostnets.measure import average_precision, calibration_error, format_accuracy, roc_area, wilson_interval
 from ghostnets.models.detection import Detector
+from ghostnets.models.segmentation import SegmentationNetwork
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.detection import BoxEvaluation, evaluate_boxes
 from ghostnets.train.distributed import DistributedContext
@@ -20,6 +21,7 @@ from ghostnets.train.evaluation import ClassResult, CurveAreas, Evaluation, eval
 from ghostnets.train.frozen import IdentityPreprocessing
 from ghostnets.train.hardware import free_memory, is_out_of_memory
 from ghostnets.train.recipe import Recipe
+from ghostnets.train.segmentation import MaskEvaluation, evaluate_masks
 
 __all__ = [
     "LabelSetPredictions",
@@ -232,11 +234,14 @@ def evaluate_images(
     class_names: tuple[str, ...],
     *,
     distributed: DistributedContext,
-) -> Evaluation | MultiLabelEvaluation | BoxEvaluation:
-    """Evaluate with ``evaluate_boxes``, ``evaluate_multi_label`` or ``evaluate``, by the kind of network and labels."""
+) -> Evaluation | MultiLabelEvaluation | BoxEvaluation | MaskEvaluation:
+    """Evaluate with the function for the kind of network and labels: boxes, masks, several labels, or one."""
     if isinstance(model, Detector):
         assert isinstance(preprocessing, Preprocessing)
         return evaluate_boxes(model, images, preprocessing, class_names)
+    if isinstance(model, SegmentationNetwork):
+        assert isinstance(preprocessing, Preprocessing)
+        return evaluate_masks(model, images, preprocessing, class_names)
     run = evaluate if images.labels.ndim == 1 else evaluate_multi_label
     return run(model, images, preprocessing, class_names, distributed=distributed)
 

@@ -238,6 +238,30 @@ Source: NanoDet-Plus's configuration (AdamW, learning rate 1e-3, weight decay 0.
 35); fewer images per step, a shorter run, and a faster moving average. Measured: docs/detection.md.
 """
 
+SEGMENT = Recipe(
+    model="ghostseg_100",
+    weights="auto",
+    image_size=384,
+    epochs=60,
+    batch_size=8,
+    optimizer="adamw",
+    lr=1e-3,
+    warmup=0.03,
+    weight_decay=0.05,
+    ema_decay=0.998,
+    clip_norm=5.0,
+    label_smoothing=0.0,
+    drop_rate=0.0,
+    min_scale=0.25,
+    color_jitter=0.4,
+)
+"""Segmentation networks, from the weights of the backbone that come with the package.
+
+    ghostnets train aerial/ --task segment --recipe segment
+
+Source: none; measured in docs/segmentation.md.
+"""
+
 RECIPES: dict[str, Recipe] = {
     "transfer": TRANSFER,
     "photos": PHOTOS,
@@ -250,6 +274,7 @@ RECIPES: dict[str, Recipe] = {
     "finetune": FINETUNE,
     "finetune-head": FINETUNE_HEAD,
     "detect": DETECT,
+    "segment": SEGMENT,
 }
 
 

@@ -24,6 +24,7 @@ from ghostnets.explain import (
 )
 from ghostnets.explain.detection_report import DetectionReport, write_detection_report
 from ghostnets.explain.page import link_to_file
+from ghostnets.explain.segmentation_report import SegmentationReport, write_segmentation_report
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model, model_arguments
 from ghostnets.preprocessing import Preprocessing
@@ -37,6 +38,8 @@ from ghostnets.train.recipes import RECIPES
 from ghostnets.train.result import TrainingResult
 from ghostnets.train.run_config import RunConfig
 from ghostnets.train.run_folder import RunFolder
+from ghostnets.train.segmentation import MaskEvaluation
+from ghostnets.train.segmentation.report import class_masks, mask_examples
 
 __all__ = ["describe_evaluation", "list_warnings", "write_live_report", "write_run_report"]
 
@@ -75,6 +78,9 @@ def write_run_report(run: RunFolder, result: TrainingResult) -> None:
     config, evaluation = run.read_config(), result.evaluation
     if isinstance(evaluation, BoxEvaluation):
         _write_detection_report(run, result, config, evaluation)
+        return
+    if isinstance(evaluation, MaskEvaluation):
+        _write_segmentation_report(run, result, config, evaluation)
         return
     checkpoint = read_checkpoint(run.best)
     model, preprocessing = checkpoint.build().to(memory_format=torch.channels_last), checkpoint.preprocessing
@@ -145,6 +151,30 @@ def _write_detection_report(
         command=_command(config),
     )
     write_detection_report(run.report, report)
+
+
+def _write_segmentation_report(
+    run: RunFolder, result: TrainingResult, config: RunConfig, evaluation: MaskEvaluation
+) -> None:
+    side = config.preprocessing.image_size
+    report = SegmentationReport(
+        title=_title(config),
+        summary=f"{format_count(len(evaluation.classes), 'class')}, images of {side} x {side} pixels."
+        f" {describe_evaluation(result)}",
+        warnings=list_warnings(result),
+        figures={
+            **{f"{label} ({result.split})": value for label, value in evaluation.headline().items()},
+            "training": f"{format_minutes(result.seconds)} min",
+        },
+        epochs=[row.epoch for row in result.history],
+        curves=_curves(result.history),
+        classes=class_masks(evaluation, list(result.data["splits"]["train"].values())),
+        data=DataSummary(result.data["splits"], result.data["notes"], result.data["images"]),
+        examples=mask_examples(evaluation, result.images, run.path),
+        settings={"best epoch": str(result.best_epoch), **_settings(config)},
+        command=_command(config),
+    )
+    write_segmentation_report(run.report, report)
 
 
 def _baseline(evaluation: Evaluation | MultiLabelEvaluation) -> dict[str, str]:

@@ -74,7 +74,7 @@ class ConsoleReporter(Callback):
         length = f"{epochs} epoch{'s' * (epochs != 1)} of {steps} step{'s' * (steps != 1)}"
         self._print(f"{run.description}, {length}{resumed}, in {os.path.relpath(run.folder)}")
         self.epochs, self.steps = epochs, steps
-        self.accuracy = "" if run.config.task == "detect" else "exact" if run.multi_label else "top-1"
+        self.accuracy = "" if run.config.task != "classify" else "exact" if run.multi_label else "top-1"
         # The bar spans the run, so that the time left is that of the run: in steps, or in seconds of the time limit.
         self.limit, self.started = run.config.recipe.time_limit_seconds, time.monotonic() - run.seconds
         total, done = (epochs * steps, run.epoch * steps) if self.limit is None else (self.limit, run.seconds)

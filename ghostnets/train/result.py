@@ -10,6 +10,7 @@ from ghostnets.train.detection import BoxEvaluation
 from ghostnets.train.evaluation import Evaluation
 from ghostnets.train.metrics import EpochResult
 from ghostnets.train.multi_label import MultiLabelEvaluation
+from ghostnets.train.segmentation import MaskEvaluation
 
 __all__ = ["InterruptedRunError", "TrainingResult"]
 
@@ -21,8 +22,8 @@ class TrainingResult:
     Attributes:
         folder: ``runs/NAME``.
         checkpoint: ``runs/NAME/best.safetensors``.
-        best_epoch: Epoch with the highest validation accuracy, or mean average precision of multi-label data, from 1;
-            the first of equals.
+        best_epoch: Epoch with the highest validation accuracy, mean average precision of multi-label data and boxes, or
+            mean intersection over union of masks, from 1; the first of equals.
         seconds: Time of training and evaluation of all epochs.
         history: One entry per epoch.
         split: Images of ``evaluation``: ``"test"``, or ``"val"`` if there is no test split. The best epoch was chosen
@@ -40,7 +41,7 @@ class TrainingResult:
     seconds: float
     history: tuple[EpochResult, ...]
     split: str
-    evaluation: Evaluation | MultiLabelEvaluation | BoxEvaluation
+    evaluation: Evaluation | MultiLabelEvaluation | BoxEvaluation | MaskEvaluation
     skipped: tuple[str, ...]
     num_training_images: int | None
     data: dict[str, Any]

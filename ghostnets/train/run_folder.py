@@ -23,6 +23,8 @@ from ghostnets.train.state import TrainProgress, read_progress
 
 __all__ = ["RunFolder"]
 
+SCORES = ("top1", "mean_average_precision", "mean_iou")  # of an evaluation: one of them, by the kind of labels
+
 
 class RunFolder:
     """``runs/NAME/``.
@@ -313,10 +315,12 @@ class RunFolder:
         try:
             values = json.loads(self.result.read_text(encoding="utf-8"))
             evaluation = values["evaluation"]
-            score = evaluation["top1" if "top1" in evaluation else "mean_average_precision"]
+            score = next(evaluation[name] for name in SCORES if name in evaluation)
             if isinstance(score, float) and isinstance(evaluation["images"], int):
                 return dict(values)
             problem = "its evaluation has no numbers"
+        except StopIteration:
+            problem = f"its evaluation has none of {', '.join(SCORES)}"
         except (ValueError, KeyError, TypeError) as error:
             problem = str(error)
         raise RunError(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ghostnets.data import Augmentation, BatchAugmentation, DatasetSplits
 from ghostnets.data.boxes import BoxAugmentation, BoxBatchAugmentation
+from ghostnets.data.masks import MaskAugmentation
 from ghostnets.errors import RunError
 from ghostnets.models import Network
 from ghostnets.models.detection import Detector
@@ -23,6 +24,7 @@ from ghostnets.train.network import build_initial_network, read_initial_weights
 from ghostnets.train.parameters import build_optimizer
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.run_folder import RunFolder
+from ghostnets.train.segmentation.network import build_initial_segmenter
 from ghostnets.train.spec import RunSpec
 from ghostnets.train.state import TrainProgress, TrainState, restore_state
 from ghostnets.train.step import TrainingStep
@@ -134,9 +136,10 @@ def build_setup(
 def _build_network(spec: RunSpec, *, is_new: bool) -> nn.Module:
     """Build the network with its initial weights; those of a resumed run are in its state."""
     config, class_names = spec.config, spec.source.class_names
-    if config.task == "detect":
+    if config.task != "classify":
         recipe = config.recipe if is_new else config.recipe.changed(weights=None)
-        return build_initial_detector(recipe, config.arguments, class_names)
+        build = build_initial_detector if config.task == "detect" else build_initial_segmenter
+        return build(recipe, config.arguments, class_names)
     if not is_new:
         recipe = config.recipe.changed(weights=None, frozen=False)
         return build_initial_network(recipe, config.arguments, None, class_names, changes=config.changes)
@@ -161,19 +164,22 @@ def _trained_module(network: nn.Module, recipe: Recipe, distillation: Distillati
 
 def _build_augmentation(spec: RunSpec, splits: DatasetSplits) -> BatchAugmentation:
     recipe, size = spec.config.recipe, spec.config.preprocessing.image_size
+    horizontal, vertical = recipe.flip in ("horizontal", "both"), recipe.flip in ("vertical", "both")
     if spec.config.task == "detect":
-        flip, color = recipe.flip == "horizontal", recipe.color_jitter > 0
-        return BoxBatchAugmentation(BoxAugmentation(size, crop=recipe.min_scale < 1, flip=flip, color=color))
+        color = recipe.color_jitter > 0
+        return BoxBatchAugmentation(BoxAugmentation(size, crop=recipe.min_scale < 1, flip=horizontal, color=color))
+    if spec.config.task == "segment":
+        return MaskAugmentation(size, recipe.min_scale, horizontal, vertical, recipe.color_jitter)
     has_input_size = getattr(splits.train, "common_size", None) == (size, size)  # set in memory and in shards
     return Augmentation(
         size,
         recipe.shift if has_input_size else None,
         recipe.min_scale,
-        recipe.flip in ("horizontal", "both"),
+        horizontal,
         recipe.randaugment,
         recipe.randaugment_magnitude,
         recipe.erasing,
-        vertical_flip=recipe.flip in ("vertical", "both"),
+        vertical_flip=vertical,
         rotate=recipe.rotate,
         color_jitter=recipe.color_jitter,
     )

@@ -15,6 +15,7 @@ from ghostnets.train.multi_label import check_multi_label
 from ghostnets.train.network import InitialWeights, ResolvedRecipe, resolve_recipe
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.run_config import RunConfig
+from ghostnets.train.segmentation.network import resolve_segmenter
 from ghostnets.train.state import changed_data
 
 __all__ = ["RunSpec"]
@@ -58,10 +59,11 @@ class RunSpec(NamedTuple):
         """
         if source.multi_label:
             check_multi_label(recipe)
-        if source.task == "detect":
-            resolved = ResolvedRecipe(*resolve_detector(recipe, source), None, ())
-        else:
+        if source.task == "classify":
             resolved = resolve_recipe(recipe, source)
+        else:
+            resolve = resolve_detector if source.task == "detect" else resolve_segmenter
+            resolved = ResolvedRecipe(*resolve(recipe, source), None, ())
         config = RunConfig(
             data=data.location,
             recipe=resolved.recipe,

@@ -11,7 +11,7 @@ import torch
 
 from ghostnets.data import EMBEDDED, DataSource, DataSpec
 from ghostnets.errors import ConfigurationError, require
-from ghostnets.models.names import DETECTOR_NAMES
+from ghostnets.models.names import DETECTOR_NAMES, SEGMENTER_NAMES
 from ghostnets.train.callback import Callback, CallbackList
 from ghostnets.train.detection.network import check_detection, choose_detector_weights
 from ghostnets.train.distributed import init_distributed
@@ -25,11 +25,16 @@ from ghostnets.train.result import TrainingResult
 from ghostnets.train.run import Run
 from ghostnets.train.run_config import RunConfig
 from ghostnets.train.run_folder import RunFolder
+from ghostnets.train.segmentation.network import check_segmentation, choose_segmenter_weights
 from ghostnets.train.spec import RunSpec
 
 __all__ = ["find_learning_rate", "repeat_training", "resume_training", "train_model"]
 
 RUNS = "runs"  # folder of the runs
+LABEL_TASKS = {  # tasks of labels in an image: check of a recipe, and choice of its initial weights
+    "detect": (check_detection, choose_detector_weights),
+    "segment": (check_segmentation, choose_segmenter_weights),
+}
 
 
 def train_model(
@@ -60,8 +65,9 @@ def train_model(
             or a ``DataSpec`` for options such as ``skip_corrupt``.
         folder: New folder of the run; by default ``runs_dir/DATA-MODEL``, numbered if that exists.
         runs_dir: Folder of the runs, for the default of ``folder``.
-        task: ``"classify"``, or ``"detect"`` for images with labelled boxes (docs/detection.md); None to infer it
-            from the layout, with a message. Ignored for a ``DataSpec``, which has its own.
+        task: ``"classify"``, ``"detect"`` for images with labelled boxes (docs/detection.md), or ``"segment"`` for
+            images with masks (docs/segmentation.md); None to infer it from the layout, with a message. Ignored for a
+            ``DataSpec``, which has its own.
         recipe: Recipe; by default the one for the task and the size of the images.
         device: ``"cpu"``, ``"cuda"``, ``"mps"``, ``"xpu"``, or ``"auto"`` for an accelerator if there is one.
         workers: Processes that read images, for each process that trains; 0 to read between steps; by default up to 8
@@ -136,15 +142,21 @@ def _resolve(
     requested = (recipe or Recipe()).changed(**changes)
     spec = data if isinstance(data, DataSpec) else DataSpec(data)
     source = spec.open(val_share=requested.val_share, seed=requested.seed)
-    if source.task == "detect":
-        requested = (recipe or RECIPES["detect"]).changed(**changes)
-        check_detection(requested)
-        chosen, start = choose_detector_weights(requested)
+    if source.task != "classify":
+        requested = (recipe or RECIPES[source.task]).changed(**changes)
+        check, choose = LABEL_TASKS[source.task]
+        check(requested)
+        chosen, start = choose(requested)
         return RunSpec.resolve(spec, source, chosen, device=device, workers=workers, start=start)
-    if requested.model in DETECTOR_NAMES:
+    if requested.model in DETECTOR_NAMES | SEGMENTER_NAMES:
+        kind, data_of = (
+            ("detector", "labelled boxes and --task detect")
+            if requested.model in DETECTOR_NAMES
+            else ("segmentation network", "masks and --task segment")
+        )
         raise ConfigurationError(
-            f"{requested.model} is a detector, and {spec.data} has classes of images; choose another --model, or data"
-            " with labelled boxes and --task detect."
+            f"{requested.model} is a {kind}, and {spec.data} has classes of images; choose another --model, or data"
+            f" with {data_of}."
         )
     length = ""
     if recipe is None:
@@ -260,9 +272,10 @@ def _train(
         require(library, extra="train")  # now, not after hours of training
     with ExitStack() as stack:
         distributed = stack.enter_context(init_distributed(spec.config.device))
-        if spec.config.task == "detect" and distributed.world_size > 1:
+        if spec.config.task != "classify" and distributed.world_size > 1:
             raise ConfigurationError(
-                f"a detector is trained by one process, not by {distributed.world_size}; start it without torchrun."
+                f"{spec.config.recipe.model} is trained by one process, not by {distributed.world_size}; start it"
+                " without torchrun."
             )
         console = [stack.enter_context(ConsoleReporter())] if progress and distributed.is_rank_zero else []
         called = CallbackList([*console, *callbacks] if distributed.is_rank_zero else [])

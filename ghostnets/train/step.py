@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from ghostnets.data import Batch
 from ghostnets.errors import RunError
+from ghostnets.models.segmentation import SegmentationNetwork
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.detection import SupervisedDetector, unpack_targets
 from ghostnets.train.diagnose import diagnose_loss
@@ -25,6 +26,7 @@ from ghostnets.train.hardware import free_memory, is_out_of_memory, resolve_prec
 from ghostnets.train.mixing import Mixing
 from ghostnets.train.multi_label import count_exact, multi_label_losses
 from ghostnets.train.recipe import Recipe
+from ghostnets.train.segmentation import segmentation_losses
 
 __all__ = ["StepTotals", "TrainingStep"]
 
@@ -198,6 +200,9 @@ class TrainingStep:
                 output = self.forward(inputs)
             logits, features = output if isinstance(output, tuple) else (output, None)
             smoothing = self.recipe.label_smoothing
+            if isinstance(self.trained, SegmentationNetwork):
+                losses = segmentation_losses(logits.float(), target, label_smoothing=smoothing)
+                return losses, torch.zeros((), dtype=torch.int64)  # an image is not correct or wrong
             if self.multi_label:
                 losses = multi_label_losses(logits.float(), target, label_smoothing=smoothing)
                 return losses, count_exact(logits.detach(), target)

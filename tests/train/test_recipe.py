@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ghostnets.errors import ConfigurationError, UnknownNameError
-from ghostnets.models.names import DETECTOR_NAMES, MODEL_NAMES
+from ghostnets.models.names import DETECTOR_NAMES, MODEL_NAMES, SEGMENTER_NAMES
 from ghostnets.train import RECIPES, Recipe, default_recipe, named_recipe, recipes
 from ghostnets.train.recipes import fit_epochs, fit_image_size
 
@@ -69,7 +69,7 @@ def test_recipes_round_trip_through_json(name: str):
     recipe = RECIPES[name]
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
     assert recipe.differences(recipe.changed(lr=7.0)) == {"lr": recipe.lr}
-    assert recipe.model in MODEL_NAMES | DETECTOR_NAMES
+    assert recipe.model in MODEL_NAMES | DETECTOR_NAMES | SEGMENTER_NAMES
 
 
 def test_recipes_document_command_and_source():

@@ -17,7 +17,7 @@ __all__ = ["PredictCommand"]
 
 @dataclass(frozen=True)
 class PredictCommand(CommandOptions):
-    """Classify images, or find the objects in them with a detector.
+    """Classify images, find the objects in them with a detector, or segment them with a segmentation network.
 
     An image that cannot be read gives a row with the reason; the exit code is then 1.
 
@@ -39,7 +39,11 @@ class PredictCommand(CommandOptions):
     out: Path | None = None
     """Write the predictions to this file: .csv, .jsonl or .parquet; for a detector also .json, in COCO's format."""
     draw: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """For a detector: write each image with boxes and names as a JPEG file into this folder."""
+    """For a detector or a segmentation network: write each image with boxes and names, or with the colors of its
+    classes, as a JPEG file into this folder."""
+    masks: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """For a segmentation network: write the mask of each image into this folder, as a PNG file with a palette, whose
+    values are the indices of the classes."""
     bom: bool = False
     """With --out FILE.csv: begin the file with a byte order mark, by which Excel recognises UTF-8."""
     features: bool = False
@@ -80,8 +84,9 @@ class PredictCommand(CommandOptions):
             raise ConfigurationError("--features are only written to a file; add --out PREDICTIONS.parquet or .jsonl.")
         if self.sort_into is not None:
             check_outside("--sort-into", self.sort_into, self.images)
-        if self.draw is not None:
-            check_outside("--draw", self.draw, self.images)
+        for option, folder in (("--draw", self.draw), ("--masks", self.masks)):
+            if folder is not None:
+                check_outside(option, folder, self.images)
         if self.out is None or self.out.suffix.lower() != ".json":  # only of a detector
             check_table_suffix("--out", self.out, bom=self.bom)
         check_threshold_option(self.threshold)

@@ -16,14 +16,20 @@ from ghostnets.data import EMBEDDED, TASKS
 from ghostnets.devices import check_device_name
 from ghostnets.errors import CheckpointError, ConfigurationError, RunError, require_installed
 from ghostnets.files import find_checkpoint
-from ghostnets.models.names import DETECTOR_NAMES, resolve_name
+from ghostnets.models.names import DETECTOR_NAMES, SEGMENTER_NAMES, resolve_name
 from ghostnets.preprocessing import MAX_PIXELS
 from ghostnets.train import RECIPES, Recipe, named_recipe
 from ghostnets.train.optimizers import OPTIMIZERS
 
 __all__ = ["DEFAULT_RECIPES", "LIBRARIES", "TrainCommand"]
 
-DEFAULT_RECIPES = ("transfer", "photos", "small-images", "detect")  # without --recipe, data and weights select one
+DEFAULT_RECIPES = (
+    "transfer",
+    "photos",
+    "small-images",
+    "detect",
+    "segment",
+)  # without --recipe, data and weights select one
 LIBRARIES = ("tensorboard", "matplotlib", "jinja2")  # libraries of the extra "train"
 
 
@@ -77,7 +83,8 @@ class TrainCommand(CommandOptions):
     Options of the recipe that are not given come from --recipe. Without it, images of up to 64 pixels are trained by
     "small-images" and photographs by "transfer" (whose values are shown here), which starts from published weights if
     they are cached or can be downloaded, else from those that come with the package; networks without such weights, and
-    --weights none, by "photos". Labelled boxes are trained by "detect". Several processes: docs/training.md.
+    --weights none, by "photos". Labelled boxes are trained by "detect", masks by "segment". Several processes:
+    docs/training.md.
 
     Examples: ghostnets train | ghostnets train photos/ --epochs 60 | ghostnets train --resume runs/photos-ghostnet_100
     """
@@ -90,8 +97,9 @@ class TrainCommand(CommandOptions):
     embedded set."""
     data_option: Annotated[str | None, tyro.conf.arg(name="data")] = None
     """Data, as an option instead of DATA."""
-    task: Annotated[str | None, tyro.conf.arg(metavar="{classify,detect}")] = None
-    """classify, or detect for images with labelled boxes (YOLO, Pascal VOC, COCO); by default found from the layout."""
+    task: Annotated[str | None, tyro.conf.arg(metavar="{classify,detect,segment}")] = None
+    """classify, detect for images with labelled boxes (YOLO, Pascal VOC, COCO), or segment for images with masks (PNG);
+    by default found from the layout."""
     name: str | None = None
     """Name of the run, whose folder is --runs-dir/NAME; by default data and model, numbered."""
     runs_dir: Path = Path("runs")
@@ -198,7 +206,7 @@ class TrainCommand(CommandOptions):
             check_data(self.source)
         if self.resume is None and self.repeat is None:
             check_choices("task", [self.task] if self.task else [], TASKS)
-            if self.recipe.model not in DETECTOR_NAMES:
+            if self.recipe.model not in DETECTOR_NAMES | SEGMENTER_NAMES:
                 resolve_name(self.recipe.model)
             self._check_weights()
 

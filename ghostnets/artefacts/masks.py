@@ -1,0 +1,40 @@
+"""From the logits of a segmentation network to a class for each pixel of the original image, without torch."""
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ghostnets.artefacts.scores import Array, softmax
+from ghostnets.preprocessing import Pixels
+
+__all__ = ["classify_pixels"]
+
+
+def classify_pixels(logits: Array, size: tuple[int, int], inside: tuple[int, int]) -> tuple[Pixels, Array]:
+    """Choose the class of each pixel of an image.
+
+    The probabilities of each class are resized bilinearly to the image, and the highest wins: of equal ones that with
+    the lower index.
+
+    Args:
+        logits: float32 (classes, S, S).
+        size: Width and height of the original image.
+        inside: Width and height of the part of the network's input that shows the image, from its upper left corner.
+
+    Returns:
+        Class of each pixel, uint8 (H, W), and its probability, float32 (H, W).
+    """
+    probabilities = softmax(logits.reshape(len(logits), -1).T).T.reshape(logits.shape)
+    labels: Pixels = np.zeros(size[::-1], np.uint8)
+    scores: npt.NDArray[np.float32] = np.full(size[::-1], -1, np.float32)
+    for label, plane in enumerate(probabilities):
+        own = np.ascontiguousarray(plane[: inside[1], : inside[0]], np.float32)
+        resized = own if own.shape == labels.shape else _resize(own, size)
+        higher = resized > scores
+        labels[higher], scores[higher] = label, resized[higher]
+    return labels, scores
+
+
+def _resize(plane: Array, size: tuple[int, int]) -> Array:
+    """Resize a plane bilinearly, antialiased where it gets smaller, to width and height."""
+    return np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR))

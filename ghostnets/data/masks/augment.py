@@ -1,0 +1,65 @@
+"""Random augmentation of images with masks, by torchvision's transforms."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+__all__ = ["MaskAugmentation"]
+
+
+@dataclass(frozen=True)
+class MaskAugmentation:
+    """Images with their masks, uint8 (C + 1, H, W) each (``MaskFolder``) -> a batch of the input's size, and its masks.
+
+    Images are resized bilinearly, masks by their nearest pixels. The result is determined by the seeds.
+
+    Attributes:
+        image_size: Side S of the input in pixels.
+        min_scale: Smallest share of the area that a random crop keeps (``RandomResizedCrop``, aspect ratios 3 : 4 to
+            4 : 3).
+        horizontal_flip, vertical_flip: Flip half of the images.
+        color: Largest relative change of brightness, contrast and saturation.
+    """
+
+    image_size: int
+    min_scale: float = 0.25
+    horizontal_flip: bool = True
+    vertical_flip: bool = False
+    color: float = 0.0
+
+    def augment(self, images: Sequence[Tensor], labels: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Augment a batch.
+
+        Args:
+            images: uint8 (C + 1, H, W) each.
+            labels: Not read: the masks are in the images.
+            seeds: One for each image.
+
+        Returns:
+            uint8 (B, C, S, S), and the masks, uint8 (B, S, S).
+        """
+        transform = self._transform()
+        pixels, masks = [], []
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
+            for image, seed in zip(images, seeds, strict=True):
+                torch.default_generator.manual_seed(seed)
+                sample = transform(tv_tensors.Image(image[:-1]), tv_tensors.Mask(image[-1]))
+                pixels.append(sample[0].as_subclass(Tensor))
+                masks.append(sample[1].as_subclass(Tensor))
+        return torch.stack(pixels), torch.stack(masks)
+
+    def _transform(self) -> v2.Compose:
+        size, scale = [self.image_size, self.image_size], (self.min_scale, 1.0)
+        color = v2.ColorJitter(brightness=self.color, contrast=self.color, saturation=self.color)
+        return v2.Compose(
+            [
+                v2.RandomResizedCrop(size, scale=scale, antialias=True),
+                *([v2.RandomHorizontalFlip()] if self.horizontal_flip else []),
+                *([v2.RandomVerticalFlip()] if self.vertical_flip else []),
+                *([color] if self.color else []),
+            ]
+        )

@@ -1,0 +1,73 @@
+"""Masks of segmented images as PNG files, and images with their masks drawn over them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ghostnets.artefacts import SegmentedImage
+from ghostnets.files import write_atomically
+from ghostnets.predict.box_pictures import QUALITY, target_path
+from ghostnets.predict.inputs import Input, read_content_of
+from ghostnets.preprocessing import class_color, decode
+
+__all__ = ["MaskFiles", "MaskPictures"]
+
+OPACITY = 0.5  # of a mask over its image
+
+
+def palette_of(num_classes: int) -> list[int]:
+    """Return the palette of a PNG file: red, green and blue of each class (``class_color``)."""
+    return [value for label in range(num_classes) for value in class_color(label)]
+
+
+class MaskFiles:
+    """Writes masks as PNG files with a palette into a folder, each under the path of its image.
+
+    The value of a pixel is the index of its class.
+
+    Args:
+        folder: Folder to write into; created with the first mask.
+        class_names: Class names in the order of the indices.
+    """
+
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+        self.folder, self.palette = folder, palette_of(len(class_names))
+
+    def write(self, source: Input, segmented: SegmentedImage) -> Path:
+        """Write the mask of one image; return its path. Raises StorageError."""
+        image = Image.fromarray(segmented.mask)
+        image.putpalette(self.palette)
+        target = target_path(self.folder, source.name, ".png")
+        with write_atomically(target) as temporary:
+            image.save(temporary, "PNG")
+        return target
+
+
+class MaskPictures:
+    """Writes images with the colours of their masks over them as JPEG files into a folder.
+
+    Args:
+        folder: Folder to write into; created with the first picture.
+        class_names: Class names in the order of the indices.
+        max_pixels: Maximum number of pixels of an image that is read.
+    """
+
+    def __init__(self, folder: Path, class_names: Sequence[str], *, max_pixels: int) -> None:
+        self.folder, self.max_pixels = folder, max_pixels
+        self.colors = np.array(palette_of(len(class_names)), np.uint8).reshape(-1, 3)
+
+    def write(self, source: Input, segmented: SegmentedImage) -> Path:
+        """Draw the mask of one image; return the path of the picture.
+
+        Raises:
+            ImageError: The image cannot be read.
+            StorageError: The picture cannot be written.
+        """
+        image = decode(read_content_of(source), name=source.name, max_pixels=self.max_pixels).convert("RGB")
+        drawn = Image.blend(image, Image.fromarray(self.colors[segmented.mask]), OPACITY)
+        target = target_path(self.folder, source.name, ".jpg")
+        with write_atomically(target) as temporary:
+            drawn.save(temporary, "JPEG", quality=QUALITY)
+        return target

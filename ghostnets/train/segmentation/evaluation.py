@@ -1,0 +1,163 @@
+"""Evaluation of a segmentation network: pixel accuracy, intersection over union, and examples of masks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ghostnets.data import ImageDataset, evaluation_batches
+from ghostnets.measure import PixelConfusion
+from ghostnets.models.segmentation import SegmentationNetwork
+from ghostnets.preprocessing import Preprocessing
+from ghostnets.train.segmentation.losses import segmentation_losses
+
+__all__ = ["ClassOverlap", "MaskEvaluation", "MaskResult", "evaluate_masks"]
+
+KEPT = 9  # masks kept of the images with the highest, and of those with the lowest intersection over union
+
+
+@dataclass(frozen=True)
+class ClassOverlap:
+    """Results of one class.
+
+    Attributes:
+        name: Name of the class.
+        pixels: Labelled pixels.
+        iou: Intersection over union; None without a labelled pixel.
+        accuracy: Share of the labelled pixels that are predicted as the class; None without any.
+    """
+
+    name: str
+    pixels: int
+    iou: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class MaskResult:
+    """Result on one image.
+
+    Attributes:
+        index: Index of the image.
+        mean_iou: Mean intersection over union of the classes in the image; None without a labelled pixel.
+        pixel_accuracy: Share of the labelled pixels whose class is predicted; None without any.
+        mask: Predicted class of each pixel, uint8 (S, S).
+    """
+
+    index: int
+    mean_iou: float | None
+    pixel_accuracy: float | None
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class MaskEvaluation:
+    """Results of a segmentation network on a set of images, at the size of its input.
+
+    Attributes:
+        images: Number of images.
+        loss: Mean cross-entropy of an image (``segmentation_losses``).
+        confusion: Confusion of the pixels of all images.
+        classes: One entry for each class.
+        best, worst: Results on the images with the highest and the lowest mean intersection over union, the most
+            extreme first.
+    """
+
+    images: int
+    loss: float
+    confusion: PixelConfusion = field(compare=False)
+    classes: tuple[ClassOverlap, ...]
+    best: tuple[MaskResult, ...] = field(repr=False, compare=False)
+    worst: tuple[MaskResult, ...] = field(repr=False, compare=False)
+
+    kind = "masks"
+    multi_label = False
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The figures that are compared from epoch to epoch; 0 where no pixel is labelled."""
+        return {"miou": self.confusion.mean_iou or 0.0, "pixel_accuracy": self.confusion.pixel_accuracy or 0.0}
+
+    def headline(self) -> dict[str, str]:
+        """The main figures."""
+        figures = {"mIoU": self.confusion.mean_iou, "pixel accuracy": self.confusion.pixel_accuracy}
+        return {name: "no pixel labelled" if value is None else f"{value:.1%}" for name, value in figures.items()}
+
+    def describe_baseline(self) -> str:
+        """One sentence on the accuracy of always predicting the largest class, and on classes without a pixel."""
+        absent = [row.name for row in self.classes if not row.pixels]
+        total = max(1, sum(row.pixels for row in self.classes))
+        largest = max(self.classes, key=lambda row: row.pixels)
+        sentence = (
+            f"Always predicting {largest.name}, the largest class, would have a pixel accuracy of"
+            f" {largest.pixels / total:.1%}."
+        )
+        return sentence + (f" Without a pixel, and not in the mean: {', '.join(absent[:10])}." if absent else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything except the results of single images, as JSON values."""
+        return {
+            "images": self.images,
+            "loss": self.loss,
+            "mean_iou": self.confusion.mean_iou or 0.0,
+            "pixel_accuracy": self.confusion.pixel_accuracy,
+            "classes": [
+                {"name": row.name, "pixels": row.pixels, "iou": row.iou, "accuracy": row.accuracy}
+                for row in self.classes
+            ],
+            "confusion": self.confusion.matrix.tolist(),
+        }
+
+
+@torch.inference_mode()
+def evaluate_masks(
+    network: SegmentationNetwork,
+    images: ImageDataset,
+    preprocessing: Preprocessing,
+    class_names: Sequence[str],
+    *,
+    batch_size: int = 8,
+) -> MaskEvaluation:
+    """Evaluate a segmentation network at the size of its input; it is left in evaluation mode.
+
+    Args:
+        network: The network.
+        images: Images with masks as ``MaskFolder`` reads them for evaluation.
+        preprocessing: Preprocessing of the network.
+        class_names: Names in the order of the labels.
+        batch_size: Images per batch.
+    """
+    network.eval()
+    device, classes = next(network.parameters()).device, len(class_names)
+    confusion = PixelConfusion(np.zeros((classes, classes), np.int64))
+    best: list[MaskResult] = []
+    worst: list[MaskResult] = []
+    loss = 0.0
+    for batch in evaluation_batches(images, preprocessing, batch_size=batch_size):
+        pixels, masks = batch.pixels[:, :-1], batch.pixels[:, -1]
+        logits = network(preprocessing.normalize(pixels.to(device))).float().cpu()
+        loss += float(segmentation_losses(logits, masks).double().sum())
+        predicted = logits.argmax(1).byte()
+        for index, truth, mask in zip(batch.indices.tolist(), masks, predicted, strict=True):
+            own = PixelConfusion.count(truth.numpy(), mask.numpy(), classes)
+            confusion += own
+            best.append(MaskResult(index, own.mean_iou, own.pixel_accuracy, mask))
+        worst = sorted([*worst, *best[-len(masks) :]], key=_rank)[:KEPT]
+        best = sorted(best, key=lambda result: (-_rank(result)[0], result.index))[:KEPT]
+    rows = zip(class_names, confusion.labelled.tolist(), confusion.ious, confusion.accuracies, strict=True)
+    return MaskEvaluation(
+        images=len(images),
+        loss=loss / len(images),
+        confusion=confusion,
+        classes=tuple(ClassOverlap(*row) for row in rows),
+        best=tuple(best),
+        worst=tuple(worst),
+    )
+
+
+def _rank(result: MaskResult) -> tuple[float, int]:
+    """Order of results; images without labels are in the middle."""
+    return (0.5 if result.mean_iou is None else result.mean_iou, result.index)

@@ -1,0 +1,211 @@
+"""Masks of a small segmentation network: in torch and the engine, exported, and written by ``ghostnets predict``."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from ghostnets import export_model
+from ghostnets.artefacts import (
+    Description,
+    Model,
+    Segmenter,
+    load_classifier,
+    load_detector,
+    load_segmenter,
+    open_model,
+)
+from ghostnets.artefacts.masks import classify_pixels
+from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
+from ghostnets.cli.main import main
+from ghostnets.errors import ArtefactError, ConfigurationError, EngineError
+from ghostnets.export.report import MASK_TOLERANCES, ExportComparison, find_violation
+from ghostnets.export.verify_masks import compare_masks
+from ghostnets.models.segmentation import create_segmenter
+from ghostnets.preprocessing import Preprocessing, class_color, decode, decode_values
+
+NAMES = ("land", "water", "road")
+SIDE = 48
+
+
+def write_checkpoint(path: Path, **arguments: object) -> Path:
+    torch.manual_seed(0)
+    arguments = {"num_classes": len(NAMES), "channels": 16, **arguments}
+    network = create_segmenter("ghostseg_050", **arguments)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.startswith("head.") and parameter.ndim == 4:
+                parameter.mul_(8)  # classes that differ within an image
+    preprocessing = Preprocessing(SIDE, SIDE, fit="stretch")
+    save_checkpoint(path, Checkpoint("ghostseg_050", arguments, network.state_dict(), NAMES, preprocessing))
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("net") / "fields.safetensors")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    for index, (height, width) in enumerate(((60, 90), (31, 20))):
+        coarse = Image.fromarray(generator.integers(0, 255, (5, 6, 3), np.uint8))
+        coarse.resize((width, height), Image.Resampling.NEAREST).save(folder / f"{index}.png")
+    return folder
+
+
+def expected_mask(checkpoint: Path, image: Path) -> np.ndarray:
+    """The class of each pixel by torch alone; its resizing is not antialiased."""
+    stored = read_checkpoint(checkpoint, task="segment")
+    pixels = torch.from_numpy(stored.preprocessing.fitted(image).pixels).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        probabilities = stored.build()(stored.preprocessing.normalize(pixels)).softmax(1)
+    width, height = decode(image).size
+    resized = F.interpolate(probabilities, size=(height, width), mode="bilinear", antialias=True)
+    return resized[0].argmax(0).numpy()
+
+
+def test_masks_have_the_size_of_the_image_and_are_those_of_torch(checkpoint: Path, photos: Path):
+    segmenter = load_segmenter(checkpoint, threads=1)
+    files = sorted(photos.iterdir())
+    found = segmenter(files)
+    for image, segmented in zip(files, found, strict=True):
+        width, height = decode(image).size
+        assert (segmented.size, segmented.mask.shape, segmented.scores.shape) == (
+            (width, height),
+            *[(height, width)] * 2,
+        )
+        assert (segmented.mask == expected_mask(checkpoint, image)).mean() >= 0.999
+        assert len(segmented.shares) > 1
+        assert sum(segmented.shares.values()) == pytest.approx(1)
+        assert (segmented.scores > 1 / 3).all()
+    content, array = files[0].read_bytes(), np.array(decode(files[0]))
+    for source in (content, array, decode(files[0])):
+        assert np.array_equal(segmenter(source).mask, found[0].mask)
+    assert np.array_equal(segmenter.copy()(files[1]).mask, found[1].mask)
+
+
+def test_pixels_of_a_letterboxed_image_come_from_its_part_of_the_input():
+    logits = np.zeros((2, 4, 4), np.float32)
+    logits[1, :, 2:] = 5  # the right half
+    logits[1, 2:] = 9  # the padding below
+    mask, scores = classify_pixels(logits, (8, 4), (4, 2))
+    assert mask.tolist() == [[0, 0, 0, 1, 1, 1, 1, 1]] * 4  # the crossing is nearer to the confident class
+    assert scores[0, -1] == pytest.approx(1 / (1 + np.exp(-5)))
+    assert scores[0, 0] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("format_", ["onnx", "engine"])
+def test_exported_file_gives_the_same_masks(checkpoint: Path, photos: Path, tmp_path: Path, format_: str):
+    try:
+        report = export_model(checkpoint, tmp_path / f"fields.{format_}", format=format_, images=photos)
+    except EngineError as error:
+        pytest.skip(str(error))
+    assert report.comparison.pixels > SIDE * SIDE
+    assert report.comparison.top1_agreement >= 0.999
+    assert not report.comparison.torch_was_loaded
+    files = sorted(photos.iterdir())
+    expected = load_segmenter(checkpoint, threads=1)(files)
+    found = load_segmenter(tmp_path / report.file, threads=1)(files)
+    for one, other in zip(found, expected, strict=True):
+        assert (one.mask == other.mask).mean() >= 0.999
+        assert np.abs(one.scores - other.scores).max() < 1e-3
+
+
+def test_networks_with_aspp_run_in_the_engine(photos: Path, tmp_path: Path):
+    path = write_checkpoint(tmp_path / "aspp.safetensors", head="aspp", output_stride=8)
+    image = sorted(photos.iterdir())[0]
+    segmenter = load_segmenter(path, threads=1)
+    assert (segmenter(image).mask == expected_mask(path, image)).mean() >= 0.999
+
+
+def test_a_file_whose_masks_differ_is_not_written():
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(2, 3, 8, 8)).astype(np.float32) * 5
+    times = {"seconds": (1, 1, 1), "torch_seconds": (1, 1, 1), "times_as_fast": (1, 1, 1), "runs": 1, "threads": 1}
+    rest = {**times, "runtime": "test", "torch_was_loaded": False, "processor": "test"}
+    same = compare_masks(logits + 1e-6, logits)
+    assert find_violation(ExportComparison(**same, **rest), MASK_TOLERANCES["f32"]) is None
+    changed = logits.copy()
+    changed[0, :, 0, 0] = np.roll(changed[0, :, 0, 0], 1)
+    differing = compare_masks(changed, logits)
+    assert differing["top1_agreement"] == pytest.approx(1 - 1 / differing["pixels"])
+    assert find_violation(ExportComparison(**differing, **rest), MASK_TOLERANCES["f32"]) is not None
+    ties = logits.copy()
+    ties[:, 0] = ties[:, 1:].max(1) + 1e-5  # equal to the highest: decided by rounding
+    lower = ties.copy()
+    lower[:, 0] -= 2e-5
+    assert compare_masks(lower, ties)["pixels"] == 0
+
+
+def test_formats_and_precisions_that_are_not_compared_are_rejected(checkpoint: Path, tmp_path: Path):
+    with pytest.raises(ConfigurationError, match="is a segmentation network, which format openvino is not tested with"):
+        export_model(checkpoint, tmp_path / "a.xml", format="openvino")
+    with pytest.raises(ConfigurationError, match=r"which format onnx holds in f32, .* omit precision f16"):
+        export_model(checkpoint, tmp_path / "a.onnx", precision="f16")
+
+
+def test_networks_for_other_tasks_are_rejected_in_a_sentence(checkpoint: Path):
+    model = open_model(checkpoint, threads=1)
+    for load in (load_classifier, load_detector):
+        with pytest.raises(
+            ConfigurationError, match=r"is a segmentation network .* with ghostnets\.artefacts\.load_seg"
+        ):
+            load(checkpoint)
+    description = Description.from_json(model.description.to_json())
+    assert (description.task, description.class_names) == ("segment", NAMES)
+    with pytest.raises(
+        ArtefactError, match="fit is 'crop', which does not show a segmentation network the whole image"
+    ):
+        Description("ghostseg_050", {}, NAMES, Preprocessing(8, 8), task="segment")
+    with pytest.raises(ConfigurationError, match="is a classifier"):
+        Segmenter(OpenedClassifier(Path("c.onnx"), Description("ghostnet_050", {}, NAMES, Preprocessing(8, 8)), "test"))
+
+
+class OpenedClassifier(Model):
+    def _run(self, x, features):
+        raise AssertionError
+
+
+def test_predict_writes_masks_pictures_and_json(checkpoint: Path, photos: Path, tmp_path: Path, capsys):
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    masks, drawn = tmp_path / "masks", tmp_path / "drawn"
+    options = ["--masks", str(masks), "--draw", str(drawn), "--json"]
+    assert main(["predict", str(checkpoint), str(photos), str(tmp_path / "bad.png"), *options]) == 1
+    output = capsys.readouterr()
+    rows = json.loads(output.out)
+    assert [Path(row["path"]).name for row in rows] == ["0.png", "1.png", "bad.png"]
+    assert "error" in rows[2]
+    assert "wrote 2 masks" in output.err
+    assert "0 land, 1 water, 2 road" in output.err
+    segmenter = load_segmenter(checkpoint, threads=1)
+    for row, image in zip(rows, sorted(photos.iterdir()), strict=False):
+        segmented = segmenter(image)
+        assert row["shares"] == pytest.approx(segmented.shares)
+        relative = image.relative_to(image.anchor)
+        written = decode_values(masks / relative)
+        assert written.mode == "P"
+        assert np.array_equal(np.asarray(written), segmented.mask)
+        assert written.getpalette()[:9] == [value for label in range(3) for value in class_color(label)]
+        picture = decode(drawn / relative.with_name(f"{relative.name}.jpg"))
+        assert picture.size == segmented.size
+    assert main(["predict", str(checkpoint), str(photos), "--masks", str(tmp_path / "second")]) == 0
+    assert "classes of the pixels" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tta", "flip"], "is a segmentation network, and --tta is for other networks"),
+        (["--out", "x.csv"], "whose masks are not written to .csv; use --masks FOLDER"),
+    ],
+)
+def test_options_of_other_networks_are_rejected(checkpoint: Path, photos: Path, options: list, message: str, capsys):
+    assert main(["predict", str(checkpoint), str(photos), *options]) == 1
+    assert message in capsys.readouterr().err
