@@ -217,8 +217,8 @@ Measured: docs/results.md (the same photographs and initial weights: 72.5 % in h
 DETECT = Recipe(
     model="ghostdet_100",
     weights="auto",
-    image_size=320,
-    epochs=60,
+    image_size=416,
+    epochs=70,
     batch_size=16,
     optimizer="adamw",
     lr=1e-3,

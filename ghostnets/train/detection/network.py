@@ -17,7 +17,7 @@ from ghostnets.train.recipe import EMBEDDED_WEIGHTS as EMBEDDED
 
 __all__ = ["build_initial_detector", "check_detection", "choose_detector_weights", "resolve_detector"]
 
-IMAGE_SIZE = 320
+IMAGE_SIZE = 416
 NEUTRAL = {  # fields of a recipe that apply to classifiers only, and the value that disables each
     "width": None,
     "ratio": None,

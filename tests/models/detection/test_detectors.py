@@ -12,7 +12,8 @@ from ghostnets.models.detection import DETECTORS, GhostPAN, create_detector, gri
 
 @pytest.mark.parametrize("name", sorted(DETECTORS))
 def test_cost_matches_the_table(name: str):
-    cost = count(create_detector(name), (3, 416, 416))
+    with torch.device("meta"):  # only shapes are needed
+        cost = count(create_detector(name), (3, 416, 416))
     assert cost.params / 1e6 == pytest.approx(DETECTORS[name].params, abs=0.005)
     assert cost.macs / 1e6 == pytest.approx(DETECTORS[name].macs, abs=0.05)
 

@@ -11,7 +11,8 @@ from ghostnets.models.segmentation import SEGMENTERS, create_segmenter, list_seg
 
 @pytest.mark.parametrize("name", sorted(SEGMENTERS))
 def test_cost_matches_the_table(name: str):
-    cost = count(create_segmenter(name), (3, 512, 512))
+    with torch.device("meta"):  # only shapes are needed
+        cost = count(create_segmenter(name), (3, 512, 512))
     assert cost.params / 1e6 == pytest.approx(SEGMENTERS[name].params, abs=0.005)
     assert cost.macs / 1e6 == pytest.approx(SEGMENTERS[name].macs, abs=0.05)
 
