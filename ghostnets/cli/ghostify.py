@@ -9,17 +9,23 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
+from ghostnets import engine
 from ghostnets.checkpoints import save_checkpoint
 from ghostnets.cli.compression import BATCH, format_agreement, measure_agreement, read_images, read_source
 from ghostnets.cli.options.ghostify import GhostifyCommand
 from ghostnets.cli.output import message, print_json, result_console, show_stages
 from ghostnets.compress import Analysis, CompressionReport, analyse, heal
+from ghostnets.errors import MissingExtraError
+from ghostnets.explain.compression_figure import compression_figure
+from ghostnets.explain.figures import save_figure
 from ghostnets.files import write_atomically
+from ghostnets.processor import processor_name
 from ghostnets.terminal import format_count
 
 __all__ = ["run"]
 
 SHOWN_LAYERS = 8
+UNITS = {"macs": "multiply-adds", "latency": "time"}
 
 
 def run(command: GhostifyCommand) -> int:
@@ -32,10 +38,11 @@ def run(command: GhostifyCommand) -> int:
         fitted, compared = list(x[~is_compared].split(BATCH)), x[is_compared]
         show("measuring the damage of changes")
         analysis = analyse(original, fitted)
+        timer = engine.time_layers if command.unit == "latency" else None
         curve, made, report = [], original, None
         for budget in command.budgets:
-            show(f"fitting a network of {budget:.0%} of the multiply-adds")
-            network, found = analysis.ghostify(budget)
+            show(f"fitting a network of {budget:.0%} of the {UNITS[command.unit]}")
+            network, found = analysis.ghostify(budget, timer=timer)
             curve.append(_point(budget, network, found, original, compared))
             if report is None:
                 made, report = network, found
@@ -53,11 +60,18 @@ def run(command: GhostifyCommand) -> int:
         state_dict=made.state_dict(),
         changes=(*checkpoint.changes, *report.changes),
         temperature=None,
-        training={**checkpoint.training, "compressed_from": checkpoint.sha256, "budget": command.budget},
+        training={
+            **checkpoint.training,
+            "compressed_from": checkpoint.sha256,
+            "budget": command.budget,
+            "budget_unit": command.unit,
+        },
     )
     save_checkpoint(command.out, result)
     summary = {
         "checkpoint": str(command.out),
+        "picture": _draw(command, report, curve, healed),
+        "unit": command.unit,
         "images": {"fitted": sum(map(len, fitted)), "compared": len(compared)},
         "curve": curve,
         "healed": healed,
@@ -75,12 +89,31 @@ def run(command: GhostifyCommand) -> int:
     return 0
 
 
+def _draw(
+    command: GhostifyCommand, report: CompressionReport, curve: list[dict[str, Any]], healed: dict[str, Any] | None
+) -> str | None:
+    """Write the picture; return its path, or None without matplotlib."""
+    path = command.out.with_suffix(".png")
+    try:
+        figure = compression_figure(report.sensitivity, curve, healed, unit=UNITS[command.unit])
+    except MissingExtraError as error:
+        message(f"no picture: {error}")
+        return None
+    with write_atomically(path) as temporary:
+        save_figure(figure, temporary, path.suffix)
+    return str(path)
+
+
 def _point(
     budget: float, network: nn.Module, report: CompressionReport, original: nn.Module, compared: Tensor
 ) -> dict[str, Any]:
+    macs = report.macs[1] / report.macs[0]
+    cost = macs if report.seconds is None else report.seconds[1] / report.seconds[0]
     return {
         "budget": budget,
-        "macs": report.macs[1] / report.macs[0],
+        "cost": cost,
+        "seconds": report.seconds,
+        "macs": macs,
         "params": report.params[1] / report.params[0],
         "agreement": measure_agreement(network, original, compared),
     }
@@ -96,23 +129,39 @@ def _print(command: GhostifyCommand, analysis: Analysis, report: CompressionRepo
         f" {kinds.count('merge')} layers with merged channels, {len(report.left_alone)} convolutions left alone.",
         soft_wrap=True,
     )
-    table = Table("budget", "multiply-adds", "parameters", "same class as the original", "95 % interval")
-    rows: Sequence[dict[str, Any]] = summary["curve"]
-    for row in sorted(rows, key=lambda row: -row["budget"]):
-        table.add_row(
-            f"{row['budget']:g}", f"{row['macs']:.1%}", f"{row['params']:.1%}", *format_agreement(row["agreement"])
-        )
-    if summary["healed"]:
-        table.add_row(f"{command.budget:g}, healed", "", "", *format_agreement(summary["healed"]))
-    console.print(table)
+    _print_curve(command, summary)
     worst = sorted(report.sensitivity, key=lambda entry: -entry.damage)[:SHOWN_LAYERS]
     listed = ", ".join(f"{entry.conv} ({entry.kind} {entry.damage:.2f})" for entry in worst)
     console.print(f"Most sensitive, with half of the maps: {listed}.", soft_wrap=True)
     for note in report.notes:
         console.print(f"Note: {note}", soft_wrap=True)
     fitted, compared = summary["images"]["fitted"], summary["images"]["compared"]
+    written = [str(command.out.with_suffix(".json")), *([summary["picture"]] if summary["picture"] else [])]
     console.print(
         f"Fitted to {format_count(fitted, 'image')}, compared on {compared} others. Wrote {command.out}"
-        f" ({summary['bytes'] / 1e6:,.1f} MB) and {command.out.with_suffix('.json')}.",
+        f" ({summary['bytes'] / 1e6:,.1f} MB), {', '.join(written)}.",
         soft_wrap=True,
     )
+
+
+def _print_curve(command: GhostifyCommand, summary: dict[str, Any]) -> None:
+    """Print cost and agreement of the networks of all budgets, and measured times."""
+    is_timed = command.unit == "latency"
+    time = ["measured time"] if is_timed else []
+    table = Table("budget", *time, "multiply-adds", "parameters", "same class as the original", "95 % interval")
+    rows: Sequence[dict[str, Any]] = summary["curve"]
+    for row in sorted(rows, key=lambda row: -row["budget"]):
+        cells = [f"{row['cost']:.1%}"] if is_timed else []
+        cells += [f"{row['macs']:.1%}", f"{row['params']:.1%}", *format_agreement(row["agreement"])]
+        table.add_row(f"{row['budget']:g}", *cells)
+    if summary["healed"]:
+        table.add_row(f"{command.budget:g}, healed", *["" for _ in time], "", "", *format_agreement(summary["healed"]))
+    console = result_console()
+    console.print(table)
+    if is_timed:
+        before, after = rows[0]["seconds"]
+        console.print(
+            f"Time of one image in the engine, float32, one thread, {processor_name()}: {before * 1e3:.2f} ms before,"
+            f" {after * 1e3:.2f} ms after (budget {command.budget:g}).",
+            soft_wrap=True,
+        )

@@ -6,6 +6,7 @@ from ghostnets.needs_torch import TORCH  # noqa: F401 - first, so that its absen
 from ghostnets.compress.fuse import fuse, reparameterize
 from ghostnets.compress.ghostify import Analysis, CompressionReport, analyse, ghostify
 from ghostnets.compress.heal import HealReport, heal
+from ghostnets.compress.latency import Timer
 from ghostnets.compress.least_squares import MapStatistics, PairStatistics
 from ghostnets.compress.quantize import LayerSensitivity, QuantizationReport, quantize
 from ghostnets.compress.sensitivity import SiteSensitivity
@@ -20,6 +21,7 @@ __all__ = [
     "PairStatistics",
     "QuantizationReport",
     "SiteSensitivity",
+    "Timer",
     "analyse",
     "apply_changes",
     "fuse",

@@ -1,5 +1,6 @@
-"""Choice of changes within a budget of multiply-adds that minimises the expected damage."""
+"""Choice of changes within a budget of multiply-adds or time that minimises the expected damage."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -51,27 +52,39 @@ class Option:
 
 @dataclass
 class CostModel:
-    """Multiply-adds of a network as a function of its changes.
+    """Multiply-adds of a network, or its time, as a function of its changes.
 
     Args:
         model: The network.
         cost: Measured cost of the network.
         sites: Sites of the network.
         cheap_kernel_size: Size of the filters of ghosts.
+        seconds: Measured time by layer, for costs in seconds; the time of a layer is taken to be proportional to its
+            multiply-adds.
+        prices: Seconds of one multiply-add of the ghosts of a site, by its name.
     """
 
     model: nn.Module
     cost: Cost
     sites: Sequence[Site]
     cheap_kernel_size: int
-    base: dict[str, int] = field(init=False)
+    seconds: Mapping[str, float] | None = None
+    prices: Mapping[str, float] = field(default_factory=dict)
+    whole: float = field(init=False)  # cost of the unchanged network
+    base: dict[str, float] = field(init=False)  # cost of each of its layers
     shapes: dict[str, tuple[int, int, int]] = field(init=False)  # inputs, outputs, taps
+    positions: dict[str, float] = field(init=False)  # output pixels of each layer
     fed_by: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.base = {layer.name: layer.macs for layer in self.cost.layers}
+        macs = {layer.name: layer.macs for layer in self.cost.layers}
         modules = dict(self.model.named_modules())
-        self.shapes = {name: _shape(modules[name]) for name in self.base}
+        self.shapes = {name: _shape(modules[name]) for name in macs}
+        self.positions = {name: macs[name] / math.prod(self.shapes[name]) for name in macs}
+        if self.seconds is None:
+            self.whole, self.base = self.cost.macs, {name: float(number) for name, number in macs.items()}
+        else:
+            self.whole, self.base = sum(self.seconds.values()), {name: self.seconds.get(name, 0.0) for name in macs}
         self.fed_by = {site.consumer: site.conv for site in self.sites if site.consumer}
         self.fed_by |= {name: site.conv for site in self.sites for name in site.chain}
 
@@ -79,25 +92,26 @@ class CostModel:
         """Names of the layers whose cost depends on a site."""
         return [name for name in (site.conv, *site.chain, site.consumer) if name in self.base]
 
-    def macs(self, name: str, choices: Mapping[str, Choice]) -> float:
-        """Multiply-adds of a layer with these changes of sites."""
-        inputs, outputs, taps = self.shapes[name]
-        feeding, own, macs = choices.get(self.fed_by.get(name, "")), choices.get(name), float(self.base[name])
+    def cost_of(self, name: str, choices: Mapping[str, Choice]) -> float:
+        """Cost of a layer with these changes of sites."""
+        inputs, outputs, _ = self.shapes[name]
+        feeding, own, cost = choices.get(self.fed_by.get(name, "")), choices.get(name), self.base[name]
         if feeding is not None and feeding.kind == "merge":
-            macs *= feeding.number / inputs
+            cost *= feeding.number / inputs
         if own is None:
-            return macs
-        positions = self.base[name] / (taps * inputs * outputs)
-        macs *= own.number / outputs
-        if own.kind != "merge":
-            each = self.cheap_kernel_size**2 + (own.number if own.kind == "mixed ghost" else 0)
-            macs += positions * (outputs - own.number) * each
-        return macs
+            return cost
+        cost *= own.number / outputs
+        return cost if own.kind == "merge" else cost + self.prices.get(name, 1.0) * self.ghost_macs(name, own)
+
+    def ghost_macs(self, name: str, choice: Choice) -> float:
+        """Multiply-adds of the ghosts of a convolution alone, without its intrinsic maps."""
+        each = self.cheap_kernel_size**2 + (choice.number if choice.kind == "mixed ghost" else 0)
+        return self.positions[name] * (self.shapes[name][1] - choice.number) * each
 
     def total(self, choices: Mapping[str, Choice]) -> float:
-        """Multiply-adds of the network with these changes."""
+        """Cost of the network with these changes."""
         changed = {name for site in self.sites if site.conv in choices for name in self.layers(site)}
-        return self.cost.macs + sum(self.macs(name, choices) - self.base[name] for name in changed)
+        return self.whole + sum(self.cost_of(name, choices) - self.base[name] for name in changed)
 
 
 def _shape(layer: nn.Module) -> tuple[int, int, int]:
@@ -114,20 +128,20 @@ def choose(
 ) -> dict[str, Choice]:
     """Choose the changes with the lowest total expected damage that meet a budget.
 
-    For a price of one multiply-add, each site takes what minimises damage plus price, given its neighbours; the lowest
-    price that meets the budget is found by bisection.
+    For a price of one multiply-add or second, each site takes what minimises damage plus price, given its neighbours;
+    the lowest price that meets the budget is found by bisection.
 
     Args:
         options: Options by name of the convolution.
-        costs: Multiply-adds of changes.
+        costs: Costs of changes.
         sites: The sites.
-        budget: Maximum number of multiply-adds.
+        budget: Maximum cost, in the unit of ``costs``.
 
     Returns:
         Choice by name of the convolution; the cheapest one that was found if the budget cannot be met.
     """
     offered = [site for site in sites if options.get(site.conv)]
-    low, high = -30.0, 30.0  # decimal logarithm of the price of all multiply-adds of the network
+    low, high = -30.0, 30.0  # decimal logarithm of the price of the whole network
     cheapest = _choose_at(options, costs, offered, 10.0**high)
     if costs.total(cheapest) > budget:
         return cheapest
@@ -169,18 +183,18 @@ def _choose_at(
     options: Mapping[str, Sequence[Option]], costs: CostModel, sites: Sequence[Site], price: float
 ) -> dict[str, Choice]:
     choices: dict[str, Choice] = {}
-    unit = price / costs.cost.macs
+    unit = price / costs.whole
     for _ in range(SWEEPS):
         before = dict(choices)
         for site in sites:
             choices.pop(site.conv, None)
             layers = costs.layers(site)
-            best, chosen = unit * sum(costs.macs(name, choices) for name in layers), None
+            best, chosen = unit * sum(costs.cost_of(name, choices) for name in layers), None
             for option in options[site.conv]:
                 for number in option.numbers():
                     choice = Choice(option.kind, number)
                     trial = {**choices, site.conv: choice}
-                    value = option.damage_of(number) + unit * sum(costs.macs(name, trial) for name in layers)
+                    value = option.damage_of(number) + unit * sum(costs.cost_of(name, trial) for name in layers)
                     if value < best:
                         best, chosen = value, choice
             if chosen is not None:

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ghostnets.compress.budget import Choice, CostModel, Option, choose
 from ghostnets.compress.eligibility import find_ineligible
 from ghostnets.compress.fit import fit_change, output_error, outputs_of
+from ghostnets.compress.latency import Timer, choose_by_time
 from ghostnets.compress.sensitivity import SiteSensitivity, find_options
 from ghostnets.compress.sites import Site, find_sites
 from ghostnets.compress.surgery import describe_change
@@ -37,6 +38,7 @@ class CompressionReport:
         macs: Multiply-adds before and after.
         params: Parameters before and after.
         output_error: Squared error of the outputs on some of the images, as a share of their variance over the images.
+        seconds: Measured time of one image before and after, where the budget is one of time.
         notes: Further remarks for the user.
     """
 
@@ -46,6 +48,7 @@ class CompressionReport:
     macs: tuple[int, int]
     params: tuple[int, int]
     output_error: float
+    seconds: tuple[float, float] | None = None
     notes: tuple[str, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,6 +66,7 @@ def ghostify(
     cheap_kernel_size: int = 3,
     layers: Collection[str] | None = None,
     image_size: int = 224,
+    timer: Timer | None = None,
 ) -> tuple[nn.Module, CompressionReport]:
     """Return a network with fewer multiply-adds that approximates the original, without training.
 
@@ -78,12 +82,14 @@ def ghostify(
         images: Representative unlabelled images, preprocessed: float (N, C, H, W), or a sequence of such batches, which
             is read several times; a few hundred are enough. By default random images with the spectrum of photographs,
             which give a worse fit.
-        budget: Multiply-adds of the result as a share of the network's.
+        budget: Multiply-adds of the result as a share of the network's; with ``timer``, its time.
         ratio: Maps per intrinsic map: instead of a budget, make every convolution a Ghost module with this ratio.
         table: Name of a convolution -> ratio, instead of a budget: make these convolutions Ghost modules.
         cheap_kernel_size: Size of the depthwise filters of ghosts, odd.
         layers: Names of the convolutions that may change; all by default.
         image_size: Height and width of the random images.
+        timer: Measures the time of a network's modules for one image, such as ``ghostnets.engine.time_layers``; the
+            budget is then a share of the measured time.
 
     Returns:
         The new network, in evaluation mode, and a report.
@@ -93,6 +99,8 @@ def ghostify(
             budget cannot be met.
     """
     _check(budget, ratio, table)
+    if timer is not None and (ratio is not None or table is not None):
+        raise ConfigurationError("a timer is given beside ratios; pass a budget with it, or omit it.")
     names = layers if table is None else list(table)
     analysis = analyse(
         model,
@@ -103,7 +111,7 @@ def ghostify(
         ghosts_only=ratio is not None or table is not None,
     )
     if ratio is None and table is None:
-        return analysis.ghostify(budget)
+        return analysis.ghostify(budget, timer=timer)
     return analysis.convert(_choose_by_ratio(analysis.options, analysis.costs, table if table is not None else ratio))
 
 
@@ -133,15 +141,23 @@ class Analysis:
     probes: Tensor
     notes: tuple[str, ...]
 
-    def ghostify(self, budget: float) -> tuple[nn.Module, CompressionReport]:
-        """Return the network within a budget of multiply-adds, as a share of the original's, and the report.
+    def ghostify(self, budget: float, *, timer: Timer | None = None) -> tuple[nn.Module, CompressionReport]:
+        """Return the network within a budget of multiply-adds or time, as a share of the original's, and the report.
+
+        Args:
+            budget: Share of the multiply-adds, or, with a timer, of the time.
+            timer: As for ``ghostnets.ghostify``.
 
         Raises:
             ConfigurationError: The budget is out of range or cannot be met.
         """
         _check(budget, None, None)
-        choices = choose(self.options, self.costs, self.sites, budget * self.costs.cost.macs)
-        reached = self.costs.total(choices) / self.costs.cost.macs
+        if timer is not None:
+            choices, seconds = choose_by_time(self.options, self.costs, self.sites, budget, timer)
+            made, report = self.convert(choices)
+            return made, replace(report, seconds=seconds)
+        choices = choose(self.options, self.costs, self.sites, budget * self.costs.whole)
+        reached = self.costs.total(choices) / self.costs.whole
         if reached > budget:
             raise ConfigurationError(
                 f"the budget is {budget:.3g} of the multiply-adds, but changes of {len(self.options)} convolutions end"
@@ -234,7 +250,9 @@ def analyse(
 
 def _check(budget: float, ratio: float | None, table: Mapping[str, float] | None) -> None:
     if not 0 < budget < 1:
-        raise ConfigurationError(f"budget is {budget}; it must be between 0 and 1, a share of the multiply-adds.")
+        raise ConfigurationError(
+            f"budget is {budget}; it must be between 0 and 1, a share of the multiply-adds or the time."
+        )
     ratios = [*(table or {}).values(), *([] if ratio is None else [ratio])]
     if any(not 1 < value < float("inf") for value in ratios):
         raise ConfigurationError(f"a ratio is {min(ratios)}; it must be above 1, maps per intrinsic map.")
@@ -276,6 +294,6 @@ def _choose_by_ratio(
             channels = len(option.order)
             number = min(math.ceil(channels / ratio), channels - 1)
             choice = Choice(option.kind, number)
-            if costs.macs(conv, {conv: choice}) < costs.base[conv] and option.damage_of(number) < best:
+            if costs.cost_of(conv, {conv: choice}) < costs.base[conv] and option.damage_of(number) < best:
                 best, choices[conv] = option.damage_of(number), choice
     return choices

@@ -105,7 +105,7 @@ def _saves(costs: CostModel, site: Site, kind: str) -> bool:
     assert isinstance(conv, nn.Conv2d)
     choices = {site.conv: Choice(kind, -(-conv.out_channels // 2))}
     layers = costs.layers(site)
-    return sum(costs.macs(name, choices) for name in layers) < 0.98 * sum(costs.base[name] for name in layers)
+    return sum(costs.cost_of(name, choices) for name in layers) < 0.98 * sum(costs.base[name] for name in layers)
 
 
 def _order(model: nn.Module, site: Site, kind: str, moments: Moments) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,17 @@
 """The fused CPU engine, which runs a GhostNet in one pass through the caches. Importable without torch."""
 
 from ghostnets.engine.choice import PrecisionChoice
-from ghostnets.engine.compiler import compile, load  # noqa: A004
+from ghostnets.engine.compiler import compile, load, time_layers  # noqa: A004
 from ghostnets.engine.layer_times import LayerProfile, ideal_seconds
 from ghostnets.engine.session import TIMED_SIZE, Session
 
-__all__ = ["TIMED_SIZE", "LayerProfile", "PrecisionChoice", "Session", "compile", "ideal_seconds", "load"]
+__all__ = [
+    "TIMED_SIZE",
+    "LayerProfile",
+    "PrecisionChoice",
+    "Session",
+    "compile",
+    "ideal_seconds",
+    "load",
+    "time_layers",
+]

@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ghostnets.engine.calibrate import METHODS, calibrate
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from ghostnets.checkpoints import Checkpoint
 
-__all__ = ["compile", "load"]
+__all__ = ["compile", "load", "time_layers"]
 
 OUTPUTS = ("logits", "features", "features+logits")
 
@@ -141,3 +142,40 @@ def load(
     """
     import_native(ENGINE)
     return Session(read_plan(path), threads=threads, isa=isa, precision=precision, image_size=image_size)
+
+
+def time_layers(
+    model: "nn.Module",
+    shape: tuple[int, int, int],
+    *,
+    precision: str = "f32",
+    threads: int = 1,
+    runs: int = 20,
+    isa: str | None = None,
+) -> dict[str, float]:
+    """Measure the time of the modules of a network in the engine, for a budget of time of ``ghostnets.ghostify``.
+
+    Args:
+        model: Network, as for ``compile``.
+        shape: Channels, height and width of the image, which is random.
+        precision: ``"f32"`` or ``"bf16"``.
+        threads: Number of threads.
+        runs: Number of runs, whose median by module counts; see ``Session.profile``.
+        isa: See ``Session``.
+
+    Returns:
+        Seconds by the name of the convolution or linear layer, where it is computed by itself, or of another module;
+        the sum is the time of one run.
+
+    Raises:
+        EngineError: The engine was not built, or does not support a module of the network, which is named.
+    """
+    session = compile(model, precision=precision, threads=threads, isa=isa)
+    image = np.random.default_rng(0).standard_normal((1, *shape), dtype=np.float32)
+    layers = [name for name, module in model.named_modules() if type(module).__name__ in ("Conv2d", "Linear")]
+    seconds: dict[str, float] = {}
+    for layer in session.profile(image, runs=runs):
+        inside = [name for name in layers if layer.name and name.startswith(f"{layer.name}.")]
+        name = inside[0] if len(inside) == 1 else layer.name
+        seconds[name] = seconds.get(name, 0.0) + layer.seconds
+    return seconds

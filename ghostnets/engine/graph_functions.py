@@ -206,6 +206,13 @@ def _record_getitem(recorder: Recorder, x: Any, index: Any) -> TensorProxy:
     return record_max_pool(recorder, made, 1, steps[0]) if steps[0] > 1 else made
 
 
+def _record_index_select(recorder: Recorder, x: Any, dim: int, index: Any) -> TensorProxy:
+    step = require_map(recorder, x)
+    if dim not in (1, -3) or not isinstance(index, Tensor):
+        recorder.reject("selects along an axis other than channels, or by indices that depend on the images")
+    return record_arrange(recorder, [step], index.tolist())
+
+
 def _record_view(recorder: Recorder, x: TensorProxy, *sizes: Any) -> TensorProxy:
     sizes = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], Sequence) else sizes
     step, channels = x.step, x.step.channels
@@ -278,6 +285,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "split": _record_split,
     "chunk": _record_chunk,
     "getitem": _record_getitem,
+    "index_select": _record_index_select,
     "view": _record_view,
     "reshape": _record_view,
     "transpose": _record_transpose,

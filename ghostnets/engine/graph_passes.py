@@ -9,18 +9,19 @@ from ghostnets.engine.graph import Step
 __all__ = ["simplify"]
 
 FUSABLE = ("conv", "affine", "add", "multiply")  # steps whose kernels can apply an activation
+IDEMPOTENT = ("relu", "relu6")  # activations that may be applied twice, and leave zeros
 
 
 def simplify(steps: list[Step], outputs: list[Step]) -> tuple[list[Step], list[Step]]:
     """Return the steps that the outputs depend on, with fused patterns, and the output steps.
 
     Fused are constants before or after a convolution (batch normalisation, folded in float64), zero padding before a
-    convolution, activations after a step that can apply them, Ghost modules with their residual or DFC gate, and
-    squeeze-and-excitation. All other steps are left unchanged.
+    convolution, activations after a step that can apply them, Ghost modules with their residual or DFC gate,
+    squeeze-and-excitation, and channel selections in a row. All other steps are left unchanged.
     """
     graph = _Graph(steps, outputs)
     fusions = (_fuse_activation, _fuse_ghost, _fuse_gate, _fuse_residual, _fuse_squeeze_excite)
-    for rewrite in (_fold_affine, _fold_pad, *fusions):
+    for rewrite in (_fold_affine, _fold_pad, *fusions, _fold_arrange, _move_activation):
         for step in list(graph.steps):
             rewrite(graph, step)
         graph.clean()
@@ -89,6 +90,17 @@ def _fold_pad(graph: _Graph, step: Step) -> None:
     graph.replace(step, step.inputs[0])
 
 
+def _fold_arrange(graph: _Graph, step: Step) -> None:
+    """Fold a channel selection into the selection or concatenation before it."""
+    if step.op != "arrange" or len(step.inputs) != 1:
+        return
+    before = step.inputs[0]
+    if before.op == "arrange" and graph.only_reader(before) is step:
+        sources = before.fields["sources"]
+        step.fields["sources"] = [sources[source] if source >= 0 else -1 for source in step.fields["sources"]]
+        step.inputs = list(before.inputs)
+
+
 def _fuse_activation(graph: _Graph, step: Step) -> None:
     before = step.inputs[0] if step.op == "act" else None
     if before is None or before.op not in FUSABLE or graph.only_reader(before) is not step:
@@ -96,6 +108,23 @@ def _fuse_activation(graph: _Graph, step: Step) -> None:
     if before.fields.get("activation", "none") == "none":
         before.fields |= {"activation": step.fields["activation"], "slope": step.fields["slope"]}
         graph.replace(step, before)
+
+
+def _move_activation(graph: _Graph, step: Step) -> None:
+    """Apply an activation after a concatenation before it, as after the convolutions of a ``GhostConv2d``."""
+    arrange = step.inputs[0] if step.op == "act" else None
+    name = step.fields.get("activation")
+    if arrange is None or name not in IDEMPOTENT or arrange.op != "arrange" or graph.only_reader(arrange) is not step:
+        return
+    has_it = [source.op in FUSABLE and _activation(source) == name for source in arrange.inputs]
+    can_have_it = [
+        source.op in FUSABLE and _activation(source) == "none" and graph.only_reader(source) is arrange
+        for source in arrange.inputs
+    ]
+    if all(has or can for has, can in zip(has_it, can_have_it, strict=True)):
+        for source in arrange.inputs:
+            source.fields |= {"activation": name, "slope": step.fields["slope"]}
+        graph.replace(step, arrange)
 
 
 def _activation(step: Step) -> str:

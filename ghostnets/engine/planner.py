@@ -15,7 +15,7 @@ from ghostnets.engine.graph_planner import make_graph_plan
 from ghostnets.engine.plan import Plan
 from ghostnets.engine.plan_builder import IMAGES, PlanBuilder, layers_of, raise_unsupported
 from ghostnets.errors import EngineError
-from ghostnets.layers import GhostModule
+from ghostnets.layers import GhostConv2d, GhostModule
 from ghostnets.models import Backbone
 from ghostnets.models.registry import NETWORK_CLASSES
 
@@ -28,7 +28,8 @@ def make_plan(
     """Return the plan of a network in evaluation mode; the network is not changed.
 
     Args:
-        model: Network. Networks of the registry and their ``Backbone`` are converted by class, others by tracing.
+        model: Network. Networks of the registry and their ``Backbone`` are converted by class, others, and those that
+            ``ghostify`` changed, by tracing.
         mean: Mean of pixels in [0, 1], one value per channel, to support uint8 images.
         std: Standard deviation of pixels in [0, 1], one value per channel.
         output: ``"logits"``, ``"features"`` or ``"features+logits"``, as in ``compile``.
@@ -36,7 +37,8 @@ def make_plan(
     Raises:
         EngineError: The engine does not support a module; the message has its path and class.
     """
-    if type(model) not in (*NETWORK_CLASSES, Backbone) or len(_ratios(model)) > 1:
+    is_changed = any(isinstance(module, GhostConv2d) for module in model.modules())  # by ghostify
+    if type(model) not in (*NETWORK_CLASSES, Backbone) or len(_ratios(model)) > 1 or is_changed:
         return make_graph_plan(model, mean=mean, std=std, output=output)
     network: Any = fuse(model)
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghostnets import engine
+from ghostnets.compress import apply_changes
 from ghostnets.engine.graph_planner import make_graph_plan
 from ghostnets.engine.planner import make_plan
 from ghostnets.errors import ConfigurationError, EngineError
-from ghostnets.layers import GhostModule
+from ghostnets.layers import GhostConv2d, GhostModule
 from ghostnets.models import create_model
 
 BOUNDS = {"f32": 1e-5, "bf16": 0.03, "int8": 0.12}  # of the largest value
@@ -119,6 +120,11 @@ OPERATIONS = {
     "chunk, multiply, concatenate, slice": (halves, 26),
     "shuffle": (shuffled, 20),
     "channel shuffle": (nn.ChannelShuffle(5), 20),
+    "selection, twice": (
+        lambda x: x.index_select(1, torch.arange(19, -1, -2)).index_select(1, torch.tensor([3, 3])),
+        2,
+    ),
+    "activation of a concatenation": (lambda x: F.relu(torch.cat([x, F.max_pool2d(x, 1)], 1)), 40),
     "pad": (lambda x: F.pad(x, (1, 0, 2, 3)), 20),
     "pad channels": (lambda x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 3, 4)), 27),
     "constants": (lambda x: (x / 3 + 0.5) - torch.arange(20.0).reshape(1, 20, 1, 1) / 20, 20),
@@ -185,6 +191,30 @@ def test_ghost_modules_of_different_ratios_equal_torch():
     kinds = Counter(node["kind"] for node in make_plan(model).nodes)
     assert kinds["ghost"] == 32
     assert kinds["arrange"] == 0  # weights are arranged instead
+
+
+def test_network_that_ghostify_changed_equals_torch():
+    torch.manual_seed(0)
+    model = create_model("resnet20", num_classes=5, depths=(1, 1, 1))  # without changes, it is converted by its classes
+    convs = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    norms = [name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    common = {"kind": "ghost", "cheap_kernel_size": 3}
+    changes = [
+        {**common, "conv": conv, "norm": norm, "act": act, "intrinsic": module.out_channels // 3, "mix": mix}
+        for (conv, module), norm, act, mix in zip(
+            convs[1:4], norms[1:4], ("relu", "", "relu"), (False, True, True), strict=True
+        )
+    ]
+    changed = apply_changes(model, changes)
+    for name in (changes[0]["conv"], changes[1]["conv"]):
+        ghost = changed.get_submodule(name)
+        assert isinstance(ghost, GhostConv2d)
+        ghost.order.copy_(torch.randperm(ghost.out_channels))
+    check(randomized(changed), torch.randn(2, 3, 21, 18))
+    nodes = make_plan(changed).nodes
+    kinds = Counter(node["kind"] for node in nodes if node["name"].startswith(changes[0]["conv"]))
+    assert kinds == {"conv": 1, "arrange": 2, "depthwise": 1}  # the order is folded, and ReLU is in the convolutions
+    assert Counter(node["kind"] for node in nodes)["depthwise"] == 3
 
 
 @pytest.mark.parametrize("name", ["ghostnet_050", "ghostnetv2_050", "ghostnetv3_050"])

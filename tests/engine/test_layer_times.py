@@ -30,6 +30,13 @@ def test_profile_rows_of_a_small_run():
     assert last.weight_bytes >= 4 * 10 * 1280
 
 
+def test_time_layers_has_every_convolution():
+    model = create_model("resnet20", num_classes=10, depths=(1, 1, 1)).eval()
+    seconds = engine.time_layers(model, (3, 24, 32), runs=2)
+    assert {layer.name for layer in count(model, (3, 24, 32)).layers} <= seconds.keys()
+    assert min(seconds.values()) >= 0
+
+
 def test_ideal_seconds_is_the_slower_of_arithmetic_and_weights():
     limits = MachineLimits(1, {"f32": 1e9}, ((10**9, 1e6),))
     layers = [

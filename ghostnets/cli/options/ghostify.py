@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
 from ghostnets.cli.options.base import CommandOptions, JsonOutput
 from ghostnets.cli.options.checks import check_at_least, check_source, check_suffix, find_network
 from ghostnets.errors import ConfigurationError, DataError
+from ghostnets.native import ENGINE, import_native
 from ghostnets.preprocessing import MAX_PIXELS
 
 __all__ = ["GhostifyCommand"]
@@ -19,8 +20,8 @@ class GhostifyCommand(CommandOptions):
     """Compress a trained network: Ghost modules in place of convolutions, or merged channels, fitted on images.
 
     Three quarters of the images are fitted to; on the others the network's class is compared with the original's. No
-    labels are needed. The new checkpoint runs in predict, eval and serve like any other. A report with the sensitivity
-    of each layer is written beside it.
+    labels are needed. The new checkpoint runs in predict, eval and serve like any other. A report and a picture with
+    the sensitivity of each layer and the agreement over budgets are written beside it.
 
     Examples: ghostnets ghostify runs/photos-resnet20/best.safetensors photos/ --out small.safetensors --budget 0.7
     | ghostnets ghostify torchvision:mobilenet_v2 photos/ --weights mobilenet_v2.pth --out small.safetensors
@@ -33,9 +34,11 @@ class GhostifyCommand(CommandOptions):
     images: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IMAGES")]
     """Folder of images of the kind that the network is used on, or other data that train reads; labels are not used."""
     out: Path
-    """Checkpoint to write, a .safetensors file; the report is FILE.json beside it."""
+    """Checkpoint to write, a .safetensors file; the report is FILE.json beside it, the picture FILE.png."""
     budget: float = 0.8
-    """Multiply-adds of the result as a share of the network's."""
+    """Multiply-adds of the result, or its time, as a share of the network's."""
+    unit: Literal["macs", "latency"] = "macs"
+    """What budgets are shares of: macs, or latency: time of one image in the engine on one thread, measured here."""
     curve: str | None = None
     """Comma-separated further budgets to measure, for the trade-off: 0.9,0.65,0.5."""
     weights: Path | None = None
@@ -66,13 +69,17 @@ class GhostifyCommand(CommandOptions):
     def check(self) -> None:
         wrong = [budget for budget in self.budgets if not 0 < budget < 1]
         if wrong:
-            raise ConfigurationError(f"a budget is {wrong[0]}; it must be between 0 and 1, a share of multiply-adds.")
+            raise ConfigurationError(
+                f"a budget is {wrong[0]}; it must be between 0 and 1, a share of the network's cost."
+            )
         check_at_least("--most", self.most, 8)
         check_at_least("--max-pixels", self.max_pixels, 1)
         check_at_least("--heal-steps", self.heal_steps, 0)
         check_suffix("--out", self.out, [".safetensors"])
         if self.out.exists() and not self.overwrite:
             raise ConfigurationError(f"{self.out} exists; choose another name, or add --overwrite.")
+        if self.unit == "latency":
+            import_native(ENGINE)
         check_source(self.network, self.source, self.weights)
         if "://" not in self.images and not Path(self.images).exists():
             raise DataError(f"there is no folder {self.images}; give the path of a folder of images.")
