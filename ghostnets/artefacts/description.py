@@ -108,7 +108,10 @@ class Description:
             wrong.append(f"temperature is {temperature!r}, not a number above 0")
         if self.batch is not None and not (type(self.batch) is int and 1 <= self.batch <= MAX_BATCH):
             wrong.append(f"batch is {self.batch!r}, not a whole number from 1 to {MAX_BATCH}")
-        wrong += self._faults_of_detector() if self.task == "detect" else []
+        if self.task == "detect":
+            wrong += self._faults_of_detector()
+        elif self.strides or self.bins:
+            wrong.append(f"strides are {self.strides!r} and bins is {self.bins!r}, which only detectors have")
         wrong += self._faults_of_maps() if self.task in ("detect", "segment") else []
         if wrong:
             wrong = [text if len(text) <= 200 else f"{text[:200]}..." for text in wrong[:3]]

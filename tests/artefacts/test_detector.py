@@ -138,6 +138,7 @@ def test_outputs_that_do_not_fit_the_description_are_an_error(outputs: list, mes
         {"preprocessing": Preprocessing(64, 64)},
         {"output": "probabilities"},
         {"task": "segment"},
+        {"task": "track"},
     ],
 )
 def test_changed_description_is_rejected(changes: dict):

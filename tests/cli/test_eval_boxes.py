@@ -10,7 +10,7 @@ from conftest import Page, make_detector, read_csv
 from PIL import Image
 
 from ghostnets.artefacts import Description, load_detector
-from ghostnets.artefacts.checkpoint import describe_detector
+from ghostnets.artefacts.checkpoint import describe_task
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.cli.main import main
 from ghostnets.data import DataSpec
@@ -77,7 +77,7 @@ def test_figures_are_those_of_training(tiny_detector: Path, labelled: Path, caps
 def test_engine_plan_and_page(tiny_detector: Path, labelled: Path, tmp_path: Path, capsys):
     checkpoint, plan = read_checkpoint(tiny_detector, task="detect"), tmp_path / "fish.engine"
     names, preprocessing = checkpoint.class_names, checkpoint.preprocessing
-    detector = describe_detector(checkpoint.build())
+    detector = describe_task("detect", checkpoint.build())
     description = Description(checkpoint.architecture, checkpoint.arguments, names, preprocessing, **detector)
     write(ExportJob(checkpoint, description, np.zeros((0, 64, 64, 3), np.uint8)), plan)
     expected = evaluate(capsys, tiny_detector, labelled)

@@ -127,7 +127,7 @@ def test_predict_eval_and_page(run: Path, tags: Path, tmp_path: Path, capsys: py
     assert main(["predict", str(run), str(tags.parent), "--out", str(out)]) == 0
     assert "answer" in read_csv(out)[0]
     assert main(["predict", str(run), str(tags.parent), "--sort-into", str(tmp_path / "sorted")]) == 1
-    assert "--sort-into has one folder for each image" in capsys.readouterr().err
+    assert "but --sort-into puts each image into one folder" in capsys.readouterr().err
     page, table = tmp_path / "losses.html", tmp_path / "images.csv"
     best = tmp_path / "best.safetensors"
     best.write_bytes((run / "best.safetensors").read_bytes())
