@@ -259,3 +259,20 @@ def test_arguments_out_of_range_are_rejected(small: nn.Module, arguments: dict[s
 def test_changes_that_do_not_fit_are_rejected(change: dict[str, Any]):
     with pytest.raises(ConfigurationError):
         apply_changes(Small(), [change])
+
+
+def test_convolutions_before_standardised_ones_and_those_with_a_gain_of_zero_are_left_alone():
+    class Standardized(nn.Conv2d):
+        gain = 1.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.gain * F.conv2d(x, (self.weight - self.weight.mean()) / self.weight.std())
+
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), Standardized(16, 16, 3))
+    model[4].gain = 0.0
+    with pytest.raises(ConfigurationError):  # a gain of zero gives maps of zeros, whatever the weight
+        ghostify(model, torch.randn(8, 3, 12, 12), budget=0.6, layers=["4"])
+    model[4].gain = 1.0
+    _, report = ghostify(model, torch.randn(8, 3, 12, 12), budget=0.9)
+    assert [change["conv"] for change in report.changes] == ["0"]
+    assert report.left_alone["2"] == "4, which reads its maps, is not linear in its weight"
