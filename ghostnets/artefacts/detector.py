@@ -3,10 +3,11 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 
+from ghostnets.artefacts.batches import compute_in_batches
 from ghostnets.artefacts.boxes import MAX_BOXES, MAX_IOU, MIN_SCORE, decode_predictions, suppress
 from ghostnets.artefacts.classifier import BATCH_SIZE, ImageList, check_threshold
 from ghostnets.artefacts.model import Model
@@ -115,16 +116,9 @@ class ObjectDetector:
         """
         if not isinstance(images, list | tuple):
             return self([images])[0]
-        found: list[DetectedObjects] = []
-        for start in range(0, len(images), BATCH_SIZE):
-            batch: list[Any] = list(images[start : start + BATCH_SIZE])
-            names = [os.fspath(image) if isinstance(image, str | os.PathLike) else "" for image in batch]
-            shown = [
-                name or (f"image {start + i} of the list" if len(images) > 1 else "") for i, name in enumerate(names)
-            ]
-            read = [self.read(image, name=name or None) for image, name in zip(batch, shown, strict=True)]
-            found += self.detect(read, names)
-        return found
+        return compute_in_batches(
+            images, lambda image, name: self.read(image, name=name), self.detect, batch_size=BATCH_SIZE
+        )
 
     def read(self, image: ImageSource, *, name: str | None = None) -> FittedImage:
         """Read an image and preprocess it for the network (see ``Preprocessing.fitted``)."""

@@ -3,10 +3,11 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 
+from ghostnets.artefacts.batches import compute_in_batches
 from ghostnets.artefacts.classifier import ImageList
 from ghostnets.artefacts.masks import classify_pixels
 from ghostnets.artefacts.model import Model
@@ -96,16 +97,9 @@ class Segmenter:
         """
         if not isinstance(images, list | tuple):
             return self([images])[0]
-        found: list[SegmentedImage] = []
-        for start in range(0, len(images), IMAGES_AT_ONCE):
-            batch: list[Any] = list(images[start : start + IMAGES_AT_ONCE])
-            names = [os.fspath(image) if isinstance(image, str | os.PathLike) else "" for image in batch]
-            shown = [
-                name or (f"image {start + i} of the list" if len(images) > 1 else "") for i, name in enumerate(names)
-            ]
-            read = [self.read(image, name=name or None) for image, name in zip(batch, shown, strict=True)]
-            found += self.segment(read, names)
-        return found
+        return compute_in_batches(
+            images, lambda image, name: self.read(image, name=name), self.segment, batch_size=IMAGES_AT_ONCE
+        )
 
     def read(self, image: ImageSource, *, name: str | None = None) -> FittedImage:
         """Read an image and preprocess it for the network (see ``Preprocessing.fitted``)."""

@@ -1,22 +1,24 @@
 """Start, resume or repeat a training run."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from ghostnets.data import EMBEDDED, DataSource, DataSpec
 from ghostnets.errors import ConfigurationError, require
+from ghostnets.models.detection import DETECTORS
 from ghostnets.models.names import DETECTOR_NAMES, SEGMENTER_NAMES
+from ghostnets.models.segmentation import SEGMENTERS
 from ghostnets.train.callback import Callback, CallbackList
-from ghostnets.train.detection.network import check_detection, choose_detector_weights
+from ghostnets.train.detection.network import check_detection
 from ghostnets.train.distributed import init_distributed
 from ghostnets.train.find_lr import LearningRateTest, run_learning_rate_test
-from ghostnets.train.initial_weights import choose_weights
+from ghostnets.train.initial_weights import choose_backbone_weights, choose_weights
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.recipes import RECIPES, default_recipe, fit_epochs, fit_image_size
 from ghostnets.train.report import write_run_report
@@ -25,15 +27,36 @@ from ghostnets.train.result import TrainingResult
 from ghostnets.train.run import Run
 from ghostnets.train.run_config import RunConfig
 from ghostnets.train.run_folder import RunFolder
-from ghostnets.train.segmentation.network import check_segmentation, choose_segmenter_weights
+from ghostnets.train.segmentation.network import check_segmentation
 from ghostnets.train.spec import RunSpec
 
 __all__ = ["find_learning_rate", "repeat_training", "resume_training", "train_model"]
 
 RUNS = "runs"  # folder of the runs
-LABEL_TASKS = {  # tasks of labels in an image: check of a recipe, and choice of its initial weights
-    "detect": (check_detection, choose_detector_weights),
-    "segment": (check_segmentation, choose_segmenter_weights),
+
+
+class LabelTask(NamedTuple):
+    """A task of labels in an image: how its recipes are checked, and how their initial weights are chosen."""
+
+    check: Callable[[Recipe], None]
+    backbones: dict[str, str]  # backbone of each network
+    network: str  # see ``choose_backbone_weights``
+    new: str
+
+
+LABEL_TASKS = {
+    "detect": LabelTask(
+        check_detection,
+        {name: variant.backbone for name, variant in DETECTORS.items()},
+        network="the detector",
+        new="neck and head are",
+    ),
+    "segment": LabelTask(
+        check_segmentation,
+        {name: variant.backbone for name, variant in SEGMENTERS.items()},
+        network="the segmentation network",
+        new="the head is",
+    ),
 }
 
 
@@ -144,9 +167,10 @@ def _resolve(
     source = spec.open(val_share=requested.val_share, seed=requested.seed)
     if source.task != "classify":
         requested = (recipe or RECIPES[source.task]).changed(**changes)
-        check, choose = LABEL_TASKS[source.task]
-        check(requested)
-        chosen, start = choose(requested)
+        label_task = LABEL_TASKS[source.task]
+        label_task.check(requested)
+        backbone, network, new = label_task.backbones[requested.model], label_task.network, label_task.new
+        chosen, start = choose_backbone_weights(requested, backbone, network=network, new=new)
         return RunSpec.resolve(spec, source, chosen, device=device, workers=workers, start=start)
     if requested.model in DETECTOR_NAMES | SEGMENTER_NAMES:
         kind, data_of = (

@@ -15,7 +15,7 @@ from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.recipe import AUTO_WEIGHTS, Recipe
 from ghostnets.train.recipe import EMBEDDED_WEIGHTS as EMBEDDED
 
-__all__ = ["build_initial_detector", "check_detection", "choose_detector_weights", "resolve_detector"]
+__all__ = ["build_initial_detector", "check_detection", "resolve_detector"]
 
 IMAGE_SIZE = 416
 NEUTRAL = {  # fields of a recipe that apply to classifiers only, and the value that disables each
@@ -54,22 +54,6 @@ def check_detection(recipe: Recipe) -> None:
         raise ConfigurationError(
             f"{recipe.model} is not a detector; choose --model {', '.join(sorted(DETECTORS))}, or --task classify."
         )
-
-
-def choose_detector_weights(recipe: Recipe) -> tuple[Recipe, str]:
-    """Resolve the weights ``"auto"`` of a recipe; return the recipe, and a sentence on the initial weights."""
-    backbone = DETECTORS[recipe.model].backbone
-    weights = recipe.weights
-    if weights == AUTO_WEIGHTS:
-        weights = EMBEDDED if backbone in EMBEDDED_WEIGHTS else None
-    recipe = recipe.changed(weights=weights)
-    if weights is None:
-        known = "" if backbone in EMBEDDED_WEIGHTS else f": no weights of {backbone} come with the package"
-        return recipe, f"training {recipe.model} from scratch, with random weights{known}"
-    if weights != EMBEDDED:
-        return recipe, f"training {recipe.model} from the detector {weights}"
-    sentence = f"training {recipe.model} from the weights of {backbone} that come with the package"
-    return recipe, f"{sentence}; neck and head are new (from scratch: --weights none)"
 
 
 def resolve_detector(recipe: Recipe, source: DataSource) -> tuple[Recipe, dict[str, Any], Preprocessing]:

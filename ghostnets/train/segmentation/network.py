@@ -15,7 +15,7 @@ from ghostnets.train.detection.network import NEUTRAL
 from ghostnets.train.recipe import AUTO_WEIGHTS, Recipe
 from ghostnets.train.recipe import EMBEDDED_WEIGHTS as EMBEDDED
 
-__all__ = ["build_initial_segmenter", "check_segmentation", "choose_segmenter_weights", "resolve_segmenter"]
+__all__ = ["build_initial_segmenter", "check_segmentation", "resolve_segmenter"]
 
 IMAGE_SIZE = 384
 ALLOWED = ("label_smoothing",)  # fields that detectors do not have
@@ -37,22 +37,6 @@ def check_segmentation(recipe: Recipe) -> None:
             f"{recipe.model} is no segmentation network; choose --model {', '.join(sorted(SEGMENTERS))}, or --task"
             " classify."
         )
-
-
-def choose_segmenter_weights(recipe: Recipe) -> tuple[Recipe, str]:
-    """Resolve the weights ``"auto"`` of a recipe; return it, and a sentence for the user on where training starts."""
-    backbone = SEGMENTERS[recipe.model].backbone
-    weights = recipe.weights
-    if weights == AUTO_WEIGHTS:
-        weights = EMBEDDED if backbone in EMBEDDED_WEIGHTS else None
-    recipe = recipe.changed(weights=weights)
-    if weights is None:
-        known = "" if backbone in EMBEDDED_WEIGHTS else f": no weights of {backbone} come with the package"
-        return recipe, f"training {recipe.model} from scratch, with random weights{known}"
-    if weights != EMBEDDED:
-        return recipe, f"training {recipe.model} from the segmentation network {weights}"
-    sentence = f"training {recipe.model} from the weights of {backbone} that come with the package"
-    return recipe, f"{sentence}; the head is new (from scratch: --weights none)"
 
 
 def resolve_segmenter(recipe: Recipe, source: DataSource) -> tuple[Recipe, dict[str, Any], Preprocessing]:
