@@ -37,8 +37,7 @@ def make_plan(
     Raises:
         EngineError: The engine does not support a module; the message has its path and class.
     """
-    is_changed = any(isinstance(module, GhostConv2d) for module in model.modules())  # by ghostify
-    if type(model) not in (*NETWORK_CLASSES, Backbone) or len(_ratios(model)) > 1 or is_changed:
+    if type(model) not in (*NETWORK_CLASSES, Backbone) or len(_ratios(model)) > 1 or _is_changed(model):
         return make_graph_plan(model, mean=mean, std=std, output=output)
     network: Any = fuse(model)
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
@@ -49,6 +48,19 @@ def make_plan(
     if not plan.gives_maps:
         plan.outputs = [_head(builder, network, x, output=output)]
     return plan
+
+
+def _is_changed(network: nn.Module) -> bool:
+    """Return whether ``ghostify`` changed a network: a convolution is a Ghost module, or has other channels."""
+    for module in network.modules():
+        if isinstance(module, GhostConv2d):
+            return True
+        if isinstance(module, GhostModule) and not module.has_ghosts:
+            conv = module.primary_conv[0]
+            widths = (module.in_channels, module.out_channels)
+            if isinstance(conv, nn.Conv2d) and (conv.in_channels, conv.out_channels) != widths:
+                return True
+    return False
 
 
 def _ratios(network: nn.Module) -> set[int]:

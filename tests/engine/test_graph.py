@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from graphs import GRAPHS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghostnets import engine
 from ghostnets.compress import apply_changes
+from ghostnets.compress.sites import find_sites
+from ghostnets.compress.surgery import describe_change
 from ghostnets.engine.graph_planner import make_graph_plan
 from ghostnets.engine.planner import make_plan
 from ghostnets.errors import ConfigurationError, EngineError
@@ -215,6 +218,23 @@ def test_network_that_ghostify_changed_equals_torch():
     kinds = Counter(node["kind"] for node in nodes if node["name"].startswith(changes[0]["conv"]))
     assert kinds == {"conv": 1, "arrange": 2, "depthwise": 1}  # the order is folded, and ReLU is in the convolutions
     assert Counter(node["kind"] for node in nodes)["depthwise"] == 3
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vgg16", "g_ghost_regnetx_002"])
+def test_network_with_merged_channels_equals_torch(name: str):
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=5, **GRAPHS[name])
+    sites = [site for site in find_sites(model.eval())[0] if site.consumer]
+    merged = [site for site in sites if model.get_submodule(site.conv).groups == 1]
+    assert merged
+    changes = [
+        describe_change(site, "merge", max(1, model.get_submodule(site.conv).out_channels * 3 // 4)) for site in merged
+    ]
+    changed = apply_changes(model, changes)
+    for module in changed.modules():  # the folded predictions are zero before weights are loaded
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.reset_parameters()
+    check(randomized(changed), torch.randn(2, 3, 33, 38), precisions=["f32"])
 
 
 @pytest.mark.parametrize("name", ["ghostnet_050", "ghostnetv2_050", "ghostnetv3_050"])
