@@ -1,9 +1,9 @@
 """Labelled images in memory or on disk."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -26,9 +26,11 @@ __all__ = [
     "content_digest",
     "encode_labels",
     "load_files",
+    "load_with_large_training_images",
     "validation_mask",
 ]
 
+TRAINING_SCALE = 1.5  # shorter side of training images relative to the input, so that crops keep their resolution
 CACHE_BYTES = 2 * 1024**3  # largest size of decoded images that are kept in memory
 
 
@@ -305,3 +307,19 @@ def _stratify_multi_label(labels: Tensor, share: float, seed: int) -> Tensor:
         if members.any() and not (members & ~in_val).any():
             in_val[members.nonzero()[0]] = False
     return in_val[order.argsort()]
+
+
+def load_with_large_training_images(
+    names: Iterable[str], preprocessing: Preprocessing, load: Callable[[str, Preprocessing], ImageDataset]
+) -> DatasetSplits:
+    """Read the splits of images with boxes or masks: training images with their aspect ratio, for crops.
+
+    Args:
+        names: Names of the splits.
+        preprocessing: Preprocessing of the network, for all splits but that of training.
+        load: Reads a split with a preprocessing.
+    """
+    side = round(TRAINING_SCALE * preprocessing.image_size)
+    training = replace(preprocessing, resize_to=side, fit="crop")
+    datasets = {name: load(name, training if name == "train" else preprocessing) for name in names}
+    return DatasetSplits(datasets["train"], datasets["val"], datasets.get("test"))

@@ -7,7 +7,7 @@ from ghostnets.train.network import describe_initial_weights
 from ghostnets.train.recipe import AUTO_WEIGHTS, PRETRAINED, Recipe
 from ghostnets.train.recipe import EMBEDDED_WEIGHTS as EMBEDDED
 
-__all__ = ["choose_backbone_weights", "choose_weights"]
+__all__ = ["choose_weights"]
 
 REACHABLE_SECONDS = 5.0  # time for the server of published weights to answer
 
@@ -54,29 +54,3 @@ def choose_weights(recipe: Recipe, *, scratch: Recipe | None = None) -> tuple[Re
             f"no weights of {name} come with the package, and {reason}; pass --weights FILE, or none."
         )
     return scratch, f"training {name} from scratch, with random weights: none come with the package, and {reason}"
-
-
-def choose_backbone_weights(recipe: Recipe, backbone: str, *, network: str, new: str) -> tuple[Recipe, str]:
-    """Resolve the weights ``"auto"`` of a recipe for detection or segmentation: embedded ones of the backbone, or none.
-
-    Args:
-        recipe: The recipe.
-        backbone: Name of the backbone.
-        network: What weights that are not a backbone's are of, for the sentence: ``"the detector"``.
-        new: What has random weights beside the backbone, for the sentence: ``"neck and head are"``.
-
-    Returns:
-        The recipe with weights, or None for random ones, and a sentence for the user on the initial weights.
-    """
-    is_embedded = backbone in EMBEDDED_WEIGHTS
-    weights = recipe.weights
-    if weights == AUTO_WEIGHTS:
-        weights = EMBEDDED if is_embedded else None
-    recipe = recipe.changed(weights=weights)
-    if weights is None:
-        known = "" if is_embedded else f": no weights of {backbone} come with the package"
-        return recipe, f"training {recipe.model} from scratch, with random weights{known}"
-    if weights != EMBEDDED:
-        return recipe, f"training {recipe.model} from {network} {weights}"
-    sentence = f"training {recipe.model} from the weights of {backbone} that come with the package"
-    return recipe, f"{sentence}; {new} new (from scratch: --weights none)"

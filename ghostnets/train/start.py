@@ -14,11 +14,12 @@ from ghostnets.errors import ConfigurationError, require
 from ghostnets.models.detection import DETECTORS
 from ghostnets.models.names import DETECTOR_NAMES, SEGMENTER_NAMES
 from ghostnets.models.segmentation import SEGMENTERS
+from ghostnets.train.backbone_tasks import choose_backbone_weights
 from ghostnets.train.callback import Callback, CallbackList
 from ghostnets.train.detection.network import check_detection
 from ghostnets.train.distributed import init_distributed
 from ghostnets.train.find_lr import LearningRateTest, run_learning_rate_test
-from ghostnets.train.initial_weights import choose_backbone_weights, choose_weights
+from ghostnets.train.initial_weights import choose_weights
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.recipes import RECIPES, default_recipe, fit_epochs, fit_image_size
 from ghostnets.train.report import write_run_report
@@ -144,11 +145,16 @@ def find_learning_rate(
         **changes: Fields of the recipe to change (see ``Recipe``).
 
     Raises:
-        ConfigurationError: There are several processes.
+        ConfigurationError: There are several processes, or the network is a detector.
         RunError: The loss is not finite even at the lowest rates.
         Any error of ``train_model``.
     """
     spec = _resolve(data, recipe, changes, device=device, workers=workers)
+    if spec.config.task == "detect":
+        raise ConfigurationError(
+            "the loss of a detector varies with the objects of a batch and its own boxes, so a range test finds no"
+            f" learning rate; omit --find-lr (the recipe has {spec.config.recipe.lr:g}), or compare short runs."
+        )
     with ConsoleReporter() if progress else nullcontext(Callback()) as callback:
         return run_learning_rate_test(spec, callback)
 

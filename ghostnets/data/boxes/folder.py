@@ -23,7 +23,6 @@ __all__ = ["BoxFolder", "pack_boxes", "split_validation"]
 
 PADDING = -1  # class of padding rows
 COLUMNS = 6  # x_min, y_min, x_max, y_max relative to the image's sides, class, whether it is a crowd
-TRAINING_SCALE = 1.5  # shorter side of training images relative to the input, so that crops keep their resolution
 
 
 @dataclass(frozen=True)
@@ -104,15 +103,11 @@ class BoxFolder:
 
     def load(self, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = lambda: None) -> "DatasetSplits":
         """Read all splits: training images with their aspect ratio, all others preprocessed for the network."""
-        from ghostnets.data.datasets import DatasetSplits
+        from ghostnets.data.datasets import load_with_large_training_images
 
-        side = round(TRAINING_SCALE * preprocessing.image_size)
-        training = replace(preprocessing, resize_to=side, fit="crop")
-        datasets = {
-            split: self._load(split, training if split == "train" else preprocessing, on_image)
-            for split in self.split_names
-        }
-        return DatasetSplits(datasets["train"], datasets["val"], datasets.get("test"))
+        return load_with_large_training_images(
+            self.split_names, preprocessing, lambda split, chosen: self._load(split, chosen, on_image)
+        )
 
     def load_split(
         self, split: str, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = lambda: None

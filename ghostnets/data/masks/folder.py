@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["MaskFolder", "split_mask_validation"]
-
-TRAINING_SCALE = 1.5  # shorter side of the training images in units of the input: crops keep their resolution
 
 
 @dataclass(frozen=True)
@@ -93,15 +91,11 @@ class MaskFolder:
 
     def load(self, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = lambda: None) -> "DatasetSplits":
         """Read all splits: those of evaluation as the network takes them, training images with their proportions."""
-        from ghostnets.data.datasets import DatasetSplits
+        from ghostnets.data.datasets import load_with_large_training_images
 
-        side = round(TRAINING_SCALE * preprocessing.image_size)
-        training = replace(preprocessing, resize_to=side, fit="crop")
-        parts = {
-            split: self._load(split, training if split == "train" else preprocessing, on_image)
-            for split in self.split_names
-        }
-        return DatasetSplits(parts["train"], parts["val"], parts.get("test"))
+        return load_with_large_training_images(
+            self.split_names, preprocessing, lambda split, chosen: self._load(split, chosen, on_image)
+        )
 
     def load_split(
         self, split: str, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = lambda: None

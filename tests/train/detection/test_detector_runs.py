@@ -14,7 +14,7 @@ from ghostnets.data import DataSpec, find_task
 from ghostnets.data.boxes import open_boxes
 from ghostnets.data.boxes.folder import split_validation
 from ghostnets.errors import ConfigurationError, DataError
-from ghostnets.train import Callback, InterruptedRunError, RunFolder, resume_training, train_model
+from ghostnets.train import Callback, InterruptedRunError, RunFolder, find_learning_rate, resume_training, train_model
 
 OPTIONS = {
     "model": "ghostdet_050",
@@ -168,3 +168,10 @@ def test_validation_images_are_split_off_train(tmp_path: Path):
     assert source.val_from_train
     assert source.split_sizes == {"train": 8, "val": 2}
     assert source.class_counts["val"] == (1, 1, 0)
+
+
+def test_range_test_of_the_learning_rate_is_rejected(boxes: Path):
+    with pytest.raises(
+        ConfigurationError, match=r"loss of a detector varies .*omit --find-lr \(the recipe has 0.001\)"
+    ):
+        find_learning_rate(DataSpec(str(boxes), task="detect"), **OPTIONS)

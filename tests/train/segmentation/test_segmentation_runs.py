@@ -159,7 +159,7 @@ def test_overlap_of_a_known_confusion():
 def test_options_of_classifiers_and_data_without_labels_are_rejected(masks: Path, tmp_path: Path):
     with pytest.raises(ConfigurationError, match=r"segmentation networks are trained without mixup 0\.2"):
         train_model(masks, folder=tmp_path / "run", **OPTIONS, mixup=0.2)
-    with pytest.raises(ConfigurationError, match="ghostdet_100 is no segmentation network"):
+    with pytest.raises(ConfigurationError, match="ghostdet_100 is not a segmentation network"):
         train_model(masks, folder=tmp_path / "run", **{**OPTIONS, "model": "ghostdet_100"})
     with pytest.raises(ConfigurationError, match="fashion-mnist has no masks"):
         train_model(task="segment", folder=tmp_path / "run", **OPTIONS)

@@ -1,0 +1,139 @@
+"""What detection and segmentation share: recipes without the fields of classifiers, initial weights of a backbone."""
+
+from collections.abc import Callable, Collection
+
+from torch import nn
+
+from ghostnets.checkpoints import EMBEDDED_WEIGHTS, Checkpoint, create_model, read_checkpoint
+from ghostnets.errors import CheckpointError
+from ghostnets.files import find_checkpoint
+from ghostnets.models import Backbone
+from ghostnets.train.recipe import AUTO_WEIGHTS, Recipe
+from ghostnets.train.recipe import EMBEDDED_WEIGHTS as EMBEDDED
+
+__all__ = ["choose_backbone_weights", "find_classifier_fields", "load_initial_weights", "read_initial_checkpoint"]
+
+CLASSIFIER_FIELDS = {  # fields of a recipe that apply to classifiers only, and the value that disables each
+    "width": None,
+    "ratio": None,
+    "cheap_kernel_size": None,
+    "drop_rate": 0.0,
+    "drop_path_rate": 0.0,
+    "frozen": False,
+    "layer_decay": 1.0,
+    "label_smoothing": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "rotate": 0.0,
+    "randaugment": 0,
+    "erasing": 0.0,
+    "class_balanced": False,
+    "class_weights": "none",
+    "teacher": None,
+    "compile": False,
+}
+
+
+def find_classifier_fields(recipe: Recipe, *, allowed: Collection[str] = ()) -> list[str]:
+    """Return name and value of each field of a recipe that applies to classifiers only and is not disabled.
+
+    Args:
+        recipe: The recipe.
+        allowed: Fields that the task has as well.
+    """
+    wrong = [
+        f"{name} {getattr(recipe, name)}"
+        for name, value in CLASSIFIER_FIELDS.items()
+        if name not in allowed and getattr(recipe, name) != value
+    ]
+    return wrong + ([f"in_chans {recipe.in_chans}"] if recipe.in_chans not in (None, 3) else [])
+
+
+def choose_backbone_weights(recipe: Recipe, backbone: str, *, network: str, new: str) -> tuple[Recipe, str]:
+    """Resolve the weights ``"auto"`` of a recipe for detection or segmentation: embedded ones of the backbone, or none.
+
+    Args:
+        recipe: The recipe.
+        backbone: Name of the backbone.
+        network: What weights that are not a backbone's are of, for the sentence: ``"the detector"``.
+        new: What has random weights beside the backbone, for the sentence: ``"neck and head are"``.
+
+    Returns:
+        The recipe with weights, or None for random ones, and a sentence for the user on the initial weights.
+    """
+    is_embedded = backbone in EMBEDDED_WEIGHTS
+    weights = recipe.weights
+    if weights == AUTO_WEIGHTS:
+        weights = EMBEDDED if is_embedded else None
+    recipe = recipe.changed(weights=weights)
+    if weights is None:
+        known = "" if is_embedded else f": no weights of {backbone} come with the package"
+        return recipe, f"training {recipe.model} from scratch, with random weights{known}"
+    if weights != EMBEDDED:
+        return recipe, f"training {recipe.model} from {network} {weights}"
+    sentence = f"training {recipe.model} from the weights of {backbone} that come with the package"
+    return recipe, f"{sentence}; {new} new (from scratch: --weights none)"
+
+
+def read_initial_checkpoint(location: str, *, task: str, kind: str) -> Checkpoint:
+    """Read the trained network that training starts from.
+
+    Args:
+        location: Value of ``Recipe.weights``.
+        task: Task of the network.
+        kind: Its name in messages, such as ``"detector"``.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or it is for another task.
+    """
+    path = find_checkpoint(location)
+    if not path.exists():
+        raise CheckpointError(
+            f"weights is {location!r}; {kind}s start from none, embedded, or a checkpoint of a {kind}, such as"
+            " runs/NAME."
+        )
+    return read_checkpoint(path, task=task)
+
+
+def load_initial_weights(
+    network: nn.Module,
+    recipe: Recipe,
+    backbone: str,
+    class_names: tuple[str, ...],
+    *,
+    task: str,
+    kind: str,
+    depends_on_classes: Callable[[str], bool],
+) -> None:
+    """Load the initial weights of a recipe into a network with random ones.
+
+    From a network with other classes, all weights are taken except those that depend on the classes.
+
+    Args:
+        network: The network, whose ``backbone`` is a ``Backbone`` if the weights are embedded ones.
+        recipe: The recipe, with resolved weights.
+        backbone: Name of the backbone.
+        class_names: Classes of the data.
+        task: Task of the network.
+        kind: Its name in messages, such as ``"detector"``.
+        depends_on_classes: Whether the weight of a name belongs to a layer whose outputs are the classes.
+
+    Raises:
+        CheckpointError: The weights cannot be read, or do not fit.
+    """
+    if recipe.weights is None:
+        return
+    if recipe.weights == EMBEDDED:
+        if backbone not in EMBEDDED_WEIGHTS:
+            raise CheckpointError(f"no weights of {backbone} come with the package; pass --weights none, or a {kind}.")
+        maps = network.backbone
+        assert isinstance(maps, Backbone)
+        trained = create_model(backbone, pretrained="embedded", features_only=True, out_indices=maps.out_indices)
+        maps.load_state_dict(trained.state_dict())
+        return
+    checkpoint = read_initial_checkpoint(recipe.weights, task=task, kind=kind)
+    weights = dict(checkpoint.state_dict)
+    if checkpoint.class_names != class_names:
+        own = network.state_dict()
+        weights = {name: own[name] if depends_on_classes(name) else value for name, value in weights.items()}
+    network.load_state_dict(weights)
