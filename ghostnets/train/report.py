@@ -39,7 +39,7 @@ from ghostnets.train.result import TrainingResult
 from ghostnets.train.run_config import RunConfig
 from ghostnets.train.run_folder import RunFolder
 from ghostnets.train.segmentation import MaskEvaluation
-from ghostnets.train.segmentation.report import class_masks, mask_examples
+from ghostnets.train.segmentation.report import collect_class_masks, select_mask_examples
 
 __all__ = ["describe_evaluation", "list_warnings", "write_live_report", "write_run_report"]
 
@@ -168,9 +168,9 @@ def _write_segmentation_report(
         },
         epochs=[row.epoch for row in result.history],
         curves=_curves(result.history),
-        classes=class_masks(evaluation, list(result.data["splits"]["train"].values())),
+        classes=collect_class_masks(evaluation, list(result.data["splits"]["train"].values())),
         data=DataSummary(result.data["splits"], result.data["notes"], result.data["images"]),
-        examples=mask_examples(evaluation, result.images, run.path),
+        examples=select_mask_examples(evaluation, result.images, run.path),
         settings={"best epoch": str(result.best_epoch), **_settings(config)},
         command=_command(config),
     )

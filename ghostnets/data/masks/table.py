@@ -146,7 +146,7 @@ def read_table(path: Path) -> ClassTable:
         rows = readers[path.suffix.lower()](text)
     except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise DataError(
-            f"{printable(str(path))} is no table of classes ({error}); give a CSV file with {HINT}."
+            f"{printable(str(path))} is not a table of classes ({error}); give a CSV file with {HINT}."
         ) from error
     return _make_table(rows, path)
 

@@ -1,4 +1,4 @@
-"""The segmentation network of a recipe and its initial weights: random, of an embedded backbone, or a trained one's."""
+"""The segmentation network of a recipe; its initial weights: random, of an embedded backbone, or of a trained one."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ ALLOWED = ("label_smoothing",)  # fields that detectors do not have
 
 
 def check_segmentation(recipe: Recipe) -> None:
-    """Raise ConfigurationError if a recipe has what training of segmentation networks does not."""
+    """Raise ConfigurationError for a recipe with options that do not apply to segmentation networks."""
     wrong = find_classifier_fields(recipe, allowed=ALLOWED)
     if wrong:
         raise ConfigurationError(
@@ -65,7 +65,7 @@ def build_initial_segmenter(
 ) -> SegmentationNetwork:
     """Build the network with its initial weights, in training mode.
 
-    Of a network with other classes everything is kept except the layers whose shape depends on their number.
+    From a network with other classes, all weights are taken except those of the layers that depend on their number.
 
     Raises:
         CheckpointError: The weights cannot be read, or do not fit.

@@ -15,13 +15,13 @@ from ghostnets.terminal import printable
 from ghostnets.train.segmentation.evaluation import MaskEvaluation, MaskResult
 from ghostnets.train.segmentation.losses import IGNORED
 
-__all__ = ["class_masks", "mask_examples"]
+__all__ = ["collect_class_masks", "select_mask_examples"]
 
 MAX_SIDE = 224  # pixels of each picture: image, labels, prediction
 GAP = 4
 
 
-def class_masks(evaluation: MaskEvaluation, training_images: Sequence[int]) -> list[ClassMasks]:
+def collect_class_masks(evaluation: MaskEvaluation, training_images: Sequence[int]) -> list[ClassMasks]:
     """Results by class, with the numbers of training images that have it."""
     total = max(1, sum(row.pixels for row in evaluation.classes))
     rows = zip(evaluation.classes, training_images, evaluation.confusion.matrix.tolist(), strict=True)
@@ -39,7 +39,9 @@ def class_masks(evaluation: MaskEvaluation, training_images: Sequence[int]) -> l
     ]
 
 
-def mask_examples(evaluation: MaskEvaluation, images: ImageDataset, folder: Path) -> dict[str, list[MaskExample]]:
+def select_mask_examples(
+    evaluation: MaskEvaluation, images: ImageDataset, folder: Path
+) -> dict[str, list[MaskExample]]:
     """The images with the lowest and with the highest mean intersection over union."""
     best = [result for result in evaluation.best if result.mean_iou is not None]
     shown = {result.index for result in best}
