@@ -4,32 +4,38 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from ghostnets.preprocessing import FittedImage, ImageSource
+from ghostnets.preprocessing import ImageSource
 
-__all__ = ["compute_in_batches"]
+__all__ = ["compute_in_batches", "path_of"]
 
-T = TypeVar("T")
+Read = TypeVar("Read")
+Result = TypeVar("Result")
+
+
+def path_of(image: ImageSource) -> str:
+    """Return the path of an image, or "" for an image in memory."""
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else ""
 
 
 def compute_in_batches(
     images: Sequence[ImageSource],
-    read: Callable[[ImageSource, str | None], FittedImage],
-    compute: Callable[[Sequence[FittedImage], Sequence[str]], list[T]],
+    read: Callable[[ImageSource, str], Read],
+    compute: Callable[[Sequence[Read], Sequence[str]], list[Result]],
     *,
     batch_size: int,
-) -> list[T]:
-    """Read images and compute a result for each.
+) -> list[Result]:
+    """Read the images of a list and compute a result for each.
 
     Args:
         images: Paths, bytes, arrays or PIL images.
-        read: Image and its name in messages, None for a single image without path -> preprocessed image.
-        compute: Preprocessed images of a batch and their paths, empty if an image has none -> results.
+        read: Image and its name in messages -> preprocessed image.
+        compute: Preprocessed images of a batch and their paths (``path_of``) -> results.
         batch_size: Number of images that are read and held at once.
     """
-    found: list[T] = []
+    found: list[Result] = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
-        paths = [os.fspath(image) if isinstance(image, str | os.PathLike) else "" for image in batch]
-        names = [path or (f"image {start + i} of the list" if len(images) > 1 else "") for i, path in enumerate(paths)]
-        found += compute([read(image, name or None) for image, name in zip(batch, names, strict=True)], paths)
+        paths = [path_of(image) for image in batch]
+        names = [path or f"image {start + index} of the list" for index, path in enumerate(paths)]
+        found += compute([read(image, name) for image, name in zip(batch, names, strict=True)], paths)
     return found

@@ -8,6 +8,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from ghostnets.artefacts.batches import compute_in_batches, path_of
 from ghostnets.artefacts.model import Model, Outputs
 from ghostnets.artefacts.runtimes import open_model
 from ghostnets.artefacts.scores import Array, probabilities_of, top_k
@@ -140,18 +141,13 @@ class Classifier:
         if top < 1:
             raise ConfigurationError(f"top is {top}; it must be at least 1.")
         if not isinstance(images, list | tuple):
-            name = os.fspath(images) if isinstance(images, str | os.PathLike) else ""
-            return self.predict(self.read(images)[None], [name], top=top, features=features)[0]
-        predictions: list[Prediction] = []
-        for start in range(0, len(images), BATCH_SIZE):
-            batch = images[start : start + BATCH_SIZE]
-            names = [os.fspath(image) if isinstance(image, str | os.PathLike) else "" for image in batch]
-            pixels = [
-                self.read(image, name=name or f"image {start + index} of the list")
-                for index, (image, name) in enumerate(zip(batch, names, strict=True))
-            ]
-            predictions += self.predict(np.stack(pixels), names, top=top, features=features)
-        return predictions
+            return self.predict(self.read(images)[None], [path_of(images)], top=top, features=features)[0]
+        return compute_in_batches(
+            images,
+            lambda image, name: self.read(image, name=name),
+            lambda pixels, paths: self.predict(np.stack(pixels), paths, top=top, features=features),
+            batch_size=BATCH_SIZE,
+        )
 
     def read(self, image: ImageSource, *, name: str | None = None) -> Pixels:
         """Read an image and preprocess it for the network (see ``Preprocessing.pixels``)."""

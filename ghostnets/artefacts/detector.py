@@ -7,7 +7,7 @@ from typing import overload
 
 import numpy as np
 
-from ghostnets.artefacts.batches import compute_in_batches
+from ghostnets.artefacts.batches import compute_in_batches, path_of
 from ghostnets.artefacts.boxes import MAX_BOXES, MAX_IOU, MIN_SCORE, decode_predictions, suppress
 from ghostnets.artefacts.classifier import BATCH_SIZE, ImageList, check_threshold
 from ghostnets.artefacts.model import Model
@@ -115,7 +115,7 @@ class ObjectDetector:
             ArtefactError: The runtime fails, or the file does not fit its description.
         """
         if not isinstance(images, list | tuple):
-            return self([images])[0]
+            return self.detect([self.read(images)], [path_of(images)])[0]
         return compute_in_batches(
             images, lambda image, name: self.read(image, name=name), self.detect, batch_size=BATCH_SIZE
         )

@@ -7,7 +7,7 @@ from typing import overload
 
 import numpy as np
 
-from ghostnets.artefacts.batches import compute_in_batches
+from ghostnets.artefacts.batches import compute_in_batches, path_of
 from ghostnets.artefacts.classifier import ImageList
 from ghostnets.artefacts.masks import classify_pixels
 from ghostnets.artefacts.model import Model
@@ -96,7 +96,7 @@ class Segmenter:
             ArtefactError: The runtime fails, or the file does not fit its description.
         """
         if not isinstance(images, list | tuple):
-            return self([images])[0]
+            return self.segment([self.read(images)], [path_of(images)])[0]
         return compute_in_batches(
             images, lambda image, name: self.read(image, name=name), self.segment, batch_size=IMAGES_AT_ONCE
         )
