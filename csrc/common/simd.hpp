@@ -149,6 +149,20 @@ inline Floats<N> neighbor_sums(Floats<N> a, Floats<N> b) {
     return sums;
 }
 
+// Lane i of the result is lane lanes[i] of `x`.
+template <int N>
+inline Floats<N> permuted(Floats<N> x, Ints<N> lanes) {
+#if defined(__AVX512F__)
+    if constexpr (N == 16) return _mm512_permutexvar_ps(__m512i(lanes), x);
+#endif
+#if defined(__AVX2__)
+    if constexpr (N == 8) return _mm256_permutevar8x32_ps(x, __m256i(lanes));
+#endif
+    Floats<N> result{};
+    for (int i = 0; i < N; ++i) result[i] = x[lanes[i]];
+    return result;
+}
+
 // e^x to about 2 units in the last place: 2^n through the exponent bits, the remaining factor by a polynomial (Cephes'
 // expf).
 template <int N>

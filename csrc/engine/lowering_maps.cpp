@@ -1,4 +1,6 @@
 // Nodes that pool, resize, rearrange or return maps.
+#include <algorithm>
+
 #include "engine/lowering.hpp"
 
 namespace ghostnets {
@@ -46,15 +48,41 @@ void Lowering::resize(const Node& node) {
     emit(std::move(op));
 }
 
+namespace {
+
+// Moves that fill a pixel of `sources.size()` channels from one of `in_channels`; both are multiples of kChannelBlock.
+// A negative source leaves its channel as it is.
+std::vector<ArrangeMove> moves_of(const std::vector<int>& sources, int in_channels, int width) {
+    std::vector<ArrangeMove> moves;
+    for (int to = 0, lanes; to < int(sources.size()); to += lanes) {
+        lanes = std::min({width, in_channels, int(sources.size()) - to});
+        std::vector<int> left(sources.begin() + to, sources.begin() + to + lanes);
+        for (;;) {
+            int from = in_channels;
+            for (const int source : left)
+                if (source >= 0) from = std::min(from, source);
+            if (from == in_channels) break;
+            ArrangeMove move{std::min(from, in_channels - lanes), to, lanes, {}, {}};
+            for (int i = 0; i < lanes; ++i) {
+                if (left[i] < 0 || left[i] >= move.from + lanes) continue;
+                move.sources[i] = left[i] - move.from;
+                move.mask[i] = -1;
+                left[i] = -1;
+            }
+            moves.push_back(move);
+        }
+    }
+    return moves;
+}
+
+}  // namespace
+
 void Lowering::arrange(const Node& node) {
     const Layout& to = layout(node.output);
     require(int(node.sources.size()) == to.segments * to.channels, "an arrangement has a different shape from its map");
-    std::vector<ArrangeOptions> options(node.pooled.size());
-    const auto append = [](std::vector<Run>& runs, int from, int to) {
-        if (!runs.empty() && runs.back().from + runs.back().count == from && runs.back().to + runs.back().count == to)
-            ++runs.back().count;
-        else runs.push_back({from, to, 1});
-    };
+    std::vector<std::vector<int>> sources(node.pooled.size(), std::vector<int>(to.stride(), -1));  // in each map
+    std::vector<Run> zeros;
+    std::vector<bool> is_copied(to.stride());
     for (int i = 0; i < int(node.sources.size()); ++i) {
         int source = node.sources[i];
         std::size_t map = 0;
@@ -64,19 +92,20 @@ void Lowering::arrange(const Node& node) {
             ++map;
         }
         require(map < node.pooled.size(), "an arrangement reads a channel that its maps do not have");
-        if (source >= 0) append(options[map].copies, position(layout(node.pooled[map]), source), position(to, i));
+        if (source < 0) continue;
+        sources[map][position(to, i)] = position(layout(node.pooled[map]), source);
+        is_copied[position(to, i)] = true;
     }
-    std::vector<bool> is_copied(to.stride());
-    for (const ArrangeOptions& each : options)
-        for (const Run& run : each.copies)
-            for (int i = 0; i < run.count; ++i) is_copied[run.to + i] = true;
-    for (int i = 0; i < to.stride(); ++i)  // padding as well
-        if (!is_copied[i]) append(options[0].zeros, i, i);
-    for (std::size_t i = 0; i < options.size(); ++i) {
+    for (int i = 0; i < to.stride(); ++i) {  // padding as well
+        if (is_copied[i]) continue;
+        if (zeros.empty() || zeros.back().first + zeros.back().count != i) zeros.push_back({i, 0});
+        ++zeros.back().count;
+    }
+    for (std::size_t i = 0; i < sources.size(); ++i) {
         require(share_quantization(node.pooled[i], node.output), "an arrangement reads maps of different ranges");
         Op op{.kind = OpKind::arrange, .in = node.pooled[i], .out = node.output, .channels = to.stride()};
-        op.arrange = std::move(options[i]);
-        op.arrange.zero = int(map(node.output).zero(0));
+        op.arrange = {moves_of(sources[i], layout(node.pooled[i]).stride(), width_), {}, int(map(node.output).zero(0))};
+        if (i == 0) op.arrange.zeros = std::move(zeros);
         op.starts_group = i == 0;
         emit(std::move(op));
     }

@@ -84,12 +84,13 @@ struct AverageOptions {
     float zero = 0, scale = 1, shift = 0;
 };
 
-// Consecutive channels of a pixel that `arrange` copies, or sets to zero.
+// Consecutive channels of a pixel that `arrange` sets to zero.
 struct Run {
-    int from, to, count;
+    int first, count;
 };
 struct ArrangeOptions {
-    std::vector<Run> copies, zeros;
+    std::vector<ArrangeMove> moves;
+    std::vector<Run> zeros;
     int zero = 0;  // the byte that represents 0
 };
 

@@ -15,15 +15,20 @@ void Executor::run_output(const Op& op, int image, int row) const {
     float* out = workspace_.outputs[op.output] + (workspace_.first_image + image) * positions.size() * plane +
                  std::size_t(row) * in.width;
     const std::byte* pixel = pixels(op.in, image, row);
-    const Type type = this->type(op.in);
     const float *scale = op.packed.scale.floats(), *shift = op.packed.shift.floats();  // for bytes
-    for (std::size_t c = 0; c < positions.size(); ++c) {
-        const int at = positions[c];
-        for (int x = 0; x < in.width; ++x) {
-            const std::ptrdiff_t index = x * in.stride + at;
-            out[c * plane + x] = type == Type::u8 ? float(std::to_integer<int>(pixel[index])) * scale[at] + shift[at]
-                                                  : get(pixel, type, index);
+    const auto copy = [&](auto read) {
+        for (const int at : positions) {
+            for (int x = 0; x < in.width; ++x) out[x] = read(x * in.stride + at, at);
+            out += plane;
         }
+    };
+    switch (type(op.in)) {
+        case Type::f32: return copy([&](std::ptrdiff_t index, int) { return get(pixel, Type::f32, index); });
+        case Type::bf16: return copy([&](std::ptrdiff_t index, int) { return get(pixel, Type::bf16, index); });
+        case Type::u8:
+            return copy([&](std::ptrdiff_t index, int at) {
+                return float(std::to_integer<int>(pixel[index])) * scale[at] + shift[at];
+            });
     }
 }
 
@@ -108,32 +113,15 @@ void Executor::run_bilinear(const Op& op, const RowTask& rows) const {
                            rows.count});
 }
 
-namespace {
-
-template <class T>
-void copy_runs(const std::vector<Run>& runs, const std::byte* from, std::byte* to) {
-    for (const Run& run : runs) {
-        const auto* source = reinterpret_cast<const T*>(from) + run.from;
-        auto* target = reinterpret_cast<T*>(to) + run.to;
-        if (run.count < 4)  // shuffled channels
-            for (int i = 0; i < run.count; ++i) target[i] = source[i];
-        else std::memcpy(target, source, run.count * sizeof(T));
-    }
-}
-
-}  // namespace
-
 void Executor::run_arrange(const Op& op, const RowTask& rows) const {
     const Allocation &in = at(op.in), &out = at(op.out);
-    const std::size_t size = size_of(type(op.out));
-    const std::byte* from = pixels(op.in, rows.image, rows.row);
     std::byte* to = pixels(op.out, rows.image, rows.row);
-    for (int x = 0; x < out.width; ++x, from += in.stride * size, to += out.stride * size) {
-        if (size == 4) copy_runs<std::uint32_t>(op.arrange.copies, from, to);
-        else if (size == 2) copy_runs<std::uint16_t>(op.arrange.copies, from, to);
-        else copy_runs<std::uint8_t>(op.arrange.copies, from, to);
-        for (const Run& run : op.arrange.zeros) std::memset(to + run.to * size, op.arrange.zero, run.count * size);
-    }
+    net_.kernels.arrange({type(op.out), pixels(op.in, rows.image, rows.row), in.stride, to, out.stride, out.width,
+                          op.arrange.moves.data(), int(op.arrange.moves.size())});
+    const std::size_t size = size_of(type(op.out));
+    for (const Run& run : op.arrange.zeros)
+        for (int x = 0; x < out.width; ++x)
+            std::memset(to + (x * out.stride + run.first) * size, op.arrange.zero, run.count * size);
 }
 
 }  // namespace ghostnets

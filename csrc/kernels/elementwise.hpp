@@ -210,6 +210,27 @@ struct UpsampleNearest {
 inline void upsample_nearest(const UpsampleTask& task) { over_channels<UpsampleNearest>(task); }
 
 template <class T, int N>
+inline void move_channels(const ArrangeTask& task, const ArrangeMove& move) {
+    const T* in = static_cast<const T*>(task.in) + move.from;
+    T* out = static_cast<T*>(task.out) + move.to;
+    Ints<N> sources, mask;
+    __builtin_memcpy(&sources, move.sources, sizeof sources);
+    __builtin_memcpy(&mask, move.mask, sizeof mask);
+    for (int p = 0; p < task.pixels; ++p, in += task.in_stride, out += task.out_stride)
+        store<N>(out, mask ? permuted<N>(load<N>(in), sources) : load<N>(out));
+}
+
+inline void arrange(const ArrangeTask& task) {
+    with_type(task.type, [&](auto value) {
+        using T = decltype(value);
+        for (int i = 0; i < task.move_count; ++i) {
+            const ArrangeMove& move = task.moves[i];
+            move.lanes == kWidth ? move_channels<T, kWidth>(task, move) : move_channels<T, kBlock>(task, move);
+        }
+    });
+}
+
+template <class T, int N>
 struct Sum {
     static void visit(const SumTask& task, int c) {
         Floats<N> even{}, odd{};  // two chains: an addition takes several cycles

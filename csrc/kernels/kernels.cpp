@@ -31,6 +31,7 @@ constexpr Kernels kernel_table(Isa isa) {
             .bilinear = bilinear,
             .max_pool = max_pool,
             .upsample_nearest = upsample_nearest,
+            .arrange = arrange,
             .activate = activate,
             .sum = sum,
             .mean = mean,

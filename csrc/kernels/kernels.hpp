@@ -205,6 +205,26 @@ struct ActivateTask {
     const std::uint8_t* table;  // for bytes: the result for each
 };
 
+// Some channels of a vector of the output, copied from channels of the input that lie within one vector.
+struct ArrangeMove {
+    int from, to;  // first channel of the vector of the input, and of the output
+    int lanes;  // channels in these vectors
+    std::int32_t sources[16];  // of each lane: the lane of the input
+    std::int32_t mask[16];  // -1 for lanes that are copied, 0 for those that keep their value
+};
+
+// out[p][move.to + i] = in[p][move.from + move.sources[i]] for the lanes of each move.
+struct ArrangeTask {
+    Type type;
+    const void* in;
+    std::ptrdiff_t in_stride;
+    void* out;
+    std::ptrdiff_t out_stride;
+    int pixels;
+    const ArrangeMove* moves;
+    int move_count;
+};
+
 // out[c] (+)= sum over pixels of in[p * stride + c].
 struct SumTask {
     Type type;  // of the map
@@ -240,6 +260,7 @@ struct Kernels {
     void (*bilinear)(const BilinearTask&);
     void (*max_pool)(const MaxPoolTask&);
     void (*upsample_nearest)(const UpsampleTask&);
+    void (*arrange)(const ArrangeTask&);
     void (*activate)(const ActivateTask&);
     void (*sum)(const SumTask&);
     void (*mean)(const MeanTask&);
