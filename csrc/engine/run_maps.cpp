@@ -15,20 +15,23 @@ void Executor::run_output(const Op& op, int image, int row) const {
     float* out = workspace_.outputs[op.output] + (workspace_.first_image + image) * positions.size() * plane +
                  std::size_t(row) * in.width;
     const std::byte* pixel = pixels(op.in, image, row);
-    const float *scale = op.packed.scale.floats(), *shift = op.packed.shift.floats();  // for bytes
-    const auto copy = [&](auto read) {
-        for (const int at : positions) {
-            for (int x = 0; x < in.width; ++x) out[x] = read(x * in.stride + at, at);
-            out += plane;
+    if (type(op.in) == Type::f32) {
+        for (std::size_t first = 0, end; first < positions.size(); first = end) {  // channels that lie side by side
+            for (end = first + 1; end < positions.size() && positions[end] == positions[end - 1] + 1;) ++end;
+            net_.kernels.copy_planes({reinterpret_cast<const float*>(pixel) + positions[first], in.stride, in.width,
+                                      int(end - first), out + first * plane, std::ptrdiff_t(plane)});
         }
-    };
-    switch (type(op.in)) {
-        case Type::f32: return copy([&](std::ptrdiff_t index, int) { return get(pixel, Type::f32, index); });
-        case Type::bf16: return copy([&](std::ptrdiff_t index, int) { return get(pixel, Type::bf16, index); });
-        case Type::u8:
-            return copy([&](std::ptrdiff_t index, int at) {
-                return float(std::to_integer<int>(pixel[index])) * scale[at] + shift[at];
-            });
+        return;
+    }
+    const float *scale = op.packed.scale.floats(), *shift = op.packed.shift.floats();  // for bytes
+    const bool is_bytes = type(op.in) == Type::u8;
+    for (const int at : positions) {
+        for (int x = 0; x < in.width; ++x) {
+            const std::ptrdiff_t index = x * in.stride + at;
+            out[x] = is_bytes ? float(std::to_integer<int>(pixel[index])) * scale[at] + shift[at]
+                              : get(pixel, Type::bf16, index);
+        }
+        out += plane;
     }
 }
 

@@ -6,6 +6,7 @@
 #include "kernels/depthwise_groups.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/gemm.hpp"
+#include "kernels/planes.hpp"
 
 namespace ghostnets {
 
@@ -32,6 +33,7 @@ constexpr Kernels kernel_table(Isa isa) {
             .max_pool = max_pool,
             .upsample_nearest = upsample_nearest,
             .arrange = arrange,
+            .copy_planes = copy_planes,
             .activate = activate,
             .sum = sum,
             .mean = mean,

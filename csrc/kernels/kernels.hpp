@@ -225,6 +225,15 @@ struct ArrangeTask {
     int move_count;
 };
 
+// out[c * plane + p] = in[p * in_stride + c].
+struct PlanesTask {
+    const float* in;
+    std::ptrdiff_t in_stride;
+    int pixels, channels;
+    float* out;
+    std::ptrdiff_t plane;
+};
+
 // out[c] (+)= sum over pixels of in[p * stride + c].
 struct SumTask {
     Type type;  // of the map
@@ -261,6 +270,7 @@ struct Kernels {
     void (*max_pool)(const MaxPoolTask&);
     void (*upsample_nearest)(const UpsampleTask&);
     void (*arrange)(const ArrangeTask&);
+    void (*copy_planes)(const PlanesTask&);
     void (*activate)(const ActivateTask&);
     void (*sum)(const SumTask&);
     void (*mean)(const MeanTask&);
