@@ -108,13 +108,34 @@ def test_damaged_files_are_rejected_by_a_sentence(tmp_path: Path, program: Path,
     assert sum(status == 2 for status in statuses) > 200
 
 
-def test_example_classifies_an_image(tmp_path: Path, plan: Path):
-    example = build(ROOT / "examples" / "c" / "classify.c", tmp_path)
+def classify(example: Path, plan: Path, folder: Path) -> None:
+    """Compares the example's answer with Python's, and its error for a file that is no plan with a sentence."""
     image = np.random.default_rng(0).integers(0, 256, (1, 33, 47, 3)).astype(np.uint8)
-    (tmp_path / "image.ppm").write_bytes(b"P6\n47 33\n255\n" + image.tobytes())
-    found = subprocess.run([example, plan, tmp_path / "image.ppm"], check=True, capture_output=True, text=True)
+    (folder / "image.ppm").write_bytes(b"P6\n47 33\n255\n" + image.tobytes())
+    found = subprocess.run([example, plan, folder / "image.ppm"], check=True, capture_output=True, text=True)
     logits = engine.load(plan, threads=1)(image)[0]
     assert f"class {logits.argmax()} of 7, logit {logits.max():.6g}" in found.stdout
-    wrong = subprocess.run([example, tmp_path / "image.ppm", plan], capture_output=True, text=True)
+    wrong = subprocess.run([example, folder / "image.ppm", plan], capture_output=True, text=True)
     assert wrong.returncode == 1
     assert "its header is longer than the file" in wrong.stderr
+
+
+def test_example_classifies_an_image(tmp_path: Path, plan: Path):
+    classify(build(ROOT / "examples" / "c" / "classify.c", tmp_path), plan, tmp_path)
+
+
+@pytest.mark.slow  # compiles all kernels
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake")
+def test_example_builds_against_the_installed_library(tmp_path: Path, plan: Path):
+    def cmake(*arguments: str | Path) -> None:
+        subprocess.run(["cmake", *arguments], check=True)
+
+    library, prefix, example = tmp_path / "library", tmp_path / "prefix", tmp_path / "example"
+    cmake("-S", ROOT / "csrc", "-B", library, "-DPYTHON_MODULES=OFF")
+    cmake("--build", library, "--target", "ghostnets_engine", "--parallel", "2")
+    cmake("--install", library, "--component", "engine", "--prefix", prefix)
+    shutil.rmtree(library)
+    prefix = prefix.rename(tmp_path / "moved")  # it needs neither its build nor its place
+    cmake("-S", ROOT / "examples" / "c", "-B", example, f"-DCMAKE_PREFIX_PATH={prefix}")
+    cmake("--build", example)
+    classify(example / "classify", plan, tmp_path)
