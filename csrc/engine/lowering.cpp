@@ -1,6 +1,8 @@
 // Single layers: convolutions of every kind.
 #include "engine/lowering.hpp"
 
+#include <algorithm>
+
 namespace ghostnets {
 
 void Lowering::lower(const Node& node) {
@@ -31,11 +33,25 @@ void Lowering::lower(const Node& node) {
             net_.features = layout(node.input).stride();
             return;
         case NodeKind::linear:
-            net_.head.push_back(gemm(node, node.input, node.output, layout(node.output), 0, node.weight, node.bias));
+            net_.head.push_back(
+                with_zero(gemm(node, node.input, node.output, layout(node.output), 0, node.weight, node.bias)));
             return;
         case NodeKind::output: return output(node);
         case NodeKind::convert: return convert(node);
     }
+}
+
+Op Lowering::with_zero(Op&& op) const {
+    if (op.activation != Activation::relu || layout(op.out).type != Type::u8) return std::move(op);
+    if (op.kind == OpKind::depthwise && op.binary != BinaryOp::none) return std::move(op);  // clamps before it adds
+    const Map out = map(op.out);
+    const std::vector<float>& zeros = out.quantization.zeros;
+    const auto first = std::find_if(zeros.begin(), zeros.end(), [](float zero) { return zero != 0; });
+    if (first == zeros.end()) return std::move(op);
+    require(std::all_of(zeros.begin(), zeros.end(), [&](float zero) { return zero == *first; }),
+            "the results of a ReLU have zero points that differ by channel");
+    op.zero = int(*first);
+    return std::move(op);
 }
 
 const Layout& Lowering::layout(int map) const {

@@ -106,6 +106,7 @@ struct Op {
     int in = -1, out = -1, other = -1;  // maps
     int in_offset = 0, out_offset = 0, other_offset = 0, channels = 0;
     Activation activation = Activation::none;
+    int zero = 0;     // relu: the byte that represents 0 in `out`, if the kernel clamps bytes
     float slope = 0;  // leaky_relu: slope of negative values
     BinaryOp binary = BinaryOp::none;
     Window window{};
@@ -123,7 +124,9 @@ struct Op {
     std::size_t weight_bytes = 0;
 
     // The kernels compute max(clamp_min, x) as they store; the rarer activations follow in place.
-    float clamp_min() const { return activation == Activation::relu ? 0.0f : -std::numeric_limits<float>::infinity(); }
+    float clamp_min() const {
+        return activation == Activation::relu ? float(zero) : -std::numeric_limits<float>::infinity();
+    }
     bool has_late_activation() const { return activation > Activation::relu; }
     // Number of output rows computed at a time.
     int row_step() const {

@@ -79,7 +79,7 @@ struct Finish {
             Floats<L> value;
             if constexpr (kCounts) value = __builtin_convertvector(sums[i], Floats<L>) * scale + bias;
             else value = sums[i];
-            if (!kCounts || kind != BinaryOp::none) value = maximum<L>(clamp_min, value);  // bytes saturate at 0
+            value = maximum<L>(clamp_min, value);
             if constexpr (kind == BinaryOp::add) {
                 const Floats<L> more = operand(other, i * other_stride);
                 value += kCounts ? more * other_scale + shift : more;

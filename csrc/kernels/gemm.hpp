@@ -40,8 +40,7 @@ template <class In, class Out, int P, int V>
         F sum;
         if constexpr (kCounts) sum = __builtin_convertvector(sums[p][v], F) * scales[v] + biases[v];
         else sum = sums[p][v];
-        if constexpr (kType<Out> == Type::u8) return sum;  // bytes saturate at 0
-        else return maximum<kWidth>(clamp_min, sum);
+        return maximum<kWidth>(clamp_min, sum);
     };
     const bool is_half = task.columns < (vector + V) * kWidth;
 #pragma GCC unroll 28

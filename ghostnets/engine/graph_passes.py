@@ -91,14 +91,31 @@ def _fold_pad(graph: _Graph, step: Step) -> None:
 
 
 def _fold_arrange(graph: _Graph, step: Step) -> None:
-    """Fold a channel selection into the selection or concatenation before it."""
-    if step.op != "arrange" or len(step.inputs) != 1:
+    """Fold a concatenation or channel selection into the selections that read it, if nothing else reads it."""
+    readers = graph.readers[id(step)]
+    if step.op != "arrange" or any(step is output for output in graph.outputs):
         return
-    before = step.inputs[0]
-    if before.op == "arrange" and graph.only_reader(before) is step:
-        sources = before.fields["sources"]
-        step.fields["sources"] = [sources[source] if source >= 0 else -1 for source in step.fields["sources"]]
-        step.inputs = list(before.inputs)
+    if any(reader.op != "arrange" or len(reader.inputs) != 1 for reader in readers):
+        return
+    sources = step.fields["sources"]
+    for reader in readers:
+        wanted = [sources[source] if source >= 0 else -1 for source in reader.fields["sources"]]
+        reader.inputs, reader.fields["sources"] = _used_inputs(step.inputs, wanted)
+
+
+def _used_inputs(inputs: list[Step], sources: list[int]) -> tuple[list[Step], list[int]]:
+    """Return the inputs that a channel selection reads, at least one, and its sources counted over these."""
+    used: list[Step] = []
+    places: dict[int, int] = {}  # of each channel of the used inputs
+    begin = count = 0
+    for step in inputs:
+        channels = range(begin, begin + step.channels)
+        begin += step.channels
+        if any(source in channels for source in sources) or (not used and step is inputs[-1]):
+            places |= {channel: count + i for i, channel in enumerate(channels)}
+            used.append(step)
+            count += step.channels
+    return used, [places[source] if source >= 0 else -1 for source in sources]
 
 
 def _fuse_activation(graph: _Graph, step: Step) -> None:

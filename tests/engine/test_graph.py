@@ -73,9 +73,26 @@ def halves(x: Tensor) -> Tensor:
     return torch.cat([second, first * second, x[:, 3:9]], 1)
 
 
+def halves_of_shuffled(x: Tensor) -> Tensor:
+    first, second = shuffled(torch.cat([x[:, 2:], F.max_pool2d(x, 1), x[:, :2]], 1)).chunk(2, dim=1)
+    return torch.cat([F.relu(first), second[:, :5]], 1)
+
+
 def shuffled(x: Tensor) -> Tensor:
     n, c, h, w = x.shape
     return x.view(n, 4, c // 4, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+class Joined(nn.Module):
+    """Results of ReLU and values below 0 in one map, whose bytes have one range."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pointwise, self.depthwise = nn.Conv2d(20, 20, 1), nn.Conv2d(20, 20, 3, padding=1, groups=20)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [self.pointwise(x), self.depthwise(x), x + self.depthwise(x), x]
+        return torch.cat([*map(F.relu, parts), x], 1)
 
 
 OPERATIONS = {
@@ -122,12 +139,14 @@ OPERATIONS = {
     "to the size of a map": (lambda x: F.interpolate(F.avg_pool2d(x, 2), size=x.shape[-2:], mode="bilinear"), 20),
     "chunk, multiply, concatenate, slice": (halves, 26),
     "shuffle": (shuffled, 20),
+    "halves of a shuffled concatenation": (halves_of_shuffled, 25),
     "channel shuffle": (nn.ChannelShuffle(5), 20),
     "selection, twice": (
         lambda x: x.index_select(1, torch.arange(19, -1, -2)).index_select(1, torch.tensor([3, 3])),
         2,
     ),
     "activation of a concatenation": (lambda x: F.relu(torch.cat([x, F.max_pool2d(x, 1)], 1)), 40),
+    "ReLU beside values below 0": (Joined(), 100),
     "pad": (lambda x: F.pad(x, (1, 0, 2, 3)), 20),
     "pad channels": (lambda x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 3, 4)), 27),
     "constants": (lambda x: (x / 3 + 0.5) - torch.arange(20.0).reshape(1, 20, 1, 1) / 20, 20),
@@ -242,6 +261,15 @@ def test_graph_of_a_registry_network_has_the_nodes_of_its_classes(name: str):
     model = create_model(name, num_classes=5)
     plans = [Counter(node["kind"] for node in make(model).nodes) for make in (make_plan, make_graph_plan)]
     assert plans[0] == plans[1]
+
+
+def test_selections_of_a_concatenation_read_its_inputs():
+    def select(x: Tensor) -> Tensor:
+        both = torch.cat([x, F.max_pool2d(x, 1)], 1)
+        return F.relu(both[:, :20]) + F.relu(both[:, 10:30])
+
+    nodes = make_graph_plan(Operation(select, 20)).nodes
+    assert [len(node["pooled"]) for node in nodes if node["kind"] == "arrange"] == [1, 2]
 
 
 def test_features_and_logits_side_by_side():
