@@ -130,7 +130,8 @@ def _print(command: GhostifyCommand, analysis: Analysis, report: CompressionRepo
         soft_wrap=True,
     )
     _print_curve(command, summary)
-    worst = sorted(report.sensitivity, key=lambda entry: -entry.damage)[:SHOWN_LAYERS]
+    halves = [entry for entry in report.sensitivity if entry.is_half]
+    worst = sorted(halves, key=lambda entry: -entry.damage)[:SHOWN_LAYERS]
     listed = ", ".join(f"{entry.conv} ({entry.kind} {entry.damage:.2f})" for entry in worst)
     console.print(f"Most sensitive, with half of the maps: {listed}.", soft_wrap=True)
     for note in report.notes:

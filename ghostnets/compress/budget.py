@@ -11,6 +11,7 @@ from ghostnets.measure import Cost
 
 __all__ = ["Choice", "CostModel", "Option", "choose"]
 
+MAX_POWER = 4.0  # of the damage in the share of dropped maps
 SWEEPS = 3  # over all sites, as neighbours share a layer
 BISECTIONS = 24
 
@@ -30,14 +31,12 @@ class Option:
     Attributes:
         kind: ``"merge"``, ``"mixed ghost"`` or ``"ghost"``.
         order: Channels in the order in which they are kept, int64 (C,).
-        errors: Unexplained share of the site's maps after the first n, (C + 1,).
-        damage: Damage of the network's output for an unexplained share of 1, extrapolated from a measured one.
+        damages: Number of kept maps -> measured damage of the network's output.
     """
 
     kind: str
     order: Tensor
-    errors: Tensor
-    damage: float = 1.0
+    damages: Mapping[int, float]
 
     def numbers(self) -> list[int]:
         """Candidate numbers of kept maps: from a quarter to nearly all, in multiples that suit vector instructions."""
@@ -46,8 +45,15 @@ class Option:
         return list(range(max(1, -(-channels // (4 * step)) * step), channels, step))
 
     def damage_of(self, number: int) -> float:
-        """Expected damage with this number of maps."""
-        return self.damage * float(self.errors[number])
+        """Expected damage with this number of maps: a power of the share of dropped maps, through measured points."""
+        channels = len(self.order)
+        few, *more = sorted(self.damages)
+        dropped = (channels - number) / (channels - few)
+        power = 1.0
+        if more and min(self.damages[few], self.damages[more[0]]) > 0 and math.isfinite(self.damages[few]):
+            ratio = math.log((channels - few) / (channels - more[0]))
+            power = min(max(math.log(self.damages[few] / self.damages[more[0]]) / ratio, 1.0), MAX_POWER)
+        return self.damages[few] * dropped**power
 
 
 @dataclass

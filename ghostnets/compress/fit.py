@@ -2,60 +2,32 @@
 
 import math
 from collections.abc import Iterable
-from contextlib import suppress
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghostnets.compress.hooks import temporary_hooks
+from ghostnets.compress.layer_inputs import LayerInputs, flatten_outputs
 from ghostnets.compress.least_squares import PairStatistics
-from ghostnets.compress.moments import Moments, predict_channels
+from ghostnets.compress.moments import Moments
 from ghostnets.compress.sites import Site
 from ghostnets.compress.surgery import Change, insert_ghost, merge_channels
 from ghostnets.layers import GhostConv2d
 
-__all__ = ["apply_fitted_change", "collect_maps", "fit_change", "measure_moments", "output_error", "outputs_of"]
+__all__ = ["apply_fitted_change", "fit_change", "measure_moments", "output_error", "outputs_of"]
 
 ACTIVATIONS = {"": lambda x: x, "relu": F.relu, "relu6": F.relu6}
 
 
-class _Reached(Exception):  # noqa: N818
-    """Raised to stop a forward pass at the layer of interest."""
-
-
 @torch.no_grad()
-def collect_activation(model: nn.Module, name: str, x: Tensor, *, is_input: bool) -> Tensor:
-    """Return the input or output of a layer; later layers are not run."""
-    found: list[Tensor] = []
-
-    def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        found.append(inputs[0])
-        raise _Reached
-
-    def after(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        found.append(output)
-        raise _Reached
-
-    layer = model.get_submodule(name)
-    handle = layer.register_forward_pre_hook(before) if is_input else layer.register_forward_hook(after)
-    with temporary_hooks([handle]), suppress(_Reached):
-        model(x)
-    return found[0]
-
-
-def collect_maps(model: nn.Module, site: Site, kind: str, x: Tensor) -> Tensor:
-    """Return the feature maps that a change of a site selects from and predicts.
-
-    For ``"merge"`` these are the inputs of the consumer, otherwise the maps of the site after normalisation and
-    activation.
-    """
-    if kind == "merge":
-        return collect_activation(model, site.consumer, x, is_input=True)
-    layer = model.get_submodule(site.norm or site.conv)
-    maps = collect_activation(model, site.norm or site.conv, x, is_input=False)
-    return maps if hasattr(layer, "act") and site.norm else ACTIVATIONS[site.act](maps)
+def compute_maps(model: nn.Module, site: Site, x: Tensor) -> Tensor:
+    """Compute the maps of a site, after its normalisation and activation, from the input of the convolution."""
+    maps = model.get_submodule(site.conv)(x)
+    if not site.norm:
+        return ACTIVATIONS[site.act](maps)
+    norm = model.get_submodule(site.norm)
+    return norm(maps) if hasattr(norm, "act") else ACTIVATIONS[site.act](norm(maps))
 
 
 def measure_moments(model: nn.Module, sites: list[tuple[Site, str]], batches: Iterable[Tensor]) -> list[Moments]:
@@ -63,8 +35,8 @@ def measure_moments(model: nn.Module, sites: list[tuple[Site, str]], batches: It
     moments: list[Moments | None] = [None] * len(sites)
 
     def add(index: int, maps: Tensor) -> None:
-        site = moments[index] or Moments(maps.shape[1], 0)
-        site.add(maps, maps[:, :0])
+        site = moments[index] or Moments(maps.shape[1], has_targets=False)
+        site.add(maps)
         moments[index] = site
 
     handles = []
@@ -91,18 +63,17 @@ def apply_fitted_change(model: nn.Module, change: Change, kept: Tensor, moments:
         kept: Kept channels or intrinsic maps, int64.
         moments: Moments of the site's maps.
     """
-    covariance, mean = moments.covariance(), moments.x_total / moments.count
     if change["kind"] == "merge":
-        matrix = predict_channels(covariance, covariance, kept)
-        merge_channels(model, change, kept, matrix, mean - matrix @ mean[kept])
+        merge_channels(model, change, kept, *moments.solve(kept))
         return
     ghost = insert_ghost(model, change, kept)
-    others = _others(kept, len(mean))
-    cross = covariance[:, others]
+    others = _others(kept, ghost.out_channels)
     if change["mix"]:
-        matrix = predict_channels(covariance, cross, kept)
-        _set_ghosts(ghost, matrix, mean[others] - matrix @ mean[kept])
+        matrix, offset = moments.solve(kept)
+        _set_ghosts(ghost, matrix[others], offset[others])
         return
+    covariance, (mean, _) = moments.covariance(), moments.means()
+    cross = covariance[:, others]
     variance = covariance.diagonal()[kept].clamp(min=torch.finfo(torch.float32).tiny)
     source = (cross[kept].square() / variance[:, None]).argmax(0)
     slope = cross[kept].gather(0, source[None])[0] / variance[source]
@@ -111,51 +82,43 @@ def apply_fitted_change(model: nn.Module, change: Change, kept: Tensor, moments:
         _set_centre(ghost, slope, mean[others] - slope * mean[kept][source])
 
 
-def fit_change(
-    model: nn.Module, original: nn.Module, site: Site, change: Change, kept: Tensor, batches: Iterable[Tensor]
-) -> None:
+def fit_change(now: LayerInputs, then: LayerInputs, site: Site, change: Change, kept: Tensor) -> None:
     """Make a change in place, fitted to reproduce the original's maps from this network's activations.
 
     Args:
-        model: Network in which all earlier changes have been made.
-        original: Network before any change.
+        now: Network in which all earlier changes have been made, with the images.
+        then: Network before any change, with the same images.
         site: Convolution to change.
         change: Change, as ``describe_change`` returns it.
         kept: Kept channels or intrinsic maps, int64.
-        batches: Images, (N, C, H, W) each; read twice for ghosts.
     """
-    kind = "merge" if change["kind"] == "merge" else "ghost"
+    is_merge = change["kind"] == "merge"
+    layer = site.consumer if is_merge else site.conv
     moments: Moments | None = None
-    for batch in batches:
-        now, target = collect_maps(model, site, kind, batch), collect_maps(original, site, kind, batch)
-        moments = moments or Moments(now.shape[1], target.shape[1])
-        moments.add(now, target)
+    for x, target in zip(now.at(layer), then.at(layer), strict=True):
+        if not is_merge:
+            x, target = compute_maps(now.model, site, x), compute_maps(then.model, site, target)
+        moments = moments or Moments(x.shape[1])
+        moments.add(x, target)
     assert moments is not None
-    if change["kind"] == "merge":
-        merge_channels(model, change, kept, *moments.solve(kept))
+    if is_merge:
+        merge_channels(now.model, change, kept, *moments.solve(kept))
+        now.narrow(layer, kept)
         return
-    apply_fitted_change(model, change, kept, moments)
-    ghost = model.get_submodule(site.conv)
+    apply_fitted_change(now.model, change, kept, moments)
+    ghost = now.model.get_submodule(site.conv)
     assert isinstance(ghost, GhostConv2d)
-    others = _others(kept, ghost.out_channels)
-    if change["mix"]:
-        matrix, offset = moments.solve(kept)
-        _set_ghosts(ghost, matrix[others], offset[others])
-    _fit_filters(ghost, model, original, site, batches)
+    _fit_filters(ghost, now, then, site, _others(kept, ghost.out_channels))
 
 
-def _fit_filters(
-    ghost: GhostConv2d, model: nn.Module, original: nn.Module, site: Site, batches: Iterable[Tensor]
-) -> None:
+def _fit_filters(ghost: GhostConv2d, now: LayerInputs, then: LayerInputs, site: Site, others: Tensor) -> None:
     """Fit the depthwise filters of the ghosts to the maps of the original network."""
     size = ghost.cheap.kernel_size[0]
-    others = ghost.order.argsort()[ghost.primary.out_channels :].cpu()
     statistics: PairStatistics | None = None
     number = len(others)
-    for batch in batches:
-        target = collect_maps(original, site, "ghost", batch)[:, others]
+    for x, x_then in zip(now.at(site.conv), then.at(site.conv), strict=True):
+        target = compute_maps(then.model, site, x_then)[:, others]
         with torch.no_grad():
-            x = collect_activation(model, site.conv, batch, is_input=True)
             sources = ghost.sources(ghost.act(ghost.primary(x)))
         if statistics is None:
             pairs = torch.arange(number), torch.arange(number, 2 * number)
@@ -195,15 +158,7 @@ def _others(kept: Tensor, channels: int) -> Tensor:
 def outputs_of(model: nn.Module, x: Tensor) -> Tensor:
     """Return all outputs of a network, flattened to (N, ...)."""
     with torch.no_grad():
-        outputs = model(x)
-    return torch.cat([output.flatten(1).float() for output in _tensors(outputs)], 1)
-
-
-def _tensors(outputs: Any) -> list[Tensor]:
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    values = outputs.values() if isinstance(outputs, dict) else outputs if isinstance(outputs, list | tuple) else ()
-    return [tensor for value in values for tensor in _tensors(value)]
+        return flatten_outputs(model(x))
 
 
 def output_error(got: Tensor, expected: Tensor) -> float:

@@ -2,9 +2,8 @@
 
 import copy
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from typing import Any
 
 import torch
@@ -14,8 +13,9 @@ from ghostnets.compress.budget import Choice, CostModel, Option, choose
 from ghostnets.compress.eligibility import find_ineligible
 from ghostnets.compress.fit import fit_change, output_error, outputs_of
 from ghostnets.compress.latency import Timer, choose_by_time
+from ghostnets.compress.layer_inputs import LayerInputs
 from ghostnets.compress.sensitivity import SiteSensitivity, find_options
-from ghostnets.compress.sites import Site, find_sites
+from ghostnets.compress.sites import Site, find_sites, trace
 from ghostnets.compress.surgery import describe_change
 from ghostnets.errors import ConfigurationError
 from ghostnets.measure import count
@@ -127,7 +127,7 @@ class Analysis:
         sensitivity: Measured damage of single changes.
         costs: Multiply-adds of changes.
         batches: Images that changes are fitted to.
-        probes: Images that damage is measured on.
+        probes: Images that damage is measured on, by changes that are not fitted to them.
         notes: Further remarks for the user.
     """
 
@@ -172,13 +172,15 @@ class Analysis:
             ConfigurationError: The result has outputs of another shape, or non-finite ones.
         """
         made, changes = copy.deepcopy(self.original), []
+        graph, _ = trace(self.original)
+        now, then = (LayerInputs(network, graph, self.batches) for network in (made, self.original))
         for site in self.sites:
             if site.conv in choices:
                 choice = choices[site.conv]
                 order = next(option.order for option in self.options[site.conv] if option.kind == choice.kind)
                 size = self.costs.cheap_kernel_size
                 change = describe_change(site, choice.kind, choice.number, cheap_kernel_size=size)
-                fit_change(made, self.original, site, change, order[: choice.number], self.batches)
+                fit_change(now, then, site, change, order[: choice.number])
                 changes.append(change)
         expected, got = outputs_of(self.original, self.probes), outputs_of(made, self.probes)
         if got.shape != expected.shape or not torch.isfinite(got).all():
@@ -239,10 +241,12 @@ def analyse(
             f"{type(model).__name__} has no convolution that can be changed"
             f" ({'; '.join(f'{name}: {reason}' for name, reason in list(left_alone.items())[:3]) or 'it has none'})."
         )
-    probes = torch.cat(list(islice(batches, -(-PROBES // len(batches[0])))))[:PROBES]
+    probes, others = _hold_out(batches)
     costs = CostModel(original, count(original, tuple(batches[0].shape[1:])), sites, cheap_kernel_size)
     kinds = ("mixed ghost", "ghost") if ghosts_only else ("merge", "mixed ghost", "ghost")
-    options, sensitivity = find_options(original, sites, batches, probes, costs, kinds)
+    options, sensitivity = find_options(
+        original, sites, others, LayerInputs(original, trace(original)[0], [probes]), costs, kinds
+    )
     return Analysis(
         original, tuple(sites), left_alone, options, tuple(sensitivity), costs, batches, probes, tuple(notes)
     )
@@ -279,6 +283,24 @@ def _batches(
     if not len(found) or any(batch.dim() != 4 or not len(batch) for batch in found[:1]):
         raise ConfigurationError("the images are not a tensor (N, C, H, W) or a sequence of such; pass at least one.")
     return found, []
+
+
+class _Others:
+    """Images of each batch after the first few."""
+
+    def __init__(self, batches: Sequence[Tensor], first: int) -> None:
+        self.batches, self.first = batches, first
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (batch[self.first :] for batch in self.batches if len(batch) > self.first)
+
+
+def _hold_out(batches: Sequence[Tensor]) -> tuple[Tensor, Iterable[Tensor]]:
+    """Return images to measure damage on, evenly spread, and the others to fit to; all for both if batches have one."""
+    number = min(-(-PROBES // len(batches)), len(batches[0]) // 2)
+    probes = torch.cat([batch[: max(number, 1)] for batch in batches])
+    spread = torch.linspace(0, len(probes) - 1, min(PROBES, len(probes))).long()
+    return probes[spread], _Others(batches, number)
 
 
 def _choose_by_ratio(

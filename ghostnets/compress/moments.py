@@ -3,62 +3,104 @@
 import torch
 from torch import Tensor
 
-__all__ = ["Moments", "predict_channels", "select_predictors", "select_sources"]
+__all__ = ["Moments", "select_predictors", "select_sources"]
 
-RIDGE = 1e-4  # times the mean variance: keeps the solution for nearly collinear or few samples bounded
+BOTH = slice(0, 2)
+RIDGE = 1e-4  # times the mean variance: bounds what is divided by
+RIDGES = (10.0, 1.0, 0.1, 1e-2, 1e-4)  # times the mean variance of the predictors
 
 
 class Moments:
-    """Streamed first and second moments of predictors x and targets y, channel by channel.
+    """Streamed first and second moments of predictors x and targets y by channel, for two halves of the images.
+
+    The halves judge each other's predictions, so that the ridge of ``solve`` suits the number of images: with few
+    pixels and many channels, plain least squares fits the images given and no others.
 
     Args:
-        predictors: Number P of channels of x.
-        targets: Number T of channels of y.
+        channels: Number C of channels of x and of y.
+        has_targets: Whether y differs from x.
     """
 
-    def __init__(self, predictors: int, targets: int) -> None:
-        self.count = 0
-        self.x_total = torch.zeros(predictors, dtype=torch.float64)
-        self.y_total = torch.zeros(targets, dtype=torch.float64)
-        self.xx = torch.zeros(predictors, predictors, dtype=torch.float64)
-        self.xy = torch.zeros(predictors, targets, dtype=torch.float64)
+    def __init__(self, channels: int, *, has_targets: bool = True) -> None:
+        self.images = 0
+        self.counts = torch.zeros(2, dtype=torch.float64)
+        self.x_totals = torch.zeros(2, channels, dtype=torch.float64)
+        self.xx = torch.zeros(2, channels, channels, dtype=torch.float64)
+        self.y_totals = torch.zeros_like(self.x_totals) if has_targets else self.x_totals
+        self.xy = torch.zeros_like(self.xx) if has_targets else self.xx
 
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """Accumulate maps (N, P, ...) and (N, T, ...); products in float32, sums in float64."""
-        x, y = (maps.detach().float().cpu().transpose(0, 1).flatten(1) for maps in (x, y))
-        self.count += x.shape[1]
-        self.x_total += x.sum(1, dtype=torch.float64)
-        self.y_total += y.sum(1, dtype=torch.float64)
-        self.xx += x @ x.T
-        self.xy += x @ y.T
+    def add(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Accumulate maps (N, C, ...) of predictors and targets; products in float32, sums in float64."""
+        for half in range(2):
+            chosen = slice((self.images + half) % 2, None, 2)
+            x_half = _by_channel(x[chosen])
+            self.counts[half] += x_half.shape[1]
+            self.x_totals[half] += x_half.sum(1, dtype=torch.float64)
+            self.xx[half] += x_half @ x_half.T
+            if y is not None:
+                y_half = _by_channel(y[chosen])
+                self.y_totals[half] += y_half.sum(1, dtype=torch.float64)
+                self.xy[half] += x_half @ y_half.T
+        self.images += len(x)
 
-    def covariance(self) -> Tensor:
-        """Return the covariance of x, (P, P), float64."""
-        mean = self.x_total / self.count
-        return self.xx / self.count - torch.outer(mean, mean)
+    def means(self) -> tuple[Tensor, Tensor]:
+        """Return the means of x and y, (C,) each, float64."""
+        return self.x_totals.sum(0) / self.counts.sum(), self.y_totals.sum(0) / self.counts.sum()
 
-    def cross_covariance(self) -> Tensor:
-        """Return the covariance of x and y, (P, T), float64."""
-        return self.xy / self.count - torch.outer(self.x_total, self.y_total) / self.count**2
+    def covariance(self, halves: slice = BOTH) -> Tensor:
+        """Return the covariance of x, (C, C), float64."""
+        return self._centred(self.xx, self.x_totals, halves)
+
+    def cross_covariance(self, halves: slice = BOTH) -> Tensor:
+        """Return the covariance of x and y, (C, C), float64."""
+        return self._centred(self.xy, self.y_totals, halves)
+
+    def _centred(self, products: Tensor, totals: Tensor, halves: slice) -> Tensor:
+        count = self.counts[halves].sum().clamp(min=1)
+        x_total, total = self.x_totals[halves].sum(0), totals[halves].sum(0)
+        return products[halves].sum(0) / count - torch.outer(x_total, total) / count**2
 
     def solve(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the matrix A (T, len(chosen)) and the offset c (T,) of the best prediction y = A x[chosen] + c."""
-        matrix = predict_channels(self.covariance(), self.cross_covariance(), chosen)
-        offset = (self.y_total - matrix @ self.x_total[chosen]) / self.count
-        return matrix, offset
+        """Predict all targets from some of the predictors.
+
+        Ridge regression that is drawn towards the prediction of a chosen channel by itself, and of another by its mean;
+        of ``RIDGES``, the first in order after which the error of either half, predicted from the other, rises.
+
+        Args:
+            chosen: Channels of x, int64 (m,).
+
+        Returns:
+            Matrix A (C, m) and offset c (C,) of ``y = A x[chosen] + c``, float64.
+        """
+        matrix = self._solve(chosen, self._choose_ridge(chosen), BOTH)
+        x_mean, y_mean = self.means()
+        return matrix, y_mean - matrix @ x_mean[chosen]
+
+    def _solve(self, chosen: Tensor, ridge: float, halves: slice) -> Tensor:
+        inner = self.covariance(halves)[chosen][:, chosen]
+        prior = torch.eye(self.xx.shape[1], dtype=torch.float64)[:, chosen]
+        added = ridge * inner.diagonal().mean() + torch.finfo(torch.float32).tiny
+        left = self.cross_covariance(halves)[chosen] - inner @ prior.T
+        return prior + torch.linalg.solve(inner + added * torch.eye(len(chosen), dtype=inner.dtype), left).T
+
+    def _choose_ridge(self, chosen: Tensor) -> float:
+        if self.counts.min() < 2:
+            return RIDGES[0]
+        best, least = RIDGES[0], float("inf")
+        for ridge in RIDGES:
+            error = 0.0
+            for fitted, judged in ((slice(0, 1), slice(1, 2)), (slice(1, 2), slice(0, 1))):
+                matrix = self._solve(chosen, ridge, fitted)
+                inner, cross = self.covariance(judged)[chosen][:, chosen], self.cross_covariance(judged)[chosen]
+                error += float((matrix * (matrix @ inner - 2 * cross.T)).sum())  # up to the variance of y
+            if error > least:
+                break
+            best, least = ridge, error
+        return best
 
 
-def predict_channels(covariance: Tensor, cross: Tensor, chosen: Tensor) -> Tensor:
-    """Return A (T, len(chosen)) that minimises the error of ``y = A x[chosen]`` for centred x and y.
-
-    Args:
-        covariance: Covariance of x, (P, P).
-        cross: Covariance of x and y, (P, T).
-        chosen: Indices of the predictors, int64.
-    """
-    inner = covariance[chosen][:, chosen]
-    ridge = RIDGE * inner.diagonal().mean() + torch.finfo(torch.float32).tiny
-    return torch.linalg.solve(inner + ridge * torch.eye(len(chosen), dtype=inner.dtype), cross[chosen]).T
+def _by_channel(maps: Tensor) -> Tensor:
+    return maps.detach().float().cpu().transpose(0, 1).flatten(1)
 
 
 def select_predictors(covariance: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,14 @@
 """Measured damage of changes, one convolution at a time."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from ghostnets.compress.budget import Choice, CostModel, Option
-from ghostnets.compress.fit import apply_fitted_change, measure_moments, output_error, outputs_of
+from ghostnets.compress.fit import apply_fitted_change, measure_moments, output_error
+from ghostnets.compress.layer_inputs import LayerInputs
 from ghostnets.compress.moments import Moments, select_predictors, select_sources
 from ghostnets.compress.sites import Site
 from ghostnets.compress.surgery import describe_change, restore_layers
@@ -14,7 +16,7 @@ from ghostnets.compress.surgery import describe_change, restore_layers
 __all__ = ["SiteSensitivity", "find_options"]
 
 MOMENT_BYTES = 256 << 20  # for covariances held at a time
-MIN_UNEXPLAINED = 1e-4  # below it, the extrapolated damage is dominated by rounding errors
+SHARES = (0.5, 0.75)  # of the maps that are kept where damage is measured
 
 
 @dataclass(frozen=True)
@@ -39,64 +41,77 @@ class SiteSensitivity:
     unexplained: float
     damage: float
 
+    @property
+    def is_half(self) -> bool:
+        """Whether half of the maps were kept, the fewest that damage is measured at."""
+        return self.number <= -(-self.channels // 2)
+
 
 def find_options(
     model: nn.Module,
     sites: Sequence[Site],
-    batches: Sequence[Tensor],
-    probes: Tensor,
+    batches: Iterable[Tensor],
+    probes: LayerInputs,
     costs: CostModel,
     kinds: Sequence[str],
 ) -> tuple[dict[str, list[Option]], list[SiteSensitivity]]:
-    """Find the possible changes of each site, and measure the damage of each kind with half of the maps kept.
+    """Find the possible changes of each site, and measure the damage of each kind with ``SHARES`` of the maps kept.
 
     Args:
         model: Network in evaluation mode; changed temporarily, and restored.
         sites: Convolutions that can be changed.
         batches: Images that changes are fitted to.
-        probes: Images that damage is measured on, (N, C, H, W).
+        probes: The network with images that damage is measured on.
         costs: Multiply-adds of changes; kinds that save none at a site are left out.
         kinds: Kinds of changes to consider.
 
     Returns:
         Options by name of the convolution; measured damages, in order of the sites.
     """
-    expected = outputs_of(model, probes)
+    expected = probes.outputs(sites[0].conv)
     options: dict[str, list[Option]] = {site.conv: [] for site in sites}
     measured = []
-    for group in _groups(model, sites, kinds):
-        wanted = [(site, place) for site, place in group]
-        for (site, place), moments in zip(wanted, measure_moments(model, wanted, batches), strict=True):
-            for kind in kinds:
-                if (kind == "merge") != (place == "merge") or not _saves(costs, site, kind):
-                    continue
+    for group in _groups(costs, sites, kinds):
+        for (site, place), moments in zip(group, measure_moments(model, group, batches), strict=True):
+            for kind in _kinds_at(costs, site, place, kinds):
                 order, errors = _order(model, site, kind, moments)
-                number = -(-len(order) // 2)
-                change = describe_change(site, kind, number, cheap_kernel_size=costs.cheap_kernel_size)
-                unexplained = float(errors[number])
-                with restore_layers(model, change):
-                    apply_fitted_change(model, change, order[:number], moments)
-                    damage = output_error(outputs_of(model, probes), expected)
-                measured.append(SiteSensitivity(site.conv, kind, len(order), number, unexplained, damage))
-                options[site.conv].append(Option(kind, order, errors, damage / max(unexplained, MIN_UNEXPLAINED)))
+                damages = {}
+                for share in SHARES:
+                    number = min(math.ceil(share * len(order)), len(order) - 1)
+                    change = describe_change(site, kind, number, cheap_kernel_size=costs.cheap_kernel_size)
+                    with restore_layers(model, change):
+                        apply_fitted_change(model, change, order[:number], moments)
+                        damages[number] = output_error(probes.outputs(site.conv), expected)
+                    entry = SiteSensitivity(site.conv, kind, len(order), number, float(errors[number]), damages[number])
+                    measured.append(entry)
+                options[site.conv].append(Option(kind, order, damages))
     return options, measured
 
 
-def _groups(model: nn.Module, sites: Sequence[Site], kinds: Sequence[str]) -> Iterator[list[tuple[Site, str]]]:
+def _groups(costs: CostModel, sites: Sequence[Site], kinds: Sequence[str]) -> Iterator[list[tuple[Site, str]]]:
     """Yield groups of sites whose statistics fit into memory together, with the source of their maps."""
     group: list[tuple[Site, str]] = []
     size = 0
     for site in sites:
-        conv = model.get_submodule(site.conv)
+        conv = costs.model.get_submodule(site.conv)
         assert isinstance(conv, nn.Conv2d)
-        places = [*(["merge"] if "merge" in kinds and site.consumer else []), "ghost"]
-        size += len(places) * 8 * conv.out_channels**2
-        if group and size > MOMENT_BYTES:
-            yield group
-            group, size = [], len(places) * 8 * conv.out_channels**2
-        group += [(site, place) for place in places]
+        for place in ("merge", "ghost"):
+            if not _kinds_at(costs, site, place, kinds):
+                continue
+            needed = 2 * 8 * conv.out_channels**2
+            if group and size + needed > MOMENT_BYTES:
+                yield group
+                group, size = [], 0
+            group.append((site, place))
+            size += needed
     if group:
         yield group
+
+
+def _kinds_at(costs: CostModel, site: Site, place: str, kinds: Sequence[str]) -> list[str]:
+    """Return the kinds of changes of a site that save multiply-adds, by the source of their maps."""
+    wanted = [kind for kind in kinds if (kind == "merge") == (place == "merge") and (kind != "merge" or site.consumer)]
+    return [kind for kind in wanted if _saves(costs, site, kind)]
 
 
 def _saves(costs: CostModel, site: Site, kind: str) -> bool:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ghostnets.layers import DFCGate, GhostConv2d, GhostModule, RepConv
 
-__all__ = ["ConvTracer", "Site", "can_fold", "find_sites", "flattens", "is_depthwise", "is_ghost", "only_user"]
+__all__ = ["ConvTracer", "Site", "can_fold", "find_sites", "flattens", "is_depthwise", "is_ghost", "only_user", "trace"]
 
 LEAVES = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
 # Applied to each channel independently, so that a zero channel does not affect the others.
@@ -68,10 +68,8 @@ def find_sites(model: nn.Module) -> tuple[list[Site], str]:
         then a site by itself.
     """
     convs = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
-    try:
-        graph = ConvTracer().trace(model)
-    except Exception as error:
-        reason = f"torch.fx cannot trace {type(model).__name__}: {str(error).splitlines()[0] if str(error) else error}"
+    graph, reason = trace(model)
+    if graph is None:
         return [Site(name) for name in convs], reason
     runs = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
     read = {str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
@@ -82,6 +80,15 @@ def find_sites(model: nn.Module) -> tuple[list[Site], str]:
     ]
     seen = {site.conv for site in sites}
     return sites + [Site(name) for name in convs if name not in seen], ""
+
+
+def trace(model: nn.Module) -> tuple[fx.Graph | None, str]:
+    """Return the graph of a network, or the reason why ``torch.fx`` cannot trace it."""
+    try:
+        return ConvTracer().trace(model), ""
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else error
+        return None, f"torch.fx cannot trace {type(model).__name__}: {reason}"
 
 
 def _site(model: nn.Module, node: fx.Node, runs: Counter[str]) -> Site:

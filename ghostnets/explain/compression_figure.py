@@ -37,6 +37,7 @@ def compression_figure(
         healed: Agreement of the first of these networks after healing.
         unit: Name of the cost.
     """
+    sensitivity = [entry for entry in sensitivity if entry.is_half]
     convs = list(dict.fromkeys(entry.conv for entry in sensitivity))
     figure = new_figure(width=max(9.0, min(30.0, 3 + 0.16 * len(convs))), height=7.5)
     layers, budgets = figure.subplots(2, 1, height_ratios=(1.4, 1))
