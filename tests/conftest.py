@@ -26,6 +26,7 @@ from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.cli.main import main
 from ghostnets.engine.session import is_built
 from ghostnets.models.detection import create_detector
+from ghostnets.models.segmentation import create_segmenter
 from ghostnets.preprocessing import Preprocessing
 
 
@@ -293,4 +294,25 @@ def make_detector(path: Path, *, fit: str = "stretch") -> Path:
     preprocessing = Preprocessing.for_boxes(64, fit=fit)
     weights = network.state_dict()
     save_checkpoint(path, Checkpoint("ghostdet_050", arguments, weights, ("fish", "shark"), preprocessing))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint of a segmentation network with random weights, whose classes differ within an image; as above."""
+    return make_segmenter(tmp_path_factory.mktemp("segmenter") / "fields.safetensors")
+
+
+def make_segmenter(path: Path, **arguments: Any) -> Path:
+    """Write a segmentation network of three classes for images of 48 x 48."""
+    torch.manual_seed(0)
+    arguments = {"num_classes": 3, "channels": 16, **arguments}
+    network = create_segmenter("ghostseg_050", **arguments)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.startswith("head.") and parameter.ndim == 4:
+                parameter.mul_(8)
+    preprocessing = Preprocessing(48, 48, fit="stretch")
+    names = ("land", "water", "road")
+    save_checkpoint(path, Checkpoint("ghostseg_050", arguments, network.state_dict(), names, preprocessing))
     return path

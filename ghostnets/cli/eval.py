@@ -12,7 +12,8 @@ from torch.nn import functional
 from ghostnets.checkpoints import read_checkpoint, save_checkpoint
 from ghostnets.cli.eval_boxes import run_detector
 from ghostnets.cli.eval_labels import choose_split, match_classes
-from ghostnets.cli.eval_network import EvaluatedNetwork, open_detector, open_network
+from ghostnets.cli.eval_masks import run_segmenter
+from ghostnets.cli.eval_network import EvaluatedNetwork, open_network, open_spatial
 from ghostnets.cli.eval_output import image_columns, print_evaluation, to_json
 from ghostnets.cli.eval_page import write_eval_page
 from ghostnets.cli.options.eval import EvalCommand
@@ -35,8 +36,8 @@ MAX_LOGITS = 200_000_000  # kept in memory for the areas under curves
 def run(command: EvalCommand) -> int:
     if command.threads is not None:
         torch.set_num_threads(command.threads)
-    if (detector := open_detector(command.network, command.device)) is not None:
-        return run_detector(command, detector)
+    if (model := open_spatial(command.network, command.device)) is not None:
+        return (run_segmenter if model.description.task == "segment" else run_detector)(command, model)
     return _run_classifier(command)
 
 

@@ -9,21 +9,18 @@ from typing import Any
 import numpy as np
 
 from ghostnets.artefacts import DetectedObjects, Model, ObjectDetector
-from ghostnets.checkpoints import read_checkpoint
 from ghostnets.cli.eval_boxes_output import BoxRows, image_rows, print_boxes, to_json, write_boxes_page
-from ghostnets.cli.eval_labels import choose_split, match_classes
-from ghostnets.cli.eval_network import read_training
+from ghostnets.cli.eval_labels import check_classifier_options, find_training_images, open_labels
 from ghostnets.cli.options.eval import EvalCommand
-from ghostnets.cli.output import download_progress, message, print_json, result_console
+from ghostnets.cli.output import message, print_json, result_console
 from ghostnets.cli.predict_output import PredictionProgress
-from ghostnets.data import DataSpec, content_digest, describe_source, summarize_source
+from ghostnets.data import summarize_source
 from ghostnets.data.boxes import BoxAnnotations
 from ghostnets.data.boxes.folder import BoxFolder
-from ghostnets.errors import ConfigurationError, DataError
+from ghostnets.errors import DataError
 from ghostnets.files import write_atomically
 from ghostnets.measure import AveragePrecision, BoxScores, ImageDetections, ImageTruth
 from ghostnets.predict import Input, detect_objects, find_writer
-from ghostnets.train import RunFolder
 
 __all__ = ["run_detector"]
 
@@ -41,7 +38,7 @@ class _LabelledImages:
 
 def run_detector(command: EvalCommand, model: Model) -> int:
     """Evaluate an opened detector with the boxes that ``predict`` finds, in pixels of the original images."""
-    _check_options(command)
+    check_classifier_options(command, "a detector")
     writer = None if command.out is None else find_writer(command.out, bom=command.bom)
     detector = ObjectDetector(model, threshold=LOWEST_SCORE, max_pixels=command.max_pixels)
     labelled = _load(command, detector)
@@ -54,7 +51,7 @@ def run_detector(command: EvalCommand, model: Model) -> int:
         raise DataError(f"no readable image is left in {command.data}.")
     scores = _score(found, images, detector.class_names)
     rows = image_rows(found, images)
-    in_training = _find_training_images(command.network, images)
+    in_training = find_training_images(command.network, [image.path for image in images])
     console = result_console()
     if command.json:
         files = {} if command.page is None else {"page": str(command.page)}
@@ -84,35 +81,13 @@ def _write_files(
             result_console().print(f"{label}: {path}", soft_wrap=True)
 
 
-def _check_options(command: EvalCommand) -> None:
-    """Raise ConfigurationError for options that only classifiers have."""
-    given = {
-        "--tta": command.tta != "none",
-        "--calibrate": command.calibrate,
-        "--figure": command.figure is not None,
-        "--full": command.full,
-        "--root": command.root is not None,
-    }
-    if wrong := [option for option, is_given in given.items() if is_given]:
-        raise ConfigurationError(f"{command.network} is a detector, for which there is no {wrong[0]}; omit it.")
-
-
 def _load(command: EvalCommand, detector: ObjectDetector) -> _LabelledImages:
-    """Open the data by the rules of evaluation, and tell what they are."""
-    path = command.network
-    training = read_checkpoint(path, task="detect").training if path.suffix == ".safetensors" else read_training(path)
-    recipe = training.get("recipe", {})
-    data = DataSpec(command.data, skip_corrupt=command.skip_corrupt, progress=download_progress(), task="detect")
-    source = data.open(
-        val_share=recipe.get("val_share", 0.2), seed=recipe.get("seed", 0), network_classes=detector.class_names
-    )
+    """Open the data, with labels in the order of the classes of the detector."""
+    source, split, to_network = open_labels(command, task="detect", class_names=detector.class_names, kind="box")
     assert isinstance(source, BoxFolder)
-    split = choose_split(source, data.location, training) if command.split == "auto" else command.split
-    for sentence in describe_source(source, by_split=split != "all" or not source.val_from_train):
-        message(sentence)
-    to_network = np.array(match_classes(source.class_names, detector.class_names, command.data, kind="box"))
+    indices = np.array(to_network)
     images = [
-        image._replace(labels=to_network[image.labels])
+        image._replace(labels=indices[image.labels])
         for name in (source.split_names if split == "all" else (split,))
         for image in source.images_of(name)
     ]
@@ -142,12 +117,3 @@ def _score(
         detections = ImageDetections(one.boxes, np.array(one.scores), np.array(one.labels, np.int64))
         average_precision.add(detections, ImageTruth(image.boxes, image.labels, image.is_crowd, image.areas))
     return BoxScores(len(images), average_precision.metrics(), class_names)
-
-
-def _find_training_images(network: Path, images: Sequence[BoxAnnotations]) -> np.ndarray | None:
-    """Whether each image is a training image of the run that the network lies in, bool (N,); None if unknown."""
-    run = RunFolder(network.parent)
-    if not run.train_digests.is_file():
-        return None
-    digests = [content_digest(image.path.read_bytes()) for image in images]
-    return run.find_training_images(np.array(digests, np.uint64))

@@ -1,14 +1,87 @@
 """The split that ``ghostnets eval`` evaluates, and the classes of its labels as those of the network."""
 
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from ghostnets.cli.output import message
-from ghostnets.data import DataSource
-from ghostnets.data.layout import normalize_name
-from ghostnets.errors import DataError
+import numpy as np
+import numpy.typing as npt
 
-__all__ = ["choose_split", "match_classes"]
+from ghostnets.checkpoints import read_checkpoint
+from ghostnets.cli.eval_network import read_training
+from ghostnets.cli.options.eval import EvalCommand
+from ghostnets.cli.output import download_progress, message
+from ghostnets.data import DataSource, DataSpec, content_digest, describe_source
+from ghostnets.data.layout import normalize_name
+from ghostnets.errors import ConfigurationError, DataError
+from ghostnets.train import RunFolder
+
+__all__ = [
+    "check_classifier_options",
+    "choose_split",
+    "find_training_images",
+    "match_classes",
+    "open_labels",
+]
+
+
+def check_classifier_options(command: EvalCommand, network: str) -> None:
+    """Raise ConfigurationError for options that only classifiers have; ``network`` is "a detector", for example."""
+    given = {
+        "--tta": command.tta != "none",
+        "--calibrate": command.calibrate,
+        "--figure": command.figure is not None,
+        "--full": command.full,
+        "--root": command.root is not None,
+    }
+    if wrong := [option for option, is_given in given.items() if is_given]:
+        raise ConfigurationError(f"{command.network} is {network}, for which there is no {wrong[0]}; omit it.")
+
+
+def open_labels(
+    command: EvalCommand, *, task: str, class_names: tuple[str, ...], kind: str
+) -> tuple[DataSource, str, list[int]]:
+    """Open boxes or masks by the rules of evaluation, and describe them to the user.
+
+    Args:
+        command: The command.
+        task: Task of the network, ``"detect"`` or ``"segment"``.
+        class_names: Classes of the network.
+        kind: What has a class, as for ``match_classes``.
+
+    Returns:
+        The source, the split to evaluate, and the index in the network of each class of the data.
+    """
+    path = command.network
+    training = read_checkpoint(path, task=task).training if path.suffix == ".safetensors" else read_training(path)
+    recipe = training.get("recipe", {})
+    data = DataSpec(
+        command.data,
+        skip_corrupt=command.skip_corrupt,
+        max_pixels=command.max_pixels,
+        progress=download_progress(),
+        task=task,
+    )
+    source = data.open(val_share=recipe.get("val_share", 0.2), seed=recipe.get("seed", 0), network_classes=class_names)
+    split = choose_split(source, data.location, training) if command.split == "auto" else command.split
+    for sentence in describe_source(source, by_split=split != "all" or not source.val_from_train):
+        message(sentence)
+    return source, split, match_classes(source.class_names, class_names, command.data, kind=kind)
+
+
+def find_training_images(network: Path, contents: Sequence[Any]) -> npt.NDArray[np.bool_] | None:
+    """Whether each image is a training image of the run that the network lies in, bool (N,); None if unknown.
+
+    Args:
+        network: File of the network.
+        contents: Paths of the images, or objects whose ``read_bytes`` returns what training digests of each image.
+    """
+    run = RunFolder(network.parent)
+    if not run.train_digests.is_file():
+        return None
+    digests = [content_digest(content.read_bytes()) for content in contents]
+    return run.find_training_images(np.array(digests, np.uint64))
 
 
 def choose_split(source: DataSource, location: str, training: dict[str, Any]) -> str:
@@ -25,13 +98,13 @@ def choose_split(source: DataSource, location: str, training: dict[str, Any]) ->
 
 
 def match_classes(names: tuple[str, ...], known: tuple[str, ...], data: str, *, kind: str) -> list[int]:
-    """Return the index in the network of each class of the data; classes without an image or box are told.
+    """Return the index in the network of each class of the data; classes that the data lack are told.
 
     Args:
         names: Classes of the data.
         known: Classes of the network.
         data: Name of the data in messages.
-        kind: What has a class, ``"image"`` or ``"box"``.
+        kind: What has a class, ``"image"``, ``"box"`` or ``"pixel"``.
 
     Raises:
         DataError: A class of the data is not in the network, or several of the network have its name.

@@ -15,7 +15,7 @@ from ghostnets.errors import RunError
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train import RunFolder
 
-__all__ = ["EvaluatedNetwork", "open_detector", "open_network", "read_training"]
+__all__ = ["EvaluatedNetwork", "open_network", "open_spatial", "read_training"]
 
 MIN_PROBABILITY = 1e-38  # smaller probabilities returned by a file are 0 in float32
 MIN_COMPLEMENT = 1e-7  # distance of a probability from 1; float32 does not resolve smaller ones
@@ -91,16 +91,16 @@ def open_network(path: Path, device: str, *, threads: int | None = None) -> Eval
     )
 
 
-def open_detector(path: Path, device: str) -> Model | None:
-    """Open the network with one thread if it is a detector, of which workers make copies; None for a classifier.
+def open_spatial(path: Path, device: str) -> Model | None:
+    """Open a detector or segmentation network with one thread, of which workers make copies; None for a classifier.
 
     Raises:
         GhostNetsError: The errors of ``read_checkpoint`` and ``open_model``.
     """
-    if _is_checkpoint(path) and read_checkpoint(path, task=None).task != "detect":
+    if _is_checkpoint(path) and read_checkpoint(path, task=None).task == "classify":
         return None
     model = open_model(path, threads=1, device=device)
-    return model if model.description.task == "detect" else None
+    return None if model.description.task == "classify" else model
 
 
 def _is_checkpoint(path: Path) -> bool:

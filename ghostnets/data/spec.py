@@ -102,7 +102,7 @@ class DataSpec:
         if task == "detect":
             return self._open_boxes(val_share=val_share, seed=seed, for_evaluation=network_classes is not None)
         if task == "segment":
-            return self._open_masks(val_share=val_share, seed=seed)
+            return self._open_masks(val_share=val_share, seed=seed, for_evaluation=network_classes is not None)
         if is_shards(self.data):
             return open_shards(self.data)
         return open_folder(
@@ -152,9 +152,9 @@ class DataSpec:
             return BoxFolder(source, False, guessed)
         return split_validation(source, val_share=val_share, seed=seed, guessed=guessed)
 
-    def _open_masks(self, *, val_share: float, seed: int) -> DataSource:
-        """Open images with masks for training."""
-        from ghostnets.data.masks.folder import split_mask_validation
+    def _open_masks(self, *, val_share: float, seed: int, for_evaluation: bool) -> DataSource:
+        """Open images with masks; for an evaluation any split will do."""
+        from ghostnets.data.masks.folder import MaskFolder, split_mask_validation
         from ghostnets.data.masks.source import describe_mask_layout, open_masks
 
         guessed = ""
@@ -162,6 +162,8 @@ class DataSpec:
             layout = describe_mask_layout(self.data)
             guessed = f"the labels are masks ({layout}), so a segmentation network is trained (--task classify: no)"
         source = open_masks(self.data, skip_broken=self.skip_corrupt, max_pixels=self.max_pixels)
+        if for_evaluation and ("val" in source.splits or len(source.splits.get("train", ())) < 2):
+            return MaskFolder(source, False, guessed)
         return split_mask_validation(source, val_share=val_share, seed=seed, guessed=guessed)
 
     def _open_unpacked(self, data: Path, **options: Any) -> DataSource:

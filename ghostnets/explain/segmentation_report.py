@@ -1,4 +1,4 @@
-"""``report.html`` of a finished segmentation network: overlap by class, confusion, masks drawn on images."""
+"""Pages of a segmentation network, trained or evaluated: overlap by class, confusion, masks drawn on images."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ class ClassMasks:
     Attributes:
         name: Name of the class.
         color: Colour of the class in the pictures, such as ``"#800000"``.
-        training_images: Training images that have the class.
+        training_images: Training images that have the class; None if unknown.
         share: Share of the evaluated labelled pixels.
         iou, accuracy: Intersection over union, and share of its pixels that are predicted; None without pixels.
         confusion: Share of its labelled pixels that are predicted as each class; None without pixels.
@@ -45,7 +45,7 @@ class ClassMasks:
 
     name: str
     color: str
-    training_images: int
+    training_images: int | None
     share: float
     iou: float | None
     accuracy: float | None
@@ -61,26 +61,28 @@ class SegmentationReport:
         summary: One or two sentences below the title.
         warnings: Caveats about the figures, one sentence each.
         figures: Key figures at the top: label -> value.
-        epochs: Epoch numbers.
-        curves: Metrics over ``epochs``.
         classes: Results by class.
         data: The images of all splits.
         examples: Images with masks: heading -> images.
         settings: Name -> value, in display order.
-        command: Command line that repeats the run.
+        command: Command line that repeats the run, or the evaluation.
+        examples_note: What the examples are.
+        epochs: Epoch numbers of a training run; empty for an evaluation.
+        curves: Metrics over ``epochs``.
     """
 
     title: str
     summary: str
     warnings: Sequence[str]
     figures: Mapping[str, str]
-    epochs: Sequence[int]
-    curves: Sequence[MetricCurve]
     classes: Sequence[ClassMasks]
     data: DataSummary
     examples: Mapping[str, Sequence[MaskExample]]
     settings: Mapping[str, str]
     command: str
+    examples_note: str = "Images not used for training, as the network sees them."
+    epochs: Sequence[int] = ()
+    curves: Sequence[MetricCurve] = ()
 
 
 def write_segmentation_report(path: str | os.PathLike[str], report: SegmentationReport) -> None:
@@ -90,5 +92,5 @@ def write_segmentation_report(path: str | os.PathLike[str], report: Segmentation
         MissingExtraError: matplotlib or jinja2 is not installed.
         StorageError: The file could not be written.
     """
-    curves = render_curves(report.epochs, report.curves)
+    curves = render_curves(report.epochs, report.curves) if report.epochs else ""
     write_text(path, render("segmentation_report.html.jinja", report=report, curves=curves))

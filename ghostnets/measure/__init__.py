@@ -8,6 +8,7 @@ from ghostnets.measure.classification import average_precision, calibration_erro
 from ghostnets.measure.count import Cost, LayerCost, count
 from ghostnets.measure.detection import AveragePrecision, DetectionMetrics, ImageDetections, ImageTruth, box_iou
 from ghostnets.measure.limits import MachineLimits, measure_limits
+from ghostnets.measure.mask_scores import ClassOverlap, MaskScores
 from ghostnets.measure.profile import ModuleProfile, Profile, profile
 from ghostnets.measure.proportion import format_accuracy, format_interval, wilson_interval
 from ghostnets.measure.segmentation import PixelConfusion
@@ -17,6 +18,7 @@ from ghostnets.processor import processor_name
 __all__ = [
     "AveragePrecision",
     "BoxScores",
+    "ClassOverlap",
     "ClassPrecision",
     "Cost",
     "DetectionMetrics",
@@ -24,6 +26,7 @@ __all__ = [
     "ImageTruth",
     "LayerCost",
     "MachineLimits",
+    "MaskScores",
     "ModuleProfile",
     "PixelConfusion",
     "Profile",

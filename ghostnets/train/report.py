@@ -170,7 +170,7 @@ def _write_segmentation_report(
         curves=_curves(result.history),
         classes=collect_class_masks(evaluation, list(result.data["splits"]["train"].values())),
         data=DataSummary(result.data["splits"], result.data["notes"], result.data["images"]),
-        examples=select_mask_examples(evaluation, result.images, run.path),
+        examples=select_mask_examples(evaluation.worst, evaluation.best, result.images, run.path),
         settings={"best epoch": str(result.best_epoch), **_settings(config)},
         command=_command(config),
     )

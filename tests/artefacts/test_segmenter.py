@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import make_segmenter
 from PIL import Image
 from torch.nn import functional as F
 
@@ -20,34 +21,20 @@ from ghostnets.artefacts import (
     open_model,
 )
 from ghostnets.artefacts.masks import classify_pixels
-from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
+from ghostnets.checkpoints import read_checkpoint
 from ghostnets.cli.main import main
 from ghostnets.errors import ArtefactError, ConfigurationError, EngineError
 from ghostnets.export.report import MASK_TOLERANCES, ExportComparison, find_violation
 from ghostnets.export.verify_masks import compare_masks
-from ghostnets.models.segmentation import create_segmenter
 from ghostnets.preprocessing import Preprocessing, class_color, decode, decode_values
 
 NAMES = ("land", "water", "road")
-SIDE = 48
-
-
-def write_checkpoint(path: Path, **arguments: object) -> Path:
-    torch.manual_seed(0)
-    arguments = {"num_classes": len(NAMES), "channels": 16, **arguments}
-    network = create_segmenter("ghostseg_050", **arguments)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name.startswith("head.") and parameter.ndim == 4:
-                parameter.mul_(8)  # classes that differ within an image
-    preprocessing = Preprocessing(SIDE, SIDE, fit="stretch")
-    save_checkpoint(path, Checkpoint("ghostseg_050", arguments, network.state_dict(), NAMES, preprocessing))
-    return path
+SIDE = 48  # of the input
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("net") / "fields.safetensors")
+def checkpoint(tiny_segmenter: Path) -> Path:
+    return tiny_segmenter
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +106,7 @@ def test_exported_file_gives_the_same_masks(checkpoint: Path, photos: Path, tmp_
 
 
 def test_networks_with_aspp_run_in_the_engine(photos: Path, tmp_path: Path):
-    path = write_checkpoint(tmp_path / "aspp.safetensors", head="aspp", output_stride=8)
+    path = make_segmenter(tmp_path / "aspp.safetensors", head="aspp", output_stride=8)
     image = sorted(photos.iterdir())[0]
     segmenter = load_segmenter(path, threads=1)
     assert (segmenter(image).mask == expected_mask(path, image)).mean() >= 0.999

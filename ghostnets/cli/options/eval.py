@@ -26,7 +26,8 @@ FIGURE_SUFFIXES = (".png", ".svg", ".pdf")  # a test compares them with those of
 
 @dataclass(frozen=True)
 class EvalCommand(CommandOptions):
-    """Evaluate a network on labels: accuracy, F1, areas under curves and calibration, by class and by image.
+    """Evaluate a network on labels: accuracy, F1, areas under curves and calibration, by class and by image; average
+    precision of a detector; overlap of the masks of a segmentation network.
 
     Examples: ghostnets eval runs/photos-ghostnet_100 photos/ --page losses.html | ghostnets eval net.onnx photos/
     """
@@ -55,7 +56,8 @@ class EvalCommand(CommandOptions):
     """File of the confusion matrix, .png or .svg; by default confusion.png next to the checkpoint. None is written for
     several labels per image."""
     page: Path | None = None
-    """Write a page with the images of the highest losses, all together and by class, to find wrong labels: .html."""
+    """Write a page with the images of the highest losses, all together and by class, to find wrong labels: .html. Of a
+    detector or segmentation network: with the worst and the best images, drawn with labels and predictions."""
     out: Path | None = None
     """Write one row per image (path, truth, prediction, probability, loss) to this file: .csv, .jsonl or .parquet."""
     bom: bool = False

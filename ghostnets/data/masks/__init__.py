@@ -7,6 +7,7 @@ from ghostnets.lazy import lazy_getattr
 if TYPE_CHECKING:
     from ghostnets.data.masks.augment import MaskAugmentation
     from ghostnets.data.masks.folder import MaskFolder
+    from ghostnets.data.masks.layout import MaskPair
     from ghostnets.data.masks.source import MaskSource, open_masks
     from ghostnets.data.masks.table import IGNORED, ClassTable, read_table
 
@@ -15,6 +16,7 @@ __all__ = [
     "ClassTable",
     "MaskAugmentation",
     "MaskFolder",
+    "MaskPair",
     "MaskSource",
     "open_masks",
     "read_table",
@@ -25,6 +27,7 @@ _MODULES = {
     "IGNORED": "table",
     "MaskAugmentation": "augment",
     "MaskFolder": "folder",
+    "MaskPair": "layout",
     "MaskSource": "source",
     "open_masks": "source",
     "read_table": "table",

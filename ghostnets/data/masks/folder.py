@@ -77,7 +77,7 @@ class MaskFolder:
     @property
     def notes(self) -> tuple[str, ...]:
         layout = "labels are masks: the numbers of a class are the images in each split that have it"
-        shares = self.source.describe_shares("train")
+        shares = self.source.describe_shares("train" if "train" in self.split_names else self.split_names[0])
         return (*([self.guessed] if self.guessed else []), layout, shares, *self.source.notes)
 
     @property
@@ -88,6 +88,11 @@ class MaskFolder:
             for pair in pairs:
                 digest.update(pair.name.encode())
         return digest.hexdigest()
+
+    def pairs_of(self, split: str) -> tuple[MaskPair, ...]:
+        """Return the images and masks of a split; raises ConfigurationError if there is none."""
+        check_split(self, split)
+        return self.source.splits[split]
 
     def load(self, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = lambda: None) -> "DatasetSplits":
         """Read all splits: those of evaluation as the network takes them, training images with their proportions."""
@@ -101,7 +106,6 @@ class MaskFolder:
         self, split: str, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = lambda: None
     ) -> "tuple[ImageDataset, tuple[str, ...]]":
         """Read one split as the network takes it."""
-        check_split(self, split)
         return self._load(split, preprocessing, on_image), ()
 
     def _load(self, split: str, preprocessing: "Preprocessing", on_image: Callable[[], None]) -> "ImageDataset":
@@ -109,7 +113,7 @@ class MaskFolder:
 
         from ghostnets.data.datasets import load_files
 
-        pairs = self.source.splits[split]
+        pairs = self.pairs_of(split)
         reader = MaskReader(self.source.table)
         labels = torch.zeros(len(pairs), dtype=torch.int64)
         loaded, problems = load_files(pairs, labels, preprocessing, read=reader, on_image=on_image)

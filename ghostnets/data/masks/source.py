@@ -63,6 +63,10 @@ class MaskSource:
         shares = ", ".join(f"{name} {count / total:.1%}" for name, count in zip(self.table.names, counts, strict=True))
         return f"labelled pixels in {split}: {shares}"
 
+    def read_mask(self, pair: MaskPair, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+        """Class of each pixel of an image, (H, W), with ``IGNORED``; raises ImageError or DataError."""
+        return self.table.apply(decode_values(pair.mask, max_pixels=max_pixels))
+
     def select(self, masks: dict[str, tuple[str, npt.NDArray[np.bool_]]]) -> "MaskSource":
         """The same data in other splits: name -> a split of this source, and which of its images."""
         chosen = {name: (split, np.flatnonzero(mask)) for name, (split, mask) in masks.items()}

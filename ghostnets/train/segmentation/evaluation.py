@@ -9,31 +9,14 @@ import torch
 from torch import Tensor
 
 from ghostnets.data import ImageDataset, evaluation_batches
-from ghostnets.measure import PixelConfusion
+from ghostnets.measure import MaskScores, PixelConfusion
 from ghostnets.models.segmentation import SegmentationNetwork
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.segmentation.losses import segmentation_losses
 
-__all__ = ["ClassOverlap", "MaskEvaluation", "MaskResult", "evaluate_masks"]
+__all__ = ["MaskEvaluation", "MaskResult", "evaluate_masks"]
 
 KEPT = 9  # masks kept of the images with the highest, and of those with the lowest intersection over union
-
-
-@dataclass(frozen=True)
-class ClassOverlap:
-    """Results of one class.
-
-    Attributes:
-        name: Name of the class.
-        pixels: Labelled pixels.
-        iou: Intersection over union; None without a labelled pixel.
-        accuracy: Share of the labelled pixels that are predicted as the class; None without any.
-    """
-
-    name: str
-    pixels: int
-    iou: float | None
-    accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -54,22 +37,16 @@ class MaskResult:
 
 
 @dataclass(frozen=True)
-class MaskEvaluation:
-    """Results of a segmentation network on a set of images, at the size of its input.
+class MaskEvaluation(MaskScores):
+    """Results of a segmentation network on a set of images, at the size of its input, with those of some images.
 
     Attributes:
-        images: Number of images.
         loss: Mean cross-entropy of an image (``segmentation_losses``).
-        confusion: Confusion of the pixels of all images.
-        classes: One entry for each class.
         best, worst: Results on the images with the highest and the lowest mean intersection over union, the most
             extreme first.
     """
 
-    images: int
     loss: float
-    confusion: PixelConfusion = field(compare=False)
-    classes: tuple[ClassOverlap, ...]
     best: tuple[MaskResult, ...] = field(repr=False, compare=False)
     worst: tuple[MaskResult, ...] = field(repr=False, compare=False)
 
@@ -81,35 +58,9 @@ class MaskEvaluation:
         """The figures that are compared from epoch to epoch; 0 where no pixel is labelled."""
         return {"miou": self.confusion.mean_iou or 0.0, "pixel_accuracy": self.confusion.pixel_accuracy or 0.0}
 
-    def headline(self) -> dict[str, str]:
-        """The main figures."""
-        figures = {"mIoU": self.confusion.mean_iou, "pixel accuracy": self.confusion.pixel_accuracy}
-        return {name: "no pixel labelled" if value is None else f"{value:.1%}" for name, value in figures.items()}
-
-    def describe_baseline(self) -> str:
-        """One sentence on the accuracy of always predicting the largest class, and on classes without a pixel."""
-        absent = [row.name for row in self.classes if not row.pixels]
-        total = max(1, sum(row.pixels for row in self.classes))
-        largest = max(self.classes, key=lambda row: row.pixels)
-        sentence = (
-            f"Always predicting {largest.name}, the largest class, would have a pixel accuracy of"
-            f" {largest.pixels / total:.1%}."
-        )
-        return sentence + (f" Without a pixel, and not in the mean: {', '.join(absent[:10])}." if absent else "")
-
     def to_dict(self) -> dict[str, Any]:
         """Return everything except the results of single images, as JSON values."""
-        return {
-            "images": self.images,
-            "loss": self.loss,
-            "mean_iou": self.confusion.mean_iou or 0.0,
-            "pixel_accuracy": self.confusion.pixel_accuracy,
-            "classes": [
-                {"name": row.name, "pixels": row.pixels, "iou": row.iou, "accuracy": row.accuracy}
-                for row in self.classes
-            ],
-            "confusion": self.confusion.matrix.tolist(),
-        }
+        return {"images": self.images, "loss": self.loss, **super().to_dict()}
 
 
 @torch.inference_mode()
@@ -147,12 +98,11 @@ def evaluate_masks(
             best.append(MaskResult(index, own.mean_iou, own.pixel_accuracy, mask))
         worst = sorted([*worst, *best[-len(masks) :]], key=_rank)[:KEPT]
         best = sorted(best, key=lambda result: (-_rank(result)[0], result.index))[:KEPT]
-    rows = zip(class_names, confusion.labelled.tolist(), confusion.ious, confusion.accuracies, strict=True)
     return MaskEvaluation(
         images=len(images),
-        loss=loss / len(images),
         confusion=confusion,
-        classes=tuple(ClassOverlap(*row) for row in rows),
+        class_names=tuple(class_names),
+        loss=loss / len(images),
         best=tuple(best),
         worst=tuple(worst),
     )
