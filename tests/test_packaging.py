@@ -1,6 +1,7 @@
 """The distribution: what it requires, and what it says where something is missing."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -131,3 +132,11 @@ def test_cpu_index_is_suggested_only_for_extras_with_torch(extra: str, monkeypat
     with pytest.raises(errors.MissingExtraError) as raised:
         errors.require("no_such_library", extra=extra)
     assert (errors.CPU_INDEX in str(raised.value)) == (extra == "train")
+
+
+@pytest.mark.slow
+def test_wheel_without_a_compiler_is_for_every_python(tmp_path: Path):
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    done = subprocess.run(command, env=os.environ | {"CXX": "/bin/false"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [f"ghostnets-{ghostnets.__version__}-py3-none-any.whl"]

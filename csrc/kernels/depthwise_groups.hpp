@@ -6,8 +6,6 @@
 // 16, its other half is the second output row (it is `folded`). Pixels outside the map have the value `pad`.
 #pragma once
 
-#include <algorithm>
-
 #include "common/simd.hpp"
 #include "kernels/depthwise.hpp"
 #include "kernels/groups.hpp"
@@ -187,7 +185,7 @@ inline void group_channels(const DepthwiseTask& task, int channel) {
 // Any kernel, stride and dilation, one pixel at a time.
 template <class T, int N>
 inline void group_general(const DepthwiseTask& task, int channel) {
-    const int dilation = std::max(task.dilation_h, task.dilation_w);
+    const int dilation = task.dilation_h > task.dilation_w ? task.dilation_h : task.dilation_w;
     const int step = pairs_rows(task.kernel_h, task.kernel_w, task.stride, dilation) ? 2 : 1;
     const int stacks = stacks_of(kType<T>, task.kernel_h, step);
     const Finish<T, N, N> finish(task, channel);

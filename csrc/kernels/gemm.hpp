@@ -194,15 +194,4 @@ void gemm_of(const GemmTask& task) {
         if (has_pairs) gemm_pairs<Out>(task, whole);
 }
 
-inline void gemm(const GemmTask& task) {
-    with_type(task.in, [&](auto in) {
-        with_type(task.out_type, [&](auto out) {
-            using In = decltype(in);
-            using Out = decltype(out);
-            if constexpr (kType<In> == Type::f32 || kType<Out> == Type::f32 || kType<In> == kType<Out>)
-                gemm_of<In, Out>(task);
-        });
-    });
-}
-
 }  // namespace ghostnets::GHOSTNETS_ISA

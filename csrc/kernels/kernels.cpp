@@ -8,15 +8,67 @@
 #include "kernels/gemm.hpp"
 #include "kernels/planes.hpp"
 
+// Instruction sets that add products of bytes, or of bytes and bfloat16, share the other large kernels with a smaller
+// one, which alone compiles them.
+#if defined(__AVX512F__)
+#define GHOSTNETS_F32 avx512
+#elif defined(__AVX2__)
+#define GHOSTNETS_F32 avx2
+#else
+#define GHOSTNETS_F32 baseline
+#endif
+#if defined(__AVX512BF16__)
+#define GHOSTNETS_BF16 avx512_bf16
+#else
+#define GHOSTNETS_BF16 GHOSTNETS_F32
+#endif
+
 namespace ghostnets {
+
+namespace GHOSTNETS_F32 {
+void depthwise_f32(const DepthwiseTask& task);
+void gemm_f32(const GemmTask& task);
+}  // namespace GHOSTNETS_F32
+
+namespace GHOSTNETS_BF16 {
+void depthwise_bf16(const DepthwiseTask& task);
+void gemm_bf16(const GemmTask& task);  // bfloat16 in or out
+}  // namespace GHOSTNETS_BF16
 
 namespace GHOSTNETS_ISA {
 
+#if !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
+void depthwise_f32(const DepthwiseTask& task) { depthwise_of<float>(task); }
+
+void gemm_f32(const GemmTask& task) {
+    task.out_type == Type::f32 ? gemm_of<float, float>(task) : gemm_of<float, Byte>(task);
+}
+#endif
+
+#if defined(__AVX512BF16__) || (!defined(__AVX512VNNI__) && !defined(__AVXVNNI__))
+void depthwise_bf16(const DepthwiseTask& task) {
+    if constexpr (kGroupsBf16) depthwise_by_groups<BFloat16>(task);
+    else depthwise_of<BFloat16>(task);
+}
+
+void gemm_bf16(const GemmTask& task) {
+    if (task.in == Type::f32) gemm_of<float, BFloat16>(task);
+    else task.out_type == Type::f32 ? gemm_of<BFloat16, float>(task) : gemm_of<BFloat16, BFloat16>(task);
+}
+#endif
+
 inline void depthwise(const DepthwiseTask& task) {
-    if (task.type == Type::f32) return depthwise_of<float>(task);
-    if (task.type == Type::u8) return depthwise_by_groups<Byte>(task);
-    if constexpr (kGroupsBf16) return depthwise_by_groups<BFloat16>(task);
-    else return depthwise_of<BFloat16>(task);
+    switch (task.type) {
+        case Type::f32: return GHOSTNETS_F32::depthwise_f32(task);
+        case Type::bf16: return GHOSTNETS_BF16::depthwise_bf16(task);
+        case Type::u8: return depthwise_by_groups<Byte>(task);
+    }
+}
+
+inline void gemm(const GemmTask& task) {
+    if (task.in == Type::bf16 || task.out_type == Type::bf16) return GHOSTNETS_BF16::gemm_bf16(task);
+    if (task.in == Type::f32) return GHOSTNETS_F32::gemm_f32(task);
+    task.out_type == Type::f32 ? gemm_of<Byte, float>(task) : gemm_of<Byte, Byte>(task);
 }
 
 constexpr Kernels kernel_table(Isa isa) {
