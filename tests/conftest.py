@@ -136,6 +136,13 @@ def build_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path
     return folder
 
 
+def python_examples(document: str) -> list[tuple[int, str]]:
+    """Return the Python blocks of a document, a path below the repository, each with the number of its line."""
+    text = (Path(__file__).parents[1] / document).read_text(encoding="utf-8")
+    blocks = re.finditer(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    return [(text.count("\n", 0, block.start(1)), block[1]) for block in blocks]
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as stream:
         return list(csv.DictReader(stream))

@@ -44,7 +44,7 @@ def packages() -> set[str]:
 def documented_files() -> set[Path]:
     """Files and folders that the tree of docs/architecture.md names; a name without suffix may be a Python file."""
     tree = re.search(
-        r"^```\n(ghostnets/\n.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+        r"^```text\n(ghostnets/\n.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
     )
     assert tree, f"{DOCUMENT}: no tree that begins with ghostnets/"
     files, parents = set(), []

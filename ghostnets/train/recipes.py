@@ -30,7 +30,7 @@ SMALL_IMAGES = Recipe(
 
     ghostnets train
 
-Measured: see the README (embedded Fashion-MNIST subset, 2 CPU cores).
+Measured: see docs/results.md (embedded Fashion-MNIST subset, 2 CPU cores).
 """
 
 CIFAR10 = Recipe(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import python_examples
 from running_service import NAMES, ServiceProcess, encode_image, write_plan
 
 from ghostnets.artefacts import load_classifier
@@ -172,7 +173,7 @@ def test_models_need_the_token(plan: Path, tmp_path: Path):
         assert client.get("/v2/models/net", headers={"authorization": "Bearer secret"}).status_code == 200
 
 
-def test_triton_client_is_served(plan: Path, expected: np.ndarray):
+def test_triton_client_is_served(plan: Path, expected: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     http = pytest.importorskip("tritonclient.http", reason="needs tritonclient[http]")
     with ServiceProcess(plan) as service:
         client = http.InferenceServerClient(f"127.0.0.1:{service.port}")
@@ -190,3 +191,9 @@ def test_triton_client_is_served(plan: Path, expected: np.ndarray):
         asked = [http.InferRequestedOutput("probabilities", class_count=1)]
         (best,) = client.infer("net", [tensor], outputs=asked).as_numpy("probabilities")[:1]
         assert best[0].decode().endswith(f":{expected[0].argmax()}:{NAMES[expected[0].argmax()]}")
+        (tmp_path / "cat.jpg").write_bytes(contents[0])
+        monkeypatch.chdir(tmp_path)
+        (example,) = (code for _, code in python_examples("docs/serve.md") if "tritonclient" in code)
+        names: dict[str, Any] = {}
+        exec(example.replace(":8000", f":{service.port}").replace("print(", "probabilities = ("), names)
+        np.testing.assert_allclose(names["probabilities"], expected[:1], rtol=1e-5)

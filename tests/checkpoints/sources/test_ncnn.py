@@ -3,10 +3,12 @@
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import python_examples
 from torch import nn
 
 from ghostnets.checkpoints import load_ncnn, read_ncnn
@@ -38,6 +40,14 @@ class Plain(nn.Module):
         return self.last(nn.functional.relu(self.second(self.first(x))).sigmoid())
 
 
+class WithRelu(Plain):
+    """Its activations are layers, as a file has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second.append(nn.ReLU())
+
+
 def write(folder: Path, *, lines: list[str] = LINES, half: bool = True, tail: bytes = b"") -> tuple[Path, list]:
     """Write the network and return its path and the weights and biases as float32."""
     generator = np.random.default_rng(0)
@@ -54,16 +64,21 @@ def write(folder: Path, *, lines: list[str] = LINES, half: bool = True, tail: by
     return path, arrays
 
 
+def test_documented_example_loads_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    path, arrays = write(tmp_path)
+    (example,) = (code for _, code in python_examples("docs/detection.md") if "load_ncnn" in code)
+    code = example.replace('create_detector("nanodet_plus_m")', "WithRelu()")
+    names: dict[str, Any] = {"WithRelu": WithRelu}
+    exec(code.replace("nanodet-plus-m_416", path.stem), names)
+    np.testing.assert_array_equal(names["detector"].last.weight.detach().flatten(), arrays[2][0])
+
+
 @pytest.mark.parametrize("half", [True, False])
 @torch.no_grad()
 def test_loaded_network_computes_the_convolutions_of_the_file(tmp_path: Path, half: bool):
     path, arrays = write(tmp_path, half=half)
     (w1, b1), (w2, b2), (w3, b3) = [(torch.from_numpy(w), torch.from_numpy(b)) for w, b in arrays]
-
-    class WithRelu(Plain):
-        def __init__(self) -> None:
-            super().__init__()
-            self.second.append(nn.ReLU())
 
     model = WithRelu()
     load_ncnn(model, path, bgr=True)

@@ -1,11 +1,13 @@
-"""Command lines of the documents are parsed by the options of their commands."""
+"""Command lines of the documents are parsed by the options of their commands; other blocks say what they are."""
 
+import json
 import re
 import shlex
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 import ghostnets
 from ghostnets.cli.main import COMMANDS, MODULES
@@ -17,6 +19,11 @@ DOCUMENTS = [
     *sorted((ROOT / "ghostnets").rglob("README.md")),
 ]
 BLOCK_LINE = re.compile(r"^ +(?:torchrun .* -m )?(ghostnets .*)$", flags=re.MULTILINE)
+SCRIPT = re.compile(
+    r"(?:^ +|`)(?:[A-Z_]+=\S+ )*(?:python )?((?:scripts|benchmarks)/\w+(?:\.py)?)\b([^`\n]*)", flags=re.MULTILINE
+)
+OTHER = r"(?:[A-Z_]+=\S+ )?(?:ghostnets|pip|python|torchrun|curl|cmake|docker|mkdir|scripts/\w+) "
+LANGUAGES = {"```python", "```text", "```json", "```yaml"}
 INLINE = re.compile(r"`(ghostnets\s[^`]+)`")
 
 
@@ -42,3 +49,33 @@ def test_find_commands_finds_blocks_continued_lines_and_sentences():
     text = "Run `ghostnets\nlist --json`, not `ghostnets list`.\n\n    ghostnets info x  # cost\n"
     text += "    torchrun --standalone \\\n        -m ghostnets train\n"
     assert find_commands(text) == ["ghostnets info x  # cost", "ghostnets train", "ghostnets list --json"]
+
+
+@pytest.mark.parametrize(
+    "document", [ROOT / "CONTRIBUTING.md", *DOCUMENTS], ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+def test_documented_scripts_exist_and_have_the_options(document: Path):
+    if document.name == "log.md":  # of what was there once
+        return
+    for script, arguments in SCRIPT.findall(document.read_text(encoding="utf-8").replace("\\\n", " ")):
+        source = (ROOT / script).read_text(encoding="utf-8").replace("-", "_")
+        options = re.findall(r" (--[a-z][a-z0-9-]+)", arguments.partition("  ")[0]) if script.endswith(".py") else []
+        missing = [option for option in options if option[2:].replace("-", "_") not in source]
+        assert not missing, f"{script}: {missing}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_blocks_have_a_language_or_are_commands(document: Path):
+    """Python examples are found, and run, by their language; indented blocks are command lines."""
+    text = document.read_text(encoding="utf-8").replace("\\\n", " ")
+    assert set(re.findall(r"^```.*$", text, flags=re.MULTILINE)) <= LANGUAGES | {"```"}
+    for block in re.findall(r"^```json\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+        json.loads(block)
+    for block in re.findall(r"^```yaml\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+        assert all(isinstance(part, dict) for part in yaml.safe_load_all(block))
+    outside = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    lines = re.findall(r"^ {4}(\S.*)$", outside, flags=re.MULTILINE)
+    assert [line for line in lines if not re.match(OTHER, f"{line} ")] == []
+    service = (ROOT / "ghostnets" / "serve" / "app.py").read_text(encoding="utf-8")
+    for route in re.findall(r"^ +curl .*?(?:localhost|127\.0\.0\.1):8000(/[\w/]+)", outside, flags=re.MULTILINE):
+        assert f'"{route}"' in service, route

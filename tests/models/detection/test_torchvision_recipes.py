@@ -1,22 +1,19 @@
 """The recipes of docs/detection.md: detectors of torchvision on backbones of this package."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
+from conftest import python_examples
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.ssd import SSD
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "detection.md"
 RECIPES = {
     title: code
-    for title, code in re.findall(
-        r"^### (.*?)\n.*?^```python\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
-    if "torchvision" in code
+    for _, code in python_examples("docs/detection.md")
+    for title in re.findall("import (RetinaNet|FasterRCNN|FCOS|SSD)$", code, re.MULTILINE)
 }
-KINDS = {"RetinaNet": RetinaNet, "Faster R-CNN": FasterRCNN, "FCOS": FCOS, "SSDLite": SSD}
+KINDS = {"RetinaNet": RetinaNet, "FasterRCNN": FasterRCNN, "FCOS": FCOS, "SSD": SSD}
 # Of each recipe with other sizes: the documented ones train for minutes on a core.
 SMALL = {"ghostnet_100": "ghostnet_050", "min_size=800": "min_size=96", "(320, 320)": "(96, 96)", "256": "32"}
 
