@@ -5,9 +5,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from ghostnets.artefacts.scores import Array, softmax
-from ghostnets.preprocessing import Pixels
+from ghostnets.preprocessing import Pixels, class_color
 
-__all__ = ["classify_pixels"]
+__all__ = ["classify_pixels", "draw_indices"]
 
 
 def classify_pixels(logits: Array, size: tuple[int, int], inside: tuple[int, int]) -> tuple[Pixels, Array]:
@@ -33,6 +33,13 @@ def classify_pixels(logits: Array, size: tuple[int, int], inside: tuple[int, int
         higher = resized > scores
         labels[higher], scores[higher] = label, resized[higher]
     return labels, scores
+
+
+def draw_indices(mask: Pixels, num_classes: int) -> Image.Image:
+    """Return a mask, class indices of shape (H, W), as an image with the palette of the classes (``class_color``)."""
+    image = Image.fromarray(mask)
+    image.putpalette([value for label in range(num_classes) for value in class_color(label)])
+    return image
 
 
 def _resize(plane: Array, size: tuple[int, int]) -> Array:

@@ -24,7 +24,7 @@ RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-sim
 
 # Files shared with the service's page; start.js differs, and the explorer needs torch.
 SHARED_FILES = (
-    *("index.html", "page.css", "icon.svg", "app.js", "bars.js", "boxes.js", "dom.js", "download.js"),
+    *("index.html", "page.css", "icon.svg", "app.js", "bars.js", "boxes.js", "dom.js", "download.js", "masks.js"),
     "image_sources.js",
 )
 FILE_LIST = "files.js"

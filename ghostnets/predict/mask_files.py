@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from ghostnets.artefacts import SegmentedImage
+from ghostnets.artefacts.masks import draw_indices
 from ghostnets.files import write_atomically
 from ghostnets.predict.box_pictures import QUALITY, target_path
 from ghostnets.predict.inputs import Input, read_content_of
@@ -15,11 +16,6 @@ from ghostnets.preprocessing import class_color, decode
 __all__ = ["MaskFiles", "MaskPictures"]
 
 OPACITY = 0.5  # of a mask over its image
-
-
-def palette_of(num_classes: int) -> list[int]:
-    """Return the palette of a PNG file: red, green and blue of each class (``class_color``)."""
-    return [value for label in range(num_classes) for value in class_color(label)]
 
 
 class MaskFiles:
@@ -33,12 +29,11 @@ class MaskFiles:
     """
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
-        self.folder, self.palette = folder, palette_of(len(class_names))
+        self.folder, self.num_classes = folder, len(class_names)
 
     def write(self, source: Input, segmented: SegmentedImage) -> Path:
         """Write the mask of one image; return its path. Raises StorageError."""
-        image = Image.fromarray(segmented.mask)
-        image.putpalette(self.palette)
+        image = draw_indices(segmented.mask, self.num_classes)
         target = target_path(self.folder, source.name, ".png")
         with write_atomically(target) as temporary:
             image.save(temporary, "PNG")
@@ -56,7 +51,7 @@ class MaskPictures:
 
     def __init__(self, folder: Path, class_names: Sequence[str], *, max_pixels: int) -> None:
         self.folder, self.max_pixels = folder, max_pixels
-        self.colors = np.array(palette_of(len(class_names)), np.uint8).reshape(-1, 3)
+        self.colors = np.array([class_color(label) for label in range(len(class_names))], np.uint8)
 
     def write(self, source: Input, segmented: SegmentedImage) -> Path:
         """Draw the mask of one image; return the path of the picture.

@@ -1,5 +1,7 @@
-"""What a network computes for the images of a batch, and the answer for each as JSON: classes, or objects."""
+"""What a network computes for the images of a batch, and the answer for each as JSON: classes, objects or a mask."""
 
+import base64
+import io
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,11 +12,22 @@ from ghostnets.artefacts import (
     Classifier,
     DetectedObjects,
     ObjectDetector,
+    Segmenter,
     top_k,
 )
-from ghostnets.preprocessing import FittedImage, Pixels
+from ghostnets.artefacts.masks import draw_indices
+from ghostnets.preprocessing import FittedImage, Pixels, class_color
 
-__all__ = ["Ranking", "answer_with_classes", "answer_with_objects", "detect", "rank"]
+__all__ = [
+    "Mask",
+    "Ranking",
+    "answer_with_classes",
+    "answer_with_mask",
+    "answer_with_objects",
+    "detect",
+    "rank",
+    "segment",
+]
 
 
 class Ranking(NamedTuple):
@@ -29,6 +42,20 @@ class Ranking(NamedTuple):
     probabilities: list[float]
 
 
+class Mask(NamedTuple):
+    """The class of each pixel of an image, compressed: masks of many images wait for their response.
+
+    Attributes:
+        size: Width and height of the upright image.
+        png: PNG file of the class indices, with a palette.
+        shares: Index of each class that occurs, and its share of the pixels, the largest first.
+    """
+
+    size: tuple[int, int]
+    png: bytes
+    shares: list[tuple[int, float]]
+
+
 def rank(classifier: Classifier, images: list[Pixels], top: list[int]) -> list[Ranking]:
     """Return the most probable classes of each image, as many as ``top`` says for it."""
     classes, values = top_k(classifier.run(np.stack(images)).scores, max(top))
@@ -41,6 +68,20 @@ def rank(classifier: Classifier, images: list[Pixels], top: list[int]) -> list[R
 def detect(detector: ObjectDetector, images: list[FittedImage], top: list[int]) -> list[DetectedObjects]:
     """Return the objects in each image; ``answer_with_objects`` takes the first ``top`` of them."""
     return detector.detect(images, [""] * len(images))
+
+
+def segment(segmenter: Segmenter, images: list[FittedImage], top: list[int]) -> list[Mask]:
+    """Return the mask of each image; ``answer_with_mask`` takes the first ``top`` of its classes."""
+    masks = []
+    for image in images:  # one by one: logits of all classes at all pixels are large
+        (found,) = segmenter.segment([image], [""])
+        content = io.BytesIO()
+        draw_indices(found.mask, len(found.class_names)).save(content, "PNG")
+        counts = np.bincount(found.mask.ravel(), minlength=len(found.class_names))
+        order = np.argsort(-counts, kind="stable").tolist()
+        shares = [(label, int(counts[label]) / found.mask.size) for label in order if counts[label]]
+        masks.append(Mask(found.size, content.getvalue(), shares))
+    return masks
 
 
 def answer_with_classes(
@@ -77,3 +118,20 @@ def answer_with_objects(found: DetectedObjects | None, *, top: int) -> dict[str,
     rows = zip(found.classes, found.scores, found.boxes.tolist(), strict=True)
     objects = [{"class": name, "score": score, "box": box} for name, score, box in rows]
     return {"width": found.size[0], "height": found.size[1], "objects": objects[:top]}
+
+
+def answer_with_mask(mask: Mask | None, names: tuple[str, ...], *, top: int) -> dict[str, Any]:
+    """Return the fields of ``schemas.ImageMaskInfo`` that follow from a mask; None for an unreadable image."""
+    if mask is None:
+        return {"width": None, "height": None, "mask": None, "classes": []}
+    classes = [
+        {
+            "class": names[index],
+            "index": index,
+            "share": share,
+            "color": "#{:02x}{:02x}{:02x}".format(*class_color(index)),
+        }
+        for index, share in mask.shares[:top]
+    ]
+    width, height = mask.size
+    return {"width": width, "height": height, "mask": base64.b64encode(mask.png).decode(), "classes": classes}

@@ -28,7 +28,7 @@ PAGE = Path(__file__).with_name("page")
 MAX_TOP = 1000
 TOP_DESCRIPTION = (
     "Number of most probable classes per image, 5 by default; of a detector, largest number of objects, those with the"
-    " highest scores, 100 by default."
+    " highest scores, 100 by default; of a segmentation network, of the listed classes, all by default."
 )
 
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -108,7 +108,7 @@ async def predict(
     request: Request,
     top: Annotated[int | None, Query(ge=1, le=MAX_TOP, description=TOP_DESCRIPTION)] = None,
 ) -> Response:
-    """Classify images, or find objects in them: one as the raw body, several as a form, or base64 in JSON."""
+    """Classify, detect or segment: one image as the raw body, several as a form, or base64 in JSON."""
     service: Service = request.app.state.service
     uploads = await receive_uploads(request)
     request.state.images = len(uploads)

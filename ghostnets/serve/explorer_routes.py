@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["explorer_router"]
 
 MAX_PENDING = 8  # requests, including the one that is running
-DETECTOR = "The ghost explorer shows how ghosts change the class of an image, and the model is a detector."
+OTHER_TASK = "The ghost explorer shows how ghosts change the class of an image, and the model is {}."
 NO_CHECKPOINT = "The ghost explorer needs the network in PyTorch; serve the checkpoint: ghostnets serve CHECKPOINT."
 
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -105,8 +105,8 @@ def _read_again(model: ServedModel) -> "Checkpoint":
 
 def why_absent(model: ServedModel) -> str:
     """Return why the model cannot be explored; empty if it can."""
-    if model.is_detector:
-        return DETECTOR
+    if model.task != "classify":
+        return OTHER_TASK.format("a detector" if model.task == "detect" else "a segmentation network")
     return "" if model.path.suffix == ".safetensors" else NO_CHECKPOINT
 
 

@@ -1,7 +1,8 @@
 """Routes of the Open Inference Protocol, version 2 (KServe, Triton), in addition to the service's own API.
 
-Inputs are image files, read as in ``/v1/predict``, or pixels; the output is the probability of each class, or with the
-parameter ``classification`` the most probable classes.
+Inputs are image files, read as in ``/v1/predict``, or pixels. The output of a classifier is the probability of each
+class, or with the parameter ``classification`` the most probable classes; a detector has boxes, scores and labels, a
+segmentation network the class of each pixel.
 """
 
 from typing import Annotated, Any
@@ -12,15 +13,15 @@ from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.responses import JSONResponse
 
 from ghostnets import __version__
+from ghostnets.serve.inference_outputs import PROBABILITIES, list_outputs, make_tensors
 from ghostnets.serve.inference_schemas import InferOutput, InferRequest
-from ghostnets.serve.inference_tensors import FILES, PIXELS, Output, pack_outputs, read_request
+from ghostnets.serve.inference_tensors import FILES, PIXELS, Output, TensorSpec, pack_outputs, read_request
 from ghostnets.serve.model import ServedModel
 from ghostnets.serve.request_error import RequestError
 from ghostnets.serve.service import Service
 
 __all__ = ["router"]
 
-OUTPUT = "probabilities"
 LENGTH_HEADER = "inference-header-content-length"
 
 Name = Annotated[str, Path(description="Name of the artefact's file without suffix.")]
@@ -64,7 +65,7 @@ async def model_ready(request: Request, name: Name, version: Version | None = No
 async def model_metadata(request: Request, name: Name, version: Version | None = None) -> Response:
     """Describe the model and its tensors; a request passes one of the inputs."""
     served = _find_model(request, name, version)
-    channels = served.description.preprocessing.channels
+    channels, num_classes = served.description.preprocessing.channels, len(served.description.class_names)
     return JSONResponse(
         {
             "name": _name(served),
@@ -74,7 +75,7 @@ async def model_metadata(request: Request, name: Name, version: Version | None =
                 {"name": FILES, "datatype": "BYTES", "shape": [-1]},
                 {"name": PIXELS, "datatype": "UINT8", "shape": [-1, -1, -1, channels]},
             ],
-            "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, len(served.description.class_names)]}],
+            "outputs": [spec._asdict() for spec in list_outputs(served.task, num_classes)],
         }
     )
 
@@ -87,62 +88,71 @@ async def infer(
     version: Version | None = None,
     json_length: Annotated[str | None, Header(alias=LENGTH_HEADER, description="Length of the JSON.")] = None,
 ) -> Response:
-    """Classify images: the input is JSON, or JSON followed by binary tensors."""
+    """Run the model on images: the input is JSON, or JSON followed by binary tensors."""
     service: Service = request.app.state.service
-    _find_model(request, name, version)
+    served = _find_model(request, name, version)
     service.admit(request.headers.get("content-length"))
     infer_request, images = await service.in_parser(
         read_request, await request.body(), json_length, service.settings.max_images
     )
-    outputs = [InferOutput(name=OUTPUT)] if infer_request.outputs is None else infer_request.outputs
-    for output in outputs:
-        if output.name != OUTPUT:
-            raise RequestError(400, f"there is no output {output.name[:40]!r}; the model has {OUTPUT}.")
+    _choose_outputs(infer_request, served)  # a wrong name is told before the images are computed
     request.state.images = len(images)
-    served, rankings = await service.rank_all(images)
-    names = served.description.class_names
-    probabilities = np.zeros((len(images), len(names)), np.float32)
-    for row, ranking in zip(probabilities, rankings, strict=True):
-        row[ranking.classes] = ranking.probabilities
-    packed = [_make_output(output, infer_request, probabilities, names) for output in outputs]
-    response = {"model_name": _name(served), "model_version": served.digest}
-    if infer_request.id is not None:
-        response["id"] = infer_request.id
-    body, length = pack_outputs(response, packed)
+    served, results = await service.run_all(images)  # of another model, if it was replaced meanwhile
+    body, length = await service.in_parser(_answer, served, results, infer_request, service.settings.max_pixels)
     if length is None:
         return Response(body, media_type="application/json")
     return Response(body, headers={LENGTH_HEADER: str(length)}, media_type="application/octet-stream")
 
 
+def _choose_outputs(request: InferRequest, served: ServedModel) -> list[tuple[InferOutput, TensorSpec]]:
+    """Return the requested outputs, all without a request; raises RequestError for one that the model does not have."""
+    specs = {spec.name: spec for spec in list_outputs(served.task, len(served.description.class_names))}
+    outputs = [InferOutput(name=each) for each in specs] if request.outputs is None else request.outputs
+    for output in outputs:
+        if output.name not in specs:
+            raise RequestError(400, f"there is no output {output.name[:40]!r}; the model has {', '.join(specs)}.")
+    return [(output, specs[output.name]) for output in outputs]
+
+
+def _answer(
+    served: ServedModel, results: list[Any], request: InferRequest, max_pixels: int
+) -> tuple[bytes, int | None]:
+    """Return the body with the requested outputs, as ``pack_outputs``."""
+    names = served.description.class_names
+    tensors = make_tensors(served.task, results, len(names), max_pixels=max_pixels)
+    packed = [
+        _make_output(output, request, tensors[spec.name], spec.datatype, names)
+        for output, spec in _choose_outputs(request, served)
+    ]
+    response = {"model_name": _name(served), "model_version": served.digest}
+    if request.id is not None:
+        response["id"] = request.id
+    return pack_outputs(response, packed)
+
+
 def _make_output(
-    output: InferOutput, request: InferRequest, probabilities: npt.NDArray[np.float32], names: tuple[str, ...]
+    output: InferOutput, request: InferRequest, values: npt.NDArray[Any], datatype: str, names: tuple[str, ...]
 ) -> Output:
-    """Return a requested output: probabilities (N, classes), or the most probable classes as texts (N, k)."""
+    """Return a requested output: a tensor, or of probabilities (N, classes) the most probable classes as texts."""
     is_binary = bool(output.parameters.get("binary_data", request.parameters.get("binary_data_output", False)))
     count: Any = output.parameters.get("classification", 0)
     if count == 0:
-        return Output(output.name, "FP32", probabilities, is_binary)
+        return Output(output.name, datatype, values, is_binary)
+    if output.name != PROBABILITIES:
+        raise RequestError(400, f"the parameter classification is for {PROBABILITIES}, not {output.name}; omit it.")
     if type(count) is not int or count < 0:
         raise RequestError(
             400, f"the parameter classification is {str(count)[:20]}; it must be the number of classes to return."
         )
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
-    texts = [
-        [f"{row[i]:f}:{i}:{names[i]}".encode() for i in best] for row, best in zip(probabilities, order, strict=True)
-    ]
-    values = np.empty(order.shape, object)
-    values[:] = texts
-    return Output(output.name, "BYTES", values, is_binary)
+    order = np.argsort(-values, axis=1, kind="stable")[:, :count]
+    texts = [[f"{row[i]:f}:{i}:{names[i]}".encode() for i in best] for row, best in zip(values, order, strict=True)]
+    classes = np.empty(order.shape, object)
+    classes[:] = texts
+    return Output(output.name, "BYTES", classes, is_binary)
 
 
 def _find_model(request: Request, name: str, version: str | None) -> ServedModel:
     served: ServedModel = request.app.state.service.model
-    if served.is_detector:
-        raise RequestError(
-            400,
-            "the model is a detector, and the tensors of this protocol hold probabilities of classes; send images to"
-            " /v1/predict, which answers with boxes.",
-        )
     if name != _name(served):
         raise RequestError(404, f"there is no model {name[:100]!r}; the service has {_name(served)!r}.")
     if version is not None and version != served.digest:

@@ -19,14 +19,26 @@ from ghostnets.serve.inference_schemas import InferInput, InferRequest
 from ghostnets.serve.json_body import decode_base64, read_json
 from ghostnets.serve.request_error import RequestError
 
-__all__ = ["FILES", "PIXELS", "Output", "pack_outputs", "read_images", "read_request"]
+__all__ = ["FILES", "PIXELS", "Output", "TensorSpec", "pack_outputs", "read_images", "read_request"]
 
 FILES, PIXELS = "images", "pixels"  # names of the two inputs
 LENGTH = struct.Struct("<I")  # length in front of each element of a BYTES tensor
 
 
+LITTLE_ENDIAN = {"FP32": "<f4", "INT32": "<i4", "UINT8": "u1"}  # numpy types of the binary values
+MAX_JSON_VALUES = 4_000_000  # of a tensor in JSON, where a value takes some three to ten bytes
+
+
+class TensorSpec(NamedTuple):
+    """Name, datatype and shape of a tensor, with -1 for a side that the request determines."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
 class Output(NamedTuple):
-    """Output tensor of a response: float32, or an object array of bytes."""
+    """Output tensor of a response: float32, int32, uint8, or an object array of bytes."""
 
     name: str
     datatype: str
@@ -152,6 +164,9 @@ def pack_outputs(response: dict[str, Any], outputs: Sequence[Output]) -> tuple[b
 
     Returns:
         The body, and the length of its JSON part, or None if no binary values follow it.
+
+    Raises:
+        RequestError: 413 if an output has too many values for JSON.
     """
     described: list[dict[str, Any]] = []
     parts: list[bytes] = []
@@ -161,10 +176,16 @@ def pack_outputs(response: dict[str, Any], outputs: Sequence[Output]) -> tuple[b
             parts.append(
                 b"".join(LENGTH.pack(len(element)) + element for element in values.ravel())
                 if datatype == "BYTES"
-                else np.ascontiguousarray(values, "<f4").tobytes()
+                else np.ascontiguousarray(values, LITTLE_ENDIAN[datatype]).tobytes()
             )
             entry["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
+            if values.size > MAX_JSON_VALUES:
+                raise RequestError(
+                    413,
+                    f"the output {name} has {values.size:,} values, and JSON at most {MAX_JSON_VALUES:,}; request it"
+                    ' with the parameter "binary_data": true.',
+                )
             flat = values.ravel().tolist()
             entry["data"] = [element.decode() for element in flat] if datatype == "BYTES" else flat
         described.append(entry)

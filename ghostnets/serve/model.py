@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,26 +11,32 @@ from typing import Any
 
 import numpy as np
 
-from ghostnets.artefacts import Classifier, ObjectDetector, open_model
-from ghostnets.errors import ArtefactError
+from ghostnets.artefacts import Classifier, Model, ObjectDetector, Segmenter, open_model
+from ghostnets.errors import ArtefactError, ConfigurationError
 from ghostnets.preprocessing import FittedImage, Pixels
-from ghostnets.serve.answers import detect, rank
+from ghostnets.serve.answers import detect, rank, segment
 from ghostnets.serve.batching import Batcher
 from ghostnets.serve.metrics import Metrics
 from ghostnets.serve.settings import ServiceSettings
 
 __all__ = ["LoadedModel", "ServedModel", "load_copies"]
 
+RUN: dict[str, Callable[[Any, list[Any], list[int]], list[Any]]] = {
+    "classify": rank,
+    "detect": detect,
+    "segment": segment,
+}  # by the task of the network
+
 
 class LoadedModel:
     """Copies of one network, warmed up by ``load_copies``.
 
     Attributes:
-        copies: Classifiers, or detectors, that run concurrently, each in one thread.
+        copies: Classifiers, detectors or segmenters that run concurrently, each in one thread.
         digest: First 12 digits of the SHA-256 of the file, and of its weights where those are in a second file.
     """
 
-    def __init__(self, copies: "list[Classifier] | list[ObjectDetector]", digest: str) -> None:
+    def __init__(self, copies: "list[Classifier] | list[ObjectDetector] | list[Segmenter]", digest: str) -> None:
         self.copies, self.digest = copies, digest
 
 
@@ -59,13 +65,8 @@ def load_copies(
     """
     before = _digest(path)
     model = open_model(path, threads=1, device=device, precision=precision)
-    copies: list[Any]
-    if model.description.task == "detect":
-        first = ObjectDetector(model, threshold=threshold)
-        copies = [first, *(first.copy() for _ in range(count - 1))]
-    else:
-        classifier = Classifier(model)
-        copies = [classifier, *(classifier.copy() for _ in range(count - 1))]
+    first = _as_network(model, threshold)
+    copies: list[Any] = [first, *(first.copy() for _ in range(count - 1))]
     preprocessing = model.description.preprocessing
     side = preprocessing.image_size
     for network in copies:
@@ -73,11 +74,26 @@ def load_copies(
             pixels = np.zeros((size, side, side, preprocessing.channels), np.uint8)
             if isinstance(network, ObjectDetector):
                 network.detect([FittedImage(image, (side, side)) for image in pixels], [""] * size)
+            elif isinstance(network, Segmenter):
+                network.segment([FittedImage(pixels[0], (side, side))], [""])
             elif not np.isfinite(network.run(pixels).scores).all():
                 raise ArtefactError(f"{path} returns numbers that are not finite; export the network again.")
     if _digest(path) != before:
         raise ArtefactError(f"{path} changed while it was opened; write to another name and rename it, then try again.")
     return LoadedModel(copies, before)
+
+
+def _as_network(model: Model, threshold: float | None) -> Any:
+    """The model as what its task needs; raises ConfigurationError for a threshold that it does not have."""
+    if model.description.task == "detect":
+        return ObjectDetector(model, threshold=threshold)
+    if model.description.task == "segment":
+        if threshold is not None:
+            raise ConfigurationError(
+                f"{model.path} is a segmentation network, for which there is no --threshold; omit it."
+            )
+        return Segmenter(model)
+    return Classifier(model)
 
 
 class ServedModel:
@@ -89,8 +105,9 @@ class ServedModel:
         description: Description of the network.
         runtime: Name and version of the runtime.
         note: Why it runs in its precision, or empty.
-        is_detector: Whether images have objects instead of classes.
-        run: Batcher whose results are a ``Ranking``, or the ``DetectedObjects`` of a detector.
+        task: Task of the network.
+        run: Batcher whose results are a ``Ranking``, the ``DetectedObjects`` of a detector, or the ``Mask`` of a
+            segmentation network.
     """
 
     def __init__(self, loaded: LoadedModel, settings: ServiceSettings, metrics: Metrics) -> None:
@@ -100,11 +117,11 @@ class ServedModel:
         self.digest = loaded.digest
         self.metrics = metrics
         self.preprocessing = replace(first.description.preprocessing, max_pixels=settings.max_pixels)
-        self.is_detector = self.description.task == "detect"
+        self.task = self.description.task
         self.run: Batcher[Any, Any, Any] = Batcher(
             loaded.copies,
             self._decode,
-            detect if self.is_detector else rank,
+            RUN[self.task],
             max_batch=settings.max_batch,
             max_wait=settings.max_wait,
             observe=metrics.observe_batch,
@@ -148,7 +165,7 @@ class ServedModel:
 
     def _decode(self, content: bytes | Pixels, name: str) -> Pixels | FittedImage:
         start = time.perf_counter()
-        image = self.preprocessing.fitted(content, name=name) if self.is_detector else self.pixels(content, name)
+        image = self.pixels(content, name) if self.task == "classify" else self.preprocessing.fitted(content, name=name)
         self.metrics.decode_seconds.observe(time.perf_counter() - start)
         return image
 

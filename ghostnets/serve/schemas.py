@@ -6,8 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "ClassProbabilityInfo",
+    "ClassShareInfo",
     "ErrorResponse",
     "HealthResponse",
+    "ImageMaskInfo",
     "ImageObjectsInfo",
     "ImagePredictionInfo",
     "ModelInfo",
@@ -75,18 +77,41 @@ class ImageObjectsInfo(BaseModel):
     error: str | None = Field(description="Reason why this image could not be read.")
 
 
+class ClassShareInfo(BaseModel):
+    """A class and its share of the pixels of an image."""
+
+    model_config = ConfigDict(populate_by_name=True)
+    class_: str = Field(alias="class", description="Class name.")
+    index: int = Field(description="Value of its pixels in the mask.")
+    share: float = Field(ge=0, le=1)
+    color: str = Field(description="Color in the palette of the mask, such as #800000.")
+
+
+class ImageMaskInfo(BaseModel):
+    """The class of each pixel of one image, found by a segmentation network."""
+
+    name: str | None = Field(description="File name, if the request contains one.")
+    width: int | None = Field(description="Width of the upright image in pixels; null on error.")
+    height: int | None = Field(description="Height of the upright image in pixels; null on error.")
+    mask: str | None = Field(description="PNG file of the class indices, with a palette, in base64; null on error.")
+    classes: list[ClassShareInfo] = Field(description="Classes that occur, the largest first; empty on error.")
+    error: str | None = Field(description="Reason why this image could not be read.")
+
+
 class PredictResponse(BaseModel):
-    """Predictions for all images of a request, in the same order: classes, or objects if the model is a detector."""
+    """Predictions for all images of a request, in the same order: classes, or objects if the model is a detector, or
+    masks if it is a segmentation network.
+    """
 
     model: str = Field(description="First 12 hex digits of the SHA-256 of the artefact used.")
-    images: list[ImagePredictionInfo] | list[ImageObjectsInfo]
+    images: list[ImagePredictionInfo] | list[ImageObjectsInfo] | list[ImageMaskInfo]
 
 
 class ModelInfo(BaseModel):
     """The loaded model."""
 
     model: str = Field(description="First 12 hex digits of the artefact's SHA-256.")
-    task: str = Field(description='"classify", or "detect" for a detector.')
+    task: str = Field(description='"classify", "detect" for a detector, or "segment".')
     architecture: str
     runtime: str
     class_names: list[str]

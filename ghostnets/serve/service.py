@@ -16,7 +16,7 @@ from ghostnets.artefacts.boxes import MAX_BOXES
 from ghostnets.cores import usable_cores
 from ghostnets.errors import GhostNetsError, ImageError
 from ghostnets.preprocessing import Pixels
-from ghostnets.serve.answers import Ranking, answer_with_classes, answer_with_objects
+from ghostnets.serve.answers import answer_with_classes, answer_with_mask, answer_with_objects
 from ghostnets.serve.hosts import AllowedHosts
 from ghostnets.serve.metrics import Metrics
 from ghostnets.serve.model import ServedModel, load_copies
@@ -141,15 +141,15 @@ class Service:
             raise body_too_large(limit)
 
     async def predict(self, uploads: Sequence[Upload], *, top: int | None) -> tuple[ServedModel, list[dict[str, Any]]]:
-        """Classify images, or find objects in them.
+        """Classify images, find objects in them, or segment them.
 
         Args:
             uploads: The images.
-            top: Largest number of classes, or of objects; None for the default.
+            top: Largest number of classes, or of objects; None for the default of the task.
 
         Returns:
-            The model used, and a ``schemas.ImagePredictionInfo`` or ``schemas.ImageObjectsInfo`` as a dict for each
-            image.
+            The model used, and a ``schemas.ImagePredictionInfo``, ``schemas.ImageObjectsInfo`` or
+            ``schemas.ImageMaskInfo`` as a dict for each image.
 
         Raises:
             RequestError: 429 if the queue has no room for all images, 422 if the only image cannot be read.
@@ -161,14 +161,14 @@ class Service:
             raise RequestError(422, rows[0]["error"])
         return model, rows
 
-    async def rank_all(self, images: Sequence[bytes] | Pixels) -> tuple[ServedModel, list[Ranking]]:
-        """Rank all classes for each image.
+    async def run_all(self, images: Sequence[bytes] | Pixels) -> tuple[ServedModel, list[Any]]:
+        """Run the model on each image.
 
         Args:
             images: Contents of files, or uint8 (N, H, W, C).
 
         Returns:
-            The model used, and a ranking of all classes for each image.
+            The model used, and the result of ``ServedModel.run`` for each image: of a classifier all classes.
 
         Raises:
             RequestError: 429 if the queue has no room for all images, 422 if one of them cannot be read.
@@ -176,9 +176,9 @@ class Service:
         with self._queued(len(images)):
             async with self.model.in_use() as model:
                 top = len(model.description.class_names)
-                rankings = (model.run(image, f"image {i}", top=top) for i, image in enumerate(images))
-                outcomes = await asyncio.gather(*rankings, return_exceptions=True)
-        found: list[Ranking] = []
+                results = (model.run(image, f"image {i}", top=top) for i, image in enumerate(images))
+                outcomes = await asyncio.gather(*results, return_exceptions=True)
+        found: list[Any] = []
         problems = []
         for outcome in outcomes:
             self.metrics.images.labels("unreadable" if isinstance(outcome, ImageError) else "answered").inc()
@@ -194,7 +194,7 @@ class Service:
 
     async def _predict(self, model: ServedModel, index: int, upload: Upload, top: int | None) -> dict[str, Any]:
         names, multi_label = model.description.class_names, model.description.multi_label
-        top = top or (MAX_BOXES if model.is_detector else TOP)
+        top = top or {"classify": TOP, "detect": MAX_BOXES}.get(model.task, len(names))
         result = problem = None
         try:
             needed = len(names) if multi_label else top  # all labels above the threshold are named
@@ -202,8 +202,10 @@ class Service:
         except ImageError as error:
             problem = str(error)
         self.metrics.images.labels("answered" if problem is None else "unreadable").inc()
-        if model.is_detector:
+        if model.task == "detect":
             fields = answer_with_objects(result, top=top)
+        elif model.task == "segment":
+            fields = answer_with_mask(result, names, top=top)
         else:
             threshold = self.settings.threshold
             fields = answer_with_classes(result, names, top=top, threshold=threshold, multi_label=multi_label)

@@ -1,5 +1,7 @@
 """The service with a detector, tested in process: boxes as the artefact finds them, limits, and what is rejected."""
 
+import base64
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,13 +91,41 @@ def test_model_metrics_and_description(client: TestClient):
     assert 'ghostnets_images_total{outcome="answered"}' in client.get("/metrics").text
 
 
-def test_routes_of_classifiers_say_that_they_are(client: TestClient):
-    for path in ("/v2/models/fish", "/v2/models/fish/ready"):
-        response = client.get(path)
-        assert response.status_code == 400
-        assert "the model is a detector" in response.json()["error"]
-    body = {"inputs": [{"name": "files", "shape": [1], "datatype": "BYTES", "data": ["x"]}]}
-    assert client.post("/v2/models/fish/infer", json=body).status_code == 400
+def test_tensors_of_objects(client: TestClient, tiny_detector: Path):
+    outputs = client.get("/v2/models/fish").json()["outputs"]
+    assert [(row["name"], row["datatype"], row["shape"]) for row in outputs] == [
+        ("boxes", "FP32", [-1, 100, 4]),
+        ("scores", "FP32", [-1, 100]),
+        ("labels", "INT32", [-1, 100]),
+        ("num_objects", "INT32", [-1]),
+    ]
+    contents = [encode_image(1, "PNG", size=(90, 60)), encode_image(3, "PNG", size=(70, 30))]
+    data = [base64.b64encode(content).decode() for content in contents]
+    request = {"inputs": [{"name": "images", "shape": [2], "datatype": "BYTES", "data": data}]}
+    listed = client.post("/v2/models/fish/infer", json=request).json()["outputs"]
+    response = client.post("/v2/models/fish/infer", json=request | {"parameters": {"binary_data_output": True}})
+    start = int(response.headers["inference-header-content-length"])
+    tensors = {}
+    for row, one in zip(json.loads(response.content[:start])["outputs"], listed, strict=True):
+        end = start + row["parameters"]["binary_data_size"]
+        values = np.frombuffer(response.content[start:end], {"FP32": "<f4", "INT32": "<i4"}[row["datatype"]])
+        np.testing.assert_allclose(values, one["data"], rtol=1e-6)
+        tensors[row["name"]], start = values.reshape(row["shape"]), end
+    assert start == len(response.content)
+    detector = load_detector(tiny_detector, threads=1)
+    for index, content in enumerate(contents):
+        found, count = detector(content), tensors["num_objects"][index]
+        assert count == len(found.labels) > 0
+        np.testing.assert_allclose(tensors["boxes"][index, :count], found.boxes, atol=0.02)
+        np.testing.assert_allclose(tensors["scores"][index, :count], found.scores, atol=1e-5)
+        assert tensors["labels"][index, :count].tolist() == list(found.labels)
+        assert (tensors["labels"][index, count:] == -1).all()
+        assert not tensors["scores"][index, count:].any()
+    (only,) = client.post("/v2/models/fish/infer", json=request | {"outputs": [{"name": "labels"}]}).json()["outputs"]
+    assert only == listed[2]
+
+
+def test_explorer_says_that_it_is_for_classifiers(client: TestClient):
     explained = client.get("/v1/explain").json()
     assert explained["layers"] == []
     assert "the model is a detector" in explained["absent"]

@@ -16,13 +16,13 @@ import torch
 from conftest import Browser, enliven, wait_for
 from PIL import Image
 
-from ghostnets.artefacts import load_classifier, load_detector
+from ghostnets.artefacts import load_classifier, load_detector, load_segmenter
 from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.checkpoints.fetch import download
 from ghostnets.errors import CheckpointError
 from ghostnets.explain import disable_ghosts, find_ghost_modules
 from ghostnets.models import create_model
-from ghostnets.preprocessing import Preprocessing
+from ghostnets.preprocessing import Preprocessing, class_color
 from ghostnets.serve import ServiceSettings, create_app
 
 uvicorn = pytest.importorskip("uvicorn", reason="the service needs the extra 'serve'")
@@ -321,7 +321,7 @@ def test_boxes_of_a_detector(browser: Browser, tiny_detector: Path, images: dict
         assert len(found.labels) > 0
         assert card.locator(".bars .name").all_inner_texts() == list(found.classes)
         assert card.locator(".bars .value").all_inner_texts() == [percent(score) for score in found.scores]
-        assert card.locator("canvas.boxes").get_attribute("aria-label").startswith(f"{len(found.labels)} objects: ")
+        assert card.locator("canvas.picture").get_attribute("aria-label").startswith(f"{len(found.labels)} objects: ")
         with page.expect_download() as event:
             page.get_by_role("button", name="Download CSV").click()
         rows = list(csv.DictReader(Path(event.value.path()).read_text(encoding="utf-8-sig").splitlines()))
@@ -331,5 +331,35 @@ def test_boxes_of_a_detector(browser: Browser, tiny_detector: Path, images: dict
         page.get_by_role("button", name="Use camera").click()
         page.get_by_role("button", name="Take photo").click()
         wait_for(page, "document.querySelectorAll('.time').length === 2")
-        assert page.locator("canvas.boxes").count() == 2
+        assert page.locator("canvas.picture").count() == 2
         assert "the model is a detector" in page.locator("#no-explorer").inner_text()
+
+
+def test_mask_of_a_segmentation_network(browser: Browser, tiny_segmenter: Path, tmp_path: Path):
+    image = tmp_path / "squares.png"
+    squares = Image.fromarray(np.random.default_rng(1).integers(0, 255, (5, 6, 3), np.uint8))
+    squares.resize((90, 60), Image.Resampling.NEAREST).save(image)
+    with run_service(tiny_segmenter) as address:
+        page = browser.open(address)
+        (card,) = classify(page, image)
+        found = load_segmenter(tiny_segmenter, threads=1)(image)
+        assert len(found.shares) > 1
+        listed = [f"{name} {percent(share)}" for name, share in found.shares.items()]
+        assert [text.strip() for text in card.locator(".legend li").all_inner_texts()] == listed
+        assert card.locator("canvas.picture").get_attribute("aria-label") == ", ".join(listed)
+        drawn = card.locator("canvas.picture").evaluate(
+            "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
+        )
+        pixels = np.reshape(drawn, (60, 90, 4))[..., :3]
+        palette = np.array([class_color(label) for label in range(3)])
+        expected = (np.asarray(Image.open(image)).astype(float) + palette[found.mask]) / 2
+        assert np.abs(pixels - expected).max() <= 2
+        with page.expect_download() as event:
+            page.get_by_role("button", name="Download CSV").click()
+        (row,) = csv.DictReader(Path(event.value.path()).read_text(encoding="utf-8-sig").splitlines())
+        assert {name: float(row[name]) for name in found.shares} == pytest.approx(found.shares, abs=1e-6)
+        page.get_by_role("button", name="Use camera").click()
+        page.get_by_role("button", name="Take photo").click()
+        wait_for(page, "document.querySelectorAll('.time').length === 2")
+        assert page.locator("canvas.picture").count() == 2
+        assert "the model is a segmentation network" in page.locator("#no-explorer").inner_text()

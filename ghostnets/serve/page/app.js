@@ -1,10 +1,11 @@
-/** Page for classifiers and detectors, shared by the service and the static export. */
+/** Page for classifiers, detectors and segmentation networks, shared by the service and the static export. */
 
 import { bars } from "./bars.js";
 import { describe, drawBoxes } from "./boxes.js";
 import { byId, element, percent } from "./dom.js";
 import { save, toCsv, toJson } from "./download.js";
 import { watchImageSources } from "./image_sources.js";
+import { describeShares, drawMask, legend } from "./masks.js";
 
 const MAX_CONCURRENT = 4; // requests
 const MAX_CARDS = 200; // older ones are removed
@@ -12,7 +13,8 @@ const MAX_CARDS = 200; // older ones are removed
 /**
  * @typedef {{name: string, probability: number}} Prediction
  * @typedef {{predictions: Prediction[], found?: object, time: string}} Classification - predictions in descending order
- *   of probability; `found` are the objects of a detector instead (`boxes.js`); `time` describes the latency.
+ *   of probability; `found` are the objects of a detector (`boxes.js`) or the mask of a segmentation network (`masks.js`)
+ *   instead; `time` describes the latency.
  *
  * @param {object} parts
  * @param {(image: File) => Promise<Classification>} parts.classify - rejects with a message for the user.
@@ -39,11 +41,10 @@ export function startApp({ classify, explorer }) {
       const { predictions, found, time } = await classify(image);
       rows.set(card, { path: image.name, predictions, found, error: null });
       content.replaceChildren(
-        found ? await objectsOf(image, found) : bars(predictions),
+        found ? await pictureOf(image, found) : bars(predictions),
         element("p", { className: "muted time", textContent: time }),
       );
-      const first = predictions[0];
-      status.textContent = `${image.name}: ${found ? describe(found.objects) : `${first.name}, ${percent(first.probability)}`}`;
+      status.textContent = `${image.name}: ${summary(predictions, found)}`;
       card.classList.toggle("wide", Boolean(found));
       explorer.then((explore) => explore && addExploreButton(card, image, explore));
     } catch (error) {
@@ -78,12 +79,21 @@ export function startApp({ classify, explorer }) {
   });
 }
 
-/** The picture with boxes, and the objects with their scores. */
-async function objectsOf(image, found) {
-  const picture = await drawBoxes(image, found);
-  const objects = found.objects.map((one) => ({ name: one.class, probability: one.score }));
-  const list = objects.length ? bars(objects) : element("p", { className: "muted", textContent: "Nothing found." });
-  return element("div", {}, ...(picture ? [picture] : []), list);
+/** One line on what was found. */
+function summary([first], found) {
+  if (found?.mask) return describeShares(found.classes);
+  return found ? describe(found.objects) : `${first.name}, ${percent(first.probability)}`;
+}
+
+/** The picture with boxes and the objects with their scores, or with a mask and the shares of its classes. */
+async function pictureOf(image, found) {
+  const picture = await (found.mask ? drawMask : drawBoxes)(image, found);
+  return element("div", {}, ...(picture ? [picture] : []), found.mask ? legend(found.classes) : scoresOf(found.objects));
+}
+
+function scoresOf(objects) {
+  if (!objects.length) return element("p", { className: "muted", textContent: "Nothing found." });
+  return bars(objects.map((one) => ({ name: one.class, probability: one.score })));
 }
 
 /** Inserts the button that opens the explorer before the other buttons. */

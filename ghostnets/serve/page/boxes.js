@@ -19,7 +19,7 @@ export async function drawBoxes(image, { width, height, objects }) {
   const bitmap = await createImageBitmap(image).catch(() => null);
   if (!bitmap) return null;
   const scale = Math.min(1, SIDE / Math.max(width, height));
-  const canvas = element("canvas", { className: "boxes", role: "img", "aria-label": describe(objects) });
+  const canvas = element("canvas", { className: "picture", role: "img", "aria-label": describe(objects) });
   [canvas.width, canvas.height] = [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
   const context = canvas.getContext("2d");
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);

@@ -7,22 +7,37 @@ const CONTROLS = /[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u20
 /**
  * @typedef {{name: string, probability: number}} Prediction
  * @typedef {{path: string, predictions: Prediction[], found?: object, error: string | null}} Row - predictions in
- *   descending order of probability, none with an error; `found` are the size and the objects of a detector instead.
+ *   descending order of probability, none with an error; `found` are the size and the objects of a detector,
+ *   or the size, mask and classes of a segmentation network, instead.
  */
 
 /** One object per image, as `ghostnets predict --json`. */
 export function toJson(rows) {
-  const objects = rows.map(({ path, predictions, found, error }) =>
-    found
-      ? { path, width: found.width, height: found.height, objects: found.objects, error }
-      : { path, answers: predictions.map(({ name, probability }) => ({ class: name, probability })), error },
-  );
+  const objects = rows.map(({ path, predictions, found, error }) => {
+    if (found?.mask) return { path, size: [found.width, found.height], shares: sharesOf(found), error };
+    if (found) return { path, width: found.width, height: found.height, objects: found.objects, error };
+    return { path, answers: predictions.map(({ name, probability }) => ({ class: name, probability })), error };
+  });
   return `${JSON.stringify(objects, null, 2)}\n`;
 }
 
 /** One row per image, as `ghostnets predict --out FILE.csv --bom`; the mark lets Excel recognise UTF-8. */
 export function toCsv(rows) {
+  if (rows.some((row) => row.found?.mask)) return sharesToCsv(rows);
   return rows.some((row) => row.found) ? objectsToCsv(rows) : classesToCsv(rows);
+}
+
+const sharesOf = ({ classes }) => Object.fromEntries(classes.map((row) => [row.class, row.share]));
+
+/** One row per image, with the share of its pixels of each class that occurs on the page. */
+function sharesToCsv(rows) {
+  const names = [...new Set(rows.flatMap(({ found }) => found?.classes.map((row) => row.class) ?? []))];
+  const lines = rows.map(({ path, found, error }) => {
+    const shares = found ? sharesOf(found) : {};
+    const cells = names.map((name) => (found ? (shares[name] ?? 0).toFixed(6) : ""));
+    return [cell(path), found?.width ?? "", found?.height ?? "", ...cells, cell(error ?? "")];
+  });
+  return joined([["path", "width", "height", ...names.map(cell), "error"], ...lines]);
 }
 
 function classesToCsv(rows) {

@@ -16,9 +16,9 @@ async function classify(image) {
   const body = new FormData();
   body.append("images", image, image.name);
   const { task } = await model;
-  const { images } = await call(task === "detect" ? "v1/predict" : `v1/predict?top=${TOP}`, { method: "POST", body });
+  const { images } = await call(task === "classify" ? `v1/predict?top=${TOP}` : "v1/predict", { method: "POST", body });
   const time = `${(performance.now() - start).toFixed(0)} ms including the network round trip`;
-  if (images[0].objects) return { predictions: [], found: images[0], time };
+  if (task !== "classify") return { predictions: [], found: images[0], time };
   const predictions = images[0].answers.map((answer) => ({ name: answer.class, probability: answer.probability }));
   return { predictions, time };
 }
