@@ -1,6 +1,7 @@
 """Options of ``ghostnets train``."""
 
 import argparse
+import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -36,8 +37,10 @@ LIBRARIES = ("tensorboard", "matplotlib", "jinja2")  # libraries of the extra "t
 def _recipe_help() -> dict[str, str]:
     """Text of each field in the docstring of ``Recipe``."""
     assert Recipe.__doc__ is not None
-    attributes = Recipe.__doc__.split("Attributes:")[1]
-    entries = re.findall(r"^ {8}(\w+): (.*?)(?=^ {8}\w|\Z)", attributes, flags=re.MULTILINE | re.DOTALL)
+    text = inspect.cleandoc(Recipe.__doc__)  # from Python 3.13 on, the compiler does this
+    entries = re.findall(
+        r"^ {4}(\w+): (.*?)(?=^ {4}\w|\Z)", text.split("Attributes:")[1], flags=re.MULTILINE | re.DOTALL
+    )
     return {name: re.sub(r"\s+", " ", text).strip().replace("``", "") for name, text in entries}
 
 

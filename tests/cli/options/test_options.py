@@ -1,5 +1,6 @@
 """Options of all commands: help and rejections without torch; tables of names; renamed options."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from ghostnets.cli.main import COMMANDS, MODULES, main
 from ghostnets.cli.options import bench, profile
 from ghostnets.cli.options.checks import TABLES
 from ghostnets.cli.options.eval import FIGURE_SUFFIXES
-from ghostnets.cli.options.train import TrainCommand
+from ghostnets.cli.options.train import TrainCommand, _recipe_help
 from ghostnets.cli.profile import DTYPES
 from ghostnets.explain import figures
 from ghostnets.models.names import MODEL_NAMES
@@ -163,3 +164,11 @@ def test_control_characters_of_arguments_are_escaped(capsys: pytest.CaptureFixtu
     printed = "".join(capsys.readouterr())
     assert "\x1b" not in printed
     assert "x\\x1b[31mred" in printed
+
+
+def test_every_field_of_the_recipe_has_its_help_however_docstrings_are_compiled(monkeypatch: pytest.MonkeyPatch):
+    """Python 3.13 removes the indentation of docstrings."""
+    expected = _recipe_help()
+    assert set(expected) == set(Recipe.__annotations__)
+    monkeypatch.setattr(Recipe, "__doc__", inspect.cleandoc(Recipe.__doc__))
+    assert _recipe_help() == expected
