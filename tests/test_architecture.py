@@ -184,6 +184,15 @@ def test_import_and_help_do_not_load_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
+def test_torchvision_is_imported_only_inside_functions():
+    """It takes as long to load as torch, and most commands do not need it."""
+    for file in python_files():
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.partition(".")[0] == "torchvision" for name in names), file
+
+
 def test_tests_mirror_package():
     for file in python_files():
         relative = file.relative_to(ROOT)

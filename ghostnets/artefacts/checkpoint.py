@@ -111,7 +111,7 @@ def describe_task(task: str, network: nn.Module) -> dict[str, Any]:
     """Return the fields of a ``Description`` that networks for another task than classification have."""
     if task != "detect":
         return {} if task == "classify" else {"task": task}
-    from ghostnets.models.detection import Detector  # loads torchvision
+    from ghostnets.models.detection import Detector
 
     assert isinstance(network, Detector)
     return {"task": task, "strides": network.strides, "bins": network.bins}

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision.models import get_model
 
 from ghostnets.compress import reparameterize
 from ghostnets.measure import count
@@ -75,6 +74,8 @@ def _ghostnets(name: str, **arguments: Any) -> Build:
 
 
 def _torchvision(name: str) -> Build:
+    from torchvision.models import get_model
+
     return partial(get_model, name)
 
 

@@ -51,11 +51,11 @@ def build_network(architecture: str, arguments: dict[str, Any], changes: Sequenc
     """
     library, separator, name = architecture.partition(":")
     if task_of(architecture) == "detect":
-        from ghostnets.models.detection import create_detector  # loads torchvision
+        from ghostnets.models.detection import create_detector
 
         model: nn.Module = create_detector(architecture, **arguments)
     elif task_of(architecture) == "segment":
-        from ghostnets.models.segmentation import create_segmenter  # loads torchvision
+        from ghostnets.models.segmentation import create_segmenter
 
         model = create_segmenter(architecture, **arguments)
     elif not separator:

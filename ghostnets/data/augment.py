@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor, nn
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as tvf
 
 from ghostnets.data.batch_transforms import draw_uniform, jitter_colors, rotate
 from ghostnets.errors import DataError
@@ -103,17 +101,21 @@ class Augmentation:
 
     def _crop(self, images: Sequence[Tensor], seeds: Sequence[int]) -> Tensor:
         """Crop and resize as ``RandomResizedCrop`` does after ``torch.manual_seed(seed)``, then flip."""
+        from torchvision.transforms.v2.functional import resize_image
+
         generator = torch.Generator()
         crops, flipped = [], []
         for image, seed in zip(images, seeds, strict=True):
             generator.manual_seed(seed)
             top, left, height, width = _draw_crop(image.shape[1], image.shape[2], self.min_scale, generator)
             crop = image[:, top : top + height, left : left + width]
-            crops.append(tvf.resize_image(crop, [self.image_size, self.image_size]))
+            crops.append(resize_image(crop, [self.image_size, self.image_size]))
             flipped.append(self.flip and bool(torch.rand((), generator=generator) < 0.5))
         return _flip(torch.stack(crops), torch.tensor(flipped))
 
     def _randaugment_and_erase(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        from torchvision.transforms import v2
+
         transforms: list[nn.Module] = []
         if self.randaugment:
             transforms.append(v2.RandAugment(self.randaugment, self.randaugment_magnitude))

@@ -5,7 +5,6 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from ghostnets.engine.plan import Array, Layout, Plan
 from ghostnets.errors import EngineError
@@ -14,7 +13,7 @@ from ghostnets.layers import DFCGate, GhostModule
 __all__ = ["IMAGES", "PlanBuilder", "layers_of", "raise_unsupported"]
 
 IMAGES = -1  # map index of the input images
-NO_OPS = (nn.Identity, nn.Dropout, StochasticDepth)  # identities in evaluation mode
+STOCHASTIC_DEPTH = ("torchvision.ops.stochastic_depth", "StochasticDepth")  # by name: torchvision is slow to import
 
 
 def raise_unsupported(path: str, module: nn.Module) -> NoReturn:
@@ -25,11 +24,17 @@ def raise_unsupported(path: str, module: nn.Module) -> NoReturn:
     )
 
 
+def _is_no_op(module: nn.Module) -> bool:
+    """Return whether a module is an identity in evaluation mode."""
+    kind = type(module)
+    return isinstance(module, nn.Identity | nn.Dropout) or (kind.__module__, kind.__name__) == STOCHASTIC_DEPTH
+
+
 def layers_of(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return the layers of nested Sequentials in order, with their paths and without identities."""
     if type(module) is nn.Sequential:
         return [layer for name, child in module.named_children() for layer in layers_of(f"{path}.{name}", child)]
-    return [] if isinstance(module, NO_OPS) else [(path, module)]
+    return [] if _is_no_op(module) else [(path, module)]
 
 
 def _array(tensor: Tensor) -> Array:
@@ -321,5 +326,5 @@ class PlanBuilder:
 
     def skip(self, path: str, module: nn.Module) -> None:
         """Check that a module is an identity in evaluation mode."""
-        if not isinstance(module, NO_OPS):
+        if not _is_no_op(module):
             raise_unsupported(path, module)

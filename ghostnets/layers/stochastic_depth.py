@@ -1,14 +1,17 @@
 """Stochastic depth: Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016 (arXiv 1603.09382)."""
 
 from torch import nn
-from torchvision.ops import StochasticDepth
 
 __all__ = ["drop_path", "drop_path_rates"]
 
 
 def drop_path(rate: float) -> nn.Module:
     """Build the layer that drops a residual branch with probability ``rate``, per image and in training only."""
-    return StochasticDepth(rate, "row") if rate else nn.Identity()
+    if not rate:
+        return nn.Identity()
+    from torchvision.ops import StochasticDepth
+
+    return StochasticDepth(rate, "row")
 
 
 def drop_path_rates(last: float, count: int) -> list[float]:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from ghostnets.train.recipe import Recipe
 
@@ -21,13 +20,15 @@ def build_mixing(recipe: Recipe, num_classes: int) -> Mixing | None:
     It is torchvision's, which pairs each image with its neighbour in the batch and draws from torch's global generator,
     which is seeded at each step.
     """
+    if not recipe.mixup and not recipe.cutmix:
+        return None
+    from torchvision.transforms import v2
+
     kinds: list[v2.MixUp | v2.CutMix] = []
     if recipe.mixup:
         kinds.append(v2.MixUp(alpha=recipe.mixup, num_classes=num_classes))
     if recipe.cutmix:
         kinds.append(v2.CutMix(alpha=recipe.cutmix, num_classes=num_classes))
-    if not kinds:
-        return None
 
     def mix(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         kind = kinds[int(torch.randint(len(kinds), ()))]

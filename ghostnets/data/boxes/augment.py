@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import v2
+from torch import Tensor, nn
 
 from ghostnets.data.boxes.annotations import BoxAnnotations
 
@@ -55,6 +53,8 @@ class BoxAugmentation:
             annotations: Boxes of the image.
             seed: Seed of all random choices, for example from ``derive_seed``.
         """
+        from torchvision import tv_tensors
+
         height, width = image.shape[1:]
         boxes = torch.from_numpy(annotations.boxes).float()
         sample = (
@@ -68,9 +68,11 @@ class BoxAugmentation:
             pixels, found, labels, is_crowd = self._transform()(*sample)
         return BoxSample(pixels.as_subclass(Tensor), found.as_subclass(Tensor), labels, is_crowd)
 
-    def _transform(self) -> v2.Compose:
+    def _transform(self) -> nn.Module:
+        from torchvision.transforms import v2
+
         size = [self.image_size, self.image_size]
-        return v2.Compose(
+        transform: nn.Module = v2.Compose(
             [
                 *([v2.RandomPhotometricDistort()] if self.color else []),
                 *([v2.RandomZoomOut(fill=114, side_range=(1.0, self.zoom_out))] if self.zoom_out > 1 else []),
@@ -80,3 +82,4 @@ class BoxAugmentation:
                 v2.SanitizeBoundingBoxes(min_size=MIN_SIDE, labels_getter=lambda inputs: (inputs[2], inputs[3])),
             ]
         )
+        return transform

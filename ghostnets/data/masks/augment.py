@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import v2
+from torch import Tensor, nn
 
 __all__ = ["MaskAugmentation"]
 
@@ -42,6 +40,8 @@ class MaskAugmentation:
         Returns:
             uint8 (B, C, S, S), and the masks, uint8 (B, S, S).
         """
+        from torchvision import tv_tensors
+
         transform = self._transform()
         pixels, masks = [], []
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
@@ -52,10 +52,12 @@ class MaskAugmentation:
                 masks.append(sample[1].as_subclass(Tensor))
         return torch.stack(pixels), torch.stack(masks)
 
-    def _transform(self) -> v2.Compose:
+    def _transform(self) -> nn.Module:
+        from torchvision.transforms import v2
+
         size, scale = [self.image_size, self.image_size], (self.min_scale, 1.0)
         color = v2.ColorJitter(brightness=self.color, contrast=self.color, saturation=self.color)
-        return v2.Compose(
+        transform: nn.Module = v2.Compose(
             [
                 v2.RandomResizedCrop(size, scale=scale, antialias=True),
                 *([v2.RandomHorizontalFlip()] if self.horizontal_flip else []),
@@ -63,3 +65,4 @@ class MaskAugmentation:
                 *([color] if self.color else []),
             ]
         )
+        return transform

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 __all__ = ["Detections", "decode_boxes", "grid_points", "select_boxes"]
 
@@ -94,6 +93,8 @@ def select_boxes(
         max_boxes: Maximum number of detections; those with the highest scores are kept.
         max_candidates: Maximum number of boxes before the suppression; those with the highest scores are kept.
     """
+    from torchvision.ops import batched_nms
+
     point, label = torch.nonzero(scores > min_score, as_tuple=True)
     found = scores[point, label]
     if len(found) > max_candidates:

@@ -6,8 +6,6 @@ ASPP (Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentatio
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.segmentation.deeplabv3 import DeepLabHead
-from torchvision.models.segmentation.lraspp import LRASPPHead
 
 __all__ = ["HEADS", "SegmentationNetwork"]
 
@@ -53,8 +51,12 @@ class SegmentationNetwork(nn.Module):
         self.num_classes, self.backbone = num_classes, backbone
         self.has_low_map = head == "lraspp"
         if self.has_low_map:
+            from torchvision.models.segmentation.lraspp import LRASPPHead
+
             self.head: nn.Module = LRASPPHead(in_channels[0], in_channels[-1], num_classes, channels)
         else:
+            from torchvision.models.segmentation.deeplabv3 import DeepLabHead
+
             rates = [max(1, rate * 16 // output_stride) for rate in ATROUS_RATES]
             self.head = DeepLabHead(in_channels[-1], num_classes, rates)
 

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import box_iou
 
 __all__ = ["Assignment", "assign_points"]
 
@@ -41,6 +40,8 @@ def assign_points(points: Tensor, boxes: Tensor, scores: Tensor, objects: Tensor
         objects: Boxes of the objects, (G, 4).
         labels: Classes of the objects, (G,), int64.
     """
+    from torchvision.ops import box_iou
+
     assigned = torch.full((len(points),), -1, dtype=torch.int64, device=points.device)
     ious = torch.zeros(len(points), device=points.device)
     is_inside = _find_inside(points, objects)  # (P, G)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import generalized_box_iou_loss
 
 from ghostnets.train.detection.assign import Assignment
 
@@ -82,6 +81,8 @@ def detection_losses(
         ignored: Whether a point that is not assigned is left out of the class loss, bool (N, P).
         bins: ``Detector.bins``.
     """
+    from torchvision.ops import generalized_box_iou_loss
+
     logits = predictions[..., : -4 * bins]
     assigned = torch.stack([assignment.objects for assignment in assignments])  # (N, P)
     image, point = (assigned >= 0).nonzero(as_tuple=True)  # (A,)

@@ -6,7 +6,6 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torchvision.utils import draw_bounding_boxes
 
 from ghostnets.explain.detection_report import BoxExample, ClassBoxes
 from ghostnets.explain.page import link_to_file
@@ -106,6 +105,8 @@ def count_matches(detections: Detections, target: BoxTargets) -> BoxMatches:
 
 
 def _draw(pixels: Tensor, detections: Detections, target: BoxTargets, class_names: Sequence[str]) -> Tensor:
+    from torchvision.utils import draw_bounding_boxes
+
     if len(target.boxes):
         pixels = draw_bounding_boxes(pixels, target.boxes, colors="white", width=1)
     kept = detections.scores >= MIN_SCORE

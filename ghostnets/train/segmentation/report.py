@@ -6,7 +6,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from ghostnets.explain.page import link_to_file
 from ghostnets.explain.segmentation_report import ClassMasks, MaskExample
@@ -78,6 +77,8 @@ def select_mask_examples(
 
 def _draw(image: Tensor, predicted: Tensor) -> Tensor:
     """Image with mask, uint8 (C + 1, H, W), and predicted classes (H, W) -> image, labels and prediction in a row."""
+    from torchvision.transforms import v2
+
     palette = torch.tensor([class_color(label) for label in range(IGNORED)] + [(255, 255, 255)], dtype=torch.uint8)
     factor = min(1.0, MAX_SIDE / max(predicted.shape))
     size = [max(1, round(side * factor)) for side in predicted.shape]
