@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_images, randomized
+from torch import nn
 
+from ghostnets import engine
 from ghostnets.checkpoints import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.cli.main import main
 from ghostnets.errors import CheckpointError
@@ -97,6 +99,27 @@ def test_compressed_network_is_compressed_again(folder: Path, small: Path, tmp_p
     assert len(second.changes) > len(first.changes)
     macs = [count(checkpoint.build(), (3, 32, 32)).macs for checkpoint in (first, second)]
     assert macs[1] <= 0.8 * macs[0]
+
+
+def test_budget_of_latency_is_used_and_reported(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def time_layers(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, float]:
+        return {
+            layer.name: 1e-9 * layer.macs * (3 if "depthwise" in layer.kind else 1)
+            for layer in count(network, shape).layers
+        }
+
+    monkeypatch.setattr(engine, "time_layers", time_layers)
+    out = tmp_path / "fast.safetensors"
+    arguments = ("--out", out, "--budget", 0.8, "--unit", "latency")
+    assert run("ghostify", folder / "net.safetensors", folder / "images", *arguments) == 0
+    report = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+    before, after = (
+        sum(time_layers(read_checkpoint(path).build(), (3, 32, 32)).values())
+        for path in (folder / "net.safetensors", out)
+    )
+    assert report["unit"] == "latency"
+    assert report["curve"][0]["seconds"] == pytest.approx([before, after])
+    assert 0.76 < after / before <= 0.8
 
 
 def test_timm_network_is_stored_and_built_again(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -54,7 +54,7 @@ def test_time_of_the_network_is_within_the_budget(model: nn.Module, depthwise: f
     made, report = ghostify(model, IMAGES, budget=0.7, timer=timer)
     before, after = (sum(timer(network, (3, 16, 16)).values()) for network in (model, made))
     assert report.seconds == pytest.approx((before, after))
-    assert 0.5 * before < after <= 0.7 * before
+    assert 0.63 * before < after <= 0.7 * before
     assert report.to_dict()["seconds"] == report.seconds
 
 
