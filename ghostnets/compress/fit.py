@@ -17,6 +17,7 @@ from ghostnets.layers import GhostConv2d
 
 __all__ = ["apply_fitted_change", "fit_change", "measure_moments", "output_error", "outputs_of"]
 
+MIN_SCALE = 1e-3  # of the largest of a normalisation: below it, other maps do not determine its input
 ACTIVATIONS = {"": lambda x: x, "relu": F.relu, "relu6": F.relu6}
 
 
@@ -35,7 +36,7 @@ def measure_moments(model: nn.Module, sites: list[tuple[Site, str]], batches: It
     moments: list[Moments | None] = [None] * len(sites)
 
     def add(index: int, maps: Tensor) -> None:
-        site = moments[index] or Moments(maps.shape[1], has_targets=False)
+        site = moments[index] or Moments(maps.shape[1])
         site.add(maps)
         moments[index] = site
 
@@ -94,11 +95,14 @@ def fit_change(now: LayerInputs, then: LayerInputs, site: Site, change: Change, 
     """
     is_merge = change["kind"] == "merge"
     layer = site.consumer if is_merge else site.conv
+    if is_merge and _is_pointwise(now.model.get_submodule(layer)):
+        _fit_pointwise(now, then, change, kept)
+        return
     moments: Moments | None = None
     for x, target in zip(now.at(layer), then.at(layer), strict=True):
         if not is_merge:
             x, target = compute_maps(now.model, site, x), compute_maps(then.model, site, target)
-        moments = moments or Moments(x.shape[1])
+        moments = moments or Moments(x.shape[1], x.shape[1])
         moments.add(x, target)
     assert moments is not None
     if is_merge:
@@ -109,6 +113,51 @@ def fit_change(now: LayerInputs, then: LayerInputs, site: Site, change: Change, 
     ghost = now.model.get_submodule(site.conv)
     assert isinstance(ghost, GhostConv2d)
     _fit_filters(ghost, now, then, site, _others(kept, ghost.out_channels))
+
+
+def _is_pointwise(layer: nn.Module) -> bool:
+    is_conv = isinstance(layer, nn.Conv2d) and layer.kernel_size == layer.stride == (1, 1)
+    return isinstance(layer, nn.Linear) or (is_conv and layer.padding in ((0, 0), "valid", "same"))
+
+
+def _fit_pointwise(now: LayerInputs, then: LayerInputs, change: Change, kept: Tensor) -> None:
+    """Merge channels before a linear layer or 1x1 convolution, and fit its weights to the original's output of it.
+
+    Where the output is added to other maps, it is fitted to the original's sum less these maps, whose errors are
+    corrected as far as its input tells them.
+    """
+    layer = change["consumer"]
+    before, after = then.model.get_submodule(layer), now.model.get_submodule(layer)
+    assert isinstance(after, nn.Conv2d | nn.Linear)
+    norm, _ = now.find_shortcut(layer)
+    scale = _scale(now.model.get_submodule(norm)) if norm else torch.ones(1)
+    moments: Moments | None = None
+    for (x, added), (x_then, added_then) in zip(now.with_shortcut(layer), then.with_shortcut(layer), strict=True):
+        with torch.no_grad():
+            target = before(x_then)
+        if added is not None and added_then is not None and added.shape == target.shape:
+            target = target + (added_then - added) / scale.view(-1, 1, 1)
+        moments = moments or Moments(x.shape[1], target.shape[1])
+        moments.add(x, target)
+    assert moments is not None
+    matrix, offset = moments.solve(kept, after.weight.detach().flatten(1).double().cpu())
+    channels = after.weight.shape[1]
+    merge_channels(now.model, change, kept, torch.zeros(channels, len(kept)), torch.zeros(channels))
+    fitted = now.model.get_submodule(layer)
+    assert isinstance(fitted, nn.Conv2d | nn.Linear)
+    assert fitted.bias is not None
+    with torch.no_grad():
+        fitted.weight.copy_(matrix.view_as(fitted.weight))
+        fitted.bias.copy_(offset)
+    now.narrow(layer, kept)
+
+
+def _scale(norm: nn.Module) -> Tensor:
+    """Return the factors of a batch normalisation, infinite for channels that it nearly suppresses."""
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_var is not None
+    scale = norm.weight.detach() * (norm.running_var + norm.eps).rsqrt()
+    return torch.where(scale.abs() > MIN_SCALE * scale.abs().max(), scale, math.inf)
 
 
 def _fit_filters(ghost: GhostConv2d, now: LayerInputs, then: LayerInputs, site: Site, others: Tensor) -> None:

@@ -45,11 +45,13 @@ def choose_by_time(
     Raises:
         ConfigurationError: No convolution has a time, or no round meets the budget.
     """
+    channels, height, width = costs.cost.input_shape
+    shape = (channels, height, width)
     measured: dict[str, float] = {}  # prices
     target, misses, shares = budget, 0, list[float]()
     best: tuple[float, dict[str, Choice], tuple[float, float]] | None = None
     for _ in range(ROUNDS):
-        before = timer(costs.model, costs.cost.input_shape)
+        before = timer(costs.model, shape)
         if not any(before.get(conv, 0) > 0 for conv in options):
             raise ConfigurationError(
                 "the timer gives no time of any convolution; pass one that names the modules of the network, such as"
@@ -60,7 +62,7 @@ def choose_by_time(
         choices = choose(options, timed, sites, target * timed.whole)
         if best is not None and choices == best[1]:
             break
-        after = timer(_build(costs, sites, choices), costs.cost.input_shape)
+        after = timer(_build(costs, sites, choices), shape)
         shares.append(sum(after.values()) / timed.whole)
         if shares[-1] <= budget and (best is None or shares[-1] > best[0]):
             best = shares[-1], choices, (timed.whole, sum(after.values()))

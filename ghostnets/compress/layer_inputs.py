@@ -1,5 +1,6 @@
 """Inputs of layers for a set of images: the network runs on from layer to layer, not from the start each time."""
 
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -8,9 +9,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from ghostnets.compress.hooks import temporary_hooks
+from ghostnets.compress.sites import can_fold
 
 __all__ = ["LayerInputs", "flatten_outputs"]
 
+ADDITIONS = {operator.add, operator.iadd, torch.add}
 HELD_BYTES = 512 << 20  # values kept for one network; batches beyond it are run from the images each time
 
 
@@ -46,6 +49,39 @@ class LayerInputs:
                 yield self._advance(number, batch, layer)[self._input(layer)]
             else:
                 yield self._stop_at(layer, batch)
+
+    @torch.no_grad()
+    def with_shortcut(self, layer: str) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield the input of a layer for each batch, and what its output is added to, as ``find_shortcut`` says."""
+        _, shortcut = self.find_shortcut(layer)
+        if shortcut is None:
+            yield from ((x, None) for x in self.at(layer))
+            return
+        for number, batch in enumerate(self.batches):
+            values = self._advance(number, batch, layer)
+            yield values[self._input(layer)], values[shortcut]
+
+    def find_shortcut(self, layer: str) -> tuple[str, fx.Node | None]:
+        """Find the sum that the output of a layer alone enters, directly or through a batch normalisation.
+
+        Returns:
+            Name of the normalisation or ""; the other term of the sum, or None if there is none that is known before.
+        """
+        if layer not in self.index:
+            return "", None
+        node, norm = self.nodes[self.index[layer]], ""
+        user = _only_user(node)
+        if user is not None and user.op == "call_module":
+            module = self.model.get_submodule(str(user.target))
+            if not isinstance(module, nn.BatchNorm2d) or not can_fold(module) or hasattr(module, "act"):
+                return "", None
+            node, norm = user, str(user.target)
+            user = _only_user(node)
+        if user is None or user.target not in ADDITIONS or len(user.args) != 2 or user.kwargs:
+            return "", None
+        other = user.args[1] if user.args[0] is node else user.args[0]
+        is_known = isinstance(other, fx.Node) and self.nodes.index(other) < self.index[layer]
+        return (norm, other) if is_known else ("", None)  # type: ignore[return-value]
 
     def narrow(self, layer: str, kept: Tensor) -> None:
         """Drop channels of the input of a layer, after the layers before it were narrowed."""
@@ -116,6 +152,10 @@ class LayerInputs:
         with temporary_hooks([handle]), suppress(_Reached):
             self.model(batch)
         return found[0]
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 def flatten_outputs(outputs: Any) -> Tensor:

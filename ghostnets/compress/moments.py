@@ -17,20 +17,22 @@ class Moments:
     pixels and many channels, plain least squares fits the images given and no others.
 
     Args:
-        channels: Number C of channels of x and of y.
-        has_targets: Whether y differs from x.
+        channels: Number C of channels of x.
+        targets: Number T of channels of y; None if y is x.
     """
 
-    def __init__(self, channels: int, *, has_targets: bool = True) -> None:
+    def __init__(self, channels: int, targets: int | None = None) -> None:
         self.images = 0
         self.counts = torch.zeros(2, dtype=torch.float64)
         self.x_totals = torch.zeros(2, channels, dtype=torch.float64)
         self.xx = torch.zeros(2, channels, channels, dtype=torch.float64)
-        self.y_totals = torch.zeros_like(self.x_totals) if has_targets else self.x_totals
-        self.xy = torch.zeros_like(self.xx) if has_targets else self.xx
+        self.y_totals, self.xy = self.x_totals, self.xx
+        if targets is not None:
+            self.y_totals = torch.zeros(2, targets, dtype=torch.float64)
+            self.xy = torch.zeros(2, channels, targets, dtype=torch.float64)
 
     def add(self, x: Tensor, y: Tensor | None = None) -> None:
-        """Accumulate maps (N, C, ...) of predictors and targets; products in float32, sums in float64."""
+        """Accumulate maps of predictors (N, C, ...) and targets (N, T, ...); products in float32, sums in float64."""
         for half in range(2):
             chosen = slice((self.images + half) % 2, None, 2)
             x_half = _by_channel(x[chosen])
@@ -44,7 +46,7 @@ class Moments:
         self.images += len(x)
 
     def means(self) -> tuple[Tensor, Tensor]:
-        """Return the means of x and y, (C,) each, float64."""
+        """Return the means of x (C,) and y (T,), float64."""
         return self.x_totals.sum(0) / self.counts.sum(), self.y_totals.sum(0) / self.counts.sum()
 
     def covariance(self, halves: slice = BOTH) -> Tensor:
@@ -52,7 +54,7 @@ class Moments:
         return self._centred(self.xx, self.x_totals, halves)
 
     def cross_covariance(self, halves: slice = BOTH) -> Tensor:
-        """Return the covariance of x and y, (C, C), float64."""
+        """Return the covariance of x and y, (C, T), float64."""
         return self._centred(self.xy, self.y_totals, halves)
 
     def _centred(self, products: Tensor, totals: Tensor, halves: slice) -> Tensor:
@@ -60,37 +62,39 @@ class Moments:
         x_total, total = self.x_totals[halves].sum(0), totals[halves].sum(0)
         return products[halves].sum(0) / count - torch.outer(x_total, total) / count**2
 
-    def solve(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    def solve(self, chosen: Tensor, prior: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Predict all targets from some of the predictors.
 
-        Ridge regression that is drawn towards the prediction of a chosen channel by itself, and of another by its mean;
-        of ``RIDGES``, the first in order after which the error of either half, predicted from the other, rises.
+        Ridge regression towards a prior; of ``RIDGES``, the first in order after which the error of either half,
+        predicted from the other, rises.
 
         Args:
             chosen: Channels of x, int64 (m,).
+            prior: Matrix (T, C) that predicts y from all of x; by default, each channel predicts itself.
 
         Returns:
-            Matrix A (C, m) and offset c (C,) of ``y = A x[chosen] + c``, float64.
+            Matrix A (T, m) and offset c (T,) of ``y = A x[chosen] + c``, float64.
         """
-        matrix = self._solve(chosen, self._choose_ridge(chosen), BOTH)
+        prior = torch.eye(self.xx.shape[1]) if prior is None else prior
+        towards = prior[:, chosen].double()
+        matrix = self._solve(chosen, towards, self._choose_ridge(chosen, towards), BOTH)
         x_mean, y_mean = self.means()
         return matrix, y_mean - matrix @ x_mean[chosen]
 
-    def _solve(self, chosen: Tensor, ridge: float, halves: slice) -> Tensor:
+    def _solve(self, chosen: Tensor, prior: Tensor, ridge: float, halves: slice) -> Tensor:
         inner = self.covariance(halves)[chosen][:, chosen]
-        prior = torch.eye(self.xx.shape[1], dtype=torch.float64)[:, chosen]
         added = ridge * inner.diagonal().mean() + torch.finfo(torch.float32).tiny
         left = self.cross_covariance(halves)[chosen] - inner @ prior.T
         return prior + torch.linalg.solve(inner + added * torch.eye(len(chosen), dtype=inner.dtype), left).T
 
-    def _choose_ridge(self, chosen: Tensor) -> float:
+    def _choose_ridge(self, chosen: Tensor, prior: Tensor) -> float:
         if self.counts.min() < 2:
             return RIDGES[0]
         best, least = RIDGES[0], float("inf")
         for ridge in RIDGES:
             error = 0.0
             for fitted, judged in ((slice(0, 1), slice(1, 2)), (slice(1, 2), slice(0, 1))):
-                matrix = self._solve(chosen, ridge, fitted)
+                matrix = self._solve(chosen, prior, ridge, fitted)
                 inner, cross = self.covariance(judged)[chosen][:, chosen], self.cross_covariance(judged)[chosen]
                 error += float((matrix * (matrix @ inner - 2 * cross.T)).sum())  # up to the variance of y
             if error > least:

@@ -11,7 +11,7 @@ def test_solve_matches_lstsq_over_all_batches():
     torch.manual_seed(0)
     x = torch.randn(40, 7, 5, 3)
     y = torch.einsum("tp,nphw->nthw", torch.randn(7, 7), x * torch.tensor([0, 1, 0, 1, 0, 0, 1.0])[:, None, None]) + 3
-    moments = Moments(7)
+    moments = Moments(7, 7)
     for start in range(0, 40, 9):
         moments.add(x[start : start + 9], y[start : start + 9])
     chosen = torch.tensor([6, 1, 3])
@@ -54,7 +54,7 @@ def test_select_sources_covers_each_group_of_copies():
 def test_solve_of_more_channels_than_samples_predicts_other_samples():
     """24 independent channels, whose targets are themselves with noise: the half of them is predicted by its mean."""
     torch.manual_seed(0)
-    moments, chosen = Moments(24), torch.arange(12)
+    moments, chosen = Moments(24, 24), torch.arange(12)
     x, fresh = torch.randn(16, 24, 1, 1), torch.randn(2000, 24, 1, 1)
     moments.add(x, x + 0.3 * torch.randn(x.shape))
     matrix, offset = moments.solve(chosen)
