@@ -31,6 +31,8 @@ from ghostnets.preprocessing import IMAGE_SUFFIXES, Preprocessing
 
 PREPROCESSING = Preprocessing(224, 256, (127 / 255,) * 3, (128 / 255,) * 3, "bicubic")
 BATCH = 16
+MOST_HEALED = 2000  # photographs of --heal-images
+CROP, HEAL_LR = 160, 5e-4
 
 
 def main() -> None:
@@ -40,7 +42,9 @@ def main() -> None:
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.8, 0.65, 0.5])
     parser.add_argument("--fitted", type=int, default=500, help="number of images to fit to")
     parser.add_argument("--compared", type=int, default=500, help="number of images to compare on")
-    parser.add_argument("--heal-steps", type=int, default=0)
+    parser.add_argument("--heal-steps", type=int, default=0, help="end to end, on random crops of 160 pixels")
+    parser.add_argument("--heal-images", type=Path, help="folder of further unlabelled photographs to heal on")
+    parser.add_argument("--heal-state", help="file of the training state, which resumes an interrupted healing")
     parser.add_argument("--crossed", action="store_true", help="swap the halves")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -96,12 +100,27 @@ def measure_budgets(model: nn.Module, batches: list[Tensor], compared: list[Path
         same = int((classes(made, compared) == expected).sum())
         print(f"{line} {format_accuracy(same, len(compared))}, {time.process_time() - begin:.0f} CPU s", flush=True)
         if options.heal_steps:
-            begin, blocks = time.process_time(), options.heal_steps // 3
-            steps = options.heal_steps - blocks
-            healed, _ = heal(made, model, torch.cat(batches), block_steps=blocks, steps=steps)
-            same = int((classes(healed, compared) == expected).sum())
+            begin = time.process_time()
+            healed = heal_compressed(made, model, batches, options)
             spent = (time.process_time() - begin) / 60
+            same = int((classes(healed, compared) == expected).sum())
             print(f"  healed: {format_accuracy(same, len(compared))}, {spent:.1f} CPU minutes", flush=True)
+
+
+def heal_compressed(made: nn.Module, model: nn.Module, batches: list[Tensor], options: argparse.Namespace) -> nn.Module:
+    """Distil the network into the compressed one, on the fitted images and those of ``--heal-images``."""
+    if options.heal_images is not None:
+        files = sorted(path for path in options.heal_images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        batches = [*batches, *read(spread(files, MOST_HEALED))]
+    images = torch.cat(batches)
+    begin = time.process_time()
+
+    def report(step: int) -> None:
+        if step % 50 == 0:
+            print(f"  step {step}: {(time.process_time() - begin) / 60:.1f} CPU minutes", flush=True)
+
+    healing = {"block_steps": 0, "steps": options.heal_steps, "lr": HEAL_LR, "crop_size": CROP}
+    return heal(made, model, images, state=options.heal_state, on_step=report, **healing)[0]
 
 
 def efficientnet_lite0() -> nn.Module:

@@ -1,5 +1,6 @@
 """Choice of changes within a budget of multiply-adds or time that minimises the expected damage."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from ghostnets.measure import Cost
 
 __all__ = ["Choice", "CostModel", "Option", "choose"]
 
-MAX_POWER = 4.0  # of the damage in the share of dropped maps
+MIN_POWER, MAX_POWER = 0.5, 4.0  # of the damage in the share of dropped maps
 SWEEPS = 3  # over all sites, as neighbours share a layer
 BISECTIONS = 24
 
@@ -39,21 +40,24 @@ class Option:
     damages: Mapping[int, float]
 
     def numbers(self) -> list[int]:
-        """Candidate numbers of kept maps: from a quarter to nearly all, in multiples that suit vector instructions."""
+        """Candidate numbers of kept maps: from an eighth to nearly all, in multiples that suit vector instructions."""
         channels = len(self.order)
         step = 8 if channels >= 64 else 4 if channels >= 16 else 1
-        return list(range(max(1, -(-channels // (4 * step)) * step), channels, step))
+        return list(range(max(1, -(-channels // (8 * step)) * step), channels, step))
 
     def damage_of(self, number: int) -> float:
-        """Expected damage with this number of maps: a power of the share of dropped maps, through measured points."""
-        channels = len(self.order)
-        few, *more = sorted(self.damages)
-        dropped = (channels - number) / (channels - few)
+        """Expected damage with this number of maps: a power of the share of dropped ones between measured points."""
+        channels, measured = len(self.order), sorted(self.damages)
+        pairs = list(itertools.pairwise(measured)) or [(measured[0], measured[0])]
+        few, more = next((pair for pair in pairs if number <= pair[1]), pairs[-1])
         power = 1.0
-        if more and min(self.damages[few], self.damages[more[0]]) > 0 and math.isfinite(self.damages[few]):
-            ratio = math.log((channels - few) / (channels - more[0]))
-            power = min(max(math.log(self.damages[few] / self.damages[more[0]]) / ratio, 1.0), MAX_POWER)
-        return self.damages[few] * dropped**power
+        if few < more and self.damages[more] > 0 and self.damages[few] < math.inf:
+            growth = max(self.damages[few] / self.damages[more], 1.0)
+            power = math.log(growth) / math.log((channels - few) / (channels - more))
+        nearest = few if number < more else more
+        return self.damages[nearest] * ((channels - number) / (channels - nearest)) ** min(
+            max(power, MIN_POWER), MAX_POWER
+        )
 
 
 @dataclass

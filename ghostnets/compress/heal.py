@@ -49,6 +49,7 @@ def heal(
     steps: int = 200,
     batch_size: int = 16,
     lr: float = 2e-4,
+    crop_size: int | None = None,
     seed: int = 0,
     state: str | os.PathLike[str] | None = None,
     on_step: Callable[[int], None] = lambda _: None,
@@ -69,7 +70,8 @@ def heal(
         steps: Number of end-to-end steps.
         batch_size: Images of a step.
         lr: Peak learning rate of Adam, with cosine decay in each of the two phases.
-        seed: Seed of the order and of flips, which depend only on it and on the step.
+        crop_size: Height and width of random crops of the images, which cost less than whole ones.
+        seed: Seed of the order, of crops and of flips, which depend only on it and on the step.
         state: File of the training state; training resumes from it if it exists.
         on_step: Called with the number of finished steps.
 
@@ -86,9 +88,14 @@ def heal(
             f"there are {len(images)} images, {block_steps} and {steps} steps, {batch_size} images per step and a"
             f" learning rate of {lr}; images, batch size and learning rate must be above 0, steps at least 0."
         )
+    if crop_size is not None and not 1 <= crop_size <= min(images.shape[2:]):
+        raise ConfigurationError(
+            f"crop_size is {crop_size}, but the images have {images.shape[2]} x {images.shape[3]} pixels; it must be"
+            " from 1 to their shorter side."
+        )
     made, teacher = copy.deepcopy(model).eval(), copy.deepcopy(original).eval()
     blocks = _find_blocks(made, teacher, images[:1])
-    run = _Healing(made, teacher, blocks, images, labels, (block_steps, steps), batch_size, lr, seed)
+    run = _Healing(made, teacher, blocks, images, labels, (block_steps, steps), batch_size, lr, seed, crop_size)
     run.resume(state)
     while run.step < block_steps + steps:
         run.advance()
@@ -112,12 +119,14 @@ class _Healing:
         batch_size: int,
         lr: float,
         seed: int,
+        crop_size: int | None,
     ) -> None:
         self.model, self.teacher, self.blocks, self.images, self.labels = model, teacher, blocks, images, labels
         self.steps, self.batch_size, self.lr, self.seed = steps, batch_size, lr, seed
         self.parameters = [parameter for parameter in model.parameters() if parameter.dtype.is_floating_point]
         self.optimizer = torch.optim.Adam(self.parameters, lr)
         self.step, self.losses = 0, list[float]()
+        self.crop_size = crop_size
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -127,6 +136,7 @@ class _Healing:
             "steps": list(self.steps),
             "batch_size": self.batch_size,
             "lr": self.lr,
+            "crop_size": self.crop_size,
             "seed": self.seed,
             "has_labels": self.labels is not None,
         }
@@ -197,6 +207,11 @@ class _Healing:
         generator = torch.Generator().manual_seed(hash((self.seed, self.step, 1)) % 2**63)
         flipped = torch.rand(len(chosen), generator=generator) < 0.5
         x = self.images[chosen]
+        if self.crop_size is not None:
+            room = torch.tensor(x.shape[2:]) - self.crop_size + 1
+            corners = (torch.rand(len(x), 2, generator=generator) * room).long().tolist()
+            size = self.crop_size
+            x = torch.stack([image[:, i : i + size, j : j + size] for image, (i, j) in zip(x, corners, strict=True)])
         x = torch.where(flipped[:, None, None, None], x.flip(3), x)
         return x, self.labels[chosen] if self.labels is not None else None
 

@@ -16,7 +16,7 @@ from ghostnets.compress.surgery import describe_change, restore_layers
 __all__ = ["SiteSensitivity", "find_options"]
 
 MOMENT_BYTES = 256 << 20  # for covariances held at a time
-SHARES = (0.5, 0.75)  # of the maps that are kept where damage is measured
+SHARES = (0.25, 0.5, 0.75)  # of the maps that are kept where damage is measured
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class SiteSensitivity:
 
     @property
     def is_half(self) -> bool:
-        """Whether half of the maps were kept, the fewest that damage is measured at."""
-        return self.number <= -(-self.channels // 2)
+        """Whether half of the maps were kept."""
+        return self.number == -(-self.channels // 2)
 
 
 def find_options(

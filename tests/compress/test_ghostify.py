@@ -131,6 +131,34 @@ def test_maps_that_are_ghosts_of_others_are_fitted_without_loss(kind: str):
     assert (made(IMAGES) - expected).abs().max() < 2e-3 * expected.abs().max()
 
 
+class Shortcut(nn.Module):
+    """A block without activations, whose output a linear function of its input can therefore correct."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.expand, self.project = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 14, 1), nn.Conv2d(14, 6, 1, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return x + self.norm(self.project(self.expand(x)))
+
+
+def test_errors_of_a_shortcut_are_corrected_by_the_layer_that_is_added(randomize):
+    torch.manual_seed(0)
+    net = randomize(Shortcut())
+    made, site = copy.deepcopy(net), find_sites(net)[0][1]
+    with torch.no_grad():
+        made.stem.weight *= 0.8
+        made.stem.bias += 1
+    now, then = (LayerInputs(network, trace(net)[0], IMAGES.split(8)) for network in (made, net))
+    assert [now.find_shortcut(name)[0] for name in ("stem", "expand", "project")] == ["", "", "norm"]
+    fit_change(now, then, site, describe_change(site, "merge", 9), torch.arange(9))
+    expected = net(IMAGES)
+    assert made.project.in_channels == 9
+    assert (made(IMAGES) - expected).abs().max() < 5e-3 * expected.abs().max()
+
+
 def permute(model: nn.Module, sites: list[Site]) -> nn.Module:
     """A copy of the network with all channels between two layers in another order: it must compute the same."""
     permuted = copy.deepcopy(model)

@@ -52,7 +52,7 @@ def test_resumed_training_gives_the_same_weights(
     original, made, images = networks
     labels = torch.arange(48) % 5
     labels[::3] = -1
-    options = {"labels": labels, "block_steps": 10, "steps": 8, "batch_size": 5}
+    options = {"labels": labels, "block_steps": 10, "steps": 8, "batch_size": 5, "crop_size": 13}
     expected, report = heal(made, original, images, **options)
     monkeypatch.setattr(sys.modules["ghostnets.compress.heal"], "SAVE_EVERY", 1)
 
@@ -81,7 +81,7 @@ def test_states_of_other_trainings_and_damaged_ones_are_rejected(
         heal(made, original, images, block_steps=1, steps=0, state=tmp_path / "state")
 
 
-@pytest.mark.parametrize("arguments", [{"lr": 0.0}, {"steps": -1}, {"batch_size": 0}])
+@pytest.mark.parametrize("arguments", [{"lr": 0.0}, {"steps": -1}, {"batch_size": 0}, {"crop_size": 17}])
 def test_arguments_out_of_range_are_rejected(networks: tuple[nn.Module, nn.Module, Tensor], arguments: dict):
     original, made, images = networks
     with pytest.raises(ConfigurationError):
