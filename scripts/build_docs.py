@@ -7,7 +7,11 @@ with the same relative links, gets the generated pages and the order below, and 
 """
 
 import argparse
+import ast
+import functools
 import importlib
+import inspect
+import itertools
 import os
 import re
 import shutil
@@ -55,12 +59,45 @@ def import_lazy_names(modules: list[str]) -> None:
         vars(module).update({public: getattr(module, public) for public in module.__all__})
 
 
+@functools.cache
+def assigned_texts() -> dict[str, dict[Path, str]]:
+    """Texts below assignments of all modules, by the assigned name, then by file."""
+    found: dict[str, dict[Path, str]] = {}
+    for file in sorted(Path(ghostnets.__file__).parent.rglob("*.py")):
+        body = ast.parse(file.read_text(encoding="utf-8")).body
+        for node, following in itertools.pairwise(body):
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+                for target in targets:
+                    if isinstance(target, ast.Name):
+                        found.setdefault(target.id, {})[file] = str(following.value.value)
+    return found
+
+
+def describe_constants(name: str) -> dict[str, str]:
+    """Return the public constants and types of a package with their texts, which autodoc misses if they are imported.
+
+    The text is empty if there is none below the assignment; a module of the package comes before other modules.
+    """
+    module = importlib.import_module(name)
+    values = {public: getattr(module, public) for public in module.__all__}
+    others = [public for public, value in values.items() if not (inspect.isclass(value) or inspect.isroutine(value))]
+    folder = Path(module.__file__ or "").parent
+    texts = {public: assigned_texts().get(public, {}) for public in others if not inspect.ismodule(values[public])}
+    return {
+        public: next((found[file] for file in sorted(found, key=lambda file: not file.is_relative_to(folder))), "")
+        for public, found in texts.items()
+    }
+
+
 def write_api(folder: Path) -> None:
     folder.mkdir()
     modules = public_modules()
     import_lazy_names(modules)
     for name in modules:
         text = f"{name}\n{'=' * len(name)}\n\n.. automodule:: {name}\n   :members:\n   :show-inheritance:\n"
+        for constant, described in describe_constants(name).items():
+            text += f"\n.. py:data:: {name}.{constant}\n\n   {' '.join(described.split())}\n"
         (folder / f"{name}.rst").write_text(text, encoding="utf-8")
     tree = "\n".join(f"   {name}" for name in modules)
     text = f"API\n===\n\nPublic names by package.\n\n.. toctree::\n   :maxdepth: 1\n\n{tree}\n"

@@ -1,7 +1,8 @@
-"""Documents: every link leads somewhere, and every dotted name of the package exists."""
+"""Documents: every link leads somewhere, every dotted name of the package exists, every public name is described."""
 
 import functools
 import importlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -75,3 +76,20 @@ def test_every_document_is_on_the_site():
     script = (ROOT / "scripts" / "build_docs.py").read_text(encoding="utf-8")
     names = [document.relative_to(ROOT).with_suffix("").as_posix() for document in ROOT.glob("docs/*.md")]
     assert [name for name in names if f'"{name}"' not in script] == []
+
+
+def test_every_public_name_is_in_the_reference():
+    """The site's reference shows names with a docstring, and constants with a text below their assignment."""
+    spec = importlib.util.spec_from_file_location("build_docs", ROOT / "scripts" / "build_docs.py")
+    build_docs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build_docs)
+    missing, constants = [], {}
+    for module in build_docs.public_modules():
+        described = build_docs.describe_constants(module)
+        constants |= {f"{module}.{name}": text for name, text in described.items()}
+        public = importlib.import_module(module)
+        names = [name for name in public.__all__ if name not in described]
+        missing += [f"{module}.{name}" for name in names if not getattr(public, name).__doc__]
+    assert missing + [name for name, text in constants.items() if not text] == []
+    assert constants["ghostnets.data.TASKS"].startswith("Tasks of data sets")
+    assert constants["ghostnets.train.RECIPES"] == "Named recipes."

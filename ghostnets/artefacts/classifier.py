@@ -26,8 +26,10 @@ __all__ = [
 ]
 
 BATCH_SIZE = 16
-NONE_OF_THESE = "none of these"  # the answer where no class reaches the threshold
-LABEL_THRESHOLD = 0.5  # of a multi-label network, unless another is given
+NONE_OF_THESE = "none of these"
+"""Answer where no class reaches the threshold."""
+LABEL_THRESHOLD = 0.5
+"""Threshold of a network for several labels, unless another is given."""
 
 ImageList = list[Any] | tuple[Any, ...]  # of ImageSource
 

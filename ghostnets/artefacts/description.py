@@ -15,7 +15,8 @@ from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["INPUTS", "MAX_BATCH", "METADATA_KEY", "OUTPUTS", "PRECISIONS", "TASKS", "Description"]
 
-METADATA_KEY = "ghostnets_artefact"  # the same in every format; some allow only letters and underscores
+METADATA_KEY = "ghostnets_artefact"
+"""Key of an artefact's description, the same in every format; some allow only letters and underscores."""
 CHECKSUM = "sha256"
 FORMAT_VERSION = 1
 PRECISIONS = ("f32", "f16", "bf16", "int8", "auto")

@@ -64,3 +64,4 @@ FORMATS = {
         *(".engine", "engine_plan", ("ghostnets",), "export", ("auto", "f32", "bf16", "int8"), ("uint8",), ("logits",)),
     ),
 }
+"""Formats of exported files, by name."""

@@ -12,10 +12,10 @@ from ghostnets.files import complete_interrupted, find_checkpoint
 
 __all__ = ["SUFFIXES", "open_model"]
 
-# Suffix -> module of this package whose function ``open_file`` opens it. Each module imports only its own runtime.
 SUFFIXES = {Path(f"x{entry.suffix}").suffix: entry.module for entry in FORMATS.values()} | {
     ".safetensors": "checkpoint"
 }
+"""Suffix of a file to the module whose ``open_file`` opens it; each module imports only its own runtime."""
 
 
 def open_model(

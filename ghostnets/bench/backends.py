@@ -26,6 +26,7 @@ from ghostnets.measure import Runner
 __all__ = ["BACKENDS", "PRECISIONS", "Backend", "PreparedModel", "prepare"]
 
 PRECISIONS = ("f32", "bf16", "int8")
+"""Precisions that ``benchmark`` times."""
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 Array = npt.NDArray[Any]
 
@@ -216,3 +217,4 @@ BACKENDS: dict[str, Backend] = {
         ("ghostnets",), PRECISIONS, "this package's engine for Ghost networks; int8: percentile calibration", _engine
     ),
 }
+"""Runtimes that ``benchmark`` times, by name."""

@@ -188,6 +188,7 @@ WEIGHTS: dict[str, tuple[PublishedWeights, ...]] = {
         ),
     ),
 }
+"""Published weights by network; the first entry is the default."""
 
 
 def find_weights(name: str, tag: str | None = None) -> PublishedWeights:

@@ -18,6 +18,7 @@ from ghostnets.preprocessing import Preprocessing
 __all__ = ["FORMAT_VERSION", "METADATA_KEY", "Checkpoint", "save_checkpoint", "to_timm_state_dict"]
 
 METADATA_KEY = "ghostnets"
+"""Key of a checkpoint's description in the metadata of its safetensors file."""
 FORMAT_VERSION = 1
 
 

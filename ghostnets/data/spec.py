@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["EMBEDDED", "TASKS", "DataSpec", "find_task"]
 
 TASKS = ("classify", "detect", "segment")
+"""Tasks of data sets: images with classes, boxes or masks."""
 LABEL_FOLDERS = {"images", "labels", "annotations", "jpegimages", "imagesets", "train", "val", "valid", "test"} | {
     *("masks", "mask", "segmentationclass", "segmentationobject", "segmentation", "label_images", "gt", "image", "imgs")
 }
 
 EMBEDDED = "fashion-mnist"
+"""Name of the data set that comes with the package."""
 
 
 @dataclass(frozen=True)

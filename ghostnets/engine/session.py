@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TIMED_SIZE", "Session", "no_memory"]
 
-TIMED_SIZE = 224  # height and width of the image that is timed for "auto", unless the network has its own
+TIMED_SIZE = 224
+"""Height and width of the image that is timed for the precision "auto", unless the network has its own."""
 
 
 class Session:

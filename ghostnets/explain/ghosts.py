@@ -23,6 +23,7 @@ def _zeros(intrinsic: Tensor, ghosts: Tensor) -> Tensor:
 
 
 FILLS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"copies": _copies, "zeros": _zeros}
+"""Replacements of disabled ghosts: copies of their intrinsic maps, or zeros."""
 
 
 def find_ghost_modules(model: nn.Module) -> dict[str, GhostModule]:

@@ -41,16 +41,20 @@ __all__ = [
 ]
 
 Pixels = npt.NDArray[np.uint8]
+"""Pixels of an image: uint8, (height, width, channels)."""
 ImageSource = str | os.PathLike[str] | bytes | BinaryIO | npt.NDArray[Any] | Image.Image
+"""An image: a path, the content of a file, an open file, pixels, or an image of Pillow."""
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg"}
     | {".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
+"""Suffixes of image files, in lower case."""
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WebP", "AVIF", "HEIC", "PNM")  # Pillow runs programs for some others
 MAX_ELONGATION = 4  # longer side : shorter side
 SCALES = (1, 2, 4, 8)  # divisors at which libjpeg decodes a fraction of the frequencies
-RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}  # antialiased
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+"""Antialiased interpolations of Pillow, by name."""
 
 
 def read_image(

@@ -9,7 +9,8 @@ from ghostnets.errors import ImageError
 
 __all__ = ["MAX_PIXELS", "check_memory", "check_size", "decoding_memory", "memory_limit", "too_large"]
 
-MAX_PIXELS = 100_000_000  # 10,000 x 10,000; a file of a few kB can claim any size
+MAX_PIXELS = 100_000_000
+"""Default limit of an image's pixels, 10,000 x 10,000; a file of a few kB can claim any size."""
 MAX_MEMORY = 300_000_000  # bytes while an image is decoded, for up to MAX_PIXELS pixels; above in proportion
 MAX_SIDE = 65_535  # as in JPEG; Pillow stores a pointer per row, so tall images take more memory than their pixels
 

@@ -21,6 +21,7 @@ GRAY_MEAN, GRAY_STD = (0.449,), (0.226,)
 MAX_SIZE = 4096  # side of the images of a network; larger ones take minutes and gigabytes
 REDUCED_SIDE = 2  # shorter side of a JPEG decoded at reduced scale, at least, in units of resize_to (docs/predict.md)
 FITS = ("crop", "stretch", "letterbox")
+"""Ways to fit an image to the input: cropped, stretched, or padded to its shape."""
 PADDING = 114  # gray that pads a letterboxed image, the usual value for detectors
 
 

@@ -183,7 +183,9 @@ class EpochResult:
 
 
 METRICS: dict[str, Metric] = {f.name: f.metadata["metric"] for f in fields(EpochResult) if "metric" in f.metadata}
+"""Metrics of an epoch, by the field of ``EpochResult``."""
 SELECTION = "val_top1"
+"""Metric that chooses the best epoch of a classifier."""
 SELECTIONS = (SELECTION, "val_map", "val_miou")  # the metrics that choose the best epoch
 OWN_METRICS = {"val_ap50": "boxes", "val_map": "labels", "val_miou": "masks"}  # metric that shows the kind of labels
 

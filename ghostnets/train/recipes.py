@@ -276,6 +276,7 @@ RECIPES: dict[str, Recipe] = {
     "detect": DETECT,
     "segment": SEGMENT,
 }
+"""Named recipes."""
 
 
 def named_recipe(name: str) -> Recipe:

@@ -25,15 +25,16 @@ __all__ = [
     "rename_v3",
 ]
 
-# Source -> alternative sets of tensor names that identify its files.
 SOURCES: dict[str, tuple[set[str], ...]] = {
     "d_li14": ({"features.0.0.weight", "squeeze.0.weight"},),
     "paddleclas": ({"conv1._conv.weight", "conv_last._conv.weight"},),
     "kecam": ({"stem_conv/stem_conv/kernel:0"}, {"conv2d/vars/0"}),
     "canonical": (set(),),
 }
+"""Sources of convertible weights, each with alternative sets of tensor names that identify its files."""
 
-SOURCE_ALIASES = {"printed_port": "d_li14"}  # earlier name -> name
+SOURCE_ALIASES = {"printed_port": "d_li14"}
+"""Earlier names of sources, to their names."""
 
 
 def detect_source(names: Collection[str]) -> str:

@@ -18,7 +18,8 @@ from ghostnets.terminal import printable
 
 __all__ = ["IGNORED", "ClassTable", "UnknownValuesError", "find_tables", "format_color", "read_table"]
 
-IGNORED = 255  # label of pixels that are neither learned nor counted
+IGNORED = 255
+"""Label of pixels that are neither learned nor counted."""
 MAX_CLASSES = 255
 IGNORED_NAMES = frozenset(
     {"ignore", "ignored", "ignore_label", "unlabeled", "unlabelled", "unlabeled_area", "void", "unclassified"}

@@ -33,6 +33,7 @@ DETECTORS: dict[str, DetectorVariant] = {
     "ghostdet_130": DetectorVariant("ghostnet_130", 128, 0.0, 4.83, 1243.0),
     "nanodet_plus_m": DetectorVariant(SHUFFLENET, 96, 0.1, 1.20, 762.1),
 }
+"""Detectors by name, with their backbones and costs."""
 
 
 def list_detectors() -> list[str]:

@@ -27,6 +27,7 @@ SEGMENTERS: dict[str, SegmenterVariant] = {
     "ghostseg_130": SegmenterVariant("ghostnet_130", "lraspp", 128, 4.27, 2067.0),
     "ghostseg_100_aspp": SegmenterVariant("ghostnet_100", "aspp", 256, 4.63, 3356.2),
 }
+"""Segmentation networks by name, with their backbones, heads and costs."""
 
 
 def list_segmenters() -> list[str]:
