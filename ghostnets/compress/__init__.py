@@ -8,7 +8,7 @@ from ghostnets.compress.ghostify import Analysis, CompressionReport, analyse, gh
 from ghostnets.compress.heal import HealReport, heal
 from ghostnets.compress.latency import Timer
 from ghostnets.compress.least_squares import MapStatistics, PairStatistics
-from ghostnets.compress.quantize import LayerSensitivity, QuantizationReport, quantize
+from ghostnets.compress.quantize import Int8Runner, LayerSensitivity, QuantizationReport, quantize
 from ghostnets.compress.sensitivity import SiteSensitivity
 from ghostnets.compress.surgery import apply_changes
 
@@ -16,6 +16,7 @@ __all__ = [
     "Analysis",
     "CompressionReport",
     "HealReport",
+    "Int8Runner",
     "LayerSensitivity",
     "MapStatistics",
     "PairStatistics",

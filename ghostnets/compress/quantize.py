@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,11 +13,16 @@ from torch import Tensor, nn
 from ghostnets.compress.equalize import equalize, find_norms, find_pairs
 from ghostnets.compress.fit import output_error, outputs_of
 from ghostnets.compress.hooks import temporary_hooks
+from ghostnets.compress.layer_inputs import flatten_outputs
 from ghostnets.compress.rounding import METHODS, Ranges, find_ranges, quantizable_layers, simulated
 from ghostnets.errors import ConfigurationError
 from ghostnets.measure import count
 
-__all__ = ["LayerSensitivity", "QuantizationReport", "quantize"]
+__all__ = ["Int8Runner", "LayerSensitivity", "QuantizationReport", "quantize"]
+
+Int8Runner = Callable[[nn.Module, Sequence[Tensor], Collection[str], Tensor], Tensor]
+"""Function that runs a network in int8: network, batches to find ranges on, layers in float32, images (N, C, H, W) to
+outputs (N, ...)."""
 
 PROBE_EVERY = 4  # every fourth image is held out to evaluate each step
 MIN_IMAGES = 8
@@ -49,7 +54,7 @@ class QuantizationReport:
         float_layers: Layers to keep in float32, the most sensitive first.
         float_share: Share of the multiply-adds that these have.
         errors: Error of the network's output with all layers in int8 (``"plain"``) and after each step that was
-            taken, simulated, on the images that judge: squared, as a share of the output's variance.
+            taken, simulated or of ``run_int8``, on the images that judge: squared, as a share of the output's variance.
         sensitivity: Layers in order of execution, after equalisation.
         steps: What was done, and what was tried but did not lower the error.
         images: Number of images fitted to, and of those that judge.
@@ -73,6 +78,7 @@ def quantize(
     *,
     method: str = "percentile",
     float_share: float = 0.1,
+    run_int8: Int8Runner | None = None,
     on_stage: Callable[[str], None] | None = None,
 ) -> tuple[nn.Module, QuantizationReport]:
     """Prepare a network for int8: equalise channels, choose the layers that stay in float32, correct biases.
@@ -89,6 +95,8 @@ def quantize(
         method: How ranges follow from images: ``"percentile"``, the percentiles 0.01 and 99.99 of each, or
             ``"minmax"``.
         float_share: Largest share of the multiply-adds that layers in float32 may have; 0 keeps none.
+        run_int8: Judges each step by the int8 of a runtime instead of the simulated one, such as
+            ``ghostnets.engine.run_int8``; single layers are always simulated.
         on_stage: Callback with a description of what begins.
 
     Returns:
@@ -106,7 +114,7 @@ def quantize(
         )
     fitted, probes = _split(images)
     made = copy.deepcopy(model).eval()
-    return _Quantizer(made, fitted, probes, method, on_stage or (lambda stage: None)).run(float_share)
+    return _Quantizer(made, fitted, probes, method, run_int8, on_stage or (lambda stage: None)).run(float_share)
 
 
 def _split(images: Tensor | Iterable[Tensor]) -> tuple[list[Tensor], Tensor]:
@@ -127,9 +135,16 @@ def _split(images: Tensor | Iterable[Tensor]) -> tuple[list[Tensor], Tensor]:
 
 class _Quantizer:
     def __init__(
-        self, model: nn.Module, fitted: Sequence[Tensor], probes: Tensor, method: str, notify: Callable[[str], None]
+        self,
+        model: nn.Module,
+        fitted: Sequence[Tensor],
+        probes: Tensor,
+        method: str,
+        run_int8: Int8Runner | None,
+        notify: Callable[[str], None],
     ) -> None:
         self.model, self.fitted, self.probes, self.method, self.notify = model, fitted, probes, method, notify
+        self.run_int8 = run_int8
         self.layers = quantizable_layers(model, probes[:1])
         if not self.layers:
             raise ConfigurationError(f"{type(model).__name__} has no convolution or linear layer that runs once.")
@@ -140,14 +155,20 @@ class _Quantizer:
     def run(self, float_share: float) -> tuple[nn.Module, QuantizationReport]:
         self.notify("finding ranges")
         ranges = self._ranges()
-        self.errors["plain"] = self._error(ranges)
+        self.errors["plain"] = self._judge(ranges)
         ranges = self._equalize(ranges)
         macs = self._macs()
         sensitivity = self._sensitivity(ranges, macs)
         kept, share = _choose_floats(sensitivity, float_share)
         if kept:
-            ranges = {name: bounds for name, bounds in ranges.items() if name not in kept}
-            self._note("sensitive layers in float32", self._error(ranges))
+            others = {name: bounds for name, bounds in ranges.items() if name not in kept}
+            error, limit = self._judge(others), min(self.errors.values())
+            if error < limit:
+                ranges = others
+                self._note("sensitive layers in float32", error)
+            else:
+                kept, share = [], 0.0
+                self.steps.append(f"no layers in float32: the error would be {error:.4g} instead of {limit:.4g}")
         self._correct_biases(ranges)
         counts = sum(map(len, self.fitted)), len(self.probes)
         report = QuantizationReport(tuple(kept), share, self.errors, sensitivity, tuple(self.steps), counts)
@@ -159,6 +180,13 @@ class _Quantizer:
     def _error(self, ranges: Ranges) -> float:
         with simulated(self.model, ranges):
             return output_error(outputs_of(self.model, self.probes), self.expected)
+
+    def _judge(self, ranges: Ranges) -> float:
+        """Return the error of int8 with these ranges, layers without one in float32, on the images held out."""
+        if self.run_int8 is None:
+            return self._error(ranges)
+        floats = [name for name in self.layers if name not in ranges]
+        return output_error(flatten_outputs(self.run_int8(self.model, self.fitted, floats, self.probes)), self.expected)
 
     def _note(self, step: str, error: float) -> None:
         self.errors[step] = error
@@ -173,7 +201,7 @@ class _Quantizer:
         before = copy.deepcopy(self.model.state_dict())
         equalize(self.model, pairs, self.fitted)
         found = self._ranges()
-        error, limit = self._error(found), min(self.errors.values())
+        error, limit = self._judge(found), min(self.errors.values())
         drift = output_error(outputs_of(self.model, self.probes), self.expected)
         if error < limit and drift < 0.1 * error:
             self._note("equalisation", error)
@@ -228,7 +256,7 @@ class _Quantizer:
                 place = places[name]
                 assert place is not None
                 place[0].add_(place[1] * shifts[name])
-        error, limit = self._error(ranges), min(self.errors.values())
+        error, limit = self._judge(ranges), min(self.errors.values())
         if error < limit:
             self._note("bias correction", error)
             return

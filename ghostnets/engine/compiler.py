@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ghostnets.checkpoints import Checkpoint
 
-__all__ = ["compile", "load", "time_layers"]
+__all__ = ["compile", "load", "run_int8", "time_layers"]
 
 OUTPUTS = ("logits", "features", "features+logits")
 
@@ -179,3 +179,33 @@ def time_layers(
         name = inside[0] if len(inside) == 1 else layer.name
         seconds[name] = seconds.get(name, 0.0) + layer.seconds
     return seconds
+
+
+def run_int8(
+    model: "nn.Module",
+    calibration: "Sequence[Tensor]",
+    float_layers: Collection[str],
+    images: "Tensor",
+    *,
+    method: str = "percentile",
+) -> "Tensor":
+    """Run a network in int8, for ``ghostnets.compress.quantize(..., run_int8=...)``.
+
+    Args:
+        model: As for ``compile``, with one output.
+        calibration: As for ``compile``.
+        float_layers: As for ``compile``.
+        images: float32 (N, C, H, W).
+        method: As for ``compile``.
+
+    Returns:
+        Outputs, float32 (N, ...).
+
+    Raises:
+        EngineError: As by ``compile``.
+        ConfigurationError: As by ``compile``.
+    """
+    import torch
+
+    options: dict[str, Any] = {"calibration": calibration, "float_layers": float_layers, "method": method}
+    return torch.as_tensor(compile(model, precision="int8", threads=1, **options)(images))

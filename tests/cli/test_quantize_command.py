@@ -41,10 +41,23 @@ def test_checkpoint_and_engine_file_are_written_and_run(folder: Path, capsys: py
     assert run(*line, "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert report == json.loads(out.with_suffix(".json").read_text())
-    names = ["plain int8 in the engine, minmax", "plain int8 in the engine, percentile", "engine: int8.engine"]
+    names = [
+        "float32",
+        "plain int8 in the engine, minmax",
+        "plain int8 in the engine, percentile",
+        "engine: int8.engine",
+    ]
     assert [row["name"] for row in report["agreement"]] == names
     assert all(0 <= row["low"] <= row["share"] <= row["high"] <= 1 for row in report["agreement"])
     assert report["images"] == {"fitted": 24, "compared": 8}
+    assert report["agreement"][0]["share"] == 1
+    assert all(row["labelled"] == 8 for row in report["agreement"])
+    original, files = read_checkpoint(folder / "net.safetensors"), [*sorted((folder / "images").rglob("*.png"))][::4]
+    pixels = [original.preprocessing.center(original.preprocessing.read(file)) for file in files]
+    with torch.no_grad():
+        classes = original.build()(original.preprocessing.normalize(torch.stack(pixels))).argmax(1).tolist()
+    right = [original.class_names[index] == file.parent.name for index, file in zip(classes, files, strict=True)]
+    assert report["agreement"][0]["accuracy"]["share"] == sum(right) / 8
     checkpoint = read_checkpoint(out)
     assert list(checkpoint.float_layers) == report["float_layers"]
     assert set(checkpoint.state_dict) == set(read_checkpoint(folder / "net.safetensors").state_dict)

@@ -1,14 +1,16 @@
 """int8 without training: equal outputs after equalisation, sensitive layers, biases; steps judged on other images."""
 
 import copy
+from collections.abc import Collection, Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from ghostnets import engine
 from ghostnets.compress import quantize
 from ghostnets.compress.equalize import LayerPair, equalize, find_norms, find_pairs
-from ghostnets.compress.fit import output_error
+from ghostnets.compress.fit import output_error, outputs_of
 from ghostnets.compress.rounding import find_ranges, quantizable_layers, rounded, simulated
 from ghostnets.errors import ConfigurationError
 from ghostnets.layers import GhostModule
@@ -179,6 +181,29 @@ def test_quantize_of_ghost_modules_corrects_biases(images: Tensor):
     ]
     assert "no equalisation: torch.fx finds no two layers with ReLU alone between them" in report.steps
     assert "bias correction" in report.errors
+
+
+def test_steps_are_judged_by_the_given_int8(model: Inverted, images: Tensor):
+    """A runtime whose error only grows: no step is taken; the engine: its error of the result is that of the report."""
+    calls: list[tuple[str, ...]] = []
+
+    def grow(network: nn.Module, batches: Sequence[Tensor], float_layers: Collection[str], x: Tensor) -> Tensor:
+        assert sum(map(len, batches)) == 24
+        calls.append(tuple(float_layers))
+        return outputs_of(model, x) + len(calls)
+
+    made, report = quantize(model, images, float_share=0.5, run_int8=grow)
+    assert report.float_layers == calls[0] == ()
+    assert report.float_share == 0
+    assert list(report.errors) == ["plain"]
+    assert all(step.startswith("no ") for step in report.steps)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in made.state_dict().items())
+    made, report = quantize(model, images, float_share=0.5, run_int8=engine.run_int8)
+    fitted, judging = [batch[torch.arange(len(batch)) % 4 > 0] for batch in images.split(16)], images[::4]
+    got = torch.as_tensor(
+        engine.compile(made, precision="int8", calibration=fitted, float_layers=report.float_layers)(judging)
+    )
+    assert min(report.errors.values()) == pytest.approx(output_error(got, outputs_of(model, judging)), rel=1e-3)
 
 
 @pytest.mark.parametrize(
