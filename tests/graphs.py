@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from ghostnets.models import list_models
+from ghostnets.models.d_li14 import BLOCKS
 from ghostnets.models.ghostnet import STAGES
 
 # One block of each kind: with and without stride, squeeze-and-excitation, projected shortcut and, in V2 and V3, gate.
 SHORT_STAGES = (*STAGES[:2], STAGES[3], STAGES[5], (STAGES[6][0], STAGES[6][-1]), STAGES[7], STAGES[8][-1:])
+SHORT_BLOCKS = [BLOCKS[number] for number in (1, 2, 3, 4, 5, 6, 10, 12, 16)]
 # Arguments that make a network shallower, with one block of each kind.
 GRAPHS: dict[str, dict[str, Any]] = {
     "g_ghost_regnetx_002": {"depths": (1, 1, 3, 4)},
@@ -22,8 +24,8 @@ GRAPHS: dict[str, dict[str, Any]] = {
     "ghost_resnet50": {"depths": (2, 1, 1, 1)},
     "ghost_vgg16": {},
     "ghostnet_050": {"stages": SHORT_STAGES},
-    "ghostnet_100_d_li14": {},
-    "ghostnet_100_d_li14_revised": {},
+    "ghostnet_100_d_li14": {"blocks": SHORT_BLOCKS},
+    "ghostnet_100_d_li14_revised": {"blocks": SHORT_BLOCKS},
     "ghostnetv2_050": {"stages": SHORT_STAGES},
     "ghostnetv3_050": {"stages": SHORT_STAGES},
     "resnet20": {"depths": (2, 1, 1)},

@@ -20,12 +20,24 @@ __all__ = ["quantize_openvino", "save", "write"]
 
 def write(job: ExportJob, path: Path) -> None:
     """Write ``.xml`` and ``.bin``; see ``FileFormat``."""
-    openvino = require("openvino", extra="export")
+    description = job.description
+    if description.precision == "int8" and job.checkpoint.float_layers:
+        model = _from_onnx(job, path)  # NNCF does not know layers by their names in the network; ONNX does
+    else:
+        model = _convert(job)
+        if description.precision == "int8":
+            model = quantize_openvino(model, job.calibration_batches())
+    model.set_rt_info(description.to_json(), METADATA_KEY)
+    save(model, path, compress_to_f16=description.precision == "f16")
+
+
+def _convert(job: ExportJob) -> Any:
+    """Return the network as ``openvino.Model`` in float32, with the names and sizes of its description."""
     description = job.description
     program = trace(job)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the converter's own internals
-        model = openvino.convert_model(program)
+        model = require("openvino", extra="export").convert_model(program)
     side, channels = (
         -1 if description.any_size else description.preprocessing.image_size,
         description.preprocessing.channels,
@@ -37,13 +49,7 @@ def write(job: ExportJob, path: Path) -> None:
     first = "predictions" if description.task == "detect" else description.output
     for output, name in zip(model.outputs, (first, "features"), strict=False):
         output.set_names({name})
-    if description.precision == "int8":
-        if job.checkpoint.float_layers:  # NNCF does not know layers by their names in the network; ONNX does
-            model = _from_onnx(job, path)
-        else:
-            model = quantize_openvino(model, job.calibration_batches())
-    model.set_rt_info(description.to_json(), METADATA_KEY)
-    save(model, path, compress_to_f16=description.precision == "f16")
+    return model
 
 
 def _from_onnx(job: ExportJob, path: Path) -> Any:

@@ -12,6 +12,7 @@ none of which changes the family of functions:
 revision, whose weights are published, computes another function (``DLi14GhostNet``, ``revised``).
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -113,6 +114,7 @@ class DLi14GhostNet(Network):
         output_stride: 32, 16 or 8, as in ``GhostNet``.
         revised: Build the later revision: the shortcut's depthwise convolution is 3x3 in every row and followed by
             ReLU. This is another function, which cannot be folded into the canonical network.
+        blocks: Specifications of the bottlenecks; as lists of numbers, when read from JSON.
 
     Raises:
         ConfigurationError: An argument is out of range.
@@ -132,6 +134,7 @@ class DLi14GhostNet(Network):
         drop_path_rate: float = 0.0,
         output_stride: int = 32,
         revised: bool = False,
+        blocks: Sequence[DLi14BlockSpec] = tuple(BLOCKS.values()),
     ) -> None:
         super().__init__(
             num_classes=num_classes,
@@ -148,8 +151,9 @@ class DLi14GhostNet(Network):
         )
         levels: list[FeatureLevel] = []
         ends = [FeatureLevel(16, resolution.stride, "features.0.0")]
-        rates = drop_path_rates(drop_path_rate, len(BLOCKS))
-        for (number, spec), rate in zip(BLOCKS.items(), rates, strict=True):
+        specs = [DLi14BlockSpec(*spec) for spec in blocks]
+        rates = drop_path_rates(drop_path_rate, len(specs))
+        for number, (spec, rate) in enumerate(zip(specs, rates, strict=True), start=1):
             if spec.stride > 1:
                 levels.append(FeatureLevel(spec.in_channels, resolution.stride, f"features.{number - 1}"))
             self.features.append(
@@ -162,13 +166,16 @@ class DLi14GhostNet(Network):
             )
             if spec.stride > 1:  # a stage of its own in the table of the paper
                 ends.append(FeatureLevel(spec.out_channels, resolution.stride, f"features.{number}"))
-        levels.append(FeatureLevel(160, resolution.stride, f"features.{len(BLOCKS)}"))
+        levels.append(FeatureLevel(specs[-1].out_channels, resolution.stride, f"features.{len(specs)}"))
         levels.append(FeatureLevel(self.num_features, resolution.stride, "squeeze.2"))
         self.feature_levels, self.timm_levels = tuple(levels), tuple(ends)
-        features = (f"features.{number}" for number in range(len(BLOCKS) + 1))
+        features = (f"features.{number}" for number in range(len(specs) + 1))
         self.path = (*features, "squeeze.0", "squeeze.1", "squeeze.2")
         self.squeeze = nn.Sequential(
-            nn.Conv2d(160, 960, 1, bias=False), nn.BatchNorm2d(960), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1)
+            nn.Conv2d(specs[-1].out_channels, 960, 1, bias=False),
+            nn.BatchNorm2d(960),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(1),
         )
         self.classifier = nn.Sequential(
             nn.Linear(960, 1280, bias=False),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import enliven
+from graphs import SHORT_STAGES
 from torch import Tensor, nn
 
 from ghostnets import engine
@@ -157,7 +158,8 @@ def test_low_precision_predictions_agree_with_f32_for_a_trained_network():
     pixels = images.train.pixels[:2000, 0, :, :, None].contiguous()
     x = (pixels.float() / 255 - 0.449).permute(0, 3, 1, 2) / 0.226
     labels = images.train.labels[:2000]
-    model = create_model("ghostnet_050", num_classes=10, in_chans=1, width=0.25, small_input=True)
+    options = {"width": 0.25, "small_input": True, "stages": SHORT_STAGES}
+    model = create_model("ghostnet_050", num_classes=10, in_chans=1, **options)
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
     for step in range(100):
         chosen = slice(step * 32 % 1984, step * 32 % 1984 + 32)

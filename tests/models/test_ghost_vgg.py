@@ -49,8 +49,10 @@ def test_plain_stem_is_the_only_plain_convolution():
     assert [m.ratio for m in model.modules() if hasattr(m, "ratio")] == [1] + [2] * 12
 
 
-@pytest.mark.parametrize("size", [(32, 32), (96, 64), (45, 77)])
-def test_ratio_one_matches_torchvision(size: tuple[int, int]):
+@pytest.fixture(scope="module")
+def networks() -> tuple[nn.Module, GhostVGG]:
+    """The features of torchvision's VGG-16, and ours with their weights."""
+    torch.manual_seed(0)
     theirs = enliven(torchvision.models.vgg16_bn(num_classes=1).features)
     ours = GhostVGG(ratio=1).eval()
     modules = [m for m in theirs if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
@@ -66,6 +68,12 @@ def test_ratio_one_matches_torchvision(size: tuple[int, int]):
     for module in theirs:
         if isinstance(module, nn.MaxPool2d):
             module.ceil_mode = True
+    return theirs, ours
+
+
+@pytest.mark.parametrize("size", [(32, 32), (96, 64), (45, 77)])
+def test_ratio_one_matches_torchvision(networks: tuple[nn.Module, GhostVGG], size: tuple[int, int]):
+    theirs, ours = networks
     x = torch.randn(2, 3, *size)
     with torch.inference_mode():
         maps = theirs(x)
