@@ -22,6 +22,7 @@ from ghostnets.errors import ConfigurationError, UnknownNameError, require
 from ghostnets.export.onnx import quantize_onnx
 from ghostnets.export.openvino import quantize_openvino
 from ghostnets.measure import Runner
+from ghostnets.models.detection import Detector, DetectorMaps
 
 __all__ = ["BACKENDS", "PRECISIONS", "Backend", "PreparedModel", "prepare"]
 
@@ -36,7 +37,8 @@ class PreparedModel(NamedTuple):
 
     Attributes:
         runner: Runs the network on that input.
-        output: Output for that input, float32 (N, num_classes).
+        output: Output for that input, float32 (N, num_classes); of a detector (N, points, values), of a segmentation
+            network (N, num_classes, H, W).
     """
 
     runner: Runner
@@ -196,9 +198,15 @@ def _preserve_signal_stack() -> Iterator[None]:
 
 def _engine(model: nn.Module, x: Tensor, precision: str, threads: int, calibration: list[Array]) -> Callable[[], Any]:
     images = calibration if precision == "int8" else None
-    session = engine.compile(model, precision=precision, threads=threads, calibration=images)
+    network = DetectorMaps(model) if isinstance(model, Detector) else model
+    session = engine.compile(network, precision=precision, threads=threads, calibration=images)
     array = x.numpy()
-    return lambda: session(array)
+    return (lambda: _join_maps(session(array))) if network is not model else (lambda: session(array))
+
+
+def _join_maps(maps: Any) -> Array:
+    """Maps of a detector's levels, (N, values, H, W) each -> its predictions, (N, points, values)."""
+    return np.concatenate([level.reshape(*level.shape[:2], -1).swapaxes(1, 2) for level in maps], axis=1)
 
 
 BACKENDS: dict[str, Backend] = {

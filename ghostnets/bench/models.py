@@ -7,10 +7,14 @@ from torch import nn
 from ghostnets.compress import reparameterize
 from ghostnets.errors import ConfigurationError, require
 from ghostnets.models import create_model, model_entry
+from ghostnets.models.detection import create_detector
+from ghostnets.models.names import DETECTOR_NAMES, SEGMENTER_NAMES
+from ghostnets.models.segmentation import create_segmenter
 
 __all__ = ["BenchmarkModel", "create_benchmark_model"]
 
 LIBRARIES = ("timm", "torchvision")
+DETECTOR_SIZE, SEGMENTER_SIZE = 416, 512  # of the costs in docs/detection.md and docs/segmentation.md
 
 
 class BenchmarkModel(NamedTuple):
@@ -33,8 +37,10 @@ def create_benchmark_model(name: str, *, image_size: int | None = None) -> Bench
     """Build a network with random weights.
 
     Args:
-        name: One of ``list_models()``, or ``"timm:NAME"`` or ``"torchvision:NAME"``.
-        image_size: Side of the input in pixels; by default, the size of the published accuracy.
+        name: One of ``list_models()``, ``list_detectors()`` or ``list_segmenters()``, or ``"timm:NAME"`` or
+            ``"torchvision:NAME"``.
+        image_size: Side of the input in pixels; by default, the size of the published accuracy, and of a detector 416,
+            of a segmentation network 512.
 
     Raises:
         UnknownNameError: No registered model has this name.
@@ -42,6 +48,10 @@ def create_benchmark_model(name: str, *, image_size: int | None = None) -> Bench
         MissingExtraError: timm is not installed.
     """
     library, _, library_name = name.rpartition(":")
+    if name in DETECTOR_NAMES:
+        return BenchmarkModel(create_detector(name).eval(), image_size or DETECTOR_SIZE, None, "")
+    if name in SEGMENTER_NAMES:
+        return BenchmarkModel(create_segmenter(name).eval(), image_size or SEGMENTER_SIZE, None, "")
     if not library:
         _, variant, source = model_entry(name)
         size = image_size or variant.benchmark.image_size

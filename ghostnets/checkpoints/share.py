@@ -15,6 +15,11 @@ __all__ = ["from_hub", "model_card", "push_to_hub"]
 
 WEIGHTS_FILE = "model.safetensors"
 MAX_CLASSES = 50  # names in a card
+PIPELINES = {  # by task: the hub's name for it
+    "classify": "image-classification",
+    "detect": "object-detection",
+    "segment": "image-segmentation",
+}
 
 
 def push_to_hub(
@@ -34,7 +39,7 @@ def push_to_hub(
     Raises:
         CheckpointError: The file is not a checkpoint of this package, or the hub rejects it or cannot be reached.
     """
-    card = model_card(read_checkpoint(path), repository)
+    card = model_card(read_checkpoint(path, task=None), repository)
     api = HfApi(token=token)
     try:
         api.create_repo(repository, private=private, exist_ok=True)
@@ -57,12 +62,12 @@ def from_hub(repository: str) -> Checkpoint:
         repository: ``"OWNER/NAME"``.
 
     Returns:
-        The checkpoint; its ``build()`` makes the network.
+        The checkpoint; its ``build()`` makes the network, and its ``task`` says what it is for.
 
     Raises:
         CheckpointError: There is no network or no such repository, or its file is not a checkpoint of this package.
     """
-    return read_checkpoint(download(f"{HUB_PREFIX}{repository}"))
+    return read_checkpoint(download(f"{HUB_PREFIX}{repository}"), task=None)
 
 
 def model_card(checkpoint: Checkpoint, repository: str) -> str:
@@ -80,13 +85,14 @@ def model_card(checkpoint: Checkpoint, repository: str) -> str:
         "preprocessing": checkpoint.preprocessing.to_dict(),
         "training": checkpoint.training,
     }
+    pipeline = PIPELINES[checkpoint.task]
     details = "\n".join(
         f"**{title}**\n\n```json\n{json.dumps(value, indent=2)}\n```\n" for title, value in facts.items() if value
     )
     return f"""---
 library_name: ghostnets
-pipeline_tag: image-classification
-tags: [ghostnet, image-classification]
+pipeline_tag: {pipeline}
+tags: [ghostnet, {pipeline}]
 ---
 # {repository.rpartition("/")[2]}
 

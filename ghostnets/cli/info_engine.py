@@ -44,8 +44,11 @@ def _session(command: InfoCommand) -> "Session":
         return engine.load(source, precision="auto", image_size=size)
     if isinstance(source, Path):
         return engine.compile(source, precision="auto")  # timed at its own size
+    from ghostnets.checkpoints import build_network
     from ghostnets.cli.info_network import resolve
-    from ghostnets.models import create_model
+    from ghostnets.models.detection import Detector, DetectorMaps
 
     name, arguments, _, (_, side, _) = resolve(command)
-    return engine.compile(create_model(name, **arguments).eval(), precision="auto", image_size=side)
+    network = build_network(name, arguments).eval()
+    network = DetectorMaps(network) if isinstance(network, Detector) else network
+    return engine.compile(network, precision="auto", image_size=side)

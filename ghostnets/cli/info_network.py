@@ -6,6 +6,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
+from ghostnets.bench.models import DETECTOR_SIZE, SEGMENTER_SIZE
 from ghostnets.checkpoints import build_network, read_checkpoint, task_of
 from ghostnets.cli.options.info import InfoCommand
 from ghostnets.cli.output import print_json, result_console
@@ -14,6 +15,8 @@ from ghostnets.measure import count
 from ghostnets.models import create_model, model_arguments, model_entry
 
 __all__ = ["resolve", "run"]
+
+SIDES = {"detect": DETECTOR_SIZE, "segment": SEGMENTER_SIZE}  # of the networks that are no classifiers
 
 
 def run(command: InfoCommand) -> int:
@@ -41,6 +44,9 @@ def resolve(
     if command.small_input:
         options["small_input"] = True
     source = command.source
+    if isinstance(source, str) and (side := SIDES.get(task_of(source))):
+        side = command.image_size or side
+        return source, options, (), (3, side, side)
     if isinstance(source, str):
         benchmark = model_entry(source).variant.benchmark
         side = command.image_size or (32 if command.small_input else benchmark.image_size)

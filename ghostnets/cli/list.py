@@ -12,8 +12,10 @@ from ghostnets.compress import reparameterize
 from ghostnets.layers import RepConv
 from ghostnets.measure import Cost, count
 from ghostnets.models import create_model, list_models, model_entry
+from ghostnets.models.detection import list_detectors
 from ghostnets.models.names import ALIASES
 from ghostnets.models.network import CIFAR10, IMAGENET, Benchmark
+from ghostnets.models.segmentation import list_segmenters
 
 __all__ = ["models_document", "run"]
 
@@ -43,6 +45,7 @@ def run(command: ListCommand) -> int:
         "MACs are multiply-adds of convolutions and linear layers (the papers' FLOPs) for one square RGB image of"
         " the input size in pixels, V3 in training form. Accuracies are published ones, not measured here: on ImageNet,"
         " for networks with an input of 32 pixels on CIFAR-10."
+        f" Detectors: {', '.join(list_detectors())}; segmentation networks: {', '.join(list_segmenters())}."
         f" Earlier names are accepted: {', '.join(f'{old} for {new}' for old, new in ALIASES.items())}.",
         soft_wrap=True,
     )

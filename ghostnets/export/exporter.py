@@ -30,7 +30,7 @@ __all__ = ["export_model"]
 # Task -> format -> precisions in which the results of a trained network were within the tolerance.
 MAP_FORMATS: dict[str, dict[str, tuple[str, ...]]] = {
     "detect": {"onnx": ("f32", "f16"), "openvino": ("f32", "f16"), "engine": ("f32", "bf16")},
-    "segment": {"onnx": ("f32",), "engine": ("f32",)},
+    "segment": {"onnx": ("f32", "f16"), "openvino": ("f32", "f16"), "engine": ("f32", "bf16")},
 }
 NUM_COMPARED, NUM_CALIBRATION, MIN_INT8_IMAGES = 64, 192, 8
 TASK_TOLERANCES = {"classify": TOLERANCES, "detect": BOX_TOLERANCES, "segment": MASK_TOLERANCES}
@@ -69,7 +69,8 @@ def export_model(
         format: Key of ``FORMATS``.
         precision: ``"f32"``, ``"f16"``, ``"bf16"`` or ``"int8"``, if supported by the format, f32 by default; for the
             engine ``"auto"`` is the default, f32 or bf16, whichever is faster on the machine that runs the file.
-            Detectors are exported in f32, in f16 to ONNX and OpenVINO, and in bf16 to the engine.
+            Detectors and segmentation networks are exported in f32, in f16 to ONNX and OpenVINO, and in bf16 to the
+            engine.
         input: ``"uint8"`` for pixels (N, H, W, C), normalised by the file, or ``"float32"`` for normalised images
             (N, C, H, W); by default the format's first input.
         output: ``"probabilities"`` or ``"logits"``; by default probabilities, except for the engine, which has no

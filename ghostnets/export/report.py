@@ -48,7 +48,11 @@ BOX_TOLERANCES = {  # of detectors; in int8 boxes of a trained detector had an I
     "f16": Tolerance(None, 1e-3, 0.98, max_probability_difference=1e-2, min_iou=0.97),
     "bf16": Tolerance(None, 1e-2, 0.95, max_probability_difference=5e-2, min_iou=0.9),
 }
-MASK_TOLERANCES = {"f32": Tolerance(None, 1e-4, 0.999, max_probability_difference=1e-3)}  # of segmentation networks
+MASK_TOLERANCES = {  # of segmentation networks
+    "f32": Tolerance(None, 1e-4, 0.999, max_probability_difference=1e-3),
+    "f16": Tolerance(None, 2e-3, 0.998, max_probability_difference=2e-2),
+    "bf16": Tolerance(None, 1e-2, 0.99, max_probability_difference=1e-1),
+}
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,15 @@ def test_every_backend_matches_eager_output(result: BenchmarkResult):
         assert 0 <= row.difference < (1e-4 if row.precision == "f32" else 0.2), row
 
 
+def test_detectors_and_segmentation_networks_match_eager_output():
+    networks = ("ghostdet_050", "ghostseg_050")
+    backends = ("eager", "engine") if is_built() else ("eager",)
+    settings = BenchmarkSettings(networks, backends, image_size=32, runs=1, rounds=1)
+    rows = run_benchmark(settings).rows
+    assert [(row.network, row.backend) for row in rows] == [(name, each) for name in networks for each in backends]
+    assert all(0 <= row.difference < 1e-4 for row in rows)
+
+
 def test_row_has_speedup_cost_and_published_accuracy(result: BenchmarkResult):
     assert result.baseline == ("ghostnet_050", "openvino", "f32")
     for row in result.rows:

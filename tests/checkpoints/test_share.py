@@ -80,6 +80,22 @@ def test_pushed_checkpoint_has_card_and_comes_back_equal(checkpoint: Path, monke
     assert all(torch.equal(saved[key], built[key]) for key in saved)
 
 
+def test_detectors_and_segmentation_networks_come_back(
+    tiny_detector: Path, tiny_segmenter: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for path, task, pipeline in (
+        (tiny_detector, "detect", "object-detection"),
+        (tiny_segmenter, "segment", "image-segmentation"),
+    ):
+        hub = Hub()
+        monkeypatch.setattr(share, "HfApi", hub)
+        push_to_hub(path, "me/net")
+        header = yaml.safe_load(hub.files["README.md"].decode().split("---")[1])
+        assert (header["pipeline_tag"], pipeline in header["tags"]) == (pipeline, True)
+        monkeypatch.setattr(share, "download", lambda location, path=path: path)
+        assert from_hub("me/net").task == task
+
+
 def test_existing_card_is_kept(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
     hub = Hub({"README.md": b"mine"})
     monkeypatch.setattr(share, "HfApi", hub)

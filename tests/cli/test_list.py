@@ -14,6 +14,8 @@ from ghostnets.cli.list import models_document
 from ghostnets.cli.main import main
 from ghostnets.measure import Cost
 from ghostnets.models import list_models, model_entry
+from ghostnets.models.detection import list_detectors
+from ghostnets.models.segmentation import list_segmenters
 
 DOCUMENT = Path(ghostnets.__file__).parents[1] / "docs" / "models.md"
 
@@ -21,7 +23,7 @@ DOCUMENT = Path(ghostnets.__file__).parents[1] / "docs" / "models.md"
 def test_table_lists_every_network(capsys):
     assert main(["list"]) == 0
     printed = capsys.readouterr().out
-    for name in list_models():
+    for name in [*list_models(), *list_detectors(), *list_segmenters()]:
         assert name in printed
     assert "timm: 73.958, official: 73.98" in printed
     assert "not measured here" in printed

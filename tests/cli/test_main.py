@@ -227,6 +227,30 @@ def test_info(tiny_run: Path, capsys):
     assert "3 x 16 x 16" in capsys.readouterr().out
 
 
+def test_info_of_detectors_and_segmentation_networks(tiny_segmenter: Path, capsys):
+    for name, macs in (("ghostdet_100", "762.2"), ("ghostseg_050", "370.3")):  # as docs/detection.md, segmentation.md
+        assert run("info", name) == 0
+        assert macs in capsys.readouterr().out
+    assert run("info", tiny_segmenter, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["input_shape"] == [3, 48, 48]
+    assert run("info", "ghostdet_100", "--width", "2") == 1
+    assert "has no width" in capsys.readouterr().err
+
+
+def test_commands_for_classifiers_reject_other_networks(
+    tiny_segmenter: Path, tiny_detector: Path, tmp_path: Path, capsys
+):
+    for network, subject in ((tiny_detector, "a detector"), (tiny_segmenter, "a segmentation network")):
+        for words in (
+            ["explain", network, "--images", tmp_path, "--out", tmp_path / "e"],
+            ["ghostify", network, tmp_path, "--out", tmp_path / "x.safetensors"],
+            ["quantize", network, tmp_path, "--out", tmp_path / "x.safetensors"],
+        ):
+            assert run(*words) == 1
+            assert f"is {subject} (ghost" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "name",
     ["g_ghost_regnetx_002", "ghost_resnet20", "ghost_vgg16", "ghostnet_100_d_li14", "ghostnetv2_050", "resnet20"],

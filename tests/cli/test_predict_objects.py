@@ -133,6 +133,7 @@ def test_box_is_drawn_at_its_position():
         (["--features", "--out", "x.jsonl"], "is a detector, and --features is for other networks"),
         (["--tta", "flip"], "is a detector, and --tta is for other networks"),
         (["--sort-into", "sorted"], "is a detector, and --sort-into is for other networks"),
+        (["--masks", "masks"], "is a detector, and --masks is for other networks"),
     ],
 )
 def test_options_of_classifiers_are_rejected(detector: Path, photos: Path, options: list, message: str, capsys):
@@ -147,6 +148,7 @@ def test_options_of_detectors_are_rejected_for_a_classifier(photos: Path, tmp_pa
     save_checkpoint(path, Checkpoint("ghostnet_050", arguments, weights, ("a", "b"), Preprocessing(16, 16)))
     for option, value, message in (
         ("--draw", tmp_path / "drawn", "is a classifier, and --draw is for detectors and segmentation networks"),
+        ("--masks", tmp_path / "masks", "is a classifier, and --masks is for segmentation networks"),
         ("--out", tmp_path / "a.json", "its suffix must be one of .csv, .jsonl, .parquet"),
     ):
         assert main(["predict", str(path), str(photos / "0.png"), option, str(value)]) == 1

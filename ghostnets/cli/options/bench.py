@@ -82,7 +82,7 @@ class BenchCommand(CommandOptions):
         if not self.networks:
             raise ConfigurationError("no network is given; name some (ghostnets list), for example ghostnet_100.")
         for network in self.networks:
-            find_network(network, foreign=True)
+            find_network(network, foreign=True, any_task=True)
         check_choices("backend", self.backend_names, BACKEND_LIBRARIES)
         check_choices("precision", self.precisions, PRECISIONS)
         for option, numbers in (("--batch", self.batches), ("--threads", self.thread_counts)):

@@ -7,7 +7,7 @@ from ghostnets.artefacts import FORMATS
 from ghostnets.data import EMBEDDED, DataSpec
 from ghostnets.errors import CheckpointError, ConfigurationError, DataError, UnknownNameError, require_installed
 from ghostnets.files import find_checkpoint
-from ghostnets.models.names import ALIASES, MODEL_NAMES, resolve_name
+from ghostnets.models.names import ALIASES, DETECTOR_NAMES, MODEL_NAMES, SEGMENTER_NAMES, resolve_name
 
 __all__ = [
     "check_at_least",
@@ -125,12 +125,13 @@ def check_threshold_option(threshold: float | None) -> None:
         raise ConfigurationError(f"--threshold is {threshold}; it must be a probability above 0 and at most 1.")
 
 
-def find_network(network: str, *, foreign: bool = False) -> str | Path:
+def find_network(network: str, *, foreign: bool = False, any_task: bool = False) -> str | Path:
     """The network that an argument MODEL|CHECKPOINT names.
 
     Args:
         network: Name of a network, path of a checkpoint, or folder of a run.
         foreign: Accept ``timm:NAME`` and ``torchvision:NAME``.
+        any_task: Accept names of detectors and segmentation networks.
 
     Returns:
         Name of the network, or path of the checkpoint.
@@ -148,5 +149,6 @@ def find_network(network: str, *, foreign: bool = False) -> str | Path:
     if not is_name and (path.exists() or path.suffix in WEIGHTS or "/" in network):
         check_checkpoint(path)
         return path
-    resolve_name(network)
+    if not any_task or network not in DETECTOR_NAMES | SEGMENTER_NAMES:
+        resolve_name(network)
     return network

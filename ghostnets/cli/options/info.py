@@ -9,6 +9,7 @@ import tyro
 from ghostnets.cli.options.base import CommandOptions, JsonOutput
 from ghostnets.cli.options.checks import check_at_least, find_network
 from ghostnets.errors import ConfigurationError
+from ghostnets.models.names import DETECTOR_NAMES, SEGMENTER_NAMES
 
 __all__ = ["InfoCommand"]
 
@@ -33,7 +34,8 @@ class InfoCommand(CommandOptions):
     engine: bool = False
     """Show what the engine finds on this machine, and chooses for the network."""
     image_size: int | None = None
-    """Height and width of the input; default: the benchmark's (224; CIFAR networks 32) or the checkpoint's."""
+    """Height and width of the input; default: the benchmark's (224; CIFAR networks 32; detectors 416;
+    segmentation networks 512) or the checkpoint's."""
     num_classes: int | None = None
     """Number of classes; default: the benchmark's (1000; CIFAR networks 10) or the checkpoint's."""
     width: float | None = None
@@ -48,7 +50,7 @@ class InfoCommand(CommandOptions):
         assert self.network is not None  # after ``check``
         if self.engine and self.network.endswith(".engine"):
             return Path(self.network)
-        return find_network(self.network)
+        return find_network(self.network, any_task=True)
 
     def check(self) -> None:
         check_at_least("--image-size", self.image_size, 1)
@@ -57,6 +59,10 @@ class InfoCommand(CommandOptions):
             raise ConfigurationError("no network is named; give a name of ghostnets list, a checkpoint, or --engine.")
         options = {"num_classes": self.num_classes, "width": self.width, "small_input": self.small_input or None}
         given = [name for name, value in options.items() if value is not None]
+        if self.network in DETECTOR_NAMES | SEGMENTER_NAMES and set(given) - {"num_classes"}:
+            raise ConfigurationError(
+                f"{self.network} has no width and no variant for small images; leave out {given[-1]}."
+            )
         if self.network is not None and isinstance(self.source, Path) and given:
             raise ConfigurationError(
                 f"{self.network} is a checkpoint, which defines its network; leave out {', '.join(given)}."

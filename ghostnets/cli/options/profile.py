@@ -49,7 +49,7 @@ class ProfileCommand(CommandOptions):
     @property
     def source(self) -> str | Path:
         """Name of the network, or path of the checkpoint."""
-        return find_network(self.network, foreign=True)
+        return find_network(self.network, foreign=True, any_task=True)
 
     def check(self) -> None:
         check_choices("precision", [self.precision], PRECISIONS)
@@ -57,4 +57,4 @@ class ProfileCommand(CommandOptions):
         for option in ("batch", "threads", "runs"):
             check_at_least(f"--{option}", getattr(self, option), 1)
         check_at_least("--image-size", self.image_size, 1)
-        find_network(self.network, foreign=True)
+        find_network(self.network, foreign=True, any_task=True)
