@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import enliven
-from graphs import SHORT_STAGES
+from graphs import GRAPHS, SHORT_STAGES
 
 from ghostnets.artefacts import Description
 from ghostnets.checkpoints import Checkpoint
@@ -18,10 +18,7 @@ FAMILIES = {
     "ghostnet_100": {"width": 0.2, "stages": SHORT_STAGES},
     "ghostnetv2_100": {"width": 0.2, "ratio": 3, "stages": SHORT_STAGES},
     "ghostnetv3_100": {"width": 0.2, "stages": SHORT_STAGES},
-    "ghostnet_100_d_li14": {},
-    "g_ghost_regnetx_002": {},
-    "ghost_resnet18": {},
-    "ghost_vgg16": {},
+    **{name: GRAPHS[name] for name in ("ghostnet_100_d_li14", "g_ghost_regnetx_002", "ghost_resnet18", "ghost_vgg16")},
 }
 
 

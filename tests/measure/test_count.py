@@ -28,11 +28,10 @@ def test_count_matches_formula():
 @pytest.mark.parametrize("name", EVERY_GRAPH)
 def test_count_is_half_of_torch_flop_counter(name: str):
     """torch counts two FLOPs for each multiply-add."""
-    with torch.device("meta"):
-        model = create_model(name).eval()
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(torch.zeros(1, 3, 224, 224))
-        assert counter.get_total_flops() == 2 * count(model, (3, 224, 224)).macs
+    model = create_model(name).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, 64, 64))
+    assert counter.get_total_flops() == 2 * count(model, (3, 64, 64)).macs
 
 
 @pytest.mark.parametrize("name", EVERY_GRAPH)
