@@ -2,6 +2,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace ghostnets {
@@ -29,6 +31,8 @@ const char* isa_name(Isa isa) {
         case Isa::avx512: return "avx512";
         case Isa::avx2_vnni: return "avx2_vnni";
         case Isa::avx2: return "avx2";
+        case Isa::neon_bf16: return "neon_bf16";
+        case Isa::neon_dot: return "neon_dot";
         case Isa::baseline: break;
     }
 #if defined(__aarch64__)
@@ -53,6 +57,11 @@ std::vector<Isa> supported_isas() {
     if (avx512) found.push_back(Isa::avx512);
     if (avx2 && has_avx_vnni()) found.push_back(Isa::avx2_vnni);
     if (avx2) found.push_back(Isa::avx2);
+#elif defined(__aarch64__) && defined(__linux__)  // bits of the kernel's interface, which older headers do not name
+    const unsigned long first = getauxval(AT_HWCAP), second = getauxval(AT_HWCAP2);
+    const bool dot = first >> 20 & 1, i8mm = second >> 13 & 1, bf16 = second >> 14 & 1;
+    if (dot && i8mm && bf16) found.push_back(Isa::neon_bf16);
+    if (dot) found.push_back(Isa::neon_dot);
 #endif
     found.push_back(Isa::baseline);
     return found;

@@ -6,8 +6,9 @@
 
 namespace ghostnets {
 
-// avx2_vnni: with AVX-VNNI; avx512_vnni: with VNNI; avx512_bf16: with BF16, VNNI and VBMI.
-enum class Isa { baseline, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16 };
+// avx2_vnni: with AVX-VNNI; avx512_vnni: with VNNI; avx512_bf16: with BF16, VNNI and VBMI; neon_dot: with the dot
+// product; neon_bf16: with that, I8MM and BF16.
+enum class Isa { baseline, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16, neon_dot, neon_bf16 };
 
 // "avx2" and so on; the baseline is "sse2", "neon" or "generic", by processor family.
 const char* isa_name(Isa isa);

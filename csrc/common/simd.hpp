@@ -9,6 +9,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #if defined(__AVX512BF16__) && defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
@@ -21,6 +23,10 @@
 #define GHOSTNETS_ISA avx2_vnni
 #elif defined(__AVX2__)
 #define GHOSTNETS_ISA avx2
+#elif defined(__ARM_FEATURE_MATMUL_INT8) && defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define GHOSTNETS_ISA neon_bf16
+#elif defined(__ARM_FEATURE_DOTPROD)
+#define GHOSTNETS_ISA neon_dot
 #else
 #define GHOSTNETS_ISA baseline
 #endif

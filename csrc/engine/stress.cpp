@@ -4,7 +4,7 @@
 // between instruction sets and batches, in every precision. tests/engine compares them with torch.
 //
 //   stress SECONDS    checks random networks for this long
-//   stress -N         prints tolerance and outputs of N networks, the same ones on every processor
+//   stress -N [ISA]   prints tolerance and outputs of N networks, the same ones on every processor
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -75,7 +75,7 @@ void find_ranges(RandomPlan& plan, const Images& images, int height, int width) 
     }
 }
 
-void try_one(bool prints) {
+void try_one(bool prints, const char* isa = "") {
     const Type precision = Type(number(0, 2));
     RandomPlan plan(precision);
     const bool bytes = number(0, 1);
@@ -90,7 +90,7 @@ void try_one(bool prints) {
     const float allowed = tolerance(precision);
     if (prints) {
         std::printf("%g ", allowed);
-        Session session(plan.source, *find_kernels(""), 2);
+        Session session(plan.source, *find_kernels(isa), 2);
         const std::vector<float> logits = outputs_of(session, images, count, height, width);
         for (const float value : logits) std::printf("%.9g ", value);
         std::printf("\n");
@@ -126,9 +126,11 @@ void try_one(bool prints) {
 
 }  // namespace
 
-int main(int, char** arguments) {
+int main(int count, char** arguments) {
     const int seconds = std::atoi(arguments[1]);  // -N: print N networks
-    for (int i = seconds; i < 0; ++i) try_one(true);
+    const char* isa = count > 2 ? arguments[2] : "";
+    check(find_kernels(isa) != nullptr, "this processor does not have that instruction set");
+    for (int i = seconds; i < 0; ++i) try_one(true, isa);
     if (seconds < 0) return 0;
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
     int networks = 0;

@@ -141,11 +141,21 @@ void group_tile(const DepthwiseTask& task, int x, int channel) {
     const auto* weights = static_cast<const std::uint32_t*>(task.weights) + channel * (kStacks * KW * kStep);
     const Words<L> pad = IsInside ? Words<L>{} : Stack<T, false>(task, 0, 0, 0, channel).template at<L, N>(0);
 
+    const auto weights_of = [&](int q, int dx, int row) {
+        Words<L> w;
+        __builtin_memcpy(&w, weights + ((q * KW + dx) * kStep + row) * N, sizeof w);
+        return w;
+    };
     typename Product<T>::template Sum<L> sums[kSums][kTile];
 #pragma GCC unroll 2
-    for (int row = 0; row < kSums; ++row)
+    for (int row = 0; row < kSums; ++row) {
+        auto first = finish.first();
+        if constexpr (kType<T> == Type::u8 && kSignedBytes)
+            for (int q = 0; q < kStacks; ++q)
+                for (int dx = 0; dx < KW; ++dx) first = Product<T>::add_offset(first, weights_of(q, dx, row));
 #pragma GCC unroll 8
-        for (int i = 0; i < kTile; ++i) sums[row][i] = finish.first();
+        for (int i = 0; i < kTile; ++i) sums[row][i] = first;
+    }
 #pragma GCC unroll 3
     for (int q = 0; q < kStacks; ++q) {
         const Stack<T, IsInside> stack(task, q * group_of(kType<T>), kRows, first, channel);
@@ -157,8 +167,7 @@ void group_tile(const DepthwiseTask& task, int x, int channel) {
         for (int dx = 0; dx < KW; ++dx)
 #pragma GCC unroll 2
             for (int row = 0; row < kSums; ++row) {
-                Words<L> w;
-                __builtin_memcpy(&w, weights + ((q * KW + dx) * kStep + row) * N, sizeof w);
+                const Words<L> w = weights_of(q, dx, row);
 #pragma GCC unroll 8
                 for (int i = 0; i < kTile; ++i)
                     sums[row][i] = Product<T>::template add<L>(sums[row][i], pixels[i * S + dx], w);
@@ -200,6 +209,7 @@ inline void group_general(const DepthwiseTask& task, int channel) {
                 Words<N> w;
                 __builtin_memcpy(&w, weights + (q * task.kernel_w + dx) * step * N, sizeof w);
                 sum = Product<T>::template add<N>(sum, stack.template at<N, N>(0), w);
+                if constexpr (kType<T> == Type::u8 && kSignedBytes) sum = Product<T>::add_offset(sum, w);
             }
         finish.store(&sum, 1, 0, x);
     }

@@ -11,6 +11,9 @@ const Kernels* find_kernels(const std::string& name) {
             case Isa::avx512: return &kAvx512Kernels;
             case Isa::avx2_vnni: return &kAvx2VnniKernels;
             case Isa::avx2: return &kAvx2Kernels;
+#elif defined(__aarch64__)
+            case Isa::neon_bf16: return &kNeonBf16Kernels;
+            case Isa::neon_dot: return &kNeonDotKernels;
 #endif
             case Isa::baseline: return &kBaselineKernels;
             default: return nullptr;

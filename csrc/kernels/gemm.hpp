@@ -56,12 +56,30 @@ template <class In, class Out, int P, int V>
     }
 }
 
+// The sums of V vectors before the first term.
+template <class In, int V>
+struct FirstSums {
+    TileSum<In> sums[V];
+
+    FirstSums(const GemmTask& task, int vector) {
+        if constexpr (kType<In> == Type::u8) {
+            for (int v = 0; v < V; ++v) sums[v] = TileSum<In>{};
+            if constexpr (kSignedBytes) {
+                const auto* weights = static_cast<const Words<kWidth>*>(task.weights) + vector * task.vector_stride;
+                for (int v = 0; v < V; ++v)
+                    for (int k = 0; k < task.segment_count * task.segment_groups; ++k)
+                        sums[v] = Product<In>::add_offset(sums[v], weights[v * task.vector_stride + k]);
+            }
+        } else {
+            for (int v = 0; v < V; ++v) sums[v] = load<kWidth>(task.bias + (vector + v) * kWidth);
+        }
+    }
+};
+
 template <class In, class Out, int P, int V>
-void gemm_tile(const GemmTask& task, int pixel, int vector) {
+void gemm_tile(const GemmTask& task, int pixel, int vector, const FirstSums<In, V>& first) {
     constexpr int kGroup = group_of(kType<In>);
-    constexpr bool kCounts = kType<In> == Type::u8;  // integer accumulators
     TileSum<In> sums[P][V];
-    const float* bias = task.bias + vector * kWidth;
     const auto* weights = static_cast<const Words<kWidth>*>(task.weights) + vector * task.vector_stride;
     const std::ptrdiff_t vector_stride = task.vector_stride, stride = task.pixel_stride;
     // During the last pixels, prefetch the weights of the next vectors.
@@ -69,10 +87,7 @@ void gemm_tile(const GemmTask& task, int pixel, int vector) {
 #pragma GCC unroll 28
     for (int p = 0; p < P; ++p)
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) {
-            if constexpr (kCounts) sums[p][v] = Ints<kWidth>{};
-            else sums[p][v] = load<kWidth>(bias + v * kWidth);
-        }
+        for (int v = 0; v < V; ++v) sums[p][v] = first.sums[v];
 
     for (int s = 0; s < task.segment_count; ++s) {
         // One base pointer for every four pixels: base + {0, 1, 2, 3} * stride needs few registers.
@@ -149,25 +164,26 @@ void gemm_pairs(const GemmTask& task, int vector) {
 }
 
 template <class In, class Out, int V, int P>
-inline int gemm_tiles(const GemmTask& task, int pixel, int vector) {
-    for (; pixel + P <= task.pixels; pixel += P) gemm_tile<In, Out, P, V>(task, pixel, vector);
+inline int gemm_tiles(const GemmTask& task, int pixel, int vector, const FirstSums<In, V>& first) {
+    for (; pixel + P <= task.pixels; pixel += P) gemm_tile<In, Out, P, V>(task, pixel, vector, first);
     return pixel;
 }
 
 // All pixels of V vectors, in the largest tiles that fit.
 template <class In, class Out, int V>
 void gemm_vectors(const GemmTask& task, int vector) {
+    const FirstSums<In, V> first(task, vector);
     int pixel = 0;
     if constexpr (kManyRegisters) {
-        if constexpr (V == 1) pixel = gemm_tiles<In, Out, V, 28>(task, pixel, vector);
-        if constexpr (V < 3) pixel = gemm_tiles<In, Out, V, 14>(task, pixel, vector);
-        pixel = gemm_tiles<In, Out, V, 7>(task, pixel, vector);
+        if constexpr (V == 1) pixel = gemm_tiles<In, Out, V, 28>(task, pixel, vector, first);
+        if constexpr (V < 3) pixel = gemm_tiles<In, Out, V, 14>(task, pixel, vector, first);
+        pixel = gemm_tiles<In, Out, V, 7>(task, pixel, vector, first);
     } else if constexpr (V < 3) {
-        pixel = gemm_tiles<In, Out, V, 6>(task, pixel, vector);
+        pixel = gemm_tiles<In, Out, V, 6>(task, pixel, vector, first);
     }
-    pixel = gemm_tiles<In, Out, V, 4>(task, pixel, vector);
-    pixel = gemm_tiles<In, Out, V, 2>(task, pixel, vector);
-    gemm_tiles<In, Out, V, 1>(task, pixel, vector);
+    pixel = gemm_tiles<In, Out, V, 4>(task, pixel, vector, first);
+    pixel = gemm_tiles<In, Out, V, 2>(task, pixel, vector, first);
+    gemm_tiles<In, Out, V, 1>(task, pixel, vector, first);
 }
 
 template <class In, class Out>
@@ -176,7 +192,8 @@ void gemm_of(const GemmTask& task) {
     const bool has_pairs = task.pairs_terms && task.columns < task.vectors * kWidth;
     const int whole = has_pairs ? task.vectors - 1 : task.vectors;
     if (task.pixels == 1)  // linear layers: more streams of weights at once
-        for (; vector + 4 <= whole; vector += 4) gemm_tile<In, Out, 1, 4>(task, 0, vector);
+        for (; vector + 4 <= whole; vector += 4)
+            gemm_tile<In, Out, 1, 4>(task, 0, vector, FirstSums<In, 4>(task, vector));
     while (vector < whole) {
         const int rest = whole - vector;
         if (rest == 1) {

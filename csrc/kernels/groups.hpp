@@ -1,5 +1,6 @@
 // Products of groups of 32 bits: one float32, two bfloat16 or four bytes of activations with as many weights,
-// accumulated in one lane. With BF16 and VNNI there is an instruction for each; otherwise the groups are unpacked.
+// accumulated in one lane. With BF16 and VNNI, or BF16 and I8MM on aarch64, there is an instruction for each; otherwise
+// the groups are unpacked.
 #pragma once
 
 #include "common/simd.hpp"
@@ -7,13 +8,22 @@
 
 namespace ghostnets::GHOSTNETS_ISA {
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
 constexpr bool kGroupsBf16 = true;
 #else
 constexpr bool kGroupsBf16 = false;
 #endif
 
-// Sum<N> is the accumulator of N lanes; add(sum, x, w) adds the products of N groups.
+// Whether bytes are multiplied as signed ones, 128 less than they are: without I8MM, aarch64 has no product of unsigned
+// and signed bytes.
+#if defined(__aarch64__) && !defined(__ARM_FEATURE_MATMUL_INT8)
+constexpr bool kSignedBytes = true;
+#else
+constexpr bool kSignedBytes = false;
+#endif
+
+// Sum<N> is the accumulator of N lanes; add(sum, x, w) adds the products of N groups. If kSignedBytes, those of bytes
+// lack 128 times the weights, which Product<Byte>::add_offset adds.
 template <class T>
 struct Product;
 
@@ -39,13 +49,16 @@ struct Product<BFloat16> {
         } else if constexpr (N == 8) {
             return _mm256_dpbf16_ps(sum, reinterpret_cast<__m256bh>(x), reinterpret_cast<__m256bh>(w));
         }
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+        if constexpr (N == 4)
+            return vbfdotq_f32(sum, reinterpret_cast<bfloat16x8_t>(x), reinterpret_cast<bfloat16x8_t>(w));
 #endif
         return sum + as_floats<N>(x << 16) * as_floats<N>(w << 16) +
                as_floats<N>(x & 0xffff0000u) * as_floats<N>(w & 0xffff0000u);
     }
 };
 
-// Activations are unsigned, weights signed.
+// Activations are unsigned, weights from -127 to 127.
 template <>
 struct Product<Byte> {
     template <int N>
@@ -74,11 +87,32 @@ struct Product<Byte> {
             const __m256i w_odd = _mm256_srai_epi16(__m256i(w), 8);
             return sum + Ints<N>(_mm256_madd_epi16(even, w_even)) + Ints<N>(_mm256_madd_epi16(odd, w_odd));
         }
+#elif defined(__ARM_FEATURE_MATMUL_INT8)
+        if constexpr (N == 4) return vusdotq_s32(sum, reinterpret_cast<uint8x16_t>(x), reinterpret_cast<int8x16_t>(w));
+#elif defined(__aarch64__)
+        if constexpr (N == 4) return add_signed(sum, reinterpret_cast<int8x16_t>(x ^ 0x80808080u), w);
 #endif
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) sum += Ints<N>((x >> (8 * i)) & 0xff) * (Ints<N>(w << (24 - 8 * i)) >> 24);
         return sum;
     }
+
+#if defined(__aarch64__)
+    static Ints<4> add_offset(Ints<4> sum, Words<4> w) {
+        return add_signed(sum, vdupq_n_s8(-128), Words<4>(vnegq_s8(reinterpret_cast<int8x16_t>(w))));
+    }
+
+private:
+    static Ints<4> add_signed(Ints<4> sum, int8x16_t x, Words<4> w) {
+        const auto signed_w = reinterpret_cast<int8x16_t>(w);
+#if defined(__ARM_FEATURE_DOTPROD)
+        return vdotq_s32(sum, x, signed_w);
+#else  // sums of two products fit 16 bits
+        const int16x8_t low = vmull_s8(vget_low_s8(x), vget_low_s8(signed_w)), high = vmull_high_s8(x, signed_w);
+        return vpadalq_s16(sum, vpaddq_s16(low, high));
+#endif
+    }
+#endif
 };
 
 // N channels of consecutive rows as groups: group c holds channel c of every row.
@@ -128,6 +162,22 @@ inline Words<16> stacked<16, BFloat16>(const BFloat16* const* rows) {
     const auto row = [&](int i) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[i])); };
     const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(row(0)), row(1), 1);
     return Words<16>(_mm512_permutexvar_epi16(__m512i(kOrder), both));
+}
+
+#endif
+
+#if defined(__aarch64__)
+
+template <>
+inline Words<4> stacked<4, Byte>(const Byte* const* rows) {
+    constexpr VectorOf<16>::Byte kOrder = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+    Words<4> all;
+    for (int i = 0; i < 4; ++i) {
+        std::uint32_t row;
+        __builtin_memcpy(&row, rows[i], sizeof row);
+        all[i] = row;
+    }
+    return Words<4>(vqtbl1q_u8(reinterpret_cast<uint8x16_t>(all), kOrder));
 }
 
 #endif

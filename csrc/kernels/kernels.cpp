@@ -104,6 +104,10 @@ const Kernels kAvx512Kernels = GHOSTNETS_ISA::kernel_table(Isa::avx512);
 const Kernels kAvx2VnniKernels = GHOSTNETS_ISA::kernel_table(Isa::avx2_vnni);
 #elif defined(__AVX2__)
 const Kernels kAvx2Kernels = GHOSTNETS_ISA::kernel_table(Isa::avx2);
+#elif defined(__ARM_FEATURE_MATMUL_INT8) && defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+const Kernels kNeonBf16Kernels = GHOSTNETS_ISA::kernel_table(Isa::neon_bf16);
+#elif defined(__ARM_FEATURE_DOTPROD)
+const Kernels kNeonDotKernels = GHOSTNETS_ISA::kernel_table(Isa::neon_dot);
 #else
 const Kernels kBaselineKernels = GHOSTNETS_ISA::kernel_table(Isa::baseline);
 #endif

@@ -282,6 +282,8 @@ struct Kernels {
 extern const Kernels kBaselineKernels;
 #if defined(__x86_64__)
 extern const Kernels kAvx2Kernels, kAvx2VnniKernels, kAvx512Kernels, kAvx512VnniKernels, kAvx512Bf16Kernels;
+#elif defined(__aarch64__)
+extern const Kernels kNeonDotKernels, kNeonBf16Kernels;
 #endif
 
 // The kernels of an instruction set, the best one if the name is empty; null if this processor has none of that

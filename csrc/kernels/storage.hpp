@@ -108,6 +108,12 @@ inline typename VectorOf<N>::Short narrowed(Floats<N> value, BFloat16) {
         __builtin_memcpy(&narrow, &rounded, sizeof narrow);
         return narrow;
     }
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+    if constexpr (N == 4) {
+        const bfloat16x4_t rounded = vcvt_bf16_f32(value);
+        __builtin_memcpy(&narrow, &rounded, sizeof narrow);
+        return narrow;
+    }
 #endif
     const Words<N> bits = as_words<N>(value), rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     narrow = __builtin_convertvector(value != value ? (bits >> 16) | 64 : rounded, typename VectorOf<N>::Short);
