@@ -154,6 +154,7 @@ void Executor::run_depthwise(const Op& op, const RowTask& rows) const {
     task.shift = op.packed.shift.floats() + first;
     task.channels = rows.count;
     task.clamp_min = op.clamp_min();
+    task.activation = op.stored_activation();
     task.binary = op.binary;
     if (op.binary != BinaryOp::none) {
         for (int i = 0; i < rows.rows; ++i)

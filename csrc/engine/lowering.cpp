@@ -34,14 +34,17 @@ void Lowering::lower(const Node& node) {
             return;
         case NodeKind::linear:
             net_.head.push_back(
-                with_zero(gemm(node, node.input, node.output, layout(node.output), 0, node.weight, node.bias)));
+                with_activation(gemm(node, node.input, node.output, layout(node.output), 0, node.weight, node.bias)));
             return;
         case NodeKind::output: return output(node);
         case NodeKind::convert: return convert(node);
     }
 }
 
-Op Lowering::with_zero(Op&& op) const {
+Op Lowering::with_activation(Op&& op) const {
+    const bool is_byte = layout(op.out).type == Type::u8 || (op.in >= 0 && layout(op.in).type == Type::u8);
+    if ((op.is_gemm() || op.kind == OpKind::depthwise) && op.binary == BinaryOp::none && !is_byte)
+        op.stores_activated = op.activation == Activation::relu6 || op.activation == Activation::hard_swish;
     if (op.activation != Activation::relu || layout(op.out).type != Type::u8) return std::move(op);
     if (op.kind == OpKind::depthwise && op.binary != BinaryOp::none) return std::move(op);  // clamps before it adds
     const Map out = map(op.out);

@@ -63,9 +63,10 @@ private:
     void pool(const std::vector<int>& maps, int out);
     // Two linear layers on the means of some maps, with ReLU between; the result is multiplied by `input` or added.
     void squeeze(const Node& node, const std::vector<int>& pooled, Activation gate, BinaryOp binary, Activation after);
-    void emit(Op&& op) { net_.ops.push_back(with_zero(std::move(op))); }
-    // The same operation with the byte at which it clamps its results.
-    Op with_zero(Op&& op) const;
+    void emit(Op&& op) { net_.ops.push_back(with_activation(std::move(op))); }
+    // The same operation with the way in which its kernel activates results: the byte at which it clamps them, or other
+    // functions than ReLU.
+    Op with_activation(Op&& op) const;
     // Whether the values of two maps are represented in the same way.
     bool share_quantization(int a, int b) const;
 

@@ -79,6 +79,7 @@ GemmTask Network::gemm_task(const Op& op, int first, int count) const {
     task.pairs_terms = gemm.pairs_terms;
     task.out_stride = out.stride();
     task.clamp_min = op.clamp_min();
+    task.activation = op.stored_activation();
     return task;
 }
 

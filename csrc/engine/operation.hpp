@@ -107,6 +107,7 @@ struct Op {
     int in_offset = 0, out_offset = 0, other_offset = 0, channels = 0;
     Activation activation = Activation::none;
     int zero = 0;     // relu: the byte that represents 0 in `out`, if the kernel clamps bytes
+    bool stores_activated = false;  // whether the kernel computes an activation other than ReLU as it stores
     float slope = 0;  // leaky_relu: slope of negative values
     BinaryOp binary = BinaryOp::none;
     Window window{};
@@ -123,11 +124,13 @@ struct Op {
     double macs = 0;            // multiply-adds for a pixel of the output, without padding
     std::size_t weight_bytes = 0;
 
-    // The kernels compute max(clamp_min, x) as they store; the rarer activations follow in place.
+    // The kernels compute max(clamp_min, x) as they store, some of them others too; the rarer activations follow in
+    // place.
     float clamp_min() const {
         return activation == Activation::relu ? float(zero) : -std::numeric_limits<float>::infinity();
     }
-    bool has_late_activation() const { return activation > Activation::relu; }
+    Activation stored_activation() const { return stores_activated ? activation : Activation::none; }
+    bool has_late_activation() const { return activation > Activation::relu && !stores_activated; }
     // Number of output rows computed at a time.
     int row_step() const {
         return kind == OpKind::depthwise && pairs_rows(window.kernel_h, window.kernel_w, window.stride,

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "common/simd.hpp"
+#include "kernels/activation.hpp"
 #include "kernels/kernels.hpp"
 #include "kernels/storage.hpp"
 
@@ -13,14 +14,17 @@ namespace ghostnets::GHOSTNETS_ISA {
 
 constexpr int kTile = 7;
 
+// Inlined, as all that reads sums must be: otherwise they would not stay in registers.
 template <class T, int N>
-inline void finish(const DepthwiseTask& task, const Floats<N>* sums, int count, int row, int x, int channel) {
+[[gnu::always_inline]] inline void finish(const DepthwiseTask& task, const Floats<N>* sums, int count, int row, int x,
+                                          int channel) {
     T* out = static_cast<T*>(task.out[row]) + x * task.out_stride + channel;
     const Floats<N> clamp_min = Floats<N>{} + task.clamp_min;
     if (task.binary == BinaryOp::none) {
+        return with_stored_activation(task.activation, [&]<Activation kind>() __attribute__((always_inline)) {
 #pragma GCC unroll 8
-        for (int i = 0; i < count; ++i) store<N>(out + i * task.out_stride, maximum<N>(clamp_min, sums[i]));
-        return;
+            for (int i = 0; i < count; ++i) store<N>(out + i * task.out_stride, stored<kind, N>(sums[i], clamp_min));
+        });
     }
     const T* other = static_cast<const T*>(task.other[row]) + x * task.other_stride + channel;
     const bool adds = task.binary == BinaryOp::add;

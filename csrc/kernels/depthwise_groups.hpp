@@ -7,6 +7,7 @@
 #pragma once
 
 #include "common/simd.hpp"
+#include "kernels/activation.hpp"
 #include "kernels/depthwise.hpp"
 #include "kernels/groups.hpp"
 #include "kernels/kernels.hpp"
@@ -61,8 +62,8 @@ struct Finish {
         }
     }
 
-    template <BinaryOp kind>
-    void store_all(const Sum* sums, int count, int row, int x) const {
+    template <BinaryOp kind, Activation activation = Activation::none>
+    [[gnu::always_inline]] void store_all(const Sum* sums, int count, int row, int x) const {
         // Copies of fields of `task`: the compiler must assume that a store of bytes may alias them.
         const std::ptrdiff_t stride = task.out_stride, other_stride = task.other_stride;
         const auto start = [&](void* map, std::ptrdiff_t step) { return static_cast<T*>(map) + x * step + channel; };
@@ -77,7 +78,7 @@ struct Finish {
             Floats<L> value;
             if constexpr (kCounts) value = __builtin_convertvector(sums[i], Floats<L>) * scale + bias;
             else value = sums[i];
-            value = maximum<L>(clamp_min, value);
+            value = stored<activation, L>(value, clamp_min);
             if constexpr (kind == BinaryOp::add) {
                 const Floats<L> more = operand(other, i * other_stride);
                 value += kCounts ? more * other_scale + shift : more;
@@ -89,11 +90,18 @@ struct Finish {
         }
     }
 
-    void store(const Sum* sums, int count, int row, int x) const {
+    [[gnu::always_inline]] void store(const Sum* sums, int count, int row, int x) const {
         switch (task.binary) {
-            case BinaryOp::none: return store_all<BinaryOp::none>(sums, count, row, x);
+            case BinaryOp::none: break;
             case BinaryOp::add: return store_all<BinaryOp::add>(sums, count, row, x);
             case BinaryOp::multiply: return store_all<BinaryOp::multiply>(sums, count, row, x);
+        }
+        if constexpr (kCounts) {
+            store_all<BinaryOp::none>(sums, count, row, x);
+        } else {
+            with_stored_activation(task.activation, [&]<Activation activation>() __attribute__((always_inline)) {
+                store_all<BinaryOp::none, activation>(sums, count, row, x);
+            });
         }
     }
 };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/simd.hpp"
+#include "kernels/activation.hpp"
 #include "kernels/kernels.hpp"
 #include "kernels/storage.hpp"
 
@@ -166,23 +167,6 @@ struct MaxPool {
 };
 
 inline void max_pool(const MaxPoolTask& task) { over_channels<MaxPool>(task); }
-
-template <int N>
-inline Floats<N> activated(Floats<N> x, Activation activation, float slope) {
-    const Floats<N> zero{}, one = zero + 1.0f;
-    switch (activation) {
-        case Activation::none: return x;
-        case Activation::relu: return maximum<N>(zero, x);
-        case Activation::sigmoid: return one / (one + exponential<N>(-x));
-        case Activation::hard_sigmoid: return minimum<N>(one, maximum<N>(zero, (x + 3.0f) * (1.0f / 6.0f)));
-        case Activation::clamp: return minimum<N>(one, maximum<N>(zero, x));
-        case Activation::relu6: return minimum<N>(zero + 6.0f, maximum<N>(zero, x));
-        case Activation::leaky_relu: return maximum<N>(zero, x) + minimum<N>(zero, x) * slope;
-        case Activation::hard_swish: return x * minimum<N>(one, maximum<N>(zero, (x + 3.0f) * (1.0f / 6.0f)));
-        case Activation::silu: return x / (one + exponential<N>(-x));
-    }
-    return x;
-}
 
 template <class T, int N>
 struct Activate {

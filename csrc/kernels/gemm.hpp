@@ -8,6 +8,7 @@
 #pragma once
 
 #include "common/simd.hpp"
+#include "kernels/activation.hpp"
 #include "kernels/groups.hpp"
 #include "kernels/kernels.hpp"
 #include "kernels/storage.hpp"
@@ -17,6 +18,14 @@ namespace ghostnets::GHOSTNETS_ISA {
 // Accumulators of a tile: float32, or int32 for bytes.
 template <class In>
 using TileSum = typename Product<In>::template Sum<kWidth>;
+
+template <Activation kind, int P, int V>
+[[gnu::always_inline]] inline void activate_tile(Floats<kWidth> (&sums)[P][V]) {
+#pragma GCC unroll 28
+    for (int p = 0; p < P; ++p)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) sums[p][v] = activated<kWidth>(sums[p][v], kind, 0);
+}
 
 // Requantizes the accumulators of bytes, clamps and stores a tile.
 template <class In, class Out, int P, int V>
@@ -113,6 +122,10 @@ void gemm_tile(const GemmTask& task, int pixel, int vector, const FirstSums<In, 
         }
     }
 
+    if constexpr (kType<In> != Type::u8 && kType<Out> != Type::u8) {
+        if (task.activation == Activation::relu6) activate_tile<Activation::relu6>(sums);
+        if (task.activation == Activation::hard_swish) activate_tile<Activation::hard_swish>(sums);
+    }
     store_tile<In, Out, P, V>(task, sums, pixel, vector);
 }
 
@@ -144,14 +157,17 @@ void pair_tile(const GemmTask& task, int pixel, int vector) {
     }
     Out* out = static_cast<Out*>(task.out) + pixel * task.out_stride + vector * 16;
     const Floats<8> bias = load<8>(task.bias + vector * 16), clamp_min = Floats<8>{} + task.clamp_min;
+    with_stored_activation(task.activation, [&]<Activation kind>() __attribute__((always_inline)) {
 #pragma GCC unroll 14
-    for (int p = 0; p < P; p += 2) {
-        const F second = sums[p + 1 < P ? p + 1 : p];
-        const F both = neighbor_sums<16>(sums[p], second);
-        store<8>(out + p * task.out_stride, maximum<8>(clamp_min, lower_half<Floats<8>>(both) + bias));
-        if (p + 1 < P)
-            store<8>(out + (p + 1) * task.out_stride, maximum<8>(clamp_min, upper_half<Floats<8>>(both) + bias));
-    }
+        for (int p = 0; p < P; p += 2) {
+            const F second = sums[p + 1 < P ? p + 1 : p];
+            const F both = neighbor_sums<16>(sums[p], second);
+            store<8>(out + p * task.out_stride, stored<kind, 8>(lower_half<Floats<8>>(both) + bias, clamp_min));
+            if (p + 1 < P)
+                store<8>(out + (p + 1) * task.out_stride,
+                         stored<kind, 8>(upper_half<Floats<8>>(both) + bias, clamp_min));
+        }
+    });
 }
 
 template <class Out>

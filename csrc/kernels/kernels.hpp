@@ -69,6 +69,7 @@ struct GemmTask {
     std::ptrdiff_t out_stride;
     int pixels;
     float clamp_min;
+    Activation activation;  // relu6 or hard_swish, or none; not of bytes
 };
 
 // One or two output rows of a depthwise convolution, then out = max(clamp_min, ...) (+ or *) other.
@@ -92,6 +93,7 @@ struct DepthwiseTask {
     const void* pad;
     const float *scale, *other_scale, *shift;
     float clamp_min;
+    Activation activation;  // relu6 or hard_swish, or none; not of bytes, and only without another map
     BinaryOp binary;
     const void* other[2];
     std::ptrdiff_t other_stride;
