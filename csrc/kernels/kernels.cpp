@@ -19,8 +19,13 @@
 #endif
 #if defined(__AVX512BF16__)
 #define GHOSTNETS_BF16 avx512_bf16
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define GHOSTNETS_BF16 neon_bf16
 #else
 #define GHOSTNETS_BF16 GHOSTNETS_F32
+#endif
+#if !defined(__AVX512VNNI__) && !defined(__AVXVNNI__) && !defined(__ARM_FEATURE_DOTPROD)
+#define GHOSTNETS_SHARED
 #endif
 
 namespace ghostnets {
@@ -37,7 +42,7 @@ void gemm_bf16(const GemmTask& task);  // bfloat16 in or out
 
 namespace GHOSTNETS_ISA {
 
-#if !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
+#if defined(GHOSTNETS_SHARED)
 void depthwise_f32(const DepthwiseTask& task) { depthwise_of<float>(task); }
 
 void gemm_f32(const GemmTask& task) {
@@ -45,7 +50,7 @@ void gemm_f32(const GemmTask& task) {
 }
 #endif
 
-#if defined(__AVX512BF16__) || (!defined(__AVX512VNNI__) && !defined(__AVXVNNI__))
+#if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC) || defined(GHOSTNETS_SHARED)
 void depthwise_bf16(const DepthwiseTask& task) {
     if constexpr (kGroupsBf16) depthwise_by_groups<BFloat16>(task);
     else depthwise_of<BFloat16>(task);
