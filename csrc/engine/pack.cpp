@@ -83,10 +83,13 @@ Map before_activation(Op& op, const Map& out) {
     Map before = out;
     before.quantization = {std::vector<float>(channels, step), std::vector<float>(channels, std::round(-low / step))};
     op.table = Buffer(256);
+    bool is_identity = true;
     for (int q = 0; q < 256; ++q) {
         const float value = activated(op, step * (float(q) - before.zero(0)));
         op.table.data()[q] = std::byte(std::lround(std::clamp(value / scale + zero, 0.0f, 255.0f)));
+        is_identity &= op.table.data()[q] == std::byte(q);
     }
+    if (is_identity) op.activation = Activation::none;  // ReLU6 of a range from 0 to at most 6: bytes saturate there
     return before;
 }
 
