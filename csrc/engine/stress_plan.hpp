@@ -225,7 +225,8 @@ struct RandomPlan {
         const Layout to{1, number(1, 40)};
         int x = conv(in, to, 3, 1, 1, activation());
         source.nodes.back().slope = 0.2f;
-        x = binary(NodeKind::add, x, resize(pool(NodeKind::adaptive_pool, x), x), activation());
+        const int enlarged = resize(pool(NodeKind::adaptive_pool, x), x);  // arguments have no order
+        x = binary(NodeKind::add, x, enlarged, activation());
         if (number(0, 1)) {  // a layer in float32
             x = depthwise(convert(x, true), 3, 3, 1);
             source.floats.push_back(x);
@@ -234,7 +235,8 @@ struct RandomPlan {
         const int pixel = map(to);
         source.nodes.push_back({.kind = NodeKind::adaptive_pool, .input = x, .output = pixel, .out_h = 1, .out_w = 1});
         x = binary(NodeKind::scale, x, conv(pixel, to, 1, 1, 1, Activation::hard_sigmoid), Activation::none);
-        x = binary(NodeKind::multiply, x, depthwise(x, 5, 3, 1, Activation::sigmoid), activation());
+        const int gates = depthwise(x, 5, 3, 1, Activation::sigmoid);
+        x = binary(NodeKind::multiply, x, gates, activation());
         x = pool(NodeKind::average_pool, x);
         if (!is_plain) x = arrange(x, conv(x, {1, number(1, 30)}, 1, 1, 1, Activation::none));  // one range for both
         return gemm(NodeKind::conv, x, layout(in), Activation::relu);
