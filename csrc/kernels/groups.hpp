@@ -43,7 +43,12 @@ struct Product<BFloat16> {
     using Sum = Floats<N>;
     template <int N>
     static Floats<N> add(Floats<N> sum, Words<N> x, Words<N> w) {
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) && defined(__clang__) && __clang_major__ < 17
+        if constexpr (N == 16 || N == 8) {  // the intrinsic's vectors of __bf16 crash clang 16
+            asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
+            return sum;
+        }
+#elif defined(__AVX512BF16__)
         if constexpr (N == 16) {
             return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(x), reinterpret_cast<__m512bh>(w));
         } else if constexpr (N == 8) {
