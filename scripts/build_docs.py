@@ -27,7 +27,15 @@ ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
 SECTIONS = {
     "Use": ["README", "docs/library", "docs/checkpoints", "docs/images", "docs/predict", "docs/serve", "docs/page"],
-    "Train": ["docs/training", "docs/training_speed", "docs/detection", "docs/detect_fish", "docs/segmentation"],
+    "Train": [
+        "docs/training",
+        "docs/training_speed",
+        "docs/detection",
+        "docs/detect_fish",
+        "docs/count_cells",
+        "docs/segmentation",
+        "docs/segment_aerial",
+    ],
     "Compress and deploy": ["docs/compress", "docs/export", "docs/engine"],
     "Understand": ["docs/ghostnet", "docs/understanding", "docs/models", "docs/results"],
     "Reference": ["commands", "api/index"],

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import make_images, python_examples
+from conftest import make_detector, make_images, python_examples
 from PIL import Image
 from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -81,6 +81,18 @@ def check_detection(names: Names) -> None:
     assert names["losses"].total.isfinite()
     assert names["result"].checkpoint.is_file()
     assert Path("detector.pt").is_file()
+
+
+def prepare_cells() -> Names:
+    Path("runs/bccd-ghostdet_100").mkdir(parents=True)
+    make_detector(Path("runs/bccd-ghostdet_100/best.safetensors"))
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (60, 90, 3), np.uint8)).save("smear.jpg")
+    return {}
+
+
+def check_cells(names: Names) -> None:
+    assert 0 < names["counts"].total() <= 100
+    assert set(names["counts"]) <= {"fish", "shark"}
 
 
 def prepare_engine() -> Names:
@@ -209,6 +221,7 @@ DOCUMENTS: dict[str, tuple[Callable[[], Names], Callable[[Names], None], dict[st
         check_compression,
         {"block_steps=100, steps=200": "block_steps=2, steps=2"},
     ),
+    "docs/count_cells.md": (prepare_cells, check_cells, {}),
     "docs/detection.md": (
         prepare_detection,
         check_detection,
