@@ -17,8 +17,11 @@ PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_t
 
 def list_requirements(extras: str) -> Iterator[str]:
     """Yield the requirements of extras, separated by commas; where one names other extras of the package, theirs."""
+    table = PROJECT["optional-dependencies"]
     for extra in extras.split(","):
-        for requirement in PROJECT["optional-dependencies"][extra]:
+        if extra not in table:
+            sys.exit(f"there is no extra named {extra!r}; choose some of {', '.join(table)}, separated by commas.")
+        for requirement in table[extra]:
             nested = re.fullmatch(r"ghostnets\[(.+)\]", requirement)
             yield from list_requirements(nested[1]) if nested else [requirement]
 
