@@ -12,8 +12,9 @@ from rich.table import Table
 from torch import Tensor
 
 from ghostnets.artefacts import DetectedObjects
+from ghostnets.cli.eval_labels import tell_training_images
 from ghostnets.cli.options.eval import EvalCommand
-from ghostnets.cli.output import message, result_console
+from ghostnets.cli.output import result_console
 from ghostnets.data.boxes import BoxAnnotations
 from ghostnets.explain import DataSummary
 from ghostnets.explain.detection_report import DetectionReport, write_detection_report
@@ -107,10 +108,7 @@ def print_boxes(scores: BoxScores, rows: BoxRows, split: str, in_training: np.nd
     console.print(f"mAP of objects below 32 x 32, up to 96 x 96 and above, in pixels of the images: {sizes}")
     console.print(scores.describe_baseline(), soft_wrap=True)
     console.print("Found and missed: detections with a score of at least 0.3, at an IoU of at least 0.5.")
-    if in_training is None:
-        message("whether these are training images is unknown: train_digests.bin of the run is not next to the file.")
-    elif seen := int(in_training.sum()):
-        message(f"{seen} of {scores.images} images are training images of this network, so the figures are too good.")
+    tell_training_images(in_training)
 
 
 def _class_table(scores: BoxScores) -> Table:

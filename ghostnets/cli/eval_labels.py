@@ -23,6 +23,7 @@ __all__ = [
     "find_training_images",
     "match_classes",
     "open_labels",
+    "tell_training_images",
 ]
 
 
@@ -82,6 +83,16 @@ def find_training_images(network: Path, contents: Sequence[Any]) -> npt.NDArray[
         return None
     digests = [content_digest(content.read_bytes()) for content in contents]
     return run.find_training_images(np.array(digests, np.uint64))
+
+
+def tell_training_images(in_training: npt.NDArray[np.bool_] | None) -> None:
+    """Warn of training images among those evaluated, or that they are unknown; as ``find_training_images`` returns."""
+    if in_training is None:
+        message("whether these are training images is unknown: train_digests.bin of the run is not next to the file.")
+    elif seen := int(in_training.sum()):
+        message(
+            f"{seen} of {len(in_training)} images are training images of this network, so the figures are too good."
+        )
 
 
 def choose_split(source: DataSource, location: str, training: dict[str, Any]) -> str:

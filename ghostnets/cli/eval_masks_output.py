@@ -11,8 +11,9 @@ from rich.table import Table
 from torch import Tensor
 
 from ghostnets.artefacts import Segmenter
+from ghostnets.cli.eval_labels import tell_training_images
 from ghostnets.cli.options.eval import EvalCommand
-from ghostnets.cli.output import message, result_console
+from ghostnets.cli.output import result_console
 from ghostnets.data.masks import MaskPair
 from ghostnets.explain import DataSummary
 from ghostnets.explain.segmentation_report import SegmentationReport, write_segmentation_report
@@ -92,10 +93,7 @@ def print_masks(
     headline = "   ".join(f"{label} {value}" for label, value in scores.headline().items())
     console.print(f"{format_count(scores.images, 'image')} ({split})   {headline}", soft_wrap=True)
     console.print(scores.describe_baseline(), soft_wrap=True)
-    if in_training is None:
-        message("whether these are training images is unknown: train_digests.bin of the run is not next to the file.")
-    elif seen := int(in_training.sum()):
-        message(f"{seen} of {scores.images} images are training images of this network, so the figures are too good.")
+    tell_training_images(in_training)
 
 
 def _class_table(scores: MaskScores) -> Table:
