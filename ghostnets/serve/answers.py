@@ -43,16 +43,14 @@ class Ranking(NamedTuple):
 
 
 class Mask(NamedTuple):
-    """The class of each pixel of an image, compressed: masks of many images wait for their response.
+    """The class of each pixel of an image.
 
     Attributes:
-        size: Width and height of the upright image.
-        png: PNG file of the class indices, with a palette.
+        classes: Class index of each pixel of the upright image, uint8 (H, W).
         shares: Index of each class that occurs, and its share of the pixels, the largest first.
     """
 
-    size: tuple[int, int]
-    png: bytes
+    classes: Pixels
     shares: list[tuple[int, float]]
 
 
@@ -75,12 +73,10 @@ def segment(segmenter: Segmenter, images: list[FittedImage], top: list[int]) -> 
     masks = []
     for image in images:  # one by one: logits of all classes at all pixels are large
         (found,) = segmenter.segment([image], [""])
-        content = io.BytesIO()
-        draw_indices(found.mask, len(found.class_names)).save(content, "PNG")
         counts = np.bincount(found.mask.ravel(), minlength=len(found.class_names))
         order = np.argsort(-counts, kind="stable").tolist()
         shares = [(label, int(counts[label]) / found.mask.size) for label in order if counts[label]]
-        masks.append(Mask(found.size, content.getvalue(), shares))
+        masks.append(Mask(found.mask, shares))
     return masks
 
 
@@ -133,5 +129,7 @@ def answer_with_mask(mask: Mask | None, names: tuple[str, ...], *, top: int) -> 
         }
         for index, share in mask.shares[:top]
     ]
-    width, height = mask.size
-    return {"width": width, "height": height, "mask": base64.b64encode(mask.png).decode(), "classes": classes}
+    content = io.BytesIO()
+    draw_indices(mask.classes, len(names)).save(content, "PNG")
+    height, width = mask.classes.shape
+    return {"width": width, "height": height, "mask": base64.b64encode(content.getvalue()).decode(), "classes": classes}

@@ -1,12 +1,10 @@
 """Output tensors of the Open Inference Protocol: probabilities, or objects of a detector, or classes of pixels."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from ghostnets.artefacts import DetectedObjects
 from ghostnets.artefacts.boxes import MAX_BOXES
@@ -34,24 +32,21 @@ def list_outputs(task: str, num_classes: int) -> list[TensorSpec]:
     return [TensorSpec(PROBABILITIES, "FP32", (-1, num_classes))]
 
 
-def make_tensors(
-    task: str, results: Sequence[Any], num_classes: int, *, max_pixels: int
-) -> dict[str, npt.NDArray[Any]]:
+def make_tensors(task: str, results: Sequence[Any], num_classes: int) -> dict[str, npt.NDArray[Any]]:
     """The values of all outputs.
 
     Args:
         task: Task of the network.
         results: Result of ``ServedModel.run`` for each image.
         num_classes: Number of classes of the network.
-        max_pixels: Largest number of pixels of all masks.
 
     Raises:
-        RequestError: Masks have different sizes (400) or too many pixels (413).
+        RequestError: Masks have different sizes (400).
     """
     if task == "detect":
         return _stack_objects(results)
     if task == "segment":
-        return {"classes": _stack_masks(results, max_pixels)}
+        return {"classes": _stack_masks(results)}
     return {PROBABILITIES: _stack_probabilities(results, num_classes)}
 
 
@@ -72,18 +67,12 @@ def _stack_objects(found: Sequence[DetectedObjects]) -> dict[str, npt.NDArray[An
     return {"boxes": boxes, "scores": scores, "labels": labels, "num_objects": counts}
 
 
-def _stack_masks(masks: Sequence[Mask], max_pixels: int) -> npt.NDArray[np.uint8]:
-    width, height = masks[0].size
-    if other := next((mask.size for mask in masks if mask.size != (width, height)), None):
+def _stack_masks(masks: Sequence[Mask]) -> npt.NDArray[np.uint8]:
+    height, width = masks[0].classes.shape
+    if other := next((mask.classes.shape for mask in masks if mask.classes.shape != (height, width)), None):
         raise RequestError(
             400,
-            f"the images have different sizes ({width} x {height} and {other[0]} x {other[1]}), and classes are one"
+            f"the images have different sizes ({width} x {height} and {other[1]} x {other[0]}), and classes are one"
             " tensor; send images of one size, or use /v1/predict, which answers with a mask for each.",
         )
-    if len(masks) * width * height > max_pixels:
-        raise RequestError(
-            413,
-            f"the classes of {len(masks)} images have {len(masks) * width * height:,} pixels, the limit is"
-            f" {max_pixels:,}; split the request.",
-        )
-    return np.stack([np.asarray(Image.open(io.BytesIO(mask.png))) for mask in masks])
+    return np.stack([mask.classes for mask in masks])

@@ -98,7 +98,7 @@ async def infer(
     _choose_outputs(infer_request, served)  # a wrong name is told before the images are computed
     request.state.images = len(images)
     served, results = await service.run_all(images)  # of another model, if it was replaced meanwhile
-    body, length = await service.in_parser(_answer, served, results, infer_request, service.settings.max_pixels)
+    body, length = await service.in_parser(_answer, served, results, infer_request)
     if length is None:
         return Response(body, media_type="application/json")
     return Response(body, headers={LENGTH_HEADER: str(length)}, media_type="application/octet-stream")
@@ -114,12 +114,10 @@ def _choose_outputs(request: InferRequest, served: ServedModel) -> list[tuple[In
     return [(output, specs[output.name]) for output in outputs]
 
 
-def _answer(
-    served: ServedModel, results: list[Any], request: InferRequest, max_pixels: int
-) -> tuple[bytes, int | None]:
+def _answer(served: ServedModel, results: list[Any], request: InferRequest) -> tuple[bytes, int | None]:
     """Return the body with the requested outputs, as ``pack_outputs``."""
     names = served.description.class_names
-    tensors = make_tensors(served.task, results, len(names), max_pixels=max_pixels)
+    tensors = make_tensors(served.task, results, len(names))
     packed = [
         _make_output(output, request, tensors[spec.name], spec.datatype, names)
         for output, spec in _choose_outputs(request, served)

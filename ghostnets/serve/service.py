@@ -16,7 +16,7 @@ from ghostnets.artefacts.boxes import MAX_BOXES
 from ghostnets.cores import usable_cores
 from ghostnets.errors import GhostNetsError, ImageError
 from ghostnets.preprocessing import Pixels
-from ghostnets.serve.answers import answer_with_classes, answer_with_mask, answer_with_objects
+from ghostnets.serve.answers import Mask, answer_with_classes, answer_with_mask, answer_with_objects
 from ghostnets.serve.hosts import AllowedHosts
 from ghostnets.serve.metrics import Metrics
 from ghostnets.serve.model import ServedModel, load_copies
@@ -171,12 +171,27 @@ class Service:
             The model used, and the result of ``ServedModel.run`` for each image: of a classifier all classes.
 
         Raises:
-            RequestError: 429 if the queue has no room for all images, 422 if one of them cannot be read.
+            RequestError: 429 if the queue has no room for all images, 422 if one of them cannot be read, 413 if their
+                masks have too many pixels.
         """
+        pixels = 0
+
+        async def run(model: ServedModel, index: int, image: bytes | Pixels) -> Any:
+            nonlocal pixels
+            result = await model.run(image, f"image {index}", top=len(model.description.class_names))
+            if isinstance(result, Mask):  # small files may have large masks: those beyond the limit are not kept
+                pixels += result.classes.size
+                if pixels > self.settings.max_pixels:
+                    raise RequestError(
+                        413,
+                        f"the classes of {len(images)} images have more than {self.settings.max_pixels:,} pixels, the"
+                        " limit; split the request.",
+                    )
+            return result
+
         with self._queued(len(images)):
             async with self.model.in_use() as model:
-                top = len(model.description.class_names)
-                results = (model.run(image, f"image {i}", top=top) for i, image in enumerate(images))
+                results = (run(model, i, image) for i, image in enumerate(images))
                 outcomes = await asyncio.gather(*results, return_exceptions=True)
         found: list[Any] = []
         problems = []
@@ -205,7 +220,7 @@ class Service:
         if model.task == "detect":
             fields = answer_with_objects(result, top=top)
         elif model.task == "segment":
-            fields = answer_with_mask(result, names, top=top)
+            fields = await self.in_parser(partial(answer_with_mask, result, names, top=top))  # it encodes the mask
         else:
             threshold = self.settings.threshold
             fields = answer_with_classes(result, names, top=top, threshold=threshold, multi_label=multi_label)

@@ -106,7 +106,7 @@ def test_tensor_of_classes(client: TestClient, tiny_segmenter: Path):
     ("sizes", "options", "status", "message"),
     [
         ([(30, 20), (20, 30)], {}, 400, "the images have different sizes (30 x 20 and 20 x 30)"),
-        ([(80, 70)] * 2, {}, 413, "have 11,200 pixels, the limit is 11,000; split the request"),
+        ([(80, 70)] * 2, {}, 413, "the classes of 2 images have more than 11,000 pixels, the limit; split the request"),
         ([(30, 20)], {"outputs": [{"name": "probabilities"}]}, 400, "the model has classes"),
         (
             [(30, 20)],
