@@ -145,9 +145,10 @@ class DataSpec:
 
         guessed = ""
         if self.task is None:
+            layout = find_box_layout(self.data) or ""
+            others = "; on polygons and run lengths as masks: --task segment" * layout.startswith("COCO")
             guessed = (
-                f"the labels are boxes ({find_box_layout(self.data)}), so a detector is trained"
-                " (for a classifier: --task classify)"
+                f"the labels are boxes ({layout}), so a detector is trained (for a classifier: --task classify{others})"
             )
         source = open_boxes(self.data, skip_broken=self.skip_corrupt)
         if for_evaluation and ("val" in source.splits or len(source.splits.get("train", ())) < 2):

@@ -1,14 +1,40 @@
-"""Boxes in COCO's JSON files, one for each split (https://cocodataset.org/#format-data)."""
+"""COCO's JSON files, one for each split (https://cocodataset.org/#format-data): images, categories, and boxes."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ghostnets.data.boxes.annotations import BrokenLabels, ImageLabels, LabelRow, read_image_size, read_label_file
 from ghostnets.data.layout import split_in_name, split_of
 from ghostnets.errors import DataError
 
-__all__ = ["find_coco", "read_coco"]
+__all__ = ["CocoAnnotation", "CocoImage", "find_coco", "read_coco", "read_coco_images"]
+
+
+class CocoAnnotation(NamedTuple):
+    """An entry of ``annotations``; its box and its segmentation are not yet validated."""
+
+    where: str  # file, and id of the annotation, for messages
+    label: int | None  # index of its category in the order of their ids; None for an unknown category
+    content: dict[str, Any]
+
+    @property
+    def is_crowd(self) -> bool:
+        return bool(self.content.get("iscrowd") == 1)
+
+    def add_unknown_category(self, broken: BrokenLabels) -> None:
+        """Add the annotation to ``broken``, for its category."""
+        broken.add(self.where, f"there is no category with the id {self.content.get('category_id')}")
+
+
+class CocoImage(NamedTuple):
+    """An image that exists, with its annotations."""
+
+    path: Path
+    name: str  # file_name in the JSON file
+    size: tuple[int, int]  # width and height of the upright image in pixels
+    annotations: list[CocoAnnotation]
 
 
 def find_coco(root: Path) -> dict[str, Path]:
@@ -38,7 +64,7 @@ def find_coco(root: Path) -> dict[str, Path]:
 def read_coco(
     files: dict[str, Path], broken: BrokenLabels, notes: list[str]
 ) -> tuple[tuple[str, ...], dict[str, list[ImageLabels]]]:
-    """Read the classes, in the order of their ids, and the labels of all splits.
+    """Read the classes, in the order of their ids, and the boxes of all splits.
 
     Args:
         files: File of each split.
@@ -47,6 +73,28 @@ def read_coco(
 
     Raises:
         DataError: A file cannot be read, or the classes of two files differ.
+    """
+    categories, found = read_coco_images(files, broken)
+    names = tuple(categories.values())
+    splits = {
+        split: [ImageLabels(image.path, image.size, list(_read_boxes(image, broken))) for image in images]
+        for split, images in found.items()
+    }
+    used = {row.label for images in splits.values() for image in images for row in image.rows}
+    if names and 0 not in used and len(names) > 1:
+        notes.append(f"no image has the class {names[0]}, the first of {len(names)}")
+    return names, splits
+
+
+def read_coco_images(files: dict[str, Path], broken: BrokenLabels) -> tuple[dict[int, str], dict[str, list[CocoImage]]]:
+    """Read the categories, id -> name in the order of their ids, and the images of all splits.
+
+    Args:
+        files: File of each split.
+        broken: Collects images that are missing or of another size, and annotations of unknown images.
+
+    Raises:
+        DataError: A file cannot be read, or the categories of two files differ.
     """
     classes: dict[int, str] = {}
     splits = {}
@@ -58,13 +106,8 @@ def read_coco(
                 f"the categories of {file} differ from those of {next(iter(files.values()))}; make them equal."
             )
         classes = categories
-        indices = {id_: index for index, id_ in enumerate(sorted(categories))}
-        splits[split] = _read_labels(content, file, indices, broken)
-    used = {row.label for images in splits.values() for image in images for row in image.rows}
-    names = [classes[id_] for id_ in sorted(classes)]
-    if names and 0 not in used and len(names) > 1:
-        notes.append(f"no image has the class {names[0]}, the first of {len(names)}")
-    return tuple(names), splits
+        splits[split] = list(_read_images(content, file, categories, broken))
+    return classes, splits
 
 
 def _looks_like_coco(path: Path) -> bool:
@@ -83,7 +126,9 @@ def _read_json(file: Path) -> dict[str, Any]:
         not isinstance(content.get(key), list) or not all(isinstance(row, dict) for row in content[key])
         for key in ("images", "annotations", "categories")
     ):
-        raise DataError(f"{file} is not a COCO file with boxes: it needs lists of images, annotations and categories.")
+        raise DataError(
+            f"{file} is not a COCO file of labelled images: it needs lists of images, annotations and categories."
+        )
     return content
 
 
@@ -92,39 +137,45 @@ def _read_categories(content: dict[str, Any], file: Path) -> dict[int, str]:
     named = {id_: name for id_, name in rows if type(id_) is int and isinstance(name, str)}
     if not named or len(named) != len(rows):
         raise DataError(f"{file}: each category needs a unique integer id and a name.")
-    return named
+    return {id_: named[id_] for id_ in sorted(named)}
 
 
-def _read_labels(
-    content: dict[str, Any], file: Path, labels: dict[int, int], broken: BrokenLabels
-) -> list[ImageLabels]:
-    """Read the labels of all images; ``labels`` maps category ids to class indices."""
-    rows: dict[Any, list[LabelRow]] = {}
-    for row in content["images"]:
-        rows[_as_key(row.get("id"))] = []
+def _read_images(
+    content: dict[str, Any], file: Path, categories: dict[int, str], broken: BrokenLabels
+) -> Iterator[CocoImage]:
+    """Yield the images that exist, with their annotations."""
+    labels = {id_: label for label, id_ in enumerate(categories)}
+    annotations: dict[Any, list[CocoAnnotation]] = {_as_key(row.get("id")): [] for row in content["images"]}
     for number, annotation in enumerate(content["annotations"]):
         where = f"{file}, annotation {annotation.get('id', number)}"
-        box, label = annotation.get("bbox"), labels.get(_as_key(annotation.get("category_id")))
-        if (image := _as_key(annotation.get("image_id"))) not in rows:
+        if (image := _as_key(annotation.get("image_id"))) not in annotations:
             broken.add(where, f"there is no image with the id {image}")
-        elif label is None:
-            broken.add(where, f"there is no category with the id {annotation.get('category_id')}")
+        else:
+            label = labels.get(_as_key(annotation.get("category_id")))
+            annotations[image].append(CocoAnnotation(where, label, annotation))
+    for row in content["images"]:
+        if (found := _find_image(row, file, broken)) is not None:
+            path, size = found
+            yield CocoImage(path, str(row.get("file_name")), size, annotations[_as_key(row.get("id"))])
+
+
+def _read_boxes(image: CocoImage, broken: BrokenLabels) -> Iterator[LabelRow]:
+    for annotation in image.annotations:
+        box: Any = annotation.content.get("bbox")
+        area: Any = annotation.content.get("area")
+        if annotation.label is None:
+            annotation.add_unknown_category(broken)
         elif not isinstance(box, list) or len(box) != 4 or not all(type(side) in (int, float) for side in box):
-            broken.add(where, "bbox is not a list of four numbers")
+            broken.add(annotation.where, "bbox is not a list of four numbers")
         else:
             x, y, width, height = map(float, box)
-            area = annotation.get("area")
-            rows[image].append(
-                LabelRow(
-                    where,
-                    label,
-                    (x, y, x + width, y + height),
-                    annotation.get("iscrowd") == 1,
-                    float(area) if type(area) in (int, float) else None,
-                )
+            yield LabelRow(
+                annotation.where,
+                annotation.label,
+                (x, y, x + width, y + height),
+                annotation.is_crowd,
+                float(area) if type(area) in (int, float) else None,
             )
-    images = (_find_image(row, file, rows[_as_key(row.get("id"))], broken) for row in content["images"])
-    return [image for image in images if image is not None]
 
 
 def _as_key(value: Any) -> Any:
@@ -132,8 +183,8 @@ def _as_key(value: Any) -> Any:
     return value if isinstance(value, int | str) else None
 
 
-def _find_image(row: dict[str, Any], file: Path, rows: list[LabelRow], broken: BrokenLabels) -> ImageLabels | None:
-    """Find the file of an entry of ``images``, and check its size; a faulty one is added to ``broken``."""
+def _find_image(row: dict[str, Any], file: Path, broken: BrokenLabels) -> tuple[Path, tuple[int, int]] | None:
+    """Find the file of an entry of ``images``, and its size; a faulty one is added to ``broken``."""
     name = str(row.get("file_name"))
     folder, stem = file.parent, file.stem.removeprefix("instances_")
     base = folder.parent if folder.name == "annotations" else folder
@@ -152,4 +203,4 @@ def _find_image(row: dict[str, Any], file: Path, rows: list[LabelRow], broken: B
             " pixels",
         )
         return None
-    return ImageLabels(path, size, rows)
+    return path, size

@@ -13,7 +13,7 @@ from ghostnets.data.masks.source import MaskSource
 from ghostnets.data.masks.table import ClassTable
 from ghostnets.data.source import check_split
 from ghostnets.errors import DataError
-from ghostnets.preprocessing import decode_values, limit_elongation
+from ghostnets.preprocessing import limit_elongation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,7 +132,7 @@ class MaskReader:
         import torch
 
         image = preprocessing.read(pair.image)
-        mask = Image.fromarray(self.table.apply(decode_values(pair.mask, max_pixels=preprocessing.max_pixels)))
+        mask = Image.fromarray(self.table.apply(pair.decode_mask(max_pixels=preprocessing.max_pixels)))
         if preprocessing.fit == "crop":
             mask = limit_elongation(mask)  # as the image was
         size = (image.shape[2], image.shape[1])

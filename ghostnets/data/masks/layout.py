@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from PIL import Image
+
 from ghostnets.data.boxes.annotations import BrokenLabels, read_label_file
 from ghostnets.data.finder import LeftOut, is_image_name, is_system_name, walk_images
 from ghostnets.data.layout import split_of
+from ghostnets.data.masks.regions import RegionMask
 from ghostnets.errors import DataError
+from ghostnets.preprocessing import decode_values
 from ghostnets.terminal import format_count, printable
 
 __all__ = ["MaskPair", "find_mask_folders", "find_pairs", "split_pairs"]
@@ -28,13 +32,14 @@ class MaskPair:
     """An image and its mask.
 
     Attributes:
-        image, mask: Paths of the files.
+        image: Path of the file.
+        mask: Path of the file, or the regions of the mask.
         name: Path of the image below the data set, without suffix and without the folder of images, such as
             ``"train/a"`` or ``"tile_1"``.
     """
 
     image: Path
-    mask: Path
+    mask: Path | RegionMask
     name: str
 
     @property
@@ -42,9 +47,16 @@ class MaskPair:
         """Split that a folder of the path denotes, or None."""
         return next((split for part in PurePosixPath(self.name).parts[:-1] if (split := split_of(part))), None)
 
+    def decode_mask(self, *, max_pixels: int) -> Image.Image:
+        """The mask with the values or colours of its pixels; raises ImageError."""
+        return (
+            self.mask.draw() if isinstance(self.mask, RegionMask) else decode_values(self.mask, max_pixels=max_pixels)
+        )
+
     def read_bytes(self) -> bytes:
-        """Content of both files; raises OSError."""
-        return self.image.read_bytes() + self.mask.read_bytes()
+        """Content of image and mask; raises OSError."""
+        mask = self.mask.to_bytes() if isinstance(self.mask, RegionMask) else self.mask.read_bytes()
+        return self.image.read_bytes() + mask
 
     def __str__(self) -> str:
         return str(self.image)

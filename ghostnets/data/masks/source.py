@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from ghostnets.cores import usable_cores
 from ghostnets.data.boxes.annotations import BrokenLabels, read_image_size
+from ghostnets.data.boxes.coco import find_coco
+from ghostnets.data.masks.coco import read_coco_masks
 from ghostnets.data.masks.layout import MaskPair, find_mask_folders, find_pairs, split_pairs
 from ghostnets.data.masks.table import (
     IGNORED,
@@ -22,7 +24,7 @@ from ghostnets.data.masks.table import (
     read_table,
 )
 from ghostnets.errors import DataError, ImageError
-from ghostnets.preprocessing import MAX_PIXELS, decode_values
+from ghostnets.preprocessing import MAX_PIXELS
 from ghostnets.terminal import printable
 
 __all__ = ["MaskSource", "describe_mask_layout", "open_masks"]
@@ -65,7 +67,7 @@ class MaskSource:
 
     def read_mask(self, pair: MaskPair, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
         """Class of each pixel of an image, (H, W), with ``IGNORED``; raises ImageError or DataError."""
-        return self.table.apply(decode_values(pair.mask, max_pixels=max_pixels))
+        return self.table.apply(pair.decode_mask(max_pixels=max_pixels))
 
     def select(self, masks: dict[str, tuple[str, npt.NDArray[np.bool_]]]) -> "MaskSource":
         """The same data in other splits: name -> a split of this source, and which of its images."""
@@ -91,29 +93,20 @@ def open_masks(data: str | os.PathLike[str], *, skip_broken: bool = False, max_p
 
     Args:
         data: A folder with ``images`` and ``masks``, or with folders of splits that have them, and a table of classes
-            (``read_table``). Without a table, the values of the masks are the labels.
+            (``read_table``). Without a table, the values of the masks are the labels. Or a folder with COCO's JSON
+            files, or one of them, with polygons or run lengths (``read_coco_masks``); folders of masks come first.
         skip_broken: Skip images and masks that cannot be used, with a sentence in ``notes``, instead of failing.
         max_pixels: Largest number of pixels of a mask.
 
     Raises:
         DataError: The layout is not recognised, there is no table for the colours, or labels are broken; the message
             names each: an image without mask, a mask without image, of another size than its image, or with a colour or
-            value that is not in the table.
+            value that is not in the table; in COCO's files polygons, run lengths and categories that cannot be used.
     """
     root = Path(data)
-    if not find_mask_folders(root):
-        raise DataError(
-            f"{printable(str(root))} has no folder images with a folder masks beside it; pass a folder that has them,"
-            " with a mask (PNG) of the same name for each image."
-        )
     broken = BrokenLabels()
     notes: list[str] = []
-    pairs = find_pairs(root, broken, notes)
-    splits = split_pairs(root, pairs, broken, notes)
-    if not splits:
-        broken.raise_if_any(root)
-        raise DataError(f"{root} has no image with a mask; pass the folder that contains both.")
-    table = _find_table(root, [pair for found in splits.values() for pair in found], notes, max_pixels)
+    table, splits = _read_layout(root, broken, notes, max_pixels)
     pixels, sizes = {}, {}
     for split, found in list(splits.items()):
         with ThreadPoolExecutor(usable_cores()) as pool:
@@ -133,6 +126,28 @@ def open_masks(data: str | os.PathLike[str], *, skip_broken: bool = False, max_p
     return MaskSource(root.resolve().name, table, splits, pixels, sizes, tuple(notes))
 
 
+def _read_layout(
+    root: Path, broken: BrokenLabels, notes: list[str], max_pixels: int
+) -> tuple[ClassTable, dict[str, tuple[MaskPair, ...]]]:
+    """The table of classes, and the pairs by split; the masks of files are not yet read."""
+    table = None
+    if find_mask_folders(root):
+        splits = split_pairs(root, find_pairs(root, broken, notes), broken, notes)
+    elif files := find_coco(root) if root.exists() else {}:
+        table, splits = read_coco_masks(files, broken, notes, max_pixels=max_pixels)
+    else:
+        raise DataError(
+            f"{printable(str(root))} has no folder images with a folder masks beside it, and no JSON file of COCO; pass"
+            " a folder that has them, with a mask (PNG) of the same name for each image, or with polygons in COCO's"
+            " file."
+        )
+    if not splits:
+        broken.raise_if_any(root)
+        raise DataError(f"{root} has no image with a mask; pass the folder that contains both.")
+    pairs = [pair for found in splits.values() for pair in found]
+    return table or _find_table(root, pairs, notes, max_pixels), splits
+
+
 def _inspect(pair: MaskPair, table: ClassTable, max_pixels: int) -> tuple[npt.NDArray[np.int64], tuple[int, int]] | str:
     """Pixels of each class, and the size of the image; or why the pair cannot be used."""
     unreadable = BrokenLabels()
@@ -140,7 +155,7 @@ def _inspect(pair: MaskPair, table: ClassTable, max_pixels: int) -> tuple[npt.ND
     if size is None:
         return f"its image cannot be read: {unreadable.sentences[0]}"
     try:
-        mask = decode_values(pair.mask, max_pixels=max_pixels)
+        mask = pair.decode_mask(max_pixels=max_pixels)
         if mask.size != size:
             return (
                 f"it has {mask.width} x {mask.height} pixels, and its image {pair.image.name} {size[0]} x {size[1]}"
@@ -157,7 +172,7 @@ def _find_table(root: Path, pairs: Sequence[MaskPair], notes: list[str], max_pix
     folders = [
         root,
         *dict.fromkeys(folder.parent for folder, _ in find_mask_folders(root)),
-        *{p.mask.parent: 0 for p in pairs},
+        *{pair.mask.parent: 0 for pair in pairs if isinstance(pair.mask, Path)},
     ]
     tables = find_tables(dict.fromkeys(folders))
     if len(tables) > 1:
@@ -198,7 +213,7 @@ def _table_of_values(root: Path, pairs: Sequence[MaskPair], notes: list[str], ma
 def _values(pair: MaskPair, max_pixels: int) -> set[int] | str:
     """Values of a mask, or a description of its colours; nothing of an unreadable mask, which is reported later."""
     try:
-        mask = decode_values(pair.mask, max_pixels=max_pixels)
+        mask = pair.decode_mask(max_pixels=max_pixels)
     except ImageError:
         return set()
     if mask.mode not in COLORED_MODES:
@@ -209,8 +224,8 @@ def _values(pair: MaskPair, max_pixels: int) -> set[int] | str:
         return set(np.unique(red).tolist())
     shown = describe_codes(codes.ravel(), codes.size, is_colored=True)
     return (
-        f'{shown} in {pair.mask.name}; add a file classes.csv: a line "name,color", and for each class a line such as'
-        f' "water,{format_color((226, 169, 41))}"'
+        f'{shown} in the mask of {pair.image.name}; add a file classes.csv: a line "name,color", and for each class a'
+        f' line such as "water,{format_color((226, 169, 41))}"'
     )
 
 
