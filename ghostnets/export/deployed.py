@@ -17,6 +17,8 @@ from ghostnets.checkpoints import Checkpoint
 from ghostnets.compress import fuse
 from ghostnets.errors import ExportError
 from ghostnets.models import Network
+from ghostnets.models.detection import Detector
+from ghostnets.models.segmentation import SegmentationNetwork
 
 __all__ = ["DeployedModel", "ExportJob", "trace"]
 
@@ -89,7 +91,9 @@ class DeployedModel(nn.Module):
 
 def _split_classifier(network: nn.Module) -> tuple[nn.Module, nn.Module]:
     """Return copies of a network up to its features, and of its classifier."""
-    if not isinstance(network, Network):  # the exporters fold its normalisation
+    if isinstance(network, Detector | SegmentationNetwork):
+        return fuse(network), nn.Identity()
+    if not isinstance(network, Network):  # of another library: the exporters fold its normalisation
         return copy.deepcopy(network), nn.Identity()
     fused = fuse(network)
     assert isinstance(fused, Network)

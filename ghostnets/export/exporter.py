@@ -246,7 +246,7 @@ def _write_verified(
         import_module(f"ghostnets.export.{FORMATS[format_name].module}").write(job, path)
         size = sum(file.stat().st_size for file in folder.iterdir())
         notify("verifying the file in a separate process")
-        comparison = verify(path, source, images, folder)
+        comparison = verify(path, job.checkpoint, images, folder)
         if violation := find_violation(comparison, tolerance):
             raise ExportError(
                 f"{target} in {description.precision}, run by {comparison.runtime}, differs from {source}: {violation};"

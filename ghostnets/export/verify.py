@@ -1,9 +1,9 @@
 """Run an exported file in a fresh process on real images, and compare it with its network.
 
-    python -m ghostnets.export.verify FILE CHECKPOINT IMAGES.npz
+    python -m ghostnets.export.verify FILE IMAGES.npz OUTPUTS.npz
 
-prints the comparison as JSON. The file runs before torch is imported, so only its own runtime can have computed the
-scores.
+stores the file's outputs, and prints its runtime as JSON. That process does not import torch, so only the file's own
+runtime can have computed them.
 """
 
 import json
@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from ghostnets.export.verify_masks import compare_masks
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from ghostnets.checkpoints import Checkpoint
     from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["time_against_torch", "verify"]
@@ -40,21 +40,38 @@ Array = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
 
-def verify(path: Path, checkpoint: Path, images: list[Pixels], folder: Path) -> ExportComparison:
-    """Run a file in a separate process and compare it with its network.
+def verify(path: Path, checkpoint: "Checkpoint", images: list[Pixels], folder: Path) -> ExportComparison:
+    """Run a file in a separate process and compare it with its network; then time both in this process.
 
     Args:
         path: Exported file.
         checkpoint: Checkpoint that it was exported from.
         images: uint8 (N, H, W, C), one array per image size; the first is timed.
-        folder: Folder for a temporary file with the images.
+        folder: Folder for temporary files with images and outputs.
 
     Raises:
         ExportError: The process failed; the message has the last line of its stderr.
     """
-    archive = folder / "images.npz"
+    import torch
+
+    outputs, facts = _run_separately(path, images, folder)
+    network, threads_before = checkpoint.build(), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        model = open_model(path, threads=1)
+        compare = _compare_scores if model.description.task == "classify" else _compare_maps
+        found = compare(model.description, images, outputs, network, checkpoint.preprocessing)
+        times = time_against_torch(model, network, _timed_images(images[0], model.description))
+    finally:
+        torch.set_num_threads(threads_before)
+    return ExportComparison(**found, **times, **facts, threads=1, choice=model.note)
+
+
+def _run_separately(path: Path, images: list[Pixels], folder: Path) -> tuple[list[Outputs], dict[str, Any]]:
+    """Run a file in a separate process; return its outputs for each array of images, and what the process printed."""
+    archive, results = folder / "images.npz", folder / "outputs.npz"
     np.savez(archive, *images)
-    command = [sys.executable, "-m", "ghostnets.export.verify", str(path), str(checkpoint), str(archive)]
+    command = [sys.executable, "-m", "ghostnets.export.verify", str(path), str(archive), str(results)]
     # The child must import the same package as this process, whatever the working directory is.
     paths = os.pathsep.join(p for p in [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")] if p)
     with (
@@ -70,7 +87,7 @@ def verify(path: Path, checkpoint: Path, images: list[Pixels], folder: Path) -> 
     ):
         assert process.stdout is not None
         try:
-            output = process.stdout.read()
+            printed = process.stdout.read()
         except BaseException:
             process.kill()
             raise
@@ -81,26 +98,27 @@ def verify(path: Path, checkpoint: Path, images: list[Pixels], folder: Path) -> 
         file.unlink()
     if code != 0:
         raise ExportError(f"{path.name} failed to run in a separate process ({lines[-1]}); no file was written.")
-    values: dict[str, Any] = json.loads(output.splitlines()[-1])
-    values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-    return ExportComparison(**values)
+    with np.load(results) as arrays:
+        outputs = [Outputs(arrays[f"scores_{i}"], arrays.get(f"features_{i}")) for i in range(len(images))]
+    results.unlink()
+    return outputs, json.loads(printed.splitlines()[-1])
 
 
-def main(path: str, checkpoint: str, archive: str) -> None:
-    """Run the file, compare it and print the comparison; entry point of the separate process."""
+def main(path: str, archive: str, results: str) -> None:
+    """Run the file on images, and store its outputs; entry point of the separate process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     model = open_model(path, threads=1)
-    # Of the precisions that a machine may choose from, the least precise one is compared; the chosen one is timed.
-    compared = open_model(path, threads=1, precision="bf16") if model.note else model
-    with np.load(archive) as arrays:
-        images = [arrays[name] for name in arrays.files]
-    if model.description.task != "classify":
-        print(json.dumps(asdict(_compare_maps(model, Path(checkpoint), images[0]))))
-        return
-    outputs = [_run_file(compared, batch) for batch in images]
-    torch_was_loaded = "torch" in sys.modules
-    comparison = _compare(model, Path(checkpoint), images, outputs, torch_was_loaded)
-    print(json.dumps(asdict(comparison)))
+    if model.note:  # of the precisions that a machine may choose from, the least precise one is compared
+        model = open_model(path, threads=1, precision="bf16")
+    arrays: dict[str, Array] = {}
+    with np.load(archive) as images:
+        for index, name in enumerate(images.files):
+            outputs = _run_file(model, images[name])
+            arrays[f"scores_{index}"] = outputs.scores
+            if outputs.features is not None:
+                arrays[f"features_{index}"] = outputs.features
+    np.savez(results, **arrays)  # type: ignore[arg-type]
+    print(json.dumps({"runtime": model.runtime, "torch_was_loaded": "torch" in sys.modules}))
 
 
 def _end_with_parent() -> None:
@@ -110,9 +128,11 @@ def _end_with_parent() -> None:
 
 
 def _run_file(model: Model, images: Pixels) -> Outputs:
-    """Return scores, and features if the file has them; a batch of 1 is followed by batches up to ``BATCH_SIZE``."""
+    """Return the outputs of a file for its task, and features if it has them; a batch of 1 comes before larger ones."""
     starts = [0, *range(1, len(images), BATCH_SIZE)]
     batches = [images[start : 1 if start == 0 else start + BATCH_SIZE] for start in starts]
+    if model.description.task != "classify":
+        return Outputs(np.concatenate([_runner(model)(batch) for batch in batches]), None)
     outputs = [model.run(batch, features=model.description.has_features) for batch in batches]
     features = [output.features for output in outputs if output.features is not None]
     scores = np.concatenate([output.scores for output in outputs])
@@ -136,33 +156,29 @@ def _run_network(network: "nn.Module", preprocessing: "Preprocessing", images: P
     return torch.cat(logits).numpy(), torch.cat(features).numpy() if is_own else None
 
 
-def _compare(
-    model: Model,
-    checkpoint_path: Path,
+def _compare_scores(
+    description: Description,
     images: list[Pixels],
     outputs: list[Outputs],
-    torch_was_loaded: bool,
-) -> ExportComparison:
-    import torch
+    network: "nn.Module",
+    preprocessing: "Preprocessing",
+) -> dict[str, Any]:
+    """Compare a classifier's outputs with those of the network, which has its own preprocessing.
 
-    from ghostnets.checkpoints import read_checkpoint
-
-    torch.set_num_threads(1)
-    checkpoint = read_checkpoint(checkpoint_path)
-    network = checkpoint.build()
-    is_probability = model.description.output == "probabilities"
+    Returns:
+        The fields of ``ExportComparison`` about differences.
+    """
+    is_probability, multi_label = description.output == "probabilities", description.multi_label
     differences, scales, agreements, probability_differences = [], [], [], []
     feature_differences, feature_scales = [], []
     for batch, (scores, features) in zip(images, outputs, strict=True):
-        logits, expected_features = _run_network(network, checkpoint.preprocessing, batch)
-        multi_label, temperature = model.description.multi_label, model.description.temperature
-        expected_probabilities = probabilities_of(logits, multi_label=multi_label, temperature=temperature)
+        logits, expected_features = _run_network(network, preprocessing, batch)
+        expected_probabilities = probabilities_of(logits, multi_label=multi_label, temperature=description.temperature)
         probabilities = scores
         if not is_probability:
-            probabilities = probabilities_of(scores, multi_label=multi_label, temperature=temperature)
-        expected = _comparable(expected_probabilities if is_probability else logits, model.description)
-        actual = _comparable(scores, model.description)
-        differences.append(np.abs(actual - expected).reshape(-1))
+            probabilities = probabilities_of(scores, multi_label=multi_label, temperature=description.temperature)
+        expected = _comparable(expected_probabilities if is_probability else logits, description)
+        differences.append(np.abs(_comparable(scores, description) - expected).reshape(-1))
         scales.append(np.abs(expected).max())
         agreements.append(_agreements(logits, probabilities, multi_label=multi_label))
         probability_differences.append(np.abs(expected_probabilities - probabilities).max())
@@ -171,44 +187,29 @@ def _compare(
             feature_scales.append(np.abs(expected_features).max())
     scale = max(scales) or 1.0  # the only score of a one-class network equals its mean
     difference = np.concatenate(differences) / scale
-
-    return ExportComparison(
-        max_difference=float(difference.max()),
-        mean_difference=float(difference.mean()),
-        max_probability_difference=float(max(probability_differences)),
-        top1_agreement=float(np.concatenate(agreements).mean()),
-        max_feature_difference=float(max(feature_differences) / max(feature_scales)) if feature_differences else None,
-        threads=1,
-        runtime=model.runtime,
-        choice=model.note,
-        torch_was_loaded=torch_was_loaded,
-        **time_against_torch(model, network, _timed_images(images[0], model.description)),
-    )
+    return {
+        "max_difference": float(difference.max()),
+        "mean_difference": float(difference.mean()),
+        "max_probability_difference": float(max(probability_differences)),
+        "top1_agreement": float(np.concatenate(agreements).mean()),
+        "max_feature_difference": (
+            float(max(feature_differences) / max(feature_scales)) if feature_differences else None
+        ),
+    }
 
 
-def _compare_maps(model: Model, checkpoint_path: Path, images: Pixels) -> ExportComparison:
-    """Run the file of a detector or segmentation network before torch is imported, and compare it with its network."""
-    run, task = _runner(model), model.description.task
-    starts = [0, *range(1, len(images), BATCH_SIZE)]
-    batches = [images[start : 1 if start == 0 else start + BATCH_SIZE] for start in starts]
-    actual = np.concatenate([run(batch) for batch in batches])
-    torch_was_loaded = "torch" in sys.modules
-    import torch
-
-    from ghostnets.checkpoints import read_checkpoint
-
-    torch.set_num_threads(1)
-    checkpoint = read_checkpoint(checkpoint_path, task=task)
-    network = checkpoint.build()
-    expected = predict_by_network(network, checkpoint.preprocessing, images)
-    found = compare_boxes(actual, expected, model.description) if task == "detect" else compare_masks(actual, expected)
-    return ExportComparison(
-        **found,
-        threads=1,
-        runtime=model.runtime,
-        torch_was_loaded=torch_was_loaded,
-        **time_against_torch(model, network, _timed_images(images, model.description)),
-    )
+def _compare_maps(
+    description: Description,
+    images: list[Pixels],
+    outputs: list[Outputs],
+    network: "nn.Module",
+    preprocessing: "Preprocessing",
+) -> dict[str, Any]:
+    """Compare the outputs of a detector or a segmentation network with those of the network, as above."""
+    expected = predict_by_network(network, preprocessing, images[0])
+    if description.task == "detect":
+        return compare_boxes(outputs[0].scores, expected, description)
+    return compare_masks(outputs[0].scores, expected)
 
 
 def _runner(model: Model) -> Callable[[Pixels], Any]:

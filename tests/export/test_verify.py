@@ -12,7 +12,7 @@ from conftest import randomized
 
 from ghostnets import engine
 from ghostnets.artefacts import METADATA_KEY, Description
-from ghostnets.checkpoints import Checkpoint, save_checkpoint
+from ghostnets.checkpoints import Checkpoint
 from ghostnets.errors import ExportError
 from ghostnets.export.report import TOLERANCES, ExportComparison, find_violation
 from ghostnets.export.verify import verify
@@ -47,30 +47,28 @@ def test_verify_detects_other_weights_and_other_normalisation(tmp_path: Path):
     shifted = Preprocessing(32, 32, (0.4, 0.5, 0.5), (0.2, 0.3, 0.3))
     arguments = {"num_classes": 3, "width": 0.1}
 
-    def write(seed: int, used: Preprocessing) -> Path:
+    def make(seed: int, used: Preprocessing) -> Checkpoint:
         torch.manual_seed(seed)
         weights = randomized(create_model("ghostnet_100", **arguments)).state_dict()
-        path = tmp_path / f"{seed}-{used.mean[2]}.safetensors"
-        save_checkpoint(path, Checkpoint("ghostnet_100", arguments, weights, tuple("abc"), used))
-        return path
+        return Checkpoint("ghostnet_100", arguments, weights, tuple("abc"), used)
 
     description = Description("ghostnet_100", arguments, tuple("abc"), preprocessing)
-    session = engine.compile(write(0, preprocessing))
+    session = engine.compile(make(0, preprocessing))
     session.save(tmp_path / "net.engine", metadata={METADATA_KEY: description.to_json()})
     images = [np.random.default_rng(0).integers(0, 256, (18, 32, 32, 3), dtype=np.uint8)]
     for seed, used in [(1, preprocessing), (0, shifted)]:
-        wrong = verify(tmp_path / "net.engine", write(seed, used), images, tmp_path)
+        wrong = verify(tmp_path / "net.engine", make(seed, used), images, tmp_path)
         assert "max difference" in str(find_violation(wrong, TOLERANCES["f32"]))
         assert wrong.max_difference > 2 * TOLERANCES["f32"].max_difference
     with pytest.raises(ExportError, match=r"failed to run in a separate process \(.*ArtefactError: there is no file"):
-        verify(tmp_path / "none.engine", write(0, preprocessing), images, tmp_path)
+        verify(tmp_path / "none.engine", make(0, preprocessing), images, tmp_path)
 
 
 def test_verifying_process_ends_with_its_parent():
     code = (
         "import time; from ghostnets.export import verify\n"
         "verify.open_model = lambda *_, **__: (print('opened', flush=True), time.sleep(600))\n"
-        "verify.main('net.onnx', 'checkpoint', 'images')"
+        "verify.main('net.onnx', 'images', 'outputs')"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
