@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Collection
 
+import torch
 from torch import nn
 
 from ghostnets.checkpoints import EMBEDDED_WEIGHTS, Checkpoint, create_model, read_checkpoint
 from ghostnets.errors import CheckpointError
 from ghostnets.files import find_checkpoint
 from ghostnets.models import Backbone
+from ghostnets.terminal import format_count
 from ghostnets.train.recipe import AUTO_WEIGHTS, Recipe
 from ghostnets.train.recipe import EMBEDDED_WEIGHTS as EMBEDDED
 
@@ -101,9 +103,11 @@ def load_initial_weights(
     backbone: str,
     class_names: tuple[str, ...],
     *,
-    task: str,
     kind: str,
+    read: Callable[[str], Checkpoint],
     depends_on_classes: Callable[[str], bool],
+    kept_outputs: int = 0,
+    on_message: Callable[[str], None],
 ) -> None:
     """Load the initial weights of a recipe into a network with random ones.
 
@@ -114,9 +118,11 @@ def load_initial_weights(
         recipe: The recipe, with resolved weights.
         backbone: Name of the backbone.
         class_names: Classes of the data.
-        task: Task of the network.
-        kind: Its name in messages, such as ``"detector"``.
+        kind: Name of such a network in messages, such as ``"detector"``.
+        read: Reads the checkpoint at the location of the weights.
         depends_on_classes: Whether the weight of a name belongs to a layer whose outputs are the classes.
+        kept_outputs: Number of the last outputs of these layers that do not depend on the classes.
+        on_message: Callback for messages to the user.
 
     Raises:
         CheckpointError: The weights cannot be read, or do not fit.
@@ -131,9 +137,15 @@ def load_initial_weights(
         trained = create_model(backbone, pretrained="embedded", features_only=True, out_indices=maps.out_indices)
         maps.load_state_dict(trained.state_dict())
         return
-    checkpoint = read_initial_checkpoint(recipe.weights, task=task, kind=kind)
+    checkpoint = read(recipe.weights)
     weights = dict(checkpoint.state_dict)
     if checkpoint.class_names != class_names:
         own = network.state_dict()
-        weights = {name: own[name] if depends_on_classes(name) else value for name, value in weights.items()}
+        for name in filter(depends_on_classes, weights):
+            rows = len(own[name]) - kept_outputs
+            weights[name] = torch.cat([own[name][:rows], weights[name][len(weights[name]) - kept_outputs :]])
+        on_message(
+            f"{recipe.weights} has other classes ({format_count(len(checkpoint.class_names), 'class')}), so the outputs"
+            " of classes are new"
+        )
     network.load_state_dict(weights)

@@ -1,11 +1,15 @@
 """The detector of a recipe and its initial weights: random, of an embedded backbone, or of a trained detector."""
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ghostnets.checkpoints import Checkpoint, load_ncnn, read_ncnn
 from ghostnets.data import DataSource
-from ghostnets.errors import ConfigurationError
+from ghostnets.errors import CheckpointError, ConfigurationError
 from ghostnets.files import find_checkpoint
 from ghostnets.models.detection import DETECTORS, Detector, create_detector
 from ghostnets.preprocessing import Preprocessing
@@ -16,6 +20,8 @@ from ghostnets.train.recipe import EMBEDDED_WEIGHTS as EMBEDDED
 __all__ = ["build_initial_detector", "check_detection", "resolve_detector"]
 
 IMAGE_SIZE = 416
+BINS = 8  # of the distances of every detector in the registry
+NCNN_SUFFIX = ".param"
 
 
 def check_detection(recipe: Recipe) -> None:
@@ -43,7 +49,7 @@ def resolve_detector(recipe: Recipe, source: DataSource) -> tuple[Recipe, dict[s
     arguments: dict[str, Any] = {}
     size = recipe.image_size
     if recipe.weights not in (None, EMBEDDED, AUTO_WEIGHTS):
-        checkpoint = read_initial_checkpoint(recipe.weights, task="detect", kind="detector")
+        checkpoint = _read_detector(recipe.weights, name=recipe.model)
         recipe = recipe.changed(model=checkpoint.architecture, weights=str(find_checkpoint(recipe.weights).resolve()))
         arguments, size = dict(checkpoint.arguments), size or checkpoint.preprocessing.image_size
         preprocessing = Preprocessing.for_boxes(size, fit=checkpoint.preprocessing.fit)
@@ -61,10 +67,12 @@ def resolve_detector(recipe: Recipe, source: DataSource) -> tuple[Recipe, dict[s
     return recipe.changed(image_size=preprocessing.image_size, in_chans=3), arguments, preprocessing
 
 
-def build_initial_detector(recipe: Recipe, arguments: dict[str, Any], class_names: tuple[str, ...]) -> Detector:
+def build_initial_detector(
+    recipe: Recipe, arguments: dict[str, Any], class_names: tuple[str, ...], *, on_message: Callable[[str], None]
+) -> Detector:
     """Build the detector with its initial weights, in training mode.
 
-    From a detector with other classes, all weights are taken except those of the last convolutions of the head.
+    From a detector with other classes, all weights are taken except those of the scores of the classes.
 
     Raises:
         CheckpointError: The weights cannot be read, or do not fit.
@@ -75,8 +83,31 @@ def build_initial_detector(recipe: Recipe, arguments: dict[str, Any], class_name
         recipe,
         arguments.get("backbone") or DETECTORS[recipe.model].backbone,
         class_names,
-        task="detect",
         kind="detector",
+        read=partial(_read_detector, name=recipe.model),
         depends_on_classes=lambda name: name.startswith("head.predict."),
+        kept_outputs=4 * detector.bins,
+        on_message=on_message,
     )
     return detector
+
+
+def _read_detector(location: str, *, name: str) -> Checkpoint:
+    """Read the checkpoint of a detector, or an ncnn file of a detector ``name``, which does not name its classes."""
+    if Path(location).suffix != NCNN_SUFFIX:
+        return read_initial_checkpoint(location, task="detect", kind="detector")
+    convolutions = read_ncnn(location)
+    num_classes = len(convolutions[-1].bias) - 4 * BINS if convolutions else 0
+    if num_classes < 1:
+        raise CheckpointError(f"{location} is not an ncnn file of a detector; pass one of NanoDet-Plus.")
+    detector = create_detector(name, num_classes=num_classes)
+    try:
+        load_ncnn(detector, location)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{location} is an ncnn file, and not one of {name}, so pass the --model that it is of, such as"
+            f" nanodet_plus_m: {error}"
+        ) from error
+    classes = tuple(f"class {number}" for number in range(num_classes))
+    arguments = {"num_classes": num_classes}
+    return Checkpoint(name, arguments, detector.state_dict(), classes, Preprocessing.for_boxes(IMAGE_SIZE))

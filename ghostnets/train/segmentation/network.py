@@ -1,5 +1,7 @@
 """The segmentation network of a recipe; its initial weights: random, of an embedded backbone, or of a trained one."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from ghostnets.train.recipe import EMBEDDED_WEIGHTS as EMBEDDED
 __all__ = ["build_initial_segmenter", "check_segmentation", "resolve_segmenter"]
 
 IMAGE_SIZE = 384
+KIND = "segmentation network"
 ALLOWED = ("label_smoothing",)  # fields that detectors do not have
 
 
@@ -44,7 +47,7 @@ def resolve_segmenter(recipe: Recipe, source: DataSource) -> tuple[Recipe, dict[
     arguments: dict[str, Any] = {}
     size = recipe.image_size or IMAGE_SIZE
     if recipe.weights not in (None, EMBEDDED, AUTO_WEIGHTS):
-        checkpoint = read_initial_checkpoint(recipe.weights, task="segment", kind="segmentation network")
+        checkpoint = read_initial_checkpoint(recipe.weights, task="segment", kind=KIND)
         recipe = recipe.changed(model=checkpoint.architecture, weights=str(find_checkpoint(recipe.weights).resolve()))
         arguments, size = dict(checkpoint.arguments), recipe.image_size or checkpoint.preprocessing.image_size
         if checkpoint.preprocessing.fit != "stretch":
@@ -61,7 +64,7 @@ def resolve_segmenter(recipe: Recipe, source: DataSource) -> tuple[Recipe, dict[
 
 
 def build_initial_segmenter(
-    recipe: Recipe, arguments: dict[str, Any], class_names: tuple[str, ...]
+    recipe: Recipe, arguments: dict[str, Any], class_names: tuple[str, ...], *, on_message: Callable[[str], None]
 ) -> SegmentationNetwork:
     """Build the network with its initial weights, in training mode.
 
@@ -76,8 +79,9 @@ def build_initial_segmenter(
         recipe,
         arguments.get("backbone") or SEGMENTERS[recipe.model].backbone,
         class_names,
-        task="segment",
-        kind="segmentation network",
+        kind=KIND,
+        read=partial(read_initial_checkpoint, task="segment", kind=KIND),
         depends_on_classes=lambda name: name.rpartition(".")[0] in network.classifier_names,
+        on_message=on_message,
     )
     return network

@@ -117,13 +117,13 @@ def test_detector_starts_from_embedded_backbone_and_from_detector(finished):
     from ghostnets.train.recipes import RECIPES
 
     recipe = RECIPES["detect"].changed(weights="embedded")
-    detector = build_initial_detector(recipe, {"num_classes": 2}, ("a", "b"))
+    detector = build_initial_detector(recipe, {"num_classes": 2}, ("a", "b"), on_message=print)
     trained = create_model("ghostnet_100", pretrained="embedded").state_dict()
     own = detector.backbone.state_dict()
     assert all(torch.equal(value, trained[name]) for name, value in own.items())
     result, _ = finished
     recipe = RECIPES["detect"].changed(model="ghostdet_050", weights=str(result.checkpoint))
-    other = build_initial_detector(recipe, {"num_classes": 1}, ("whale",)).state_dict()
+    other = build_initial_detector(recipe, {"num_classes": 1}, ("whale",), on_message=print).state_dict()
     before = read_checkpoint(result.checkpoint, task="detect").state_dict
     different = {name for name, value in other.items() if not torch.equal(value, before[name])}
     assert different

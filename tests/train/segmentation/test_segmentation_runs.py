@@ -119,12 +119,12 @@ def test_network_starts_from_embedded_backbone_and_from_a_trained_network(finish
     from ghostnets.train.segmentation.network import build_initial_segmenter
 
     recipe = RECIPES["segment"].changed(weights="embedded")
-    network = build_initial_segmenter(recipe, {"num_classes": 2}, ("a", "b"))
+    network = build_initial_segmenter(recipe, {"num_classes": 2}, ("a", "b"), on_message=print)
     trained = create_model("ghostnet_100", pretrained="embedded").state_dict()
     assert all(torch.equal(value, trained[name]) for name, value in network.backbone.state_dict().items())
     result, _ = finished
     recipe = RECIPES["segment"].changed(model="ghostseg_050", weights=str(result.checkpoint))
-    other = build_initial_segmenter(recipe, {"num_classes": 1}, ("whale",)).state_dict()
+    other = build_initial_segmenter(recipe, {"num_classes": 1}, ("whale",), on_message=print).state_dict()
     before = read_checkpoint(result.checkpoint, task="segment").state_dict
     different = {name for name, value in other.items() if not torch.equal(value, before[name])}
     assert {name.rpartition(".")[0] for name in different} == {"head.low_classifier", "head.high_classifier"}
