@@ -87,28 +87,21 @@ void Executor::run_late_activation(const Op& op, std::byte* values, int pixels, 
             {type(op.out), values, at(op.out).stride, pixels, channels, op.activation, op.slope, net_.table(op)});
 }
 
-// A row of the image as floats, zero-padded at both ends: bytes normalised and interleaved, float planes copied.
+// A row of the image as floats, zero-padded at both ends: bytes normalised, float planes interleaved.
 void Executor::run_input(const Op& op, int image, int row) const {
     const Allocation& to = at(op.out);
-    const int channels = net_.in_channels, pad = op.window.pad_w, pad_end = op.window.pad_end_w;
+    const int channels = net_.in_channels, pad = op.window.pad_w * channels;
+    const std::size_t count = std::size_t(to.width) * channels, plane = std::size_t(to.height) * to.width;
+    const std::size_t first = std::size_t(row) * to.width;  // pixel of its image
     auto* out = reinterpret_cast<float*>(pixels(op.out, image, row));
-    if (images_.bytes) {
-        const int count = to.width * channels;
-        const auto* in = static_cast<const std::uint8_t*>(images_.data) +
-                         (std::size_t(image) * to.height + row) * std::size_t(count);
-        std::memset(out, 0, pad * channels * sizeof(float));
-        net_.kernels.normalize(in, schedule_.scale_row.data(), schedule_.shift_row.data(), count, out + pad * channels);
-        std::memset(out + pad * channels + count, 0, pad_end * channels * sizeof(float));
-        return;
-    }
-    for (int c = 0; c < channels; ++c) {
-        const auto* in = static_cast<const float*>(images_.data) +
-                         ((std::size_t(image) * channels + c) * to.height + row) * std::size_t(to.width);
-        float* plane = out + std::ptrdiff_t(c) * (to.width + pad + pad_end);
-        std::memset(plane, 0, pad * sizeof(float));
-        std::memcpy(plane + pad, in, to.width * sizeof(float));
-        std::memset(plane + pad + to.width, 0, pad_end * sizeof(float));
-    }
+    std::memset(out, 0, pad * sizeof(float));
+    if (images_.bytes)
+        net_.kernels.normalize(static_cast<const std::uint8_t*>(images_.data) + (image * plane + first) * channels,
+                               schedule_.scale_row.data(), schedule_.shift_row.data(), int(count), out + pad);
+    else
+        net_.kernels.interleave(static_cast<const float*>(images_.data) + image * plane * channels + first, plane,
+                                channels, to.width, out + pad);
+    std::memset(out + pad + count, 0, (to.pitch - pad - count) * sizeof(float));
 }
 
 // Pointers to `count` input rows, `step` apart, that the first output row is computed from; null outside of the map.
@@ -155,6 +148,7 @@ void Executor::run_depthwise(const Op& op, const RowTask& rows) const {
     task.channels = rows.count;
     task.clamp_min = op.clamp_min();
     task.activation = op.stored_activation();
+    task.slope = op.slope;
     task.binary = op.binary;
     if (op.binary != BinaryOp::none) {
         for (int i = 0; i < rows.rows; ++i)

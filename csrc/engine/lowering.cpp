@@ -44,7 +44,8 @@ void Lowering::lower(const Node& node) {
 Op Lowering::with_activation(Op&& op) const {
     const bool is_byte = layout(op.out).type == Type::u8 || (op.in >= 0 && layout(op.in).type == Type::u8);
     if ((op.is_gemm() || op.kind == OpKind::depthwise) && op.binary == BinaryOp::none && !is_byte)
-        op.stores_activated = op.activation == Activation::relu6 || op.activation == Activation::hard_swish;
+        op.stores_activated = op.activation == Activation::relu6 || op.activation == Activation::leaky_relu ||
+                              op.activation == Activation::hard_swish;
     if (op.activation != Activation::relu || layout(op.out).type != Type::u8) return std::move(op);
     if (op.kind == OpKind::depthwise && op.binary != BinaryOp::none) return std::move(op);  // clamps before it adds
     const Map out = map(op.out);
@@ -176,17 +177,12 @@ void Lowering::stem(const Node& node) {
     op.gemm.is_stem = true;
     op.window = window;
     op.macs = double(rows) * depth;
-    const auto weight = [&](int row, int c, int y, int x) {
-        return node.weight.data[((std::size_t(row) * planes + c) * kh + y) * kw + x];
-    };
     const Map from = map(node.input);
     Map out = before_activation(op, map(node.output));
     out.layout.segments = to.segments;  // perhaps the first one alone
-    pack_gemm(op, from, out, 1, depth, node.bias.data, width_, [&](int row, int k) {  // bytes: (y, x, c)
-        return weight(row, k % planes, k / (kw * planes), k / planes % kw);
-    });
-    op.gemm.planar_weights = pack_floats(out, depth, width_, [&](int row, int k) {  // float planes: (y, c, x)
-        return weight(row, k / kw % planes, k / (kw * planes), k % kw);
+    pack_gemm(op, from, out, kh, depth / kh, node.bias.data, width_, [&](int row, int k) {  // (y, x, c)
+        const int y = k / (kw * planes), x = k / planes % kw, c = k % planes;
+        return node.weight.data[((std::size_t(row) * planes + c) * kh + y) * kw + x];
     });
     op.weight_bytes = std::size_t(op.gemm.vectors) * op.gemm.depth * width_ * 4;
     emit(std::move(op));

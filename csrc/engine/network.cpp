@@ -80,6 +80,7 @@ GemmTask Network::gemm_task(const Op& op, int first, int count) const {
     task.out_stride = out.stride();
     task.clamp_min = op.clamp_min();
     task.activation = op.stored_activation();
+    task.slope = op.slope;
     return task;
 }
 

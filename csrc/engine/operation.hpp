@@ -70,7 +70,6 @@ struct GemmOptions {
     int depth = 0, vectors = 0;  // groups of terms per sum, vectors of outputs
     bool pairs_terms = false;    // see GemmTask
     bool is_stem = false;
-    Buffer planar_weights;  // stem: weights for float images, which are stored as planes
 };
 
 // Output size of resizing or adaptive pooling: the size of `like`, `factor` times the input, or a given size.

@@ -99,8 +99,7 @@ void pack_gemm(Op& op, const Map& in, const Map& out, int segments, int length, 
     const int group = group_of(type), groups = segments * (round_up(length, group) / group);
     const int rows = out.layout.segments * out.layout.channels;
     op.gemm.depth = groups;
-    op.gemm.pairs_terms =
-        type == Type::f32 && width == 2 * kChannelBlock && !op.gemm.is_stem;  // its terms have no padding
+    op.gemm.pairs_terms = type == Type::f32 && width == 2 * kChannelBlock;
     const int last_half =
         op.gemm.pairs_terms && out.layout.stride() % width ? out.layout.stride() / width * width : INT_MAX;
     op.gemm.vectors = (out.layout.stride() + width - 1) / width;
@@ -139,14 +138,6 @@ void pack_gemm(Op& op, const Map& in, const Map& out, int segments, int length, 
                 terms[k]);
         }
     }
-}
-
-Buffer pack_floats(const Map& out, int length, int width, const WeightAt& at) {
-    Op op{.kind = OpKind::gemm};
-    op.gemm.is_stem = true;
-    const std::vector<float> bias(out.layout.segments * out.layout.channels);
-    pack_gemm(op, {}, out, 1, length, bias.data(), width, at);
-    return std::move(op.packed.weights);
 }
 
 namespace {

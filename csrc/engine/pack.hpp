@@ -27,9 +27,6 @@ Map before_activation(Op& op, const Map& out);
 void pack_gemm(Op& op, const Map& in, const Map& out, int segments, int length, const float* bias, int width,
                const WeightAt& at);
 
-// Packs float weights alone, for a stem over planes.
-Buffer pack_floats(const Map& out, int length, int width, const WeightAt& at);
-
 // Maps, weights and biases of a depthwise convolution over one segment of its map.
 struct DepthwiseSource {
     Map in, out;

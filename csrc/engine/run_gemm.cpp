@@ -17,19 +17,15 @@ void Executor::run_gemm_row(const Op& op, int image, int row) const {
     run_late_activation(op, out, task.pixels, op.channels);
 }
 
-// The stem has one segment for each kernel row, of interleaved bytes, or for each kernel row and plane of floats.
+// The stem has one segment for each kernel row.
 void Executor::point_at_stem(const Op& op, int image, int row, GemmTask& task) const {
     const Allocation& in = at(op.in);
-    const int planes = images_.bytes ? 1 : net_.in_channels, stride = op.window.stride;
-    task.segment_count = op.window.kernel_h * planes;
+    task.segment_count = op.window.kernel_h;
     task.segment_groups = op.gemm.depth / task.segment_count;
-    task.pixel_stride = images_.bytes ? stride * net_.in_channels : stride;
-    if (!images_.bytes) task.weights = op.gemm.planar_weights.data();
+    task.pixel_stride = std::ptrdiff_t(op.window.stride) * net_.in_channels;
     for (int dy = 0; dy < op.window.kernel_h; ++dy) {
-        const int y = row * stride - op.window.pad_h + dy;
-        const std::byte* pixel = y >= 0 && y < in.height ? pixels(op.in, image, y) : workspace_.zeros;
-        for (int c = 0; c < planes; ++c)
-            workspace_.pointers[dy * planes + c] = pixel + c * (in.pitch / planes) * sizeof(float);
+        const int y = row * op.window.stride - op.window.pad_h + dy;
+        workspace_.pointers[dy] = y >= 0 && y < in.height ? pixels(op.in, image, y) : workspace_.zeros;
     }
 }
 

@@ -26,8 +26,7 @@ void Planner::infer_shapes() {
     for (const Op& op : net_.ops) {
         infer_shape(op);
         const Window& window = op.window;
-        segments =
-            std::max<std::size_t>(segments, op.gemm.is_stem ? window.kernel_h * net_.in_channels : window.kernel_h + 1);
+        segments = std::max<std::size_t>(segments, window.kernel_h + 1);
         if (op.kind == OpKind::adaptive_average)
             segments = std::max<std::size_t>(
                 segments, schedule_.allocations[op.in].height / schedule_.allocations[op.out].height + 2);
@@ -139,7 +138,8 @@ void Planner::infer_shape(const Op& op) {
     Allocation& out = schedule_.allocations[op.out];
     if (op.kind == OpKind::input) {
         out.stride = net_.in_channels;
-        out.pitch = std::ptrdiff_t(net_.in_channels) * (out.width + op.window.pad_w + op.window.pad_end_w);
+        // One value more: the kernel reads terms in pairs.
+        out.pitch = std::ptrdiff_t(net_.in_channels) * (out.width + op.window.pad_w + op.window.pad_end_w) + 1;
         check_shape(op, out);
         schedule_.memory.zeros = std::max(schedule_.memory.zeros, pitch_bytes(op.out));
         return;

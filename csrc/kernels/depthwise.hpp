@@ -19,18 +19,20 @@ template <class T, int N>
 [[gnu::always_inline]] inline void finish(const DepthwiseTask& task, const Floats<N>* sums, int count, int row, int x,
                                           int channel) {
     T* out = static_cast<T*>(task.out[row]) + x * task.out_stride + channel;
-    const Floats<N> clamp_min = Floats<N>{} + task.clamp_min;
+    const float clamp_min = task.clamp_min, slope = task.slope;
     if (task.binary == BinaryOp::none) {
         return with_stored_activation(task.activation, [&]<Activation kind>() __attribute__((always_inline)) {
 #pragma GCC unroll 8
-            for (int i = 0; i < count; ++i) store<N>(out + i * task.out_stride, stored<kind, N>(sums[i], clamp_min));
+            for (int i = 0; i < count; ++i)
+                store<N>(out + i * task.out_stride, stored<kind, N>(sums[i], clamp_min, slope));
         });
     }
     const T* other = static_cast<const T*>(task.other[row]) + x * task.other_stride + channel;
     const bool adds = task.binary == BinaryOp::add;
 #pragma GCC unroll 8
     for (int i = 0; i < count; ++i) {
-        const Floats<N> value = maximum<N>(clamp_min, sums[i]), operand = load<N>(other + i * task.other_stride);
+        const Floats<N> value = maximum<N>(Floats<N>{} + clamp_min, sums[i]),
+                        operand = load<N>(other + i * task.other_stride);
         store<N>(out + i * task.out_stride, adds ? value + operand : value * operand);
     }
 }

@@ -71,14 +71,14 @@ struct Finish {
         const T* other[2] = {};
         if constexpr (kind != BinaryOp::none)
             for (int i = 0; i < L / N; ++i) other[i] = start(const_cast<void*>(task.other[row + i]), other_stride);
-        const Floats<L> clamp_min = Floats<L>{} + task.clamp_min;
+        const float clamp_min = task.clamp_min, slope = task.slope;
 #pragma GCC unroll 8
         for (int i = 0; i < kTile; ++i) {
             if (i >= count) return;
             Floats<L> value;
             if constexpr (kCounts) value = __builtin_convertvector(sums[i], Floats<L>) * scale + bias;
             else value = sums[i];
-            value = stored<activation, L>(value, clamp_min);
+            value = stored<activation, L>(value, clamp_min, slope);
             if constexpr (kind == BinaryOp::add) {
                 const Floats<L> more = operand(other, i * other_stride);
                 value += kCounts ? more * other_scale + shift : more;

@@ -19,15 +19,7 @@ namespace ghostnets::GHOSTNETS_ISA {
 template <class In>
 using TileSum = typename Product<In>::template Sum<kWidth>;
 
-template <Activation kind, int P, int V>
-[[gnu::always_inline]] inline void activate_tile(Floats<kWidth> (&sums)[P][V]) {
-#pragma GCC unroll 28
-    for (int p = 0; p < P; ++p)
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sums[p][v] = activated<kWidth>(sums[p][v], kind, 0);
-}
-
-// Requantizes the accumulators of bytes, clamps and stores a tile.
+// Requantizes the accumulators of bytes, applies the activation and stores a tile.
 template <class In, class Out, int P, int V>
 [[gnu::always_inline]] inline void store_tile(const GemmTask& task, const TileSum<In> (&sums)[P][V], int pixel,
                                               int vector) {
@@ -37,7 +29,8 @@ template <class In, class Out, int P, int V>
     const float* scale = kCounts ? task.scale + vector * kWidth : nullptr;
     Out* out = static_cast<Out*>(task.out) + pixel * task.out_stride + vector * kWidth;
     const std::ptrdiff_t out_stride = task.out_stride;
-    const F clamp_min = F{} + task.clamp_min;
+    const float clamp_min = task.clamp_min, slope = task.slope;
+    const bool is_half = task.columns < (vector + V) * kWidth;
     F scales[V], biases[V];
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v)
@@ -45,24 +38,28 @@ template <class In, class Out, int P, int V>
             scales[v] = load<kWidth>(scale + v * kWidth);
             biases[v] = load<kWidth>(bias + v * kWidth);
         }
-    const auto value = [&](int p, int v) {
-        F sum;
-        if constexpr (kCounts) sum = __builtin_convertvector(sums[p][v], F) * scales[v] + biases[v];
-        else sum = sums[p][v];
-        return maximum<kWidth>(clamp_min, sum);
-    };
-    const bool is_half = task.columns < (vector + V) * kWidth;
+    const auto store_all = [&]<Activation kind>() __attribute__((always_inline)) {
+        const auto value = [&](int p, int v) __attribute__((always_inline)) {
+            F sum;
+            if constexpr (kCounts) sum = __builtin_convertvector(sums[p][v], F) * scales[v] + biases[v];
+            else sum = sums[p][v];
+            if constexpr (kType<Out> == Type::f32) after_stores<kWidth>(sum);
+            return stored<kind, kWidth>(sum, clamp_min, slope);
+        };
 #pragma GCC unroll 28
-    for (int p = 0; p < P; ++p) {
+        for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 4
-        for (int v = 0; v + 1 < V; ++v) store<kWidth>(out + v * kWidth, value(p, v));
-        if (is_half) {
-            store_half<kWidth>(out + (V - 1) * kWidth, value(p, V - 1));
-        } else {
-            store<kWidth>(out + (V - 1) * kWidth, value(p, V - 1));
+            for (int v = 0; v + 1 < V; ++v) store<kWidth>(out + v * kWidth, value(p, v));
+            if (is_half) {
+                store_half<kWidth>(out + (V - 1) * kWidth, value(p, V - 1));
+            } else {
+                store<kWidth>(out + (V - 1) * kWidth, value(p, V - 1));
+            }
+            out += out_stride;
         }
-        out += out_stride;
-    }
+    };
+    if constexpr (kCounts || kType<Out> == Type::u8) store_all.template operator()<Activation::none>();
+    else with_stored_activation(task.activation, store_all);
 }
 
 // The sums of V vectors before the first term.
@@ -122,10 +119,6 @@ void gemm_tile(const GemmTask& task, int pixel, int vector, const FirstSums<In, 
         }
     }
 
-    if constexpr (kType<In> != Type::u8 && kType<Out> != Type::u8) {
-        if (task.activation == Activation::relu6) activate_tile<Activation::relu6>(sums);
-        if (task.activation == Activation::hard_swish) activate_tile<Activation::hard_swish>(sums);
-    }
     store_tile<In, Out, P, V>(task, sums, pixel, vector);
 }
 
@@ -156,16 +149,17 @@ void pair_tile(const GemmTask& task, int pixel, int vector) {
         }
     }
     Out* out = static_cast<Out*>(task.out) + pixel * task.out_stride + vector * 16;
-    const Floats<8> bias = load<8>(task.bias + vector * 16), clamp_min = Floats<8>{} + task.clamp_min;
+    const Floats<8> bias = load<8>(task.bias + vector * 16);
+    const float clamp_min = task.clamp_min, slope = task.slope;
     with_stored_activation(task.activation, [&]<Activation kind>() __attribute__((always_inline)) {
 #pragma GCC unroll 14
         for (int p = 0; p < P; p += 2) {
             const F second = sums[p + 1 < P ? p + 1 : p];
             const F both = neighbor_sums<16>(sums[p], second);
-            store<8>(out + p * task.out_stride, stored<kind, 8>(lower_half<Floats<8>>(both) + bias, clamp_min));
+            store<8>(out + p * task.out_stride, stored<kind, 8>(lower_half<Floats<8>>(both) + bias, clamp_min, slope));
             if (p + 1 < P)
                 store<8>(out + (p + 1) * task.out_stride,
-                         stored<kind, 8>(upper_half<Floats<8>>(both) + bias, clamp_min));
+                         stored<kind, 8>(upper_half<Floats<8>>(both) + bias, clamp_min, slope));
         }
     });
 }

@@ -91,6 +91,7 @@ constexpr Kernels kernel_table(Isa isa) {
             .upsample_nearest = upsample_nearest,
             .arrange = arrange,
             .copy_planes = copy_planes,
+            .interleave = interleave,
             .activate = activate,
             .sum = sum,
             .mean = mean,

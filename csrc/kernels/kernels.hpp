@@ -48,10 +48,9 @@ constexpr bool is_gate(Activation activation) {
 
 enum class BinaryOp { none, add, multiply };
 
-// out[p][v] = max(clamp_min, bias[v] + sum over segments s and k of segments[s][p * pixel_stride + k] *
-// weights[...][v]); clamp_min is 0 for ReLU, -inf for none. A 1 x 1 convolution has one segment for each segment of its
-// input map, a k x k one that many for each tap of the kernel, and the stem, whose input has few channels, one for each
-// kernel row.
+// out[p][v] = activation(bias[v] + sum over segments s and k of segments[s][p * pixel_stride + k] * weights[...][v]). A
+// 1 x 1 convolution has one segment for each segment of its input map, a k x k one that many for each tap of the
+// kernel, and the stem, whose input has few channels, one for each kernel row.
 struct GemmTask {
     Type in, out_type;  // f32 to any; bf16 and u8 to themselves or f32
     const void* const* segments;  // of pixel 0
@@ -68,11 +67,12 @@ struct GemmTask {
     void* out;
     std::ptrdiff_t out_stride;
     int pixels;
-    float clamp_min;
-    Activation activation;  // relu6 or hard_swish, or none; not of bytes
+    float clamp_min;  // ReLU's 0, of bytes that represented by one; otherwise -inf
+    Activation activation;  // relu6, leaky_relu or hard_swish, or none; not of bytes
+    float slope;  // of leaky_relu, from 0 to 1
 };
 
-// One or two output rows of a depthwise convolution, then out = max(clamp_min, ...) (+ or *) other.
+// One or two output rows of a depthwise convolution, then out = activation(...) (+ or *) other.
 struct DepthwiseTask {
     Type type;  // of input, output and other
     const void* const* rows;  // input rows, null above and below the map: kernel_h, one more for a second output row
@@ -92,8 +92,9 @@ struct DepthwiseTask {
     // + other * other_scale + shift or * other * other_scale + shift.
     const void* pad;
     const float *scale, *other_scale, *shift;
-    float clamp_min;
-    Activation activation;  // relu6 or hard_swish, or none; not of bytes, and only without another map
+    float clamp_min;  // as in GemmTask
+    Activation activation;  // as in GemmTask; none with another map
+    float slope;
     BinaryOp binary;
     const void* other[2];
     std::ptrdiff_t other_stride;
@@ -273,6 +274,8 @@ struct Kernels {
     void (*upsample_nearest)(const UpsampleTask&);
     void (*arrange)(const ArrangeTask&);
     void (*copy_planes)(const PlanesTask&);
+    // out[p * planes + c] = in[c * plane + p].
+    void (*interleave)(const float* in, std::ptrdiff_t plane, int planes, int pixels, float* out);
     void (*activate)(const ActivateTask&);
     void (*sum)(const SumTask&);
     void (*mean)(const MeanTask&);

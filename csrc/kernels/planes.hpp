@@ -1,4 +1,4 @@
-// Pixels of channels to planes, one for each channel.
+// Pixels of channels to planes, one for each channel, and back.
 #pragma once
 
 #include "common/simd.hpp"
@@ -44,6 +44,19 @@ inline void copy_planes(const PlanesTask& task) {
     for (int c = 0; c < task.channels; c += 8)
         for (int p = 0; p < task.pixels; p += 8)
             copy(c + 8 < task.channels ? c : task.channels - 8, p + 8 < task.pixels ? p : task.pixels - 8);
+}
+
+template <int Planes>
+inline void interleave_of(const float* in, std::ptrdiff_t plane, int pixels, float* out) {
+    for (int p = 0; p < pixels; ++p)
+        for (int c = 0; c < Planes; ++c) out[p * Planes + c] = in[c * plane + p];
+}
+
+inline void interleave(const float* in, std::ptrdiff_t plane, int planes, int pixels, float* out) {
+    if (planes == 1) return interleave_of<1>(in, plane, pixels, out);
+    if (planes == 3) return interleave_of<3>(in, plane, pixels, out);
+    for (int c = 0; c < planes; ++c)
+        for (int p = 0; p < pixels; ++p) out[p * planes + c] = in[c * plane + p];
 }
 
 }  // namespace ghostnets::GHOSTNETS_ISA
