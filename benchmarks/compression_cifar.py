@@ -1,0 +1,219 @@
+"""Measurement of ``compression.py cifar``: a classifier of CIFAR-10 compressed and healed, beside its alternatives.
+
+All networks are healed alike: distilled from the original, on unlabelled training images, shifted and flipped.
+"""
+
+import argparse
+import copy
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ghostnets.checkpoints import read_checkpoint
+from ghostnets.compress import CompressionReport, analyse, heal
+from ghostnets.measure import count, format_accuracy
+from ghostnets.models.ghost_resnet import ZeroPadShortcut
+from ghostnets.preprocessing import IMAGE_SUFFIXES, Preprocessing
+from ghostnets.train import RECIPES, train_model
+
+__all__ = ["ALTERNATIVES", "measure_cifar"]
+
+ALTERNATIVES = ("pruned", "random", "scratch")
+HEALED = 20_000  # unlabelled training images
+SHIFT = 4  # pixels
+BATCH = 250  # images of a forward pass
+BISECTIONS = 7
+
+
+def measure_cifar(options: argparse.Namespace) -> None:
+    """Print top-1 on the test images of a checkpoint, of compressed networks, and of the alternatives.
+
+    Args:
+        options: Of the command line: ``images`` with the folder of CIFAR-10, ``checkpoint``, ``budgets``, ``fitted``,
+            ``heal_steps``, ``heal_lr``, ``beside``, ``scratch_epochs`` and ``seed``.
+    """
+    checkpoint, folder = read_checkpoint(options.checkpoint), Path(options.images[0])
+    model, preprocessing = checkpoint.build(), checkpoint.preprocessing
+    train = sorted(path for path in (folder / "train").rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    test = sorted(path for path in (folder / "test").rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    fitted = read(_spread(train, options.fitted), preprocessing)
+    pool = read(_spread(train, HEALED), preprocessing) if options.heal_steps else fitted
+    judge = _Judge(read(test, preprocessing), [checkpoint.class_names.index(path.parent.name) for path in test])
+    print(
+        f"{checkpoint.architecture}: top-1 {judge(model)}; {len(fitted)} images fitted, {len(pool)} healed on",
+        flush=True,
+    )
+
+    def heal_and_judge(name: str, network: nn.Module) -> None:
+        begin = time.process_time()
+        healed = heal_shifted(network, model, pool, options)
+        spent = (time.process_time() - begin) / 60
+        print(f"  {name}, healed: top-1 {judge(healed)}, {spent:.1f} CPU minutes", flush=True)
+
+    begin = time.process_time()
+    analysis = analyse(model, fitted)
+    print(f"sensitivity: {time.process_time() - begin:.0f} CPU s", flush=True)
+    for budget in options.budgets:
+        begin = time.process_time()
+        made, report = analysis.ghostify(budget)
+        print(f"{_describe(budget, report)}, {time.process_time() - begin:.0f} CPU s", flush=True)
+        print(f"  as fitted: top-1 {judge(made)}", flush=True)
+        if options.heal_steps:
+            heal_and_judge("fitted", made)
+        if "pruned" in options.beside:
+            name, pruned = prune(model, budget, fitted)
+            print(f"  Torch-Pruning, {name}: {_macs(pruned) / _macs(model):.1%}, top-1 {judge(pruned)}", flush=True)
+            heal_and_judge("Torch-Pruning", pruned)
+        if "random" in options.beside:
+            heal_and_judge("random start", renew(made, fitted, options.seed))
+    if "scratch" in options.beside:
+        begin = time.process_time()
+        network = train_from_scratch(f"ghost_{checkpoint.architecture}", folder, options)
+        share, spent = _macs(network) / _macs(model), (time.process_time() - begin) / 60
+        print(
+            f"ghost_{checkpoint.architecture} from scratch, {share:.1%} of multiply-adds, {options.scratch_epochs}"
+            f" epochs: top-1 {judge(network)}, {spent:.1f} CPU minutes",
+            flush=True,
+        )
+
+
+class _Judge:
+    """Top-1 of networks on the same images."""
+
+    def __init__(self, images: Tensor, labels: list[int]) -> None:
+        self.images, self.labels = images, torch.tensor(labels)
+
+    def __call__(self, network: nn.Module) -> str:
+        correct = int((classes(network, self.images) == self.labels).sum())
+        return format_accuracy(correct, len(self.labels), 2)
+
+
+def heal_shifted(made: nn.Module, model: nn.Module, images: Tensor, options: argparse.Namespace) -> nn.Module:
+    """Distil the network into another one, on images that are shifted by up to ``SHIFT`` pixels."""
+    padded, size = F.pad(images, (SHIFT,) * 4, mode="reflect"), images.shape[-1]
+    steps = {"block_steps": 0, "steps": options.heal_steps, "lr": options.heal_lr}
+    return heal(made, model, padded, crop_size=size, seed=options.seed, **steps)[0]
+
+
+def renew(made: nn.Module, images: Tensor, seed: int) -> nn.Module:
+    """Return a copy with random weights, whose normalisations have the statistics of the images."""
+    torch.manual_seed(seed)
+    made = copy.deepcopy(made)
+    for module in made.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+            module.momentum = None  # averages over all images
+    with torch.no_grad():
+        made.train()(images)
+    return made.eval()
+
+
+def prune(model: nn.Module, budget: float, images: Tensor) -> tuple[str, nn.Module]:
+    """Prune by Torch-Pruning to a share of the multiply-adds, by each importance; return the best by agreement.
+
+    The largest pruned network within the budget is found by bisection of the pruning ratio.
+    """
+    expected, found = classes(model, images), dict[str, nn.Module]()
+    for name, attempt in _importances(model, images).items():
+        low, high = 0.0, 1.0
+        for _ in range(BISECTIONS):
+            ratio = (low + high) / 2
+            pruned = attempt(ratio)
+            if _macs(pruned) <= budget * _macs(model):
+                found[name], high = pruned, ratio
+            else:
+                low = ratio
+    best = max(found, key=lambda name: int((classes(found[name], images) == expected).sum()))
+    return best, found[best]
+
+
+def _importances(model: nn.Module, images: Tensor) -> dict[str, Callable[[float], nn.Module]]:
+    """Functions from a pruning ratio to the network pruned by one of Torch-Pruning's importances."""
+    import torch_pruning
+
+    importance = torch_pruning.importance
+
+    def attempt(measure: Callable[[], Any], is_global: bool) -> Callable[[float], nn.Module]:
+        def run(ratio: float) -> nn.Module:
+            pruned = _with_convolutions(model)
+            last = [module for module in pruned.modules() if isinstance(module, nn.Linear)][-1]
+            options = {"pruning_ratio": ratio, "global_pruning": is_global, "ignored_layers": [last]}
+            pruner = torch_pruning.pruner.BasePruner(pruned, images[:1], measure(), **options)
+            F.cross_entropy(pruned(images), classes(model, images)).backward()  # for Taylor's
+            pruner.step()
+            pruned.zero_grad(set_to_none=True)
+            return pruned.eval()
+
+        return run
+
+    return {
+        f"{name}, {'global' if is_global else 'uniform'}": attempt(measure, is_global)
+        for name, measure in {
+            "magnitude": importance.GroupMagnitudeImportance,
+            "scale of normalisation": importance.BNScaleImportance,
+            "Taylor": importance.GroupTaylorImportance,
+        }.items()
+        for is_global in (False, True)
+    }
+
+
+def _with_convolutions(model: nn.Module) -> nn.Module:
+    """Return a copy with 1 x 1 convolutions as shortcuts in place of zero padding, which Torch-Pruning cannot prune."""
+    made = copy.deepcopy(model)
+    for name, module in model.named_modules():
+        if isinstance(module, ZeroPadShortcut):
+            block = made.get_submodule(name.rpartition(".")[0])
+            inputs = block.convs[0].primary_conv[0].in_channels
+            block.shortcut = nn.Conv2d(inputs, inputs + module.extra_channels, 1, module.stride, bias=False)
+            nn.init.eye_(block.shortcut.weight[:, :, 0, 0])
+    return made
+
+
+def train_from_scratch(architecture: str, folder: Path, options: argparse.Namespace) -> nn.Module:
+    """Train a network from random weights by the recipe ``cifar10-fast``."""
+    changes = {"model": architecture, "epochs": options.scratch_epochs, "seed": options.seed}
+    with tempfile.TemporaryDirectory() as runs:
+        recipe = RECIPES["cifar10-fast"]
+        result = train_model(
+            folder, runs_dir=runs, recipe=recipe, device="cpu", report=False, progress=False, **changes
+        )
+        return read_checkpoint(result.checkpoint).build()
+
+
+@torch.no_grad()
+def classes(network: nn.Module, images: Tensor) -> Tensor:
+    """Predicted classes (N,)."""
+    return torch.cat([network(batch).argmax(1) for batch in images.split(BATCH)])
+
+
+def read(files: list[Path], preprocessing: Preprocessing) -> Tensor:
+    """Read images, normalised (N, C, H, W)."""
+    return preprocessing.normalize(torch.stack([preprocessing.center(preprocessing.read(path)) for path in files]))
+
+
+def _spread(files: list[Path], number: int) -> list[Path]:
+    """Select files, evenly spread."""
+    return [files[len(files) * index // number] for index in range(number)]
+
+
+def _describe(budget: float, report: CompressionReport) -> str:
+    kinds = [change["kind"] for change in report.changes]
+    macs, params = (after / before for before, after in (report.macs, report.params))
+    return (
+        f"budget {budget}: {macs:.1%} of multiply-adds, {params:.1%} of parameters, {kinds.count('ghost')} Ghost"
+        f" modules, {kinds.count('merge')} merges"
+    )
+
+
+def _macs(network: nn.Module) -> int:
+    return count(network, (3, 32, 32)).macs
