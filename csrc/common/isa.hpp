@@ -6,14 +6,14 @@
 
 namespace ghostnets {
 
-// avx2_vnni: with AVX-VNNI; avx512_vnni: with VNNI; avx512_bf16: with BF16, VNNI and VBMI; neon_dot: with the dot
-// product; neon_bf16: with that, I8MM and BF16.
-enum class Isa { baseline, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16, neon_dot, neon_bf16 };
+// avx2_vnni: with AVX-VNNI; avx512_vnni: with VNNI; avx512_bf16: with BF16, VNNI and VBMI; avx512_amx: with
+// that, and AMX for bytes and bfloat16; neon_dot: with the dot product; neon_bf16: with that, I8MM and BF16.
+enum class Isa { baseline, avx2, avx2_vnni, avx512, avx512_vnni, avx512_bf16, avx512_amx, neon_dot, neon_bf16 };
 
 // "avx2" and so on; the baseline is "sse2", "neon" or "generic", by processor family.
 const char* isa_name(Isa isa);
 
-// Those of this processor, best first; the baseline is always the last.
+// Those that this process may use, best first; the baseline is always the last. The first call asks the system for AMX.
 std::vector<Isa> supported_isas();
 
 // The best kernel table of this processor, or the one of the instruction set `name` where `name` is not empty; null if

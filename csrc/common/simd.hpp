@@ -13,7 +13,9 @@
 #include <arm_neon.h>
 #endif
 
-#if defined(__AVX512BF16__) && defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
+#if defined(__AMX_INT8__) && defined(__AMX_BF16__)
+#define GHOSTNETS_ISA avx512_amx
+#elif defined(__AVX512BF16__) && defined(__AVX512VNNI__) && defined(__AVX512VBMI__)
 #define GHOSTNETS_ISA avx512_bf16
 #elif defined(__AVX512VNNI__)
 #define GHOSTNETS_ISA avx512_vnni

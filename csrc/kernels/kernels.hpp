@@ -287,6 +287,7 @@ struct Kernels {
 extern const Kernels kBaselineKernels;
 #if defined(__x86_64__)
 extern const Kernels kAvx2Kernels, kAvx2VnniKernels, kAvx512Kernels, kAvx512VnniKernels, kAvx512Bf16Kernels;
+void gemm_amx(const GemmTask& task);  // gemm_tiles.cpp
 #elif defined(__aarch64__)
 extern const Kernels kNeonDotKernels, kNeonBf16Kernels;
 #endif

@@ -82,6 +82,17 @@ def test_bits_do_not_depend_on_the_number_of_threads(precision: str, isa: str):
                 assert torch.equal(single.copy(threads=threads)(x), expected), (shape, threads)
 
 
+def test_int8_bits_agree_among_wide_instruction_sets():
+    """Sums of bytes are exact, and no squeeze-and-excitation in bfloat16 rounds by the instruction set."""
+    torch.manual_seed(0)
+    model = enliven(create_model("ghost_resnet20", num_classes=5))
+    x = torch.randn(3, 3, 37, 45)
+    wide = [isa for isa in ISAS if isa.startswith("avx512")]
+    outputs = [compiled(model, "int8", x, threads=1, isa=isa)(x) for isa in wide]
+    for isa, got in zip(wide, outputs, strict=True):
+        assert torch.equal(got, outputs[0]), f"{isa} differs from {wide[0]}"
+
+
 @pytest.mark.parametrize(
     ("name", "isa"), [*((name, ISAS[0]) for name in NETWORKS), *(("ghostnetv2_050", isa) for isa in ISAS[1:])]
 )
