@@ -186,8 +186,13 @@ def install_command(extra: str) -> str:
 
 
 def reinstall_command() -> str:
-    """Command that installs this package again from its sources, without the libraries that it needs."""
+    """Command that installs this package again from its sources, without the libraries that it needs.
+
+    The sources of a wheel are not next to it, so those of the package index are named.
+    """
     requirement = _requirement("")
+    if requirement.rstrip("'").endswith(".whl"):
+        requirement = "ghostnets"
     return f"pip install --force-reinstall --no-deps --no-binary ghostnets {requirement}"
 
 

@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest
 from conftest import make_images
 
+from ghostnets import native
 from ghostnets.cli.main import main
-from ghostnets.native import ENGINE, TRAINING, missing_native
+from ghostnets.errors import EngineError
+from ghostnets.native import ENGINE, TRAINING, import_native, missing_native
 
 
 def test_nothing_is_missing_where_the_modules_import():
@@ -26,3 +28,13 @@ def test_train_and_predict_report_missing_native_modules(
     assert "run 'pip install --force-reinstall" in first
     assert main(["train", str(photos), "--runs-dir", str(tmp_path / "runs")]) == 1
     assert capsys.readouterr().err.startswith("note: the fused training kernels could not be built")
+
+
+def test_modules_of_another_system_are_reported_with_the_reason(monkeypatch: pytest.MonkeyPatch):
+    def fail(name: str) -> None:
+        raise ImportError("libc.so.6: version `GLIBC_2.38' not found")
+
+    monkeypatch.setattr(native, "import_module", fail)
+    with pytest.raises(EngineError, match=r"built for another system .*GLIBC_2.38.* run 'pip install"):
+        import_native(ENGINE)
+    assert "built for another system" in str(missing_native(TRAINING))
