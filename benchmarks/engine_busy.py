@@ -9,6 +9,7 @@ The loops are other processes. Needs: pip install 'ghostnets[bench]'
 import argparse
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping
 from functools import partial
 
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--loops", type=int, default=1, help="number of endless loops")
     parser.add_argument("--runs", type=int, default=400)
     options = parser.parse_args()
+    warnings.simplefilter("ignore")
     print(f"{processor_name()}; {options.precision}, batch 1, 224 x 224, {options.runs} runs each, medians")
     x = np.random.default_rng(0).standard_normal((1, 3, 224, 224), dtype=np.float32)
     for name in options.models.split(","):

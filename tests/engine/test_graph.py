@@ -126,6 +126,12 @@ OPERATIONS = {
             nn.Hardtanh(0.0, 1.0),
         ]
     },
+    "leaky ReLU after convolutions": (
+        nn.Sequential(
+            nn.Conv2d(20, 40, 1), nn.LeakyReLU(0.2), nn.Conv2d(40, 40, 3, 1, 1, groups=40), nn.LeakyReLU(0.1)
+        ),
+        40,
+    ),
     "activation after a grouped convolution": (nn.Sequential(nn.Conv2d(20, 20, 3, 1, 1, groups=5), nn.SiLU()), 20),
     "normalisation alone": (nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(20), nn.Hardswish()), 20),
     "max, ceil": (nn.MaxPool2d(3, 2, ceil_mode=True), 20),
