@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ghostnets.models import list_models
+from ghostnets.models import create_model, list_models
 from ghostnets.models.d_li14 import BLOCKS
 from ghostnets.models.ghostnet import STAGES
 
@@ -39,3 +39,8 @@ def slow_unless(quick: Collection[str], names: Iterable[str]) -> list[Any]:
 
 
 EVERY_GRAPH = slow_unless(GRAPHS, list_models())
+
+
+def create_shallow(name: str, **arguments: Any) -> Any:
+    """Create a network, or its backbone, with one block of each kind if it is the smallest of its graph."""
+    return create_model(name, **GRAPHS.get(name, {}), **arguments)

@@ -3,13 +3,13 @@
 Both functions leave their input unchanged and return a new network, which can be trained further.
 """
 
-import copy
 import itertools
 
 import torch
 from torch import nn
 
 from ghostnets.layers import RepConv, fold_batch_norm, norm_arguments
+from ghostnets.layers.copying import copy_module
 
 __all__ = ["fuse", "reparameterize"]
 
@@ -27,7 +27,7 @@ def reparameterize(model: nn.Module) -> nn.Module:
     Returns:
         A new network with the same outputs in evaluation mode, up to rounding.
     """
-    merged = copy.deepcopy(model)
+    merged = copy_module(model)
     for parent in list(merged.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, RepConv):
@@ -65,7 +65,7 @@ def fuse(model: nn.Module) -> nn.Module:
 def _folded(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Conv2d | nn.Linear:
     """Return a copy of the layer with the normalisation folded into its weight and bias."""
     weight, bias = fold_batch_norm(layer.weight, layer.bias, **norm_arguments(norm))
-    folded = copy.deepcopy(layer)
+    folded = copy_module(layer, {id(parameter): parameter for parameter in layer.parameters()})  # which are replaced
     folded.weight = nn.Parameter(weight)
     folded.bias = nn.Parameter(bias)
     return folded

@@ -1,6 +1,5 @@
 """Convert convolutions of a trained network to Ghost modules fitted to approximate its outputs."""
 
-import copy
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +17,7 @@ from ghostnets.compress.sensitivity import SiteSensitivity, find_options
 from ghostnets.compress.sites import Site, find_sites, trace
 from ghostnets.compress.surgery import describe_change
 from ghostnets.errors import ConfigurationError
+from ghostnets.layers.copying import copy_module
 from ghostnets.measure import count
 
 __all__ = ["Analysis", "CompressionReport", "analyse", "ghostify"]
@@ -171,7 +171,7 @@ class Analysis:
         Raises:
             ConfigurationError: The result has outputs of another shape, or non-finite ones.
         """
-        made, changes = copy.deepcopy(self.original), []
+        made, changes = copy_module(self.original), []
         graph, _ = trace(self.original)
         now, then = (LayerInputs(network, graph, self.batches) for network in (made, self.original))
         for site in self.sites:
@@ -230,7 +230,7 @@ def analyse(
         raise ConfigurationError(
             f"{unknown[0]!r} is not a convolution of {type(model).__name__}; pass names of named_modules()."
         )
-    original = copy.deepcopy(model).eval()
+    original = copy_module(model).eval()
     batches, notes = _batches(original, images, image_size)
     sites, untraced = find_sites(original)
     notes += [f"{untraced}; channels are not merged."] if untraced else []

@@ -1,6 +1,5 @@
 """Distillation of the original network into a compressed one, on unlabelled images."""
 
-import copy
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 from ghostnets.compress.hooks import temporary_hooks
 from ghostnets.errors import ConfigurationError, RunError
 from ghostnets.files import write_atomically
+from ghostnets.layers.copying import copy_module
 
 __all__ = ["HealReport", "heal"]
 
@@ -93,7 +93,7 @@ def heal(
             f"crop_size is {crop_size}, but the images have {images.shape[2]} x {images.shape[3]} pixels; it must be"
             " from 1 to their shorter side."
         )
-    made, teacher = copy.deepcopy(model).eval(), copy.deepcopy(original).eval()
+    made, teacher = copy_module(model).eval(), copy_module(original).eval()
     blocks = _find_blocks(made, teacher, images[:1])
     run = _Healing(made, teacher, blocks, images, labels, (block_steps, steps), batch_size, lr, seed, crop_size)
     run.resume(state)

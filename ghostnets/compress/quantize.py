@@ -16,6 +16,7 @@ from ghostnets.compress.hooks import temporary_hooks
 from ghostnets.compress.layer_inputs import flatten_outputs
 from ghostnets.compress.rounding import METHODS, Ranges, find_ranges, quantizable_layers, simulated
 from ghostnets.errors import ConfigurationError
+from ghostnets.layers.copying import copy_module
 from ghostnets.measure import count
 
 __all__ = ["Int8Runner", "LayerSensitivity", "QuantizationReport", "quantize"]
@@ -113,7 +114,7 @@ def quantize(
             f"float_share is {float_share}; it must be from 0 to below 1, a share of multiply-adds."
         )
     fitted, probes = _split(images)
-    made = copy.deepcopy(model).eval()
+    made = copy_module(model).eval()
     return _Quantizer(made, fitted, probes, method, run_int8, on_stage or (lambda stage: None)).run(float_share)
 
 

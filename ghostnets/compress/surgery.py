@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ghostnets.compress.sites import Site, can_fold, is_depthwise
 from ghostnets.errors import ConfigurationError
 from ghostnets.layers import GhostConv2d, fold_batch_norm, narrow_conv, norm_arguments
+from ghostnets.layers.copying import copy_module
 
 __all__ = [
     "Change",
@@ -65,7 +66,7 @@ def apply_changes(model: nn.Module, changes: Iterable[Change]) -> nn.Module:
     Raises:
         ConfigurationError: A change does not fit the network.
     """
-    changed = copy.deepcopy(model)
+    changed = copy_module(model)
     for change in changes:
         try:
             if change["kind"] == "merge":
@@ -106,7 +107,7 @@ def merge_channels(model: nn.Module, change: Change, kept: Tensor, matrix: Tenso
     bias = weight.flatten(2).sum(2) @ offset.to(weight) if weight.dim() > 2 else weight @ offset.to(weight)
     if consumer.bias is not None:
         bias = bias + consumer.bias.detach()
-    made = copy.deepcopy(consumer)
+    made = copy_module(consumer)
     made.weight, made.bias = (nn.Parameter(values.to(consumer.weight.dtype)) for values in (merged, bias))
     if isinstance(made, nn.Conv2d):
         made.in_channels = len(kept)
@@ -176,7 +177,7 @@ def _narrow(module: nn.Module, kept: Tensor) -> nn.Module:
         return narrow_conv(module, outputs=kept)
     if not isinstance(module, nn.BatchNorm2d) or not can_fold(module):
         raise ValueError(f"a {type(module).__name__} cannot be narrowed")
-    made = copy.deepcopy(module)
+    made = copy_module(module)
     made.num_features = len(kept)
     made.weight, made.bias = (nn.Parameter(values.detach()[kept].clone()) for values in (module.weight, module.bias))
     for name in ("running_mean", "running_var"):

@@ -4,7 +4,6 @@ torch.fx cannot trace code that reads the number of dimensions of a tensor, as B
 specializes or constrains image sizes.
 """
 
-import copy
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ def trace_graph(model: nn.Module) -> tuple[list[Step], Any]:
     Raises:
         EngineError: A module is unsupported; the message has its path.
     """
-    network = copy.deepcopy(reparameterize(model)).to("cpu", torch.float32).eval().requires_grad_(False)
+    network = reparameterize(model).to("cpu", torch.float32).eval().requires_grad_(False)
     first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
     if first is None:
         raise_unsupported_step("", "has no convolution")

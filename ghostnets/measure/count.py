@@ -96,9 +96,25 @@ def count(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
     with evaluation_mode(model), ExitStack() as hooks, torch.no_grad():
         for name, module in model.named_modules():
             hooks.enter_context(module.register_forward_hook(hook(name)))
+            if parameter.is_meta and isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                hooks.enter_context(_pass_through(module))
         model(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
     params = sum(p.numel() for p in model.parameters())
     return Cost(tuple(layers), params, tuple(input_shape), shapes, dict(not_counted))
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+@contextmanager
+def _pass_through(module: nn.Module) -> Iterator[None]:
+    """Let a module return its input: of normalisation without values, torch infers the shape by ten operations."""
+    module.__dict__["forward"] = _identity
+    try:
+        yield
+    finally:
+        del module.__dict__["forward"]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import randomized
-from graphs import slow_unless
+from graphs import SHORT_STAGES, slow_unless
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor, nn
@@ -92,7 +92,7 @@ def test_ghostnets_match_float64_at_many_sizes(name: str, isa: str):
 )
 @pytest.mark.parametrize("name", ["ghostnet_100", "ghostnetv2_100"])
 def test_model_arguments_match_float64(name: str, arguments: dict[str, Any], randomize):
-    model = randomize(create_model(name, **arguments))
+    model = randomize(create_model(name, stages=SHORT_STAGES, **arguments))
     channels = arguments.get("in_chans", 3)
     inputs = [torch.randn(1, channels, 75, 64), torch.randn(3, channels, 28, 28)]
     outputs = in_float64(model, *inputs)

@@ -2,12 +2,11 @@ import pytest
 import timm
 import torch
 from fvcore.nn import FlopCountAnalysis
-from graphs import EVERY_GRAPH
+from graphs import EVERY_GRAPH, create_shallow
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ghostnets.measure import count
-from ghostnets.models import create_model
 
 
 def test_count_matches_formula():
@@ -28,7 +27,7 @@ def test_count_matches_formula():
 @pytest.mark.parametrize("name", EVERY_GRAPH)
 def test_count_is_half_of_torch_flop_counter(name: str):
     """torch counts two FLOPs for each multiply-add."""
-    model = create_model(name).eval()
+    model = create_shallow(name).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 3, 64, 64))
     assert counter.get_total_flops() == 2 * count(model, (3, 64, 64)).macs
@@ -37,7 +36,7 @@ def test_count_is_half_of_torch_flop_counter(name: str):
 @pytest.mark.parametrize("name", EVERY_GRAPH)
 def test_count_matches_fvcore_on_convolutions_and_linear_layers(name: str):
     """fvcore also counts normalisation, pooling and upsampling, which no paper's FLOPs include."""
-    model = create_model(name).eval()
+    model = create_shallow(name).eval()
     analysis = FlopCountAnalysis(model, torch.zeros(1, 3, 64, 64))
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     by_operator = analysis.by_operator()

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from conftest import assert_same, enliven
-from graphs import EVERY_GRAPH
+from graphs import EVERY_GRAPH, create_shallow
 from torch import nn
 
 from ghostnets.errors import ConfigurationError
-from ghostnets.models import Backbone, GhostVGG, Network, create_model, list_models, model_arguments
+from ghostnets.models import Backbone, GhostVGG, Network, list_models, model_arguments
 
 CLASSES = 3
 
@@ -26,13 +26,13 @@ def name(request) -> str:
 def model(name: str) -> Network:
     """Network in evaluation mode whose output depends on the input; tests must not modify it."""
     torch.manual_seed(0)
-    return enliven(create_model(name, num_classes=CLASSES))
+    return enliven(create_shallow(name, num_classes=CLASSES))
 
 
 def without_values(name: str, **arguments: Any) -> nn.Module:
     """Network on the meta device."""
     with torch.device("meta"):
-        return create_model(name, **arguments)
+        return create_shallow(name, **arguments)
 
 
 def with_weights(model: nn.Module, name: str, **arguments: Any) -> nn.Module:
@@ -48,7 +48,7 @@ class TestEveryGraph:
         if "drop_path_rate" not in model_arguments(name):
             assert isinstance(without_values(name), GhostVGG)  # which has no residual blocks to leave out
             del arguments["drop_path_rate"]
-        model = create_model(name, **arguments)
+        model = create_shallow(name, **arguments)
         assert model.training
         assert model(torch.randn(2, 2, 40, 40)).shape == (2, 5)
         assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.5]
@@ -100,7 +100,7 @@ class TestEveryGraph:
         assert sides == sorted(sides)
 
     def test_backbone_of_some_levels_has_no_unused_parameters(self, name: str, model: Network):
-        backbone = create_model(name, features_only=True, out_indices=(-1, 0))
+        backbone = create_shallow(name, features_only=True, out_indices=(-1, 0))
         sum(m.square().sum() for m in backbone(torch.randn(2, 3, 32, 32))).backward()
         assert [key for key, p in backbone.named_parameters() if p.grad is None] == []
         first = Backbone(model, out_indices=(0,))
@@ -132,7 +132,7 @@ class TestEveryGraph:
         assert half.isfinite().all()
 
     def test_training_has_no_unused_parameters(self, name: str):
-        model = create_model(name, num_classes=CLASSES)
+        model = create_shallow(name, num_classes=CLASSES)
         model(torch.randn(2, 3, 32, 32)).square().sum().backward()
         assert [key for key, p in model.named_parameters() if p.grad is None] == []
 

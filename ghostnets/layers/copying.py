@@ -1,0 +1,40 @@
+"""Copies of networks."""
+
+import copy
+from typing import Any, TypeVar
+
+from torch import nn
+
+__all__ = ["copy_module"]
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+def copy_module(module: AnyModule, memo: dict[int, Any] | None = None) -> AnyModule:
+    """Return what ``copy.deepcopy`` returns, in less time.
+
+    A module has a dozen dictionaries for hooks, mostly empty, which ``deepcopy`` takes apart and builds again singly.
+
+    Args:
+        module: Any module.
+        memo: As for ``copy.deepcopy``: id -> its copy, of what is already copied or is to be shared.
+    """
+    memo = {} if memo is None else memo
+    if id(module) in memo:
+        return memo[id(module)]
+    kind = type(module)
+    protocol = ("__reduce_ex__", "__reduce__", "__getstate__")
+    if hasattr(kind, "__deepcopy__") or any(getattr(kind, name) is not getattr(nn.Module, name) for name in protocol):
+        return copy.deepcopy(module, memo)
+    made = memo[id(module)] = kind.__new__(kind)
+    state = {}
+    for name, value in module.__getstate__().items():  # type: ignore[no-untyped-call]
+        if name == "_modules":
+            copies = [(key, None if each is None else copy_module(each, memo)) for key, each in value.items()]
+            state[name] = type(value)(copies)
+        elif isinstance(value, dict) and not value:
+            state[name] = type(value)()
+        else:
+            state[name] = copy.deepcopy(value, memo)
+    made.__setstate__(state)  # type: ignore[no-untyped-call]
+    return made
