@@ -36,11 +36,12 @@ inline int tiles_of_segment(const GemmTask& task) { return (task.segment_groups 
 // bfloat16 are rounded differently in tiles, so that the choice must not depend on how pixels and outputs are split
 // among threads, and full tiles are assumed.
 inline bool gains_by_tiles(const GemmTask& task) {
-    constexpr long kProduct = 16, kStore = 32, kConfigure = 128;
-    const long groups = long(task.segment_count) * task.segment_groups;
-    const long cycles = kProduct * task.segment_count * tiles_of_segment(task) + kStore;
+    constexpr std::int64_t kProduct = 16, kStore = 32, kConfigure = 128;
+    const std::int64_t groups = std::int64_t(task.segment_count) * task.segment_groups;
+    const std::int64_t cycles = kProduct * task.segment_count * tiles_of_segment(task) + kStore;
     if (task.in == Type::bf16) return tiles::kRows * groups > cycles;
-    return task.pixels * task.vectors * groups / 2 > PixelTiles(task.pixels).count * task.vectors * cycles + kConfigure;
+    const std::int64_t vectors = task.vectors;
+    return task.pixels * vectors * groups / 2 > PixelTiles(task.pixels).count * vectors * cycles + kConfigure;
 }
 
 inline tiles::Shapes shapes_of(const GemmTask& task) {
