@@ -118,6 +118,11 @@ class Description:
             wrong = [text if len(text) <= 200 else f"{text[:200]}..." for text in wrong[:3]]
             raise ArtefactError(f"its description cannot be used ({'; '.join(wrong)}); export the network again.")
 
+    @property
+    def output_name(self) -> str:
+        """Name of the first output in a file whose format names outputs."""
+        return {"detect": "predictions", "segment": "class_maps"}.get(self.task, self.output)
+
     def _faults_of_detector(self) -> list[str]:
         strides, bins, faults = self.strides, self.bins, []
         is_whole = all(type(stride) is int and 1 <= stride <= MAX_STRIDE for stride in strides)

@@ -37,7 +37,7 @@ class MnnModel(Model):
 
     def _run(self, x: npt.NDArray[Any], features: bool) -> tuple[Array, ...]:
         mnn = require("MNN", extra="mnn")
-        names = [self.description.output, "features"][: 1 + features]
+        names = [self.description.output_name, "features"][: 1 + features]
         with self.lock:
             image = _host_tensor(mnn, np.ascontiguousarray(x))
             self.interpreter.getSessionInput(self.session).copyFrom(image)

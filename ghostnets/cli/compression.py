@@ -20,10 +20,10 @@ HELD_OUT = 4  # every fourth image is held out for the comparison
 BATCH = 16
 
 
-def read_source(source: str | Path, weights_file: Path | None) -> Checkpoint:
-    """Read a checkpoint, or build one from the name of a library's network and a file of its weights."""
+def read_source(source: str | Path, weights_file: Path | None, *, task: str | None = "classify") -> Checkpoint:
+    """Read a checkpoint of a task, or of any with None; or build a classifier from a library's name and weights."""
     if not isinstance(source, str):
-        return read_checkpoint(source)
+        return read_checkpoint(source, task=task)
     assert weights_file is not None
     weights = read_weights(weights_file, keeps_prefixes=True)
     with torch.device("meta"):
@@ -56,10 +56,18 @@ def _library_preprocessing(model: nn.Module) -> Preprocessing:
 
 
 def read_images(
-    location: str, most: int, preprocessing: Preprocessing, class_names: Sequence[str] = ()
+    location: str,
+    most: int,
+    preprocessing: Preprocessing,
+    class_names: Sequence[str] = (),
+    *,
+    has_masks: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Read images, normalised (N, C, H, W); which are held out for the comparison; labels, -1 for none, (N,)."""
-    sample = find_sample(location, most=most, class_names=class_names, splits=())
+    """Read images, normalised (N, C, H, W); which are held out for the comparison; labels, -1 for none, (N,).
+
+    ``has_masks`` leaves out folders of masks, as in ``find_sample``.
+    """
+    sample = find_sample(location, most=most, class_names=class_names, splits=(), has_masks=has_masks)
     dataset, problems = sample.load(preprocessing, lambda: None)
     if problems:
         message(f"skipped {len(problems)} unreadable images: {' '.join(problems[:5])}")

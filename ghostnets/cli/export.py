@@ -8,6 +8,7 @@ from rich.table import Table
 from ghostnets.cli.options.export import WEB, ExportCommand
 from ghostnets.cli.output import message, result_console, show_stages
 from ghostnets.export import ExportReport, export_model, export_web
+from ghostnets.export.report import ExportComparison, Tolerance
 from ghostnets.terminal import format_count
 
 __all__ = ["run"]
@@ -74,13 +75,36 @@ def _print_report(path: Path, report: ExportReport) -> None:
         ("difference", f"max {comparison.max_difference:.1e} of the largest score{limit},"
          f" mean {comparison.mean_difference:.1e} (limit {tolerance.mean_difference:g});"
          f" max {comparison.max_probability_difference:.1e} of a probability"),
-        *([] if comparison.min_iou is None else [("boxes", f"{comparison.boxes:,} compared; lowest IoU"
-         f" {comparison.min_iou:.4f} (minimum {tolerance.min_iou:g}), max"
-         f" {comparison.max_probability_difference:.1e} of a score (limit {tolerance.max_probability_difference:g})")]),
-        ("top-1 agreement", f"{comparison.top1_agreement:.1%} of the images (minimum {tolerance.top1_agreement:.0%})"),
+        *_rows_of_maps(comparison, tolerance),
+        ("top-1 agreement", f"{comparison.top1_agreement:.2%} of the {comparison.compared} (minimum"
+         f" {tolerance.top1_agreement:.1%})"),
         (batch or "one image", f"{comparison.seconds[1] * 1e3:.2f} ms;"
          f" eager torch {comparison.torch_seconds[1] * 1e3:.2f} ms; speedup {median:.2f} ({low:.2f} to {high:.2f}),"
          f" {comparison.threads} thread, {comparison.processor}"),
     ]:  # fmt: skip
         table.add_row(*row)
     result_console().print(table)
+
+
+def _rows_of_maps(comparison: ExportComparison, tolerance: Tolerance) -> list[tuple[str, str]]:
+    """Rows for a detector's boxes and objects, or for the masks of a segmentation network."""
+    rows = []
+
+    def limit(value: float | None, word: str) -> str:
+        return "" if value is None else f" ({word} {value:g})"
+
+    if comparison.min_iou is not None:
+        rows.append(
+            (
+                "boxes",
+                f"{comparison.boxes:,} compared; lowest IoU {comparison.min_iou:.4f}"
+                f"{limit(tolerance.min_iou, 'minimum')}, max {comparison.max_probability_difference:.1e} of a score"
+                f"{limit(tolerance.max_probability_difference, 'limit')}",
+            )
+        )
+    if comparison.object_agreement is not None:
+        share = f"{comparison.object_agreement:.1%} found by both{limit(tolerance.object_agreement, 'minimum')}"
+        rows.append(("objects", share))
+    if comparison.mean_iou is not None:
+        rows.append(("masks", f"mean IoU {comparison.mean_iou:.4f}{limit(tolerance.mean_iou, 'minimum')}"))
+    return rows

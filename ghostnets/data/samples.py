@@ -13,6 +13,7 @@ from ghostnets.data.finder import LeftOut, holds_image, walk_images
 from ghostnets.data.labelled_arrow import HUB_DATASET, find_arrow
 from ghostnets.data.labelled_tars import find_tars
 from ghostnets.data.layout import normalize_name, split_folders
+from ghostnets.data.masks.layout import find_mask_folders
 from ghostnets.data.shards import is_shards, open_shards
 from ghostnets.data.spec import DataSpec
 from ghostnets.errors import DataError, ImageError
@@ -43,7 +44,12 @@ class Sample:
 
 
 def find_sample(
-    location: str, *, most: int, class_names: Sequence[str] = (), splits: Sequence[str] = EVALUATION_SPLITS
+    location: str,
+    *,
+    most: int,
+    class_names: Sequence[str] = (),
+    splits: Sequence[str] = EVALUATION_SPLITS,
+    has_masks: bool = False,
 ) -> Sample:
     """Choose images, spread evenly over a folder; of shards, which are shuffled, the first.
 
@@ -53,6 +59,8 @@ def find_sample(
         class_names: Class names of a network, for the labels: a folder's image is of the class that one of the folders
             around it is named after.
         splits: Splits to choose from: the first that exists; none, or all missing, for the whole of the data.
+        has_masks: Whether the data may be those of a segmentation network: folders of masks beside folders of images
+            are then left out.
 
     Raises:
         DataError: The location does not exist, or has no image.
@@ -65,7 +73,8 @@ def find_sample(
     if not root.exists() and archive_suffix(location) is None and not location.startswith(HUB_DATASET):
         raise DataError(f"{root} is not a folder; pass a folder of images, or a folder or URL of shards.")
     if root.is_dir() and (holds_image(location) or not (find_tars(root) or find_arrow(root))):
-        return _of_folder(root, most, labels, splits)
+        masks = [mask_folder for _, mask_folder in find_mask_folders(root)] if has_masks else []
+        return _of_folder(root, most, labels, splits, masks)
     return _of_labelled(location, most, labels, splits)
 
 
@@ -75,12 +84,15 @@ def spread(items: Sequence[T], most: int) -> list[T]:
     return [items[i * len(items) // number] for i in range(number)]
 
 
-def _of_folder(root: Path, most: int, labels: dict[str, int], splits: Sequence[str]) -> Sample:
+def _of_folder(
+    root: Path, most: int, labels: dict[str, int], splits: Sequence[str], left_out_folders: Sequence[Path]
+) -> Sample:
     folders = split_folders(root, network_classes=labels)
     split = next((split for split in splits if split in folders), None)
     place = root if split is None else folders[split]
     left_out = LeftOut()
     found = [Path(image.path) for image in walk_images(str(place), left_out) if not image.is_folder]
+    found = [path for path in found if not any(path.is_relative_to(folder) for folder in left_out_folders)]
     notes = left_out.sentences()
     if not found:
         more = "".join(f"; {sentence}" for sentence in notes)

@@ -44,8 +44,8 @@ def compile(  # noqa: A001
     Args:
         model: A network, a checkpoint of this project, or the path of one. Any ``nn.Module`` on images whose operations
             the engine has (docs/engine.md), such as the networks of this package, their ``Backbone``, and most
-            convolutional networks of torchvision and timm. It is compiled in evaluation mode and not changed. For
-            the checkpoint of a detector, its ``DetectorMaps`` are compiled.
+            convolutional networks of torchvision and timm. It is compiled in evaluation mode and not changed. Of a
+            detector, its ``DetectorMaps`` are compiled.
         precision: How maps and weights are stored. ``"f32"``; ``"bf16"``: half the memory, about three digits;
             ``"int8"``: a quarter, maps in bytes with ranges from ``calibration``. Sums are float32 or int32 in all of
             them. ``"auto"``: the fastest on the machine that runs it, int8 only with ``calibration``, and with fewer
@@ -90,7 +90,8 @@ def compile(  # noqa: A001
         image_size = model.preprocessing.image_size
         mean, std = model.preprocessing.mean, model.preprocessing.std
         float_layers = (*float_layers, *model.float_layers)
-        model = _build(model)
+        model = model.build()
+    model = _without_flattening(model)
     plan = make_plan(model, mean=tuple(mean), std=tuple(std), output=output)
     if float_layers and precision == "int8":
         keep_in_float(plan, float_layers)
@@ -109,15 +110,11 @@ def compile(  # noqa: A001
     return Session(plan, threads=threads, isa=isa, image_size=image_size)
 
 
-def _build(checkpoint: "Checkpoint") -> "nn.Module":
-    """Build the network of a checkpoint; a detector as one that returns maps, which the engine does not flatten."""
-    network = checkpoint.build()
-    if checkpoint.task != "detect":
-        return network
+def _without_flattening(network: "nn.Module") -> "nn.Module":
+    """Return a detector as a network that returns maps, which the engine does not flatten, and others as they are."""
     from ghostnets.models.detection import Detector, DetectorMaps
 
-    assert isinstance(network, Detector)
-    return DetectorMaps(network)
+    return DetectorMaps(network) if isinstance(network, Detector) else network
 
 
 def load(
@@ -192,7 +189,7 @@ def run_int8(
     """Run a network in int8, for ``ghostnets.compress.quantize(..., run_int8=...)``.
 
     Args:
-        model: As for ``compile``, with one output.
+        model: As for ``compile``, with one output; or a detector.
         calibration: As for ``compile``.
         float_layers: As for ``compile``.
         images: float32 (N, C, H, W).
@@ -208,4 +205,7 @@ def run_int8(
     import torch
 
     options: dict[str, Any] = {"calibration": calibration, "float_layers": float_layers, "method": method}
-    return torch.as_tensor(compile(model, precision="int8", threads=1, **options)(images))
+    outputs = compile(model, precision="int8", threads=1, **options)(images)
+    if isinstance(outputs, np.ndarray) or len(outputs) == 1:
+        return torch.as_tensor(outputs if isinstance(outputs, np.ndarray) else outputs[0])
+    return torch.cat([torch.as_tensor(each).flatten(2) for each in outputs], 2).transpose(1, 2)  # as the detector

@@ -10,6 +10,7 @@ __all__ = ["keep_in_float"]
 
 READS = ("input", "residual", "gate")  # fields of a node that name a map it reads
 HEAD = ("pool", "linear")  # kinds of nodes that convert between types themselves
+WEIGHTLESS = ("add", "arrange", "resize")  # in float32 too if all that they read is: bytes would round it once more
 
 
 def keep_in_float(plan: Plan, names: Collection[str]) -> None:
@@ -35,6 +36,8 @@ def keep_in_float(plan: Plan, names: Collection[str]) -> None:
     floats: set[int] = set()
     for number, original in enumerate(nodes):
         node, is_kept = dict(original), number in kept
+        if node["kind"] in WEIGHTLESS:
+            is_kept = is_kept or floats.issuperset(_reads(node))
         if node["kind"] == "linear" and is_kept:
             floats.add(node["input"])  # the mean, or the output of a linear layer
         elif node["kind"] not in (*HEAD, "stem", "output"):
@@ -43,6 +46,11 @@ def keep_in_float(plan: Plan, names: Collection[str]) -> None:
             floats.add(node["output"])
         plan.nodes.append(node)
     plan.floats = sorted(floats)
+
+
+def _reads(node: dict[str, Any]) -> list[int]:
+    """Return the maps that a node reads."""
+    return [*(node[role] for role in READS if node.get(role, -1) >= 0), *node.get("pooled", [])]
 
 
 def _nodes_of(plan: Plan, name: str) -> list[int]:

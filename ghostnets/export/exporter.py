@@ -1,7 +1,7 @@
 """Export a checkpoint: write the file, run it, compare it with the network, and report."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
@@ -17,6 +17,7 @@ from ghostnets.artefacts import FORMATS, Description, FileFormat
 from ghostnets.artefacts.checkpoint import describe_task
 from ghostnets.artefacts.description import MAX_BATCH, TASKS
 from ghostnets.checkpoints import Checkpoint, read_checkpoint
+from ghostnets.data import spread
 from ghostnets.errors import ConfigurationError, ExportError, UnknownNameError, require_installed
 from ghostnets.export.deployed import ExportJob
 from ghostnets.export.images import SampleImages, find_sample_images
@@ -29,8 +30,8 @@ __all__ = ["export_model"]
 
 # Task -> format -> precisions in which the results of a trained network were within the tolerance.
 MAP_FORMATS: dict[str, dict[str, tuple[str, ...]]] = {
-    "detect": {"onnx": ("f32", "f16"), "openvino": ("f32", "f16"), "engine": ("f32", "bf16")},
-    "segment": {"onnx": ("f32", "f16"), "openvino": ("f32", "f16"), "engine": ("f32", "bf16")},
+    "detect": {"onnx": ("f32", "f16", "int8"), "openvino": ("f32", "f16", "int8"), "engine": ("f32", "bf16", "int8")},
+    "segment": {"onnx": ("f32", "f16", "int8"), "openvino": ("f32", "f16", "int8"), "engine": ("f32", "bf16", "int8")},
 }
 NUM_COMPARED, NUM_CALIBRATION, MIN_INT8_IMAGES = 64, 192, 8
 TASK_TOLERANCES = {"classify": TOLERANCES, "detect": BOX_TOLERANCES, "segment": MASK_TOLERANCES}
@@ -69,8 +70,7 @@ def export_model(
         format: Key of ``FORMATS``.
         precision: ``"f32"``, ``"f16"``, ``"bf16"`` or ``"int8"``, if supported by the format, f32 by default; for the
             engine ``"auto"`` is the default, f32 or bf16, whichever is faster on the machine that runs the file.
-            Detectors and segmentation networks are exported in f32, in f16 to ONNX and OpenVINO, and in bf16 to the
-            engine.
+            Detectors and segmentation networks have fewer (docs/export.md), and no ``"auto"``.
         input: ``"uint8"`` for pixels (N, H, W, C), normalised by the file, or ``"float32"`` for normalised images
             (N, C, H, W); by default the format's first input.
         output: ``"probabilities"`` or ``"logits"``; by default probabilities, except for the engine, which has no
@@ -117,6 +117,8 @@ def export_model(
         raise ConfigurationError(f"{target} does not end in {export_format.suffix}, the suffix of format {format}.")
     require_installed(*export_format.libraries, extra=export_format.extra)
     _check_network(source, network, features=features)
+    if gives_maps and precision == "int8":
+        network = _with_float_outputs(network)
     description = Description(
         architecture=network.architecture,
         arguments=network.arguments,
@@ -140,6 +142,12 @@ def export_model(
     samples, calibration = _find_images(reading, source, images, precision, max_images)
     job = ExportJob(network, description, calibration, opset)
     return _write_verified(format, source, target, job, samples, notify)
+
+
+def _with_float_outputs(checkpoint: Checkpoint) -> Checkpoint:
+    """Keep the last layers of a detector or segmentation network in float32: 256 levels are few for its outputs."""
+    names: Sequence[str] = checkpoint.build().classifier_names  # type: ignore[assignment]
+    return replace(checkpoint, float_layers=tuple(dict.fromkeys((*checkpoint.float_layers, *names))))
 
 
 def _ignore(stage: str) -> None:
@@ -225,7 +233,8 @@ def _find_images(
             " few hundred."
         )
     is_compared = np.arange(len(samples.pixels)) % 4 == 0  # one in four; the others calibrate
-    return samples._replace(pixels=samples.pixels[is_compared]), samples.pixels[~is_compared]
+    compared = spread(np.flatnonzero(is_compared).tolist(), NUM_SEGMENTED if network.task == "segment" else max_images)
+    return samples._replace(pixels=samples.pixels[compared]), samples.pixels[~is_compared]
 
 
 def _write_verified(

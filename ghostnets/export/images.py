@@ -50,14 +50,14 @@ def find_sample_images(
     """
     preprocessing = checkpoint.preprocessing
     if folder is not None:
-        return _read_data(os.fspath(folder), preprocessing, max_images)
+        return _read_data(os.fspath(folder), checkpoint, max_images)
     data = _data_of_run(path) or checkpoint.training.get("data")
     if (
         data is not None
         and str(data) != EMBEDDED
         and (Path(str(data)).exists() or find_unpacked(str(data)) is not None)
     ):
-        return _read_data(str(data), preprocessing, max_images)
+        return _read_data(str(data), checkpoint, max_images)
     return SampleImages(_read_embedded(preprocessing, max_images), "the embedded Fashion-MNIST", data == EMBEDDED)
 
 
@@ -69,9 +69,11 @@ def _data_of_run(path: Path) -> str | None:
     return data if isinstance(data, str) else None
 
 
-def _read_data(location: str, preprocessing: Preprocessing, max_images: int) -> SampleImages:
+def _read_data(location: str, checkpoint: Checkpoint, max_images: int) -> SampleImages:
     """Read images of a folder or of shards; unreadable images are skipped, and counted in the source."""
-    images, problems = find_sample(location, most=max_images, splits=()).load(preprocessing, lambda: None)
+    preprocessing, has_masks = checkpoint.preprocessing, checkpoint.task == "segment"
+    sample = find_sample(location, most=max_images, splits=(), has_masks=has_masks)
+    images, problems = sample.load(preprocessing, lambda: None)
     if not len(images):
         raise DataError(f"{location} contains no readable image: {problems[0]} Choose another folder.")
     pixels = _stack(preprocessing, [images[i] for i in range(len(images))])

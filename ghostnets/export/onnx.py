@@ -28,8 +28,7 @@ def write(job: ExportJob, path: Path) -> None:
     """Write an ``.onnx`` file; see ``FileFormat``."""
     onnx = require("onnx", extra="export")
     description = job.description
-    first = {"detect": "predictions", "segment": "class_maps"}.get(description.task, description.output)
-    outputs = [first, "features"][: 1 + description.has_features]
+    outputs = [description.output_name, "features"][: 1 + description.has_features]
     program = trace(job)
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")  # about the exporter's own internals

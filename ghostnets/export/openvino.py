@@ -46,8 +46,7 @@ def _convert(job: ExportJob) -> Any:
     batch = description.batch or -1
     model.reshape([batch, side, side, channels] if takes_bytes else [batch, channels, side, side])
     model.inputs[0].set_names({"images"})
-    first = "predictions" if description.task == "detect" else description.output
-    for output, name in zip(model.outputs, (first, "features"), strict=False):
+    for output, name in zip(model.outputs, (description.output_name, "features"), strict=False):
         output.set_names({name})
     return model
 

@@ -26,6 +26,8 @@ class Tolerance:
         top1_agreement: Lower bound of ``ExportComparison.top1_agreement``.
         max_probability_difference: Upper bound of ``ExportComparison.max_probability_difference``, or None.
         min_iou: Lower bound of ``ExportComparison.min_iou``, for detectors; else None.
+        object_agreement: Lower bound of ``ExportComparison.object_agreement``, for detectors, or None.
+        mean_iou: Lower bound of ``ExportComparison.mean_iou``, for segmentation networks, or None.
     """
 
     max_difference: float | None
@@ -33,6 +35,8 @@ class Tolerance:
     top1_agreement: float
     max_probability_difference: float | None = None
     min_iou: float | None = None
+    object_agreement: float | None = None
+    mean_iou: float | None = None
 
 
 # In f32, f16 and bf16 the scores differ by rounding, which may flip near ties. int8 changes the weights themselves.
@@ -43,15 +47,18 @@ TOLERANCES = {
     "int8": Tolerance(None, 1e-1, 0.8),
     "auto": Tolerance(2e-1, 3e-2, 0.9),  # as for bf16, in which the file is verified
 }
-BOX_TOLERANCES = {  # of detectors; in int8 boxes of a trained detector had an IoU of 0.5 with the network's
+# Of detectors. In int8 boxes move, and scores near the threshold cross it: the objects that are found count.
+BOX_TOLERANCES = {
     "f32": Tolerance(None, 1e-4, 0.98, max_probability_difference=1e-3, min_iou=0.99),
     "f16": Tolerance(None, 1e-3, 0.98, max_probability_difference=1e-2, min_iou=0.97),
     "bf16": Tolerance(None, 1e-2, 0.95, max_probability_difference=5e-2, min_iou=0.9),
+    "int8": Tolerance(None, 1e-1, 0.8, object_agreement=0.8),
 }
 MASK_TOLERANCES = {  # of segmentation networks
     "f32": Tolerance(None, 1e-4, 0.999, max_probability_difference=1e-3),
     "f16": Tolerance(None, 2e-3, 0.998, max_probability_difference=2e-2),
     "bf16": Tolerance(None, 1e-2, 0.99, max_probability_difference=1e-1),
+    "int8": Tolerance(None, 1e-1, 0.9, mean_iou=0.8),
 }
 
 
@@ -83,7 +90,12 @@ class ExportComparison:
         choice: Precision that the engine chose on this machine, and why; empty if the precision was given.
         min_iou: Lowest IoU of a box of the file with that of the network; only for detectors.
         boxes: Number of compared boxes; only for detectors.
+        object_agreement: Of the objects with a score above 0.3 after non-maximum suppression, in the file and in the
+            network, the share with a partner of the same class in the other whose box has an IoU of at least 0.8; None
+            without an object, and for other networks.
         pixels: Number of pixels whose classes were compared; only for segmentation networks.
+        mean_iou: Intersection over union of the pixels that file and network give a class, its mean over the classes
+            that the network gives; only for segmentation networks.
     """
 
     max_difference: float
@@ -102,7 +114,14 @@ class ExportComparison:
     choice: str = ""
     min_iou: float | None = None
     boxes: int | None = None
+    object_agreement: float | None = None
     pixels: int | None = None
+    mean_iou: float | None = None
+
+    @property
+    def compared(self) -> str:
+        """What ``top1_agreement`` is a fraction of."""
+        return "points" if self.boxes is not None else "pixels" if self.pixels is not None else "images"
 
 
 @dataclass(frozen=True)
@@ -151,14 +170,19 @@ def find_violation(comparison: ExportComparison, tolerance: Tolerance) -> str | 
         return f"a score differs by {comparison.max_probability_difference:.2g}, the limit is {limit:.2g}"
     if tolerance.min_iou is not None and (comparison.min_iou is None or not comparison.min_iou >= tolerance.min_iou):
         return f"a box has an IoU of {comparison.min_iou} with the network's, the minimum is {tolerance.min_iou}"
+    shares = {
+        "object_agreement": "of the objects that file or network find are found by both",
+        "mean_iou": "is the mean IoU of its classes with the network's",
+    }
+    for name, meaning in shares.items():
+        value, limit = getattr(comparison, name), getattr(tolerance, name)
+        if limit is not None and value is None:
+            return "neither finds an object in the images, so the file cannot be judged; give images with objects"
+        if limit is not None and not value >= limit:
+            return f"{value:.1%} {meaning}, the minimum is {limit:.0%}"
     if comparison.top1_agreement < tolerance.top1_agreement:
-        if comparison.pixels is not None:
-            return (
-                f"the class agrees for {comparison.top1_agreement:.2%} of the pixels, the minimum is"
-                f" {tolerance.top1_agreement:.1%}"
-            )
         return (
-            f"the top-1 class agrees for {comparison.top1_agreement:.1%} of the images, the minimum is"
-            f" {tolerance.top1_agreement:.0%}"
+            f"the top-1 class agrees for {comparison.top1_agreement:.2%} of the {comparison.compared}, the minimum is"
+            f" {tolerance.top1_agreement:.1%}"
         )
     return None

@@ -1,23 +1,26 @@
-"""Comparison of a detector's exported file with its network, by predictions and by boxes."""
+"""Comparison of a detector's exported file with its network, by predictions, by boxes and by the objects found."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ghostnets.artefacts import Description, decode_predictions
+from ghostnets.artefacts import Description, decode_predictions, suppress
+from ghostnets.artefacts.boxes import Boxes, compute_iou
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ghostnets.preprocessing import Preprocessing
 
-__all__ = ["compare_boxes", "predict_by_network"]
+__all__ = ["compare_boxes", "count_objects", "predict_by_network"]
 
 Array = npt.NDArray[np.float32]
 LOWEST_SCORE = 0.05  # points are compared from this score in the file or in the network
 MOST_LIKELY = 100  # highest-scoring points of an image, which are compared at any score
 SAME_PIXELS = 0.01  # boxes whose corners are closer than this, in pixels, are equal even if they have no area
+SAME_OBJECT = 0.8  # lowest IoU of two boxes of one object
 BATCH_SIZE = 16
 
 
@@ -46,6 +49,9 @@ def compare_boxes(actual: Array, expected: Array, description: Description) -> d
     chosen = highest >= np.minimum(least, LOWEST_SCORE)[:, None]
     overlaps = _compute_ious(boxes[chosen], expected_boxes[chosen])
     difference = np.abs(actual - expected) / (np.abs(expected).max() or 1.0)
+    found = [suppress(*each) for each in zip(boxes, scores, strict=True)]
+    wanted = [suppress(*each) for each in zip(expected_boxes, expected_scores, strict=True)]
+    same, objects = count_objects(found, wanted)
     return {
         "max_difference": float(difference.max()),
         "mean_difference": float(difference.mean()),
@@ -54,7 +60,32 @@ def compare_boxes(actual: Array, expected: Array, description: Description) -> d
         "max_feature_difference": None,
         "min_iou": float(overlaps.min()),
         "boxes": int(chosen.sum()),
+        "object_agreement": same / objects if objects else None,
     }
+
+
+def count_objects(found: Sequence[Boxes], expected: Sequence[Boxes]) -> tuple[int, int]:
+    """Count the objects that two networks both find.
+
+    Args:
+        found: Objects of one network, by image.
+        expected: Objects of the other, for the same images.
+
+    Returns:
+        Number of the objects of either network with a partner in the other's: one of the same class whose box has an
+        IoU of at least ``SAME_OBJECT`` with its own, each partner of one object only. Number of all objects.
+    """
+    same = objects = 0
+    for own, other in zip(found, expected, strict=True):
+        objects += len(own.labels) + len(other.labels)
+        is_free = np.ones(len(other.labels), bool)
+        for box, label in zip(own.boxes, own.labels, strict=True):
+            candidates = np.flatnonzero(is_free & (other.labels == label))
+            overlaps = compute_iou(box, other.boxes[candidates])
+            if len(candidates) and overlaps.max() >= SAME_OBJECT:
+                is_free[candidates[overlaps.argmax()]] = False
+        same += 2 * int((~is_free).sum())
+    return same, objects
 
 
 def _compute_ious(boxes: Array, others: Array) -> Array:

@@ -19,8 +19,11 @@ def compare_masks(actual: Array, expected: Array) -> dict[str, Any]:
     Returns:
         The fields of ``ExportComparison`` about differences.
     """
+    from ghostnets.measure import PixelConfusion  # imports torch, which is not loaded while the file runs
+
     scale = np.abs(expected).max() or 1.0
     differences, probability_differences, same, pixels = [], [], 0, 0
+    confusion = PixelConfusion(np.zeros((expected.shape[1],) * 2, np.int64))
     for own, wanted in zip(actual, expected, strict=True):
         difference = np.abs(own - wanted) / scale
         differences.append((difference.max(), difference.mean()))
@@ -29,6 +32,7 @@ def compare_masks(actual: Array, expected: Array) -> dict[str, Any]:
         highest = np.sort(wanted_probabilities, axis=0)[-2:]
         margin = highest[-1] - highest[0] if len(highest) > 1 else np.ones(highest.shape[1:], np.float32)
         clear = margin > LEAST_MARGIN
+        confusion += PixelConfusion.count(wanted.argmax(0), own.argmax(0), len(own))
         same += int((own.argmax(0) == wanted.argmax(0))[clear].sum())
         pixels += int(clear.sum())
     return {
@@ -38,6 +42,7 @@ def compare_masks(actual: Array, expected: Array) -> dict[str, Any]:
         "top1_agreement": same / pixels if pixels else 1.0,
         "max_feature_difference": None,
         "pixels": pixels,
+        "mean_iou": confusion.mean_iou,
     }
 
 

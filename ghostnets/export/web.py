@@ -1,4 +1,4 @@
-"""Export to a static web page that classifies images and camera photos in the browser, also offline."""
+"""Export to a static web page that runs the network on images and camera photos in the browser, also offline."""
 
 import hashlib
 import os
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
-from ghostnets.checkpoints import read_checkpoint
 from ghostnets.checkpoints.fetch import download
 from ghostnets.errors import ConfigurationError, ExportError
 from ghostnets.export.exporter import export_model
@@ -40,11 +39,12 @@ def export_web(
 ) -> ExportReport:
     """Write a folder with the page, ``model.onnx`` and its report, and ONNX Runtime for browsers (14 MB).
 
-    The model is exported by ``export_model`` in float32, from uint8 pixels to probabilities, and verified before the
-    folder gets its name. A folder of an earlier web export is replaced.
+    The model is exported by ``export_model`` in float32, from uint8 pixels to probabilities, predictions of a detector
+    or logits of pixels, and verified before the folder gets its name. The page's JavaScript turns predictions into
+    boxes, and logits into a mask. A folder of an earlier web export is replaced.
 
     Args:
-        checkpoint: Checkpoint of this package.
+        checkpoint: Checkpoint of this package, for any task.
         to: Folder to write.
         images: Folder of images for verification, as for ``export_model``.
         max_pixels: Maximum number of pixels of an image that is read.
@@ -62,7 +62,6 @@ def export_web(
     target = Path(to)
     if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / FILE_LIST).is_file())):
         raise ConfigurationError(f"{target} exists and is not a web export; choose another folder.")
-    read_checkpoint(checkpoint)  # rejects networks for other tasks, whose results the page does not draw
     runtime = download(RUNTIME, sha256=RUNTIME_SHA256)
     with write_folder(target) as folder:
         report = export_model(

@@ -141,11 +141,44 @@ def test_a_file_whose_masks_differ_is_not_written():
     assert compare_masks(lower, ties)["pixels"] == 0
 
 
+def test_int8_is_judged_by_the_overlap_of_each_class():
+    classes = np.zeros((1, 10, 10), np.int64)
+    classes[0, 0, :5] = 1  # five pixels
+    other = classes.copy()
+    other[0, 0, :2] = 0  # a difference of 2 % of the pixels, and of 40 % of a class
+    logits, changed = (5 * np.eye(2, dtype=np.float32)[each].transpose(0, 3, 1, 2) for each in (classes, other))
+    found = compare_masks(changed, logits)
+    assert found["mean_iou"] == pytest.approx((95 / 97 + 3 / 5) / 2)
+    times = {"seconds": (1, 1, 1), "torch_seconds": (1, 1, 1), "times_as_fast": (1, 1, 1), "runs": 1, "threads": 1}
+    rest = {**times, "runtime": "test", "torch_was_loaded": False, "processor": "test"}
+    violation = find_violation(ExportComparison(**found, **rest), MASK_TOLERANCES["int8"])
+    assert "79.0% is the mean IoU of its classes with the network's, the minimum is 80%" in str(violation)
+
+
+def test_int8_plan_gives_the_masks_of_its_checkpoint(checkpoint: Path, tmp_path: Path):
+    generator = np.random.default_rng(0)
+    for index in range(8):
+        (tmp_path / "data" / "images").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / "masks").mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(generator.integers(0, 255, (5, 6, 3), np.uint8))
+        coarse.resize((90, 60), Image.Resampling.NEAREST).save(tmp_path / "data" / "images" / f"{index}.png")
+        Image.new("L", (90, 60)).save(tmp_path / "data" / "masks" / f"{index}.png")  # not for calibration
+    target = tmp_path / "fields.engine"
+    report = export_model(checkpoint, target, format="engine", precision="int8", images=tmp_path / "data")
+    assert report.images == 2
+    assert report.comparison.mean_iou >= 0.8
+    image = tmp_path / "data" / "images" / "0.png"
+    mask, expected = (load_segmenter(path, threads=1)(image).mask for path in (target, checkpoint))
+    assert (mask == expected).mean() > 0.85
+
+
 def test_formats_and_precisions_that_are_not_compared_are_rejected(checkpoint: Path, tmp_path: Path):
-    with pytest.raises(ConfigurationError, match="is a segmentation network, which format ncnn is not tested with"):
-        export_model(checkpoint, tmp_path / "a.ncnn.param", format="ncnn")
-    with pytest.raises(ConfigurationError, match=r"which format onnx holds in f32 or f16, .* omit precision int8"):
-        export_model(checkpoint, tmp_path / "a.onnx", precision="int8")
+    with pytest.raises(ConfigurationError, match="is a segmentation network, which format executorch is not tested"):
+        export_model(checkpoint, tmp_path / "a.pte", format="executorch")
+    with pytest.raises(
+        ConfigurationError, match=r"which format onnx holds in f32 or f16 or int8, .* omit precision bf16"
+    ):
+        export_model(checkpoint, tmp_path / "a.onnx", precision="bf16")
 
 
 def test_networks_for_other_tasks_are_rejected_in_a_sentence(checkpoint: Path):

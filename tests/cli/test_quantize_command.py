@@ -10,7 +10,7 @@ import timm
 import torch
 from conftest import make_images, randomized
 
-from ghostnets.artefacts import open_model
+from ghostnets.artefacts import load_detector, open_model
 from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.cli import compression
 from ghostnets.cli.main import main
@@ -70,6 +70,23 @@ def test_checkpoint_and_engine_file_are_written_and_run(folder: Path, capsys: py
     assert np.abs(got - expected).max() < 0.1 * np.abs(expected).max()
     assert run(*line) == 1
     assert "exists; choose another name, or add --overwrite" in capsys.readouterr().err
+
+
+def test_detector_is_compared_by_its_objects(tiny_detector: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    images = make_images(tmp_path / "images", classes={"a": 4, "b": 4}, size=(90, 60))
+    out = tmp_path / "int8.safetensors"
+    assert run("quantize", tiny_detector, images, "--out", out, "--float-share", 0) == 0
+    text = capsys.readouterr().out
+    assert "objects that the original finds too" in text
+    report = json.loads(out.with_suffix(".json").read_text())
+    assert [row["name"] for row in report["agreement"]][-1] == "engine: int8.engine"
+    assert all(0 <= row["share"] <= 1 and row["of"] > 0 for row in report["agreement"])
+    assert report["agreement"][-1]["share"] >= 0.8
+    files = sorted(images.rglob("*.png"))[::4]
+    expected, found = (load_detector(path, threads=1)(files) for path in (tiny_detector, out.with_suffix(".engine")))
+    number = sum(len(one.labels) for one in (*expected, *found))
+    assert report["agreement"][-1]["of"] == number
+    assert read_checkpoint(out, task="detect").float_layers == ()
 
 
 def test_network_of_timm_gives_files_of_three_runtimes_with_the_same_layers_in_float(

@@ -124,6 +124,27 @@ def test_float_layers_of_a_checkpoint_are_kept(tmp_path: Path):
     assert engine.compile(read, threads=1).plan.floats == []
 
 
+def test_sums_and_resizing_of_float_maps_stay_in_float():
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.low, self.high = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 2, 1), nn.Conv2d(8, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            maps = self.body(x).relu()
+            return nn.functional.interpolate(
+                self.low(maps) + self.high(maps), x.shape[2:], mode="bilinear", align_corners=False
+            )
+
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 16, 12).numpy()
+    options = {"precision": "int8", "calibration": [images], "threads": 1}
+    session = engine.compile(Head().eval(), float_layers=("low", "high"), **options)
+    kinds = [node["kind"] for node in session.plan.nodes]
+    assert kinds.count("convert") == 1  # of the map that both convolutions read
+    assert len(np.unique(session(images)[0][0, 0])) > 150  # of 192 pixels: not 256 levels that were interpolated
+
+
 def test_unknown_layer_raises():
     with pytest.raises(ConfigurationError, match="has no layer 'nothing' to keep in float32"):
         quantized("ghostnet_100", ["nothing"])

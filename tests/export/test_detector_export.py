@@ -11,12 +11,12 @@ from conftest import build_once, make_images
 
 from ghostnets import export_model
 from ghostnets.artefacts import Description, load_detector
+from ghostnets.artefacts.boxes import Boxes
 from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.cli.main import main
-from ghostnets.errors import ArtefactError, CheckpointError, ConfigurationError
-from ghostnets.export import export_web
+from ghostnets.errors import ArtefactError, ConfigurationError
 from ghostnets.export.report import BOX_TOLERANCES, ExportComparison, find_violation
-from ghostnets.export.verify_boxes import compare_boxes
+from ghostnets.export.verify_boxes import compare_boxes, count_objects
 from ghostnets.models.detection import create_detector
 from ghostnets.preprocessing import Preprocessing
 
@@ -99,21 +99,17 @@ def test_openvino_file_in_f16(checkpoint: Path, photos: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int8"}, "holds in f32 or f16, .*omit precision int8"),
-        ({"precision": "bf16"}, "omit precision bf16"),
-        ({"format": "engine", "precision": "auto"}, "holds in f32 or bf16, .*omit precision auto"),
+        ({"precision": "bf16"}, "holds in f32 or f16 or int8, .*omit precision bf16"),
+        ({"format": "engine", "precision": "auto"}, "holds in f32 or bf16 or int8, .*omit precision auto"),
         ({"output": "probabilities"}, "omit output probabilities"),
         ({"any_size": True}, "omit any_size"),
         ({"features": True}, "omit features"),
-        ({"format": "litert"}, "is a detector, which format litert is not tested with; choose onnx"),
+        ({"format": "executorch"}, "is a detector, which format executorch is not tested with; choose onnx"),
     ],
 )
-def test_what_detectors_have_not_is_rejected(checkpoint: Path, tmp_path: Path, options: dict, message: str):
+def test_what_detectors_have_not_is_rejected(checkpoint: Path, options: dict, message: str):
     with pytest.raises(ConfigurationError, match=message):
         export_model(checkpoint, **options)
-    with pytest.raises(CheckpointError, match="is a detector"):
-        export_web(checkpoint, tmp_path / "web")
-    assert not (tmp_path / "web").exists()
 
 
 def test_another_detector_is_noticed():
@@ -133,6 +129,50 @@ def test_another_detector_is_noticed():
     assert "a box has an IoU" in str(violation(moved))
     doubted[0, 3, 0] += 0.1
     assert "a score differs by" in str(violation(doubted))
+
+
+def test_count_objects_pairs_boxes_of_the_same_class_once():
+    def boxes(*rows: tuple[int, float, float]) -> Boxes:
+        """Objects of a class with a left and a right side, all from 0 to 10 vertically."""
+        corners = np.array([[left, 0, right, 10] for _, left, right in rows], np.float32).reshape(-1, 4)
+        return Boxes(corners, np.full(len(rows), 0.9, np.float32), np.array([label for label, *_ in rows], np.int64))
+
+    expected = boxes((0, 0, 10), (1, 20, 30))
+    assert count_objects([expected], [expected]) == (4, 4)
+    assert count_objects([boxes((0, 1.5, 10), (1, 20, 30))], [expected]) == (4, 4)  # IoU 0.85
+    assert count_objects([boxes((0, 2.5, 10), (1, 20, 30))], [expected]) == (2, 4)  # IoU 0.75
+    assert count_objects([boxes((1, 0, 10), (0, 20, 30))], [expected]) == (0, 4)  # other classes
+    assert count_objects([boxes((0, 0, 10), (0, 0, 10))], [expected]) == (2, 4)  # one partner each
+    assert count_objects([boxes(), boxes((0, 0, 10))], [expected, boxes()]) == (0, 3)
+
+
+def test_int8_is_judged_by_the_objects_that_are_found():
+    values = {"runtime": "", "torch_was_loaded": False, "processor": "", **TIMES}
+    good = {"max_difference": 0.4, "mean_difference": 0.01, "max_probability_difference": 0.5, "top1_agreement": 0.95}
+    for agreement, message in ((0.8, "None"), (0.79, "79.0% of the objects"), (None, "neither finds an object")):
+        comparison = ExportComparison(
+            **good, max_feature_difference=None, min_iou=0.1, boxes=100, object_agreement=agreement, **values
+        )
+        assert message in str(find_violation(comparison, BOX_TOLERANCES["int8"]))
+
+
+@pytest.fixture(scope="module")
+def many_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough photos for int8."""
+    return make_images(tmp_path_factory.mktemp("many"), classes={"a": 4, "b": 4}, size=(90, 60))
+
+
+def test_int8_file_finds_the_objects_of_its_checkpoint(checkpoint: Path, many_photos: Path, tmp_path: Path):
+    target = tmp_path / "fish.onnx"
+    report = export_model(checkpoint, target, format="onnx", precision="int8", images=many_photos)
+    assert report.tolerance == BOX_TOLERANCES["int8"]
+    assert report.comparison.object_agreement >= 0.8
+    images = sorted(many_photos.rglob("*.*"))
+    expected, found = load_detector(checkpoint, threads=1)(images), load_detector(target, threads=1)(images)
+    for one, other in zip(found, expected, strict=True):
+        assert len(other.labels) > 0
+        assert one.labels[0] == other.labels[0]
+    assert report.bytes < 0.6 * checkpoint.stat().st_size
 
 
 def test_changed_description_of_a_file_is_rejected(onnx_file: Path, photos: Path, tmp_path: Path):

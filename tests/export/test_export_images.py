@@ -1,6 +1,7 @@
 """Sample images for verification and calibration."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,19 @@ def test_images_of_given_folder(tmp_path: Path):
     expected = PREPROCESSING.center(PREPROCESSING.read(folder / "a" / "000.png")).permute(1, 2, 0).numpy()
     assert np.array_equal(found.pixels[0], expected)
     assert len(find_sample_images(checkpoint(), tmp_path / "x", folder=folder, max_images=6).pixels) == 6
+
+
+def test_masks_are_no_images_of_a_segmentation_network(tmp_path: Path):
+    for name, level in (("images", 200), ("masks", 1)):
+        (tmp_path / name).mkdir()
+        for index in range(3):
+            Image.new("L", (9, 9), level).save(tmp_path / name / f"{index}.png")
+    given = {"folder": tmp_path, "max_images": 100}
+    segmenter = replace(checkpoint(), architecture="ghostseg_050")
+    found = find_sample_images(segmenter, tmp_path / "net.safetensors", **given)
+    assert len(found.pixels) == 3
+    assert (found.pixels == 200).all()
+    assert len(find_sample_images(checkpoint(), tmp_path / "net.safetensors", **given).pixels) == 6
 
 
 def test_images_of_training_run(tmp_path: Path):

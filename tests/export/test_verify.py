@@ -32,7 +32,7 @@ GOOD = ExportComparison(
         ({"mean_difference": float("nan")}, "the mean difference is nan"),
         ({"max_feature_difference": 0.5}, "the max difference is 0.5"),
         ({"max_feature_difference": 1e-5}, None),
-        ({"top1_agreement": 0.9}, "the top-1 class agrees for 90.0% of the images, the minimum is 98%"),
+        ({"top1_agreement": 0.9}, "the top-1 class agrees for 90.00% of the images, the minimum is 98.0%"),
     ],
     ids=str,
 )

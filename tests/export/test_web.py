@@ -7,7 +7,7 @@ import pytest
 from conftest import Browser, serve_folder, wait_for
 from PIL import Image
 
-from ghostnets.artefacts import load_classifier
+from ghostnets.artefacts import load_classifier, load_detector, load_segmenter
 from ghostnets.cli.main import main
 from ghostnets.errors import CheckpointError
 from ghostnets.export import web
@@ -70,6 +70,38 @@ def test_page_matches_python_online_and_offline(browser: Browser, folder: Path, 
     page.reload()  # the host is down
     check()
     wait_for(page, "document.getElementById('model').textContent.includes('works offline')")
+
+
+@pytest.mark.parametrize("task", ["detect", "segment"])
+def test_page_of_boxes_and_masks(
+    browser: Browser,
+    folder: Path,
+    pictures: list[Path],
+    tiny_detector: Path,
+    tiny_segmenter: Path,
+    tmp_path: Path,
+    task,
+):
+    source = tiny_detector if task == "detect" else tiny_segmenter
+    assert main(["export", str(source), "--format", "web", "--out", str(tmp_path / "site")]) == 0
+    assert (tmp_path / "site" / "runtime").is_dir()
+    with serve_folder(tmp_path / "site") as address:
+        page = browser.open(address)
+        page.set_input_files("#files", pictures[:1])
+        wait_for(page, "document.querySelectorAll('.time').length === 1")
+        assert page.locator(".card canvas.picture").count() == 1
+        if task == "detect":
+            found = load_detector(source, threads=1)(pictures[0])
+            assert page.locator(".card .name").all_inner_texts() == list(found.classes)
+            shown = [float(text.removesuffix(" %")) / 100 for text in page.locator(".card .value").all_inner_texts()]
+            np.testing.assert_allclose(shown, found.scores, atol=0.005)
+        else:
+            rows = page.locator(".legend li").all_inner_texts()
+            found = load_segmenter(source, threads=1)(pictures[0])
+            assert [row.split()[0] for row in rows] == list(found.shares)
+            shown = [float(row.split()[1]) / 100 for row in rows]
+            np.testing.assert_allclose(shown, list(found.shares.values()), atol=0.01)
+        assert page.locator("#no-explorer").inner_text() == "The ghost explorer is for classifiers."
 
 
 def test_unreadable_image_shows_error(browser: Browser, folder: Path, tmp_path: Path):

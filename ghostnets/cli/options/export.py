@@ -39,7 +39,7 @@ class ExportCommand(CommandOptions):
     format: Annotated[
         str,
         tyro.conf.arg(
-            help=f"{', '.join(FORMATS)}; or {WEB}: a folder for any static host with a page that classifies images in"
+            help=f"{', '.join(FORMATS)}; or {WEB}: a folder for any static host with a page that runs the network in"
             " the browser (f32)."
         ),
     ]

@@ -1,13 +1,14 @@
 /**
- * Preprocessing with the arithmetic of the Python package: resize of the shorter side with Pillow's antialiased filters
- * in fixed point, then a centre crop. Differences: the browser's image decoder, and values that differ by 1 where Pillow
- * resizes vertically before horizontally.
+ * Preprocessing with the arithmetic of the Python package: resize with Pillow's antialiased filters in fixed point, then
+ * a centre crop or padding. Differences: the browser's image decoder, and values that differ by 1 where Pillow resizes
+ * vertically before horizontally.
  */
 
 const MAX_ASPECT_RATIO = 4; // longer side : shorter side; longer images are cropped first
 const MAX_PIXELS = 100_000_000;
 const PRECISION = 22; // fractional bits of the filter weights
 const BAND_ROWS = 256; // rows read from the canvas at a time
+const PADDING = 114; // grey of letterboxed images
 
 /** Filters: support in pixels of the smaller image, and weight by distance. */
 const FILTERS = {
@@ -17,24 +18,59 @@ const FILTERS = {
 
 /**
  * @param {Blob} file - an image file that the browser can decode.
- * @param {{image_size: number, resize_to: number, mean: number[], interpolation?: string}} preprocessing - of
- *   the checkpoint.
- * @returns {Promise<{data: Uint8Array, shape: number[]}>} uint8 (1, S, S, C), upright, RGB or grayscale.
+ * @param {{image_size: number, resize_to: number, mean: number[], interpolation?: string, fit?: string}} preprocessing -
+ *   of the checkpoint.
+ * @returns {Promise<{data: Uint8Array, shape: number[], width: number, height: number, inside: number[]}>} uint8
+ *   (1, S, S, C), upright, RGB or grayscale; size of the upright image; width and height of the part of the square that
+ *   shows it, from its upper left corner (all of it for a crop).
  * @throws {Error} with a message for the user.
  */
-export async function preprocess(file, { image_size: size, resize_to, mean, interpolation = "bilinear" }) {
+export async function preprocess(file, preprocessing) {
   const bitmap = await decode(file);
   try {
-    const crop = cropElongated(bitmap.width, bitmap.height);
-    const [width, height] = resizedSize(crop.width, crop.height, resize_to);
-    const filter = FILTERS[interpolation];
-    const columns = filterTaps(crop.width, width, cropStart(width, size), size, filter);
-    const rows = filterTaps(crop.height, height, cropStart(height, size), size, filter);
+    const { width, height } = bitmap;
+    const { image_size: size, mean } = preprocessing;
+    const { crop, columns, rows } = planResize(width, height, preprocessing);
     const resizedRows = resizeHorizontally(bitmap, crop, columns, mean.length);
-    return { data: resizeVertically(resizedRows, rows, size, mean.length), shape: [1, size, size, mean.length] };
+    const data = resizeVertically(resizedRows, rows, columns.length * mean.length);
+    const inside = [columns.length, rows.length];
+    return { data: pad(data, inside, size, mean.length), shape: [1, size, size, mean.length], width, height, inside };
   } finally {
     bitmap.close();
   }
+}
+
+/** The part of an image that is read, and the filter taps of the columns and rows that it is resized to. */
+function planResize(width, height, { image_size: size, resize_to, interpolation = "bilinear", fit = "crop" }) {
+  const filter = FILTERS[interpolation];
+  if (fit === "crop") {
+    const crop = cropElongated(width, height);
+    const resized = resizedSize(crop.width, crop.height, resize_to);
+    const columns = filterTaps(crop.width, resized[0], cropStart(resized[0], size), size, filter);
+    return { crop, columns, rows: filterTaps(crop.height, resized[1], cropStart(resized[1], size), size, filter) };
+  }
+  const [columns, rows] = fit === "stretch" ? [size, size] : letterboxed(width, height, size);
+  return {
+    crop: { left: 0, top: 0, width, height },
+    columns: filterTaps(width, columns, 0, columns, filter),
+    rows: filterTaps(height, rows, 0, rows, filter),
+  };
+}
+
+/** Width and height of an image whose longer side is resized to `size`. */
+function letterboxed(width, height, size) {
+  const longer = Math.max(width, height);
+  return [width, height].map((side) => Math.max(1, roundHalfEven((side * size) / longer)));
+}
+
+/** Pads an image of `width` x `height` at the right and at the bottom to a square. */
+function pad(data, [width, height], size, channels) {
+  if (width === size && height === size) return data;
+  const padded = new Uint8Array(size * size * channels).fill(PADDING);
+  for (let y = 0; y < height; y++) {
+    padded.set(data.subarray(y * width * channels, (y + 1) * width * channels), y * size * channels);
+  }
+  return padded;
 }
 
 async function decode(file) {
@@ -72,18 +108,28 @@ function resizedSize(width, height, shorter) {
   return width <= height ? [shorter, longer] : [longer, shorter];
 }
 
-/** Start of the centre crop of `size` pixels; rounds half to even, as Python does. */
-function cropStart(whole, size) {
-  const start = (whole - size) / 2;
-  const floor = Math.floor(start);
-  return start - floor === 0.5 ? floor + (floor % 2) : Math.round(start);
+/** Start of the centre crop of `size` pixels. */
+const cropStart = (whole, size) => roundHalfEven((whole - size) / 2);
+
+/** Rounds half to even, as Python does. */
+function roundHalfEven(value) {
+  const floor = Math.floor(value);
+  return value - floor === 0.5 ? floor + (floor % 2) : Math.round(value);
 }
 
 /**
  * Filter taps for outputs `start` to `start + number` of a resize from `before` to `after` pixels: index of the first
  * input pixel, and fixed-point weights.
  */
-function filterTaps(before, after, start, number, { support, weight }) {
+function filterTaps(before, after, start, number, filter) {
+  return weightsOf(before, after, start, number, filter).map(({ first, weights }) => ({
+    first,
+    weights: Int32Array.from(weights, (value) => Math.trunc(fixed(value))),
+  }));
+}
+
+/** As `filterTaps`, with weights whose sum is 1. */
+export function weightsOf(before, after, start, number, { support, weight } = FILTERS.bilinear) {
   const scale = before / after;
   const stretch = Math.max(scale, 1); // antialias: widen the filter to an output pixel
   return Array.from({ length: number }, (_, index) => {
@@ -92,7 +138,7 @@ function filterTaps(before, after, start, number, { support, weight }) {
     const end = Math.min(before, Math.trunc(center + support * stretch + 0.5));
     const weights = Array.from({ length: end - first }, (_, x) => weight((first + x - center + 0.5) / stretch));
     const sum = weights.reduce((total, value) => total + value, 0);
-    return { first, weights: Int32Array.from(weights, (value) => Math.trunc(fixed(value / sum))) };
+    return { first, weights: weights.map((value) => value / sum) };
   });
 }
 
@@ -128,10 +174,9 @@ function resizeHorizontally(bitmap, crop, columns, channels) {
   return resizedRows;
 }
 
-/** Resizes to `size` rows. */
-function resizeVertically(resizedRows, rows, size, channels) {
-  const step = size * channels;
-  const data = new Uint8ClampedArray(size * step);
+/** Resizes rows of `step` values to `rows.length` rows. */
+function resizeVertically(resizedRows, rows, step) {
+  const data = new Uint8ClampedArray(rows.length * step);
   rows.forEach(({ first, weights }, y) => {
     for (let x = 0; x < step; x++) {
       let sum = 0;

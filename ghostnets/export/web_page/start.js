@@ -8,8 +8,9 @@ async function start() {
   const model = `${description.architecture}, ${description.class_names.length.toLocaleString("en")} classes`;
   const show = (text) => (byId("model").textContent = `${model}. ${text}`);
   show("Runs in this browser; images do not leave it.");
-  byId("no-explorer").textContent =
-    "The ghost explorer needs the network in PyTorch; it is part of: ghostnets serve CHECKPOINT.";
+  byId("no-explorer").textContent = description.task
+    ? "The ghost explorer is for classifiers."
+    : "The ghost explorer needs the network in PyTorch; it is part of: ghostnets serve CHECKPOINT.";
   byId("no-explorer").hidden = false;
   startApp({ classify: classifierInWorker(), explorer: Promise.resolve(null) });
   if (navigator.serviceWorker) {

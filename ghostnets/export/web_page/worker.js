@@ -1,5 +1,7 @@
-/** Worker that classifies images with ONNX Runtime in WebAssembly, so that the page stays responsive. */
+/** Worker that runs the network with ONNX Runtime in WebAssembly, so that the page stays responsive. */
 
+import { findMask } from "./find_mask.js";
+import { findObjects } from "./find_objects.js";
 import { preprocess } from "./preprocess.js";
 import * as ort from "./runtime/ort.wasm.min.mjs";
 
@@ -21,21 +23,33 @@ async function load() {
   return { description, session };
 }
 
-/** Returns the predictions for an image and a description of the latency. */
+/** Returns the classes, objects or mask of an image, as `startApp` takes them. */
 async function classify(image) {
   const { description, session } = await ready;
   const start = performance.now();
-  const { data, shape } = await preprocess(image, description.preprocessing);
+  const { data, shape, ...sizes } = await preprocess(image, description.preprocessing);
   const preprocessed = performance.now();
   const results = await session.run({ [session.inputNames[0]]: new ort.Tensor("uint8", data, shape) });
   const end = performance.now();
-  const probabilities = results[session.outputNames[0]].data;
-  const predictions = [...probabilities.keys()]
-    .sort((a, b) => probabilities[b] - probabilities[a])
-    .slice(0, TOP)
-    .map((index) => ({ name: description.class_names[index], probability: probabilities[index] }));
   const [preprocessing, inference] = [preprocessed - start, end - preprocessed].map((time) => time.toFixed(1));
-  return { predictions, time: `${inference} ms inference, ${preprocessing} ms preprocessing, in this browser` };
+  const time = `${inference} ms inference, ${preprocessing} ms preprocessing, in this browser`;
+  return { ...(await interpret(results[session.outputNames[0]].data, description, sizes)), time };
+}
+
+/** The classes with the highest probabilities, or the objects or the mask of an image. */
+async function interpret(outputs, description, { width, height, inside }) {
+  const image = { width, height, inside };
+  if (description.task === "detect") {
+    return { predictions: [], found: { width, height, objects: findObjects(outputs, description, image) } };
+  }
+  if (description.task === "segment") {
+    return { predictions: [], found: { width, height, ...(await findMask(outputs, description, image)) } };
+  }
+  const predictions = [...outputs.keys()]
+    .sort((a, b) => outputs[b] - outputs[a])
+    .slice(0, TOP)
+    .map((index) => ({ name: description.class_names[index], probability: outputs[index] }));
+  return { predictions };
 }
 
 let last = Promise.resolve(); // a session runs one image at a time

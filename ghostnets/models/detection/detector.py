@@ -107,6 +107,11 @@ class Detector(nn.Module):
             channels, len(self.strides), num_classes=num_classes, bins=bins, kernel_size=kernel_size
         )
 
+    @property
+    def classifier_names(self) -> tuple[str, ...]:
+        """Names of the layers whose outputs are the predictions, one for each level."""
+        return tuple(f"head.predict.{level}" for level in range(len(self.strides)))
+
     def forward(self, x: Tensor) -> Tensor:
         predictions: Tensor = self.head(self.pan(self.backbone(x)))
         return predictions
