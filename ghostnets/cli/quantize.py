@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ghostnets import engine
 from ghostnets.artefacts import open_model
+from ghostnets.artefacts.description import TASKS
 from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.cli.compression import BATCH, compute_share, format_agreement, read_images, read_source
 from ghostnets.cli.options.quantize import QuantizeCommand
@@ -21,9 +22,9 @@ from ghostnets.cli.output import message, print_json, result_console, show_stage
 from ghostnets.cli.quantize_results import NetworkResults
 from ghostnets.compress import Int8Runner, QuantizationReport, quantize
 from ghostnets.data import spread
-from ghostnets.errors import EngineError
+from ghostnets.errors import ConfigurationError, EngineError
 from ghostnets.export import export_model
-from ghostnets.export.exporter import NUM_SEGMENTED
+from ghostnets.export.exporter import MAP_FORMATS, NUM_SEGMENTED
 from ghostnets.files import write_atomically
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.terminal import format_count
@@ -58,6 +59,12 @@ class _Comparison:
 
 def run(command: QuantizeCommand) -> int:
     checkpoint = read_source(command.source, command.weights, task=None)
+    for name in command.targets if checkpoint.task != "classify" else ():
+        if "int8" not in MAP_FORMATS[checkpoint.task].get(name, ()):
+            raise ConfigurationError(
+                f"{command.source} is {TASKS[checkpoint.task].network}, which format {name} is not tested with in int8;"
+                " choose other --formats."
+            )
     original = checkpoint.build()
     results = NetworkResults(checkpoint, original)
     with show_stages() as show:

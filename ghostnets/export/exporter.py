@@ -30,8 +30,13 @@ __all__ = ["export_model"]
 
 # Task -> format -> precisions in which the results of a trained network were within the tolerance.
 MAP_FORMATS: dict[str, dict[str, tuple[str, ...]]] = {
-    "detect": {"onnx": ("f32", "f16", "int8"), "openvino": ("f32", "f16", "int8"), "engine": ("f32", "bf16", "int8")},
-    "segment": {"onnx": ("f32", "f16", "int8"), "openvino": ("f32", "f16", "int8"), "engine": ("f32", "bf16", "int8")},
+    task: {
+        "onnx": ("f32", "f16", "int8"),
+        "openvino": ("f32", "f16", "int8"),
+        "engine": ("f32", "bf16", "int8"),
+        "litert": ("f32",),
+    }
+    for task in ("detect", "segment")
 }
 NUM_COMPARED, NUM_CALIBRATION, MIN_INT8_IMAGES = 64, 192, 8
 TASK_TOLERANCES = {"classify": TOLERANCES, "detect": BOX_TOLERANCES, "segment": MASK_TOLERANCES}

@@ -96,6 +96,15 @@ def test_openvino_file_in_f16(checkpoint: Path, photos: Path, tmp_path: Path):
     assert len(found.labels) > 0
 
 
+@pytest.mark.filterwarnings("default")  # the converter's own warnings
+def test_litert_file_finds_the_boxes_of_its_checkpoint(checkpoint: Path, photos: Path, tmp_path: Path):
+    pytest.importorskip("litert_torch", reason="LiteRT is not in the dev extra")
+    report = export_model(checkpoint, tmp_path / "fish.tflite", format="litert", images=photos)
+    assert report.comparison.min_iou >= 0.99
+    assert not report.comparison.torch_was_loaded
+    check_boxes(tmp_path / "fish.tflite", checkpoint, photos)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -72,7 +72,7 @@ def test_page_matches_python_online_and_offline(browser: Browser, folder: Path, 
     wait_for(page, "document.getElementById('model').textContent.includes('works offline')")
 
 
-@pytest.mark.parametrize("task", ["detect", "segment"])
+@pytest.mark.parametrize("task", ["detect", pytest.param("segment", marks=pytest.mark.slow)])  # masks: test_web_page.py
 def test_page_of_boxes_and_masks(
     browser: Browser,
     folder: Path,

@@ -98,7 +98,7 @@ def test_objects_match_python(page: Any, fit: str):
     limits = np.array([*size, *size], np.float32)
     upright = np.minimum(boxes * np.array([*preprocessing.scale(size)] * 2, np.float32), limits)
     expected = suppress(upright, scores)
-    assert len(expected.labels) == 100 > len(suppress(upright, scores, max_iou=0.2, max_boxes=200).labels) > 5
+    assert 40 < len(expected.labels) < (scores > 0.3).sum() / 2  # most candidates are suppressed
     inside = [round(side / scale) for side, scale in zip(size, preprocessing.scale(size), strict=True)]
     description = {"class_names": names, "strides": strides, "bins": bins, "preprocessing": preprocessing.to_dict()}
     image = {"width": size[0], "height": size[1], "inside": inside}

@@ -20,9 +20,9 @@ class QuantizeCommand(CommandOptions):
     """Quantise a trained network to int8 without training: channels equalised, biases corrected, and the most sensitive
     layers kept in float32, all judged on images that they were not fitted to.
 
-    Three quarters of the images calibrate; on the others the class that each file predicts is compared with the
-    original's. No labels are needed; ghostnets eval measures the files on labels. A checkpoint is written, which
-    exports to int8 as found here, and beside it the files and a report.
+    Three quarters of the images calibrate; on the others the class that each file predicts, or its objects or the
+    classes of its pixels, are compared with the original's. No labels are needed; ghostnets eval measures the files on
+    labels. A checkpoint is written, which exports to int8 as found here, and beside it the files and a report.
 
     Examples: ghostnets quantize runs/photos-ghostnet_100/best.safetensors photos/ --out int8.safetensors
     | ghostnets quantize timm:mobilenetv2_100 photos/ --weights v2.pth --out int8.safetensors --formats engine,onnx
