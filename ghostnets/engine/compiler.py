@@ -206,6 +206,8 @@ def run_int8(
 
     options: dict[str, Any] = {"calibration": calibration, "float_layers": float_layers, "method": method}
     outputs = compile(model, precision="int8", threads=1, **options)(images)
-    if isinstance(outputs, np.ndarray) or len(outputs) == 1:
-        return torch.as_tensor(outputs if isinstance(outputs, np.ndarray) else outputs[0])
+    if not isinstance(outputs, list | tuple):
+        return torch.as_tensor(outputs)
+    if len(outputs) == 1:
+        return torch.as_tensor(outputs[0])
     return torch.cat([torch.as_tensor(each).flatten(2) for each in outputs], 2).transpose(1, 2)  # as the detector

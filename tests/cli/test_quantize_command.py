@@ -73,7 +73,7 @@ def test_checkpoint_and_engine_file_are_written_and_run(folder: Path, capsys: py
 
 
 def test_detector_is_compared_by_its_objects(tiny_detector: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    images = make_images(tmp_path / "images", classes={"a": 4, "b": 4}, size=(90, 60))
+    images = make_images(tmp_path / "images", classes={"a": 6, "b": 6}, size=(90, 60))
     out = tmp_path / "int8.safetensors"
     assert run("quantize", tiny_detector, images, "--out", out, "--float-share", 0) == 0
     text = capsys.readouterr().out
