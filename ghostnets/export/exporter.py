@@ -35,6 +35,9 @@ MAP_FORMATS: dict[str, dict[str, tuple[str, ...]]] = {
         "openvino": ("f32", "f16", "int8"),
         "engine": ("f32", "bf16", "int8"),
         "litert": ("f32",),
+        "ncnn": ("f32",),
+        "mnn": ("f32",),
+        **({"torch-export": ("f32",)} if task == "detect" else {}),
     }
     for task in ("detect", "segment")
 }

@@ -96,13 +96,20 @@ def test_openvino_file_in_f16(checkpoint: Path, photos: Path, tmp_path: Path):
     assert len(found.labels) > 0
 
 
-@pytest.mark.filterwarnings("default")  # the converter's own warnings
-def test_litert_file_finds_the_boxes_of_its_checkpoint(checkpoint: Path, photos: Path, tmp_path: Path):
-    pytest.importorskip("litert_torch", reason="LiteRT is not in the dev extra")
-    report = export_model(checkpoint, tmp_path / "fish.tflite", format="litert", images=photos)
+@pytest.mark.parametrize(
+    ("name", "library", "suffix"),
+    [("litert", "litert_torch", ".tflite"), ("ncnn", "pnnx", ".ncnn.param"), ("mnn", "MNN", ".mnn")],
+)
+@pytest.mark.filterwarnings("default")  # the converters' own warnings
+def test_file_for_phones_finds_the_boxes_of_its_checkpoint(
+    checkpoint: Path, photos: Path, tmp_path: Path, name: str, library: str, suffix: str
+):
+    pytest.importorskip(library, reason=f"{name} is not in the dev extra")
+    target = tmp_path / f"fish{suffix}"
+    report = export_model(checkpoint, target, format=name, images=photos)
     assert report.comparison.min_iou >= 0.99
     assert not report.comparison.torch_was_loaded
-    check_boxes(tmp_path / "fish.tflite", checkpoint, photos)
+    check_boxes(target, checkpoint, photos)
 
 
 @pytest.mark.parametrize(
