@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
     parser.add_argument("--threads", nargs="+", type=int, default=THREADS)
+    parser.add_argument("--channels", type=int, help="channels of neck and head, if not those of the network")
     parser.add_argument("--runs", type=int, default=200, help="runs per process")
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--one", help=argparse.SUPPRESS)  # configuration to run in this process, as JSON
@@ -69,6 +70,7 @@ def main() -> None:
 def report(network: str, size: int, threads: int, options: argparse.Namespace) -> None:
     job = {"network": network, "size": size, "threads": threads, "runs": options.runs}
     job["param"] = str(options.param) if network == "nanodet_plus_m" else None
+    job["channels"] = options.channels
     results: list[dict[str, dict[str, float]]] = []
     for _ in range(options.processes):
         command = [sys.executable, __file__, "--one", json.dumps(job)]
@@ -86,12 +88,14 @@ def report(network: str, size: int, threads: int, options: argparse.Namespace) -
         )
 
 
-def measure(*, network: str, size: int, threads: int, runs: int, param: str | None) -> dict[str, dict[str, float]]:
+def measure(
+    *, network: str, size: int, threads: int, runs: int, param: str | None, channels: int | None
+) -> dict[str, dict[str, float]]:
     """Measure the latency of each runner in milliseconds, alternating in blocks."""
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     torch.set_num_threads(threads)
-    detector = create_detector(network).eval()
+    detector = create_detector(network, channels=channels).eval()
     if param is None:
         randomize(detector)
     else:

@@ -28,7 +28,7 @@ class DetectorVariant(NamedTuple):
 
 DETECTORS: dict[str, DetectorVariant] = {
     # name                            backbone        channels slope params    MACs
-    "ghostdet_050": DetectorVariant("ghostnet_050", 64, 0.0, 0.84, 287.5),
+    "ghostdet_050": DetectorVariant("ghostnet_050", 48, 0.0, 0.77, 231.0),
     "ghostdet_100": DetectorVariant("ghostnet_100", 96, 0.0, 2.89, 762.2),
     "ghostdet_130": DetectorVariant("ghostnet_130", 128, 0.0, 4.83, 1243.0),
     "nanodet_plus_m": DetectorVariant(SHUFFLENET, 96, 0.1, 1.20, 762.1),
