@@ -142,7 +142,7 @@ inline Floats<N> minimum(Floats<N> a, Floats<N> b) {
 // Makes the compiler compute what follows from `value` after all stores before this. Zen 4 loses one to two cycles of
 // multiply-adds of 512 bits with each store of a burst, into which compilers collect the stores of a tile.
 template <int N>
-inline void after_stores(Floats<N>& value) {
+inline void after_stores([[maybe_unused]] Floats<N>& value) {
 #if defined(__AVX512F__)
     asm volatile("" : "+v"(value) : : "memory");
 #endif
