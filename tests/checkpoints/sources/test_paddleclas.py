@@ -243,8 +243,11 @@ def test_small_file_cannot_expand(tmp_path: Path):
     one_text = b"\x80\x02}(" + b"X\x08\x00\x00\x00" + b"\x00" * 8 + b"q\x00" + b"K\x010"  # memo 0 holds 8 characters
     encode = b"c_codecs\nencode\nq\x010" + b"(" + b"h\x01h\x00X\x06\x00\x00\x00latin1\x86R" * 1000 + b"l."
     for content, message in [
-        (pickle.dumps(shared), "larger than the file"),
-        (pickle.dumps({"a": np.zeros(3, np.float32)})[:-9] + b"r\xff\xff\xff\x7f.", "is damaged|is rejected"),  # a memo
+        (pickle.dumps(shared, protocol=4), "larger than the file"),
+        (
+            pickle.dumps({"a": np.zeros(3, np.float32)}, protocol=4)[:-9] + b"r\xff\xff\xff\x7f.",
+            "is damaged|is rejected",
+        ),  # a memo
         (b"\x80\x04\x8e" + (1 << 60).to_bytes(8, "little") + b"abc", "is damaged|is rejected"),
         (one_text + encode, "not the content of an array|is damaged"),
     ]:
