@@ -98,7 +98,7 @@ def test_file_of_a_classifier_has_no_word_of_tasks(tmp_path: Path):
 def test_info_and_refusals_of_commands(path: Path, capsys):
     assert main(["info", str(path)]) == 0
     assert "ghostdet_050(num_classes=2, channels=16), one image of 3 x 64 x 64" in capsys.readouterr().out
-    assert main(["quantize", str(path), str(path.parent), "--out", "q.safetensors"]) == 1
+    assert main(["ghostify", str(path), str(path.parent), "--out", "small.safetensors"]) == 1
     assert "is a detector (ghostdet_050), and a classifier is needed here" in capsys.readouterr().err
     assert main(["eval", str(path), "fashion-mnist"]) == 1
     assert "fashion-mnist has no labelled boxes; pass a folder with boxes" in capsys.readouterr().err
