@@ -24,7 +24,8 @@ UNIX_MODULES = ["fcntl", "grp", "pwd", "resource", "syslog", "termios", "uvloop"
 PACKAGE = Path(cores.__file__).parent
 
 WITHOUT = f"""
-import errno, importlib, os, pkgutil, signal, sys
+import errno, importlib, os, pkgutil, shutil, signal, sys
+shutil._use_fd_functions = False  # as on Windows
 for name in {UNIX_MODULES}:
     sys.modules[name] = None
 import torch, torchvision  # they use some of these
