@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from ghostnets.data.archives import archive_suffix
+from ghostnets.data.boxes.source import find_box_layout, open_boxes
 from ghostnets.data.datasets import ArrayDataset, ImageDataset, JoinedDataset, load_files
 from ghostnets.data.finder import LeftOut, holds_image, walk_images
 from ghostnets.data.labelled_arrow import HUB_DATASET, find_arrow
@@ -54,7 +55,8 @@ def find_sample(
     """Choose images, spread evenly over a folder; of shards, which are shuffled, the first.
 
     Args:
-        location: Anything that ``DataSpec`` opens: a folder, shards or their URL, a table, an archive.
+        location: Anything that ``DataSpec`` opens: a folder, shards or their URL, a table, an archive, or a YAML or
+            JSON file of labelled boxes.
         most: Maximum number of images.
         class_names: Class names of a network, for the labels: a folder's image is of the class that one of the folders
             around it is named after.
@@ -75,6 +77,8 @@ def find_sample(
     if root.is_dir() and (holds_image(location) or not (find_tars(root) or find_arrow(root))):
         masks = [mask_folder for _, mask_folder in find_mask_folders(root)] if has_masks else []
         return _of_folder(root, most, labels, splits, masks)
+    if root.is_file() and find_box_layout(root) is not None:
+        return _of_description(root, most, splits)
     return _of_labelled(location, most, labels, splits)
 
 
@@ -119,6 +123,19 @@ def _of_labelled(location: str, most: int, labels: dict[str, int], splits: Seque
         return load_files(paths, torch.tensor(indices), preprocessing, on_image=on_image)
 
     return Sample(split, indices, found.notes, load)
+
+
+def _of_description(file: Path, most: int, splits: Sequence[str]) -> Sample:
+    """Images that a YAML or JSON file of labelled boxes names."""
+    found = open_boxes(file, skip_broken=True).splits
+    split = next((split for split in splits if split in found), None)
+    chosen = found.values() if split is None else (found[split],)
+    paths = spread([image.path for images in chosen for image in images], most)
+
+    def load(preprocessing: Preprocessing, on_image: Callable[[], None]) -> tuple[ImageDataset, list[str]]:
+        return load_files(paths, torch.full((len(paths),), -1), preprocessing, on_image=on_image)
+
+    return Sample(split, (-1,) * len(paths), (), load)
 
 
 def _label(folders: Sequence[str], labels: dict[str, int]) -> int:

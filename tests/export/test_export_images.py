@@ -47,6 +47,21 @@ def test_masks_are_no_images_of_a_segmentation_network(tmp_path: Path):
     assert len(find_sample_images(checkpoint(), tmp_path / "net.safetensors", **given).pixels) == 6
 
 
+def test_images_that_a_yaml_file_of_boxes_names(tmp_path: Path):
+    for split in ("train", "val"):
+        (tmp_path / split / "images").mkdir(parents=True)
+        (tmp_path / split / "labels").mkdir()
+        for index in range(2):
+            Image.new("RGB", (9, 9), (200, 0, 0)).save(tmp_path / split / "images" / f"{index}.png")
+            (tmp_path / split / "labels" / f"{index}.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    file = tmp_path / "data.yaml"
+    file.write_text("train: train/images\nval: val/images\nnames: [disc]\n")
+    Image.new("RGB", (9, 9)).save(tmp_path / "drawing.png")  # not named
+    found = find_sample_images(checkpoint(data=str(file)), tmp_path / "net.safetensors", max_images=10)
+    assert (len(found.pixels), found.source, found.is_in_domain) == (4, str(file), True)
+    assert (found.pixels[..., 0] == 200).all()
+
+
 def test_images_of_training_run(tmp_path: Path):
     folder = make_images(tmp_path / "photos", classes={"a": 4})
     run = tmp_path / "run"
