@@ -24,8 +24,9 @@ UNIX_MODULES = ["fcntl", "grp", "pwd", "resource", "syslog", "termios", "uvloop"
 PACKAGE = Path(cores.__file__).parent
 
 WITHOUT = f"""
-import errno, importlib, os, pkgutil, shutil, signal, sys
-shutil._use_fd_functions = False  # as on Windows
+import os
+os.supports_dir_fd.clear()  # before shutil is imported, which reads it
+import errno, importlib, pkgutil, signal, sys
 for name in {UNIX_MODULES}:
     sys.modules[name] = None
 import torch, torchvision  # they use some of these
