@@ -50,11 +50,9 @@ def run(command: GhostifyCommand) -> int:
         healed = None
         if command.heal_steps:
             show("healing")
-            blocks = command.heal_steps // 3
-            made, _ = heal(
-                made, original, torch.cat(list(fitted)), block_steps=blocks, steps=command.heal_steps - blocks
-            )
-            healed = measure_agreement(made, original, compared)
+            trained = _heal(made, original, torch.cat(list(fitted)), command.heal_steps)
+            healed = measure_agreement(trained, original, compared)
+            made = _choose(made, trained, curve[0]["agreement"]["share"], healed["share"])
     result = replace(
         checkpoint,
         state_dict=made.state_dict(),
@@ -75,6 +73,7 @@ def run(command: GhostifyCommand) -> int:
         "images": {"fitted": sum(map(len, fitted)), "compared": len(compared)},
         "curve": curve,
         "healed": healed,
+        "healed_is_written": healed is not None and healed["share"] >= curve[0]["agreement"]["share"],
         "bytes": command.out.stat().st_size,
         **report.to_dict(),
     }
@@ -87,6 +86,23 @@ def run(command: GhostifyCommand) -> int:
     else:
         _print(command, analysis, report, summary)
     return 0
+
+
+def _heal(made: nn.Module, original: nn.Module, images: Tensor, steps: int) -> nn.Module:
+    """Distil the original into the network, a third of the steps block by block."""
+    trained, _ = heal(made, original, images, block_steps=steps // 3, steps=steps - steps // 3)
+    return trained
+
+
+def _choose(fitted: nn.Module, healed: nn.Module, before: float, after: float) -> nn.Module:
+    """The network of the higher agreement with the original; a lower one after healing is told."""
+    if after >= before:
+        return healed
+    message(
+        f"healing lowered the agreement from {before:.1%} to {after:.1%}, so the network as fitted is written; heal on"
+        " more images (--most) or with other --heal-steps."
+    )
+    return fitted
 
 
 def _draw(

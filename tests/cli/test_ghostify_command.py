@@ -1,5 +1,6 @@
 """``ghostnets ghostify``: a checkpoint that loads again, its report, and what other commands make of it."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -74,6 +75,31 @@ def test_report_has_agreement_sensitivity_and_cost(small: Path):
     assert report["macs"][1] < report["macs"][0]
     assert report["bytes"] == small.stat().st_size
     assert {"conv", "kind", "damage"} <= report["sensitivity"][0].keys()
+
+
+def test_network_as_fitted_is_written_if_healing_lowers_its_agreement(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    given = []
+
+    def spoil(made: nn.Module, *_: object, **__: object) -> tuple[nn.Module, None]:
+        given.append(made)
+        worse = copy.deepcopy(made)
+        with torch.no_grad():
+            worse.classifier.weight.neg_()  # type: ignore[union-attr,operator]
+            worse.classifier.bias.neg_()  # type: ignore[union-attr,operator]
+        return worse, None
+
+    monkeypatch.setattr("ghostnets.cli.ghostify.heal", spoil)
+    out = tmp_path / "small.safetensors"
+    arguments = ("--out", out, "--budget", 0.7, "--heal-steps", 6)
+    assert run("ghostify", folder / "net.safetensors", folder / "images", *arguments) == 0
+    assert "the network as fitted is written" in " ".join(capsys.readouterr().err.split())
+    report = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+    assert report["healed"]["share"] < report["curve"][0]["agreement"]["share"]
+    assert report["healed_is_written"] is False
+    written = read_checkpoint(out).build().state_dict()
+    assert all(torch.equal(value, written[name]) for name, value in given[0].state_dict().items())
 
 
 def test_compressed_network_is_trained_and_resumed_with_its_changes(
