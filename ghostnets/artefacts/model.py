@@ -132,6 +132,14 @@ class Model(ABC):
             raise ArtefactError(f"{self.path} returns logits that are not finite; its weights are damaged.")
         return outputs[0]
 
+    def scores(self, pixels: Pixels) -> Array:
+        """Run the network for its task: the scores of ``run``, ``predictions`` or ``class_maps``."""
+        if self.description.task == "detect":
+            return self.predictions(pixels)
+        if self.description.task == "segment":
+            return self.class_maps(pixels)
+        return self.run(pixels).scores
+
     def require_task(self, task: str) -> None:
         """Raise ConfigurationError unless the network is for a task, one of ``TASKS``."""
         if self.description.task != task:

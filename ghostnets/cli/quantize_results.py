@@ -59,13 +59,8 @@ class NetworkResults:
 
     def of_file(self, model: Model, pixels: npt.NDArray[np.uint8]) -> Any:
         """Return the result of an opened file for images, uint8 (N, H, W, C)."""
-        runners: dict[str, Callable[[npt.NDArray[np.uint8]], Array]] = {
-            "classify": lambda batch: model.run(batch).scores,
-            "detect": model.predictions,
-            "segment": model.class_maps,
-        }
         batches = (pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH))
-        return self._joined(self.of_outputs(runners[self.task](batch)) for batch in batches)
+        return self._joined(self.of_outputs(model.scores(batch)) for batch in batches)
 
     def count_same(self, got: Any, expected: Any) -> tuple[int, int]:
         """Return how many images, objects or pixels two results share, and how many there are."""

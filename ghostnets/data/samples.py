@@ -9,7 +9,7 @@ import torch
 
 from ghostnets.data.archives import archive_suffix
 from ghostnets.data.boxes.source import find_box_layout, open_boxes
-from ghostnets.data.datasets import ArrayDataset, ImageDataset, JoinedDataset, load_files
+from ghostnets.data.datasets import ArrayDataset, ImageDataset, JoinedDataset, StoredContent, load_files
 from ghostnets.data.finder import LeftOut, holds_image, walk_images
 from ghostnets.data.labelled_arrow import HUB_DATASET, find_arrow
 from ghostnets.data.labelled_tars import find_tars
@@ -103,11 +103,7 @@ def _of_folder(
         raise DataError(f"{place} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}){more}.")
     paths = spread(found, most)
     indices = tuple(_label(path.relative_to(root).parts[:-1], labels) for path in paths)
-
-    def load(preprocessing: Preprocessing, on_image: Callable[[], None]) -> tuple[ImageDataset, list[str]]:
-        return load_files(paths, torch.tensor(indices), preprocessing, on_image=on_image)
-
-    return Sample(split, indices, tuple(notes), load)
+    return _of_files(paths, indices, split, tuple(notes))
 
 
 def _of_labelled(location: str, most: int, labels: dict[str, int], splits: Sequence[str]) -> Sample:
@@ -118,24 +114,25 @@ def _of_labelled(location: str, most: int, labels: dict[str, int], splits: Seque
     entries = spread([entry for files in chosen for entry in zip(files.paths, files.labels, strict=True)], most)
     paths = [path for path, _ in entries]
     indices = tuple(-1 if isinstance(x, tuple) else labels.get(found.class_names[x], -1) for _, x in entries)
-
-    def load(preprocessing: Preprocessing, on_image: Callable[[], None]) -> tuple[ImageDataset, list[str]]:
-        return load_files(paths, torch.tensor(indices), preprocessing, on_image=on_image)
-
-    return Sample(split, indices, found.notes, load)
+    return _of_files(paths, indices, split, found.notes)
 
 
 def _of_description(file: Path, most: int, splits: Sequence[str]) -> Sample:
     """Images that a YAML or JSON file of labelled boxes names."""
-    found = open_boxes(file, skip_broken=True).splits
-    split = next((split for split in splits if split in found), None)
-    chosen = found.values() if split is None else (found[split],)
+    found = open_boxes(file, skip_broken=True)
+    split = next((split for split in splits if split in found.splits), None)
+    chosen = found.splits.values() if split is None else (found.splits[split],)
     paths = spread([image.path for images in chosen for image in images], most)
+    return _of_files(paths, (-1,) * len(paths), split, found.notes)
+
+
+def _of_files(paths: Sequence[StoredContent], labels: tuple[int, ...], split: str | None, notes: tuple[str, ...]) -> Sample:
+    """A sample of files, which are read when they are asked for."""
 
     def load(preprocessing: Preprocessing, on_image: Callable[[], None]) -> tuple[ImageDataset, list[str]]:
-        return load_files(paths, torch.full((len(paths),), -1), preprocessing, on_image=on_image)
+        return load_files(paths, torch.tensor(labels), preprocessing, on_image=on_image)
 
-    return Sample(split, (-1,) * len(paths), (), load)
+    return Sample(split, labels, notes, load)
 
 
 def _label(folders: Sequence[str], labels: dict[str, int]) -> int:

@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +131,7 @@ def _run_file(model: Model, images: Pixels) -> Outputs:
     starts = [0, *range(1, len(images), BATCH_SIZE)]
     batches = [images[start : 1 if start == 0 else start + BATCH_SIZE] for start in starts]
     if model.description.task != "classify":
-        return Outputs(np.concatenate([_runner(model)(batch) for batch in batches]), None)
+        return Outputs(np.concatenate([model.scores(batch) for batch in batches]), None)
     outputs = [model.run(batch, features=model.description.has_features) for batch in batches]
     features = [output.features for output in outputs if output.features is not None]
     scores = np.concatenate([output.scores for output in outputs])
@@ -212,16 +211,6 @@ def _compare_maps(
     return compare_masks(outputs[0].scores, expected)
 
 
-def _runner(model: Model) -> Callable[[Pixels], Any]:
-    """The function of a model that runs it for its task."""
-    runners: dict[str, Callable[[Pixels], Any]] = {
-        "classify": model.run,
-        "detect": model.predictions,
-        "segment": model.class_maps,
-    }
-    return runners[model.description.task]
-
-
 def _timed_images(images: Pixels, description: Description) -> Pixels:
     """Return one image, or as many as the file takes."""
     return images.take(range(description.batch or 1), axis=0, mode="wrap")
@@ -243,8 +232,10 @@ def time_against_torch(model: Model, network: "nn.Module", images: Pixels) -> di
     from ghostnets.measure import Runner, processor_name, speedup, time_interleaved
 
     x = _normalize(model.description.preprocessing, images)
-    run = _runner(model)
-    runners = {"file": Runner(lambda: run(images)), "torch": Runner(torch.inference_mode()(lambda: network(x)))}
+    runners = {
+        "file": Runner(lambda: model.scores(images)),
+        "torch": Runner(torch.inference_mode()(lambda: network(x))),
+    }
     timings = time_interleaved(runners, runs=TIMED_RUNS, rounds=TIMED_ROUNDS)
     file, eager = timings["file"], timings["torch"]
     return {
