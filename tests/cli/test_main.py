@@ -244,7 +244,6 @@ def test_commands_for_classifiers_reject_other_networks(
         for words in (
             ["explain", network, "--images", tmp_path, "--out", tmp_path / "e"],
             ["ghostify", network, tmp_path, "--out", tmp_path / "x.safetensors"],
-            ["quantize", network, tmp_path, "--out", tmp_path / "x.safetensors"],
         ):
             assert run(*words) == 1
             assert f"is {subject} (ghost" in capsys.readouterr().err

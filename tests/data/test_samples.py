@@ -80,7 +80,7 @@ def test_export_explain_and_predict_take_shards(shards: Path, tmp_path: Path):
 class _Trained:
     """Checkpoint of a run that was trained on these data."""
 
-    preprocessing = PREPROCESSING
+    preprocessing, task = PREPROCESSING, "classify"
 
     def __init__(self, data: Path) -> None:
         self.training = {"data": str(data)}
