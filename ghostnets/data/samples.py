@@ -126,7 +126,9 @@ def _of_description(file: Path, most: int, splits: Sequence[str]) -> Sample:
     return _of_files(paths, (-1,) * len(paths), split, found.notes)
 
 
-def _of_files(paths: Sequence[StoredContent], labels: tuple[int, ...], split: str | None, notes: tuple[str, ...]) -> Sample:
+def _of_files(
+    paths: Sequence[StoredContent], labels: tuple[int, ...], split: str | None, notes: tuple[str, ...]
+) -> Sample:
     """A sample of files, which are read when they are asked for."""
 
     def load(preprocessing: Preprocessing, on_image: Callable[[], None]) -> tuple[ImageDataset, list[str]]:
