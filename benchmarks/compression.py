@@ -63,8 +63,10 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--crossed", action="store_true", help="swap the halves")
     parser.add_argument("--checkpoint", help="of cifar: the classifier")
     parser.add_argument("--beside", nargs="*", choices=ALTERNATIVES, default=[], help="of cifar: what to compare with")
-    parser.add_argument("--scratch-epochs", type=int, default=4, help="of cifar: training of the Ghost network")
-    parser.add_argument("--heal-lr", type=float, default=2e-3, help="of cifar: peak learning rate of healing")
+    parser.add_argument("--scratch-minutes", type=float, default=4, help="of cifar: of training from scratch")
+    parser.add_argument(
+        "--heal-lr", type=float, nargs="+", default=[5e-4, 2e-3], help="of cifar: peak learning rates of healing to try"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of cifar: of healing, random weights and training")
     options = parser.parse_args()
     if options.kind not in ("speed", "families") and len(options.images) != 1:

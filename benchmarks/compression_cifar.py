@@ -1,6 +1,8 @@
 """Measurement of ``compression.py cifar``: a classifier of CIFAR-10 compressed and healed, beside its alternatives.
 
-All networks are healed alike: distilled from the original, on unlabelled training images, shifted and flipped.
+All networks are healed alike: distilled from the original, on unlabelled training images, shifted and flipped. Of
+several learning rates, each network takes the one whose trial, an eighth of the steps, ends at the highest agreement
+with the original on held-out training images; these also decide whether the healed network is better than before.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghostnets.checkpoints import read_checkpoint
-from ghostnets.compress import CompressionReport, analyse, heal
+from ghostnets.compress import CompressionReport, HealReport, analyse, heal
 from ghostnets.measure import count, format_accuracy
 from ghostnets.models.ghost_resnet import ZeroPadShortcut
 from ghostnets.preprocessing import IMAGE_SUFFIXES, Preprocessing
@@ -26,6 +28,9 @@ __all__ = ["ALTERNATIVES", "measure_cifar"]
 
 ALTERNATIVES = ("pruned", "random", "scratch")
 HEALED = 20_000  # unlabelled training images
+HELD_OUT = 2000  # further ones
+TRIAL = 8  # steps of healing divided by those of the trial of a learning rate, which are at least LEAST
+LEAST = 100
 SHIFT = 4  # pixels
 BATCH = 250  # images of a forward pass
 BISECTIONS = 7
@@ -36,14 +41,16 @@ def measure_cifar(options: argparse.Namespace) -> None:
 
     Args:
         options: Of the command line: ``images`` with the folder of CIFAR-10, ``checkpoint``, ``budgets``, ``fitted``,
-            ``heal_steps``, ``heal_lr``, ``beside``, ``scratch_epochs`` and ``seed``.
+            ``heal_steps``, ``heal_lr``, ``beside``, ``scratch_minutes`` and ``seed``.
     """
     checkpoint, folder = read_checkpoint(options.checkpoint), Path(options.images[0])
     model, preprocessing = checkpoint.build(), checkpoint.preprocessing
     train = sorted(path for path in (folder / "train").rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     test = sorted(path for path in (folder / "test").rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     fitted = read(_spread(train, options.fitted), preprocessing)
-    pool = read(_spread(train, HEALED), preprocessing) if options.heal_steps else fitted
+    chosen = set(pooled := _spread(train, HEALED)) | set(_spread(train, options.fitted))
+    others = _spread([path for path in train if path not in chosen], HELD_OUT)
+    pool, held_out = (read(files, preprocessing) if options.heal_steps else fitted for files in (pooled, others))
     judge = _Judge(read(test, preprocessing), [checkpoint.class_names.index(path.parent.name) for path in test])
     print(
         f"{checkpoint.architecture}: top-1 {judge(model)}; {len(fitted)} images fitted, {len(pool)} healed on",
@@ -52,9 +59,17 @@ def measure_cifar(options: argparse.Namespace) -> None:
 
     def heal_and_judge(name: str, network: nn.Module) -> None:
         begin = time.process_time()
-        healed = heal_shifted(network, model, pool, options)
-        spent = (time.process_time() - begin) / 60
-        print(f"  {name}, healed: top-1 {judge(healed)}, {spent:.1f} CPU minutes", flush=True)
+        lr = choose_lr(network, model, pool, held_out, options)
+        middle = time.process_time()
+        healed, report = heal_shifted(network, model, pool, held_out, options.heal_steps, lr, options.seed)
+        spent, tried = (time.process_time() - middle) / 60, (middle - begin) / 60
+        before, after = report.agreement or report.errors
+        print(
+            f"  {name}, healed: top-1 {judge(healed)}, {spent:.1f} CPU minutes; learning rate {lr:g}, chosen in"
+            f" {tried:.1f}; agreement on {report.held_out} held-out training images {before:.1%}, {after:.1%}"
+            f" after{'' if report.is_better else ', as before is kept'}",
+            flush=True,
+        )
 
     begin = time.process_time()
     analysis = analyse(model, fitted)
@@ -77,8 +92,8 @@ def measure_cifar(options: argparse.Namespace) -> None:
         network = train_from_scratch(f"ghost_{checkpoint.architecture}", folder, options)
         share, spent = _macs(network) / _macs(model), (time.process_time() - begin) / 60
         print(
-            f"ghost_{checkpoint.architecture} from scratch, {share:.1%} of multiply-adds, {options.scratch_epochs}"
-            f" epochs: top-1 {judge(network)}, {spent:.1f} CPU minutes",
+            f"ghost_{checkpoint.architecture} from scratch, {share:.1%} of multiply-adds: top-1 {judge(network)},"
+            f" {spent:.1f} CPU minutes",
             flush=True,
         )
 
@@ -94,11 +109,30 @@ class _Judge:
         return format_accuracy(correct, len(self.labels), 2)
 
 
-def heal_shifted(made: nn.Module, model: nn.Module, images: Tensor, options: argparse.Namespace) -> nn.Module:
+def choose_lr(
+    made: nn.Module, model: nn.Module, images: Tensor, held_out: Tensor, options: argparse.Namespace
+) -> float:
+    """Return the learning rate of ``heal_lr`` whose trial ends at the highest agreement on the held-out images."""
+    rates: list[float] = options.heal_lr
+    if len(rates) == 1:
+        return rates[0]
+    steps = max(options.heal_steps // TRIAL, LEAST)
+    found = {}
+    for rate in rates:
+        report = heal_shifted(made, model, images, held_out, steps, rate, options.seed)[1]
+        found[rate] = (report.agreement or report.errors)[1]
+    tried = ", ".join(f"{rate:g} {agreement:.1%}" for rate, agreement in found.items())
+    print(f"    agreement after {steps} steps by learning rate: {tried}", flush=True)
+    return max(found, key=lambda rate: found[rate])
+
+
+def heal_shifted(
+    made: nn.Module, model: nn.Module, images: Tensor, held_out: Tensor, steps: int, lr: float, seed: int
+) -> tuple[nn.Module, HealReport]:
     """Distil the network into another one, on images that are shifted by up to ``SHIFT`` pixels."""
     padded, size = F.pad(images, (SHIFT,) * 4, mode="reflect"), images.shape[-1]
-    steps = {"block_steps": 0, "steps": options.heal_steps, "lr": options.heal_lr}
-    return heal(made, model, padded, crop_size=size, seed=options.seed, **steps)[0]
+    options = {"held_out": held_out, "block_steps": 0, "steps": steps, "lr": lr, "crop_size": size, "seed": seed}
+    return heal(made, model, padded, **options)
 
 
 def renew(made: nn.Module, images: Tensor, seed: int) -> nn.Module:
@@ -180,8 +214,9 @@ def _with_convolutions(model: nn.Module) -> nn.Module:
 
 
 def train_from_scratch(architecture: str, folder: Path, options: argparse.Namespace) -> nn.Module:
-    """Train a network from random weights by the recipe ``cifar10-fast``."""
-    changes = {"model": architecture, "epochs": options.scratch_epochs, "seed": options.seed}
+    """Train a network from random weights, with labels, by the recipe ``cifar10-fast``, whose end is a time limit."""
+    limit = f"{60 * options.scratch_minutes:.0f}s"
+    changes = {"model": architecture, "epochs": 100, "time_limit": limit, "seed": options.seed}
     with tempfile.TemporaryDirectory() as runs:
         recipe = RECIPES["cifar10-fast"]
         result = train_model(

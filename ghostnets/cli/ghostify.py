@@ -14,7 +14,7 @@ from ghostnets.checkpoints import save_checkpoint
 from ghostnets.cli.compression import BATCH, format_agreement, measure_agreement, read_images, read_source
 from ghostnets.cli.options.ghostify import GhostifyCommand
 from ghostnets.cli.output import message, print_json, result_console, show_stages
-from ghostnets.compress import Analysis, CompressionReport, analyse, heal
+from ghostnets.compress import Analysis, CompressionReport, HealReport, analyse, heal
 from ghostnets.errors import MissingExtraError
 from ghostnets.explain.compression_figure import compression_figure
 from ghostnets.explain.figures import save_figure
@@ -47,12 +47,11 @@ def run(command: GhostifyCommand) -> int:
             if report is None:
                 made, report = network, found
         assert report is not None
-        healed = None
+        healing, healed = None, None
         if command.heal_steps:
             show("healing")
-            trained = _heal(made, original, torch.cat(list(fitted)), command.heal_steps)
-            healed = measure_agreement(trained, original, compared)
-            made = _choose(made, trained, curve[0]["agreement"]["share"], healed["share"])
+            made, healing = _heal(made, original, torch.cat(fitted), command.heal_steps)
+            healed = measure_agreement(made, original, compared) if healing.is_better else None
     result = replace(
         checkpoint,
         state_dict=made.state_dict(),
@@ -73,7 +72,7 @@ def run(command: GhostifyCommand) -> int:
         "images": {"fitted": sum(map(len, fitted)), "compared": len(compared)},
         "curve": curve,
         "healed": healed,
-        "healed_is_written": healed is not None and healed["share"] >= curve[0]["agreement"]["share"],
+        "healing": None if healing is None else _describe(healing),
         "bytes": command.out.stat().st_size,
         **report.to_dict(),
     }
@@ -88,21 +87,22 @@ def run(command: GhostifyCommand) -> int:
     return 0
 
 
-def _heal(made: nn.Module, original: nn.Module, images: Tensor, steps: int) -> nn.Module:
-    """Distil the original into the network, a third of the steps block by block."""
-    trained, _ = heal(made, original, images, block_steps=steps // 3, steps=steps - steps // 3)
-    return trained
+def _heal(made: nn.Module, original: nn.Module, images: Tensor, steps: int) -> tuple[nn.Module, HealReport]:
+    """Distil the original into the network, a third of the steps block by block; say so if that made it worse."""
+    made, report = heal(made, original, images, block_steps=steps // 3, steps=steps - steps // 3)
+    if not report.is_better:
+        before, after = report.agreement or report.errors
+        message(
+            f"healing lowered the agreement on {format_count(report.held_out, 'image')} held out from {before:.1%} to"
+            f" {after:.1%}, so the network as fitted is written; heal on more images (--most) or with other"
+            " --heal-steps."
+        )
+    return made, report
 
 
-def _choose(fitted: nn.Module, healed: nn.Module, before: float, after: float) -> nn.Module:
-    """The network of the higher agreement with the original; a lower one after healing is told."""
-    if after >= before:
-        return healed
-    message(
-        f"healing lowered the agreement from {before:.1%} to {after:.1%}, so the network as fitted is written; heal on"
-        " more images (--most) or with other --heal-steps."
-    )
-    return fitted
+def _describe(report: HealReport) -> dict[str, Any]:
+    """What the report of healing says about the choice between both networks."""
+    return {name: getattr(report, name) for name in ("held_out", "agreement", "errors", "is_better")}
 
 
 def _draw(

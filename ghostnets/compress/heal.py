@@ -2,8 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ghostnets.compress.hooks import temporary_hooks
+from ghostnets.compress.blocks import find_blocks, recorded
+from ghostnets.compress.fit import output_error
 from ghostnets.errors import ConfigurationError, RunError
 from ghostnets.files import write_atomically
 from ghostnets.layers.copying import copy_module
@@ -22,6 +22,7 @@ __all__ = ["HealReport", "heal"]
 SAVE_EVERY = 50  # steps
 WARMUP = 0.05  # share of the steps
 CLIP_NORM = 1.0
+HOLD_OUT_EVERY = 8  # every eighth image judges, where none are given for it
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,21 @@ class HealReport:
         blocks: Names of the blocks trained separately.
         steps: Steps of block-wise and of end-to-end training.
         losses: Loss of each step, block-wise then end to end: squared errors as a share of the targets' variance.
+        held_out: Number of images that judge.
+        errors: Squared error of the outputs on these as a share of their variance over the images, before and after.
+        agreement: Share of these whose class is the original's, before and after; None if the outputs are not logits
+            (N, C) of at least two classes.
+        is_better: Whether the trained network is returned. It is unless its agreement, or without one its error, is
+            worse than before; then the network is returned as it was given.
     """
 
     blocks: tuple[str, ...]
     steps: tuple[int, int]
     losses: tuple[float, ...]
+    held_out: int
+    errors: tuple[float, float]
+    agreement: tuple[float, float] | None
+    is_better: bool
 
 
 def heal(
@@ -45,6 +56,7 @@ def heal(
     images: Tensor,
     *,
     labels: Tensor | None = None,
+    held_out: Tensor | None = None,
     block_steps: int = 100,
     steps: int = 200,
     batch_size: int = 16,
@@ -59,13 +71,16 @@ def heal(
     First block by block: each block that contains changed layers (a module that returns maps of the same shape in both
     networks) learns to turn the original's input of the block into its output, all blocks at once, without gradients
     between them. Then end to end, on the outputs of the network and of these blocks. Images are flipped at random;
-    normalisation statistics stay frozen.
+    normalisation statistics stay frozen. At last both networks are compared with the original on images held out from
+    the training, and the better one is returned.
 
     Args:
         model: Compressed network, of ``ghostify`` of the original; left unchanged.
         original: The original network; left unchanged.
         images: Preprocessed images, (N, C, H, W).
         labels: Classes, int64 (N,), -1 where unknown; they add a cross entropy to the end-to-end loss.
+        held_out: Preprocessed images that judge, (M, C, H, W); by default every eighth of ``images``, on which the
+            network is then not trained.
         block_steps: Number of block-wise steps.
         steps: Number of end-to-end steps.
         batch_size: Images of a step.
@@ -76,10 +91,10 @@ def heal(
         on_step: Called with the number of finished steps.
 
     Returns:
-        The trained network, in evaluation mode, and a report.
+        The trained network, or the given one if that is better, as a copy in evaluation mode; and a report.
 
     Raises:
-        ConfigurationError: An argument is out of range.
+        ConfigurationError: An argument is out of range, or there are too few images to hold one out.
         RunError: The state is of another network or another training.
         StorageError: The state cannot be written.
     """
@@ -93,8 +108,15 @@ def heal(
             f"crop_size is {crop_size}, but the images have {images.shape[2]} x {images.shape[3]} pixels; it must be"
             " from 1 to their shorter side."
         )
-    made, teacher = copy_module(model).eval(), copy_module(original).eval()
-    blocks = _find_blocks(made, teacher, images[:1])
+    if held_out is None:
+        is_held = torch.arange(len(images), device="cpu") % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1
+        images, held_out, labels = images[~is_held], images[is_held], None if labels is None else labels[~is_held]
+    if not len(held_out):
+        raise ConfigurationError(
+            f"there are {len(images)} images and none that judges; pass at least {HOLD_OUT_EVERY}, or held_out."
+        )
+    given, made, teacher = (copy_module(network).eval() for network in (model, model, original))
+    blocks = find_blocks(made, teacher, images[:1])
     run = _Healing(made, teacher, blocks, images, labels, (block_steps, steps), batch_size, lr, seed, crop_size)
     run.resume(state)
     while run.step < block_steps + steps:
@@ -102,7 +124,25 @@ def heal(
         if state is not None and (run.step % SAVE_EVERY == 0 or run.step == block_steps + steps):
             run.save(state)
         on_step(run.step)
-    return made.eval(), HealReport(tuple(blocks), (block_steps, steps), tuple(run.losses))
+    errors, agreement = _judge(teacher, (given, made), held_out, batch_size)
+    is_better = errors[1] <= errors[0] if agreement is None else agreement[1] >= agreement[0]
+    report = HealReport(
+        tuple(blocks), (block_steps, steps), tuple(run.losses), len(held_out), errors, agreement, is_better
+    )
+    return made if is_better else given, report
+
+
+@torch.no_grad()
+def _judge(
+    original: nn.Module, networks: tuple[nn.Module, nn.Module], images: Tensor, batch_size: int
+) -> tuple[tuple[float, float], tuple[float, float] | None]:
+    """Return errors and agreement of two networks, as ``HealReport`` defines them."""
+    expected, *found = (torch.cat([run(x) for x in images.split(batch_size)]) for run in (original, *networks))
+    errors = output_error(found[0], expected), output_error(found[1], expected)
+    if expected.dim() != 2 or expected.shape[1] < 2:
+        return errors, None
+    same = [float((outputs.argmax(1) == expected.argmax(1)).double().mean()) for outputs in found]
+    return errors, (same[0], same[1])
 
 
 class _Healing:
@@ -221,7 +261,7 @@ class _Healing:
 
     def _block_loss(self, x: Tensor) -> Tensor:
         """Sum the errors of the blocks, each run on the original's input to it."""
-        with torch.no_grad(), _recorded(self.teacher, self.blocks) as found:
+        with torch.no_grad(), recorded(self.teacher, self.blocks) as found:
             self.teacher(x)
         losses = []
         for name in self.blocks:
@@ -230,9 +270,9 @@ class _Healing:
         return torch.stack(losses).mean() if losses else x.new_zeros(())
 
     def _whole_loss(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        with torch.no_grad(), _recorded(self.teacher, self.blocks) as targets:
+        with torch.no_grad(), recorded(self.teacher, self.blocks) as targets:
             expected = self.teacher(x)
-        with _recorded(self.model, self.blocks) as found:
+        with recorded(self.model, self.blocks) as found:
             outputs = self.model(x)
         loss = _error(outputs, expected)
         if self.blocks:
@@ -247,69 +287,3 @@ def _error(output: Tensor, target: Tensor) -> Tensor:
     axes = [axis for axis in range(target.dim()) if axis != 1]
     variance = (target - target.mean(axes, keepdim=True)).square().mean() if len(target) > 1 else target.square().mean()
     return (output - target).square().mean() / variance.clamp(min=1e-12)
-
-
-@contextmanager
-def _recorded(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, tuple[tuple[Tensor, ...], Tensor]]]:
-    """Record inputs and output of modules, copied, as activations may work in place."""
-    found: dict[str, tuple[tuple[Tensor, ...], Tensor]] = {}
-    before: dict[str, tuple[Tensor, ...]] = {}
-    handles = []
-    for name in names:
-        module = model.get_submodule(name)
-        handles.append(
-            module.register_forward_pre_hook(
-                lambda _, inputs, name=name: before.update({name: tuple(i.clone() for i in inputs)})
-            )
-        )
-        handles.append(
-            module.register_forward_hook(
-                lambda _, inputs, output, name=name: found.update({name: (before[name], output.clone())})
-            )
-        )
-    with temporary_hooks(handles):
-        yield found
-
-
-def _find_blocks(model: nn.Module, original: nn.Module, x: Tensor) -> list[str]:
-    """Find the innermost modules around changed layers that return one tensor of the same shape in both networks."""
-    kept = {name: type(module) for name, module in original.named_modules()}
-    changed = {name for name, tensor in model.state_dict().items() if _shape(original, name) != tensor.shape}
-    layers = {name.rpartition(".")[0] for name in changed} | {
-        name for name, module in model.named_modules() if name in kept and type(module) is not kept[name]
-    }
-    shapes = [_output_shapes(network, x) for network in (model, original)]
-    common = {name for name, shape in shapes[0].items() if shape == shapes[1].get(name)}
-    blocks = set()
-    for layer in layers:
-        parent = layer
-        while parent := parent.rpartition(".")[0]:
-            if parent in common:
-                blocks.add(parent)
-                break
-    inside = {name for name in blocks if any(name.startswith(f"{other}.") for other in blocks)}
-    return [name for name, _ in original.named_modules() if name in blocks - inside]
-
-
-def _shape(model: nn.Module, name: str) -> torch.Size | None:
-    tensor = model.state_dict().get(name)
-    return None if tensor is None else tensor.shape
-
-
-@torch.no_grad()
-def _output_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[Any, ...]]:
-    """Return shapes of inputs and output of each module that runs once, on tensors alone."""
-    found: dict[str, list[tuple[Any, ...]]] = {}
-
-    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            tensors = (*inputs, output)
-            is_plain = len(inputs) > 0 and all(isinstance(value, Tensor) for value in tensors)
-            found.setdefault(name, []).append(tuple(value.shape for value in tensors) if is_plain else ())
-
-        return record
-
-    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules() if name]
-    with temporary_hooks(handles):
-        model(x)
-    return {name: runs[0] for name, runs in found.items() if len(runs) == 1 and runs[0]}

@@ -1,8 +1,8 @@
 """``ghostnets ghostify``: a checkpoint that loads again, its report, and what other commands make of it."""
 
-import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 from ghostnets import engine
 from ghostnets.checkpoints import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.cli.main import main
+from ghostnets.compress import HealReport, heal
 from ghostnets.errors import CheckpointError
 from ghostnets.measure import count
 from ghostnets.models import create_model
@@ -82,13 +83,9 @@ def test_network_as_fitted_is_written_if_healing_lowers_its_agreement(
 ):
     given = []
 
-    def spoil(made: nn.Module, *_: object, **__: object) -> tuple[nn.Module, None]:
+    def spoil(made: nn.Module, *arguments: Any, **options: Any) -> tuple[nn.Module, HealReport]:
         given.append(made)
-        worse = copy.deepcopy(made)
-        with torch.no_grad():
-            worse.classifier.weight.neg_()  # type: ignore[union-attr,operator]
-            worse.classifier.bias.neg_()  # type: ignore[union-attr,operator]
-        return worse, None
+        return heal(made, *arguments, **options, lr=3.0)
 
     monkeypatch.setattr("ghostnets.cli.ghostify.heal", spoil)
     out = tmp_path / "small.safetensors"
@@ -96,8 +93,10 @@ def test_network_as_fitted_is_written_if_healing_lowers_its_agreement(
     assert run("ghostify", folder / "net.safetensors", folder / "images", *arguments) == 0
     assert "the network as fitted is written" in " ".join(capsys.readouterr().err.split())
     report = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
-    assert report["healed"]["share"] < report["curve"][0]["agreement"]["share"]
-    assert report["healed_is_written"] is False
+    assert report["healed"] is None
+    assert report["healing"]["held_out"] == 3
+    assert report["healing"]["agreement"][1] < report["healing"]["agreement"][0]
+    assert report["healing"]["is_better"] is False
     written = read_checkpoint(out).build().state_dict()
     assert all(torch.equal(value, written[name]) for name, value in given[0].state_dict().items())
 

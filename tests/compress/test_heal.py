@@ -39,10 +39,29 @@ def test_heal_lowers_the_error_and_keeps_its_arguments_unchanged(networks: tuple
     healed, report = heal(made, original, images, block_steps=30, steps=60, lr=2e-3)
     assert report.blocks == ("1", "2")
     assert len(report.losses) == 90
+    assert (report.held_out, report.is_better) == (6, True)
+    judges = images[7::8]
+    for network, error, agreement in zip((made, healed), report.errors, report.agreement or (), strict=True):
+        outputs, wanted = outputs_of(network, judges), outputs_of(original, judges)
+        assert error == pytest.approx(output_error(outputs, wanted))
+        assert agreement == sum(map(torch.equal, outputs.argmax(1), wanted.argmax(1))) / 6
     assert output_error(outputs_of(healed, images), expected) < 0.6 * output_error(outputs_of(made, images), expected)
     for network, state in zip((original, made), before, strict=True):
         assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     assert {name: v.shape for name, v in healed.state_dict().items()} == {n: v.shape for n, v in before[1].items()}
+
+
+def test_network_as_given_is_returned_if_healing_made_it_worse(networks: tuple[nn.Module, nn.Module, Tensor]):
+    original, made, images = networks
+    trunks = [nn.Sequential(*network[:3]).eval() for network in (original, made)]  # type: ignore[index]
+    for given, teacher in ((made, original), (trunks[1], trunks[0])):
+        healed, report = heal(given, teacher, images[:8], held_out=images[8:], block_steps=0, steps=3, lr=3.0)
+        assert (report.held_out, report.is_better) == (40, False)
+        before, after = report.agreement or report.errors
+        assert (after < before) == (report.agreement is not None)
+        assert healed is not given
+        assert not healed.training
+        assert all(torch.equal(value, healed.state_dict()[name]) for name, value in given.state_dict().items())
 
 
 @pytest.mark.parametrize("stop", [7, 13])
@@ -86,3 +105,9 @@ def test_arguments_out_of_range_are_rejected(networks: tuple[nn.Module, nn.Modul
     original, made, images = networks
     with pytest.raises(ConfigurationError):
         heal(made, original, images, **arguments)
+
+
+def test_too_few_images_to_hold_one_out_are_rejected(networks: tuple[nn.Module, nn.Module, Tensor]):
+    original, made, images = networks
+    with pytest.raises(ConfigurationError, match="there are 7 images and none that judges"):
+        heal(made, original, images[:7])
