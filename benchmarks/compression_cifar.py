@@ -24,7 +24,7 @@ from ghostnets.models.ghost_resnet import ZeroPadShortcut
 from ghostnets.preprocessing import IMAGE_SUFFIXES, Preprocessing
 from ghostnets.train import RECIPES, train_model
 
-__all__ = ["ALTERNATIVES", "measure_cifar"]
+__all__ = ["ALTERNATIVES", "find_images", "measure_cifar", "read", "spread"]
 
 ALTERNATIVES = ("pruned", "random", "scratch")
 HEALED = 20_000  # unlabelled training images
@@ -45,11 +45,10 @@ def measure_cifar(options: argparse.Namespace) -> None:
     """
     checkpoint, folder = read_checkpoint(options.checkpoint), Path(options.images[0])
     model, preprocessing = checkpoint.build(), checkpoint.preprocessing
-    train = sorted(path for path in (folder / "train").rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    test = sorted(path for path in (folder / "test").rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    fitted = read(_spread(train, options.fitted), preprocessing)
-    chosen = set(pooled := _spread(train, HEALED)) | set(_spread(train, options.fitted))
-    others = _spread([path for path in train if path not in chosen], HELD_OUT)
+    train, test = find_images(folder / "train"), find_images(folder / "test")
+    fitted = read(spread(train, options.fitted), preprocessing)
+    chosen = set(pooled := spread(train, HEALED)) | set(spread(train, options.fitted))
+    others = spread([path for path in train if path not in chosen], HELD_OUT)
     pool, held_out = (read(files, preprocessing) if options.heal_steps else fitted for files in (pooled, others))
     judge = _Judge(read(test, preprocessing), [checkpoint.class_names.index(path.parent.name) for path in test])
     print(
@@ -231,12 +230,17 @@ def classes(network: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([network(batch).argmax(1) for batch in images.split(BATCH)])
 
 
+def find_images(folder: Path) -> list[Path]:
+    """Find the images of a folder, sorted by path."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
 def read(files: list[Path], preprocessing: Preprocessing) -> Tensor:
     """Read images, normalised (N, C, H, W)."""
     return preprocessing.normalize(torch.stack([preprocessing.center(preprocessing.read(path)) for path in files]))
 
 
-def _spread(files: list[Path], number: int) -> list[Path]:
+def spread(files: list[Path], number: int) -> list[Path]:
     """Select files, evenly spread."""
     return [files[len(files) * index // number] for index in range(number)]
 

@@ -1,4 +1,4 @@
-"""``ghostnets quantize MODEL|CHECKPOINT IMAGES --out FILE``: int8 without training, in every runtime that has it."""
+"""``ghostnets quantize MODEL|CHECKPOINT IMAGES --out FILE``: int8 in every runtime that has it."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -80,6 +80,7 @@ def run(command: QuantizeCommand) -> int:
             compared, known = compared[chosen], known[chosen]
         comparison = _Comparison(results, results.of_network(original, compared), known)
         options: dict[str, Any] = {"method": command.method, "float_share": command.float_share, "on_stage": show}
+        options["steps"] = command.train_steps
         runner = _find_runner(original, command.method, results.float_layers)
         made, report = quantize(original, fitted, run_int8=runner, **options)
         result = _checkpoint(checkpoint, made, report)

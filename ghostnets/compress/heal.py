@@ -17,7 +17,7 @@ from ghostnets.errors import ConfigurationError, RunError
 from ghostnets.files import write_atomically
 from ghostnets.layers.copying import copy_module
 
-__all__ = ["HealReport", "heal"]
+__all__ = ["HealReport", "Healing", "heal"]
 
 SAVE_EVERY = 50  # steps
 WARMUP = 0.05  # share of the steps
@@ -117,7 +117,7 @@ def heal(
         )
     given, made, teacher = (copy_module(network).eval() for network in (model, model, original))
     blocks = find_blocks(made, teacher, images[:1])
-    run = _Healing(made, teacher, blocks, images, labels, (block_steps, steps), batch_size, lr, seed, crop_size)
+    run = Healing(made, teacher, blocks, images, labels, (block_steps, steps), batch_size, lr, seed, crop_size)
     run.resume(state)
     while run.step < block_steps + steps:
         run.advance()
@@ -145,8 +145,16 @@ def _judge(
     return errors, (same[0], same[1])
 
 
-class _Healing:
-    """Training loop of ``heal`` with its resumable state."""
+class Healing:
+    """Training loop of ``heal`` with its resumable state.
+
+    Args:
+        model: Network to train, in evaluation mode, changed in place.
+        teacher: The original network.
+        blocks: Names of the blocks that ``find_blocks`` finds.
+        images: As for ``heal``; so are labels, batch_size, lr, seed and crop_size.
+        steps: Steps block by block, and end to end.
+    """
 
     def __init__(
         self,

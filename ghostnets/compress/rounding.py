@@ -87,35 +87,47 @@ def _rounded_weight(weight: Tensor) -> Tensor:
     return (weight / step).round() * step
 
 
+def _straight_through(quantized: Tensor, values: Tensor) -> Tensor:
+    """Return quantised values with the gradient of these values."""
+    return quantized.detach() + (values - values.detach()) if values.requires_grad else quantized
+
+
 @contextmanager
 def simulated(model: nn.Module, ranges: Ranges) -> Iterator[None]:
     """Simulate int8 in some layers while the context is open.
 
-    A scale for each output commutes with the normalisation that follows a layer, so it need not be folded first.
+    A scale for each output commutes with the normalisation that follows a layer, so it need not be folded first. For
+    training, the gradient of rounding is 1, and 0 outside of the range of a map.
 
     Args:
         model: Network, restored at the end.
         ranges: Names of these layers, and the ranges of what they read.
     """
-    weights: list[tuple[nn.Parameter, Tensor]] = []
     handles = []
-
-    def hook(low: float, high: float) -> Any:
-        return lambda _, inputs: (rounded(inputs[0], low, high), *inputs[1:])
-
-    try:
-        with torch.no_grad():
-            for name, (low, high) in ranges.items():
-                layer = model.get_submodule(name)
-                weight = layer.weight
-                assert isinstance(weight, nn.Parameter)
-                weights.append((weight, weight.detach().clone()))
-                weight.copy_(_rounded_weight(weight))
-                handles.append(layer.register_forward_pre_hook(hook(low, high)))
+    for name, (low, high) in ranges.items():
+        layer = model.get_submodule(name)
+        weight = layer.weight
+        assert isinstance(weight, nn.Parameter)
+        handles.append(layer.register_forward_pre_hook(_rounding_hook(weight, low, high)))
+        handles.append(layer.register_forward_hook(_restoring_hook(weight), always_call=True))
+    with temporary_hooks(handles):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        with torch.no_grad():
-            for weight, before in weights:
-                weight.copy_(before)
+
+
+def _rounding_hook(weight: nn.Parameter, low: float, high: float) -> Any:
+    """Return a hook that gives a layer rounded inputs and a rounded weight."""
+
+    def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        layer._parameters["weight"] = _straight_through(_rounded_weight(weight), weight)  # type: ignore[assignment]
+        return _straight_through(rounded(inputs[0], low, high), inputs[0].clamp(low, high)), *inputs[1:]
+
+    return hook
+
+
+def _restoring_hook(weight: nn.Parameter) -> Any:
+    """Return a hook that gives a layer its own weight back."""
+
+    def hook(layer: nn.Module, _: Any, __: Any) -> None:
+        layer._parameters["weight"] = weight
+
+    return hook

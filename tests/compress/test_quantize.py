@@ -1,4 +1,4 @@
-"""int8 without training: equal outputs after equalisation, sensitive layers, biases; steps judged on other images."""
+"""int8: equal outputs after equalisation, sensitive layers, biases, training; steps judged on other images."""
 
 import copy
 from collections.abc import Collection, Sequence
@@ -115,6 +115,36 @@ def test_simulated_restores_the_network_and_matches_a_reference(model: Inverted,
         with simulated(model, ranges):
             torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-5)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_simulated_passes_gradients_of_values_within_the_range():
+    layer = nn.Sequential(nn.Linear(2, 1, bias=False)).eval()
+    layer[0].weight.data = torch.tensor([[1.0, 0.3]])
+    x = torch.tensor([[0.4, 2.0]], requires_grad=True)
+    with simulated(layer, {"0": (0.0, 1.0)}):
+        layer(x).backward()
+    weight = torch.tensor([1.0, round(0.3 * 127) / 127])
+    torch.testing.assert_close(x.grad, (weight * torch.tensor([1.0, 0.0]))[None])
+    torch.testing.assert_close(layer[0].weight.grad, torch.tensor([[102 / 255, 1.0]]))
+    with pytest.raises(RuntimeError), simulated(layer, {"0": (0.0, 1.0)}):
+        layer(torch.zeros(1, 3))
+    assert dict(layer.named_parameters())["0.weight"] is layer[0].weight
+
+
+def test_training_lowers_the_error_or_is_reverted(model: Inverted, images: Tensor):
+    _, untrained = quantize(model, images)
+    made, report = quantize(model, images, steps=20, lr=1e-3)
+    assert report.steps[-1] == "training"
+    assert report.errors["training"] < 0.9 * min(untrained.errors.values())
+    assert [list(made.state_dict()), len(dict(made.named_parameters()))] == [
+        list(model.state_dict()),
+        len(dict(model.named_parameters())),
+    ]
+    made, report = quantize(model, images, steps=1, lr=10)
+    assert report.errors == untrained.errors
+    assert report.steps[-1].startswith("no training: the error would be ")
+    again, _ = quantize(model, images)
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in made.state_dict().items())
 
 
 def test_quantizable_layers_run_once_and_in_order(model: Inverted, images: Tensor):

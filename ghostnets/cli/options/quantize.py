@@ -17,8 +17,8 @@ __all__ = ["QuantizeCommand"]
 
 @dataclass(frozen=True)
 class QuantizeCommand(CommandOptions):
-    """Quantise a trained network to int8 without training: channels equalised, biases corrected, and the most sensitive
-    layers kept in float32, all judged on images that they were not fitted to.
+    """Quantise a trained network to int8: channels equalised, biases corrected, the most sensitive layers kept in
+    float32, and, with --train-steps, trained in int8; all judged on images that they were not fitted to.
 
     Three quarters of the images calibrate; on the others the class that each file predicts, or its objects or the
     classes of its pixels, are compared with the original's. No labels are needed; ghostnets eval measures the files on
@@ -37,7 +37,7 @@ class QuantizeCommand(CommandOptions):
     out: Path
     """Checkpoint to write, a .safetensors file; the int8 files and the report, FILE.json, are beside it."""
     formats: str = "engine"
-    """Comma-separated formats of the int8 files: engine, onnx, openvino."""
+    """Comma-separated formats of the int8 files: engine, onnx, openvino, litert."""
     weights: Path | None = None
     """File of the weights of a timm or torchvision network: a state dict."""
     most: int = 256
@@ -48,6 +48,8 @@ class QuantizeCommand(CommandOptions):
     """How ranges follow from the images while layers are measured: percentile or minmax."""
     float_share: float = 0.1
     """Largest share of the multiply-adds of layers that stay in float32; 0 keeps none."""
+    train_steps: int = 0
+    """Steps of quantisation-aware training: the network is distilled into its int8, on 16 images a step."""
     overwrite: bool = False
     """Overwrite existing files."""
     json: JsonOutput = False
@@ -68,6 +70,7 @@ class QuantizeCommand(CommandOptions):
             "format", filter(None, self.formats.split(",")), [n for n, f in FORMATS.items() if "int8" in f.precisions]
         )
         check_at_least("--most", self.most, 8)
+        check_at_least("--train-steps", self.train_steps, 0)
         check_at_least("--max-pixels", self.max_pixels, 1)
         check_choices("method", [self.method], ("percentile", "minmax"))
         if not 0 <= self.float_share < 1:
