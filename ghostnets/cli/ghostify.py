@@ -1,7 +1,7 @@
 """``ghostnets ghostify MODEL|CHECKPOINT IMAGES --out FILE``: compresses a trained network."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,21 +10,24 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ghostnets import engine
+from ghostnets.bench.backends import prepare
 from ghostnets.checkpoints import save_checkpoint
 from ghostnets.cli.compression import BATCH, format_agreement, measure_agreement, read_images, read_source
 from ghostnets.cli.options.ghostify import GhostifyCommand
 from ghostnets.cli.output import message, print_json, result_console, show_stages
 from ghostnets.compress import Analysis, CompressionReport, HealReport, analyse, heal
-from ghostnets.errors import MissingExtraError
+from ghostnets.errors import EngineError, MissingExtraError
 from ghostnets.explain.compression_figure import compression_figure
 from ghostnets.explain.figures import save_figure
 from ghostnets.files import write_atomically
+from ghostnets.measure import time_interleaved
 from ghostnets.processor import processor_name
 from ghostnets.terminal import format_count
 
 __all__ = ["run"]
 
 SHOWN_LAYERS = 8
+TIMED = ("engine", "openvino")
 UNITS = {"macs": "multiply-adds", "latency": "time"}
 
 
@@ -52,6 +55,7 @@ def run(command: GhostifyCommand) -> int:
             show("healing")
             made, healing = _heal(made, original, torch.cat(fitted), command.heal_steps)
             healed = measure_agreement(made, original, compared) if healing.is_better else None
+        times = _time(original, made, x[:1], show) if command.time else {}
     result = replace(
         checkpoint,
         state_dict=made.state_dict(),
@@ -73,6 +77,7 @@ def run(command: GhostifyCommand) -> int:
         "curve": curve,
         "healed": healed,
         "healing": None if healing is None else _describe(healing),
+        "times": times,
         "bytes": command.out.stat().st_size,
         **report.to_dict(),
     }
@@ -103,6 +108,23 @@ def _heal(made: nn.Module, original: nn.Module, images: Tensor, steps: int) -> t
 def _describe(report: HealReport) -> dict[str, Any]:
     """What the report of healing says about the choice between both networks."""
     return {name: getattr(report, name) for name in ("held_out", "agreement", "errors", "is_better")}
+
+
+def _time(original: nn.Module, made: nn.Module, image: Tensor, show: Callable[[str], None]) -> dict[str, Any]:
+    """Time an image in both networks in turn, one runtime after the other: seconds, by name of the runtime."""
+    found = {}
+    for name in TIMED:
+        show(f"timing in {name}")
+        try:
+            prepared = [
+                prepare(name, network, image, precision="f32", threads=1).runner for network in (original, made)
+            ]
+        except (EngineError, MissingExtraError) as error:
+            message(f"not timed in {name}: {error}")
+            continue
+        times = time_interleaved(dict(zip(("before", "after"), prepared, strict=True)))
+        found[name] = {key: timing.median for key, timing in times.items()}
+    return found
 
 
 def _draw(
@@ -146,6 +168,12 @@ def _print(command: GhostifyCommand, analysis: Analysis, report: CompressionRepo
         soft_wrap=True,
     )
     _print_curve(command, summary)
+    for name, times in summary["times"].items():
+        console.print(
+            f"One image in {name}, float32, one thread, {processor_name()}: {times['before'] * 1e3:.2f} ms before,"
+            f" {times['after'] * 1e3:.2f} ms after, {times['before'] / times['after']:.2f} times as fast.",
+            soft_wrap=True,
+        )
     halves = [entry for entry in report.sensitivity if entry.is_half]
     worst = sorted(halves, key=lambda entry: -entry.damage)[:SHOWN_LAYERS]
     listed = ", ".join(f"{entry.conv} ({entry.kind} {entry.damage:.2f})" for entry in worst)

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from torch import nn
 from ghostnets import engine
 from ghostnets.checkpoints import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.cli.main import main
-from ghostnets.compress import HealReport, heal
+from ghostnets.compress import HealReport
 from ghostnets.errors import CheckpointError
 from ghostnets.measure import count
 from ghostnets.models import create_model
@@ -83,20 +82,19 @@ def test_network_as_fitted_is_written_if_healing_lowers_its_agreement(
 ):
     given = []
 
-    def spoil(made: nn.Module, *arguments: Any, **options: Any) -> tuple[nn.Module, HealReport]:
+    def spoil(made: nn.Module, *_: object, **__: object) -> tuple[nn.Module, HealReport]:
         given.append(made)
-        return heal(made, *arguments, **options, lr=3.0)
+        return made, HealReport((), (2, 4), (), 3, (0.1, 0.2), (1.0, 1 / 3), False)
 
     monkeypatch.setattr("ghostnets.cli.ghostify.heal", spoil)
     out = tmp_path / "small.safetensors"
     arguments = ("--out", out, "--budget", 0.7, "--heal-steps", 6)
     assert run("ghostify", folder / "net.safetensors", folder / "images", *arguments) == 0
-    assert "the network as fitted is written" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "on 3 images held out from 100.0% to 33.3%, so the network as fitted is written" in said
     report = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     assert report["healed"] is None
-    assert report["healing"]["held_out"] == 3
-    assert report["healing"]["agreement"][1] < report["healing"]["agreement"][0]
-    assert report["healing"]["is_better"] is False
+    assert report["healing"] == {"held_out": 3, "agreement": [1, 1 / 3], "errors": [0.1, 0.2], "is_better": False}
     written = read_checkpoint(out).build().state_dict()
     assert all(torch.equal(value, written[name]) for name, value in given[0].state_dict().items())
 
@@ -126,7 +124,9 @@ def test_compressed_network_is_compressed_again(folder: Path, small: Path, tmp_p
     assert macs[1] <= 0.8 * macs[0]
 
 
-def test_budget_of_latency_is_used_and_reported(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_budget_of_latency_is_used_and_reported(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     def time_layers(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, float]:
         return {
             layer.name: 1e-9 * layer.macs * (3 if "depthwise" in layer.kind else 1)
@@ -134,8 +134,9 @@ def test_budget_of_latency_is_used_and_reported(folder: Path, tmp_path: Path, mo
         }
 
     monkeypatch.setattr(engine, "time_layers", time_layers)
+    monkeypatch.setattr("ghostnets.cli.ghostify.TIMED", ("engine",))
     out = tmp_path / "fast.safetensors"
-    arguments = ("--out", out, "--budget", 0.8, "--unit", "latency")
+    arguments = ("--out", out, "--budget", 0.8, "--unit", "latency", "--time")
     assert run("ghostify", folder / "net.safetensors", folder / "images", *arguments) == 0
     report = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     before, after = (
@@ -143,6 +144,8 @@ def test_budget_of_latency_is_used_and_reported(folder: Path, tmp_path: Path, mo
         for path in (folder / "net.safetensors", out)
     )
     assert report["unit"] == "latency"
+    assert {name: sorted(times) for name, times in report["times"].items()} == {"engine": ["after", "before"]}
+    assert " ms before, " in capsys.readouterr().out
     assert report["curve"][0]["seconds"] == pytest.approx([before, after])
     assert 0.76 < after / before <= 0.8
 

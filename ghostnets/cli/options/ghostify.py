@@ -49,6 +49,8 @@ class GhostifyCommand(CommandOptions):
     """Maximum number of pixels of an image that is read."""
     heal_steps: int = 0
     """Steps of distillation from the original after the fit, of 16 images; a third of them block by block."""
+    time: bool = False
+    """Time one image in both networks on one thread, in the engine and, if it is installed, in OpenVINO."""
     overwrite: bool = False
     """Overwrite an existing file at --out."""
     json: JsonOutput = False
