@@ -1,6 +1,7 @@
 """Random transforms of a batch, with separate parameters for each image."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,12 +25,13 @@ def draw_uniform(seeds: Sequence[int], stream: int) -> Tensor:
     return torch.from_numpy((z >> np.uint64(40)).astype(np.float32) / 2**24)
 
 
-def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Rotate images about their centres, with bilinear interpolation and reflection at the borders.
+def rotate(images: Tensor, degrees: Tensor, *, mode: Literal["bilinear", "nearest"] = "bilinear") -> Tensor:
+    """Rotate images about their centres, with reflection at the borders.
 
     Args:
         images: uint8 (N, C, H, W).
         degrees: Counter-clockwise angles, float32 (N,).
+        mode: Interpolation; ``nearest`` for masks.
     """
     n, _, h, w = images.shape
     angle = torch.deg2rad(degrees)
@@ -37,7 +39,7 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     # From the output to the input, in coordinates that run from -1 to 1 along either side.
     theta = torch.stack([cos, -sin * h / w, zero, sin * w / h, cos, zero], 1).view(n, 2, 3)
     grid = F.affine_grid(theta, [n, 1, h, w], align_corners=False)
-    turned = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
+    turned = F.grid_sample(images.float(), grid, mode=mode, padding_mode="reflection", align_corners=False)
     return turned.round_().clamp_(0, 255).to(torch.uint8)
 
 

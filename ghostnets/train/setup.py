@@ -195,7 +195,7 @@ def _build_augmentation(spec: RunSpec, splits: DatasetSplits) -> BatchAugmentati
         color = recipe.color_jitter > 0
         return BoxBatchAugmentation(BoxAugmentation(size, crop=recipe.min_scale < 1, flip=horizontal, color=color))
     if spec.config.task == "segment":
-        return MaskAugmentation(size, recipe.min_scale, horizontal, vertical, recipe.color_jitter)
+        return MaskAugmentation(size, recipe.min_scale, horizontal, vertical, recipe.color_jitter, recipe.rotate)
     has_input_size = getattr(splits.train, "common_size", None) == (size, size)  # set in memory and in shards
     return Augmentation(
         size,

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ghostnets.data.batch_transforms import draw_uniform, rotate
+
 __all__ = ["MaskAugmentation"]
 
 
@@ -21,6 +23,8 @@ class MaskAugmentation:
             4 : 3).
         horizontal_flip, vertical_flip: Flip half of the images.
         color: Largest relative change of brightness, contrast and saturation.
+        rotate: Largest rotation in degrees in either direction; pixels outside the image, and their labels, are filled
+            by reflection.
     """
 
     image_size: int
@@ -28,6 +32,7 @@ class MaskAugmentation:
     horizontal_flip: bool = True
     vertical_flip: bool = False
     color: float = 0.0
+    rotate: float = 0.0
 
     def augment(self, images: Sequence[Tensor], labels: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Augment a batch.
@@ -50,7 +55,12 @@ class MaskAugmentation:
                 sample = transform(tv_tensors.Image(image[:-1]), tv_tensors.Mask(image[-1]))
                 pixels.append(sample[0].as_subclass(Tensor))
                 masks.append(sample[1].as_subclass(Tensor))
-        return torch.stack(pixels), torch.stack(masks)
+        batch, labelled = torch.stack(pixels), torch.stack(masks)
+        if self.rotate:
+            degrees = (2 * draw_uniform(seeds, 0) - 1) * self.rotate
+            batch = rotate(batch, degrees)
+            labelled = rotate(labelled[:, None], degrees, mode="nearest")[:, 0]
+        return batch, labelled
 
     def _transform(self) -> nn.Module:
         from torchvision.transforms import v2

@@ -19,7 +19,7 @@ __all__ = ["build_initial_segmenter", "check_segmentation", "resolve_segmenter"]
 
 IMAGE_SIZE = 384
 KIND = "segmentation network"
-ALLOWED = ("label_smoothing",)  # fields that detectors do not have
+ALLOWED = ("label_smoothing", "rotate")  # fields that detectors do not have
 
 
 def check_segmentation(recipe: Recipe) -> None:

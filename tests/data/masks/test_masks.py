@@ -206,17 +206,28 @@ def test_images_and_masks_are_read_and_augmented_together(data: Path):
         assert edge
         agree = ((image[0] > 5) == (image[3] == 1))[labelled]  # the image shows its mask
         assert agree.float().mean() > 0.95  # edges are blurred
-    augmentation = MaskAugmentation(24, vertical_flip=True, color=0.2)
     images = [splits.train[i] for i in range(3)] * 4
     state = torch.random.get_rng_state()
-    pixels, masks = augmentation.augment(images, torch.zeros(12), range(12))
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert (pixels.shape, masks.shape) == ((12, 3, 24, 24), (12, 24, 24))
-    agree = ((pixels[:, 0] > 4) == (masks == 1))[masks != IGNORED]
-    assert agree.float().mean() > 0.95  # edges are blurred
-    again = augmentation.augment(images, torch.zeros(12), range(12))
-    assert torch.equal(pixels, again[0])
-    assert torch.equal(masks, again[1])
+    for degrees in (0.0, 180.0):
+        augmentation = MaskAugmentation(24, vertical_flip=True, color=0.2, rotate=degrees)
+        pixels, masks = augmentation.augment(images, torch.zeros(12), range(12))
+        assert torch.equal(torch.random.get_rng_state(), state)
+        assert (pixels.shape, masks.shape) == ((12, 3, 24, 24), (12, 24, 24))
+        agree = ((pixels[:, 0] > 4) == (masks == 1))[masks != IGNORED]
+        assert agree.float().mean() > 0.95  # edges are blurred
+        again = augmentation.augment(images, torch.zeros(12), range(12))
+        assert torch.equal(pixels, again[0])
+        assert torch.equal(masks, again[1])
+
+
+def test_masks_rotate_with_their_images():
+    image = torch.zeros(4, 32, 32, dtype=torch.uint8)
+    image[:, :16] = 1  # the upper half, in all three channels and in the mask
+    augmentation = MaskAugmentation(32, min_scale=1.0, horizontal_flip=False, rotate=180)
+    pixels, masks = augmentation.augment([image] * 6, torch.zeros(6), range(6))
+    assert (pixels[:, 0] == masks).float().mean() > 0.97  # bilinear and nearest differ at the edge
+    assert ((masks != image[3]).float().mean((1, 2)) > 0.1).sum() >= 4  # turned by more than some degrees
+    assert masks.unique().tolist() == [0, 1]
 
 
 def test_identity_follows_the_masks(data: Path):
