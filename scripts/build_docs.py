@@ -3,7 +3,9 @@
     python scripts/build_docs.py [FOLDER]     FOLDER/index.html, by default build/site; searchable without a server
 
 Needs the extras docs, bench, serve and train. The documents stay where they are: a copy of them in a temporary folder,
-with the same relative links, gets the generated pages and the order below, and Sphinx builds it.
+with the same relative links, gets the generated pages and the order below, and Sphinx builds it. Then all links between
+the built pages are followed; if one is broken, or a page loads anything from elsewhere, an older site is kept, and the
+exit status is 1.
 """
 
 import argparse
@@ -18,15 +20,27 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import ghostnets
 from ghostnets.cli.main import COMMANDS
+from ghostnets.files import write_folder
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
 SECTIONS = {
-    "Use": ["README", "docs/library", "docs/checkpoints", "docs/images", "docs/predict", "docs/serve", "docs/page"],
+    "Use": [
+        "README",
+        "docs/install",
+        "docs/library",
+        "docs/checkpoints",
+        "docs/images",
+        "docs/predict",
+        "docs/serve",
+        "docs/page",
+    ],
     "Train": [
         "docs/training",
         "docs/training_speed",
@@ -98,11 +112,24 @@ def describe_constants(name: str) -> dict[str, str]:
     }
 
 
+def list_top_level_names(packages: list[str]) -> str:
+    """Return the page of ``ghostnets``: its names with their summaries and links to the packages that describe them."""
+    lines = ["ghostnets", "=========", "", ".. automodule:: ghostnets", ""]
+    for name in ghostnets.__all__:
+        value = getattr(ghostnets, name)
+        owner = next(package for package in packages if getattr(importlib.import_module(package), name, None) is value)
+        summary = (inspect.getdoc(value) or "").partition("\n\n")[0]
+        lines.append(f"* :py:obj:`ghostnets.{name} <{owner}.{name}>`: {' '.join(summary.split())}")
+    return "\n".join([*lines, ""])
+
+
 def write_api(folder: Path) -> None:
     folder.mkdir()
     modules = public_modules()
     import_lazy_names(modules)
-    for name in modules:
+    packages = [name for name in modules if name != "ghostnets"]
+    (folder / "ghostnets.rst").write_text(list_top_level_names(packages), encoding="utf-8")
+    for name in packages:
         text = f"{name}\n{'=' * len(name)}\n\n.. automodule:: {name}\n   :members:\n   :show-inheritance:\n"
         for constant, described in describe_constants(name).items():
             text += f"\n.. py:data:: {name}.{constant}\n\n   {' '.join(described.split())}\n"
@@ -150,11 +177,50 @@ def write_index(path: Path) -> None:
     path.write_text("ghostnets\n=========\n\n" + "\n".join(trees), encoding="utf-8")
 
 
-def main() -> int:
+class Page(HTMLParser):
+    """The anchors and links of a page, and what it loads."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.anchors: set[str] = set()
+        self.links: set[str] = set()
+        self.loaded: set[str] = set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if value and name == "id":
+                self.anchors.add(value)
+            elif value and name in ("href", "src"):
+                (self.links if tag == "a" else self.loaded).add(value)
+
+
+def find_broken_links(site: Path) -> list[str]:
+    """Follow the links between the pages of a site; what a page loads must be part of the site."""
+    site = site.resolve()
+    pages = {path: Page(path) for path in sorted(site.rglob("*.html"))}
+    broken = []
+    for path, page in pages.items():
+        for link in sorted(page.links | page.loaded):
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                is_right = parts.scheme == "data" or link not in page.loaded
+            else:
+                target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+                is_anchor = bool(parts.fragment) and target in pages
+                is_right = target.exists() and (not is_anchor or unquote(parts.fragment) in pages[target].anchors)
+            if not is_right:
+                broken.append(f"{path.relative_to(site)}: {link}")
+    return broken
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "build" / "site")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    site: Path = parser.parse_args().folder
+    if site.exists() and not (site / ".buildinfo").exists():
+        sys.exit(f"{site} exists and is no site of Sphinx, which would be replaced; name another folder.")
+    with tempfile.TemporaryDirectory() as name, write_folder(site) as folder:
         source = Path(name) / "source"
         source.mkdir()
         (source / "conf.py").write_text(CONFIGURATION.format(version=ghostnets.__version__), encoding="utf-8")
@@ -163,8 +229,11 @@ def main() -> int:
         write_api(source / "api")
         write_index(source / "index.rst")
         build = importlib.import_module("sphinx.cmd.build").build_main
-        return int(build(["-q", "-b", "html", "-d", f"{name}/doctrees", str(source), str(arguments.folder)]))
+        status = int(build(["-q", "-b", "html", "-d", f"{name}/doctrees", str(source), str(folder)]))
+        broken = find_broken_links(folder)
+        if status or broken:
+            sys.exit("\n".join([*(f"broken link in {link}" for link in broken), f"{site} was not written."]))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
