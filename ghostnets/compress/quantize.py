@@ -26,9 +26,10 @@ Int8Runner = Callable[[nn.Module, Sequence[Tensor], Collection[str], Tensor], Te
 """Function that runs a network in int8: network, batches to find ranges on, layers in float32, images (N, C, H, W) to
 outputs (N, ...)."""
 
-PROBE_EVERY = 4  # every fourth image is held out to evaluate each step
+HOLD_OUT_EVERY = 4  # every fourth image is held out to evaluate each step
 MIN_IMAGES = 8
-MAX_PROBES = 16  # images on which the error of each layer is measured
+BATCH = 16
+MAX_PROBES = 16  # of the images that judge: those on which the error of each layer is measured
 MAX_CORRECTED = 32  # images that biases are corrected on; all their maps are in memory at a time
 MIN_DAMAGE = 0.05  # share of the sum of all layers' errors from which a layer is worth keeping
 
@@ -121,26 +122,25 @@ def quantize(
         )
     if steps < 0 or lr <= 0:
         raise ConfigurationError(f"steps is {steps} and lr {lr}; they must be at least 0, and above 0.")
-    fitted, probes = _split(images)
+    fitted, judging = _split(images)
     made = copy_module(model).eval()
-    quantizer = _Quantizer(made, fitted, probes, method, run_int8, on_stage or (lambda stage: None))
+    quantizer = _Quantizer(made, fitted, judging, method, run_int8, on_stage or (lambda stage: None))
     return quantizer.run(float_share, steps, lr)
 
 
 def _split(images: Tensor | Iterable[Tensor]) -> tuple[list[Tensor], Tensor]:
     """Return the batches to fit to, and the images held out for evaluation."""
-    batches = list(images.split(16)) if isinstance(images, Tensor) else list(images)
+    batches = list(images.split(BATCH)) if isinstance(images, Tensor) else list(images)
     count = sum(map(len, batches))
     if count < MIN_IMAGES:
         raise ConfigurationError(f"there are {count} images; pass at least {MIN_IMAGES}, better a few hundred.")
-    position, fitted, probes = 0, [], []
+    position, fitted, judging = 0, [], []
     for batch in batches:
-        judges = (torch.arange(position, position + len(batch)) % PROBE_EVERY) == 0
+        judges = (torch.arange(position, position + len(batch)) % HOLD_OUT_EVERY) == 0
         fitted.append(batch[~judges])
-        probes.append(batch[judges])
+        judging.append(batch[judges])
         position += len(batch)
-    judging = torch.cat(probes)
-    return [batch for batch in fitted if len(batch)], judging[:: max(1, math.ceil(len(judging) / MAX_PROBES))]
+    return [batch for batch in fitted if len(batch)], torch.cat(judging)
 
 
 class _Quantizer:
@@ -148,17 +148,17 @@ class _Quantizer:
         self,
         model: nn.Module,
         fitted: Sequence[Tensor],
-        probes: Tensor,
+        judging: Tensor,
         method: str,
         run_int8: Int8Runner | None,
         notify: Callable[[str], None],
     ) -> None:
-        self.model, self.fitted, self.probes, self.method, self.notify = model, fitted, probes, method, notify
+        self.model, self.fitted, self.judging, self.method, self.notify = model, fitted, judging, method, notify
         self.run_int8 = run_int8
-        self.layers = quantizable_layers(model, probes[:1])
+        self.layers = quantizable_layers(model, judging[:1])
         if not self.layers:
             raise ConfigurationError(f"{type(model).__name__} has no convolution or linear layer that runs once.")
-        self.expected = outputs_of(model, probes)
+        self.expected = _outputs_of(model, judging)
         self.steps: list[str] = []
         self.errors: dict[str, float] = {}
 
@@ -183,23 +183,22 @@ class _Quantizer:
         self._correct_biases(ranges)
         if steps:
             self._train(original, ranges, steps, lr)
-        counts = sum(map(len, self.fitted)), len(self.probes)
+        counts = sum(map(len, self.fitted)), len(self.judging)
         report = QuantizationReport(tuple(kept), share, self.errors, sensitivity, tuple(self.steps), counts)
         return self.model, report
 
     def _ranges(self) -> dict[str, tuple[float, float]]:
         return find_ranges(self.model, self.fitted, self.layers, self.method)
 
-    def _error(self, ranges: Ranges) -> float:
-        with simulated(self.model, ranges):
-            return output_error(outputs_of(self.model, self.probes), self.expected)
-
     def _judge(self, ranges: Ranges) -> float:
         """Return the error of int8 with these ranges, layers without one in float32, on the images held out."""
         if self.run_int8 is None:
-            return self._error(ranges)
-        floats = [name for name in self.layers if name not in ranges]
-        return output_error(flatten_outputs(self.run_int8(self.model, self.fitted, floats, self.probes)), self.expected)
+            with simulated(self.model, ranges):
+                outputs = _outputs_of(self.model, self.judging)
+        else:
+            floats = [name for name in self.layers if name not in ranges]
+            outputs = flatten_outputs(self.run_int8(self.model, self.fitted, floats, self.judging))
+        return output_error(outputs, self.expected)
 
     def _note(self, step: str, error: float) -> None:
         self.errors[step] = error
@@ -215,7 +214,7 @@ class _Quantizer:
         equalize(self.model, pairs, self.fitted)
         found = self._ranges()
         error, limit = self._judge(found), min(self.errors.values())
-        drift = output_error(outputs_of(self.model, self.probes), self.expected)
+        drift = output_error(_outputs_of(self.model, self.judging), self.expected)
         if error < limit and drift < 0.1 * error:
             self._note("equalisation", error)
             return found
@@ -226,14 +225,18 @@ class _Quantizer:
         return ranges
 
     def _macs(self) -> dict[str, int]:
-        costs = count(self.model, tuple(self.probes.shape[1:]))
+        costs = count(self.model, tuple(self.judging.shape[1:]))
         return {name: sum(layer.macs for layer in costs.layers if layer.name == name) for name in self.layers}
 
     def _sensitivity(self, ranges: Ranges, macs: dict[str, int]) -> tuple[LayerSensitivity, ...]:
         found = []
+        probes = self.judging[:: math.ceil(len(self.judging) / MAX_PROBES)]
+        expected = outputs_of(self.model, probes)
         for number, name in enumerate(self.layers, 1):
             self.notify(f"measuring layer {number} of {len(self.layers)}")
-            found.append(LayerSensitivity(name, self._error({name: ranges[name]}), macs[name]))
+            with simulated(self.model, {name: ranges[name]}):
+                error = output_error(outputs_of(self.model, probes), expected)
+            found.append(LayerSensitivity(name, error, macs[name]))
         return tuple(found)
 
     def _correct_biases(self, ranges: Ranges) -> None:
@@ -283,7 +286,7 @@ class _Quantizer:
     def _train(self, original: nn.Module, ranges: Ranges, steps: int, lr: float) -> None:
         """Distil the original into the network in simulated int8 (quantisation-aware training)."""
         before = copy.deepcopy(self.model.state_dict())
-        run = Healing(self.model, original, [], torch.cat(list(self.fitted)), None, (0, steps), 16, lr, 0, None)
+        run = Healing(self.model, original, [], torch.cat(list(self.fitted)), None, (0, steps), BATCH, lr, 0, None)
         with simulated(self.model, ranges):
             for step in range(1, steps + 1):
                 self.notify(f"training in int8, step {step} of {steps}")
@@ -294,6 +297,11 @@ class _Quantizer:
         """Return the mean of each channel, (C,), of a convolution's maps (N, C, H, W) or a linear layer's (..., C)."""
         channel = 1 if isinstance(self.model.get_submodule(name), nn.Conv2d) else output.dim() - 1
         return output.mean([axis for axis in range(output.dim()) if axis != channel])
+
+
+def _outputs_of(model: nn.Module, images: Tensor) -> Tensor:
+    """Return all outputs of a network, (N, ...), a few images at a time."""
+    return torch.cat([outputs_of(model, batch) for batch in images.split(BATCH)])
 
 
 def _choose_floats(sensitivity: Sequence[LayerSensitivity], float_share: float) -> tuple[list[str], float]:
