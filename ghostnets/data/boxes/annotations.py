@@ -62,10 +62,13 @@ class BrokenLabels:
 
     def __init__(self) -> None:
         self.sentences: list[str] = []
+        self.files: set[Path] = set()  # those that cannot be used as a whole
 
     def add(self, where: object, reason: str) -> None:
         """Add an invalid label or file, with its location and the reason."""
         self.sentences.append(f"{printable(str(where))}: {reason}")
+        if isinstance(where, Path):
+            self.files.add(where)
 
     def raise_if_any(self, data: object) -> None:
         """Raise a DataError with the number of broken labels, and the sentences of the first ``SHOWN``."""
@@ -114,6 +117,8 @@ def _find_defect(row: LabelRow, size: tuple[int, int], num_classes: int) -> str 
         return f"class {row.label} is unknown; there are classes 0 to {num_classes - 1}"
     if not all(map(math.isfinite, row.box)) or not (row.area is None or math.isfinite(row.area)):
         return "a value is not finite"
+    if row.area is not None and row.area < 0:
+        return f"its area is {row.area:g}"
     (x_min, y_min, x_max, y_max), (width, height) = row.box, size
     text = f"the box {x_min:g}, {y_min:g} to {x_max:g}, {y_max:g}"
     if x_max <= x_min or y_max <= y_min:

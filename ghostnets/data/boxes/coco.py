@@ -1,13 +1,16 @@
 """COCO's JSON files, one for each split (https://cocodataset.org/#format-data): images, categories, and boxes."""
 
+import codecs
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ghostnets.data.boxes.annotations import BrokenLabels, ImageLabels, LabelRow, read_image_size, read_label_file
+from ghostnets.data.boxes.listed import drop_repeated, find_by_end
 from ghostnets.data.layout import split_in_name, split_of
 from ghostnets.errors import DataError
+from ghostnets.terminal import format_count
 
 __all__ = ["CocoAnnotation", "CocoImage", "find_coco", "read_coco", "read_coco_images"]
 
@@ -25,7 +28,7 @@ class CocoAnnotation(NamedTuple):
 
     def add_unknown_category(self, broken: BrokenLabels) -> None:
         """Add the annotation to ``broken``, for its category."""
-        broken.add(self.where, f"there is no category with the id {self.content.get('category_id')}")
+        broken.add(self.where, f"there is no category with the id {self.content.get('category_id')!r}")
 
 
 class CocoImage(NamedTuple):
@@ -74,7 +77,7 @@ def read_coco(
     Raises:
         DataError: A file cannot be read, or the classes of two files differ.
     """
-    categories, found = read_coco_images(files, broken)
+    categories, found = read_coco_images(files, broken, notes)
     names = tuple(categories.values())
     splits = {
         split: [ImageLabels(image.path, image.size, list(_read_boxes(image, broken))) for image in images]
@@ -86,12 +89,15 @@ def read_coco(
     return names, splits
 
 
-def read_coco_images(files: dict[str, Path], broken: BrokenLabels) -> tuple[dict[int, str], dict[str, list[CocoImage]]]:
+def read_coco_images(
+    files: dict[str, Path], broken: BrokenLabels, notes: list[str]
+) -> tuple[dict[int, str], dict[str, list[CocoImage]]]:
     """Read the categories, id -> name in the order of their ids, and the images of all splits.
 
     Args:
         files: File of each split.
-        broken: Collects images that are missing or of another size, and annotations of unknown images.
+        broken: Collects images that are missing, listed again or of another size, and annotations of unknown images.
+        notes: Collects assumptions.
 
     Raises:
         DataError: A file cannot be read, or the categories of two files differ.
@@ -106,15 +112,22 @@ def read_coco_images(files: dict[str, Path], broken: BrokenLabels) -> tuple[dict
                 f"the categories of {file} differ from those of {next(iter(files.values()))}; make them equal."
             )
         classes = categories
-        splits[split] = list(_read_images(content, file, categories, broken))
+        splits[split] = list(drop_repeated(_read_images(content, file, categories, broken), split, broken))
+        foreign = [
+            image for image in splits[split] if not image.path.as_posix().endswith(PurePosixPath(image.name).as_posix())
+        ]
+        if foreign:
+            notes.append(
+                f"{format_count(len(foreign), 'image')} of {file.name} not found as written, such as"
+                f" {foreign[0].name}: taken by the end of the path"
+            )
     return classes, splits
 
 
 def _looks_like_coco(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(1).lstrip() in (b"{", b"") and any(
-            key in file.read(1 << 20) for key in (b'"images"', b'"annotations"')
-        )
+        start = file.read(1 << 20).removeprefix(codecs.BOM_UTF8).lstrip()
+    return start.startswith(b"{") and any(key in start for key in (b'"images"', b'"annotations"'))
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -146,10 +159,12 @@ def _read_images(
     """Yield the images that exist, with their annotations."""
     labels = {id_: label for label, id_ in enumerate(categories)}
     annotations: dict[Any, list[CocoAnnotation]] = {_as_key(row.get("id")): [] for row in content["images"]}
+    if None in annotations or len(annotations) < len(content["images"]):
+        raise DataError(f"{file}: each image needs a unique id, an integer or a text.")
     for number, annotation in enumerate(content["annotations"]):
         where = f"{file}, annotation {annotation.get('id', number)}"
         if (image := _as_key(annotation.get("image_id"))) not in annotations:
-            broken.add(where, f"there is no image with the id {image}")
+            broken.add(where, f"there is no image with the id {annotation.get('image_id')!r}")
         else:
             label = labels.get(_as_key(annotation.get("category_id")))
             annotations[image].append(CocoAnnotation(where, label, annotation))
@@ -165,8 +180,10 @@ def _read_boxes(image: CocoImage, broken: BrokenLabels) -> Iterator[LabelRow]:
         area: Any = annotation.content.get("area")
         if annotation.label is None:
             annotation.add_unknown_category(broken)
-        elif not isinstance(box, list) or len(box) != 4 or not all(type(side) in (int, float) for side in box):
+        elif not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
             broken.add(annotation.where, "bbox is not a list of four numbers")
+        elif area is not None and not _is_number(area):
+            broken.add(annotation.where, f"its area is {str(area)[:20]!r}, not a number")
         else:
             x, y, width, height = map(float, box)
             yield LabelRow(
@@ -174,12 +191,19 @@ def _read_boxes(image: CocoImage, broken: BrokenLabels) -> Iterator[LabelRow]:
                 annotation.label,
                 (x, y, x + width, y + height),
                 annotation.is_crowd,
-                float(area) if type(area) in (int, float) else None,
+                None if area is None else float(area),
             )
 
 
+def _is_number(value: Any) -> bool:
+    """Whether a JSON value is a number that a float can hold."""
+    return type(value) is float or (type(value) is int and abs(value) < 1 << 53)
+
+
 def _as_key(value: Any) -> Any:
-    """Return an id, which can be any JSON value, as a dictionary key; None if it is not an integer or string."""
+    """Return an id, which can be any JSON value, as a dictionary key; None if it is not a whole number or a text."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return value if isinstance(value, int | str) else None
 
 
@@ -190,13 +214,15 @@ def _find_image(row: dict[str, Any], file: Path, broken: BrokenLabels) -> tuple[
     base = folder.parent if folder.name == "annotations" else folder
     folders = [folder, base, base / "images", base / stem, base / "images" / stem]
     path = next((candidate / name for candidate in folders if (candidate / name).is_file()), None)
-    if path is None:
+    if path is None:  # written on another machine
+        path = next((found for candidate in folders if (found := find_by_end(name, candidate))), None)
+    if path is None or not path.is_file():
         broken.add(file, f"there is no image {name}")
         return None
     if (size := read_image_size(path, broken)) is None:
         return None
-    stated = (row.get("width", size[0]), row.get("height", size[1]))
-    if stated != size:
+    stated = [side if row.get(key) is None else row[key] for key, side in zip(("width", "height"), size, strict=True)]
+    if [str(side) for side in stated] != [str(side) for side in size]:
         broken.add(
             path,
             f"the size in {file.name} is {stated[0]} x {stated[1]}, but the upright image has {size[0]} x {size[1]}"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["BoxFolder", "pack_boxes", "split_validation"]
 
 PADDING = -1  # class of padding rows
+SHOWN = 3  # notes in an error
 COLUMNS = 6  # x_min, y_min, x_max, y_max relative to the image's sides, class, whether it is a crowd
 
 
@@ -153,10 +154,13 @@ def split_validation(source: BoxSource, *, val_share: float, seed: int, guessed:
         DataError: There are no training images, too few to split, or no boxes in them.
     """
     train = source.splits.get("train", ())
+    why = f" ({'; '.join(source.notes[:SHOWN])})" if source.notes else ""
     if not train:
-        raise DataError(f"{source.name} has no training images, only {', '.join(source.splits)}; add a train split.")
+        raise DataError(
+            f"{source.name} has no training images, only {', '.join(source.splits)}; add a train split{why}."
+        )
     if not sum(len(image.boxes) for image in train):
-        raise DataError(f"none of the {len(train)} training images of {source.name} has boxes; add labels.")
+        raise DataError(f"none of the {len(train)} training images of {source.name} has boxes; add labels{why}.")
     if source.splits.get("val"):
         return BoxFolder(source, False, guessed)
     if len(train) < 2:

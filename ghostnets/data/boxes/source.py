@@ -8,6 +8,7 @@ import numpy as np
 
 from ghostnets.data.boxes.annotations import BoxAnnotations, BrokenLabels, ImageLabels, validate_labels
 from ghostnets.data.boxes.coco import find_coco, read_coco
+from ghostnets.data.boxes.listed import drop_repeated, shared_image_notes, unused_image_notes
 from ghostnets.data.boxes.voc import is_voc, read_voc
 from ghostnets.data.boxes.yolo import find_yaml, read_yolo
 from ghostnets.errors import DataError
@@ -80,13 +81,21 @@ def open_boxes(data: str | os.PathLike[str], *, skip_broken: bool = False) -> Bo
     broken = BrokenLabels()
     notes: list[str] = []
     class_names, found, layout = _read_labels(root, broken, notes)
+    _check_names(class_names, root)
     order = [split for split in ("train", "val", "test") if found.get(split)]
     if not order:
         broken.raise_if_any(root)
         raise DataError(f"{root} has labels but no images; pass the folder that contains both.")
-    splits = {split: tuple(validate_labels(image, class_names, broken) for image in found[split]) for split in order}
+    splits = {
+        split: tuple(
+            validate_labels(image, class_names, broken) for image in drop_repeated(found[split], split, broken)
+        )
+        for split in order
+    }
     if not skip_broken:
         broken.raise_if_any(root)
+    notes += shared_image_notes(splits)
+    notes += unused_image_notes([image for images in splits.values() for image in images], broken)
     notes += [f"left out: {sentence}" for sentence in broken.sentences]
     source = BoxSource(root.resolve().name, layout, class_names, splits, tuple(notes))
     return _add_class_notes(source)
@@ -124,6 +133,15 @@ def _read_labels(
         f"{root} has no labelled boxes in a recognised layout; pass a folder with data.yaml (YOLO), with"
         " Annotations/*.xml (Pascal VOC) or with a JSON file of COCO."
     )
+
+
+def _check_names(class_names: tuple[str, ...], root: Path) -> None:
+    """Raise DataError for a class without a name, or two of the same name, which could not be told apart."""
+    for label, name in enumerate(class_names):
+        if not name.strip():
+            raise DataError(f"{root}: class {label} has no name; name it.")
+        if (first := class_names.index(name)) != label:
+            raise DataError(f"{root}: the classes {first} and {label} are both named {name!r}; rename one of them.")
 
 
 def _add_class_notes(source: BoxSource) -> BoxSource:

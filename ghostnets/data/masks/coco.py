@@ -38,7 +38,7 @@ def read_coco_masks(
     Raises:
         DataError: A file cannot be read, the categories of two files differ, or there are too many.
     """
-    categories, found = read_coco_images(files, broken)
+    categories, found = read_coco_images(files, broken, notes)
     names = list(categories.values())
     has_background = BACKGROUND in [name.lower() for name in names]
     classes = names if has_background else [BACKGROUND, *names]

@@ -151,7 +151,7 @@ def test_rounding_is_clipped_and_polygons_give_their_boxes(tmp_path: Path):
     (root / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 1.04 1\r\n1 0.1 0.2 0.5 0.1 0.3 0.9\r\n")
     source = open_boxes(root)
     assert read_back(source)["train"]["a"][2] == [(0, 0, 0, 40, 20), (1, 4, 2, 20, 18)]
-    assert "1 polygons are read as their bounding boxes" in source.notes
+    assert "1 polygon, read as bounding boxes" in source.notes
 
 
 def test_missing_and_damaged_images_are_named(tmp_path: Path):
@@ -165,7 +165,9 @@ def test_missing_and_damaged_images_are_named(tmp_path: Path):
     assert "c.png cannot be read" in str(error.value)
     source = open_boxes(root, skip_broken=True)
     assert [image.path.stem for image in source.splits["train"]] == ["a"]
-    assert "1 of 1 images have no label file and are used as background" in source.notes
+    assert (
+        f"1 of 1 image without a label file (there is no {root}/labels/val/d.txt): used as background" in source.notes
+    )
     for layout, change, message in [
         ("Pascal VOC", lambda r: (r / "JPEGImages" / "b.png").unlink(), r"b\.xml: there is no image b\.png"),
         ("COCO", lambda r: (r / "train2017" / "b.png").unlink(), r"2017\.json: there is no image b\.png"),
@@ -229,6 +231,12 @@ def test_voc_notes(tmp_path: Path):
             "extends 10.0 pixels beyond the image of 40 x 20",
         ),
         (lambda c: c["annotations"][1].update(area=float("nan")), "a value is not finite"),
+        (lambda c: c["annotations"][1].update(area="80"), "its area is '80', not a number"),
+        (lambda c: c["annotations"][1].update(area=-1), "its area is -1"),
+        (lambda c: c["annotations"][1].update(bbox=[10**400, 5, 20, 10]), "bbox is not a list of four numbers"),
+        (lambda c: c["annotations"][1].update(image_id="97"), "annotation 1: there is no image with the id '97'"),
+        (lambda c: c["images"][1].update(id=97), "each image needs a unique id"),
+        (lambda c: c["images"].append({**c["images"][1], "id": 1}), "b.png: it is listed more than once in train"),
         (lambda c: c["categories"].append({"id": 3}), "each category needs a unique integer id and a name"),
         (lambda c: c.update(images=None), "it needs lists of images, annotations and categories"),
     ],
@@ -240,6 +248,19 @@ def test_broken_json_is_named(tmp_path: Path, change: Callable[[dict], object], 
     coco_file(root, "train").write_text(json.dumps(content))
     with pytest.raises(DataError, match=message):
         open_boxes(root)
+
+
+def test_coco_files_of_other_programs_are_read(tmp_path: Path):
+    root = write_coco(tmp_path)
+    content = json.loads(coco_file(root, "train").read_text())
+    for image in content["images"]:
+        image.update(file_name=f"C:\\data\\train2017\\{image['file_name']}", width=None, height=str(image["height"]))
+    for annotation in content["annotations"]:
+        annotation.update(image_id=float(annotation["image_id"]))
+    coco_file(root, "train").write_text("\ufeff" + json.dumps(content))
+    source = open_boxes(root)
+    assert read_back(source)["train"] == {name: IMAGES[name] for name in SPLITS["train"]}
+    assert any("3 images of instances_train2017.json not found as written" in note for note in source.notes)
 
 
 def test_crowds_and_areas_of_coco_are_kept(tmp_path: Path):
@@ -274,6 +295,11 @@ def test_foreign_paths_lists_and_missing_splits_are_reported(tmp_path: Path):
         ("names: {1: a}\ntrain: images/train", "no usable names"),
         ("names: [a, b, c]", "names no images"),
         ("names: [a, b", "not valid YAML"),
+        ("names: [yes, no]\ntrain: images/train", "the name of class 0 is read as True; write it in quotes"),
+        ("names: [a, b, a]\ntrain: images/train", "the classes 0 and 2 are both named 'a'"),
+        ("names: [a, ' ', c]\ntrain: images/train", "class 1 has no name"),
+        ("names: [a, b, c]\ntrain: images/other", "names no images .left out: images/other of data.yaml"),
+        ("names: [a, b, c]\ntrain: images/train\nkpt_shape: four", "has kpt_shape: four"),
     ],
 )
 def test_unusable_descriptions_are_rejected(tmp_path: Path, text: str, message: str):
@@ -294,6 +320,58 @@ def test_unknown_layouts_are_rejected(tmp_path: Path):
     (tmp_path / "data.yaml").rename(tmp_path / "third.yaml")
     with pytest.raises(DataError, match=r"has other\.yml, third\.yaml; pass one of these files"):
         open_boxes(tmp_path)
+
+
+def test_lists_divide_images_of_one_folder_also_with_labels_beside_them(tmp_path: Path):
+    for root, labels in ((tmp_path / "apart", "labels"), (tmp_path / "beside", "images")):
+        for name in "abc":
+            write_image(root / "images" / f"{name}.png", 20, 20)
+            (root / labels).mkdir(exist_ok=True)
+            (root / labels / f"{name}.txt").write_text("0 0.5 0.5 0.5 0.5")
+        (root / "images" / "train.txt").write_text("a.png\n\n")
+        (root / "val.txt").write_text("D:\\data\\images\\b.png\r\n")
+        (root / "data.yaml").write_text("train: images/train.txt\nval: val.txt\nnames: [cat]")
+        source = open_boxes(root)
+        assert source.class_counts == {"train": (1,), "val": (1,)}
+        assert source.notes == (
+            r"1 path of val.txt not found as written, such as D:\data\images\b.png: taken by the end of the path, next"
+            " to data.yaml",
+            f"left out: 1 image that no label and no list names, such as {root}/images/c.png",
+        )
+    (root / "images" / "train.txt").write_text("a.png\na.png\nb.png\ntrain.txt\n")
+    (root / "images" / "z.txt").write_text("")
+    with pytest.raises(DataError, match="has 3 broken labels") as error:
+        open_boxes(root)
+    for message in ("train.txt is not an image file", "a.png: it is listed more than once", "z.txt: there is no image"):
+        assert message in str(error.value)
+    source = open_boxes(root, skip_broken=True)
+    assert source.class_counts == {"train": (2,), "val": (1,)}
+    assert any(note.startswith("1 image both in train and in val, such as") for note in source.notes)
+
+
+def test_keypoints_are_not_read_as_polygons(tmp_path: Path):
+    root = write_yolo(tmp_path)
+    (root / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 0.5 0.5 0.9 0.9 0.1 0.1")
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat, dog, fish]\nkpt_shape: [2, 2]")
+    source = open_boxes(root)
+    assert read_back(source)["train"]["a"][2] == [(0, 10, 5, 30, 15)]
+    assert "the keypoints of data.yaml (kpt_shape) are not read, only the boxes" in source.notes
+
+
+def test_voc_layouts_in_other_cases_and_lists(tmp_path: Path):
+    root = write_voc(tmp_path)
+    write_image(root / "JPEGImages" / "z.png", 9, 9)
+    (root / "Annotations").rename(root / "annotations")
+    (root / "JPEGImages").rename(root / "images")
+    (root / "ImageSets" / "Segmentation").mkdir()
+    (root / "ImageSets" / "Segmentation" / "train.txt").write_text("c")
+    main = root / "ImageSets" / "Main"
+    (main / "train.txt").rename(main / "trainval.txt")
+    (main / "trainval.txt").write_text("a.png\nJPEGImages\\b.xml 1\nc")
+    source = open_boxes(root)
+    assert read_back(source) == {split: {name: IMAGES[name] for name in names} for split, names in SPLITS.items()}
+    assert "trainval.txt is used as train, as Main has no train.txt" in source.notes
+    assert f"left out: 1 image that no label and no list names, such as {root}/images/z.png" in source.notes
 
 
 def test_many_broken_labels_are_counted(tmp_path: Path):
