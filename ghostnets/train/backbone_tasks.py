@@ -1,19 +1,26 @@
 """What detection and segmentation share: recipes without the fields of classifiers, initial weights of a backbone."""
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 from torch import nn
 
 from ghostnets.checkpoints import EMBEDDED_WEIGHTS, Checkpoint, create_model, read_checkpoint
-from ghostnets.errors import CheckpointError
+from ghostnets.errors import CheckpointError, ConfigurationError
 from ghostnets.files import find_checkpoint
 from ghostnets.models import Backbone
 from ghostnets.terminal import format_count
 from ghostnets.train.recipe import AUTO_WEIGHTS, Recipe
 from ghostnets.train.recipe import EMBEDDED_WEIGHTS as EMBEDDED
 
-__all__ = ["choose_backbone_weights", "find_classifier_fields", "load_initial_weights", "read_initial_checkpoint"]
+__all__ = [
+    "choose_arguments",
+    "choose_backbone_weights",
+    "find_classifier_fields",
+    "load_initial_weights",
+    "read_initial_checkpoint",
+]
 
 CLASSIFIER_FIELDS = {  # fields of a recipe that apply to classifiers only, and the value that disables each
     "width": None,
@@ -95,6 +102,32 @@ def read_initial_checkpoint(location: str, *, task: str, kind: str) -> Checkpoin
             " runs/NAME."
         )
     return read_checkpoint(path, task=task)
+
+
+def choose_arguments(
+    recipe: Recipe, checkpoint: Checkpoint | None, default_backbone: str, class_names: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return the arguments of the network: those of the checkpoint that training starts from, or of the recipe.
+
+    Args:
+        recipe: The recipe.
+        checkpoint: The network that training starts from; None for a new one.
+        default_backbone: Backbone of such a network without another one.
+        class_names: Classes of the data.
+
+    Raises:
+        ConfigurationError: The recipe has another backbone than the checkpoint.
+    """
+    arguments = {} if checkpoint is None else dict(checkpoint.arguments)
+    if checkpoint is None and recipe.backbone is not None:
+        arguments["backbone"] = recipe.backbone
+    backbone = arguments.get("backbone") or default_backbone
+    if recipe.backbone not in (None, backbone):
+        raise ConfigurationError(
+            f"backbone is {recipe.backbone}, and {recipe.weights} has {backbone}, which training from it keeps; omit"
+            " --backbone, or start from --weights embedded or none."
+        )
+    return {**arguments, "num_classes": len(class_names)}
 
 
 def load_initial_weights(

@@ -28,6 +28,8 @@ class Recipe:
 
     Attributes:
         model: Name of the network; ``ghostnets list`` prints them.
+        backbone: Backbone of a detector or segmentation network: a network with the maps that it needs; by default that
+            of the model.
         width: Width multiplier; by default that of the model.
         ratio: Ratio s of the Ghost modules; by default that of the model; 1 gives plain convolutions.
         cheap_kernel_size: Kernel size d of the cheap operations; by default that of the model.
@@ -94,6 +96,7 @@ class Recipe:
     """
 
     model: str = "ghostnet_100"
+    backbone: str | None = None
     width: float | None = None
     ratio: int | None = None
     cheap_kernel_size: int | None = None

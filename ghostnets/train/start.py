@@ -175,7 +175,8 @@ def _resolve(
         requested = (recipe or RECIPES[source.task]).changed(**changes)
         label_task = LABEL_TASKS[source.task]
         label_task.check(requested)
-        backbone, network, new = label_task.backbones[requested.model], label_task.network, label_task.new
+        backbone = requested.backbone or label_task.backbones[requested.model]
+        network, new = label_task.network, label_task.new
         chosen, start = choose_backbone_weights(requested, backbone, network=network, new=new)
         return RunSpec.resolve(spec, source, chosen, device=device, workers=workers, start=start)
     if requested.model in DETECTOR_NAMES | SEGMENTER_NAMES:
@@ -187,6 +188,11 @@ def _resolve(
         raise ConfigurationError(
             f"{requested.model} is a {kind}, and {spec.data} has classes of images; choose another --model, or data"
             f" with {data_of}."
+        )
+    if requested.backbone is not None:
+        raise ConfigurationError(
+            f"backbone is {requested.backbone}, and {spec.data} has classes of images, for which the whole network is"
+            f" trained; pass --model {requested.backbone} instead."
         )
     length = ""
     if recipe is None:

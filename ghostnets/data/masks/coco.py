@@ -8,6 +8,7 @@ import numpy as np
 
 from ghostnets.data.boxes.annotations import TOLERANCE, BrokenLabels
 from ghostnets.data.boxes.coco import CocoAnnotation, CocoImage, read_coco_images
+from ghostnets.data.boxes.listed import shared_image_notes, unused_image_notes
 from ghostnets.data.masks.layout import MaskPair
 from ghostnets.data.masks.regions import Bounds, Region, RegionMask, bounds_of_counts, bounds_of_polygons, decode_counts
 from ghostnets.data.masks.table import MAX_CLASSES, ClassTable
@@ -68,6 +69,8 @@ def read_coco_masks(
         if pairs:
             splits[split] = tuple(pairs)
     notes += _describe_regions(splits)
+    notes += shared_image_notes(found)
+    notes += unused_image_notes([image for images in found.values() for image in images], broken)
     return ClassTable(tuple(classes), {label: label for label in range(len(classes))}, is_colored=False), splits
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MaskFolder", "split_mask_validation"]
 
+SHOWN = 3  # notes in an error
+
 
 @dataclass(frozen=True)
 class MaskFolder:
@@ -153,8 +155,11 @@ def split_mask_validation(source: MaskSource, *, val_share: float, seed: int, gu
         DataError: There is no training image, too few to split, or no labelled pixel to learn from.
     """
     train = source.splits.get("train", ())
+    why = f" ({'; '.join(source.notes[:SHOWN])})" if source.notes else ""
     if not train:
-        raise DataError(f"{source.name} has no training images, but {', '.join(source.splits)}; add a train split.")
+        raise DataError(
+            f"{source.name} has no training images, but {', '.join(source.splits)}; add a train split{why}."
+        )
     if not source.pixels["train"].any():
         raise DataError(f"all pixels of the training masks of {source.name} are ignored; check the table of classes.")
     if source.splits.get("val"):

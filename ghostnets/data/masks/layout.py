@@ -112,7 +112,9 @@ def find_pairs(root: Path, broken: BrokenLabels, notes: list[str]) -> list[MaskP
         for found in walk_images(str(mask_folder), left_out):
             path = Path(found.path)
             if path.suffix.lower() in MASK_SUFFIXES:
-                masks[path.relative_to(mask_folder).with_suffix("").as_posix()] = path
+                first = masks.setdefault(path.relative_to(mask_folder).with_suffix("").as_posix(), path)
+                if first != path:
+                    broken.add(path, f"it is a second mask beside {first.name}")
         used = set()
         parent = image_folder.relative_to(root).parent
         for found in walk_images(str(image_folder), left_out):
@@ -201,6 +203,7 @@ def _find_lists(root: Path) -> dict[str, Path]:
 
 def _look_up(line: str, by_name: dict[str, list[MaskPair]]) -> list[MaskPair]:
     """The images that a line names; of an image and a mask, as in some lists, the image comes first."""
+    line = line.replace("\\", "/")
     names = [line, *line.split()[:1]]
     for name in names:
         path = PurePosixPath(name)

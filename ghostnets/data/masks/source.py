@@ -25,7 +25,7 @@ from ghostnets.data.masks.table import (
 )
 from ghostnets.errors import DataError, ImageError
 from ghostnets.preprocessing import MAX_PIXELS
-from ghostnets.terminal import printable
+from ghostnets.terminal import format_count, printable
 
 __all__ = ["MaskSource", "describe_mask_layout", "open_masks"]
 
@@ -122,6 +122,8 @@ def open_masks(data: str | os.PathLike[str], *, skip_broken: bool = False, max_p
         broken.raise_if_any(root)
     notes += [f"left out: {sentence}" for sentence in broken.sentences]
     splits = {split: found for split, found in splits.items() if found}
+    if not splits:
+        broken.raise_if_any(root)
     notes += _class_notes(table, {split: pixels[split] for split in splits})
     return MaskSource(root.resolve().name, table, splits, pixels, sizes, tuple(notes))
 
@@ -138,8 +140,8 @@ def _read_layout(
     else:
         raise DataError(
             f"{printable(str(root))} has no folder images with a folder masks beside it, and no JSON file of COCO; pass"
-            " a folder that has them, with a mask (PNG) of the same name for each image, or with polygons in COCO's"
-            " file."
+            " a folder that has them, with a mask (PNG, BMP, TIFF or GIF; JPEG changes its values) of the same name for"
+            " each image, or with polygons in COCO's file."
         )
     if not splits:
         broken.raise_if_any(root)
@@ -182,7 +184,7 @@ def _find_table(root: Path, pairs: Sequence[MaskPair], notes: list[str], max_pix
         )
     if tables:
         table = read_table(tables[0])
-        notes.append(f"{len(table.names)} classes by {tables[0].name}")
+        notes.append(f"{format_count(len(table.names), 'class')} by {tables[0].name}")
         return table
     return _table_of_values(root, pairs, notes, max_pixels)
 
@@ -202,6 +204,12 @@ def _table_of_values(root: Path, pairs: Sequence[MaskPair], notes: list[str], ma
             f" {', '.join(map(str, sorted(found)[:10]))}{', ...' * (len(found) > 10)}, of which {IGNORED} is ignored;"
             ' add a file classes.csv: a line "name,value", and for each class a line such as "building,255".'
         )
+    if max(labels) > 2 * len(labels):
+        raise DataError(
+            f"{printable(str(root))} has no table of classes, and of the values 0 to {max(labels)} its masks have only"
+            f" {', '.join(map(str, sorted(labels)[:10]))}{', ...' * (len(labels) > 10)}; add a file classes.csv: a line"
+            ' "name,value", and for each class a line such as "building,255".'
+        )
     names = tuple(f"class {value}" for value in range(max(labels) + 1))
     notes.append(
         f"no table of classes (classes.csv, classes.json, classes.txt): the values 0 to {max(labels)} of the masks are"
@@ -217,7 +225,10 @@ def _values(pair: MaskPair, max_pixels: int) -> set[int] | str:
     except ImageError:
         return set()
     if mask.mode not in COLORED_MODES:
-        return set(np.unique(pixel_codes(mask, is_colored=False)).tolist())
+        try:
+            return set(np.unique(pixel_codes(mask, is_colored=False)).tolist())
+        except DataError as error:
+            raise DataError(f"{printable(str(pair.mask))}: {error}; write class numbers.") from error
     codes = pixel_codes(mask, is_colored=True)
     red, green, blue = codes >> 16, codes >> 8 & 255, codes & 255
     if (red == green).all() and (green == blue).all():

@@ -92,6 +92,11 @@ def pixel_codes(mask: Image.Image, *, is_colored: bool) -> npt.NDArray[np.int64]
     """Return a number for each pixel, (H, W): its value, or its colour as 0xRRGGBB."""
     if not is_colored and mask.mode in ("P", "L", "1", "I", "I;16", "I;16B", "I;16L"):
         return np.asarray(mask).astype(np.int64)
+    if not is_colored and mask.mode == "F":
+        values = np.asarray(mask)
+        if not np.array_equal(values, np.clip(values, 0, 65535).round()):
+            raise DataError("it has values that are not whole numbers from 0 to 65535")
+        return values.astype(np.int64)
     colors = np.asarray(mask.convert("RGB")).astype(np.int64)
     if is_colored:
         return colors[..., 0] << 16 | colors[..., 1] << 8 | colors[..., 2]
@@ -145,7 +150,7 @@ def read_table(path: Path) -> ClassTable:
     try:
         readers = {".json": _read_json, ".csv": _read_csv, ".txt": _read_text}
         rows = readers[path.suffix.lower()](text)
-    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error, RecursionError) as error:
         raise DataError(
             f"{printable(str(path))} is not a table of classes ({error}); give a CSV file with {HINT}."
         ) from error
@@ -180,6 +185,8 @@ def _read_json(text: str) -> list[tuple[str, Key]]:
         if all(isinstance(value, str) and not _is_color(value) for value in content.values()):
             return [(name, _parse_key(key)) for key, name in content.items()]  # value or colour -> name
         return [(name, _parse_key(value)) for name, value in content.items()]
+    if not isinstance(content, list):
+        raise ValueError("it holds neither a list nor an object")
     if all(isinstance(row, str) for row in content):
         return [(name, index) for index, name in enumerate(content)]
     return [_parse_row(row, index) for index, row in enumerate(content)]

@@ -13,7 +13,12 @@ from ghostnets.errors import CheckpointError, ConfigurationError
 from ghostnets.files import find_checkpoint
 from ghostnets.models.detection import DETECTORS, Detector, create_detector
 from ghostnets.preprocessing import Preprocessing
-from ghostnets.train.backbone_tasks import find_classifier_fields, load_initial_weights, read_initial_checkpoint
+from ghostnets.train.backbone_tasks import (
+    choose_arguments,
+    find_classifier_fields,
+    load_initial_weights,
+    read_initial_checkpoint,
+)
 from ghostnets.train.recipe import AUTO_WEIGHTS, Recipe
 from ghostnets.train.recipe import EMBEDDED_WEIGHTS as EMBEDDED
 
@@ -46,12 +51,12 @@ def resolve_detector(recipe: Recipe, source: DataSource) -> tuple[Recipe, dict[s
         CheckpointError: The weights cannot be read, or are not those of a detector.
         ConfigurationError: The recipe does not fit a detector.
     """
-    arguments: dict[str, Any] = {}
+    checkpoint: Checkpoint | None = None
     size = recipe.image_size
     if recipe.weights not in (None, EMBEDDED, AUTO_WEIGHTS):
         checkpoint = _read_detector(recipe.weights, name=recipe.model)
         recipe = recipe.changed(model=checkpoint.architecture, weights=str(find_checkpoint(recipe.weights).resolve()))
-        arguments, size = dict(checkpoint.arguments), size or checkpoint.preprocessing.image_size
+        size = size or checkpoint.preprocessing.image_size
         preprocessing = Preprocessing.for_boxes(size, fit=checkpoint.preprocessing.fit)
         if preprocessing.fit != "stretch":
             raise ConfigurationError(
@@ -61,7 +66,7 @@ def resolve_detector(recipe: Recipe, source: DataSource) -> tuple[Recipe, dict[s
     else:
         preprocessing = Preprocessing.for_boxes(size or IMAGE_SIZE)
     check_detection(recipe)
-    arguments["num_classes"] = len(source.class_names)
+    arguments = choose_arguments(recipe, checkpoint, DETECTORS[recipe.model].backbone, source.class_names)
     with torch.device("meta"):
         create_detector(recipe.model, **arguments)
     return recipe.changed(image_size=preprocessing.image_size, in_chans=3), arguments, preprocessing

@@ -6,12 +6,18 @@ from typing import Any
 
 import torch
 
+from ghostnets.checkpoints import Checkpoint
 from ghostnets.data import DataSource
-from ghostnets.errors import ConfigurationError
+from ghostnets.errors import ConfigurationError, DataError
 from ghostnets.files import find_checkpoint
 from ghostnets.models.segmentation import SEGMENTERS, SegmentationNetwork, create_segmenter
 from ghostnets.preprocessing import Preprocessing
-from ghostnets.train.backbone_tasks import find_classifier_fields, load_initial_weights, read_initial_checkpoint
+from ghostnets.train.backbone_tasks import (
+    choose_arguments,
+    find_classifier_fields,
+    load_initial_weights,
+    read_initial_checkpoint,
+)
 from ghostnets.train.recipe import AUTO_WEIGHTS, Recipe
 from ghostnets.train.recipe import EMBEDDED_WEIGHTS as EMBEDDED
 
@@ -43,13 +49,20 @@ def resolve_segmenter(recipe: Recipe, source: DataSource) -> tuple[Recipe, dict[
     Raises:
         CheckpointError: The weights cannot be read, or are not a segmentation network's.
         ConfigurationError: The recipe does not fit a segmentation network.
+        DataError: The training masks have one class only.
     """
-    arguments: dict[str, Any] = {}
+    found = [name for name, images in zip(source.class_names, source.class_counts["train"], strict=True) if images]
+    if len(found) < 2:
+        raise DataError(
+            f"all labelled pixels of the training masks of {source.name} are {found[0]}, so there is nothing to tell"
+            f" apart ({'; '.join(source.notes)}); check the masks and the table of classes."
+        )
+    checkpoint: Checkpoint | None = None
     size = recipe.image_size or IMAGE_SIZE
     if recipe.weights not in (None, EMBEDDED, AUTO_WEIGHTS):
         checkpoint = read_initial_checkpoint(recipe.weights, task="segment", kind=KIND)
         recipe = recipe.changed(model=checkpoint.architecture, weights=str(find_checkpoint(recipe.weights).resolve()))
-        arguments, size = dict(checkpoint.arguments), recipe.image_size or checkpoint.preprocessing.image_size
+        size = recipe.image_size or checkpoint.preprocessing.image_size
         if checkpoint.preprocessing.fit != "stretch":
             raise ConfigurationError(
                 f"{recipe.weights} takes letterboxed images, and segmentation networks are trained on stretched ones;"
@@ -57,7 +70,7 @@ def resolve_segmenter(recipe: Recipe, source: DataSource) -> tuple[Recipe, dict[
             )
     preprocessing = Preprocessing(size, size, fit="stretch")
     check_segmentation(recipe)
-    arguments["num_classes"] = len(source.class_names)
+    arguments = choose_arguments(recipe, checkpoint, SEGMENTERS[recipe.model].backbone, source.class_names)
     with torch.device("meta"):
         create_segmenter(recipe.model, **arguments)
     return recipe.changed(image_size=size, in_chans=3), arguments, preprocessing

@@ -181,6 +181,27 @@ def test_colors_without_a_table_and_binary_masks_are_explained(data: Path, tmp_p
     assert open_masks(binary).pixels["train"].tolist() == [[1, 1]]
 
 
+def test_values_that_are_no_class_numbers_and_second_masks_are_named(tmp_path: Path):
+    for name in ("a", "b"):
+        write_pair(tmp_path, name, (np.arange(12, dtype=np.uint8) // 6 * 128).reshape(3, 4))
+    with pytest.raises(DataError, match="of the values 0 to 128 its masks have only 0, 128; add a file classes"):
+        open_masks(tmp_path)
+    (tmp_path / "classes.csv").write_text("name,value\nland,0\nwater,128")
+    Image.new("L", (4, 3)).save(tmp_path / "masks" / "b.tif")
+    with pytest.raises(DataError, match=r"b\.tif: it is a second mask beside b\.png"):
+        open_masks(tmp_path)
+    Image.fromarray(np.full((3, 4), 0.5, np.float32)).save(tmp_path / "masks" / "b.tif")
+    (tmp_path / "masks" / "b.png").unlink()
+    with pytest.raises(DataError, match=r"b\.tif: it has values that are not whole numbers"):
+        open_masks(tmp_path)
+    (tmp_path / "train.txt").write_text("images\\a.png")
+    source = open_masks(tmp_path, skip_broken=True)
+    assert [pair.name for pair in source.splits["train"]] == ["a"]
+    (tmp_path / "images" / "a.png").unlink()
+    with pytest.raises(DataError, match="broken labels"):  # rather than no training images
+        open_masks(tmp_path, skip_broken=True)
+
+
 def test_task_is_found_from_the_layout(data: Path):
     assert find_task(data) == "segment"
     source = DataSpec(data, task=None).open()

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from ghostnets.checkpoints import read_checkpoint
 from ghostnets.data import DataSpec, find_task
 from ghostnets.data.boxes import open_boxes
 from ghostnets.data.boxes.folder import split_validation
-from ghostnets.errors import ConfigurationError, DataError
+from ghostnets.errors import ConfigurationError, DataError, UnknownNameError
 from ghostnets.train import Callback, InterruptedRunError, RunFolder, find_learning_rate, resume_training, train_model
 
 OPTIONS = {
@@ -128,6 +129,42 @@ def test_detector_starts_from_embedded_backbone_and_from_detector(finished):
     different = {name for name, value in other.items() if not torch.equal(value, before[name])}
     assert different
     assert all(name.startswith("head.predict.") for name in different)
+
+
+@pytest.mark.parametrize(("task", "model"), [("detect", "ghostdet_050"), ("segment", "ghostseg_050")])
+def test_option_chooses_the_backbone_and_its_embedded_weights(task: str, model: str):
+    from ghostnets.checkpoints import create_model
+    from ghostnets.train.backbone_tasks import choose_backbone_weights
+    from ghostnets.train.detection.network import build_initial_detector, resolve_detector
+    from ghostnets.train.recipes import RECIPES
+    from ghostnets.train.segmentation.network import build_initial_segmenter, resolve_segmenter
+
+    resolve, build = {
+        "detect": (resolve_detector, build_initial_detector),
+        "segment": (resolve_segmenter, build_initial_segmenter),
+    }[task]
+    source = SimpleNamespace(name="data", class_names=("a", "b"), class_counts={"train": (1, 2)}, notes=())
+    recipe = RECIPES[task].changed(model=model, backbone="ghostnet_100")
+    recipe, sentence = choose_backbone_weights(recipe, "ghostnet_100", network="it", new="its head is")
+    assert "from the weights of ghostnet_100 that come with the package" in sentence
+    recipe, arguments, _ = resolve(recipe, source)
+    assert arguments == {"backbone": "ghostnet_100", "num_classes": 2}
+    network = build(recipe, arguments, source.class_names, on_message=print)
+    trained = create_model("ghostnet_100", pretrained="embedded").state_dict()
+    assert all(torch.equal(value, trained[name]) for name, value in network.backbone.state_dict().items())
+    with pytest.raises(UnknownNameError, match="ghostnetv4_100"):
+        resolve(recipe.changed(backbone="ghostnetv4_100", weights=None), source)
+
+
+def test_backbone_of_a_trained_detector_is_kept(finished, boxes: Path, tmp_path: Path):
+    result, _ = finished
+    weights = {**OPTIONS, "weights": str(result.checkpoint)}
+    with pytest.raises(
+        ConfigurationError, match=r"backbone is ghostnet_100, and .* has ghostnet_050, which training from"
+    ):
+        train_model(boxes, folder=tmp_path / "run", backbone="ghostnet_100", **weights)
+    with pytest.raises(ConfigurationError, match="has classes of images, for which the whole network is trained"):
+        train_model(folder=tmp_path / "run", backbone="ghostnet_100", progress=False)
 
 
 def test_broken_labels_are_named(tmp_path: Path):

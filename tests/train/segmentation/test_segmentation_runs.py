@@ -174,4 +174,9 @@ def test_options_of_classifiers_and_data_without_labels_are_rejected(masks: Path
     (empty / "classes.txt").write_text("dark\n")
     with pytest.raises(DataError, match="all pixels of the training masks of empty are ignored"):
         train_model(empty, folder=tmp_path / "run", **OPTIONS)
+    Image.new("L", (8, 8), 0).save(empty / "masks" / "a.png")
+    for folder in ("images", "masks"):
+        Image.new("L", (8, 8), 0).save(empty / folder / "b.png")
+    with pytest.raises(DataError, match="all labelled pixels of the training masks of empty are dark, so there is"):
+        train_model(empty, folder=tmp_path / "run", **OPTIONS)
     assert not (tmp_path / "run").exists()
