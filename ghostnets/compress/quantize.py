@@ -57,7 +57,8 @@ class QuantizationReport:
         float_layers: Layers to keep in float32, the most sensitive first.
         float_share: Share of the multiply-adds that these have.
         errors: Error of the network's output with all layers in int8 (``"plain"``) and after each step that was
-            taken, simulated or of ``run_int8``, on the images that judge: squared, as a share of the output's variance.
+            taken, simulated or of ``run_int8``, on the images that judge: squared, as a share of the output's variance;
+            each image counts at most as much as if its outputs were the mean of all.
         sensitivity: Layers in order of execution, after equalisation.
         steps: What was done, and what was tried but did not lower the error.
         images: Number of images fitted to, and of those that judge.
@@ -198,7 +199,7 @@ class _Quantizer:
         else:
             floats = [name for name in self.layers if name not in ranges]
             outputs = flatten_outputs(self.run_int8(self.model, self.fitted, floats, self.judging))
-        return output_error(outputs, self.expected)
+        return _capped_error(outputs, self.expected)
 
     def _note(self, step: str, error: float) -> None:
         self.errors[step] = error
@@ -297,6 +298,14 @@ class _Quantizer:
         """Return the mean of each channel, (C,), of a convolution's maps (N, C, H, W) or a linear layer's (..., C)."""
         channel = 1 if isinstance(self.model.get_submodule(name), nn.Conv2d) else output.dim() - 1
         return output.mean([axis for axis in range(output.dim()) if axis != channel])
+
+
+def _capped_error(got: Tensor, expected: Tensor) -> float:
+    """Return the mean error of outputs (N, ...), as ``QuantizationReport`` defines it; infinite if not finite."""
+    if not torch.isfinite(got).all():
+        return math.inf
+    variance = (expected - expected.mean(0)).flatten(1).square().sum(1).mean().clamp(min=1e-30)
+    return float(((got - expected).flatten(1).square().sum(1) / variance).clamp(max=1).mean())
 
 
 def _outputs_of(model: nn.Module, images: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ __all__ = ["METHODS", "Ranges", "find_ranges", "quantizable_layers", "rounded", 
 
 METHODS = ("percentile", "minmax")
 PERCENT = 99.99  # of an image's values are within the range, on either side, as in the engine
+OUTLIER = 4.0  # times the median image's bound: beyond it is a rare image, as in the engine
 LEVELS = 255
 WEIGHT_LEVELS = 127
 
@@ -49,26 +50,36 @@ def find_ranges(
         model: Network in evaluation mode.
         batches: Images.
         names: Names of the layers.
-        method: ``"percentile"``: within the percentiles 0.01 and 99.99 of each image; ``"minmax"``: all values.
+        method: ``"percentile"``: within the percentiles 0.01 and 99.99 of each image, and within ``OUTLIER`` times what
+            the median image has; ``"minmax"``: all values.
     """
-    ranges = dict.fromkeys(names, (0.0, 0.0))
+    bounds: dict[str, list[Tensor]] = {name: [] for name in names}
 
     def record(name: str, values: Tensor) -> None:
         flat = values.detach().float().flatten(1)
         count = flat.shape[1]
         outside = math.floor(count * (100 - PERCENT) / 100) if method == "percentile" else 0
-        high = flat.topk(1 + outside, 1).values[:, -1].max()
-        low = flat.topk(1 + outside, 1, largest=False).values[:, -1].min() if (flat < 0).any() else 0
-        ranges[name] = min(ranges[name][0], float(low)), max(ranges[name][1], float(high))
+        high = flat.topk(1 + outside, 1).values[:, -1]
+        low = flat.topk(1 + outside, 1, largest=False).values[:, -1] if (flat < 0).any() else torch.zeros_like(high)
+        bounds[name].append(torch.stack([-low, high]).clamp(min=0))
 
     handles = [
         model.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: record(name, inputs[0]))
-        for name in ranges
+        for name in bounds
     ]
     with temporary_hooks(handles), torch.no_grad():
         for batch in batches:
             model(batch)
-    return ranges
+    return {name: _join(torch.cat(found, 1), method) for name, found in bounds.items()}
+
+
+def _join(bounds: Tensor, method: str) -> tuple[float, float]:
+    """Return the range of all images from the distances of their bounds below and above 0, (2, N)."""
+    widest = bounds.amax(1)
+    if method == "percentile":
+        limit = OUTLIER * bounds.median(1).values
+        widest = torch.where(limit > 0, widest.minimum(limit), widest)
+    return -float(widest[0]), float(widest[1])
 
 
 def rounded(values: Tensor, low: float, high: float) -> Tensor:

@@ -13,6 +13,7 @@ __all__ = ["METHODS", "calibrate"]
 
 METHODS = ("minmax", "percentile")
 PERCENT = 99.99  # percentile of an image's values at either end of the range
+OUTLIER = 4.0  # times the median of the images' bounds: a bound beyond it is that of a rare image
 EQUALIZATION = 0.25  # 0: one range for a map; 1: a range for each channel; chosen on one network (docs/log.md)
 
 
@@ -24,7 +25,8 @@ def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) ->
         native: Native session that runs the plan in float32, with one thread.
         images: Arrays as for a session: float32 (N, C, H, W) or uint8 (N, H, W, C).
         method: ``"minmax"``: minimum and maximum over all images; ``"percentile"``: those within the images'
-            percentiles 0.01 and 99.99 of the map, which ignores outliers. Narrow channels get a smaller range.
+            percentiles 0.01 and 99.99 of the map, which ignores outliers, and within ``OUTLIER`` times what the median
+            image has, which ignores rare images. Narrow channels get a smaller range.
 
     Raises:
         ConfigurationError: No image is given.
@@ -42,6 +44,8 @@ def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) ->
         if len(ranges[0]):
             stacked = np.stack(ranges)
             each = np.stack([stacked[:, 0].min(0), stacked[:, 1].max(0)])
+            if method == "percentile":
+                each = _without_rare_images(each, stacked)
             one = np.repeat(np.stack([each[0].min(), each[1].max()])[:, None], each.shape[1], 1)
             chosen[map_index] = _equalize(each) if by_channel else one
     if not by_channel:
@@ -105,6 +109,12 @@ def _range(values: npt.NDArray[np.float32], method: str) -> Array:
         least, most = np.percentile(values, [100 - PERCENT, PERCENT])
         low, high = low.clip(min=least), high.clip(max=most)
     return np.stack([low.clip(max=0), high.clip(min=0)])
+
+
+def _without_rare_images(ranges: Array, found: Array) -> Array:
+    """Cut ranges (2, channels) at a multiple of the bounds that the median of the images (N, 2, channels) has."""
+    low, high = np.median(found[:, 0].min(1)), np.median(found[:, 1].max(1))
+    return np.stack([ranges[0].clip(min=OUTLIER * (low or -np.inf)), ranges[1].clip(max=OUTLIER * (high or np.inf))])
 
 
 def _equalize(ranges: Array) -> Array:

@@ -1,6 +1,7 @@
 """int8: equal outputs after equalisation, sensitive layers, biases, training; steps judged on other images."""
 
 import copy
+import sys
 from collections.abc import Collection, Sequence
 
 import pytest
@@ -14,6 +15,9 @@ from ghostnets.compress.fit import output_error, outputs_of
 from ghostnets.compress.rounding import find_ranges, quantizable_layers, rounded, simulated
 from ghostnets.errors import ConfigurationError
 from ghostnets.layers import GhostModule
+
+
+quantize_file = sys.modules["ghostnets.compress.quantize"]
 
 
 class Inverted(nn.Module):
@@ -115,6 +119,26 @@ def test_simulated_restores_the_network_and_matches_a_reference(model: Inverted,
         with simulated(model, ranges):
             torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-5)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_ranges_of_percentiles_leave_out_rare_images():
+    images = torch.linspace(-1, 2, 16 * 25).reshape(1, 1, 16, 25).repeat(5, 1, 1, 1)
+    images[3] *= 100
+    images[4] *= 3
+    layer, half = nn.Sequential(nn.Conv2d(1, 1, 1)).eval(), nn.Sequential(nn.ReLU(), nn.Conv2d(1, 1, 1)).eval()
+    ranges = find_ranges(layer, images.split(2), ["0"], "percentile")
+    assert ranges["0"] == pytest.approx((-4, 8))
+    assert find_ranges(layer, images.split(2), ["0"], "minmax")["0"] == pytest.approx((-100, 200))
+    assert find_ranges(half, images.split(2), ["1"], "percentile")["1"] == pytest.approx((0, 8))
+    images[:3] = 0  # a map that only few images fill keeps its range
+    assert find_ranges(layer, [images], ["0"], "percentile")["0"] == pytest.approx((-100, 200))
+
+
+def test_an_image_counts_at_most_once_in_the_error_that_judges():
+    expected = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]])  # of variance 1
+    got = expected + torch.tensor([[0.1, 0.2], [0, 0], [0, 0], [50, 0]])
+    assert quantize_file._capped_error(got, expected) == pytest.approx((0.05 + 1) / 4)
+    assert quantize_file._capped_error(got / 0, expected) == float("inf")
 
 
 def test_simulated_passes_gradients_of_values_within_the_range():

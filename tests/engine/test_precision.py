@@ -213,6 +213,28 @@ def test_ranges_by_channel_lower_the_error_with_one_wide_channel(method: str, mo
     assert errors[1] < 0.9 * errors[0]
 
 
+@torch.no_grad()
+def test_a_rare_image_does_not_widen_the_ranges_of_percentiles(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    model = enliven(create_model("ghostnet_050", num_classes=13))
+    x = torch.randn(8, 3, 64, 64)
+    rare = torch.cat([x, 100 * x[:1]])
+    expected, errors = model(x), []
+    for outlier in (np.inf, calibrate_file.OUTLIER):
+        monkeypatch.setattr(calibrate_file, "OUTLIER", outlier)
+        errors.append((compiled(model, "int8", rare, threads=1)(x) - expected).square().mean())
+    assert errors[1] < 0.1 * errors[0]
+
+
+def test_bounds_beyond_four_times_those_of_the_median_image_are_cut():
+    found = np.array([[[-1, 0], [2, 1]], [[-1, 0], [2, 1]], [[-9, -1], [3, 50]]], np.float32)
+    ranges = calibrate_file._without_rare_images(np.array([[-9, -1], [3, 50]], np.float32), found)
+    np.testing.assert_array_equal(ranges, [[-4, -1], [3, 8]])
+    found[:2] = 0  # a map that only few images fill keeps its range
+    ranges = calibrate_file._without_rare_images(np.array([[-9, -1], [3, 50]], np.float32), found)
+    np.testing.assert_array_equal(ranges, [[-9, -1], [3, 50]])
+
+
 def test_ranges_widen_narrow_channels_and_keep_constant_ones():
     values = np.array([[0, 1, -2, 0], [16, 0, 2, 0]], np.float32)
     ranges = calibrate_file._equalize(calibrate_file._range(values, "minmax"))
