@@ -16,7 +16,6 @@ from ghostnets.compress.rounding import find_ranges, quantizable_layers, rounded
 from ghostnets.errors import ConfigurationError
 from ghostnets.layers import GhostModule
 
-
 quantize_file = sys.modules["ghostnets.compress.quantize"]
 
 
