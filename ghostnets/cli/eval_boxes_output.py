@@ -91,13 +91,16 @@ def to_json(scores: BoxScores, rows: BoxRows, in_training: np.ndarray | None) ->
 
 
 def print_boxes(scores: BoxScores, rows: BoxRows, split: str, in_training: np.ndarray | None) -> None:
-    """Print the classes, the images with the most mistakes, and the average precisions."""
+    """Print the classes, the most confused ones, the images with the most mistakes, and the average precisions."""
     console = result_console()
     console.print(_class_table(scores))
     if len(scores.classes) > MAX_CLASSES:
         console.print(
             f"the {MAX_CLASSES} of {len(scores.classes)} classes with the lowest average precision; all: --json"
         )
+    for true, found, count in scores.most_confused()[:MAX_LINES]:
+        objects = f"{format_count(count, 'object')} of {scores.class_names[true]}"
+        console.print(f"{objects} detected as {scores.class_names[found]}", soft_wrap=True)
     for index in rows.most_mistakes()[:MAX_LINES]:
         row, name = rows.matches[index], printable(str(rows.images[index].path))
         false = format_count(row.false, "false detection")
@@ -152,6 +155,7 @@ def write_boxes_page(
         figures=scores.headline(),
         classes=collect_class_results(scores, [None] * len(scores.classes)),
         precision=collect_precision_curves(scores),
+        confusion=scores.confusion_rows(),
         data=DataSummary(summary["splits"], summary["notes"], summary["images"]),
         examples=select_examples(detections, targets, pictures, scores.class_names, command.page.parent),
         examples_note="The images with the most and with the fewest mistakes.",

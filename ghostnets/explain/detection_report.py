@@ -54,6 +54,8 @@ class DetectionReport:
         figures: Key figures at the top: label -> value.
         classes: Results by class.
         precision: Precision of each class at 101 recalls from 0 to 1, at an IoU threshold of 0.5.
+        confusion: Objects of each class, by the class that they are detected as and then missed; last, detections
+            without an object.
         data: The images of all splits, with numbers of boxes.
         examples: Images with boxes: heading -> images.
         settings: Name -> value, in display order.
@@ -69,6 +71,7 @@ class DetectionReport:
     figures: Mapping[str, str]
     classes: Sequence[ClassBoxes]
     precision: Mapping[str, Sequence[float]]
+    confusion: Mapping[str, Sequence[int]]
     data: DataSummary
     examples: Mapping[str, Sequence[BoxExample]]
     settings: Mapping[str, str]

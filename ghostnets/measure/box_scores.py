@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ghostnets.measure.detection import DetectionMetrics
 
 __all__ = ["BoxScores", "ClassPrecision"]
 
 SHOWN = 10  # names in a sentence
+NO_OBJECT = "no object"  # row of the detections without an object
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,19 @@ class BoxScores:
         rows = zip(self.class_names, metrics.num_objects, metrics.by_class, metrics.by_class_at_50, strict=True)
         return tuple(ClassPrecision(*row) for row in rows)
 
+    def most_confused(self) -> list[tuple[int, int, int]]:
+        """Pairs of classes that are confused: (true, detected, objects), the most objects first."""
+        counts = self.metrics.confusion[:-1, :-1]
+        pairs = [(int(true), int(found), int(counts[true, found])) for true, found in np.argwhere(counts)]
+        return sorted((pair for pair in pairs if pair[0] != pair[1]), key=lambda pair: (-pair[2], pair))
+
+    def confusion_rows(self) -> dict[str, list[int]]:
+        """Numbers of objects of each class by the class that they are detected as, then of missed objects.
+
+        The last row has the detections without an object.
+        """
+        return dict(zip([*self.class_names, NO_OBJECT], self.metrics.confusion.tolist(), strict=True))
+
     def headline(self) -> dict[str, str]:
         """Return the main metrics, formatted: name -> value."""
         metrics = self.metrics
@@ -76,4 +92,5 @@ class BoxScores:
                 {"name": row.name, "boxes": row.boxes, "average_precision": row.mean, "ap50": row.at_50}
                 for row in self.classes
             ],
+            "confusion": metrics.confusion.tolist(),
         }

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ghostnets.errors import ConfigurationError
 
-__all__ = ["AveragePrecision", "DetectionMetrics", "ImageDetections", "ImageTruth", "box_iou"]
+__all__ = ["AveragePrecision", "DetectionMetrics", "ImageDetections", "ImageTruth", "box_iou", "count_confusion"]
 
 Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.integer]
@@ -21,6 +21,8 @@ Booleans = npt.NDArray[np.bool_]
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # IoU thresholds
 RECALLS = np.linspace(0, 1, 101)
 MAX_DETECTIONS = 100  # per class and image
+CONFUSION_SCORE = 0.3  # detections with a lower score are not counted in the confusion
+CONFUSION_IOU = 0.5  # a detection with a lower IoU with every object is of none
 AREAS = {  # smallest and largest area in square pixels
     "all": (0.0, 1e10),
     "small": (0.0, 32.0**2),
@@ -60,6 +62,7 @@ class DetectionMetrics(NamedTuple):
     by_class_at_50: tuple[float | None, ...]  # average precision of each class at an IoU threshold of 0.5
     num_objects: tuple[int, ...]  # labelled objects of each class, without crowds
     precision: Floats  # (classes, 10 thresholds, 101 recalls), NaN for a class without objects
+    confusion: Integers  # (classes + 1, classes + 1), as ``count_confusion`` describes
 
 
 class AveragePrecision:
@@ -83,6 +86,7 @@ class AveragePrecision:
             [[] for _ in range(num_classes)] for _ in AREAS
         ]
         self._positives = np.zeros((len(AREAS), num_classes), np.int64)
+        self._confusion = np.zeros((num_classes + 1, num_classes + 1), np.int64)
 
     def add(self, detections: ImageDetections, truth: ImageTruth) -> None:
         """Add one image.
@@ -93,6 +97,7 @@ class AveragePrecision:
         _check("detections", detections.boxes, detections.labels, detections.scores, num_classes=self.num_classes)
         optional = [values for values in (truth.is_crowd, truth.areas) if values is not None]
         _check("objects", truth.boxes, truth.labels, *optional, num_classes=self.num_classes)
+        self._confusion += count_confusion(detections, truth, self.num_classes)
         for label in np.union1d(detections.labels, truth.labels):
             self._add_class(int(label), detections, truth)
 
@@ -130,6 +135,7 @@ class AveragePrecision:
             by_class_at_50=tuple(_mean(values[0]) for values in overall),
             num_objects=tuple(self._positives[0].tolist()),
             precision=overall,
+            confusion=self._confusion.copy(),
         )
 
     def _compute_curves(self, area: int) -> tuple[Floats, Floats]:
@@ -213,6 +219,43 @@ def _match(iou: Floats, ignored: Booleans, is_crowd: Booleans) -> tuple[Booleans
         taken[rows[found], best[found]] = True
         matched[:, index], matches_ignored[:, index] = found, found & ignored[best]
     return matched, matches_ignored
+
+
+def count_confusion(detections: ImageDetections, truth: ImageTruth, num_classes: int) -> Integers:
+    """Count the objects of an image by their class and by the class that they are detected as.
+
+    Detections with a score of at least 0.3 are matched in descending order of score, each to the free object with the
+    highest IoU, at least 0.5: first to objects of their class, then the others to objects of any class. Crowds are
+    matched by any number of detections of their class, and not counted.
+
+    Args:
+        detections: Detections.
+        truth: Labelled objects.
+        num_classes: Number of classes C.
+
+    Returns:
+        Numbers of objects by true class (rows) and detected class (columns), int64 (C + 1, C + 1). The last column has
+        the missed objects, the last row the detections without an object.
+    """
+    kept = np.flatnonzero(detections.scores >= CONFUSION_SCORE)
+    kept = kept[np.argsort(-detections.scores[kept], kind="stable")]
+    labels = detections.labels[kept]
+    is_crowd = np.zeros(len(truth.labels), np.bool_) if truth.is_crowd is None else truth.is_crowd
+    iou = box_iou(detections.boxes[kept], truth.boxes, is_crowd=is_crowd)
+    is_same = labels[:, None] == truth.labels
+    found_as = np.full(len(truth.labels), num_classes)
+    unmatched = iou.max(axis=1, initial=0) >= CONFUSION_IOU
+    is_false = np.ones(len(kept), np.bool_)
+    for allowed in (is_same, ~is_same & ~is_crowd):
+        for index in np.flatnonzero(unmatched):
+            values = np.where(allowed[index] & (is_crowd | (found_as == num_classes)), iou[index], 0.0)
+            if values[best := values.argmax()] >= CONFUSION_IOU:
+                found_as[best] = labels[index]
+                unmatched[index] = is_false[index] = False
+    counts = np.zeros((num_classes + 1, num_classes + 1), np.int64)
+    np.add.at(counts, (truth.labels[~is_crowd], found_as[~is_crowd]), 1)
+    counts[-1] += np.bincount(labels[is_false], minlength=num_classes + 1)
+    return counts
 
 
 def box_iou(boxes: Floats, others: Floats, *, is_crowd: Booleans | None = None) -> Floats:

@@ -145,6 +145,7 @@ def _write_detection_report(
         curves=_curves(result.history),
         classes=collect_class_results(evaluation, list(result.data["splits"]["train"].values())),
         precision=collect_precision_curves(evaluation),
+        confusion=evaluation.confusion_rows(),
         data=DataSummary(result.data["splits"], result.data["notes"], result.data["images"]),
         examples=select_examples(evaluation.detections, evaluation.targets, result.images, names, run.path),
         settings={"best epoch": str(result.best_epoch), **_settings(config)},

@@ -1,6 +1,7 @@
 """``ghostnets eval`` of detectors: as training evaluates, in every runtime, with every fit, and what is rejected."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ def test_figures_are_those_of_training(tiny_detector: Path, labelled: Path, caps
         if name == "classes":
             for row, other in zip(found[name], value, strict=True):
                 assert row == {key: pytest.approx(x, abs=1e-6) for key, x in other.items()}
+        elif name == "confusion":
+            assert found[name] == value
         elif name != "loss":
             assert found[name] == pytest.approx(value, abs=1e-6)
     assert found["mean_average_precision_large"] is None  # no image has 96 x 96 pixels
@@ -89,6 +92,7 @@ def test_engine_plan_and_page(tiny_detector: Path, labelled: Path, tmp_path: Pat
     labels = [len(path.read_text().splitlines()) for path in sorted((labelled / "test" / "labels").iterdir())]
     assert [int(row["found"]) + int(row["missed"]) for row in rows] == labels
     content = page.read_text()
+    assert re.search(r"<h3>Confusion</h3>(.|\n)*<bdi>no object</bdi></th><td>\d+</td>", content)
     Page(content)
     assert "Fewest mistakes" in content
     assert "Reproduce this evaluation" in content

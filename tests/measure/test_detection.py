@@ -8,6 +8,7 @@ import pytest
 
 from ghostnets.errors import ConfigurationError
 from ghostnets.measure import AveragePrecision, DetectionMetrics, ImageDetections, ImageTruth, box_iou
+from ghostnets.measure.detection import count_confusion
 
 CLASSES = 5
 # Of pycocotools 2.0.11 for ``random_images(seed)``: mAP, AP50, AP75, small, medium, large, recall.
@@ -130,3 +131,30 @@ def test_invalid_images_raise():
         average_precision.add(ImageDetections(np.ones((1, 4)), np.ones(1), np.array([2])), nothing)
     with pytest.raises(ConfigurationError, match="differ in length"):
         average_precision.add(ImageDetections(np.ones((1, 4)), np.ones(2), np.array([1])), nothing)
+
+
+def test_confusion_has_found_confused_missed_and_false_detections():
+    square = np.array([0.0, 0, 10, 10])
+    objects = [square, square + 20, square + 40, square + 60, square + 80]
+    truth = ImageTruth(np.array(objects), np.array([0, 1, 2, 1, 0]), np.array([False, False, False, False, True]))
+    detections = [  # box, score, class
+        (objects[0], 0.6, 1),  # object 0 is found by the next one, of its class, so this one has none
+        (objects[0], 0.5, 0),
+        (objects[1], 0.4, 2),  # object 1, detected as 2
+        (objects[2], 0.2, 2),  # too low a score: object 2 is missed
+        (objects[3] + 6, 0.9, 1),  # too low an IoU: object 3 is missed, and the detection has no object
+        (objects[4], 0.9, 0),  # of a crowd, twice
+        (objects[4], 0.8, 0),
+        (objects[4] + [0, 0, -8, -8], 0.8, 2),  # within a crowd of another class
+    ]
+    boxes, scores, labels = (np.array(values) for values in zip(*detections, strict=True))
+    expected = [[1, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1], [0, 2, 1, 0]]
+    image = ImageDetections(boxes, scores, labels)
+    assert count_confusion(image, truth, 3).tolist() == expected
+    nothing = ImageDetections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
+    assert count_confusion(nothing, truth, 3)[:, 3].tolist() == [1, 2, 1, 0]
+    assert count_confusion(image, ImageTruth(np.zeros((0, 4)), np.zeros(0, int)), 3)[3].tolist() == [3, 2, 2, 0]
+    average_precision = AveragePrecision(3)
+    for _ in range(2):
+        average_precision.add(image, truth)
+    assert average_precision.metrics().confusion.tolist() == (2 * np.array(expected)).tolist()

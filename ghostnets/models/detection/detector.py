@@ -95,8 +95,8 @@ class Detector(nn.Module):
     ) -> None:
         super().__init__()
         for name, value, minimum in [("num_classes", num_classes, 1), ("channels", channels, 1), ("bins", bins, 2)]:
-            if value < minimum:
-                raise ConfigurationError(f"Detector: {name} is {value}; it must be at least {minimum}.")
+            if not isinstance(value, int) or value < minimum:
+                raise ConfigurationError(f"Detector: {name} is {value!r}; it must be an integer of at least {minimum}.")
         if any(after != 2 * before for before, after in pairwise(strides)):
             raise ConfigurationError(f"Detector: strides are {list(strides)}; each must be twice the previous one.")
         self.num_classes, self.bins = num_classes, bins

@@ -66,9 +66,10 @@ def create_detector(
     if name not in DETECTORS:
         raise UnknownNameError("detector", name, DETECTORS)
     variant = DETECTORS[name]
-    backbone = backbone or variant.backbone
+    channels = variant.channels if channels is None else channels
+    backbone = variant.backbone if backbone is None else backbone
     maps, in_channels = _create_shufflenet() if backbone == SHUFFLENET else _create_backbone(backbone)
-    detector = Detector(maps, in_channels, STRIDES, num_classes=num_classes, channels=channels or variant.channels)
+    detector = Detector(maps, in_channels, STRIDES, num_classes=num_classes, channels=channels)
     if variant.negative_slope:
         for module in [detector.pan, detector.head, *([maps] if backbone == SHUFFLENET else [])]:
             use_leaky_relu(module, variant.negative_slope)

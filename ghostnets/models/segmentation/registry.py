@@ -72,11 +72,12 @@ def create_segmenter(
     head = head or variant.head
     if head not in HEADS:
         raise ConfigurationError(f"head is {head!r}; it must be {' or '.join(HEADS)}.")
-    channels = channels or variant.channels
+    channels = variant.channels if channels is None else channels
     for argument, value in [("num_classes", num_classes), ("channels", channels)]:
-        if value < 1:
-            raise ConfigurationError(f"create_segmenter: {argument} is {value}; it must be at least 1.")
-    maps = _create_backbone(backbone or variant.backbone, output_stride, needs_low_map=head == "lraspp")
+        if not isinstance(value, int) or value < 1:
+            raise ConfigurationError(f"create_segmenter: {argument} is {value!r}; it must be an integer of at least 1.")
+    backbone = variant.backbone if backbone is None else backbone
+    maps = _create_backbone(backbone, output_stride, needs_low_map=head == "lraspp")
     return SegmentationNetwork(
         maps,
         [level.channels for level in maps.feature_levels],

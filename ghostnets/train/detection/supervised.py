@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ghostnets.errors import ConfigurationError
 from ghostnets.models.detection import Detector, decode_boxes, grid_points
 from ghostnets.train.detection.assign import assign_points
 from ghostnets.train.detection.losses import DetectionLosses, detection_losses
@@ -51,6 +52,9 @@ class SupervisedDetector(nn.Module):
         Args:
             images: Normalised images, (N, C, H, W).
             targets: Labelled objects of each image.
+
+        Raises:
+            ConfigurationError: As ``compute_losses``.
         """
         predictions = self.detector(images)
         with torch.autocast(images.device.type, enabled=False):
@@ -71,7 +75,11 @@ def compute_losses(
         predictions: Output of the detector, (N, P, C + 4 * bins), float32.
         targets: Labelled objects of each image.
         size: Height and width of the images in pixels.
+
+    Raises:
+        ConfigurationError: There is not one target for each image, or a box or label cannot be used.
     """
+    _check_targets(targets, len(predictions), detector.num_classes)
     points, strides = grid_points(*size, detector.strides, device=predictions.device)
     boxes, scores = decode_boxes(predictions, size, detector.strides, bins=detector.bins, clip=False)
     objects, labels = zip(*(target.without_crowds() for target in targets), strict=True)
@@ -82,3 +90,24 @@ def compute_losses(
     return detection_losses(
         predictions, boxes, points, strides, assignments, objects, labels, ignored, bins=detector.bins
     )
+
+
+def _check_targets(targets: Sequence[BoxTargets], images: int, num_classes: int) -> None:
+    if len(targets) != images:
+        raise ConfigurationError(f"there are {len(targets)} targets for {images} images; pass one for each.")
+    for index, (boxes, labels, _) in enumerate(targets):
+        if boxes.shape != (len(labels), 4):
+            raise ConfigurationError(
+                f"target {index} has boxes of shape {tuple(boxes.shape)} and {len(labels)} labels; pass (G, 4) and"
+                " (G,)."
+            )
+        if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= num_classes):
+            raise ConfigurationError(
+                f"target {index} has labels {int(labels.min())} to {int(labels.max())}; the detector has classes 0 to"
+                f" {num_classes - 1}."
+            )
+        if not (boxes.isfinite().all() and (boxes[:, 2:] >= boxes[:, :2]).all()):
+            raise ConfigurationError(
+                f"target {index} has a box with a value that is not finite, or that ends before it starts; pass x_min,"
+                " y_min, x_max, y_max."
+            )

@@ -66,4 +66,6 @@ def test_invalid_arguments_raise():
         create_detector("ghostdet_100", backbone="vgg16")
     with pytest.raises(ConfigurationError, match="num_classes is 0"):
         create_detector("ghostdet_100", num_classes=0)
+    with pytest.raises(ConfigurationError, match="channels is 0; it must be an integer of at least 1"):
+        create_detector("ghostdet_100", channels=0)
     assert list_detectors() == sorted(DETECTORS)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torchvision.ops import generalized_box_iou
 
+from ghostnets.errors import ConfigurationError
 from ghostnets.measure import AveragePrecision, ImageDetections, ImageTruth
 from ghostnets.models.detection import create_detector, decode_boxes, grid_points, select_boxes
 from ghostnets.train.detection import (
@@ -18,6 +19,7 @@ from ghostnets.train.detection import (
     distribution_focal_loss,
     quality_focal_loss,
 )
+from ghostnets.train.detection.supervised import compute_losses
 
 
 def assign_by_definition(points, boxes, scores, objects, labels) -> list[int]:
@@ -182,3 +184,20 @@ def test_detector_learns():
     metrics = average_precision.metrics()
     assert metrics.at_50 > 0.5
     assert metrics.mean > 0.3
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ([], "there are 0 targets for 1 images"),
+        ([BoxTargets(torch.tensor([[1.0, 1, 9, 9]]), torch.tensor([2]))], "labels 2 to 2; the detector has classes 0"),
+        ([BoxTargets(torch.tensor([[1.0, 1, 9, 9]]), torch.tensor([0, 1]))], r"boxes of shape \(1, 4\) and 2 labels"),
+        ([BoxTargets(torch.tensor([[1.0, 1, 9, torch.nan]]), torch.tensor([0]))], "a value that is not finite"),
+        ([BoxTargets(torch.tensor([[9.0, 1, 1, 9]]), torch.tensor([0]))], "ends before it starts"),
+    ],
+)
+def test_targets_that_cannot_be_used_are_rejected(targets: list[BoxTargets], message: str):
+    detector = create_detector("ghostdet_050", num_classes=2, channels=8)
+    predictions = torch.zeros(1, len(grid_points(32, 32, detector.strides)[0]), 2 + 4 * detector.bins)
+    with pytest.raises(ConfigurationError, match=message):
+        compute_losses(detector, predictions, targets, (32, 32))
