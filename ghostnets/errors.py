@@ -11,7 +11,7 @@
     ├── EngineError (RuntimeError)            the engine cannot run a network or file, or was not built
     ├── RunError (RuntimeError)               a training run cannot start, continue or be resumed
     ├── StorageError (OSError)                a file cannot be written; an existing file is left unchanged
-    └── MissingExtraError (ImportError)       an optional library is not installed
+    └── MissingExtraError (ImportError)       an optional library is not installed, or cannot be imported
 
 Each message is one sentence: the value received, the value expected, and what to do next. Each error also inherits the
 corresponding builtin, so ``except ValueError`` works without importing this module.
@@ -117,7 +117,7 @@ class StorageError(GhostNetsError, OSError):
 
 
 class MissingExtraError(GhostNetsError, ImportError):
-    """An optional library is not installed."""
+    """An optional library is not installed, or cannot be imported."""
 
 
 def require(module: str, *, extra: str) -> ModuleType:
@@ -131,12 +131,14 @@ def require(module: str, *, extra: str) -> ModuleType:
         The imported module.
 
     Raises:
-        MissingExtraError: The library is not installed.
+        MissingExtraError: The library is not installed, or cannot be imported.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise _missing(error.name or module, extra) from error
+    except (ImportError, OSError, RuntimeError) as error:  # compiled for other versions of the libraries that it needs
+        raise _broken(module.partition(".")[0], error) from error
 
 
 def require_installed(*modules: str, extra: str) -> None:
@@ -174,6 +176,17 @@ def _missing(module: str, extra: str) -> MissingExtraError:
     if extra not in EXTRAS_WITHOUT_TORCH and importlib.util.find_spec("torch") is None:
         sentence += f" --extra-index-url {CPU_INDEX} (without this address, torch comes with libraries for NVIDIA GPUs)"
     return MissingExtraError(sentence)
+
+
+def _broken(library: str, error: Exception) -> MissingExtraError:
+    reason = " ".join(str(error).split())[:200]
+    advice = f"pip install --force-reinstall {library}"
+    if library in ("torch", "torchvision"):
+        advice = (
+            "pip install --force-reinstall torch torchvision"
+            f" --index-url {CPU_INDEX} (both must come from one index; without this address, both are from PyPI)"
+        )
+    return MissingExtraError(f"{library} is installed but cannot be imported ({reason}); run: {advice}")
 
 
 def install_command(extra: str) -> str:

@@ -72,3 +72,13 @@ def test_install_command_of_source_tree_is_editable(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(importlib.metadata, "distribution", missing)
     assert errors.install_command("train").startswith("pip install -e ")
+
+
+def test_library_that_fails_on_import_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision/__init__.py").write_text("raise RuntimeError('operator\\n torchvision::nms is missing')")
+    for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(errors.MissingExtraError, match=r"torchvision.*\(operator torchvision::nms is .*one index"):
+        errors.require("torchvision.models", extra="train")

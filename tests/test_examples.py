@@ -201,6 +201,7 @@ FAST = "weights=None, epochs=1, batch_size=4, progress=False, report=False"
 def prepare_weights() -> Names:
     for name in PUBLISHED:
         torch.save(ghostnets.create_model(name).state_dict(), f"{name}.pth")
+    Image.new("RGB", (80, 60)).save("photo.jpg")
     Path("ghostnet_130.pth").rename("GhostNet_x1_3_pretrained.pdparams")  # the content decides what it is
     return {}
 
@@ -210,6 +211,7 @@ PUBLISHED = ("ghostnet_100", "ghostnet_130", "ghostnetv2_100")
 
 def check_weights(names: Names) -> None:
     assert names["weights"].licence == "Apache-2.0"
+    assert names["probabilities"].shape == (1, 1000)
 
 
 DOCUMENTS: dict[str, tuple[Callable[[], Names], Callable[[Names], None], dict[str, str]]] = {

@@ -1,6 +1,7 @@
 """``ghostnets check DATA``: examine a data set before training."""
 
 import io
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -71,6 +72,8 @@ def run(command: CheckCommand) -> int:
         _print_result(result)
         if command.out is not None:
             result_console().print(f"page           {command.out}", soft_wrap=True, markup=False)
+        if not result.has_findings:
+            message(f"nothing found; train with: ghostnets train {shlex.quote(command.data)}")
     return int(command.strict and result.has_findings)
 
 
@@ -103,9 +106,11 @@ def _print_result(result: DataCheck) -> None:
     console.print(f"unreadable     {len(result.unreadable):,}")
     for _, reason in result.unreadable[:SHOWN_LINES]:
         console.print(f"               {escape_control(reason)}", soft_wrap=True, markup=False)
-    for exact, splits, classes, label, _ in KINDS:
+    for exact, splits, classes, label, meaning in KINDS:
         groups = _select(result, exact, splits, classes)
         console.print(f"{label:<15}{len(groups):,}")
+        if groups:
+            console.print(f"               {meaning}", soft_wrap=True)
         for group in groups[:SHOWN_LINES]:
             console.print(f"               {_describe(result, group)}", soft_wrap=True, markup=False)
     console.print(

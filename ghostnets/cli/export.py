@@ -1,5 +1,6 @@
 """``ghostnets export CHECKPOINT --format FORMAT``: export to an inference runtime, with verification."""
 
+import shlex
 from pathlib import Path
 
 import torch
@@ -38,7 +39,10 @@ def run(command: ExportCommand) -> int:
     if command.json:
         print(report.to_json(), end="")
     else:
-        _print_report(command.out or command.checkpoint.with_suffix(Path(report.file).suffix), report)
+        path = command.out or command.checkpoint.with_name(report.file)
+        _print_report(path, report)
+        name = shlex.quote(str(path))
+        message(f"use it: ghostnets predict {name} IMAGES, or ghostnets serve {name}")
     return 0
 
 

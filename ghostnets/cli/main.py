@@ -17,18 +17,18 @@ from ghostnets.terminal import ESCAPES
 __all__ = ["COMMANDS", "MODULES", "main", "run_command"]
 
 COMMANDS = {
-    "train": "train a network on a folder of images (or on the embedded Fashion-MNIST)",
+    "train": "train a network on images with classes, boxes or masks (or on the embedded Fashion-MNIST)",
     "check": "examine a data set: counts, unreadable files, duplicates, leaks between splits",
     "shard": "pack a folder of images into shards for streaming, from disk or over HTTP",
     "compare": "compare training runs: curves, results, differing settings",
-    "eval": "evaluate a checkpoint on labelled images",
-    "predict": "classify images with a checkpoint or an exported network",
+    "eval": "evaluate a checkpoint or an exported network on labelled images",
+    "predict": "classify images, or find objects or masks, with a checkpoint or an exported network",
     "export": "export a checkpoint to ONNX, OpenVINO, ..., and verify the file in its runtime",
     "list": "list the networks: parameters, multiply-adds, published accuracy, downloadable weights",
     "import": "convert weights of other implementations to a checkpoint",
-    "serve": "classify images over HTTP with an exported network or a checkpoint",
+    "serve": "the same over HTTP, with a web page",
     "ghostify": "compress a trained network: Ghost modules in place of convolutions, fitted on images",
-    "quantize": "quantise a trained network to int8 without training, and measure every file",
+    "quantize": "quantise a trained network to int8, and measure every file",
     "explain": "analyse a network on images: redundant maps, ghosts, cheap kernels; one HTML page",
     "tables": "reproduce the papers' tables: published and computed cost side by side",
     "bench": "benchmark networks and backends side by side in one run",
@@ -112,4 +112,5 @@ Run ghostnets COMMAND --help for the options of a command.
 
   ghostnets train                                    train on the embedded images, a few minutes on two cores
   ghostnets train photos/                            one folder per class, or train/ and val/ containing them
-  ghostnets predict runs/NAME/best.safetensors x.jpg"""
+  ghostnets predict runs/NAME/best.safetensors x.jpg
+  ghostnets export runs/NAME/best.safetensors --format onnx"""

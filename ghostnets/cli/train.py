@@ -1,6 +1,7 @@
 """``ghostnets train [DATA]``: train a network on images and report on it."""
 
 import os
+import shlex
 from typing import Any
 
 import torch
@@ -103,3 +104,4 @@ def _print_result(run: RunFolder, result: TrainingResult) -> None:
     console.print(f"time         {format_minutes(result.seconds)} minutes of training and validation")
     console.print(f"checkpoint   {run.best}", soft_wrap=True)
     console.print(f"report       {run.report}", soft_wrap=True)
+    console.print(f"next         ghostnets predict {shlex.quote(str(run.best))} IMAGES", soft_wrap=True, markup=False)

@@ -128,7 +128,9 @@ def _places(argument: str, left_out: LeftOut) -> Iterator[str | PathList]:
     if os.path.exists(argument.removeprefix("@")):  # noqa: PTH110 - Path.exists raises for a name that is too long
         yield PathList(argument[1:]) if argument.startswith("@") else argument
     elif not glob.has_magic(argument) or argument.startswith("@"):
-        raise DataError(f"there is no image or folder {printable(argument.removeprefix('@')[:SHOWN_NAME])}.")
+        name = printable(argument.removeprefix("@")[:SHOWN_NAME])
+        advice = "; download it and give the file" if "://" in argument else ""
+        raise DataError(f"there is no image or folder {name}{advice}.")
     elif found := list(expand_glob(argument, left_out)):
         yield from found
     else:

@@ -83,6 +83,7 @@ class _Exchange:
         self.start = time.perf_counter()
         self.body_bytes = 0
         self.status = 0
+        self.is_complete = False  # the response was handed over; the server then reports every client as disconnected
         self.client_gone = False
 
     def check_host(self) -> None:
@@ -103,7 +104,7 @@ class _Exchange:
 
     async def receive(self) -> Message:
         message = await self._receive()
-        if message["type"] == "http.disconnect":
+        if message["type"] == "http.disconnect" and not self.is_complete:
             self.client_gone = True
         body = len(message.get("body", b""))
         if body:
@@ -122,6 +123,7 @@ class _Exchange:
             message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
         elif self.method == "HEAD":
             message = {**message, "body": b""}
+        self.is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
         await self._send(message)
 
     async def send_error(self, error: RequestError) -> None:

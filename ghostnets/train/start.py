@@ -304,7 +304,7 @@ def _spec_with_threads(config: RunConfig) -> RunSpec:
 def _train(
     folder: RunFolder, spec: RunSpec, *, is_new: bool, progress: bool, report: bool, callbacks: Sequence[Callback]
 ) -> TrainingResult:
-    for library in ("tensorboard", *(("matplotlib", "jinja2") if report else ())):
+    for library in ("tensorboard", "torchvision", *(("matplotlib", "jinja2") if report else ())):
         require(library, extra="train")  # now, not after hours of training
     with ExitStack() as stack:
         distributed = stack.enter_context(init_distributed(spec.config.device))

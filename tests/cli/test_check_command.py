@@ -34,8 +34,15 @@ def test_check_prints_counts_and_findings(leaky: Path, capsys: pytest.CaptureFix
     ]
     assert "unreadable     1" in lines
     assert "leaks          2" in lines
+    assert lines[lines.index("leaks          2") + 1].strip().startswith("The same file is in two splits")
     assert "conflicts      1" in lines
     assert "copy.png (val, dog)" in printed
+
+
+def test_check_without_findings_names_the_next_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    make_images(tmp_path / "my photos", classes={"cat": 2})
+    assert main(["check", str(tmp_path / "my photos"), "--threshold", "0"]) == 0
+    assert f"nothing found; train with: ghostnets train '{tmp_path}/my photos'" in capsys.readouterr().err
 
 
 def test_check_writes_json_and_page_and_fails_if_strict(leaky: Path, capsys: pytest.CaptureFixture[str]):

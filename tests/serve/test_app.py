@@ -371,3 +371,24 @@ def test_request_that_is_cancelled_while_draining_is_503(plan: Path):
     asyncio.run(middleware(scope, None, send))
     assert sent[0]["status"] == 503
     assert b"send the request again" in sent[1]["body"]
+
+
+@pytest.mark.parametrize(("is_complete", "status"), [(True, 200), (False, 499)])
+def test_client_that_leaves_after_the_response_is_not_logged_as_gone(
+    plan: Path, caplog: pytest.LogCaptureFixture, is_complete: bool, status: int
+):
+    async def respond(scope: dict, receive: Callable, send: Callable) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"page", "more_body": not is_complete})
+        await receive()  # as Starlette's FileResponse does; uvicorn answers so from the last byte on
+
+    async def receive() -> dict:
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict) -> None:
+        pass
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    with caplog.at_level("INFO", logger="ghostnets.serve.request"):
+        asyncio.run(ServiceMiddleware(respond, Service(plan, ServiceSettings(threads=1)))(scope, receive, send))
+    assert [record.status for record in caplog.records] == [status]
