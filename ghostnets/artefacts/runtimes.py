@@ -62,8 +62,8 @@ def open_model(
         raise ArtefactError(f"{path} is a folder without best.safetensors; give the folder of a run, or a file.")
     if not path.suffix and not path.exists():
         raise ArtefactError(
-            f"there is no run {path}; give the folder of a run, a checkpoint, or an exported file (downloaded weights of"
-            " a network become a checkpoint by ghostnets import FILE --model NAME --out FILE.safetensors)."
+            f"there is no run {path}; give the folder of a run, a checkpoint, or an exported file (downloaded weights"
+            " of a network become a checkpoint by ghostnets import FILE --model NAME --out FILE.safetensors)."
         )
     if path.suffix not in SUFFIXES:
         raise ArtefactError(f"{path} has no suffix of a known format; known suffixes are {', '.join(SUFFIXES)}.")

@@ -161,7 +161,7 @@ class Analysis:
         if reached > budget:
             raise ConfigurationError(
                 f"the budget is {budget:.3g} of the multiply-adds, but changes of {len(self.options)} convolutions end"
-                f" at {reached:.3g}; pass a larger budget (Ghost modules and depthwise convolutions are left as they are)."
+                f" at {reached:.3g}; pass a larger budget (Ghost modules and depthwise convolutions stay as they are)."
             )
         return self.convert(choices)
 
