@@ -9,6 +9,7 @@ from ghostnets.checkpoints.hub import WEIGHTS, PublishedWeights
 from ghostnets.cli.options.list import ListCommand
 from ghostnets.cli.output import print_json, result_console
 from ghostnets.compress import reparameterize
+from ghostnets.errors import UnknownNameError
 from ghostnets.layers import RepConv
 from ghostnets.measure import Cost, count
 from ghostnets.models import create_model, list_models, model_entry
@@ -21,13 +22,16 @@ __all__ = ["models_document", "run"]
 
 
 def run(command: ListCommand) -> int:
+    names = list_models(command.pattern)
+    if not names:
+        raise UnknownNameError("network", command.pattern, list_models())
     if command.json:
-        print_json({name: _as_dict(name) for name in list_models()})
+        print_json({name: _as_dict(name) for name in names})
         return 0
     table = Table("network", "input", "parameters (M)", "MACs (M)", "published top-1", "source", "weights: top-1")
     for column in table.columns[1:5]:
         column.justify = "right"
-    for name in list_models():
+    for name in names:
         variant, source = model_entry(name)[1:]
         weights = ", ".join(f"{w.tag}: {w.top1}" for w in WEIGHTS.get(name, ()))
         table.add_row(

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -55,9 +56,13 @@ MODELS: dict[str, ModelEntry] = {
 }
 
 
-def list_models() -> list[str]:
-    """Return the names of all networks, sorted, without aliases."""
-    return sorted(MODELS)
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the names of all networks that match a pattern, sorted, without aliases.
+
+    Args:
+        pattern: Shell pattern of the whole name: ``"ghostnetv3*"``; all by default.
+    """
+    return sorted(filter(partial(fnmatchcase, pat=pattern), MODELS))
 
 
 def model_entry(name: str) -> ModelEntry:

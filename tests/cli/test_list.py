@@ -30,6 +30,16 @@ def test_table_lists_every_network(capsys):
     assert "ghostnet_100_printed for ghostnet_100_d_li14" in printed
 
 
+def test_pattern_selects_networks(capsys):
+    assert list_models("ghostnetv2_1?0") == ["ghostnetv2_100", "ghostnetv2_130", "ghostnetv2_160"]
+    assert main(["list", "ghostnetv2_1*"]) == 0
+    printed = capsys.readouterr().out
+    assert "ghostnetv2_160" in printed
+    assert "ghostnetv2_050" not in printed
+    assert main(["list", "ghostnetv2_1"]) == 1
+    assert "did you mean ghostnetv2_1" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def costs() -> Iterator[Callable[[str], tuple[Cost, Cost | None]]]:
     """Costs of a network by its name, counted once for the tests of this module."""

@@ -1,7 +1,9 @@
 """Options of ``ghostnets list``."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+import tyro
 
 from ghostnets.cli.options.base import CommandOptions, JsonOutput
 
@@ -12,9 +14,12 @@ __all__ = ["ListCommand"]
 class ListCommand(CommandOptions):
     """List the networks: parameters, multiply-adds, published accuracy, and published weights.
 
-    Example: ghostnets list
+    Examples: ghostnets list | ghostnets list 'ghostnetv3*'
     """
 
     command: ClassVar[str] = "list"
+
+    pattern: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATTERN")] = "*"
+    """Shell pattern of the names."""
 
     json: JsonOutput = False
