@@ -14,6 +14,11 @@ from ghostnets.terminal import format_count
 
 __all__ = ["run"]
 
+OUTPUTS = {  # by task, of networks that are not classifiers
+    "detect": "logits of classes and distances at each point, which ghostnets decodes",
+    "segment": "logits of the classes of each pixel",
+}
+
 
 def run(command: ExportCommand) -> int:
     if command.threads is not None:
@@ -73,7 +78,8 @@ def _print_report(path: Path, report: ExportReport) -> None:
         *([("precision", comparison.choice)] if comparison.choice else []),
         ("input", f"{report.description.input}, {'any size' if report.description.any_size else sizes}"
          + (f", {batch} at a time" if batch else "")),
-        ("output", report.description.output + (", features" if report.description.has_features else "")),
+        ("output", OUTPUTS.get(report.description.task)
+         or report.description.output + (", features" if report.description.has_features else "")),
         ("runtime", f"{comparison.runtime}, in a separate process"),
         ("images", f"{report.images} of {report.images_from}; {sizes}"),
         ("difference", f"max {comparison.max_difference:.1e} of the largest score{limit},"
