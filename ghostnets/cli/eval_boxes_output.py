@@ -140,7 +140,7 @@ def write_boxes_page(
         StorageError: The file cannot be written.
     """
     assert command.page is not None
-    pictures = _Pictures(rows.images, command.max_pixels)
+    pictures = Pictures(rows.images, command.max_pixels)
     factors = [pictures.factor(index) for index in range(len(rows.images))]
     detections = [row._replace(boxes=row.boxes * f) for row, f in zip(rows.detections, factors, strict=True)]
     targets = [
@@ -165,7 +165,7 @@ def write_boxes_page(
     write_detection_report(command.page, report)
 
 
-class _Pictures:
+class Pictures:
     """The images at the size of the page, read when they are shown."""
 
     def __init__(self, images: Sequence[BoxAnnotations], max_pixels: int) -> None:
@@ -182,4 +182,4 @@ class _Pictures:
         image = decode(Path(self.name(index)), max_pixels=self.max_pixels).convert("RGB")
         size = [max(1, round(side * self.factor(index))) for side in image.size]
         pixels = np.asarray(image.resize((size[0], size[1])))
-        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))

@@ -13,8 +13,10 @@ from PIL import Image
 from ghostnets.artefacts import Description, load_detector
 from ghostnets.artefacts.checkpoint import describe_task
 from ghostnets.checkpoints import read_checkpoint
+from ghostnets.cli.eval_boxes_output import Pictures
 from ghostnets.cli.main import main
 from ghostnets.data import DataSpec
+from ghostnets.data.boxes import BoxAnnotations
 from ghostnets.engine.session import is_built
 from ghostnets.export.deployed import ExportJob
 from ghostnets.export.engine_plan import write
@@ -141,3 +143,10 @@ def test_other_classes_and_unreadable_images(tiny_detector: Path, labelled: Path
     assert "has classes that the checkpoint does not have (whale)" in capsys.readouterr().err
     assert main(["eval", str(tiny_detector), str(tmp_path / "test" / "images")]) == 1
     assert "has no labelled boxes" in capsys.readouterr().err
+
+
+def test_picture_of_a_single_pixel_can_be_written_to(tmp_path: Path):
+    Image.new("RGB", (1, 1), (5, 6, 7)).save(tmp_path / "dot.png")
+    nothing = np.zeros(0)
+    image = BoxAnnotations(tmp_path / "dot.png", (1, 1), np.zeros((0, 4)), nothing, nothing, nothing)
+    assert Pictures([image], 100)[0].mul_(2).flatten().tolist() == [10, 12, 14]
