@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
@@ -132,6 +133,14 @@ def test_cpu_index_is_suggested_only_for_extras_with_torch(extra: str, monkeypat
     with pytest.raises(errors.MissingExtraError) as raised:
         errors.require("no_such_library", extra=extra)
     assert (errors.CPU_INDEX in str(raised.value)) == (extra == "train")
+
+
+def test_exported_page_has_the_notice_of_its_runtime():
+    notices = (ROOT / "THIRD_PARTY_NOTICES.md").read_text(encoding="utf-8")
+    page = (ROOT / "ghostnets" / "export" / "web_page" / "THIRD_PARTY_NOTICES.txt").read_text(encoding="utf-8")
+    expected = textwrap.dedent(notices.partition("## ONNX Runtime\n\n")[2])
+    assert expected.startswith("Copyright (c) Microsoft")
+    assert page.endswith(expected)
 
 
 @pytest.mark.slow

@@ -16,11 +16,11 @@ struct BFloat16 {
 using Byte = std::uint8_t;
 
 template <class T>
-constexpr Type kType = Type::f32;
+inline constexpr Type kType = Type::f32;
 template <>
-constexpr Type kType<BFloat16> = Type::bf16;
+inline constexpr Type kType<BFloat16> = Type::bf16;
 template <>
-constexpr Type kType<Byte> = Type::u8;
+inline constexpr Type kType<Byte> = Type::u8;
 
 // Calls work(T{}) with the type that `type` names.
 template <class Work>

@@ -85,6 +85,7 @@ def test_page_of_boxes_and_masks(
     source = tiny_detector if task == "detect" else tiny_segmenter
     assert main(["export", str(source), "--format", "web", "--out", str(tmp_path / "site")]) == 0
     assert (tmp_path / "site" / "runtime").is_dir()
+    assert (tmp_path / "site" / "THIRD_PARTY_NOTICES.txt").is_file()
     with serve_folder(tmp_path / "site") as address:
         page = browser.open(address)
         page.set_input_files("#files", pictures[:1])
