@@ -120,7 +120,13 @@ def _report_sorting(sorter: "ImageSorter") -> None:
             f"{format_count(len(sorter.problems), 'image')} not sorted, of which {MAX_REPORTED} are named.",
             kind="error",
         )
-    message(f"sorted {format_count(sorter.images, 'image')} into {sorter.folder}.")
+    most = [f"{name} {count:,}" for name, count in sorter.counts.most_common(MAX_REPORTED)]
+    others = len(sorter.counts) - len(most)
+    by_class = ", ".join([*most, *([f"{others} more classes"] if others else [])])
+    message(
+        f"sorted {format_count(sorter.counts.total(), 'image')} into {sorter.folder}"
+        f"{': ' if by_class else ''}{by_class}."
+    )
 
 
 def _settings(command: PredictCommand, model: Model, top: int) -> dict[str, Any]:

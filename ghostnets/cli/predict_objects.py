@@ -63,7 +63,8 @@ def run_detector(command: PredictCommand, model: Model) -> int:
     for sentence in left_out.sentences():
         message(sentence)
     images = format_count(progress.images - progress.earlier, "image")
-    message(f"found {format_count(counts['objects'], 'object')} in {images}.")
+    advice = "" if counts["objects"] else "; a lower --threshold shows those of lower scores"
+    message(f"found {format_count(counts['objects'], 'object')} in {images}{advice}.")
     if command.out is not None:
         message(f"wrote {command.out}.")
     if pictures is not None:

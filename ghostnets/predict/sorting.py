@@ -3,7 +3,7 @@
 import filecmp
 import os
 import shutil
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -24,7 +24,7 @@ class ImageSorter:
         link: Symbolic links to the images instead of copies; images in shards are skipped.
 
     Attributes:
-        images: Number of images in their folders, by this run or an earlier one.
+        counts: Number of images in their folders, by this run or an earlier one, by class or answer.
         problems: One sentence for each image that was left out.
 
     Raises:
@@ -33,7 +33,7 @@ class ImageSorter:
 
     def __init__(self, folder: Path, class_names: Sequence[str], *, link: bool = False) -> None:
         self.folder, self.link = folder, link
-        self.images = 0
+        self.counts: Counter[str] = Counter()
         self.problems: list[str] = []
         for name in class_names:
             if name in ("", ".", "..") or "/" in name or "\0" in name:
@@ -72,15 +72,15 @@ class ImageSorter:
         """
         if prediction.error is not None:
             return
-        name = Path(source.name).name
-        target = self.folder / (prediction.answer or prediction.classes[0]) / name
+        answer = prediction.answer or prediction.classes[0]
+        target = self.folder / answer / Path(source.name).name
         if self.link and source.size is not None:
             self.problems.append(f"{source.name} is in a shard and cannot be linked; omit --link.")
         elif not os.path.lexists(target):
             self._write(source, target)
-            self.images += 1
+            self.counts[answer] += 1
         elif self._is_same(source, target):
-            self.images += 1
+            self.counts[answer] += 1
         else:
             self.problems.append(f"{source.name} is not sorted: {target} exists, and is another image.")
 

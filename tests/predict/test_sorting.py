@@ -55,25 +55,25 @@ def test_images_are_sorted_under_their_names_and_collisions_are_rejected(photos:
     expected = {"cat/1.png": "cat 1", "dog/2.png": "dog"}
     assert contents(tmp_path / "out") == expected
     assert (tmp_path / "out" / "cat" / "1.png").is_symlink() == link
-    assert sorter.images == 2
+    assert sorter.counts == {"cat": 1, "dog": 1}
     assert len(sorter.problems) == 1
     assert sorter.problems[0].startswith(f"{photos}/b/1.png is not sorted: ")
     again = sort(photos, tmp_path / "out", link=link)  # resumed: nothing changes
-    assert (again.images, again.problems, contents(tmp_path / "out")) == (2, sorter.problems, expected)
+    assert (again.counts.total(), again.problems, contents(tmp_path / "out")) == (2, sorter.problems, expected)
 
 
 def test_interrupted_run_is_completed(photos: Path, tmp_path: Path):
     sort(photos, tmp_path / "out")
     (tmp_path / "out" / "cat" / "1.png").unlink()
-    assert sort(photos, tmp_path / "out").images == 2
+    assert sort(photos, tmp_path / "out").counts.total() == 2
     assert (tmp_path / "out" / "cat" / "1.png").read_text() == "cat 1"
 
 
 def test_images_in_shards_are_copied_and_not_linked(photos: Path, tmp_path: Path):
     with tarfile.open(tmp_path / "s.tar", "w") as tar:
         tar.add(photos / "a" / "1.png", "1.png")
-    assert sort(tmp_path / "s.tar", tmp_path / "out").images == 1
-    assert sort(tmp_path / "s.tar", tmp_path / "out").images == 1
+    assert sort(tmp_path / "s.tar", tmp_path / "out").counts.total() == 1
+    assert sort(tmp_path / "s.tar", tmp_path / "out").counts.total() == 1
     assert contents(tmp_path / "out") == {"cat/1.png": "cat 1"}
     linked = sort(tmp_path / "s.tar", tmp_path / "links", link=True)
     assert "cannot be linked" in linked.problems[0]
