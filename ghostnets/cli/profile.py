@@ -18,6 +18,8 @@ from ghostnets.models.detection import Detector, DetectorMaps
 
 __all__ = ["run"]
 
+ABOVE = "a share above 100% means that other programs slowed its measurement."
+
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -118,7 +120,7 @@ def _print_engine(command: ProfileCommand, layers: Sequence[Any], ideals: Sequen
     ideal = sum(filter(None, ideals))
     console.print(
         f"One run, timed operation by operation, takes {total * 1e3:.2f} ms: {ideal / total:.0%} of the limit"
-        f" ({ideal * 1e3:.2f} ms). The limit is the longer of the multiply-adds and of reading the weights.",
+        f" ({ideal * 1e3:.2f} ms). The limit is the longer of the multiply-adds and of reading the weights; {ABOVE}",
         soft_wrap=True,
     )
 
@@ -156,8 +158,8 @@ def _print_eager(command: ProfileCommand, limits: MachineLimits, result: Profile
     share = f" ({ideal / result.seconds:.0%} of the limit, {ideal * 1e3:.2f} ms)" if ideal is not None else ""
     console.print(
         f"One run takes {result.seconds * 1e3:.2f} ms{share}; activations peak at {result.peak_bytes / 1e6:.1f} MB."
-        " The limit covers convolutions and linear layers only. Rows exclude child modules: the row of a GhostModule is"
-        " its concatenation, that of a GhostBottleneck its addition.",
+        f" The limit covers convolutions and linear layers only; {ABOVE} Rows exclude child modules:"
+        " the row of a GhostModule is its concatenation, that of a GhostBottleneck its addition.",
         soft_wrap=True,
     )
 
