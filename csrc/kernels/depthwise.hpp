@@ -20,18 +20,22 @@ template <class T, int N>
                                           int channel) {
     T* out = static_cast<T*>(task.out[row]) + x * task.out_stride + channel;
     const float clamp_min = task.clamp_min, slope = task.slope;
+    const auto in_turn = [](Floats<N> sum) __attribute__((always_inline)) {
+        if constexpr (kType<T> == Type::f32) after_stores<N>(sum);
+        return sum;
+    };
     if (task.binary == BinaryOp::none) {
         return with_stored_activation(task.activation, [&]<Activation kind>() __attribute__((always_inline)) {
 #pragma GCC unroll 8
             for (int i = 0; i < count; ++i)
-                store<N>(out + i * task.out_stride, stored<kind, N>(sums[i], clamp_min, slope));
+                store<N>(out + i * task.out_stride, stored<kind, N>(in_turn(sums[i]), clamp_min, slope));
         });
     }
     const T* other = static_cast<const T*>(task.other[row]) + x * task.other_stride + channel;
     const bool adds = task.binary == BinaryOp::add;
 #pragma GCC unroll 8
     for (int i = 0; i < count; ++i) {
-        const Floats<N> value = maximum<N>(Floats<N>{} + clamp_min, sums[i]),
+        const Floats<N> value = maximum<N>(Floats<N>{} + clamp_min, in_turn(sums[i])),
                         operand = load<N>(other + i * task.other_stride);
         store<N>(out + i * task.out_stride, adds ? value + operand : value * operand);
     }
