@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compression_cifar import ALTERNATIVES, measure_cifar
+from compression_cifar import ALTERNATIVES, find_images, measure_cifar
 from compression_families import TIMM, TORCHVISION, check_families, create_network
 from compression_int8 import measure_classifier
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from ghostnets import __version__, engine
 from ghostnets.compress import analyse, heal, quantize
 from ghostnets.measure import count, format_accuracy, processor_name
-from ghostnets.preprocessing import IMAGE_SUFFIXES, Preprocessing
+from ghostnets.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(224, 256, (127 / 255,) * 3, (128 / 255,) * 3, "bicubic")
 BATCH = 16
@@ -96,7 +96,7 @@ def main() -> None:
         for name in options.images or SPEED:
             measure_speed(name, options.budgets[0])
         return
-    files = sorted(path for path in Path(options.images[0]).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = find_images(Path(options.images[0]))
     fitted = spread(files[options.crossed :: 2], options.fitted)
     compared = spread(files[not options.crossed :: 2], options.compared)
     print(f"{len(fitted)} images fitted, {len(compared)} compared, crossed: {options.crossed}", flush=True)
@@ -152,8 +152,7 @@ def measure_budgets(model: nn.Module, batches: list[Tensor], compared: list[Path
 def heal_compressed(made: nn.Module, model: nn.Module, batches: list[Tensor], options: argparse.Namespace) -> nn.Module:
     """Distil the network into the compressed one, on the fitted images and those of ``--heal-images``."""
     if options.heal_images is not None:
-        files = sorted(path for path in options.heal_images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        batches = [*batches, *read(spread(files, MOST_HEALED))]
+        batches = [*batches, *read(spread(find_images(options.heal_images), MOST_HEALED))]
     images = torch.cat(batches)
     begin = time.process_time()
 
