@@ -94,7 +94,7 @@ def _load(command: EvalCommand, segmenter: Segmenter) -> _LabelledMasks:
     assert isinstance(folder, MaskFolder)
     to_network: npt.NDArray[np.uint8] = np.full(IGNORED + 1, IGNORED, np.uint8)
     to_network[: len(indices)] = indices
-    pairs = [pair for name in (folder.split_names if split == "all" else (split,)) for pair in folder.pairs_of(name)]
+    pairs = [pair for name in (folder.split_names if split == "all" else (split,)) for pair in folder.images_of(name)]
     return _LabelledMasks(folder, split, pairs, to_network, command.max_pixels)
 
 

@@ -140,7 +140,17 @@ def summarize_source(source: DataSource) -> dict[str, Any]:
     return {"splits": splits, **images, "notes": list(source.notes)}
 
 
-def check_split(source: DataSource, split: str) -> None:
+class Splits(Protocol):
+    """Named splits of a named data set."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def split_names(self) -> tuple[str, ...]: ...
+
+
+def check_split(source: Splits, split: str) -> None:
     """Raise ConfigurationError if the source has no such split."""
     if split not in source.split_names:
         raise ConfigurationError(f"{source.name} has no split {split!r}; it has {', '.join(source.split_names)}.")

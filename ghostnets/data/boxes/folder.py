@@ -1,22 +1,22 @@
 """Images with labelled boxes as a source of training data. Importable without torch."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from ghostnets.data.annotated import AnnotatedFolder
 from ghostnets.data.boxes.annotations import BoxAnnotations
 from ghostnets.data.boxes.source import BoxSource
-from ghostnets.data.source import check_split
 from ghostnets.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ghostnets.data.datasets import DatasetSplits, ImageDataset
+    from ghostnets.data.datasets import ImageDataset
     from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["BoxFolder", "pack_boxes", "split_validation"]
@@ -27,7 +27,7 @@ COLUMNS = 6  # x_min, y_min, x_max, y_max relative to the image's sides, class, 
 
 
 @dataclass(frozen=True)
-class BoxFolder:
+class BoxFolder(AnnotatedFolder[BoxAnnotations]):
     """``DataSource`` of images with labelled boxes.
 
     The labels are packed boxes, float32 (N, G, 6): for each box x_min, y_min, x_max and y_max relative to the width and
@@ -35,43 +35,21 @@ class BoxFolder:
     rows of class -1 are padding. ``class_counts`` counts boxes.
 
     Attributes:
-        source: Labelled images of the splits, with ``"train"`` and ``"val"`` among them.
-        val_from_train: Whether ``"val"`` was split off from the training images.
-        guessed: Sentence on how the task was inferred from the layout; empty if it was given.
+        source: Labelled images of the splits.
     """
 
     source: BoxSource
-    val_from_train: bool
-    guessed: str = ""
 
     task = "detect"
-    multi_label = False
-    channels = 3
-
-    @property
-    def name(self) -> str:
-        return self.source.name
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.source.class_names
 
     @property
-    def split_names(self) -> tuple[str, ...]:
-        return tuple(self.source.splits)
-
-    @property
     def typical_size(self) -> int:
         sizes = [min(image.size) for images in self.source.splits.values() for image in images]
         return int(np.median(sizes))
-
-    @property
-    def num_images(self) -> int:
-        return sum(self.split_sizes.values())
-
-    @property
-    def split_sizes(self) -> dict[str, int]:
-        return {split: len(images) for split, images in self.source.splits.items()}
 
     @property
     def class_counts(self) -> dict[str, tuple[int, ...]]:
@@ -97,39 +75,18 @@ class BoxFolder:
                 digest.update(pack_boxes([image]).astype("<f4").tobytes())
         return digest.hexdigest()
 
-    def images_of(self, split: str) -> tuple[BoxAnnotations, ...]:
-        """Return the labels of a split; raises ConfigurationError if there is none."""
-        check_split(self, split)
-        return self.source.splits[split]
-
-    def load(self, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = lambda: None) -> "DatasetSplits":
-        """Read all splits: training images with their aspect ratio, all others preprocessed for the network."""
-        from ghostnets.data.datasets import load_with_large_training_images
-
-        return load_with_large_training_images(
-            self.split_names, preprocessing, lambda split, chosen: self._load(split, chosen, on_image)
-        )
-
-    def load_split(
-        self, split: str, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = lambda: None
-    ) -> "tuple[ImageDataset, tuple[str, ...]]":
-        """Read one split, preprocessed for the network."""
-        return self._load(split, preprocessing, on_image), ()
-
-    def _load(self, split: str, preprocessing: "Preprocessing", on_image: Callable[[], None]) -> "ImageDataset":
+    def _read(
+        self, images: Sequence[BoxAnnotations], preprocessing: "Preprocessing", on_image: Callable[[], None]
+    ) -> "tuple[ImageDataset, Sequence[str]]":
         import torch
 
         from ghostnets.data.datasets import load_files
 
-        images = self.images_of(split)
         labels: Tensor = torch.from_numpy(pack_boxes(images))
-        loaded, problems = load_files([image.path for image in images], labels, preprocessing, on_image=on_image)
-        if problems:
-            raise DataError(f"{problems[0]} ({len(problems)} images of {split} cannot be read; repair or remove them.)")
-        return loaded
+        return load_files([image.path for image in images], labels, preprocessing, on_image=on_image)
 
 
-def pack_boxes(images: "list[BoxAnnotations] | tuple[BoxAnnotations, ...]") -> npt.NDArray[np.float32]:
+def pack_boxes(images: Sequence[BoxAnnotations]) -> npt.NDArray[np.float32]:
     """Return the boxes of all images as one array, float32 (N, G, 6), as ``BoxFolder`` describes; G is at least 1."""
     most = max((len(image.boxes) for image in images), default=0)
     packed = np.zeros((len(images), max(1, most), COLUMNS), np.float32)
@@ -151,7 +108,7 @@ def split_validation(source: BoxSource, *, val_share: float, seed: int, guessed:
         guessed: Value of ``BoxFolder.guessed``.
 
     Raises:
-        DataError: There are no training images, too few to split, or no boxes in them.
+        DataError: There are no training images, too few to split, or no boxes in them or in those of validation.
     """
     train = source.splits.get("train", ())
     why = f" ({'; '.join(source.notes[:SHOWN])})" if source.notes else ""
@@ -162,7 +119,7 @@ def split_validation(source: BoxSource, *, val_share: float, seed: int, guessed:
     if not sum(len(image.boxes) for image in train):
         raise DataError(f"none of the {len(train)} training images of {source.name} has boxes; add labels{why}.")
     if source.splits.get("val"):
-        return BoxFolder(source, False, guessed)
+        return _checked(BoxFolder(source, False, guessed))
     if len(train) < 2:
         raise DataError(f"{source.name} has only one training image and no val split; add images.")
     import torch
@@ -180,4 +137,9 @@ def split_validation(source: BoxSource, *, val_share: float, seed: int, guessed:
         "val": tuple(image for image, is_val in zip(train, chosen, strict=True) if is_val),
         **({"test": source.splits["test"]} if "test" in source.splits else {}),
     }
-    return BoxFolder(replace(source, splits=splits), True, guessed)
+    return _checked(BoxFolder(replace(source, splits=splits), True, guessed))
+
+
+def _checked(folder: BoxFolder) -> BoxFolder:
+    is_labelled = any((~image.is_crowd).any() for image in folder.source.splits["val"])
+    return folder.check_validation(is_labelled=is_labelled, missing="none has a box around a single object")

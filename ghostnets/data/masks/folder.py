@@ -1,24 +1,24 @@
 """Images with masks as a source of training data. Importing this loads no torch."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from ghostnets.data.annotated import AnnotatedFolder
 from ghostnets.data.masks.layout import MaskPair
 from ghostnets.data.masks.source import MaskSource
 from ghostnets.data.masks.table import ClassTable
-from ghostnets.data.source import check_split
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import limit_elongation
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ghostnets.data.datasets import DatasetSplits, ImageDataset
+    from ghostnets.data.datasets import ImageDataset
     from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["MaskFolder", "split_mask_validation"]
@@ -27,7 +27,7 @@ SHOWN = 3  # notes in an error
 
 
 @dataclass(frozen=True)
-class MaskFolder:
+class MaskFolder(AnnotatedFolder[MaskPair]):
     """A ``DataSource`` of images with masks.
 
     An image of its data sets is uint8 (C + 1, H, W): the last channel is the mask, labels with 255 for ignored pixels.
@@ -35,42 +35,20 @@ class MaskFolder:
     ``class_counts`` counts the images that have a class.
 
     Attributes:
-        source: The images and masks, with ``"train"`` and ``"val"``.
-        val_from_train: Whether ``"val"`` is split off the training images.
-        guessed: A sentence on how the task was found; empty if it was given.
+        source: The images and masks of the splits.
     """
 
     source: MaskSource
-    val_from_train: bool
-    guessed: str = ""
 
     task = "segment"
-    multi_label = False
-    channels = 3
-
-    @property
-    def name(self) -> str:
-        return self.source.name
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.source.table.names
 
     @property
-    def split_names(self) -> tuple[str, ...]:
-        return tuple(self.source.splits)
-
-    @property
     def typical_size(self) -> int:
         return int(np.median([min(size) for sizes in self.source.sizes.values() for size in sizes]))
-
-    @property
-    def num_images(self) -> int:
-        return sum(self.split_sizes.values())
-
-    @property
-    def split_sizes(self) -> dict[str, int]:
-        return {split: len(pairs) for split, pairs in self.source.splits.items()}
 
     @property
     def class_counts(self) -> dict[str, tuple[int, ...]]:
@@ -91,37 +69,15 @@ class MaskFolder:
                 digest.update(pair.name.encode())
         return digest.hexdigest()
 
-    def pairs_of(self, split: str) -> tuple[MaskPair, ...]:
-        """Return the images and masks of a split; raises ConfigurationError if there is none."""
-        check_split(self, split)
-        return self.source.splits[split]
-
-    def load(self, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = lambda: None) -> "DatasetSplits":
-        """Read all splits: those of evaluation as the network takes them, training images with their proportions."""
-        from ghostnets.data.datasets import load_with_large_training_images
-
-        return load_with_large_training_images(
-            self.split_names, preprocessing, lambda split, chosen: self._load(split, chosen, on_image)
-        )
-
-    def load_split(
-        self, split: str, preprocessing: "Preprocessing", *, on_image: Callable[[], None] = lambda: None
-    ) -> "tuple[ImageDataset, tuple[str, ...]]":
-        """Read one split as the network takes it."""
-        return self._load(split, preprocessing, on_image), ()
-
-    def _load(self, split: str, preprocessing: "Preprocessing", on_image: Callable[[], None]) -> "ImageDataset":
+    def _read(
+        self, images: Sequence[MaskPair], preprocessing: "Preprocessing", on_image: Callable[[], None]
+    ) -> "tuple[ImageDataset, Sequence[str]]":
         import torch
 
         from ghostnets.data.datasets import load_files
 
-        pairs = self.pairs_of(split)
-        reader = MaskReader(self.source.table)
-        labels = torch.zeros(len(pairs), dtype=torch.int64)
-        loaded, problems = load_files(pairs, labels, preprocessing, read=reader, on_image=on_image)
-        if problems:
-            raise DataError(f"{problems[0]} ({len(problems)} images of {split} cannot be read; repair or remove them.)")
-        return loaded
+        labels = torch.zeros(len(images), dtype=torch.int64)
+        return load_files(images, labels, preprocessing, read=MaskReader(self.source.table), on_image=on_image)
 
 
 @dataclass(frozen=True)
@@ -152,7 +108,7 @@ def split_mask_validation(source: MaskSource, *, val_share: float, seed: int, gu
         guessed: A sentence on how the task was found.
 
     Raises:
-        DataError: There is no training image, too few to split, or no labelled pixel to learn from.
+        DataError: There is no training image, too few to split, or no labelled pixel to learn from or to validate on.
     """
     train = source.splits.get("train", ())
     why = f" ({'; '.join(source.notes[:SHOWN])})" if source.notes else ""
@@ -163,7 +119,7 @@ def split_mask_validation(source: MaskSource, *, val_share: float, seed: int, gu
     if not source.pixels["train"].any():
         raise DataError(f"all pixels of the training masks of {source.name} are ignored; check the table of classes.")
     if source.splits.get("val"):
-        return MaskFolder(source, False, guessed)
+        return _checked(MaskFolder(source, False, guessed))
     if len(train) < 2:
         raise DataError(f"{source.name} has one training image and no val split; add images.")
     import torch
@@ -177,4 +133,9 @@ def split_mask_validation(source: MaskSource, *, val_share: float, seed: int, gu
     parts = {"train": ("train", ~chosen), "val": ("train", chosen)}
     if "test" in source.splits:
         parts["test"] = ("test", np.ones(len(source.splits["test"]), np.bool_))
-    return MaskFolder(source.select(parts), True, guessed)
+    return _checked(MaskFolder(source.select(parts), True, guessed))
+
+
+def _checked(folder: MaskFolder) -> MaskFolder:
+    is_labelled = bool(folder.source.pixels["val"].any())
+    return folder.check_validation(is_labelled=is_labelled, missing="all pixels of the masks are ignored")

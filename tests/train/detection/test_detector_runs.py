@@ -179,6 +179,13 @@ def test_data_without_boxes_and_options_of_classifiers_are_rejected(boxes: Path,
     empty = write_boxes(tmp_path / "empty", {"train": [[], []]})
     with pytest.raises(DataError, match="none of the 2 training images of empty has boxes"):
         train_model(empty, folder=tmp_path / "run", **OPTIONS)
+    box = [(0, 0.5, 0.5, 0.5, 0.5)]
+    unjudged = write_boxes(tmp_path / "unjudged", {"train": [box, box], "val": [[], []]})
+    with pytest.raises(DataError, match=r"2 validation images of unjudged: none has a box .* remove the val split"):
+        train_model(unjudged, folder=tmp_path / "run", **OPTIONS)
+    rare = write_boxes(tmp_path / "rare", {"train": [box, [], [], []]})
+    with pytest.raises(DataError, match=r"of rare split off the training images: none has a box .* label more images"):
+        train_model(rare, folder=tmp_path / "run", **OPTIONS)
     with pytest.raises(ConfigurationError, match=r"without mixup 0\.2, flip both"):
         train_model(boxes, folder=tmp_path / "run", **OPTIONS, mixup=0.2, flip="both")
     with pytest.raises(ConfigurationError, match="ghostnet_100 is not a detector"):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -179,4 +180,9 @@ def test_options_of_classifiers_and_data_without_labels_are_rejected(masks: Path
         Image.new("L", (8, 8), 0).save(empty / folder / "b.png")
     with pytest.raises(DataError, match="all labelled pixels of the training masks of empty are dark, so there is"):
         train_model(empty, folder=tmp_path / "run", **OPTIONS)
+    unjudged = shutil.copytree(masks, tmp_path / "unjudged")
+    for path in (unjudged / "val" / "masks").iterdir():
+        Image.new("L", (48, 40), 255).save(path)
+    with pytest.raises(DataError, match="3 validation images of unjudged: all pixels of the masks are ignored"):
+        train_model(unjudged, folder=tmp_path / "run", **OPTIONS)
     assert not (tmp_path / "run").exists()
