@@ -8,7 +8,15 @@
 #include <cstdint>
 
 #if defined(__x86_64__)
+#if defined(__GNUC__) && !defined(__clang__)  // g++ 12.2 warns of its own _mm512_undefined_ps (GCC bug 105593)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
+#pragma GCC diagnostic pop
+#else
+#include <immintrin.h>
+#endif
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
