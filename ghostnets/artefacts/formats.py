@@ -42,7 +42,7 @@ FORMATS = {
     ),
     "openvino": FileFormat(".xml", "openvino", ("openvino",), "export", ("f32", "f16", "int8"), batch="choice"),
     "executorch": FileFormat(
-        *(".pte", "executorch", ("executorch",), "executorch"), supports_any_size=False, batch="one"
+        *(".pte", "executorch", ("executorch",), "executorch", ("f32", "int8")), supports_any_size=False, batch="one"
     ),
     "litert": FileFormat(
         *(".tflite", "litert", ("litert_torch", "ai_edge_quantizer", "ai_edge_litert"), "litert", ("f32", "int8")),

@@ -5,6 +5,7 @@ import resource
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -174,11 +175,29 @@ def test_engine_low_precision(tmp_path: Path, images: Path, precision: str | Non
     check_export(source.with_suffix(".engine"), source, tolerance=tolerance)
 
 
-def test_executorch(tmp_path: Path, images: Path):
+@pytest.mark.parametrize(("precision", "tolerance"), [("f32", 1e-4), ("int8", 0.15)])
+@pytest.mark.filterwarnings("default")  # the converter's own warnings
+def test_executorch(tmp_path: Path, images: Path, precision: str, tolerance: float):
     pytest.importorskip("executorch", reason="ExecuTorch is not in the dev extra")
     source = make_checkpoint(tmp_path, "ghostnetv3_100", width=0.1)
-    export_model(source, format="executorch", features=True, images=images)
-    check_export(source.with_suffix(".pte"), source)
+    report = export_model(source, format="executorch", precision=precision, features=True, images=images)
+    assert (report.comparison.mean_difference > 1e-4) == (precision == "int8")  # measurably another network
+    check_export(source.with_suffix(".pte"), source, tolerance=tolerance)
+
+
+@pytest.mark.filterwarnings("default")  # the converter's own warnings
+def test_executorch_keeps_layers_in_float32(tmp_path: Path, images: Path):
+    pytest.importorskip("executorch", reason="ExecuTorch is not in the dev extra")
+    source, options = make_checkpoint(tmp_path, "resnet20"), {"format": "executorch", "precision": "int8"}
+    plain = export_model(source, tmp_path / "plain.pte", **options, images=images)
+    checkpoint = read_checkpoint(source)
+    layers = tuple(name for name, module in checkpoint.build().named_modules() if isinstance(module, torch.nn.Conv2d))
+    save_checkpoint(source, replace(checkpoint, float_layers=layers))
+    mixed = export_model(source, tmp_path / "mixed.pte", **options, images=images)
+    assert mixed.bytes > 3 * plain.bytes  # four bytes for each weight of a convolution; sums stay in int8
+    save_checkpoint(source, replace(checkpoint, float_layers=("blocks.9",)))
+    with pytest.raises(ExportError, match=r"layer blocks\.9 that is to stay in float32 is not in the traced"):
+        export_model(source, tmp_path / "none.pte", **options, images=images)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("f32", 1e-4), ("int8", 0.15)])
