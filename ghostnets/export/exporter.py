@@ -37,6 +37,7 @@ MAP_FORMATS: dict[str, dict[str, tuple[str, ...]]] = {
         "litert": ("f32",),
         "ncnn": ("f32",),
         "mnn": ("f32",),
+        "executorch": ("f32",),
         **({"torch-export": ("f32",)} if task == "detect" else {}),
     }
     for task in ("detect", "segment")

@@ -173,8 +173,8 @@ def test_int8_plan_gives_the_masks_of_its_checkpoint(checkpoint: Path, tmp_path:
 
 
 def test_formats_and_precisions_that_are_not_compared_are_rejected(checkpoint: Path, tmp_path: Path):
-    with pytest.raises(ConfigurationError, match="is a segmentation network, which format executorch is not tested"):
-        export_model(checkpoint, tmp_path / "a.pte", format="executorch")
+    with pytest.raises(ConfigurationError, match="is a segmentation network, which format torch-export is not tested"):
+        export_model(checkpoint, tmp_path / "a.pt2", format="torch-export")
     with pytest.raises(
         ConfigurationError, match=r"which format onnx holds in f32 or f16 or int8, .* omit precision bf16"
     ):

@@ -98,7 +98,12 @@ def test_openvino_file_in_f16(checkpoint: Path, photos: Path, tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("name", "library", "suffix"),
-    [("litert", "litert_torch", ".tflite"), ("ncnn", "pnnx", ".ncnn.param"), ("mnn", "MNN", ".mnn")],
+    [
+        ("litert", "litert_torch", ".tflite"),
+        ("ncnn", "pnnx", ".ncnn.param"),
+        ("mnn", "MNN", ".mnn"),
+        ("executorch", "executorch", ".pte"),
+    ],
 )
 @pytest.mark.filterwarnings("default")  # the converters' own warnings
 def test_file_for_phones_finds_the_boxes_of_its_checkpoint(
@@ -108,7 +113,7 @@ def test_file_for_phones_finds_the_boxes_of_its_checkpoint(
     target = tmp_path / f"fish{suffix}"
     report = export_model(checkpoint, target, format=name, images=photos)
     assert report.comparison.min_iou >= 0.99
-    assert not report.comparison.torch_was_loaded
+    assert report.comparison.torch_was_loaded == (name == "executorch")
     check_boxes(target, checkpoint, photos)
 
 
@@ -120,7 +125,7 @@ def test_file_for_phones_finds_the_boxes_of_its_checkpoint(
         ({"output": "probabilities"}, "omit output probabilities"),
         ({"any_size": True}, "omit any_size"),
         ({"features": True}, "omit features"),
-        ({"format": "executorch"}, "is a detector, which format executorch is not tested with; choose onnx"),
+        ({"format": "executorch", "precision": "int8"}, "format executorch holds in f32, .*omit precision int8"),
     ],
 )
 def test_what_detectors_have_not_is_rejected(checkpoint: Path, options: dict, message: str):
