@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import Browser, serve_folder
 from PIL import Image
 
 from ghostnets.checkpoints import read_checkpoint
@@ -101,6 +102,15 @@ def test_run_finds_task_and_writes_checkpoint_metrics_and_report(finished):
         "data:image/png",
     ):
         assert part in page
+
+
+@pytest.mark.browser
+def test_report_in_a_browser_shows_pictures_side_by_side_near_their_size(finished, browser: Browser):
+    with serve_folder(finished[0].folder) as address:
+        page = browser.open(f"{address}/report.html", viewport={"width": 1200, "height": 800})
+        assert page.evaluate("document.querySelector('.gallery img').clientWidth") >= 440
+        page.set_viewport_size({"width": 390, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 def test_resumed_run_has_the_same_weights_bit_for_bit(masks: Path, finished, tmp_path: Path):
