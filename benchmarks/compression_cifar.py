@@ -27,7 +27,7 @@ from ghostnets.train import RECIPES, train_model
 __all__ = ["ALTERNATIVES", "find_images", "measure_cifar", "read", "spread"]
 
 ALTERNATIVES = ("pruned", "random", "scratch")
-HEALED = 20_000  # unlabelled training images
+HEALED = 40_000  # unlabelled training images
 HELD_OUT = 2000  # further ones
 TRIAL = 8  # steps of healing divided by those of the trial of a learning rate, which are at least LEAST
 LEAST = 100

@@ -44,7 +44,7 @@ TIMM = (
     *("tinynet_e", "rexnet_100", "regnetz_b16", "gernet_s", "ghostnet_050", "repghostnet_050", "hgnetv2_b0"),
     *("convnext_atto", "convnextv2_atto", "fasternet_t0", "starnet_s1", "inception_next_atto", "rdnet_tiny"),
 )
-SIZES = {"inception_v3": 128, "inception_v4": 128, "alexnet": 96, "googlenet": 96, "xception41": 96, "dpn48b": 96}
+SIZES = {"inception_v3": 299, "inception_v4": 128, "alexnet": 96, "googlenet": 96, "xception41": 96, "dpn48b": 96}
 SIZE = 64
 CLASSES = 10
 IMAGES = 6

@@ -59,12 +59,15 @@ def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) ->
 def _has_ranges_by_channel(plan: Plan) -> bool:
     """Return whether each channel may have its own range.
 
-    Padding, tables of activations and copied channels need one range for the whole map.
+    Padding, tables of activations and copied channels need one range for the whole map. Nodes that compute in float32
+    need none.
     """
     for node in plan.nodes:
+        if node.get("output") in plan.floats and node["kind"] != "convert":
+            continue
         weight = plan.tensors.get(node.get("weight", ""))
         is_wide = weight is not None and weight.ndim == 4 and weight.shape[2:] != (1, 1)
-        kinds = ("stem", "ghost", "conv", "depthwise", "squeeze_excite", "average", "pool", "linear")
+        kinds = ("stem", "ghost", "conv", "depthwise", "squeeze_excite", "average", "pool", "linear", "convert")
         is_gate = node["kind"] in ("depthwise", "squeeze_excite")
         activations = ("none", "relu", *(("sigmoid", "hard_sigmoid", "clamp") if is_gate else ()))
         if (

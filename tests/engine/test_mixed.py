@@ -86,6 +86,20 @@ def test_layer_with_one_huge_channel_in_float_lowers_the_error():
     assert errors[1] < errors[0] / 5
 
 
+def test_layers_in_float_leave_the_others_their_ranges_by_channel():
+    name, (*_, names) = "ghostnet_100", network("ghostnet_100")
+
+    def count_by_channel(kept: list[str]) -> int:
+        plan = quantized(name, kept).plan
+        ranges = [plan.tensors[key] for index, key in enumerate(plan.ranges) if key and index not in plan.floats]
+        return sum(bool(np.ptp(high - low) > 0) for low, high in ranges)
+
+    everything = count_by_channel([])
+    assert everything > len(names) / 2
+    for layer in names[1:-1:4]:
+        assert count_by_channel([layer]) >= everything - 3  # maps of the layer itself are in float32
+
+
 def test_save_and_load_keep_the_types_of_maps(tmp_path: Path):
     _, images, _, names = network("mobilenet_v3_small")
     session = quantized("mobilenet_v3_small", names[::3])
