@@ -1,6 +1,6 @@
 """Train a segmentation network on the aerial photographs of Dubai, with two of eight tiles held out, and measure it.
 
-    python benchmarks/segmentation.py --data aerial --work work --seeds 0 1 2 -- --epochs 400 --time-limit 17m
+    python benchmarks/segmentation.py --data aerial --work work --seeds 0 1 2 -- --epochs 400 --time-limit 15m
 
 The data set ("Semantic segmentation of aerial imagery", Humans in the Loop) is a folder with images/tile_N_*.jpg and
 masks/tile_N_*.png. Photographs of one tile are neighbours, so tiles 7 and 8 are for testing alone. The photographs are

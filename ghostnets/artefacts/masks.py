@@ -10,7 +10,9 @@ from ghostnets.preprocessing import Pixels, class_color
 __all__ = ["classify_pixels", "draw_indices"]
 
 
-def classify_pixels(logits: Array, size: tuple[int, int], inside: tuple[int, int]) -> tuple[Pixels, Array]:
+def classify_pixels(
+    logits: Array, size: tuple[int, int], inside: tuple[int, int], *, mirrored: Array | None = None
+) -> tuple[Pixels, Array]:
     """Choose the class of each pixel of an image.
 
     The probabilities of each class are resized bilinearly to the image, and the highest wins: of equal ones that with
@@ -20,11 +22,14 @@ def classify_pixels(logits: Array, size: tuple[int, int], inside: tuple[int, int
         logits: float32 (classes, S, S).
         size: Width and height of the original image.
         inside: Width and height of the part of the network's input that shows the image, from its upper left corner.
+        mirrored: Logits of the horizontally flipped input, (classes, S, S), to average the probabilities of both.
 
     Returns:
         Class of each pixel, uint8 (H, W), and its probability, float32 (H, W).
     """
-    probabilities = softmax(logits.reshape(len(logits), -1).T).T.reshape(logits.shape)
+    probabilities = _probabilities(logits)
+    if mirrored is not None:
+        probabilities = (probabilities + _probabilities(mirrored)[:, :, ::-1]) * np.float32(0.5)
     labels: Pixels = np.zeros(size[::-1], np.uint8)
     scores: npt.NDArray[np.float32] = np.full(size[::-1], -1, np.float32)
     for label, plane in enumerate(probabilities):
@@ -40,6 +45,11 @@ def draw_indices(mask: Pixels, num_classes: int) -> Image.Image:
     image = Image.fromarray(mask)
     image.putpalette([value for label in range(num_classes) for value in class_color(label)])
     return image
+
+
+def _probabilities(logits: Array) -> Array:
+    """Softmax over the classes of each pixel, (classes, H, W)."""
+    return softmax(logits.reshape(len(logits), -1).T).T.reshape(logits.shape)
 
 
 def _resize(plane: Array, size: tuple[int, int]) -> Array:

@@ -59,6 +59,8 @@ class Segmenter:
 
     Args:
         model: An opened model, or the path of a file for ``open_model``.
+        flip: Average the probabilities of each image and its horizontal flip (test-time augmentation); takes twice the
+            time.
         max_pixels: Maximum number of pixels of an image that is read.
 
     Attributes:
@@ -69,8 +71,11 @@ class Segmenter:
         ConfigurationError: The network is not for segmentation.
     """
 
-    def __init__(self, model: Model | str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self, model: Model | str | os.PathLike[str], *, flip: bool = False, max_pixels: int = MAX_PIXELS
+    ) -> None:
         self.model = model if isinstance(model, Model) else open_model(model)
+        self.flip = flip
         self.model.require_task("segment")
         self.preprocessing = replace(self.model.description.preprocessing, max_pixels=max_pixels)
 
@@ -81,7 +86,7 @@ class Segmenter:
 
     def copy(self) -> "Segmenter":
         """Return a segmenter for concurrent use (see ``Model.copy``)."""
-        return Segmenter(self.model.copy(), max_pixels=self.preprocessing.max_pixels)
+        return Segmenter(self.model.copy(), flip=self.flip, max_pixels=self.preprocessing.max_pixels)
 
     @overload
     def __call__(self, images: ImageList) -> list[SegmentedImage]: ...
@@ -114,12 +119,14 @@ class Segmenter:
         """
         if not images:
             return []
-        logits = self.model.class_maps(np.stack([image.pixels for image in images]))
+        pixels = np.stack([image.pixels for image in images])  # (N, H, W, C)
+        logits = self.model.class_maps(pixels)
+        flipped = self.model.class_maps(np.ascontiguousarray(pixels[:, :, ::-1])) if self.flip else [None] * len(images)
         results = []
-        for own, image, name in zip(logits, images, names, strict=True):
+        for own, mirrored, image, name in zip(logits, flipped, images, names, strict=True):
             x, y = self.preprocessing.scale(image.size)
             inside = (round(image.size[0] / x), round(image.size[1] / y))
-            mask, scores = classify_pixels(own, image.size, inside)
+            mask, scores = classify_pixels(own, image.size, inside, mirrored=mirrored)
             results.append(SegmentedImage(name, image.size, mask, scores, self.class_names))
         return results
 
@@ -130,6 +137,7 @@ def load_segmenter(
     threads: int | None = None,
     device: str = "cpu",
     precision: str | None = None,
+    flip: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> Segmenter:
     """Open a checkpoint or an exported file of a segmentation network.
@@ -139,9 +147,11 @@ def load_segmenter(
         threads: Number of threads, as for ``open_model``.
         device: Device, as for ``open_model``.
         precision: Precision, as for ``open_model``.
+        flip: Average over both flips, as for ``Segmenter``.
         max_pixels: Maximum number of pixels of an image that is read.
 
     Raises:
         GhostNetsError: See ``open_model`` and ``Segmenter``.
     """
-    return Segmenter(open_model(path, threads=threads, device=device, precision=precision), max_pixels=max_pixels)
+    model = open_model(path, threads=threads, device=device, precision=precision)
+    return Segmenter(model, flip=flip, max_pixels=max_pixels)

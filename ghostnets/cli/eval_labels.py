@@ -27,10 +27,16 @@ __all__ = [
 ]
 
 
-def check_classifier_options(command: EvalCommand, network: str) -> None:
-    """Raise ConfigurationError for options that only classifiers have; ``network`` is "a detector", for example."""
+def check_classifier_options(command: EvalCommand, network: str, *, has_flip: bool = False) -> None:
+    """Raise ConfigurationError for options that only classifiers have.
+
+    Args:
+        command: The command.
+        network: Kind of the network with its article, such as "a detector".
+        has_flip: Whether networks of this kind have ``--tta``.
+    """
     given = {
-        "--tta": command.tta != "none",
+        "--tta": command.tta != "none" and not has_flip,
         "--calibrate": command.calibrate,
         "--figure": command.figure is not None,
         "--full": command.full,

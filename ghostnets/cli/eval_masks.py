@@ -48,9 +48,9 @@ class _LabelledMasks:
 
 def run_segmenter(command: EvalCommand, model: Model) -> int:
     """Evaluate an opened segmentation network with the masks that ``predict`` writes, at the size of the images."""
-    check_classifier_options(command, "a segmentation network")
+    check_classifier_options(command, "a segmentation network", has_flip=True)
     writer = None if command.out is None else find_writer(command.out, bom=command.bom)
-    segmenter = Segmenter(model, max_pixels=command.max_pixels)
+    segmenter = Segmenter(model, flip=command.tta == "flip", max_pixels=command.max_pixels)
     labelled = _load(command, segmenter)
     before = time.perf_counter()
     scores, rows, skipped = _measure(command, segmenter, labelled)
@@ -59,11 +59,17 @@ def run_segmenter(command: EvalCommand, model: Model) -> int:
     console, summary = result_console(), summarize_source(labelled.folder)
     if command.json:
         files = {} if command.page is None else {"page": str(command.page)}
-        facts = {"part": labelled.split, "runtime": f"{model.runtime}, {model.description.precision}"}
+        facts = {
+            "part": labelled.split,
+            "runtime": f"{model.runtime}, {model.description.precision}",
+            "flip": segmenter.flip,
+        }
         values = to_json(scores, rows, in_training)
         print_json({**facts, **values, **files, "skipped": skipped, "data": summary})
     else:
         print_masks(scores, rows, labelled.split, in_training)
+        if segmenter.flip:
+            message("probabilities are averaged over each image and its horizontal flip (--tta flip).")
         console.print(f"{len(rows) / seconds:.0f} images/s")
         if skipped:
             message(f"unreadable images left out: {len(skipped)}: {' '.join(skipped[:5])}")

@@ -141,6 +141,7 @@ def write_masks_page(
 
     pictures = _MaskedPictures([row.pair for row in rows], read_mask, command.max_pixels)
     options = ["--page", str(command.page), *(["--part", command.split] if command.split != "auto" else [])]
+    options += ["--tta", command.tta] if segmenter.flip else []
     report = SegmentationReport(
         title=title,
         summary=f"{format_count(len(scores.classes), 'class')}. Measured on {format_count(scores.images, 'image')}"

@@ -26,7 +26,7 @@ class SegmentedRow(NamedTuple):
 def run_segmenter(command: PredictCommand, model: Model) -> int:
     """Segment the images of a command with an opened network; return the exit code."""
     _check_options(command)
-    segmenter = Segmenter(model, max_pixels=command.max_pixels)
+    segmenter = Segmenter(model, flip=command.tta == "flip", max_pixels=command.max_pixels)
     left_out = LeftOut()
     inputs = find_inputs(command.images, left_out=left_out)
     writers: list[MaskFiles | MaskPictures] = []
@@ -72,7 +72,6 @@ def _check_options(command: PredictCommand) -> None:
     """Raise ConfigurationError for options that apply to other networks only."""
     given = {
         "--features": command.features,
-        "--tta": command.tta != "none",
         "--sort-into": command.sort_into is not None,
         "--engine ray": command.engine == "ray",
         "--threshold": command.threshold is not None,

@@ -241,7 +241,7 @@ Source: NanoDet-Plus's configuration (AdamW, learning rate 1e-3, weight decay 0.
 SEGMENT = Recipe(
     model="ghostseg_100",
     weights="auto",
-    image_size=384,
+    image_size=512,
     epochs=60,
     batch_size=8,
     optimizer="adamw",

@@ -25,7 +25,7 @@ from ghostnets.train.network import build_initial_network, read_initial_weights
 from ghostnets.train.parameters import build_optimizer
 from ghostnets.train.recipe import Recipe
 from ghostnets.train.run_folder import RunFolder
-from ghostnets.train.segmentation.network import build_initial_segmenter
+from ghostnets.train.segmentation.network import build_initial_segmenter, choose_training_side
 from ghostnets.train.spec import RunSpec
 from ghostnets.train.state import TrainProgress, TrainState, restore_state
 from ghostnets.train.step import TrainingStep
@@ -195,7 +195,8 @@ def _build_augmentation(spec: RunSpec, splits: DatasetSplits) -> BatchAugmentati
         color = recipe.color_jitter > 0
         return BoxBatchAugmentation(BoxAugmentation(size, crop=recipe.min_scale < 1, flip=horizontal, color=color))
     if spec.config.task == "segment":
-        return MaskAugmentation(size, recipe.min_scale, horizontal, vertical, recipe.color_jitter, recipe.rotate)
+        side = choose_training_side(size)
+        return MaskAugmentation(side, recipe.min_scale, horizontal, vertical, recipe.color_jitter, recipe.rotate)
     has_input_size = getattr(splits.train, "common_size", None) == (size, size)  # set in memory and in shards
     return Augmentation(
         size,

@@ -88,6 +88,21 @@ def test_pixels_of_a_letterboxed_image_come_from_its_part_of_the_input():
     assert scores[0, 0] == pytest.approx(0.5)
 
 
+def test_flip_averages_the_probabilities_of_the_image_and_its_mirror_image(checkpoint: Path, photos: Path):
+    image = np.array(decode(sorted(photos.iterdir())[0]).resize((SIDE, SIDE)))  # the size of the input: no resizing
+    segmenter = load_segmenter(checkpoint, threads=1, flip=True)
+    logits = segmenter.model.class_maps(np.stack([image, image[:, ::-1]]))
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+    plain, mirrored = exponentials / exponentials.sum(1, keepdims=True)
+    expected = (plain + mirrored[:, :, ::-1]) / 2
+    found = segmenter(image)
+    assert (found.mask == expected.argmax(0)).all()
+    assert found.scores == pytest.approx(expected.max(0), abs=1e-5)
+    assert np.array_equal(segmenter(np.ascontiguousarray(image[:, ::-1])).mask, found.mask[:, ::-1])
+    assert np.array_equal(segmenter.copy()(image).scores, found.scores)
+    assert not np.array_equal(load_segmenter(checkpoint, threads=1)(image).scores, found.scores)
+
+
 @pytest.mark.parametrize(
     ("format_", "suffix", "precision", "agreement", "difference"),
     [
@@ -232,7 +247,7 @@ def test_predict_writes_masks_pictures_and_json(checkpoint: Path, photos: Path, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--tta", "flip"], "is a segmentation network, and --tta is for other networks"),
+        (["--threshold", "0.5"], "is a segmentation network, and --threshold is for other networks"),
         (["--out", "x.csv"], "whose masks are not written to .csv; use --masks FOLDER"),
     ],
 )

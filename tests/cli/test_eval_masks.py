@@ -92,10 +92,27 @@ def test_engine_plan_on_the_console(tiny_segmenter: Path, labelled, tmp_path: Pa
     assert "whether these are training images is unknown" in printed.err
 
 
+def test_flip_evaluates_the_masks_that_predict_writes_with_it(tiny_segmenter: Path, labelled, tmp_path: Path, capsys):
+    root, _ = labelled
+    page = tmp_path / "page.html"
+    found = evaluate(capsys, tiny_segmenter, root, "--tta", "flip", "--page", page)
+    assert found["flip"]
+    assert "--tta flip" in page.read_text()
+    arguments = [str(tiny_segmenter), str(root / "test" / "images"), "--tta", "flip", "--masks", str(tmp_path / "m")]
+    assert main(["predict", *arguments]) == 0
+    to_network = np.array([NAMES.index(name) for name in STORED] + [255] * 253, np.uint8)
+    confusion = np.zeros((3, 3), int)
+    for index in range(len(SIZES)):
+        truth = to_network[np.array(Image.open(root / "test" / "masks" / f"{index}.png"))]
+        [written] = (tmp_path / "m").rglob(f"{index}*.png")
+        predicted = np.array(Image.open(written))
+        np.add.at(confusion, (truth[truth != 255], predicted[truth != 255]), 1)
+    assert found["confusion"] == confusion.tolist()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--tta", "flip"], "is a segmentation network, for which there is no --tta"),
         (["--calibrate"], "is a segmentation network, for which there is no --calibrate"),
         (["--part", "val"], "has no split 'val'; it has test"),
     ],

@@ -12,10 +12,12 @@ from conftest import Browser, serve_folder
 from PIL import Image
 
 from ghostnets.checkpoints import read_checkpoint
+from ghostnets.data.masks import MaskAugmentation
 from ghostnets.errors import CheckpointError, ConfigurationError, DataError
 from ghostnets.measure import PixelConfusion
 from ghostnets.train import Callback, InterruptedRunError, RunFolder, resume_training, train_model
 from ghostnets.train.segmentation import segmentation_losses
+from ghostnets.train.segmentation.network import choose_training_side
 
 OPTIONS = {
     "model": "ghostseg_050",
@@ -111,6 +113,22 @@ def test_report_in_a_browser_shows_pictures_side_by_side_near_their_size(finishe
         assert page.evaluate("document.querySelector('.gallery img').clientWidth") >= 440
         page.set_viewport_size({"width": 390, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_training_crops_have_three_quarters_of_the_side_of_the_input(masks: Path, tmp_path: Path, monkeypatch):
+    sides = []
+
+    class Recorded(MaskAugmentation):
+        def augment(self, *arguments):
+            pixels, labels = super().augment(*arguments)
+            sides.extend([pixels.shape[2:], labels.shape[1:]])
+            return pixels, labels
+
+    monkeypatch.setattr("ghostnets.train.setup.MaskAugmentation", Recorded)
+    result = train_model(masks, folder=tmp_path / "run", report=False, **{**OPTIONS, "epochs": 1, "image_size": 64})
+    assert set(sides) == {(48, 48)}
+    assert read_checkpoint(result.checkpoint, task="segment").preprocessing.image_size == 64
+    assert [choose_training_side(size) for size in (512, 384, 128, 8)] == [384, 288, 96, 16]
 
 
 def test_resumed_run_has_the_same_weights_bit_for_bit(masks: Path, finished, tmp_path: Path):
