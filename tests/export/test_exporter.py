@@ -255,6 +255,19 @@ def test_onnx_int8(tmp_path: Path, images: Path):
     check_export(tmp_path / "small.onnx", source, tolerance=0.15)
 
 
+def test_onnx_int8_keeps_what_reads_a_layer_in_float32(tmp_path: Path, images: Path):
+    source, layer = make_checkpoint(tmp_path, "ghostnet_100", width=0.2), "blocks.1.0.ghost1.cheap_operation.0"
+    save_checkpoint(source, replace(read_checkpoint(source), float_layers=(layer,)))
+    export_model(source, tmp_path / "small.onnx", precision="int8", images=images)
+    nodes = onnx.load(tmp_path / "small.onnx").graph.node
+    (node,) = [node for node in nodes if f"network.{layer}.weight" in node.input]
+    chain = []
+    while node.op_type != "QuantizeLinear":
+        chain.append(node.op_type)
+        (node,) = [reader for reader in nodes if node.output[0] in reader.input]
+    assert chain == ["Conv", "Relu", "Concat"]
+
+
 class TestFailedExport:
     """A failed export leaves an older file unchanged, and no other file."""
 
