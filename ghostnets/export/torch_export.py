@@ -18,4 +18,4 @@ def write(job: ExportJob, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the serializer's own internals
         torch.export.save(trace(job), buffer, extra_files={METADATA_KEY: job.description.to_json()})
-    path.write_bytes(buffer.getbuffer())  # torch's own writer would hide the reason of a failed write
+    path.write_bytes(buffer.getvalue())  # torch's own writer would hide the reason of a failed write

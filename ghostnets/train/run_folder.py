@@ -161,7 +161,7 @@ class RunFolder:
                 f"{self.config_file} cannot be used ({error}); it is damaged or of another version."
             ) from error
 
-    def save_state(self, content: memoryview) -> None:
+    def save_state(self, content: bytes) -> None:
         """Write ``last.pt``.
 
         Args:

@@ -28,7 +28,7 @@ class RunSaver:
 
     def __init__(self, folder: RunFolder, on_message: Callable[[str], None]) -> None:
         self.folder, self.on_message = folder, on_message
-        self._best_state: memoryview | None = None  # to be written before the best network
+        self._best_state: bytes | None = None  # to be written before the best network
         self._best: Checkpoint | None = None
 
     def save(self, state: dict[str, Any], best: Checkpoint | None = None) -> None:
@@ -95,7 +95,9 @@ class RunSaver:
             self.on_message(f"the temperature {lost:g} of other weights is dropped; see eval --calibrate")
 
 
-def _serialize(state: dict[str, Any]) -> memoryview:
+def _serialize(state: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    return buffer.getbuffer()
+    return (
+        buffer.getvalue()
+    )  # no copy; a view, kept by the frames of an error, crashes Python 3.12.1 when both are freed
