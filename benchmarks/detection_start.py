@@ -11,12 +11,14 @@ import argparse
 from pathlib import Path
 
 import torch
+from compression_cifar import find_images
 
 import ghostnets
 from ghostnets.checkpoints import Checkpoint, load_ncnn, save_checkpoint
+from ghostnets.data import spread
 from ghostnets.models import Backbone
 from ghostnets.models.detection import Detector, create_detector
-from ghostnets.preprocessing import IMAGE_SUFFIXES, Preprocessing
+from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.folded_norms import find_folded_norms, restore_norms
 
 NAME, BACKBONE = "ghostdet_100", "ghostnet_100"
@@ -44,8 +46,7 @@ def load_published(param: Path, folder: Path, preprocessing: Preprocessing) -> D
     """NanoDet-Plus-m with its weights, and the statistics of normalisation of the photographs."""
     published = create_detector("nanodet_plus_m")
     load_ncnn(published, param)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    images = torch.stack([preprocessing.read(path) for path in paths[:: max(1, len(paths) // IMAGES)][:IMAGES]])
+    images = torch.stack([preprocessing.read(path) for path in spread(find_images(folder), IMAGES)])
     restore_norms(published, find_folded_norms(published), preprocessing.normalize(images).split(8))
     return published
 

@@ -69,12 +69,9 @@ class AnnotatedFolder(ABC, Generic[Item]):
         """
         if not is_labelled:
             images = format_count(self.split_sizes["val"], "validation image")
-            where, advice = (
-                "",
-                "label some, or remove the val split: a share of the training images replaces it",
-            )
-            if self.val_from_train:
-                where, advice = " split off the training images", "label more images, or raise --val-share"
+            where, advice = " split off the training images", "label more images, or raise --val-share"
+            if not self.val_from_train:
+                where, advice = "", "label some, or remove the val split: training images then replace it"
             raise DataError(f"{images} of {self.name}{where}: {missing}, so no epoch would be the best; {advice}.")
         return self
 
