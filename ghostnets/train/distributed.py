@@ -53,6 +53,22 @@ class DistributedContext:
         dist.all_reduce(total)
         return total.tolist()
 
+    def sum_tensor(self, tensor: Tensor) -> Tensor:
+        """Sum a tensor, of the same shape in each, over all processes; no gradient passes."""
+        if self.world_size == 1:
+            return tensor
+        total = tensor.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    def gather(self, items: list[T]) -> list[T]:
+        """Concatenate the lists of all processes, in the order of their ranks; all get the same list."""
+        if self.world_size == 1:
+            return items
+        parts: list[list[T]] = [[] for _ in range(self.world_size)]
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
+
     def broadcast(self, value: Any) -> Any:
         """Broadcast the value of process 0; the values of the others are ignored."""
         if self.world_size == 1:

@@ -238,10 +238,10 @@ def evaluate_images(
     """Evaluate with the function for the kind of network and labels: boxes, masks, several labels, or one."""
     if isinstance(model, Detector):
         assert isinstance(preprocessing, Preprocessing)
-        return evaluate_boxes(model, images, preprocessing, class_names)
+        return evaluate_boxes(model, images, preprocessing, class_names, distributed=distributed)
     if isinstance(model, SegmentationNetwork):
         assert isinstance(preprocessing, Preprocessing)
-        return evaluate_masks(model, images, preprocessing, class_names)
+        return evaluate_masks(model, images, preprocessing, class_names, distributed=distributed)
     run = evaluate if images.labels.ndim == 1 else evaluate_multi_label
     return run(model, images, preprocessing, class_names, distributed=distributed)
 

@@ -115,7 +115,7 @@ def build_setup(
             on_message("images are not augmented, so the teacher's outputs are computed once and cached")
             cache = folder.teacher if distributed.is_rank_zero else None
             distillation.cache_teacher(splits.train, preprocessing, cache)
-    trained = _trained_module(network, recipe, distillation).to(distributed.device)
+    trained = _trained_module(network, recipe, distillation, distributed).to(distributed.device)
     optimizer = build_optimizer(trained, network, recipe)
     step = TrainingStep(
         trained,
@@ -176,10 +176,12 @@ def _restore_norms(
     )
 
 
-def _trained_module(network: nn.Module, recipe: Recipe, distillation: Distillation | None) -> nn.Module:
+def _trained_module(
+    network: nn.Module, recipe: Recipe, distillation: Distillation | None, distributed: DistributedContext
+) -> nn.Module:
     """Return the module whose weights are trained."""
     if isinstance(network, Detector):
-        return SupervisedDetector(network)
+        return SupervisedDetector(network, distributed.sum_tensor)
     if recipe.frozen:
         return classifier_head(network)
     if distillation is not None and recipe.distill == "features":

@@ -308,11 +308,6 @@ def _train(
         require(library, extra="train")  # now, not after hours of training
     with ExitStack() as stack:
         distributed = stack.enter_context(init_distributed(spec.config.device))
-        if spec.config.task != "classify" and distributed.world_size > 1:
-            raise ConfigurationError(
-                f"{spec.config.recipe.model} is trained by one process, not by {distributed.world_size}; start it"
-                " without torchrun."
-            )
         console = [stack.enter_context(ConsoleReporter())] if progress and distributed.is_rank_zero else []
         called = CallbackList([*console, *callbacks] if distributed.is_rank_zero else [])
         if distributed.restarts and distributed.broadcast(folder.has_config(spec.config)):

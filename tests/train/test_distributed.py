@@ -1,5 +1,6 @@
 """Distributed training: two processes match one, interrupted or not."""
 
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_images
+from dense_data import write_boxes, write_masks
 from forked import start_process
 from quiet import resume_training, train_model
 from safetensors.torch import load_file
@@ -38,7 +40,7 @@ class FailAfterSixSteps(Callback):
                 os.kill(os.getpid(), signal.SIGTERM)
 
 
-def work(what: str, data: Path, folder: Path) -> None:
+def work(what: str, data: Path, folder: Path, recipe: Recipe = RECIPE) -> None:
     """Body of a process; it exits with the code of the command line."""
     torch.set_num_threads(1)
     run.SAVE_SECONDS = -1.0  # after every step
@@ -46,7 +48,7 @@ def work(what: str, data: Path, folder: Path) -> None:
         if what == "resume":
             resume_training(folder)
         else:
-            train_model(data, folder=folder, recipe=RECIPE, callbacks=[FailAfterSixSteps(what)])
+            train_model(data, folder=folder, recipe=recipe, callbacks=[FailAfterSixSteps(what)])
     except InterruptedRunError as error:
         sys.exit(128 + error.signal)
 
@@ -93,6 +95,31 @@ def test_two_processes_match_one(pair: Path, small_photos: Path, tmp_path: Path)
         assert (a.epoch, a.lr, a.train_top1, a.val_top1) == (b.epoch, b.lr, b.train_top1, b.val_top1)
         assert a.train_loss == pytest.approx(b.train_loss, rel=1e-5 if a.epoch == 1 else 1e-3)
         assert a.val_loss == pytest.approx(b.val_loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("task", ["detect", "segment"])
+def test_two_processes_match_one_on_boxes_and_masks(task: str, tmp_path: Path):
+    """A batch of 11 images in shares of 6 and 5, some of which have no label."""
+    if task == "detect":
+        some = [[], [(0, 0.5, 0.5, 0.5, 0.5)], [(1, 0.3, 0.4, 0.5, 0.6), (0, 0.7, 0.7, 0.4, 0.4)]]
+        data = write_boxes(tmp_path / "data", {"train": [*some, *some, *some, *some[1:]], "val": some})
+    else:
+        data = write_masks(tmp_path / "data", {"train": 11, "val": 3})
+    model = "ghostdet_050" if task == "detect" else "ghostseg_050"
+    changes = {"image_size": 32, "batch_size": 11, "lr": 5e-4, "label_smoothing": 0.0, "warmup": 0.0}
+    recipe = RECIPE.changed(model=model, weights=None, **changes)
+    train_model(data, folder=tmp_path / "one", recipe=recipe)
+    assert two_processes("whole", data, tmp_path / "two", recipe) == [0, 0]
+    one, two = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
+    first, second = load_file(one.best), load_file(two.best)
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-4)
+    for a, b in zip(one.read_metrics(), two.read_metrics(), strict=True):
+        assert a.train_loss == pytest.approx(b.train_loss, rel=1e-5 if a.epoch == 1 else 1e-3)
+        assert getattr(a, a.selection) == pytest.approx(getattr(b, b.selection), abs=1e-3)
+    results = [json.loads(run.result.read_text())["evaluation"] for run in (one, two)]
+    assert results[0].keys() == results[1].keys()
+    assert [result["images"] for result in results] == [3, 3]
 
 
 def test_interrupted_processes_save_and_resume(pair: Path, small_photos: Path, tmp_path: Path):

@@ -12,6 +12,7 @@ from ghostnets.measure import AveragePrecision, BoxScores, ImageDetections, Imag
 from ghostnets.models.detection import Detections, Detector, decode_boxes, select_boxes
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.detection.supervised import BoxTargets, compute_losses
+from ghostnets.train.distributed import DistributedContext
 
 __all__ = ["BoxEvaluation", "evaluate_boxes", "unpack_targets"]
 
@@ -65,6 +66,7 @@ def evaluate_boxes(
     class_names: Sequence[str],
     *,
     batch_size: int = 16,
+    distributed: DistributedContext | None = None,
 ) -> BoxEvaluation:
     """Evaluate a detector; it is left in evaluation mode.
 
@@ -76,22 +78,28 @@ def evaluate_boxes(
         preprocessing: Preprocessing of the detector.
         class_names: Class names in the order of the labels.
         batch_size: Number of images per batch.
+        distributed: Processes that divide the images among them; all get the same result.
     """
+    distributed = distributed or DistributedContext()
     detector.eval()
     device, size = next(detector.parameters()).device, preprocessing.image_size
-    average_precision = AveragePrecision(len(class_names))
     all_detections: list[Detections] = []
     all_targets: list[BoxTargets] = []
     loss = 0.0
-    for batch in evaluation_batches(images, preprocessing, batch_size=batch_size):
+    for batch in evaluation_batches(
+        images, preprocessing, batch_size=batch_size, rank=distributed.rank, world_size=distributed.world_size
+    ):
         predictions = detector(preprocessing.normalize(batch.pixels.to(device))).float().cpu()
         boxes, scores = decode_boxes(predictions, (size, size), detector.strides, bins=detector.bins)
         targets = unpack_targets(batch.labels, size)
         loss += len(batch.labels) * float(compute_losses(detector, predictions, targets, (size, size)).total)
-        for detections, target in zip(map(select_boxes, boxes, scores), targets, strict=True):
-            average_precision.add(_as_arrays(detections), _as_truth(target))
-            all_detections.append(detections)
+        all_detections += map(select_boxes, boxes, scores)
         all_targets += targets
+    all_detections, all_targets = distributed.gather(all_detections), distributed.gather(all_targets)
+    (loss,) = distributed.sum([loss])
+    average_precision = AveragePrecision(len(class_names))
+    for detections, target in zip(all_detections, all_targets, strict=True):
+        average_precision.add(_as_arrays(detections), _as_truth(target))
     return BoxEvaluation(
         images=len(images),
         metrics=average_precision.metrics(),

@@ -1,6 +1,6 @@
 """Losses of a detector, as in NanoDet-Plus: Li et al., "Generalized Focal Loss", NeurIPS 2020 (arXiv 2006.04388)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -64,11 +64,15 @@ def detection_losses(
     ignored: Tensor,
     *,
     bins: int,
+    sum_over_processes: Callable[[Tensor], Tensor] | None = None,
 ) -> DetectionLosses:
     """Compute the losses of a batch.
 
     The class loss is divided by the number of assigned points. The box and distance losses of each assigned point are
     weighted by its highest class score and divided by the sum of these weights. Both divisors are at least 1.
+
+    Where several processes have the images of a batch, the divisors are those of all images, times the share of the
+    images that this process has. The mean of the processes' losses, weighted by their images, is that of the batch.
 
     Args:
         predictions: Output of a ``Detector``, (N, P, C + 4 * bins).
@@ -80,6 +84,7 @@ def detection_losses(
         labels: Classes of the objects of each image, (G,).
         ignored: Whether a point that is not assigned is left out of the class loss, bool (N, P).
         bins: ``Detector.bins``.
+        sum_over_processes: Sum of a tensor over the processes of a batch; None for one process.
     """
     from torchvision.ops import generalized_box_iou_loss
 
@@ -94,13 +99,16 @@ def detection_losses(
         target_boxes, classes = torch.cat(list(objects))[row], torch.cat(list(labels))[row]
         ious = torch.stack([assignment.ious for assignment in assignments])[image, point]
         targets[image, point, classes] = ious.to(targets.dtype)
+    weights = logits.detach()[image, point].sigmoid().amax(dim=-1)  # (A,)
+    sums = torch.stack([weights.new_tensor(len(index)), weights.sum(), weights.new_tensor(len(predictions))])
+    if sum_over_processes is not None:
+        sums = sum_over_processes(sums)
+    num_assigned, divisor = sums[:2].clamp(min=1) * (len(predictions) / sums[2])
     quality = quality_focal_loss(logits, targets)
-    quality = quality.masked_fill((ignored & (assigned < 0))[..., None], 0).sum() / max(len(index), 1)
+    quality = quality.masked_fill((ignored & (assigned < 0))[..., None], 0).sum() / num_assigned
     if not len(index):
         zero = predictions[..., -4 * bins :].sum() * 0  # keeps every parameter in the graph
         return DetectionLosses(quality * QUALITY_WEIGHT, zero, zero)
-    weights = logits.detach()[image, point].sigmoid().amax(dim=-1)  # (A,)
-    divisor = weights.sum().clamp(min=1)
     box = (generalized_box_iou_loss(boxes[image, point], target_boxes) * weights).sum() / divisor
     distances = torch.cat([points[point] - target_boxes[:, :2], target_boxes[:, 2:] - points[point]], dim=1)
     distances = (distances / strides[point, None]).clamp(0, bins - 1 - 0.1)

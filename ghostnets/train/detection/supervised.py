@@ -1,6 +1,6 @@
 """Losses of a detector for images and their objects."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,11 +40,12 @@ class SupervisedDetector(nn.Module):
 
     Args:
         detector: The detector, whose weights are trained in place.
+        sum_over_processes: As in ``detection_losses``.
     """
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, sum_over_processes: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
-        self.detector = detector
+        self.detector, self.sum_over_processes = detector, sum_over_processes
 
     def forward(self, images: Tensor, targets: Sequence[BoxTargets]) -> DetectionLosses:
         """Compute the losses of a batch.
@@ -58,11 +59,19 @@ class SupervisedDetector(nn.Module):
         """
         predictions = self.detector(images)
         with torch.autocast(images.device.type, enabled=False):
-            return compute_losses(self.detector, predictions.float(), targets, (images.shape[2], images.shape[3]))
+            size = (images.shape[2], images.shape[3])
+            return compute_losses(
+                self.detector, predictions.float(), targets, size, sum_over_processes=self.sum_over_processes
+            )
 
 
 def compute_losses(
-    detector: Detector, predictions: Tensor, targets: Sequence[BoxTargets], size: tuple[int, int]
+    detector: Detector,
+    predictions: Tensor,
+    targets: Sequence[BoxTargets],
+    size: tuple[int, int],
+    *,
+    sum_over_processes: Callable[[Tensor], Tensor] | None = None,
 ) -> DetectionLosses:
     """Assign the points of each image to its objects by the predictions, and compute the losses of a batch.
 
@@ -75,6 +84,7 @@ def compute_losses(
         predictions: Output of the detector, (N, P, C + 4 * bins), float32.
         targets: Labelled objects of each image.
         size: Height and width of the images in pixels.
+        sum_over_processes: As in ``detection_losses``.
 
     Raises:
         ConfigurationError: There is not one target for each image, or a box or label cannot be used.
@@ -88,7 +98,16 @@ def compute_losses(
     ]
     ignored = torch.stack([target.in_crowds(points) for target in targets])
     return detection_losses(
-        predictions, boxes, points, strides, assignments, objects, labels, ignored, bins=detector.bins
+        predictions,
+        boxes,
+        points,
+        strides,
+        assignments,
+        objects,
+        labels,
+        ignored,
+        bins=detector.bins,
+        sum_over_processes=sum_over_processes,
     )
 
 

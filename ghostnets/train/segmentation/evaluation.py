@@ -12,6 +12,7 @@ from ghostnets.data import ImageDataset, evaluation_batches
 from ghostnets.measure import MaskScores, PixelConfusion
 from ghostnets.models.segmentation import SegmentationNetwork
 from ghostnets.preprocessing import Preprocessing
+from ghostnets.train.distributed import DistributedContext
 from ghostnets.train.segmentation.losses import segmentation_losses
 
 __all__ = ["MaskEvaluation", "MaskResult", "evaluate_masks"]
@@ -71,6 +72,7 @@ def evaluate_masks(
     class_names: Sequence[str],
     *,
     batch_size: int = 8,
+    distributed: DistributedContext | None = None,
 ) -> MaskEvaluation:
     """Evaluate a segmentation network at the size of its input; it is left in evaluation mode.
 
@@ -80,32 +82,44 @@ def evaluate_masks(
         preprocessing: Preprocessing of the network.
         class_names: Names in the order of the labels.
         batch_size: Images per batch.
+        distributed: Processes that divide the images among them; all get the same result.
     """
+    distributed = distributed or DistributedContext()
     network.eval()
     device, classes = next(network.parameters()).device, len(class_names)
-    confusion = PixelConfusion(np.zeros((classes, classes), np.int64))
+    none = PixelConfusion(np.zeros((classes, classes), np.int64))
+    confusion, loss = none, 0.0
     best: list[MaskResult] = []
     worst: list[MaskResult] = []
-    loss = 0.0
-    for batch in evaluation_batches(images, preprocessing, batch_size=batch_size):
+    for batch in evaluation_batches(
+        images, preprocessing, batch_size=batch_size, rank=distributed.rank, world_size=distributed.world_size
+    ):
         pixels, masks = batch.pixels[:, :-1], batch.pixels[:, -1]
         logits = network(preprocessing.normalize(pixels.to(device))).float().cpu()
         loss += float(segmentation_losses(logits, masks).double().sum())
-        predicted = logits.argmax(1).byte()
-        for index, truth, mask in zip(batch.indices.tolist(), masks, predicted, strict=True):
+        results = []
+        for index, truth, mask in zip(batch.indices.tolist(), masks, logits.argmax(1).byte(), strict=True):
             own = PixelConfusion.count(truth.numpy(), mask.numpy(), classes)
             confusion += own
-            best.append(MaskResult(index, own.mean_iou, own.pixel_accuracy, mask))
-        worst = sorted([*worst, *best[-len(masks) :]], key=_rank)[:KEPT]
-        best = sorted(best, key=lambda result: (-_rank(result)[0], result.index))[:KEPT]
+            results.append(MaskResult(index, own.mean_iou, own.pixel_accuracy, mask))
+        best, worst = _find_best(best + results), _find_worst(worst + results)
+    (loss,) = distributed.sum([loss])
     return MaskEvaluation(
         images=len(images),
-        confusion=confusion,
+        confusion=sum(distributed.gather([confusion]), start=none),
         class_names=tuple(class_names),
         loss=loss / len(images),
-        best=tuple(best),
-        worst=tuple(worst),
+        best=tuple(_find_best(distributed.gather(best))),
+        worst=tuple(_find_worst(distributed.gather(worst))),
     )
+
+
+def _find_best(results: list[MaskResult]) -> list[MaskResult]:
+    return sorted(results, key=lambda result: (-_rank(result)[0], result.index))[:KEPT]
+
+
+def _find_worst(results: list[MaskResult]) -> list[MaskResult]:
+    return sorted(results, key=_rank)[:KEPT]
 
 
 def _rank(result: MaskResult) -> tuple[float, int]:

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from conftest import Browser, serve_folder
+from dense_data import write_boxes
 from PIL import Image
 
 from ghostnets.checkpoints import read_checkpoint
@@ -26,22 +26,6 @@ OPTIONS = {
     "epochs": 2,
     "progress": False,
 }
-
-
-def write_boxes(root: Path, splits: dict[str, list[list[tuple[int, float, float, float, float]]]]) -> Path:
-    """A YOLO data set: for each split the boxes of each image, as class and center, width and height in [0, 1]."""
-    generator = np.random.default_rng(0)
-    for split, images in splits.items():
-        (root / split / "images").mkdir(parents=True)
-        (root / split / "labels").mkdir()
-        for index, rows in enumerate(images):
-            pixels = generator.integers(0, 255, (40, 48, 3), np.uint8)
-            Image.fromarray(pixels).save(root / split / "images" / f"{index}.png")
-            text = "\n".join(" ".join(map(str, row)) for row in rows)
-            (root / split / "labels" / f"{index}.txt").write_text(text)
-    places = "".join(f"{split}: {split}/images\n" for split in splits)
-    (root / "data.yaml").write_text(f"{places}nc: 3\nnames: [fish, shark, ray]\n")
-    return root
 
 
 @pytest.fixture(scope="module")

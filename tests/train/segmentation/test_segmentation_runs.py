@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Browser, serve_folder
+from dense_data import write_masks
 from PIL import Image
 
 from ghostnets.checkpoints import read_checkpoint
@@ -31,22 +32,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dark and a bright class, ignored pixels, and a class without a pixel; one mask without a labelled pixel."""
-    root = tmp_path_factory.mktemp("data") / "fields"
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 8), ("val", 3), ("test", 2)):
-        for folder in ("images", "masks"):
-            (root / split / folder).mkdir(parents=True)
-        for index in range(count):
-            mask = (np.arange(48)[None] > generator.integers(12, 36)).repeat(40, axis=0).astype(np.uint8)
-            pixels = np.where(mask[..., None], 220, 30).astype(np.uint8).repeat(3, axis=2)
-            mask[:2] = 255
-            if index == 0:
-                mask[:] = 255
-            Image.fromarray(pixels).save(root / split / "images" / f"{index}.png")
-            Image.fromarray(mask).save(root / split / "masks" / f"{index}.png")
-    (root / "classes.txt").write_text("dark\nbright\nstriped\n")
-    return root
+    return write_masks(tmp_path_factory.mktemp("data") / "fields", {"train": 8, "val": 3, "test": 2})
 
 
 class Messages(Callback):
