@@ -15,7 +15,7 @@ __all__ = ["MaskAugmentation"]
 class MaskAugmentation:
     """Images with their masks, uint8 (C + 1, H, W) each (``MaskFolder``) -> a batch of the input's size, and its masks.
 
-    Images are resized bilinearly, masks by their nearest pixels. The result is determined by the seeds.
+    Images are resized bilinearly, masks by the pixels nearest to the centres. The result is determined by the seeds.
 
     Attributes:
         image_size: Side S of the input in pixels.
@@ -47,12 +47,16 @@ class MaskAugmentation:
         """
         from torchvision import tv_tensors
 
-        transform = self._transform()
+        transform, (crop, crop_mask) = self._transform(), self._crops()
         pixels, masks = [], []
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
             for image, seed in zip(images, seeds, strict=True):
                 torch.default_generator.manual_seed(seed)
-                sample = transform(tv_tensors.Image(image[:-1]), tv_tensors.Mask(image[-1]))
+                state = torch.get_rng_state()
+                cropped = crop(tv_tensors.Image(image[:-1]))
+                torch.set_rng_state(state)  # the same crop
+                mask = crop_mask(tv_tensors.Image(image[-1:]))
+                sample = transform(cropped, tv_tensors.Mask(mask[0]))
                 pixels.append(sample[0].as_subclass(Tensor))
                 masks.append(sample[1].as_subclass(Tensor))
         batch, labelled = torch.stack(pixels), torch.stack(masks)
@@ -62,17 +66,25 @@ class MaskAugmentation:
             labelled = rotate(labelled[:, None], degrees, mode="nearest")[:, 0]
         return batch, labelled
 
-    def _transform(self) -> nn.Module:
+    def _crops(self) -> tuple[nn.Module, nn.Module]:
+        """Random crops of images and of masks, which torchvision would resize by the pixels' corners, not centres."""
         from torchvision.transforms import v2
 
         size, scale = [self.image_size, self.image_size], (self.min_scale, 1.0)
-        color = v2.ColorJitter(brightness=self.color, contrast=self.color, saturation=self.color)
+        exact = v2.InterpolationMode.NEAREST_EXACT
+        return (
+            v2.RandomResizedCrop(size, scale=scale, antialias=True),
+            v2.RandomResizedCrop(size, scale=scale, interpolation=exact),
+        )
+
+    def _transform(self) -> nn.Module:
+        from torchvision.transforms import v2
+
         transform: nn.Module = v2.Compose(
             [
-                v2.RandomResizedCrop(size, scale=scale, antialias=True),
                 *([v2.RandomHorizontalFlip()] if self.horizontal_flip else []),
                 *([v2.RandomVerticalFlip()] if self.vertical_flip else []),
-                *([color] if self.color else []),
+                v2.ColorJitter(brightness=self.color, contrast=self.color, saturation=self.color),
             ]
         )
         return transform

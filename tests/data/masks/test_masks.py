@@ -251,6 +251,14 @@ def test_masks_rotate_with_their_images():
     assert masks.unique().tolist() == [0, 1]
 
 
+def test_masks_are_resized_about_the_centres_of_pixels():
+    """Stripes of 10 pixels, of which a crop keeps a third of each side: those of mask and image still coincide."""
+    stripes = ((torch.arange(120) // 10) % 2).to(torch.uint8)
+    image = torch.cat([stripes.expand(3, 120, 120) * 255, stripes.expand(1, 120, 120)])
+    pixels, masks = MaskAugmentation(40, min_scale=1.0).augment([image] * 8, torch.zeros(8), range(8))
+    assert ((pixels[:, 0] > 127) == masks).float().mean() > 0.99
+
+
 def test_identity_follows_the_masks(data: Path):
     before = split_mask_validation(open_masks(data), val_share=0.25, seed=0).identity
     mask = colored()
