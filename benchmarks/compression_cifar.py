@@ -19,12 +19,13 @@ from torch.nn import functional as F
 
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.compress import CompressionReport, HealReport, analyse, heal
+from ghostnets.data import spread
 from ghostnets.measure import count, format_accuracy
 from ghostnets.models.ghost_resnet import ZeroPadShortcut
 from ghostnets.preprocessing import IMAGE_SUFFIXES, Preprocessing
 from ghostnets.train import RECIPES, train_model
 
-__all__ = ["ALTERNATIVES", "find_images", "measure_cifar", "read", "spread"]
+__all__ = ["ALTERNATIVES", "find_images", "measure_cifar", "read"]
 
 ALTERNATIVES = ("pruned", "random", "scratch")
 HEALED = 40_000  # unlabelled training images
@@ -238,11 +239,6 @@ def find_images(folder: Path) -> list[Path]:
 def read(files: list[Path], preprocessing: Preprocessing) -> Tensor:
     """Read images, normalised (N, C, H, W)."""
     return preprocessing.normalize(torch.stack([preprocessing.center(preprocessing.read(path)) for path in files]))
-
-
-def spread(files: list[Path], number: int) -> list[Path]:
-    """Select files, evenly spread."""
-    return [files[len(files) * index // number] for index in range(number)]
 
 
 def _describe(budget: float, report: CompressionReport) -> str:

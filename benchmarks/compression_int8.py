@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compression_cifar import find_images, read, spread
+from compression_cifar import find_images, read
 from torch import Tensor, nn
 
 from ghostnets import engine
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.compress import quantize
+from ghostnets.data import spread
 from ghostnets.compress.fit import output_error
 from ghostnets.measure import format_accuracy
 
