@@ -17,7 +17,6 @@ import numpy.typing as npt
 from ghostnets.artefacts.description import Description
 from ghostnets.artefacts.model import Model
 from ghostnets.artefacts.scores import Array
-from ghostnets.cores import usable_cores
 from ghostnets.errors import ArtefactError, require
 
 __all__ = ["MnnModel", "open_file"]
@@ -68,8 +67,12 @@ def _notes_to_stderr() -> Iterator[None]:
 
 
 def open_file(path: Path, threads: int | None) -> MnnModel:
-    """Open an MNN file, as ``open_model``."""
-    threads = threads or usable_cores()
+    """Open an MNN file, as ``open_model``, by default with one thread.
+
+    MNN's threads wait for one another by yielding, so that two of them nearly stood still where other processes used
+    both cores (docs/log.md).
+    """
+    threads = threads or 1
     try:
         description = Description.from_appended(path)
     except (KeyError, OSError, zipfile.BadZipFile) as error:

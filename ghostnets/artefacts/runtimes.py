@@ -42,8 +42,8 @@ def open_model(
 
     Args:
         path: The file, or the folder of a training run, for its checkpoint.
-        threads: Number of threads for one call; all processors of this process by default. For torch and ExecuTorch
-            the number is a setting of the whole process.
+        threads: Number of threads for one call; all processors of this process by default, for MNN one. For torch and
+            ExecuTorch the number is a setting of the whole process.
         device: Device of a checkpoint, as in ``devices.select_device``; on any but the CPU it is run by torch.
             Exported files run on the CPU.
         precision: Precision in the engine, as for ``engine.Session``. By default an engine plan runs in its own

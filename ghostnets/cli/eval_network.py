@@ -58,7 +58,7 @@ def open_network(path: Path, device: str, *, threads: int | None = None) -> Eval
     Args:
         path: The file.
         device: Name of a checkpoint's device, as for ``select_device``.
-        threads: Number of threads of an exported file; all processors by default.
+        threads: Number of threads of an exported file; all processors by default, for MNN one.
 
     Raises:
         GhostNetsError: The errors of ``read_checkpoint`` and ``open_model``.
