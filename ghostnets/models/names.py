@@ -21,7 +21,7 @@ MODEL_NAMES = frozenset([
 # fmt: on
 
 DETECTOR_NAMES = frozenset(["ghostdet_050", "ghostdet_100", "ghostdet_130", "nanodet_plus_m"])
-SEGMENTER_NAMES = frozenset(["ghostseg_050", "ghostseg_100", "ghostseg_130", "ghostseg_100_aspp"])
+SEGMENTER_NAMES = frozenset(["ghostseg_050", "ghostseg_100", "ghostseg_130", "ghostseg_100_os8", "ghostseg_100_aspp"])
 
 # Earlier name -> name. Checkpoints, descriptions and recipes that hold an earlier name still load.
 ALIASES: dict[str, str] = {

@@ -16,16 +16,18 @@ class SegmenterVariant(NamedTuple):
     backbone: str
     head: str  # one of ``HEADS``
     channels: int  # of LR-ASPP
+    output_stride: int
     params: float  # millions with 21 classes, computed
     macs: float  # millions of multiply-adds for one image of 512 x 512 with 21 classes, computed
 
 
 SEGMENTERS: dict[str, SegmenterVariant] = {
-    # name                            backbone       head  channels params    MACs
-    "ghostseg_050": SegmenterVariant("ghostnet_050", "lraspp", 128, 0.68, 370.3),
-    "ghostseg_100": SegmenterVariant("ghostnet_100", "lraspp", 128, 2.56, 1272.1),
-    "ghostseg_130": SegmenterVariant("ghostnet_130", "lraspp", 128, 4.27, 2067.0),
-    "ghostseg_100_aspp": SegmenterVariant("ghostnet_100", "aspp", 256, 4.63, 3356.2),
+    # name                            backbone       head  channels stride params MACs
+    "ghostseg_050": SegmenterVariant("ghostnet_050", "lraspp", 128, 16, 0.68, 370.3),
+    "ghostseg_100": SegmenterVariant("ghostnet_100", "lraspp", 128, 16, 2.56, 1272.1),
+    "ghostseg_130": SegmenterVariant("ghostnet_130", "lraspp", 128, 16, 4.27, 2067.0),
+    "ghostseg_100_os8": SegmenterVariant("ghostnet_100", "lraspp", 128, 8, 2.56, 4350.2),
+    "ghostseg_100_aspp": SegmenterVariant("ghostnet_100", "aspp", 256, 16, 4.63, 3356.2),
 }
 """Segmentation networks by name, with their backbones, heads and costs."""
 
@@ -41,7 +43,7 @@ def create_segmenter(
     num_classes: int = 21,
     backbone: str | None = None,
     head: str | None = None,
-    output_stride: int = 16,
+    output_stride: int | None = None,
     channels: int | None = None,
 ) -> SegmentationNetwork:
     """Build a segmentation network with random weights.
@@ -55,8 +57,8 @@ def create_segmenter(
         backbone: Another network of the registry.
         head: ``"lraspp"`` (LR-ASPP, as of MobileNetV3) or ``"aspp"`` (as of DeepLabV3); by default that of the named
             network.
-        output_stride: Ratio of the input size to the size of the backbone's last map: 16, 8 or 32. Strides beyond it
-            are replaced by dilation, so the weights of the backbone fit for each.
+        output_stride: Ratio of the input size to the size of the backbone's last map: 16, 8 or 32; by default that of
+            the named network. Strides beyond it are replaced by dilation, so the weights of the backbone fit for each.
         channels: Channels of the 1x1 convolution of LR-ASPP; by default those of the named network.
 
     Returns:
@@ -77,6 +79,7 @@ def create_segmenter(
         if not isinstance(value, int) or value < 1:
             raise ConfigurationError(f"create_segmenter: {argument} is {value!r}; it must be an integer of at least 1.")
     backbone = variant.backbone if backbone is None else backbone
+    output_stride = variant.output_stride if output_stride is None else output_stride
     maps = _create_backbone(backbone, output_stride, needs_low_map=head == "lraspp")
     return SegmentationNetwork(
         maps,
