@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,7 +146,8 @@ def test_predictions_match_network(browser: Browser, address: str, checkpoint: P
         assert " ms including" in card.locator(".time").inner_text()
     assert "notes.png cannot be read as an image" in cards[1].inner_text()
     assert cards[1].locator(".explore").count() == 0
-    rejected = "error: Failed to load resource: the server responded with a status of 422 (Unprocessable Entity)"
+    status = f"422 ({HTTPStatus(422).phrase})"  # Python 3.13 has another phrase
+    rejected = f"error: Failed to load resource: the server responded with a status of {status}"
     assert browser.complaints == [rejected]  # logged by the browser itself
     browser.complaints.clear()
     cards[1].get_by_role("button", name="Remove notes.png").click()
