@@ -12,23 +12,18 @@ from torch.nn import functional as F
 from ghostnets.data import ImageDataset, evaluation_batches
 from ghostnets.errors import ConfigurationError
 from ghostnets.measure import average_precision, calibration_error, format_accuracy, roc_area, wilson_interval
-from ghostnets.models.detection import Detector
-from ghostnets.models.segmentation import SegmentationNetwork
 from ghostnets.preprocessing import Preprocessing
-from ghostnets.train.detection import BoxEvaluation, evaluate_boxes
 from ghostnets.train.distributed import DistributedContext
-from ghostnets.train.evaluation import ClassResult, CurveAreas, Evaluation, evaluate
+from ghostnets.train.evaluation import ClassResult, CurveAreas
 from ghostnets.train.frozen import IdentityPreprocessing
 from ghostnets.train.hardware import free_memory, is_out_of_memory
 from ghostnets.train.recipe import Recipe
-from ghostnets.train.segmentation import MaskEvaluation, evaluate_masks
 
 __all__ = [
     "LabelSetPredictions",
     "MultiLabelEvaluation",
     "check_multi_label",
     "count_exact",
-    "evaluate_images",
     "evaluate_multi_label",
     "multi_label_losses",
     "summarize_label_sets",
@@ -225,25 +220,6 @@ class MultiLabelEvaluation:
                 for row, roc, precision in zip(self.classes, areas.roc, areas.precision_recall, strict=True)
             ],
         }
-
-
-def evaluate_images(
-    model: nn.Module,
-    images: ImageDataset,
-    preprocessing: Preprocessing | IdentityPreprocessing,
-    class_names: tuple[str, ...],
-    *,
-    distributed: DistributedContext,
-) -> Evaluation | MultiLabelEvaluation | BoxEvaluation | MaskEvaluation:
-    """Evaluate with the function for the kind of network and labels: boxes, masks, several labels, or one."""
-    if isinstance(model, Detector):
-        assert isinstance(preprocessing, Preprocessing)
-        return evaluate_boxes(model, images, preprocessing, class_names, distributed=distributed)
-    if isinstance(model, SegmentationNetwork):
-        assert isinstance(preprocessing, Preprocessing)
-        return evaluate_masks(model, images, preprocessing, class_names, distributed=distributed)
-    run = evaluate if images.labels.ndim == 1 else evaluate_multi_label
-    return run(model, images, preprocessing, class_names, distributed=distributed)
 
 
 @torch.inference_mode()

@@ -21,7 +21,6 @@ from ghostnets.train.evaluation import time_validation
 from ghostnets.train.frozen import classifier_head
 from ghostnets.train.hardware import describe_hardware, resolve_workers
 from ghostnets.train.metrics import EpochMeasurements, EpochResult
-from ghostnets.train.multi_label import evaluate_images
 from ghostnets.train.network import describe_initial_weights
 from ghostnets.train.parameters import set_learning_rate
 from ghostnets.train.result import InterruptedRunError, TrainingResult
@@ -33,6 +32,7 @@ from ghostnets.train.spec import RunSpec
 from ghostnets.train.state import TrainData, check_state, describe_unchecked_data, pack_state, read_progress
 from ghostnets.train.step import StepTotals
 from ghostnets.train.stop import StopRequest, catch_stop_signals
+from ghostnets.train.task_evaluation import evaluate_images
 
 __all__ = ["Run"]
 
