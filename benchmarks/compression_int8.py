@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ghostnets import engine
 from ghostnets.checkpoints import read_checkpoint
 from ghostnets.compress import quantize
-from ghostnets.data import spread
 from ghostnets.compress.fit import output_error
+from ghostnets.data import spread
 from ghostnets.measure import format_accuracy
 
 __all__ = ["measure_classifier"]
