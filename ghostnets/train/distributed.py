@@ -49,9 +49,7 @@ class DistributedContext:
         """Sum each value over all processes, in float64."""
         if self.world_size == 1:
             return values
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(total)
-        return total.tolist()
+        return self.sum_tensor(torch.tensor(values, dtype=torch.float64, device=self.device)).tolist()
 
     def sum_tensor(self, tensor: Tensor) -> Tensor:
         """Sum a tensor, of the same shape in each, over all processes; no gradient passes."""
