@@ -13,10 +13,6 @@ from ghostnets.layers.copying import copy_module
 
 __all__ = ["fuse", "reparameterize"]
 
-# Outside of Sequentials, the order of registration is not the order of execution. These pairs run in sequence in the
-# Ghost layers; a class of this package with other names lists its own as conv_norm_pairs.
-PAIRS = (("conv_stem", "bn1"), ("conv_dw", "bn_dw"), ("conv", "bn1"))
-
 
 def reparameterize(model: nn.Module) -> nn.Module:
     """Merge the branches of every re-parameterisable convolution (GhostNetV3) into one convolution.
@@ -38,9 +34,11 @@ def reparameterize(model: nn.Module) -> nn.Module:
 def fuse(model: nn.Module) -> nn.Module:
     """Merge branches as ``reparameterize`` does, and fold every batch normalisation into the layer before it.
 
-    Convolutions and linear layers that are directly followed by a normalisation are folded, in any ``nn.Sequential``
-    and in the Ghost layers of this package (stem, Ghost modules, depthwise convolution, shortcut, DFC gate, head). An
-    ``nn.Identity`` replaces each folded normalisation, so that the layers keep their names.
+    Convolutions and linear layers that are directly followed by a normalisation are folded in any ``nn.Sequential``,
+    and elsewhere where a class names them as ``conv_norm_pairs``, as those of this package do: the order of
+    registration alone is not the order of execution. An ``nn.Identity`` replaces each folded normalisation, so that the
+    layers keep their names. Other subclasses of convolutions, and normalisations with an activation inside, such as
+    timm's ``BatchNormAct2d``, are left as they are.
 
     Args:
         model: Any network.
@@ -50,15 +48,24 @@ def fuse(model: nn.Module) -> nn.Module:
     """
     fused = reparameterize(model)
     for parent in list(fused.modules()):
-        names = list(parent._modules)
-        pairs = getattr(type(parent), "conv_norm_pairs", PAIRS)
-        neighbours = itertools.pairwise(names) if isinstance(parent, nn.Sequential) else pairs
-        for first, second in list(neighbours):
+        runs_in_order = type(parent).forward is nn.Sequential.forward
+        pairs = itertools.pairwise(parent._modules) if runs_in_order else getattr(parent, "conv_norm_pairs", ())
+        for first, second in list(pairs):
             layer, norm = parent._modules.get(first), parent._modules.get(second)
-            if isinstance(layer, nn.Conv2d | nn.Linear) and isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            if (
+                isinstance(layer, nn.Conv2d | nn.Linear)
+                and isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+                and _is_exact(layer, norm)
+            ):
                 setattr(parent, first, _folded(layer, norm))
                 setattr(parent, second, nn.Identity())
     return fused
+
+
+def _is_exact(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> bool:
+    """Return whether folding changes no output: a plain layer, and a normalisation without layers of its own."""
+    is_plain = type(layer) in (nn.Conv2d, nn.Linear) and not any(norm.children())
+    return is_plain and norm.affine and norm.running_mean is not None
 
 
 @torch.no_grad()

@@ -51,6 +51,8 @@ class GhostBottleneck(nn.Module):
         ConfigurationError: A size is below 1, or ``cheap_kernel_size`` is even.
     """
 
+    conv_norm_pairs = (("conv_dw", "bn_dw"),)  # for compress.fuse
+
     def __init__(
         self,
         in_channels: int,

@@ -27,6 +27,8 @@ class ConvBnAct(nn.Module):
     H' = ceil(H / stride). Children have the names of the published checkpoints (``conv``, ``bn1``).
     """
 
+    conv_norm_pairs = (("conv", "bn1"),)  # for compress.fuse
+
     def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 1, stride: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)

@@ -60,6 +60,8 @@ class Backbone(nn.Module):
         self.feature_info = FeatureInfo(describe_levels(levels), self.out_indices)
         path = open_path(network, network.path, self.feature_levels)
         self.path = path[: path.index(self.feature_levels[-1].module) + 1]
+        outputs = {level.module for level in self.feature_levels}  # returned as they are, before their normalisation
+        self.conv_norm_pairs = tuple(pair for pair in network.conv_norm_pairs if pair[0] not in outputs)
         self.grad_checkpointing = False
         for name in self.path:
             *containers, leaf = name.split(".")

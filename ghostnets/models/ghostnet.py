@@ -94,6 +94,7 @@ class GhostNet(Network):
         ConfigurationError: An argument is out of range.
     """
 
+    conv_norm_pairs = (("conv_stem", "bn1"),)
     has_wide_map = True
 
     def __init__(

@@ -59,6 +59,8 @@ class Network(nn.Module):
         head_features: Input features of the classifier.
         num_classes: Number of classes; 0 if the network has no classifier.
         classifier_name: Name of the classifier in the state dict.
+        conv_norm_pairs: Names of convolutions and of the normalisations that directly follow them, for
+            ``compress.fuse``, apart from those in ``nn.Sequential``.
         has_linear_head: Whether the layers after the pooling are linear, not 1x1 convolutions.
         has_wide_map: Whether the last level is a 1x1 expansion of the level before, at the same stride.
         is_pooled: Whether the last map is pooled; False after ``reset_classifier(0, "")``.
@@ -76,6 +78,8 @@ class Network(nn.Module):
         num_features: int
         head_features: int
         num_classes: int
+        conv_norm_pairs: tuple[tuple[str, str], ...]
+    conv_norm_pairs = ()
     classifier_name = "classifier"
     head_path = ("global_pool", "conv_head", "act2", "drop", "classifier")
     has_linear_head = False

@@ -9,11 +9,12 @@ from conftest import enliven
 from graphs import EVERY_GRAPH, create_shallow, slow_unless
 from timm.utils import reparameterize_model
 from torch import nn
+from torch.nn import functional as F
 
 from ghostnets.checkpoints.sources import rename_v3
 from ghostnets.compress import fuse, reparameterize
 from ghostnets.layers import GhostBottleneck, GhostModule, RepConv
-from ghostnets.models import create_model
+from ghostnets.models import Backbone, create_model
 
 
 def kinds(model: nn.Module) -> list[str]:
@@ -111,3 +112,42 @@ def test_fuse_leaves_normalisation_after_another_layer(randomize):
     assert torch.equal(fuse(model)(x), model(x))
     tail = randomize(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Flatten()))
     assert torch.equal(fuse(tail)(x), tail(x))
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "mobilenetv3_small_050"])
+def test_fuse_keeps_activations_inside_a_normalisation(name: str, randomize):
+    """timm's BatchNormAct2d is a BatchNorm2d with an activation, under the names of this package's stem."""
+    model = randomize(timm.create_model(name)).eval()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(fuse(model)(x), model(x), rtol=1e-4, atol=1e-4 * float(model(x).abs().max()))
+
+
+def test_fuse_leaves_pairs_that_it_cannot_fold(randomize):
+    class Standardized(nn.Conv2d):
+        def forward(self, x):
+            return F.conv2d(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True))
+
+    class Before(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn1 = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            return self.conv(self.bn1(x))
+
+    norms = (nn.BatchNorm2d(4, affine=False), nn.BatchNorm2d(4, track_running_stats=False))
+    pairs = [nn.Sequential(nn.Conv2d(4, 4, 1), norm).eval() for norm in norms]
+    standardized = randomize(nn.Sequential(Standardized(4, 4, 1), nn.BatchNorm2d(4)))
+    x = torch.randn(2, 4, 5, 5)
+    for model in (*pairs, standardized, randomize(Before())):
+        assert torch.equal(fuse(model)(x), model(x))
+
+
+def test_fuse_keeps_the_level_of_a_backbone_before_its_normalisation(randomize):
+    backbone = Backbone(randomize(create_shallow("ghostnet_050")), like="timm").eval()
+    with torch.no_grad():
+        x = torch.randn(1, 3, 64, 64)
+        outputs = zip(fuse(backbone)(x), backbone(x), strict=True)
+    for got, expected in outputs:
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
