@@ -37,7 +37,8 @@ def recorded(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, tuple
 def find_blocks(model: nn.Module, original: nn.Module, x: Tensor) -> list[str]:
     """Find the innermost modules around changed layers that return one tensor of the same shape in both networks."""
     kept = {name: type(module) for name, module in original.named_modules()}
-    changed = {name for name, tensor in model.state_dict().items() if _shape(original, name) != tensor.shape}
+    before = {name: tensor.shape for name, tensor in original.state_dict().items()}
+    changed = {name for name, tensor in model.state_dict().items() if before.get(name) != tensor.shape}
     layers = {name.rpartition(".")[0] for name in changed} | {
         name for name, module in model.named_modules() if name in kept and type(module) is not kept[name]
     }
@@ -54,25 +55,22 @@ def find_blocks(model: nn.Module, original: nn.Module, x: Tensor) -> list[str]:
     return [name for name, _ in original.named_modules() if name in blocks - inside]
 
 
-def _shape(model: nn.Module, name: str) -> torch.Size | None:
-    tensor = model.state_dict().get(name)
-    return None if tensor is None else tensor.shape
-
-
 @torch.no_grad()
 def _output_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[Any, ...]]:
-    """Return shapes of inputs and output of each module that runs once, on tensors alone."""
+    """Return shapes of inputs and output of each module that runs once, on positional tensors alone."""
     found: dict[str, list[tuple[Any, ...]]] = {}
 
-    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]:
+        def record(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
             tensors = (*inputs, output)
-            is_plain = len(inputs) > 0 and all(isinstance(value, Tensor) for value in tensors)
+            is_plain = len(inputs) > 0 and not named and all(isinstance(value, Tensor) for value in tensors)
             found.setdefault(name, []).append(tuple(value.shape for value in tensors) if is_plain else ())
 
         return record
 
-    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules() if name]
+    handles = [
+        module.register_forward_hook(hook(name), with_kwargs=True) for name, module in model.named_modules() if name
+    ]
     with temporary_hooks(handles):
         model(x)
     return {name: runs[0] for name, runs in found.items() if len(runs) == 1 and runs[0]}

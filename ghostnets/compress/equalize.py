@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ghostnets.compress.hooks import temporary_hooks
-from ghostnets.compress.sites import ConvTracer, can_fold, flattens, is_depthwise, only_user
+from ghostnets.compress.sites import LEAVES, ConvTracer, can_fold, flattens, is_depthwise, only_user
 
 __all__ = ["LayerPair", "equalize", "find_norms", "find_pairs"]
 
@@ -49,6 +49,13 @@ class LayerPair:
     is_clipped: bool
 
 
+class _LayerTracer(fx.Tracer):
+    """Traces with convolutions, linear layers and normalisations of any class as single nodes, and into all others."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, (*LEAVES, nn.BatchNorm1d)) or super().is_leaf_module(m, module_qualified_name)
+
+
 def find_pairs(model: nn.Module) -> list[LayerPair]:
     """Find the pairs of layers that can be equalised, in order of execution; none if ``torch.fx`` cannot trace it."""
     try:
@@ -70,7 +77,7 @@ def find_pairs(model: nn.Module) -> list[LayerPair]:
 def find_norms(model: nn.Module) -> dict[str, str]:
     """Return, by the name of a layer, the batch normalisation that is its only reader."""
     try:
-        graph = fx.Tracer().trace(model)
+        graph = _LayerTracer().trace(model)
     except Exception:  # as in find_pairs
         return {}
     called = [str(node.target) for node in graph.nodes if node.op == "call_module"]

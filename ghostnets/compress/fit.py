@@ -22,13 +22,22 @@ ACTIVATIONS = {"": lambda x: x, "relu": F.relu, "relu6": F.relu6}
 
 
 @torch.no_grad()
-def compute_maps(model: nn.Module, site: Site, x: Tensor) -> Tensor:
-    """Compute the maps of a site, after its normalisation and activation, from the input of the convolution."""
-    maps = model.get_submodule(site.conv)(x)
-    if not site.norm:
-        return ACTIVATIONS[site.act](maps)
-    norm = model.get_submodule(site.norm)
-    return norm(maps) if hasattr(norm, "act") else ACTIVATIONS[site.act](norm(maps))
+def _compute_maps(model: nn.Module, site: Site, x: Tensor) -> Tensor:
+    """Compute the maps of a site from the input of its convolution, as ``_complete`` does."""
+    return _complete(model, site, model.get_submodule(site.conv)(x))
+
+
+def _complete(model: nn.Module, site: Site, outputs: Tensor) -> Tensor:
+    """Return the maps of a site from the outputs of its convolution: after its normalisation and ``Site.act``.
+
+    Another activation inside the normalisation (timm's ``BatchNormAct2d``) is not applied: a Ghost module takes the
+    place of the convolution and the normalisation, and this activation follows it.
+    """
+    if site.norm:
+        norm = model.get_submodule(site.norm)
+        assert isinstance(norm, nn.BatchNorm2d)
+        outputs = nn.BatchNorm2d.forward(norm, outputs)
+    return ACTIVATIONS[site.act](outputs)
 
 
 def measure_moments(model: nn.Module, sites: list[tuple[Site, str]], batches: Iterable[Tensor]) -> list[Moments]:
@@ -46,9 +55,12 @@ def measure_moments(model: nn.Module, sites: list[tuple[Site, str]], batches: It
             layer = model.get_submodule(site.consumer)
             handles.append(layer.register_forward_pre_hook(lambda _, inputs, i=index: add(i, inputs[0])))
         else:
-            layer = model.get_submodule(site.norm or site.conv)
-            act = ACTIVATIONS["" if site.norm and hasattr(layer, "act") else site.act]
-            handles.append(layer.register_forward_hook(lambda _, inputs, output, i=index, a=act: add(i, a(output))))
+            conv = model.get_submodule(site.conv)
+            handles.append(
+                conv.register_forward_hook(
+                    lambda _, inputs, output, i=index, s=site: add(i, _complete(model, s, output))
+                )
+            )
     with temporary_hooks(handles), torch.no_grad():
         for batch in batches:
             model(batch)
@@ -101,7 +113,7 @@ def fit_change(now: LayerInputs, then: LayerInputs, site: Site, change: Change, 
     moments: Moments | None = None
     for x, target in zip(now.at(layer), then.at(layer), strict=True):
         if not is_merge:
-            x, target = compute_maps(now.model, site, x), compute_maps(then.model, site, target)
+            x, target = _compute_maps(now.model, site, x), _compute_maps(then.model, site, target)
         moments = moments or Moments(x.shape[1], x.shape[1])
         moments.add(x, target)
     assert moments is not None
@@ -136,7 +148,7 @@ def _fit_pointwise(now: LayerInputs, then: LayerInputs, change: Change, kept: Te
         with torch.no_grad():
             target = before(x_then)
         if added is not None and added_then is not None and added.shape == target.shape:
-            target = target + (added_then - added) / scale.view(-1, 1, 1)
+            target = target + (added_then - added) / scale.view(-1, *[1] * (target.dim() - 2))
         moments = moments or Moments(x.shape[1], target.shape[1])
         moments.add(x, target)
     assert moments is not None
@@ -166,7 +178,7 @@ def _fit_filters(ghost: GhostConv2d, now: LayerInputs, then: LayerInputs, site: 
     statistics: PairStatistics | None = None
     number = len(others)
     for x, x_then in zip(now.at(site.conv), then.at(site.conv), strict=True):
-        target = compute_maps(then.model, site, x_then)[:, others]
+        target = _compute_maps(then.model, site, x_then)[:, others]
         with torch.no_grad():
             sources = ghost.sources(ghost.act(ghost.primary(x)))
         if statistics is None:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghostnets.compress.blocks import find_blocks, recorded
-from ghostnets.compress.fit import output_error
+from ghostnets.compress.fit import output_error, outputs_of
+from ghostnets.compress.layer_inputs import output_tensors
 from ghostnets.errors import ConfigurationError, RunError
 from ghostnets.files import write_atomically
 from ghostnets.layers.copying import copy_module
@@ -132,14 +133,17 @@ def heal(
     return made if is_better else given, report
 
 
-@torch.no_grad()
 def _judge(
     original: nn.Module, networks: tuple[nn.Module, nn.Module], images: Tensor, batch_size: int
 ) -> tuple[tuple[float, float], tuple[float, float] | None]:
     """Return errors and agreement of two networks, as ``HealReport`` defines them."""
-    expected, *found = (torch.cat([run(x) for x in images.split(batch_size)]) for run in (original, *networks))
+    expected, *found = (
+        torch.cat([outputs_of(network, x) for x in images.split(batch_size)]) for network in (original, *networks)
+    )
     errors = output_error(found[0], expected), output_error(found[1], expected)
-    if expected.dim() != 2 or expected.shape[1] < 2:
+    with torch.no_grad():
+        sample = original(images[:1])
+    if not isinstance(sample, Tensor) or sample.dim() != 2 or sample.shape[1] < 2:
         return errors, None
     same = [float((outputs.argmax(1) == expected.argmax(1)).double().mean()) for outputs in found]
     return errors, (same[0], same[1])
@@ -282,7 +286,8 @@ class Healing:
             expected = self.teacher(x)
         with recorded(self.model, self.blocks) as found:
             outputs = self.model(x)
-        loss = _error(outputs, expected)
+        pairs = zip(output_tensors(outputs), output_tensors(expected), strict=True)
+        loss = torch.stack([_error(*pair) for pair in pairs]).mean()
         if self.blocks:
             loss = loss + torch.stack([_error(found[name][1], targets[name][1]) for name in self.blocks]).mean()
         if labels is not None and (labels >= 0).any():

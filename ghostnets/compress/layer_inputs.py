@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from ghostnets.compress.hooks import temporary_hooks
 from ghostnets.compress.sites import can_fold
 
-__all__ = ["LayerInputs", "flatten_outputs"]
+__all__ = ["LayerInputs", "flatten_outputs", "output_tensors"]
 
 ADDITIONS = {operator.add, operator.iadd, torch.add}
 HELD_BYTES = 512 << 20  # values kept for one network; batches beyond it are run from the images each time
@@ -160,14 +160,15 @@ def _only_user(node: fx.Node) -> fx.Node | None:
 
 def flatten_outputs(outputs: Any) -> Tensor:
     """Return all tensors of a network's outputs, flattened and joined to (N, ...)."""
-    return torch.cat([output.flatten(1).float() for output in _tensors(outputs)], 1)
+    return torch.cat([output.flatten(1).float() for output in output_tensors(outputs)], 1)
 
 
-def _tensors(outputs: Any) -> list[Tensor]:
+def output_tensors(outputs: Any) -> list[Tensor]:
+    """Return all tensors of a network's outputs: a tensor, or dictionaries, lists and tuples that hold tensors."""
     if isinstance(outputs, Tensor):
         return [outputs]
     values = outputs.values() if isinstance(outputs, dict) else outputs if isinstance(outputs, list | tuple) else ()
-    return [tensor for value in values for tensor in _tensors(value)]
+    return [tensor for value in values for tensor in output_tensors(value)]
 
 
 def _find_last_reads(nodes: Sequence[fx.Node]) -> dict[fx.Node, list[fx.Node]]:

@@ -11,7 +11,18 @@ from torch.nn import functional as F
 
 from ghostnets.layers import DFCGate, GhostConv2d, GhostModule, RepConv
 
-__all__ = ["ConvTracer", "Site", "can_fold", "find_sites", "flattens", "is_depthwise", "is_ghost", "only_user", "trace"]
+__all__ = [
+    "LEAVES",
+    "ConvTracer",
+    "Site",
+    "can_fold",
+    "find_sites",
+    "flattens",
+    "is_depthwise",
+    "is_ghost",
+    "only_user",
+    "trace",
+]
 
 LEAVES = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
 # Applied to each channel independently, so that a zero channel does not affect the others.

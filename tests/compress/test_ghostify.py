@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -157,6 +158,50 @@ def test_errors_of_a_shortcut_are_corrected_by_the_layer_that_is_added(randomize
     expected = net(IMAGES)
     assert made.project.in_channels == 9
     assert (made(IMAGES) - expected).abs().max() < 5e-3 * expected.abs().max()
+
+
+class Activated(nn.Module):
+    """Convolutions with a SiLU after the normalisation, or inside of it, as timm's ``BatchNormAct2d`` has it."""
+
+    def __init__(self, *, is_inside: bool) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.norm1, self.norm2 = (
+            BatchNormAct2d(16, act_layer=nn.SiLU) if is_inside else nn.BatchNorm2d(16) for _ in range(2)
+        )
+        self.act = nn.Identity() if is_inside else nn.SiLU()
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.norm1(self.first(x)))
+        return self.head(self.act(self.norm2(self.second(x))).mean((2, 3)))
+
+
+def test_ghosts_before_an_activation_inside_the_normalisation_are_fitted_as_before_one_after_it(randomize):
+    torch.manual_seed(0)
+    apart, inside = randomize(Activated(is_inside=False)), Activated(is_inside=True).eval()
+    inside.load_state_dict(apart.state_dict())
+    (made, report), (other, same) = (ghostify(network, IMAGES, ratio=2) for network in (apart, inside))
+    assert [change["conv"] for change in report.changes] == ["first", "second"]
+    assert same.output_error == pytest.approx(report.output_error, rel=1e-3)
+    torch.testing.assert_close(other(IMAGES), made(IMAGES), rtol=1e-3, atol=1e-3)
+
+
+def test_channels_before_a_linear_layer_that_is_added_are_merged():
+    class Added(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head, self.shortcut = nn.Conv2d(3, 32, 3, padding=1), nn.Linear(32, 5), nn.Linear(3, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            added = self.shortcut(x.mean((2, 3)))
+            return added + self.head(F.relu(self.conv(x)).mean((2, 3)))
+
+    torch.manual_seed(0)
+    made, report = ghostify(Added(), IMAGES, budget=0.5)
+    assert [change["kind"] for change in report.changes] == ["merge"]
+    assert made.head.in_features == report.changes[0]["channels"] <= 16
+    assert report.output_error < 0.1
 
 
 def permute(model: nn.Module, sites: list[Site]) -> nn.Module:

@@ -64,6 +64,29 @@ def test_network_as_given_is_returned_if_healing_made_it_worse(networks: tuple[n
         assert all(torch.equal(value, healed.state_dict()[name]) for name, value in given.state_dict().items())
 
 
+def test_networks_with_several_outputs_and_blocks_with_options_are_healed():
+    class Scaled(Block):
+        def forward(self, x: Tensor, *, factor: float) -> Tensor:
+            return factor * super().forward(x)
+
+    class Outputs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.block, self.head = nn.Conv2d(3, 8, 3, 2, 1), Scaled(), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            maps = self.block(self.stem(x), factor=2.0)
+            return {"maps": maps, "classes": self.head(maps)}
+
+    torch.manual_seed(0)
+    model, images = Outputs().eval(), torch.randn(24, 3, 16, 16)
+    made, _ = ghostify(model, images, budget=0.6)
+    healed, report = heal(made, model, images, block_steps=2, steps=30, lr=2e-3)
+    assert (report.blocks, report.agreement, report.is_better) == ((), None, True)
+    assert report.errors[1] < 0.9 * report.errors[0]
+    assert outputs_of(healed, images).shape == outputs_of(model, images).shape
+
+
 @pytest.mark.parametrize("stop", [7, 13])
 def test_resumed_training_gives_the_same_weights(
     networks: tuple[nn.Module, nn.Module, Tensor], stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

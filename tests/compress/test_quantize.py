@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from ghostnets import engine
@@ -60,6 +61,11 @@ def test_find_pairs_gives_layers_with_homogeneous_layers_between(model: Inverted
         LayerPair("second", "", "classifier", False),
     ]
     assert find_norms(model) == {"expand": "bn", "depthwise": "bn2"}
+
+
+def test_find_norms_finds_normalisations_with_an_activation_inside():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), BatchNormAct2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).eval()
+    assert find_norms(model) == {"0": "1", "2": "3"}
 
 
 @pytest.mark.parametrize("between", [nn.SiLU(), nn.Hardswish(), nn.Sigmoid(), nn.Softmax(1)])
