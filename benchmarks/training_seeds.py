@@ -55,7 +55,7 @@ def measure_seeds(data: Path, work: Path, seeds: Sequence[int], options: Sequenc
             call("train", *(["--resume", str(run)] if (run / "config.json").exists() else start))
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         minutes = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 60
-        figures = flatten(json.loads(call("eval", str(run), str(data), "--json", "--skip-corrupt")))
+        figures = flatten(json.loads(call("eval", str(run), str(data), "--part", "test", "--json", "--skip-corrupt")))
         epochs = len(json.loads((run / "result.json").read_text())["history"])
         shown = ", ".join(f"{name} {value:.1%}" for name, value in figures.items())
         print(f"seed {seed}: {epochs} epochs, {minutes:.1f} CPU minutes in this call; {shown}", flush=True)

@@ -41,13 +41,14 @@ def read_voc(
     """
     objects = {}
     splits: dict[str, list[Path]] = {}
-    for split, folder in _find_folders(root).items():
+    folders = _find_folders(root)
+    for split, folder in folders.items():
         files = sorted(folder.glob("*.xml"))
         for file in files:
             if (parsed := _parse(file, broken)) is not None:
                 objects[file] = parsed
         splits[split] = files
-    if (annotations := _subfolder(root, "annotations")) is not None:
+    if (annotations := _subfolder(root, "annotations")) is not None and annotations in folders.values():
         splits = _read_image_sets(root, annotations, splits["train"], broken, notes)
     class_names = sorted({name for rows, _ in objects.values() for name, *_ in rows})
     if not class_names:

@@ -192,7 +192,9 @@ def _read_labels(images: list[Path], keypoints: int, broken: BrokenLabels, notes
             continue
         rows: list[LabelRow] = []
         if file.is_file():
-            rows, added = _parse_rows(file, size, keypoints, broken)
+            if (parsed := _parse_rows(file, size, keypoints, broken)) is None:
+                continue  # not background: its objects are unknown
+            rows, added = parsed
             polygons += added
         else:
             unlabelled.append(file)
@@ -219,8 +221,10 @@ def _label_path(image: Path) -> Path:
     return beside
 
 
-def _parse_rows(file: Path, size: tuple[int, int], keypoints: int, broken: BrokenLabels) -> tuple[list[LabelRow], int]:
-    """Parse a label file; return its boxes and the number of polygons among them.
+def _parse_rows(
+    file: Path, size: tuple[int, int], keypoints: int, broken: BrokenLabels
+) -> tuple[list[LabelRow], int] | None:
+    """Parse a label file; return its boxes and the number of polygons among them, or None if it cannot be read.
 
     Args:
         file: Path of the file.
@@ -232,7 +236,7 @@ def _parse_rows(file: Path, size: tuple[int, int], keypoints: int, broken: Broke
         lines = read_label_file(file).splitlines()
     except DataError as error:
         broken.add(file, str(error))
-        return [], 0
+        return None
     (width, height), rows, polygons = size, [], 0
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -115,12 +115,13 @@ def find_pairs(root: Path, broken: BrokenLabels, notes: list[str]) -> list[MaskP
                 first = masks.setdefault(path.relative_to(mask_folder).with_suffix("").as_posix(), path)
                 if first != path:
                     broken.add(path, f"it is a second mask beside {first.name}")
-        used = set()
+        used, lowered = set(), {name.lower(): name for name in masks}
         parent = image_folder.relative_to(root).parent
         for found in walk_images(str(image_folder), left_out):
             image = Path(found.path)
             key = image.relative_to(image_folder).with_suffix("").as_posix()
-            mask = _mask_of(key, masks)
+            endings = (f"{key.lower()}{end}" for end in MASK_ENDINGS)
+            mask = key if key in masks else next((lowered[name] for name in endings if name in lowered), None)
             if found.error is not None:
                 broken.add(image, found.error)
             elif mask is None:
@@ -132,13 +133,6 @@ def find_pairs(root: Path, broken: BrokenLabels, notes: list[str]) -> list[MaskP
             broken.add(masks[key], f"there is no image of this name in {image_folder.name}")
         notes += left_out.sentences()
     return sorted(pairs, key=lambda pair: pair.name)
-
-
-def _mask_of(key: str, masks: dict[str, Path]) -> str | None:
-    if key in masks:
-        return key
-    lowered = {name.lower(): name for name in masks}
-    return next((lowered[name] for end in MASK_ENDINGS if (name := key.lower() + end) in lowered), None)
 
 
 def split_pairs(
