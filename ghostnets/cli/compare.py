@@ -71,10 +71,10 @@ def _read(path: Path) -> ComparedRun:
         if "top1" in evaluation:
             images = evaluation["images"]
             score = format_accuracy(round(evaluation["top1"] * images), images, digits=2)
-        elif "mean_iou" in evaluation:
-            score = f"{evaluation['mean_iou']:.2%} mIoU"
         else:
-            score = f"{evaluation['mean_average_precision']:.2%} mAP"
+            name, label = ("mean_iou", "mIoU") if "mean_iou" in evaluation else ("mean_average_precision", "mAP")
+            value = evaluation[name]
+            score = f"no labels for {label}" if value is None else f"{value:.2%} {label}"
         final = f"{score}, {result['part']}"
     return ComparedRun(
         name=path.resolve().name,

@@ -180,6 +180,6 @@ class Pictures:
 
     def __getitem__(self, index: int) -> Tensor:
         image = decode(Path(self.name(index)), max_pixels=self.max_pixels).convert("RGB")
-        size = [max(1, round(side * self.factor(index))) for side in image.size]
+        size = [max(1, round(side * self.factor(index))) for side in self.images[index].size]
         pixels = np.asarray(image.resize((size[0], size[1])))
         return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))

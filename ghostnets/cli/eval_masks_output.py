@@ -172,5 +172,8 @@ class _MaskedPictures:
     def __getitem__(self, index: int) -> Tensor:
         """Image and mask, uint8 (4, H, W)."""
         pair = self.pairs[index]
-        pixels = np.asarray(decode(pair.image, max_pixels=self.max_pixels).convert("RGB")).transpose(2, 0, 1)
-        return torch.from_numpy(np.concatenate([pixels, self.read_mask(pair)[None]]))
+        mask = self.read_mask(pair)
+        image = decode(pair.image, max_pixels=self.max_pixels).convert("RGB")
+        if image.size != mask.shape[::-1]:  # a JPEG so large that it was decoded at reduced scale
+            image = image.resize(mask.shape[::-1])
+        return torch.from_numpy(np.concatenate([np.asarray(image).transpose(2, 0, 1), mask[None]]))

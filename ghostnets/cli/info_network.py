@@ -101,7 +101,7 @@ def _print(name: str, arguments: dict[str, Any], savings: Savings) -> None:
     others = ", ".join(f"{number} {kind}" for kind, number in savings.not_counted.items())
     console.print(
         "MACs are multiply-adds of convolutions and linear layers (the papers' FLOPs); activations are their outputs."
-        " Plain: with a convolution in place of each Ghost module."
+        f"{' Plain: with a convolution in place of each Ghost module.' if has_plain else ''}"
         f" Not counted: {others}, additions, concatenations. The parameters in the last row include normalisation.",
         soft_wrap=True,
     )

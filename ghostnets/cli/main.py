@@ -26,7 +26,7 @@ COMMANDS = {
     "export": "export a checkpoint to ONNX, OpenVINO, ..., and verify the file in its runtime",
     "list": "list the networks: parameters, multiply-adds, published accuracy, downloadable weights",
     "import": "convert weights of other implementations to a checkpoint",
-    "serve": "the same over HTTP, with a web page",
+    "serve": "predict over HTTP, with a web page",
     "ghostify": "compress a trained network: Ghost modules in place of convolutions, fitted on images",
     "quantize": "quantise a trained network to int8, and measure every file",
     "explain": "analyse a network on images: redundant maps, ghosts, cheap kernels; one HTML page",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+TOP = 3  # classes per image, by default
+
 
 def run(command: PredictCommand) -> int:
     options: dict[str, Any] = {
@@ -38,7 +40,7 @@ def run(command: PredictCommand) -> int:
     classifier = Classifier(model, **options)
     if command.features:
         classifier.model.require_features()
-    top = min(command.top, len(classifier.class_names))
+    top = min(command.top or TOP, len(classifier.class_names))
     left_out = LeftOut()
     inputs = find_inputs(command.images, left_out=left_out)
     sorter = _open_sorter(command, classifier)

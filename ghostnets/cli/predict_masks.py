@@ -71,6 +71,7 @@ def _as_dict(row: SegmentedRow) -> dict[str, Any]:
 def _check_options(command: PredictCommand) -> None:
     """Raise ConfigurationError for options that apply to other networks only."""
     given = {
+        "--top": command.top is not None,
         "--features": command.features,
         "--sort-into": command.sort_into is not None,
         "--engine ray": command.engine == "ray",

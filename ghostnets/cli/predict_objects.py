@@ -75,6 +75,7 @@ def run_detector(command: PredictCommand, model: Model) -> int:
 def _check_options(command: PredictCommand) -> None:
     """Raise ConfigurationError for options that apply to classifiers only."""
     given = {
+        "--top": command.top is not None,
         "--features": command.features,
         "--tta": command.tta != "none",
         "--sort-into": command.sort_into is not None,

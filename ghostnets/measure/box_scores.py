@@ -84,7 +84,7 @@ class BoxScores:
         metrics = self.metrics
         return {
             "images": self.images,
-            "mean_average_precision": metrics.mean or 0.0,
+            "mean_average_precision": metrics.mean,
             "ap50": metrics.at_50,
             "ap75": metrics.at_75,
             "recall": metrics.recall,

@@ -79,7 +79,7 @@ class MaskScores:
         """Return everything as JSON values."""
         return {
             "images": self.images,
-            "mean_iou": self.confusion.mean_iou or 0.0,
+            "mean_iou": self.confusion.mean_iou,
             "pixel_accuracy": self.confusion.pixel_accuracy,
             "classes": [
                 {"name": row.name, "pixels": row.pixels, "iou": row.iou, "accuracy": row.accuracy}

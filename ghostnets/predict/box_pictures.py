@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ghostnets.artefacts import DetectedObjects
@@ -47,7 +49,7 @@ class BoxPictures:
             StorageError: The picture cannot be written.
         """
         image = decode(read_content_of(source), name=source.name, max_pixels=self.max_pixels).convert("RGB")
-        self.draw(image, found)
+        self.draw(image, _scaled(found, image.size))
         target = target_path(self.folder, source.name, ".jpg")
         with write_atomically(target) as temporary:
             image.save(temporary, "JPEG", quality=QUALITY)
@@ -76,6 +78,14 @@ def target_path(folder: Path, name: str, suffix: str) -> Path:
     target = folder.joinpath(*("_" if part == ".." else part for part in parts))
     own = target.suffix.lower().replace(".jpeg", ".jpg")
     return target if own == suffix else target.with_name(f"{target.name}{suffix}")
+
+
+def _scaled(found: DetectedObjects, size: tuple[int, int]) -> DetectedObjects:
+    """The objects with boxes in pixels of an image that was decoded at another size."""
+    if size == found.size:
+        return found
+    x, y = (own / original for own, original in zip(size, found.size, strict=True))
+    return replace(found, size=size, boxes=found.boxes * np.array([x, y, x, y], np.float32))
 
 
 def _can_write(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str) -> bool:

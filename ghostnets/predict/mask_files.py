@@ -61,7 +61,10 @@ class MaskPictures:
             StorageError: The picture cannot be written.
         """
         image = decode(read_content_of(source), name=source.name, max_pixels=self.max_pixels).convert("RGB")
-        drawn = Image.blend(image, Image.fromarray(self.colors[segmented.mask]), OPACITY)
+        mask = Image.fromarray(segmented.mask)
+        if mask.size != image.size:  # a JPEG so large that it was decoded at reduced scale
+            mask = mask.resize(image.size, Image.Resampling.NEAREST)
+        drawn = Image.blend(image, Image.fromarray(self.colors[np.asarray(mask)]), OPACITY)
         target = target_path(self.folder, source.name, ".jpg")
         with write_atomically(target) as temporary:
             drawn.save(temporary, "JPEG", quality=QUALITY)

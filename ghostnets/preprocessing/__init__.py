@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from ghostnets.preprocessing.decoding import (
         IMAGE_SUFFIXES,
         RESAMPLING,
+        DecodedImage,
         ImageHeader,
         ImageSource,
         Pixels,
         as_array,
         decode,
+        decode_sized,
         decode_values,
         is_grey,
         limit_elongation,
@@ -32,6 +34,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "RESAMPLING",
+    "DecodedImage",
     "FittedImage",
     "ImageHeader",
     "ImageSource",
@@ -40,6 +43,7 @@ __all__ = [
     "as_array",
     "class_color",
     "decode",
+    "decode_sized",
     "decode_values",
     "is_grey",
     "limit_elongation",
@@ -49,6 +53,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "DecodedImage": "decoding",
     "FITS": "transform",
     "FittedImage": "transform",
     "IMAGE_SUFFIXES": "decoding",
@@ -61,6 +66,7 @@ _MODULES = {
     "as_array": "decoding",
     "class_color": "palette",
     "decode": "decoding",
+    "decode_sized": "decoding",
     "decode_values": "decoding",
     "is_grey": "decoding",
     "limit_elongation": "decoding",

@@ -17,7 +17,7 @@ from ghostnets.preprocessing.containers import strip_metadata
 from ghostnets.preprocessing.content import detect_format, read_content
 from ghostnets.preprocessing.depth import GRAY_MODES, convert_to_8_bit, converted_bytes
 from ghostnets.preprocessing.limits import MAX_PIXELS, check_memory, check_size, decoding_memory, memory_limit
-from ghostnets.preprocessing.orientation import info_orientation, rotate_upright
+from ghostnets.preprocessing.orientation import info_orientation, rotate_upright, upright_size
 from ghostnets.preprocessing.pnm import decode_pnm, read_pnm_header
 
 if TYPE_CHECKING:
@@ -27,11 +27,13 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "RESAMPLING",
+    "DecodedImage",
     "ImageHeader",
     "ImageSource",
     "Pixels",
     "as_array",
     "decode",
+    "decode_sized",
     "decode_values",
     "is_grey",
     "limit_elongation",
@@ -80,6 +82,13 @@ def read_image(
     return torch.from_numpy(np.ascontiguousarray(as_array(resized).transpose(2, 0, 1)))
 
 
+class DecodedImage(NamedTuple):
+    """A decoded image, and the size (W, H) of the upright original, which is larger if a JPEG was decoded reduced."""
+
+    image: Image.Image
+    size: tuple[int, int]
+
+
 def decode(
     image: ImageSource, *, name: str | None = None, min_side: int | None = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
@@ -101,6 +110,16 @@ def decode(
         ImageError: The image is missing, empty, no image, truncated, or larger than ``max_pixels`` or ``MAX_SIDE``.
         ConfigurationError: ``image`` is of another type.
     """
+    return decode_sized(image, name=name, min_side=min_side, max_pixels=max_pixels).image
+
+
+def decode_sized(
+    image: ImageSource, *, name: str | None = None, min_side: int | None = None, max_pixels: int = MAX_PIXELS
+) -> DecodedImage:
+    """Decode an image, as ``decode``, and return the size of the upright original with it.
+
+    Positions in an image, such as boxes, are in pixels of the original, also where it was decoded at reduced scale.
+    """
     name = name or (os.fspath(image) if isinstance(image, str | os.PathLike) else "the image")
     if isinstance(image, np.ndarray):
         image = _from_array(image, name)
@@ -113,7 +132,8 @@ def decode(
         if isinstance(image, Image.Image):
             check_size(image.size, name, max_pixels)
             image.load()
-            return rotate_upright(convert_to_8_bit(image, name), info_orientation(image.info))
+            upright = rotate_upright(convert_to_8_bit(image, name), info_orientation(image.info))
+            return DecodedImage(upright, upright.size)
         return _decode_content(read_content(image), name, min_side, max_pixels)
     except ImageError:
         raise
@@ -141,7 +161,7 @@ def decode_values(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS)
     """
     name = os.fspath(path)
     try:
-        return _decode_content(read_content(path), name, None, max_pixels, converts=False)
+        return _decode_content(read_content(path), name, None, max_pixels, converts=False).image
     except ImageError:
         raise
     except FileNotFoundError as error:
@@ -153,11 +173,12 @@ def decode_values(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS)
 
 def _decode_content(
     content: bytes, name: str, min_side: int | None, max_pixels: int, *, converts: bool = True
-) -> Image.Image:
+) -> DecodedImage:
     kind = _identify(content, name)
     if kind == "PNM":
         check_size(read_pnm_header(content)[:2], name, max_pixels)
-        return Image.fromarray(decode_pnm(content))
+        image = Image.fromarray(decode_pnm(content))
+        return DecodedImage(image, image.size)
     stripped = strip_metadata(content, kind)
     del content
     with _open(stripped.content, kind) as opened:
@@ -178,7 +199,8 @@ def _decode_content(
         opened.load()
         orientation = stripped.orientation or info_orientation(opened.info)
         image = convert_to_8_bit(opened, name, stripped.significant_bits) if converts else opened.copy()
-        return rotate_upright(image, orientation)
+        upright = rotate_upright(image, orientation)
+        return DecodedImage(upright, upright.size if scale == 1 else upright_size(full_size, orientation))
 
 
 def _choose_scale(side: int, min_side: int | None, fits: Callable[[int], bool]) -> int:
@@ -269,7 +291,7 @@ class ImageHeader(NamedTuple):
     @property
     def upright_size(self) -> tuple[int, int]:
         """Size (W, H) after ``decode``, which rotates the image as EXIF says."""
-        return self.size[::-1] if self.orientation >= 5 else self.size
+        return upright_size(self.size, self.orientation)
 
 
 def read_header(image: str | os.PathLike[str] | bytes, *, name: str | None = None) -> ImageHeader:

@@ -7,7 +7,14 @@ from typing import Any
 
 from PIL import Image
 
-__all__ = ["exif_orientation", "info_orientation", "raw_profile_orientation", "rotate_upright", "xmp_orientation"]
+__all__ = [
+    "exif_orientation",
+    "info_orientation",
+    "raw_profile_orientation",
+    "rotate_upright",
+    "upright_size",
+    "xmp_orientation",
+]
 
 ORIENTATION = 0x0112
 MAX_TAGS = 1000
@@ -79,3 +86,8 @@ def rotate_upright(image: Image.Image, orientation: int | None) -> Image.Image:
     """Apply an EXIF orientation; 1 and None return the image itself."""
     transposition = TRANSPOSITIONS.get(orientation or 1)
     return image if transposition is None else image.transpose(transposition)
+
+
+def upright_size(size: tuple[int, int], orientation: int | None) -> tuple[int, int]:
+    """Width and height of an image after ``rotate_upright``, from those before it."""
+    return size[::-1] if (orientation or 1) >= 5 else size

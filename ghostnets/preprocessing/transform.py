@@ -8,7 +8,16 @@ import numpy as np
 from PIL import Image
 
 from ghostnets.errors import ConfigurationError
-from ghostnets.preprocessing.decoding import MAX_PIXELS, RESAMPLING, ImageSource, Pixels, as_array, decode, resize
+from ghostnets.preprocessing.decoding import (
+    MAX_PIXELS,
+    RESAMPLING,
+    ImageSource,
+    Pixels,
+    as_array,
+    decode,
+    decode_sized,
+    resize,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +38,7 @@ class FittedImage(NamedTuple):
     """Image preprocessed for a network, and the size of the original."""
 
     pixels: Pixels  # uint8 (image_size, image_size, C)
-    size: tuple[int, int]  # width and height of the upright image in pixels
+    size: tuple[int, int]  # width and height of the upright image in pixels, as stored
 
 
 @dataclass(frozen=True)
@@ -156,6 +165,8 @@ class Preprocessing:
     def fitted(self, image: ImageSource, *, name: str | None = None) -> FittedImage:
         """Read an image for a network whose output has positions in it, decoded at full scale, without torch.
 
+        The size is that of the original also of a JPEG so large that it is decoded at reduced scale (``decode``).
+
         Args:
             image: Image that ``decode`` accepts.
             name: Name of the image in error messages, as in ``decode``.
@@ -166,8 +177,8 @@ class Preprocessing:
         """
         if self.fit == "crop":
             raise ConfigurationError("fit is 'crop', which loses a part of the image; choose stretch or letterbox.")
-        decoded = decode(image, name=name, max_pixels=self.max_pixels)
-        return FittedImage(as_array(self._resize(decoded)), decoded.size)
+        decoded = decode_sized(image, name=name, max_pixels=self.max_pixels)
+        return FittedImage(as_array(self._resize(decoded.image, decoded.size)), decoded.size)
 
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:
         """Factors by which x and y in the square become x and y in an image of ``size``, its width and height."""
@@ -184,11 +195,11 @@ class Preprocessing:
         mean, std = (torch.tensor(v, device=images.device)[:, None, None] * 255 for v in (self.mean, self.std))
         return (images.float() - mean).div_(std).contiguous(memory_format=torch.channels_last)
 
-    def _resize(self, image: Image.Image) -> Image.Image:
+    def _resize(self, image: Image.Image, original: tuple[int, int] | None = None) -> Image.Image:
         if self.fit != "crop":
             image = resize(image, channels=self.channels)
             square = (self.image_size, self.image_size)
-            size = square if self.fit == "stretch" else _letterboxed(image.size, self.image_size)
+            size = square if self.fit == "stretch" else _letterboxed(original or image.size, self.image_size)
             image = image if image.size == size else image.resize(size, RESAMPLING[self.interpolation])
             if size == square:
                 return image

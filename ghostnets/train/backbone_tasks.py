@@ -22,7 +22,7 @@ __all__ = [
     "read_initial_checkpoint",
 ]
 
-CLASSIFIER_FIELDS = {  # fields of a recipe that apply to classifiers only, and the value that disables each
+CLASSIFIER_FIELDS = {  # fields of a recipe that apply to classifiers only, and the value of each that is accepted
     "width": None,
     "ratio": None,
     "cheap_kernel_size": None,
@@ -34,17 +34,22 @@ CLASSIFIER_FIELDS = {  # fields of a recipe that apply to classifiers only, and 
     "mixup": 0.0,
     "cutmix": 0.0,
     "rotate": 0.0,
+    "shift": Recipe.shift,  # of images that have the size of the input
     "randaugment": 0,
+    "randaugment_magnitude": Recipe.randaugment_magnitude,
     "erasing": 0.0,
     "class_balanced": False,
     "class_weights": "none",
     "teacher": None,
+    "distill": Recipe.distill,
+    "distill_weight": Recipe.distill_weight,
+    "temperature": Recipe.temperature,
     "compile": False,
 }
 
 
 def find_classifier_fields(recipe: Recipe, *, allowed: Collection[str] = ()) -> list[str]:
-    """Return name and value of each field of a recipe that applies to classifiers only and is not disabled.
+    """Return name and value of each field of a recipe that applies to classifiers only and is not disabled, or changed.
 
     Args:
         recipe: The recipe.

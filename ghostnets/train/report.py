@@ -50,10 +50,10 @@ def describe_evaluation(result: TrainingResult) -> str:
     """One sentence on the images of the evaluation, and on whether it is optimistic."""
     images = result.evaluation.images
     if result.split == "test":
-        return f"Measured on the {images:,} test images, on which nothing was chosen."
+        return f"Measured on {format_count(images, 'test image')}, on which nothing was chosen."
     return (
-        f"Measured on the {images:,} validation images, on which the best epoch was also chosen, so the figures are a"
-        " little optimistic."
+        f"Measured on {format_count(images, 'validation image')}, on which the best epoch was also chosen, so the"
+        " figures are a little optimistic."
     )
 
 

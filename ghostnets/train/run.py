@@ -11,7 +11,7 @@ from torch import nn
 
 from ghostnets.checkpoints import Checkpoint, build_network, read_checkpoint
 from ghostnets.data import TrainingBatches, derive_seed, summarize_source
-from ghostnets.errors import ConfigurationError, RunError
+from ghostnets.errors import RunError
 from ghostnets.train.callback import Callback, RunStart
 from ghostnets.train.derived import DerivedFiles
 from ghostnets.train.distributed import DistributedContext
@@ -27,7 +27,7 @@ from ghostnets.train.result import InterruptedRunError, TrainingResult
 from ghostnets.train.run_folder import RunFolder
 from ghostnets.train.saver import RunSaver
 from ghostnets.train.schedule import learning_rate
-from ghostnets.train.setup import build_setup
+from ghostnets.train.setup import build_setup, check_batch
 from ghostnets.train.spec import RunSpec
 from ghostnets.train.state import TrainData, check_state, describe_unchecked_data, pack_state, read_progress
 from ghostnets.train.step import StepTotals
@@ -148,11 +148,7 @@ class Run:
             rank=self.distributed.rank,
             world_size=world_size,
         )
-        if batches.batch_size < 2 * world_size * recipe.accumulate:
-            raise ConfigurationError(
-                f"a batch of {batches.batch_size} images has fewer than 2 for each of {world_size} processes and"
-                f" {recipe.accumulate} accumulation steps; choose a larger --batch-size."
-            )
+        check_batch(batches.batch_size, len(self.setup.splits.train), world_size, recipe.accumulate)
         return batches
 
     def _train_epochs(self, stop: StopRequest) -> None:

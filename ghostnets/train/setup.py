@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from ghostnets.data import Augmentation, BatchAugmentation, DatasetSplits, TrainingBatches
 from ghostnets.data.boxes import BoxAugmentation, BoxBatchAugmentation
 from ghostnets.data.masks import MaskAugmentation
-from ghostnets.errors import RunError
+from ghostnets.errors import ConfigurationError, RunError
 from ghostnets.models import Network
 from ghostnets.models.detection import Detector
+from ghostnets.terminal import format_count
 from ghostnets.train.detection.network import build_initial_detector
 from ghostnets.train.detection.supervised import SupervisedDetector
 from ghostnets.train.distill import Distillation, FeatureStudent, load_teacher
@@ -30,7 +31,7 @@ from ghostnets.train.spec import RunSpec
 from ghostnets.train.state import TrainProgress, TrainState, restore_state
 from ghostnets.train.step import TrainingStep
 
-__all__ = ["TrainingSetup", "build_setup", "class_weights"]
+__all__ = ["TrainingSetup", "build_setup", "check_batch", "class_weights"]
 
 NORM_IMAGES = 64  # on which statistics of normalisation are measured
 
@@ -220,3 +221,22 @@ def class_weights(recipe: Recipe, splits: DatasetSplits, num_classes: int) -> Te
         return None
     counts = splits.train.labels.bincount(minlength=num_classes)
     return len(splits.train) / (num_classes * counts.clamp(min=1))
+
+
+def check_batch(size: int, num_images: int, world_size: int, accumulate: int) -> None:
+    """Raise ConfigurationError for a batch of fewer than two images for each process and accumulation step.
+
+    Args:
+        size: Images of a batch.
+        num_images: Images of the training split, at least ``size``.
+        world_size: Number of processes.
+        accumulate: Number of accumulation steps.
+    """
+    needed = 2 * world_size * accumulate
+    if size < needed:
+        parts = f"{format_count(world_size, 'process')} and {format_count(accumulate, 'accumulation step')}"
+        advice = "choose a larger --batch-size" if num_images >= needed else "add training images"
+        raise ConfigurationError(
+            f"a batch of {format_count(size, 'image')} is too small: batch normalisation needs 2 for each of {parts};"
+            f" {advice}."
+        )

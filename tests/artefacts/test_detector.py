@@ -12,7 +12,8 @@ from ghostnets.artefacts.boxes import decode_predictions, suppress
 from ghostnets.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from ghostnets.errors import ArtefactError, ConfigurationError, ImageError
 from ghostnets.models.detection import create_detector, decode_boxes, select_boxes
-from ghostnets.preprocessing import Preprocessing
+from ghostnets.predict import BoxPictures, Input
+from ghostnets.preprocessing import Preprocessing, decode, limits
 
 SIDE, STRIDES, BINS = 64, (8, 16, 32, 64), 8
 POINTS = 64 + 16 + 4 + 1
@@ -89,6 +90,32 @@ def test_boxes_are_pixels_of_the_upright_original():
     found = detector(content.getvalue())
     assert found.size == (32, 128)
     np.testing.assert_allclose(found.boxes, [[0, 0, 8, 32]], atol=1e-3)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+def test_boxes_are_pixels_of_the_original_also_of_a_jpeg_decoded_at_reduced_scale(
+    monkeypatch, tmp_path: Path, fit: str
+):
+    turned = Image.new("RGB", (256, 128), "white")
+    exif = turned.getexif()
+    exif[0x0112] = 6  # upright it is 128 wide and 256 high
+    turned.save(tmp_path / "a.jpg", exif=exif)
+    detector = ObjectDetector(FixedModel(predictions(p9=3.0), preprocessing=Preprocessing.for_boxes(SIDE, fit=fit)))
+    expected = detector(tmp_path / "a.jpg")
+    monkeypatch.setattr(limits, "MAX_MEMORY", 256 * 128 * 4)  # half of what the rotation takes
+    assert decode(tmp_path / "a.jpg").size == (64, 128)
+    found = detector(tmp_path / "a.jpg")
+    assert found.size == (128, 256)
+    np.testing.assert_allclose(found.boxes, [[0, 0, 32 if fit == "stretch" else 64, 64]], atol=1e-3)
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
+    # Drawn into the picture of half the size: the right side of the box is a blue line in its middle.
+    picture = BoxPictures(tmp_path / "drawn", ("fish", "shark"), max_pixels=10**6).write(
+        Input("a.jpg", str(tmp_path / "a.jpg")), found
+    )
+    with Image.open(picture) as drawn:
+        assert drawn.size == (64, 128)
+        right = int(found.boxes[0][2]) // 2
+        assert min(drawn.getpixel((right - 1 if right == 64 else right, 28))[:1]) < 90
 
 
 def test_letterboxed_objects_end_at_the_edge_of_the_image():

@@ -26,7 +26,8 @@ from ghostnets.cli.main import main
 from ghostnets.errors import ArtefactError, ConfigurationError, EngineError
 from ghostnets.export.report import MASK_TOLERANCES, ExportComparison, find_violation
 from ghostnets.export.verify_masks import compare_masks
-from ghostnets.preprocessing import Preprocessing, class_color, decode, decode_values
+from ghostnets.predict import Input, MaskPictures
+from ghostnets.preprocessing import Preprocessing, class_color, decode, decode_values, limits
 
 NAMES = ("land", "water", "road")
 SIDE = 48  # of the input
@@ -86,6 +87,17 @@ def test_pixels_of_a_letterboxed_image_come_from_its_part_of_the_input():
     assert mask.tolist() == [[0, 0, 0, 1, 1, 1, 1, 1]] * 4  # the crossing is nearer to the confident class
     assert scores[0, -1] == pytest.approx(1 / (1 + np.exp(-5)))
     assert scores[0, 0] == pytest.approx(0.5)
+
+
+def test_masks_have_the_size_of_a_jpeg_that_is_decoded_at_reduced_scale(checkpoint: Path, tmp_path: Path, monkeypatch):
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (96, 64), "red").save(path)
+    monkeypatch.setattr(limits, "MAX_MEMORY", 96 * 64 * 2)  # half of what it takes
+    assert decode(path).size == (48, 32)
+    segmented = load_segmenter(checkpoint, threads=1)(path)
+    assert (segmented.size, segmented.mask.shape) == ((96, 64), (64, 96))
+    picture = MaskPictures(tmp_path / "drawn", NAMES, max_pixels=10**6).write(Input("a.jpg", str(path)), segmented)
+    assert decode(picture).size == (48, 32)
 
 
 def test_flip_averages_the_probabilities_of_the_image_and_its_mirror_image(checkpoint: Path, photos: Path):
@@ -248,6 +260,7 @@ def test_predict_writes_masks_pictures_and_json(checkpoint: Path, photos: Path, 
     ("options", "message"),
     [
         (["--threshold", "0.5"], "is a segmentation network, and --threshold is for other networks"),
+        (["--top", "3"], "is a segmentation network, and --top is for other networks"),
         (["--out", "x.csv"], "whose masks are not written to .csv; use --masks FOLDER"),
     ],
 )

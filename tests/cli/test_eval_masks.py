@@ -16,6 +16,7 @@ from ghostnets.cli.main import main
 from ghostnets.engine.session import is_built
 from ghostnets.export.deployed import ExportJob
 from ghostnets.export.engine_plan import write
+from ghostnets.preprocessing import limits
 
 NAMES = ("land", "water", "road")
 SIZES = ((90, 60), (50, 80), (64, 64))
@@ -108,6 +109,21 @@ def test_flip_evaluates_the_masks_that_predict_writes_with_it(tiny_segmenter: Pa
         predicted = np.array(Image.open(written))
         np.add.at(confusion, (truth[truth != 255], predicted[truth != 255]), 1)
     assert found["confusion"] == confusion.tolist()
+
+
+def test_jpeg_decoded_at_reduced_scale_is_compared_at_its_own_size(
+    tiny_segmenter: Path, tmp_path: Path, monkeypatch, capsys
+):
+    for folder in ("images", "masks"):
+        (tmp_path / "test" / folder).mkdir(parents=True)
+    Image.new("RGB", (96, 64), "red").save(tmp_path / "test" / "images" / "a.jpg")
+    labels = np.arange(64 * 96, dtype=np.uint8).reshape(64, 96) % 3
+    Image.fromarray(labels).save(tmp_path / "test" / "masks" / "a.png")
+    (tmp_path / "classes.txt").write_text("\n".join(NAMES) + "\n")
+    monkeypatch.setattr(limits, "MAX_MEMORY", 96 * 64 * 2)  # half of what it takes
+    found = evaluate(capsys, tiny_segmenter, tmp_path, "--page", tmp_path / "page.html")
+    assert np.sum(found["confusion"]) == 96 * 64
+    assert (tmp_path / "page.html").is_file()
 
 
 @pytest.mark.parametrize(

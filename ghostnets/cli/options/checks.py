@@ -11,6 +11,7 @@ from ghostnets.models.names import ALIASES, DETECTOR_NAMES, MODEL_NAMES, SEGMENT
 
 __all__ = [
     "check_at_least",
+    "check_bom",
     "check_checkpoint",
     "check_choices",
     "check_data",
@@ -73,10 +74,15 @@ def check_table_suffix(option: str, path: Path | None, *, bom: bool = False) -> 
         MissingExtraError: The library is not installed.
     """
     check_suffix(option, path, TABLES)
-    if bom and (path is None or path.suffix.lower() != ".csv"):
-        raise ConfigurationError("--bom is for a .csv file; add --out FILE.csv, or omit it.")
+    check_bom(path, bom=bom)
     if path is not None and (library := TABLES[path.suffix.lower()]):
         require_installed(library, extra="parquet")
+
+
+def check_bom(path: Path | None, *, bom: bool) -> None:
+    """Raise ConfigurationError for a byte order mark in a file that is no ``.csv``, or without a file."""
+    if bom and (path is None or path.suffix.lower() != ".csv"):
+        raise ConfigurationError("--bom is for a .csv file; add --out FILE.csv, or omit it.")
 
 
 def check_data(data: str) -> None:

@@ -7,7 +7,13 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from ghostnets.cli.options.base import CheckpointPath, CommandOptions, JsonOutput
-from ghostnets.cli.options.checks import check_at_least, check_outside, check_table_suffix, check_threshold_option
+from ghostnets.cli.options.checks import (
+    check_at_least,
+    check_bom,
+    check_outside,
+    check_table_suffix,
+    check_threshold_option,
+)
 from ghostnets.devices import check_device_name
 from ghostnets.errors import ConfigurationError, require_installed
 from ghostnets.preprocessing import MAX_PIXELS
@@ -34,8 +40,8 @@ class PredictCommand(CommandOptions):
     the folder of the run."""
     images: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGE|FOLDER|GLOB|@FILE|TAR ...")]
     """Image files, folders or globs of them, @FILE with one path per line, WebDataset shards (.tar)."""
-    top: int = 3
-    """Number of most probable classes per image."""
+    top: int | None = None
+    """Number of most probable classes per image, 3 by default."""
     out: Path | None = None
     """Write the predictions to this file: .csv, .jsonl or .parquet; for a detector also .json, in COCO's format."""
     draw: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -89,6 +95,7 @@ class PredictCommand(CommandOptions):
                 check_outside(option, folder, self.images)
         if self.out is None or self.out.suffix.lower() != ".json":  # only of a detector
             check_table_suffix("--out", self.out, bom=self.bom)
+        check_bom(self.out, bom=self.bom)
         check_threshold_option(self.threshold)
         check_device_name(self.device)
         if self.engine == "ray" and self.device != "cpu":

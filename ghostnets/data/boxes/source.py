@@ -10,12 +10,13 @@ from ghostnets.data.boxes.annotations import BoxAnnotations, BrokenLabels, Image
 from ghostnets.data.boxes.coco import find_coco, read_coco
 from ghostnets.data.boxes.listed import drop_repeated, shared_image_notes, unused_image_notes
 from ghostnets.data.boxes.voc import is_voc, read_voc
-from ghostnets.data.boxes.yolo import find_yaml, read_yolo
+from ghostnets.data.boxes.yolo import find_bare_labels, find_yaml, read_yolo
 from ghostnets.errors import DataError
 
 __all__ = ["BoxSource", "find_box_layout", "open_boxes"]
 
 SHOWN_CLASSES = 10  # names per message
+MAX_OBJECTS = 100  # that a detector returns for an image, and that average precision counts of a class
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def find_box_layout(data: str | os.PathLike[str]) -> str | None:
     """Return the layout of the labelled boxes in a folder or file, and what it is recognised by; None without boxes.
 
     Raises:
-        DataError: Several files describe the data.
+        DataError: Several files describe the data, or YOLO's files of boxes lack the ``data.yaml``.
     """
     root = Path(data)
     if not root.exists():
@@ -116,6 +117,7 @@ def find_box_layout(data: str | os.PathLike[str]) -> str | None:
         return "Pascal VOC, XML files"
     if files := find_coco(root):
         return f"COCO, {next(iter(files.values())).name}"
+    _reject_bare_labels(root)
     return None
 
 
@@ -129,10 +131,21 @@ def _read_labels(
         return *read_voc(root, broken, notes), "Pascal VOC"
     if files := find_coco(root):
         return *read_coco(files, broken, notes), "COCO"
+    _reject_bare_labels(root)
     raise DataError(
         f"{root} has no labelled boxes in a recognised layout; pass a folder with data.yaml (YOLO), with"
         " Annotations/*.xml (Pascal VOC) or with a JSON file of COCO."
     )
+
+
+def _reject_bare_labels(root: Path) -> None:
+    """Raise DataError for files of YOLO's boxes without the file that names their classes and images."""
+    if (file := find_bare_labels(root)) is not None:
+        raise DataError(
+            f"{root} has boxes as YOLO writes them ({file.relative_to(root)}), but no data.yaml with the names of their"
+            f" classes; write {root / 'data.yaml'} with the folders of images and the names in the order of the class"
+            " numbers, such as the lines 'train: train/images', 'val: val/images' and 'names: [cat, dog]'."
+        )
 
 
 def _check_names(class_names: tuple[str, ...], root: Path) -> None:
@@ -145,11 +158,18 @@ def _check_names(class_names: tuple[str, ...], root: Path) -> None:
 
 
 def _add_class_notes(source: BoxSource) -> BoxSource:
-    """Return the source with a note for each split on the classes without boxes."""
+    """Return the source with a note for each split on the classes without boxes, and one on images with too many."""
     notes = list(source.notes)
     for split, counts in source.class_counts.items():
         empty = [name for name, count in zip(source.class_names, counts, strict=True) if not count]
         if empty:
             more = f" and {len(empty) - SHOWN_CLASSES} more" if len(empty) > SHOWN_CLASSES else ""
             notes.append(f"no box of {', '.join(empty[:SHOWN_CLASSES])}{more} in {split}")
+    numbers = [np.count_nonzero(~image.is_crowd) for images in source.splits.values() for image in images]
+    most = max(numbers, default=0)
+    if most > MAX_OBJECTS:
+        notes.append(
+            f"an image has up to {most} boxes, and at most {MAX_OBJECTS} objects are found in an image; cut such images"
+            " into pieces"
+        )
     return replace(source, notes=tuple(notes))

@@ -19,10 +19,11 @@ from ghostnets.data.layout import split_of
 from ghostnets.errors import DataError, require
 from ghostnets.terminal import format_count, printable
 
-__all__ = ["find_yaml", "read_yolo"]
+__all__ = ["find_bare_labels", "find_yaml", "read_yolo"]
 
 Splits = dict[str, list[ImageLabels]]
 LABEL_FOLDERS = {"images": "labels", "Images": "Labels", "IMAGES": "LABELS"}  # folder of images -> its labels
+SAMPLED = 20  # label files of a folder without data.yaml; some are empty
 OTHER_TEXTS = ("classes", "readme", "notes")  # first words of text files beside labels
 
 
@@ -42,6 +43,33 @@ def find_yaml(root: Path) -> Path | None:
             raise DataError(f"{root} has {', '.join(path.name for path in found)}; pass one of these files.")
         found = named
     return found[0] if found else None
+
+
+def find_bare_labels(root: Path) -> Path | None:
+    """A file of YOLO's boxes in the folders ``labels`` of a data set or of its splits; None without one.
+
+    Such a data set lacks only the ``data.yaml`` that names its classes and images.
+    """
+    if not root.is_dir():
+        return None
+    places = [root, *(path for path in sorted(root.iterdir()) if path.is_dir())]
+    folders = [place / name for place in places for name in LABEL_FOLDERS.values()]
+    inside = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()) if path.is_dir()]
+    for folder in [*folders, *inside]:
+        files = sorted(folder.glob("*.txt"))[:SAMPLED] if folder.is_dir() else []
+        if (found := next(filter(_holds_boxes, files), None)) is not None:
+            return found
+    return None
+
+
+def _holds_boxes(file: Path) -> bool:
+    """Whether the first line of a text file is a class number and at least four numbers, as of a box."""
+    try:
+        with file.open(encoding="utf-8") as lines:
+            label, *values = map(float, next(lines, "").split())
+    except (OSError, ValueError):
+        return False
+    return label == int(label) and len(values) >= 4
 
 
 def read_yolo(file: Path, broken: BrokenLabels, notes: list[str]) -> tuple[tuple[str, ...], Splits]:

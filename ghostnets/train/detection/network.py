@@ -21,16 +21,21 @@ from ghostnets.train.backbone_tasks import (
 )
 from ghostnets.train.recipe import AUTO_WEIGHTS, Recipe
 from ghostnets.train.recipe import EMBEDDED_WEIGHTS as EMBEDDED
+from ghostnets.train.recipes import DETECT
 
 __all__ = ["build_initial_detector", "check_detection", "resolve_detector"]
 
 IMAGE_SIZE = 416
 BINS = 8  # of the distances of every detector in the registry
 NCNN_SUFFIX = ".param"
+SWITCHES = {  # fields that turn an augmentation on or off: both values (``BoxAugmentation``)
+    "min_scale": (DETECT.min_scale, 1.0),
+    "color_jitter": (DETECT.color_jitter, 0.0),
+}
 
 
 def check_detection(recipe: Recipe) -> None:
-    """Raise ConfigurationError for a recipe with options that apply to classifiers only."""
+    """Raise ConfigurationError for a recipe with options or values that detectors do not have."""
     wrong = find_classifier_fields(recipe)
     if recipe.flip not in ("horizontal", "none"):
         wrong.append(f"flip {recipe.flip}")
@@ -38,6 +43,11 @@ def check_detection(recipe: Recipe) -> None:
         raise ConfigurationError(
             f"detectors are trained without {', '.join(wrong)}; omit these options, or start from --recipe detect."
         )
+    for name, (on, off) in SWITCHES.items():
+        if getattr(recipe, name) not in (on, off):
+            raise ConfigurationError(
+                f"{name} is {getattr(recipe, name)}, and detectors are trained with {on} or, to disable it, {off:g}."
+            )
     if recipe.model not in DETECTORS:
         raise ConfigurationError(
             f"{recipe.model} is not a detector; choose --model {', '.join(sorted(DETECTORS))}, or --task classify."

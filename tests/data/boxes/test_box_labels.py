@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostnets.data.boxes import BoxSource, open_boxes
+from ghostnets.artefacts.boxes import MAX_BOXES
+from ghostnets.data import find_task
+from ghostnets.data.boxes import BoxSource, find_box_layout, open_boxes
+from ghostnets.data.boxes.source import MAX_OBJECTS
 from ghostnets.errors import DataError
+from ghostnets.measure.detection import MAX_DETECTIONS
 
 # Image: width, height and boxes (class, x_min, y_min, x_max, y_max); c has none.
 IMAGES = {
@@ -321,6 +325,30 @@ def test_unknown_layouts_are_rejected(tmp_path: Path):
     (tmp_path / "data.yaml").rename(tmp_path / "third.yaml")
     with pytest.raises(DataError, match=r"has other\.yml, third\.yaml; pass one of these files"):
         open_boxes(tmp_path)
+
+
+def test_images_with_more_boxes_than_are_found_are_noted(tmp_path: Path):
+    assert (MAX_OBJECTS, MAX_OBJECTS) == (MAX_BOXES, MAX_DETECTIONS)
+    Image.new("RGB", (200, 200)).save(tmp_path / "a.png")
+    (tmp_path / "list.txt").write_text("a.png\n")
+    (tmp_path / "data.yaml").write_text("train: list.txt\nnames: [dot]\n")
+    for number, is_noted in ((100, False), (101, True)):
+        rows = [f"0 {0.1 + index * 0.005} 0.5 0.1 0.1" for index in range(number)]
+        (tmp_path / "a.txt").write_text("\n".join(rows))
+        notes = open_boxes(tmp_path).notes
+        assert any("up to 101 boxes, and at most 100 objects are found" in note for note in notes) == is_noted
+
+
+@pytest.mark.parametrize("place", ["labels", "labels/train", "train/labels"])
+def test_labels_without_data_yaml_are_named_with_what_is_missing(tmp_path: Path, place: str):
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "a.txt").write_text("")
+    (tmp_path / place / "b.txt").write_text("a photo of a cat\n")
+    assert find_box_layout(tmp_path) is None
+    (tmp_path / place / "c.txt").write_text("1 0.5 0.5 0.2 0.2\n")
+    for find in (open_boxes, find_box_layout, find_task):
+        with pytest.raises(DataError, match=rf"as YOLO writes them \({place}/c.txt\), but no data.yaml"):
+            find(tmp_path)
 
 
 def test_lists_divide_images_of_one_folder_also_with_labels_beside_them(tmp_path: Path):

@@ -12,6 +12,7 @@ from dense_data import write_boxes
 from PIL import Image
 
 from ghostnets.checkpoints import read_checkpoint
+from ghostnets.cli.main import main
 from ghostnets.data import DataSpec, find_task
 from ghostnets.data.boxes import open_boxes
 from ghostnets.data.boxes.folder import split_validation
@@ -182,10 +183,38 @@ def test_data_without_boxes_and_options_of_classifiers_are_rejected(boxes: Path,
         train_model(rare, folder=tmp_path / "run", **OPTIONS)
     with pytest.raises(ConfigurationError, match=r"without mixup 0\.2, flip both"):
         train_model(boxes, folder=tmp_path / "run", **OPTIONS, mixup=0.2, flip="both")
+    unused = {"shift": 4, "randaugment_magnitude": 3, "distill": "features", "distill_weight": 2.0, "temperature": 2.0}
+    with pytest.raises(ConfigurationError, match=", ".join(f"{name} {value}" for name, value in unused.items())):
+        train_model(boxes, folder=tmp_path / "run", **OPTIONS, **unused)
+    for name, value, expected in (("min_scale", 0.8, "0.35 or, to disable it, 1"), ("color_jitter", 0.1, "0.4 .* 0")):
+        with pytest.raises(ConfigurationError, match=f"{name} is {value}, and detectors are trained with {expected}"):
+            train_model(boxes, folder=tmp_path / "run", **OPTIONS, **{name: value})
     with pytest.raises(ConfigurationError, match="ghostnet_100 is not a detector"):
         train_model(boxes, folder=tmp_path / "run", **{**OPTIONS, "model": "ghostnet_100"})
     with pytest.raises(ConfigurationError, match="no labelled boxes"):
         train_model(task="detect", folder=tmp_path / "run", **OPTIONS)
+
+
+def test_too_few_images_for_a_batch_are_told_from_too_small_a_batch(boxes: Path, tmp_path: Path):
+    box = [(0, 0.5, 0.5, 0.5, 0.5)]
+    single = write_boxes(tmp_path / "single", {"train": [box], "val": [box]})
+    with pytest.raises(
+        ConfigurationError, match=r"a batch of 1 image is too small: .* needs 2 .*; add training images"
+    ):
+        train_model(single, folder=tmp_path / "run", **OPTIONS)
+    with pytest.raises(ConfigurationError, match=r"a batch of 4 images .* and 4 accumulation steps; choose a larger"):
+        train_model(boxes, folder=tmp_path / "run", **OPTIONS, accumulate=4)
+
+
+def test_test_images_without_a_box_have_no_score(tmp_path: Path, capsys):
+    box = [(0, 0.5, 0.5, 0.5, 0.5)]
+    root = write_boxes(tmp_path / "untested", {"train": [box, box], "val": [box], "test": [[], []]})
+    folder = tmp_path / "run"
+    result = train_model(root, folder=folder, **OPTIONS)
+    assert result.evaluation.describe_baseline().startswith("There are 0 labelled boxes of 0 classes.")
+    assert json.loads((folder / "result.json").read_text())["evaluation"]["mean_average_precision"] is None
+    assert main(["compare", str(folder), str(folder), "--out", str(tmp_path / "compared.html")]) == 0
+    assert "no labels for mAP, test" in capsys.readouterr().out
 
 
 def test_task_of_a_layout(boxes: Path, tmp_path: Path):
