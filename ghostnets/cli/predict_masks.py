@@ -9,6 +9,7 @@ from ghostnets.cli.predict_output import PredictionProgress, print_json_list, pr
 from ghostnets.data.finder import LeftOut
 from ghostnets.errors import ConfigurationError
 from ghostnets.predict import Input, MaskFiles, MaskPictures, find_inputs, segment_images
+from ghostnets.preprocessing import class_color
 from ghostnets.terminal import format_count
 
 __all__ = ["run_segmenter"]
@@ -57,15 +58,23 @@ def run_segmenter(command: PredictCommand, model: Model) -> int:
         legend = ", ".join(f"{index} {name}" for index, name in enumerate(segmenter.class_names))
         message(f"wrote {format_count(written, 'mask')} into {command.masks}; values of their pixels: {legend}.")
     if command.draw is not None:
-        message(f"drew {format_count(written, 'picture')} into {command.draw}.")
+        colors = ", ".join(
+            "{} #{:02x}{:02x}{:02x}".format(name, *class_color(label))
+            for label, name in enumerate(segmenter.class_names)
+        )
+        message(f"drew {format_count(written, 'picture')} into {command.draw}; colors: {colors}.")
     return 1 if progress.errors else 0
 
 
 def _as_dict(row: SegmentedRow) -> dict[str, Any]:
     """Return a row as JSON values."""
-    if row.error is not None:
-        return {"path": row.path, "error": row.error}
-    return {"path": row.path, "size": list(row.size), "shares": row.shares}
+    return {
+        "path": row.path,
+        "width": row.size[0],
+        "height": row.size[1],
+        "shares": row.shares,
+        "error": row.error,
+    }
 
 
 def _check_options(command: PredictCommand) -> None:

@@ -18,9 +18,7 @@ __all__ = ["EMBEDDED", "TASKS", "DataSpec", "find_task"]
 
 TASKS = ("classify", "detect", "segment")
 """Tasks of data sets: images with classes, boxes or masks."""
-LABEL_FOLDERS = {"images", "labels", "annotations", "jpegimages", "imagesets", "train", "val", "valid", "test"} | {
-    *("masks", "mask", "segmentationclass", "segmentationobject", "segmentation", "label_images", "gt", "image", "imgs")
-}
+OTHER_FOLDERS = ("imagesets", "segmentationobject", "train", "val", "valid", "test")  # of boxes or masks, and splits
 
 EMBEDDED = "fashion-mnist"
 """Name of the data set that comes with the package."""
@@ -217,14 +215,16 @@ def find_task(data: str | os.PathLike[str]) -> str:
 
 def _class_folders(root: Path) -> str | None:
     """Names of folders that can only be classes, or None if there are fewer than two."""
+    from ghostnets.data.masks.layout import IMAGE_FOLDERS, MASK_FOLDERS
     from ghostnets.preprocessing import IMAGE_SUFFIXES
 
+    others = {*IMAGE_FOLDERS, *MASK_FOLDERS, *OTHER_FOLDERS}
     folders = [path for top in (root, root / "train") if top.is_dir() for path in sorted(top.iterdir())]
     classes = [
         path.name
         for path in folders
         if path.is_dir()
-        and path.name.lower() not in LABEL_FOLDERS
+        and path.name.lower() not in others
         and any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir())
     ]
     return ", ".join(classes[:3]) if len(classes) > 1 else None

@@ -203,7 +203,7 @@ def _check_maps(source: Path, task: str, name: str, *, precision: str, output: s
     wrong = {
         f"precision {precision}": precision not in precisions,
         f"output {output}": output != "logits",
-        **options,
+        **{f"{option} (--{option.replace('_', '-')})": is_given for option, is_given in options.items()},
     }
     if found := [option for option, is_wrong in wrong.items() if is_wrong]:
         raise ConfigurationError(

@@ -238,13 +238,15 @@ def test_predict_writes_masks_pictures_and_json(checkpoint: Path, photos: Path, 
     output = capsys.readouterr()
     rows = json.loads(output.out)
     assert [Path(row["path"]).name for row in rows] == ["0.png", "1.png", "bad.png"]
-    assert "error" in rows[2]
+    assert "cannot be read" in rows[2]["error"]
     assert "wrote 2 masks" in output.err
     assert "0 land, 1 water, 2 road" in output.err
+    assert "colors: land #800000, water #008000, road #808000" in output.err
     segmenter = load_segmenter(checkpoint, threads=1)
     for row, image in zip(rows, sorted(photos.iterdir()), strict=False):
         segmented = segmenter(image)
         assert row["shares"] == pytest.approx(segmented.shares)
+        assert (row["width"], row["height"], row["error"]) == (*segmented.size, None)
         relative = image.relative_to(image.anchor)
         written = decode_values(masks / relative)
         assert written.mode == "P"

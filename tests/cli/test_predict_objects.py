@@ -132,7 +132,6 @@ def test_box_is_drawn_at_its_position():
     [
         (["--features", "--out", "x.jsonl"], "is a detector, and --features is for other networks"),
         (["--top", "3"], "is a detector, and --top is for other networks"),
-        (["--out", "x.json", "--bom"], "--bom is for a .csv file"),
         (["--tta", "flip"], "is a detector, and --tta is for other networks"),
         (["--sort-into", "sorted"], "is a detector, and --sort-into is for other networks"),
         (["--masks", "masks"], "is a detector, and --masks is for other networks"),

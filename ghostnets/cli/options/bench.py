@@ -8,7 +8,7 @@ import tyro
 
 from ghostnets.cli.options.base import CommandOptions, JsonOutput
 from ghostnets.cli.options.checks import check_at_least, check_choices, find_network
-from ghostnets.errors import ConfigurationError, require_installed
+from ghostnets.errors import ConfigurationError, UnknownNameError, require_installed
 
 __all__ = ["BACKEND_LIBRARIES", "PRECISIONS", "BenchCommand"]
 
@@ -82,7 +82,15 @@ class BenchCommand(CommandOptions):
         if not self.networks:
             raise ConfigurationError("no network is given; name some (ghostnets list), for example ghostnet_100.")
         for network in self.networks:
-            find_network(network, foreign=True, any_task=True)
+            try:
+                find_network(network, foreign=True, any_task=True)
+            except UnknownNameError as error:
+                if Path(network).exists():
+                    raise ConfigurationError(
+                        f"{network} is a file or folder, and networks are benchmarked by name, with random weights;"
+                        " time the layers of a checkpoint by: ghostnets profile CHECKPOINT"
+                    ) from error
+                raise
         check_choices("backend", self.backend_names, BACKEND_LIBRARIES)
         check_choices("precision", self.precisions, PRECISIONS)
         for option, numbers in (("--batch", self.batches), ("--threads", self.thread_counts)):

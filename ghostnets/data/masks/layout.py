@@ -15,10 +15,20 @@ from ghostnets.errors import DataError
 from ghostnets.preprocessing import decode_values
 from ghostnets.terminal import format_count, printable
 
-__all__ = ["MaskPair", "find_mask_folders", "find_pairs", "split_pairs"]
+__all__ = ["IMAGE_FOLDERS", "MASK_FOLDERS", "MaskPair", "find_mask_folders", "find_pairs", "split_pairs"]
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos")
-MASK_FOLDERS = ("masks", "mask", "segmentationclass", "segmentation", "labels", "annotations", "label_images", "gt")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "jpegimages", "photos")
+MASK_FOLDERS = (
+    "masks",
+    "mask",
+    "segmentationclass",
+    "segmentation",
+    "labels",
+    "annotations",
+    "label_images",
+    "gt",
+    "ann_dir",
+)
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 MASK_ENDINGS = ("_mask", "_masks", "_label", "_labels", "_labelids", "_gt", "_l", "_seg")
 LIST_FOLDERS = ("", "splits", "ImageSets/Segmentation", "ImageSets")

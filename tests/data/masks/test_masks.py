@@ -208,6 +208,10 @@ def test_task_is_found_from_the_layout(data: Path):
     assert source.task == "segment"
     assert source.notes[0].startswith("the labels are masks (images and masks), so a segmentation network is trained")
     assert source.class_counts == {"train": (3, 3), "val": (1, 1)}
+    (data / "images").rename(data / "img_dir")  # as MMSegmentation names them
+    (data / "masks").rename(data / "ann_dir")
+    assert find_task(data) == "segment"
+    assert open_masks(data).splits["train"][0].mask.parent.name == "ann_dir"
     (data / "data.yaml").write_text("names: [fish]\ntrain: images\n")
     with pytest.raises(DataError, match=r"choose --task detect or --task segment"):
         find_task(data)
