@@ -8,7 +8,7 @@ import tyro
 
 from ghostnets.cli.options.base import CommandOptions, JsonOutput
 from ghostnets.cli.options.checks import check_at_least, check_choices, find_network
-from ghostnets.errors import ConfigurationError, UnknownNameError, require_installed
+from ghostnets.errors import ConfigurationError, GhostNetsError, require_installed
 
 __all__ = ["BACKEND_LIBRARIES", "PRECISIONS", "BenchCommand"]
 
@@ -84,7 +84,7 @@ class BenchCommand(CommandOptions):
         for network in self.networks:
             try:
                 find_network(network, foreign=True, any_task=True)
-            except UnknownNameError as error:
+            except GhostNetsError as error:
                 if Path(network).exists():
                     raise ConfigurationError(
                         f"{network} is a file or folder, and networks are benchmarked by name, with random weights;"
