@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,20 +17,19 @@ __all__ = ["find_blocks", "recorded"]
 def recorded(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, tuple[tuple[Tensor, ...], Tensor]]]:
     """Record inputs and output of modules, copied, as activations may work in place."""
     found: dict[str, tuple[tuple[Tensor, ...], Tensor]] = {}
-    before: dict[str, tuple[Tensor, ...]] = {}
+    read: dict[str, tuple[Tensor, ...]] = {}
+
+    def record_inputs(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        read[name] = tuple(each.clone() for each in inputs)
+
+    def record_output(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        found[name] = read[name], output.clone()
+
     handles = []
     for name in names:
         module = model.get_submodule(name)
-        handles.append(
-            module.register_forward_pre_hook(
-                lambda _, inputs, name=name: before.update({name: tuple(i.clone() for i in inputs)})
-            )
-        )
-        handles.append(
-            module.register_forward_hook(
-                lambda _, inputs, output, name=name: found.update({name: (before[name], output.clone())})
-            )
-        )
+        handles.append(module.register_forward_pre_hook(partial(record_inputs, name)))
+        handles.append(module.register_forward_hook(partial(record_output, name)))
     with temporary_hooks(handles):
         yield found
 

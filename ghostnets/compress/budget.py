@@ -54,10 +54,9 @@ class Option:
         if few < more and self.damages[more] > 0 and self.damages[few] < math.inf:
             growth = max(self.damages[few] / self.damages[more], 1.0)
             power = math.log(growth) / math.log((channels - few) / (channels - more))
+            power = min(max(power, MIN_POWER), MAX_POWER)
         nearest = few if number < more else more
-        return self.damages[nearest] * ((channels - number) / (channels - nearest)) ** min(
-            max(power, MIN_POWER), MAX_POWER
-        )
+        return self.damages[nearest] * ((channels - number) / (channels - nearest)) ** power
 
 
 @dataclass

@@ -48,8 +48,8 @@ def fuse(model: nn.Module) -> nn.Module:
     """
     fused = reparameterize(model)
     for parent in list(fused.modules()):
-        runs_in_order = type(parent).forward is nn.Sequential.forward
-        pairs = itertools.pairwise(parent._modules) if runs_in_order else getattr(parent, "conv_norm_pairs", ())
+        is_sequence = isinstance(parent, nn.Sequential)
+        pairs = itertools.pairwise(parent._modules) if is_sequence else getattr(parent, "conv_norm_pairs", ())
         for first, second in list(pairs):
             layer, norm = parent._modules.get(first), parent._modules.get(second)
             if (

@@ -37,7 +37,7 @@ class QuantizeCommand(CommandOptions):
     out: Path
     """Checkpoint to write, a .safetensors file; the int8 files and the report, FILE.json, are beside it."""
     formats: str = "engine"
-    """Comma-separated formats of the int8 files: engine, onnx, openvino, litert."""
+    """Comma-separated formats of the int8 files: engine, onnx, openvino, executorch, litert."""
     weights: Path | None = None
     """File of the weights of a timm or torchvision network: a state dict."""
     most: int = 256

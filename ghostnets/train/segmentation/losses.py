@@ -3,9 +3,9 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["segmentation_losses"]
+from ghostnets.data.masks import IGNORED
 
-IGNORED = 255
+__all__ = ["segmentation_losses"]
 
 
 def segmentation_losses(logits: Tensor, masks: Tensor, *, label_smoothing: float = 0.0) -> Tensor:

@@ -7,13 +7,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ghostnets.data.masks import IGNORED
 from ghostnets.explain.page import link_to_file
 from ghostnets.explain.segmentation_report import ClassMasks, MaskExample
 from ghostnets.measure import MaskScores
 from ghostnets.preprocessing import class_color
 from ghostnets.terminal import printable
 from ghostnets.train.segmentation.evaluation import MaskResult
-from ghostnets.train.segmentation.losses import IGNORED
 
 __all__ = ["collect_class_masks", "select_mask_examples"]
 
