@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ghostnets.compress.hooks import temporary_hooks
-from ghostnets.compress.sites import LEAVES, can_fold, flattens, is_depthwise, only_user, trace
+from ghostnets.compress.sites import LEAVES, ConvTracer, can_fold, flattens, is_depthwise, only_user
 
 __all__ = ["LayerPair", "equalize", "find_norms", "find_pairs"]
 
@@ -58,8 +58,9 @@ class _LayerTracer(fx.Tracer):
 
 def find_pairs(model: nn.Module) -> list[LayerPair]:
     """Find the pairs of layers that can be equalised, in order of execution; none if ``torch.fx`` cannot trace it."""
-    graph, _ = trace(model)
-    if graph is None:
+    try:
+        graph = ConvTracer().trace(model)
+    except Exception:  # a module's own code can raise anything while it is traced
         return []
     called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
     read = {str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
@@ -77,7 +78,7 @@ def find_norms(model: nn.Module) -> dict[str, str]:
     """Return, by the name of a layer, the batch normalisation that is its only reader."""
     try:
         graph = _LayerTracer().trace(model)
-    except Exception:  # a module's own code can raise anything while it is traced
+    except Exception:  # as in find_pairs
         return {}
     called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
     norms = {}

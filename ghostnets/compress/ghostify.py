@@ -280,7 +280,7 @@ def _batches(
         noise = (noise - noise.mean()) / noise.std()
         return list(noise.split(BATCH)), ["fitted to random images, as none were given."]
     found: Sequence[Tensor] = list(images.split(BATCH)) if isinstance(images, Tensor) else images
-    if not len(found) or found[0].dim() != 4 or not len(found[0]):
+    if not len(found) or any(batch.dim() != 4 or not len(batch) for batch in found[:1]):
         raise ConfigurationError("the images are not a tensor (N, C, H, W) or a sequence of such; pass at least one.")
     return found, []
 

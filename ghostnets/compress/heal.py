@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,18 +118,7 @@ def heal(
         )
     given, made, teacher = (copy_module(network).eval() for network in (model, model, original))
     blocks = find_blocks(made, teacher, images[:1])
-    run = Healing(
-        made,
-        teacher,
-        images,
-        blocks=blocks,
-        labels=labels,
-        steps=(block_steps, steps),
-        batch_size=batch_size,
-        lr=lr,
-        seed=seed,
-        crop_size=crop_size,
-    )
+    run = Healing(made, teacher, blocks, images, labels, (block_steps, steps), batch_size, lr, seed, crop_size)
     run.resume(state)
     while run.step < block_steps + steps:
         run.advance()
@@ -166,8 +155,8 @@ class Healing:
     Args:
         model: Network to train, in evaluation mode, changed in place.
         teacher: The original network.
-        images: As for ``heal``; so are labels, batch_size, lr, seed and crop_size.
         blocks: Names of the blocks that ``find_blocks`` finds.
+        images: As for ``heal``; so are labels, batch_size, lr, seed and crop_size.
         steps: Steps block by block, and end to end.
     """
 
@@ -175,15 +164,14 @@ class Healing:
         self,
         model: nn.Module,
         teacher: nn.Module,
+        blocks: list[str],
         images: Tensor,
-        *,
-        blocks: Sequence[str],
+        labels: Tensor | None,
         steps: tuple[int, int],
         batch_size: int,
         lr: float,
-        labels: Tensor | None = None,
-        seed: int = 0,
-        crop_size: int | None = None,
+        seed: int,
+        crop_size: int | None,
     ) -> None:
         self.model, self.teacher, self.blocks, self.images, self.labels = model, teacher, blocks, images, labels
         self.steps, self.batch_size, self.lr, self.seed = steps, batch_size, lr, seed

@@ -11,7 +11,18 @@ from torch.nn import functional as F
 
 from ghostnets.layers import DFCGate, GhostConv2d, GhostModule, RepConv
 
-__all__ = ["LEAVES", "Site", "can_fold", "find_sites", "flattens", "is_depthwise", "is_ghost", "only_user", "trace"]
+__all__ = [
+    "LEAVES",
+    "ConvTracer",
+    "Site",
+    "can_fold",
+    "find_sites",
+    "flattens",
+    "is_depthwise",
+    "is_ghost",
+    "only_user",
+    "trace",
+]
 
 LEAVES = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
 # Applied to each channel independently, so that a zero channel does not affect the others.
@@ -50,7 +61,7 @@ class Site:
     chain: tuple[str, ...] = ()
 
 
-class _ConvTracer(fx.Tracer):
+class ConvTracer(fx.Tracer):
     """Traces with convolutions, normalisations and Ghost modules of any class as single nodes."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -85,7 +96,7 @@ def find_sites(model: nn.Module) -> tuple[list[Site], str]:
 def trace(model: nn.Module) -> tuple[fx.Graph | None, str]:
     """Return the graph of a network, or the reason why ``torch.fx`` cannot trace it."""
     try:
-        return _ConvTracer().trace(model), ""
+        return ConvTracer().trace(model), ""
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else error
         return None, f"torch.fx cannot trace {type(model).__name__}: {reason}"
