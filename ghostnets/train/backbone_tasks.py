@@ -15,6 +15,7 @@ from ghostnets.train.recipe import AUTO_WEIGHTS, Recipe
 from ghostnets.train.recipe import EMBEDDED_WEIGHTS as EMBEDDED
 
 __all__ = [
+    "check_model",
     "choose_arguments",
     "choose_backbone_weights",
     "find_classifier_fields",
@@ -84,7 +85,7 @@ def choose_backbone_weights(recipe: Recipe, backbone: str, *, network: str, new:
         known = "" if is_embedded else f": no weights of {backbone} come with the package"
         return recipe, f"training {recipe.model} from scratch, with random weights{known}"
     if weights != EMBEDDED:
-        return recipe, f"training {recipe.model} from {network} {weights}"
+        return recipe, f"training {network} {weights} further"
     sentence = f"training {recipe.model} from the weights of {backbone} that come with the package"
     return recipe, f"{sentence}; {new} new (from scratch: --weights none)"
 
@@ -107,6 +108,21 @@ def read_initial_checkpoint(location: str, *, task: str, kind: str) -> Checkpoin
             " runs/NAME."
         )
     return read_checkpoint(path, task=task)
+
+
+def check_model(recipe: Recipe, checkpoint: Checkpoint, default: str) -> None:
+    """Raise ConfigurationError for a recipe with another network than the checkpoint that training starts from.
+
+    Args:
+        recipe: The recipe.
+        checkpoint: The checkpoint, whose network replaces that of the recipe.
+        default: Network of recipes that choose none.
+    """
+    if recipe.model not in (default, checkpoint.architecture):
+        raise ConfigurationError(
+            f"model is {recipe.model}, and {recipe.weights} has {checkpoint.architecture}, which training from it"
+            " keeps; omit --model, or start from --weights embedded or none."
+        )
 
 
 def choose_arguments(

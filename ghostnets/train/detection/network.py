@@ -14,6 +14,7 @@ from ghostnets.files import find_checkpoint
 from ghostnets.models.detection import DETECTORS, Detector, create_detector
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.backbone_tasks import (
+    check_model,
     choose_arguments,
     find_classifier_fields,
     load_initial_weights,
@@ -65,6 +66,7 @@ def resolve_detector(recipe: Recipe, source: DataSource) -> tuple[Recipe, dict[s
     size = recipe.image_size
     if recipe.weights not in (None, EMBEDDED, AUTO_WEIGHTS):
         checkpoint = _read_detector(recipe.weights, name=recipe.model)
+        check_model(recipe, checkpoint, DETECT.model)
         recipe = recipe.changed(model=checkpoint.architecture, weights=str(find_checkpoint(recipe.weights).resolve()))
         size = size or checkpoint.preprocessing.image_size
         preprocessing = Preprocessing.for_boxes(size, fit=checkpoint.preprocessing.fit)

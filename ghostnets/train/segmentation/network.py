@@ -13,6 +13,7 @@ from ghostnets.files import find_checkpoint
 from ghostnets.models.segmentation import SEGMENTERS, SegmentationNetwork, create_segmenter
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.backbone_tasks import (
+    check_model,
     choose_arguments,
     find_classifier_fields,
     load_initial_weights,
@@ -20,6 +21,7 @@ from ghostnets.train.backbone_tasks import (
 )
 from ghostnets.train.recipe import AUTO_WEIGHTS, Recipe
 from ghostnets.train.recipe import EMBEDDED_WEIGHTS as EMBEDDED
+from ghostnets.train.recipes import SEGMENT
 
 __all__ = ["build_initial_segmenter", "check_segmentation", "choose_training_side", "resolve_segmenter"]
 
@@ -77,6 +79,7 @@ def resolve_segmenter(recipe: Recipe, source: DataSource) -> tuple[Recipe, dict[
     size = recipe.image_size or IMAGE_SIZE
     if recipe.weights not in (None, EMBEDDED, AUTO_WEIGHTS):
         checkpoint = read_initial_checkpoint(recipe.weights, task="segment", kind=KIND)
+        check_model(recipe, checkpoint, SEGMENT.model)
         recipe = recipe.changed(model=checkpoint.architecture, weights=str(find_checkpoint(recipe.weights).resolve()))
         size = recipe.image_size or checkpoint.preprocessing.image_size
         if checkpoint.preprocessing.fit != "stretch":

@@ -158,6 +158,13 @@ def test_backbone_of_a_trained_detector_is_kept(finished, boxes: Path, tmp_path:
         ConfigurationError, match=r"backbone is ghostnet_100, and .* has ghostnet_050, which training from"
     ):
         train_model(boxes, folder=tmp_path / "run", backbone="ghostnet_100", **weights)
+    with pytest.raises(ConfigurationError, match=r"model is ghostdet_130, and .* has ghostdet_050, which"):
+        train_model(boxes, folder=tmp_path / "run", **{**weights, "model": "ghostdet_130"})
+    messages = Messages()
+    default = {name: value for name, value in weights.items() if name != "model"}
+    train_model(boxes, folder=tmp_path / "run", callbacks=[messages], **{**default, "epochs": 1})
+    assert f"training the detector {result.checkpoint} further" in messages.sentences
+    assert RunFolder(tmp_path / "run").read_config().recipe.model == "ghostdet_050"
     with pytest.raises(ConfigurationError, match="has classes of images, for which the whole network is trained"):
         train_model(folder=tmp_path / "run", backbone="ghostnet_100", progress=False)
 
