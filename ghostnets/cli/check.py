@@ -4,6 +4,7 @@ import io
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,9 @@ from ghostnets.cli.output import (
 from ghostnets.data import DataSpec
 from ghostnets.data.boxes import find_box_layout
 from ghostnets.data.check import DataCheck, ImageGroup, check_images
-from ghostnets.data.labels import indices_of
+from ghostnets.data.labelled import LabelledFolder
+from ghostnets.data.labels import LabelledFiles, indices_of
+from ghostnets.data.masks.layout import find_mask_folders
 from ghostnets.data.stored_images import decode_image
 from ghostnets.errors import DataError, ImageError
 from ghostnets.terminal import escape_control, format_count
@@ -46,7 +49,7 @@ KINDS = (  # exact, crosses splits, crosses classes; name; what it means
 
 
 def run(command: CheckCommand) -> int:
-    folder = DataSpec(command.data, progress=download_progress()).find()
+    folder, mask_folders = _without_masks(DataSpec(command.data, progress=download_progress()).find(), command.data)
     total = sum(len(files.paths) for files in folder.splits.values())
     with progress_bars() as bars:
         task = bars.add_task("reading images", total=total)
@@ -67,6 +70,11 @@ def run(command: CheckCommand) -> int:
                     f"labelled boxes ({layout}) are not examined, only images; ghostnets train --task detect names each"
                     " broken label."
                 )
+        if mask_folders:
+            message(
+                f"masks ({', '.join(mask_folders[:3])}) are not examined, only images; ghostnets train --task segment"
+                " names each broken mask."
+            )
         for sentence in result.notes:
             message(sentence)
         _print_result(result)
@@ -75,6 +83,35 @@ def run(command: CheckCommand) -> int:
         if not result.has_findings:
             message(f"nothing found; train with: ghostnets train {shlex.quote(command.data)}")
     return int(command.strict and result.has_findings)
+
+
+def _without_masks(found: LabelledFolder, data: str) -> tuple[LabelledFolder, list[str]]:
+    """Leave out the masks beside folders of images, and classes that had nothing else; return their folders as well."""
+    folders = [masks for _, masks in find_mask_folders(Path(data))]
+    if not folders:
+        return found, []
+
+    def is_mask(path: object) -> bool:
+        return isinstance(path, Path) and any(path.is_relative_to(folder) for folder in folders)
+
+    kept = {
+        split: [pair for pair in zip(files.paths, files.labels, strict=True) if not is_mask(pair[0])]
+        for split, files in found.splits.items()
+    }
+    present = sorted({label for pairs in kept.values() for _, value in pairs for label in indices_of(value)})
+    splits = {
+        split: LabelledFiles(
+            tuple(path for path, _ in pairs),
+            tuple(
+                tuple(map(present.index, label)) if isinstance(label, tuple) else present.index(label)
+                for _, label in pairs
+            ),
+        )
+        for split, pairs in kept.items()
+    }
+    names = tuple(found.class_names[label] for label in present)
+    shown = [folder.relative_to(data).as_posix() for folder in folders]
+    return replace(found, class_names=names, splits=splits), shown
 
 
 def _print_result(result: DataCheck) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import make_images
+from PIL import Image
 
 from ghostnets.cli.main import main
 
@@ -43,6 +44,20 @@ def test_check_without_findings_names_the_next_command(tmp_path: Path, capsys: p
     make_images(tmp_path / "my photos", classes={"cat": 2})
     assert main(["check", str(tmp_path / "my photos"), "--threshold", "0"]) == 0
     assert f"nothing found; train with: ghostnets train '{tmp_path}/my photos'" in capsys.readouterr().err
+
+
+def test_check_leaves_masks_out_of_the_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for split in ("train", "val"):
+        make_images(tmp_path / split, classes={"images": 3})
+        (tmp_path / split / "masks").mkdir()
+        for image in (tmp_path / split / "images").iterdir():
+            Image.new("L", (8, 8), 1).save(tmp_path / split / "masks" / image.name)  # equal in both splits
+    assert main(["check", str(tmp_path), "--threshold", "0"]) == 0
+    printed = capsys.readouterr()
+    assert "masks (train/masks, val/masks) are not examined" in printed.err
+    lines = [line.split() for line in printed.out.splitlines()]
+    assert lines[:3] == [["class", "train", "val"], ["images", "3", "3"], ["all", "3", "3"]]
+    assert ["copies", "0"] in lines
 
 
 def test_check_writes_json_and_page_and_fails_if_strict(leaky: Path, capsys: pytest.CaptureFixture[str]):
