@@ -238,8 +238,7 @@ class _ImageColumns(NamedTuple):
 
 def _find_columns(schema: Any, path: Path) -> _ImageColumns:
     """The image and label columns, by the features that ``datasets`` records, or else by type and name."""
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = metadata.get("info", {}).get("features", {})
+    features = _read_features(schema, path)
     kinds = {name: str(schema.field(name).type) for name in schema.names}
     images = [
         name for name, kind in kinds.items() if kind.startswith("struct<") and "bytes: " in kind and "path: " in kind
@@ -249,7 +248,7 @@ def _find_columns(schema: Any, path: Path) -> _ImageColumns:
     classes = {
         name: tuple(normalize_name(str(each)) for each in feature["names"])
         for name, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and name in kinds and feature.get("names")
+        if name in kinds and _names_classes(feature)
     }
     named = [name for name in LABEL_COLUMNS if name in kinds]
     label = (
@@ -269,6 +268,28 @@ def _find_columns(schema: Any, path: Path) -> _ImageColumns:
     if label not in classes and kinds[label].removeprefix("u").startswith("int"):
         notes.append(f"the classes have no names: the numbers of the column {label} are used")
     return _ImageColumns(images[0], label, classes.get(label), tuple(notes))
+
+
+def _read_features(schema: Any, path: Path) -> dict[str, Any]:
+    """Return the features that ``datasets`` records in the metadata of a file, by column; empty without such a record.
+
+    Raises:
+        DataError: The record is damaged.
+    """
+    try:
+        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features: dict[str, Any] = dict(metadata.get("info", {}).get("features", {}))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"the metadata of {path} (huggingface) is damaged ({error}); save the data set again."
+        ) from error
+    return features
+
+
+def _names_classes(feature: Any) -> bool:
+    """Return whether a feature is a ``ClassLabel`` with names."""
+    is_class = isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+    return is_class and isinstance(feature.get("names"), list) and bool(feature["names"])
 
 
 def _name(row: int, path: str | None, start: bytes) -> str:

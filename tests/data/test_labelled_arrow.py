@@ -137,3 +137,20 @@ def test_label_beyond_declared_classes_is_rejected(tmp_path: Path):
         DataError, match=r"the column label of .*a.arrow has the label 2, but names 2 classes \(0 to 1\)"
     ):
         open_folder(tmp_path / "d")
+
+
+@pytest.mark.parametrize("metadata", [b"{", b"null", b'{"info": 3}', b'{"info": {"features": 3}}'])
+@pytest.mark.parametrize("name", ["a.arrow", "a.parquet"])
+def test_damaged_metadata_are_named(tmp_path: Path, name: str, metadata: bytes):
+    table = build_table([0, 1]).replace_schema_metadata({b"huggingface": metadata})
+    path = tmp_path / "d" / name
+    write_stream(path, table)
+    if path.suffix == ".parquet":
+        parquet.write_table(table, path)
+    with pytest.raises(DataError, match=rf"the metadata of .*{name} \(huggingface\) is damaged"):
+        open_folder(path.parent)
+
+
+def test_classes_without_a_list_of_names_are_numbered(tmp_path: Path):
+    write_stream(tmp_path / "d" / "a.arrow", build_table([0, 1] * 3, {"names": 2, "_type": "ClassLabel"}))
+    assert open_folder(tmp_path / "d").class_names == ("0", "1")
