@@ -63,7 +63,8 @@ def measure_cifar(options: argparse.Namespace) -> None:
         middle = time.process_time()
         healed, report = heal_shifted(network, model, pool, held_out, options.heal_steps, lr, options.seed)
         spent, tried = (time.process_time() - middle) / 60, (middle - begin) / 60
-        before, after = report.agreement or report.errors
+        assert report.agreement is not None  # of a classifier
+        before, after = report.agreement
         print(
             f"  {name}, healed: top-1 {judge(healed)}, {spent:.1f} CPU minutes; learning rate {lr:g}, chosen in"
             f" {tried:.1f}; agreement on {report.held_out} held-out training images {before:.1%}, {after:.1%}"
@@ -120,7 +121,8 @@ def choose_lr(
     found = {}
     for rate in rates:
         report = heal_shifted(made, model, images, held_out, steps, rate, options.seed)[1]
-        found[rate] = (report.agreement or report.errors)[1]
+        assert report.agreement is not None
+        found[rate] = report.agreement[1]
     tried = ", ".join(f"{rate:g} {agreement:.1%}" for rate, agreement in found.items())
     print(f"    agreement after {steps} steps by learning rate: {tried}", flush=True)
     return max(found, key=lambda rate: found[rate])
