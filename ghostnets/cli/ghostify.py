@@ -96,9 +96,12 @@ def _heal(made: nn.Module, original: nn.Module, images: Tensor, steps: int) -> t
     """Distil the original into the network, a third of the steps block by block; say so if that made it worse."""
     made, report = heal(made, original, images, block_steps=steps // 3, steps=steps - steps // 3)
     if not report.is_better:
-        before, after = report.agreement or report.errors
+        before, after = report.agreement or (0.0, 0.0)
+        change = "lowered the agreement"
+        if before == after:
+            (before, after), change = report.errors, "raised the error"
         message(
-            f"healing lowered the agreement on {format_count(report.held_out, 'image')} held out from {before:.1%} to"
+            f"healing {change} on {format_count(report.held_out, 'image')} held out from {before:.1%} to"
             f" {after:.1%}, so the network as fitted is written; heal on more images (--most) or with other"
             " --heal-steps."
         )

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ghostnets.compress.hooks import temporary_hooks
-from ghostnets.compress.sites import LEAVES, ConvTracer, can_fold, flattens, is_depthwise, only_user
+from ghostnets.compress.sites import LEAVES, ConvTracer, ImageTracer, can_fold, flattens, is_depthwise, only_user
 
 __all__ = ["LayerPair", "equalize", "find_norms", "find_pairs"]
 
@@ -49,7 +49,7 @@ class LayerPair:
     is_clipped: bool
 
 
-class _LayerTracer(fx.Tracer):
+class _LayerTracer(ImageTracer):
     """Traces with convolutions, linear layers and normalisations of any class as single nodes, and into all others."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghostnets.compress.hooks import temporary_hooks
-from ghostnets.compress.layer_inputs import LayerInputs, flatten_outputs
+from ghostnets.compress.layer_inputs import LayerInputs
 from ghostnets.compress.least_squares import PairStatistics
 from ghostnets.compress.moments import Moments
+from ghostnets.compress.network_io import check_finite, flatten_outputs
 from ghostnets.compress.sites import Site
 from ghostnets.compress.surgery import Change, insert_ghost, merge_channels
 from ghostnets.layers import GhostConv2d
@@ -63,6 +64,7 @@ def measure_moments(model: nn.Module, sites: list[tuple[Site, str]], batches: It
             )
     with temporary_hooks(handles), torch.no_grad():
         for batch in batches:
+            check_finite(batch)
             model(batch)
     return [site for site in moments if site is not None]
 

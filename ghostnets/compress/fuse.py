@@ -8,6 +8,7 @@ import itertools
 import torch
 from torch import nn
 
+from ghostnets.compress.sites import can_fold, has_own_weights
 from ghostnets.layers import RepConv, fold_batch_norm, norm_arguments
 from ghostnets.layers.copying import copy_module
 
@@ -37,8 +38,8 @@ def fuse(model: nn.Module) -> nn.Module:
     Convolutions and linear layers that are directly followed by a normalisation are folded in any ``nn.Sequential``,
     and elsewhere where a class names them as ``conv_norm_pairs``, as those of this package do: the order of
     registration alone is not the order of execution. An ``nn.Identity`` replaces each folded normalisation, so that the
-    layers keep their names. Other subclasses of convolutions, and normalisations with an activation inside, such as
-    timm's ``BatchNormAct2d``, are left as they are.
+    layers keep their names. What may compute something else is left as it is: other subclasses of convolutions and
+    normalisations, such as timm's ``BatchNormAct2d`` with its activation, and weights that are computed from others.
 
     Args:
         model: Any network.
@@ -48,7 +49,7 @@ def fuse(model: nn.Module) -> nn.Module:
     """
     fused = reparameterize(model)
     for parent in list(fused.modules()):
-        is_sequence = isinstance(parent, nn.Sequential)
+        is_sequence = type(parent).forward is nn.Sequential.forward  # a subclass may run its layers in another order
         pairs = itertools.pairwise(parent._modules) if is_sequence else getattr(parent, "conv_norm_pairs", ())
         for first, second in list(pairs):
             layer, norm = parent._modules.get(first), parent._modules.get(second)
@@ -63,9 +64,9 @@ def fuse(model: nn.Module) -> nn.Module:
 
 
 def _is_exact(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> bool:
-    """Return whether folding changes no output: a plain layer, and a normalisation without layers of its own."""
-    is_plain = type(layer) in (nn.Conv2d, nn.Linear) and not any(norm.children())
-    return is_plain and norm.affine and norm.running_mean is not None
+    """Return whether folding changes no output: both compute, by their own weights, what their names say."""
+    is_plain = type(layer) in (nn.Conv2d, nn.Linear) and has_own_weights(layer) and can_fold(norm)
+    return is_plain and not any(norm.children()) and norm.num_features == len(layer.weight)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from ghostnets.compress.eligibility import find_ineligible
 from ghostnets.compress.fit import fit_change, output_error, outputs_of
 from ghostnets.compress.latency import Timer, choose_by_time
 from ghostnets.compress.layer_inputs import LayerInputs
+from ghostnets.compress.network_io import check_finite, check_network, check_run, read_batches
 from ghostnets.compress.sensitivity import SiteSensitivity, find_options
 from ghostnets.compress.sites import Site, find_sites, trace
 from ghostnets.compress.surgery import describe_change
@@ -58,7 +59,7 @@ class CompressionReport:
 
 def ghostify(
     model: nn.Module,
-    images: Tensor | Sequence[Tensor] | None = None,
+    images: Tensor | Iterable[Tensor] | None = None,
     *,
     budget: float = 0.5,
     ratio: float | None = None,
@@ -79,9 +80,9 @@ def ghostify(
 
     Args:
         model: Any network that takes one tensor, on the CPU; left unchanged.
-        images: Representative unlabelled images, preprocessed: float (N, C, H, W), or a sequence of such batches, which
-            is read several times; a few hundred are enough. By default random images with the spectrum of photographs,
-            which give a worse fit.
+        images: Representative unlabelled images, preprocessed: float (N, C, H, W), or batches of such; a sequence is
+            read several times, a generator once, into memory. A few hundred are enough. By default random images with
+            the spectrum of photographs, which give a worse fit.
         budget: Multiply-adds of the result as a share of the network's; with ``timer``, its time.
         ratio: Maps per intrinsic map: instead of a budget, make every convolution a Ghost module with this ratio.
         table: Name of a convolution -> ratio, instead of a budget: make these convolutions Ghost modules.
@@ -172,7 +173,7 @@ class Analysis:
             ConfigurationError: The result has outputs of another shape, or non-finite ones.
         """
         made, changes = copy_module(self.original), []
-        graph, _ = trace(self.original)
+        graph, _ = trace(self.original, self.batches[0][:2])
         now, then = (LayerInputs(network, graph, self.batches) for network in (made, self.original))
         for site in self.sites:
             if site.conv in choices:
@@ -203,7 +204,7 @@ class Analysis:
 
 def analyse(
     model: nn.Module,
-    images: Tensor | Sequence[Tensor] | None = None,
+    images: Tensor | Iterable[Tensor] | None = None,
     *,
     cheap_kernel_size: int = 3,
     layers: Collection[str] | None = None,
@@ -230,9 +231,12 @@ def analyse(
         raise ConfigurationError(
             f"{unknown[0]!r} is not a convolution of {type(model).__name__}; pass names of named_modules()."
         )
+    check_network(model)
     original = copy_module(model).eval()
     batches, notes = _batches(original, images, image_size)
-    sites, untraced = find_sites(original)
+    sample = batches[0][:2]
+    check_run(original, sample)
+    sites, untraced = find_sites(original, sample)
     notes += [f"{untraced}; channels are not merged."] if untraced else []
     left_alone = find_ineligible(original, sites, batches[0], layers)
     sites = [site for site in sites if site.conv not in left_alone]
@@ -242,10 +246,11 @@ def analyse(
             f" ({'; '.join(f'{name}: {reason}' for name, reason in list(left_alone.items())[:3]) or 'it has none'})."
         )
     probes, others = _hold_out(batches)
+    check_finite(probes)
     costs = CostModel(original, count(original, tuple(batches[0].shape[1:])), sites, cheap_kernel_size)
     kinds = ("mixed ghost", "ghost") if ghosts_only else ("merge", "mixed ghost", "ghost")
     options, sensitivity = find_options(
-        original, sites, others, LayerInputs(original, trace(original)[0], [probes]), costs, kinds
+        original, sites, others, LayerInputs(original, trace(original, sample)[0], [probes]), costs, kinds
     )
     return Analysis(
         original, tuple(sites), left_alone, options, tuple(sensitivity), costs, batches, probes, tuple(notes)
@@ -265,7 +270,7 @@ def _check(budget: float, ratio: float | None, table: Mapping[str, float] | None
 
 
 def _batches(
-    model: nn.Module, images: Tensor | Sequence[Tensor] | None, size: int
+    model: nn.Module, images: Tensor | Iterable[Tensor] | None, size: int
 ) -> tuple[Sequence[Tensor], list[str]]:
     """Return the images in batches, and a note if they are random."""
     if images is None:
@@ -279,10 +284,7 @@ def _batches(
         )
         noise = (noise - noise.mean()) / noise.std()
         return list(noise.split(BATCH)), ["fitted to random images, as none were given."]
-    found: Sequence[Tensor] = list(images.split(BATCH)) if isinstance(images, Tensor) else images
-    if not len(found) or any(batch.dim() != 4 or not len(batch) for batch in found[:1]):
-        raise ConfigurationError("the images are not a tensor (N, C, H, W) or a sequence of such; pass at least one.")
-    return found, []
+    return read_batches(images, BATCH), []
 
 
 class _Others:

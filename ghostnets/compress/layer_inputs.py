@@ -1,5 +1,6 @@
 """Inputs of layers for a set of images: the network runs on from layer to layer, not from the start each time."""
 
+import copy
 import operator
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from ghostnets.compress.hooks import temporary_hooks
+from ghostnets.compress.network_io import flatten_outputs
 from ghostnets.compress.sites import can_fold
 
-__all__ = ["LayerInputs", "flatten_outputs", "output_tensors"]
+__all__ = ["LayerInputs"]
 
 ADDITIONS = {operator.add, operator.iadd, torch.add}
 HELD_BYTES = 512 << 20  # values kept for one network; batches beyond it are run from the images each time
@@ -96,7 +98,8 @@ class LayerInputs:
         for number, batch in enumerate(self.batches):
             if layer in self.index:
                 before = self._advance(number, batch, layer)
-                copied = {node: value.clone() if isinstance(value, Tensor) else value for node, value in before.items()}
+                values = copy.deepcopy(list(before.values()))  # at once: views of one tensor stay such, in place too
+                copied = dict(zip(before, values, strict=True))
                 found.append(self._run(copied, self.index[layer], len(self.nodes), batch))
             else:
                 found.append(self.model(batch))
@@ -156,19 +159,6 @@ class LayerInputs:
 
 def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
-
-
-def flatten_outputs(outputs: Any) -> Tensor:
-    """Return all tensors of a network's outputs, flattened and joined to (N, ...)."""
-    return torch.cat([output.flatten(1).float() for output in output_tensors(outputs)], 1)
-
-
-def output_tensors(outputs: Any) -> list[Tensor]:
-    """Return all tensors of a network's outputs: a tensor, or dictionaries, lists and tuples that hold tensors."""
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    values = outputs.values() if isinstance(outputs, dict) else outputs if isinstance(outputs, list | tuple) else ()
-    return [tensor for value in values for tensor in output_tensors(value)]
 
 
 def _find_last_reads(nodes: Sequence[fx.Node]) -> dict[fx.Node, list[fx.Node]]:

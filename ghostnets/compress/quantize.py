@@ -2,8 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,10 +11,10 @@ from torch import Tensor, nn
 
 from ghostnets.compress.equalize import equalize, find_norms, find_pairs
 from ghostnets.compress.fit import output_error, outputs_of
-from ghostnets.compress.heal import Healing
-from ghostnets.compress.hooks import temporary_hooks
-from ghostnets.compress.layer_inputs import flatten_outputs
-from ghostnets.compress.rounding import METHODS, Ranges, find_ranges, quantizable_layers, simulated
+from ghostnets.compress.healing import Healing
+from ghostnets.compress.hooks import hooked
+from ghostnets.compress.network_io import check_finite, check_network, check_run, flatten_outputs, read_batches
+from ghostnets.compress.rounding import METHODS, Ranges, check_weights, find_ranges, quantizable_layers, simulated
 from ghostnets.errors import ConfigurationError
 from ghostnets.layers.copying import copy_module
 from ghostnets.measure import count
@@ -123,20 +122,23 @@ def quantize(
         )
     if steps < 0 or lr <= 0:
         raise ConfigurationError(f"steps is {steps} and lr {lr}; they must be at least 0, and above 0.")
+    check_network(model)
     fitted, judging = _split(images)
     made = copy_module(model).eval()
+    check_run(made, judging[:2])
     quantizer = _Quantizer(made, fitted, judging, method, run_int8, on_stage or (lambda stage: None))
     return quantizer.run(float_share, steps, lr)
 
 
 def _split(images: Tensor | Iterable[Tensor]) -> tuple[list[Tensor], Tensor]:
     """Return the batches to fit to, and the images held out for evaluation."""
-    batches = list(images.split(BATCH)) if isinstance(images, Tensor) else list(images)
+    batches = list(read_batches(images, BATCH))
     count = sum(map(len, batches))
     if count < MIN_IMAGES:
         raise ConfigurationError(f"there are {count} images; pass at least {MIN_IMAGES}, better a few hundred.")
     position, fitted, judging = 0, [], []
     for batch in batches:
+        check_finite(batch)
         judges = (torch.arange(position, position + len(batch)) % HOLD_OUT_EVERY) == 0
         fitted.append(batch[~judges])
         judging.append(batch[judges])
@@ -158,7 +160,8 @@ class _Quantizer:
         self.run_int8 = run_int8
         self.layers = quantizable_layers(model, judging[:1])
         if not self.layers:
-            raise ConfigurationError(f"{type(model).__name__} has no convolution or linear layer that runs once.")
+            raise ConfigurationError(f"{type(model).__name__} has no nn.Conv2d or nn.Linear that runs once.")
+        check_weights(model, self.layers)
         self.expected = _outputs_of(model, judging)
         self.steps: list[str] = []
         self.errors: dict[str, float] = {}
@@ -256,7 +259,7 @@ class _Quantizer:
         def record(name: str, output: Tensor) -> None:
             means[name] = self._mean(name, output)
 
-        with _hooked(self.model, names, record):
+        with hooked(self.model, names, record):
             outputs_of(self.model, x)
         shifts: dict[str, Tensor] = {}
 
@@ -265,7 +268,7 @@ class _Quantizer:
             is_conv = isinstance(self.model.get_submodule(name), nn.Conv2d)
             return output + (shifts[name][:, None, None] if is_conv else shifts[name])
 
-        with simulated(self.model, ranges), _hooked(self.model, names, correct):
+        with simulated(self.model, ranges), hooked(self.model, names, correct):
             outputs_of(self.model, x)
         before = copy.deepcopy(self.model.state_dict())
         with torch.no_grad():
@@ -335,14 +338,3 @@ def _bias_of(model: nn.Module, name: str, norms: dict[str, str]) -> tuple[Tensor
         return bias, 1
     mean = getattr(model.get_submodule(norms[name]), "running_mean", None) if name in norms else None
     return None if mean is None else (mean, -1)
-
-
-@contextmanager
-def _hooked(model: nn.Module, names: Iterable[str], see: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
-    """Let a function see the outputs of some layers, and perhaps replace them."""
-    handles = [
-        model.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: see(name, output))
-        for name in names
-    ]
-    with temporary_hooks(handles):
-        yield

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ghostnets.compress.hooks import temporary_hooks
+from ghostnets.compress.sites import has_own_weights
+from ghostnets.errors import ConfigurationError
 from ghostnets.layers import RepConv
 
-__all__ = ["METHODS", "Ranges", "find_ranges", "quantizable_layers", "rounded", "simulated"]
+__all__ = ["METHODS", "Ranges", "check_weights", "find_ranges", "quantizable_layers", "rounded", "simulated"]
 
 METHODS = ("percentile", "minmax")
 PERCENT = 99.99  # of an image's values are within the range, on either side, as in the engine
@@ -23,7 +25,7 @@ Ranges = Mapping[str, tuple[float, float]]
 
 
 def quantizable_layers(model: nn.Module, x: Tensor) -> list[str]:
-    """Return the convolutions and linear layers that run once, in order of execution.
+    """Return the convolutions and linear layers that run once, on a positional input, in order of execution.
 
     Args:
         model: Network in evaluation mode.
@@ -32,13 +34,28 @@ def quantizable_layers(model: nn.Module, x: Tensor) -> list[str]:
     runs: list[str] = []
     branches = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, RepConv))
     handles = [
-        module.register_forward_hook(lambda *_, name=name: runs.append(name))
+        module.register_forward_hook(lambda _, inputs, __, name=name: runs.extend([name] * (1 if inputs else 2)))
         for name, module in model.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear) and not name.startswith(branches)
     ]
     with temporary_hooks(handles), torch.no_grad():
         model(x)
     return [name for name in runs if runs.count(name) == 1]
+
+
+def check_weights(model: nn.Module, layers: Iterable[str]) -> None:
+    """Check that the weights of layers can be changed.
+
+    Raises:
+        ConfigurationError: They are computed from others.
+    """
+    for name in layers:
+        if not has_own_weights(model.get_submodule(name)):
+            raise ConfigurationError(
+                f"the weights of {name} are computed from others; make them plain parameters first, by"
+                " torch.nn.utils.parametrize.remove_parametrizations, remove_weight_norm, remove_spectral_norm or"
+                " prune.remove."
+            )
 
 
 def find_ranges(

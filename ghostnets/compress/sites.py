@@ -1,23 +1,28 @@
 """Convolutions of a network that can be compressed, and what surrounds each of them, from its graph."""
 
+import inspect
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from ghostnets.compress.network_io import flatten_outputs
 from ghostnets.layers import DFCGate, GhostConv2d, GhostModule, RepConv
+from ghostnets.layers.copying import copy_module
 
 __all__ = [
     "LEAVES",
     "ConvTracer",
+    "ImageTracer",
     "Site",
     "can_fold",
     "find_sites",
     "flattens",
+    "has_own_weights",
     "is_depthwise",
     "is_ghost",
     "only_user",
@@ -61,45 +66,73 @@ class Site:
     chain: tuple[str, ...] = ()
 
 
-class ConvTracer(fx.Tracer):
+class ImageTracer(fx.Tracer):
+    """Traces a network as it runs on images alone: further arguments have their defaults, and are no inputs."""
+
+    def create_args_for_root(
+        self, root_fn: Any, is_module: bool, concrete_args: dict[str, Any] | tuple[Any, ...] | None = None
+    ) -> tuple[Any, list[Any]]:
+        _, images, *_ = inspect.signature(root_fn).parameters
+        return root_fn, [self.root, self.create_proxy("placeholder", images, (), {})]
+
+
+class ConvTracer(ImageTracer):
     """Traces with convolutions, normalisations and Ghost modules of any class as single nodes."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, LEAVES) or is_ghost(m) or super().is_leaf_module(m, module_qualified_name)
 
 
-def find_sites(model: nn.Module) -> tuple[list[Site], str]:
+def find_sites(model: nn.Module, x: Tensor | None = None) -> tuple[list[Site], str]:
     """Find the convolutions of a network, in order of execution where the network can be traced.
 
     Args:
         model: Any network, in evaluation mode.
+        x: Images to check the graph with, as in ``trace``.
 
     Returns:
         The sites; and why the surroundings are unknown, if ``torch.fx`` cannot trace the network: each convolution is
         then a site by itself.
     """
     convs = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
-    graph, reason = trace(model)
+    graph, reason = trace(model, x)
     if graph is None:
         return [Site(name) for name in convs], reason
     runs = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
-    read = {str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
+    runs.update(str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr")  # uses of weights
     sites = [
         _site(model, node, runs)
         for node in graph.nodes
-        if node.op == "call_module" and node.target in convs and runs[node.target] == 1 and node.target not in read
+        if node.op == "call_module" and node.target in convs and runs[node.target] == 1
     ]
     seen = {site.conv for site in sites}
     return sites + [Site(name) for name in convs if name not in seen], ""
 
 
-def trace(model: nn.Module) -> tuple[fx.Graph | None, str]:
-    """Return the graph of a network, or the reason why ``torch.fx`` cannot trace it."""
+def trace(model: nn.Module, x: Tensor | None = None) -> tuple[fx.Graph | None, str]:
+    """Return the graph of a network, or the reason why ``torch.fx`` cannot trace it.
+
+    Args:
+        model: Network in evaluation mode.
+        x: Images on which the graph must compute what the network does. Code that asks whether its input is a tensor,
+            for one, takes another way while it is traced.
+    """
     try:
-        return ConvTracer().trace(model), ""
+        graph = ConvTracer().trace(model)
+        is_right = x is None or _computes_the_same(model, graph, x)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else error
         return None, f"torch.fx cannot trace {type(model).__name__}: {reason}"
+    return (
+        (graph, "") if is_right else (None, f"torch.fx traces another computation than that of {type(model).__name__}")
+    )
+
+
+@torch.no_grad()
+def _computes_the_same(model: nn.Module, graph: fx.Graph, x: Tensor) -> bool:
+    expected, got = flatten_outputs(model(x)), flatten_outputs(fx.Interpreter(model, graph=graph).run(x))
+    tolerance = 1e-3 * float(expected.abs().max())
+    return got.shape == expected.shape and torch.allclose(got, expected, rtol=1e-3, atol=tolerance)
 
 
 def _site(model: nn.Module, node: fx.Node, runs: Counter[str]) -> Site:
@@ -140,12 +173,13 @@ def _consumer(model: nn.Module, node: fx.Node, runs: Counter[str]) -> tuple[str,
             is_single = runs[name] == 1
             if isinstance(module, nn.Conv2d) and not is_depthwise(module):
                 fits = is_single and module.groups == 1 and module.in_channels == channels and not is_flat
-                return (name, tuple(chain)) if fits else ("", ())
+                return (name, tuple(chain)) if fits and has_own_weights(module) else ("", ())
             if isinstance(module, nn.Linear):
                 fits = is_single and is_flat and module.in_features == channels
-                return (name, tuple(chain)) if fits else ("", ())
+                return (name, tuple(chain)) if fits and has_own_weights(module) else ("", ())
             if isinstance(module, nn.Conv2d) or (isinstance(module, nn.BatchNorm2d) and can_fold(module)):
-                if not is_single or type(getattr(module, "act", nn.Identity())) not in CHANNELWISE_MODULES:
+                is_channelwise = type(getattr(module, "act", nn.Identity())) in CHANNELWISE_MODULES
+                if not (is_single and is_channelwise and has_own_weights(module)):
                     return "", ()
                 chain.append(name)
             elif isinstance(module, nn.Flatten) and module.start_dim == 1:
@@ -181,7 +215,11 @@ def flattens(node: fx.Node) -> bool:
 def only_user(node: fx.Node) -> fx.Node | None:
     """Return the only node that reads a node's values, apart from its shape."""
     users = [user for user in node.users if not _reads_shape(user)]
-    return users[0] if len(users) == 1 and _first_argument(users[0]) is node else None
+    if len(users) != 1 or (
+        users[0].op == "call_module" and not users[0].args
+    ):  # layers are read by their first argument
+        return None
+    return users[0] if _first_argument(users[0]) is node else None
 
 
 def _reads_shape(node: fx.Node) -> bool:
@@ -206,6 +244,31 @@ def is_depthwise(conv: nn.Conv2d) -> bool:
     return conv.groups == conv.in_channels == conv.out_channels and conv.groups > 1
 
 
-def can_fold(norm: nn.BatchNorm2d) -> bool:
-    """Return whether a normalisation has what folding needs: weights and running statistics."""
-    return bool(norm.affine) and norm.running_mean is not None and norm.running_var is not None
+def has_own_weights(layer: nn.Module) -> bool:
+    """Return whether weight and bias of a layer are its parameters, not computed from others, as pruning does."""
+    return layer._parameters.get("weight") is not None and "bias" in layer._parameters
+
+
+def can_fold(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> bool:
+    """Return whether a normalisation has what folding needs: weights, running statistics, and no code of its own.
+
+    A subclass may have an activation, ``act``, that follows, as timm's; it is run on a sample.
+    """
+    if not has_own_weights(norm) or norm.bias is None or norm.running_mean is None or norm.running_var is None:
+        return False
+    return type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d) or _normalises(norm)
+
+
+@torch.no_grad()
+def _normalises(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> bool:
+    """Return whether a batch normalisation of any class computes the same as its base class, and ``act`` after it."""
+    copied = copy_module(norm).eval()
+    act = getattr(copied, "act", None)
+    x = torch.linspace(-2, 2, 2 * norm.num_features, device=norm.weight.device, dtype=norm.weight.dtype)
+    x = x.view(2, -1, 1, 1) if isinstance(norm, nn.BatchNorm2d) else x.view(2, -1)
+    got = copied(x)
+    if x.is_meta:  # no values to compare
+        return True
+    expected = F.batch_norm(x, copied.running_mean, copied.running_var, copied.weight, copied.bias, eps=copied.eps)
+    expected = act(expected) if isinstance(act, nn.Module) else expected
+    return torch.allclose(got, expected, rtol=1e-3, atol=1e-3)

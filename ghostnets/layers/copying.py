@@ -3,7 +3,7 @@
 import copy
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["copy_module"]
 
@@ -14,6 +14,8 @@ def copy_module(module: AnyModule, memo: dict[int, Any] | None = None) -> AnyMod
     """Return what ``copy.deepcopy`` returns, in less time.
 
     A module has a dozen dictionaries for hooks, mostly empty, which ``deepcopy`` takes apart and builds again singly.
+    Weights that are computed from others before each run, as pruning and weight normalisation do, are copied too, which
+    ``deepcopy`` refuses.
 
     Args:
         module: Any module.
@@ -34,6 +36,8 @@ def copy_module(module: AnyModule, memo: dict[int, Any] | None = None) -> AnyMod
             state[name] = type(value)(copies)
         elif isinstance(value, dict) and not value:
             state[name] = type(value)()
+        elif isinstance(value, Tensor) and not value.is_leaf:
+            state[name] = memo[id(value)] = value.detach().clone()
         else:
             state[name] = copy.deepcopy(value, memo)
     made.__setstate__(state)  # type: ignore[no-untyped-call]

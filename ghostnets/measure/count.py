@@ -1,8 +1,8 @@
 """Static cost of a network: parameters, multiply-adds (MACs) and activation memory, layer by layer.
 
-One MAC is one multiply-add of a convolution or linear layer, biases excluded: what the GhostNet papers call FLOPs.
-Everything else (normalisation, activations, pooling, additions, ...) is not counted; ``Cost.not_counted`` lists the
-uncounted layers.
+One MAC is one multiply-add of a convolution, transposed or not, or of a linear layer, biases excluded: what the
+GhostNet papers call FLOPs. Everything else (normalisation, activations, pooling, additions, ...) is not counted;
+``Cost.not_counted`` lists the uncounted layers.
 """
 
 from collections import Counter
@@ -15,6 +15,9 @@ import torch
 from torch import Tensor, nn
 
 __all__ = ["Cost", "LayerCost", "count", "evaluation_mode"]
+
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+COUNTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -82,24 +85,25 @@ def count(model: nn.Module, input_shape: tuple[int, ...]) -> Cost:
     not_counted: Counter[str] = Counter()
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def record(module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
+        def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             if isinstance(output, Tensor):
                 shapes[name] = tuple(output.shape[1:])
-            if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
-                layers.append(_layer_cost(name, module, output))
+            if isinstance(module, COUNTED):
+                layers.append(_layer_cost(name, module, inputs, output))
             elif not list(module.children()) and not isinstance(module, nn.Identity | nn.Sequential | nn.Dropout):
                 not_counted[type(module).__name__] += 1
 
         return record
 
-    parameter = next(model.parameters())
+    parameters = list(model.parameters())
+    parameter = next((p for p in parameters if p.is_floating_point()), parameters[0])
     with evaluation_mode(model), ExitStack() as hooks, torch.no_grad():
         for name, module in model.named_modules():
             hooks.enter_context(module.register_forward_hook(hook(name)))
             if parameter.is_meta and isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 hooks.enter_context(_pass_through(module))
         model(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
-    params = sum(p.numel() for p in model.parameters())
+    params = sum(p.numel() for p in parameters)
     return Cost(tuple(layers), params, tuple(input_shape), shapes, dict(not_counted))
 
 
@@ -129,17 +133,20 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _layer_cost(name: str, module: nn.Module, output: Tensor) -> LayerCost:
+def _layer_cost(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> LayerCost:
     weight = module.weight
     assert isinstance(weight, Tensor)
     outputs = output.numel() // output.shape[0]  # batch of 1
     kind = "linear"
     if not isinstance(module, nn.Linear):
-        assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        assert isinstance(module, nn.modules.conv._ConvNd)
         size = "x".join(map(str, module.kernel_size))
         is_depthwise = module.groups == module.in_channels and module.groups > 1
         kind = f"depthwise {size}" if is_depthwise else f"conv {size}"
-    # Each output element is a dot product with one filter of in_channels / groups * kernel area weights.
-    macs = outputs * (weight.numel() // weight.shape[0])
+        kind = f"transposed {kind}" if isinstance(module, TRANSPOSED) else kind
+    # Each output element is a dot product with one filter of in_channels / groups * kernel area weights. Transposed,
+    # each input element is multiplied by out_channels / groups * kernel area weights.
+    elements = inputs[0].numel() if isinstance(module, TRANSPOSED) else outputs
+    macs = elements * (weight.numel() // weight.shape[0])
     params = sum(p.numel() for p in module.parameters())
     return LayerCost(name, kind, params, macs, tuple(output.shape[1:]), outputs * output.element_size())

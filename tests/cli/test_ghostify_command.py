@@ -71,7 +71,9 @@ def test_report_has_agreement_sensitivity_and_cost(small: Path):
     assert report["images"] == {"fitted": 24, "compared": 8}
     assert [point["budget"] for point in report["curve"]] == [0.7]
     assert report["curve"][0]["macs"] <= 0.7
-    assert 0 <= report["healed"]["low"] <= report["healed"]["share"] <= report["healed"]["high"] <= 1
+    assert (report["healed"] is not None) == report["healing"]["is_better"]
+    for agreement in filter(None, (report["curve"][0]["agreement"], report["healed"])):
+        assert 0 <= agreement["low"] <= agreement["share"] <= agreement["high"] <= 1
     assert report["macs"][1] < report["macs"][0]
     assert report["bytes"] == small.stat().st_size
     assert {"conv", "kind", "damage"} <= report["sensitivity"][0].keys()

@@ -1,6 +1,7 @@
 """Equal outputs with random statistics, and a changed structure."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import timm
@@ -8,8 +9,9 @@ import torch
 from conftest import enliven
 from graphs import EVERY_GRAPH, create_shallow, slow_unless
 from timm.utils import reparameterize_model
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations, prune, spectral_norm
 
 from ghostnets.checkpoints.sources import rename_v3
 from ghostnets.compress import fuse, reparameterize
@@ -151,3 +153,39 @@ def test_fuse_keeps_the_level_of_a_backbone_before_its_normalisation(randomize):
         outputs = zip(fuse(backbone)(x), backbone(x), strict=True)
     for got, expected in outputs:
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+class ScaledNorm(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * super().forward(x) + 1
+
+
+def conv_with(prepare: Callable[[nn.Conv2d], object]) -> nn.Conv2d:
+    conv = nn.Conv2d(3, 8, 3)
+    prepare(conv)
+    return conv
+
+
+@pytest.mark.parametrize(
+    ("conv", "norm"),
+    [
+        (nn.Conv2d(3, 8, 3), ScaledNorm(8)),
+        (conv_with(parametrizations.weight_norm), nn.BatchNorm2d(8)),
+        (conv_with(spectral_norm), nn.BatchNorm2d(8)),
+        (conv_with(lambda conv: prune.l1_unstructured(conv, "weight", 0.5)), nn.BatchNorm2d(8)),
+    ],
+)
+def test_fuse_leaves_normalisations_with_code_and_weights_that_are_computed(conv: nn.Conv2d, norm: nn.BatchNorm2d):
+    model = nn.Sequential(conv, norm).eval()
+    x = torch.randn(2, 3, 6, 5)
+    assert torch.equal(fuse(model)(x), model(x))
+
+
+def test_fuse_leaves_sequences_with_code_of_their_own(randomize):
+    class Tapped(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            maps = self[0](x)
+            return maps + self[1](maps)
+
+    model, x = randomize(Tapped(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))), torch.randn(2, 3, 6, 5)
+    assert torch.equal(fuse(model)(x), model(x))

@@ -1,6 +1,7 @@
 """Networks that can be compressed without loss, every family of torchvision, and what is rejected."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
-from ghostnets.compress import analyse, apply_changes, ghostify
+from ghostnets.compress import analyse, apply_changes, ghostify, heal, quantize
 from ghostnets.compress.budget import Choice
 from ghostnets.compress.fit import fit_change
 from ghostnets.compress.layer_inputs import LayerInputs
@@ -352,3 +354,145 @@ def test_convolutions_before_standardised_ones_and_those_with_a_gain_of_zero_are
     _, report = ghostify(model, torch.randn(8, 3, 12, 12), budget=0.9)
     assert [change["conv"] for change in report.changes] == ["0"]
     assert report.left_alone["2"] == "4, which reads its maps, is not linear in its weight"
+
+
+class Tied(nn.Module):
+    """An autoencoder whose decoder has the weight of the encoder's second convolution."""
+
+    def __init__(self, *, traced: bool) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 24, 3, padding=1)
+        self.third, self.last = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 3, 1)
+        self.traced = traced
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.traced and x.sum() > 1e9:
+            return x
+        x = F.conv_transpose2d(F.relu(self.second(F.relu(self.first(x)))), self.second.weight, padding=1)
+        return self.last(F.relu(self.third(F.relu(x))))
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_convolutions_whose_weights_other_code_reads_are_left_alone(traced: bool):
+    torch.manual_seed(0)
+    model = Tied(traced=traced).eval()
+    made, report = ghostify(model, torch.randn(12, 3, 10, 10), ratio=2)
+    assert report.left_alone["second"] == "other code reads its weight"
+    assert {change["conv"] for change in report.changes} == {"first", "third"}
+    assert made(torch.randn(2, 3, 10, 10)).shape == (2, 3, 10, 10)
+    site = find_sites(model)[0][0]
+    assert (site.conv, site.consumer) == ("first", "")  # narrowing the second one would change the decoder
+
+
+COMPUTED = [
+    parametrizations.weight_norm,
+    parametrizations.spectral_norm,
+    weight_norm,
+    spectral_norm,
+    lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated")
+@pytest.mark.parametrize("compute", COMPUTED)
+def test_weights_that_are_computed_from_others_stay(compute: Callable[[nn.Module], nn.Module]):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)).eval()
+    compute(model[2])
+    compute(model[8])
+    expected = model(IMAGES).detach()
+    made, report = ghostify(model, IMAGES, budget=0.8)
+    assert report.left_alone["2"] == "its weight is shared or parametrised"
+    assert [site.consumer for site in find_sites(model)[0]] == ["", "4", ""]
+    assert torch.equal(model(IMAGES), expected)
+    assert made(IMAGES).shape == expected.shape
+    assert made[2].weight.shape == model[2].weight.shape
+
+
+class Optional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 8, 3)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, scale: float = 2.0) -> Tensor:
+        x = self.b(F.relu(self.a(x)))
+        return x * scale if mask is None else x * mask
+
+
+class Asking(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.a(x))
+        return self.b(x.flip(1) if isinstance(x, Tensor) else x)
+
+
+def test_graphs_have_the_defaults_of_further_arguments():
+    torch.manual_seed(0)
+    model = Optional().eval()
+    made, report = ghostify(model, IMAGES, budget=0.8)
+    assert report.notes == ()
+    assert [(change["kind"], change["conv"]) for change in report.changes] == [("merge", "a")]
+    mask = torch.zeros(())
+    assert torch.equal(made(IMAGES, mask), model(IMAGES, mask))
+
+
+def test_graphs_that_compute_something_else_are_not_used():
+    """Code that asks for tensors takes another way while torch.fx traces it."""
+    torch.manual_seed(0)
+    _, report = ghostify(Asking().eval(), IMAGES, budget=0.9)
+    assert report.notes == ("torch.fx traces another computation than that of Asking; channels are not merged.",)
+    assert {change["kind"] for change in report.changes} == {"ghost"}
+
+
+def test_normalisations_with_code_of_their_own_are_not_folded(randomize):
+    class Scaled(nn.BatchNorm2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return 3 * super().forward(x) + 1
+
+    model = randomize(nn.Sequential(nn.Conv2d(3, 16, 3), Scaled(16), nn.ReLU(), nn.Conv2d(16, 8, 3)))
+    assert find_sites(model)[0][0] == Site("0")
+    timm_norm = pytest.importorskip("timm").layers.BatchNormAct2d(16)
+    model = randomize(nn.Sequential(nn.Conv2d(3, 16, 3), timm_norm, nn.Conv2d(16, 8, 3)))
+    assert find_sites(model)[0][0] == Site("0", "1", "relu", "2", ("1",))
+
+
+def test_images_of_a_generator_are_read_into_memory(small: nn.Module):
+    made, report = ghostify(small, iter(IMAGES.split(16)), budget=0.8)
+    again, expected = ghostify(small, IMAGES, budget=0.8)
+    assert report.changes == expected.changes
+    assert torch.equal(made(IMAGES), again(IMAGES))
+
+
+class Returning(nn.Module):
+    def __init__(self, choose: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.conv, self.choose = nn.Conv2d(3, 8, 3), choose
+
+    def forward(self, x: Tensor) -> Any:
+        return self.choose(self.conv(x))
+
+
+@pytest.mark.parametrize("function", [ghostify, quantize, lambda model, images: heal(model, model, images)])
+@pytest.mark.parametrize(
+    ("wrap", "images", "message"),
+    [
+        (nn.DataParallel, IMAGES, "DataParallel wraps a network; pass that network, model.module"),
+        (lambda net: torch.compile(net), IMAGES, "OptimizedModule wraps a network; pass that network, model._orig_mod"),
+        (torch.jit.script, IMAGES, "TorchScript, whose layers cannot be replaced"),
+        (None, [(IMAGES, torch.zeros(40))], "pass the images alone"),
+        (None, [], "the images are not a tensor"),
+        (None, IMAGES[0], "the images are not a tensor"),
+        (None, IMAGES[:, :1], "does not run on images of shape \\(2, 1, 24, 20\\) and torch.float32"),
+        (None, (255 * IMAGES).byte(), "does not run on images of shape \\(2, 3, 24, 20\\) and torch.uint8"),
+        (None, torch.where(torch.arange(40)[:, None, None, None] == 39, torch.nan, IMAGES), "not a number"),
+        (lambda _: Returning(lambda x: (x, x.mean())), IMAGES, "returns \\(2, 8, 22, 18\\), \\(\\) for 2 images"),
+        (lambda _: Returning(lambda x: x / 0), IMAGES, "returns values that are not finite"),
+    ],
+)
+def test_networks_and_images_of_other_kinds_are_rejected(small, wrap, images, message: str, function):
+    with pytest.raises(ConfigurationError, match=message):
+        function(wrap(small) if wrap else small, images)

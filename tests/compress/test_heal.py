@@ -111,6 +111,11 @@ def test_resumed_training_gives_the_same_weights(
     assert all(torch.equal(v, healed.state_dict()[name]) for name, v in expected.state_dict().items())
 
 
+def shift(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.uniform_(module.bias)
+
+
 def test_states_of_other_trainings_and_damaged_ones_are_rejected(
     networks: tuple[nn.Module, nn.Module, Tensor], tmp_path: Path
 ):
@@ -118,6 +123,16 @@ def test_states_of_other_trainings_and_damaged_ones_are_rejected(
     heal(made, original, images, block_steps=1, steps=0, state=tmp_path / "state")
     with pytest.raises(RunError, match="another training \\(other lr, steps\\)"):
         heal(made, original, images, block_steps=1, steps=1, lr=1, state=tmp_path / "state")
+    others = [  # same shapes: labels, network, original, images
+        {"labels": torch.arange(48) % 5},
+        {"model": copy.deepcopy(made).apply(shift)},
+        {"original": copy.deepcopy(original).apply(shift)},
+        {"images": images.flip(0)},
+    ]
+    for other, name in zip(others, ("labels", "network", "original", "images"), strict=True):
+        arguments = {"model": made, "original": original, "images": images, **other}
+        with pytest.raises(RunError, match=f"another training \\(other {name}\\)"):
+            heal(**arguments, block_steps=1, steps=0, state=tmp_path / "state")
     (tmp_path / "state").write_bytes(b"nothing")
     with pytest.raises(RunError, match="is not the state of healing this network"):
         heal(made, original, images, block_steps=1, steps=0, state=tmp_path / "state")
@@ -134,3 +149,39 @@ def test_too_few_images_to_hold_one_out_are_rejected(networks: tuple[nn.Module, 
     original, made, images = networks
     with pytest.raises(ConfigurationError, match="there are 7 images and none that judges"):
         heal(made, original, images[:7])
+
+
+def test_images_in_batches_give_the_same_result(networks: tuple[nn.Module, nn.Module, Tensor]):
+    original, made, images = networks
+    healed, again = (heal(made, original, x, block_steps=2, steps=2)[0] for x in (images, images.split(7)))
+    assert all(torch.equal(v, again.state_dict()[name]) for name, v in healed.state_dict().items())
+
+
+def test_errors_decide_where_the_agreement_is_equal(networks: tuple[nn.Module, nn.Module, Tensor]):
+    original, _, images = networks
+    near = copy.deepcopy(original)
+    with torch.no_grad():
+        near[3][2].bias += 1e-4  # type: ignore[index]
+    healed, report = heal(near, original, images, block_steps=0, steps=1, lr=1e-4)
+    assert report.agreement == (1.0, 1.0)
+    assert report.errors[0] < report.errors[1]
+    assert not report.is_better
+    assert all(torch.equal(v, healed.state_dict()[name]) for name, v in near.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda made, original: {"labels": torch.zeros(47, dtype=torch.long)}, "labels have the shape \\(47,\\)"),
+        (lambda made, original: {"original": original[:3], "model": made[:3], "labels": torch.zeros(48)}, "no logits"),
+        (lambda made, original: {"original": original[:3]}, "have other shapes"),
+        (lambda made, original: {"model": copy.deepcopy(made).half(), "original": original.half()}, "is in float16"),
+    ],
+)
+def test_networks_and_labels_that_do_not_fit_are_rejected(networks: tuple, change, message: str):
+    original, made, images = copy.deepcopy(networks)
+    arguments = {"model": made, "original": original, "images": images, **change(made, original)}
+    if "float16" in message:
+        arguments["images"] = images.half()
+    with pytest.raises(ConfigurationError, match=message):
+        heal(**arguments)

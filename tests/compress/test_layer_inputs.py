@@ -50,3 +50,22 @@ def test_inputs_and_outputs_match_hooks_while_layers_change(traced: bool, held: 
     for found, x in zip(inputs.at("second"), images, strict=True):
         torch.testing.assert_close(found, input_of(model, "second", x))
     torch.testing.assert_close(inputs.outputs("second"), torch.cat([model(x) for x in images]))
+
+
+def test_outputs_keep_held_values_that_views_change_in_place():
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.conv = nn.Conv2d(3, 8, 3), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            halves = self.stem(x).chunk(2, 1)
+            y = self.conv(halves[0])
+            return torch.cat([y, halves[1].mul_(2), halves[1] + 1], 1)
+
+    model, images = Halves().eval(), torch.randn(4, 3, 6, 6)
+    inputs = LayerInputs(model, trace(model)[0], [images])
+    with torch.no_grad():
+        expected = model(images).flatten(1)
+    for _ in range(3):
+        torch.testing.assert_close(inputs.outputs("conv"), expected)

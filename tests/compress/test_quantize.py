@@ -269,10 +269,32 @@ def test_steps_are_judged_by_the_given_int8(model: Inverted, images: Tensor):
         ({"float_share": 1.0}, "float_share is 1.0"),
         ({"steps": -1}, "steps is -1"),
         ({"images": torch.zeros(4, 3, 8, 8)}, "there are 4 images"),
-        ({"model": nn.ReLU()}, "ReLU has no convolution or linear layer"),
+        ({"model": nn.ReLU()}, "ReLU has no nn.Conv2d or nn.Linear"),
     ],
 )
 def test_invalid_arguments_raise(options: dict, message: str, model: Inverted, images: Tensor):
     arguments = {"model": model, "images": images, **options}
     with pytest.raises(ConfigurationError, match=message):
         quantize(**arguments)
+
+
+def test_weights_that_are_computed_from_others_are_rejected(model: Inverted, images: Tensor):
+    torch.nn.utils.parametrizations.weight_norm(model.second)
+    with pytest.raises(ConfigurationError, match="the weights of second are computed from others"):
+        quantize(model, images)
+    torch.nn.utils.parametrize.remove_parametrizations(model.second, "weight")
+    assert quantize(model, images)[1].sensitivity[3].layer == "second"
+
+
+def test_layers_whose_input_is_passed_by_its_name_are_left_out(images: Tensor):
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.c(self.b(input=self.a(x).relu()).relu())
+
+    _, report = quantize(Named(), images)
+    assert [layer.layer for layer in report.sensitivity] == ["a", "c"]
+    assert find_pairs(Named().eval()) == [LayerPair("b", "", "c", False)]

@@ -24,6 +24,25 @@ def test_count_matches_formula():
     assert cost.not_counted == {"BatchNorm2d": 1, "ReLU": 1, "AdaptiveAvgPool2d": 1, "Flatten": 1}
 
 
+def test_transposed_convolutions_are_counted_as_torch_does():
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(8, 12, 3, stride=2, padding=1, groups=4), nn.ReLU()),
+        nn.ConvTranspose2d(12, 4, 2, stride=2),
+    )
+    cost = count(model, (3, 9, 7))
+    assert [layer.kind for layer in cost.layers] == ["conv 3x3", "transposed conv 3x3", "transposed conv 2x2"]
+    assert [layer.macs for layer in cost.layers] == [7 * 5 * 8 * 27, 7 * 5 * 8 * 3 * 9, 13 * 9 * 12 * 4 * 4]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, 9, 7))
+    assert counter.get_total_flops() == 2 * cost.macs
+
+
+def test_networks_with_complex_parameters_are_counted_on_real_images():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3))
+    model.phase = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+    assert count(model, (3, 9, 7)).macs == 7 * 5 * 8 * 27
+
+
 @pytest.mark.parametrize("name", EVERY_GRAPH)
 def test_count_is_half_of_torch_flop_counter(name: str):
     """torch counts two FLOPs for each multiply-add."""
