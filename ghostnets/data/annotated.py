@@ -1,19 +1,20 @@
 """Images with labelled boxes or masks as sources of training data: what both share. Importable without torch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 from ghostnets.data.source import check_split
 from ghostnets.errors import DataError
+from ghostnets.preprocessing import middle_of
 from ghostnets.terminal import format_count
 
 if TYPE_CHECKING:
     from ghostnets.data.datasets import DatasetSplits, ImageDataset
     from ghostnets.preprocessing import Preprocessing
 
-__all__ = ["AnnotatedFolder"]
+__all__ = ["AnnotatedFolder", "describe_elongated"]
 
 Item = TypeVar("Item", covariant=True)
 
@@ -102,3 +103,10 @@ class AnnotatedFolder(ABC, Generic[Item]):
         self, images: Sequence[Item], preprocessing: "Preprocessing", on_image: Callable[[], None]
     ) -> "tuple[ImageDataset, Sequence[str]]":
         """Read images; return them and a sentence for each that cannot be read."""
+
+
+def describe_elongated(sizes: Iterable[tuple[int, int]]) -> list[str]:
+    """A sentence on training images of these sizes (W, H) of which only the middle is read; none without any."""
+    count = sum(middle_of(size) != (0, 0, *size) for size in sizes)
+    images = format_count(count, "training image")
+    return [f"{images} more elongated than 4 : 1, of which the middle is trained on"] if count else []

@@ -37,6 +37,7 @@ __all__ = [
     "decode_values",
     "is_grey",
     "limit_elongation",
+    "middle_of",
     "read_header",
     "read_image",
     "resize",
@@ -264,14 +265,20 @@ def resize(
     return image if image.mode == mode else image.convert(mode)  # gray is expanded last: the same pixels, less memory
 
 
+def middle_of(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what ``resize`` keeps: the middle of an image more elongated than 4 : 1."""
+    width, height = size
+    longest = MAX_ELONGATION * min(width, height)
+    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
+    return left, top, min(width, left + longest), min(height, top + longest)
+
+
 def limit_elongation(image: Image.Image) -> Image.Image:
     """Crop an image more elongated than 4 : 1 to its middle."""
-    width, height = image.size
-    longest = MAX_ELONGATION * min(width, height)
-    if max(width, height) <= longest:
+    left, top, right, bottom = middle_of(image.size)
+    if (right - left, bottom - top) == image.size:
         return image
-    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
-    return Image.fromarray(np.asarray(image)[top : top + longest, left : left + longest])  # crop has a limit of pixels
+    return Image.fromarray(np.asarray(image)[top:bottom, left:right])  # crop has a limit of pixels
 
 
 def as_array(image: Image.Image) -> Pixels:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ghostnets.data.annotated import AnnotatedFolder
+from ghostnets.data.annotated import AnnotatedFolder, describe_elongated
 from ghostnets.data.boxes.annotations import BoxAnnotations
 from ghostnets.data.boxes.source import BoxSource
 from ghostnets.errors import DataError
+from ghostnets.preprocessing import middle_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +64,8 @@ class BoxFolder(AnnotatedFolder[BoxAnnotations]):
             if (count := sum(not len(image.boxes) for image in images))
         ]
         layout = f"labels are boxes ({self.source.layout}): the numbers of each class are boxes in each split"
-        return (*([self.guessed] if self.guessed else []), layout, *background, *self.source.notes)
+        elongated = describe_elongated(image.size for image in self.source.splits.get("train", ()))
+        return (*([self.guessed] if self.guessed else []), layout, *background, *elongated, *self.source.notes)
 
     @property
     def identity(self) -> str:
@@ -82,8 +84,22 @@ class BoxFolder(AnnotatedFolder[BoxAnnotations]):
 
         from ghostnets.data.datasets import load_files
 
-        labels: Tensor = torch.from_numpy(pack_boxes(images))
+        shown = [_crop_to_middle(image) for image in images] if preprocessing.fit == "crop" else images
+        labels: Tensor = torch.from_numpy(pack_boxes(shown))
         return load_files([image.path for image in images], labels, preprocessing, on_image=on_image)
+
+
+def _crop_to_middle(image: BoxAnnotations) -> BoxAnnotations:
+    """The boxes in the part of an image that is read for training (``middle_of``), by their centers."""
+    left, top, right, bottom = middle_of(image.size)
+    size = (right - left, bottom - top)
+    if size == image.size:
+        return image
+    boxes = image.boxes - (left, top, left, top)
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    kept = ((centers > 0) & (centers < size)).all(1)
+    cropped = boxes[kept].clip(0, (*size, *size))
+    return BoxAnnotations(image.path, size, cropped, image.labels[kept], image.is_crowd[kept], image.areas[kept])
 
 
 def pack_boxes(images: Sequence[BoxAnnotations]) -> npt.NDArray[np.float32]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ghostnets.data.annotated import AnnotatedFolder
+from ghostnets.data.annotated import AnnotatedFolder, describe_elongated
 from ghostnets.data.masks.layout import MaskPair
 from ghostnets.data.masks.source import MaskSource
 from ghostnets.data.masks.table import ClassTable
@@ -58,7 +58,8 @@ class MaskFolder(AnnotatedFolder[MaskPair]):
     def notes(self) -> tuple[str, ...]:
         layout = "labels are masks: the numbers of a class are the images in each split that have it"
         shares = self.source.describe_shares("train" if "train" in self.split_names else self.split_names[0])
-        return (*([self.guessed] if self.guessed else []), layout, shares, *self.source.notes)
+        elongated = describe_elongated(self.source.sizes.get("train", ()))
+        return (*([self.guessed] if self.guessed else []), layout, shares, *elongated, *self.source.notes)
 
     @property
     def identity(self) -> str:

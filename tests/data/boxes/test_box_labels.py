@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ghostnets.artefacts.boxes import MAX_BOXES
-from ghostnets.data import find_task
+from ghostnets.data import DataSpec, find_task
 from ghostnets.data.boxes import BoxSource, find_box_layout, open_boxes
 from ghostnets.data.boxes.source import MAX_OBJECTS
 from ghostnets.errors import DataError
 from ghostnets.measure.detection import MAX_DETECTIONS
+from ghostnets.preprocessing import Preprocessing
 
 # Image: width, height and boxes (class, x_min, y_min, x_max, y_max); c has none.
 IMAGES = {
@@ -325,6 +327,33 @@ def test_unknown_layouts_are_rejected(tmp_path: Path):
     (tmp_path / "data.yaml").rename(tmp_path / "third.yaml")
     with pytest.raises(DataError, match=r"has other\.yml, third\.yaml; pass one of these files"):
         open_boxes(tmp_path)
+
+
+@pytest.mark.parametrize("is_tall", [False, True])
+def test_boxes_of_elongated_training_images_lie_in_the_middle_that_is_read(tmp_path: Path, is_tall: bool):
+    pixels = np.zeros((40, 400, 3), np.uint8)
+    pixels[10:30, 180:220] = 255  # the object in the middle; another one is at the left end
+    lines = [[0.5, 0.5, 0.1, 0.5], [0.05, 0.5, 0.1, 0.5]]
+    if is_tall:
+        pixels, lines = pixels.transpose(1, 0, 2), [[y, x, h, w] for x, y, w, h in lines]
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / split / f"{split}.png")
+        rows = [" ".join(map(str, [0, *line])) for line in lines]
+        (tmp_path / split / f"{split}.txt").write_text("\n".join(rows))
+    (tmp_path / "data.yaml").write_text("train: train\nval: val\nnames: [dot]\n")
+    folder = DataSpec(tmp_path, task="detect").open()
+    assert "1 training image more elongated than 4 : 1, of which the middle is trained on" in folder.notes
+    splits = folder.load(Preprocessing.for_boxes(32))
+    image, [boxes] = splits.train[0], splits.train.labels
+    height, width = image.shape[1:]
+    assert sorted((height, width)) == [48, 192]
+    x_min, y_min, x_max, y_max = (boxes[0, :4] * torch.tensor([width, height, width, height])).round().int().tolist()
+    inside = image[:, y_min + 1 : y_max - 1, x_min + 1 : x_max - 1]
+    assert (inside > 200).all()
+    assert image.float().sum() == pytest.approx(255 * 3 * (x_max - x_min) * (y_max - y_min), rel=0.1)
+    assert len(boxes) == 1
+    assert len(splits.val.labels[0]) == 2  # the whole image is stretched there
 
 
 def test_images_with_more_boxes_than_are_found_are_noted(tmp_path: Path):
