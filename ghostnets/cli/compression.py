@@ -18,6 +18,7 @@ __all__ = ["BATCH", "compute_share", "format_agreement", "measure_agreement", "r
 
 HELD_OUT = 4  # every fourth image is held out for the comparison
 BATCH = 16
+IMAGENET_CLASSES = 1000
 
 
 def read_source(source: str | Path, weights_file: Path | None, *, task: str | None = "classify") -> Checkpoint:
@@ -39,15 +40,22 @@ def read_source(source: str | Path, weights_file: Path | None, *, task: str | No
         first = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{weights_file} does not fit {source}: {first}; pass its own state dict.") from error
     names = tuple(f"class_{number:04d}" for number in range(1, count + 1))
-    preprocessing = _library_preprocessing(model)
+    preprocessing = _library_preprocessing(model, count)
     return Checkpoint(source, arguments, model.state_dict(), names, preprocessing, sha256=weights.sha256)
 
 
-def _library_preprocessing(model: nn.Module) -> Preprocessing:
-    """Return the preprocessing that timm stores with a network, or the standard preprocessing at 224 pixels."""
+def _library_preprocessing(model: nn.Module, num_classes: int) -> Preprocessing:
+    """Return the preprocessing that timm stores with a network, or the standard preprocessing at 224 pixels.
+
+    torchvision's GoogLeNet and Inception-v3 with ImageNet's classes are those of its published weights, which read
+    values from -1 to 1: torchvision converts images to these within the network (``transform_input``).
+    """
     config = getattr(model, "pretrained_cfg", None)
     if not isinstance(config, dict) or "input_size" not in config:
-        return Preprocessing.standard(224, 3)
+        if not hasattr(model, "transform_input") or num_classes != IMAGENET_CLASSES:
+            return Preprocessing.standard(224, 3)
+        size, resize_to = (299, 342) if type(model).__name__ == "Inception3" else (224, 256)
+        return Preprocessing(size, resize_to, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     size = int(config["input_size"][-1])
     resize_to = max(size, round(size / float(config.get("crop_pct") or 0.875)))
     interpolation = "bicubic" if config.get("interpolation") == "bicubic" else "bilinear"

@@ -136,7 +136,7 @@ def insert_ghost(model: nn.Module, change: Change, intrinsic: Tensor) -> GhostCo
     with torch.no_grad():
         ghost.primary = narrow_conv(folded, outputs=intrinsic)
         ghost.order.copy_(arranged.argsort())
-    _replace(model, change["conv"], ghost.train(folded.training))
+    _replace(model, change["conv"], ghost)
     if change["norm"]:
         act = getattr(model.get_submodule(change["norm"]), "act", None)
         _replace(model, change["norm"], copy.deepcopy(act) if isinstance(act, nn.Module) else nn.Identity())
@@ -199,5 +199,7 @@ def _number(value: Any, channels: int) -> int:
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of another one, in its mode."""
     parent, _, child = name.rpartition(".")
+    module.train(model.get_submodule(name).training)
     model.get_submodule(parent)._modules[child] = module

@@ -10,6 +10,7 @@ from torch import nn
 
 from ghostnets import engine
 from ghostnets.checkpoints import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from ghostnets.cli import compression
 from ghostnets.cli.main import main
 from ghostnets.compress import HealReport
 from ghostnets.errors import CheckpointError
@@ -194,3 +195,19 @@ def test_damaged_changes_are_rejected(folder: Path, changes: object, tmp_path: P
     save_checkpoint(tmp_path / "x.safetensors", checkpoint)
     with pytest.raises(CheckpointError, match="has an invalid description"):
         read_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_published_networks_of_torchvision_get_the_images_that_they_were_trained_on():
+    """torchvision turns ImageNet's usual normalisation into values from -1 to 1 within these networks."""
+    models = pytest.importorskip("torchvision.models")
+    network = models.get_model("googlenet", weights=None, init_weights=False, transform_input=True).eval()
+    pixels = torch.rand(2, 3, 64, 64)
+    preprocessing = compression._library_preprocessing(network, 1000)
+    assert (preprocessing.image_size, preprocessing.resize_to) == (224, 256)
+    usual = Preprocessing.standard(224, 3)
+    with torch.no_grad():
+        expected = network(usual.normalize(pixels))
+        network.transform_input = False
+        got = network(preprocessing.normalize(pixels))
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    assert compression._library_preprocessing(network, 5) == usual  # trained by the user

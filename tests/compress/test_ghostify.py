@@ -72,6 +72,7 @@ def test_ghostify_meets_the_budget_and_keeps_the_model_unchanged(small: nn.Modul
     assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
     assert torch.equal(small(x), expected)
     assert made(x).shape == expected.shape
+    assert not any(module.training for module in made.modules())
     assert report.macs == (count(small, (3, 24, 20)).macs, count(made, (3, 24, 20)).macs)
     assert report.macs[1] <= budget * report.macs[0]
     assert report.left_alone["depthwise.0"] == "has groups"
@@ -86,6 +87,7 @@ def test_ghostify_meets_the_budget_and_keeps_the_model_unchanged(small: nn.Modul
 def test_changes_build_the_network_again(small: nn.Module):
     for arguments in ({"budget": 0.6}, {"ratio": 2}):
         made, report = ghostify(small, IMAGES, **arguments)
+        assert all(module.training for module in apply_changes(Small().train(), report.changes).modules())
         again = apply_changes(Small().eval(), report.changes)
         again.load_state_dict(made.state_dict())
         assert torch.equal(again(IMAGES), made(IMAGES))
