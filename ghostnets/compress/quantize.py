@@ -172,9 +172,9 @@ class _Quantizer:
         ranges = self._ranges()
         self.errors["plain"] = self._judge(ranges)
         ranges = self._equalize(ranges)
-        macs = self._macs()
+        macs, whole = self._macs()
         sensitivity = self._sensitivity(ranges, macs)
-        kept, share = _choose_floats(sensitivity, float_share)
+        kept, share = _choose_floats(sensitivity, float_share, whole)
         if kept:
             others = {name: bounds for name, bounds in ranges.items() if name not in kept}
             error, limit = self._judge(others), min(self.errors.values())
@@ -228,9 +228,11 @@ class _Quantizer:
         )
         return ranges
 
-    def _macs(self) -> dict[str, int]:
+    def _macs(self) -> tuple[dict[str, int], int]:
+        """Return the multiply-adds of each layer, and of the network."""
         costs = count(self.model, tuple(self.judging.shape[1:]))
-        return {name: sum(layer.macs for layer in costs.layers if layer.name == name) for name in self.layers}
+        by_layer = {name: sum(layer.macs for layer in costs.layers if layer.name == name) for name in self.layers}
+        return by_layer, costs.macs
 
     def _sensitivity(self, ranges: Ranges, macs: dict[str, int]) -> tuple[LayerSensitivity, ...]:
         found = []
@@ -316,10 +318,9 @@ def _outputs_of(model: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([outputs_of(model, batch) for batch in images.split(BATCH)])
 
 
-def _choose_floats(sensitivity: Sequence[LayerSensitivity], float_share: float) -> tuple[list[str], float]:
-    """Choose the layers with the largest errors, within a share of the multiply-adds."""
+def _choose_floats(sensitivity: Sequence[LayerSensitivity], float_share: float, macs: int) -> tuple[list[str], float]:
+    """Choose the layers with the largest errors, within a share of the network's multiply-adds."""
     total = sum(layer.damage for layer in sensitivity)
-    macs = sum(layer.macs for layer in sensitivity)
     kept, share = [], 0.0
     for layer in sorted(sensitivity, key=lambda layer: -layer.damage):
         if layer.damage < MIN_DAMAGE * total:

@@ -182,7 +182,7 @@ def _consumer(model: nn.Module, node: fx.Node, runs: Counter[str]) -> tuple[str,
                 if not (is_single and is_channelwise and has_own_weights(module)):
                     return "", ()
                 chain.append(name)
-            elif isinstance(module, nn.Flatten) and module.start_dim == 1:
+            elif isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1):
                 is_flat = True
             elif type(module) not in CHANNELWISE_MODULES:
                 return "", ()
@@ -203,7 +203,7 @@ def flattens(node: fx.Node) -> bool:
     """Return whether a node turns (N, C, 1, 1) or (N, C, H, W) into (N, C) or (N, C H W)."""
     arguments: tuple[Any, ...] = (*node.args[1:], *node.kwargs.values())
     if node.target in (torch.flatten, "flatten"):
-        return bool(arguments) and arguments[0] == 1
+        return arguments in ((1,), (1, -1))
     if node.target in ("view", "reshape"):
         return len(arguments) == 2 and arguments[1] == -1
     if node.target in (torch.mean, "mean"):

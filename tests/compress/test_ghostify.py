@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 from ghostnets.compress import analyse, apply_changes, ghostify, heal, quantize
 from ghostnets.compress.budget import Choice
+from ghostnets.compress.equalize import find_pairs
 from ghostnets.compress.fit import fit_change
 from ghostnets.compress.layer_inputs import LayerInputs
 from ghostnets.compress.sites import Site, find_sites, trace
@@ -498,3 +499,11 @@ class Returning(nn.Module):
 def test_networks_and_images_of_other_kinds_are_rejected(small, wrap, images, message: str, function):
     with pytest.raises(ConfigurationError, match=message):
         function(wrap(small) if wrap else small, images)
+
+
+@pytest.mark.parametrize(("end", "consumer"), [(-1, "4"), (2, "")])
+def test_only_maps_that_are_flattened_altogether_are_read_by_a_linear_layer(end: int, consumer: str):
+    pooled = nn.AdaptiveAvgPool2d(1 if end < 0 else (1, 12))  # (N, 12, 12) if only channels and rows are joined
+    model = nn.Sequential(nn.Conv2d(3, 12, 3), nn.ReLU(), pooled, nn.Flatten(1, end), nn.Linear(12, 5)).eval()
+    assert find_sites(model)[0][0].consumer == consumer
+    assert [pair.second for pair in find_pairs(model)] == ([consumer] if consumer else [])

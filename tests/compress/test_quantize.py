@@ -16,6 +16,7 @@ from ghostnets.compress.fit import output_error, outputs_of
 from ghostnets.compress.rounding import find_ranges, quantizable_layers, rounded, simulated
 from ghostnets.errors import ConfigurationError
 from ghostnets.layers import GhostModule
+from ghostnets.measure import count
 
 quantize_file = sys.modules["ghostnets.compress.quantize"]
 
@@ -298,3 +299,14 @@ def test_layers_whose_input_is_passed_by_its_name_are_left_out(images: Tensor):
     _, report = quantize(Named(), images)
     assert [layer.layer for layer in report.sensitivity] == ["a", "c"]
     assert find_pairs(Named().eval()) == [LayerPair("b", "", "c", False)]
+
+
+def test_share_in_float_is_that_of_all_multiply_adds(images: Tensor):
+    """Layers that run twice are not quantised by themselves, but count."""
+    torch.manual_seed(0)
+    twice = nn.Conv2d(8, 8, 3, padding=1)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.SiLU(), twice, nn.SiLU(), twice, nn.SiLU(), nn.Conv2d(8, 2, 1)).eval()
+    _, report = quantize(model, images, float_share=0.5)
+    assert report.float_layers
+    macs = {layer.layer: layer.macs for layer in report.sensitivity}
+    assert report.float_share == pytest.approx(sum(map(macs.get, report.float_layers)) / count(model, (3, 11, 9)).macs)
