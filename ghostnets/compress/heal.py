@@ -119,7 +119,18 @@ def heal(
     given, made, teacher = (copy_module(network).eval() for network in (model, model, original))
     _check_fit(made, teacher, (images, held_out), labels)
     blocks = find_blocks(made, teacher, images[:1])
-    run = Healing(made, teacher, blocks, images, labels, (block_steps, steps), batch_size, lr, seed, crop_size)
+    run = Healing(
+        made,
+        teacher,
+        images,
+        blocks=blocks,
+        labels=labels,
+        steps=(block_steps, steps),
+        batch_size=batch_size,
+        lr=lr,
+        seed=seed,
+        crop_size=crop_size,
+    )
     run.resume(state)
     while run.step < block_steps + steps:
         run.advance()

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ class Healing:
     Args:
         model: Network to train, in evaluation mode, changed in place.
         teacher: The original network.
-        blocks: Names of the blocks that ``find_blocks`` finds.
         images: As for ``heal``; so are labels, batch_size, lr, seed and crop_size.
+        blocks: Names of the blocks that ``find_blocks`` finds.
         steps: Steps block by block, and end to end.
     """
 
@@ -38,14 +38,15 @@ class Healing:
         self,
         model: nn.Module,
         teacher: nn.Module,
-        blocks: list[str],
         images: Tensor,
-        labels: Tensor | None,
+        *,
+        blocks: Sequence[str],
         steps: tuple[int, int],
         batch_size: int,
         lr: float,
-        seed: int,
-        crop_size: int | None,
+        labels: Tensor | None = None,
+        seed: int = 0,
+        crop_size: int | None = None,
     ) -> None:
         self.model, self.teacher, self.blocks, self.images, self.labels = model, teacher, blocks, images, labels
         self.steps, self.batch_size, self.lr, self.seed = steps, batch_size, lr, seed

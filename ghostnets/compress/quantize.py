@@ -292,7 +292,8 @@ class _Quantizer:
     def _train(self, original: nn.Module, ranges: Ranges, steps: int, lr: float) -> None:
         """Distil the original into the network in simulated int8 (quantisation-aware training)."""
         before = copy.deepcopy(self.model.state_dict())
-        run = Healing(self.model, original, [], torch.cat(list(self.fitted)), None, (0, steps), BATCH, lr, 0, None)
+        images = torch.cat(list(self.fitted))
+        run = Healing(self.model, original, images, blocks=(), steps=(0, steps), batch_size=BATCH, lr=lr)
         with simulated(self.model, ranges):
             for step in range(1, steps + 1):
                 self.notify(f"training in int8, step {step} of {steps}")
