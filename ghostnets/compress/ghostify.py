@@ -13,7 +13,7 @@ from ghostnets.compress.eligibility import find_ineligible
 from ghostnets.compress.fit import fit_change, output_error, outputs_of
 from ghostnets.compress.latency import Timer, choose_by_time
 from ghostnets.compress.layer_inputs import LayerInputs
-from ghostnets.compress.network_io import check_finite, check_network, check_run, read_batches
+from ghostnets.compress.network_io import check_finite, check_network, check_run, join_batches, read_batches
 from ghostnets.compress.sensitivity import SiteSensitivity, find_options
 from ghostnets.compress.sites import Site, find_sites, trace
 from ghostnets.compress.surgery import describe_change
@@ -300,7 +300,7 @@ class _Others:
 def _hold_out(batches: Sequence[Tensor]) -> tuple[Tensor, Iterable[Tensor]]:
     """Return images to measure damage on, evenly spread, and the others to fit to; all for both if batches have one."""
     number = min(-(-PROBES // len(batches)), len(batches[0]) // 2)
-    probes = torch.cat([batch[: max(number, 1)] for batch in batches])
+    probes = join_batches(batch[: max(number, 1)] for batch in batches)
     spread = torch.linspace(0, len(probes) - 1, min(PROBES, len(probes))).long()
     return probes[spread], _Others(batches, number)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ghostnets.compress.blocks import find_blocks
 from ghostnets.compress.fit import output_error, outputs_of
 from ghostnets.compress.healing import Healing
-from ghostnets.compress.network_io import check_finite, check_network, check_run, read_batches, tensors_of
+from ghostnets.compress.network_io import check_finite, check_network, check_run, join_batches, read_batches, tensors_of
 from ghostnets.errors import ConfigurationError
 from ghostnets.layers.copying import copy_module
 
@@ -67,7 +67,7 @@ def heal(
     networks) learns to turn the original's input of the block into its output, all blocks at once, without gradients
     between them. Then end to end, on the outputs of the network and of these blocks. Images are flipped at random;
     normalisation statistics stay frozen. At last both networks are compared with the original on images held out from
-    the training, and the better one is returned.
+    the training, and the better one is returned. Parameters that require no gradient are not trained.
 
     Args:
         model: Compressed network, of ``ghostify`` of the original; left unchanged.
@@ -174,10 +174,7 @@ def _join(images: Tensor | Iterable[Tensor]) -> Tensor:
     """Return images or batches of such as one tensor."""
     if isinstance(images, Tensor) and images.dim() == 4:
         return images
-    batches = read_batches(images, 1)
-    if len({batch.shape[1:] for batch in batches}) > 1:
-        raise ConfigurationError("the batches have images of several sizes; pass images of one.")
-    return torch.cat(list(batches))
+    return join_batches(read_batches(images, 1))
 
 
 @torch.no_grad()

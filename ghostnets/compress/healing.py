@@ -50,7 +50,12 @@ class Healing:
     ) -> None:
         self.model, self.teacher, self.blocks, self.images, self.labels = model, teacher, blocks, images, labels
         self.steps, self.batch_size, self.lr, self.seed = steps, batch_size, lr, seed
-        self.parameters = [parameter for parameter in model.parameters() if parameter.dtype.is_floating_point]
+        self.parameters = [p for p in model.parameters() if p.dtype.is_floating_point and p.requires_grad]
+        if not self.parameters:
+            raise ConfigurationError(
+                f"no parameter of {type(model).__name__} requires a gradient, so there is nothing to train; call its"
+                " requires_grad_() before."
+            )
         if any(parameter.dtype == torch.float16 for parameter in self.parameters):
             raise ConfigurationError(
                 f"{type(model).__name__} is in float16, in which training overflows; pass float32 networks and images."
@@ -112,6 +117,7 @@ class Healing:
         with write_atomically(path) as temporary:
             torch.save(state, temporary)
 
+    @torch.enable_grad()
     def advance(self) -> None:
         """Run one training step."""
         by_block = self.step < self.steps[0]

@@ -8,7 +8,15 @@ from torch import Tensor, nn
 
 from ghostnets.errors import ConfigurationError
 
-__all__ = ["check_finite", "check_network", "check_run", "flatten_outputs", "read_batches", "tensors_of"]
+__all__ = [
+    "check_finite",
+    "check_network",
+    "check_run",
+    "flatten_outputs",
+    "join_batches",
+    "read_batches",
+    "tensors_of",
+]
 
 
 def check_network(model: nn.Module) -> None:
@@ -53,6 +61,18 @@ def read_batches(images: Tensor | Iterable[Tensor], size: int) -> Sequence[Tenso
     if not isinstance(first, Tensor) or first.dim() != 4 or not len(first):
         raise ConfigurationError("the images are not a tensor (N, C, H, W) or a sequence of such; pass at least one.")
     return batches
+
+
+def join_batches(batches: Iterable[Tensor]) -> Tensor:
+    """Return batches as one.
+
+    Raises:
+        ConfigurationError: Their images have several sizes.
+    """
+    found = list(batches)
+    if len({batch.shape[1:] for batch in found}) > 1:
+        raise ConfigurationError("the batches have images of several sizes; pass images of one.")
+    return torch.cat(found)
 
 
 def check_finite(images: Tensor) -> None:

@@ -13,7 +13,14 @@ from ghostnets.compress.equalize import equalize, find_norms, find_pairs
 from ghostnets.compress.fit import output_error, outputs_of
 from ghostnets.compress.healing import Healing
 from ghostnets.compress.hooks import hooked
-from ghostnets.compress.network_io import check_finite, check_network, check_run, flatten_outputs, read_batches
+from ghostnets.compress.network_io import (
+    check_finite,
+    check_network,
+    check_run,
+    flatten_outputs,
+    join_batches,
+    read_batches,
+)
 from ghostnets.compress.rounding import METHODS, Ranges, check_weights, find_ranges, quantizable_layers, simulated
 from ghostnets.errors import ConfigurationError
 from ghostnets.layers.copying import copy_module
@@ -143,7 +150,7 @@ def _split(images: Tensor | Iterable[Tensor]) -> tuple[list[Tensor], Tensor]:
         fitted.append(batch[~judges])
         judging.append(batch[judges])
         position += len(batch)
-    return [batch for batch in fitted if len(batch)], torch.cat(judging)
+    return [batch for batch in fitted if len(batch)], join_batches(judging)
 
 
 class _Quantizer:

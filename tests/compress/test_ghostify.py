@@ -489,6 +489,7 @@ class Returning(nn.Module):
         (None, [(IMAGES, torch.zeros(40))], "pass the images alone"),
         (None, [], "the images are not a tensor"),
         (None, IMAGES[0], "the images are not a tensor"),
+        (None, [IMAGES[:20], IMAGES[20:, :, :16]], "images of several sizes"),
         (None, IMAGES[:, :1], "does not run on images of shape \\(2, 1, 24, 20\\) and torch.float32"),
         (None, (255 * IMAGES).byte(), "does not run on images of shape \\(2, 3, 24, 20\\) and torch.uint8"),
         (None, torch.where(torch.arange(40)[:, None, None, None] == 39, torch.nan, IMAGES), "not a number"),

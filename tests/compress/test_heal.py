@@ -185,3 +185,18 @@ def test_networks_and_labels_that_do_not_fit_are_rejected(networks: tuple, chang
         arguments["images"] = images.half()
     with pytest.raises(ConfigurationError, match=message):
         heal(**arguments)
+
+
+def test_training_needs_no_gradients_outside_and_leaves_frozen_parameters(networks: tuple):
+    original, made, images = copy.deepcopy(networks)
+    options = {"block_steps": 2, "steps": 2, "lr": 2e-3}
+    expected, report = heal(made, original, images, **options)
+    with torch.no_grad():
+        healed, again = heal(made, original, images, **options)
+    assert again.losses == report.losses
+    assert all(torch.equal(v, healed.state_dict()[name]) for name, v in expected.state_dict().items())
+    made[3].requires_grad_(False)
+    healed, _ = heal(made, original, images, **options)
+    assert torch.equal(healed[3][2].weight, made[3][2].weight)
+    with pytest.raises(ConfigurationError, match="no parameter of Sequential requires a gradient"):
+        heal(made.requires_grad_(False), original, images, **options)
