@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -119,18 +120,8 @@ def heal(
     given, made, teacher = (copy_module(network).eval() for network in (model, model, original))
     _check_fit(made, teacher, (images, held_out), labels)
     blocks = find_blocks(made, teacher, images[:1])
-    run = Healing(
-        made,
-        teacher,
-        images,
-        blocks=blocks,
-        labels=labels,
-        steps=(block_steps, steps),
-        batch_size=batch_size,
-        lr=lr,
-        seed=seed,
-        crop_size=crop_size,
-    )
+    common: dict[str, Any] = {"batch_size": batch_size, "lr": lr, "labels": labels, "seed": seed}
+    run = Healing(made, teacher, images, blocks=blocks, steps=(block_steps, steps), crop_size=crop_size, **common)
     run.resume(state)
     while run.step < block_steps + steps:
         run.advance()
