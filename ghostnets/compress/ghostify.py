@@ -102,6 +102,8 @@ def ghostify(
     _check(budget, ratio, table)
     if timer is not None and (ratio is not None or table is not None):
         raise ConfigurationError("a timer is given beside ratios; pass a budget with it, or omit it.")
+    if table is not None and layers is not None:
+        raise ConfigurationError("both table and layers are given; pass one of them.")
     names = layers if table is None else list(table)
     analysis = analyse(
         model,
@@ -113,6 +115,10 @@ def ghostify(
     )
     if ratio is None and table is None:
         return analysis.ghostify(budget, timer=timer)
+    if refused := [name for name in table or () if name in analysis.left_alone]:
+        raise ConfigurationError(
+            f"{refused[0]!r} of the table cannot be changed: {analysis.left_alone[refused[0]]}; leave it out."
+        )
     return analysis.convert(_choose_by_ratio(analysis.options, analysis.costs, table if table is not None else ratio))
 
 

@@ -104,12 +104,7 @@ def heal(
             f"there are {len(images)} images, {block_steps} and {steps} steps, {batch_size} images per step and a"
             f" learning rate of {lr}; images, batch size and learning rate must be above 0, steps at least 0."
         )
-    if crop_size is not None and not 1 <= crop_size <= min(images.shape[2:]):
-        raise ConfigurationError(
-            f"crop_size is {crop_size}, but the images have {images.shape[2]} x {images.shape[3]} pixels; it must be"
-            " from 1 to their shorter side."
-        )
-    _check_labels(labels, len(images))
+    _check_images(images, labels, crop_size)
     if held_out is None:
         is_held = torch.arange(len(images), device="cpu") % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1
         images, held_out, labels = images[~is_held], images[is_held], None if labels is None else labels[~is_held]
@@ -137,10 +132,16 @@ def heal(
     return made if is_better else given, report
 
 
-def _check_labels(labels: Tensor | None, number: int) -> None:
-    if labels is not None and labels.shape != (number,):
+def _check_images(images: Tensor, labels: Tensor | None, crop_size: int | None) -> None:
+    """Check that crops fit into the images, and that each image has a label if there are any."""
+    if crop_size is not None and not 1 <= crop_size <= min(images.shape[2:]):
         raise ConfigurationError(
-            f"labels have the shape {tuple(labels.shape)}, but there are {number} images; pass one class for each."
+            f"crop_size is {crop_size}, but the images have {images.shape[2]} x {images.shape[3]} pixels; it must be"
+            " from 1 to their shorter side."
+        )
+    if labels is not None and labels.shape != (len(images),):
+        raise ConfigurationError(
+            f"labels have the shape {tuple(labels.shape)}, but there are {len(images)} images; pass one class for each."
         )
 
 

@@ -316,6 +316,8 @@ def test_without_images_random_ones_are_used_and_noted(small: nn.Module):
         ({"ratio": 1}, "a ratio is 1"),
         ({"ratio": 2, "table": {"wide": 2}}, "both ratio and table"),
         ({"table": {"nothing": 2}}, "'nothing' is not a convolution of Small"),
+        ({"table": {"wide": 2, "depthwise.0": 2}}, "'depthwise.0' of the table cannot be changed: has groups"),
+        ({"table": {"wide": 2}, "layers": ["dilated"]}, "both table and layers are given"),
         ({"cheap_kernel_size": 4}, "must be odd"),
         ({"budget": 0.1, "layers": ["wide"]}, "changes of 1 convolutions end at"),
         ({"layers": ["depthwise.0"]}, "no convolution that can be changed"),
