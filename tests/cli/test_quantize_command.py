@@ -93,7 +93,7 @@ def test_network_of_timm_gives_files_of_three_runtimes_with_the_same_layers_in_f
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     """At 64 instead of 160 pixels, at which ghostify is tested."""
-    monkeypatch.setattr(compression, "_library_preprocessing", lambda _: Preprocessing.standard(64, 3))
+    monkeypatch.setattr(compression, "_library_preprocessing", lambda *_: Preprocessing.standard(64, 3))
     out = folder / "timm.safetensors"
     line = ["quantize", "timm:test_resnet", folder / "images", "--weights", folder / "timm.pth", "--out", out]
     assert run(*line, "--formats", "engine,onnx,openvino", "--float-share", 0.9) == 0
