@@ -271,4 +271,4 @@ def _normalises(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> bool:
         return True
     expected = F.batch_norm(x, copied.running_mean, copied.running_var, copied.weight, copied.bias, eps=copied.eps)
     expected = act(expected) if isinstance(act, nn.Module) else expected
-    return torch.allclose(got, expected, rtol=1e-3, atol=1e-3)
+    return torch.allclose(got, expected, rtol=1e-3, atol=1e-3, equal_nan=True)

@@ -1,6 +1,7 @@
 """Equal outputs with random statistics, and a changed structure."""
 
 import copy
+import math
 from collections.abc import Callable
 
 import pytest
@@ -189,3 +190,11 @@ def test_fuse_leaves_sequences_with_code_of_their_own(randomize):
 
     model, x = randomize(Tapped(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))), torch.randn(2, 3, 6, 5)
     assert torch.equal(fuse(model)(x), model(x))
+
+
+def test_fuse_folds_a_normalisation_without_finite_values():
+    model = create_model("g_ghost_regnetx_002")
+    norm = model.layer4.merge[2]
+    norm.running_var.fill_(math.nan)
+    assert type(norm) is not nn.BatchNorm2d
+    assert isinstance(fuse(model).layer4.merge[2], nn.Identity)
