@@ -109,7 +109,7 @@ def _pair(model: nn.Module, node: fx.Node) -> LayerPair | None:
             norm = str(user.target)
             module = getattr(module, "act", nn.Identity())  # of timm's BatchNormAct2d
         is_clip = type(module) is nn.ReLU6 or user.target is F.relu6
-        if (isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1)) or flattens(user):
+        if flattens(user, module):
             is_flat = True
         elif not (is_clip or type(module) in HOMOGENEOUS_MODULES or _is_homogeneous(user)):
             return None

@@ -32,15 +32,22 @@ def quantizable_layers(model: nn.Module, x: Tensor) -> list[str]:
         x: Images that it runs on.
     """
     runs: list[str] = []
+    by_name: set[str] = set()  # layers whose input is passed by its name
+
+    def record(name: str, inputs: tuple[Any, ...]) -> None:
+        runs.append(name)
+        if not inputs:
+            by_name.add(name)
+
     branches = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, RepConv))
     handles = [
-        module.register_forward_hook(lambda _, inputs, __, name=name: runs.extend([name] * (1 if inputs else 2)))
+        module.register_forward_hook(lambda _, inputs, __, name=name: record(name, inputs))
         for name, module in model.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear) and not name.startswith(branches)
     ]
     with temporary_hooks(handles), torch.no_grad():
         model(x)
-    return [name for name in runs if runs.count(name) == 1]
+    return [name for name in runs if runs.count(name) == 1 and name not in by_name]
 
 
 def check_weights(model: nn.Module, layers: Iterable[str]) -> None:

@@ -182,7 +182,7 @@ def _consumer(model: nn.Module, node: fx.Node, runs: Counter[str]) -> tuple[str,
                 if not (is_single and is_channelwise and has_own_weights(module)):
                     return "", ()
                 chain.append(name)
-            elif isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1):
+            elif flattens(user, module):
                 is_flat = True
             elif type(module) not in CHANNELWISE_MODULES:
                 return "", ()
@@ -199,8 +199,10 @@ def _is_channelwise(node: fx.Node) -> bool:
     return is_function or (node.op == "call_method" and node.target in CHANNELWISE_METHODS)
 
 
-def flattens(node: fx.Node) -> bool:
-    """Return whether a node turns (N, C, 1, 1) or (N, C, H, W) into (N, C) or (N, C H W)."""
+def flattens(node: fx.Node, module: nn.Module | None = None) -> bool:
+    """Return whether a node, of a module or of none, turns (N, C, 1, 1) or (N, C, H, W) into (N, C) or (N, C H W)."""
+    if isinstance(module, nn.Flatten):
+        return (module.start_dim, module.end_dim) == (1, -1)
     arguments: tuple[Any, ...] = (*node.args[1:], *node.kwargs.values())
     if node.target in (torch.flatten, "flatten"):
         return arguments in ((1,), (1, -1))
@@ -215,11 +217,11 @@ def flattens(node: fx.Node) -> bool:
 def only_user(node: fx.Node) -> fx.Node | None:
     """Return the only node that reads a node's values, apart from its shape."""
     users = [user for user in node.users if not _reads_shape(user)]
-    if len(users) != 1 or (
-        users[0].op == "call_module" and not users[0].args
-    ):  # layers are read by their first argument
+    if len(users) != 1:
         return None
-    return users[0] if _first_argument(users[0]) is node else None
+    (user,) = users
+    is_passed_by_name = user.op == "call_module" and not user.args
+    return user if not is_passed_by_name and _first_argument(user) is node else None
 
 
 def _reads_shape(node: fx.Node) -> bool:
