@@ -3,8 +3,6 @@
 import io
 import shlex
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +16,10 @@ from ghostnets.cli.output import (
     result_console,
 )
 from ghostnets.data import DataSpec
-from ghostnets.data.boxes import find_box_layout
 from ghostnets.data.check import DataCheck, ImageGroup, check_images
-from ghostnets.data.labelled import LabelledFolder
-from ghostnets.data.labels import LabelledFiles, indices_of
-from ghostnets.data.masks.layout import find_mask_folders
+from ghostnets.data.labels import indices_of
 from ghostnets.data.stored_images import decode_image
-from ghostnets.errors import DataError, ImageError
+from ghostnets.errors import ImageError
 from ghostnets.terminal import escape_control, format_count
 
 if TYPE_CHECKING:
@@ -49,7 +44,8 @@ KINDS = (  # exact, crosses splits, crosses classes; name; what it means
 
 
 def run(command: CheckCommand) -> int:
-    folder, mask_folders = _without_masks(DataSpec(command.data, progress=download_progress()).find(), command.data)
+    spec = DataSpec(command.data, progress=download_progress(), max_pixels=command.max_pixels, task=command.task)
+    folder = spec.find()
     total = sum(len(files.paths) for files in folder.splits.values())
     with progress_bars() as bars:
         task = bars.add_task("reading images", total=total)
@@ -64,54 +60,15 @@ def run(command: CheckCommand) -> int:
     if command.json:
         print_json(result.to_dict())
     else:
-        with suppress(DataError):  # several files that claim to describe the boxes
-            if layout := find_box_layout(command.data):
-                message(
-                    f"labelled boxes ({layout}) are not examined, only images; ghostnets train --task detect names each"
-                    " broken label."
-                )
-        if mask_folders:
-            message(
-                f"masks ({', '.join(mask_folders[:3])}) are not examined, only images; ghostnets train --task segment"
-                " names each broken mask."
-            )
-        for sentence in result.notes:
+        for sentence in result.data.notes:
             message(sentence)
         _print_result(result)
         if command.out is not None:
             result_console().print(f"page           {command.out}", soft_wrap=True, markup=False)
         if not result.has_findings:
-            message(f"nothing found; train with: ghostnets train {shlex.quote(command.data)}")
+            chosen = f" --task {command.task}" if command.task else ""
+            message(f"nothing found; train with: ghostnets train {shlex.quote(command.data)}{chosen}")
     return int(command.strict and result.has_findings)
-
-
-def _without_masks(found: LabelledFolder, data: str) -> tuple[LabelledFolder, list[str]]:
-    """Leave out the masks beside folders of images, and classes that had nothing else; return their folders as well."""
-    folders = [masks for _, masks in find_mask_folders(Path(data))]
-    if not folders:
-        return found, []
-
-    def is_mask(path: object) -> bool:
-        return isinstance(path, Path) and any(path.is_relative_to(folder) for folder in folders)
-
-    kept = {
-        split: [pair for pair in zip(files.paths, files.labels, strict=True) if not is_mask(pair[0])]
-        for split, files in found.splits.items()
-    }
-    present = sorted({label for pairs in kept.values() for _, value in pairs for label in indices_of(value)})
-    splits = {
-        split: LabelledFiles(
-            tuple(path for path, _ in pairs),
-            tuple(
-                tuple(map(present.index, label)) if isinstance(label, tuple) else present.index(label)
-                for _, label in pairs
-            ),
-        )
-        for split, pairs in kept.items()
-    }
-    names = tuple(found.class_names[label] for label in present)
-    shown = [folder.relative_to(data).as_posix() for folder in folders]
-    return replace(found, class_names=names, splits=splits), shown
 
 
 def _print_result(result: DataCheck) -> None:
@@ -122,12 +79,12 @@ def _print_result(result: DataCheck) -> None:
     table.add_column("class")
     for split in result.splits:
         table.add_column(split, justify="right")
-    counts = list(result.counts.items())
+    counts = list(_format_counts(result).items())
     for class_name, by_split in counts[:SHOWN_CLASSES]:
-        table.add_row(escape_control(class_name), *(f"{by_split[split]:,}" for split in result.splits))
+        table.add_row(escape_control(class_name), *by_split.values())
     if len(counts) > SHOWN_CLASSES:
         table.add_row(f"... ({len(counts)} classes)", *("" for _ in result.splits))
-    table.add_row("all", *(f"{sum(by_split[split] for _, by_split in counts):,}" for split in result.splits))
+    table.add_row("images", *(f"{count:,}" for count in result.num_images.values()))
     console.print(table, markup=False)
     if sizes := result.describe_sizes():
         small = f", {sizes['below_64']:,} below 64" if sizes["below_64"] else ""
@@ -140,9 +97,9 @@ def _print_result(result: DataCheck) -> None:
             f"rare           {format_count(len(result.rare_classes), 'class')} with fewer than 2 images: {names}",
             markup=False,
         )
-    console.print(f"unreadable     {len(result.unreadable):,}")
-    for _, reason in result.unreadable[:SHOWN_LINES]:
-        console.print(f"               {escape_control(reason)}", soft_wrap=True, markup=False)
+    if result.data.broken is not None:
+        _print_sentences("broken labels", result.data.broken)
+    _print_sentences("unreadable", [reason for _, reason in result.unreadable])
     for exact, splits, classes, label, meaning in KINDS:
         groups = _select(result, exact, splits, classes)
         console.print(f"{label:<15}{len(groups):,}")
@@ -155,6 +112,27 @@ def _print_result(result: DataCheck) -> None:
         f" {format_count(result.num_plain, 'image')} without structure not compared",
         soft_wrap=True,
     )
+
+
+def _format_counts(result: DataCheck) -> dict[str, dict[str, str]]:
+    """Number of images by class and split; of boxes "3 in 2", their number and that of the images that have them."""
+    images, boxes = result.counts, result.boxes
+    return {
+        name: {
+            split: f"{count:,}" if boxes is None else f"{boxes[name][split]:,} in {count:,}"
+            for split, count in by_split.items()
+        }
+        for name, by_split in images.items()
+    }
+
+
+def _print_sentences(label: str, sentences: Sequence[str]) -> None:
+    console = result_console()
+    console.print(f"{label:<15}{len(sentences):,}")
+    for sentence in sentences[:SHOWN_LINES]:
+        console.print(f"               {escape_control(sentence)}", soft_wrap=True, markup=False)
+    if (hidden := len(sentences) - SHOWN_LINES) > 0:
+        console.print(f"               and {hidden:,} more (--json)")
 
 
 def _span(sizes: dict[str, Any]) -> str:
@@ -186,9 +164,11 @@ def _write_page(command: CheckCommand, result: DataCheck) -> None:
     assert command.out is not None
     pictures = partial(_pictures, result, folder=command.out.parent, max_pixels=command.max_pixels)
     sections = []
-    figures = {"images": f"{len(result.paths):,}", "classes": f"{len(result.class_names):,}"}
+    figures = {"images": f"{len(result.paths):,}", "classes": f"{len(result.data.class_names):,}"}
     if sizes := result.describe_sizes():
         figures["shorter side"] = _span(sizes)
+    if result.data.broken is not None:
+        figures["broken labels"] = f"{len(result.data.broken):,}"
     figures["unreadable"] = f"{len(result.unreadable):,}"
     for exact, splits, classes, label, explanation in KINDS:
         groups = _select(result, exact, splits, classes)
@@ -201,17 +181,18 @@ def _write_page(command: CheckCommand, result: DataCheck) -> None:
             sections.append(PictureSection(f"{label.capitalize()} ({len(groups):,}{first})", explanation, shown))
     unreadable = {index for index, _ in result.unreadable}
     examples = []
-    for number in sample_evenly(range(len(result.class_names)), PAGE_CLASSES):
+    for number in sample_evenly(range(len(result.data.class_names)), PAGE_CLASSES):
         of_class = (index for index, label in enumerate(result.labels) if number in indices_of(label))
         members = [index for index in of_class if index not in unreadable]
-        examples.append(PictureGroup(result.class_names[number], pictures(sample_evenly(members, PAGE_IMAGES))))
+        examples.append(PictureGroup(result.data.class_names[number], pictures(sample_evenly(members, PAGE_IMAGES))))
     page = DataPage(
         f"Examination of {Path(command.data).name or command.data}",
         figures,
-        result.notes,
-        [reason for _, reason in result.unreadable[:PAGE_GROUPS]],
+        result.data.notes,
+        [*(result.data.broken or ())[:PAGE_GROUPS], *(reason for _, reason in result.unreadable[:PAGE_GROUPS])],
         result.splits,
-        result.counts,
+        "Images by class and split" if result.boxes is None else "Boxes, and images that have them, by class and split",
+        _format_counts(result),
         sections,
         PictureSection("Examples", f"Up to {PAGE_IMAGES} images of up to {PAGE_CLASSES} classes.", examples),
     )

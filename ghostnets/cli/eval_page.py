@@ -51,7 +51,8 @@ def write_eval_page(
         (),
         (),
         (split,),
-        {row.name: {split: row.images} for row in result.classes},
+        "Images by class",
+        {row.name: {split: f"{row.images:,}"} for row in result.classes},
         [
             PictureSection(
                 f"Highest losses of all {result.images:,} images{first}",

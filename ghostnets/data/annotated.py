@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
+from ghostnets.data.labels import LabelledFiles, LabelledFolder
 from ghostnets.data.source import check_split
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import middle_of
@@ -27,6 +28,9 @@ class AnnotatedSource(Protocol[Item]):
 
     @property
     def splits(self) -> Mapping[str, Sequence[Item]]: ...
+
+    @property
+    def broken(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,10 @@ class AnnotatedFolder(ABC, Generic[Item]):
     @property
     def num_images(self) -> int:
         return sum(self.split_sizes.values())
+
+    @property
+    def _left_out(self) -> list[str]:
+        return [f"left out: {sentence}" for sentence in self.source.broken]
 
     @property
     def split_sizes(self) -> dict[str, int]:
@@ -97,6 +105,29 @@ class AnnotatedFolder(ABC, Generic[Item]):
         if problems:
             raise DataError(f"{problems[0]} ({len(problems)} images of {split} cannot be read; repair or remove them.)")
         return loaded, ()
+
+    def find_files(self) -> LabelledFolder:
+        """The image files of each split, labelled with the classes that their boxes or masks have."""
+        splits = {split: self._labelled(split) for split in self.split_names}
+        notes = tuple(note for note in self.notes if note not in self._left_out)
+        broken = tuple(self.source.broken)
+        return LabelledFolder(self.class_names, splits, notes, self.identity, multi_label=True, broken=broken)
+
+    @property
+    @abstractmethod
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    @abstractmethod
+    def notes(self) -> tuple[str, ...]: ...
+
+    @property
+    @abstractmethod
+    def identity(self) -> str: ...
+
+    @abstractmethod
+    def _labelled(self, split: str) -> LabelledFiles:
+        """Paths of the images of a split, and the classes of each."""
 
     @abstractmethod
     def _read(

@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ghostnets.cores import usable_cores
-from ghostnets.data.labelled import LabelledFolder
-from ghostnets.data.labels import Label, indices_of
+from ghostnets.data.labels import Label, LabelledFolder, indices_of
 from ghostnets.data.near_duplicates import Fingerprint, fingerprint, group_near_duplicates
 from ghostnets.data.stored_images import ImagePath, content_digest
 from ghostnets.errors import ImageError
@@ -59,7 +58,7 @@ class DataCheck:
     """Result of ``check_images``.
 
     Attributes:
-        class_names: Names in the order of the labels.
+        data: The labelled files that were examined.
         splits: Names of the splits.
         paths, labels, split_indices: Path, label and split of each image.
         sizes: Width and height of each image, int32 (N, 2); 0 if it is unreadable.
@@ -68,10 +67,9 @@ class DataCheck:
         groups: Exact duplicates, and near duplicates that are not exact ones.
         num_plain: Number of images without structure, which are not compared with others.
         threshold: Maximum number of differing bits, of 128, of near duplicates.
-        notes: Assumptions and exclusions made when the data were found.
     """
 
-    class_names: tuple[str, ...]
+    data: LabelledFolder
     splits: tuple[str, ...]
     paths: tuple[ImagePath, ...]
     labels: tuple[Label, ...]
@@ -82,7 +80,12 @@ class DataCheck:
     groups: tuple[ImageGroup, ...]
     num_plain: int
     threshold: int
-    notes: tuple[str, ...]
+
+    @property
+    def num_images(self) -> dict[str, int]:
+        """Number of images by split."""
+        counts = np.bincount(self.split_indices, minlength=len(self.splits))
+        return dict(zip(self.splits, counts.tolist(), strict=True))
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -91,17 +94,27 @@ class DataCheck:
         found = Counter((index, split) for label, split in pairs for index in indices_of(label))
         return {
             name: {split: found[label, index] for index, split in enumerate(self.splits)}
-            for label, name in enumerate(self.class_names)
+            for label, name in enumerate(self.data.class_names)
+        }
+
+    @property
+    def boxes(self) -> dict[str, dict[str, int]] | None:
+        """Number of boxes by class and split; None if the labels are not boxes."""
+        if self.data.box_counts is None:
+            return None
+        return {
+            name: {split: counts[label] for split, counts in self.data.box_counts.items()}
+            for label, name in enumerate(self.data.class_names)
         }
 
     def describe_label(self, index: int) -> str:
         """Class of an image, or all of them."""
-        return "; ".join(self.class_names[label] for label in indices_of(self.labels[index])) or "no label"
+        return "; ".join(self.data.class_names[label] for label in indices_of(self.labels[index])) or "no label"
 
     @property
     def has_findings(self) -> bool:
         """Whether anything needs attention."""
-        return bool(self.unreadable or self.groups or self.rare_classes)
+        return bool(self.data.broken or self.unreadable or self.groups or self.rare_classes)
 
     @property
     def rare_classes(self) -> list[str]:
@@ -145,8 +158,10 @@ class DataCheck:
         return {
             "images": len(self.paths),
             "classes": self.counts,
+            **({} if self.boxes is None else {"boxes": self.boxes}),
             "shorter_side": self.describe_sizes(),
             "kinds": self.kinds,
+            **({} if self.data.broken is None else {"broken": list(self.data.broken)}),
             "unreadable": [{**name(index), "reason": reason} for index, reason in self.unreadable],
             "rare_classes": self.rare_classes,
             "threshold": self.threshold,
@@ -160,7 +175,7 @@ class DataCheck:
                 }
                 for group in self.groups
             ],
-            "notes": list(self.notes),
+            "notes": list(self.data.notes),
         }
 
 
@@ -219,7 +234,7 @@ def check_images(
     groups = [build(images, is_exact=True) for images in exact]
     groups += [build(sorted(i for r in images for i in members.get(r, (r,))), is_exact=False) for images in near]
     return DataCheck(
-        folder.class_names,
+        folder,
         splits,
         paths,
         labels,
@@ -230,7 +245,6 @@ def check_images(
         tuple(groups),
         int(is_plain.sum()),
         threshold,
-        folder.notes,
     )
 
 

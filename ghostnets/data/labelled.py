@@ -5,14 +5,13 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ghostnets.data.finder import LeftOut, is_image_name, walk_images
-from ghostnets.data.labels import Label, LabelledFiles
+from ghostnets.data.labels import Label, LabelledFiles, LabelledFolder
 from ghostnets.data.layout import (
     FolderLayout,
     find_layout,
@@ -29,8 +28,6 @@ from ghostnets.terminal import format_count, printable
 
 __all__ = [
     "ImageFile",
-    "LabelledFiles",
-    "LabelledFolder",
     "build_labelled_folder",
     "check_names",
     "describe_assumed_splits",
@@ -41,25 +38,6 @@ __all__ = [
 
 
 NUMBERED_NAME = re.compile(r"(.*\D)[ _.-]+\d+")  # a name such as Maine_Coon_12
-
-
-@dataclass(frozen=True)
-class LabelledFolder:
-    """The labelled files of a folder.
-
-    Attributes:
-        class_names: Names of the classes (NFC), sorted.
-        splits: Files of each split; ``"train"`` alone if the folder has no splits.
-        notes: Assumptions and exclusions, one sentence each.
-        identity: Digest of names, sizes, splits and classes of the files, wherever the folder is.
-        multi_label: Whether an image can have any number of classes; all labels are then tuples.
-    """
-
-    class_names: tuple[str, ...]
-    splits: dict[str, LabelledFiles]
-    notes: tuple[str, ...]
-    identity: str
-    multi_label: bool = False
 
 
 class ImageFile(NamedTuple):

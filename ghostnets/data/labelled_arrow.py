@@ -18,7 +18,8 @@ from filelock import FileLock
 from ghostnets.data.archives import cache_folder
 from ghostnets.data.finder import holds_image, is_system_name
 from ghostnets.data.label_table import LABEL_COLUMNS
-from ghostnets.data.labelled import ImageFile, LabelledFolder, build_labelled_folder, describe_assumed_splits
+from ghostnets.data.labelled import ImageFile, build_labelled_folder, describe_assumed_splits
+from ghostnets.data.labels import LabelledFolder
 from ghostnets.data.layout import normalize_name, split_in_name
 from ghostnets.data.stored_images import ImagePath, StoredImage
 from ghostnets.errors import DataError, require

@@ -9,12 +9,12 @@ from ghostnets.data.finder import LeftOut, is_image_name, walk_images
 from ghostnets.data.label_table import LabelTable, TableRow, read_table
 from ghostnets.data.labelled import (
     ImageFile,
-    LabelledFolder,
     build_labelled_folder,
     check_names,
     inspect_file,
     remove_repeated,
 )
+from ghostnets.data.labels import LabelledFolder
 from ghostnets.data.layout import split_of
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import IMAGE_SUFFIXES

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ghostnets.data.finder import LeftOut, holds_image, is_image_name, is_system_name
-from ghostnets.data.labelled import ImageFile, LabelledFolder, build_labelled_folder, describe_assumed_splits
+from ghostnets.data.labelled import ImageFile, build_labelled_folder, describe_assumed_splits
+from ghostnets.data.labels import LabelledFolder
 from ghostnets.data.layout import normalize_name, split_in_name, split_of
 from ghostnets.data.stored_images import StoredImage
 from ghostnets.data.tar_members import TarMember, open_regular, walk_tar

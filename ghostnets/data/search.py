@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ghostnets.data.finder import is_system_name
-from ghostnets.data.labelled import LabelledFolder, find_labelled
+from ghostnets.data.labelled import find_labelled
 from ghostnets.data.labelled_arrow import find_arrow, read_labelled_arrow
 from ghostnets.data.labelled_table import read_labelled_tables
 from ghostnets.data.labelled_tars import find_tars, read_labelled_tars
+from ghostnets.data.labels import LabelledFolder
 from ghostnets.data.table_search import find_tables
 from ghostnets.errors import DataError
 from ghostnets.terminal import printable

@@ -11,7 +11,7 @@ from ghostnets.errors import ConfigurationError, DataError
 from ghostnets.preprocessing import MAX_PIXELS
 
 if TYPE_CHECKING:
-    from ghostnets.data.labelled import LabelledFolder
+    from ghostnets.data.labels import LabelledFolder
     from ghostnets.http_download import Progress
 
 __all__ = ["EMBEDDED", "TASKS", "DataSpec", "find_task"]
@@ -114,10 +114,13 @@ class DataSpec:
         )
 
     def find(self) -> "LabelledFolder":
-        """Find the labelled files without the checks of training, to examine them; none of them is opened.
+        """Find the labelled files without the checks of training, to examine them.
+
+        Of images with boxes or masks the labels are read; images and labels that cannot be used are in ``broken``.
 
         Raises:
-            DataError: As ``find_labelled_images`` in evaluation, or ``open_archive``.
+            DataError: As ``find_labelled_images`` in evaluation, ``open_boxes`` and ``open_masks`` (their layout), or
+                ``open_archive``.
             ConfigurationError: The data set has no files here: shards at a URL, or Fashion-MNIST.
         """
         from ghostnets.data.archives import archive_suffix, open_archive, unpacking_notes
@@ -133,8 +136,24 @@ class DataSpec:
             root = find_cached_dataset(name)
         else:
             root = open_archive(name, progress=self.progress) if is_archive else Path(name)
-        found = find_labelled_images(root, network_classes=(), skip_unreadable=True)
+        task = self.task or find_task(root)
+        if task == "classify":
+            found = find_labelled_images(root, network_classes=(), skip_unreadable=True)
+        else:
+            found = self._find_annotated(root, task)
         return replace(found, notes=(*unpacking_notes(root), *found.notes)) if is_archive else found
+
+    def _find_annotated(self, root: Path, task: str) -> "LabelledFolder":
+        """Find the images of a data set with boxes or masks, and read their labels."""
+        if task == "detect":
+            from ghostnets.data.boxes.folder import BoxFolder
+            from ghostnets.data.boxes.source import open_boxes
+
+            return BoxFolder(open_boxes(root, skip_broken=True), False).find_files()
+        from ghostnets.data.masks.folder import MaskFolder
+        from ghostnets.data.masks.source import open_masks
+
+        return MaskFolder(open_masks(root, skip_broken=True, max_pixels=self.max_pixels), False).find_files()
 
     def _open_boxes(self, *, val_share: float, seed: int, for_evaluation: bool) -> DataSource:
         """Open images with labelled boxes; for an evaluation any split will do."""

@@ -51,9 +51,10 @@ class DataPage:
         title: Heading.
         figures: Label -> formatted value, for the top of the page.
         notes: Assumptions and exclusions, one sentence each.
-        unreadable: A sentence for each unreadable image shown.
+        unreadable: A sentence for each broken label and unreadable image shown.
         splits: Names of the splits.
-        counts: Class -> number of images by split.
+        counts_heading: Heading of the table of counts.
+        counts: Class -> formatted number by split.
         sections: Findings with pictures.
         classes: Pictures by class.
     """
@@ -63,7 +64,8 @@ class DataPage:
     notes: Sequence[str]
     unreadable: Sequence[str]
     splits: Sequence[str]
-    counts: dict[str, dict[str, int]]
+    counts_heading: str
+    counts: dict[str, dict[str, str]]
     sections: Sequence[PictureSection]
     classes: PictureSection
 

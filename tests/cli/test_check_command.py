@@ -31,7 +31,7 @@ def test_check_prints_counts_and_findings(leaky: Path, capsys: pytest.CaptureFix
         ["class", "train", "val"],
         ["cat", "4", "0"],
         ["dog", "3", "2"],
-        ["all", "7", "2"],
+        ["images", "7", "2"],
     ]
     assert "unreadable     1" in lines
     assert "leaks          2" in lines
@@ -46,18 +46,59 @@ def test_check_without_findings_names_the_next_command(tmp_path: Path, capsys: p
     assert f"nothing found; train with: ghostnets train '{tmp_path}/my photos'" in capsys.readouterr().err
 
 
-def test_check_leaves_masks_out_of_the_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_check_reads_boxes_and_names_broken_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    make_images(tmp_path / "images", classes={"train": 3, "val": 1})
+    labels = {
+        "train/000": "0 0.5 0.5 0.5 0.5\n1 0.3 0.3 0.2 0.2\n1 0.6 0.6 0.2 0.2\n1 0.9 0.9 0.5 0.5",
+        "val/000": "0 0.5 0.5 0.5 0.5",
+    }
+    for name, text in labels.items():
+        file = tmp_path / "labels" / f"{name}.txt"
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    (tmp_path / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat, dog]\n")
+    (tmp_path / "images" / "val" / "000.png").write_bytes((tmp_path / "images" / "train" / "000.png").read_bytes())
+    page = tmp_path / "check.html"
+    assert main(["check", str(tmp_path), "--threshold", "0", "--out", str(page)]) == 0
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert [line.split() for line in lines[:4]] == [
+        ["class", "train", "val"],
+        ["cat", "1", "in", "1", "1", "in", "1"],
+        ["dog", "2", "in", "1", "0", "in", "0"],
+        ["images", "3", "1"],
+    ]
+    broken = lines.index("broken labels  1")
+    assert f"{tmp_path}/labels/train/000.txt, line 4: the box" in lines[broken + 1]
+    assert "leaks          1" in lines
+    assert "2 of 3 images in train have no boxes" in printed.err
+    assert "line 4: the box" in page.read_text(encoding="utf-8")
+    assert main(["check", str(tmp_path), "--json", "--strict"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["boxes"] == {"cat": {"train": 1, "val": 1}, "dog": {"train": 2, "val": 0}}
+    assert [sentence.partition(": ")[0] for sentence in found["broken"]] == [f"{tmp_path}/labels/train/000.txt, line 4"]
+    assert main(["check", str(tmp_path), "--task", "segment"]) == 1
+    assert "has no folder images with a folder masks beside it" in capsys.readouterr().err
+
+
+def test_check_reads_masks_and_names_broken_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for split in ("train", "val"):
         make_images(tmp_path / split, classes={"images": 3})
         (tmp_path / split / "masks").mkdir()
-        for image in (tmp_path / split / "images").iterdir():
-            Image.new("L", (8, 8), 1).save(tmp_path / split / "masks" / image.name)  # equal in both splits
+        for number, image in enumerate(sorted((tmp_path / split / "images").iterdir())):
+            side = 16 if (split, number) != ("val", 2) else 8
+            Image.new("L", (side, side), number % 2).save(tmp_path / split / "masks" / image.name)
     assert main(["check", str(tmp_path), "--threshold", "0"]) == 0
-    printed = capsys.readouterr()
-    assert "masks (train/masks, val/masks) are not examined" in printed.err
-    lines = [line.split() for line in printed.out.splitlines()]
-    assert lines[:3] == [["class", "train", "val"], ["images", "3", "3"], ["all", "3", "3"]]
-    assert ["copies", "0"] in lines
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[:4] == [
+        ["class", "train", "val"],
+        ["class", "0", "2", "1"],
+        ["class", "1", "1", "1"],
+        ["images", "3", "2"],
+    ]
+    broken = lines.index(["broken", "labels", "1"])
+    assert " ".join(lines[broken + 1]).startswith(f"{tmp_path}/val/masks/002.png: it has 8 x 8 pixels")
+    assert ["leaks", "2"] in lines  # the images are equal in both splits
 
 
 def test_check_writes_json_and_page_and_fails_if_strict(leaky: Path, capsys: pytest.CaptureFixture[str]):

@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar
 import tyro
 
 from ghostnets.cli.options.base import CommandOptions, JsonOutput
-from ghostnets.cli.options.checks import check_at_least, check_data
+from ghostnets.cli.options.checks import check_at_least, check_choices, check_data
+from ghostnets.data import TASKS
 from ghostnets.errors import ConfigurationError, require_installed
 from ghostnets.preprocessing import MAX_PIXELS
 
@@ -27,6 +28,8 @@ class CheckCommand(CommandOptions):
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """Folder, table, tars or archive as for train."""
+    task: Annotated[str | None, tyro.conf.arg(metavar="{classify,detect,segment}")] = None
+    """Kind of labels, as for train: classes, boxes (detect) or masks (segment); by default found from the layout."""
     threshold: int = 6
     """Maximum number of differing bits, of 128, of the hashes of near duplicates; 0 to 15."""
     out: Path | None = None
@@ -39,6 +42,7 @@ class CheckCommand(CommandOptions):
 
     def check(self) -> None:
         check_data(self.data)
+        check_choices("task", [self.task] if self.task else [], TASKS)
         check_at_least("--max-pixels", self.max_pixels, 1)
         if not 0 <= self.threshold <= MAX_THRESHOLD:
             raise ConfigurationError(f"--threshold is {self.threshold}; it must be from 0 to {MAX_THRESHOLD} bits.")

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ghostnets.data.annotated import AnnotatedFolder, describe_elongated
 from ghostnets.data.boxes.annotations import BoxAnnotations
 from ghostnets.data.boxes.source import BoxSource
+from ghostnets.data.labels import LabelledFiles, LabelledFolder
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import middle_of
 
@@ -65,7 +66,14 @@ class BoxFolder(AnnotatedFolder[BoxAnnotations]):
         ]
         layout = f"labels are boxes ({self.source.layout}): the numbers of each class are boxes in each split"
         elongated = describe_elongated(image.size for image in self.source.splits.get("train", ()))
-        return (*([self.guessed] if self.guessed else []), layout, *background, *elongated, *self.source.notes)
+        return (
+            *([self.guessed] if self.guessed else []),
+            layout,
+            *background,
+            *elongated,
+            *self.source.notes,
+            *self._left_out,
+        )
 
     @property
     def identity(self) -> str:
@@ -76,6 +84,14 @@ class BoxFolder(AnnotatedFolder[BoxAnnotations]):
                 digest.update(image.path.name.encode())
                 digest.update(pack_boxes([image]).astype("<f4").tobytes())
         return digest.hexdigest()
+
+    def find_files(self) -> LabelledFolder:
+        return replace(super().find_files(), box_counts=self.class_counts)
+
+    def _labelled(self, split: str) -> LabelledFiles:
+        images = self.source.splits[split]
+        labels = (tuple(np.unique(image.labels).tolist()) for image in images)
+        return LabelledFiles(tuple(image.path for image in images), tuple(labels))
 
     def _read(
         self, images: Sequence[BoxAnnotations], preprocessing: "Preprocessing", on_image: Callable[[], None]
@@ -127,7 +143,8 @@ def split_validation(source: BoxSource, *, val_share: float, seed: int, guessed:
         DataError: There are no training images, too few to split, or no boxes in them or in those of validation.
     """
     train = source.splits.get("train", ())
-    why = f" ({'; '.join(source.notes[:SHOWN])})" if source.notes else ""
+    reasons = [*source.broken, *source.notes][:SHOWN]
+    why = f" ({'; '.join(reasons)})" if reasons else ""
     if not train:
         raise DataError(
             f"{source.name} has no training images, only {', '.join(source.splits)}; add a train split{why}."

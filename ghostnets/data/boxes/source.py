@@ -29,6 +29,7 @@ class BoxSource:
         class_names: Class names in the order of the labels.
         splits: Images of ``"train"``, ``"val"`` and ``"test"``, where they exist.
         notes: Assumptions and exclusions, one sentence each.
+        broken: A sentence for each broken label or image, which is left out.
     """
 
     name: str
@@ -36,6 +37,7 @@ class BoxSource:
     class_names: tuple[str, ...]
     splits: dict[str, tuple[BoxAnnotations, ...]]
     notes: tuple[str, ...]
+    broken: tuple[str, ...] = ()
 
     @property
     def class_counts(self) -> dict[str, tuple[int, ...]]:
@@ -60,7 +62,13 @@ class BoxSource:
         classes = [
             f"{name} {'/'.join(str(count[label]) for count in counts)}" for label, name in enumerate(self.class_names)
         ]
-        return [f"{self.layout}, images: {images}", f"boxes of each class: {', '.join(classes)}", *self.notes]
+        left_out = (f"left out: {sentence}" for sentence in self.broken)
+        return [
+            f"{self.layout}, images: {images}",
+            f"boxes of each class: {', '.join(classes)}",
+            *self.notes,
+            *left_out,
+        ]
 
 
 def open_boxes(data: str | os.PathLike[str], *, skip_broken: bool = False) -> BoxSource:
@@ -69,7 +77,7 @@ def open_boxes(data: str | os.PathLike[str], *, skip_broken: bool = False) -> Bo
     Args:
         data: A folder with a ``data.yaml`` (YOLO), with ``Annotations`` or XML files (Pascal VOC), or with COCO's JSON
             files; or the YAML or JSON file itself.
-        skip_broken: Skip broken labels and images, each with a sentence in ``notes``, instead of failing. Broken are
+        skip_broken: Skip broken labels and images, each with a sentence in ``broken``, instead of failing. Broken are
             boxes that extend more than one pixel beyond their image, have no area, are of an unknown class or occur
             twice, and images that are missing, cannot be read, or differ in size from what their labels say.
 
@@ -97,8 +105,7 @@ def open_boxes(data: str | os.PathLike[str], *, skip_broken: bool = False) -> Bo
         broken.raise_if_any(root)
     notes += shared_image_notes(splits)
     notes += unused_image_notes([image for images in splits.values() for image in images], broken)
-    notes += [f"left out: {sentence}" for sentence in broken.sentences]
-    source = BoxSource(root.resolve().name, layout, class_names, splits, tuple(notes))
+    source = BoxSource(root.resolve().name, layout, class_names, splits, tuple(notes), tuple(broken.sentences))
     return _add_class_notes(source)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ghostnets.data.annotated import AnnotatedFolder, describe_elongated
+from ghostnets.data.labels import LabelledFiles
 from ghostnets.data.masks.layout import MaskPair
 from ghostnets.data.masks.source import MaskSource
 from ghostnets.data.masks.table import ClassTable
@@ -59,7 +60,14 @@ class MaskFolder(AnnotatedFolder[MaskPair]):
         layout = "labels are masks: the numbers of a class are the images in each split that have it"
         shares = self.source.describe_shares("train" if "train" in self.split_names else self.split_names[0])
         elongated = describe_elongated(self.source.sizes.get("train", ()))
-        return (*([self.guessed] if self.guessed else []), layout, shares, *elongated, *self.source.notes)
+        return (
+            *([self.guessed] if self.guessed else []),
+            layout,
+            shares,
+            *elongated,
+            *self.source.notes,
+            *self._left_out,
+        )
 
     @property
     def identity(self) -> str:
@@ -69,6 +77,10 @@ class MaskFolder(AnnotatedFolder[MaskPair]):
             for pair in pairs:
                 digest.update(pair.name.encode())
         return digest.hexdigest()
+
+    def _labelled(self, split: str) -> LabelledFiles:
+        labels = (tuple(np.flatnonzero(counts).tolist()) for counts in self.source.pixels[split])
+        return LabelledFiles(tuple(pair.image for pair in self.source.splits[split]), tuple(labels))
 
     def _read(
         self, images: Sequence[MaskPair], preprocessing: "Preprocessing", on_image: Callable[[], None]
@@ -112,7 +124,8 @@ def split_mask_validation(source: MaskSource, *, val_share: float, seed: int, gu
         DataError: There is no training image, too few to split, or no labelled pixel to learn from or to validate on.
     """
     train = source.splits.get("train", ())
-    why = f" ({'; '.join(source.notes[:SHOWN])})" if source.notes else ""
+    reasons = [*source.broken, *source.notes][:SHOWN]
+    why = f" ({'; '.join(reasons)})" if reasons else ""
     if not train:
         raise DataError(
             f"{source.name} has no training images, but {', '.join(source.splits)}; add a train split{why}."

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,7 @@ class MaskSource:
         pixels: Pixels of each class by split, int64 (N, classes), in the order of the images.
         sizes: Width and height of each image by split.
         notes: Assumptions and exclusions, one sentence each.
+        broken: A sentence for each broken mask, label or image, which is left out.
     """
 
     name: str
@@ -52,11 +53,13 @@ class MaskSource:
     pixels: dict[str, npt.NDArray[np.int64]]
     sizes: dict[str, tuple[tuple[int, int], ...]]
     notes: tuple[str, ...]
+    broken: tuple[str, ...] = ()
 
     def describe(self) -> list[str]:
         """Describe splits, classes and notes for the user, one sentence each."""
         images = ", ".join(f"{split} {len(found):,}" for split, found in self.splits.items())
-        return [f"masks, images: {images}", *map(self.describe_shares, self.splits), *self.notes]
+        left_out = (f"left out: {sentence}" for sentence in self.broken)
+        return [f"masks, images: {images}", *map(self.describe_shares, self.splits), *self.notes, *left_out]
 
     def describe_shares(self, split: str) -> str:
         """The share of each class of the labelled pixels of a split."""
@@ -72,13 +75,11 @@ class MaskSource:
     def select(self, masks: dict[str, tuple[str, npt.NDArray[np.bool_]]]) -> "MaskSource":
         """The same data in other splits: name -> a split of this source, and which of its images."""
         chosen = {name: (split, np.flatnonzero(mask)) for name, (split, mask) in masks.items()}
-        return MaskSource(
-            self.name,
-            self.table,
-            {name: tuple(self.splits[split][i] for i in rows) for name, (split, rows) in chosen.items()},
-            {name: self.pixels[split][rows] for name, (split, rows) in chosen.items()},
-            {name: tuple(self.sizes[split][i] for i in rows) for name, (split, rows) in chosen.items()},
-            self.notes,
+        return replace(
+            self,
+            splits={name: tuple(self.splits[split][i] for i in rows) for name, (split, rows) in chosen.items()},
+            pixels={name: self.pixels[split][rows] for name, (split, rows) in chosen.items()},
+            sizes={name: tuple(self.sizes[split][i] for i in rows) for name, (split, rows) in chosen.items()},
         )
 
 
@@ -95,7 +96,7 @@ def open_masks(data: str | os.PathLike[str], *, skip_broken: bool = False, max_p
         data: A folder with ``images`` and ``masks``, or with folders of splits that have them, and a table of classes
             (``read_table``). Without a table, the values of the masks are the labels. Or a folder with COCO's JSON
             files, or one of them, with polygons or run lengths (``read_coco_masks``); folders of masks come first.
-        skip_broken: Skip images and masks that cannot be used, with a sentence in ``notes``, instead of failing.
+        skip_broken: Skip images and masks that cannot be used, with a sentence in ``broken``, instead of failing.
         max_pixels: Largest number of pixels of a mask.
 
     Raises:
@@ -120,12 +121,11 @@ def open_masks(data: str | os.PathLike[str], *, skip_broken: bool = False, max_p
         sizes[split] = tuple(size for _, (_, size) in kept)
     if not skip_broken:
         broken.raise_if_any(root)
-    notes += [f"left out: {sentence}" for sentence in broken.sentences]
     splits = {split: found for split, found in splits.items() if found}
     if not splits:
         broken.raise_if_any(root)
     notes += _class_notes(table, {split: pixels[split] for split in splits})
-    return MaskSource(root.resolve().name, table, splits, pixels, sizes, tuple(notes))
+    return MaskSource(root.resolve().name, table, splits, pixels, sizes, tuple(notes), tuple(broken.sentences))
 
 
 def _read_layout(

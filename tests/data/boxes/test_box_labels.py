@@ -150,7 +150,8 @@ def test_broken_lines_are_named_and_left_out_on_request(tmp_path: Path, text: st
     source = open_boxes(root, skip_broken=True)
     is_readable = isinstance(text, str)  # without its labels an image is no background
     assert [image.path.stem for image in source.splits["train"]] == ["a", "b", "c"][not is_readable :]
-    assert any(note.startswith(f"left out: {file}") for note in source.notes)
+    assert [sentence.startswith(str(file)) for sentence in source.broken] == [True]
+    assert source.describe()[-1] == f"left out: {source.broken[0]}"
 
 
 def test_rounding_is_clipped_and_polygons_give_their_boxes(tmp_path: Path):
