@@ -62,11 +62,16 @@ class MaskSource:
         return [f"masks, images: {images}", *map(self.describe_shares, self.splits), *self.notes, *left_out]
 
     def describe_shares(self, split: str) -> str:
-        """The share of each class of the labelled pixels of a split."""
+        """The share of each class of the labelled pixels of a split, and that of the ignored ones of all pixels."""
         counts = self.pixels[split].sum(axis=0)
-        total = max(1, int(counts.sum()))
-        shares = ", ".join(f"{name} {count / total:.1%}" for name, count in zip(self.table.names, counts, strict=True))
-        return f"labelled pixels in {split}: {shares}"
+        labelled = int(counts.sum())
+        shares = (
+            f"{name} {count / max(1, labelled):.1%}" for name, count in zip(self.table.names, counts, strict=True)
+        )
+        total = sum(width * height for width, height in self.sizes[split])
+        value = "" if self.table.is_colored else f" (value {IGNORED})"
+        ignored = f"; {1 - labelled / total:.1%} of all pixels are ignored{value}" if labelled < total else ""
+        return f"labelled pixels in {split}: {', '.join(shares)}{ignored}"
 
     def read_mask(self, pair: MaskPair, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
         """Class of each pixel of an image, (H, W), with ``IGNORED``; raises ImageError or DataError."""

@@ -177,6 +177,10 @@ def test_colors_without_a_table_and_binary_masks_are_explained(data: Path, tmp_p
     write_pair(binary, "a", np.array([[0, 255]], np.uint8))
     with pytest.raises(DataError, match=r"the values of its masks are 0, 255, of which 255 is ignored; add a file"):
         open_masks(binary)
+    (binary / "classes.txt").write_text("background\nbuilding\n")
+    shares = "labelled pixels in train: background 100.0%, building 0.0%; 50.0% of all pixels are ignored (value 255)"
+    assert open_masks(binary).describe_shares("train") == shares
+    (binary / "classes.txt").unlink()
     (binary / "classes.csv").write_text("name,value\nbackground,0\nbuilding,255\n")
     assert open_masks(binary).pixels["train"].tolist() == [[1, 1]]
 
