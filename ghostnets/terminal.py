@@ -2,6 +2,7 @@
 
 import codecs
 import unicodedata
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,6 +43,13 @@ def format_count(number: int, noun: str) -> str:
     """A number with its noun, which takes -es after ss: ``1 image``, ``2,000 images``, ``2 classes``."""
     ending = "" if number == 1 else "es" if noun.endswith("ss") else "s"
     return f"{number:,} {noun}{ending}"
+
+
+def format_names(names: Iterable[str], limit: int = 8) -> str:
+    """The first names, and the number of the others: ``cat, dog and 3 more``."""
+    found = list(names)
+    hidden = len(found) - limit
+    return ", ".join(found[:limit]) + (f" and {hidden} more" if hidden > 0 else "")
 
 
 def escape_control(text: str, *, keep: str = "\n") -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ghostnets.compress import reparameterize
 from ghostnets.errors import CheckpointError
 from ghostnets.models import Backbone, GhostNetV3, Network, create_model, list_models
+from ghostnets.terminal import format_names
 
 __all__ = ["adapt", "check_fit", "is_merged", "network_shapes", "stem_name"]
 
@@ -88,14 +89,16 @@ def adapt(model: nn.Module, state_dict: Mapping[str, Tensor], path: Path, *, rep
         outside = [name for name in adapted if name not in expected and name in model.network_shapes]
         if outside:
             adapted = {name: tensor for name, tensor in adapted.items() if name not in outside}
-            logger.warning("%s: left out for the backbone: %s.", path, _shorten(_modules(outside)))
+            logger.warning("%s: left out for the backbone: %s.", path, format_names(_modules(outside), 5))
     elif replace_head and isinstance(model, Network):
         head = f"{model.classifier_name}."
         adapted = {name: tensor for name, tensor in adapted.items() if not name.startswith(head)}
         kept = {name for name in expected if name.startswith(head)}
         kept |= _modules_after_backbone(model, expected, adapted)
         if new := sorted(name for name in kept if not name.startswith(head)):
-            logger.warning("%s has only a backbone; new are %s and the classifier.", path, _shorten(_modules(new)))
+            logger.warning(
+                "%s has only a backbone; new are %s and the classifier.", path, format_names(_modules(new), 5)
+            )
         adapted |= {name: expected[name] for name in kept}
     return adapted
 
@@ -129,7 +132,7 @@ def check_fit(model: nn.Module, state_dict: Mapping[str, Tensor], path: Path, ra
         f"{name} (file {tuple(state_dict[name].shape)}, network {tuple(expected[name].shape)})"
         for name in problems["of another shape"]
     ]
-    found = [f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names]
+    found = [f"{len(names)} {kind}: {format_names(names, 5)}" for kind, names in problems.items() if names]
     if form := next((form for mark, form in OTHER_FORMS.items() if mark in " ".join(problems["unexpected"])), None):
         advice = f"the saved network {form}, then save its state dict"
     elif is_only_head or is_backbone:
@@ -240,10 +243,6 @@ def _is_only_backbone(model: Network, problems: Mapping[str, list[str]]) -> bool
 
 def _modules(names: list[str]) -> list[str]:
     return list(dict.fromkeys(name.rpartition(".")[0] for name in names))
-
-
-def _shorten(names: list[str], limit: int = 5) -> str:
-    return ", ".join(names[:limit]) + (f", and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def is_merged(network: nn.Module, tensors: Mapping[str, Tensor]) -> bool:

@@ -15,6 +15,7 @@ from ghostnets.cli.output import download_progress, message
 from ghostnets.data import DataSource, DataSpec, content_digest, describe_source
 from ghostnets.data.layout import normalize_name
 from ghostnets.errors import ConfigurationError, DataError
+from ghostnets.terminal import format_names
 from ghostnets.train import RunFolder
 
 __all__ = [
@@ -140,10 +141,9 @@ def match_classes(names: tuple[str, ...], known: tuple[str, ...], data: str, *, 
         folded = {name.casefold() for name in indices}
         case = " Upper and lower case differ." if any(name.casefold() in folded for name in unknown) else ""
         raise DataError(
-            f"{data} has classes that the checkpoint does not have ({', '.join(unknown[:5])});"
-            f" it has {len(known)}: {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}.{case}"
+            f"{data} has classes that the checkpoint does not have ({format_names(unknown)});"
+            f" it has {len(known)}: {format_names(known)}.{case}"
         )
     if absent := [name for name in known if normalize_name(name) not in names]:
-        shown = ", ".join(absent[:8]) + (f", ... ({len(absent)})" if len(absent) > 8 else "")
-        message(f"no {kind} of {shown}")
+        message(f"no {kind} of {format_names(absent)}")
     return [indices[name] for name in names]

@@ -16,6 +16,7 @@ from ghostnets.data.source import check_split
 from ghostnets.data.stored_images import ImagePath, inspect_image
 from ghostnets.errors import ConfigurationError, DataError, ImageError
 from ghostnets.preprocessing import Preprocessing
+from ghostnets.terminal import format_names
 
 __all__ = ["ImageFolder", "open_folder"]
 
@@ -211,8 +212,11 @@ def _describe_single_images(files: LabelledFiles, class_names: Sequence[str]) ->
     """Describe classes of multi-label data that cannot be validated."""
     counts = _count_classes(files)
     single = [name for label, name in enumerate(class_names) if counts[label] == 1]
-    shown = ", ".join(single[:8]) + (f", ... ({len(single)})" if len(single) > 8 else "")
-    return [f"a single image has the label {shown}: it is trained on, and the label is not validated"] if single else []
+    return (
+        [f"a single image has the label {format_names(single)}: it is trained on, and the label is not validated"]
+        if single
+        else []
+    )
 
 
 def _split_validation(

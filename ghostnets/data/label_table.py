@@ -16,7 +16,7 @@ from ghostnets.data.text import decode_text
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import IMAGE_SUFFIXES
 from ghostnets.preprocessing.content import read_content
-from ghostnets.terminal import printable
+from ghostnets.terminal import format_names, printable
 
 __all__ = ["TABLE_SUFFIXES", "LabelTable", "TableRow", "read_table"]
 
@@ -328,4 +328,4 @@ def _is_index(body: Sequence[Sequence[str]], column: int, names: Sequence[str]) 
 
 def _join(names: Sequence[str]) -> str:
     shown = [printable(name.strip() or "(no name)") for name in names]
-    return ", ".join(shown[:8]) + (f", ... ({len(shown)})" if len(shown) > 8 else "")
+    return format_names(shown)

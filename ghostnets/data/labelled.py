@@ -24,7 +24,7 @@ from ghostnets.data.layout import (
 from ghostnets.data.stored_images import StoredImage
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import IMAGE_SUFFIXES
-from ghostnets.terminal import format_count, printable
+from ghostnets.terminal import format_count, format_names, printable
 
 __all__ = [
     "ImageFile",
@@ -251,7 +251,7 @@ def _check_training(
     if empty := [name for name in names if not counts["train", name]]:
         notes = left_out.sentences()
         raise DataError(
-            f"{train_root} has no image in {', '.join(empty[:8])}{' (' + '; '.join(notes) + ')' if notes else ''};"
+            f"{train_root} has no image in {format_names(empty)}{' (' + '; '.join(notes) + ')' if notes else ''};"
             f" add images ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove the folder."
         )
     if len(names) == 1:
@@ -262,12 +262,11 @@ def _check_training(
         used = {name for name in folders[split] if counts[split, name]}
         if unknown := sorted(used - set(names)):
             raise DataError(
-                f"{layout.splits[split]} has the classes {', '.join(unknown[:8])}, which {train_root} does not have"
-                f" (it has {', '.join(names[:8])}); move or remove them."
+                f"{layout.splits[split]} has the classes {format_names(unknown)}, which {train_root} does not have"
+                f" (it has {format_names(names)}); move or remove them."
             )
         if missing := [name for name in names if name not in used]:
-            shown = ", ".join(missing[:8]) + (f", ... ({len(missing)})" if len(missing) > 8 else "")
-            sentences.append(f"{split} has no image of {shown}")
+            sentences.append(f"{split} has no image of {format_names(missing)}")
     return sentences
 
 
@@ -313,13 +312,12 @@ def _check_classes(
     for split in splits:
         if unknown := sorted({name for file in files if file.split == split for name in file.classes} - {*class_names}):
             raise DataError(
-                f"the split {split} of {root} has the labels {', '.join(unknown[:8])}, which no training image has;"
+                f"the split {split} of {root} has the labels {format_names(unknown)}, which no training image has;"
                 " correct or remove them."
             )
         missing = [name for name in class_names if not counts[split, name]]
         if len(missing) == len(class_names):
             raise DataError(f"no image of the split {split} of {root} has a label; add labels.")
         if missing:
-            shown = ", ".join(missing[:8]) + (f", ... ({len(missing)})" if len(missing) > 8 else "")
-            sentences.append(f"{split} has no image of {shown}")
+            sentences.append(f"{split} has no image of {format_names(missing)}")
     return sentences

@@ -25,6 +25,7 @@ from ghostnets.data.stored_images import ImagePath, StoredImage
 from ghostnets.errors import DataError, require
 from ghostnets.files import write_folder
 from ghostnets.preprocessing.content import detect_format
+from ghostnets.terminal import format_names
 
 __all__ = ["HUB_DATASET", "find_arrow", "find_cached_dataset", "read_labelled_arrow"]
 
@@ -133,7 +134,7 @@ def read_labelled_arrow(
         notes.append(f"left out: {sentence}")
     used = {image.class_name for image in images if image.split == "train"}
     if without := [] if network_classes is not None else sorted(declared - used):
-        shown = ", ".join(without[:8]) + (f", ... ({len(without)})" if len(without) > 8 else "")
+        shown = format_names(without)
         notes.append(f"no class of the network: {shown} (declared in the data set, but without training images)")
     return build_labelled_folder(images, tuple(files), first.parent, notes, network_classes=network_classes)
 

@@ -8,13 +8,13 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ghostnets.data.finder import LeftOut, holds_image, is_image_name, is_system_name, walk_images
 from ghostnets.errors import DataError
-from ghostnets.terminal import format_count, printable
+from ghostnets.terminal import format_count, format_names, printable
 
 __all__ = [
     "FolderLayout",
@@ -36,7 +36,6 @@ SYNONYMS = {
 SPLIT_NAME = re.compile(
     f"({'|'.join(name for names in SYNONYMS.values() for name in names)})([ _.-]?(set|data|images|split|list))?"
 )
-SHOWN = 8  # names per message
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def loose_notes(folder: Path) -> list[str]:
         count = f", the first of {len(loose)} images" if len(loose) > 1 else ""
         notes.append(f"left out: {printable(str(loose[0]))} (in no class folder{count})")
     if others := [path for path in paths if _is_loose_file(path)]:
-        names = _join(printable(path.name) for path in others)
+        names = format_names(printable(path.name) for path in others)
         notes.append(f"left out: {names} in {printable(str(folder))} (the images are labelled by their folders)")
     return notes
 
@@ -263,7 +262,8 @@ def _read_splits(
     for split, names in by_split.items():
         if len(names) > 1:
             raise DataError(
-                f"{root} has {len(names)} folders of {split} images ({_join(names)}); remove or rename all but one."
+                f"{root} has {len(names)} folders of {split} images ({format_names(names)}); remove or rename all but"
+                " one."
             )
     found = {split: _unwrap(folders[names[0]], split) for split, names in by_split.items()}
     notes = []
@@ -299,11 +299,11 @@ def _check_one_reading(root: Path, folders: Mapping[str, Path], labelled: Mappin
     classes = [name for name in others if holds_image(str(folders[name]))]
     if len(set(labelled.values())) == 1 and classes:
         name = next(iter(labelled))
-        inner = _join(_subfolders_with_images(folders[name]))
+        inner = format_names(_subfolders_with_images(folders[name]))
         raise DataError(
-            f"{root} can be read in two ways: as the classes {_join(sorted([*classes, *labelled]))}, or as the split"
-            f" {name}/ with the classes {inner}; rename {name}/ if it is a class, else move"
-            f" {_join(classes)} elsewhere or pass {root}/{name}."
+            f"{root} can be read in two ways: as the classes {format_names(sorted([*classes, *labelled]))}, or as the"
+            f" split {name}/ with the classes {inner}; rename {name}/ if it is a class, else move"
+            f" {format_names(classes)} elsewhere or pass {root}/{name}."
         )
 
 
@@ -314,8 +314,8 @@ def _check_unlabelled(
     classes = [name for name in others if holds_image(str(folders[name]))]
     if len({split for name, split in splits.items() if name not in empty}) > 1 or not classes:
         raise DataError(
-            f"{root} has {_join(f'{name}/' for name in splits)}, but no class folders in them; each must contain one"
-            " folder of images per class, or a single table (.csv, .tsv) of paths and labels."
+            f"{root} has {format_names(f'{name}/' for name in splits)}, but no class folders in them; each must contain"
+            " one folder of images per class, or a single table (.csv, .tsv) of paths and labels."
         )
 
 
@@ -330,18 +330,14 @@ def _check_classes(root: Path, folders: Mapping[str, Path]) -> None:
         return
     if all(names and all(map(split_of, names)) for names in inner):
         raise DataError(
-            f"{root} can be read in two ways: as the classes {_join(folders)}, or as several data sets with splits"
-            f" ({_join(sorted(set.union(*inner)))}); pass one of them, such as {next(iter(folders.values()))}."
+            f"{root} can be read in two ways: as the classes {format_names(folders)}, or as several data sets with"
+            f" splits ({format_names(sorted(set.union(*inner)))}); pass one of them, such as"
+            f" {next(iter(folders.values()))}."
         )
     common = set.intersection(*inner)
     if len(common) > 1 and 2 * len(common) >= max(map(len, inner)):
         raise DataError(
-            f"{root} can be read in two ways: as the classes {_join(folders)}, or as splits with the classes"
-            f" {_join(sorted(common))}; name the splits train, val and test, or move the images of each class directly"
-            " into its folder."
+            f"{root} can be read in two ways: as the classes {format_names(folders)}, or as splits with the classes"
+            f" {format_names(sorted(common))}; name the splits train, val and test, or move the images of each class"
+            " directly into its folder."
         )
-
-
-def _join(names: Iterable[str]) -> str:
-    found = list(names)
-    return ", ".join(found[:SHOWN]) + (f", ... ({len(found)})" if len(found) > SHOWN else "")

@@ -106,10 +106,14 @@ def load_teacher(name: str, class_names: tuple[str, ...]) -> Teacher:
         teacher = _from_registry(*name.partition("=")[::2])
     known = teacher.classifier.out_features
     if teacher.class_names not in (None, class_names) or known != len(class_names):
-        names = ", ".join((teacher.class_names or ())[:5])
+        pairs = enumerate(zip(teacher.class_names or (), class_names, strict=False))
+        differing = (
+            f" (class {index} is {its} there, and {ours} in the data)" for index, (its, ours) in pairs if its != ours
+        )
+        difference = next(differing, "")
         raise ConfigurationError(
-            f"the teacher {name} has {known} classes{f' ({names}, ...)' if names else ''}, the data has"
-            f" {len(class_names)} ({', '.join(class_names[:5])}, ...); both must have the same, in the same order."
+            f"the teacher {name} has {known} classes, the data has {len(class_names)}{difference}; both must have the"
+            " same, in the same order."
         )
     return teacher
 

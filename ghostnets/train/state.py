@@ -147,10 +147,7 @@ def check_state(saved: dict[str, Any], data: TrainData, *, location: str) -> Non
             " restore the images, or start a new run."
         )
     if saved.get("class_names") != list(data.class_names):
-        raise RunError(
-            f"the classes in {location} have changed: the run was trained on {', '.join(saved['class_names'][:5])}, and"
-            f" now there are {', '.join(data.class_names[:5])}; restore them, or start a new run."
-        )
+        raise RunError(f"the classes in {location} have changed; restore them, or start a new run.")
     if saved.get("data_identity", data.identity) != data.identity:
         raise RunError(changed_data(location))
 

@@ -12,10 +12,10 @@ from ghostnets.data.boxes.listed import drop_repeated, shared_image_notes, unuse
 from ghostnets.data.boxes.voc import is_voc, read_voc
 from ghostnets.data.boxes.yolo import find_bare_labels, find_yaml, read_yolo
 from ghostnets.errors import DataError
+from ghostnets.terminal import format_names
 
 __all__ = ["BoxSource", "find_box_layout", "open_boxes"]
 
-SHOWN_CLASSES = 10  # names per message
 MAX_OBJECTS = 100  # that a detector returns for an image, and that average precision counts of a class
 
 
@@ -170,8 +170,7 @@ def _add_class_notes(source: BoxSource) -> BoxSource:
     for split, counts in source.class_counts.items():
         empty = [name for name, count in zip(source.class_names, counts, strict=True) if not count]
         if empty:
-            more = f" and {len(empty) - SHOWN_CLASSES} more" if len(empty) > SHOWN_CLASSES else ""
-            notes.append(f"no box of {', '.join(empty[:SHOWN_CLASSES])}{more} in {split}")
+            notes.append(f"no box of {format_names(empty)} in {split}")
     numbers = [np.count_nonzero(~image.is_crowd) for images in source.splits.values() for image in images]
     most = max(numbers, default=0)
     if most > MAX_OBJECTS:

@@ -13,7 +13,7 @@ from ghostnets.data.layout import split_of
 from ghostnets.data.masks.regions import RegionMask
 from ghostnets.errors import DataError
 from ghostnets.preprocessing import decode_values
-from ghostnets.terminal import format_count, printable
+from ghostnets.terminal import format_count, format_names, printable
 
 __all__ = ["IMAGE_FOLDERS", "MASK_FOLDERS", "MaskPair", "find_mask_folders", "find_pairs", "split_pairs"]
 
@@ -188,10 +188,8 @@ def split_pairs(
     if "train" not in lists:
         splits["train"] = rest
     elif rest:
-        shown = ", ".join(pair.name for pair in rest[:SHOWN])
-        notes.append(
-            f"left out: {format_count(len(rest), 'image')} in no list ({shown}{', ...' * (len(rest) > SHOWN)})"
-        )
+        shown = format_names((pair.name for pair in rest), SHOWN)
+        notes.append(f"left out: {format_count(len(rest), 'image')} in no list ({shown})")
     return {split: tuple(found) for split, found in splits.items() if found}
 
 

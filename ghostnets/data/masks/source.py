@@ -25,7 +25,7 @@ from ghostnets.data.masks.table import (
 )
 from ghostnets.errors import DataError, ImageError
 from ghostnets.preprocessing import MAX_PIXELS
-from ghostnets.terminal import format_count, printable
+from ghostnets.terminal import format_count, format_names, printable
 
 __all__ = ["MaskSource", "describe_mask_layout", "open_masks"]
 
@@ -206,13 +206,13 @@ def _table_of_values(root: Path, pairs: Sequence[MaskPair], notes: list[str], ma
     if not labels or max(labels) >= MAX_VALUES or labels == {0}:
         raise DataError(
             f"{printable(str(root))} has no table of classes, and the values of its masks are"
-            f" {', '.join(map(str, sorted(found)[:10]))}{', ...' * (len(found) > 10)}, of which {IGNORED} is ignored;"
+            f" {format_names(map(str, sorted(found)))}, of which {IGNORED} is ignored;"
             ' add a file classes.csv: a line "name,value", and for each class a line such as "building,255".'
         )
     if max(labels) > 2 * len(labels):
         raise DataError(
             f"{printable(str(root))} has no table of classes, and of the values 0 to {max(labels)} its masks have only"
-            f" {', '.join(map(str, sorted(labels)[:10]))}{', ...' * (len(labels) > 10)}; add a file classes.csv: a line"
+            f" {format_names(map(str, sorted(labels)))}; add a file classes.csv: a line"
             ' "name,value", and for each class a line such as "building,255".'
         )
     names = tuple(f"class {value}" for value in range(max(labels) + 1))
@@ -252,5 +252,5 @@ def _class_notes(table: ClassTable, pixels: dict[str, npt.NDArray[np.int64]]) ->
     for split, counts in pixels.items():
         empty = [name for name, count in zip(table.names, counts.sum(axis=0), strict=True) if not count]
         if empty:
-            notes.append(f"no pixel of {', '.join(empty[:10])}{', ...' * (len(empty) > 10)} in {split}")
+            notes.append(f"no pixel of {format_names(empty)} in {split}")
     return notes
