@@ -100,8 +100,28 @@ def load_checkpoint(
         if source == "canonical" and is_merged(model, weights.tensors):
             logger.warning("%s has merged branches, so the merged network is returned.", weights.path)
             model = reparameterize(model)
+    elif METADATA_KEY in weights.metadata:
+        _tell_other_stride(model, parse_checkpoint(weights, task=None), weights.path)
     load_weights(model, weights, source=source, replace_head=replace_head)
     return model
+
+
+def _tell_other_stride(model: nn.Module, checkpoint: Checkpoint, path: Path) -> None:
+    """Log that the stem of a network has another stride (``small_input``) than that of the checkpoint's network."""
+    with torch.device("meta"):
+        trained = build_network(checkpoint.architecture, checkpoint.arguments, checkpoint.changes)
+    ours, theirs = map(_stem_stride, (model, trained))
+    if ours != theirs:
+        logger.warning(
+            "%s: the stem of its network has stride %s, here it has %s (small_input), so the outputs differ.",
+            path,
+            theirs,
+            ours,
+        )
+
+
+def _stem_stride(network: nn.Module) -> int | None:
+    return next((int(module.stride[0]) for module in network.modules() if isinstance(module, nn.Conv2d)), None)
 
 
 def load_weights(model: nn.Module, weights: WeightsFile, *, source: str, replace_head: bool = False) -> None:

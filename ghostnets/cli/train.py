@@ -20,6 +20,7 @@ from ghostnets.train import (
     find_learning_rate,
     format_minutes,
     list_warnings,
+    named_recipe,
     repeat_training,
     resume_training,
     train_model,
@@ -55,7 +56,7 @@ def run(command: TrainCommand) -> int:
 def _new_run(command: TrainCommand) -> dict[str, Any]:
     """Arguments of ``train_model`` and ``find_learning_rate``."""
     # Without --recipe, the images determine the recipe whose options are changed.
-    chosen = {"recipe": command.recipe} if command.recipe_name is not None else command.changes()
+    chosen = {} if command.recipe_name is None else {"recipe": named_recipe(command.recipe_name)}
     return {
         "data": DataSpec(
             command.source,
@@ -69,6 +70,7 @@ def _new_run(command: TrainCommand) -> dict[str, Any]:
         "device": command.device,
         "workers": command.workers,
         **chosen,
+        **command.changes(),
     }
 
 

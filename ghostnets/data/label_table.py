@@ -36,6 +36,7 @@ SPLIT_FLAGS = {  # columns of true and false, such as fastai's is_valid: splits 
     "istest": ("train", "test"), "istrain": ("val", "train"), "istraining": ("val", "train"),
 }  # fmt: skip
 FLAGS = {"false": 0, "0": 0, "0.0": 0, "no": 0, "true": 1, "1": 1, "1.0": 1, "yes": 1}
+MARKS = {"0": False, "0.0": False, "1": True, "1.0": True}  # cells of a column of one class
 HINT = "give it a first line with the columns path and label"
 
 
@@ -56,11 +57,13 @@ class LabelTable:
         rows: Rows in order.
         multi_label: Whether a row may have several labels, or none.
         notes: What was guessed or not read, one sentence each.
+        columns: Classes that have a column of 0 and 1; empty for a column of labels.
     """
 
     rows: tuple[TableRow, ...]
     multi_label: bool
     notes: tuple[str, ...]
+    columns: tuple[str, ...]
 
 
 class _Columns(NamedTuple):
@@ -101,12 +104,14 @@ def read_table(path: Path, is_image: Callable[[str], bool]) -> LabelTable:
         notes.append(
             f"{path.name}: {flag[0].strip()} is read as the split, true as {flag[1][1]}, false as {flag[1][0]}"
         )
-    parse, multi_label = _label_parser(body, columns, delimiter)
+    names = _name_columns(columns)
+    _check_marks(body, columns, names, path)
+    parse, multi_label = _label_parser(body, columns, names, delimiter)
     parsed = tuple(
         TableRow(line, cells[columns.path].strip(), parse(cells), _parse_split(cells, columns, line, path))
         for line, cells in body
     )
-    return LabelTable(parsed, multi_label, tuple(notes))
+    return LabelTable(parsed, multi_label, tuple(notes), names)
 
 
 def _read_lines(path: Path) -> list[str]:
@@ -220,23 +225,37 @@ def _label_columns(others: Sequence[int], body: Sequence[Sequence[str]]) -> tupl
     """The only column left, or all if they are 0 or 1 for one class each."""
     if len(others) == 1:
         return (others[0],)
-    is_one_hot = all(cells[column].strip() in ("0", "1", "0.0", "1.0") for cells in body for column in others)
+    is_one_hot = all(cells[column].strip() in MARKS for cells in body for column in others)
     return tuple(others) if others and is_one_hot else ()
 
 
+def _name_columns(columns: _Columns) -> tuple[str, ...]:
+    """Name the class of each column of 0 and 1, without a header by its number; empty for a column of labels."""
+    if len(columns.labels) == 1:
+        return ()
+    return tuple(
+        normalize_name(columns.names[column].strip()) if columns.names else str(number)
+        for number, column in enumerate(columns.labels)
+    )
+
+
+def _check_marks(body: Sequence[tuple[int, list[str]]], columns: _Columns, names: Sequence[str], path: Path) -> None:
+    """Raise DataError for a cell other than 0 and 1 in the column of a class, such as -1 or blank for unknown."""
+    for line, cells in body:
+        for name, column in zip(names, columns.labels, strict=False):  # no names for a column of labels
+            if (cell := cells[column].strip()) not in MARKS:
+                raise DataError(f"{path}, line {line}: {printable(name)} is {cell!r}, but its column is of 0 and 1.")
+
+
 def _label_parser(
-    body: Sequence[tuple[int, list[str]]], columns: _Columns, delimiter: str
+    body: Sequence[tuple[int, list[str]]], columns: _Columns, names: Sequence[str], delimiter: str
 ) -> tuple[Callable[[Sequence[str]], tuple[str, ...]], bool]:
     """Function from the cells of a row to its labels, and whether there may be several."""
-    if len(columns.labels) > 1:
-        names = [
-            normalize_name(columns.names[column].strip()) if columns.names else str(number)
-            for number, column in enumerate(columns.labels)
-        ]
+    if names:
 
         def select(cells: Sequence[str]) -> tuple[str, ...]:
             marked = zip(names, columns.labels, strict=True)
-            return tuple(name for name, column in marked if cells[column].strip() in ("1", "1.0"))
+            return tuple(name for name, column in marked if MARKS[cells[column].strip()])
 
         return select, any(len(select(cells)) != 1 for _, cells in body)
     (column,) = columns.labels

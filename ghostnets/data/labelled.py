@@ -102,24 +102,23 @@ def find_labelled(
         class_names = tuple(sorted({file.class_name for file in files}))
         if not files:
             raise DataError(_describe_missing(root, left_out))
-    notes += _describe_classes(folders, files)
+    notes += _describe_nested(files)
     notes.sort(key=lambda note: note.startswith("left out"))  # how the folder is read comes first
     return _build(files, tuple(layout.splits), class_names, notes)
 
 
-def _describe_classes(folders: dict[str, tuple[str, ...]], files: Sequence[ImageFile]) -> list[str]:
-    """Describe classes that may be unintended: images in subfolders, and names that differ only in case."""
-    notes = []
-    if nested := [file for file in files if "/" in file.name]:
-        example = f"{nested[0].class_name}/{nested[0].name}"
-        number = f", the first of {len(nested)}" if len(nested) > 1 else ""
-        notes.append(f"images in subfolders of a class folder have its class: {example}{number}")
-    folded: dict[str, str] = {}
-    for name in dict.fromkeys(name for names in folders.values() for name in names):
-        other = folded.setdefault(name.casefold(), name)
-        if other != name:
-            notes.append(f"the classes {other} and {name} differ only in case")
-    return notes
+def _describe_nested(files: Sequence[ImageFile]) -> list[str]:
+    """Describe images in subfolders of a class folder, which may be unintended."""
+    nested = [f"{file.class_name}/{file.name}" for file in files if "/" in file.name]
+    number = f", the first of {len(nested)}" if len(nested) > 1 else ""
+    return [f"images in subfolders of a class folder have its class: {nested[0]}{number}"] if nested else []
+
+
+def _describe_case(class_names: Iterable[str]) -> list[str]:
+    """Describe classes whose names differ only in case."""
+    first: dict[str, str] = {}
+    pairs = [(first.setdefault(name.casefold(), name), name) for name in class_names]
+    return [f"the classes {one} and {other} differ only in case" for one, other in pairs if one != other]
 
 
 def build_labelled_folder(
@@ -161,7 +160,8 @@ def _build(
     multi_label: bool = False,
 ) -> LabelledFolder:
     selected = {split: _select_split(files, split, class_names, multi_label=multi_label) for split in splits}
-    return LabelledFolder(class_names, selected, tuple(notes), _compute_identity(class_names, files), multi_label)
+    notes = (*_describe_case(class_names), *notes)
+    return LabelledFolder(class_names, selected, notes, _compute_identity(class_names, files), multi_label)
 
 
 def _compute_identity(class_names: Sequence[str], files: Iterable[ImageFile]) -> str:

@@ -52,6 +52,9 @@ def read_labelled_tables(
             notes.append(f"left out: {path.name} ({str(error).rstrip('.')})")  # a competition's unlabelled test images
             continue
         notes += read[split].notes
+    marked = {name for table in read.values() for row in table.rows for name in row.labels}
+    if unmarked := dict.fromkeys(name for table in read.values() for name in table.columns if name not in marked):
+        notes.append(f"left out: the classes of columns without a 1: {', '.join(map(printable, unmarked))}")
     multi_label = any(table.multi_label for table in read.values())
     files: list[ImageFile] = []
     for split, table in read.items():

@@ -9,11 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghostnets.checkpoints import (
+    METADATA_KEY,
+    Checkpoint,
     create_model,
     find_weights,
     load_checkpoint,
+    parse_checkpoint,
     read_checkpoint,
+    read_weights,
 )
+from ghostnets.checkpoints.fetch import HUB_PREFIX
 from ghostnets.data import ImageDataset, evaluation_batches
 from ghostnets.errors import ConfigurationError, require
 from ghostnets.files import write_atomically
@@ -21,7 +26,7 @@ from ghostnets.models import Network, model_entry
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train.recipe import Recipe
 
-__all__ = ["Distillation", "FeatureStudent", "Teacher", "load_teacher"]
+__all__ = ["Distillation", "FeatureStudent", "Teacher", "load_teacher", "split_teacher"]
 
 
 class Teacher:
@@ -95,15 +100,17 @@ def load_teacher(name: str, class_names: tuple[str, ...]) -> Teacher:
         MissingExtraError: timm is not installed.
     """
     library, _, peer = name.partition(":")
-    if name.endswith(".safetensors") and "=" not in name:
-        checkpoint = read_checkpoint(name)
-        teacher = Teacher(checkpoint.build(), checkpoint.preprocessing, checkpoint.class_names)
+    network, file = split_teacher(name)
+    if not network and file.endswith(".safetensors"):
+        teacher = _from_checkpoint(read_checkpoint(file))
     elif library == "timm":
         teacher = _from_timm(peer)
     elif library == "torchvision":
         teacher = _from_torchvision(peer)
+    elif network:
+        teacher = _from_file(network, file)
     else:
-        teacher = _from_registry(*name.partition("=")[::2])
+        teacher = Teacher(create_model(name, pretrained=True), find_weights(name).preprocessing)
     known = teacher.classifier.out_features
     if teacher.class_names not in (None, class_names) or known != len(class_names):
         pairs = enumerate(zip(teacher.class_names or (), class_names, strict=False))
@@ -118,10 +125,22 @@ def load_teacher(name: str, class_names: tuple[str, ...]) -> Teacher:
     return teacher
 
 
-def _from_registry(name: str, file: str) -> Teacher:
-    if not file:
-        return Teacher(create_model(name, pretrained=True), find_weights(name).preprocessing)
-    model, size = load_checkpoint(name, file), model_entry(name).variant.benchmark.image_size
+def split_teacher(name: str) -> tuple[str, str]:
+    """Split NAME=FILE; the network of any other teacher, such as a path with ``=`` in it, is empty."""
+    network, sign, file = name.partition("=")
+    is_path = not sign or Path(network).name != network or Path(name).exists()
+    return ("", name) if is_path else (network, file)
+
+
+def _from_checkpoint(checkpoint: Checkpoint) -> Teacher:
+    return Teacher(checkpoint.build(), checkpoint.preprocessing, checkpoint.class_names)
+
+
+def _from_file(name: str, file: str) -> Teacher:
+    model = load_checkpoint(name, file)  # rejects a checkpoint of another network
+    if not file.startswith(HUB_PREFIX) and METADATA_KEY in (weights := read_weights(file)).metadata:
+        return _from_checkpoint(parse_checkpoint(weights))
+    size = model_entry(name).variant.benchmark.image_size
     return Teacher(model, Preprocessing.standard(size, next(model.parameters()).shape[1]))
 
 

@@ -1,6 +1,5 @@
 """The network of a recipe and its initial weights: random, embedded, published, or from a file, which is read once."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +25,7 @@ from ghostnets.errors import ConfigurationError
 from ghostnets.files import find_checkpoint
 from ghostnets.models import Network, model_arguments
 from ghostnets.preprocessing import Preprocessing
+from ghostnets.train.distill import split_teacher
 from ghostnets.train.recipe import EMBEDDED_WEIGHTS, PRETRAINED, SMALL_IMAGE, Recipe
 
 __all__ = [
@@ -85,7 +85,7 @@ def resolve_recipe(recipe: Recipe, source: DataSource) -> ResolvedRecipe:
         ConfigurationError: The network has no such argument, or the recipe contradicts the weights.
         UnknownNameError: The network is unknown.
     """
-    recipe = recipe.changed(weights=_absolute(recipe.weights), teacher=_absolute(recipe.teacher))
+    recipe = recipe.changed(weights=_absolute(recipe.weights), teacher=_absolute_teacher(recipe.teacher))
     weights = read_initial_weights(recipe)
     changes: tuple[dict[str, Any], ...] = ()
     options = {
@@ -188,9 +188,15 @@ def _adopt_preprocessing(trained: Preprocessing, recipe: Recipe, source: str | N
 
 
 def _absolute(name: str | None) -> str | None:
-    """Return the name with the path of a file in it made absolute, so that a run can be resumed from any folder.
+    """Return the path of a file made absolute, so that a run can be resumed from any folder; any other name as it is.
 
-    The folder of a run becomes its checkpoint.
+    The folder of a run becomes its checkpoint; a folder that is named like weights, such as "pretrained", is not meant.
     """
-    before, sign, file = (name or "").rpartition("=")
-    return f"{before}{sign}{find_checkpoint(file).resolve()}" if file and Path(file).exists() else name
+    path = find_checkpoint(name) if name else None
+    return str(path.resolve()) if path is not None and path.is_file() else name
+
+
+def _absolute_teacher(name: str | None) -> str | None:
+    """Return the name of a teacher with the path of a file in it made absolute."""
+    network, file = split_teacher(name or "")
+    return f"{network}={_absolute(file)}" if network else _absolute(name)

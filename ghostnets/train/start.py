@@ -18,6 +18,7 @@ from ghostnets.train.backbone_tasks import choose_backbone_weights
 from ghostnets.train.callback import Callback, CallbackList
 from ghostnets.train.detection.network import check_detection
 from ghostnets.train.distributed import init_distributed
+from ghostnets.train.effects import check_effects
 from ghostnets.train.find_lr import LearningRateTest, run_learning_rate_test
 from ghostnets.train.initial_weights import choose_weights
 from ghostnets.train.recipe import Recipe
@@ -168,7 +169,7 @@ def _resolve(
     workers: int | None,
 ) -> RunSpec:
     """Return the specification of a new run; without a recipe, the one for the images is used."""
-    requested = (recipe or Recipe()).changed(**changes)
+    requested = (recipe or RECIPES["transfer"]).changed(**changes)
     spec = data if isinstance(data, DataSpec) else DataSpec(data)
     source = spec.open(val_share=requested.val_share, seed=requested.seed)
     if source.task != "classify":
@@ -194,15 +195,18 @@ def _resolve(
             f"backbone is {requested.backbone}, and {spec.data} has classes of images, for which the whole network is"
             f" trained; pass --model {requested.backbone} instead."
         )
-    length = ""
+    length, base = "", recipe or requested
     if recipe is None:
         if source.multi_label:
             changes = {"label_smoothing": 0.0, **changes}  # it would raise the probabilities of rare labels
         name = default_recipe(source.typical_size, changes)
-        requested = RECIPES[name].changed(**changes)
+        base = RECIPES[name]
+        requested = base.changed(**changes)
         if name == "transfer":
             requested, length = _fit_length(requested, changes, source)
-    scratch = RECIPES["photos"].changed(**changes) if recipe is None and "weights" not in changes else None
+    check_effects(requested, base)
+    may_be_random = recipe is None and "weights" not in changes and not requested.frozen
+    scratch = RECIPES["photos"].changed(**changes) if may_be_random else None
     chosen, start = choose_weights(requested, scratch=scratch)
     requested, start = chosen, start + (length if chosen != scratch else "")
     return RunSpec.resolve(spec, source, requested, device=device, workers=workers, start=start)

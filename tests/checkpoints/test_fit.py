@@ -8,7 +8,7 @@ from timm.models import adapt_input_conv
 from torch import nn
 from torch.nn.utils import prune
 
-from ghostnets.checkpoints import load_checkpoint
+from ghostnets.checkpoints import load_checkpoint, read_checkpoint
 from ghostnets.compress import reparameterize
 from ghostnets.errors import CheckpointError
 from ghostnets.models import Backbone, create_model
@@ -100,6 +100,19 @@ def test_name_takes_input_channels_of_file(tmp_path: Path):
 def test_name_with_file_without_classifier(tmp_path: Path):
     path = saved(create_model("ghostnet_050", num_classes=0).state_dict(), tmp_path)
     assert load_checkpoint("ghostnet_050", path).num_classes == 0
+
+
+def test_other_stride_of_the_stem_is_told(tiny_run: Path, caplog: pytest.LogCaptureFixture):
+    """``small_input`` changes no weight, so only the log tells that a checkpoint is used in another network."""
+    checkpoint = read_checkpoint(tiny_run)
+    assert checkpoint.arguments["small_input"]
+    load_checkpoint(checkpoint.build(), checkpoint_file := tiny_run / "best.safetensors")
+    load_checkpoint(checkpoint.architecture, checkpoint_file)
+    assert not caplog.records
+    load_checkpoint(
+        create_model(checkpoint.architecture, **{**checkpoint.arguments, "small_input": False}), checkpoint_file
+    )
+    assert "the stem of its network has stride 1, here it has 2 (small_input), so the outputs differ" in caplog.text
 
 
 def test_merged_v3_file_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture, randomize):

@@ -206,6 +206,7 @@ def test_files_without_images_are_named(tmp_path: Path) -> None:
         ("path,label\n", "has a first line, but no rows"),
         ("width,height\n30,40\n50,60\n", "has no column of image paths (it has width, height)"),
         ("img/0.png\nimg/1.png\n", "has a single column"),
+        ("path,a,b\n" + "img/0.png,0,1\nimg/1.png,1,0\n" * 101 + "img/2.png,1,-1\n", "line 204: b is '-1'"),
         ("\n", "is empty"),
         ("\0\0\0\0", "is not a text file"),
     ],
@@ -214,6 +215,20 @@ def test_table_is_rejected_with_reason(tmp_path: Path, text: str, message: str) 
     with pytest.raises(DataError) as error:
         open_folder(write(tmp_path, text))
     assert message in str(error.value)
+
+
+def test_classes_of_columns_without_a_mark_are_named(tmp_path: Path) -> None:
+    """As a class with a folder but without images, it is no class of the network, and that is said."""
+    rows = "".join(f"{path},{int(label == 'cat')},0,{int(label == 'dog')}\n" for path, label in PAIRS)
+    table = write(tmp_path, f"path,cat,cow,dog\n{rows}")
+    assert read(table, val_share=0.5) == EXPECTED
+    assert "left out: the classes of columns without a 1: cow" in open_folder(table, val_share=0.5).notes
+
+
+def test_labels_that_differ_only_in_case_are_named(tmp_path: Path) -> None:
+    table = write(tmp_path, f"path,label\n{ROWS}".replace("dog", "Cat"))
+    assert open_folder(table, val_share=0.5).class_names == ("Cat", "cat")
+    assert "the classes Cat and cat differ only in case" in open_folder(table, val_share=0.5).notes
 
 
 def test_missing_files_are_left_out_on_request(tmp_path: Path) -> None:

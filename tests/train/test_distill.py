@@ -1,5 +1,6 @@
 """Distillation: teachers, their inputs, and the losses."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from ghostnets.models import create_model
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.train import Recipe, RunFolder
 from ghostnets.train.distill import Distillation, FeatureStudent, Teacher, load_teacher
+from ghostnets.train.network import _absolute, _absolute_teacher
 
 COLOUR = Preprocessing(8, 8)
 
@@ -114,6 +116,32 @@ def test_teacher_is_cached_only_without_augmentation(tiny_run: Path, tmp_path: P
     assert not RunFolder(tmp_path / "fresh").teacher.exists()  # images are augmented
     train_model(photos, folder=tmp_path / "cached", recipe=common.changed(shift=0, flip=False))
     assert RunFolder(tmp_path / "cached").teacher.exists()
+
+
+@pytest.mark.parametrize("form", ["{}", "ghostnet_050={}"])
+def test_teacher_of_a_run_has_its_preprocessing_and_classes(tiny_run: Path, tmp_path: Path, form: str):
+    """Whatever its path: ``lr=0.1`` is a name of a run, not a network ``runs/lr`` with the file ``0.1``."""
+    (folder := tmp_path / "lr=0.1").mkdir()
+    shutil.copy(tiny_run / "best.safetensors", folder)
+    checkpoint = read_checkpoint(folder)
+    name = form.format(folder / "best.safetensors").replace("ghostnet_050", checkpoint.architecture)
+    teacher = load_teacher(name, checkpoint.class_names)
+    assert teacher.preprocessing == checkpoint.preprocessing
+    with pytest.raises(ConfigurationError, match=r"has 2 classes \(dark, light, \.\.\.\)"):
+        load_teacher(name, ("cat", "dog"))
+
+
+def test_locations_of_weights_and_teacher_are_absolute(tiny_run: Path, tmp_path: Path, monkeypatch):
+    shutil.copytree(tiny_run, tmp_path / "runs" / "lr=0.1")
+    (tmp_path / "pretrained").mkdir()  # not the published weights, whose name this is
+    monkeypatch.chdir(tmp_path)
+    best = str(tmp_path / "runs" / "lr=0.1" / "best.safetensors")
+    assert _absolute("runs/lr=0.1") == _absolute_teacher("runs/lr=0.1") == best
+    assert _absolute_teacher("ghostnet_050=runs/lr=0.1/best.safetensors") == f"ghostnet_050={best}"
+    for name in ("pretrained", "embedded", None):
+        assert _absolute(name) == name
+    for name in ("pretrained", "ghostnet_100", "timm:resnet18", "ghostnet_100=hf://a/b", None):
+        assert _absolute_teacher(name) == name
 
 
 def test_unusable_teachers_are_rejected(tiny_run: Path):

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -121,6 +122,37 @@ def test_photographs_start_from_embedded_weights_by_default(tmp_path: Path):
     )
     assert "training ghostnet_100 from scratch, with random weights" in said
     assert RunFolder(scratch.folder).read_config().recipe.weights is None
+
+
+def test_classifier_alone_is_trained_from_embedded_weights(tmp_path: Path):
+    """``frozen`` without a recipe was rejected, as recipes that are not used start from random weights."""
+    data = make_images(tmp_path / "data", classes={"cat": 4, "dog": 4}, size=(70, 70))
+    options = {"epochs": 1, "batch_size": 4, "image_size": 72, "progress": False, "report": False}
+    recipe = RunFolder(train_model(data, folder=tmp_path / "a", frozen=True, **options).folder).read_config().recipe
+    assert (recipe.frozen, recipe.weights, recipe.layer_decay) == (True, "embedded", 0.8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"milestones": (0.5,), "decay_rate": 0.3}, r"milestones \(0.5,\), decay_rate 0.3 \(only with schedule step\)"),
+        ({"temperature": 3.0}, r"temperature 3.0 \(only with a teacher\)"),
+        ({"temperature": 3.0, "teacher": "x", "distill": "features"}, r"temperature 3.0 \(only with distill labels\)"),
+        ({"randaugment_magnitude": 5}, r"randaugment_magnitude 5 \(only with randaugment\)"),
+        ({"frozen": True, "weights": "x", "erasing": 0.2}, r"erasing 0.2 \(only without frozen\)"),
+    ],
+)
+def test_options_without_effect_are_rejected(photos: Path, tmp_path: Path, changes: dict[str, Any], message: str):
+    for recipe in (None, Recipe(**OPTIONS)):
+        with pytest.raises(ConfigurationError, match=message):
+            train_model(photos, folder=tmp_path / "run", recipe=recipe, **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_values_of_a_recipe_may_lose_their_effect(photos: Path, tmp_path: Path):
+    """As by another schedule than that of the recipe, whose milestones are not given by the user."""
+    recipe = Recipe(**OPTIONS, schedule="step", milestones=(0.5,))
+    train_model(photos, folder=tmp_path / "run", recipe=recipe, schedule="cosine", progress=False, report=False)
 
 
 def test_default_epochs_and_size_follow_from_the_images_and_are_named(tmp_path: Path):

@@ -22,15 +22,9 @@ from ghostnets.preprocessing import MAX_PIXELS
 from ghostnets.train import RECIPES, Recipe, named_recipe
 from ghostnets.train.optimizers import OPTIMIZERS
 
-__all__ = ["DEFAULT_RECIPES", "LIBRARIES", "TrainCommand"]
+__all__ = ["LIBRARIES", "TrainCommand"]
 
-DEFAULT_RECIPES = (
-    "transfer",
-    "photos",
-    "small-images",
-    "detect",
-    "segment",
-)  # without --recipe, data and weights select one
+DEFAULT_RECIPE = "transfer"  # whose values are shown; without --recipe, data and weights select one
 LIBRARIES = ("tensorboard", "matplotlib", "jinja2")  # libraries of the extra "train"
 
 
@@ -138,21 +132,16 @@ class TrainCommand(CommandOptions):
     @classmethod
     def parse(cls, arguments: list[str], *, default: Self | None = None) -> Self:
         """Parse the arguments; a recipe that they name gives the defaults of its options."""
-        return cls.parse_with(arguments, _given("--recipe", arguments) or DEFAULT_RECIPES[0])
-
-    @classmethod
-    def parse_with(cls, arguments: list[str], recipe: str) -> Self:
-        """Parse the arguments, with the values of a named recipe as defaults of its options."""
-        values = RecipeOptions(**named_recipe(recipe).to_dict())
+        values = RecipeOptions(**named_recipe(_given("--recipe", arguments) or DEFAULT_RECIPE).to_dict())
         command = super().parse(list(_spell_flip(arguments)), default=replace(cls(), recipe=values))
         changed = {} if command.recipe.weights not in ("none", "None") else {"weights": None}
         return command.with_arguments(arguments, recipe=Recipe(**{**command.recipe.to_dict(), **changed}))
 
     def changes(self) -> dict[str, Any]:
-        """The recipe options given: the fields that do not depend on the recipe from which defaults are taken."""
-        first, *others = (self.parse_with(list(self.arguments), name).recipe for name in DEFAULT_RECIPES)
-        differing = {name for other in others for name in first.differences(other)}
-        return {name: value for name, value in first.to_dict().items() if name not in differing}
+        """The recipe options that are given."""
+        options = {argument.partition("=")[0].replace("_", "-") for argument in self.arguments}
+        given = {re.sub("^--(no-)?", "", option).replace("-", "_") for option in options if option.startswith("--")}
+        return {name: value for name, value in self.recipe.to_dict().items() if name in given}
 
     @property
     def source(self) -> str:

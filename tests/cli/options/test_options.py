@@ -159,6 +159,12 @@ def test_train_switches_can_be_set_both_ways():
     assert type(parse([]).recipe) is Recipe
 
 
+def test_train_knows_which_options_are_given():
+    """Whatever other recipes have: ``--frozen`` alone was rejected for the color_jitter of ``detect``."""
+    given = TrainCommand.parse(["photos", "--frozen", "--batch_size=8", "--lr", "0.001", "--no-compile"]).changes()
+    assert given == {"frozen": True, "batch_size": 8, "lr": 0.001, "compile": False}
+
+
 def test_control_characters_of_arguments_are_escaped(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as caught:
         main(["info", "ghostnet_100", "x\x1b[31mred"])
