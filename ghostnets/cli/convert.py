@@ -84,7 +84,7 @@ def _number_classes(count: int) -> tuple[str, ...]:
 
 def _read_classes(path: Path, count: int) -> tuple[str, ...]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Notepad writes a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"--classes {path} cannot be read ({error}); pass a UTF-8 text file.") from error
     names = tuple(line.strip() for line in text.rstrip().splitlines())

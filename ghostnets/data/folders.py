@@ -96,7 +96,7 @@ class ImageFolder:
         """Read all splits (see ``DataSource``).
 
         Raises:
-            DataError: Images cannot be read, or a class has no readable training image; all are named.
+            DataError: Images cannot be read, or none is left of a split or of a class in training; all are named.
         """
         loaded: dict[str, ImageDataset] = {}
         problems: list[str] = []
@@ -104,12 +104,8 @@ class ImageFolder:
             loaded[split], unreadable = self._read(split, preprocessing, on_image)
             problems += unreadable
         self.check_readable(problems, self.num_images)
-        labels = loaded["train"].labels
-        counts = (labels.sum(0) if self.multi_label else labels.bincount(minlength=len(self.class_names))).tolist()
-        if missing := [name for name, count in zip(self.class_names, counts, strict=True) if not count]:
-            raise DataError(
-                f"no readable training image is left in {', '.join(missing)}; add images or remove the class."
-            )
+        for split, images in loaded.items():
+            self.check_left(split, images.labels)
         return DatasetSplits(loaded["train"], loaded["val"], loaded.get("test"), tuple(problems))
 
     def load_split(
@@ -135,6 +131,23 @@ class ImageFolder:
             more = f" ({len(problems) - 5} more not shown.)" if len(problems) > 5 else ""
             raise DataError(
                 f"{len(problems)} of {total} images cannot be read: {shown}{more} To omit them: --skip-corrupt."
+            )
+
+    def check_left(self, split: str, labels: Tensor) -> None:
+        """Raise DataError if no image of a split was readable, or of the training images none of a class.
+
+        Args:
+            split: The split.
+            labels: Labels of its readable images, as for ``ImageDataset``.
+        """
+        if not len(labels):
+            raise DataError(f"no readable image is left in the split {split} of {self.root}; add images.")
+        if split != "train":
+            return
+        counts = (labels.sum(0) if self.multi_label else labels.bincount(minlength=len(self.class_names))).tolist()
+        if missing := [name for name, count in zip(self.class_names, counts, strict=True) if not count]:
+            raise DataError(
+                f"no readable training image is left in {', '.join(missing)}; add images or remove the class."
             )
 
 

@@ -257,7 +257,7 @@ def write_shards(
         The shards, and one sentence for each unreadable file that was left out (``source.skip_corrupt``).
 
     Raises:
-        DataError: Files cannot be read, or the folder exists.
+        DataError: Files cannot be read, none is left of a split or a class, or the folder exists.
         StorageError: A file could not be written.
     """
     if source.multi_label:
@@ -269,17 +269,21 @@ def write_shards(
         raise ConfigurationError(f"images_per_shard is {images_per_shard}; it must be at least 1.")
     problems: list[str] = []
     index: dict[str, Any] = {}
+    labels: dict[str, Tensor] = {}
     sizes: set[tuple[int, int]] = set()
     generator = torch.Generator().manual_seed(seed)
     with write_folder(out) as folder:
         for split, files in source.splits.items():
             readable = _select_readable(files, problems, sizes, max_pixels, on_image)
+            labels[split] = torch.tensor([label for _, label in readable], dtype=torch.int64)
             shuffled = [readable[i] for i in torch.randperm(len(readable), generator=generator)]
             index[split] = []
             for number, start in enumerate(range(0, len(shuffled), images_per_shard)):
                 path = folder / f"{split}-{number:06d}.tar"
                 index[split].append(_write_shard(path, shuffled[start : start + images_per_shard], start))
         source.check_readable(problems, source.num_images)
+        for split, present in labels.items():
+            source.check_left(split, present)
         content = {
             "version": VERSION,
             "class_names": list(source.class_names),

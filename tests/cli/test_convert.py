@@ -82,7 +82,7 @@ def test_import_d_li14_weights(tmp_path: Path, randomize, capsys, model: str):
 
 def test_import_with_class_names(file: Path, tmp_path: Path):
     names, out = tmp_path / "names.txt", tmp_path / "out.safetensors"
-    names.write_text("cat\n  wild boar \nÖtter\n\n", encoding="utf-8")
+    names.write_text("\ufeffcat\n  wild boar \nÖtter\n\n", encoding="utf-8")  # as Windows marks the encoding
     assert run(file, "--model", "ghostnet_050", "--to", out, "--classes", names) == 0
     assert read_checkpoint(out).class_names == ("cat", "wild boar", "Ötter")
 

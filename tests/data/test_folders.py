@@ -121,6 +121,17 @@ def test_corrupt_images_are_named_or_skipped(photos: Path):
     assert len(splits.train) + len(splits.val) == 38
 
 
+def test_split_with_only_corrupt_images_is_rejected(photos: Path):
+    """An empty validation split was said to need a smaller learning rate, as its loss is not a number."""
+    (photos / "train").mkdir()
+    for name in ("dark", "light"):
+        (photos / name).rename(photos / "train" / name)
+        make_images(photos / "val", classes={name: 1})
+        damage(photos / "val" / name, 1)
+    with pytest.raises(DataError, match=r"no readable image is left in the split val of .*photos"):
+        open_folder(photos, skip_corrupt=True).load(SMALL)
+
+
 def test_class_with_only_corrupt_images_is_rejected(photos: Path):
     damage(photos / "dark", 20)
     with pytest.raises(DataError, match=r"no readable training image is left in dark"):

@@ -237,3 +237,7 @@ def test_write_shards_finds_unreadable_images(tmp_path: Path):
     assert (shards.num_images, shards.common_size) == (15, (16, 16))
     assert shards.load(PREPROCESSING).train.common_size == (16, 16)  # small images are shifted, as those of a folder
     assert "000.png" in skipped[0]
+    for path in (tmp_path / "d" / "a").iterdir():
+        path.write_bytes(b"x")  # packed, it would be a class without an image
+    with pytest.raises(DataError, match="no readable training image is left in a;"):
+        write_shards(open_folder(tmp_path / "d", skip_corrupt=True), tmp_path / "third")
