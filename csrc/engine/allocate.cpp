@@ -22,8 +22,8 @@ void Planner::allocate() {
             Allocation& allocation = schedule_.allocations[op.out];
             if (allocation.kind != MemoryKind::none) continue;
             allocation.kind = memory_kind(g, i, lives[op.out]);
-            if (op.kind == OpKind::scale && !groups_[g].by_row && lives[op.in].to == g)
-                aliases[op.out] = op.in;  // in place
+            if (op.kind == OpKind::scale && !groups_[g].by_row && lives[op.in].to == g && is_only_scaled(groups_[g], i))
+                aliases[op.out] = aliases[op.in] >= 0 ? aliases[op.in] : op.in;  // in place
             if (op.kind == OpKind::sum) schedule_.sum_slots[op.out] = schedule_.allocations[op.in].height;
         }
     for (const FusionGroup& group : groups_) {
@@ -37,6 +37,15 @@ void Planner::allocate() {
     for (std::size_t map = 0; map < lives.size(); ++map)
         if (aliases[map] >= 0) lives[aliases[map]].to = std::max(lives[aliases[map]].to, lives[map].to);
     place(lives, aliases);
+}
+
+bool Planner::is_only_scaled(const FusionGroup& group, int index) const {
+    const Op& scale = net_.ops[index];
+    for (int i = group.first; i < group.last; ++i) {
+        const Op& op = net_.ops[i];
+        if (op.reads(scale.in) && (op.kind != OpKind::scale || op.out != scale.out || op.other == scale.in)) return false;
+    }
+    return true;
 }
 
 std::vector<Planner::Lifetime> Planner::lifetimes() const {

@@ -57,6 +57,7 @@ private:
 
     // allocate.cpp
     void allocate();
+    bool is_only_scaled(const FusionGroup& group, int op) const;
     std::vector<Lifetime> lifetimes() const;
     MemoryKind memory_kind(int group, int op, const Lifetime& lifetime) const;
     void place(const std::vector<Lifetime>& lifetimes, const std::vector<int>& aliases);

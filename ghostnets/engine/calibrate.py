@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ghostnets.engine.plan import Array, Plan
-from ghostnets.errors import ConfigurationError
+from ghostnets.errors import ConfigurationError, EngineError
 
 __all__ = ["METHODS", "calibrate"]
 
@@ -29,15 +29,21 @@ def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) ->
             image has, which ignores rare images. Narrow channels get a smaller range.
 
     Raises:
-        ConfigurationError: No image is given.
+        ConfigurationError: No image is given, or maps have values that are not finite.
+        EngineError: The network cannot run images of this size.
     """
     found = [
-        [_range(values, method) for values in native.observe(batch[index : index + 1])]
+        [_range(values, method) for values in _observe(native, batch[index : index + 1])]
         for batch in images
         for index in range(len(batch))
     ]
     if not found:
         raise ConfigurationError("calibration has no image; pass some representative images.")
+    if not all(np.isfinite(values).all() for ranges in found for values in ranges):
+        raise ConfigurationError(
+            "the network has values that are not finite on the calibration images; pass images that it is used on,"
+            " normalised as it expects."
+        )
     chosen: dict[int, Array] = {}
     by_channel = _has_ranges_by_channel(plan)
     for map_index, ranges in enumerate(zip(*found, strict=True)):
@@ -54,6 +60,17 @@ def calibrate(plan: Plan, native: Any, images: Iterable[Any], *, method: str) ->
         plan.ranges.append(f"range.{map_index}" if map_index in chosen else None)
         if map_index in chosen:
             plan.tensors[f"range.{map_index}"] = np.ascontiguousarray(chosen[map_index], dtype=np.float32)
+
+
+def _observe(native: Any, image: Array) -> list[Array]:
+    """Return the values of every map, (pixels, channels), for one image."""
+    try:
+        values: list[Array] = native.observe(image)
+    except ValueError as error:
+        raise EngineError(
+            f"the network cannot run calibration images of {image.shape} ({error}); pass some of another size."
+        ) from error
+    return values
 
 
 def _has_ranges_by_channel(plan: Plan) -> bool:

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from ghostnets.errors import EngineError
 
-__all__ = ["Recorder", "Step", "SymbolicSize", "TensorProxy", "as_constant", "raise_unsupported_step"]
+__all__ = [
+    "ChannelsError",
+    "Recorder",
+    "Step",
+    "SymbolicSize",
+    "TensorProxy",
+    "as_constant",
+    "raise_unsupported_step",
+]
 
 
 @dataclass(eq=False)
@@ -45,6 +53,18 @@ class SymbolicSize:
     def __init__(self, recorder: "Recorder", step: Step, axis: int) -> None:
         self.recorder, self.step, self.axis = recorder, step, axis
 
+    def __eq__(self, other: object) -> bool:
+        """Whether two sizes are known to be equal; an error if that depends on the images."""
+        if (
+            not isinstance(other, SymbolicSize)
+            or self.axis != other.axis
+            or (self.axis != 0 and self.step is not other.step)
+        ):
+            raise_unsupported_step(self.recorder.path, "compares the size of a map")
+        return True
+
+    __hash__ = object.__hash__
+
     def _is_larger_than(self, other: Any) -> bool:
         """Assume that the size is larger than a small constant; the kernels handle maps of one pixel."""
         if not isinstance(other, int) or other > 2:
@@ -73,6 +93,33 @@ class SymbolicSize:
     __int__ = __index__ = __float__ = __neg__ = _reject
 
 
+class Storage:
+    """The values behind a proxy and its views: the step that computed them, which an operation in place replaces.
+
+    Attributes:
+        step: Step whose output this is.
+        version: Number of operations in place.
+        base: Storage that this is a part of, such as a slice of channels, and its version then.
+        has_changed_part: Whether a part was changed in place since.
+    """
+
+    def __init__(self, step: Step, base: "Storage | None" = None) -> None:
+        self.step, self.version, self.base, self.has_changed_part = step, 0, base, False
+        self.base_version = 0 if base is None else base.version
+
+    def overwrite(self, step: Step) -> None:
+        """Replace the values by the output of a step."""
+        self.step, self.version = step, self.version + 1
+        base = self.base
+        while base is not None:
+            base.has_changed_part, base = True, base.base
+
+    def is_outdated(self) -> bool:
+        """Return whether what this is a part of has changed."""
+        base = self.base
+        return base is not None and (base.version != self.base_version or base.is_outdated())
+
+
 class TensorProxy:
     """Proxy for a tensor: the output of a step, or a view of it.
 
@@ -85,12 +132,34 @@ class TensorProxy:
     """
 
     def __init__(self, recorder: "Recorder", step: Step, form: str = "map", groups: int = 1) -> None:
-        self.recorder, self.step, self.form, self.groups = recorder, step, form, groups
+        self.recorder, self.form, self.groups, self.memory = recorder, form, groups, Storage(step)
+
+    @property
+    def step(self) -> Step:
+        """Step that computes the values."""
+        if self.memory.has_changed_part or self.memory.is_outdated():
+            self.recorder.reject("changes a part of a map in place that is read otherwise too")
+        return self.memory.step
+
+    def as_form(self, form: str, groups: int = 1) -> "TensorProxy":
+        """Return another view of the same values."""
+        made = TensorProxy(self.recorder, self.step, form, groups)
+        made.memory = self.memory
+        return made
+
+    def like(self, step: Step) -> "TensorProxy":
+        """Return the output of a step that does not change the shape."""
+        return TensorProxy(self.recorder, step, self.form, self.groups)
+
+    def as_part_of(self, whole: "TensorProxy") -> "TensorProxy":
+        """Make the values a part of those of another proxy, as slices are; return the proxy."""
+        self.memory = Storage(self.step, whole.memory)
+        return self
 
     @property
     def shape(self) -> tuple[Any, ...]:
         """Shape, with ``SymbolicSize`` for sizes that depend on the images."""
-        step = self.step
+        step = self.memory.step
         batch = SymbolicSize(self.recorder, step, 0)
         height, width = step.size or (SymbolicSize(self.recorder, step, 2), SymbolicSize(self.recorder, step, 3))
         if self.form == "vector":
@@ -135,15 +204,19 @@ class TensorProxy:
     def _operator(name: str) -> Any:  # type: ignore[misc]  # noqa: N805
         return lambda self, other: self.recorder.call(name, self, other)
 
-    __add__ = __radd__ = __iadd__ = _operator("add")
-    __mul__ = __rmul__ = __imul__ = _operator("mul")
-    __truediv__ = __itruediv__ = _operator("div")
-    __sub__ = __isub__ = _operator("sub")
+    __add__ = __radd__ = _operator("add")
+    __mul__ = __rmul__ = _operator("mul")
+    __truediv__, __sub__ = _operator("div"), _operator("sub")
+    __iadd__, __imul__, __itruediv__, __isub__ = map(_operator, ("add_", "mul_", "div_", "sub_"))
 
 
-def raise_unsupported_step(path: str, reason: str) -> NoReturn:
+class ChannelsError(EngineError):
+    """A convolution has other channels than its map, so the images may have another number of them."""
+
+
+def raise_unsupported_step(path: str, reason: str, error: type[EngineError] = EngineError) -> NoReturn:
     """Raise EngineError for a module that the engine does not support; ``reason`` is a verb phrase."""
-    raise EngineError(f"the engine cannot compile {path or 'the network'}: it {reason}; run the network in torch.")
+    raise error(f"the engine cannot compile {path or 'the network'}: it {reason}; run the network in torch.")
 
 
 class Recorder:
@@ -170,16 +243,23 @@ class Recorder:
         return TensorProxy(self, step)
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Record a call of a torch function or tensor method, given its name."""
-        kwargs.pop("inplace", None)
+        """Record a call of a torch function or tensor method, given its name, also in place."""
+        is_in_place = kwargs.pop("inplace", False) or (name.endswith("_") and not name.endswith("__"))
         plain = name.strip("_").removesuffix("_")
         function = self.functions.get(plain)
         if function is None:
             raise_unsupported_step(self.path, f"calls {plain}, for which the engine has no operation")
         try:
-            return function(self, *args, **kwargs)
+            result = function(self, *args, **kwargs)
         except TypeError as error:
             raise_unsupported_step(self.path, f"calls {plain} in a way that the engine does not support ({error})")
+        if not is_in_place:
+            return result
+        if not args or not isinstance(args[0], TensorProxy):
+            self.reject(f"changes a constant in place by {plain}")
+        if result is not args[0]:
+            args[0].memory.overwrite(result.step)
+        return args[0]
 
     def reject(self, reason: str) -> NoReturn:
         """Raise EngineError for the module that is running."""

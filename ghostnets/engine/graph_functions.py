@@ -8,8 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ghostnets.engine.graph import Recorder, Step, TensorProxy, as_constant
+from ghostnets.engine.graph import (
+    ChannelsError,
+    Recorder,
+    Step,
+    TensorProxy,
+    as_constant,
+    raise_unsupported_step,
+)
 from ghostnets.engine.graph_maps import (
+    are_sizes,
     as_pair,
     compute_window_size,
     record_adaptive_pool,
@@ -37,6 +45,9 @@ def _record_conv2d(
 ) -> TensorProxy:
     step = require_map(recorder, x)
     stride, dilation, kernel = as_pair(stride), as_pair(dilation), (int(weight.shape[2]), int(weight.shape[3]))
+    if weight.shape[1] * groups != step.channels:
+        reason = f"convolves {weight.shape[1] * groups} channels, but its map has {step.channels}"
+        raise_unsupported_step(recorder.path, reason, error=ChannelsError)
     if stride[0] != stride[1]:
         recorder.reject(f"has strides of {stride}, which must be equal for the engine")
     if padding == "same":
@@ -85,15 +96,15 @@ def _record_batch_norm(
     scale = (running_var.double() + eps).rsqrt()
     scale = scale if weight is None else scale * weight.double()
     shift = -running_mean.double() * scale + (0 if bias is None else bias.double())
-    made = _record_affine(recorder, x.step, scale, shift)
-    return TensorProxy(recorder, made.step, x.form)
+    return x.like(_record_affine(recorder, x.step, scale, shift).step)
 
 
 def _record_affine(recorder: Recorder, step: Step, scale: Tensor, shift: Tensor) -> TensorProxy:
     """Record a multiplication and an addition of constants, scalar or per channel."""
     values = [value.detach().double().reshape(-1).numpy() for value in (scale, shift)]
     if any(len(value) not in (1, step.channels) for value in values):
-        recorder.reject("combines a feature map with a constant whose shape is not (C, 1, 1)")
+        reason = "combines a feature map with a constant whose shape is not (C, 1, 1)"
+        raise_unsupported_step(recorder.path, reason, error=ChannelsError)
     arrays = [np.broadcast_to(value, (step.channels,)) for value in values]
     return recorder.add("affine", [step], step.channels, size=step.size, scale=arrays[0], shift=arrays[1])
 
@@ -101,7 +112,7 @@ def _record_affine(recorder: Recorder, step: Step, scale: Tensor, shift: Tensor)
 def _make_activation(name: str) -> Callable[..., TensorProxy]:
     def record(recorder: Recorder, x: TensorProxy, *_: Any, **__: Any) -> TensorProxy:
         made = recorder.add("act", [x.step], x.step.channels, size=x.step.size, activation=name, slope=0.0)
-        return TensorProxy(recorder, made.step, x.form)
+        return x.like(made.step)
 
     return record
 
@@ -135,15 +146,22 @@ def _make_combination(op: str) -> Callable[..., TensorProxy]:
         constant = as_constant(b)
         if constant is not None:
             one, zero = torch.ones(1), torch.zeros(1)
-            if constant.ndim > 1 and constant.numel() > 1 and constant.shape[-2:] != (1, 1):
-                recorder.reject("combines a feature map with a constant whose shape is not (C, 1, 1)")
+            sides = {"map": (1, 1), "vector": ()}.get(a.form)
+            shape = (a.step.channels, *(sides or ()))
+            if constant.numel() > 1 and (sides is None or (*constant.shape,)[-len(shape) :] != shape):
+                reason = "combines a feature map with a constant whose shape is not (C, 1, 1)"
+                raise_unsupported_step(recorder.path, reason, error=ChannelsError)
             pair = (one, constant) if op == "add" else (constant, zero)
-            return TensorProxy(recorder, _record_affine(recorder, a.step, *pair).step, a.form)
+            return a.like(_record_affine(recorder, a.step, *pair).step)
         first, second = require_map(recorder, a), require_map(recorder, b)
         if first.size == (1, 1) and second.size != (1, 1):
             first, second = second, first
         if first.channels != second.channels:
-            recorder.reject(f"combines feature maps of {first.channels} and {second.channels} channels")
+            reason = f"combines feature maps of {first.channels} and {second.channels} channels"
+            raise_unsupported_step(recorder.path, reason, error=ChannelsError)
+        sizes = {first.size, second.size} - {None, (1, 1)}
+        if len(sizes) > 1:
+            recorder.reject("combines feature maps of different sizes")
         if op == "add" and (first.size == (1, 1)) != (second.size == (1, 1)):
             recorder.reject("adds a map of one pixel to a larger map")
         return recorder.add(op, [first, second], first.channels, size=first.size)
@@ -180,7 +198,7 @@ def _record_split(recorder: Recorder, x: Any, size: Any, dim: int = 0) -> list[T
         sizes.append(min(size, step.channels - sum(sizes)))
     ends = np.cumsum(sizes)
     return [
-        record_arrange(recorder, [step], list(range(end - count, end)))
+        record_arrange(recorder, [step], list(range(end - count, end))).as_part_of(x)
         for count, end in zip(sizes, ends.tolist(), strict=True)
     ]
 
@@ -197,13 +215,13 @@ def _record_getitem(recorder: Recorder, x: Any, index: Any) -> TensorProxy:
         recorder.reject("indexes an axis other than channels")
     parts = (*parts, *[whole] * (4 - len(parts)))
     channels: list[int] = list(range(step.channels))[parts[1]]
-    made = TensorProxy(recorder, step)
+    made = x.as_form("map")
     if channels != list(range(step.channels)):
-        made = record_arrange(recorder, [step], channels)
+        made = record_arrange(recorder, [step], channels).as_part_of(x)
     steps = [part.step or 1 for part in parts[2:]]
-    if any(part.start or part.stop for part in parts[2:]) or steps[0] != steps[1]:
+    if any(part.start not in (None, 0) or part.stop is not None for part in parts[2:]) or steps[0] != steps[1]:
         recorder.reject("indexes with anything but a range of channels and a pixel stride")
-    return record_max_pool(recorder, made, 1, steps[0]) if steps[0] > 1 else made
+    return record_max_pool(recorder, made, 1, steps[0]).as_part_of(x) if steps[0] > 1 else made
 
 
 def _record_index_select(recorder: Recorder, x: Any, dim: int, index: Any) -> TensorProxy:
@@ -216,47 +234,62 @@ def _record_index_select(recorder: Recorder, x: Any, dim: int, index: Any) -> Te
 def _record_view(recorder: Recorder, x: TensorProxy, *sizes: Any) -> TensorProxy:
     sizes = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], Sequence) else sizes
     step, channels = x.step, x.step.channels
-    if len(sizes) == 2:
-        return _record_flatten(recorder, x, 1)
-    if x.form == "map" and len(sizes) == 5 and isinstance(sizes[1], int) and channels % sizes[1] == 0:
-        return TensorProxy(recorder, step, "groups", sizes[1])
-    if x.form == "shuffled" and len(sizes) == 4 and sizes[1] in (channels, -1):
+    if len(sizes) == 5 and x.form == "map":
+        groups = sizes[1] if sizes[1] != -1 else channels // max(sizes[2], 1)
+        made = x.as_form("groups", groups)
+    elif len(sizes) == 4 and x.form == "shuffled":
         each = channels // x.groups
-        return record_arrange(recorder, [step], [j % x.groups * each + j // x.groups for j in range(channels)])
-    if x.form not in ("vector", "map") or len(sizes) != 4 or sizes[1] not in (channels, -1) or step.size != (1, 1):
+        sources = [j % x.groups * each + j // x.groups for j in range(channels)]
+        is_same = sources == list(range(channels))  # then the view is one of the same memory in torch, too
+        made = x.as_form("map") if is_same else record_arrange(recorder, [step], sources)
+    elif len(sizes) == 4 and (x.form == "map" or step.size == (1, 1)):
+        made = x.as_form("map")
+    elif len(sizes) == 2:
+        made = _record_flatten(recorder, x, 1)
+    else:
         recorder.reject("reshapes a feature map")
-    return TensorProxy(recorder, step)
+    if channels % made.groups or not are_sizes(sizes, made.shape):
+        recorder.reject("reshapes a feature map")
+    return made
 
 
 def _record_transpose(recorder: Recorder, x: TensorProxy, first: int, second: int) -> TensorProxy:
     if x.form != "groups" or {first, second} != {1, 2}:
         recorder.reject("transposes a feature map")
-    return TensorProxy(recorder, x.step, "shuffled", x.groups)
+    return x.as_form("shuffled", x.groups)
 
 
 def _record_channel_shuffle(recorder: Recorder, x: TensorProxy, groups: int) -> TensorProxy:
     grouped = TensorProxy(recorder, require_map(recorder, x), "shuffled", groups)
-    return _record_view(recorder, grouped, -1, x.step.channels, -1, -1)
+    return _record_view(recorder, grouped, *x.shape)
 
 
 def _record_flatten(recorder: Recorder, x: TensorProxy, start_dim: int = 0, end_dim: int = -1) -> TensorProxy:
-    if x.form == "vector":
+    if x.form == "vector" and start_dim in (1, -1):
         return x
-    if start_dim != 1 or end_dim not in (-1, 3) or x.form != "map" or x.step.size is None:
+    if start_dim not in (1, -3) or end_dim not in (-1, 3) or x.form != "map" or x.step.size is None:
         recorder.reject("flattens the batch, or a map whose size depends on the images")
-    return TensorProxy(recorder, x.step, "vector")
+    return x.as_form("vector")
 
 
 def _record_squeeze(recorder: Recorder, x: TensorProxy, dim: Any = None) -> TensorProxy:
-    if x.step.size != (1, 1):
+    axes = {2, 3} if dim is None else set(dim if isinstance(dim, Sequence) else [dim])
+    if x.step.size != (1, 1) or not axes <= {2, 3, -1, -2}:
         recorder.reject("squeezes an axis other than height and width")
-    return TensorProxy(recorder, x.step, "vector")
+    return x.as_form("vector")
 
 
-def _return_unchanged(recorder: Recorder, x: TensorProxy, *_: Any, **kwargs: Any) -> TensorProxy:
+def _return_unchanged(recorder: Recorder, x: TensorProxy, *args: Any, **kwargs: Any) -> TensorProxy:
     if kwargs.get("training"):
         recorder.reject("is in training mode")
+    types = {value for value in (*args, *kwargs.values()) if isinstance(value, torch.dtype)} - {torch.float32}
+    if types:
+        recorder.reject(f"converts a map to {types.pop()}")
     return x
+
+
+def _record_clone(recorder: Recorder, x: TensorProxy, **_: Any) -> TensorProxy:
+    return x.like(x.step)
 
 
 def _record_dropout(recorder: Recorder, x: TensorProxy, p: float = 0.5, training: bool = True) -> TensorProxy:
@@ -302,5 +335,6 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "dropout": _record_dropout,
     "dropout2d": _record_dropout,
     "stochastic_depth": _return_unchanged,
-    **dict.fromkeys(("contiguous", "clone", "to", "float", "detach"), _return_unchanged),
+    "clone": _record_clone,
+    **dict.fromkeys(("contiguous", "to", "float", "detach"), _return_unchanged),
 }

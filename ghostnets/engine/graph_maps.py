@@ -7,6 +7,7 @@ from ghostnets.engine.graph import Recorder, Step, SymbolicSize, TensorProxy
 
 __all__ = [
     "Pair",
+    "are_sizes",
     "as_pair",
     "compute_window_size",
     "record_adaptive_pool",
@@ -26,6 +27,17 @@ def as_pair(value: Any) -> Pair:
     """Return an int or a pair of ints as a (vertical, horizontal) pair."""
     values = tuple(value) if isinstance(value, Sequence) else (value, value)
     return (int(values[0]), int(values[-1]))
+
+
+def are_sizes(sizes: Sequence[Any], shape: Sequence[Any]) -> bool:
+    """Return whether the sizes that a view asks for are those of a shape; one may be -1."""
+
+    def is_size(size: Any, side: Any) -> bool:
+        if isinstance(size, SymbolicSize) and isinstance(side, SymbolicSize):
+            return size.axis == side.axis
+        return isinstance(size, int) and (size == -1 or (isinstance(side, int) and size == side))
+
+    return len(sizes) == len(shape) and all(map(is_size, sizes, shape))
 
 
 def require_map(recorder: Recorder, x: Any) -> Step:
@@ -80,9 +92,8 @@ def _pool_fields(
         recorder.reject("pools with a window that is not square")
     if kernels[0] > 15:
         recorder.reject(f"pools with a kernel size of {kernels[0]}, above 15")
-    if ceil_mode and kernels[0] < strides[0]:
-        recorder.reject("pools in ceil_mode with a stride above the kernel size")
-    end = pads[0] + (strides[0] - 1 if ceil_mode else 0)
+    # In ceil_mode a last window may end beyond the padding, but begins before it.
+    end = min(pads[0] + strides[0] - 1, dilations[0] * (kernels[0] - 1)) if ceil_mode else pads[0]
     fields = {"kernel": kernels[0], "stride": strides[0], "pad": pads[0], "pad_end": end, "dilation": dilations[0]}
     size = compute_window_size(step.size, kernels, strides, (pads[0], pads[0], end, end), dilations)
     return {**fields, "size": size}
@@ -152,7 +163,11 @@ def record_interpolate(
         if all(isinstance(side, int) for side in sizes):
             fixed = as_pair(sizes)
             fields |= {"out_h": fixed[0], "out_w": fixed[1]}
-        elif all(isinstance(side, SymbolicSize) for side in sizes) and sizes[0].step is sizes[1].step:
+        elif (
+            all(isinstance(side, SymbolicSize) for side in sizes)
+            and sizes[0].step is sizes[1].step
+            and [side.axis for side in sizes] == [2, 3]
+        ):
             inputs.append(sizes[0].step)
         else:
             recorder.reject("resizes to a size that is neither constant nor that of another feature map")
@@ -170,7 +185,7 @@ def record_pad(recorder: Recorder, x: Any, pad: Any, mode: str = "constant", val
             recorder.reject("pads channels with a value other than 0")
         x = record_arrange(recorder, [step], [*[-1] * front, *range(step.channels), *[-1] * back])
     if not any(pads[:4]):
-        return x if isinstance(x, TensorProxy) else TensorProxy(recorder, step)
+        return TensorProxy(recorder, x.step)
     if value not in (None, 0, float("-inf")):
         recorder.reject(f"pads with {value}")
     size = compute_window_size(x.step.size, (1, 1), (1, 1), (above, left, below, right), (1, 1))

@@ -95,7 +95,7 @@ class _NodeEmitter:
         tail = [] if self.plan.gives_maps else self._tail()
         images, *steps = self.steps
         readers = self.readers[id(images)]
-        if len(readers) > 1 or not is_stem_step(readers[0]):
+        if len(readers) != 1 or not is_stem_step(readers[0]) or any(end is images for end in self.ends):
             eye = np.eye(images.channels, dtype=np.float32)[:, :, None, None]
             self._stem(images, eye, np.zeros(images.channels, np.float32), "", stride=1, pads=[0] * 4)
         for step in steps:

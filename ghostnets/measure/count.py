@@ -136,7 +136,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 def _layer_cost(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> LayerCost:
     weight = module.weight
     assert isinstance(weight, Tensor)
-    outputs = output.numel() // output.shape[0]  # batch of 1
+    outputs = output.numel()  # of the one image, also where a network has its windows or patches as a batch
     kind = "linear"
     if not isinstance(module, nn.Linear):
         assert isinstance(module, nn.modules.conv._ConvNd)

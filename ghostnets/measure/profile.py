@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ghostnets.measure.count import count, evaluation_mode
+from ghostnets.measure.count import LayerCost, count, evaluation_mode
 from ghostnets.measure.limits import MachineLimits
 
 __all__ = ["ModuleProfile", "Profile", "profile"]
@@ -22,7 +22,7 @@ __all__ = ["ModuleProfile", "Profile", "profile"]
 
 @dataclass(frozen=True)
 class ModuleProfile:
-    """Profile of one module, excluding its children.
+    """Profile of one module, excluding its children; of one that runs several times, the sums over its runs.
 
     Attributes:
         name: Qualified module name; "" for the network itself.
@@ -32,7 +32,7 @@ class ModuleProfile:
         macs: Multiply-adds of a convolution or linear layer for the whole batch; 0 for other modules.
         moved_bytes: Minimum memory traffic of a convolution or linear layer: weights, input and output. 0 for other
             modules.
-        output_bytes: Size of the output.
+        output_bytes: Size of the outputs.
         peak_bytes: Peak of live activation memory while the module ran: its input, its output, and tensors that later
             modules need.
         ideal_seconds: Lower bound at the machine's limits, compute or memory traffic, whichever is longer; None without
@@ -100,7 +100,9 @@ def profile(model: nn.Module, x: Tensor, *, limits: MachineLimits | None = None,
         runs: Number of timed runs with and without the timer each.
     """
     with evaluation_mode(model):
-        layers = {layer.name: layer for layer in count(model, tuple(x.shape[1:])).layers}
+        layers: dict[str, list[LayerCost]] = {}  # by name; several of a layer that runs several times
+        for layer in count(model, tuple(x.shape[1:])).layers:
+            layers.setdefault(layer.name, []).append(layer)
         memory = _MemoryTracker(model, x)
         with torch.inference_mode():
             total_seconds = _time_runs(model, x, runs)
@@ -115,8 +117,8 @@ def profile(model: nn.Module, x: Tensor, *, limits: MachineLimits | None = None,
         usage = memory.modules[name]
         kind, macs, moved, ideal = type(module).__name__, 0, 0, None
         if name in layers:
-            kind, macs = layers[name].kind, layers[name].macs * x.shape[0]
-            weights = layers[name].params * x.element_size()
+            kind, macs = layers[name][0].kind, sum(layer.macs for layer in layers[name]) * x.shape[0]
+            weights = sum(layer.params for layer in layers[name]) * x.element_size()
             maps = usage.input_bytes + usage.output_bytes
             moved = weights + maps
             if limits is not None and precision in limits.macs_per_second:
@@ -163,8 +165,8 @@ class _MemoryTracker(TorchDispatchMode):
     def _end(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         self._running.pop()
         if name in self.modules:
-            self.modules[name].input_bytes = sum(map(_bytes, inputs))
-            self.modules[name].output_bytes = _bytes(output)
+            self.modules[name].input_bytes += sum(map(_bytes, inputs))
+            self.modules[name].output_bytes += _bytes(output)
 
     def _track(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()

@@ -83,6 +83,45 @@ def shuffled(x: Tensor) -> Tensor:
     return x.view(n, 4, c // 4, h, w).transpose(1, 2).reshape(n, c, h, w)
 
 
+def activated_groups(x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    return F.relu(x.view(n, -1, 5, h, w)).transpose(1, 2).reshape(n, c, h, w)
+
+
+def gates_in_a_row(x: Tensor) -> Tensor:
+    gate = x.mean((2, 3), keepdim=True)
+    twice = x * gate.sigmoid() * F.hardsigmoid(gate)
+    return F.max_pool2d(F.avg_pool2d(twice, 3, 1, 1), 3, 1, 1) + twice
+
+
+def changes_in_place(x: Tensor) -> Tensor:
+    same, copy = x, x.clone()
+    F.relu(x, inplace=True)
+    first, second = copy.chunk(2, dim=1)
+    F.hardswish(second, inplace=True)
+    x += same * 2
+    return torch.cat([same, first.add_(second)], 1)
+
+
+def changes_vector_in_place(x: Tensor) -> Tensor:
+    pooled = F.adaptive_avg_pool2d(x, 1)
+    pooled.flatten(1).relu_()
+    return x * pooled
+
+
+class SumWithSqueezeExcite(nn.Module):
+    """A map, added to itself after squeeze-and-excitation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(20, 6, 1), nn.ReLU(), nn.Conv2d(6, 20, 1), nn.Sigmoid()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x) + x
+
+
 class Joined(nn.Module):
     """Results of ReLU and values below 0 in one map, whose bytes have one range."""
 
@@ -135,6 +174,9 @@ OPERATIONS = {
     "activation after a grouped convolution": (nn.Sequential(nn.Conv2d(20, 20, 3, 1, 1, groups=5), nn.SiLU()), 20),
     "normalisation alone": (nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(20), nn.Hardswish()), 20),
     "max, ceil": (nn.MaxPool2d(3, 2, ceil_mode=True), 20),
+    "max, ceil, padded": (nn.MaxPool2d(2, 2, 1, ceil_mode=True), 20),
+    "max, ceil, stride above the size": (nn.MaxPool2d(1, 3, ceil_mode=True), 20),
+    "average, ceil, padded": (nn.AvgPool2d(2, 2, 1, ceil_mode=True, count_include_pad=False), 20),
     "average": (nn.AvgPool2d(3, 1, 1), 20),
     "average without padding": (nn.AvgPool2d(3, 2, 1, count_include_pad=False), 20),
     "average 2": (nn.AvgPool2d(2), 20),
@@ -157,6 +199,12 @@ OPERATIONS = {
     "pad channels": (lambda x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 3, 4)), 27),
     "constants": (lambda x: (x / 3 + 0.5) - torch.arange(20.0).reshape(1, 20, 1, 1) / 20, 20),
     "gate of one pixel": (lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(), 20),
+    "gate of a map that is read again": (lambda x: x * x.mean((2, 3), keepdim=True).sigmoid() + x, 20),
+    "gates in a row": (gates_in_a_row, 20),
+    "squeeze-and-excitation of a map that is read again": (SumWithSqueezeExcite(), 20),
+    "activation of groups": (activated_groups, 20),
+    "in place": (changes_in_place, 30),
+    "vector in place": (changes_vector_in_place, 20),
     "sum with hard swish": (lambda x: F.hardswish(x + F.relu(x)), 20),
 }
 
@@ -305,3 +353,72 @@ def test_features_and_logits_side_by_side():
 def test_unsupported_operation_is_named_with_its_path(module: nn.Module, message: str):
     with pytest.raises(EngineError, match=message):
         engine.compile(Operation(module, 20))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: x if x.shape == F.relu(x).shape else -x, "compares the size of a map"),
+        (lambda x: F.relu(x) if x.shape[-1] == 7 else x, "compares the size of a map"),
+        (lambda x: x * torch.arange(20.0), "a constant whose shape is not"),
+        (lambda x: x * torch.ones(20, 1, 1, 1), "a constant whose shape is not"),
+        (lambda x: F.interpolate(x, size=(x.shape[3], x.shape[2])), "resizes to a size that is neither"),
+        (lambda x: x * F.adaptive_avg_pool2d(x, 2).view(1, -1)[0], "reshapes a feature map"),
+        (lambda x: x * F.adaptive_avg_pool2d(x, 1).view(-1, 4), "reshapes a feature map"),
+        (lambda x: F.adaptive_avg_pool2d(x, 7) * F.adaptive_avg_pool2d(x, (7, 1)), "maps of different sizes"),
+        (lambda x: F.adaptive_avg_pool2d(x, 1).squeeze(0), "squeezes an axis"),
+        (lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1).flatten(0), "flattens the batch"),
+        (lambda x: x[:, :, :0], "indexes with anything but"),
+        (lambda x: x.to(torch.uint8).float(), "converts a map to torch.uint8"),
+        (lambda x: x[:, :4].relu_() + x[:, 4:8] + x[:, :4] * x[:, 8:12], "changes a part of a map in place"),
+        (lambda x: (x[:, :4], x.relu_())[0] * 2, "changes a part of a map in place"),
+    ],
+)
+def test_operation_that_would_give_other_values_is_rejected(function: Any, message: str):
+    with pytest.raises(EngineError, match=message):
+        engine.compile(Operation(function, 20))
+
+
+class HeadFirst(nn.Module):
+    """A network whose convolutions are not registered in the order of their use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.stem = nn.Conv2d(10, 4, 1), nn.Conv2d(5, 10, 3)
+        self.norm = nn.BatchNorm2d(5)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [x[:, 1:], self.head(self.stem(self.norm(x)))]
+
+
+def test_images_have_the_channels_that_fit_the_network():
+    check(randomized(HeadFirst()), torch.randn(2, 5, 9, 8), ["f32"])
+
+
+class Unchanged(nn.Module):
+    """A network that returns its images, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [x, self.stem(x)]
+
+
+def test_images_may_be_an_output():
+    check(Unchanged(), torch.randn(2, 3, 9, 8), ["f32"])
+
+
+def test_unusable_calibration_images_are_named():
+    model, images = nn.Sequential(nn.Conv2d(3, 8, 5)).eval(), torch.randn(2, 3, 9, 8)
+    with pytest.raises(EngineError, match=r"cannot run calibration images of \(1, 3, 4, 8\)"):
+        engine.compile(model, precision="int8", calibration=[images[:, :, :4]])
+    images[1, 0, 0, 0] = float("nan")
+    with pytest.raises(ConfigurationError, match="values that are not finite on the calibration images"):
+        engine.compile(model, precision="int8", calibration=[images])
+
+
+def test_scripted_network_is_rejected():
+    with pytest.raises(EngineError, match=r"is compiled by torch\.jit"):
+        engine.compile(torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 1))))

@@ -37,6 +37,28 @@ def test_transposed_convolutions_are_counted_as_torch_does():
     assert counter.get_total_flops() == 2 * cost.macs
 
 
+class WindowedLinear(nn.Module):
+    """A linear layer on windows of 4 x 4 pixels, which are the batch of its input, as in a Swin Transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, c, h, w = x.shape
+        windows = x.reshape(n, c, h // 4, 4, w // 4, 4).permute(0, 2, 4, 3, 5, 1).reshape(-1, 16, c)
+        return self.linear(windows)
+
+
+def test_windows_of_an_image_are_counted_as_torch_does():
+    model = WindowedLinear()
+    cost = count(model, (3, 8, 12))
+    assert cost.macs == 8 * 12 * 3 * 5
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, 8, 12))
+    assert counter.get_total_flops() == 2 * cost.macs
+
+
 def test_networks_with_complex_parameters_are_counted_on_real_images():
     model = nn.Sequential(nn.Conv2d(3, 8, 3))
     model.phase = nn.Parameter(torch.zeros(2, dtype=torch.complex64))

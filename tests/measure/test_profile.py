@@ -40,6 +40,26 @@ def test_profile_bytes_match_hand_count():
     assert result.input_shape == (2, 2, 8, 8)
 
 
+class Repeated(nn.Module):
+    """A convolution that runs twice, on 8 x 8 and on 4 x 4 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(self.conv(x)[:, :, ::2, ::2])
+
+
+def test_module_that_runs_twice_has_the_sums_of_its_runs():
+    limits = MachineLimits(1, {"f32": 1e6}, ((10**9, 1e9),))
+    (conv,) = (row for row in profile(Repeated(), torch.randn(3, 2, 8, 8), limits=limits, runs=2).modules if row.name)
+    assert conv.macs == 3 * (64 + 16) * 2 * 2 * 9
+    assert conv.output_bytes == 3 * 2 * (64 + 16) * FLOAT
+    assert conv.moved_bytes == 2 * 2 * 2 * 9 * FLOAT + 2 * conv.output_bytes
+    assert conv.ideal_seconds == pytest.approx(conv.macs / 1e6)
+
+
 def test_in_place_operator_allocates_no_second_map():
     def peak(inplace: bool) -> int:
         model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(inplace=inplace))
