@@ -166,11 +166,11 @@ def describe_initial_weights(recipe: Recipe) -> str:
     """A sentence for the user: where training starts, and how to choose another start."""
     if recipe.weights is None:
         return f"training {recipe.model} from scratch, with random weights"
-    start = {
-        EMBEDDED_WEIGHTS: "the weights that come with the package (from scratch: --weights none)",
-        PRETRAINED: "published weights",
-    }.get(recipe.weights, recipe.weights)
-    return f"training {recipe.model} from {start}"
+    if recipe.weights == EMBEDDED_WEIGHTS:
+        return f"training {recipe.model} from the weights that come with the package (from scratch: --weights none)"
+    if recipe.weights == PRETRAINED:
+        return f"training {recipe.model} from published weights"
+    return f"training from {recipe.weights}"  # a checkpoint has its own network
 
 
 def _adopt_preprocessing(trained: Preprocessing, recipe: Recipe, source: str | None) -> Preprocessing:

@@ -40,7 +40,7 @@ class Recipe:
         drop_path_rate: Stochastic depth: drop probability of the last block; it grows linearly from 0 at the first.
         weights: Initial weights instead of random ones: "auto" for published ones where they are cached or can be
             downloaded, else those that come with the package; "published" or "embedded" for one of them;
-            best.safetensors of a run (its network replaces model), another file or hf:// address for this model, or
+            best.safetensors of a run (with its network), another file or hf:// address for this model, or
             none. For other classes the classifier is new.
         frozen: Train the classifier alone, on features computed once for each image and its horizontal flip.
         epochs: Passes over the training images, if neither time_limit nor patience ends the run before.

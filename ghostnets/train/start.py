@@ -12,7 +12,7 @@ import torch
 from ghostnets.data import EMBEDDED, DataSource, DataSpec
 from ghostnets.errors import ConfigurationError, require
 from ghostnets.models.detection import DETECTORS
-from ghostnets.models.names import DETECTOR_NAMES, SEGMENTER_NAMES
+from ghostnets.models.names import DETECTOR_NAMES, SEGMENTER_NAMES, resolve_name
 from ghostnets.models.segmentation import SEGMENTERS
 from ghostnets.train.backbone_tasks import choose_backbone_weights
 from ghostnets.train.callback import Callback, CallbackList
@@ -209,7 +209,13 @@ def _resolve(
     scratch = RECIPES["photos"].changed(**changes) if may_be_random else None
     chosen, start = choose_weights(requested, scratch=scratch)
     requested, start = chosen, start + (length if chosen != scratch else "")
-    return RunSpec.resolve(spec, source, requested, device=device, workers=workers, start=start)
+    resolved = RunSpec.resolve(spec, source, requested, device=device, workers=workers, start=start)
+    if "model" in changes and (model := resolved.config.recipe.model) != resolve_name(requested.model):
+        raise ConfigurationError(
+            f"model is {requested.model}, and {requested.weights} has {model}, which training from it keeps; omit"
+            " --model, or start from other --weights."
+        )
+    return resolved
 
 
 def _fit_length(recipe: Recipe, changes: dict[str, Any], source: DataSource) -> tuple[Recipe, str]:

@@ -23,6 +23,7 @@ from ghostnets.train import (
     start,
     train_model,
 )
+from ghostnets.train.network import describe_initial_weights
 
 OPTIONS = {"model": "ghost_resnet20", "epochs": 2, "batch_size": 8, "drop_rate": 0.0}
 
@@ -122,6 +123,14 @@ def test_photographs_start_from_embedded_weights_by_default(tmp_path: Path):
     )
     assert "training ghostnet_100 from scratch, with random weights" in said
     assert RunFolder(scratch.folder).read_config().recipe.weights is None
+
+
+def test_network_of_initial_weights_is_that_of_the_checkpoint(photos: Path, tiny_run: Path, tmp_path: Path):
+    sentence = describe_initial_weights(Recipe(model="ghostnetv3_160", weights=str(tiny_run)))
+    assert sentence == f"training from {tiny_run}"
+    has = read_checkpoint(tiny_run).architecture
+    with pytest.raises(ConfigurationError, match=f"model is ghostnet_130, and {tiny_run} has {has}, which training"):
+        train_model(photos, folder=tmp_path / "run", weights=str(tiny_run), model="ghostnet_130")
 
 
 def test_classifier_alone_is_trained_from_embedded_weights(tmp_path: Path):
