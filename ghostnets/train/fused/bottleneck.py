@@ -57,7 +57,7 @@ def is_supported(module: GhostBottleneck, x: Tensor) -> bool:
         return False
     stride = pairs["conv_dw"][0].stride[0] if "conv_dw" in pairs else 1
     pixels = x.shape[0] * -(-x.shape[2] // stride) * -(-x.shape[3] // stride)
-    return pixels > 1  # normalisation raises an error for a single value
+    return x.shape[1] == module.ghost1.in_channels and pixels > 1  # else the regular layers raise their errors
 
 
 def _has_own_activations(module: GhostBottleneck) -> bool:

@@ -19,7 +19,11 @@ def is_supported_call(module: nn.Module, x: Tensor) -> bool:
 def has_hooks(module: nn.Module) -> bool:
     """Return whether a submodule has a hook, which a fused step would not call."""
     return any(
-        child._forward_hooks or child._forward_pre_hooks or child._backward_hooks or has_hooks(child)
+        child._forward_hooks
+        or child._forward_pre_hooks
+        or child._backward_hooks
+        or child._backward_pre_hooks
+        or has_hooks(child)
         for child in module._modules.values()
         if child is not None
     )

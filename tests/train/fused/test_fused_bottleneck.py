@@ -140,10 +140,14 @@ def test_fallback_conditions():
         assert not fused.is_supported(module, x.half())
         assert not fused.is_supported(module, nn.Parameter(x))
         assert not fused.is_supported(module, x[:1, :, :1, :1])  # normalisation raises an error for a single value
+        for channels in (12, 28):  # the kernels would read beyond the weights, or the map
+            assert not fused.is_supported(module, torch.randn(5, channels, 7, 7))
         with torch.autocast("cpu", torch.bfloat16):
             assert not fused.is_supported(module, x)
         for change in (
             lambda m: m.ghost1.register_forward_hook(lambda *_: None),
+            lambda m: m.ghost1.register_full_backward_hook(lambda *_: None),
+            lambda m: m.ghost1.register_full_backward_pre_hook(lambda *_: None),
             lambda m: m.ghost1.cheap_operation[1].eval(),
             lambda m: setattr(m.ghost1.cheap_operation[1], "track_running_stats", False),
             lambda m: nn.SyncBatchNorm.convert_sync_batchnorm(m.ghost2),
@@ -164,6 +168,22 @@ def test_fallback_conditions():
 def test_compiled_graphs_match_the_layers():
     module, x = block("strided, gated", torch.float32)
     assert_graphs_match_the_layers(module, x)
+
+
+@pytest.mark.parametrize("name", ["ghostnet_050", "ghostnetv3_050"])
+def test_recomputed_blocks_match_stored_ones(name: str):
+    """The backward pass is outside of the context, as in the documents."""
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=3, drop_rate=0.0).double()
+    x, gradients = torch.randn(3, 3, 40, 56, dtype=torch.float64), []
+    for recomputes in (True, False):
+        other = copy.deepcopy(model)
+        other.set_grad_checkpointing(recomputes)
+        with fused_training():
+            loss = other(x).square().sum()
+        loss.backward()
+        gradients.append([*(p.grad for p in other.parameters()), *other.buffers()])
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", ["ghostnet_050", "ghostnetv2_100", "ghostnetv3_100"])
