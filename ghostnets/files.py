@@ -6,8 +6,8 @@ them, so the next writer of the same target recognises those of a killed process
 
 import errno
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -60,7 +60,6 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
         try:
             yield temporary
             _flush_to_disk(temporary)
-            temporary.chmod(0o666 & ~_umask())  # mkstemp creates files that only their owner can read
             temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -142,7 +141,6 @@ def write_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield folder
             for file in (*folder.rglob("*"), folder):
                 _flush_to_disk(file)
-            folder.chmod(0o777 & ~_umask())
             folder.replace(_complete(target))
             _flush_to_disk(target.parent)
             _complete_folder(target, older)
@@ -206,11 +204,11 @@ def _parent_folder(target: Path) -> Iterator[None]:
 def _create_temporary(target: Path) -> tuple[Path, PathLock]:
     """Create and lock a temporary file next to ``target``."""
     while True:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent)
-        os.close(handle)
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{PARTIAL}")
+        temporary.touch(exist_ok=False)  # mkstemp would create a file that only its owner can read
         with suppress(FileNotFoundError):  # another process has removed it as a leftover, or is about to
-            if (lock := try_lock(Path(name))) is not None:
-                return Path(name), lock
+            if (lock := try_lock(temporary)) is not None:
+                return temporary, lock
 
 
 def _remove_leftovers(target: Path) -> None:
@@ -280,9 +278,3 @@ def _flush_to_disk(path: Path) -> None:
     except OSError as error:
         if not path.is_dir() or error.errno not in NO_FOLDER_FLUSH:
             raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Kill commands before and after every call that changes files, repeat them, and compare the resulting files.
 
-The calls are fsync, mkdir, mkstemp, rename, rmdir and unlink in train (new and resumed), export (over an older file),
+The calls are fsync, mkdir, touch, rename, rmdir and unlink in train (new and resumed), export (over an older file),
 predict --out, shard and import. For each point, a process that is forked after all imports runs the command and kills
 itself there with SIGKILL. Then the command is repeated, or the run resumed. The files, report.html included, must equal
 those of an uninterrupted command, apart from dates and durations; TensorBoard's are compared by their scalars and
@@ -54,7 +54,7 @@ from ghostnets.train import Callback, Recipe, derived, resume_training, train_mo
 
 RECIPE = Recipe(model="ghost_resnet20", epochs=4, batch_size=8, lr=0.02, warmup=0.2, drop_rate=0.3, ema_decay=0.5)
 CALLS = [(os, name) for name in ("fsync", "mkdir", "rename", "replace", "rmdir", "unlink", "remove")]
-CALLS += [(tempfile, "mkstemp")]
+CALLS += [(Path, "touch")]
 MINUTES = re.compile(rb"[0-9.]+ min\b")
 TIMES = ("seconds", "val_seconds", "images_per_second", "date")
 COMPARISON = ExportComparison(

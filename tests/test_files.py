@@ -62,10 +62,19 @@ def test_file_in_place_of_folder_raises(tmp_path: Path):
         write_text(tmp_path / "file" / "below", "text")
 
 
-def test_written_file_has_default_permissions(tmp_path: Path):
-    write_text(tmp_path / "a", "x")
-    (tmp_path / "b").write_text("x")
-    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+def test_written_files_and_folders_have_default_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Without reading the umask, which sets that of all threads: two of them could leave it at 0."""
+    before = os.umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", None)
+        write_text(tmp_path / "file", "x")
+        with write_folder(tmp_path / "folder") as folder:
+            (folder / "inside").write_text("x")
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"file": 0o640, "folder": 0o750, "inside": 0o640}
 
 
 def write_pair(folder: Path, text: str) -> None:

@@ -92,7 +92,8 @@ class ImageSorter:
         with write_atomically(target) as temporary:
             if source.size is None:
                 shutil.copyfile(source.path, temporary)
-                shutil.copystat(source.path, temporary)
+                status = Path(source.path).stat()
+                os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
             else:
                 temporary.write_bytes(_read_member(source))
 
