@@ -19,7 +19,9 @@ __all__ = [
     "PARTIAL",
     "complete_interrupted",
     "find_checkpoint",
+    "relative_path",
     "remove_leftovers",
+    "user_cache",
     "write_atomically",
     "write_folder",
     "write_text",
@@ -38,6 +40,19 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
         return path
     best = path / "best.safetensors"
     return best if best.is_file() or (path / "config.json").is_file() else path
+
+
+def relative_path(path: str | os.PathLike[str]) -> str:
+    """Path relative to the working folder, or the absolute one on another drive of Windows."""
+    try:
+        return os.path.relpath(path)
+    except ValueError:
+        return str(Path(path).absolute())
+
+
+def user_cache() -> Path:
+    """Folder of this package's caches, in ``XDG_CACHE_HOME`` or, where that is not set or empty, in ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ghostnets"
 
 
 @contextmanager

@@ -46,10 +46,10 @@ def download_to(url: str, file: IO[bytes], *, max_bytes: int, timeout: float, pr
         response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
-        if done and error.code in (
-            http.HTTPStatus.PRECONDITION_FAILED,
-            http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
-        ):
+        is_beyond = done and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+        if is_beyond and error.headers.get("Content-Range") == f"bytes */{done}":
+            return  # the file is complete
+        if is_beyond or (done and error.code == http.HTTPStatus.PRECONDITION_FAILED):
             file.truncate(0)
             download_to(url, file, max_bytes=max_bytes, timeout=timeout, progress=progress)
             return

@@ -4,13 +4,14 @@ import ast
 import os
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 from conftest import make_images
 
 from ghostnets import cores, files
-from ghostnets.data import open_folder, write_shards
+from ghostnets.data import finder, open_folder, write_shards
+from ghostnets.predict import box_pictures
 
 NO_WINDOWS = {
     "os": "fork forkpty register_at_fork getuid geteuid getgid getegid statvfs sched_getaffinity sysconf pread pwrite "
@@ -106,6 +107,25 @@ def test_names_that_windows_lacks_are_used_only_where_they_are_looked_for():
                 names = [alias.name for alias in node.names if alias.name in UNIX_MODULES]
                 found += [f"{path}:{node.lineno}: {name}" for name in names if f"    import {name}" not in text]
     assert not found
+
+
+def test_names_and_links_on_windows(monkeypatch: pytest.MonkeyPatch):
+    for module, name in ((finder, "Path"), (finder, "PurePath"), (box_pictures, "Path")):
+        monkeypatch.setattr(module, name, PureWindowsPath)
+    for target, is_read in {
+        "C:\\data": True,
+        "C:\\data\\cat": True,
+        "C:\\": True,
+        "C:\\data\\.hidden": False,
+        "C:\\data2": False,
+        "D:\\data": False,
+    }.items():
+        assert finder._is_read_anyway(target, "C:\\data") == is_read
+    folder = PureWindowsPath("C:/out")
+    for name in ("a.tar/D:x.jpg", "a.tar/b/D:/x.jpg", "D:/a.tar/x.jpg"):
+        assert box_pictures.target_path(folder, name, ".jpg").is_relative_to(folder)
+    monkeypatch.setattr(os.path, "relpath", lambda path, start: "cat\\small\\1.png")
+    assert finder.relative_name("C:\\data\\cat\\small\\1.png", "C:\\data") == "cat/small/1.png"
 
 
 def test_files_are_flushed_by_a_handle_that_windows_flushes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

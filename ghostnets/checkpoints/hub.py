@@ -219,7 +219,9 @@ def find_weights_at(name: str, location: str | None) -> PublishedWeights | None:
     """Find the published weights of a network by their location on the hub or their URL; None if there are none."""
     if location is None:
         return None
-    return next((weights for weights in WEIGHTS.get(name, ()) if weights.url == web_address(location)), None)
+    return next(
+        (weights for weights in WEIGHTS.get(resolve_name(name), ()) if weights.url == web_address(location)), None
+    )
 
 
 def load_pretrained(

@@ -10,6 +10,7 @@ from ghostnets.checkpoints.fetch import HUB_PREFIX, download
 from ghostnets.checkpoints.load import read_checkpoint
 from ghostnets.checkpoints.save import Checkpoint
 from ghostnets.errors import CheckpointError
+from ghostnets.files import find_checkpoint
 
 __all__ = ["from_hub", "model_card", "push_to_hub"]
 
@@ -28,7 +29,7 @@ def push_to_hub(
     """Upload a checkpoint as ``model.safetensors``, and a model card unless the repository has one, in one commit.
 
     Args:
-        path: Checkpoint of this package, such as ``runs/NAME/best.safetensors``.
+        path: Checkpoint of this package, such as ``runs/NAME/best.safetensors``, or the folder of the run.
         repository: ``"OWNER/NAME"``; created if there is none.
         private: Whether a new repository can be read by its owner only; an existing one keeps its visibility.
         token: Access token with the right to write; by default that of ``hf auth login``.
@@ -39,11 +40,12 @@ def push_to_hub(
     Raises:
         CheckpointError: The file is not a checkpoint of this package, or the hub rejects it or cannot be reached.
     """
+    path = find_checkpoint(path)
     card = model_card(read_checkpoint(path, task=None), repository)
     api = HfApi(token=token)
     try:
         api.create_repo(repository, private=private, exist_ok=True)
-        files = [CommitOperationAdd(WEIGHTS_FILE, os.fspath(path))]
+        files = [CommitOperationAdd(WEIGHTS_FILE, path)]
         if not api.file_exists(repository, "README.md"):
             files.append(CommitOperationAdd("README.md", card.encode()))
         return str(api.create_commit(repository, files, commit_message=f"{WEIGHTS_FILE} by ghostnets").commit_url)

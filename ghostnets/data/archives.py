@@ -7,7 +7,6 @@ import bz2
 import gzip
 import hashlib
 import lzma
-import os
 import shutil
 import stat
 import tempfile
@@ -15,8 +14,8 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO
+from pathlib import Path, PurePath, PurePosixPath
+from typing import IO, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from filelock import FileLock
@@ -24,7 +23,7 @@ from filelock import FileLock
 from ghostnets.data.finder import is_image_name
 from ghostnets.data.tar_members import open_regular, walk_tar
 from ghostnets.errors import DataError, StorageError
-from ghostnets.files import write_folder
+from ghostnets.files import user_cache, write_folder
 from ghostnets.http_download import DownloadError, Progress, download_to
 from ghostnets.terminal import escape_control, printable
 
@@ -46,6 +45,9 @@ ALWAYS_ALLOWED = 2**30  # unpacked bytes that are allowed at any ratio
 TIMEOUT_SECONDS = 30.0
 ATTEMPTS = 3
 CHUNK = 2**20
+
+AnyPath = TypeVar("AnyPath", bound=PurePath)
+
 DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
@@ -90,9 +92,13 @@ def open_archive(data: str, *, progress: Progress | None = None) -> Path:
                 return folder
             partial = folder.with_name(f"{folder.name}.partial")
             _download(url, partial, fragment, progress)
-            if suffix == ".tar" and _holds_samples(partial):
-                return partial.replace(kept)
-            _unpack(partial, suffix, folder, name=url)
+            try:
+                if suffix == ".tar" and _holds_samples(partial):
+                    return partial.replace(kept)
+                _unpack(partial, suffix, folder, name=url)
+            except DataError:  # damaged: the next call downloads it again
+                partial.unlink()
+                raise
             partial.unlink()
             return folder
     except OSError as error:
@@ -135,7 +141,7 @@ def _place(url: str, suffix: str) -> Path:
 
 def cache_folder() -> Path:
     """Folder of unpacked data sets."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ghostnets" / "archives"
+    return user_cache() / "archives"
 
 
 def _download(url: str, partial: Path, fragment: str, progress: Progress | None) -> None:
@@ -241,12 +247,19 @@ def _check_total(total: int, limit: int, target: Path) -> None:
         )
 
 
+def _member_path(target: AnyPath, name: str) -> AnyPath:
+    """Path of a member in the folder of its archive; raises DataError for a name outside of it."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    path = target.joinpath(*parts)  # on Windows a part such as "C:name" is on another drive
+    is_inside = path.is_relative_to(target) and path != target and ".." not in parts
+    if not is_inside or name.startswith("/") or parts[0].endswith(":"):
+        raise DataError(f"it names {printable(name)[:200]!r}, outside its own folder")
+    return path
+
+
 def _write(stream: IO[bytes], size: int, target: Path, name: str) -> None:
     """Write a member under its name, which must be inside ``target`` and new."""
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-    if ".." in parts or name.startswith("/") or not parts or parts[0].endswith(":"):
-        raise DataError(f"it names {printable(name)[:200]!r}, outside its own folder")
-    path = target.joinpath(*parts)
+    path = _member_path(target, name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("xb")

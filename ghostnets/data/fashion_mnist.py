@@ -6,7 +6,6 @@ downloaded by torchvision.
 """
 
 import gzip
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -19,6 +18,7 @@ from torch import Tensor
 from ghostnets.data.datasets import ArrayDataset, DatasetSplits, ImageDataset, validation_mask
 from ghostnets.data.source import check_split
 from ghostnets.errors import ConfigurationError, DataError
+from ghostnets.files import user_cache
 from ghostnets.preprocessing import Preprocessing
 
 __all__ = ["CLASS_NAMES", "FashionMnist", "read_idx"]
@@ -149,9 +149,8 @@ def read_idx(path: Path) -> np.ndarray:
 def _download(split: str) -> tuple[Tensor, Tensor]:
     from torchvision.datasets import FashionMNIST
 
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ghostnets"
     try:
-        dataset = FashionMNIST(str(cache), train=split == "train", download=True)
+        dataset = FashionMNIST(str(user_cache()), train=split == "train", download=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"Fashion-MNIST could not be downloaded ({str(error).splitlines()[0].rstrip(':')});"

@@ -11,7 +11,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from ghostnets.preprocessing import IMAGE_SUFFIXES
 from ghostnets.terminal import printable
@@ -22,6 +22,7 @@ __all__ = [
     "holds_image",
     "is_image_name",
     "is_system_name",
+    "relative_name",
     "walk_folders",
     "walk_images",
 ]
@@ -202,10 +203,15 @@ def holds_image(folder: str) -> bool:
 
 def _is_read_anyway(target: str, root: str) -> bool:
     """Whether a resolved path is the root, an ancestor of it, or a folder in it that the search visits."""
-    if os.path.commonpath([target, root]) == target:
+    path, top = Path(target), Path(root)
+    if top.is_relative_to(path):
         return True
-    inside = Path(target).relative_to(root).parts if target.startswith(f"{root.rstrip('/')}/") else ()
-    return bool(inside) and not any(map(is_system_name, inside))
+    return path.is_relative_to(top) and not any(map(is_system_name, path.relative_to(top).parts))
+
+
+def relative_name(path: str, folder: str | os.PathLike[str]) -> str:
+    """Path of a file relative to a folder that it is in, with slashes on every system."""
+    return PurePath(os.path.relpath(path, folder)).as_posix()
 
 
 def _identity(folder: str) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ghostnets.data.finder import LeftOut, is_image_name, walk_images
+from ghostnets.data.finder import LeftOut, is_image_name, relative_name, walk_images
 from ghostnets.data.labels import Label, LabelledFiles, LabelledFolder
 from ghostnets.data.layout import (
     FolderLayout,
@@ -177,8 +177,8 @@ def inspect_file(split: str, classes: tuple[str, ...], path: str, folder: str) -
     try:
         status = Path(path).stat()
     except OSError:  # a dangling link, which is reported when the file is read
-        return ImageFile(split, classes, path, os.path.relpath(path, folder), -1)
-    return ImageFile(split, classes, path, os.path.relpath(path, folder), status.st_size, status.st_dev, status.st_ino)
+        return ImageFile(split, classes, path, relative_name(path, folder), -1)
+    return ImageFile(split, classes, path, relative_name(path, folder), status.st_size, status.st_dev, status.st_ino)
 
 
 def _select_split(
@@ -284,7 +284,7 @@ def _describe_missing(folder: Path, left_out: LeftOut) -> str:
 def describe_assumed_splits(files: Mapping[str, Sequence[Path]]) -> list[str]:
     """Describe files, given by split, read as training images because their names, unlike others, have no split."""
     root = os.path.commonpath([path.parent for paths in files.values() for path in paths])
-    names = [os.path.relpath(path, root) for path in files.get("train", ())]
+    names = [relative_name(str(path), root) for path in files.get("train", ())]
     assumed = [name for name in names if split_in_name(name) is None]
     if not assumed or (len(files) == 1 and len(assumed) == len(names)):
         return []

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from ghostnets.data.finder import LeftOut, is_image_name, walk_images
+from ghostnets.data.finder import LeftOut, is_image_name, relative_name, walk_images
 from ghostnets.data.label_table import LabelTable, TableRow, read_table
 from ghostnets.data.labelled import (
     ImageFile,
@@ -147,7 +147,7 @@ class TableImages:
                 if found.error is not None:
                     self.left_out.add(found.error.rstrip("."), found.path)
                 else:
-                    path = PurePosixPath(os.path.relpath(found.path, self.folder))
+                    path = PurePosixPath(relative_name(found.path, self.folder))
                     for key in {path.name, path.stem}:
                         self._index[key].append(str(path))
         return self._index
@@ -155,7 +155,7 @@ class TableImages:
     def unnamed(self, named: Collection[str]) -> list[str]:
         """Return the relative paths, sorted, of the images in the folder that are not among ``named``."""
         everything = {path for paths in self.index.values() for path in paths}
-        return sorted(everything - {os.path.relpath(path, self.folder) for path in named})
+        return sorted(everything - {relative_name(path, self.folder) for path in named})
 
     def is_other_file(self, cell: str) -> bool:
         """Whether a cell is the path of a file of a format that is not read."""

@@ -8,11 +8,11 @@ import time
 import urllib.error
 import urllib.request
 from collections import OrderedDict
-from pathlib import Path
 from typing import BinaryIO
 
 from ghostnets.data.tar_members import TarMember, open_regular, walk_tar
 from ghostnets.errors import DataError
+from ghostnets.files import user_cache
 
 __all__ = ["REMOTE", "ShardFiles", "join_location", "read_index"]
 
@@ -173,7 +173,7 @@ def _read_text(stream: BinaryIO) -> str:
 
 def _download(location: str, size: int) -> int:
     """Download a file; returns the descriptor of an unlinked copy."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ghostnets" / "shards"
+    cache = user_cache() / "shards"
     cache.mkdir(parents=True, exist_ok=True)
     problem = ""
     for attempt in range(ATTEMPTS):

@@ -57,7 +57,8 @@ class DataSpec:
     @property
     def location(self) -> str:
         """The data set independent of the working directory: name, URL or absolute path."""
-        return str(Path(self.data).resolve()) if Path(self.data).exists() else str(self.data)
+        is_path = str(self.data) != EMBEDDED and Path(self.data).exists()
+        return str(Path(self.data).resolve()) if is_path else str(self.data)
 
     def open(
         self, *, val_share: float = 0.2, seed: int = 0, network_classes: Collection[str] | None = None

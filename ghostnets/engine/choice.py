@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import statistics
 import time
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from ghostnets import __version__
 from ghostnets.engine.plan import Plan
 from ghostnets.errors import StorageError
-from ghostnets.files import write_atomically
+from ghostnets.files import user_cache, write_atomically
 from ghostnets.processor import processor_name
 
 __all__ = ["PrecisionChoice", "allowed_precisions", "choose"]
@@ -119,8 +118,7 @@ def _cache_file(plan: Plan, circumstances: list[Any]) -> Path:
     """File of the choice; times do not depend on the values of weights, so only their shapes count."""
     shapes = {name: tensor.shape for name, tensor in plan.tensors.items()}
     key = json.dumps([processor_name(), __version__, plan.native(""), shapes, circumstances])
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ghostnets" / "engine"
-    return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    return user_cache() / "engine" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
 def _read(cache: Path, precisions: list[str], counts: list[int]) -> PrecisionChoice | None:

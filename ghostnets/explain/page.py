@@ -121,8 +121,13 @@ def max_stage_macs(savings: Savings) -> int:
 
 
 def link_to_file(path: str, folder: Path) -> str | None:
-    """Relative URL of a file from a page in ``folder``; None if there is no such file, as for a member of a tar."""
-    return quote(os.fsencode(os.path.relpath(path, folder))) if Path(path).is_file() else None
+    """URL of a file, from a page in ``folder`` relative if possible; None if there is no file, as in a tar."""
+    if not Path(path).is_file():
+        return None
+    try:
+        return quote(os.fsencode(os.path.relpath(path, folder).replace(os.sep, "/")))
+    except ValueError:  # on another drive of Windows
+        return Path(path).resolve().as_uri()
 
 
 def _data_uri(content: bytes) -> str:

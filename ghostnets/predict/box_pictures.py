@@ -75,7 +75,8 @@ class BoxPictures:
 def target_path(folder: Path, name: str, suffix: str) -> Path:
     """Path in a folder for a picture of the image of a name: its path, with the suffix appended if it has another."""
     parts = [part for part in Path(os.path.normpath(name)).parts if part not in (Path(name).anchor,)]
-    target = folder.joinpath(*("_" if part == ".." else part for part in parts))
+    # On Windows a member of a tar can be named "C:NAME", which is on another drive.
+    target = folder.joinpath(*("_" if part == ".." or Path(part).drive else part for part in parts))
     own = target.suffix.lower().replace(".jpeg", ".jpg")
     return target if own == suffix else target.with_name(f"{target.name}{suffix}")
 

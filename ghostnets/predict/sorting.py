@@ -5,7 +5,7 @@ import os
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ghostnets.artefacts import Prediction
 from ghostnets.errors import ConfigurationError
@@ -36,7 +36,7 @@ class ImageSorter:
         self.counts: Counter[str] = Counter()
         self.problems: list[str] = []
         for name in class_names:
-            if name in ("", ".", "..") or "/" in name or "\0" in name:
+            if name in ("", "..") or PurePath(name).name != name or "\0" in name:
                 raise ConfigurationError(
                     f"--sort-into needs classes that can be names of folders, and {name!r} cannot; rename the class."
                 )

@@ -24,6 +24,7 @@ from ghostnets.errors import ConfigurationError, require
 from ghostnets.files import write_atomically
 from ghostnets.models import Network, model_entry
 from ghostnets.preprocessing import Preprocessing
+from ghostnets.train.frozen import classifier_head
 from ghostnets.train.recipe import Recipe
 
 __all__ = ["Distillation", "FeatureStudent", "Teacher", "load_teacher", "split_teacher"]
@@ -185,13 +186,13 @@ class FeatureStudent(nn.Module):
 
     def __init__(self, network: Network, feature_channels: int) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.head = network, classifier_head(network)
         self.projection = nn.Linear(network.head_features, feature_channels)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         network: Any = self.network
-        maps = network.forward_features(x)
-        return network.forward_head(maps), self.projection(network.forward_head(maps, pre_logits=True))
+        features = network.forward_head(network.forward_features(x), pre_logits=True)
+        return self.head(features), self.projection(features)
 
 
 class Distillation:

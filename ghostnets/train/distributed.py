@@ -158,7 +158,7 @@ def convert_sync_batchnorm(model: nn.Module, distributed: DistributedContext) ->
     """
     if distributed.world_size > 1:
         for module in model.modules():
-            if type(module) is nn.BatchNorm2d:
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.__class__ = _SyncBatchNorm  # same state and arguments, other forward
 
 
@@ -179,7 +179,7 @@ class _AllReduceSum(torch.autograd.Function):
 
 
 class _SyncBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation over the images of all processes: (N, C, H, W) -> same shape."""
+    """Batch normalisation over the images of all processes: (N, C, H, W) or (N, C) -> same shape."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -188,17 +188,21 @@ class _SyncBatchNorm(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.momentum is not None
         values = x.float()  # also under autocast
+        axes, shape = [0, *range(2, x.dim())], (-1, *[1] * (x.dim() - 2))
         pixels = values.new_full((1,), x.numel() / x.shape[1])
-        sums = _AllReduceSum.apply(torch.cat([values.sum((0, 2, 3)), pixels]))
+        sums = _AllReduceSum.apply(torch.cat([values.sum(axes), pixels]))
         count = sums[-1]
         mean = sums[:-1] / count
-        centred = values - mean[:, None, None]
+        centred = values - mean.view(shape)
         # Two passes: differences of squares lose digits.
-        var = _AllReduceSum.apply(centred.square().sum((0, 2, 3))) / count
+        var = _AllReduceSum.apply(centred.square().sum(axes)) / count
         with torch.no_grad():
             assert self.num_batches_tracked is not None
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * count / (count - 1), self.momentum)
         scale = self.weight * (var + self.eps).rsqrt()
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        pass  # any number of dimensions

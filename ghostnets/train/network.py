@@ -110,7 +110,8 @@ def resolve_recipe(recipe: Recipe, source: DataSource) -> ResolvedRecipe:
             )
         preprocessing = _adopt_preprocessing(checkpoint.preprocessing, recipe, recipe.weights)
         common = {"num_classes": num_classes, "drop_rate": recipe.drop_rate}
-        arguments = {**checkpoint.arguments, **options, **common}
+        kept = {name: value for name, value in checkpoint.arguments.items() if name != "drop_path_rate"}
+        arguments = {**kept, **options, **common}
         if preprocessing.channels != checkpoint.preprocessing.channels:
             arguments["in_chans"] = preprocessing.channels
         recipe = recipe.changed(model=checkpoint.architecture)
@@ -192,7 +193,7 @@ def _absolute(name: str | None) -> str | None:
 
     The folder of a run becomes its checkpoint; a folder that is named like weights, such as "pretrained", is not meant.
     """
-    path = find_checkpoint(name) if name else None
+    path = find_checkpoint(name) if name and name not in (PRETRAINED, EMBEDDED_WEIGHTS) else None
     return str(path.resolve()) if path is not None and path.is_file() else name
 
 

@@ -1,6 +1,5 @@
 """``report.html`` of a run: its content, gathered for the pages of ``ghostnets.explain``."""
 
-import os
 import platform
 import shlex
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from ghostnets.explain import (
 from ghostnets.explain.detection_report import DetectionReport, write_detection_report
 from ghostnets.explain.page import link_to_file
 from ghostnets.explain.segmentation_report import SegmentationReport, write_segmentation_report
+from ghostnets.files import relative_path
 from ghostnets.measure import processor_name
 from ghostnets.models import create_model, model_arguments
 from ghostnets.preprocessing import Preprocessing
@@ -283,7 +283,7 @@ def _example(
 
 def _command(config: RunConfig) -> str:
     """Return the command line that repeats the run: the nearest named recipe, and the options that differ from it."""
-    words = ["ghostnets", "train", os.path.relpath(config.data) if Path(config.data).exists() else config.data]
+    words = ["ghostnets", "train", relative_path(config.data) if Path(config.data).exists() else config.data]
     words += ["--task", config.task] if config.task != "classify" else []
     words += ["--full"] if config.full else []
     words += ["--root", config.root] if config.root else []

@@ -1,7 +1,6 @@
 """Reports of a training run in progress: the console and TensorBoard."""
 
 import importlib.util
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ghostnets.errors import StorageError, require
+from ghostnets.files import relative_path
 from ghostnets.terminal import create_console
 from ghostnets.train.callback import Callback, RunStart
 from ghostnets.train.metrics import EpochResult
@@ -72,7 +72,7 @@ class ConsoleReporter(Callback):
         resumed = f", resumed in epoch {run.epoch + 1}" if run.epoch else ""
         epochs, steps = run.epochs, run.steps
         length = f"{epochs} epoch{'s' * (epochs != 1)} of {steps} step{'s' * (steps != 1)}"
-        self._print(f"{run.description}, {length}{resumed}, in {os.path.relpath(run.folder)}")
+        self._print(f"{run.description}, {length}{resumed}, in {relative_path(run.folder)}")
         self.epochs, self.steps = epochs, steps
         self.accuracy = "" if run.config.task != "classify" else "exact" if run.multi_label else "top-1"
         # The bar spans the run, so that the time left is that of the run: in steps, or in seconds of the time limit.

@@ -67,6 +67,8 @@ def server_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
             if status not in (200, 206):
                 self.send_response(status)
                 self.send_header("Content-Length", "0")
+                if status == 416:
+                    self.send_header("Content-Range", f"bytes */{len(state.content)}")
                 self.end_headers()
                 return
             self.send_response(status)

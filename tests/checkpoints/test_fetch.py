@@ -56,6 +56,13 @@ def test_download_resumes_partial_file(server):
     assert server.requests == [("GET", "/files/weights.pth", "bytes=1000003-")]
 
 
+def test_complete_partial_file_is_not_downloaded_again(server):
+    weights = address(server)
+    leave_partial(weights, CONTENT)
+    assert download(weights).read_bytes() == CONTENT
+    assert server.requests == [("GET", "/files/weights.pth", f"bytes={len(CONTENT)}-")]
+
+
 def test_download_restarts_without_range_support_or_for_changed_file(server):
     weights = address(server)
     leave_partial(weights, b"x" * 1000)

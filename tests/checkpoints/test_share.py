@@ -57,6 +57,13 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path / "best.safetensors"
 
 
+def test_folder_of_a_run_is_pushed_as_its_checkpoint(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    hub = Hub()
+    monkeypatch.setattr(share, "HfApi", hub)
+    push_to_hub(checkpoint.parent, "me/pets")
+    assert hub.files["model.safetensors"] == checkpoint.read_bytes()
+
+
 def test_pushed_checkpoint_has_card_and_comes_back_equal(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
     hub = Hub()
     monkeypatch.setattr(share, "HfApi", hub)

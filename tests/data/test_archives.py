@@ -4,7 +4,7 @@ import hashlib
 import io
 import tarfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 from conftest import serve_folder
@@ -84,6 +84,14 @@ def test_hostile_archive_is_rejected(
     assert not list(tmp_path.rglob("*.png"))
 
 
+def test_member_on_another_drive_of_windows_is_rejected() -> None:
+    target = PureWindowsPath("C:/cache/x")
+    assert archives._member_path(target, "a/./b.png") == target / "a" / "b.png"
+    for name in ("D:x.png", "a/D:x.png", "a\\D:x.png", "D:/x.png", "//host/share/x.png", ".", ""):
+        with pytest.raises(DataError, match="outside its own folder"):
+            archives._member_path(target, name)
+
+
 def test_links_are_not_unpacked(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         link = tarfile.TarInfo("a/link.png")
@@ -116,6 +124,18 @@ def test_compressed_tar_is_bounded_and_must_be_complete(tmp_path: Path, monkeypa
     monkeypatch.setattr(archives, "ALWAYS_ALLOWED", 1000)
     with pytest.raises(DataError, match="unpacks to more than"):
         open_archive(str(tmp_path / "x.tar.gz"))
+
+
+def test_damaged_download_is_downloaded_again(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "www" / "pets.zip", FILES)
+    content = path.read_bytes()
+    path.write_bytes(content[:-30])
+    with serve_folder(path.parent) as address:
+        with pytest.raises(DataError, match="download it again"):
+            open_archive(f"{address}pets.zip")
+        assert not list((tmp_path / "cache").rglob("*.partial"))
+        path.write_bytes(content)
+        assert open_archive(f"{address}pets.zip").is_dir()
 
 
 def test_archive_at_url_is_downloaded_once_and_checked(tmp_path: Path) -> None:

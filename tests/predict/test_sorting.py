@@ -2,13 +2,13 @@
 
 import tarfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 
 from ghostnets.artefacts import Prediction
 from ghostnets.errors import ConfigurationError
-from ghostnets.predict import Input, find_inputs
+from ghostnets.predict import Input, find_inputs, sorting
 from ghostnets.predict.sorting import ImageSorter
 
 CLASSES = ("cat", "dog")
@@ -80,7 +80,15 @@ def test_images_in_shards_are_copied_and_not_linked(photos: Path, tmp_path: Path
     assert not (tmp_path / "links").exists()
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/b", "nul\0"])
+@pytest.mark.parametrize("name", ["..\\up", "D:other", "a\\b"])
+def test_class_name_outside_of_the_folder_on_windows_is_rejected(tmp_path: Path, name: str, monkeypatch):
+    ImageSorter(tmp_path / "out", [name])
+    monkeypatch.setattr(sorting, "PurePath", PureWindowsPath)
+    with pytest.raises(ConfigurationError, match="names of folders"):
+        ImageSorter(tmp_path / "out", ["cat", name])
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a/", "nul\0"])
 def test_class_name_invalid_as_folder_name_is_rejected(tmp_path: Path, name: str):
     with pytest.raises(ConfigurationError, match="names of folders"):
         ImageSorter(tmp_path / "out", ["cat", name])

@@ -94,6 +94,12 @@ def test_feature_student_keeps_the_logits_of_its_network():
     assert features.shape == (2, 7)
 
 
+def test_feature_student_normalises_its_head_once():
+    student = FeatureStudent(create_model("ghostnet_100_d_li14", num_classes=3), 7)
+    student(torch.randn(2, 3, 32, 32))
+    assert {int(value) for name, value in student.named_buffers() if name.endswith("num_batches_tracked")} == {1}
+
+
 def test_cached_teacher_gives_the_same_losses(tmp_path: Path):
     images = ArrayDataset(torch.randint(0, 256, (9, 3, 8, 8), dtype=torch.uint8), torch.zeros(9, dtype=torch.long))
     teacher, recipe = Teacher(Means(), COLOUR), Recipe()

@@ -1,5 +1,6 @@
 """Distributed training: two processes match one, interrupted or not."""
 
+import copy
 import json
 import os
 import signal
@@ -15,10 +16,12 @@ from forked import start_process
 from quiet import resume_training, train_model
 from safetensors.torch import load_file
 from test_run import assert_same
+from torch import nn
 
 from ghostnets.errors import ConfigurationError, DataError
+from ghostnets.models.g_ghost import MixBatchNorm
 from ghostnets.train import Callback, InterruptedRunError, Recipe, RunFolder, run
-from ghostnets.train.distributed import DistributedContext
+from ghostnets.train.distributed import DistributedContext, convert_sync_batchnorm
 
 RECIPE = Recipe(
     model="ghost_resnet20", epochs=2, batch_size=8, lr=0.005, warmup=0.2, drop_rate=0.0, ema_decay=0.5, sync_bn=True
@@ -83,6 +86,25 @@ def pair(small_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pair") / "run"
     assert two_processes("whole", small_photos, folder) == [0, 0]
     return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [(nn.BatchNorm2d, (3, 5, 4, 2)), (nn.BatchNorm1d, (3, 5)), (MixBatchNorm, (3, 5, 1, 1))]
+)
+def test_synchronised_normalisation_is_that_of_all_images(
+    kind: type[nn.Module], shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+):
+    """Of two processes, each with the same images."""
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.mul_(2))
+    layer = kind(5)
+    alone, x = copy.deepcopy(layer), torch.randn(shape) + 1
+    network = nn.Sequential(layer)
+    convert_sync_batchnorm(network, DistributedContext(world_size=2))
+    out, expected = network(x), alone(torch.cat([x, x]))
+    torch.testing.assert_close(torch.cat([out, out]), expected, rtol=1e-5, atol=1e-5)
+    for name, value in alone.state_dict().items():
+        torch.testing.assert_close(layer.state_dict()[name], value, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(network.eval()(x), alone.eval()(x), rtol=1e-5, atol=1e-5)
 
 
 def test_two_processes_match_one(pair: Path, small_photos: Path, tmp_path: Path):

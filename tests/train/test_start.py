@@ -1,6 +1,7 @@
 """Training from Python: options of the recipe, progress, the report."""
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ghostnets.train import (
     ConsoleReporter,
     Recipe,
     RunFolder,
+    network,
     repeat_training,
     start,
     train_model,
@@ -47,6 +49,57 @@ def test_train_model_from_python_writes_progress_and_report(photos: Path, tmp_pa
     assert not Path("runs/photos-ghost_resnet20-2/report.html").exists()
     again = repeat_training(result.folder, progress=False, report=False)
     assert again.checkpoint.read_bytes() == result.checkpoint.read_bytes()
+
+
+def test_names_are_not_taken_for_folders_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("fashion-mnist", "embedded", "pretrained", "ghostnet_050"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "best.safetensors").symlink_to(embedded_weights("ghostnet_100"))
+    (tmp_path / "ghostnet_050" / "best.safetensors").unlink()
+    assert DataSpec("fashion-mnist").location == "fashion-mnist"
+    monkeypatch.setattr(network, "find_weights", lambda name: None)
+    for weights in ("embedded", "published"):
+        recipe = Recipe(weights=weights, teacher="ghostnet_050", in_chans=1)
+        resolved = network.resolve_recipe(recipe, DataSpec("fashion-mnist").open()).recipe
+        assert (resolved.weights, resolved.teacher) == (recipe.weights, "ghostnet_050")
+    resolved = network.resolve_recipe(recipe.changed(weights="./embedded"), DataSpec("fashion-mnist").open()).recipe
+    assert resolved.weights == str(embedded_weights("ghostnet_100"))
+
+
+def test_run_and_images_on_another_drive_are_named_by_their_absolute_paths(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As on Windows."""
+
+    def fail(path: object, start: object = None) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    open_source = DataSpec.open
+
+    def open_then_fail(*arguments: Any, **options: Any) -> Any:
+        source = open_source(*arguments, **options)
+        monkeypatch.setattr(os.path, "relpath", fail)
+        return source
+
+    monkeypatch.setattr(DataSpec, "open", open_then_fail)
+    output = io.StringIO()
+    with ConsoleReporter(Console(file=output)) as reporter:
+        result = train_model(photos, folder=tmp_path / "run", callbacks=[reporter], progress=False, **OPTIONS)
+    assert f"in {tmp_path / 'run'}" in output.getvalue()
+    page = (result.folder / "report.html").read_text(encoding="utf-8")
+    assert f"ghostnets train {photos}" in page
+    assert f'href="{photos.as_uri()}/' in page
+
+
+def test_stochastic_depth_is_that_of_the_recipe_whatever_the_weights_had(photos: Path, tmp_path: Path):
+    train_model(photos, folder=tmp_path / "first", **OPTIONS, drop_path_rate=0.3)
+    for rate in (0.0, 0.1):
+        folder = tmp_path / f"run {rate}"
+        train_model(
+            photos, folder=folder, recipe=Recipe(**OPTIONS, weights=str(tmp_path / "first"), drop_path_rate=rate)
+        )
+        assert RunFolder(folder).read_config().arguments.get("drop_path_rate", 0.0) == rate
 
 
 def test_changes_override_a_given_recipe(photos: Path, tmp_path: Path):
