@@ -116,12 +116,19 @@ class FileDataset:
         labels: As for ``ImageDataset``.
         preprocessing: Number of channels, shorter side and interpolation of the images read.
         read: Reads one of the files.
+        common_size: (H, W) of all images as they are read, or None if they differ.
     """
 
     def __init__(
-        self, files: ImageFiles, labels: Tensor, preprocessing: Preprocessing, read: Reader = read_stored_image
+        self,
+        files: ImageFiles,
+        labels: Tensor,
+        preprocessing: Preprocessing,
+        read: Reader = read_stored_image,
+        common_size: tuple[int, int] | None = None,
     ) -> None:
         self.files = files
+        self.common_size = common_size
         self.labels = labels
         self.preprocessing = preprocessing
         self.read = read
@@ -230,6 +237,7 @@ def load_files(
             return error
 
     cache: list[Tensor] | None = []
+    sizes: set[tuple[int, int]] = set()
     cached_bytes = 0
     readable: list[int] = []
     digests: list[int] = []
@@ -245,6 +253,7 @@ def load_files(
                 image, digest = outcome
                 readable.append(index)
                 digests.append(digest)
+                sizes.add((image.shape[1], image.shape[2]))
                 cached_bytes += image.numel()
                 if cached_bytes > CACHE_BYTES:
                     cache = None
@@ -254,7 +263,7 @@ def load_files(
     files = ImageFiles([paths[index] for index in readable], np.array(digests, dtype=np.uint64))
     if cache is not None:
         return ArrayDataset(cache, labels, files), problems
-    return FileDataset(files, labels, preprocessing, read), problems
+    return FileDataset(files, labels, preprocessing, read, sizes.pop() if len(sizes) == 1 else None), problems
 
 
 def encode_labels(labels: Sequence[Label], num_classes: int) -> Tensor:

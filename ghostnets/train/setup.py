@@ -200,7 +200,7 @@ def _build_augmentation(spec: RunSpec, splits: DatasetSplits) -> BatchAugmentati
     if spec.config.task == "segment":
         side = choose_training_side(size)
         return MaskAugmentation(side, recipe.min_scale, horizontal, vertical, recipe.color_jitter, recipe.rotate)
-    has_input_size = getattr(splits.train, "common_size", None) == (size, size)  # set in memory and in shards
+    has_input_size = getattr(splits.train, "common_size", None) == (size, size)  # set in memory, on disk and in shards
     return Augmentation(
         size,
         recipe.shift if has_input_size else None,

@@ -48,6 +48,20 @@ def test_file_and_array_datasets_give_the_same_batches(tmp_path: Path, monkeypat
         assert torch.equal(a.pixels, b.pixels)
 
 
+@pytest.mark.parametrize(("size", "expected"), [((16, 16), (16, 16)), ((16, 20), None)])
+def test_common_size_does_not_depend_on_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], expected: tuple[int, int] | None
+):
+    """By it images are shifted instead of cropped, also those of a data set that memory does not hold."""
+    make_images(tmp_path / "a", classes={"x": 4, "y": 4})
+    make_images(tmp_path / "a" / "z", classes={"": 4}, size=size)
+    for cache in (datasets.CACHE_BYTES, 1000):
+        monkeypatch.setattr(datasets, "CACHE_BYTES", cache)
+        train = open_folder(tmp_path / "a").load(Preprocessing.standard(16, 3)).train
+        assert (type(train) is FileDataset) == (cache == 1000)
+        assert train.common_size == expected
+
+
 def test_normalize_matches_the_formula():
     preprocessing = Preprocessing(2, 2, (0.5, 0.25, 0.1), (0.2, 0.3, 0.4))
     pixels = torch.randint(0, 256, (2, 3, 2, 2), dtype=torch.uint8)
