@@ -19,6 +19,7 @@ __all__ = [
     "choose_arguments",
     "choose_backbone_weights",
     "find_classifier_fields",
+    "load_embedded_backbone",
     "load_initial_weights",
     "read_initial_checkpoint",
 ]
@@ -151,6 +152,14 @@ def choose_arguments(
     return {**arguments, "num_classes": len(class_names)}
 
 
+def load_embedded_backbone(network: nn.Module, backbone: str) -> None:
+    """Load the weights that come with the package into ``network.backbone``, which is ``backbone``."""
+    maps = network.backbone
+    assert isinstance(maps, Backbone)
+    trained = create_model(backbone, pretrained="embedded", features_only=True, out_indices=maps.out_indices)
+    maps.load_state_dict(trained.state_dict())
+
+
 def load_initial_weights(
     network: nn.Module,
     recipe: Recipe,
@@ -186,10 +195,7 @@ def load_initial_weights(
     if recipe.weights == EMBEDDED:
         if backbone not in EMBEDDED_WEIGHTS:
             raise CheckpointError(f"no weights of {backbone} come with the package; pass --weights none, or a {kind}.")
-        maps = network.backbone
-        assert isinstance(maps, Backbone)
-        trained = create_model(backbone, pretrained="embedded", features_only=True, out_indices=maps.out_indices)
-        maps.load_state_dict(trained.state_dict())
+        load_embedded_backbone(network, backbone)
         return
     checkpoint = read(recipe.weights)
     weights = dict(checkpoint.state_dict)

@@ -1,6 +1,6 @@
 """Modules, data and progress of a training run, built from its specification."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ from ghostnets.train.detection.supervised import SupervisedDetector
 from ghostnets.train.distill import Distillation, FeatureStudent, load_teacher
 from ghostnets.train.distributed import DistributedContext, convert_sync_batchnorm
 from ghostnets.train.ema import build_ema
-from ghostnets.train.folded_norms import find_folded_norms, restore_norms
 from ghostnets.train.frozen import IdentityPreprocessing, classifier_head, extract_features
 from ghostnets.train.mixing import build_mixing
 from ghostnets.train.network import build_initial_network, read_initial_weights
@@ -95,10 +94,9 @@ def build_setup(
             " restore the file or the data, or start a new run."
         )
     torch.manual_seed(recipe.seed)
-    network = _build_network(spec, is_new=saved is None, on_message=on_message).to(distributed.device)
     augmentation = _build_augmentation(spec, splits)
-    if saved is None and (folded := find_folded_norms(network)):
-        _restore_norms(network, folded, splits, augmentation, spec, on_message)
+    images = _sample_images(spec, splits, augmentation)
+    network = _build_network(spec, images, is_new=saved is None, on_message=on_message).to(distributed.device)
     network.to(memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
     if recipe.sync_bn:
         convert_sync_batchnorm(network, distributed)
@@ -139,13 +137,16 @@ def build_setup(
     return TrainingSetup(state, step, progress, splits, None if recipe.frozen else augmentation)
 
 
-def _build_network(spec: RunSpec, *, is_new: bool, on_message: Callable[[str], None]) -> nn.Module:
+def _build_network(
+    spec: RunSpec, images: Iterable[Tensor], *, is_new: bool, on_message: Callable[[str], None]
+) -> nn.Module:
     """Build the network with its initial weights; those of a resumed run are in its state."""
     config, class_names = spec.config, spec.source.class_names
     if config.task != "classify":
         recipe = config.recipe if is_new else config.recipe.changed(weights=None)
-        build = build_initial_detector if config.task == "detect" else build_initial_segmenter
-        return build(recipe, config.arguments, class_names, on_message=on_message)
+        if config.task == "segment":
+            return build_initial_segmenter(recipe, config.arguments, class_names, on_message=on_message)
+        return build_initial_detector(recipe, config.arguments, class_names, images=images, on_message=on_message)
     if not is_new:
         recipe = config.recipe.changed(weights=None, frozen=False)
         return build_initial_network(recipe, config.arguments, None, class_names, changes=config.changes)
@@ -156,25 +157,12 @@ def _build_network(spec: RunSpec, *, is_new: bool, on_message: Callable[[str], N
     )
 
 
-def _restore_norms(
-    network: nn.Module,
-    folded: list[nn.BatchNorm2d],
-    splits: DatasetSplits,
-    augmentation: BatchAugmentation,
-    spec: RunSpec,
-    on_message: Callable[[str], None],
-) -> None:
-    """Restore the normalisation of weights that have it folded into convolutions, on the first training images."""
+def _sample_images(spec: RunSpec, splits: DatasetSplits, augmentation: BatchAugmentation) -> Iterator[Tensor]:
+    """The first training images as normalised batches, for statistics of initial weights."""
     recipe, preprocessing = spec.config.recipe, spec.config.preprocessing
     batches = TrainingBatches(splits.train, augmentation, batch_size=recipe.batch_size, seed=recipe.seed, epoch=0)
-    steps = min(len(batches), -(-NORM_IMAGES // batches.batch_size))
-    device = folded[0].bias.device
-    inputs = (preprocessing.normalize(batches[step].pixels.to(device)) for step in range(steps))
-    restore_norms(network, folded, inputs)
-    on_message(
-        f"{recipe.weights} has batch normalisation folded into its convolutions: its statistics are measured on"
-        f" {steps * batches.batch_size} training images"
-    )
+    for step in range(min(len(batches), -(-NORM_IMAGES // batches.batch_size))):
+        yield preprocessing.normalize(batches[step].pixels)
 
 
 def _trained_module(

@@ -1,15 +1,16 @@
 """The detector of a recipe and its initial weights: random, of an embedded backbone, or of a trained detector."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ghostnets.checkpoints import Checkpoint, load_ncnn, read_ncnn
+from ghostnets.checkpoints import Checkpoint
 from ghostnets.data import DataSource
-from ghostnets.errors import CheckpointError, ConfigurationError
+from ghostnets.errors import ConfigurationError
 from ghostnets.files import find_checkpoint
 from ghostnets.models.detection import DETECTORS, Detector, create_detector
 from ghostnets.preprocessing import Preprocessing
@@ -20,15 +21,13 @@ from ghostnets.train.backbone_tasks import (
     load_initial_weights,
     read_initial_checkpoint,
 )
+from ghostnets.train.detection.published import IMAGE_SIZE, NCNN_SUFFIX, read_published
 from ghostnets.train.recipe import AUTO_WEIGHTS, Recipe
 from ghostnets.train.recipe import EMBEDDED_WEIGHTS as EMBEDDED
 from ghostnets.train.recipes import DETECT
 
 __all__ = ["build_initial_detector", "check_detection", "resolve_detector"]
 
-IMAGE_SIZE = 416
-BINS = 8  # of the distances of every detector in the registry
-NCNN_SUFFIX = ".param"
 SWITCHES = {  # fields that turn an augmentation on or off: both values (``BoxAugmentation``)
     "min_scale": (DETECT.min_scale, 1.0),
     "color_jitter": (DETECT.color_jitter, 0.0),
@@ -65,7 +64,7 @@ def resolve_detector(recipe: Recipe, source: DataSource) -> tuple[Recipe, dict[s
     checkpoint: Checkpoint | None = None
     size = recipe.image_size
     if recipe.weights not in (None, EMBEDDED, AUTO_WEIGHTS):
-        checkpoint = _read_detector(recipe.weights, name=recipe.model)
+        checkpoint = _read_detector(recipe, recipe.weights)
         check_model(recipe, checkpoint, DETECT.model)
         recipe = recipe.changed(model=checkpoint.architecture, weights=str(find_checkpoint(recipe.weights).resolve()))
         size = size or checkpoint.preprocessing.image_size
@@ -85,11 +84,23 @@ def resolve_detector(recipe: Recipe, source: DataSource) -> tuple[Recipe, dict[s
 
 
 def build_initial_detector(
-    recipe: Recipe, arguments: dict[str, Any], class_names: tuple[str, ...], *, on_message: Callable[[str], None]
+    recipe: Recipe,
+    arguments: dict[str, Any],
+    class_names: tuple[str, ...],
+    *,
+    images: Iterable[Tensor],
+    on_message: Callable[[str], None],
 ) -> Detector:
     """Build the detector with its initial weights, in training mode.
 
     From a detector with other classes, all weights are taken except those of the scores of the classes.
+
+    Args:
+        recipe: The recipe, with resolved weights.
+        arguments: Arguments of ``create_detector``.
+        class_names: Classes of the data.
+        images: Normalised batches of training images, which are read for an ncnn file alone (``read_published``).
+        on_message: Callback for messages to the user.
 
     Raises:
         CheckpointError: The weights cannot be read, or do not fit.
@@ -101,7 +112,7 @@ def build_initial_detector(
         arguments.get("backbone") or DETECTORS[recipe.model].backbone,
         class_names,
         kind="detector",
-        read=partial(_read_detector, name=recipe.model),
+        read=partial(_read_detector, recipe, images=images, on_message=on_message),
         depends_on_classes=lambda name: name.startswith("head.predict."),
         kept_outputs=4 * detector.bins,
         on_message=on_message,
@@ -109,22 +120,9 @@ def build_initial_detector(
     return detector
 
 
-def _read_detector(location: str, *, name: str) -> Checkpoint:
-    """Read the checkpoint of a detector, or an ncnn file of a detector ``name``, which does not name its classes."""
+def _read_detector(recipe: Recipe, location: str, **measured: Any) -> Checkpoint:
+    """Read the checkpoint of a detector, or an ncnn file of NanoDet-Plus, which does not name its classes."""
     if Path(location).suffix != NCNN_SUFFIX:
         return read_initial_checkpoint(location, task="detect", kind="detector")
-    convolutions = read_ncnn(location)
-    num_classes = len(convolutions[-1].bias) - 4 * BINS if convolutions else 0
-    if num_classes < 1:
-        raise CheckpointError(f"{location} is not an ncnn file of a detector; pass one of NanoDet-Plus.")
-    detector = create_detector(name, num_classes=num_classes)
-    try:
-        load_ncnn(detector, location)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{location} is an ncnn file, and not one of {name}, so pass the --model that it is of, such as"
-            f" nanodet_plus_m: {error}"
-        ) from error
-    classes = tuple(f"class {number}" for number in range(num_classes))
-    arguments = {"num_classes": num_classes}
-    return Checkpoint(name, arguments, detector.state_dict(), classes, Preprocessing.for_boxes(IMAGE_SIZE))
+    arguments = {} if recipe.backbone is None else {"backbone": recipe.backbone}
+    return read_published(location, arguments, name=recipe.model, **measured)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -113,13 +114,13 @@ def test_detector_starts_from_embedded_backbone_and_from_detector(finished):
     from ghostnets.train.recipes import RECIPES
 
     recipe = RECIPES["detect"].changed(weights="embedded")
-    detector = build_initial_detector(recipe, {"num_classes": 2}, ("a", "b"), on_message=print)
+    detector = build_initial_detector(recipe, {"num_classes": 2}, ("a", "b"), images=(), on_message=print)
     trained = create_model("ghostnet_100", pretrained="embedded").state_dict()
     own = detector.backbone.state_dict()
     assert all(torch.equal(value, trained[name]) for name, value in own.items())
     result, _ = finished
     recipe = RECIPES["detect"].changed(model="ghostdet_050", weights=str(result.checkpoint))
-    other = build_initial_detector(recipe, {"num_classes": 1}, ("whale",), on_message=print).state_dict()
+    other = build_initial_detector(recipe, {"num_classes": 1}, ("whale",), images=(), on_message=print).state_dict()
     before = read_checkpoint(result.checkpoint, task="detect").state_dict
     different = {name for name, value in other.items() if not torch.equal(value, before[name])}
     assert different
@@ -135,7 +136,7 @@ def test_option_chooses_the_backbone_and_its_embedded_weights(task: str, model: 
     from ghostnets.train.segmentation.network import build_initial_segmenter, resolve_segmenter
 
     resolve, build = {
-        "detect": (resolve_detector, build_initial_detector),
+        "detect": (resolve_detector, partial(build_initial_detector, images=())),
         "segment": (resolve_segmenter, build_initial_segmenter),
     }[task]
     source = SimpleNamespace(name="data", class_names=("a", "b"), class_counts={"train": (1, 2)}, notes=())

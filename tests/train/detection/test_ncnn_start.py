@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from ghostnets.checkpoints import create_model
 from ghostnets.checkpoints.sources.ncnn import _trace
 from ghostnets.errors import CheckpointError
 from ghostnets.models.detection import Detector, create_detector
@@ -16,6 +17,16 @@ from ghostnets.train import Callback, train_model
 from ghostnets.train.detection.network import build_initial_detector
 from ghostnets.train.folded_norms import find_folded_norms, restore_norms
 from ghostnets.train.recipes import RECIPES
+
+CLASSES = ("fish", "shark")
+IMAGES = [torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))]
+MEASURED = "{} has batch normalisation folded into its convolutions: its statistics are measured on 2 training images"
+OTHER_CLASSES = "{} has other classes (5 classes), so the outputs of classes are new"
+
+
+def published() -> Detector:
+    torch.manual_seed(0)
+    return create_detector("nanodet_plus_m", num_classes=5).eval()
 
 
 def write_ncnn(detector: Detector, path: Path) -> None:
@@ -36,9 +47,8 @@ def write_ncnn(detector: Detector, path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def nanodet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
     path = tmp_path_factory.mktemp("ncnn") / "nanodet.param"
-    write_ncnn(create_detector("nanodet_plus_m", num_classes=5).eval(), path)
+    write_ncnn(published(), path)
     return path
 
 
@@ -68,18 +78,43 @@ def test_restored_norms_keep_the_outputs_in_both_modes():
 
 def test_detector_of_an_ncnn_file_keeps_all_but_the_scores(nanodet: Path):
     recipe, messages = RECIPES["detect"].changed(model="nanodet_plus_m", weights=str(nanodet)), []
-    detector = build_initial_detector(recipe, {"num_classes": 2}, ("fish", "shark"), on_message=messages.append)
-    assert messages == [f"{nanodet} has other classes (5 classes), so the outputs of classes are new"]
-    torch.manual_seed(0)
-    source = create_detector("nanodet_plus_m", num_classes=5).state_dict()
+    detector = build_initial_detector(recipe, {"num_classes": 2}, CLASSES, images=IMAGES, on_message=messages.append)
+    assert messages == [MEASURED.format(nanodet), OTHER_CLASSES.format(nanodet)]
+    source = published().state_dict()
     for name, value in detector.state_dict().items():
         if name.startswith("head.predict.") and name.endswith("weight"):
             assert torch.equal(value[2:], source[name][5:])  # the distances
         elif value.ndim == 4:
             assert torch.equal(value, source[name]), name
-    other = recipe.changed(model="ghostdet_100")
-    with pytest.raises(CheckpointError, match=r"is an ncnn file, and not one of ghostdet_100, so pass the --model"):
-        build_initial_detector(other, {"num_classes": 2}, ("fish", "shark"), on_message=messages.append)
+    assert not find_folded_norms(detector)
+
+
+def test_another_detector_takes_neck_and_head_of_an_ncnn_file(nanodet: Path):
+    recipe, messages = RECIPES["detect"].changed(weights=str(nanodet)), []
+    detector = build_initial_detector(recipe, {"num_classes": 2}, CLASSES, images=IMAGES, on_message=messages.append)
+    assert messages == [
+        MEASURED.format(nanodet),
+        f"{nanodet} is of nanodet_plus_m: ghostdet_100 takes its neck and head, and the weights that come with the"
+        " package of ghostnet_100; new are the convolutions between them",
+        OTHER_CLASSES.format(nanodet),
+    ]
+    own = RECIPES["detect"].changed(model="nanodet_plus_m", weights=str(nanodet))
+    source = build_initial_detector(own, {"num_classes": 2}, CLASSES, images=IMAGES, on_message=str).state_dict()
+    found = detector.state_dict()
+    taken = [name for name in found if name.startswith(("pan.", "head.")) and not name.startswith("pan.reduce.")]
+    for name in taken:  # with the statistics that they have in the published network
+        rows = 2 if name.startswith("head.predict.") else 0
+        assert torch.equal(found[name][rows:] if rows else found[name], source[name][rows:] if rows else source[name])
+    assert len(taken) > 100
+    outputs = detector.backbone.out_indices
+    embedded = create_model("ghostnet_100", pretrained="embedded", features_only=True, out_indices=outputs)
+    for name, value in embedded.state_dict().items():
+        assert torch.equal(found[f"backbone.{name}"], value), name
+    small = recipe.changed(model="ghostdet_050")
+    with pytest.raises(
+        CheckpointError, match="have 96 channels, and those of ghostdet_050 48; choose --model ghostdet_1"
+    ):
+        build_initial_detector(small, {"num_classes": 2}, CLASSES, images=IMAGES, on_message=str)
 
 
 def test_training_starts_from_an_ncnn_file(nanodet: Path, tmp_path: Path):
