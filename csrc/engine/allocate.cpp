@@ -43,7 +43,8 @@ bool Planner::is_only_scaled(const FusionGroup& group, int index) const {
     const Op& scale = net_.ops[index];
     for (int i = group.first; i < group.last; ++i) {
         const Op& op = net_.ops[i];
-        if (op.reads(scale.in) && (op.kind != OpKind::scale || op.out != scale.out || op.other == scale.in)) return false;
+        if (op.reads(scale.in) && (op.kind != OpKind::scale || op.out != scale.out || op.other == scale.in))
+            return false;
     }
     return true;
 }
