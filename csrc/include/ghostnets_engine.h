@@ -1,5 +1,5 @@
-/* The engine of ghostnets for C: loads a network that `ghostnets export --format engine` or `Session.save` wrote, and
- * runs it. Needs no Python. docs/engine.md describes it; examples/c classifies an image.
+/* The engine of ghostnets for C: loads a network that `ghostnets export --format engine` or `Session.save` wrote, and runs
+ * it. Needs no Python. docs/engine.md describes it; examples/c classifies an image.
  *
  * No function throws, and none ends the process. A failed one returns another status than GHOSTNETS_OK and leaves its
  * arguments as they were; ghostnets_last_error says in a sentence what was wrong. Files need not be trusted.
@@ -57,15 +57,14 @@ typedef struct {
 
 GHOSTNETS_API ghostnets_status ghostnets_query(const ghostnets_session* session, ghostnets_info* info);
 
-/* A text that the file holds beside the network, NULL if there is none: "ghostnets_artefact" is the JSON with class
- * names and preprocessing that `ghostnets export` wrote. Valid until the session is freed. */
+/* A text that the file holds beside the network, NULL if there is none: "ghostnets_artefact" is the JSON with class names
+ * and preprocessing that `ghostnets export` wrote. Valid until the session is freed. */
 GHOSTNETS_API const char* ghostnets_metadata(const ghostnets_session* session, const char* key);
 
 /* Images in one array, without gaps. */
 typedef struct {
     const void* data;
-    int are_bytes; /* 1: uint8 [count][height][width][channels]; 0: float [count][channels][height][width], normalised
-                    */
+    int are_bytes; /* 1: uint8 [count][height][width][channels]; 0: float [count][channels][height][width], normalised */
     int count, height, width; /* at least 1 */
 } ghostnets_images;
 
