@@ -63,8 +63,8 @@ class AnnotatedFolder(ABC, Generic[Item]):
         return sum(self.split_sizes.values())
 
     @property
-    def _left_out(self) -> list[str]:
-        return [f"left out: {sentence}" for sentence in self.source.broken]
+    def notes(self) -> tuple[str, ...]:
+        return (*self._notes, *(f"left out: {sentence}" for sentence in self.source.broken))
 
     @property
     def split_sizes(self) -> dict[str, int]:
@@ -109,9 +109,8 @@ class AnnotatedFolder(ABC, Generic[Item]):
     def find_files(self) -> LabelledFolder:
         """The image files of each split, labelled with the classes that their boxes or masks have."""
         splits = {split: self._labelled(split) for split in self.split_names}
-        notes = tuple(note for note in self.notes if note not in self._left_out)
         broken = tuple(self.source.broken)
-        return LabelledFolder(self.class_names, splits, notes, self.identity, multi_label=True, broken=broken)
+        return LabelledFolder(self.class_names, splits, self._notes, self.identity, multi_label=True, broken=broken)
 
     @property
     @abstractmethod
@@ -119,11 +118,12 @@ class AnnotatedFolder(ABC, Generic[Item]):
 
     @property
     @abstractmethod
-    def notes(self) -> tuple[str, ...]: ...
+    def identity(self) -> str: ...
 
     @property
     @abstractmethod
-    def identity(self) -> str: ...
+    def _notes(self) -> tuple[str, ...]:
+        """Assumptions and exclusions, without the broken labels."""
 
     @abstractmethod
     def _labelled(self, split: str) -> LabelledFiles:

@@ -58,7 +58,7 @@ class BoxFolder(AnnotatedFolder[BoxAnnotations]):
         return self.source.class_counts
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def _notes(self) -> tuple[str, ...]:
         background = [
             f"{count} of {len(images)} images in {split} have no boxes and are used as background"
             for split, images in self.source.splits.items()
@@ -66,14 +66,7 @@ class BoxFolder(AnnotatedFolder[BoxAnnotations]):
         ]
         layout = f"labels are boxes ({self.source.layout}): the numbers of each class are boxes in each split"
         elongated = describe_elongated(image.size for image in self.source.splits.get("train", ()))
-        return (
-            *([self.guessed] if self.guessed else []),
-            layout,
-            *background,
-            *elongated,
-            *self.source.notes,
-            *self._left_out,
-        )
+        return (*([self.guessed] if self.guessed else []), layout, *background, *elongated, *self.source.notes)
 
     @property
     def identity(self) -> str:

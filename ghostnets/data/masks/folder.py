@@ -56,18 +56,11 @@ class MaskFolder(AnnotatedFolder[MaskPair]):
         return {split: tuple((self.source.pixels[split] > 0).sum(axis=0).tolist()) for split in self.split_names}
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def _notes(self) -> tuple[str, ...]:
         layout = "labels are masks: the numbers of a class are the images in each split that have it"
         shares = self.source.describe_shares("train" if "train" in self.split_names else self.split_names[0])
         elongated = describe_elongated(self.source.sizes.get("train", ()))
-        return (
-            *([self.guessed] if self.guessed else []),
-            layout,
-            shares,
-            *elongated,
-            *self.source.notes,
-            *self._left_out,
-        )
+        return (*([self.guessed] if self.guessed else []), layout, shares, *elongated, *self.source.notes)
 
     @property
     def identity(self) -> str:
