@@ -1,12 +1,17 @@
 // Memory of each map: its kind and offset. Maps that are never alive together share memory.
 #include <algorithm>
 #include <climits>
+#include <stdexcept>
+#include <string>
 
 #include "engine/planner.hpp"
 
 namespace ghostnets {
 
 namespace {
+
+// Bound of the bytes of a run, some times those of any network: for the images as a whole and for each of their pixels.
+constexpr double kMemory = 256e6, kMemoryOfPixel = 16e3;
 
 // Whole cache lines, and one between two maps.
 std::size_t aligned(std::size_t bytes) { return (bytes + 127) / 64 * 64; }
@@ -37,6 +42,15 @@ void Planner::allocate() {
     for (std::size_t map = 0; map < lives.size(); ++map)
         if (aliases[map] >= 0) lives[aliases[map]].to = std::max(lives[aliases[map]].to, lives[map].to);
     place(lives, aliases);
+    if (!keeps_all_) check_memory();  // else all maps are wanted, whatever they take
+}
+
+// Rejects images for which a run would take more memory than any network needs. Reached before memory is allocated.
+void Planner::check_memory() const {
+    const double bytes = double(schedule_.memory.shared) + double(threads_) * schedule_.memory.own;
+    if (bytes > kMemory + kMemoryOfPixel * pixels())
+        throw std::length_error("it needs " + std::to_string(std::int64_t(bytes / 1e6)) + " MB for " +
+                                describe_images() + ", more than any network of this package");
 }
 
 bool Planner::is_only_scaled(const FusionGroup& group, int index) const {

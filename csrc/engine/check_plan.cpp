@@ -1,5 +1,5 @@
 // Checks a plan before anything is computed from it: a plan may come from an untrusted file. What holds after this is
-// relied upon everywhere else; sizes that depend on the images are checked by Planner::check_sizes.
+// relied upon everywhere else; sizes that depend on the images are checked by Planner::check_work and check_memory.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>

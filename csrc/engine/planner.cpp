@@ -51,6 +51,17 @@ Schedule Planner::make() {
     return std::move(schedule_);
 }
 
+double Planner::pixels() const {
+    const Allocation& input = schedule_.allocations[net_.ops.front().out];
+    return double(images_) * input.height * input.width;
+}
+
+std::string Planner::describe_images() const {
+    const Allocation& input = schedule_.allocations[net_.ops.front().out];
+    return std::to_string(images_) + (images_ == 1 ? " image of " : " images of ") + std::to_string(input.height) +
+           " x " + std::to_string(input.width);
+}
+
 void Planner::end_phase() {
     for (int share = 0; share < threads_; ++share)
         schedule_.phase_starts[share].push_back(schedule_.items[share].size());

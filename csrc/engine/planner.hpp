@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -46,7 +47,7 @@ private:
     std::pair<std::int64_t, std::int64_t> resized(const Op& op) const;
     double pixels_read(const Op& op) const;
     void check_shape(const Op& op, const Allocation& out) const;
-    void check_sizes() const;
+    void check_work() const;
 
     // planner.cpp
     void partition();
@@ -61,6 +62,7 @@ private:
     std::vector<Lifetime> lifetimes() const;
     MemoryKind memory_kind(int group, int op, const Lifetime& lifetime) const;
     void place(const std::vector<Lifetime>& lifetimes, const std::vector<int>& aliases);
+    void check_memory() const;
 
     // plan_rows.cpp
     void plan_rows(const FusionGroup& group);
@@ -79,6 +81,9 @@ private:
     void emit_whole(int op, Split split, int thread);
     void emit_gemm(int op, Split split, int thread);
 
+    // The images, for an error message.
+    std::string describe_images() const;
+    double pixels() const;
     Type type(int map) const { return net_.layouts[map].type; }
     std::size_t pitch_bytes(int map) const { return schedule_.allocations[map].pitch * size_of(type(map)); }
 

@@ -1,4 +1,4 @@
-// Sizes of all maps, and limits on the work and memory of a run.
+// Sizes of all maps, and a limit on the work of a run.
 #include <algorithm>
 #include <cstdint>
 #include <limits>
@@ -11,10 +11,9 @@ namespace ghostnets {
 
 namespace {
 
-// Bounds of a run, some times those of any network of the package: multiply-adds (or values that are read), and bytes
-// of maps, for the images as a whole and for each of their pixels.
+// Bounds of a run, some times those of any network of the package: multiply-adds (or values that are read), for the
+// images as a whole and for each of their pixels.
 constexpr double kWork = 4e10, kWorkOfPixel = 4e6;
-constexpr double kMemory = 256e6, kMemoryOfPixel = 16e3;
 constexpr int kMaxSide = 1 << 24;  // pixels per side of a map
 constexpr std::int64_t kMaxInt = std::numeric_limits<int>::max();
 
@@ -34,28 +33,22 @@ void Planner::infer_shapes() {
             segments = std::max<std::size_t>(segments, window.kernel_h * window.kernel_w * op.gemm.segments);
     }
     schedule_.memory.pointers = segments;
-    check_sizes();
+    check_work();
 }
 
-// Rejects images for which a run would take more memory or time than any network needs. Reached before memory is
-// allocated, and with sizes that each fit an int.
-void Planner::check_sizes() const {
-    const Allocation& input = schedule_.allocations[net_.ops.front().out];
-    const double pixels = double(images_) * input.height * input.width;
-    double work = 0, bytes = 0, rows = 0;
+// Rejects images for which a run would take more time than any network needs. Reached with sizes that each fit an int.
+void Planner::check_work() const {
+    double work = 0, rows = 0;
     for (const Op& op : net_.ops) {
         const Allocation& out = schedule_.allocations[op.out];
         const double count = double(images_) * out.height * out.width;
         const double taps = std::max(pixels_read(op), 1.0);
         work += count * std::max(op.macs, taps * op.channels);
-        bytes += count * op.channels * size_of(type(op.out));
         rows += out.height;
     }
-    if (work > kWork + kWorkOfPixel * pixels || bytes > kMemory + kMemoryOfPixel * pixels || rows > 1 << 24)
-        throw std::length_error("it needs " + std::to_string(std::int64_t(work / 1e6)) + " million multiply-adds and " +
-                                std::to_string(std::int64_t(bytes / 1e6)) + " MB of maps for " +
-                                std::to_string(images_) + " images of " + std::to_string(input.height) + " x " +
-                                std::to_string(input.width) + ", more than any network of this package");
+    if (work > kWork + kWorkOfPixel * pixels() || rows > 1 << 24)
+        throw std::length_error("it needs " + std::to_string(std::int64_t(work / 1e6)) + " million multiply-adds for " +
+                                describe_images() + ", more than any network of this package");
 }
 
 // Rejects the sizes of one map that do not fit an int, or that its readers could not have.

@@ -334,6 +334,39 @@ def test_invalid_arguments_and_images_raise(randomize):
         engine.compile(model, mean=MEAN, std=STD)(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
 
 
+class ManyMaps(nn.Module):
+    """80 maps of 256 channels, 82 kB for each pixel of an image, of which two or all are needed at a time."""
+
+    def __init__(self, needs_all: bool):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 256, 1)
+        self.layers = nn.ModuleList(nn.Conv2d(256, 256, 1, groups=256) for _ in range(79))
+        self.needs_all = needs_all
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [self.stem(x)]
+        for layer in self.layers:
+            maps.append(layer(maps[-1]).relu())
+        return torch.cat(maps, 1) if self.needs_all else maps[-1]
+
+
+def test_limit_of_memory_counts_what_a_run_allocates():
+    model = ManyMaps(needs_all=False).eval()
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.weight.fill_(1)
+    x = torch.rand(1, 3, 72, 72)
+    session = engine.compile(model, threads=1)
+    (got,) = session(x)
+    torch.testing.assert_close(got.double(), in_float64(model, x), rtol=1e-5, atol=1e-5)
+    assert session.memory_bytes < 20e6  # of the 425 MB of all maps
+    engine.compile(model, precision="int8", calibration=[x.numpy()], threads=1)  # which keeps all maps of an image
+    model.needs_all = True
+    session = engine.compile(model, threads=1)
+    with pytest.raises(EngineError, match=r"it needs 8\d\d MB for 1 image of 72 x 72"):
+        session(x)
+
+
 def test_missing_native_module_raises(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "ghostnets.engine._native", None)
     with pytest.raises(EngineError, match=r"the CPU engine could not be built .* C\+\+20 compiler.*pip install"):
