@@ -65,13 +65,12 @@ def find_classifier_fields(recipe: Recipe, *, allowed: Collection[str] = ()) -> 
     return wrong + ([f"in_chans {recipe.in_chans}"] if recipe.in_chans not in (None, 3) else [])
 
 
-def choose_backbone_weights(recipe: Recipe, backbone: str, *, network: str, new: str) -> tuple[Recipe, str]:
+def choose_backbone_weights(recipe: Recipe, backbone: str, *, new: str) -> tuple[Recipe, str]:
     """Resolve the weights ``"auto"`` of a recipe for detection or segmentation: embedded ones of the backbone, or none.
 
     Args:
         recipe: The recipe.
         backbone: Name of the backbone.
-        network: What weights that are not a backbone's are of, for the sentence: ``"the detector"``.
         new: What has random weights beside the backbone, for the sentence: ``"neck and head are"``.
 
     Returns:
@@ -86,7 +85,7 @@ def choose_backbone_weights(recipe: Recipe, backbone: str, *, network: str, new:
         known = "" if is_embedded else f": no weights of {backbone} come with the package"
         return recipe, f"training {recipe.model} from scratch, with random weights{known}"
     if weights != EMBEDDED:
-        return recipe, f"training {network} {weights} further"
+        return recipe, f"training from the weights of {weights}"
     sentence = f"training {recipe.model} from the weights of {backbone} that come with the package"
     return recipe, f"{sentence}; {new} new (from scratch: --weights none)"
 

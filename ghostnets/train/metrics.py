@@ -191,5 +191,5 @@ OWN_METRICS = {"val_ap50": "boxes", "val_map": "labels", "val_miou": "masks"}  #
 
 
 def best_epoch(history: Sequence[EpochResult]) -> EpochResult:
-    """Return the epoch with the best ``selection``, the first of equals."""
-    return max(history, key=lambda row: getattr(row, row.selection))
+    """Return the epoch with the best ``selection``, of equals that with the lowest validation loss, or the first."""
+    return max(history, key=lambda row: (getattr(row, row.selection), -row.val_loss))

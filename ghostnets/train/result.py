@@ -23,7 +23,8 @@ class TrainingResult:
         folder: ``runs/NAME``.
         checkpoint: ``runs/NAME/best.safetensors``.
         best_epoch: Epoch with the highest validation accuracy, mean average precision of multi-label data and boxes, or
-            mean intersection over union of masks, from 1; the first of equals.
+            mean intersection over union of masks, from 1; of equals that with the lowest validation
+            loss, or the first.
         seconds: Time of training and evaluation of all epochs.
         history: One entry per epoch.
         split: Images of ``evaluation``: ``"test"``, or ``"val"`` if there is no test split. The best epoch was chosen

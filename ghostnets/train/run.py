@@ -20,7 +20,7 @@ from ghostnets.train.estimate import TimeEstimate
 from ghostnets.train.evaluation import time_validation
 from ghostnets.train.frozen import classifier_head
 from ghostnets.train.hardware import describe_hardware, resolve_workers
-from ghostnets.train.metrics import EpochMeasurements, EpochResult
+from ghostnets.train.metrics import EpochMeasurements, EpochResult, best_epoch
 from ghostnets.train.network import describe_initial_weights
 from ghostnets.train.parameters import set_learning_rate
 from ghostnets.train.result import InterruptedRunError, TrainingResult
@@ -281,9 +281,9 @@ class Run:
                 f" The state saved before is kept in {self.folder.path}."
             )
         result = EpochResult.measure(EpochMeasurements(self.recipe, progress, evaluation))
-        if (value := getattr(result, result.selection)) > progress.best_value:
-            progress.best_value, progress.best_epoch = value, progress.epoch
         self.history.append(result)
+        if best_epoch(self.history) is result:
+            progress.best_epoch = progress.epoch
         progress.history.append(asdict(result))
         progress.epoch, progress.step = progress.epoch + 1, 0
         progress.loss_sum, progress.correct, progress.num_seen, progress.train_seconds = 0.0, 0, 0, 0.0

@@ -42,21 +42,18 @@ class LabelTask(NamedTuple):
 
     check: Callable[[Recipe], None]
     backbones: dict[str, str]  # backbone of each network
-    network: str  # see ``choose_backbone_weights``
-    new: str
+    new: str  # see ``choose_backbone_weights``
 
 
 LABEL_TASKS = {
     "detect": LabelTask(
         check_detection,
         {name: variant.backbone for name, variant in DETECTORS.items()},
-        network="the detector",
         new="neck and head are",
     ),
     "segment": LabelTask(
         check_segmentation,
         {name: variant.backbone for name, variant in SEGMENTERS.items()},
-        network="the segmentation network",
         new="the head is",
     ),
 }
@@ -177,8 +174,7 @@ def _resolve(
         label_task = LABEL_TASKS[source.task]
         label_task.check(requested)
         backbone = requested.backbone or label_task.backbones[requested.model]
-        network, new = label_task.network, label_task.new
-        chosen, start = choose_backbone_weights(requested, backbone, network=network, new=new)
+        chosen, start = choose_backbone_weights(requested, backbone, new=label_task.new)
         return RunSpec.resolve(spec, source, chosen, device=device, workers=workers, start=start)
     if requested.model in DETECTOR_NAMES | SEGMENTER_NAMES:
         kind, data_of = (

@@ -28,12 +28,8 @@ __all__ = [
     "restore_state",
 ]
 
-STATE_VERSION = 2
-FILE_KEYS = {
-    "correct": "right",
-    "num_seen": "seen",
-    "best_value": "best_top1",
-}  # names of the progress in the file, if others than here
+STATE_VERSION = 3
+FILE_KEYS = {"correct": "right", "num_seen": "seen"}  # names of the progress in the file, if others than here
 
 
 @dataclass
@@ -48,8 +44,7 @@ class TrainProgress:
         seconds: Time of training and evaluation of the run so far.
         val_seconds: Time of the last validation, or of the one to come as estimated before the first; part of
             ``seconds`` once it is done.
-        best_epoch, best_value: Best epoch so far, from 0, and its value of the metric that chooses it; -1 before the
-            first.
+        best_epoch: Best epoch so far, from 0; -1 before the first.
         history: Finished epochs, as dictionaries of ``EpochResult``.
 
     The saved progress is authoritative: ``metrics.csv``, the TensorBoard events and the report follow from it, and
@@ -65,7 +60,6 @@ class TrainProgress:
     seconds: float = 0.0
     val_seconds: float = 0.0
     best_epoch: int = -1
-    best_value: float = -1.0
     history: list[dict[str, float]] = field(default_factory=list)
 
     @property

@@ -26,9 +26,12 @@ def test_measure_matches_the_definitions():
     assert result.format("seconds") == format_minutes(9) == "0:09"
 
 
-def test_best_epoch_is_the_first_of_equals():
-    rows = [EpochResult(i, 0, 0, 0, 0, top1, 1, 1) for i, top1 in enumerate((0.2, 0.5, 0.5), 1)]
-    assert best_epoch(rows).epoch == 2
+def test_best_epoch_of_equals_has_the_lowest_loss_or_is_the_first():
+    def epochs(*values: tuple[float, float]) -> list[EpochResult]:
+        return [EpochResult(i, 0, 0, 0, loss, top1, 1, 1) for i, (top1, loss) in enumerate(values, 1)]
+
+    assert best_epoch(epochs((0.2, 0.1), (0.5, 0.9), (0.5, 0.8), (0.4, 0.2))).epoch == 3
+    assert best_epoch(epochs((0.0, 0.9), (0.0, 0.9), (0.0, 0.9))).epoch == 1
     assert METRICS[SELECTION].higher_is_better
 
 

@@ -100,7 +100,8 @@ def test_run_folder_contents(photos: Path, tmp_path: Path):
         "width": 0.1,
     }
     assert checkpoint.preprocessing.image_size == 16
-    assert result.best_epoch == 1 + max(range(3), key=lambda i: (result.history[i].val_top1, -i))
+    history = result.history
+    assert result.best_epoch == 1 + max(range(3), key=lambda i: (history[i].val_top1, -history[i].val_loss))
     assert list(run.tensorboard.glob("events.*"))
     assert run.read_config().recipe == RECIPE.changed(image_size=16, in_chans=3)
 

@@ -141,7 +141,7 @@ def test_option_chooses_the_backbone_and_its_embedded_weights(task: str, model: 
     }[task]
     source = SimpleNamespace(name="data", class_names=("a", "b"), class_counts={"train": (1, 2)}, notes=())
     recipe = RECIPES[task].changed(model=model, backbone="ghostnet_100")
-    recipe, sentence = choose_backbone_weights(recipe, "ghostnet_100", network="it", new="its head is")
+    recipe, sentence = choose_backbone_weights(recipe, "ghostnet_100", new="its head is")
     assert "from the weights of ghostnet_100 that come with the package" in sentence
     recipe, arguments, _ = resolve(recipe, source)
     assert arguments == {"backbone": "ghostnet_100", "num_classes": 2}
@@ -164,7 +164,7 @@ def test_backbone_of_a_trained_detector_is_kept(finished, boxes: Path, tmp_path:
     messages = Messages()
     default = {name: value for name, value in weights.items() if name != "model"}
     train_model(boxes, folder=tmp_path / "run", callbacks=[messages], **{**default, "epochs": 1})
-    assert f"training the detector {result.checkpoint} further" in messages.sentences
+    assert f"training from the weights of {result.checkpoint}" in messages.sentences
     assert RunFolder(tmp_path / "run").read_config().recipe.model == "ghostdet_050"
     with pytest.raises(ConfigurationError, match="has classes of images, for which the whole network is trained"):
         train_model(folder=tmp_path / "run", backbone="ghostnet_100", progress=False)
