@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ghostnets.measure.detection import DetectionMetrics
+from ghostnets.terminal import format_count
 
 __all__ = ["BoxScores", "ClassPrecision"]
 
@@ -74,8 +75,8 @@ class BoxScores:
         """Describe in a sentence the number of labelled boxes, and in another the classes without boxes."""
         absent = [row.name for row in self.classes if not row.boxes]
         total = sum(row.boxes for row in self.classes)
-        sentence = f"There are {total:,} labelled boxes of {len(self.classes) - len(absent)} classes."
-        return sentence + (
+        classes = format_count(len(self.classes) - len(absent), "class")
+        return f"Labelled boxes: {total:,}, of {classes}." + (
             f" Classes without boxes, which are not in the means: {', '.join(absent[:SHOWN])}." if absent else ""
         )
 

@@ -65,8 +65,9 @@ class BrokenLabels:
         self.files: set[Path] = set()  # those that cannot be used as a whole
 
     def add(self, where: object, reason: str) -> None:
-        """Add an invalid label or file, with its location and the reason."""
-        self.sentences.append(f"{printable(str(where))}: {reason}")
+        """Add an invalid label or file, with its location and the reason, which may begin with the location."""
+        location = printable(str(where))
+        self.sentences.append(reason if reason.startswith(location) else f"{location}: {reason}")
         if isinstance(where, Path):
             self.files.add(where)
 

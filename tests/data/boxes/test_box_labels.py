@@ -172,6 +172,7 @@ def test_missing_and_damaged_images_are_named(tmp_path: Path):
     assert f"{root / 'labels' / 'train' / 'b.txt'}: there is no image of this name" in str(error.value)
     assert "c.png cannot be read" in str(error.value)
     source = open_boxes(root, skip_broken=True)
+    assert [sentence.count("c.png") for sentence in source.broken if "b.txt" not in sentence] == [1]
     assert [image.path.stem for image in source.splits["train"]] == ["a"]
     assert (
         f"1 of 1 image without a label file (there is no {root}/labels/val/d.txt): used as background" in source.notes

@@ -156,7 +156,7 @@ def test_every_broken_label_is_named_or_skipped(data: Path):
         "alone.png: there is no image of this name in images",
         "b.png: it has 16 x 10 pixels, and its image b.png 16 x 12 (upright)",
         "other.png: color #010203 (100.00%) is not in the table of classes",
-        "d.png: ",
+        "d.png cannot be read",
         "train.txt, line 5: there is no image named nobody",
     ):
         assert part in str(error.value)

@@ -219,7 +219,7 @@ def test_test_images_without_a_box_have_no_score(tmp_path: Path, capsys):
     root = write_boxes(tmp_path / "untested", {"train": [box, box], "val": [box], "test": [[], []]})
     folder = tmp_path / "run"
     result = train_model(root, folder=folder, **OPTIONS)
-    assert result.evaluation.describe_baseline().startswith("There are 0 labelled boxes of 0 classes.")
+    assert result.evaluation.describe_baseline().startswith("Labelled boxes: 0, of 0 classes.")
     assert json.loads((folder / "result.json").read_text())["evaluation"]["mean_average_precision"] is None
     assert main(["compare", str(folder), str(folder), "--out", str(tmp_path / "compared.html")]) == 0
     assert "no labels for mAP, test" in capsys.readouterr().out
