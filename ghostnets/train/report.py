@@ -4,6 +4,7 @@ import platform
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 
@@ -89,41 +90,29 @@ def write_run_report(run: RunFolder, result: TrainingResult) -> None:
     if "ratio" in model_arguments(checkpoint.architecture):
         plain = create_model(checkpoint.architecture, **{**checkpoint.arguments, "ratio": 1})
     savings = compute_savings(model, plain, input_shape)
-    history = result.history
     examples = _choose_examples(run, checkpoint, result, evaluation)
     every = [example for group in examples.values() for example in group]
     first = next((example for example in every if example.is_correct), every[0])
     report = RunReport(
-        title=_title(config),
-        summary=f"{format_count(len(evaluation.classes), 'class')}, images of {' x '.join(map(str, input_shape))}."
-        f" {describe_evaluation(result)}"
-        + (f" Unreadable images left out: {len(result.skipped)}." if result.skipped else ""),
-        warnings=list_warnings(result),
+        **_common(result, config, " x ".join(map(str, input_shape))),
         figures={
-            **{f"{label} ({result.split})": value for label, value in evaluation.headline().items()},
+            **_headline(result),
             **_baseline(evaluation),
             "parameters": f"{savings.params / 1e6:.2f} M",
             "multiply-adds": f"{savings.macs / 1e6:.1f} M",
-            "training": f"{format_minutes(result.seconds)} min",
+            **_training_time(result),
         },
-        epochs=[row.epoch for row in history],
-        curves=_curves(history),
         classes=[
             ClassMetrics(c.name, training_images, c.images, c.predicted, c.correct)
-            for c, training_images in zip(evaluation.classes, result.data["splits"]["train"].values(), strict=True)
+            for c, training_images in zip(evaluation.classes, _training_counts(result), strict=True)
         ],
         confusion=evaluation.confusion_cells,
         evaluated_on=describe_evaluation(result),
-        data=DataSummary(
-            result.data["splits"], [*result.data["notes"], *result.skipped], result.data.get("images", {})
-        ),
         examples=examples,
         model=model,
         example_input=preprocessing.normalize(first.pixels[None]),
         example_pixels=first.pixels,
         savings=savings,
-        settings={"best epoch": str(result.best_epoch), **_settings(config)},
-        command=_command(config),
     )
     write_report(run.report, report)
 
@@ -133,23 +122,12 @@ def _write_detection_report(
 ) -> None:
     names = [row.name for row in evaluation.classes]
     report = DetectionReport(
-        title=_title(config),
-        summary=f"{format_count(len(names), 'class')}, images of {config.preprocessing.image_size} pixels."
-        f" {describe_evaluation(result)}",
-        warnings=list_warnings(result),
-        figures={
-            **{f"{label} ({result.split})": value for label, value in evaluation.headline().items()},
-            "training": f"{format_minutes(result.seconds)} min",
-        },
-        epochs=[row.epoch for row in result.history],
-        curves=_curves(result.history),
-        classes=collect_class_results(evaluation, list(result.data["splits"]["train"].values())),
+        **_common(result, config, f"{config.preprocessing.image_size} pixels"),
+        figures={**_headline(result), **_training_time(result)},
+        classes=collect_class_results(evaluation, _training_counts(result)),
         precision=collect_precision_curves(evaluation),
         confusion=evaluation.confusion_rows(),
-        data=DataSummary(result.data["splits"], result.data["notes"], result.data["images"]),
         examples=select_examples(evaluation.detections, evaluation.targets, result.images, names, run.path),
-        settings={"best epoch": str(result.best_epoch), **_settings(config)},
-        command=_command(config),
     )
     write_detection_report(run.report, report)
 
@@ -159,23 +137,55 @@ def _write_segmentation_report(
 ) -> None:
     side = config.preprocessing.image_size
     report = SegmentationReport(
-        title=_title(config),
-        summary=f"{format_count(len(evaluation.classes), 'class')}, images of {side} x {side} pixels."
-        f" {describe_evaluation(result)}",
-        warnings=list_warnings(result),
-        figures={
-            **{f"{label} ({result.split})": value for label, value in evaluation.headline().items()},
-            "training": f"{format_minutes(result.seconds)} min",
-        },
-        epochs=[row.epoch for row in result.history],
-        curves=_curves(result.history),
-        classes=collect_class_masks(evaluation, list(result.data["splits"]["train"].values())),
-        data=DataSummary(result.data["splits"], result.data["notes"], result.data["images"]),
+        **_common(result, config, f"{side} x {side} pixels"),
+        figures={**_headline(result), **_training_time(result)},
+        classes=collect_class_masks(evaluation, _training_counts(result)),
         examples=select_mask_examples(evaluation.worst, evaluation.best, result.images, run.path),
-        settings={"best epoch": str(result.best_epoch), **_settings(config)},
-        command=_command(config),
     )
     write_segmentation_report(run.report, report)
+
+
+class _Common(TypedDict):
+    """Fields that the reports of all tasks have."""
+
+    title: str
+    summary: str
+    warnings: list[str]
+    epochs: list[int]
+    curves: list[MetricCurve]
+    data: DataSummary
+    settings: dict[str, str]
+    command: str
+
+
+def _common(result: TrainingResult, config: RunConfig, inputs: str) -> _Common:
+    """Return the fields of a report that do not depend on the task; ``inputs`` is the size of the network's images."""
+    skipped = f" Unreadable images left out: {len(result.skipped)}." if result.skipped else ""
+    classes = format_count(len(result.evaluation.classes), "class")
+    notes = [*result.data["notes"], *result.skipped]
+    return {
+        "title": _title(config),
+        "summary": f"{classes}, images of {inputs}. {describe_evaluation(result)}{skipped}",
+        "warnings": list_warnings(result),
+        "epochs": [row.epoch for row in result.history],
+        "curves": _curves(result.history),
+        "data": DataSummary(result.data["splits"], notes, result.data.get("images", {})),
+        "settings": {"best epoch": str(result.best_epoch), **_settings(config)},
+        "command": _command(config),
+    }
+
+
+def _headline(result: TrainingResult) -> dict[str, str]:
+    return {f"{label} ({result.split})": value for label, value in result.evaluation.headline().items()}
+
+
+def _training_time(result: TrainingResult) -> dict[str, str]:
+    return {"training": f"{format_minutes(result.seconds)} min"}
+
+
+def _training_counts(result: TrainingResult) -> list[int]:
+    """Return the number of training images, or boxes, of each class."""
+    return list(result.data["splits"]["train"].values())
 
 
 def _baseline(evaluation: Evaluation | MultiLabelEvaluation) -> dict[str, str]:
