@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ghostnets import engine
 from ghostnets.compress import apply_changes, ghostify
 from ghostnets.compress.eligibility import find_ineligible
-from ghostnets.compress.sites import Site, find_sites
+from ghostnets.compress.sites import Site, find_sites, trace
 from ghostnets.compress.surgery import describe_change, insert_ghost, merge_channels
 from ghostnets.errors import ConfigurationError, EngineError, require
 
@@ -110,7 +110,8 @@ def check_network(name: str) -> Outcome:
     x = torch.randn(IMAGES, 3, size, size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = model(x)
-    sites, untraced = find_sites(model)
+    graph, untraced = trace(model)
+    sites = find_sites(model, graph)
     if untraced:
         outcome.refused["merging"] = untraced
     left_alone = find_ineligible(model, sites, x, None)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ghostnets.compress.hooks import temporary_hooks
 from ghostnets.compress.sites import LEAVES, ConvTracer, ImageTracer, can_fold, flattens, is_depthwise, only_user
 
-__all__ = ["LayerPair", "equalize", "find_norms", "find_pairs"]
+__all__ = ["LayerPair", "bias_of", "equalize", "find_norms", "find_pairs"]
 
 HOMOGENEOUS_MODULES = (
     *(nn.ReLU, nn.LeakyReLU, nn.Identity, nn.Dropout, nn.Dropout2d, nn.ZeroPad2d),
@@ -90,6 +90,16 @@ def find_norms(model: nn.Module) -> dict[str, str]:
             if is_single and isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d) and module.running_mean is not None:
                 norms[str(node.target)] = str(user.target)
     return norms
+
+
+def bias_of(model: nn.Module, name: str, norms: dict[str, str]) -> tuple[Tensor, int] | None:
+    """Return the tensor that moves the output of a layer, and the sign; None if there is none."""
+    bias = model.get_submodule(name).bias
+    if bias is not None:
+        assert isinstance(bias, Tensor)
+        return bias, 1
+    mean = getattr(model.get_submodule(norms[name]), "running_mean", None) if name in norms else None
+    return None if mean is None else (mean, -1)
 
 
 def _pair(model: nn.Module, node: fx.Node) -> LayerPair | None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ghostnets.compress.budget import Choice, CostModel, Option, choose
 from ghostnets.compress.eligibility import find_ineligible
@@ -38,7 +38,8 @@ class CompressionReport:
         sensitivity: Measured damage of single changes.
         macs: Multiply-adds before and after.
         params: Parameters before and after.
-        output_error: Squared error of the outputs on some of the images, as a share of their variance over the images.
+        output_error: Squared error of the outputs on some of the images, as a share of their variance over the images;
+            the changes are fitted to these too, so that other images have a larger one.
         seconds: Measured time of one image before and after, where the budget is one of time.
         notes: Further remarks for the user.
     """
@@ -128,6 +129,7 @@ class Analysis:
 
     Attributes:
         original: Copy of the network, in evaluation mode.
+        graph: Its graph, or None if ``torch.fx`` cannot trace it.
         sites: Convolutions that can be changed, in order of execution.
         left_alone: Convolution -> why it cannot be changed.
         options: Changes by name of the convolution.
@@ -139,6 +141,7 @@ class Analysis:
     """
 
     original: nn.Module
+    graph: fx.Graph | None
     sites: tuple[Site, ...]
     left_alone: dict[str, str]
     options: dict[str, list[Option]]
@@ -179,8 +182,7 @@ class Analysis:
             ConfigurationError: The result has outputs of another shape, or non-finite ones.
         """
         made, changes = copy_module(self.original), []
-        graph, _ = trace(self.original, self.batches[0][:2])
-        now, then = (LayerInputs(network, graph, self.batches) for network in (made, self.original))
+        now, then = (LayerInputs(network, self.graph, self.batches) for network in (made, self.original))
         for site in self.sites:
             if site.conv in choices:
                 choice = choices[site.conv]
@@ -242,7 +244,8 @@ def analyse(
     batches, notes = _batches(original, images, image_size)
     sample = batches[0][:2]
     check_run(original, sample)
-    sites, untraced = find_sites(original, sample)
+    graph, untraced = trace(original, sample)
+    sites = find_sites(original, graph)
     notes += [f"{untraced}; channels are not merged."] if untraced else []
     left_alone = find_ineligible(original, sites, batches[0], layers)
     sites = [site for site in sites if site.conv not in left_alone]
@@ -255,11 +258,9 @@ def analyse(
     check_finite(probes)
     costs = CostModel(original, count(original, tuple(batches[0].shape[1:])), sites, cheap_kernel_size)
     kinds = ("mixed ghost", "ghost") if ghosts_only else ("merge", "mixed ghost", "ghost")
-    options, sensitivity = find_options(
-        original, sites, others, LayerInputs(original, trace(original, sample)[0], [probes]), costs, kinds
-    )
+    options, sensitivity = find_options(original, sites, others, LayerInputs(original, graph, [probes]), costs, kinds)
     return Analysis(
-        original, tuple(sites), left_alone, options, tuple(sensitivity), costs, batches, probes, tuple(notes)
+        original, graph, tuple(sites), left_alone, options, tuple(sensitivity), costs, batches, probes, tuple(notes)
     )
 
 

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from ghostnets.compress.blocks import find_blocks
 from ghostnets.compress.fit import output_error, outputs_of
 from ghostnets.compress.healing import Healing
-from ghostnets.compress.network_io import check_finite, check_network, check_run, join_batches, read_batches, tensors_of
+from ghostnets.compress.network_io import (
+    check_finite,
+    check_network,
+    check_run,
+    check_trainable,
+    join_batches,
+    read_batches,
+    tensors_of,
+)
 from ghostnets.errors import ConfigurationError
 from ghostnets.layers.copying import copy_module
 
@@ -113,7 +121,7 @@ def heal(
             f"there are {len(images)} images and none that judges; pass at least {HOLD_OUT_EVERY}, or held_out."
         )
     given, made, teacher = (copy_module(network).eval() for network in (model, model, original))
-    _check_fit(made, teacher, (images, held_out), labels)
+    _check_fit(made, teacher, (images, held_out), labels, crop_size)
     blocks = find_blocks(made, teacher, images[:1])
     common: dict[str, Any] = {"batch_size": batch_size, "lr": lr, "labels": labels, "seed": seed}
     run = Healing(made, teacher, images, blocks=blocks, steps=(block_steps, steps), crop_size=crop_size, **common)
@@ -145,19 +153,32 @@ def _check_images(images: Tensor, labels: Tensor | None, crop_size: int | None) 
         )
 
 
-def _check_fit(made: nn.Module, teacher: nn.Module, images: tuple[Tensor, Tensor], labels: Tensor | None) -> None:
+def _check_fit(
+    made: nn.Module, teacher: nn.Module, images: tuple[Tensor, Tensor], labels: Tensor | None, crop_size: int | None
+) -> None:
     """Check that both networks run on the images and return the same shapes, and that labels belong to logits."""
     sample = images[0][:2]
     for network in (made, teacher):
         check_run(network, sample)
+        if crop_size is not None:
+            check_run(network, sample[:, :, :crop_size, :crop_size].clone())
+    check_trainable(teacher, sample)
     shapes = [[output.shape[1:] for output in _outputs(network, sample)] for network in (made, teacher)]
     if shapes[0] != shapes[1]:
         raise ConfigurationError(
             f"the outputs of {type(made).__name__} have other shapes than those of {type(teacher).__name__}; pass the"
             " network that it was made from."
         )
-    if labels is not None and _logits(teacher, sample) is None:
+    logits = _logits(teacher, sample)
+    if labels is not None and logits is None:
         raise ConfigurationError(f"labels are given, but {type(teacher).__name__} returns no logits (N, C); omit them.")
+    if labels is not None and logits is not None:
+        classes = logits.shape[1]
+        if labels.dtype != torch.int64 or int(labels.min()) < -1 or int(labels.max()) >= classes:
+            raise ConfigurationError(
+                f"labels are {labels.dtype} from {labels.min()} to {labels.max()}, but {type(teacher).__name__} has"
+                f" {classes} classes; pass int64 from 0 to {classes - 1}, -1 where unknown."
+            )
     for each in images:
         check_finite(each)
 

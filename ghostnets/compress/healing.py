@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghostnets.compress.blocks import recorded
-from ghostnets.compress.network_io import tensors_of
+from ghostnets.compress.network_io import float_tensors_of
 from ghostnets.errors import ConfigurationError, RunError
 from ghostnets.files import write_atomically
 
@@ -134,11 +134,18 @@ class Healing:
         if not torch.isfinite(loss):
             raise RunError(f"the loss of step {self.step + 1} is not finite; pass a lower lr than {self.lr}.")
         if loss.requires_grad:
-            loss.backward()
+            self._backward(loss)
             nn.utils.clip_grad_norm_(self.parameters, CLIP_NORM)
             self.optimizer.step()
         self.losses.append(loss.item())
         self.step += 1
+
+    def _backward(self, loss: Tensor) -> None:
+        try:
+            loss.backward()
+        except RuntimeError as error:  # a network's own code can prevent it
+            name, reason = type(self.model).__name__, str(error).splitlines()[0]
+            raise ConfigurationError(f"{name} cannot be trained: {reason}") from error
 
     def _batch(self) -> tuple[Tensor, Tensor | None]:
         number = len(self.images)
@@ -176,8 +183,8 @@ class Healing:
             expected = self.teacher(x)
         with recorded(self.model, self.blocks) as found:
             outputs = self.model(x)
-        pairs = zip(tensors_of(outputs), tensors_of(expected), strict=True)
-        loss = torch.stack([_error(output, target) for output, target in pairs if output.is_floating_point()]).mean()
+        pairs = zip(float_tensors_of(outputs), float_tensors_of(expected), strict=True)
+        loss = torch.stack([_error(output, target) for output, target in pairs]).mean()
         if self.blocks:
             loss = loss + torch.stack([_error(found[name][1], targets[name][1]) for name in self.blocks]).mean()
         if labels is not None and (labels >= 0).any():

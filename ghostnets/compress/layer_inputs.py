@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ghostnets.compress.hooks import temporary_hooks
-from ghostnets.compress.network_io import flatten_outputs
+from ghostnets.compress.network_io import flatten_outputs, tensors_of
 from ghostnets.compress.sites import can_fold
 
 __all__ = ["LayerInputs"]
@@ -130,7 +130,8 @@ class LayerInputs:
             if node.op == "placeholder":
                 value = batch if not values else (args[0] if args else None)
             elif node.op == "get_attr":
-                value = _attribute(self.model, str(node.target))
+                constant = node.meta.get("constant")
+                value = _attribute(self.model, str(node.target)) if constant is None else constant.clone()
             elif node.op == "call_module":
                 value = self.model.get_submodule(str(node.target))(*args, **kwargs)
             elif node.op == "call_method":
@@ -178,4 +179,4 @@ def _attribute(model: nn.Module, name: str) -> Any:
 
 
 def _size(values: dict[fx.Node, Any]) -> int:
-    return sum(value.numel() * value.element_size() for value in values.values() if isinstance(value, Tensor))
+    return sum(tensor.numel() * tensor.element_size() for value in values.values() for tensor in tensors_of(value))

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ghostnets.errors import ConfigurationError
 
@@ -12,7 +13,9 @@ __all__ = [
     "check_finite",
     "check_network",
     "check_run",
+    "check_trainable",
     "flatten_outputs",
+    "float_tensors_of",
     "join_batches",
     "read_batches",
     "tensors_of",
@@ -23,13 +26,15 @@ def check_network(model: nn.Module) -> None:
     """Check that the layers of a network can be replaced.
 
     Raises:
-        ConfigurationError: It is compiled, scripted, or wrapped for several devices.
+        ConfigurationError: It is compiled, scripted, wrapped for several devices, or has lazy layers that never ran.
     """
     name, inner = type(model).__name__, ""
     if isinstance(model, torch.jit.ScriptModule):
         raise ConfigurationError(
             f"{name} is TorchScript, whose layers cannot be replaced; pass the network that it was made from."
         )
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        raise ConfigurationError(f"{name} has weights without a shape yet; run it once, and load its weights.")
     if isinstance(getattr(model, "_orig_mod", None), nn.Module):  # of torch.compile
         inner = "_orig_mod"
     elif isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
@@ -87,7 +92,9 @@ def check_finite(images: Tensor) -> None:
 
 @torch.no_grad()
 def check_run(model: nn.Module, images: Tensor) -> None:
-    """Check that a network runs on images and returns finite tensors of one entry for each.
+    """Check that a network runs on images, leaves these as they are, and returns finite tensors of one entry for each.
+
+    Two runs must return the same, or damage could not be measured.
 
     Args:
         model: Network in evaluation mode.
@@ -98,15 +105,19 @@ def check_run(model: nn.Module, images: Tensor) -> None:
     """
     check_finite(images)
     name, like = type(model).__name__, f"images of shape {tuple(images.shape)} and {images.dtype}"
+    before = images.clone()
     try:
         outputs = model(images)
+        found, again = tensors_of(outputs), tensors_of(model(before.clone()))
     except Exception as error:  # a network's own code can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigurationError(
             f"{name} does not run on {like} ({reason}); pass a network that takes one tensor, and images preprocessed"
             " for it."
         ) from error
-    found = tensors_of(outputs)
+    if not torch.equal(images, before):
+        images.copy_(before)
+        raise ConfigurationError(f"{name} changes its images in place; let its forward begin with x = x.clone().")
     if not found or any(output.dim() == 0 or len(output) != len(images) for output in found):
         shapes = ", ".join(str(tuple(output.shape)) for output in found) or type(outputs).__name__
         raise ConfigurationError(
@@ -115,12 +126,39 @@ def check_run(model: nn.Module, images: Tensor) -> None:
         )
     if not torch.isfinite(flatten_outputs(outputs)).all():
         raise ConfigurationError(f"{name} returns values that are not finite for {like}; check its weights.")
+    if any(not torch.allclose(*pair, rtol=1e-3, atol=1e-3) for pair in zip(found, again, strict=True)):
+        raise ConfigurationError(
+            f"{name} returns other values in each run, in evaluation mode too; make its random operations, such as"
+            " F.dropout, depend on self.training."
+        )
+
+
+@torch.no_grad()
+def check_trainable(model: nn.Module, images: Tensor) -> None:
+    """Check that a network returns values that gradients exist of.
+
+    Raises:
+        ConfigurationError: It returns integers alone, such as classes.
+    """
+    if not float_tensors_of(model(images)):
+        raise ConfigurationError(
+            f"{type(model).__name__} returns no floating-point numbers, so it cannot be trained; let it return logits."
+        )
 
 
 def flatten_outputs(outputs: Any) -> Tensor:
     """Return all tensors of a network's outputs, flattened and joined to (N, ...)."""
-    parts = [torch.view_as_real(part) if part.is_complex() else part for part in tensors_of(outputs)]
+    parts = [_as_real(part) for part in tensors_of(outputs)]
     return torch.cat([part.flatten(1).float() if part.dim() > 1 else part[:, None].float() for part in parts], 1)
+
+
+def float_tensors_of(outputs: Any) -> list[Tensor]:
+    """Return the floating-point tensors of a network's outputs, complex ones as pairs of real numbers, in order."""
+    return [_as_real(tensor) for tensor in tensors_of(outputs) if tensor.is_floating_point() or tensor.is_complex()]
+
+
+def _as_real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def tensors_of(outputs: Any) -> list[Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ghostnets.compress.equalize import equalize, find_norms, find_pairs
+from ghostnets.compress.equalize import bias_of, equalize, find_norms, find_pairs
 from ghostnets.compress.fit import output_error, outputs_of
 from ghostnets.compress.healing import Healing
 from ghostnets.compress.hooks import hooked
@@ -17,6 +17,7 @@ from ghostnets.compress.network_io import (
     check_finite,
     check_network,
     check_run,
+    check_trainable,
     flatten_outputs,
     join_batches,
     read_batches,
@@ -133,6 +134,8 @@ def quantize(
     fitted, judging = _split(images)
     made = copy_module(model).eval()
     check_run(made, judging[:2])
+    if steps:
+        check_trainable(made, judging[:2])
     quantizer = _Quantizer(made, fitted, judging, method, run_int8, on_stage or (lambda stage: None))
     return quantizer.run(float_share, steps, lr)
 
@@ -216,7 +219,7 @@ class _Quantizer:
         self.steps.append(step)
 
     def _equalize(self, ranges: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-        pairs = find_pairs(self.model)
+        pairs = [pair for pair in find_pairs(self.model) if {pair.first, pair.second} <= set(self.layers)]
         if not pairs:
             self.steps.append("no equalisation: torch.fx finds no two layers with ReLU alone between them")
             return ranges
@@ -261,7 +264,7 @@ class _Quantizer:
         self.notify("correcting biases")
         x = torch.cat(list(self.fitted))[:: max(1, math.ceil(sum(map(len, self.fitted)) / MAX_CORRECTED))]
         norms = find_norms(self.model)
-        places = {name: _bias_of(self.model, name, norms) for name in ranges}
+        places = {name: bias_of(self.model, name, norms) for name in ranges}
         names = [name for name in ranges if places[name] is not None]
         means: dict[str, Tensor] = {}
 
@@ -337,13 +340,3 @@ def _choose_floats(sensitivity: Sequence[LayerSensitivity], float_share: float, 
             kept.append(layer.layer)
             share += layer.macs / macs
     return kept, share
-
-
-def _bias_of(model: nn.Module, name: str, norms: dict[str, str]) -> tuple[Tensor, int] | None:
-    """Return the tensor that moves the output of a layer, and the sign; None if there is none."""
-    bias = model.get_submodule(name).bias
-    if bias is not None:
-        assert isinstance(bias, Tensor)
-        return bias, 1
-    mean = getattr(model.get_submodule(norms[name]), "running_mean", None) if name in norms else None
-    return None if mean is None else (mean, -1)

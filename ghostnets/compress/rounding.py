@@ -27,27 +27,29 @@ Ranges = Mapping[str, tuple[float, float]]
 def quantizable_layers(model: nn.Module, x: Tensor) -> list[str]:
     """Return the convolutions and linear layers that run once, on a positional input, in order of execution.
 
+    Convolutions of maps without a batch are left out.
+
     Args:
         model: Network in evaluation mode.
         x: Images that it runs on.
     """
     runs: list[str] = []
-    by_name: set[str] = set()  # layers whose input is passed by its name
+    left_out: set[str] = set()
 
-    def record(name: str, inputs: tuple[Any, ...]) -> None:
+    def record(name: str, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         runs.append(name)
-        if not inputs:
-            by_name.add(name)
+        if not inputs or (isinstance(layer, nn.Conv2d) and inputs[0].dim() != 4):
+            left_out.add(name)
 
     branches = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, RepConv))
     handles = [
-        module.register_forward_hook(lambda _, inputs, __, name=name: record(name, inputs))
+        module.register_forward_hook(lambda layer, inputs, _, name=name: record(name, layer, inputs))
         for name, module in model.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear) and not name.startswith(branches)
     ]
     with temporary_hooks(handles), torch.no_grad():
         model(x)
-    return [name for name in runs if runs.count(name) == 1 and name not in by_name]
+    return [name for name in runs if runs.count(name) == 1 and name not in left_out]
 
 
 def check_weights(model: nn.Module, layers: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from ghostnets.compress.fit import apply_fitted_change, measure_moments, output_
 from ghostnets.compress.layer_inputs import LayerInputs
 from ghostnets.compress.moments import Moments, select_predictors, select_sources
 from ghostnets.compress.sites import Site
-from ghostnets.compress.surgery import describe_change, restore_layers
+from ghostnets.compress.surgery import describe_change, layers_of, restore_layers
 
 __all__ = ["SiteSensitivity", "find_options"]
 
@@ -79,7 +79,7 @@ def find_options(
                 for share in SHARES:
                     number = min(math.ceil(share * len(order)), len(order) - 1)
                     change = describe_change(site, kind, number, cheap_kernel_size=costs.cheap_kernel_size)
-                    with restore_layers(model, change):
+                    with restore_layers(model, layers_of(change)):
                         apply_fitted_change(model, change, order[:number], moments)
                         damages[number] = output_error(probes.outputs(site.conv), expected)
                     entry = SiteSensitivity(site.conv, kind, len(order), number, float(errors[number]), damages[number])

@@ -1,8 +1,9 @@
 """Convolutions of a network that can be compressed, and what surrounds each of them, from its graph."""
 
 import inspect
+import operator
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ __all__ = [
     "can_fold",
     "find_sites",
     "flattens",
+    "has_hooks",
     "has_own_weights",
     "is_depthwise",
     "is_ghost",
@@ -67,7 +69,20 @@ class Site:
 
 
 class ImageTracer(fx.Tracer):
-    """Traces a network as it runs on images alone: further arguments have their defaults, and are no inputs."""
+    """Traces a network as it runs on images alone: further arguments have their defaults, and are no inputs.
+
+    What the network's code stores in its modules meanwhile stays out of it: a copy with the same tensors is traced.
+    Tensors that its code makes are constants of the graph, ``node.meta["constant"]``.
+    """
+
+    def trace(self, root: nn.Module | Callable[..., Any], concrete_args: dict[str, Any] | None = None) -> fx.Graph:
+        assert isinstance(root, nn.Module)
+        copied = copy_module(root, {id(tensor): tensor for tensor in (*root.parameters(), *root.buffers())})
+        graph = super().trace(copied, concrete_args)
+        for node in graph.nodes:
+            if node.op == "get_attr" and node.target in copied.__dict__ and node.target not in root.__dict__:
+                node.meta["constant"] = copied.__dict__[node.target]
+        return graph
 
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: dict[str, Any] | tuple[Any, ...] | None = None
@@ -83,21 +98,16 @@ class ConvTracer(ImageTracer):
         return isinstance(m, LEAVES) or is_ghost(m) or super().is_leaf_module(m, module_qualified_name)
 
 
-def find_sites(model: nn.Module, x: Tensor | None = None) -> tuple[list[Site], str]:
-    """Find the convolutions of a network, in order of execution where the network can be traced.
+def find_sites(model: nn.Module, graph: fx.Graph | None) -> list[Site]:
+    """Find the convolutions of a network, in order of execution where its graph is known.
 
     Args:
         model: Any network, in evaluation mode.
-        x: Images to check the graph with, as in ``trace``.
-
-    Returns:
-        The sites; and why the surroundings are unknown, if ``torch.fx`` cannot trace the network: each convolution is
-        then a site by itself.
+        graph: Its graph, of ``trace``; without it, each convolution is a site by itself.
     """
     convs = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
-    graph, reason = trace(model, x)
     if graph is None:
-        return [Site(name) for name in convs], reason
+        return [Site(name) for name in convs]
     runs = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
     runs.update(str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr")  # uses of weights
     sites = [
@@ -106,7 +116,7 @@ def find_sites(model: nn.Module, x: Tensor | None = None) -> tuple[list[Site], s
         if node.op == "call_module" and node.target in convs and runs[node.target] == 1
     ]
     seen = {site.conv for site in sites}
-    return sites + [Site(name) for name in convs if name not in seen], ""
+    return sites + [Site(name) for name in convs if name not in seen]
 
 
 def trace(model: nn.Module, x: Tensor | None = None) -> tuple[fx.Graph | None, str]:
@@ -128,9 +138,14 @@ def trace(model: nn.Module, x: Tensor | None = None) -> tuple[fx.Graph | None, s
     )
 
 
+class _Interpreter(fx.Interpreter):
+    def run_node(self, n: fx.Node) -> Any:
+        return n.meta["constant"].clone() if "constant" in n.meta else super().run_node(n)
+
+
 @torch.no_grad()
 def _computes_the_same(model: nn.Module, graph: fx.Graph, x: Tensor) -> bool:
-    expected, got = flatten_outputs(model(x)), flatten_outputs(fx.Interpreter(model, graph=graph).run(x))
+    expected, got = flatten_outputs(model(x)), flatten_outputs(_Interpreter(model, graph=graph).run(x))
     tolerance = 1e-3 * float(expected.abs().max())
     return got.shape == expected.shape and torch.allclose(got, expected, rtol=1e-3, atol=tolerance)
 
@@ -147,14 +162,15 @@ def _followers(model: nn.Module, node: fx.Node, runs: Counter[str]) -> tuple[str
     user = only_user(node)
     if user is not None and user.op == "call_module" and runs[str(user.target)] == 1:
         module = model.get_submodule(str(user.target))
-        if isinstance(module, nn.BatchNorm2d) and can_fold(module):
+        if isinstance(module, nn.BatchNorm2d) and can_fold(module) and not has_hooks(module):
             norm = str(user.target)
             inner = getattr(module, "act", None)  # of timm's BatchNormAct2d
             if isinstance(inner, nn.Module) and not isinstance(inner, nn.Identity):
                 return norm, IDEMPOTENT_MODULES.get(type(inner), "")
             user = only_user(user)
     if user is not None and user.op == "call_module":
-        act = IDEMPOTENT_MODULES.get(type(model.get_submodule(str(user.target))), "")
+        module = model.get_submodule(str(user.target))
+        act = "" if has_hooks(module) else IDEMPOTENT_MODULES.get(type(module), "")
     elif user is not None and user.op == "call_function":
         act = IDEMPOTENT_FUNCTIONS.get(user.target, "")  # type: ignore[arg-type]
     elif user is not None and user.op == "call_method" and user.target in ("relu", "relu_"):
@@ -171,6 +187,8 @@ def _consumer(model: nn.Module, node: fx.Node, runs: Counter[str]) -> tuple[str,
         if user.op == "call_module":
             name, module = str(user.target), model.get_submodule(str(user.target))
             is_single = runs[name] == 1
+            if has_hooks(module):
+                return "", ()
             if isinstance(module, nn.Conv2d) and not is_depthwise(module):
                 fits = is_single and module.groups == 1 and module.in_channels == channels and not is_flat
                 return (name, tuple(chain)) if fits and has_own_weights(module) else ("", ())
@@ -202,12 +220,13 @@ def _is_channelwise(node: fx.Node) -> bool:
 def flattens(node: fx.Node, module: nn.Module | None = None) -> bool:
     """Return whether a node, of a module or of none, turns (N, C, 1, 1) or (N, C, H, W) into (N, C) or (N, C H W)."""
     if isinstance(module, nn.Flatten):
-        return (module.start_dim, module.end_dim) == (1, -1)
+        return type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1)
     arguments: tuple[Any, ...] = (*node.args[1:], *node.kwargs.values())
     if node.target in (torch.flatten, "flatten"):
-        return arguments in ((1,), (1, -1))
+        bound = dict(zip(("start_dim", "end_dim"), node.args[1:], strict=False))
+        return {"start_dim": 0, "end_dim": -1, **bound, **node.kwargs} == {"start_dim": 1, "end_dim": -1}
     if node.target in ("view", "reshape"):
-        return len(arguments) == 2 and arguments[1] == -1
+        return len(arguments) == 2 and arguments[1] == -1 and _reads_axis(arguments[0]) == 0
     if node.target in (torch.mean, "mean"):
         axes = arguments[0] if len(arguments) == 1 else ()
         return isinstance(axes, tuple | list) and sorted(a % 4 for a in axes if isinstance(a, int)) == [2, 3]
@@ -215,8 +234,8 @@ def flattens(node: fx.Node, module: nn.Module | None = None) -> bool:
 
 
 def only_user(node: fx.Node) -> fx.Node | None:
-    """Return the only node that reads a node's values, apart from its shape."""
-    users = [user for user in node.users if not _reads_shape(user)]
+    """Return the only node that reads a node's values or its number of channels."""
+    users = [user for user in node.users if not _reads_other_sizes(user)]
     if len(users) != 1:
         return None
     (user,) = users
@@ -224,9 +243,47 @@ def only_user(node: fx.Node) -> fx.Node | None:
     return user if not is_passed_by_name and _first_argument(user) is node else None
 
 
-def _reads_shape(node: fx.Node) -> bool:
+def _reads_other_sizes(node: fx.Node) -> bool:
+    """Return whether a node reads what the number of channels does not change: other sizes, number of axes, dtype."""
     is_attribute = node.op == "call_function" and node.target is getattr
-    return node.target in ("size", "dim") or (is_attribute and node.args[1] in ("shape", "ndim", "dtype", "device"))
+    if node.target == "dim" or (is_attribute and node.args[1] in ("ndim", "dtype", "device")):
+        return True
+    if _is_shape(node):
+        return all(_reads_other_axes(user) for user in node.users)
+    return node.target == "size" and _reads_other_axes(node)
+
+
+def _is_shape(node: fx.Node) -> bool:
+    """Return whether a node reads the sizes of all axes."""
+    is_attribute = node.op == "call_function" and node.target is getattr and node.args[1] in ("shape",)
+    return is_attribute or (node.target == "size" and len(node.args) == 1 and not node.kwargs)
+
+
+def _reads_other_axes(node: fx.Node) -> bool:
+    """Return whether a node takes sizes of other axes than that of channels, or takes it and nothing reads it."""
+    axis = _axis(node)
+    if isinstance(axis, slice):
+        is_known = all(value is None or isinstance(value, int) for value in (axis.start, axis.stop, axis.step))
+        return is_known and 1 not in range(4)[axis]
+    return type(axis) is int and (axis not in (1, -3) or not node.users)
+
+
+def _axis(node: fx.Node) -> Any:
+    """Return the axis or the slice of axes whose sizes a node takes, or None if it does something else."""
+    is_item = node.op == "call_function" and node.target is operator.getitem
+    if not is_item and node.target != "size":
+        return None
+    return node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+
+
+def _reads_axis(value: Any) -> int | None:
+    """Return the axis of maps whose size a value is, or None if it is something else."""
+    if not isinstance(value, fx.Node):
+        return None
+    source = value.args[0] if value.args else None
+    is_of_shape = value.target == "size" or (isinstance(source, fx.Node) and _is_shape(source))
+    axis = _axis(value) if is_of_shape else None
+    return axis if isinstance(axis, int) else None
 
 
 def _first_argument(node: fx.Node) -> Any:
@@ -244,6 +301,11 @@ def is_ghost(module: nn.Module) -> bool:
 def is_depthwise(conv: nn.Conv2d) -> bool:
     """Return whether each output channel of a convolution reads the input channel of the same number alone."""
     return conv.groups == conv.in_channels == conv.out_channels and conv.groups > 1
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether a module or one inside it runs other code with its ``forward``, or another one than its class."""
+    return any(each._forward_hooks or each._forward_pre_hooks or "forward" in vars(each) for each in module.modules())
 
 
 def has_own_weights(layer: nn.Module) -> bool:

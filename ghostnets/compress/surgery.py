@@ -26,7 +26,9 @@ __all__ = [
     "describe_change",
     "fold_conv",
     "insert_ghost",
+    "layers_of",
     "merge_channels",
+    "replace_layer",
     "restore_layers",
 ]
 
@@ -99,11 +101,11 @@ def merge_channels(model: nn.Module, change: Change, kept: Tensor, matrix: Tenso
     consumer = model.get_submodule(change["consumer"])
     if not isinstance(consumer, nn.Conv2d | nn.Linear):
         raise ValueError(f"{change['consumer']} is a {type(consumer).__name__}")
-    _replace(model, change["conv"], narrow_conv(conv, outputs=kept))
+    replace_layer(model, change["conv"], narrow_conv(conv, outputs=kept))
     for name in change["chain"]:
-        _replace(model, name, _narrow(model.get_submodule(name), kept))
+        replace_layer(model, name, _narrow(model.get_submodule(name), kept))
     weight = consumer.weight.detach().double()
-    merged = torch.einsum("oc...,cm->om...", weight, matrix.to(weight))
+    merged = torch.einsum("oc...,cm->om...", weight, matrix.to(weight)).contiguous()  # else maps are channels_last
     bias = weight.flatten(2).sum(2) @ offset.to(weight) if weight.dim() > 2 else weight @ offset.to(weight)
     if consumer.bias is not None:
         bias = bias + consumer.bias.detach()
@@ -113,7 +115,7 @@ def merge_channels(model: nn.Module, change: Change, kept: Tensor, matrix: Tenso
         made.in_channels = len(kept)
     else:
         made.in_features = len(kept)
-    _replace(model, change["consumer"], made)
+    replace_layer(model, change["consumer"], made)
 
 
 def insert_ghost(model: nn.Module, change: Change, intrinsic: Tensor) -> GhostConv2d:
@@ -129,30 +131,36 @@ def insert_ghost(model: nn.Module, change: Change, intrinsic: Tensor) -> GhostCo
     """
     folded = fold_conv(model, change)
     options = {"mix": change["mix"], "cheap_kernel_size": change["cheap_kernel_size"], "act": change["act"]}
-    ghost = GhostConv2d(folded, len(intrinsic), **options)
+    with torch.random.fork_rng(devices=[]):  # initial weights are replaced, so no random numbers are used up
+        ghost = GhostConv2d(folded, len(intrinsic), **options)
     is_ghost = torch.ones(folded.out_channels, dtype=torch.bool, device="cpu")
     is_ghost[intrinsic] = False
     arranged = torch.cat([intrinsic, is_ghost.nonzero().flatten()])
     with torch.no_grad():
         ghost.primary = narrow_conv(folded, outputs=intrinsic)
         ghost.order.copy_(arranged.argsort())
-    _replace(model, change["conv"], ghost)
+    replace_layer(model, change["conv"], ghost)
     if change["norm"]:
         act = getattr(model.get_submodule(change["norm"]), "act", None)
-        _replace(model, change["norm"], copy.deepcopy(act) if isinstance(act, nn.Module) else nn.Identity())
+        replace_layer(model, change["norm"], copy.deepcopy(act) if isinstance(act, nn.Module) else nn.Identity())
     return ghost
 
 
-@contextmanager
-def restore_layers(model: nn.Module, change: Change) -> Iterator[None]:
-    """Restore the layers of a change on exit."""
+def layers_of(change: Change) -> list[str]:
+    """Return the names of the layers of a change."""
     names = [change["conv"], change.get("norm", ""), *change.get("chain", ()), change.get("consumer", "")]
-    before = {name: model.get_submodule(name) for name in names if name}
+    return [name for name in names if name]
+
+
+@contextmanager
+def restore_layers(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
+    """Restore layers on exit."""
+    before = {name: model.get_submodule(name) for name in names}
     try:
         yield
     finally:
         for name, module in before.items():
-            _replace(model, name, module)
+            replace_layer(model, name, module)
 
 
 def fold_conv(model: nn.Module, change: Change) -> nn.Conv2d:
@@ -198,8 +206,11 @@ def _number(value: Any, channels: int) -> int:
     return value
 
 
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module in the place of another one, in its mode."""
-    parent, _, child = name.rpartition(".")
-    module.train(model.get_submodule(name).training)
-    model.get_submodule(parent)._modules[child] = module
+def replace_layer(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of another one, under all of its names, in its mode."""
+    replaced = model.get_submodule(name)
+    module.train(replaced.training)
+    for parent in list(model.modules()):
+        for child, each in parent._modules.items():
+            if each is replaced:
+                parent._modules[child] = module

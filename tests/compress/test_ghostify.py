@@ -53,8 +53,8 @@ IMAGES = torch.randn(40, 3, 24, 20, generator=torch.Generator().manual_seed(0))
 
 
 def test_find_sites_returns_neighbours_of_each_convolution():
-    sites, reason = find_sites(Small().eval())
-    assert reason == ""
+    model = Small().eval()
+    sites = find_sites(model, trace(model)[0])
     assert sites == [
         Site("stem.0", "stem.1", "relu6"),
         Site("expand.0", "expand.1", "relu", "project.0", ("expand.1", "depthwise.0", "depthwise.1")),
@@ -153,7 +153,7 @@ class Shortcut(nn.Module):
 def test_errors_of_a_shortcut_are_corrected_by_the_layer_that_is_added(randomize):
     torch.manual_seed(0)
     net = randomize(Shortcut())
-    made, site = copy.deepcopy(net), find_sites(net)[0][1]
+    made, site = copy.deepcopy(net), find_sites(net, trace(net)[0])[1]
     with torch.no_grad():
         made.stem.weight *= 0.8
         made.stem.bias += 1
@@ -251,8 +251,9 @@ def test_torchvision_networks_are_converted_with_equal_shapes(name: str, randomi
     size = FAMILIES[name]
     model = randomize(torchvision_network(name))
     x = torch.randn(4, 3, size, size)
-    sites, reason = find_sites(model)
+    graph, reason = trace(model)
     assert reason == ""
+    sites = find_sites(model, graph)
     with torch.no_grad():
         expected = model(x)
         torch.testing.assert_close(
@@ -296,7 +297,7 @@ def test_ineligible_convolutions_are_reported_with_reasons():
         "tied": "its weight is shared or parametrised",
         "other": "its weight is shared or parametrised",
         "few": "has 4 maps",
-        "standardized": "Standardized is not linear in its weight",
+        "standardized": "Standardized is not linear in its weight and bias, channel by channel",
         "pixel": "its maps have one pixel",
     }
     assert report.left_alone == reasons
@@ -358,7 +359,7 @@ def test_convolutions_before_standardised_ones_and_those_with_a_gain_of_zero_are
     model[4].gain = 1.0
     _, report = ghostify(model, torch.randn(8, 3, 12, 12), budget=0.9)
     assert [change["conv"] for change in report.changes] == ["0"]
-    assert report.left_alone["2"] == "4, which reads its maps, is not linear in its weight"
+    assert report.left_alone["2"] == "4, which reads its maps, is not linear in its weight and bias, channel by channel"
 
 
 class Tied(nn.Module):
@@ -385,7 +386,7 @@ def test_convolutions_whose_weights_other_code_reads_are_left_alone(traced: bool
     assert report.left_alone["second"] == "other code reads its weight"
     assert {change["conv"] for change in report.changes} == {"first", "third"}
     assert made(torch.randn(2, 3, 10, 10)).shape == (2, 3, 10, 10)
-    site = find_sites(model)[0][0]
+    site = find_sites(model, trace(model)[0])[0]
     assert (site.conv, site.consumer) == ("first", "")  # narrowing the second one would change the decoder
 
 
@@ -409,7 +410,7 @@ def test_weights_that_are_computed_from_others_stay(compute: Callable[[nn.Module
     expected = model(IMAGES).detach()
     made, report = ghostify(model, IMAGES, budget=0.8)
     assert report.left_alone["2"] == "its weight is shared or parametrised"
-    assert [site.consumer for site in find_sites(model)[0]] == ["", "4", ""]
+    assert [site.consumer for site in find_sites(model, trace(model)[0])] == ["", "4", ""]
     assert torch.equal(model(IMAGES), expected)
     assert made(IMAGES).shape == expected.shape
     assert made[2].weight.shape == model[2].weight.shape
@@ -459,10 +460,10 @@ def test_normalisations_with_code_of_their_own_are_not_folded(randomize):
             return 3 * super().forward(x) + 1
 
     model = randomize(nn.Sequential(nn.Conv2d(3, 16, 3), Scaled(16), nn.ReLU(), nn.Conv2d(16, 8, 3)))
-    assert find_sites(model)[0][0] == Site("0")
+    assert find_sites(model, trace(model)[0])[0] == Site("0")
     timm_norm = pytest.importorskip("timm").layers.BatchNormAct2d(16)
     model = randomize(nn.Sequential(nn.Conv2d(3, 16, 3), timm_norm, nn.Conv2d(16, 8, 3)))
-    assert find_sites(model)[0][0] == Site("0", "1", "relu", "2", ("1",))
+    assert find_sites(model, trace(model)[0])[0] == Site("0", "1", "relu", "2", ("1",))
 
 
 def test_images_of_a_generator_are_read_into_memory(small: nn.Module):
@@ -508,5 +509,5 @@ def test_networks_and_images_of_other_kinds_are_rejected(small, wrap, images, me
 def test_only_maps_that_are_flattened_altogether_are_read_by_a_linear_layer(end: int, consumer: str):
     pooled = nn.AdaptiveAvgPool2d(1 if end < 0 else (1, 12))  # (N, 12, 12) if only channels and rows are joined
     model = nn.Sequential(nn.Conv2d(3, 12, 3), nn.ReLU(), pooled, nn.Flatten(1, end), nn.Linear(12, 5)).eval()
-    assert find_sites(model)[0][0].consumer == consumer
+    assert find_sites(model, trace(model)[0])[0].consumer == consumer
     assert [pair.second for pair in find_pairs(model)] == ([consumer] if consumer else [])

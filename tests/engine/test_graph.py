@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ghostnets import engine
 from ghostnets.compress import apply_changes
-from ghostnets.compress.sites import find_sites
+from ghostnets.compress.sites import find_sites, trace
 from ghostnets.compress.surgery import describe_change
 from ghostnets.engine.graph_planner import make_graph_plan
 from ghostnets.engine.planner import make_plan
@@ -297,7 +297,7 @@ def test_network_that_ghostify_changed_equals_torch():
 def test_network_with_merged_channels_equals_torch(name: str):
     torch.manual_seed(0)
     model = create_model(name, num_classes=5, **GRAPHS[name])
-    sites = [site for site in find_sites(model.eval())[0] if site.consumer]
+    sites = [site for site in find_sites(model.eval(), trace(model)[0]) if site.consumer]
     merged = [site for site in sites if model.get_submodule(site.conv).groups == 1]
     assert merged
     changes = [
