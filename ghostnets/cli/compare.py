@@ -1,6 +1,8 @@
 """``ghostnets compare RUN...``: compare training runs."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
@@ -9,10 +11,13 @@ from ghostnets.cli.options.compare import CompareCommand
 from ghostnets.cli.output import message, print_json, result_console
 from ghostnets.errors import RunError
 from ghostnets.explain import ComparedRun, write_comparison
+from ghostnets.files import find_checkpoint
 from ghostnets.measure import format_accuracy
 from ghostnets.train import METRICS, RunConfig, RunFolder, best_epoch
 
 __all__ = ["run"]
+
+DIGEST = "digest of the data"
 
 
 def run(command: CompareCommand) -> int:
@@ -35,28 +40,40 @@ def run(command: CompareCommand) -> int:
 
 
 def _read_all(paths: Sequence[Path]) -> tuple[list[ComparedRun], dict[str, str]]:
-    """Read the runs; return them, and by path why others cannot be compared, which is printed as well.
+    """Read the runs, each once; return them, and by path why others cannot be compared, which is printed as well.
+
+    Runs of the same name are named by their paths, and runs of different images by a note.
 
     Raises:
         RunError: No run can be compared.
     """
-    runs, problems = [], {}
-    for path in paths:
+    found: dict[Path, ComparedRun] = {}
+    problems: dict[str, str] = {}
+    for given in paths:
+        path = given.parent if given.is_file() and given == find_checkpoint(given.parent) else given
         if path.is_file():  # runs/* has the figures of --find-lr too
             message(f"left out: {path} (a file, not the folder of a run)")
             continue
         try:
-            runs.append(_read(path))
-        except RunError as error:
-            problems[str(path)] = str(error)
-            message(f"{error}" if str(path) in str(error) else f"{path}: {error}", kind="error")
-    if not runs:
+            found[path] = _read(path)
+        except (RunError, OSError) as error:
+            problem = str(error)
+            if isinstance(error, OSError):
+                problem = f"{error.filename} cannot be read ({error.strerror})."
+            problems[str(path)] = problem
+            message(problem if str(path) in problem else f"{path}: {problem}", kind="error")
+    if not found:
         raise RunError("none of these runs can be compared.")
+    names = Counter(run.name for run in found.values())
+    runs = [run if names[run.name] == 1 else replace(run, name=str(path)) for path, run in found.items()]
     if other := next((run for run in runs if run.curves.keys() != runs[0].curves.keys()), None):
         raise RunError(
             f"{runs[0].name} and {other.name} have different metrics, as their labels are of different kinds; compare"
             " runs of one kind."
         )
+    digests = [run.settings[DIGEST] for run in runs]
+    if other := next((run for run in runs if run.settings[DIGEST] != digests[0]), None):
+        message(f"{runs[0].name} and {other.name} have different images, so their figures are of different images too")
     return runs, problems
 
 
@@ -105,7 +122,16 @@ def _read(path: Path) -> ComparedRun:
 
 
 def _settings(config: RunConfig) -> dict[str, str]:
-    others = {"data": config.data, "full": config.full, "threads": config.threads, "device": config.device}
+    others = {
+        "data": config.data,
+        DIGEST: (config.identity or "")[:12],
+        "full": config.full,
+        "skip_corrupt": config.skip_corrupt,
+        "max_pixels": config.preprocessing.max_pixels,
+        "earlier_epochs": ", ".join(map(str, config.earlier_epochs)),
+        "threads": config.threads,
+        "device": config.device,
+    }
     return {name: str(value) for name, value in {**config.recipe.to_dict(), **others}.items()}
 
 

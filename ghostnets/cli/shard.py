@@ -2,7 +2,7 @@
 
 from ghostnets.cli.options.shard import ShardCommand
 from ghostnets.cli.output import message, print_json, progress_bars, result_console
-from ghostnets.data import DataSpec, ImageFolder, describe_source, summarize_source, write_shards
+from ghostnets.data import DataSpec, ImageFolder, check_val_share, describe_source, summarize_source, write_shards
 from ghostnets.errors import DataError
 
 __all__ = ["run"]
@@ -14,6 +14,8 @@ def run(command: ShardCommand) -> int:
     )
     if not isinstance(source, ImageFolder):
         raise DataError(f"{command.folder} holds shards already; pass images as for train.")
+    if command.val_share != ShardCommand.val_share:
+        check_val_share(source, command.val_share)
     for sentence in describe_source(source):
         message(sentence)
     with progress_bars() as bars:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ghostnets.data.samples import Sample, find_sample, spread
     from ghostnets.data.shards import ShardDataset, ShardFolder, open_shards, write_shards
     from ghostnets.data.source import DataSource, describe_source, summarize_source
-    from ghostnets.data.spec import EMBEDDED, TASKS, DataSpec, find_task
+    from ghostnets.data.spec import EMBEDDED, TASKS, DataSpec, check_val_share, find_task
     from ghostnets.data.stored_images import content_digest
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "ShardFolder",
     "TrainingBatches",
     "check_images",
+    "check_val_share",
     "content_digest",
     "derive_seed",
     "describe_source",
@@ -93,6 +94,7 @@ _MODULES = {
     "check_images": "check",
     "evaluation_batches": "batches",
     "find_sample": "samples",
+    "check_val_share": "spec",
     "find_task": "spec",
     "load_files": "datasets",
     "open_folder": "folders",

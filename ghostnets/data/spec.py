@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ghostnets.data.labels import LabelledFolder
     from ghostnets.http_download import Progress
 
-__all__ = ["EMBEDDED", "TASKS", "DataSpec", "find_task"]
+__all__ = ["EMBEDDED", "TASKS", "DataSpec", "check_val_share", "find_task"]
 
 TASKS = ("classify", "detect", "segment")
 """Tasks of data sets: images with classes, boxes or masks."""
@@ -202,6 +202,22 @@ class DataSpec:
         title = title.removesuffix(archive_suffix(title) or "")
         note = f"{self.data} is read from its copy in {data}"
         return replace(source, title=title, notes=(note, *unpacking_notes(data), *source.notes))
+
+
+def check_val_share(source: DataSource, val_share: float) -> None:
+    """Raise ConfigurationError if a share for validation was asked for of data whose validation images are given.
+
+    Args:
+        source: The opened data.
+        val_share: The share.
+    """
+    from ghostnets.data.fashion_mnist import FashionMnist
+
+    if not source.val_from_train or isinstance(source, FashionMnist):
+        raise ConfigurationError(
+            f"val_share {val_share:g} has no effect: {source.name} has {source.split_sizes['val']:,} validation images"
+            " of its own; omit it."
+        )
 
 
 def find_task(data: str | os.PathLike[str]) -> str:

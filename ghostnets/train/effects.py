@@ -1,4 +1,4 @@
-"""Fields of a classifier's recipe that have an effect only together with others."""
+"""Fields of a recipe that have an effect only together with others, or with certain data."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ghostnets.errors import ConfigurationError
 from ghostnets.train.recipe import Recipe
 
-__all__ = ["check_effects"]
+__all__ = ["check_effects", "describe_vain_crop"]
 
 
 class Dependence(NamedTuple):
@@ -43,3 +43,21 @@ def check_effects(recipe: Recipe, base: Recipe) -> None:
             raise ConfigurationError(
                 f"without effect: {', '.join(vain)} (only {needed}); omit this, or change the rest of the recipe."
             )
+
+
+def describe_vain_crop(recipe: Recipe, image_size: int, *, is_shifted: bool) -> str | None:
+    """A sentence on ``shift`` or ``min_scale`` without effect on the training images; None if there is nothing to say.
+
+    Which of the two has an effect is known once the images are read, and recipes have both.
+
+    Args:
+        recipe: The recipe of a classifier.
+        image_size: Side of the input in pixels.
+        is_shifted: Whether all training images have the size of the input, and are shifted instead of cropped.
+    """
+    size = f"{image_size} x {image_size} pixels"
+    if is_shifted and recipe.min_scale != Recipe.min_scale:
+        return f"min_scale {recipe.min_scale:g} has no effect: the images have {size}, as the input, and are shifted"
+    if not is_shifted and recipe.shift != Recipe.shift:
+        return f"shift {recipe.shift} has no effect: not all images have the {size} of the input, so they are cropped"
+    return None

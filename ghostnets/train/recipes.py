@@ -316,8 +316,9 @@ def fit_image_size(num_images: int, typical_size: int) -> int:
 def default_recipe(typical_size: int, changes: Mapping[str, Any]) -> str:
     """Name of the default recipe.
 
-    Small images are trained from scratch, photographs from pretrained weights where there are any: those requested, or
-    else published or embedded ones, if the network has them and its form is not changed.
+    Small images are trained from scratch, unless a larger input is requested; photographs, also at a small input size,
+    from pretrained weights where there are any: those requested, or else published or embedded ones, if the network has
+    them and its form is not changed.
 
     Args:
         typical_size: Shorter side of the images in pixels.
@@ -328,7 +329,7 @@ def default_recipe(typical_size: int, changes: Mapping[str, Any]) -> str:
         WEIGHTS,
     )
 
-    if (changes.get("image_size") or typical_size) <= SMALL_IMAGE:
+    if max(typical_size, changes.get("image_size") or 0) <= SMALL_IMAGE:
         return "small-images"
     if "weights" in changes:
         return "photos" if changes["weights"] is None else "transfer"

@@ -316,7 +316,7 @@ class RunFolder:
             values = json.loads(self.result.read_text(encoding="utf-8"))
             evaluation = values["evaluation"]
             score = next(evaluation[name] for name in SCORES if name in evaluation)
-            if isinstance(score, float | None) and isinstance(evaluation["images"], int):
+            if isinstance(score, float | None) and isinstance(evaluation["images"], int) and values["part"]:
                 return dict(values)
             problem = "its evaluation has no numbers"
         except StopIteration:

@@ -18,6 +18,7 @@ from ghostnets.train.detection.network import build_initial_detector
 from ghostnets.train.detection.supervised import SupervisedDetector
 from ghostnets.train.distill import Distillation, FeatureStudent, load_teacher
 from ghostnets.train.distributed import DistributedContext, convert_sync_batchnorm
+from ghostnets.train.effects import describe_vain_crop
 from ghostnets.train.ema import build_ema
 from ghostnets.train.frozen import IdentityPreprocessing, classifier_head, extract_features
 from ghostnets.train.mixing import build_mixing
@@ -94,7 +95,7 @@ def build_setup(
             " restore the file or the data, or start a new run."
         )
     torch.manual_seed(recipe.seed)
-    augmentation = _build_augmentation(spec, splits)
+    augmentation = _build_augmentation(spec, splits, on_message)
     images = _sample_images(spec, splits, augmentation)
     network = _build_network(spec, images, is_new=saved is None, on_message=on_message).to(distributed.device)
     network.to(memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
@@ -179,7 +180,7 @@ def _trained_module(
     return network
 
 
-def _build_augmentation(spec: RunSpec, splits: DatasetSplits) -> BatchAugmentation:
+def _build_augmentation(spec: RunSpec, splits: DatasetSplits, on_message: Callable[[str], None]) -> BatchAugmentation:
     recipe, size = spec.config.recipe, spec.config.preprocessing.image_size
     horizontal, vertical = recipe.flip in ("horizontal", "both"), recipe.flip in ("vertical", "both")
     if spec.config.task == "detect":
@@ -189,6 +190,8 @@ def _build_augmentation(spec: RunSpec, splits: DatasetSplits) -> BatchAugmentati
         side = choose_training_side(size)
         return MaskAugmentation(side, recipe.min_scale, horizontal, vertical, recipe.color_jitter, recipe.rotate)
     has_input_size = getattr(splits.train, "common_size", None) == (size, size)  # set in memory, on disk and in shards
+    if not recipe.frozen and (vain := describe_vain_crop(recipe, size, is_shifted=has_input_size)):
+        on_message(vain)
     return Augmentation(
         size,
         recipe.shift if has_input_size else None,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ghostnets.data import EMBEDDED, DataSource, DataSpec
+from ghostnets.data import EMBEDDED, DataSource, DataSpec, check_val_share
 from ghostnets.errors import ConfigurationError, require
 from ghostnets.models.detection import DETECTORS
 from ghostnets.models.names import DETECTOR_NAMES, SEGMENTER_NAMES, resolve_name
@@ -169,6 +169,8 @@ def _resolve(
     requested = (recipe or RECIPES["transfer"]).changed(**changes)
     spec = data if isinstance(data, DataSpec) else DataSpec(data)
     source = spec.open(val_share=requested.val_share, seed=requested.seed)
+    if "val_share" in changes and changes["val_share"] != (recipe or Recipe()).val_share:
+        check_val_share(source, requested.val_share)
     if source.task != "classify":
         requested = (recipe or RECIPES[source.task]).changed(**changes)
         label_task = LABEL_TASKS[source.task]

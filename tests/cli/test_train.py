@@ -122,6 +122,10 @@ def test_train_and_eval_on_shards(small: Path, tmp_path: Path, monkeypatch, caps
     assert evaluation["top1"] == json.loads(Path("runs/a/result.json").read_text())["evaluation"]["top1"]
     assert run("shard", small, "shards") == 1
     assert "already exists" in capsys.readouterr().err
+    make_images(tmp_path / "parts" / "train", classes={"cat": 2, "dog": 2})
+    make_images(tmp_path / "parts" / "val", classes={"cat": 1, "dog": 1})
+    assert run("shard", "parts", "other", "--val-share", "0.4") == 1
+    assert "val_share 0.4 has no effect: parts has 2 validation images of its own" in capsys.readouterr().err
 
 
 def test_compare_runs(tiny_run: Path, small: Path, tmp_path: Path, monkeypatch, capsys):
@@ -150,25 +154,51 @@ def test_compare_runs(tiny_run: Path, small: Path, tmp_path: Path, monkeypatch, 
         "metrics.csv": ("epoch,lr\n", "has no rows"),
         "result.json": ("{", "cannot be read"),
         "config.json": ("[]", "cannot be used"),
+        "part": ('{"evaluation": {"top1": 0.5, "images": 2}}', "cannot be read ('part')"),
+        "folder": (None, "folder/metrics.csv cannot be read"),
     }
     for name, (content, _) in bad.items():
         shutil.copytree("runs/other", f"runs/bad-{name}")
-        Path("runs", f"bad-{name}", name).write_text(content)
+        file = Path("runs", f"bad-{name}", {"part": "result.json", "folder": "metrics.csv"}.get(name, name))
+        if content is None:
+            file.unlink()
+            file.mkdir()
+        else:
+            file.write_text(content)
     assert run("compare", *sorted(Path("runs").iterdir()), "--json") == 1
     output, errors = capsys.readouterr()
     comparison = json.loads(output)
     assert [r["name"] for r in comparison["runs"]] == ["other"]
-    assert sorted(comparison["problems"]) == [
-        "runs/bad-config.json",
-        "runs/bad-metrics.csv",
-        "runs/bad-result.json",
-        "runs/empty",
-    ]
+    assert sorted(comparison["problems"]) == sorted([*(f"runs/bad-{name}" for name in bad), "runs/empty"])
     assert all(sentence in errors for _, sentence in bad.values())
     with pytest.raises(SystemExit) as caught:
         run("compare")
     assert caught.value.code == 2
     assert "ghostnets compare runs/plain runs/ghost" in capsys.readouterr().err
+
+
+def test_compared_runs_are_told_apart_and_so_are_their_images(tiny_run: Path, tmp_path: Path, monkeypatch, capsys):
+    """Runs of the same name had one name, images that changed in their folder, and a resumed length, were not told."""
+    monkeypatch.chdir(tmp_path)
+    for place in ("a", "b"):
+        shutil.copytree(tiny_run, Path(place, "run"))
+    assert run("compare", "a/run/best.safetensors", "b/run", "a/run", "--json") == 0
+    output, errors = capsys.readouterr()
+    assert [r["name"] for r in json.loads(output)["runs"]] == ["a/run", "b/run"]
+    assert (json.loads(output)["differing"], errors) == ({}, "")
+    file = Path("b/run/config.json")
+    config = json.loads(file.read_text())
+    config |= {"identity": "0123456789abcdef", "earlier_epochs": [6, 8], "skip_corrupt": True}
+    file.write_text(json.dumps(config))
+    assert run("compare", "a/run", "b/run", "--json") == 0
+    output, errors = capsys.readouterr()
+    assert errors == "note: a/run and b/run have different images, so their figures are of different images too\n"
+    differing = json.loads(output)["differing"]
+    assert {name: values[1] for name, values in differing.items()} == {
+        "digest of the data": "0123456789ab",
+        "skip_corrupt": "True",
+        "earlier_epochs": "6, 8",
+    }
 
 
 def test_missing_gpu_is_rejected(small: Path, tmp_path: Path, monkeypatch, capsys):

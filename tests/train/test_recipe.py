@@ -27,6 +27,7 @@ def test_named_and_default_recipe():
     assert named_recipe("photos") is RECIPES["photos"]
     sizes = [default_recipe(size, {}) for size in (28, 64, 65, 500)]
     assert sizes == ["small-images", "small-images", "transfer", "transfer"]
+    assert [default_recipe(32, {"image_size": size}) for size in (32, 64, 128)] == [*sizes[:2], "transfer"]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_named_and_default_recipe():
         ({"model": "ghost_resnet34"}, "photos"),
         ({"model": "ghostnet_100", "ratio": 3}, "photos"),
         ({"in_chans": 1}, "transfer"),
-        ({"image_size": 32}, "small-images"),
+        ({"image_size": 32}, "transfer"),  # photographs stay what they are: they were trained from scratch
         ({"epochs": 3, "ratio": None}, "transfer"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Page, make_images
+from dense_data import write_boxes
 from rich.console import Console
 
 from ghostnets.checkpoints import embedded_weights, read_checkpoint
@@ -209,6 +210,49 @@ def test_options_without_effect_are_rejected(photos: Path, tmp_path: Path, chang
         with pytest.raises(ConfigurationError, match=message):
             train_model(photos, folder=tmp_path / "run", recipe=recipe, **changes)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "boxes", "fashion-mnist"])
+def test_share_for_validation_is_rejected_for_data_with_validation_images(tmp_path: Path, kind: str):
+    """It was without effect, as the images of ``val/``, or those of Fashion-MNIST, were used."""
+    if kind == "boxes":
+        boxes = [(0, 0.5, 0.5, 0.5, 0.5)]
+        data = write_boxes(tmp_path / "boxes", {"train": [boxes] * 3, "val": [boxes] * 2})
+    elif kind == "folder":
+        for split, count in (("train", 3), ("val", 1)):
+            make_images(tmp_path / "folder" / split, classes={"cat": count, "dog": count})
+        data = tmp_path / "folder"
+    images = "1,000" if kind == "fashion-mnist" else "2"
+    spec = DataSpec("fashion-mnist" if kind == "fashion-mnist" else data, task="detect" if kind == "boxes" else None)
+    for recipe in (None, Recipe()):
+        message = rf"val_share 0\.4 has no effect: {kind} has {images} validation images of its own"
+        with pytest.raises(ConfigurationError, match=message):
+            train_model(spec, folder=tmp_path / "run", recipe=recipe, val_share=0.4)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "changes", "sentence"),
+    [
+        ((20, 24), {"shift": 4}, "shift 4 has no effect: not all images have the 16 x 16 pixels of the input"),
+        ((16, 16), {"min_scale": 0.5}, "min_scale 0.5 has no effect: the images have 16 x 16 pixels, as the input"),
+        ((20, 24), {"min_scale": 0.5}, None),
+        ((16, 16), {"shift": 4}, None),
+    ],
+)
+def test_shift_or_crop_without_effect_is_told(
+    tmp_path: Path, size: tuple[int, int], changes: dict[str, Any], sentence: str | None
+):
+    said: list[str] = []
+    listener = Callback()
+    listener.on_message = said.append  # type: ignore[method-assign]
+    data = make_images(tmp_path / "data", classes={"cat": 4, "dog": 4}, size=size)
+    options = {**OPTIONS, "image_size": 16, "epochs": 1}
+    train_model(
+        data, folder=tmp_path / "run", progress=False, report=False, callbacks=[listener], **{**options, **changes}
+    )
+    told = [line for line in said if "no effect" in line]
+    assert [line.startswith(sentence or "") for line in told] == [True] * (sentence is not None)
 
 
 def test_values_of_a_recipe_may_lose_their_effect(photos: Path, tmp_path: Path):

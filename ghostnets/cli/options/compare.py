@@ -24,7 +24,7 @@ class CompareCommand(CommandOptions):
     command: ClassVar[str] = "compare"
 
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")]
-    """Folders of runs, runs/NAME."""
+    """Folders of runs, runs/NAME, or their best.safetensors."""
     out: Path = Path("compare.html")
     """File of the page."""
     json: JsonOutput = False
