@@ -68,7 +68,8 @@ def _export_web(command: ExportCommand) -> int:
 def _print_report(path: Path, report: ExportReport) -> None:
     comparison, tolerance = report.comparison, report.tolerance
     table = Table(show_header=False)
-    sizes = ", ".join(f"{height} x {width}" for height, width in report.image_sizes)
+    sizes, *others = [f"{height} x {width}" for height, width in report.image_sizes]
+    compared = sizes + (f", and {report.resized} of them at {' and '.join(others)}" if others else "")
     low, median, high = comparison.times_as_fast
     batch = format_count(report.description.batch, "image") if report.description.batch else ""
     limit = "" if tolerance.max_difference is None else f" (limit {tolerance.max_difference:g})"
@@ -81,7 +82,7 @@ def _print_report(path: Path, report: ExportReport) -> None:
         ("output", OUTPUTS.get(report.description.task)
          or report.description.output + (", features" if report.description.has_features else "")),
         ("runtime", f"{comparison.runtime}, in a separate process"),
-        ("images", f"{report.images} of {report.images_from}; {sizes}"),
+        ("images", f"{report.images} of {report.images_from}; {compared}"),
         ("difference", f"max {comparison.max_difference:.1e} of the largest score{limit},"
          f" mean {comparison.mean_difference:.1e} (limit {tolerance.mean_difference:g});"
          f" max {comparison.max_probability_difference:.1e} of a probability"),

@@ -136,6 +136,7 @@ class ExportReport:
         images: Number of images compared.
         images_from: Source of the images.
         image_sizes: Height and width of the images compared.
+        resized: Number of the images that were compared at every size; the others at the first only.
         comparison: Measured deviation and latency.
         tolerance: Allowed deviation.
         date: Time of the export, ISO 8601 in UTC.
@@ -148,6 +149,7 @@ class ExportReport:
     images: int
     images_from: str
     image_sizes: tuple[tuple[int, int], ...]
+    resized: int
     comparison: ExportComparison
     tolerance: Tolerance
     date: str

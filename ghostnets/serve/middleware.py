@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ghostnets.serve.request_error import RequestError, body_too_large, out_of_memory
+from ghostnets.serve.request_error import REJECTED, RequestError, body_too_large, out_of_memory
 from ghostnets.serve.service import Service
 
 __all__ = ["ServiceMiddleware"]
@@ -136,7 +136,8 @@ class _Exchange:
     def finish(self) -> None:
         """Release the buffered bytes, update the metrics and write the access log."""
         self.service.buffered_bytes -= self.body_bytes
-        status = CLIENT_GONE if self.client_gone else self.status
+        state = self.scope.get("state", {})
+        status = state.get(REJECTED) or (CLIENT_GONE if self.client_gone else self.status)
         seconds = time.perf_counter() - self.start
         route = getattr(self.scope.get("route"), "path", "other")
         metrics = self.service.metrics
@@ -152,6 +153,6 @@ class _Exchange:
             "bytes": self.body_bytes,
             "client": (self.scope.get("client") or ("",))[0],
         }
-        if "images" in self.scope.get("state", {}):
-            line["images"] = self.scope["state"]["images"]
+        if "images" in state:
+            line["images"] = state["images"]
         logger.info("request", extra=line)

@@ -7,7 +7,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from ghostnets.serve.request_error import NO_MEMORY, RETRY_AFTER, out_of_memory
+from ghostnets.serve.request_error import NO_MEMORY, REJECTED, RETRY_AFTER, out_of_memory
 from ghostnets.serve.settings import ServiceSettings
 
 __all__ = ["MAX_HEAD_BYTES", "LimitedProtocol"]
@@ -163,6 +163,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if status in (429, 503):
             headers += b"retry-after: %d\r\n" % RETRY_AFTER
         self.transport.write(STATUS_LINE[status] + headers + b"\r\n" + body)
+        if self.cycle is not None and self.cycle.more_body and not self.cycle.response_started:
+            self.cycle.scope["state"][REJECTED] = status  # the application sees a client that disconnects
         if not discard:
             self.transport.close()
             return

@@ -2,10 +2,10 @@
 
 from ghostnets.errors import GhostNetsError
 
-__all__ = ["NO_MEMORY", "RETRY_AFTER", "RequestError", "body_too_large", "out_of_memory"]
+__all__ = ["NO_MEMORY", "REJECTED", "RETRY_AFTER", "RequestError", "body_too_large", "out_of_memory"]
 
 RETRY_AFTER = 1  # seconds; a full queue of 256 images is empty after about that long
-
+REJECTED = "rejected"  # key of a request's state: status that was sent without the application, while the body arrived
 
 NO_MEMORY = "the service has not enough memory for this request; retry later, or with fewer or smaller images."
 MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "can't start new thread", "bad_alloc")

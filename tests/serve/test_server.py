@@ -84,6 +84,8 @@ def test_slow_and_greedy_clients_are_disconnected(plan: Path):
         wait_until(lambda: service.request("GET", "/healthz")[0] == 200)
         assert service.stop() == 0
     assert not [event for event in service.events if event["level"] == "error"]
+    slow = [event["status"] for event in service.events if event.get("path") == "/v1/predict"]
+    assert slow == [408] * 3  # as answered; they were logged as clients that left
 
 
 def test_client_that_goes_on_sending_after_a_rejection_reads_it(plan: Path):
@@ -96,6 +98,7 @@ def test_client_that_goes_on_sending_after_a_rejection_reads_it(plan: Path):
         response = receive_all(connection)
     assert response.startswith(b"HTTP/1.1 400 ")
     assert response.endswith(b'send HTTP/1.1."}')
+    assert [event["status"] for event in service.events if event.get("path") == "/v1/predict"] == [400]
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
