@@ -1,7 +1,7 @@
 """Interleaved benchmark of networks and inference backends."""
 
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -136,8 +136,7 @@ def run_benchmark(
     try:
         combinations, left_out = _build_all(settings, on_row)
         reference = _select_baseline(settings, baseline)
-        if combinations and not any(key[:3] == reference for key in combinations):
-            raise ConfigurationError(f"the baseline {' '.join(reference)} cannot run: {left_out[-1]}")
+        _check_baseline(settings, reference, combinations, left_out)
         runners = {_name(key): combination.runner for key, combination in combinations.items()}
         timings = time_interleaved(runners, runs=settings.runs, rounds=settings.rounds, on_block=on_block)
     finally:
@@ -224,6 +223,17 @@ def _select_baseline(settings: BenchmarkSettings, backend: str | None) -> tuple[
     return settings.networks[0], chosen, precision
 
 
+def _check_baseline(
+    settings: BenchmarkSettings, reference: tuple[str, str, str], runnable: Collection[_Key], left_out: Iterable[str]
+) -> None:
+    """Raise ConfigurationError, with the reason, unless the baseline runs at every batch size and number of threads."""
+    network, backend, _ = reference
+    if all((*reference, batch, threads) in runnable for batch in settings.batches for threads in settings.threads):
+        return
+    reason = next(sentence for sentence in left_out if sentence.startswith(f"{network} in {backend}: "))
+    raise ConfigurationError(f"the baseline {' '.join(reference)} cannot run: {reason}")
+
+
 def _name(key: Sequence[object]) -> str:
     return "|".join(map(str, key))
 
@@ -236,6 +246,8 @@ def _validate(settings: BenchmarkSettings, baseline: str | None) -> None:
         if precision not in PRECISIONS:
             raise UnknownNameError("precision", precision, PRECISIONS)
     numbers = {"batch": settings.batches, "threads": settings.threads, "runs": (settings.runs, settings.rounds)}
+    if settings.image_size is not None:
+        numbers["image_size"] = (settings.image_size,)
     for name, values in numbers.items():
         if not values or min(values) < 1:
             raise ConfigurationError(f"{name} is {', '.join(map(str, values))}; every number must be at least 1.")

@@ -144,6 +144,8 @@ def test_create_benchmark_model_merges_branches():
             None,
             "cannot run: timm:convnext_atto in engine: ",
         ),
+        ({"networks": ("timm:convnext_atto",), "backends": ("engine",)}, None, "cannot run: timm:convnext_atto in"),
+        ({"image_size": 0}, None, "image_size is 0; every number must be at least 1"),
     ],
 )
 def test_run_benchmark_rejects_invalid_settings(changes: dict, baseline: str | None, message: str):

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import tyro
 
 from ghostnets.cli.options.base import CommandOptions, JsonOutput
-from ghostnets.cli.options.checks import check_at_least, check_choices, find_network
+from ghostnets.cli.options.checks import check_at_least, check_choices, check_folder, find_network
 from ghostnets.errors import ConfigurationError, GhostNetsError, require_installed
 
 __all__ = ["BACKEND_LIBRARIES", "PRECISIONS", "BenchCommand"]
@@ -96,6 +96,10 @@ class BenchCommand(CommandOptions):
         for option, numbers in (("--batch", self.batches), ("--threads", self.thread_counts)):
             for number in numbers:
                 check_at_least(option, number, 1)
+        numbers = {"--image-size": self.image_size, "--runs": self.runs, "--rounds": self.rounds}
+        for option, value in numbers.items():
+            check_at_least(option, value, 1)
+        check_folder("--out", self.out)
         for name in self.backend_names:
             require_installed(*BACKEND_LIBRARIES[name], extra="bench")
 

@@ -1,5 +1,6 @@
 """Checks that several commands share; they need neither torch nor the network."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ __all__ = [
     "check_checkpoint",
     "check_choices",
     "check_data",
+    "check_folder",
     "check_network_file",
     "check_outside",
     "check_source",
@@ -99,6 +101,17 @@ def check_outside(option: str, folder: Path, images: Iterable[str]) -> None:
             raise ConfigurationError(
                 f"{option} {folder} is inside {argument}, whose images are read; choose a folder outside."
             )
+
+
+def check_folder(option: str, folder: Path | None) -> None:
+    """Raise ConfigurationError if a folder for results can certainly not be made or written; None passes."""
+    if folder is None:
+        return
+    place = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not place.is_dir():
+        raise ConfigurationError(f"{option} is {folder}, and {place} is not a folder; choose another place.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"{option} is {folder}, and {place} cannot be written; choose another place.")
 
 
 def check_checkpoint(path: Path) -> None:

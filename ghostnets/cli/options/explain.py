@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import tyro
 
 from ghostnets.cli.options.base import CommandOptions
-from ghostnets.cli.options.checks import check_at_least, find_network
+from ghostnets.cli.options.checks import check_at_least, check_folder, find_network
 from ghostnets.data import EMBEDDED
 from ghostnets.devices import check_device_name
 from ghostnets.errors import ConfigurationError, DataError, require_installed
@@ -63,6 +63,7 @@ class ExplainCommand(CommandOptions):
                 f"--out is {self.out}, but must be the folder in which explain.html, figures/ and numbers.json are"
                 f" written; give --out {self.out.with_suffix('')}."
             )
+        check_folder("--out", self.out)
         check_at_least("--max-pixels", self.max_pixels, 1)
         require_installed("matplotlib", "jinja2", extra="explain")
         if isinstance(self.source, Path) and self.untrained:

@@ -10,6 +10,7 @@ from ghostnets.cli.options.base import CheckpointPath, CommandOptions, JsonOutpu
 from ghostnets.cli.options.checks import (
     check_at_least,
     check_bom,
+    check_folder,
     check_outside,
     check_table_suffix,
     check_threshold_option,
@@ -88,11 +89,10 @@ class PredictCommand(CommandOptions):
             )
         if self.features and self.out is None:
             raise ConfigurationError("--features are only written to a file; add --out PREDICTIONS.parquet or .jsonl.")
-        if self.sort_into is not None:
-            check_outside("--sort-into", self.sort_into, self.images)
-        for option, folder in (("--draw", self.draw), ("--masks", self.masks)):
+        for option, folder in (("--sort-into", self.sort_into), ("--draw", self.draw), ("--masks", self.masks)):
             if folder is not None:
                 check_outside(option, folder, self.images)
+                check_folder(option, folder)
         if self.out is None or self.out.suffix.lower() != ".json":  # only of a detector
             check_table_suffix("--out", self.out, bom=self.bom)
         check_bom(self.out, bom=self.bom)

@@ -74,6 +74,12 @@ REJECTIONS = [
     ("bench ghostnet_100 --backends egine", "did you mean engine"),
     ("bench {onnx}", "are benchmarked by name, with random weights"),
     ("bench ghostnet_100 --batch x", "pass comma-separated integers"),
+    ("bench ghostnet_100 --runs 0", "--runs is 0; it must be at least 1"),
+    ("bench ghostnet_100 --image-size -8", "--image-size is -8; it must be at least 1"),
+    ("bench ghostnet_100 --out {onnx}/new", "net.onnx is not a folder; choose another place"),  # said after the timing
+    ("explain ghostnet_100 --images . --out {onnx}", "net.onnx is not a folder; choose another place"),
+    ("predict net.engine x.jpg --sort-into {onnx}", "net.onnx is not a folder; choose another place"),
+    ("predict net.engine x.jpg --draw {onnx}", "net.onnx is not a folder; choose another place"),
     ("profile ghostnet_100 --precision f16", "did you mean"),
     ("info ghostnet_100 --image-size 0", "--image-size is 0"),
     ("info no.safetensors", "there is no checkpoint"),
