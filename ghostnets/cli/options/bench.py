@@ -96,8 +96,7 @@ class BenchCommand(CommandOptions):
         for option, numbers in (("--batch", self.batches), ("--threads", self.thread_counts)):
             for number in numbers:
                 check_at_least(option, number, 1)
-        numbers = {"--image-size": self.image_size, "--runs": self.runs, "--rounds": self.rounds}
-        for option, value in numbers.items():
+        for option, value in (("--image-size", self.image_size), ("--runs", self.runs), ("--rounds", self.rounds)):
             check_at_least(option, value, 1)
         check_folder("--out", self.out)
         for name in self.backend_names:
