@@ -17,6 +17,7 @@ from ghostnets.locks import PathLock, try_lock
 
 __all__ = [
     "PARTIAL",
+    "check_writable",
     "complete_interrupted",
     "find_checkpoint",
     "relative_path",
@@ -82,6 +83,20 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
         finally:
             lock.release()
         _flush_to_disk(target.parent)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Check that a file can be written, before its content is computed; an existing one stays.
+
+    Raises:
+        StorageError: The folder is not writable, or is no folder, ...
+    """
+    with suppress(_NotWritten), write_atomically(path):
+        raise _NotWritten
+
+
+class _NotWritten(Exception):  # noqa: N818
+    """Raised to leave everything as it was."""
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import pytest
 from ghostnets import locks
 from ghostnets.errors import StorageError
 from ghostnets.files import (
+    check_writable,
     complete_interrupted,
     find_checkpoint,
     write_atomically,
@@ -259,3 +260,13 @@ def test_folder_of_a_run_stands_for_its_checkpoint(tmp_path: Path):
     assert find_checkpoint(run) == best
     assert find_checkpoint(best) == best
     assert find_checkpoint(tmp_path / "nowhere") == tmp_path / "nowhere"
+
+
+def test_check_writable_leaves_everything_as_it_was(tmp_path: Path):
+    (tmp_path / "file").write_text("old")
+    check_writable(tmp_path / "new" / "folder" / "file")
+    check_writable(tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
+    with pytest.raises(StorageError, match="could not write"):
+        check_writable(tmp_path / "file" / "inside")

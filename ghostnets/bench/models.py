@@ -74,8 +74,8 @@ def _from_timm(name: str, image_size: int | None) -> BenchmarkModel:
 
 def _from_torchvision(name: str, image_size: int | None) -> BenchmarkModel:
     models = require("torchvision.models", extra="bench")
-    if name not in models.list_models():
-        raise ConfigurationError(f"torchvision has no network {name!r}.")
+    if name not in models.list_models(module=models):
+        raise ConfigurationError(f"torchvision has no classifier {name!r}.")
     weights = next(iter(models.get_model_weights(name)))  # the first entry is the original recipe's
     size = image_size or weights.transforms.keywords["crop_size"]
     top1 = weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]

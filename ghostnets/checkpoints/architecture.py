@@ -67,7 +67,9 @@ def build_network(architecture: str, arguments: dict[str, Any], changes: Sequenc
         model = timm.create_model(name, **{**arguments, "pretrained": False})
     else:
         models = require("torchvision.models", extra="bench")
-        if name not in models.list_models():
-            raise ConfigurationError(f"torchvision has no network {name!r}; see torchvision.models.list_models().")
+        if name not in models.list_models(module=models):  # others are no classifiers, and download a backbone
+            raise ConfigurationError(
+                f"torchvision has no classifier {name!r}; see torchvision.models.list_models(torchvision.models)."
+            )
         model = models.get_model(name, **{**arguments, "weights": None})
     return apply_changes(model, changes) if changes else model

@@ -16,10 +16,11 @@ from ghostnets.cli.compression import BATCH, format_agreement, measure_agreement
 from ghostnets.cli.options.ghostify import GhostifyCommand
 from ghostnets.cli.output import message, print_json, result_console, show_stages
 from ghostnets.compress import Analysis, CompressionReport, HealReport, analyse, heal
-from ghostnets.errors import EngineError, MissingExtraError
+from ghostnets.compress.heal import HOLD_OUT_EVERY
+from ghostnets.errors import ConfigurationError, DataError, EngineError, MissingExtraError
 from ghostnets.explain.compression_figure import compression_figure
 from ghostnets.explain.figures import save_figure
-from ghostnets.files import write_atomically
+from ghostnets.files import check_writable, write_atomically
 from ghostnets.measure import time_interleaved
 from ghostnets.processor import processor_name
 from ghostnets.terminal import format_count
@@ -32,6 +33,7 @@ UNITS = {"macs": "multiply-adds", "latency": "time"}
 
 
 def run(command: GhostifyCommand) -> int:
+    check_writable(command.out)
     checkpoint = read_source(command.source, command.weights)
     original = checkpoint.build()
     with show_stages() as show:
@@ -39,17 +41,13 @@ def run(command: GhostifyCommand) -> int:
         preprocessing = replace(checkpoint.preprocessing, max_pixels=command.max_pixels)
         x, is_compared, _ = read_images(command.images, command.most, preprocessing)
         fitted, compared = list(x[~is_compared].split(BATCH)), x[is_compared]
+        if command.heal_steps and len(x) - len(compared) < HOLD_OUT_EVERY:
+            raise DataError(
+                f"{command.images} has {len(x)} readable images, too few to heal on; pass more, or omit --heal-steps."
+            )
         show("measuring the damage of changes")
         analysis = analyse(original, fitted)
-        timer = engine.time_layers if command.unit == "latency" else None
-        curve, made, report = [], original, None
-        for budget in command.budgets:
-            show(f"fitting a network of {budget:.0%} of the {UNITS[command.unit]}")
-            network, found = analysis.ghostify(budget, timer=timer)
-            curve.append(_point(budget, network, found, original, compared))
-            if report is None:
-                made, report = network, found
-        assert report is not None
+        made, report, curve = _fit(command, analysis, compared, show)
         healing, healed = None, None
         if command.heal_steps:
             show("healing")
@@ -90,6 +88,26 @@ def run(command: GhostifyCommand) -> int:
     else:
         _print(command, analysis, report, summary)
     return 0
+
+
+def _fit(
+    command: GhostifyCommand, analysis: Analysis, compared: Tensor, show: Callable[[str], None]
+) -> tuple[nn.Module, CompressionReport, list[dict[str, Any]]]:
+    """Return the network of the first budget, its report, and the points of all budgets that can be met."""
+    timer = engine.time_layers if command.unit == "latency" else None
+    fitted, curve = list[tuple[nn.Module, CompressionReport]](), list[dict[str, Any]]()
+    for budget in command.budgets:
+        show(f"fitting a network of {budget:.0%} of the {UNITS[command.unit]}")
+        try:
+            network, report = analysis.ghostify(budget, timer=timer)
+        except ConfigurationError as error:
+            if not fitted:
+                raise
+            message(f"left out of the curve: {error}")
+            continue
+        curve.append(_point(budget, network, report, analysis.original, compared))
+        fitted = fitted or [(network, report)]
+    return *fitted[0], curve
 
 
 def _heal(made: nn.Module, original: nn.Module, images: Tensor, steps: int) -> tuple[nn.Module, HealReport]:

@@ -25,7 +25,7 @@ from ghostnets.data import spread
 from ghostnets.errors import ConfigurationError, EngineError
 from ghostnets.export import export_model
 from ghostnets.export.exporter import MAP_FORMATS, NUM_SEGMENTED
-from ghostnets.files import write_atomically
+from ghostnets.files import check_writable, write_atomically
 from ghostnets.preprocessing import Preprocessing
 from ghostnets.terminal import format_count
 
@@ -58,6 +58,7 @@ class _Comparison:
 
 
 def run(command: QuantizeCommand) -> int:
+    check_writable(command.out)
     checkpoint = read_source(command.source, command.weights, task=None)
     for name in command.targets if checkpoint.task != "classify" else ():
         if "int8" not in MAP_FORMATS[checkpoint.task].get(name, ()):

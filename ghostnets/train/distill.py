@@ -160,8 +160,10 @@ def _from_timm(name: str) -> Teacher:
 
 def _from_torchvision(name: str) -> Teacher:
     models = require("torchvision.models", extra="train")
-    if name not in models.list_models():
-        raise ConfigurationError(f"torchvision has no network {name!r}; torchvision.models.list_models() lists them.")
+    if name not in models.list_models(module=models):
+        raise ConfigurationError(
+            f"torchvision has no classifier {name!r}; torchvision.models.list_models() lists them."
+        )
     weights = models.get_model_weights(name).DEFAULT
     try:
         model = models.get_model(name, weights=weights)

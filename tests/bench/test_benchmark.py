@@ -136,7 +136,8 @@ def test_create_benchmark_model_merges_branches():
         ({"networks": ("ghostnet_05",)}, None, "did you mean ghostnet_050"),
         ({"networks": ("keras:vgg",)}, None, "one of timm, torchvision"),
         ({"networks": ("timm:no_such",)}, None, "has no network 'no_such'"),
-        ({"networks": ("torchvision:no_such",)}, None, "torchvision has no network"),
+        ({"networks": ("torchvision:no_such",)}, None, "torchvision has no classifier"),
+        ({"networks": ("torchvision:fcn_resnet50",)}, None, "torchvision has no classifier"),
         ({}, "openvino", "the baseline is openvino; it must be one of eager"),
         ({"precisions": ("int8",)}, None, "has none of the precisions int8"),
         (

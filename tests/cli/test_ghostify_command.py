@@ -211,3 +211,45 @@ def test_published_networks_of_torchvision_get_the_images_that_they_were_trained
         got = network(preprocessing.normalize(pixels))
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
     assert compression._library_preprocessing(network, 5) == usual  # trained by the user
+
+
+def test_place_that_cannot_be_written_is_named_before_the_network_is_measured(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    (folder / "file").write_text("no folder")
+    for command in ("ghostify", "quantize"):
+        out = folder / "file" / "small.safetensors"
+        assert run(command, folder / "net.safetensors", folder / "images", "--out", out) == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert "could not write" in said
+        assert "reading images" not in said
+
+
+def test_budget_of_the_curve_that_cannot_be_met_is_left_out(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "small.safetensors"
+    options = ("--out", out, "--budget", 0.8, "--curve", 0.01, "--most", 12)
+    assert run("ghostify", folder / "net.safetensors", folder / "images", *options) == 0
+    assert "left out of the curve: the budget is 0.01" in " ".join(capsys.readouterr().err.split())
+    assert [point["budget"] for point in json.loads(out.with_suffix(".json").read_text())["curve"]] == [0.8]
+    assert out.exists()
+
+
+def test_too_few_images_to_heal_on_are_rejected_before_the_network_is_measured(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    options = ("--out", tmp_path / "small.safetensors", "--heal-steps", 2, "--most", 9)
+    assert run("ghostify", folder / "net.safetensors", folder / "images", *options) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "has 9 readable images, too few to heal on" in said
+    assert "measuring" not in said
+
+
+def test_networks_of_torchvision_that_are_no_classifiers_are_rejected_without_a_download(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    torch.save({"fc.bias": torch.zeros(3)}, folder / "weights.pth")
+    options = ("--weights", folder / "weights.pth", "--out", folder / "other.safetensors")
+    assert run("ghostify", "torchvision:fasterrcnn_resnet50_fpn", folder / "images", *options) == 1
+    assert "torchvision has no classifier 'fasterrcnn_resnet50_fpn'" in " ".join(capsys.readouterr().err.split())

@@ -155,7 +155,7 @@ def test_unusable_teachers_are_rejected(tiny_run: Path):
     assert load_teacher(file, ("dark", "light")).class_names == ("dark", "light")
     with pytest.raises(ConfigurationError, match=r"has 2 \(class 0 is dark there, and light in the data"):
         load_teacher(file, ("light", "dark"))
-    with pytest.raises(ConfigurationError, match="torchvision has no network 'resnet19'"):
+    with pytest.raises(ConfigurationError, match="torchvision has no classifier 'resnet19'"):
         load_teacher("torchvision:resnet19", ("a", "b"))
     with pytest.raises(CheckpointError, match="there is no"):
         load_teacher("nothing.safetensors", ("a", "b"))
