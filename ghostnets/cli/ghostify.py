@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ghostnets import engine
 from ghostnets.bench.backends import prepare
-from ghostnets.checkpoints import save_checkpoint
+from ghostnets.checkpoints import Checkpoint, save_checkpoint
 from ghostnets.cli.compression import BATCH, format_agreement, measure_agreement, read_images, read_source
 from ghostnets.cli.options.ghostify import GhostifyCommand
 from ghostnets.cli.output import message, print_json, result_console, show_stages
@@ -59,6 +59,7 @@ def run(command: GhostifyCommand) -> int:
         state_dict=made.state_dict(),
         changes=(*checkpoint.changes, *report.changes),
         temperature=None,
+        float_layers=(),
         training={
             **checkpoint.training,
             "compressed_from": checkpoint.sha256,
@@ -81,13 +82,23 @@ def run(command: GhostifyCommand) -> int:
     }
     with write_atomically(command.out.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(summary, indent=2), encoding="utf-8")
-    if checkpoint.temperature is not None:
-        message("the temperature of the original is dropped; ghostnets eval --calibrate finds that of the new network.")
+    _say_what_is_dropped(checkpoint)
     if command.json:
         print_json(summary)
     else:
         _print(command, analysis, report, summary)
     return 0
+
+
+def _say_what_is_dropped(checkpoint: Checkpoint) -> None:
+    """Say what belongs to the original network alone, so that the new checkpoint does not have it."""
+    if checkpoint.temperature is not None:
+        message("the temperature of the original is dropped; ghostnets eval --calibrate finds that of the new network.")
+    if checkpoint.float_layers:
+        message(
+            "the layers of the original that int8 leaves in float32 are dropped; ghostnets quantize finds those of the"
+            " new network."
+        )
 
 
 def _fit(

@@ -1,6 +1,7 @@
 """``ghostnets ghostify``: a checkpoint that loads again, its report, and what other commands make of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -253,3 +254,16 @@ def test_networks_of_torchvision_that_are_no_classifiers_are_rejected_without_a_
     options = ("--weights", folder / "weights.pth", "--out", folder / "other.safetensors")
     assert run("ghostify", "torchvision:fasterrcnn_resnet50_fpn", folder / "images", *options) == 1
     assert "torchvision has no classifier 'fasterrcnn_resnet50_fpn'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_layers_in_float32_of_the_original_are_dropped(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    quantized = replace(
+        read_checkpoint(folder / "net.safetensors"), float_layers=("blocks.1.0.convs.0.primary_conv.0",)
+    )
+    save_checkpoint(tmp_path / "quantized.safetensors", quantized)
+    options = ("--out", tmp_path / "small.safetensors", "--budget", 0.8, "--most", 12)
+    assert run("ghostify", tmp_path / "quantized.safetensors", folder / "images", *options) == 0
+    assert "int8 leaves in float32 are dropped" in " ".join(capsys.readouterr().err.split())
+    assert read_checkpoint(tmp_path / "small.safetensors").float_layers == ()
