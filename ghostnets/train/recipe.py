@@ -90,7 +90,8 @@ class Recipe:
             GPU that has it, fp16 on other CUDA GPUs, and float32 elsewhere.
         channels_last: Memory layout of images and weights.
         compile: Compile the network with torch.compile.
-        sync_bn: Normalise over the images of all processes, so that their number changes only rounding.
+        sync_bn: Normalise over the images of all processes; without dropout and mixing, whose random numbers are
+            those of each process, their number then changes only rounding.
         val_share: Share of each class split off for validation if the data has no validation split.
         seed: Seed of the weights, the order, the augmentation and the split.
     """
