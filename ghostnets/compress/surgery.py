@@ -105,7 +105,8 @@ def merge_channels(model: nn.Module, change: Change, kept: Tensor, matrix: Tenso
     for name in change["chain"]:
         replace_layer(model, name, _narrow(model.get_submodule(name), kept))
     weight = consumer.weight.detach().double()
-    merged = torch.einsum("oc...,cm->om...", weight, matrix.to(weight)).contiguous()  # else maps are channels_last
+    merged = torch.einsum("oc...,cm->om...", weight, matrix.to(weight))
+    merged = merged.flatten().view(merged.shape)  # strides of channels_last, of 1x1 weights too, would pass to the maps
     bias = weight.flatten(2).sum(2) @ offset.to(weight) if weight.dim() > 2 else weight @ offset.to(weight)
     if consumer.bias is not None:
         bias = bias + consumer.bias.detach()

@@ -39,9 +39,20 @@ class Plain(nn.Module):
 class Viewed(Plain):
     """A view fails on maps in channels_last, which weights of such strides lead to."""
 
+    kernel_size = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(24, 16, self.kernel_size, 2, self.kernel_size // 2)
+        self.head = nn.Linear(144, 5)
+
     def forward(self, x: Tensor) -> Tensor:
-        y = F.max_pool2d(self.maps(x), 3)
+        y = self.maps(x)
         return self.head(y.view(y.size(0), -1))
+
+
+class ViewedPointwise(Viewed):
+    kernel_size = 1
 
 
 class ViewedByChannel(Plain):
@@ -184,6 +195,7 @@ class LowRank(nn.Linear):
 FACTORS = torch.linspace(0.5, 1.5, 24)[:, None, None]
 CONVERTED: dict[str, tuple[Callable[[], nn.Module], dict[str, str]]] = {
     "view": (Viewed, {}),
+    "view of a 1x1 convolution": (ViewedPointwise, {}),
     "view by channel": (ViewedByChannel, {}),
     "flattened with the batch": (FlattenedWithBatch, {}),
     "second name": (SecondName, {}),
