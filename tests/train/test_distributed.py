@@ -24,7 +24,7 @@ from ghostnets.train import Callback, InterruptedRunError, Recipe, RunFolder, ru
 from ghostnets.train.distributed import DistributedContext, convert_sync_batchnorm
 
 RECIPE = Recipe(
-    model="ghost_resnet20", epochs=2, batch_size=8, lr=0.005, warmup=0.2, drop_rate=0.0, ema_decay=0.5, sync_bn=True
+    model="ghost_resnet20", epochs=2, batch_size=8, lr=0.002, warmup=0.2, drop_rate=0.0, ema_decay=0.5, sync_bn=True
 )
 
 
