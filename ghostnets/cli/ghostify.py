@@ -51,7 +51,7 @@ def run(command: GhostifyCommand) -> int:
         healing, healed = None, None
         if command.heal_steps:
             show("healing")
-            made, healing = _heal(made, original, torch.cat(fitted), command.heal_steps)
+            made, healing = _heal(made, original, torch.cat(fitted), command)
             healed = measure_agreement(made, original, compared) if healing.is_better else None
         times = _time(original, made, x[:1], show) if command.time else {}
     result = replace(
@@ -68,6 +68,8 @@ def run(command: GhostifyCommand) -> int:
         },
     )
     save_checkpoint(command.out, result)
+    if command.heal_state is not None:
+        command.heal_state.unlink(missing_ok=True)
     summary = {
         "checkpoint": str(command.out),
         "picture": _draw(command, report, curve, healed),
@@ -121,9 +123,19 @@ def _fit(
     return *fitted[0], curve
 
 
-def _heal(made: nn.Module, original: nn.Module, images: Tensor, steps: int) -> tuple[nn.Module, HealReport]:
+def _heal(
+    made: nn.Module, original: nn.Module, images: Tensor, command: GhostifyCommand
+) -> tuple[nn.Module, HealReport]:
     """Distil the original into the network, a third of the steps block by block; say so if that made it worse."""
-    made, report = heal(made, original, images, block_steps=steps // 3, steps=steps - steps // 3)
+    steps, state = command.heal_steps, command.heal_state
+    if state is not None and state.exists():
+        message(f"healing is resumed from {state}, the state of an interrupted one.")
+    try:
+        made, report = heal(made, original, images, block_steps=steps // 3, steps=steps - steps // 3, state=state)
+    except KeyboardInterrupt:
+        if state is not None and state.exists():
+            message(f"healing is interrupted; the same command resumes it from {state}.")
+        raise
     if not report.is_better:
         before, after = report.agreement or (0.0, 0.0)
         change = "lowered the agreement"

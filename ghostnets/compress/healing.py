@@ -92,7 +92,7 @@ class Healing:
                 changed = sorted(key for key, value in identity.items() if state["identity"].get(key) != value)
                 raise RunError(
                     f"{path} is the state of another training (other {', '.join(changed)}); pass its arguments, or"
-                    " another file."
+                    " delete it to start over."
                 )
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])

@@ -14,6 +14,7 @@ from ghostnets.checkpoints import Checkpoint, load_checkpoint, read_checkpoint, 
 from ghostnets.cli import compression
 from ghostnets.cli.main import main
 from ghostnets.compress import HealReport
+from ghostnets.compress.healing import Healing
 from ghostnets.errors import CheckpointError
 from ghostnets.measure import count
 from ghostnets.models import create_model
@@ -66,6 +67,35 @@ def test_checkpoint_is_read_and_run_by_other_commands(folder: Path, small: Path,
     image = next((folder / "images" / "a").iterdir())
     assert run("predict", small, image, "--json") == 0
     assert json.loads(capsys.readouterr().out)
+
+
+def test_interrupted_healing_is_resumed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def ghostify(name: str, steps: int = 60) -> int:
+        arguments = ("--out", tmp_path / name, "--budget", 0.7, "--heal-steps", steps)
+        return run("ghostify", folder / "net.safetensors", folder / "images", *arguments)
+
+    def interrupted(healing: Healing) -> None:
+        if healing.step == 55:
+            raise KeyboardInterrupt
+        advance(healing)
+
+    assert ghostify("whole.safetensors") == 0
+    advance, state = Healing.advance, tmp_path / "again.heal.pt"
+    with monkeypatch.context() as patch:
+        patch.setattr(Healing, "advance", interrupted)
+        assert ghostify("again.safetensors") == 130
+    assert f"the same command resumes it from {state}" in " ".join(capsys.readouterr().err.split())
+    assert state.exists()
+    assert not (tmp_path / "again.safetensors").exists()
+    assert ghostify("again.safetensors", steps=90) == 1
+    assert "again.heal.pt is the state of another training (other steps)" in capsys.readouterr().err
+    assert ghostify("again.safetensors") == 0
+    assert f"healing is resumed from {state}" in " ".join(capsys.readouterr().err.split())
+    whole, again = (read_checkpoint(tmp_path / name).state_dict for name in ("whole.safetensors", "again.safetensors"))
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert not state.exists()
 
 
 def test_report_has_agreement_sensitivity_and_cost(small: Path):

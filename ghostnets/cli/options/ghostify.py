@@ -48,7 +48,8 @@ class GhostifyCommand(CommandOptions):
     max_pixels: int = MAX_PIXELS
     """Maximum number of pixels of an image that is read."""
     heal_steps: int = 0
-    """Steps of distillation from the original after the fit, of 16 images; a third of them block by block."""
+    """Steps of distillation from the original after the fit, of 16 images; a third of them block by block. With
+    --unit macs, the same command resumes an interrupted one from FILE.heal.pt."""
     time: bool = False
     """Time one image in both networks on one thread, in the engine and, if it is installed, in OpenVINO."""
     overwrite: bool = False
@@ -59,6 +60,11 @@ class GhostifyCommand(CommandOptions):
     def source(self) -> str | Path:
         """Name of the network, or path of the checkpoint."""
         return find_network(self.network, foreign=True)
+
+    @property
+    def heal_state(self) -> Path | None:
+        """File of the state of healing; None with budgets of measured time, whose network is another in each run."""
+        return self.out.with_suffix(".heal.pt") if self.unit == "macs" else None
 
     @property
     def budgets(self) -> tuple[float, ...]:
