@@ -129,7 +129,7 @@ def _heal(
     """Distil the original into the network, a third of the steps block by block; say so if that made it worse."""
     steps, state = command.heal_steps, command.heal_state
     if state is not None and state.exists():
-        message(f"healing is resumed from {state}, the state of an interrupted one.")
+        message(f"found {state}, the state of an interrupted healing, to resume from.")
     try:
         made, report = heal(made, original, images, block_steps=steps // 3, steps=steps - steps // 3, state=state)
     except KeyboardInterrupt:

@@ -162,7 +162,7 @@ def _from_torchvision(name: str) -> Teacher:
     models = require("torchvision.models", extra="train")
     if name not in models.list_models(module=models):
         raise ConfigurationError(
-            f"torchvision has no classifier {name!r}; torchvision.models.list_models() lists them."
+            f"torchvision has no classifier {name!r}; torchvision.models.list_models(torchvision.models) lists them."
         )
     weights = models.get_model_weights(name).DEFAULT
     try:

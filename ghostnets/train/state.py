@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 STATE_VERSION = 3
-FILE_KEYS = {"correct": "right", "num_seen": "seen"}  # names of the progress in the file, if others than here
 
 
 @dataclass
@@ -114,7 +113,7 @@ def pack_state(state: TrainState, progress: TrainProgress, data: TrainData) -> d
         "images": data.num_images,
         "class_names": list(data.class_names),
         "data_identity": data.identity,
-        "progress": {FILE_KEYS.get(name, name): value for name, value in asdict(progress).items()},
+        "progress": asdict(progress),
         "model": state.network.state_dict(),
         "projection": trained.projection.state_dict() if isinstance(trained, FeatureStudent) else None,
         "optimizer": state.optimizer.state_dict(),
@@ -196,9 +195,8 @@ def read_progress(saved: dict[str, Any]) -> TrainProgress:
         RunError: It is of another version, or damaged.
     """
     _check_version(saved)
-    names = {key: name for name, key in FILE_KEYS.items()}
     try:
-        return TrainProgress(**{names.get(key, key): value for key, value in saved["progress"].items()})
+        return TrainProgress(**saved["progress"])
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"the saved state has no valid progress ({error}); it is damaged or of another run.") from error
 

@@ -63,8 +63,8 @@ class GhostifyCommand(CommandOptions):
 
     @property
     def heal_state(self) -> Path | None:
-        """File of the state of healing; None with budgets of measured time, whose network is another in each run."""
-        return self.out.with_suffix(".heal.pt") if self.unit == "macs" else None
+        """File of the state of healing; None without it, and with budgets of measured time, whose network varies."""
+        return self.out.with_suffix(".heal.pt") if self.heal_steps and self.unit == "macs" else None
 
     @property
     def budgets(self) -> tuple[float, ...]:
